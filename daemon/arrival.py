@@ -1,0 +1,31 @@
+"""The arrival: a file that a source believes finished, on its way to a reader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What a source hands to the pipeline; a path and what was known of it, never its content.
+
+    ``final`` says that waiting longer is pointless: an unfinished file is then answered with a
+    reason instead of being handed back.
+    """
+
+    source: str  # "watch", "ingest", "score": the label of afm_triage_curves_seen_total
+    path: str  # relative to the watched folder, '/' between parts; what events call data.path
+    file: Path  # where it lies
+    companion: Path | None = None  # the ZSnsr half of an Asylum pair
+    size_bytes: int = 0
+    mtime_ns: int = 0
+    noticed_s: float = 0.0  # time.monotonic() when the finished file was noticed
+    final: bool = False
+    first: int = 0  # first curve wanted; > 0 for the later portions of a map
+    sha256: str | None = None  # known for later portions: the file must still be the same one
+    known_curve: str | None = None  # ZeroMQ ingest: the sender's id, which is its identity
+
+    def portion(self, first: int, sha256: str) -> Arrival:
+        """The same file from curve ``first`` on."""
+        return replace(self, first=first, sha256=sha256)

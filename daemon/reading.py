@@ -1,0 +1,77 @@
+"""The reading: what came out of a file, curve by curve, or the reason why nothing did.
+
+Reasons are short snake_case words; they are labels of afm_triage_curves_unreadable_total, so the set
+is closed and small (UNREADABLE below).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from daemon.arrival import Arrival
+from models.curve import Curve
+
+#: Every reason a file (or one curve of it) can be unreadable for. Anything else becomes "unreadable".
+UNREADABLE = frozenset(
+    {
+        "unreadable",  # claimed by a reader, which could not make sense of it
+        "empty",
+        "truncated",  # shorter than its own header says, for longer than we wait
+        "zero_tail",  # right size, but the end was never written
+        "changed",  # rewritten while it was read, again and again
+        "vanished",
+        "no_permission",
+        "no_retract",
+        "no_force_channel",
+        "no_companion",  # an Asylum Defl wave whose ZSnsr wave never came
+        "too_large",
+        "too_long",  # more than 4 million points
+        "bomb",  # unpacks to more than the limits allow
+        "timeout",  # the reader was ended after its time limit
+        "crash",  # the reader process died on this file
+    }
+)
+
+
+class Unreadable(Exception):
+    """This file (or curve) will never be readable as it is. ``args[0]`` is a reason of UNREADABLE."""
+
+    @property
+    def reason(self) -> str:
+        return self.args[0] if self.args and self.args[0] in UNREADABLE else "unreadable"
+
+
+class Unfinished(Exception):
+    """This file is not whole yet; ``args[0]`` is the reason it gets if it stays so."""
+
+    @property
+    def reason(self) -> str:
+        return self.args[0] if self.args and self.args[0] in UNREADABLE else "truncated"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """One curve of one file, or (``curve is None``) why it could not be had."""
+
+    arrival: Arrival
+    index: int  # retracts of the file in stored order, from 0
+    sha256: str | None  # of the file's bytes; None when not a byte could be read
+    curve: Curve | None
+    reason: str | None = None  # one of UNREADABLE when curve is None
+    read_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FileReading:
+    """What one request to the reader brought back.
+
+    ``outcome``: "curves" (readings holds them; ``total`` curves in the file), "unfinished" (hand it back to
+    its source, ``reason`` says why), "unclaimed" (no reader wants this kind of file).
+    """
+
+    arrival: Arrival
+    outcome: str
+    readings: tuple[Reading, ...] = ()
+    total: int = 0
+    reason: str | None = None
+    format: str | None = None

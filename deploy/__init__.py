@@ -1,0 +1,1 @@
+"""From weights to something that may serve: engines, self-test, registry. Never imports daemon."""

@@ -21,6 +21,7 @@ class Arrival:
     size_bytes: int = 0
     mtime_ns: int = 0
     noticed_s: float = 0.0  # time.monotonic() when the finished file was noticed
+    claimed: bool = True  # its name belongs to a format; False: a reader must look inside to know
     final: bool = False
     first: int = 0  # first curve wanted; > 0 for the later portions of a map
     sha256: str | None = None  # known for later portions: the file must still be the same one

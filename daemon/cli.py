@@ -1,8 +1,88 @@
-"""The command line: one sub-command a verb, exit codes from sysexits."""
+"""The command line: one sub-command a verb, exit codes from sysexits.
+
+Only the module of the verb that was asked for is imported, so that `events` or `console` never pay for torch.
+A verb's module has ``add_arguments(parser)`` and ``run(args) -> exit code``.
+"""
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+from daemon import __version__
+from daemon.errors import INPUT_OUTPUT, INTERNAL, USAGE, UserError
+
+#: verb -> one line of help; the module is daemon.verbs.<verb>.
+VERBS = {
+    "run": "watch folders and judge every new curve (the service, in the foreground)",
+    "demo": "see it work on bundled real curves, then a summary",
+    "replay": "play an instrument: copy real files into a folder as one writes them",
+    "simulate": "write physics-simulated curves",
+    "score": "judge files or folders once, without service or ledger",
+    "events": "print decisions as JSON lines, gap-free",
+    "console": "live view of a running service",
+    "status": "one screen of state",
+    "labels": "add, import or export labels",
+    "train": "train a model on simulated and labelled curves",
+    "evaluate": "a model on labelled folders, with exact intervals",
+    "models": "list and show models",
+    "bench": "measured throughput and latency on this machine",
+    "check": "say what a configuration will do, and every error in it",
+    "doctor": "versions, devices, watch limits, mounts, and what to do about each problem",
+    "reload": "make the running service take its configuration anew",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(USAGE, f"{message} (try: {self.prog} --help)")
+
+
+def _parse(argv: list[str]) -> tuple[str, argparse.Namespace]:
+    width = max(map(len, VERBS))
+    top = _Parser(
+        prog="afm-triage",
+        description="Looks at every AFM force curve while the instrument writes it.",
+        usage="afm-triage VERB [options]",
+        epilog="verbs:\n" + "\n".join(f"  {verb:<{width}}  {line}" for verb, line in VERBS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"afm-triage {__version__}")
+    top.add_argument("verb", metavar="VERB", choices=VERBS)
+    verb = top.parse_args(argv[:1]).verb
+    parser = _Parser(prog=f"afm-triage {verb}", description=VERBS[verb])
+    module = importlib.import_module(f"daemon.verbs.{verb}")
+    module.add_arguments(parser)
+    args = parser.parse_args(argv[1:])
+    args.execute = module.run
+    return verb, args
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Placeholder until the verbs land."""
-    raise SystemExit(64)
+    """Run one verb; every user error ends as one line on standard error and its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        verb, args = _parse(words or ["--help"])
+        return int(args.execute(args))
+    except UserError as error:
+        print(f"afm-triage: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # `afm-triage events | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        print(f"afm-triage: {error}", file=sys.stderr)
+        return INPUT_OUTPUT
+    except Exception as error:
+        if os.environ.get("AFM_TRIAGE_DEBUG"):
+            raise
+        print(
+            f"afm-triage: internal error, {type(error).__name__}: {error} (AFM_TRIAGE_DEBUG=1 shows where)",
+            file=sys.stderr,
+        )
+        return INTERNAL

@@ -41,7 +41,7 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(USAGE, f"{message} (try: {self.prog} --help)")
 
 
-def _parse(argv: list[str]) -> tuple[str, argparse.Namespace]:
+def _parse(argv: list[str]) -> argparse.Namespace:
     width = max(map(len, VERBS))
     top = _Parser(
         prog="afm-triage",
@@ -58,14 +58,14 @@ def _parse(argv: list[str]) -> tuple[str, argparse.Namespace]:
     module.add_arguments(parser)
     args = parser.parse_args(argv[1:])
     args.execute = module.run
-    return verb, args
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; every user error ends as one line on standard error and its exit code."""
     words = sys.argv[1:] if argv is None else argv
     try:
-        verb, args = _parse(words or ["--help"])
+        args = _parse(words or ["--help"])
         return int(args.execute(args))
     except UserError as error:
         print(f"afm-triage: {error}", file=sys.stderr)

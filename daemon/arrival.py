@@ -27,6 +27,6 @@ class Arrival:
     sha256: str | None = None  # known for later portions: the file must still be the same one
     known_curve: str | None = None  # ZeroMQ ingest: the sender's id, which is its identity
 
-    def portion(self, first: int, sha256: str) -> Arrival:
+    def portion(self, first: int, sha256: str | None) -> Arrival:
         """The same file from curve ``first`` on."""
         return replace(self, first=first, sha256=sha256)

@@ -1,0 +1,46 @@
+# One command a purpose; the same by hand and in CI.
+#   make demo    real curves triaged live, in two minutes      make check   lint, types, tests
+#   make test    the test suite                                make bench   measured speed on this machine
+#
+# TORCH_INDEX chooses where torch comes from. Default: the CPU build of the public PyTorch index, added to pip's own
+# settings; with an NVIDIA card: make demo TORCH_INDEX=https://download.pytorch.org/whl/cu130
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH := torch==2.13.*
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test check bench install lint clean
+
+demo: install
+	$(BIN)/afm-triage demo
+
+test: install
+	$(BIN)/python -m pytest
+
+check: lint test
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/afm-triage bench
+
+install: $(STAMP)
+
+# A build of torch that pip finds on this machine's own disk comes first; else TORCH_INDEX decides between CPU and CUDA.
+$(STAMP): pyproject.toml Makefile
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "afm-triage needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import torch' 2>/dev/null \
+	  || { test '$(origin TORCH_INDEX)' = file && $(BIN)/pip install -q --no-index --no-deps '$(TORCH)' 2>/dev/null; } \
+	  || $(BIN)/pip install -q '$(TORCH)' --extra-index-url $(TORCH_INDEX)
+	$(BIN)/pip install -q -e '.[dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,68 @@
+"""Decide: a score and its reasons become keep, review or discard. Pure functions, no input or output.
+
+The rule that everything rests on: only a score may discard. A curve without a score, or one with a reason that
+puts it outside what the model was made for, is at least `review` (contract §4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from daemon.decision import Decision, Judge, Thresholds, Verdict
+from daemon.reading import Reading
+from deploy.serving import Scored
+from models.frontend import FLOOR
+
+
+def verdict_of(score: float | None, reasons: Sequence[str], thresholds: Thresholds) -> Verdict:
+    """The two thresholds, with the floor of `review` under everything doubtful."""
+    if score is None or score != score:  # NaN compares unequal to itself; no score may ever discard
+        return "review"
+    if score >= thresholds.keep:
+        return "keep"
+    if score <= thresholds.discard and not FLOOR.intersection(reasons):
+        return "discard"
+    return "review"
+
+
+def identity_of(reading: Reading) -> str:
+    """What makes this curve itself, wherever its file lies (deploy/decisions/0001, Identity)."""
+    arrival = reading.arrival
+    if arrival.known_curve is not None:
+        return f"ingest:{arrival.known_curve}#{reading.index}"
+    if reading.sha256 is None:  # not a byte could be read: only the finding itself can be named
+        return f"none#{arrival.path}@{arrival.size_bytes}:{arrival.mtime_ns}"
+    if reading.curve is None:  # two empty files have the same bytes and are two findings
+        return f"{reading.sha256}#{reading.index}@{arrival.path}"
+    return f"{reading.sha256}#{reading.index}"
+
+
+def decide(readings: Sequence[Reading], scored: Sequence[Scored | None], judge: Judge) -> list[Decision]:
+    """One decision a reading, in order; ``scored[i]`` is None exactly where ``readings[i].curve`` is None."""
+    return [_decide(reading, score, judge) for reading, score in zip(readings, scored, strict=True)]
+
+
+def _decide(reading: Reading, scored: Scored | None, judge: Judge) -> Decision:
+    curve, arrival = reading.curve, reading.arrival
+    if curve is None or scored is None:
+        score, reasons, preview = None, (reading.reason or "unreadable",), None
+        latency_s = {"read": reading.read_s}
+    else:
+        score, preview = scored.score, scored.preview
+        reasons = ("score", *scored.reasons) if score is not None else scored.reasons
+        latency_s = {"read": reading.read_s, "raster": scored.raster_s, "infer": scored.infer_s}
+    return Decision(
+        identity=identity_of(reading),
+        source=arrival.source,
+        path=arrival.path,
+        curve=reading.index,
+        sha256=reading.sha256,
+        verdict=verdict_of(score, reasons, judge.thresholds),
+        score=score,
+        reasons=reasons,
+        judge=judge,
+        force_unit=curve.force_unit if curve is not None else None,
+        noticed_s=arrival.noticed_s,
+        latency_s=latency_s,
+        preview=preview,
+    )

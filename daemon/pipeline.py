@@ -1,0 +1,165 @@
+"""The pipeline: source → read → rasterise → classify → decide → record → publish.
+
+One turn takes what is finished, has it read (in another process, while this one classifies the batch before), judges
+it, commits the decisions in one transaction, and only then tells the world. Whatever dies on the way, the folder still
+holds the curve and the ledger knows that it is not decided.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from daemon.arrival import Arrival
+from daemon.backlog import Backlog
+from daemon.classify import classify
+from daemon.decide import decide, identity_of
+from daemon.decision import Decision, FileMark, Judge
+from daemon.ledger import Ledger, LedgerFull
+from daemon.metrics import Metrics
+from daemon.packed_copy import keepsake_of
+from daemon.publish import Publisher
+from daemon.reader import ReaderPool
+from daemon.reading import FileReading, Reading
+from deploy.serving import Model
+
+#: Batches in the readers' hands at once: one being read while the one before is classified.
+READ_AHEAD_BATCHES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a batch is gathered: a lone curve is never held back longer than ``wait_s``."""
+
+    largest_batch: int = 32
+    wait_s: float = 0.005
+
+
+class Pipeline:
+    """The body of the main loop. Everything it works with is given to it; it owns the order of things."""
+
+    def __init__(
+        self,
+        backlog: Backlog,
+        reader: ReaderPool,
+        model: Model,
+        judge: Judge,
+        ledger: Ledger,
+        publisher: Publisher,
+        metrics: Metrics,
+        pace: Pace = Pace(),
+    ) -> None:
+        self._backlog, self._reader, self._pace = backlog, reader, pace
+        self._model, self._judge = model, judge
+        self._ledger, self._publisher, self._metrics = ledger, publisher, metrics
+        self._unrecorded: tuple[list[Decision], list[FileReading]] | None = None  # only while the disk is full
+
+    def turn(self, wait_s: float) -> list[Decision]:
+        """One turn of the loop, waiting at most ``wait_s`` for something to do.
+
+        Raises LedgerFull while the disk is full; the next turn then tries the same decisions again.
+        """
+        if self._unrecorded is not None:
+            return self._record(*self._unrecorded)
+        self._feed()
+        files = self._collect(wait_s)
+        readings = self._undecided(files)
+        self._feed()  # the readers work on while this batch is classified
+        scored = classify(readings, self._model)
+        decisions = decide(readings, scored, self._judge)
+        return self._record(_with_keepsakes(decisions, readings), files)
+
+    def swap(self, model: Model, judge: Judge) -> None:
+        """Another model or other thresholds from the next batch on; called between two turns."""
+        self._model, self._judge = model, judge
+
+    def idle(self) -> bool:
+        """Nothing finished is waiting anywhere on the line."""
+        return self._unrecorded is None and self._reader.in_flight == 0 and self._backlog.ready() == 0
+
+    def _feed(self) -> None:
+        """Hand finished files to the readers, never more than keeps them busy."""
+        room = READ_AHEAD_BATCHES * self._pace.largest_batch - self._reader.in_flight
+        if room > 0 and (arrivals := self._backlog.take(room)):
+            self._reader.submit(arrivals)
+
+    def _collect(self, wait_s: float) -> list[FileReading]:
+        """What the readers have done; a little more is awaited only while more is on its way."""
+        files = self._reader.collect(wait_s)
+        deadline_s = time.monotonic() + self._pace.wait_s
+        while files and self._reader.in_flight and sum(len(file.readings) for file in files) < self._pace.largest_batch:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                break
+            files += self._reader.collect(left_s)
+        return files
+
+    def _undecided(self, files: Sequence[FileReading]) -> list[Reading]:
+        """The curves that nobody has decided yet; the unfinished go back to their source."""
+        fresh: dict[str, Reading] = {}
+        readings = [reading for file in files for reading in self._opened(file)]
+        known = self._ledger.known([identity_of(reading) for reading in readings])
+        for reading in readings:
+            identity = identity_of(reading)
+            if identity in known or identity in fresh:
+                self._metrics.accounts.duplicate(1)
+            else:
+                fresh[identity] = reading
+        return list(fresh.values())
+
+    def _opened(self, file: FileReading) -> tuple[Reading, ...]:
+        arrival = file.arrival
+        if file.outcome == "unfinished":
+            self._backlog.defer(arrival, file.reason or "truncated")
+            return ()
+        if file.outcome == "unclaimed":
+            self._backlog.settle(arrival)
+            self._metrics.accounts.ignored("unclaimed", 1)
+            return ()
+        if arrival.first == 0:  # only now is it known how many curves the file holds
+            self._metrics.accounts.seen(arrival.source, file.total - (1 if arrival.claimed else 0))
+        return file.readings
+
+    def _record(self, decisions: list[Decision], files: list[FileReading]) -> list[Decision]:
+        """On disk first, announced second, forgotten by the sources third."""
+        opened = [file for file in files if file.outcome == "curves"]
+        whole = [file for file in opened if _reaches_the_end(file)]
+        try:
+            if opened:
+                self._ledger.record(decisions, [_mark(file) for file in whole])
+        except LedgerFull:
+            self._unrecorded = (decisions, files)
+            raise
+        self._unrecorded = None
+        self._publisher.poke()
+        self._metrics.recorded(decisions)
+        for file in opened:
+            if file in whole:
+                self._backlog.settle(file.arrival)
+            else:
+                self._backlog.add_portion(_rest(file))
+        return decisions
+
+
+def _reaches_the_end(file: FileReading) -> bool:
+    return file.arrival.first + len(file.readings) >= file.total
+
+
+def _rest(file: FileReading) -> Arrival:
+    return file.arrival.portion(file.arrival.first + len(file.readings), file.readings[0].sha256)
+
+
+def _mark(file: FileReading) -> FileMark:
+    arrival = file.arrival
+    return FileMark(arrival.path, arrival.size_bytes, arrival.mtime_ns, file.readings[0].sha256, file.total)
+
+
+def _with_keepsakes(decisions: list[Decision], readings: Sequence[Reading]) -> list[Decision]:
+    """Every flagged curve keeps a compact copy of its own: the instrument's file may go away."""
+    return [
+        replace(decision, keepsake=keepsake_of(reading.curve))
+        if decision.verdict == "review" and reading.curve is not None
+        else decision
+        for decision, reading in zip(decisions, readings, strict=True)
+    ]

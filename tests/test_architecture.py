@@ -1,0 +1,79 @@
+"""The shape of the program is a rule, so it is a test (deploy/decisions/0001)."""
+
+from __future__ import annotations
+
+import ast
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYER = {"models": 0, "deploy": 1, "daemon": 2}
+MODULES = sorted(path for layer in LAYER for path in (ROOT / layer).rglob("*.py"))
+#: Names that turn data into code, or run a shell.
+FORBIDDEN = {"pickle", "cPickle", "marshal", "shelve", "dill", "joblib", "yaml"}
+FORBIDDEN_CALLS = {
+    "eval",
+    "exec",
+    "torch.load",
+    "torch.jit.load",
+    "torch.export.load",
+    "np.save",
+    "os.system",
+    "os.popen",
+}
+
+
+def imports_of(tree: ast.AST) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down_and_nothing_turns_data_into_code(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    layer = LAYER[path.relative_to(ROOT).parts[0]]
+    imports = imports_of(tree)
+    upward = {name for name in imports if LAYER.get(name.split(".")[0], -1) > layer}
+    assert not upward, f"{path.name} imports upward: {upward}"
+    assert not {name.split(".")[0] for name in imports} & FORBIDDEN
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) not in FORBIDDEN_CALLS, f"{path.name}:{node.lineno}"
+            for word in node.keywords:
+                value = word.value.value if isinstance(word.value, ast.Constant) else None
+                assert not (word.arg in ("shell", "allow_pickle") and value is True), f"{path.name}:{node.lineno}"
+
+
+def test_nobody_imports_tensorrt_at_module_level() -> None:
+    for path in MODULES:
+        for node in ast.parse(path.read_text()).body:
+            assert not any(
+                name.startswith("torch_tensorrt")
+                for name in imports_of(node)
+                if node.__class__.__name__.startswith("Import")
+            )
+
+
+def test_modules_stay_small() -> None:
+    sizes = {path: path.read_text().count("\n") for path in MODULES}
+    too_large = {str(path.relative_to(ROOT)): size for path, size in sizes.items() if size > 300}
+    assert not too_large
+    assert statistics.median(size for size in sizes.values() if size > 5) <= 120
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["daemon.readworker", "daemon.verbs.console", "daemon.verbs.events", "daemon.sources.watch", "daemon.ledger"],
+)
+def test_what_must_stay_light_does_not_import_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,28 @@
+"""Three plain top-level names are ours alone: a package like python-daemon would silently replace ours."""
+
+from __future__ import annotations
+
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+import daemon
+import deploy
+import models
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("package", [daemon, deploy, models], ids=lambda package: package.__name__)
+def test_nobody_else_owns_our_names(package: object) -> None:
+    owners = set(packages_distributions().get(package.__name__, ()))  # type: ignore[attr-defined]
+    assert owners <= {"afm-triage"}, f"uninstall {owners - {'afm-triage'}}: it replaces our package {package}"
+    assert Path(package.__file__).is_relative_to(ROOT)  # type: ignore[attr-defined]
+
+
+def test_every_verb_of_the_table_has_a_module() -> None:
+    from daemon.cli import VERBS
+
+    modules = {path.stem for path in (ROOT / "daemon" / "verbs").glob("[a-z]*.py")}
+    assert set(VERBS) == modules

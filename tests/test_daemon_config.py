@@ -1,0 +1,251 @@
+"""The configuration: what it accepts, what wins, and every error at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import pytest
+
+from daemon.config import Config, ConfigError, add_run_options, add_service_options, changes, load, values
+from daemon.errors import BAD_CONFIG, USAGE, UserError
+from daemon.origin import PREFIX
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
+
+
+def run_args(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_run_options(parser)
+    return parser.parse_args(words)
+
+
+def write(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "afm1.toml"
+    file.write_text(text, encoding="utf-8")
+    return str(file)
+
+
+def findings(tmp_path: Path, text: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load(run_args("--config", write(tmp_path, text)))
+    assert caught.value.exit_code == BAD_CONFIG
+    assert "\n" not in str(caught.value)
+    return caught.value.findings
+
+
+FULL = """
+watch = ["spool", "/data/afm1"]
+state = "state"
+instrument = "jpk-left"
+publish = "tcp://127.0.0.1:6001"
+replay = "ipc:///run/afm-triage/replay.sock"
+ingest = "tcp://[::1]:6003"
+metrics_port = 0
+model = "./models/a"
+device = "cpu"
+[source]
+mounts = "network"
+text_quiet_s = 3
+[thresholds]
+discard = 0.05
+keep = 0.6
+[alarm]
+no_contact_run = 5
+[batch]
+wait_s = 0
+largest = 8
+[log]
+level = "debug"
+format = "json"
+"""
+
+
+def test_a_full_file(tmp_path: Path) -> None:
+    config = load(run_args("--config", write(tmp_path, FULL)))
+    assert config.watch == (tmp_path / "spool", Path("/data/afm1"))
+    assert config.state == tmp_path / "state"
+    assert config.model == str(tmp_path / "models/a")
+    assert (config.instrument, config.ingest, config.metrics_port) == ("jpk-left", "tcp://[::1]:6003", 0)
+    assert (config.source.mounts, config.source.text_quiet_s, config.source.give_up_s) == ("network", 3.0, 60.0)
+    assert (config.thresholds.discard, config.thresholds.keep) == (0.05, 0.6)
+    assert (config.alarm.no_contact_run, config.batch.wait_s, config.batch.largest) == (5, 0.0, 8)
+    assert (config.log.level, config.log.format) == ("debug", "json")
+    assert config.file == tmp_path / "afm1.toml"
+
+
+def test_flags_alone_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load(run_args("--watch", "a", "--watch", "../b", "--watch", "a"))
+    assert config.watch == (tmp_path / "a", tmp_path.parent / "b")
+    assert config == Config(state=tmp_path / "xdg/afm-triage/afm1", watch=config.watch)
+
+
+def test_file_below_environment_below_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(
+        tmp_path, 'watch = "spool"\ninstrument = "file"\nmodel = "file"\ndevice = "cuda"\n[batch]\nlargest = 1'
+    )
+    monkeypatch.setenv("AFM_TRIAGE_MODEL", "environment")
+    monkeypatch.setenv("AFM_TRIAGE_DEVICE", "auto")
+    monkeypatch.setenv("AFM_TRIAGE_BATCH__LARGEST", "16")
+    monkeypatch.setenv("AFM_TRIAGE_WATCH", "/data/a:/data/b")
+    config = load(run_args("--config", file, "--device", "cpu"))
+    assert (config.instrument, config.model, config.device, config.batch.largest) == ("file", "environment", "cpu", 16)
+    assert config.watch == (Path("/data/a"), Path("/data/b"))
+    assert (config.origins["device"], config.origins["model"], config.origins["instrument"]) == (
+        "flag",
+        "environment",
+        "file",
+    )
+
+
+def test_every_error_at_once_each_with_its_key_and_what_to_do(tmp_path: Path) -> None:
+    text = """
+watch = ["data", 3]
+instrumnt = "x"
+metrics_port = true
+replay = "tcp://127.0.0.1:5795"
+mounts = "auto"
+[source]
+text_quiet = 3
+rescan_local_s = nan
+device = "cpu"
+[thresholds]
+keep = 0.2
+discard = 0.4
+[logs]
+level = "x"
+[alarm]
+no_contact_run = 2.5
+"""
+    expected = {
+        "watch": "must be a text",
+        "instrumnt": 'did you mean "instrument"?',
+        "metrics_port": "must be a whole number and is true/false",
+        "replay": "already taken by publish",
+        "mounts": "the table [source]",
+        "source.text_quiet": 'did you mean "text_quiet_s"?',
+        "source.rescan_local_s": "nan is out of range: 0.5 to 3600",
+        "source.device": "above the first [table] line",
+        "thresholds.keep": "must lie above thresholds.discard",
+        "logs": 'did you mean "log"?',
+        "alarm.no_contact_run": "must be a whole number and is a fraction",
+    }
+    found = dict(one.split(": ", 1) for one in findings(tmp_path, text))
+    assert found.keys() == expected.keys()
+    assert [key for key in expected if expected[key] not in found[key]] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ('instrument = "AFM 1"', "short name"),
+        ('device = "gpu"', "none of auto, cpu, cuda"),
+        ('publish = "127.0.0.1:5795"', "is not an endpoint"),
+        ('publish = "tcp://127.0.0.1:70000"', "no port between"),
+        ('publish = "tcp://0.0.0.0:5795"', "no CURVE keys"),
+        ('replay = "tcp://*:5796"', "no CURVE keys"),
+        ('ingest = "tcp://microscope-pc:5797"', "no CURVE keys"),
+        ("metrics_port = 5796", "already taken by metrics_port"),
+        ('state = ""', "must not be empty"),
+        ("source = 3", "write [source]"),
+        ("model = 2026-11-20", "is a date or time"),
+    ],
+)
+def test_one_wrong_line(line: str, hint: str, tmp_path: Path) -> None:
+    found = findings(tmp_path, f'watch = "/data"\n{line}\n')
+    assert len(found) == 1
+    assert hint in found[0]
+
+
+@pytest.mark.parametrize(
+    ("watch", "state", "key"),
+    [("data", "data/state", "state"), ("data", "data", "state"), ("state/in", "state", "watch")],
+)
+def test_the_ledger_never_lies_where_the_instrument_writes(watch: str, state: str, key: str, tmp_path: Path) -> None:
+    assert findings(tmp_path, f'watch = "{watch}"\nstate = "{state}"')[0].startswith(f"{key}: ")
+
+
+def test_a_link_does_not_hide_that_the_state_is_inside(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "data")
+    assert "lies inside the watched" in findings(tmp_path, 'watch = "data"\nstate = "elsewhere/state"')[0]
+
+
+def test_nested_watch_folders_would_see_every_file_twice(tmp_path: Path) -> None:
+    assert "remove one" in findings(tmp_path, 'watch = ["/data", "/data/run7"]')[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (b"watch = [\n", "not valid TOML"),
+        (b"watch = 1\nwatch = 2\n", "line 2"),
+        (b'watch = "\xff"', "not UTF-8 at byte 9"),
+        (None, "no such file"),
+    ],
+)
+def test_a_file_that_is_no_configuration(content: bytes | None, hint: str, tmp_path: Path) -> None:
+    file = tmp_path / "afm1.toml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=hint) as caught:
+        load(run_args("--config", str(file)))
+    assert caught.value.exit_code == BAD_CONFIG
+
+
+def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        load(run_args("--config", str(tmp_path)))
+
+
+def test_a_misspelt_variable_is_an_error_and_another_program_s_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFM_TRIAGE_DEBUG", "1")
+    load(run_args("--watch", "/data"))
+    monkeypatch.setenv("AFM_TRIAGE_BATCH__LARGST", "1")
+    with pytest.raises(ConfigError, match='did you mean "AFM_TRIAGE_BATCH__LARGEST"'):
+        load(run_args("--watch", "/data"))
+
+
+def test_a_wrong_variable_is_named_as_the_user_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFM_TRIAGE_METRICS_PORT", "many")
+    with pytest.raises(ConfigError, match="AFM_TRIAGE_METRICS_PORT: must be a whole number"):
+        load(run_args("--watch", "/data"))
+
+
+def test_nothing_to_watch(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="give --watch DIR") as caught:
+        load(run_args())
+    assert caught.value.exit_code == USAGE
+    assert "nothing to watch" in findings(tmp_path, "")[0]
+    assert load(run_args("--ingest", "tcp://127.0.0.1:5797")).watch == ()
+
+
+def test_a_verb_that_only_connects_may_look_at_another_machine() -> None:
+    args = argparse.Namespace(config=None, state=None, instrument=None, publish="tcp://lab-pc:5795", replay=None)
+    assert load(args).publish == "tcp://lab-pc:5795"
+
+
+def test_the_default_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = argparse.ArgumentParser()
+    add_service_options(parser)
+    args = parser.parse_args(["--instrument", "left"])
+    assert load(args).state == tmp_path / "xdg/afm-triage/left"
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/afm-triage/left")
+    assert load(args).state == Path("/var/lib/afm-triage/left")
+
+
+def test_values_and_changes_and_digest(tmp_path: Path) -> None:
+    old = Config(state=tmp_path, watch=(Path("/a"),))
+    new = Config(state=tmp_path, watch=(Path("/a"), Path("/b")), instrument="left")
+    assert values(old)["watch"] == ["/a"]
+    assert values(old)["batch.wait_s"] == 0.005
+    assert changes(old, new) == {"watch": (["/a"], ["/a", "/b"]), "instrument": ("afm1", "left")}
+    assert old.digest == Config(state=tmp_path, watch=(Path("/a"),)).digest != new.digest

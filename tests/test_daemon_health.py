@@ -1,0 +1,106 @@
+"""Health: datagrams over a real socket, conditions announced once."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.health import Condition, Health, notify, watchdog_interval_s
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The socket systemd would listen on."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(2)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield listener
+
+
+def test_notify_reaches_systemd(systemd: socket.socket) -> None:
+    assert notify("READY=1\nSTATUS=watching /data")
+    assert systemd.recv(4096) == b"READY=1\nSTATUS=watching /data"
+
+
+def test_notify_reaches_an_abstract_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"afm-triage-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind("\0" + name)
+        listener.settimeout(2)
+        monkeypatch.setenv("NOTIFY_SOCKET", "@" + name)
+        assert notify("WATCHDOG=1")
+        assert listener.recv(64) == b"WATCHDOG=1"
+
+
+@pytest.mark.parametrize("address", [None, "", "relative/path", "/nowhere/at/all"])
+def test_notify_without_a_listener_is_no_error(address: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    if address is not None:
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+    assert not notify("READY=1")
+
+
+@pytest.mark.parametrize(
+    ("period_us", "pid", "expected_s"),
+    [
+        ("30000000", None, 15.0),
+        ("30000000", "me", 15.0),
+        ("30000000", "1", None),  # meant for another process, e.g. a child that inherited the environment
+        ("0", None, None),
+        ("soon", None, None),
+        (None, None, None),
+    ],
+)
+def test_watchdog_interval(
+    period_us: str | None, pid: str | None, expected_s: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = str(os.getpid()) if pid == "me" else pid
+    for name, value in (("WATCHDOG_USEC", period_us), ("WATCHDOG_PID", pid)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert watchdog_interval_s() == expected_s
+
+
+def health() -> tuple[Health, list[Condition]]:
+    heard: list[Condition] = []
+    times = iter(f"2026-11-20T12:00:0{second}.000Z" for second in range(10))
+    return Health(heard.append, now=lambda: next(times)), heard
+
+
+def test_a_condition_is_announced_when_it_comes_and_when_it_goes() -> None:
+    one, heard = health()
+    for level, text in (
+        ("ok", "tip ok"),
+        ("alarm", "20 missed"),
+        ("alarm", "21 missed"),
+        ("ok", "tip ok"),
+        ("ok", "tip ok"),
+    ):
+        one.report("contact", level, text)  # type: ignore[arg-type]
+    assert [(c.level, c.text) for c in heard] == [("alarm", "20 missed"), ("ok", "tip ok")]
+
+
+def test_the_text_follows_but_since_stays() -> None:
+    one, _ = health()
+    one.report("contact", "alarm", "20 missed")
+    one.report("contact", "alarm", "35 missed")
+    assert one.as_json() == [
+        {"name": "contact", "level": "alarm", "text": "35 missed", "since": "2026-11-20T12:00:00.000Z", "ok": False}
+    ]
+
+
+def test_the_gravest_comes_first_and_gives_the_line() -> None:
+    one, _ = health()
+    assert (one.level, one.line()) == ("ok", "")
+    one.report("engine", "ok", "cpu")
+    one.report("folder", "degraded", "/data is gone")
+    one.report("contact", "alarm", "20 missed")
+    assert [c.name for c in one.conditions()] == ["contact", "folder", "engine"]
+    assert one.level == "alarm"
+    assert one.line() == "contact: 20 missed; folder: /data is gone"

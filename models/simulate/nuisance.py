@@ -1,0 +1,98 @@
+"""What every real curve also holds: noise of all colours, tilt, bend, interference, spikes, few bits.
+
+| quantity | range | source |
+|---|---|---|
+| tilt | 0.3 to 60 pN per 100 nm | formats.md 5.1: 3 to 24, at most 42 |
+| interference | 1 to 20 pN, alone up to 100 pN; period 100 to 700 nm | 17 pN in the I27 run; half a wavelength of the laser in water is 240 to 330 nm |
+| offset | up to -10 000 pN | formats.md 5.1 |
+| correlated noise | correlation 1 to 200 samples, 1/f^0.5..1.8 | instrument electronics, low-pass filters, acoustic coupling |
+| quantisation | 0.1 to 3 sigma a step | 16-bit (and older 12-bit) converters at coarse ranges |
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.curve import Samples
+from models.simulate.draw import Rng, chance, log_uniform, sign
+
+
+def noise(rng: Rng, count: int) -> Samples:
+    """(count,) stationary noise of unit rms: white, low-passed, 1/f and resonant parts in random shares."""
+    length = _fast_length(count)
+    half = length // 2 + 1
+    f = np.arange(1, half + 1) / length
+    power = np.full(half, rng.uniform(0.3, 1.0) / half)
+    if chance(rng, 0.5):
+        power += _share(1.0 / (1.0 + (f * log_uniform(rng, 3.0, 600.0)) ** 2), log_uniform(rng, 0.02, 3.0))
+    if chance(rng, 0.5):
+        power += _share(f ** -rng.uniform(0.5, 1.8), log_uniform(rng, 0.01, 0.6))
+    if chance(rng, 0.15):  # the lever's resonance, or a hum line
+        centre, width = rng.uniform(0.01, 0.45), log_uniform(rng, 2e-3, 0.1)
+        power += _share(1.0 / (1.0 + ((f - centre) / width) ** 2), log_uniform(rng, 0.05, 1.0))
+    waves = rng.standard_normal(2 * half).view(np.complex128) * np.sqrt(power)
+    waves[0] = 0.0
+    return np.fft.irfft(waves, length)[:count] * (length / np.sqrt(4.0 * power[1:].sum()))
+
+
+def _share(shape: Samples, share: float) -> Samples:
+    return shape * (share / shape.sum())
+
+
+def _fast_length(count: int) -> int:
+    """The next even length with no prime factor above 5 is at most a few per cent away."""
+    for length in range(count + count % 2, 2 * count + 2, 2):
+        rest = length
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return length
+    return count
+
+
+def baseline(rng: Rng, travel_nm: Samples, sigma: float, *, strong: bool = False) -> Samples:
+    """Tilt and slow bend."""
+    t = travel_nm / travel_nm[-1]
+    tilt = log_uniform(rng, 0.3, 60.0) * travel_nm[-1] / 100.0 * (1.0 if strong else rng.random() ** 2)
+    wander = min(tilt, 60.0 * sigma) * sign(rng) * t
+    if strong or chance(rng, 0.4):
+        size = sigma * log_uniform(rng, 0.3, 12.0 if strong else 5.0)
+        for order in range(1, 5):
+            wander += size * rng.normal() / order**1.5 * np.cos(np.pi * order * (t + rng.uniform(0, 0.3)))
+    return wander
+
+
+def interference(rng: Rng, travel_nm: Samples, sigma: float, *, strong: bool = False) -> Samples:
+    """Laser light reflected by the sample beats with that of the lever: a slow wave, growing or fading along the ramp."""
+    size = log_uniform(rng, 3.0, 100.0) if strong else min(log_uniform(rng, 1.0, 20.0), 4.0 * sigma)
+    period = log_uniform(rng, 100.0, 700.0)
+    t = travel_nm / travel_nm[-1]
+    envelope = 1.0 + rng.uniform(-0.7, 0.7) * t
+    return size * envelope * np.sin(2.0 * np.pi * travel_nm / period + rng.uniform(0.0, 6.3))
+
+
+def spikes(rng: Rng, count: int, sigma: float, *, many: bool = False) -> Samples:
+    """Electronic spikes, one to three samples wide."""
+    out = np.zeros(count)
+    for _ in range(int(rng.integers(1, 12 if many else 3))):
+        at, width = int(rng.integers(0, count)), int(rng.integers(1, 4))
+        out[at : at + width] += sigma * log_uniform(rng, 5.0, 60.0) * sign(rng)
+    return out
+
+
+def offset(rng: Rng) -> float:
+    return -(10 ** rng.uniform(2.0, 4.1)) if chance(rng, 0.3) else float(rng.normal(0.0, 100.0))
+
+
+def quantise(force: Samples, step: float) -> Samples:
+    return np.round(force / step) * step
+
+
+def lag(force: Samples, samples: float) -> Samples:
+    """Cantilever and detector follow with a time constant, so that no snap is vertical for longer than they allow."""
+    if samples < 0.25:
+        return force
+    taps = np.exp(-np.arange(int(5.0 * samples) + 2) / samples)
+    padded = np.concatenate([np.full(len(taps) - 1, force[0]), force])
+    return np.convolve(padded, taps / taps.sum(), mode="valid")

@@ -1,0 +1,114 @@
+"""Tip and surface: indentation, adhesion, snap-off, and the smooth forces near a surface. No event is made here.
+
+| quantity | range | source |
+|---|---|---|
+| adhesion | 2 sigma to 3 nN | snap-offs of 20 pN to 1 nN in formats.md 5.1, stronger on cells and in air |
+| a snap-off ends | within 30 nm of tip-sample distance | definition of the labels: later ruptures count |
+| viscous fade | 5 nm to 30 % of the ramp | soft vesicles, chromosomes, polymer cushions |
+| Hertz prefactor | 0.008 to 10 pN/nm^1.5 | E = 0.5 to 100 kPa, R = 20 nm to 2.5 um (Hertz 1881; Radmacher 1997) |
+| electrostatic decay | 5 to 400 nm | Debye length up to far fields of charged holders (Butt, Cappella & Kappl 2005) |
+| drag near a wall | height scale 50 to 2000 nm | lubrication of the lever (Alcaraz et al. 2002) |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.curve import Samples
+from models.simulate.draw import Rng, chance, log_uniform, sign
+from models.simulate.instrument import Instrument
+
+_PUSH_PN = np.concatenate([[0.0], np.geomspace(0.05, 3e5, 120)])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Surface:
+    """What the surface does to the tip."""
+
+    force: Samples  # (n,) pN, pulling positive
+    end_nm: float  # travel past contact at which its last sharp feature ends
+    peak_pn: float = 0.0  # of its sharp or ragged adhesion
+
+
+def contact(rng: Rng, instrument: Instrument, *, soft: bool, far: bool = False) -> Samples:
+    """The repulsive part, ``-k`` times the depth, or Hertz indentation in series with the spring."""
+    depth = np.maximum(instrument.contact_nm - instrument.travel_nm, 0.0)
+    if not soft:
+        return -instrument.spring * depth
+    prefactor = log_uniform(rng, 0.02, 0.3) if far else log_uniform(rng, 0.008, 10.0)
+    exponent = rng.uniform(1.0, 2.0)  # cone 2, paraboloid 1.5, flat punch 1
+    return -np.interp(depth, _PUSH_PN / instrument.spring + (_PUSH_PN / prefactor) ** (1.0 / exponent), _PUSH_PN)
+
+
+def _snap(past: Samples, start: float, end: float, peak: float, roundness: float) -> Samples:
+    """A rise from ``start`` that ends in a vertical drop at ``end`` (travel past contact)."""
+    t = (past - start) / (end - start)
+    inside = (t > 0.0) & (t < 1.0)
+    rise = np.zeros_like(past)
+    rise[inside] = peak * (1.0 - (1.0 - t[inside]) ** roundness)
+    return rise
+
+
+def _reach(rng: Rng, instrument: Instrument, peak: float, limit: float) -> tuple[float, float]:
+    """(peak, travel) of a snap-off: the cantilever's own line, or that of a softer sample."""
+    stiffness = instrument.spring * (1.0 if chance(rng, 0.6) else log_uniform(rng, 0.1, 1.0))
+    width = min(peak / stiffness, limit, 0.5 * instrument.room_nm)
+    return min(peak, width * stiffness * 1.2), max(width, 0.5)
+
+
+def _peak(rng: Rng, instrument: Instrument) -> float:
+    low = 2.0 * instrument.noise_pn
+    return log_uniform(rng, low, max(3000.0, 2.0 * low)) if chance(rng, 0.5) else low * log_uniform(rng, 1.0, 20.0)
+
+
+def snap_off(rng: Rng, instrument: Instrument, past: Samples, limit_nm: float) -> Surface:
+    """One adhesion peak with a vertical end; often with a smooth tail after it."""
+    peak, end = _reach(rng, instrument, _peak(rng, instrument), limit_nm)
+    force = _snap(past, 0.0, end, peak, rng.uniform(1.0, 2.5))
+    if chance(rng, 0.4):
+        after = past >= end
+        tail = peak * rng.uniform(0.02, 0.35)
+        force[after] += tail * np.exp(-(past[after] - end) / log_uniform(rng, 3.0, 60.0))
+    return Surface(force, end, peak)
+
+
+def ragged(rng: Rng, instrument: Instrument, past: Samples) -> Surface:
+    """Adhesion that lets go in two to five merged drops within the first 28 nm."""
+    limit = min(28.0, 0.4 * instrument.room_nm)
+    ends = np.sort(rng.uniform(0.15, 1.0, int(rng.integers(2, 6)))) * limit
+    peak, _ = _reach(rng, instrument, _peak(rng, instrument), limit)
+    force = np.zeros_like(past)
+    for end in ends:
+        start = end * rng.uniform(0.0, 0.7)
+        force += _snap(past, start, end, peak * rng.uniform(0.25, 1.0), rng.uniform(1.0, 2.5))
+    return Surface(force, float(ends[-1]), peak)
+
+
+def fade(rng: Rng, instrument: Instrument, past: Samples) -> Surface:
+    """A viscous hump: rises and fades smoothly, with no vertical drop anywhere; sometimes with stick-slip ripple."""
+    peak = _peak(rng, instrument)
+    width = log_uniform(rng, 5.0, max(0.15 * instrument.room_nm, 8.0))
+    t = np.maximum(past, 0.0) / width
+    hump = peak * (t * np.exp(1.0 - t)) ** log_uniform(rng, 0.5, 3.0)
+    if chance(rng, 0.35):  # a slow shoulder under the hump
+        hump += 0.3 * rng.random() * peak * np.minimum(t, 1.0) * np.exp(-np.maximum(t - 1.0, 0.0) / rng.uniform(2, 8))
+    if chance(rng, 0.08):  # stick-slip while peeling: regular, and as large as the hump lets it be
+        ripple = np.sin(2.0 * np.pi * past / (width * rng.uniform(0.1, 0.5)) + rng.uniform(0, 6))
+        hump *= 1.0 + rng.uniform(0.05, 0.4) * ripple
+    return Surface(hump, 0.0)
+
+
+def long_range(rng: Rng, instrument: Instrument, past: Samples) -> Samples:
+    """Electrostatic or other smooth attraction (rarely repulsion) that decays away from the surface."""
+    strength = instrument.noise_pn * log_uniform(rng, 1.0, 40.0) * (1.0 if chance(rng, 0.75) else -1.0)
+    reach = log_uniform(rng, 5.0, 400.0)
+    gap = np.maximum(past, 0.0)
+    return strength * (np.exp(-gap / reach) if chance(rng, 0.5) else (1.0 + gap / reach) ** -2)
+
+
+def drag(rng: Rng, instrument: Instrument, past: Samples) -> Samples:
+    """Hydrodynamic drag on the lever, larger near the wall."""
+    strength = instrument.noise_pn * log_uniform(rng, 0.5, 15.0)
+    return strength / (1.0 + np.maximum(past, 0.0) / log_uniform(rng, 50.0, 2000.0)) * sign(rng)

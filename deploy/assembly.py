@@ -1,0 +1,89 @@
+"""The assembly: a trained network becomes a model folder, calibrated, with thresholds, self-test and card."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from deploy import selftest
+from models.bundle import Bundle, Calibration, Weights, write
+from models.calibrate import Cut, choose_cut, fit_platt
+from models.card import describe
+from models.data import Examples
+from models.frontend import prepare
+from models.network import ResNet18, load
+from models.profile import RasterProfile
+from models.raster import envelope
+from models.train import infer
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a model comes from; goes into its manifest as it is."""
+
+    name: str
+    code_version: str
+    training: Mapping[str, Any]
+    score_basis: str = "simulation"
+    parent: str | None = None
+
+
+def assemble(
+    folder: Path,
+    network: ResNet18,
+    profile: RasterProfile,
+    heldout: Examples,
+    origin: Origin,
+    prevalence: float = 0.02,
+    most_missed: float = 0.01,
+    most_kept: float = 0.002,
+) -> Bundle:
+    """Calibrate on ``heldout`` (never trained on), then write the whole folder as one act."""
+    weights = half(network)
+    rounded = load(network.width, {name: torch.from_numpy(tensor) for name, tensor in weights.items()})
+    logits, labels = infer(rounded, heldout.edges, profile), heldout.labels > 0.5
+    calibration = fit_platt(logits, labels, prevalence)
+    cut = choose_cut(calibration, logits, labels, most_missed, most_kept)
+    manifest = _manifest(profile, network.width, calibration, cut, origin)
+    manifest["selftest"] = {"version": selftest.VERSION, "logits": known_logits(rounded, profile)}
+    return write(folder, weights, manifest, describe(manifest))
+
+
+def half(network: ResNet18) -> Weights:
+    """The tensors as a weight file holds them: half precision, without the counters that only training needs."""
+    state = network.state_dict().items()
+    return {n: t.detach().float().numpy().astype(np.float16) for n, t in state if not n.endswith("num_batches_tracked")}
+
+
+def known_logits(network: ResNet18, profile: RasterProfile) -> list[float]:
+    """What the self-test must find at every start."""
+    signals = [item.signal for item in prepare(selftest.known_curves(), profile) if item.signal is not None]
+    return [round(float(logit), 6) for logit in infer(network, envelope(signals, profile), profile)]
+
+
+def _manifest(profile: RasterProfile, width: int, calibration: Calibration, cut: Cut, origin: Origin) -> dict[str, Any]:
+    return {
+        "name": origin.name,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "parent": origin.parent,
+        "code_version": origin.code_version,
+        "profile": json.loads(profile.to_json()),
+        "network": {"architecture": "resnet18", "channels": 1, "width": width},
+        "calibration": {
+            "temperature": calibration.temperature,
+            "bias": calibration.bias,
+            "prevalence": calibration.prevalence,
+            "basis": cut.evidence["basis"],
+        },
+        "thresholds": {"discard": cut.discard, "keep": cut.keep, "evidence": cut.evidence},
+        "score_basis": origin.score_basis,
+        "certificate": None,
+        "training": dict(origin.training),
+    }

@@ -1,0 +1,219 @@
+"""The bundle: a model as a folder of three files, nothing of which is ever executed.
+
+``weights.safetensors`` (half precision), ``card.md`` for people, and ``manifest.json`` with the raster profile, the
+network, the calibration, the thresholds with the evidence behind them and the SHA-256 of the other two. The
+model's id ends in the first digits of the manifest's own SHA-256, so it covers every byte of the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from models.profile import RasterProfile
+
+SHIPPED = Path(__file__).parent / "shipped"
+FORMAT = 1
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_HEADER_BYTES = 1 << 20
+MAX_WEIGHT_BYTES = 256 << 20
+
+Weights = dict[str, NDArray[np.floating[Any]]]
+
+
+class BadBundle(Exception):
+    """This folder is no usable model; the message is one line and says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """score = 1 / (1 + exp(-(logit / temperature + bias))), at ``prevalence`` (Platt 1999; temperature and bias)."""
+
+    temperature: float
+    bias: float
+    prevalence: float
+
+    def score(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(B,) -> (B,), float64."""
+        z = np.clip(logits / self.temperature + self.bias, -700.0, 700.0)
+        return 1.0 / (1.0 + np.exp(-z))
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What a model folder holds. ``manifest`` is the whole of manifest.json, the rest is read from it."""
+
+    id: str
+    folder: Path
+    manifest: Mapping[str, Any]
+    profile: RasterProfile
+    width: int
+    calibration: Calibration
+    discard: float  # thresholds on the score
+    keep: float
+    weights: Weights
+
+    @property
+    def score_basis(self) -> str:
+        return str(self.manifest["score_basis"])
+
+    @property
+    def certificate(self) -> Mapping[str, Any] | None:
+        return cast("Mapping[str, Any] | None", self.manifest["certificate"])
+
+    @property
+    def pipeline(self) -> str:
+        """The chain of stages that a verdict depends on, as events carry it."""
+        calibration = json.dumps(self.manifest["calibration"], sort_keys=True)
+        stages = (
+            f"raster:{self.profile.id}",
+            f"weights:{self.manifest['sha256']['weights.safetensors'][:8]}",
+            f"calibration:{hashlib.sha256(calibration.encode()).hexdigest()[:8]}",
+            f"thresholds:{self.discard:.6g}-{self.keep:.6g}",
+        )
+        return "|".join(stages)
+
+
+def write(folder: Path, weights: Weights, manifest: Mapping[str, Any], card: str) -> Bundle:
+    """Write a model folder as one act: it is there whole, or not at all. Returns what :func:`read` makes of it.
+
+    ``manifest`` needs everything but ``format`` and ``sha256``. An existing model of that name is replaced.
+    """
+    half = {name: np.ascontiguousarray(tensor.astype(np.float16)) for name, tensor in weights.items()}
+    files = {"weights.safetensors": save_tensors(half), "card.md": card.encode()}
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    whole = {**manifest, "format": FORMAT, "sha256": digests}
+    files["manifest.json"] = (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        for name, data in files.items():
+            with (fresh / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        bundle = read(fresh)
+        _swap(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return replace(bundle, folder=folder)
+
+
+def _swap(fresh: Path, folder: Path) -> None:
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    if folder.exists():
+        folder.rename(old)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read(folder: Path) -> Bundle:
+    """Read and check a model folder; BadBundle for anything that is not exactly as its manifest says."""
+    manifest, digest = _manifest(folder)
+    try:
+        for name, expected in manifest["sha256"].items():
+            _check_digest(folder, str(name), expected)
+        bundle = _from_manifest(folder, manifest, digest)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadBundle(f"model {folder}: manifest.json is damaged ({error!r}); copy the folder again") from None
+    return replace(bundle, weights=_weights(folder, bundle.width))
+
+
+def _manifest(folder: Path) -> tuple[dict[str, Any], str]:
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise BadBundle(f"model {folder}: there is no manifest.json; name a model folder, or 'shipped'")
+    with path.open("rb") as file:
+        data = file.read(MAX_MANIFEST_BYTES + 1)
+    try:
+        manifest = json.loads(data) if len(data) <= MAX_MANIFEST_BYTES else None
+    except (ValueError, RecursionError):
+        manifest = None
+    if not isinstance(manifest, dict):
+        raise BadBundle(f"model {folder}: manifest.json is not readable JSON; copy the folder again")
+    if manifest.get("format") != FORMAT:
+        raise BadBundle(f"model {folder}: format {manifest.get('format')!r} needs another version of afm-triage")
+    return manifest, hashlib.sha256(data).hexdigest()
+
+
+def _check_digest(folder: Path, name: str, expected: object) -> None:
+    if name not in ("weights.safetensors", "card.md"):
+        raise BadBundle(f"model {folder}: manifest.json names a file that is no part of a model: {name!r}")
+    path = folder / name
+    if not path.is_file() or path.stat().st_size > MAX_WEIGHT_BYTES:
+        raise BadBundle(f"model {folder}: {name} is missing or too large; copy the folder again")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+        raise BadBundle(f"model {folder}: {name} differs from its SHA-256 in manifest.json; copy the folder again")
+
+
+def _from_manifest(folder: Path, manifest: dict[str, Any], digest: str) -> Bundle:
+    if set(manifest["sha256"]) != {"weights.safetensors", "card.md"}:
+        raise ValueError("sha256 must name weights.safetensors and card.md")
+    if manifest["score_basis"] not in ("simulation", "labels"):
+        raise ValueError(f"score_basis {manifest['score_basis']!r}")
+    if manifest["network"]["architecture"] != "resnet18" or not 1 <= int(manifest["network"]["width"]) <= 256:
+        raise ValueError(f"network {manifest['network']!r}")
+    values = manifest["calibration"]
+    calibration = Calibration(float(values["temperature"]), float(values["bias"]), float(values["prevalence"]))
+    discard, keep = float(manifest["thresholds"]["discard"]), float(manifest["thresholds"]["keep"])
+    if not (0.0 <= discard < keep <= 1.0):
+        raise ValueError(f"thresholds must be 0 <= discard < keep <= 1, not {discard} and {keep}")
+    if not (calibration.temperature > 0 and math.isfinite(calibration.temperature + calibration.bias)):
+        raise ValueError("temperature must be above zero and finite, bias finite")
+    if not 0.0 < calibration.prevalence < 1.0:
+        raise ValueError("prevalence must lie between 0 and 1")
+    if manifest["certificate"] is not None and not isinstance(manifest["certificate"], dict):
+        raise ValueError("certificate")
+    return Bundle(
+        id=f"{manifest['name']}-{digest[:12]}",
+        folder=folder,
+        manifest=manifest,
+        profile=RasterProfile.from_mapping(manifest["profile"]),
+        width=int(manifest["network"]["width"]),
+        calibration=calibration,
+        discard=discard,
+        keep=keep,
+        weights={},
+    )
+
+
+def _weights(folder: Path, width: int) -> Weights:
+    from models.network import shapes  # torch is paid for only by those who want weights
+
+    data = (folder / "weights.safetensors").read_bytes()
+    header_bytes = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else 1 << 63
+    if header_bytes > min(MAX_HEADER_BYTES, len(data)):
+        raise BadBundle(f"model {folder}: weights.safetensors is no safetensors file; nothing of it was loaded")
+    try:
+        weights = cast(Weights, load_tensors(data))
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise BadBundle(f"model {folder}: weights.safetensors cannot be read: {error}") from None
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if found != shapes(width):
+        wrong = sorted(set(found.items()) ^ set(shapes(width).items()))[0][0]
+        raise BadBundle(f"model {folder}: weights do not fit a ResNet18 of width {width}, first difference: {wrong}")
+    for name, tensor in weights.items():
+        if tensor.dtype not in (np.float16, np.float32) or not np.isfinite(tensor).all():
+            raise BadBundle(f"model {folder}: tensor {name} is not finite float16 or float32")
+    return weights

@@ -1,0 +1,166 @@
+"""The front-end: from a retract in SI units to a signal in units of its own noise (formats.md section 5).
+
+Baseline level and noise come from the far end, where nothing should be attached any more. Noise is taken inside
+short windows, each with its own straight line removed, so that a late step, a tether or a slow optical wave
+does not inflate it. Nothing is ever scaled by the largest force: one strong adhesion would hide every event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.curve import Curve, Samples
+from models.profile import RasterProfile
+
+MIN_POINTS = 64  # fewer cannot show a rupture; formats.md section 5.2, step 9
+FAR_END = 0.4  # share of the retract in which the noise is looked for
+LEVEL_END = 0.1  # share of the retract whose median is the baseline level
+WINDOW = 16  # samples of a noise window
+HEAD = 0.02  # share of the retract that is the turnaround
+CONTACT_SIGMA = 5.0  # pushing harder than this is contact
+WRONG_END_SIGMA = 30.0  # pushing harder than this at the far end is a curve stored the wrong way round
+RAIL_SHARE = 0.01  # of samples that share the very largest pull: the detector was at its end
+
+#: Reasons that make a score impossible: the curve goes to review without one.
+BLOCKING = frozenset({"too_short", "nonfinite", "constant", "no_calibration", "orientation"})
+
+#: Reasons that only inform, and those among them that lift a would-be discard to review.
+#:
+#: ===================  =====  ==================================================================
+#: reason               floor  why
+#: ===================  =====  ==================================================================
+#: no_contact           no     the simulator makes such curves; a run of them raises an alarm
+#: still_attached       yes    the molecule had not let go at the far end: its rupture is not in the file
+#: noise_out_of_range   yes    wrong units or a broken detector; the model has not seen the like
+#: saturated            yes    the pull is cut off at the detector's rail: peaks are missing
+#: sign_assumed         yes    the file does not say which way is pulling
+#: ===================  =====  ==================================================================
+FLOOR = frozenset({"still_attached", "noise_out_of_range", "saturated", "sign_assumed"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """One retract, ready for the raster."""
+
+    signal: NDArray[np.float32] | None  # (n,), 2 W <= n <= samples of the profile, in profile units, baseline 0
+    reasons: tuple[str, ...] = ()
+    noise: float | None = None  # rms of the averaged baseline, in force_unit
+    level: float | None = None  # of the baseline, in force_unit
+    tilt: float | None = None  # of the far end, in noise per whole retract
+    contact: float | None = None  # where along the retract contact ends, 0 to 1
+
+    @property
+    def blocking(self) -> bool:
+        """No score can be made."""
+        return self.signal is None
+
+
+def prepare(curves: Sequence[Curve], profile: RasterProfile) -> list[Prepared]:
+    """Each curve by itself: what stands beside it in the batch changes nothing."""
+    return [_prepare(curve, profile) for curve in curves]
+
+
+def resample(force: Samples, profile: RasterProfile) -> Samples:
+    """(n,) -> (m,): box averages down to ``profile.samples``, straight lines up to two samples a column.
+
+    White noise has an envelope that grows with the number of points in a column; averaging to a bounded number
+    first makes the picture of a curve the same whether it was stored with 2,000 points or 20,000.
+    """
+    n, most, least = force.shape[0], profile.samples, 2 * profile.columns
+    if n < least:
+        return np.interp(np.linspace(0.0, n - 1.0, least), np.arange(n), force)
+    if n <= most:
+        return force
+    total = np.concatenate(([0.0], np.cumsum(force)))
+    edges = np.linspace(0.0, float(n), most + 1)
+    averaged: Samples = np.diff(np.interp(edges, np.arange(n + 1), total)) * (most / n)
+    return averaged
+
+
+def noise_of(signal: Samples) -> tuple[float, float]:
+    """Baseline noise (rms about a straight line in windows) and tilt (per whole signal) of the far end."""
+    far = signal[-max(int(FAR_END * signal.shape[0]), 2 * WINDOW) :]
+    count = far.shape[0] // WINDOW
+    windows = far[far.shape[0] - count * WINDOW :].reshape(count, WINDOW)
+    x = np.arange(WINDOW) - (WINDOW - 1) / 2
+    centred = windows - windows.mean(axis=1, keepdims=True)
+    slopes = centred @ x / (x @ x)
+    rest = centred - slopes[:, None] * x
+    rms = np.sqrt((rest * rest).sum(axis=1) / (WINDOW - 2))
+    return float(np.median(rms)), float(np.median(slopes)) * signal.shape[0]
+
+
+def _prepare(curve: Curve, profile: RasterProfile) -> Prepared:
+    n = len(curve)
+    if n < MIN_POINTS:
+        return Prepared(None, ("too_short",))
+    if not np.isfinite(curve.force).all():
+        return Prepared(None, ("nonfinite",))
+    middle = float(np.median(curve.force))
+    span = float(np.ptp(curve.force))
+    if not np.isfinite(span) or span <= 1e-9 * abs(middle) or span == 0.0:
+        return Prepared(None, ("constant",))
+    newton = _newton_per_unit(curve)
+    if profile.scale == "pn" and newton is None:
+        return Prepared(None, ("no_calibration",))
+    averaged = resample(curve.force - middle, profile)
+    noise, tilt = noise_of(averaged)
+    level = float(np.median(averaged[-max(int(LEVEL_END * averaged.shape[0]), WINDOW) :]))
+    quiet = noise < 1e-5 * span  # straight lines, or a tail of one value: simulated or broken
+    noise = max(noise, 1e-5 * span)
+    sigmas = (averaged - level) / noise
+    reasons, contact = _look(sigmas)
+    if quiet or (newton is not None and not profile.noise_low_pn <= noise * newton * 1e12 <= profile.noise_high_pn):
+        reasons.append("noise_out_of_range")
+    if _at_rail(curve.force, middle, 20 * noise):
+        reasons.append("saturated")
+    reasons += [note for note in curve.notes if note in FLOOR]
+    signal = sigmas if profile.scale == "sigma" else (averaged - level) * (newton or 1.0) * 1e12
+    return Prepared(
+        signal=None if BLOCKING.intersection(reasons) else signal.astype(np.float32),
+        reasons=tuple(reasons),
+        noise=noise,
+        level=level + middle,
+        tilt=tilt / noise,
+        contact=contact,
+    )
+
+
+def _newton_per_unit(curve: Curve) -> float | None:
+    if curve.force_unit == "N":
+        return 1.0
+    if curve.force_unit == "m" and curve.spring_constant_n_per_m:
+        return curve.spring_constant_n_per_m
+    if curve.force_unit == "V" and curve.spring_constant_n_per_m and curve.sensitivity_m_per_v:
+        return curve.spring_constant_n_per_m * curve.sensitivity_m_per_v
+    return None
+
+
+def _look(sigmas: Samples) -> tuple[list[str], float | None]:
+    """Reasons that the shape itself gives, and where contact ends."""
+    n = sigmas.shape[0]
+    head = max(int(HEAD * n), 4)
+    start, end = float(np.median(sigmas[:head])), float(np.median(sigmas[-head:]))
+    reasons = []
+    flat_start = float(np.ptp(sigmas[: 4 * head])) < 2 * WRONG_END_SIGMA and abs(start) < WRONG_END_SIGMA
+    if flat_start and min(end, float(sigmas[-head:].min())) < -WRONG_END_SIGMA:
+        reasons.append("orientation")
+    free = np.flatnonzero(sigmas > -CONTACT_SIGMA)
+    contact = float(free[0]) / n if start < -CONTACT_SIGMA and free.size else None
+    if contact is None:
+        reasons.append("no_contact")
+    tail = sigmas[-max(n // 5, 2 * WINDOW) :]
+    third = tail.shape[0] // 3
+    if float(np.median(tail[:third])) > 6.0 and float(tail[-third:].min()) > 3.0:
+        reasons.append("still_attached")
+    return reasons, contact
+
+
+def _at_rail(force: Samples, middle: float, clear: float) -> bool:
+    """At least 1 % of the samples sit at exactly the largest pull, clear of the noise."""
+    highest = float(force.max())
+    return highest - middle > clear and int((force == highest).sum()) >= max(RAIL_SHARE * force.shape[0], 8)

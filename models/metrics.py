@@ -1,0 +1,113 @@
+"""The metrics: how good a ranking and its verdicts are, with exact intervals and no heavy dependency."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def auc(scores: ArrayLike, labels: ArrayLike) -> float | None:
+    """Chance that an event scores above an event-free curve, ties half (Mann-Whitney); None without both kinds."""
+    s, events = _clean(scores, labels)
+    positives, negatives = s[events], np.sort(s[~events])
+    if not positives.size or not negatives.size:
+        return None
+    below = np.searchsorted(negatives, positives, "left") + np.searchsorted(negatives, positives, "right")
+    return float(below.sum() / 2 / (positives.size * negatives.size))
+
+
+def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
+    """Area under precision over recall as a step function; equal scores enter together. None without events."""
+    s, events = _clean(scores, labels)
+    if not events.any():
+        return None
+    order = np.argsort(-s, kind="stable")
+    s, events = s[order], events[order]
+    ends = np.append(np.flatnonzero(np.diff(s)), s.size - 1)  # last place of each group of equal scores
+    found = np.cumsum(events)[ends]
+    gained = np.diff(np.concatenate(([0], found))) / events.sum()
+    return float((gained * found / (ends + 1)).sum())
+
+
+def calibration_error(scores: ArrayLike, labels: ArrayLike, prevalence: float | None = None, bins: int = 15) -> float:
+    """Expected calibration error in equal-width bins, after weighting the classes to ``prevalence`` where given.
+
+    A labelled set is rarely mixed like a run; without the weights the error would be that of the mix. NaN when empty.
+    """
+    s, events = _clean(scores, labels)
+    weights = class_weights(events, prevalence) if prevalence is not None else np.ones(s.size)
+    if not s.size or weights.sum() == 0:
+        return math.nan
+    place = np.minimum((s * bins).astype(np.int64), bins - 1)
+    total = np.bincount(place, weights, bins)
+    gap = np.bincount(place, weights * s, bins) - np.bincount(place, weights * events, bins)
+    return float(np.abs(gap).sum() / total.sum())
+
+
+def class_weights(events: NDArray[np.bool_], prevalence: float) -> NDArray[np.float64]:
+    """Weights, mean 1, under which ``prevalence`` of the whole are events; plain ones when a class is missing."""
+    share = float(events.mean()) if events.size else 0.0
+    if share in (0.0, 1.0):
+        return np.ones(events.size)
+    return np.where(events, prevalence / share, (1 - prevalence) / (1 - share))
+
+
+def clopper_pearson(hits: int, of: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact two-sided interval of a share (Clopper & Pearson 1934); (0, 1) when ``of`` is 0."""
+    if not 0 <= hits <= of:
+        raise ValueError(f"{hits} of {of} is no share")
+    tail = (1 - confidence) / 2
+    low = 0.0 if hits == 0 else _bisect(lambda p: at_least(hits, of, p) - tail)
+    high = 1.0 if hits == of else _bisect(lambda p: tail - at_most(hits, of, p))
+    return low, high
+
+
+def at_most(hits: int, of: int, p: float) -> float:
+    """P(X <= hits) of a binomial of ``of`` draws with chance ``p``, summed exactly in logarithms."""
+    if p <= 0.0:
+        return 1.0
+    if p >= 1.0:
+        return 1.0 if hits >= of else 0.0
+    whole, log_p, log_q = math.lgamma(of + 1), math.log(p), math.log1p(-p)
+    terms = (
+        math.exp(whole - math.lgamma(k + 1) - math.lgamma(of - k + 1) + k * log_p + (of - k) * log_q)
+        for k in range(hits + 1)
+    )
+    return min(1.0, math.fsum(terms))
+
+
+def at_least(hits: int, of: int, p: float) -> float:
+    """P(X >= hits); counted from the other side, so that small tails keep their digits."""
+    return at_most(of - hits, of, 1.0 - p)
+
+
+def _bisect(rising: Callable[[float], float]) -> float:
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if rising(middle) > 0 else (middle, high)
+    return (low + high) / 2
+
+
+def share(hits: int, of: int) -> dict[str, float | int | list[float] | None]:
+    """A share as reports carry it: value, counts, exact 95 % interval."""
+    low, high = clopper_pearson(hits, of)
+    return {"value": hits / of if of else None, "hits": hits, "of": of, "interval": [low, high]}
+
+
+def _clean(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    s, events = np.asarray(scores, np.float64), np.asarray(labels).astype(bool)
+    if s.shape != events.shape:
+        raise ValueError(f"{s.shape} scores and {events.shape} labels")
+    return s, events
+
+
+def count_table(verdicts: Sequence[str], labels: Sequence[bool]) -> dict[str, dict[str, int]]:
+    """The 3 x 2 table: {"keep": {"event": n, "none": n}, "review": …, "discard": …}."""
+    table = {verdict: {"event": 0, "none": 0} for verdict in ("keep", "review", "discard")}
+    for verdict, event in zip(verdicts, labels, strict=True):
+        table[verdict]["event" if event else "none"] += 1
+    return table

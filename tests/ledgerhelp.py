@@ -1,0 +1,82 @@
+"""Decisions to record and a reader of sockets: what the tests of ledger, publisher and feed share."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from daemon.decision import Decision, Judge, Thresholds
+from daemon.ledger import Ledger
+
+JUDGE = Judge("shipped", "raster:v1|model:abc", "torch-cpu-bf16", Thresholds(0.04, 0.62), "simulation", 0.02)
+
+
+def decision(number: int, **changes: Any) -> Decision:
+    """Curve 0 of file ``number``; every third is a review with a keepsake."""
+    verdict = ("keep", "discard", "review")[number % 3]
+    made = Decision(
+        identity=f"{number:064x}#0",
+        source="watch",
+        path=f"run7/curve-{number:04d}.jpk-force",
+        curve=0,
+        sha256=f"{number:064x}",
+        verdict=verdict,  # type: ignore[arg-type]
+        score=0.25,
+        reasons=("score",),
+        judge=JUDGE,
+        force_unit="N",
+        noticed_s=time.monotonic(),
+        latency_s={"read": 0.002, "raster": 0.001, "infer": 0.012},
+        keepsake=b"a curve" if verdict == "review" else None,
+    )
+    return replace(made, **changes)
+
+
+def decisions(start: int, stop: int) -> list[Decision]:
+    return [decision(number) for number in range(start, stop)]
+
+
+def ledger_with(path: Path, count: int) -> Ledger:
+    """A ledger in which decisions 1 … count are recorded."""
+    ledger = Ledger(path, "afm1")
+    for start in range(1, count + 1, 500):
+        ledger.record(decisions(start, min(start + 500, count + 1)))
+    return ledger
+
+
+class Clients:
+    """Connected sockets, closed together at the end of a test."""
+
+    def __init__(self) -> None:
+        self.context: zmq.Context[Any] = zmq.Context()
+        self._sockets: list[zmq.Socket[bytes]] = []
+
+    def connect(self, kind: int, endpoint: str, topic: bytes = b"", high_water: int = 1000) -> zmq.Socket[bytes]:
+        socket = self.context.socket(kind)
+        self._sockets.append(socket)
+        socket.set_hwm(high_water)
+        socket.rcvtimeo = 5000
+        if kind == zmq.SUB:
+            socket.subscribe(topic)
+        socket.connect(endpoint)
+        return socket
+
+    def close(self) -> None:
+        for socket in self._sockets:
+            socket.close(linger=0)
+        self.context.term()
+
+
+def next_of(subscriber: zmq.Socket[bytes], kind: str) -> dict[str, Any]:
+    """The next event of this kind; zmq.Again after 5 s without any event at all."""
+    deadline_s = time.monotonic() + 5
+    while time.monotonic() < deadline_s:
+        event: dict[str, Any] = json.loads(subscriber.recv_multipart()[1])
+        if event["type"] == f"org.afmtriage.{kind}.v1":
+            return event
+    raise AssertionError(f"no {kind} within 5 s")

@@ -1,0 +1,295 @@
+"""The ledger: once, in order, whole batches or nothing, on a real disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from daemon import ledgerfile
+from daemon.clock import Clock
+from daemon.decision import FileMark
+from daemon.errors import UserError
+from daemon.events import decode
+from daemon.ledger import Ledger, LedgerView
+from tests.ledgerhelp import decision, decisions, ledger_with
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite"
+
+
+def test_seq_counts_from_one_without_a_gap_and_survives_a_restart(path: Path) -> None:
+    ledger = Ledger(path, "afm1")
+    assert ledger.last_seq == 0
+    assert ledger.record(decisions(1, 4)) == [1, 2, 3]
+    stream = ledger.stream
+    ledger.close()
+    ledger = Ledger(path, "afm1")
+    assert ledger.stream == stream
+    assert ledger.record(decisions(4, 6)) == [4, 5]
+    assert ledger.verdict_counts() == {"keep": 1, "review": 2, "discard": 2}
+    assert ledger.review_count() == 2
+    ledger.close()
+
+
+def test_nothing_is_decided_twice(path: Path) -> None:
+    ledger = Ledger(path, "afm1")
+    ledger.record(decisions(1, 3))
+    again = [decision(2, verdict="keep"), decision(3), decision(3), decision(4)]
+    assert ledger.record(again) == [None, 3, None, 4]
+    assert ledger.known([decision(2).identity, "new#0"]) == {decision(2).identity}
+    assert sum(ledger.verdict_counts().values()) == 4
+    with ledger.view() as view:
+        assert [decode(body)["data"]["verdict"] for _, body in view.bodies_since(0)][1] == "review"
+    ledger.close()
+
+
+def test_a_batch_with_an_impossible_decision_changes_nothing(path: Path) -> None:
+    ledger = Ledger(path, "afm1")
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.record([decision(1), decision(2, verdict="perhaps")], [FileMark("a", 1, 1, None, 1)])
+    assert ledger.last_seq == 0
+    assert list(ledger.marks()) == []
+    assert ledger.record([decision(2)]) == [1]
+    ledger.close()
+
+
+def test_every_review_enters_the_queue_with_its_keepsake(path: Path) -> None:
+    ledger = Ledger(path, "afm1")
+    unreadable = decision(3, identity="f#bad.txt", verdict="review", score=None, reasons=("truncated",), keepsake=None)
+    ledger.record([decision(1), decision(2), unreadable])
+    with ledger.view() as view:
+        first, second = view.queue()
+        assert (first.seq, first.path, first.score, first.reasons) == (2, decision(2).path, 0.25, ("score",))
+        assert (second.score, second.reasons) == (None, ("truncated",))
+        assert view.keepsake(2) == b"a curve"
+        assert view.keepsake(3) is None
+        assert view.flagged(1) is None
+        assert view.find_flagged(0, sha256=decision(2).sha256) == [2]
+        assert view.find_flagged(0, path=decision(2).path) == [2]
+        assert [event["seq"] for event in view.last(2)] == [2, 3]
+    ledger.close()
+
+
+def test_marks_and_partly_decided_maps_come_back(path: Path) -> None:
+    ledger = Ledger(path, "afm1")
+    sha256 = "ab" * 32
+    portion = [decision(0, identity=f"{sha256}#{index}", sha256=sha256, curve=index) for index in (0, 1, 7)]
+    other = decision(1, identity=f"{sha256}#other/name.jpk", sha256=sha256)  # unreadable under another name
+    marks = [FileMark(f"file{number}", 10, number, None, 1) for number in range(2500)]
+    ledger.record([*portion, other], marks)
+    ledger.record([], [FileMark("file7", 99, 7, sha256, 3)])
+    assert ledger.partial(sha256) == {0, 1, 7}
+    assert ledger.partial("cd" * 32) == set()
+    found = {mark.path: mark for mark in ledger.marks()}
+    assert len(found) == 2500
+    assert found["file7"] == FileMark("file7", 99, 7, sha256, 3)
+    ledger.close()
+
+
+def test_names_that_are_not_utf8_are_held(path: Path) -> None:
+    ledger = Ledger(path, "afm1")
+    name = os.fsdecode(b"caf\xe9.txt")
+    odd = decision(2, identity=f"ab#{name}", path=name)
+    assert ledger.record([odd], [FileMark(name, 1, 1, "ab", 1)]) == [1]
+    assert ledger.known([odd.identity]) == {odd.identity}
+    with ledger.view() as view:
+        assert decode(view.bodies_since(0)[0][1])["data"]["path"] == name
+    ledger.close()
+
+
+def test_latency_counts_from_the_finished_file_and_never_below_zero(path: Path) -> None:
+    steady_s = [100.0]
+    ledger = Ledger(path, "afm1", clock=Clock(wall_s=lambda: 1.8e9, steady_s=lambda: steady_s[0]))
+    ledger.record([decision(1, noticed_s=99.5), decision(2, noticed_s=101.0)])
+    with ledger.view() as view:
+        first, second = (decode(body) for _, body in view.bodies_since(0))
+    assert first["data"]["latency_s"]["total"] == 0.5
+    assert second["data"]["latency_s"]["total"] == 0.0
+    assert first["time"] == "2027-01-15T08:00:00.000Z"
+    ledger.close()
+
+
+def test_the_history_can_be_read_beside_the_service_and_after_it(path: Path) -> None:
+    ledger = ledger_with(path, 6)
+    with LedgerView(path) as beside:
+        assert [seq for seq, _ in beside.bodies_since(2, 3)] == [3, 4, 5]
+        ledger.record([decision(7)])
+        assert beside.last_seq == 7
+        with pytest.raises(UserError):
+            beside._select("delete from decisions")
+    ledger.close()
+    with LedgerView(path) as after:
+        assert (after.last_seq, after.stream) == (7, ledger.stream)
+
+
+def test_no_ledger_is_said_in_one_line(path: Path) -> None:
+    with pytest.raises(UserError, match="start the service") as refusal:
+        LedgerView(path)
+    assert refusal.value.exit_code == 69
+
+
+def test_a_newer_or_foreign_file_is_refused_and_left_alone(path: Path) -> None:
+    ledger_with(path, 1).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("pragma user_version = 99")
+    connection.close()
+    for opening in (lambda: Ledger(path, "afm1"), lambda: LedgerView(path)):
+        with pytest.raises(UserError, match="newer afm-triage") as refusal:
+            opening()
+        assert refusal.value.exit_code == 74
+    foreign = path.with_name("other.sqlite")
+    with sqlite3.connect(foreign) as connection:
+        connection.execute("create table notes (line)")
+    connection.close()
+    with pytest.raises(UserError, match="no ledger of afm-triage"):
+        Ledger(foreign, "afm1")
+
+
+def test_an_older_file_is_copied_and_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger_with(path, 3).close()
+    later = (*ledgerfile.MIGRATIONS, "alter table files add column format text;")
+    monkeypatch.setattr(ledgerfile, "MIGRATIONS", later)
+    ledger = Ledger(path, "afm1")
+    assert ledger.last_seq == 3
+    ledger.close()
+    assert path.with_name("ledger.sqlite.schema1").is_file()
+
+
+def test_damage_is_refused_or_at_least_never_served(path: Path, tmp_path: Path) -> None:
+    """Bits are flipped in copies: the ledger refuses, or what it hands out is what was recorded."""
+    ledger = ledger_with(path, 60)
+    with ledger.view() as view:
+        true = dict(view.bodies_since(0))
+    ledger.close()
+    size, exits = path.stat().st_size, []
+    for trial in range(60):
+        copy = tmp_path / "copy.sqlite"
+        content = bytearray(path.read_bytes())
+        content[(trial * 7919 * 13) % size] ^= 1 << (trial % 8)
+        copy.write_bytes(content)
+        try:
+            Ledger(copy, "afm1").close()
+            with LedgerView(copy) as view:
+                served = dict(view.bodies_since(0))
+        except UserError as error:
+            exits.append(error.exit_code)
+        else:
+            assert all(true.get(seq) == body for seq, body in served.items())
+        for left in tmp_path.glob("copy.sqlite*"):
+            left.unlink()
+    assert set(exits) == {74}
+
+
+WRITER = """
+import sys, pathlib
+from daemon.decision import FileMark
+from daemon.ledger import Ledger
+from tests.ledgerhelp import decisions
+ledger = Ledger(pathlib.Path(sys.argv[1]), "afm1")
+start = ledger.last_seq
+print("ready", flush=True)
+for first in range(max(start - 20, 1), 10**6, 7):  # begins again a little earlier, as a rescan does
+    batch = decisions(first, first + 7)
+    ledger.record(batch, [FileMark(one.path, 1, 1, one.sha256, 1) for one in batch])
+    print(ledger.last_seq, flush=True)
+"""
+
+
+def test_kill_9_at_any_moment_leaves_no_gap_and_nothing_twice(path: Path) -> None:
+    announced = 0
+    for trial in range(20):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+        time.sleep(0.004 * (trial % 10) + 0.0013 * trial)
+        writer.kill()
+        seen = writer.stdout.read().split("\n")[:-1]  # the last line may be cut
+        writer.stdout.close()
+        writer.wait()
+        announced = max([announced, *map(int, seen)])
+        with LedgerView(path) as view:
+            rows = view.bodies_since(0, 10**6)
+            assert [seq for seq, _ in rows] == list(range(1, len(rows) + 1))
+            assert len(rows) >= announced, "what had been announced is gone"
+            assert view.last_seq == sum(view.verdict_counts().values())
+    assert announced > 40
+    identities = [decode(body)["data"]["sha256"] for _, body in rows]
+    assert len(set(identities)) == len(identities)
+    ledger = Ledger(path, "afm1")  # quick_check among other things
+    assert len(list(ledger.marks())) == len(rows)
+    ledger.close()
+
+
+DISK_FULL = """
+import pathlib, sys
+from daemon.ledger import Ledger, LedgerFull, LedgerView
+from daemon.ledgerfile import open_for_reading
+from tests.ledgerhelp import decision
+folder = pathlib.Path(sys.argv[1])
+ledger = Ledger(folder / "ledger.sqlite", "afm1")
+filler = folder / "filler"
+filler.write_bytes(bytes(1 << 20))
+number, full = 1, 0
+while full < 3:  # full, tried again, still full
+    batch = [decision(n, verdict="review", keepsake=bytes(4000)) for n in range(number, number + 8)]
+    try:
+        assert ledger.record(batch) == list(range(number, number + 8))
+        assert full == 0, "wrote to a full disk"
+        number += 8
+    except LedgerFull:
+        full += 1
+        assert ledger.last_seq == number - 1
+with LedgerView(folder / "ledger.sqlite") as view:
+    assert view.last_seq == number - 1
+    assert len(view.bodies_since(0)) == number - 1
+filler.unlink()
+assert ledger.record(batch) == list(range(number, number + 8))
+ledger.close()
+ledger = Ledger(folder / "ledger.sqlite", "afm1")
+assert ledger.last_seq == number + 7 and number > 8
+print("ok")
+"""
+
+
+def test_a_full_disk_costs_nothing_but_time(tmp_path: Path) -> None:
+    trial = ["unshare", "-rm", "true"]
+    if shutil.which("unshare") is None or subprocess.run(trial, check=False, capture_output=True).returncode:
+        pytest.skip("no user namespaces here: cannot mount a small disk")
+    script = f'mount -t tmpfs -o size=2m none "{tmp_path}" && exec "$@"'
+    words = ["unshare", "-rm", "sh", "-c", script, "sh", sys.executable, "-c", DISK_FULL, str(tmp_path)]
+    done = subprocess.run(words, check=False, cwd=ROOT, text=True, capture_output=True)
+    assert (done.stdout, done.returncode) == ("ok\n", 0), done.stderr
+
+
+def test_a_state_folder_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as refusal:
+        Ledger(tmp_path / "absent" / "ledger.sqlite", "afm1")
+    assert refusal.value.exit_code == 74
+    assert "\n" not in str(refusal.value)
+
+
+def test_many_decisions_cost_no_memory(path: Path) -> None:
+    ledger = ledger_with(path, 500)
+    tracemalloc.start()
+    try:
+        for start in range(501, 4501, 500):
+            ledger.record(decisions(start, start + 500))
+        grown_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        ledger.close()
+    assert grown_bytes < 200_000

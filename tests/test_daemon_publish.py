@@ -1,0 +1,300 @@
+"""The publisher on real sockets: live, late, stalled, malformed, and gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from daemon.errors import UserError
+from daemon.events import encode
+from daemon.ledger import Ledger
+from daemon.publish import Publisher
+from tests.ledgerhelp import Clients, decision, decisions, ledger_with, next_of
+
+ANY = "tcp://127.0.0.1:0"
+Start = Callable[..., Publisher]
+
+
+class Counted:
+    def __init__(self) -> None:
+        self.of: dict[str, int] = {}
+
+    def published(self, kind: str, times: int) -> None:
+        self.of[kind] = self.of.get(kind, 0) + times
+
+    def replayed(self, outcome: str) -> None:
+        self.of[outcome] = self.of.get(outcome, 0) + 1
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    ledger = Ledger(tmp_path / "ledger.sqlite", "afm1")
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def start(ledger: Ledger) -> Iterator[Start]:
+    started: list[Publisher] = []
+
+    def begin(**options: Any) -> Publisher:
+        publisher = Publisher(ledger.path, "afm1", **{"publish": ANY, "replay": ANY, **options})
+        publisher.start()
+        started.append(publisher)
+        return publisher
+
+    yield begin
+    for publisher in started:
+        publisher.stop()
+
+
+@pytest.fixture
+def clients() -> Iterator[Clients]:
+    clients = Clients()
+    yield clients
+    clients.close()
+
+
+def ask(client: zmq.Socket[bytes], *frames: bytes) -> list[bytes]:
+    client.send_multipart(frames)
+    return client.recv_multipart()
+
+
+def test_a_commit_is_heard_at_once_under_its_topic(ledger: Ledger, start: Start, clients: Clients) -> None:
+    publisher = start()
+    subscriber = clients.connect(zmq.SUB, publisher.publish_endpoint)
+    assert next_of(subscriber, "hello")["data"]["last_seq"] == 0
+    took_s = []
+    for number in range(1, 31):
+        ledger.record([decision(number)])
+        began_s = time.monotonic()
+        publisher.poke()
+        event = next_of(subscriber, "decision")
+        took_s.append(time.monotonic() - began_s)
+        assert event["seq"] == number
+        assert event["source"] == "/afm1"
+    assert sorted(took_s)[15] < 0.01  # 2 ms on an idle machine
+    ledger.record([decision(32)])
+    publisher.poke()
+    topic, body = subscriber.recv_multipart()
+    while b".decision." not in topic:
+        topic, body = subscriber.recv_multipart()
+    assert topic == b"afm.afm1.decision.review"
+    assert json.loads(body)["subject"] == "run7/curve-0032.jpk-force#0"
+
+
+def test_filters_by_verdict_work(ledger: Ledger, start: Start, clients: Clients) -> None:
+    publisher = start()
+    everything = clients.connect(zmq.SUB, publisher.publish_endpoint)
+    keeps = clients.connect(zmq.SUB, publisher.publish_endpoint, b"afm.afm1.decision.keep")
+    next_of(everything, "hello")
+    next_of(everything, "hello")  # the second subscription arrived too
+    ledger.record(decisions(1, 7))
+    publisher.poke()
+    assert [json.loads(keeps.recv_multipart()[1])["seq"] for _ in range(2)] == [3, 6]
+
+
+def test_every_joiner_is_greeted_with_how_far_the_ledger_is(ledger: Ledger, start: Start, clients: Clients) -> None:
+    ledger.record(decisions(1, 6))
+    publisher = start(heartbeat_s=60)
+    for _ in range(3):
+        subscriber = clients.connect(zmq.SUB, publisher.publish_endpoint)
+        hello = next_of(subscriber, "hello")
+        assert hello["data"]["last_seq"] == 5
+        assert hello["stream"] == ledger.stream
+
+
+def test_the_heart_beats_when_nothing_happens(start: Start, clients: Clients) -> None:
+    publisher = start(heartbeat_s=0.1, status=lambda: {"state": "running"})
+    subscriber = clients.connect(zmq.SUB, publisher.publish_endpoint)
+    next_of(subscriber, "heartbeat")
+    began_s = time.monotonic()
+    for _ in range(3):
+        assert next_of(subscriber, "heartbeat")["data"]["last_seq"] == 0
+        assert next_of(subscriber, "status")["data"] == {"state": "running", "last_seq": 0}
+    assert time.monotonic() - began_s < 2
+
+
+def test_notices_come_behind_the_decisions_before_them(ledger: Ledger, start: Start, clients: Clients) -> None:
+    publisher = start()
+    subscriber = clients.connect(zmq.SUB, publisher.publish_endpoint)
+    next_of(subscriber, "hello")
+    ledger.record([decision(1)])
+    publisher.emit("alarm", {"name": "contact", "level": "alarm", "text": "no contact"})
+    assert next_of(subscriber, "decision")["seq"] == 1
+    assert next_of(subscriber, "alarm")["data"]["last_seq"] == 1
+
+
+@pytest.mark.parametrize("kind", [zmq.DEALER, zmq.REQ])
+def test_replay_pages_through_more_than_5000(kind: int, ledger: Ledger, start: Start, clients: Clients) -> None:
+    for first in range(1, 6201, 620):
+        ledger.record(decisions(first, first + 620))
+    client = clients.connect(kind, start().replay_endpoint)
+    first_page = ask(client, b"since", b"0")
+    assert len(first_page) == 5000
+    second_page = ask(client, b"since", b"5000")
+    assert [json.loads(body)["seq"] for body in first_page + second_page] == list(range(1, 6201))
+    assert ask(client, b"since", b"6200") == [b""]
+    assert ask(client, b"since", b"9" * 19) == [b""]
+
+
+def test_a_dealer_that_imitates_req_gets_its_empty_frame_back(ledger: Ledger, start: Start, clients: Clients) -> None:
+    ledger.record([decision(1)])
+    client = clients.connect(zmq.DEALER, start().replay_endpoint)
+    empty, body = ask(client, b"", b"since", b"0")
+    assert (empty, json.loads(body)["seq"]) == (b"", 1)
+
+
+def test_the_status_can_be_asked_for(start: Start, clients: Clients) -> None:
+    client = clients.connect(zmq.REQ, start(status=lambda: {"state": "running", "rate": float("nan")}).replay_endpoint)
+    (body,) = ask(client, b"status")
+    status = json.loads(body)
+    assert status["type"] == "org.afmtriage.status.v1"
+    assert status["data"] == {"state": "running", "rate": None, "last_seq": 0}
+
+
+def test_nonsense_is_counted_and_told_so(ledger: Ledger, start: Start, clients: Clients) -> None:
+    ledger.record([decision(1)])
+    counts = Counted()
+    publisher = start(counts=counts)
+    client = clients.connect(zmq.DEALER, publisher.replay_endpoint)
+    nonsense = [
+        (b"",),
+        (b"since",),
+        (b"since", b"-1"),
+        (b"since", "١".encode()),
+        (b"since", b"1" * 30),
+        (b"\xff" * 9, b"2"),
+    ]
+    for frames in nonsense:
+        assert b"a request is" in ask(client, *frames)[-1]
+    for size in (0, 1, 1000):
+        client.send_multipart([os.urandom(5)] * size or [b""])
+        client.recv_multipart()
+    assert len(ask(client, b"since", b"0")) == 1
+    assert counts.of["malformed"] == len(nonsense) + 3
+
+
+def test_a_frame_of_garbage_or_a_huge_one_hurts_only_its_sender(ledger: Ledger, start: Start, clients: Clients) -> None:
+    ledger.record([decision(1)])
+    publisher = start()
+    huge = clients.connect(zmq.DEALER, publisher.replay_endpoint)
+    huge.send_multipart([b"since", bytes(4 << 20)])  # more than a frame may hold: disconnected
+    assert len(ask(clients.connect(zmq.DEALER, publisher.replay_endpoint), b"since", b"0")) == 1
+
+
+def test_a_subscriber_that_reads_nothing_costs_the_service_nothing(
+    ledger: Ledger, start: Start, clients: Clients
+) -> None:
+    """30,000 decisions past a SUB that never reads: none is held up, and its gap is filled by asking."""
+    publisher = start()
+    stalled = clients.connect(zmq.SUB, publisher.publish_endpoint, high_water=100)
+    next_of(stalled, "hello")
+    reading = clients.connect(zmq.SUB, publisher.publish_endpoint, high_water=0)
+    next_of(reading, "hello")
+    slowest_s, rss_before = 0.0, _rss_bytes()
+    for first in range(1, 30_001, 250):
+        ledger.record(decisions(first, first + 250))
+        began_s = time.monotonic()
+        publisher.poke()
+        slowest_s = max(slowest_s, time.monotonic() - began_s)
+    assert slowest_s < 0.1  # the poke itself; far less, but this machine may be busy
+    while next_of(reading, "decision")["seq"] < 30_000:
+        pass
+    assert _rss_bytes() - rss_before < 64 << 20
+    client = clients.connect(zmq.DEALER, publisher.replay_endpoint)
+    seen: list[int] = []
+    while (page := ask(client, b"since", str(len(seen)).encode())) != [b""]:
+        seen += [json.loads(body)["seq"] for body in page]
+    assert seen == list(range(1, 30_001))
+
+
+def _rss_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_stop_sends_what_is_committed_and_ends_within_two_seconds(
+    ledger: Ledger, start: Start, clients: Clients
+) -> None:
+    publisher = start()
+    subscriber = clients.connect(zmq.SUB, publisher.publish_endpoint)
+    next_of(subscriber, "hello")
+    ledger.record(decisions(1, 101))
+    began_s = time.monotonic()
+    publisher.stop()
+    assert time.monotonic() - began_s < 2
+    assert not publisher.is_alive()
+    assert [next_of(subscriber, "decision")["seq"] for _ in range(100)] == list(range(1, 101))
+    publisher.poke()  # harmless afterwards
+
+
+def test_a_restart_takes_its_port_back(ledger: Ledger, start: Start, clients: Clients) -> None:
+    first = start()
+    subscriber = clients.connect(zmq.SUB, first.publish_endpoint)
+    next_of(subscriber, "hello")
+    first.stop()
+    second = start(publish=first.publish_endpoint, replay=first.replay_endpoint)
+    assert next_of(subscriber, "hello")["data"]["replay"] == second.replay_endpoint
+
+
+def test_a_status_that_fails_does_not_end_the_feed(ledger: Ledger, start: Start, clients: Clients) -> None:
+    failing = [True]
+
+    def status() -> dict[str, Any]:
+        if failing.pop() if failing else False:
+            raise RuntimeError("not ready")
+        return {}
+
+    publisher = start(status=status)
+    subscriber = clients.connect(zmq.SUB, publisher.publish_endpoint)
+    next_of(subscriber, "status")
+    ledger.record([decision(1)])
+    publisher.poke()
+    assert next_of(subscriber, "decision")["seq"] == 1
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://0.0.0.0:0", "tcp://*:5795", "tcp://[::]:0", "tcp://eth0:5795"])
+def test_an_address_others_could_reach_is_refused(endpoint: str, ledger: Ledger) -> None:
+    with pytest.raises(UserError, match="CURVE") as refusal:
+        Publisher(ledger.path, "afm1", publish=endpoint, replay=ANY)
+    assert refusal.value.exit_code == 78
+
+
+def test_a_taken_port_is_named_with_the_flag_to_change(ledger: Ledger, start: Start) -> None:
+    taken = start().publish_endpoint
+    with pytest.raises(UserError, match=re.escape(f"--replay {taken} is taken")) as refusal:
+        Publisher(ledger.path, "afm1", publish=ANY, replay=taken)
+    assert refusal.value.exit_code == 69
+
+
+def test_an_ipc_socket_works(tmp_path: Path, start: Start, clients: Clients) -> None:
+    publisher = start(publish=f"ipc://{tmp_path}/publish", replay=f"ipc://{tmp_path}/replay")
+    assert next_of(clients.connect(zmq.SUB, publisher.publish_endpoint), "hello")
+    assert encode({"x": 1}) == b'{"x":1}'
+
+
+def test_a_damaged_decision_is_not_replayed(tmp_path: Path, start: Start, clients: Clients) -> None:
+    other = tmp_path / "other.sqlite"
+    ledger_with(other, 5).close()
+    with sqlite3.connect(other) as connection:
+        connection.execute("update decisions set verdict = 'discard' where seq = 3")
+    connection.close()
+    publisher = Publisher(other, "afm1", publish=ANY, replay=ANY)
+    publisher.start()
+    try:
+        client = clients.connect(zmq.DEALER, publisher.replay_endpoint)
+        assert len(ask(client, b"since", b"0")) == 2
+        client.send_multipart([b"since", b"2"])
+        assert not client.poll(300)  # silence, not the lie that there is nothing
+        assert len(ask(client, b"since", b"3")) == 2
+    finally:
+        publisher.stop()

@@ -71,16 +71,3 @@ def _read(file: Path) -> dict[str, Any]:
         if isinstance(said, dict):
             return said
     return {}
-
-
-def leave(state: Path, publish: str, replay: str, started_at: str) -> None:
-    """Write down where the service speaks, for `status`, `console` and `events` to find."""
-    said = {"pid": os.getpid(), "publish": publish, "replay": replay, "started_at": started_at}
-    fresh = state / f".{FILE}.{os.getpid()}"
-    fresh.write_text(json.dumps(said))
-    fresh.replace(state / FILE)
-
-
-def forget(state: Path) -> None:
-    """The service has ended in order; after a crash the file stays and its pid tells."""
-    (state / FILE).unlink(missing_ok=True)

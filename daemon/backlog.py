@@ -19,10 +19,13 @@ class Backlog:
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = {source.name: source for source in sources}
         self._portions: deque[Arrival] = deque()
+        self._is_closed = False
 
     def take(self, limit: int) -> list[Arrival]:
         """At most ``limit`` arrivals: finished files of every source first, then one portion of a map."""
         taken: list[Arrival] = []
+        if self._is_closed:
+            return taken
         for source in self._sources.values():
             taken += source.take(limit - len(taken))
         if not taken and limit > 0 and self._portions:
@@ -41,6 +44,12 @@ class Backlog:
         """Decided and on disk: its source may forget it."""
         self._sources[arrival.source].settle(arrival)
 
+    def close(self) -> None:
+        """Take nothing more: the service is ending, and the next start finds the rest in the folders."""
+        self._is_closed = True
+
     def ready(self) -> int:
         """Arrivals that could be taken now."""
+        if self._is_closed:
+            return 0
         return sum(source.ready() for source in self._sources.values()) + len(self._portions)

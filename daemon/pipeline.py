@@ -70,9 +70,9 @@ class Pipeline:
         decisions = decide(readings, scored, self._judge)
         return self._record(_with_keepsakes(decisions, readings), files)
 
-    def swap(self, model: Model, judge: Judge) -> None:
-        """Another model or other thresholds from the next batch on; called between two turns."""
-        self._model, self._judge = model, judge
+    def swap(self, model: Model, judge: Judge, pace: Pace) -> None:
+        """Another model, other thresholds or another pace from the next batch on; called between two turns."""
+        self._model, self._judge, self._pace = model, judge, pace
 
     def idle(self) -> bool:
         """Nothing finished is waiting anywhere on the line."""

@@ -1,0 +1,43 @@
+"""The judge of this run: a model, with the thresholds that the laboratory may have put in place of its own."""
+
+from __future__ import annotations
+
+from daemon.config import ThresholdsConfig
+from daemon.decision import Judge, Thresholds
+from daemon.errors import BAD_CONFIG, BAD_DATA, INTERNAL, UserError
+from deploy.selftest import SelfTestFailed
+from deploy.serving import Model
+from models.bundle import BadBundle
+
+
+def load_model(name: str, device: str) -> Model:
+    """A model that has proved itself on known curves. Raises UserError for everything that can be wrong with it."""
+    try:
+        return Model.load(name, device)
+    except BadBundle as error:
+        raise UserError(BAD_DATA, f"model {name}: {error}") from error
+    except SelfTestFailed as error:
+        raise UserError(
+            INTERNAL, f"model {name}: {error}; nothing is judged by an engine that computes wrongly"
+        ) from error
+    except ValueError as error:
+        raise UserError(BAD_CONFIG, str(error)) from error
+
+
+def judge_of(model: Model, override: ThresholdsConfig) -> Judge:
+    """What every event of this model says about who judged."""
+    bundle = model.bundle
+    discard = bundle.discard if override.discard is None else override.discard
+    keep = bundle.keep if override.keep is None else override.keep
+    if not discard < keep:
+        raise UserError(BAD_CONFIG, f"thresholds: discard ({discard:g}) must lie below keep ({keep:g})")
+    is_own = (discard, keep) == (bundle.discard, bundle.keep)
+    return Judge(
+        model=model.id,
+        pipeline=model.pipeline if is_own else f"{model.pipeline}|configured:{discard:.6g}-{keep:.6g}",
+        engine=model.engine,
+        thresholds=Thresholds(discard=discard, keep=keep),
+        score_basis="labels" if bundle.score_basis == "labels" else "simulation",
+        prevalence=bundle.calibration.prevalence,
+        certificate=bundle.certificate,
+    )

@@ -1,0 +1,35 @@
+"""Scoring: files judged once, by the very stages that the service uses, so that both give the same verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from daemon.classify import classify
+from daemon.decide import decide
+from daemon.decision import Decision, Judge
+from daemon.formats.walk import find
+from daemon.reader import ReaderPool
+from daemon.reading import FileReading, Reading
+from deploy.serving import Model
+
+BATCH = 32
+
+
+def score(paths: Sequence[Path], model: Model, judge: Judge) -> Iterator[Decision]:
+    """One decision a curve, files in the order they are found; nothing is recorded anywhere."""
+    with closing(ReaderPool()) as reader:
+        for batch in _batches(reader.read_files(find(paths))):
+            yield from decide(batch, classify(batch, model), judge)
+
+
+def _batches(files: Iterable[FileReading]) -> Iterator[list[Reading]]:
+    waiting: list[Reading] = []
+    for file in files:
+        waiting += file.readings
+        while len(waiting) >= BATCH:
+            yield waiting[:BATCH]
+            waiting = waiting[BATCH:]
+    if waiting:
+        yield waiting

@@ -1,0 +1,51 @@
+"""`score`: the same stages on files or folders, once, without service or ledger."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from daemon.config import ThresholdsConfig
+from daemon.decision import Decision
+from daemon.errors import BAD_DATA, UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Contract section 3."""
+    parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="files or folders")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line, the fields of an event's data")
+    parser.add_argument("--model", metavar="NAME-or-DIR", default="shipped", help="model that judges (shipped)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit 0 when every file was answered, 65 when there was nothing to score."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    for path in args.paths:
+        if not path.exists():
+            raise UserError(BAD_DATA, f"{path}: no such file or folder")
+    from daemon import events
+    from daemon.judging import judge_of, load_model
+    from daemon.progress import progress
+    from daemon.scoring import score
+
+    model = load_model(args.model, args.device)
+    judge = judge_of(model, ThresholdsConfig())
+    counted = 0
+    for decision in progress(score(args.paths, model, judge), "scoring"):
+        total_s = time.monotonic() - decision.noticed_s
+        print(events.encode(events.decision_data(decision, total_s)).decode() if args.json else _line(decision))
+        counted += 1
+    if not counted:
+        raise UserError(BAD_DATA, "no force curve found; see README for the formats that are read")
+    sys.stdout.flush()
+    return 0
+
+
+def _line(decision: Decision) -> str:
+    score = "     -" if decision.score is None else f"{decision.score:6.4f}"
+    why = ", ".join(reason for reason in decision.reasons if reason != "score")
+    return f"{decision.verdict:<8} {score}  {decision.path}#{decision.curve}" + (f"  ({why})" if why else "")

@@ -1,0 +1,91 @@
+"""The small parts of the service: contact watch, tempo, lock, log lines, progress."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from daemon import logs
+from daemon.contact import ContactWatch
+from daemon.decide import decide
+from daemon.decision import Decision
+from daemon.errors import UserError
+from daemon.lock import StateLock
+from daemon.progress import progress
+from daemon.tempo import Tempo
+from deploy.serving import Scored
+from tests.test_daemon_decide import JUDGE, reading
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def decision(*reasons: str) -> Decision:
+    return replace(decide([reading()], [Scored(0.0, ())], JUDGE)[0], reasons=reasons)
+
+
+def test_twenty_curves_without_contact_in_a_row_raise_the_alarm_and_one_with_contact_ends_it() -> None:
+    watch = ContactWatch(20)
+    assert not watch.observe([decision("score", "no_contact")] * 19)
+    assert watch.observe([decision("score", "no_contact")])
+    assert "20 curves" in watch.text
+    assert not watch.observe([decision("score")])
+    assert not watch.observe([decision("score", "no_contact")] * 19)
+
+
+def test_an_unreadable_file_says_nothing_about_the_tip() -> None:
+    watch = ContactWatch(2)
+    unreadable = decide([reading(curve=False, reason="truncated")], [None], JUDGE)[0]
+    assert watch.observe([decision("no_contact"), unreadable, decision("no_contact")])
+
+
+def test_tempo_knows_percentiles_and_rate() -> None:
+    tempo = Tempo()
+    assert tempo.latency_s() == {"p50": None, "p99": None}
+    for second in range(100):
+        tempo.observe([second / 1000], now_s=float(second))
+    assert tempo.latency_s() == {"p50": 0.05, "p99": 0.099}
+    assert tempo.rate_per_s(now_s=99.0) == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_second_service_on_the_same_state_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from daemon.lock import StateLock; "
+        f"lock = StateLock(Path({str(tmp_path)!r})); print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match=f"pid {holder.pid}") as refused:
+            StateLock(tmp_path)
+        assert refused.value.exit_code == 73
+        holder.kill()
+    StateLock(tmp_path).release()
+
+
+def test_log_lines_carry_a_priority_for_the_journal_and_json_for_collectors(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = logging.getLogger()
+    before = (list(root.handlers), root.level)
+    try:
+        monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+        logs.set_up("info", "text")
+        logging.getLogger("daemon").error("two\nlines")
+        assert capsys.readouterr().err == "<3>two | lines\n"
+        logs.set_up("warning", "json")
+        logging.getLogger("daemon").info("not told")
+        logging.getLogger("daemon").warning("told")
+        assert json.loads(capsys.readouterr().err)["message"] == "told"
+    finally:
+        root.handlers[:], root.level = before
+
+
+def test_progress_passes_items_through_and_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(progress(range(5), "counting")) == [0, 1, 2, 3, 4]
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,299 @@
+"""The book of one folder: which files are settled, which are on their way, and when to look at each next.
+
+Used from one thread. It looks at names, sizes and times only; what a file holds is for the reader.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from daemon.sources.names import Naming, companion_of, event_path, main_half, sentinel_target
+from daemon.sources.pending import Pending, Timing
+from daemon.sources.scan import ODD, Listing, Stamp, join, split
+
+#: A settled name that is never looked at: temporary, unclaimed, half of a pair.
+_IGNORED: Stamp = (-2, -2)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the book needs of the world around it; the two clocks are time.monotonic and time.time."""
+
+    stamp: Callable[[str], Stamp | None]  # of a relative path; None gone; OSError: cannot say now
+    standing: Callable[[], bool]  # the folder itself is still there
+    finished: Callable[[str], Stamp | None]  # decided before a restart (event path -> stamp)
+    offer: Callable[[Pending, bool], None]  # (file, final)
+    withdraw: Callable[[Pending], bool]  # take an offer back; False: the reader has the file
+    ignored: Callable[[str], None]
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+
+
+class Book:
+    """Per-path states: seen -> quiet -> offered -> settled | deferred."""
+
+    def __init__(self, naming: Naming, timing: Timing, world: World) -> None:
+        self.timing = timing
+        self._naming = naming
+        self._world = world
+        self._open: dict[str, Pending] = {}
+        self._settled: dict[str, dict[str, Stamp]] = {}  # directory -> name -> stamp
+        self._looks: list[tuple[float, int, Pending]] = []
+        self._turn = itertools.count()
+        self._out = 0  # how many of the open ones are offered
+        self.missed = 0  # files offered that no hint had told of; set back by the reader of it
+
+    # ---- what is in it
+
+    def waiting(self) -> int:
+        """Files that are neither settled, nor offered, nor with the reader."""
+        return len(self._open) - self._out
+
+    def oldest_s(self) -> float | None:
+        """When the longest waiting of them last changed (time.monotonic()); None when nothing waits."""
+        return min((p.grown_s for p in self._open.values() if not p.out), default=None)
+
+    def settled(self) -> list[str]:
+        """Every path to stat in a sweep."""
+        inside = ((d, name, stamp) for d, names in self._settled.items() for name, stamp in names.items())
+        return [join(directory, name) for directory, name, stamp in inside if stamp != _IGNORED]
+
+    # ---- what happens outside
+
+    def touch(
+        self, path: str, *, closed_s: float | None = None, done: bool = False, fresh: bool = False, hinted: bool = True
+    ) -> None:
+        """Something happened at ``path``: look at it now.
+
+        ``closed_s``: when its writer was heard to close it; ``done``: a sentinel says that nothing more will come;
+        ``fresh``: found by a first scan; ``hinted``: not by a scan alone.
+        """
+        directory, name = split(path)
+        kind = self._naming.kind(name)
+        if kind != "file":
+            self._ignore(directory, name, kind)
+            main, target = main_half(name), sentinel_target(name)
+            if main is not None:
+                self.touch(join(directory, main), closed_s=closed_s, fresh=fresh, hinted=hinted)
+            elif kind == "sentinel" and target is not None:
+                self.touch(join(directory, target), closed_s=self._world.monotonic(), done=True)
+            return
+        pending = self._open.get(path) or self._enter(path, fresh)
+        pending.hinted = pending.hinted or hinted
+        if pending.out:
+            pending.again = True
+            return
+        pending.need_s = max(pending.quiet_s, self.timing.look_s)
+        if closed_s is not None:
+            pending.need_s = 0.0 if done else pending.quiet_s
+            pending.closed_s, pending.retry_s = closed_s, 0.0
+            pending.changed_s = max(pending.changed_s, closed_s)
+        self._schedule(pending, self._world.monotonic())
+
+    def _enter(self, path: str, fresh: bool) -> Pending:
+        directory, name = split(path)
+        now_s, half = self._world.monotonic(), companion_of(name)
+        self._open[path] = pending = Pending(
+            path=path,
+            claimed=self._naming.claim(name) is True,
+            companion=None if half is None else join(directory, half),
+            quiet_s=self._naming.quiet_s(name),
+            fresh=fresh,
+            due_s=now_s,
+            grown_s=now_s,
+        )
+        return pending
+
+    def _ignore(self, directory: str, name: str, reason: str, stamp: Stamp = _IGNORED) -> None:
+        names = self._settled.setdefault(directory, {})
+        if names.get(name) != stamp:
+            names[name] = stamp
+            self._world.ignored(reason)
+
+    def moved(self, source: str, dest: str, at_s: float) -> None:
+        """A rename inside the folder: the state goes with the file."""
+        pending = self._open.get(source)
+        stamp = self._forget(source)
+        if pending is not None and pending.out and not self._world.withdraw(pending):
+            pending.moved_to = dest  # the reader has it: its answer decides what becomes of the new path
+            return
+        if pending is not None:
+            self._out -= pending.out
+            pending.out = False
+            if not self._transfer(pending, dest):
+                self._schedule(pending, self._world.monotonic())
+        elif stamp is not None and stamp not in (_IGNORED, ODD) and dest not in self._open:
+            self._put(dest, stamp)
+        self.touch(dest, closed_s=at_s)
+
+    def _transfer(self, pending: Pending, dest: str) -> bool:
+        """Carry a life over to another path; False where it must end at the old one."""
+        name = split(dest)[1]
+        there = self._open.get(dest)
+        if self._naming.kind(name) != "file" or pending.companion or companion_of(name):
+            return False
+        if there is not None and there.offered and pending.offered:
+            return False  # two offered files, one path left: each still gets its answer
+        del self._open[pending.path]
+        if there is not None:
+            there.offered, there.counted = there.offered or pending.offered, there.counted or pending.counted
+            return True
+        pending.path, pending.quiet_s = dest, self._naming.quiet_s(name)
+        pending.claimed = pending.claimed or self._naming.claim(name) is True
+        self._open[dest] = pending
+        return True
+
+    # ---- looking
+
+    def due_s(self) -> float | None:
+        """When the next look is due."""
+        while self._looks and not self._is_current(self._looks[0]):
+            heapq.heappop(self._looks)
+        return self._looks[0][0] if self._looks else None
+
+    def look(self, limit: int) -> None:
+        """Look at the files that are due, at most ``limit`` of them."""
+        now_s = self._world.monotonic()
+        for _ in range(limit):
+            due_s = self.due_s()
+            if due_s is None or due_s > now_s:
+                return
+            self._look(heapq.heappop(self._looks)[2], now_s)
+
+    def _look(self, pending: Pending, now_s: float) -> None:
+        try:
+            stamp, whole = self._stamp(pending)
+        except OSError:  # the share is away, or listing is forbidden: neither is the end of a file
+            return self._schedule(pending, now_s + 4 * self.timing.look_s)
+        if stamp is None or (stamp == ODD and pending.offered):
+            return self._miss(pending, now_s)
+        if stamp == ODD or (pending.stamp is None and self._is_settled(pending.path, stamp)):
+            del self._open[pending.path]
+            if stamp == ODD:
+                self._ignore(*split(pending.path), "not_regular", ODD)
+            return None
+        age_s = max(0.0, self._world.wall() - stamp[1] / 1e9 - self.timing.skew_s)
+        pending.see(stamp, whole, now_s, age_s)
+        ready_s = pending.ready_s(self.timing)
+        if now_s < ready_s:
+            return self._schedule(pending, min(ready_s, now_s + self.timing.look_s))
+        self._offer(pending, pending.is_final(now_s, self.timing))
+        return None
+
+    def _stamp(self, pending: Pending) -> tuple[Stamp | None, bool]:
+        """Of a pair: the sizes together and the later time, so that a change of either half is a change."""
+        stamp = self._world.stamp(pending.path)
+        if pending.companion is None or stamp is None or stamp == ODD:
+            return stamp, True
+        other = self._world.stamp(pending.companion)
+        if other is None or other == ODD:
+            return stamp, False
+        return (stamp[0] + other[0], max(stamp[1], other[1])), True
+
+    def _is_settled(self, path: str, stamp: Stamp) -> bool:
+        directory, name = split(path)
+        names = self._settled.get(directory, {})
+        if name in names:
+            return names[name] == stamp
+        if event_path(path) == path and self._world.finished(path) == stamp:
+            self._put(path, stamp)
+            return True
+        return False
+
+    def _miss(self, pending: Pending, now_s: float) -> None:
+        """It is gone. What was never offered leaves no trace; what was is offered once more, for its reason."""
+        if not self._world.standing():
+            self._schedule(pending, now_s + 4 * self.timing.look_s)
+        elif pending.offered:
+            self._offer(pending, final=True)
+        else:
+            del self._open[pending.path]
+            self._forget(pending.path)  # should it come back, it is new
+
+    def _offer(self, pending: Pending, final: bool) -> None:
+        self.missed += not pending.hinted
+        self._out += 1
+        pending.out, pending.again, pending.offered = True, False, True
+        self._world.offer(pending, final)
+
+    def _schedule(self, pending: Pending, at_s: float) -> None:
+        pending.due_s = at_s
+        heapq.heappush(self._looks, (at_s, next(self._turn), pending))
+
+    def _is_current(self, look: tuple[float, int, Pending]) -> bool:
+        due_s, _, pending = look
+        return due_s == pending.due_s and not pending.out and self._open.get(pending.path) is pending
+
+    # ---- what the reader said
+
+    def defer(self, path: str, reason: str) -> None:
+        """Unfinished: to be offered again."""
+        pending = self._open.get(path)
+        if pending is None or not pending.out:
+            return
+        now_s = self._world.monotonic()
+        again, dest, pending.moved_to = pending.again, pending.moved_to, None
+        self._out -= 1
+        pending.defer(reason, now_s, self.timing)
+        if dest is not None and self._transfer(pending, dest):
+            self.touch(dest, closed_s=now_s)
+            if again:
+                self.touch(path)
+        elif again:
+            self.touch(path, closed_s=now_s)
+        else:
+            self._schedule(pending, min(pending.retry_s, now_s + self.timing.look_s))
+
+    def settle(self, path: str, stamp: Stamp) -> None:
+        """Decided as it was at ``stamp``. One last look: what changed meanwhile is new, what left is forgotten."""
+        pending = self._open.pop(path, None)
+        if pending is None:
+            return
+        now_s = self._world.monotonic()
+        self._out -= pending.out
+        self._put(path, stamp)
+        self.touch(path, closed_s=now_s if pending.again else None)
+        if pending.moved_to is not None:
+            self.touch(pending.moved_to, closed_s=now_s)
+
+    # ---- reconciling with the truth
+
+    def reconcile(self, listing: Listing, fresh: bool) -> None:
+        """Compare one directory with the book."""
+        settled = self._settled.setdefault(listing.directory, {})
+        for name in settled.keys() - listing.files - listing.odd:
+            del settled[name]
+        for name in listing.odd - settled.keys():
+            self._ignore(listing.directory, name, "not_regular", ODD)
+        for name in listing.files - settled.keys():
+            path = join(listing.directory, name)
+            if path not in self._open:
+                self.touch(path, fresh=fresh, hinted=fresh)
+
+    def verify(self, path: str) -> None:
+        """Touch a settled path if it is no longer as it was."""
+        directory, name = split(path)
+        settled = self._settled.get(directory, {}).get(name)
+        if settled is None or path in self._open:
+            return
+        with contextlib.suppress(OSError):  # cannot be told now; the next sweep may
+            if companion_of(name) is not None or self._world.stamp(path) != settled:
+                self.touch(path)
+
+    def forget_except(self, directories: Iterable[str]) -> None:
+        """Drop what is remembered of directories that are gone (``directories`` are all there are)."""
+        there = set(directories)
+        for directory in [d for d in self._settled if d not in there]:
+            del self._settled[directory]
+
+    def _put(self, path: str, stamp: Stamp) -> None:
+        directory, name = split(path)
+        self._settled.setdefault(directory, {})[name] = stamp
+
+    def _forget(self, path: str) -> Stamp | None:
+        directory, name = split(path)
+        return self._settled.get(directory, {}).pop(name, None)

@@ -1,0 +1,124 @@
+"""Hints: inotify (through watchdog) says where to look soonest. It is never the only way a file is found."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+
+#: Opened, modified and deleted are left out in the kernel: its queue then holds three times as many files.
+_WANTED: list[type[FileSystemEvent]] = [
+    FileCreatedEvent,
+    FileClosedEvent,
+    FileMovedEvent,
+    DirCreatedEvent,
+    DirMovedEvent,
+]
+_STOP_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Something happened at ``path`` (relative to the folder)."""
+
+    kind: Literal["created", "closed", "moved", "directory", "overflow"]
+    path: str = ""
+    dest: str = ""  # of a move
+    at_s: float = 0.0  # time.monotonic() when it was heard
+
+
+class LimitReached(OSError):
+    """The kernel has no inotify watch (or instance) left for this user."""
+
+
+class Hints(FileSystemEventHandler):
+    """Listens below one folder and calls ``hear(hint)`` from watchdog's threads."""
+
+    def __init__(self, root: str, hear: Callable[[Hint], None]) -> None:
+        self._root = os.path.realpath(root)  # inotify is asked not to follow links, the root itself included
+        self._hear = hear
+        self._observer: BaseObserver | None = None
+        self._overflow = _OverflowListener(lambda: hear(Hint("overflow", at_s=time.monotonic())))
+
+    def start(self) -> None:
+        """Begin to listen.
+
+        Raises LimitReached when the kernel's limits are used up, OSError when the folder cannot be watched.
+        """
+        try:
+            self._observer = observer = Observer()
+            observer.schedule(self, self._root, recursive=True, event_filter=_WANTED)
+            observer.start()
+        except OSError as error:
+            self.stop()
+            if error.errno in (errno.ENOSPC, errno.EMFILE):
+                raise LimitReached(error.errno, os.strerror(error.errno)) from error
+            raise
+        logging.getLogger("watchdog").addHandler(self._overflow)
+
+    def alive(self) -> bool:
+        """Whether every thread behind the hints still runs; watchdog itself does not notice when one ends."""
+        observer = self._observer
+        if observer is None or not observer.is_alive():
+            return False
+        reader = getattr(observer, "_inotify_fd", observer)
+        return bool(observer.emitters) and reader.is_alive() and all(e.is_alive() for e in observer.emitters)
+
+    def stop(self) -> None:
+        """End the threads; harmless when none run."""
+        logging.getLogger("watchdog").removeHandler(self._overflow)
+        observer, self._observer = self._observer, None
+        if observer is not None:
+            observer.stop()
+            if observer.is_alive():
+                observer.join(_STOP_S)
+
+    def dispatch(self, event: FileSystemEvent) -> None:
+        """Called by watchdog for each event."""
+        now = time.monotonic()
+        path = self._relative(event.src_path)
+        if isinstance(event, (FileMovedEvent, DirMovedEvent)):
+            kind: Literal["moved", "directory"] = "moved" if isinstance(event, FileMovedEvent) else "directory"
+            dest = self._relative(event.dest_path)
+            if dest is not None:
+                self._hear(Hint(kind, path or "", dest, now))
+        elif path is None:
+            return
+        elif isinstance(event, FileClosedEvent):
+            self._hear(Hint("closed", path, at_s=now))
+        elif isinstance(event, FileCreatedEvent):
+            self._hear(Hint("created", path, at_s=now))
+        elif isinstance(event, DirCreatedEvent):
+            self._hear(Hint("directory", "", path, now))
+
+    def _relative(self, path: bytes | str) -> str | None:
+        text = os.fsdecode(path)
+        return text[len(self._root) :].lstrip("/") if text.startswith(self._root.rstrip("/") + "/") else None
+
+
+class _OverflowListener(logging.Handler):
+    """watchdog tells of a full kernel queue only in its log; the lost events are never sent again."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._call = call
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "overflow" in record.getMessage().lower():
+            self._call()

@@ -1,0 +1,116 @@
+"""The watch source: every finished file of the watched folders, once per content, oldest first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from daemon.arrival import Arrival
+from daemon.errors import BAD_CONFIG, UserError
+from daemon.sources import SourceHealth
+from daemon.sources.folder import Folder, Services
+from daemon.sources.mounts import MountSetting
+from daemon.sources.names import Naming
+from daemon.sources.pending import Timing
+from daemon.sources.ready import Ready
+from daemon.sources.scan import Stamp
+
+
+class WatchSource:
+    """Implements ``daemon.sources.Source`` for folders; nothing in them is ever opened or written here.
+
+    ``claim(name)``: True (a format owns the suffix), False (never a curve), None (a reader must look inside).
+    ``quiet_s(name)``: how long a closed file must rest; 0 for formats that show their own end.
+    ``finished(path)``: (size_bytes, mtime_ns) with which this path was decided before a restart, else None.
+    ``seen(1)`` is called once each time a claimed file, or a rewritten one, is first ready, and before ``take`` can
+    return it; ``ignored(reason)`` once for each path passed over ("temporary", "unclaimed", "companion", "sentinel",
+    "not_regular"). Both, and ``wake``, are called from the threads of this source.
+    """
+
+    name = "watch"
+
+    def __init__(
+        self,
+        roots: Sequence[Path],
+        *,
+        claim: Callable[[str], bool | None],
+        quiet_s: Callable[[str], float],
+        wake: Callable[[], None],
+        finished: Callable[[str], Stamp | None] = lambda path: None,
+        seen: Callable[[int], None] = lambda count: None,
+        ignored: Callable[[str], None] = lambda reason: None,
+        mounts: MountSetting = "auto",
+        timing: Timing | None = None,
+    ) -> None:
+        self._ready = Ready()
+        self._folders: list[Folder] = []
+        naming = Naming(claim, quiet_s)
+        distinct = distinct_roots(roots)
+        for root in distinct:
+            others = [str(other) for other in distinct if other != root]
+            services = Services(naming, _unambiguous(finished, others), seen, ignored, wake)
+            self._folders.append(Folder(root, mounts, timing or Timing(), services, self._ready))
+
+    def start(self) -> None:
+        """Begin to watch; a folder that does not exist yet is looked for until it does."""
+        for folder in self._folders:
+            folder.start()
+
+    def take(self, limit: int) -> list[Arrival]:
+        """At most ``limit`` finished files, oldest first; never blocks."""
+        return self._ready.take(limit)
+
+    def defer(self, arrival: Arrival, reason: str) -> None:
+        """Offer it again: after 0.1 … 5 s, sooner when it changes, a last time after a minute without change."""
+        folder, path = self._place(arrival)
+        folder.defer(path, reason)
+
+    def settle(self, arrival: Arrival) -> None:
+        """Not to be offered again unless its size or time changes."""
+        folder, path = self._place(arrival)
+        folder.settle(path, (arrival.size_bytes, arrival.mtime_ns))
+
+    def ready(self) -> int:
+        """How many finished files wait to be taken."""
+        return len(self._ready)
+
+    def health(self) -> list[SourceHealth]:
+        """One entry a folder."""
+        return [folder.health() for folder in self._folders]
+
+    def oldest_waiting_s(self) -> float | None:
+        """Age of the longest unfinished file; None when none waits."""
+        return max(filter(None, (folder.oldest_waiting_s() for folder in self._folders)), default=None)
+
+    def stop(self) -> None:
+        """End all threads."""
+        for folder in self._folders:
+            folder.stop()
+
+    def _place(self, arrival: Arrival) -> tuple[Folder, str]:
+        file = str(arrival.file)
+        folder = next(folder for folder in self._folders if file.startswith(folder.root.rstrip("/") + "/"))
+        return folder, file[len(folder.root.rstrip("/")) + 1 :]
+
+
+def distinct_roots(roots: Sequence[Path]) -> list[Path]:
+    """The folders without repetitions.
+
+    Raises UserError (BAD_CONFIG) when one lies inside another: its curves would have two paths.
+    """
+    distinct: dict[str, Path] = {}
+    for root in roots:
+        distinct.setdefault(os.path.realpath(root), Path(os.path.abspath(root)))
+    for inner, root in distinct.items():
+        for outer, other in distinct.items():
+            if inner != outer and inner.startswith(outer.rstrip("/") + "/"):
+                raise UserError(BAD_CONFIG, f"watch: {root} lies inside {other}, which is watched too; remove it")
+    return list(distinct.values())
+
+
+def _unambiguous(finished: Callable[[str], Stamp | None], others: list[str]) -> Callable[[str], Stamp | None]:
+    """Decided paths are relative: where two watched folders have the same one, the ledger must tell by content."""
+    if not others:
+        return finished
+    return lambda path: None if any(os.path.lexists(f"{other}/{path}") for other in others) else finished(path)

@@ -93,7 +93,7 @@ def _loading(instrument: Instrument, chain: Chain, contour: float, force: float)
 def _tether(rng: Rng, instrument: Instrument, past: Samples, at_nm: float) -> Pulled:
     """One linker that ruptures about ``at_nm`` of travel after contact."""
     chain, mode = _polymer(rng), _strength(rng, instrument)
-    mode = min(mode, 0.8 * at_nm * instrument.spring)
+    mode = min(mode, 0.6 * at_nm * instrument.spring)
     contour = chain.contour_nm(mode, max(at_nm - mode / instrument.spring, 2.0))
     bond = _bond(rng, instrument, chain, contour, mode)
     strength = bond.rupture_pn(rng, _loading(instrument, chain, contour, mode))
@@ -139,8 +139,12 @@ def sawtooth(rng: Rng, instrument: Instrument, past: Samples, first_nm: float) -
     if chance(rng, 0.5):  # in one molecule the weaker domains tend to go first
         forces = np.sort([strength for _, strength in stages])
         stages = [(length, float(strength)) for (length, _), strength in zip(stages, forces, strict=True)]
-    last = HELD if chance(rng, 0.15) else mode * log_uniform(rng, 0.7, 3.0)
-    return _stretch(past, instrument.spring, chain, [*stages, (contour, last)])
+    if chance(rng, 0.15):  # still attached at the end, under a load it may well carry
+        load = mode * log_uniform(rng, 0.2, 1.5)
+        held = chain.contour_nm(load, max(instrument.room_nm - load / instrument.spring, 1.0))
+        if held > stages[-1][0]:
+            return _stretch(past, instrument.spring, chain, [*stages, (held, HELD)])
+    return _stretch(past, instrument.spring, chain, [*stages, (contour, mode * log_uniform(rng, 0.7, 2.5))])
 
 
 def dna(rng: Rng, instrument: Instrument, past: Samples, first_nm: float) -> Pulled:
@@ -174,12 +178,13 @@ def plateaus(rng: Rng, instrument: Instrument, past: Samples, first_nm: float) -
 def soft_bonds(rng: Rng, instrument: Instrument, past: Samples, first_nm: float, most: int = 3) -> Pulled:
     """Bonds held by a soft body (vesicle, cell, fibre): they load slowly from the contact line on, then let go."""
     count = int(rng.integers(1, most + 1))
+    first_nm = max(first_nm, 20.0)
     reach = max(min(rng.uniform(0.05, 1.05) * instrument.room_nm, 2000.0), 1.2 * first_nm)
     places = rng.uniform(first_nm, reach, count)
     total, bend = _strength(rng, instrument), log_uniform(rng, 0.5, 1.6)
     parts = []
     for place in places:
-        strength = min(total * log_uniform(rng, 0.3, 1.5), 0.7 * instrument.spring * float(place))
+        strength = min(total * log_uniform(rng, 0.3, 1.5), 0.35 * instrument.spring * float(place))
         start = 0.0 if chance(rng, 0.7) else place * rng.uniform(0.0, 0.7)
         first, stop = (int(np.searchsorted(past, edge)) for edge in (start, place))
         force = np.zeros_like(past)

@@ -28,8 +28,8 @@ def noise(rng: Rng, count: int) -> Samples:
     if chance(rng, 0.5):
         power += _share(f ** -rng.uniform(0.5, 1.8), log_uniform(rng, 0.01, 0.6))
     if chance(rng, 0.15):  # the lever's resonance, or a hum line
-        centre, width = rng.uniform(0.01, 0.45), log_uniform(rng, 2e-3, 0.1)
-        power += _share(1.0 / (1.0 + ((f - centre) / width) ** 2), log_uniform(rng, 0.05, 1.0))
+        centre, width = rng.uniform(0.05, 0.45), log_uniform(rng, 2e-3, 0.1)
+        power += _share(1.0 / (1.0 + ((f - centre) / width) ** 2), log_uniform(rng, 0.02, 0.5))
     waves = rng.standard_normal(2 * half).view(np.complex128) * np.sqrt(power)
     waves[0] = 0.0
     return np.fft.irfft(waves, length)[:count] * (length / np.sqrt(4.0 * power[1:].sum()))
@@ -55,7 +55,7 @@ def baseline(rng: Rng, travel_nm: Samples, sigma: float, *, strong: bool = False
     """Tilt and slow bend."""
     t = travel_nm / travel_nm[-1]
     tilt = log_uniform(rng, 0.3, 60.0) * travel_nm[-1] / 100.0 * (1.0 if strong else rng.random() ** 2)
-    wander = min(tilt, 60.0 * sigma) * sign(rng) * t
+    wander: Samples = min(tilt, 40.0 * sigma) * sign(rng) * t
     if strong or chance(rng, 0.4):
         size = sigma * log_uniform(rng, 0.3, 12.0 if strong else 5.0)
         for order in range(1, 5):
@@ -65,7 +65,7 @@ def baseline(rng: Rng, travel_nm: Samples, sigma: float, *, strong: bool = False
 
 def interference(rng: Rng, travel_nm: Samples, sigma: float, *, strong: bool = False) -> Samples:
     """Laser light reflected by the sample beats with that of the lever: a slow wave, growing or fading along the ramp."""
-    size = log_uniform(rng, 3.0, 100.0) if strong else min(log_uniform(rng, 1.0, 20.0), 4.0 * sigma)
+    size = log_uniform(rng, 3.0, 60.0) if strong else min(log_uniform(rng, 1.0, 20.0), 4.0 * sigma)
     period = log_uniform(rng, 100.0, 700.0)
     t = travel_nm / travel_nm[-1]
     envelope = 1.0 + rng.uniform(-0.7, 0.7) * t
@@ -76,7 +76,7 @@ def spikes(rng: Rng, count: int, sigma: float, *, many: bool = False) -> Samples
     """Electronic spikes, one to three samples wide."""
     out = np.zeros(count)
     for _ in range(int(rng.integers(1, 12 if many else 3))):
-        at, width = int(rng.integers(0, count)), int(rng.integers(1, 4))
+        at, width = int(rng.integers(0, count)), int(rng.integers(1, 4 if count > 600 else 2))
         out[at : at + width] += sigma * log_uniform(rng, 5.0, 60.0) * sign(rng)
     return out
 

@@ -85,14 +85,15 @@ def _attempt(rng: Rng, event: bool) -> Scene | None:
         pulled = EVENTS[family][1](rng, instrument, past, first)
     with_approach = chance(rng, 0.3)
     noise = _noise(rng, instrument, past, with_approach)
+    smooth = _smooth(rng, instrument, past, kind)
+    clean = nuisance.lag(touch.force + pulled.force, instrument.response)
     seen: tuple[Rupture, ...] = ()
     if event:
         tethers = nuisance.lag(pulled.force, instrument.response)
-        seen = visible(_beyond(pulled.ruptures, past, touch, instrument), tethers, noise[-len(past) :])
+        candidates = _beyond(pulled.ruptures, past, touch, instrument)
+        seen = visible(candidates, tethers, clean + smooth, smooth + noise[-len(past) :])
         if not seen:
             return None
-    clean = nuisance.lag(touch.force + pulled.force, instrument.response)
-    smooth = _smooth(rng, instrument, past, kind)
     force = instrument.gain * (clean + smooth) + noise[-len(past) :]
     if kind == "spikes" or chance(rng, 0.03):
         force += nuisance.spikes(rng, len(past), instrument.noise_pn, many=kind == "spikes")
@@ -107,7 +108,7 @@ def _place(rng: Rng, instrument: Instrument, kind: str) -> Instrument:
         contact = 0.0
     elif kind == "soft_indentation":
         if chance(rng, 0.6):
-            contact = instrument.ramp_nm * rng.uniform(0.1, 0.6)
+            contact = instrument.ramp_nm * (rng.uniform(0.1, 0.6) if chance(rng, 0.85) else rng.uniform(0.6, 0.9))
     else:
         contact = min(contact, log_uniform(rng, 200.0, 30000.0) / instrument.spring)
     return replace(instrument, contact_nm=contact)
@@ -137,8 +138,8 @@ _ADHESIONS = {"snap_off": 5.0, "snap_off_wide": 2.0, "double_snap_off": 2.0, "vi
 def _first_nm(touch: Surface, instrument: Instrument) -> float:
     """From where on a rupture counts as an event: clear of the adhesion."""
     if touch.peak_pn < 3.0 * instrument.noise_pn:
-        return max(touch.end_nm + 3.0, 8.0)
-    return max(touch.end_nm + 8.0, 17.0)
+        return max(touch.end_nm + 3.0, 8.0, 0.01 * instrument.ramp_nm)
+    return max(touch.end_nm + 8.0, 17.0, touch.end_nm + 0.015 * instrument.ramp_nm)
 
 
 def _beyond(

@@ -46,7 +46,7 @@ def _curve(rng: Rng, scene: Scene) -> Curve:
     """The file's view: unit, offset, resolution, distance axis."""
     instrument = scene.instrument
     sigma, level = instrument.noise_pn, nuisance.offset(rng)
-    step = sigma * log_uniform(rng, 0.1, 3.0) if chance(rng, 0.25) else 0.0
+    step = sigma * log_uniform(rng, 0.1, 1.5) if chance(rng, 0.25) else 0.0
     part = rng.random()
     unit: ForceUnit = "N" if part < 0.8 else "m" if part < 0.92 else "V"
     sensitivity = log_uniform(rng, 1e-8, 3e-7)  # m/V: 10 to 300 nm/V

@@ -53,8 +53,8 @@ def _snap(past: Samples, start: float, end: float, peak: float, roundness: float
 
 def _reach(rng: Rng, instrument: Instrument, peak: float, limit: float) -> tuple[float, float]:
     """(peak, travel) of a snap-off: the cantilever's own line, or that of a softer sample."""
-    stiffness = instrument.spring * (1.0 if chance(rng, 0.6) else log_uniform(rng, 0.1, 1.0))
-    width = min(peak / stiffness, limit, 0.5 * instrument.room_nm)
+    stiffness = instrument.spring * (1.0 if chance(rng, 0.6) else log_uniform(rng, 0.3, 1.0))
+    width = min(peak / stiffness, limit, 0.15 * instrument.ramp_nm, 0.5 * instrument.room_nm)
     return min(peak, width * stiffness * 1.2), max(width, 0.5)
 
 
@@ -76,7 +76,7 @@ def snap_off(rng: Rng, instrument: Instrument, past: Samples, limit_nm: float) -
 
 def ragged(rng: Rng, instrument: Instrument, past: Samples) -> Surface:
     """Adhesion that lets go in two to five merged drops within the first 28 nm."""
-    limit = min(28.0, 0.4 * instrument.room_nm)
+    limit = min(28.0, 0.12 * instrument.ramp_nm, 0.4 * instrument.room_nm)
     ends = np.sort(rng.uniform(0.15, 1.0, int(rng.integers(2, 6)))) * limit
     peak, _ = _reach(rng, instrument, _peak(rng, instrument), limit)
     force = np.zeros_like(past)
@@ -84,6 +84,13 @@ def ragged(rng: Rng, instrument: Instrument, past: Samples) -> Surface:
         start = end * rng.uniform(0.0, 0.7)
         force += _snap(past, start, end, peak * rng.uniform(0.25, 1.0), rng.uniform(1.0, 2.5))
     return Surface(force, float(ends[-1]), peak)
+
+
+def _wander(rng: Rng, past: Samples, grain_nm: float) -> Samples:
+    """A smooth random curve of about unit size that changes over ``grain_nm``."""
+    count = min(int(past[-1] / grain_nm) + 2, 400)
+    knots = np.convolve(rng.standard_normal(count + 2), (0.35, 0.7, 0.35), mode="same")
+    return np.interp(past, np.arange(count + 2) * grain_nm, knots)
 
 
 def fade(rng: Rng, instrument: Instrument, past: Samples) -> Surface:
@@ -94,7 +101,9 @@ def fade(rng: Rng, instrument: Instrument, past: Samples) -> Surface:
     hump = peak * (t * np.exp(1.0 - t)) ** log_uniform(rng, 0.5, 3.0)
     if chance(rng, 0.35):  # a slow shoulder under the hump
         hump += 0.3 * rng.random() * peak * np.minimum(t, 1.0) * np.exp(-np.maximum(t - 1.0, 0.0) / rng.uniform(2, 8))
-    if chance(rng, 0.08):  # stick-slip while peeling: regular, and as large as the hump lets it be
+    if chance(rng, 0.4):  # peeling: restless, without a sharp step
+        hump *= 1.0 + log_uniform(rng, 0.02, 0.2) * _wander(rng, past, width * rng.uniform(0.1, 0.6))
+    elif chance(rng, 0.1):  # regular stick-slip
         ripple = np.sin(2.0 * np.pi * past / (width * rng.uniform(0.1, 0.5)) + rng.uniform(0, 6))
         hump *= 1.0 + rng.uniform(0.05, 0.4) * ripple
     return Surface(hump, 0.0)

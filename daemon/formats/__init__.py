@@ -1,0 +1,87 @@
+"""Every kind of file the program can read, and the one way to read it.
+
+``open_file`` is for tests and scripts; the service reads in a child process (``daemon.readworker``), because a file can
+be made to do anything to its reader.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from daemon.formats.asylum import AsylumReader, companion_name, is_companion
+from daemon.formats.base import CurveFile, Reader
+from daemon.formats.blob import Blob
+from daemon.formats.hdf5 import Hdf5Reader
+from daemon.formats.jpk import JpkReader
+from daemon.formats.names import claim, is_likely
+from daemon.formats.nanoscope import NanoscopeReader
+from daemon.formats.packed import PackedReader
+from daemon.formats.text import TextReader
+from daemon.reading import Unfinished, Unreadable
+from models.curve import Curve
+
+#: In the order they are asked. Text comes last: it takes whatever has numbers in it.
+READERS: tuple[Reader, ...] = (
+    JpkReader(),
+    NanoscopeReader(),
+    AsylumReader(),
+    Hdf5Reader(),
+    PackedReader(),
+    TextReader(),
+)
+
+
+_TEXT_SUFFIXES = frozenset({".txt", ".csv", ".tsv", ".tab", ".dat", ".asc"})
+
+
+def find_reader(name: str, blob: Blob) -> Reader | None:
+    """The reader of a file, or None when nobody wants it.
+
+    Raises ``Unfinished("empty")`` for an empty file that looks like a curve to come.
+    """
+    if claim(name) is False:
+        return None
+    if blob.size_bytes == 0:
+        if is_likely(name):
+            raise Unfinished("empty")
+        return None
+    head = blob.head
+    return next((reader for reader in READERS if reader.claims(name, head)), None)
+
+
+def quiet_s(name: str) -> float:
+    """How long a file of this name must rest before it is worth opening: text and HDF5 do not show their own end."""
+    suffix = Path(name).suffix.lower()
+    return {".h5": 0.5, ".hdf5": 0.5}.get(suffix, 2.0 if suffix in _TEXT_SUFFIXES else 0.0)
+
+
+def open_file(path: Path | str, companion: Path | str | None = None) -> list[Curve]:
+    """All curves of one file, read in this process.
+
+    Raises ``Unfinished``, ``Unreadable``; ``Unreadable("unreadable")`` also where no reader wants the file.
+    """
+    path = Path(path)
+    blob = Blob(path)
+    reader = find_reader(path.name, blob)
+    if reader is None:
+        raise Unreadable("unreadable")
+    if companion is None and (name := companion_name(path.name)):
+        companion = path.with_name(name) if path.with_name(name).exists() else None
+    file = reader.open(blob, path.name, Blob(Path(companion)) if companion else None)
+    return [file.curve(index) for index in range(len(file))]
+
+
+__all__ = [
+    "READERS",
+    "Blob",
+    "CurveFile",
+    "Reader",
+    "Unfinished",
+    "Unreadable",
+    "claim",
+    "companion_name",
+    "find_reader",
+    "is_companion",
+    "open_file",
+    "quiet_s",
+]

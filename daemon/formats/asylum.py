@@ -1,0 +1,198 @@
+"""Asylum Research (MFP-3D, Cypher) Igor binary waves: one wave of several columns, or a pair ``…Defl`` / ``…ZSnsr``.
+
+Columns are told by their label, segments by ``Indexes`` and ``Direction`` of the note (1 approach, 0 dwell,
+-1 retract), else by where the position turns. Deflection is stored in metres; times ``SpringConstant`` of the note it
+is force. Raw sign: repulsion positive; the position grows towards the surface. Format: WaveMetrics Technical Note 003.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from daemon.formats import limits, shape
+from daemon.formats.blob import Blob
+from daemon.reading import Unfinished, Unreadable
+from models.curve import Curve, Samples
+
+SUFFIX = ".ibw"
+_SIZES = struct.Struct("hh12i")  # version, checksum, wave, formula, note, data units, 4 dim units, 4 dim labels
+_HEADER_BYTES = {2: 16, 3: 20, 5: 64}
+_POSITIONS = ("zsnsr", "lvdt", "raw")  # best first: the measured position, its older name, the piezo drive
+_MOST_NOTE_BYTES = 1 << 20
+
+
+class AsylumReader:
+    name = "asylum"
+    quiet_s = 0.0
+
+    def claims(self, name: str, head: bytes) -> bool:
+        return name.lower().endswith(SUFFIX)
+
+    def open(self, blob: Blob, name: str, companion: Blob | None = None) -> AsylumFile:
+        wave = _load(blob)
+        if wave.data.ndim == 1:
+            if companion is None:
+                raise Unfinished("no_companion") if is_deflection(name) else Unreadable("no_force_channel")
+            return AsylumFile(wave, wave.data, _load(companion).data)
+        columns = dict(zip(wave.labels, wave.data.T, strict=False))
+        position = next((columns[label] for label in _POSITIONS if label in columns), None)
+        if "defl" not in columns:
+            raise Unreadable("no_force_channel")
+        return AsylumFile(wave, columns["defl"], position)
+
+
+def is_deflection(name: str) -> bool:
+    """Whether the name is that of the first half of a pair."""
+    return name.lower().endswith("defl" + SUFFIX)
+
+
+def companion_name(name: str) -> str | None:
+    """``Line0000Point0001ZSnsr.ibw`` for ``Line0000Point0001Defl.ibw``; None for other names."""
+    return name[: -len("Defl.ibw")] + "ZSnsr.ibw" if is_deflection(name) else None
+
+
+def is_companion(name: str) -> bool:
+    """Whether the name is that of the second half of a pair, which is read with the first."""
+    return name.lower().endswith("zsnsr" + SUFFIX)
+
+
+@dataclass(frozen=True)
+class _Wave:
+    data: np.ndarray[Any, np.dtype[Any]]  # (n,) or (n, columns)
+    labels: list[str]
+    note: dict[str, str]
+    step_s: float
+
+    def number(self, key: str) -> float | None:
+        try:
+            return float(self.note[key].split()[0])
+        except (KeyError, ValueError, IndexError):
+            return None
+
+
+class AsylumFile:
+    """The retracts of one wave."""
+
+    def __init__(self, wave: _Wave, deflection: Samples, position: Samples | None) -> None:
+        if position is not None and position.shape != deflection.shape:
+            raise Unfinished("truncated")
+        shape.check_points(deflection.shape[0])
+        self._wave = wave
+        self._deflection = deflection.astype(np.float64)
+        self._position = None if position is None else position.astype(np.float64)
+        self._retracts = self._find_retracts()
+        if not self._retracts:
+            raise Unreadable("no_retract")
+
+    def __len__(self) -> int:
+        return len(self._retracts)
+
+    def curve(self, index: int) -> Curve:
+        approach, retract = self._retracts[index]
+        k = limits.plausible_spring_constant(self._wave.number("SpringConstant"))
+        force = self._deflection[retract] * -(k or 1.0)
+        shape.check_tail(force)
+        distance = None if self._position is None else -self._position[retract]
+        kept = shape.finite_range(force) if distance is None else shape.finite_range(force, distance)
+        force, distance = force[kept], None if distance is None else shape.outward(distance[kept])
+        before = None if approach is None else self._deflection[approach] * -(k or 1.0)
+        return Curve(
+            force=force,
+            force_unit="m" if k is None else "N",
+            distance=distance,
+            distance_kind=None if distance is None else "piezo",
+            approach_force=None if before is None else before[shape.finite_range(before)],
+            spring_constant_n_per_m=k,
+            sensitivity_m_per_v=limits.plausible_sensitivity(self._wave.number("InvOLS")),
+            duration_s=self._duration_s(force.shape[0]),
+        )
+
+    def _duration_s(self, points: int) -> float | None:
+        """From the rate of the note: some panels leave the step of the wave itself at 1 s."""
+        rate = self._wave.number("NumPtsPerSec")
+        if rate and rate > 0:
+            return points / rate
+        return points * self._wave.step_s if 0 < self._wave.step_s < 1.0 else None
+
+    def _find_retracts(self) -> list[tuple[slice | None, slice]]:
+        """(approach before it or None, retract) of every retract, as ranges of samples."""
+        indexes, directions = _numbers(self._wave.note.get("Indexes")), _numbers(self._wave.note.get("Direction"))
+        found: list[tuple[slice | None, slice]] = []
+        approach = None
+        last = self._deflection.shape[0]
+        for i in range(1, min(len(indexes), len(directions))):
+            if not (math.isfinite(indexes[i - 1]) and math.isfinite(indexes[i])):
+                continue
+            start = int(indexes[i - 1]) + (1 if i > 1 else 0)
+            part = slice(max(start, 0), min(int(indexes[i]) + 1, last))
+            if directions[i] == 1:
+                approach = part
+            elif directions[i] == -1 and part.stop - part.start > 1:
+                found.append((approach, part))
+        return found or self._turn()
+
+    def _turn(self) -> list[tuple[slice | None, slice]]:
+        """Without a usable note: the retract begins where the position is nearest to the surface."""
+        if self._position is None or not np.isfinite(self._position).any():
+            return []
+        top = int(np.nanargmax(self._position))
+        last = self._position.shape[0]
+        return [(slice(0, top + 1) if top else None, slice(top, last))] if top < last - 1 else []
+
+
+def _load(blob: Blob) -> _Wave:
+    """Parse a wave with igor2, after making sure that all of it is there."""
+    _check_size(blob)
+    logging.getLogger("igor2").setLevel(logging.CRITICAL + 1)  # it logs the raw buffer of what it cannot parse
+    from igor2 import binarywave
+
+    try:
+        wave = binarywave.load(io.BytesIO(blob.whole()))["wave"]
+        data = wave["wData"]
+        if not isinstance(data, np.ndarray) or data.dtype.kind not in "fiu" or data.ndim not in (1, 2):
+            raise Unreadable("unreadable")
+        labels = [label.decode("latin-1").lower() for label in wave["labels"][1][1:]] if data.ndim == 2 else []
+        note = wave["note"].decode("latin-1")
+        step_s = float(wave["wave_header"]["sfA"][0]) if "sfA" in wave["wave_header"] else 0.0
+    except (Unreadable, MemoryError):
+        raise
+    except Exception as error:  # igor2 asserts, and raises struct, type, value and key errors
+        raise Unreadable("unreadable") from error
+    lines = (line.partition(":") for line in note.replace("\n", "\r").split("\r"))
+    return _Wave(data, labels, {key: value.strip() for key, _, value in reversed(list(lines))}, step_s)
+
+
+def _check_size(blob: Blob) -> None:
+    """A wave tells in its first 64 bytes how long it is; the header's own wave size covers the samples."""
+    if blob.size_bytes < _SIZES.size:
+        raise Unfinished("truncated")
+    head = blob.read(0, _SIZES.size)
+    order = "<" if head[0] else ">"  # the version is 1 to 5: its low byte is not zero
+    fields = struct.unpack(order + _SIZES.format, head)
+    version, sizes = fields[0], fields[2:]
+    if version not in _HEADER_BYTES:
+        raise Unreadable("unreadable")
+    if version == 5:
+        needed = _HEADER_BYTES[5] + sum(sizes)
+        if min(sizes) < 0 or sizes[2] > _MOST_NOTE_BYTES:
+            raise Unreadable("unreadable")
+    else:
+        needed = _HEADER_BYTES[version] + sizes[0]
+    if needed > limits.WHOLE_BYTES or sizes[0] <= 0:
+        raise Unreadable("too_large" if sizes[0] > 0 else "unreadable")
+    if blob.size_bytes < needed:
+        raise Unfinished("truncated")
+
+
+def _numbers(text: str | None) -> list[float]:
+    try:
+        return [float(word) for word in (text or "").split(",") if word.strip()]
+    except ValueError:
+        return []

@@ -1,0 +1,153 @@
+"""The bytes of a file, read without the instrument noticing.
+
+Up to 64 MiB a file is read once and closed; a larger one is read in pieces of that size, opened anew for each,
+and must still have the size and modification time it had first. Nothing is locked and no handle is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+from daemon.formats import limits
+from daemon.reading import Unfinished, Unreadable
+
+_KEPT_PIECES = 2  # the directory at the end of an archive, and where its members are being read
+
+
+class Blob:
+    """Random access to the bytes of one regular file.
+
+    Raises ``Unfinished`` (vanished, no_permission, changed) where waiting may help, ``Unreadable`` where it cannot.
+    """
+
+    def __init__(self, path: Path, *, piece_bytes: int = limits.SNAPSHOT_BYTES) -> None:
+        self._path = path
+        self._piece_bytes = piece_bytes
+        self._pieces: OrderedDict[int, bytes] = OrderedDict()
+        self._sha256: str | None = None
+        self._stamp: tuple[int, int] | None = None
+        self._pieces[0] = self._open_and_read(0)
+
+    @classmethod
+    def of(cls, content: bytes) -> Blob:
+        """Bytes that are already in memory."""
+        blob = cls.__new__(cls)
+        blob._path, blob._sha256, blob._stamp = Path(), None, (len(content), 0)
+        blob._piece_bytes = max(len(content), 1)
+        blob._pieces = OrderedDict({0: content})
+        return blob
+
+    @property
+    def size_bytes(self) -> int:
+        assert self._stamp is not None
+        return self._stamp[0]
+
+    @property
+    def head(self) -> bytes:
+        return self.read(0, min(self.size_bytes, limits.HEAD_BYTES))
+
+    def read(self, start: int, count: int) -> bytes:
+        """Bytes ``start`` to ``start + count``; ``Unfinished("truncated")`` when the file ends before."""
+        if start < 0 or count < 0 or start + count > self.size_bytes:
+            raise Unfinished("truncated")
+        number, offset = divmod(start, self._piece_bytes)
+        if offset + count <= self._piece_bytes:
+            piece = self._piece(number)
+            return piece if count == len(piece) else piece[offset : offset + count]
+        parts = []
+        while count:
+            part = self._piece(number)[offset : offset + count]
+            parts.append(part)
+            count -= len(part)
+            number, offset = number + 1, 0
+        return b"".join(parts)
+
+    def whole(self) -> bytes:
+        """All of it, for formats that cannot be read in part."""
+        if self.size_bytes > limits.WHOLE_BYTES:
+            raise Unreadable("too_large")
+        return self.read(0, self.size_bytes)
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the bytes; reads a large file once from end to end."""
+        if self._sha256 is None:
+            digest = hashlib.sha256()
+            self.feed(digest.update)
+            self._sha256 = digest.hexdigest()
+        return self._sha256
+
+    def feed(self, take: Callable[[bytes], object]) -> None:
+        """Give every byte, in order, to ``take``."""
+        for number in range(-(-self.size_bytes // self._piece_bytes)):
+            take(self._piece(number))
+
+    def _piece(self, number: int) -> bytes:
+        piece = self._pieces.get(number)
+        if piece is None:
+            piece = self._pieces[number] = self._open_and_read(number * self._piece_bytes)
+            while len(self._pieces) > _KEPT_PIECES:
+                self._pieces.popitem(last=False)
+        else:
+            self._pieces.move_to_end(number)
+        return piece
+
+    def _open_and_read(self, start: int) -> bytes:
+        handle = _open_regular(self._path)
+        try:
+            before = _stamp(handle)
+            if self._stamp is None:
+                self._stamp = before
+            count = max(min(self._piece_bytes, self._stamp[0] - start), 0)
+            piece = _read_at(handle, start, count)
+            if before != self._stamp or _stamp(handle) != before or len(piece) != count:
+                raise Unfinished("changed")
+            return piece
+        except OSError as error:
+            raise Unfinished(_why(error)) from error
+        finally:
+            os.close(handle)
+
+
+def _open_regular(path: Path) -> int:
+    """A descriptor of a regular file. Pipes and devices are refused before they are opened, for opening can block."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise Unreadable("unreadable")
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise Unfinished(_why(error)) from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise Unreadable("unreadable")
+    return handle
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "no_permission"
+    return "vanished" if isinstance(error, FileNotFoundError | NotADirectoryError) else "unreadable"
+
+
+def _stamp(handle: int) -> tuple[int, int]:
+    now = os.fstat(handle)
+    return now.st_size, now.st_mtime_ns
+
+
+def _read_at(handle: int, start: int, count: int) -> bytes:
+    first = os.pread(handle, count, start)
+    if len(first) == count or not first:
+        return first
+    parts, have = [first], len(first)  # network file systems return less than was asked for
+    while have < count:
+        part = os.pread(handle, count - have, start + have)
+        if not part:
+            break
+        parts.append(part)
+        have += len(part)
+    return b"".join(parts)

@@ -1,0 +1,200 @@
+"""JPK NanoWizard, ForceRobot and CellHesion archives: single curves, maps and quantitative images.
+
+One zip holds ``header.properties``, a folder a segment (``segments/M`` or, in maps, ``index/N/segments/M``) and usually
+``shared-data/header.properties``. Segments are told apart by their style, not their number: there may be
+pauses and modulations between approach and retract. Raw sign: repulsion positive; height grows away from the surface.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from daemon.formats import limits, shape
+from daemon.formats.archive import Archive
+from daemon.formats.blob import Blob
+from daemon.formats.jpk_header import Properties, Scaling, apply, decode, number, parse, scaling_of
+from daemon.reading import Unreadable
+from models.curve import Curve, ForceUnit, Samples
+
+SUFFIXES = (".jpk-force", ".jpk-force-map", ".jpk-qi-data", ".jpk-qi-series", ".jpk", ".jpk-force.zip")
+_SEGMENT = re.compile(rb"^(?:index/(\d+)/)?segments/(\d+)/segment-header\.properties$")
+_FIRST_MEMBER = re.compile(
+    rb"^PK\x03\x04.{26}(?:header\.properties|segments/|index/|shared-data/|data-image\.jpk)", re.DOTALL
+)
+_SHARED = b"shared-data/header.properties"
+#: Best first: the measured position of the piezo, then the position it was asked for.
+_HEIGHTS = (
+    "measuredHeight",
+    "capacitiveSensorHeight",
+    "strainGaugeHeight",
+    "height",
+    "head-height",
+    "cellhesion-height",
+)
+_FORCES: tuple[tuple[str, ForceUnit], ...] = (("force", "N"), ("distance", "m"))
+
+
+class JpkReader:
+    name = "jpk"
+    quiet_s = 0.0
+
+    def claims(self, name: str, head: bytes) -> bool:
+        return name.lower().endswith(SUFFIXES) or _FIRST_MEMBER.match(head) is not None
+
+    def open(self, blob: Blob, name: str, companion: Blob | None = None) -> JpkFile:
+        return JpkFile(blob)
+
+
+class JpkFile:
+    """The retract segments of one archive, in stored order."""
+
+    def __init__(self, blob: Blob) -> None:
+        self._archive = Archive(blob, _is_wanted)
+        found = [(int(m[1] or 0), int(m[2]), name) for name in self._archive.members if (m := _SEGMENT.match(name))]
+        if not found:
+            raise Unreadable("no_retract" if self._archive.members else "unreadable")
+        series: dict[int, list[bytes]] = {}
+        for curve, _, name in sorted(found):
+            series.setdefault(curve, []).append(name)
+        self._series = list(series.values())
+        self._shared = (
+            parse(self._archive.read(_SHARED, limits.HEADER_BYTES)) if _SHARED in self._archive.members else {}
+        )
+        self._shared_scaling = lru_cache(maxsize=256)(lambda number: scaling_of(self._shared, f"lcd-info.{number}."))
+        self._retracts = self._find_retracts()
+        if not self._retracts:
+            raise Unreadable("no_retract")
+
+    def __len__(self) -> int:
+        return len(self._retracts)
+
+    def curve(self, index: int) -> Curve:
+        series, position = self._retracts[index]
+        names = self._series[series]
+        segments = [_Segment(self, name) for name in names[: position + 1]]
+        retract = segments[-1]
+        if retract.style != "retract":
+            raise Unreadable("no_retract")
+        approach = next((s for s in reversed(segments[:-1]) if s.style == "extend" and s.points), None)
+        unit, force, scaling = retract.deflection()
+        distance = retract.distance()
+        distance_chain, force_chain = scaling.chain("distance"), scaling.chain("force")
+        return Curve(
+            force=-force,
+            force_unit=unit,
+            distance=None if distance is None else shape.outward(distance),
+            distance_kind=None if distance is None else "piezo",
+            approach_force=None if approach is None else approach.force_in(unit),
+            spring_constant_n_per_m=limits.plausible_spring_constant(
+                force_chain[-1].multiplier if force_chain else None
+            ),
+            sensitivity_m_per_v=limits.plausible_sensitivity(distance_chain[-1].multiplier if distance_chain else None),
+            duration_s=number(retract.properties, "force-segment-header.duration"),
+        )
+
+    def _find_retracts(self) -> list[tuple[int, int]]:
+        """(series, position of the segment) of every retract.
+
+        In a map all series are alike: the first and last are looked at, and the rest only where they differ in length.
+        """
+        kinds: dict[int, list[int]] = {}
+        for series in (0, len(self._series) - 1):
+            names = self._series[series]
+            kinds[len(names)] = [i for i, name in enumerate(names) if _Segment(self, name).style == "retract"]
+        found = []
+        for series, names in enumerate(self._series):
+            if len(names) not in kinds:
+                kinds[len(names)] = [i for i, name in enumerate(names) if _Segment(self, name).style == "retract"]
+            positions = kinds[len(names)] or ([len(names) - 1] if len(self._series) > 1 else [])
+            found += [(series, position) for position in positions]
+        return found
+
+
+class _Segment:
+    """One movement of the piezo: its header, and its channels when asked for."""
+
+    def __init__(self, file: JpkFile, name: bytes) -> None:
+        self._file = file
+        self._folder = name.rpartition(b"/")[0]
+        self.properties = parse(file._archive.read(name, limits.HEADER_BYTES))
+        self.points = int(number(self.properties, "force-segment-header.num-points") or 0)
+        self.style = _style(self.properties, file._shared)
+
+    def deflection(self) -> tuple[ForceUnit, Samples, Scaling]:
+        """The best calibrated deflection, repulsion positive: newtons, else metres, else volts."""
+        stored, scaling = self._channel("vDeflection")
+        shape.check_tail(stored)
+        unit = _best_unit(scaling)
+        return unit, _in_unit(stored, scaling, unit), scaling
+
+    def force_in(self, unit: ForceUnit) -> Samples | None:
+        """The deflection of an approach, pulling positive, in the unit of its retract; None where it has none."""
+        try:
+            stored, scaling = self._channel("vDeflection")
+            return -_in_unit(stored, scaling, unit) if _best_unit(scaling) == unit else None
+        except Unreadable:
+            return None
+
+    def distance(self) -> Samples | None:
+        """The height channel that is nearest to a measurement and known in metres."""
+        for name in _HEIGHTS:
+            if f"channel.{name}.data.file.name" not in self.properties:
+                continue
+            stored, scaling = self._channel(name)
+            steps = scaling.default_chain
+            if steps is not None and scaling.unit(scaling.default) == "m":
+                return apply(stored, scaling, steps)
+        return None
+
+    def _channel(self, name: str) -> tuple[np.ndarray[Any, np.dtype[Any]], Scaling]:
+        prefix = f"channel.{name}."
+        file_name = self.properties.get(prefix + "data.file.name")
+        if file_name is None:
+            raise Unreadable("no_force_channel")
+        points = int(number(self.properties, prefix + "data.num-points") or self.points)
+        shape.check_points(points)
+        link = self.properties.get(prefix + "lcd-info.*")
+        scaling = scaling_of(self.properties, prefix) if link is None else self._file._shared_scaling(link)
+        try:
+            content = self._file._archive.read(self._folder + b"/" + file_name.encode("latin-1"), limits.MEMBER_BYTES)
+        except KeyError:
+            raise Unreadable("no_force_channel") from None
+        return decode(content, points, scaling), scaling
+
+
+def _is_wanted(name: bytes) -> bool:
+    return name.endswith((b".dat", b"segment-header.properties")) or name == _SHARED
+
+
+def _style(properties: Properties, shared: Properties) -> str:
+    """extend, retract, pause, … wherever this version of the program put it."""
+    own = "force-segment-header."
+    for key in (own + "settings.style", own + "settings.segment-settings.style", own + "style"):
+        if key in properties:
+            return properties[key]
+    link = properties.get(own + "force-segment-header-info.*")
+    there = f"force-segment-header-info.{link}.settings."
+    return shared.get(there + "style") or shared.get(there + "segment-settings.style", "")
+
+
+def _best_unit(scaling: Scaling) -> ForceUnit:
+    for slot, unit in _FORCES:
+        steps = scaling.chain(slot)
+        if not steps or scaling.unit(slot) != unit:
+            continue
+        last = steps[-1].multiplier
+        known = limits.plausible_spring_constant(last) if unit == "N" else limits.plausible_sensitivity(last)
+        if known is not None:
+            return unit
+    if scaling.base_unit != "V":
+        raise Unreadable("no_force_channel")
+    return "V"
+
+
+def _in_unit(stored: np.ndarray[Any, np.dtype[Any]], scaling: Scaling, unit: ForceUnit) -> Samples:
+    slot = {"N": "force", "m": "distance", "V": scaling.base}[unit]
+    return apply(stored, scaling, scaling.chain(slot) or [])

@@ -1,0 +1,81 @@
+"""What all readers do with samples once they have them: cut, turn, check."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.formats import limits
+from daemon.reading import Unfinished, Unreadable
+from models.curve import Samples
+
+
+def check_points(count: int) -> None:
+    """Refuse a curve longer than any instrument writes, before anything is allocated for it."""
+    if count > limits.POINTS:
+        raise Unreadable("too_long")
+
+
+def check_tail(stored: NDArray[np.generic]) -> None:
+    """Refuse a retract whose end is exactly zero: the space was reserved and never written.
+
+    ``stored`` (n,): the numbers as they lie in the file, before any scaling. Shorter curves than the tail
+    looked at are left to the front-end, which finds them too short anyway.
+    """
+    if stored.shape[0] > limits.ZERO_TAIL_SAMPLES and not stored[-limits.ZERO_TAIL_SAMPLES :].any():
+        raise Unfinished("zero_tail")
+
+
+def outward(distance: Samples) -> Samples:
+    """The distance of a retract, so that it grows away from the surface.
+
+    A retract moves away from the surface whatever the sign of the sensor, so its two ends tell the direction;
+    the means of an eighth at each end, because a sensor's noise can exceed a step.
+    """
+    span = max(distance.shape[0] // 8, 1)
+    if distance.shape[0] < 2 or np.nanmean(distance[-span:]) >= np.nanmean(distance[:span]):
+        return distance
+    turned: Samples = -distance
+    return turned
+
+
+def finite_range(*columns: Samples) -> slice:
+    """The range without the NaN samples that some programs leave at both ends of a column."""
+    good = np.isfinite(columns[0])
+    for column in columns[1:]:
+        good &= np.isfinite(column)
+    if good.all():
+        return slice(0, good.shape[0])
+    where = np.flatnonzero(good)
+    return slice(int(where[0]), int(where[-1]) + 1) if where.size else slice(0, 0)
+
+
+def turnaround(position: Samples) -> tuple[int, int] | None:
+    """Where approach ends and retract begins in a there-and-back distance: (stop of approach, start of retract).
+
+    The surface is the extreme that lies inside. Each side is a ramp, so the straight line through its middle, carried
+    on to the surface, tells where it ends; what is between is dwell. None when the distance only goes one way.
+    """
+    if position.shape[0] < 16 or not np.isfinite(position).all():
+        return None
+    smooth = np.convolve(position, np.full(5, 0.2), "same")
+    smooth[:2], smooth[-2:] = smooth[2], smooth[-3]
+    high, low = float(smooth.max()), float(smooth.min())
+    span, above, below = high - low, high - max(smooth[0], smooth[-1]), min(smooth[0], smooth[-1]) - low
+    if span <= 0 or max(above, below) < 0.1 * span:
+        return None
+    surface = high if above >= below else low
+    near = np.flatnonzero(np.abs(smooth - surface) <= 0.02 * span)
+    first, last = int(near[0]), int(near[-1])
+    stop = first + _ramp_end(smooth[: first + 1] - surface, first)
+    start = last + _ramp_end((smooth[last:] - surface)[::-1], position.shape[0] - 1 - last) * -1
+    return min(max(stop, first), last) + 1, max(min(start, last), first)
+
+
+def _ramp_end(ramp: Samples, last: int) -> int:
+    """How many samples after ``last`` a ramp towards zero gets there, by the line through its middle half."""
+    middle = np.flatnonzero((np.abs(ramp) > 0.25 * abs(ramp[0])) & (np.abs(ramp) < 0.75 * abs(ramp[0])))
+    if middle.size < 2 or ramp[middle[0]] == ramp[middle[-1]]:
+        return 0
+    slope, level = np.polyfit(middle.astype(np.float64), ramp[middle], 1)
+    return round(-level / slope) - last if slope else 0

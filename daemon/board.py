@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
+from daemon.clean import clean
 from daemon.decision import VERDICTS
 
 #: How far back rates and the row of bars look.
@@ -60,11 +61,6 @@ class Entry:
     def why(self) -> str:
         """The reasons that say more than "the score did"."""
         return ", ".join(reason for reason in self.reasons if reason != "score")
-
-
-def clean(text: str) -> str:
-    """File names are written by others: nothing in them may steer a terminal."""
-    return "".join(char if char.isprintable() else "�" for char in text)
 
 
 class Board:

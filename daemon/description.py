@@ -1,0 +1,67 @@
+"""The description: what a configuration will do, in words that the person at the microscope understands."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from daemon.config import Config
+from daemon.sources.mounts import mount_of
+from daemon.wording import latency
+
+
+def describe(config: Config) -> list[str]:
+    """One sentence each; what needs attention begins with ▲."""
+    sentences = [f"the instrument is called {config.instrument}; its topics begin with afm.{config.instrument}"]
+    sentences += [_watching(folder, config) for folder in config.watch]
+    if config.ingest:
+        sentences.append(f"takes curves over ZeroMQ at {config.ingest}; each is answered once it is on disk")
+    sentences.append(f"judges with the model {config.model} on {_device(config.device)}")
+    sentences.append(_thresholds(config))
+    batch = config.batch
+    sentences.append(f"takes up to {batch.largest} curves a batch; a lone one waits {latency(batch.wait_s)} at most")
+    sentences.append(f"publishes at {config.publish}, replays history at {config.replay}")
+    port = config.metrics_port
+    sentences.append(f"metrics at http://127.0.0.1:{port}/metrics" if port else "metrics are off")
+    sentences.append(_state(config.state))
+    sentences.append(
+        f"raises an alarm after {config.alarm.no_contact_run} curves in a row that do not reach the surface"
+    )
+    return sentences
+
+
+def _watching(folder: Path, config: Config) -> str:
+    source = config.source
+    mount = mount_of(folder, source.mounts)
+    how = (
+        f"{mount.fstype}, a scan every {source.rescan_network_s:g} s because shares do not tell of changes"
+        if mount.network
+        else f"{mount.fstype}, inotify + scan every {source.rescan_local_s:g} s"
+    )
+    if not folder.is_dir():
+        return f"▲ watches {folder}, which is not there now ({how}); it is taken up when it comes"
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return f"▲ watches {folder}, which this user may not read; give it read permission ({how})"
+    return f"watches {folder} ({how}), reads only; text files count as finished after {source.text_quiet_s:g} s of rest"
+
+
+def _device(device: str) -> str:
+    return {"auto": "the best device there is", "cpu": "the CPU", "cuda": "the GPU"}[device]
+
+
+def _thresholds(config: Config) -> str:
+    discard, keep = config.thresholds.discard, config.thresholds.keep
+    if discard is None and keep is None:
+        return "takes the thresholds of the model"
+    own = "the model's own"
+    return (
+        f"▲ takes thresholds of yours: discard at {own if discard is None else f'{discard:g}'} and below,"
+        f" keep at {own if keep is None else f'{keep:g}'} and above; the model's certificate does not cover them"
+    )
+
+
+def _state(state: Path) -> str:
+    nearest = next(folder for folder in (state, *state.parents) if folder.exists())
+    if not os.access(nearest, os.W_OK):
+        return f"▲ keeps ledger and labels in {state}, where this user may not write"
+    return f"keeps ledger and labels in {state}" + ("" if state.is_dir() else " (made at the first start)")

@@ -1,0 +1,32 @@
+"""The inquiry: one question to a running service, one answer or none in time."""
+
+from __future__ import annotations
+
+import zmq
+
+from daemon import events
+
+
+def ask(endpoint: str, *request: bytes, timeout_s: float = 1.5) -> list[bytes] | None:
+    """The frames of the answer; None when nobody answered in time (or nobody could at such an address)."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        socket = context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.IPV6, 1)
+        socket.connect(endpoint)
+        socket.send_multipart(list(request))
+        return socket.recv_multipart() if socket.poll(int(timeout_s * 1000)) else None
+    except zmq.ZMQError:
+        return None
+    finally:
+        context.destroy(linger=0)
+
+
+def ask_status(endpoint: str, timeout_s: float = 1.5) -> events.Event | None:
+    """The status event of the service whose replay socket is at ``endpoint``."""
+    answer = ask(endpoint, b"status", timeout_s=timeout_s)
+    try:
+        event = events.decode(answer[0]) if answer else {}
+    except ValueError:
+        return None
+    return event if events.kind_of(event) == "status" and isinstance(event.get("data"), dict) else None

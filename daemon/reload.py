@@ -1,0 +1,72 @@
+"""The reload: a signal to the service, and the `config` event that says what came of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import zmq
+
+from daemon import events
+from daemon.config import Config
+from daemon.errors import BAD_CONFIG, UNREACHABLE, UserError
+from daemon.inquiry import ask_status
+from daemon.whereabouts import Whereabouts, find
+
+#: Loading another model is the longest part of it.
+PATIENCE_S = 60.0
+
+
+def reload(config: Config, patience_s: float = PATIENCE_S) -> str:
+    """What has changed, in words. Raises UserError 69 without a service to ask, 78 when it refused."""
+    where = find(config)
+    pid = _pid(where, config)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    subscriber = context.socket(zmq.SUB)
+    try:
+        subscriber.setsockopt(zmq.IPV6, 1)
+        subscriber.connect(where.publish)
+        subscriber.subscribe(f"afm.{config.instrument}.")
+        if not subscriber.poll(5000):  # the greeting: from here on nothing is missed
+            raise UserError(UNREACHABLE, f"process {pid} does not publish at {where.publish}; is it still starting?")
+        os.kill(pid, signal.SIGHUP)
+        return _words(_await(subscriber, patience_s))
+    except PermissionError:
+        raise UserError(UNREACHABLE, f"process {pid} belongs to another user; ask for it with sudo") from None
+    finally:
+        context.destroy(linger=0)
+
+
+def _pid(where: Whereabouts, config: Config) -> int:
+    if where.pid is None or not where.is_alive:
+        raise UserError(
+            UNREACHABLE, f"no service runs on {config.state}; name it with --state, --config or --instrument"
+        )
+    event = ask_status(where.replay)
+    # A process of the same number may be anybody's: only the one that answers as ours gets a signal.
+    if event is None or event["data"].get("pid") != where.pid:
+        raise UserError(UNREACHABLE, f"process {where.pid} does not answer at {where.replay}; its log says more")
+    return where.pid
+
+
+def _await(subscriber: zmq.Socket[bytes], patience_s: float) -> Mapping[str, Any]:
+    deadline_s = time.monotonic() + patience_s
+    while (left_s := deadline_s - time.monotonic()) > 0:
+        if subscriber.poll(int(left_s * 1000)):
+            topic, body = subscriber.recv_multipart()
+            if topic.endswith(b".config"):
+                data: Mapping[str, Any] = events.decode(body)["data"]
+                return data
+    raise UserError(UNREACHABLE, f"the service said nothing within {patience_s:g} s; its log says more")
+
+
+def _words(data: Mapping[str, Any]) -> str:
+    if data.get("result") != "applied":
+        raise UserError(BAD_CONFIG, f"refused, the old settings stay: {data.get('reason')}")
+    changed, later = data.get("changed") or {}, data.get("needs_restart") or []
+    lines = [f"{key}: {before} -> {after}" for key, (before, after) in changed.items()]
+    lines += [f"{key}: changed, and needs a restart" for key in later]
+    return "\n".join(lines) or "nothing has changed"

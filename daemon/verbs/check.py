@@ -1,0 +1,36 @@
+"""`check`: what a configuration will do, and every error in it at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from daemon.config import ConfigError, load, values
+from daemon.description import describe
+from daemon.errors import BAD_CONFIG
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Contract section 3."""
+    parser.add_argument("config", metavar="FILE", help="TOML file of the instrument")
+    parser.set_defaults(watch=None)  # it is judged as `run` would
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit 0 when `run` would take it, 78 with one line an error otherwise."""
+    try:
+        config = load(args)
+    except ConfigError as error:
+        print(f"{args.config}: {len(error.findings)} to correct", file=sys.stderr)
+        for finding in error.findings:
+            print(f"  ✗ {finding}", file=sys.stderr)
+        return BAD_CONFIG
+    print(f"{args.config}: good")
+    for sentence in describe(config):
+        print(f"  {sentence}")
+    print("\nresolved values")
+    for key, value in values(config).items():
+        origin = config.origins.get(key, "default")
+        print(f"  {key} = {'(none)' if value is None else json.dumps(value, ensure_ascii=False)}  # {origin}")
+    return 0

@@ -1,0 +1,19 @@
+"""`reload`: the running service takes its configuration anew, as SIGHUP does, and says what came of it."""
+
+from __future__ import annotations
+
+import argparse
+
+from daemon.config import add_service_options, load
+from daemon.reload import reload
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Contract section 3."""
+    add_service_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit 0 when the new configuration is in force, 78 when it was refused, 69 without a running service."""
+    print(reload(load(args)))
+    return 0

@@ -28,14 +28,16 @@ The probability of an event where {prevalence:.1%} of curves hold one (temperatu
 
 | threshold | score | chosen so that | held out |
 |---|---|---|---|
-| discard | {discard:.3g} | at most {most_missed:.1%} of events fall below | {events_discarded} of {events} events below |
-| keep | {keep:.3g} | at most {most_kept:.1%} of the others lie above | {event_free_kept} of {event_free} others above |
+| discard | {discard:.3g} | missing at most {most_missed:.1%} | {events_discarded} of {events} events below |
+| keep | {keep:.3g} | taking at most {most_kept:.1%} | {event_free_kept} of {event_free} others above |
 
-Of the {event_free} curves without an event {event_free_discarded} were discarded. AUC {auc:.4f}, calibration error {ece:.4f}.
+Of the {event_free} curves without an event {event_free_discarded} were discarded. AUC {auc:.4f}, calibration
+error {ece:.4f}.
 
 ## What it is not for
 
-Molecules and modes whose pictures differ from what it has seen; deciding what a rupture was. It carries {certificate}: watch the share of discards that an audit overturns, and calibrate on your own labels.
+Molecules and modes whose pictures differ from what it has seen; deciding what a rupture was. It carries
+{certificate}: watch the share of discards that an audit overturns, and calibrate on your own labels.
 """
 
 

@@ -107,13 +107,16 @@ def _prepare(curve: Curve, profile: RasterProfile) -> Prepared:
     newton = _newton_per_unit(curve)
     if profile.scale == "pn" and newton is None:
         return Prepared(None, ("no_calibration",))
-    averaged = resample(curve.force - middle, profile)
+    whole = resample(curve.force - middle, profile)
+    noise, _ = noise_of(whole)
+    contact = find_contact((whole - level_of(whole)) / max(noise, 1e-5 * span))
+    averaged = resample(curve.force[_first(n, contact, profile) :] - middle, profile)
     noise, tilt = noise_of(averaged)
-    level = float(np.median(averaged[-max(int(LEVEL_END * averaged.shape[0]), WINDOW) :]))
+    level = level_of(averaged)
     quiet = noise < 1e-5 * span  # straight lines, or a tail of one value: simulated or broken
     noise = max(noise, 1e-5 * span)
     sigmas = (averaged - level) / noise
-    reasons, contact = _look(sigmas)
+    reasons = _look((whole - level) / noise, contact)
     if quiet or (newton is not None and not profile.noise_low_pn <= noise * newton * 1e12 <= profile.noise_high_pn):
         reasons.append("noise_out_of_range")
     if _at_rail(curve.force, middle, 20 * noise):
@@ -140,8 +143,30 @@ def _newton_per_unit(curve: Curve) -> float | None:
     return None
 
 
-def _look(sigmas: Samples) -> tuple[list[str], float | None]:
-    """Reasons that the shape itself gives, and where contact ends."""
+def level_of(signal: Samples) -> float:
+    """The baseline: the median of the far end."""
+    return float(np.median(signal[-max(int(LEVEL_END * signal.shape[0]), WINDOW) :]))
+
+
+def find_contact(sigmas: Samples) -> float | None:
+    """Where the push ends, as a share of the signal; None when it does not begin with one."""
+    n = sigmas.shape[0]
+    if float(np.median(sigmas[: max(int(HEAD * n), 4)])) >= -CONTACT_SIGMA:
+        return None
+    free = np.flatnonzero(sigmas > -CONTACT_SIGMA)
+    return float(free[0]) / n if free.size else None
+
+
+def _first(n: int, contact: float | None, profile: RasterProfile) -> int:
+    """The first sample to show: a long indentation must not push the events into a corner of the picture."""
+    if contact is None:
+        return 0
+    free = (1.0 - contact) * n
+    return max(0, min(int(contact * n - free * profile.lead / (1.0 - profile.lead)), n - MIN_POINTS))
+
+
+def _look(sigmas: Samples, contact: float | None) -> list[str]:
+    """Reasons that the shape of the whole retract gives."""
     n = sigmas.shape[0]
     head = max(int(HEAD * n), 4)
     start, end = float(np.median(sigmas[:head])), float(np.median(sigmas[-head:]))
@@ -149,15 +174,13 @@ def _look(sigmas: Samples) -> tuple[list[str], float | None]:
     flat_start = float(np.ptp(sigmas[: 4 * head])) < 2 * WRONG_END_SIGMA and abs(start) < WRONG_END_SIGMA
     if flat_start and min(end, float(sigmas[-head:].min())) < -WRONG_END_SIGMA:
         reasons.append("orientation")
-    free = np.flatnonzero(sigmas > -CONTACT_SIGMA)
-    contact = float(free[0]) / n if start < -CONTACT_SIGMA and free.size else None
     if contact is None:
         reasons.append("no_contact")
     tail = sigmas[-max(n // 5, 2 * WINDOW) :]
     third = tail.shape[0] // 3
     if float(np.median(tail[:third])) > 6.0 and float(tail[-third:].min()) > 3.0:
         reasons.append("still_attached")
-    return reasons, contact
+    return reasons
 
 
 def _at_rail(force: Samples, middle: float, clear: float) -> bool:

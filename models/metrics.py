@@ -92,12 +92,6 @@ def _bisect(rising: Callable[[float], float]) -> float:
     return (low + high) / 2
 
 
-def share(hits: int, of: int) -> dict[str, float | int | list[float] | None]:
-    """A share as reports carry it: value, counts, exact 95 % interval."""
-    low, high = clopper_pearson(hits, of)
-    return {"value": hits / of if of else None, "hits": hits, "of": of, "interval": [low, high]}
-
-
 def _clean(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     s, events = np.asarray(scores, np.float64), np.asarray(labels).astype(bool)
     if s.shape != events.shape:

@@ -30,6 +30,7 @@ class RasterProfile:
     columns: int = 128
     rows: int = 128
     samples_per_column: int = 4  # the retract is averaged down to this many, so that noise does not grow with points
+    lead: float = 0.1  # at most this share of the columns shows the push before contact ends
     softness: float = 3.0  # asinh is linear below and logarithmic above, in scale units
     lowest: float = -30.0  # pushing, in scale units: the bottom edge
     highest: float = 1000.0  # pulling, in scale units: the top edge
@@ -45,9 +46,11 @@ class RasterProfile:
             raise ValueError(
                 "raster profile: columns, rows, samples_per_column and version are whole numbers, 1 to 4096"
             )
-        numbers = (self.softness, self.lowest, self.highest, self.thickness, self.noise_low_pn, self.noise_high_pn)
+        numbers = [getattr(self, field.name) for field in fields(self) if field.type == "float"]
         if not all(math.isfinite(number) for number in numbers) or min(self.softness, self.thickness) <= 0:
             raise ValueError("raster profile: softness and thickness are above zero, every number is finite")
+        if not 0 <= self.lead < 1:
+            raise ValueError("raster profile: lead is 0 or more and below 1")
         if not self.lowest < self.highest or not 0 <= self.noise_low_pn < self.noise_high_pn:
             raise ValueError("raster profile: lowest < highest and noise_low_pn < noise_high_pn")
 

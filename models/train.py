@@ -7,7 +7,7 @@ envelopes as they are needed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,15 +23,13 @@ from models.network import ResNet18
 from models.profile import RasterProfile
 from models.raster import Floats, coverage
 
-Progress = Callable[[int, float], None]  # curves seen in this step, loss
-
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Everything that decides what a training run makes of its data."""
 
-    width: int = 32
-    epochs: int = 6
+    width: int = 24
+    epochs: int = 4
     batch: int = 64
     rate: float = 2e-3
     decay: float = 0.02
@@ -43,48 +41,71 @@ class Recipe:
     bf16: bool = True
 
 
-def fit(
-    examples: Examples,
-    profile: RasterProfile,
-    recipe: Recipe,
-    initial: ResNet18 | None = None,
-    checkpoint: Path | None = None,
-    progress: Progress | None = None,
-) -> ResNet18:
-    """Train on ``examples``; goes on from ``checkpoint`` (a folder) where it holds an unfinished run.
+class Run:
+    """A training run: ``for loss in run`` works through what is left of it, then ``run.network`` is trained.
 
-    The same arguments on the same machine give the same network, interrupted or not.
+    The same arguments on the same machine give the same network, whether it was interrupted or not.
     """
-    torch.set_num_threads(recipe.threads)
-    torch.manual_seed(recipe.seed)
-    network = ResNet18(recipe.width) if initial is None else initial
-    cast(Any, network).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(_groups(network, recipe.decay), lr=recipe.rate)
-    done = restore(checkpoint, network, optimiser) if checkpoint is not None else 0
-    per_epoch = len(examples) // recipe.batch or 1
-    network.train()
-    for epoch in range(done, recipe.epochs):
-        for place, (images, labels) in enumerate(batches(examples, profile, recipe, epoch)):
-            rate = recipe.rate * rate_at(epoch * per_epoch + place, recipe.epochs * per_epoch, recipe.warmup)
-            loss = _step(network, optimiser, images, labels, rate, recipe)
-            if progress is not None:
-                progress(len(labels), loss)
-        if checkpoint is not None:
-            store(checkpoint, network, optimiser, epoch + 1)
-    return network.eval()
 
+    def __init__(
+        self,
+        examples: Examples,
+        profile: RasterProfile,
+        recipe: Recipe,
+        initial: ResNet18 | None = None,
+        checkpoint: Path | None = None,
+    ) -> None:
+        """``checkpoint`` is a folder; a run that it holds is gone on with. ``initial`` is where to start instead."""
+        torch.set_num_threads(recipe.threads)
+        torch.manual_seed(recipe.seed)
+        self.network = ResNet18(recipe.width) if initial is None else initial
+        cast(Any, self.network).to(memory_format=torch.channels_last)
+        self._examples, self._profile, self._recipe, self._checkpoint = examples, profile, recipe, checkpoint
+        self._optimiser = torch.optim.AdamW(_groups(self.network, recipe.decay), lr=recipe.rate)
+        self._done = restore(checkpoint, self.network, self._optimiser) if checkpoint is not None else 0
+        self._per_epoch = max(len(examples) // recipe.batch, 1)
 
-def batches(
-    examples: Examples, profile: RasterProfile, recipe: Recipe, epoch: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(B, 1, H, W) pictures and (B,) smoothed labels; the last, incomplete batch of an epoch is left out."""
-    places = order(examples, recipe.seed, epoch)
-    for start in range(0, max(len(places) - recipe.batch + 1, 1), recipe.batch):
-        chosen = places[start : start + recipe.batch]
-        images = torch.from_numpy(coverage(examples.edges[chosen], profile))
-        labels = torch.from_numpy(examples.labels[chosen])
-        smooth = labels * (1 - 2 * recipe.smoothing) + recipe.smoothing
-        yield images.contiguous(memory_format=torch.channels_last), smooth
+    def __len__(self) -> int:
+        """Steps that are left."""
+        return (self._recipe.epochs - self._done) * self._per_epoch
+
+    def __iter__(self) -> Iterator[float]:
+        """Take one step after the other; yields the loss of each."""
+        steps = self._recipe.epochs * self._per_epoch
+        for epoch in range(self._done, self._recipe.epochs):
+            self.network.train()
+            for place, (images, labels) in enumerate(self._batches(epoch)):
+                share = rate_at(epoch * self._per_epoch + place, steps, self._recipe.warmup)
+                yield self._step(images, labels, self._recipe.rate * share)
+            self._done = epoch + 1
+            if self._checkpoint is not None:
+                store(self._checkpoint, self.network, self._optimiser, self._done)
+        self.network.eval()
+
+    def _batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(B, 1, H, W) pictures and (B,) smoothed labels; the incomplete batch at the end is left out."""
+        places, size, smoothing = (
+            order(self._examples, self._recipe.seed, epoch),
+            self._recipe.batch,
+            self._recipe.smoothing,
+        )
+        for step in range(self._per_epoch):
+            chosen = places[step * size : (step + 1) * size]
+            images = torch.from_numpy(coverage(self._examples.edges[chosen], self._profile))
+            labels = torch.from_numpy(self._examples.labels[chosen])
+            yield images.contiguous(memory_format=torch.channels_last), labels * (1 - 2 * smoothing) + smoothing
+
+    def _step(self, images: torch.Tensor, labels: torch.Tensor, rate: float) -> float:
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._recipe.bf16):
+            logits = self.network(images)
+        loss = LOSSES[self._recipe.loss](logits.float(), labels)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self._optimiser.step()
+        return float(loss.detach())
 
 
 def rate_at(step: int, steps: int, warmup: float) -> float:
@@ -93,26 +114,6 @@ def rate_at(step: int, steps: int, warmup: float) -> float:
     if step < rising:
         return (step + 1) / rising
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1.0, steps - rising)))
-
-
-def _step(
-    network: ResNet18,
-    optimiser: torch.optim.Optimizer,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    rate: float,
-    recipe: Recipe,
-) -> float:
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-        logits = network(images)
-    loss = LOSSES[recipe.loss](logits.float(), labels)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-    optimiser.step()
-    return float(loss.detach())
 
 
 def _groups(network: ResNet18, decay: float) -> list[dict[str, Any]]:

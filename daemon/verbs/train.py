@@ -1,0 +1,85 @@
+"""`train`: from simulated curves and labelled folders to a model folder; resumable, whole at the end or not there.
+
+The defaults are the recipe of the shipped model: ``afm-triage train --simulate 300000 --out my-model``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from daemon.errors import USAGE, UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Contract section 3."""
+    parser.add_argument("--simulate", metavar="N", type=int, default=0, help="train on N simulated curves")
+    parser.add_argument("--labelled", metavar="DIR", type=Path, action="append", default=[], help="has a labels.csv")
+    parser.add_argument("--loss", choices=("focal", "bce", "dice"), default="focal", help="(focal)")
+    parser.add_argument("--init", metavar="MODEL", default="scratch", help="shipped, a model folder, or scratch")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the model folder to make")
+    parser.add_argument("--name", help="what events call the model (the name of --out)")
+    parser.add_argument("--epochs", metavar="N", type=int, default=4, help="times through the data (4)")
+    parser.add_argument("--width", metavar="N", type=int, help="channels of the first layer (24)")
+    parser.add_argument("--size", metavar="N", type=int, help="rows and columns of the picture (128)")
+    parser.add_argument("--rate", metavar="R", type=float, help="learning rate (0.002; 0.0002 with --init MODEL)")
+    parser.add_argument("--seed", metavar="N", type=int, default=1, help="(1)")
+    parser.add_argument("--threads", metavar="N", type=int, default=0, help="0: all cores but one (0)")
+    parser.add_argument("--held-out", metavar="N", type=int, help="simulated curves to calibrate on (20000)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit 0 with the model in place, 65 for labels that make no sense (one line a row)."""
+    if wrong := _mistake(args):
+        raise UserError(USAGE, wrong)
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    from daemon.training import HELD_OUT, Plan, parent_of, train
+    from deploy.torch_engine import default_threads
+    from models.profile import RasterProfile
+    from models.train import Recipe
+
+    parent = None if args.init == "scratch" else parent_of(args.init)
+    size = args.size or RasterProfile().columns
+    recipe = Recipe(
+        width=parent.width if parent else args.width or 24,
+        epochs=args.epochs,
+        rate=args.rate or (2e-4 if parent else 2e-3),
+        loss=args.loss,
+        seed=args.seed,
+        threads=args.threads or default_threads(),
+    )
+    plan = Plan(
+        out=args.out,
+        name=args.name or args.out.name,
+        simulated=args.simulate,
+        labelled=tuple(args.labelled),
+        recipe=recipe,
+        profile=parent.profile if parent else RasterProfile(columns=size, rows=size),
+        parent=parent,
+        held_out=args.held_out or HELD_OUT,
+    )
+    bundle = train(plan)
+    evidence = bundle.manifest["thresholds"]["evidence"]
+    count = evidence["events"] + evidence["event_free"]
+    print(f"{args.out}: {bundle.id}, AUC {evidence['auc']:.4f} on {count} simulated curves that it had not seen")
+    return 0
+
+
+def _mistake(args: argparse.Namespace) -> str | None:
+    """What is wrong with the options, in words, or None."""
+    mistakes = {
+        "nothing to learn from; give --simulate N, --labelled DIR, or both": not args.simulate and not args.labelled,
+        "--simulate and --seed are 0 or more, --epochs 1 or more": min(args.simulate, args.seed, args.epochs - 1) < 0,
+        "--threads is 0 to 256": not 0 <= args.threads <= 256,
+        "--held-out is 100 or more": args.held_out is not None and args.held_out < 100,
+        "--rate is above 0 and at most 1": args.rate is not None and not 0 < args.rate <= 1,
+        "--init imagenet:FILE comes in a later version; use scratch or a model": args.init.startswith("imagenet:"),
+        "--width is 4 to 128": args.width is not None and not 4 <= args.width <= 128,
+        "--size is 64 to 256, a multiple of 32": args.size is not None and args.size not in range(64, 257, 32),
+        "--width and --size are those of the --init model; leave them out": args.init != "scratch"
+        and (args.width or args.size) is not None,
+        f"--out {args.out} exists and is no model; name another folder": args.out.exists()
+        and not (args.out / "manifest.json").is_file(),
+    }
+    return next((text for text, is_so in mistakes.items() if is_so), None)

@@ -49,7 +49,8 @@ class Chain:
 
     def pull(self, travel_nm: Samples, contour_nm: float, spring: float) -> Samples:
         """Force at each piezo travel past the anchor; ``spring`` in pN/nm."""
-        return np.interp(travel_nm, self.relative * contour_nm + FORCE_PN / spring, FORCE_PN)
+        force: Samples = np.interp(travel_nm, self.relative * contour_nm + FORCE_PN / spring, FORCE_PN)
+        return force
 
 
 def worm_like(persistence_nm: float, modulus_pn: float = 1e4) -> Chain:

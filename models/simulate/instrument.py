@@ -7,7 +7,7 @@
 | spring constant | 6 to 100 pN/nm, some to 400 | Biolever 6 and 30, MLCT 10 to 100, stiffer ones on cells and in air |
 | noise | 0.12 to 1 of sqrt(kT k), 1 to 20 pN | equipartition, cut by bandwidth; measured 3 to 13 pN (formats.md 5.1) |
 | speed | 0.1 to 20 um/s | usual SMFS speeds |
-| error of the sensitivity | 0.65 to 1.35 | contact slopes of real files (formats.md 5.1, notes on the I27 and MFP-3D sets) |
+| error of the sensitivity | 0.65 to 1.35 | contact slopes of the I27 and MFP-3D sets (formats.md 5.1) |
 | contact part | 0 to 60 % of the ramp | real files |
 """
 

@@ -5,9 +5,9 @@ in series with the cantilever, so after a rupture the tip jumps back along the c
 
 | quantity | range | source |
 |---|---|---|
-| rupture force | 4 to 150 sigma, 8 pN to 1.5 nN | unbinding 20 to 300 pN, unfolding 20 to 500 pN, cohesin-dockerin to 600 pN |
+| rupture force | 4 to 150 sigma, 8 pN to 1.5 nN | unbinding and unfolding 20 to 500 pN, cohesin-dockerin to 600 pN |
 | linker contour | 15 nm to the ramp | PEG, polyprotein, dextran, DNA |
-| unfolding step | 8 to 80 nm, equal within 3 % | titin I27 28 nm, GB1 18 nm, larger domains to 80 nm (Rief 1997; Fodis data) |
+| unfolding step | 8 to 80 nm, equal within 3 % | titin I27 28 nm, GB1 18 nm, larger domains (Rief 1997; Fodis) |
 | tether plateau | 8 to 150 pN, 3 sigma at least | membrane tethers (Hochmuth et al. 1996; Sun et al. 2005) |
 | stiffness of cells and vesicles | given by the travel to rupture, 20 nm to 60 % of the ramp | EV and cell data |
 """

@@ -3,10 +3,10 @@
 | quantity | range | source |
 |---|---|---|
 | tilt | 0.3 to 60 pN per 100 nm | formats.md 5.1: 3 to 24, at most 42 |
-| interference | 1 to 20 pN, alone up to 100 pN; period 100 to 700 nm | 17 pN in the I27 run; half a wavelength of the laser in water is 240 to 330 nm |
+| interference | 1 to 20 pN, alone to 60 pN; period 100 to 700 nm | 17 pN in the I27 run; half a wavelength |
 | offset | up to -10 000 pN | formats.md 5.1 |
-| correlated noise | correlation 1 to 200 samples, 1/f^0.5..1.8 | instrument electronics, low-pass filters, acoustic coupling |
-| quantisation | 0.1 to 3 sigma a step | 16-bit (and older 12-bit) converters at coarse ranges |
+| correlated noise | correlation 1 to 200 samples, 1/f^0.5..1.8 | electronics, low-pass filters, acoustic coupling |
+| quantisation | 0.1 to 1.5 sigma a step | 16-bit (and older 12-bit) converters at coarse ranges |
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ def noise(rng: Rng, count: int) -> Samples:
         power += _share(1.0 / (1.0 + ((f - centre) / width) ** 2), log_uniform(rng, 0.02, 0.5))
     waves = rng.standard_normal(2 * half).view(np.complex128) * np.sqrt(power)
     waves[0] = 0.0
-    return np.fft.irfft(waves, length)[:count] * (length / np.sqrt(4.0 * power[1:].sum()))
+    series: Samples = np.fft.irfft(waves, length)[:count]
+    return series * float(length / np.sqrt(4.0 * power[1:].sum()))
 
 
 def _share(shape: Samples, share: float) -> Samples:
-    return shape * (share / shape.sum())
+    return shape * float(share / shape.sum())
 
 
 def _fast_length(count: int) -> int:
@@ -64,12 +65,13 @@ def baseline(rng: Rng, travel_nm: Samples, sigma: float, *, strong: bool = False
 
 
 def interference(rng: Rng, travel_nm: Samples, sigma: float, *, strong: bool = False) -> Samples:
-    """Laser light reflected by the sample beats with that of the lever: a slow wave, growing or fading along the ramp."""
+    """Light reflected by the sample beats with that of the lever: a slow wave, growing or fading along the ramp."""
     size = log_uniform(rng, 3.0, 60.0) if strong else min(log_uniform(rng, 1.0, 20.0), 4.0 * sigma)
     period = log_uniform(rng, 100.0, 700.0)
     t = travel_nm / travel_nm[-1]
     envelope = 1.0 + rng.uniform(-0.7, 0.7) * t
-    return size * envelope * np.sin(2.0 * np.pi * travel_nm / period + rng.uniform(0.0, 6.3))
+    wave: Samples = size * envelope * np.sin(2.0 * np.pi * travel_nm / period + rng.uniform(0.0, 6.3))
+    return wave
 
 
 def spikes(rng: Rng, count: int, sigma: float, *, many: bool = False) -> Samples:

@@ -32,14 +32,16 @@ class Surface:
     peak_pn: float = 0.0  # of its sharp or ragged adhesion
 
 
-def contact(rng: Rng, instrument: Instrument, *, soft: bool, far: bool = False) -> Samples:
+def contact(rng: Rng, instrument: Instrument, *, soft: bool) -> Samples:
     """The repulsive part, ``-k`` times the depth, or Hertz indentation in series with the spring."""
     depth = np.maximum(instrument.contact_nm - instrument.travel_nm, 0.0)
     if not soft:
         return -instrument.spring * depth
-    prefactor = log_uniform(rng, 0.02, 0.3) if far else log_uniform(rng, 0.008, 10.0)
+    prefactor = log_uniform(rng, 0.008, 10.0)
     exponent = rng.uniform(1.0, 2.0)  # cone 2, paraboloid 1.5, flat punch 1
-    return -np.interp(depth, _PUSH_PN / instrument.spring + (_PUSH_PN / prefactor) ** (1.0 / exponent), _PUSH_PN)
+    depths = _PUSH_PN / instrument.spring + (_PUSH_PN / prefactor) ** (1.0 / exponent)
+    force: Samples = -np.interp(depth, depths, _PUSH_PN)
+    return force
 
 
 def _snap(past: Samples, start: float, end: float, peak: float, roundness: float) -> Samples:
@@ -90,7 +92,8 @@ def _wander(rng: Rng, past: Samples, grain_nm: float) -> Samples:
     """A smooth random curve of about unit size that changes over ``grain_nm``."""
     count = min(int(past[-1] / grain_nm) + 2, 400)
     knots = np.convolve(rng.standard_normal(count + 2), (0.35, 0.7, 0.35), mode="same")
-    return np.interp(past, np.arange(count + 2) * grain_nm, knots)
+    smooth: Samples = np.interp(past, np.arange(count + 2) * grain_nm, knots)
+    return smooth
 
 
 def fade(rng: Rng, instrument: Instrument, past: Samples) -> Surface:
@@ -104,8 +107,12 @@ def fade(rng: Rng, instrument: Instrument, past: Samples) -> Surface:
     if chance(rng, 0.4):  # peeling: restless, without a sharp step
         hump *= 1.0 + log_uniform(rng, 0.02, 0.2) * _wander(rng, past, width * rng.uniform(0.1, 0.6))
     elif chance(rng, 0.1):  # regular stick-slip
-        ripple = np.sin(2.0 * np.pi * past / (width * rng.uniform(0.1, 0.5)) + rng.uniform(0, 6))
-        hump *= 1.0 + rng.uniform(0.05, 0.4) * ripple
+        ripple = np.sin(2.0 * np.pi * past / (width * rng.uniform(0.05, 0.5)) + rng.uniform(0, 6))
+        hump *= 1.0 + rng.uniform(0.05, 0.5) * ripple
+    if chance(rng, 0.25):  # patches that peel later: rounded, no step
+        for _ in range(int(rng.integers(1, 4))):
+            place, size = width * log_uniform(rng, 1.5, 8.0), width * log_uniform(rng, 0.2, 1.5)
+            hump += peak * log_uniform(rng, 0.02, 0.2) * np.exp(-(((past - place) / size) ** 2)) * (past > 0.0)
     return Surface(hump, 0.0)
 
 

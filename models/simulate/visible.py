@@ -9,8 +9,8 @@ from models.simulate.molecules import Rupture
 
 RESOLUTION = 512  # dots across a plot, columns of a screen: what is finer cannot be seen
 _WIDTHS = (1, 2, 4, 8, 16, 32)  # in such dots
-CONTRAST = 6.0  # step between neighbouring averages, in the scatter that such steps have anyway
-DROP_SIGMA = 3.6  # step, in the noise of one sample
+CONTRAST = 8.0  # step between neighbouring averages, in the scatter that such steps have anyway
+DROP_SIGMA = 4.0  # step, in the noise of one sample
 SHARE = 0.1  # step, in the level it starts from: a crack in a mountain is not an event
 
 

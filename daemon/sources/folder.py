@@ -186,7 +186,7 @@ class Folder:
 
     def _scan_every_s(self) -> float:
         trusted = self._watcher.hearing() and time.monotonic() >= self._suspicious_until_s
-        return self._timing.scan_s if trusted else self._timing.often_s()
+        return self._timing.scan_s if trusted else self._timing.scan_often_s
 
     # ---- listing
 

@@ -15,6 +15,7 @@ class Timing:
 
     look_s: float = 0.25  # between two looks at a file that may still grow
     scan_s: float = 30.0  # between two listings of the whole folder
+    scan_often_s: float = 2.0  # the same, where hints are missing or cannot be trusted
     sweep_s: float = 600.0  # between two stats of every settled file, for the rewritten ones
     check_s: float = 5.0  # between two looks at the watcher itself
     retry_s: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # after the reader found a file unfinished
@@ -26,11 +27,7 @@ class Timing:
 
     def on_network(self) -> Timing:
         """No hints there, attribute caches of 1 to 3 s, and somebody else's clock."""
-        return replace(self, look_s=4 * self.look_s, scan_s=self.scan_s / 15, skew_s=120.0)
-
-    def often_s(self) -> float:
-        """Between two listings where hints are missing or cannot be trusted."""
-        return self.scan_s / 15
+        return replace(self, look_s=4 * self.look_s, skew_s=120.0)
 
     def patience(self, name: str, reason: str) -> float:
         """How long a file without growth may stay unfinished."""

@@ -1,0 +1,287 @@
+"""The ingest source: a ZeroMQ ROUTER that answers "accepted" once a curve is on disk, and not before."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import zmq
+
+from daemon.arrival import Arrival
+from daemon.endpoint import Endpoint
+from daemon.errors import BAD_CONFIG, UNREACHABLE, UserError
+from daemon.sources import SourceHealth
+from daemon.sources.message import LARGEST_FRAME_BYTES, Message, Refused, parse
+from daemon.sources.spool import Spool
+from models.curve import Curve
+
+_log = logging.getLogger(__name__)
+_POLL_S = 0.1
+_BATCH = 32  # messages put on disk before their senders are answered
+_HIGH_WATER = 16  # messages waiting a sender: up to 128 MiB each
+_RETRY_S, _TRIES = 0.5, 4  # a spooled curve is whole, so a reader that says otherwise is asked only a few times more
+
+
+class Pack(Protocol):
+    """``daemon.formats.packed.pack``."""
+
+    def __call__(self, curve: Curve, meta: Mapping[str, Any], dtype: Any, /) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Later:
+    due_s: float
+    arrival: Arrival
+    tries: int
+
+
+class IngestSource:
+    """Implements ``daemon.sources.Source`` for curves that a script sends.
+
+    ``pack(curve, meta, dtype)`` makes a file of a curve, ``unpack(content)`` gives (curve, meta) back; ``seen(1)`` is
+    called for each curve before it can be taken, ``refused(reason)`` for each message that was none; these and ``wake``
+    from the thread of this source. ``secure`` puts CURVE keys onto the socket.
+    """
+
+    name = "ingest"
+
+    def __init__(
+        self,
+        endpoint: str,
+        folder: Path,
+        *,
+        pack: Pack,
+        unpack: Callable[[bytes], tuple[Curve, Mapping[str, Any]]],
+        wake: Callable[[], None],
+        seen: Callable[[int], None] = lambda count: None,
+        refused: Callable[[str], None] = lambda reason: None,
+        secure: Callable[[zmq.Socket[bytes]], None] | None = None,
+    ) -> None:
+        self.endpoint = endpoint  # after start: the address in fact
+        self._spool, self._pack, self._unpack = Spool(folder), pack, unpack
+        self._wake, self._seen, self._refused, self._secure = wake, seen, refused, secure
+        self._ready: deque[Arrival] = deque()
+        self._inbox: queue.SimpleQueue[Path | _Later] = queue.SimpleQueue()
+        self._later: list[_Later] = []
+        self._tries: dict[Path, int] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
+        self._accepted = self._refusals = 0
+        self._trouble = ""
+
+    def start(self) -> None:
+        """Bind, offer what an earlier run left undecided, and listen. Raises UserError when it cannot bind."""
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        try:
+            self._bind()
+        except UserError:
+            self._context.destroy(linger=0)
+            raise
+        for path in self._spool.open():
+            self._offer(self._recall(path))
+        self._thread.start()
+
+    def take(self, limit: int) -> list[Arrival]:
+        """At most ``limit`` curves, in the order they came."""
+        taken: list[Arrival] = []
+        with contextlib.suppress(IndexError):
+            while len(taken) < limit:
+                taken.append(self._ready.popleft())
+        return taken
+
+    def defer(self, arrival: Arrival, reason: str) -> None:
+        """Offer it again in half a second; the fourth time is the last."""
+        tries = self._tries[arrival.file] = self._tries.get(arrival.file, 0) + 1
+        self._inbox.put(_Later(time.monotonic() + _RETRY_S, arrival, tries))
+
+    def settle(self, arrival: Arrival) -> None:
+        """Decided: not to be offered again, also after a restart."""
+        self._tries.pop(arrival.file, None)
+        self._inbox.put(arrival.file)
+
+    def ready(self) -> int:
+        """How many curves wait to be taken."""
+        return len(self._ready)
+
+    def health(self) -> list[SourceHealth]:
+        """One entry: the socket."""
+        detail = self._trouble or f"{self._accepted} accepted, {self._refusals} refused since start"
+        return [SourceHealth(self.endpoint, not self._trouble, detail, len(self._later))]
+
+    def stop(self) -> None:
+        """End the thread; what is on disk is offered at the next start."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(1.0)
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                try:
+                    if self._socket.poll(int(_POLL_S * 1000)):
+                        self._receive()
+                    self._settle_and_retry()
+                except (zmq.ZMQError, OSError) as error:
+                    _log.warning("ingest: %s, going on", error)
+                    self._stopping.wait(_POLL_S)
+            self._settle_and_retry()
+        finally:
+            self._context.destroy(linger=200)
+
+    def _receive(self) -> None:
+        """Everything that has come, in portions: write all, make them last together, then answer."""
+        came: list[list[bytes]] = []
+        while len(came) < _BATCH and self._socket.poll(0):
+            came.append(self._socket.recv_multipart())
+        arrivals: dict[str, Arrival] = {}
+        answers = []
+        for frames in came:
+            envelope, body = _open_envelope(frames)
+            answers.append((envelope, *self._store(body, arrivals)))
+        lost = self._make_last(arrivals)
+        for envelope, identity, reason in answers:
+            self._answer(envelope, identity, lost if identity in arrivals and lost else reason)
+
+    def _make_last(self, arrivals: Mapping[str, Arrival]) -> str | None:
+        """Sync what was written and offer it; the reason when the disk failed at the last moment."""
+        if not arrivals:
+            return None
+        try:
+            self._spool.sync([arrival.file for arrival in arrivals.values()])
+        except OSError as error:
+            for identity in arrivals:
+                self._spool.forget(identity)
+            return self._cannot_store(error)
+        for arrival in arrivals.values():
+            self._offer(arrival)
+        self._wake()
+        return None
+
+    def _store(self, body: list[bytes], arrivals: dict[str, Arrival]) -> tuple[str | None, str | None]:
+        """(id, None) when the curve is on disk, else (id if known, reason)."""
+        noticed_s = time.monotonic()
+        try:
+            message = parse(body)
+            if not self._spool.holds(message.id):
+                arrivals[message.id] = self._write(message, noticed_s)
+        except Refused as refusal:
+            return refusal.id, str(refusal)
+        except OSError as error:
+            return message.id, self._cannot_store(error)
+        self._trouble = ""
+        return message.id, None
+
+    def _cannot_store(self, error: OSError) -> str:
+        self._trouble = f"curves cannot be stored: {error.strerror}"
+        _log.error("ingest: %s", self._trouble)
+        return f"cannot be stored now ({error.strerror}); send it again"
+
+    def _write(self, message: Message, noticed_s: float) -> Arrival:
+        meta = {"id": message.id, "name": message.name, "sent": dict(message.header)}
+        path = self._spool.write(message.id, self._pack(message.curve, meta, message.dtype))
+        return _arrival(path, message.name, message.id, noticed_s)
+
+    def _offer(self, arrival: Arrival) -> None:
+        self._seen(1)
+        self._ready.append(arrival)
+
+    def _recall(self, path: Path) -> Arrival:
+        """What an earlier run accepted; a file that rotted is offered too, for its reason."""
+        try:
+            meta = self._unpack(path.read_bytes())[1]
+            name, identity = str(meta["name"]), str(meta["id"])
+        except Exception as error:  # whatever is in the file, the service must start
+            _log.warning("ingest: %s cannot be read (%s)", path, error)
+            return _arrival(path, path.name, None, time.monotonic())
+        return _arrival(path, name, identity, time.monotonic())
+
+    def _answer(self, envelope: list[bytes], identity: str | None, reason: str | None) -> None:
+        if reason is None:
+            self._accepted += 1
+        else:
+            self._refusals += 1
+            self._refused("refused")
+        body = {"id": identity, "status": "accepted" if reason is None else "refused", "reason": reason}
+        with contextlib.suppress(zmq.ZMQError):  # the sender is gone, and will ask again with the same id
+            self._socket.send_multipart([*envelope, json.dumps(body).encode()], zmq.DONTWAIT)
+
+    def _settle_and_retry(self) -> None:
+        decided: list[Path] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                item = self._inbox.get_nowait()
+                if isinstance(item, Path):
+                    decided.append(item)
+                else:
+                    self._later.append(item)
+        if decided:
+            self._spool.settle(decided)
+        due = [later for later in self._later if later.due_s <= time.monotonic()]
+        if due:
+            self._later = [later for later in self._later if later not in due]
+            self._ready.extend(replace(later.arrival, final=later.tries >= _TRIES - 1) for later in due)
+            self._wake()
+
+    def _bind(self) -> None:
+        place = _place(self.endpoint)
+        if self._secure is not None:
+            self._secure(self._socket)
+        elif not place.is_local:
+            raise UserError(
+                BAD_CONFIG, f"--ingest {self.endpoint} could be reached from other machines: bind 127.0.0.1"
+            )
+        for option, value in (
+            (zmq.MAXMSGSIZE, LARGEST_FRAME_BYTES),
+            (zmq.RCVHWM, _HIGH_WATER),
+            (zmq.IPV6, int(":" in place.host)),
+            (zmq.TCP_KEEPALIVE, 1),
+            (zmq.HANDSHAKE_IVL, 1000),
+        ):
+            self._socket.setsockopt(option, value)
+        try:
+            self._socket.bind(f"tcp://{place.host}:*" if place.port == 0 else self.endpoint)
+        except zmq.ZMQError as error:
+            taken = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error})"
+            raise UserError(UNREACHABLE, f"--ingest {self.endpoint} {taken}; choose another address") from None
+        bound: bytes = self._socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
+        self.endpoint = bound.rstrip(b"\0").decode()
+
+
+def _place(endpoint: str) -> Endpoint:
+    try:
+        return Endpoint.parse(endpoint)
+    except ValueError as error:
+        raise UserError(BAD_CONFIG, f"--ingest: {error}") from None
+
+
+def _open_envelope(frames: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """(what an answer must begin with, the message): a DEALER sends no empty frame first, a REQ does."""
+    split = 2 if len(frames) > 1 and not frames[1] else 1
+    return frames[:split], frames[split:]
+
+
+def _arrival(path: Path, name: str, identity: str | None, noticed_s: float) -> Arrival:
+    found = os.stat(path)
+    return Arrival(
+        source="ingest",
+        path=name,
+        file=path,
+        size_bytes=found.st_size,
+        mtime_ns=found.st_mtime_ns,
+        noticed_s=noticed_s,
+        known_curve=identity,
+    )

@@ -1,0 +1,159 @@
+"""The ingest message: header, force, distance, as a laboratory's own script sends them; nothing in it is trusted.
+
+Frames ``[header JSON, force bytes, distance bytes]``. An empty distance frame means that there is none. ``segments``
+are ``[style, start, stop]`` with ``stop`` behind the last sample, in the order of time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+
+from models.curve import Curve, Samples
+
+LARGEST_FRAME_BYTES = 64 << 20
+_LARGEST_HEADER_BYTES = 64 << 10
+_MOST_SEGMENTS = 1000
+_RETRACT, _APPROACH = ("retract", "retraction"), ("approach", "extend", "extension")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+class Refused(Exception):
+    """This message is not a curve; ``args[0]`` is one line that says why, ``id`` whose it was if that could be read."""
+
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Message:
+    """One curve as it was sent, already oriented."""
+
+    id: str
+    name: str
+    dtype: Literal["<f4", "<f8"]
+    curve: Curve
+    header: Mapping[str, Any]  # everything the sender said
+
+
+def parse(frames: Sequence[bytes]) -> Message:
+    """The curve of three frames. Raises ``Refused``."""
+    if len(frames) != 3:
+        raise Refused(f"{len(frames)} frames instead of 3: header, force, distance")
+    header = _header(frames[0])
+    sender = header.get("id")
+    try:
+        return _message(header, *frames[1:])
+    except Refused as refusal:
+        refusal.id = sender if isinstance(sender, str) else None
+        raise
+
+
+def _message(header: Mapping[str, Any], force_bytes: bytes, distance_bytes: bytes) -> Message:
+    name = _text(header, "name", 1024)
+    if ".." in name.replace("\\", "/").split("/"):
+        raise Refused('name: ".." is not allowed in it')
+    identity = _text(header, "id", 256)
+    dtype = _choice(header, "dtype", ("<f4", "<f8"))
+    unit = _choice(header, "force_unit", ("N", "m", "V"))
+    sign = 1.0 if _choice(header, "pulling", ("positive", "negative")) == "positive" else -1.0
+    outward = 1.0 if _choice(header, "distance_grows", ("away", "towards")) == "away" else -1.0
+    kind = _choice({"distance_kind": "piezo", **header}, "distance_kind", ("piezo", "separation"))
+    force = sign * _samples(force_bytes, dtype, "force")
+    distance = outward * _samples(distance_bytes, dtype, "distance") if distance_bytes else None
+    if distance is not None and distance.shape != force.shape:
+        raise Refused(f"force has {force.shape[0]} samples and distance {distance.shape[0]}")
+    retract, approach = _segments(header, force.shape[0])
+    curve = Curve(
+        force=force[retract],
+        force_unit=unit,
+        distance=None if distance is None else distance[retract],
+        distance_kind=None if distance is None else kind,
+        approach_force=None if approach is None else force[approach],
+        spring_constant_n_per_m=_positive(header, "spring_constant_n_per_m"),
+        sensitivity_m_per_v=_positive(header, "sensitivity_m_per_v"),
+    )
+    return Message(identity, name, dtype, curve, header)
+
+
+def _header(frame: bytes) -> dict[str, Any]:
+    if len(frame) > _LARGEST_HEADER_BYTES:
+        raise Refused(f"header of {len(frame)} bytes; at most {_LARGEST_HEADER_BYTES}")
+    try:
+        header = json.loads(frame.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise Refused("header is not JSON") from None
+    if not isinstance(header, dict):
+        raise Refused("header is not a JSON object")
+    return header
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(word)
+
+
+def _text(header: Mapping[str, Any], key: str, longest: int) -> str:
+    value = header.get(key)
+    if not isinstance(value, str) or not value:
+        raise Refused(f"{key}: a text is needed")
+    if len(value) > longest or _CONTROL.search(value):
+        raise Refused(f"{key}: at most {longest} characters, none of them control characters")
+    return value
+
+
+def _choice(header: Mapping[str, Any], key: str, words: tuple[str, ...]) -> Any:
+    value = header.get(key)
+    if not isinstance(value, str) or value not in words:
+        raise Refused(f"{key}: one of {', '.join(words)} is needed")
+    return value
+
+
+def _positive(header: Mapping[str, Any], key: str) -> float | None:
+    value = header.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Refused(f"{key}: a number is needed")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or number <= 0:
+        raise Refused(f"{key}: a positive number is needed")
+    return number
+
+
+def _samples(frame: bytes, dtype: str, what: str) -> Samples:
+    width = np.dtype(dtype).itemsize
+    if not frame or len(frame) > LARGEST_FRAME_BYTES or len(frame) % width:
+        raise Refused(f"{what}: {len(frame)} bytes are not a number of samples of {width} bytes (at most 64 MiB)")
+    return np.frombuffer(frame, dtype).astype(np.float64)
+
+
+def _segments(header: Mapping[str, Any], points: int) -> tuple[slice, slice | None]:
+    """The one retract, and the approach before it."""
+    given = header.get("segments")
+    if given is None:
+        return slice(0, points), None
+    if not isinstance(given, list) or not 0 < len(given) <= _MOST_SEGMENTS:
+        raise Refused(f"segments: a list of 1 to {_MOST_SEGMENTS} [style, start, stop] is needed")
+    found = [_segment(one, points) for one in given]
+    retracts = [at for at, (style, _) in enumerate(found) if style in _RETRACT]
+    if len(retracts) != 1:
+        raise Refused(f"segments: one retract a message is needed, not {len(retracts)}")
+    before = [part for style, part in found[: retracts[0]] if style in _APPROACH]
+    return found[retracts[0]][1], before[-1] if before else None
+
+
+def _segment(one: object, points: int) -> tuple[str, slice]:
+    if isinstance(one, list) and len(one) == 3:
+        style, start, stop = one
+        whole: Callable[[object], bool] = lambda value: isinstance(value, int) and not isinstance(value, bool)  # noqa: E731
+        if isinstance(style, str) and whole(start) and whole(stop) and 0 <= start < stop <= points:
+            return style.lower(), slice(start, stop)
+    raise Refused(f"segments: [style, start, stop] with 0 <= start < stop <= {points} is needed")

@@ -138,8 +138,8 @@ class Board:
 
     def rate_per_s(self, verdict: str | None = None) -> float:
         """Decisions per second over the last minute, or since the service began."""
-        oldest_s = self.now() - WINDOW_S
         window_s = min(WINDOW_S, max(float(self.status.get("uptime_s") or WINDOW_S), 2.0))
+        oldest_s = self.now() - window_s
         return sum(1 for time_s, one in self._times if time_s >= oldest_s and verdict in (None, one)) / window_s
 
     def history(self, bins: int) -> list[float]:

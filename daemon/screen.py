@@ -73,8 +73,8 @@ def _header(board: Board, width: int) -> Text:
         line.append("  " + ", ".join(map(str, board.status.get("watch") or ())), "bright_black")
     else:
         line.append(f"○ {board.link_text}", "bold red")
-    age = f"up {duration(float(board.status.get('uptime_s') or 0))}" if board.is_linked else "q leaves"
-    return _right(line, Text(age + " ", "bright_black"), width)
+    age = f"up {duration(float(board.status.get('uptime_s') or 0))} · " if board.is_linked else ""
+    return _right(line, Text(f"{age}q leaves ", "bright_black"), width)
 
 
 def _numbers(board: Board, width: int) -> list[Text]:
@@ -118,7 +118,7 @@ def _flow(board: Board, width: int) -> list[Text]:
 
 def _judge(board: Board, width: int) -> list[Text]:
     model, (p50, p99) = board.status.get("model") or {}, board.latency_s()
-    name, basis = str(model.get("id", "–")), f"  judged by {model.get('score_basis')}"
+    name, basis = str(model.get("id", "–")), f"  calibrated on {model.get('score_basis')}"
     return [
         Text("p50 ", "bright_black")
         .append(latency(p50), "bold")

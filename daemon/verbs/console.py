@@ -1,0 +1,41 @@
+"""`console`: a live view of a running service."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from daemon import console
+from daemon.config import add_endpoint_options, add_service_options, load
+from daemon.errors import UNREACHABLE, UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Contract section 3."""
+    add_service_options(parser)
+    add_endpoint_options(parser)
+    parser.add_argument("--plain", action="store_true", help="one line a decision, as without a terminal")
+    parser.add_argument("--snapshot", metavar="FILE.svg", type=Path, help="one picture of it, then leave")
+    parser.add_argument("--size", metavar="COLUMNSxROWS", type=_size, default=(120, 36), help="of the picture (120x36)")
+
+
+def _size(text: str) -> tuple[int, int]:
+    columns, _, rows = text.partition("x")
+    width, height = int(columns), int(rows)
+    if not (40 <= width <= 500 and 12 <= height <= 200):
+        raise ValueError
+    return width, height
+
+
+def run(args: argparse.Namespace) -> int:
+    """Until q or Ctrl-C; never because the service went away."""
+    config = load(args)
+    if args.snapshot is not None:
+        if not console.snapshot(config, args.snapshot, *args.size):
+            raise UserError(UNREACHABLE, "no service answered; start one, or name it with --state or --config")
+    elif args.plain or not console.has_terminal() or os.environ.get("TERM", "") in ("", "dumb"):
+        console.plain(config)
+    else:
+        console.live(config)
+    return 0

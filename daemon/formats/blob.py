@@ -82,6 +82,13 @@ class Blob:
             self._sha256 = digest.hexdigest()
         return self._sha256
 
+    def sha256_with(self, companion: Blob) -> str:
+        """Hex digest of these bytes followed by the companion's: the identity of an Asylum pair."""
+        digest = hashlib.sha256()
+        self.feed(digest.update)
+        companion.feed(digest.update)
+        return digest.hexdigest()
+
     def feed(self, take: Callable[[bytes], object]) -> None:
         """Give every byte, in order, to ``take``."""
         for number in range(-(-self.size_bytes // self._piece_bytes)):

@@ -95,9 +95,9 @@ def test_a_commit_is_heard_at_once_under_its_topic(ledger: Ledger, start: Start,
 def test_filters_by_verdict_work(ledger: Ledger, start: Start, clients: Clients) -> None:
     publisher = start()
     everything = clients.connect(zmq.SUB, publisher.publish_endpoint)
-    keeps = clients.connect(zmq.SUB, publisher.publish_endpoint, b"afm.afm1.decision.keep")
     next_of(everything, "hello")
-    next_of(everything, "hello")  # the second subscription arrived too
+    keeps = clients.connect(zmq.SUB, publisher.publish_endpoint, b"afm.afm1.decision.keep")
+    next_of(everything, "hello")  # said again, because the second subscription arrived too
     ledger.record(decisions(1, 7))
     publisher.poke()
     assert [json.loads(keeps.recv_multipart()[1])["seq"] for _ in range(2)] == [3, 6]

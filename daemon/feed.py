@@ -1,0 +1,184 @@
+"""The feed: what a subscriber hears, without a gap, across lost messages and restarts of the service.
+
+The rule (the clone pattern of the ZeroMQ guide): subscribe first, then ask for what came before, drop what is already
+known, and on a gap ask again. What is missed live is never guessed at; the ledger has it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+import zmq
+
+from daemon import events
+from daemon.events import Event
+
+#: Between two requests that brought nothing.
+_PAUSE_S = 0.2
+
+
+class Silent(Exception):
+    """Nobody answers at this address."""
+
+
+class Feed:
+    """Decoded events of one service: decisions in order and gap-free, other kinds as they come.
+
+    ``since``: the last ``seq`` already known; None begins now. ``stream``: the ledger that ``since`` belongs to. When
+    the service comes back with another ledger, its decisions are delivered from their first one.
+    """
+
+    def __init__(
+        self, publish: str, replay: str, *, since: int | None = None, stream: str | None = None, answer_s: float = 3.0
+    ) -> None:
+        self.last, self.stream = since, stream
+        self._answer_s = answer_s
+        self._head = 0  # how far the ledger is known to be
+        self._is_complete = False  # whether an answer has said that there is no more
+        self._past_streams: set[str] = set()
+        self._wait_until_s = 0.0  # no request before
+        self._answers = 0
+        self._ready: deque[Event] = deque()
+        self.heard_s: float | None = None  # time.monotonic() of the last sign of life
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._live = self._connect(zmq.SUB, publish)
+        self._requests = self._connect(zmq.DEALER, replay)
+        self._poller = zmq.Poller()
+        self._poller.register(self._live, zmq.POLLIN)
+        self._poller.register(self._requests, zmq.POLLIN)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+
+    def __iter__(self) -> Iterator[Event]:
+        """For ever; while the service is away it waits."""
+        while True:
+            self._ready += self.read(1.0)
+            while self._ready:  # one at a time: what a caller who stops does not take stays here
+                yield self._ready.popleft()
+
+    def read(self, timeout_s: float) -> list[Event]:
+        """What has come, waiting at most ``timeout_s`` for the first of it."""
+        deadline_s = time.monotonic() + timeout_s
+        if self._ready:
+            left = list(self._ready)
+            self._ready.clear()
+            return left
+        while True:
+            self._ask()
+            left_s = deadline_s - time.monotonic()
+            ready = dict(self._poller.poll(int(max(min(left_s, 0.1), 0.0) * 1000)))
+            found = self._listen() if self._live in ready else []
+            if self._requests in ready:
+                found += self._take(self._requests.recv_multipart())
+            if found or left_s <= 0:
+                return found
+
+    def history(self) -> Iterator[Event]:
+        """Decisions up to now, then the end. Raises Silent when no answer comes within ``answer_s``."""
+        silent_s, answers = 0.0, self._answers
+        while not self._is_complete:
+            began_s = time.monotonic()
+            found = self.read(_PAUSE_S)  # heartbeats may come all the time: only answers count
+            silent_s = 0.0 if self._answers > answers else silent_s + time.monotonic() - began_s
+            answers = self._answers
+            if silent_s > self._answer_s:
+                raise Silent
+            yield from (event for event in found if events.kind_of(event) == "decision")
+
+    def _connect(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.set_hwm(100_000)
+        socket.setsockopt(zmq.IPV6, "[" in endpoint)
+        socket.setsockopt(zmq.IMMEDIATE, 1)  # no request is queued for a service that is away
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)  # a cable that was pulled says nothing by itself
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        if kind == zmq.SUB:
+            socket.subscribe(b"")
+        socket.connect(endpoint)
+        return socket
+
+    def _ask(self) -> None:
+        """Ask for what is missing, one request at a time."""
+        now_s = time.monotonic()
+        if now_s < self._wait_until_s:
+            return
+        if self.last is None:
+            request = [b"status"]
+        elif not self._is_complete or self._head > self.last:
+            request = [b"since", b"%d" % self.last]
+        else:
+            return
+        try:
+            self._requests.send_multipart(request, zmq.DONTWAIT)
+            self._wait_until_s = now_s + self._answer_s
+        except zmq.Again:
+            self._wait_until_s = now_s + _PAUSE_S / 4
+
+    def _take(self, bodies: list[bytes]) -> list[Event]:
+        """An answer. Without a word that is new it means that there is no more."""
+        before = self.last
+        self._answers += 1
+        found = [event for body in bodies for event in self._accept(body)]
+        self._wait_until_s = 0.0
+        if self.last == before:
+            self._is_complete |= bodies == [b""]
+            self._wait_until_s = time.monotonic() + _PAUSE_S
+        return found
+
+    def _listen(self) -> list[Event]:
+        found: list[Event] = []
+        for _ in range(1000):
+            try:
+                frames = self._live.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                break
+            found += self._accept(frames[-1])
+        return found
+
+    def _accept(self, body: bytes) -> list[Event]:
+        """The event, unless it is known, too early, of a ledger that is gone, or none at all."""
+        try:
+            event = events.decode(body)
+            kind, stream, data = events.kind_of(event), str(event["stream"]), event["data"]
+            seq = int(event["seq"]) if kind == "decision" else int(data["last_seq"])
+        except (ValueError, KeyError, TypeError):
+            return []
+        self.heard_s = time.monotonic()
+        if not kind or not self._belongs(stream):
+            return []
+        self._head = max(self._head, seq)
+        if kind == "hello":  # the service may have come back, without the request that was under way
+            self._wait_until_s = 0.0
+        if self.last is None:
+            self.last = seq - (kind == "decision")
+            self._is_complete = True
+        if kind != "decision":
+            return [event]
+        if seq != self.last + 1:  # known, or a gap: then the head is ahead, and the ledger is asked
+            return []
+        self.last = seq
+        return [event]
+
+    def _belongs(self, stream: str) -> bool:
+        """Whether it is this ledger's. A new one begins at 1 again; words of an older one may still be on the way."""
+        if stream in self._past_streams:
+            return False
+        if self.stream is not None and stream != self.stream:
+            self._past_streams.add(self.stream)
+            self.last, self._head, self._is_complete, self._wait_until_s = 0, 0, False, 0.0
+        self.stream = stream
+        return True

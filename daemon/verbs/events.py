@@ -1,0 +1,80 @@
+"""`events`: decisions as JSON lines, gap-free; from the running service, or from its ledger when it is down."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+
+from daemon.config import add_endpoint_options, add_service_options, load
+from daemon.decision import VERDICTS
+from daemon.errors import UNREACHABLE, USAGE, UserError
+from daemon.events import Event, decode, encode, kind_of
+from daemon.feed import Feed, Silent
+from daemon.ledgerview import LedgerView
+from daemon.whereabouts import Whereabouts, find
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--since", metavar="SEQ", type=int, help="begin behind this seq; 0 is the whole history (now)")
+    parser.add_argument("--follow", action="store_true", help="go on with what comes; ends with Ctrl-C")
+    parser.add_argument("--verdict", choices=VERDICTS, help="only these decisions")
+    add_service_options(parser)
+    add_endpoint_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.since is not None and args.since < 0:
+        raise UserError(USAGE, "--since counts from 0: 0 is the whole history")
+    if args.since is None and not args.follow:
+        print("nothing to print: --since 0 is the history, --follow waits for what comes", file=sys.stderr)
+    config = load(args)
+    place = find(config)
+    ledger = None if _looks_elsewhere(args) else config.state / "ledger.sqlite"
+    for event in _events(place, ledger, args.since, args.follow):
+        if args.verdict in (None, event["data"]["verdict"]):
+            sys.stdout.buffer.write(encode(event) + b"\n")
+            sys.stdout.buffer.flush()
+    return 0
+
+
+def _looks_elsewhere(args: argparse.Namespace) -> bool:
+    """Endpoints alone name a service that may be anywhere: the ledger of this machine is then not meant."""
+    return bool(args.publish or args.replay) and not (args.config or args.state or args.instrument)
+
+
+def _events(place: Whereabouts, ledger: Path | None, since: int | None, follow: bool) -> Iterator[Event]:
+    stream = None
+    patience_s = 3.0 if place.is_alive or ledger is None else 1.0
+    with Feed(place.publish, place.replay, since=since, answer_s=patience_s) as feed:
+        try:
+            for event in feed.history():
+                since, stream = event["seq"], event["stream"]
+                yield event
+        except Silent:
+            if ledger is None or not ledger.exists():
+                where = f"nothing answers at {place.replay}" + (f", and no ledger at {ledger}" if ledger else "")
+                raise UserError(UNREACHABLE, f"{where}: start the service, or give --state or --replay") from None
+        else:
+            if follow:
+                yield from _decisions(feed)
+            return
+    since, stream = yield from _stored(ledger, since)
+    if follow:
+        with Feed(place.publish, place.replay, since=since, stream=stream) as feed:
+            yield from _decisions(feed)
+
+
+def _stored(ledger: Path, since: int | None) -> Generator[Event, None, tuple[int, str]]:
+    """The history from the file itself; where it ended, for whoever goes on from there."""
+    with LedgerView(ledger) as view:
+        last = view.last_seq if since is None else since
+        while rows := view.since(last):
+            yield from (decode(row.body) for row in rows)
+            last = rows[-1].seq
+        return last, view.stream
+
+
+def _decisions(found: Iterable[Event]) -> Iterator[Event]:
+    return (event for event in found if kind_of(event) == "decision")

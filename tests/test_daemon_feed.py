@@ -1,0 +1,212 @@
+"""The feed and the `events` verb: every decision once, in order, whatever is lost or restarted in between."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from daemon.events import Event, kind_of
+from daemon.feed import Feed, Silent
+from daemon.ledger import Ledger
+from daemon.publish import Publisher
+from tests.ledgerhelp import decision, decisions, ledger_with
+
+ROOT = Path(__file__).resolve().parents[1]
+ANY = "tcp://127.0.0.1:0"
+
+
+class Service:
+    """A ledger and its publisher, which can be stopped and started again on the same ports."""
+
+    def __init__(self, path: Path) -> None:
+        self.ledger = Ledger(path, "afm1")
+        self.publish = self.replay = ANY
+        self.start()
+
+    def start(self) -> None:
+        self.publisher = Publisher(self.ledger.path, "afm1", publish=self.publish, replay=self.replay, heartbeat_s=0.1)
+        self.publish, self.replay = self.publisher.publish_endpoint, self.publisher.replay_endpoint
+        self.publisher.start()
+
+    def record(self, start: int, stop: int) -> None:
+        self.ledger.record(decisions(start, stop))
+        self.publisher.poke()
+
+    def close(self) -> None:
+        self.publisher.stop()
+        self.ledger.close()
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    service = Service(tmp_path / "ledger.sqlite")
+    yield service
+    service.close()
+
+
+def seqs(found: Iterator[Event], count: int) -> list[int]:
+    return list(islice((event["seq"] for event in found if kind_of(event) == "decision"), count))
+
+
+def test_history_then_live_without_a_gap(service: Service) -> None:
+    for first in range(1, 7001, 1000):
+        service.record(first, first + 1000)
+    with Feed(service.publish, service.replay, since=0) as feed:
+        assert [event["seq"] for event in feed.history()] == list(range(1, 7001))
+        service.record(7001, 7011)
+        assert seqs(iter(feed), 10) == list(range(7001, 7011))
+
+
+def test_from_now_means_from_now(service: Service) -> None:
+    service.record(1, 11)
+    with Feed(service.publish, service.replay) as feed:
+        assert list(feed.history()) == []
+        service.record(11, 13)
+        assert seqs(iter(feed), 2) == [11, 12]
+
+
+def test_joining_at_any_moment_is_complete(service: Service) -> None:
+    """Twenty subscribers join while decisions are being made; each ends with the whole history."""
+    rng, results, total = random.Random(3), {}, 600
+
+    def join(number: int, wait_s: float) -> None:
+        time.sleep(wait_s)
+        with Feed(service.publish, service.replay, since=0) as feed:
+            results[number] = seqs(iter(feed), total)
+
+    joiners = [threading.Thread(target=join, args=(number, rng.uniform(0, 0.5))) for number in range(20)]
+    for joiner in joiners:
+        joiner.start()
+    for first in range(1, total + 1, 4):
+        service.record(first, first + 4)
+    for joiner in joiners:
+        joiner.join(20)
+    assert [results.get(number) for number in range(20)] == [list(range(1, total + 1))] * 20
+
+
+def test_what_is_lost_live_is_asked_for(service: Service) -> None:
+    """A live feed that drops two of three events, repeats some and talks nonsense."""
+    service.record(1, 6)
+    context: zmq.Context[Any] = zmq.Context()
+    lossy = context.socket(zmq.XPUB)
+    port = lossy.bind_to_random_port("tcp://127.0.0.1")
+    try:
+        with Feed(f"tcp://127.0.0.1:{port}", service.replay, since=0) as feed:
+            found = seqs(iter(feed), 5)
+            assert lossy.recv() == b"\x01"
+            service.ledger.record(decisions(6, 301))
+            with service.ledger.view() as view:
+                bodies = [body for _, body in view.bodies_since(0)]
+            for number in range(2, 300, 3):
+                lossy.send_multipart([b"afm.afm1.decision.keep", bodies[number]])
+                lossy.send_multipart([b"afm.afm1.decision.keep", bodies[max(number - 20, 0)]])
+                lossy.send_multipart([b"nonsense", b"\xff\x00", b"{}"])
+            assert found + seqs(iter(feed), 295) == list(range(1, 301))
+    finally:
+        lossy.close(linger=0)
+        context.term()
+
+
+def test_a_restart_of_the_service_is_survived(service: Service) -> None:
+    with Feed(service.publish, service.replay, since=0) as feed:
+        service.record(1, 6)
+        assert seqs(iter(feed), 5) == [1, 2, 3, 4, 5]
+        for first in (6, 16):
+            service.publisher.stop()
+            service.ledger.record(decisions(first, first + 5))  # committed, and nobody there to tell
+            service.start()
+            service.record(first + 5, first + 10)
+            assert seqs(iter(feed), 10) == list(range(first, first + 10))
+
+
+def test_another_ledger_begins_at_1_and_is_delivered_whole(service: Service, tmp_path: Path) -> None:
+    service.record(1, 6)
+    with Feed(service.publish, service.replay, since=0) as feed:
+        assert seqs(iter(feed), 5) == [1, 2, 3, 4, 5]
+        old = feed.stream
+        service.publisher.stop()
+        service.ledger.close()
+        service.ledger = ledger_with(tmp_path / "new.sqlite", 3)
+        service.start()
+        assert seqs(iter(feed), 3) == [1, 2, 3]
+        assert feed.stream == service.ledger.stream != old
+
+
+def test_other_kinds_pass_through(service: Service) -> None:
+    with Feed(service.publish, service.replay) as feed:
+        assert kind_of(next(iter(feed))) in ("hello", "heartbeat", "status")
+        service.publisher.emit("alarm", {"name": "disk", "level": "alarm", "text": "full"})
+        assert any(kind_of(event) == "alarm" for event in islice(feed, 20))
+
+
+def test_nobody_there_is_noticed_even_while_the_heart_beats(service: Service) -> None:
+    with Feed(service.publish, "tcp://127.0.0.1:9", since=0, answer_s=0.4) as feed, pytest.raises(Silent):
+        list(feed.history())
+
+
+def events_verb(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "daemon", "events", *words], cwd=ROOT, text=True, capture_output=True, check=False
+    )
+
+
+def printed(done: subprocess.CompletedProcess[str]) -> list[int]:
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line)["seq"] for line in done.stdout.splitlines()]
+
+
+def test_events_prints_the_history_and_ends(service: Service) -> None:
+    service.record(1, 31)
+    where = ("--publish", service.publish, "--replay", service.replay)
+    assert printed(events_verb("--since", "0", *where)) == list(range(1, 31))
+    assert printed(events_verb("--since", "20", "--verdict", "review", *where)) == [23, 26, 29]
+    now = events_verb(*where)
+    assert printed(now) == []
+    assert "--since 0" in now.stderr
+
+
+def test_events_follow_goes_on_across_a_restart(service: Service) -> None:
+    service.record(1, 4)
+    where = ("--publish", service.publish, "--replay", service.replay)
+    following = subprocess.Popen(
+        [sys.executable, "-m", "daemon", "events", "--since", "1", "--follow", *where],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+    )
+    assert following.stdout is not None
+    try:
+        assert [json.loads(following.stdout.readline())["seq"] for _ in range(2)] == [2, 3]
+        service.publisher.stop()
+        service.ledger.record([decision(4)])
+        service.start()
+        assert json.loads(following.stdout.readline())["seq"] == 4
+    finally:
+        following.terminate()
+        following.stdout.close()
+        following.wait()
+
+
+def test_events_reads_the_ledger_when_the_service_is_down(tmp_path: Path) -> None:
+    ledger_with(tmp_path / "ledger.sqlite", 12).close()
+    silent = ("--publish", "tcp://127.0.0.1:9", "--replay", "tcp://127.0.0.1:9")
+    assert printed(events_verb("--since", "2", "--state", str(tmp_path), *silent)) == list(range(3, 13))
+
+
+def test_events_without_service_or_ledger_says_so_in_one_line(tmp_path: Path) -> None:
+    done = events_verb("--since", "0", "--state", str(tmp_path), "--replay", "tcp://127.0.0.1:9")
+    assert done.returncode == 69
+    assert done.stderr.count("\n") == 1
+    assert "start the service" in done.stderr
+    assert events_verb("--since", "-3").returncode == 64

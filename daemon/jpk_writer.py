@@ -18,7 +18,7 @@ from models.curve import Curve, Samples
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold
 _TIME_STAMP = "2026-01-01 00:00:00.000 +0000"
 _SENSITIVITY_M_PER_V = 5e-8  # for volts of a curve whose own sensitivity is not known: it cancels out
-_STEPS = 2**31 - 8  # of the 32-bit encoder, used for half the span of a channel
+_STEPS = 2**31 - 1  # of the positive half of the 32-bit encoder
 Lines = Iterator[str]
 
 
@@ -51,7 +51,7 @@ def pack(curve: Curve) -> bytes:
             _add(archive, folder + "segment-header.properties", "\n".join(lines).encode())
             _add(archive, folder + "channels/", b"")
             for name, samples in channels.items():
-                stored = np.rint((samples - _middle(samples)) / _step(samples)).astype(">i4")
+                stored = np.rint((samples - _offset(samples)) / _step(samples)).astype(">i4")
                 _add(archive, f"{folder}channels/{name}.dat", stored.tobytes())
     return target.getvalue()
 
@@ -80,12 +80,18 @@ def _channels(curve: Curve, force: Samples, height: Samples | None) -> dict[str,
     return channels | {"vDeflection": -force * volts_per_unit[str(curve.force_unit)]}
 
 
-def _middle(samples: Samples) -> float:
-    return float(samples.min() + samples.max()) / 2.0
+def _span(samples: Samples) -> float:
+    low, high = float(samples.min()), float(samples.max())
+    return max(high - low, 1e-9 * abs(low), 1e-30)
+
+
+def _offset(samples: Samples) -> float:
+    """Below the lowest sample: a row of stored zeros would read as an end that was never written."""
+    return float(samples.min()) - 0.05 * _span(samples)
 
 
 def _step(samples: Samples) -> float:
-    return max(float(np.ptp(samples)) / 2.0, 1e-12) / _STEPS
+    return 1.1 * _span(samples) / _STEPS
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
@@ -142,7 +148,7 @@ def _channel_headers(curve: Curve, channels: dict[str, Samples]) -> Lines:
         yield f"{data}encoder.type=signedinteger"
         yield f"{data}encoder.scaling.type=linear"
         yield f"{data}encoder.scaling.style=offsetmultiplier"
-        yield f"{data}encoder.scaling.offset={_middle(samples)!r}"
+        yield f"{data}encoder.scaling.offset={_offset(samples)!r}"
         yield f"{data}encoder.scaling.multiplier={_step(samples)!r}"
         yield f"{data}encoder.scaling.unit.type=metric-unit"
         yield f"{data}encoder.scaling.unit.unit={unit}"

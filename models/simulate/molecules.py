@@ -5,10 +5,10 @@ in series with the cantilever, so after a rupture the tip jumps back along the c
 
 | quantity | range | source |
 |---|---|---|
-| rupture force | 4 to 150 sigma, 8 pN to 1.5 nN | unbinding and unfolding 20 to 500 pN, cohesin-dockerin to 600 pN |
+| rupture force | 2 to 150 sigma, 8 pN to 1.5 nN | unbinding and unfolding 20 to 500 pN, cohesin-dockerin to 600 pN |
 | linker contour | 15 nm to the ramp | PEG, polyprotein, dextran, DNA |
 | unfolding step | 8 to 80 nm, equal within 3 % | titin I27 28 nm, GB1 18 nm, larger domains (Rief 1997; Fodis) |
-| tether plateau | 8 to 150 pN, 3 sigma at least | membrane tethers (Hochmuth et al. 1996; Sun et al. 2005) |
+| tether plateau | 6 to 150 pN, 1.2 sigma at least | membrane tethers (Hochmuth et al. 1996; Sun et al. 2005) |
 | stiffness of cells and vesicles | given by the travel to rupture, 20 nm to 60 % of the ramp | EV and cell data |
 """
 
@@ -75,7 +75,7 @@ def _polymer(rng: Rng) -> Chain:
 
 def _strength(rng: Rng, instrument: Instrument) -> float:
     """A most probable rupture force, from barely above the noise to far above."""
-    multiple = log_uniform(rng, 4.0, 30.0) if chance(rng, 0.7) else log_uniform(rng, 20.0, 150.0)
+    multiple = log_uniform(rng, 2.0, 30.0) if chance(rng, 0.7) else log_uniform(rng, 20.0, 150.0)
     return min(max(multiple * instrument.noise_pn, 8.0), 1500.0)
 
 
@@ -158,7 +158,7 @@ def dna(rng: Rng, instrument: Instrument, past: Samples, first_nm: float) -> Pul
 
 def plateaus(rng: Rng, instrument: Instrument, past: Samples, first_nm: float) -> Pulled:
     """Membrane tethers, peeled chains: constant force that ends in a step; one to five in parallel."""
-    one = min(max(instrument.noise_pn * log_uniform(rng, 3.0, 20.0), 8.0), 150.0)
+    one = min(max(instrument.noise_pn * log_uniform(rng, 1.2, 20.0), 6.0), 150.0)
     drops = np.exp(rng.uniform(np.log(first_nm), np.log(0.97 * instrument.room_nm), int(rng.integers(1, 6))))
     rise = log_uniform(rng, 1.0, 60.0)
     slope = rng.normal(0.0, 0.15)  # relative change along the plateau

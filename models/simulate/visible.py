@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from models.curve import Samples
@@ -10,7 +12,7 @@ from models.simulate.molecules import Rupture
 RESOLUTION = 512  # dots across a plot, columns of a screen: what is finer cannot be seen
 _WIDTHS = (1, 2, 4, 8, 16, 32)  # in such dots
 CONTRAST = 8.0  # step between neighbouring averages, in the scatter that such steps have anyway
-DROP_SIGMA = 4.0  # step, in the noise of one sample
+DROP_SIGMA = 4.0  # step, in the noise of one dot
 SHARE = 0.1  # step, in the level it starts from: a crack in a mountain is not an event
 
 
@@ -25,7 +27,7 @@ def visible(ruptures: tuple[Rupture, ...], tethers: Samples, clean: Samples, unr
     dot = max(len(tethers) // RESOLUTION, 1)
     scatter = _scatter(unrest, dot)
     sums = np.concatenate([[0.0], np.cumsum(tethers)])
-    least = DROP_SIGMA * scatter[0][2]
+    least = DROP_SIGMA * scatter[0][1] / math.sqrt(2.0)
     floor = float(clean[-max(len(clean) // 10, 1) :].mean())
     return tuple(
         r
@@ -34,25 +36,25 @@ def visible(ruptures: tuple[Rupture, ...], tethers: Samples, clean: Samples, unr
     )
 
 
-def _scatter(unrest: Samples, dot: int) -> list[tuple[int, float, float]]:
-    """For each width in samples: the scatter of steps between neighbouring averages, and the noise of one sample."""
+def _scatter(unrest: Samples, dot: int) -> list[tuple[int, float]]:
+    """Widths in samples, each with the scatter of steps between neighbouring averages of that width."""
     sums = np.concatenate([[0.0], np.cumsum(unrest)])
-    sigma = max(float(np.diff(unrest).std()) / np.sqrt(2.0), 1e-9)
-    scatter = []
+    scatter: list[tuple[int, float]] = []
     for width in (dot * factor for factor in _WIDTHS):
-        if len(unrest) < 8 * width:
+        if scatter and len(unrest) < 8 * width:
             break
-        scatter.append((width, max(float(np.diff(sums[::width], 2).std()) / width, 1e-9), sigma))
+        scatter.append((width, max(float(np.diff(sums[::width], 2).std()) / width, 1e-9)))
     return scatter
 
 
-def _stands_out(index: int, sums: Samples, scatter: list[tuple[int, float, float]], least: float) -> bool:
-    clear, high = False, False
-    for width, rms, _ in scatter:
+def _stands_out(index: int, sums: Samples, scatter: list[tuple[int, float]], least: float) -> bool:
+    high = False
+    for width, rms in scatter:
         left, right = index - width, index + 1 + width + width // 4
         if left < 0 or right >= len(sums):
             break
         step = (sums[index] - sums[left] - sums[right] + sums[right - width]) / width
-        clear |= bool(step > CONTRAST * rms)
-        high |= bool(step > least)
-    return clear and high
+        high |= step > least
+        if high and step > max(CONTRAST * rms, 0.5 * least):
+            return True
+    return False

@@ -6,6 +6,7 @@ puts it outside what the model was made for, is at least `review` (contract §4)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from daemon.decision import Decision, Judge, Thresholds, Verdict
@@ -16,7 +17,7 @@ from models.frontend import FLOOR
 
 def verdict_of(score: float | None, reasons: Sequence[str], thresholds: Thresholds) -> Verdict:
     """The two thresholds, with the floor of `review` under everything doubtful."""
-    if score is None or score != score:  # NaN compares unequal to itself; no score may ever discard
+    if score is None or math.isnan(score):  # no score may ever discard
         return "review"
     if score >= thresholds.keep:
         return "keep"
@@ -44,6 +45,7 @@ def decide(readings: Sequence[Reading], scored: Sequence[Scored | None], judge: 
 
 def _decide(reading: Reading, scored: Scored | None, judge: Judge) -> Decision:
     curve, arrival = reading.curve, reading.arrival
+    reasons: tuple[str, ...]
     if curve is None or scored is None:
         score, reasons, preview = None, (reading.reason or "unreadable",), None
         latency_s = {"read": reading.read_s}

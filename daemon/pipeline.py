@@ -7,6 +7,7 @@ holds the curve and the ledger knows that it is not decided.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +17,9 @@ from daemon.backlog import Backlog
 from daemon.classify import classify
 from daemon.decide import decide, identity_of
 from daemon.decision import Decision, FileMark, Judge
+from daemon.keepsake import keepsake_of
 from daemon.ledger import Ledger, LedgerFull
 from daemon.metrics import Metrics
-from daemon.packed_copy import keepsake_of
 from daemon.publish import Publisher
 from daemon.reader import ReaderPool
 from daemon.reading import FileReading, Reading
@@ -32,8 +33,8 @@ READ_AHEAD_BATCHES = 2
 class Pace:
     """How a batch is gathered: a lone curve is never held back longer than ``wait_s``."""
 
-    largest_batch: int = 32
-    wait_s: float = 0.005
+    largest_batch: int
+    wait_s: float
 
 
 class Pipeline:
@@ -48,9 +49,10 @@ class Pipeline:
         ledger: Ledger,
         publisher: Publisher,
         metrics: Metrics,
-        pace: Pace = Pace(),
+        bell: threading.Event,
+        pace: Pace,
     ) -> None:
-        self._backlog, self._reader, self._pace = backlog, reader, pace
+        self._backlog, self._reader, self._bell, self._pace = backlog, reader, bell, pace
         self._model, self._judge = model, judge
         self._ledger, self._publisher, self._metrics = ledger, publisher, metrics
         self._unrecorded: tuple[list[Decision], list[FileReading]] | None = None  # only while the disk is full
@@ -62,7 +64,6 @@ class Pipeline:
         """
         if self._unrecorded is not None:
             return self._record(*self._unrecorded)
-        self._feed()
         files = self._collect(wait_s)
         readings = self._undecided(files)
         self._feed()  # the readers work on while this batch is classified
@@ -86,7 +87,12 @@ class Pipeline:
 
     def _collect(self, wait_s: float) -> list[FileReading]:
         """What the readers have done; a little more is awaited only while more is on its way."""
-        files = self._reader.collect(wait_s)
+        self._feed()
+        if not (files := self._reader.collect()):
+            self._bell.wait(wait_s)  # rung by a source with something finished, or by a reader that is done
+            self._bell.clear()
+            self._feed()
+            files = self._reader.collect()
         deadline_s = time.monotonic() + self._pace.wait_s
         while files and self._reader.in_flight and sum(len(file.readings) for file in files) < self._pace.largest_batch:
             left_s = deadline_s - time.monotonic()
@@ -125,15 +131,16 @@ class Pipeline:
         """On disk first, announced second, forgotten by the sources third."""
         opened = [file for file in files if file.outcome == "curves"]
         whole = [file for file in opened if _reaches_the_end(file)]
+        begun_s = time.monotonic()
         try:
             if opened:
-                self._ledger.record(decisions, [_mark(file) for file in whole])
+                self._ledger.record(decisions, [_mark(file) for file in whole if file.arrival.source == "watch"])
         except LedgerFull:
             self._unrecorded = (decisions, files)
             raise
         self._unrecorded = None
         self._publisher.poke()
-        self._metrics.recorded(decisions)
+        self._metrics.recorded(decisions, time.monotonic() - begun_s)
         for file in opened:
             if file in whole:
                 self._backlog.settle(file.arrival)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 
 from daemon.classify import classify
 from daemon.decide import decide
 from daemon.decision import Decision, Judge
 from daemon.formats.walk import find
-from daemon.reader import ReaderPool
+from daemon.reader import read_files
 from daemon.reading import FileReading, Reading
 from deploy.serving import Model
 
@@ -19,9 +18,8 @@ BATCH = 32
 
 def score(paths: Sequence[Path], model: Model, judge: Judge) -> Iterator[Decision]:
     """One decision a curve, files in the order they are found; nothing is recorded anywhere."""
-    with closing(ReaderPool()) as reader:
-        for batch in _batches(reader.read_files(find(paths))):
-            yield from decide(batch, classify(batch, model), judge)
+    for batch in _batches(read_files(find(paths))):
+        yield from decide(batch, classify(batch, model), judge)
 
 
 def _batches(files: Iterable[FileReading]) -> Iterator[list[Reading]]:

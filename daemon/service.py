@@ -80,12 +80,13 @@ class Service:
         self._ledger = Ledger(config.state / "ledger.sqlite", config.instrument)
         closing.callback(self._ledger.close)
         self._metrics = Metrics()
-        reader = ReaderPool()
+        bell = threading.Event()
+        reader = ReaderPool(wake=bell.set)
         closing.callback(reader.close)
         self._model = load_model(config.model, config.device)
         judge = judge_of(self._model, config.thresholds)
         self._metrics.serving(judge, device="cpu")
-        self._sources: list[Source] = open_sources(config, self._ledger, self._metrics.accounts, reader.wake)
+        self._sources: list[Source] = open_sources(config, self._ledger, self._metrics.accounts, bell.set)
         ledger_file = config.state / "ledger.sqlite"
         self._report = Report(config, ledger_file, self._metrics, self._health, judge, self._sources)
         self._publisher = Publisher(
@@ -101,7 +102,7 @@ class Service:
         self._backlog = Backlog(self._sources)
         pace = Pace(config.batch.largest, config.batch.wait_s)
         self._pipeline = Pipeline(
-            self._backlog, reader, self._model, judge, self._ledger, self._publisher, self._metrics, pace
+            self._backlog, reader, self._model, judge, self._ledger, self._publisher, self._metrics, bell, pace
         )
         self._metrics.serve(config.metrics_port)
         leave(config.state, self._publisher.publish_endpoint, self._publisher.replay_endpoint, self._report.started_at)

@@ -1,4 +1,4 @@
-"""A trial: a real service in a process of its own, on a temporary folder; what `demo`, `bench` and the tests look at."""
+"""A trial: a real service in a process of its own, on a temporary folder: for `demo`, `bench` and the tests."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Trial:
         return " | ".join(text.strip().splitlines()[-3:])
 
     def kill(self) -> None:
-        """kill -9, as a power cut would."""
+        """End it as a power cut would: kill -9."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> int:

@@ -1,0 +1,151 @@
+"""Events against their JSON Schemas: those that really go over the wire, not ones made for the purpose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from jsonschema import Draft202012Validator
+
+from daemon import events
+from daemon.config import Config
+from daemon.health import Condition, Health
+from daemon.ledger import Ledger
+from daemon.metrics import STATES, Metrics
+from daemon.publish import Publisher
+from daemon.report import Report
+from tests.ledgerhelp import JUDGE, Clients, decision, next_of
+
+SCHEMAS = Path(events.__file__).parent / "schema"
+KINDS = ("decision", *events.NOTICES)
+ANY = "tcp://127.0.0.1:0"
+#: The example of the documentation, to the letter.
+EXAMPLE = """{"specversion": "1.0", "type": "org.afmtriage.decision.v1", "id": "x", "source": "/afm1",
+ "subject": "run7/curve-0042.jpk-force#0", "time": "2026-11-20T12:00:00.123Z", "stream": "s", "seq": 42,
+ "data": {"path": "run7/curve-0042.jpk-force", "curve": 0, "sha256": null, "verdict": "keep", "score": 0.9731,
+          "thresholds": {"discard": 0.04, "keep": 0.62}, "reasons": ["score"], "model": "m", "pipeline": "p",
+          "score_basis": "simulation", "prevalence": 0.02, "force_unit": "N", "engine": "torch-cpu-bf16",
+          "certificate": null, "latency_s": {"read": 0.002, "raster": 0.001, "infer": 0.012, "total": 0.018}}}"""
+
+
+def validator(kind: str) -> Draft202012Validator:
+    return Draft202012Validator(json.loads((SCHEMAS / f"{kind}.v1.json").read_text()))
+
+
+def strict(body: bytes) -> dict[str, Any]:
+    """JSON as other languages read it: NaN and Infinity are errors."""
+
+    def refuse(constant: str) -> float:
+        raise AssertionError(f"{constant} is not JSON")
+
+    found: dict[str, Any] = json.loads(body, parse_constant=refuse)
+    return found
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    ledger = Ledger(tmp_path / "ledger.sqlite", "afm1")
+    yield ledger
+    ledger.close()
+
+
+def test_there_is_one_schema_a_kind_and_each_is_sound() -> None:
+    assert {path.name for path in SCHEMAS.iterdir()} == {f"{kind}.v1.json" for kind in KINDS}
+    for kind in KINDS:
+        Draft202012Validator.check_schema(json.loads((SCHEMAS / f"{kind}.v1.json").read_text()))
+
+
+def test_every_decision_the_ledger_holds_fits(ledger: Ledger) -> None:
+    nan = float("nan")
+    certified = replace(JUDGE, certificate={"max_miss": 0.05, "confidence": 0.95, "bound": nan}, score_basis="labels")
+    ledger.record(
+        [
+            decision(1),
+            decision(2, score=nan, reasons=("no_calibration",), latency_s={"read": nan}),
+            decision(3, score=None, sha256=None, force_unit=None, reasons=("vanished",), verdict="review"),
+            decision(4, judge=certified, preview="AAEC", path="Mappe ü/µ.jpk-force"),
+            decision(5, path="caf\udce9.txt", identity="x#0"),
+        ]
+    )
+    with ledger.view() as view:
+        found = [strict(body) for _, body in view.bodies_since(0)]
+    for event in found:
+        validator("decision").validate(event)
+    assert found[1]["data"]["score"] is None
+    assert found[3]["data"]["certificate"]["bound"] is None
+    assert found[3]["subject"] == "Mappe ü/µ.jpk-force#0"
+    assert [event["id"] for event in found] == [f"{ledger.stream}:{seq}" for seq in range(1, 6)]
+
+
+def test_a_decision_has_every_field_of_the_documented_example(ledger: Ledger) -> None:
+    example = json.loads(EXAMPLE)
+    validator("decision").validate(example)
+    ledger.record([decision(1)])
+    with ledger.view() as view:
+        event = events.decode(view.bodies_since(0)[0][1])
+    assert list(event) == [
+        "specversion", "type", "id", "source", "time", "stream", "subject", "seq", "data",
+    ]  # fmt: skip
+    assert set(event) == set(example)
+    assert set(event["data"]) - set(example["data"]) == {"source", "preview"}
+    assert set(event["data"]["latency_s"]) == set(example["data"]["latency_s"])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("verdict", "maybe"), ("score", 1.2), ("curve", -1), ("force_unit", "pN"), ("reasons", []), ("sha256", "abc")],
+)
+def test_a_wrong_decision_is_found(field: str, value: object) -> None:
+    wrong = json.loads(EXAMPLE)
+    wrong["data"][field] = value
+    assert not validator("decision").is_valid(wrong)
+
+
+def test_the_other_kinds_fit_as_the_service_sends_them(ledger: Ledger, tmp_path: Path) -> None:
+    metrics = Metrics()
+    health = Health()
+    health.report("disk", "ok", "the ledger can be written")
+    report = Report(Config(state=tmp_path), ledger.path, metrics, health, JUDGE, [])
+    ledger.record([decision(1)])
+    publisher = Publisher(ledger.path, "afm1", publish=ANY, replay=ANY, status=report.data, counts=metrics)
+    publisher.start()
+    clients = Clients()
+    alarm = Condition("contact", "alarm", "20 curves in a row without contact", "2026-11-20T12:00:00.123Z")
+    try:
+        subscriber = clients.connect(zmq.SUB, publisher.publish_endpoint)
+        found = [next_of(subscriber, kind) for kind in ("hello", "heartbeat", "status")]
+        publisher.emit("alarm", asdict(alarm) | {"ok": alarm.is_ok})
+        publisher.emit("model", {"model": "shipped", "engine": "torch-cpu-bf16", "state": "live"})
+        publisher.emit("config", {"result": "rejected", "reason": "watch: no such folder"})
+        changed = {"batch.largest": (32, 64)}
+        publisher.emit("config", {"result": "applied", "digest": "ab", "changed": changed, "needs_restart": []})
+        found += [next_of(subscriber, kind) for kind in ("alarm", "model", "config", "config")]
+    finally:
+        clients.close()
+        publisher.stop()
+    for event in found:
+        validator(events.kind_of(event)).validate(event)
+        assert event["data"]["last_seq"] == 1
+    published = metrics.registry.get_sample_value("afm_triage_events_published_total", {"type": "config"})
+    assert published == 2
+
+
+def test_the_states_are_the_same_everywhere() -> None:
+    schema = json.loads((SCHEMAS / "status.v1.json").read_text())
+    assert schema["properties"]["data"]["properties"]["state"]["enum"] == STATES
+
+
+def test_a_kind_that_has_no_schema_cannot_be_sent() -> None:
+    with pytest.raises(ValueError, match="no such kind"):
+        events.notice("rumour", {}, instrument="afm1", stream="s", last_seq=0, wall_s=0.0)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"12", b"\xff", b""])
+def test_what_is_no_event_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - several kinds of it
+        events.decode(body)

@@ -1,8 +1,8 @@
 """The reader process: parses files for the service, so that no file can hurt the service.
 
-``python -m daemon.readworker FD`` talks over the inherited socket FD (frames: ``daemon.formats.wire``). It may use 2 GiB
-of memory and one core, loads no more than numpy and the formats, and dies with its parent. Whatever a file makes a
-parser do ends as an answer with a reason; where it cannot (a crash, a loop), the pool ends the process.
+``python -m daemon.readworker FD`` talks over the inherited socket FD (frames: ``daemon.formats.wire``). It may use
+2 GiB of memory and one core, loads no more than numpy and the formats, and dies with its parent. Whatever a file makes
+a parser do ends as an answer with a reason; where it cannot (a crash, a loop), the pool ends the process.
 """
 
 from __future__ import annotations

@@ -61,14 +61,17 @@ def open_file(path: Path | str, companion: Path | str | None = None) -> list[Cur
     Raises ``Unfinished``, ``Unreadable``; ``Unreadable("unreadable")`` also where no reader wants the file.
     """
     path = Path(path)
-    blob = Blob(path)
-    reader = find_reader(path.name, blob)
-    if reader is None:
-        raise Unreadable("unreadable")
     if companion is None and (name := companion_name(path.name)):
         companion = path.with_name(name) if path.with_name(name).exists() else None
-    file = reader.open(blob, path.name, Blob(Path(companion)) if companion else None)
-    return [file.curve(index) for index in range(len(file))]
+    try:
+        blob = Blob(path)
+        reader = find_reader(path.name, blob)
+        if reader is None:
+            raise Unreadable("unreadable")
+        file = reader.open(blob, path.name, Blob(Path(companion)) if companion else None)
+        return [file.curve(index) for index in range(len(file))]
+    except (ValueError, TypeError, LookupError, ArithmeticError, MemoryError) as error:
+        raise Unreadable("unreadable") from error  # a damaged number deep inside a header
 
 
 __all__ = [

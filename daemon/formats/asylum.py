@@ -100,6 +100,8 @@ class AsylumFile:
         force = self._deflection[retract] * -(k or 1.0)
         shape.check_tail(force)
         distance = None if self._position is None else -self._position[retract]
+        if distance is not None:
+            shape.check_tail(distance)
         kept = shape.finite_range(force) if distance is None else shape.finite_range(force, distance)
         force, distance = force[kept], None if distance is None else shape.outward(distance[kept])
         before = None if approach is None else self._deflection[approach] * -(k or 1.0)
@@ -165,6 +167,8 @@ def _load(blob: Blob) -> _Wave:
         raise
     except Exception as error:  # igor2 asserts, and raises struct, type, value and key errors
         raise Unreadable("unreadable") from error
+    if "\x00" in note[-1:]:
+        raise Unfinished("zero_tail")
     lines = (line.partition(":") for line in note.replace("\n", "\r").split("\r"))
     return _Wave(data, labels, {key: value.strip() for key, _, value in reversed(list(lines))}, step_s)
 

@@ -8,7 +8,6 @@ pauses and modulations between approach and retract. Raw sign: repulsion positiv
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -53,18 +52,18 @@ class JpkFile:
     """The retract segments of one archive, in stored order."""
 
     def __init__(self, blob: Blob) -> None:
-        self._archive = Archive(blob, _is_wanted)
-        found = [(int(m[1] or 0), int(m[2]), name) for name in self._archive.members if (m := _SEGMENT.match(name))]
+        self.archive = Archive(blob, _is_wanted)
+        found = [(int(m[1] or 0), int(m[2]), name) for name in self.archive.members if (m := _SEGMENT.match(name))]
         if not found:
-            raise Unreadable("no_retract" if self._archive.members else "unreadable")
+            raise Unreadable("no_retract" if self.archive.members else "unreadable")
         series: dict[int, list[bytes]] = {}
         for curve, _, name in sorted(found):
             series.setdefault(curve, []).append(name)
         self._series = list(series.values())
-        self._shared = (
-            parse(self._archive.read(_SHARED, limits.HEADER_BYTES)) if _SHARED in self._archive.members else {}
-        )
-        self._shared_scaling = lru_cache(maxsize=256)(lambda number: scaling_of(self._shared, f"lcd-info.{number}."))
+        self.shared: Properties = {}
+        if _SHARED in self.archive.members:
+            self.shared = parse(self.archive.read(_SHARED, limits.HEADER_BYTES))
+        self._scalings: dict[str, Scaling] = {}
         self._retracts = self._find_retracts()
         if not self._retracts:
             raise Unreadable("no_retract")
@@ -82,19 +81,22 @@ class JpkFile:
         approach = next((s for s in reversed(segments[:-1]) if s.style == "extend" and s.points), None)
         unit, force, scaling = retract.deflection()
         distance = retract.distance()
-        distance_chain, force_chain = scaling.chain("distance"), scaling.chain("force")
         return Curve(
             force=-force,
             force_unit=unit,
             distance=None if distance is None else shape.outward(distance),
             distance_kind=None if distance is None else "piezo",
             approach_force=None if approach is None else approach.force_in(unit),
-            spring_constant_n_per_m=limits.plausible_spring_constant(
-                force_chain[-1].multiplier if force_chain else None
-            ),
-            sensitivity_m_per_v=limits.plausible_sensitivity(distance_chain[-1].multiplier if distance_chain else None),
+            spring_constant_n_per_m=limits.plausible_spring_constant(scaling.factor("force", "distance")),
+            sensitivity_m_per_v=limits.plausible_sensitivity(scaling.factor("distance", scaling.base)),
             duration_s=number(retract.properties, "force-segment-header.duration"),
         )
+
+    def shared_scaling(self, link: str) -> Scaling:
+        """The scaling that channels of many segments point to."""
+        if link not in self._scalings:
+            self._scalings[link] = scaling_of(self.shared, f"lcd-info.{link}.")
+        return self._scalings[link]
 
     def _find_retracts(self) -> list[tuple[int, int]]:
         """(series, position of the segment) of every retract.
@@ -120,9 +122,9 @@ class _Segment:
     def __init__(self, file: JpkFile, name: bytes) -> None:
         self._file = file
         self._folder = name.rpartition(b"/")[0]
-        self.properties = parse(file._archive.read(name, limits.HEADER_BYTES))
+        self.properties = parse(file.archive.read(name, limits.HEADER_BYTES))
         self.points = int(number(self.properties, "force-segment-header.num-points") or 0)
-        self.style = _style(self.properties, file._shared)
+        self.style = _style(self.properties, file.shared)
 
     def deflection(self) -> tuple[ForceUnit, Samples, Scaling]:
         """The best calibrated deflection, repulsion positive: newtons, else metres, else volts."""
@@ -140,13 +142,13 @@ class _Segment:
             return None
 
     def distance(self) -> Samples | None:
-        """The height channel that is nearest to a measurement and known in metres."""
+        """The height channel that is nearest to a measurement, known in metres, and connected (not constant)."""
         for name in _HEIGHTS:
             if f"channel.{name}.data.file.name" not in self.properties:
                 continue
             stored, scaling = self._channel(name)
             steps = scaling.default_chain
-            if steps is not None and scaling.unit(scaling.default) == "m":
+            if steps is not None and scaling.unit(scaling.default) == "m" and np.any(stored != stored[:1]):
                 return apply(stored, scaling, steps)
         return None
 
@@ -158,9 +160,9 @@ class _Segment:
         points = int(number(self.properties, prefix + "data.num-points") or self.points)
         shape.check_points(points)
         link = self.properties.get(prefix + "lcd-info.*")
-        scaling = scaling_of(self.properties, prefix) if link is None else self._file._shared_scaling(link)
+        scaling = scaling_of(self.properties, prefix) if link is None else self._file.shared_scaling(link)
         try:
-            content = self._file._archive.read(self._folder + b"/" + file_name.encode("latin-1"), limits.MEMBER_BYTES)
+            content = self._file.archive.read(self._folder + b"/" + file_name.encode("latin-1"), limits.MEMBER_BYTES)
         except KeyError:
             raise Unreadable("no_force_channel") from None
         return decode(content, points, scaling), scaling
@@ -186,9 +188,10 @@ def _best_unit(scaling: Scaling) -> ForceUnit:
         steps = scaling.chain(slot)
         if not steps or scaling.unit(slot) != unit:
             continue
-        last = steps[-1].multiplier
-        known = limits.plausible_spring_constant(last) if unit == "N" else limits.plausible_sensitivity(last)
-        if known is not None:
+        k, sensitivity = scaling.factor("force", "distance"), scaling.factor("distance", scaling.base)
+        if sensitivity is not None and limits.plausible_sensitivity(sensitivity) is None:
+            continue
+        if unit == "m" or limits.plausible_spring_constant(k) is not None:
             return unit
     if scaling.base_unit != "V":
         raise Unreadable("no_force_channel")

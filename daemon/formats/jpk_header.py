@@ -76,6 +76,10 @@ class Scaling:
             slot = self.parents[slot]
         return steps[::-1]
 
+    def factor(self, slot: str, parent: str) -> float | None:
+        """What one unit of ``parent`` is in ``slot``, where the one follows directly from the other."""
+        return self.slots[slot].multiplier if slot in self.slots and self.parents[slot] == parent else None
+
     def unit(self, slot: str) -> str:
         return self.base_unit if slot == self.base else self.slots[slot].unit
 

@@ -10,8 +10,8 @@ _OURS = (*jpk.SUFFIXES, asylum.SUFFIX, packed.SUFFIX)
 _LOOK_INSIDE = re.compile(r"\.(?:txt|csv|tsv|tab|dat|asc|spm|h5|hdf5|\d{3,4})$", re.IGNORECASE)
 #: Programs that write under another name first: browsers, rsync, Syncthing, editors, network clients.
 _TEMPORARY = re.compile(
-    r"^[.~#]|^Thumbs\.db$|^desktop\.ini$|~$|#$|~\$|(?:\.|_)(?:tmp|temp|part|partial|crdownload|download|filepart|swp|swx|lock|lck|bak|"
-    r"done|sync|ffs_tmp|aria2|opdownload)\d*$|\.sb-[0-9a-f]+-\w+$|\.nfs[0-9a-f]+$|^syncthing.*\.tmp$",
+    r"^[.~#]|^Thumbs\.db$|^desktop\.ini$|~$|#$|[._]tmp\d*$|\.sb-[0-9a-f]+-\w+$|\.(?:temp|part|partial|crdownload|download|"
+    r"filepart|swp|swx|lock|lck|bak|done|sync|ffs_tmp|aria2|opdownload)\d*$",
     re.IGNORECASE,
 )
 #: Suffixes that are never text or numbers of a force curve, and formats that are counted but not read.

@@ -21,6 +21,7 @@ from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve, DistanceKind, ForceUnit, Samples
 
 _MAGIC = b"\\*Force file list"
+_CHANNEL = b"\n\\*Ciao force image list"
 _VERSION_32_BIT = 0x09200000
 
 
@@ -46,7 +47,7 @@ class NanoscopeReader:
     quiet_s = 0.0
 
     def claims(self, name: str, head: bytes) -> bool:
-        return head.startswith(_MAGIC)
+        return head.startswith(_MAGIC) or (head.startswith(b"\\") and _CHANNEL in head)
 
     def open(self, blob: Blob, name: str, companion: Blob | None = None) -> NanoscopeFile:
         return NanoscopeFile(blob)
@@ -119,9 +120,10 @@ class NanoscopeFile:
             return None
         scale = self._sensor.section.ciao("Z scale")
         sensitivity = sensitivity_m_per_v(self._sections, scale.soft) if scale else None
-        stored = self._halves(self._sensor, index)[1]
-        if sensitivity is None or stored.size != self._deflection.retract:
+        approach, stored = self._halves(self._sensor, index)
+        if sensitivity is None or stored.size != self._deflection.retract or not (approach.any() or stored.any()):
             return None
+        shape.check_tail(stored)
         return shape.outward(stored * -(self._sensor.volts_per_step() * sensitivity))
 
     def _swept_distance(self) -> Samples | None:

@@ -18,7 +18,7 @@ from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve
 
 _MOST_BYTES = 64 * limits.MIB
-_BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+_OF_NUMBERS = re.compile(rb"[0-9.,+\-eE\s\x00]")
 _NOT_OURS = re.compile(r"^\s*[{<\[]|^#!|^(?:path|file)[,;\t]curve", re.IGNORECASE)
 _LINES_LOOKED_AT = 400
 
@@ -35,8 +35,9 @@ class TextReader:
         if len(head) >= limits.HEAD_BYTES:
             lines = lines[:-1]  # cut in the middle
         numeric = sum(map(is_numeric, lines))
-        binary = len(_BINARY.findall(head))
-        return numeric >= 2 and 2 * numeric >= len(lines) and 20 * binary <= len(head) and not _NOT_OURS.match(text)
+        # Damaged numbers are still somebody's curve: they are claimed, and found unreadable.
+        is_mostly_numbers = 2 * numeric >= len(lines) or 5 * len(_OF_NUMBERS.findall(head)) >= 4 * len(head)
+        return numeric >= 2 and is_mostly_numbers and not _NOT_OURS.match(text)
 
     def open(self, blob: Blob, name: str, companion: Blob | None = None) -> CurveFile:
         if blob.size_bytes > _MOST_BYTES:
@@ -67,12 +68,12 @@ class ReadCurves:
 
 
 def _dialect(text: str) -> text_bare.Dialect:
-    """The module that reads this text, told by its first lines."""
+    """The module that reads this text, told by its first lines; by more than one mark, for one may be damaged."""
     start = text[:4096].lstrip("\ufeff \r\n")
     if start.startswith("# TEXT EXPORT") or "\n# segmentIndex:" in text[: limits.HEAD_BYTES]:
         return text_jpk
-    if start.startswith("# afmformats"):
+    if start.startswith("# afmformats") or "\n# BEGIN METADATA" in start:
         return afmformats_table
-    if text_named.is_named(start):
+    if text_named.is_named(start) or '"\\*Ciao force image list"' in text[: limits.HEAD_BYTES]:
         return text_named
     return text_bare

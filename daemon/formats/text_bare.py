@@ -16,7 +16,7 @@ notes:
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -24,7 +24,7 @@ import numpy as np
 from daemon.formats import limits, shape
 from daemon.formats.numbers import Table, is_numeric, table
 from daemon.reading import Unreadable
-from models.curve import Curve, ForceUnit, Samples
+from models.curve import Curve, DistanceKind, ForceUnit, Samples
 
 _LENGTHS = {"m": 1.0, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "nm": 1e-9, "pm": 1e-12}
 _FORCES: dict[str, tuple[ForceUnit, float]] = {"N": ("N", 1.0), "nN": ("N", 1e-9), "pN": ("N", 1e-12), "V": ("V", 1.0)}
@@ -48,6 +48,7 @@ class _Branch:
     distance: Samples | None
     approach: Samples | None = None
     contact: Samples | None = None  # samples certainly at the surface, where they are known
+    kind: DistanceKind = "piezo"
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,11 @@ def read(text: str) -> list[Curve]:
     first = next((i for i, line in enumerate(lines) if is_numeric(line)), len(lines))
     rows = table([line for line in lines[first:] if line.strip("\t ,;")])
     shape.check_points(rows.shape[0])
-    branches, is_fixed = _branches(rows)
+    branches = _branches(rows)
     if len(branches) > limits.TEXT_CURVES:
         raise Unreadable("bomb")
     units = _units(lines[first - 1] if first else "", branches)
-    sign, sign_assumed = (-1.0, True) if is_fixed else _pulling_sign(branches)
+    sign, sign_assumed = _pulling_sign(branches)
     notes = tuple(note for note, wanted in (("sign_assumed", sign_assumed), ("unit_assumed", units.assumed)) if wanted)
     return [_curve(branch, units, sign, notes) for branch in branches]
 
@@ -79,36 +80,34 @@ def _curve(branch: _Branch, units: _Units, sign: float, notes: tuple[str, ...]) 
         force=branch.force * factor,
         force_unit=units.force,
         distance=None if branch.distance is None else shape.outward(branch.distance * units.length_factor),
-        distance_kind=None if branch.distance is None else "piezo",
+        distance_kind=None if branch.distance is None else branch.kind,
         approach_force=None if branch.approach is None else branch.approach * factor,
         notes=notes,
     )
 
 
-def _branches(rows: Table) -> tuple[list[_Branch], bool]:
-    """The retracts, and whether the vendor's convention settles their sign."""
+def _branches(rows: Table) -> list[_Branch]:
+    """The retracts, in the order of their columns."""
     columns = rows.shape[1]
     if columns == 1:
-        return [_Branch(rows[:, 0], None)], True
+        return [_Branch(rows[:, 0], None)]
     if columns == 3:
         return _three(rows)
     if columns % 2:
         raise Unreadable("no_force_channel")
     pairs = [_unpadded(rows[:, at : at + 2]) for at in range(0, columns, 2)]
     leans = sum(_follows_rows(pair[:, 0]) - _follows_rows(pair[:, 1]) for pair in pairs)
-    return [
-        _oriented(pair[:, 1], pair[:, 0]) if leans >= 0 else _oriented(pair[:, 0], pair[:, 1]) for pair in pairs
-    ], False
+    return [_oriented(pair[:, 1], pair[:, 0]) if leans >= 0 else _oriented(pair[:, 0], pair[:, 1]) for pair in pairs]
 
 
-def _three(rows: Table) -> tuple[list[_Branch], bool]:
+def _three(rows: Table) -> list[_Branch]:
     """Time, distance and force; or height, approach and retract, where the height runs away from the surface."""
     spans = np.nanmax(rows, axis=0) - np.nanmin(rows, axis=0)
     if spans[2] > 0 and not 0.01 < spans[1] / spans[2] < 100.0:
-        return [_oriented(rows[:, 2], rows[:, 1])], False
+        return [replace(_oriented(rows[:, 2], rows[:, 1]), kind="separation")]
     start = [_padding(rows[:, column]) for column in (1, 2)]
     retract = rows[start[1] :, :]
-    return [_Branch(retract[:, 2], retract[:, 0], rows[start[0] :, 1][::-1])], True
+    return [_Branch(retract[:, 2], retract[:, 0], rows[start[0] :, 1][::-1])]
 
 
 def _padding(samples: Samples) -> int:
@@ -156,18 +155,20 @@ def _oriented(force: Samples, distance: Samples) -> _Branch:
 
 
 def _pulling_sign(branches: list[_Branch]) -> tuple[float, bool]:
-    """What makes pulling positive, and whether that is the convention rather than seen in the contact parts."""
+    """What makes pulling positive, and whether that is the convention rather than seen in the contact parts.
+
+    Contact is compared with the far half, and with what follows it: a baseline may not have been reached.
+    """
     votes = 0.0
     for branch in branches:
-        force = branch.force
-        if force.shape[0] < limits.ZERO_TAIL_SAMPLES:
+        force, points = branch.force, branch.force.shape[0]
+        if points < limits.ZERO_TAIL_SAMPLES:
             continue
-        far = force[force.shape[0] // 2 :]
-        noise = float(np.median(np.abs(np.diff(far)))) or 1e-300
-        at_surface = force[: max(force.shape[0] // 200, 2)] if branch.contact is None else branch.contact
-        contact = float(np.median(at_surface) - np.median(far))
-        if abs(contact) > _CLEAR * noise:
-            votes += np.sign(contact)
+        noise = float(np.median(np.abs(np.diff(force[points // 2 :])))) or 1e-300
+        contact = np.median(force[: max(points // 100, 2)] if branch.contact is None else branch.contact)
+        for later in (force[points // 10 : points // 3], force[points // 2 :]):
+            difference = float(contact - np.median(later))
+            votes += np.sign(difference) if abs(difference) > _CLEAR * noise else 0.0
     return (1.0, False) if votes < 0 else (-1.0, votes == 0)
 
 

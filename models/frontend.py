@@ -19,10 +19,13 @@ from models.profile import RasterProfile
 MIN_POINTS = 64  # fewer cannot show a rupture; formats.md section 5.2, step 9
 FAR_END = 0.4  # share of the retract in which the noise is looked for
 LEVEL_END = 0.1  # share of the retract whose median is the baseline level
+BLOCKS = 48  # in which the push is looked for
 WINDOW = 16  # samples of a noise window
 HEAD = 0.02  # share of the retract that is the turnaround
 CONTACT_SIGMA = 5.0  # pushing harder than this is contact
 WRONG_END_SIGMA = 30.0  # pushing harder than this at the far end is a curve stored the wrong way round
+RISE_SIGMA = 10.0  # over the last tenth, and bending upwards: a molecule being stretched
+GAP_SIGMA = 30.0  # drag and drift leave less than this between approach and retract
 RAIL_SHARE = 0.01  # of samples that share the very largest pull: the detector was at its end
 
 #: Reasons that make a score impossible: the curve goes to review without one.
@@ -50,7 +53,7 @@ class Prepared:
     reasons: tuple[str, ...] = ()
     noise: float | None = None  # rms of the averaged baseline, in force_unit
     level: float | None = None  # of the baseline, in force_unit
-    tilt: float | None = None  # of the far end, in noise per whole retract
+    tilt: float | None = None  # of the far end, in force_unit per whole picture; reported, not taken away
     contact: float | None = None  # where along the retract contact ends, 0 to 1
 
     @property
@@ -107,16 +110,20 @@ def _prepare(curve: Curve, profile: RasterProfile) -> Prepared:
     newton = _newton_per_unit(curve)
     if profile.scale == "pn" and newton is None:
         return Prepared(None, ("no_calibration",))
-    whole = resample(curve.force - middle, profile)
+    force = curve.force - middle
+    whole = resample(force, profile)
     noise, _ = noise_of(whole)
-    contact = find_contact((whole - level_of(whole)) / max(noise, 1e-5 * span))
-    averaged = resample(curve.force[_first(n, contact, profile) :] - middle, profile)
+    contact = find_contact(whole, max(noise, 1e-5 * span))
+    averaged = resample(force[_first(n, contact or 0.0, profile) :], profile)
     noise, tilt = noise_of(averaged)
     level = level_of(averaged)
     quiet = noise < 1e-5 * span  # straight lines, or a tail of one value: simulated or broken
     noise = max(noise, 1e-5 * span)
     sigmas = (averaged - level) / noise
-    reasons = _look((whole - level) / noise, contact)
+    reasons = [] if contact is not None else ["no_contact"]
+    reasons += _look((whole - level) / noise)
+    if _holds_on(curve, (whole - level) / noise, middle + level, noise):
+        reasons.append("still_attached")
     if quiet or (newton is not None and not profile.noise_low_pn <= noise * newton * 1e12 <= profile.noise_high_pn):
         reasons.append("noise_out_of_range")
     if _at_rail(curve.force, middle, 20 * noise):
@@ -128,7 +135,7 @@ def _prepare(curve: Curve, profile: RasterProfile) -> Prepared:
         reasons=tuple(reasons),
         noise=noise,
         level=level + middle,
-        tilt=tilt / noise,
+        tilt=tilt,
         contact=contact,
     )
 
@@ -148,39 +155,52 @@ def level_of(signal: Samples) -> float:
     return float(np.median(signal[-max(int(LEVEL_END * signal.shape[0]), WINDOW) :]))
 
 
-def find_contact(sigmas: Samples) -> float | None:
-    """Where the push ends, as a share of the signal; None when it does not begin with one."""
-    n = sigmas.shape[0]
-    if float(np.median(sigmas[: max(int(HEAD * n), 4)])) >= -CONTACT_SIGMA:
+def find_contact(signal: Samples, noise: float) -> float | None:
+    """Where the push ends, as a share of the signal; None when it does not begin with one.
+
+    The push ends where the force comes back to the baseline, or before, where it stops rising steeply: in a block that
+    rises by less than a fifth of the mean rise so far. A tilted baseline lies long below its end and would otherwise
+    be taken for contact. In doubt this ends too early, and more is shown.
+    """
+    n = signal.shape[0]
+    level = level_of(signal) - CONTACT_SIGMA * noise
+    if float(np.median(signal[: max(int(HEAD * n), 4)])) >= level:
         return None
-    free = np.flatnonzero(sigmas > -CONTACT_SIGMA)
-    return float(free[0]) / n if free.size else None
+    back = np.flatnonzero(signal > level)
+    size = n // BLOCKS
+    blocks = signal[: size * BLOCKS].reshape(BLOCKS, size).mean(axis=1)
+    rises = np.diff(blocks)
+    mean = (blocks[1:-1] - blocks[0]) / np.arange(1, BLOCKS - 1)
+    slow = np.flatnonzero(rises[1:] < 0.2 * mean)
+    steep = float(slow[0] + 1) / BLOCKS if slow.size and rises[0] > 0 else 0.0
+    return min(steep, float(back[0]) / n if back.size else 1.0)
 
 
-def _first(n: int, contact: float | None, profile: RasterProfile) -> int:
-    """The first sample to show: a long indentation must not push the events into a corner of the picture."""
-    if contact is None:
-        return 0
-    free = (1.0 - contact) * n
-    return max(0, min(int(contact * n - free * profile.lead / (1.0 - profile.lead)), n - MIN_POINTS))
+def _first(n: int, push: float, profile: RasterProfile) -> int:
+    """The first sample to show: a long indentation must not drive the events into a corner of the picture."""
+    free = (1.0 - push) * n
+    return max(0, min(int(push * n - free * profile.lead / (1.0 - profile.lead)), n - MIN_POINTS))
 
 
-def _look(sigmas: Samples, contact: float | None) -> list[str]:
+def _look(sigmas: Samples) -> list[str]:
     """Reasons that the shape of the whole retract gives."""
-    n = sigmas.shape[0]
-    head = max(int(HEAD * n), 4)
-    start, end = float(np.median(sigmas[:head])), float(np.median(sigmas[-head:]))
-    reasons = []
-    flat_start = float(np.ptp(sigmas[: 4 * head])) < 2 * WRONG_END_SIGMA and abs(start) < WRONG_END_SIGMA
-    if flat_start and min(end, float(sigmas[-head:].min())) < -WRONG_END_SIGMA:
-        reasons.append("orientation")
-    if contact is None:
-        reasons.append("no_contact")
-    tail = sigmas[-max(n // 5, 2 * WINDOW) :]
-    third = tail.shape[0] // 3
-    if float(np.median(tail[:third])) > 6.0 and float(tail[-third:].min()) > 3.0:
-        reasons.append("still_attached")
-    return reasons
+    head = max(int(HEAD * sigmas.shape[0]), 4)
+    start, end = float(np.median(sigmas[:head])), float(sigmas[-head:].min())
+    flat = float(np.ptp(sigmas[: 4 * head])) < 2 * WRONG_END_SIGMA and abs(start) < WRONG_END_SIGMA
+    return ["orientation"] if flat and end < -WRONG_END_SIGMA else []
+
+
+def _holds_on(curve: Curve, sigmas: Samples, level: float, noise: float) -> bool:
+    """Whether something still pulls at the far end: ever more, or far above where the approach began."""
+    tenth = sigmas.shape[0] // 10
+    ends = [float(np.median(sigmas[sigmas.shape[0] - back :][:8])) for back in (2 * tenth, tenth, 8)]
+    last, before = ends[2] - ends[1], ends[1] - ends[0]
+    if last > RISE_SIGMA and last > 2 * abs(before):
+        return True
+    approach = curve.approach_force
+    if approach is None or approach.shape[0] < MIN_POINTS or not np.isfinite(approach[: approach.shape[0] // 10]).all():
+        return False
+    return (level - float(np.median(approach[: approach.shape[0] // 10]))) / noise > GAP_SIGMA
 
 
 def _at_rail(force: Samples, middle: float, clear: float) -> bool:

@@ -1,0 +1,55 @@
+"""Small models and curves for tests: real ones, only narrow and untrained, so that they are made in milliseconds."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from deploy.assembly import Origin, assemble
+from deploy.selftest import known_curves
+from models.bundle import Bundle
+from models.curve import Curve
+from models.data import Examples, gather
+from models.network import ResNet18
+from models.profile import RasterProfile
+
+SMALL = RasterProfile(columns=64, rows=64)
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def noisy(curve: Curve, seed: int, noise: float = 5e-12) -> Curve:
+    """The same curve on another day."""
+    rng = np.random.default_rng(seed)
+    return Curve(force=curve.force + rng.normal(0.0, noise, len(curve)), force_unit=curve.force_unit)
+
+
+@cache
+def some_examples(profile: RasterProfile = SMALL, each: int = 8) -> Examples:
+    """The known curves with fresh noise, and whether they hold an event."""
+    truth = (False, False, True, True, True, False)
+    pairs = [
+        (noisy(curve, seed), event) for seed in range(each) for curve, event in zip(known_curves(), truth, strict=True)
+    ]
+    return gather(pairs, profile)
+
+
+@cache
+def untrained(width: int = 4, seed: int = 0) -> ResNet18:
+    torch.manual_seed(seed)
+    network = ResNet18(width)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):  # as after training: nothing is at its default
+                module.running_mean.uniform_(-0.1, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+                module.weight.uniform_(0.5, 1.5)
+    return network.eval()
+
+
+def make_model(folder: Path, name: str = "small", parent: str | None = None) -> Bundle:
+    """A whole model folder that loads, serves and passes its self-test; its verdicts mean nothing."""
+    origin = Origin(name, "0", {"simulated": 0}, parent=parent)
+    return assemble(folder, untrained(), SMALL, some_examples(), origin)

@@ -37,19 +37,20 @@ class Entry:
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> Self:
         """Raises KeyError, TypeError or ValueError for what is no decision."""
-        data = event["data"]
-        latency_s = (data.get("latency_s") or {}).get("total")
-        score = data.get("score")
+        data, score, preview = dict(event["data"]), event["data"]["score"], event["data"].get("preview")
+        latency_s = dict(data.get("latency_s") or {}).get("total")
+        if data["verdict"] not in VERDICTS:
+            raise ValueError(data["verdict"])
         return cls(
             seq=int(event["seq"]),
             time_s=datetime.fromisoformat(event["time"]).timestamp(),
-            verdict=str(data["verdict"]),
+            verdict=data["verdict"],
             score=None if score is None else float(score),
             path=clean(str(data["path"])),
             curve=int(data["curve"]),
             reasons=tuple(clean(str(reason)) for reason in data.get("reasons", ())),
             latency_s=None if latency_s is None else float(latency_s),
-            preview=data.get("preview"),
+            preview=preview if isinstance(preview, str) else None,
         )
 
     @property

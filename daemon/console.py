@@ -63,7 +63,7 @@ def plain(config: Config) -> None:
         attachment.close()
 
 
-def snapshot(config: Config, file: Path, width: int, height: int, patience_s: float = 5.0) -> bool:
+def snapshot(config: Config, file: Path, width: int, height: int, patience_s: float = 3.0) -> bool:
     """What the console shows now, as an SVG picture; False when no service answered in time."""
     board = Board()
     attachment = Attachment(config, board, HISTORY)

@@ -7,7 +7,7 @@ import zmq
 from daemon import events
 
 
-def ask(endpoint: str, *request: bytes, timeout_s: float = 1.5) -> list[bytes] | None:
+def ask(endpoint: str, *request: bytes, timeout_s: float = 1.0) -> list[bytes] | None:
     """The frames of the answer; None when nobody answered in time (or nobody could at such an address)."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
@@ -22,7 +22,7 @@ def ask(endpoint: str, *request: bytes, timeout_s: float = 1.5) -> list[bytes] |
         context.destroy(linger=0)
 
 
-def ask_status(endpoint: str, timeout_s: float = 1.5) -> events.Event | None:
+def ask_status(endpoint: str, timeout_s: float = 1.0) -> events.Event | None:
     """The status event of the service whose replay socket is at ``endpoint``."""
     answer = ask(endpoint, b"status", timeout_s=timeout_s)
     try:

@@ -13,6 +13,7 @@ from itertools import zip_longest
 from rich.text import Text
 
 from daemon.board import Board, Entry
+from daemon.clean import clean
 from daemon.sketch import bars, sketch
 from daemon.wording import MARKS, duration, latency, rate, score, share
 
@@ -66,11 +67,11 @@ def _titles(*parts: tuple[str, int], knot: str = "") -> Text:
 
 
 def _header(board: Board, width: int) -> Text:
-    state = str(board.status.get("state", "")) if board.is_linked else ""
+    state = clean(str(board.status.get("state", "")))
     line = Text(" afm-triage ", "bold reverse").append(f" {board.instrument or '?'} ", "bold")
     if board.is_linked:
         line.append(f"● {state or 'running'}", _STATES.get(state, "white"))
-        line.append("  " + ", ".join(map(str, board.status.get("watch") or ())), "bright_black")
+        line.append("  " + clean(", ".join(map(str, board.status.get("watch") or ()))), "bright_black")
     else:
         line.append(f"○ {board.link_text}", "bold red")
     age = f"up {duration(float(board.status.get('uptime_s') or 0))} · " if board.is_linked else ""
@@ -118,7 +119,7 @@ def _flow(board: Board, width: int) -> list[Text]:
 
 def _judge(board: Board, width: int) -> list[Text]:
     model, (p50, p99) = board.status.get("model") or {}, board.latency_s()
-    name, basis = str(model.get("id", "–")), f"  calibrated on {model.get('score_basis')}"
+    name, basis = clean(str(model.get("id", "–"))), f"  calibrated on {model.get('score_basis')}"
     return [
         Text("p50 ", "bright_black")
         .append(latency(p50), "bold")
@@ -127,7 +128,7 @@ def _judge(board: Board, width: int) -> list[Text]:
         Text("model ", "bright_black")
         .append(name)
         .append(basis if model and 6 + len(name + basis) <= width else "", "bright_black"),
-        Text("engine ", "bright_black").append(str(board.status.get("engine") or "–")),
+        Text("engine ", "bright_black").append(clean(str(board.status.get("engine") or "–"))),
     ]
 
 

@@ -1,0 +1,212 @@
+"""The console as a process: in a terminal, without one, and when the service goes away and comes back."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.attachment import Attachment
+from daemon.board import Board, Entry
+from daemon.config import Config
+from daemon.console import snapshot
+from tests.speaker import Speaker
+
+ROOT = Path(__file__).resolve().parents[1]
+SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07)")
+
+
+@pytest.fixture
+def speaker(tmp_path: Path) -> Iterator[Speaker]:
+    with Speaker(tmp_path / "state") as speaker:
+        speaker.record(12)
+        yield speaker
+
+
+def command(speaker: Speaker, *words: str) -> list[str]:
+    return [sys.executable, "-m", "daemon", "console", "--state", str(speaker.state), *words]
+
+
+class Terminal:
+    """A console in a pseudo-terminal of a given size."""
+
+    def __init__(self, speaker: Speaker, width: int, height: int, **environment: str) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+        self._before = termios.tcgetattr(slave)
+        self._slave = slave
+        variables = {**os.environ, "TERM": "xterm-256color", **environment}
+        variables.pop("COLUMNS", None), variables.pop("LINES", None)
+        self.process = subprocess.Popen(
+            command(speaker), cwd=ROOT, env=variables, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+        )
+        self.output = ""
+        self._bytes = b""
+
+    def wait_for(self, text: str, timeout_s: float = 15.0) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while text not in self.output:
+            assert time.monotonic() < deadline_s, f"{text!r} never came; last: {self.output[-2000:]}"
+            self.read(0.1)
+
+    def read(self, timeout_s: float) -> None:
+        if select.select([self._master], [], [], timeout_s)[0]:
+            self._bytes += os.read(self._master, 1 << 16)
+            self.output = self._bytes.decode("utf-8", "ignore")
+
+    def type(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+    def end(self) -> int:
+        deadline_s = time.monotonic() + 10
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline_s, "the console does not end"
+            self.read(0.05)
+        self.read(0.1)
+        return self.process.returncode
+
+    def is_as_before(self) -> bool:
+        return bool(termios.tcgetattr(self._slave) == self._before)
+
+    def last_frame(self) -> list[str]:
+        """The lines of the last whole frame; each frame begins at the home position."""
+        frames = self.output.split("\x1b[H")
+        return [SEQUENCE.sub("", line) for line in frames[-2].replace("\r", "").split("\n")]
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._master)
+        os.close(self._slave)
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 50)])
+def test_in_a_terminal_it_fills_the_screen_and_gives_it_back(speaker: Speaker, width: int, height: int) -> None:
+    terminal = Terminal(speaker, width, height)
+    try:
+        terminal.wait_for("curve-0012")
+        speaker.record(1)
+        terminal.wait_for("curve-0013")
+        terminal.read(0.4), terminal.read(0.4), terminal.read(0.4)
+        lines = terminal.last_frame()
+        assert len(lines) == height
+        assert {len(line) for line in lines if line.strip()} == {width}
+        assert "● ready" in lines[0]
+        terminal.type("q")
+        assert terminal.end() == 0
+        assert terminal.output.index("\x1b[?1049h") < terminal.output.rindex("\x1b[?1049l")
+        assert terminal.is_as_before()
+    finally:
+        terminal.close()
+
+
+def test_no_colour_when_the_user_wants_none(speaker: Speaker) -> None:
+    terminal = Terminal(speaker, 80, 24, NO_COLOR="1")
+    try:
+        terminal.wait_for("curve-0012")
+        assert not re.search(r"\x1b\[[0-9;]*\b[34][0-7]m", terminal.output)
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.end() == 0
+        assert "\x1b[?1049l" in terminal.output
+    finally:
+        terminal.close()
+
+
+def test_without_a_terminal_it_prints_one_plain_line_a_decision(speaker: Speaker) -> None:
+    # Variables that make rich believe in a terminal must not bring escapes into a log.
+    variables = {**os.environ, "FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "TERM": "xterm-256color"}
+    process = subprocess.Popen(
+        command(speaker), cwd=ROOT, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        assert "attached to afm1, 12 decided so far" in process.stdout.readline()
+        speaker.record(3, reasons=("no_contact",))
+        lines = [process.stdout.readline() for _ in range(3)]
+        assert re.fullmatch(
+            r"\d\d:\d\d:\d\d discard  0\.250 .* run7/curve-0013\.jpk-force#0  \(no_contact\)\n", lines[0]
+        )
+        assert ["keep" in lines[2], "review" in lines[1], any("\x1b" in line for line in lines)] == [True, True, False]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_it_survives_the_service_and_finds_it_again_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.attachment.SILENCE_S", 0.8)
+    board = Board()
+    attachment = Attachment(Config(state=tmp_path), board, history=100)
+
+    def until(is_there: object, what: str) -> list[object]:
+        deadline_s, news = time.monotonic() + 10, []
+        while not is_there():  # type: ignore[operator]
+            assert time.monotonic() < deadline_s, what
+            news += attachment.turn(0.05)
+        return news
+
+    try:
+        news = until(lambda: board.link_text == "service not reachable, retrying", "nobody there yet")
+        assert [kind for kind, _ in news] == ["lost"]  # type: ignore[misc]
+        with Speaker(tmp_path) as speaker:
+            speaker.record(5)
+            until(lambda: len(board.recent) == 5, "history")
+            speaker.fall_silent()
+            until(lambda: not board.is_linked, "silence is noticed")
+            speaker.record(4)
+            speaker.speak()  # on other ports, as after a restart with port 0
+            news = until(lambda: len(board.recent) == 9, "nothing is missed, nothing comes twice")
+            assert [one.seq for one in news if isinstance(one, Entry)] == [6, 7, 8, 9]
+            assert [entry.seq for entry in board.recent] == list(range(9, 0, -1))
+    finally:
+        attachment.close()
+
+
+def test_an_alarm_is_told_when_it_comes_and_when_it_goes(speaker: Speaker) -> None:
+    board = Board()
+    attachment = Attachment(Config(state=speaker.state), board, history=0)
+    try:
+        attachment.turn(1.0)
+        answered = board.version
+        while board.version == answered:  # a status that was published: the subscription stands
+            attachment.turn(0.1)
+        speaker.health = [{"name": "contact", "ok": False, "text": "20 missed", "since": "…"}]
+        speaker.publisher.emit("alarm", {"name": "contact", "ok": False, "text": "20 missed"})
+        speaker.publisher.emit("alarm", {"name": "contact", "ok": True, "text": "fine"})
+        news: list[object] = []
+        deadline_s = time.monotonic() + 5
+        while len(news) < 2 or not board.troubles():
+            assert time.monotonic() < deadline_s
+            news += attachment.turn(0.1)
+        assert news == [("alarm", "contact: 20 missed"), ("alarm", "cleared: contact: fine")]
+        assert board.troubles() == ["contact: 20 missed"]
+    finally:
+        attachment.close()
+
+
+def test_a_snapshot_is_a_picture_of_now(speaker: Speaker, tmp_path: Path) -> None:
+    file = tmp_path / "console.svg"
+    done = subprocess.run(command(speaker, "--snapshot", str(file), "--size", "100x30"), cwd=ROOT, check=False)
+    assert done.returncode == 0
+    assert "curve-0012.jpk-force" in file.read_text()
+
+
+def test_no_snapshot_without_a_service(tmp_path: Path) -> None:
+    config = Config(state=tmp_path, replay="ipc:///nowhere/at/all")
+    assert not snapshot(config, tmp_path / "x.svg", 80, 24, patience_s=0.1)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,219 @@
+"""Doctor and check: each problem is found, and each comes with what to do about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from daemon import symptoms
+from daemon.config import AlarmConfig, BatchConfig, Config, SourceConfig, ThresholdsConfig
+from daemon.description import describe
+from daemon.doctor import is_well, line
+from daemon.symptoms import Finding
+from tests.speaker import Speaker
+
+ROOT = Path(__file__).resolve().parents[1]
+NOT_ROOT = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
+
+
+def afm_triage(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "daemon", *words]
+    environment = {**os.environ, **variables}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def config_of(tmp_path: Path, **values: object) -> Config:
+    free = {"publish": f"tcp://127.0.0.1:{free_port()}", "replay": f"tcp://127.0.0.1:{free_port()}", "metrics_port": 0}
+    return Config(**{"state": tmp_path / "state", **free, **values})  # type: ignore[arg-type]
+
+
+# doctor
+
+
+def test_the_doctor_looks_at_everything_and_says_so_in_json(tmp_path: Path) -> None:
+    watch = tmp_path / "data"
+    watch.mkdir()
+    file = tmp_path / "afm1.toml"
+    file.write_text(
+        f'watch = "data"\nstate = "state"\nmetrics_port = 0\n'
+        f'publish = "tcp://127.0.0.1:{free_port()}"\nreplay = "tcp://127.0.0.1:{free_port()}"\n'
+    )
+    done = afm_triage("doctor", "--json", "--config", str(file))
+    told = json.loads(done.stdout)
+    by_topic = {one["topic"]: one for one in told["findings"]}
+    assert by_topic.keys() >= {
+        "afm-triage",
+        "python",
+        "packages",
+        "sqlite",
+        "names",
+        "inotify",
+        "watch",
+        "state",
+        "ports",
+    }
+    assert by_topic.keys() >= {"gpu", "model", "engine"}
+    assert "torch" in by_topic["packages"]["text"]
+    assert str(watch) in by_topic["watch"]["text"]
+    assert by_topic["engine"]["text"].startswith("torch-cpu-")
+    problems = [one for one in told["findings"] if one["level"] == "problem"]
+    assert (done.returncode == 0, told["ok"]) == (not problems, not problems)
+    assert [one for one in problems if not one["advice"]] == []
+
+
+def test_a_port_of_another_program_is_a_problem(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        found = list(symptoms.ports(config_of(tmp_path, publish=f"tcp://127.0.0.1:{port}")))
+    assert [(one.level, f"port {port} of publish is taken" in one.text) for one in found] == [("problem", True)]
+    assert "--publish" in found[0].advice
+
+
+def test_our_own_running_service_is_none(tmp_path: Path) -> None:
+    with Speaker(tmp_path / "state") as speaker:
+        found = list(symptoms.ports(config_of(tmp_path, publish=speaker.publish, replay=speaker.replay)))
+    assert [(one.level, f"running as process {os.getpid()}" in one.text) for one in found] == [("ok", True)]
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    (found,) = symptoms.watched_folders(config_of(tmp_path, watch=(tmp_path / "gone",)))
+    assert (found.level, "is not there" in found.text, bool(found.advice)) == ("problem", True, True)
+
+
+@NOT_ROOT
+def test_folders_without_permission(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    (tmp_path / "state").mkdir(mode=0o500)
+    (watch,) = symptoms.watched_folders(config_of(tmp_path, watch=(tmp_path / "closed",)))
+    (state,) = symptoms.state_folder(config_of(tmp_path))
+    assert ("may not be read" in watch.text, "setfacl" in watch.advice) == (True, True)
+    assert ("may not be written" in state.text, "chown" in state.advice) == (True, True)
+
+
+def test_a_state_folder_with_room_and_one_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (found,) = symptoms.state_folder(config_of(tmp_path))
+    assert "free)" in found.text
+    monkeypatch.setattr(symptoms, "LITTLE_SPACE_BYTES", 1 << 80)
+    (found,) = symptoms.state_folder(config_of(tmp_path))
+    assert (found.level, "nearly full" in found.text) == ("problem", True)
+
+
+def test_another_owner_of_our_names_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A real distribution on the path that claims `daemon`, as python-daemon does.
+    info = tmp_path / "python_daemon-3.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: python-daemon\nVersion: 3.0\n")
+    (info / "top_level.txt").write_text("daemon\n")
+    assert [one.level for one in symptoms.package_owners()] == ["ok"]
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (found,) = symptoms.package_owners()
+    assert (found.level, "python-daemon" in found.text) == ("problem", True)
+    assert "pip uninstall python-daemon" in found.advice
+
+
+def test_too_few_inotify_watches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "a/b", "c"):
+        (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+    config = config_of(tmp_path, watch=(tmp_path / "data",))
+    limits = {"max_user_watches": 4, "max_user_instances": 128, "max_queued_events": 16384}
+    monkeypatch.setattr(symptoms, "_limit", limits.get)
+    (found,) = symptoms.inotify(config)
+    assert (found.level, "need 4 watches" in found.text) == ("problem", True)
+    assert found.advice.startswith("sudo sysctl fs.inotify.max_user_watches=")
+    limits["max_user_watches"] = 8192
+    assert [one.level for one in symptoms.inotify(config)] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("number", "level"),
+    [((3, 40, 1), "note"), ((3, 44, 6), "ok"), ((3, 50, 6), "note"), ((3, 51, 3), "ok"), ((3, 53, 0), "ok")],
+)
+def test_the_sqlite_note(number: tuple[int, int, int], level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(symptoms.sqlite3, "sqlite_version_info", number)
+    assert next(one for one in symptoms.versions() if one.topic == "sqlite").level == level
+
+
+def test_a_model_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    found = list(symptoms.engine(config_of(tmp_path, model=str(tmp_path / "model"))))
+    assert (found[-1].topic, found[-1].level, bool(found[-1].advice)) == ("model", "problem", True)
+
+
+def test_a_problem_is_a_line_with_what_to_do() -> None:
+    problem = Finding("state", "problem", "/state is nearly full", "free some space")
+    assert line(problem).plain == "✗ state     /state is nearly full\n            → free some space"
+    assert is_well([Finding("a", "ok", ""), Finding("b", "note", "")])
+    assert not is_well([Finding("a", "ok", ""), problem])
+
+
+# check
+
+
+def test_check_says_what_it_will_do_and_every_value(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "afm1.toml"
+    file.write_text('watch = ["data"]\nstate = "state"\n[alarm]\nno_contact_run = 7\n')
+    done = afm_triage("check", str(file), AFM_TRIAGE_BATCH__LARGEST="16")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"watches {tmp_path}/data (" in done.stdout
+    assert "after 7 curves in a row" in done.stdout
+    assert "alarm.no_contact_run = 7  # file" in done.stdout
+    assert "batch.largest = 16  # environment" in done.stdout
+    assert "metrics_port = 9795  # default" in done.stdout
+
+
+def test_check_names_every_error_and_exits_78(tmp_path: Path) -> None:
+    file = tmp_path / "afm1.toml"
+    file.write_text('wach = ["data"]\nmetrics_port = 70000\npublish = "tcp://0.0.0.0:5795"\n')
+    done = afm_triage("check", str(file))
+    assert done.returncode == 78
+    found = [text.strip(" ✗") for text in done.stderr.splitlines() if "✗" in text]
+    assert [one.split(":")[0] for one in found] == ["wach", "metrics_port", "publish", "watch"]
+    assert 'did you mean "watch"?' in found[0]
+
+
+@pytest.mark.parametrize("content", [None, b"watch = [", b"\xff"])
+def test_check_of_what_is_no_configuration_is_one_line(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "afm1.toml"
+    if content is not None:
+        file.write_bytes(content)
+    done = afm_triage("check", str(file))
+    assert (done.returncode, done.stderr.count("\n"), str(file) in done.stderr) == (78, 1, True)
+
+
+def test_the_description_in_words(tmp_path: Path) -> None:
+    config = Config(
+        state=tmp_path / "state",
+        watch=(tmp_path, tmp_path / "gone"),
+        ingest="tcp://127.0.0.1:5797",
+        metrics_port=0,
+        source=SourceConfig(mounts="network", rescan_network_s=5),
+        thresholds=ThresholdsConfig(keep=0.9),
+        alarm=AlarmConfig(30),
+        batch=BatchConfig(0.002, 8),
+    )
+    text = "\n".join(describe(config))
+    for said in (
+        f"watches {tmp_path} (",
+        "a scan every 5 s",
+        f"▲ watches {tmp_path}/gone, which is not there now",
+        "takes curves over ZeroMQ at tcp://127.0.0.1:5797",
+        "▲ takes thresholds of yours: discard at the model's own and below, keep at 0.9",
+        "up to 8 curves a batch; a lone one waits 2.0 ms",
+        "metrics are off",
+        "(made at the first start)",
+        "after 30 curves in a row",
+    ):
+        assert said in text

@@ -1,0 +1,198 @@
+"""Status and reload: against a service that answers, one that is down, and one that is another's."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.config import Config
+from daemon.errors import UserError
+from daemon.inquiry import ask_status
+from daemon.reload import reload
+from daemon.status import gather, is_well
+from daemon.statuspage import page
+from daemon.whereabouts import FILE, find, forget, leave
+from tests.speaker import Speaker
+
+ROOT = Path(__file__).resolve().parents[1]
+NOBODY = "ipc:///nowhere/at/all"
+
+
+@pytest.fixture
+def speaker(tmp_path: Path) -> Iterator[Speaker]:
+    with Speaker(tmp_path / "state") as speaker:
+        speaker.record(12)
+        yield speaker
+
+
+def afm_triage(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "daemon", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+
+
+def words_of(report: dict[str, Any]) -> str:
+    return "\n".join(line.plain for line in page(report))
+
+
+def test_a_running_service_is_told_on_one_screen(speaker: Speaker) -> None:
+    done = afm_triage("status", "--state", str(speaker.state))
+    assert (done.returncode, done.stderr) == (0, "")
+    for told in (
+        "● ready   up 2 h 13 min",
+        "/data/afm1: inotify + scan every 30 s, 2 not finished yet",
+        "shipped, keep from 0.62, discard to 0.04, calibrated on simulation, on torch-cpu-bf16",
+        "● keep 4   ◐ review 4   ○ discard 4   (33.3% discarded)",
+        "12 seen = 12 decided + 0 duplicate + 0 backlog; 1 ignored",
+        "p50 18 ms, p99 41 ms",
+        speaker.publish,
+        "✓ all well",
+        "4 curves wait for a look, the first of them:",
+        "run7/curve-0002.jpk-force#0  between the thresholds",
+    ):
+        assert told in done.stdout
+    assert done.stdout.count("\n") <= 24
+    assert "\x1b" not in done.stdout
+
+
+def test_as_json_it_is_the_status_event_and_the_ledger(speaker: Speaker) -> None:
+    done = afm_triage("status", "--json", "--state", str(speaker.state))
+    told = json.loads(done.stdout)
+    assert (told["running"], told["last_seq"], told["pid"], told["state"]) == (True, 12, os.getpid(), "ready")
+    assert told["ledger"]["counts"] == told["counts"] == {"keep": 4, "review": 4, "discard": 4}
+    assert [one["seq"] for one in told["flagged"]] == [2, 5, 8, 11]
+
+
+def test_what_is_not_well_is_said_and_is_an_exit_code(speaker: Speaker) -> None:
+    speaker.health = [{"name": "contact", "ok": False, "text": "20 curves missed \x1b[2J", "since": "12:00"}]
+    report = gather(Config(state=speaker.state))
+    assert not is_well(report)
+    assert "▲ contact: 20 curves missed �[2J  since 12:00" in words_of(report)
+
+
+def test_a_service_that_is_down_leaves_its_ledger(speaker: Speaker) -> None:
+    speaker.fall_silent()
+    leave(speaker.state, NOBODY, NOBODY, "2026-11-20T12:00:00Z")
+    report = gather(Config(state=speaker.state))
+    text = words_of(report)
+    assert "○ not running" in text
+    assert "does not answer" in text  # this very process is alive and wrote the whereabouts
+    assert "12 decisions" in text
+    assert "review  run7/curve-0011" not in text
+    assert "keep  run7/curve-0012.jpk-force#0" in text
+    assert "4 curves wait for a look" in text
+    assert not is_well(report)
+
+
+def test_a_service_that_died_is_said_to_have_died(tmp_path: Path) -> None:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    (tmp_path / FILE).write_text(json.dumps({"pid": process.pid, "publish": NOBODY, "replay": NOBODY}))
+    report = gather(Config(state=tmp_path, replay=NOBODY))
+    assert f"process {process.pid} and has gone without stopping in order" in words_of(report)
+
+
+def test_nothing_at_all_exits_69(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFM_TRIAGE_REPLAY", NOBODY)
+    done = afm_triage("status", "--state", str(tmp_path / "none"))
+    assert done.returncode == 69
+    assert "○ not running" in done.stdout
+    assert "is --state, --config or --instrument right?" in done.stdout
+
+
+def test_another_ledger_s_service_at_the_default_address_is_not_ours(tmp_path: Path, speaker: Speaker) -> None:
+    from daemon.ledger import Ledger
+
+    other = tmp_path / "other"
+    other.mkdir()
+    Ledger(other / "ledger.sqlite", "afm1").close()
+    assert ask_status(speaker.replay) is not None
+    assert gather(Config(state=other, replay=speaker.replay))["running"] is False
+    named = Config(state=tmp_path, instrument="afm2", replay=speaker.replay, origins={"instrument": "flag"})
+    assert gather(named)["running"] is False
+    assert gather(Config(state=tmp_path, replay=speaker.replay))["running"] is True
+
+
+def test_file_names_cannot_steer_the_terminal(speaker: Speaker) -> None:
+    speaker.record(3, path="run7/\x1b[2Jevil\r\n.jpk-force", reasons=("\x1b[31m",))
+    report = gather(Config(state=speaker.state))
+    report["flagged"] = [{**report["flagged"][0], "path": "\x1b[2Jevil\n"}]
+    assert not {char for char in words_of(report).replace("\n", "") if not char.isprintable()}
+
+
+# whereabouts
+
+
+def test_whereabouts_are_found_unless_asked_otherwise(tmp_path: Path) -> None:
+    config = Config(state=tmp_path)
+    assert (find(config).publish, find(config).pid) == (config.publish, None)
+    leave(tmp_path, "tcp://127.0.0.1:1111", "tcp://127.0.0.1:2222", "2026-11-20T12:00:00Z")
+    where = find(config)
+    assert (where.publish, where.replay) == ("tcp://127.0.0.1:1111", "tcp://127.0.0.1:2222")
+    assert (where.pid, where.is_alive) == (os.getpid(), True)
+    asked = Config(state=tmp_path, publish="tcp://lab-pc:5795", origins={"publish": "flag", "replay": "file"})
+    assert (find(asked).publish, find(asked).replay) == ("tcp://lab-pc:5795", "tcp://127.0.0.1:2222")
+    forget(tmp_path)
+    assert find(config).pid is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"pid": "1"}', '{"pid": -1, "publish": 3}', "\x00", "{" * 5000])
+def test_damaged_whereabouts_are_none(content: str, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(content)
+    where = find(Config(state=tmp_path))
+    assert (where.pid, where.publish, where.is_alive) == (None, "tcp://127.0.0.1:5795", False)
+
+
+# reload
+
+
+@pytest.fixture
+def on_hangup(speaker: Speaker) -> Iterator[list[dict[str, Any]]]:
+    """What the service will say to SIGHUP; here the service is this very process."""
+    answers: list[dict[str, Any]] = []
+    before = signal.signal(signal.SIGHUP, lambda *_: speaker.publisher.emit("config", answers.pop()))
+    yield answers
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_a_reload_says_what_has_changed(speaker: Speaker, on_hangup: list[dict[str, Any]]) -> None:
+    changed = {"thresholds.keep": [0.6, 0.7]}
+    on_hangup.append({"result": "applied", "digest": "x", "changed": changed, "needs_restart": ["publish"]})
+    said = reload(Config(state=speaker.state), patience_s=5)
+    assert said == "thresholds.keep: 0.6 -> 0.7\npublish: changed, and needs a restart"
+
+
+def test_a_refused_reload_is_exit_78_with_the_reason(speaker: Speaker, on_hangup: list[dict[str, Any]]) -> None:
+    on_hangup.append({"result": "rejected", "reason": "afm1.toml: keep: unknown key"})
+    with pytest.raises(UserError, match=r"the old settings stay: .*keep: unknown key") as caught:
+        reload(Config(state=speaker.state), patience_s=5)
+    assert caught.value.exit_code == 78
+
+
+def test_no_signal_goes_to_a_process_that_only_has_the_number(speaker: Speaker, tmp_path: Path) -> None:
+    sleeper = subprocess.Popen(["sleep", "30"])
+    try:
+        (tmp_path / "state" / FILE).write_text(
+            json.dumps({"pid": sleeper.pid, "publish": speaker.publish, "replay": speaker.replay})
+        )
+        with pytest.raises(UserError, match="does not answer") as caught:
+            reload(Config(state=speaker.state))
+        assert caught.value.exit_code == 69
+        assert sleeper.poll() is None
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+def test_reload_without_a_service_exits_69(tmp_path: Path) -> None:
+    done = afm_triage("reload", "--state", str(tmp_path))
+    assert (done.returncode, done.stderr.count("\n")) == (69, 1)
+    assert "no service runs on" in done.stderr

@@ -1,0 +1,106 @@
+"""Producer and judge: curves with known names go into a folder; the ledger's history must tell of each exactly once."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.request import urlopen
+
+import zmq
+
+from daemon.trial import Trial
+
+CURVES = Path(__file__).resolve().parents[2] / "daemon" / "curves"
+
+
+class Producer:
+    """Writes JPK files as an instrument does: some in one go, some in two steps, some by renaming."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._content = (CURVES / "fmt-jpk-fd_spot3-0192.jpk-force").read_bytes()
+        self.written: list[str] = []
+
+    def write(self) -> Path:
+        number = len(self.written)
+        name, content = f"curve-{number:06d}.jpk-force", fresh(self._content, number)
+        path = self._folder / name
+        if number % 3 == 0:
+            hidden = self._folder / f".{name}.tmp"
+            hidden.write_bytes(content)
+            os.rename(hidden, path)
+        else:
+            with path.open("wb") as file:
+                file.write(content[: len(content) // 2])
+                if number % 3 == 1:
+                    file.flush()
+                file.write(content[len(content) // 2 :])
+        self.written.append(name)
+        return path
+
+
+def fresh(archive: bytes, number: int) -> bytes:
+    """The same curve with an identity of its own: a comment at the end of the zip."""
+    content = io.BytesIO(archive)
+    with zipfile.ZipFile(content, "a") as zip_file:
+        zip_file.comment = f"curve {number}".encode()
+    return content.getvalue()
+
+
+@dataclass
+class Findings:
+    """What the judge found; everything that must be empty is."""
+
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    gaps: list[int] = field(default_factory=list)
+    decided: int = 0
+
+
+def history(trial: Trial) -> list[dict]:  # type: ignore[type-arg]
+    """Every decision that the service has ever announced, asked for as a late subscriber would."""
+    events: list[dict] = []  # type: ignore[type-arg]
+    with zmq.Context() as context, context.socket(zmq.DEALER) as asker:
+        asker.linger = 0
+        asker.connect(trial.replay)
+        while True:
+            asker.send_multipart([b"since", str(events[-1]["seq"] if events else 0).encode()])
+            if not asker.poll(10_000):
+                raise TimeoutError("the service did not answer")
+            bodies = [json.loads(body) for body in asker.recv_multipart() if body]
+            if not bodies:
+                return events
+            events += bodies
+
+
+def judge(written: list[str], events: list[dict]) -> Findings:  # type: ignore[type-arg]
+    """Each written curve once, seq from 1 without a gap."""
+    paths = [event["data"]["path"] for event in events]
+    seqs = [event["seq"] for event in events]
+    return Findings(
+        lost=sorted(set(written) - set(paths)),
+        doubled=sorted({path for path in paths if paths.count(path) > 1}) if len(set(paths)) != len(paths) else [],
+        gaps=[seq for seq, expected in zip(seqs, range(1, len(seqs) + 1), strict=True) if seq != expected],
+        decided=len(events),
+    )
+
+
+def scrape(trial: Trial) -> dict[str, float]:
+    """The numbers of one scrape: metric with labels -> value."""
+    with urlopen(f"http://127.0.0.1:{trial.metrics_port}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if not line.startswith("#")}
+
+
+def identity_holds(numbers: dict[str, float]) -> bool:
+    """seen = decided + duplicate + backlog, in one scrape."""
+
+    def total(name: str) -> float:
+        return sum(value for key, value in numbers.items() if key.split("{")[0] == f"afm_triage_{name}")
+
+    accounted = total("decisions_total") + total("curves_duplicate_total") + total("backlog_curves")
+    return total("curves_seen_total") == accounted

@@ -1,0 +1,65 @@
+"""Curves written while the service is killed again and again: `python -m tests.faults.kills --curves 2000 --kills 20`."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from daemon.trial import Trial
+from tests.faults.harness import Findings, Producer, history, judge
+
+
+def run(curves: int, kills: int, seed: int, rate: float) -> Findings:
+    """Write ``curves`` at ``rate`` a second; kill -9 at random moments, also while it starts and while it works."""
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Trial(Path(folder))
+        producer = Producer(trial.watch)
+        writer = threading.Thread(target=lambda: [(producer.write(), time.sleep(1 / rate)) for _ in range(curves)])
+        trial.start()
+        writer.start()
+        try:
+            for _ in range(kills):
+                if rng.random() < 0.8:
+                    trial.wait_ready()
+                time.sleep(rng.uniform(0.0, 0.5))
+                trial.kill()
+                trial.start()
+            writer.join()
+            trial.wait_ready()
+            return wait_until_judged(trial, producer)
+        finally:
+            trial.stop()
+
+
+def wait_until_judged(trial: Trial, producer: Producer, timeout_s: float = 120.0) -> Findings:
+    """The findings once everything is decided, or after the time-out."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        findings = judge(producer.written, history(trial))
+        if not findings.lost or time.monotonic() > deadline_s:
+            return findings
+        time.sleep(0.5)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--curves", type=int, default=2000)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rate", type=float, default=40.0)
+    args = parser.parse_args()
+    found = run(args.curves, args.kills, args.seed, args.rate)
+    print(
+        f"{args.curves} curves, {args.kills} kills: decided {found.decided}, lost {len(found.lost)}, "
+        f"doubled {len(found.doubled)}, gaps in seq {len(found.gaps)}"
+    )
+    return 1 if found.lost or found.doubled or found.gaps else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -8,15 +8,13 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from daemon.sources.names import Naming, companion_of, event_path, main_half, sentinel_target
 from daemon.sources.pending import Pending, Timing
 from daemon.sources.scan import ODD, Listing, Stamp, join, split
-
-#: A settled name that is never looked at: temporary, unclaimed, half of a pair.
-_IGNORED: Stamp = (-2, -2)
+from daemon.sources.settled import IGNORED, Settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ class Book:
         self._naming = naming
         self._world = world
         self._open: dict[str, Pending] = {}
-        self._settled: dict[str, dict[str, Stamp]] = {}  # directory -> name -> stamp
+        self.settled = Settled()
         self._looks: list[tuple[float, int, Pending]] = []
         self._turn = itertools.count()
         self._out = 0  # how many of the open ones are offered
@@ -57,11 +55,6 @@ class Book:
         """When the longest waiting of them last changed (time.monotonic()); None when nothing waits."""
         return min((p.grown_s for p in self._open.values() if not p.out), default=None)
 
-    def settled(self) -> list[str]:
-        """Every path to stat in a sweep."""
-        inside = ((d, name, stamp) for d, names in self._settled.items() for name, stamp in names.items())
-        return [join(directory, name) for directory, name, stamp in inside if stamp != _IGNORED]
-
     # ---- what happens outside
 
     def touch(
@@ -75,7 +68,7 @@ class Book:
         directory, name = split(path)
         kind = self._naming.kind(name)
         if kind != "file":
-            self._ignore(directory, name, kind)
+            self._ignore(path, kind)
             main, target = main_half(name), sentinel_target(name)
             if main is not None:
                 self.touch(join(directory, main), closed_s=closed_s, fresh=fresh, hinted=hinted)
@@ -108,16 +101,15 @@ class Book:
         )
         return pending
 
-    def _ignore(self, directory: str, name: str, reason: str, stamp: Stamp = _IGNORED) -> None:
-        names = self._settled.setdefault(directory, {})
-        if names.get(name) != stamp:
-            names[name] = stamp
+    def _ignore(self, path: str, reason: str, stamp: Stamp = IGNORED) -> None:
+        if self.settled.get(path) != stamp:
+            self.settled.put(path, stamp)
             self._world.ignored(reason)
 
     def moved(self, source: str, dest: str, at_s: float) -> None:
         """A rename inside the folder: the state goes with the file."""
         pending = self._open.get(source)
-        stamp = self._forget(source)
+        stamp = self.settled.pop(source)
         if pending is not None and pending.out and not self._world.withdraw(pending):
             pending.moved_to = dest  # the reader has it: its answer decides what becomes of the new path
             return
@@ -126,8 +118,8 @@ class Book:
             pending.out = False
             if not self._transfer(pending, dest):
                 self._schedule(pending, self._world.monotonic())
-        elif stamp is not None and stamp not in (_IGNORED, ODD) and dest not in self._open:
-            self._put(dest, stamp)
+        elif stamp is not None and dest not in self._open:
+            self.settled.put(dest, stamp)
         self.touch(dest, closed_s=at_s)
 
     def _transfer(self, pending: Pending, dest: str) -> bool:
@@ -174,7 +166,7 @@ class Book:
         if stamp == ODD or (pending.stamp is None and self._is_settled(pending.path, stamp)):
             del self._open[pending.path]
             if stamp == ODD:
-                self._ignore(*split(pending.path), "not_regular", ODD)
+                self._ignore(pending.path, "not_regular", ODD)
             return None
         age_s = max(0.0, self._world.wall() - stamp[1] / 1e9 - self.timing.skew_s)
         pending.see(stamp, whole, now_s, age_s)
@@ -195,24 +187,22 @@ class Book:
         return (stamp[0] + other[0], max(stamp[1], other[1])), True
 
     def _is_settled(self, path: str, stamp: Stamp) -> bool:
-        directory, name = split(path)
-        names = self._settled.get(directory, {})
-        if name in names:
-            return names[name] == stamp
-        if event_path(path) == path and self._world.finished(path) == stamp:
-            self._put(path, stamp)
+        known = self.settled.get(path)
+        if known is None and event_path(path) == path and self._world.finished(path) == stamp:
+            self.settled.put(path, stamp)
             return True
-        return False
+        return known == stamp
 
     def _miss(self, pending: Pending, now_s: float) -> None:
         """It is gone. What was never offered leaves no trace; what was is offered once more, for its reason."""
         if not self._world.standing():
             self._schedule(pending, now_s + 4 * self.timing.look_s)
         elif pending.offered:
+            pending.gone = True
             self._offer(pending, final=True)
         else:
             del self._open[pending.path]
-            self._forget(pending.path)  # should it come back, it is new
+            self.settled.pop(pending.path)  # should it come back, it is new
 
     def _offer(self, pending: Pending, final: bool) -> None:
         self.missed += not pending.hinted
@@ -255,7 +245,8 @@ class Book:
             return
         now_s = self._world.monotonic()
         self._out -= pending.out
-        self._put(path, stamp)
+        if not pending.gone:  # what came back meanwhile has not been read
+            self.settled.put(path, stamp)
         self.touch(path, closed_s=now_s if pending.again else None)
         if pending.moved_to is not None:
             self.touch(pending.moved_to, closed_s=now_s)
@@ -263,37 +254,20 @@ class Book:
     # ---- reconciling with the truth
 
     def reconcile(self, listing: Listing, fresh: bool) -> None:
-        """Compare one directory with the book."""
-        settled = self._settled.setdefault(listing.directory, {})
-        for name in settled.keys() - listing.files - listing.odd:
-            del settled[name]
-        for name in listing.odd - settled.keys():
-            self._ignore(listing.directory, name, "not_regular", ODD)
-        for name in listing.files - settled.keys():
+        """Compare one directory with the book; ``fresh``: the folder has only now appeared."""
+        files, odd = self.settled.reconcile(listing)
+        for name in odd:
+            self._ignore(join(listing.directory, name), "not_regular", ODD)
+        for name in files:
             path = join(listing.directory, name)
             if path not in self._open:
                 self.touch(path, fresh=fresh, hinted=fresh)
 
     def verify(self, path: str) -> None:
         """Touch a settled path if it is no longer as it was."""
-        directory, name = split(path)
-        settled = self._settled.get(directory, {}).get(name)
-        if settled is None or path in self._open:
+        stamp = self.settled.get(path)
+        if stamp is None or path in self._open:
             return
         with contextlib.suppress(OSError):  # cannot be told now; the next sweep may
-            if companion_of(name) is not None or self._world.stamp(path) != settled:
+            if companion_of(path) is not None or self._world.stamp(path) != stamp:
                 self.touch(path)
-
-    def forget_except(self, directories: Iterable[str]) -> None:
-        """Drop what is remembered of directories that are gone (``directories`` are all there are)."""
-        there = set(directories)
-        for directory in [d for d in self._settled if d not in there]:
-            del self._settled[directory]
-
-    def _put(self, path: str, stamp: Stamp) -> None:
-        directory, name = split(path)
-        self._settled.setdefault(directory, {})[name] = stamp
-
-    def _forget(self, path: str) -> Stamp | None:
-        directory, name = split(path)
-        return self._settled.get(directory, {}).pop(name, None)

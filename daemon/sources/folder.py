@@ -169,7 +169,7 @@ class Folder:
             self._scan_all(now_s, fresh=False)
         if now_s >= self._sweep_due_s:
             self._sweep_due_s = now_s + self._timing.sweep_s
-            self._jobs.append(self._sweep(self._book.settled()))
+            self._jobs.append(self._sweep(self._book.settled.paths()))
 
     def _check(self, now_s: float) -> None:
         self._check_due_s = now_s + self._timing.check_s
@@ -181,6 +181,7 @@ class Folder:
             self._scan_all(now_s, fresh=appeared)
         if self._book.missed and self._watcher.hearing():
             self._suspicious_until_s = now_s + self._timing.suspicion_s
+            self._scan_due_s = min(self._scan_due_s, now_s + self._scan_every_s())
         self._book.missed = 0
         self._waiting, self._oldest_s = self._book.waiting(), self._book.oldest_s()
 
@@ -209,7 +210,7 @@ class Folder:
             self._scanning = False
             self._unlisted = event_path(failures[0]) if failures else ""
             if not failures:
-                self._book.forget_except(directories)
+                self._book.settled.keep_only(directories)
 
     def _sweep(self, paths: list[str]) -> Iterator[None]:
         """Stat every settled file: the rewritten ones keep their names."""

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -61,6 +62,8 @@ class Hints(FileSystemEventHandler):
 
         Raises LimitReached when the kernel's limits are used up, OSError when the folder cannot be watched.
         """
+        # What both an event and the walk of a new folder have found is watched once; watchdog prints a page about it.
+        warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning, r"watchdog\.")
         try:
             self._observer = observer = Observer()
             observer.schedule(self, self._root, recursive=True, event_filter=_WANTED)

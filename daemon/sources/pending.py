@@ -60,6 +60,7 @@ class Pending:
     reason: str = ""
     out: bool = False  # offered, or with the reader
     taken: bool = False
+    gone: bool = False  # offered a last time because it had vanished
     again: bool = False  # something happened to it meanwhile
     moved_to: str | None = None  # renamed while the reader had it
     noticed: tuple[Stamp, float] | None = None

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from modelhelp import SMALL, make_model, some_examples, untrained
+
+from deploy.classifier import Classifier
+from deploy.torch_engine import TorchClassifier, bf16_in_hardware, default_threads
+from models.bundle import SHIPPED, read
+from models.data import gather
+from models.network import load
+from models.raster import coverage
+from models.train import infer
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("engine") / "small")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return coverage(some_examples().edges, SMALL)
+
+
+def test_fp32_is_the_network_that_was_trained(bundle, images):
+    import torch
+
+    engine: Classifier = TorchClassifier(bundle, "fp32")
+    assert engine.engine == "torch-cpu-fp32"
+    assert engine.model_id == bundle.id
+    reference = load(4, {name: torch.from_numpy(tensor) for name, tensor in bundle.weights.items()})
+    logits = engine.classify(images)
+    assert logits.dtype == np.float64
+    np.testing.assert_allclose(logits, infer(reference, some_examples().edges, SMALL), atol=2e-4)
+    assert np.abs(infer(untrained(), some_examples().edges, SMALL) - logits).max() < 0.02  # what half precision costs
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_picture_has_the_same_logit_in_every_batch(bundle, images, precision):
+    engine = TorchClassifier(bundle, precision)
+    whole = engine.classify(images)
+    for size in (1, 2, 3, 7, 8, 16):
+        parts = [engine.classify(images[start : start + size]) for start in range(0, len(images), size)]
+        assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_large_batches_are_cut(bundle, images):
+    engine = TorchClassifier(bundle)
+    many = np.concatenate([images] * 4)
+    assert np.array_equal(engine.classify(many), np.tile(engine.classify(images), 4))
+    assert engine.classify(images[:0]).shape == (0,)
+
+
+def test_pictures_of_another_size_are_refused(bundle):
+    with pytest.raises(ValueError, match="the model wants"):
+        TorchClassifier(bundle).classify(np.zeros((1, 1, 32, 64), np.float32))
+
+
+def test_auto_is_bf16_only_where_the_processor_has_it(bundle, monkeypatch):
+    import torch
+
+    assert TorchClassifier(bundle).engine == f"torch-cpu-{'bf16' if bf16_in_hardware() else 'fp32'}"
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)  # torch 2.11
+    assert TorchClassifier(bundle).engine == "torch-cpu-fp32"
+
+
+def test_a_core_is_left_to_the_instrument():
+    import os
+
+    assert default_threads() == max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def test_bf16_moves_few_verdicts_of_the_shipped_model():
+    from models.simulate import simulate
+
+    bundle = read(SHIPPED)
+    examples = gather(((item.curve, item.label == "keep") for item in simulate(400, 77)), bundle.profile)
+    pictures = coverage(examples.edges, bundle.profile)
+    exact, fast = (TorchClassifier(bundle, precision).classify(pictures) for precision in ("fp32", "bf16"))
+    scores = [bundle.calibration.score(logits) for logits in (exact, fast)]
+    sides = [np.digitize(score, [bundle.discard, bundle.keep]) for score in scores]
+    assert (sides[0] != sides[1]).mean() < 0.02
+    assert not ((sides[0] == 2) & (sides[1] == 0)).any()

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from models.bundle import Calibration
+from models.calibrate import choose_cut, fit_platt
+from models.metrics import calibration_error
+
+
+def drawn(count=20_000, distance=1.5, seed=0):
+    """Logits whose true log odds, at equal shares, are 2 x distance x logit."""
+    rng = np.random.default_rng(seed)
+    labels = rng.random(count) < 0.5
+    return rng.normal(0, 1, count) + np.where(labels, distance, -distance), labels
+
+
+def test_platt_finds_the_true_slope_and_the_stated_prevalence():
+    logits, labels = drawn()
+    calibration = fit_platt(logits, labels, 0.02)
+    assert 1 / calibration.temperature == pytest.approx(3.0, rel=0.05)
+    assert calibration.bias == pytest.approx(np.log(0.02 / 0.98), abs=0.15)
+    assert calibration_error(calibration.score(logits), labels, 0.02) < 0.003
+
+
+def test_platt_is_sklearns_without_penalty():
+    logits, labels = drawn(3000, 1.0)
+    weights = np.where(labels, 0.1 / labels.mean(), 0.9 / (1 - labels.mean()))
+    oracle = LogisticRegression(C=1e9, tol=1e-10).fit(logits[:, None], labels, weights)
+    found = fit_platt(logits, labels, 0.1)
+    assert 1 / found.temperature == pytest.approx(oracle.coef_[0, 0], rel=1e-3)
+    assert found.bias == pytest.approx(oracle.intercept_[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("distance", [0.0, 0.01, 20.0, -2.0])
+def test_useless_perfect_and_backward_models_give_finite_scores(distance):
+    logits, labels = drawn(500, distance)
+    calibration = fit_platt(logits, labels, 0.02)
+    assert calibration.temperature > 0
+    assert np.isfinite(calibration.score(np.array([-1e9, 0.0, 1e9]))).all()
+
+
+def test_one_class_alone_cannot_calibrate():
+    with pytest.raises(ValueError, match="with and without"):
+        fit_platt(np.zeros(5), np.ones(5, bool), 0.02)
+
+
+def test_score_rises_with_the_logit():
+    scores = Calibration(2.0, -3.0, 0.02).score(np.linspace(-50, 50, 1001))
+    assert (np.diff(scores) >= 0).all()
+    assert 0 <= scores[0] < scores[-1] <= 1
+
+
+@pytest.mark.parametrize("distance", [0.5, 1.0, 1.5, 6.0])
+def test_thresholds_keep_their_word(distance):
+    logits, labels = drawn(distance=distance)
+    calibration = fit_platt(logits, labels, 0.02)
+    cut = choose_cut(calibration, logits, labels, most_missed=0.01, most_kept=0.002)
+    scores = calibration.score(logits)
+    assert 0 <= cut.discard < cut.keep < 1
+    assert (scores[labels] <= cut.discard).mean() <= 0.01
+    assert (scores[~labels] >= cut.keep).mean() <= 0.002
+    assert cut.evidence["events"] == labels.sum()
+    assert cut.evidence["events_discarded"] == (scores[labels] <= cut.discard).sum()
+    low, high = cut.evidence["events_discarded_interval"]
+    assert low <= cut.evidence["events_discarded"] / labels.sum() <= high
+
+
+def test_thresholds_are_as_bold_as_they_may_be():
+    logits, labels = drawn()
+    cut = choose_cut(fit_platt(logits, labels, 0.02), logits, labels, 0.01, 0.002)
+    assert cut.evidence["events_discarded"] >= 0.0095 * labels.sum()
+    assert cut.evidence["event_free_kept"] >= 0.0015 * (~labels).sum()

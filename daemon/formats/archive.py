@@ -109,6 +109,9 @@ def _end_record(blob: Blob) -> tuple[int, int, int, int]:
     tail = blob.read(tail_at, tail_bytes)
     found = tail.rfind(b"PK\x05\x06")
     if found < 0 or found + _END.size > len(tail):
+        head = blob.head[:4]
+        if not b"PK\x03\x04".startswith(head) and any(head):  # waiting does not make an archive of it
+            raise Unreadable("unreadable")
         raise Unfinished("truncated")
     _, _, _, _, count, length, start, _ = _END.unpack_from(tail, found)
     end = tail_at + found

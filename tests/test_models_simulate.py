@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from models.simulate import simulate
-from models.simulate.scene import BACKGROUNDS, EVENTS, UNTOUCHED
+from models.simulate.background import BACKGROUNDS, UNTOUCHED
+from models.simulate.scene import EVENTS
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from models.simulate import molecules, nuisance, surface
+from models.simulate import bodies, molecules, nuisance, surface
 from models.simulate.bonds import bond_with_mode
 from models.simulate.chains import FORCE_PN, KT_PN_NM, freely_jointed, overstretching, worm_like
 from models.simulate.draw import log_uniform, pick
 from models.simulate.instrument import Instrument, draw_instrument
-from models.simulate.molecules import Rupture
+from models.simulate.ruptures import Rupture
 from models.simulate.visible import visible
 
 
@@ -106,9 +106,9 @@ def test_sawtooth_peaks_of_one_protein_are_equally_spaced(rng):
         molecules.after_adhesion,
         molecules.sawtooth,
         molecules.dna,
-        molecules.plateaus,
-        molecules.soft_bonds,
-        molecules.cell,
+        bodies.plateaus,
+        bodies.soft_bonds,
+        bodies.cell,
     ],
 )
 def test_events_pull_and_break_after_contact_only(make, rng):

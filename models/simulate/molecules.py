@@ -8,14 +8,11 @@ in series with the cantilever, so after a rupture the tip jumps back along the c
 | rupture force | 2 to 150 sigma, 8 pN to 1.5 nN | unbinding and unfolding 20 to 500 pN, cohesin-dockerin to 600 pN |
 | linker contour | 15 nm to the ramp | PEG, polyprotein, dextran, DNA |
 | unfolding step | 8 to 80 nm, equal within 3 % | titin I27 28 nm, GB1 18 nm, larger domains (Rief 1997; Fodis) |
-| tether plateau | 6 to 150 pN, 1.2 sigma at least | membrane tethers (Hochmuth et al. 1996; Sun et al. 2005) |
-| stiffness of cells and vesicles | given by the travel to rupture, 20 nm to 60 % of the ramp | EV and cell data |
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,28 +21,9 @@ from models.simulate.bonds import Bond, bond_with_mode
 from models.simulate.chains import Chain, freely_jointed, overstretching, worm_like
 from models.simulate.draw import Rng, chance, log_uniform
 from models.simulate.instrument import Instrument
+from models.simulate.ruptures import Pulled, Rupture, join
 
 HELD = float("inf")  # rupture force of what does not let go within the ramp
-
-
-@dataclass(frozen=True, slots=True)
-class Rupture:
-    """One discrete drop of the force."""
-
-    index: int  # first sample after it
-    force_pn: float  # true force on what broke, just before
-    contour_length_nm: float | None  # of the chain that carried it
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pulled:
-    force: Samples  # (n,) pN
-    ruptures: tuple[Rupture, ...]
-
-
-def _join(parts: Sequence[Pulled]) -> Pulled:
-    force = np.sum([part.force for part in parts], axis=0)
-    return Pulled(force, tuple(sorted((r for part in parts for r in part.ruptures), key=lambda r: r.index)))
 
 
 def _stretch(past: Samples, spring: float, chain: Chain, stages: Sequence[tuple[float, float]]) -> Pulled:
@@ -73,7 +51,7 @@ def _polymer(rng: Rng) -> Chain:
     return freely_jointed(log_uniform(rng, 0.3, 2.0), log_uniform(rng, 3e3, 5e4))
 
 
-def _strength(rng: Rng, instrument: Instrument) -> float:
+def likely_strength(rng: Rng, instrument: Instrument) -> float:
     """A most probable rupture force, from barely above the noise to far above."""
     multiple = log_uniform(rng, 2.0, 30.0) if chance(rng, 0.7) else log_uniform(rng, 20.0, 150.0)
     return min(max(multiple * instrument.noise_pn, 8.0), 1500.0)
@@ -92,7 +70,7 @@ def _loading(instrument: Instrument, chain: Chain, contour: float, force: float)
 
 def _tether(rng: Rng, instrument: Instrument, past: Samples, at_nm: float) -> Pulled:
     """One linker that ruptures about ``at_nm`` of travel after contact."""
-    chain, mode = _polymer(rng), _strength(rng, instrument)
+    chain, mode = _polymer(rng), likely_strength(rng, instrument)
     mode = min(mode, 0.6 * at_nm * instrument.spring)
     contour = chain.contour_nm(mode, max(at_nm - mode / instrument.spring, 2.0))
     bond = _bond(rng, instrument, chain, contour, mode)
@@ -108,7 +86,7 @@ def polymer(rng: Rng, instrument: Instrument, past: Samples, first_nm: float) ->
 def polymers(rng: Rng, instrument: Instrument, past: Samples, first_nm: float) -> Pulled:
     """Two to six linkers in parallel, each with its own length."""
     places = np.exp(rng.uniform(np.log(first_nm), np.log(0.9 * instrument.room_nm), int(rng.integers(2, 7))))
-    return _join([_tether(rng, instrument, past, float(place)) for place in places])
+    return join([_tether(rng, instrument, past, float(place)) for place in places])
 
 
 def far_out(rng: Rng, instrument: Instrument, past: Samples, first_nm: float) -> Pulled:
@@ -121,7 +99,7 @@ def after_adhesion(rng: Rng, instrument: Instrument, past: Samples, first_nm: fl
     """One to three ruptures shortly after the adhesion has let go."""
     reach = min(first_nm + log_uniform(rng, 5.0, 80.0), 0.9 * instrument.room_nm)
     places = rng.uniform(first_nm, max(reach, first_nm + 1.0), int(rng.integers(1, 4)))
-    return _join([_tether(rng, instrument, past, float(place)) for place in places])
+    return join([_tether(rng, instrument, past, float(place)) for place in places])
 
 
 def sawtooth(rng: Rng, instrument: Instrument, past: Samples, first_nm: float) -> Pulled:
@@ -129,7 +107,7 @@ def sawtooth(rng: Rng, instrument: Instrument, past: Samples, first_nm: float) -
     chain = worm_like(log_uniform(rng, 0.25, 0.8))
     step, modules = log_uniform(rng, 8.0, 80.0), int(rng.integers(2, 13))
     contour = first_nm * rng.uniform(0.6, 1.5) + rng.uniform(0.0, 0.3) * instrument.room_nm
-    mode = min(_strength(rng, instrument), 500.0)
+    mode = min(likely_strength(rng, instrument), 500.0)
     bond = _bond(rng, instrument, chain, contour + step, mode)
     uneven = 0.03 if chance(rng, 0.6) else 0.5  # polyprotein, or the domains of one large protein
     stages = []
@@ -154,49 +132,3 @@ def dna(rng: Rng, instrument: Instrument, past: Samples, first_nm: float) -> Pul
     at = log_uniform(rng, first_nm, 0.95 * instrument.room_nm)
     contour = chain.contour_nm(strength, max(at - strength / instrument.spring, 2.0))
     return _stretch(past, instrument.spring, chain, [(contour, strength)])
-
-
-def plateaus(rng: Rng, instrument: Instrument, past: Samples, first_nm: float) -> Pulled:
-    """Membrane tethers, peeled chains: constant force that ends in a step; one to five in parallel."""
-    one = min(max(instrument.noise_pn * log_uniform(rng, 1.2, 20.0), 6.0), 150.0)
-    drops = np.exp(rng.uniform(np.log(first_nm), np.log(0.97 * instrument.room_nm), int(rng.integers(1, 6))))
-    rise = log_uniform(rng, 1.0, 60.0)
-    slope = rng.normal(0.0, 0.15)  # relative change along the plateau
-    parts = []
-    for drop in drops:
-        height = one * max(rng.normal(1.0, 0.12), 0.4)
-        start = 0.0 if chance(rng, 0.8) else drop * rng.uniform(0.0, 0.6)
-        force = np.zeros_like(past)
-        first, stop = (int(np.searchsorted(past, edge)) for edge in (start, drop))
-        run = past[first:stop] - start
-        force[first:stop] = height * (1.0 - np.exp(-run / rise)) * (1.0 + slope * run / max(drop, 1.0))
-        broken = first < stop < len(past)
-        parts.append(Pulled(force, (Rupture(stop, float(force[stop - 1]), None),) if broken else ()))
-    return _join(parts)
-
-
-def soft_bonds(rng: Rng, instrument: Instrument, past: Samples, first_nm: float, most: int = 3) -> Pulled:
-    """Bonds held by a soft body (vesicle, cell, fibre): they load slowly from the contact line on, then let go."""
-    count = int(rng.integers(1, most + 1))
-    first_nm = max(first_nm, 20.0)
-    reach = max(min(rng.uniform(0.05, 1.05) * instrument.room_nm, 2000.0), 1.2 * first_nm)
-    places = rng.uniform(first_nm, reach, count)
-    total, bend = _strength(rng, instrument), log_uniform(rng, 0.5, 1.6)
-    parts = []
-    for place in places:
-        strength = min(total * log_uniform(rng, 0.3, 1.5), 0.35 * instrument.spring * float(place))
-        start = 0.0 if chance(rng, 0.7) else place * rng.uniform(0.0, 0.7)
-        first, stop = (int(np.searchsorted(past, edge)) for edge in (start, place))
-        force = np.zeros_like(past)
-        force[first:stop] = strength * ((past[first:stop] - start) / (place - start)) ** bend
-        broken = first < stop < len(past)
-        parts.append(Pulled(force, (Rupture(stop, float(force[stop - 1]), None),) if broken else ()))
-    return _join(parts)
-
-
-def cell(rng: Rng, instrument: Instrument, past: Samples, first_nm: float) -> Pulled:
-    """Cell adhesion: many small bonds on a slow load, tethers last, often no flat baseline before the end."""
-    pulled = [soft_bonds(rng, instrument, past, first_nm, most=15)]
-    if chance(rng, 0.6):
-        pulled.append(plateaus(rng, instrument, past, first_nm))
-    return _join(pulled)

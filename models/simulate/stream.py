@@ -11,7 +11,7 @@ import numpy as np
 from models.curve import Curve, DistanceKind, ForceUnit, Samples
 from models.simulate import nuisance
 from models.simulate.draw import Rng, chance, log_uniform
-from models.simulate.molecules import Rupture
+from models.simulate.ruptures import Rupture
 from models.simulate.scene import Scene, compose
 
 

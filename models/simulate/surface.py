@@ -56,7 +56,7 @@ def _snap(past: Samples, start: float, end: float, peak: float, roundness: float
 def _reach(rng: Rng, instrument: Instrument, peak: float, limit: float) -> tuple[float, float]:
     """(peak, travel) of a snap-off: the cantilever's own line, or that of a softer sample."""
     stiffness = instrument.spring * (1.0 if chance(rng, 0.6) else log_uniform(rng, 0.3, 1.0))
-    width = min(peak / stiffness, limit, 0.15 * instrument.ramp_nm, 0.5 * instrument.room_nm)
+    width = min(peak / stiffness, limit, 0.1 * instrument.ramp_nm, 0.5 * instrument.room_nm)
     return min(peak, width * stiffness * 1.2), max(width, 0.5)
 
 
@@ -78,7 +78,7 @@ def snap_off(rng: Rng, instrument: Instrument, past: Samples, limit_nm: float) -
 
 def ragged(rng: Rng, instrument: Instrument, past: Samples) -> Surface:
     """Adhesion that lets go in two to five merged drops within the first 28 nm."""
-    limit = min(28.0, 0.12 * instrument.ramp_nm, 0.4 * instrument.room_nm)
+    limit = min(28.0, 0.07 * instrument.ramp_nm, 0.4 * instrument.room_nm)
     ends = np.sort(rng.uniform(0.15, 1.0, int(rng.integers(2, 6)))) * limit
     peak, _ = _reach(rng, instrument, _peak(rng, instrument), limit)
     force = np.zeros_like(past)

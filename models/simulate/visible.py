@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from models.curve import Samples
-from models.simulate.molecules import Rupture
+from models.simulate.ruptures import Rupture
 
 RESOLUTION = 512  # dots across a plot, columns of a screen: what is finer cannot be seen
 _WIDTHS = (1, 2, 4, 8, 16, 32)  # in such dots

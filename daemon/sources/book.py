@@ -169,7 +169,7 @@ class Book:
                 self._ignore(pending.path, "not_regular", ODD)
             return None
         age_s = max(0.0, self._world.wall() - stamp[1] / 1e9 - self.timing.skew_s)
-        pending.see(stamp, whole, now_s, age_s)
+        pending.see(stamp, whole, now_s, age_s, self.timing.look_s)
         ready_s = pending.ready_s(self.timing)
         if now_s < ready_s:
             return self._schedule(pending, min(ready_s, now_s + self.timing.look_s))

@@ -66,11 +66,13 @@ class Pending:
     noticed: tuple[Stamp, float] | None = None
     arrival: Arrival | None = None
 
-    def see(self, stamp: Stamp, whole: bool, now_s: float, age_s: float) -> None:
+    def see(self, stamp: Stamp, whole: bool, now_s: float, age_s: float, look_s: float) -> None:
         """Take note of a look; a change starts the quiet time (and the patience) anew."""
         self.whole = whole
         if stamp == self.stamp:
             return
+        if self.closed_s is None:  # no word that the writer is done: two equal looks
+            self.need_s = max(self.quiet_s, look_s)
         self.changed_s = now_s - (age_s if self.fresh else 0.0)
         self.fresh = False
         self.stamp, self.grown_s = stamp, now_s
@@ -107,5 +109,4 @@ class Pending:
         self.closed_s = None
         self.reason = reason
         self.retry_s = now_s + timing.retry_s[min(self.tries, len(timing.retry_s) - 1)]
-        self.need_s = max(self.quiet_s, timing.look_s)
         self.tries += 1

@@ -6,7 +6,6 @@ line a decision.
 
 from __future__ import annotations
 
-import io
 import signal
 import sys
 import time
@@ -21,6 +20,7 @@ from daemon.attachment import Attachment
 from daemon.board import Board, Entry
 from daemon.config import Config
 from daemon.keyboard import keys
+from daemon.picture import svg
 from daemon.screen import frame
 from daemon.wording import latency, score
 
@@ -74,18 +74,8 @@ def snapshot(config: Config, file: Path, width: int, height: int, patience_s: fl
     finally:
         attachment.close()
     if board.is_linked:
-        file.write_text(export_svg(board, width, height), encoding="utf-8")
+        file.write_text(svg(frame(board, width, height), "afm-triage console"), encoding="utf-8")
     return board.is_linked
-
-
-def export_svg(board: Board, width: int, height: int) -> str:
-    """The screen as a picture for a page."""
-    paper = Console(
-        record=True, width=width, height=height, file=io.StringIO(), force_terminal=True, color_system="truecolor"
-    )
-    for line in frame(board, width, height):
-        paper.print(line, soft_wrap=True, highlight=False)
-    return paper.export_svg(title="afm-triage console")
 
 
 def _is_complete(board: Board) -> bool:

@@ -29,8 +29,8 @@ def examine(config: Config) -> Iterator[Finding]:
 def line(finding: Finding) -> Text:
     """One finding, and what to do when it is a problem."""
     mark, style = _MARKS[finding.level]
-    text = Text(f"{mark} ", style).append(f"{finding.topic:<9} ", "bright_black").append(finding.text, "default")
-    return text.append(f"\n            → {finding.advice}", "bold") if finding.advice else text
+    advice = (f"\n            → {finding.advice}" if finding.advice else "", "bold")
+    return Text.assemble((f"{mark} ", style), (f"{finding.topic:<9} ", "bright_black"), finding.text, advice)
 
 
 def as_json(findings: Sequence[Finding]) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ from daemon.wording import MARKS, duration, latency, rate, score, share
 
 _STYLES = {"keep": "green", "review": "yellow", "discard": "bright_black"}
 _STATES = {"ready": "green", "degraded": "yellow", "paused": "yellow", "starting": "cyan", "stopping": "cyan"}
+_QUIET = "bright_black"
 _BLANK = Text()
 
 
@@ -33,7 +34,7 @@ def frame(board: Board, width: int, height: int) -> list[Text]:
         body = [_titles(("last decisions", width)), *(_beside(((_BLANK, 1), (line, width - 1))) for line in tape)]
     else:
         gallery = _gallery(board, gallery_width, room)
-        wall = Text("│", "bright_black")
+        wall = Text("│", _QUIET)
         body = [_titles(("last decisions", tape_width + 2), ("kept and flagged", width - tape_width - 2), knot="┬")]
         for left, right in zip_longest(tape, gallery, fillvalue=_BLANK):
             body.append(_beside(((_BLANK, 1), (left, tape_width + 1), (wall, 2), (right, gallery_width + 1))))
@@ -61,21 +62,21 @@ def _titles(*parts: tuple[str, int], knot: str = "") -> Text:
     line = Text()
     for number, (title, width) in enumerate(parts):
         start = (knot if number else "─") + "─ "
-        line.append(start, "bright_black").append(title, "bold")
-        line.append(" " + "─" * (width - len(start) - len(title) - 1), "bright_black")
+        line.append(start, _QUIET).append(title, "bold")
+        line.append(" " + "─" * (width - len(start) - len(title) - 1), _QUIET)
     return line
 
 
 def _header(board: Board, width: int) -> Text:
     state = clean(str(board.status.get("state", "")))
-    line = Text(" afm-triage ", "bold reverse").append(f" {board.instrument or '?'} ", "bold")
+    parts = [(" afm-triage ", "bold reverse"), (f" {board.instrument or '?'} ", "bold")]
     if board.is_linked:
-        line.append(f"● {state or 'running'}", _STATES.get(state, "white"))
-        line.append("  " + clean(", ".join(map(str, board.status.get("watch") or ()))), "bright_black")
+        watched = clean(", ".join(map(str, board.status.get("watch") or ())))
+        parts += [(f"● {state or 'running'}", _STATES.get(state, "white")), (f"  {watched}", _QUIET)]
     else:
-        line.append(f"○ {board.link_text}", "bold red")
+        parts.append((f"○ {board.link_text}", "bold red"))
     age = f"up {duration(float(board.status.get('uptime_s') or 0))} · " if board.is_linked else ""
-    return _right(line, Text(f"{age}q leaves ", "bright_black"), width)
+    return _right(Text.assemble(*parts), Text(f"{age}q leaves ", _QUIET), width)
 
 
 def _numbers(board: Board, width: int) -> list[Text]:
@@ -96,39 +97,38 @@ def _verdicts(board: Board, width: int) -> list[Text]:
     counts = board.counts
     total, lines = sum(counts.values()), []
     for verdict, count in counts.items():
-        line = Text(f"{MARKS[verdict]} {verdict:<8}", _STYLES[verdict])
-        line.append(f"{count:>8,}", "bold").append(f"{share(count, total):>7}")
-        line.append(f"{rate(board.rate_per_s(verdict)):>8} ", "bright_black")
         filled = round((width - 36) * count / total) if total else 0
-        lines.append(line.append("━" * filled, _STYLES[verdict]))
+        parts = (
+            (f"{MARKS[verdict]} {verdict:<8}", _STYLES[verdict]),
+            (f"{count:>8,}", "bold"),
+            f"{share(count, total):>7}",
+            (f"{rate(board.rate_per_s(verdict)):>8} ", _QUIET),
+            ("━" * filled, _STYLES[verdict]),
+        )
+        lines.append(Text.assemble(*parts))
     return lines
 
 
 def _flow(board: Board, width: int) -> list[Text]:
     session = board.status.get("session") or {}
     backlog, queue = int(session.get("backlog") or 0), board.review_queue
-    speed = Text("rate     ", "bright_black").append(f"{rate(board.rate_per_s()):<8}", "bold")
-    if (room := min(width - 18, 30)) >= 6:
-        speed.append(bars(board.history(room), room), "cyan")
+    room = min(width - 18, 30)
+    history = bars(board.history(room), room) if room >= 6 else ""
     return [
-        speed,
-        Text("backlog  ", "bright_black").append(f"{backlog:,}", "bold yellow" if backlog > 50 else "bold"),
-        Text("flagged  ", "bright_black").append(f"{queue:,}", "bold").append(" to review", "bright_black"),
+        Text.assemble(("rate     ", _QUIET), (f"{rate(board.rate_per_s()):<8}", "bold"), (history, "cyan")),
+        Text.assemble(("backlog  ", _QUIET), (f"{backlog:,}", "bold yellow" if backlog > 50 else "bold")),
+        Text.assemble(("flagged  ", _QUIET), (f"{queue:,}", "bold"), (" to review", _QUIET)),
     ]
 
 
 def _judge(board: Board, width: int) -> list[Text]:
     model, (p50, p99) = board.status.get("model") or {}, board.latency_s()
-    name, basis = clean(str(model.get("id", "–"))), f"  calibrated on {model.get('score_basis')}"
+    name, basis = clean(str(model.get("id", "–"))), clean(f"  calibrated on {model.get('score_basis')}")
+    is_told = bool(model) and 6 + len(name + basis) <= width
     return [
-        Text("p50 ", "bright_black")
-        .append(latency(p50), "bold")
-        .append("  p99 ", "bright_black")
-        .append(latency(p99), "bold"),
-        Text("model ", "bright_black")
-        .append(name)
-        .append(basis if model and 6 + len(name + basis) <= width else "", "bright_black"),
-        Text("engine ", "bright_black").append(clean(str(board.status.get("engine") or "–"))),
+        Text.assemble(("p50 ", _QUIET), (latency(p50), "bold"), ("  p99 ", _QUIET), (latency(p99), "bold")),
+        Text.assemble(("model ", _QUIET), name, (basis if is_told else "", _QUIET)),
+        Text.assemble(("engine ", _QUIET), clean(str(board.status.get("engine") or "–"))),
     ]
 
 
@@ -138,7 +138,7 @@ def _health(board: Board, most: int) -> list[Text]:
         return [Text(" ✓ all well", "green") if board.is_linked else Text()]
     lines = [Text(f" ▲ {trouble}", "bold red") for trouble in troubles[:most]]
     if len(troubles) > most:
-        lines[-1].append(f"  (+{len(troubles) - most} more)", "red")
+        lines[-1].append(f"  (+{len(troubles) - most} more)")
     return lines
 
 
@@ -151,23 +151,22 @@ def _tape(board: Board, width: int, height: int) -> list[Text]:
         beside = [_verdict(entry), Text(tail(entry.label, width - drawing - 1)), _footnote(entry)]
         for row, words in zip(_drawing(entry, drawing, min(each, 3)), beside, strict=False):
             lines.append(_beside(((row, drawing + 1), (words, width - drawing - 1))))
-    return lines or [Text("no curve has come yet", "bright_black")]
+    return lines or [Text("no curve has come yet", _QUIET)]
 
 
 def _verdict(entry: Entry) -> Text:
-    line = Text(f"{MARKS[entry.verdict]} {entry.verdict:<7} ", _STYLES[entry.verdict])
-    line.append(score(entry.score), "bold")
-    note = entry.why or latency(entry.latency_s)
-    return line.append(f" {note}", "bright_black")
+    style, note = _STYLES[entry.verdict], entry.why or latency(entry.latency_s)
+    mark = (f"{MARKS[entry.verdict]} {entry.verdict:<7} ", style)
+    return Text.assemble(mark, (score(entry.score), "bold"), (f" {note}", _QUIET))
 
 
 def _footnote(entry: Entry) -> Text:
-    return Text(f"#{entry.seq:,}  {latency(entry.latency_s)}", "bright_black")
+    return Text(f"#{entry.seq:,}  {latency(entry.latency_s)}", _QUIET)
 
 
 def _drawing(entry: Entry, width: int, height: int) -> list[Text]:
     if entry.preview is None:
-        return [Text("no curve".center(width) if row == height // 2 else "", "bright_black") for row in range(height)]
+        return [Text("no curve".center(width) if row == height // 2 else "", _QUIET) for row in range(height)]
     return [Text(row, _STYLES[entry.verdict]) for row in sketch(entry.preview, width, height)]
 
 
@@ -179,7 +178,7 @@ def _gallery(board: Board, width: int, height: int) -> list[Text]:
     card_height = height // rows
     cards = [_card(entry, card_width, card_height) for entry in list(board.marked)[: rows * columns]]
     if not cards:
-        return [Text("none kept or flagged yet", "bright_black")]
+        return [Text("none kept or flagged yet", _QUIET)]
     lines: list[Text] = []
     for start in range(0, len(cards), columns):
         for parts in zip(*cards[start : start + columns], strict=True):
@@ -189,9 +188,9 @@ def _gallery(board: Board, width: int, height: int) -> list[Text]:
 
 def _card(entry: Entry, width: int, height: int) -> list[Text]:
     """One caption, then the drawing, then a line of air."""
-    caption = Text(f"{MARKS[entry.verdict]} {score(entry.score)} ", f"bold {_STYLES[entry.verdict]}")
-    caption.append(tail(entry.label, width - caption.cell_len - 1))
-    why = [Text(f"  {entry.why}", "bright_black")] if entry.why else []
+    mark = f"{MARKS[entry.verdict]} {score(entry.score)} "
+    caption = Text.assemble((mark, f"bold {_STYLES[entry.verdict]}"), tail(entry.label, width - len(mark) - 1))
+    why = [Text(f"  {entry.why}", _QUIET)] if entry.why else []
     drawing = _drawing(entry, width, max(1, height - 2 - len(why)))
     return [caption, *why, *drawing, Text()]
 

@@ -23,6 +23,8 @@ def gather(config: Config) -> dict[str, Any]:
     data = dict(event["data"]) if event and _is_ours(event, config, ledger) else {}
     flagged = ledger.pop("flagged") if ledger else []
     report = {"running": bool(data), "instrument": config.instrument, "state_dir": str(config.state)}
+    if data:  # where it speaks in fact, also when it was told to take any free port
+        data |= {"publish": where.publish, "replay": where.replay}
     return report | data | {"ledger": ledger, "flagged": flagged, "note": "" if data else _absence(where, config)}
 
 

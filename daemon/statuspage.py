@@ -16,21 +16,23 @@ _STYLES = {"ready": "green", "starting": "cyan", "stopping": "cyan"}
 def page(report: Mapping[str, Any]) -> list[Text]:
     """What :func:`daemon.status.gather` found."""
     head, facts = (_running_head, _running) if report["running"] else (_stopped_head, _stopped)
-    rows = [Text(f"  {name:<9} ", "bright_black").append_text(fact) for name, fact in facts(report)]
+    rows = [Text.assemble((f"  {name:<9} ", "bright_black"), fact) for name, fact in facts(report)]
     return [head(report), *rows, *_flagged(report)]
 
 
 def _running_head(report: Mapping[str, Any]) -> Text:
     state, up = str(report.get("state")), duration(report.get("uptime_s") or 0)
-    head = Text(f"{report['instrument']}  ", "bold").append(f"● {state}", _STYLES.get(state, "yellow"))
-    return head.append(f"   up {up}, process {report.get('pid')}, version {report.get('version')}", "bright_black")
+    facts = f"   up {up}, process {report.get('pid')}, version {report.get('version')}"
+    state_style = _STYLES.get(state, "yellow")
+    name = f"{report['instrument']}  "
+    return Text.assemble((name, "bold"), (f"● {state}", state_style), (facts, "bright_black"))
 
 
 def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     for source in report.get("sources") or []:
-        mark = Text() if source.get("ok") else Text("▲ ", "bold red")
+        mark = ("" if source.get("ok") else "▲ ", "bold red")
         waiting = f", {source['waiting']} not finished yet" if source.get("waiting") else ""
-        yield "watches", mark.append(clean(f"{source.get('name')}: {source.get('detail')}{waiting}"))
+        yield "watches", Text.assemble(mark, clean(f"{source.get('name')}: {source.get('detail')}{waiting}"))
     yield "model", Text(_model(report.get("model") or {})).append(f", on {report.get('engine')}")
     yield "decided", _counts(report.get("counts") or {})
     yield "session", Text(_session(report.get("session") or {}))
@@ -43,13 +45,13 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     troubles = [one for one in report.get("health") or [] if not one.get("ok")]
     for one in troubles:
         text = clean(f"▲ {one.get('name')}: {one.get('text')}")
-        yield "health", Text(text, "bold red").append(f"  since {one.get('since')}", "not bold bright_black")
+        yield "health", Text.assemble((text, "bold red"), (f"  since {one.get('since')}", "bright_black"))
     if not troubles:
         yield "health", Text("✓ all well", "green")
 
 
 def _stopped_head(report: Mapping[str, Any]) -> Text:
-    return Text(f"{report['instrument']}  ", "bold").append("○ not running", "bold red").append(f"   {report['note']}")
+    return Text.assemble((f"{report['instrument']}  ", "bold"), ("○ not running", "bold red"), f"   {report['note']}")
 
 
 def _stopped(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
@@ -95,7 +97,5 @@ def _flagged(report: Mapping[str, Any]) -> Iterator[Text]:
     yield Text(f"  {waiting:,} curves wait for a look" + (", the first of them:" if report["flagged"] else ""))
     for one in report["flagged"]:
         why = ", ".join(reason for reason in one["reasons"] if reason != "score") or "between the thresholds"
-        line = Text(f"    ◐ {score(one['score'])}  ", "yellow").append(
-            clean(f"{one['path']}#{one['curve']}"), "default"
-        )
-        yield line.append(f"  {clean(why)}", "bright_black")
+        name = clean(f"{one['path']}#{one['curve']}")
+        yield Text.assemble((f"    ◐ {score(one['score'])}  ", "yellow"), name, (f"  {clean(why)}", "bright_black"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,12 +13,13 @@ from rich.console import Console
 
 from daemon.board import Board, Entry
 from daemon.clock import rfc3339
-from daemon.console import export_svg
+from daemon.picture import svg
 from daemon.screen import frame, tail
 from daemon.sketch import bars, sketch
 from daemon.wording import duration, latency, rate, score, size
 from tests.speaker import preview
 
+SVG = "{http://www.w3.org/2000/svg}"
 NOW_S = 1_800_000_000.0
 
 
@@ -228,11 +231,35 @@ def test_while_the_service_is_away_the_last_known_stays() -> None:
     assert "curve-0009" in text
 
 
-def test_the_picture_for_a_page_is_svg_with_the_same_words() -> None:
-    picture = export_svg(board_with(20), 120, 36)
-    assert picture.startswith("<svg")
-    assert "afm-triage" in picture
-    assert "curve-0020.jpk-force" in picture
+def picture(width: int = 120, height: int = 36) -> ElementTree.Element:
+    board = board_with(19)
+    board.take_decision(event(20, "keep", path="<script>&amp;.txt"))
+    return ElementTree.fromstring(svg(frame(board, width, height), "a <title>"))
+
+
+def test_the_picture_for_a_page_has_the_same_words_at_their_places() -> None:
+    page = picture()
+    words = {text.text: text for text in page.iter(f"{SVG}text")}
+    assert {"afm-triage", "afm1", "ready", "keep", "<script>&amp;.txt", "a <title>"} <= words.keys()
+    assert float(words["afm1"].attrib["x"]) == pytest.approx(16 + 13 * 8.4, abs=0.1)
+
+
+def test_drawings_are_shapes_in_the_colour_of_their_verdict() -> None:
+    page = picture()
+    dots = {path.attrib["fill"]: path.attrib["d"].count("M") for path in page.iter(f"{SVG}path")}
+    assert dots.keys() >= {"#7fd06b", "#f0b84a", "#7d838f"}
+    assert not any("\u2800" <= char <= "\u28ff" for text in page.iter(f"{SVG}text") for char in text.text or "")
+    well = next(text for text in page.iter(f"{SVG}text") if text.text == "well")
+    assert well.attrib["fill"] == "#7fd06b"
+    width = float(page.attrib["viewBox"].split()[2])
+    starts = [float(x) for path in page.iter(f"{SVG}path") for x in re.findall(r"M([0-9.]+)", path.attrib["d"])]
+    assert 16 <= min(starts) < max(starts) <= width - 16
+
+
+def test_colours_do_not_leak_to_what_stands_beside() -> None:
+    top = frame(board_with(3), 80, 24)[0]
+    reversed_cells = sum(len(s.text) for s in top.render(Console()) if s.style and s.style.reverse)
+    assert reversed_cells == len(" afm-triage ")
 
 
 # wording

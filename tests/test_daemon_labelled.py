@@ -1,0 +1,204 @@
+import csv
+
+import numpy as np
+import pytest
+from modelhelp import SHARED, make_model
+
+from daemon.cli import main
+from daemon.labelled import read_folder
+from deploy.selftest import known_curves
+from models.bundle import read
+
+
+def write_folder(folder, rows, header=("path", "curve_index", "label")):
+    """A labelled folder of two-column text files, distance and force, as many programs export them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, curve in zip("abcdef", known_curves(), strict=True):
+        distance = np.arange(len(curve)) * 0.25e-9
+        lines = "".join(f"{z:.6e}\t{f:.6e}\n" for z, f in zip(distance, curve.force, strict=True))
+        (folder / f"{name}.txt").write_text("distance [m]\tforce [N]\n" + lines)
+    with (folder / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return folder
+
+
+GOOD = [
+    ("a.txt", 0, "discard"),
+    ("b.txt", 0, "discard"),
+    ("c.txt", 0, "keep"),
+    ("d.txt", 0, "KEEP"),
+    ("e.txt", 0, "ambiguous"),
+    ("f.txt", 0, "unsure"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_folder(tmp_path / "lab", GOOD)
+
+
+def test_rows_and_curves_come_in_order(folder):
+    labelled = read_folder(folder)
+    assert labelled.problems == ()
+    assert [row.label for row in labelled.rows] == ["discard", "discard", "keep", "keep", "unsure", "unsure"]
+    assert {row.system for row in labelled.rows} == {"lab"}
+    problems = []
+    curves = list(labelled.curves(problems))
+    assert problems == []
+    assert [len(item.curve) for item in curves] == [2000] * 6
+    assert [item.event for item in curves[:4]] == [False, False, True, True]
+
+
+def test_a_system_is_a_column_or_the_folder_of_the_file(tmp_path):
+    inner = write_folder(tmp_path / "lab" / "day1", [])
+    (tmp_path / "lab" / "labels.csv").write_text(
+        "path,label,system,note\nday1/a.txt,discard,,x\nday1\\b.txt,keep,titin,y\n", encoding="utf-8-sig"
+    )
+    labelled = read_folder(inner.parent)
+    assert labelled.problems == ()
+    assert [row.system for row in labelled.rows] == ["day1", "titin"]
+
+
+def test_every_problem_is_one_line_with_its_row(tmp_path):
+    rows = [
+        ("a.txt", 0, "keep"),
+        ("nowhere.txt", 0, "keep"),
+        ("b.txt", 0, "maybe"),
+        ("c.txt", "one", "keep"),
+        ("a.txt", 0, "discard"),
+        ("", 0, "keep"),
+        ("labels.csv", 0, "keep"),
+    ]
+    problems = read_folder(write_folder(tmp_path, rows)).problems
+    assert [line.split("row ")[1].split(":")[0] for line in problems] == ["3", "4", "5", "6", "7", "8"]
+    assert all("\n" not in line for line in problems)
+    assert "keep, discard or unsure" in problems[1]
+    assert "labelled twice" in problems[3]
+
+
+@pytest.mark.parametrize("content", [b"", b"file,verdict\na,keep\n", b"\xff\xfe\x00", b"path\na.txt\n"])
+def test_a_table_that_is_none_is_one_problem(tmp_path, content):
+    (tmp_path / "labels.csv").write_bytes(content)
+    labelled = read_folder(tmp_path)
+    assert labelled.rows == ()
+    assert len(labelled.problems) == 1
+
+
+def test_a_file_that_cannot_be_read_is_a_problem_of_its_rows(folder):
+    (folder / "c.txt").write_bytes(b"")
+    problems = []
+    curves = list(read_folder(folder).curves(problems))
+    assert len(curves) == 5
+    assert len(problems) == 1
+    assert "row 4" in problems[0]
+
+
+def test_an_index_beyond_the_file_is_a_problem(tmp_path):
+    problems = []
+    list(read_folder(write_folder(tmp_path, [("a.txt", 7, "keep")])).curves(problems))
+    assert len(problems) == 1
+    assert "curve_index 7" in problems[0]
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "train"])
+def test_bad_labels_end_a_verb_with_65_and_nothing_written(tmp_path, capsys, verb):
+    folder = write_folder(tmp_path / "lab", [("a.txt", 0, "maybe"), ("z.txt", 0, "keep")])
+    out = tmp_path / "out"
+    words = ["evaluate", "shipped", str(folder)] if verb == "evaluate" else ["train", "--labelled", str(folder)]
+    assert main([*words, *(["--out", str(out)] if verb == "train" else [])]) == 65
+    error = capsys.readouterr().err
+    assert "row 2" in error
+    assert "row 3" in error
+    assert "Traceback" not in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lab"]
+
+
+def train(*words):
+    return main(["train", *words, "--epochs", "1", "--held-out", "200", "--threads", "1"])
+
+
+def test_train_from_both_kinds_then_go_on_from_it(folder, tmp_path, capsys):
+    out = tmp_path / "model"
+    assert train("--simulate", "150", "--labelled", str(folder), "--width", "4", "--size", "64", "--out", str(out)) == 0
+    first = read(out)
+    assert first.id in capsys.readouterr().out
+    assert first.width == 4
+    assert first.profile.columns == 64
+    assert first.score_basis == "simulation"
+    assert first.manifest["training"]["simulated"] == 150
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert train("--labelled", str(folder), "--init", str(out), "--out", str(tmp_path / "next"), "--loss", "bce") == 0
+    second = read(tmp_path / "next")
+    assert second.manifest["parent"] == first.id
+    assert second.width == 4
+    assert second.profile == first.profile
+
+
+def test_train_repeats_itself_after_an_interruption(tmp_path, monkeypatch):
+    words = ["--simulate", "130", "--width", "4", "--size", "64", "--epochs", "3"]
+    assert main(["train", *words, "--held-out", "200", "--threads", "1", "--out", str(tmp_path / "whole")]) == 0
+    from models import train as loop
+
+    stored = loop.store
+
+    def killed(*given):
+        stored(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "store", killed)
+    again = ["train", *words, "--held-out", "200", "--threads", "1", "--out", str(tmp_path / "broken")]
+    assert main(again) == 130
+    assert not (tmp_path / "broken").exists()
+    assert (tmp_path / ".broken.training" / "progress.json").exists() is False
+    assert (tmp_path / ".broken.training" / "checkpoint" / "progress.json").is_file()
+    monkeypatch.setattr(loop, "store", stored)
+    assert main(again) == 0
+    one, other = read(tmp_path / "whole"), read(tmp_path / "broken")
+    assert all(np.array_equal(one.weights[name], other.weights[name]) for name in one.weights)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "nothing to learn from"),
+        (["--simulate", "-1"], "0 or more"),
+        (["--simulate", "9", "--init", "imagenet:x"], "later version"),
+        (["--simulate", "9", "--size", "100"], "--size"),
+        (["--simulate", "9", "--width", "2000"], "--width"),
+        (["--simulate", "9", "--init", "shipped", "--width", "8"], "leave them out"),
+        (["--simulate", "9", "--threads", "-1"], "--threads"),
+        (["--simulate", "9", "--held-out", "3"], "--held-out"),
+    ],
+)
+def test_train_says_what_is_wrong(tmp_path, capsys, words, says):
+    assert main(["train", *words, "--out", str(tmp_path / "m")]) == 64
+    assert says in capsys.readouterr().err
+
+
+def test_train_never_replaces_what_is_no_model(tmp_path, capsys):
+    (tmp_path / "m").mkdir()
+    assert main(["train", "--simulate", "9", "--out", str(tmp_path / "m")]) == 64
+    assert "is no model" in capsys.readouterr().err
+
+
+def test_train_from_a_model_that_is_none(tmp_path, capsys):
+    assert main(["train", "--simulate", "9", "--init", "nowhere", "--out", str(tmp_path / "m")]) == 65
+    assert "no model 'nowhere'" in capsys.readouterr().err
+
+
+def test_models_list_and_show(tmp_path, capsys):
+    made = make_model(tmp_path / "models" / "ours")
+    assert main(["models", "list", "--state", str(tmp_path)]) == 0
+    listed = capsys.readouterr().out
+    assert "shipped" in listed
+    assert made.id in listed
+    assert main(["models", "show", "ours", "--state", str(tmp_path)]) == 0
+    assert "What it is for" in capsys.readouterr().out
+    assert main(["models", "show", "theirs", "--state", str(tmp_path)]) == 65
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no collection of real curves here")
+def test_the_collection_has_no_bad_row():
+    labelled = read_folder(SHARED / "data")
+    assert labelled.problems == ()
+    assert len(labelled.rows) == 593

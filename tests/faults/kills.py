@@ -1,4 +1,4 @@
-"""Curves written while the service is killed again and again: `python -m tests.faults.kills --curves 2000 --kills 20`."""
+"""Curves written while the service is killed again and again; `python -m tests.faults.kills` prints the figures."""
 
 from __future__ import annotations
 

@@ -188,9 +188,9 @@ def test_garbage_is_counted_and_the_next_curve_goes_on(ingest: Ingest, tmp_path:
     for _ in range(200):
         assert ingest.sender.answer()["status"] == "refused"
     assert ingest.sender.send(frames(id="c3"))["status"] == "accepted"
-    assert until(lambda: ingest.refused == 202)
+    assert until(lambda: ingest.refused >= 202)  # to ZeroMQ the scanner's bytes may be a message, too
     assert [arrival.known_curve for arrival in ingest.take()] == ["c3"]
-    assert "1 accepted, 202 refused" in ingest.source.health()[0].detail
+    assert ingest.source.health()[0].detail == f"1 accepted, {ingest.refused} refused since start"
 
 
 def test_a_req_socket_works_too(ingest: Ingest) -> None:

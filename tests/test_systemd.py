@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import configparser
+import os
 import shutil
+import signal
+import socket
 import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from daemon.config import add_run_options
 from daemon.errors import ALREADY_RUNNING, BAD_CONFIG, USAGE
 
 UNIT = Path(__file__).resolve().parents[1] / "systemd" / "afm-triage@.service"
@@ -53,11 +62,46 @@ def test_the_configuration_is_checked_before_every_start() -> None:
 
 
 def test_every_flag_of_the_unit_is_a_flag_of_run() -> None:
-    import argparse
-
-    from daemon.config import add_run_options
-
     parser = argparse.ArgumentParser(exit_on_error=False)
     add_run_options(parser)
     words = service()["ExecStart"].split("afm-triage run ")[1].replace("%i", "afm1").split()
     assert parser.parse_args(words).instrument == "afm1"
+
+
+def test_the_service_talks_to_systemd_as_the_unit_expects(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    command = [sys.executable, "-m", "daemon", "run", "--watch", str(tmp_path / "data"), "--metrics-port", "0"]
+    command += ["--publish", "tcp://127.0.0.1:0", "--replay", "tcp://127.0.0.1:0"]
+    given = {
+        "NOTIFY_SOCKET": str(tmp_path / "notify"),
+        "WATCHDOG_USEC": "1000000",
+        "STATE_DIRECTORY": str(tmp_path / "s"),
+    }
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(30)
+        process = subprocess.Popen(command, cwd=UNIT.parents[1], env={**os.environ, **given}, stderr=subprocess.DEVNULL)
+        try:
+            said = [systemd.recv(4096).decode()]
+            assert said[0].startswith("READY=1\nSTATUS="), "nothing is said before READY"
+            begun_s = time.monotonic()
+            while time.monotonic() < begun_s + 1.2:  # no curve comes, and it is still alive
+                said.append(systemd.recv(4096).decode())
+            pings = sum(word == "WATCHDOG=1" for word in said)
+            assert pings >= 2
+            assert any(word.startswith("STATUS=") for word in said)
+            begun_s = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+            assert time.monotonic() - begun_s < 5
+            systemd.setblocking(False)
+            assert "STOPPING=1" in list(rest(systemd))
+        finally:
+            process.kill()
+            process.wait()
+
+
+def rest(listener: socket.socket) -> Iterator[str]:
+    with suppress(BlockingIOError):
+        while True:
+            yield listener.recv(4096).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from functools import cache
 from pathlib import Path
 
@@ -53,3 +54,26 @@ def make_model(folder: Path, name: str = "small", parent: str | None = None) -> 
     """A whole model folder that loads, serves and passes its self-test; its verdicts mean nothing."""
     origin = Origin(name, "0", {"simulated": 0}, parent=parent)
     return assemble(folder, untrained(), SMALL, some_examples(), origin)
+
+
+#: labels.csv of a folder that write_folder makes
+GOOD = [
+    ("a.txt", 0, "discard"),
+    ("b.txt", 0, "discard"),
+    ("c.txt", 0, "keep"),
+    ("d.txt", 0, "KEEP"),
+    ("e.txt", 0, "ambiguous"),
+    ("f.txt", 0, "unsure"),
+]
+
+
+def write_folder(folder: Path, rows: list[tuple], header: tuple = ("path", "curve_index", "label")) -> Path:
+    """A labelled folder of two-column text files, distance and force, as many programs export them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, curve in zip("abcdef", known_curves(), strict=True):
+        distance = np.arange(len(curve)) * 0.25e-9
+        lines = "".join(f"{z:.6e}\t{f:.6e}\n" for z, f in zip(distance, curve.force, strict=True))
+        (folder / f"{name}.txt").write_text("distance [m]\tforce [N]\n" + lines)
+    with (folder / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return folder

@@ -1,9 +1,8 @@
 import json
 
 import pytest
-from modelhelp import SHARED
+from modelhelp import GOOD, SHARED, write_folder
 from scipy import stats
-from test_daemon_labelled import GOOD, write_folder
 
 from daemon.cli import main
 from daemon.decision import Judge, Thresholds

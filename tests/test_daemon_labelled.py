@@ -1,35 +1,10 @@
-import csv
-
 import numpy as np
 import pytest
-from modelhelp import SHARED, make_model
+from modelhelp import GOOD, SHARED, make_model, write_folder
 
 from daemon.cli import main
 from daemon.labelled import read_folder
-from deploy.selftest import known_curves
 from models.bundle import read
-
-
-def write_folder(folder, rows, header=("path", "curve_index", "label")):
-    """A labelled folder of two-column text files, distance and force, as many programs export them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, curve in zip("abcdef", known_curves(), strict=True):
-        distance = np.arange(len(curve)) * 0.25e-9
-        lines = "".join(f"{z:.6e}\t{f:.6e}\n" for z, f in zip(distance, curve.force, strict=True))
-        (folder / f"{name}.txt").write_text("distance [m]\tforce [N]\n" + lines)
-    with (folder / "labels.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    return folder
-
-
-GOOD = [
-    ("a.txt", 0, "discard"),
-    ("b.txt", 0, "discard"),
-    ("c.txt", 0, "keep"),
-    ("d.txt", 0, "KEEP"),
-    ("e.txt", 0, "ambiguous"),
-    ("f.txt", 0, "unsure"),
-]
 
 
 @pytest.fixture

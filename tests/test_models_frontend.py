@@ -5,8 +5,9 @@ import pytest
 from modelhelp import SHARED
 
 from deploy.selftest import known_curves
+from models.baseline import noise_of, resample
 from models.curve import Curve
-from models.frontend import BLOCKING, FLOOR, noise_of, prepare, resample
+from models.frontend import BLOCKING, FLOOR, prepare
 from models.profile import RasterProfile
 
 PROFILE = RasterProfile()

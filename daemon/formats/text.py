@@ -72,7 +72,7 @@ def _dialect(text: str) -> text_bare.Dialect:
     start = text[:4096].lstrip("\ufeff \r\n")
     if start.startswith("# TEXT EXPORT") or "\n# segmentIndex:" in text[: limits.HEAD_BYTES]:
         return text_jpk
-    if start.startswith("# afmformats") or "\n# BEGIN METADATA" in start:
+    if start.startswith("# afmformats") or "\n# END METADATA" in start:
         return afmformats_table
     if text_named.is_named(start) or '"\\*Ciao force image list"' in text[: limits.HEAD_BYTES]:
         return text_named

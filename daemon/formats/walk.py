@@ -61,8 +61,10 @@ def find(paths: Iterable[Path | str], source: str = "score") -> Found:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All files below a folder, sorted by name within each folder; links to folders are not followed."""
-    for here, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            yield Path(here, name)
+    """All files below a folder, in the order of their paths; hidden folders and links to folders are passed over."""
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if not entry.is_dir():
+                yield Path(entry.path)
+            elif not entry.name.startswith(".") and not entry.is_symlink():
+                yield from _files(Path(entry.path))

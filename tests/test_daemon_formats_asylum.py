@@ -1,0 +1,130 @@
+"""Asylum waves, single and in pairs."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from makers import a_retract, make_ibw, make_ibw_pair
+
+from daemon.formats import open_file
+from daemon.formats.asylum import AsylumReader, companion_name, is_companion
+from daemon.formats.blob import Blob
+from daemon.reading import Unfinished, Unreadable
+from models.curve import Curve
+
+DATA = Path(__file__).parent / "data"
+
+
+def read(content: bytes, companion: bytes | None = None, name: str = "Image0001.ibw") -> list[Curve]:
+    file = AsylumReader().open(Blob.of(content), name, Blob.of(companion) if companion else None)
+    return [file.curve(index) for index in range(len(file))]
+
+
+def reason(content: bytes, companion: bytes | None = None, name: str = "Image0001.ibw") -> str:
+    with pytest.raises((Unreadable, Unfinished)) as caught:
+        read(content, companion, name)
+    assert isinstance(caught.value, Unreadable | Unfinished)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("dwell", [0, 37])
+def test_segments_follow_the_note(dwell: int) -> None:
+    force, distance = a_retract()
+    (curve,) = read(make_ibw(force, distance, dwell=dwell))
+    kept = force if dwell == 0 else force[len(force) - len(curve) :]
+    np.testing.assert_allclose(curve.force, kept, atol=2e-16)
+    assert curve.force_unit == "N"
+    assert curve.duration_s == pytest.approx(len(curve) / 2000)
+    assert curve.approach_force is not None
+    np.testing.assert_allclose(curve.approach_force, force[::-1], atol=2e-16)
+    assert curve.distance is not None
+    assert curve.distance[-1] > curve.distance[0]
+
+
+def test_nan_ends_are_trimmed() -> None:
+    (curve,) = read(make_ibw(nan_ends=9))
+    assert len(curve) == 512 - 9
+    assert np.isfinite(curve.force).all()
+
+
+@pytest.mark.parametrize("bad", [None, "NaN", "inf", "-3", "500"])
+def test_without_a_spring_constant_the_deflection_stays_in_metres(bad: str | None) -> None:
+    force, distance = a_retract()
+    (curve,) = read(make_ibw(force, distance, spring_constant=bad))
+    assert curve.force_unit == "m"
+    assert curve.spring_constant_n_per_m is None
+    np.testing.assert_allclose(curve.force, force / 0.05, atol=1e-14)
+
+
+def test_without_indexes_the_turn_of_the_position_divides() -> None:
+    force, distance = a_retract()
+    content = make_ibw(force, distance).replace(b"Indexes", b"Indices")
+    (curve,) = read(content)
+    np.testing.assert_allclose(curve.force[-500:], force[-500:], atol=2e-16)
+    assert 505 <= len(curve) <= 513
+
+
+def test_a_pair_is_one_curve() -> None:
+    force, distance = a_retract()
+    deflection, position = make_ibw_pair(force, distance)
+    (curve,) = read(deflection, position, "Line0001Point0002Defl.ibw")
+    assert curve.force_unit == "m"
+    assert len(curve) == 512
+    np.testing.assert_allclose(curve.force, force / 0.05, atol=1e-14)
+    assert curve.distance is not None
+    np.testing.assert_allclose(curve.distance - curve.distance[0], distance, atol=1e-13)
+
+
+def test_half_a_pair_waits_for_the_other() -> None:
+    deflection, position = make_ibw_pair()
+    assert reason(deflection, name="Line0001Point0002Defl.ibw") == "no_companion"
+    assert reason(deflection, position[:-1], "ADefl.ibw") == "truncated"
+    shorter, _ = make_ibw_pair(*a_retract(256))
+    assert reason(deflection, shorter, "ADefl.ibw") == "truncated"
+    assert reason(deflection, name="Amplitude.ibw") == "no_force_channel"
+
+
+def test_names_of_halves() -> None:
+    assert companion_name("Line0000Point0001Defl.ibw") == "Line0000Point0001ZSnsr.ibw"
+    assert companion_name("Image0001.ibw") is None
+    assert is_companion("Line0000Point0001ZSnsr.ibw")
+    assert not is_companion("Image0001.ibw")
+
+
+def test_a_wave_is_unfinished_until_all_of_it_is_there() -> None:
+    content = make_ibw()
+    for length in (1, 63, 200, len(content) // 2, len(content) - 1):
+        assert reason(content[:length]) == "truncated"
+
+
+def test_an_end_of_zeros_is_noticed() -> None:
+    force, distance = a_retract()
+    force[-70:] = 0.0
+    assert reason(make_ibw(force, distance)) == "zero_tail"
+    content = make_ibw()
+    assert reason(content[:-400] + bytes(400)) in ("zero_tail", "unreadable")
+
+
+def test_headers_that_cannot_be_true_are_refused_without_allocating() -> None:
+    content = bytearray(make_ibw())
+    struct.pack_into("<i", content, 4, 2_000_000_000)
+    assert reason(bytes(content)) == "too_large"
+    struct.pack_into("<i", content, 4, -5)
+    assert reason(bytes(content)) == "unreadable"
+    assert reason(b"\x80\x04\x95" + bytes(200)) == "unreadable"  # a pickle is not even looked at
+    lying = bytearray(make_ibw())
+    struct.pack_into("<i", lying, 64 + 68, 500_000_000)
+    assert reason(bytes(lying)) == "unreadable"
+
+
+def test_a_real_wave() -> None:
+    (curve,) = open_file(DATA / "fmt-igor-fd_SiN_FD_plot.ibw")
+    assert len(curve) == 1007
+    assert curve.spring_constant_n_per_m == pytest.approx(1.1841)
+    assert curve.distance is not None
+    contact = slice(0, 180)
+    slope = np.polyfit(curve.distance[contact], curve.force[contact] / 1.1841, 1)[0]
+    assert 0.4 < slope < 1.2  # a hard surface, roughly calibrated: nm of deflection per nm of piezo

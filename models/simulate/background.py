@@ -27,7 +27,7 @@ BACKGROUNDS = {
     "long_range": 5.0,
     "interference": 6.0,
     "baseline_bend": 6.0,
-    "spikes": 4.0,
+    "spikes": 2.5,
 }
 UNTOUCHED = {"noise": 4.0, "no_surface": 6.0}  # these never touch the surface
 _ADHESIONS = {"snap_off": 5.0, "snap_off_wide": 2.0, "double_snap_off": 2.0, "viscous_fade": 3.0}

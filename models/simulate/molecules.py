@@ -128,7 +128,7 @@ def sawtooth(rng: Rng, instrument: Instrument, past: Samples, first_nm: float) -
 def dna(rng: Rng, instrument: Instrument, past: Samples, first_nm: float) -> Pulled:
     """DNA: entropic rise, often the overstretch plateau, then rupture."""
     chain = overstretching(rng.uniform(55.0, 75.0), log_uniform(rng, 0.8, 4.0))
-    strength = max(log_uniform(rng, 12.0, 250.0), 4.0 * instrument.noise_pn)
+    strength = max(log_uniform(rng, 10.0, 250.0), 2.0 * instrument.noise_pn)
     at = log_uniform(rng, first_nm, 0.95 * instrument.room_nm)
     contour = chain.contour_nm(strength, max(at - strength / instrument.spring, 2.0))
     return _stretch(past, instrument.spring, chain, [(contour, strength)])

@@ -53,7 +53,7 @@ def compose(rng: Rng, event: bool) -> Scene:
         scene = _attempt(rng, event)
         if scene is not None:
             return scene
-    raise RuntimeError("no visible event in 60 attempts")  # about 1 in 10**20
+    raise RuntimeError("no visible event in 60 attempts")  # four in five succeed
 
 
 def _attempt(rng: Rng, event: bool) -> Scene | None:
@@ -80,17 +80,18 @@ def _attempt(rng: Rng, event: bool) -> Scene | None:
         if not seen:
             return None
     force = instrument.gain * (clean + smooth) + noise[-len(past) :]
-    if kind == "spikes" or chance(rng, 0.03):
+    if kind == "spikes" or chance(rng, 0.02):
         force += nuisance.spikes(rng, len(past), instrument.noise_pn, many=kind == "spikes")
     approach = approach_force(rng, instrument, touch, smooth, noise[: len(past)], past) if with_approach else None
     return Scene(instrument, family, seen, force, approach)
 
 
 def _first_nm(touch: Surface, instrument: Instrument) -> float:
-    """From where on a rupture counts as an event: clear of the adhesion."""
+    """From where on a rupture counts as an event: clear of the adhesion, or where none is, too late to be one itself."""
+    ramp = instrument.ramp_nm
     if touch.peak_pn < 3.0 * instrument.noise_pn:
-        return max(touch.end_nm + 3.0, 8.0, 0.02 * instrument.ramp_nm)
-    return max(touch.end_nm + max(8.0, 0.025 * instrument.ramp_nm), 17.0)
+        return max(min(30.0, 0.25 * ramp), 0.035 * ramp)
+    return max(touch.end_nm + max(8.0, 0.03 * ramp), 17.0)
 
 
 def _beyond(

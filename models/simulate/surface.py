@@ -111,7 +111,7 @@ def fade(rng: Rng, instrument: Instrument, past: Samples) -> Surface:
         hump *= 1.0 + rng.uniform(0.05, 0.5) * ripple
     if chance(rng, 0.25):  # patches that peel later: rounded, no step
         for _ in range(int(rng.integers(1, 4))):
-            place, size = width * log_uniform(rng, 1.5, 8.0), width * log_uniform(rng, 0.2, 1.5)
+            place, size = width * log_uniform(rng, 1.5, 8.0), width * log_uniform(rng, 0.5, 2.0)
             hump += peak * log_uniform(rng, 0.02, 0.2) * np.exp(-(((past - place) / size) ** 2)) * (past > 0.0)
     return Surface(hump, 0.0)
 

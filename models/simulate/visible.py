@@ -11,6 +11,7 @@ from models.simulate.ruptures import Rupture
 
 RESOLUTION = 512  # dots across a plot, columns of a screen: what is finer cannot be seen
 _WIDTHS = (1, 2, 4, 8, 16, 32)  # in such dots
+END_DOTS = 6  # what is nearer to the end of the ramp shows no level after it
 CONTRAST = 8.0  # step between neighbouring averages, in the scatter that such steps have anyway
 DROP_SIGMA = 4.0  # step, in the noise of one dot
 SHARE = 0.1  # step, in the level it starts from: a crack in a mountain is not an event
@@ -32,7 +33,8 @@ def visible(ruptures: tuple[Rupture, ...], tethers: Samples, clean: Samples, unr
     return tuple(
         r
         for r in ruptures
-        if _stands_out(r.index, sums, scatter, max(least, SHARE * abs(float(clean[r.index - 1]) - floor)))
+        if r.index < len(tethers) - END_DOTS * dot
+        and _stands_out(r.index, sums, scatter, max(least, SHARE * abs(float(clean[r.index - 1]) - floor)))
     )
 
 

@@ -87,7 +87,7 @@ def _attempt(rng: Rng, event: bool) -> Scene | None:
 
 
 def _first_nm(touch: Surface, instrument: Instrument) -> float:
-    """From where on a rupture counts as an event: clear of the adhesion, or where none is, too late to be one itself."""
+    """From where on a rupture counts: clear of the adhesion, or, where there is none, too late to be one itself."""
     ramp = instrument.ramp_nm
     if touch.peak_pn < 3.0 * instrument.noise_pn:
         return max(min(30.0, 0.25 * ramp), 0.035 * ramp)

@@ -125,10 +125,14 @@ class Seat(threading.Thread):
 
     def _wait(self, child: _Child) -> None:
         """Sleep until the child answers, the pool has news or the head runs out of time."""
-        ready, _, _ = select.select([child.connection, self._bell], [], [], self._patience_s(child))
-        if self._bell in ready:
+        patience_s = self._patience_s(child)
+        poll = select.poll()  # unlike select, for any number of open files
+        poll.register(child.connection, select.POLLIN)
+        poll.register(self._bell, select.POLLIN)
+        ready = {descriptor for descriptor, _ in poll.poll(None if patience_s is None else patience_s * 1000)}
+        if self._bell.fileno() in ready:
             self._bell.recv(4096)
-        if child.connection in ready:
+        if child.connection.fileno() in ready:
             try:
                 self._take(child, *wire.receive(child.connection))
             except (EOFError, OSError):
@@ -185,7 +189,7 @@ class Seat(threading.Thread):
             self._failures += 1
             if self._failures >= _START_TRIES:
                 self._pool.fail("reader processes end before they begin (afm-triage doctor may tell why)")
-            time.sleep(min(0.05 * 2**self._failures, 2.0))
+            time.sleep(min(0.02 * 2**self._failures, 2.0))
         tasks, self._tasks = list(self._tasks), deque()
         if tasks:
             self._pool.finish(_lost(tasks[0], reason), None)

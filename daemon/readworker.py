@@ -94,7 +94,7 @@ class Desk:
             answer = _refusal(request, "too_large", is_over=True)
         except BaseException:  # some parsers' errors are no Exception
             answer = _refusal(request, "unreadable", is_over=request.final or not fresh)
-        answer.header.setdefault("sha256", identity[-1] if identity else request.sha256)
+        answer.header["sha256"] = request.sha256 or (identity[-1] if identity else answer.header.get("sha256"))
         answer.header |= {"id": request.id, "read_s": time.perf_counter() - started_s}
         return answer
 

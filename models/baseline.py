@@ -15,6 +15,8 @@ FAR_END = 0.4  # share of the retract in which the noise is looked for
 LEVEL_END = 0.1  # share of the retract whose median is the baseline level
 BLOCKS = 48  # in which the push is looked for
 WINDOW = 16  # samples of a noise window
+STRETCHES = 16  # in which the tilt is looked for, in the far half of them
+TILT_SIGMA = 12.0  # per whole signal; about three standard errors
 HEAD = 0.02  # share of the retract that is the turnaround
 CONTACT_SIGMA = 5.0  # pushing harder than this is contact
 
@@ -36,8 +38,8 @@ def resample(force: Samples, profile: RasterProfile) -> Samples:
     return averaged
 
 
-def noise_of(signal: Samples) -> tuple[float, float]:
-    """Baseline noise (rms about a straight line in windows) and tilt (per whole signal) of the far end."""
+def noise_of(signal: Samples) -> float:
+    """Baseline noise: rms about a straight line in the windows of the far end, the middle one of them."""
     far = signal[-max(int(FAR_END * signal.shape[0]), 2 * WINDOW) :]
     count = far.shape[0] // WINDOW
     windows = far[far.shape[0] - count * WINDOW :].reshape(count, WINDOW)
@@ -46,7 +48,19 @@ def noise_of(signal: Samples) -> tuple[float, float]:
     slopes = centred @ x / (x @ x)
     rest = centred - slopes[:, None] * x
     rms = np.sqrt((rest * rest).sum(axis=1) / (WINDOW - 2))
-    return float(np.median(rms)), float(np.median(slopes)) * signal.shape[0]
+    return float(np.median(rms))
+
+
+def tilt_of(signal: Samples, noise: float) -> float:
+    """Tilt of the baseline per whole signal: the middle one of the slopes of short stretches in the far half.
+
+    Steps, plateaus and short rises leave the middle slope alone. 0 where it is no more than chance or drift.
+    """
+    length = signal.shape[0] // STRETCHES
+    far = signal[-length * (STRETCHES // 2) :].reshape(-1, length)
+    x = np.arange(length) - (length - 1) / 2
+    tilt = float(np.median(far @ x)) / float(x @ x) * signal.shape[0]
+    return tilt if abs(tilt) > TILT_SIGMA * noise else 0.0
 
 
 def level_of(signal: Samples) -> float:

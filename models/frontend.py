@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.baseline import HEAD, find_contact, level_of, noise_of, resample
+from models.baseline import HEAD, find_contact, level_of, noise_of, resample, tilt_of
 from models.curve import Curve, Samples
 from models.profile import RasterProfile
 
@@ -47,7 +47,7 @@ class Prepared:
     reasons: tuple[str, ...] = ()
     noise: float | None = None  # rms of the averaged baseline, in force_unit
     level: float | None = None  # of the baseline, in force_unit
-    tilt: float | None = None  # of the far end, in force_unit per whole picture; reported, not taken away
+    tilt: float | None = None  # of the baseline, in force_unit per whole signal; already taken away
     contact: float | None = None  # where along the retract contact ends, 0 to 1
 
     @property
@@ -76,10 +76,12 @@ def _prepare(curve: Curve, profile: RasterProfile) -> Prepared:
         return Prepared(None, ("no_calibration",))
     force = curve.force - middle
     whole = resample(force, profile)
-    noise, _ = noise_of(whole)
+    noise = noise_of(whole)
     contact = find_contact(whole, max(noise, 1e-5 * span))
     averaged = resample(force[_first(n, contact or 0.0, profile) :], profile)
-    noise, tilt = noise_of(averaged)
+    noise = noise_of(averaged)
+    tilt = tilt_of(averaged, noise)
+    averaged = averaged - np.linspace(-tilt, 0.0, averaged.shape[0])
     level = level_of(averaged)
     quiet = noise < 1e-5 * span  # straight lines, or a tail of one value: simulated or broken
     noise = max(noise, 1e-5 * span)

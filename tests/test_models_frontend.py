@@ -5,7 +5,7 @@ import pytest
 from modelhelp import SHARED
 
 from deploy.selftest import known_curves
-from models.baseline import noise_of, resample
+from models.baseline import noise_of, resample, tilt_of
 from models.curve import Curve
 from models.frontend import BLOCKING, FLOOR, prepare
 from models.profile import RasterProfile
@@ -165,9 +165,31 @@ def test_averaging_is_exact_where_blocks_are_whole():
 
 
 def test_noise_of_white_noise_is_its_rms():
-    noise, tilt = noise_of(white(100_000, sigma=3.0))
-    assert noise == pytest.approx(3.0, rel=0.03)
-    assert abs(tilt / 100_000) < 0.01
+    assert noise_of(white(100_000, sigma=3.0)) == pytest.approx(3.0, rel=0.03)
+
+
+@pytest.mark.parametrize("tilt", [-300.0, -40.0, 0.0, 40.0, 300.0])
+@pytest.mark.parametrize("event", ["none", "step", "plateaus", "rupture"])
+def test_tilt_is_found_under_events_and_never_made_of_them(tilt, event):
+    x = np.linspace(0, 1, 512)
+    events = {
+        "none": 0 * x,
+        "step": 100.0 * (x < 0.7),
+        "plateaus": 60.0 * (x < 0.6) + 60.0 * (x < 0.75) + 60.0 * (x < 0.9),
+        "rupture": 80.0 * (x > 0.55) * (x < 0.7) * (x - 0.55) / 0.15,
+    }[event]
+    found = tilt_of(white(512, sigma=1.0) + events + tilt * x, 1.0)
+    assert found == pytest.approx(tilt, abs=12)
+
+
+def test_the_picture_of_a_tilted_curve_is_that_of_a_level_one():
+    x = np.linspace(0, 1, 4096)
+    force = white(4096) - np.clip(0.1 - x, 0, None) * 30e-9 + 300e-12 * ((x > 0.3) & (x < 0.6)) * (x - 0.3)
+    level, tilted = one(curve(force)), one(curve(force + 800e-12 * x))
+    assert level.tilt == 0
+    assert tilted.tilt == pytest.approx(800e-12, rel=0.15)
+    far = slice(100, None)
+    assert np.median(np.abs(level.signal[far] - tilted.signal[far])) < 6
 
 
 def test_batch_mates_change_nothing():

@@ -71,17 +71,22 @@ class Book:
             self._ignore(path, kind)
             main, target = main_half(name), sentinel_target(name)
             if main is not None:
-                self.touch(join(directory, main), closed_s=closed_s, fresh=fresh, hinted=hinted)
+                self._touch_file(join(directory, main), name, closed_s, fresh=fresh, hinted=hinted)
             elif kind == "sentinel" and target is not None:
                 self.touch(join(directory, target), closed_s=self._world.monotonic(), done=True)
             return
+        self._touch_file(path, name, closed_s, done=done, fresh=fresh, hinted=hinted)
+
+    def _touch_file(
+        self, path: str, half: str, closed_s: float | None, *, done: bool = False, fresh: bool, hinted: bool
+    ) -> None:
         pending = self._open.get(path) or self._enter(path, fresh)
         pending.hinted = pending.hinted or hinted
         if pending.out:
             pending.again = True
             return
         pending.need_s = max(pending.quiet_s, self.timing.look_s)
-        if closed_s is not None:
+        if closed_s is not None and (pending.close(half) or done):
             pending.need_s = 0.0 if done else pending.quiet_s
             pending.closed_s, pending.retry_s = closed_s, 0.0
             pending.changed_s = max(pending.changed_s, closed_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from daemon.arrival import Arrival
 from daemon.sources.names import is_map
@@ -52,6 +52,7 @@ class Pending:
     stamp: Stamp | None = None
     hinted: bool = False  # some event told of it
     whole: bool = True  # False: the other half is missing
+    closed: set[str] = field(default_factory=set)  # the halves whose close was heard
     closed_s: float | None = None  # when a hint said that the writer is done
     retry_s: float = 0.0  # a deferred file is not offered before this unless it changes
     tries: int = 0  # times it was deferred since its last change
@@ -65,6 +66,11 @@ class Pending:
     moved_to: str | None = None  # renamed while the reader had it
     noticed: tuple[Stamp, float] | None = None
     arrival: Arrival | None = None
+
+    def close(self, name: str) -> bool:
+        """One file was closed by its writer; whether all there is to this one now has been."""
+        self.closed.add(name)
+        return self.companion is None or len(self.closed) == 2
 
     def see(self, stamp: Stamp, whole: bool, now_s: float, age_s: float, look_s: float) -> None:
         """Take note of a look; a change starts the quiet time (and the patience) anew."""
@@ -107,6 +113,7 @@ class Pending:
         """The reader found it unfinished."""
         self.out = self.taken = False
         self.closed_s = None
+        self.closed.clear()
         self.reason = reason
         self.retry_s = now_s + timing.retry_s[min(self.tries, len(timing.retry_s) - 1)]
         self.tries += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -133,6 +134,16 @@ def test_hdf5_groups_come_in_the_order_of_their_numbers() -> None:
     np.testing.assert_allclose(file.curve(10).force, 11 * force)
     assert file.curve(0).spring_constant_n_per_m == 0.05
     assert file.curve(0).duration_s == 512 / 2000
+
+
+def test_hdf5_that_points_to_bytes_elsewhere_is_refused(tmp_path: Path) -> None:
+    """Else a file could have the service read any other file for it."""
+    (tmp_path / "secret").write_bytes(bytes(800))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("0/force", (100,), "f8", external=[(str(tmp_path / "secret"), 0, 800)])
+    opened = Hdf5Reader().open(Blob(tmp_path / "x.h5"), "x.h5")
+    with pytest.raises(Unreadable):
+        opened.curve(0)
 
 
 def test_damaged_hdf5_ends_in_a_reason() -> None:

@@ -31,7 +31,9 @@ READERS: tuple[Reader, ...] = (
 )
 
 
-_TEXT_SUFFIXES = frozenset({".txt", ".csv", ".tsv", ".tab", ".dat", ".asc"})
+_QUIET_S = dict.fromkeys((".txt", ".csv", ".tsv", ".tab", ".dat", ".asc"), TextReader.quiet_s) | dict.fromkeys(
+    (".h5", ".hdf5"), Hdf5Reader.quiet_s
+)
 
 
 def find_reader(name: str, blob: Blob) -> Reader | None:
@@ -50,9 +52,8 @@ def find_reader(name: str, blob: Blob) -> Reader | None:
 
 
 def quiet_s(name: str) -> float:
-    """How long a file of this name must rest before it is worth opening: text and HDF5 do not show their own end."""
-    suffix = Path(name).suffix.lower()
-    return {".h5": 0.5, ".hdf5": 0.5}.get(suffix, 2.0 if suffix in _TEXT_SUFFIXES else 0.0)
+    """How long a file of this name must rest before it is worth opening: text does not show its own end."""
+    return _QUIET_S.get(Path(name).suffix.lower(), 0.0)
 
 
 def open_file(path: Path | str, companion: Path | str | None = None) -> list[Curve]:

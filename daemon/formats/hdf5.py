@@ -58,16 +58,21 @@ class Hdf5File:
         try:
             group = self._file[self._groups[index]]
             for name in _COLUMNS:
-                if name in group and group[name].ndim == 1:
-                    shape.check_points(group[name].shape[0])
+                if name in group:
+                    _check_dataset(group[name])
             columns = {name: np.asarray(group[name][()], dtype=np.float64) for name in _COLUMNS if name in group}
             metadata = dict(group.attrs)
         except Unreadable:
             raise
         except Exception as error:
             raise Unreadable("unreadable") from error
-        if any(column.ndim != 1 for column in columns.values()):
-            raise Unreadable("unreadable")
         curve = afmformats_table.curve(columns, metadata)
         shape.check_tail(curve.force)
         return curve
+
+
+def _check_dataset(dataset: Any) -> None:
+    """One column of sane length, whose samples lie in this file and not, by reference, in another."""
+    if dataset.ndim != 1 or dataset.external or dataset.is_virtual:
+        raise Unreadable("unreadable")
+    shape.check_points(dataset.shape[0])

@@ -34,6 +34,7 @@ _HEIGHTS = (
     "head-height",
     "cellhesion-height",
 )
+_WANTED = (b"segment-header.properties", *(f"/{name}.dat".encode() for name in ("vDeflection", *_HEIGHTS)))
 _FORCES: tuple[tuple[str, ForceUnit], ...] = (("force", "N"), ("distance", "m"))
 
 
@@ -169,7 +170,8 @@ class _Segment:
 
 
 def _is_wanted(name: bytes) -> bool:
-    return name.endswith((b".dat", b"segment-header.properties")) or name == _SHARED
+    """Whether a member can matter: a map has a dozen more channels a curve, and their names would fill the memory."""
+    return name.endswith(_WANTED) or name == _SHARED
 
 
 def _style(properties: Properties, shared: Properties) -> str:

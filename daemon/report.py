@@ -13,6 +13,7 @@ from daemon import __version__
 from daemon.clock import rfc3339
 from daemon.config import Config
 from daemon.decision import Judge
+from daemon.flagged import count_waiting
 from daemon.health import Health
 from daemon.ledgerview import LedgerView
 from daemon.metrics import Metrics
@@ -44,7 +45,7 @@ class Report:
         """The ``data`` of a status event."""
         config, judge = self.config, self.judge
         with LedgerView(self._ledger) as view:
-            counts, queue, stream, last_seq = view.verdict_counts(), view.review_count(), view.stream, view.last_seq
+            counts, stream, last_seq = view.verdict_counts(), view.stream, view.last_seq
         return {
             "instrument": config.instrument,
             "stream": stream,
@@ -58,7 +59,7 @@ class Report:
             "sources": [asdict(found) for source in self._sources for found in source.health()],
             "counts": counts,
             "session": self._metrics.accounts.snapshot(),
-            "review_queue": queue,
+            "review_queue": count_waiting(self._ledger),
             "model": {
                 "id": judge.model,
                 "score_basis": judge.score_basis,

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from types import FrameType
 
 from daemon import logs
@@ -22,6 +23,7 @@ from daemon.config import Config, changes
 from daemon.contact import ContactWatch
 from daemon.decision import Decision, Judge
 from daemon.errors import UserError
+from daemon.flagged import count_waiting
 from daemon.health import Condition, Health, notify, watchdog_interval_s
 from daemon.judging import judge_of, load_model
 from daemon.ledger import Ledger, LedgerFull
@@ -104,6 +106,8 @@ class Service:
         self._pipeline = Pipeline(
             self._backlog, reader, self._model, judge, self._ledger, self._publisher, self._metrics, bell, pace
         )
+        self._metrics.ask(self._metrics.review_queue, partial(count_waiting, ledger_file))
+        self._metrics.watch_files({name: config.state / f"{name}.sqlite" for name in ("ledger", "labels")})
         self._metrics.serve(config.metrics_port)
         leave(config.state, self._publisher.publish_endpoint, self._publisher.replay_endpoint, self._report.started_at)
         closing.callback(forget, config.state)

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import zipfile
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import urlopen
@@ -83,7 +84,7 @@ def judge(written: list[str], events: list[dict]) -> Findings:  # type: ignore[t
     seqs = [event["seq"] for event in events]
     return Findings(
         lost=sorted(set(written) - set(paths)),
-        doubled=sorted({path for path in paths if paths.count(path) > 1}) if len(set(paths)) != len(paths) else [],
+        doubled=sorted(path for path, times in Counter(paths).items() if times > 1),
         gaps=[seq for seq, expected in zip(seqs, range(1, len(seqs) + 1), strict=True) if seq != expected],
         decided=len(events),
     )

@@ -1,0 +1,93 @@
+"""`demo`: the main job on bundled real curves, written as an instrument writes them; then a summary."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from daemon.errors import UNREACHABLE, USAGE, UserError
+from daemon.inquiry import ask_status
+from daemon.trial import Trial
+
+CURVES = Path(__file__).resolve().parents[1] / "curves"
+#: Text files show no end of their own: their last one is judged so long after it was written.
+LAST_TEXT_S = 30.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Contract section 3."""
+    parser.add_argument("--curves", metavar="N", type=int, default=60, help="files to write (60)")
+    parser.add_argument("--rate", metavar="R", type=float, default=4.0, help="files a second (4)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """A minute of an instrument's life, then a summary; everything is cleaned up."""
+    if args.curves < 1 or not args.rate > 0:
+        raise UserError(USAGE, "--curves takes a whole number from 1 on, --rate a number above 0")
+    print(f"{args.curves} real force curves will be written into a folder, {args.rate:g} a second,")
+    print("and a service beside it judges each one. It starts in a few seconds …", flush=True)
+    with Trial() as trial:
+        console = _verb("console", trial, "--publish", trial.publish, "--replay", trial.replay)
+        try:
+            time.sleep(1.0)  # the console has drawn its first picture
+            _play(trial, args.curves, args.rate)
+            status = _wait_until_decided(trial)
+            time.sleep(2.0 if sys.stdout.isatty() else 0.5)  # the last curve deserves a look
+        finally:
+            console.terminate()
+            console.wait(10)
+        _summarise(status, trial)
+    return 0
+
+
+def _verb(verb: str, trial: Trial, *words: str) -> subprocess.Popen[bytes]:
+    service = ("--state", str(trial.state), "--instrument", trial.instrument)
+    return subprocess.Popen([sys.executable, "-m", "daemon", verb, *service, *words], cwd=trial.folder)
+
+
+def _play(trial: Trial, curves: int, rate: float) -> None:
+    words = ["--into", str(trial.watch), "--rate", str(rate), "--count", str(curves), "--writer", "grow"]
+    command = [sys.executable, "-m", "daemon", "replay", str(CURVES), *words]
+    played = subprocess.run(command, capture_output=True, text=True, cwd=trial.folder, check=False)
+    if played.returncode:
+        raise UserError(played.returncode, played.stderr.strip().removeprefix("afm-triage: "))
+
+
+def _wait_until_decided(trial: Trial) -> dict[str, Any]:
+    """The service's status once nothing waits any more."""
+    deadline_s = time.monotonic() + LAST_TEXT_S
+    status = _status(trial)
+    while time.monotonic() < deadline_s:
+        if not status["session"]["backlog"] and not sum(source["waiting"] for source in status["sources"]):
+            break
+        time.sleep(0.2)
+        status = _status(trial)
+    return status
+
+
+def _status(trial: Trial) -> dict[str, Any]:
+    event = ask_status(trial.replay, timeout_s=10.0)
+    if event is None:
+        raise UserError(UNREACHABLE, f"the service does not answer any more: {trial.last_words()}")
+    return event["data"]  # type: ignore[no-any-return]
+
+
+def _summarise(status: dict[str, Any], trial: Trial) -> None:
+    counts, latency_s = status["counts"], status["latency_s"]
+    total = sum(counts.values())
+    print(f"\n{total} curves decided, each on disk before it was announced (some files hold several):")
+    for verdict, meaning in (
+        ("keep", "an event, by the model"),
+        ("review", "unsure, or something about the file; a person looks"),
+        ("discard", "nothing there; the file stays where it is"),
+    ):
+        print(f"  {verdict:<8} {counts.get(verdict, 0):>4}   {meaning}")
+    if latency_s["p50"] is not None:
+        milliseconds = tuple(round(1000 * latency_s[name]) for name in ("p50", "p99"))
+        print("finished file noticed to verdict on disk: median {} ms, 99 % within {} ms".format(*milliseconds))
+    print(f"model {status['model']['id']} on {status['engine']}")
+    print("\nNext: afm-triage run --watch FOLDER-OF-YOUR-INSTRUMENT, and in another terminal: afm-triage console")

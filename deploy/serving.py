@@ -20,7 +20,7 @@ from models.curve import Curve
 from models.frontend import Prepared, prepare
 from models.raster import coverage, envelope, preview
 
-CHUNK = 64  # pictures made at a time: bounds memory, 4 MB at 128 x 128
+CHUNK = 64  # pictures made at a time: bounds memory, 8 MB at 256 x 128
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,6 +20,7 @@ MIN_POINTS = 64  # fewer cannot show a rupture; formats.md section 5.2, step 9
 WRONG_END_SIGMA = 30.0  # pushing harder than this at the far end is a curve stored the wrong way round
 RISE_SIGMA = 10.0  # over the last tenth, and bending upwards: a molecule being stretched
 GAP_SIGMA = 30.0  # drag and drift leave less than this between approach and retract
+LARGEST = 1e100  # in any unit; beyond it sums overflow
 RAIL_SHARE = 0.01  # of samples that share the very largest pull: the detector was at its end
 
 #: Reasons that make a score impossible: the curve goes to review without one.
@@ -65,11 +66,12 @@ def _prepare(curve: Curve, profile: RasterProfile) -> Prepared:
     n = len(curve)
     if n < MIN_POINTS:
         return Prepared(None, ("too_short",))
-    if not np.isfinite(curve.force).all():
+    lowest, highest = float(curve.force.min()), float(curve.force.max())
+    if not (abs(lowest) < LARGEST and abs(highest) < LARGEST):  # NaN compares false too
         return Prepared(None, ("nonfinite",))
-    middle = float(np.median(curve.force))
-    span = float(np.ptp(curve.force))
-    if not np.isfinite(span) or span <= 1e-9 * abs(middle) or span == 0.0:
+    middle = float(curve.force[-(n // 10) :].mean())  # only so that sums of numbers far from zero keep their digits
+    span = highest - lowest
+    if span <= 1e-9 * abs(middle):
         return Prepared(None, ("constant",))
     newton = _newton_per_unit(curve)
     if profile.scale == "pn" and newton is None:

@@ -27,7 +27,7 @@ class RasterProfile:
     name: str = "sigma"
     version: int = 1
     scale: Scale = "sigma"
-    columns: int = 128
+    columns: int = 256
     rows: int = 128
     samples_per_column: int = 4  # the retract is averaged down to this many, so that noise does not grow with points
     lead: float = 0.1  # at most this share of the columns shows the push before contact ends
@@ -56,7 +56,7 @@ class RasterProfile:
 
     @property
     def id(self) -> str:
-        """Readable, and different for every difference: ``sigma-v1-128x128-1a2b3c4d``."""
+        """Readable, and different for every difference: ``sigma-v1-256x128-1a2b3c4d``."""
         digest = hashlib.sha256(self.to_json().encode()).hexdigest()[:8]
         return f"{self.name}-v{self.version}-{self.columns}x{self.rows}-{digest}"
 

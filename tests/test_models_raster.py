@@ -9,7 +9,7 @@ from models.frontend import prepare
 from models.profile import RasterProfile
 from models.raster import coverage, envelope, preview, to_rows
 
-PROFILE = RasterProfile()
+PROFILE = RasterProfile(columns=128, rows=128)
 
 
 def signals(count=12):

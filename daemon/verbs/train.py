@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="what events call the model (the name of --out)")
     parser.add_argument("--epochs", metavar="N", type=int, default=4, help="times through the data (4)")
     parser.add_argument("--width", metavar="N", type=int, help="channels of the first layer (24)")
-    parser.add_argument("--size", metavar="N", type=int, help="rows and columns of the picture (128)")
+    parser.add_argument("--size", metavar="CxR", type=_size, help="columns and rows of the picture, 256x128 or 128")
     parser.add_argument("--rate", metavar="R", type=float, help="learning rate (0.002; 0.0002 with --init MODEL)")
     parser.add_argument("--seed", metavar="N", type=int, default=1, help="(1)")
     parser.add_argument("--threads", metavar="N", type=int, default=0, help="0: all cores but one (0)")
@@ -40,7 +40,6 @@ def run(args: argparse.Namespace) -> int:
     from models.train import Recipe
 
     parent = None if args.init == "scratch" else parent_of(args.init)
-    size = args.size or RasterProfile().columns
     recipe = Recipe(
         width=parent.width if parent else args.width or 24,
         epochs=args.epochs,
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         simulated=args.simulate,
         labelled=tuple(args.labelled),
         recipe=recipe,
-        profile=parent.profile if parent else RasterProfile(columns=size, rows=size),
+        profile=parent.profile if parent else RasterProfile(**args.size or {}),
         parent=parent,
         held_out=args.held_out or HELD_OUT,
     )
@@ -64,6 +63,15 @@ def run(args: argparse.Namespace) -> int:
     count = evidence["events"] + evidence["event_free"]
     print(f"{args.out}: {bundle.id}, AUC {evidence['auc']:.4f} on {count} simulated curves that it had not seen")
     return 0
+
+
+def _size(text: str) -> dict[str, int]:
+    """``256x128`` or ``128``."""
+    columns, _, rows = text.partition("x")
+    sizes = {"columns": int(columns), "rows": int(rows or columns)}
+    if not all(size in range(64, 513, 32) for size in sizes.values()):
+        raise argparse.ArgumentTypeError(f"{text}: multiples of 32 from 64 to 512, as in 256x128")
+    return sizes
 
 
 def _mistake(args: argparse.Namespace) -> str | None:
@@ -76,7 +84,6 @@ def _mistake(args: argparse.Namespace) -> str | None:
         "--rate is above 0 and at most 1": args.rate is not None and not 0 < args.rate <= 1,
         "--init imagenet:FILE comes in a later version; use scratch or a model": args.init.startswith("imagenet:"),
         "--width is 4 to 128": args.width is not None and not 4 <= args.width <= 128,
-        "--size is 64 to 256, a multiple of 32": args.size is not None and args.size not in range(64, 257, 32),
         "--width and --size are those of the --init model; leave them out": args.init != "scratch"
         and (args.width or args.size) is not None,
         f"--out {args.out} exists and is no model; name another folder": args.out.exists()

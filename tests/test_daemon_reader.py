@@ -265,14 +265,14 @@ def test_a_process_killed_while_idle_is_replaced_and_nothing_is_lost(tmp_path: P
 
 
 def test_a_hung_process_is_ended_at_its_limit(tmp_path: Path) -> None:
-    with ReaderPool(1, limit_s=0.6) as pool:
+    with ReaderPool(1, limit_s=1.0) as pool:
         (victim,) = pids(pool)
         os.kill(victim, signal.SIGSTOP)
         began_s = time.monotonic()
         pool.submit(arrive(tmp_path / f"{i}.jpk-force", make_jpk()) for i in range(2))
         found = {reading.arrival.path: reasons(reading) for reading in collect(pool, 2)}
         assert found == {"0.jpk-force": ["timeout"], "1.jpk-force": [None]}
-        assert 0.5 < time.monotonic() - began_s < 10
+        assert 0.9 < time.monotonic() - began_s < 15
 
 
 def test_a_slow_file_holds_back_nothing_that_came_after_it(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_a_slow_file_holds_back_nothing_that_came_after_it(tmp_path: Path) -> No
         began_s = time.monotonic()
         pool.submit(arrive(tmp_path / f"{i}.jpk-force", make_jpk()) for i in range(10))
         quick = collect(pool, 9)
-        assert time.monotonic() - began_s < 3.0
+        assert time.monotonic() - began_s < 3.5
         assert [reasons(reading) for reading in quick] == [[None]] * 9
         os.kill(stopped, signal.SIGCONT)
         (slow,) = collect(pool, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,24 @@ class LedgerView:
     def review_count(self) -> int:
         """Curves that were ever flagged, labelled or not."""
         return self.verdict_counts()["review"]
+
+    def unlabelled_count(self, labels: Path) -> int:
+        """Flagged curves on which nobody has said a word yet; ``labels``: the labels.sqlite beside the ledger."""
+        labelled = """select count(*) from (
+            select reviews.seq from labels.labels as said join reviews using (sha256, curve)
+            union select reviews.seq from labels.labels as said join reviews using (path, curve)
+            where said.sha256 is null)"""
+        flagged = self.review_count()
+        if not labels.is_file() or labels.stat().st_size == 0:
+            return flagged
+        try:
+            self._connection.execute("attach database ? as labels", (f"{labels.absolute().as_uri()}?mode=ro",))
+            return flagged - int(self._connection.execute(labelled).fetchone()[0])
+        except sqlite3.DatabaseError:  # being made, or written for long: rather too many than no answer
+            return flagged
+        finally:
+            with contextlib.suppress(sqlite3.DatabaseError):
+                self._connection.execute("detach database labels")
 
     def queue(self, after: int = 0, limit: int = 1_000) -> list[Flagged]:
         """Flagged curves with a greater ``seq``, oldest first."""

@@ -123,7 +123,8 @@ class Publisher(threading.Thread):
             while not self._ending.is_set():
                 if (left_s := due_s - time.monotonic()) <= 0:
                     self._send_notice("heartbeat", {})
-                    self._send_notice("status", self._status())
+                    if (status := self._look()) is not None:
+                        self._send_notice("status", status)
                     due_s, left_s = time.monotonic() + self._heartbeat_s, self._heartbeat_s
                 ready = dict(poller.poll(int(left_s * 1000) + 1))
                 if ear in ready:
@@ -162,7 +163,16 @@ class Publisher(threading.Thread):
         )
 
     def _status_body(self) -> bytes:
-        return events.encode(self._notice("status", self._status()))
+        status = self._look()
+        return b"" if status is None else events.encode(self._notice("status", status))
+
+    def _look(self) -> Mapping[str, Any] | None:
+        """How the service is; None when that cannot be said, which must not keep decisions back."""
+        try:
+            return self._status()
+        except Exception as error:
+            log.warning("the status could not be told: %s: %s", type(error).__name__, error)
+            return None
 
     def _greeting(self) -> dict[str, Any]:
         return {"version": __version__, "replay": self.replay_endpoint}

@@ -1,0 +1,100 @@
+"""`labels`: add one, import a table, export them all."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from daemon import labeltable
+from daemon.clock import rfc3339
+from daemon.config import Config, add_service_options, load
+from daemon.errors import INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
+from daemon.labelfolder import write_folder, write_whole
+from daemon.labels import Label, Labels, read_word
+from daemon.labelsubject import complete, locate
+from daemon.ledgerview import LedgerView
+from daemon.progress import progress
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="add|import|export", required=True)
+    adding = actions.add_parser("add", help="say what a curve is")
+    adding.add_argument("file", metavar="FILE", help="the file, or its path as the events name it")
+    adding.add_argument("label", metavar="LABEL", help="keep, discard or unsure")
+    adding.add_argument("--curve", metavar="I", type=int, default=0, help="which curve of a file with several (0)")
+    adding.add_argument("--rater", metavar="R", required=True, help="who says so")
+    adding.add_argument("--reason", metavar="TEXT", default="", help="why")
+    importing = actions.add_parser("import", help="take labels from a CSV file")
+    importing.add_argument("file", metavar="FILE.csv", type=Path)
+    importing.add_argument("--rater", metavar="R", help="for rows that name none")
+    exporting = actions.add_parser("export", help="write labels as CSV")
+    exporting.add_argument("--out", metavar="FILE.csv", type=Path, help="where to (standard output)")
+    exporting.add_argument(
+        "--curves", metavar="DIR", type=Path, help="the labelled curves of the queue too, as a folder to train on"
+    )
+    for action in (adding, importing, exporting):
+        add_service_options(action)
+
+
+def run(args: argparse.Namespace) -> int:
+    config = load(args)
+    with ExitStack() as closing:
+        labels = closing.enter_context(Labels(config.state / "labels.sqlite"))
+        file = config.state / "ledger.sqlite"
+        ledger = closing.enter_context(LedgerView(file)) if file.exists() else None
+        if args.action == "add":
+            return _add(args, config, labels, ledger)
+        if args.action == "import":
+            return _import(args, labels, ledger)
+        return _export(args, labels, ledger)
+
+
+def _add(args: argparse.Namespace, config: Config, labels: Labels, ledger: LedgerView | None) -> int:
+    if args.curve < 0 or not args.rater.strip():
+        raise UserError(USAGE, "--curve counts from 0, and --rater must name somebody")
+    try:
+        word = read_word(args.label)
+    except ValueError as error:
+        raise UserError(USAGE, str(error)) from None
+    said = Label(args.file, args.curve, word, args.rater.strip(), rfc3339(time.time()), args.reason)
+    watched = [folder.resolve() for folder in config.watch]
+    places = [Path(args.file), *(folder / args.file for folder in watched)]  # events name paths below these folders
+    label = locate(said, next((place for place in places if place.is_file()), places[0]), ledger, watched)
+    labels.add([label])
+    print(f"{label.path}#{label.curve}: {label.label} ({label.rater})")
+    return 0
+
+
+def _import(args: argparse.Namespace, labels: Labels, ledger: LedgerView | None) -> int:
+    rows = labeltable.read(args.file, now_s=time.time(), rater=args.rater)
+    found = [complete(row, args.file.parent, ledger) for row in progress(rows, "looking up", len(rows))]
+    added = labels.add(found)
+    print(f"{added} labels imported, {len(found) - added} were known")
+    return 0
+
+
+def _export(args: argparse.Namespace, labels: Labels, ledger: LedgerView | None) -> int:
+    current = list(labels.current())
+    if args.curves is not None:
+        if ledger is None:
+            raise UserError(UNREACHABLE, "no ledger in the state folder, and so no flagged curves: give --state")
+        written, missing = write_folder(progress(current, "copying", len(current)), ledger, args.curves)
+        without = f"; no copy was kept of {missing} (never flagged, or unreadable)" if missing else ""
+        print(f"{written} curves and labels.csv in {args.curves}{without}", file=sys.stderr)
+        if args.out is None:
+            return 0
+    table = io.StringIO()
+    labeltable.write(current, table)
+    if args.out is None:
+        sys.stdout.write(table.getvalue())
+        return 0
+    try:
+        write_whole(args.out, table.getvalue().encode())
+    except OSError as error:
+        raise UserError(INPUT_OUTPUT, f"{args.out}: {error.strerror}; choose another --out") from None
+    print(f"{len(current)} labels in {args.out}", file=sys.stderr)
+    return 0

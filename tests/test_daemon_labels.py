@@ -1,0 +1,261 @@
+"""Labels: given, superseded, carried out and back, and never half written."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from daemon import labeltable
+from daemon.cli import main
+from daemon.errors import UserError
+from daemon.formats import open_file
+from daemon.formats.packed import pack
+from daemon.labels import Label, Labels, read_word, unanimous
+from daemon.ledger import Ledger, LedgerView
+from models.curve import Curve
+from tests.ledgerhelp import decision
+
+ROOT = Path(__file__).resolve().parents[1]
+SHA = "ab" * 32
+SAID = Label("run7/a.ibw", 0, "keep", "ada", "2026-11-20T12:00:00.000Z", "two ruptures", SHA)
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Iterator[Labels]:
+    with Labels(tmp_path / "labels.sqlite") as labels:
+        yield labels
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def verb(state: Path, action: str, *words: str) -> Done:
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        code = main(["labels", action, *words, "--state", str(state)])
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_last_word_of_each_rater_counts_and_the_history_stays(labels: Labels) -> None:
+    later = replace(SAID, label="discard", time="2026-11-20T12:00:00.500Z")
+    other = replace(SAID, rater="bob", label="unsure")
+    elsewhere = replace(SAID, path="copy/a.ibw", time="2026-11-20T13:00:00.000Z")  # the same content, renamed
+    early = replace(SAID, label="unsure", time="2026-11-19T00:00:00.000Z")
+    assert labels.add([SAID, later, other]) == 3
+    assert [(one.rater, one.label) for one in labels.current()] == [("bob", "unsure"), ("ada", "discard")]
+    assert labels.add([elsewhere, early]) == 2
+    assert [(one.rater, one.label) for one in labels.current()] == [("bob", "unsure"), ("ada", "keep")]
+    assert len(list(labels.history())) == 5
+    assert labels.add([SAID, early]) == 0
+
+
+def test_without_content_the_path_is_the_identity(labels: Labels) -> None:
+    bare = replace(SAID, sha256=None)
+    labels.add([SAID, bare, bare, replace(bare, curve=1)])
+    assert len(list(labels.current())) == 3
+
+
+def test_a_batch_with_an_impossible_label_adds_nothing(labels: Labels) -> None:
+    with pytest.raises(UserError):
+        labels.add([SAID, replace(SAID, label="perhaps")])  # type: ignore[arg-type]
+    assert list(labels.history()) == []
+    assert labels.add([SAID]) == 1
+
+
+def test_words() -> None:
+    assert [read_word(word) for word in ("keep", " Discard", "ambiguous", "UNSURE")] == [
+        "keep",
+        "discard",
+        "unsure",
+        "unsure",
+    ]
+    with pytest.raises(ValueError, match="write keep, discard or unsure"):
+        read_word("good")
+    assert unanimous([SAID, SAID]) == "keep"
+    assert unanimous([SAID, replace(SAID, label="discard")]) == "unsure"
+
+
+def test_two_writers_wait_for_each_other(labels: Labels) -> None:
+    code = """
+import sys, pathlib
+from daemon.labels import Labels, Label
+with Labels(pathlib.Path(sys.argv[1])) as labels:
+    for number in range(40):
+        labels.add([Label("a", number, "keep", sys.argv[2], "2026-11-20T12:00:00.000Z")])
+"""
+    words = [sys.executable, "-c", code, str(labels.path)]
+    writers = [subprocess.Popen([*words, rater], cwd=ROOT) for rater in ("ada", "bob")]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert len(list(labels.current())) == 80
+
+
+def test_a_table_comes_back_as_it_went(tmp_path: Path) -> None:
+    odd = replace(SAID, path='µ, "x".ibw', curve=3, extra={"system": "titin", "note": "line\nbreak; 7"})
+    bare = replace(SAID, sha256=None, reason="")
+    file = tmp_path / "labels.csv"
+    with file.open("w", newline="", encoding="utf-8") as out:
+        labeltable.write([SAID, odd, bare], out)
+    assert file.read_text().partition("\n")[0] == "path,curve_index,label,rater,reason,time,sha256,system,note"
+    assert labeltable.read(file, now_s=0.0) == [SAID, odd, bare]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_tables_of_spreadsheets_are_read(separator: str, tmp_path: Path) -> None:
+    lines = ["path,label,curve_index", "a\\b.ibw,Ambiguous,", "c.ibw,keep,2"]
+    file = tmp_path / "labels.csv"
+    file.write_text("\ufeff" + "\r\n".join(lines).replace(",", separator) + "\r\n", encoding="utf-8")
+    first, second = labeltable.read(file, now_s=1.8e9, rater="ada")
+    assert (first.path, first.curve, first.label, first.rater) == ("a/b.ibw", 0, "unsure", "ada")
+    assert (second.curve, second.time) == (2, "2027-01-15T08:00:00.000Z")
+
+
+def test_every_wrong_row_is_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    rows = [
+        "path,curve_index,label,rater,time,sha256",
+        "a.ibw,0,good,ada,,",
+        "a.ibw,0,keep,ada,,",
+        ",-1,keep,,yesterday,xyz",
+        "a.ibw,0,keep,ada,,,surplus",
+    ]
+    file.write_text("\n".join(rows))
+    with pytest.raises(UserError) as refusal:
+        labeltable.read(file, now_s=0.0)
+    told = str(refusal.value).splitlines()
+    assert refusal.value.exit_code == 65
+    assert [line.split(": ")[0].rpartition(" ")[2] for line in told[:-1]] == ["2", "4", "4", "4", "4", "4", "5"]
+    assert "nothing was imported" in told[-1]
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\xff\xfe\x00", b"path\nx\n"])
+def test_what_is_no_table_of_labels_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(UserError) as refusal:
+        labeltable.read(tmp_path / "labels.csv", now_s=0.0)
+    assert refusal.value.exit_code == 65
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state folder whose service is down: three flagged curves, the first of them with its file still there."""
+    state, data = tmp_path / "state", tmp_path / "data"
+    state.mkdir()
+    data.mkdir()
+    (data / "a.ibw").write_bytes(b"bytes of a")
+    sha256 = hashlib.sha256(b"bytes of a").hexdigest()
+    copy = pack(Curve(np.sin(np.arange(300.0)), "N", np.arange(300.0) * 1e-9, "piezo"))
+    flagged = dict(verdict="review", keepsake=copy)
+    ledger = Ledger(state / "ledger.sqlite", "afm1")
+    ledger.record(
+        [
+            decision(1, identity=f"{sha256}#0", sha256=sha256, path="run7/a.ibw", **flagged),
+            decision(2, path="run7/gone.ibw", **flagged),
+            decision(5, path="run7/broken.ibw", verdict="review", score=None, keepsake=None),
+            decision(3, path="run7/kept.ibw"),
+        ]
+    )
+    ledger.close()
+    return state
+
+
+def unlabelled(state: Path) -> int:
+    with LedgerView(state / "ledger.sqlite") as view:
+        return view.unlabelled_count(state / "labels.sqlite")
+
+
+def test_add_finds_the_curve_by_content_or_by_its_path_in_the_ledger(state: Path) -> None:
+    assert unlabelled(state) == 3
+    by_content = verb(state, "add", str(state.parent / "data" / "a.ibw"), "keep", "--rater", "ada")
+    assert (by_content.returncode, by_content.stdout) == (0, "run7/a.ibw#0: keep (ada)\n")
+    by_path = verb(state, "add", "run7/gone.ibw", "ambiguous", "--rater", "ada", "--reason", "drift")
+    assert by_path.stdout == "run7/gone.ibw#0: unsure (ada)\n"
+    assert unlabelled(state) == 1
+    with Labels(state / "labels.sqlite") as labels:
+        first, second = labels.current()
+    assert first.sha256 == hashlib.sha256(b"bytes of a").hexdigest()
+    assert (second.sha256, second.reason) == (decision(2).sha256, "drift")
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "told"),
+    [
+        (("nowhere.ibw", "keep", "--rater", "ada"), 65, "no such file, and no flagged curve"),
+        (("run7/gone.ibw", "good", "--rater", "ada"), 64, "write keep, discard or unsure"),
+        (("run7/gone.ibw", "keep"), 64, "--rater"),
+        (("{data}/a.ibw", "keep", "--rater", "ada", "--curve", "7"), 65, "has no curve 7"),
+    ],
+)
+def test_add_refuses_in_one_line(words: tuple[str, ...], exit_code: int, told: str, state: Path) -> None:
+    done = verb(state, "add", *(word.format(data=state.parent / "data") for word in words))
+    assert done.returncode == exit_code
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_export_and_import_elsewhere_give_the_same_labels(state: Path, tmp_path: Path) -> None:
+    file, other = tmp_path / "out" / "labels.csv", tmp_path / "other"
+    file.parent.mkdir()
+    other.mkdir()
+    verb(state, "add", "run7/gone.ibw", "keep", "--rater", "ada")
+    verb(state, "add", "run7/gone.ibw", "discard", "--rater", "bob")
+    assert verb(state, "export", "--out", str(file)).returncode == 0
+    assert verb(other, "import", str(file)).stdout == "2 labels imported, 0 were known\n"
+    assert verb(other, "export").stdout == file.read_text()
+    assert verb(state, "import", str(file)).stdout == "0 labels imported, 2 were known\n"
+
+
+def test_import_writes_nothing_when_a_row_is_wrong(state: Path, tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text("path,label,rater\nrun7/gone.ibw,keep,ada\nrun7/a.ibw,fine,ada\n")
+    done = verb(state, "import", str(file))
+    assert done.returncode == 65
+    assert "row 3" in done.stderr
+    assert unlabelled(state) == 3
+
+
+def test_import_takes_the_identity_from_files_beside_the_table(state: Path) -> None:
+    """A labelled folder, or a table that names paths as the ledger does: both find the flagged curve."""
+    file = state.parent / "data" / "labels.csv"
+    file.write_text("path,label,rater\na.ibw,keep,ada\nrun7/gone.ibw,discard,ada\nelsewhere.ibw,keep,ada\n")
+    assert verb(state, "import", str(file)).returncode == 0
+    assert unlabelled(state) == 1
+
+
+def test_flagged_curves_are_exported_as_a_folder_to_train_on(state: Path, tmp_path: Path) -> None:
+    for path, label, rater in [("a", "keep", "ada"), ("gone", "keep", "ada"), ("gone", "discard", "bob")]:
+        verb(state, "add", f"run7/{path}.ibw", label, "--rater", rater)
+    verb(state, "add", "run7/broken.ibw", "discard", "--rater", "ada")
+    folder = tmp_path / "flagged"
+    done = verb(state, "export", "--curves", str(folder))
+    assert done.returncode == 0
+    assert "no copy was kept of 1" in done.stderr
+    rows = table(folder / "labels.csv")
+    assert {row["origin_path"]: row["label"] for row in rows} == {"run7/a.ibw": "keep", "run7/gone.ibw": "unsure"}
+    assert len({row["path"] for row in rows}) == 2
+    for row in rows:
+        assert len(open_file(folder / row["path"])[0]) == 300
+        assert hashlib.sha256((folder / row["path"]).read_bytes()).hexdigest() == row["sha256"]
+
+
+def test_without_a_state_folder_it_is_said_what_to_do(tmp_path: Path) -> None:
+    done = verb(tmp_path / "absent", "export")
+    assert done.returncode == 69
+    assert done.stderr.startswith("afm-triage: no state folder")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from daemon.config import Config
 from daemon.errors import UserError
 from daemon.inquiry import ask_status
+from daemon.labels import Labels
 from daemon.ledgerview import LedgerView
 from daemon.whereabouts import Whereabouts, find
 
@@ -52,25 +55,36 @@ def _read_ledger(config: Config) -> dict[str, Any] | None:
     try:
         with LedgerView(config.state / "ledger.sqlite") as view:
             last = view.last(1)
-            flagged = view.queue(limit=SHOWN_FLAGGED)
             return {
                 "path": str(view.path),
                 "stream": view.stream,
                 "last_seq": view.last_seq,
                 "counts": view.verdict_counts(),
-                "review_queue": view.review_count(),
+                "review_queue": view.unlabelled_count(config.state / "labels.sqlite"),
                 "last_decision": {"time": last[0]["time"], **_brief(last[0]["data"])} if last else None,
-                "flagged": [
-                    {"seq": one.seq, "time": one.time, **_brief({name: getattr(one, name) for name in _BRIEF})}
-                    for one in flagged
-                ],
+                "flagged": list(islice(_unlabelled(view, config), SHOWN_FLAGGED)),
             }
     except UserError:
         return None
 
 
-_BRIEF = ("path", "curve", "score", "reasons")
+def _unlabelled(view: LedgerView, config: Config) -> Iterator[dict[str, Any]]:
+    """Flagged curves that nobody has said a word on, oldest first."""
+    labelled, after = _labelled(config), 0
+    while portion := view.queue(after):
+        for one in portion:
+            if not labelled & {(one.sha256 or "", one.curve), (f"path {one.path}", one.curve)}:
+                yield {"seq": one.seq, "time": one.time, **_brief(asdict(one))}
+        after = portion[-1].seq
+
+
+def _labelled(config: Config) -> set[tuple[str, int]]:
+    file = config.state / "labels.sqlite"
+    if not file.is_file():  # looking must not make it
+        return set()
+    with Labels(file) as labels:
+        return {label.identity for label in labels.current()}
 
 
 def _brief(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: data[name] for name in ("verdict", *_BRIEF) if name in data}
+    return {name: data[name] for name in ("verdict", "path", "curve", "score", "reasons") if name in data}

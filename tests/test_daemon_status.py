@@ -16,6 +16,7 @@ import pytest
 from daemon.config import Config
 from daemon.errors import UserError
 from daemon.inquiry import ask_status
+from daemon.labels import Label, Labels
 from daemon.reload import reload
 from daemon.status import gather, is_well
 from daemon.statuspage import page
@@ -125,6 +126,24 @@ def test_file_names_cannot_steer_the_terminal(speaker: Speaker) -> None:
     report = gather(Config(state=speaker.state))
     report["flagged"] = [{**report["flagged"][0], "path": "\x1b[2Jevil\n"}]
     assert not {char for char in words_of(report).replace("\n", "") if not char.isprintable()}
+
+
+def test_a_labelled_curve_waits_no_longer(speaker: Speaker) -> None:
+    config = Config(state=speaker.state)
+    first, second = gather(config)["flagged"][:2]
+    with Labels(speaker.state / "labels.sqlite") as labels:
+        sha256 = f"{first['seq']:064x}"
+        labels.add([Label(first["path"], 0, "keep", "ana", "2026-11-20T12:00:00Z", sha256=sha256)])
+        labels.add([Label(second["path"], 0, "unsure", "ana", "2026-11-20T12:00:00Z")])
+    report = gather(config)
+    assert [one["seq"] for one in report["flagged"]] == [8, 11]
+    assert report["ledger"]["review_queue"] == 2
+
+
+def test_looking_makes_no_file(speaker: Speaker) -> None:
+    before = set(speaker.state.iterdir())
+    gather(Config(state=speaker.state))
+    assert set(speaker.state.iterdir()) == before
 
 
 # whereabouts

@@ -60,7 +60,6 @@ class Folder:
         self._new_directories: dict[str, float] = {}  # path -> when to list it
         self._offers = 0
         self._unlisted = ""
-        self._waiting = 0
         self._oldest_s: float | None = None
 
     def _world(self) -> World:
@@ -97,9 +96,9 @@ class Folder:
             self._thread.join(1.0)  # a hanging share may hold it longer; it is a daemon thread
 
     def oldest_waiting_s(self) -> float | None:
-        """Age of the file that has waited longest to be finished."""
+        """Age of the file that has waited longest to be finished, as of the last check."""
         oldest_s = self._oldest_s
-        return None if oldest_s is None else time.monotonic() - oldest_s
+        return None if oldest_s is None or not self._book.waiting() else time.monotonic() - oldest_s
 
     def health(self) -> SourceHealth:
         """How this folder is watched, in words."""
@@ -112,7 +111,7 @@ class Folder:
         age_s = self.oldest_waiting_s()
         oldest = "" if age_s is None else f"oldest unfinished file {age_s:.0f} s"
         detail = "; ".join(filter(None, [trouble, *words, self._unlisted, past, oldest]))
-        return SourceHealth(self.root, not trouble and not self._unlisted, detail or "starting", self._waiting)
+        return SourceHealth(self.root, not trouble and not self._unlisted, detail or "starting", self._book.waiting())
 
     # ---- the thread
 
@@ -183,7 +182,7 @@ class Folder:
             self._suspicious_until_s = now_s + self._timing.suspicion_s
             self._scan_due_s = min(self._scan_due_s, now_s + self._scan_every_s())
         self._book.missed = 0
-        self._waiting, self._oldest_s = self._book.waiting(), self._book.oldest_s()
+        self._oldest_s = self._book.oldest_s()
 
     def _scan_every_s(self) -> float:
         trusted = self._watcher.hearing() and time.monotonic() >= self._suspicious_until_s

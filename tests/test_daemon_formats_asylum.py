@@ -15,7 +15,7 @@ from daemon.formats.blob import Blob
 from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 
 
 def read(content: bytes, companion: bytes | None = None, name: str = "Image0001.ibw") -> list[Curve]:

@@ -17,7 +17,7 @@ from daemon.formats.jpk import JpkReader
 from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -15,7 +15,7 @@ from daemon.formats.nanoscope_header import Section, sensitivity_m_per_v
 from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 
 
 def read(content: bytes) -> list[Curve]:

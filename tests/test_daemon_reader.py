@@ -33,7 +33,7 @@ from daemon.formats.walk import find
 from daemon.reader import ReaderBroken, ReaderPool, read_files
 from daemon.reading import UNREADABLE, FileReading
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 MUTANTS = int(os.environ.get("AFM_TRIAGE_MUTANTS", "300"))
 LONG_AGO_S = 1_000_000_000.0

@@ -91,7 +91,7 @@ def _session(session: Mapping[str, int]) -> str:
 
 
 def _flagged(report: Mapping[str, Any]) -> Iterator[Text]:
-    waiting = int(report.get("review_queue") or (report["ledger"] or {}).get("review_queue") or 0)
+    waiting = int((report["ledger"] or report).get("review_queue") or 0)
     if not waiting:
         return
     yield Text(f"  {waiting:,} curves wait for a look" + (", the first of them:" if report["flagged"] else ""))

@@ -141,7 +141,7 @@ class LedgerView:
 
     def _select(self, query: str, *values: object) -> list[tuple]:  # type: ignore[type-arg]
         try:
-            return self._connection.execute(query, values).fetchall()  # type: ignore[arg-type]
+            return self._connection.execute(query, values).fetchall()
         except sqlite3.DatabaseError as error:
             raise explain(error, self.path) from error
 

@@ -18,7 +18,6 @@ from socketserver import BaseServer
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    Enum,
     Gauge,
     Histogram,
     Info,
@@ -77,7 +76,8 @@ class Metrics:
         self.replay_requests = self._counter("replay_requests", "Requests on the replay socket", "outcome")
 
         self.model = Info("afm_triage_model", "The model that judges", registry=self.registry)
-        self.state = Enum("afm_triage_state", "What the service is doing", states=STATES, registry=self.registry)
+        self._state = self._gauge("state", "1 for what the service is doing", "state")
+        self.entered("starting")
         build = Info("afm_triage_build", "Versions of what runs here", registry=self.registry)
         build.info({"version": __version__, "python": platform.python_version(), "sqlite": sqlite3.sqlite_version})
 
@@ -102,6 +102,11 @@ class Metrics:
         self.model.info({"model": judge.model, "pipeline": judge.pipeline, "engine": judge.engine})
         for known in {*DEVICES, device}:
             self.classifier_device.labels(known).set(known == device)
+
+    def entered(self, state: str) -> None:
+        """The service is in this one of STATES from now on."""
+        for known in STATES:
+            self._state.labels(known).set(known == state)
 
     def published(self, kind: str, times: int = 1) -> None:
         self.events_published.labels(kind).inc(times)

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from daemon.accounts import Accounts
 from daemon.clock import Clock
 from daemon.errors import UserError
-from daemon.metrics import Metrics
+from daemon.metrics import STATES, Metrics
 from tests.ledgerhelp import JUDGE, decision
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -167,6 +167,14 @@ def test_model_and_device_change_without_leftovers() -> None:
     devices = {s.labels["device"]: s.value for s in families["afm_triage_classifier_device"].samples}
     assert devices == {"cpu": 1, "cuda": 0}
     assert len(families["afm_triage_model"].samples) == 1
+
+
+def test_the_service_is_in_one_state_at_a_time() -> None:
+    metrics = Metrics()
+    for state in STATES:
+        metrics.entered(state)
+        families = {family.name: family for family in metrics.registry.collect()}
+        assert [s.labels["state"] for s in families["afm_triage_state"].samples if s.value] == [state]
 
 
 def test_looked_up_values_are_kept_a_moment_and_cannot_break_a_scrape(

@@ -204,10 +204,10 @@ def test_a_req_socket_works_too(ingest: Ingest) -> None:
 def test_a_sender_that_never_reads_holds_up_nobody(ingest: Ingest) -> None:
     deaf = Sender(ingest.source.endpoint)
     try:
-        for number in range(300):
+        for number in range(100):
             deaf.socket.send_multipart(frames(id=f"deaf{number}", force=FORCE[:3], distance=DISTANCE[:3]))
         assert ingest.sender.send(frames(id="mine"), 10.0)["status"] == "accepted"
-        assert until(lambda: ingest.source.ready() == 301)
+        assert until(lambda: ingest.source.ready() == 101)
     finally:
         deaf.close()
 

@@ -96,6 +96,17 @@ def _wander(rng: Rng, past: Samples, grain_nm: float) -> Samples:
     return smooth
 
 
+def _patches(rng: Rng, past: Samples, width: float, shortest_nm: float) -> Samples:
+    """Patches that peel after the hump, relative to its height: rounded, falling faster than they rise, no step."""
+    total = np.zeros_like(past)
+    for _ in range(int(rng.integers(1, 4))):
+        place, rise = width * log_uniform(rng, 1.5, 8.0), width * log_uniform(rng, 0.3, 2.0)
+        fall = max(rise * rng.uniform(0.3, 1.0), shortest_nm)
+        t = (past - place) / np.where(past < place, rise, fall)
+        total += log_uniform(rng, 0.02, 0.3) * np.exp(-t * t) * (past > 0.0)
+    return total
+
+
 def fade(rng: Rng, instrument: Instrument, past: Samples) -> Surface:
     """A viscous hump: rises and fades smoothly, with no vertical drop anywhere; sometimes with stick-slip ripple."""
     peak = _peak(rng, instrument)
@@ -109,10 +120,8 @@ def fade(rng: Rng, instrument: Instrument, past: Samples) -> Surface:
     elif chance(rng, 0.1):  # regular stick-slip
         ripple = np.sin(2.0 * np.pi * past / (width * rng.uniform(0.05, 0.5)) + rng.uniform(0, 6))
         hump *= 1.0 + rng.uniform(0.05, 0.5) * ripple
-    if chance(rng, 0.25):  # patches that peel later: rounded, no step
-        for _ in range(int(rng.integers(1, 4))):
-            place, size = width * log_uniform(rng, 1.5, 8.0), width * log_uniform(rng, 0.5, 2.0)
-            hump += peak * log_uniform(rng, 0.02, 0.2) * np.exp(-(((past - place) / size) ** 2)) * (past > 0.0)
+    if chance(rng, 0.4):
+        hump += peak * _patches(rng, past, width, 0.01 * instrument.ramp_nm)
     return Surface(hump, 0.0)
 
 

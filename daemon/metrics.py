@@ -68,10 +68,9 @@ class Metrics:
         self.reload_successful = self._gauge("config_last_reload_successful", "0 when the last reload was refused")
         self.reload_successful.set(1)
 
-        self.source_events = self._counter("source_events", "Hints from the file system", "kind")
-        self.source_rescans = self._counter("source_rescans", "Complete scans of the watched folders")
-        self.source_recovered = self._counter("source_recovered_by_rescan", "Files that no hint had told of")
-        self.classifier_faults = self._counter("classifier_faults", "Batches the classifier failed on", "kind")
+        self.classifier_faults = self._counter(
+            "classifier_faults", "Curves the classifier failed on; decided as review"
+        )
         self.events_published = self._counter("events_published", "Events sent on the live feed", "type")
         self.replay_requests = self._counter("replay_requests", "Requests on the replay socket", "outcome")
 
@@ -89,6 +88,7 @@ class Metrics:
         for decision in decisions:
             reason = next((reason for reason in decision.reasons if reason in UNREADABLE), None)
             self.accounts.decided(decision.verdict, unreadable=reason)
+            self.classifier_faults.inc("engine_fault" in decision.reasons)
             self.decision_latency.observe(max(now_s - decision.noticed_s, 0.0))
             for stage, seconds in decision.latency_s.items():
                 self.stage_duration.labels(stage).observe(seconds)

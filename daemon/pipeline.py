@@ -131,22 +131,26 @@ class Pipeline:
         """On disk first, announced second, forgotten by the sources third."""
         opened = [file for file in files if file.outcome == "curves"]
         whole = [file for file in opened if _reaches_the_end(file)]
-        begun_s = time.monotonic()
         try:
             if opened:
-                self._ledger.record(decisions, [_mark(file) for file in whole if file.arrival.source == "watch"])
+                self._ledger.record(decisions, [_mark(file) for file in whole if _may_be_forgotten(file)])
         except LedgerFull:
             self._unrecorded = (decisions, files)
             raise
         self._unrecorded = None
         self._publisher.poke()
-        self._metrics.recorded(decisions, time.monotonic() - begun_s)
+        self._metrics.recorded(decisions, self._ledger.commit_s)
         for file in opened:
             if file in whole:
                 self._backlog.settle(file.arrival)
             else:
                 self._backlog.add_portion(_rest(file))
         return decisions
+
+
+def _may_be_forgotten(file: FileReading) -> bool:
+    """Whether a restart need not open it: not what could not be opened at all, which may come back as it was."""
+    return file.arrival.source == "watch" and file.readings[0].reason not in ("vanished", "no_permission")
 
 
 def _reaches_the_end(file: FileReading) -> bool:

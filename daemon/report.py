@@ -6,18 +6,17 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal
 
 from daemon import __version__
 from daemon.clock import rfc3339
 from daemon.config import Config
 from daemon.decision import Judge
-from daemon.flagged import count_waiting
 from daemon.health import Health
 from daemon.ledgerview import LedgerView
 from daemon.metrics import Metrics
 from daemon.sources import Source
+from daemon.sources.watch import WatchSource
 from daemon.tempo import Tempo
 
 State = Literal["starting", "ready", "stopping"]
@@ -29,17 +28,18 @@ class Report:
     def __init__(
         self,
         config: Config,
-        ledger: Path,
         metrics: Metrics,
         health: Health,
         judge: Judge,
         sources: Sequence[Source],
     ) -> None:
         self.config, self.judge = config, judge
+        self.publish, self.replay = config.publish, config.replay
         self.state: State = "starting"
-        self.tempo = Tempo()
-        self._ledger, self._metrics, self._health, self._sources = ledger, metrics, health, sources
+        self._metrics, self._health, self._sources = metrics, health, sources
+        self._ledger, self._labels = config.state / "ledger.sqlite", config.state / "labels.sqlite"
         self._begun_s, self.started_at = time.monotonic(), rfc3339(time.time())
+        self.tempo = Tempo(self._begun_s)
 
     def data(self) -> dict[str, Any]:
         """The ``data`` of a status event."""
@@ -54,12 +54,12 @@ class Report:
             "version": __version__,
             "started_at": self.started_at,
             "uptime_s": round(time.monotonic() - self._begun_s, 1),
-            "state": self._state(),
+            "state": self.condition(),
             "health": self._health.as_json(),
             "sources": [asdict(found) for source in self._sources for found in source.health()],
             "counts": counts,
             "session": self._metrics.accounts.snapshot(),
-            "review_queue": count_waiting(self._ledger),
+            "review_queue": self.waiting(),
             "model": {
                 "id": judge.model,
                 "score_basis": judge.score_basis,
@@ -73,16 +73,27 @@ class Report:
             "rate_per_s": round(self.tempo.rate_per_s(time.monotonic()), 3),
             "watch": [str(folder) for folder in config.watch],
             "metrics_port": config.metrics_port,
-            "publish": config.publish,
-            "replay": config.replay,
+            "publish": self.publish,
+            "replay": self.replay,
         }
+
+    def waiting(self) -> int:
+        """Flagged curves that nobody has labelled yet."""
+        with LedgerView(self._ledger) as view:
+            return view.unlabelled_count(self._labels)
 
     def line(self) -> str:
         """What systemd shows when all is well."""
         session = self._metrics.accounts.snapshot()
         return f"{session['decided']} decided since the start, {session['backlog']} waiting, model {self.judge.model}"
 
-    def _state(self) -> str:
+    def oldest_waiting_s(self) -> float:
+        """Age of the oldest file of a watched folder that is not finished yet, 0 when there is none."""
+        ages_s = (source.oldest_waiting_s() for source in self._sources if isinstance(source, WatchSource))
+        return max((age_s for age_s in ages_s if age_s is not None), default=0.0)
+
+    def condition(self) -> str:
+        """One word: starting, ready, degraded, paused or stopping."""
         if self.state != "ready":
             return self.state
         conditions = {condition.name: condition for condition in self._health.conditions()}

@@ -12,7 +12,8 @@ _WINDOW_S = 60.0
 class Tempo:
     """Fed by the pipeline's thread, read by whoever asks for the status."""
 
-    def __init__(self, longest: int = 1_000) -> None:
+    def __init__(self, begun_s: float, longest: int = 1_000) -> None:
+        self._begun_s = begun_s  # time.monotonic()
         self._lock = threading.Lock()
         self._taken: deque[tuple[float, float]] = deque(maxlen=longest)  # (when, latency), seconds
 
@@ -30,8 +31,8 @@ class Tempo:
         return {"p50": ordered[len(ordered) // 2], "p99": ordered[min(int(len(ordered) * 0.99), len(ordered) - 1)]}
 
     def rate_per_s(self, now_s: float) -> float:
-        """Decisions a second over the last minute (or over the window, when it fills in less)."""
+        """Decisions a second over the last minute, or over as much of it as there has been."""
         with self._lock:
             recent = [when_s for when_s, _ in self._taken if now_s - when_s <= _WINDOW_S]
-        span_s = now_s - recent[0] if len(recent) == self._taken.maxlen else _WINDOW_S
+        span_s = now_s - recent[0] if len(recent) == self._taken.maxlen else min(_WINDOW_S, now_s - self._begun_s)
         return len(recent) / max(span_s, 1e-3)

@@ -30,6 +30,7 @@ def _watch(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[]
     finished = {mark.path: (mark.size_bytes, mark.mtime_ns) for mark in ledger.marks()}
     timing = Timing(
         scan_s=config.source.rescan_local_s,
+        scan_often_s=config.source.rescan_network_s,
         patience_s=config.source.give_up_s,
         patience_map_s=config.source.give_up_map_s,
         patience_zero_tail_s=config.source.zero_tail_s,

@@ -98,7 +98,7 @@ def _begin(plan: Plan, labels: Sequence[LabelledFolder]) -> None:
 
 def _what(plan: Plan, labels: Sequence[LabelledFolder]) -> dict[str, Any]:
     """Everything that decides the outcome; stands in the manifest."""
-    recipe = {key: value for key, value in asdict(plan.recipe).items() if key != "threads"}
+    recipe = {key: value for key, value in asdict(plan.recipe).items() if key not in ("threads", "bf16")}
     tables = {folder.folder.name: _digest(folder.folder / "labels.csv") for folder in labels}
     return {"simulated": plan.simulated, "held_out": plan.held_out, "labelled": tables, "recipe": recipe}
 

@@ -31,8 +31,8 @@ class RasterProfile:
     rows: int = 128
     samples_per_column: int = 4  # the retract is averaged down to this many, so that noise does not grow with points
     lead: float = 0.1  # at most this share of the columns shows the push before contact ends
-    softness: float = 3.0  # asinh is linear below and logarithmic above, in scale units
-    lowest: float = -30.0  # pushing, in scale units: the bottom edge
+    softness: float = 4.0  # asinh is linear below and logarithmic above, in scale units
+    lowest: float = -40.0  # pushing, in scale units: the bottom edge
     highest: float = 1000.0  # pulling, in scale units: the top edge
     thickness: float = 1.0  # rows that a noiseless line covers
     noise_low_pn: float = 0.2  # calibrated curves with less or more noise are outside what the model was made for

@@ -28,7 +28,7 @@ from models.raster import Floats, coverage
 class Recipe:
     """Everything that decides what a training run makes of its data."""
 
-    width: int = 24
+    width: int = 16
     epochs: int = 4
     batch: int = 64
     rate: float = 2e-3

@@ -1,6 +1,6 @@
 """`train`: from simulated curves and labelled folders to a model folder; resumable, whole at the end or not there.
 
-The defaults are the recipe of the shipped model: ``afm-triage train --simulate 300000 --out my-model``.
+The defaults are the recipe of the shipped model: ``afm-triage train --simulate 160000 --out my-model``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the model folder to make")
     parser.add_argument("--name", help="what events call the model (the name of --out)")
     parser.add_argument("--epochs", metavar="N", type=int, default=4, help="times through the data (4)")
-    parser.add_argument("--width", metavar="N", type=int, help="channels of the first layer (24)")
-    parser.add_argument("--size", metavar="CxR", type=_size, help="columns and rows of the picture, 256x128 or 128")
+    parser.add_argument("--width", metavar="N", type=int, help="channels of the first layer (16)")
+    parser.add_argument("--size", metavar="CxR", type=_size, help="columns and rows of the picture (256x128)")
     parser.add_argument("--rate", metavar="R", type=float, help="learning rate (0.002; 0.0002 with --init MODEL)")
     parser.add_argument("--seed", metavar="N", type=int, default=1, help="(1)")
     parser.add_argument("--threads", metavar="N", type=int, default=0, help="0: all cores but one (0)")
@@ -35,18 +35,19 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(USAGE, wrong)
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     from daemon.training import HELD_OUT, Plan, parent_of, train
-    from deploy.torch_engine import default_threads
+    from deploy.torch_engine import bf16_in_hardware, default_threads
     from models.profile import RasterProfile
     from models.train import Recipe
 
     parent = None if args.init == "scratch" else parent_of(args.init)
     recipe = Recipe(
-        width=parent.width if parent else args.width or 24,
+        width=parent.width if parent else args.width or 16,
         epochs=args.epochs,
         rate=args.rate or (2e-4 if parent else 2e-3),
         loss=args.loss,
         seed=args.seed,
         threads=args.threads or default_threads(),
+        bf16=bf16_in_hardware(),
     )
     plan = Plan(
         out=args.out,

@@ -110,7 +110,7 @@ def test_the_other_kinds_fit_as_the_service_sends_them(ledger: Ledger, tmp_path:
     metrics = Metrics()
     health = Health()
     health.report("disk", "ok", "the ledger can be written")
-    report = Report(Config(state=tmp_path), ledger.path, metrics, health, JUDGE, [])
+    report = Report(Config(state=ledger.path.parent), metrics, health, JUDGE, [])
     ledger.record([decision(1)])
     publisher = Publisher(ledger.path, "afm1", publish=ANY, replay=ANY, status=report.data, counts=metrics)
     publisher.start()

@@ -35,6 +35,9 @@ VERBS = {
     "reload": "make the running service take its configuration anew",
 }
 
+#: Verbs of the contract that come with later versions.
+LATER = ("review", "calibrate", "finetune", "explain", "keys")
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -52,6 +55,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     top.add_argument("--version", action="version", version=f"afm-triage {__version__}")
     top.add_argument("verb", metavar="VERB", choices=VERBS)
+    if argv[0] in LATER:
+        raise UserError(USAGE, f"{argv[0]} is not in this version yet (afm-triage {__version__})")
     verb = top.parse_args(argv[:1]).verb
     parser = _Parser(prog=f"afm-triage {verb}", description=VERBS[verb])
     module = importlib.import_module(f"daemon.verbs.{verb}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class Found:
             companion=companion if companion and companion.exists() else None,
             size_bytes=size_bytes,
             mtime_ns=mtime_ns,
+            noticed_s=time.monotonic(),
             claimed=claimed is True,
             final=True,
         )

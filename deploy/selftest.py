@@ -15,7 +15,7 @@ from models.curve import Curve, Samples
 
 VERSION = 1
 #: The largest difference of a logit from the manifest's, per engine precision; bf16 carries 8 bits.
-TOLERANCE = {"fp32": 0.02, "bf16": 0.6}
+TOLERANCE = {"fp32": 0.01, "bf16": 0.15}
 
 
 class SelfTestFailed(Exception):

@@ -55,6 +55,18 @@ def test_what_lay_there_before_comes_oldest_first_without_waiting(tmp_path: Path
         assert watched.decide(3) == ["deep/er/old.jpk-force", "deep/middle.txt", "young.jpk-force"]
 
 
+@pytest.mark.parametrize("year_s", [-(2**33), 13_569_465_600], ids=["1697", "2400"])
+def test_a_time_that_no_clock_has_shown_fits_the_ledger(tmp_path: Path, year_s: int) -> None:
+    file = tmp_path / "a.jpk-force"
+    file.write_bytes(b"x")
+    os.utime(file, (year_s, year_s))
+    with watching(tmp_path) as watched:
+        arrival = watched.one()
+        assert -(2**63) <= arrival.mtime_ns < 2**63
+        watched.source.settle(arrival)
+        assert watched.quiet(0.6)
+
+
 def test_a_growing_text_waits_for_its_quiet_time_after_the_last_change(tmp_path: Path) -> None:
     with watching(tmp_path) as watched:
         with open(tmp_path / "grow.txt", "w") as file:

@@ -11,6 +11,8 @@ Stamp = tuple[int, int]  # (size_bytes, mtime_ns): what tells one content of a p
 
 #: The stamp of something that is not a regular file: link, pipe, socket, device.
 ODD: Stamp = (-1, -1)
+#: Times are kept as the ledger keeps them, in 64 bits. NTFS says 1601 where it has no time, a lost clock anything.
+_EARLIEST_NS, _LATEST_NS = -(2**63), 2**63 - 1
 #: What operating systems and sync tools keep for themselves: old versions and deleted files.
 _FOREIGN = frozenset(
     {"$RECYCLE.BIN", "System Volume Information", "lost+found", ".stversions", ".stfolder", ".snapshot", ".zfs"}
@@ -67,7 +69,8 @@ def stamp_of(path: str) -> Stamp | None:
         found = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else ODD
+    mtime_ns = min(max(found.st_mtime_ns, _EARLIEST_NS), _LATEST_NS)
+    return (found.st_size, mtime_ns) if stat.S_ISREG(found.st_mode) else ODD
 
 
 def join(directory: str, name: str) -> str:

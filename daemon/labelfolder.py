@@ -42,7 +42,10 @@ def write_folder(labels: Iterable[Label], ledger: LedgerView, folder: Path) -> t
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """All of it or nothing, under its name."""
+    """All of it or nothing, under its name; what is no regular file (a pipe, /dev/stdout) is written into instead."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.write_bytes(content)
     fresh.replace(path)

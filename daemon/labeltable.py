@@ -18,6 +18,7 @@ from daemon.errors import BAD_DATA, UserError
 from daemon.labels import Label, read_word
 
 COLUMNS = ("path", "curve_index", "label", "rater", "reason", "time", "sha256")
+_MOST_DIGITS = 9  # of a curve_index: a file holds 4 million curves at the most
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -79,7 +80,7 @@ def _label(row: Mapping[str, str], now: str, rater: str | None) -> Label | list[
     index, word, time = cell["curve_index"] or "0", cell["label"], cell["time"] or now
     if not path:
         problems.append("names no path")
-    if not (index.isascii() and index.isdigit()):
+    if not (index.isascii() and index.isdigit() and len(index) <= _MOST_DIGITS):
         problems.append(f'curve_index "{index}" is no number; curves count from 0')
     if not rater:
         problems.append("names no rater; fill the column, or give --rater NAME for all such rows")

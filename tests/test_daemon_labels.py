@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -135,13 +136,14 @@ def test_every_wrong_row_is_told_at_once(tmp_path: Path) -> None:
         "a.ibw,0,keep,ada,,",
         ",-1,keep,,yesterday,xyz",
         "a.ibw,0,keep,ada,,,surplus",
+        f"a.ibw,{'9' * 20},keep,ada,,",
     ]
     file.write_text("\n".join(rows))
     with pytest.raises(UserError) as refusal:
         labeltable.read(file, now_s=0.0)
     told = str(refusal.value).splitlines()
     assert refusal.value.exit_code == 65
-    assert [line.split(": ")[0].rpartition(" ")[2] for line in told[:-1]] == ["2", "4", "4", "4", "4", "4", "5"]
+    assert [line.split(": ")[0].rpartition(" ")[2] for line in told[:-1]] == ["2", "4", "4", "4", "4", "4", "5", "6"]
     assert "nothing was imported" in told[-1]
 
 
@@ -201,6 +203,7 @@ def test_add_finds_the_curve_by_content_or_by_its_path_in_the_ledger(state: Path
         (("run7/gone.ibw", "good", "--rater", "ada"), 64, "write keep, discard or unsure"),
         (("run7/gone.ibw", "keep"), 64, "--rater"),
         (("{data}/a.ibw", "keep", "--rater", "ada", "--curve", "7"), 65, "has no curve 7"),
+        (("{data}/a.ibw", "keep", "--rater", "ada", "--curve", "9" * 20), 64, "--curve counts from 0"),
     ],
 )
 def test_add_refuses_in_one_line(words: tuple[str, ...], exit_code: int, told: str, state: Path) -> None:
@@ -220,6 +223,15 @@ def test_export_and_import_elsewhere_give_the_same_labels(state: Path, tmp_path:
     assert verb(other, "import", str(file)).stdout == "2 labels imported, 0 were known\n"
     assert verb(other, "export").stdout == file.read_text()
     assert verb(state, "import", str(file)).stdout == "0 labels imported, 2 were known\n"
+
+
+def test_export_into_a_pipe_leaves_the_pipe_where_it_is(state: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True) as reader:
+        assert verb(state, "export", "--out", str(pipe)).returncode == 0
+        assert reader.communicate(timeout=10)[0].startswith("path,curve_index,label")
+    assert pipe.is_fifo()
 
 
 def test_import_writes_nothing_when_a_row_is_wrong(state: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from daemon import labeltable
 from daemon.clock import rfc3339
 from daemon.config import Config, add_service_options, load
 from daemon.errors import INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
+from daemon.formats import limits
 from daemon.labelfolder import write_folder, write_whole
 from daemon.labels import Label, Labels, read_word
 from daemon.labelsubject import complete, locate
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add(args: argparse.Namespace, config: Config, labels: Labels, ledger: LedgerView | None) -> int:
-    if args.curve < 0 or not args.rater.strip():
+    if not 0 <= args.curve < limits.CURVES or not args.rater.strip():
         raise UserError(USAGE, "--curve counts from 0, and --rater must name somebody")
     try:
         word = read_word(args.label)

@@ -57,6 +57,12 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert run.stderr == ""
 
 
+def test_a_file_name_cannot_steer_the_terminal_that_score_prints_on(tmp_path: Path) -> None:
+    (tmp_path / "a\n\x1b[31m.jpk-force").touch()
+    run = call("score", str(tmp_path))
+    assert run.stdout == "review        -  a��[31m.jpk-force#0  (empty)\n"
+
+
 @pytest.mark.parametrize("verb", ["events", "status", "console", "check", "labels", "replay", "simulate", "reload"])
 def test_verbs_that_do_not_judge_do_not_load_torch(verb: str) -> None:
     code = f"""

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from daemon.clean import clean
 from daemon.config import ThresholdsConfig
 from daemon.decision import Decision
 from daemon.errors import BAD_DATA, UserError
@@ -48,4 +49,4 @@ def run(args: argparse.Namespace) -> int:
 def _line(decision: Decision) -> str:
     score = "     -" if decision.score is None else f"{decision.score:6.4f}"
     why = ", ".join(reason for reason in decision.reasons if reason != "score")
-    return f"{decision.verdict:<8} {score}  {decision.path}#{decision.curve}" + (f"  ({why})" if why else "")
+    return f"{decision.verdict:<8} {score}  {clean(decision.path)}#{decision.curve}" + (f"  ({why})" if why else "")

@@ -25,8 +25,9 @@ class Arrival:
     final: bool = False
     first: int = 0  # first curve wanted; > 0 for the later portions of a map
     sha256: str | None = None  # known for later portions: the file must still be the same one
+    total: int = 1  # and how many curves it had when it was opened
     known_curve: str | None = None  # ZeroMQ ingest: the sender's id, which is its identity
 
-    def portion(self, first: int, sha256: str | None) -> Arrival:
-        """The same file from curve ``first`` on."""
-        return replace(self, first=first, sha256=sha256)
+    def portion(self, first: int, sha256: str | None, total: int) -> Arrival:
+        """The same file, of ``total`` curves, from curve ``first`` on."""
+        return replace(self, first=first, sha256=sha256, total=total)

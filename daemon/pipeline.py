@@ -158,7 +158,7 @@ def _reaches_the_end(file: FileReading) -> bool:
 
 
 def _rest(file: FileReading) -> Arrival:
-    return file.arrival.portion(file.arrival.first + len(file.readings), file.readings[0].sha256)
+    return file.arrival.portion(file.arrival.first + len(file.readings), file.readings[0].sha256, file.total)
 
 
 def _mark(file: FileReading) -> FileMark:

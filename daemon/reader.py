@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -16,7 +16,6 @@ from daemon.arrival import Arrival
 from daemon.reading import FileReading
 from daemon.readseat import Seat, Task
 
-_KNOWN_TOTALS = 64  # maps whose length is remembered for their later portions
 _WINDOW = 32  # files that read_files keeps under way
 
 
@@ -39,7 +38,6 @@ class ReaderPool:
         self._singles: deque[Task] = deque()
         self._portions: deque[Task] = deque()
         self._done: deque[FileReading] = deque()
-        self._totals: OrderedDict[str, int] = OrderedDict()
         self._under_way = 0
         self._broken: ReaderBroken | None = None
         self._closed = False
@@ -56,7 +54,7 @@ class ReaderPool:
         """Queue files; later portions of maps wait behind every whole file."""
         with self._changed:
             for arrival in arrivals:
-                task = Task(next(self._ids), arrival, self._totals.get(arrival.sha256 or ""))
+                task = Task(next(self._ids), arrival)
                 (self._portions if arrival.first else self._singles).append(task)
                 self._under_way += 1
             self._changed.notify_all()
@@ -107,12 +105,8 @@ class ReaderPool:
         for seat in self._seats:
             seat.nudge()
 
-    def finish(self, reading: FileReading, sha256: str | None) -> None:
+    def finish(self, reading: FileReading) -> None:
         with self._changed:
-            if sha256 and reading.total > 1:
-                self._totals[sha256] = reading.total
-                while len(self._totals) > _KNOWN_TOTALS:
-                    self._totals.popitem(last=False)
             self._done.append(reading)
             self._changed.notify_all()
         self._wake()
@@ -170,5 +164,5 @@ class _Book:
         if not sha256 or done >= reading.total:
             self.is_over = True
             return None
-        self.arrival = self.arrival.portion(done, sha256)
+        self.arrival = self.arrival.portion(done, sha256, reading.total)
         return self.arrival

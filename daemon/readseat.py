@@ -35,7 +35,7 @@ class Task:
 
     id: int
     arrival: Arrival
-    total: int | None  # curves of the file, where an earlier portion told
+    has_failed: bool = False  # once: the fault may have been another's (no memory left, a share away)
     sha256: str | None = None  # told by the worker as soon as it has the bytes
     head_since_s: float = 0.0  # time.monotonic() when it became the first of its seat
 
@@ -57,7 +57,7 @@ class Pool(Protocol):
 
     def give_back(self, tasks: Iterable[Task]) -> None: ...
 
-    def finish(self, reading: FileReading, sha256: str | None) -> None: ...
+    def finish(self, reading: FileReading) -> None: ...
 
     def fail(self, why: str) -> None: ...
 
@@ -179,10 +179,10 @@ class Seat(threading.Thread):
         self._tasks.remove(task)
         if self._tasks:
             self._tasks[0].head_since_s = time.monotonic()
-        self._pool.finish(_reading(task.arrival, header, payload), header.get("sha256"))
+        self._pool.finish(_reading(task.arrival, header, payload))
 
     def _replace(self, child: _Child, reason: str) -> None:
-        """End a hung or dead child. Its head gets the reason; what waited behind goes back to the pool."""
+        """End a hung or dead child. Its head is tried once more, then gets the reason; the others go back."""
         _end(child)
         self._child = None
         if not child.is_ready and not self._pool.is_closed:
@@ -191,9 +191,11 @@ class Seat(threading.Thread):
                 self._pool.fail("reader processes end before they begin (afm-triage doctor may tell why)")
             time.sleep(min(0.02 * 2**self._failures, 2.0))
         tasks, self._tasks = list(self._tasks), deque()
-        if tasks:
-            self._pool.finish(_lost(tasks[0], reason), None)
-            self._pool.give_back(tasks[1:])
+        if tasks and tasks[0].has_failed:
+            self._pool.finish(_lost(tasks.pop(0), reason))
+        elif tasks:
+            tasks[0].has_failed = True
+        self._pool.give_back(tasks)
 
 
 def _request(task: Task) -> wire.Header:
@@ -207,7 +209,7 @@ def _request(task: Task) -> wire.Header:
         "count": limits.PORTION_CURVES,
         "final": arrival.final,
         "sha256": arrival.sha256 if arrival.first else None,
-        "total": task.total,
+        "total": arrival.total,
     }
 
 
@@ -234,12 +236,12 @@ def _reading(arrival: Arrival, header: wire.Header, payload: bytearray) -> FileR
 
 def _lost(task: Task, reason: str) -> FileReading:
     """The readings of a request that took its process with it: one reason for each curve that was asked for."""
-    arrival, total = task.arrival, task.total or 1
+    arrival = task.arrival
     spent_s = time.monotonic() - task.head_since_s
-    stop = min(arrival.first + limits.PORTION_CURVES, total)
+    stop = min(arrival.first + limits.PORTION_CURVES, arrival.total)
     sha256 = task.sha256 or arrival.sha256
     readings = tuple(Reading(arrival, i, sha256, None, reason, spent_s) for i in range(arrival.first, stop))
-    return FileReading(arrival, "curves", readings, total)
+    return FileReading(arrival, "curves", readings, arrival.total)
 
 
 def _spawn() -> _Child:

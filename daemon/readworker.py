@@ -46,7 +46,7 @@ class Request:
     count: int
     final: bool
     sha256: str | None  # later portions: the content they belong to
-    total: int | None  # and how many curves it has
+    total: int  # and how many curves it has; 1 where nobody has opened it yet
 
 
 @dataclass
@@ -134,8 +134,12 @@ def _open(request: Request, note: Callable[[str], None]) -> _Opened | None:
 
 def _check_last(file: CurveFile) -> None:
     """A map in the writing ends in curves that are not there yet; its last one tells."""
-    with contextlib.suppress(Unreadable):
+    try:
         file.curve(len(file) - 1)
+    except (Unfinished, MemoryError):
+        raise
+    except Exception:
+        return  # what is wrong with it is told when its turn comes
 
 
 def _portion(request: Request, file: CurveFile) -> tuple[list[dict[str, Any]], list[Samples]]:
@@ -147,15 +151,13 @@ def _portion(request: Request, file: CurveFile) -> tuple[list[dict[str, Any]], l
     for index in range(request.first, min(request.first + request.count, total)):
         try:
             curve = _checked(file.curve(index))
-        except Unfinished as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # one bad curve of a map must not take the others with it
             if total == 1:
                 raise
-            curves.append({"index": index, "reason": error.reason})
-            continue
-        except Unreadable as error:
-            if total == 1:
-                raise
-            curves.append({"index": index, "reason": error.reason})
+            reason = error.reason if isinstance(error, Unfinished | Unreadable) else "unreadable"
+            curves.append({"index": index, "reason": reason})
             continue
         described, own = wire.describe(curve)
         samples += sum(array.shape[0] for array in own)
@@ -176,10 +178,9 @@ def _refusal(request: Request, reason: str, *, is_over: bool) -> Answer:
     """No curves: ask again later, or (``is_over``) one reason for each curve that was asked for."""
     if not is_over:
         return Answer({"outcome": "unfinished", "reason": reason})
-    total = request.total or 1
-    stop = min(request.first + request.count, total)
+    stop = min(request.first + request.count, request.total)
     curves = [{"index": index, "reason": reason} for index in range(request.first, stop)]
-    return Answer({"outcome": "curves", "total": total, "curves": curves})
+    return Answer({"outcome": "curves", "total": request.total, "curves": curves})
 
 
 def _is_fresh(file: str) -> bool:

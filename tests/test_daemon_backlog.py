@@ -1,0 +1,91 @@
+"""The backlog: the rest of a map that cannot be had any more still gets its answers."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from makers import make_jpk, make_jpk_map
+from test_daemon_reader import arrive, collect, reasons
+
+from daemon import backlog
+from daemon.arrival import Arrival
+from daemon.backlog import Backlog
+from daemon.reader import ReaderPool
+
+
+def next_of(line: Backlog) -> Arrival:
+    until_s = time.monotonic() + 10
+    while time.monotonic() < until_s:
+        if found := line.take(1):
+            return found[0]
+        assert line.ready() == 1
+        time.sleep(0.005)
+    raise AssertionError("nothing came")
+
+
+def test_the_rest_of_a_map_that_has_gone_is_asked_for_a_while_and_then_told_curve_by_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "_RETRY_S", (0.01, 0.02, 0.03))
+    line, asked = Backlog([]), 0
+    with ReaderPool(1) as pool:
+        whole = arrive(tmp_path / "m.jpk-force-map", make_jpk_map(40))
+        pool.submit([whole])
+        (first,) = collect(pool, 1)
+        pool.submit([arrive(tmp_path / "other.jpk-force-map", make_jpk_map(2, seed=9))])  # takes the place in the cache
+        collect(pool, 1)
+        whole.file.unlink()
+        line.add_portion(whole.portion(32, first.readings[0].sha256, first.total))
+        while True:
+            pool.submit([next_of(line)])
+            (rest,) = collect(pool, 1)
+            asked += 1
+            if rest.outcome == "curves":
+                break
+            line.defer(rest.arrival, rest.reason or "")
+    assert asked == 4
+    assert [(one.index, one.reason) for one in rest.readings] == [(index, "vanished") for index in range(32, 40)]
+    assert line.ready() == 0
+
+
+def test_a_share_that_comes_back_in_time_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "_RETRY_S", (0.01,) * 3)
+    line, away = Backlog([]), tmp_path / "away"
+    with ReaderPool(1) as pool:
+        whole = arrive(tmp_path / "m.jpk-force-map", make_jpk_map(40))
+        pool.submit([whole])
+        (first,) = collect(pool, 1)
+        pool.submit([arrive(tmp_path / "other.jpk-force-map", make_jpk_map(2, seed=9))])
+        collect(pool, 1)
+        whole.file.rename(away)
+        line.add_portion(whole.portion(32, first.readings[0].sha256, first.total))
+        pool.submit([next_of(line)])
+        (gone,) = collect(pool, 1)
+        line.defer(gone.arrival, gone.reason or "")
+        away.rename(whole.file)
+        pool.submit([next_of(line)])
+        (rest,) = collect(pool, 1)
+    assert (gone.outcome, gone.reason) == ("unfinished", "vanished")
+    assert reasons(rest) == [None] * 8
+
+
+def test_single_files_still_go_back_to_their_source(tmp_path: Path) -> None:
+    class Source:
+        name = "test"
+
+        def __init__(self) -> None:
+            self.deferred: list[tuple[str, str]] = []
+
+        def defer(self, arrival: Arrival, reason: str) -> None:
+            self.deferred.append((arrival.path, reason))
+
+        def ready(self) -> int:
+            return 0
+
+    source = Source()
+    line = Backlog([source])  # type: ignore[list-item]
+    line.defer(arrive(tmp_path / "a.jpk-force", make_jpk()), "truncated")
+    assert source.deferred == [("a.jpk-force", "truncated")]
+    assert line.ready() == 0

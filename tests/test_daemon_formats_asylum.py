@@ -14,6 +14,8 @@ from daemon.formats.asylum import AsylumReader, companion_name, is_companion
 from daemon.formats.blob import Blob
 from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve
+from models.frontend import FLOOR, prepare
+from models.profile import RasterProfile
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 
@@ -48,6 +50,25 @@ def test_nan_ends_are_trimmed() -> None:
     (curve,) = read(make_ibw(nan_ends=9))
     assert len(curve) == 512 - 9
     assert np.isfinite(curve.force).all()
+    assert curve.notes == ("ends_missing",)  # 9 samples of 512 are more than the usual few
+    assert read(make_ibw(nan_ends=5))[0].notes == ()
+
+
+def test_a_retract_that_was_never_recorded_to_its_end_is_not_discarded() -> None:
+    force, distance = a_retract(peak_pn=0.0)
+    force[256:] = np.nan
+    (curve,) = read(make_ibw(force, distance))
+    (prepared,) = prepare([curve], RasterProfile())
+    assert len(curve) == 256
+    assert FLOOR.intersection(prepared.reasons) == {"ends_missing"}
+
+
+def test_a_stretch_of_zeros_inside_is_noticed() -> None:
+    force, distance = a_retract()
+    force[300:363] = 0.0
+    read(make_ibw(force, distance))
+    force[363] = 0.0
+    assert reason(make_ibw(force, distance)) == "zero_tail"
 
 
 @pytest.mark.parametrize("bad", [None, "NaN", "inf", "-3", "500"])

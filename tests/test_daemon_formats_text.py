@@ -100,6 +100,15 @@ def test_one_column_is_force_without_unit_and_distance() -> None:
     np.testing.assert_allclose(curve.force, force * 1e12, rtol=1e-6)
 
 
+@pytest.mark.parametrize("half", [slice(0, 256), slice(256, 512)])
+def test_not_a_number_in_a_lone_pair_stays_in_the_force(half: slice) -> None:
+    force, distance = a_retract()
+    force[half] = np.nan
+    (curve,) = read(make_columns(distance, force))
+    assert int(np.isnan(curve.force).sum()) == 256
+    assert np.isfinite(curve.distance).all()
+
+
 def test_without_a_contact_part_the_sign_is_assumed_and_said() -> None:
     noise = np.random.default_rng(5).normal(0, 1.0, 600)
     (curve,) = read(make_columns(noise))

@@ -26,6 +26,7 @@ _SIZES = struct.Struct("hh12i")  # version, checksum, wave, formula, note, data 
 _HEADER_BYTES = {2: 16, 3: 20, 5: 64}
 _POSITIONS = ("zsnsr", "lvdt", "raw")  # best first: the measured position, its older name, the piezo drive
 _MOST_NOTE_BYTES = 1 << 20
+_MOST_MISSING = 0.01  # of a retract: most files lack some samples at its ends; what lacks more was broken off
 
 
 class AsylumReader:
@@ -98,11 +99,12 @@ class AsylumFile:
         approach, retract = self._retracts[index]
         k = limits.plausible_spring_constant(self._wave.number("SpringConstant"))
         force = self._deflection[retract] * -(k or 1.0)
-        shape.check_tail(force)
+        shape.check_written(force)
         distance = None if self._position is None else -self._position[retract]
         if distance is not None:
-            shape.check_tail(distance)
+            shape.check_written(distance)
         kept = shape.finite_range(force) if distance is None else shape.finite_range(force, distance)
+        is_broken_off = kept.stop - kept.start < (1.0 - _MOST_MISSING) * force.shape[0]
         force, distance = force[kept], None if distance is None else shape.outward(distance[kept])
         before = None if approach is None else self._deflection[approach] * -(k or 1.0)
         return Curve(
@@ -114,6 +116,7 @@ class AsylumFile:
             spring_constant_n_per_m=k,
             sensitivity_m_per_v=limits.plausible_sensitivity(self._wave.number("InvOLS")),
             duration_s=self._duration_s(force.shape[0]),
+            notes=("ends_missing",) if is_broken_off else (),
         )
 
     def _duration_s(self, points: int) -> float | None:

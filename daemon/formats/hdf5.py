@@ -67,7 +67,7 @@ class Hdf5File:
         except Exception as error:
             raise Unreadable("unreadable") from error
         curve = afmformats_table.curve(columns, metadata)
-        shape.check_tail(curve.force)
+        shape.check_written(curve.force)
         return curve
 
 

@@ -130,7 +130,7 @@ class _Segment:
     def deflection(self) -> tuple[ForceUnit, Samples, Scaling]:
         """The best calibrated deflection, repulsion positive: newtons, else metres, else volts."""
         stored, scaling = self._channel("vDeflection")
-        shape.check_tail(stored)
+        shape.check_written(stored)
         unit = _best_unit(scaling)
         return unit, _in_unit(stored, scaling, unit), scaling
 

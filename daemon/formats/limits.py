@@ -15,7 +15,7 @@ POINTS = 4_000_000  # of one curve; real ones have 10^2 to 10^5
 CURVES = 4_000_000  # of one file
 TEXT_CURVES = 10_000  # column pairs of one text file
 HEAD_BYTES = 64 * KIB  # what a reader may look at before it says whether a file is its own
-ZERO_TAIL_SAMPLES = 64  # this many last samples exactly zero: the end was never written
+ZERO_SAMPLES = 64  # this many samples in a row exactly zero: they were never written
 PORTION_CURVES = 32  # of a map, per request
 
 

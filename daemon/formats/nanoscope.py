@@ -82,7 +82,7 @@ class NanoscopeFile:
 
     def curve(self, index: int) -> Curve:
         approach, retract = self._halves(self._deflection, index)
-        shape.check_tail(retract)
+        shape.check_written(retract)
         unit, factor, k, sensitivity = self._calibration()
         distance = self._measured_distance(index)
         if distance is None:
@@ -123,7 +123,7 @@ class NanoscopeFile:
         approach, stored = self._halves(self._sensor, index)
         if sensitivity is None or stored.size != self._deflection.retract or not (approach.any() or stored.any()):
             return None
-        shape.check_tail(stored)
+        shape.check_written(stored)
         return shape.outward(stored * -(self._sensor.volts_per_step() * sensitivity))
 
     def _swept_distance(self) -> Samples | None:

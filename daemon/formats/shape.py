@@ -16,13 +16,14 @@ def check_points(count: int) -> None:
         raise Unreadable("too_long")
 
 
-def check_tail(stored: NDArray[np.generic]) -> None:
-    """Refuse a retract whose end is exactly zero: the space was reserved and never written.
+def check_written(stored: NDArray[np.generic]) -> None:
+    """Refuse a retract with a stretch of exact zeros, at its end or inside: space that was reserved and never written.
 
-    ``stored`` (n,): the numbers as they lie in the file, before any scaling. Shorter curves than the tail
-    looked at are left to the front-end, which finds them too short anyway.
+    ``stored`` (n,): the numbers as they lie in the file, before any scaling. Shorter curves than the stretch
+    looked for are left to the front-end, which finds them too short anyway. Real curves have 3 zeros in a row at most.
     """
-    if stored.shape[0] > limits.ZERO_TAIL_SAMPLES and not stored[-limits.ZERO_TAIL_SAMPLES :].any():
+    zeros, run = np.flatnonzero(stored == 0), limits.ZERO_SAMPLES
+    if stored.shape[0] > run and zeros.size >= run and (zeros[run - 1 :] - zeros[: 1 - run] == run - 1).any():
         raise Unfinished("zero_tail")
 
 
@@ -32,8 +33,9 @@ def outward(distance: Samples) -> Samples:
     A retract moves away from the surface whatever the sign of the sensor, so its two ends tell the direction;
     the means of an eighth at each end, because a sensor's noise can exceed a step.
     """
-    span = max(distance.shape[0] // 8, 1)
-    if distance.shape[0] < 2 or np.nanmean(distance[-span:]) >= np.nanmean(distance[:span]):
+    known = distance[np.isfinite(distance)]
+    span = max(known.shape[0] // 8, 1)
+    if known.shape[0] < 2 or known[-span:].mean() >= known[:span].mean():
         return distance
     turned: Samples = -distance
     return turned

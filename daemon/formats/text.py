@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
-
-from daemon.formats import afmformats_table, limits, text_bare, text_jpk, text_named
+from daemon.formats import afmformats_table, limits, shape, text_bare, text_jpk, text_named
 from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
 from daemon.formats.numbers import decode, is_numeric
@@ -61,9 +59,7 @@ class ReadCurves:
         return len(self._curves)
 
     def curve(self, index: int) -> Curve:
-        tail = self._curves[index].force[-limits.ZERO_TAIL_SAMPLES :]
-        if len(self._curves[index]) > limits.ZERO_TAIL_SAMPLES and not np.any(tail):
-            raise Unfinished("zero_tail")
+        shape.check_written(self._curves[index].force)
         return self._curves[index]
 
 

@@ -95,7 +95,9 @@ def _branches(rows: Table) -> list[_Branch]:
         return _three(rows)
     if columns % 2:
         raise Unreadable("no_force_channel")
-    pairs = [_unpadded(rows[:, at : at + 2]) for at in range(0, columns, 2)]
+    pairs = [rows[:, at : at + 2] for at in range(0, columns, 2)]
+    if len(pairs) > 1:  # a lone one has nothing to be filled up to: what is missing there is missing
+        pairs = [_unpadded(pair) for pair in pairs]
     leans = sum(_follows_rows(pair[:, 0]) - _follows_rows(pair[:, 1]) for pair in pairs)
     return [_oriented(pair[:, 1], pair[:, 0]) if leans >= 0 else _oriented(pair[:, 0], pair[:, 1]) for pair in pairs]
 
@@ -124,13 +126,14 @@ def _unpadded(pair: Table) -> Table:
 
 def _follows_rows(samples: Samples) -> float:
     """How closely a column follows the row number, there or there and back, 0 to 1."""
-    if samples.shape[0] < 4 or np.ptp(samples) == 0:
+    good = np.isfinite(samples)
+    if good.sum() < 4 or np.ptp(samples[good]) == 0:
         return 0.0
     rows = np.arange(samples.shape[0], dtype=np.float64)
     turn = shape.turnaround(samples)
     if turn:
         rows = np.abs(rows - (turn[0] + turn[1]) / 2)
-    return float(abs(np.corrcoef(samples, rows)[0, 1]))
+    return float(abs(np.corrcoef(samples[good], rows[good])[0, 1]))
 
 
 def _oriented(force: Samples, distance: Samples) -> _Branch:
@@ -162,7 +165,7 @@ def _pulling_sign(branches: list[_Branch]) -> tuple[float, bool]:
     votes = 0.0
     for branch in branches:
         force, points = branch.force, branch.force.shape[0]
-        if points < limits.ZERO_TAIL_SAMPLES:
+        if points < limits.ZERO_SAMPLES:
             continue
         noise = float(np.median(np.abs(np.diff(force[points // 2 :])))) or 1e-300
         contact = np.median(force[: max(points // 100, 2)] if branch.contact is None else branch.contact)

@@ -26,7 +26,7 @@ _SIZES = struct.Struct("hh12i")  # version, checksum, wave, formula, note, data 
 _HEADER_BYTES = {2: 16, 3: 20, 5: 64}
 _POSITIONS = ("zsnsr", "lvdt", "raw")  # best first: the measured position, its older name, the piezo drive
 _MOST_NOTE_BYTES = 1 << 20
-_MOST_MISSING = 0.01  # of a retract: most files lack some samples at its ends; what lacks more was broken off
+_MOST_MISSING = 0.1  # of a retract: maps pad shorter ramps with NaN; what lacks more was broken off
 
 
 class AsylumReader:

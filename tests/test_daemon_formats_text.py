@@ -106,6 +106,7 @@ def test_not_a_number_in_a_lone_pair_stays_in_the_force(half: slice) -> None:
     force[half] = np.nan
     (curve,) = read(make_columns(distance, force))
     assert int(np.isnan(curve.force).sum()) == 256
+    assert curve.distance is not None
     assert np.isfinite(curve.distance).all()
 
 

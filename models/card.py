@@ -20,7 +20,7 @@ snap-off at the surface. It is no proof of a specific bond: that is the lab's ju
 
 {training}
 
-It has {seen_real} curves of a real instrument in training or calibration: its scores stand on **{basis}**.
+It has {seen_real} curves of a real instrument in training or calibration; its scores stand on **{basis}**.
 
 ## What its score means
 
@@ -44,7 +44,8 @@ Molecules and modes whose pictures differ from what it has seen; deciding what a
 def describe(manifest: Mapping[str, Any]) -> str:
     """The text of card.md."""
     evidence, calibration, profile = manifest["thresholds"]["evidence"], manifest["calibration"], manifest["profile"]
-    training = "\n".join(f"* {key}: {value}" for key, value in manifest["training"].items())
+    training = "\n".join(f"* {key.replace('_', ' ')}: {_plain(value)}" for key, value in manifest["training"].items())
+    seen_real = bool(manifest["training"].get("labelled")) or manifest["score_basis"] == "labels"
     return _TEXT.format(
         name=manifest["name"],
         width=manifest["network"]["width"],
@@ -56,7 +57,7 @@ def describe(manifest: Mapping[str, Any]) -> str:
         code_version=manifest["code_version"],
         parent=manifest["parent"] or "none",
         training=training,
-        seen_real="not seen" if manifest["score_basis"] == "simulation" else "seen",
+        seen_real="seen" if seen_real else "not seen",
         basis="simulation alone" if manifest["score_basis"] == "simulation" else "labels of real curves",
         prevalence=calibration["prevalence"],
         temperature=calibration["temperature"],
@@ -66,3 +67,9 @@ def describe(manifest: Mapping[str, Any]) -> str:
         certificate="no certificate" if manifest["certificate"] is None else "a certificate (see manifest.json)",
         **{key: value for key, value in evidence.items() if key not in ("basis",)},
     )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {item}" for key, item in value.items()) or "none"
+    return str(value)

@@ -29,7 +29,7 @@ class RasterProfile:
     scale: Scale = "sigma"
     columns: int = 256
     rows: int = 128
-    samples_per_column: int = 4  # the retract is averaged down to this many, so that noise does not grow with points
+    samples_per_column: int = 2  # the retract is averaged down to this many, so that noise does not grow with points
     lead: float = 0.1  # at most this share of the columns shows the push before contact ends
     softness: float = 4.0  # asinh is linear below and logarithmic above, in scale units
     lowest: float = -40.0  # pushing, in scale units: the bottom edge

@@ -144,7 +144,8 @@ def test_names_and_folders_resolve(small, tmp_path):
 def test_decimation_does_not_move_real_verdicts(shipped):
     """Averaging 2, 4 or 8 samples into one is what another sampling rate does; a picture must not notice.
 
-    Measured on all 150 labelled native curves: see the share asserted here.
+    On all labelled curves (sure labels, 512 samples left) 0.8, 1.2 and 0 % of the verdicts moved, by one step, and no
+    event was newly discarded. Here every fourth file, unsure ones among them.
     """
     from daemon.formats import open_file
 
@@ -163,7 +164,7 @@ def test_decimation_does_not_move_real_verdicts(shipped):
         flipped += int((np.abs(after - kept) == 2).sum())
     assert total > 60
     assert flipped == 0
-    assert moved <= 0.1 * total
+    assert moved <= 0.04 * total
 
 
 def _decimate(curve, factor):

@@ -10,7 +10,7 @@ from models.curve import Curve
 from models.frontend import BLOCKING, FLOOR, prepare
 from models.profile import RasterProfile
 
-PROFILE = RasterProfile(columns=128, rows=128)
+PROFILE = RasterProfile(columns=128, rows=128, samples_per_column=4)
 
 
 def curve(force, **more):

@@ -44,6 +44,7 @@ class Ledger:
         self._clock = clock
         self._lock = threading.Lock()
         self._connection = open_for_writing(path)
+        self._inode = _inode(path)
         self.stream = self._open_stream()
 
     @property
@@ -58,10 +59,13 @@ class Ledger:
         ``latency_s.total`` in the event counts from ``noticed_s`` to the filling of this transaction plus the
         duration of the commit before this one: the event is part of the commit, so its own cannot be known.
 
-        Raises LedgerFull when the disk takes nothing; then nothing has changed and no ``seq`` is used up.
+        Raises LedgerFull when the disk takes nothing, or the file has been moved or deleted; then nothing has changed
+        and no ``seq`` is used up.
         """
         if not decisions and not marks:
             return []
+        if _inode(self.path) != self._inode:  # SQLite would go on writing into a file that has no name any more
+            raise LedgerFull(f"{self.path} was moved or deleted: put it back, or restart the service for a new one")
         with self._lock:
             try:
                 self._connection.execute("begin immediate")
@@ -192,5 +196,12 @@ class Ledger:
 
     def _translate(self, error: sqlite3.DatabaseError) -> Exception:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK:
-            return LedgerFull(f"{self.path}: {error}")
+            return LedgerFull(f"{self.path}: {error}: free some space, or mend the disk")
         return explain(error, self.path) if not isinstance(error, sqlite3.IntegrityError) else error
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None

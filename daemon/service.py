@@ -95,7 +95,7 @@ class Service:
         try:
             decisions = parts.pipeline.turn(wait_s)
         except LedgerFull as error:
-            self._health.report("disk", "alarm", f"{error}; nothing is lost or announced, free some space")
+            self._health.report("disk", "alarm", f"{error}; until then nothing is announced, and nothing lost")
             self._stopping.wait(FULL_DISK_PAUSE_S)
             return
         self._health.report("disk", "ok", "the ledger can be written")

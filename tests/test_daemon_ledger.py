@@ -18,7 +18,7 @@ from daemon.clock import Clock
 from daemon.decision import FileMark
 from daemon.errors import UserError
 from daemon.events import decode
-from daemon.ledger import Ledger, LedgerView
+from daemon.ledger import Ledger, LedgerFull, LedgerView
 from tests.ledgerhelp import decision, decisions, ledger_with
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +52,20 @@ def test_nothing_is_decided_twice(path: Path) -> None:
     assert sum(ledger.verdict_counts().values()) == 4
     with ledger.view() as view:
         assert [decode(body)["data"]["verdict"] for _, body in view.bodies_since(0)][1] == "review"
+    ledger.close()
+
+
+def test_a_ledger_that_was_moved_away_takes_nothing_until_it_is_back(path: Path) -> None:
+    ledger, away = Ledger(path, "afm1"), path.with_name("away")
+    assert ledger.record([decision(1)]) == [1]
+    path.rename(away)
+    with pytest.raises(LedgerFull, match="moved or deleted"):
+        ledger.record([decision(2)])
+    path.touch()  # another file of that name is not it
+    with pytest.raises(LedgerFull):
+        ledger.record([decision(2)])
+    away.rename(path)
+    assert ledger.record([decision(2)]) == [2]
     ledger.close()
 
 

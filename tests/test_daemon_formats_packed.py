@@ -125,6 +125,14 @@ def hdf5_of(**columns: np.ndarray) -> bytes:
     return target.getvalue()
 
 
+def test_a_curve_that_ends_in_zeros_is_refused_at_once() -> None:
+    curve = a_curve()
+    curve.force[-70:] = 0.0
+    with pytest.raises(Unreadable) as caught:
+        PackedReader().open(Blob.of(pack(curve)), "x.afmcurve").curve(0)
+    assert caught.value.reason == "zero_tail"
+
+
 def test_hdf5_groups_come_in_the_order_of_their_numbers() -> None:
     force, distance = a_retract()
     segment = np.zeros(512)

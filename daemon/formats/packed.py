@@ -46,6 +46,10 @@ class PackedFile:
         return 1
 
     def curve(self, index: int) -> Curve:
+        try:
+            shape.check_written(self._curve.force)
+        except Unfinished as error:  # the file is whole, by its digest: waiting would not mend it
+            raise Unreadable(error.reason) from None
         return self._curve
 
 

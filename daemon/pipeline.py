@@ -17,8 +17,8 @@ from daemon.backlog import Backlog
 from daemon.classify import classify
 from daemon.decide import decide, identity_of
 from daemon.decision import Decision, FileMark, Judge
-from daemon.keepsake import keepsake_of
 from daemon.ledger import Ledger, LedgerFull
+from daemon.ledger.keepsake import keepsake_of
 from daemon.metrics import Metrics
 from daemon.publish import Publisher
 from daemon.reader import ReaderPool

@@ -13,8 +13,8 @@ import zmq
 from daemon import events
 from daemon.config import Config
 from daemon.errors import BAD_CONFIG, UNREACHABLE, UserError
-from daemon.inquiry import ask_status
-from daemon.whereabouts import Whereabouts, find
+from daemon.status.inquiry import ask_status
+from daemon.status.whereabouts import Whereabouts, find
 
 #: Loading another model is the longest part of it.
 PATIENCE_S = 60.0

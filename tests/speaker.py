@@ -15,7 +15,7 @@ from daemon import __version__
 from daemon.clock import rfc3339
 from daemon.ledger import Ledger
 from daemon.publish import Publisher
-from daemon.whereabouts import forget, leave
+from daemon.status.whereabouts import forget, leave
 from tests.ledgerhelp import JUDGE, decision
 
 ANY = "tcp://127.0.0.1:0"

@@ -74,7 +74,7 @@ def test_modules_stay_small() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["daemon.readworker", "daemon.verbs.console", "daemon.verbs.events", "daemon.sources.watch", "daemon.ledger"],
+    ["daemon.reader.worker", "daemon.verbs.console", "daemon.verbs.events", "daemon.sources.watch", "daemon.ledger"],
 )
 def test_what_must_stay_light_does_not_import_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from daemon.config import Config, ConfigError, add_run_options, add_service_options, changes, load, values
+from daemon.config.origin import PREFIX
 from daemon.errors import BAD_CONFIG, USAGE, UserError
-from daemon.origin import PREFIX
 
 
 @pytest.fixture(autouse=True)

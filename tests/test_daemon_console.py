@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon.attachment import Attachment
-from daemon.board import Board, Entry
 from daemon.config import Config
 from daemon.console import snapshot
+from daemon.console.attachment import Attachment
+from daemon.console.board import Board, Entry
 from tests.speaker import Speaker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,7 +149,7 @@ def test_without_a_terminal_it_prints_one_plain_line_a_decision(speaker: Speaker
 
 
 def test_it_survives_the_service_and_finds_it_again_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daemon.attachment.SILENCE_S", 0.8)
+    monkeypatch.setattr("daemon.console.attachment.SILENCE_S", 0.8)
     board = Board()
     attachment = Attachment(Config(state=tmp_path), board, history=100)
 

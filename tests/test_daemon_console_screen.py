@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from daemon.board import Board, Entry
 from daemon.clock import rfc3339
-from daemon.picture import svg
-from daemon.screen import frame, tail
-from daemon.sketch import bars, sketch
+from daemon.console.board import Board, Entry
+from daemon.console.picture import svg
+from daemon.console.screen import frame, tail
+from daemon.console.sketch import bars, sketch
 from daemon.wording import duration, latency, rate, score, size
 from tests.speaker import preview
 

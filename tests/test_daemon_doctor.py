@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon import symptoms
 from daemon.config import AlarmConfig, BatchConfig, Config, SourceConfig, ThresholdsConfig
-from daemon.description import describe
-from daemon.doctor import is_well, line
-from daemon.symptoms import Finding
+from daemon.config.description import describe
+from daemon.doctor import is_well, line, symptoms
+from daemon.doctor.symptoms import Finding
 from tests.speaker import Speaker
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,8 +6,8 @@ from scipy import stats
 
 from daemon.cli import main
 from daemon.decision import Judge, Thresholds
-from daemon.evaluation import Judged, evaluate
-from daemon.evaluation_report import write_html, write_text
+from daemon.training.evaluation import Judged, evaluate
+from daemon.training.evaluation_page import write_html, write_text
 
 JUDGE = Judge("model-1", "p", "torch-cpu-fp32", Thresholds(0.1, 0.8), "simulation", 0.02)
 
@@ -88,9 +88,9 @@ def test_evaluate_refuses_what_is_no_model(tmp_path, capsys):
 def test_the_shipped_model_holds_its_bar_on_real_curves(capsys):
     """The bar of the first model: AUC 0.97 without the set whose labels contradict each other."""
     from daemon.config import ThresholdsConfig
-    from daemon.evaluation import judge_all
     from daemon.judging import judge_of, load_model
-    from daemon.labelled import read_folder
+    from daemon.training.evaluation import judge_all
+    from daemon.training.labelled import read_folder
 
     model = load_model("shipped", "cpu")
     judge = judge_of(model, ThresholdsConfig())

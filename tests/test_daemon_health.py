@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.health import Condition, Health, notify, watchdog_interval_s
+from daemon.service.health import Condition, Health, notify, watchdog_interval_s
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from daemon import formats
 from daemon.cli import main
 from daemon.errors import UserError
 from daemon.instrument import WRITERS, play, specimens
+from daemon.instrument.variant import variant
 from daemon.sources.pending import Timing
-from daemon.variant import variant
 
 BUNDLED = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

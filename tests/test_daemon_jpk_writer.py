@@ -8,9 +8,9 @@ import afmformats
 import numpy as np
 import pytest
 
-from daemon import jpk_writer
 from daemon.formats.blob import Blob
 from daemon.formats.jpk import JpkReader
+from daemon.instrument import jpk_writer
 from models.curve import Curve
 
 STIFFNESS, SENSITIVITY = 0.03, 6e-8

@@ -17,12 +17,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from daemon import labeltable
 from daemon.cli import main
 from daemon.errors import UserError
 from daemon.formats import open_file
 from daemon.formats.packed import pack
 from daemon.labels import Label, Labels, read_word, unanimous
+from daemon.labels import table as labeltable
 from daemon.ledger import Ledger, LedgerView
 from models.curve import Curve
 from tests.ledgerhelp import decision

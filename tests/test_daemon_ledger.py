@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from daemon import ledgerfile
 from daemon.clock import Clock
 from daemon.decision import FileMark
 from daemon.errors import UserError
 from daemon.events import decode
 from daemon.ledger import Ledger, LedgerFull, LedgerView
+from daemon.ledger import file as ledgerfile
 from tests.ledgerhelp import decision, decisions, ledger_with
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -251,7 +251,7 @@ def test_kill_9_at_any_moment_leaves_no_gap_and_nothing_twice(path: Path) -> Non
 DISK_FULL = """
 import pathlib, sys
 from daemon.ledger import Ledger, LedgerFull, LedgerView
-from daemon.ledgerfile import open_for_reading
+from daemon.ledger.file import open_for_reading
 from tests.ledgerhelp import decision
 folder = pathlib.Path(sys.argv[1])
 ledger = Ledger(folder / "ledger.sqlite", "afm1")

@@ -29,10 +29,10 @@ from makers import (
     make_nanoscope,
 )
 
-from daemon import readseat
 from daemon.arrival import Arrival
 from daemon.formats.walk import find
 from daemon.reader import ReaderBroken, ReaderPool, read_files
+from daemon.reader import seat as readseat
 from daemon.reading import UNREADABLE, FileReading
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"

@@ -14,11 +14,11 @@ from jsonschema import Draft202012Validator
 
 from daemon import events
 from daemon.config import Config
-from daemon.health import Condition, Health
 from daemon.ledger import Ledger
 from daemon.metrics import STATES, Metrics
 from daemon.publish import Publisher
-from daemon.report import Report
+from daemon.service.health import Condition, Health
+from daemon.service.report import Report
 from tests.ledgerhelp import JUDGE, Clients, decision, next_of
 
 SCHEMAS = Path(events.__file__).parent / "schema"

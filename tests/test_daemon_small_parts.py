@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from daemon import logs
-from daemon.contact import ContactWatch
 from daemon.decide import decide
 from daemon.decision import Decision
 from daemon.errors import UserError
-from daemon.lock import StateLock
 from daemon.progress import progress
-from daemon.tempo import Tempo
+from daemon.service import logs
+from daemon.service.contact import ContactWatch
+from daemon.service.lock import StateLock
+from daemon.service.tempo import Tempo
 from deploy.serving import Scored
 from tests.test_daemon_decide import JUDGE, reading
 
@@ -55,7 +55,7 @@ def test_tempo_knows_percentiles_and_rate() -> None:
 
 def test_a_second_service_on_the_same_state_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from daemon.lock import StateLock; "
+        "import sys, time; from pathlib import Path; from daemon.service.lock import StateLock; "
         f"lock = StateLock(Path({str(tmp_path)!r})); print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT) as holder:

@@ -15,12 +15,12 @@ import pytest
 
 from daemon.config import Config
 from daemon.errors import UserError
-from daemon.inquiry import ask_status
 from daemon.labels import Label, Labels
 from daemon.reload import reload
 from daemon.status import gather, is_well
-from daemon.statuspage import page
-from daemon.whereabouts import FILE, find, forget, leave
+from daemon.status.inquiry import ask_status
+from daemon.status.page import page
+from daemon.status.whereabouts import FILE, find, forget, leave
 from tests.speaker import Speaker
 
 ROOT = Path(__file__).resolve().parents[1]

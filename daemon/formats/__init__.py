@@ -1,6 +1,6 @@
 """Every kind of file the program can read, and the one way to read it.
 
-``open_file`` is for tests and scripts; the service reads in a child process (``daemon.readworker``), because a file can
+``open_file`` is for tests and scripts; the service reads in a child process (``daemon.reader.worker``), as a file can
 be made to do anything to its reader.
 """
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import zmq
 
 from daemon.arrival import Arrival
-from daemon.endpoint import Endpoint
+from daemon.config.endpoint import Endpoint
 from daemon.errors import BAD_CONFIG, UNREACHABLE, UserError
 from daemon.sources import SourceHealth
 from daemon.sources.message import LARGEST_FRAME_BYTES, Message, Refused, parse

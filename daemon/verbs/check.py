@@ -7,7 +7,7 @@ import json
 import sys
 
 from daemon.config import ConfigError, load, values
-from daemon.description import describe
+from daemon.config.description import describe
 from daemon.errors import BAD_CONFIG
 
 

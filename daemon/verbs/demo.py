@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.errors import UNREACHABLE, USAGE, UserError
-from daemon.inquiry import ask_status
+from daemon.status.inquiry import ask_status
 from daemon.trial import Trial
 
 CURVES = Path(__file__).resolve().parents[1] / "curves"

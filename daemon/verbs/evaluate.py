@@ -24,11 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exit 0 with the figures, 65 when labels make no sense (one line a row)."""
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    from daemon.evaluation import evaluate, judge_all
-    from daemon.evaluation_report import write_html, write_text
     from daemon.judging import judge_of, load_model
-    from daemon.labelled import curves_of, read_labels
     from daemon.progress import progress
+    from daemon.training.evaluation import evaluate, judge_all
+    from daemon.training.evaluation_page import write_html, write_text
+    from daemon.training.labelled import curves_of, read_labels
 
     labels = read_labels(args.folders)
     model = load_model(args.model, args.device)

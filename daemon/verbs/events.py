@@ -12,8 +12,8 @@ from daemon.decision import VERDICTS
 from daemon.errors import UNREACHABLE, USAGE, UserError
 from daemon.events import Event, decode, encode, kind_of
 from daemon.feed import Feed, Silent
-from daemon.ledgerview import LedgerView
-from daemon.whereabouts import Whereabouts, find
+from daemon.ledger.view import LedgerView
+from daemon.status.whereabouts import Whereabouts, find
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

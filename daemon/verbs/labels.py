@@ -9,15 +9,15 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from daemon import labeltable
 from daemon.clock import rfc3339
 from daemon.config import Config, add_service_options, load
 from daemon.errors import INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
 from daemon.formats import limits
-from daemon.labelfolder import write_folder, write_whole
 from daemon.labels import Label, Labels, read_word
-from daemon.labelsubject import complete, locate
-from daemon.ledgerview import LedgerView
+from daemon.labels import table as labeltable
+from daemon.labels.folder import write_folder, write_whole
+from daemon.labels.subject import complete, locate
+from daemon.ledger.view import LedgerView
 from daemon.progress import progress
 
 

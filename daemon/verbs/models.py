@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 from daemon import config
+from daemon.config.options import add_service_options
 from daemon.errors import BAD_DATA, UserError
-from daemon.options import add_service_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exit 0 when all files lie in the folder."""
     _check(args)
-    from daemon.jpk_writer import pack
+    from daemon.instrument.jpk_writer import pack
     from daemon.progress import progress
     from models.simulate import simulate
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from daemon import status
 from daemon.config import add_service_options, load
 from daemon.errors import UNREACHABLE
-from daemon.statuspage import page
+from daemon.status.page import page
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,208 @@
+"""The configuration: one strict TOML file an instrument, below the environment, below the flags.
+
+Top-level keys are the flags of ``run`` with ``_`` for ``-``; what has no flag stands in one table a topic. In the
+environment a key is ``AFM_TRIAGE_KEY``, one of a table ``AFM_TRIAGE_TABLE__KEY``. Every error is reported at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from daemon.config.conflicts import conflicts
+from daemon.config.options import add_endpoint_options, add_run_options, add_service_options
+from daemon.config.origin import Given, from_environment, from_file, from_flags
+from daemon.config.rule import Address, Choice, Folder, Folders, ModelName, Name, Number, Rule
+from daemon.errors import BAD_CONFIG, USAGE, UserError
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "add_endpoint_options",
+    "add_run_options",
+    "add_service_options",
+    "changes",
+    "load",
+    "values",
+]
+
+
+INSTRUMENT = "afm1"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """``[source]``: how watched folders are looked at (formats.md section 4.4)."""
+
+    mounts: Annotated[Literal["auto", "local", "network"], Choice(("auto", "local", "network"))] = "auto"
+    text_quiet_s: Annotated[float, Number(0.1, 600)] = 2.0  # a text file has no end mark: it must be still so long
+    rescan_local_s: Annotated[float, Number(0.5, 3600)] = 30.0
+    rescan_network_s: Annotated[float, Number(0.5, 3600)] = 2.0
+    give_up_s: Annotated[float, Number(1, 86400)] = 60.0  # an unfinished single curve, without growth
+    give_up_map_s: Annotated[float, Number(1, 86400)] = 600.0
+    zero_tail_s: Annotated[float, Number(0, 3600)] = 10.0  # right size, but the end still zeros
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdsConfig:
+    """``[thresholds]``: None leaves the model's own, which its calibration has evidence for."""
+
+    discard: Annotated[float | None, Number(0, 1)] = None
+    keep: Annotated[float | None, Number(0, 1)] = None
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmConfig:
+    """``[alarm]``: when somebody should look at the instrument."""
+
+    no_contact_run: Annotated[int, Number(1, 100_000, whole=True)] = 20  # curves in a row that miss the surface
+
+
+@dataclass(frozen=True, slots=True)
+class BatchConfig:
+    """``[batch]``: a lone curve is never held back longer than ``wait_s``."""
+
+    wait_s: Annotated[float, Number(0, 0.1)] = 0.005
+    largest: Annotated[int, Number(1, 1024, whole=True)] = 32
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """``[log]``: lines on standard error; under systemd the journal adds the time."""
+
+    level: Annotated[str, Choice(("debug", "info", "warning", "error"))] = "info"
+    format: Annotated[Literal["text", "json"], Choice(("text", "json"))] = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything a service needs to know, checked; paths are absolute."""
+
+    state: Annotated[Path, Folder()]
+    watch: Annotated[tuple[Path, ...], Folders()] = ()
+    instrument: Annotated[str, Name()] = INSTRUMENT
+    publish: Annotated[str, Address()] = "tcp://127.0.0.1:5795"
+    replay: Annotated[str, Address()] = "tcp://127.0.0.1:5796"
+    ingest: Annotated[str | None, Address()] = None
+    metrics_port: Annotated[int, Number(0, 65535, whole=True)] = 9795  # 0: off
+    model: Annotated[str, ModelName()] = "shipped"
+    device: Annotated[Literal["auto", "cpu", "cuda"], Choice(("auto", "cpu", "cuda"))] = "auto"
+    source: SourceConfig = SourceConfig()
+    thresholds: ThresholdsConfig = ThresholdsConfig()
+    alarm: AlarmConfig = AlarmConfig()
+    batch: BatchConfig = BatchConfig()
+    log: LogConfig = LogConfig()
+    file: Path | None = field(default=None, compare=False)  # what a reload reads again
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)  # key -> file, environment, flag
+
+    @property
+    def digest(self) -> str:
+        """A short name of these values, for the `config` event: the same values, the same name."""
+        return hashlib.sha256(json.dumps(values(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+class ConfigError(UserError):
+    """Everything that is wrong with a configuration; ``findings`` are "key: what to do", one each."""
+
+    def __init__(self, where: str, findings: list[str]) -> None:
+        self.findings = tuple(findings)
+        count = f"{len(findings)} errors: " if len(findings) > 1 else ""
+        super().__init__(BAD_CONFIG, f"{where}: {count}" + " | ".join(findings))
+
+
+def _rules(kind: type, prefix: str = "") -> dict[str, Rule]:
+    found: dict[str, Rule] = {}
+    for key, hint in typing.get_type_hints(kind, include_extras=True).items():
+        if is_dataclass(hint) and isinstance(hint, type):
+            found |= _rules(hint, f"{key}.")
+        elif hasattr(hint, "__metadata__"):
+            found[prefix + key] = hint.__metadata__[0]
+    return found
+
+
+#: "watch" or "source.mounts" -> its rule, in the order of the file
+RULES: Mapping[str, Rule] = MappingProxyType(_rules(Config))
+
+
+def load(args: argparse.Namespace) -> Config:
+    """The configuration that a verb's options, the environment and the file add up to.
+
+    Works with any subset of the options. With ``args.watch`` (the verb will serve) the endpoints are checked as
+    ones to bind, and something to watch is demanded. Raises ConfigError (78) with every finding.
+    """
+    file = Path(os.path.abspath(args.config)) if getattr(args, "config", None) else None
+    findings: list[str] = []
+    given: dict[str, Given] = from_file(file, RULES, findings) if file else {}
+    given |= from_environment(os.environ, RULES, findings)
+    given |= from_flags(args, RULES)
+    found, wrong = _judge(given, findings)
+    serves = hasattr(args, "watch")
+    if serves and not given.keys() & {"watch", "ingest"} and not file:
+        raise UserError(USAGE, "nothing to watch; give --watch DIR or --config FILE")
+    found.setdefault("state", default_state(found.get("instrument", INSTRUMENT), serves=serves))
+    config = _assemble(found, file, {key: one.origin for key, one in given.items()})
+    findings += [one for one in conflicts(config, serves=serves) if one.partition(":")[0] not in wrong]
+    if findings:
+        raise ConfigError(str(file) if file else "configuration", findings)
+    return config
+
+
+def _judge(given: Mapping[str, Given], findings: list[str]) -> tuple[dict[str, Any], set[str]]:
+    found: dict[str, Any] = {}
+    for key, one in given.items():
+        try:
+            found[key] = RULES[key](one.raw, one.folder)
+        except ValueError as error:
+            findings.append(f"{one.name}: {error}")
+    return found, given.keys() - found.keys()
+
+
+def _assemble(found: Mapping[str, Any], file: Path | None, origins: Mapping[str, str]) -> Config:
+    tables: dict[str, Any] = {}
+    for one in fields(Config):
+        if is_dataclass(one.default) and not isinstance(one.default, type):
+            mine = {key.partition(".")[2]: found[key] for key in found if key.startswith(f"{one.name}.")}
+            tables[one.name] = replace(one.default, **mine)
+    top = {key: value for key, value in found.items() if "." not in key}
+    return Config(**top, **tables, file=file, origins=origins)
+
+
+def default_state(instrument: str, *, serves: bool) -> Path:
+    """What systemd gives, else the user's state folder.
+
+    A verb that only looks (not ``serves``) also finds the folder of the system's service when the user has none.
+    """
+    if given := os.environ.get("STATE_DIRECTORY"):
+        return Path(given.split(":")[0])
+    home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    mine, units = Path(home).expanduser() / "afm-triage" / instrument, Path("/var/lib/afm-triage") / instrument
+    return units if not serves and units.is_dir() and not mine.is_dir() else mine
+
+
+def values(config: Config) -> dict[str, Any]:
+    """Every resolved value by its key path, ready for JSON."""
+    flat: dict[str, Any] = {}
+    for key in RULES:
+        table, _, name = key.rpartition(".")
+        flat[key] = _plain(getattr(getattr(config, table) if table else config, name))
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """What a reload changes: key path -> (before, after)."""
+    before, after = values(old), values(new)
+    return {key: (before[key], after[key]) for key in RULES if before[key] != after[key]}

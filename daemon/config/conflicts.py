@@ -1,0 +1,71 @@
+"""The conflicts: settings that are each fine and together are not."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from daemon.config.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from daemon.config import Config
+
+
+def conflicts(config: Config, *, serves: bool) -> list[str]:
+    """One "key: what to do" each. Endpoints of a verb that only connects may lie anywhere."""
+    found = _thresholds(config) + _folders(config)
+    if serves:
+        found += _bindings(config)
+        if not config.watch and config.ingest is None:
+            found.append('watch: nothing to watch; give --watch DIR or write watch = ["/data/afm1"]')
+    return found
+
+
+def _thresholds(config: Config) -> list[str]:
+    discard, keep = config.thresholds.discard, config.thresholds.keep
+    if discard is not None and keep is not None and discard >= keep:
+        return [f"thresholds.keep: {keep:g} must lie above thresholds.discard, {discard:g}"]
+    return []
+
+
+def _folders(config: Config) -> list[str]:
+    found = []
+    state = config.state.resolve()
+    watched = [(folder, folder.resolve()) for folder in config.watch]
+    for folder, real in watched:
+        if _holds(real, state):
+            found.append(f"state: {config.state} lies inside the watched {folder}; keep the ledger outside of it")
+        elif _holds(state, real):
+            found.append(f"watch: {folder} lies inside the state folder {config.state}; give --state another one")
+    for (one, real), (other, its) in combinations(watched, 2):
+        if _holds(real, its) or _holds(its, real):
+            inner, outer = (other, one) if _holds(real, its) else (one, other)
+            found.append(f"watch: {inner} lies inside {outer}, which is watched with all its folders; remove one")
+    return found
+
+
+def _holds(outer: Path, inner: Path) -> bool:
+    return inner.is_relative_to(outer)
+
+
+def _bindings(config: Config) -> list[str]:
+    named = {"publish": config.publish, "replay": config.replay, "ingest": config.ingest}
+    found: list[str] = []
+    taken: dict[tuple[str, int | str], str] = {("tcp", config.metrics_port): "metrics_port"}
+    for key, text in named.items():
+        if text is None:
+            continue
+        place = Endpoint.parse(text)
+        if not place.is_local:
+            found.append(
+                f"{key}: {text} could be reached from other machines, and no CURVE keys protect it;"
+                " use tcp://127.0.0.1:PORT, or ipc:///PATH, with an SSH tunnel from elsewhere"
+            )
+        if place.port == 0:
+            continue
+        mark = (place.transport, place.port or place.host)
+        if mark in taken:
+            found.append(f"{key}: {text} is already taken by {taken[mark]}; choose another port")
+        taken[mark] = key
+    return found

@@ -1,0 +1,95 @@
+"""The origin: what the file, the environment and the flags say, before any rule has judged it."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from daemon.config.rule import Rule
+from daemon.errors import BAD_CONFIG, UserError
+
+PREFIX = "AFM_TRIAGE_"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One raw value and where it came from; ``name`` is what the person who gave it calls it."""
+
+    raw: Any
+    folder: Path  # relative paths start here
+    name: str
+    origin: str  # "file", "environment" or "flag"
+
+
+def _similar(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f'; did you mean "{near[0]}"?' if near else ""
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(BAD_CONFIG, f"{file}: no such file; give --config an existing one") from None
+    except UnicodeDecodeError as error:
+        raise UserError(BAD_CONFIG, f"{file}: not UTF-8 at byte {error.start}; save it as UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(BAD_CONFIG, f"{file}: not valid TOML: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise UserError(BAD_CONFIG, f"{file}: cannot be read: {reason}") from None
+
+
+def from_file(file: Path, rules: Mapping[str, Rule], findings: list[str]) -> dict[str, Given]:
+    """Every known key of the file; unknown ones are findings. Raises UserError (78) when it is no TOML at all."""
+    tables = {key.partition(".")[0] for key in rules if "." in key}
+    top = {key for key in rules if "." not in key} | tables
+    given: dict[str, Given] = {}
+    for key, value in _parse(file).items():
+        if key not in top:
+            home = next((path for path in rules if path.endswith(f".{key}")), None)
+            hint = f"; it belongs into the table [{home.partition('.')[0]}]" if home else _similar(key, top)
+            findings.append(f"{key}: unknown key{hint}")
+        elif key not in tables:
+            given[key] = Given(value, file.parent, key, "file")
+        elif not isinstance(value, dict):
+            findings.append(f"{key}: is a table; write [{key}] on a line of its own")
+        else:
+            for name, inner in value.items():
+                path = f"{key}.{name}"
+                if path in rules:
+                    given[path] = Given(inner, file.parent, path, "file")
+                elif name in top - tables:
+                    findings.append(f"{path}: unknown key; {name} belongs above the first [table] line")
+                else:
+                    siblings = [one.partition(".")[2] for one in rules if one.startswith(f"{key}.")]
+                    findings.append(f"{path}: unknown key{_similar(name, siblings)}")
+    return given
+
+
+def from_environment(
+    environment: Mapping[str, str], rules: Mapping[str, Rule], findings: list[str]
+) -> dict[str, Given]:
+    """AFM_TRIAGE_KEY and AFM_TRIAGE_TABLE__KEY; what looks like a misspelt one is a finding."""
+    names = {PREFIX + key.replace(".", "__").upper(): key for key in rules}
+    given: dict[str, Given] = {}
+    for name, text in environment.items():
+        if name in names:
+            key = names[name]
+            given[key] = Given(rules[key].read(text), Path.cwd(), name, "environment")
+        elif name.startswith(PREFIX) and difflib.get_close_matches(name, names, n=1, cutoff=0.9):
+            findings.append(f"{name}: unknown variable{_similar(name, names)}")
+    return given
+
+
+def from_flags(args: argparse.Namespace, rules: Mapping[str, Rule]) -> dict[str, Given]:
+    """The options that were given; argparse leaves the others None."""
+    pairs = ((key, getattr(args, key, None)) for key in rules if "." not in key)
+    return {
+        key: Given(value, Path.cwd(), "--" + key.replace("_", "-"), "flag") for key, value in pairs if value is not None
+    }

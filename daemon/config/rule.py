@@ -1,0 +1,118 @@
+"""The rule: how one value of the file, the environment or a flag becomes what the service uses.
+
+A rule is called with the raw value and the folder that relative paths start from; it returns the value or
+raises ValueError with one sentence that says what to write instead. ``read`` makes a raw value of a text.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from daemon.config.endpoint import Endpoint
+
+
+class Rule(Protocol):
+    def __call__(self, raw: Any, folder: Path) -> Any: ...
+
+    def read(self, text: str) -> Any: ...
+
+
+_KINDS = {bool: "true/false", int: "an integer", float: "a fraction", str: "a text", list: "a list", dict: "a table"}
+
+
+def _kind(raw: Any) -> str:
+    return _KINDS.get(type(raw), "a date or time")
+
+
+def _text(raw: Any) -> str:
+    if not isinstance(raw, str):
+        raise ValueError(f'must be a text in quotes, "…", and is {_kind(raw)}')
+    if not raw or "\0" in raw:
+        raise ValueError("must not be empty" if not raw else "must not hold a NUL byte")
+    return raw
+
+
+class _Text:
+    def read(self, text: str) -> Any:
+        return text
+
+
+class Name(_Text):
+    """A word that may stand in topics, folder names and unit names."""
+
+    def __call__(self, raw: Any, folder: Path) -> str:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", _text(raw)):
+            raise ValueError(f'"{raw}" must be a short name of a-z, 0-9, "_" and "-"')
+        return str(raw)
+
+
+@dataclass(frozen=True)
+class Choice(_Text):
+    words: tuple[str, ...]
+
+    def __call__(self, raw: Any, folder: Path) -> str:
+        if _text(raw) not in self.words:
+            raise ValueError(f'"{raw}" is none of {", ".join(self.words)}')
+        return str(raw)
+
+
+class Address(_Text):
+    """A ZeroMQ endpoint."""
+
+    def __call__(self, raw: Any, folder: Path) -> str:
+        Endpoint.parse(_text(raw))
+        return str(raw)
+
+
+class Folder(_Text):
+    """One path; ``~`` is the home folder, a relative one starts at ``folder``."""
+
+    def __call__(self, raw: Any, folder: Path) -> Path:
+        return Path(os.path.normpath(folder / Path(_text(raw)).expanduser()))
+
+
+class Folders:
+    """Several paths; one may be given as a plain text. In the environment they are separated by ``:``."""
+
+    def __call__(self, raw: Any, folder: Path) -> tuple[Path, ...]:
+        texts = [raw] if isinstance(raw, str) else raw
+        if not isinstance(texts, list):
+            raise ValueError(f'must be a list of folders, ["/data/afm1"], and is {_kind(raw)}')
+        return tuple(dict.fromkeys(Folder()(text, folder) for text in texts))
+
+    def read(self, text: str) -> Any:
+        return [part for part in text.split(os.pathsep) if part]
+
+
+class ModelName(_Text):
+    """``shipped``, a name in the registry, or a folder (anything with a ``/`` in it)."""
+
+    def __call__(self, raw: Any, folder: Path) -> str:
+        return str(Folder()(raw, folder)) if "/" in _text(raw) or raw in (".", "..") else str(raw)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of [low, high]; ``whole`` refuses fractions."""
+
+    low: float
+    high: float
+    whole: bool = False
+
+    def __call__(self, raw: Any, folder: Path) -> float:
+        if isinstance(raw, bool) or not isinstance(raw, int if self.whole else int | float):
+            raise ValueError(f"must be a {'whole ' if self.whole else ''}number and is {_kind(raw)}")
+        if not (math.isfinite(raw) and self.low <= raw <= self.high):
+            raise ValueError(f"{raw} is out of range: {self.low:g} to {self.high:g}")
+        return int(raw) if self.whole else float(raw)
+
+    def read(self, text: str) -> Any:
+        try:
+            return int(text) if self.whole else float(text)
+        except ValueError:
+            return text  # the rule then says what is wrong with it

@@ -1,0 +1,103 @@
+"""The console: a live view of a running service, in a process of its own, attached over ZeroMQ.
+
+Attach and leave at will, as many as you like: the service does not notice. Without a terminal it prints one plain
+line a decision.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console, Group
+from rich.live import Live
+
+from daemon.config import Config
+from daemon.console.attachment import Attachment
+from daemon.console.board import Board, Entry
+from daemon.console.keyboard import keys
+from daemon.console.picture import svg
+from daemon.console.screen import frame
+from daemon.wording import latency, score
+
+FRAME_S = 0.25  # 4 frames a second are enough for an eye, and cost little
+IDLE_FRAME_S = 1.0  # nothing new: only clocks and rates move
+HISTORY = 1000  # decisions from before the console came, for rates and drawings
+
+
+def live(config: Config) -> None:
+    """Draw until q, Ctrl-C or SIGTERM, then give the terminal back as it was."""
+    signal.signal(signal.SIGTERM, _leave)
+    board, terminal = Board(), Console(highlight=False)
+    attachment = Attachment(config, board, HISTORY)
+    drawn, drawn_s = -1, 0.0
+    try:
+        with keys() as keyboard, Live(console=terminal, screen=True, auto_refresh=False) as view:
+            while "q" not in keyboard.pressed().lower():
+                age_s = time.monotonic() - drawn_s
+                if age_s >= (FRAME_S if board.version != drawn else IDLE_FRAME_S):
+                    drawn, drawn_s = board.version, time.monotonic()
+                    view.update(Group(*frame(board, *terminal.size)), refresh=True)
+                attachment.turn(FRAME_S)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        attachment.close()
+
+
+def plain(config: Config) -> None:
+    """One line a decision from now on, and one for every other thing worth a word; until Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, _leave)
+    attachment = Attachment(config, Board(), history=0)
+    try:
+        while True:
+            for news in attachment.turn(1.0):
+                print(_entry_line(news) if isinstance(news, Entry) else _notice_line(*news), flush=True)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        attachment.close()
+
+
+def snapshot(config: Config, file: Path, width: int, height: int, patience_s: float = 3.0) -> bool:
+    """What the console shows now, as an SVG picture; False when no service answered in time."""
+    board = Board()
+    attachment = Attachment(config, board, HISTORY)
+    deadline_s = time.monotonic() + patience_s
+    try:
+        while time.monotonic() < deadline_s and not _is_complete(board):
+            attachment.turn(0.1)
+    finally:
+        attachment.close()
+    if board.is_linked:
+        file.write_text(svg(frame(board, width, height), "afm-triage console"), encoding="utf-8")
+    return board.is_linked
+
+
+def _is_complete(board: Board) -> bool:
+    last_seq = int(board.status.get("last_seq", 0))
+    return board.is_linked and (last_seq == 0 or (bool(board.recent) and board.recent[0].seq >= last_seq))
+
+
+def _entry_line(entry: Entry) -> str:
+    clock = datetime.fromtimestamp(entry.time_s).strftime("%H:%M:%S")
+    why = f"  ({entry.why})" if entry.why else ""
+    took = latency(entry.latency_s)
+    return f"{clock} {entry.verdict:<8} {score(entry.score)} {took:>7}  {entry.path}#{entry.curve}{why}"
+
+
+def _notice_line(kind: str, text: str) -> str:
+    return f"{datetime.now():%H:%M:%S} {kind:<8} {text}"
+
+
+def _leave(number: int, where: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def has_terminal() -> bool:
+    """Whether somebody sees a screen; colour variables of the environment do not make one."""
+    return sys.stdout.isatty()

@@ -1,0 +1,213 @@
+"""The symptoms: each examination of the machine, one function a topic."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import zmq
+
+from daemon import __version__
+from daemon.clean import clean
+from daemon.config import Config
+from daemon.config.endpoint import Endpoint
+from daemon.errors import UserError
+from daemon.sources.mounts import mount_of
+from daemon.status.inquiry import ask_status
+from daemon.status.whereabouts import find
+from daemon.wording import size
+
+#: Below, a full night of curves could end with a full disk.
+LITTLE_SPACE_BYTES = 1_000_000_000
+#: Folders that are counted before the doctor says "many".
+MANY_FOLDERS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``note``: good to know; ``problem``: ``advice`` says what to do about it."""
+
+    topic: str
+    level: Literal["ok", "note", "problem"]
+    text: str
+    advice: str = ""
+
+
+def versions() -> Iterator[Finding]:
+    """What judges and what it stands on."""
+    yield Finding("afm-triage", "ok", f"{__version__} in {Path(__file__).parents[1]}")
+    yield _python()
+    names = ("torch", "numpy", "watchdog", "rich", "prometheus-client", "safetensors", "igor2", "h5py")
+    found = {name: _version(name) for name in names}
+    missing = [name for name, its in found.items() if its is None]
+    text = ", ".join(f"{name} {its}" for name, its in found.items() if its) + f", ZeroMQ {zmq.zmq_version()}"
+    advice = f"install what is missing ({', '.join(missing)}): pip install afm-triage" if missing else ""
+    yield Finding("packages", "problem" if missing else "ok", text, advice)
+    yield _sqlite()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _python() -> Finding:
+    text = f"{platform.python_version()} at {sys.executable}"
+    if sys.version_info < (3, 11, 8) or (3, 12) <= sys.version_info < (3, 12, 2):
+        text += "; its zip module accepts overlapping entries (CVE-2024-0450), the readers here refuse them"
+        return Finding("python", "note", text)
+    return Finding("python", "ok", text)
+
+
+def _sqlite() -> Finding:
+    number = sqlite3.sqlite_version_info
+    fixed = {(3, 44): 6, (3, 50): 7, (3, 51): 3}  # the first patch of each line of releases that has no such bug
+    if number >= (3, 52) or number[2] >= fixed.get(number[:2], 1000):
+        return Finding("sqlite", "ok", sqlite3.sqlite_version)
+    text = "has the WAL-reset bug, which needs two writers; this service is the only one of its ledger"
+    return Finding("sqlite", "note", f"{sqlite3.sqlite_version} {text}; never write into it with another program")
+
+
+def package_owners() -> Iterator[Finding]:
+    """`daemon`, `models` and `deploy` are plain names, and pip overwrites without a word."""
+    owners = packages_distributions()
+    for name in ("daemon", "models", "deploy"):
+        others = sorted(set(owners.get(name, ())) - {"afm-triage"})
+        if others:
+            text = f"the package {name} is also owned by {', '.join(others)}"
+            yield Finding("names", "problem", text, f"pip uninstall {' '.join(others)}, then install afm-triage again")
+            return
+    yield Finding("names", "ok", "nobody else owns the packages daemon, models, deploy")
+
+
+def inotify(config: Config) -> Iterator[Finding]:
+    """Each folder below a watched one costs one watch of the user's."""
+    limits = {name: _limit(name) for name in ("max_user_watches", "max_user_instances", "max_queued_events")}
+    text = ", ".join(f"{name} {limit:,}" for name, limit in limits.items() if limit is not None)
+    if limits["max_user_watches"] is None:
+        yield Finding("inotify", "note", "not available here; new files are found by the scans alone")
+        return
+    local = [folder for folder in config.watch if not mount_of(folder, config.source.mounts).network]
+    folders = sum(1 for folder in local for _ in islice(os.walk(folder), MANY_FOLDERS))
+    if folders > 0.8 * limits["max_user_watches"]:
+        advice = f"sudo sysctl fs.inotify.max_user_watches={max(524288, 4 * folders)}, and the same in /etc/sysctl.d/"
+        yield Finding("inotify", "problem", f"{text}; the watched folders need {folders:,} watches", advice)
+    elif (limits["max_user_instances"] or 0) < 16:
+        yield Finding("inotify", "problem", text, "sudo sysctl fs.inotify.max_user_instances=128")
+    else:
+        yield Finding("inotify", "ok", f"{text}; {folders:,} needed" if local else text)
+
+
+def _limit(name: str) -> int | None:
+    try:
+        return int(Path("/proc/sys/fs/inotify", name).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def watched_folders(config: Config) -> Iterator[Finding]:
+    """There, readable, and on what."""
+    for folder in config.watch:
+        mount = mount_of(folder, config.source.mounts)
+        how = f"{mount.fstype}, " + ("network: scanned" if mount.network else "local: inotify and scans")
+        if not folder.is_dir():
+            advice = "mount or make it, or correct watch; the service waits for it meanwhile"
+            yield Finding("watch", "problem", f"{clean(str(folder))} is not there ({how})", advice)
+        elif not os.access(folder, os.R_OK | os.X_OK):
+            advice = f"give this user read permission: setfacl -R -m u:{os.getuid()}:rX {folder}"
+            yield Finding("watch", "problem", f"{clean(str(folder))} may not be read by this user", advice)
+        else:
+            yield Finding("watch", "ok", f"{clean(str(folder))} ({how})")
+    if not config.watch:
+        yield Finding("watch", "note", "no folder named; give --config FILE to have its folders looked at")
+
+
+def state_folder(config: Config) -> Iterator[Finding]:
+    """Writable, with room, and on a disk that SQLite can trust."""
+    state = config.state
+    nearest = next(folder for folder in (state, *state.parents) if folder.is_dir())
+    mount, free_bytes = mount_of(nearest), shutil.disk_usage(nearest).free
+    text = f"{state} ({mount.fstype}, {size(free_bytes)} free)"
+    if mount.network:
+        advice = "give --state a folder on a local disk: the locks of network shares cannot be trusted"
+        yield Finding("state", "problem", f"{text} is on a network share", advice)
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        advice = f"sudo chown {os.getuid()} {nearest}, or give --state another folder"
+        yield Finding("state", "problem", f"{text} may not be written by this user", advice)
+    elif free_bytes < LITTLE_SPACE_BYTES:
+        yield Finding("state", "problem", f"{text} is nearly full", "free some space, or give --state another disk")
+    else:
+        yield Finding("state", "ok", text)
+
+
+def ports(config: Config) -> Iterator[Finding]:
+    """Free, or taken by the very service that was asked about."""
+    where = find(config)
+    event = ask_status(where.replay, timeout_s=1.0)
+    if event is not None and event["data"].get("instrument") == config.instrument:
+        pid = event["data"].get("pid")
+        yield Finding("ports", "ok", f"{config.instrument} is running as process {pid} and answers")
+        return
+    named = {"publish": config.publish, "replay": config.replay, "ingest": config.ingest}
+    places = {key: (text, Endpoint.parse(text)) for key, text in named.items() if text}
+    wanted = {key: (place.host, place.port) for key, (_, place) in places.items() if place.port}
+    if config.metrics_port:
+        wanted["metrics_port"] = ("127.0.0.1", config.metrics_port)
+    taken = {key: port for key, (host, port) in wanted.items() if not _is_free(host, port)}
+    for key, port in taken.items():
+        advice = f"stop the program that has it (ss -ltnp 'sport = :{port}'), or give --{key.replace('_', '-')} another"
+        yield Finding("ports", "problem", f"port {port} of {key} is taken", advice)
+    if not taken:
+        yield Finding("ports", "ok", ", ".join(f"{key} {port}" for key, (_, port) in wanted.items()) + " are free")
+
+
+def _is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with closing(socket.socket(family)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), port))
+        except OSError:
+            return False
+    return True
+
+
+def engine(config: Config) -> Iterator[Finding]:
+    """The whole way: every hash of the model, its engine, and known curves judged right."""
+    yield _gpu()
+    begun_s = time.monotonic()
+    try:
+        from daemon.judging import load_model  # imports torch
+
+        model = load_model(config.model, config.device)
+    except (UserError, ImportError) as error:
+        yield Finding("model", "problem", clean(str(error)), "name another with --model, or install afm-triage again")
+        return
+    took_s = time.monotonic() - begun_s
+    yield Finding("model", "ok", f"{model.id}: every hash is right ({took_s:.1f} s to load with torch)")
+    cores = len(os.sched_getaffinity(0))
+    yield Finding("engine", "ok", f"{model.engine} would serve, on {cores} cores; known curves are judged right")
+
+
+def _gpu() -> Finding:
+    driver = Path("/proc/driver/nvidia/version")
+    if not driver.exists():
+        return Finding("gpu", "ok", "no NVIDIA driver; the CPU judges")
+    found = driver.read_text(errors="replace").splitlines()[0]
+    if "+cpu" in (_version("torch") or ""):
+        return Finding("gpu", "note", f"{found}, but torch is the CPU build; the CPU judges")
+    return Finding("gpu", "note", f"{found}; this version judges on the CPU")

@@ -1,0 +1,76 @@
+"""The label folder: flagged curves with their labels, as files that `train --labelled` reads anywhere.
+
+The instrument's files may be gone; the ledger's compact copies are not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from daemon.errors import INPUT_OUTPUT, UserError
+from daemon.labels import Label, unanimous
+from daemon.labels import table as labeltable
+from daemon.ledger.view import LedgerView
+
+
+def write_folder(labels: Iterable[Label], ledger: LedgerView, folder: Path) -> tuple[int, int]:
+    """One ``.afmcurve`` a labelled curve of the queue, and ``labels.csv``; how many, and how many have no copy.
+
+    Where raters disagree the curve is `unsure`. Raises UserError 74 when the folder cannot be written.
+    """
+    rows: list[Label] = []
+    missing = 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for group in labeltable.by_curve(labels).values():
+            if (kept := _kept(group[0], ledger)) is None:
+                missing += 1
+                continue
+            seq, keepsake = kept
+            rows.append(_row(group, seq, keepsake))
+            write_whole(folder / rows[-1].path, keepsake)
+        fresh = folder / ".labels.csv.part"
+        with fresh.open("w", newline="", encoding="utf-8") as file:
+            labeltable.write(rows, file)
+        fresh.replace(folder / "labels.csv")
+    except OSError as error:
+        raise UserError(INPUT_OUTPUT, f"{folder}: {error.strerror}; choose a folder that can be written") from None
+    return len(rows), missing
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """All of it or nothing, under its name; what is no regular file (a pipe, /dev/stdout) is written into instead."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_bytes(content)
+    fresh.replace(path)
+
+
+def _kept(label: Label, ledger: LedgerView) -> tuple[int, bytes] | None:
+    """``seq`` and copy of the flagged curve that the label is of."""
+    for seq in ledger.find_flagged(label.curve, sha256=label.sha256, path=label.path):
+        if (keepsake := ledger.keepsake(seq)) is not None:
+            return seq, keepsake
+    return None
+
+
+def _row(group: Sequence[Label], seq: int, keepsake: bytes) -> Label:
+    """The file is new, so its labels name it; where the curve came from stands beside."""
+    first, digest = group[0], hashlib.sha256(keepsake).hexdigest()
+    origin = {"origin_path": first.path, "origin_curve_index": str(first.curve), "origin_sha256": first.sha256 or ""}
+    extra = {name: value for label in group for name, value in label.extra.items()}
+    return Label(
+        path=f"{seq}-{digest[:12]}.afmcurve",
+        curve=0,
+        label=unanimous(group),
+        rater="+".join(dict.fromkeys(label.rater for label in group)),
+        time=max(label.time for label in group),
+        reason="; ".join(dict.fromkeys(label.reason for label in group if label.reason)),
+        sha256=digest,
+        extra=extra | origin,
+    )

@@ -1,0 +1,201 @@
+"""The publisher: the ledger's tail on PUB, its history on ROUTER.
+
+It follows the ledger instead of the pipeline: a commit pokes it, it reads what is new through a read-only connection
+and sends it. PUB/SUB loses without telling (a stalled subscriber at the default mark lost 89 of 100 thousand events,
+anchors.md section 5.3), so the ledger is the buffer: a subscriber that misses a ``seq`` asks for it on the other
+socket, and nobody's slowness reaches the pipeline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import zmq
+
+from daemon import __version__, events
+from daemon.clock import CLOCK, Clock
+from daemon.errors import UserError
+from daemon.ledger.view import LedgerView
+from daemon.publish.replay import Replay
+from daemon.publish.wire import Secure, bind
+
+log = logging.getLogger(__name__)
+
+#: Events a subscriber may lie behind before it loses some and must ask for them.
+HIGH_WATER = 10_000
+_ANSWERS_WAITING = 8  # replies kept for a peer that does not read them, up to 10 MB each
+_PORTION = 500  # rows read at a time; requests for replay are heard in between
+
+
+class Counts(Protocol):
+    """What the publisher tells the metrics."""
+
+    def published(self, kind: str, times: int) -> None: ...
+    def replayed(self, outcome: str) -> None: ...
+
+
+class Publisher(threading.Thread):
+    """One thread, two sockets, bound when this returns. ``status`` is called from this thread.
+
+    Raises UserError 78 for an address that other machines could reach without ``secure``, 69 for one that cannot be
+    bound. ``publish_endpoint`` and ``replay_endpoint`` are the addresses in fact, also where port 0 was asked for.
+    """
+
+    def __init__(
+        self,
+        ledger: Path,
+        instrument: str,
+        *,
+        publish: str,
+        replay: str,
+        status: Callable[[], Mapping[str, Any]] | None = None,
+        counts: Counts | None = None,
+        secure: Secure | None = None,
+        heartbeat_s: float = 2.0,
+        clock: Clock = CLOCK,
+    ) -> None:
+        super().__init__(name="publisher", daemon=True)
+        self._ledger, self._instrument, self._clock = ledger, instrument, clock
+        self._status, self._counts, self._heartbeat_s = status or dict, counts, heartbeat_s
+        self._notices: deque[tuple[str, Mapping[str, Any]]] = deque(maxlen=1_000)
+        self._ear, self._wake = socket.socketpair()
+        self._ear.setblocking(False)
+        self._wake.setblocking(False)
+        self._ending = threading.Event()
+        with LedgerView(ledger) as view:
+            self._stream, self._sent = view.stream, view.last_seq
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        try:
+            self._feed, self._requests = self._open_sockets()
+            self.publish_endpoint = bind(self._feed, publish, "publish", secure)
+            self.replay_endpoint = bind(self._requests, replay, "replay", secure)
+        except UserError:
+            self._close()
+            raise
+
+    def poke(self) -> None:
+        """Something was committed. Costs a microsecond, never waits."""
+        with contextlib.suppress(OSError):  # full: it has been poked often enough; closed: it is over
+            self._wake.send(b"\0")
+
+    def emit(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Publish a notice (``status``, ``alarm``, ``model``, ``config``); any thread, never waits."""
+        self._notices.append((kind, data))
+        self.poke()
+
+    def stop(self, timeout_s: float = 2.0) -> None:
+        """Send what is committed, then close; a subscriber that reads nothing is not waited for."""
+        self._ending.set()
+        self.poke()
+        if self.is_alive():
+            self.join(timeout_s)
+        else:
+            self._close()
+
+    def run(self) -> None:
+        """Turn until stopped. A turn that fails is told of and tried again: the ledger has lost nothing by it."""
+        try:
+            while not self._ending.is_set():
+                try:
+                    self._follow()
+                except Exception as error:
+                    log.error("publisher: %s: %s; trying again in 1 s", type(error).__name__, error)
+                    self._ending.wait(1.0)
+        finally:
+            self._close()
+
+    def _follow(self) -> None:
+        poller, ear = zmq.Poller(), self._ear.fileno()
+        for readable in (self._feed, self._requests, ear):
+            poller.register(readable, zmq.POLLIN)
+        with LedgerView(self._ledger) as view:
+            replay = Replay(self._requests, view, self._status_body, self._counts.replayed if self._counts else None)
+            self._send_notice("hello", self._greeting())
+            due_s = 0.0  # the first heartbeat goes out at once
+            while not self._ending.is_set():
+                if (left_s := due_s - time.monotonic()) <= 0:
+                    self._send_notice("heartbeat", {})
+                    if (status := self._look()) is not None:
+                        self._send_notice("status", status)
+                    due_s, left_s = time.monotonic() + self._heartbeat_s, self._heartbeat_s
+                ready = dict(poller.poll(int(left_s * 1000) + 1))
+                if ear in ready:
+                    self._ear.recv(4096)
+                self._send_tail(view)
+                if self._feed in ready and self._has_joined():
+                    self._send_notice("hello", self._greeting())
+                if self._requests in ready:
+                    replay.answer()
+            self._send_tail(view)
+
+    def _send_tail(self, view: LedgerView) -> None:
+        """What was committed since the last look, then what was emitted before it."""
+        notices = [self._notices.popleft() for _ in range(len(self._notices))]
+        while rows := view.since(self._sent, _PORTION):
+            for row in rows:
+                self._feed.send_multipart([events.decision_topic(self._instrument, row.verdict), row.body])
+            self._sent = rows[-1].seq
+            self._count("decision", len(rows))
+        for kind, data in notices:
+            self._send_notice(kind, data)
+
+    def _send_notice(self, kind: str, data: Mapping[str, Any]) -> None:
+        event = self._notice(kind, data)
+        self._feed.send_multipart([events.topic(event), events.encode(event)])
+        self._count(kind)
+
+    def _notice(self, kind: str, data: Mapping[str, Any]) -> events.Event:
+        return events.notice(
+            kind,
+            data,
+            instrument=self._instrument,
+            stream=self._stream,
+            last_seq=self._sent,
+            wall_s=self._clock.wall_s(),
+        )
+
+    def _status_body(self) -> bytes:
+        status = self._look()
+        return b"" if status is None else events.encode(self._notice("status", status))
+
+    def _look(self) -> Mapping[str, Any] | None:
+        """How the service is; None when that cannot be said, which must not keep decisions back."""
+        try:
+            return self._status()
+        except Exception as error:
+            log.warning("the status could not be told: %s: %s", type(error).__name__, error)
+            return None
+
+    def _greeting(self) -> dict[str, Any]:
+        return {"version": __version__, "replay": self.replay_endpoint}
+
+    def _has_joined(self) -> bool:
+        """Whether somebody subscribed. XPUB shows it, so nobody has to guess when to ask for the history."""
+        joined = False
+        while self._feed.poll(0):
+            joined |= self._feed.recv()[:1] == b"\x01"
+        return joined
+
+    def _count(self, kind: str, times: int = 1) -> None:
+        if self._counts is not None:
+            self._counts.published(kind, times)
+
+    def _open_sockets(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+        feed, requests = self._context.socket(zmq.XPUB), self._context.socket(zmq.ROUTER)
+        feed.set_hwm(HIGH_WATER)
+        feed.setsockopt(zmq.XPUB_VERBOSE, 1)  # every subscription shows, not only the first of its kind
+        requests.setsockopt(zmq.SNDHWM, _ANSWERS_WAITING)
+        return feed, requests
+
+    def _close(self) -> None:
+        self._context.destroy(linger=500)
+        self._ear.close()
+        self._wake.close()

@@ -1,0 +1,168 @@
+"""The reader pool: files in, curves or reasons out, parsed in child processes that may be killed.
+
+Files wait in the pool, not with the processes: each is given two, the one it reads and the next, so a slow file holds
+back one other, and that for 0.3 s at most.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from daemon.arrival import Arrival
+from daemon.reader.seat import Seat, Task
+from daemon.reading import FileReading
+
+_WINDOW = 32  # files that read_files keeps under way
+
+
+class ReaderBroken(RuntimeError):
+    """Reader processes cannot be started: the installation is broken or the machine is out of memory."""
+
+
+class ReaderPool:
+    """Reads files in ``workers`` child processes. Safe to use from one thread, plus ``close`` from any.
+
+    ``wake()`` is called, from another thread, whenever ``collect`` has something new. ``limit_s`` replaces the time
+    limit that follows from a file's size.
+    """
+
+    def __init__(self, workers: int = 2, wake: Callable[[], None] | None = None, limit_s: float | None = None) -> None:
+        self._changed = threading.Condition()
+        self._wake = wake or (lambda: None)
+        self.limit_s = limit_s
+        self._ids = itertools.count(1)
+        self._singles: deque[Task] = deque()
+        self._portions: deque[Task] = deque()
+        self._done: deque[FileReading] = deque()
+        self._under_way = 0
+        self._broken: ReaderBroken | None = None
+        self._closed = False
+        self._seats = [Seat(self, number) for number in range(workers)]
+        for seat in self._seats:
+            seat.start()
+
+    @property
+    def in_flight(self) -> int:
+        """Arrivals submitted whose reading has not been collected."""
+        return self._under_way
+
+    def submit(self, arrivals: Iterable[Arrival]) -> None:
+        """Queue files; later portions of maps wait behind every whole file."""
+        with self._changed:
+            for arrival in arrivals:
+                task = Task(next(self._ids), arrival)
+                (self._portions if arrival.first else self._singles).append(task)
+                self._under_way += 1
+            self._changed.notify_all()
+        for seat in self._seats:
+            seat.nudge()
+
+    def collect(self, timeout_s: float = 0.0) -> list[FileReading]:
+        """Everything that is done; waits up to ``timeout_s`` for the first. Raises ``ReaderBroken``."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._done or self._broken or self._closed, timeout_s)
+            if self._broken:
+                raise self._broken
+            readings = list(self._done)
+            self._done.clear()
+            self._under_way -= len(readings)
+            return readings
+
+    def close(self) -> None:
+        """End the child processes; what was under way is forgotten (the folder still has it)."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for seat in self._seats:
+            seat.nudge()
+        for seat in self._seats:
+            seat.join()
+
+    def __enter__(self) -> ReaderPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # What follows is for the seats, on their own threads.
+
+    def next_task(self) -> Task | None:
+        with self._changed:
+            if self._closed:
+                return None
+            queue = self._singles or self._portions
+            return queue.popleft() if queue else None
+
+    def give_back(self, tasks: Iterable[Task]) -> None:
+        """Requests that a seat cannot serve now, to the front of the queue."""
+        with self._changed:
+            for task in reversed(list(tasks)):
+                (self._portions if task.arrival.first else self._singles).appendleft(task)
+        for seat in self._seats:
+            seat.nudge()
+
+    def finish(self, reading: FileReading) -> None:
+        with self._changed:
+            self._done.append(reading)
+            self._changed.notify_all()
+        self._wake()
+
+    def fail(self, why: str) -> None:
+        with self._changed:
+            self._broken = ReaderBroken(why)
+            self._changed.notify_all()
+        self._wake()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
+
+def read_files(arrivals: Iterable[Arrival], workers: int = 2) -> Iterator[FileReading]:
+    """Every file in the order given, maps portion by portion to their last curve.
+
+    The pool lives as long as the iteration; a window of files is read ahead. Raises ``ReaderBroken``.
+    """
+    coming = iter(arrivals)
+    line: deque[_Book] = deque()
+    with ReaderPool(workers) as pool:
+        while True:
+            for arrival in itertools.islice(coming, _WINDOW - len(line)):
+                line.append(_Book(arrival))
+                pool.submit([arrival])
+            if not line:
+                return
+            for reading in pool.collect(1.0):
+                book = next(book for book in line if book.arrival is reading.arrival)
+                further = book.enter(reading)
+                pool.submit([further] if further else [])
+            while line:
+                while line[0].readings:
+                    yield line[0].readings.popleft()
+                if not line[0].is_over:
+                    break
+                line.popleft()
+
+
+@dataclass
+class _Book:
+    """What is known of one file of ``read_files``."""
+
+    arrival: Arrival  # the portion under way
+    readings: deque[FileReading] = field(default_factory=deque)
+    is_over: bool = False
+
+    def enter(self, reading: FileReading) -> Arrival | None:
+        """Note a portion; the next one, if the file has more curves."""
+        self.readings.append(reading)
+        done = reading.readings[-1].index + 1 if reading.readings else 0
+        sha256 = reading.readings[-1].sha256 if reading.readings else None
+        if not sha256 or done >= reading.total:
+            self.is_over = True
+            return None
+        self.arrival = self.arrival.portion(done, sha256, reading.total)
+        return self.arrival

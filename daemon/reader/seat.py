@@ -1,0 +1,266 @@
+"""One seat of the reader pool: a child process, its socket, and the thread that waits for it and ends it if need be."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from daemon.arrival import Arrival
+from daemon.formats import limits, wire
+from daemon.reading import FileReading, Reading
+
+_DEPTH = 2  # requests a seat holds: one being read, one on its desk
+_SLOW_S = 0.3  # a head older than this gives its neighbour back to the pool
+_LIMIT_S, _LIMIT_BYTES_PER_S = 10.0, 50e6
+_FRAME_LIMIT_S = 30.0  # for the rest of an answer whose beginning has come
+_START_LIMIT_S = 60.0  # a busy machine can take long to load numpy
+_START_TRIES = 5
+_PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
+
+
+@dataclass
+class Task:
+    """A request on its way."""
+
+    id: int
+    arrival: Arrival
+    has_failed: bool = False  # once: the fault may have been another's (no memory left, a share away)
+    sha256: str | None = None  # told by the worker as soon as it has the bytes
+    head_since_s: float = 0.0  # time.monotonic() when it became the first of its seat
+
+    @property
+    def limit_s(self) -> float:
+        """How long reading it may take: 10 s, and what its size takes on a slow network."""
+        return _LIMIT_S + self.arrival.size_bytes / _LIMIT_BYTES_PER_S
+
+
+class Pool(Protocol):
+    """What a seat needs of the pool; all of it may be called from the seat's thread."""
+
+    limit_s: float | None  # instead of each task's own limit
+
+    @property
+    def is_closed(self) -> bool: ...
+
+    def next_task(self) -> Task | None: ...
+
+    def give_back(self, tasks: Iterable[Task]) -> None: ...
+
+    def finish(self, reading: FileReading) -> None: ...
+
+    def fail(self, why: str) -> None: ...
+
+
+@dataclass
+class _Child:
+    process: subprocess.Popen[bytes]
+    connection: socket.socket
+    is_ready: bool = False
+    born_s: float = field(default_factory=time.monotonic)
+
+
+class Seat(threading.Thread):
+    """One child process after another, and the requests it holds."""
+
+    def __init__(self, pool: Pool, number: int) -> None:
+        super().__init__(name=f"reader-{number}", daemon=True)
+        self._pool = pool
+        self._child: _Child | None = None
+        self._tasks: deque[Task] = deque()
+        self._bell, self._bell_end = socket.socketpair()
+        self._bell_end.setblocking(False)
+        self._failures = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that sits here now."""
+        child = self._child
+        return child.process.pid if child else None
+
+    def nudge(self) -> None:
+        """There may be something to do."""
+        with contextlib.suppress(OSError):
+            self._bell_end.send(b"!")
+
+    def run(self) -> None:
+        """Until the pool is closed."""
+        try:
+            while not self._pool.is_closed:
+                if self._child is None:
+                    self._child = _spawn()
+                self._fill(self._child)
+                self._wait(self._child)
+        except Exception as error:  # a seat that dies silently would hold its files for ever
+            self._pool.fail(f"{type(error).__name__}: {error}")
+        finally:
+            if self._child:
+                _end(self._child)
+            self._bell.close()
+            self._bell_end.close()
+
+    def _fill(self, child: _Child) -> None:
+        """Take requests from the pool, but none behind a slow one."""
+        while child.is_ready and len(self._tasks) < _DEPTH and not self._is_slow():
+            task = self._pool.next_task()
+            if task is None:
+                return
+            if not self._tasks:
+                task.head_since_s = time.monotonic()
+            self._tasks.append(task)
+            try:
+                wire.send(child.connection, _request(task))
+            except OSError:
+                return  # the child is gone, which _wait will find
+
+    def _wait(self, child: _Child) -> None:
+        """Sleep until the child answers, the pool has news or the head runs out of time."""
+        patience_s = self._patience_s(child)
+        poll = select.poll()  # unlike select, for any number of open files
+        poll.register(child.connection, select.POLLIN)
+        poll.register(self._bell, select.POLLIN)
+        ready = {descriptor for descriptor, _ in poll.poll(None if patience_s is None else patience_s * 1000)}
+        if self._bell.fileno() in ready:
+            self._bell.recv(4096)
+        if child.connection.fileno() in ready:
+            try:
+                self._take(child, *wire.receive(child.connection))
+            except (EOFError, OSError):
+                self._replace(child, "crash")
+        elif self._is_overdue(child):
+            self._replace(child, "timeout")
+        elif self._is_slow() and len(self._tasks) > 1:
+            # Another seat shall have what waits behind it. Should this child answer that too, nobody listens.
+            behind = [self._tasks.pop() for _ in range(len(self._tasks) - 1)]
+            self._pool.give_back(reversed(behind))
+
+    def _is_slow(self) -> bool:
+        return bool(self._tasks) and time.monotonic() - self._tasks[0].head_since_s > _SLOW_S
+
+    def _deadline_s(self, child: _Child) -> float:
+        """When the child must have started, or answered; endless while it has nothing to do."""
+        if not child.is_ready:
+            return child.born_s + _START_LIMIT_S
+        if not self._tasks:
+            return float("inf")
+        head = self._tasks[0]
+        return head.head_since_s + (head.limit_s if self._pool.limit_s is None else self._pool.limit_s)
+
+    def _is_overdue(self, child: _Child) -> bool:
+        return time.monotonic() > self._deadline_s(child)
+
+    def _patience_s(self, child: _Child) -> float | None:
+        until_s = self._deadline_s(child)
+        if len(self._tasks) > 1 and not self._is_slow():
+            until_s = min(until_s, self._tasks[0].head_since_s + _SLOW_S)
+        return None if until_s == float("inf") else max(until_s - time.monotonic(), 0.0) + 0.01
+
+    def _take(self, child: _Child, header: wire.Header, payload: bytearray) -> None:
+        """One frame of the child: it is ready, it has the bytes of a file, or it has an answer."""
+        if "ready" in header:
+            child.is_ready, self._failures = True, 0
+            return
+        task = next((task for task in self._tasks if task.id == header["id"]), None)
+        if task is None:
+            return  # an answer to a request that was given back meanwhile
+        if "reading" in header:
+            task.sha256 = header["reading"]
+            return
+        self._tasks.remove(task)
+        if self._tasks:
+            self._tasks[0].head_since_s = time.monotonic()
+        self._pool.finish(_reading(task.arrival, header, payload))
+
+    def _replace(self, child: _Child, reason: str) -> None:
+        """End a hung or dead child. Its head is tried once more, then gets the reason; the others go back."""
+        _end(child)
+        self._child = None
+        if not child.is_ready and not self._pool.is_closed:
+            self._failures += 1
+            if self._failures >= _START_TRIES:
+                self._pool.fail("reader processes end before they begin (afm-triage doctor may tell why)")
+            time.sleep(min(0.02 * 2**self._failures, 2.0))
+        tasks, self._tasks = list(self._tasks), deque()
+        if tasks and tasks[0].has_failed:
+            self._pool.finish(_lost(tasks.pop(0), reason))
+        elif tasks:
+            tasks[0].has_failed = True
+        self._pool.give_back(tasks)
+
+
+def _request(task: Task) -> wire.Header:
+    arrival = task.arrival
+    return {
+        "id": task.id,
+        "file": str(arrival.file),
+        "companion": str(arrival.companion) if arrival.companion else None,
+        "name": arrival.file.name,
+        "first": arrival.first,
+        "count": limits.PORTION_CURVES,
+        "final": arrival.final,
+        "sha256": arrival.sha256 if arrival.first else None,
+        "total": arrival.total,
+    }
+
+
+def _reading(arrival: Arrival, header: wire.Header, payload: bytearray) -> FileReading:
+    """The answer of a child as the stages after it know it."""
+    readings = []
+    at = 0
+    curves = header.get("curves", ())
+    share_s = header["read_s"] / max(len(curves), 1)
+    for entry in curves:
+        curve = None
+        if "points" in entry:
+            curve, at = wire.restore(entry, payload, at)
+        readings.append(Reading(arrival, entry["index"], header["sha256"], curve, entry.get("reason"), share_s))
+    return FileReading(
+        arrival=arrival,
+        outcome=header["outcome"],
+        readings=tuple(readings),
+        total=header.get("total", 0),
+        reason=header.get("reason"),
+        format=header.get("format"),
+    )
+
+
+def _lost(task: Task, reason: str) -> FileReading:
+    """The readings of a request that took its process with it: one reason for each curve that was asked for."""
+    arrival = task.arrival
+    spent_s = time.monotonic() - task.head_since_s
+    stop = min(arrival.first + limits.PORTION_CURVES, arrival.total)
+    sha256 = task.sha256 or arrival.sha256
+    readings = tuple(Reading(arrival, i, sha256, None, reason, spent_s) for i in range(arrival.first, stop))
+    return FileReading(arrival, "curves", readings, arrival.total)
+
+
+def _spawn() -> _Child:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        quiet = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
+        path = os.pathsep.join(filter(None, [_PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "daemon.reader.worker", str(theirs.fileno())],
+            env={**os.environ, **quiet, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+        )
+    ours.settimeout(_FRAME_LIMIT_S)
+    return _Child(process, ours)
+
+
+def _end(child: _Child) -> None:
+    child.connection.close()
+    child.process.kill()
+    child.process.wait()

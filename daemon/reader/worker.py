@@ -1,0 +1,238 @@
+"""The reader process: parses files for the service, so that no file can hurt the service.
+
+``python -m daemon.reader.worker FD`` talks over the inherited socket FD (frames: ``daemon.formats.wire``). It may use
+2 GiB of memory and one core, loads no more than numpy and the formats, and dies with its parent. Whatever a file makes
+a parser do ends as an answer with a reason; where it cannot (a crash, a loop), the pool ends the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from daemon import formats
+from daemon.formats import limits, wire
+from daemon.formats.base import CurveFile
+from daemon.formats.blob import Blob
+from daemon.reading import Unfinished, Unreadable
+from models.curve import Curve, Samples
+
+_MEMORY_BYTES = 2 << 30
+_FRESH_S = 2.0  # a file changed less long ago may still be in the writing, whatever it looks like
+_MAY_MEND = frozenset({"unreadable", "no_retract", "no_force_channel"})
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+
+
+@dataclass(frozen=True)
+class Request:
+    """One arrival as the worker needs it."""
+
+    id: int
+    file: str
+    companion: str | None
+    name: str
+    first: int
+    count: int
+    final: bool
+    sha256: str | None  # later portions: the content they belong to
+    total: int  # and how many curves it has; 1 where nobody has opened it yet
+
+
+@dataclass
+class Answer:
+    """What goes back: the header of the frame, and the samples after it."""
+
+    header: dict[str, Any]
+    arrays: list[Samples] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    file: CurveFile
+    format: str
+    sha256: str
+
+
+class Desk:
+    """Answers requests one after the other; keeps the map of the last one open (its bytes, never its handle)."""
+
+    def __init__(self) -> None:
+        self._kept: _Opened | None = None
+
+    def answer(self, request: Request, on_bytes: Callable[[str], None] = lambda _: None) -> Answer:
+        """Never raises for what is in a file. ``on_bytes(sha256)`` is called before the first byte is interpreted."""
+        started_s = time.perf_counter()
+        identity: list[str] = []
+
+        def note(sha256: str) -> None:
+            identity.append(sha256)
+            on_bytes(sha256)
+
+        fresh = _is_fresh(request.file)
+        try:
+            answer = self._read(request, note)
+        except Unfinished as error:
+            answer = _refusal(request, error.reason, is_over=request.final)
+        except Unreadable as error:
+            is_over = request.final or not fresh or error.reason not in _MAY_MEND
+            answer = _refusal(request, error.reason, is_over=is_over)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except MemoryError:
+            self._kept = None
+            answer = _refusal(request, "too_large", is_over=True)
+        except BaseException:  # some parsers' errors are no Exception
+            answer = _refusal(request, "unreadable", is_over=request.final or not fresh)
+        answer.header["sha256"] = request.sha256 or (identity[-1] if identity else answer.header.get("sha256"))
+        answer.header |= {"id": request.id, "read_s": time.perf_counter() - started_s}
+        return answer
+
+    def _read(self, request: Request, note: Callable[[str], None]) -> Answer:
+        opened = self._kept
+        if opened is None or request.sha256 is None or opened.sha256 != request.sha256:
+            self._kept = None
+            opened = _open(request, note)
+        if opened is None:
+            return Answer({"outcome": "unclaimed"})
+        if request.sha256 not in (None, opened.sha256):
+            return _refusal(request, "changed", is_over=True)
+        total = len(opened.file)
+        if total > 1:
+            self._kept = opened
+            if request.first == 0 and not request.final:
+                _check_last(opened.file)
+        header: dict[str, Any] = {"outcome": "curves", "format": opened.format, "total": total, "sha256": opened.sha256}
+        header["curves"], arrays = _portion(request, opened.file)
+        return Answer(header, arrays)
+
+
+def _open(request: Request, note: Callable[[str], None]) -> _Opened | None:
+    blob = Blob(Path(request.file))
+    companion = Blob(Path(request.companion)) if request.companion else None
+    try:
+        reader = formats.find_reader(request.name, blob)
+    except Unfinished:
+        note(blob.sha256)
+        raise
+    if reader is None:
+        return None
+    sha256 = blob.sha256 if companion is None else blob.sha256_with(companion)
+    note(sha256)
+    return _Opened(reader.open(blob, request.name, companion), reader.name, sha256)
+
+
+def _check_last(file: CurveFile) -> None:
+    """A map in the writing ends in curves that are not there yet; its last one tells."""
+    try:
+        file.curve(len(file) - 1)
+    except (Unfinished, MemoryError):
+        raise
+    except Exception:
+        return  # what is wrong with it is told when its turn comes
+
+
+def _portion(request: Request, file: CurveFile) -> tuple[list[dict[str, Any]], list[Samples]]:
+    """Curves from ``first`` on: at most ``count``, and not more samples than fit one answer (always at least one)."""
+    total = len(file)
+    curves: list[dict[str, Any]] = []
+    arrays: list[Samples] = []
+    samples = 0
+    for index in range(request.first, min(request.first + request.count, total)):
+        try:
+            curve = _checked(file.curve(index))
+        except MemoryError:
+            raise
+        except Exception as error:  # one bad curve of a map must not take the others with it
+            if total == 1:
+                raise
+            reason = error.reason if isinstance(error, Unfinished | Unreadable) else "unreadable"
+            curves.append({"index": index, "reason": reason})
+            continue
+        described, own = wire.describe(curve)
+        samples += sum(array.shape[0] for array in own)
+        if samples > 2 * limits.POINTS and curves:
+            break
+        curves.append({"index": index, **described})
+        arrays += own
+    return curves, arrays
+
+
+def _checked(curve: Curve) -> Curve:
+    if len(curve) > limits.POINTS:
+        raise Unreadable("too_long")
+    return curve
+
+
+def _refusal(request: Request, reason: str, *, is_over: bool) -> Answer:
+    """No curves: ask again later, or (``is_over``) one reason for each curve that was asked for."""
+    if not is_over:
+        return Answer({"outcome": "unfinished", "reason": reason})
+    stop = min(request.first + request.count, request.total)
+    curves = [{"index": index, "reason": reason} for index in range(request.first, stop)]
+    return Answer({"outcome": "curves", "total": request.total, "curves": curves})
+
+
+def _is_fresh(file: str) -> bool:
+    try:
+        return abs(time.time() - os.stat(file).st_mtime) < _FRESH_S
+    except OSError:
+        return False
+
+
+def _serve(connection: socket.socket) -> None:
+    desk = Desk()
+    wire.send(connection, {"ready": True})
+    _warm_up(connection)
+    while True:
+        header, _ = wire.receive(connection)
+        request = Request(**header)
+
+        def tell(sha256: str, id: int = request.id) -> None:
+            wire.send(connection, {"id": id, "reading": sha256})
+
+        answer = desk.answer(request, tell)
+        wire.send(connection, answer.header, answer.arrays)
+
+
+def _warm_up(connection: socket.socket) -> None:
+    """Load what is loaded late anyway, as long as nobody waits."""
+    for module in ("igor2.binarywave", "h5py"):
+        if select.select([connection], [], [], 0)[0]:
+            return
+        with contextlib.suppress(Exception):
+            __import__(module)
+
+
+def _confine() -> None:
+    """Little memory, no core files, no new rights, and no life after the parent's."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def main(descriptor: int) -> None:
+    """Serve until the service hangs up."""
+    _confine()
+    parent = os.getppid()
+    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
+        if parent != 1:
+            _serve(connection)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

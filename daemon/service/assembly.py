@@ -1,0 +1,98 @@
+"""The assembly: the parts of a service, made in order and undone in the reverse one.
+
+The lock first (a second service is refused at once), then the ledger, the readers (which start while the model loads),
+the model and its self-test, the sockets. The sources are made but not started: the first curve shall find everything
+in its place.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from daemon.backlog import Backlog
+from daemon.config import Config
+from daemon.decision import Judge
+from daemon.judging import judge_of, load_model
+from daemon.ledger import Ledger
+from daemon.metrics import Metrics
+from daemon.pipeline import Pace, Pipeline
+from daemon.publish import Publisher
+from daemon.reader import ReaderPool
+from daemon.service.health import Health
+from daemon.service.lock import StateLock
+from daemon.service.report import Report
+from daemon.sources import Source
+from daemon.sources.open import open_sources
+from daemon.status.whereabouts import forget, leave
+from deploy.serving import Model
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a service is made of."""
+
+    model: Model
+    ledger: Ledger
+    sources: list[Source]
+    backlog: Backlog
+    pipeline: Pipeline
+    publisher: Publisher
+    metrics: Metrics
+    report: Report
+
+
+def assemble(config: Config, health: Health, closing: ExitStack) -> Parts:
+    """Everything but started sources; ``closing`` undoes it. Raises UserError for what stands in the way."""
+    closing.callback(StateLock(config.state).release)
+    ledger = Ledger(config.state / "ledger.sqlite", config.instrument)
+    closing.callback(ledger.close)
+    metrics, bell = Metrics(), threading.Event()
+    reader = ReaderPool(wake=bell.set)
+    closing.callback(reader.close)
+    model = load_model(config.model, config.device)
+    judge = judge_of(model, config.thresholds)
+    sources = open_sources(config, ledger, metrics.accounts, bell.set)
+    report = Report(config, metrics, health, judge, sources)
+    publisher = _speak(config, report, metrics, closing)
+    backlog = Backlog(sources)
+    pipeline = Pipeline(backlog, reader, model, judge, ledger, publisher, metrics, bell, pace_of(config))
+    _measure(config, metrics, judge, report, closing)
+    return Parts(model, ledger, sources, backlog, pipeline, publisher, metrics, report)
+
+
+def pace_of(config: Config) -> Pace:
+    return Pace(config.batch.largest, config.batch.wait_s)
+
+
+def _speak(config: Config, report: Report, metrics: Metrics, closing: ExitStack) -> Publisher:
+    publisher = Publisher(
+        config.state / "ledger.sqlite",
+        config.instrument,
+        publish=config.publish,
+        replay=config.replay,
+        status=report.data,
+        counts=metrics,
+    )
+    publisher.start()
+    closing.callback(publisher.stop)
+    report.publish, report.replay = publisher.publish_endpoint, publisher.replay_endpoint
+    leave(config.state, report.publish, report.replay, report.started_at)
+    closing.callback(forget, config.state)
+    return publisher
+
+
+def _measure(config: Config, metrics: Metrics, judge: Judge, report: Report, closing: ExitStack) -> None:
+    metrics.serving(judge, device="cpu")
+    metrics.selftest_pass.set(1)  # a model that fails it never comes this far
+    metrics.ask(metrics.review_queue, report.waiting)
+    metrics.ask(metrics.oldest_pending, report.oldest_waiting_s)
+    metrics.watch_files({name: config.state / f"{name}.sqlite" for name in ("ledger", "labels")})
+    if (server := metrics.serve(config.metrics_port)) is not None:
+        stop: Callable[[], None] = server.shutdown
+        closing.callback(stop)

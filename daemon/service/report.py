@@ -1,0 +1,102 @@
+"""The report: how the running service is, for `status`, the console and systemd's one line."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+from daemon import __version__
+from daemon.clock import rfc3339
+from daemon.config import Config
+from daemon.decision import Judge
+from daemon.ledger.view import LedgerView
+from daemon.metrics import Metrics
+from daemon.service.health import Health
+from daemon.service.tempo import Tempo
+from daemon.sources import Source
+from daemon.sources.watch import WatchSource
+
+State = Literal["starting", "ready", "stopping"]
+
+
+class Report:
+    """``data`` is asked for by the publisher's thread, everything else is told by the pipeline's."""
+
+    def __init__(
+        self,
+        config: Config,
+        metrics: Metrics,
+        health: Health,
+        judge: Judge,
+        sources: Sequence[Source],
+    ) -> None:
+        self.config, self.judge = config, judge
+        self.publish, self.replay = config.publish, config.replay
+        self.state: State = "starting"
+        self._metrics, self._health, self._sources = metrics, health, sources
+        self._ledger, self._labels = config.state / "ledger.sqlite", config.state / "labels.sqlite"
+        self._begun_s, self.started_at = time.monotonic(), rfc3339(time.time())
+        self.tempo = Tempo(self._begun_s)
+
+    def data(self) -> dict[str, Any]:
+        """The ``data`` of a status event."""
+        config, judge = self.config, self.judge
+        with LedgerView(self._ledger) as view:
+            counts, stream, last_seq = view.verdict_counts(), view.stream, view.last_seq
+        return {
+            "instrument": config.instrument,
+            "stream": stream,
+            "last_seq": last_seq,
+            "pid": os.getpid(),
+            "version": __version__,
+            "started_at": self.started_at,
+            "uptime_s": round(time.monotonic() - self._begun_s, 1),
+            "state": self.condition(),
+            "health": self._health.as_json(),
+            "sources": [asdict(found) for source in self._sources for found in source.health()],
+            "counts": counts,
+            "session": self._metrics.accounts.snapshot(),
+            "review_queue": self.waiting(),
+            "model": {
+                "id": judge.model,
+                "score_basis": judge.score_basis,
+                "thresholds": asdict(judge.thresholds),
+                "prevalence": judge.prevalence,
+                "certificate": judge.certificate,
+            },
+            "engine": judge.engine,
+            "device": "cpu",
+            "latency_s": self.tempo.latency_s(),
+            "rate_per_s": round(self.tempo.rate_per_s(time.monotonic()), 3),
+            "watch": [str(folder) for folder in config.watch],
+            "metrics_port": config.metrics_port,
+            "publish": self.publish,
+            "replay": self.replay,
+        }
+
+    def waiting(self) -> int:
+        """Flagged curves that nobody has labelled yet."""
+        with LedgerView(self._ledger) as view:
+            return view.unlabelled_count(self._labels)
+
+    def line(self) -> str:
+        """What systemd shows when all is well."""
+        session = self._metrics.accounts.snapshot()
+        return f"{session['decided']} decided since the start, {session['backlog']} waiting, model {self.judge.model}"
+
+    def oldest_waiting_s(self) -> float:
+        """Age of the oldest file of a watched folder that is not finished yet, 0 when there is none."""
+        ages_s = (source.oldest_waiting_s() for source in self._sources if isinstance(source, WatchSource))
+        return max((age_s for age_s in ages_s if age_s is not None), default=0.0)
+
+    def condition(self) -> str:
+        """One word: starting, ready, degraded, paused or stopping."""
+        if self.state != "ready":
+            return self.state
+        conditions = {condition.name: condition for condition in self._health.conditions()}
+        if "disk" in conditions and not conditions["disk"].is_ok:
+            return "paused"
+        return "ready" if self._health.level == "ok" else "degraded"

@@ -109,6 +109,7 @@ def test_file_below_environment_below_flag(tmp_path: Path, monkeypatch: pytest.M
 def test_every_error_at_once_each_with_its_key_and_what_to_do(tmp_path: Path) -> None:
     text = """
 watch = ["data", 3]
+state = "~nobody.of.that.name/state"
 instrumnt = "x"
 metrics_port = true
 replay = "tcp://127.0.0.1:5795"
@@ -127,6 +128,7 @@ no_contact_run = 2.5
 """
     expected = {
         "watch": "must be a text",
+        "state": "the home folder of nobody here",
         "instrumnt": 'did you mean "instrument"?',
         "metrics_port": "must be a whole number and is true/false",
         "replay": "already taken by publish",

@@ -73,7 +73,10 @@ class Folder(_Text):
     """One path; ``~`` is the home folder, a relative one starts at ``folder``."""
 
     def __call__(self, raw: Any, folder: Path) -> Path:
-        return Path(os.path.normpath(folder / Path(_text(raw)).expanduser()))
+        try:
+            return Path(os.path.normpath(folder / Path(_text(raw)).expanduser()))
+        except RuntimeError:
+            raise ValueError(f'"{raw}" begins with the home folder of nobody here; write the whole path') from None
 
 
 class Folders:

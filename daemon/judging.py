@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from daemon.config import ThresholdsConfig
 from daemon.decision import Judge, Thresholds
 from daemon.errors import BAD_CONFIG, BAD_DATA, INTERNAL, UserError
@@ -10,10 +12,13 @@ from deploy.serving import Model
 from models.bundle import BadBundle
 
 
-def load_model(name: str, device: str) -> Model:
-    """A model that has proved itself on known curves. Raises UserError for everything that can be wrong with it."""
+def load_model(name: str, device: str, models: Path | None = None) -> Model:
+    """A model that has proved itself on known curves; ``models`` is the folder in which a lab's own have names.
+
+    Raises UserError for everything that can be wrong with it.
+    """
     try:
-        return Model.load(name, device)
+        return Model.load(name, device, models=models)
     except BadBundle as error:
         raise UserError(BAD_DATA, f"model {name}: {error}") from error
     except SelfTestFailed as error:

@@ -133,7 +133,9 @@ class Service:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             config = self._reread()
-            model = parts.model if config.model == self._config.model else load_model(config.model, config.device)
+            model = parts.model
+            if config.model != self._config.model:
+                model = load_model(config.model, config.device, config.state / "models")
             judge = judge_of(model, config.thresholds)
         except UserError as error:
             log.error("reload refused, the old settings stay: %s", error)

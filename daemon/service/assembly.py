@@ -55,7 +55,7 @@ def assemble(config: Config, health: Health, closing: ExitStack) -> Parts:
     metrics, bell = Metrics(), threading.Event()
     reader = ReaderPool(wake=bell.set)
     closing.callback(reader.close)
-    model = load_model(config.model, config.device)
+    model = load_model(config.model, config.device, config.state / "models")
     judge = judge_of(model, config.thresholds)
     sources = open_sources(config, ledger, metrics.accounts, bell.set)
     report = Report(config, metrics, health, judge, sources)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
 import zmq
 
 from daemon import events
+from daemon.closing import Closing
 from daemon.events import Event
 
 #: Between two requests that brought nothing.
@@ -25,7 +24,7 @@ class Silent(Exception):
     """Nobody answers at this address."""
 
 
-class Feed:
+class Feed(Closing):
     """Decoded events of one service: decisions in order and gap-free, other kinds as they come.
 
     ``since``: the last ``seq`` already known; None begins now. ``stream``: the ledger that ``since`` belongs to. When
@@ -50,14 +49,6 @@ class Feed:
         self._poller = zmq.Poller()
         self._poller.register(self._live, zmq.POLLIN)
         self._poller.register(self._requests, zmq.POLLIN)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._context.destroy(linger=0)

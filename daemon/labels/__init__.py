@@ -12,9 +12,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self, get_args
+from typing import Literal, get_args
 
+from daemon.closing import Closing
 from daemon.errors import INPUT_OUTPUT, UNREACHABLE, UserError
 from daemon.ledger.file import text
 
@@ -69,7 +69,7 @@ class Label:
         return (self.sha256 or f"path {self.path}", self.curve)
 
 
-class Labels:
+class Labels(Closing):
     """The labels of one state folder. Several processes may write; each waits up to 5 s for the others.
 
     Raises UserError 69 when there is no such folder, 74 when the file cannot be read or written.
@@ -85,14 +85,6 @@ class Labels:
             self._connection.executescript(f"pragma journal_mode = delete; {_SCHEMA}")
         except sqlite3.DatabaseError as error:
             raise self._explain(error) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._connection.close()

@@ -6,10 +6,10 @@ import contextlib
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from daemon import events
+from daemon.closing import Closing
 from daemon.errors import UserError
 from daemon.ledger.file import checksum, damaged, explain, open_for_reading, text
 
@@ -38,7 +38,7 @@ class Flagged:
     time: str
 
 
-class LedgerView:
+class LedgerView(Closing):
     """A read-only connection; each thread opens its own. Reads are short, so they never hold up a checkpoint.
 
     Raises UserError 69 when there is no ledger, 74 when it is damaged or newer than this program.
@@ -47,14 +47,6 @@ class LedgerView:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connection = open_for_reading(path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._connection.close()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from daemon.arrival import Arrival
+from daemon.closing import Closing
 from daemon.reader.seat import Seat, Task
 from daemon.reading import FileReading
 
@@ -23,7 +24,7 @@ class ReaderBroken(RuntimeError):
     """Reader processes cannot be started: the installation is broken or the machine is out of memory."""
 
 
-class ReaderPool:
+class ReaderPool(Closing):
     """Reads files in ``workers`` child processes. Safe to use from one thread, plus ``close`` from any.
 
     ``wake()`` is called, from another thread, whenever ``collect`` has something new. ``limit_s`` replaces the time
@@ -81,12 +82,6 @@ class ReaderPool:
             seat.nudge()
         for seat in self._seats:
             seat.join()
-
-    def __enter__(self) -> ReaderPool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # What follows is for the seats, on their own threads.
 

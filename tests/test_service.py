@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from daemon.trial import Trial
+from tests.faults.disorder import run as run_disorder
 from tests.faults.harness import CURVES, Producer, fresh, history, identity_holds, judge, scrape
 from tests.faults.kills import run as run_kills
 
@@ -188,3 +189,9 @@ def test_a_full_disk_pauses_loses_nothing_and_announces_nothing(tmp_path: Path) 
         assert (findings.lost, findings.doubled, findings.gaps) == ([], [], [])
     finally:
         assert trial.stop() == 0
+
+
+def test_a_folder_in_disorder_leaves_no_whole_curve_undecided_and_none_decided_twice() -> None:
+    there, lost, doubled, balanced = run_disorder(seed=2, seconds=6.0)
+    assert there > 20
+    assert (lost, doubled, balanced) == (0, 0, True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
+from daemon.arrival import Arrival
 from daemon.classify import classify
 from daemon.decide import decide
 from daemon.decision import Decision, Judge
-from daemon.formats.walk import find
 from daemon.reader import read_files
 from daemon.reading import FileReading, Reading
 from deploy.serving import Model
@@ -16,9 +15,9 @@ from deploy.serving import Model
 BATCH = 32
 
 
-def score(paths: Sequence[Path], model: Model, judge: Judge) -> Iterator[Decision]:
+def score(found: Iterable[Arrival], model: Model, judge: Judge) -> Iterator[Decision]:
     """One decision a curve, files in the order they are found; nothing is recorded anywhere."""
-    for batch in _batches(read_files(find(paths))):
+    for batch in _batches(read_files(found)):
         yield from decide(batch, classify(batch, model), judge)
 
 

@@ -13,21 +13,39 @@ from daemon.formats.names import claim
 
 
 class Found:
-    """The arrivals of some files and folders, in sorted order; ``skipped`` counts files that are no curves by name."""
+    """The arrivals of some files and folders, in sorted order.
+
+    After an iteration ``skipped`` counts the files that are no curves by name, and ``unlisted`` names the folders that
+    could not be looked into.
+    """
 
     def __init__(self, paths: Iterable[Path | str], source: str = "score") -> None:
         self._paths = [Path(path) for path in paths]
         self._source = source
-        self.skipped = 0
+        self.skipped, self.unlisted = 0, list[Path]()
 
     def __iter__(self) -> Iterator[Arrival]:
-        self.skipped = 0
+        self.skipped, self.unlisted = 0, []
         for path in self._paths:
             if path.is_dir():
-                for file in _files(path):
+                for file in self._files(path):
                     yield from self._arrival(file, file.relative_to(path).as_posix())
             else:
                 yield from self._arrival(path, str(path), is_asked_for=True)
+
+    def _files(self, folder: Path) -> Iterator[Path]:
+        """All files below a folder, in the order of their paths; hidden folders and links to folders are passed over."""
+        try:
+            with os.scandir(folder) as entries:
+                ordered = sorted(entries, key=lambda entry: entry.name)
+        except OSError:
+            self.unlisted.append(folder)
+            return
+        for entry in ordered:
+            if not entry.is_dir():
+                yield Path(entry.path)
+            elif not entry.name.startswith(".") and not entry.is_symlink():
+                yield from self._files(Path(entry.path))
 
     def _arrival(self, file: Path, shown: str, *, is_asked_for: bool = False) -> Iterator[Arrival]:
         claimed = claim(file.name)
@@ -60,13 +78,3 @@ def find(paths: Iterable[Path | str], source: str = "score") -> Found:
     Halves of Asylum pairs are joined. Iterate over the result; then its ``skipped`` says how many were passed over.
     """
     return Found(paths, source)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """All files below a folder, in the order of their paths; hidden folders and links to folders are passed over."""
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if not entry.is_dir():
-                yield Path(entry.path)
-            elif not entry.name.startswith(".") and not entry.is_symlink():
-                yield from _files(Path(entry.path))

@@ -11,7 +11,7 @@ from pathlib import Path
 from daemon.clean import clean
 from daemon.config import ThresholdsConfig
 from daemon.decision import Decision
-from daemon.errors import BAD_DATA, UserError
+from daemon.errors import BAD_DATA, INPUT_OUTPUT, UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,26 +23,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit 0 when every file was answered, 65 when there was nothing to score."""
+    """Exit 0 when every file was answered, 65 when there was nothing to score, 74 when a folder could not be listed."""
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     for path in args.paths:
         if not path.exists():
             raise UserError(BAD_DATA, f"{path}: no such file or folder")
     from daemon import events
+    from daemon.formats.walk import find
     from daemon.judging import judge_of, load_model
     from daemon.progress import progress
     from daemon.scoring import score
 
     model = load_model(args.model, args.device)
     judge = judge_of(model, ThresholdsConfig())
-    counted = 0
-    for decision in progress(score(args.paths, model, judge), "scoring"):
+    found, counted = find(args.paths), 0
+    for decision in progress(score(found, model, judge), "scoring"):
         total_s = time.monotonic() - decision.noticed_s
         print(events.encode(events.decision_data(decision, total_s)).decode() if args.json else _line(decision))
         counted += 1
+    sys.stdout.flush()
+    if found.unlisted:
+        names = ", ".join(clean(str(folder)) for folder in found.unlisted)
+        raise UserError(INPUT_OUTPUT, f"not everything was scored, these folders could not be listed: {names}")
     if not counted:
         raise UserError(BAD_DATA, "no force curve found; see README for the formats that are read")
-    sys.stdout.flush()
     return 0
 
 

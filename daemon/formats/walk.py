@@ -34,7 +34,7 @@ class Found:
                 yield from self._arrival(path, str(path), is_asked_for=True)
 
     def _files(self, folder: Path) -> Iterator[Path]:
-        """All files below a folder, in the order of their paths; hidden folders and links to folders are passed over."""
+        """All files below a folder, in the order of their paths; hidden folders and links are passed over."""
         try:
             with os.scandir(folder) as entries:
                 ordered = sorted(entries, key=lambda entry: entry.name)

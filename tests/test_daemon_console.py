@@ -22,6 +22,7 @@ from daemon.config import Config
 from daemon.console import snapshot
 from daemon.console.attachment import Attachment
 from daemon.console.board import Board, Entry
+from daemon.trial import free_port
 from tests.speaker import Speaker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -151,7 +152,8 @@ def test_without_a_terminal_it_prints_one_plain_line_a_decision(speaker: Speaker
 def test_it_survives_the_service_and_finds_it_again_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("daemon.console.attachment.SILENCE_S", 0.8)
     board = Board()
-    attachment = Attachment(Config(state=tmp_path), board, history=100)
+    nowhere = {name: f"tcp://127.0.0.1:{free_port()}" for name in ("publish", "replay")}  # not where others may serve
+    attachment = Attachment(Config(state=tmp_path, **nowhere), board, history=100)
 
     def until(is_there: object, what: str) -> list[object]:
         deadline_s, news = time.monotonic() + 10, []

@@ -29,6 +29,7 @@ VERBS = {
     "train": "train a model on simulated and labelled curves",
     "evaluate": "a model on labelled folders, with exact intervals",
     "models": "list and show models",
+    "study": "repeat an experiment behind the shipped model",
     "bench": "measured throughput and latency on this machine",
     "check": "say what a configuration will do, and every error in it",
     "doctor": "versions, devices, watch limits, mounts, and what to do about each problem",

@@ -1,0 +1,26 @@
+"""`study`: repeat an experiment behind the shipped model; one topic a module of ``daemon.study``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+
+#: topic -> one line of help; the module is daemon.study.<topic>, with _ for -.
+TOPICS: dict[str, str] = {}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One sub-command a topic; only what is asked for is imported by ``run``."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    topics = parser.add_subparsers(dest="topic", metavar="TOPIC", required=True)
+    for topic, line in TOPICS.items():
+        module = importlib.import_module(f"daemon.study.{topic.replace('-', '_')}")
+        sub = topics.add_parser(topic, help=line, description=line)
+        module.add_arguments(sub)
+        sub.set_defaults(study=module.run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Whatever the study returns: 0 done, 65 for labels that make no sense."""
+    return int(args.study(args))

@@ -34,6 +34,12 @@ def test_a_system_is_a_column_or_the_folder_of_the_file(tmp_path):
     assert [row.system for row in labelled.rows] == ["day1", "titin"]
 
 
+def test_an_experiment_is_a_column_or_the_system(tmp_path):
+    rows = [("a.txt", "keep", "2026-11-20"), ("b.txt", "discard", "")]
+    labelled = read_folder(write_folder(tmp_path / "lab", rows, ("path", "label", "experiment")))
+    assert [row.experiment for row in labelled.rows] == ["2026-11-20", "lab"]
+
+
 def test_every_problem_is_one_line_with_its_row(tmp_path):
     rows = [
         ("a.txt", 0, "keep"),

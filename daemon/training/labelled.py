@@ -5,19 +5,19 @@ Every row is checked before anything is done with any of them; what is wrong is 
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from daemon.arrival import Arrival
 from daemon.errors import BAD_DATA, UserError
 from daemon.formats import open_file
 from daemon.formats.walk import find
+from daemon.labels import Word, read_word
 from daemon.reading import Unfinished, Unreadable
+from daemon.spreadsheet import Sheet, plain_path, read_index, read_sheet
 from models.curve import Curve
-
-LABELS = {"keep": "keep", "discard": "discard", "unsure": "unsure", "ambiguous": "unsure"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,10 @@ class Row:
     number: int  # line of the file, the header is 1
     path: str
     index: int
-    label: str  # keep, discard, unsure
+    label: Word
     system: str
     arrival: Arrival
+    rater: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,10 +47,10 @@ class LabelledCurve:
 
 @dataclass(frozen=True, slots=True)
 class LabelledFolder:
-    """The rows of one folder that make sense, and a line of text for each that does not."""
+    """The curves of one folder whose rows make sense, and a line of text for each row that does not."""
 
     folder: Path
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...]  # one a curve
     problems: tuple[str, ...]
 
     def curves(self, problems: list[str]) -> Iterator[LabelledCurve]:
@@ -72,15 +73,15 @@ class LabelledFolder:
             if row.index < len(curves):
                 yield LabelledCurve(row, curves[row.index])
             else:
-                count = f"has {len(curves)} curves, curve_index {row.index} is none of them"
-                problems.append(_line(self.folder, row.number, f"{row.path} {count}"))
+                there = "one curve, number 0" if len(curves) == 1 else f"curves 0 to {len(curves) - 1}"
+                text = f"{row.path} has {there}; curve_index {row.index} is none of them"
+                problems.append(_line(self.folder, row.number, text))
 
 
-def read_labels(folders: Sequence[Path]) -> list[LabelledFolder]:
+def read_labels(folders: Sequence[Path], system_column: str = "system") -> list[LabelledFolder]:
     """Every folder's table; UserError (65) with one line a problem when any row of any makes no sense."""
-    found = [read_folder(folder) for folder in folders]
-    if problems := [problem for folder in found for problem in folder.problems]:
-        raise UserError(BAD_DATA, "\n".join(problems))
+    found = [read_folder(folder, system_column) for folder in folders]
+    refuse([problem for folder in found for problem in folder.problems])
     return found
 
 
@@ -90,51 +91,76 @@ def curves_of(folders: Sequence[LabelledFolder], problems: list[str]) -> Iterato
         yield from folder.curves(problems)
 
 
-def read_folder(folder: Path) -> LabelledFolder:
+def refuse(problems: Sequence[str]) -> None:
+    """UserError (65) with every problem on a line of its own, where there is one."""
+    if problems:
+        raise UserError(BAD_DATA, "\n".join(problems))
+
+
+def count_classes(folders: Iterable[LabelledFolder]) -> dict[Word, int]:
+    """Curves of each label: {"keep": n, "discard": n, "unsure": n}."""
+    labels = [row.label for folder in folders for row in folder.rows]
+    return {word: labels.count(word) for word in cast(tuple[Word, ...], ("keep", "discard", "unsure"))}
+
+
+def read_folder(folder: Path, system_column: str = "system") -> LabelledFolder:
     """Check ``labels.csv`` against the files beside it; nothing is opened yet."""
     table = folder / "labels.csv"
-    if not table.is_file():
-        return LabelledFolder(folder, (), (f"{table}: no such file; a labelled folder has a labels.csv",))
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            lines = [(reader.line_num, line) for line in reader]
-            names = set(reader.fieldnames or ())
-    except (UnicodeDecodeError, csv.Error) as error:
-        return LabelledFolder(folder, (), (f"{table}: is no CSV in UTF-8 ({error})",))
-    if missing := sorted({"path", "label"} - names):
-        return LabelledFolder(
-            folder, (), (f"{table}: column {' and '.join(missing)} missing; the header is the first row",)
-        )
+        sheet = _sheet(table)
+    except ValueError as error:
+        return LabelledFolder(folder, (), (f"{table}: {error}",))
     arrivals = {arrival.path: arrival for arrival in find([folder])}
-    rows: list[Row] = []
+    rows: dict[tuple[str, int], list[Row]] = {}
     problems: list[str] = []
-    seen: dict[tuple[str, int], str] = {}
-    for number, line in lines:
+    for number, cells in sheet.rows:
         try:
-            row = _row(number, line, arrivals, folder)
-            if seen.setdefault((row.path, row.index), row.label) != row.label:
-                raise ValueError(f"{row.path} curve {row.index} is labelled twice, differently; decide for one")
-            rows.append(row)
+            row = _row(number, cells, arrivals, folder, system_column)
+            earlier = rows.setdefault((row.path, row.index), [])
+            _check_once(row, earlier)
+            earlier.append(row)
         except ValueError as error:
             problems.append(_line(folder, number, str(error)))
-    return LabelledFolder(folder, tuple(rows), tuple(problems))
+    if not sheet.rows:
+        problems.append(f"{table}: has no row below its header; label curves first")
+    return LabelledFolder(folder, tuple(_unite(group) for group in rows.values() if group), tuple(problems))
 
 
-def _row(number: int, line: Mapping[str, str | None], arrivals: Mapping[str, Arrival], folder: Path) -> Row:
-    path = (line.get("path") or "").strip().replace("\\", "/")
-    label = LABELS.get((line.get("label") or "").strip().lower())
-    index = (line.get("curve_index") or "0").strip()
-    if label is None:
-        raise ValueError(f"label {line.get('label')!r}; say keep, discard or unsure")
-    if not index.isdigit():
-        raise ValueError(f"curve_index {index!r}; count from 0")
+def _sheet(table: Path) -> Sheet:
+    if not table.is_file():
+        raise ValueError("no such file; a labelled folder has a labels.csv")
+    sheet = read_sheet(table.read_bytes())
+    if missing := sorted({"path", "label"} - set(sheet.columns)):
+        raise ValueError(f"column {' and '.join(missing)} missing; the header is the first row")
+    return sheet
+
+
+def _row(
+    number: int, cells: Mapping[str, str], arrivals: Mapping[str, Arrival], folder: Path, system_column: str
+) -> Row:
+    path, index, label = plain_path(cells["path"]), read_index(cells.get("curve_index", "")), read_word(cells["label"])
     arrival = arrivals.get(path)
     if arrival is None:
         there = "no reader opens this kind of file" if path and (folder / path).is_file() else "no such file"
         raise ValueError(f"{path or 'empty path'}: {there}; correct the path or remove the row")
-    system = (line.get("system") or "").strip() or Path(path).parent.as_posix()
-    return Row(number, path, int(index), label, system if system != "." else folder.name, arrival)
+    system = cells.get(system_column, "") or Path(path).parent.as_posix()
+    system = system if system != "." else folder.resolve().name
+    return Row(number, path, index, label, system, arrival, cells.get("rater", ""))
+
+
+def _check_once(row: Row, earlier: Sequence[Row]) -> None:
+    """ValueError where the same person, or nobody by name, has spoken of the curve before."""
+    for other in earlier:
+        if other.rater == row.rater and other.label == row.label:
+            raise ValueError(f"{row.path} curve {row.index} stands in row {other.number} already; remove one of them")
+        if other.rater == row.rater:
+            was = f"labelled {other.label} in row {other.number} and {row.label} here"
+            raise ValueError(f"{row.path} curve {row.index} is labelled twice, differently: {was}; decide for one")
+
+
+def _unite(group: Sequence[Row]) -> Row:
+    """What several raters say of one curve: their word where it is the same, else unsure."""
+    return group[0] if len({row.label for row in group}) == 1 else replace(group[0], label="unsure")
 
 
 def _line(folder: Path, number: int, text: str) -> str:

@@ -31,6 +31,7 @@ class Row:
     system: str
     arrival: Arrival
     rater: str = ""
+    experiment: str = ""  # column ``experiment``; where nothing is said, the system
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,7 +146,8 @@ def _row(
         raise ValueError(f"{path or 'empty path'}: {there}; correct the path or remove the row")
     system = cells.get(system_column, "") or Path(path).parent.as_posix()
     system = system if system != "." else folder.resolve().name
-    return Row(number, path, index, label, system, arrival, cells.get("rater", ""))
+    experiment = cells.get("experiment", "") or system
+    return Row(number, path, index, label, system, arrival, cells.get("rater", ""), experiment)
 
 
 def _check_once(row: Row, earlier: Sequence[Row]) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from models.checkpoint import restore, store
 from models.data import Examples, order
-from models.loss import LOSSES
+from models.loss import select
 from models.network import ResNet18
 from models.profile import RasterProfile
 from models.raster import Floats, coverage
@@ -35,7 +35,7 @@ class Recipe:
     decay: float = 0.02
     warmup: float = 0.05  # share of all steps
     smoothing: float = 0.01  # labels are pulled this far towards the middle: no simulator is certain
-    loss: str = "focal"
+    loss: str = "focal"  # as models.loss.select reads it
     seed: int = 1
     threads: int = 1
     bf16: bool = True
@@ -61,6 +61,7 @@ class Run:
         self.network = ResNet18(recipe.width) if initial is None else initial
         cast(Any, self.network).to(memory_format=torch.channels_last)
         self._examples, self._profile, self._recipe, self._checkpoint = examples, profile, recipe, checkpoint
+        self._loss = select(recipe.loss)
         self._optimiser = torch.optim.AdamW(_groups(self.network, recipe.decay), lr=recipe.rate)
         self._done = restore(checkpoint, self.network, self._optimiser) if checkpoint is not None else 0
         self._per_epoch = max(len(examples) // recipe.batch, 1)
@@ -100,7 +101,7 @@ class Run:
             group["lr"] = rate
         with torch.autocast("cpu", torch.bfloat16, enabled=self._recipe.bf16):
             logits = self.network(images)
-        loss = LOSSES[self._recipe.loss](logits.float(), labels)
+        loss = self._loss(logits.float(), labels)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)

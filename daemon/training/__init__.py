@@ -20,6 +20,7 @@ from deploy.assembly import Origin, assemble
 from deploy.registry import resolve
 from models.bundle import BadBundle, Bundle, read
 from models.data import Examples, gather
+from models.loss import describe
 from models.network import load
 from models.profile import RasterProfile
 from models.simulate import simulate
@@ -72,7 +73,8 @@ def train(plan: Plan) -> Bundle:
     for _ in progress(run, "training", len(run)):
         pass
     held_out = _draw("simulating held-out curves", plan, plan.held_out, plan.recipe.seed + HELD_OUT_SEED, "held-out")
-    origin = Origin(plan.name, __version__, _what(plan, labels), parent=plan.parent.id if plan.parent else None)
+    what = {**_what(plan, labels), "loss": describe(plan.recipe.loss)}
+    origin = Origin(plan.name, __version__, what, parent=plan.parent.id if plan.parent else None)
     bundle = assemble(plan.out, run.network, plan.profile, held_out, origin)
     shutil.rmtree(plan.work, ignore_errors=True)
     return bundle

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from daemon.errors import USAGE, UserError
 
+_LOSSES = "focal, bce, weighted_bce, asymmetric_focal, dice, focal_dice, multi"  # torch is not imported for --help
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Contract section 3."""
     parser.add_argument("--simulate", metavar="N", type=int, default=0, help="train on N simulated curves")
     parser.add_argument("--labelled", metavar="DIR", type=Path, action="append", default=[], help="has a labels.csv")
-    parser.add_argument("--loss", choices=("focal", "bce", "dice"), default="focal", help="(focal)")
+    parser.add_argument("--loss", metavar="NAME", default="focal", help=f"{_LOSSES}, or NAME:parameter=value,… (focal)")
     parser.add_argument("--init", metavar="MODEL", default="scratch", help="shipped, a model folder, or scratch")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the model folder to make")
     parser.add_argument("--name", help="what events call the model (the name of --out)")
@@ -36,8 +38,14 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     from daemon.training import HELD_OUT, Plan, parent_of, train
     from deploy.torch_engine import bf16_in_hardware, default_threads
+    from models.loss import select
     from models.profile import RasterProfile
     from models.train import Recipe
+
+    try:
+        select(args.loss)
+    except ValueError as error:
+        raise UserError(USAGE, f"--loss: {error}") from None
 
     parent = None if args.init == "scratch" else parent_of(args.init)
     recipe = Recipe(

@@ -32,6 +32,16 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
     return float((gained * found / (ends + 1)).sum())
 
 
+def discarded_at(scores: ArrayLike, labels: ArrayLike, recall: float = 0.98) -> float | None:
+    """Share of the event-free curves below the highest cut that saves ``recall`` of the events; None without both."""
+    s, events = _clean(scores, labels)
+    if not events.any() or events.all():
+        return None
+    saved = np.sort(s[events])
+    cut = saved[int((1 - recall) * saved.size + 1e-9)]  # the lowest score that is not given up
+    return float((s[~events] < cut).mean())
+
+
 def calibration_error(scores: ArrayLike, labels: ArrayLike, prevalence: float | None = None, bins: int = 15) -> float:
     """Expected calibration error in equal-width bins, after weighting the classes to ``prevalence`` where given.
 

@@ -7,7 +7,9 @@ import importlib
 import os
 
 #: topic -> one line of help; the module is daemon.study.<topic>, with _ for -.
-TOPICS: dict[str, str] = {}
+TOPICS: dict[str, str] = {
+    "left-out": "do labels of other systems help on one that the model has never seen",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,34 @@
+"""The workplace: a folder in which a long study keeps what is done, so that it goes on after an interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from daemon.errors import USAGE, UserError
+
+_NOTE = "study.json"
+
+
+def open_workplace(folder: Path, settings: Mapping[str, Any]) -> Path:
+    """Go on in ``folder`` when it is of these very settings, else empty it. UserError 64 where it is no workplace."""
+    wanted = json.dumps(settings, sort_keys=True)
+    note = folder / _NOTE
+    if folder.exists() and not note.is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(USAGE, f"--work {folder} exists and is of no study; name another folder")
+    if not note.is_file() or note.read_text(encoding="utf-8") != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_whole(note, wanted)
+    return folder
+
+
+def write_whole(file: Path, text: str) -> None:
+    """The text under its name, all of it or nothing."""
+    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(file)

@@ -40,15 +40,24 @@ def resample(force: Samples, profile: RasterProfile) -> Samples:
 
 def noise_of(signal: Samples) -> float:
     """Baseline noise: rms about a straight line in the windows of the far end, the middle one of them."""
-    far = signal[-max(int(FAR_END * signal.shape[0]), 2 * WINDOW) :]
-    count = far.shape[0] // WINDOW
-    windows = far[far.shape[0] - count * WINDOW :].reshape(count, WINDOW)
+    return float(np.median(_window_noise(signal[-max(int(FAR_END * signal.shape[0]), 2 * WINDOW) :])))
+
+
+def quiet_of(signal: Samples) -> float:
+    """Noise of the quieter third of the part before the far end; 0 where nothing moves there."""
+    return float(np.quantile(_window_noise(signal[: -max(int(FAR_END * signal.shape[0]), 2 * WINDOW)]), 1 / 3))
+
+
+def _window_noise(signal: Samples) -> Samples:
+    """(n,) -> (n // WINDOW,) rms about a straight line in each window, counted from the end."""
+    count = signal.shape[0] // WINDOW
+    windows = signal[signal.shape[0] - count * WINDOW :].reshape(count, WINDOW)
     x = np.arange(WINDOW) - (WINDOW - 1) / 2
     centred = windows - windows.mean(axis=1, keepdims=True)
     slopes = centred @ x / (x @ x)
     rest = centred - slopes[:, None] * x
-    rms = np.sqrt((rest * rest).sum(axis=1) / (WINDOW - 2))
-    return float(np.median(rms))
+    rms: Samples = np.sqrt((rest * rest).sum(axis=1) / (WINDOW - 2))
+    return rms
 
 
 def tilt_of(signal: Samples, noise: float) -> float:

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.baseline import HEAD, find_contact, level_of, noise_of, resample, tilt_of
+from models.baseline import HEAD, find_contact, level_of, noise_of, quiet_of, resample, tilt_of
 from models.curve import Curve, Samples
 from models.profile import RasterProfile
 
 MIN_POINTS = 64  # fewer cannot show a rupture; formats.md section 5.2, step 9
 WRONG_END_SIGMA = 30.0  # pushing harder than this at the far end is a curve stored the wrong way round
 RISE_SIGMA = 10.0  # over the last tenth, and bending upwards: a molecule being stretched
+RESTLESS = 8.0  # times the noise before it: a far end that is no baseline but garbage
 GAP_SIGMA = 30.0  # drag and drift leave less than this between approach and retract
 LARGEST = 1e100  # in any unit; beyond it sums overflow
 RAIL_SHARE = 0.01  # of samples that share the very largest pull: the detector was at its end
@@ -86,14 +87,17 @@ def _prepare(curve: Curve, profile: RasterProfile) -> Prepared:
     tilt = tilt_of(averaged, noise)
     averaged = averaged - np.linspace(-tilt, 0.0, averaged.shape[0])
     level = level_of(averaged)
+    before = quiet_of(averaged)
     quiet = noise < 1e-5 * span  # straight lines, or a tail of one value: simulated or broken
+    garbage = before > 1e-5 * span and noise > RESTLESS * before
     noise = max(noise, 1e-5 * span)
     sigmas = (averaged - level) / noise
     reasons = [] if contact is not None else ["no_contact"]
     reasons += _look((whole - level) / noise)
     if _holds_on(curve, (whole - level) / noise, middle + level, noise):
         reasons.append("still_attached")
-    if quiet or (newton is not None and not profile.noise_low_pn <= noise * newton * 1e12 <= profile.noise_high_pn):
+    usual = newton is None or profile.noise_low_pn <= noise * newton * 1e12 <= profile.noise_high_pn
+    if quiet or garbage or not usual:
         reasons.append("noise_out_of_range")
     if _at_rail(curve.force, middle, 20 * noise):
         reasons.append("saturated")

@@ -25,7 +25,7 @@ BACKGROUNDS = {
     "soft_indentation": 12.0,
     "drag": 4.0,
     "long_range": 5.0,
-    "interference": 6.0,
+    "interference": 10.0,
     "baseline_bend": 6.0,
     "spikes": 2.5,
 }

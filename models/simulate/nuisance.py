@@ -3,7 +3,8 @@
 | quantity | range | source |
 |---|---|---|
 | tilt | 0.3 to 60 pN per 100 nm | formats.md 5.1: 3 to 24, at most 42 |
-| interference | 1 to 20 pN, alone to 60 pN; period 100 to 700 nm | 17 pN in the I27 run; half a wavelength |
+| interference | 1 to 60 pN; period 100 to 700 nm | 17 pN in the I27 run; half a wavelength |
+| drift | 10 to 400 pN, relaxing over 15 to 150 % of the ramp | thermal drift of levers, piezo creep |
 | offset | up to -10 000 pN | formats.md 5.1 |
 | correlated noise | correlation 1 to 200 samples, 1/f^0.5..1.8 | electronics, low-pass filters, acoustic coupling |
 | quantisation | 0.1 to 1.5 sigma a step | 16-bit (and older 12-bit) converters at coarse ranges |
@@ -53,20 +54,22 @@ def _fast_length(count: int) -> int:
 
 
 def baseline(rng: Rng, travel_nm: Samples, sigma: float, *, strong: bool = False) -> Samples:
-    """Tilt and slow bend."""
+    """Tilt, slow bend, drift."""
     t = travel_nm / travel_nm[-1]
     tilt = log_uniform(rng, 0.3, 60.0) * travel_nm[-1] / 100.0 * (1.0 if strong else rng.random() ** 2)
     wander: Samples = min(tilt, 40.0 * sigma) * sign(rng) * t
     if strong or chance(rng, 0.4):
-        size = sigma * log_uniform(rng, 0.3, 12.0 if strong else 5.0)
+        size = sigma * log_uniform(rng, 0.3, 30.0 if strong else 5.0)
         for order in range(1, 5):
             wander += size * rng.normal() / order**1.5 * np.cos(np.pi * order * (t + rng.uniform(0, 0.3)))
+    if chance(rng, 0.1):  # creep and thermal drift relax
+        wander += log_uniform(rng, 10.0, 400.0) * sign(rng) * np.exp(-t / log_uniform(rng, 0.15, 1.5))
     return wander
 
 
 def interference(rng: Rng, travel_nm: Samples, sigma: float, *, strong: bool = False) -> Samples:
     """Light reflected by the sample beats with that of the lever: a slow wave, growing or fading along the ramp."""
-    size = log_uniform(rng, 3.0, 60.0) if strong else min(log_uniform(rng, 1.0, 20.0), 4.0 * sigma)
+    size = log_uniform(rng, 3.0, 60.0) if strong else min(log_uniform(rng, 1.0, 60.0), 15.0 * sigma)
     period = log_uniform(rng, 100.0, 700.0)
     t = travel_nm / travel_nm[-1]
     envelope = 1.0 + rng.uniform(-0.7, 0.7) * t
@@ -77,7 +80,7 @@ def interference(rng: Rng, travel_nm: Samples, sigma: float, *, strong: bool = F
 def spikes(rng: Rng, count: int, sigma: float, *, many: bool = False) -> Samples:
     """Electronic spikes, one to three samples wide."""
     out = np.zeros(count)
-    for _ in range(int(rng.integers(1, 12 if many else 3))):
+    for _ in range(round(log_uniform(rng, 1.0, 100.0 if many else 3.0))):
         at, width = int(rng.integers(0, count)), int(rng.integers(1, 4 if count > 600 else 2))
         out[at : at + width] += sigma * log_uniform(rng, 5.0, 60.0) * sign(rng)
     return out

@@ -72,7 +72,7 @@ def snap_off(rng: Rng, instrument: Instrument, past: Samples, limit_nm: float) -
     if chance(rng, 0.4):
         after = past >= end
         tail = peak * rng.uniform(0.02, 0.35)
-        force[after] += tail * np.exp(-(past[after] - end) / log_uniform(rng, 3.0, 60.0))
+        force[after] += tail * np.exp(-(past[after] - end) / log_uniform(rng, 3.0, max(60.0, 0.4 * instrument.ramp_nm)))
     return Surface(force, end, peak)
 
 
@@ -107,8 +107,21 @@ def _patches(rng: Rng, past: Samples, width: float, shortest_nm: float) -> Sampl
     return total
 
 
+def _crumble(rng: Rng, past: Samples, hump: Samples, width: float, shortest_nm: float) -> Samples:
+    """A soft body tears off its last hold in drops that are small beside its peak, one close behind the other."""
+    peak = float(hump.max())
+    kept = np.ones_like(past)
+    for place in width * (1.0 + np.sort(rng.random(int(rng.integers(2, 9)))) * log_uniform(rng, 1.0, 6.0)):
+        at = min(int(np.searchsorted(past, place)), len(past) - 1)
+        level = float(hump[at] * kept[at])
+        drop = min(rng.uniform(0.2, 1.0) * level, log_uniform(rng, 0.01, 0.12) * peak)
+        fall = shortest_nm * log_uniform(rng, 0.1, 2.0)
+        kept *= 1.0 - drop / max(level, 1e-9) * np.clip((past - place) / fall, 0.0, 1.0)
+    return hump * kept
+
+
 def fade(rng: Rng, instrument: Instrument, past: Samples) -> Surface:
-    """A viscous hump: rises and fades smoothly, with no vertical drop anywhere; sometimes with stick-slip ripple."""
+    """A viscous hump that rises and fades with no rupture of its own; smooth, restless, rippled or crumbling."""
     peak = _peak(rng, instrument)
     width = log_uniform(rng, 5.0, max(0.15 * instrument.room_nm, 8.0))
     t = np.maximum(past, 0.0) / width
@@ -122,6 +135,8 @@ def fade(rng: Rng, instrument: Instrument, past: Samples) -> Surface:
         hump *= 1.0 + rng.uniform(0.05, 0.5) * ripple
     if chance(rng, 0.4):
         hump += peak * _patches(rng, past, width, 0.01 * instrument.ramp_nm)
+    if chance(rng, 0.35):
+        hump = _crumble(rng, past, hump, width, 0.01 * instrument.ramp_nm)
     return Surface(hump, 0.0)
 
 

@@ -1,0 +1,114 @@
+"""Grad-CAM: where in its picture the network saw what speaks for an event (Selvaraju et al. 2017, arXiv 1610.02391).
+
+The last layer alone is eight columns wide, finer ones alone follow the ink rather than the event. So the maps of two
+layers are multiplied: what the last one, which knows what an event is, and the one before it, which knows where, agree
+on. ``deploy/measurements`` has the comparison behind that choice, on curves whose ruptures are known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from models.network import ResNet18
+
+LAYERS = ("layer1", "layer2", "layer3", "layer4")
+CHUNK = 64  # pictures at a time: bounds memory
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Lens:
+    """How to look: which layers' maps are multiplied, how each is made, and whether only ink may be warm.
+
+    ``rule``: "gradcam" weights each channel by its mean gradient (Selvaraju et al. 2017), "hirescam" multiplies place
+    by place (Draelos & Carin 2020, arXiv 2011.08891), "layercam" does so with the positive gradients only (Jiang et al.
+    2021, IEEE TIP 30, 5875).
+    """
+
+    layers: tuple[str, ...] = ("layer3", "layer4")
+    rule: Literal["gradcam", "hirescam", "layercam"] = "gradcam"
+    inked: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heat:
+    """What speaks for an event in B pictures, 0 to 1 in each; all 0 where nothing does."""
+
+    map: Floats  # (B, H, W), before it is laid on the ink
+    along: Floats  # (B, W), of the ink in each column
+    logits: NDArray[np.float64]  # (B,), in single precision: an engine of half precision says nearly the same
+
+    @property
+    def peaks(self) -> NDArray[np.int64]:
+        """(B,) the warmest column of each picture; -1 where nothing is warm."""
+        return np.where(self.along.max(axis=1) > 0, self.along.argmax(axis=1), -1)
+
+
+def look(network: ResNet18, images: Floats, lens: Lens = Lens()) -> Heat:
+    """(B, 1, H, W) pictures in [0, 1] -> their heat, on the device of ``network``; the same bits every time.
+
+    ValueError when the network is in training mode or not in single precision.
+    """
+    weight = network.fc.weight
+    if network.training or weight.dtype != torch.float32:
+        raise ValueError("Grad-CAM wants a network in evaluation mode and single precision")
+    parts = []
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        for start in range(0, len(images), CHUNK):
+            pictures = torch.from_numpy(np.ascontiguousarray(images[start : start + CHUNK], np.float32))
+            parts.append(_look(network, pictures.to(weight.device), lens))
+    if not parts:
+        height, width = images.shape[2:]
+        return Heat(np.zeros((0, height, width), np.float32), np.zeros((0, width), np.float32), np.zeros(0))
+    maps, along, logits = (torch.cat(tensors).cpu().numpy() for tensors in zip(*parts, strict=True))
+    return Heat(maps, along, logits.astype(np.float64))
+
+
+def _look(network: ResNet18, pictures: Tensor, lens: Lens) -> tuple[Tensor, Tensor, Tensor]:
+    seen, slopes, logits = _trace(network, pictures, lens.layers)
+    size = (pictures.shape[2], pictures.shape[3])
+    whole = torch.ones_like(pictures[:, 0])
+    for features, slope in zip(seen, slopes, strict=True):
+        small = _map(features, slope, lens)
+        whole = whole * _scaled(interpolate(small[:, None], size, mode="bilinear", align_corners=False)[:, 0])
+    along = (whole * pictures[:, 0] if lens.inked else whole).sum(1)
+    return _scaled(whole), _scaled(along), logits
+
+
+def _trace(network: ResNet18, x: Tensor, layers: tuple[str, ...]) -> tuple[list[Tensor], tuple[Tensor, ...], Tensor]:
+    """Features (B, C, h, w) of each layer named, the gradients of the logits there, and the logits (B,)."""
+    seen: list[Tensor] = []
+    with torch.no_grad():
+        x = network.maxpool(torch.relu(network.bn1(network.conv1(x))))
+    for name in LAYERS:
+        with torch.set_grad_enabled(bool(seen)):
+            x = network.get_submodule(name)(x)
+        if name in layers:
+            x = x if seen else x.detach().requires_grad_()
+            seen.append(x)
+    with torch.enable_grad():
+        logits = network.forward_head(x)
+    slopes = torch.autograd.grad(logits.sum(), seen)
+    return [features.detach() for features in seen], slopes, logits.detach()
+
+
+def _map(features: Tensor, slope: Tensor, lens: Lens) -> Tensor:
+    """(B, C, h, w) twice -> (B, h, w), what raises the logit."""
+    if lens.rule == "gradcam":
+        slope = slope.mean((2, 3), keepdim=True)
+    elif lens.rule == "layercam":
+        slope = torch.relu(slope)
+    return torch.relu((slope * features).sum(1))
+
+
+def _scaled(heat: Tensor) -> Tensor:
+    """Each to a largest value of 1; what is nowhere above 0 stays 0."""
+    largest = heat.flatten(1).max(1).values.clamp(min=1e-30)
+    return heat / largest.reshape(-1, *[1] * (heat.dim() - 1))

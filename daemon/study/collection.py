@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from daemon.errors import BAD_DATA, UserError
 from daemon.progress import progress
-from daemon.training.labelled import LabelledCurve, curves_of, read_labels, refuse
+from daemon.training.labelled import LabelledCurve, Row, curves_of, read_labels, refuse
 from models.curve import Curve
 from models.data import Examples
 from models.frontend import prepare
@@ -24,6 +24,7 @@ from models.raster import envelope
 class Collection:
     """N curves that can be scored, with their labels."""
 
+    rows: tuple[Row, ...]
     curves: tuple[Curve, ...]
     edges: NDArray[np.float32]  # (N, 2, W) in signal units
     reasons: tuple[tuple[str, ...], ...]  # what the front-end says of each
@@ -72,6 +73,7 @@ def collect(folders: Sequence[Path], profile: RasterProfile, system_column: str 
         return np.array([of(items[place]) for place in able])
 
     return Collection(
+        rows=tuple(items[place].row for place in able),
         curves=tuple(items[place].curve for place in able),
         edges=envelope([signal for one in prepared if (signal := one.signal) is not None], profile),
         reasons=tuple(prepared[place].reasons for place in able),

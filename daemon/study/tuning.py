@@ -93,12 +93,12 @@ class Tuner:
 
     def _recipe(self) -> Recipe:
         recipe = self.bundle.manifest["training"].get("recipe", {})
-        loss = str(recipe.get("loss", "focal"))
+        loss = str(recipe.get("loss", "focal"))  # as its maker was asked for it
         return Recipe(
             width=self.bundle.width,
             epochs=self.epochs,
             rate=self.rate,
-            loss=loss if loss in LOSSES else "focal",
+            loss=loss if loss.partition(":")[0] in LOSSES else "focal",
             seed=self.seed,
             threads=self.threads,
             bf16=bf16_in_hardware(),

@@ -8,7 +8,9 @@ import os
 
 #: topic -> one line of help; the module is daemon.study.<topic>, with _ for -.
 TOPICS: dict[str, str] = {
+    "baselines": "the model beside a step detector and the plain published recipe",
     "left-out": "do labels of other systems help on one that the model has never seen",
+    "losses": "every loss on an equal budget, over several seeds, against cross entropy",
 }
 
 

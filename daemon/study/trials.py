@@ -1,0 +1,178 @@
+"""Trials: the same training once for each loss and seed, kept in a folder, so that a night may be interrupted.
+
+Everything but loss and seed is shared: the simulated curves are drawn once, and a seed means one set of first weights
+and one order of the curves, whatever the loss. That is what makes differences paired.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from daemon.decide import verdict_of
+from daemon.decision import Thresholds
+from daemon.progress import progress
+from daemon.study.workplace import open_workplace
+from deploy.assembly import half
+from deploy.torch_engine import bf16_in_hardware
+from models.data import Examples, gather
+from models.frontend import FLOOR, prepare
+from models.network import ResNet18, load
+from models.profile import RasterProfile
+from models.raster import envelope
+from models.simulate import simulate
+from models.train import Recipe, Run, infer
+
+CHUNK = 256
+_DOUBT = tuple(FLOOR)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """N curves to be judged, never trained on."""
+
+    edges: NDArray[np.float32]  # (N, 2, W) in signal units
+    events: NDArray[np.bool_]  # (N,)
+    doubtful: NDArray[np.bool_]  # (N,): have a reason that forbids to discard them
+
+    def save(self, file: Path) -> None:
+        fresh = file.with_name(f".{file.name}")
+        with fresh.open("wb") as stream:
+            np.savez(stream, edges=self.edges, events=self.events, doubtful=self.doubtful)
+        fresh.replace(file)
+
+    def judge(self, scores: NDArray[np.float64], discard: float, keep: float) -> NDArray[np.str_]:
+        """(N,) scores -> (N,) verdicts, by the rule of service."""
+        thresholds = Thresholds(discard, keep)
+        pairs = zip(scores, self.doubtful, strict=True)
+        return np.array([verdict_of(float(score), _DOUBT if doubt else (), thresholds) for score, doubt in pairs])
+
+    @classmethod
+    def load(cls, file: Path) -> Pool:
+        with np.load(file, allow_pickle=False) as arrays:
+            return cls(arrays["edges"], arrays["events"], arrays["doubtful"])
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What every trial gets, equally."""
+
+    curves: int  # trained on, half of them with an event
+    held_out: int  # calibrated on
+    judged: int  # in the pool, a quarter of them with an event
+    epochs: int
+    width: int
+    profile: RasterProfile
+    data_seed: int
+    threads: int = 1
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the outcome."""
+        return {key: value for key, value in asdict(self).items() if key != "threads"}
+
+
+class Trials:
+    """``network(loss, seed)`` trains at the first call and remembers in ``work``."""
+
+    def __init__(self, budget: Budget, work: Path) -> None:
+        """Each budget has a folder of its own in ``work``, so that trying another one costs nobody a night."""
+        self.budget = budget
+        digest = hashlib.sha256(json.dumps(budget.settings, sort_keys=True).encode()).hexdigest()
+        self.work = open_workplace(work / digest[:12], budget.settings)
+        torch.set_num_threads(budget.threads)
+
+    def examples(self) -> Examples:
+        """What is trained on."""
+        budget, kept = self.budget, Examples.load(self.work / "train")
+        if kept is None:
+            pairs = ((item.curve, item.label == "keep") for item in simulate(budget.curves, budget.data_seed, 0.5))
+            kept = gather(progress(pairs, "simulating", budget.curves), budget.profile)
+            kept.save(self.work / "train")
+        return kept
+
+    def held_out(self) -> Pool:
+        """What calibration and thresholds stand on."""
+        return self._pool("held-out", self.budget.held_out, self.budget.data_seed + 1, 0.5)
+
+    def judged(self) -> Pool:
+        """What streams are made of."""
+        return self._pool("judged", self.budget.judged, self.budget.data_seed + 2, 0.25)
+
+    def network(self, loss: str, seed: int) -> ResNet18:
+        """(loss as ``models.loss.select`` reads it) -> the trained network, in half precision as it would be served."""
+        name = f"{re.sub('[^a-z0-9_.]+', '-', loss)}-seed{seed}"
+        kept, budget = self.work / f"{name}.safetensors", self.budget
+        if not kept.is_file():
+            recipe = Recipe(
+                width=budget.width,
+                epochs=budget.epochs,
+                loss=loss,
+                seed=seed,
+                threads=budget.threads,
+                bf16=bf16_in_hardware(),
+            )
+            begun_s = time.monotonic()
+            run = Run(self.examples(), budget.profile, recipe, checkpoint=self.work / f"{name}.unfinished")
+            for _ in progress(run, f"{loss}, seed {seed}", len(run)):
+                pass
+            save_file(half(run.network), kept.with_suffix(".new"))
+            kept.with_suffix(".new").replace(kept)
+            shutil.rmtree(self.work / f"{name}.unfinished", ignore_errors=True)
+            print(f"{loss}, seed {seed}: trained in {time.monotonic() - begun_s:.0f} s", file=sys.stderr, flush=True)
+        return load(budget.width, {key: torch.from_numpy(value) for key, value in load_file(kept).items()})
+
+    def logits(self, loss: str, seed: int, name: str, pool: Pool) -> NDArray[np.float64]:
+        """(N,) what the trained network says of a pool; kept under the pool's name."""
+        kept = self.work / f"{re.sub('[^a-z0-9_.]+', '-', loss)}-seed{seed}-{name}.npy"
+        if kept.is_file():
+            return np.asarray(np.load(kept, allow_pickle=False), np.float64)
+        found = infer(self.network(loss, seed), pool.edges, self.budget.profile)
+        with kept.with_suffix(".new").open("wb") as stream:
+            np.save(stream, found, allow_pickle=False)
+        kept.with_suffix(".new").replace(kept)
+        return found
+
+    def _pool(self, name: str, count: int, seed: int, prevalence: float) -> Pool:
+        kept = self.work / f"{name}.npz"
+        if not kept.is_file():
+            _draw(f"simulating ({name})", count, seed, prevalence, self.budget.profile).save(kept)
+        return Pool.load(kept)
+
+
+def _draw(what: str, count: int, seed: int, prevalence: float, profile: RasterProfile) -> Pool:
+    """Curves that could get no score are left out, as in training."""
+    edges: list[NDArray[np.float32]] = []
+    events: list[bool] = []
+    doubtful: list[bool] = []
+    items = list(progress(simulate(count, seed, prevalence), what, count))
+    for start in range(0, len(items), CHUNK):
+        chunk = items[start : start + CHUNK]
+        prepared = prepare([item.curve for item in chunk], profile)
+        edges.append(envelope([one.signal for one in prepared if one.signal is not None], profile))
+        able = [(item, one) for item, one in zip(chunk, prepared, strict=True) if one.signal is not None]
+        events += [item.label == "keep" for item, _ in able]
+        doubtful += [bool(FLOOR.intersection(one.reasons)) for _, one in able]
+    return Pool(np.concatenate(edges), np.array(events, bool), np.array(doubtful, bool))
+
+
+def train_all(trials: Trials, losses: Sequence[str], seeds: Sequence[int]) -> None:
+    """Every loss with the first seed, then with the second …: what is there when time runs out is still paired."""
+    pools = {"held-out": trials.held_out(), "judged": trials.judged()}
+    for seed in seeds:
+        for loss in losses:
+            for name, pool in pools.items():
+                trials.logits(loss, seed, name, pool)

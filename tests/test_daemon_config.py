@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.config import Config, ConfigError, add_run_options, add_service_options, changes, load, values
+from daemon.config.home import default_state
 from daemon.config.origin import PREFIX
 from daemon.errors import BAD_CONFIG, USAGE, UserError
 
@@ -242,6 +243,27 @@ def test_the_default_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert load(args).state == tmp_path / "xdg/afm-triage/left"
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/afm-triage/left")
     assert load(args).state == Path("/var/lib/afm-triage/left")
+
+
+def test_a_verb_that_only_looks_goes_to_the_service_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    mine, unit = tmp_path / "home/afm-triage/afm1", tmp_path / "units/afm1"
+
+    def looks() -> Path:
+        return default_state("afm1", serves=False, units=tmp_path / "units")
+
+    assert looks() == mine
+    unit.mkdir(parents=True)
+    assert looks() == unit  # the user has none
+    mine.mkdir(parents=True)
+    assert looks() == mine
+    (unit / "service.json").write_text(f'{{"pid": {os.getpid()}}}')
+    assert looks() == unit  # that one runs
+    assert default_state("afm1", serves=True, units=tmp_path / "units") == mine
+    (mine / "service.json").write_text(f'{{"pid": {os.getpid()}}}')
+    assert looks() == mine
+    (mine / "service.json").write_text('{"pid": 4194999}')  # killed long ago
+    assert looks() == unit
 
 
 def test_values_and_changes_and_digest(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from daemon.config.conflicts import conflicts
+from daemon.config.home import default_state
 from daemon.config.options import add_endpoint_options, add_run_options, add_service_options
 from daemon.config.origin import Given, from_environment, from_file, from_flags
 from daemon.config.rule import Address, Choice, Folder, Folders, ModelName, Name, Number, Rule
@@ -173,18 +174,6 @@ def _assemble(found: Mapping[str, Any], file: Path | None, origins: Mapping[str,
             tables[one.name] = replace(one.default, **mine)
     top = {key: value for key, value in found.items() if "." not in key}
     return Config(**top, **tables, file=file, origins=origins)
-
-
-def default_state(instrument: str, *, serves: bool) -> Path:
-    """What systemd gives, else the user's state folder.
-
-    A verb that only looks (not ``serves``) also finds the folder of the system's service when the user has none.
-    """
-    if given := os.environ.get("STATE_DIRECTORY"):
-        return Path(given.split(":")[0])
-    home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    mine, units = Path(home).expanduser() / "afm-triage" / instrument, Path("/var/lib/afm-triage") / instrument
-    return units if not serves and units.is_dir() and not mine.is_dir() else mine
 
 
 def values(config: Config) -> dict[str, Any]:

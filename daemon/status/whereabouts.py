@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.config import Config
-
-FILE = "service.json"
+from daemon.config.home import WHEREABOUTS, is_running
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,33 +25,25 @@ class Whereabouts:
     @property
     def is_alive(self) -> bool:
         """Whether the process that wrote them still runs; a later one may have got its number, so ask it too."""
-        if self.pid is None:
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except PermissionError:
-            return True  # alive, and another user's
-        except OSError:
-            return False
-        return True
+        return self.pid is not None and is_running(self.pid)
 
 
 def leave(state: Path, publish: str, replay: str, started_at: str) -> None:
     """The service writes where it speaks; whole or not at all, so that nobody reads half of it."""
     said = {"pid": os.getpid(), "publish": publish, "replay": replay, "started_at": started_at}
-    fresh = state / f".{FILE}.{os.getpid()}"
+    fresh = state / f".{WHEREABOUTS}.{os.getpid()}"
     fresh.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-    fresh.replace(state / FILE)
+    fresh.replace(state / WHEREABOUTS)
 
 
 def forget(state: Path) -> None:
     """The service ends: nobody shall look for it there."""
-    (state / FILE).unlink(missing_ok=True)
+    (state / WHEREABOUTS).unlink(missing_ok=True)
 
 
 def find(config: Config) -> Whereabouts:
     """What was asked for by flag or environment, else what the service wrote, else what it is configured to use."""
-    said = _read(config.state / FILE)
+    said = _read(config.state / WHEREABOUTS)
     chosen = {}
     for key in ("publish", "replay"):
         written = said.get(key) if config.origins.get(key) not in ("flag", "environment") else None

@@ -1,7 +1,8 @@
 """Decide: a score and its reasons become keep, review or discard. Pure functions, no input or output.
 
 The rule that everything rests on: only a score may discard. A curve without a score, or one with a reason that
-puts it outside what the model was made for, is at least `review` (contract §4).
+puts it outside what the model was made for, is at least `review` (contract §4); and so is every curve while a
+certificate is required that the model does not have.
 """
 
 from __future__ import annotations
@@ -53,13 +54,16 @@ def _decide(reading: Reading, scored: Scored | None, judge: Judge) -> Decision:
         score, preview = scored.score, scored.preview
         reasons = ("score", *scored.reasons) if score is not None else scored.reasons
         latency_s = {"read": reading.read_s, "raster": scored.raster_s, "infer": scored.infer_s}
+    verdict = verdict_of(score, reasons, judge.thresholds)
+    if verdict == "discard" and not judge.may_discard:
+        verdict, reasons = "review", (*reasons, "no_certificate")
     return Decision(
         identity=identity_of(reading),
         source=arrival.source,
         path=arrival.path,
         curve=reading.index,
         sha256=reading.sha256,
-        verdict=verdict_of(score, reasons, judge.thresholds),
+        verdict=verdict,
         score=score,
         reasons=reasons,
         judge=judge,

@@ -28,7 +28,13 @@ class Judge:
     thresholds: Thresholds
     score_basis: Literal["simulation", "labels"]
     prevalence: float
-    certificate: Mapping[str, Any] | None = None
+    certificate: Mapping[str, Any] | None = None  # what an event says of it; None also where a threshold leaves it
+    require_certificate: bool = False
+
+    @property
+    def may_discard(self) -> bool:
+        """Whether the laboratory lets this judge discard, or has every would-be discard looked at."""
+        return self.certificate is not None or not self.require_certificate
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -29,20 +29,24 @@ def load_model(name: str, device: str, models: Path | None = None) -> Model:
         raise UserError(BAD_CONFIG, str(error)) from error
 
 
-def judge_of(model: Model, override: ThresholdsConfig) -> Judge:
-    """What every event of this model says about who judged."""
+def judge_of(model: Model, override: ThresholdsConfig, *, require_certificate: bool = False) -> Judge:
+    """What every event of this model says about who judged. A threshold further down than its own has no certificate."""
     bundle = model.bundle
     discard = bundle.discard if override.discard is None else override.discard
     keep = bundle.keep if override.keep is None else override.keep
     if not discard < keep:
         raise UserError(BAD_CONFIG, f"thresholds: discard ({discard:g}) must lie below keep ({keep:g})")
     is_own = (discard, keep) == (bundle.discard, bundle.keep)
+    certificate = bundle.certificate if discard <= bundle.discard else None
+    rules = [] if is_own else [f"configured:{discard:.6g}-{keep:.6g}"]
+    rules += ["certificate:required"] if require_certificate else []
     return Judge(
         model=model.id,
-        pipeline=model.pipeline if is_own else f"{model.pipeline}|configured:{discard:.6g}-{keep:.6g}",
+        pipeline="|".join([model.pipeline, *rules]),
         engine=model.engine,
         thresholds=Thresholds(discard=discard, keep=keep),
         score_basis="labels" if bundle.score_basis == "labels" else "simulation",
         prevalence=bundle.calibration.prevalence,
-        certificate=bundle.certificate,
+        certificate=certificate.for_event() if certificate else None,
+        require_certificate=require_certificate,
     )

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from models.certificate import Certificate
 from models.profile import RasterProfile
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -52,6 +53,14 @@ class Calibration:
         z = np.clip(logits / self.temperature + self.bias, -700.0, 700.0)
         return 1.0 / (1.0 + np.exp(-z))
 
+    def at(self, prevalence: float) -> Calibration:
+        """For a stream in which events are rarer or more common: the log odds move by those of the prevalences.
+
+        Exact where the curves of each kind stay the same and only their shares change (Saerens et al. 2002).
+        """
+        moved = math.log(prevalence / (1 - prevalence)) - math.log(self.prevalence / (1 - self.prevalence))
+        return replace(self, bias=self.bias + moved, prevalence=prevalence)
+
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
@@ -72,8 +81,8 @@ class Bundle:
         return str(self.manifest["score_basis"])
 
     @property
-    def certificate(self) -> Mapping[str, Any] | None:
-        return cast("Mapping[str, Any] | None", self.manifest["certificate"])
+    def certificate(self) -> Certificate | None:
+        return _certificate(self.manifest)
 
     @property
     def pipeline(self) -> str:
@@ -183,8 +192,8 @@ def _from_manifest(folder: Path, manifest: dict[str, Any], digest: str) -> Bundl
         raise ValueError("temperature must be above zero and finite, bias finite")
     if not 0.0 < calibration.prevalence < 1.0:
         raise ValueError("prevalence must lie between 0 and 1")
-    if manifest["certificate"] is not None and not isinstance(manifest["certificate"], dict):
-        raise ValueError("certificate")
+    if (certificate := _certificate(manifest)) is not None:
+        _check_certificate(certificate, manifest, discard, calibration)
     return Bundle(
         id=f"{manifest['name']}-{digest[:12]}",
         folder=folder,
@@ -196,6 +205,35 @@ def _from_manifest(folder: Path, manifest: dict[str, Any], digest: str) -> Bundl
         keep=keep,
         weights={},
     )
+
+
+def _certificate(manifest: Mapping[str, Any]) -> Certificate | None:
+    values = manifest["certificate"]
+    return None if values is None else Certificate.from_mapping(values)
+
+
+def _check_certificate(
+    certificate: Certificate, manifest: Mapping[str, Any], discard: float, calibration: Calibration
+) -> None:
+    """ValueError for a promise that was made of another network, or of a threshold further down."""
+    if certificate.weights_sha256 != manifest["sha256"]["weights.safetensors"]:
+        raise ValueError("the certificate is that of other weights")
+    if not discard < float(calibration.score(np.array([certificate.limit_logit]))[0]):
+        raise ValueError("the discard threshold lies above what the certificate allows")
+    if manifest["score_basis"] != "labels":
+        raise ValueError("a certificate rests on labels, and score_basis says otherwise")
+
+
+def certificate_in(folder: Path) -> Certificate | None:
+    """The certificate of a model folder, from its manifest alone: weights are neither read nor checked.
+
+    Raises BadBundle as :func:`read` does.
+    """
+    manifest, digest = _manifest(folder)
+    try:
+        return _from_manifest(folder, manifest, digest).certificate
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadBundle(f"model {folder}: manifest.json is damaged ({error!r}); copy the folder again") from None
 
 
 def _weights(folder: Path, width: int) -> Weights:

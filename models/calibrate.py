@@ -1,7 +1,8 @@
 """The calibration: from logits to a probability at a stated prevalence, and to the two thresholds.
 
-Temperature and bias together (Platt 1999), because a focal or balanced training shifts the intercept too. A later
-calibration on real labels replaces all of this and earns the certificate; here only simulated curves speak.
+Temperature and bias together (Platt 1999), because a focal or balanced training shifts the intercept too. A fit to
+simulated curves ends with :func:`choose_cut`; one to labels of real ones takes its thresholds from
+``models.thresholds`` and earns a certificate.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Calibration
+from models.logistic import Prior, regress
 from models.metrics import auc, calibration_error, class_weights, clopper_pearson
 
 Logits = NDArray[np.float64]
@@ -29,23 +31,41 @@ class Cut:
     evidence: dict[str, Any]
 
 
-def fit_platt(logits: Logits, labels: Labels, prevalence: float) -> Calibration:
-    """Weighted maximum likelihood by Newton's method; ValueError when one class is missing."""
+def fit_platt(logits: Logits, labels: Labels, prevalence: float, prior: Prior = Prior()) -> Calibration:  # noqa: B008
+    """Weighted maximum likelihood; ValueError when one class is missing."""
     if not labels.any() or labels.all():
         raise ValueError("calibration needs curves with and without an event")
     weights = class_weights(labels, prevalence)
-    design = np.stack((logits, np.ones_like(logits)), axis=1)
-    beta = np.array([1.0, math.log(prevalence / (1 - prevalence))])
-    for _ in range(50):
-        p = 1 / (1 + np.exp(-np.clip(design @ beta, -500, 500)))
-        gradient = design.T @ (weights * (p - labels)) + 1e-3 * (beta - np.array([1.0, 0.0])) * np.array([1.0, 0.0])
-        curvature = (design * (weights * p * (1 - p))[:, None]).T @ design + np.diag([1e-3, 1e-9])
-        step = np.linalg.solve(curvature, gradient)
-        beta = beta - np.clip(step, -2.0, 2.0)
-        if float(np.abs(step).max()) < 1e-10:
-            break
-    slope = max(float(beta[0]), 0.05)  # a model that ranks backwards must not be turned around silently
-    return Calibration(temperature=1 / slope, bias=float(beta[1]), prevalence=prevalence)
+    slope, bias = regress(logits, labels, weights, math.log(prevalence / (1 - prevalence)), prior)
+    slope = max(slope, 0.05)  # a model that ranks backwards must not be turned around silently
+    return Calibration(temperature=1 / slope, bias=bias, prevalence=prevalence)
+
+
+def prior_of(calibration: Calibration) -> Prior:
+    """The slope that a model came with, believed within a factor of two or so.
+
+    A few labelled curves are often separated without a fault; alone they would make every score a certainty.
+    """
+    slope = 1 / calibration.temperature
+    return Prior(slope, 4 / slope**2)
+
+
+def score_apart(
+    logits: Logits, labels: Labels, groups: NDArray[np.str_], prevalence: float, prior: Prior
+) -> NDArray[np.float64] | None:
+    """(N,) scores, each by a fit on the other groups: what the probabilities are worth on an experiment not seen.
+
+    None where the other groups of any lack one class, so that nothing could be fitted there.
+    """
+    scores = np.zeros(logits.shape)
+    for group in np.unique(groups):
+        held_out = groups == group
+        others = labels[~held_out]
+        if not others.any() or others.all():
+            return None
+        fitted = fit_platt(logits[~held_out], others, prevalence, prior)
+        scores[held_out] = fitted.score(logits[held_out])
+    return scores
 
 
 def choose_cut(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from models.certificate import Certificate
+
 _TEXT = """# {name}
 
 ResNet18 of width {width} on {columns} x {rows} pictures of force curves ({scale} scale, profile `{profile}`).
@@ -26,25 +28,43 @@ It has {seen_real} curves of a real instrument in training or calibration; its s
 
 The probability of an event where {prevalence:.1%} of curves hold one (temperature {temperature:.4f}, bias {bias:.4f}).
 
-| threshold | score | chosen so that | held out |
+| threshold | score | chosen so that | {basis_of_counts} |
 |---|---|---|---|
-| discard | {discard:.3g} | missing at most {most_missed:.1%} | {events_discarded} of {events} events below |
-| keep | {keep:.3g} | taking at most {most_kept:.1%} | {event_free_kept} of {event_free} others above |
+| discard | {discard:.3g} | {discard_rule} | {events_discarded} of {events} events below |
+| keep | {keep:.3g} | {keep_rule} | {event_free_kept} of {event_free} others above |
 
 Of the {event_free} curves without an event {event_free_discarded} were discarded. AUC {auc:.4f}, calibration
-error {ece:.4f}.
+error {ece}.
+
+## What it promises
+
+{certificate}
 
 ## What it is not for
 
-Molecules and modes whose pictures differ from what it has seen; deciding what a rupture was. It carries
-{certificate}: watch the share of discards that an audit overturns, and calibrate on your own labels.
+Molecules and modes whose pictures differ from what it has seen; deciding what a rupture was. Watch the share of
+discards that an audit overturns, and calibrate on your own labels.
 """
+
+_NO_PROMISE = """It has **no certificate**: nothing is promised about the share of events that it discards. Labels of your own
+curves earn one (`afm-triage calibrate`)."""
+
+_PROMISE = """{sentence} (engine {engine}, exact and one-sided). It holds for curves like those of the
+experiments that it names, judged by these weights with this discard threshold or a lower one:
+
+| experiment | events | missed |
+|---|---|---|
+{rows}
+
+Simulated curves and curves that the network was trained on did not count."""
 
 
 def describe(manifest: Mapping[str, Any]) -> str:
     """The text of card.md."""
-    evidence, calibration, profile = manifest["thresholds"]["evidence"], manifest["calibration"], manifest["profile"]
-    training = "\n".join(f"* {key.replace('_', ' ')}: {_plain(value)}" for key, value in manifest["training"].items())
+    calibration, profile = manifest["calibration"], manifest["profile"]
+    training = "\n".join(
+        f"* {key.replace('_', ' ')}: {_plain(value)}" for key, value in manifest["training"].items() if key != "curves"
+    )
     seen_real = bool(manifest["training"].get("labelled")) or manifest["score_basis"] == "labels"
     return _TEXT.format(
         name=manifest["name"],
@@ -62,11 +82,33 @@ def describe(manifest: Mapping[str, Any]) -> str:
         prevalence=calibration["prevalence"],
         temperature=calibration["temperature"],
         bias=calibration["bias"],
-        discard=manifest["thresholds"]["discard"],
-        keep=manifest["thresholds"]["keep"],
-        certificate="no certificate" if manifest["certificate"] is None else "a certificate (see manifest.json)",
-        **{key: value for key, value in evidence.items() if key not in ("basis",)},
+        certificate=_promise(manifest["certificate"]),
+        **_cut(manifest["thresholds"]),
     )
+
+
+def _cut(thresholds: Mapping[str, Any]) -> dict[str, Any]:
+    """What the table of thresholds says; the rules of a calibration on labels are words already."""
+    evidence = thresholds["evidence"]
+    counts = ("events", "events_discarded", "event_free", "event_free_discarded", "event_free_kept", "auc")
+    return {
+        **{name: evidence[name] for name in counts},
+        "discard": thresholds["discard"],
+        "keep": thresholds["keep"],
+        "basis_of_counts": "counted" if "keep_rule" in evidence else "held out",
+        "discard_rule": evidence.get("discard_rule") or f"missing at most {evidence['most_missed']:.1%}",
+        "keep_rule": evidence.get("keep_rule") or f"taking at most {evidence['most_kept']:.1%}",
+        "ece": "not known" if evidence["ece"] is None else f"{evidence['ece']:.4f}",
+    }
+
+
+def _promise(values: Mapping[str, Any] | None) -> str:
+    if values is None:
+        return _NO_PROMISE
+    certificate = Certificate.from_mapping(values)
+    parts = sorted(certificate.experiments.items())
+    rows = "\n".join(f"| {_plain(name)} | {part.events} | {part.missed} |" for name, part in parts)
+    return _PROMISE.format(sentence=certificate.sentence(), engine=certificate.engine, rows=rows)
 
 
 def _plain(value: object) -> str:

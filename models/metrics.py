@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from models.logistic import Prior, regress
+
 
 def auc(scores: ArrayLike, labels: ArrayLike) -> float | None:
     """Chance that an event scores above an event-free curve, ties half (Mann-Whitney); None without both kinds."""
@@ -55,6 +57,35 @@ def calibration_error(scores: ArrayLike, labels: ArrayLike, prevalence: float | 
     total = np.bincount(place, weights, bins)
     gap = np.bincount(place, weights * s, bins) - np.bincount(place, weights * events, bins)
     return float(np.abs(gap).sum() / total.sum())
+
+
+def brier_skill(scores: ArrayLike, labels: ArrayLike, prevalence: float | None = None) -> float:
+    """1 - Brier score / that of always saying the share of events (Brier 1950; Murphy 1973): 1 is perfect, 0 useless.
+
+    The classes are weighted to ``prevalence`` where given. NaN without curves of both kinds.
+    """
+    s, events = _clean(scores, labels)
+    if not events.any() or events.all():
+        return math.nan
+    weights = class_weights(events, prevalence) if prevalence is not None else np.ones(s.size)
+    share = float(np.average(events, weights=weights))
+    return 1 - float(np.average((s - events) ** 2, weights=weights)) / (share * (1 - share))
+
+
+def reliability_slope(scores: ArrayLike, labels: ArrayLike, prevalence: float | None = None) -> float:
+    """Slope of the logistic regression of the labels on the log odds of the scores (Cox 1958, Biometrika 45, 562).
+
+    1: the scores are as bold as they may be; below: too bold; above: too timid. Weighted as :func:`brier_skill`. NaN
+    without curves of both kinds, infinite where the scores separate them.
+    """
+    s, events = _clean(scores, labels)
+    if not events.any() or events.all():
+        return math.nan
+    if s[events].min() > s[~events].max():
+        return math.inf
+    weights = class_weights(events, prevalence) if prevalence is not None else np.ones(s.size)
+    odds = np.log(np.clip(s, 1e-300, None)) - np.log(np.clip(1 - s, 1e-16, None))
+    return regress(odds, events, weights, 0.0, Prior(weight=1e-9))[0]
 
 
 def class_weights(events: NDArray[np.bool_], prevalence: float) -> NDArray[np.float64]:

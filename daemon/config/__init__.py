@@ -21,7 +21,7 @@ from daemon.config.conflicts import conflicts
 from daemon.config.home import default_state
 from daemon.config.options import add_endpoint_options, add_run_options, add_service_options
 from daemon.config.origin import Given, from_environment, from_file, from_flags
-from daemon.config.rule import Address, Choice, Folder, Folders, ModelName, Name, Number, Rule
+from daemon.config.rule import Address, Choice, Folder, Folders, ModelName, Name, Number, Rule, Switch
 from daemon.errors import BAD_CONFIG, USAGE, UserError
 
 __all__ = [
@@ -96,6 +96,7 @@ class Config:
     metrics_port: Annotated[int, Number(0, 65535, whole=True)] = 9795  # 0: off
     model: Annotated[str, ModelName()] = "shipped"
     device: Annotated[Literal["auto", "cpu", "cuda"], Choice(("auto", "cpu", "cuda"))] = "auto"
+    require_certificate: Annotated[bool, Switch()] = False  # without one a would-be discard is review
     source: SourceConfig = SourceConfig()
     thresholds: ThresholdsConfig = ThresholdsConfig()
     alarm: AlarmConfig = AlarmConfig()

@@ -8,6 +8,8 @@ from pathlib import Path
 from daemon.config import Config
 from daemon.sources.mounts import mount_of
 from daemon.wording import latency
+from deploy.registry import resolve
+from models.bundle import BadBundle, certificate_in
 
 
 def describe(config: Config) -> list[str]:
@@ -18,6 +20,8 @@ def describe(config: Config) -> list[str]:
         sentences.append(f"takes curves over ZeroMQ at {config.ingest}; each is answered once it is on disk")
     sentences.append(f"judges with the model {config.model} on {_device(config.device)}")
     sentences.append(_thresholds(config))
+    if config.require_certificate:
+        sentences.append(_certificate(config))
     batch = config.batch
     sentences.append(f"takes up to {batch.largest} curves a batch; a lone one waits {latency(batch.wait_s)} at most")
     sentences.append(f"publishes at {config.publish}, replays history at {config.replay}")
@@ -58,6 +62,17 @@ def _thresholds(config: Config) -> str:
         f"▲ takes thresholds of yours: discard at {own if discard is None else f'{discard:g}'} and below,"
         f" keep at {own if keep is None else f'{keep:g}'} and above; the model's certificate does not cover them"
     )
+
+
+def _certificate(config: Config) -> str:
+    rule = "discards only under a certificate; without one a would-be discard becomes review"
+    try:
+        found = certificate_in(resolve(config.model, config.state / "models"))
+    except BadBundle as error:
+        return f"▲ {rule}; {error}"
+    if found is None:
+        return f"{rule}, and the model has none: nothing is discarded until `afm-triage calibrate` has earned it"
+    return f"{rule}; the model has one: {found.sentence()}"
 
 
 def _state(state: Path) -> str:

@@ -29,3 +29,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrics-port", metavar="N", type=int, help="Prometheus on 127.0.0.1, 0 = off (9795)")
     parser.add_argument("--model", metavar="NAME-or-DIR", help="model that judges (shipped)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where it runs (auto)")
+    parser.add_argument(
+        "--require-certificate",
+        action="store_true",
+        default=None,
+        help="while the model has no certificate, a would-be discard becomes review (off)",
+    )

@@ -99,6 +99,18 @@ class ModelName(_Text):
         return str(Folder()(raw, folder)) if "/" in _text(raw) or raw in (".", "..") else str(raw)
 
 
+class Switch:
+    """On or off; in the environment also 1 and 0."""
+
+    def __call__(self, raw: Any, folder: Path) -> bool:
+        if not isinstance(raw, bool):
+            raise ValueError(f"must be true or false, without quotes, and is {_kind(raw)}")
+        return raw
+
+    def read(self, text: str) -> Any:
+        return {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower(), text)
+
+
 @dataclass(frozen=True)
 class Number:
     """A number of [low, high]; ``whole`` refuses fractions."""

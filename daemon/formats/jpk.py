@@ -16,7 +16,7 @@ from daemon.formats import limits, shape
 from daemon.formats.archive import Archive
 from daemon.formats.blob import Blob
 from daemon.formats.jpk_header import Properties, Scaling, apply, decode, number, parse, scaling_of
-from daemon.reading import Unreadable
+from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve, ForceUnit, Samples
 
 SUFFIXES = (".jpk-force", ".jpk-force-map", ".jpk-qi-data", ".jpk-qi-series", ".jpk", ".jpk-force.zip")
@@ -25,6 +25,8 @@ _FIRST_MEMBER = re.compile(
     rb"^PK\x03\x04.{26}(?:header\.properties|segments/|index/|shared-data/|data-image\.jpk)", re.DOTALL
 )
 _SHARED = b"shared-data/header.properties"
+_SERIES = b"header.properties"
+_SIMULATED = ("force-scan-series.description.instrument", "simulated")  # as daemon.instrument.jpk_writer has it
 #: Best first: the measured position of the piezo, then the position it was asked for.
 _HEIGHTS = (
     "measuredHeight",
@@ -64,6 +66,7 @@ class JpkFile:
         self.shared: Properties = {}
         if _SHARED in self.archive.members:
             self.shared = parse(self.archive.read(_SHARED, limits.HEADER_BYTES))
+        self._notes = self._find_notes()
         self._scalings: dict[str, Scaling] = {}
         self._retracts = self._find_retracts()
         if not self._retracts:
@@ -91,6 +94,7 @@ class JpkFile:
             spring_constant_n_per_m=limits.plausible_spring_constant(scaling.factor("force", "distance")),
             sensitivity_m_per_v=limits.plausible_sensitivity(scaling.factor("distance", scaling.base)),
             duration_s=number(retract.properties, "force-segment-header.duration"),
+            notes=self._notes,
         )
 
     def shared_scaling(self, link: str) -> Scaling:
@@ -98,6 +102,17 @@ class JpkFile:
         if link not in self._scalings:
             self._scalings[link] = scaling_of(self.shared, f"lcd-info.{link}.")
         return self._scalings[link]
+
+    def _find_notes(self) -> tuple[str, ...]:
+        """``simulated`` for what `simulate` wrote: such a curve may teach, and is no evidence of anything."""
+        if _SERIES not in self.archive.members:
+            return ()
+        try:
+            series = parse(self.archive.read(_SERIES, limits.HEADER_BYTES))
+        except (Unreadable, Unfinished):  # nothing else is read from it
+            return ()
+        key, value = _SIMULATED
+        return ("simulated",) if series.get(key) == value else ()
 
     def _find_retracts(self) -> list[tuple[int, int]]:
         """(series, position of the segment) of every retract.
@@ -171,7 +186,7 @@ class _Segment:
 
 def _is_wanted(name: bytes) -> bool:
     """Whether a member can matter: a map has a dozen more channels a curve, and their names would fill the memory."""
-    return name.endswith(_WANTED) or name == _SHARED
+    return name.endswith(_WANTED) or name in (_SHARED, _SERIES)
 
 
 def _style(properties: Properties, shared: Properties) -> str:

@@ -34,7 +34,7 @@ DRAIN_S = 3.0
 #: While the disk is full the same decisions are tried again this often.
 FULL_DISK_PAUSE_S = 1.0
 #: Keys that a reload takes in flight; the others need a restart.
-LIVE_KEYS = frozenset({"model", "device", "thresholds", "alarm", "batch", "log"})
+LIVE_KEYS = frozenset({"model", "device", "require_certificate", "thresholds", "alarm", "batch", "log"})
 
 
 class Service:
@@ -136,7 +136,7 @@ class Service:
             model = parts.model
             if config.model != self._config.model:
                 model = load_model(config.model, config.device, config.state / "models")
-            judge = judge_of(model, config.thresholds)
+            judge = judge_of(model, config.thresholds, require_certificate=config.require_certificate)
         except UserError as error:
             log.error("reload refused, the old settings stay: %s", error)
             parts.metrics.reload_successful.set(0)

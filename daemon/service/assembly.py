@@ -56,7 +56,7 @@ def assemble(config: Config, health: Health, closing: ExitStack) -> Parts:
     reader = ReaderPool(wake=bell.set)
     closing.callback(reader.close)
     model = load_model(config.model, config.device, config.state / "models")
-    judge = judge_of(model, config.thresholds)
+    judge = judge_of(model, config.thresholds, require_certificate=config.require_certificate)
     sources = open_sources(config, ledger, metrics.accounts, bell.set)
     report = Report(config, metrics, health, judge, sources)
     publisher = _speak(config, report, metrics, closing)

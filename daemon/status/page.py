@@ -34,6 +34,7 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
         waiting = f", {source['waiting']} not finished yet" if source.get("waiting") else ""
         yield "watches", Text.assemble(mark, clean(f"{source.get('name')}: {source.get('detail')}{waiting}"))
     yield "model", Text(_model(report.get("model") or {})).append(f", on {report.get('engine')}")
+    yield "promise", Text(_promise((report.get("model") or {}).get("certificate")))
     yield "decided", _counts(report.get("counts") or {})
     yield "session", Text(_session(report.get("session") or {}))
     took = report.get("latency_s") or {}
@@ -70,6 +71,16 @@ def _model(model: Mapping[str, Any]) -> str:
     return (
         f"{model.get('id')}, keep from {_short(between.get('keep'))}, discard to {_short(between.get('discard'))},"
         f" calibrated on {model.get('score_basis')}"
+    )
+
+
+def _promise(certificate: Mapping[str, Any] | None) -> str:
+    if not certificate:
+        return "none: no certificate says how many events are missed at the most"
+    data = certificate.get("data") or []
+    return (
+        f"at most {certificate.get('bound') or 1:.1%} of events missed, {certificate.get('confidence') or 0:.4g} sure,"
+        f" by {certificate.get('events')} events of {clean(', '.join(map(str, data)))}"
     )
 
 

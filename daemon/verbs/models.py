@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(models: Path, as_json: bool) -> int:
     from deploy.registry import entries
+    from models.certificate import percent_up
 
     for entry in entries(models):
         bundle = entry.bundle
@@ -49,5 +50,9 @@ def _list(models: Path, as_json: bool) -> int:
         elif bundle is None:
             print(f"{entry.name:<16} unusable: {entry.problem}")
         else:
-            print(f"{entry.name:<16} {bundle.id}  {bundle.score_basis}, {bundle.manifest['created']}  {entry.folder}")
+            promise = (
+                f"at most {percent_up(bundle.certificate.bound)} missed" if bundle.certificate else "no certificate"
+            )
+            basis = f"{bundle.score_basis}, {promise}, {bundle.manifest['created']}"
+            print(f"{entry.name:<16} {bundle.id}  {basis}  {entry.folder}")
     return 0

@@ -12,6 +12,7 @@ from daemon.clean import clean
 from daemon.config import ThresholdsConfig
 from daemon.decision import Decision
 from daemon.errors import BAD_DATA, INPUT_OUTPUT, UserError
+from daemon.selection import HELP, read_selection
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,10 +21,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a line, the fields of an event's data")
     parser.add_argument("--model", metavar="NAME-or-DIR", default="shipped", help="model that judges (shipped)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)")
+    parser.add_argument("--only", metavar="LIST", help=HELP)
+    parser.add_argument(
+        "--require-certificate",
+        action="store_true",
+        help="as the service with this switch: without a certificate a would-be discard is review",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit 0 when every file was answered, 65 when there was nothing to score, 74 when a folder could not be listed."""
+    """Exit 0 when every file was answered, 74 when a folder could not be listed.
+
+    65 when there was nothing to score or a curve of ``--only`` was not found; the others are scored all the same.
+    """
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     for path in args.paths:
         if not path.exists():
@@ -34,10 +44,11 @@ def run(args: argparse.Namespace) -> int:
     from daemon.progress import progress
     from daemon.scoring import score
 
+    selection = None if args.only is None else read_selection(args.only)
     model = load_model(args.model, args.device)
-    judge = judge_of(model, ThresholdsConfig())
+    judge = judge_of(model, ThresholdsConfig(), require_certificate=args.require_certificate)
     found, counted = find(args.paths), 0
-    for decision in progress(score(found, model, judge), "scoring"):
+    for decision in progress(score(found, model, judge, selection), "scoring"):
         total_s = time.monotonic() - decision.noticed_s
         print(events.encode(events.decision_data(decision, total_s)).decode() if args.json else _line(decision))
         counted += 1
@@ -45,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     if found.unlisted:
         names = ", ".join(clean(str(folder)) for folder in found.unlisted)
         raise UserError(INPUT_OUTPUT, f"not everything was scored, these folders could not be listed: {names}")
+    if selection is not None and (missing := selection.missing()):
+        raise UserError(BAD_DATA, "\n".join(missing))
     if not counted:
         raise UserError(BAD_DATA, "no force curve found; see README for the formats that are read")
     return 0

@@ -1,0 +1,142 @@
+"""The certificate: what may be promised about missed events, from events that the network was not trained on.
+
+Everything here is an exact binomial statement. Discard what scores below the (k+1)-th smallest of n event scores: the
+share of events lost is then above A with a chance of at most P(X <= k), X binomial of n draws with chance A, whatever
+the distribution of the scores (Neyman-Pearson umbrella: Tong, Feng & Li 2018, Science Advances 4, eaao1659). That the
+network's ranking was not made from these events is all it asks; a temperature and a bias do not change a ranking.
+Ties, and any lower threshold, lose fewer events still. The bound that goes with k of n is Clopper & Pearson's (1934).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from models.metrics import at_most, clopper_pearson
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LARGEST = 1 << 40  # events
+
+
+def events_needed(max_miss: float, confidence: float, missed: int = 0) -> int:
+    """The fewest events of which ``missed`` may lie below the threshold for the promise to hold."""
+    _check(max_miss, confidence)
+    enough = missed + 1
+    while at_most(missed, enough, max_miss) > 1 - confidence:
+        enough *= 2
+        if enough > _LARGEST:
+            raise ValueError(f"no number of events can promise at most {max_miss:g} missed")
+    short = max(enough // 2, missed)  # too few, or as few as can be
+    while enough - short > 1:
+        middle = (enough + short) // 2
+        short, enough = (middle, enough) if at_most(missed, middle, max_miss) > 1 - confidence else (short, middle)
+    return enough
+
+
+def misses_allowed(events: int, max_miss: float, confidence: float) -> int | None:
+    """The most of ``events`` that may lie below the threshold; None when there are too few for any promise."""
+    _check(max_miss, confidence)
+    if events < 1 or at_most(0, events, max_miss) > 1 - confidence:
+        return None
+    low, high = 0, events  # the answer is low or above it, and below high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if at_most(middle, events, max_miss) <= 1 - confidence else (low, middle)
+    return low
+
+
+def miss_bound(events: int, missed: int, confidence: float) -> float:
+    """The share of events that is lost at the most, ``confidence`` sure (one-sided, exact); 1 without events."""
+    return clopper_pearson(missed, events, 2 * confidence - 1)[1] if events else 1.0
+
+
+def discard_limit(events: ArrayLike, max_miss: float, confidence: float) -> float | None:
+    """The logit that everything discarded must stay **below**; None when these events allow no promise.
+
+    ``events`` are the logits of events, (n,), in any order.
+    """
+    logits = np.sort(np.asarray(events, np.float64))
+    allowed = misses_allowed(logits.size, max_miss, confidence)
+    return None if allowed is None else float(logits[allowed])
+
+
+def _check(max_miss: float, confidence: float) -> None:
+    if not (0.0 < max_miss < 1.0 and 0.5 <= confidence < 1.0):
+        raise ValueError("the share missed lies between 0 and 1, the confidence from 0.5 to below 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """What one experiment has given to a certificate."""
+
+    events: int
+    missed: int  # of these events
+    labels_sha256: str  # of the labels.csv that names them
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A promise and everything it rests on. It holds for curves like those of the experiments that it names."""
+
+    max_miss: float  # what was asked for
+    confidence: float
+    bound: float  # what is promised: the share of events lost is at most this
+    events: int
+    missed: int  # of these events, by the threshold that was chosen
+    allowed: int  # that the rule would have let be missed; the bound counts with these
+    limit_logit: float  # every discarded logit is below it
+    experiments: Mapping[str, Experiment]
+    weights_sha256: str
+    engine: str
+    made: str  # UTC, RFC 3339
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Certificate:
+        """What :meth:`to_mapping` wrote. ValueError, KeyError or TypeError for anything that does not add up."""
+        values = dict(values)
+        if values.pop("simulated") is not False:
+            raise ValueError("simulated curves never count towards a certificate")
+        made = cls(**{**values, "experiments": {k: Experiment(**v) for k, v in values["experiments"].items()}})
+        made._add_up()
+        return made
+
+    def to_mapping(self) -> dict[str, Any]:
+        """For the manifest, ready for JSON."""
+        return {**asdict(self), "simulated": False}
+
+    def for_event(self) -> dict[str, Any]:
+        """What every decision says of it: the promise, and which data it rests on."""
+        promise = {name: getattr(self, name) for name in ("max_miss", "bound", "confidence", "events", "missed")}
+        return {**promise, "data": sorted(self.experiments)}
+
+    def sentence(self) -> str:
+        """The promise in words."""
+        counted = f"{self.events} events, {self.missed} missed"
+        return f"{counted} → at most {percent_up(self.bound)} missed, {100 * self.confidence:.4g} % sure"
+
+    def _add_up(self) -> None:
+        _check(self.max_miss, self.confidence)
+        parts = self.experiments.values()
+        whole = sum(part.events for part in parts), sum(part.missed for part in parts)
+        if whole != (self.events, self.missed) or any(not 0 <= part.missed <= part.events for part in parts):
+            raise ValueError("certificate: events and missed are not the sums over its experiments")
+        if self.allowed != misses_allowed(self.events, self.max_miss, self.confidence) or self.missed > self.allowed:
+            raise ValueError("certificate: so many missed of so many events do not allow this promise")
+        if not math.isclose(self.bound, miss_bound(self.events, self.allowed, self.confidence), rel_tol=1e-9):
+            raise ValueError("certificate: the bound is not what follows from its events")
+        digests = (self.weights_sha256, *(part.labels_sha256 for part in parts))
+        if not math.isfinite(self.limit_logit) or not all(_SHA256.fullmatch(digest) for digest in digests):
+            raise ValueError("certificate: limit_logit is finite, and a SHA-256 has 64 digits")
+        if not (isinstance(self.engine, str) and isinstance(self.made, str)):
+            raise ValueError("certificate: engine and made are texts")
+
+
+def percent_up(share: float) -> str:
+    """A bound in words, never smaller than it is: ``4.2 %``."""
+    return f"{math.ceil(1000 * share - 1e-9) / 10:g} %"

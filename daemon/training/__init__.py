@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from daemon import __version__
 from daemon.errors import BAD_DATA, UserError
 from daemon.progress import progress
 from daemon.training.labelled import LabelledFolder, curves_of, read_labels
+from daemon.training.taught import Taught, identity_of
 from deploy.assembly import Origin, assemble
 from deploy.registry import resolve
 from models.bundle import BadBundle, Bundle, read
+from models.curve import Curve
 from models.data import Examples, gather
 from models.loss import describe
 from models.network import load
@@ -63,8 +65,11 @@ def train(plan: Plan) -> Bundle:
     labels = read_labels(plan.labelled)
     _begin(plan, labels)
     examples = _draw("simulating", plan, plan.simulated, plan.recipe.seed, "simulated")
+    taught = Taught.of(plan.parent.manifest if plan.parent else None)
     if labels:
-        examples = _join(examples, _open("reading labelled curves", plan, labels))
+        identities: set[str] = set()
+        examples = _join(examples, _open("reading labelled curves", plan, labels, identities))
+        taught = taught.with_more(_tables(labels), identities)
     initial = None
     if plan.parent is not None:
         weights = {name: torch.from_numpy(tensor) for name, tensor in plan.parent.weights.items()}
@@ -73,7 +78,7 @@ def train(plan: Plan) -> Bundle:
     for _ in progress(run, "training", len(run)):
         pass
     held_out = _draw("simulating held-out curves", plan, plan.held_out, plan.recipe.seed + HELD_OUT_SEED, "held-out")
-    what = {**_what(plan, labels), "loss": describe(plan.recipe.loss)}
+    what = {**_what(plan, labels), **taught.for_manifest(), "loss": describe(plan.recipe.loss)}
     origin = Origin(plan.name, __version__, what, parent=plan.parent.id if plan.parent else None)
     bundle = assemble(plan.out, run.network, plan.profile, held_out, origin)
     shutil.rmtree(plan.work, ignore_errors=True)
@@ -101,8 +106,11 @@ def _begin(plan: Plan, labels: Sequence[LabelledFolder]) -> None:
 def _what(plan: Plan, labels: Sequence[LabelledFolder]) -> dict[str, Any]:
     """Everything that decides the outcome; stands in the manifest."""
     recipe = {key: value for key, value in asdict(plan.recipe).items() if key not in ("threads", "bf16")}
-    tables = {folder.folder.name: _digest(folder.folder / "labels.csv") for folder in labels}
-    return {"simulated": plan.simulated, "held_out": plan.held_out, "labelled": tables, "recipe": recipe}
+    return {"simulated": plan.simulated, "held_out": plan.held_out, "labelled": _tables(labels), "recipe": recipe}
+
+
+def _tables(labels: Sequence[LabelledFolder]) -> dict[str, str]:
+    return {folder.folder.name: _digest(folder.folder / "labels.csv") for folder in labels}
 
 
 def _digest(file: Path) -> str:
@@ -120,13 +128,19 @@ def _draw(what: str, plan: Plan, count: int, seed: int, name: str) -> Examples:
     return drawn
 
 
-def _open(what: str, plan: Plan, labels: Sequence[LabelledFolder]) -> Examples:
+def _open(what: str, plan: Plan, labels: Sequence[LabelledFolder], identities: set[str]) -> Examples:
+    """Sure labels only: `unsure` teaches neither side. The curves' names for :class:`Taught` go to ``identities``."""
     problems: list[str] = []
     rows = sum(len(folder.rows) for folder in labels)
     curves = progress(curves_of(labels, problems), what, rows)
-    # sure labels only: `unsure` teaches neither side
-    pairs = ((item.curve, item.event) for item in curves if item.row.label != "unsure")
-    examples = gather(pairs, plan.profile)
+
+    def sure() -> Iterator[tuple[Curve, bool]]:
+        for item in curves:
+            if item.row.label != "unsure":
+                identities.add(identity_of(item.curve))
+                yield item.curve, item.event
+
+    examples = gather(sure(), plan.profile)
     _refuse(problems)
     if not len(examples):
         raise UserError(BAD_DATA, "the labelled folders hold no curve labelled keep or discard that can be scored")

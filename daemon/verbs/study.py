@@ -11,6 +11,8 @@ TOPICS: dict[str, str] = {
     "baselines": "the model beside a step detector and the plain published recipe",
     "left-out": "do labels of other systems help on one that the model has never seen",
     "losses": "every loss on an equal budget, over several seeds, against cross entropy",
+    "stress": "from which strength on does a nuisance turn an event into a discard",
+    "streams": "a model on streams in which events are rare, simulated and real",
 }
 
 

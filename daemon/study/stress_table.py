@@ -1,0 +1,92 @@
+"""The table of `study stress`: what each strength of each nuisance did to events and to event-free curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from daemon.decision import Verdict
+from models.metrics import clopper_pearson, count_table
+
+_NOTE = """
+events, event-free: keep/review/discard; lost: events discarded; cut: event-free curves discarded; exact 95 % intervals.
+of visible: lost among the events in which an expert would still see a rupture (models.simulate.visible).
+A nuisance stands where it can be laid on a curve, so counts differ from row to row."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cell:
+    """What one strength of one nuisance did to the curves it could be laid on."""
+
+    name: str
+    strength: float
+    unit: str
+    events: tuple[bool, ...]
+    visible: tuple[bool, ...] | None  # events an expert would still see; None where nothing can bury them
+    verdicts: tuple[Verdict, ...]
+
+
+def report(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """One row a cell: counts, shares, intervals."""
+    return [_row(cell) for cell in cells]
+
+
+def _row(cell: Cell) -> dict[str, Any]:
+    table = count_table(cell.verdicts, cell.events)
+    row = {"nuisance": cell.name, "strength": cell.strength, "unit": cell.unit, "table": table}
+    row["lost"] = _share(table["discard"]["event"], sum(cell.events))
+    row["cut"] = _share(table["discard"]["none"], len(cell.events) - sum(cell.events))
+    if cell.visible is not None:
+        seen = [verdict for verdict, visible in zip(cell.verdicts, cell.visible, strict=True) if visible]
+        row["lost_of_visible"] = _share(seen.count("discard"), len(seen))
+    return row
+
+
+def _share(hits: int, of: int) -> dict[str, Any]:
+    return {"hits": hits, "of": of, "interval": list(clopper_pearson(hits, of))}
+
+
+def write_text(found: Mapping[str, Any]) -> str:
+    """Lines for a terminal, a table a group of curves."""
+    parts = [f"{found['model']} by {found['engine']}, seed {found['seed']}"]
+    for group, rows in found["groups"].items():
+        head = ["nuisance", "strength", "", "events", "lost", "of visible", "event-free", "cut"]
+        cells = [head, *map(_cells, rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ["  ".join(_justify(row, widths)).rstrip() for row in cells]
+        parts.append(f"\n{group}\n" + "\n".join(lines))
+    return "\n".join([*parts, _NOTE])
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    table = row["table"]
+    counts = ["/".join(str(table[verdict][kind]) for verdict in table) for kind in ("event", "none")]
+    strength = f"{row['strength']:g}" if row["unit"] else ""
+    lost, cut = _percent(row["lost"]), _percent(row["cut"])
+    return [
+        row["nuisance"],
+        strength,
+        row["unit"],
+        counts[0],
+        lost,
+        _percent(row.get("lost_of_visible")),
+        counts[1],
+        cut,
+    ]
+
+
+def _percent(share: Mapping[str, Any] | None) -> str:
+    """``3.1 % [2.0, 4.6]``, blank where there is nothing to share."""
+    if share is None or not share["of"]:
+        return "-"
+    low, high = share["interval"]
+    return f"{100 * share['hits'] / share['of']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _justify(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    left = {0, 2}
+    return [
+        cell.ljust(width) if place in left else cell.rjust(width)
+        for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]

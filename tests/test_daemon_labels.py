@@ -187,7 +187,7 @@ def test_add_finds_the_curve_by_content_or_by_its_path_in_the_ledger(state: Path
     assert unlabelled(state) == 3
     by_content = verb(state, "add", str(state.parent / "data" / "a.ibw"), "keep", "--rater", "ada")
     assert (by_content.returncode, by_content.stdout) == (0, "run7/a.ibw#0: keep (ada)\n")
-    by_path = verb(state, "add", "run7/gone.ibw", "ambiguous", "--rater", "ada", "--reason", "drift")
+    by_path = verb(state, "add", "run7/gone.ibw#0", "ambiguous", "--rater", "ada", "--reason", "drift")
     assert by_path.stdout == "run7/gone.ibw#0: unsure (ada)\n"
     assert unlabelled(state) == 1
     with Labels(state / "labels.sqlite") as labels:
@@ -258,13 +258,30 @@ def test_flagged_curves_are_exported_as_a_folder_to_train_on(state: Path, tmp_pa
     folder = tmp_path / "flagged"
     done = verb(state, "export", "--curves", str(folder))
     assert done.returncode == 0
-    assert "no copy was kept of 1" in done.stderr
+    assert "no copy of 1: never flagged" in done.stderr
     rows = table(folder / "labels.csv")
     assert {row["origin_path"]: row["label"] for row in rows} == {"run7/a.ibw": "keep", "run7/gone.ibw": "unsure"}
     assert len({row["path"] for row in rows}) == 2
     for row in rows:
         assert len(open_file(folder / row["path"])[0]) == 300
         assert hashlib.sha256((folder / row["path"]).read_bytes()).hexdigest() == row["sha256"]
+
+
+def test_a_curve_that_was_never_flagged_is_exported_from_its_file(state: Path, tmp_path: Path) -> None:
+    watched = tmp_path / "instrument"
+    watched.mkdir()
+    (watched / "kept.afmcurve").write_bytes(pack(Curve(np.cos(np.arange(300.0)), "N")))
+    config = tmp_path / "afm.toml"
+    config.write_text(f'watch = ["{watched}"]\n')
+    assert verb(state, "add", "kept.afmcurve", "keep", "--rater", "ada", "--config", str(config)).returncode == 0
+    inside = verb(state, "export", "--curves", str(watched / "copies"), "--config", str(config))
+    assert (inside.returncode, (watched / "copies").exists()) == (64, False)
+    assert "is watched" in inside.stderr
+    done = verb(state, "export", "--curves", str(tmp_path / "copies"), "--config", str(config))
+    assert done.stderr.startswith("1 curves and labels.csv")
+    (watched / "kept.afmcurve").write_bytes(pack(Curve(np.sin(np.arange(300.0)), "N")))  # another curve of this name
+    done = verb(state, "export", "--curves", str(tmp_path / "later"), "--config", str(config))
+    assert done.stderr.startswith("0 curves")
 
 
 def test_without_a_state_folder_it_is_said_what_to_do(tmp_path: Path) -> None:

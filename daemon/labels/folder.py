@@ -1,4 +1,4 @@
-"""The label folder: flagged curves with their labels, as files that `train --labelled` reads anywhere.
+"""The label folder: labelled curves as files that `train --labelled` reads anywhere.
 
 The instrument's files may be gone; the ledger's compact copies are not.
 """
@@ -8,16 +8,26 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from daemon.errors import INPUT_OUTPUT, UserError
+from daemon.formats import open_file
 from daemon.labels import Label, unanimous
 from daemon.labels import table as labeltable
+from daemon.labels.subject import sha256_of
+from daemon.ledger.keepsake import keepsake_of
 from daemon.ledger.view import LedgerView
+from daemon.reading import Unfinished, Unreadable
 
 
-def write_folder(labels: Iterable[Label], ledger: LedgerView, folder: Path) -> tuple[int, int]:
-    """One ``.afmcurve`` a labelled curve of the queue, and ``labels.csv``; how many, and how many have no copy.
+def write_folder(
+    labels: Iterable[Label], ledger: LedgerView, folder: Path, watched: Sequence[Path] = ()
+) -> tuple[int, int]:
+    """One ``.afmcurve`` a labelled curve, and ``labels.csv``; how many, and of how many there is no copy.
+
+    A flagged curve's copy lies in the ledger; any other is read from its file below ``watched``, if that still holds
+    what was labelled.
 
     Where raters disagree the curve is `unsure`. Raises UserError 74 when the folder cannot be written.
     """
@@ -26,11 +36,11 @@ def write_folder(labels: Iterable[Label], ledger: LedgerView, folder: Path) -> t
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for group in labeltable.by_curve(labels).values():
-            if (kept := _kept(group[0], ledger)) is None:
+            keepsake = _kept(group[0], ledger) or _read(group[0], watched)
+            if keepsake is None:
                 missing += 1
                 continue
-            seq, keepsake = kept
-            rows.append(_row(group, seq, keepsake))
+            rows.append(_row(group, keepsake))
             write_whole(folder / rows[-1].path, keepsake)
         fresh = folder / ".labels.csv.part"
         with fresh.open("w", newline="", encoding="utf-8") as file:
@@ -51,21 +61,29 @@ def write_whole(path: Path, content: bytes) -> None:
     fresh.replace(path)
 
 
-def _kept(label: Label, ledger: LedgerView) -> tuple[int, bytes] | None:
-    """``seq`` and copy of the flagged curve that the label is of."""
-    for seq in ledger.find_flagged(label.curve, sha256=label.sha256, path=label.path):
-        if (keepsake := ledger.keepsake(seq)) is not None:
-            return seq, keepsake
+def _kept(label: Label, ledger: LedgerView) -> bytes | None:
+    """The ledger's copy of the flagged curve that the label is of."""
+    copies = (ledger.keepsake(seq) for seq in ledger.find_flagged(label.curve, sha256=label.sha256, path=label.path))
+    return next((copy for copy in copies if copy is not None), None)
+
+
+def _read(label: Label, watched: Sequence[Path]) -> bytes | None:
+    """A copy made from the instrument's file; None where it is gone or holds something else by now."""
+    for file in (folder / label.path for folder in (Path(), *watched)):
+        if label.sha256 is not None and file.is_file() and sha256_of(file) == label.sha256:
+            with suppress(Unreadable, Unfinished, OSError, IndexError):
+                return keepsake_of(open_file(file)[label.curve])
     return None
 
 
-def _row(group: Sequence[Label], seq: int, keepsake: bytes) -> Label:
+def _row(group: Sequence[Label], keepsake: bytes) -> Label:
     """The file is new, so its labels name it; where the curve came from stands beside."""
     first, digest = group[0], hashlib.sha256(keepsake).hexdigest()
+    name = hashlib.sha256(f"{first.sha256 or first.path}#{first.curve}".encode()).hexdigest()[:16]
     origin = {"origin_path": first.path, "origin_curve_index": str(first.curve), "origin_sha256": first.sha256 or ""}
     extra = {name: value for label in group for name, value in label.extra.items()}
     return Label(
-        path=f"{seq}-{digest[:12]}.afmcurve",
+        path=f"{name}.afmcurve",
         curve=0,
         label=unanimous(group),
         rater="+".join(dict.fromkeys(label.rater for label in group)),

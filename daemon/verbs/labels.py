@@ -24,7 +24,7 @@ from daemon.progress import progress
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="add|import|export", required=True)
     adding = actions.add_parser("add", help="say what a curve is")
-    adding.add_argument("file", metavar="FILE", help="the file, or its path as the events name it")
+    adding.add_argument("file", metavar="FILE", help="the file, or NAME or NAME#I as events and status name it")
     adding.add_argument("label", metavar="LABEL", help="keep, discard or unsure")
     adding.add_argument("--curve", metavar="I", type=int, default=0, help="which curve of a file with several (0)")
     adding.add_argument("--rater", metavar="R", required=True, help="who says so")
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     exporting = actions.add_parser("export", help="write labels as CSV")
     exporting.add_argument("--out", metavar="FILE.csv", type=Path, help="where to (standard output)")
     exporting.add_argument(
-        "--curves", metavar="DIR", type=Path, help="the labelled curves of the queue too, as a folder to train on"
+        "--curves", metavar="DIR", type=Path, help="the labelled curves too, as a folder to train on"
     )
     for action in (adding, importing, exporting):
         add_service_options(action)
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             return _add(args, config, labels, ledger)
         if args.action == "import":
             return _import(args, labels, ledger)
-        return _export(args, labels, ledger)
+        return _export(args, config, labels, ledger)
 
 
 def _add(args: argparse.Namespace, config: Config, labels: Labels, ledger: LedgerView | None) -> int:
@@ -61,13 +61,22 @@ def _add(args: argparse.Namespace, config: Config, labels: Labels, ledger: Ledge
         word = read_word(args.label)
     except ValueError as error:
         raise UserError(USAGE, str(error)) from None
-    said = Label(args.file, args.curve, word, args.rater.strip(), rfc3339(time.time()), args.reason)
+    path, curve = _subject(args)
+    said = Label(path, curve, word, args.rater.strip(), rfc3339(time.time()), args.reason)
     watched = [folder.resolve() for folder in config.watch]
-    places = [Path(args.file), *(folder / args.file for folder in watched)]  # events name paths below these folders
+    places = [Path(said.path), *(folder / said.path for folder in watched)]  # events name paths below these folders
     label = locate(said, next((place for place in places if place.is_file()), places[0]), ledger, watched)
     labels.add([label])
     print(f"{label.path}#{label.curve}: {label.label} ({label.rater})")
     return 0
+
+
+def _subject(args: argparse.Namespace) -> tuple[str, int]:
+    """``FILE --curve I``, or ``FILE#I`` as events and status write it."""
+    path, mark, number = args.file.rpartition("#")
+    if mark and number.isdecimal() and not args.curve and not Path(args.file).exists():
+        return path, int(number)
+    return args.file, args.curve
 
 
 def _import(args: argparse.Namespace, labels: Labels, ledger: LedgerView | None) -> int:
@@ -78,13 +87,18 @@ def _import(args: argparse.Namespace, labels: Labels, ledger: LedgerView | None)
     return 0
 
 
-def _export(args: argparse.Namespace, labels: Labels, ledger: LedgerView | None) -> int:
+def _export(args: argparse.Namespace, config: Config, labels: Labels, ledger: LedgerView | None) -> int:
     current = list(labels.current())
     if args.curves is not None:
         if ledger is None:
-            raise UserError(UNREACHABLE, "no ledger in the state folder, and so no flagged curves: give --state")
-        written, missing = write_folder(progress(current, "copying", len(current)), ledger, args.curves)
-        without = f"; no copy was kept of {missing} (never flagged, or unreadable)" if missing else ""
+            raise UserError(UNREACHABLE, "no ledger in the state folder, and so no curves: give --state or --config")
+        watched = [folder.resolve() for folder in config.watch]
+        if inside := next((one for one in watched if args.curves.resolve().is_relative_to(one)), None):
+            raise UserError(
+                USAGE, f"{args.curves} lies in the watched folder {inside}: the copies would be judged as new"
+            )
+        written, missing = write_folder(progress(current, "copying", len(current)), ledger, args.curves, watched)
+        without = f"; no copy of {missing}: never flagged, and the file is gone or changed" if missing else ""
         print(f"{written} curves and labels.csv in {args.curves}{without}", file=sys.stderr)
         if args.out is None:
             return 0

@@ -7,7 +7,7 @@ from scipy import stats
 from daemon.cli import main
 from daemon.decision import Judge, Thresholds
 from daemon.training.evaluation import Judged, evaluate
-from daemon.training.evaluation_page import write_html, write_text
+from daemon.training.report import write_html, write_text
 
 JUDGE = Judge("model-1", "p", "torch-cpu-fp32", Thresholds(0.1, 0.8), "simulation", 0.02)
 
@@ -51,7 +51,7 @@ def test_a_system_of_one_kind_has_no_auc_and_still_a_line():
 
 
 def test_the_page_is_whole_and_safe():
-    page = write_html(evaluate(judged(), JUDGE))
+    page = write_html(evaluate(judged(), JUDGE), judged())
     assert "b&lt;c" in page
     assert "b<c" not in page
     assert page.count("<tr") == page.count("</tr>") == 4

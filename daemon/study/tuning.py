@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from daemon.decide import verdict_of
 from daemon.decision import Thresholds
+from daemon.labels.folder import write_whole
 from daemon.progress import progress
 from daemon.study.collection import Collection
-from daemon.study.workplace import write_whole
 from daemon.training import HELD_OUT_SEED, LABELLED_SHARE
 from deploy.torch_engine import bf16_in_hardware
 from models.bundle import Bundle, Calibration
@@ -73,7 +73,7 @@ class Tuner:
         cut = choose_cut(calibration, logits, labels)
         answers = self._answer(network, calibration, Thresholds(cut.discard, cut.keep), collection)
         known = {"scores": answers.scores.tolist(), "verdicts": answers.verdicts.tolist()}
-        write_whole(kept, json.dumps(known))
+        write_whole(kept, json.dumps(known).encode())
         return answers
 
     def _tuned(self, name: str, labelled: Examples | None) -> ResNet18:

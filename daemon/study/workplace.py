@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from daemon.errors import USAGE, UserError
+from daemon.labels.folder import write_whole
 
 _NOTE = "study.json"
 
@@ -23,12 +23,5 @@ def open_workplace(folder: Path, settings: Mapping[str, Any]) -> Path:
     if not note.is_file() or note.read_text(encoding="utf-8") != wanted:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        write_whole(note, wanted)
+        write_whole(note, wanted.encode())
     return folder
-
-
-def write_whole(file: Path, text: str) -> None:
-    """The text under its name, all of it or nothing."""
-    fresh = file.with_name(f".{file.name}.{os.getpid()}")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(file)

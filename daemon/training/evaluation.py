@@ -10,6 +10,7 @@ from typing import Any
 from daemon.decide import verdict_of
 from daemon.decision import Judge, Verdict
 from daemon.training.labelled import LabelledCurve
+from daemon.training.trace import Trace, trace
 from deploy.serving import Model
 from models.metrics import auc, average_precision, calibration_error, clopper_pearson, count_table
 
@@ -24,6 +25,9 @@ class Judged:
     label: str  # keep, discard, unsure
     verdict: Verdict
     score: float | None
+    name: str = ""  # path#index
+    reasons: tuple[str, ...] = ()
+    trace: Trace | None = None
 
 
 def judge_all(curves: Iterable[LabelledCurve], model: Model, judge: Judge) -> list[Judged]:
@@ -42,10 +46,17 @@ def _judge(batch: Sequence[LabelledCurve], model: Model, judge: Judge) -> list[J
     if not batch:
         return []
     scored = model.judge([item.curve for item in batch])
-    verdicts = [verdict_of(one.score, one.reasons, judge.thresholds) for one in scored]
     return [
-        Judged(item.row.system, item.row.label, verdict, one.score)
-        for item, one, verdict in zip(batch, scored, verdicts, strict=True)
+        Judged(
+            system=item.row.system,
+            label=item.row.label,
+            verdict=verdict_of(one.score, one.reasons, judge.thresholds),
+            score=one.score,
+            name=f"{item.row.path}#{item.row.index}",
+            reasons=one.reasons,
+            trace=trace(item.curve),
+        )
+        for item, one in zip(batch, scored, strict=True)
     ]
 
 
@@ -100,3 +111,13 @@ def _shares(**counts: tuple[int, int]) -> dict[str, Any]:
     """Each share by its name, and under ``intervals`` its exact 95 % interval; None where there is nothing to share."""
     values = {name: hits / of if of else None for name, (hits, of) in counts.items()}
     return {**values, "intervals": {name: list(clopper_pearson(*count)) for name, count in counts.items()}}
+
+
+def worst_first(report: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The systems, those in which most went wrong before the others: events discarded, then the AUC, then the name."""
+
+    def badness(item: tuple[str, dict[str, Any]]) -> tuple[int, float, str]:
+        name, figures = item
+        return -figures["table"]["discard"]["event"], 2.0 if figures["auc"] is None else figures["auc"], name
+
+    return sorted(report["systems"].items(), key=badness)

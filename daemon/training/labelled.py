@@ -16,6 +16,7 @@ from daemon.formats import open_file
 from daemon.formats.walk import find
 from daemon.labels import Word, read_word
 from daemon.reading import Unfinished, Unreadable
+from daemon.selection import Selection
 from daemon.spreadsheet import Sheet, plain_path, read_index, read_sheet
 from models.curve import Curve
 
@@ -102,6 +103,17 @@ def count_classes(folders: Iterable[LabelledFolder]) -> dict[Word, int]:
     """Curves of each label: {"keep": n, "discard": n, "unsure": n}."""
     labels = [row.label for folder in folders for row in folder.rows]
     return {word: labels.count(word) for word in cast(tuple[Word, ...], ("keep", "discard", "unsure"))}
+
+
+def narrow(folders: Sequence[LabelledFolder], selection: Selection) -> list[LabelledFolder]:
+    """Only the picked curves; UserError (65) with one line for each pick that has no label."""
+
+    def is_picked(row: Row) -> bool:
+        return selection.has(row.path, row.arrival.file, row.index)
+
+    narrowed = [replace(folder, rows=tuple(filter(is_picked, folder.rows))) for folder in folders]
+    refuse(selection.missing())
+    return narrowed
 
 
 def read_folder(folder: Path, system_column: str = "system") -> LabelledFolder:

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from daemon.config import ThresholdsConfig
-from daemon.errors import BAD_DATA, UserError
+from daemon.errors import BAD_DATA, INPUT_OUTPUT, UserError
+from daemon.selection import HELP, read_selection
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,32 +18,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="shipped, or a model folder")
     parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="with a labels.csv")
     parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.add_argument("--report", metavar="FILE.html", type=Path, help="also as one self-contained page")
+    parser.add_argument(
+        "--report", metavar="FILE.html", type=Path, help="also as one self-contained page with pictures"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)")
+    parser.add_argument("--only", metavar="LIST", help=HELP)
 
 
 def run(args: argparse.Namespace) -> int:
     """Exit 0 with the figures, 65 when labels make no sense (one line a row)."""
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    if args.report is not None and (args.report.is_dir() or not args.report.parent.is_dir()):
+        raise UserError(INPUT_OUTPUT, f"--report {args.report}: name a file in a folder that exists")
     from daemon.judging import judge_of, load_model
+    from daemon.labels.folder import write_whole
     from daemon.progress import progress
     from daemon.training.evaluation import evaluate, judge_all
-    from daemon.training.evaluation_page import write_html, write_text
-    from daemon.training.labelled import curves_of, read_labels
+    from daemon.training.labelled import count_classes, curves_of, narrow, read_labels, refuse
+    from daemon.training.origin import warn
+    from daemon.training.report import write_html, write_text
 
     labels = read_labels(args.folders)
+    if args.only is not None:
+        labels = narrow(labels, read_selection(args.only))
+    classes = count_classes(labels)
+    if not classes["keep"] + classes["discard"]:
+        raise UserError(BAD_DATA, "no curve is labelled keep or discard: there is nothing to hold the model against")
     model = load_model(args.model, args.device)
     judge = judge_of(model, ThresholdsConfig())
-    rows = sum(len(folder.rows) for folder in labels)
     problems: list[str] = []
-    judged = judge_all(progress(curves_of(labels, problems), "evaluating", rows), model, judge)
-    if problems:
-        raise UserError(BAD_DATA, "\n".join(problems))
-    if not judged:
-        raise UserError(BAD_DATA, "the labelled folders hold no curve")
-    report = evaluate(judged, judge)
+    curves = progress(curves_of(labels, problems), "evaluating", sum(classes.values()))
+    judged = judge_all(curves, model, judge)
+    refuse(problems)
+    warnings = warn(model.bundle.manifest, args.folders)
+    report = {**evaluate(judged, judge), "warnings": warnings}
     print(json.dumps(report) if args.json else write_text(report))
     if args.report is not None:
-        args.report.write_text(write_html(report), encoding="utf-8")
+        write_whole(args.report, write_html(report, judged).encode())
         print(f"report: {args.report}", file=sys.stderr)
+    for line in warnings:
+        print(f"afm-triage: {line}", file=sys.stderr)
     return 0

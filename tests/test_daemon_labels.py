@@ -276,7 +276,7 @@ def test_a_curve_that_was_never_flagged_is_exported_from_its_file(state: Path, t
     assert verb(state, "add", "kept.afmcurve", "keep", "--rater", "ada", "--config", str(config)).returncode == 0
     inside = verb(state, "export", "--curves", str(watched / "copies"), "--config", str(config))
     assert (inside.returncode, (watched / "copies").exists()) == (64, False)
-    assert "is watched" in inside.stderr
+    assert "watched folder" in inside.stderr
     done = verb(state, "export", "--curves", str(tmp_path / "copies"), "--config", str(config))
     assert done.stderr.startswith("1 curves and labels.csv")
     (watched / "kept.afmcurve").write_bytes(pack(Curve(np.sin(np.arange(300.0)), "N")))  # another curve of this name

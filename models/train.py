@@ -39,6 +39,7 @@ class Recipe:
     seed: int = 1
     threads: int = 1
     bf16: bool = True
+    frozen: bool = False  # the last layer alone learns; the rest stays, the statistics of its batch norms too
 
 
 class Run:
@@ -60,6 +61,8 @@ class Run:
         torch.manual_seed(recipe.seed)
         self.network = ResNet18(recipe.width) if initial is None else initial
         cast(Any, self.network).to(memory_format=torch.channels_last)
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(not recipe.frozen or name.startswith("fc."))
         self._examples, self._profile, self._recipe, self._checkpoint = examples, profile, recipe, checkpoint
         self._loss = select(recipe.loss)
         self._optimiser = torch.optim.AdamW(_groups(self.network, recipe.decay), lr=recipe.rate)
@@ -74,7 +77,7 @@ class Run:
         """Take one step after the other; yields the loss of each."""
         steps = self._recipe.epochs * self._per_epoch
         for epoch in range(self._done, self._recipe.epochs):
-            self.network.train()
+            self.network.train(not self._recipe.frozen)
             for place, (images, labels) in enumerate(self._batches(epoch)):
                 share = rate_at(epoch * self._per_epoch + place, steps, self._recipe.warmup)
                 yield self._step(images, labels, self._recipe.rate * share)
@@ -119,8 +122,9 @@ def rate_at(step: int, steps: int, warmup: float) -> float:
 
 def _groups(network: ResNet18, decay: float) -> list[dict[str, Any]]:
     """Weights decay; norms and biases do not."""
-    weights = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
+    learned = [p for p in network.parameters() if p.requires_grad]
+    weights = [p for p in learned if p.ndim > 1]
+    others = [p for p in learned if p.ndim <= 1]
     return [{"params": weights, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
 
 

@@ -1,3 +1,6 @@
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +65,25 @@ def test_training_goes_on_from_a_given_network():
     before = start.fc.weight.clone()
     next(iter(run))
     assert not torch.equal(before, start.fc.weight)
+
+
+def test_a_frozen_network_learns_in_its_last_layer_alone(tmp_path):
+    start = copy.deepcopy(untrained())
+    before = {name: tensor.clone() for name, tensor in start.state_dict().items()}
+    frozen = replace(QUICK, frozen=True)
+    whole = Run(some_examples(), SMALL, frozen, initial=start)
+    losses = list(whole)
+    after = whole.network.state_dict()
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {"fc.weight", "fc.bias"}
+    assert losses[-1] < losses[0]
+    broken = Run(some_examples(), SMALL, frozen, copy.deepcopy(untrained()), checkpoint=tmp_path)
+    next(iter(broken))
+    again = Run(some_examples(), SMALL, frozen, copy.deepcopy(untrained()), checkpoint=tmp_path)
+    list(again)
+    assert same(again.network, whole.network)
+    thawed = Run(some_examples(), SMALL, QUICK, initial=whole.network)
+    next(iter(thawed))
+    assert not torch.equal(after["conv1.weight"].clone(), before["conv1.weight"])
 
 
 def test_learning_rate_rises_then_falls_to_zero():

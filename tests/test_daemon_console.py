@@ -149,6 +149,16 @@ def test_without_a_terminal_it_prints_one_plain_line_a_decision(speaker: Speaker
         process.stdout.close()
 
 
+def test_without_a_service_it_says_how_to_start_one(tmp_path: Path) -> None:
+    nowhere = [word for name in ("publish", "replay") for word in (f"--{name}", f"tcp://127.0.0.1:{free_port()}")]
+    words = [sys.executable, "-m", "daemon", "console", "--state", str(tmp_path / "state"), *nowhere]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "start one with: afm-triage run --watch DIR" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+
+
 def test_it_survives_the_service_and_finds_it_again_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("daemon.console.attachment.SILENCE_S", 0.8)
     board = Board()

@@ -22,10 +22,12 @@ from daemon.console.board import Board, Entry
 from daemon.console.keyboard import keys
 from daemon.console.picture import svg
 from daemon.console.screen import frame
+from daemon.status.whereabouts import find
 from daemon.wording import latency, score
 
 FRAME_S = 0.25  # 4 frames a second are enough for an eye, and cost little
 IDLE_FRAME_S = 1.0  # nothing new: only clocks and rates move
+PATIENCE_S = 3.0  # a service that is there has answered by then
 HISTORY = 1000  # decisions from before the console came, for rates and drawings
 
 
@@ -52,9 +54,14 @@ def live(config: Config) -> None:
 def plain(config: Config) -> None:
     """One line a decision from now on, and one for every other thing worth a word; until Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGTERM, _leave)
-    attachment = Attachment(config, Board(), history=0)
+    board = Board()
+    attachment = Attachment(config, board, history=0)
+    hint_s = time.monotonic() + PATIENCE_S
     try:
         while True:
+            if not board.is_linked and time.monotonic() > hint_s:
+                print(_hint(config), file=sys.stderr, flush=True)
+                hint_s = float("inf")
             for news in attachment.turn(1.0):
                 print(_entry_line(news) if isinstance(news, Entry) else _notice_line(*news), flush=True)
     except KeyboardInterrupt:
@@ -63,7 +70,12 @@ def plain(config: Config) -> None:
         attachment.close()
 
 
-def snapshot(config: Config, file: Path, width: int, height: int, patience_s: float = 3.0) -> bool:
+def _hint(config: Config) -> str:
+    place = find(config).publish
+    return f"afm-triage: no service answers at {place}; start one with: afm-triage run --watch DIR (waiting for it)"
+
+
+def snapshot(config: Config, file: Path, width: int, height: int, patience_s: float = PATIENCE_S) -> bool:
     """What the console shows now, as an SVG picture; False when no service answered in time."""
     board = Board()
     attachment = Attachment(config, board, HISTORY)

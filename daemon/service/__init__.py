@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
+from types import FrameType
 
 from daemon.config import Config, changes
 from daemon.decision import Decision, Judge
@@ -46,12 +47,13 @@ class Service:
         self._health = Health(announce=self._announce)
         self._contact = ContactWatch(config.alarm.no_contact_run)
         self._parts: Parts | None = None
+        self._stopped_by = ""
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code. Raises UserError for what keeps it from starting."""
         logs.set_up(self._config.log.level, self._config.log.format)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stopping.set())
+            signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, lambda *_: self._reload_asked.set())
         begun_s = time.monotonic()
         with ExitStack() as closing:
@@ -62,14 +64,19 @@ class Service:
             self._say_ready(parts, time.monotonic() - begun_s)
             self._loop(parts)
             self._drain(parts)
-            log.info("stopped; the ledger ends at seq %d", parts.ledger.last_seq)
+            log.info("stopped by %s; the ledger ends at seq %d", self._stopped_by, parts.ledger.last_seq)
         return 0
+
+    def _stop(self, number: int, where: FrameType | None) -> None:
+        self._stopped_by = signal.Signals(number).name
+        self._stopping.set()
 
     def _say_ready(self, parts: Parts, took_s: float) -> None:
         config, model = self._config, parts.model
         parts.report.state = "ready"
         self._health.report("model", "ok", f"{model.id} on {model.engine}, self-test passed")
-        watched = ", ".join(map(str, config.watch)) or str(config.ingest)
+        watched = ", ".join(f"{one}{'' if one.is_dir() else ' (not there yet)'}" for one in config.watch)
+        watched = watched or str(config.ingest)
         notify(f"READY=1\nSTATUS=watching {watched}")
         parts.publisher.emit("model", {"model": model.id, "engine": model.engine, "state": "live"})
         said = f"publishes on {parts.report.publish}, model {model.id} on {model.engine}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from daemon import __version__
 from daemon.errors import BAD_DATA, UserError
 from daemon.progress import progress
-from daemon.training.labelled import LabelledFolder, curves_of, read_labels
+from daemon.training.labelled import LabelledFolder, curves_of, read_labels, refuse
 from daemon.training.taught import Taught, identity_of
 from deploy.assembly import Origin, assemble
 from deploy.registry import resolve
@@ -63,13 +64,15 @@ def parent_of(name: str) -> Bundle:
 def train(plan: Plan) -> Bundle:
     """Carry out a plan, or what is left of it after an interruption. UserError for labels that make no sense."""
     labels = read_labels(plan.labelled)
+    taught, labelled = Taught.of(plan.parent.manifest if plan.parent else None), None
+    if labels:  # before anything is written or simulated: what is wrong with a label is said at once
+        identities: set[str] = set()
+        labelled = _open("reading labelled curves", plan, labels, identities)
+        taught = taught.with_more(_tables(labels), identities)
     _begin(plan, labels)
     examples = _draw("simulating", plan, plan.simulated, plan.recipe.seed, "simulated")
-    taught = Taught.of(plan.parent.manifest if plan.parent else None)
-    if labels:
-        identities: set[str] = set()
-        examples = _join(examples, _open("reading labelled curves", plan, labels, identities))
-        taught = taught.with_more(_tables(labels), identities)
+    if labelled is not None:
+        examples = _join(examples, labelled)
     initial = None
     if plan.parent is not None:
         weights = {name: torch.from_numpy(tensor) for name, tensor in plan.parent.weights.items()}
@@ -79,15 +82,12 @@ def train(plan: Plan) -> Bundle:
         pass
     held_out = _draw("simulating held-out curves", plan, plan.held_out, plan.recipe.seed + HELD_OUT_SEED, "held-out")
     what = {**_what(plan, labels), **taught.for_manifest(), "loss": describe(plan.recipe.loss)}
+    if labelled is not None:
+        what["labelled_curves"] = _classes(labelled)
     origin = Origin(plan.name, __version__, what, parent=plan.parent.id if plan.parent else None)
     bundle = assemble(plan.out, run.network, plan.profile, held_out, origin)
     shutil.rmtree(plan.work, ignore_errors=True)
     return bundle
-
-
-def _refuse(problems: Sequence[str]) -> None:
-    if problems:
-        raise UserError(BAD_DATA, "\n".join(problems))
 
 
 def _begin(plan: Plan, labels: Sequence[LabelledFolder]) -> None:
@@ -141,10 +141,20 @@ def _open(what: str, plan: Plan, labels: Sequence[LabelledFolder], identities: s
                 yield item.curve, item.event
 
     examples = gather(sure(), plan.profile)
-    _refuse(problems)
+    refuse(problems)
     if not len(examples):
         raise UserError(BAD_DATA, "the labelled folders hold no curve labelled keep or discard that can be scored")
+    classes = _classes(examples)
+    says = f"{classes['events']} labelled events and {classes['event_free']} labelled event-free curves to learn from"
+    if not (plan.simulated or all(classes.values())):
+        raise UserError(BAD_DATA, f"{says}; label some of the other kind, or add --simulate N")
+    print(f"{says} ({rows - len(examples)} unsure or without a score left aside)", file=sys.stderr)
     return examples
+
+
+def _classes(labelled: Examples) -> dict[str, int]:
+    events = int((labelled.labels > 0.5).sum())
+    return {"events": events, "event_free": len(labelled) - events}
 
 
 def _join(simulated: Examples, labelled: Examples) -> Examples:

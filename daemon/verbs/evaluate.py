@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from daemon.progress import progress
     from daemon.training.evaluation import evaluate, judge_all
     from daemon.training.labelled import count_classes, curves_of, narrow, read_labels, refuse
-    from daemon.training.origin import warn
+    from daemon.training.origin import Acquaintance
     from daemon.training.report import write_html, write_text
 
     labels = read_labels(args.folders)
@@ -48,9 +48,10 @@ def run(args: argparse.Namespace) -> int:
     judge = judge_of(model, ThresholdsConfig())
     problems: list[str] = []
     curves = progress(curves_of(labels, problems), "evaluating", sum(classes.values()))
-    judged = judge_all(curves, model, judge)
+    acquaintance = Acquaintance(model.bundle.manifest)
+    judged = judge_all(acquaintance.watch(curves), model, judge)
     refuse(problems)
-    warnings = warn(model.bundle.manifest, args.folders)
+    warnings = acquaintance.warnings(args.folders)
     report = {**evaluate(judged, judge), "warnings": warnings}
     print(json.dumps(report) if args.json else write_text(report))
     if args.report is not None:

@@ -39,7 +39,10 @@ def draw_all(ranking: Ranking, thresholds: Thresholds, prevalence: float) -> lis
         cuts = sweep(ranking.scores, ranking.events)
         weighted = f"Share of events among curves of about one score, at a prevalence of {prevalence:.1%}."
         drawn += [
-            (str(calibration(ranking, prevalence)), f"{weighted} On the diagonal a score means what it says."),
+            (
+                str(calibration(ranking, prevalence)),
+                f"{weighted} On the diagonal a score means what it says; bars: 95 %.",
+            ),
             (str(precision_recall(cuts, ranking, thresholds)), "Every cut, in the mix of this set. AP is the area."),
             (str(roc(cuts, ranking, thresholds)), "Every cut. AUC is the area."),
         ]
@@ -56,17 +59,14 @@ def histogram(ranking: Ranking, thresholds: Thresholds) -> Drawing:
     edges = [_unlogit(place / _BINS) for place in range(_BINS + 1)]
     for kind, sign, count in (("event", 1, counts[0]), ("none", -1, counts[1])):
         for slot in np.flatnonzero(count):
-            height = sorted((0.0, sign * float(count[slot])))
+            ends = sorted((0.0, sign * float(count[slot])))
             words = "events" if kind == "event" else "event-free"
             says = f"{count[slot]} {words}, score {edges[slot]:.3g} to {edges[slot + 1]:.3g}"
-            drawing.box((edges[slot], edges[slot + 1]), (height[0], height[1]), kind, says)
+            drawing.box((edges[slot], edges[slot + 1]), (ends[0], ends[1]), kind, says)
     drawing.line([(_SCORES.low, 0.0), (_SCORES.high, 0.0)], "rule")
-    for name, value, anchor, shift in (
-        ("discard", thresholds.discard, "end", (-4, 10)),
-        ("keep", thresholds.keep, "start", (4, 10)),
-    ):
+    for name, value, height, below in (("discard", thresholds.discard, -down, -6), ("keep", thresholds.keep, up, 10)):
         drawing.line([(value, -down), (value, up)], "threshold")
-        drawing.note(value, up, f"{name} {value:.3g}", anchor, shift)
+        drawing.note(value, height, f"{name} {value:.3g}", "start", (4, below))
     return drawing
 
 
@@ -75,8 +75,8 @@ def calibration(ranking: Ranking, prevalence: float) -> Drawing:
     drawing = Drawing("reliability diagram", Axis("mean score"), Axis("share of events"))
     drawing.line([(0.0, 0.0), (1.0, 1.0)], "rule")
     bins = reliability(ranking.scores, ranking.events, prevalence)
-    drawing.line([(one.predicted, one.observed) for one in bins], "curve")
     for one in bins:
+        drawing.line([(one.predicted, one.low), (one.predicted, one.high)], "whisker")
         says = f"{one.curves} curves: score {one.predicted:.3f}, events {one.observed:.3f}"
         drawing.dot(one.predicted, one.observed, 2.5 + math.log10(one.curves), "point", says)
     return drawing

@@ -38,7 +38,9 @@ figcaption b { color: var(--ink) }
 svg { width: 100%; height: auto; display: block } svg text { font: 11px system-ui, sans-serif; fill: var(--soft) }
 svg text.axis { fill: var(--ink) } svg .grid { stroke: var(--line); fill: none; stroke-width: 1 }
 svg .rule { stroke: var(--soft); fill: none; stroke-dasharray: 3 3 }
-svg .curve { stroke: var(--event); fill: none; stroke-width: 2 } svg .point { fill: var(--event) }
+svg .curve { stroke: var(--event); fill: none; stroke-width: 2 }
+svg .whisker { stroke: var(--event); fill: none; opacity: .5 }
+svg .point { fill: var(--event) }
 svg .event { fill: var(--event) } svg .none { fill: var(--none) } svg .mark { fill: var(--mark) }
 svg .threshold { stroke: var(--mark); fill: none; stroke-width: 1.5 } svg .trace { fill: var(--ink) }
 """

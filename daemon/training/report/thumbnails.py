@@ -13,7 +13,8 @@ from daemon.training.report.svg import outline
 from daemon.training.trace import Trace
 
 MOST = 12
-WIDTH, HEIGHT = 220, 96
+WIDTH, HEIGHT = 220, 110
+HEAD = 0.16  # share of the height that the words above the curve have to themselves
 _UNITS = {"N": (1e12, "pN"), "m": (1e9, "nm deflection"), "V": (1.0, "V"), None: (1.0, "as stored")}
 
 
@@ -50,12 +51,12 @@ def _curve(trace: Trace | None) -> str:
     top = float(upper.max())
     rise = max(top - base, 4 * float(np.median(upper[far] - lower[far])), 1e-30)
     bottom = max(float(lower.min()), base - 0.5 * rise) - 0.05 * rise
-    top = max(top, base + rise) + 0.05 * rise
+    top = bottom + (max(top, base + rise) - bottom) / (1 - HEAD)
     shares = [
         np.clip((edge - bottom) / (top - bottom), 0.0, 1.0).tolist() for edge in _thick(lower, upper, top - bottom)
     ]
     scale, unit = _UNITS.get(trace.unit, _UNITS[None])
-    size = f"{rise * scale:.3g} {unit}" + ("" if trace.travel_nm is None else f" over {trace.travel_nm:.3g} nm")
+    size = f"{rise * scale:.3g} {unit}" + ("" if trace.travel_nm is None else f" over {trace.travel_nm:.0f} nm")
     level = (1 - (base - bottom) / (top - bottom)) * HEIGHT
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="force curve, {escape(size)}">'

@@ -7,7 +7,7 @@ from scipy import stats
 from daemon.cli import main
 from daemon.decision import Judge, Thresholds
 from daemon.training.evaluation import Judged, evaluate
-from daemon.training.report import write_html, write_text
+from daemon.training.report import write_text
 
 JUDGE = Judge("model-1", "p", "torch-cpu-fp32", Thresholds(0.1, 0.8), "simulation", 0.02)
 
@@ -50,19 +50,10 @@ def test_a_system_of_one_kind_has_no_auc_and_still_a_line():
     assert "pooled" in write_text(report)
 
 
-def test_the_page_is_whole_and_safe():
-    page = write_html(evaluate(judged(), JUDGE), judged())
-    assert "b&lt;c" in page
-    assert "b<c" not in page
-    assert page.count("<tr") == page.count("</tr>") == 4
-    assert "http" not in page.replace("charset", "")
-    assert "nan" not in page.lower()
-
-
 def test_the_terminal_table_lines_up():
     lines = write_text(evaluate(judged(), JUDGE)).splitlines()
     assert len({len(line) for line in lines[:4]}) == 1
-    assert lines[3].startswith("pooled")
+    assert [line.split()[0] for line in lines[:4]] == ["system", "b<c", "a", "pooled"]
 
 
 def test_evaluate_prints_json_and_writes_the_page(tmp_path, capsys):
@@ -75,7 +66,51 @@ def test_evaluate_prints_json_and_writes_the_page(tmp_path, capsys):
     assert report["pooled"]["events"] == 2
     assert report["pooled"]["auc"] == 1.0
     assert report["pooled"]["recall"] == 1.0
-    assert "<table>" in (tmp_path / "r.html").read_text()
+    page = (tmp_path / "r.html").read_text()
+    assert page.count("<figure>") == 8  # four diagrams, two events, two event-free curves
+    assert report["warnings"] == []
+
+
+def test_one_kind_of_label_is_told_as_far_as_it_goes(tmp_path, capsys):
+    folder = write_folder(tmp_path / "lab", [("c.txt", 0, "keep"), ("d.txt", 0, "keep")])
+    assert main(["evaluate", "shipped", str(folder), "--json", "--report", str(tmp_path / "r.html")]) == 0
+    pooled = json.loads(capsys.readouterr().out)["pooled"]
+    assert (pooled["events"], pooled["event_free"], pooled["auc"], pooled["discarded"]) == (2, 0, None, None)
+    assert pooled["recall"] == 1.0
+    assert (tmp_path / "r.html").read_text().count("<figure>") == 3
+
+
+def test_unsure_labels_alone_are_refused(tmp_path, capsys):
+    folder = write_folder(tmp_path / "lab", [("c.txt", 0, "unsure")])
+    assert main(["evaluate", "shipped", str(folder), "--report", str(tmp_path / "r.html")]) == 65
+    assert "labelled keep or discard" in capsys.readouterr().err
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_a_report_that_cannot_be_written_is_said_before_the_work(tmp_path, capsys):
+    folder = write_folder(tmp_path / "lab", GOOD)
+    for place in (tmp_path, tmp_path / "nowhere" / "r.html"):
+        assert main(["evaluate", "shipped", str(folder), "--report", str(place)]) == 74
+        assert "a folder that exists" in capsys.readouterr().err
+
+
+def test_a_model_that_knows_the_labels_is_no_witness(tmp_path, capsys):
+    """By the table and by the curves themselves, whatever the folder is called now."""
+    folder, model, report = write_folder(tmp_path / "lab", GOOD), tmp_path / "model", tmp_path / "r.html"
+    words = ["--width", "4", "--size", "64", "--epochs", "1", "--held-out", "200", "--threads", "1"]
+    assert main(["train", "--labelled", str(folder), "--simulate", "100", *words, "--out", str(model)]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(model), str(folder), "--json", "--report", str(report)]) == 0
+    captured = capsys.readouterr()
+    assert f"{folder}: the model was trained on these labels" in captured.err
+    assert "trained on 4 of these 6 curves" in captured.err
+    assert json.loads(captured.out)["warnings"] == captured.err.replace("afm-triage: ", "").splitlines()[1:]
+    assert "trained on these labels" in report.read_text()
+    other = write_folder(tmp_path / "elsewhere", [*GOOD[1:], ("a.txt", 0, "unsure")])
+    assert main(["evaluate", str(model), str(other)]) == 0
+    error = capsys.readouterr().err
+    assert "on these labels" not in error
+    assert "trained on 4 of these 6 curves" in error
 
 
 def test_evaluate_refuses_what_is_no_model(tmp_path, capsys):

@@ -81,6 +81,63 @@ def test_an_index_beyond_the_file_is_a_problem(tmp_path):
     assert "curve_index 7" in problems[0]
 
 
+def test_the_same_row_twice_is_said_with_both_rows(tmp_path):
+    rows = [("a.txt", 0, "keep"), ("b.txt", 0, "keep"), ("./a.txt", "", "KEEP"), ("b.txt", 0, "discard")]
+    labelled = read_folder(write_folder(tmp_path, rows))
+    assert [line.split("row ", 1)[1] for line in labelled.problems] == [
+        "4: a.txt curve 0 stands in row 2 already; remove one of them",
+        "5: b.txt curve 0 is labelled twice, differently: labelled keep in row 3 and discard here; decide for one",
+    ]
+
+
+def test_raters_may_agree_and_where_they_differ_the_curve_is_unsure(tmp_path):
+    header = ("path", "curve_index", "label", "rater")
+    rows = [("a.txt", 0, "keep", "ada"), ("b.txt", 0, "keep", "ada"), ("a.txt", 0, "keep", "bob")]
+    labelled = read_folder(write_folder(tmp_path, [*rows, ("b.txt", 0, "discard", "bob")], header))
+    assert labelled.problems == ()
+    assert [(row.path, row.label) for row in labelled.rows] == [("a.txt", "keep"), ("b.txt", "unsure")]
+    once_more = read_folder(write_folder(tmp_path, [*rows, ("a.txt", 0, "keep", "bob")], header))
+    assert "row 5: a.txt curve 0 stands in row 4 already" in once_more.problems[0]
+
+
+def test_a_table_from_excel_reads_as_any_other(tmp_path):
+    folder = write_folder(tmp_path / "lab", [])
+    (folder / "day1").mkdir()
+    (folder / "a.txt").rename(folder / "day1" / "a.txt")
+    text = "Path;Curve_index;Label;Note\r\nday1\\a.txt;0;Discard;schön\r\n.\\b.txt;;keep;\r\n;;;\r\n;;;\r\n"
+    (folder / "labels.csv").write_bytes(("\ufeff" + text).encode())
+    labelled = read_folder(folder)
+    assert labelled.problems == ()
+    assert [(row.number, row.path, row.label) for row in labelled.rows] == [
+        (2, "day1/a.txt", "discard"),
+        (3, "b.txt", "keep"),
+    ]
+
+
+def test_a_table_without_rows_is_a_problem(tmp_path):
+    assert "no row below its header" in read_folder(write_folder(tmp_path, [])).problems[0]
+
+
+@pytest.mark.parametrize("rows", [[("c.txt", 0, "keep"), ("d.txt", 0, "keep")], [("a.txt", 0, "discard")]])
+def test_one_class_alone_teaches_nothing(tmp_path, capsys, rows):
+    folder, out = write_folder(tmp_path / "lab", rows), tmp_path / "out"
+    assert main(["train", "--labelled", str(folder), "--out", str(out)]) == 65
+    error = capsys.readouterr().err
+    assert f"{sum(row[2] == 'keep' for row in rows)} labelled events" in error
+    assert "add --simulate N" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["lab"]
+
+
+def test_an_index_beyond_the_file_leaves_nothing_behind(tmp_path, capsys):
+    folder, out = write_folder(tmp_path / "lab", [*GOOD, ("a.txt", 7, "keep")]), tmp_path / "out"
+    assert main(["train", "--labelled", str(folder), "--simulate", "100000", "--out", str(out)]) == 65
+    assert main(["evaluate", "shipped", str(folder), "--report", str(tmp_path / "r.html")]) == 65
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("row 8: a.txt has one curve, number 0; curve_index 7 is none of them") == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["lab"]
+
+
 @pytest.mark.parametrize("verb", ["evaluate", "train"])
 def test_bad_labels_end_a_verb_with_65_and_nothing_written(tmp_path, capsys, verb):
     folder = write_folder(tmp_path / "lab", [("a.txt", 0, "maybe"), ("z.txt", 0, "keep")])
@@ -101,8 +158,10 @@ def train(*words):
 def test_train_from_both_kinds_then_go_on_from_it(folder, tmp_path, capsys):
     out = tmp_path / "model"
     assert train("--simulate", "150", "--labelled", str(folder), "--width", "4", "--size", "64", "--out", str(out)) == 0
-    first = read(out)
-    assert first.id in capsys.readouterr().out
+    first, said = read(out), capsys.readouterr()
+    assert first.id in said.out
+    assert "2 labelled events and 2 labelled event-free curves" in said.err
+    assert first.manifest["training"]["labelled_curves"] == {"events": 2, "event_free": 2}
     assert first.width == 4
     assert first.profile.columns == 64
     assert first.score_basis == "simulation"

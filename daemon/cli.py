@@ -28,6 +28,8 @@ VERBS = {
     "labels": "add, import or export labels",
     "train": "train a model on simulated and labelled curves",
     "evaluate": "a model on labelled folders, with exact intervals",
+    "calibrate": "probabilities, thresholds and a certificate from labelled curves",
+    "explain": "one curve with where the network looked, as a picture",
     "models": "list and show models",
     "study": "repeat an experiment behind the shipped model",
     "bench": "measured throughput and latency on this machine",
@@ -37,7 +39,7 @@ VERBS = {
 }
 
 #: Verbs of the contract that come with later versions.
-LATER = ("review", "calibrate", "finetune", "explain", "keys")
+LATER = ("review", "finetune", "keys")
 
 
 class _Parser(argparse.ArgumentParser):

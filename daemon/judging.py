@@ -30,7 +30,7 @@ def load_model(name: str, device: str, models: Path | None = None) -> Model:
 
 
 def judge_of(model: Model, override: ThresholdsConfig, *, require_certificate: bool = False) -> Judge:
-    """What every event of this model says about who judged. A threshold further down than its own has no certificate."""
+    """What every event of this model says about who judged. A bolder threshold than its own has no certificate."""
     bundle = model.bundle
     discard = bundle.discard if override.discard is None else override.discard
     keep = bundle.keep if override.keep is None else override.keep

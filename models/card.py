@@ -46,11 +46,13 @@ Molecules and modes whose pictures differ from what it has seen; deciding what a
 discards that an audit overturns, and calibrate on your own labels.
 """
 
-_NO_PROMISE = """It has **no certificate**: nothing is promised about the share of events that it discards. Labels of your own
-curves earn one (`afm-triage calibrate`)."""
+_NO_PROMISE = """It has **no certificate**: nothing is promised about the share of events that it discards. Labels
+of your own curves earn one (`afm-triage calibrate`)."""
 
-_PROMISE = """{sentence} (engine {engine}, exact and one-sided). It holds for curves like those of the
-experiments that it names, judged by these weights with this discard threshold or a lower one:
+_PROMISE = """**{sentence}** (exact, one-sided; engine {engine}).
+
+It holds for curves like those of the experiments named here, judged by these weights with this discard threshold or a
+lower one. Of another molecule, tip or buffer it says nothing.
 
 | experiment | events | missed |
 |---|---|---|

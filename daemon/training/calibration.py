@@ -1,0 +1,160 @@
+"""The calibration on labels of real curves: probabilities, both thresholds, and the certificate that they earn.
+
+Why the promise holds although the same labels serve for all of it (deploy/decisions, "What a certificate promises"):
+discarded is what lies below a logit that exact counting allows on events the network was not taught with. Temperature,
+bias and keep threshold do not change which curves those are, and a lower threshold only discards fewer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from daemon import __version__
+from daemon.decision import Thresholds
+from daemon.errors import BAD_DATA, UserError
+from daemon.training.evidence import count_verdicts, judge_across, judge_probabilities
+from daemon.training.exhibits import UNSURE, Exhibits
+from models.bundle import Bundle, Calibration, Weights, write
+from models.calibrate import fit_platt, prior_of
+from models.card import describe
+from models.certificate import (
+    Certificate,
+    Experiment,
+    discard_limit,
+    events_needed,
+    miss_bound,
+    misses_allowed,
+    percent_up,
+)
+from models.metrics import auc
+from models.thresholds import KeepRule, choose_discard, choose_keep, share_between
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for."""
+
+    max_miss: float = 0.05
+    confidence: float = 0.95
+    prevalence: float | None = None  # of events in the stream; None: as the model has it
+    keep: KeepRule = field(default_factory=KeepRule)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the labels have earned."""
+
+    calibration: Calibration
+    thresholds: Thresholds
+    certificate: Certificate
+    evidence: Mapping[str, Any]
+
+
+def calibrate(exhibits: Exhibits, bundle: Bundle, engine: str, wish: Wish) -> Outcome:
+    """UserError (65) when one class is missing, or when these events do not allow the promise."""
+    limit = _limit(exhibits, wish)
+    prevalence = wish.prevalence or bundle.calibration.prevalence
+    prior = prior_of(bundle.calibration)
+    calibration = fit_platt(exhibits.logits, exhibits.events, prevalence, prior)
+    scores = calibration.score(exhibits.logits)
+    lowest_saved = float(calibration.score(np.array([limit]))[0])
+    discard = choose_discard(scores, exhibits.events, lowest_saved)
+    keep = choose_keep(scores, exhibits.events, prevalence, discard, wish.keep)
+    certificate = _certify(exhibits, scores <= discard, limit, bundle, engine, wish)
+    thresholds = Thresholds(discard, keep)
+    evidence = {
+        **count_verdicts(exhibits, scores, thresholds),
+        "basis": f"labels of {len(certificate.experiments)} experiments",
+        "discard_rule": f"missing at most {percent_up(certificate.bound)}, {100 * wish.confidence:.4g} % sure",
+        "keep_rule": wish.keep.words(prevalence),
+        "review_share": share_between(scores, exhibits.events, prevalence, discard, keep),
+        "auc": auc(scores, exhibits.events),
+        "set_aside": dict(exhibits.set_aside),
+        "across": judge_across(exhibits, wish.max_miss, wish.confidence),
+        **judge_probabilities(exhibits, prevalence, prior),
+    }
+    return Outcome(calibration, thresholds, certificate, evidence)
+
+
+def write_model(folder: Path, bundle: Bundle, outcome: Outcome) -> Bundle:
+    """The same weights with what the labels have earned, as one act; its parent is the model that was calibrated."""
+    manifest = {name: value for name, value in bundle.manifest.items() if name not in ("format", "sha256")}
+    calibration = outcome.calibration
+    manifest |= {
+        "name": folder.name,
+        "created": outcome.certificate.made,
+        "parent": bundle.id,
+        "code_version": __version__,
+        "calibration": {
+            "temperature": calibration.temperature,
+            "bias": calibration.bias,
+            "prevalence": calibration.prevalence,
+            "basis": outcome.evidence["basis"],
+        },
+        "thresholds": {
+            "discard": outcome.thresholds.discard,
+            "keep": outcome.thresholds.keep,
+            "evidence": dict(outcome.evidence),
+        },
+        "score_basis": "labels",
+        "certificate": outcome.certificate.to_mapping(),
+    }
+    weights: Weights = bundle.weights
+    return write(folder, weights, manifest, describe(manifest))
+
+
+def _limit(exhibits: Exhibits, wish: Wish) -> float:
+    """The logit that everything discarded stays below; UserError where the labels allow no such promise."""
+    count, free = int(exhibits.events.sum()), int((~exhibits.events).sum())
+    limit = discard_limit(exhibits.logits[exhibits.events], wish.max_miss, wish.confidence)
+    aside = ", ".join(f"{number} {why}" for why, number in exhibits.set_aside.items() if why != UNSURE)
+    labels = f"the labels hold {count} events that count" + (f" (not counted: {aside})" if aside else "")
+    asked = f"at most {100 * wish.max_miss:g} % missed, {100 * wish.confidence:.4g} % sure"
+    if limit is None:
+        needed = events_needed(wish.max_miss, wish.confidence)
+        bound = percent_up(miss_bound(count, 0, wish.confidence))
+        instead = f"they can promise at most {bound} (--max-miss {float(bound[:-2]) / 100:.4g})" if count else ""
+        raise UserError(
+            BAD_DATA, f"{asked} needs {needed} events; {labels}{': ' if count else ''}{instead}; nothing was written"
+        )
+    if not free:
+        raise UserError(
+            BAD_DATA,
+            f"{labels} and no curve labelled discard: {asked} could be promised, but probabilities and the keep"
+            " threshold need curves of both kinds; label event-free ones too; nothing was written",
+        )
+    return limit
+
+
+def _certify(exhibits: Exhibits, is_below: Any, limit: float, bundle: Bundle, engine: str, wish: Wish) -> Certificate:
+    """Floors are not counted in the promise's favour: an event below the threshold is missed, whatever its reasons."""
+    events, missed = exhibits.events, exhibits.events & is_below
+    count = int(events.sum())
+    allowed = misses_allowed(count, wish.max_miss, wish.confidence) or 0
+    experiments = {
+        str(name): Experiment(
+            events=int((events & (exhibits.experiments == name)).sum()),
+            missed=int((missed & (exhibits.experiments == name)).sum()),
+            labels_sha256=exhibits.tables[str(name)],
+        )
+        for name in np.unique(exhibits.experiments[events])
+    }
+    return Certificate(
+        max_miss=wish.max_miss,
+        confidence=wish.confidence,
+        bound=miss_bound(count, allowed, wish.confidence),
+        events=count,
+        missed=int(missed.sum()),
+        allowed=allowed,
+        limit_logit=limit,
+        experiments=experiments,
+        weights_sha256=bundle.manifest["sha256"]["weights.safetensors"],
+        engine=engine,
+        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )

@@ -1,0 +1,102 @@
+"""The explanation: one curve of a file, judged as in service, with where in its picture the network looked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.classify import classify
+from daemon.clean import clean
+from daemon.decide import decide
+from daemon.decision import Decision, Judge
+from daemon.errors import BAD_DATA, UserError
+from daemon.formats.walk import find
+from daemon.reader import read_files
+from daemon.reading import Reading
+from deploy.serving import Model
+from models.bundle import Bundle
+from models.curve import Curve
+from models.frontend import Prepared, prepare
+from models.place import Place, place_of
+from models.raster import coverage, envelope
+
+if TYPE_CHECKING:
+    from models.network import ResNet18
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sight:
+    """What the network saw of a curve, and where it looked."""
+
+    picture: NDArray[np.float32]  # (H, W) ink, row 0 is the strongest push
+    map: NDArray[np.float32]  # (H, W) what speaks for an event, 0 to 1
+    along: NDArray[np.float32]  # (W,) the same for each column; all 0 where nothing does
+    place: Place
+    peak: float | None  # the sample of the retract where it is warmest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """A verdict on a curve and what it rests on; ``sight`` is None where no score could be made."""
+
+    decision: Decision
+    curve: Curve
+    prepared: Prepared
+    bundle: Bundle
+    sight: Sight | None
+
+
+def find_reading(file: Path, index: int) -> Reading:
+    """Curve ``index`` of a file; UserError 65 when there is no such file or curve, or nobody can read it."""
+    shown = clean(str(file))
+    if not file.is_file():
+        raise UserError(BAD_DATA, f"{shown}: no such file; name one file of force curves")
+    total = 0
+    for part in read_files(find([file]), workers=1):
+        if part.outcome != "curves":
+            raise UserError(BAD_DATA, f"{shown}: {part.reason or 'no force curve; see README for what is read'}")
+        for reading in part.readings:
+            if reading.index == index and reading.curve is None:
+                raise UserError(BAD_DATA, f"{shown}: curve {index} cannot be read: {reading.reason}")
+            if reading.index == index:
+                return reading
+        total = part.total
+    there = "holds one curve, number 0" if total == 1 else f"holds {total} curves, 0 to {total - 1}"
+    raise UserError(BAD_DATA, f"{shown} {there}; --curve {index} is none of them")
+
+
+def explain(reading: Reading, model: Model, judge: Judge) -> Explanation:
+    """Judge the curve of ``reading`` as in service, then look again with gradients, in single precision."""
+    assert reading.curve is not None
+    scored = classify([reading], model)
+    decision = decide([reading], scored, judge)[0]
+    prepared = prepare([reading.curve], model.bundle.profile)[0]
+    sight = None
+    if decision.score is not None:
+        sight = _look(reading.curve, prepared, network_of(model), model.bundle)
+    return Explanation(decision, reading.curve, prepared, model.bundle, sight)
+
+
+def network_of(model: Model) -> ResNet18:
+    """The network of a model in single precision, where its engine computes."""
+    import torch
+
+    from models.network import load
+
+    weights = {name: torch.from_numpy(tensor) for name, tensor in model.bundle.weights.items()}
+    return load(model.bundle.width, weights).to("cuda" if "cuda" in model.engine else "cpu")
+
+
+def _look(curve: Curve, prepared: Prepared, network: ResNet18, bundle: Bundle) -> Sight:
+    from models.gradcam import look
+
+    assert prepared.signal is not None
+    picture = coverage(envelope([prepared.signal], bundle.profile), bundle.profile)
+    heat = look(network, picture)
+    place, column = place_of(curve, prepared, bundle.profile), int(heat.peaks[0])
+    peak = float(place.sample_of(column)) if column >= 0 else None
+    return Sight(picture[0, 0], heat.map[0], heat.along[0], place, peak)

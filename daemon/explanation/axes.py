@@ -1,0 +1,79 @@
+"""The axes of an explanation: a retract in units that a biophysicist reads, thinned to what a screen can show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.explanation import Explanation
+from models.curve import Curve, Samples
+from models.frontend import LARGEST, Prepared, _newton_per_unit
+
+SCREEN = 1500  # pairs of points; a picture is not wider
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """A retract ready to be drawn, (n,) each."""
+
+    x: Samples
+    y: Samples  # baseline at 0 where it is known; NaN where the file holds no finite number
+    baseline: Samples | None  # (n,) what the model took away
+    heat: Samples  # 0 to 1, NaN where the picture does not show the sample
+    noise: float | None  # rms of the averaged baseline, as y
+    x_label: str
+    y_label: str
+    x_unit: str
+
+
+def trace_of(explanation: Explanation) -> Trace:
+    """Force in pN where the file says how, else in nm or V of deflection, else in the file's own numbers."""
+    curve, prepared = explanation.curve, explanation.prepared
+    x, x_label, x_unit = _abscissa(curve)
+    level = prepared.level if prepared.level is not None else 0.0
+    force = np.where(np.abs(curve.force) < LARGEST, curve.force - level, np.nan)
+    factor, y_label = _ordinate(curve, float(np.nanmax(np.abs(force), initial=0.0)))
+    sight = explanation.sight
+    heat = np.full(len(curve), np.nan) if sight is None else sight.place.spread(sight.along)
+    baseline = None if sight is None else factor * _baseline(prepared, sight.place.first, len(curve))
+    noise = None if prepared.noise is None else factor * prepared.noise
+    return Trace(x, factor * force, baseline, heat, noise, x_label, y_label, x_unit)
+
+
+def thin(trace: Trace, most: int = SCREEN) -> NDArray[np.int64]:
+    """The samples to draw: of many, the lowest and the highest of each of ``most`` stretches, in order."""
+    n = trace.y.shape[0]
+    if n <= 2 * most:
+        return np.arange(n)
+    edges = np.linspace(0, n, most + 1).astype(np.int64)
+    filled = np.nan_to_num(trace.y)
+    pairs = [
+        (start + int(filled[start:stop].argmin()), start + int(filled[start:stop].argmax()))
+        for start, stop in pairwise(edges)
+    ]
+    return np.unique(np.array(pairs))
+
+
+def _baseline(prepared: Prepared, first: int, n: int) -> Samples:
+    """(n,) in force_unit, 0 at the far end; a line over what is shown."""
+    return (prepared.tilt or 0.0) * (np.arange(n) - (n - 1)) / max(n - first, 1)
+
+
+def _abscissa(curve: Curve) -> tuple[Samples, str, str]:
+    if curve.distance is None or not np.isfinite(curve.distance).all():
+        return np.arange(len(curve), dtype=np.float64), "sample of the retract", ""
+    x = (curve.distance - curve.distance[0]) * 1e9
+    words = {"piezo": "piezo travel", "separation": "tip–sample separation"}
+    return x, f"{words.get(curve.distance_kind or '', 'distance')} since the turnaround (nm)", "nm"
+
+
+def _ordinate(curve: Curve, largest: float) -> tuple[float, str]:
+    newton = _newton_per_unit(curve)
+    if newton is not None:
+        return (newton * 1e9, "force (nN)") if newton * largest > 1e-8 else (newton * 1e12, "force (pN)")
+    if curve.force_unit == "m":
+        return 1e9, "deflection (nm)"
+    return 1.0, "deflection (V)" if curve.force_unit == "V" else "force (the file names no unit)"

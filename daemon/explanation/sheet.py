@@ -1,0 +1,220 @@
+"""The sheet: an explanation as one picture, 1200 x 700 dots.
+
+Above, the force curve with its heat; below, the picture that the network saw with the map laid over, and the verdict
+beside its thresholds.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from daemon.clean import clean
+from daemon.explanation import Explanation
+from daemon.explanation.axes import Trace, thin, trace_of
+from daemon.explanation.gauge import along, draw_gauge
+from daemon.explanation.style import COLD, FAINT, INK, PAPER, QUIET, VERDICT, WARM
+from daemon.explanation.wording import sentences
+from models.raster import to_rows
+
+BARE = "#eef0f2"
+_WARMING = ["#e9b872", "#e4572e", "#9d0208"]
+LINE = LinearSegmentedColormap.from_list("line", [COLD, *_WARMING])
+STRIP = LinearSegmentedColormap.from_list("strip", [BARE, *_WARMING])
+GLOW = LinearSegmentedColormap.from_list(
+    "glow", [(1, 0.75, 0.3, 0.0), (0.95, 0.45, 0.15, 0.55), (0.62, 0.01, 0.03, 0.8)]
+)
+_STYLE: dict[Any, Any] = {
+    "font.size": 10.0,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": QUIET,
+    "text.parse_math": False,  # a dollar in a file's name is a dollar
+}
+TALL, BEND = 200.0, 60.0  # times the noise: a curve so high is drawn logarithmically from there on
+CAPTION = """Heat: what raised the score (Grad-CAM), paler the lower the score.
+It tells where the network looked, not what the molecule was."""
+_NOTE: dict[str, Any] = {"ha": "right", "va": "top", "size": 8.5, "color": QUIET, "style": "italic"}
+_TICKS = (-30.0, -10.0, -3.0, 0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+
+
+def draw(explanation: Explanation) -> bytes:
+    """The sheet as a PNG."""
+    with rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name in letters that the font lacks shows as boxes
+        figure = Figure(figsize=(12, 7), dpi=100, facecolor=PAPER)
+        FigureCanvasAgg(figure)
+        trace, sight, score = trace_of(explanation), explanation.sight, explanation.decision.score
+        _head(figure, explanation)
+        if sight is None or score is None:
+            _curve(figure.add_axes((0.068, 0.34, 0.914, 0.51)), trace, 0.0)
+        else:
+            warmth = math.sqrt(along(score))  # where little speaks for an event, little is warm
+            axes = figure.add_axes((0.068, 0.505, 0.914, 0.345))
+            _curve(axes, trace, warmth)
+            if sight.peak is not None and score > explanation.decision.judge.thresholds.discard:
+                _mark(axes, trace, sight.peak)
+            _strip(figure.add_axes((0.068, 0.484, 0.914, 0.019)), trace, warmth)
+            _picture(figure.add_axes((0.068, 0.085, 0.49, 0.285)), trace, explanation, warmth)
+        _facts(figure, explanation)
+        out = io.BytesIO()
+        figure.savefig(out, format="png", metadata={"Software": "afm-triage"})
+    return out.getvalue()
+
+
+def _head(figure: Figure, explanation: Explanation) -> None:
+    decision = explanation.decision
+    name = clean(decision.path)
+    name = name if len(name) <= 90 else f"… {name[-88:]}"
+    figure.text(0.068, 0.945, name, size=15 if len(name) <= 66 else 11.5, weight="bold", va="center")
+    figure.text(0.068, 0.896, f"curve {decision.curve}  ·  {len(explanation.curve):,} points", color=QUIET, va="center")
+    figure.text(
+        0.982,
+        0.945,
+        f" {decision.verdict} ",
+        size=15,
+        weight="bold",
+        color="white",
+        ha="right",
+        va="center",
+        bbox={"boxstyle": "round,pad=0.35", "facecolor": VERDICT[decision.verdict], "edgecolor": "none"},
+    )
+
+
+def _plain(axes: Axes) -> None:
+    axes.set_facecolor(PAPER)
+    axes.tick_params(colors=QUIET, length=3, color=FAINT)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _curve(axes: Axes, trace: Trace, warmth: float) -> None:
+    """The retract, warmer and thicker where the heat is; without its labels below where a strip follows."""
+    _plain(axes)
+    chosen = thin(trace)
+    if trace.baseline is not None:
+        axes.plot(trace.x[[0, -1]], trace.baseline[[0, -1]], color=FAINT, linewidth=1, linestyle=(0, (5, 4)), zorder=1)
+        axes.tick_params(labelbottom=False, bottom=False)
+    else:
+        axes.set_xlabel(trace.x_label)
+    points = np.stack((trace.x[chosen], trace.y[chosen]), axis=1)
+    heat = warmth * np.nan_to_num(trace.heat[chosen])[:-1]
+    segments = np.stack((points[:-1], points[1:]), axis=1)
+    line = LineCollection(list(segments), cmap=LINE, array=heat, linewidths=list(0.9 + 1.3 * heat), capstyle="round")
+    line.set_clim(0.0, 1.0)
+    axes.add_collection(line)
+    _limit(axes, trace)
+    axes.set_ylabel(trace.y_label)
+    axes.yaxis.set_label_coords(-0.054, 0.5)
+
+
+def _limit(axes: Axes, trace: Trace) -> None:
+    """All of the pull, and of the push no more than a third as much: it would press everything else flat.
+
+    So would an adhesion a hundred times as high as a rupture: above that the scale becomes logarithmic, and says so.
+    """
+    known = np.isfinite(trace.y) & np.isfinite(trace.x)
+    if not known.any():
+        axes.text(0.5, 0.5, "no finite number in this curve", transform=axes.transAxes, ha="center", color=QUIET)
+        return
+    y = trace.y[known]
+    axes.set_xlim(*_span(trace))
+    top, bottom, scored = float(y.max()), float(y.min()), trace.baseline is not None
+    if scored:
+        far = float(np.quantile(y[y.shape[0] // 2 :], 0.001))  # the baseline's own lower edge stays in view
+        bottom = max(bottom, min(far, -0.35 * top))
+    if scored and trace.noise and top > TALL * trace.noise:
+        axes.set_yscale("asinh", linear_width=BEND * trace.noise)
+        bottom = max(bottom, -2 * BEND * trace.noise)
+        axes.text(0.998, 0.97, "force scale: logarithmic far from 0", transform=axes.transAxes, **_NOTE)
+        axes.set_ylim(1.3 * bottom, 1.6 * top)
+        decades = 10.0 ** np.arange(math.ceil(math.log10(BEND * trace.noise)), math.ceil(math.log10(1.6 * top)))
+        ticks = [tick for tick in (*-decades[::-1], 0.0, *decades) if 1.3 * bottom < tick < 1.6 * top]
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        return
+    room = 0.06 * (top - bottom) or 1.0
+    axes.set_ylim(bottom - room, top + 2 * room)
+
+
+def _mark(axes: Axes, trace: Trace, peak: float) -> None:
+    """Where the curve is warmest."""
+    at = float(np.interp(peak, np.arange(trace.x.shape[0]), trace.x))
+    side, shift = ("left", 6) if at < sum(axes.get_xlim()) / 2 else ("right", -6)
+    axes.axvline(at, color=WARM, linewidth=0.9, linestyle=(0, (1, 3)), zorder=0)
+    place: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
+    words = f"warmest at {at:.4g} {trace.x_unit}".rstrip() if trace.x_unit else f"warmest at sample {at:.0f}"
+    axes.annotate(words, (at, 1.0), (shift, -2), ha=side, va="top", color=WARM, **place)
+
+
+def _strip(axes: Axes, trace: Trace, warmth: float) -> None:
+    """The heat alone, below the curve; hatched where the picture does not show the retract."""
+    axes.set_facecolor(BARE)
+    known = np.isfinite(trace.heat)
+    span, first = _span(trace), float(trace.x[known][0])
+    heat = np.interp(np.linspace(*span, 1000), trace.x[known], trace.heat[known])
+    axes.imshow(warmth * heat[None], cmap=STRIP, vmin=0, vmax=1, aspect="auto", extent=(*span, 0, 1))
+    if first > span[0]:
+        axes.axvspan(span[0], first, facecolor=BARE, edgecolor=FAINT, hatch="////", linewidth=0)
+    axes.set_yticks([])
+    axes.set_ylabel("heat", rotation=0, ha="right", va="center")
+    axes.tick_params(colors=QUIET, length=3, color=FAINT)
+    axes.set_xlabel(trace.x_label, labelpad=2)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _span(trace: Trace) -> tuple[float, float]:
+    low, high = float(trace.x.min()), float(trace.x.max())
+    return low, high if high > low else low + 1.0
+
+
+def _picture(axes: Axes, trace: Trace, explanation: Explanation, warmth: float) -> None:
+    """What the network saw, and what in it speaks for an event."""
+    sight, profile = explanation.sight, explanation.bundle.profile
+    assert sight is not None
+    _plain(axes)
+    whole: dict[str, Any] = {"origin": "lower", "aspect": "auto", "extent": (0, profile.columns, 0, profile.rows)}
+    axes.imshow(1.0 - 0.85 * sight.picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest", **whole)
+    axes.imshow(warmth * sight.map, cmap=GLOW, vmin=0, vmax=1, interpolation="bilinear", **whole)
+    rows = to_rows(np.array(_TICKS, np.float32), profile)
+    ticks = [(float(row), f"{tick:g}") for row, tick in zip(rows, _TICKS, strict=True) if 0 < row < profile.rows]
+    axes.set_yticks([row for row, _ in ticks], [words for _, words in ticks], size=8)
+    axes.set_ylabel("force / its noise" if profile.scale == "sigma" else "force (pN)", size=9)
+    columns = np.linspace(0, profile.columns - 1, 5)
+    at = np.interp(sight.place.sample_of(columns), np.arange(trace.x.shape[0]), trace.x)
+    words = [str(round(float(x))) if np.ptp(at) > 40 else f"{x:.2g}" for x in at]
+    axes.set_xticks([float(column) + 0.5 for column in columns], words, size=8)
+    axes.set_title("what the network saw, and where it looked", size=10, loc="left", color=QUIET)
+    axes.set_xlabel("place on the retract" + (f" ({trace.x_unit})" if trace.x_unit else ""), size=9, labelpad=2)
+
+
+def _facts(figure: Figure, explanation: Explanation) -> None:
+    """The verdict's grounds in words, beside the picture or below a curve that has none."""
+    decision, sight = explanation.decision, explanation.sight
+    said = sentences(decision.reasons)
+    if decision.score is None or sight is None:
+        x, y = 0.068, 0.175
+        figure.text(x, y + 0.05, "No score could be made: a person has to look.", size=13, weight="bold")
+    else:
+        x, y = 0.615, 0.2
+        draw_gauge(figure, (x, 0.255, 0.367, 0.105), decision.score, decision.judge)
+        said += [] if sight.peak is not None else ["nothing in the picture speaks for an event: no heat"]
+        figure.text(x, 0.026, CAPTION, size=8.5, color=QUIET, linespacing=1.45, style="italic")
+    certificate = explanation.bundle.certificate
+    lines = [*((f"•  {text}", INK) for text in said)]
+    lines.append((f"model {decision.judge.model}  ·  {decision.judge.engine}", QUIET))
+    lines.append((f"certificate: {certificate.sentence() if certificate else 'none'}", QUIET))
+    step = min(0.033, 0.125 / len(lines))
+    for place, (text, colour) in enumerate(lines):
+        figure.text(x, y - step * place, text, color=colour, size=9.5, va="top")

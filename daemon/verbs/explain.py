@@ -1,0 +1,45 @@
+"""`explain`: one force curve, its verdict, and where the network looked, as a picture."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from daemon.config import ThresholdsConfig
+from daemon.errors import USAGE, UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Contract section 3."""
+    parser.add_argument("file", metavar="FILE", type=Path, help="a file of force curves")
+    parser.add_argument("--curve", metavar="I", type=int, default=0, help="which retract of the file, from 0 (0)")
+    parser.add_argument("--out", metavar="PNG", type=Path, required=True, help="the picture to write")
+    parser.add_argument("--model", metavar="NAME-or-DIR", default="shipped", help="model that judges (shipped)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit 0 with the picture written, 65 for a file or a curve that there is not, 74 when it cannot be written."""
+    if args.out.suffix.lower() != ".png":
+        raise UserError(USAGE, f"--out {args.out}: the picture is a PNG; give it a name that ends in .png")
+    if args.curve < 0:
+        raise UserError(USAGE, "--curve counts the retracts of the file from 0")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    from daemon.explanation import explain, find_reading
+    from daemon.explanation.sheet import draw
+    from daemon.judging import judge_of, load_model
+
+    reading = find_reading(args.file, args.curve)
+    model = load_model(args.model, args.device)
+    explanation = explain(reading, model, judge_of(model, ThresholdsConfig()))
+    fresh = args.out.with_name(f".{args.out.name}.{os.getpid()}")
+    try:
+        fresh.write_bytes(draw(explanation))
+        fresh.replace(args.out)
+    finally:
+        fresh.unlink(missing_ok=True)
+    decision = explanation.decision
+    score = "no score" if decision.score is None else f"score {decision.score:.4f}"
+    print(f"{args.out}: {decision.verdict}, {score}")
+    return 0

@@ -1,0 +1,177 @@
+"""`explain`: a picture of any curve that can be read, its reason where there is no score, one line for a mistake."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from modelhelp import make_model
+
+from daemon.cli import main
+from daemon.config import ThresholdsConfig
+from daemon.explanation import Explanation, explain, find_reading
+from daemon.explanation.axes import thin, trace_of
+from daemon.explanation.gauge import along
+from daemon.explanation.sheet import draw
+from daemon.explanation.wording import sentences, share
+from daemon.judging import judge_of, load_model
+from models.frontend import BLOCKING, FLOOR
+
+CURVES = Path(__file__).resolve().parents[1] / "daemon" / "curves"
+SAWTOOTH = CURVES / "force-save-0441.jpk-force"
+VOLTS = CURVES / "fmt-jpk-cl_calibration_force-save-2015.02.04-11.25.21.294.jpk-force"
+MAP = CURVES / "fmt-jpk-fd_2020.02.07-16.29.05.036.jpk-qi-data"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model") / "small"
+    make_model(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def sawtooth() -> Explanation:
+    model = load_model("shipped", "auto")
+    return explain(find_reading(SAWTOOTH, 0), model, judge_of(model, ThresholdsConfig()))
+
+
+def text_file(folder: Path, count: int, name: str = "curve.txt") -> Path:
+    rows = "".join(f"{i * 1e-9:.3e}\t{i * 1e-12:.3e}\n" for i in range(count))
+    (folder / name).write_text("distance [m]\tforce [N]\n" + rows)
+    return folder / name
+
+
+def pixels(png: bytes) -> np.ndarray:
+    image = imread(io.BytesIO(png), format="png")
+    assert image.shape[:2] == (700, 1200)
+    return image[..., :3]
+
+
+def test_a_picture_is_written_and_its_verdict_told(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "here.png"
+    assert main(["explain", str(MAP), "--curve", "3", "--out", str(out), "--model", model]) == 0
+    assert pixels(out.read_bytes()).std() > 0.02
+    assert list(tmp_path.iterdir()) == [out]
+    said = capsys.readouterr().out
+    assert main(["score", str(MAP), "--model", model]) == 0
+    verdict, score = capsys.readouterr().out.splitlines()[3].split()[:2]
+    assert said.strip() == f"{out}: {verdict}, score {float(score):.4f}"
+
+
+def test_the_heat_lies_on_the_last_rupture_of_a_sawtooth(sawtooth: Explanation) -> None:
+    """A published pull of a membrane protein: the last of its peaks falls by 330 pN at 278 of 1000 nm."""
+    sight, trace = sawtooth.sight, trace_of(sawtooth)
+    assert sawtooth.decision.verdict == "keep"
+    assert sight is not None
+    assert sight.peak is not None
+    assert (trace.x_unit, trace.y_label) == ("nm", "force (pN)")
+    assert abs(trace.x[round(sight.peak)] - 278) < 50
+    assert trace.heat[round(sight.peak)] == pytest.approx(1.0, abs=0.2)
+    assert float(np.nanmax(trace.y)) == pytest.approx(335, abs=15)
+    assert sight.map.shape == sight.picture.shape == (128, 256)
+
+
+def test_what_is_warm_is_red(sawtooth: Explanation) -> None:
+    image = pixels(draw(sawtooth))
+    warm = (image[..., 0] > 0.55) & (image[..., 1] < 0.25) & (image[..., 2] < 0.25)
+    columns = np.flatnonzero(warm[130:345].any(0))  # the curve, below the words
+    assert sawtooth.sight is not None
+    assert sawtooth.sight.peak is not None
+    assert columns.size
+    assert abs(np.median(columns) - (82 + 1097 * sawtooth.sight.peak / 4095)) < 10
+
+
+def test_the_same_curve_is_the_same_picture(sawtooth: Explanation) -> None:
+    assert draw(sawtooth) == draw(sawtooth)
+
+
+def test_a_curve_without_a_score_is_drawn_with_its_reason(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "short.png"
+    assert main(["explain", str(text_file(tmp_path, 30)), "--out", str(out), "--model", model]) == 0
+    assert capsys.readouterr().out == f"{out}: review, no score\n"
+    assert pixels(out.read_bytes()).std() > 0.02
+
+
+def test_units_are_those_that_the_file_has(model: str) -> None:
+    judging = load_model(model, "auto")
+    judge = judge_of(judging, ThresholdsConfig())
+    volts = trace_of(explain(find_reading(VOLTS, 0), judging, judge))
+    bare = trace_of(explain(find_reading(CURVES / "waite_set1_16.txt", 0), judging, judge))
+    assert volts.y_label == "deflection (V)"
+    assert np.nanmax(np.abs(volts.y)) < 10
+    assert bare.x_label == "sample of the retract"
+    assert bare.y_label == "force (the file names no unit)"
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "code", "said"),
+    [
+        ("none.txt", [], 65, "no such file"),
+        (".", [], 65, "no such file"),
+        ("empty.txt", [], 65, "empty"),
+        ("note.pdf", [], 65, "no force curve"),
+        ("curve.txt", ["--curve", "1"], 65, "one curve"),
+        ("curve.txt", ["--curve", "-1"], 64, "from 0"),
+        ("curve.txt", ["--out", "curve.txt"], 64, ".png"),
+        ("curve.txt", ["--out", "no/folder/x.png"], 74, "no/folder"),
+        ("curve.txt", ["--model", "no-such"], 65, "no-such"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    name: str, words: list[str], code: int, said: str, model: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    text_file(tmp_path, 200)
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "note.pdf").write_bytes(b"%PDF-1.7 no curve at all")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert main(["explain", name, "--out", "x.png", "--model", model, *words]) == code
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert said in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_name_is_drawn_as_it_is(model: str, tmp_path: Path) -> None:
+    """No formula in a dollar, no complaint about letters that the font lacks, no escape codes."""
+    file, out = text_file(tmp_path, 300, "5$_x^{2} 力曲线 \x1b[31m.txt"), tmp_path / "x.png"
+    assert main(["explain", str(file), "--out", str(out), "--model", model]) == 0
+    assert out.is_file()
+
+
+def test_a_long_curve_is_thinned_to_its_extremes(sawtooth: Explanation) -> None:
+    trace = trace_of(sawtooth)
+    chosen = thin(trace, most=200)
+    assert chosen.shape[0] <= 400
+    assert (np.diff(chosen) > 0).all()
+    assert trace.y[chosen].max() == trace.y.max()
+    assert trace.y[chosen].min() == trace.y.min()
+    assert np.array_equal(thin(trace, most=5000), np.arange(trace.y.shape[0]))
+
+
+def test_every_reason_of_the_front_end_has_its_words() -> None:
+    for reason in (*BLOCKING, *FLOOR, "no_contact"):
+        assert sentences([reason]) != [reason.replace("_", " ")]
+    assert sentences(["score", "something_new"]) == ["something new"]
+
+
+def test_a_score_is_never_rounded_to_a_certainty_and_the_gauge_grows_with_it() -> None:
+    assert [share(value) for value in (0.99997, 0.9731, 0.00208, 7.3e-7, 1.0)] == [
+        "> 0.999",
+        "0.973",
+        "0.00208",
+        "7e-07",
+        "1",
+    ]
+    places = [along(score) for score in (0.0, 1e-4, 0.01, 0.5, 0.99, 1.0)]
+    assert places == sorted(places)
+    assert (places[0], places[3], places[-1]) == (0.0, 0.5, pytest.approx(1.0))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,13 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.checkpoint import restore, store
-from models.curve import Curve
+from models.curve import Curve, Samples
 from models.loss import Focal
 from models.network import ResNet18
 from models.train import rate_at
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SIDE = 224
 _MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
@@ -40,19 +37,22 @@ def draw(curves: Iterable[Curve]) -> Iterator[Pictures]:
 
     figure = Figure(figsize=(SIDE / 100, SIDE / 100), dpi=100)
     canvas: Any = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set_axis_off()
+    (line,) = axes.plot([0.0, 1.0], [0.0, 1.0], color="black", linewidth=1.0)
     for curve in curves:
-        _plot(figure, curve)
+        places = curve.distance if curve.distance is not None else np.arange(len(curve), dtype=np.float64)
+        line.set_data(_scaled(places), _scaled(curve.force))
+        axes.relim()
+        axes.autoscale_view()
         canvas.draw()
         yield np.asarray(canvas.buffer_rgba())[..., :3].mean(axis=2).astype(np.uint8)
 
 
-def _plot(figure: Figure, curve: Curve) -> None:
-    figure.clear()
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    axes.set_axis_off()
-    scale = float(np.abs(curve.force).max()) or 1.0  # axes in newton or volt, as the file has it; drawn the same
-    places = curve.distance if curve.distance is not None else np.arange(len(curve), dtype=np.float64)
-    axes.plot(places / (float(np.abs(places).max()) or 1.0), curve.force / scale, color="black", linewidth=1.0)
+def _scaled(values: Samples) -> Samples:
+    """Newton and metres brought near 1, so that no limit of matplotlib's is met; the drawing is the same."""
+    largest: float = float(np.abs(values).max())
+    return values / (largest or 1.0)
 
 
 class ThreeChannels(nn.Module):

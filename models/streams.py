@@ -19,18 +19,6 @@ Verdicts = NDArray[np.str_]
 Counts = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Mix:
-    """What one stream holds: events, and event-free curves by kind (one kind is enough)."""
-
-    events: int = 13
-    event_free: tuple[int, ...] = (957,)
-
-    @property
-    def curves(self) -> int:
-        return self.events + sum(self.event_free)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Tally:
     """S streams: how many curves of each got which verdict, in the order of :data:`VERDICTS`."""
@@ -60,26 +48,24 @@ def count(verdicts: Verdicts) -> Counts:
     return np.stack([(verdicts == verdict).sum(-1) for verdict in VERDICTS], axis=-1).astype(np.int64)
 
 
-def divide(events: Verdicts, event_free: Verdicts, mix: Mix) -> Tally:
-    """Every curve in one stream and one only. ValueError when they do not come out even."""
-    streams = events.size // mix.events
-    if events.size != streams * mix.events or event_free.size != streams * sum(mix.event_free):
-        raise ValueError(f"{events.size} and {event_free.size} curves are not whole streams")
-    return Tally(count(events.reshape(streams, -1)), count(event_free.reshape(streams, -1)))
+def deal(verdicts: Verdicts, each: int) -> Counts:
+    """(S * each,) -> (S, 3): every curve in one stream and one only. ValueError when it does not come out even."""
+    if verdicts.size % each:
+        raise ValueError(f"{verdicts.size} curves are not whole streams of {each}")
+    return count(verdicts.reshape(-1, each))
 
 
-def resample(events: Verdicts, kinds: Sequence[Verdicts], mix: Mix, streams: int, seed: int) -> Tally:
-    """Streams from pools, one a kind of event-free curve: a curve may stand in many streams.
+def redraw(pools: Sequence[Verdicts], wanted: Sequence[int], streams: int, seed: int) -> Counts:
+    """``wanted[k]`` curves of ``pools[k]`` for each stream -> (S, 3): a curve may stand in many streams.
 
     It stands in one stream once, unless a pool is smaller than what a stream takes of it.
     """
     rng = np.random.default_rng(seed)
-    pools = list(zip((events, *kinds), (mix.events, *mix.event_free), strict=True))
     drawn = [
-        np.stack([count(rng.choice(pool, wanted, replace=pool.size < wanted)) for _ in range(streams)])
-        for pool, wanted in pools
+        np.stack([count(rng.choice(pool, each, replace=pool.size < each)) for _ in range(streams)])
+        for pool, each in zip(pools, wanted, strict=True)
     ]
-    return Tally(drawn[0], np.sum(drawn[1:], axis=0))
+    return np.asarray(np.sum(drawn, axis=0), np.int64)
 
 
 def share(verdicts: Verdicts, *which: str) -> dict[str, float | int | list[float]]:

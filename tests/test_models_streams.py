@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from models.streams import Mix, best_cut, count, divide, resample, share
+from models.streams import Tally, best_cut, count, deal, redraw, share
 
 
 def verdicts(keep=0, review=0, discard=0):
@@ -11,9 +11,8 @@ def verdicts(keep=0, review=0, discard=0):
 
 def test_the_published_stream_is_counted_as_published():
     """arXiv 2606.09541: 12 of 13 found, 77 false alarms, 880 discarded."""
-    tally = divide(verdicts(keep=12, discard=1), verdicts(review=77, discard=880), Mix())
+    tally = Tally(deal(verdicts(keep=12, discard=1), 13), deal(verdicts(review=77, discard=880), 957))
     found = tally.summarise()
-    assert Mix().curves == 970
     assert found["recall"] == pytest.approx(12 / 13)
     assert found["not_discarded"] == pytest.approx(89 / 970)
     assert found["review"] == pytest.approx(77 / 970)
@@ -23,46 +22,40 @@ def test_the_published_stream_is_counted_as_published():
 
 def test_each_curve_stands_in_one_stream():
     events, others = verdicts(keep=13 + 12, discard=1), verdicts(review=10, discard=2 * 957 - 10)
-    tally = divide(events, others, Mix())
+    tally = Tally(deal(events, 13), deal(others, 957))
     assert tally.events.tolist() == [[13, 0, 0], [12, 0, 1]]
     assert tally.event_free.tolist() == [[0, 10, 947], [0, 0, 957]]
     found = tally.summarise()
     assert (found["recall_worst"], found["streams_without_miss"]) == (pytest.approx(12 / 13), 0.5)
     assert found["review_worst"] == pytest.approx(10 / 970)
     with pytest.raises(ValueError, match="not whole streams"):
-        divide(events[:-1], others, Mix())
+        deal(events[:-1], 13)
 
 
 def test_counts_are_in_the_order_keep_review_discard():
     assert count(verdicts(3, 2, 1)).tolist() == [3, 2, 1]
 
 
-def test_resampled_streams_have_the_shares_of_their_pools():
-    tally = resample(verdicts(keep=90, discard=10), [verdicts(review=300, discard=2700)], Mix(), 400, seed=1)
-    found = tally.summarise()
-    assert tally.events.sum(1).tolist() == [13] * 400
-    assert tally.event_free.sum(1).tolist() == [957] * 400
-    assert found["recall"] == pytest.approx(0.9, abs=0.02)
-    assert found["review"] == pytest.approx(0.1 * 957 / 970, abs=0.003)
+def test_redrawn_streams_have_the_shares_of_their_pool():
+    drawn = redraw([verdicts(review=300, discard=2700)], [957], 400, seed=1)
+    assert drawn.sum(1).tolist() == [957] * 400
+    assert drawn[:, 1].mean() == pytest.approx(95.7, abs=2)
 
 
 def test_kinds_of_event_free_curves_come_in_their_numbers():
-    mix = Mix(13, (880, 77))
-    found = resample(verdicts(keep=50), [verdicts(discard=1000), verdicts(review=1000)], mix, 5, seed=1)
-    assert found.event_free.tolist() == [[0, 77, 880]] * 5
+    found = redraw([verdicts(discard=1000), verdicts(review=1000)], [880, 77], 5, seed=1)
+    assert found.tolist() == [[0, 77, 880]] * 5
 
 
 def test_a_pool_that_is_large_enough_repeats_nothing_within_a_stream():
-    found = resample(verdicts(keep=12, discard=1), [verdicts(review=1, discard=956)], Mix(), 20, seed=1)
-    assert (found.events == [12, 0, 1]).all()
-    assert (found.event_free == [0, 1, 956]).all()
+    assert (redraw([verdicts(review=1, discard=956)], [957], 20, seed=1) == [0, 1, 956]).all()
 
 
 def test_a_small_pool_is_drawn_from_with_repeats_and_the_same_seed_draws_the_same():
-    one, other = (resample(verdicts(keep=2, discard=1), [verdicts(discard=4)], Mix(), 9, seed=3) for _ in range(2))
-    assert one.event_free[:, 2].tolist() == [957] * 9
-    assert len(set(one.events[:, 0].tolist())) > 1
-    assert (one.events == other.events).all()
+    one, other = (redraw([verdicts(keep=2, discard=1)], [13], 9, seed=3) for _ in range(2))
+    assert one.sum(1).tolist() == [13] * 9
+    assert len(set(one[:, 0].tolist())) > 1
+    assert (one == other).all()
 
 
 def test_shares_have_exact_intervals():

@@ -82,30 +82,28 @@ def _simulated(args: argparse.Namespace, model: Model, judge: Judge, control: An
     import numpy as np
 
     from daemon.study.stream_sources import judge_simulated
-    from models.streams import Mix, best_cut, divide, resample, share
+    from models.streams import Tally, best_cut, deal, redraw, share
 
     streams, none = args.streams, CURVES - EVENTS
     held = judge_simulated("events", streams * EVENTS, args.seed, True, model, judge)
     free = judge_simulated("event-free curves", args.pool or streams * none, args.seed + 1, False, model, judge)
     plain = np.isin(free.kinds, PLAIN_KINDS)
-    pools = [free.verdicts[plain], free.verdicts[~plain]]
-    as_drawn = resample(held.verdicts, [free.verdicts], Mix(), streams, args.seed)
+    kinds = {"all": free.verdicts, "plain": free.verdicts[plain]}
+    pools = [kinds["plain"], free.verdicts[~plain]]
     mixes = {
-        "as simulated": as_drawn if args.pool else divide(held.verdicts, free.verdicts, Mix()),
-        f"{PLAIN} of {none} plain": resample(
-            held.verdicts, pools, Mix(EVENTS, (PLAIN, none - PLAIN)), streams, args.seed
-        ),
+        "as simulated": redraw([free.verdicts], [none], streams, args.seed) if args.pool else deal(free.verdicts, none),
+        f"{PLAIN} of {none} plain": redraw(pools, [PLAIN, none - PLAIN], streams, args.seed),
     }
-    kinds = {"all": free.verdicts, "plain": pools[0]}
     if control is not None:
-        mixes["control runs"] = resample(held.verdicts, [control.verdicts], Mix(), streams, args.seed)
         kinds["control runs"] = control.verdicts
+        mixes["control runs"] = redraw([control.verdicts], [none], streams, args.seed)
+    events = deal(held.verdicts, EVENTS)
     cuts = {recall: best_cut(held.scores, free.scores, recall) for recall in RECALLS}
     return {
         "recall": share(held.verdicts, "keep", "review"),
         "event_free": {name: _by_verdict(verdicts) for name, verdicts in kinds.items()},
         "lifted": {str(reason): int((free.lifted == reason).sum()) for reason in np.unique(free.lifted) if reason},
-        "mixes": {name: tally.summarise() for name, tally in mixes.items()},
+        "mixes": {name: Tally(events, others).summarise() for name, others in mixes.items()},
         "ranking": {str(recall): {"discard": cut, "discarded": told} for recall, (cut, told) in cuts.items()},
         "event_kinds": _by_kind(held),
         "event_free_kinds": _by_kind(free),
@@ -128,7 +126,7 @@ def _real(args: argparse.Namespace, held: Answers, free: Answers) -> dict[str, A
     """Streams of labelled curves, for each system with enough of both kinds and for all that are not told apart."""
     import numpy as np
 
-    from models.streams import Mix, resample, share
+    from models.streams import Tally, redraw, share
 
     both = (held.kinds, free.kinds)
     groups = {str(system): [kinds == system for kinds in both] for system in np.unique(held.kinds)}
@@ -137,14 +135,16 @@ def _real(args: argparse.Namespace, held: Answers, free: Answers) -> dict[str, A
     groups[together] = [
         np.array([not any(fnmatchcase(kind, glob) for glob in args.apart) for kind in kinds], bool) for kinds in both
     ]
-    return {
-        name: {
-            "recall": share(held.verdicts[events], "keep", "review"),
-            "review": share(free.verdicts[others], "review"),
-            "streams": resample(
-                held.verdicts[events], [free.verdicts[others]], Mix(), args.streams, args.seed
-            ).summarise(),
-        }
-        for name, (events, others) in groups.items()
-        if events.any() and others.any()
-    }
+    found = {}
+    for name, (events, others) in groups.items():
+        if events.any() and others.any():
+            tally = Tally(
+                redraw([held.verdicts[events]], [EVENTS], args.streams, args.seed),
+                redraw([free.verdicts[others]], [CURVES - EVENTS], args.streams, args.seed),
+            )
+            found[name] = {
+                "recall": share(held.verdicts[events], "keep", "review"),
+                "review": share(free.verdicts[others], "review"),
+                "streams": tally.summarise(),
+            }
+    return found

@@ -133,7 +133,6 @@ def _outcome(trials: Trials, loss: str, seeds: range, name: str, pool: Pool, sha
 
     from models.calibrate import choose_cut, fit_platt
     from models.pairing import Outcome
-    from models.train import infer
 
     held_out = trials.held_out()
     scores: list[NDArray[np.float64]] = []
@@ -143,7 +142,7 @@ def _outcome(trials: Trials, loss: str, seeds: range, name: str, pool: Pool, sha
         calibration = fit_platt(known, held_out.events, 0.02)
         cut = choose_cut(calibration, known, held_out.events)
         if share is None:  # real curves are few, and the folders may be others next time
-            logits = infer(trials.network(loss, seed), pool.edges, trials.budget.profile)
+            logits = trials.infer(trials.network(loss, seed), pool)
         else:
             logits = trials.logits(loss, seed, "judged", pool)
         scores.append(logits)  # the calibration keeps the order, and logits do not run into 1.0

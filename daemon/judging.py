@@ -12,13 +12,13 @@ from deploy.serving import Model
 from models.bundle import BadBundle
 
 
-def load_model(name: str, device: str, models: Path | None = None) -> Model:
+def load_model(name: str, device: str, models: Path | None = None, threads: int | None = None) -> Model:
     """A model that has proved itself on known curves; ``models`` is the folder in which a lab's own have names.
 
     Raises UserError for everything that can be wrong with it.
     """
     try:
-        return Model.load(name, device, models=models)
+        return Model.load(name, device, threads, models)
     except BadBundle as error:
         raise UserError(BAD_DATA, f"model {name}: {error}") from error
     except SelfTestFailed as error:

@@ -9,6 +9,7 @@ import os
 #: topic -> one line of help; the module is daemon.study.<topic>, with _ for -.
 TOPICS: dict[str, str] = {
     "baselines": "the model beside a step detector and the plain published recipe",
+    "calibration": "are probabilities that were fitted once right on other streams, at other prevalences",
     "explain": "does the heat of an explanation lie where something truly broke",
     "few-labels": "what a few dozen labels of one's own curves add, and by which way",
     "left-out": "do labels of other systems help on one that the model has never seen",

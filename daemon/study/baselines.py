@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from daemon.study.agreement import compare, read_twice
     from daemon.study.baselines_table import report, write_text
     from daemon.study.collection import collect
-    from daemon.training import parent_of
+    from daemon.training.start import parent_of
     from models.steps import detect
 
     folders = args.folders or [FOUND_IN]

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from daemon.study.collection import collect
     from daemon.study.left_out_table import report, write_text
     from daemon.study.tuning import Tuner
-    from daemon.training import parent_of
+    from daemon.training.start import parent_of
 
     bundle = parent_of(args.model)
     collection = collect(args.folders or [FOUND_IN], bundle.profile, args.system_column)

@@ -7,24 +7,28 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from daemon import __version__
 from daemon.errors import BAD_DATA, UserError
 from daemon.progress import progress
+from daemon.training.head import HeadPlan, fit_head
 from daemon.training.labelled import LabelledFolder, curves_of, read_labels, refuse
+from daemon.training.start import Start
 from daemon.training.taught import Taught, identity_of
+from daemon.training.unlabelled import read_unlabelled
 from deploy.assembly import Origin, assemble
-from deploy.registry import resolve
-from models.bundle import BadBundle, Bundle, read
+from models.bundle import Bundle
 from models.curve import Curve
 from models.data import Examples, gather
 from models.loss import describe
-from models.network import load
+from models.network import ResNet18
 from models.profile import RasterProfile
 from models.simulate import simulate
 from models.train import Recipe, Run
@@ -44,8 +48,13 @@ class Plan:
     labelled: tuple[Path, ...]
     recipe: Recipe
     profile: RasterProfile
-    parent: Bundle | None = None
+    start: Start = field(default_factory=Start)
     held_out: int = HELD_OUT
+    head: HeadPlan | None = None  # only the last layer is fitted, in one go
+
+    @property
+    def parent(self) -> Bundle | None:
+        return self.start.parent
 
     @property
     def work(self) -> Path:
@@ -53,41 +62,51 @@ class Plan:
         return self.out.with_name(f".{self.out.name}.training")
 
 
-def parent_of(name: str) -> Bundle:
-    """The model that ``--init`` names; UserError when it is none."""
-    try:
-        return read(resolve(name))
-    except BadBundle as error:
-        raise UserError(BAD_DATA, f"--init {error}") from None
-
-
 def train(plan: Plan) -> Bundle:
     """Carry out a plan, or what is left of it after an interruption. UserError for labels that make no sense."""
+    initial = plan.start.network()
     labels = read_labels(plan.labelled)
     taught, labelled = Taught.of(plan.parent.manifest if plan.parent else None), None
     if labels:  # before anything is written or simulated: what is wrong with a label is said at once
         identities: set[str] = set()
         labelled = _open("reading labelled curves", plan, labels, identities)
         taught = taught.with_more(_tables(labels), identities)
+    others = read_unlabelled(plan.head.unlabelled, plan.profile) if plan.head and plan.head.unlabelled else None
     _begin(plan, labels)
     examples = _draw("simulating", plan, plan.simulated, plan.recipe.seed, "simulated")
-    if labelled is not None:
-        examples = _join(examples, labelled)
-    initial = None
-    if plan.parent is not None:
-        weights = {name: torch.from_numpy(tensor) for name, tensor in plan.parent.weights.items()}
-        initial = load(plan.parent.width, weights)
-    run = Run(examples, plan.profile, plan.recipe, initial, plan.work / "checkpoint")
-    for _ in progress(run, "training", len(run)):
-        pass
+    if plan.head is not None and initial is not None:
+        torch.set_num_threads(plan.recipe.threads)
+        network = fit_head(initial, plan.head, examples, labelled, others, plan.profile, LABELLED_SHARE)
+    else:
+        network = _run(plan, initial, examples if labelled is None else _join(examples, labelled))
     held_out = _draw("simulating held-out curves", plan, plan.held_out, plan.recipe.seed + HELD_OUT_SEED, "held-out")
-    what = {**_what(plan, labels), **taught.for_manifest(), "loss": describe(plan.recipe.loss)}
+    what = {**_what(plan, labels), **taught.for_manifest(), **_way(plan, others)}
     if labelled is not None:
         what["labelled_curves"] = _classes(labelled)
     origin = Origin(plan.name, __version__, what, parent=plan.parent.id if plan.parent else None)
-    bundle = assemble(plan.out, run.network, plan.profile, held_out, origin)
+    bundle = assemble(plan.out, network, plan.profile, held_out, origin)
     shutil.rmtree(plan.work, ignore_errors=True)
     return bundle
+
+
+def _run(plan: Plan, initial: ResNet18 | None, examples: Examples) -> ResNet18:
+    run = Run(examples, plan.profile, plan.recipe, initial, plan.work / "checkpoint")
+    for _ in progress(run, "training", len(run)):
+        pass
+    return run.network
+
+
+def _way(plan: Plan, others: NDArray[np.float32] | None) -> dict[str, Any]:
+    """How the weights were found, in the words of the manifest."""
+    if plan.head is None:
+        return {"loss": describe(plan.recipe.loss)}
+    return {
+        "head": {
+            "kind": plan.head.kind,
+            "features": plan.head.features,
+            "unlabelled": 0 if others is None else len(others),
+        }
+    }
 
 
 def _begin(plan: Plan, labels: Sequence[LabelledFolder]) -> None:
@@ -105,8 +124,10 @@ def _begin(plan: Plan, labels: Sequence[LabelledFolder]) -> None:
 
 def _what(plan: Plan, labels: Sequence[LabelledFolder]) -> dict[str, Any]:
     """Everything that decides the outcome; stands in the manifest."""
-    recipe = {key: value for key, value in asdict(plan.recipe).items() if key not in ("threads", "bf16")}
-    return {"simulated": plan.simulated, "held_out": plan.held_out, "labelled": _tables(labels), "recipe": recipe}
+    left_out = ("threads", "bf16", *(() if plan.recipe.frozen else ("frozen",)))
+    recipe = {key: value for key, value in asdict(plan.recipe).items() if key not in left_out}
+    what = {"simulated": plan.simulated, "held_out": plan.held_out, "labelled": _tables(labels), **plan.start.note}
+    return what | ({"recipe": recipe} if plan.head is None else {})
 
 
 def _tables(labels: Sequence[LabelledFolder]) -> dict[str, str]:

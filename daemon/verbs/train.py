@@ -19,7 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--simulate", metavar="N", type=int, default=0, help="train on N simulated curves")
     parser.add_argument("--labelled", metavar="DIR", type=Path, action="append", default=[], help="has a labels.csv")
     parser.add_argument("--loss", metavar="NAME", default="focal", help=f"{_LOSSES}, or NAME:parameter=value,… (focal)")
-    parser.add_argument("--init", metavar="MODEL", default="scratch", help="shipped, a model folder, or scratch")
+    parser.add_argument(
+        "--init",
+        metavar="MODEL",
+        default="scratch",
+        help="where to start: shipped, a model folder, imagenet:FILE.safetensors (torchvision's ResNet18), or scratch",
+    )
+    parser.add_argument("--freeze", action="store_true", help="train the last layer of --init alone")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the model folder to make")
     parser.add_argument("--name", help="what events call the model (the name of --out)")
     parser.add_argument("--epochs", metavar="N", type=int, default=4, help="times through the data (4)")
@@ -29,6 +35,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", metavar="N", type=int, default=1, help="(1)")
     parser.add_argument("--threads", metavar="N", type=int, default=0, help="0: all cores but one (0)")
     parser.add_argument("--held-out", metavar="N", type=int, help="simulated curves to calibrate on (20000)")
+    _add_few_labels(parser)
+
+
+def _add_few_labels(parser: argparse.ArgumentParser) -> None:
+    few = parser.add_argument_group(
+        "few labels",
+        "With a few dozen labelled curves: fit the last layer of --init on them in one go. The result is a model like"
+        " any other; only linear features and heads can become one, what autoencoder, soft k-means and kernels would"
+        " add is shown by `study few-labels`. Probabilities and thresholds come from held-out simulated curves.",
+    )
+    few.add_argument("--head", choices=("logistic", "svm"), help="logistic regression or linear support vectors")
+    few.add_argument("--features", choices=("none", "pca"), help="what the head looks at: all channels, or PCA (none)")
+    few.add_argument(
+        "--unlabelled",
+        metavar="DIR",
+        type=Path,
+        action="append",
+        default=[],
+        help="curves nobody has labelled, to learn --features from (the labelled and simulated ones)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,7 +62,9 @@ def run(args: argparse.Namespace) -> int:
     if wrong := _mistake(args):
         raise UserError(USAGE, wrong)
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    from daemon.training import HELD_OUT, Plan, parent_of, train
+    from daemon.training import HELD_OUT, Plan, train
+    from daemon.training.head import HeadPlan, require_sklearn
+    from daemon.training.start import start_of
     from deploy.torch_engine import bf16_in_hardware, default_threads
     from models.loss import select
     from models.profile import RasterProfile
@@ -47,15 +75,18 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UserError(USAGE, f"--loss: {error}") from None
 
-    parent = None if args.init == "scratch" else parent_of(args.init)
+    if args.head:
+        require_sklearn()
+    start = start_of(args.init)
     recipe = Recipe(
-        width=parent.width if parent else args.width or 16,
+        width=start.width or args.width or 16,
         epochs=args.epochs,
-        rate=args.rate or (2e-4 if parent else 2e-3),
+        rate=args.rate or (2e-4 if start.parent else 2e-3),
         loss=args.loss,
         seed=args.seed,
         threads=args.threads or default_threads(),
         bf16=bf16_in_hardware(),
+        frozen=args.freeze,
     )
     plan = Plan(
         out=args.out,
@@ -63,9 +94,10 @@ def run(args: argparse.Namespace) -> int:
         simulated=args.simulate,
         labelled=tuple(args.labelled),
         recipe=recipe,
-        profile=parent.profile if parent else RasterProfile(**args.size or {}),
-        parent=parent,
+        profile=start.parent.profile if start.parent else RasterProfile(**args.size or {}),
+        start=start,
         held_out=args.held_out or HELD_OUT,
+        head=HeadPlan(args.head, args.features or "none", tuple(args.unlabelled)) if args.head else None,
     )
     bundle = train(plan)
     evidence = bundle.manifest["thresholds"]["evidence"]
@@ -91,10 +123,17 @@ def _mistake(args: argparse.Namespace) -> str | None:
         "--threads is 0 to 256": not 0 <= args.threads <= 256,
         "--held-out is 100 or more": args.held_out is not None and args.held_out < 100,
         "--rate is above 0 and at most 1": args.rate is not None and not 0 < args.rate <= 1,
-        "--init imagenet:FILE comes in a later version; use scratch or a model": args.init.startswith("imagenet:"),
+        "--width is 64 with --init imagenet:FILE; leave it out": args.init.startswith("imagenet:")
+        and args.width not in (None, 64),
         "--width is 4 to 128": args.width is not None and not 4 <= args.width <= 128,
         "--width and --size are those of the --init model; leave them out": args.init != "scratch"
+        and not args.init.startswith("imagenet:")
         and (args.width or args.size) is not None,
+        "--freeze and --head build on weights; name them with --init": args.init == "scratch"
+        and bool(args.freeze or args.head),
+        "--freeze trains by gradient, --head fits in one go; choose one": bool(args.freeze and args.head),
+        "--features and --unlabelled belong to --head; add --head logistic": not args.head
+        and bool(args.features or args.unlabelled),
         f"--out {args.out} exists and is no model; name another folder": args.out.exists()
         and not (args.out / "manifest.json").is_file(),
     }

@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon.study.left_out import FOUND_IN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +24,7 @@ STEPS, PUBLISHED, EQUAL = "step detector", "published recipe", "our recipe, equa
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A run that was ended goes on in ``--work``."""
-    parser.add_argument("folders", metavar="DIR", nargs="*", type=Path, help=f"with a labels.csv ({FOUND_IN})")
+    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="with a labels.csv")
     parser.add_argument("--model", default="shipped", help="what is compared (shipped)")
     parser.add_argument("--system-column", metavar="NAME", default="system", help="column that names systems (system)")
     parser.add_argument("--apart", metavar="GLOB", action="append", default=[], help="pooled also without these")
@@ -45,9 +44,8 @@ def run(args: argparse.Namespace) -> int:
     from daemon.training.start import parent_of
     from models.steps import detect
 
-    folders = args.folders or [FOUND_IN]
     bundle = parent_of(args.model)
-    collection = collect(folders, bundle.profile, args.system_column)
+    collection = collect(args.folders, bundle.profile, args.system_column)
     scores = {"the model": _score(bundle, collection), STEPS: detect(collection.curves)}
     if args.simulate:
         scores |= _train(args, bundle, collection)
@@ -57,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         "model": bundle.id,
         "settings": {name: getattr(args, name) for name in ("simulate", "epochs", "seed", "system_column")},
         "groups": report(collection, scores, args.apart, args.seed),
-        "labelled_twice": compare(read_twice(folders), by_name),
+        "labelled_twice": compare(read_twice(args.folders), by_name),
     }
     print(write_text(found))
     if args.out is not None:

@@ -23,12 +23,10 @@ if TYPE_CHECKING:
 
     from daemon.study.collection import Collection
 
-FOUND_IN = Path("../shared/data")  # beside the checkout; the files of a laboratory are named instead
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A run that was ended goes on in ``--work``, fold by fold."""
-    parser.add_argument("folders", metavar="DIR", nargs="*", type=Path, help=f"with a labels.csv ({FOUND_IN})")
+    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="with a labels.csv")
     parser.add_argument("--model", default="shipped", help="what is fine-tuned (shipped)")
     parser.add_argument("--system-column", metavar="NAME", default="system", help="column that names systems (system)")
     parser.add_argument("--teach", metavar="GLOB", action="append", help="systems whose labels teach (all)")
@@ -60,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from daemon.training.start import parent_of
 
     bundle = parent_of(args.model)
-    collection = collect(args.folders or [FOUND_IN], bundle.profile, args.system_column)
+    collection = collect(args.folders, bundle.profile, args.system_column)
     folds = list(split(collection, args.teach or ["*"], args.mute))
     work = begin(args, bundle.id, collection)
     tuner = Tuner(bundle, args.simulate, args.held_out, args.epochs, args.rate, args.seed, args.threads, work)

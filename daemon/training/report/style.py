@@ -7,6 +7,7 @@ SHEET = """
   --event: #0b7a75; --none: #9a6a00; --mark: #b3261e }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4eaf0; --soft: #9fb0c0; --line: #33414f; --paper: #12181f;
   --band: #1b242e; --event: #4fc3b8; --none: #e0b050; --mark: #ff8a80 } }
+@page { size: A4 landscape; margin: 12mm }
 @media print { :root { --ink: #000; --soft: #444; --line: #bbb; --paper: #fff; --band: #eee; --event: #0b7a75;
   --none: #9a6a00; --mark: #b3261e } body { margin: 0; font-size: 10pt } figure, tr { break-inside: avoid }
   h2 { break-after: avoid } table { font-size: 7.5pt } }

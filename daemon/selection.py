@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from daemon.clean import clean
 from daemon.errors import BAD_DATA, UserError
 from daemon.spreadsheet import plain_path, read_index, read_sheet
 
@@ -61,7 +62,7 @@ class Selection:
                 continue
             curve = "" if pick.index is None else f"#{pick.index}"
             why = "the file is there, this curve of it is not" if pick.number in self._opened else "no such file there"
-            lines.append(f"{self.name} row {pick.number}: {pick.path}{curve}: {why}")
+            lines.append(clean(f"{self.name} row {pick.number}: {pick.path}{curve}: {why}"))
         return lines
 
     def _of(self, path: str, file: Path) -> list[Pick]:
@@ -83,7 +84,7 @@ def read_selection(source: str) -> Selection:
             try:
                 picks.append(_pick(number, path, index))
             except ValueError as error:
-                problems.append(f"{name} row {number}: {error}")
+                problems.append(clean(f"{name} row {number}: {error}"))
     except ValueError as error:
         problems.append(f"{name}: {error}")
     if problems:

@@ -140,14 +140,17 @@ def test_an_index_beyond_the_file_leaves_nothing_behind(tmp_path, capsys):
 
 @pytest.mark.parametrize("verb", ["evaluate", "train"])
 def test_bad_labels_end_a_verb_with_65_and_nothing_written(tmp_path, capsys, verb):
-    folder = write_folder(tmp_path / "lab", [("a.txt", 0, "maybe"), ("z.txt", 0, "keep")])
+    rows = [("a.txt", 0, "may\x1b[2Jbe"), ("z.txt", 0, "keep"), ("b.txt", 5, "keep"), ("c.txt", 0, "keep")]
+    folder = write_folder(tmp_path / "lab", rows)
     out = tmp_path / "out"
     words = ["evaluate", "shipped", str(folder)] if verb == "evaluate" else ["train", "--labelled", str(folder)]
     assert main([*words, *(["--out", str(out)] if verb == "train" else [])]) == 65
     error = capsys.readouterr().err
     assert "row 2" in error
     assert "row 3" in error
-    assert "Traceback" not in error
+    assert "row 4: b.txt has one curve" in error  # told with the others, although the file has to be opened for it
+    assert len(error.splitlines()) == 3
+    assert "\x1b" not in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lab"]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from daemon.arrival import Arrival
+from daemon.clean import clean
 from daemon.errors import BAD_DATA, UserError
 from daemon.formats import open_file
 from daemon.formats.walk import find
@@ -83,7 +84,11 @@ class LabelledFolder:
 def read_labels(folders: Sequence[Path], system_column: str = "system") -> list[LabelledFolder]:
     """Every folder's table; UserError (65) with one line a problem when any row of any makes no sense."""
     found = [read_folder(folder, system_column) for folder in folders]
-    refuse([problem for folder in found for problem in folder.problems])
+    problems = [problem for folder in found for problem in folder.problems]
+    if problems:  # then all of it at once: what only an opened file can tell as well
+        for _ in curves_of(found, problems):
+            pass
+    refuse(problems)
     return found
 
 
@@ -178,4 +183,4 @@ def _unite(group: Sequence[Row]) -> Row:
 
 
 def _line(folder: Path, number: int, text: str) -> str:
-    return f"{folder / 'labels.csv'} row {number}: {text}"
+    return clean(f"{folder / 'labels.csv'} row {number}: {text}")

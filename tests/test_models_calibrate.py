@@ -3,7 +3,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from models.bundle import Calibration
-from models.calibrate import choose_cut, fit_platt
+from models.calibrate import choose_cut, fit_platt, prior_of, score_apart
 from models.metrics import calibration_error
 
 
@@ -70,3 +70,45 @@ def test_thresholds_are_as_bold_as_they_may_be():
     cut = choose_cut(fit_platt(logits, labels, 0.02), logits, labels, 0.01, 0.002)
     assert cut.evidence["events_discarded"] >= 0.0095 * labels.sum()
     assert cut.evidence["event_free_kept"] >= 0.0015 * (~labels).sum()
+
+
+@pytest.mark.parametrize("there", [0.005, 0.1, 0.5])
+def test_a_calibration_moves_to_another_prevalence(there):
+    logits, labels = drawn()
+    here = fit_platt(logits, labels, 0.02)
+    moved, asked = here.at(there), fit_platt(logits, labels, there)
+    assert moved.prevalence == there
+    assert moved.temperature == here.temperature
+    assert moved.at(0.02).bias == pytest.approx(here.bias)
+    assert calibration_error(moved.score(logits), labels, there) < 0.01
+    assert moved.score(logits) == pytest.approx(asked.score(logits), abs=0.03)
+
+
+def test_few_labels_that_a_model_separates_do_not_make_it_certain():
+    logits = np.concatenate((np.linspace(-9, -3, 30), np.linspace(2, 9, 60)))
+    labels = logits > 0
+    prior = prior_of(Calibration(0.5, -4.0, 0.02))
+    bold, held = fit_platt(logits, labels, 0.02), fit_platt(logits, labels, 0.02, prior)
+    assert 1 / bold.temperature > 3
+    assert 1.5 < 1 / held.temperature < 3
+    assert np.average(held.score(logits), weights=np.where(labels, 0.02 / 60, 0.98 / 30)) == pytest.approx(
+        0.02, rel=0.01
+    )
+
+
+def test_many_labels_are_believed_whatever_the_model_said():
+    logits, labels = drawn()
+    found = fit_platt(logits, labels, 0.02, prior_of(Calibration(0.1, 0.0, 0.02)))  # thrice too bold
+    assert 1 / found.temperature == pytest.approx(3.0, rel=0.1)
+
+
+def test_scores_apart_are_those_of_a_fit_that_has_not_seen_them():
+    logits, labels = drawn(600)
+    groups = np.array(["a", "b", "c"] * 200)
+    prior = prior_of(Calibration(1.0, 0.0, 0.02))
+    apart = score_apart(logits, labels, groups, 0.02, prior)
+    others = groups != "b"
+    expected = fit_platt(logits[others], labels[others], 0.02, prior).score(logits[~others])
+    assert np.array_equal(apart[~others], expected)
+    assert score_apart(logits, labels, np.array(["a"] * 600), 0.02, prior) is None
+    assert score_apart(logits, labels, np.where(labels, "a", "b"), 0.02, prior) is None

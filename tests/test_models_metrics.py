@@ -2,16 +2,19 @@ import numpy as np
 import pytest
 from scipy import stats
 from sklearn import metrics as oracle
+from sklearn.linear_model import LogisticRegression
 
 from models.metrics import (
     at_least,
     at_most,
     auc,
     average_precision,
+    brier_skill,
     calibration_error,
     class_weights,
     clopper_pearson,
     count_table,
+    reliability_slope,
 )
 
 
@@ -88,3 +91,35 @@ def test_table():
         "review": {"event": 1, "none": 0},
         "discard": {"event": 0, "none": 1},
     }
+
+
+@pytest.mark.parametrize("prevalence", [None, 0.02, 0.3])
+def test_skill_and_slope_are_sklearns(prevalence):
+    rng = np.random.default_rng(3)
+    events = rng.random(4000) < 0.3
+    scores = 1 / (1 + np.exp(-(rng.normal(0, 1, 4000) + np.where(events, 1.0, -1.0))))
+    weights = np.ones(4000) if prevalence is None else class_weights(events, prevalence)
+    share = np.average(events, weights=weights)
+    constant = oracle.brier_score_loss(events, np.full(4000, share), sample_weight=weights)
+    expected = 1 - oracle.brier_score_loss(events, scores, sample_weight=weights) / constant
+    assert brier_skill(scores, events, prevalence) == pytest.approx(expected, abs=1e-12)
+    odds = np.log(scores / (1 - scores))[:, None]
+    slope = LogisticRegression(C=1e12, tol=1e-12).fit(odds, events, weights).coef_[0, 0]
+    assert reliability_slope(scores, events, prevalence) == pytest.approx(slope, rel=1e-5)
+
+
+@pytest.mark.parametrize("boldness", [0.5, 1.0, 2.0])
+def test_slope_tells_too_bold_from_too_timid(boldness):
+    rng = np.random.default_rng(4)
+    odds = rng.normal(0, 2, 50_000)
+    events = rng.random(50_000) < 1 / (1 + np.exp(-odds))
+    assert reliability_slope(1 / (1 + np.exp(-boldness * odds)), events) == pytest.approx(1 / boldness, rel=0.05)
+
+
+def test_skill_and_slope_without_both_kinds_or_with_a_perfect_ranking():
+    assert np.isnan(brier_skill([0.1, 0.2], [1, 1]))
+    assert np.isnan(reliability_slope([0.1, 0.2], [0, 0]))
+    assert reliability_slope([0.1, 0.9], [0, 1]) == np.inf
+    assert brier_skill([0.0, 1.0], [0, 1]) == 1.0
+    assert brier_skill([0.5, 0.5], [0, 1]) == 0.0
+    assert 0 < reliability_slope([0.0, 0.5, 1.0, 1.0], [0, 1, 0, 1]) < np.inf

@@ -100,12 +100,15 @@ class _Docket:
             return SIMULATED
         if self._taught.holds(item.curve, digest):
             return TAUGHT
-        place = f"{folder / 'labels.csv'} row {item.row.number}"
-        label, earlier = self._heard.setdefault(identity_of(item.curve), (item.row.label, place))
+        identity, place = identity_of(item.curve), f"{folder / 'labels.csv'} row {item.row.number}"
+        if identity not in self._heard:
+            self._heard[identity] = item.row.label, place
+            return None
+        label, earlier = self._heard[identity]
         if label != item.row.label:
             text = f"{item.row.path} is the curve of {earlier}, which is labelled {label}; decide for one"
             self.problems.append(f"{place}: {text}")
-        return COPY if earlier != place else None
+        return COPY
 
 
 def _judge(

@@ -74,6 +74,12 @@ def test_systems_that_never_teach_share_one_fold(folder):
     assert sorted(set(collection.systems[folds[2].taught])) == ["one", "two"]
 
 
+def test_small_systems_are_left_out_together(folder):
+    write_folder(folder, [*ROWS[:4], ("e.txt", 0, "keep", "four", ""), ROWS[5]], HEADER)
+    folds = list(split(collect([folder], RasterProfile()), ["*"], [], least=2))
+    assert [fold.tested for fold in folds] == [("one",), ("two",), ("four", "three")]
+
+
 def test_left_out_prints_a_table_and_goes_on_where_it_was_ended(folder, model, tmp_path, capsys):
     found = left_out(folder, model, tmp_path, "--apart", "three")
     text = capsys.readouterr().out

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system-column", metavar="NAME", default="system", help="column that names systems (system)")
     parser.add_argument("--teach", metavar="GLOB", action="append", help="systems whose labels teach (all)")
     parser.add_argument("--mute", metavar="GLOB", action="append", default=[], help="systems whose labels never teach")
+    parser.add_argument("--least", metavar="N", type=int, default=1, help="smaller systems are left out together (1)")
     parser.add_argument("--apart", metavar="GLOB", action="append", default=[], help="pooled also without these")
     parser.add_argument("--simulate", metavar="N", type=int, default=10_000, help="curves in the mix (10000)")
     parser.add_argument("--held-out", metavar="N", type=int, default=6_000, help="curves to calibrate on (6000)")
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     bundle = parent_of(args.model)
     collection = collect(args.folders, bundle.profile, args.system_column)
-    folds = list(split(collection, args.teach or ["*"], args.mute))
+    folds = list(split(collection, args.teach or ["*"], args.mute, args.least))
     work = begin(args, bundle.id, collection)
     tuner = Tuner(bundle, args.simulate, args.held_out, args.epochs, args.rate, args.seed, args.threads, work)
     answers = {"as it is": tuner.judge_untuned(collection)}
@@ -81,14 +82,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def split(collection: Collection, teach: list[str], mute: list[str]) -> Iterator[Fold]:
-    """One fold a system whose labels teach; one more for all those whose labels never do."""
+def split(collection: Collection, teach: list[str], mute: list[str], least: int = 1) -> Iterator[Fold]:
+    """One fold a system whose labels teach; one more for all those whose labels never do.
+
+    Those of fewer than ``least`` sure curves share a fold: fewer trainings, and none of them teaches another.
+    """
     import numpy as np
 
     systems = [str(name) for name in np.unique(collection.systems)]
     teaching = [name for name in systems if _is_of(name, teach) and not _is_of(name, mute)]
-    for name in teaching:
-        yield _fold((name,), [other for other in teaching if other != name], collection)
+    small = [name for name in teaching if (collection.sure & (collection.systems == name)).sum() < least]
+    for tested in [(name,) for name in teaching if name not in small] + ([tuple(small)] if small else []):
+        yield _fold(tested, [other for other in teaching if other not in tested], collection)
     if others := tuple(name for name in systems if name not in teaching):
         yield _fold(others, teaching, collection)
 
@@ -109,7 +114,7 @@ def _is_of(name: str, globs: list[str]) -> bool:
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """What decides the outcome."""
-    names = ("system_column", "teach", "mute", "simulate", "held_out", "epochs", "rate", "seed")
+    names = ("system_column", "teach", "mute", "least", "simulate", "held_out", "epochs", "rate", "seed")
     return {name: getattr(args, name) for name in names}
 
 

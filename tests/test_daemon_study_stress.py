@@ -27,6 +27,7 @@ def test_the_table_and_its_source(model: str, tmp_path: Path, capsys: pytest.Cap
     assert main([*COMMAND, str(folder), "--model", model, "--out", str(out)]) == 0
     text, found = capsys.readouterr().out, json.loads(out.read_text())
     assert text.count("tilt") == 10  # five strengths, two groups
+    assert text.count("zero tail") == 5  # where nobody knows the ruptures, no end is replaced
     rows = found["groups"]["simulated"]
     assert [row["nuisance"] for row in rows] == ["as it is", *["tilt"] * 5, *["zero tail"] * 5]
     for row in rows:
@@ -35,6 +36,8 @@ def test_the_table_and_its_source(model: str, tmp_path: Path, capsys: pytest.Cap
         assert (
             row["lost"]["interval"][0] <= row["lost"]["hits"] / max(row["lost"]["of"], 1) <= row["lost"]["interval"][1]
         )
+        assert row["before"]["of"] == counted
+        assert row["before"]["hits"] <= rows[0]["lost"]["hits"]
         assert ("lost_of_visible" in row) == (row["nuisance"] == "tilt")
     assert sum(row["table"]["review"]["none"] for row in rows[-2:]) == sum(row["cut"]["of"] for row in rows[-2:])
     labelled = found["groups"]["labelled"]
@@ -72,13 +75,22 @@ def test_a_mistake_is_one_line(
 
 def test_shares_have_exact_intervals_and_nothing_is_shared_where_nothing_is() -> None:
     events = (True,) * 59 + (False,) * 3
-    cell = Cell("tilt", 3.0, "pN/100 nm", events, (True,) * 20 + (False,) * 42, ("keep",) * 59 + ("discard",) * 3)
-    bare = Cell("cut", 1.0, "%", (True,), None, ("discard",))
+    cell = Cell(
+        "tilt",
+        3.0,
+        "pN/100 nm",
+        events,
+        (True,) * 20 + (False,) * 42,
+        ("keep",) * 59 + ("discard",) * 3,
+        ("review",) * 62,
+    )
+    bare = Cell("cut", 1.0, "%", (True,), None, ("discard",), ("keep",))
     first, second = report([cell, bare])
     assert first["lost"]["interval"][1] == pytest.approx(1 - 0.025 ** (1 / 59), abs=1e-9)
     assert first["lost_of_visible"]["of"] == 20
     assert first["cut"] == {"hits": 3, "of": 3, "interval": [pytest.approx(0.025 ** (1 / 3)), 1.0]}
     assert second["cut"]["of"] == 0
+    assert (second["lost"]["hits"], second["before"]["hits"]) == (1, 0)
     text = write_text({"model": "m", "engine": "e", "seed": 1, "groups": {"simulated": [first, second]}})
     assert "100.0 % [2.5, 100.0]" in text
     assert np.char.count(text, "59/0/0") == 1

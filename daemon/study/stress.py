@@ -100,24 +100,27 @@ def _stress(
 ) -> Iterator[Cell]:
     curves = [subject.curve for subject in subjects]
     events = tuple(subject.event for subject in subjects)
-    yield Cell(PLAIN, 0.0, "", events, None, _judge(curves, model, judge))
+    plain = _judge(curves, model, judge)
+    yield Cell(PLAIN, 0.0, "", events, None, plain, plain)
     cells = [(name, nuisance, strength) for name, nuisance in nuisances.items() for strength in nuisance.strengths]
     for name, nuisance, strength in progress(cells, f"stressing the {group}", len(cells)):
         laid = list(_lay(subjects, name, nuisance, strength, seed))
-        verdicts = _judge([curve for _, curve, _ in laid], model, judge)
-        seen = tuple(visible for _, _, visible in laid) if nuisance.adds and group == "simulated" else None
-        yield Cell(name, strength, nuisance.unit, tuple(subject.event for subject, _, _ in laid), seen, verdicts)
+        able = tuple(events[place] for place, _, _ in laid)
+        if any(able):
+            verdicts = _judge([curve for _, curve, _ in laid], model, judge)
+            seen = tuple(visible for _, _, visible in laid) if nuisance.adds and group == "simulated" else None
+            yield Cell(name, strength, nuisance.unit, able, seen, verdicts, tuple(plain[place] for place, _, _ in laid))
 
 
 def _lay(
     subjects: Iterable[Subject], name: str, nuisance: Nuisance, strength: float, seed: int
-) -> Iterator[tuple[Subject, Curve, bool]]:
-    """The curves that the nuisance can be laid on, and whether an expert would still see a rupture in them."""
+) -> Iterator[tuple[int, Curve, bool]]:
+    """Which curves the nuisance can be laid on, the curve then, and whether an expert would still see a rupture."""
     for place, subject in enumerate(subjects):
         rng = np.random.default_rng((seed, crc32(name.encode()), place))
         curve = nuisance.apply(rng, subject, strength)
         if curve is not None:
-            yield subject, curve, nuisance.adds and is_visible(rng, subject, curve)
+            yield place, curve, nuisance.adds and is_visible(rng, subject, curve)
 
 
 def _judge(curves: Sequence[Curve], model: Model, judge: Judge) -> tuple[Verdict, ...]:

@@ -10,8 +10,9 @@ from daemon.decision import Verdict
 from models.metrics import clopper_pearson, count_table
 
 _NOTE = """
-events, event-free: keep/review/discard; lost: events discarded; cut: event-free curves discarded; exact 95 % intervals.
-of visible: lost among the events in which an expert would still see a rupture (models.simulate.visible).
+events, event-free: keep/review/discard; lost: events discarded, before: of the same ones without the nuisance;
+of visible: lost among the events in which an expert would still see a rupture (models.simulate.visible);
+cut: event-free curves discarded; exact 95 % intervals.
 A nuisance stands where it can be laid on a curve, so counts differ from row to row."""
 
 
@@ -25,6 +26,7 @@ class Cell:
     events: tuple[bool, ...]
     visible: tuple[bool, ...] | None  # events an expert would still see; None where nothing can bury them
     verdicts: tuple[Verdict, ...]
+    before: tuple[Verdict, ...]  # on the same curves as they were
 
 
 def report(cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -36,6 +38,7 @@ def _row(cell: Cell) -> dict[str, Any]:
     table = count_table(cell.verdicts, cell.events)
     row = {"nuisance": cell.name, "strength": cell.strength, "unit": cell.unit, "table": table}
     row["lost"] = _share(table["discard"]["event"], sum(cell.events))
+    row["before"] = _share(count_table(cell.before, cell.events)["discard"]["event"], sum(cell.events))
     row["cut"] = _share(table["discard"]["none"], len(cell.events) - sum(cell.events))
     if cell.visible is not None:
         seen = [verdict for verdict, visible in zip(cell.verdicts, cell.visible, strict=True) if visible]
@@ -51,7 +54,7 @@ def write_text(found: Mapping[str, Any]) -> str:
     """Lines for a terminal, a table a group of curves."""
     parts = [f"{found['model']} by {found['engine']}, seed {found['seed']}"]
     for group, rows in found["groups"].items():
-        head = ["nuisance", "strength", "", "events", "lost", "of visible", "event-free", "cut"]
+        head = ["nuisance", "strength", "", "events", "before", "lost", "of visible", "event-free", "cut"]
         cells = [head, *map(_cells, rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(_justify(row, widths)).rstrip() for row in cells]
@@ -63,17 +66,9 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     table = row["table"]
     counts = ["/".join(str(table[verdict][kind]) for verdict in table) for kind in ("event", "none")]
     strength = f"{row['strength']:g}" if row["unit"] else ""
-    lost, cut = _percent(row["lost"]), _percent(row["cut"])
-    return [
-        row["nuisance"],
-        strength,
-        row["unit"],
-        counts[0],
-        lost,
-        _percent(row.get("lost_of_visible")),
-        counts[1],
-        cut,
-    ]
+    shares = [_percent(row.get(name)) for name in ("lost", "lost_of_visible")]
+    before = _percent(row["before"]).split(" [")[0]
+    return [row["nuisance"], strength, row["unit"], counts[0], before, *shares, counts[1], _percent(row["cut"])]
 
 
 def _percent(share: Mapping[str, Any] | None) -> str:

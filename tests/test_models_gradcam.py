@@ -51,12 +51,9 @@ def test_gradients_are_those_of_numbers(rule: str) -> None:
     with torch.no_grad():
         x = network.maxpool(torch.relu(network.bn1(network.conv1(image))))
         x = network.layer3(network.layer2(network.layer1(x)))
-        slope = torch.zeros_like(x)
-        for place in np.ndindex(*x.shape):
-            moved = x.clone()
-            moved[place] += 1e-5
-            slope[place] = (network.forward_head(network.layer4(moved)) - network.forward_head(network.layer4(x)))[0]
-        slope /= 1e-5
+        moved = x + 1e-5 * torch.eye(x.numel(), dtype=x.dtype).reshape(-1, *x.shape[1:])  # one feature each
+        logits = network.forward_head(network.layer4(torch.cat((x, moved))))
+        slope = ((logits[1:] - logits[0]) / 1e-5).reshape(x.shape)
         weight = {"gradcam": slope.mean((2, 3), keepdim=True), "hirescam": slope, "layercam": torch.relu(slope)}[rule]
         small = torch.relu((weight * x).sum(1))
         large = torch.nn.functional.interpolate(small[:, None], (64, 64), mode="bilinear", align_corners=False)[0, 0]

@@ -158,11 +158,12 @@ def test_keep_follows_a_precision_or_a_review_budget(lab, model, tmp_path, capsy
     out = tmp_path / "m"
     said = ["calibrate", str(model), str(lab), "--out", str(out), "--prevalence", "0.1", *words]
     assert main(said) == 0
+    assert main([*said, "--json"]) == 0
     evidence = read(out).manifest["thresholds"]["evidence"]
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["thresholds"]["evidence"] == evidence
     assert evidence["keep_rule"].startswith(rule)
     assert read(out).calibration.prevalence == 0.1
     assert "--review-share" not in words or evidence["review_share"] <= 0.1
-    assert "interval" in capsys.readouterr().out
 
 
 # what is refused

@@ -60,7 +60,8 @@ def _thresholds(config: Config) -> str:
     own = "the model's own"
     return (
         f"▲ takes thresholds of yours: discard at {own if discard is None else f'{discard:g}'} and below,"
-        f" keep at {own if keep is None else f'{keep:g}'} and above; the model's certificate does not cover them"
+        f" keep at {own if keep is None else f'{keep:g}'} and above;"
+        " a certificate covers no discard threshold above the model's own"
     )
 
 

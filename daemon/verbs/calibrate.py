@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     keep.add_argument("--precision", metavar="P", type=float, help="share of events among the kept (0.9)")
     keep.add_argument("--review-share", metavar="R", type=float, help="share of the stream that people look at")
     parser.add_argument("--out", metavar="DIR", type=Path, help="the model folder to make (MODEL-calibrated)")
+    parser.add_argument("--json", action="store_true", help="what came of it as one JSON object")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)")
 
 
@@ -48,8 +50,11 @@ def run(args: argparse.Namespace) -> int:
         made = write_model(out, model.bundle, outcome)
     except BadBundle as error:
         raise UserError(BAD_DATA, f"{error}; nothing was written") from error
-    print(write_text(outcome))
-    print(f"{out}: {made.id}, made of {model.id}; take it with --model {out}")
+    if args.json:
+        parts = {name: made.manifest[name] for name in ("calibration", "thresholds", "certificate", "parent")}
+        print(json.dumps({"id": made.id, "folder": str(out), **parts}))
+    else:
+        print(f"{write_text(outcome)}\n{out}: {made.id}, made of {model.id}; take it with --model {out}")
     return 0
 
 

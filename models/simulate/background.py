@@ -21,7 +21,7 @@ BACKGROUNDS = {
     "snap_off": 20.0,
     "snap_off_wide": 10.0,
     "double_snap_off": 12.0,
-    "viscous_fade": 12.0,
+    "viscous_fade": 16.0,
     "soft_indentation": 12.0,
     "drag": 4.0,
     "long_range": 5.0,

@@ -71,17 +71,18 @@ def _attempt(rng: Rng, event: bool) -> Scene | None:
     with_approach = chance(rng, 0.3)
     noise = _noise(rng, instrument, past, with_approach)
     smooth = smooth_forces(rng, instrument, past, kind)
+    faults = np.zeros_like(past)
+    if kind == "spikes" or chance(rng, 0.02):
+        faults = nuisance.spikes(rng, len(past), instrument.noise_pn, many=kind == "spikes")
     clean = nuisance.lag(touch.force + pulled.force, instrument.response)
     seen: tuple[Rupture, ...] = ()
     if event:
         tethers = nuisance.lag(pulled.force, instrument.response)
         candidates = _beyond(pulled.ruptures, past, touch, instrument)
-        seen = visible(candidates, tethers, clean + smooth, smooth + noise[-len(past) :])
+        seen = visible(candidates, tethers, clean + smooth, smooth + noise[-len(past) :] + faults)
         if not seen:
             return None
-    force = instrument.gain * (clean + smooth) + noise[-len(past) :]
-    if kind == "spikes" or chance(rng, 0.02):
-        force += nuisance.spikes(rng, len(past), instrument.noise_pn, many=kind == "spikes")
+    force = instrument.gain * (clean + smooth) + noise[-len(past) :] + faults
     approach = approach_force(rng, instrument, touch, smooth, noise[: len(past)], past) if with_approach else None
     return Scene(instrument, family, seen, force, approach)
 

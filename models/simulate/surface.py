@@ -114,7 +114,7 @@ def _crumble(rng: Rng, past: Samples, hump: Samples, width: float, shortest_nm: 
     for place in width * (1.0 + np.sort(rng.random(int(rng.integers(2, 9)))) * log_uniform(rng, 1.0, 6.0)):
         at = min(int(np.searchsorted(past, place)), len(past) - 1)
         level = float(hump[at] * kept[at])
-        drop = min(rng.uniform(0.2, 1.0) * level, log_uniform(rng, 0.01, 0.12) * peak)
+        drop = min(rng.uniform(0.2, 1.0) * level, log_uniform(rng, 0.02, 0.15) * peak)
         fall = shortest_nm * log_uniform(rng, 0.1, 2.0)
         kept *= 1.0 - drop / max(level, 1e-9) * np.clip((past - place) / fall, 0.0, 1.0)
     return hump * kept
@@ -135,7 +135,7 @@ def fade(rng: Rng, instrument: Instrument, past: Samples) -> Surface:
         hump *= 1.0 + rng.uniform(0.05, 0.5) * ripple
     if chance(rng, 0.4):
         hump += peak * _patches(rng, past, width, 0.01 * instrument.ramp_nm)
-    if chance(rng, 0.35):
+    if chance(rng, 0.5):
         hump = _crumble(rng, past, hump, width, 0.01 * instrument.ramp_nm)
     return Surface(hump, 0.0)
 

@@ -15,20 +15,21 @@ END_DOTS = 6  # what is nearer to the end of the ramp shows no level after it
 CONTRAST = 8.0  # step between neighbouring averages, in the scatter that such steps have anyway
 DROP_SIGMA = 4.0  # step, in the noise of one dot
 SHARE = 0.1  # step, in the level it starts from: a crack in a mountain is not an event
+WAVE = 0.3  # step, in the rms of all unrest about its own line: nor is a notch in the swell
 
 
 def visible(ruptures: tuple[Rupture, ...], tethers: Samples, clean: Samples, unrest: Samples) -> tuple[Rupture, ...]:
     """The ruptures whose step stands clear on some scale of length.
 
     All (n,), in pN: ``tethers`` is the force that molecules add as the detector shows it, ``clean`` the whole curve
-    without noise, ``unrest`` all that moves without an event: noise, interference, bend.
+    without noise, ``unrest`` all that moves without an event: noise, spikes, interference, bend.
     """
     if not ruptures:
         return ()
     dot = max(len(tethers) // RESOLUTION, 1)
     scatter = _scatter(unrest, dot)
     sums = np.concatenate([[0.0], np.cumsum(tethers)])
-    least = DROP_SIGMA * scatter[0][1] / math.sqrt(2.0)
+    least = max(DROP_SIGMA * scatter[0][1] / math.sqrt(2.0), WAVE * _swell(unrest))
     floor = float(clean[-max(len(clean) // 10, 1) :].mean())
     return tuple(
         r
@@ -36,6 +37,14 @@ def visible(ruptures: tuple[Rupture, ...], tethers: Samples, clean: Samples, unr
         if r.index < len(tethers) - END_DOTS * dot
         and _stands_out(r.index, sums, scatter, max(least, SHARE * abs(float(clean[r.index - 1]) - floor)))
     )
+
+
+def _swell(unrest: Samples) -> float:
+    """The rms about a straight line; a tilt alone is no swell."""
+    count = len(unrest)
+    x = np.arange(count) - (count - 1) / 2
+    rest = unrest - unrest.mean()
+    return float((rest - x * (float(rest @ x) / float(x @ x))).std())
 
 
 def _scatter(unrest: Samples, dot: int) -> list[tuple[int, float]]:

@@ -1,20 +1,23 @@
 """Few labels and published weights, as a user asks `train` for them."""
 
+import copy
 import csv
 import sys
 
 import numpy as np
 import pytest
 import torch
-from modelhelp import make_model, noisy
+from modelhelp import SMALL, make_model, noisy, some_examples, untrained
 from safetensors.torch import save_file
 from test_models_transfer import published
 
 from daemon.cli import main
-from daemon.training.head import _weights
+from daemon.training.head import HeadPlan, _weights, fit_head
 from deploy.selftest import known_curves
 from deploy.serving import Model
 from models.bundle import read
+from models.metrics import auc
+from models.train import infer
 
 pytest.importorskip("sklearn")
 TRUTH = ("discard", "discard", "keep", "keep", "keep", "discard")
@@ -82,6 +85,15 @@ def test_simulated_curves_weigh_the_rest_however_many_they_are():
         assert weights[:20].sum() / weights.sum() == pytest.approx(0.25)
         assert (weights[:20] == 1).all()
     assert (_weights(0, 5, 0.25) == 1).all()
+
+
+def test_a_body_without_a_head_of_its_own_gets_one():
+    """Published weights come without: there is no logit to lean on."""
+    body = copy.deepcopy(untrained())
+    torch.nn.init.zeros_(body.fc.weight)
+    examples = some_examples()
+    fitted = fit_head(body, HeadPlan("logistic"), examples, None, None, SMALL, 0.25)
+    assert auc(infer(fitted, examples.edges, SMALL), examples.labels) > 0.95
 
 
 def test_freeze_moves_the_last_layer_alone(lab, tmp_path):

@@ -137,6 +137,11 @@ class Certificate:
             raise ValueError("certificate: engine and made are texts")
 
 
+def round_up(share: float) -> float:
+    """A bound with three digits behind the point, never smaller than it is."""
+    return math.ceil(1000 * share - 1e-9) / 1000
+
+
 def percent_up(share: float) -> str:
-    """A bound in words, never smaller than it is: ``4.2 %``."""
-    return f"{math.ceil(1000 * share - 1e-9) / 10:g} %"
+    """The same in words: ``4.2 %``."""
+    return f"{100 * round_up(share):.4g} %"

@@ -267,6 +267,7 @@ def test_rows_that_make_no_sense_are_said_and_nothing_is_written(model, tmp_path
     ("words", "says"),
     [
         (["--max-miss", "0"], "--max-miss"),
+        (["--max-miss", "1e-13"], "--max-miss"),
         (["--confidence", "1"], "--confidence"),
         (["--prevalence", "2"], "--prevalence"),
         (["--precision", "1.5"], "--precision"),

@@ -31,6 +31,7 @@ from models.certificate import (
     miss_bound,
     misses_allowed,
     percent_up,
+    round_up,
 )
 from models.metrics import auc
 from models.thresholds import KeepRule, choose_discard, choose_keep, share_between
@@ -111,25 +112,26 @@ def write_model(folder: Path, bundle: Bundle, outcome: Outcome) -> Bundle:
 
 def _limit(exhibits: Exhibits, wish: Wish) -> float:
     """The logit that everything discarded stays below; UserError where the labels allow no such promise."""
-    count, free = int(exhibits.events.sum()), int((~exhibits.events).sum())
     limit = discard_limit(exhibits.logits[exhibits.events], wish.max_miss, wish.confidence)
+    if limit is None or exhibits.events.all():
+        raise UserError(BAD_DATA, f"{_refusal(exhibits, wish, is_earned=limit is not None)}; nothing was written")
+    return limit
+
+
+def _refusal(exhibits: Exhibits, wish: Wish, *, is_earned: bool) -> str:
+    """What is missing, and what could be promised instead."""
+    count = int(exhibits.events.sum())
     aside = ", ".join(f"{number} {why}" for why, number in exhibits.set_aside.items() if why != UNSURE)
     labels = f"the labels hold {count} events that count" + (f" (not counted: {aside})" if aside else "")
     asked = f"at most {100 * wish.max_miss:g} % missed, {100 * wish.confidence:.4g} % sure"
-    if limit is None:
-        needed = events_needed(wish.max_miss, wish.confidence)
-        bound = percent_up(miss_bound(count, 0, wish.confidence))
-        instead = f"they can promise at most {bound} (--max-miss {float(bound[:-2]) / 100:.4g})" if count else ""
-        raise UserError(
-            BAD_DATA, f"{asked} needs {needed} events; {labels}{': ' if count else ''}{instead}; nothing was written"
-        )
-    if not free:
-        raise UserError(
-            BAD_DATA,
-            f"{labels} and no curve labelled discard: {asked} could be promised, but probabilities and the keep"
-            " threshold need curves of both kinds; label event-free ones too; nothing was written",
-        )
-    return limit
+    if is_earned:
+        missing = "but probabilities and the keep threshold need curves of both kinds; label event-free ones too"
+        return f"{labels} and no curve labelled discard: {asked} could be promised, {missing}"
+    needed = f"{asked} needs {events_needed(wish.max_miss, wish.confidence)} events; {labels}"
+    bound = miss_bound(count, 0, wish.confidence)
+    return (
+        f"{needed}: they can promise at most {percent_up(bound)} (--max-miss {round_up(bound):g})" if count else needed
+    )
 
 
 def _certify(exhibits: Exhibits, is_below: Any, limit: float, bundle: Bundle, engine: str, wish: Wish) -> Certificate:

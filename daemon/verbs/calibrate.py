@@ -70,7 +70,7 @@ def _mistake(args: argparse.Namespace, out: Path) -> str | None:
 
     taken = out.resolve()
     mistakes = {
-        "--max-miss lies between 0 and 1, as in 0.05": not 0 < args.max_miss < 1,
+        "--max-miss is 0.000001 or more and below 1, as in 0.05": not 1e-6 <= args.max_miss < 1,
         "--confidence is 0.5 or more and below 1, as in 0.95": not 0.5 <= args.confidence < 1,
         "--prevalence lies between 0 and 1, as in 0.02": args.prevalence is not None and not 0 < args.prevalence < 1,
         "--precision lies between 0 and 1, as in 0.9": args.precision is not None and not 0 < args.precision < 1,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from daemon.errors import BAD_DATA, USAGE, UserError
 
-LABELS, UNLABELLED, TUNED = (8, 16, 32, 64, 128), (0, 100, 1000), (16, 64)
+LABELS, UNLABELLED, TUNED = (8, 16, 32, 64, 128), (0, 50, 100, 1000), (16, 32, 64)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ Places = NDArray[np.int64]
 Names = NDArray[np.str_]
 
 LEAST = 9  # curves of each kind on both sides of a split by experiments
-LEAST_WITHIN = 4  # curves of each kind in an experiment that is split within itself
+LEAST_WITHIN, LEAST_SIZE = 4, 30  # curves of each kind, and of both, in an experiment that is split within itself
 TESTED = 1 / 3  # of an experiment that is split within itself
 _DRAWS = 2000
 
@@ -51,7 +51,8 @@ def settings(experiments: Names, labels: Names, apart: Sequence[str], repeats: i
             found.append(Setting(f"other experiments{words}", tuple(splits)))
     for name in np.unique(experiments):
         mask = experiments == name
-        if min(int((mask & (labels == kind)).sum()) for kind in ("keep", "discard")) >= LEAST_WITHIN:
+        counts = [int((mask & (labels == kind)).sum()) for kind in ("keep", "discard")]
+        if min(counts) >= LEAST_WITHIN and sum(counts) >= LEAST_SIZE:
             rng = np.random.default_rng((seed, 1000 + len(found)))
             found.append(Setting(f"within {name}", tuple(_within(labels, mask, rng) for _ in range(repeats))))
     return found

@@ -12,10 +12,10 @@ from daemon.study.few_labels_splits import Setting
 from daemon.study.few_labels_trial import ALL, AS_IS, LOOKED_AT, RIVALS, SCRATCH, TUNED, Result
 
 _FIGURES = ("auc", "ap")
-_NOTE = """Mean over repeats, each with other curves labelled and tested, ± half of the 95 % interval of that mean
-(Student's t): how much hangs on the draw of these curves, not how another laboratory would fare. > better, < worse than
-the model as it is on the same tested curves: the interval of the paired difference leaves 0 out. A star marks what
-`train --head` makes a model of; rivals without one only rank. AP is in the mix of each set."""
+_NOTE = """The first row is the mean over repeats, each with other curves labelled and tested; the others are differences to
+it on the same tested curves, paired. ± is half of the 95 % interval of a mean (Student's t): how much hangs on the draw
+of these curves, not how another laboratory would fare. > better, < worse: the interval leaves 0 out. (n): of n repeats
+only. A star marks what `train --head` makes a model of; rivals without one only rank. AP is in the mix of each set."""
 
 
 def summarise(settings: Sequence[Setting], results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -90,30 +90,33 @@ def _table(
     columns: Sequence[tuple[str, Mapping[str, Any]]],
     figure: str,
 ) -> list[str]:
-    cells = [["", *(name for name, _ in columns)]]
+    """Nothing for a rival that was not tried."""
+    base, cells = rows[0], [["", *(name for name, _ in columns)]]
     for rival in rivals:
         mine = [one for one in rows if one["rival"] == rival]
-        cells.append([rival, *(_cell(mine, wanted, figure) for _, wanted in columns)])
+        cells.append([rival, *(_cell(base, mine, wanted, figure) for _, wanted in columns)])
     cells = [row for row in cells if any(cell != "-" for cell in row[1:])]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells]
 
 
-def _cell(rows: Sequence[Mapping[str, Any]], wanted: Mapping[str, Any], figure: str) -> str:
+def _cell(base: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], wanted: Mapping[str, Any], figure: str) -> str:
     for one in rows:
-        needs_none = one["rival"] == AS_IS
-        if needs_none or (one["labelled"] == wanted["labelled"] and one["unlabelled"] in wanted["unlabelled"]):
-            return _number(one[figure], compare=not needs_none)
+        if one is base:
+            return _spread(f"{one[figure]['mean']:.3f}", one[figure]["half"]) + "  "
+        if one["labelled"] == wanted["labelled"] and one["unlabelled"] in wanted["unlabelled"]:
+            fewer = f"({one['repeats']}) " if one["repeats"] < base["repeats"] else ""
+            return fewer + _difference(one[figure]["gap"], one[figure]["gap_half"])
     return "-"
 
 
-def _number(value: Mapping[str, Any], *, compare: bool) -> str:
-    mean, half, gap, gap_half = (value[name] for name in ("mean", "half", "gap", "gap_half"))
-    spread = "" if half is None else f" ±{half:.3f}"
-    mark = " "
-    if compare and gap_half is not None and abs(gap) > gap_half:
-        mark = ">" if gap > 0 else "<"
-    return f"{mean:.3f}{spread} {mark}"
+def _difference(gap: float, half: float | None) -> str:
+    mark = " " if half is None or abs(gap) <= half else (">" if gap > 0 else "<")
+    return f"{_spread(f'{gap:+.3f}', half)} {mark}"
+
+
+def _spread(mean: str, half: float | None) -> str:
+    return mean if half is None else f"{mean} ±{half:.3f}"
 
 
 def _range(counts: Sequence[int]) -> str:

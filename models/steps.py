@@ -5,7 +5,7 @@ states of a biological system using a novel step detection algorithm"), with noi
 and the surface passed over, as FEATHER does (Heenan & Perkins 2018, Biophys. J. 115:757). An own implementation of
 those ideas, not of their code.
 
-Window and start were chosen on simulated curves (AUC 0.92 on 1,500 of them; 0.80 when the snap-off at the surface is
+Window and start were chosen on simulated curves (AUC 0.91 on 1,500 of them; 0.80 when the snap-off at the surface is
 looked at too), never on real ones.
 """
 

@@ -12,10 +12,11 @@ from daemon.study.few_labels_splits import Setting
 from daemon.study.few_labels_trial import ALL, AS_IS, LOOKED_AT, RIVALS, SCRATCH, TUNED, Result
 
 _FIGURES = ("auc", "ap")
-_NOTE = """The first row is the mean over repeats, each with other curves labelled and tested; the others are differences to
-it on the same tested curves, paired. ± is half of the 95 % interval of a mean (Student's t): how much hangs on the draw
-of these curves, not how another laboratory would fare. > better, < worse: the interval leaves 0 out. (n): of n repeats
-only. A star marks what `train --head` makes a model of; rivals without one only rank. AP is in the mix of each set."""
+_NOTE = """The first row is the mean over repeats, each with other curves labelled and tested; the others are
+differences to it on the same tested curves, paired. ± is half of the 95 % interval of a mean (Student's t): how
+much hangs on the draw of these curves, not how another laboratory would fare. > better, < worse: the interval
+leaves 0 out. (n): of n repeats only. A star marks what `train --head` makes a model of; rivals without one only
+rank. AP is in the mix of each set."""
 
 
 def summarise(settings: Sequence[Setting], results: Sequence[Result]) -> list[dict[str, Any]]:

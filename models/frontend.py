@@ -75,14 +75,14 @@ def _prepare(curve: Curve, profile: RasterProfile) -> Prepared:
     span = highest - lowest
     if span <= 1e-9 * abs(middle):
         return Prepared(None, ("constant",))
-    newton = _newton_per_unit(curve)
+    newton = newton_per_unit(curve)
     if profile.scale == "pn" and newton is None:
         return Prepared(None, ("no_calibration",))
     force = curve.force - middle
     whole = resample(force, profile)
     noise = noise_of(whole)
     contact = find_contact(whole, max(noise, 1e-5 * span))
-    averaged = resample(force[_first(n, contact or 0.0, profile) :], profile)
+    averaged = resample(force[first_shown(n, contact or 0.0, profile) :], profile)
     noise = noise_of(averaged)
     tilt = tilt_of(averaged, noise)
     averaged = averaged - np.linspace(-tilt, 0.0, averaged.shape[0])
@@ -113,7 +113,8 @@ def _prepare(curve: Curve, profile: RasterProfile) -> Prepared:
     )
 
 
-def _newton_per_unit(curve: Curve) -> float | None:
+def newton_per_unit(curve: Curve) -> float | None:
+    """What turns the curve's force unit into newton; None where the file does not say enough."""
     if curve.force_unit == "N":
         return 1.0
     if curve.force_unit == "m" and curve.spring_constant_n_per_m:
@@ -123,7 +124,7 @@ def _newton_per_unit(curve: Curve) -> float | None:
     return None
 
 
-def _first(n: int, push: float, profile: RasterProfile) -> int:
+def first_shown(n: int, push: float, profile: RasterProfile) -> int:
     """The first sample to show: a long indentation must not drive the events into a corner of the picture."""
     free = (1.0 - push) * n
     return max(0, min(int(push * n - free * profile.lead / (1.0 - profile.lead)), n - MIN_POINTS))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from models.curve import Curve, Samples
-from models.frontend import Prepared, _first
+from models.frontend import Prepared, first_shown
 from models.profile import RasterProfile
 
 
@@ -48,5 +48,5 @@ def place_of(curve: Curve, prepared: Prepared, profile: RasterProfile) -> Place:
     """Where the picture of ``prepared``, made of ``curve``, lies; ValueError for a curve that has none."""
     if prepared.signal is None:
         raise ValueError(f"this curve has no picture: {', '.join(prepared.reasons)}")
-    first = _first(len(curve), prepared.contact or 0.0, profile)
+    first = first_shown(len(curve), prepared.contact or 0.0, profile)
     return Place(first, len(curve) - first, int(prepared.signal.shape[0]), profile.columns)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from daemon.explanation import Explanation
 from models.curve import Curve, Samples
-from models.frontend import LARGEST, Prepared, _newton_per_unit
+from models.frontend import LARGEST, Prepared, newton_per_unit
 
 SCREEN = 1500  # pairs of points; a picture is not wider
 
@@ -71,7 +71,7 @@ def _abscissa(curve: Curve) -> tuple[Samples, str, str]:
 
 
 def _ordinate(curve: Curve, largest: float) -> tuple[float, str]:
-    newton = _newton_per_unit(curve)
+    newton = newton_per_unit(curve)
     if newton is not None:
         return (newton * 1e9, "force (nN)") if newton * largest > 1e-8 else (newton * 1e12, "force (pN)")
     if curve.force_unit == "m":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.curve import Curve, Samples
-from models.frontend import Prepared, _newton_per_unit
+from models.frontend import Prepared, newton_per_unit
 from models.simulate.draw import Rng
 from models.simulate.ruptures import Rupture
 from models.simulate.visible import visible
@@ -44,7 +44,7 @@ def subject_of(
     curve: Curve, prepared: Prepared, event: bool, ruptures: Sequence[Rupture] | None, system: str
 ) -> Subject | None:
     """None for a curve without a score, a calibration or a distance: what is to be added has units."""
-    newton = _newton_per_unit(curve)
+    newton = newton_per_unit(curve)
     if prepared.noise is None or prepared.blocking or newton is None or curve.distance is None:
         return None
     known = None if ruptures is None else tuple(ruptures)

@@ -118,7 +118,7 @@ class Certificate:
     def sentence(self) -> str:
         """The promise in words."""
         counted = f"{self.events} events, {self.missed} missed"
-        return f"{counted} → at most {percent_up(self.bound)} missed, {100 * self.confidence:.4g} % sure"
+        return f"{counted} → at most {percent_up(self.bound)} missed, {100 * self.confidence:.6g} % sure"
 
     def _add_up(self) -> None:
         _check(self.max_miss, self.confidence)

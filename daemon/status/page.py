@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -77,11 +78,10 @@ def _model(model: Mapping[str, Any]) -> str:
 def _promise(certificate: Mapping[str, Any] | None) -> str:
     if not certificate:
         return "none: no certificate says how many events are missed at the most"
-    data = certificate.get("data") or []
-    return (
-        f"at most {certificate.get('bound') or 1:.1%} of events missed, {certificate.get('confidence') or 0:.4g} sure,"
-        f" by {certificate.get('events')} events of {clean(', '.join(map(str, data)))}"
-    )
+    bound = math.ceil(1000 * (certificate.get("bound") or 1) - 1e-9) / 10  # never smaller than it is
+    sure, data = 100 * (certificate.get("confidence") or 0), map(str, certificate.get("data") or [])
+    promise = f"at most {bound:g} % of events missed, {sure:.6g} % sure"
+    return f"{promise}, by {certificate.get('events')} events of {clean(', '.join(data))}"
 
 
 def _short(value: Any) -> str:

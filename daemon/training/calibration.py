@@ -72,7 +72,7 @@ def calibrate(exhibits: Exhibits, bundle: Bundle, engine: str, wish: Wish) -> Ou
     evidence = {
         **count_verdicts(exhibits, scores, thresholds),
         "basis": f"labels of {len(certificate.experiments)} experiments",
-        "discard_rule": f"missing at most {percent_up(certificate.bound)}, {100 * wish.confidence:.4g} % sure",
+        "discard_rule": f"missing at most {percent_up(certificate.bound)}, {100 * wish.confidence:.6g} % sure",
         "keep_rule": wish.keep.words(prevalence),
         "review_share": share_between(scores, exhibits.events, prevalence, discard, keep),
         "auc": auc(scores, exhibits.events),
@@ -123,7 +123,7 @@ def _refusal(exhibits: Exhibits, wish: Wish, *, is_earned: bool) -> str:
     count = int(exhibits.events.sum())
     aside = ", ".join(f"{number} {why}" for why, number in exhibits.set_aside.items() if why != UNSURE)
     labels = f"the labels hold {count} events that count" + (f" (not counted: {aside})" if aside else "")
-    asked = f"at most {100 * wish.max_miss:g} % missed, {100 * wish.confidence:.4g} % sure"
+    asked = f"at most {100 * wish.max_miss:g} % missed, {100 * wish.confidence:.6g} % sure"
     if is_earned:
         missing = "but probabilities and the keep threshold need curves of both kinds; label event-free ones too"
         return f"{labels} and no curve labelled discard: {asked} could be promised, {missing}"

@@ -20,22 +20,23 @@ def lab(tmp_path_factory):
     return root
 
 
-def order(lab, out, *words):
-    words = ["--model", str(lab / "model"), "--labelled", str(lab / "labelled"), "--list", str(out), *words]
+def order(lab, out, *words, model=None):
+    words = ["--model", model or str(lab / "model"), "--labelled", str(lab / "labelled"), "--list", str(out), *words]
     return main(["study", "rank", str(lab / "others"), *words])
 
 
 @pytest.mark.parametrize("features", ["none", "pca", "autoencoder", "soft-kmeans"])
 @pytest.mark.parametrize("head", ["logistic", "svm"])
 def test_every_curve_is_in_the_list_and_events_come_first(lab, tmp_path, features, head):
-    assert order(lab, tmp_path / "order.csv", "--features", features, "--head", head) == 0
+    words = ["--features", features, "--head", head]
+    assert order(lab, tmp_path / "order.csv", *words, model="shipped") == 0
     rows = list(csv.DictReader((tmp_path / "order.csv").read_text().splitlines()))
     assert len(rows) == 19
     assert rows[-1] == {"path": "broken.ibw", "curve_index": "0", "score": ""}
     scores = [float(row["score"]) for row in rows[:-1]]
     assert scores == sorted(scores, reverse=True)
     events = [TRUTH[int(row["path"][-5])] == "keep" for row in rows[:-1]]
-    assert sum(events[:9]) >= 7
+    assert sum(events[:9]) >= 8
 
 
 def test_the_list_is_one_that_score_takes(lab, tmp_path, capsys):

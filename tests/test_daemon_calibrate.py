@@ -391,7 +391,10 @@ def test_models_check_and_status_speak_of_it(certified, tmp_path, capsys):
     assert "require_certificate: must be true or false" in capsys.readouterr().err
     model = {"id": "ours", "certificate": read(certified).certificate.for_event()}
     status = {"running": True, "instrument": "afm1", "model": model, "ledger": {"review_queue": 0}, "flagged": []}
-    assert any("at most 4.6 % of events missed, 95 % sure, by 64 events of monday, titin" in line.plain for line in page(status))
+    assert any(
+        "at most 4.6 % of events missed, 95 % sure, by 64 events of monday, titin" in line.plain
+        for line in page(status)
+    )
 
 
 def test_decide_alone():

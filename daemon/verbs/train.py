@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from daemon.errors import USAGE, UserError
@@ -31,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", metavar="N", type=int, default=4, help="times through the data (4)")
     parser.add_argument("--width", metavar="N", type=int, help="channels of the first layer (16)")
     parser.add_argument("--size", metavar="CxR", type=_size, help="columns and rows of the picture (256x128)")
+    parser.add_argument(
+        "--samples",
+        metavar="N",
+        type=int,
+        help="a retract is averaged to N samples a column (2; may change with --init)",
+    )
     parser.add_argument("--rate", metavar="R", type=float, help="learning rate (0.002; 0.0002 with --init MODEL)")
     parser.add_argument("--seed", metavar="N", type=int, default=1, help="(1)")
     parser.add_argument("--threads", metavar="N", type=int, default=0, help="0: all cores but one (0)")
@@ -79,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     if args.head:
         require_sklearn()
     start = start_of(args.init)
+    profile = start.parent.profile if start.parent else RasterProfile(**args.size or {})
     recipe = Recipe(
         width=start.width or args.width or 16,
         epochs=args.epochs,
@@ -95,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         simulated=args.simulate,
         labelled=tuple(args.labelled),
         recipe=recipe,
-        profile=start.parent.profile if start.parent else RasterProfile(**args.size or {}),
+        profile=replace(profile, samples_per_column=args.samples or profile.samples_per_column),
         start=start,
         held_out=args.held_out or HELD_OUT,
         head=HeadPlan(args.head, args.features or "none", tuple(args.unlabelled)) if args.head else None,
@@ -124,6 +132,7 @@ def _mistake(args: argparse.Namespace) -> str | None:
         "--threads is 0 to 256": not 0 <= args.threads <= 256,
         "--held-out is 100 or more": args.held_out is not None and args.held_out < 100,
         "--rate is above 0 and at most 1": args.rate is not None and not 0 < args.rate <= 1,
+        "--samples is 2 to 16": args.samples is not None and not 2 <= args.samples <= 16,
         "--width is 64 with --init imagenet:FILE; leave it out": args.init.startswith("imagenet:")
         and args.width not in (None, 64),
         "--width is 4 to 128": args.width is not None and not 4 <= args.width <= 128,

@@ -29,9 +29,12 @@ from models.profile import RasterProfile
 
 SHIPPED = Path(__file__).parent / "shipped"
 FORMAT = 1
-MAX_MANIFEST_BYTES = 1 << 20
+MAX_MANIFEST_BYTES = 16 << 20  # it notes every labelled curve that taught, 13 bytes each
 MAX_HEADER_BYTES = 1 << 20
 MAX_WEIGHT_BYTES = 256 << 20
+
+#: What a manifest that somebody edited can raise when it is taken apart.
+_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 Weights = dict[str, NDArray[np.floating[Any]]]
 
@@ -144,7 +147,7 @@ def read(folder: Path) -> Bundle:
         for name, expected in manifest["sha256"].items():
             _check_digest(folder, str(name), expected)
         bundle = _from_manifest(folder, manifest, digest)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _DAMAGE as error:
         raise BadBundle(f"model {folder}: manifest.json is damaged ({error!r}); copy the folder again") from None
     return replace(bundle, weights=_weights(folder, bundle.width))
 
@@ -183,6 +186,9 @@ def _from_manifest(folder: Path, manifest: dict[str, Any], digest: str) -> Bundl
         raise ValueError(f"score_basis {manifest['score_basis']!r}")
     if manifest["network"]["architecture"] != "resnet18" or not 1 <= int(manifest["network"]["width"]) <= 256:
         raise ValueError(f"network {manifest['network']!r}")
+    training = manifest["training"]
+    if not (isinstance(training.get("labelled") or {}, dict) and isinstance(training.get("curves") or "", str)):
+        raise ValueError("training must say what was labelled as an object, and its curves as a text")
     values = manifest["calibration"]
     calibration = Calibration(float(values["temperature"]), float(values["bias"]), float(values["prevalence"]))
     discard, keep = float(manifest["thresholds"]["discard"]), float(manifest["thresholds"]["keep"])
@@ -232,7 +238,7 @@ def certificate_in(folder: Path) -> Certificate | None:
     manifest, digest = _manifest(folder)
     try:
         return _from_manifest(folder, manifest, digest).certificate
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _DAMAGE as error:
         raise BadBundle(f"model {folder}: manifest.json is damaged ({error!r}); copy the folder again") from None
 
 

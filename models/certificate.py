@@ -22,6 +22,7 @@ from models.metrics import at_most, clopper_pearson
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST = 1 << 40  # events
+_MOST_COUNTED = 1 << 24  # events of a certificate: more were never labelled, and checking them would take long
 
 
 def events_needed(max_miss: float, confidence: float, missed: int = 0) -> int:
@@ -123,6 +124,9 @@ class Certificate:
     def _add_up(self) -> None:
         _check(self.max_miss, self.confidence)
         parts = self.experiments.values()
+        counts = (self.events, self.missed, self.allowed, *(n for part in parts for n in (part.events, part.missed)))
+        if not all(type(count) is int and 0 <= count <= _MOST_COUNTED for count in counts):
+            raise ValueError("certificate: events and missed are whole numbers")
         whole = sum(part.events for part in parts), sum(part.missed for part in parts)
         if whole != (self.events, self.missed) or any(not 0 <= part.missed <= part.events for part in parts):
             raise ValueError("certificate: events and missed are not the sums over its experiments")

@@ -157,6 +157,10 @@ def test_a_certificate_comes_back_as_it_was():
         {"experiments": {"x": {"events": 93, "missed": 1, "labels_sha256": 5}}},
         {"engine": None},
         {"promise": "more"},
+        {"allowed": 1.0},
+        {"limit_logit": "low"},
+        {"experiments": {"x": {"events": True, "missed": 1, "labels_sha256": "a" * 64}}},
+        {"events": 10**15, "experiments": {"x": {"events": 10**15, "missed": 1, "labels_sha256": "a" * 64}}},
     ],
 )
 def test_an_edited_certificate_is_none(change):

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -123,3 +125,14 @@ def test_skill_and_slope_without_both_kinds_or_with_a_perfect_ranking():
     assert brier_skill([0.0, 1.0], [0, 1]) == 1.0
     assert brier_skill([0.5, 0.5], [0, 1]) == 0.0
     assert 0 < reliability_slope([0.0, 0.5, 1.0, 1.0], [0, 1, 0, 1]) < np.inf
+
+
+@pytest.mark.parametrize(("hits", "of", "p"), [(4_886, 100_000, 0.05), (95_200, 100_000, 0.95), (120, 100_000, 0.002)])
+def test_tails_of_many_draws_are_scipys_and_take_no_time(hits, of, p):
+    begun = time.process_time()
+    assert at_most(hits, of, p) == pytest.approx(stats.binom.cdf(hits, of, p), rel=1e-7)
+    assert at_least(hits, of, p) == pytest.approx(stats.binom.sf(hits - 1, of, p), rel=1e-7)
+    assert clopper_pearson(hits, of) == pytest.approx(
+        tuple(stats.binomtest(hits, of).proportion_ci(0.95, "exact")), rel=1e-7
+    )
+    assert time.process_time() - begun < 2.0

@@ -34,6 +34,7 @@ from models.simulate import simulate
 from models.train import Recipe, Run
 
 HELD_OUT = 20_000  # simulated curves that calibration and thresholds stand on, never trained on
+MOST_MISSED = 0.04  # of simulated events below the discard threshold; decision 0006
 HELD_OUT_SEED = 1_000_000  # added to the seed, so that held-out curves are others than the trained ones
 LABELLED_SHARE = 0.25  # a few labelled curves are repeated until they are this share of what is trained on
 
@@ -50,6 +51,7 @@ class Plan:
     profile: RasterProfile
     start: Start = field(default_factory=Start)
     held_out: int = HELD_OUT
+    most_missed: float = MOST_MISSED
     head: HeadPlan | None = None  # only the last layer is fitted, in one go
 
     @property
@@ -84,7 +86,7 @@ def train(plan: Plan) -> Bundle:
     if labelled is not None:
         what["labelled_curves"] = _classes(labelled)
     origin = Origin(plan.name, __version__, what, parent=plan.parent.id if plan.parent else None)
-    bundle = assemble(plan.out, network, plan.profile, held_out, origin)
+    bundle = assemble(plan.out, network, plan.profile, held_out, origin, most_missed=plan.most_missed)
     shutil.rmtree(plan.work, ignore_errors=True)
     return bundle
 

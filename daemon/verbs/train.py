@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", metavar="R", type=float, help="learning rate (0.002; 0.0002 with --init MODEL)")
     parser.add_argument("--seed", metavar="N", type=int, default=1, help="(1)")
     parser.add_argument("--threads", metavar="N", type=int, default=0, help="0: all cores but one (0)")
+    parser.add_argument("--most-missed", metavar="A", type=float, help="simulated events that may be discarded (0.04)")
     parser.add_argument("--held-out", metavar="N", type=int, help="simulated curves to calibrate on (20000)")
     _add_few_labels(parser)
 
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if wrong := _mistake(args):
         raise UserError(USAGE, wrong)
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    from daemon.training import HELD_OUT, Plan, train
+    from daemon.training import HELD_OUT, MOST_MISSED, Plan, train
     from daemon.training.head import HeadPlan, require_sklearn
     from daemon.training.start import start_of
     from deploy.torch_engine import bf16_in_hardware, default_threads
@@ -106,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
         profile=replace(profile, samples_per_column=args.samples or profile.samples_per_column),
         start=start,
         held_out=args.held_out or HELD_OUT,
+        most_missed=MOST_MISSED if args.most_missed is None else args.most_missed,
         head=HeadPlan(args.head, args.features or "none", tuple(args.unlabelled)) if args.head else None,
     )
     bundle = train(plan)
@@ -131,6 +133,7 @@ def _mistake(args: argparse.Namespace) -> str | None:
         "--simulate and --seed are 0 or more, --epochs 1 or more": min(args.simulate, args.seed, args.epochs - 1) < 0,
         "--threads is 0 to 256": not 0 <= args.threads <= 256,
         "--held-out is 100 or more": args.held_out is not None and args.held_out < 100,
+        "--most-missed is 0 or more and below 0.5": args.most_missed is not None and not 0 <= args.most_missed < 0.5,
         "--rate is above 0 and at most 1": args.rate is not None and not 0 < args.rate <= 1,
         "--samples is 2 to 16": args.samples is not None and not 2 <= args.samples <= 16,
         "--width is 64 with --init imagenet:FILE; leave it out": args.init.startswith("imagenet:")

@@ -65,7 +65,9 @@ def describe(manifest: Mapping[str, Any]) -> str:
     """The text of card.md."""
     calibration, profile = manifest["calibration"], manifest["profile"]
     training = "\n".join(
-        f"* {key.replace('_', ' ')}: {_plain(value)}" for key, value in manifest["training"].items() if key != "curves"
+        f"* {key.replace('_', ' ')}: {_plain(value)}"
+        for key, value in manifest["training"].items()
+        if key not in ("curves", "unlabelled_curves")
     )
     seen_real = bool(manifest["training"].get("labelled")) or manifest["score_basis"] == "labels"
     return _TEXT.format(

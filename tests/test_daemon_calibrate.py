@@ -1,6 +1,7 @@
 """`calibrate` as a lab meets it: labelled folders in, a model folder with a promise out, or one line and nothing."""
 
 import csv
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -21,6 +22,7 @@ from daemon.formats import open_file
 from daemon.formats.packed import pack
 from daemon.instrument.jpk_writer import pack as pack_simulated
 from daemon.judging import judge_of, load_model
+from daemon.ledger.keepsake import keepsake_of
 from daemon.status.page import page
 from daemon.training.calibration import Wish, calibrate, write_model
 from daemon.training.calibration_page import write_text
@@ -229,8 +231,50 @@ def test_curves_that_the_network_was_taught_with_never_count(lab, model, tmp_pat
         assert "hold 0 events that count (not counted: 104 of the model's own training)" in error
 
 
+def test_a_curve_and_the_copy_that_the_ledger_exports_are_the_same(model, tmp_path, capsys):
+    """Long curves are averaged in an export, and all are in single precision: still no second witness."""
+    lab, export = tmp_path / "lab", tmp_path / "export"
+    rows = fill(lab, 30, EVENTS, "keep") + fill(lab, 10, FREE, "discard", seed=500)
+    export.mkdir()
+    for number, (name, *_) in enumerate(rows):
+        old = open_file(lab / name)[0]
+        rng = np.random.default_rng(number)
+        force = np.repeat(old.force, 3) + rng.normal(0, 1e-12, 3 * len(old))
+        long = replace(old, force=force, distance=None)
+        (lab / name).write_bytes(pack(long, dtype="<f8"))
+        (export / name).write_bytes(keepsake_of(long))
+    table(lab, rows)
+    table(export, [(name, 0, label, "exported") for name, _, label, _ in rows])
+    assert "hold 30 events that count (not counted: 40 copies of others)" in refused(
+        capsys, tmp_path / "m", model, lab, export
+    )
+    assert identities(lab) == identities(export)
+
+
+def test_tables_of_the_same_name_are_all_noted():
+    first = Taught({}, frozenset()).with_more({"lab": "a"}, ["1"])
+    third = first.with_more({"lab": "b"}, ["2"]).with_more({"lab": "c"}, ["3"], ["4"])
+    assert set(third.tables.values()) == {"a", "b", "c"}
+    again = Taught.of({"training": third.for_manifest()})
+    assert again == third
+    assert (again.curves, again.unlabelled) == ({"1", "2", "3"}, {"4"})
+    assert third.with_more({"lab": "c"}, []).tables == third.tables
+
+
+def test_folders_of_the_same_name_are_all_noted_and_decide_whether_to_go_on(tmp_path):
+    folders = [tmp_path / day / "lab" for day in ("monday", "tuesday")]
+    for seed, folder in enumerate(folders):
+        rows = fill(folder, 3, EVENTS, "keep", seed=100 * seed)
+        table(folder, rows + fill(folder, 3, FREE, "discard", seed=100 * seed + 50))
+    out, given = tmp_path / "m", [word for folder in folders for word in ("--labelled", str(folder))]
+    small = ["--width", "4", "--size", "64", "--simulate", "64", "--epochs", "1", "--held-out", "100", "--threads", "1"]
+    assert main(["train", *small, *given, "--out", str(out)]) == 0
+    digests = {hashlib.sha256((folder / "labels.csv").read_bytes()).hexdigest() for folder in folders}
+    assert set(read(out).manifest["training"]["labelled"].values()) == digests
+
+
 def identities(folder):
-    return [identity_of(open_file(path)[0]) for path in folder.glob("*.afmcurve")]
+    return [identity_of(open_file(path)[0]) for path in sorted(folder.glob("*.afmcurve"))]
 
 
 def test_a_trained_model_knows_its_curves_and_those_of_its_parents(tmp_path):

@@ -13,6 +13,7 @@ from test_models_transfer import published
 
 from daemon.cli import main
 from daemon.training.head import HeadPlan, _weights, fit_head
+from daemon.training.taught import Taught
 from deploy.selftest import known_curves
 from deploy.serving import Model
 from models.bundle import read
@@ -67,6 +68,10 @@ def test_a_head_of_few_labels_is_a_model_like_any_other(lab, tmp_path, head, fea
     assert after.score_basis == "simulation"
     assert after.manifest["training"]["head"] == {"kind": head, "features": features, "unlabelled": 12}
     assert len(after.manifest["training"]["curves"].split()) == 12  # evidence about it has to be other curves
+    unlabelled = after.manifest["training"]["unlabelled_curves"].split()  # they have shaped the ranking, too
+    assert len(unlabelled) == 12
+    assert Taught.of(after.manifest).unlabelled == set(unlabelled)
+    assert "unlabelled curves:" not in (out / "card.md").read_text()
     scored = [one.logit for one in Model.load(out).judge(known_curves())]  # it serves, self-test and all
     assert min(logit for logit, label in zip(scored, TRUTH, strict=True) if label == "keep") > max(
         logit for logit, label in zip(scored, TRUTH, strict=True) if label == "discard"

@@ -15,19 +15,19 @@ MOST_POINTS = 4096
 
 def keepsake_of(curve: Curve) -> bytes:
     """The bytes of an ``.afmcurve`` file: the retract in single precision, averaged down to ``MOST_POINTS``."""
-    force, distance = _compact(curve.force), curve.distance
+    force, distance = compact(curve.force), curve.distance
     notes = (*curve.notes, "averaged") if force.shape != curve.force.shape else curve.notes
     small = replace(
         curve,
         force=force,
-        distance=None if distance is None else _compact(distance),
+        distance=None if distance is None else compact(distance),
         approach_force=None,
         notes=notes,
     )
     return pack(small)
 
 
-def _compact(samples: Samples) -> Samples:
+def compact(samples: Samples) -> Samples:
     """(n,) -> (m,), m <= MOST_POINTS: means of neighbours; NaN stays where it was."""
     n = samples.shape[0]
     if n <= MOST_POINTS:

@@ -21,7 +21,7 @@ from daemon.progress import progress
 from daemon.training.head import HeadPlan, fit_head
 from daemon.training.labelled import LabelledFolder, curves_of, read_labels, refuse
 from daemon.training.start import Start
-from daemon.training.taught import Taught, identity_of
+from daemon.training.taught import Taught, identity_of, tell_apart
 from daemon.training.unlabelled import read_unlabelled
 from deploy.assembly import Origin, assemble
 from models.bundle import Bundle
@@ -68,13 +68,14 @@ def train(plan: Plan) -> Bundle:
     """Carry out a plan, or what is left of it after an interruption. UserError for labels that make no sense."""
     initial = plan.start.network()
     labels = read_labels(plan.labelled)
-    taught, labelled = Taught.of(plan.parent.manifest if plan.parent else None), None
+    identities, unlabelled, labelled, others = set[str](), set[str](), None, None
     if labels:  # before anything is written or simulated: what is wrong with a label is said at once
-        identities: set[str] = set()
         labelled = _open("reading labelled curves", plan, labels, identities)
-        taught = taught.with_more(_tables(labels), identities)
-    others = read_unlabelled(plan.head.unlabelled, plan.profile) if plan.head and plan.head.unlabelled else None
-    _begin(plan, labels)
+    if plan.head and plan.head.unlabelled:
+        others = read_unlabelled(plan.head.unlabelled, plan.profile, unlabelled)
+    taught = Taught.of(plan.parent.manifest if plan.parent else None)
+    taught = taught.with_more(_tables(labels), identities, unlabelled)
+    _begin(plan, labels, identities)
     examples = _draw("simulating", plan, plan.simulated, plan.recipe.seed, "simulated")
     if plan.head is not None and initial is not None:
         torch.set_num_threads(plan.recipe.threads)
@@ -111,11 +112,12 @@ def _way(plan: Plan, others: NDArray[np.float32] | None) -> dict[str, Any]:
     }
 
 
-def _begin(plan: Plan, labels: Sequence[LabelledFolder]) -> None:
-    """Go on in the work folder when it is of this very plan, else start afresh."""
+def _begin(plan: Plan, labels: Sequence[LabelledFolder], identities: set[str]) -> None:
+    """Go on in the work folder when it is of this very plan and of these very curves, else start afresh."""
+    curves = hashlib.sha256(" ".join(sorted(identities)).encode()).hexdigest()
+    parent = plan.parent.id if plan.parent else None
     wanted = json.dumps(
-        {**_what(plan, labels), "profile": plan.profile.id, "parent": plan.parent.id if plan.parent else None},
-        sort_keys=True,
+        {**_what(plan, labels), "profile": plan.profile.id, "parent": parent, "curves": curves}, sort_keys=True
     )
     note = plan.work / "plan.json"
     if not note.is_file() or note.read_text() != wanted:
@@ -133,7 +135,10 @@ def _what(plan: Plan, labels: Sequence[LabelledFolder]) -> dict[str, Any]:
 
 
 def _tables(labels: Sequence[LabelledFolder]) -> dict[str, str]:
-    return {folder.folder.name: _digest(folder.folder / "labels.csv") for folder in labels}
+    tables: dict[str, str] = {}
+    for folder in labels:
+        tables[tell_apart(folder.folder.resolve().name, tables)] = _digest(folder.folder / "labels.csv")
+    return tables
 
 
 def _digest(file: Path) -> str:

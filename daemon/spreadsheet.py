@@ -7,6 +7,7 @@ CRLF, and leaves rows of empty cells behind. All of that reads the same here.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -22,11 +23,12 @@ class Sheet:
 
 
 def read_sheet(content: bytes) -> Sheet:
-    """The first line names the columns. ValueError, in words, for what is no CSV in UTF-8."""
+    """The first line names the columns. ValueError, in words, for what is no CSV in UTF-8, down to an open quote."""
     try:
         text = content.decode("utf-8-sig")
         head = text.partition("\n")[0]
-        table = csv.reader(text.splitlines(keepends=True), delimiter=max(SEPARATORS, key=head.count))
+        # strict: a quote that is opened and never closed would swallow every row below it
+        table = csv.reader(io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=head.count), strict=True)
         columns = tuple(name.strip().lower() for name in next(table, []))
         rows = tuple((table.line_num, _named(columns, cells)) for cells in table if _is_filled(cells))
     except (UnicodeDecodeError, csv.Error) as error:

@@ -250,3 +250,28 @@ def test_the_collection_has_no_bad_row():
     labelled = read_folder(SHARED / "data")
     assert labelled.problems == ()
     assert len(labelled.rows) == 593
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "says"),
+    [
+        ("path,label,Label", "a.txt,keep,discard", "column label stands twice"),
+        ("path,label,system,system", "a.txt,keep,x,y", "column system stands twice"),
+    ],
+)
+def test_a_column_that_stands_twice_is_not_chosen_from(folder, header, rows, says):
+    (folder / "labels.csv").write_text(f"{header}\n{rows}\n")
+    labelled = read_folder(folder)
+    assert labelled.rows == ()
+    assert says in labelled.problems[0]
+
+
+def test_curves_outside_the_folder_are_said_to_be_so(tmp_path):
+    write_folder(tmp_path / "other", [])
+    folder = write_folder(tmp_path / "lab", [("../other/a.txt", 0, "keep"), (str(tmp_path / "lab/a.txt"), 0, "keep")])
+    (folder / "link").symlink_to(tmp_path / "other")
+    (folder / "labels.csv").write_text((folder / "labels.csv").read_text() + "link/a.txt,0,keep\n")
+    problems = read_folder(folder).problems
+    assert len(problems) == 3
+    assert "row 2: ../other/a.txt: lies outside" in problems[0]
+    assert "row 4: link/a.txt: lies outside" in problems[2]

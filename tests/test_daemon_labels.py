@@ -288,3 +288,12 @@ def test_without_a_state_folder_it_is_said_what_to_do(tmp_path: Path) -> None:
     done = verb(tmp_path / "absent", "export")
     assert done.returncode == 69
     assert done.stderr.startswith("afm-triage: no state folder")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [('path,label\na,"keep\nb,keep\n', "no CSV"), ("path,label,label\na,keep,discard\n", "twice")]
+)
+def test_a_table_that_could_be_read_in_two_ways_is_refused(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(UserError, match=told):
+        labeltable.read(tmp_path / "labels.csv", now_s=0.0, rater="ada")

@@ -54,3 +54,15 @@ def test_an_index_counts_from_0():
 def test_an_index_is_a_number(text):
     with pytest.raises(ValueError, match="count from 0"):
         read_index(text)
+
+
+@pytest.mark.parametrize("note", ["\u2028", "\x85", "\x0c", "\x1d"])
+def test_only_line_ends_end_a_line(note):
+    rows = read_sheet(f"path,note,label\na,x{note}y,keep\nb,,discard\n".encode()).rows
+    assert [(number, cells["label"]) for number, cells in rows] == [(2, "keep"), (3, "discard")]
+
+
+@pytest.mark.parametrize("text", ['path,note\na,"oops\nb,x\n', 'path,note\na,"oops\nb,"x"\n'])
+def test_an_open_quote_swallows_no_rows(text):
+    with pytest.raises(ValueError, match="save it as CSV UTF-8"):
+        read_sheet(text.encode())

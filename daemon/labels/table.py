@@ -7,6 +7,7 @@ everything that is wrong told at once.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -55,15 +56,17 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
     try:
         content = file.read_bytes().decode("utf-8-sig")
         head = content.partition("\n")[0]
-        table = csv.DictReader(
-            content.splitlines(keepends=True), delimiter=max(",;\t", key=head.count), restkey="", restval=""
-        )
+        separator, lines = max(",;\t", key=head.count), io.StringIO(content, newline="")
+        table = csv.DictReader(lines, delimiter=separator, restkey="", restval="", strict=True)
         rows = [(table.line_num, row) for row in table]
     except OSError as error:
         raise UserError(BAD_DATA, f"{file}: {error.strerror}; give an existing CSV file") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(BAD_DATA, f"{file}: is no CSV in UTF-8 ({error}); save it as CSV UTF-8") from None
-    if missing := sorted({"path", "label"} - set(table.fieldnames or ())):
+    names = list(table.fieldnames or ())
+    if twice := sorted({name for name in names if name in COLUMNS and names.count(name) > 1}):
+        raise UserError(BAD_DATA, f"{file}: column {' and '.join(twice)} stands twice; leave one of each")
+    if missing := sorted({"path", "label"} - set(names)):
         raise UserError(
             BAD_DATA, f"{file}: column {' and '.join(missing)} missing; the first row must name the columns"
         )

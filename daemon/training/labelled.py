@@ -150,6 +150,8 @@ def _sheet(table: Path) -> Sheet:
     sheet = read_sheet(table.read_bytes())
     if missing := sorted({"path", "label"} - set(sheet.columns)):
         raise ValueError(f"column {' and '.join(missing)} missing; the header is the first row")
+    if twice := sorted({name for name in sheet.columns if name and sheet.columns.count(name) > 1}):
+        raise ValueError(f"column {clean(' and '.join(twice))} stands twice; leave one of each")
     return sheet
 
 
@@ -159,12 +161,19 @@ def _row(
     path, index, label = plain_path(cells["path"]), read_index(cells.get("curve_index", "")), read_word(cells["label"])
     arrival = arrivals.get(path)
     if arrival is None:
-        there = "no reader opens this kind of file" if path and (folder / path).is_file() else "no such file"
-        raise ValueError(f"{path or 'empty path'}: {there}; correct the path or remove the row")
+        raise ValueError(f"{path or 'empty path'}: {_absence(path, folder)}; correct the path or remove the row")
     system = cells.get(system_column, "") or Path(path).parent.as_posix()
     system = system if system != "." else folder.resolve().name
     experiment = cells.get("experiment", "") or system
     return Row(number, path, index, label, system, arrival, cells.get("rater", ""), experiment)
+
+
+def _absence(path: str, folder: Path) -> str:
+    """Why the folder's listing does not have it."""
+    if not path or not (folder / path).is_file():
+        return "no such file"
+    is_within = (folder / path).resolve().is_relative_to(folder.resolve()) and ".." not in path.split("/")
+    return "no reader opens this kind of file" if is_within else f"lies outside {folder}, which it is relative to"
 
 
 def _check_once(row: Row, earlier: Sequence[Row]) -> None:

@@ -139,11 +139,16 @@ def _look(sigmas: Samples) -> list[str]:
 
 
 def _holds_on(curve: Curve, sigmas: Samples, level: float, noise: float) -> bool:
-    """Whether something still pulls at the far end: ever more, or far above where the approach began."""
+    """Whether something still pulls at the far end: ever more, or far above where the approach began.
+
+    The rise over the last tenth must be twice that of the three before it, or every slow wave would be a molecule.
+    """
     tenth = sigmas.shape[0] // 10
-    ends = [float(np.median(sigmas[sigmas.shape[0] - back :][:8])) for back in (2 * tenth, tenth, 8)]
-    last, before = ends[2] - ends[1], ends[1] - ends[0]
-    if last > RISE_SIGMA and last > 2 * abs(before):
+    levels = [
+        float(np.median(sigmas[sigmas.shape[0] - back :][:8])) for back in (4 * tenth, 3 * tenth, 2 * tenth, tenth, 8)
+    ]
+    *before, last = np.diff(levels)
+    if last > RISE_SIGMA and last > 2 * np.abs(before).max():
         return True
     approach = curve.approach_force
     if approach is None or approach.shape[0] < MIN_POINTS or not np.isfinite(approach[: approach.shape[0] // 10]).all():

@@ -30,7 +30,11 @@ def load_model(name: str, device: str, models: Path | None = None, threads: int 
 
 
 def judge_of(model: Model, override: ThresholdsConfig, *, require_certificate: bool = False) -> Judge:
-    """What every event of this model says about who judged. A bolder threshold than its own has no certificate."""
+    """What every event of this model says about who judged.
+
+    A bolder threshold than its own has no certificate, nor has another engine than the one whose logits were counted:
+    it rounds differently, and near the threshold that is another ranking.
+    """
     bundle = model.bundle
     discard = bundle.discard if override.discard is None else override.discard
     keep = bundle.keep if override.keep is None else override.keep
@@ -38,6 +42,8 @@ def judge_of(model: Model, override: ThresholdsConfig, *, require_certificate: b
         raise UserError(BAD_CONFIG, f"thresholds: discard ({discard:g}) must lie below keep ({keep:g})")
     is_own = (discard, keep) == (bundle.discard, bundle.keep)
     certificate = bundle.certificate if discard <= bundle.discard else None
+    if certificate is not None and certificate.engine != model.engine:
+        certificate = None
     rules = [] if is_own else [f"configured:{discard:.6g}-{keep:.6g}"]
     rules += ["certificate:required"] if require_certificate else []
     return Judge(

@@ -162,6 +162,8 @@ def select(text: str) -> Loss:
         key, _, number = part.partition("=")
         if key not in known:
             raise ValueError(f"loss {name} has no parameter {key!r}; it has {', '.join(known) or 'none'}")
+        if key in values:
+            raise ValueError(f"loss {name}: {key} stands twice")
         try:
             values[key] = float(number)
         except ValueError:

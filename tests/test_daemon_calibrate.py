@@ -30,7 +30,7 @@ from daemon.training.exhibits import Exhibits, exhibit
 from daemon.training.labelled import read_labels
 from daemon.training.taught import Taught, identity_of
 from deploy.selftest import known_curves
-from deploy.serving import Scored
+from deploy.serving import Model, Scored
 from models.bundle import SHIPPED, BadBundle, read, write
 from models.certificate import miss_bound
 from models.thresholds import KeepRule
@@ -166,6 +166,21 @@ def test_keep_follows_a_precision_or_a_review_budget(lab, model, tmp_path, capsy
     assert evidence["keep_rule"].startswith(rule)
     assert read(out).calibration.prevalence == 0.1
     assert "--review-share" not in words or evidence["review_share"] <= 0.1
+
+
+def test_labels_that_a_verdict_may_have_chosen_are_doubted(bundle):
+    """Nothing labelled would have been discarded before: perhaps only flagged curves were looked at."""
+    bold, timid = replace(bundle, discard=0.9), replace(bundle, discard=0.0)
+    said = [write_text(calibrate(exhibits(), one, "e", Wish())) for one in (bold, timid)]
+    assert ["if only flagged curves were" in text for text in said] == [False, True]
+
+
+def test_names_of_experiments_steer_no_terminal(model, tmp_path, capsys):
+    lab = tmp_path / "lab"
+    rows = fill(lab, 59, EVENTS, "keep", experiments=("mon\x1b[31mday",)) + fill(lab, 5, FREE, "discard", seed=500)
+    assert main(["calibrate", str(model), str(table(lab, rows)), "--out", str(tmp_path / "m")]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+    assert "\x1b" not in " ".join(read(tmp_path / "m").certificate.for_event()["data"])
 
 
 # what is refused
@@ -313,6 +328,9 @@ def test_rows_that_make_no_sense_are_said_and_nothing_is_written(model, tmp_path
         (["--max-miss", "0"], "--max-miss"),
         (["--max-miss", "1e-13"], "--max-miss"),
         (["--confidence", "1"], "--confidence"),
+        (["--confidence", "0.9999999999"], "--confidence"),
+        (["--max-miss", "nan"], "--max-miss"),
+        (["--prevalence", "0.9999999999999999"], "--prevalence"),
         (["--prevalence", "2"], "--prevalence"),
         (["--precision", "1.5"], "--precision"),
         (["--review-share", "-1"], "--review-share"),
@@ -322,6 +340,15 @@ def test_rows_that_make_no_sense_are_said_and_nothing_is_written(model, tmp_path
 def test_options_that_make_no_sense_are_usage(lab, tmp_path, capsys, words, says):
     assert main(["calibrate", "shipped", str(lab), "--out", str(tmp_path / "m"), *words]) == 64
     assert says in capsys.readouterr().err
+
+
+def test_a_name_that_steers_a_terminal_is_refused(lab, model, tmp_path, capsys):
+    for words in (["calibrate", str(model), str(lab)], ["train", "--simulate", "9"]):
+        assert main([*words, "--out", str(tmp_path / "a\x1b[31m\nb")]) == 64
+        error = capsys.readouterr().err
+        assert "can be printed" in error
+        assert "\x1b" not in error
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_model_is_overwritten_by_its_own_calibration(lab, model, tmp_path, capsys):
@@ -351,7 +378,7 @@ def test_without_out_the_new_model_stands_beside_the_old_one(lab, tmp_path, monk
 def certified(lab, model, tmp_path_factory):
     bundle = read(model)
     found = exhibit(read_labels([lab]), load_model(str(model), "cpu"))
-    outcome = calibrate(found, bundle, "torch-cpu-bf16", Wish(keep=KeepRule(0.5)))
+    outcome = calibrate(found, bundle, load_model(str(model), "cpu").engine, Wish(keep=KeepRule(0.5)))
     return write_model(tmp_path_factory.mktemp("certified") / "ours", bundle, outcome).folder
 
 
@@ -373,6 +400,17 @@ def test_a_certificate_that_does_not_fit_its_model_makes_it_unusable(certified, 
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BadBundle, match=r"certificate|promise|allow|simulated"):
         read(folder)
+
+
+def test_another_engine_has_no_certificate(certified):
+    model = load_model(str(certified), "cpu")
+    certificate = replace(model.bundle.certificate, engine="torch-cuda-fp16").to_mapping()
+    other = Model(
+        replace(model.bundle, manifest={**model.bundle.manifest, "certificate": certificate}), model.classifier
+    )
+    judges = [judge_of(one, ThresholdsConfig(), require_certificate=True) for one in (model, other)]
+    assert [judge.may_discard for judge in judges] == [True, False]
+    assert judges[1].certificate is None
 
 
 def test_every_event_carries_the_certificate(certified, lab, capsys):

@@ -121,6 +121,7 @@ def test_parameters_are_named_and_told():
         ("bce:alpha=1", "it has none"),
         ("focal:gamma=two", "gamma=two is no number"),
         ("focal:gamma", "gamma= is no number"),
+        ("focal:gamma=2,gamma=3", "gamma stands twice"),
         ("focal:gamma=0.5", "gamma is 0.5; it is 0, or from 1 to 10"),
         ("focal:alpha=1.5", "from 0 to 1"),
         ("dice:smooth=nan", "from 0 to 100"),

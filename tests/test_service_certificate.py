@@ -21,7 +21,7 @@ from tests.test_service import until
 pytestmark = pytest.mark.slow
 
 
-def certified(folder: Path) -> Path:
+def certified(folder: Path, engine: str) -> Path:
     """The shipped model with a promise, as if 59 labelled events had earned it."""
     shutil.copytree(SHIPPED, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -35,7 +35,7 @@ def certified(folder: Path) -> Path:
         limit_logit=100.0,
         experiments={"monday": Experiment(59, 0, "a" * 64)},
         weights_sha256=manifest["sha256"]["weights.safetensors"],
-        engine="torch-cpu-fp32",
+        engine=engine,
         made="2026-11-21T06:00:00Z",
     ).to_mapping()
     manifest["score_basis"] = "labels"
@@ -66,7 +66,8 @@ def test_discards_are_held_back_live_as_in_score_and_freed_by_a_certified_model(
         held_back = [path for path, row in live.items() if "no_certificate" in row["reasons"]]
         assert held_back
         assert "discard" not in {row["verdict"] for row in live.values()}
-        config.write_text(f'require_certificate = true\nmodel = "{certified(tmp_path / "ours")}"\n')
+        engine = next(iter(later.values()))["engine"]
+        config.write_text(f'require_certificate = true\nmodel = "{certified(tmp_path / "ours", engine)}"\n')
         trial.process.send_signal(signal.SIGHUP)
         until(lambda: "applied ['model']" in trial.log.read_text(), "the model swapped")
         (trial.watch / "again.jpk-force").write_bytes(fresh((trial.watch / held_back[0]).read_bytes(), 7))

@@ -73,7 +73,7 @@ def _certificate(config: Config) -> str:
         return f"▲ {rule}; {error}"
     if found is None:
         return f"{rule}, and the model has none: nothing is discarded until `afm-triage calibrate` has earned it"
-    return f"{rule}; the model has one: {found.sentence()}"
+    return f"{rule}; the model has one: {found.sentence()}, judged by {found.engine}"
 
 
 def _state(state: Path) -> str:

@@ -69,6 +69,7 @@ def calibrate(exhibits: Exhibits, bundle: Bundle, engine: str, wish: Wish) -> Ou
     keep = choose_keep(scores, exhibits.events, prevalence, discard, wish.keep)
     certificate = _certify(exhibits, scores <= discard, limit, bundle, engine, wish)
     thresholds = Thresholds(discard, keep)
+    as_it_was = bundle.calibration.score(exhibits.logits) <= bundle.discard
     evidence = {
         **count_verdicts(exhibits, scores, thresholds),
         "basis": f"labels of {len(certificate.experiments)} experiments",
@@ -77,6 +78,7 @@ def calibrate(exhibits: Exhibits, bundle: Bundle, engine: str, wish: Wish) -> Ou
         "review_share": share_between(scores, exhibits.events, prevalence, discard, keep),
         "auc": auc(scores, exhibits.events),
         "set_aside": dict(exhibits.set_aside),
+        "discarded_before": int(as_it_was.sum()),
         "across": judge_across(exhibits, wish.max_miss, wish.confidence),
         **judge_probabilities(exhibits, prevalence, prior),
     }

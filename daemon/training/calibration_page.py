@@ -12,7 +12,7 @@ from models.thresholds import HIGHEST
 
 def write_text(outcome: Outcome) -> str:
     """Lines for a terminal."""
-    return "\n".join([*_promise(outcome.certificate), *_cost(outcome)])
+    return "\n".join([*_promise(outcome.certificate), *_doubt(outcome), *_cost(outcome)])
 
 
 def _promise(certificate: Certificate) -> Iterator[str]:
@@ -25,6 +25,13 @@ def _promise(certificate: Certificate) -> Iterator[str]:
         surely = clopper_pearson(part.missed, part.events, 2 * certificate.confidence - 1)[0]
         if surely > certificate.bound:
             yield f"  ▲ {name} is worse than promised for all: at least {surely:.1%} are missed there"
+
+
+def _doubt(outcome: Outcome) -> Iterator[str]:
+    """Who labels only what a model has flagged never sees the events that it discarded."""
+    if not outcome.evidence["discarded_before"]:
+        yield "▲ none of these curves would have been discarded by the model as it was: if only flagged curves were"
+        yield "  labelled, the promise does not hold; label curves that were drawn without a look at the verdict"
 
 
 def _cost(outcome: Outcome) -> Iterator[str]:

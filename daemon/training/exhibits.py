@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.clean import clean
 from daemon.progress import progress
 from daemon.training.labelled import LabelledCurve, LabelledFolder, refuse
 from daemon.training.taught import Taught, identity_of
@@ -87,7 +88,7 @@ class _Docket:
                 if why is not None:
                     self.set_aside[why] += 1
                     continue
-                name = " ".join(item.row.experiment.replace("|", " ").split())
+                name = clean(" ".join(item.row.experiment.replace("|", " ").split()))
                 if names.setdefault(name, folder.folder) != folder.folder:
                     name = f"{name} ({folder.folder})"
                 self.tables[name] = digest

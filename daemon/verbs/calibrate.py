@@ -71,8 +71,10 @@ def _mistake(args: argparse.Namespace, out: Path) -> str | None:
     taken = out.resolve()
     mistakes = {
         "--max-miss is 0.000001 or more and below 1, as in 0.05": not 1e-6 <= args.max_miss < 1,
-        "--confidence is 0.5 or more and below 1, as in 0.95": not 0.5 <= args.confidence < 1,
-        "--prevalence lies between 0 and 1, as in 0.02": args.prevalence is not None and not 0 < args.prevalence < 1,
+        "--confidence is 0.5 to 0.999999, as in 0.95": not 0.5 <= args.confidence <= 0.999999,
+        "--prevalence is 0.000001 to 0.999999, as in 0.02": args.prevalence is not None
+        and not 1e-6 <= args.prevalence <= 0.999999,
+        "--out names the model in every event: use characters that can be printed": not out.name.isprintable(),
         "--precision lies between 0 and 1, as in 0.9": args.precision is not None and not 0 < args.precision < 1,
         "--review-share is 0 to 1, as in 0.03": args.review_share is not None and not 0 <= args.review_share <= 1,
         f"--out {out} is the model that is calibrated, or the shipped one; name another folder": taken == SHIPPED

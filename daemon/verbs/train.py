@@ -131,6 +131,9 @@ def _mistake(args: argparse.Namespace) -> str | None:
     mistakes = {
         "nothing to learn from; give --simulate N, --labelled DIR, or both": not args.simulate and not args.labelled,
         "--simulate and --seed are 0 or more, --epochs 1 or more": min(args.simulate, args.seed, args.epochs - 1) < 0,
+        "--name (or else --out) stands in every event: use characters that can be printed": not (
+            args.name or args.out.name
+        ).isprintable(),
         "--threads is 0 to 256": not 0 <= args.threads <= 256,
         "--held-out is 100 or more": args.held_out is not None and args.held_out < 100,
         "--most-missed is 0 or more and below 0.5": args.most_missed is not None and not 0 <= args.most_missed < 0.5,

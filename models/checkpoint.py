@@ -38,7 +38,11 @@ def restore(folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer) 
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return 0
     prefix = "network."
-    network.load_state_dict({name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)})
+    weights = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
+    wanted = {name: value.shape for name, value in network.state_dict().items()}
+    if {name: value.shape for name, value in weights.items()} != wanted:
+        return 0
+    network.load_state_dict(weights)
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         kind, place, *slot = name.split(".")

@@ -55,7 +55,10 @@ class Examples:
         files = [path.with_name(f"{path.name}-{name}.npy") for name in ("edges", "labels")]
         if not all(file.is_file() for file in files):
             return None
-        edges, labels = (np.load(file, allow_pickle=False) for file in files)
+        try:
+            edges, labels = (np.load(file, allow_pickle=False) for file in files)
+        except (ValueError, EOFError):  # cut off by a power failure: drawn again
+            return None
         return cls(edges, labels) if edges.shape[0] == labels.shape[0] else None
 
 

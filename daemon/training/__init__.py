@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from daemon.training.head import HeadPlan, fit_head
 from daemon.training.labelled import LabelledFolder, curves_of, read_labels, refuse
 from daemon.training.start import Start
 from daemon.training.taught import Taught, identity_of, tell_apart
+from daemon.training.tenancy import clear, occupy
 from daemon.training.unlabelled import read_unlabelled
 from deploy.assembly import Origin, assemble
 from models.bundle import Bundle
@@ -75,21 +76,42 @@ def train(plan: Plan) -> Bundle:
         others = read_unlabelled(plan.head.unlabelled, plan.profile, unlabelled)
     taught = Taught.of(plan.parent.manifest if plan.parent else None)
     taught = taught.with_more(_tables(labels), identities, unlabelled)
-    _begin(plan, labels, identities)
-    examples = _draw("simulating", plan, plan.simulated, plan.recipe.seed, "simulated")
-    if plan.head is not None and initial is not None:
-        torch.set_num_threads(plan.recipe.threads)
-        network = fit_head(initial, plan.head, examples, labelled, others, plan.profile, LABELLED_SHARE)
-    else:
-        network = _run(plan, initial, examples if labelled is None else _join(examples, labelled))
-    held_out = _draw("simulating held-out curves", plan, plan.held_out, plan.recipe.seed + HELD_OUT_SEED, "held-out")
+    with occupy(plan.work):
+        _begin(plan, labels, identities)
+        examples = _draw("simulating", plan, plan.simulated, plan.recipe.seed, "simulated")
+        if plan.head is not None and initial is not None:
+            torch.set_num_threads(plan.recipe.threads)
+            network = fit_head(initial, plan.head, examples, labelled, others, plan.profile, LABELLED_SHARE)
+        else:
+            network = _run(plan, initial, examples if labelled is None else _join(examples, labelled))
+        seed = plan.recipe.seed + HELD_OUT_SEED
+        held_out = _draw("simulating held-out curves", plan, plan.held_out, seed, "held-out")
+        bundle = _make(plan, network, held_out, _account(plan, labels, labelled, taught, others))
+        shutil.rmtree(plan.work, ignore_errors=True)
+    return bundle
+
+
+def _account(
+    plan: Plan,
+    labels: Sequence[LabelledFolder],
+    labelled: Examples | None,
+    taught: Taught,
+    others: NDArray[np.float32] | None,
+) -> dict[str, Any]:
+    """What the manifest says of the training."""
     what = {**_what(plan, labels), **taught.for_manifest(), **_way(plan, others)}
     if labelled is not None:
         what["labelled_curves"] = _classes(labelled)
+    return what
+
+
+def _make(plan: Plan, network: ResNet18, held_out: Examples, what: Mapping[str, Any]) -> Bundle:
+    """The model folder; UserError (65) where the training came to nothing that could serve."""
+    if not all(bool(torch.isfinite(tensor.half()).all()) for tensor in network.state_dict().values()):
+        shutil.rmtree(plan.work, ignore_errors=True)
+        raise UserError(BAD_DATA, "the training ran away, weights are no longer finite; try a smaller --rate")
     origin = Origin(plan.name, __version__, what, parent=plan.parent.id if plan.parent else None)
-    bundle = assemble(plan.out, network, plan.profile, held_out, origin, most_missed=plan.most_missed)
-    shutil.rmtree(plan.work, ignore_errors=True)
-    return bundle
+    return assemble(plan.out, network, plan.profile, held_out, origin, most_missed=plan.most_missed)
 
 
 def _run(plan: Plan, initial: ResNet18 | None, examples: Examples) -> ResNet18:
@@ -121,8 +143,7 @@ def _begin(plan: Plan, labels: Sequence[LabelledFolder], identities: set[str]) -
     )
     note = plan.work / "plan.json"
     if not note.is_file() or note.read_text() != wanted:
-        shutil.rmtree(plan.work, ignore_errors=True)
-        plan.work.mkdir(parents=True)
+        clear(plan.work)
         note.write_text(wanted)
 
 

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", metavar="R", type=float, help="learning rate (0.002; 0.0002 with --init MODEL)")
     parser.add_argument("--seed", metavar="N", type=int, default=1, help="(1)")
     parser.add_argument("--threads", metavar="N", type=int, default=0, help="0: all cores but one (0)")
-    parser.add_argument("--most-missed", metavar="A", type=float, help="simulated events that may be discarded (0.04)")
+    parser.add_argument("--most-missed", metavar="A", type=float, help="simulated events that may be discarded (0.018)")
     parser.add_argument("--held-out", metavar="N", type=int, help="simulated curves to calibrate on (20000)")
     _add_few_labels(parser)
 

@@ -80,6 +80,7 @@ def choose_cut(
         discard, keep = min(discard, keep), max(discard, keep)
         keep = max(keep, float(np.nextafter(discard, 1.0)))
     keep = min(keep, 1.0 - 1e-9)
+    discard = min(discard, float(np.nextafter(keep, 0.0)))  # a model that is certain of everything discards less
     missed, taken = int((events <= discard).sum()), int((others >= keep).sum())
     evidence = {
         "basis": "simulation, held out",

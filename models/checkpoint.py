@@ -13,14 +13,18 @@ from torch import Tensor, nn
 
 
 def store(folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer, epochs: int) -> None:
-    """Write weights and optimiser; the older checkpoint stays until the new one is whole."""
+    """Write weights and optimiser; the older checkpoint stays until the new one is whole. OSError for a full disk."""
     folder.mkdir(parents=True, exist_ok=True)
     state = optimiser.state_dict()
     tensors = {f"network.{name}": value.contiguous() for name, value in network.state_dict().items()}
     for place, slots in state["state"].items():
         tensors |= {f"optimiser.{place}.{slot}": value.contiguous() for slot, value in slots.items()}
     name = f"epoch-{epochs}.safetensors"
-    save_file(tensors, folder / f".{name}.new")
+    try:
+        save_file(tensors, folder / f".{name}.new")
+    except SafetensorError as error:  # a full disk, in its words
+        (folder / f".{name}.new").unlink(missing_ok=True)
+        raise OSError(f"{folder}: {error}; make room, then go on with the same command") from None
     (folder / f".{name}.new").replace(folder / name)
     marker = folder / ".progress.json.new"
     marker.write_text(json.dumps({"epochs": epochs, "file": name}))

@@ -112,3 +112,9 @@ def test_scores_apart_are_those_of_a_fit_that_has_not_seen_them():
     assert np.array_equal(apart[~others], expected)
     assert score_apart(logits, labels, np.array(["a"] * 600), 0.02, prior) is None
     assert score_apart(logits, labels, np.where(labels, "a", "b"), 0.02, prior) is None
+
+
+def test_a_model_that_is_certain_of_everything_still_gets_two_thresholds():
+    certain, labels = Calibration(1.0, 0.0, 0.02), np.arange(100) < 50
+    cut = choose_cut(certain, np.full(100, 500.0), labels)
+    assert 0.0 <= cut.discard < cut.keep < 1.0

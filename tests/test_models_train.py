@@ -1,4 +1,5 @@
 import copy
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 from modelhelp import SMALL, some_examples, untrained
 
+from models.checkpoint import store
 from models.metrics import auc
 from models.network import ResNet18
 from models.train import Recipe, Run, infer, rate_at
@@ -100,3 +102,14 @@ def test_inference_does_not_depend_on_the_batch():
     network: ResNet18 = untrained()
     whole = infer(network, edges, SMALL)
     np.testing.assert_allclose(infer(network, edges, SMALL, batch=3), whole, atol=1e-5)
+
+
+def test_a_full_disk_is_an_error_of_the_disk(tmp_path):
+    network, before = ResNet18(4), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # no file grows beyond, as on a disk that is full
+    try:
+        with pytest.raises(OSError, match="make room"):
+            store(tmp_path, network, torch.optim.AdamW(network.parameters()), 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []

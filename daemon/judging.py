@@ -7,9 +7,10 @@ from pathlib import Path
 from daemon.config import ThresholdsConfig
 from daemon.decision import Judge, Thresholds
 from daemon.errors import BAD_CONFIG, BAD_DATA, INTERNAL, UserError
+from deploy.registry import resolve
 from deploy.selftest import SelfTestFailed
 from deploy.serving import Model
-from models.bundle import BadBundle
+from models.bundle import BadBundle, id_in
 
 
 def load_model(name: str, device: str, models: Path | None = None, threads: int | None = None) -> Model:
@@ -27,6 +28,14 @@ def load_model(name: str, device: str, models: Path | None = None, threads: int 
         ) from error
     except ValueError as error:
         raise UserError(BAD_CONFIG, str(error)) from error
+
+
+def is_outdated(model: Model, name: str, models: Path | None = None) -> bool:
+    """Whether the folder that ``name`` means holds another model by now than the one that was loaded from it."""
+    try:
+        return id_in(resolve(name, models)) != model.id
+    except BadBundle:
+        return False  # nothing is there to take its place
 
 
 def judge_of(model: Model, override: ThresholdsConfig, *, require_certificate: bool = False) -> Judge:

@@ -201,7 +201,7 @@ def _from_manifest(folder: Path, manifest: dict[str, Any], digest: str) -> Bundl
     if (certificate := _certificate(manifest)) is not None:
         _check_certificate(certificate, manifest, discard, calibration)
     return Bundle(
-        id=f"{manifest['name']}-{digest[:12]}",
+        id=_id(manifest["name"], digest),
         folder=folder,
         manifest=manifest,
         profile=RasterProfile.from_mapping(manifest["profile"]),
@@ -228,6 +228,16 @@ def _check_certificate(
         raise ValueError("the discard threshold lies above what the certificate allows")
     if manifest["score_basis"] != "labels":
         raise ValueError("a certificate rests on labels, and score_basis says otherwise")
+
+
+def id_in(folder: Path) -> str:
+    """The id of the model that a folder holds, from its manifest alone. BadBundle where there is no manifest."""
+    manifest, digest = _manifest(folder)
+    return _id(manifest.get("name"), digest)
+
+
+def _id(name: object, digest: str) -> str:
+    return f"{name}-{digest[:12]}"
 
 
 def certificate_in(folder: Path) -> Certificate | None:

@@ -86,8 +86,10 @@ def _difference(tensors: Mapping[str, Tensor]) -> str | None:
             return f"{name} is missing"
         if tuple(found.shape) != shape:
             return f"{name} is {tuple(found.shape)}, not {shape}"
-        if not found.is_floating_point() or not bool(torch.isfinite(found).all()):
-            return f"{name} is not finite"
+        if not found.is_floating_point() or not bool(torch.isfinite(found.float().half()).all()):
+            return f"{name} is not finite in half precision, in which models are kept"
+        if name.endswith(".running_var") and bool((found.float() < 0).any()):
+            return f"{name} is negative, and variances are not"
     others = (name for name in tensors if name not in wanted)
     strange = [name for name in others if not name.startswith("fc.") and not name.endswith(".num_batches_tracked")]
     return f"{strange[0]} does not belong to it" if strange else None

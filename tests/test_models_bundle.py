@@ -138,6 +138,7 @@ def test_what_is_no_safetensors_file_is_refused(folder, data):
         lambda m: m["calibration"].update(bias=10**400),
         lambda m: m["network"].update(width=float("inf")),
         lambda m: m.pop("training"),
+        lambda m: m.pop("name"),
         lambda m: m.update(training="none"),
         lambda m: m.update(training={"labelled": "titin"}),
         lambda m: m.update(training={"curves": 5}),

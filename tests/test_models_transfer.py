@@ -82,8 +82,11 @@ def changed(**changes):
         (changed(layer3__1__bn2__bias=None), "layer3.1.bn2.bias is missing"),
         (changed(layer1__2__conv1__weight=torch.zeros(64, 64, 3, 3)), "layer1.2.conv1.weight does not belong"),
         (changed(bn1__bias=torch.full((64,), torch.nan)), "bn1.bias is not finite"),
+        (changed(bn1__bias=torch.full((64,), 1e5)), "bn1.bias is not finite in half precision"),
+        (changed(bn1__bias=torch.full((64,), torch.nan).to(torch.float8_e4m3fn)), "bn1.bias is not finite"),
+        (changed(bn1__running_var=torch.full((64,), -1.0)), "bn1.running_var is negative"),
     ],
-    ids=["grey", "resnet50", "missing", "resnet34", "nan"],
+    ids=["grey", "resnet50", "missing", "resnet34", "nan", "huge", "float8", "variance"],
 )
 def test_the_first_tensor_that_differs_is_named(tmp_path, tensors, says):
     save_file(tensors, tmp_path / "other.safetensors")

@@ -44,6 +44,12 @@ def certified(folder: Path, engine: str) -> Path:
     return folder
 
 
+def take_back(folder: Path) -> None:
+    """The same model without its promise, in the same folder."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "certificate": None}))
+
+
 def score(folder: Path) -> dict[str, dict[str, Any]]:
     words = [sys.executable, "-m", "daemon", "score", "--json", "--require-certificate", str(folder)]
     run = subprocess.run(words, capture_output=True, text=True, check=True)
@@ -76,3 +82,10 @@ def test_discards_are_held_back_live_as_in_score_and_freed_by_a_certified_model(
         assert last["verdict"] == "discard"
         assert "no_certificate" not in last["reasons"]
         assert last["certificate"]["data"] == ["monday"]
+        take_back(tmp_path / "ours")  # the same name, another model: the name alone does not say so
+        trial.process.send_signal(signal.SIGHUP)
+        until(lambda: trial.log.read_text().count("applied ['model']") == 2, "the folder was read again")
+        (trial.watch / "third.jpk-force").write_bytes(fresh((trial.watch / held_back[0]).read_bytes(), 8))
+        until(lambda: len(history(trial)) == len(singles) + 2, "the third decided")
+        assert history(trial)[-1]["data"]["certificate"] is None
+        assert history(trial)[-1]["data"]["verdict"] == "review"

@@ -18,7 +18,7 @@ from types import FrameType
 from daemon.config import Config, changes
 from daemon.decision import Decision, Judge
 from daemon.errors import UserError
-from daemon.judging import judge_of, load_model
+from daemon.judging import is_outdated, judge_of, load_model
 from daemon.ledger import LedgerFull
 from daemon.service import logs
 from daemon.service.assembly import Parts, assemble, pace_of
@@ -141,8 +141,9 @@ class Service:
         try:
             config = self._reread()
             model = parts.model
-            if config.model != self._config.model:
-                model = load_model(config.model, config.device, config.state / "models")
+            models = config.state / "models"
+            if config.model != self._config.model or is_outdated(model, config.model, models):
+                model = load_model(config.model, config.device, models)
             judge = judge_of(model, config.thresholds, require_certificate=config.require_certificate)
         except UserError as error:
             log.error("reload refused, the old settings stay: %s", error)
@@ -157,6 +158,7 @@ class Service:
         live = {key: values for key, values in changed.items() if key.split(".")[0] in LIVE_KEYS}
         after_restart = sorted(changed.keys() - live.keys())
         if model is not parts.model:
+            live.setdefault("model", (parts.model.id, model.id))  # calibrated anew into the same folder
             parts.publisher.emit("model", {"model": model.id, "engine": model.engine, "state": "live"})
         if any(key.startswith("alarm.") for key in live):
             self._contact = ContactWatch(config.alarm.no_contact_run)

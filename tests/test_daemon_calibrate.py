@@ -231,6 +231,10 @@ def test_copies_count_once_and_contradicting_copies_are_said(model, tmp_path, ca
     table(tmp_path / "lab", [*rows, ("copy.afmcurve", 0, "discard", "x")])
     error = refused(capsys, tmp_path / "m", model, tmp_path / "lab")
     assert "row 66: copy.afmcurve is the curve of" in error
+    table(tmp_path / "lab", [("copy.afmcurve", 0, "unsure", "x"), *rows])  # who doubts a copy doubts the curve
+    error = refused(capsys, tmp_path / "m", model, tmp_path / "lab")
+    assert "row 3: keep-00000.afmcurve is the curve of" in error
+    assert "labelled unsure; decide for one" in error
 
 
 def test_curves_that_the_network_was_taught_with_never_count(lab, model, tmp_path, capsys):

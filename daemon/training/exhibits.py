@@ -95,21 +95,19 @@ class _Docket:
                 yield name, item
 
     def _objection(self, item: LabelledCurve, folder: Path, digest: str) -> str | None:
-        if item.row.label == "unsure":
-            return UNSURE
         if "simulated" in item.curve.notes:
-            return SIMULATED
-        if self._taught.holds(item.curve, digest):
-            return TAUGHT
+            return UNSURE if item.row.label == "unsure" else SIMULATED
         identity, place = identity_of(item.curve), f"{folder / 'labels.csv'} row {item.row.number}"
-        if identity not in self._heard:
-            self._heard[identity] = item.row.label, place
-            return None
-        label, earlier = self._heard[identity]
+        is_copy = identity in self._heard
+        label, earlier = self._heard.setdefault(identity, (item.row.label, place))
         if label != item.row.label:
             text = f"{item.row.path} is the curve of {earlier}, which is labelled {label}; decide for one"
-            self.problems.append(f"{place}: {text}")
-        return COPY
+            self.problems.append(clean(f"{place}: {text}"))
+        if item.row.label == "unsure":
+            return UNSURE
+        if self._taught.holds(item.curve, digest):
+            return TAUGHT
+        return COPY if is_copy else None
 
 
 def _judge(

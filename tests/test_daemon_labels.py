@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from daemon.formats import open_file
 from daemon.formats.packed import pack
 from daemon.labels import Label, Labels, read_word, unanimous
 from daemon.labels import table as labeltable
+from daemon.labels.folder import write_whole
 from daemon.ledger import Ledger, LedgerView
 from models.curve import Curve
 from tests.ledgerhelp import decision
@@ -297,3 +299,16 @@ def test_a_table_that_could_be_read_in_two_ways_is_refused(text: str, told: str,
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(UserError, match=told):
         labeltable.read(tmp_path / "labels.csv", now_s=0.0, rater="ada")
+
+
+def test_a_disk_that_fills_up_leaves_the_old_file_and_no_half_of_the_new(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_whole(tmp_path / "report.html", b"x" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert (tmp_path / "report.html").read_text() == "old"

@@ -57,8 +57,11 @@ def write_whole(path: Path, content: bytes) -> None:
         path.write_bytes(content)
         return
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_bytes(content)
-    fresh.replace(path)
+    try:
+        fresh.write_bytes(content)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def _kept(label: Label, ledger: LedgerView) -> bytes | None:

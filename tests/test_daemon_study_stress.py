@@ -94,3 +94,9 @@ def test_shares_have_exact_intervals_and_nothing_is_shared_where_nothing_is() ->
     text = write_text({"model": "m", "engine": "e", "seed": 1, "groups": {"simulated": [first, second]}})
     assert "100.0 % [2.5, 100.0]" in text
     assert np.char.count(text, "59/0/0") == 1
+
+
+def test_where_nothing_can_be_written_no_study_begins(tmp_path, capsys):
+    for out in (tmp_path, tmp_path / "nowhere" / "x.json"):
+        assert main(["study", "stress", "--curves", "40", "--out", str(out)]) == 74
+        assert "name a file in a folder" in capsys.readouterr().err

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+from pathlib import Path
+
+from daemon.errors import INPUT_OUTPUT, UserError
 
 #: topic -> one line of help; the module is daemon.study.<topic>, with _ for -.
 TOPICS: dict[str, str] = {
@@ -32,5 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Whatever the study returns: 0 done, 65 for labels that make no sense."""
+    """Whatever the study returns: 0 done, 65 for labels that make no sense, 74 where --out cannot be written.
+
+    That is said before the study begins: some take hours.
+    """
+    out: Path | None = getattr(args, "out", None)
+    if out is not None and (out.is_dir() or not os.access(out.parent, os.W_OK)):
+        raise UserError(INPUT_OUTPUT, f"--out {out}: name a file in a folder that exists and can be written")
     return int(args.study(args))

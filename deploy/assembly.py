@@ -57,9 +57,12 @@ def assemble(
 
 
 def half(network: ResNet18) -> Weights:
-    """The tensors as a weight file holds them: half precision, without the counters that only training needs."""
-    state = network.state_dict().items()
-    return {n: t.detach().float().numpy().astype(np.float16) for n, t in state if not n.endswith("num_batches_tracked")}
+    """The tensors as a weight file holds them: half precision, without the counters that only training needs.
+
+    Contiguous, because safetensors writes an array's memory as it lies, and a network in channels_last lies otherwise.
+    """
+    state = {n: t.detach().float().numpy() for n, t in network.state_dict().items() if not n.endswith("tracked")}
+    return {name: np.ascontiguousarray(tensor.astype(np.float16)) for name, tensor in state.items()}
 
 
 def known_logits(network: ResNet18, profile: RasterProfile) -> list[float]:

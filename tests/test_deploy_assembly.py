@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+import torch
 from modelhelp import SMALL, make_model, some_examples, untrained
+from safetensors.numpy import load_file, save_file
 
 from deploy.assembly import Origin, assemble, half, known_logits
 from deploy.selftest import known_curves
@@ -44,3 +46,13 @@ def test_held_out_curves_of_one_kind_make_no_model(tmp_path):
     with pytest.raises(ValueError, match="with and without"):
         assemble(tmp_path / "m", untrained(), SMALL, only, Origin("m", "0", {}))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_weights_of_a_network_in_channels_last_survive_a_file(tmp_path):
+    network = untrained().to(memory_format=torch.channels_last)
+    save_file(half(network), tmp_path / "weights.safetensors")
+    back = load_file(tmp_path / "weights.safetensors")
+    assert back.keys() == half(network).keys()
+    for name, tensor in network.state_dict().items():
+        if name in back:
+            assert np.array_equal(back[name], tensor.half().numpy())

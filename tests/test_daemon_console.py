@@ -155,7 +155,7 @@ def test_without_a_service_it_says_how_to_start_one(tmp_path: Path) -> None:
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert "start one with: afm-triage run --watch DIR" in process.stderr.readline()
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         assert process.wait(10) == 0
 
 

@@ -95,6 +95,7 @@ def test_the_promise_of_59_events(lab, model, tmp_path, capsys):
     made, old = read(out), read(model)
     assert said.startswith("64 events, 0 missed → at most 4.6 % missed, 95 % sure\n")
     assert "3 labelled unsure" in said
+    assert "of these 64 events " in said
     assert made.id in said
     certificate = made.certificate
     assert (certificate.events, certificate.missed, certificate.allowed) == (64, 0, 0)

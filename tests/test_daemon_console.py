@@ -141,7 +141,7 @@ def test_without_a_terminal_it_prints_one_plain_line_a_decision(speaker: Speaker
             r"\d\d:\d\d:\d\d discard  0\.250 .* run7/curve-0013\.jpk-force#0  \(no_contact\)\n", lines[0]
         )
         assert ["keep" in lines[2], "review" in lines[1], any("\x1b" in line for line in lines)] == [True, True, False]
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         assert process.wait(10) == 0
     finally:
         process.kill()

@@ -40,7 +40,10 @@ def locate(label: Label, file: Path, ledger: LedgerView | None, watched: Sequenc
     if flagged is not None:
         return replace(label, path=flagged.path, sha256=flagged.sha256)
     if sha256 is None:
-        raise UserError(BAD_DATA, f"{label.path}: no such file, and no flagged curve of that name; check the path")
+        raise UserError(
+            BAD_DATA,
+            f"{label.path}: no such file, and no flagged curve of that name; give the path of the curve's file",
+        )
     if ledger is not None and _has_no_such_curve(ledger, sha256, label.curve):
         raise UserError(BAD_DATA, f"{label.path} has no curve {label.curve}; curves count from 0")
     return replace(label, path=_relative(file, watched) or label.path, sha256=sha256)

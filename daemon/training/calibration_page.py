@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from daemon.training.calibration import Outcome
 from models.certificate import Certificate, miss_bound, percent_up
@@ -46,6 +47,7 @@ def _cost(outcome: Outcome) -> Iterator[str]:
         yield "keep: no score is that sure; what is not discarded goes to review"
     else:
         yield f"keep from {thresholds.keep:.4g}: by these labels {evidence['keep_rule']}; {taken}"
+    yield _of_events(evidence)
     yield f"of a stream with {100 * calibration.prevalence:g} % events {evidence['review_share']:.1%} goes to review"
     worth = f"temperature {calibration.temperature:.4g}, bias {calibration.bias:.4g}"
     if evidence["ece"] is None:
@@ -61,3 +63,10 @@ def _cost(outcome: Outcome) -> Iterator[str]:
         yield f"for a next experiment: certified on the other experiments alone, {tried}"
     if aside := evidence["set_aside"]:
         yield "not counted: " + ", ".join(f"{count} {why}" for why, count in aside.items())
+
+
+def _of_events(evidence: Mapping[str, Any]) -> str:
+    events, kept, gone = (int(evidence[name]) for name in ("events", "events_kept", "events_discarded"))
+    looked_at = events - kept - gone
+    advice = "; --precision lower keeps more of them" if looked_at > kept else ""
+    return f"of these {events} events {kept} are kept, {looked_at} go to review, {gone} are discarded{advice}"

@@ -18,7 +18,14 @@ _LOSSES = "focal, bce, weighted_bce, asymmetric_focal, dice, focal_dice, multi" 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Contract section 3."""
     parser.add_argument("--simulate", metavar="N", type=int, default=0, help="train on N simulated curves")
-    parser.add_argument("--labelled", metavar="DIR", type=Path, action="append", default=[], help="has a labels.csv")
+    parser.add_argument(
+        "--labelled",
+        metavar="DIR",
+        type=Path,
+        action="append",
+        default=[],
+        help="has a labels.csv: path, curve_index, label",
+    )
     parser.add_argument("--loss", metavar="NAME", default="focal", help=f"{_LOSSES}, or NAME:parameter=value,… (focal)")
     parser.add_argument(
         "--init",

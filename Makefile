@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check bench install lint clean
+.PHONY: demo test check bench model install lint clean
 
 demo: install
 	$(BIN)/afm-triage demo
@@ -26,6 +26,12 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The shipped model again, as build/model: about 40 minutes of one core.
+model: install
+	$(BIN)/afm-triage train --simulate 240000 --epochs 3 --samples 3 --out build/coarse
+	$(BIN)/afm-triage train --simulate 120000 --init build/coarse --epochs 1 --rate 0.001 --seed 2 --samples 2 \
+	  --name shipped --out build/model
 
 bench: install
 	$(BIN)/afm-triage bench

@@ -15,13 +15,7 @@ FOLDER = "with a labels.csv: path, curve_index, label, experiment"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Contract section 3."""
     parser.add_argument("model", metavar="MODEL", help="shipped, or a model folder")
-    parser.add_argument(
-        "folders",
-        metavar="DIR",
-        nargs="+",
-        type=Path,
-        help="with a labels.csv: path, curve_index, label[, system, experiment]",
-    )
+    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help=FOLDER)
     parser.add_argument("--max-miss", metavar="A", type=float, default=0.05, help="share of events missed (0.05)")
     parser.add_argument("--confidence", metavar="C", type=float, default=0.95, help="how sure of it (0.95)")
     parser.add_argument("--prevalence", metavar="P", type=float, help="share of events in the stream (the model's)")

@@ -18,13 +18,7 @@ FOLDER = "with a labels.csv: path, curve_index, label, system"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Contract section 3."""
     parser.add_argument("model", metavar="MODEL", help="shipped, or a model folder")
-    parser.add_argument(
-        "folders",
-        metavar="DIR",
-        nargs="+",
-        type=Path,
-        help="with a labels.csv: path, curve_index, label[, system, experiment]",
-    )
+    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help=FOLDER)
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument(
         "--report", metavar="FILE.html", type=Path, help="also as one self-contained page with pictures"

@@ -24,8 +24,8 @@ from daemon.formats import open_file
 from daemon.formats.packed import pack
 from daemon.labels import Label, Labels, read_word, unanimous
 from daemon.labels import table as labeltable
-from daemon.labels.folder import write_whole
 from daemon.ledger import Ledger, LedgerView
+from daemon.writing import write_whole
 from models.curve import Curve
 from tests.ledgerhelp import decision
 

@@ -6,7 +6,6 @@ The instrument's files may be gone; the ledger's compact copies are not.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from daemon.labels.subject import sha256_of
 from daemon.ledger.keepsake import keepsake_of
 from daemon.ledger.view import LedgerView
 from daemon.reading import Unfinished, Unreadable
+from daemon.writing import write_whole
 
 
 def write_folder(
@@ -49,19 +49,6 @@ def write_folder(
     except OSError as error:
         raise UserError(INPUT_OUTPUT, f"{folder}: {error.strerror}; choose a folder that can be written") from None
     return len(rows), missing
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """All of it or nothing, under its name; what is no regular file (a pipe, /dev/stdout) is written into instead."""
-    if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fresh.write_bytes(content)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def _kept(label: Label, ledger: LedgerView) -> bytes | None:

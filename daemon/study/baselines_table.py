@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.columns import align
 from daemon.study.collection import Collection
 from models.bootstrap import STATISTICS, difference, spread
 
@@ -54,8 +55,7 @@ def write_text(found: Mapping[str, Any]) -> str:
         for place, (method, figures) in enumerate(group["methods"].items()):
             head = [name, str(group["events"]), str(group["event_free"])] if place == 0 else ["", "", ""]
             rows.append([*head, method, *(cell for figure in figures.values() for cell in _cells(figure))])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    lines = align(rows, left=range(len(rows[0])))
     notes = [
         f"{found['model']}; cut at 98 %: event-free curves below the highest cut that saves 98 % of the events;",
         "brackets: 95 %, bootstrap over curves. Systems of one kind of curve stand in the pooled lines only.",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from daemon.columns import align
 
 
 def write_text(found: Mapping[str, Any]) -> str:
@@ -16,11 +18,11 @@ def write_text(found: Mapping[str, Any]) -> str:
         f" seed {found['seed']}",
         "share within 5 % of the ramp of a true rupture, with the exact 95 % interval:",
         "",
-        *_lines(rows),
+        *align(rows),
     ]
     if len(found["lenses"]) > 1:
         lenses = [[name, _percent(share)] for name, share in found["lenses"].items()]
-        parts += ["", *_lines([["how the heat is made", "all kept"], *lenses])]
+        parts += ["", *align([["how the heat is made", "all kept"], *lenses])]
     return "\n".join(parts)
 
 
@@ -31,8 +33,3 @@ def _cells(name: str, row: Mapping[str, Any]) -> list[str]:
 def _percent(share: Mapping[str, Any]) -> str:
     low, high = share["interval"]
     return f"{100 * share['hits'] / share['of']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _lines(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.columns import align
 from daemon.study.few_labels_splits import Setting
 from daemon.study.few_labels_trial import ALL, AS_IS, LOOKED_AT, RIVALS, SCRATCH, TUNED, Result
 
@@ -97,8 +98,7 @@ def _table(
         mine = [one for one in rows if one["rival"] == rival]
         cells.append([rival, *(_cell(base, mine, wanted, figure) for _, wanted in columns)])
     cells = [row for row in cells if any(cell != "-" for cell in row[1:])]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells]
+    return align(cells)
 
 
 def _cell(base: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], wanted: Mapping[str, Any], figure: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.columns import align
 from daemon.study.collection import Collection
 from daemon.study.tuning import Answers
 from models.bootstrap import Statistic, difference, spread
@@ -91,8 +92,7 @@ def write_text(found: Mapping[str, Any]) -> str:
     for name, group in found["groups"].items():
         cells = [_number(group["arms"][arm][figure]) for arm in arms for figure in _FIGURES]
         rows.append([name, str(group["events"]), str(group["event_free"]), *cells])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+    lines = align(rows)
     notes = [
         f"{found['model']}; recall: events not discarded, cut: event-free curves discarded",
         *(line for name, gaps in found["differences"].items() for line in _lines(name, gaps)),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from daemon.columns import align
+
 #: figure -> what its column is called
 _NAMES = {
     "ap": "AP",
@@ -41,7 +43,7 @@ def _set(name: str, found: Mapping[str, Any], losses: Sequence[str]) -> list[str
     differences += [
         (loss, *(_difference(one[key]) for key in _NAMES)) for loss, one in list(found["losses"].items())[1:]
     ]
-    return [title, *_columns([head, *figures]), "", *_columns(differences), *_sentences(found, losses)]
+    return [title, *align([head, *figures]), "", *align(differences), *_sentences(found, losses)]
 
 
 def _triage(table: Sequence[Sequence[float]], rare: bool) -> tuple[str, str]:
@@ -67,8 +69,3 @@ def _sentences(found: Mapping[str, Any], losses: Sequence[str]) -> list[str]:
         text = "; ".join(f"{side} than {losses[0]}: {', '.join(who)}" for side, who in sides.items() if who)
         told.append(f"{_NAMES[key]}: {text or f'no loss differs from {losses[0]}'}")
     return ["** at 95 % for all comparisons together (Bonferroni), * for this one alone. By **:", *told]
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from daemon.columns import align
 
 RECALL_BAR, REVIEW_BAR = 0.98, 0.033
 _PUBLISHED = "published (arXiv 2606.09541, one stream): recall 12/13, not discarded 9.2 %"
@@ -41,7 +43,7 @@ def write_text(report: Mapping[str, Any]) -> str:
 
 def _mixes(mixes: Mapping[str, Mapping[str, float]]) -> list[str]:
     head = ("event-free curves", *_HEAD, f"bar: recall {RECALL_BAR:g}, {REVIEW_BAR:.1%} left")
-    return _columns([head, *((name, *_figures(one), _bar(one)) for name, one in mixes.items())])
+    return align([head, *((name, *_figures(one), _bar(one)) for name, one in mixes.items())])
 
 
 _HEAD = ("mean recall", "worst stream", "without a miss", "left to a person", "worst stream", "kept", "not discarded")
@@ -89,7 +91,7 @@ def _kinds(kinds: Mapping[str, Mapping[str, Any]], told: str) -> list[str]:
         )
         for kind, one in kinds.items()
     ]
-    return _columns([head, *rows])
+    return align([head, *rows])
 
 
 def _real(groups: Mapping[str, Mapping[str, Any]], streams: int, least: int) -> list[str]:
@@ -102,14 +104,9 @@ def _real(groups: Mapping[str, Mapping[str, Any]], streams: int, least: int) -> 
         "together. Labelled curves are few, so a stream repeats them many times: the intervals are of the distinct",
         "curves. The mix of event-free curves is that of the files, where hard ones are more common than in a run.",
     ]
-    return [*note, *_columns([head, *rows])]
+    return [*note, *align([head, *rows])]
 
 
 def _share(one: Mapping[str, Any]) -> str:
     low, high = one["interval"]
     return f"{one['hits']}/{one['of']} = {one['share']:.2%} [{low:.2%}, {high:.2%}]"
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]

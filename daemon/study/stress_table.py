@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from daemon.columns import align
 from daemon.decision import Verdict
 from models.metrics import clopper_pearson, count_table
 
@@ -56,9 +57,7 @@ def write_text(found: Mapping[str, Any]) -> str:
     for group, rows in found["groups"].items():
         head = ["nuisance", "strength", "", "events", "before", "lost", "of visible", "event-free", "cut"]
         cells = [head, *map(_cells, rows)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["  ".join(_justify(row, widths)).rstrip() for row in cells]
-        parts.append(f"\n{group}\n" + "\n".join(lines))
+        parts.append(f"\n{group}\n" + "\n".join(align(cells, left=(0, 2))))
     return "\n".join([*parts, _NOTE])
 
 
@@ -77,11 +76,3 @@ def _percent(share: Mapping[str, Any] | None) -> str:
         return "-"
     low, high = share["interval"]
     return f"{100 * share['hits'] / share['of']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _justify(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    left = {0, 2}
-    return [
-        cell.ljust(width) if place in left else cell.rjust(width)
-        for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from daemon.decide import verdict_of
 from daemon.decision import Thresholds
-from daemon.labels.folder import write_whole
 from daemon.progress import progress
 from daemon.study.collection import Collection
 from daemon.training import HELD_OUT_SEED, LABELLED_SHARE
+from daemon.writing import write_whole
 from deploy.torch_engine import bf16_in_hardware
 from models.bundle import Bundle, Calibration
 from models.calibrate import choose_cut, fit_platt

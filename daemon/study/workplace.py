@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.errors import USAGE, UserError
-from daemon.labels.folder import write_whole
+from daemon.writing import write_whole
 
 _NOTE = "study.json"
 

@@ -33,12 +33,12 @@ def run(args: argparse.Namespace) -> int:
     if args.report is not None and (args.report.is_dir() or not args.report.parent.is_dir()):
         raise UserError(INPUT_OUTPUT, f"--report {args.report}: name a file in a folder that exists")
     from daemon.judging import judge_of, load_model
-    from daemon.labels.folder import write_whole
     from daemon.progress import progress
     from daemon.training.evaluation import evaluate, judge_all
     from daemon.training.labelled import count_classes, curves_of, narrow, read_labels, refuse
     from daemon.training.origin import Acquaintance
     from daemon.training.report import write_html, write_text
+    from daemon.writing import write_whole
 
     labels = read_labels(args.folders)
     if args.only is not None:

@@ -15,10 +15,11 @@ from daemon.errors import INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
 from daemon.formats import limits
 from daemon.labels import Label, Labels, read_word
 from daemon.labels import table as labeltable
-from daemon.labels.folder import write_folder, write_whole
+from daemon.labels.folder import write_folder
 from daemon.labels.subject import complete, locate
 from daemon.ledger.view import LedgerView
 from daemon.progress import progress
+from daemon.writing import write_whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

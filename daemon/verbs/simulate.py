@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from daemon.errors import USAGE, UserError
+from daemon.writing import write_whole
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         note = _truth(args.truth, stack)
         for number, simulated in progress(_paced(curves, args.rate), "simulating", args.curves):
             path = args.into / f"sim-{args.seed}-{number:06d}.jpk-force"
-            _write_whole(path, pack(simulated.curve))
+            write_whole(path, pack(simulated.curve))
             note((path.name, 0, simulated.label))
             events += simulated.label == "keep"
     print(f"{args.curves} curves in {args.into}, {events} with an event")
@@ -76,16 +77,6 @@ def _truth(path: Path | None, stack: ExitStack) -> Callable[[tuple[str, int, str
         file.flush()
 
     return note
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Under another name first: whoever watches the folder sees the whole file or none."""
-    fresh = path.with_name(f".{path.name}.part")
-    try:
-        fresh.write_bytes(content)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def _paced(items: Iterator[T], rate: float | None) -> Iterator[T]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from daemon.columns import align
 from daemon.training.evaluation import worst_first
 
 SHARES = ("recall", "discarded", "precision")
@@ -15,8 +16,7 @@ def write_text(report: dict[str, Any]) -> str:
     """The systems in which most went wrong come first, the pooled line last."""
     groups = [*worst_first(report), ("pooled", report["pooled"])]
     rows = [(*_HEAD, "recall", "cut", "precision", "ECE")] + [_cells(name, figures) for name, figures in groups]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    lines = align(rows)
     pooled, limits = report["pooled"], report["thresholds"]
     notes = [
         f"{report['model']} by {report['engine']}: discard at {limits['discard']:.4g}, keep from {limits['keep']:.4g}",

@@ -104,6 +104,22 @@ def test_a_molecule_that_holds_to_the_end_is_told():
     assert one(curve(pushed, approach_force=way_in)).reasons == ()
 
 
+@pytest.mark.parametrize("phase", [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+def test_a_slow_wave_is_no_molecule_that_holds_on(phase):
+    x = np.linspace(0, 1, 2000)
+    pushed = white(2000) - np.clip(0.05 - x, 0, None) * 20e-9
+    assert "still_attached" not in one(curve(pushed + 150e-12 * np.sin(2 * np.pi * 2.2 * x + phase))).reasons
+
+
+def test_a_far_end_of_garbage_is_told_and_lifts_a_discard():
+    force = white(2000)
+    force[1400:] = np.random.default_rng(1).uniform(-1e-9, 1e-9, 600)
+    assert "noise_out_of_range" in one(curve(force, force_unit="m")).reasons  # without a calibration too
+    assert "noise_out_of_range" in FLOOR
+    force[1400:] = 4 * white(600, 2)  # restless, as a bubble makes it, and still a baseline
+    assert "noise_out_of_range" not in one(curve(force, force_unit="m")).reasons
+
+
 @pytest.mark.parametrize("tilt", [-600e-12, -100e-12, 100e-12, 600e-12])
 def test_a_tilted_baseline_is_not_contact(tilt):
     x = np.linspace(0, 1, 4096)

@@ -204,6 +204,32 @@ def test_a_peak_no_larger_than_the_waves_around_it_is_not_visible(rng):
     assert not _seen(40.0, noise + 40.0 * np.sin(np.arange(8000) / 25.0), width=100)
 
 
+def test_a_notch_in_the_swell_is_not_visible(rng):
+    noise = rng.normal(0.0, 2.0, 8000)
+    swell = 200.0 * np.sin(np.arange(8000) / 900.0)
+    assert _seen(30.0, noise)
+    assert not _seen(30.0, noise + swell)
+    assert _seen(30.0, noise + 0.05 * np.arange(8000))  # a tilt is no swell
+
+
+def test_a_step_among_spikes_is_not_visible(rng):
+    noise = rng.normal(0.0, 5.0, 8000)
+    assert _seen(60.0, noise)
+    assert not _seen(60.0, noise + nuisance.spikes(rng, 8000, 60.0, many=True) * 5)
+
+
+def test_a_soft_body_crumbles_in_drops_that_are_small_beside_its_peak(rng):
+    past = np.linspace(0.0, 500.0, 5000)
+    hump = 1000.0 * np.exp(-past / 100.0)
+    for _ in range(20):
+        left = surface._crumble(rng, past, hump, 50.0, 5.0)
+        assert (left <= hump + 1e-9).all()
+        assert (left >= -1e-9).all()
+        lost = np.diff(left[500:] / hump[500:]) * hump[501:]
+        steps = np.convolve(lost, np.ones(100), mode="valid")  # over the 10 nm that the longest fall takes
+        assert steps.min() > -0.6 * hump.max()
+
+
 def test_draws_stay_in_range_and_follow_weights(rng):
     values = [log_uniform(rng, 2.0, 200.0) for _ in range(500)]
     assert min(values) >= 2.0

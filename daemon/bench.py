@@ -41,7 +41,6 @@ def stages_ms(model: Model, judge: Judge, folder: Path) -> dict[str, float]:
     batch = [curves[index % len(curves)] for index in range(BATCH)]
     profile = model.bundle.profile
     signals = [item.signal for item in prepare(batch, profile) if item.signal is not None]
-    images = coverage(envelope(signals, profile), profile)
     scored = model.judge(batch)
     arrivals = list(find([folder])) * BATCH
     readings = [Reading(arrivals[i], i, f"{i:064d}", curve, read_s=0.0) for i, curve in enumerate(batch)]
@@ -49,8 +48,8 @@ def stages_ms(model: Model, judge: Judge, folder: Path) -> dict[str, float]:
         "read": sum(_median_ms(lambda file=file: open_file(file)) for file in files) / len(curves),  # type: ignore[misc]
         "front-end": _median_ms(lambda: prepare(batch, profile)) / len(batch),
         "raster": _median_ms(lambda: coverage(envelope(signals, profile), profile)) / len(signals),
-        "network": _median_ms(lambda: model.classifier.classify(images)) / len(signals),
-        "network, alone": _median_ms(lambda: model.classifier.classify(images[:1])),
+        "network": _median_ms(lambda: model.classifier.classify(signals)) / len(signals),
+        "network, alone": _median_ms(lambda: model.classifier.classify(signals[:1])),
         "decide": _median_ms(lambda: decide(readings, scored, judge)) / len(batch),
         "record": _commit_ms(readings, scored, judge) / len(batch),
     }
@@ -61,8 +60,7 @@ def network_per_s(model: Model) -> float:
     profile = model.bundle.profile
     curves = [curve for arrival in find([CURVES]) for curve in open_file(arrival.file)][:BATCH]
     signals = [item.signal for item in prepare(curves, profile) if item.signal is not None]
-    images = coverage(envelope(signals, profile), profile)
-    return 1000.0 * len(signals) / _median_ms(lambda: model.classifier.classify(images), seconds=2.0)
+    return 1000.0 * len(signals) / _median_ms(lambda: model.classifier.classify(signals), seconds=2.0)
 
 
 def latency(rate: float, count: int) -> dict[str, Any]:

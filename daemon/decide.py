@@ -54,6 +54,7 @@ def _decide(reading: Reading, scored: Scored | None, judge: Judge) -> Decision:
         score, preview = scored.score, scored.preview
         reasons = ("score", *scored.reasons) if score is not None else scored.reasons
         latency_s = {"read": reading.read_s, "raster": scored.raster_s, "infer": scored.infer_s}
+        judge = judge.on(scored.engine)
     verdict = verdict_of(score, reasons, judge.thresholds)
     if verdict == "discard" and not judge.may_discard:
         verdict, reasons = "review", (*reasons, "no_certificate")

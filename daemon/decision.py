@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Verdict = Literal["keep", "review", "discard"]
@@ -30,6 +30,10 @@ class Judge:
     prevalence: float
     certificate: Mapping[str, Any] | None = None  # what an event says of it; None also where a threshold leaves it
     require_certificate: bool = False
+
+    def on(self, engine: str | None) -> Judge:
+        """The same judge where another engine had to compute: the certificate is not that engine's."""
+        return self if engine in (None, self.engine) else replace(self, engine=str(engine), certificate=None)
 
     @property
     def may_discard(self) -> bool:

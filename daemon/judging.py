@@ -4,30 +4,37 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from daemon.config import ThresholdsConfig
+from daemon.config import Config, ThresholdsConfig
 from daemon.decision import Judge, Thresholds
-from daemon.errors import BAD_CONFIG, BAD_DATA, INTERNAL, UserError
+from daemon.errors import BAD_CONFIG, BAD_DATA, INTERNAL, UNREACHABLE, UserError
+from deploy.engines import ANY, NoEngine, Wish
 from deploy.registry import resolve
 from deploy.selftest import SelfTestFailed
 from deploy.serving import Model
 from models.bundle import BadBundle, id_in
 
 
-def load_model(name: str, device: str, models: Path | None = None, threads: int | None = None) -> Model:
+def wish_of(config: Config) -> Wish:
+    """What a configuration asks of the engine."""
+    engine = config.engine
+    return Wish(config.device, engine.name, engine.precision, engine.threads or None, config.state / "engines")
+
+
+def load_model(name: str, wish: Wish = ANY, models: Path | None = None) -> Model:
     """A model that has proved itself on known curves; ``models`` is the folder in which a lab's own have names.
 
     Raises UserError for everything that can be wrong with it.
     """
     try:
-        return Model.load(name, device, threads, models)
+        return Model.load(name, wish, models)
     except BadBundle as error:
         raise UserError(BAD_DATA, f"model {name}: {error}") from error
     except SelfTestFailed as error:
         raise UserError(
             INTERNAL, f"model {name}: {error}; nothing is judged by an engine that computes wrongly"
         ) from error
-    except ValueError as error:
-        raise UserError(BAD_CONFIG, str(error)) from error
+    except NoEngine as error:
+        raise UserError(UNREACHABLE, f"no engine for this: {error}") from error
 
 
 def is_outdated(model: Model, name: str, models: Path | None = None) -> bool:

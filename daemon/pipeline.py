@@ -67,7 +67,7 @@ class Pipeline:
         files = self._collect(wait_s)
         readings = self._undecided(files)
         self._feed()  # the readers work on while this batch is classified
-        scored = classify(readings, self._model)
+        scored = classify(readings, self._model, self._judge.thresholds)
         decisions = decide(readings, scored, self._judge)
         return self._record(_with_keepsakes(decisions, readings), files)
 

@@ -26,7 +26,7 @@ def score(
     if selection is not None:
         found = (arrival for arrival in found if selection.has_file(arrival.path, arrival.file))
     for batch in _batches(read_files(found), selection):
-        yield from decide(batch, classify(batch, model), judge)
+        yield from decide(batch, classify(batch, model, judge.thresholds), judge)
 
 
 def _is_wanted(reading: Reading, selection: Selection | None) -> bool:

@@ -1,26 +1,29 @@
 """The model in service: from curves to scores, the one way that the service, `score` and `evaluate` all take.
 
-That they share it is what makes a live verdict equal to a later one.
+That they share it is what makes a live verdict equal to a later one. Engines round differently; so a logit that lies
+closer to a threshold than its engine may be off is computed again in single precision, and every engine gives the same
+verdicts.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from deploy.classifier import Classifier
+from deploy.classifier import Classifier, EngineFault, Seen, Signals
+from deploy.engines import ANY, Engine, NoEngine, Wish, candidates, named
 from deploy.registry import resolve
-from deploy.selftest import compare, known_curves
+from deploy.selftest import SelfTestFailed, compare, known_curves, tolerance_of
 from models.bundle import Bundle, read
 from models.curve import Curve
 from models.frontend import Prepared, prepare
-from models.raster import coverage, envelope, preview
+from models.raster import preview
 
-CHUNK = 64  # pictures made at a time: bounds memory, 8 MB at 256 x 128
+Build = Callable[[Engine, Bundle, Wish], Classifier]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,32 +37,58 @@ class Scored:
     prepared: Prepared | None = None
     raster_s: float = 0.0  # this curve's share of its batch
     infer_s: float = 0.0
+    engine: str | None = None  # that made the score; a fallback's where the usual one failed
+
+
+def in_process(engine: Engine, bundle: Bundle, wish: Wish) -> Classifier:
+    """Build an engine here; for what runs on a GPU the service has a way that survives its faults."""
+    return engine.build(bundle, wish)
 
 
 class Model:
-    """A bundle and the classifier that runs it."""
+    """A bundle and the classifier that runs it.
 
-    def __init__(self, bundle: Bundle, classifier: Classifier) -> None:
-        self.bundle = bundle
-        self.classifier = classifier
+    ``reference`` computes in single precision what lies near a threshold; None where the classifier does so itself.
+    ``passed_over`` says which better engines could not serve, and why.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        classifier: Classifier,
+        reference: Classifier | None = None,
+        passed_over: Sequence[str] = (),
+    ) -> None:
+        self.bundle, self.classifier, self.reference = bundle, classifier, reference
+        self.passed_over = tuple(passed_over)
 
     @classmethod
     def load(
-        cls, name: str | Path = "shipped", device: str = "auto", threads: int | None = None, models: Path | None = None
+        cls,
+        name: str | Path = "shipped",
+        wish: Wish = ANY,
+        models: Path | None = None,
+        build: Build = in_process,
     ) -> Model:
-        """Read a model by name or folder, build its engine, and let it prove itself on known curves.
+        """Read a model by name or folder; the best engine that proves itself on known curves serves.
 
-        Raises BadBundle for a folder that is no model, SelfTestFailed for an engine that computes wrongly,
-        ValueError for a device that this version does not have.
+        Raises BadBundle for a folder that is no model, NoEngine where nothing here can serve the wish, SelfTestFailed
+        where all that could computed wrongly.
         """
-        if device not in ("auto", "cpu"):
-            raise ValueError(f"device {device!r}: this version computes on the CPU; use auto or cpu")
-        from deploy.torch_engine import TorchClassifier  # torch is imported where it is used
-
         bundle = read(resolve(name, models))
-        model = cls(bundle, TorchClassifier(bundle, threads=threads))
-        model.selftest()
-        return model
+        failures: list[str] = []
+        for engine in candidates(wish):
+            try:
+                model = cls(bundle, build(engine, bundle, wish), passed_over=failures)
+                model.selftest()
+            except (SelfTestFailed, EngineFault, NoEngine) as error:
+                failures.append(f"{engine.name}: {error}")
+                continue
+            if not model.engine.endswith("-fp32"):
+                maker = named(engine.name if engine.device == "cpu" else "torch")
+                model.reference = maker.build(bundle, replace(wish, precision="fp32"))
+            return model
+        raise SelfTestFailed("; ".join(failures))
 
     @property
     def id(self) -> str:
@@ -75,36 +104,57 @@ class Model:
 
     def selftest(self) -> None:
         """Judge the known curves; SelfTestFailed when a logit is off."""
-        logits = [scored.logit for scored in self.judge(known_curves())]
-        found = [logit if logit is not None else float("nan") for logit in logits]
-        compare(self.engine, found, self.bundle.manifest["selftest"]["logits"])
+        signals = [item.signal for item in prepare(known_curves(), self.bundle.profile) if item.signal is not None]
+        seen = self.classifier.classify(signals)
+        compare(self.engine, [float(logit) for logit in seen.logits], self.bundle.manifest["selftest"]["logits"])
 
-    def judge(self, curves: Sequence[Curve]) -> list[Scored]:
-        """B curves -> B scores, in order; each is what the curve would get alone."""
-        scored: list[Scored] = []
-        for start in range(0, len(curves), CHUNK):
-            scored += self._judge(curves[start : start + CHUNK])
-        return scored
+    def judge(self, curves: Sequence[Curve], thresholds: Sequence[float] | None = None) -> list[Scored]:
+        """B curves -> B scores, in order; each is what the curve would get alone.
 
-    def _judge(self, curves: Sequence[Curve]) -> list[Scored]:
-        begun = time.perf_counter()
+        ``thresholds`` are the scores at which the verdict changes, the model's own unless given.
+        """
+        begun_s = time.perf_counter()
         prepared = prepare(curves, self.bundle.profile)
+        share_s = (time.perf_counter() - begun_s) / max(len(curves), 1)
+        return [replace(one, raster_s=one.raster_s + share_s) for one in self.judge_prepared(prepared, thresholds)]
+
+    def judge_prepared(self, prepared: Sequence[Prepared], thresholds: Sequence[float] | None = None) -> list[Scored]:
+        """As :meth:`judge`, from where the front-end of this model's profile has been."""
         able = [index for index, item in enumerate(prepared) if item.signal is not None]
-        signals = [item.signal for item in prepared if item.signal is not None]
-        edges = envelope(signals, self.bundle.profile)  # (b, 2, W), b of them able
-        images = coverage(edges, self.bundle.profile)
-        drawn = time.perf_counter()
-        logits = self.classifier.classify(images)
-        raster_s = (drawn - begun) / len(curves)
-        infer_s = (time.perf_counter() - drawn) / max(len(able), 1)
-        scored = [Scored(None, item.reasons, prepared=item, raster_s=raster_s) for item in prepared]
-        scores = self.bundle.calibration.score(logits)
+        begun_s = time.perf_counter()
+        engine = self.engine  # a guarded one may be another after a fault
+        seen = self.classify([item.signal for item in prepared if item.signal is not None], thresholds)
+        raster_s = seen.raster_s / max(len(able), 1)
+        infer_s = (time.perf_counter() - begun_s) / max(len(able), 1) - raster_s
+        scored = [Scored(None, item.reasons, prepared=item) for item in prepared]
+        scores = self.bundle.calibration.score(seen.logits)
         for place, index in enumerate(able):
-            drawing = preview(edges[place], self.bundle.profile)
-            score, logit = float(scores[place]), float(logits[place])
-            item = prepared[index]
-            if not np.isfinite(logit):  # an engine that fails on one curve must not discard it
-                scored[index] = Scored(None, (*item.reasons, "no_score"), None, drawing, item, raster_s, infer_s)
-            else:
-                scored[index] = Scored(score, item.reasons, logit, drawing, item, raster_s, infer_s)
+            item, logit = prepared[index], float(seen.logits[place])
+            drawing = preview(seen.edges[place], self.bundle.profile)
+            fault = not np.isfinite(logit)  # an engine that fails on one curve must not discard it
+            scored[index] = Scored(
+                score=None if fault else float(scores[place]),
+                reasons=(*item.reasons, "no_score") if fault else item.reasons,
+                logit=None if fault else logit,
+                preview=drawing,
+                prepared=item,
+                raster_s=raster_s,
+                infer_s=infer_s,
+                engine=seen.engine or engine,
+            )
         return scored
+
+    def classify(self, signals: Signals, thresholds: Sequence[float] | None = None) -> Seen:
+        """B signals -> their logits, those near a threshold in single precision."""
+        seen = self.classifier.classify(signals)
+        if self.reference is None:
+            return seen
+        own = (self.bundle.discard, self.bundle.keep)
+        edges = [self.bundle.calibration.logit(score) for score in (thresholds or own)]
+        margin = tolerance_of(seen.engine or self.engine)
+        near = np.flatnonzero(np.abs(seen.logits[:, None] - np.array(edges)).min(axis=1) < margin)
+        if near.size:
+            logits = seen.logits.copy()
+            logits[near] = self.reference.classify([signals[int(index)] for index in near]).logits
+            seen = replace(seen, logits=logits)
+        return seen

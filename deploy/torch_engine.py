@@ -1,4 +1,4 @@
-"""The torch engine: the reference that every other engine is compared with (inference.md section 3).
+"""The torch engine: always there, and the reference that every other engine is compared with (inference.md section 3).
 
 Batch norm is folded, memory is channels-last, and precision is bf16 where the processor has it in hardware:
 2.7 times the plain network. One core is left to the acquisition software.
@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deploy.picture_classifier import PictureClassifier
 from models.bundle import Bundle
 from models.network import ResNet18, fold, load
-
-MAX_BATCH = 64  # bounds memory; beyond 8 there is nothing more to gain on a CPU
 
 
 def bf16_in_hardware() -> bool:
@@ -34,12 +33,13 @@ def default_threads() -> int:
     return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
-class TorchClassifier:
+class TorchClassifier(PictureClassifier):
     """A :class:`deploy.classifier.Classifier` by torch on the CPU."""
 
     def __init__(self, bundle: Bundle, precision: str = "auto", threads: int | None = None) -> None:
         if precision == "auto":
             precision = "bf16" if bf16_in_hardware() else "fp32"
+        super().__init__(bundle, f"torch-cpu-{precision}")
         self._dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
         torch.set_num_threads(threads or default_threads())
         weights = {name: torch.from_numpy(tensor) for name, tensor in bundle.weights.items()}
@@ -47,18 +47,7 @@ class TorchClassifier:
         self._head = network.fc.weight[0].detach().double(), network.fc.bias.detach().double()
         # torch's own stub of Module.to does not list memory_format
         self._network = cast(ResNet18, cast(Any, network).to(self._dtype, memory_format=torch.channels_last))
-        self._shape = (1, bundle.profile.rows, bundle.profile.columns)
-        self.engine = f"torch-cpu-{precision}"
-        self.model_id = bundle.id
-        self.classify(np.zeros((1, *self._shape), np.float32))  # the first call is slow; not on a curve's time
-        self.classify(np.zeros((8, *self._shape), np.float32))
-
-    def classify(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(B, 1, H, W) -> (B,); ValueError when the pictures are not of the profile's size."""
-        if images.shape[1:] != self._shape:
-            raise ValueError(f"pictures are {images.shape[1:]}, the model wants {self._shape}")
-        parts = [self._forward(images[start : start + MAX_BATCH]) for start in range(0, len(images), MAX_BATCH)]
-        return np.concatenate(parts) if parts else np.zeros(0, np.float64)
+        self.warm_up()
 
     def _forward(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
         if len(images) == 1 and self._dtype == torch.float32:

@@ -56,6 +56,12 @@ class Calibration:
         z = np.clip(logits / self.temperature + self.bias, -700.0, 700.0)
         return 1.0 / (1.0 + np.exp(-z))
 
+    def logit(self, score: float) -> float:
+        """The inverse of :meth:`score`; infinite at 0 and 1."""
+        if not 0.0 < score < 1.0:
+            return -math.inf if score <= 0.0 else math.inf
+        return (math.log(score / (1.0 - score)) - self.bias) * self.temperature
+
     def at(self, prevalence: float) -> Calibration:
         """For a stream in which events are rarer or more common: the log odds move by those of the prevalences.
 

@@ -227,7 +227,7 @@ def test_copies_count_once_and_contradicting_copies_are_said(model, tmp_path, ca
     rows = fill(tmp_path / "lab", 59, EVENTS, "keep") + fill(tmp_path / "lab", 5, FREE, "discard", seed=500)
     (tmp_path / "lab" / "copy.afmcurve").write_bytes((tmp_path / "lab" / rows[0][0]).read_bytes())
     table(tmp_path / "lab", [*rows[1:], (rows[0][0], 0, "keep", "x"), ("copy.afmcurve", 0, "keep", "x")])
-    found = exhibit(read_labels([tmp_path / "lab", tmp_path / "lab"]), load_model(str(model), "cpu"))
+    found = exhibit(read_labels([tmp_path / "lab", tmp_path / "lab"]), load_model(str(model)))
     assert (len(found), dict(found.set_aside)) == (64, {"copies of others": 66})
     table(tmp_path / "lab", [*rows, ("copy.afmcurve", 0, "discard", "x")])
     error = refused(capsys, tmp_path / "m", model, tmp_path / "lab")
@@ -242,7 +242,7 @@ def test_curves_that_the_network_was_taught_with_never_count(lab, model, tmp_pat
     """By the curves themselves, whatever folder they have come to; by the table, for models that noted only that."""
     old = read(model)
     kept = {name: value for name, value in old.manifest.items() if name not in ("format", "sha256")}
-    found = exhibit(read_labels([lab]), load_model(str(model), "cpu"))
+    found = exhibit(read_labels([lab]), load_model(str(model)))
     by_table = {**kept["training"], "labelled": {"elsewhere": next(iter(found.tables.values()))}}
     by_curve = {**kept["training"], **Taught({}, frozenset(identities(lab))).for_manifest()}
     for training in (by_table, by_curve):
@@ -382,8 +382,8 @@ def test_without_out_the_new_model_stands_beside_the_old_one(lab, tmp_path, monk
 @pytest.fixture(scope="module")
 def certified(lab, model, tmp_path_factory):
     bundle = read(model)
-    found = exhibit(read_labels([lab]), load_model(str(model), "cpu"))
-    outcome = calibrate(found, bundle, load_model(str(model), "cpu").engine, Wish(keep=KeepRule(0.5)))
+    found = exhibit(read_labels([lab]), load_model(str(model)))
+    outcome = calibrate(found, bundle, load_model(str(model)).engine, Wish(keep=KeepRule(0.5)))
     return write_model(tmp_path_factory.mktemp("certified") / "ours", bundle, outcome).folder
 
 
@@ -408,7 +408,7 @@ def test_a_certificate_that_does_not_fit_its_model_makes_it_unusable(certified, 
 
 
 def test_another_engine_has_no_certificate(certified):
-    model = load_model(str(certified), "cpu")
+    model = load_model(str(certified))
     certificate = replace(model.bundle.certificate, engine="torch-cuda-fp16").to_mapping()
     other = Model(
         replace(model.bundle, manifest={**model.bundle.manifest, "certificate": certificate}), model.classifier
@@ -432,7 +432,7 @@ def test_every_event_carries_the_certificate(certified, lab, capsys):
 
 
 def test_a_bolder_threshold_of_the_laboratory_has_no_certificate(certified):
-    model = load_model(str(certified), "cpu")
+    model = load_model(str(certified))
     discard = model.bundle.discard
     assert judge_of(model, ThresholdsConfig()).certificate is not None
     assert judge_of(model, ThresholdsConfig(discard=discard * 0.9)).certificate is not None
@@ -461,7 +461,7 @@ def test_require_certificate_holds_discards_back_until_there_is_one(certified, m
         assert after["pipeline"] == before["pipeline"] + "|certificate:required"
     earned = scored(capsys, lab, certified, "--require-certificate")
     assert [row["verdict"] for row in earned] == [row["verdict"] for row in scored(capsys, lab, certified)]
-    assert judge_of(load_model(str(certified), "cpu"), ThresholdsConfig(), require_certificate=True).may_discard
+    assert judge_of(load_model(str(certified)), ThresholdsConfig(), require_certificate=True).may_discard
 
 
 def test_models_check_and_status_speak_of_it(certified, tmp_path, capsys):

@@ -66,7 +66,7 @@ def test_the_doctor_looks_at_everything_and_says_so_in_json(tmp_path: Path) -> N
     assert by_topic.keys() >= {"gpu", "model", "engine"}
     assert "torch" in by_topic["packages"]["text"]
     assert str(watch) in by_topic["watch"]["text"]
-    assert by_topic["engine"]["text"].startswith("torch-cpu-")
+    assert "-cpu-" in by_topic["engine"]["text"]
     problems = [one for one in told["findings"] if one["level"] == "problem"]
     assert (done.returncode == 0, told["ok"]) == (not problems, not problems)
     assert [one for one in problems if not one["advice"]] == []

@@ -127,7 +127,7 @@ def test_the_shipped_model_holds_its_bar_on_real_curves(capsys):
     from daemon.training.evaluation import judge_all
     from daemon.training.labelled import read_folder
 
-    model = load_model("shipped", "cpu")
+    model = load_model("shipped")
     judge = judge_of(model, ThresholdsConfig())
     labelled = read_folder(SHARED / "data")
     curves = (item for item in labelled.curves([]) if "waite" not in item.row.path)

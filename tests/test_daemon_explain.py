@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def sawtooth() -> Explanation:
-    model = load_model("shipped", "auto")
+    model = load_model("shipped")
     return explain(find_reading(SAWTOOTH, 0), model, judge_of(model, ThresholdsConfig()))
 
 
@@ -101,7 +101,7 @@ def test_a_curve_without_a_score_is_drawn_with_its_reason(
 
 
 def test_units_are_those_that_the_file_has(model: str) -> None:
-    judging = load_model(model, "auto")
+    judging = load_model(model)
     judge = judge_of(judging, ThresholdsConfig())
     volts = trace_of(explain(find_reading(VOLTS, 0), judging, judge))
     bare = trace_of(explain(find_reading(CURVES / "waite_set1_16.txt", 0), judging, judge))

@@ -1,16 +1,21 @@
 import base64
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 from modelhelp import SHARED, make_model, noisy
 
+from deploy.classifier import Seen
+from deploy.engines import NoEngine, Wish
 from deploy.registry import entries, resolve
 from deploy.selftest import TOLERANCE, SelfTestFailed, compare, known_curves
 from deploy.serving import Model
 from models.bundle import SHIPPED, BadBundle, read
 from models.curve import Curve
+from models.frontend import prepare
+from models.raster import envelope
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +79,15 @@ def test_what_is_scored_can_be_drawn_and_timed(shipped):
 def test_names_in_events(shipped):
     assert shipped.id == read(SHIPPED).id
     assert shipped.pipeline == shipped.bundle.pipeline
-    assert shipped.engine.startswith("torch-cpu-")
+    assert re.fullmatch("(openvino|torch)-cpu-(fp32|bf16)", shipped.engine)
 
 
 def test_a_logit_that_is_not_finite_is_no_score(small):
     class Broken:
         engine, model_id = "torch-cpu-fp32", small.id
 
-        def classify(self, images):
-            return np.full(len(images), np.nan)
+        def classify(self, signals):
+            return Seen(np.full(len(signals), np.nan), envelope(signals, small.profile))
 
     model = Model(small, Broken())
     one = model.judge(known_curves()[:1])[0]
@@ -90,6 +95,25 @@ def test_a_logit_that_is_not_finite_is_no_score(small):
     assert one.reasons[-1] == "no_score"
     with pytest.raises(SelfTestFailed):
         model.selftest()
+
+
+def test_near_a_threshold_single_precision_decides():
+    from models.simulate import simulate
+
+    curves = [item.curve for item in simulate(300, 5)]
+    fast, exact = (Model.load(wish=Wish(engine="torch", precision=precision)) for precision in ("bf16", "fp32"))
+    assert fast.reference is not None
+    assert exact.reference is None
+    logits = np.array([one.logit for one in exact.judge(curves) if one.logit is not None])
+    rough = fast.classifier.classify([one.signal for one in prepare(curves, fast.bundle.profile) if not one.blocking])
+    place = int(np.argmax(np.abs(rough.logits - logits)))
+    between = float(fast.bundle.calibration.score((rough.logits + logits)[place : place + 1] / 2)[0])
+    sides = [
+        [one.score >= between for one in model.judge(curves, (0.0, between)) if one.score is not None]
+        for model in (fast, exact)
+    ]
+    assert (rough.logits[place] >= logits[place]) != (logits[place] >= rough.logits[place])  # bf16 errs there
+    assert sides[0] == sides[1]
 
 
 def test_a_model_that_computes_something_else_may_not_serve(small, tmp_path):
@@ -118,9 +142,11 @@ def test_known_curves_are_the_same_everywhere():
     assert float(curves[5].force[:3].sum()) == pytest.approx(float(known_curves()[5].force[:3].sum()), rel=1e-15)
 
 
-def test_only_the_cpu_serves_so_far():
-    with pytest.raises(ValueError, match="CPU"):
-        Model.load(device="cuda")
+def test_what_cannot_be_had_is_refused_with_its_reason():
+    with pytest.raises(NoEngine, match="cuda was asked for"):
+        Model.load(wish=Wish(device="cuda"))
+    with pytest.raises(NoEngine, match="torch: computes in fp32 or bf16, not in int8"):
+        Model.load(wish=Wish(engine="torch", precision="int8"))
 
 
 def test_names_and_folders_resolve(small, tmp_path):

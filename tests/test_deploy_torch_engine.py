@@ -28,7 +28,7 @@ def test_fp32_is_the_network_that_was_trained(bundle, images):
     assert engine.engine == "torch-cpu-fp32"
     assert engine.model_id == bundle.id
     reference = load(4, {name: torch.from_numpy(tensor) for name, tensor in bundle.weights.items()})
-    logits = engine.classify(images)
+    logits = engine.logits_of(images)
     assert logits.dtype == np.float64
     np.testing.assert_allclose(logits, infer(reference, some_examples().edges, SMALL), atol=2e-4)
     assert np.abs(infer(untrained(), some_examples().edges, SMALL) - logits).max() < 0.02  # what half precision costs
@@ -37,22 +37,22 @@ def test_fp32_is_the_network_that_was_trained(bundle, images):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_picture_has_the_same_logit_in_every_batch(bundle, images, precision):
     engine = TorchClassifier(bundle, precision)
-    whole = engine.classify(images)
+    whole = engine.logits_of(images)
     for size in (1, 2, 3, 7, 8, 16):
-        parts = [engine.classify(images[start : start + size]) for start in range(0, len(images), size)]
+        parts = [engine.logits_of(images[start : start + size]) for start in range(0, len(images), size)]
         assert np.array_equal(np.concatenate(parts), whole)
 
 
 def test_large_batches_are_cut(bundle, images):
     engine = TorchClassifier(bundle)
     many = np.concatenate([images] * 4)
-    assert np.array_equal(engine.classify(many), np.tile(engine.classify(images), 4))
-    assert engine.classify(images[:0]).shape == (0,)
+    assert np.array_equal(engine.logits_of(many), np.tile(engine.logits_of(images), 4))
+    assert engine.logits_of(images[:0]).shape == (0,)
 
 
 def test_pictures_of_another_size_are_refused(bundle):
     with pytest.raises(ValueError, match="the model wants"):
-        TorchClassifier(bundle).classify(np.zeros((1, 1, 32, 64), np.float32))
+        TorchClassifier(bundle).logits_of(np.zeros((1, 1, 32, 64), np.float32))
 
 
 def test_auto_is_bf16_only_where_the_processor_has_it(bundle, monkeypatch):
@@ -75,7 +75,7 @@ def test_bf16_moves_few_verdicts_of_the_shipped_model():
     bundle = read(SHIPPED)
     examples = gather(((item.curve, item.label == "keep") for item in simulate(400, 77)), bundle.profile)
     pictures = coverage(examples.edges, bundle.profile)
-    exact, fast = (TorchClassifier(bundle, precision).classify(pictures) for precision in ("fp32", "bf16"))
+    exact, fast = (TorchClassifier(bundle, precision).logits_of(pictures) for precision in ("fp32", "bf16"))
     scores = [bundle.calibration.score(logits) for logits in (exact, fast)]
     sides = [np.digitize(score, [bundle.discard, bundle.keep]) for score in scores]
     assert (sides[0] != sides[1]).mean() < 0.02

@@ -23,6 +23,7 @@ from daemon.config.options import add_endpoint_options, add_run_options, add_ser
 from daemon.config.origin import Given, from_environment, from_file, from_flags
 from daemon.config.rule import Address, Choice, Folder, Folders, ModelName, Name, Number, Rule, Switch
 from daemon.errors import BAD_CONFIG, USAGE, UserError
+from deploy.engines import NAMES, PRECISIONS
 
 __all__ = [
     "Config",
@@ -76,6 +77,16 @@ class BatchConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """``[engine]``: what runs the network; auto is the best that passes its self-test on ``device``."""
+
+    name: Annotated[str, Choice(NAMES)] = "auto"
+    precision: Annotated[str, Choice(PRECISIONS)] = "auto"
+    threads: Annotated[int, Number(0, 1024, whole=True)] = 0  # 0: the cores less one, which is the instrument's
+    deadline_s: Annotated[float, Number(0.05, 60)] = 2.0  # a GPU that takes longer for a batch is wedged
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """``[log]``: lines on standard error; under systemd the journal adds the time."""
 
@@ -101,6 +112,7 @@ class Config:
     thresholds: ThresholdsConfig = ThresholdsConfig()
     alarm: AlarmConfig = AlarmConfig()
     batch: BatchConfig = BatchConfig()
+    engine: EngineConfig = EngineConfig()
     log: LogConfig = LogConfig()
     file: Path | None = field(default=None, compare=False)  # what a reload reads again
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)  # key -> file, environment, flag

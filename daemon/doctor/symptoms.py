@@ -191,9 +191,9 @@ def engine(config: Config) -> Iterator[Finding]:
     yield _gpu()
     begun_s = time.monotonic()
     try:
-        from daemon.judging import load_model  # imports torch
+        from daemon.judging import load_model, wish_of  # imports torch
 
-        model = load_model(config.model, config.device)
+        model = load_model(config.model, wish_of(config), config.state / "models")
     except (UserError, ImportError) as error:
         yield Finding("model", "problem", clean(str(error)), "name another with --model, or install afm-triage again")
         return

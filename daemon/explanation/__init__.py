@@ -72,7 +72,7 @@ def find_reading(file: Path, index: int) -> Reading:
 def explain(reading: Reading, model: Model, judge: Judge) -> Explanation:
     """Judge the curve of ``reading`` as in service, then look again with gradients, in single precision."""
     assert reading.curve is not None
-    scored = classify([reading], model)
+    scored = classify([reading], model, judge.thresholds)
     decision = decide([reading], scored, judge)[0]
     prepared = prepare([reading.curve], model.bundle.profile)[0]
     sight = None

@@ -18,7 +18,7 @@ from types import FrameType
 from daemon.config import Config, changes
 from daemon.decision import Decision, Judge
 from daemon.errors import UserError
-from daemon.judging import is_outdated, judge_of, load_model
+from daemon.judging import is_outdated, judge_of, load_model, wish_of
 from daemon.ledger import LedgerFull
 from daemon.service import logs
 from daemon.service.assembly import Parts, assemble, pace_of
@@ -143,7 +143,7 @@ class Service:
             model = parts.model
             models = config.state / "models"
             if config.model != self._config.model or is_outdated(model, config.model, models):
-                model = load_model(config.model, config.device, models)
+                model = load_model(config.model, wish_of(config), models)
             judge = judge_of(model, config.thresholds, require_certificate=config.require_certificate)
         except UserError as error:
             log.error("reload refused, the old settings stay: %s", error)

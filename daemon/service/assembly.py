@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from daemon.backlog import Backlog
 from daemon.config import Config
 from daemon.decision import Judge
-from daemon.judging import judge_of, load_model
+from daemon.judging import judge_of, load_model, wish_of
 from daemon.ledger import Ledger
 from daemon.metrics import Metrics
 from daemon.pipeline import Pace, Pipeline
@@ -55,7 +55,7 @@ def assemble(config: Config, health: Health, closing: ExitStack) -> Parts:
     metrics, bell = Metrics(), threading.Event()
     reader = ReaderPool(wake=bell.set)
     closing.callback(reader.close)
-    model = load_model(config.model, config.device, config.state / "models")
+    model = load_model(config.model, wish_of(config), config.state / "models")
     judge = judge_of(model, config.thresholds, require_certificate=config.require_certificate)
     sources = open_sources(config, ledger, metrics.accounts, bell.set)
     report = Report(config, metrics, health, judge, sources)

@@ -25,6 +25,7 @@ from daemon.explanation import network_of
 from daemon.judging import judge_of, load_model
 from daemon.progress import progress
 from daemon.study.explain_table import write_text
+from deploy.engines import Wish
 from deploy.serving import Model
 from models.frontend import prepare
 from models.metrics import clopper_pearson
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if args.curves < 1 or args.seed < 0:
         raise UserError(USAGE, "--curves is 1 or more, --seed 0 or more")
-    model = load_model(args.model, args.device)
+    model = load_model(args.model, Wish(args.device))
     judge, network = judge_of(model, ThresholdsConfig()), network_of(model)
     lenses = _lenses(args.compare)
     kept: list[Kept] = []

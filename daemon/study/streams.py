@@ -56,9 +56,10 @@ def run(args: argparse.Namespace) -> int:
     from daemon.study.stream_sources import judge_control, judge_labelled
     from daemon.study.stream_table import write_text
     from daemon.training.labelled import read_labels
+    from deploy.engines import Wish
 
     labels = read_labels(args.folders, args.system_column)  # said first, before minutes of simulation
-    model = load_model(args.model, args.device)
+    model = load_model(args.model, Wish(args.device))
     judge = judge_of(model, ThresholdsConfig())
     control = judge_control(args.control, model, judge) if args.control else None
     real = judge_labelled(labels, model, judge) if labels else None

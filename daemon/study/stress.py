@@ -26,6 +26,7 @@ from daemon.progress import progress
 from daemon.reading import Unfinished
 from daemon.study.stress_table import Cell, report, write_text
 from daemon.training.labelled import curves_of, read_labels, refuse
+from deploy.engines import Wish
 from deploy.serving import Model
 from models.curve import Curve
 from models.frontend import prepare
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.curves < 1 or args.seed < 0:
         raise UserError(USAGE, "--curves is 1 or more, --seed 0 or more")
     nuisances = _chosen(args.only)
-    model = load_model(args.model, args.device)
+    model = load_model(args.model, Wish(args.device))
     judge = judge_of(model, ThresholdsConfig())
     labelled = {"labelled": _labelled(args.folders, model)} if args.folders else {}
     groups = {"simulated": _simulated(args.curves, args.seed, model), **labelled}

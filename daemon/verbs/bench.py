@@ -31,8 +31,9 @@ def run(args: argparse.Namespace) -> int:
     from daemon import bench
     from daemon.config import ThresholdsConfig
     from daemon.judging import judge_of, load_model
+    from deploy.engines import Wish
 
-    model = load_model(args.model, args.device)
+    model = load_model(args.model, Wish(args.device))
     judge = judge_of(model, ThresholdsConfig())
     _say("stage by stage …")
     result: dict[str, Any] = {

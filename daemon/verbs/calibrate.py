@@ -38,11 +38,12 @@ def run(args: argparse.Namespace) -> int:
     from daemon.training.calibration_page import write_text
     from daemon.training.exhibits import exhibit
     from daemon.training.labelled import read_labels
+    from deploy import engines
     from models.bundle import BadBundle
     from models.thresholds import KeepRule
 
     labels = read_labels(args.folders)
-    model = load_model(args.model, args.device)
+    model = load_model(args.model, engines.Wish(args.device))
     rule = KeepRule() if args.precision is None else KeepRule(precision=args.precision)
     if args.review_share is not None:
         rule = KeepRule(precision=None, review_share=args.review_share)

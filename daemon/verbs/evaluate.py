@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from daemon.training.origin import Acquaintance
     from daemon.training.report import write_html, write_text
     from daemon.writing import write_whole
+    from deploy.engines import Wish
 
     labels = read_labels(args.folders)
     if args.only is not None:
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     classes = count_classes(labels)
     if not classes["keep"] + classes["discard"]:
         raise UserError(BAD_DATA, "no curve is labelled keep or discard: there is nothing to hold the model against")
-    model = load_model(args.model, args.device)
+    model = load_model(args.model, Wish(args.device))
     judge = judge_of(model, ThresholdsConfig())
     problems: list[str] = []
     curves = progress(curves_of(labels, problems), "evaluating", sum(classes.values()))

@@ -29,9 +29,10 @@ def run(args: argparse.Namespace) -> int:
     from daemon.explanation import explain, find_reading
     from daemon.explanation.sheet import draw
     from daemon.judging import judge_of, load_model
+    from deploy.engines import Wish
 
     reading = find_reading(args.file, args.curve)
-    model = load_model(args.model, args.device)
+    model = load_model(args.model, Wish(args.device))
     explanation = explain(reading, model, judge_of(model, ThresholdsConfig()))
     fresh = args.out.with_name(f".{args.out.name}.{os.getpid()}")
     try:

@@ -43,9 +43,10 @@ def run(args: argparse.Namespace) -> int:
     from daemon.judging import judge_of, load_model
     from daemon.progress import progress
     from daemon.scoring import score
+    from deploy.engines import Wish
 
     selection = None if args.only is None else read_selection(args.only)
-    model = load_model(args.model, args.device)
+    model = load_model(args.model, Wish(args.device))
     judge = judge_of(model, ThresholdsConfig(), require_certificate=args.require_certificate)
     found, counted = find(args.paths), 0
     for decision in progress(score(found, model, judge, selection), "scoring"):

@@ -1,0 +1,106 @@
+"""The engines: every way to run the network, the best first, and why one of them cannot be used here.
+
+Nothing is imported before it is wanted, and torch_tensorrt not before a GPU is known to be there: without one its
+import fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from deploy.classifier import Classifier
+    from models.bundle import Bundle
+
+Device = Literal["cpu", "cuda"]
+DEVICES = ("auto", "cpu", "cuda")
+NAMES = ("auto", "torch", "openvino", "cuda", "tensorrt")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+
+
+class NoEngine(Exception):
+    """Nothing that was asked for can run here; the text says why, engine by engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user asked for; ``cache`` is where compiled engines are kept (the state's ``engines``)."""
+
+    device: str = "auto"
+    engine: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    cache: Path | None = None
+
+
+ANY = Wish()
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One way to run the network."""
+
+    name: str
+    device: Device
+    precisions: tuple[str, ...]  # besides "auto"
+    missing: Callable[[], str | None]  # why it cannot be used here; initialises no device
+    build: Callable[[Bundle, Wish], Classifier]
+
+    def refuses(self, wish: Wish) -> str | None:
+        """Why it is not what ``wish`` asks for, or cannot be had here."""
+        if wish.engine not in ("auto", self.name):
+            return f"{wish.engine} was asked for"
+        if wish.device not in ("auto", self.device):
+            return f"runs on {self.device}, and {wish.device} was asked for"
+        if wish.precision != "auto" and wish.precision not in self.precisions:
+            return f"computes in {' or '.join(self.precisions)}, not in {wish.precision}"
+        return self.missing()
+
+
+def candidates(wish: Wish) -> Iterator[Engine]:
+    """The engines that can serve ``wish``, the best first. Raises NoEngine when there is none."""
+    refusals = {engine.name: engine.refuses(wish) for engine in ENGINES}
+    if all(refusals.values()):
+        wanted = wish.engine if wish.engine in refusals else None
+        shown = {wanted: refusals[wanted]} if wanted else refusals
+        raise NoEngine("; ".join(f"{name}: {why}" for name, why in shown.items()))
+    yield from (engine for engine in ENGINES if refusals[engine.name] is None)
+
+
+def named(name: str) -> Engine:
+    """The engine of that name."""
+    return next(engine for engine in ENGINES if engine.name == name)
+
+
+def _no_cuda() -> str | None:
+    import torch
+
+    if torch.version.cuda is None:
+        return "torch is its CPU build (README says how to install the other)"
+    return None if torch.cuda.is_available() else "there is no NVIDIA GPU that torch can use"
+
+
+def _no_openvino() -> str | None:
+    return None if find_spec("openvino") else "openvino is not installed (pip install openvino)"
+
+
+def _torch(bundle: Bundle, wish: Wish) -> Classifier:
+    from deploy.torch_engine import TorchClassifier
+
+    return TorchClassifier(bundle, wish.precision, wish.threads)
+
+
+def _openvino(bundle: Bundle, wish: Wish) -> Classifier:
+    from deploy.openvino_engine import OpenVinoClassifier
+
+    return OpenVinoClassifier(bundle, wish.precision, wish.threads)
+
+
+ENGINES: tuple[Engine, ...] = (
+    Engine("openvino", "cpu", ("fp32", "bf16"), _no_openvino, _openvino),
+    Engine("torch", "cpu", ("fp32", "bf16"), lambda: None, _torch),
+)

@@ -18,6 +18,7 @@ TOPICS: dict[str, str] = {
     "left-out": "do labels of other systems help on one that the model has never seen",
     "losses": "every loss on an equal budget, over several seeds, against cross entropy",
     "rank": "unlabelled curves in the order that a few labelled ones teach",
+    "sampling": "does a curve keep its verdict when the instrument stores fewer points of it",
     "stress": "from which strength on does a nuisance turn an event into a discard",
     "streams": "a model on streams in which events are rare, simulated and real",
 }

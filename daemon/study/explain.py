@@ -25,10 +25,10 @@ from daemon.explanation import network_of
 from daemon.judging import judge_of, load_model
 from daemon.progress import progress
 from daemon.study.explain_table import write_text
+from daemon.study.shares import share
 from deploy.engines import Wish
 from deploy.serving import Model
 from models.frontend import prepare
-from models.metrics import clopper_pearson
 from models.place import place_of
 from models.raster import coverage, envelope
 from models.simulate import Simulated, simulate
@@ -157,18 +157,18 @@ def report(kept: Sequence[Kept]) -> dict[str, Any]:
     return {
         "families": {name: _row([one for one in kept if one.family == name]) for name in families},
         "all": _row(kept),
-        "lenses": {name: _share([one.heat[name] for one in kept]) for name in kept[0].heat},
+        "lenses": {name: _hits([one.heat[name] for one in kept]) for name in kept[0].heat},
     }
 
 
 def _row(kept: Sequence[Kept]) -> dict[str, Any]:
     return {
         "kept": len(kept),
-        "heat": _share([one.heat[SHIPPED_LENS] for one in kept]),
+        "heat": _hits([one.heat[SHIPPED_LENS] for one in kept]),
         "chance": float(np.mean([one.chance for one in kept])),
-        "highest": _share([one.highest for one in kept]),
+        "highest": _hits([one.highest for one in kept]),
     }
 
 
-def _share(hits: Sequence[bool]) -> dict[str, Any]:
-    return {"hits": sum(hits), "of": len(hits), "interval": list(clopper_pearson(sum(hits), len(hits)))}
+def _hits(found: Sequence[bool]) -> dict[str, Any]:
+    return share(sum(found), len(found))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from daemon.columns import align
+from daemon.study.shares import percent
 
 
 def write_text(found: Mapping[str, Any]) -> str:
@@ -21,15 +22,10 @@ def write_text(found: Mapping[str, Any]) -> str:
         *align(rows),
     ]
     if len(found["lenses"]) > 1:
-        lenses = [[name, _percent(share)] for name, share in found["lenses"].items()]
+        lenses = [[name, percent(one)] for name, one in found["lenses"].items()]
         parts += ["", *align([["how the heat is made", "all kept"], *lenses])]
     return "\n".join(parts)
 
 
 def _cells(name: str, row: Mapping[str, Any]) -> list[str]:
-    return [name, str(row["kept"]), _percent(row["heat"]), f"{100 * row['chance']:.1f} %", _percent(row["highest"])]
-
-
-def _percent(share: Mapping[str, Any]) -> str:
-    low, high = share["interval"]
-    return f"{100 * share['hits'] / share['of']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    return [name, str(row["kept"]), percent(row["heat"]), f"{100 * row['chance']:.1f} %", percent(row["highest"])]

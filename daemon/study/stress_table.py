@@ -8,7 +8,8 @@ from typing import Any
 
 from daemon.columns import align
 from daemon.decision import Verdict
-from models.metrics import clopper_pearson, count_table
+from daemon.study.shares import percent, share
+from models.metrics import count_table
 
 _NOTE = """
 events, event-free: keep/review/discard; lost: events discarded, before: of the same ones without the nuisance;
@@ -38,17 +39,13 @@ def report(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 def _row(cell: Cell) -> dict[str, Any]:
     table = count_table(cell.verdicts, cell.events)
     row = {"nuisance": cell.name, "strength": cell.strength, "unit": cell.unit, "table": table}
-    row["lost"] = _share(table["discard"]["event"], sum(cell.events))
-    row["before"] = _share(count_table(cell.before, cell.events)["discard"]["event"], sum(cell.events))
-    row["cut"] = _share(table["discard"]["none"], len(cell.events) - sum(cell.events))
+    row["lost"] = share(table["discard"]["event"], sum(cell.events))
+    row["before"] = share(count_table(cell.before, cell.events)["discard"]["event"], sum(cell.events))
+    row["cut"] = share(table["discard"]["none"], len(cell.events) - sum(cell.events))
     if cell.visible is not None:
         seen = [verdict for verdict, visible in zip(cell.verdicts, cell.visible, strict=True) if visible]
-        row["lost_of_visible"] = _share(seen.count("discard"), len(seen))
+        row["lost_of_visible"] = share(seen.count("discard"), len(seen))
     return row
-
-
-def _share(hits: int, of: int) -> dict[str, Any]:
-    return {"hits": hits, "of": of, "interval": list(clopper_pearson(hits, of))}
 
 
 def write_text(found: Mapping[str, Any]) -> str:
@@ -65,14 +62,6 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     table = row["table"]
     counts = ["/".join(str(table[verdict][kind]) for verdict in table) for kind in ("event", "none")]
     strength = f"{row['strength']:g}" if row["unit"] else ""
-    shares = [_percent(row.get(name)) for name in ("lost", "lost_of_visible")]
-    before = _percent(row["before"]).split(" [")[0]
-    return [row["nuisance"], strength, row["unit"], counts[0], before, *shares, counts[1], _percent(row["cut"])]
-
-
-def _percent(share: Mapping[str, Any] | None) -> str:
-    """``3.1 % [2.0, 4.6]``, blank where there is nothing to share."""
-    if share is None or not share["of"]:
-        return "-"
-    low, high = share["interval"]
-    return f"{100 * share['hits'] / share['of']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    shares = [percent(row.get(name)) for name in ("lost", "lost_of_visible")]
+    before = percent(row["before"]).split(" [")[0]
+    return [row["nuisance"], strength, row["unit"], counts[0], before, *shares, counts[1], percent(row["cut"])]

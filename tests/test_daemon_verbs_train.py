@@ -27,3 +27,22 @@ def test_a_loss_that_is_none_is_a_usage_error(tmp_path, capsys, loss, says):
     assert main(["train", *SMALL, "--loss", loss, "--out", str(tmp_path / "m")]) == 64
     assert says in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_samples_and_most_missed_are_in_the_manifest(tmp_path):
+    words = [*SMALL, "--samples", "3", "--most-missed", "0.2", "--out", str(tmp_path / "model")]
+    assert main(["train", *words]) == 0
+    bundle = read(tmp_path / "model")
+    assert bundle.profile.samples_per_column == 3
+    evidence = bundle.manifest["thresholds"]["evidence"]
+    assert evidence["most_missed"] == 0.2
+    assert 0 < evidence["events_discarded"] <= 0.2 * evidence["events"]
+    assert main(["train", *SMALL, "--most-missed", "0", "--out", str(tmp_path / "strict")]) == 0
+    assert read(tmp_path / "strict").manifest["thresholds"]["evidence"]["events_discarded"] == 0
+
+
+@pytest.mark.parametrize("words", [["--samples", "1"], ["--most-missed", "0.5"], ["--most-missed", "-0.1"]])
+def test_what_samples_and_most_missed_may_be(tmp_path, capsys, words):
+    assert main(["train", *SMALL, *words, "--out", str(tmp_path / "m")]) == 64
+    assert words[0] in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -112,6 +112,16 @@ def test_kill_9_at_random_moments_loses_and_doubles_nothing() -> None:
     assert (findings.lost, findings.doubled, findings.gaps) == ([], [], [])
 
 
+def test_the_log_says_what_is_not_there_yet_and_what_ended_it(tmp_path: Path) -> None:
+    late = tmp_path / "late"
+    with Trial(tmp_path / "trial", options=("--watch", str(late))) as running:
+        assert running.stop() == 0
+        words = running.log.read_text()
+    assert f"{late} (not there yet)" in words
+    assert f"{running.watch} (not" not in words
+    assert "stopped by SIGTERM; the ledger ends at seq 0" in words
+
+
 def test_a_second_service_on_the_same_state_exits_73(trial: Trial) -> None:
     second = subprocess.run(trial.command(), capture_output=True, text=True, timeout=30, check=False)
     assert second.returncode == 73

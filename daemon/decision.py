@@ -32,8 +32,8 @@ class Judge:
     require_certificate: bool = False
 
     def on(self, engine: str | None) -> Judge:
-        """The same judge where another engine had to compute: the certificate is not that engine's."""
-        return self if engine in (None, self.engine) else replace(self, engine=str(engine), certificate=None)
+        """The same judge where another engine had to compute: its verdicts are the same (deploy.serving)."""
+        return self if engine in (None, self.engine) else replace(self, engine=str(engine))
 
     @property
     def may_discard(self) -> bool:

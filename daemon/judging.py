@@ -48,8 +48,8 @@ def is_outdated(model: Model, name: str, models: Path | None = None) -> bool:
 def judge_of(model: Model, override: ThresholdsConfig, *, require_certificate: bool = False) -> Judge:
     """What every event of this model says about who judged.
 
-    A bolder threshold than its own has no certificate, nor has another engine than the one whose logits were counted:
-    it rounds differently, and near the threshold that is another ranking.
+    A bolder threshold than its own has no certificate, nor has a model whose verdicts are not those of single
+    precision, in which the evidence was counted.
     """
     bundle = model.bundle
     discard = bundle.discard if override.discard is None else override.discard
@@ -58,7 +58,7 @@ def judge_of(model: Model, override: ThresholdsConfig, *, require_certificate: b
         raise UserError(BAD_CONFIG, f"thresholds: discard ({discard:g}) must lie below keep ({keep:g})")
     is_own = (discard, keep) == (bundle.discard, bundle.keep)
     certificate = bundle.certificate if discard <= bundle.discard else None
-    if certificate is not None and certificate.engine != model.engine:
+    if certificate is not None and not (certificate.engine.endswith("-fp32") and model.is_exact):
         certificate = None
     rules = [] if is_own else [f"configured:{discard:.6g}-{keep:.6g}"]
     rules += ["certificate:required"] if require_certificate else []

@@ -102,6 +102,11 @@ class Model:
     def engine(self) -> str:
         return self.classifier.engine
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether its verdicts are those of single precision, whatever engine computes."""
+        return self.reference is not None or self.engine.endswith("-fp32")
+
     def selftest(self) -> None:
         """Judge the known curves; SelfTestFailed when a logit is off."""
         signals = [item.signal for item in prepare(known_curves(), self.bundle.profile) if item.signal is not None]

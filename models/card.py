@@ -49,7 +49,7 @@ discards that an audit overturns, and calibrate on your own labels.
 _NO_PROMISE = """It has **no certificate**: nothing is promised about the share of events that it discards. Labels
 of your own curves earn one (`afm-triage calibrate`)."""
 
-_PROMISE = """**{sentence}** (exact, one-sided; engine {engine}).
+_PROMISE = """**{sentence}** (exact, one-sided; counted with {engine}).
 
 It holds for curves like those of the experiments named here, judged by these weights with this discard threshold or a
 lower one. Of another molecule, tip or buffer it says nothing.

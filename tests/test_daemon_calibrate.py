@@ -382,8 +382,8 @@ def test_without_out_the_new_model_stands_beside_the_old_one(lab, tmp_path, monk
 @pytest.fixture(scope="module")
 def certified(lab, model, tmp_path_factory):
     bundle = read(model)
-    found = exhibit(read_labels([lab]), load_model(str(model)))
-    outcome = calibrate(found, bundle, load_model(str(model)).engine, Wish(keep=KeepRule(0.5)))
+    exact = load_model(str(model), engines.Wish(precision="fp32"))
+    outcome = calibrate(exhibit(read_labels([lab]), exact), bundle, exact.engine, Wish(keep=KeepRule(0.5)))
     return write_model(tmp_path_factory.mktemp("certified") / "ours", bundle, outcome).folder
 
 
@@ -407,15 +407,19 @@ def test_a_certificate_that_does_not_fit_its_model_makes_it_unusable(certified, 
         read(folder)
 
 
-def test_another_engine_has_no_certificate(certified):
-    model = load_model(str(certified))
-    certificate = replace(model.bundle.certificate, engine="torch-cuda-fp16").to_mapping()
-    other = Model(
-        replace(model.bundle, manifest={**model.bundle.manifest, "certificate": certificate}), model.classifier
-    )
-    judges = [judge_of(one, ThresholdsConfig(), require_certificate=True) for one in (model, other)]
-    assert [judge.may_discard for judge in judges] == [True, False]
-    assert judges[1].certificate is None
+def test_a_promise_holds_on_every_engine_that_decides_in_single_precision(certified):
+    from deploy.torch_engine import TorchClassifier
+
+    bundle = read(certified)
+    assert bundle.certificate.engine.endswith("-cpu-fp32")
+    rough, exact = (TorchClassifier(bundle, precision) for precision in ("bf16", "fp32"))
+    elsewhere = replace(bundle.certificate, engine="torch-cuda-fp16").to_mapping()
+    other = replace(bundle, manifest={**bundle.manifest, "certificate": elsewhere})
+    models = [Model(bundle, rough, exact), Model(bundle, exact), Model(bundle, rough), Model(other, exact)]
+    judges = [judge_of(one, ThresholdsConfig(), require_certificate=True) for one in models]
+    assert [judge.may_discard for judge in judges] == [True, True, False, False]
+    assert judges[2].certificate is None
+    assert judges[0].on("torch-cpu-fp32").certificate == judges[0].certificate
 
 
 def test_every_event_carries_the_certificate(certified, lab, capsys):

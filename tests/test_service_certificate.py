@@ -72,8 +72,7 @@ def test_discards_are_held_back_live_as_in_score_and_freed_by_a_certified_model(
         held_back = [path for path, row in live.items() if "no_certificate" in row["reasons"]]
         assert held_back
         assert "discard" not in {row["verdict"] for row in live.values()}
-        engine = next(iter(later.values()))["engine"]
-        config.write_text(f'require_certificate = true\nmodel = "{certified(tmp_path / "ours", engine)}"\n')
+        config.write_text(f'require_certificate = true\nmodel = "{certified(tmp_path / "ours", "torch-cpu-fp32")}"\n')
         trial.process.send_signal(signal.SIGHUP)
         until(lambda: "applied ['model']" in trial.log.read_text(), "the model swapped")
         (trial.watch / "again.jpk-force").write_bytes(fresh((trial.watch / held_back[0]).read_bytes(), 7))

@@ -24,7 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     keep.add_argument("--review-share", metavar="R", type=float, help="share of the stream that people look at")
     parser.add_argument("--out", metavar="DIR", type=Path, help="the model folder to make (MODEL-calibrated)")
     parser.add_argument("--json", action="store_true", help="what came of it as one JSON object")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from models.thresholds import KeepRule
 
     labels = read_labels(args.folders)
-    model = load_model(args.model, engines.Wish(args.device))
+    model = load_model(args.model, engines.Wish("cpu", precision="fp32"))  # in which every engine decides
     rule = KeepRule() if args.precision is None else KeepRule(precision=args.precision)
     if args.review_share is not None:
         rule = KeepRule(precision=None, review_share=args.review_share)

@@ -29,6 +29,7 @@ from daemon.training.calibration_page import write_text
 from daemon.training.exhibits import Exhibits, exhibit
 from daemon.training.labelled import read_labels
 from daemon.training.taught import Taught, identity_of
+from deploy import engines
 from deploy.selftest import known_curves
 from deploy.serving import Model, Scored
 from models.bundle import SHIPPED, BadBundle, read, write

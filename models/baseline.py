@@ -6,10 +6,14 @@ optical wave does not inflate it.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
+from numpy.typing import NDArray
 
 from models.curve import Samples
 from models.profile import RasterProfile
+from models.quantile import median, quantile
 
 FAR_END = 0.4  # share of the retract in which the noise is looked for
 LEVEL_END = 0.1  # share of the retract whose median is the baseline level
@@ -19,6 +23,10 @@ STRETCHES = 16  # in which the tilt is looked for, in the far half of them
 TILT_SIGMA = 12.0  # per whole signal; about three standard errors
 HEAD = 0.02  # share of the retract that is the turnaround
 CONTACT_SIGMA = 5.0  # pushing harder than this is contact
+
+_ACROSS = np.arange(WINDOW) - (WINDOW - 1) / 2  # a window's samples, counted from its middle
+_SQUARES = _ACROSS @ _ACROSS
+_BEFORE = np.arange(1, BLOCKS - 1)  # blocks before each
 
 
 def resample(force: Samples, profile: RasterProfile) -> Samples:
@@ -32,31 +40,48 @@ def resample(force: Samples, profile: RasterProfile) -> Samples:
         return np.interp(np.linspace(0.0, n - 1.0, least), np.arange(n), force)
     if n <= most:
         return force
-    total = np.concatenate(([0.0], np.cumsum(force)))
-    edges = np.linspace(0.0, float(n), most + 1)
-    averaged: Samples = np.diff(np.interp(edges, np.arange(n + 1), total)) * (most / n)
+    total = np.empty(n + 1)
+    total[0] = 0.0
+    np.cumsum(force, out=total[1:])
+    below, above, beyond, is_between = _cuts(n, most)
+    summed = total[below]
+    if above is not None:  # numpy.interp, without looking for the neighbours anew
+        np.add(summed, (total[above] - summed) * beyond, out=summed, where=is_between)
+    averaged: Samples = (summed[1:] - summed[:-1]) * (most / n)
     return averaged
+
+
+@lru_cache(maxsize=64)
+def _cuts(n: int, most: int) -> tuple[NDArray[np.intp], NDArray[np.intp] | None, Samples, NDArray[np.bool_]]:
+    """Where ``n`` samples are cut into ``most``: the sample at or below each cut, the next one, and how far beyond.
+
+    None for the next where every cut falls on a sample.
+    """
+    cuts = np.linspace(0.0, float(n), most + 1)
+    below = cuts.astype(np.intp)
+    beyond = cuts - below
+    is_between = beyond > 0.0
+    return below, np.minimum(below + 1, n) if is_between.any() else None, beyond, is_between
 
 
 def noise_of(signal: Samples) -> float:
     """Baseline noise: rms about a straight line in the windows of the far end, the middle one of them."""
-    return float(np.median(_window_noise(signal[-max(int(FAR_END * signal.shape[0]), 2 * WINDOW) :])))
+    return median(_window_noise(signal[-max(int(FAR_END * signal.shape[0]), 2 * WINDOW) :]))
 
 
 def quiet_of(signal: Samples) -> float:
     """Noise of the quieter third of the part before the far end; 0 where nothing moves there."""
-    return float(np.quantile(_window_noise(signal[: -max(int(FAR_END * signal.shape[0]), 2 * WINDOW)]), 1 / 3))
+    return quantile(_window_noise(signal[: -max(int(FAR_END * signal.shape[0]), 2 * WINDOW)]), 1 / 3)
 
 
 def _window_noise(signal: Samples) -> Samples:
     """(n,) -> (n // WINDOW,) rms about a straight line in each window, counted from the end."""
     count = signal.shape[0] // WINDOW
     windows = signal[signal.shape[0] - count * WINDOW :].reshape(count, WINDOW)
-    x = np.arange(WINDOW) - (WINDOW - 1) / 2
-    centred = windows - windows.mean(axis=1, keepdims=True)
-    slopes = centred @ x / (x @ x)
-    rest = centred - slopes[:, None] * x
-    rms: Samples = np.sqrt((rest * rest).sum(axis=1) / (WINDOW - 2))
+    centred = windows - np.add.reduce(windows, axis=1, keepdims=True) / WINDOW
+    slopes = centred @ _ACROSS / _SQUARES
+    rest = centred - slopes[:, None] * _ACROSS
+    rms: Samples = np.sqrt(np.add.reduce(rest * rest, axis=1) / (WINDOW - 2))
     return rms
 
 
@@ -68,13 +93,13 @@ def tilt_of(signal: Samples, noise: float) -> float:
     length = signal.shape[0] // STRETCHES
     far = signal[-length * (STRETCHES // 2) :].reshape(-1, length)
     x = np.arange(length) - (length - 1) / 2
-    tilt = float(np.median(far @ x)) / float(x @ x) * signal.shape[0]
+    tilt = median(far @ x) / float(x @ x) * signal.shape[0]
     return tilt if abs(tilt) > TILT_SIGMA * noise else 0.0
 
 
 def level_of(signal: Samples) -> float:
     """The baseline: the median of the far end."""
-    return float(np.median(signal[-max(int(LEVEL_END * signal.shape[0]), WINDOW) :]))
+    return median(signal[-max(int(LEVEL_END * signal.shape[0]), WINDOW) :])
 
 
 def find_contact(signal: Samples, noise: float) -> float | None:
@@ -86,13 +111,15 @@ def find_contact(signal: Samples, noise: float) -> float | None:
     """
     n = signal.shape[0]
     level = level_of(signal) - CONTACT_SIGMA * noise
-    if float(np.median(signal[: max(int(HEAD * n), 4)])) >= level:
+    if median(signal[: max(int(HEAD * n), 4)]) >= level:
         return None
-    back = np.flatnonzero(signal > level)
+    is_back = signal > level
+    back = int(is_back.argmax())
     size = n // BLOCKS
-    blocks = signal[: size * BLOCKS].reshape(BLOCKS, size).mean(axis=1)
-    rises = np.diff(blocks)
-    mean = (blocks[1:-1] - blocks[0]) / np.arange(1, BLOCKS - 1)
-    slow = np.flatnonzero(rises[1:] < 0.2 * mean)
-    steep = float(slow[0] + 1) / BLOCKS if slow.size and rises[0] > 0 else 0.0
-    return min(steep, float(back[0]) / n if back.size else 1.0)
+    blocks = np.add.reduce(signal[: size * BLOCKS].reshape(BLOCKS, size), axis=1) / size
+    rises = blocks[1:] - blocks[:-1]
+    mean = (blocks[1:-1] - blocks[0]) / _BEFORE
+    is_slow = rises[1:] < 0.2 * mean
+    slow = int(is_slow.argmax())
+    steep = float(slow + 1) / BLOCKS if is_slow[slow] and rises[0] > 0 else 0.0
+    return min(steep, back / n if is_back[back] else 1.0)

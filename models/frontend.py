@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from models.baseline import HEAD, find_contact, level_of, noise_of, quiet_of, resample, tilt_of
 from models.curve import Curve, Samples
 from models.profile import RasterProfile
+from models.quantile import median
 
 MIN_POINTS = 64  # fewer cannot show a rupture; formats.md section 5.2, step 9
 WRONG_END_SIGMA = 30.0  # pushing harder than this at the far end is a curve stored the wrong way round
@@ -82,10 +84,12 @@ def _prepare(curve: Curve, profile: RasterProfile) -> Prepared:
     whole = resample(force, profile)
     noise = noise_of(whole)
     contact = find_contact(whole, max(noise, 1e-5 * span))
-    averaged = resample(force[first_shown(n, contact or 0.0, profile) :], profile)
-    noise = noise_of(averaged)
+    first = first_shown(n, contact or 0.0, profile)
+    averaged = resample(force[first:], profile) if first else whole
+    noise = noise_of(averaged) if first else noise
     tilt = tilt_of(averaged, noise)
-    averaged = averaged - np.linspace(-tilt, 0.0, averaged.shape[0])
+    if tilt:
+        averaged = averaged - np.linspace(-tilt, 0.0, averaged.shape[0])
     level = level_of(averaged)
     before = quiet_of(averaged)
     quiet = noise < 1e-5 * span  # straight lines, or a tail of one value: simulated or broken
@@ -93,8 +97,9 @@ def _prepare(curve: Curve, profile: RasterProfile) -> Prepared:
     noise = max(noise, 1e-5 * span)
     sigmas = (averaged - level) / noise
     reasons = [] if contact is not None else ["no_contact"]
-    reasons += _look((whole - level) / noise)
-    if _holds_on(curve, (whole - level) / noise, middle + level, noise):
+    seen = (whole - level) / noise
+    reasons += _look(seen)
+    if _holds_on(curve, seen, middle + level, noise):
         reasons.append("still_attached")
     usual = newton is None or profile.noise_low_pn <= noise * newton * 1e12 <= profile.noise_high_pn
     if quiet or garbage or not usual:
@@ -133,7 +138,7 @@ def first_shown(n: int, push: float, profile: RasterProfile) -> int:
 def _look(sigmas: Samples) -> list[str]:
     """Reasons that the shape of the whole retract gives."""
     head = max(int(HEAD * sigmas.shape[0]), 4)
-    start, end = float(np.median(sigmas[:head])), float(sigmas[-head:].min())
+    start, end = median(sigmas[:head]), float(sigmas[-head:].min())
     flat = float(np.ptp(sigmas[: 4 * head])) < 2 * WRONG_END_SIGMA and abs(start) < WRONG_END_SIGMA
     return ["orientation"] if flat and end < -WRONG_END_SIGMA else []
 
@@ -144,19 +149,17 @@ def _holds_on(curve: Curve, sigmas: Samples, level: float, noise: float) -> bool
     The rise over the last tenth must be twice that of the three before it, or every slow wave would be a molecule.
     """
     tenth = sigmas.shape[0] // 10
-    levels = [
-        float(np.median(sigmas[sigmas.shape[0] - back :][:8])) for back in (4 * tenth, 3 * tenth, 2 * tenth, tenth, 8)
-    ]
-    *before, last = np.diff(levels)
-    if last > RISE_SIGMA and last > 2 * np.abs(before).max():
+    levels = [median(sigmas[sigmas.shape[0] - back :][:8]) for back in (4 * tenth, 3 * tenth, 2 * tenth, tenth, 8)]
+    *before, last = (later - earlier for earlier, later in pairwise(levels))
+    if last > RISE_SIGMA and last > 2 * max(map(abs, before)):
         return True
     approach = curve.approach_force
     if approach is None or approach.shape[0] < MIN_POINTS or not np.isfinite(approach[: approach.shape[0] // 10]).all():
         return False
-    return (level - float(np.median(approach[: approach.shape[0] // 10]))) / noise > GAP_SIGMA
+    return (level - median(approach[: approach.shape[0] // 10])) / noise > GAP_SIGMA
 
 
 def _at_rail(force: Samples, middle: float, clear: float) -> bool:
     """At least 1 % of the samples sit at exactly the largest pull, clear of the noise."""
     highest = float(force.max())
-    return highest - middle > clear and int((force == highest).sum()) >= max(RAIL_SHARE * force.shape[0], 8)
+    return highest - middle > clear and np.count_nonzero(force == highest) >= max(RAIL_SHARE * force.shape[0], 8)

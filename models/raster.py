@@ -53,8 +53,13 @@ def coverage(edges: Floats, profile: RasterProfile) -> Floats:
     half = np.float32(profile.thickness / 2)
     lower, upper = rows[:, 0] - half, rows[:, 1] + half  # (B, W)
     edge = np.arange(profile.rows, dtype=np.float32)[:, None]  # (H, 1)
-    covered = np.minimum(upper[:, None], edge + 1) - np.maximum(lower[:, None], edge)  # (B, H, W)
-    images: Floats = np.clip(covered, np.float32(0), np.float32(1))[:, None]
+    images = np.empty((len(rows), 1, profile.rows, profile.columns), np.float32)
+    above = np.empty_like(images[0, 0]) if len(rows) else None
+    for place in range(len(rows)):  # one by one: 128 KB at a time stays in the caches, whatever the batch
+        picture = images[place, 0]
+        np.minimum(upper[place], edge + 1, out=picture)
+        picture -= np.maximum(lower[place], edge, out=above)
+        np.clip(picture, np.float32(0), np.float32(1), out=picture)
     return images
 
 

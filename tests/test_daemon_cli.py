@@ -26,7 +26,7 @@ def call(*words: str) -> subprocess.CompletedProcess[str]:
         (("run", "--device", "abacus"), 64),
         (("score",), 64),
         (("score", "/no/such/file"), 65),
-        (("bench", "--rate", "0"), 64),
+        (("bench", "--rates", "0"), 64),
         (("demo", "--curves", "0"), 64),
         (("check", "/no/such/file.toml"), 78),
         (("events", "--since", "0", "--state", "/no/such/folder", "--replay", "tcp://127.0.0.1:9"), 69),

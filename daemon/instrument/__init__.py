@@ -69,12 +69,18 @@ def _with_companion(file: Path) -> tuple[Path, ...]:
 
 
 def play(
-    found: Sequence[Specimen], into: Path, *, rate: float, writer: Writer, count: int | None = None
+    found: Sequence[Specimen],
+    into: Path,
+    *,
+    rate: float,
+    writer: Writer,
+    count: int | None = None,
+    fresh: bool = False,
 ) -> Iterator[Path]:
     """Write recordings at ``rate`` a second, and yield the path of each once its writer has closed it.
 
     Without ``count`` each is written once, byte for byte. With it they are repeated until there are so many: from the
-    second time on under a fresh name, with bytes of their own and the same curve.
+    second time on under a fresh name, with bytes of their own and the same curve; if ``fresh``, from the first.
     """
     write = {"rename": _renamed, "grow": _grown, "burst": _at_once}[writer]
     group = _BURST if writer == "burst" else 1
@@ -89,7 +95,7 @@ def play(
         grow_s = min(_GROW_S, 0.6 / rate / len(paths))
         for source, path in zip(specimen.files, paths, strict=True):
             content = source.read_bytes()
-            write(path, variant(content, f"{run}/{number}") if cycle else content, grow_s)
+            write(path, variant(content, f"{run}/{number}") if cycle or fresh else content, grow_s)
         yield paths[0]
 
 

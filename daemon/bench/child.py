@@ -1,0 +1,54 @@
+"""The child: a part of the bench in a process of its own, so that no part disturbs another.
+
+``python -m daemon.bench.child TASK`` takes a JSON object from standard input and prints one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).resolve().parents[2]
+#: Task -> module with ``measure(request) -> dict``.
+TASKS = {"stages": "daemon.bench.stages", "engine": "daemon.bench.engine", "recipe": "daemon.bench.recipe"}
+
+
+class ChildFailed(Exception):
+    """The child ended without an answer; the text is its last line."""
+
+
+def call(task: str, request: Mapping[str, Any], **environment: str) -> dict[str, Any]:
+    """What ``measure`` of the task's module makes of ``request``. Raises ChildFailed."""
+    path = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
+    run = subprocess.run(
+        [sys.executable, "-m", "daemon.bench.child", task],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        check=False,
+    )
+    if run.returncode:
+        words = run.stderr.strip().splitlines() or [f"it ended with {run.returncode}"]
+        raise ChildFailed(words[-1])
+    answer: dict[str, Any] = json.loads(run.stdout)
+    return answer
+
+
+def main(task: str) -> None:
+    """Whatever a library prints goes to standard error; the answer alone goes to standard output."""
+    request = json.load(sys.stdin)
+    with contextlib.redirect_stdout(sys.stderr):
+        answer = importlib.import_module(TASKS[task]).measure(request)
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,74 @@
+"""The engines, each by itself in a process of its own, with as many threads as the service gives it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from daemon.bench.agreement import compare
+from daemon.bench.child import ChildFailed, call
+from daemon.bench.plan import Plan
+from daemon.bench.signals import Curves, gather
+from daemon.progress import progress
+from deploy.engines import ENGINES, Wish
+from deploy.registry import resolve
+from models.bundle import Bundle, read
+
+REFERENCE = "torch-cpu-fp32"
+
+
+def measure(plan: Plan) -> dict[str, Any]:
+    """``{"curves", "thresholds", "engines": [{"engine", "batches", …} or {"engine", "failed"}], "missing": {…}}``."""
+    bundle = read(resolve(plan.model))
+    curves = gather(plan.folders, plan.simulated, plan.seed, bundle.profile)
+    with tempfile.TemporaryDirectory(prefix="afm-triage-") as folder:
+        signals = Path(folder) / "signals.npz"
+        curves.save(signals)
+        wishes = [asdict(wish) | {"cache": folder} for wish in _wishes()]
+        request = plan.request(signals=str(signals), compare=True)
+        engines = [_run({**request, "wish": wish}) for wish in progress(wishes, "engines", len(wishes))]
+    return {
+        "curves": {"real": curves.real, "simulated": len(curves.names) - curves.real},
+        "thresholds": {"discard": bundle.discard, "keep": bundle.keep},
+        "engines": _compared(engines, curves, bundle),
+        "missing": {engine.name: why for engine in ENGINES if (why := engine.missing()) is not None},
+    }
+
+
+def bare(plan: Plan) -> dict[str, Any]:
+    """Only the engine that serves, and only its speed. Raises ChildFailed."""
+    bundle = read(resolve(plan.model))
+    with tempfile.TemporaryDirectory(prefix="afm-triage-") as folder:
+        signals = Path(folder) / "signals.npz"
+        gather(plan.folders[:1], 0, plan.seed, bundle.profile).save(signals)
+        return call("engine", plan.request(signals=str(signals), compare=False, wish=asdict(plan.wish)))
+
+
+def _wishes() -> Iterator[Wish]:
+    """Every precision of every engine that can be used here; torch in single precision is always one of them."""
+    for engine in ENGINES:
+        if engine.missing() is None:
+            for precision in engine.precisions:
+                yield Wish(engine.device, engine.name, precision)
+
+
+def _run(request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return call("engine", request)
+    except ChildFailed as error:
+        wish = request["wish"]
+        return {"engine": f"{wish['engine']}-{wish['device']}-{wish['precision']}", "failed": str(error)}
+
+
+def _compared(engines: list[dict[str, Any]], curves: Curves, bundle: Bundle) -> list[dict[str, Any]]:
+    """Logits give way to what they say against the reference."""
+    wanted = next((one["logits"] for one in engines if one["engine"] == REFERENCE and "logits" in one), None)
+    for one in engines:
+        raw, final = one.pop("logits", None), one.pop("final", None)
+        if wanted is not None and raw is not None:
+            one["alone"] = compare(curves, bundle, wanted, raw)
+            one["in_service"] = compare(curves, bundle, wanted, final)
+    return engines

@@ -1,0 +1,37 @@
+"""Reading: what it costs to get a curve out of a file, in the reader process and in the one that asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import cycle, islice
+
+from daemon.arrival import Arrival
+from daemon.bench import BATCH, vitals
+from daemon.reader import ReaderPool
+
+_MEASURED_S = 1.0  # of CPU: the kernel counts in hundredths of a second
+_PATIENCE_S = 10.0
+
+
+def read_ms(arrivals: Sequence[Arrival]) -> float:
+    """Milliseconds of CPU a file, all processes together; files of one curve each, read again and again."""
+    batch = list(islice(cycle(arrivals), BATCH))
+    with ReaderPool(workers=1) as pool:
+        _read(pool, batch)  # the first time imports are made
+        before_s, spent_s, files = vitals.look(os.getpid()).total_s, 0.0, 0
+        while spent_s < _MEASURED_S:
+            _read(pool, batch)
+            files += len(batch)
+            spent_s = vitals.look(os.getpid()).total_s - before_s
+    return 1000.0 * spent_s / files
+
+
+def _read(pool: ReaderPool, batch: Sequence[Arrival]) -> None:
+    pool.submit(batch)
+    left = len(batch)
+    while left:
+        done = pool.collect(_PATIENCE_S)
+        if not done:
+            raise TimeoutError("the reader is silent")
+        left -= len(done)

@@ -1,0 +1,159 @@
+"""The published recipe beside ours: a matplotlib picture, PIL, a plain ResNet18 at 224 x 224, curve by curve.
+
+After arXiv 2606.09541 (models/published.py), in torch as it comes, with all cores. It is treated kindly: one figure is
+used again and again, no PNG is written, and where afmformats cannot read a file our own reader stands in. Beside
+it, afmformats against our reader on the files that both can read.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.bench.load import split
+from daemon.bench.timing import cpu_ms
+from daemon.formats import open_file
+from daemon.instrument import specimens
+from models.curve import Curve
+
+_PASSES_S = 5.0  # over all files, again and again
+_READ_S = 0.15  # a file and reader
+
+Read = Callable[[Path], object]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exhibit:
+    """A file, what reads it in the recipe, and what is in it."""
+
+    path: Path
+    read: Read
+    curves: tuple[Curve, ...]
+
+
+def measure(request: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"per_s", "ms": {"read", "picture", "network"}, "by_afmformats", "files", "readers": [row a file]}``.
+
+    Of the files in the first folder that show their own end; ``readers`` is None where afmformats is missing.
+    """
+    found, _ = split(specimens([Path(request["folders"][0])]))
+    exhibits = [_exhibit(item.files[0]) for item in found]
+    readable = [one for one in exhibits if one.read is read_by_afmformats]
+    return {
+        **_run(exhibits),
+        "files": len(exhibits),
+        "by_afmformats": len(readable),
+        "threads": len(os.sched_getaffinity(0)),
+        "readers": [_readers(one) for one in readable] if find_spec("afmformats") else None,
+    }
+
+
+def read_by_afmformats(path: Path) -> int:
+    """Its curves with force and every height in memory; how many there are. Raises whatever it raises."""
+    curves = import_module("afmformats").load_data(path)
+    for curve in curves:
+        for column in curve.columns:
+            if column == "force" or column.startswith("height"):
+                np.asarray(curve[column])
+    return len(curves)
+
+
+def _exhibit(path: Path) -> Exhibit:
+    logging.disable(logging.CRITICAL)  # it tells at length what it cannot read
+    curves = tuple(open_file(path))
+    read: Read = read_by_afmformats
+    try:
+        if read(path) != len(curves):
+            read = open_file
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # afmformats' own errors are no Exception
+        read = open_file
+    return Exhibit(path, read, curves)
+
+
+def _run(exhibits: list[Exhibit]) -> dict[str, Any]:
+    """The rate is that of the medians: what disturbed a single curve is not held against it."""
+    draw, judge = _drawer(), _network()
+    spent_s: dict[str, list[float]] = {"read": [], "picture": [], "network": []}
+    until_s = 0.0
+    for round_ in range(1_000_000):
+        for exhibit in exhibits:
+            _timed(spent_s["read"], partial(exhibit.read, exhibit.path), len(exhibit.curves))
+            for curve in exhibit.curves:
+                picture = _timed(spent_s["picture"], partial(draw, curve))
+                _timed(spent_s["network"], partial(judge, picture))
+        if round_ == 0:  # which warms up
+            spent_s = {stage: [] for stage in spent_s}
+            until_s = time.perf_counter() + _PASSES_S
+        elif time.perf_counter() > until_s:
+            break
+    medians = {stage: round(1000.0 * statistics.median(taken), 3) for stage, taken in spent_s.items()}
+    return {"per_s": round(1000.0 / sum(medians.values()), 2), "ms": medians, "curves": len(spent_s["network"])}
+
+
+def _timed(taken_s: list[float], work: Callable[[], Any], curves: int = 1) -> Any:
+    begun_s = time.perf_counter()
+    result = work()
+    taken_s += [(time.perf_counter() - begun_s) / curves] * curves
+    return result
+
+
+def _drawer() -> Callable[[Curve], NDArray[np.uint8]]:
+    """Curve -> (224, 224) through PIL."""
+    from PIL import Image
+
+    from models.published import SIDE, draw
+
+    coming: deque[Curve] = deque()
+
+    def feed() -> Iterator[Curve]:
+        while True:
+            yield coming.popleft()
+
+    pictures = draw(feed())
+
+    def draw_one(curve: Curve) -> NDArray[np.uint8]:
+        coming.append(curve)
+        image = Image.fromarray(next(pictures)).convert("RGB").resize((SIDE, SIDE))
+        return np.asarray(image)[..., 0]
+
+    return draw_one
+
+
+def _network() -> Callable[[NDArray[np.uint8]], float]:
+    """Untrained: that makes no difference to its speed."""
+    import torch
+
+    from models.published import ThreeChannels
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    network = ThreeChannels().eval()
+
+    def judge(picture: NDArray[np.uint8]) -> float:
+        with torch.inference_mode():
+            return float(network(torch.from_numpy(np.ascontiguousarray(picture))[None])[0])
+
+    return judge
+
+
+def _readers(exhibit: Exhibit) -> dict[str, Any]:
+    return {
+        "file": exhibit.path.name,
+        "curves": len(exhibit.curves),
+        "afmformats_ms": round(cpu_ms(lambda: exhibit.read(exhibit.path), _READ_S), 3),
+        "ours_ms": round(cpu_ms(lambda: open_file(exhibit.path), _READ_S), 3),
+    }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from daemon.closing import Closing
 from daemon.config import Config, ThresholdsConfig
 from daemon.decision import Judge, Thresholds
+from daemon.engine import PATIENT, Patience, builder
 from daemon.errors import BAD_CONFIG, BAD_DATA, INTERNAL, UNREACHABLE, UserError
 from deploy.engines import ANY, NoEngine, Wish
 from deploy.registry import resolve
@@ -20,13 +22,13 @@ def wish_of(config: Config) -> Wish:
     return Wish(config.device, engine.name, engine.precision, engine.threads or None, config.state / "engines")
 
 
-def load_model(name: str, wish: Wish = ANY, models: Path | None = None) -> Model:
+def load_model(name: str, wish: Wish = ANY, models: Path | None = None, patience: Patience = PATIENT) -> Model:
     """A model that has proved itself on known curves; ``models`` is the folder in which a lab's own have names.
 
-    Raises UserError for everything that can be wrong with it.
+    An engine on a GPU is guarded: close it with :func:`release`. Raises UserError for everything that can be wrong.
     """
     try:
-        return Model.load(name, wish, models)
+        return Model.load(name, wish, models, builder(patience))
     except BadBundle as error:
         raise UserError(BAD_DATA, f"model {name}: {error}") from error
     except SelfTestFailed as error:
@@ -35,6 +37,12 @@ def load_model(name: str, wish: Wish = ANY, models: Path | None = None) -> Model
         ) from error
     except NoEngine as error:
         raise UserError(UNREACHABLE, f"no engine for this: {error}") from error
+
+
+def release(model: Model) -> None:
+    """End what judges for it outside this process, if anything does."""
+    if isinstance(model.classifier, Closing):
+        model.classifier.close()
 
 
 def is_outdated(model: Model, name: str, models: Path | None = None) -> bool:

@@ -50,3 +50,9 @@ def size(count_bytes: float) -> str:
             return f"{count_bytes:.0f} {unit}" if unit == "bytes" or count_bytes >= 100 else f"{count_bytes:.1f} {unit}"
         count_bytes /= 1000
     return f"{count_bytes:.1f} TB"
+
+
+def first_line(error: BaseException) -> str:
+    """An error's name and the first line of what it says; some libraries go on for pages."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:300]

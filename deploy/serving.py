@@ -70,12 +70,15 @@ class Model:
         models: Path | None = None,
         build: Build = in_process,
     ) -> Model:
-        """Read a model by name or folder; the best engine that proves itself on known curves serves.
+        """Read a model by name or folder, then as :meth:`of`. Raises BadBundle for a folder that is no model."""
+        return cls.of(read(resolve(name, models)), wish, build)
 
-        Raises BadBundle for a folder that is no model, NoEngine where nothing here can serve the wish, SelfTestFailed
-        where all that could computed wrongly.
+    @classmethod
+    def of(cls, bundle: Bundle, wish: Wish = ANY, build: Build = in_process) -> Model:
+        """The best engine that proves itself on known curves serves.
+
+        Raises NoEngine where nothing here can serve the wish, SelfTestFailed where all that could computed wrongly.
         """
-        bundle = read(resolve(name, models))
         failures: list[str] = []
         for engine in candidates(wish):
             try:

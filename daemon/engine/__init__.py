@@ -1,0 +1,53 @@
+"""Engines that may fail: those on a GPU run in a process of their own, guarded, with the processor as their fallback.
+
+See deploy/decisions/0008. Engines on the processor run where they are asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from daemon.engine.guarded import GuardedClassifier, Standing
+from daemon.engine.patience import PATIENT, Patience
+from daemon.wording import first_line
+from deploy.classifier import Classifier, EngineFault
+from deploy.engines import Engine, NoEngine, Wish
+from deploy.serving import Build, Model
+from models.bundle import Bundle
+
+__all__ = ["PATIENT", "GuardedClassifier", "Patience", "Standing", "builder", "device_of", "standing_of"]
+
+
+def builder(patience: Patience, command: tuple[str, ...] | None = None) -> Build:
+    """What ``Model.load`` builds engines with; ``command`` starts another engine process than ours."""
+
+    def build(engine: Engine, bundle: Bundle, wish: Wish) -> Classifier:
+        if engine.device == "cpu":
+            return _here(engine, bundle, wish)
+        fallback = Model.of(bundle, replace(wish, device="cpu", engine="auto", precision="auto"), _here).classifier
+        return GuardedClassifier(engine, bundle, wish, fallback, patience, command)
+
+    return build
+
+
+def _here(engine: Engine, bundle: Bundle, wish: Wish) -> Classifier:
+    """In this process; what its library raises makes the next engine serve, not the service fail."""
+    try:
+        return engine.build(bundle, wish)
+    except (EngineFault, NoEngine):
+        raise
+    except Exception as error:
+        raise EngineFault("died", first_line(error)) from error
+
+
+def device_of(engine: str) -> str:
+    """``cpu`` or ``cuda``, from the full name of an engine (maker, device, precision)."""
+    return engine.rsplit("-", 2)[-2]
+
+
+def standing_of(model: Model) -> Standing:
+    """Who judges for this model now, and why not a better one."""
+    classifier = model.classifier
+    own = classifier.standing if isinstance(classifier, GuardedClassifier) else Standing(model.engine, None, {})
+    troubles = [*model.passed_over, *([own.trouble] if own.trouble else [])]
+    return replace(own, trouble="; ".join(troubles) or None)

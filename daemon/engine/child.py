@@ -1,0 +1,110 @@
+"""The child: one engine process, as the service holds it. Every wait has an end, and every end is an EngineFault."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.closing import Closing
+from daemon.engine import frame
+from deploy.classifier import EngineFault, Seen, Signals
+from deploy.engines import Engine, NoEngine, Wish
+from models.bundle import Bundle
+
+#: What is started; the number of the inherited socket follows it.
+COMMAND = (sys.executable, "-P", "-m", "daemon.engine.worker")
+#: A compiled engine takes minutes to build on a slow machine; longer than this it never ends.
+BUILD_LIMIT_S = 1800.0
+_END_LIMIT_S = 2.0
+_PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
+_EMPTY = np.zeros(0, np.float32)
+
+
+class Child(Closing):
+    """Started when made; for one thread, which must outlive it (the kernel ends the process with that thread).
+
+    ``close`` may be called from any thread and ends it at once, whatever it is at.
+    """
+
+    def __init__(self, command: tuple[str, ...] | None = None) -> None:
+        self.engine = ""  # its full name, once built
+        self.build_s = 0.0
+        self._connection, theirs = socket.socketpair()
+        path = os.pathsep.join(filter(None, [_PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
+        with theirs:
+            self._process = subprocess.Popen(
+                [*(command or COMMAND), str(theirs.fileno())],
+                env={**os.environ, "GOMP_SPINCOUNT": "0", "PYTHONPATH": path},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def build(self, engine: Engine, bundle: Bundle, wish: Wish, limit_s: float = BUILD_LIMIT_S) -> None:
+        """Have it build an engine for the model in the bundle's folder. Raises EngineFault and NoEngine."""
+        asked = asdict(wish) | {"cache": str(wish.cache) if wish.cache else None}
+        request = {"ask": "build", "engine": engine.name, "wish": asked}
+        request |= {"folder": str(bundle.folder.resolve()), "model": bundle.id}
+        said, _ = self._ask(request, [], time.monotonic() + limit_s)
+        if "refused" in said:
+            raise NoEngine(said["refused"])
+        self.engine, self.build_s = said["engine"], said["build_s"]
+
+    def classify(self, signals: Signals, until_s: float) -> Seen:
+        """As a Classifier's, by ``until_s`` of the monotonic clock. Raises EngineFault, and ValueError for a signal."""
+        request = {"ask": "classify", "lengths": [len(signal) for signal in signals]}
+        samples = np.concatenate(signals, dtype=np.float32) if len(signals) else _EMPTY
+        said, arrays = self._ask(request, [samples], until_s)
+        if "refused" in said:
+            raise ValueError(said["refused"])
+        if len(arrays) != 2 or arrays[0].shape != (len(signals),) or arrays[1].shape[:1] != (len(signals),):
+            raise EngineFault("wrong", f"{len(signals)} curves came back as {[array.shape for array in arrays]}")
+        return Seen(logits=arrays[0], edges=arrays[1], raster_s=float(said["raster_s"]))
+
+    def _ask(
+        self, request: frame.Header, arrays: list[NDArray[Any]], until_s: float
+    ) -> tuple[frame.Header, list[NDArray[Any]]]:
+        try:
+            frame.send(self._connection, request, arrays, until_s)
+            said, results = frame.receive(self._connection, until_s)
+        except TimeoutError:
+            raise EngineFault("wedged", "no answer in time") from None
+        except (EOFError, OSError):
+            raise EngineFault("died", self._last_words()) from None
+        if "fault" in said:
+            raise EngineFault(said["fault"], said["text"])
+        return said, results
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = self._process.wait(_END_LIMIT_S)
+            return (
+                f"the engine process ended by signal {-code}" if code < 0 else f"the engine process ended with {code}"
+            )
+        return "the engine process hung up"
+
+    def close(self) -> None:
+        """SIGKILL; a process that the driver holds in the kernel is not waited for longer than 2 s."""
+        self._process.kill()
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits for it
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_LIMIT_S)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self._connection.close()

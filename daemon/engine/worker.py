@@ -1,0 +1,105 @@
+"""The engine process: runs one engine for the service, so that no device can hurt the service.
+
+``python -m daemon.engine.worker FD`` talks over the inherited socket FD (frames: ``daemon.engine.frame``). It builds
+the engine that it is told to, then answers batches; it dies with the service. Ending it is the clean restart that
+wins a device back: a CUDA context that has seen an illegal access never computes again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.engine import frame
+from daemon.wording import first_line
+from deploy.classifier import Classifier, EngineFault
+from deploy.device_faults import fault_of
+from deploy.engines import NoEngine, Wish, named
+from models.bundle import BadBundle, read
+
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_RECOVERABLE = "out_of_memory"  # a smaller batch may fit: the process goes on
+
+Answer = tuple[frame.Header, list[NDArray[Any]]]
+
+
+@dataclass
+class Desk:
+    """Answers requests one after the other."""
+
+    classifier: Classifier | None = None
+
+    def answer(self, header: frame.Header, arrays: list[NDArray[Any]]) -> Answer:
+        """Never raises: what is wrong is said, whether with the device (``fault``) or the request (``refused``)."""
+        try:
+            return self._build(header) if header["ask"] == "build" else self._classify(header, arrays)
+        except (ValueError, BadBundle, NoEngine) as error:
+            return {"refused": first_line(error)}, []
+        except Exception as error:
+            fault = fault_of(error) or EngineFault("died", first_line(error))
+            return {"fault": fault.kind, "text": str(fault)}, []
+
+    def _build(self, header: frame.Header) -> Answer:
+        begun_s = time.monotonic()
+        bundle = read(Path(header["folder"]))
+        if bundle.id != header["model"]:
+            raise BadBundle(f"the model's folder holds {bundle.id} by now (`afm-triage reload` takes it)")
+        wish = header["wish"]
+        asked = Wish(**{**wish, "cache": Path(wish["cache"]) if wish["cache"] else None})
+        self.classifier = named(header["engine"]).build(bundle, asked)
+        return {"engine": self.classifier.engine, "build_s": time.monotonic() - begun_s}, []
+
+    def _classify(self, header: frame.Header, arrays: list[NDArray[Any]]) -> Answer:
+        if self.classifier is None:
+            raise EngineFault("died", "no engine was built")
+        samples: NDArray[np.float32] = arrays[0]
+        ends = np.cumsum(header["lengths"])
+        seen = self.classifier.classify(np.split(samples, ends[:-1]) if len(ends) else [])
+        return {"raster_s": seen.raster_s}, [seen.logits.astype("<f8"), seen.edges.astype("<f4")]
+
+
+def _serve(connection: socket.socket) -> None:
+    desk = Desk()
+    while True:
+        header, arrays = frame.receive(connection)
+        said, results = desk.answer(header, arrays)
+        frame.send(connection, said, results)
+        if said.get("fault", _RECOVERABLE) != _RECOVERABLE:
+            return
+
+
+def _confine() -> None:
+    """No core files of many gigabytes, no new rights, and no life after the parent's."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # these are for the service, which ends us itself
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def main(descriptor: int) -> None:
+    """Serve until the service hangs up. What a library left running must not keep the device: no long goodbye."""
+    _confine()
+    parent = os.getppid()
+    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
+        if parent != 1:
+            _serve(connection)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

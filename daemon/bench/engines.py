@@ -70,5 +70,6 @@ def _compared(engines: list[dict[str, Any]], curves: Curves, bundle: Bundle) -> 
         raw, final = one.pop("logits", None), one.pop("final", None)
         if wanted is not None and raw is not None:
             one["alone"] = compare(curves, bundle, wanted, raw)
+        if wanted is not None and final is not None:
             one["in_service"] = compare(curves, bundle, wanted, final)
     return engines

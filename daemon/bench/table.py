@@ -63,8 +63,8 @@ def _engines(found: Found) -> Iterator[str]:
     rows = [head, *(_speed(one) for one in engines["engines"] if "batches" in one)]
     yield from _indent(align(rows))
     for one in engines["engines"]:
-        if "failed" in one:
-            yield f"  {one['engine']}: {one['failed']}"
+        if trouble := one.get("failed") or one.get("refused"):
+            yield f"  {one['engine']}: {trouble}"
     for name, why in engines["missing"].items():
         yield f"  {name}: {why}"
     counts = engines["curves"]
@@ -90,14 +90,10 @@ def _speed(one: Found) -> list[str]:
 
 
 def _agreement(one: Found) -> list[str]:
-    alone, service = one["alone"], one["in_service"]
-    return [
-        one["engine"],
-        f"{alone['largest_difference']:.5f}",
-        f"{len(alone['changes'])} ({alone['share_changed']:.3%})",
-        f"{len(service['changes'])} ({service['share_changed']:.3%})",
-        str(len(alone["jumps"])),
-    ]
+    alone = one["alone"]
+    changed = [f"{len(it['changes'])} ({it['share_changed']:.3%})" for it in (alone, one.get("in_service")) if it]
+    changed += ["refused"] * (2 - len(changed))
+    return [one["engine"], f"{alone['largest_difference']:.5f}", *changed, str(len(alone["jumps"]))]
 
 
 def _changes(engines: Found) -> Iterator[str]:

@@ -66,6 +66,7 @@ def test_the_truth_is_never_written_into_the_folder(tmp_path, capsys, where):
         (["--prevalence", "nan"], "between 0 and 1"),
         (["--rate", "0"], "above 0"),
         (["--rate", "nan"], "above 0"),
+        (["--rate", "1e-300"], "above 0"),
         (["--seed", "-1"], "0 or more"),
         (["--seed", "x"], "invalid int"),
     ],

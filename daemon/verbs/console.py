@@ -22,10 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _size(text: str) -> tuple[int, int]:
     columns, _, rows = text.partition("x")
-    width, height = int(columns), int(rows)
-    if not (40 <= width <= 500 and 12 <= height <= 200):
-        raise ValueError
-    return width, height
+    if columns.isdecimal() and rows.isdecimal() and 40 <= int(columns) <= 500 and 12 <= int(rows) <= 200:
+        return int(columns), int(rows)
+    raise argparse.ArgumentTypeError(f"{text!r}: give columns x rows, 40x12 to 500x200, like 120x36")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.errors import UNREACHABLE, USAGE, UserError
+from daemon.pacing import check_rate
 from daemon.status.inquiry import ask_status
 from daemon.trial import Trial
 
@@ -26,8 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """A minute of an instrument's life, then a summary; everything is cleaned up."""
-    if args.curves < 1 or not args.rate > 0:
-        raise UserError(USAGE, "--curves takes a whole number from 1 on, --rate a number above 0")
+    if args.curves < 1:
+        raise UserError(USAGE, f"--curves {args.curves}: give 1 or more")
+    check_rate(args.rate)
     print(f"{args.curves} real force curves will be written into a folder, {args.rate:g} a second,")
     print("and a service beside it judges each one. It starts in a few seconds …", flush=True)
     with Trial() as trial:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from daemon.errors import USAGE, UserError
+from daemon.pacing import check_rate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if not 0.0 < args.rate <= 100_000.0:
-        raise UserError(USAGE, f"--rate {args.rate}: give a number of files a second above 0")
+    check_rate(args.rate)
     if args.count is not None and args.count < 1:
         raise UserError(USAGE, f"--count {args.count}: give 1 or more")
     if args.into.exists() and not args.into.is_dir():

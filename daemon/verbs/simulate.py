@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
-from typing import TypeVar
 
 from daemon.errors import USAGE, UserError
+from daemon.pacing import check_rate, paced
 from daemon.writing import write_whole
-
-T = TypeVar("T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     events = 0
     with ExitStack() as stack:
         note = _truth(args.truth, stack)
-        for number, simulated in progress(_paced(curves, args.rate), "simulating", args.curves):
+        for number, simulated in progress(paced(curves, args.rate), "simulating", args.curves):
             path = args.into / f"sim-{args.seed}-{number:06d}.jpk-force"
             write_whole(path, pack(simulated.curve))
             note((path.name, 0, simulated.label))
@@ -55,8 +52,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(USAGE, f"--prevalence {args.prevalence}: give a share between 0 and 1")
     if args.seed < 0:
         raise UserError(USAGE, f"--seed {args.seed}: give 0 or more")
-    if args.rate is not None and not args.rate > 0.0:
-        raise UserError(USAGE, f"--rate {args.rate}: give a number above 0, or leave it out")
+    check_rate(args.rate)
     if args.into.exists() and not args.into.is_dir():
         raise UserError(USAGE, f"--into {args.into}: this is a file; name a folder")
     if args.truth is not None and args.truth.resolve().is_relative_to(args.into.resolve()):
@@ -77,12 +73,3 @@ def _truth(path: Path | None, stack: ExitStack) -> Callable[[tuple[str, int, str
         file.flush()
 
     return note
-
-
-def _paced(items: Iterator[T], rate: float | None) -> Iterator[T]:
-    """Hand ``items`` on at ``rate`` per second, by the clock and not by pauses, so that the pace holds."""
-    begun_s = time.monotonic()
-    for number, item in enumerate(items):
-        if rate is not None:
-            time.sleep(max(begun_s + number / rate - time.monotonic(), 0.0))
-        yield item

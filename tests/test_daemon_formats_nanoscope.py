@@ -110,7 +110,7 @@ def test_headers_that_cannot_be_true_are_refused() -> None:
 
 def test_a_sensitivity_without_unit_is_in_nm_and_one_that_was_never_set_is_none() -> None:
     def of(text: str) -> float | None:
-        return sensitivity_m_per_v([Section("x", {"@Sens. D": text})], "Sens. D")
+        return sensitivity_m_per_v([Section("x", [rf"\@Sens. D: {text}"])], "Sens. D")
 
     assert of("V 27.39000 ") == pytest.approx(27.39e-9)
     assert of("V 84.77 nm/V") == pytest.approx(84.77e-9)

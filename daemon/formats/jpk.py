@@ -37,6 +37,7 @@ _HEIGHTS = (
     "cellhesion-height",
 )
 _WANTED = (b"segment-header.properties", *(f"/{name}.dat".encode() for name in ("vDeflection", *_HEIGHTS)))
+_KEPT_SEGMENTS = 8
 _FORCES: tuple[tuple[str, ForceUnit], ...] = (("force", "N"), ("distance", "m"))
 
 
@@ -68,6 +69,7 @@ class JpkFile:
             self.shared = parse(self.archive.read(_SHARED, limits.HEADER_BYTES))
         self._notes = self._find_notes()
         self._scalings: dict[str, Scaling] = {}
+        self._segments: dict[bytes, _Segment] = {}
         self._retracts = self._find_retracts()
         if not self._retracts:
             raise Unreadable("no_retract")
@@ -78,7 +80,7 @@ class JpkFile:
     def curve(self, index: int) -> Curve:
         series, position = self._retracts[index]
         names = self._series[series]
-        segments = [_Segment(self, name) for name in names[: position + 1]]
+        segments = [self._segment(name) for name in names[: position + 1]]
         retract = segments[-1]
         if retract.style != "retract":
             raise Unreadable("no_retract")
@@ -108,28 +110,36 @@ class JpkFile:
         if _SERIES not in self.archive.members:
             return ()
         try:
-            series = parse(self.archive.read(_SERIES, limits.HEADER_BYTES))
+            series = self.archive.read(_SERIES, limits.HEADER_BYTES)
         except (Unreadable, Unfinished):  # nothing else is read from it
             return ()
         key, value = _SIMULATED
-        return ("simulated",) if series.get(key) == value else ()
+        return ("simulated",) if key.encode() in series and parse(series).get(key) == value else ()
 
     def _find_retracts(self) -> list[tuple[int, int]]:
         """(series, position of the segment) of every retract.
 
         In a map all series are alike: the first and last are looked at, and the rest only where they differ in length.
         """
-        kinds: dict[int, list[int]] = {}
-        for series in (0, len(self._series) - 1):
-            names = self._series[series]
-            kinds[len(names)] = [i for i, name in enumerate(names) if _Segment(self, name).style == "retract"]
+        kinds = {len(names): self._retracts_among(names) for names in (self._series[0], self._series[-1])}
         found = []
         for series, names in enumerate(self._series):
             if len(names) not in kinds:
-                kinds[len(names)] = [i for i, name in enumerate(names) if _Segment(self, name).style == "retract"]
+                kinds[len(names)] = self._retracts_among(names)
             positions = kinds[len(names)] or ([len(names) - 1] if len(self._series) > 1 else [])
             found += [(series, position) for position in positions]
         return found
+
+    def _retracts_among(self, names: list[bytes]) -> list[int]:
+        return [i for i, name in enumerate(names) if self._segment(name).style == "retract"]
+
+    def _segment(self, name: bytes) -> _Segment:
+        """One segment; the last few are kept, because a single curve's are asked for more than once."""
+        if name not in self._segments:
+            if len(self._segments) >= _KEPT_SEGMENTS:
+                self._segments.clear()
+            self._segments[name] = _Segment(self, name)
+        return self._segments[name]
 
 
 class _Segment:

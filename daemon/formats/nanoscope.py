@@ -61,7 +61,9 @@ class NanoscopeFile:
         self._sections = parse(blob.read(0, min(blob.size_bytes, 1 << 20)), blob.size_bytes)
         images = [s for s in self._sections if s.title == "Ciao force image list"]
         blocks = [
-            (s.integers("Data offset"), s.integers("Data length")) for s in self._sections if "Data offset" in s.keys
+            (s.integers("Data offset"), s.integers("Data length"))
+            for s in self._sections
+            if s.get("Data offset") is not None
         ]
         if not images or not all(offset and length for offset, length in blocks):
             raise Unreadable("unreadable")
@@ -162,7 +164,7 @@ class NanoscopeFile:
 
     def _volume_width(self) -> int:
         try:
-            version = int(self._sections[0].keys.get("Version", "0"), 16)
+            version = int(self._sections[0].get("Version") or "0", 16)
         except ValueError:
             version = 0
         return 4 if version >= _VERSION_32_BIT else 2
@@ -176,7 +178,8 @@ class NanoscopeFile:
 
 def _first_named(images: list[Section], word: str) -> Section | None:
     for section in images:
-        name = next((v for k, v in section.keys.items() if k.endswith(":Image Data") and k.startswith("@4")), "")
+        parameters = section.parameters()
+        name = next((v for k, v in parameters if k.endswith(":Image Data") and k.startswith("@4")), "")
         if word in name.lower():
             return section
     return None

@@ -7,7 +7,9 @@ hard scale in parentheses, a hard value. A physical value is the number times ha
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from daemon.reading import Unfinished, Unreadable
 
@@ -31,28 +33,37 @@ class Ciao:
 
 @dataclass
 class Section:
-    """One list of the header."""
+    """One list of the header. Its lines stay as they are: of some 800, twenty are ever asked for."""
 
     title: str
-    keys: dict[str, str] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+    def get(self, key: str) -> str | None:
+        """The value of a key, the first one where it stands twice; None when it is missing."""
+        start, end = "\\" + key, len(key) + 1
+        for line in self.lines:
+            if line.startswith(start) and line[end : end + 1] in ("", ":"):
+                return line[end + 1 :].strip()
+        return None
 
     def integers(self, key: str) -> list[int]:
         """All whole numbers of a value; empty when it is missing or none."""
-        return [int(word) for word in self.keys.get(key, "").split() if word.lstrip("-").isdigit()]
+        return [int(word) for word in (self.get(key) or "").split() if word.lstrip("-").isdigit()]
 
     def number(self, key: str) -> float | None:
         try:
-            return float(self.keys[key].split()[0])
-        except (KeyError, ValueError, IndexError):
+            return float((self.get(key) or "").split()[0])
+        except (ValueError, IndexError):
             return None
+
+    def parameters(self) -> Iterator[tuple[str, str]]:
+        """Key and value of every ``@`` parameter."""
+        return (_split(line[1:]) for line in self.lines if line.startswith("\\@"))
 
     def ciao(self, ending: str) -> Ciao | None:
         """The ``@`` parameter whose name ends so; versions differ in number prefix and capitals."""
         ending = ending.lower()
-        for key, value in self.keys.items():
-            if key.startswith("@") and key.lower().endswith(ending):
-                return _parse_ciao(value)
-        return None
+        return next((_parse_ciao(value) for key, value in self.parameters() if key.lower().endswith(ending)), None)
 
 
 def parse(head: bytes, size_bytes: int) -> list[Section]:
@@ -65,14 +76,10 @@ def parse(head: bytes, size_bytes: int) -> list[Section]:
         if len(head) >= min(size_bytes, _MOST_HEADER_BYTES) and size_bytes > _MOST_HEADER_BYTES:
             raise Unreadable("unreadable")
         raise Unfinished("truncated")
-    sections: list[Section] = []
-    for line in head[:end].decode("latin-1").splitlines():
-        if line.startswith("\\*"):
-            sections.append(Section(line[2:].strip()))
-        elif line.startswith("\\") and sections:
-            key, _, value = _split(line[1:])
-            sections[-1].keys.setdefault(key, value)
-    return sections
+    lines = head[:end].decode("latin-1").splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith("\\*")]
+    bounds = pairwise([*starts, len(lines)])
+    return [Section(lines[start][2:].strip(), lines[start + 1 : stop]) for start, stop in bounds]
 
 
 def sensitivity_m_per_v(sections: list[Section], soft: str) -> float | None:
@@ -81,7 +88,7 @@ def sensitivity_m_per_v(sections: list[Section], soft: str) -> float | None:
     Some versions write it without a unit: then it is in nm/V, except 1.000000, which means "never set".
     """
     for section in sections:
-        text = section.keys.get(f"@{soft}")
+        text = section.get(f"@{soft}")
         found = _SENSITIVITY.search(text) if text else None
         if found:
             value, unit = float(found["value"]), found["unit"]
@@ -91,14 +98,14 @@ def sensitivity_m_per_v(sections: list[Section], soft: str) -> float | None:
     return None
 
 
-def _split(line: str) -> tuple[str, str, str]:
-    """Key and value; in ``@4:Z scale: V …`` the first colon belongs to the key."""
-    if line.startswith("@") and line[1:3].rstrip(":").isdigit() and ":" in line[:4]:
-        head, colon, rest = line.partition(":")
-        key, colon, value = rest.partition(":")
-        return f"{head}:{key}", colon, value.strip()
-    key, colon, value = line.partition(":")
-    return key, colon, value.strip()
+def _split(line: str) -> tuple[str, str]:
+    """Key and value of a parameter; in ``@4:Z scale: V …`` the first colon belongs to the key."""
+    if line[1:3].rstrip(":").isdigit() and ":" in line[:4]:
+        head, _, rest = line.partition(":")
+        key, _, value = rest.partition(":")
+        return f"{head}:{key}", value.strip()
+    key, _, value = line.partition(":")
+    return key, value.strip()
 
 
 def _parse_ciao(text: str) -> Ciao | None:

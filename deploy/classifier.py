@@ -26,6 +26,7 @@ class Seen:
     edges: NDArray[np.float32]  # (B, 2, W) the envelope that the network saw, the same bits on every engine
     raster_s: float = 0.0  # of the whole batch; 0 where the raster is a part of the engine
     engine: str | None = None  # that judged this batch, where it is not the classifier's usual one
+    margin: float | None = None  # what a logit may be off, where that was measured; else the precision's tolerance
 
 
 class EngineFault(Exception):

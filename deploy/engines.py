@@ -6,6 +6,7 @@ import fails.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -76,7 +77,14 @@ def named(name: str) -> Engine:
     return next(engine for engine in ENGINES if engine.name == name)
 
 
+#: One of them is there wherever an NVIDIA driver is: on a PC, under Windows' Linux, on a Jetson.
+_NVIDIA = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu")
+
+
 def _no_cuda() -> str | None:
+    """Most machines have no such card, and are spared a second for torch to say so."""
+    if not any(os.path.exists(path) for path in _NVIDIA):
+        return "there is no NVIDIA GPU here"
     import torch
 
     if torch.version.cuda is None:
@@ -84,8 +92,26 @@ def _no_cuda() -> str | None:
     return None if torch.cuda.is_available() else "there is no NVIDIA GPU that torch can use"
 
 
+def _no_tensorrt() -> str | None:
+    from deploy.tensorrt_plan import missing
+
+    return _no_cuda() or missing()
+
+
 def _no_openvino() -> str | None:
     return None if find_spec("openvino") else "openvino is not installed (pip install openvino)"
+
+
+def _tensorrt(bundle: Bundle, wish: Wish) -> Classifier:
+    from deploy.tensorrt_engine import TensorRtClassifier
+
+    return TensorRtClassifier(bundle, wish.cache)
+
+
+def _cuda(bundle: Bundle, wish: Wish) -> Classifier:
+    from deploy.cuda_engine import CudaClassifier
+
+    return CudaClassifier(bundle, wish.precision)
 
 
 def _torch(bundle: Bundle, wish: Wish) -> Classifier:
@@ -95,12 +121,16 @@ def _torch(bundle: Bundle, wish: Wish) -> Classifier:
 
 
 def _openvino(bundle: Bundle, wish: Wish) -> Classifier:
+    from deploy.int8 import find
     from deploy.openvino_engine import OpenVinoClassifier
 
-    return OpenVinoClassifier(bundle, wish.precision, wish.threads)
+    int8 = find(bundle, wish.cache) if wish.precision == "int8" else None
+    return OpenVinoClassifier(bundle, wish.precision, wish.threads, int8)
 
 
 ENGINES: tuple[Engine, ...] = (
-    Engine("openvino", "cpu", ("fp32", "bf16"), _no_openvino, _openvino),
+    Engine("tensorrt", "cuda", ("fp16",), _no_tensorrt, _tensorrt),
+    Engine("cuda", "cuda", ("fp16",), _no_cuda, _cuda),
+    Engine("openvino", "cpu", ("fp32", "bf16", "int8"), _no_openvino, _openvino),
     Engine("torch", "cpu", ("fp32", "bf16"), lambda: None, _torch),
 )

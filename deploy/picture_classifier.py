@@ -18,10 +18,10 @@ CHUNK = 16  # pictures at a time: 2 MB at 256 x 128, which stays in the caches; 
 class PictureClassifier(ABC):
     """A :class:`deploy.classifier.Classifier` that draws with numpy; subclasses bring the network."""
 
-    def __init__(self, bundle: Bundle, engine: str) -> None:
+    def __init__(self, bundle: Bundle, engine: str, margin: float | None = None) -> None:
         self._profile = bundle.profile
         self._shape = (1, bundle.profile.rows, bundle.profile.columns)
-        self.engine = engine
+        self.engine, self._margin = engine, margin
         self.model_id = bundle.id
 
     def classify(self, signals: Signals) -> Seen:
@@ -35,7 +35,7 @@ class PictureClassifier(ABC):
             images = coverage(edges[start : start + CHUNK], self._profile)
             raster_s += time.perf_counter() - begun_s
             logits[start : start + CHUNK] = self.logits_of(images)
-        return Seen(logits, edges, raster_s)
+        return Seen(logits, edges, raster_s, margin=self._margin)
 
     def logits_of(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
         """(B, 1, H, W) float32 in [0, 1] -> (B,); ValueError when the pictures are not of the profile's size."""

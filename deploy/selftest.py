@@ -16,7 +16,7 @@ from models.curve import Curve, Samples
 VERSION = 1
 #: The largest difference of a logit from that of single precision, per precision of the engine; bf16 carries 8 bits.
 #: A logit closer to a threshold than this is computed again in single precision (deploy.serving).
-TOLERANCE = {"fp32": 0.01, "fp16": 0.03, "bf16": 0.1, "int8": 1.0}
+TOLERANCE = {"fp32": 0.01, "fp16": 0.03, "bf16": 0.1, "int8": 0.5}
 
 
 class SelfTestFailed(Exception):

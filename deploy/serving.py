@@ -159,7 +159,7 @@ class Model:
             return seen
         own = (self.bundle.discard, self.bundle.keep)
         edges = [self.bundle.calibration.logit(score) for score in (thresholds or own)]
-        margin = tolerance_of(seen.engine or self.engine)
+        margin = tolerance_of(seen.engine or self.engine) if seen.margin is None else seen.margin
         near = np.flatnonzero(np.abs(seen.logits[:, None] - np.array(edges)).min(axis=1) < margin)
         if near.size:
             logits = seen.logits.copy()

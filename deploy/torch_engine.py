@@ -9,13 +9,13 @@ of OpenMP otherwise turn 16 ms into 150 ms.
 
 from __future__ import annotations
 
-import os
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deploy.cores import default_threads
 from deploy.picture_classifier import PictureClassifier
 from models.bundle import Bundle
 from models.network import ResNet18, fold, load
@@ -26,11 +26,6 @@ def bf16_in_hardware() -> bool:
     capabilities = getattr(torch.cpu, "get_capabilities", None)
     known: dict[str, Any] = capabilities() if capabilities is not None else {}
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
-
-
-def default_threads() -> int:
-    """The cores this process may use, less one for the instrument; at least one."""
-    return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 class TorchClassifier(PictureClassifier):

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from models.anatomy import shapes
 from models.certificate import Certificate
 from models.profile import RasterProfile
 
@@ -259,8 +260,6 @@ def certificate_in(folder: Path) -> Certificate | None:
 
 
 def _weights(folder: Path, width: int) -> Weights:
-    from models.network import shapes  # torch is paid for only by those who want weights
-
     data = (folder / "weights.safetensors").read_bytes()
     header_bytes = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else 1 << 63
     if header_bytes > min(MAX_HEADER_BYTES, len(data)):

@@ -72,13 +72,6 @@ def _initialise(network: ResNet18) -> None:
             nn.init.zeros_(cast(nn.BatchNorm2d, module.bn2).weight)
 
 
-def shapes(width: int) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor that a weight file of this width must hold, and no other."""
-    with torch.device("meta"):
-        state = ResNet18(width).state_dict()
-    return {name: tuple(tensor.shape) for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
-
-
 def load(width: int, weights: Mapping[str, Tensor]) -> ResNet18:
     """A network in evaluation mode, in float32, from half or single precision weights."""
     network = ResNet18(width)

@@ -18,8 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
+from models.anatomy import shapes
 from models.bundle import MAX_HEADER_BYTES, MAX_WEIGHT_BYTES
-from models.network import ResNet18, load, shapes
+from models.network import ResNet18, load
 
 WIDTH = 64  # of every published ResNet18
 #: What torchvision's weights expect of red, green and blue in 0…1 (He et al. 2016; torchvision, "IMAGENET1K_V1").

@@ -6,10 +6,10 @@ from safetensors.numpy import load_file, save_file
 
 from deploy.assembly import Origin, assemble, half, known_logits
 from deploy.selftest import known_curves
+from models.anatomy import shapes
 from models.bundle import read
 from models.card import describe
 from models.data import Examples
-from models.network import shapes
 
 
 def test_a_model_folder_says_all_about_itself(tmp_path):

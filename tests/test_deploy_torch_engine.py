@@ -3,7 +3,7 @@ import pytest
 from modelhelp import SMALL, make_model, some_examples, untrained
 
 from deploy.classifier import Classifier
-from deploy.torch_engine import TorchClassifier, bf16_in_hardware, default_threads
+from deploy.torch_engine import TorchClassifier, bf16_in_hardware
 from models.bundle import SHIPPED, read
 from models.data import gather
 from models.network import load
@@ -61,12 +61,6 @@ def test_auto_is_bf16_only_where_the_processor_has_it(bundle, monkeypatch):
     assert TorchClassifier(bundle).engine == f"torch-cpu-{'bf16' if bf16_in_hardware() else 'fp32'}"
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)  # torch 2.11
     assert TorchClassifier(bundle).engine == "torch-cpu-fp32"
-
-
-def test_a_core_is_left_to_the_instrument():
-    import os
-
-    assert default_threads() == max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def test_bf16_moves_few_verdicts_of_the_shipped_model():

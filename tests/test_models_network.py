@@ -2,7 +2,8 @@ import pytest
 import torch
 from modelhelp import untrained
 
-from models.network import ResNet18, fold, load, shapes
+from models.anatomy import shapes
+from models.network import ResNet18, fold, load
 
 #: Names and shapes of torchvision's resnet18, for one channel and one output.
 TORCHVISION = {

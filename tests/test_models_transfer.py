@@ -4,7 +4,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.functional import conv2d
 
-from models.network import shapes
+from models.anatomy import shapes
 from models.transfer import MEAN, STD, BadWeights, adapt, read_imagenet
 
 

@@ -81,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
     from daemon.training import HELD_OUT, MOST_MISSED, Plan, train
     from daemon.training.head import HeadPlan, require_sklearn
     from daemon.training.start import start_of
-    from deploy.torch_engine import bf16_in_hardware, default_threads
+    from deploy.cores import default_threads
+    from deploy.torch_engine import bf16_in_hardware
     from models.loss import select
     from models.profile import RasterProfile
     from models.train import Recipe

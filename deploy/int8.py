@@ -1,0 +1,61 @@
+"""Int8: what was measured on a laboratory's own curves so that a network may compute in eight bits on this machine.
+
+The weights stay where they are; kept are the ranges of the values between the layers, and how far off its logits were.
+Whoever has the ranges writes the network anew (``deploy.openvino_graph``), so there is nothing here that could be run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.engine_cache import EngineCache
+from deploy.engines import NoEngine
+from deploy.openvino_runtime import openvino
+from models.bundle import Bundle
+
+FILE = "int8.json"
+HOW = "afm-triage models build --precision int8 --curves DIR"
+
+
+@dataclass(frozen=True, slots=True)
+class Int8:
+    """Ranges of one model's values, and what that costs."""
+
+    ranges: Mapping[str, float]  # point of the graph -> largest value
+    margin: float  # a logit closer to a threshold is computed again in single precision
+    evidence: Mapping[str, Any]  # curves, and errors against single precision
+
+
+def find(bundle: Bundle, cache: Path | None) -> Int8:
+    """What was measured for these weights on this machine. Raises NoEngine where nothing was."""
+    folder = None if cache is None or not cache.is_dir() else EngineCache(cache).get(_key(bundle))
+    if folder is None:
+        raise NoEngine(f"int8 was never built for {bundle.id} on this machine: {HOW}")
+    return Int8(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+
+
+def keep(bundle: Bundle, found: Int8, cache: Path) -> None:
+    """For :func:`find`, on this machine and for these weights alone. Raises OSError and UnsafeCache."""
+    text = json.dumps(asdict(found), indent=1)
+    EngineCache(cache).put(_key(bundle), lambda folder: _write(folder / FILE, text))
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
+
+
+def _key(bundle: Bundle) -> dict[str, str]:
+    """Whatever the margin depends on: without VNNI, say, sums of eight bits saturate."""
+    core = openvino().Core()
+    return {
+        "engine": "openvino-cpu-int8",
+        "weights": bundle.manifest["sha256"]["weights.safetensors"],
+        "raster": bundle.profile.id,
+        "openvino": openvino().get_version(),
+        "processor": core.get_property("CPU", "FULL_DEVICE_NAME"),
+        "capabilities": " ".join(sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))),
+    }

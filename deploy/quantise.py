@@ -1,0 +1,114 @@
+"""Quantise: find the ranges with which a network computes in eight bits, and prove them on other curves.
+
+A range is the one that rounds the values of the calibration curves with the least squared error, so that one spike of
+a strong adhesion does not make all else coarse. Nothing else is changed: on the shipped model the largest error is a
+tenth of that of a general quantiser, which also moves biases (deploy/decisions/0010).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.classifier import Signals
+from deploy.int8 import Int8
+from deploy.openvino_engine import OpenVinoClassifier
+from deploy.openvino_graph import Graph
+from deploy.openvino_runtime import compiled
+from deploy.picture_classifier import CHUNK
+from deploy.selftest import TOLERANCE
+from models.anatomy import fold
+from models.bundle import Bundle
+from models.raster import coverage, envelope
+
+FEWEST = 100  # curves; with fewer the largest error says little of the next
+MOST_CALIBRATED = 500
+SAFETY = 1.5  # times the largest error seen
+BINS = 4096
+_SHARES = np.linspace(0.05, 1.0, 96)  # of the largest value: the ranges that are tried
+
+
+class CannotQuantise(Exception):
+    """One line for the user: too few curves, or a network that eight bits do not carry."""
+
+
+def quantise(bundle: Bundle, signals: Signals, threads: int | None = None) -> Int8:
+    """Prepared signals of real curves -> ranges from some, errors from the others; CannotQuantise where it will not do.
+
+    Every other curve calibrates, 500 at most; neighbours in a folder resemble each other, so both halves see all.
+    """
+    if len(signals) < FEWEST:
+        raise CannotQuantise(f"{len(signals)} curves that can be scored are too few for int8; give {FEWEST} or more")
+    chosen = list(range(0, len(signals), 2))[:: -(-len(signals) // (2 * MOST_CALIBRATED))]
+    calibrating = set(chosen)
+    held_back = [signal for place, signal in enumerate(signals) if place not in calibrating]
+    ranges = find_ranges(bundle, [signals[place] for place in chosen], threads)
+    unproven = Int8(ranges, TOLERANCE["int8"], {})
+    rough = OpenVinoClassifier(bundle, "int8", threads, unproven).classify(held_back).logits
+    exact = OpenVinoClassifier(bundle, "fp32", threads).classify(held_back).logits
+    found = Int8(ranges, *_prove(bundle, rough, exact, len(chosen)))
+    if not found.margin <= TOLERANCE["int8"]:
+        worst = f"a logit is {found.margin / SAFETY:.2f} off, and {TOLERANCE['int8'] / SAFETY:.2f} is the most allowed"
+        raise CannotQuantise(f"{bundle.id} does not stand int8: {worst}; leave [engine] precision at auto")
+    return found
+
+
+def _prove(
+    bundle: Bundle, rough: NDArray[np.float64], exact: NDArray[np.float64], calibrated: int
+) -> tuple[float, dict[str, Any]]:
+    """(N,) logits in int8 and in single precision -> the margin, and what it rests on."""
+    errors = np.abs(rough - exact)
+    margin = SAFETY * float(errors.max())
+    limits = [bundle.calibration.logit(score) for score in (bundle.discard, bundle.keep)]
+    near = np.abs(rough[:, None] - np.array(limits)).min(axis=1) < margin
+    moved = np.digitize(rough, limits) != np.digitize(exact, limits)
+    return margin, {
+        "calibrated_on": calibrated,
+        "proved_on": len(exact),
+        "largest_error": float(errors.max()),
+        "error_99": float(np.quantile(errors, 0.99)),
+        "median_error": float(np.median(errors)),
+        "judged_twice": float(near.mean()),
+        "moved_alone": int(moved.sum()),
+        "moved": int((moved & ~near).sum()),
+    }
+
+
+def find_ranges(bundle: Bundle, signals: Signals, threads: int | None = None) -> dict[str, float]:
+    """Point of the graph -> the range whose 256 levels fit its values best; a picture's is 0 to 1."""
+    shape = (1, bundle.profile.rows, bundle.profile.columns)
+    graph = Graph(bundle.width, fold(bundle.width, bundle.weights), shape)
+    request, names = compiled(graph.watched(), "fp32", threads), list(graph.points)
+    highest = np.full(len(names), 1e-6)
+    for values in _watch(request, bundle, signals):
+        highest = np.maximum(highest, [float(value.max()) for value in values])
+    counts = np.zeros((len(names), BINS))
+    for values in _watch(request, bundle, signals):
+        for place, value in enumerate(values):
+            bins = np.minimum(value.reshape(-1) * np.float32(BINS / highest[place]), BINS - 1).astype(np.int32)
+            counts[place] += np.bincount(bins, minlength=BINS)
+    best = [float(top) * _best_share(count) for top, count in zip(highest, counts, strict=True)]
+    return dict(zip(names, best, strict=True)) | {"pictures": 1.0}
+
+
+def _watch(request: Any, bundle: Bundle, signals: Signals) -> Iterator[Sequence[NDArray[np.float32]]]:
+    """The values at every point, for each batch."""
+    for start in range(0, len(signals), CHUNK):
+        images = coverage(envelope(signals[start : start + CHUNK], bundle.profile), bundle.profile)
+        found = request.infer([images])
+        yield [found[place] for place in range(len(found))]
+
+
+def _best_share(counts: NDArray[np.float64]) -> float:
+    """(BINS,) values between 0 and the largest -> the share of it at which to cut, by least squares.
+
+    Zero is exact at any range, so the first bin has no say.
+    """
+    centres = (np.arange(BINS) + 0.5) / BINS
+    steps = _SHARES[:, None] / 255.0
+    rounded = np.minimum(np.round(centres / steps), 255.0) * steps
+    costs = (counts[1:] * (rounded - centres)[:, 1:] ** 2).sum(axis=1)
+    return float(_SHARES[int(np.argmin(costs))])

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from daemon.decision import Thresholds
 from daemon.reading import Reading
 from deploy.serving import Model, Scored
-from models.curve import Curve
 
+T = TypeVar("T")
+R = TypeVar("R")
 log = logging.getLogger(__name__)
+
+FAILED = Scored(None, ("engine_fault",))
 
 
 def classify(readings: Sequence[Reading], model: Model, thresholds: Thresholds) -> list[Scored | None]:
     """One answer a reading, in order; None where the reading holds no curve."""
     curves = [reading.curve for reading in readings if reading.curve is not None]
-    scored = iter(_judge(curves, model, (thresholds.discard, thresholds.keep)))
+    edges = (thresholds.discard, thresholds.keep)
+    scored = iter(shielded(curves, lambda some: model.judge(some, edges), FAILED))
     return [None if reading.curve is None else next(scored) for reading in readings]
 
 
-def _judge(curves: list[Curve], model: Model, edges: tuple[float, float]) -> list[Scored]:
-    if not curves:
+def shielded(items: Sequence[T], judge: Callable[[Sequence[T]], list[R]], failed: R) -> list[R]:
+    """What ``judge`` says of each; where it raises, each is tried alone, and ``failed`` stands for what it cannot."""
+    if not items:
         return []
     try:
-        return model.judge(curves, edges)
+        return judge(items)
     except Exception as error:
-        if len(curves) == 1:
+        if len(items) == 1:
             log.error("the classifier failed on one curve, which goes to review: %s", error)
-            return [Scored(None, ("engine_fault",))]
-        log.error("the classifier failed on %d curves, which are tried one by one: %s", len(curves), error)
-    return [_judge([curve], model, edges)[0] for curve in curves]
+            return [failed]
+        log.error("the classifier failed on %d curves, which are tried one by one: %s", len(items), error)
+    return [shielded([item], judge, failed)[0] for item in items]

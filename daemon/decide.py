@@ -27,6 +27,14 @@ def verdict_of(score: float | None, reasons: Sequence[str], thresholds: Threshol
     return "review"
 
 
+def settle(score: float | None, reasons: tuple[str, ...], judge: Judge) -> tuple[Verdict, tuple[str, ...]]:
+    """The verdict, and the reasons with what was in the way of a discard."""
+    verdict = verdict_of(score, reasons, judge.thresholds)
+    if verdict == "discard" and not judge.may_discard:
+        return "review", (*reasons, "no_certificate")
+    return verdict, reasons
+
+
 def identity_of(reading: Reading) -> str:
     """What makes this curve itself, wherever its file lies (deploy/decisions/0001, Identity)."""
     arrival = reading.arrival
@@ -55,9 +63,7 @@ def _decide(reading: Reading, scored: Scored | None, judge: Judge) -> Decision:
         reasons = ("score", *scored.reasons) if score is not None else scored.reasons
         latency_s = {"read": reading.read_s, "raster": scored.raster_s, "infer": scored.infer_s}
         judge = judge.on(scored.engine)
-    verdict = verdict_of(score, reasons, judge.thresholds)
-    if verdict == "discard" and not judge.may_discard:
-        verdict, reasons = "review", (*reasons, "no_certificate")
+    verdict, reasons = settle(score, reasons, judge)
     return Decision(
         identity=identity_of(reading),
         source=arrival.source,

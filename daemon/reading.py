@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from daemon.arrival import Arrival
 from models.curve import Curve
+from models.frontend import Prepared
+from models.profile import RasterProfile
 
 #: Every reason a file (or one curve of it) can be unreadable for. Anything else becomes "unreadable".
 UNREADABLE = frozenset(
@@ -58,7 +60,9 @@ class Reading:
     sha256: str | None  # of the file's bytes; None when not a byte could be read
     curve: Curve | None
     reason: str | None = None  # one of UNREADABLE when curve is None
-    read_s: float = 0.0
+    read_s: float = 0.0  # with the front-end, where the reader ran it
+    prepared: Prepared | None = None  # what the front-end made of the curve,
+    profile: RasterProfile | None = None  # for this profile
 
 
 @dataclass(frozen=True, slots=True, eq=False)

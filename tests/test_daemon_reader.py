@@ -34,6 +34,8 @@ from daemon.formats.walk import find
 from daemon.reader import ReaderBroken, ReaderPool, read_files
 from daemon.reader import seat as readseat
 from daemon.reading import UNREADABLE, FileReading
+from models.frontend import prepare
+from models.profile import RasterProfile
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -64,8 +66,8 @@ def kill_in_mid_file(pool: ReaderPool, but: int = 0) -> int:
     seat, until_s = pool._seats[0], time.monotonic() + 30
     while time.monotonic() < until_s:
         child, head = seat._child, next(iter(seat._tasks), None)
-        if child is not None and head is not None and child.is_ready and head.sha256 and child.process.pid != but:
-            head.sha256 = None
+        is_another = child is not None and child.is_ready and child.process.pid != but
+        if is_another and head is not None and child.note.read(head.id):
             os.kill(child.process.pid, signal.SIGKILL)
             return child.process.pid
         time.sleep(0.002)
@@ -119,6 +121,25 @@ def test_every_format_comes_through_the_pipe_unchanged(pool: ReaderPool, tmp_pat
 
     assert found["pairDefl.ibw"].readings[0].sha256 == hashlib.sha256(deflection + position).hexdigest()
     assert found["a.000"].readings[0].sha256 == hashlib.sha256(files["a.000"]).hexdigest()
+
+
+def test_curves_come_prepared_as_the_service_itself_would_do_it(tmp_path: Path) -> None:
+    profile = RasterProfile(columns=101, samples_per_column=3)  # odd, so that samples lie between multiples of eight
+    (tmp_path / "m.jpk-force-map").write_bytes(make_jpk_map(5))
+    arrivals = [*find([tmp_path]), *(arrival for arrival in find([DATA]) if arrival.path != "ORIGIN.md")]
+    with ReaderPool(1, profile=profile) as pool:
+        pool.submit(arrivals)
+        found = [one for reading in collect(pool, len(arrivals), 60.0) for one in reading.readings]
+    assert len(found) > len(arrivals)
+    for one in found:
+        assert one.curve is not None
+        assert one.prepared is not None
+        (here,) = prepare([one.curve], profile)
+        assert one.profile == profile
+        assert (one.prepared.signal is None) == (here.signal is None)
+        assert here.signal is None or one.prepared.signal.tobytes() == here.signal.tobytes()
+        for name in ("reasons", "noise", "level", "tilt", "contact"):
+            assert getattr(one.prepared, name) == getattr(here, name)
 
 
 def test_outcomes_follow_what_waiting_can_still_change(pool: ReaderPool, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Frames between the service and its reader processes: one JSON header and the raw samples it lists.
 
-A frame is two little-endian uint32 (length of header, length of payload), the header, the payload. Nothing in it is
-ever executed; a frame that announces more than the limits allow ends the connection.
+A frame is two little-endian uint32 (length of header, length of payload), the header, the payload. Samples begin at
+multiples of eight bytes. Nothing in it is ever executed; a frame that announces more than the limits allow ends the
+connection.
 """
 
 from __future__ import annotations
@@ -13,57 +14,71 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from models.curve import Curve, Samples
+from models.curve import Curve
+from models.frontend import Prepared
 
 _LENGTHS = struct.Struct("<II")
 _MOST_HEADER_BYTES = 16 << 20
 _MOST_PAYLOAD_BYTES = 1 << 30
 _ARRAYS = ("force", "distance", "approach_force")
+_FOUND = ("noise", "level", "tilt", "contact")
 _SCALARS = ("force_unit", "distance_kind", "spring_constant_n_per_m", "sensitivity_m_per_v", "duration_s")
 
 Header = dict[str, Any]
+Array = NDArray[np.float64] | NDArray[np.float32]
 
 
-def send(connection: socket.socket, header: Header, arrays: Iterable[Samples] = ()) -> None:
+def send(connection: socket.socket, header: Header, arrays: Iterable[Array] = ()) -> None:
     """Send one frame; blocks until the other side has taken it."""
     line = json.dumps(header).encode()
-    parts = [np.ascontiguousarray(array, dtype="<f8") for array in arrays]
-    size = sum(part.nbytes for part in parts)
-    connection.sendall(_LENGTHS.pack(len(line), size) + line)
-    for part in parts:
-        connection.sendall(part.data)
+    line += b" " * (-len(line) % 8)
+    parts = [np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes() for array in arrays]
+    parts = [part + bytes(-len(part) % 8) for part in parts]
+    # in one piece: each send wakes the other side
+    connection.sendall(b"".join([_LENGTHS.pack(len(line), sum(map(len, parts))), line, *parts]))
 
 
-def receive(connection: socket.socket) -> tuple[Header, bytearray]:
+def receive(connection: socket.socket) -> tuple[Header, memoryview]:
     """Take one frame; raises ``EOFError`` at the end of the connection or of its credibility."""
     header_bytes, payload_bytes = _LENGTHS.unpack(_take(connection, _LENGTHS.size))
     if header_bytes > _MOST_HEADER_BYTES or payload_bytes > _MOST_PAYLOAD_BYTES:
         raise EOFError("a frame too large to be one")
+    content = _take(connection, header_bytes + payload_bytes)
     try:
-        header = json.loads(_take(connection, header_bytes))
+        header = json.loads(content[:header_bytes])
     except ValueError as error:
         raise EOFError("a frame that is none") from error
-    return header, _take(connection, payload_bytes)
+    return header, memoryview(content)[header_bytes:]
 
 
-def describe(curve: Curve) -> tuple[Header, list[Samples]]:
-    """A curve as the part of a header and the arrays that follow it, in that order."""
-    arrays = [(name, value) for name in _ARRAYS if (value := getattr(curve, name)) is not None]
+def describe(curve: Curve, prepared: Prepared | None = None) -> tuple[Header, list[Array]]:
+    """A curve, and what the front-end made of it, as a part of a header and the arrays that follow it in that order."""
+    arrays: list[tuple[str, Array]] = [(name, value) for name in _ARRAYS if (value := getattr(curve, name)) is not None]
     header: Header = {name: getattr(curve, name) for name in _SCALARS}
     header["notes"] = list(curve.notes)
     header["points"] = {name: int(value.shape[0]) for name, value in arrays}
+    if prepared is not None:
+        header["prepared"] = {name: getattr(prepared, name) for name in _FOUND} | {"reasons": prepared.reasons}
+        if prepared.signal is not None:
+            header["points"]["signal"] = int(prepared.signal.shape[0])
+            arrays.append(("signal", prepared.signal))
     return header, [value for _, value in arrays]
 
 
-def restore(header: Header, payload: bytearray, at: int) -> tuple[Curve, int]:
-    """The curve that ``describe`` described, its samples from byte ``at`` on, and where the next one's begin."""
-    arrays: dict[str, Samples] = {}
+def restore(header: Header, payload: memoryview, at: int) -> tuple[Curve, Prepared | None, int]:
+    """What ``describe`` described, its samples from byte ``at`` on, and where the next one's begin."""
+    arrays: dict[str, Any] = {}
     for name, points in header["points"].items():
-        arrays[name] = np.frombuffer(payload, "<f8", points, at)
-        at += 8 * points
+        dtype = np.dtype("<f4" if name == "signal" else "<f8")
+        arrays[name] = np.frombuffer(payload, dtype, points, at)
+        at += -(-points * dtype.itemsize // 8) * 8
+    signal, found, prepared = arrays.pop("signal", None), header.get("prepared"), None
+    if found is not None:
+        prepared = Prepared(signal, tuple(found["reasons"]), *(found[name] for name in _FOUND))
     fields: dict[str, Any] = {name: header[name] for name in _SCALARS} | arrays
-    return Curve(**fields, notes=tuple(header["notes"])), at
+    return Curve(**fields, notes=tuple(header["notes"])), prepared, at
 
 
 def _take(connection: socket.socket, count: int) -> bytearray:

@@ -16,6 +16,7 @@ from daemon.arrival import Arrival
 from daemon.closing import Closing
 from daemon.reader.seat import Seat, Task
 from daemon.reading import FileReading
+from models.profile import RasterProfile
 
 _WINDOW = 32  # files that read_files keeps under way
 
@@ -28,13 +29,19 @@ class ReaderPool(Closing):
     """Reads files in ``workers`` child processes. Safe to use from one thread, plus ``close`` from any.
 
     ``wake()`` is called, from another thread, whenever ``collect`` has something new. ``limit_s`` replaces the time
-    limit that follows from a file's size.
+    limit that follows from a file's size. Curves of what is submitted while there is a ``profile`` are prepared for it.
     """
 
-    def __init__(self, workers: int = 2, wake: Callable[[], None] | None = None, limit_s: float | None = None) -> None:
+    def __init__(
+        self,
+        workers: int = 2,
+        wake: Callable[[], None] | None = None,
+        limit_s: float | None = None,
+        profile: RasterProfile | None = None,
+    ) -> None:
         self._changed = threading.Condition()
         self._wake = wake or (lambda: None)
-        self.limit_s = limit_s
+        self.limit_s, self.profile = limit_s, profile
         self._ids = itertools.count(1)
         self._singles: deque[Task] = deque()
         self._portions: deque[Task] = deque()
@@ -55,7 +62,7 @@ class ReaderPool(Closing):
         """Queue files; later portions of maps wait behind every whole file."""
         with self._changed:
             for arrival in arrivals:
-                task = Task(next(self._ids), arrival)
+                task = Task(next(self._ids), arrival, self.profile)
                 (self._portions if arrival.first else self._singles).append(task)
                 self._under_way += 1
             self._changed.notify_all()

@@ -18,7 +18,9 @@ from typing import Protocol
 
 from daemon.arrival import Arrival
 from daemon.formats import limits, wire
+from daemon.reader.note import Note
 from daemon.reading import FileReading, Reading
+from models.profile import RasterProfile
 
 _DEPTH = 2  # requests a seat holds: one being read, one on its desk
 _SLOW_S = 0.3  # a head older than this gives its neighbour back to the pool
@@ -35,8 +37,9 @@ class Task:
 
     id: int
     arrival: Arrival
+    profile: RasterProfile | None = None  # that its curves are to be prepared for
     has_failed: bool = False  # once: the fault may have been another's (no memory left, a share away)
-    sha256: str | None = None  # told by the worker as soon as it has the bytes
+    sha256: str | None = None  # of its file, as far as a child came before it failed
     head_since_s: float = 0.0  # time.monotonic() when it became the first of its seat
 
     @property
@@ -66,6 +69,7 @@ class Pool(Protocol):
 class _Child:
     process: subprocess.Popen[bytes]
     connection: socket.socket
+    note: Note
     is_ready: bool = False
     born_s: float = field(default_factory=time.monotonic)
 
@@ -165,25 +169,22 @@ class Seat(threading.Thread):
             until_s = min(until_s, self._tasks[0].head_since_s + _SLOW_S)
         return None if until_s == float("inf") else max(until_s - time.monotonic(), 0.0) + 0.01
 
-    def _take(self, child: _Child, header: wire.Header, payload: bytearray) -> None:
-        """One frame of the child: it is ready, it has the bytes of a file, or it has an answer."""
+    def _take(self, child: _Child, header: wire.Header, payload: memoryview) -> None:
+        """One frame of the child: it is ready, or it has an answer."""
         if "ready" in header:
             child.is_ready, self._failures = True, 0
             return
         task = next((task for task in self._tasks if task.id == header["id"]), None)
         if task is None:
             return  # an answer to a request that was given back meanwhile
-        if "reading" in header:
-            task.sha256 = header["reading"]
-            return
         self._tasks.remove(task)
         if self._tasks:
             self._tasks[0].head_since_s = time.monotonic()
-        self._pool.finish(_reading(task.arrival, header, payload))
+        self._pool.finish(_reading(task, header, payload))
 
     def _replace(self, child: _Child, reason: str) -> None:
         """End a hung or dead child. Its head is tried once more, then gets the reason; the others go back."""
-        _end(child)
+        sha256 = _end(child, self._tasks[0].id if self._tasks else None)
         self._child = None
         if not child.is_ready and not self._pool.is_closed:
             self._failures += 1
@@ -191,6 +192,8 @@ class Seat(threading.Thread):
                 self._pool.fail("reader processes end before they begin (afm-triage doctor may tell why)")
             time.sleep(min(0.02 * 2**self._failures, 2.0))
         tasks, self._tasks = list(self._tasks), deque()
+        if tasks:
+            tasks[0].sha256 = sha256 or tasks[0].sha256
         if tasks and tasks[0].has_failed:
             self._pool.finish(_lost(tasks.pop(0), reason))
         elif tasks:
@@ -210,20 +213,22 @@ def _request(task: Task) -> wire.Header:
         "final": arrival.final,
         "sha256": arrival.sha256 if arrival.first else None,
         "total": arrival.total,
+        "profile": task.profile.to_json() if task.profile else None,
     }
 
 
-def _reading(arrival: Arrival, header: wire.Header, payload: bytearray) -> FileReading:
+def _reading(task: Task, header: wire.Header, payload: memoryview) -> FileReading:
     """The answer of a child as the stages after it know it."""
     readings = []
-    at = 0
+    arrival, at = task.arrival, 0
     curves = header.get("curves", ())
     share_s = header["read_s"] / max(len(curves), 1)
     for entry in curves:
-        curve = None
+        curve = prepared = None
         if "points" in entry:
-            curve, at = wire.restore(entry, payload, at)
-        readings.append(Reading(arrival, entry["index"], header["sha256"], curve, entry.get("reason"), share_s))
+            curve, prepared, at = wire.restore(entry, payload, at)
+        origin = arrival, entry["index"], header["sha256"]
+        readings.append(Reading(*origin, curve, entry.get("reason"), share_s, prepared, task.profile))
     return FileReading(
         arrival=arrival,
         outcome=header["outcome"],
@@ -246,21 +251,26 @@ def _lost(task: Task, reason: str) -> FileReading:
 
 def _spawn() -> _Child:
     ours, theirs = socket.socketpair()
+    note = Note()
     with theirs:
         quiet = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
         path = os.pathsep.join(filter(None, [_PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "daemon.reader.worker", str(theirs.fileno())],
+            [sys.executable, "-P", "-m", "daemon.reader.worker", str(theirs.fileno()), str(note.descriptor)],
             env={**os.environ, **quiet, "PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[theirs.fileno(), note.descriptor],
         )
     ours.settimeout(_FRAME_LIMIT_S)
-    return _Child(process, ours)
+    return _Child(process, ours, note)
 
 
-def _end(child: _Child) -> None:
+def _end(child: _Child, request: int | None = None) -> str | None:
+    """Kill it and wait until it is gone; the SHA-256 that it had noted for this request."""
     child.connection.close()
     child.process.kill()
     child.process.wait()
+    sha256 = None if request is None else child.note.read(request)
+    child.note.close()
+    return sha256

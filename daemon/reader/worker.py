@@ -1,14 +1,16 @@
 """The reader process: parses files for the service, so that no file can hurt the service.
 
-``python -m daemon.reader.worker FD`` talks over the inherited socket FD (frames: ``daemon.formats.wire``). It may use
-2 GiB of memory and one core, loads no more than numpy and the formats, and dies with its parent. Whatever a file makes
-a parser do ends as an answer with a reason; where it cannot (a crash, a loop), the pool ends the process.
+``python -m daemon.reader.worker FD NOTE`` talks over the inherited socket FD (frames: ``daemon.formats.wire``) and
+leaves in NOTE what it is reading. It may use 2 GiB of memory and one core, loads no more than numpy, the formats and
+the front-end, and dies with its parent. Whatever a file makes a parser do ends as an answer with a reason; where it
+cannot (a crash, a loop), the pool ends the process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import resource
 import select
@@ -18,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,11 @@ from daemon import formats
 from daemon.formats import limits, wire
 from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
+from daemon.reader.note import Note
 from daemon.reading import Unfinished, Unreadable
-from models.curve import Curve, Samples
+from models.curve import Curve
+from models.frontend import Prepared, prepare
+from models.profile import RasterProfile
 
 _MEMORY_BYTES = 2 << 30
 _FRESH_S = 2.0  # a file changed less long ago may still be in the writing, whatever it looks like
@@ -47,6 +53,7 @@ class Request:
     final: bool
     sha256: str | None  # later portions: the content they belong to
     total: int  # and how many curves it has; 1 where nobody has opened it yet
+    profile: str | None = None  # the raster profile, as JSON, that the curves are to be prepared for
 
 
 @dataclass
@@ -54,7 +61,7 @@ class Answer:
     """What goes back: the header of the frame, and the samples after it."""
 
     header: dict[str, Any]
-    arrays: list[Samples] = field(default_factory=list)
+    arrays: list[wire.Array] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -142,11 +149,12 @@ def _check_last(file: CurveFile) -> None:
         return  # what is wrong with it is told when its turn comes
 
 
-def _portion(request: Request, file: CurveFile) -> tuple[list[dict[str, Any]], list[Samples]]:
+def _portion(request: Request, file: CurveFile) -> tuple[list[dict[str, Any]], list[wire.Array]]:
     """Curves from ``first`` on: at most ``count``, and not more samples than fit one answer (always at least one)."""
     total = len(file)
     curves: list[dict[str, Any]] = []
-    arrays: list[Samples] = []
+    arrays: list[wire.Array] = []
+    profile = _profile(request.profile) if request.profile else None
     samples = 0
     for index in range(request.first, min(request.first + request.count, total)):
         try:
@@ -159,13 +167,26 @@ def _portion(request: Request, file: CurveFile) -> tuple[list[dict[str, Any]], l
             reason = error.reason if isinstance(error, Unfinished | Unreadable) else "unreadable"
             curves.append({"index": index, "reason": reason})
             continue
-        described, own = wire.describe(curve)
+        described, own = wire.describe(curve, _prepared(curve, profile) if profile else None)
         samples += sum(array.shape[0] for array in own)
         if samples > 2 * limits.POINTS and curves:
             break
         curves.append({"index": index, **described})
         arrays += own
     return curves, arrays
+
+
+@lru_cache(maxsize=2)
+def _profile(text: str) -> RasterProfile:
+    return RasterProfile.from_mapping(json.loads(text))
+
+
+def _prepared(curve: Curve, profile: RasterProfile) -> Prepared | None:
+    """None where the front-end fails: the service then tries for itself, and says so in its log."""
+    try:
+        return prepare([curve], profile)[0]
+    except Exception:
+        return None
 
 
 def _checked(curve: Curve) -> Curve:
@@ -190,7 +211,7 @@ def _is_fresh(file: str) -> bool:
         return False
 
 
-def _serve(connection: socket.socket) -> None:
+def _serve(connection: socket.socket, note: Note) -> None:
     desk = Desk()
     wire.send(connection, {"ready": True})
     _warm_up(connection)
@@ -199,7 +220,7 @@ def _serve(connection: socket.socket) -> None:
         request = Request(**header)
 
         def tell(sha256: str, id: int = request.id) -> None:
-            wire.send(connection, {"id": id, "reading": sha256})
+            note.write(id, sha256)
 
         answer = desk.answer(request, tell)
         wire.send(connection, answer.header, answer.arrays)
@@ -225,14 +246,14 @@ def _confine() -> None:
         libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, note: int) -> None:
     """Serve until the service hangs up."""
     _confine()
     parent = os.getppid()
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
         if parent != 1:
-            _serve(connection)
+            _serve(connection, Note(note))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,26 +1,43 @@
-"""`score`: the same stages on files or folders, once, without service or ledger."""
+"""`score`: the same stages on files, folders or an archive, once, without service or ledger."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from daemon.clean import clean
 from daemon.config import ThresholdsConfig
-from daemon.decision import Decision
-from daemon.errors import BAD_DATA, INPUT_OUTPUT, UserError
-from daemon.selection import HELP, read_selection
+from daemon.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
+from daemon.selection import HELP, Selection, read_selection
+from deploy.engines import DEVICES, NAMES, PRECISIONS, Wish
+
+if TYPE_CHECKING:
+    from daemon.decision import Judge
+    from daemon.formats.walk import Found
+    from daemon.scoring.sheet import Sheet
+    from daemon.scoring.tally import Tally
+    from deploy.serving import Model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Contract section 3."""
-    parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="files or folders")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line, the fields of an event's data")
+    parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="files and folders, or archives of `pack`")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line, the fields of an event's data")
+    form.add_argument("--summary", action="store_true", help="only how many curves got which verdict")
+    form.add_argument(
+        "--out", metavar="FILE", type=Path, help="JSON lines into FILE; the same command goes on where it was ended"
+    )
+    parser.add_argument("--fresh", action="store_true", help="with --out: forget what FILE holds")
     parser.add_argument("--model", metavar="NAME-or-DIR", default="shipped", help="model that judges (shipped)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where it runs (auto)")
+    parser.add_argument("--engine", choices=NAMES, default="auto", help="what runs it (auto: the best there is)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="it computes in (auto)")
     parser.add_argument("--only", metavar="LIST", help=HELP)
     parser.add_argument(
         "--require-certificate",
@@ -35,36 +52,110 @@ def run(args: argparse.Namespace) -> int:
     65 when there was nothing to score or a curve of ``--only`` was not found; the others are scored all the same.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    is_packed = _check(args)
+    from daemon.judging import judge_of, load_model
+    from daemon.scoring.sheet import Sheet
+    from daemon.scoring.tally import Tally
+
+    selection = None if args.only is None else read_selection(args.only)
+    model = load_model(args.model, Wish(args.device, args.engine, args.precision))
+    judge = judge_of(model, ThresholdsConfig(), require_certificate=args.require_certificate)
+    with ExitStack() as stack:
+        sheet = stack.enter_context(Sheet(args.out, fresh=args.fresh)) if args.out else None
+        tally = Tally()
+        if is_packed:
+            _score_archives(args, model, judge, sheet, tally)
+        else:
+            _score_files(args, model, judge, selection, sheet, tally)
+    if args.summary:
+        print(tally.summary())
+    sys.stdout.flush()
+    if args.out or args.summary or sys.stderr.isatty():
+        print(tally.report(model.engine), file=sys.stderr)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> bool:
+    """Whether archives are to be scored."""
+    from daemon.archive.layout import is_archive
+
     for path in args.paths:
         if not path.exists():
             raise UserError(BAD_DATA, f"{path}: no such file or folder")
-    from daemon import events
-    from daemon.formats.walk import find
-    from daemon.judging import judge_of, load_model
-    from daemon.progress import progress
-    from daemon.scoring import score
-    from deploy.engines import Wish
+    packed = [path for path in args.paths if is_archive(path)]
+    if packed and len(packed) < len(args.paths):
+        raise UserError(USAGE, f"{packed[0]}: an archive; score archives and files in two runs")
+    if packed and args.only is not None:
+        raise UserError(USAGE, f"--only: is for files, and {packed[0]} is an archive")
+    if args.out and args.only is not None:
+        raise UserError(USAGE, "--out and --only do not go together; use --json > FILE")
+    if args.fresh and not args.out:
+        raise UserError(USAGE, "--fresh goes with --out FILE")
+    return bool(packed)
 
-    selection = None if args.only is None else read_selection(args.only)
-    model = load_model(args.model, Wish(args.device))
-    judge = judge_of(model, ThresholdsConfig(), require_certificate=args.require_certificate)
-    found, counted = find(args.paths), 0
-    for decision in progress(score(found, model, judge, selection), "scoring"):
-        total_s = time.monotonic() - decision.noticed_s
-        print(events.encode(events.decision_data(decision, total_s)).decode() if args.json else _line(decision))
-        counted += 1
-    sys.stdout.flush()
+
+def _score_files(
+    args: argparse.Namespace, model: Model, judge: Judge, selection: Selection | None, sheet: Sheet | None, tally: Tally
+) -> None:
+    from daemon.formats.walk import find
+    from daemon.scoring import score_jobs
+    from daemon.scoring.earlier import Earlier
+    from daemon.scoring.job import Job
+    from daemon.scoring.output import note, tell
+
+    found = find(args.paths)
+    wanted = (arrival for arrival in found if selection is None or selection.has_file(arrival.path, arrival.file))
+    if sheet is None:
+        batches = score_jobs(map(Job, wanted), model, judge, selection)
+        tell(batches, tally, json=args.json, quiet=args.summary)
+    else:
+        earlier = Earlier(sheet.lines(judge))
+        others = (arrival for arrival in wanted if arrival.file.absolute() != args.out.absolute())
+        note(score_jobs(map(earlier.job, others), model, judge), tally, sheet)
+        tally.kept = earlier.kept
+    _say_missing(found, selection)
+    if not tally.curves + tally.kept:
+        raise UserError(BAD_DATA, "no force curve found; see README for the formats that are read")
+
+
+def _score_archives(args: argparse.Namespace, model: Model, judge: Judge, sheet: Sheet | None, tally: Tally) -> None:
+    from daemon.archive import Archive, blocks, portions
+    from daemon.archive.crew import Crew
+    from daemon.archive.scoring import count_blocks, pass_over, score_blocks
+    from daemon.scoring.output import note, tell
+    from deploy.cores import usable_cores
+
+    with _plain_errors(args.paths), Crew(usable_cores()) as crew:
+        archives = [Archive.open(path, crew) for path in args.paths]
+        tally.kept = pass_over(sheet.lines(judge), archives, sheet) if sheet else 0
+        prepared = blocks(portions(archives, tally.kept), model.bundle.profile, crew)
+        if args.summary:
+            for counts in count_blocks(prepared, model, judge):
+                tally.verdicts += counts
+        elif sheet:
+            note(score_blocks(prepared, model, judge), tally, sheet)
+        else:
+            tell(score_blocks(prepared, model, judge), tally, json=args.json, quiet=False)
+
+
+@contextmanager
+def _plain_errors(paths: list[Path]) -> Iterator[None]:
+    from daemon.archive import BadArchive
+    from daemon.archive.crew import CrewBroken
+
+    names = ", ".join(clean(str(path)) for path in paths)
+    try:
+        yield
+    except BadArchive as error:
+        raise UserError(BAD_DATA, f"{names}: {clean(str(error))}") from error
+    except CrewBroken as error:
+        raise UserError(INPUT_OUTPUT, f"{names}: {error}; the file was cut off, or its disk is damaged") from error
+
+
+def _say_missing(found: Found, selection: Selection | None) -> None:
+    """UserError for what was not scored though it was asked for."""
     if found.unlisted:
         names = ", ".join(clean(str(folder)) for folder in found.unlisted)
         raise UserError(INPUT_OUTPUT, f"not everything was scored, these folders could not be listed: {names}")
     if selection is not None and (missing := selection.missing()):
         raise UserError(BAD_DATA, "\n".join(missing))
-    if not counted:
-        raise UserError(BAD_DATA, "no force curve found; see README for the formats that are read")
-    return 0
-
-
-def _line(decision: Decision) -> str:
-    score = "     -" if decision.score is None else f"{decision.score:6.4f}"
-    why = ", ".join(reason for reason in decision.reasons if reason != "score")
-    return f"{decision.verdict:<8} {score}  {clean(decision.path)}#{decision.curve}" + (f"  ({why})" if why else "")

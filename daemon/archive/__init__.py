@@ -1,0 +1,121 @@
+"""Archives of curves: decoded once, memory-mapped ever after (deploy/decisions/0007).
+
+``layout`` says what lies where, ``writer`` writes, ``survey`` and ``rows`` read. What opens or maps a file does so in
+worker processes (``worker``, ``crew``); here are the archive as the main process knows it, and its curves, prepared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from daemon.archive.crew import Crew
+from daemon.archive.layout import BadArchive, Part, is_archive
+from daemon.archive.rows import Origin, origins
+from models.frontend import Prepared
+from models.profile import RasterProfile
+
+BLOCK = 256  # curves that go to a worker and to the classifier at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """An archive whose layout has been checked."""
+
+    path: Path
+    curves: int
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def open(cls, path: Path, crew: Crew) -> Archive:
+        """Raises BadArchive for what is none or is damaged, CrewBroken where looking at it ends a process."""
+        found, _ = crew.ask({"do": "survey", "file": str(path)})
+        if "error" in found:
+            raise BadArchive(found["error"])
+        size_bytes = path.stat().st_size
+        parts = tuple(Part.checked(part, size_bytes) for part in found["parts"])
+        if sum(part.curves for part in parts) != found["curves"]:
+            raise BadArchive("not all of its parts are there")
+        return cls(path, found["curves"], parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """``count`` rows of a part from row ``first`` on."""
+
+    archive: Archive
+    part: Part
+    first: int
+    count: int
+
+    def origins(self) -> list[Origin]:
+        """Where its curves come from. Raises BadArchive, OSError."""
+        descriptor = os.open(self.archive.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return origins(descriptor, self.part, self.first, self.count)
+        finally:
+            os.close(descriptor)
+
+
+def portions(archives: Sequence[Archive], first: int = 0) -> Iterator[Portion]:
+    """All curves of the archives, in order, from the one of that number on."""
+    before = 0
+    for archive in archives:
+        for part in archive.parts:
+            for start in range(max(first - before, 0), part.curves, BLOCK):
+                yield Portion(archive, part, start, min(BLOCK, part.curves - start))
+            before += part.curves
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """A portion whose curves have been through the front-end."""
+
+    portion: Portion
+    prepared: list[Prepared | None]  # a row; None where the archive holds no curve
+    read_s: float  # a curve
+    front_s: float
+
+
+def blocks(wanted: Iterator[Portion], profile: RasterProfile, crew: Crew) -> Iterator[Block]:
+    """Portions -> blocks, in order, prepared by the crew ahead of their turn. Raises BadArchive, CrewBroken."""
+    plain = json.loads(profile.to_json())
+    asked: list[Portion] = []
+
+    def requests() -> Iterator[dict[str, Any]]:
+        for portion in wanted:
+            asked.append(portion)
+            yield {
+                "do": "prepare",
+                "file": str(portion.archive.path),
+                "part": portion.part.to_header(),
+                "first": portion.first,
+                "count": portion.count,
+                "profile": plain,
+            }
+
+    for header, payload in crew.map(requests()):
+        if "error" in header:
+            raise BadArchive(header["error"])
+        yield _block(asked.pop(0), header, payload)
+
+
+def _block(portion: Portion, header: dict[str, Any], payload: memoryview) -> Block:
+    samples = np.frombuffer(payload, "<f4")
+    prepared: list[Prepared | None] = [None] * portion.count
+    at = 0
+    for row, size, reasons in zip(header["rows"], header["sizes"], header["reasons"], strict=True):
+        signal = samples[at : at + size] if size else None
+        prepared[row - portion.first] = Prepared(signal, tuple(reasons))
+        at += size
+    share = 1 / max(len(header["rows"]), 1)
+    return Block(portion, prepared, header["read_s"] * share, header["front_s"] * share)
+
+
+__all__ = ["Archive", "BadArchive", "Block", "Portion", "blocks", "is_archive", "portions"]

@@ -1,0 +1,93 @@
+"""The crew: worker processes that answer a row of requests, and the answers in the order of the requests."""
+
+from __future__ import annotations
+
+import select
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from daemon.child import Child, spawn
+from daemon.closing import Closing
+from daemon.formats import wire
+
+_DEPTH = 2  # requests a worker holds: one in hand, one on its desk
+_AHEAD = 4  # answers a worker that wait for their turn, at most
+
+Answer = tuple[wire.Header, memoryview]
+
+
+class CrewBroken(RuntimeError):
+    """A worker process has ended: no memory left, a file cut off under its hands, a damaged disk."""
+
+
+@dataclass(slots=True)
+class _Worker:
+    child: Child
+    numbers: deque[int] = field(default_factory=deque)  # of the requests it holds, in order
+
+
+class Crew(Closing):
+    """``workers`` processes of ``module``. For one thread."""
+
+    def __init__(self, workers: int, module: str = "daemon.archive.worker") -> None:
+        self._workers = [_Worker(spawn(module)) for _ in range(workers)]
+
+    def ask(self, request: wire.Header) -> Answer:
+        """One request, one answer. Raises CrewBroken."""
+        return next(self.map([request]))
+
+    def map(self, requests: Iterable[wire.Header]) -> Iterator[Answer]:
+        """An answer for each request, in order; a bounded number of them is worked on ahead. Raises CrewBroken."""
+        coming = enumerate(requests)
+        done: dict[int, Answer] = {}
+        wanted = issued = 0
+        is_over = False
+        while True:
+            while not is_over and issued - wanted < _AHEAD * len(self._workers):
+                worker = min(self._workers, key=lambda worker: len(worker.numbers))
+                if len(worker.numbers) == _DEPTH:
+                    break
+                entry = next(coming, None)
+                if entry is None:
+                    is_over = True
+                    break
+                self._give(worker, *entry)
+                issued += 1
+            if wanted in done:
+                yield done.pop(wanted)
+                wanted += 1
+            elif is_over and wanted == issued:
+                return
+            else:
+                self._gather(done)
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.child.end()
+
+    def _give(self, worker: _Worker, number: int, request: wire.Header) -> None:
+        try:
+            wire.send(worker.child.connection, request)
+        except OSError as error:
+            raise CrewBroken(_how_it_ended(worker.child)) from error
+        worker.numbers.append(number)
+
+    def _gather(self, done: dict[int, Answer]) -> None:
+        """Wait for the next answer, and take every one that is there."""
+        poll = select.poll()
+        busy = {worker.child.connection.fileno(): worker for worker in self._workers if worker.numbers}
+        for descriptor in busy:
+            poll.register(descriptor, select.POLLIN)
+        for descriptor, _ in poll.poll():
+            worker = busy[descriptor]
+            try:
+                done[worker.numbers[0]] = wire.receive(worker.child.connection)
+            except (EOFError, OSError) as error:
+                raise CrewBroken(_how_it_ended(worker.child)) from error
+            worker.numbers.popleft()
+
+
+def _how_it_ended(child: Child) -> str:
+    child.process.kill()
+    return f"a worker process ended ({child.process.wait()})"

@@ -1,0 +1,142 @@
+"""The layout of an archive: which columns its parts have, and where in the file they lie.
+
+deploy/decisions/0007 says why. What is read from a file is believed only after :func:`Part.checked`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from daemon.formats import limits
+
+VERSION = 1
+USER_BLOCK_BYTES = 512
+MAGIC = b"<afm-triage archive>"  # the first bytes of the file; HDF5 begins behind the user block
+ATTRIBUTE = "afm_triage_archive"  # of the root group: the version
+PARTS = "parts"
+
+PART_CURVES = 4096
+PART_SAMPLES = 8 * limits.MIB  # 64 MiB of force; a part ends with the curve that reaches it
+MOST_SAMPLES = PART_SAMPLES + limits.POINTS  # in one part
+MOST_APPROACH = 10 * limits.POINTS  # samples of one approach, of which a tenth is kept
+MOST_PARTS = 1_000_000
+MOST_TEXT_BYTES = 4096  # of a path; all other words are shorter
+
+Length = Literal["curves", "samples", "approach"]
+
+
+class BadArchive(Exception):
+    """This file is no archive, or not a whole one; the text says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One dataset of a part. ``kind`` is a numpy dtype, "S" a fixed width that each part chooses for itself."""
+
+    kind: Literal["<f8", "<i8", "S"]
+    length: Length
+    about: str
+    optional: bool = False
+
+
+COLUMNS: Mapping[str, Column] = {
+    "force": Column("<f8", "samples", "retract, pulling positive, in force_unit; curve after curve, as read"),
+    "distance": Column("<f8", "samples", "m, growing away from the surface; NaN where a curve has none", optional=True),
+    "approach": Column("<f8", "approach", "first tenth of the approach, far end first; curve after curve"),
+    "force_end": Column("<i8", "curves", "where in force (and distance) the curve ends; it begins where the last ends"),
+    "approach_end": Column("<i8", "curves", "where in approach the curve ends"),
+    "approach_points": Column("<i8", "curves", "samples of the whole approach; -1: the file has none"),
+    "force_unit": Column("S", "curves", "N, m (deflection), V (deflection), or nothing: the file does not say"),
+    "distance_kind": Column("S", "curves", "piezo, separation or nothing"),
+    "spring_constant_n_per_m": Column("<f8", "curves", "N/m; NaN: unknown"),
+    "sensitivity_m_per_v": Column("<f8", "curves", "m/V; NaN: unknown"),
+    "duration_s": Column("<f8", "curves", "of the retract, in s; NaN: unknown"),
+    "notes": Column("S", "curves", "what the reader had to assume, words with blanks between"),
+    "path": Column("S", "curves", "of the file, relative to the folder that was packed"),
+    "curve": Column("<i8", "curves", "index in the file, from 0"),
+    "curves": Column("<i8", "curves", "how many curves the file has"),
+    "sha256": Column("S", "curves", "of the file's bytes, hex; nothing: not a byte could be read"),
+    "size_bytes": Column("<i8", "curves", "of the file"),
+    "mtime_ns": Column("<i8", "curves", "of the file, since 1970"),
+    "reason": Column("S", "curves", "why there is no curve; nothing where there is one"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Where a column lies: ``count`` items of ``dtype`` from byte ``offset`` of the file on."""
+
+    offset: int
+    count: int
+    dtype: str
+
+    @property
+    def itemsize(self) -> int:
+        return np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Up to PART_CURVES curves, column by column."""
+
+    curves: int
+    columns: Mapping[str, Extent]
+
+    @classmethod
+    def checked(cls, header: Mapping[str, Any], size_bytes: int) -> Part:
+        """From ``{"curves": n, "columns": {name: [offset, count, dtype]}}``; BadArchive for what cannot be true."""
+        curves = header.get("curves")
+        found: Mapping[str, Any] = header.get("columns", {})
+        if not isinstance(curves, int) or not 0 < curves <= PART_CURVES:
+            raise BadArchive(f"a part of {curves} curves")
+        columns = {}
+        for name, column in COLUMNS.items():
+            if name not in found:
+                if column.optional:
+                    continue
+                raise BadArchive(f"the column {name} is missing")
+            columns[name] = _checked_extent(name, found[name], curves, size_bytes)
+        counts = {name: extent.count for name, extent in columns.items()}
+        if counts.get("distance", counts["force"]) != counts["force"]:
+            raise BadArchive("the columns force and distance differ in length")
+        return cls(curves, columns)
+
+    def to_header(self) -> dict[str, Any]:
+        """The inverse of :meth:`checked`."""
+        columns = {name: [extent.offset, extent.count, extent.dtype] for name, extent in self.columns.items()}
+        return {"curves": self.curves, "columns": columns}
+
+
+def _checked_extent(name: str, found: Any, curves: int, size_bytes: int) -> Extent:
+    column = COLUMNS[name]
+    try:
+        offset, count, dtype = found
+        kind = np.dtype(dtype)
+    except (TypeError, ValueError) as error:
+        raise BadArchive(f"the column {name} is not described") from error
+    if not (isinstance(offset, int) and isinstance(count, int)):
+        raise BadArchive(f"the column {name} lies nowhere")
+    fits = 0 < kind.itemsize <= MOST_TEXT_BYTES and kind.kind == "S" if column.kind == "S" else kind.str == column.kind
+    if not fits:
+        raise BadArchive(f"the column {name} holds {kind.str}")
+    if (count != curves) if column.length == "curves" else not 0 <= count <= MOST_SAMPLES:
+        raise BadArchive(f"the column {name} has {count} entries")
+    if count and not USER_BLOCK_BYTES <= offset <= size_bytes - count * kind.itemsize:
+        raise BadArchive(f"the column {name} ends beyond the file, which may be cut off")
+    return Extent(offset, count, kind.str)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the file begins as an archive does; False for what cannot be opened."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False

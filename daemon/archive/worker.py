@@ -1,0 +1,102 @@
+"""The archive's worker process: surveys, prepares and simulates for the main process, which so has no HDF5 in it.
+
+``python -m daemon.archive.worker FD`` answers frames (``daemon.formats.wire``) in order until the parent hangs up. What
+is wrong with an archive ends as an answer with ``error``; a file that is cut off while it is mapped ends the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from daemon.archive.layout import BadArchive, Part
+from daemon.archive.rows import MappedPart
+from daemon.archive.survey import survey
+from daemon.child import confine
+from daemon.formats import wire
+from models.curve import Curve
+from models.frontend import prepare
+from models.profile import RasterProfile
+
+Answer = tuple[wire.Header, list[wire.Array]]
+
+
+class Bench:
+    """Does one request after the other; keeps the part of the last one mapped."""
+
+    def __init__(self) -> None:
+        self._mapped: tuple[object, MappedPart] | None = None
+        self._tasks: dict[str, Callable[[wire.Header], Answer]] = {
+            "survey": lambda request: (survey(Path(request["file"])), []),
+            "prepare": self._prepare,
+            "simulate": _simulate,
+        }
+
+    def answer(self, request: wire.Header) -> Answer:
+        """Never raises for what is in a file."""
+        try:
+            return self._tasks[request["do"]](request)
+        except (BadArchive, OSError) as error:
+            return {"error": str(error)}, []
+
+    def _prepare(self, request: wire.Header) -> Answer:
+        """Rows of a part -> their signals, one after the other, and their reasons."""
+        begun_s = time.perf_counter()
+        part = self._part(request["file"], request["part"])
+        rows = range(request["first"], request["first"] + request["count"])
+        there = [(row, curve) for row in rows if (curve := part.curve(row)) is not None]
+        read_s = time.perf_counter() - begun_s
+        profile = RasterProfile.from_mapping(request["profile"])
+        prepared = prepare([curve for _, curve in there], profile)
+        signals = [np.zeros(0, np.float32) if item.signal is None else item.signal for item in prepared]
+        header = {
+            "rows": [row for row, _ in there],
+            "sizes": [signal.shape[0] for signal in signals],
+            "reasons": [item.reasons for item in prepared],
+            "read_s": read_s,
+            "front_s": time.perf_counter() - begun_s - read_s,
+        }
+        return header, [np.concatenate([np.zeros(0, np.float32), *signals])]
+
+    def _part(self, file: str, header: wire.Header) -> MappedPart:
+        key = (file, header)
+        if self._mapped is None or self._mapped[0] != key:
+            self._mapped = None
+            descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                part = Part.checked(header, os.fstat(descriptor).st_size)
+                self._mapped = key, MappedPart(descriptor, part)
+            finally:
+                os.close(descriptor)
+        return self._mapped[1]
+
+
+def _simulate(request: wire.Header) -> Answer:
+    """Curves ``first`` to ``first + count - 1`` of a seed."""
+    from models.simulate import simulate
+
+    drawn = simulate(request["count"], request["seed"], request["prevalence"], start=request["first"])
+    curves: list[Curve] = [one.curve for one in drawn]
+    described = [wire.describe(curve) for curve in curves]
+    return {"curves": [header for header, _ in described]}, [array for _, arrays in described for array in arrays]
+
+
+def main(descriptor: int) -> None:
+    """Serve until the parent hangs up."""
+    confine()
+    bench = Bench()
+    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
+        while os.getppid() != 1:
+            request, _ = wire.receive(connection)
+            wire.send(connection, *bench.answer(request))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,162 @@
+"""The writer of an archive: part after part into a file that gets its name when it is whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon import __version__
+from daemon.archive.layout import (
+    ATTRIBUTE,
+    COLUMNS,
+    MAGIC,
+    MOST_APPROACH,
+    MOST_TEXT_BYTES,
+    PART_CURVES,
+    PART_SAMPLES,
+    PARTS,
+    USER_BLOCK_BYTES,
+    VERSION,
+)
+from daemon.archive.rows import Origin
+from daemon.closing import Closing
+from models.curve import Curve, Samples
+
+ABOUT = """\
+AFM force curves as afm-triage reads them, for judging them again quickly. Each group of "parts" holds up to 4096 \
+curves, one entry a curve in every column but force, distance and approach: those hold the samples of one curve after \
+the other. Curve k (from 0) of a part has the samples from force_end[k - 1] (0 for k = 0) to force_end[k]. Every \
+column says what it is in its attribute "about". Datasets are contiguous and uncompressed: they can be memory-mapped.\
+"""
+_GREETING = b" HDF5 follows at byte 512: any HDF5 program reads it.\n"
+
+
+class ArchiveWriter(Closing):
+    """Curves in, one archive out; memory for one part. Without :meth:`finish` nothing has been written."""
+
+    def __init__(self, path: Path, *, with_distance: bool = False) -> None:
+        import h5py
+
+        self._path = path
+        # hidden: nobody who watches the folder takes it for a curve; and the next run takes the place of a killed one's
+        self._fresh = path.with_name(f".{path.name}.part")
+        self._with_distance = with_distance
+        self._rows: list[tuple[Origin, Curve | None]] = []
+        self._samples = 0
+        self.curves = 0
+        self._file: Any = h5py.File(self._fresh, "w", libver="earliest", userblock_size=USER_BLOCK_BYTES)
+        self._file.attrs[ATTRIBUTE] = VERSION
+        self._file.attrs["curves"] = np.int64(0)
+        self._file.attrs["about"] = ABOUT
+        self._file.attrs["written_by"] = f"afm-triage {__version__}"
+        self._parts = self._file.create_group(PARTS)
+
+    def add(self, origin: Origin, curve: Curve | None) -> None:
+        """One more row; ``curve`` is None exactly where ``origin.reason`` says why."""
+        self._rows.append((origin, curve))
+        self._samples += 0 if curve is None else len(curve)
+        if len(self._rows) == PART_CURVES or self._samples >= PART_SAMPLES:
+            self._flush()
+
+    @property
+    def has_curves(self) -> bool:
+        """Whether anything has been added."""
+        return bool(self.curves or self._rows)
+
+    def finish(self) -> None:
+        """Give the file its name; what bore it before is replaced."""
+        if self._rows:
+            self._flush()
+        self._file.attrs["curves"] = np.int64(self.curves)
+        self._file.close()
+        with self._fresh.open("r+b") as file:
+            file.write((MAGIC + _GREETING).ljust(USER_BLOCK_BYTES, b"\0"))
+            file.flush()
+            os.fsync(file.fileno())
+        self._fresh.replace(self._path)
+
+    def close(self) -> None:
+        """Take away what has not been finished."""
+        try:
+            if self._file:
+                self._file.close()
+        except Exception:  # a full disk, which has been told already
+            pass
+        finally:
+            self._fresh.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        group = self._parts.create_group(f"{len(self._parts):06d}")
+        group.attrs["curves"] = np.int64(len(self._rows))
+        for name, values in _columns(self._rows, with_distance=self._with_distance).items():
+            dataset = group.create_dataset(name, data=values, track_times=False)
+            dataset.attrs["about"] = COLUMNS[name].about
+        self.curves += len(self._rows)
+        self._rows, self._samples = [], 0
+
+
+def _columns(rows: list[tuple[Origin, Curve | None]], *, with_distance: bool) -> dict[str, NDArray[Any]]:
+    """Every column of a part; h5py gives each a contiguous place."""
+    from_where = [origin for origin, _ in rows]
+    curves = [curve for _, curve in rows]
+    forces = [_nothing() if curve is None else curve.force for curve in curves]
+    approaches = [None if curve is None else curve.approach_force for curve in curves]
+    tenths = [_nothing() if samples is None else samples[: samples.shape[0] // 10] for samples in approaches]
+    columns: dict[str, NDArray[Any]] = {
+        "force": np.concatenate(forces),
+        "approach": np.concatenate(tenths),
+        "force_end": np.cumsum([samples.shape[0] for samples in forces], dtype=np.int64),
+        "approach_end": np.cumsum([samples.shape[0] for samples in tenths], dtype=np.int64),
+        "approach_points": _whole_numbers(-1 if samples is None else samples.shape[0] for samples in approaches),
+        "force_unit": _words(getattr(curve, "force_unit", None) for curve in curves),
+        "distance_kind": _words(getattr(curve, "distance_kind", None) for curve in curves),
+        "spring_constant_n_per_m": _numbers(getattr(curve, "spring_constant_n_per_m", None) for curve in curves),
+        "sensitivity_m_per_v": _numbers(getattr(curve, "sensitivity_m_per_v", None) for curve in curves),
+        "duration_s": _numbers(getattr(curve, "duration_s", None) for curve in curves),
+        "notes": _words(" ".join(getattr(curve, "notes", ())) for curve in curves),
+        "path": _words(origin.path for origin in from_where),
+        "curve": _whole_numbers(origin.index for origin in from_where),
+        "curves": _whole_numbers(origin.curves for origin in from_where),
+        "sha256": _words(origin.sha256 for origin in from_where),
+        "size_bytes": _whole_numbers(origin.size_bytes for origin in from_where),
+        "mtime_ns": _whole_numbers(origin.mtime_ns for origin in from_where),
+        "reason": _words(origin.reason for origin in from_where),
+    }
+    if with_distance:
+        columns["distance"] = np.concatenate([_distance_of(curve) for curve in curves])
+    return columns
+
+
+def _nothing() -> Samples:
+    return np.zeros(0)
+
+
+def _distance_of(curve: Curve | None) -> Samples:
+    if curve is None:
+        return _nothing()
+    if curve.distance is None or curve.distance.shape != curve.force.shape:
+        return np.full(len(curve), np.nan)
+    return curve.distance
+
+
+def _words(values: Iterable[str | None]) -> NDArray[np.bytes_]:
+    words = [os.fsencode(value or "")[:MOST_TEXT_BYTES] for value in values]
+    return np.array(words, f"S{max(1, *map(len, words))}")
+
+
+def _numbers(values: Iterable[float | None]) -> NDArray[np.float64]:
+    return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+def _whole_numbers(values: Iterable[int]) -> NDArray[np.int64]:
+    return np.fromiter(values, np.int64)
+
+
+def holds_too_much(curve: Curve) -> bool:
+    """Whether the approach is longer than an archive takes; no instrument's is."""
+    return curve.approach_force is not None and curve.approach_force.shape[0] > MOST_APPROACH

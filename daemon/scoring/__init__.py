@@ -1,0 +1,82 @@
+"""Scoring: files judged once, by the very stages that the service uses, so that both give the same verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from daemon.arrival import Arrival
+from daemon.classify import classify
+from daemon.decide import decide
+from daemon.decision import Decision, Judge
+from daemon.reading import Reading
+from daemon.scoring.ahead import read_ahead
+from daemon.scoring.job import Job, Kept, Piece, Stamp
+from daemon.scoring.overlap import overlap
+from daemon.selection import Selection
+from deploy.cores import usable_cores
+from deploy.serving import Model, Scored
+
+BATCH = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """One curve's verdict, and the file that it stands in."""
+
+    decision: Decision
+    curves: int
+    stamp: Stamp | None
+
+    @property
+    def file(self) -> Mapping[str, int] | None:
+        """What a line of a sheet says of the file."""
+        return None if self.stamp is None else self.stamp.with_curves(self.curves)
+
+
+def score(
+    found: Iterable[Arrival], model: Model, judge: Judge, selection: Selection | None = None
+) -> Iterator[Decision]:
+    """One decision a curve, files in the order they are found; nothing is recorded anywhere.
+
+    With a ``selection`` only its files are opened and only its curves judged.
+    """
+    if selection is not None:
+        found = (arrival for arrival in found if selection.has_file(arrival.path, arrival.file))
+    for batch in score_jobs(map(Job, found), model, judge, selection):
+        yield from (item.decision for item in batch if isinstance(item, Judged))
+
+
+def score_jobs(
+    jobs: Iterable[Job], model: Model, judge: Judge, selection: Selection | None = None
+) -> Iterator[list[Kept | Judged]]:
+    """What becomes of the jobs, in order and in batches: lines that hold, and verdicts on all other curves.
+
+    Files are read by as many processes as there are cores while the network judges what came before.
+    """
+
+    def judged(batch: list[Kept | Piece]) -> list[Scored | None]:
+        return classify([item.reading for item in batch if isinstance(item, Piece)], model, judge.thresholds)
+
+    items = read_ahead(jobs, workers=max(2, usable_cores()))
+    for batch, scored in overlap(_batches(items, selection), judged):
+        pieces = [item for item in batch if isinstance(item, Piece)]
+        decisions = iter(decide([piece.reading for piece in pieces], scored, judge))
+        yield [Judged(next(decisions), item.curves, item.stamp) if isinstance(item, Piece) else item for item in batch]
+
+
+def _is_wanted(reading: Reading, selection: Selection | None) -> bool:
+    index = None if reading.curve is None else reading.index
+    return selection is None or selection.has(reading.arrival.path, reading.arrival.file, index)
+
+
+def _batches(items: Iterable[Kept | Piece], selection: Selection | None) -> Iterator[list[Kept | Piece]]:
+    waiting: list[Kept | Piece] = []
+    for item in items:
+        if isinstance(item, Kept) or _is_wanted(item.reading, selection):
+            waiting.append(item)
+        if len(waiting) >= BATCH:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting

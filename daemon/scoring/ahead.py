@@ -1,0 +1,153 @@
+"""Reading ahead: files in the order given, by as many processes as there are cores, and never more than a few held.
+
+Later portions of a map go to every process at once; each opens the map for itself and keeps it open.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from daemon.arrival import Arrival
+from daemon.formats.limits import MIB, PORTION_CURVES
+from daemon.reader import ReaderPool
+from daemon.reading import FileReading, Reading
+from daemon.scoring.job import Job, Kept, Piece, Stamp
+
+_CURVES = 64  # read ahead for each reader process
+_BYTES = 256 * MIB  # of curves that wait for their turn; beyond, only what the next answer needs is read
+
+
+def read_ahead(jobs: Iterable[Job], workers: int) -> Iterator[Kept | Piece]:
+    """The curves of every job in order, each job's kept lines before them. Raises ``ReaderBroken``.
+
+    The reader processes live as long as the iteration.
+    """
+    with ReaderPool(workers) as pool:
+        yield from _Line(jobs, pool, _CURVES * workers)
+
+
+@dataclass(slots=True, eq=False)
+class _Book:
+    """What is known of one job."""
+
+    arrival: Arrival
+    stamp: Stamp | None
+    kept: Kept | None
+    total: int | None = None  # curves of the file; None: nobody has opened it yet
+    asked: int = 0  # curves below this have been asked for,
+    told: int = 0  # and those below this handed on
+    in_flight: int = 0
+    pieces: dict[int, Piece] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        return self.told == self.total
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.in_flight and not self.pieces
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    book: _Book
+    arrival: Arrival
+    stop: int | None  # curves below this; None: as many as come
+    curves: int  # that it is believed to bring
+
+
+class _Line:
+    """The books that are open, the first of which is handed on."""
+
+    def __init__(self, jobs: Iterable[Job], pool: ReaderPool, most: int) -> None:
+        self._jobs, self._pool, self._most = iter(jobs), pool, most
+        self._books: deque[_Book] = deque()
+        self._questions: dict[int, _Question] = {}  # by the id of their arrival
+        self._curves = self._bytes = 0  # asked for or waiting
+
+    def __iter__(self) -> Iterator[Kept | Piece]:
+        while True:
+            self._ask()
+            if not self._books:
+                return
+            yield from self._hand_on(self._books[0])
+            if self._books[0].is_over:
+                self._books.popleft()
+            elif self._books[0].in_flight:
+                for answer in self._pool.collect(1.0):
+                    self._enter(answer)
+
+    def _ask(self) -> None:
+        """As much as may be under way, and always what the first book needs."""
+        for book in self._books:
+            while book.total is not None and book.asked < book.total:
+                if not (self._has_room() or (book is self._books[0] and book.is_idle)):
+                    return
+                first, book.asked = book.asked, min(book.asked + PORTION_CURVES, book.total)
+                self._submit(book, first, book.asked)
+        while self._has_room() and (job := next(self._jobs, None)) is not None:
+            book = _Book(job.arrival, job.stamp, job.kept)
+            self._books.append(book)
+            if job.is_answered:
+                book.total = 0
+            elif job.arrival.first:  # an earlier run knows how many there are
+                book.total = job.arrival.total
+                book.asked = book.told = job.arrival.first
+            else:
+                self._put(_Question(book, job.arrival, None, 1))
+
+    def _has_room(self) -> bool:
+        return self._curves < self._most and self._bytes < _BYTES and len(self._books) < 4 * self._most
+
+    def _submit(self, book: _Book, first: int, stop: int) -> None:
+        arrival = book.arrival.portion(first, book.arrival.sha256 or "", book.total or 0)
+        self._put(_Question(book, arrival, stop, stop - first))
+
+    def _put(self, question: _Question) -> None:
+        self._questions[id(question.arrival)] = question
+        question.book.in_flight += 1
+        self._curves += question.curves
+        self._pool.submit([question.arrival])
+
+    def _enter(self, answer: FileReading) -> None:
+        """Note what came; ask again for what did not fit into the answer."""
+        question = self._questions.pop(id(answer.arrival))
+        book, stop = question.book, question.stop
+        book.in_flight -= 1
+        self._curves -= question.curves
+        readings = answer.readings
+        if stop is not None and not readings:  # what is known to be there is answered, whatever the reader says
+            why, first = answer.reason or "unreadable", answer.arrival.first
+            readings = tuple(Reading(answer.arrival, i, book.arrival.sha256, None, why) for i in range(first, stop))
+        last = readings[-1] if readings else None
+        if stop is None:
+            stop = book.asked = last.index + 1 if last else 0
+            book.total = answer.total if last and last.sha256 else stop
+            book.arrival = answer.arrival.portion(0, last.sha256 or "", book.total) if last else book.arrival
+        for reading in readings:
+            if reading.index < stop:
+                book.pieces[reading.index] = Piece(reading, book.total or 0, book.stamp)
+                self._curves += 1
+                self._bytes += _bytes_of(reading)
+        if last is not None and last.index + 1 < stop:
+            self._submit(book, last.index + 1, stop)
+
+    def _hand_on(self, book: _Book) -> Iterator[Kept | Piece]:
+        if book.kept is not None:
+            yield book.kept
+            book.kept = None
+        while (piece := book.pieces.pop(book.told, None)) is not None:
+            book.told += 1
+            self._curves -= 1
+            self._bytes -= _bytes_of(piece.reading)
+            yield piece
+
+
+def _bytes_of(reading: Reading) -> int:
+    curve = reading.curve
+    if curve is None:
+        return 0
+    arrays = (curve.force, curve.distance, curve.approach_force)
+    return sum(array.nbytes for array in arrays if array is not None)

@@ -80,18 +80,20 @@ class Model:
         Raises NoEngine where nothing here can serve the wish, SelfTestFailed where all that could computed wrongly.
         """
         failures: list[str] = []
+        is_wrong = False
         for engine in candidates(wish):
             try:
                 model = cls(bundle, build(engine, bundle, wish), passed_over=failures)
                 model.selftest()
             except (SelfTestFailed, EngineFault, NoEngine) as error:
                 failures.append(f"{engine.name}: {error}")
+                is_wrong = is_wrong or not isinstance(error, NoEngine)
                 continue
             if not model.engine.endswith("-fp32"):
                 maker = named(engine.name if engine.device == "cpu" else "torch")
                 model.reference = maker.build(bundle, replace(wish, precision="fp32"))
             return model
-        raise SelfTestFailed("; ".join(failures))
+        raise (SelfTestFailed if is_wrong else NoEngine)("; ".join(failures))
 
     @property
     def id(self) -> str:

@@ -9,6 +9,8 @@ from typing import TypeVar
 from daemon.decision import Thresholds
 from daemon.reading import Reading
 from deploy.serving import Model, Scored
+from models.frontend import Prepared, prepare
+from models.profile import RasterProfile
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -19,10 +21,21 @@ FAILED = Scored(None, ("engine_fault",))
 
 def classify(readings: Sequence[Reading], model: Model, thresholds: Thresholds) -> list[Scored | None]:
     """One answer a reading, in order; None where the reading holds no curve."""
-    curves = [reading.curve for reading in readings if reading.curve is not None]
-    edges = (thresholds.discard, thresholds.keep)
-    scored = iter(shielded(curves, lambda some: model.judge(some, edges), FAILED))
+    profile, edges = model.bundle.profile, (thresholds.discard, thresholds.keep)
+
+    def judge(some: Sequence[Reading]) -> list[Scored]:
+        return model.judge_prepared([_prepared(reading, profile) for reading in some], edges)
+
+    scored = iter(shielded([reading for reading in readings if reading.curve is not None], judge, FAILED))
     return [None if reading.curve is None else next(scored) for reading in readings]
+
+
+def _prepared(reading: Reading, profile: RasterProfile) -> Prepared:
+    """As the reader did it; here only where it knew no profile, or that of the model before."""
+    if reading.prepared is not None and reading.profile == profile:
+        return reading.prepared
+    assert reading.curve is not None
+    return prepare([reading.curve], profile)[0]
 
 
 def shielded(items: Sequence[T], judge: Callable[[Sequence[T]], list[R]], failed: R) -> list[R]:

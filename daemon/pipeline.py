@@ -52,8 +52,8 @@ class Pipeline:
         bell: threading.Event,
         pace: Pace,
     ) -> None:
-        self._backlog, self._reader, self._bell, self._pace = backlog, reader, bell, pace
-        self._model, self._judge = model, judge
+        self._backlog, self._reader, self._bell = backlog, reader, bell
+        self.swap(model, judge, pace)
         self._ledger, self._publisher, self._metrics = ledger, publisher, metrics
         self._unrecorded: tuple[list[Decision], list[FileReading]] | None = None  # only while the disk is full
 
@@ -74,6 +74,7 @@ class Pipeline:
     def swap(self, model: Model, judge: Judge, pace: Pace) -> None:
         """Another model, other thresholds or another pace from the next batch on; called between two turns."""
         self._model, self._judge, self._pace = model, judge, pace
+        self._reader.profile = model.bundle.profile
 
     def idle(self) -> bool:
         """Nothing finished is waiting anywhere on the line."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zipfile
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from makers import a_retract, make_jpk, make_jpk_map
 from daemon.formats import open_file
 from daemon.formats.blob import Blob
 from daemon.formats.jpk import JpkReader
+from daemon.formats.jpk_header import parse
 from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve
 
@@ -209,3 +212,28 @@ def test_the_retract_in_front_of_a_pause_and_two_retracts_in_one_file() -> None:
         np.testing.assert_allclose(curve.force, a_retract(seed=seed)[0], atol=5e-15)
         assert curve.approach_force is not None
         np.testing.assert_allclose(curve.approach_force, a_retract(seed=seed)[0][::-1], atol=5e-15)
+
+
+def test_a_header_is_what_the_rule_for_its_lines_says() -> None:
+    rule = re.compile(r"^([^#!=\s][^=\r\n]*)=([^\r\n]*)", re.MULTILINE)
+    pieces = [
+        b"a",
+        b"b=",
+        b"=",
+        b"\n",
+        b"\r\n",
+        b"\r",
+        b"#",
+        b"!",
+        b" ",
+        b"\x85",
+        b"\xa0",
+        b"\x0b",
+        b"\x1c",
+        b"v",
+        b"\\",
+    ]
+    random = Random(1)
+    for _ in range(5000):
+        text = b"".join(random.choices(pieces, k=random.randrange(24)))
+        assert parse(text) == dict(rule.findall(text.decode("latin-1")))

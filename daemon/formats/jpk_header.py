@@ -18,6 +18,7 @@ from models.curve import Samples
 
 Properties = dict[str, str]
 
+_NO_KEY = frozenset("#!=" + "".join(filter(str.isspace, map(chr, range(256)))))  # what no key begins with
 _LINE = re.compile(r"^([^#!=\s][^=\r\n]*)=([^\r\n]*)", re.MULTILINE)
 _STORED = {
     "signedshort": ">i2",
@@ -36,7 +37,11 @@ _LONGEST_CHAIN = 8
 @lru_cache(maxsize=8)  # what the curves of a session share has the same bytes in each file
 def parse(text: bytes) -> Properties:
     """Keys and values of a ``.properties`` file, not to be changed. Escapes are left alone: no value we use has any."""
-    return dict(_LINE.findall(text.decode("latin-1")))
+    content = text.decode("latin-1").replace("\r\n", "\n")
+    if "\r" in content:
+        return dict(_LINE.findall(content))
+    parts = [line.partition("=") for line in content.split("\n")]  # the same in half the time
+    return {key: value for key, mark, value in parts if mark and key and key[0] not in _NO_KEY}
 
 
 def number(properties: Properties, key: str) -> float | None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-#: Ends with whoever started it, even if that one is killed.
+#: Ends with whoever started it, even if that one is killed before this begins.
 _SPIN = """
-import os
-parent = os.getppid()
+import os, sys
+parent = int(sys.argv[1])
 while os.getppid() == parent:
     for _ in range(1_000_000):
         pass
@@ -20,7 +21,9 @@ while os.getppid() == parent:
 @contextmanager
 def neighbours(count: int) -> Iterator[list[int]]:
     """``count`` processes that spin, as long as the block lasts; their ids."""
-    spinning = [subprocess.Popen([sys.executable, "-c", _SPIN], stdin=subprocess.DEVNULL) for _ in range(count)]
+    command = [sys.executable, "-c", _SPIN, str(os.getpid())]
+    quiet = subprocess.DEVNULL
+    spinning = [subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet) for _ in range(count)]
     try:
         yield [process.pid for process in spinning]
     finally:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.bench.signals import load
-from daemon.bench.timing import spread_ms
+from daemon.bench.timing import REPEAT_S, spread_ms
 from deploy.classifier import Classifier, Signals
 from deploy.engines import Wish, named
 from deploy.registry import resolve
@@ -19,8 +19,7 @@ from deploy.selftest import SelfTestFailed
 from deploy.serving import Model
 from models.bundle import read
 
-BATCHES = (1, 8, 32)
-REPEAT_S = 0.7  # a batch size; twice as long for one curve alone, which has a tail
+BATCHES = {"cpu": (1, 8, 32), "cuda": (1, 8, 32, 64, 256)}
 _FEWEST = 5
 
 
@@ -30,8 +29,8 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     begun_s = time.perf_counter()
     classifier = _build(request["model"], wish)
     found: dict[str, Any] = {"engine": classifier.engine, "build_s": round(time.perf_counter() - begun_s, 3)}
-    seconds = request.get("seconds", REPEAT_S)
-    found["batches"] = {str(size): _speed(classifier, signals, size, seconds) for size in BATCHES}
+    seconds, sizes = request.get("seconds", REPEAT_S), BATCHES["cuda" if "-cuda-" in classifier.engine else "cpu"]
+    found["batches"] = {str(size): _speed(classifier, signals, size, seconds) for size in sizes}
     found["peak_rss_bytes"] = _peak_bytes()
     begun_s = time.perf_counter()
     _build(request["model"], wish)
@@ -64,7 +63,7 @@ def _speed(classifier: Classifier, signals: Signals, size: int, seconds: float) 
     taken_s: list[float] = []
     cpu_s: list[float] = []
     classifier.classify(list(islice(coming, size)))
-    until_s = time.perf_counter() + (2 * seconds if size == 1 else seconds)
+    until_s = time.perf_counter() + (3 * seconds if size == 1 else seconds)  # one alone has a tail
     while len(taken_s) < _FEWEST or time.perf_counter() < until_s:
         batch = list(islice(coming, size))
         begun_s, begun_cpu_s = time.perf_counter(), time.process_time()

@@ -12,6 +12,7 @@ from daemon.bench.agreement import compare
 from daemon.bench.child import ChildFailed, call
 from daemon.bench.plan import Plan
 from daemon.bench.signals import Curves, gather
+from daemon.bench.timing import REPEAT_S
 from daemon.progress import progress
 from deploy.engines import ENGINES, Wish
 from deploy.registry import resolve
@@ -20,7 +21,7 @@ from models.bundle import Bundle, read
 REFERENCE = "torch-cpu-fp32"
 
 
-def measure(plan: Plan) -> dict[str, Any]:
+def measure(plan: Plan, seconds: float = REPEAT_S) -> dict[str, Any]:
     """``{"curves", "thresholds", "engines": [{"engine", "batches", …} or {"engine", "failed"}], "missing": {…}}``."""
     bundle = read(resolve(plan.model))
     curves = gather(plan.folders, plan.simulated, plan.seed, bundle.profile)
@@ -28,7 +29,7 @@ def measure(plan: Plan) -> dict[str, Any]:
         signals = Path(folder) / "signals.npz"
         curves.save(signals)
         wishes = [asdict(wish) | {"cache": folder} for wish in _wishes()]
-        request = plan.request(signals=str(signals), compare=True)
+        request = plan.request(signals=str(signals), compare=True, seconds=seconds)
         engines = [_run({**request, "wish": wish}) for wish in progress(wishes, "engines", len(wishes))]
     return {
         "curves": {"real": curves.real, "simulated": len(curves.names) - curves.real},

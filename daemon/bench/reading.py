@@ -10,17 +10,19 @@ from daemon.arrival import Arrival
 from daemon.bench import BATCH, vitals
 from daemon.reader import ReaderPool
 
-_MEASURED_S = 1.0  # of CPU: the kernel counts in hundredths of a second
 _PATIENCE_S = 10.0
 
 
-def read_ms(arrivals: Sequence[Arrival]) -> float:
-    """Milliseconds of CPU a file, all processes together; files of one curve each, read again and again."""
+def read_ms(arrivals: Sequence[Arrival], seconds: float) -> float:
+    """Milliseconds of CPU a file, all processes together; files of one curve each, read again and again.
+
+    ``seconds`` of CPU are spent on it: the kernel counts in hundredths.
+    """
     batch = list(islice(cycle(arrivals), BATCH))
     with ReaderPool(workers=1) as pool:
         _read(pool, batch)  # the first time imports are made
         before_s, spent_s, files = vitals.look(os.getpid()).total_s, 0.0, 0
-        while spent_s < _MEASURED_S:
+        while spent_s < seconds:
             _read(pool, batch)
             files += len(batch)
             spent_s = vitals.look(os.getpid()).total_s - before_s

@@ -42,13 +42,16 @@ def load(path: Path) -> Signals:
         return np.split(stored["samples"], np.cumsum(stored["lengths"])[:-1])
 
 
-def gather(folders: Sequence[Path], simulated: int, seed: int, profile: RasterProfile) -> Curves:
-    """Every curve below ``folders`` that can be scored, then ``simulated`` ones, half of them with an event."""
+def gather(
+    folders: Sequence[Path], simulated: int, seed: int, profile: RasterProfile, prevalence: float = 0.5
+) -> Curves:
+    """Every curve below ``folders`` that can be scored, then ``simulated`` ones, ``prevalence`` of them events."""
     names: list[str] = []
     signals: list[NDArray[np.float32]] = []
     reasons: list[tuple[str, ...]] = []
     real = 0
-    drawn = (item.curve for item in progress(simulate(simulated, seed + SIMULATED_SEED, 0.5), "simulating", simulated))
+    stream = simulate(simulated, seed + SIMULATED_SEED, prevalence)
+    drawn = (item.curve for item in progress(stream, "simulating", simulated))
     for is_real, named in ((True, _read(folders)), (False, ((f"simulated {n}", one) for n, one in enumerate(drawn)))):
         for name, curve in named:
             (prepared,) = prepare([curve], profile)

@@ -16,7 +16,7 @@ from daemon.bench.engine import wish_of
 from daemon.bench.families import OTHERS, Family, families
 from daemon.bench.reading import read_ms
 from daemon.bench.recording import record_ms
-from daemon.bench.timing import cpu_ms
+from daemon.bench.timing import REPEAT_S, cpu_ms
 from daemon.config import ThresholdsConfig
 from daemon.decide import decide
 from daemon.judging import judge_of, load_model
@@ -35,13 +35,13 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "engine": model.engine,
         "model": model.id,
-        "families": {family.name: _measure(family, model) for family in found},
+        "families": {family.name: _measure(family, model, request.get("seconds", REPEAT_S)) for family in found},
     }
 
 
-def _measure(family: Family, model: Model) -> dict[str, Any]:
-    spent, commit_wall_ms = _judged_ms(family, model)
-    spent["read"] = read_ms(family.arrivals)
+def _measure(family: Family, model: Model, seconds: float) -> dict[str, Any]:
+    spent, commit_wall_ms = _judged_ms(family, model, seconds)
+    spent["read"] = read_ms(family.arrivals, 2 * seconds)
     return {
         "points": None if family.name == OTHERS else family.points,
         "files": len(family.arrivals),
@@ -51,7 +51,7 @@ def _measure(family: Family, model: Model) -> dict[str, Any]:
     }
 
 
-def _judged_ms(family: Family, model: Model) -> tuple[dict[str, float], float]:
+def _judged_ms(family: Family, model: Model, seconds: float) -> tuple[dict[str, float], float]:
     """All but reading, in batches as large as the service's; and the wall time of the commit."""
     pairs = list(islice(cycle(zip(family.arrivals, family.curves, strict=True)), BATCH))
     curves, profile = [curve for _, curve in pairs], model.bundle.profile
@@ -59,15 +59,15 @@ def _judged_ms(family: Family, model: Model) -> tuple[dict[str, float], float]:
     signals = [one.signal for one in prepare(curves, profile) if one.signal is not None]
     readings = [Reading(arrival, place, f"{place:064d}", curve) for place, (arrival, curve) in enumerate(pairs)]
     scored = model.judge(curves)
-    raster = cpu_ms(lambda: coverage(envelope(signals, profile), profile)) / len(signals)
-    whole = cpu_ms(lambda: model.classify(signals)) / len(signals)
+    raster = cpu_ms(lambda: coverage(envelope(signals, profile), profile), seconds) / len(signals)
+    whole = cpu_ms(lambda: model.classify(signals), seconds) / len(signals)
     with tempfile.TemporaryDirectory(prefix="afm-triage-") as folder:
         commit, commit_wall, publish = record_ms(readings, decide(readings, scored, judge), Path(folder))
     spent = {
-        "front-end": cpu_ms(lambda: prepare(curves, profile)) / BATCH,
+        "front-end": cpu_ms(lambda: prepare(curves, profile), seconds) / BATCH,
         "raster": raster,
         "network": max(whole - raster, 0.0),
-        "decide": cpu_ms(lambda: decide(readings, scored, judge)) / BATCH,
+        "decide": cpu_ms(lambda: decide(readings, scored, judge), seconds) / BATCH,
         "commit": commit,
         "publish": publish,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from daemon.bench import STAGES
+from daemon.bench import BATCH, STAGES
 from daemon.bench.bars import Bar, factor_of
 from daemon.columns import align
 
@@ -59,8 +59,10 @@ def _shown(name: str, points: int | None) -> str:
 def _engines(found: Found) -> Iterator[str]:
     engines = found["engines"]
     yield f"bare engines, each in its own process, {found['threads']} thread(s) as in the service"
-    head = ["", "images/s: 1", "8", "32", "CPU ms", "p50 ms", "p99 ms", "start s", "again s", "peak MB"]
-    rows = [head, *(_speed(one) for one in engines["engines"] if "batches" in one)]
+    measured = [one for one in engines["engines"] if "batches" in one]
+    sizes = sorted({size for one in measured for size in one["batches"]}, key=int)
+    head = ["images/s at", *sizes, "CPU ms", "p50 ms", "p99 ms", "start s", "again s", "peak MB"]
+    rows = [head, *(_speed(one, sizes) for one in measured)]
     yield from _indent(align(rows))
     for one in engines["engines"]:
         if trouble := one.get("failed") or one.get("refused"):
@@ -76,15 +78,14 @@ def _engines(found: Found) -> Iterator[str]:
     yield from _changes(engines)
 
 
-def _speed(one: Found) -> list[str]:
-    alone, most = one["batches"]["1"], one["batches"]["32"]
+def _speed(one: Found, sizes: Sequence[str]) -> list[str]:
+    alone, batches = one["batches"]["1"]["latency_ms"], one["batches"]
     return [
         one["engine"],
-        *(f"{one['batches'][size]['per_s']:.0f}" for size in ("1", "8", "32")),
-        f"{most['cpu_ms']:.3f}",
-        *(f"{alone['latency_ms'][name]:.2f}" for name in ("p50", "p99")),
-        f"{one['build_s']:.2f}",
-        f"{one['rebuild_s']:.2f}",
+        *(f"{batches[size]['per_s']:.0f}" if size in batches else "-" for size in sizes),
+        f"{batches[str(BATCH)]['cpu_ms']:.3f}",
+        *(f"{alone[name]:.2f}" for name in ("p50", "p99")),
+        *(f"{one[name]:.2f}" for name in ("build_s", "rebuild_s")),
         f"{one['peak_rss_bytes'] / 1e6:.0f}",
     ]
 

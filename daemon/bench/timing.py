@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
-REPEAT_S = 0.4
+REPEAT_S = 0.6  # what one figure is repeated for
 _FEWEST = 5
 
 

@@ -34,13 +34,14 @@ class CudaClassifier(DeviceClassifier):
     ) -> None:
         precision = "fp16" if precision == "auto" else precision
         super().__init__(bundle, f"torch-{torch.device(device).type}-{precision}", device)
-        self._graphs = graphs and self._stream is not None
+        self.dtype = PRECISIONS[precision]
+        self._graphs = graphs and self.stream is not None
         with device_faults(), self._on_stream():
-            self._network = DeviceNetwork(bundle, PRECISIONS[precision]).to(self._device).eval()
+            self._network = DeviceNetwork(bundle, self.dtype).to(self._device).eval()
         self.warm_up()
 
     def _prepare(self, edges: Tensor, features: Tensor) -> Callable[[], object]:
         def work() -> object:
             return features.copy_(self._network(edges))
 
-        return recorded(work, self._stream) if self._graphs and self._stream is not None else work
+        return recorded(work, self.stream) if self._graphs and self.stream is not None else work

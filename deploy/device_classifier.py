@@ -48,7 +48,7 @@ class DeviceClassifier(ABC):
         self._slots: dict[int, Slot] = {}
         with device_faults():
             stream: Any = torch.cuda.Stream  # torch's stub of it has no types
-            self._stream: torch.cuda.Stream | None = stream(self._device) if self._device.type == "cuda" else None
+            self.stream: torch.cuda.Stream | None = stream(self._device) if self._device.type == "cuda" else None
             self._samples = self._pinned(_SAMPLES)
             self._seen = self._pinned(BUCKETS[-1], 2, bundle.profile.columns)
             self._found = self._pinned(BUCKETS[-1], self._features)
@@ -71,16 +71,29 @@ class DeviceClassifier(ABC):
     def _judge(self, signals: Signals) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """At most a bucket of signals -> views of their edges and their logits, good until the next call."""
         count = len(signals)
-        with device_faults(), torch.no_grad(), self._on_stream():
-            drawn = envelope(*self._upload(signals), self._profile)
+        with device_faults():
+            drawn = self.draw(signals)
+            features = self.infer(drawn)
+            with self._on_stream():
+                self._seen[:count].copy_(drawn, non_blocking=True)
+                self._found[:count].copy_(features, non_blocking=True)
+            if self.stream is not None:
+                self.stream.synchronize()
+        return self._seen[:count].numpy(), self._head.logits(self._found[:count].numpy())
+
+    def draw(self, signals: Signals) -> Tensor:
+        """At most a bucket of signals -> their envelopes (b, 2, W) on the device; does not wait for it."""
+        with torch.no_grad(), self._on_stream():
+            return envelope(*self._upload(signals), self._profile)
+
+    def infer(self, drawn: Tensor) -> Tensor:
+        """Envelopes of at most a bucket -> a view of their features (b, 8 width); good until the next call."""
+        count = drawn.shape[0]
+        with torch.no_grad(), self._on_stream():
             slot = self._slot(next(bucket for bucket in BUCKETS if bucket >= count))
             slot.edges[:count].copy_(drawn)
             slot.run()
-            self._seen[:count].copy_(drawn, non_blocking=True)
-            self._found[:count].copy_(slot.features[:count], non_blocking=True)
-            if self._stream is not None:
-                self._stream.synchronize()
-        return self._seen[:count].numpy(), self._head.logits(self._found[:count].numpy())
+            return slot.features[:count]
 
     def _upload(self, signals: Signals) -> tuple[Tensor, NDArray[np.int64]]:
         sizes = np.array([signal.shape[0] for signal in signals], np.int64)
@@ -101,7 +114,7 @@ class DeviceClassifier(ABC):
         return torch.empty(shape, dtype=torch.float32, pin_memory=self._device.type == "cuda")
 
     def _on_stream(self) -> AbstractContextManager[object]:
-        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+        return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
 
     @abstractmethod
     def _prepare(self, edges: Tensor, features: Tensor) -> Callable[[], object]:
@@ -110,8 +123,9 @@ class DeviceClassifier(ABC):
 
 def recorded(work: Callable[[], object], stream: torch.cuda.Stream) -> Callable[[], object]:
     """``work`` as a CUDA graph, played by one call: hundreds of launches cost more than the network at batch 1."""
-    for _ in range(3):  # algorithms are chosen and memory is taken before the recording
-        work()
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # algorithms are chosen and memory is taken before the recording
+            work()
     stream.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):

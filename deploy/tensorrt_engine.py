@@ -61,17 +61,17 @@ class TensorRtClassifier(DeviceClassifier):
             context.set_tensor_address(name, tensor.data_ptr())
 
         def work() -> None:
-            if not context.execute_async_v3(0 if self._stream is None else self._stream.cuda_stream):
+            if not context.execute_async_v3(0 if self.stream is None else self.stream.cuda_stream):
                 raise RuntimeError(f"TensorRT failed on the GPU: {self._log.last}")
 
-        if not self._graphs or self._stream is None:
+        if not self._graphs or self.stream is None:
             return work
         work()  # kernels for this shape are made now; before that a stream cannot be recorded
-        self._stream.synchronize()
+        self.stream.synchronize()
         capturable = getattr(context, "is_stream_capturable", None)  # TensorRT-RTX alone has it
-        if capturable is not None and not capturable(self._stream.cuda_stream):
+        if capturable is not None and not capturable(self.stream.cuda_stream):
             return work
-        return recorded(work, self._stream)
+        return recorded(work, self.stream)
 
     def _context(self) -> Any:
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED

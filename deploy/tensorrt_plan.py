@@ -86,7 +86,7 @@ def key_of(bundle: Bundle, flavour: Flavour, library: str) -> dict[str, str]:
     }
 
 
-def build(network: DeviceNetwork, columns: int) -> bytes:
+def build(network: DeviceNetwork, columns: int, refittable: bool = False) -> bytes:
     """Export and compile ``network``, where its tensors lie; its own types are the plan's, no precision is asked for.
 
     Seconds with TensorRT-RTX, minutes with TensorRT. Raises RuntimeError when an operator cannot be converted: a plan
@@ -106,6 +106,7 @@ def build(network: DeviceNetwork, columns: int) -> bytes:
             arg_inputs=[torch_tensorrt.Input(**shapes, dtype=torch.float32)],
             require_full_compilation=True,
             min_block_size=1,
+            immutable_weights=not refittable,
             timing_cache_path=str(Path(private) / "timing.bin"),
             engine_cache_dir=private,
         )

@@ -13,8 +13,10 @@ from daemon.errors import INPUT_OUTPUT, UserError
 TOPICS: dict[str, str] = {
     "baselines": "the model beside a step detector and the plain published recipe",
     "calibration": "are probabilities that were fitted once right on other streams, at other prevalences",
+    "engines": "does every engine on a CPU give the verdicts of single precision, and what does each cost",
     "explain": "does the heat of an explanation lie where something truly broke",
     "few-labels": "what a few dozen labels of one's own curves add, and by which way",
+    "gpu": "the model on this GPU: bits, speed, verdicts, new weights, real faults",
     "left-out": "do labels of other systems help on one that the model has never seen",
     "losses": "every loss on an equal budget, over several seeds, against cross entropy",
     "rank": "unlabelled curves in the order that a few labelled ones teach",

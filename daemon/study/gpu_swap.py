@@ -1,0 +1,113 @@
+"""`study gpu`, new weights: a compiled engine built, taken from the cache, refitted, and swapped in under load."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from daemon.engine.guarded import GuardedClassifier
+from daemon.engine.patience import Patience
+from daemon.study.gpu_session import Session
+from deploy.device_network import DeviceNetwork
+from deploy.engines import Engine, Wish, named
+from deploy.tensorrt_plan import bindings_of, build, flavours_here, missing
+from deploy.torch_engine import TorchClassifier
+
+_RATE_PER_S = 200.0
+
+
+def plans(session: Session) -> dict[str, Any]:
+    """Seconds that TensorRT needs to compile the model, to load it, and to give a loaded one other weights."""
+    if not session.has_gpu or (why := missing()) is not None:
+        return {"skipped": why if session.has_gpu else "no GPU"}
+    trt = bindings_of(flavours_here()[0])
+    logger = trt.Logger(trt.Logger.ERROR)
+    runtime, columns = trt.Runtime(logger), session.bundle.profile.columns
+    network = DeviceNetwork(session.bundle, torch.float16).to(session.device)
+    begun_s = time.perf_counter()
+    plan = build(network, columns)
+    built_s = time.perf_counter()
+    engine = runtime.deserialize_cuda_engine(plan)
+    loaded_s = time.perf_counter()
+    found: dict[str, Any] = {
+        "library": f"{trt.__name__} {trt.__version__}",
+        "bytes": len(plan),
+        "build_s": round(built_s - begun_s, 3),
+        "load_s": round(loaded_s - built_s, 3),
+        "accepted": engine is not None,
+    }
+    try:
+        found["refit"] = _refit(trt, logger, runtime, build(network, columns, refittable=True))
+    except Exception as error:  # whatever the library raises: it is what is to be found out
+        found["refit"] = {"failed": f"{type(error).__name__}: {error}"[:300]}
+    return found
+
+
+def _refit(trt: Any, logger: Any, runtime: Any, plan: bytes) -> dict[str, Any]:
+    """Zeros for weights: the time is the same."""
+    engine = runtime.deserialize_cuda_engine(plan)
+    begun_s = time.perf_counter()
+    refitter = trt.Refitter(engine, logger)
+    names = list(refitter.get_all_weights())
+    for name in names:
+        wanted = refitter.get_weights_prototype(name)
+        values = np.zeros(wanted.size, trt.nptype(wanted.dtype))
+        refitter.set_named_weights(name, trt.Weights(values))
+    done = bool(refitter.refit_cuda_engine())
+    return {"tensors": len(names), "done": done, "refit_s": round(time.perf_counter() - begun_s, 3)}
+
+
+def swap(session: Session) -> dict[str, Any]:
+    """A second engine process is built beside one that judges 200 curves/s; then the one name for both is moved.
+
+    The longest wait between two answers counts, at any time of it.
+    """
+    engine = best_engine(session)
+    fallback = TorchClassifier(session.bundle, "fp32", threads=1)
+
+    def made() -> GuardedClassifier:
+        wish = Wish(device=engine.device, engine=engine.name, cache=session.cache)
+        return GuardedClassifier(engine, session.bundle, wish, fallback, Patience())
+
+    serving, fresh = made(), list[GuardedClassifier]()
+    builder = threading.Thread(target=lambda: fresh.append(made()))
+    answered_s: list[float] = []
+    instead = 0
+    begun_s = time.perf_counter()
+    building_s, end_s = begun_s + session.seconds, float("inf")
+    batch = session.batch(1)
+    try:
+        while (now_s := time.perf_counter()) < end_s:
+            if builder.ident is None and now_s >= building_s:
+                builder.start()
+            if fresh and fresh[0] is not serving:
+                built_s, old, serving = now_s, serving, fresh[0]
+                threading.Thread(target=old.close).start()
+                end_s = now_s + session.seconds
+            instead += serving.classify(batch).engine is not None
+            answered_s.append(time.perf_counter())
+            if builder.ident is not None and not fresh and not builder.is_alive():
+                return {"failed": "the second engine could not be built"}
+            time.sleep(max(0.0, now_s + 1.0 / _RATE_PER_S - time.perf_counter()))
+    finally:
+        serving.close()
+    gaps_ms = 1000.0 * np.diff(answered_s)
+    return {
+        "engine": serving.engine,
+        "answers": len(answered_s),
+        "by_fallback": instead,
+        "beside_s": round(built_s - building_s, 3),
+        "longest_gap_ms": round(float(gaps_ms.max()), 2),
+        "p99_gap_ms": round(float(np.quantile(gaps_ms, 0.99)), 2),
+    }
+
+
+def best_engine(session: Session) -> Engine:
+    """The best that there is on a GPU; torch's own where the study only tries itself."""
+    if not session.has_gpu:
+        return named("torch")
+    return named("cuda" if missing() else "tensorrt")

@@ -35,12 +35,14 @@ def build_int8(bundle: Bundle, folders: Sequence[Path], cache: Path, threads: in
 
 def describe(bundle: Bundle, found: Int8) -> list[str]:
     """For a person who decides whether to use it."""
-    said = found.evidence
+    said, proved = found.evidence, found.evidence["proved_on"]
     return [
-        f"{bundle.id} in int8: ranges from {said['calibrated_on']} curves, proved on {said['proved_on']} others",
+        f"{bundle.id} in int8, on {proved['real']} of these curves and {proved['simulated']} simulated ones, none of "
+        "which calibrated it:",
         f"  a logit is {said['median_error']:.3f} off (median), {said['error_99']:.3f} (99 %), "
-        f"{said['largest_error']:.3f} (largest)",
-        f"  closer than {found.margin:.3f} to a threshold single precision decides: {said['judged_twice']:.1%} of them",
+        f"{said['largest_error']:.3f} (largest near a threshold)",
+        f"  closer than {found.margin:.3f} to a threshold single precision decides: {said['judged_twice']:.1%} of the "
+        "real ones",
         f"  verdicts that are not those of single precision: {said['moved']} ({said['moved_alone']} by int8 alone)",
         'to serve with it: [engine] precision = "int8", then afm-triage reload',
     ]

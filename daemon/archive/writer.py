@@ -145,8 +145,10 @@ def _distance_of(curve: Curve | None) -> Samples:
 
 
 def _words(values: Iterable[str | None]) -> NDArray[np.bytes_]:
+    import h5py
+
     words = [os.fsencode(value or "")[:MOST_TEXT_BYTES] for value in values]
-    return np.array(words, f"S{max(1, *map(len, words))}")
+    return np.array(words, h5py.string_dtype("utf-8", max(1, *map(len, words))))
 
 
 def _numbers(values: Iterable[float | None]) -> NDArray[np.float64]:

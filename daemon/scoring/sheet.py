@@ -159,7 +159,8 @@ def _open(path: Path) -> BinaryIO:
 def _look(file: BinaryIO, path: Path) -> None:
     """UserError for a file that somebody wrote something else into: it might be a curve."""
     start = file.read(len(OPENING))
-    if not OPENING.startswith(start):
+    begun = start.rstrip(b"\0")  # a power cut can leave zeros behind a torn line
+    if start and not (begun and OPENING.startswith(begun)):
         raise UserError(BAD_DATA, f"--out {path}: holds something else than verdicts; name another file")
 
 

@@ -1,0 +1,336 @@
+"""`score`: files read ahead by many processes, in order; and --out, which goes on where it was ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from makers import a_retract, make_jpk, make_jpk_map
+from modelhelp import make_model
+
+from daemon.cli import main
+from daemon.formats.walk import find
+from daemon.scoring.ahead import read_ahead
+from daemon.scoring.job import Job, Kept, Piece, Stamp
+from daemon.scoring.overlap import overlap
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("models") / "small"
+    make_model(folder)
+    return str(folder)
+
+
+def write_lab(folder: Path, singles: int = 12, mapped: int = 70) -> Path:
+    """Single curves before and behind a map of several portions, a broken file, and something that is no curve."""
+    (folder / "day2").mkdir(parents=True)
+    for number in range(singles):
+        name = f"day2/z-{number:03d}" if number % 2 else f"a-{number:03d}"
+        (folder / f"{name}.jpk-force").write_bytes(make_jpk(*a_retract(256, seed=number)))
+    (folder / "day2" / "map.jpk-force-map").write_bytes(make_jpk_map(mapped, points=128))
+    (folder / "b-broken.jpk-force").write_bytes(b"PK\x03\x04 no more")
+    (folder / "notes.txt").write_text("Tip 3 was lost at noon.\n")
+    return folder
+
+
+def score(folder: Path, out: Path, model: str, *words: str) -> int:
+    return main(["score", str(folder), "--out", str(out), "--model", model, "--engine", "torch", *words])
+
+
+def rows(out: Path) -> list[dict]:
+    """The lines without what depends on the clock."""
+    return [{k: v for k, v in json.loads(line).items() if k != "latency_s"} for line in out.read_text().splitlines()]
+
+
+def names(out: Path) -> list[str]:
+    return [f"{row['path']}#{row['curve']}" for row in rows(out)]
+
+
+def test_files_come_in_order_and_a_map_is_read_by_all_readers_at_once(tmp_path):
+    lab = write_lab(tmp_path / "lab", mapped=300)
+    pieces = [item for item in read_ahead(map(Job, find([lab])), workers=3) if isinstance(item, Piece)]
+    read = [(piece.reading.arrival.path, piece.reading.index) for piece in pieces]
+    assert read == sorted(read)
+    assert len(read) == 12 + 300 + 1
+    assert {piece.curves for piece in pieces} == {1, 300}
+    assert [piece.reading.reason for piece in pieces if piece.reading.curve is None] == ["truncated"]
+    whole = [piece.reading.curve.force for piece in pieces if piece.curves == 300]
+    again = [item.reading.curve.force for item in read_ahead(map(Job, find([lab / "day2" / "map.jpk-force-map"])), 1)]
+    assert all((one == other).all() for one, other in zip(whole, again, strict=True))
+
+
+def test_a_map_is_never_held_whole(tmp_path):
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.jpk-force-map").write_bytes(make_jpk_map(400, points=64, seed=1000 * number))
+    handed_on = 0
+    most = 0
+    from daemon.reader import ReaderPool
+    from daemon.scoring.ahead import _Line
+
+    with ReaderPool(1) as pool:
+        line = _Line(map(Job, find([folder])), pool, most=64)
+        for _ in line:
+            handed_on += 1
+            most = max(most, sum(len(book.pieces) for book in line._books))
+    assert handed_on == 1200
+    assert most <= 64 + 32
+
+
+def test_a_map_that_vanishes_while_it_is_read_is_answered_to_its_last_curve(tmp_path):
+    path = tmp_path / "map.jpk-force-map"
+    path.write_bytes(make_jpk_map(500, points=64))
+    coming = read_ahead(map(Job, find([path])), workers=2)
+    first = next(coming)
+    path.write_bytes(make_jpk_map(500, points=64, seed=9))
+    readings = [first.reading, *(item.reading for item in coming)]
+    assert [reading.index for reading in readings] == list(range(500))
+    assert {reading.reason for reading in readings if reading.curve is None} <= {"changed", "unreadable", "truncated"}
+
+
+def test_kept_lines_stand_where_they_belong(tmp_path):
+    lab = write_lab(tmp_path / "lab", singles=6, mapped=40)
+    found = list(find([lab]))
+    kept = Kept("x", 0, 1)
+    jobs = [Job(arrival, kept=kept, is_answered=True) if "a-" in arrival.path else Job(arrival) for arrival in found]
+    items = list(read_ahead(jobs, workers=2))
+    assert [isinstance(item, Kept) for item in items[:4]] == [True, True, True, False]
+    assert sum(isinstance(item, Piece) for item in items) == 1 + 40 + 3
+
+
+def test_while_one_batch_is_judged_the_next_is_read():
+    running: list[str] = []
+
+    def batches():
+        for number in range(4):
+            running.append(f"read {number}")
+            yield number
+
+    def work(number: int) -> int:
+        time.sleep(0.1)
+        running.append(f"judged {number}")
+        return number * number
+
+    assert list(overlap(batches(), work)) == [(0, 0), (1, 1), (2, 4), (3, 9)]
+    assert running.index("read 2") < running.index("judged 1")
+
+
+def test_what_the_classifier_raises_reaches_the_user():
+    def work(number: int) -> int:
+        raise RuntimeError("out of order")
+
+    with pytest.raises(RuntimeError, match="out of order"):
+        list(overlap(iter(range(9)), work))
+
+
+def test_ended_anywhere_it_goes_on_to_the_same_file(tmp_path, model):
+    lab = write_lab(tmp_path / "lab", singles=60, mapped=200)
+    assert score(lab, tmp_path / "whole", model) == 0
+    out = tmp_path / "out"
+    command = ["score", str(lab), "--out", str(out), "--model", model, "--engine", "torch"]
+    random.seed(4)
+    kills, before = 0, b""
+    for wanted in (1, 30_000, 90_000, 200_000):
+        process = subprocess.Popen([sys.executable, "-m", "daemon", *command], cwd=ROOT, stderr=subprocess.DEVNULL)
+        while process.poll() is None and (not out.exists() or out.stat().st_size < wanted):
+            time.sleep(0.001)
+        time.sleep(random.uniform(0, 0.01))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        content = out.read_bytes()
+        assert content.startswith(before), "an answered curve was judged again"
+        before = content[: content.rfind(b"\n") + 1]
+    assert kills >= 2
+    assert main(command) == 0
+    assert out.read_bytes().startswith(before)
+    assert rows(out) == rows(tmp_path / "whole")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_torn_line_is_cut_and_judged_again(tmp_path, model, capsys):
+    lab = write_lab(tmp_path / "lab")
+    out = tmp_path / "out"
+    score(lab, out, model)
+    whole = rows(out)
+    for left in (5, 1500, out.stat().st_size - 3):
+        with out.open("r+b") as file:
+            file.truncate(left)
+            file.seek(0, os.SEEK_END)
+            file.write(b"\0" * 7)  # what some file systems leave after a power cut
+        capsys.readouterr()
+        assert score(lab, out, model) == 0
+        assert rows(out) == whole
+    assert "judged before" in capsys.readouterr().err
+
+
+def test_a_finished_run_judges_nothing_again(tmp_path, model, capsys):
+    lab = write_lab(tmp_path / "lab")
+    score(lab, tmp_path / "out", model)
+    before = (tmp_path / "out").read_bytes()
+    capsys.readouterr()
+    assert score(lab, tmp_path / "out", model) == 0
+    assert (tmp_path / "out").read_bytes() == before
+    out, err = capsys.readouterr()
+    assert (out, err.split(" curves")[0]) == ("", "0")
+    assert "83 judged before" in err
+
+
+def test_what_has_changed_since_is_judged_anew_in_its_place(tmp_path, model):
+    lab = write_lab(tmp_path / "lab")
+    out = tmp_path / "out"
+    score(lab, out, model)
+    lines = dict(zip(names(out), out.read_bytes().splitlines(), strict=True))
+    (lab / "a-002.jpk-force").write_bytes(make_jpk(*a_retract(256, seed=77)))
+    (lab / "a-004.jpk-force").unlink()
+    shutil.copy(lab / "a-006.jpk-force", lab / "a-005.jpk-force")
+    assert score(lab, out, model) == 0
+    assert score(lab, tmp_path / "anew", model) == 0
+    assert rows(out) == rows(tmp_path / "anew")
+    after = dict(zip(names(out), out.read_bytes().splitlines(), strict=True))
+    new = {name for name in after if after[name] != lines.get(name)}
+    assert new == {"a-002.jpk-force#0", "a-005.jpk-force#0"}
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_ended_while_lines_are_set_aside_nothing_is_judged_twice(tmp_path, model):
+    lab = write_lab(tmp_path / "lab", singles=40)
+    out = tmp_path / "out"
+    score(lab, out, model)
+    lines = set(out.read_bytes().splitlines())
+    (lab / "a-000.jpk-force").write_bytes(make_jpk(*a_retract(256, seed=77)))
+    command = ["score", str(lab), "--out", str(out), "--model", model, "--engine", "torch"]
+    aside = tmp_path / ".out.aside"
+    process = subprocess.Popen([sys.executable, "-m", "daemon", *command], cwd=ROOT, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not aside.exists():
+        time.sleep(0.0005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    (lab / "a-002.jpk-force").write_bytes(make_jpk(*a_retract(256, seed=78)))
+    assert main(command) == 0
+    assert score(lab, tmp_path / "anew", model) == 0
+    assert rows(out) == rows(tmp_path / "anew")
+    assert len(set(out.read_bytes().splitlines()) - lines) == 2
+    assert not aside.exists()
+
+
+def test_lines_of_another_judge_are_refused(tmp_path, model, capsys):
+    lab = write_lab(tmp_path / "lab")
+    out = tmp_path / "out"
+    score(lab, out, model)
+    before = out.read_bytes()
+    other = tmp_path / "other"
+    make_model(other, name="other")
+    capsys.readouterr()
+    assert score(lab, out, str(other)) == 65
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "model small-" in line
+    assert "model other-" in line
+    assert "--fresh" in line
+    assert score(lab, out, model, "--precision", "fp32") == 65
+    assert "torch-cpu-" in capsys.readouterr().err
+    assert score(lab, out, model, "--require-certificate") == 65
+    assert "certificate:required" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    assert score(lab, out, str(other), "--fresh") == 0
+    assert {row["model"].split("-")[0] for row in rows(out)} == {"other"}
+
+
+@pytest.mark.parametrize("words", [(), ("--fresh",)])
+def test_what_is_no_sheet_is_left_alone(tmp_path, model, capsys, words):
+    lab = write_lab(tmp_path / "lab", singles=2, mapped=1)
+    curve = lab / "a-000.jpk-force"
+    before = curve.read_bytes()
+    assert score(lab, curve, model, *words) == 65
+    assert "something else than verdicts" in capsys.readouterr().err
+    assert curve.read_bytes() == before
+    assert score(lab, tmp_path, model, *words) == 65
+    assert "no regular file" in capsys.readouterr().err
+
+
+def test_a_line_that_is_none_is_named(tmp_path, model, capsys):
+    lab = write_lab(tmp_path / "lab", singles=3, mapped=1)
+    out = tmp_path / "out"
+    score(lab, out, model)
+    lines = out.read_bytes().splitlines(keepends=True)
+    out.write_bytes(b"".join([lines[0], b'{"path": 3}\n', *lines[2:]]))
+    capsys.readouterr()
+    assert score(lab, out, model) == 65
+    assert "line 2: no verdict" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tmp_path, model, capsys):
+    lab = write_lab(tmp_path / "lab")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    out = tmp_path / "out"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # no file grows beyond, as on a disk that is full
+    try:
+        assert score(lab, out, model) == 74
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the same command goes on" in line
+    assert 0 < out.stat().st_size <= 20_000
+    assert score(lab, out, model) == 0
+    assert score(lab, tmp_path / "whole", model) == 0
+    assert rows(out) == rows(tmp_path / "whole")
+
+
+def test_two_runs_do_not_write_the_same_file(tmp_path, model, capsys):
+    lab = write_lab(tmp_path / "lab", singles=2, mapped=1)
+    from daemon.scoring.sheet import Sheet
+
+    with Sheet(tmp_path / "out"):
+        assert score(lab, tmp_path / "out", model) == 73
+    assert "another run" in capsys.readouterr().err
+
+
+def test_the_sheet_may_lie_among_the_curves(tmp_path, model):
+    lab = write_lab(tmp_path / "lab", singles=2, mapped=1)
+    for _ in range(2):
+        assert score(lab, lab / "a-001-verdicts.txt", model) == 0
+    assert len(names(lab / "a-001-verdicts.txt")) == 2 + 1 + 1
+
+
+def test_the_stamp_of_a_pair_changes_with_either_half(tmp_path):
+    (tmp_path / "x.ibw").write_bytes(b"12")
+    (tmp_path / "y.ibw").write_bytes(b"345")
+    (arrival,) = find([tmp_path / "x.ibw"])
+    from dataclasses import replace
+
+    alone, pair = Stamp.of(arrival), Stamp.of(replace(arrival, companion=tmp_path / "y.ibw"))
+    assert (alone.size_bytes, pair.size_bytes) == (2, 5)
+    os.utime(tmp_path / "y.ibw", ns=(0, 2**62))
+    assert Stamp.of(replace(arrival, companion=tmp_path / "y.ibw")).mtime_ns == 2**62
+
+
+def test_how_the_options_exclude_each_other(tmp_path, capsys):
+    (tmp_path / "list").write_text("a\n")
+    for words in (["--fresh"], ["--out", "x", "--only", "list"], ["--out", "x", "--json"], ["--summary", "--json"]):
+        assert main(["score", str(tmp_path), *words]) == 64, words
+    capsys.readouterr()
+
+
+def test_summary_counts_what_the_lines_say(tmp_path, model, capsys):
+    lab = write_lab(tmp_path / "lab")
+    assert main(["score", str(lab), "--model", model, "--json"]) == 0
+    said = [json.loads(line)["verdict"] for line in capsys.readouterr().out.splitlines()]
+    assert main(["score", str(lab), "--model", model, "--summary"]) == 0
+    out, err = capsys.readouterr()
+    assert out.split() == [
+        word for verdict in ("keep", "review", "discard") for word in (verdict, str(said.count(verdict)))
+    ]
+    assert "83 curves in" in err
+    assert "curves/s" in err

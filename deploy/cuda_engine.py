@@ -1,7 +1,7 @@
 """The CUDA engine: the network by torch on an NVIDIA GPU, in half precision, one CUDA graph a bucket.
 
-What serves on a GPU where TensorRT is not installed or does not know the card. Half precision moves a logit of the
-shipped model by 0.004 at most (600 simulated curves); its largest activation is 15, and half precision ends at 65,504.
+What serves on a GPU where TensorRT is not installed or refuses the card. What half precision does to the verdicts:
+deploy/measurements/2026-11-21-engines-on-a-gpu.md.
 """
 
 from __future__ import annotations

@@ -135,6 +135,7 @@ def main(folder: Path) -> None:
     import_without_its_cpp_part()
     import tensorrt_rtx as trt
 
+    from deploy import device_classifier
     from deploy.classifier import EngineFault
     from deploy.device_network import DeviceNetwork
     from deploy.selftest import known_curves
@@ -144,6 +145,7 @@ def main(folder: Path) -> None:
     from models.bundle import SHIPPED, read
     from models.frontend import prepare
 
+    device_classifier.BUCKETS = (1, 8, 16)  # torch would warm up on hundreds of pictures at each start
     bundle = read(SHIPPED)
     watch_what_is_built(trt)
     control = run_by_torch(trt, DeviceNetwork(bundle, torch.float32))

@@ -54,6 +54,7 @@ def test_engines_are_timed_and_their_verdicts_compared(told):
     assert verdicts["selftest"].startswith("passed")
     assert verdicts["in_service"]["changes"] == []
     assert told[0]["verdicts"]["real"] >= 30
+    assert 0 < told[0]["verdicts"]["half precision"]["alone"]["largest_difference"] < 0.03
 
 
 def test_as_many_curves_are_judged_again_as_were_asked_for(told):

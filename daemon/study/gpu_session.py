@@ -47,7 +47,18 @@ class Session:
             "CUDA graphs": lambda: CudaClassifier(self.bundle),
             "step by step": lambda: CudaClassifier(self.bundle, graphs=False),
         }
-        return graphs if missing() else {"TensorRT": lambda: TensorRtClassifier(self.bundle, self.cache), **graphs}
+        if missing():
+            return graphs
+        return {
+            "TensorRT": lambda: TensorRtClassifier(self.bundle, self.cache),
+            "TensorRT, no graphs": lambda: TensorRtClassifier(self.bundle, self.cache, graphs=False),
+            **graphs,
+        }
+
+    @property
+    def half(self) -> dict[str, Callable[[], DeviceClassifier]]:
+        """What half precision does to a logit can be seen on the processor, slowly."""
+        return {} if self.has_gpu else {"half precision": lambda: CudaClassifier(self.bundle, "fp16", "cpu")}
 
     def batch(self, size: int) -> list[NDArray[np.float32]]:
         """So many signals, over and over."""

@@ -23,7 +23,7 @@ def measure(session: Session) -> dict[str, Any]:
     reference = TorchClassifier(session.bundle, "fp32", threads=len(os.sched_getaffinity(0)))
     wanted = reference.classify(session.curves.signals).logits
     found: dict[str, Any] = {"real": session.curves.real, "curves": len(session.curves.names)}
-    for name, make in session.makers().items():
+    for name, make in (session.makers() | session.half).items():
         try:
             found[name] = _verdicts(session, make(), reference, wanted.tolist())
         except EngineFault as fault:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 
@@ -34,9 +34,8 @@ _STORED = {
 _LONGEST_CHAIN = 8
 
 
-@lru_cache(maxsize=8)  # what the curves of a session share has the same bytes in each file
 def parse(text: bytes) -> Properties:
-    """Keys and values of a ``.properties`` file, not to be changed. Escapes are left alone: no value we use has any."""
+    """Keys and values of a ``.properties`` file. Escapes are left alone: no value we use has any."""
     content = text.decode("latin-1").replace("\r\n", "\n")
     if "\r" in content:
         return dict(_LINE.findall(content))

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -213,8 +214,13 @@ def _request(task: Task) -> wire.Header:
         "final": arrival.final,
         "sha256": arrival.sha256 if arrival.first else None,
         "total": arrival.total,
-        "profile": task.profile.to_json() if task.profile else None,
+        "profile": _as_json(task.profile) if task.profile else None,
     }
+
+
+@lru_cache(maxsize=2)
+def _as_json(profile: RasterProfile) -> str:
+    return profile.to_json()
 
 
 def _reading(task: Task, header: wire.Header, payload: memoryview) -> FileReading:

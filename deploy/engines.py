@@ -93,9 +93,11 @@ def _no_cuda() -> str | None:
 
 
 def _no_tensorrt() -> str | None:
+    if why := _no_cuda():
+        return why
     from deploy.tensorrt_plan import missing
 
-    return _no_cuda() or missing()
+    return missing()
 
 
 def _no_openvino() -> str | None:

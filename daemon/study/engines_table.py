@@ -29,8 +29,8 @@ def write_text(report: Mapping[str, Any]) -> list[str]:
 def _int8(said: Mapping[str, Any]) -> str:
     proved = said["proved_on"]
     return (
-        f"int8: ranges from a quarter of the real curves, its margin from {proved['real']} more and {proved['simulated']} "
-        "simulated ones; it is asked of none of these"
+        f"int8: ranges from a quarter of the real curves, its margin from {proved['real']} more and "
+        f"{proved['simulated']} simulated ones; it is asked of none of these"
     )
 
 

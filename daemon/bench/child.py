@@ -15,6 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from daemon.errors import UserError
+from deploy.classifier import EngineFault
+from deploy.engines import NoEngine
+
 _ROOT = Path(__file__).resolve().parents[2]
 #: Task -> module with ``measure(request) -> dict``.
 TASKS = {"stages": "daemon.bench.stages", "engine": "daemon.bench.engine", "recipe": "daemon.bench.recipe"}
@@ -45,8 +49,11 @@ def call(task: str, request: Mapping[str, Any], **environment: str) -> dict[str,
 def main(task: str) -> None:
     """Whatever a library prints goes to standard error; the answer alone goes to standard output."""
     request = json.load(sys.stdin)
-    with contextlib.redirect_stdout(sys.stderr):
-        answer = importlib.import_module(TASKS[task]).measure(request)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            answer = importlib.import_module(TASKS[task]).measure(request)
+    except (UserError, NoEngine, EngineFault) as error:  # what a user can do something about
+        sys.exit(str(error))
     print(json.dumps(answer))
 
 

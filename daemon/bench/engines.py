@@ -13,6 +13,8 @@ from daemon.bench.child import ChildFailed, call
 from daemon.bench.plan import Plan
 from daemon.bench.signals import Curves, gather
 from daemon.bench.timing import REPEAT_S
+from daemon.config import INSTRUMENT
+from daemon.config.home import default_state
 from daemon.progress import progress
 from deploy.engines import ENGINES, Wish
 from deploy.registry import resolve
@@ -28,7 +30,8 @@ def measure(plan: Plan, seconds: float = REPEAT_S) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="afm-triage-") as folder:
         signals = Path(folder) / "signals.npz"
         curves.save(signals)
-        wishes = [asdict(wish) | {"cache": folder} for wish in _wishes()]
+        built = str(default_state(INSTRUMENT, serves=False) / "engines")  # with a laboratory's own ranges for int8
+        wishes = [asdict(wish) | {"cache": built if wish.precision == "int8" else folder} for wish in _wishes()]
         request = plan.request(signals=str(signals), compare=True, seconds=seconds)
         engines = [_run({**request, "wish": wish}) for wish in progress(wishes, "engines", len(wishes))]
     return {

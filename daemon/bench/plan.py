@@ -21,7 +21,7 @@ class Plan:
     precision: str = "auto"
     rates: tuple[float, ...] = (1.0, 10.0, 100.0)  # files a second
     files: int = 300  # at one rate, at most
-    hold_s: float = 10.0  # one rate, at most
+    hold_s: float = 8.0  # one rate, at most
     burst: int = 1500  # files that lie there at once
     busy: int = 2  # neighbours that spin
     curves: tuple[Path, ...] = ()  # real curves beside the bundled ones

@@ -9,17 +9,18 @@ from itertools import cycle, islice
 from daemon.arrival import Arrival
 from daemon.bench import BATCH, vitals
 from daemon.reader import ReaderPool
+from models.profile import RasterProfile
 
 _PATIENCE_S = 10.0
 
 
-def read_ms(arrivals: Sequence[Arrival], seconds: float) -> float:
-    """Milliseconds of CPU a file, all processes together; files of one curve each, read again and again.
+def read_ms(arrivals: Sequence[Arrival], profile: RasterProfile, seconds: float) -> float:
+    """Milliseconds of CPU a file, all processes together, with the front-end, which the reader runs for ``profile``.
 
-    ``seconds`` of CPU are spent on it: the kernel counts in hundredths.
+    Files of one curve each are read again and again, for ``seconds`` of CPU: the kernel counts in hundredths.
     """
     batch = list(islice(cycle(arrivals), BATCH))
-    with ReaderPool(workers=1) as pool:
+    with ReaderPool(workers=1, profile=profile) as pool:
         _read(pool, batch)  # the first time imports are made
         before_s, spent_s, files = vitals.look(os.getpid()).total_s, 0.0, 0
         while spent_s < seconds:

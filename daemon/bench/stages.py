@@ -41,7 +41,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _measure(family: Family, model: Model, seconds: float) -> dict[str, Any]:
     spent, commit_wall_ms = _judged_ms(family, model, seconds)
-    spent["read"] = read_ms(family.arrivals, 2 * seconds)
+    spent["read"] = max(read_ms(family.arrivals, model.bundle.profile, 2 * seconds) - spent["front-end"], 0.0)
     return {
         "points": None if family.name == OTHERS else family.points,
         "files": len(family.arrivals),

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="the same (auto)")
     parser.add_argument("--rates", metavar="R,R,…", default="1,10,100", help="files a second (1,10,100)")
     parser.add_argument("--files", metavar="N", type=int, default=_QUICK.files, help="at one rate, at most (300)")
-    parser.add_argument("--hold", metavar="S", type=float, default=_QUICK.hold_s, help="each rate so long (10 s)")
+    parser.add_argument("--hold", metavar="S", type=float, default=_QUICK.hold_s, help="each rate so long (8 s)")
     parser.add_argument("--burst", metavar="N", type=int, default=_QUICK.burst, help="files at once (1500)")
     parser.add_argument("--busy", metavar="N", type=int, default=_QUICK.busy, help="neighbours that compute (2)")
     parser.add_argument("--curves", metavar="DIR", action="append", type=Path, default=[], help="more real curves")

@@ -82,11 +82,14 @@ def kind_of(event: Mapping[str, Any]) -> str:
 
 def encode(event: Mapping[str, Any]) -> bytes:
     """UTF-8 JSON in one line; what is not a finite number becomes null, because JSON has no NaN."""
-    plain = _plain(event)
     try:
-        return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        line = _LINE.encode(event)
+    except ValueError:  # NaN or infinite: seldom, so that nothing is looked at twice
+        line = _LINE.encode(_plain(event))
+    try:
+        return line.encode()
     except UnicodeEncodeError:  # a file name that is not UTF-8: escaped, so that it comes back unchanged
-        return json.dumps(plain, allow_nan=False, separators=(",", ":")).encode()
+        return _ASCII.encode(_plain(event)).encode()
 
 
 def decode(body: bytes) -> Event:
@@ -121,3 +124,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Real):
         return float(value) if math.isfinite(value) else None
     raise TypeError(f"{type(value).__name__} has no place in an event")
+
+
+_LINE, _ASCII = (
+    json.JSONEncoder(ensure_ascii=ascii_only, allow_nan=False, separators=(",", ":"), default=_plain)
+    for ascii_only in (False, True)
+)

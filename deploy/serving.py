@@ -21,7 +21,7 @@ from deploy.selftest import SelfTestFailed, compare, known_curves, tolerance_of
 from models.bundle import Bundle, read
 from models.curve import Curve
 from models.frontend import Prepared, prepare
-from models.raster import preview
+from models.raster import previews
 
 Build = Callable[[Engine, Bundle, Wish], Classifier]
 
@@ -138,15 +138,15 @@ class Model:
         infer_s = (time.perf_counter() - begun_s) / max(len(able), 1) - raster_s
         scored = [Scored(None, item.reasons, prepared=item) for item in prepared]
         scores = self.bundle.calibration.score(seen.logits)
+        drawings = previews(seen.edges, self.bundle.profile)
         for place, index in enumerate(able):
             item, logit = prepared[index], float(seen.logits[place])
-            drawing = preview(seen.edges[place], self.bundle.profile)
             fault = not np.isfinite(logit)  # an engine that fails on one curve must not discard it
             scored[index] = Scored(
                 score=None if fault else float(scores[place]),
                 reasons=(*item.reasons, "no_score") if fault else item.reasons,
                 logit=None if fault else logit,
-                preview=drawing,
+                preview=drawings[place],
                 prepared=item,
                 raster_s=raster_s,
                 infer_s=infer_s,

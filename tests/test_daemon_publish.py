@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sqlite3
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import zmq
 
@@ -300,7 +302,14 @@ def test_a_taken_port_is_named_with_the_flag_to_change(ledger: Ledger, start: St
 def test_an_ipc_socket_works(tmp_path: Path, start: Start, clients: Clients) -> None:
     publisher = start(publish=f"ipc://{tmp_path}/publish", replay=f"ipc://{tmp_path}/replay")
     assert next_of(clients.connect(zmq.SUB, publisher.publish_endpoint), "hello")
-    assert encode({"x": 1}) == b'{"x":1}'
+
+
+def test_an_event_is_one_line_of_what_json_knows() -> None:
+    numbers = (1, 2.5, True, None, np.float32(0.5), np.int64(2), np.float64(1 / 3))
+    assert encode({"x": numbers, "y": "é"}) == '{"x":[1,2.5,true,null,0.5,2,0.3333333333333333],"y":"é"}'.encode()
+    assert encode({"x": [math.nan, np.float32(math.inf)], "y": "a\udcff"}) == b'{"x":[null,null],"y":"a\\udcff"}'
+    with pytest.raises(TypeError, match="object has no place in an event"):
+        encode({"x": object()})
 
 
 def test_a_damaged_decision_is_not_replayed(tmp_path: Path, start: Start, clients: Clients) -> None:

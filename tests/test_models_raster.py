@@ -7,7 +7,7 @@ from modelhelp import noisy
 from deploy.selftest import known_curves
 from models.frontend import prepare
 from models.profile import RasterProfile
-from models.raster import coverage, envelope, preview, to_rows
+from models.raster import coverage, envelope, preview, previews, to_rows
 
 PROFILE = RasterProfile(columns=128, rows=128)
 
@@ -91,7 +91,10 @@ def test_no_curves_and_too_short_ones():
 
 
 def test_preview_is_two_rows_of_bytes():
-    edges = envelope(signals(), PROFILE)[2]
+    batch = envelope(signals(), PROFILE)
+    assert previews(batch, PROFILE) == [preview(edges, PROFILE) for edges in batch]
+    assert previews(batch[:0], PROFILE) == []
+    edges = batch[2]
     drawn = np.frombuffer(base64.b64decode(preview(edges, PROFILE)), np.uint8).reshape(2, 128)
     assert (drawn[0] <= drawn[1]).all()
     back = drawn.astype(np.float32) * (PROFILE.rows / 255)

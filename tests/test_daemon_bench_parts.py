@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from modelhelp import make_model
 
-from daemon.bench import BATCH, STAGES, recipe, vitals
+from daemon.bench import BATCH, STAGES, vitals
 from daemon.bench.busy import neighbours
 from daemon.bench.child import ChildFailed, call
 from daemon.bench.engines import REFERENCE, measure
@@ -96,7 +96,7 @@ def test_a_child_that_fails_says_why_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(failed.value)
 
 
-def test_the_stages_of_each_family_add_up(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stages_of_each_family_add_up(model: str) -> None:
     found = call("stages", {"model": model, "folders": [str(BUNDLED)], "wish": {"engine": "torch"}, "seconds": 0.05})
     assert list(found["families"]) == ["JPK", "NanoScope", "others"]
     for family in found["families"].values():
@@ -132,7 +132,7 @@ def test_every_engine_that_there_is_is_measured_and_compared(model: str) -> None
 
 
 def test_the_recipe_is_run_curve_by_curve_and_readers_are_compared() -> None:
-    found = recipe.measure({"folders": [str(BUNDLED)], "seconds": 0.0})
+    found = call("recipe", {"folders": [str(BUNDLED)], "seconds": 0.0})
     own_end, text = split(specimens([BUNDLED]))
     assert (found["files"], found["curves"]) == (len(own_end), sum(len(open_file(one.files[0])) for one in own_end))
     assert len(text) > 10

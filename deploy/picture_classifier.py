@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.classifier import Seen, Signals
+from deploy.heap import keep_freed
 from models.bundle import Bundle
 from models.raster import coverage, envelope
 
@@ -19,6 +20,7 @@ class PictureClassifier(ABC):
     """A :class:`deploy.classifier.Classifier` that draws with numpy; subclasses bring the network."""
 
     def __init__(self, bundle: Bundle, engine: str, margin: float | None = None) -> None:
+        keep_freed()
         self._profile = bundle.profile
         self._shape = (1, bundle.profile.rows, bundle.profile.columns)
         self.engine, self._margin = engine, margin

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -215,6 +216,7 @@ def _serve(connection: socket.socket, note: Note) -> None:
     desk = Desk()
     wire.send(connection, {"ready": True})
     _warm_up(connection)
+    gc.freeze()  # what is loaded stays to the end
     while True:
         header, _ = wire.receive(connection)
         request = Request(**header)

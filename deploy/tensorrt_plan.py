@@ -23,11 +23,12 @@ from typing import Any, TypeVar
 import torch
 
 from deploy.classifier import EngineFault
+from deploy.device_classifier import BUCKETS
 from deploy.device_network import DeviceNetwork
 from deploy.engine_cache import EngineCache, Key
 from models.bundle import Bundle
 
-SMALLEST, BEST, LARGEST = 1, 64, 256  # batches that a plan takes; kernels are chosen for the one in the middle
+SMALLEST, BEST, LARGEST = BUCKETS[0], 64, BUCKETS[-1]  # batches of a plan; kernels are chosen for the middle one
 PLAN = "engine.plan"
 log = logging.getLogger(__name__)
 Loaded = TypeVar("Loaded")

@@ -23,7 +23,7 @@ from daemon.bench.picture import draw
 from daemon.bench.plan import Plan
 from daemon.bench.report import write_page, write_report
 from daemon.bench.signals import Curves, gather, load
-from daemon.bench.soak import slope_mb
+from daemon.bench.soak import slope_mb, thin
 from daemon.bench.timing import cpu_ms, spread_ms
 from daemon.bench.vitals import Sample
 from daemon.errors import UserError
@@ -106,7 +106,7 @@ def found() -> dict[str, Any]:
             "lost": 0,
             "largest_bytes": 610_000_000,
             "slope_mb": 0.2,
-            "course": [[n * 500, 600_000_000] for n in range(101)],
+            "course": [{"curves": n * 500, "rss_bytes": {"service 1": 500_000_000, "reader 2": n}} for n in range(101)],
         },
     }
 
@@ -152,6 +152,12 @@ def test_each_bar_can_be_missed_alone(found: dict[str, Any], path: tuple, value:
     assert missed(found) == names
     assert all(f"{name}  " in write_report(found) for name in names)
     assert write_report(found).count("missed") == len(names)
+
+
+def test_the_table_of_a_soak_has_a_line_for_each_process(found: dict[str, Any]) -> None:
+    lines = [line.split() for line in write_report(found).splitlines()]
+    assert [words[-1] for words in lines if words[:1] == ["service"]] == ["500"]
+    assert [words[-1] for words in lines if words[:1] == ["together"]] == ["500"]
 
 
 def test_a_part_that_was_not_measured_has_no_bar_and_no_table(found: dict[str, Any]) -> None:
@@ -287,6 +293,9 @@ def test_growth_is_that_of_the_second_half() -> None:
     assert slope_mb([*warm_up, *(at(n, 6e8) for n in range(5000, 10_001, 500))]) == pytest.approx(0.0, abs=1e-6)
     assert slope_mb([at(n, 1e8 + 1000 * n) for n in range(0, 10_001, 500)]) == pytest.approx(10.0, rel=1e-3)
     assert slope_mb([at(0, 1e8)]) == 0.0
+    long = [at(n, 1e8) for n in range(1001)]
+    assert len(thin(long)) <= 202
+    assert (thin(long)[0], thin(long)[-1]) == (long[0], long[-1])
 
 
 def words(*more: str) -> argparse.Namespace:

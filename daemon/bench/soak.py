@@ -24,9 +24,11 @@ AHEAD = 256  # files that wait to be decided, at most
 EVERY_S = 0.5
 _PATIENCE_S = 60.0
 
+Course = list[tuple[int, Sample]]  # curves decided, and what the processes held then
+
 
 def measure(plan: Plan) -> dict[str, Any]:
-    """``{"curves", "per_s", "lost", "largest_bytes", "first_half_mb", "slope_mb", "course": [[curves, bytes]], …}``.
+    """``{"files", "curves", "per_s", "lost", "largest_bytes", "slope_mb", "course": [{"curves", "rss_bytes"}]}``.
 
     ``slope_mb`` is the growth for each 10,000 curves over the second half, all processes together.
     """
@@ -55,12 +57,16 @@ def measure(plan: Plan) -> dict[str, Any]:
         "lost": len(waiting),
         "largest_bytes": vitals.largest.total_bytes,
         "slope_mb": round(slope_mb(course), 3),
-        "course": [[curves, sample.total_bytes] for curves, sample in course[:: max(len(course) // 100, 1)]],
-        "processes": {"first": samples[0].rss_bytes, "last": samples[-1].rss_bytes},
+        "course": [{"curves": curves, "rss_bytes": sample.rss_bytes} for curves, sample in thin(course)],
     }
 
 
-def slope_mb(course: list[tuple[int, Sample]]) -> float:
+def thin(course: Course, most: int = 200) -> Course:
+    """Every so many samples, and the last one."""
+    return [*course[: -1 : max(len(course) // most, 1)], course[-1]]
+
+
+def slope_mb(course: Course) -> float:
     """Least squares over the second half: MB for each 10,000 curves."""
     half = course[-1][0] / 2
     x = np.array([curves for curves, _ in course if curves >= half], np.float64)

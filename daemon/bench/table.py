@@ -169,9 +169,12 @@ def _recipe(found: Found) -> Iterator[str]:
 def _soak(found: Found) -> Iterator[str]:
     soak = found["soak"]
     yield f"{soak['curves']} curves ({soak['files']} files) through one service, {soak['per_s']:.0f} a second"
-    course = soak["course"]
-    tenths = [course[place * (len(course) - 1) // 10] for place in range(11)]
-    yield "  memory after … curves (MB): " + ", ".join(f"{curves}: {size / 1e6:.0f}" for curves, size in tenths)
+    course = [soak["course"][place * (len(soak["course"]) - 1) // 10] for place in range(11)]
+    rows = [["resident memory (MB) after curves:", *(str(one["curves"]) for one in course)]]
+    for name in course[0]["rss_bytes"]:
+        rows.append([name.split()[0], *(f"{one['rss_bytes'].get(name, 0) / 1e6:.0f}" for one in course)])
+    rows.append(["together", *(f"{sum(one['rss_bytes'].values()) / 1e6:.0f}" for one in course)])
+    yield from _indent(align(rows))
     yield f"  growth over the second half: {soak['slope_mb']:.2f} MB for each 10,000 curves"
 
 

@@ -32,7 +32,7 @@ FEWEST = 100  # curves; with fewer the largest error says little of the next
 MOST_CALIBRATED = 500
 SIMULATED = (300, 1000)  # that calibrate and prove beside them: what a laboratory has not yet seen must not be cut off
 SAFETY = 1.5  # times the largest error seen
-REACH = 2.0  # a logit further than this from both thresholds can be off by more than the margin and move no verdict
+REACH = 2.0  # times the largest error anywhere: a logit further than that from both thresholds moves no verdict
 BINS = 4096
 _SHARES = np.linspace(0.05, 1.0, 96)  # of the largest value: the ranges that are tried
 _SEED = 5_000_000
@@ -77,8 +77,8 @@ def _prove(
 ) -> Int8:
     """(N,) logits in int8 and in single precision, ``real`` ones first -> the margin, and what it rests on."""
     limits = np.array([bundle.calibration.logit(score) for score in (bundle.discard, bundle.keep)])
-    within = np.abs(exact[:, None] - limits).min(axis=1) < REACH
     errors = np.abs(rough - exact)
+    within = np.abs(exact[:, None] - limits).min(axis=1) < REACH * errors.max()
     largest = float(errors[within].max(initial=0.0))
     near = np.abs(rough[:, None] - limits).min(axis=1) < SAFETY * largest
     moved = np.digitize(rough, limits) != np.digitize(exact, limits)

@@ -1,3 +1,7 @@
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import pytest
 from modelhelp import SMALL, make_model, some_examples
@@ -10,7 +14,8 @@ from models.bundle import SHIPPED, read
 from models.data import gather
 from models.raster import coverage
 
-pytest.importorskip("openvino")
+if find_spec("openvino") is None:
+    pytest.skip("openvino is not installed", allow_module_level=True)
 
 from deploy.openvino_engine import OpenVinoClassifier
 
@@ -59,3 +64,40 @@ def test_it_goes_before_torch_and_proves_itself():
     model = Model.load(wish=Wish(engine="openvino", precision="bf16"))
     assert model.engine == "openvino-cpu-bf16"
     assert model.reference.engine == "openvino-cpu-fp32"
+
+
+def test_precisions_go_with_their_ranges(bundle):
+    with pytest.raises(ValueError, match="ranges belong to int8"):
+        OpenVinoClassifier(bundle, "int8")
+
+
+def test_one_model_serves_while_the_next_is_built(bundle, images):
+    """As in a hot swap: another thread builds, and the one that judges notices nothing."""
+    serving = OpenVinoClassifier(bundle, "fp32", 1)
+    wanted, built = serving.logits_of(images), []
+    building = threading.Thread(target=lambda: built.extend(OpenVinoClassifier(bundle, "fp32", 1) for _ in range(5)))
+    building.start()
+    while building.is_alive():
+        assert np.array_equal(serving.logits_of(images), wanted)
+    building.join()
+    assert len(built) == 5
+    assert all(np.array_equal(one.logits_of(images), wanted) for one in built)
+
+
+def test_swaps_leave_nothing_behind(bundle, images):
+    """``python -m tests.faults.swaps`` counts 200 of the shipped model."""
+
+    def swap():
+        OpenVinoClassifier(bundle, "fp32", 2).logits_of(images)
+        return rss_bytes(), len(list(Path("/proc/self/task").iterdir()))
+
+    for _ in range(10):
+        before = swap()
+    for _ in range(20):
+        after = swap()
+    assert after[0] - before[0] < 8 << 20
+    assert after[1] == before[1]  # threads
+
+
+def rss_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

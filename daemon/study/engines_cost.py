@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -13,8 +12,10 @@ from daemon.bench.child import call
 from daemon.bench.signals import Curves
 from daemon.progress import progress
 from daemon.study.engines_agreement import cpu_wishes
+from deploy.cores import usable_cores
 
-BUSY = 2  # an acquisition program may keep every core of a small computer busy
+NEIGHBOURS = (0, 2)  # an acquisition program may keep every core of a small computer busy
+THREADS = (1, 2)
 _PACKAGES = {"openvino": ("openvino", "openvino-telemetry"), "torch": ("torch", "sympy", "networkx", "mpmath")}
 
 
@@ -22,10 +23,10 @@ def cost(model: str, curves: Curves, cache: Path, with_int8: bool, seconds: floa
     """One entry an engine, number of threads and neighbourhood."""
     signals = cache / "signals.npz"
     curves.save(signals)
-    threads = (1, 2) if len(os.sched_getaffinity(0)) > 1 else (1,)
+    threads = [count for count in THREADS if count <= usable_cores()]
     plans = [
         (replace(wish, threads=count), busy)
-        for busy in (0, BUSY)
+        for busy in NEIGHBOURS
         for wish in cpu_wishes(cache, with_int8)
         for count in threads
     ]

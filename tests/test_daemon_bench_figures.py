@@ -330,6 +330,8 @@ def test_the_command_line_becomes_a_plan(tmp_path: Path) -> None:
         (("--curves", "/no/such/folder"), 65),
         (("--only", "stages", "--picture", "a.svg"), 64),
         (("--picture", "/no/such/folder/a.svg"), 74),
+        (("--model", "/no/such/model"), 65),
+        (("--engine", "torch", "--precision", "int8"), 69),
     ],
 )
 def test_nonsense_is_refused_before_anything_is_measured(given: tuple[str, ...], code: int) -> None:

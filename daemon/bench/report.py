@@ -13,16 +13,21 @@ from daemon.bench.bars import bars
 from daemon.bench.child import ChildFailed, call
 from daemon.bench.plan import Plan
 from daemon.bench.table import write_text
-from daemon.errors import INTERNAL, UserError
+from daemon.errors import BAD_DATA, INTERNAL, UNREACHABLE, UserError
+from deploy.engines import NoEngine, candidates
 from deploy.registry import resolve
-from models.bundle import read
+from models.bundle import BadBundle, read
 
 Say = Callable[[str], None]
 _PACKAGES = ("torch", "openvino", "torch_tensorrt", "numpy", "afmformats")
 
 
 def measure(plan: Plan, say: Say) -> dict[str, Any]:
-    """One object, as ``--json`` prints it. ``say`` hears what is being done."""
+    """One object, as ``--json`` prints it. ``say`` hears what is being done.
+
+    Raises UserError 65 for what is no model, 69 where no engine can do what is asked.
+    """
+    model = _check(plan)
     before = machine.look()
     if before.warning:
         say(f"warning: {before.warning}")
@@ -32,7 +37,7 @@ def measure(plan: Plan, say: Say) -> dict[str, Any]:
         "machine": asdict(before),
         "warning": before.warning,
         "versions": _versions(before.python),
-        "model": read(resolve(plan.model)).id,
+        "model": model,
         "settings": plan.settings(),
         "batch": BATCH,
         "threads": max(1, before.cores - 1),
@@ -46,6 +51,17 @@ def measure(plan: Plan, say: Say) -> dict[str, Any]:
     found["others_cores"] = round(others.cores(), 3)
     found["bars"] = [asdict(bar) | {"holds": bar.holds} for bar in bars(found)]
     return found
+
+
+def _check(plan: Plan) -> str:
+    """The model's id, once it is clear that something here can run it."""
+    try:
+        list(candidates(plan.wish))
+        return read(resolve(plan.model)).id
+    except BadBundle as error:
+        raise UserError(BAD_DATA, f"model {plan.model}: {error}") from error
+    except NoEngine as error:
+        raise UserError(UNREACHABLE, f"no engine for this: {error}") from error
 
 
 def _part(part: str, plan: Plan, found: Mapping[str, Any]) -> dict[str, Any]:

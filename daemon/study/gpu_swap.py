@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from daemon.engine.guarded import GuardedClassifier
 from daemon.engine.patience import Patience
 from daemon.study.gpu_session import Session
+from deploy.classifier import Signals
 from deploy.device_network import DeviceNetwork
 from deploy.engines import Engine, Wish, named
 from deploy.tensorrt_plan import bindings_of, build, flavours_here, missing
@@ -62,48 +65,60 @@ def _refit(trt: Any, logger: Any, runtime: Any, plan: bytes) -> dict[str, Any]:
 
 
 def swap(session: Session) -> dict[str, Any]:
-    """A second engine process is built beside one that judges 200 curves/s; then the one name for both is moved.
+    """A second engine process is built, not from the cache, beside one that judges 200 curves/s, and then takes over.
 
     The longest wait between two answers counts, at any time of it.
     """
     engine = best_engine(session)
     fallback = TorchClassifier(session.bundle, "fp32", threads=1)
 
-    def made() -> GuardedClassifier:
-        wish = Wish(device=engine.device, engine=engine.name, cache=session.cache)
+    def made(cache: Path | None) -> GuardedClassifier:
+        wish = Wish(device=engine.device, engine=engine.name, cache=cache)
         return GuardedClassifier(engine, session.bundle, wish, fallback, Patience())
 
-    serving, fresh = made(), list[GuardedClassifier]()
-    builder = threading.Thread(target=lambda: fresh.append(made()))
-    answered_s: list[float] = []
-    instead = 0
-    begun_s = time.perf_counter()
-    building_s, end_s = begun_s + session.seconds, float("inf")
-    batch = session.batch(1)
+    fresh: list[GuardedClassifier] = []
+    builder = threading.Thread(target=lambda: fresh.append(made(None)))
+    load, old = _Load(session.batch(1)), made(session.cache)
     try:
-        while (now_s := time.perf_counter()) < end_s:
-            if builder.ident is None and now_s >= building_s:
-                builder.start()
-            if fresh and fresh[0] is not serving:
-                built_s, old, serving = now_s, serving, fresh[0]
-                threading.Thread(target=old.close).start()
-                end_s = now_s + session.seconds
-            instead += serving.classify(batch).engine is not None
-            answered_s.append(time.perf_counter())
-            if builder.ident is not None and not fresh and not builder.is_alive():
-                return {"failed": "the second engine could not be built"}
-            time.sleep(max(0.0, now_s + 1.0 / _RATE_PER_S - time.perf_counter()))
+        load.run(old, load.after(session.seconds))
+        begun_s = time.perf_counter()
+        builder.start()
+        load.run(old, lambda: not builder.is_alive())
+        beside_s = time.perf_counter() - begun_s
+        if not fresh:
+            return {"failed": "the second engine could not be built"}
+        load.run(fresh[0], load.after(session.seconds))
     finally:
-        serving.close()
-    gaps_ms = 1000.0 * np.diff(answered_s)
-    return {
-        "engine": serving.engine,
-        "answers": len(answered_s),
-        "by_fallback": instead,
-        "beside_s": round(built_s - building_s, 3),
-        "longest_gap_ms": round(float(gaps_ms.max()), 2),
-        "p99_gap_ms": round(float(np.quantile(gaps_ms, 0.99)), 2),
-    }
+        for guarded in (old, *fresh):
+            guarded.close()
+    return {"engine": old.engine, "beside_s": round(beside_s, 3), **load.found()}
+
+
+class _Load:
+    """One curve after the other at a steady rate, and when each was answered."""
+
+    def __init__(self, batch: Signals) -> None:
+        self._batch, self._answered_s, self._instead = batch, list[float](), 0
+
+    def run(self, classifier: GuardedClassifier, is_over: Callable[[], bool]) -> None:
+        while not is_over():
+            begun_s = time.perf_counter()
+            self._instead += classifier.classify(self._batch).engine is not None
+            self._answered_s.append(time.perf_counter())
+            time.sleep(max(0.0, begun_s + 1.0 / _RATE_PER_S - time.perf_counter()))
+
+    def after(self, seconds: float) -> Callable[[], bool]:
+        until_s = time.perf_counter() + seconds
+        return lambda: time.perf_counter() >= until_s
+
+    def found(self) -> dict[str, Any]:
+        gaps_ms = 1000.0 * np.diff(self._answered_s)
+        return {
+            "answers": len(self._answered_s),
+            "by_fallback": self._instead,
+            "longest_gap_ms": round(float(gaps_ms.max()), 2),
+            "p99_gap_ms": round(float(np.quantile(gaps_ms, 0.99)), 2),
+        }
 
 
 def best_engine(session: Session) -> Engine:

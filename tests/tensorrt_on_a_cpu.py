@@ -22,6 +22,7 @@ import torch
 GIB = 1 << 30
 CARD = SimpleNamespace(name="none", major=8, minor=9, total_memory=8 * GIB, multi_processor_count=64)
 SEEN: dict = {"networks": 0}
+CONTROL = SimpleNamespace(runs=True, loads=True, network=None)  # whether the device does as it should
 
 
 def pretend_a_gpu() -> None:
@@ -60,73 +61,111 @@ def watch_what_is_built(trt) -> None:
     trt.Builder = Builder
 
 
-def run_by_torch(trt, network) -> SimpleNamespace:
-    """In place of TensorRT's runtime; ``runs`` of what it answers says whether execution succeeds."""
-    control = SimpleNamespace(runs=True, loads=True)
+class Context:
+    """Computes by torch, from and to the addresses that it was given, once all that TensorRT wants was said."""
 
-    class Context:
-        def __init__(self):
-            self.addresses, self.shape, self.memory = {}, None, None
+    def __init__(self):
+        self.addresses, self.shape, self.memory = {}, None, None
 
-        def set_device_memory(self, address, size):
-            self.memory = (address, size)
+    def set_device_memory(self, address, size):
+        self.memory = (address, size)
 
-        def set_input_shape(self, name, shape):
-            assert name == "edges"
-            self.shape = shape
-            return True
+    def set_input_shape(self, name, shape):
+        assert name == "edges"
+        self.shape = shape
+        return True
 
-        def set_tensor_address(self, name, address):
-            self.addresses[name] = address
-            return True
+    def set_tensor_address(self, name, address):
+        self.addresses[name] = address
+        return True
 
-        def execute_async_v3(self, stream):
-            assert self.memory is not None
-            if not control.runs:
-                return False
-            edges = _tensor_at(self.addresses["edges"], self.shape)
+    def execute_async_v3(self, stream):
+        assert self.memory is not None
+        if CONTROL.runs:
             with torch.no_grad():
-                features = network(edges)
-            _tensor_at(self.addresses["output0"], features.shape).copy_(features)
-            return True
-
-    class Engine:
-        device_memory_size_v2 = 1024
-        num_io_tensors = 2
-
-        def __init__(self, plan):
-            self.plan = bytes(plan)
-
-        def serialize(self):
-            return self.plan
-
-        def get_tensor_name(self, place):
-            return ("output0", "edges")[place]
-
-        def get_tensor_mode(self, name):
-            return trt.TensorIOMode.INPUT if name == "edges" else trt.TensorIOMode.OUTPUT
-
-        def create_runtime_config(self):
-            return SimpleNamespace(set_execution_context_allocation_strategy=lambda strategy: None)
-
-        def create_execution_context(self, config):
-            assert config.dynamic_shapes_kernel_specialization_strategy.name == "EAGER"
-            return Context()
-
-    class Runtime:
-        def __init__(self, logger):
-            pass
-
-        def deserialize_cuda_engine(self, plan):
-            return Engine(plan) if control.loads or "torch_tensorrt" in sys._getframe(1).f_globals["__name__"] else None
-
-    trt.Runtime = Runtime
-    return control
+                features = CONTROL.network(tensor_at(self.addresses["edges"], self.shape))
+            tensor_at(self.addresses["output0"], features.shape).copy_(features)
+        return CONTROL.runs
 
 
-def _tensor_at(address, shape):
-    count = int(np.prod(shape))
-    return torch.frombuffer((ctypes.c_float * count).from_address(address), dtype=torch.float32).reshape(tuple(shape))
+class Engine:
+    device_memory_size_v2 = 1024
+    num_io_tensors = 2
+
+    def __init__(self, plan):
+        self.plan = bytes(plan)
+
+    def serialize(self):
+        return self.plan
+
+    def get_tensor_name(self, place):
+        return ("output0", "edges")[place]
+
+    def get_tensor_mode(self, name):
+        import tensorrt_rtx as trt
+
+        return trt.TensorIOMode.INPUT if name == "edges" else trt.TensorIOMode.OUTPUT
+
+    def create_runtime_config(self):
+        return SimpleNamespace(set_execution_context_allocation_strategy=lambda strategy: None)
+
+    def create_execution_context(self, config):
+        assert config.dynamic_shapes_kernel_specialization_strategy.name == "EAGER"
+        return Context()
+
+
+class Runtime:
+    """In place of TensorRT's own; torch-tensorrt asks for one too, right after it has compiled."""
+
+    def __init__(self, logger):
+        pass
+
+    def deserialize_cuda_engine(self, plan):
+        by_converter = sys._getframe(1).f_globals["__name__"].startswith("torch_tensorrt")
+        return Engine(plan) if CONTROL.loads or by_converter else None
+
+
+def tensor_at(address, shape):
+    memory = (ctypes.c_float * int(np.prod(shape))).from_address(address)
+    return torch.frombuffer(memory, dtype=torch.float32).reshape(tuple(shape))
+
+
+def judge_known_curves(bundle, make) -> None:
+    """A first start, without anything in the cache, and what the engine says beside torch's."""
+    from deploy.selftest import known_curves
+    from deploy.torch_engine import TorchClassifier
+    from models.frontend import prepare
+
+    signals = [item.signal for item in prepare(known_curves(), bundle.profile)] * 2
+    reference = TorchClassifier(bundle, "fp32", threads=1).classify(signals)
+    begun_s = time.perf_counter()
+    engine = make()
+    SEEN["first_s"] = time.perf_counter() - begun_s
+    SEEN["engine"] = engine.engine
+    seen = engine.classify(signals)
+    SEEN["edges_equal"] = bool(np.array_equal(seen.edges, reference.edges))
+    SEEN["worst"] = float(np.abs(seen.logits - reference.logits).max())
+
+
+def start_again(make, cache: Path) -> None:
+    """From the cache, from a damaged one, on a device that does not run, on one that refuses what is kept."""
+    from deploy.classifier import EngineFault
+
+    (plan,) = cache.glob("*/engine.plan")
+    SEEN["bytes"] = plan.stat().st_size
+    SEEN["built"] = [SEEN["networks"]]
+    make()
+    SEEN["built"].append(SEEN["networks"])
+    plan.write_bytes(plan.read_bytes()[:-1])
+    make()
+    SEEN["built"].append(SEEN["networks"])
+    for what in ("runs", "loads"):
+        setattr(CONTROL, what, False)
+        try:
+            make()
+        except EngineFault as fault:
+            SEEN[f"not {what}"] = [fault.kind, str(fault)]
+        setattr(CONTROL, what, True)
 
 
 def main(folder: Path) -> None:
@@ -136,48 +175,22 @@ def main(folder: Path) -> None:
     import tensorrt_rtx as trt
 
     from deploy import device_classifier
-    from deploy.classifier import EngineFault
     from deploy.device_network import DeviceNetwork
-    from deploy.selftest import known_curves
     from deploy.tensorrt_engine import TensorRtClassifier
     from deploy.tensorrt_plan import FLAVOURS, key_of
-    from deploy.torch_engine import TorchClassifier
     from models.bundle import SHIPPED, read
-    from models.frontend import prepare
 
     device_classifier.BUCKETS = (1, 8, 16)  # torch would warm up on hundreds of pictures at each start
-    bundle = read(SHIPPED)
+    bundle, cache = read(SHIPPED), folder / "engines"
     watch_what_is_built(trt)
-    control = run_by_torch(trt, DeviceNetwork(bundle, torch.float32))
-    signals = [item.signal for item in prepare(known_curves(), bundle.profile)] * 2
-    reference = TorchClassifier(bundle, "fp32", threads=1).classify(signals)
-    cache = folder / "engines"
+    trt.Runtime, CONTROL.network = Runtime, DeviceNetwork(bundle, torch.float32)
 
-    begun_s = time.perf_counter()
-    engine = TensorRtClassifier(bundle, cache, device="cpu")
-    SEEN["first_s"] = time.perf_counter() - begun_s
-    (plan,) = cache.glob("*/engine.plan")
-    SEEN["bytes"] = plan.stat().st_size
-    SEEN["engine"] = engine.engine
-    seen = engine.classify(signals)
-    SEEN["edges_equal"] = bool(np.array_equal(seen.edges, reference.edges))
-    SEEN["worst"] = float(np.abs(seen.logits - reference.logits).max())
+    def make() -> TensorRtClassifier:
+        return TensorRtClassifier(bundle, cache, device="cpu")
+
+    judge_known_curves(bundle, make)
+    start_again(make, cache)
     SEEN["key"] = key_of(bundle, FLAVOURS[1], trt.__version__)
-
-    SEEN["built"] = [SEEN["networks"]]
-    TensorRtClassifier(bundle, cache, device="cpu")
-    SEEN["built"].append(SEEN["networks"])  # the same: it was in the cache
-    plan.write_bytes(plan.read_bytes()[:-1])
-    TensorRtClassifier(bundle, cache, device="cpu")
-    SEEN["built"].append(SEEN["networks"])  # one more: it was damaged
-
-    for what in ("runs", "loads"):
-        setattr(control, what, False)
-        try:
-            TensorRtClassifier(bundle, cache, device="cpu")
-        except EngineFault as fault:
-            SEEN[f"not {what}"] = [fault.kind, str(fault)]
-        setattr(control, what, True)
     SEEN["left"] = sorted(path.name for path in folder.iterdir())
     print(json.dumps(SEEN))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.engines import NoEngine
 from deploy.int8 import Int8
 from deploy.openvino_graph import Graph
 from deploy.openvino_runtime import compiled, has_bf16
@@ -19,7 +20,8 @@ from models.bundle import Bundle
 class OpenVinoClassifier(PictureClassifier):
     """A :class:`deploy.classifier.Classifier` by OpenVINO on the CPU.
 
-    ``int8`` is what ``deploy.int8.find`` has for this model; without it there is no such precision.
+    ``int8`` is what ``deploy.int8.find`` has for this model; without it there is no such precision. NoEngine for bf16
+    where the processor does not have it.
     """
 
     def __init__(
@@ -27,6 +29,8 @@ class OpenVinoClassifier(PictureClassifier):
     ) -> None:
         if precision == "auto":
             precision = "bf16" if has_bf16() else "fp32"
+        if precision == "bf16" and not has_bf16():
+            raise NoEngine("this processor computes no bf16, and emulates it slowly: leave precision at auto")
         if (precision == "int8") != (int8 is not None):
             raise ValueError(f"ranges belong to int8, not to {precision}")
         super().__init__(bundle, f"openvino-cpu-{precision}", None if int8 is None else int8.margin)

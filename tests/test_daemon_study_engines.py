@@ -59,7 +59,7 @@ def test_verdicts_that_changed_are_shown_with_both_scores():
         "prevalence": 0.02,
         "seed": 1,
         "int8": "int8 is calibrated on real curves, and 3 are too few (200)",
-        "agreement": [engine, {**engine, "as_served": told}],
+        "agreement": [engine, {**engine, "as_served": told}, {"engine": "openvino-cpu-int8", "failed": "no VNNI"}],
         "cost": [],
         "installed_bytes": {"openvino": 0, "torch": 8e8},
     }
@@ -67,6 +67,7 @@ def test_verdicts_that_changed_are_shown_with_both_scores():
     assert "no int8: int8 is calibrated on real curves, and 3 are too few (200)" in lines
     assert lines.count("  a.ibw#0: review -> keep, scores 0.26801 and 0.27876") == 3 * 40
     assert "  and 10 more (--out)" in lines
+    assert "openvino-cpu-int8 does not run here: no VNNI" in lines
     rows = [line for line in lines if line.startswith("openvino-cpu-bf16  ")]
     assert rows[0].split()[-3:] == ["0", "(0.000%)", "reached"]
     assert "50 (5.000%, 1 keep <-> discard)" in rows[0]

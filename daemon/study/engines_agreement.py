@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from daemon.bench.agreement import compare
 from daemon.bench.signals import Curves
 from daemon.progress import progress
+from daemon.wording import first_line
 from deploy.classifier import Classifier, Seen
 from deploy.engines import ENGINES, Wish, named
 from deploy.selftest import tolerance_of
@@ -49,10 +50,16 @@ def teach_int8(bundle: Bundle, curves: Curves, cache: Path, fewest: int) -> dict
 
 
 def agree(bundle: Bundle, curves: Curves, cache: Path, with_int8: bool) -> list[dict[str, Any]]:
-    """One entry an engine, the reference first: errors, margin, verdicts alone and as served."""
+    """One entry an engine: errors, margin, verdicts alone and as served; or why it does not run here."""
     wishes = list(cpu_wishes(cache, with_int8))
     wanted = _seen(named("torch").build(bundle, wishes[0]), curves, "torch-cpu-fp32").logits
-    return [_compare(bundle, curves, wish, wanted) for wish in wishes[1:]]
+    found = []
+    for wish in wishes[1:]:
+        try:
+            found.append(_compare(bundle, curves, wish, wanted))
+        except Exception as error:  # a library's own, on a processor that it does not know: the others are asked
+            found.append({"engine": f"{wish.engine}-cpu-{wish.precision}", "failed": first_line(error)})
+    return found
 
 
 def _compare(bundle: Bundle, curves: Curves, wish: Wish, wanted: NDArray[np.float64]) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 from daemon.bench.busy import neighbours
-from daemon.bench.child import call
+from daemon.bench.child import ChildFailed, call
 from daemon.bench.signals import Curves
 from daemon.progress import progress
 from daemon.study.engines_agreement import cpu_wishes
@@ -34,9 +35,9 @@ def cost(model: str, curves: Curves, cache: Path, with_int8: bool, seconds: floa
     for wish, busy in progress(plans, "speed", len(plans)):
         request = {"model": model, "signals": str(signals), "compare": False, "seconds": seconds}
         told = {**asdict(wish), "cache": str(cache)}
-        with neighbours(busy):
+        with neighbours(busy), suppress(ChildFailed):  # what does not run here is told of where verdicts are compared
             answer = call("engine", {**request, "wish": told}, GOMP_SPINCOUNT="0")
-        found.append({"threads": wish.threads, "neighbours": busy, **answer})
+            found.append({"threads": wish.threads, "neighbours": busy, **answer})
     return found
 
 

@@ -20,7 +20,9 @@ def write_text(report: Mapping[str, Any]) -> list[str]:
         f"(seed {report['seed']}); the reference is torch-cpu-fp32",
     ]
     lines += [f"no int8: {taught}"] if isinstance(taught, str) else [_int8(taught["evidence"])]
-    lines += ["", *_agreement(report["agreement"]), "", *_changes(report["agreement"])]
+    asked = [one for one in report["agreement"] if "failed" not in one]
+    lines += ["", *_agreement(asked), "", *_changes(asked)]
+    lines += [f"{one['engine']} does not run here: {one['failed']}" for one in report["agreement"] if "failed" in one]
     if report["cost"]:
         lines += ["", *_cost(report["cost"])]
     return [*lines, "", *_installed(report["installed_bytes"])]

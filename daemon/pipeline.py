@@ -1,15 +1,18 @@
 """The pipeline: source → read → rasterise → classify → decide → record → publish.
 
-One turn takes what is finished, has it read (in another process, while this one classifies the batch before), judges
-it, commits the decisions in one transaction, and only then tells the world. Whatever dies on the way, the folder still
-holds the curve and the ledger knows that it is not decided.
+One turn takes what is finished and has been read (in other processes), has it judged, commits the decisions in one
+transaction, and only then tells the world. Under load the next batch is with the classifier, on a thread of its own,
+while this one is recorded. Whatever dies on the way, the folder still holds the curve and the ledger knows that it is
+not decided.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from daemon.arrival import Arrival
@@ -23,7 +26,7 @@ from daemon.metrics import Metrics
 from daemon.publish import Publisher
 from daemon.reader import ReaderPool
 from daemon.reading import FileReading, Reading
-from deploy.serving import Model
+from deploy.serving import Model, Scored
 
 #: Batches in the readers' hands at once: one being read while the one before is classified.
 READ_AHEAD_BATCHES = 2
@@ -35,6 +38,16 @@ class Pace:
 
     largest_batch: int
     wait_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batch:
+    """With the classifier, or back from it."""
+
+    files: list[FileReading]
+    readings: list[Reading]  # curves that nobody had decided
+    judge: Judge
+    scored: Future[list[Scored | None]]
 
 
 class Pipeline:
@@ -53,9 +66,11 @@ class Pipeline:
         pace: Pace,
     ) -> None:
         self._backlog, self._reader, self._bell = backlog, reader, bell
-        self.swap(model, judge, pace)
         self._ledger, self._publisher, self._metrics = ledger, publisher, metrics
+        self._classifier = ThreadPoolExecutor(1, "classifier")
+        self._batches: deque[_Batch] = deque()  # two at most: one being judged, one waiting for it
         self._unrecorded: tuple[list[Decision], list[FileReading]] | None = None  # only while the disk is full
+        self.swap(model, judge, pace)
 
     def turn(self, wait_s: float) -> list[Decision]:
         """One turn of the loop, waiting at most ``wait_s`` for something to do.
@@ -64,21 +79,25 @@ class Pipeline:
         """
         if self._unrecorded is not None:
             return self._record(*self._unrecorded)
-        files = self._collect(wait_s)
-        readings = self._undecided(files)
-        self._feed()  # the readers work on while this batch is classified
-        scored = classify(readings, self._model, self._judge.thresholds)
-        decisions = decide(readings, scored, self._judge)
-        return self._record(_with_keepsakes(decisions, readings), files)
+        if not self._batches:
+            self._begin(self._collect(wait_s))
+        if self._reader.ready >= self._pace.largest_batch:  # a small one would only cost the classifier its pace
+            self._begin(self._collected())
+        return self._finish(self._batches.popleft()) if self._batches else []
 
     def swap(self, model: Model, judge: Judge, pace: Pace) -> None:
-        """Another model, other thresholds or another pace from the next batch on; called between two turns."""
+        """Another model, other thresholds or another pace from the next batch on; called between two turns.
+
+        What is under way is judged to its end by the old ones: on return nothing works with them any more.
+        """
+        wait([batch.scored for batch in self._batches])
         self._model, self._judge, self._pace = model, judge, pace
         self._reader.profile = model.bundle.profile
 
     def idle(self) -> bool:
         """Nothing finished is waiting anywhere on the line."""
-        return self._unrecorded is None and self._reader.in_flight == 0 and self._backlog.ready() == 0
+        under_way = self._batches or self._unrecorded is not None
+        return not under_way and self._reader.in_flight == 0 and self._backlog.ready() == 0
 
     def _feed(self) -> None:
         """Hand finished files to the readers, never more than keeps them busy."""
@@ -86,14 +105,17 @@ class Pipeline:
         if room > 0 and (arrivals := self._backlog.take(room)):
             self._reader.submit(arrivals)
 
+    def _collected(self) -> list[FileReading]:
+        """What the readers have done by now."""
+        self._feed()
+        return self._reader.collect()
+
     def _collect(self, wait_s: float) -> list[FileReading]:
         """What the readers have done; a little more is awaited only while more is on its way."""
-        self._feed()
-        if not (files := self._reader.collect()):
+        if not (files := self._collected()):
             self._bell.wait(wait_s)  # rung by a source with something finished, or by a reader that is done
             self._bell.clear()
-            self._feed()
-            files = self._reader.collect()
+            files = self._collected()
         deadline_s = time.monotonic() + self._pace.wait_s
         while files and self._reader.in_flight and sum(len(file.readings) for file in files) < self._pace.largest_batch:
             left_s = deadline_s - time.monotonic()
@@ -102,11 +124,26 @@ class Pipeline:
             files += self._reader.collect(left_s)
         return files
 
+    def _begin(self, files: list[FileReading]) -> None:
+        """Hand a batch to the classifier."""
+        if not files:
+            return
+        readings, judge = self._undecided(files), self._judge
+        self._feed()  # the readers work on while this batch is classified
+        scored = self._classifier.submit(classify, readings, self._model, judge.thresholds)
+        self._batches.append(_Batch(files, readings, judge, scored))
+
+    def _finish(self, batch: _Batch) -> list[Decision]:
+        """Decide and record a batch, once it is judged."""
+        decisions = decide(batch.readings, batch.scored.result(), batch.judge)
+        return self._record(_with_keepsakes(decisions, batch.readings), batch.files)
+
     def _undecided(self, files: Sequence[FileReading]) -> list[Reading]:
-        """The curves that nobody has decided yet; the unfinished go back to their source."""
+        """The curves that nobody has decided yet, or is about to; the unfinished go back to their source."""
         fresh: dict[str, Reading] = {}
         readings = [reading for file in files for reading in self._opened(file)]
         known = self._ledger.known([identity_of(reading) for reading in readings])
+        known |= {identity_of(reading) for batch in self._batches for reading in batch.readings}
         for reading in readings:
             identity = identity_of(reading)
             if identity in known or identity in fresh:

@@ -29,7 +29,8 @@ class ReaderPool(Closing):
     """Reads files in ``workers`` child processes. Safe to use from one thread, plus ``close`` from any.
 
     ``wake()`` is called, from another thread, whenever ``collect`` has something new. ``limit_s`` replaces the time
-    limit that follows from a file's size. Curves of what is submitted while there is a ``profile`` are prepared for it.
+    limit that follows from a file's size. Curves of what is submitted while there is a ``profile`` are prepared for it;
+    ``bare`` ones then come without their samples.
     """
 
     def __init__(
@@ -38,10 +39,11 @@ class ReaderPool(Closing):
         wake: Callable[[], None] | None = None,
         limit_s: float | None = None,
         profile: RasterProfile | None = None,
+        bare: bool = False,
     ) -> None:
         self._changed = threading.Condition()
         self._wake = wake or (lambda: None)
-        self.limit_s, self.profile = limit_s, profile
+        self.limit_s, self.profile, self._bare = limit_s, profile, bare
         self._ids = itertools.count(1)
         self._singles: deque[Task] = deque()
         self._portions: deque[Task] = deque()
@@ -58,11 +60,16 @@ class ReaderPool(Closing):
         """Arrivals submitted whose reading has not been collected."""
         return self._under_way
 
+    @property
+    def ready(self) -> int:
+        """Of these, how many ``collect`` would give at once."""
+        return len(self._done)
+
     def submit(self, arrivals: Iterable[Arrival]) -> None:
         """Queue files; later portions of maps wait behind every whole file."""
         with self._changed:
             for arrival in arrivals:
-                task = Task(next(self._ids), arrival, self.profile)
+                task = Task(next(self._ids), arrival, self.profile, self._bare)
                 (self._portions if arrival.first else self._singles).append(task)
                 self._under_way += 1
             self._changed.notify_all()

@@ -39,6 +39,7 @@ class Task:
     id: int
     arrival: Arrival
     profile: RasterProfile | None = None  # that its curves are to be prepared for
+    bare: bool = False  # without samples, then
     has_failed: bool = False  # once: the fault may have been another's (no memory left, a share away)
     sha256: str | None = None  # of its file, as far as a child came before it failed
     head_since_s: float = 0.0  # time.monotonic() when it became the first of its seat
@@ -215,6 +216,7 @@ def _request(task: Task) -> wire.Header:
         "sha256": arrival.sha256 if arrival.first else None,
         "total": arrival.total,
         "profile": _as_json(task.profile) if task.profile else None,
+        "bare": task.bare,
     }
 
 

@@ -20,10 +20,12 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from daemon import formats
 from daemon.formats import limits, wire
@@ -37,6 +39,7 @@ from models.profile import RasterProfile
 
 _MEMORY_BYTES = 2 << 30
 _FRESH_S = 2.0  # a file changed less long ago may still be in the writing, whatever it looks like
+_NO_SAMPLES = np.zeros(0)
 _MAY_MEND = frozenset({"unreadable", "no_retract", "no_force_channel"})
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
@@ -55,6 +58,7 @@ class Request:
     sha256: str | None  # later portions: the content they belong to
     total: int  # and how many curves it has; 1 where nobody has opened it yet
     profile: str | None = None  # the raster profile, as JSON, that the curves are to be prepared for
+    bare: bool = False  # and then come without their samples, which nobody wants any more
 
 
 @dataclass
@@ -168,7 +172,10 @@ def _portion(request: Request, file: CurveFile) -> tuple[list[dict[str, Any]], l
             reason = error.reason if isinstance(error, Unfinished | Unreadable) else "unreadable"
             curves.append({"index": index, "reason": reason})
             continue
-        described, own = wire.describe(curve, _prepared(curve, profile) if profile else None)
+        prepared = _prepared(curve, profile) if profile else None
+        if request.bare and prepared is not None:
+            curve = replace(curve, force=_NO_SAMPLES, distance=None, approach_force=None)
+        described, own = wire.describe(curve, prepared)
         samples += sum(array.shape[0] for array in own)
         if samples > 2 * limits.POINTS and curves:
             break

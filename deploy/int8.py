@@ -14,7 +14,7 @@ from typing import Any
 
 from deploy.engine_cache import EngineCache
 from deploy.engines import NoEngine
-from deploy.openvino_runtime import openvino
+from deploy.openvino_runtime import core, openvino
 from models.bundle import Bundle
 
 FILE = "int8.json"
@@ -50,12 +50,12 @@ def _write(file: Path, text: str) -> None:
 
 def _key(bundle: Bundle) -> dict[str, str]:
     """Whatever the margin depends on: without VNNI, say, sums of eight bits saturate."""
-    core = openvino().Core()
+    processor = core()
     return {
         "engine": "openvino-cpu-int8",
         "weights": bundle.manifest["sha256"]["weights.safetensors"],
         "raster": bundle.profile.id,
         "openvino": openvino().get_version(),
-        "processor": core.get_property("CPU", "FULL_DEVICE_NAME"),
-        "capabilities": " ".join(sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))),
+        "processor": processor.get_property("CPU", "FULL_DEVICE_NAME"),
+        "capabilities": " ".join(sorted(processor.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))),
     }

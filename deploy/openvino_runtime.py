@@ -8,6 +8,7 @@ without it, as it is made to. Nobody else imports openvino (a test holds it).
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,22 @@ def openvino() -> Any:
     return runtime
 
 
+@cache
+def core() -> Any:
+    """The ``openvino.Core``, one for the life of the process.
+
+    Its making sets the alternate signal stack of the thread it is made in, its end frees that memory; ended in another
+    thread, as when a model is replaced, it leaves a stack that is gone, and the next signal kills the process.
+    """
+    return openvino().Core()
+
+
 def has_bf16() -> bool:
     """Whether this processor computes bf16 itself.
 
     OpenVINO offers it wherever it knows AVX-512, and emulates it there at a third of the speed of single precision.
     """
-    offered = "BF16" in openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    offered = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     flags = next((line.split() for line in lines if line.startswith("flags")), [])
     return offered and ("avx512_bf16" in flags or "amx_bf16" in flags)
@@ -48,4 +59,4 @@ def compiled(model: Any, precision: str, threads: int | None = None) -> Any:
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,
     }
-    return openvino().Core().compile_model(model, "CPU", settings).create_infer_request()
+    return core().compile_model(model, "CPU", settings).create_infer_request()

@@ -21,7 +21,7 @@ from daemon.archive.rows import Origin, origins
 from models.frontend import Prepared
 from models.profile import RasterProfile
 
-BLOCK = 256  # curves that go to a worker and to the classifier at a time
+BLOCK = 512  # curves that go to a worker and to the classifier at a time
 
 
 @dataclass(frozen=True, slots=True)

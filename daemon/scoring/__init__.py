@@ -58,7 +58,7 @@ def score_jobs(
     def judged(batch: list[Kept | Piece]) -> list[Scored | None]:
         return classify([item.reading for item in batch if isinstance(item, Piece)], model, judge.thresholds)
 
-    items = read_ahead(jobs, workers=max(2, usable_cores()))
+    items = read_ahead(jobs, workers=max(2, usable_cores()), profile=model.bundle.profile)
     for batch, scored in overlap(_batches(items, selection), judged):
         pieces = [item for item in batch if isinstance(item, Piece)]
         decisions = iter(decide([piece.reading for piece in pieces], scored, judge))

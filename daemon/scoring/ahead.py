@@ -5,6 +5,7 @@ Later portions of a map go to every process at once; each opens the map for itse
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,17 +15,20 @@ from daemon.formats.limits import MIB, PORTION_CURVES
 from daemon.reader import ReaderPool
 from daemon.reading import FileReading, Reading
 from daemon.scoring.job import Job, Kept, Piece, Stamp
+from models.profile import RasterProfile
 
+_PAUSE_S = 0.002  # in which answers gather: nobody waits for a single one
 _CURVES = 64  # read ahead for each reader process
 _BYTES = 256 * MIB  # of curves that wait for their turn; beyond, only what the next answer needs is read
 
 
-def read_ahead(jobs: Iterable[Job], workers: int) -> Iterator[Kept | Piece]:
+def read_ahead(jobs: Iterable[Job], workers: int, profile: RasterProfile | None = None) -> Iterator[Kept | Piece]:
     """The curves of every job in order, each job's kept lines before them. Raises ``ReaderBroken``.
 
-    The reader processes live as long as the iteration.
+    With a ``profile`` the curves come prepared for it, and without their samples. The reader processes live as long as
+    the iteration.
     """
-    with ReaderPool(workers) as pool:
+    with ReaderPool(workers, profile=profile, bare=True) as pool:
         yield from _Line(jobs, pool, _CURVES * workers)
 
 
@@ -64,7 +68,9 @@ class _Line:
     def __init__(self, jobs: Iterable[Job], pool: ReaderPool, most: int) -> None:
         self._jobs, self._pool, self._most = iter(jobs), pool, most
         self._books: deque[_Book] = deque()
+        self._maps: list[_Book] = []  # of these, the ones that have more curves than have been asked for
         self._questions: dict[int, _Question] = {}  # by the id of their arrival
+        self._coming: list[Arrival] = []  # to be submitted together, for each submission wakes every reader
         self._curves = self._bytes = 0  # asked for or waiting
 
     def __iter__(self) -> Iterator[Kept | Piece]:
@@ -72,34 +78,49 @@ class _Line:
             self._ask()
             if not self._books:
                 return
-            yield from self._hand_on(self._books[0])
-            if self._books[0].is_over:
+            while self._books:
+                yield from self._hand_on(self._books[0])
+                if not self._books[0].is_over:
+                    break
                 self._books.popleft()
-            elif self._books[0].in_flight:
+            if self._books and self._books[0].in_flight:
+                time.sleep(_PAUSE_S)
                 for answer in self._pool.collect(1.0):
                     self._enter(answer)
 
     def _ask(self) -> None:
-        """As much as may be under way, and always what the first book needs."""
-        for book in self._books:
-            while book.total is not None and book.asked < book.total:
-                if not (self._has_room() or (book is self._books[0] and book.is_idle)):
-                    return
-                first, book.asked = book.asked, min(book.asked + PORTION_CURVES, book.total)
-                self._submit(book, first, book.asked)
-        while self._has_room() and (job := next(self._jobs, None)) is not None:
-            book = _Book(job.arrival, job.stamp, job.kept)
-            self._books.append(book)
-            if job.is_answered:
-                book.total = 0
-            elif job.arrival.first:  # an earlier run knows how many there are
-                book.total = job.arrival.total
-                book.asked = book.told = job.arrival.first
-            else:
-                self._put(_Question(book, job.arrival, None, 1))
+        """As much as may be under way, and always what the first book needs; not for every single one that came."""
+        if self._books and self._books[0] in self._maps and self._books[0].is_idle:
+            self._ask_portion(self._books[0])
+        if self._curves <= self._most * 3 // 4:
+            while self._maps and self._has_room():
+                self._ask_portion(self._maps[0])
+            while not self._maps and self._has_room() and (job := next(self._jobs, None)) is not None:
+                self._begin(job)
+        if self._coming:
+            self._pool.submit(self._coming)
+            self._coming = []
 
     def _has_room(self) -> bool:
         return self._curves < self._most and self._bytes < _BYTES and len(self._books) < 4 * self._most
+
+    def _begin(self, job: Job) -> None:
+        book = _Book(job.arrival, job.stamp, job.kept)
+        self._books.append(book)
+        if job.is_answered:
+            book.total = 0
+        elif job.arrival.first:  # an earlier run knows how many there are
+            book.total = job.arrival.total
+            book.asked = book.told = job.arrival.first
+            self._maps.append(book)
+        else:
+            self._put(_Question(book, job.arrival, None, 1))
+
+    def _ask_portion(self, book: _Book) -> None:
+        first, book.asked = book.asked, min(book.asked + PORTION_CURVES, book.total or 0)
+        self._submit(book, first, book.asked)
+        if book.asked == book.total:
+            self._maps.remove(book)
 
     def _submit(self, book: _Book, first: int, stop: int) -> None:
         arrival = book.arrival.portion(first, book.arrival.sha256 or "", book.total or 0)
@@ -109,7 +130,7 @@ class _Line:
         self._questions[id(question.arrival)] = question
         question.book.in_flight += 1
         self._curves += question.curves
-        self._pool.submit([question.arrival])
+        self._coming.append(question.arrival)
 
     def _enter(self, answer: FileReading) -> None:
         """Note what came; ask again for what did not fit into the answer."""
@@ -125,7 +146,9 @@ class _Line:
         if stop is None:
             stop = book.asked = last.index + 1 if last else 0
             book.total = answer.total if last and last.sha256 else stop
-            book.arrival = answer.arrival.portion(0, last.sha256 or "", book.total) if last else book.arrival
+            if last is not None and stop < book.total:
+                book.arrival = answer.arrival.portion(0, last.sha256 or "", book.total)
+                self._maps.append(book)
         for reading in readings:
             if reading.index < stop:
                 book.pieces[reading.index] = Piece(reading, book.total or 0, book.stamp)

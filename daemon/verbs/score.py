@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.clean import clean
-from daemon.config import ThresholdsConfig
+from daemon.config import INSTRUMENT, ThresholdsConfig
 from daemon.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
 from daemon.selection import HELP, Selection, read_selection
 from deploy.engines import DEVICES, NAMES, PRECISIONS, Wish
@@ -53,14 +53,17 @@ def run(args: argparse.Namespace) -> int:
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     is_packed = _check(args)
-    from daemon.judging import judge_of, load_model
+    from daemon.config.home import default_state
+    from daemon.judging import judge_of, load_model, release
     from daemon.scoring.sheet import Sheet
     from daemon.scoring.tally import Tally
 
     selection = None if args.only is None else read_selection(args.only)
-    model = load_model(args.model, Wish(args.device, args.engine, args.precision))
+    built = default_state(INSTRUMENT, serves=False) / "engines"  # what was compiled for this machine
+    model = load_model(args.model, Wish(args.device, args.engine, args.precision, cache=built))
     judge = judge_of(model, ThresholdsConfig(), require_certificate=args.require_certificate)
     with ExitStack() as stack:
+        stack.callback(release, model)
         sheet = stack.enter_context(Sheet(args.out, fresh=args.fresh)) if args.out else None
         tally = Tally()
         if is_packed:

@@ -10,9 +10,12 @@ import pytest
 import torch
 from modelhelp import make_model
 
+from daemon.bench.signals import Curves
 from daemon.cli import main
 from daemon.study.gpu_faulty import CAUSES, CUDA, MAGIC, Faulty
+from daemon.study.gpu_session import Session
 from daemon.study.gpu_table import write_text
+from daemon.study.gpu_verdicts import rescore
 from deploy.classifier import Seen
 from deploy.tensorrt_plan import flavours_here
 
@@ -112,6 +115,22 @@ def test_the_table_tells_of_failures_and_of_a_gpu_too():
     assert "accepted by this GPU: NO" in text
     assert "42 tensors in 0.010 s" in text
     assert "died: gone" in text
+
+
+def test_an_engine_that_fails_hides_no_other(tmp_path):
+    def broken():
+        raise ImportError("libnvinfer.so.10: cannot open shared object file")
+
+    class Two(Session):
+        def makers(self):
+            return {"TensorRT": broken, **Session.makers(self)}
+
+    bundle = make_model(tmp_path / "model")
+    signals = tuple(np.random.default_rng(0).normal(0, 3, (4, 128)).astype(np.float32))
+    curves = Curves(("a", "b", "c", "d"), signals, ((),) * 4, 0)
+    found = rescore(Two(bundle, "cpu", curves, 0.01, 10, tmp_path / "engines"))
+    assert found["TensorRT"] == {"failed": "ImportError: libnvinfer.so.10: cannot open shared object file"}
+    assert found["step by step"]["alone_s"] > 0
 
 
 @no_gpu

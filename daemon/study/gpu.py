@@ -87,11 +87,13 @@ def _parts() -> dict[str, Callable[[Session], dict[str, Any]]]:
 
 
 def _measured(part: Callable[[Session], dict[str, Any]], session: Session) -> dict[str, Any]:
-    """Whatever a part raises is what it found: a machine with a GPU is lent for minutes, and the rest must be told."""
+    """Whatever a part raises is what it found."""
+    from daemon.study.gpu_session import failed
+
     try:
         return part(session)
     except Exception as error:
-        return {"failed": " ".join(f"{type(error).__name__}: {error}".split())[:400]}
+        return failed(error)
 
 
 def _keep(out: Path | None, found: dict[str, Any]) -> None:

@@ -11,9 +11,8 @@ import numpy as np
 from daemon.engine.guarded import GuardedClassifier
 from daemon.engine.patience import Patience
 from daemon.study.gpu_faulty import CPU, CUDA, MAGIC
-from daemon.study.gpu_session import Session
+from daemon.study.gpu_session import Session, failed
 from daemon.study.gpu_swap import best_engine
-from deploy.classifier import EngineFault
 from deploy.engines import Wish
 from deploy.torch_engine import TorchClassifier
 
@@ -27,8 +26,8 @@ def measure(session: Session) -> dict[str, Any]:
     for fault in CUDA if session.has_gpu else CPU:
         try:
             found[fault] = _break(session, fault)
-        except EngineFault as error:
-            found[fault] = {"failed": f"{error.kind}: {error}"}
+        except Exception as error:  # whatever a library raises
+            found[fault] = failed(error)
     return found
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from daemon.bench.signals import Curves
+from deploy.classifier import EngineFault
 from deploy.cuda_engine import CudaClassifier
 from deploy.device_classifier import DeviceClassifier
 from deploy.tensorrt_engine import TensorRtClassifier
@@ -64,6 +65,12 @@ class Session:
         """So many signals, over and over."""
         signals = self.curves.signals
         return [signals[place % len(signals)] for place in range(size)]
+
+
+def failed(error: Exception) -> dict[str, str]:
+    """What stands in the place of figures: one failure hides no other."""
+    kind = error.kind if isinstance(error, EngineFault) else type(error).__name__
+    return {"failed": " ".join(f"{kind}: {error}".split())[:400]}
 
 
 def wall_ms(work: Callable[[], object], seconds: float) -> list[float]:

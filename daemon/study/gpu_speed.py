@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from daemon.study.gpu_session import BATCHES, Session, queued_ms, wall_ms
-from deploy.classifier import EngineFault
+from daemon.study.gpu_session import BATCHES, Session, failed, queued_ms, wall_ms
 from deploy.cuda_engine import CudaClassifier
 from deploy.device_classifier import DeviceClassifier, recorded
 from deploy.tensorrt_plan import missing
@@ -34,8 +33,8 @@ def measure(session: Session) -> dict[str, Any]:
                 "batches": {str(size): _speed(session, engine, size) for size in BATCHES},
                 "bucket_difference": _between_buckets(session, engine),
             }
-        except EngineFault as fault:
-            found[name] = {"failed": f"{fault.kind}: {fault}"}
+        except Exception as error:  # whatever a library raises
+            found[name] = failed(error)
     return found
 
 

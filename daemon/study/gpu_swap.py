@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ import torch
 
 from daemon.engine.guarded import GuardedClassifier
 from daemon.engine.patience import Patience
-from daemon.study.gpu_session import Session
+from daemon.study.gpu_session import Session, failed
 from deploy.classifier import Signals
 from deploy.device_network import DeviceNetwork
 from deploy.engines import Engine, Wish, named
+from deploy.tensorrt_engine import TensorRtClassifier
 from deploy.tensorrt_plan import bindings_of, build, flavours_here, missing
 from deploy.torch_engine import TorchClassifier
 
@@ -46,7 +49,7 @@ def plans(session: Session) -> dict[str, Any]:
     try:
         found["refit"] = _refit(trt, logger, runtime, build(network, columns, refittable=True))
     except Exception as error:  # whatever the library raises: it is what is to be found out
-        found["refit"] = {"failed": f"{type(error).__name__}: {error}"[:300]}
+        found["refit"] = failed(error)
     return found
 
 
@@ -72,8 +75,8 @@ def swap(session: Session) -> dict[str, Any]:
     engine = best_engine(session)
     fallback = TorchClassifier(session.bundle, "fp32", threads=1)
 
-    def made(cache: Path | None) -> GuardedClassifier:
-        wish = Wish(device=engine.device, engine=engine.name, cache=cache)
+    def made(kept: Path | None) -> GuardedClassifier:
+        wish = Wish(device=engine.device, engine=engine.name, cache=kept)
         return GuardedClassifier(engine, session.bundle, wish, fallback, Patience())
 
     fresh: list[GuardedClassifier] = []
@@ -121,8 +124,12 @@ class _Load:
         }
 
 
+@cache
 def best_engine(session: Session) -> Engine:
-    """The best that there is on a GPU; torch's own where the study only tries itself."""
+    """The best that this GPU runs; torch's own where the study only tries itself."""
     if not session.has_gpu:
         return named("torch")
-    return named("cuda" if missing() else "tensorrt")
+    with contextlib.suppress(Exception):  # TensorRT may refuse the card
+        TensorRtClassifier(session.bundle, session.cache)
+        return named("tensorrt")
+    return named("cuda")

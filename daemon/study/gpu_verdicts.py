@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from daemon.bench.agreement import compare
-from daemon.study.gpu_session import Session
-from deploy.classifier import Classifier, EngineFault
+from daemon.study.gpu_session import Session, failed
+from deploy.classifier import Classifier
 from deploy.selftest import SelfTestFailed, tolerance_of
 from deploy.serving import Model
 from deploy.torch_engine import TorchClassifier
@@ -26,8 +26,8 @@ def measure(session: Session) -> dict[str, Any]:
     for name, make in (session.makers() | session.half).items():
         try:
             found[name] = _verdicts(session, make(), reference, wanted.tolist())
-        except EngineFault as fault:
-            found[name] = {"failed": f"{fault.kind}: {fault}"}
+        except Exception as error:  # whatever a library raises
+            found[name] = failed(error)
     return found
 
 
@@ -58,8 +58,8 @@ def rescore(session: Session) -> dict[str, Any]:
             engine = make()
             model = Model(session.bundle, engine, reference)
             found[name] = {"alone_s": _through(rows, engine.classify), "in_service_s": _through(rows, model.classify)}
-        except EngineFault as fault:
-            found[name] = {"failed": f"{fault.kind}: {fault}"}
+        except Exception as error:  # whatever a library raises
+            found[name] = failed(error)
     return found
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from daemon.backlog import Backlog
 from daemon.config import ThresholdsConfig
-from daemon.decision import Decision, Judge
+from daemon.decision import Decision
 from daemon.formats import claim, quiet_s
 from daemon.instrument import play, specimens
 from daemon.judging import judge_of
@@ -55,13 +55,10 @@ class Line:
         parts = backlog, self.reader, model, self.judge, self.ledger, publisher, self.metrics, self.bell, pace
         self.pipeline = Pipeline(*parts)
 
-    def write(self, count: int, copies: int = 1) -> int:
-        """JPK curves, each under ``copies`` names; returns how many curves they are."""
+    def write(self, count: int) -> list[Path]:
+        """JPK curves, each another recording."""
         found = [one for one in specimens([CURVES]) if one.files[0].name.startswith("force-save")]
-        for path in play(found, self.folder, rate=1e6, writer="rename", count=count):
-            for copy in range(1, copies):
-                path.with_name(f"again{copy}-{path.name}").write_bytes(path.read_bytes())
-        return count
+        return list(play(found, self.folder, rate=1e6, writer="rename", count=count))
 
     def turn_until(self, done: int) -> list[list[Decision]]:
         """Turns until so many curves are decided or known to be duplicates; the decisions of each."""
@@ -73,16 +70,14 @@ class Line:
                 return turns
         raise AssertionError(self.metrics.accounts.snapshot())
 
-    def turn_until_full(self) -> None:
-        """Turns, each with a whole batch read beforehand where there is one, until the ledger takes nothing."""
-        while True:
-            self.wait_for_a_batch(0.1)
-            self.pipeline.turn(0.1)
-
-    def wait_for_a_batch(self, patience_s: float) -> None:
-        until_s = time.monotonic() + patience_s
-        while self.reader.ready < BATCH and time.monotonic() < until_s:
+    def put_under_way(self) -> None:
+        """Hand a batch to the classifier, as large as the readers may be ahead, and look no further."""
+        until_s = time.monotonic() + 20
+        while self.reader.ready < 2 * BATCH and time.monotonic() < until_s:
+            self.pipeline._feed()
             time.sleep(0.01)
+        self.pipeline._begin(self.pipeline._collected())
+        assert len(self.pipeline._batches[-1].files) == 2 * BATCH
 
 
 @pytest.fixture
@@ -93,45 +88,45 @@ def line(tmp_path: Path, model: Model) -> Iterator[Line]:
         yield made
 
 
-def test_every_curve_is_decided_once_and_in_order_and_copies_under_way_are_duplicates(line: Line) -> None:
-    count = line.write(30, copies=3)
+def test_every_curve_is_decided_once_and_copies_are_duplicates_also_of_what_is_under_way(line: Line) -> None:
+    written = line.write(2 * BATCH)
     line.source.start()
-    turns = line.turn_until(3 * count)
-    made = [decision for turn in turns for decision in turn]
+    line.put_under_way()
+    for path in written:
+        path.with_name(f"again-{path.name}").write_bytes(path.read_bytes())
+    line.put_under_way()
+    made = [decision for turn in line.turn_until(4 * BATCH) for decision in turn]
     books = line.metrics.accounts.snapshot()
-    assert len({decision.identity for decision in made}) == len(made) == count == line.ledger.last_seq
-    assert (books["seen"], books["decided"], books["duplicate"], books["backlog"]) == (90, 30, 60, 0)
+    assert len({decision.identity for decision in made}) == len(made) == 8 == line.ledger.last_seq
+    assert (books["seen"], books["decided"], books["duplicate"], books["backlog"]) == (16, 8, 8, 0)
 
 
-def test_while_the_disk_is_full_what_is_judged_waits_and_is_recorded_in_order(line: Line) -> None:
-    count = line.write(24)
+def test_while_the_disk_is_full_what_is_judged_waits_and_is_then_recorded(line: Line) -> None:
+    written = line.write(24)
     line.source.start()
+    line.put_under_way()
+    line.put_under_way()
     away = line.ledger.path.with_name("away")
     line.ledger.path.rename(away)
     for _ in range(5):
         with pytest.raises(LedgerFull):
-            line.turn_until_full()
+            line.pipeline.turn(0.1)
     assert not line.pipeline.idle()
     assert line.metrics.accounts.snapshot()["decided"] == 0
     away.rename(line.ledger.path)
-    made = [decision.identity for turn in line.turn_until(count) for decision in turn]
-    assert len(made) == len(set(made)) == count == line.ledger.last_seq
-    assert line.ledger.known(made) == set(made)
-    assert line.metrics.accounts.snapshot()["backlog"] == 0
+    made = [decision for turn in line.turn_until(24) for decision in turn]
+    assert {decision.path for decision in made} == {path.name for path in written}
+    assert line.ledger.known([decision.identity for decision in made]) == {decision.identity for decision in made}
+    assert (line.ledger.last_seq, line.metrics.accounts.snapshot()["backlog"]) == (24, 0)
 
 
-def test_a_batch_under_way_is_judged_to_its_end_by_the_model_it_was_begun_with(line: Line, model: Model) -> None:
-    count = line.write(40)
+def test_what_is_under_way_is_judged_to_its_end_by_the_model_it_was_begun_with(line: Line, model: Model) -> None:
+    line.write(30)
     line.source.start()
-    told: list[Judge] = []
+    line.put_under_way()
+    line.put_under_way()
     other = replace(line.judge, model="the next one")
-    until_s = time.monotonic() + 20
-    while not (line.reader.ready >= BATCH and told) and time.monotonic() < until_s:
-        told += [decision.judge for decision in line.pipeline.turn(0.1)]
-        line.wait_for_a_batch(0.1)
     line.pipeline.swap(model, other, Pace(BATCH, 0.005))
-    told += [decision.judge for turn in line.turn_until(count) for decision in turn]
-    names = [judge.model for judge in told]
-    assert len(names) == count
-    assert names == sorted(names, key=lambda name: name == "the next one")  # the old one's first, never mixed
-    assert set(names) == {line.judge.model, "the next one"}
+    assert all(batch.scored.done() for batch in line.pipeline._batches)
+    made = [decision for turn in line.turn_until(30) for decision in turn]
+    assert [decision.judge.model for decision in made] == [line.judge.model] * 16 + ["the next one"] * 14

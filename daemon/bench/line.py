@@ -61,15 +61,15 @@ class Line:
         return {**middle, "cpu_ms": round(sum(one for key, one in middle.items() if key.endswith("_cpu_ms")), 3)}
 
     def _burst(self, found: Sequence[Specimen], count: int) -> dict[str, float]:
-        """Written elsewhere, then moved in as one folder: writing is not the service's work."""
+        """Written elsewhere, then moved in as one folder: writing is not the service's work. Counted from then on."""
         stock = self._fresh(self._trial.folder / "stock")
         names = [path.name for path in play(found, stock, rate=1e6, writer="burst", count=count, fresh=True)]
         folder = self._trial.watch / stock.name
+        begun_s = time.monotonic()
         stock.rename(folder)
         if not self._ear.wait([f"{folder.name}/{name}" for name in names], _PATIENCE_S):
             raise UserError(INTERNAL, f"the service did not decide {count} files: {self._trial.last_words()}")
-        times_s = self._ear.curves_s
-        begun_s, ended_s, curves = times_s[0], times_s[-1], len(times_s)
+        ended_s, curves = self._ear.curves_s[-1], len(self._ear.curves_s)
         time.sleep(0.2)  # one more look at its processes
         cpu_s = self._vitals.cpu_between(begun_s, ended_s)
         self._clear(folder)

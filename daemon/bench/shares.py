@@ -40,5 +40,5 @@ def _speed(name: str, plan: Plan, engines: Mapping[str, Any] | None) -> dict[str
         if one["engine"] == name and "batches" in one:
             found: dict[str, Any] = one
             return found
-    maker, _, precision = name.split("-", 1)[0], None, name.rsplit("-", 1)[-1]
-    return bare(replace(plan, engine=maker, precision=precision))
+    words = name.split("-")  # maker, device, precision
+    return bare(replace(plan, engine=words[0], precision=words[-1]))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from socketserver import BaseServer
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -32,6 +33,7 @@ from daemon.clock import CLOCK, Clock
 from daemon.decision import Decision, Judge
 from daemon.errors import UNREACHABLE, UserError
 from daemon.reading import UNREADABLE
+from deploy.classifier import FaultKind
 
 __all__ = ["SECONDS", "STATES", "Accounts", "Metrics"]
 
@@ -71,6 +73,9 @@ class Metrics:
         self.classifier_faults = self._counter(
             "classifier_faults", "Curves the classifier failed on; decided as review"
         )
+        self.engine_faults = self._counter("engine_faults", "Times a device failed on a batch or a canary", "kind")
+        for kind in get_args(FaultKind):
+            self.engine_faults.labels(kind)
         self.events_published = self._counter("events_published", "Events sent on the live feed", "type")
         self.replay_requests = self._counter("replay_requests", "Requests on the replay socket", "outcome")
 

@@ -48,6 +48,5 @@ def device_of(engine: str) -> str:
 def standing_of(model: Model) -> Standing:
     """Who judges for this model now, and why not a better one."""
     classifier = model.classifier
-    own = classifier.standing if isinstance(classifier, GuardedClassifier) else Standing(model.engine, None, {})
-    troubles = [*model.passed_over, *([own.trouble] if own.trouble else [])]
-    return replace(own, trouble="; ".join(troubles) or None)
+    own = classifier.standing if isinstance(classifier, GuardedClassifier) else Standing(model.engine, (), {})
+    return replace(own, troubles=(*model.passed_over, *own.troubles))

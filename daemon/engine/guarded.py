@@ -19,10 +19,10 @@ from models.bundle import Bundle
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Who judges now; ``trouble`` says why it is not who should."""
+    """Who judges now; ``troubles`` say why it is not who should."""
 
     engine: str
-    trouble: str | None
+    troubles: tuple[str, ...]
     faults: Mapping[str, int]  # by kind, since it was made
 
 
@@ -60,10 +60,10 @@ class GuardedClassifier(Closing):
         keeper = self._keeper
         fault, faults = keeper.fault, dict(keeper.faults)
         if fault is None:
-            return Standing(self.engine, None, faults)
+            return Standing(self.engine, (), faults)
         kind = f" ({fault.kind})" if isinstance(fault, EngineFault) else ""
         trouble = f"{self.engine} failed{kind}: {fault}; it is tried again in the background"
-        return Standing(self._fallback.engine, trouble, faults)
+        return Standing(self._fallback.engine, (trouble,), faults)
 
     @property
     def pid(self) -> int | None:

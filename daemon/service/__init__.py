@@ -6,6 +6,7 @@ ping means that the loop turned, with or without traffic.
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import threading
@@ -16,15 +17,15 @@ from dataclasses import asdict
 from types import FrameType
 
 from daemon.config import Config, changes
-from daemon.decision import Decision, Judge
-from daemon.errors import UserError
-from daemon.judging import is_outdated, judge_of, load_model, wish_of
+from daemon.decision import Decision
+from daemon.errors import BAD_CONFIG, UserError
 from daemon.ledger import LedgerFull
 from daemon.service import logs
 from daemon.service.assembly import Parts, assemble, pace_of
 from daemon.service.contact import ContactWatch
 from daemon.service.health import Condition, Health, notify, watchdog_interval_s
-from deploy.serving import Model
+from daemon.service.loading import Loaded, drop, retire
+from daemon.service.renewal import with_judge
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ DRAIN_S = 3.0
 #: While the disk is full the same decisions are tried again this often.
 FULL_DISK_PAUSE_S = 1.0
 #: Keys that a reload takes in flight; the others need a restart.
-LIVE_KEYS = frozenset({"model", "device", "require_certificate", "thresholds", "alarm", "batch", "log"})
+LIVE_KEYS = frozenset({"model", "device", "require_certificate", "thresholds", "alarm", "batch", "engine", "log"})
 
 
 class Service:
@@ -57,11 +58,12 @@ class Service:
         signal.signal(signal.SIGHUP, lambda *_: self._reload_asked.set())
         begun_s = time.monotonic()
         with ExitStack() as closing:
-            parts = self._parts = assemble(self._config, self._health, closing)
+            parts = self._parts = assemble(self._config, self._reread, self._health, closing)
             for source in parts.sources:
                 source.start()
                 closing.callback(source.stop)
             self._say_ready(parts, time.monotonic() - begun_s)
+            gc.freeze()  # half a million objects that stay to the end: no search for garbage goes through them
             self._loop(parts)
             self._drain(parts)
             log.info("stopped by %s; the ledger ends at seq %d", self._stopped_by, parts.ledger.last_seq)
@@ -94,9 +96,7 @@ class Service:
             if now_s - looked_s >= 1.0:
                 self._look_around(parts)
                 looked_s = now_s
-            if self._reload_asked.is_set():
-                self._reload_asked.clear()
-                self._reload(parts)
+            self._renew(parts)
 
     def _turn(self, parts: Parts, wait_s: float) -> None:
         try:
@@ -108,6 +108,8 @@ class Service:
         self._health.report("disk", "ok", "the ledger can be written")
         if decisions:
             self._take_note(parts, decisions)
+        report, is_building = parts.report, parts.renewal.is_building
+        report.engine, report.engine_reasons = parts.engines.observe(parts.model, report.judge, is_building)
 
     def _take_note(self, parts: Parts, decisions: list[Decision]) -> None:
         now_s = time.monotonic()
@@ -135,41 +137,73 @@ class Service:
         while not parts.pipeline.idle() and time.monotonic() < deadline_s:
             self._turn(parts, 0.05)
 
-    def _reload(self, parts: Parts) -> None:
-        """Take what can change in flight; a configuration with errors changes nothing."""
-        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        try:
-            config = self._reread()
-            model = parts.model
-            models = config.state / "models"
-            if config.model != self._config.model or is_outdated(model, config.model, models):
-                model = load_model(config.model, wish_of(config), models)
-            judge = judge_of(model, config.thresholds, require_certificate=config.require_certificate)
-        except UserError as error:
-            log.error("reload refused, the old settings stay: %s", error)
-            parts.metrics.reload_successful.set(0)
-            parts.publisher.emit("config", {"result": "rejected", "reason": str(error)})
-        else:
-            self._apply(parts, config, model, judge)
+    def _renew(self, parts: Parts) -> None:
+        """Between two batches: begin a reload that was asked for, let live what has become ready."""
+        renewal = parts.renewal
+        if self._reload_asked.is_set() and not renewal.is_reloading:
+            self._reload_asked.clear()
+            notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            renewal.begin_reload(parts.model)
+        outcome = renewal.take_reload()
+        if outcome is not None and self._reload_asked.is_set():
+            drop(outcome, parts.model)  # asked for again meanwhile: the next one answers both
+        elif isinstance(outcome, UserError):
+            self._refuse(parts, outcome)
+        elif outcome is not None:
+            self._apply(parts, outcome)
+        better = renewal.take_better(parts.model)
+        if better is not None:
+            self._improve(parts, better)
+
+    def _refuse(self, parts: Parts, error: UserError) -> None:
+        """A configuration with errors, or a model that fails, changes nothing."""
+        log.error("reload refused, the old settings stay: %s", error)
+        parts.metrics.reload_successful.set(0)
+        if error.exit_code != BAD_CONFIG:
+            self._health.report("model", "degraded", f"reload refused, {parts.model.id} goes on judging: {error}")
+        parts.publisher.emit("config", {"result": "rejected", "reason": str(error)})
         notify("READY=1")
 
-    def _apply(self, parts: Parts, config: Config, model: Model, judge: Judge) -> None:
+    def _apply(self, parts: Parts, loaded: Loaded) -> None:
+        """Take what can change in flight."""
+        config, model = loaded.config, loaded.model
         changed = changes(self._config, config)
         live = {key: values for key, values in changed.items() if key.split(".")[0] in LIVE_KEYS}
         after_restart = sorted(changed.keys() - live.keys())
-        if model is not parts.model:
+        if model.id != parts.model.id:
             live.setdefault("model", (parts.model.id, model.id))  # calibrated anew into the same folder
-            parts.publisher.emit("model", {"model": model.id, "engine": model.engine, "state": "live"})
         if any(key.startswith("alarm.") for key in live):
             self._contact = ContactWatch(config.alarm.no_contact_run)
-        self._config, parts.model, parts.report.judge = config, model, judge
-        parts.pipeline.swap(model, judge, pace_of(config))
-        parts.metrics.serving(judge, device="cpu")
+        self._config = config
+        self._swap(parts, loaded)
+        parts.renewal.adopt(config, model)
         parts.metrics.reload_successful.set(1)
         logs.set_up(config.log.level, config.log.format)
         log.info("reload: applied %s; needs a restart: %s", sorted(live) or "nothing", after_restart or "nothing")
         outcome = {"result": "applied", "digest": config.digest, "changed": live, "needs_restart": after_restart}
         parts.publisher.emit("config", outcome)
+        notify("READY=1")
+
+    def _improve(self, parts: Parts, better: Loaded | UserError) -> None:
+        """The engine that the service began without: it takes over, or the reason why it cannot is told."""
+        if isinstance(better, UserError):
+            parts.model.passed_over = (str(better),)
+        elif better.model.engine == parts.model.engine:
+            parts.model.passed_over = better.model.passed_over
+            retire(better.model)
+        else:
+            self._swap(parts, with_judge(self._config, better.model))
+
+    def _swap(self, parts: Parts, loaded: Loaded) -> None:
+        """Another model, another engine or other thresholds, from the next batch on."""
+        config, model, judge, old = self._config, loaded.model, loaded.judge, parts.model
+        parts.model, parts.report.judge = model, judge
+        parts.pipeline.swap(model, judge, pace_of(config))
+        self._health.report("model", "ok", f"{model.id} on {model.engine}, self-test passed")
+        if model is not old:
+            log.info("from the next batch on %s judges, on %s", model.id, model.engine)
+            parts.publisher.emit("model", {"model": model.id, "engine": model.engine, "state": "live"})
+            retire(old)
 
     def _announce(self, condition: Condition) -> None:
         level = logging.INFO if condition.is_ok else logging.ERROR

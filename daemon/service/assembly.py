@@ -1,8 +1,8 @@
 """The assembly: the parts of a service, made in order and undone in the reverse one.
 
 The lock first (a second service is refused at once), then the ledger, the readers (which start while the model loads),
-the model and its self-test, the sockets. The sources are made but not started: the first curve shall find everything
-in its place.
+the model and its self-test (on what serves at once: a GPU takes over later), the sockets. The sources are made but not
+started: the first curve shall find everything in its place.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from dataclasses import dataclass
 from daemon.backlog import Backlog
 from daemon.config import Config
 from daemon.decision import Judge
-from daemon.judging import judge_of, load_model, wish_of
+from daemon.engine import device_of
+from daemon.judging import release
 from daemon.ledger import Ledger
 from daemon.metrics import Metrics
 from daemon.pipeline import Pace, Pipeline
 from daemon.publish import Publisher
 from daemon.reader import ReaderPool
+from daemon.service.engine_watch import EngineWatch
 from daemon.service.health import Health
 from daemon.service.lock import StateLock
+from daemon.service.renewal import Renewal, load, wish_at_once
 from daemon.service.report import Report
 from daemon.sources import Source
 from daemon.sources.open import open_sources
@@ -45,9 +48,11 @@ class Parts:
     publisher: Publisher
     metrics: Metrics
     report: Report
+    engines: EngineWatch
+    renewal: Renewal
 
 
-def assemble(config: Config, health: Health, closing: ExitStack) -> Parts:
+def assemble(config: Config, reread: Callable[[], Config], health: Health, closing: ExitStack) -> Parts:
     """Everything but started sources; ``closing`` undoes it. Raises UserError for what stands in the way."""
     closing.callback(StateLock(config.state).release)
     ledger = Ledger(config.state / "ledger.sqlite", config.instrument)
@@ -55,15 +60,19 @@ def assemble(config: Config, health: Health, closing: ExitStack) -> Parts:
     metrics, bell = Metrics(), threading.Event()
     reader = ReaderPool(wake=bell.set)
     closing.callback(reader.close)
-    model = load_model(config.model, wish_of(config), config.state / "models")
-    judge = judge_of(model, config.thresholds, require_certificate=config.require_certificate)
+    loaded = load(config, wish_at_once(config))
+    model, judge = loaded.model, loaded.judge
     sources = open_sources(config, ledger, metrics.accounts, bell.set)
     report = Report(config, metrics, health, judge, sources)
     publisher = _speak(config, report, metrics, closing)
     backlog = Backlog(sources)
     pipeline = Pipeline(backlog, reader, model, judge, ledger, publisher, metrics, bell, pace_of(config))
     _measure(config, metrics, judge, report, closing)
-    return Parts(model, ledger, sources, backlog, pipeline, publisher, metrics, report)
+    engines, renewal = EngineWatch(health, metrics), Renewal(config, reread)
+    parts = Parts(model, ledger, sources, backlog, pipeline, publisher, metrics, report, engines, renewal)
+    closing.callback(lambda: release(parts.model))
+    closing.callback(lambda: renewal.close(parts.model))
+    return parts
 
 
 def pace_of(config: Config) -> Pace:
@@ -88,7 +97,7 @@ def _speak(config: Config, report: Report, metrics: Metrics, closing: ExitStack)
 
 
 def _measure(config: Config, metrics: Metrics, judge: Judge, report: Report, closing: ExitStack) -> None:
-    metrics.serving(judge, device="cpu")
+    metrics.serving(judge, device_of(judge.engine))
     metrics.selftest_pass.set(1)  # a model that fails it never comes this far
     metrics.ask(metrics.review_queue, report.waiting)
     metrics.ask(metrics.oldest_pending, report.oldest_waiting_s)

@@ -12,6 +12,7 @@ from daemon import __version__
 from daemon.clock import rfc3339
 from daemon.config import Config
 from daemon.decision import Judge
+from daemon.engine import device_of
 from daemon.ledger.view import LedgerView
 from daemon.metrics import Metrics
 from daemon.service.health import Health
@@ -34,6 +35,8 @@ class Report:
         sources: Sequence[Source],
     ) -> None:
         self.config, self.judge = config, judge
+        self.engine = judge.engine
+        self.engine_reasons: tuple[str, ...] = ()  # why not a better one
         self.publish, self.replay = config.publish, config.replay
         self.state: State = "starting"
         self._metrics, self._health, self._sources = metrics, health, sources
@@ -67,8 +70,9 @@ class Report:
                 "prevalence": judge.prevalence,
                 "certificate": judge.certificate,
             },
-            "engine": judge.engine,
-            "device": "cpu",
+            "engine": self.engine,
+            "device": device_of(self.engine),
+            "engine_reasons": list(self.engine_reasons),
             "latency_s": self.tempo.latency_s(),
             "rate_per_s": round(self.tempo.rate_per_s(time.monotonic()), 3),
             "watch": [str(folder) for folder in config.watch],

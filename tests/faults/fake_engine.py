@@ -10,10 +10,11 @@ import os
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import deploy.engines
-from daemon.engine import child
+from daemon.engine import Patience, child
 from deploy.classifier import Seen, Signals
 from deploy.engines import Engine, Wish
 from deploy.torch_engine import TorchClassifier
@@ -69,8 +70,10 @@ def main() -> int:
 
         worker.main(int(sys.argv[2]))
     from daemon.cli import main as afm_triage
+    from daemon.service import renewal
 
     child.COMMAND = WORKER
+    renewal.Patience = partial(Patience, first_pause_s=0.5)  # type: ignore[misc, assignment]
     return afm_triage(sys.argv[1:])
 
 

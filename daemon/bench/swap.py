@@ -1,0 +1,154 @@
+"""The swap: another model goes live while curves come, three times; what the stream shows of it.
+
+The largest gap between two decisions around a swap is the pause that anybody could notice. The models differ in their
+name only: their weights are read, checked, folded and built anew all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from daemon import events
+from daemon.bench import CURVES
+from daemon.bench.ear import Ear
+from daemon.bench.plan import Plan
+from daemon.bench.serving import serving
+from daemon.closing import Closing
+from daemon.errors import INTERNAL, UserError
+from daemon.formats import quiet_s
+from daemon.instrument import Specimen, play, specimens
+from daemon.trial import Trial
+from deploy.registry import resolve
+from models.bundle import Bundle, read, write
+
+RATE_PER_S = 200.0
+SWAPS = 3
+_BEFORE_S = 3.0  # of steady stream before the first swap, and between two
+_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One decision as a subscriber met it."""
+
+    at_s: float
+    seq: int
+    model: str
+    path: str
+    curve: int
+
+
+class Listener(Ear):
+    """An ear that also keeps the order of decisions, and when a reload was answered."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(endpoint)
+        self.decisions: list[Heard] = []
+        self.answers: list[tuple[float, str]] = []  # when, and how
+
+    def _note(self, body: bytes) -> None:
+        super()._note(body)
+        now_s, event = time.monotonic(), events.decode(body)
+        if events.kind_of(event) == "decision":
+            data = event["data"]
+            self.decisions.append(Heard(now_s, event["seq"], data["model"], data["path"], data["curve"]))
+        elif events.kind_of(event) == "config":
+            self.answers.append((now_s, event["data"]["result"]))
+
+
+def measure(plan: Plan) -> dict[str, Any]:
+    """``{"largest_gap_ms", "usual_gap_ms", "swap_ms": [...], "lost", "doubled", "switches", …}``."""
+    with tempfile.TemporaryDirectory(prefix="afm-triage-") as name:
+        bundle, ours = read(resolve(plan.model)), Path(name) / "ours"
+        rename(bundle, ours, 0)
+        with serving(replace(plan, model=str(ours))) as (trial, _, _), Listener(trial.publish) as listener:
+            assert trial.process is not None
+            found = [one for one in specimens([CURVES]) if quiet_s(one.files[0].name) == 0]
+            with _Writing(found, trial.watch) as written:
+                asked_s = _swap_all(bundle, ours, trial, listener)
+            listener.wait(written.names, _PATIENCE_S)
+    return {"rate_per_s": RATE_PER_S, "swaps": SWAPS, **judge(written.names, listener, asked_s)}
+
+
+def rename(bundle: Bundle, folder: Path, number: int) -> None:
+    """The same model under another name: another id, in the same folder."""
+    card = (bundle.folder / "card.md").read_text()
+    write(folder, bundle.weights, {**bundle.manifest, "name": f"swap-{number}"}, card)
+
+
+def _swap_all(bundle: Bundle, ours: Path, trial: Trial, listener: Listener) -> list[float]:
+    """When each reload was asked for."""
+    assert trial.process is not None
+    asked_s = []
+    for number in range(1, SWAPS + 1):
+        time.sleep(_BEFORE_S)
+        rename(bundle, ours, number)
+        time.sleep(0.5)  # what writing the model costs this machine is not the service's
+        asked_s.append(time.monotonic())
+        trial.process.send_signal(signal.SIGHUP)
+        while len(listener.answers) < number:
+            if time.monotonic() - asked_s[-1] > _PATIENCE_S:
+                raise UserError(INTERNAL, f"the service did not answer a reload: {trial.last_words()}")
+            time.sleep(0.01)
+    time.sleep(_BEFORE_S)
+    return asked_s
+
+
+def judge(names: Sequence[str], listener: Listener, asked_s: Sequence[float]) -> dict[str, Any]:
+    """What the stream of decisions shows; a swap lasts from its reload to a second after the answer to it."""
+    decisions = sorted(listener.decisions, key=lambda one: one.seq)
+    times = Counter((one.path, one.curve) for one in decisions)
+    around = [(asked, answer[0] + 1.0) for asked, answer in zip(asked_s, listener.answers, strict=True)]
+    gaps = [(one.at_s, other.at_s) for one, other in pairwise(decisions)]
+    inside = [gap for gap in gaps if any(gap[1] > start and gap[0] < end for start, end in around)]
+    first_s = asked_s[0] - _BEFORE_S + 1.0
+    outside = [gap for gap in gaps if gap not in inside and first_s < gap[0] < around[-1][1] + 1.0]
+    return {
+        "curves": len(decisions),
+        "lost": len(set(names) - {one.path for one in decisions}),
+        "doubled": sum(count > 1 for count in times.values()),
+        "switches": sum(one.model != other.model for one, other in pairwise(decisions)),
+        "answers": [answer for _, answer in listener.answers],
+        "swap_ms": [round(1000 * (answer[0] - asked)) for asked, answer in zip(asked_s, listener.answers, strict=True)],
+        "largest_gap_ms": _largest_ms(inside),
+        "usual_gap_ms": _largest_ms(outside),
+    }
+
+
+def _largest_ms(gaps: Sequence[tuple[float, float]]) -> float:
+    return round(1000 * max((end - start for start, end in gaps), default=0.0), 1)
+
+
+class _Writing(threading.Thread, Closing):
+    """The instrument, until it is stopped."""
+
+    def __init__(self, found: Sequence[Specimen], into: Path) -> None:
+        super().__init__(name="instrument", daemon=True)
+        self.names: list[str] = []
+        self._found, self._into = found, into
+        self._ending = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        for path in play(self._found, self._into, rate=RATE_PER_S, writer="rename", count=1_000_000, fresh=True):
+            self.names.append(path.relative_to(self._into).as_posix())
+            if self._ending.is_set():
+                return
+
+    def close(self) -> None:
+        self._ending.set()
+        self.join()
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(Plan())))

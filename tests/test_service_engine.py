@@ -1,0 +1,155 @@
+"""The running service and its engine: a device that fails under real files, models that change under load."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from modelhelp import make_model
+
+from daemon.bench import swap
+from daemon.bench.plan import Plan
+from daemon.trial import Trial
+from tests.faults.fake_engine import NAME, ORDERS
+from tests.faults.harness import Producer, history, judge, scrape
+
+pytestmark = pytest.mark.slow
+
+
+class TrialWithDevice(Trial):
+    """`run` on a machine that has the device of tests/faults/fake_engine.py."""
+
+    def command(self) -> list[str]:
+        words = super().command()
+        return [sys.executable, "-m", "tests.faults.fake_engine", *words[3:]]
+
+
+def until(condition: Callable[[], object], what: str, timeout_s: float = 40.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, f"not within {timeout_s} s: {what}"
+        time.sleep(0.05)
+
+
+def status(trial: Trial) -> dict[str, Any]:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as asker:
+        asker.linger = 0
+        asker.connect(trial.replay)
+        asker.send(b"status")
+        assert asker.poll(10_000)
+        found: dict[str, Any] = json.loads(asker.recv_multipart()[-1])["data"]
+        return found
+
+
+@pytest.fixture
+def orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(ORDERS, str(tmp_path / "orders"))
+    return tmp_path / "orders"
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Path:
+    make_model(tmp_path / "ours", "first")
+    return tmp_path / "ours"
+
+
+@pytest.fixture
+def trial(tmp_path: Path, orders: Path, ours: Path) -> Iterator[Trial]:
+    with TrialWithDevice(tmp_path / "trial", options=("--model", str(ours))) as running:
+        yield running
+
+
+def engines(trial: Trial) -> list[str]:
+    return [event["data"]["engine"] for event in history(trial)]
+
+
+def test_a_device_that_fails_is_degraded_then_won_back_and_no_curve_is_lost(trial: Trial, orders: Path) -> None:
+    producer = Producer(trial.watch)
+    until(lambda: status(trial)["engine"] == NAME, "the device took over")
+    assert (status(trial)["device"], status(trial)["engine_reasons"]) == ("cuda", [])
+    producer.write()
+    until(lambda: engines(trial) == [NAME], "judged by the device")
+    for turn, order in enumerate(("illegal access", "wedge"), start=1):
+        orders.write_text(order)
+        begun_s = time.monotonic()
+        producer.write()
+        until(lambda turn=turn: len(history(trial)) == 2 * turn, "judged all the same")
+        assert time.monotonic() - begun_s < 8.0
+        assert engines(trial)[-1] != NAME
+        found = status(trial)
+        assert (found["state"], found["device"]) == ("degraded", "cpu")
+        assert NAME in found["engine_reasons"][0]
+        assert "engine" in [one["name"] for one in found["health"] if not one["ok"]]
+        kind = order.replace(" ", "_").replace("wedge", "wedged")
+        numbers = scrape(trial)
+        assert numbers[f'afm_triage_engine_faults_total{{kind="{kind}"}}'] >= 1
+        assert numbers['afm_triage_classifier_device{device="cuda"}'] == 0
+        orders.unlink()
+        until(lambda: status(trial)["state"] == "ready", "won back")
+        assert scrape(trial)['afm_triage_classifier_device{device="cuda"}'] == 1
+        producer.write()
+        until(lambda turn=turn: len(history(trial)) == 2 * turn + 1, "judged")
+        assert engines(trial)[-1] == NAME
+    findings = judge(producer.written, history(trial))
+    assert (findings.lost, findings.doubled, findings.gaps) == ([], [], [])
+
+
+def test_the_processor_serves_while_the_device_is_built(tmp_path: Path, orders: Path, ours: Path) -> None:
+    orders.write_text("slow build")
+    with TrialWithDevice(tmp_path / "trial", options=("--model", str(ours))) as trial:
+        producer = Producer(trial.watch)
+        producer.write()
+        until(lambda: len(history(trial)) == 1, "judged before the device is there")
+        found = status(trial)
+        assert (found["state"], found["device"]) == ("ready", "cpu")
+        assert found["engine_reasons"] == ["an engine for the GPU is being built"]
+        until(lambda: status(trial)["engine"] == NAME, "the device took over")
+        producer.write()
+        until(lambda: len(history(trial)) == 2, "judged")
+        assert [name == NAME for name in engines(trial)] == [False, True]
+
+
+def test_three_models_go_live_at_200_curves_a_second_and_no_batch_is_lost_or_mixed(
+    ours: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(swap, "_BEFORE_S", 1.0)
+    found = swap.measure(Plan(model=str(ours)))
+    with capsys.disabled():
+        print(f"\nlargest gap around a swap {found['largest_gap_ms']} ms, without one {found['usual_gap_ms']} ms")
+    assert (found["lost"], found["doubled"], found["switches"]) == (0, 0, 3)
+    assert found["answers"] == ["applied"] * 3
+    assert found["curves"] > 600
+    assert found["largest_gap_ms"] < 1000.0
+
+
+def test_a_model_that_fails_its_self_test_leaves_the_old_one_serving_and_is_told(tmp_path: Path, ours: Path) -> None:
+    with Trial(tmp_path / "trial", options=("--model", str(ours))) as trial, swap.Listener(trial.publish) as listener:
+        assert trial.process is not None
+        producer, manifest = Producer(trial.watch), ours / "manifest.json"
+        good = manifest.read_text()
+        bad = json.loads(good)
+        bad["selftest"]["logits"][2] += 5.0
+        manifest.write_text(json.dumps(bad))
+        trial.process.send_signal(signal.SIGHUP)
+        until(lambda: [answer for _, answer in listener.answers] == ["rejected"], "the reload refused")
+        producer.write()
+        until(lambda: len(history(trial)) == 1, "judged")
+        found = status(trial)
+        assert found["state"] == "degraded"
+        assert [one["name"] for one in found["health"] if not one["ok"]] == ["model"]
+        assert "off its logit" in trial.log.read_text()
+        assert "Traceback" not in trial.log.read_text()
+        manifest.write_text(good)
+        for _ in range(3):  # asked for again and again: the last answer is true of all
+            trial.process.send_signal(signal.SIGHUP)
+            time.sleep(0.02)
+        until(lambda: status(trial)["state"] == "ready", "well again")
+        assert {answer for _, answer in listener.answers[1:]} == {"applied"}
+        assert history(trial)[0]["data"]["model"] == found["model"]["id"]

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -179,6 +180,27 @@ def test_any_hdf5_program_reads_it(packed):
         force = part["force"][ends[row - 1] : ends[row]]
     (curve, *_) = formats.open_file(REAL / "force-save-0441.jpk-force")
     assert force.tobytes() == curve.force.tobytes()
+
+
+def test_numpy_maps_it_as_the_decision_says(packed):
+    with h5py.File(packed) as file:
+        part = file[PARTS]["000000"]
+        offset, count, ends = part["force"].id.get_offset(), part["force"].shape[0], part["force_end"][:]
+        third = part["force"][ends[1] : ends[2]]
+    assert third.size > 0
+    assert (np.memmap(packed, "<f8", "r", offset, (count,))[ends[1] : ends[2]] == third).all()
+
+
+def test_a_row_of_requests_that_is_given_up_leaves_the_next_one_alone():
+    def row(first: int, rows: int) -> Iterator[dict]:
+        for number in range(first, first + rows):
+            yield {"do": "simulate", "seed": 1, "prevalence": 0.5, "first": number, "count": 1}
+
+    with Crew(2) as crew:
+        whole = [header["curves"] for header, _ in crew.map(row(0, 12))]
+        given_up = crew.map(row(0, 12))
+        next(given_up)
+        assert [header["curves"] for header, _ in crew.map(row(3, 9))] == whole[3:]
 
 
 def test_where_curves_come_from_is_kept(packed, lab):

@@ -32,6 +32,7 @@ class Crew(Closing):
 
     def __init__(self, workers: int, module: str = "daemon.archive.worker") -> None:
         self._workers = [_Worker(spawn(module)) for _ in range(workers)]
+        self._issued = 0  # requests, of which those of a row that was given up are answered still
 
     def ask(self, request: wire.Header) -> Answer:
         """One request, one answer. Raises CrewBroken."""
@@ -39,25 +40,24 @@ class Crew(Closing):
 
     def map(self, requests: Iterable[wire.Header]) -> Iterator[Answer]:
         """An answer for each request, in order; a bounded number of them is worked on ahead. Raises CrewBroken."""
-        coming = enumerate(requests)
+        coming = iter(requests)
         done: dict[int, Answer] = {}
-        wanted = issued = 0
+        wanted = self._issued
         is_over = False
         while True:
-            while not is_over and issued - wanted < _AHEAD * len(self._workers):
+            while not is_over and self._issued - wanted < _AHEAD * len(self._workers):
                 worker = min(self._workers, key=lambda worker: len(worker.numbers))
-                if len(worker.numbers) == _DEPTH:
+                if len(worker.numbers) >= _DEPTH:
                     break
-                entry = next(coming, None)
-                if entry is None:
+                request = next(coming, None)
+                if request is None:
                     is_over = True
-                    break
-                self._give(worker, *entry)
-                issued += 1
+                else:
+                    self._give(worker, request)
             if wanted in done:
                 yield done.pop(wanted)
                 wanted += 1
-            elif is_over and wanted == issued:
+            elif is_over and wanted == self._issued:
                 return
             else:
                 self._gather(done)
@@ -66,12 +66,13 @@ class Crew(Closing):
         for worker in self._workers:
             worker.child.end()
 
-    def _give(self, worker: _Worker, number: int, request: wire.Header) -> None:
+    def _give(self, worker: _Worker, request: wire.Header) -> None:
         try:
             wire.send(worker.child.connection, request)
         except OSError as error:
             raise CrewBroken(_how_it_ended(worker.child)) from error
-        worker.numbers.append(number)
+        worker.numbers.append(self._issued)
+        self._issued += 1
 
     def _gather(self, done: dict[int, Answer]) -> None:
         """Wait for the next answer, and take every one that is there."""

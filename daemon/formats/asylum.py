@@ -2,30 +2,24 @@
 
 Columns are told by their label, segments by ``Indexes`` and ``Direction`` of the note (1 approach, 0 dwell,
 -1 retract), else by where the position turns. Deflection is stored in metres; times ``SpringConstant`` of the note it
-is force. Raw sign: repulsion positive; the position grows towards the surface. Format: WaveMetrics Technical Note 003.
+is force. Raw sign: repulsion positive; the position grows towards the surface. The container: daemon.formats.igor.
 """
 
 from __future__ import annotations
 
-import io
-import logging
 import math
-import struct
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from daemon.formats import limits, shape
+from daemon.formats import igor, limits, shape
 from daemon.formats.blob import Blob
 from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve, Samples
 
 SUFFIX = ".ibw"
-_SIZES = struct.Struct("hh12i")  # version, checksum, wave, formula, note, data units, 4 dim units, 4 dim labels
-_HEADER_BYTES = {2: 16, 3: 20, 5: 64}
 _POSITIONS = ("zsnsr", "lvdt", "raw")  # best first: the measured position, its older name, the piezo drive
-_MOST_NOTE_BYTES = 1 << 20
 _MOST_MISSING = 0.1  # of a retract: maps pad shorter ramps with NaN; what lacks more was broken off
 
 
@@ -64,7 +58,7 @@ def is_companion(name: str) -> bool:
     return name.lower().endswith("zsnsr" + SUFFIX)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Wave:
     data: np.ndarray[Any, np.dtype[Any]]  # (n,) or (n, columns)
     labels: list[str]
@@ -153,49 +147,15 @@ class AsylumFile:
 
 
 def _load(blob: Blob) -> _Wave:
-    """Parse a wave with igor2, after making sure that all of it is there."""
-    _check_size(blob)
-    logging.getLogger("igor2").setLevel(logging.CRITICAL + 1)  # it logs the raw buffer of what it cannot parse
-    from igor2 import binarywave
-
-    try:
-        wave = binarywave.load(io.BytesIO(blob.whole()))["wave"]
-        data = wave["wData"]
-        if not isinstance(data, np.ndarray) or data.dtype.kind not in "fiu" or data.ndim not in (1, 2):
-            raise Unreadable("unreadable")
-        labels = [label.decode("latin-1").lower() for label in wave["labels"][1][1:]] if data.ndim == 2 else []
-        note = wave["note"].decode("latin-1")
-        step_s = float(wave["wave_header"]["sfA"][0]) if "sfA" in wave["wave_header"] else 0.0
-    except (Unreadable, MemoryError):
-        raise
-    except Exception as error:  # igor2 asserts, and raises struct, type, value and key errors
-        raise Unreadable("unreadable") from error
-    if "\x00" in note[-1:]:
-        raise Unfinished("zero_tail")
-    lines = (line.partition(":") for line in note.replace("\n", "\r").split("\r"))
-    return _Wave(data, labels, {key: value.strip() for key, _, value in reversed(list(lines))}, step_s)
-
-
-def _check_size(blob: Blob) -> None:
-    """A wave tells in its first 64 bytes how long it is; the header's own wave size covers the samples."""
-    if blob.size_bytes < _SIZES.size:
-        raise Unfinished("truncated")
-    head = blob.read(0, _SIZES.size)
-    order = "<" if head[0] else ">"  # the version is 1 to 5: its low byte is not zero
-    fields = struct.unpack(order + _SIZES.format, head)
-    version, sizes = fields[0], fields[2:]
-    if version not in _HEADER_BYTES:
+    """A wave of one or two dimensions, its note line by line; what stands there twice counts the first time."""
+    wave = igor.read(blob)
+    if wave.data.ndim > 2:
         raise Unreadable("unreadable")
-    if version == 5:
-        needed = _HEADER_BYTES[5] + sum(sizes)
-        if min(sizes) < 0 or sizes[2] > _MOST_NOTE_BYTES:
-            raise Unreadable("unreadable")
-    else:
-        needed = _HEADER_BYTES[version] + sizes[0]
-    if needed > limits.WHOLE_BYTES or sizes[0] <= 0:
-        raise Unreadable("too_large" if sizes[0] > 0 else "unreadable")
-    if blob.size_bytes < needed:
-        raise Unfinished("truncated")
+    if "\x00" in wave.note[-1:]:
+        raise Unfinished("zero_tail")
+    lines = (line.partition(":") for line in wave.note.replace("\n", "\r").split("\r"))
+    note = {key: value.strip() for key, _, value in reversed(list(lines))}
+    return _Wave(wave.data, wave.labels, note, wave.step_s)
 
 
 def _numbers(text: str | None) -> list[float]:

@@ -1,7 +1,7 @@
 """The torch engine: always there, and the reference that every other engine is compared with (inference.md section 3).
 
-Batch norm is folded, memory is channels-last, and precision is bf16 where the processor has it in hardware:
-2.7 times the plain network. One core is left to the acquisition software.
+Batch norm is folded, memory is channels-last, and precision is single unless another is asked for, as for every engine
+on the processor (deploy/decisions/0010). One core is left to the acquisition software.
 
 Set GOMP_SPINCOUNT=0 in the environment before torch is first imported: beside other busy programs the waiting threads
 of OpenMP otherwise turn 16 ms into 150 ms.
@@ -32,8 +32,7 @@ class TorchClassifier(PictureClassifier):
     """A :class:`deploy.classifier.Classifier` by torch on the CPU."""
 
     def __init__(self, bundle: Bundle, precision: str = "auto", threads: int | None = None) -> None:
-        if precision == "auto":
-            precision = "bf16" if bf16_in_hardware() else "fp32"
+        precision = "fp32" if precision == "auto" else precision
         super().__init__(bundle, f"torch-cpu-{precision}")
         self._dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
         torch.set_num_threads(threads or default_threads())

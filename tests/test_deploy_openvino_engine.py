@@ -72,9 +72,9 @@ def test_it_goes_before_torch_and_proves_itself():
     assert model.reference.engine == "openvino-cpu-fp32"
 
 
-def test_a_processor_without_bf16_computes_in_single_precision(bundle, monkeypatch):
-    monkeypatch.setattr(openvino_engine, "has_bf16", lambda: False)
+def test_auto_is_single_precision_and_bf16_is_refused_where_it_is_emulated(bundle, monkeypatch):
     assert OpenVinoClassifier(bundle).engine == "openvino-cpu-fp32"
+    monkeypatch.setattr(openvino_engine, "has_bf16", lambda: False)
     with pytest.raises(NoEngine, match="computes no bf16"):
         OpenVinoClassifier(bundle, "bf16")
 

@@ -55,12 +55,17 @@ def test_pictures_of_another_size_are_refused(bundle):
         TorchClassifier(bundle).logits_of(np.zeros((1, 1, 32, 64), np.float32))
 
 
-def test_auto_is_bf16_only_where_the_processor_has_it(bundle, monkeypatch):
+def test_auto_is_single_precision_on_every_processor(bundle):
+    assert TorchClassifier(bundle).engine == "torch-cpu-fp32"
+    assert TorchClassifier(bundle, "bf16").engine == "torch-cpu-bf16"
+
+
+def test_training_takes_bf16_only_where_the_processor_has_it(monkeypatch):
     import torch
 
-    assert TorchClassifier(bundle).engine == f"torch-cpu-{'bf16' if bf16_in_hardware() else 'fp32'}"
+    assert bf16_in_hardware() in (True, False)
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)  # torch 2.11
-    assert TorchClassifier(bundle).engine == "torch-cpu-fp32"
+    assert not bf16_in_hardware()
 
 
 def test_bf16_moves_few_verdicts_of_the_shipped_model():

@@ -32,18 +32,19 @@ class Child:
         self.process.wait()
 
 
-def spawn(module: str) -> Child:
-    """Start ``python -m module FD`` on one thread; a fresh process, so that nothing of the parent's is in it."""
+def spawn(module: str, *descriptors: int) -> Child:
+    """Start ``python -m module FD DESCRIPTORS…`` on one thread; a fresh process with nothing of the parent's in it."""
     ours, theirs = socket.socketpair()
     with theirs:
         quiet = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
         path = os.pathsep.join(filter(None, [_PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
+        handed_down = (theirs.fileno(), *descriptors)
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, str(theirs.fileno())],
+            [sys.executable, "-P", "-m", module, *map(str, handed_down)],
             env={**os.environ, **quiet, "PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
+            pass_fds=handed_down,
         )
     return Child(process, ours)
 

@@ -32,7 +32,6 @@ from makers import (
 from daemon.arrival import Arrival
 from daemon.formats.walk import find
 from daemon.reader import ReaderBroken, ReaderPool, read_files
-from daemon.reader import seat as readseat
 from daemon.reading import UNREADABLE, FileReading
 from models.frontend import prepare
 from models.profile import RasterProfile
@@ -430,7 +429,7 @@ def test_a_reader_process_has_no_torch_little_memory_and_one_thread() -> None:
 
 
 def test_processes_that_cannot_start_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readseat.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with ReaderPool(1) as pool, pytest.raises(ReaderBroken):
         pool.collect(30)
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Protocol
 
 from daemon.arrival import Arrival
+from daemon.child import spawn
 from daemon.formats import limits, wire
 from daemon.reader.note import Note
 from daemon.reading import FileReading, Reading
@@ -29,7 +27,6 @@ _LIMIT_S, _LIMIT_BYTES_PER_S = 10.0, 50e6
 _FRAME_LIMIT_S = 30.0  # for the rest of an answer whose beginning has come
 _START_LIMIT_S = 60.0  # a busy machine can take long to load numpy
 _START_TRIES = 5
-_PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 @dataclass
@@ -258,20 +255,10 @@ def _lost(task: Task, reason: str) -> FileReading:
 
 
 def _spawn() -> _Child:
-    ours, theirs = socket.socketpair()
     note = Note()
-    with theirs:
-        quiet = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
-        path = os.pathsep.join(filter(None, [_PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "daemon.reader.worker", str(theirs.fileno()), str(note.descriptor)],
-            env={**os.environ, **quiet, "PYTHONPATH": path},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno(), note.descriptor],
-        )
-    ours.settimeout(_FRAME_LIMIT_S)
-    return _Child(process, ours, note)
+    child = spawn("daemon.reader.worker", note.descriptor)
+    child.connection.settimeout(_FRAME_LIMIT_S)
+    return _Child(child.process, child.connection, note)
 
 
 def _end(child: _Child, request: int | None = None) -> str | None:

@@ -9,13 +9,10 @@ cannot (a crash, a loop), the pool ends the process.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
-import resource
 import select
-import signal
 import socket
 import sys
 import time
@@ -28,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from daemon import formats
+from daemon.child import confine
 from daemon.formats import limits, wire
 from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
@@ -37,11 +35,9 @@ from models.curve import Curve
 from models.frontend import Prepared, prepare
 from models.profile import RasterProfile
 
-_MEMORY_BYTES = 2 << 30
 _FRESH_S = 2.0  # a file changed less long ago may still be in the writing, whatever it looks like
 _NO_SAMPLES = np.zeros(0)
 _MAY_MEND = frozenset({"unreadable", "no_retract", "no_force_channel"})
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 
 @dataclass(frozen=True)
@@ -237,27 +233,14 @@ def _serve(connection: socket.socket, note: Note) -> None:
 
 def _warm_up(connection: socket.socket) -> None:
     """Load what is loaded late anyway, as long as nobody waits."""
-    for module in ("igor2.binarywave", "h5py"):
-        if select.select([connection], [], [], 0)[0]:
-            return
+    if not select.select([connection], [], [], 0)[0]:
         with contextlib.suppress(Exception):
-            __import__(module)
-
-
-def _confine() -> None:
-    """Little memory, no core files, no new rights, and no life after the parent's."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            __import__("h5py")
 
 
 def main(descriptor: int, note: int) -> None:
     """Serve until the service hangs up."""
-    _confine()
+    confine()
     parent = os.getppid()
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
         if parent != 1:

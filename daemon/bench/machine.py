@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.cores import usable_cores
+
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 #: Cores that others may use, and load of the last minute, before a figure is worth a warning.
 QUIET_CORES, QUIET_LOAD = 0.15, 1.0
@@ -42,7 +44,7 @@ def look(seconds: float = 1.0) -> Machine:
     time.sleep(seconds)
     others = (_busy_s() - before_s) / (time.monotonic() - begun_s)
     return Machine(
-        cores=len(os.sched_getaffinity(0)),
+        cores=usable_cores(),
         processor=_processor(),
         architecture=platform.machine(),
         python=platform.python_version(),

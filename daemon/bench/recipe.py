@@ -8,7 +8,6 @@ it, afmformats against our reader on the files that both can read.
 from __future__ import annotations
 
 import logging
-import os
 import statistics
 import time
 from collections import deque
@@ -27,6 +26,7 @@ from daemon.bench.load import split
 from daemon.bench.timing import cpu_ms
 from daemon.formats import open_file
 from daemon.instrument import specimens
+from deploy.cores import usable_cores
 from models.curve import Curve
 
 PASSES_S = 5.0  # over all files, again and again
@@ -57,7 +57,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
         **_run(exhibits, seconds),
         "files": len(exhibits),
         "by_afmformats": len(readable),
-        "threads": len(os.sched_getaffinity(0)),
+        "threads": usable_cores(),
         "readers": [_readers(one, min(seconds, READ_S)) for one in readable] if find_spec("afmformats") else None,
     }
 
@@ -142,7 +142,7 @@ def _network() -> Callable[[NDArray[np.uint8]], float]:
 
     from models.published import ThreeChannels
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(usable_cores())
     network = ThreeChannels().eval()
 
     def judge(picture: NDArray[np.uint8]) -> float:

@@ -22,6 +22,8 @@ from daemon.formats.walk import find
 from daemon.scoring.ahead import read_ahead
 from daemon.scoring.job import Job, Kept, Piece, Stamp
 from daemon.scoring.overlap import overlap
+from models.frontend import prepare
+from models.profile import RasterProfile
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -69,6 +71,19 @@ def test_files_come_in_order_and_a_map_is_read_by_all_readers_at_once(tmp_path):
     whole = [piece.reading.curve.force for piece in pieces if piece.curves == 300]
     again = [item.reading.curve.force for item in read_ahead(map(Job, find([lab / "day2" / "map.jpk-force-map"])), 1)]
     assert all((one == other).all() for one, other in zip(whole, again, strict=True))
+
+
+def test_with_a_profile_curves_come_prepared_and_without_their_samples(tmp_path):
+    lab = write_lab(tmp_path / "lab", singles=4, mapped=40)
+    whole = [item.reading for item in read_ahead(map(Job, find([lab])), 1)]
+    bare = [item.reading for item in read_ahead(map(Job, find([lab])), 2, RasterProfile())]
+    for one, other in zip(whole, bare, strict=True):
+        assert (one.index, one.sha256, one.reason) == (other.index, other.sha256, other.reason)
+        if one.curve is not None:
+            (wanted,) = prepare([one.curve], RasterProfile())
+            assert (len(other.curve), other.curve.force_unit) == (0, one.curve.force_unit)
+            assert other.prepared.reasons == wanted.reasons
+            assert other.prepared.signal.tobytes() == wanted.signal.tobytes()
 
 
 def test_a_map_is_never_held_whole(tmp_path):

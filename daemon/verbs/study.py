@@ -11,6 +11,7 @@ from daemon.errors import INPUT_OUTPUT, UserError
 
 #: topic -> one line of help; the module is daemon.study.<topic>, with _ for -.
 TOPICS: dict[str, str] = {
+    "archive": "how fast curves are judged from files and from an archive, and what bounds it beside a GPU",
     "baselines": "the model beside a step detector and the plain published recipe",
     "calibration": "are probabilities that were fitted once right on other streams, at other prevalences",
     "engines": "does every engine on a CPU give the verdicts of single precision, and what does each cost",

@@ -16,8 +16,9 @@ from daemon.errors import BAD_CONFIG, UNREACHABLE, UserError
 from daemon.status.inquiry import ask_status
 from daemon.status.whereabouts import Whereabouts, find
 
-#: Loading another model is the longest part of it.
-PATIENCE_S = 60.0
+#: Loading another model takes a second, compiling it for a GPU minutes; the old one judges meanwhile.
+PATIENCE_S = 900.0
+_LOOK_S = 1.0  # between two looks whether the service is still there
 
 
 def reload(config: Config, patience_s: float = PATIENCE_S) -> str:
@@ -33,7 +34,7 @@ def reload(config: Config, patience_s: float = PATIENCE_S) -> str:
         if not subscriber.poll(5000):  # the greeting: from here on nothing is missed
             raise UserError(UNREACHABLE, f"process {pid} does not publish at {where.publish}; is it still starting?")
         os.kill(pid, signal.SIGHUP)
-        return _words(_await(subscriber, patience_s))
+        return _words(await_answer(subscriber, pid, patience_s))
     except PermissionError:
         raise UserError(UNREACHABLE, f"process {pid} belongs to another user; ask for it with sudo") from None
     finally:
@@ -52,14 +53,17 @@ def _pid(where: Whereabouts, config: Config) -> int:
     return where.pid
 
 
-def _await(subscriber: zmq.Socket[bytes], patience_s: float) -> Mapping[str, Any]:
+def await_answer(subscriber: zmq.Socket[bytes], pid: int, patience_s: float) -> Mapping[str, Any]:
+    """The data of the next `config` event. UserError 69 when process ``pid`` ends before, or says nothing in time."""
     deadline_s = time.monotonic() + patience_s
     while (left_s := deadline_s - time.monotonic()) > 0:
-        if subscriber.poll(int(left_s * 1000)):
+        if subscriber.poll(int(min(left_s, _LOOK_S) * 1000)):
             topic, body = subscriber.recv_multipart()
             if topic.endswith(b".config"):
                 data: Mapping[str, Any] = events.decode(body)["data"]
                 return data
+        elif not os.path.exists(f"/proc/{pid}"):
+            raise UserError(UNREACHABLE, f"process {pid} has ended meanwhile; its log says more")
     raise UserError(UNREACHABLE, f"the service said nothing within {patience_s:g} s; its log says more")
 
 

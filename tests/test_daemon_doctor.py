@@ -14,7 +14,8 @@ import pytest
 from daemon.config import AlarmConfig, BatchConfig, Config, SourceConfig, ThresholdsConfig
 from daemon.config.description import describe
 from daemon.doctor import is_well, line, symptoms
-from daemon.doctor.symptoms import Finding
+from daemon.doctor.engines import engines
+from daemon.doctor.finding import Finding
 from tests.speaker import Speaker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -146,7 +147,7 @@ def test_the_sqlite_note(number: tuple[int, int, int], level: str, monkeypatch: 
 
 def test_a_model_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    found = list(symptoms.engine(config_of(tmp_path, model=str(tmp_path / "model"))))
+    found = list(engines(config_of(tmp_path, model=str(tmp_path / "model"))))
     assert (found[-1].topic, found[-1].level, bool(found[-1].advice)) == ("model", "problem", True)
 
 

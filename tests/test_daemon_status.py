@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 
 from daemon.config import Config
 from daemon.config.home import WHEREABOUTS
 from daemon.errors import UserError
 from daemon.labels import Label, Labels
-from daemon.reload import reload
+from daemon.reload import await_answer, reload
 from daemon.status import gather, is_well
 from daemon.status.inquiry import ask_status
 from daemon.status.page import page
@@ -216,3 +217,12 @@ def test_reload_without_a_service_exits_69(tmp_path: Path) -> None:
     done = afm_triage("reload", "--state", str(tmp_path))
     assert (done.returncode, done.stderr.count("\n")) == (69, 1)
     assert "no service runs on" in done.stderr
+
+
+def test_a_reload_does_not_wait_for_a_service_that_has_ended() -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    with zmq.Context() as context, context.socket(zmq.SUB) as subscriber:
+        with pytest.raises(UserError, match="has ended meanwhile") as caught:
+            await_answer(subscriber, ended.pid, 30.0)
+    assert caught.value.exit_code == 69

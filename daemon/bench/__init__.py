@@ -10,6 +10,6 @@ from pathlib import Path
 
 CURVES = Path(__file__).resolve().parents[1] / "curves"
 BATCH = 32  # the service's largest, unless configured otherwise
-#: In the order they are measured; "soak" only where it is asked for.
-PARTS = ("stages", "engines", "load", "recipe", "soak")
+#: In the order they are measured; "swap" and "soak" only where they are asked for.
+PARTS = ("stages", "engines", "load", "recipe", "swap", "soak")
 STAGES = ("read", "front-end", "raster", "network", "decide", "commit", "publish")

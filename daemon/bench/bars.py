@@ -12,6 +12,7 @@ RATE_PER_S, QUIET_MS, BUSY_MS = 10.0, 50.0, 100.0  # p99 at this rate
 SHARE = 0.85  # of the bare engine's rate
 FACTOR = 10.0  # over the published recipe
 MEMORY_GB = 1.2
+GAP_MS = 100.0  # between two decisions while another model goes live
 SLOPE_MB = 5.0  # for each 10,000 curves: flat is what a month of measuring does not notice
 
 
@@ -41,7 +42,7 @@ class Bar:
 def bars(found: Mapping[str, Any]) -> list[Bar]:
     """For whatever was measured."""
     makers = {"stages": _stages, "engines": _engines, "load": _load, "shares": _shares, "recipe": _recipe}
-    makers |= {"soak": _soak}
+    makers |= {"swap": _swap, "soak": _soak}
     return [bar for part, make in makers.items() if part in found for bar in make(found)]
 
 
@@ -79,6 +80,12 @@ def _shares(found: Mapping[str, Any]) -> Iterator[Bar]:
 def _recipe(found: Mapping[str, Any]) -> Iterator[Bar]:
     if (factor := factor_of(found)) is not None:
         yield Bar("times the published recipe", factor, FACTOR, "x", at_most=False)
+
+
+def _swap(found: Mapping[str, Any]) -> Iterator[Bar]:
+    swap = found["swap"]
+    yield Bar("largest gap while another model goes live", swap["largest_gap_ms"], GAP_MS, "ms")
+    yield Bar("curves lost or decided twice by it", swap["lost"] + swap["doubled"], 0, "")
 
 
 def _soak(found: Mapping[str, Any]) -> Iterator[Bar]:

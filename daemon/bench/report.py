@@ -8,12 +8,13 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from daemon.bench import BATCH, engines, load, machine, shares, soak
+from daemon.bench import BATCH, engines, load, machine, shares, soak, swap
 from daemon.bench.bars import bars
 from daemon.bench.child import ChildFailed, call
 from daemon.bench.plan import Plan
 from daemon.bench.table import write_text
 from daemon.errors import BAD_DATA, INTERNAL, UNREACHABLE, UserError
+from deploy.cores import default_threads
 from deploy.engines import NoEngine, candidates
 from deploy.registry import resolve
 from models.bundle import BadBundle, read
@@ -40,7 +41,7 @@ def measure(plan: Plan, say: Say) -> dict[str, Any]:
         "model": model,
         "settings": plan.settings(),
         "batch": BATCH,
-        "threads": max(1, before.cores - 1),
+        "threads": default_threads(),
         "took_s": {},
     }
     for part in plan.parts:
@@ -72,6 +73,8 @@ def _part(part: str, plan: Plan, found: Mapping[str, Any]) -> dict[str, Any]:
             return {part: engines.measure(plan)}
         if part == "soak":
             return {part: soak.measure(plan)}
+        if part == "swap":
+            return {part: swap.measure(plan)}
         if part == "recipe":
             return {part: call("recipe", plan.request())}
         line = load.measure(plan)

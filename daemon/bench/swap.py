@@ -6,7 +6,6 @@ name only: their weights are read, checked, folded and built anew all the same.
 
 from __future__ import annotations
 
-import json
 import signal
 import tempfile
 import threading
@@ -148,7 +147,3 @@ class _Writing(threading.Thread, Closing):
     def close(self) -> None:
         self._ending.set()
         self.join()
-
-
-if __name__ == "__main__":
-    print(json.dumps(measure(Plan())))

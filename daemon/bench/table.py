@@ -20,6 +20,7 @@ def write_text(found: Found, bars: Sequence[Bar]) -> str:
         "load": _load,
         "shares": _shares,
         "recipe": _recipe,
+        "swap": _swap,
         "soak": _soak,
     }
     lines = list(_head(found))
@@ -164,6 +165,16 @@ def _recipe(found: Found) -> Iterator[str]:
     for row in recipe["readers"]:
         rows.append([row["file"], str(row["curves"]), f"{row['afmformats_ms']:.2f}", f"{row['ours_ms']:.2f}"])
     yield from _indent(align(rows))
+
+
+def _swap(found: Found) -> Iterator[str]:
+    swap = found["swap"]
+    yield f"{swap['swaps']} models made live at {swap['rate_per_s']:g} files a second, {swap['curves']} curves"
+    gap, usual = swap["largest_gap_ms"], swap["usual_gap_ms"]
+    yield f"  largest gap between two decisions around a swap: {gap} ms, else {usual} ms"
+    yield f"  reload asked for to answered: {', '.join(map(str, swap['swap_ms']))} ms"
+    books = f"files without an event {swap['lost']}, curves decided twice {swap['doubled']}"
+    yield f"  {books}, changes of model {swap['switches']}"
 
 
 def _soak(found: Found) -> Iterator[str]:

@@ -18,7 +18,7 @@ def describe(config: Config) -> list[str]:
     sentences += [_watching(folder, config) for folder in config.watch]
     if config.ingest:
         sentences.append(f"takes curves over ZeroMQ at {config.ingest}; each is answered once it is on disk")
-    sentences.append(f"judges with the model {config.model} on {_device(config.device)}")
+    sentences.append(f"judges with the model {config.model} on {_device(config.device)}{_engine(config)}")
     sentences.append(_thresholds(config))
     if config.require_certificate:
         sentences.append(_certificate(config))
@@ -51,6 +51,15 @@ def _watching(folder: Path, config: Config) -> str:
 
 def _device(device: str) -> str:
     return {"auto": "the best device there is", "cpu": "the CPU", "cuda": "the GPU"}[device]
+
+
+def _engine(config: Config) -> str:
+    engine = config.engine
+    wanted = [part for part in (engine.name, engine.precision) if part != "auto"]
+    asked = f", by {' in '.join(wanted)} alone" if wanted else ""
+    if config.device == "cpu":
+        return asked
+    return f"{asked}; what a GPU does not answer in {engine.deadline_s:g} s, the CPU judges"
 
 
 def _thresholds(config: Config) -> str:

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from daemon.config import Config
 from daemon.doctor import symptoms
-from daemon.doctor.symptoms import Finding
+from daemon.doctor.engines import engines
+from daemon.doctor.finding import Finding
 
 _MARKS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "problem": ("✗", "bold red")}
 
@@ -23,7 +24,7 @@ def examine(config: Config) -> Iterator[Finding]:
     yield from symptoms.watched_folders(config)
     yield from symptoms.state_folder(config)
     yield from symptoms.ports(config)
-    yield from symptoms.engine(config)
+    yield from engines(config)
 
 
 def line(finding: Finding) -> Text:

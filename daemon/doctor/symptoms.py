@@ -8,14 +8,11 @@ import shutil
 import socket
 import sqlite3
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import zmq
 
@@ -23,7 +20,7 @@ from daemon import __version__
 from daemon.clean import clean
 from daemon.config import Config
 from daemon.config.endpoint import Endpoint
-from daemon.errors import UserError
+from daemon.doctor.finding import Finding
 from daemon.sources.mounts import mount_of
 from daemon.status.inquiry import ask_status
 from daemon.status.whereabouts import find
@@ -33,16 +30,6 @@ from daemon.wording import size
 LITTLE_SPACE_BYTES = 1_000_000_000
 #: Folders that are counted before the doctor says "many".
 MANY_FOLDERS = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """``note``: good to know; ``problem``: ``advice`` says what to do about it."""
-
-    topic: str
-    level: Literal["ok", "note", "problem"]
-    text: str
-    advice: str = ""
 
 
 def versions() -> Iterator[Finding]:
@@ -161,6 +148,9 @@ def ports(config: Config) -> Iterator[Finding]:
     if event is not None and event["data"].get("instrument") == config.instrument:
         pid = event["data"].get("pid")
         yield Finding("ports", "ok", f"{config.instrument} is running as process {pid} and answers")
+        for why in event["data"].get("engine_reasons") or []:
+            advice = "nothing is lost by it; curves take longer until the device is well"
+            yield Finding("engine", "problem", clean(f"running on {event['data'].get('engine')}: {why}"), advice)
         return
     named = {"publish": config.publish, "replay": config.replay, "ingest": config.ingest}
     places = {key: (text, Endpoint.parse(text)) for key, text in named.items() if text}
@@ -184,30 +174,3 @@ def _is_free(host: str, port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def engine(config: Config) -> Iterator[Finding]:
-    """The whole way: every hash of the model, its engine, and known curves judged right."""
-    yield _gpu()
-    begun_s = time.monotonic()
-    try:
-        from daemon.judging import load_model, wish_of  # imports torch
-
-        model = load_model(config.model, wish_of(config), config.state / "models")
-    except (UserError, ImportError) as error:
-        yield Finding("model", "problem", clean(str(error)), "name another with --model, or install afm-triage again")
-        return
-    took_s = time.monotonic() - begun_s
-    yield Finding("model", "ok", f"{model.id}: every hash is right ({took_s:.1f} s to load with torch)")
-    cores = len(os.sched_getaffinity(0))
-    yield Finding("engine", "ok", f"{model.engine} would serve, on {cores} cores; known curves are judged right")
-
-
-def _gpu() -> Finding:
-    driver = Path("/proc/driver/nvidia/version")
-    if not driver.exists():
-        return Finding("gpu", "ok", "no NVIDIA driver; the CPU judges")
-    found = driver.read_text(errors="replace").splitlines()[0]
-    if "+cpu" in (_version("torch") or ""):
-        return Finding("gpu", "note", f"{found}, but torch is the CPU build; the CPU judges")
-    return Finding("gpu", "note", f"{found}; this version judges on the CPU")

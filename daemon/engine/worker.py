@@ -26,6 +26,7 @@ from daemon.engine import frame
 from daemon.wording import first_line
 from deploy.classifier import Classifier, EngineFault
 from deploy.device_faults import fault_of
+from deploy.engine_cache import UnsafeCache
 from deploy.engines import NoEngine, Wish, named
 from models.bundle import BadBundle, read
 
@@ -45,7 +46,9 @@ class Desk:
         """Never raises: what is wrong is said, whether with the device (``fault``) or the request (``refused``)."""
         try:
             return self._build(header) if header["ask"] == "build" else self._classify(header, arrays)
-        except (ValueError, BadBundle, NoEngine) as error:
+        except (BadBundle, NoEngine, UnsafeCache) as error:
+            return {"refused": str(error)}, []
+        except ValueError as error:
             return {"refused": first_line(error)}, []
         except Exception as error:
             fault = fault_of(error) or EngineFault("died", first_line(error))

@@ -94,10 +94,11 @@ class Renewal:
         """A reload went live with these: what was being built for other settings is not wanted any more."""
         is_other = _serving(config) != _serving(self._config)
         self._config = config
-        if is_other or device_of(model.engine) == "cuda":
+        lacks_gpu = device_of(model.engine) == "cpu" and _has_gpu(config)
+        if is_other or not lacks_gpu:
             self._abandon_better(model)
-            if _has_gpu(config) and device_of(model.engine) == "cpu":
-                self._better_due_s = time.monotonic() + AGAIN_S
+        if lacks_gpu and self._better is None:  # a reload that loaded nothing is also a wish to try the device again
+            self._better_due_s = time.monotonic() + (AGAIN_S if is_other else 0.0)
 
     def _abandon_better(self, model: Model) -> None:
         if self._better is not None:

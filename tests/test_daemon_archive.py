@@ -194,7 +194,7 @@ def test_numpy_maps_it_as_the_decision_says(packed):
 def test_a_row_of_requests_that_is_given_up_leaves_the_next_one_alone():
     def row(first: int, rows: int) -> Iterator[dict]:
         for number in range(first, first + rows):
-            yield {"do": "simulate", "seed": 1, "prevalence": 0.5, "first": number, "count": 1}
+            yield {"do": "simulate", "seed": 1, "prevalence": 0.5, "first": number, "count": 1, "distance": True}
 
     with Crew(2) as crew:
         whole = [header["curves"] for header, _ in crew.map(row(0, 12))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 
 from daemon.archive.crew import Crew
@@ -43,6 +42,7 @@ def pack_simulated(count: int, seed: int, prevalence: float, writer: ArchiveWrit
             "prevalence": prevalence,
             "first": first,
             "count": min(_TASK, count - first),
+            "distance": writer.with_distance,
         }
         for first in range(0, count, _TASK)
     )
@@ -50,9 +50,8 @@ def pack_simulated(count: int, seed: int, prevalence: float, writer: ArchiveWrit
         number = 0
         for header, payload in crew.map(requests):
             at = 0
-            for described in header["curves"]:
+            for described, digest in zip(header["curves"], header["sha256"], strict=True):
                 curve, _, at = wire.restore(described, payload, at)
-                digest = hashlib.sha256(curve.force.tobytes()).hexdigest()
                 origin = Origin(f"sim-{seed}-{number:07d}", 0, 1, digest, 0, 0, curve.force_unit)
                 writer.add(origin, curve)
                 number += 1

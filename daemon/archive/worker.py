@@ -7,11 +7,13 @@ is wrong with an archive ends as an answer with ``error``; a file that is cut of
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,6 @@ from daemon.archive.rows import MappedPart
 from daemon.archive.survey import survey
 from daemon.child import confine
 from daemon.formats import wire
-from models.curve import Curve
 from models.frontend import prepare
 from models.profile import RasterProfile
 
@@ -79,13 +80,15 @@ class Bench:
 
 
 def _simulate(request: wire.Header) -> Answer:
-    """Curves ``first`` to ``first + count - 1`` of a seed."""
+    """Curves ``first`` to ``first + count - 1`` of a seed, and a digest of each; distance only where it is wanted."""
     from models.simulate import simulate
 
     drawn = simulate(request["count"], request["seed"], request["prevalence"], start=request["first"])
-    curves: list[Curve] = [one.curve for one in drawn]
+    curves = [one.curve if request["distance"] else replace(one.curve, distance=None) for one in drawn]
+    digests = [hashlib.sha256(curve.force.tobytes()).hexdigest() for curve in curves]
     described = [wire.describe(curve) for curve in curves]
-    return {"curves": [header for header, _ in described]}, [array for _, arrays in described for array in arrays]
+    header = {"curves": [header for header, _ in described], "sha256": digests}
+    return header, [array for _, arrays in described for array in arrays]
 
 
 def main(descriptor: int) -> None:

@@ -45,7 +45,7 @@ class ArchiveWriter(Closing):
         self._path = path
         # hidden: nobody who watches the folder takes it for a curve; and the next run takes the place of a killed one's
         self._fresh = path.with_name(f".{path.name}.part")
-        self._with_distance = with_distance
+        self.with_distance = with_distance
         self._rows: list[tuple[Origin, Curve | None]] = []
         self._samples = 0
         self.curves = 0
@@ -93,7 +93,7 @@ class ArchiveWriter(Closing):
     def _flush(self) -> None:
         group = self._parts.create_group(f"{len(self._parts):06d}")
         group.attrs["curves"] = np.int64(len(self._rows))
-        for name, values in _columns(self._rows, with_distance=self._with_distance).items():
+        for name, values in _columns(self._rows, with_distance=self.with_distance).items():
             dataset = group.create_dataset(name, data=values, track_times=False)
             dataset.attrs["about"] = COLUMNS[name].about
         self.curves += len(self._rows)

@@ -16,7 +16,7 @@ from makers import a_retract, make_jpk, make_jpk_map
 from daemon.formats import open_file
 from daemon.formats.blob import Blob
 from daemon.formats.jpk import JpkReader
-from daemon.formats.jpk_header import parse
+from daemon.formats.jpk_header import lines_of, parse
 from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve
 
@@ -236,4 +236,6 @@ def test_a_header_is_what_the_rule_for_its_lines_says() -> None:
     random = Random(1)
     for _ in range(5000):
         text = b"".join(random.choices(pieces, k=random.randrange(24)))
-        assert parse(text) == dict(rule.findall(text.decode("latin-1")))
+        expected = dict(rule.findall(text.decode("latin-1")))
+        assert parse(lines_of(text)) == expected
+        assert parse(lines_of(text), "a") == {key: value for key, value in expected.items() if key.startswith("a")}

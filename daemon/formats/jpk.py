@@ -15,7 +15,7 @@ import numpy as np
 from daemon.formats import limits, shape
 from daemon.formats.archive import Archive
 from daemon.formats.blob import Blob
-from daemon.formats.jpk_header import Properties, Scaling, apply, decode, number, parse, scaling_of
+from daemon.formats.jpk_header import Properties, Scaling, apply, decode, lines_of, number, parse, scaling_of
 from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve, ForceUnit, Samples
 
@@ -64,9 +64,9 @@ class JpkFile:
         for curve, _, name in sorted(found):
             series.setdefault(curve, []).append(name)
         self._series = list(series.values())
-        self.shared: Properties = {}
+        self._shared: list[str] = []
         if _SHARED in self.archive.members:
-            self.shared = parse(self.archive.read(_SHARED, limits.HEADER_BYTES))
+            self._shared = lines_of(self.archive.read(_SHARED, limits.HEADER_BYTES))
         self._notes = self._find_notes()
         self._scalings: dict[str, Scaling] = {}
         self._segments: dict[bytes, _Segment] = {}
@@ -99,10 +99,15 @@ class JpkFile:
             notes=self._notes,
         )
 
+    def shared(self, beginning: str) -> Properties:
+        """What all segments share under keys that begin so; of some 200 lines a curve needs 40."""
+        return parse(self._shared, beginning)
+
     def shared_scaling(self, link: str) -> Scaling:
         """The scaling that channels of many segments point to."""
         if link not in self._scalings:
-            self._scalings[link] = scaling_of(self.shared, f"lcd-info.{link}.")
+            prefix = f"lcd-info.{link}."
+            self._scalings[link] = scaling_of(self.shared(prefix), prefix)
         return self._scalings[link]
 
     def _find_notes(self) -> tuple[str, ...]:
@@ -114,7 +119,7 @@ class JpkFile:
         except (Unreadable, Unfinished):  # nothing else is read from it
             return ()
         key, value = _SIMULATED
-        return ("simulated",) if key.encode() in series and parse(series).get(key) == value else ()
+        return ("simulated",) if key.encode() in series and parse(lines_of(series)).get(key) == value else ()
 
     def _find_retracts(self) -> list[tuple[int, int]]:
         """(series, position of the segment) of every retract.
@@ -148,9 +153,9 @@ class _Segment:
     def __init__(self, file: JpkFile, name: bytes) -> None:
         self._file = file
         self._folder = name.rpartition(b"/")[0]
-        self.properties = parse(file.archive.read(name, limits.HEADER_BYTES))
+        self.properties = parse(lines_of(file.archive.read(name, limits.HEADER_BYTES)))
         self.points = int(number(self.properties, "force-segment-header.num-points") or 0)
-        self.style = _style(self.properties, file.shared)
+        self.style = _style(self.properties, file)
 
     def deflection(self) -> tuple[ForceUnit, Samples, Scaling]:
         """The best calibrated deflection, repulsion positive: newtons, else metres, else volts."""
@@ -199,7 +204,7 @@ def _is_wanted(name: bytes) -> bool:
     return name.endswith(_WANTED) or name in (_SHARED, _SERIES)
 
 
-def _style(properties: Properties, shared: Properties) -> str:
+def _style(properties: Properties, file: JpkFile) -> str:
     """extend, retract, pause, … wherever this version of the program put it."""
     own = "force-segment-header."
     for key in (own + "settings.style", own + "settings.segment-settings.style", own + "style"):
@@ -207,6 +212,7 @@ def _style(properties: Properties, shared: Properties) -> str:
             return properties[key]
     link = properties.get(own + "force-segment-header-info.*")
     there = f"force-segment-header-info.{link}.settings."
+    shared = file.shared(there)
     return shared.get(there + "style") or shared.get(there + "segment-settings.style", "")
 
 

@@ -34,12 +34,17 @@ _STORED = {
 _LONGEST_CHAIN = 8
 
 
-def parse(text: bytes) -> Properties:
-    """Keys and values of a ``.properties`` file. Escapes are left alone: no value we use has any."""
+def lines_of(text: bytes) -> list[str]:
+    """The lines of a ``.properties`` file."""
     content = text.decode("latin-1").replace("\r\n", "\n")
     if "\r" in content:
-        return dict(_LINE.findall(content))
-    parts = [line.partition("=") for line in content.split("\n")]  # the same in half the time
+        return [f"{key}={value}" for key, value in _LINE.findall(content)]
+    return content.split("\n")
+
+
+def parse(lines: list[str], beginning: str = "") -> Properties:
+    """Keys and values of the lines that begin so. Escapes are left alone: no value we use has any."""
+    parts = [line.partition("=") for line in lines if line.startswith(beginning)]
     return {key: value for key, mark, value in parts if mark and key and key[0] not in _NO_KEY}
 
 

@@ -222,7 +222,10 @@ def test_reload_without_a_service_exits_69(tmp_path: Path) -> None:
 def test_a_reload_does_not_wait_for_a_service_that_has_ended() -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
-    with zmq.Context() as context, context.socket(zmq.SUB) as subscriber:
-        with pytest.raises(UserError, match="has ended meanwhile") as caught:
-            await_answer(subscriber, ended.pid, 30.0)
+    with (
+        zmq.Context() as context,
+        context.socket(zmq.SUB) as subscriber,
+        pytest.raises(UserError, match="has ended meanwhile") as caught,
+    ):
+        await_answer(subscriber, ended.pid, 30.0)
     assert caught.value.exit_code == 69

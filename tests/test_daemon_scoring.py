@@ -152,13 +152,13 @@ def test_what_the_classifier_raises_reaches_the_user():
 
 
 def test_ended_anywhere_it_goes_on_to_the_same_file(tmp_path, model):
-    lab = write_lab(tmp_path / "lab", singles=60, mapped=200)
+    lab = write_lab(tmp_path / "lab", singles=40, mapped=160)
     assert score(lab, tmp_path / "whole", model) == 0
     out = tmp_path / "out"
     command = ["score", str(lab), "--out", str(out), "--model", model, "--engine", "torch"]
     random.seed(4)
     kills, before = 0, b""
-    for wanted in (1, 30_000, 90_000, 200_000):
+    for wanted in (1, 40_000, 110_000):
         process = subprocess.Popen([sys.executable, "-m", "daemon", *command], cwd=ROOT, stderr=subprocess.DEVNULL)
         while process.poll() is None and (not out.exists() or out.stat().st_size < wanted):
             time.sleep(0.001)
@@ -254,8 +254,12 @@ def test_lines_of_another_judge_are_refused(tmp_path, model, capsys):
     assert "model small-" in line
     assert "model other-" in line
     assert "--fresh" in line
-    assert score(lab, out, model, "--precision", "fp32") == 65
-    assert "torch-cpu-" in capsys.readouterr().err
+    out.write_bytes(before.replace(b'"engine":"torch-', b'"engine":"other-'))
+    assert score(lab, out, model) == 65
+    err = capsys.readouterr().err
+    assert "engine other-cpu-" in err
+    assert "engine torch-cpu-" in err
+    out.write_bytes(before)
     assert score(lab, out, model, "--require-certificate") == 65
     assert "certificate:required" in capsys.readouterr().err
     assert out.read_bytes() == before
@@ -301,6 +305,13 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tmp_path, model, caps
     assert score(lab, out, model) == 0
     assert score(lab, tmp_path / "whole", model) == 0
     assert rows(out) == rows(tmp_path / "whole")
+
+
+def test_where_there_is_no_curve_there_is_no_sheet(tmp_path, model, capsys):
+    (tmp_path / "lab").mkdir()
+    assert score(tmp_path / "lab", tmp_path / "out", model) == 65
+    assert "no force curve" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*out*"))
 
 
 def test_two_runs_do_not_write_the_same_file(tmp_path, model, capsys):

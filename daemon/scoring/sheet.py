@@ -100,6 +100,9 @@ class Sheet(Closing):
         self.aside.unlink(missing_ok=True)
 
     def close(self) -> None:
+        """A sheet without a line leaves no file."""
+        if not os.fstat(self._file.fileno()).st_size:
+            self.path.unlink(missing_ok=True)
         self._file.close()
 
     def _set_aside(self) -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.engine_cache import EngineCache
+from deploy.engine_cache import EngineCache, UnsafeCache
 from deploy.engines import NoEngine
 from deploy.openvino_runtime import core, openvino
 from models.bundle import Bundle
@@ -31,8 +31,11 @@ class Int8:
 
 
 def find(bundle: Bundle, cache: Path | None) -> Int8:
-    """What was measured for these weights on this machine. Raises NoEngine where nothing was."""
-    folder = None if cache is None or not cache.is_dir() else EngineCache(cache).get(_key(bundle))
+    """What was measured for these weights on this machine. Raises NoEngine where nothing was, or others could write."""
+    try:
+        folder = None if cache is None or not cache.is_dir() else EngineCache(cache).get(_key(bundle))
+    except UnsafeCache as error:
+        raise NoEngine(str(error)) from None
     if folder is None:
         raise NoEngine(f"int8 was never built for {bundle.id} on this machine: {HOW}")
     return Int8(**json.loads((folder / FILE).read_text(encoding="utf-8")))

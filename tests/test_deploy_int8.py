@@ -107,6 +107,10 @@ def test_it_is_numbers_in_a_private_folder(bundle, found, cache):
     with pytest.raises(NoEngine):
         find(bundle, cache)
     keep(bundle, found, cache)
+    cache.chmod(0o777)
+    with pytest.raises(NoEngine, match="can be written by others"):
+        find(bundle, cache)
+    cache.chmod(0o700)
 
 
 def test_too_few_curves_are_refused(bundle):

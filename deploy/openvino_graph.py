@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from deploy.openvino_runtime import openvino
 from deploy.picture_classifier import CHUNK
-from models.anatomy import Convolution, convolutions
+from models.anatomy import convolutions
 
 Weights = Mapping[str, NDArray[np.float32]]  # as models.anatomy.fold gives them
-Ranges = Mapping[str, float]  # the largest value at each point of POINTS
+Ranges = Mapping[str, float]  # the largest value at each of Graph.points
 
 
 class Graph:
@@ -64,10 +64,10 @@ class Graph:
         one, op = self._convolutions[name], self._op
         kernel, bias = self._weights[f"{name}.weight"], self._weights[f"{name}.bias"]
         stride, padding = [one.stride] * 2, [one.padding] * 2
-        y = op.convolution(x, self._kernel(one, kernel), stride, padding, padding, [1, 1])
+        y = op.convolution(x, self._kernel(kernel), stride, padding, padding, [1, 1])
         return op.add(y, op.constant(bias.reshape(1, -1, 1, 1)))
 
-    def _kernel(self, one: Convolution, kernel: NDArray[np.float32]) -> Any:
+    def _kernel(self, kernel: NDArray[np.float32]) -> Any:
         if self._ranges is None:
             return self._op.constant(kernel)
         largest = np.maximum(np.abs(kernel).max(axis=(1, 2, 3), keepdims=True), np.float32(1e-8))

@@ -36,7 +36,7 @@ def versions() -> Iterator[Finding]:
     """What judges and what it stands on."""
     yield Finding("afm-triage", "ok", f"{__version__} in {Path(__file__).parents[1]}")
     yield _python()
-    names = ("torch", "numpy", "watchdog", "rich", "prometheus-client", "safetensors", "igor2", "h5py")
+    names = ("torch", "numpy", "watchdog", "rich", "prometheus-client", "safetensors", "h5py")
     found = {name: _version(name) for name in names}
     missing = [name for name, its in found.items() if its is None]
     text = ", ".join(f"{name} {its}" for name, its in found.items() if its) + f", ZeroMQ {zmq.zmq_version()}"

@@ -178,13 +178,6 @@ def test_a_build_that_fails_makes_the_next_engine_serve_and_says_so(bundle: Bund
     assert "busy or unavailable" in trouble(model)
 
 
-def test_an_engine_that_is_wrong_from_the_start_never_serves(bundle: Bundle, ordered: Path) -> None:
-    ordered.write_text("wrong")
-    model = Model.of(bundle, Wish(), builder(QUICK, WORKER))
-    assert device_of(model.engine) == "cpu"
-    assert "off its logit" in trouble(model)
-
-
 def test_another_model_in_the_folder_is_not_served_under_the_old_name(tmp_path: Path, orders: Path) -> None:
     bundle = make_model(tmp_path / "small")
     make_model(tmp_path / "small", "other")

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,60 +60,64 @@ def ours(tmp_path: Path) -> Path:
     return tmp_path / "ours"
 
 
-@pytest.fixture
-def trial(tmp_path: Path, orders: Path, ours: Path) -> Iterator[Trial]:
-    with TrialWithDevice(tmp_path / "trial", options=("--model", str(ours))) as running:
-        yield running
-
-
-def engines(trial: Trial) -> list[str]:
-    return [event["data"]["engine"] for event in history(trial)]
-
-
-def test_a_device_that_fails_is_degraded_then_won_back_and_no_curve_is_lost(trial: Trial, orders: Path) -> None:
-    producer = Producer(trial.watch)
-    until(lambda: status(trial)["engine"] == NAME, "the device took over")
-    assert (status(trial)["device"], status(trial)["engine_reasons"]) == ("cuda", [])
-    producer.write()
-    until(lambda: engines(trial) == [NAME], "judged by the device")
-    for turn, order in enumerate(("illegal access", "wedge"), start=1):
-        orders.write_text(order)
-        begun_s = time.monotonic()
-        producer.write()
-        until(lambda turn=turn: len(history(trial)) == 2 * turn, "judged all the same")
-        assert time.monotonic() - begun_s < 8.0
-        assert engines(trial)[-1] != NAME
-        found = status(trial)
-        assert (found["state"], found["device"]) == ("degraded", "cpu")
-        assert NAME in found["engine_reasons"][0]
-        assert "engine" in [one["name"] for one in found["health"] if not one["ok"]]
-        kind = order.replace(" ", "_").replace("wedge", "wedged")
-        numbers = scrape(trial)
-        assert numbers[f'afm_triage_engine_faults_total{{kind="{kind}"}}'] >= 1
-        assert numbers['afm_triage_classifier_device{device="cuda"}'] == 0
-        orders.unlink()
-        until(lambda: status(trial)["state"] == "ready", "won back")
-        assert scrape(trial)['afm_triage_classifier_device{device="cuda"}'] == 1
-        producer.write()
-        until(lambda turn=turn: len(history(trial)) == 2 * turn + 1, "judged")
-        assert engines(trial)[-1] == NAME
-    findings = judge(producer.written, history(trial))
-    assert (findings.lost, findings.doubled, findings.gaps) == ([], [], [])
-
-
-def test_the_processor_serves_while_the_device_is_built(tmp_path: Path, orders: Path, ours: Path) -> None:
-    orders.write_text("slow build")
-    with TrialWithDevice(tmp_path / "trial", options=("--model", str(ours))) as trial:
+def test_a_device_is_missed_built_lost_and_won_back_and_no_curve_is_lost(
+    tmp_path: Path, orders: Path, ours: Path
+) -> None:
+    orders.write_text("no build")
+    with TrialWithDevice(tmp_path / "trial", options=("--model", str(ours), "--device", "cuda")) as trial:
         producer = Producer(trial.watch)
-        producer.write()
-        until(lambda: len(history(trial)) == 1, "judged before the device is there")
-        found = status(trial)
-        assert (found["state"], found["device"]) == ("ready", "cpu")
-        assert found["engine_reasons"] == ["an engine for the GPU is being built"]
-        until(lambda: status(trial)["engine"] == NAME, "the device took over")
-        producer.write()
-        until(lambda: len(history(trial)) == 2, "judged")
-        assert [name == NAME for name in engines(trial)] == [False, True]
+        _it_cannot_be_had_at_the_start(trial, producer)
+        _a_reload_has_it_built_while_the_processor_serves(trial, producer, orders)
+        for order, kind in (("illegal access", "illegal_access"), ("wedge", "wedged")):
+            _it_fails_and_is_won_back(trial, producer, orders, order, kind)
+        findings = judge(producer.written, history(trial))
+        assert (findings.lost, findings.doubled, findings.gaps) == ([], [], [])
+
+
+def _judged_on(trial: Trial, producer: Producer) -> str:
+    """The engine that one more curve is judged by."""
+    producer.write()
+    until(lambda: len(history(trial)) == len(producer.written), "judged")
+    engine: str = history(trial)[-1]["data"]["engine"]
+    return engine
+
+
+def _it_cannot_be_had_at_the_start(trial: Trial, producer: Producer) -> None:
+    until(lambda: status(trial)["state"] == "degraded", "told")
+    found = status(trial)
+    assert found["device"] == "cpu"
+    assert "busy or unavailable" in found["engine_reasons"][0]
+    assert _judged_on(trial, producer) == found["engine"] != NAME
+
+
+def _a_reload_has_it_built_while_the_processor_serves(trial: Trial, producer: Producer, orders: Path) -> None:
+    orders.write_text("slow build")
+    assert trial.process is not None
+    trial.process.send_signal(signal.SIGHUP)
+    until(lambda: "an engine for the GPU is being built" in status(trial)["engine_reasons"], "being built")
+    assert _judged_on(trial, producer) != NAME
+    until(lambda: status(trial)["engine"] == NAME, "the device took over")
+    found = status(trial)
+    assert (found["state"], found["device"], found["engine_reasons"]) == ("ready", "cuda", [])
+    assert _judged_on(trial, producer) == NAME
+
+
+def _it_fails_and_is_won_back(trial: Trial, producer: Producer, orders: Path, order: str, kind: str) -> None:
+    orders.write_text(order)
+    begun_s = time.monotonic()
+    assert _judged_on(trial, producer) != NAME
+    assert time.monotonic() - begun_s < 8.0
+    found = status(trial)
+    assert (found["state"], found["device"]) == ("degraded", "cpu")
+    assert NAME in found["engine_reasons"][0]
+    assert [one["name"] for one in found["health"] if not one["ok"]] == ["engine"]
+    numbers = scrape(trial)
+    assert numbers[f'afm_triage_engine_faults_total{{kind="{kind}"}}'] >= 1
+    assert numbers['afm_triage_classifier_device{device="cuda"}'] == 0
+    orders.unlink()
+    until(lambda: status(trial)["state"] == "ready", "won back")
+    assert scrape(trial)['afm_triage_classifier_device{device="cuda"}'] == 1
+    assert _judged_on(trial, producer) == NAME
 
 
 def test_three_models_go_live_at_200_curves_a_second_and_no_batch_is_lost_or_mixed(

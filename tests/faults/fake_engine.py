@@ -34,7 +34,7 @@ class FakeClassifier:
     def __init__(self, bundle: Bundle, wish: Wish) -> None:
         self.model_id = bundle.id
         if order() == "slow build":
-            time.sleep(3.0)
+            time.sleep(2.0)
         if order() == "no build":
             raise RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable")
         self._exact = TorchClassifier(bundle, "fp32", wish.threads)
@@ -73,7 +73,7 @@ def main() -> int:
     from daemon.service import renewal
 
     child.COMMAND = WORKER
-    renewal.Patience = partial(Patience, first_pause_s=0.5)  # type: ignore[misc, assignment]
+    renewal.Patience = partial(Patience, first_pause_s=0.5, longest_pause_s=1.0)  # type: ignore[misc, assignment]
     return afm_triage(sys.argv[1:])
 
 

@@ -10,33 +10,31 @@ from daemon.arrival import Arrival
 from daemon.scoring.job import Job, Kept, Stamp
 from daemon.scoring.line import Line
 
+Key = tuple[str, Stamp]
+
 
 @dataclass(slots=True, eq=False)
 class _Told:
-    """The lines on one file: its curves from 0 to ``answered - 1``."""
+    """The lines on one file: its curves from 0 to ``answered - 1``. There may be a hundred thousand of these."""
 
-    first: Line
+    curves: int  # of the file
+    sha256: str | None
     kept: Kept
     answered: int = 1
 
     def takes(self, line: Line, kept: Kept) -> bool:
-        """Whether this line is on the next curve of the file."""
-        return (
-            line.curve == self.answered
-            and (line.path, line.sha256, line.mtime_ns) == (self.first.path, self.first.sha256, self.first.mtime_ns)
-            and kept.source == self.kept.source
-        )
+        """Whether this line, on a file of the same name and state, is on the next curve of it."""
+        return (line.curve, line.sha256, kept.source) == (self.answered, self.sha256, self.kept.source)
 
 
 class Earlier:
     """The answers of earlier runs; each is given away once."""
 
     def __init__(self, lines: Iterable[tuple[Line, Kept]]) -> None:
-        self._told: defaultdict[tuple[str, Stamp], list[_Told]] = defaultdict(list)
+        self._told: defaultdict[Key, list[_Told]] = defaultdict(list)
         self.kept = 0  # curves whose answers have been given away
-        for told in _by_file(lines):
-            line = told.first
-            self._told[line.path, Stamp(line.size_bytes, line.mtime_ns)].append(told)
+        for key, told in _by_file(lines):
+            self._told[key].append(told)
 
     def job(self, arrival: Arrival) -> Job:
         """What is left to do about a file."""
@@ -46,24 +44,27 @@ class Earlier:
             return Job(arrival, stamp)
         known = max(told, key=lambda one: one.answered)
         told.remove(known)
-        line = known.first
-        if known.answered < line.curves and line.sha256 is None:
+        is_answered = known.answered >= known.curves
+        if not is_answered and known.sha256 is None:
             return Job(arrival, stamp)
         self.kept += known.answered
-        if known.answered >= line.curves:
+        if is_answered:
             return Job(arrival, stamp, known.kept, is_answered=True)
-        return Job(arrival.portion(known.answered, line.sha256 or "", line.curves), stamp, known.kept)
+        return Job(arrival.portion(known.answered, known.sha256 or "", known.curves), stamp, known.kept)
 
 
-def _by_file(lines: Iterable[tuple[Line, Kept]]) -> Iterator[_Told]:
+def _by_file(lines: Iterable[tuple[Line, Kept]]) -> Iterator[tuple[Key, _Told]]:
+    key: Key | None = None
     told: _Told | None = None
     for line, kept in lines:
-        if told is not None and told.takes(line, kept):
+        its_key = (line.path, Stamp(line.size_bytes, line.mtime_ns))
+        if told is not None and key == its_key and told.takes(line, kept):
             told.answered += 1
             told.kept = replace(told.kept, length_bytes=told.kept.length_bytes + kept.length_bytes)
             continue
-        if told is not None:
-            yield told
-        told = _Told(line, kept) if line.curve == 0 else None  # a row without its beginning is judged anew
-    if told is not None:
-        yield told
+        if key is not None and told is not None:
+            yield key, told
+        # a row without its beginning is judged anew
+        key, told = its_key, _Told(line.curves, line.sha256, kept) if line.curve == 0 else None
+    if key is not None and told is not None:
+        yield key, told

@@ -22,7 +22,7 @@ def build_int8(bundle: Bundle, folders: Sequence[Path], cache: Path, threads: in
         raise UserError(UNREACHABLE, f"int8 is computed by OpenVINO: {refusal}")
     if missing := [str(folder) for folder in folders if not folder.exists()]:
         raise UserError(BAD_DATA, f"--curves {', '.join(missing)}: no such file or folder")
-    from deploy.quantise import CannotQuantise, quantise
+    from deploy.quantiser import CannotQuantise, quantise
 
     curves = gather(folders, 0, 0, bundle.profile)
     try:

@@ -5,11 +5,11 @@ import pytest
 
 from daemon.cli import main
 from daemon.study.engines_table import write_text
-from deploy import quantise
+from deploy import quantiser
 
 
 def test_every_engine_is_asked_and_costed(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(quantise, "SIMULATED", (20, 100))
+    monkeypatch.setattr(quantiser, "SIMULATED", (20, 100))
     monkeypatch.setattr("daemon.study.engines_cost.NEIGHBOURS", (0,))
     monkeypatch.setattr("daemon.study.engines_cost.THREADS", (1,))
     assert (

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from modelhelp import make_model
 
-from deploy import quantise as quantising
+from deploy import quantiser
 from deploy.engines import ENGINES, NoEngine, Wish, candidates
 from deploy.int8 import FILE, Int8, find, keep
-from deploy.quantise import FEWEST, SAFETY, CannotQuantise, find_ranges, quantise
+from deploy.quantiser import FEWEST, SAFETY, CannotQuantise, find_ranges, quantise
 from deploy.selftest import TOLERANCE, known_curves
 from deploy.serving import Model
 from models.bundle import SHIPPED, read
@@ -33,7 +33,7 @@ def bundle():
 @pytest.fixture(scope="module")
 def found(bundle):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quantising, "SIMULATED", (60, 300))  # in service more, which takes longer
+        patch.setattr(quantiser, "SIMULATED", (60, 300))  # in service more, which takes longer
         return quantise(bundle, signals_of(160, 31, bundle), 1)
 
 
@@ -121,7 +121,7 @@ def test_too_few_curves_are_refused(bundle):
 def test_a_model_that_eight_bits_do_not_carry_is_refused(bundle, monkeypatch):
     weights = {name: tensor.copy() for name, tensor in bundle.weights.items()}
     weights["fc.weight"] = weights["fc.weight"] * 10  # ten times the logits, and ten times the errors
-    monkeypatch.setattr(quantising, "SIMULATED", (0, 50))
+    monkeypatch.setattr(quantiser, "SIMULATED", (0, 50))
     with pytest.raises(CannotQuantise, match=r"does not stand int8: near a threshold a logit is \d"):
         quantise(replace(bundle, weights=weights), signals_of(110, 34, bundle), 1)
 

@@ -39,7 +39,7 @@ def teach_int8(bundle: Bundle, curves: Curves, cache: Path, fewest: int) -> dict
     if curves.real < fewest:
         return f"int8 is calibrated on real curves, and {curves.real} are too few ({fewest})"
     from deploy.int8 import keep
-    from deploy.quantise import CannotQuantise, quantise
+    from deploy.quantiser import CannotQuantise, quantise
 
     try:
         found = quantise(bundle, curves.signals[: curves.real : 2], 1)

@@ -26,7 +26,7 @@ CURVES = 500
 def measure() -> dict[str, object]:
     """In a process of its own: logits in single precision, their speed, and what int8 comes to."""
     from deploy.engines import Wish, named
-    from deploy.quantise import CannotQuantise, quantise
+    from deploy.quantiser import CannotQuantise, quantise
     from models.bundle import SHIPPED, read
     from models.frontend import prepare
     from models.simulate import simulate

@@ -1,4 +1,4 @@
-"""Quantise: find the ranges with which a network computes in eight bits, and prove them on other curves.
+"""The quantiser: it finds the ranges with which a network computes in eight bits, and proves them on other curves.
 
 A range is the one that rounds the values of the calibration curves with the least squared error, so that one spike of
 a strong adhesion does not make all else coarse. Nothing else is changed: on the shipped model the largest error is a

@@ -1,7 +1,7 @@
 """Igor binary waves: the numbers, their labels and the note (WaveMetrics, Technical Note 003).
 
 Versions 2, 3 and 5, in either byte order. A wave is a header of fixed layout, the numbers, then what the first header
-announces: formula, note, units, labels. Read here and not by a library: the one there is takes 20 ms a wave.
+announces: formula, note, units, labels. Read here and not by a library: the one there is takes 5 to 20 ms a wave.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,14 +35,19 @@ class Child:
 
 def spawn(module: str, *descriptors: int) -> Child:
     """Start ``python -m module FD DESCRIPTORS…`` on one thread; a fresh process with nothing of the parent's in it."""
+    quiet = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
+    return launch([sys.executable, "-P", "-m", module], quiet, *descriptors)
+
+
+def launch(command: Sequence[str], environment: Mapping[str, str], *descriptors: int) -> Child:
+    """Start ``command`` with the number of its socket, and those of ``descriptors``, behind its words."""
     ours, theirs = socket.socketpair()
     with theirs:
-        quiet = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
         path = os.pathsep.join(filter(None, [_PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
         handed_down = (theirs.fileno(), *descriptors)
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, *map(str, handed_down)],
-            env={**os.environ, **quiet, "PYTHONPATH": path},
+            [*command, *map(str, handed_down)],
+            env={**os.environ, **environment, "PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=handed_down,
@@ -49,9 +55,13 @@ def spawn(module: str, *descriptors: int) -> Child:
     return Child(process, ours)
 
 
-def confine() -> None:
-    """Called by the child: little memory, no core files, no new rights, and no life after the parent's."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+def confine(memory_bytes: int | None = MEMORY_BYTES) -> None:
+    """Called by the child: little memory, no core files, no new rights, and no life after the parent's.
+
+    None leaves memory as it is: a GPU's driver maps far more addresses than there is memory.
+    """
+    if memory_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     with contextlib.suppress(OSError, AttributeError):

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import subprocess
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.child import launch
 from daemon.closing import Closing
 from daemon.engine import frame
 from deploy.classifier import EngineFault, Seen, Signals
@@ -26,7 +25,6 @@ COMMAND = (sys.executable, "-P", "-m", "daemon.engine.worker")
 #: A compiled engine takes minutes to build on a slow machine; longer than this it never ends.
 BUILD_LIMIT_S = 1800.0
 _END_LIMIT_S = 2.0
-_PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 _EMPTY = np.zeros(0, np.float32)
 
 
@@ -39,16 +37,8 @@ class Child(Closing):
     def __init__(self, command: tuple[str, ...] | None = None) -> None:
         self.engine = ""  # its full name, once built
         self.build_s = 0.0
-        self._connection, theirs = socket.socketpair()
-        path = os.pathsep.join(filter(None, [_PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
-        with theirs:
-            self._process = subprocess.Popen(
-                [*(command or COMMAND), str(theirs.fileno())],
-                env={**os.environ, "GOMP_SPINCOUNT": "0", "PYTHONPATH": path},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
+        started = launch(command or COMMAND, {"GOMP_SPINCOUNT": "0"})
+        self._process, self._connection = started.process, started.connection
 
     @property
     def pid(self) -> int:

@@ -8,9 +8,7 @@ wins a device back: a CUDA context that has seen an illegal access never compute
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import resource
 import signal
 import socket
 import sys
@@ -22,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.child import confine
 from daemon.engine import frame
 from daemon.wording import first_line
 from deploy.classifier import Classifier, EngineFault
@@ -30,7 +29,6 @@ from deploy.engine_cache import UnsafeCache
 from deploy.engines import NoEngine, Wish, named
 from models.bundle import BadBundle, read
 
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _RECOVERABLE = "out_of_memory"  # a smaller batch may fit: the process goes on
 
 Answer = tuple[frame.Header, list[NDArray[Any]]]
@@ -83,20 +81,11 @@ def _serve(connection: socket.socket) -> None:
             return
 
 
-def _confine() -> None:
-    """No core files of many gigabytes, no new rights, and no life after the parent's."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # these are for the service, which ends us itself
-        signal.signal(number, signal.SIG_IGN)
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-
-
 def main(descriptor: int) -> None:
     """Serve until the service hangs up. What a library left running must not keep the device: no long goodbye."""
-    _confine()
+    confine(memory_bytes=None)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # these are for the service, which ends us itself
+        signal.signal(number, signal.SIG_IGN)
     parent = os.getppid()
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
         if parent != 1:

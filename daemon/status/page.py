@@ -34,7 +34,7 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
         mark = ("" if source.get("ok") else "▲ ", "bold red")
         waiting = f", {source['waiting']} not finished yet" if source.get("waiting") else ""
         yield "watches", Text.assemble(mark, clean(f"{source.get('name')}: {source.get('detail')}{waiting}"))
-    yield "model", Text(_model(report.get("model") or {})).append(f", on {report.get('engine')}")
+    yield "model", Text(_model(report.get("model") or {})).append(_engine(report))
     yield "promise", Text(_promise((report.get("model") or {}).get("certificate")))
     yield "decided", _counts(report.get("counts") or {})
     yield "session", Text(_session(report.get("session") or {}))
@@ -73,6 +73,12 @@ def _model(model: Mapping[str, Any]) -> str:
         f"{model.get('id')}, keep from {_short(between.get('keep'))}, discard to {_short(between.get('discard'))},"
         f" calibrated on {model.get('score_basis')}"
     )
+
+
+def _engine(report: Mapping[str, Any]) -> str:
+    """What is wrong with it stands under health; what is on its way stands nowhere else."""
+    coming = [] if report.get("state") == "degraded" else report.get("engine_reasons") or []
+    return f", on {report.get('engine')}" + (f" ({clean('; '.join(coming))})" if coming else "")
 
 
 def _promise(certificate: Mapping[str, Any] | None) -> str:

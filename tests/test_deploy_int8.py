@@ -61,7 +61,7 @@ def test_what_it_rests_on_is_said(found):
 def test_verdicts_as_served_are_those_of_single_precision(bundle, cache):
     model = Model.of(bundle, Wish(precision="int8", cache=cache, threads=1))
     assert (model.engine, model.reference.engine) == ("openvino-cpu-int8", "openvino-cpu-fp32")
-    assert model.is_exact
+    assert not model.is_exact  # its verdicts are measured, not bounded
     signals = signals_of(300, 32, bundle, 0.1)
     exact = Model.of(bundle, Wish(engine="openvino", precision="fp32", threads=1)).classify(signals)
     limits = [bundle.calibration.logit(score) for score in (bundle.discard, bundle.keep)]

@@ -279,12 +279,27 @@ def test_what_is_no_sheet_is_left_alone(tmp_path, model, capsys, words):
     assert "no regular file" in capsys.readouterr().err
 
 
-def test_a_line_that_is_none_is_named(tmp_path, model, capsys):
+@pytest.mark.parametrize(
+    "content", [b'{"path":"/a"}', b'{"path":"/a"}\n', b'{"path":\n"/a"}', b'{"path":"/a"}\n{"path"']
+)
+@pytest.mark.parametrize("words", [(), ("--fresh",)])
+def test_a_json_file_that_begins_like_verdicts_is_left_alone(tmp_path, model, capsys, words, content):
+    lab = write_lab(tmp_path / "lab", singles=2, mapped=1)
+    theirs = tmp_path / "settings.json"
+    theirs.write_bytes(content)
+    assert score(lab, theirs, model, *words) == 65
+    assert "something else than verdicts" in capsys.readouterr().err
+    assert theirs.read_bytes() == content
+
+
+@pytest.mark.parametrize("wrong", [b'{"path": 3}\n', b"[" * 100_000 + b"\n", None])
+def test_a_line_that_is_none_is_named(tmp_path, model, capsys, wrong):
     lab = write_lab(tmp_path / "lab", singles=3, mapped=1)
     out = tmp_path / "out"
     score(lab, out, model)
     lines = out.read_bytes().splitlines(keepends=True)
-    out.write_bytes(b"".join([lines[0], b'{"path": 3}\n', *lines[2:]]))
+    endless = lines[1].replace(b'"size_bytes":', b'"size_bytes":1e999,"was":')
+    out.write_bytes(b"".join([lines[0], wrong or endless, *lines[2:]]))
     capsys.readouterr()
     assert score(lab, out, model) == 65
     assert "line 2: no verdict" in capsys.readouterr().err

@@ -49,7 +49,7 @@ def read_line(content: bytes) -> Line:
             engine=str(data["engine"]),
             made_by=_made_by(data["model"], data["pipeline"], thresholds["discard"], thresholds["keep"]),
         )
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         raise ValueError("no verdict of score --out") from error
 
 

@@ -20,6 +20,7 @@ from daemon.scoring.job import Kept
 from daemon.scoring.line import OPENING, Line, made_by, read_line
 
 _COPY_BYTES = 1 << 20
+_LONGEST_BYTES = 1 << 20  # far more than any line has
 _FRESH = "--fresh begins anew"
 
 
@@ -160,11 +161,22 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _look(file: BinaryIO, path: Path) -> None:
-    """UserError for a file that somebody wrote something else into: it might be a curve."""
-    start = file.read(len(OPENING))
+    """UserError for a file that somebody wrote something else into: it might be a curve, or a JSON file of theirs."""
+    start = file.readline(_LONGEST_BYTES)
     begun = start.rstrip(b"\0")  # a power cut can leave zeros behind a torn line
-    if start and not (begun and OPENING.startswith(begun)):
+    if start and not (begun and _may_be_ours(begun)):
         raise UserError(BAD_DATA, f"--out {path}: holds something else than verdicts; name another file")
+
+
+def _may_be_ours(line: bytes) -> bool:
+    """Whether it is a verdict, or one that is torn: those end in the middle of their JSON."""
+    if not (OPENING.startswith(line) or line.startswith(OPENING)):
+        return False
+    try:
+        read_line(line)
+    except ValueError:
+        return not line.endswith((b"}", b"\n"))
+    return True
 
 
 def _cut(file: BinaryIO) -> int:

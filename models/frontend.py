@@ -75,7 +75,7 @@ def _prepare(curve: Curve, profile: RasterProfile) -> Prepared:
         return Prepared(None, ("nonfinite",))
     middle = float(curve.force[-(n // 10) :].mean())  # only so that sums of numbers far from zero keep their digits
     span = highest - lowest
-    if span <= 1e-9 * abs(middle):
+    if span <= 1e-9 * abs(middle) or 1e-5 * span == 0.0:  # nothing above the smallest number there is
         return Prepared(None, ("constant",))
     newton = newton_per_unit(curve)
     if profile.scale == "pn" and newton is None:

@@ -34,6 +34,7 @@ def white(n, seed=0, sigma=10e-12):
         (curve([*white(500), np.inf]), "nonfinite"),
         (curve(np.zeros(500)), "constant"),
         (curve(np.full(500, -3e-8)), "constant"),
+        (curve(np.arange(500) * 5e-324), "constant"),
     ],
 )
 def test_what_cannot_be_scored_is_said(item, reason):

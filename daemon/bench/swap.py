@@ -139,7 +139,7 @@ class _Writing(threading.Thread, Closing):
         self.start()
 
     def run(self) -> None:
-        for path in play(self._found, self._into, rate=RATE_PER_S, writer="rename", count=1_000_000, fresh=True):
+        for path in play(self._found, self._into, rate=RATE_PER_S, writer="grow", count=1_000_000, fresh=True):
             self.names.append(path.relative_to(self._into).as_posix())
             if self._ending.is_set():
                 return

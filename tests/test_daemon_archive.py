@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -292,6 +293,19 @@ def test_packing_says_what_cannot_be(tmp_path, packed, capsys):
     assert not list(tmp_path.glob("*a.h5*"))
 
 
+@pytest.mark.parametrize("most_bytes", [0, 100_000])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, capsys, most_bytes):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
+    try:
+        assert main(["pack", "--simulate", "10", "--out", str(tmp_path / "a.h5")]) == 74
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("a.h5: File too large; nothing was written")
+    assert not list(tmp_path.iterdir())
+
+
 def test_archives_are_scored_by_themselves(packed, lab, tmp_path, capsys):
     (tmp_path / "list").write_text("a\n")
     assert main(["score", str(packed), str(lab)]) == 64
@@ -336,6 +350,7 @@ DAMAGE = {
     "a part away": (lambda file: file[PARTS].move("000000", "000007"), "part 000000 is missing"),
     "a column away": (lambda file: file[PARTS]["000000"].__delitem__("sha256"), "sha256 is missing"),
     "samples elsewhere": (elsewhere, "contiguous"),
+    "no words": (lambda file: file[PARTS]["000000"]["notes"].__setitem__(slice(None), b"\xff"), "damaged: "),
 }
 
 

@@ -23,6 +23,7 @@ from daemon.archive.rows import MappedPart
 from daemon.archive.survey import survey
 from daemon.child import confine
 from daemon.formats import wire
+from daemon.wording import first_line
 from models.frontend import prepare
 from models.profile import RasterProfile
 
@@ -46,6 +47,8 @@ class Bench:
             return self._tasks[request["do"]](request)
         except (BadArchive, OSError) as error:
             return {"error": str(error)}, []
+        except Exception as error:  # words that are none, samples that nothing can be made of
+            return {"error": f"damaged: {first_line(error)}"}, []
 
     def _prepare(self, request: wire.Header) -> Answer:
         """Rows of a part -> their signals, one after the other, and their reasons."""

@@ -49,7 +49,11 @@ class ArchiveWriter(Closing):
         self._rows: list[tuple[Origin, Curve | None]] = []
         self._samples = 0
         self.curves = 0
-        self._file: Any = h5py.File(self._fresh, "w", libver="earliest", userblock_size=USER_BLOCK_BYTES)
+        try:
+            self._file: Any = h5py.File(self._fresh, "w", libver="earliest", userblock_size=USER_BLOCK_BYTES)
+        except OSError:
+            self._fresh.unlink(missing_ok=True)  # a disk without room leaves it empty
+            raise
         self._file.attrs[ATTRIBUTE] = VERSION
         self._file.attrs["curves"] = np.int64(0)
         self._file.attrs["about"] = ABOUT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -92,4 +93,5 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _plain(error: Exception) -> str:
-    return clean(str(getattr(error, "strerror", None) or error))
+    number = getattr(error, "errno", None)  # h5py puts a page of its own into strerror
+    return clean(os.strerror(number) if number else str(error))

@@ -83,7 +83,7 @@ class EngineConfig:
     name: Annotated[str, Choice(NAMES)] = "auto"
     precision: Annotated[str, Choice(PRECISIONS)] = "auto"
     threads: Annotated[int, Number(0, 1024, whole=True)] = 0  # 0: the cores less one, which is the instrument's
-    deadline_s: Annotated[float, Number(0.05, 4)] = 2.0  # a GPU that takes longer is wedged; the answer comes within 5 s
+    deadline_s: Annotated[float, Number(0.05, 4)] = 2.0  # a GPU that takes longer is wedged; the CPU answers in 5 s
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,13 +44,13 @@ class Earlier:
             return Job(arrival, stamp)
         known = max(told, key=lambda one: one.answered)
         told.remove(known)
-        is_answered = known.answered >= known.curves
-        if not is_answered and known.sha256 is None:
+        if known.sha256 is None:  # could not be opened at all, and may come back as it was
             return Job(arrival, stamp)
+        is_answered = known.answered >= known.curves
         self.kept += known.answered
         if is_answered:
             return Job(arrival, stamp, known.kept, is_answered=True)
-        return Job(arrival.portion(known.answered, known.sha256 or "", known.curves), stamp, known.kept)
+        return Job(arrival.portion(known.answered, known.sha256, known.curves), stamp, known.kept)
 
 
 def _by_file(lines: Iterable[tuple[Line, Kept]]) -> Iterator[tuple[Key, _Told]]:

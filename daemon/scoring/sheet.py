@@ -94,6 +94,8 @@ class Sheet(Closing):
         """The run is over: what is left of earlier ones is about files that are gone."""
         self.flush()
         try:
+            if os.stat(self.path).st_ino != (ours := os.fstat(self._file.fileno())).st_ino or ours.st_size < self._at:
+                raise FileNotFoundError(errno.ENOENT, "was removed, replaced or cut off meanwhile")
             self._file.truncate(self._at)
             os.fsync(self._file.fileno())
         except OSError as error:

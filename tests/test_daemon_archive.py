@@ -411,6 +411,23 @@ def test_whatever_bytes_are_damaged_there_is_no_traceback(tmp_path):
     assert outcomes == {"read", "refused"}
 
 
+def test_another_archive_in_its_place_is_not_mixed_with_it(tmp_path):
+    first, second = (
+        write(tmp_path / f"{seed}.h5", [one.curve for one in simulate(600, seed)], with_distance=False)
+        for seed in (1, 2)
+    )
+    with Crew(1) as crew:
+        archive = Archive.open(first, crew)
+        coming = blocks(portions([archive]), RasterProfile(), crew)
+        block = next(coming)
+        assert len(block.portion.origins()) == 512
+        second.replace(first)
+        with pytest.raises(BadArchive, match="has changed"):
+            block.portion.origins()
+    with Crew(1) as crew, pytest.raises(BadArchive, match="has changed"):
+        next(blocks(portions([archive], 512), RasterProfile(), crew))
+
+
 def test_a_file_cut_off_while_it_is_mapped_ends_a_worker_and_not_the_program(tmp_path, capsys, model):
     path = write(tmp_path / "a.h5", [Curve(np.random.default_rng(n).normal(size=20000), "N") for n in range(600)])
     with Crew(1) as crew:

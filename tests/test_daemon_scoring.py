@@ -18,10 +18,12 @@ from makers import a_retract, make_jpk, make_jpk_map
 from modelhelp import make_model
 
 from daemon.cli import main
+from daemon.errors import UserError
 from daemon.formats.walk import find
 from daemon.scoring.ahead import read_ahead
 from daemon.scoring.job import Job, Kept, Piece, Stamp
 from daemon.scoring.overlap import overlap
+from daemon.scoring.sheet import Sheet
 from models.frontend import prepare
 from models.profile import RasterProfile
 
@@ -327,6 +329,32 @@ def test_where_there_is_no_curve_there_is_no_sheet(tmp_path, model, capsys):
     assert score(tmp_path / "lab", tmp_path / "out", model) == 65
     assert "no force curve" in capsys.readouterr().err
     assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize(
+    "spoil", [Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.rename(f"{path}2")]
+)
+def test_a_sheet_that_is_spoiled_meanwhile_is_told(tmp_path, spoil):
+    out = tmp_path / "out"
+    with Sheet(out) as sheet:
+        sheet.write(b'{"path": "a"}\n')
+        sheet.flush()
+        spoil(out)
+        with pytest.raises(UserError, match="removed, replaced or cut off"):
+            sheet.finish()
+
+
+def test_a_file_that_could_not_be_opened_is_tried_again(tmp_path, model):
+    lab = write_lab(tmp_path / "lab", singles=3, mapped=1)
+    out = tmp_path / "out"
+    assert score(lab, out, model) == 0
+    whole = rows(out)
+    lines = out.read_bytes().splitlines(keepends=True)
+    failed = {**whole[1], "sha256": None, "verdict": "review", "score": None, "reasons": ["no_permission"]}
+    lines[1] = json.dumps(failed, separators=(",", ":")).encode() + b"\n"
+    out.write_bytes(b"".join(lines))
+    assert score(lab, out, model) == 0
+    assert [(one["path"], one["score"]) for one in rows(out)] == [(one["path"], one["score"]) for one in whole]
 
 
 def test_two_runs_do_not_write_the_same_file(tmp_path, model, capsys):

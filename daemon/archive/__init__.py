@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from daemon.archive.crew import Crew
-from daemon.archive.layout import BadArchive, Part, is_archive
+from daemon.archive.layout import BadArchive, Part, is_archive, open_unchanged, state_of
 from daemon.archive.rows import Origin, origins
 from models.frontend import Prepared
 from models.profile import RasterProfile
@@ -31,10 +31,12 @@ class Archive:
     path: Path
     curves: int
     parts: tuple[Part, ...]
+    state: tuple[int, ...]  # of the file when it was looked at: the parts lie where they lay only as long as it holds
 
     @classmethod
     def open(cls, path: Path, crew: Crew) -> Archive:
         """Raises BadArchive for what is none or is damaged, CrewBroken where looking at it ends a process."""
+        state = state_of(path.stat())
         found, _ = crew.ask({"do": "survey", "file": str(path)})
         if "error" in found:
             raise BadArchive(found["error"])
@@ -42,7 +44,7 @@ class Archive:
         parts = tuple(Part.checked(part, size_bytes) for part in found["parts"])
         if sum(part.curves for part in parts) != found["curves"]:
             raise BadArchive("not all of its parts are there")
-        return cls(path, found["curves"], parts)
+        return cls(path, found["curves"], parts, state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Portion:
 
     def origins(self) -> list[Origin]:
         """Where its curves come from. Raises BadArchive, OSError."""
-        descriptor = os.open(self.archive.path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_unchanged(self.archive.path, self.archive.state)
         try:
             return origins(descriptor, self.part, self.first, self.count)
         finally:
@@ -94,6 +96,7 @@ def blocks(wanted: Iterator[Portion], profile: RasterProfile, crew: Crew) -> Ite
             yield {
                 "do": "prepare",
                 "file": str(portion.archive.path),
+                "state": portion.archive.state,
                 "part": portion.part.to_header(),
                 "first": portion.first,
                 "count": portion.count,

@@ -5,7 +5,8 @@ deploy/decisions/0007 says why. What is read from a file is believed only after 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -140,3 +141,17 @@ def is_archive(path: Path) -> bool:
             return file.read(len(MAGIC)) == MAGIC
     except OSError:
         return False
+
+
+def state_of(found: os.stat_result) -> tuple[int, ...]:
+    """What changes when the file is written, or another takes its place."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def open_unchanged(path: Path | str, state: Sequence[int]) -> int:
+    """A descriptor of the file. Raises BadArchive when it is not as it was: rows would be taken for other curves'."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    if state_of(os.fstat(descriptor)) != tuple(state):
+        os.close(descriptor)
+        raise BadArchive("has changed while it was scored; score it again")
+    return descriptor

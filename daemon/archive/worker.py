@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from daemon.archive.layout import BadArchive, Part
+from daemon.archive.layout import BadArchive, Part, open_unchanged
 from daemon.archive.rows import MappedPart
 from daemon.archive.survey import survey
 from daemon.child import confine
@@ -53,7 +53,7 @@ class Bench:
     def _prepare(self, request: wire.Header) -> Answer:
         """Rows of a part -> their signals, one after the other, and their reasons."""
         begun_s = time.perf_counter()
-        part = self._part(request["file"], request["part"])
+        part = self._part(request["file"], request["state"], request["part"])
         rows = range(request["first"], request["first"] + request["count"])
         there = [(row, curve) for row in rows if (curve := part.curve(row)) is not None]
         read_s = time.perf_counter() - begun_s
@@ -69,11 +69,11 @@ class Bench:
         }
         return header, [np.concatenate([np.zeros(0, np.float32), *signals])]
 
-    def _part(self, file: str, header: wire.Header) -> MappedPart:
-        key = (file, header)
+    def _part(self, file: str, state: list[int], header: wire.Header) -> MappedPart:
+        key = (file, state, header)
         if self._mapped is None or self._mapped[0] != key:
             self._mapped = None
-            descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = open_unchanged(file, state)
             try:
                 part = Part.checked(header, os.fstat(descriptor).st_size)
                 self._mapped = key, MappedPart(descriptor, part)

@@ -93,9 +93,9 @@ class Sheet(Closing):
     def finish(self) -> None:
         """The run is over: what is left of earlier ones is about files that are gone."""
         self.flush()
+        if not self._is_whole():
+            raise UserError(INPUT_OUTPUT, f"{self.path}: was removed, replaced or cut off meanwhile; score again")
         try:
-            if os.stat(self.path).st_ino != (ours := os.fstat(self._file.fileno())).st_ino or ours.st_size < self._at:
-                raise FileNotFoundError(errno.ENOENT, "was removed, replaced or cut off meanwhile")
             self._file.truncate(self._at)
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -107,6 +107,14 @@ class Sheet(Closing):
         if not os.fstat(self._file.fileno()).st_size:
             self.path.unlink(missing_ok=True)
         self._file.close()
+
+    def _is_whole(self) -> bool:
+        """Whether the file of that name is the one that was written, and nobody has cut it."""
+        try:
+            named, ours = self.path.stat(), os.fstat(self._file.fileno())
+        except OSError:
+            return False
+        return os.path.samestat(named, ours) and ours.st_size >= self._at
 
     def _set_aside(self) -> None:
         """Lines behind this run's, before those set aside by an earlier run, in the file beside."""

@@ -273,6 +273,19 @@ def test_a_pack_that_is_killed_leaves_nothing_that_looks_whole(tmp_path):
     assert len(read(out)) == 10
 
 
+def test_two_packs_do_not_write_the_same_file(tmp_path, capsys):
+    out = tmp_path / "a.h5"
+    with ArchiveWriter(out) as writer:
+        for number, one in enumerate(simulate(3, 1)):
+            writer.add(Origin(f"c{number}", 0, 1, None, 0, 0, one.curve.force_unit), one.curve)
+        assert main(["pack", "--simulate", "10", "--out", str(out)]) == 74
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "Resource temporarily unavailable" in line
+        writer.finish()
+    assert len(read(out)) == 3
+    assert list(tmp_path.iterdir()) == [out]
+
+
 def test_packing_says_what_cannot_be(tmp_path, packed, capsys):
     lab = tmp_path / "lab"
     lab.mkdir()

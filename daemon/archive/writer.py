@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -49,10 +51,13 @@ class ArchiveWriter(Closing):
         self._rows: list[tuple[Origin, Curve | None]] = []
         self._samples = 0
         self.curves = 0
+        self._lock = _lock(self._fresh)  # ours, for HDF5 empties a file before it looks whether another has locked it
         try:
-            self._file: Any = h5py.File(self._fresh, "w", libver="earliest", userblock_size=USER_BLOCK_BYTES)
+            words: dict[str, Any] = {"libver": "earliest", "userblock_size": USER_BLOCK_BYTES, "locking": False}
+            self._file: Any = h5py.File(self._fresh, "w", **words)
         except OSError:
             self._fresh.unlink(missing_ok=True)  # a disk without room leaves it empty
+            os.close(self._lock)
             raise
         self._file.attrs[ATTRIBUTE] = VERSION
         self._file.attrs["curves"] = np.int64(0)
@@ -92,7 +97,9 @@ class ArchiveWriter(Closing):
         except Exception:  # a full disk, which has been told already
             pass
         finally:
-            self._fresh.unlink(missing_ok=True)
+            if _is_named(self._lock, self._fresh):
+                self._fresh.unlink()
+            os.close(self._lock)
 
     def _flush(self) -> None:
         group = self._parts.create_group(f"{len(self._parts):06d}")
@@ -102,6 +109,31 @@ class ArchiveWriter(Closing):
             dataset.attrs["about"] = COLUMNS[name].about
         self.curves += len(self._rows)
         self._rows, self._samples = [], 0
+
+
+def _lock(path: Path) -> int:
+    """A descriptor of the file, created if need be, that no other run has while it is open. BlockingIOError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # a network share without locks
+        if not _is_named(descriptor, path):  # the other run has finished meanwhile
+            raise BlockingIOError(errno.EWOULDBLOCK, "another run was writing it")
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _is_named(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
 
 
 def _columns(rows: list[tuple[Origin, Curve | None]], *, with_distance: bool) -> dict[str, NDArray[Any]]:

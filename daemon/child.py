@@ -51,6 +51,7 @@ def launch(command: Sequence[str], environment: Mapping[str, str], *descriptors:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=handed_down,
+            process_group=0,  # Ctrl-C is for the parent, also before the child can say so itself
         )
     return Child(process, ours)
 

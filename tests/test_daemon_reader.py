@@ -30,6 +30,7 @@ from makers import (
 )
 
 from daemon.arrival import Arrival
+from daemon.child import launch
 from daemon.formats.walk import find
 from daemon.reader import ReaderBroken, ReaderPool, read_files
 from daemon.reading import UNREADABLE, FileReading
@@ -384,6 +385,15 @@ def test_closing_ends_every_child(tmp_path: Path) -> None:
     for pid in children:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_ctrl_c_does_not_reach_a_child_that_is_just_starting() -> None:
+    """It goes to the whole process group of the terminal, and a child that still loads would end in a traceback."""
+    child = launch([sys.executable, "-c", "import time; time.sleep(60)"], {})
+    try:
+        assert os.getpgid(child.process.pid) != os.getpgid(0)
+    finally:
+        child.end()
 
 
 def test_children_die_with_the_service(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def require_sklearn() -> None:
     try:
         import sklearn  # noqa: F401
     except ImportError:
-        wanted = "few labels need scikit-learn; install it: pip install 'afm-triage[few-labels]'"
+        wanted = "few labels need scikit-learn; install it into the same environment: pip install scikit-learn"
         raise UserError(UNREACHABLE, wanted) from None
 
 

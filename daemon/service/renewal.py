@@ -75,6 +75,8 @@ class Renewal:
 
     def take_better(self, model: Model) -> Loaded | UserError | None:
         """The better engine for ``model`` once it is there, begun here when its time has come."""
+        if self._reload is not None:  # it was begun for the model that serves now: one change at a time
+            return None
         if self._better is None:
             if self._better_due_s is not None and time.monotonic() >= self._better_due_s:
                 config, self._better_due_s = self._config, None

@@ -22,7 +22,7 @@ def until_done(loading: Loading | None) -> None:
 
 
 def test_a_better_engine_waits_for_the_reload_that_is_under_way(tmp_path: Path) -> None:
-    words = argparse.Namespace(watch=[str(tmp_path)], state=str(tmp_path / "state"))
+    words = argparse.Namespace(watch=[str(tmp_path / "watch")], state=str(tmp_path / "state"))
     config, may_go_on = load(words), threading.Event()
 
     def reread() -> Config:

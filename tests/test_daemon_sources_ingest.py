@@ -103,7 +103,7 @@ def test_accepted_means_on_disk_oriented_and_offered_once(ingest: Ingest, tmp_pa
     (arrival,) = ingest.take()
     assert (arrival.source, arrival.path, arrival.file, arrival.known_curve) == ("ingest", "run/curve 1", file, "c1")
     assert 0 <= time.monotonic() - arrival.noticed_s < 1
-    assert ingest.sender.send(frames(force=2 * FORCE))["status"] == "accepted"  # the same id
+    assert ingest.sender.send(frames(attempt=2))["status"] == "accepted"  # the same curve: its answer was lost
     assert (ingest.source.ready(), ingest.seen) == (0, 1)
     assert unpack(file.read_bytes())[0].force[0] == -FORCE[0]
 
@@ -175,6 +175,57 @@ def test_what_is_no_curve_is_refused_in_one_line(why: str, parts: list[bytes]) -
     with pytest.raises(Refused, match=why.replace("[", r"\[")) as refusal:
         parse(parts)
     assert "\n" not in str(refusal.value)
+
+
+OTHERS = [
+    {"force": 2 * FORCE},
+    {"distance": 2 * DISTANCE},
+    {"force": FORCE[:-1], "distance": DISTANCE[:-1]},
+    {"name": "run/curve 2"},
+    {"pulling": "positive"},
+    {"force_unit": "V"},
+    {"spring_constant_n_per_m": 0.05},
+]
+
+
+def test_an_id_belongs_to_one_curve_also_when_it_is_decided_and_after_a_restart(tmp_path: Path) -> None:
+    refused = {"id": "c1", "status": "refused", "reason": 'id: "c1" was given to another curve'}
+    running = Ingest(tmp_path / "ingest")
+    try:
+        assert running.sender.send(frames())["status"] == "accepted"
+        assert [running.sender.send(frames(**other)) for other in OTHERS] == [refused] * len(OTHERS)
+        (arrival,) = running.take()
+        running.source.settle(arrival)
+        assert running.sender.send(frames(force=2 * FORCE)) == refused
+    finally:
+        running.stop()
+    running = Ingest(tmp_path / "ingest")
+    try:
+        assert running.sender.send(frames(force=2 * FORCE)) == refused
+        assert running.sender.send(frames())["status"] == "accepted"
+        assert (running.source.ready(), running.refused) == (0, 1)
+        np.testing.assert_array_equal(unpack(arrival.file.read_bytes())[0].force, -FORCE)
+    finally:
+        running.stop()
+
+
+def test_two_curves_of_one_id_that_come_together_get_two_answers(ingest: Ingest) -> None:
+    for number in range(20):
+        ingest.sender.socket.send_multipart(frames(id=f"c{number // 2}", force=FORCE * (1 + number)))
+    assert [ingest.sender.answer()["status"] for _ in range(20)] == ["accepted", "refused"] * 10
+    assert ingest.source.ready() == 10
+
+
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, lambda file: file.write_bytes(b"rotten"), lambda f: os.truncate(f, 900)]
+)
+def test_where_the_first_curve_cannot_be_read_any_more_none_is_taken_for_it(ingest: Ingest, damage: Any) -> None:
+    ingest.sender.send(frames())
+    damage(ingest.take()[0].file)
+    answer = ingest.sender.send(frames())
+    assert (answer["status"], answer["id"]) == ("refused", "c1")
+    assert answer["reason"].startswith('id: "c1" is known, but its curve cannot be read any more')
+    assert ingest.source.health()[0].ok
 
 
 def test_garbage_is_counted_and_the_next_curve_goes_on(ingest: Ingest, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import zmq
 
@@ -23,6 +23,7 @@ from daemon.config.endpoint import Endpoint
 from daemon.errors import BAD_CONFIG, UNREACHABLE, UserError
 from daemon.sources import SourceHealth
 from daemon.sources.message import LARGEST_FRAME_BYTES, Message, Refused, parse
+from daemon.sources.packing import Pack, Packing
 from daemon.sources.spool import Spool
 from models.curve import Curve
 
@@ -31,12 +32,6 @@ _POLL_S = 0.1
 _BATCH = 32  # messages put on disk before their senders are answered
 _HIGH_WATER = 16  # messages waiting a sender: up to 128 MiB each
 _RETRY_S, _TRIES = 0.5, 4  # a spooled curve is whole, so a reader that says otherwise is asked only a few times more
-
-
-class Pack(Protocol):
-    """``daemon.formats.packed.pack``."""
-
-    def __call__(self, curve: Curve, meta: Mapping[str, Any], dtype: Any, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +64,7 @@ class IngestSource:
         secure: Callable[[zmq.Socket[bytes]], None] | None = None,
     ) -> None:
         self.endpoint = endpoint  # after start: the address in fact
-        self._spool, self._pack, self._unpack = Spool(folder), pack, unpack
+        self._spool, self._packing = Spool(folder), Packing(pack, unpack)
         self._wake, self._seen, self._refused, self._secure = wake, seen, refused, secure
         self._ready: deque[Arrival] = deque()
         self._inbox: queue.SimpleQueue[Path | _Later] = queue.SimpleQueue()
@@ -176,8 +171,10 @@ class IngestSource:
         noticed_s = time.monotonic()
         try:
             message = parse(body)
-            if not self._spool.holds(message.id):
+            if (path := self._spool.find(message.id)) is None:
                 arrivals[message.id] = self._write(message, noticed_s)
+            else:
+                self._packing.compare(message, path)
         except Refused as refusal:
             return refusal.id, str(refusal)
         except OSError as error:
@@ -191,8 +188,7 @@ class IngestSource:
         return f"cannot be stored now ({error.strerror}); send it again"
 
     def _write(self, message: Message, noticed_s: float) -> Arrival:
-        meta = {"id": message.id, "name": message.name, "sent": dict(message.header)}
-        path = self._spool.write(message.id, self._pack(message.curve, meta, message.dtype))
+        path = self._spool.write(message.id, self._packing.content(message))
         return _arrival(path, message.name, message.id, noticed_s)
 
     def _offer(self, arrival: Arrival) -> None:
@@ -202,8 +198,7 @@ class IngestSource:
     def _recall(self, path: Path) -> Arrival:
         """What an earlier run accepted; a file that rotted is offered too, for its reason."""
         try:
-            meta = self._unpack(path.read_bytes())[1]
-            name, identity = str(meta["name"]), str(meta["id"])
+            name, identity = self._packing.name_and_id(path)
         except Exception as error:  # whatever is in the file, the service must start
             _log.warning("ingest: %s cannot be read (%s)", path, error)
             return _arrival(path, path.name, None, time.monotonic())

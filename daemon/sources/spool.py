@@ -46,9 +46,11 @@ class Spool:
                 if stem not in done:
                     yield folder / name
 
-    def holds(self, identity: str) -> bool:
-        """Whether the curve of this id is on disk."""
-        return _stem(identity) in self._names
+    def find(self, identity: str) -> Path | None:
+        """The file of this id's curve, decided or not; None for an id that is new."""
+        stem = _stem(identity)
+        day = self._names.get(stem)
+        return None if day is None else self._folder / day / (stem + SUFFIX)
 
     def write(self, identity: str, content: bytes) -> Path:
         """Put one curve on disk, for good only after ``sync``."""

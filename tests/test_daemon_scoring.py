@@ -211,7 +211,6 @@ def test_what_has_changed_since_is_judged_anew_in_its_place(tmp_path, model):
     score(lab, out, model)
     lines = dict(zip(names(out), out.read_bytes().splitlines(), strict=True))
     (lab / "a-002.jpk-force").write_bytes(make_jpk(*a_retract(256, seed=77)))
-    (lab / "a-004.jpk-force").unlink()
     shutil.copy(lab / "a-006.jpk-force", lab / "a-005.jpk-force")
     assert score(lab, out, model) == 0
     assert score(lab, tmp_path / "anew", model) == 0
@@ -220,6 +219,58 @@ def test_what_has_changed_since_is_judged_anew_in_its_place(tmp_path, model):
     new = {name for name in after if after[name] != lines.get(name)}
     assert new == {"a-002.jpk-force#0", "a-005.jpk-force#0"}
     assert not list(tmp_path.glob(".*"))
+
+
+def test_verdicts_on_other_files_are_never_dropped(tmp_path, model, capsys):
+    lab = write_lab(tmp_path / "lab", singles=4, mapped=3)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "c-000.jpk-force").write_bytes(make_jpk(*a_retract(256, seed=50)))
+    out = tmp_path / "out"
+    score(lab, out, model)
+    before = out.read_bytes()
+    capsys.readouterr()
+    assert score(other, out, model) == 65
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{out} holds 8 verdicts on files that are not among these paths; name another file" in line
+    assert out.read_bytes() == before
+    (lab / "a-002.jpk-force").unlink()  # its verdict is all that is left of it
+    assert score(lab, out, model) == 65
+    assert "holds 1 verdict on files" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    assert score(lab, out, model, "--fresh") == 0
+    assert main(["score", str(other), str(lab), "--out", str(out), "--model", model, "--engine", "torch"]) == 0
+    assert len(rows(out)) == 8
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_files_of_the_same_names_in_another_folder_are_other_files(tmp_path, model, capsys):
+    labs = [tmp_path / "monday", tmp_path / "tuesday"]
+    for seed, lab in enumerate(labs):
+        lab.mkdir()
+        for number in range(2):
+            (lab / f"{number}.jpk-force").write_bytes(make_jpk(*a_retract(256, seed=2 * seed + number)))
+    out = tmp_path / "out"
+    score(labs[0], out, model)
+    before = out.read_bytes()
+    capsys.readouterr()
+    assert score(labs[1], out, model) == 65
+    assert "holds 2 verdicts on files" in capsys.readouterr().err
+    assert out.read_bytes() == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_verdicts_on_a_folder_that_cannot_be_listed_stay(tmp_path, model, capsys):
+    lab = write_lab(tmp_path / "lab", singles=2, mapped=1)
+    out = tmp_path / "out"
+    score(lab, out, model)
+    before = out.read_bytes()
+    (lab / "day2").chmod(0)
+    capsys.readouterr()
+    assert score(lab, out, model) == 74
+    (lab / "day2").chmod(0o755)
+    assert "could not be listed" in capsys.readouterr().err
+    assert out.read_bytes() == before
 
 
 def test_ended_while_lines_are_set_aside_nothing_is_judged_twice(tmp_path, model):

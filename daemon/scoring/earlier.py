@@ -36,6 +36,22 @@ class Earlier:
         for key, told in _by_file(lines):
             self._told[key].append(told)
 
+    def strangers(self, found: Iterable[Arrival]) -> int:
+        """How many answers are on none of these files, and would be lost with them.
+
+        A file is known by its name below the folder that was given, and other folders have the same names: where of
+        several files not one is as it was, all are taken for others.
+        """
+        missing = {path for path, _ in self._told}
+        is_known = len(missing) < 2
+        for arrival in found:
+            if is_known and not missing:
+                return 0
+            missing.discard(arrival.path)
+            is_known = is_known or (arrival.path, Stamp.of(arrival)) in self._told
+        lost = (told for (path, _), told in self._told.items() if path in missing or not is_known)
+        return sum(one.answered for told in lost for one in told)
+
     def job(self, arrival: Arrival) -> Job:
         """What is left to do about a file."""
         stamp = Stamp.of(arrival)

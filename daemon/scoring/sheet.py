@@ -1,8 +1,8 @@
 """The sheet: verdicts in a file, line by line, with which a run that was ended goes on.
 
 At any moment the file holds whole lines in the order of the curves, and perhaps a torn one at its end. Where files have
-changed, come or gone since, the lines from there on are set aside beside it until each is taken back or judged anew: so
-no answer is lost, whenever the run is ended.
+changed or come since, the lines from there on are set aside beside it until each is taken back or judged anew: so no
+answer is lost, whenever the run is ended. A sheet that holds verdicts on files that are not there is refused.
 """
 
 from __future__ import annotations
@@ -59,6 +59,12 @@ class Sheet(Closing):
         if engines and judge.engine not in engines:  # a fallback's lines may stand among the usual engine's
             self._refuse(f"engine {', '.join(sorted(engines))}", f"engine {judge.engine}")
 
+    def refuse_strangers(self, count: int) -> None:
+        """UserError, for so many of its lines are on files that this run would not come to."""
+        verdicts = "1 verdict" if count == 1 else f"{count} verdicts"
+        what = f"{self.path} holds {verdicts} on files that are not among these paths"
+        raise UserError(BAD_DATA, f"{what}; name another file, name those folders too, or {_FRESH}")
+
     def keep(self, kept: Kept) -> None:
         """These lines come next, as they are."""
         self.flush()
@@ -91,7 +97,7 @@ class Sheet(Closing):
             raise self._failure(error) from error
 
     def finish(self) -> None:
-        """The run is over: what is left of earlier ones is about files that are gone."""
+        """The run is over: what is left of earlier ones is about files that were judged anew."""
         self.flush()
         if not self._is_whole():
             raise UserError(INPUT_OUTPUT, f"{self.path}: was removed, replaced or cut off meanwhile; score again")

@@ -113,6 +113,9 @@ def _score_files(
         tell(batches, tally, json=args.json, quiet=args.summary)
     else:
         earlier = Earlier(sheet.lines(judge))
+        if strangers := earlier.strangers(found):
+            _say_missing(found, selection)  # what is missed may lie in a folder that could not be listed
+            sheet.refuse_strangers(strangers)
         others = (arrival for arrival in wanted if arrival.file.absolute() != args.out.absolute())
         note(score_jobs(map(earlier.job, others), model, judge), tally, sheet)
         tally.kept = earlier.kept

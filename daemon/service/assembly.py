@@ -30,6 +30,7 @@ from daemon.service.renewal import Renewal, load, wish_at_once
 from daemon.service.report import Report
 from daemon.sources import Source
 from daemon.sources.open import open_sources
+from daemon.status.watched import note
 from daemon.status.whereabouts import forget, leave
 from deploy.serving import Model
 
@@ -93,6 +94,7 @@ def _speak(config: Config, report: Report, metrics: Metrics, closing: ExitStack)
     report.publish, report.replay = publisher.publish_endpoint, publisher.replay_endpoint
     leave(config.state, report.publish, report.replay, report.started_at)
     closing.callback(forget, config.state)
+    note(config)
     return publisher
 
 

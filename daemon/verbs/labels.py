@@ -19,6 +19,7 @@ from daemon.labels.folder import write_folder
 from daemon.labels.subject import complete, locate
 from daemon.ledger.view import LedgerView
 from daemon.progress import progress
+from daemon.status.watched import watched_folders
 from daemon.writing import write_whole
 
 
@@ -64,7 +65,7 @@ def _add(args: argparse.Namespace, config: Config, labels: Labels, ledger: Ledge
         raise UserError(USAGE, str(error)) from None
     path, curve = _subject(args)
     said = Label(path, curve, word, args.rater.strip(), rfc3339(time.time()), args.reason)
-    watched = [folder.resolve() for folder in config.watch]
+    watched = watched_folders(config)
     places = [Path(said.path), *(folder / said.path for folder in watched)]  # events name paths below these folders
     label = locate(said, next((place for place in places if place.is_file()), places[0]), ledger, watched)
     labels.add([label])
@@ -93,7 +94,7 @@ def _export(args: argparse.Namespace, config: Config, labels: Labels, ledger: Le
     if args.curves is not None:
         if ledger is None:
             raise UserError(UNREACHABLE, "no ledger in the state folder, and so no curves: give --state or --config")
-        watched = [folder.resolve() for folder in config.watch]
+        watched = watched_folders(config)
         if inside := next((one for one in watched if args.curves.resolve().is_relative_to(one)), None):
             raise UserError(
                 USAGE, f"{args.curves} lies in the watched folder {inside}: the copies would be judged as new"

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.cli import main
 from daemon.config import Config
 from daemon.console import snapshot
 from daemon.console.attachment import Attachment
@@ -216,6 +217,16 @@ def test_a_snapshot_is_a_picture_of_now(speaker: Speaker, tmp_path: Path) -> Non
     done = subprocess.run(command(speaker, "--snapshot", str(file), "--size", "100x30"), cwd=ROOT, check=False)
     assert done.returncode == 0
     assert "curve-0012.jpk-force" in file.read_text()
+
+
+def test_a_snapshot_into_a_folder_that_is_not_there_is_told_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "none" / "c.svg"
+    assert main(["console", "--snapshot", str(file), "--state", str(tmp_path)]) == 64
+    said = f"afm-triage: --snapshot {file}: its folder does not exist; make it first\n"
+    assert capsys.readouterr().err == said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_snapshot_without_a_service(tmp_path: Path) -> None:

@@ -115,13 +115,13 @@ def test_units_are_those_that_the_file_has(model: str) -> None:
     ("name", "words", "code", "said"),
     [
         ("none.txt", [], 65, "no such file"),
-        (".", [], 65, "no such file"),
+        (".", [], 65, "is a folder; name one file"),
         ("empty.txt", [], 65, "empty"),
         ("note.pdf", [], 65, "no force curve"),
         ("curve.txt", ["--curve", "1"], 65, "one curve"),
         ("curve.txt", ["--curve", "-1"], 64, "from 0"),
         ("curve.txt", ["--out", "curve.txt"], 64, ".png"),
-        ("curve.txt", ["--out", "no/folder/x.png"], 74, "no/folder"),
+        ("curve.txt", ["--out", "no/folder/x.png"], 64, "no/folder/x.png: its folder does not exist; make it first"),
         ("curve.txt", ["--model", "no-such"], 65, "no-such"),
     ],
 )

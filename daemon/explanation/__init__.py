@@ -53,6 +53,8 @@ class Explanation:
 def find_reading(file: Path, index: int) -> Reading:
     """Curve ``index`` of a file; UserError 65 when there is no such file or curve, or nobody can read it."""
     shown = clean(str(file))
+    if file.is_dir():
+        raise UserError(BAD_DATA, f"{shown}: is a folder; name one file")
     if not file.is_file():
         raise UserError(BAD_DATA, f"{shown}: no such file; name one file of force curves")
     total = 0

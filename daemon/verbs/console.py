@@ -8,6 +8,7 @@ from pathlib import Path
 
 from daemon import console
 from daemon.config import add_endpoint_options, add_service_options, load
+from daemon.destination import need_folder
 from daemon.errors import UNREACHABLE, UserError
 
 
@@ -31,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Until q or Ctrl-C; never because the service went away."""
     config = load(args)
     if args.snapshot is not None:
+        need_folder("--snapshot", args.snapshot)
         if not console.snapshot(config, args.snapshot, *args.size):
             raise UserError(UNREACHABLE, "no service answered; start one, or name it with --state or --config")
     elif args.plain or not console.has_terminal() or os.environ.get("TERM", "") in ("", "dumb"):

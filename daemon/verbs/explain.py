@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from daemon.config import ThresholdsConfig
+from daemon.destination import need_folder
 from daemon.errors import USAGE, UserError
 
 
@@ -23,6 +24,7 @@ def run(args: argparse.Namespace) -> int:
     """Exit 0 with the picture written, 65 for a file or a curve that there is not, 74 when it cannot be written."""
     if args.out.suffix.lower() != ".png":
         raise UserError(USAGE, f"--out {args.out}: the picture is a PNG; give it a name that ends in .png")
+    need_folder("--out", args.out)
     if args.curve < 0:
         raise UserError(USAGE, "--curve counts the retracts of the file from 0")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")

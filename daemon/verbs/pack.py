@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.clean import clean
+from daemon.destination import need_folder
 from daemon.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
 
 if TYPE_CHECKING:
@@ -83,8 +84,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(USAGE, f"--seed {args.seed}: give 0 or more")
     if args.out.exists():
         raise UserError(USAGE, f"--out {args.out}: exists already; name a new file, or remove that one first")
-    if not args.out.absolute().parent.is_dir():
-        raise UserError(USAGE, f"--out {args.out}: its folder does not exist; make it first")
+    need_folder("--out", args.out)
     for path in args.paths:
         if not path.exists():
             raise UserError(BAD_DATA, f"{path}: no such file or folder")

@@ -201,8 +201,13 @@ def test_a_finished_run_judges_nothing_again(tmp_path, model, capsys):
     assert score(lab, tmp_path / "out", model) == 0
     assert (tmp_path / "out").read_bytes() == before
     out, err = capsys.readouterr()
-    assert (out, err.split(" curves")[0]) == ("", "0")
-    assert "83 judged before" in err
+    assert (out, err) == ("", "nothing new; 83 judged before\n")
+
+
+def test_a_sheet_into_a_folder_that_is_not_there_is_told_before_the_work(tmp_path, capsys):
+    lab = write_lab(tmp_path / "lab", singles=2, mapped=1)
+    assert score(lab, tmp_path / "none" / "out", "no-such-model") == 64
+    assert f"--out {tmp_path}/none/out: its folder does not exist; make it first" in capsys.readouterr().err
 
 
 def test_what_has_changed_since_is_judged_anew_in_its_place(tmp_path, model):

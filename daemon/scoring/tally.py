@@ -22,7 +22,9 @@ class Tally:
         return self.verdicts.total()
 
     def report(self, engine: str) -> str:
-        """``12000 curves in 10.1 s, 1188 curves/s, torch-cpu-bf16``."""
+        """``12000 curves in 10.1 s, 1188 curves/s, torch-cpu-bf16``; ``nothing new; 12000 judged before``."""
+        if self.kept and not self.curves:
+            return f"nothing new; {self.kept} judged before"
         elapsed_s = max(time.monotonic() - self.begun_s, 1e-9)
         rate = self.curves / elapsed_s
         before = f"; {self.kept} judged before" if self.kept else ""

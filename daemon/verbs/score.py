@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from daemon.clean import clean
 from daemon.config import INSTRUMENT, ThresholdsConfig
+from daemon.destination import need_folder
 from daemon.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
 from daemon.selection import HELP, Selection, read_selection
 from deploy.engines import DEVICES, NAMES, PRECISIONS, Wish
@@ -94,6 +95,8 @@ def _check(args: argparse.Namespace) -> bool:
         raise UserError(USAGE, "--out and --only do not go together; use --json > FILE")
     if args.fresh and not args.out:
         raise UserError(USAGE, "--fresh goes with --out FILE")
+    if args.out:
+        need_folder("--out", args.out)
     return bool(packed)
 
 

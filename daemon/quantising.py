@@ -30,7 +30,7 @@ def build_int8(bundle: Bundle, folders: Sequence[Path], cache: Path, threads: in
         keep(bundle, found, cache)
     except (CannotQuantise, UnsafeCache) as error:
         raise UserError(BAD_DATA, str(error)) from None
-    return describe(bundle, found)
+    return [*describe(bundle, found), f"kept for the service whose state folder is {cache.parent}"]
 
 
 def describe(bundle: Bundle, found: Int8) -> list[str]:

@@ -7,8 +7,8 @@ import fails.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -53,23 +53,54 @@ class Engine:
 
     def refuses(self, wish: Wish) -> str | None:
         """Why it is not what ``wish`` asks for, or cannot be had here."""
+        return self.differs(wish) or self.missing()
+
+    def differs(self, wish: Wish) -> str | None:
+        """Why it is not what ``wish`` asks for, wherever that is."""
         if wish.engine not in ("auto", self.name):
             return f"{wish.engine} was asked for"
         if wish.device not in ("auto", self.device):
             return f"runs on {self.device}, and {wish.device} was asked for"
         if wish.precision != "auto" and wish.precision not in self.precisions:
             return f"computes in {' or '.join(self.precisions)}, not in {wish.precision}"
-        return self.missing()
+        return None
 
 
 def candidates(wish: Wish) -> Iterator[Engine]:
     """The engines that can serve ``wish``, the best first. Raises NoEngine when there is none."""
     refusals = {engine.name: engine.refuses(wish) for engine in ENGINES}
     if all(refusals.values()):
-        wanted = wish.engine if wish.engine in refusals else None
-        shown = {wanted: refusals[wanted]} if wanted else refusals
-        raise NoEngine("; ".join(f"{name}: {why}" for name, why in shown.items()))
+        raise NoEngine(_why_none(wish, refusals))
     yield from (engine for engine in ENGINES if refusals[engine.name] is None)
+
+
+def _why_none(wish: Wish, refusals: Mapping[str, str | None]) -> str:
+    """One reason where one is enough, and what to ask for instead."""
+    fitting = [engine for engine in ENGINES if engine.differs(wish) is None]
+    if wish.engine in refusals:
+        what = "engine" if wish.device == "auto" else "device and engine"
+        instead = f"; leave {what} away (or auto), and the processor judges"
+        on_gpu = any(engine.device == "cuda" for engine in fitting)
+        return f"{wish.engine}: {refusals[wish.engine]}" + (instead if on_gpu else "")
+    on_device = [engine.missing() for engine in ENGINES if engine.device == wish.device]
+    if wish.device == "cuda" and all(on_device):
+        return f"{on_device[-1]}; leave device away (or auto), and the processor judges"
+    able = [engine for engine in ENGINES if wish.precision in engine.precisions]
+    if able and all(engine.device == "cuda" for engine in able):
+        why = "the processor was asked for" if wish.device == "cpu" else _none_of(able)
+        return f"{wish.precision} runs on a GPU only, and {why}; here: {', '.join(_precisions(wish))}"
+    return "; ".join(f"{engine.name}: {refusals[engine.name]}" for engine in fitting or ENGINES)
+
+
+def _none_of(engines: Sequence[Engine]) -> str:
+    why = engines[-1].missing() or "none can be used"
+    return "there is none" if why == _NO_GPU else why
+
+
+def _precisions(wish: Wish) -> list[str]:
+    """Those that can be had at once: int8 has to be built first."""
+    usable = [engine for engine in ENGINES if engine.refuses(replace(wish, precision="auto")) is None]
+    return [one for one in PRECISIONS if one != "int8" and any(one in engine.precisions for engine in usable)]
 
 
 def named(name: str) -> Engine:
@@ -77,6 +108,7 @@ def named(name: str) -> Engine:
     return next(engine for engine in ENGINES if engine.name == name)
 
 
+_NO_GPU = "there is no NVIDIA GPU here"
 #: One of them is there wherever an NVIDIA driver is: on a PC, under Windows' Linux, on a Jetson.
 _NVIDIA = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu")
 
@@ -84,7 +116,7 @@ _NVIDIA = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu")
 def _no_cuda() -> str | None:
     """Most machines have no such card, and are spared a second for torch to say so."""
     if not any(os.path.exists(path) for path in _NVIDIA):
-        return "there is no NVIDIA GPU here"
+        return _NO_GPU
     import torch
 
     if torch.version.cuda is None:

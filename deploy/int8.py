@@ -7,6 +7,7 @@ Whoever has the ranges writes the network anew (``deploy.openvino_graph``), so t
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +16,9 @@ from typing import Any
 from deploy.engine_cache import EngineCache, UnsafeCache
 from deploy.engines import NoEngine
 from deploy.openvino_runtime import core, openvino
-from models.bundle import Bundle
+from models.bundle import SHIPPED, Bundle
 
 FILE = "int8.json"
-HOW = "afm-triage models build --precision int8 --curves DIR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,17 @@ def find(bundle: Bundle, cache: Path | None) -> Int8:
     except UnsafeCache as error:
         raise NoEngine(str(error)) from None
     if folder is None:
-        raise NoEngine(f"int8 was never built for {bundle.id} on this machine: {HOW}")
+        where = f" for this service (state folder {cache.parent})" if cache else ""
+        model = "shipped" if bundle.folder == SHIPPED else str(bundle.folder)
+        raise NoEngine(f"int8 was not built{where}: {how(model, cache)}")
     return Int8(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+
+
+def how(model: str, cache: Path | None) -> str:
+    """The command that builds it for the service that has this ``cache``."""
+    words = ["afm-triage", "models", "build", *([] if model == "shipped" else [model])]
+    words += ["--precision", "int8", "--curves", "DIR", *(["--state", str(cache.parent)] if cache else [])]
+    return shlex.join(words)
 
 
 def keep(bundle: Bundle, found: Int8, cache: Path) -> None:

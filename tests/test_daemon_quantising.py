@@ -28,6 +28,7 @@ def test_int8_is_built_from_files_and_told_of(curves, tmp_path, monkeypatch):
     assert re.search(r"a logit is 0\.\d{3} off \(median\), 0\.\d{3} \(99 %\), 0\.\d{3} \(largest near", said)
     assert "not those of single precision: 0 (" in said
     assert '[engine] precision = "int8"' in said
+    assert said.endswith(f"state folder is {tmp_path}")
     assert find(bundle, tmp_path / "engines").margin > 0
 
 

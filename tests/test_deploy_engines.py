@@ -19,6 +19,45 @@ def test_a_wish_that_nothing_here_serves_says_why():
         list(candidates(Wish(device="cuda", engine="torch")))
 
 
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr("deploy.engines._NVIDIA", ())
+
+
+@pytest.mark.parametrize(
+    ("wish", "says"),
+    [
+        (
+            Wish(device="cuda"),
+            "there is no NVIDIA GPU here; leave device away (or auto), and the processor judges",
+        ),
+        (
+            Wish(engine="cuda"),
+            "cuda: there is no NVIDIA GPU here; leave engine away (or auto), and the processor judges",
+        ),
+        (
+            Wish(device="cuda", engine="cuda"),
+            "cuda: there is no NVIDIA GPU here; leave device and engine away (or auto), and the processor judges",
+        ),
+        (Wish(precision="fp16"), "fp16 runs on a GPU only, and there is none; here: fp32, bf16"),
+        (
+            Wish(device="cpu", precision="fp16"),
+            "fp16 runs on a GPU only, and the processor was asked for; here: fp32, bf16",
+        ),
+    ],
+)
+def test_a_refusal_says_what_to_ask_for_instead(no_gpu, wish, says):
+    with pytest.raises(NoEngine) as caught:
+        list(candidates(wish))
+    assert str(caught.value) == says
+
+
+def test_int8_without_openvino_says_only_that(no_gpu, monkeypatch):
+    monkeypatch.setattr("deploy.engines.find_spec", lambda name: None)
+    with pytest.raises(NoEngine, match=r"^openvino: openvino is not installed"):
+        list(candidates(Wish(precision="int8")))
+
+
 def test_an_engine_that_computes_wrongly_is_passed_over():
     from deploy.torch_engine import TorchClassifier
 

@@ -90,9 +90,15 @@ def test_auto_never_takes_it(bundle, cache):
 
 def test_what_was_never_built_for_these_weights_is_refused_with_what_to_do(bundle, cache, tmp_path):
     small = make_model(tmp_path / "small")
-    for one, folder in ((bundle, None), (bundle, tmp_path / "none"), (small, cache)):
-        with pytest.raises(NoEngine, match=r"int8 was never built for \S+ on this machine: afm-triage models build"):
+    command, words = "afm-triage models build", "--precision int8 --curves DIR"
+    for one, folder, says in (
+        (bundle, None, f"int8 was not built: {command} {words}"),
+        (bundle, tmp_path / "engines", f"(state folder {tmp_path}): {command} {words} --state {tmp_path}"),
+        (small, cache, f"{command} {small.folder} {words} --state {cache.parent}"),
+    ):
+        with pytest.raises(NoEngine) as caught:
             Model.of(one, Wish(precision="int8", cache=folder))
+        assert str(caught.value).endswith(says)
     other = json.loads(json.dumps(dict(bundle.manifest)))
     other["sha256"]["weights.safetensors"] = "0" * 64
     with pytest.raises(NoEngine):

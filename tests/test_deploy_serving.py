@@ -144,7 +144,7 @@ def test_known_curves_are_the_same_everywhere():
 
 def test_what_cannot_be_had_is_refused_with_its_reason():
     with pytest.raises(NoEngine, match="cuda was asked for"):
-        Model.load(wish=Wish(device="cuda"))
+        Model.load(wish=Wish(device="cuda", engine="torch"))
     with pytest.raises(NoEngine, match="torch: computes in fp32 or bf16, not in int8"):
         Model.load(wish=Wish(engine="torch", precision="int8"))
 

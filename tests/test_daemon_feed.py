@@ -176,6 +176,22 @@ def test_events_prints_the_history_and_ends(service: Service) -> None:
     assert "--since 0" in now.stderr
 
 
+def test_events_of_one_instrument_are_not_those_of_another(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "ninth").mkdir()
+    service.record(1, 4)
+    where = ("--since", "0", "--state", str(tmp_path), "--publish", service.publish, "--replay", service.replay)
+    other = events_verb(*where, "--instrument", "afm9")
+    assert (other.returncode, other.stdout, other.stderr.count("\n")) == (69, "", 1)
+    assert f"afm1 answers at {service.replay}, not afm9" in other.stderr
+    assert printed(events_verb(*where, "--instrument", "afm1")) == [1, 2, 3]
+    nowhere = (*where, "--state", str(tmp_path / "none"), "--instrument", "afm9")
+    assert events_verb(*nowhere).returncode == 69
+    ledger_with(tmp_path / "ninth" / "ledger.sqlite", 5).close()  # afm9 is down, and its history is there
+    down = (*where, "--state", str(tmp_path / "ninth"), "--instrument", "afm9")
+    assert printed(events_verb(*down)) == [1, 2, 3, 4, 5]
+    assert events_verb(*down, "--follow").returncode == 69
+
+
 def test_events_follow_goes_on_across_a_restart(service: Service) -> None:
     service.record(1, 4)
     where = ("--publish", service.publish, "--replay", service.replay)

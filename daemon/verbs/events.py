@@ -7,12 +7,14 @@ import sys
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 
-from daemon.config import add_endpoint_options, add_service_options, load
+from daemon.clean import clean
+from daemon.config import Config, add_endpoint_options, add_service_options, load
 from daemon.decision import VERDICTS
 from daemon.errors import UNREACHABLE, USAGE, UserError
 from daemon.events import Event, decode, encode, kind_of
 from daemon.feed import Feed, Silent
 from daemon.ledger.view import LedgerView
+from daemon.status.inquiry import ask_status
 from daemon.status.whereabouts import Whereabouts, find
 
 
@@ -32,11 +34,38 @@ def run(args: argparse.Namespace) -> int:
     config = load(args)
     place = find(config)
     ledger = None if _looks_elsewhere(args) else config.state / "ledger.sqlite"
-    for event in _events(place, ledger, args.since, args.follow):
+    other = _stranger(config, place)
+    if other is None:
+        found = _events(place, ledger, args.since, args.follow)
+    elif ledger is not None and not args.follow and _is_of_another(ledger, other):
+        found = _stored(ledger, args.since)
+    else:
+        name, wanted = clean(str(other.get("source", "")).removeprefix("/")), config.instrument
+        what = f"{name} answers at {place.replay}, not {wanted}"
+        raise UserError(
+            UNREACHABLE, f"{what}: start the service of {wanted}, or give its --config, --state or --replay"
+        )
+    for event in found:
         if args.verdict in (None, event["data"]["verdict"]):
             sys.stdout.buffer.write(encode(event) + b"\n")
             sys.stdout.buffer.flush()
     return 0
+
+
+def _stranger(config: Config, place: Whereabouts) -> Event | None:
+    """The status of the service that answers, where an instrument was named and this one is of another."""
+    if "instrument" not in config.origins:
+        return None
+    event = ask_status(place.replay)
+    return None if event is None or event.get("source") == f"/{config.instrument}" else event
+
+
+def _is_of_another(ledger: Path, stranger: Event) -> bool:
+    """Whether there is a ledger, and the stranger does not write it: then it is that of the service that is down."""
+    if not ledger.exists():
+        return False
+    with LedgerView(ledger) as view:
+        return view.stream != stranger.get("stream")
 
 
 def _looks_elsewhere(args: argparse.Namespace) -> bool:

@@ -83,7 +83,7 @@ def _why_none(wish: Wish, refusals: Mapping[str, str | None]) -> str:
         on_gpu = any(engine.device == "cuda" for engine in fitting)
         return f"{wish.engine}: {refusals[wish.engine]}" + (instead if on_gpu else "")
     on_device = [engine.missing() for engine in ENGINES if engine.device == wish.device]
-    if wish.device == "cuda" and all(on_device):
+    if wish.device == "cuda" and on_device and all(on_device):
         return f"{on_device[-1]}; leave device away (or auto), and the processor judges"
     able = [engine for engine in ENGINES if wish.precision in engine.precisions]
     if able and all(engine.device == "cuda" for engine in able):

@@ -29,7 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     building.add_argument(
         "--precision", choices=PRECISIONS, default="auto", help="int8 is calibrated on --curves (auto)"
     )
-    building.add_argument("--curves", metavar="DIR", action="append", type=Path, default=[], help="for int8: your own")
+    building.add_argument(
+        "--curves",
+        metavar="DIR",
+        action="append",
+        type=Path,
+        default=[],
+        help="for int8: at least 100 curves of your own",
+    )
     add_service_options(parser)
 
 

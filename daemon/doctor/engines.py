@@ -11,7 +11,7 @@ from pathlib import Path
 from daemon.clean import clean
 from daemon.config import Config
 from daemon.doctor.finding import Finding
-from daemon.errors import UserError
+from daemon.errors import UNREACHABLE, UserError
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -27,6 +27,9 @@ def engines(config: Config) -> Iterator[Finding]:
         begun_s = time.monotonic()
         model = load_model(config.model, wish, config.state / "models")
     except (UserError, ImportError) as error:
+        if isinstance(error, UserError) and error.exit_code == UNREACHABLE:
+            yield Finding("engine", "problem", clean(str(error)), _instead(config))
+            return
         yield Finding("model", "problem", clean(str(error)), "name another with --model, or install afm-triage again")
         return
     release(model)
@@ -36,6 +39,22 @@ def engines(config: Config) -> Iterator[Finding]:
         yield Finding("engine", "problem", clean(why), advice)
     cores = len(os.sched_getaffinity(0))
     yield Finding("engine", "ok", f"{model.engine} would serve, on {cores} cores; known curves are judged right")
+
+
+def _instead(config: Config) -> str:
+    """What to do where nothing here can serve what the configuration asks for."""
+    from deploy.int8 import how
+
+    wanted = {
+        "device": config.device,
+        "[engine] name": config.engine.name,
+        "[engine] precision": config.engine.precision,
+    }
+    asked = [key for key, value in wanted.items() if value != "auto"]
+    leave = f"leave {' and '.join(asked)} out, and the best engine that is here judges"
+    if config.engine.precision != "int8":
+        return leave
+    return f"{how(config.model, config.state / 'engines')} (DIR: at least 100 curves of your own), or {leave}"
 
 
 def _catalogue() -> Finding:

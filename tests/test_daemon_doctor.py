@@ -7,11 +7,12 @@ import os
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from daemon.config import AlarmConfig, BatchConfig, Config, SourceConfig, ThresholdsConfig
+from daemon.config import AlarmConfig, BatchConfig, Config, EngineConfig, SourceConfig, ThresholdsConfig
 from daemon.config.description import describe
 from daemon.doctor import is_well, line, symptoms
 from daemon.doctor.engines import engines
@@ -149,6 +150,49 @@ def test_a_model_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     found = list(engines(config_of(tmp_path, model=str(tmp_path / "model"))))
     assert (found[-1].topic, found[-1].level, bool(found[-1].advice)) == ("model", "problem", True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says", "advice"),
+    [
+        ({"device": "cuda"}, "there is no NVIDIA GPU here", "leave device out, and the best engine"),
+        (
+            {"device": "cuda", "engine": EngineConfig(name="cuda")},
+            "there is no NVIDIA GPU here",
+            "leave device and [engine] name out",
+        ),
+        ({"engine": EngineConfig(precision="fp16")}, "fp16 runs on a GPU only", "leave [engine] precision out"),
+    ],
+)
+def test_an_engine_that_is_not_here_is_no_fault_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, object], says: str, advice: str
+) -> None:
+    monkeypatch.setattr("deploy.engines._NVIDIA", ())
+    config = config_of(tmp_path, **asked)
+    found = list(engines(config))[-1]
+    assert (found.topic, found.level, says in found.text) == ("engine", "problem", True)
+    assert found.advice.startswith(advice)
+    (judging,) = [one for one in describe(config) if "judges with the model" in one]
+    assert judging.startswith("▲ ")
+    assert "which this machine does not have: run will refuse" in judging
+    assert says in judging
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+def test_int8_that_was_never_built_comes_with_its_command(tmp_path: Path) -> None:
+    config = config_of(tmp_path, engine=EngineConfig(precision="int8"))
+    found = list(engines(config))[-1]
+    command = f"afm-triage models build --precision int8 --curves DIR --state {config.state}"
+    assert (found.topic, found.advice.startswith(command)) == ("engine", True)
+    (judging,) = [one for one in describe(config) if "judges with the model" in one]
+    assert judging.startswith("▲ ")
+    assert command in judging
+
+
+@pytest.mark.parametrize("engine", [EngineConfig(name="torch"), EngineConfig(precision="fp32")])
+def test_a_deadline_of_a_gpu_is_said_only_where_one_may_judge(tmp_path: Path, engine: EngineConfig) -> None:
+    assert not [one for one in describe(config_of(tmp_path, engine=engine)) if "a GPU" in one or "▲ judges" in one]
+    assert [one for one in describe(config_of(tmp_path)) if "what a GPU does not answer" in one]
 
 
 def test_a_problem_is_a_line_with_what_to_do() -> None:

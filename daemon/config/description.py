@@ -8,8 +8,9 @@ from pathlib import Path
 from daemon.config import Config
 from daemon.sources.mounts import mount_of
 from daemon.wording import latency
+from deploy.engines import ENGINES, NoEngine, Wish, candidates
 from deploy.registry import resolve
-from models.bundle import BadBundle, certificate_in
+from models.bundle import BadBundle, certificate_in, read
 
 
 def describe(config: Config) -> list[str]:
@@ -18,7 +19,7 @@ def describe(config: Config) -> list[str]:
     sentences += [_watching(folder, config) for folder in config.watch]
     if config.ingest:
         sentences.append(f"takes curves over ZeroMQ at {config.ingest}; each is answered once it is on disk")
-    sentences.append(f"judges with the model {config.model} on {_device(config.device)}{_engine(config)}")
+    sentences.append(_judging(config))
     sentences.append(_thresholds(config))
     if config.require_certificate:
         sentences.append(_certificate(config))
@@ -49,6 +50,32 @@ def _watching(folder: Path, config: Config) -> str:
     return f"watches {folder} ({how}), reads only; text files count as finished after {source.text_quiet_s:g} s of rest"
 
 
+def _judging(config: Config) -> str:
+    what = f"judges with the model {config.model} on {_device(config.device)}{_engine(config)}"
+    if why := _lacking(config):
+        return f"▲ {what}, which this machine does not have: run will refuse; {why}"
+    return f"{what}{_deadline(config)}"
+
+
+def _lacking(config: Config) -> str | None:
+    """Why the engine that was asked for cannot run here."""
+    if (config.device, config.engine.name, config.engine.precision) == ("auto", "auto", "auto"):
+        return None  # torch on the processor is always there
+    from daemon.judging import wish_of
+    from deploy.int8 import find
+
+    wish = wish_of(config)
+    try:
+        list(candidates(wish))
+        if wish.precision == "int8":
+            find(read(resolve(config.model, config.state / "models")), wish.cache)
+    except NoEngine as error:
+        return str(error)
+    except BadBundle:
+        pass  # of that `run` tells
+    return None
+
+
 def _device(device: str) -> str:
     return {"auto": "the best device there is", "cpu": "the CPU", "cuda": "the GPU"}[device]
 
@@ -56,10 +83,15 @@ def _device(device: str) -> str:
 def _engine(config: Config) -> str:
     engine = config.engine
     wanted = [part for part in (engine.name, engine.precision) if part != "auto"]
-    asked = f", by {' in '.join(wanted)} alone" if wanted else ""
-    if config.device == "cpu":
-        return asked
-    return f"{asked}; what a GPU does not answer in {engine.deadline_s:g} s, the CPU judges"
+    return f", by {' in '.join(wanted)} alone" if wanted else ""
+
+
+def _deadline(config: Config) -> str:
+    engine = config.engine
+    wish = Wish(config.device, engine.name, engine.precision)
+    if not any(one.device == "cuda" and one.differs(wish) is None for one in ENGINES):
+        return ""
+    return f"; what a GPU does not answer in {engine.deadline_s:g} s, the CPU judges"
 
 
 def _thresholds(config: Config) -> str:

@@ -21,10 +21,10 @@ FAILED = Scored(None, ("engine_fault",))
 
 def classify(readings: Sequence[Reading], model: Model, thresholds: Thresholds) -> list[Scored | None]:
     """One answer a reading, in order; None where the reading holds no curve."""
-    profile, edges = model.bundle.profile, (thresholds.discard, thresholds.keep)
+    profile = model.bundle.profile
 
     def judge(some: Sequence[Reading]) -> list[Scored]:
-        return model.judge_prepared([_prepared(reading, profile) for reading in some], edges)
+        return model.judge_prepared([_prepared(reading, profile) for reading in some], thresholds.both)
 
     scored = iter(shielded([reading for reading in readings if reading.curve is not None], judge, FAILED))
     return [None if reading.curve is None else next(scored) for reading in readings]

@@ -17,6 +17,11 @@ class Thresholds:
     discard: float
     keep: float
 
+    @property
+    def both(self) -> tuple[float, float]:
+        """The scores at which the verdict changes, the lower one first."""
+        return self.discard, self.keep
+
 
 @dataclass(frozen=True, slots=True)
 class Judge:

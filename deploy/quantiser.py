@@ -76,7 +76,7 @@ def _prove(
     bundle: Bundle, ranges: dict[str, float], rough: NDArray[np.float64], exact: NDArray[np.float64], real: int
 ) -> Int8:
     """(N,) logits in int8 and in single precision, ``real`` ones first -> the margin, and what it rests on."""
-    limits = np.array([bundle.calibration.logit(score) for score in (bundle.discard, bundle.keep)])
+    limits = bundle.limits
     errors = np.abs(rough - exact)
     within = np.abs(exact[:, None] - limits).min(axis=1) < REACH * errors.max()
     largest = float(errors[within].max(initial=0.0))

@@ -141,15 +141,14 @@ class Model:
         raster_s = seen.raster_s / max(len(able), 1)
         infer_s = (time.perf_counter() - begun_s) / max(len(able), 1) - raster_s
         scored = [Scored(None, item.reasons, prepared=item) for item in prepared]
-        scores = self.bundle.calibration.score(seen.logits)
+        scores = self.scores_of(seen)
         drawings = previews(seen.edges, self.bundle.profile)
         for place, index in enumerate(able):
-            item, logit = prepared[index], float(seen.logits[place])
-            fault = not np.isfinite(logit)  # an engine that fails on one curve must not discard it
+            item, score = prepared[index], scores[place]
             scored[index] = Scored(
-                score=None if fault else float(scores[place]),
-                reasons=(*item.reasons, "no_score") if fault else item.reasons,
-                logit=None if fault else logit,
+                score=score,
+                reasons=(*item.reasons, "no_score") if score is None else item.reasons,
+                logit=None if score is None else float(seen.logits[place]),
                 preview=drawings[place],
                 prepared=item,
                 raster_s=raster_s,
@@ -158,15 +157,25 @@ class Model:
             )
         return scored
 
+    def scores_of(self, seen: Seen) -> list[float | None]:
+        """Probabilities; None where the engine failed on one curve, which must not be discarded for it."""
+        scores = self.bundle.calibration.score(seen.logits).tolist()
+        return [score if finite else None for score, finite in zip(scores, np.isfinite(seen.logits), strict=True)]
+
+    def margin_of(self, seen: Seen) -> float:
+        """How close to a threshold a logit is looked at again; 0 where the classifier itself is the reference."""
+        if self.reference is None:
+            return 0.0
+        return tolerance_of(seen.engine or self.engine) if seen.margin is None else seen.margin
+
     def classify(self, signals: Signals, thresholds: Sequence[float] | None = None) -> Seen:
         """B signals -> their logits, those near a threshold in single precision."""
         seen = self.classifier.classify(signals)
         if self.reference is None:
             return seen
-        own = (self.bundle.discard, self.bundle.keep)
-        edges = [self.bundle.calibration.logit(score) for score in (thresholds or own)]
-        margin = tolerance_of(seen.engine or self.engine) if seen.margin is None else seen.margin
-        near = np.flatnonzero(np.abs(seen.logits[:, None] - np.array(edges)).min(axis=1) < margin)
+        calibration = self.bundle.calibration
+        limits = np.array([calibration.logit(score) for score in thresholds]) if thresholds else self.bundle.limits
+        near = np.flatnonzero(np.abs(seen.logits[:, None] - limits).min(axis=1) < self.margin_of(seen))
         if near.size:
             logits = seen.logits.copy()
             logits[near] = self.reference.classify([signals[int(index)] for index in near]).logits

@@ -87,6 +87,11 @@ class Bundle:
     weights: Weights
 
     @property
+    def limits(self) -> NDArray[np.float64]:
+        """(2,): the logits at which the verdict changes, the lower one first."""
+        return np.array([self.calibration.logit(score) for score in (self.discard, self.keep)])
+
+    @property
     def score_basis(self) -> str:
         return str(self.manifest["score_basis"])
 

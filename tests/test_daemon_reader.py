@@ -65,11 +65,11 @@ def kill_in_mid_file(pool: ReaderPool, but: int = 0) -> int:
     """The process that has just begun to read."""
     seat, until_s = pool._seats[0], time.monotonic() + 30
     while time.monotonic() < until_s:
-        child, head = seat._child, next(iter(seat._tasks), None)
-        is_another = child is not None and child.is_ready and child.process.pid != but
-        if is_another and head is not None and child.note.read(head.id):
-            os.kill(child.process.pid, signal.SIGKILL)
-            return child.process.pid
+        reader, head = seat._reader, next(iter(seat._tasks), None)
+        is_another = reader is not None and reader.is_ready and seat.pid != but
+        if is_another and head is not None and reader.note.read(head.id):
+            os.kill(reader.child.process.pid, signal.SIGKILL)
+            return reader.child.process.pid
         time.sleep(0.002)
     raise AssertionError("nothing was read")
 
@@ -88,9 +88,9 @@ def pids(pool: ReaderPool) -> list[int]:
     """Of its children, all of them ready."""
     until_s = time.monotonic() + 30
     while time.monotonic() < until_s:
-        children = [seat._child for seat in pool._seats]
-        if all(child is not None and child.is_ready for child in children):
-            return [child.process.pid for child in children if child is not None]
+        readers = [seat._reader for seat in pool._seats]
+        if all(reader is not None and reader.is_ready for reader in readers):
+            return [reader.child.process.pid for reader in readers if reader is not None]
         time.sleep(0.01)
     raise AssertionError("the reader processes did not start")
 
@@ -402,7 +402,7 @@ def test_children_die_with_the_service(tmp_path: Path) -> None:
         "import os, signal, sys, time\n"
         "from daemon.reader import ReaderPool\n"
         "pool = ReaderPool(1)\n"
-        "while not (pool._seats[0]._child and pool._seats[0]._child.is_ready): time.sleep(0.01)\n"
+        "while not (pool._seats[0]._reader and pool._seats[0]._reader.is_ready): time.sleep(0.01)\n"
         "print(pool._seats[0].pid, flush=True); time.sleep(60)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}

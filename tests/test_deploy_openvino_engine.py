@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from modelhelp import SMALL, make_model, some_examples
 
 from deploy.classifier import Classifier
 from deploy.engines import NoEngine, Wish, candidates
@@ -22,16 +21,6 @@ from deploy.openvino_engine import OpenVinoClassifier
 from deploy.openvino_runtime import has_bf16
 
 PRECISIONS = ["fp32", "bf16"] if has_bf16() else ["fp32"]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return make_model(tmp_path_factory.mktemp("engine") / "small")
-
-
-@pytest.fixture(scope="module")
-def images():
-    return coverage(some_examples().edges, SMALL)
 
 
 def test_single_precision_is_that_of_torch(bundle, images):

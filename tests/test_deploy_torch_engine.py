@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from modelhelp import SMALL, make_model, some_examples, untrained
+from modelhelp import SMALL, some_examples, untrained
 
 from deploy.classifier import Classifier
 from deploy.torch_engine import TorchClassifier, bf16_in_hardware
@@ -9,16 +9,6 @@ from models.data import gather
 from models.network import load
 from models.raster import coverage
 from models.train import infer
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return make_model(tmp_path_factory.mktemp("engine") / "small")
-
-
-@pytest.fixture(scope="module")
-def images():
-    return coverage(some_examples().edges, SMALL)
 
 
 def test_fp32_is_the_network_that_was_trained(bundle, images):

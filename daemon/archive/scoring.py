@@ -24,7 +24,6 @@ from daemon.scoring.job import Kept, Stamp
 from daemon.scoring.line import Line
 from daemon.scoring.overlap import overlap
 from daemon.scoring.sheet import Sheet
-from deploy.classifier import Seen
 from deploy.serving import Model, Scored
 from models.curve import Curve
 from models.frontend import Prepared
@@ -34,11 +33,10 @@ _NO_SAMPLES = np.zeros(0)
 
 def score_blocks(blocks: Iterable[Block], model: Model, judge: Judge) -> Iterator[list[Judged]]:
     """A verdict on every curve, in order, block by block."""
-    edges = (judge.thresholds.discard, judge.thresholds.keep)
 
     def scored(block: Block) -> list[Scored]:
         there = [item for item in block.prepared if item is not None]
-        return shielded(there, lambda some: model.judge_prepared(some, edges), FAILED)
+        return shielded(there, lambda some: model.judge_prepared(some, judge.thresholds.both), FAILED)
 
     for block, answers in overlap(blocks, scored):
         noticed_s = time.monotonic() - block.read_s - block.front_s
@@ -55,12 +53,11 @@ def score_blocks(blocks: Iterable[Block], model: Model, judge: Judge) -> Iterato
 
 def count_blocks(blocks: Iterable[Block], model: Model, judge: Judge) -> Iterator[Counter[str]]:
     """How many curves get which verdict, block by block: no event is made, no picture drawn."""
-    edges = (judge.thresholds.discard, judge.thresholds.keep)
 
     def verdicts(some: Sequence[Prepared]) -> list[str]:
         able = [item.signal for item in some if item.signal is not None]
-        seen = model.classify(able, edges) if able else None
-        scores = iter([] if seen is None else _scores(seen, model))
+        seen = model.classify(able, judge.thresholds.both) if able else None
+        scores = iter([] if seen is None else model.scores_of(seen))
         return [settle(None if item.signal is None else next(scores), item.reasons, judge)[0] for item in some]
 
     def counted(block: Block) -> Counter[str]:
@@ -84,11 +81,6 @@ def pass_over(lines: Iterable[tuple[Line, Kept]], archives: Sequence[Archive], s
         sheet.keep(kept)
         answered += 1
     return answered
-
-
-def _scores(seen: Seen, model: Model) -> list[float | None]:
-    scores = model.bundle.calibration.score(seen.logits).tolist()
-    return [score if finite else None for score, finite in zip(scores, np.isfinite(seen.logits), strict=True)]
 
 
 def _reading(origin: Origin, noticed_s: float, read_s: float) -> Reading:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection
-from types import TracebackType
 from typing import Self
 
 import zmq
 
 from daemon import events
+from daemon.closing import Closing
 
 _JOIN_S = 10.0
 
 
-class Ear(threading.Thread):
+class Ear(threading.Thread, Closing):
     """``with Ear(endpoint) as ear: …; ear.wait(paths, 60)``. The block begins once the service has greeted it."""
 
     def __init__(self, endpoint: str) -> None:
@@ -62,8 +62,6 @@ class Ear(threading.Thread):
         self._joined.wait(_JOIN_S)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._ending.set()
         self.join()

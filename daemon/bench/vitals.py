@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
 
 from daemon.bench.machine import TICK_S
+from daemon.closing import Closing
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _GONE = (FileNotFoundError, ProcessLookupError)
@@ -61,7 +61,7 @@ def tree(pid: int) -> Iterator[int]:
                     yield from tree(int(child))
 
 
-class Vitals(threading.Thread):
+class Vitals(threading.Thread, Closing):
     """Looks again and again: ``with Vitals(pid) as vitals: …; vitals.cpu_between(begun_s, ended_s)``."""
 
     def __init__(self, pid: int, every_s: float = 0.05) -> None:
@@ -93,9 +93,7 @@ class Vitals(threading.Thread):
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._ending.set()
         self.join()
 

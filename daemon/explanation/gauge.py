@@ -28,7 +28,7 @@ def draw_gauge(figure: Figure, box: tuple[float, float, float, float], score: fl
         axes.axvspan(start, stop, color=VERDICT[verdict], alpha=0.28, linewidth=0)
         if stop - start > 0.09:
             axes.text((start + stop) / 2, 0.48, verdict, ha="center", va="center", size=9, color=INK)
-    for value, edge in zip((judge.thresholds.discard, judge.thresholds.keep), edges[1:-1], strict=True):
+    for value, edge in zip(judge.thresholds.both, edges[1:-1], strict=True):
         axes.axvline(edge, color=PAPER, linewidth=2)
         axes.text(edge, -0.15, share(value), ha="center", va="top", size=9, color=QUIET)
     at = along(score)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-import subprocess
 import threading
 import time
 from collections import deque
@@ -15,7 +14,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from daemon.arrival import Arrival
-from daemon.child import spawn
+from daemon.child import Child, spawn
 from daemon.formats import limits, wire
 from daemon.reader.note import Note
 from daemon.reading import FileReading, Reading
@@ -65,9 +64,8 @@ class Pool(Protocol):
 
 
 @dataclass
-class _Child:
-    process: subprocess.Popen[bytes]
-    connection: socket.socket
+class _Reader:
+    child: Child
     note: Note
     is_ready: bool = False
     born_s: float = field(default_factory=time.monotonic)
@@ -79,7 +77,7 @@ class Seat(threading.Thread):
     def __init__(self, pool: Pool, number: int) -> None:
         super().__init__(name=f"reader-{number}", daemon=True)
         self._pool = pool
-        self._child: _Child | None = None
+        self._reader: _Reader | None = None
         self._tasks: deque[Task] = deque()
         self._bell, self._bell_end = socket.socketpair()
         self._bell_end.setblocking(False)
@@ -88,8 +86,8 @@ class Seat(threading.Thread):
     @property
     def pid(self) -> int | None:
         """Of the process that sits here now."""
-        child = self._child
-        return child.process.pid if child else None
+        reader = self._reader
+        return reader.child.process.pid if reader else None
 
     def nudge(self) -> None:
         """There may be something to do."""
@@ -100,21 +98,21 @@ class Seat(threading.Thread):
         """Until the pool is closed."""
         try:
             while not self._pool.is_closed:
-                if self._child is None:
-                    self._child = _spawn()
-                self._fill(self._child)
-                self._wait(self._child)
+                if self._reader is None:
+                    self._reader = _spawn()
+                self._fill(self._reader)
+                self._wait(self._reader)
         except Exception as error:  # a seat that dies silently would hold its files for ever
             self._pool.fail(f"{type(error).__name__}: {error}")
         finally:
-            if self._child:
-                _end(self._child)
+            if self._reader:
+                _end(self._reader)
             self._bell.close()
             self._bell_end.close()
 
-    def _fill(self, child: _Child) -> None:
+    def _fill(self, reader: _Reader) -> None:
         """Take requests from the pool, but none behind a slow one."""
-        while child.is_ready and len(self._tasks) < _DEPTH and not self._is_slow():
+        while reader.is_ready and len(self._tasks) < _DEPTH and not self._is_slow():
             task = self._pool.next_task()
             if task is None:
                 return
@@ -122,26 +120,26 @@ class Seat(threading.Thread):
                 task.head_since_s = time.monotonic()
             self._tasks.append(task)
             try:
-                wire.send(child.connection, _request(task))
+                wire.send(reader.child.connection, _request(task))
             except OSError:
                 return  # the child is gone, which _wait will find
 
-    def _wait(self, child: _Child) -> None:
+    def _wait(self, reader: _Reader) -> None:
         """Sleep until the child answers, the pool has news or the head runs out of time."""
-        patience_s = self._patience_s(child)
+        patience_s = self._patience_s(reader)
         poll = select.poll()  # unlike select, for any number of open files
-        poll.register(child.connection, select.POLLIN)
+        poll.register(reader.child.connection, select.POLLIN)
         poll.register(self._bell, select.POLLIN)
         ready = {descriptor for descriptor, _ in poll.poll(None if patience_s is None else patience_s * 1000)}
         if self._bell.fileno() in ready:
             self._bell.recv(4096)
-        if child.connection.fileno() in ready:
+        if reader.child.connection.fileno() in ready:
             try:
-                self._take(child, *wire.receive(child.connection))
+                self._take(reader, *wire.receive(reader.child.connection))
             except (EOFError, OSError):
-                self._replace(child, "crash")
-        elif self._is_overdue(child):
-            self._replace(child, "timeout")
+                self._replace(reader, "crash")
+        elif self._is_overdue(reader):
+            self._replace(reader, "timeout")
         elif self._is_slow() and len(self._tasks) > 1:
             # Another seat shall have what waits behind it. Should this child answer that too, nobody listens.
             behind = [self._tasks.pop() for _ in range(len(self._tasks) - 1)]
@@ -150,28 +148,28 @@ class Seat(threading.Thread):
     def _is_slow(self) -> bool:
         return bool(self._tasks) and time.monotonic() - self._tasks[0].head_since_s > _SLOW_S
 
-    def _deadline_s(self, child: _Child) -> float:
+    def _deadline_s(self, reader: _Reader) -> float:
         """When the child must have started, or answered; endless while it has nothing to do."""
-        if not child.is_ready:
-            return child.born_s + _START_LIMIT_S
+        if not reader.is_ready:
+            return reader.born_s + _START_LIMIT_S
         if not self._tasks:
             return float("inf")
         head = self._tasks[0]
         return head.head_since_s + (head.limit_s if self._pool.limit_s is None else self._pool.limit_s)
 
-    def _is_overdue(self, child: _Child) -> bool:
-        return time.monotonic() > self._deadline_s(child)
+    def _is_overdue(self, reader: _Reader) -> bool:
+        return time.monotonic() > self._deadline_s(reader)
 
-    def _patience_s(self, child: _Child) -> float | None:
-        until_s = self._deadline_s(child)
+    def _patience_s(self, reader: _Reader) -> float | None:
+        until_s = self._deadline_s(reader)
         if len(self._tasks) > 1 and not self._is_slow():
             until_s = min(until_s, self._tasks[0].head_since_s + _SLOW_S)
         return None if until_s == float("inf") else max(until_s - time.monotonic(), 0.0) + 0.01
 
-    def _take(self, child: _Child, header: wire.Header, payload: memoryview) -> None:
+    def _take(self, reader: _Reader, header: wire.Header, payload: memoryview) -> None:
         """One frame of the child: it is ready, or it has an answer."""
         if "ready" in header:
-            child.is_ready, self._failures = True, 0
+            reader.is_ready, self._failures = True, 0
             return
         task = next((task for task in self._tasks if task.id == header["id"]), None)
         if task is None:
@@ -181,11 +179,11 @@ class Seat(threading.Thread):
             self._tasks[0].head_since_s = time.monotonic()
         self._pool.finish(_reading(task, header, payload))
 
-    def _replace(self, child: _Child, reason: str) -> None:
+    def _replace(self, reader: _Reader, reason: str) -> None:
         """End a hung or dead child. Its head is tried once more, then gets the reason; the others go back."""
-        sha256 = _end(child, self._tasks[0].id if self._tasks else None)
-        self._child = None
-        if not child.is_ready and not self._pool.is_closed:
+        sha256 = _end(reader, self._tasks[0].id if self._tasks else None)
+        self._reader = None
+        if not reader.is_ready and not self._pool.is_closed:
             self._failures += 1
             if self._failures >= _START_TRIES:
                 self._pool.fail("reader processes end before they begin (afm-triage doctor may tell why)")
@@ -254,18 +252,16 @@ def _lost(task: Task, reason: str) -> FileReading:
     return FileReading(arrival, "curves", readings, arrival.total)
 
 
-def _spawn() -> _Child:
+def _spawn() -> _Reader:
     note = Note()
     child = spawn("daemon.reader.worker", note.descriptor)
     child.connection.settimeout(_FRAME_LIMIT_S)
-    return _Child(child.process, child.connection, note)
+    return _Reader(child, note)
 
 
-def _end(child: _Child, request: int | None = None) -> str | None:
+def _end(reader: _Reader, request: int | None = None) -> str | None:
     """Kill it and wait until it is gone; the SHA-256 that it had noted for this request."""
-    child.connection.close()
-    child.process.kill()
-    child.process.wait()
-    sha256 = None if request is None else child.note.read(request)
-    child.note.close()
+    reader.child.end()
+    sha256 = None if request is None else reader.note.read(request)
+    reader.note.close()
     return sha256

@@ -55,7 +55,7 @@ def read_line(content: bytes) -> Line:
 
 def made_by(judge: Judge) -> tuple[str, str, str]:
     """What lines must have in common with those that are added to them."""
-    return _made_by(judge.model, judge.pipeline, judge.thresholds.discard, judge.thresholds.keep)
+    return _made_by(judge.model, judge.pipeline, *judge.thresholds.both)
 
 
 def _made_by(model: str, pipeline: str, discard: float, keep: float) -> tuple[str, str, str]:

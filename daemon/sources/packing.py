@@ -6,17 +6,13 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from daemon.reading import Unfinished, Unreadable
 from daemon.sources.message import Message, Refused
 from models.curve import Curve
 
-
-class Pack(Protocol):
-    """``daemon.formats.packed.pack``."""
-
-    def __call__(self, curve: Curve, meta: Mapping[str, Any], dtype: Any, /) -> bytes: ...
+Pack = Callable[[Curve, Mapping[str, Any], Any], bytes]  # daemon.formats.packed.pack
 
 
 @dataclass(frozen=True, slots=True)

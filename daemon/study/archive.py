@@ -161,7 +161,7 @@ def _near(path: Path, model: Model) -> dict[str, float]:
         signals = ([item.signal for item in block.prepared if item and item.signal is not None] for block in prepared)
         logits = np.concatenate([model.classifier.classify(some).logits for some in signals if some])
     bundle = model.bundle
-    edges = np.array([bundle.calibration.logit(score) for score in (bundle.discard, bundle.keep)])
+    edges = bundle.limits
     distance = np.abs(logits[:, None] - edges).min(axis=1)
     return {precision: float((distance < margin).mean()) for precision, margin in TOLERANCE.items()}
 

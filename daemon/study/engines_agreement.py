@@ -16,7 +16,6 @@ from daemon.progress import progress
 from daemon.wording import first_line
 from deploy.classifier import Classifier, Seen
 from deploy.engines import ENGINES, Wish, named
-from deploy.selftest import tolerance_of
 from deploy.serving import Model
 from models.bundle import Bundle
 
@@ -72,9 +71,8 @@ def _compare(bundle: Bundle, curves: Curves, wish: Wish, wanted: NDArray[np.floa
     model = Model.of(bundle, wish)
     served = _seen(model, curves, f"{classifier.engine}, as served").logits
     errors = np.abs(alone.logits - wanted)
-    margin = (tolerance_of(classifier.engine) if alone.margin is None else alone.margin) if model.reference else 0.0
-    limits = [bundle.calibration.logit(score) for score in (bundle.discard, bundle.keep)]
-    near = np.abs(alone.logits[:, None] - np.array(limits)).min(axis=1) < margin
+    margin = model.margin_of(alone)
+    near = np.abs(alone.logits[:, None] - bundle.limits).min(axis=1) < margin
     return {
         "engine": classifier.engine,
         "real": curves.real,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from daemon.bench.signals import gather
 from daemon.errors import BAD_DATA, UNREACHABLE, UserError
+from daemon.signals import gather
 from deploy.engine_cache import UnsafeCache
 from deploy.engines import Wish, named
 from deploy.int8 import Int8, keep

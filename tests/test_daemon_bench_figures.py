@@ -22,11 +22,11 @@ from daemon.bench.machine import Machine, Others, look
 from daemon.bench.picture import draw
 from daemon.bench.plan import Plan
 from daemon.bench.report import write_page, write_report
-from daemon.bench.signals import Curves, gather, load
 from daemon.bench.soak import slope_mb, thin
 from daemon.bench.timing import cpu_ms, spread_ms
 from daemon.bench.vitals import Sample
 from daemon.errors import UserError
+from daemon.signals import Curves, gather, load
 from daemon.verbs import bench as verb
 from models.bundle import Bundle
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from modelhelp import make_model
 
-from daemon.bench.signals import Curves
 from daemon.cli import main
+from daemon.signals import Curves
 from daemon.study.gpu_faulty import CAUSES, CUDA, MAGIC, Faulty
 from daemon.study.gpu_session import Session
 from daemon.study.gpu_table import write_text

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.bench.signals import Curves
 from daemon.decide import verdict_of
 from daemon.decision import Thresholds, Verdict
+from daemon.signals import Curves
 from models.bundle import Bundle
 
 _APART = {"keep", "discard"}

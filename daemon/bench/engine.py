@@ -10,8 +10,8 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from daemon.bench.signals import load
 from daemon.bench.timing import REPEAT_S, spread_ms
+from daemon.signals import load
 from deploy.classifier import Classifier, Signals
 from deploy.engines import Wish, named
 from deploy.registry import resolve

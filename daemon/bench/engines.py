@@ -11,11 +11,11 @@ from typing import Any
 from daemon.bench.agreement import compare
 from daemon.bench.child import ChildFailed, call
 from daemon.bench.plan import Plan
-from daemon.bench.signals import Curves, gather
 from daemon.bench.timing import REPEAT_S
 from daemon.config import INSTRUMENT
 from daemon.config.home import default_state
 from daemon.progress import progress
+from daemon.signals import Curves, gather
 from deploy.engines import ENGINES, Wish
 from deploy.registry import resolve
 from models.bundle import Bundle, read

@@ -10,8 +10,8 @@ from typing import Any
 
 from daemon.bench.busy import neighbours
 from daemon.bench.child import ChildFailed, call
-from daemon.bench.signals import Curves
 from daemon.progress import progress
+from daemon.signals import Curves
 from daemon.study.engines_agreement import cpu_wishes
 from deploy.cores import usable_cores
 

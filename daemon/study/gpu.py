@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from daemon.bench.signals import gather
+    from daemon.signals import gather
     from daemon.study.gpu_session import Session
     from daemon.study.gpu_table import write_text
     from deploy.registry import resolve

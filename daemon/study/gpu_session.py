@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from daemon.bench.signals import Curves
+from daemon.signals import Curves
 from deploy.classifier import EngineFault
 from deploy.cuda_engine import CudaClassifier
 from deploy.device_classifier import DeviceClassifier

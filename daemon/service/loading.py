@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,8 +31,7 @@ class Loading(threading.Thread):
         super().__init__(name="loading", daemon=True)
         self._work = work
         self._lock = threading.Lock()
-        self._unless: Model | None = None
-        self._is_abandoned = False
+        self._unless: Model | None = None  # once it is abandoned: the model that judges anyway
         self.outcome: Loaded | UserError | None = None
         self.start()
 
@@ -49,11 +49,11 @@ class Loading(threading.Thread):
     def abandon(self, unless: Model) -> None:
         """Nobody wants it any more; what it brings is closed, unless it is the model that judges anyway."""
         with self._lock:
-            self._is_abandoned, self._unless = True, unless
+            self._unless = unless
             self._drop()
 
     def _drop(self) -> None:
-        if self._is_abandoned and self._unless is not None:
+        if self._unless is not None:
             drop(self.outcome, self._unless)
 
 
@@ -70,5 +70,5 @@ def retire(model: Model) -> None:
 
 def _forget(held: list[Model]) -> None:
     release(held[0])
-    threading.Event().wait(1.0)  # by now the loop holds nothing of it: the last hold is this one
+    time.sleep(1.0)  # by now the loop holds nothing of it: the last hold is this one
     held.clear()

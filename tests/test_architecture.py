@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYER = {"models": 0, "deploy": 1, "daemon": 2}
 MODULES = sorted(path for layer in LAYER for path in (ROOT / layer).rglob("*.py"))
+LONGEST_LINES = 450
+#: Module -> why it is longer.
+LONG_FOR_A_REASON: dict[str, str] = {}
 #: Names that turn data into code, or run a shell.
 FORBIDDEN = {"pickle", "cPickle", "marshal", "shelve", "dill", "joblib", "yaml"}
 FORBIDDEN_CALLS = {
@@ -65,11 +67,11 @@ def test_nobody_imports_tensorrt_at_module_level() -> None:
             )
 
 
-def test_modules_stay_small() -> None:
-    sizes = {path: path.read_text().count("\n") for path in MODULES}
-    too_large = {str(path.relative_to(ROOT)): size for path, size in sizes.items() if size > 300}
-    assert not too_large
-    assert statistics.median(size for size in sizes.values() if size > 5) <= 120
+def test_a_module_is_as_long_as_its_noun() -> None:
+    """A noun cut into pieces for a line count is as hard to read as two nouns in one module."""
+    sizes = {str(path.relative_to(ROOT)): path.read_text().count("\n") for path in MODULES}
+    too_long = {name: size for name, size in sizes.items() if size > LONGEST_LINES and name not in LONG_FOR_A_REASON}
+    assert not too_long, f"more than {LONGEST_LINES} lines: two nouns, or a reason to be named here: {too_long}"
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,14 @@ class Unreadable(Exception):
         return self.args[0] if self.args and self.args[0] in UNREADABLE else "unreadable"
 
 
+class NotACurve(Exception):
+    """This file is whole and sound, and no force curve: ``args[0]`` says what it is ("image", "table")."""
+
+    @property
+    def reason(self) -> str:
+        return str(self.args[0]) if self.args else "unclaimed"
+
+
 class Unfinished(Exception):
     """This file is not whole yet; ``args[0]`` is the reason it gets if it stays so."""
 

@@ -13,12 +13,18 @@ from typing import Any
 import numpy as np
 
 from daemon.formats import limits, shape
-from daemon.formats.numbers import table
+from daemon.formats.table import rows_of
 from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve, Samples
 
 _RETRACT, _APPROACH = 1, 0
 _HEIGHTS = ("height (measured)", "height (piezo)")
+
+
+def is_export(text: str) -> bool:
+    """Told by more than one mark, for one may be damaged."""
+    start = text[:4096].lstrip("\ufeff \r\n")
+    return start.startswith("# afmformats") or "\n# END METADATA" in start
 
 
 def read(text: str) -> list[Curve]:
@@ -30,7 +36,7 @@ def read(text: str) -> list[Curve]:
     if not lines or (promised is not None and len(lines) < promised):
         raise Unfinished("truncated")
     names = [word.strip() for word in comments[-1].split("\t")] if comments else []
-    rows = table([line.replace("True", "1").replace("False", "0") for line in lines])
+    rows = rows_of([line.replace("True", "1").replace("False", "0") for line in lines])
     if len(names) < rows.shape[1]:
         raise Unreadable("unreadable")
     # Version 0.13.3 forgot the line break after the names: its first row stands there too and is lost.

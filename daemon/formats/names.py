@@ -18,7 +18,7 @@ _TEMPORARY = re.compile(
 _NOT_OURS = re.compile(
     r"\.(?:png|jpe?g|gif|bmp|tiff?|svg|pdf|docx?|xlsx?|pptx?|odt|ods|md|rst|html?|xml|json|jsonl|ya?ml|toml|ini|cfg|log|py|m|mat|"
     r"ipynb|exe|dll|so|zip|gz|bz2|xz|7z|tar|rar|mp4|avi|mov|db|sqlite(?:-\w+)?|gwy|pxp|npy|npz|pt|pth|pkl|pickle|safetensors|"
-    r"ardf|pfc|nid|nhf|mdt|ps-ppt|jpk-qi-image|jpk-force-config|out|layout|bak)$",
+    r"ardf|pfc|nid|nhf|mdt|ps-ppt|jpk-qi-image|jpk-force-config|layout|bak)$",
     re.IGNORECASE,
 )
 _LABELS = "labels.csv"

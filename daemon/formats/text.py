@@ -1,4 +1,4 @@
-"""Curves as text: which dialect a file is, and the numbers in it.
+"""Curves as text: which program wrote it, and the numbers in it.
 
 Text does not show its own end, so a file must rest, must end in a newline and must have the rows its header promises.
 What nobody can make numbers of (a note, a log, a list of labels) is nobody's.
@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import re
 
-from daemon.formats import afmformats_table, limits, shape, text_bare, text_jpk, text_named
+import numpy as np
+
+from daemon.formats import afmformats_table, encoding, limits, shape, table, text_bare, text_facts, text_jpk, text_named
 from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
-from daemon.formats.numbers import decode, is_numeric
 from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve
 
 _MOST_BYTES = 64 * limits.MIB
-_OF_NUMBERS = re.compile(rb"[0-9.,+\-eE\s\x00]")
+_OF_NUMBERS = re.compile(r"[0-9.,+\-eE\s\x00]")
 _NOT_OURS = re.compile(r"^\s*[{<\[]|^#!|^(?:path|file)[,;\t]curve", re.IGNORECASE)
 _LINES_LOOKED_AT = 400
+_LEAST_RUN = 32  # rows one after the other that are a table, however much stands around them
+_MISSING = 0.1  # of the rows that a header promises: fewer, and the curve is read with a note
 
 
 class TextReader:
@@ -26,25 +29,32 @@ class TextReader:
     quiet_s = 2.0
 
     def claims(self, name: str, head: bytes) -> bool:
-        text = decode(head)
-        if _dialect(text) is not text_bare:
+        if encoding.is_gzip(head):
+            head = encoding.unzip_head(head)
+        text = encoding.decode(head)
+        if text_jpk.is_export(text) or afmformats_table.is_export(text) or text_facts.is_known(text):
             return True
-        lines = [line for line in text.splitlines() if line.strip()][:_LINES_LOOKED_AT]
-        if len(head) >= limits.HEAD_BYTES:
+        lines = [line for line in text.splitlines() if line.strip()]
+        if len(head) >= limits.HEAD_BYTES and len(lines) > 1:
             lines = lines[:-1]  # cut in the middle
-        numeric = sum(map(is_numeric, lines))
+        lines = lines[:_LINES_LOOKED_AT]
+        if len(lines) < 2 or _NOT_OURS.match(text):
+            return False
+        rows, longest = _count_rows(lines)
         # Damaged numbers are still somebody's curve: they are claimed, and found unreadable.
-        is_mostly_numbers = 2 * numeric >= len(lines) or 5 * len(_OF_NUMBERS.findall(head)) >= 4 * len(head)
-        return numeric >= 2 and is_mostly_numbers and not _NOT_OURS.match(text)
+        is_mostly_numbers = 2 * rows >= len(lines) or 5 * len(_OF_NUMBERS.findall(text)) >= 4 * len(text)
+        return rows >= 2 and (is_mostly_numbers or longest >= _LEAST_RUN)
 
     def open(self, blob: Blob, name: str, companion: Blob | None = None) -> CurveFile:
         if blob.size_bytes > _MOST_BYTES:
             raise Unreadable("too_large")
         content = blob.whole()
-        if not content.endswith((b"\n", b"\r")):
+        if encoding.is_gzip(content):
+            content = encoding.unzip(content, _MOST_BYTES)
+        text = encoding.decode(content)
+        if not text.endswith(("\n", "\r")):
             raise Unfinished("truncated")
-        text = decode(content)
-        return ReadCurves(_dialect(text).read(text))
+        return ReadCurves(read(text))
 
 
 class ReadCurves:
@@ -63,13 +73,27 @@ class ReadCurves:
         return self._curves[index]
 
 
-def _dialect(text: str) -> text_bare.Dialect:
-    """The module that reads this text, told by its first lines; by more than one mark, for one may be damaged."""
-    start = text[:4096].lstrip("\ufeff \r\n")
-    if start.startswith("# TEXT EXPORT") or "\n# segmentIndex:" in text[: limits.HEAD_BYTES]:
-        return text_jpk
-    if start.startswith("# afmformats") or "\n# END METADATA" in start:
-        return afmformats_table
-    if text_named.is_named(start) or '"\\*Ciao force image list"' in text[: limits.HEAD_BYTES]:
-        return text_named
-    return text_bare
+def read(text: str) -> list[Curve]:
+    """All curves of a text. Raises ``Unfinished``, ``Unreadable``, ``NotACurve``."""
+    if text_jpk.is_export(text):
+        return text_jpk.read(text)
+    if afmformats_table.is_export(text):
+        return afmformats_table.read(text)
+    facts = text_facts.facts_of(text)
+    blocks = table.blocks(text)
+    if facts.rows and max(block.rows.shape[0] for block in blocks) < facts.rows:
+        raise Unfinished("truncated")
+    named = text_named.read(blocks, facts)
+    if named is not None:
+        return named
+    return text_bare.read(blocks, has_names=any(block.named() for block in blocks))
+
+
+def _count_rows(lines: list[str]) -> tuple[int, int]:
+    """How many of the lines are rows of a table, and the most of them one after the other."""
+    layout = table.layout_of(lines)
+    if layout is None:
+        return 0, 0
+    are_rows = np.array([table.is_row(layout, line) for line in lines])
+    ends = np.flatnonzero(np.diff(np.concatenate([[0], are_rows.astype(int), [0]])))
+    return int(are_rows.sum()), int((ends[1::2] - ends[::2]).max(initial=0))

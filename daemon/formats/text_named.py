@@ -1,132 +1,463 @@
-"""Text tables that say what their columns are: NanoScope exports and AFM Workshop files, approach beside retract.
+"""Curves from tables whose columns have names: the names say quantity, unit and side, and beat any order.
 
-A column is known by its name: the side (``_Rt``, ``Retract``), the quantity and the unit (``Defl_pN_Rt``,
-``Retract Z-Sense(nm)``). Raw sign of both: repulsion positive; Z grows towards the surface. Columns run in time order.
+Where names contradict each other, their units or the numbers, or leave open which of several columns it is, the note
+``columns_assumed`` keeps the curve from being discarded. Spare columns never become curves.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 
-from daemon.formats import limits, nanoscope_header, shape
-from daemon.formats.nanoscope_header import Section, sensitivity_m_per_v
-from daemon.formats.numbers import is_numeric, table
-from daemon.reading import Unfinished, Unreadable
-from models.curve import Curve, ForceUnit, Samples
+from daemon.formats import columns, limits, shape, text_branch
+from daemon.formats.columns import Column, Side
+from daemon.formats.table import Block, Table
+from daemon.formats.text_branch import Branch
+from daemon.formats.text_facts import Facts
+from daemon.reading import NotACurve, Unreadable
+from models.curve import Curve, DistanceKind, ForceUnit, Samples
 
-_NANOSCOPE = re.compile(r'^"\\[?*]Force file list')
-_WORKSHOP = "Force-Distance Curve"
-_RETRACT = re.compile(r"(?:^|[_\W])(?:rt|ret|retract|retrace)(?:$|[_\W])", re.IGNORECASE)
-_APPROACH = re.compile(r"(?:^|[_\W])(?:ex|ext|extend|app|approach)(?:$|[_\W])", re.IGNORECASE)
-_UNIT = re.compile(r"(?:[_(\s])(pN|nN|uN|N|pm|nm|um|µm|V|mV)(?:[_)\s]|$)")
-_SI: dict[str, tuple[ForceUnit, float]] = {
-    "pN": ("N", 1e-12),
-    "nN": ("N", 1e-9),
-    "uN": ("N", 1e-6),
-    "N": ("N", 1.0),
-    "pm": ("m", 1e-12),
-    "nm": ("m", 1e-9),
-    "um": ("m", 1e-6),
-    "µm": ("m", 1e-6),
-    "V": ("V", 1.0),
-    "mV": ("V", 1e-3),
-}
+_SI_FORCE, _SI_LENGTH = 1e-6, 1e-3  # no force curve reaches a micronewton or a millimetre
+_LONGEST_M, _SHORTEST_M = 1e-3, 1e-11  # of a ramp
+_STRONGEST_N = 1e-3
+_RAMP = 0.5  # a distance follows its rows at least so closely
+_STRAIGHT = 0.98  # and what follows them so closely instead of it is no force
+_SAME = 0.999  # correlation of two columns that are one signal
+_SAME_RANK = 0.25
+_HEADING_LINES = 12
+_FORCES = ("force", "deflection")
 
 
-def is_named(start: str) -> bool:
-    return _NANOSCOPE.match(start) is not None or start.startswith(_WORKSHOP)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """Rows of one force column with their distance: a side, or the whole of a curve."""
+
+    force: Samples
+    force_column: Column
+    distance: Samples | None
+    distance_column: Column | None
+    side: Side | None = None
+    approach: Samples | None = None  # of a part that is known to be the retract
+    is_shared: bool = False  # one distance for both sides: rows are in the order of the distance, not of time
+    is_assumed: bool = False
 
 
-@dataclass(frozen=True)
-class _Column:
-    side: str  # "retract", "approach", ""
-    is_deflection: bool
-    unit: ForceUnit
-    samples: Samples  # in SI
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sheet:
+    """A block with what is known of its columns."""
+
+    columns: list[Column]
+    rows: Table
+    words: dict[int, list[str]]
+    side: Side | None
+    is_assumed: bool
+
+    def of(self, *quantities: str) -> list[int]:
+        return [at for at, column in enumerate(self.columns) if column.quantity in quantities]
+
+    def unknown(self) -> list[int]:
+        """Columns of numbers whose names say no quantity."""
+        return [at for at, column in enumerate(self.columns) if column.quantity is None and at not in self.words]
 
 
-def read(text: str) -> list[Curve]:
-    """The one curve of the file."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    sections = _sections(lines)
-    first = next((i for i, line in enumerate(lines) if is_numeric(line)), len(lines))
-    rows = [line for line in lines[first:] if is_numeric(line)]
-    promised = max((max(s.integers("Samps/line"), default=0) for s in sections if "force image" in s.title), default=0)
-    if not rows or len(rows) < promised:
-        raise Unfinished("truncated")
-    shape.check_points(len(rows))
-    columns = _columns(re.split(r"[\t,;]", lines[first - 1].strip("\t,; \r")), table(rows)) if first else []
-    k = next(
-        (limits.plausible_spring_constant(s.number("Spring Constant")) for s in sections if "force image" in s.title),
-        None,
-    )
-    sensitivity = limits.plausible_sensitivity(sensitivity_m_per_v(sections, "Sens. DeflSens"))
-    deflection = _best(columns, "retract")
-    if deflection is None:
-        raise Unreadable("no_force_channel")
-    unit, factor = _raised(deflection.unit, k, sensitivity)
-    before = next((c for c in columns if c.is_deflection and c.side == "approach" and c.unit == deflection.unit), None)
-    distance = _distance(columns)
-    return [
-        Curve(
-            force=deflection.samples * -factor,
-            force_unit=unit,
-            distance=None if distance is None else shape.outward(-distance),
-            distance_kind=None if distance is None else "piezo",
-            approach_force=None if before is None else before.samples * -factor,
-            spring_constant_n_per_m=k,
-            sensitivity_m_per_v=sensitivity,
-        )
-    ]
+def read(blocks: Sequence[Block], facts: Facts) -> list[Curve] | None:
+    """The curves of named tables, in the order of their rows and columns; None where no name says what is a force.
+
+    Raises ``NotACurve("table")`` for a table of something else, ``Unreadable`` where there is no retract or no force.
+    """
+    sheets = _sheets(blocks, facts)
+    if not sheets:
+        return None
+    parts: list[_Part] = []
+    for sheet in sheets:
+        found = _parts(sheet)
+        if found is None:
+            return None
+        parts += found
+    retracts = _retracts(parts)
+    if not retracts:
+        raise Unreadable("no_retract")
+    if len(retracts) > limits.TEXT_CURVES:
+        raise Unreadable("bomb")
+    return curves([(part, _branch(part)) for part in retracts], facts)
 
 
-def _sections(lines: list[str]) -> list[Section]:
-    """The NanoScope header that such an export repeats, each line in quotes."""
-    header = [line.strip().strip('"') for line in lines if line.startswith('"\\')]
-    if not header:
+def _sheets(blocks: Sequence[Block], facts: Facts) -> list[_Sheet]:
+    named = [list(facts.columns) if len(facts.columns) == block.rows.shape[1] else block.named() for block in blocks]
+    if not any(named):
         return []
-    if header[0].startswith("\\?"):
-        header[0] = "\\*" + header[0][2:]
-    joined = "\n".join([*header, "\\*File list end"]).encode("latin-1", "replace")
-    return nanoscope_header.parse(joined, len(joined))
+    sheets: list[_Sheet] = []
+    for at, block in enumerate(blocks):
+        found = named[at] or next(
+            (names for names in named[:at][::-1] + named[at + 1 :] if names and len(names) == block.rows.shape[1]), None
+        )
+        if found is None:
+            continue  # a table of something else beside the curve
+        is_assumed = block.is_ragged or block.layout.is_ambiguous or len(sheets) < at
+        sheets.append(_Sheet(found, block.rows, block.words, _heading_side(block), is_assumed))
+    return sheets
 
 
-def _columns(names: list[str], rows: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> list[_Column]:
-    if len(names) != rows.shape[1]:
-        raise Unreadable("unreadable")
-    columns = []
-    for name, samples in zip(names, rows.T, strict=True):
-        found = _UNIT.search(name)
-        if not found:
+def _heading_side(block: Block) -> Side | None:
+    """The side that a short line above the table gives to all of it."""
+    for line in reversed(block.above[-_HEADING_LINES:]):
+        if len(line) < 80 and (side := columns.side_of(line)) and not block.layout.words:
+            return side
+    return None
+
+
+# ---- which column
+
+
+def _parts(sheet: _Sheet) -> list[_Part] | None:
+    forces = _without_weak(sheet, sheet.of(*_FORCES))
+    distances = _without_weak(sheet, sheet.of("distance"))
+    is_assumed = sheet.is_assumed
+    if not forces:
+        left_over, is_assumed = _force_by_elimination(sheet, distances), True
+        if left_over is None:
+            return None
+        forces = left_over
+        distances = [at for at in distances if at not in forces]
+    sides = {sheet.columns[at].side for at in forces}
+    if "retract" in sides:
+        return [_sided(sheet, forces, distances, is_assumed)]
+    if sides == {"approach"}:
+        raise Unreadable("no_retract")
+    pairs, is_guess = _pairs(sheet, forces, distances)
+    parts = []
+    for force, distance in pairs:
+        part = _Part(
+            *_signals(sheet, force, distance),
+            side=sheet.side,
+            is_assumed=is_assumed or is_guess,
+        )
+        parts += _by_segment(sheet, part) or [part]
+    return parts
+
+
+def _signals(sheet: _Sheet, force: int, distance: int | None) -> tuple[Samples, Column, Samples | None, Column | None]:
+    rows = sheet.rows
+    return (
+        rows[:, force],
+        sheet.columns[force],
+        None if distance is None else rows[:, distance],
+        None if distance is None else sheet.columns[distance],
+    )
+
+
+def _without_weak(sheet: _Sheet, found: list[int]) -> list[int]:
+    """Without the columns that only a letter names, where others have a real name, and those without a number."""
+    found = [at for at in found if np.isfinite(sheet.rows[:, at]).any()]
+    strong = [at for at in found if not sheet.columns[at].is_weak]
+    return strong or found
+
+
+def _force_by_elimination(sheet: _Sheet, distances: list[int]) -> list[int] | None:
+    """The columns left over when everything else has a name; None where the numbers must tell.
+
+    Raises for a table that holds no force, by its own words.
+    """
+    unknown = [at for at in sheet.unknown() if np.isfinite(sheet.rows[:, at]).sum() > 1]
+    in_volts = [at for at in unknown if (unit := sheet.columns[at].unit) and unit.dimension == "V"]
+    sided = [at for at in unknown if sheet.columns[at].side]
+    for choice in (in_volts, sided, unknown):
+        if len(choice) == 1 or (choice is sided and choice):
+            return choice
+    if unknown:
+        return None
+    if len(distances) > 1:  # two lengths: the one that is no ramp is the deflection
+        follows = {at: text_branch.follows_rows(sheet.rows[:, at]) for at in distances}
+        return [min(distances, key=lambda at: follows[at])]
+    if sheet.of("other", "file", "lateral"):
+        raise NotACurve("table")
+    raise Unreadable("no_force_channel")
+
+
+def _best(sheet: _Sheet, among: list[int], side: Side | None) -> int | None:
+    of_side = [at for at in among if sheet.columns[at].side == side]
+    return min(of_side, key=lambda at: (sheet.columns[at].rank, at), default=None)
+
+
+def _last_best(sheet: _Sheet, among: list[int], side: Side | None) -> int | None:
+    """Of equals the last: programs that write a calculated and a measured position write the measured one last."""
+    of_side = [at for at in among if sheet.columns[at].side == side]
+    return min(of_side, key=lambda at: (sheet.columns[at].rank, -at), default=None)
+
+
+def _is_doubtful(sheet: _Sheet, chosen: int, among: list[int]) -> bool:
+    """Whether another column has as good a name and is another signal."""
+    mine = sheet.columns[chosen]
+    for at in among:
+        other = sheet.columns[at]
+        if at == chosen or other.side != mine.side or abs(other.rank - mine.rank) >= _SAME_RANK:
             continue
-        unit, factor = _SI[found[1]]
-        side = "retract" if _RETRACT.search(name) else "approach" if _APPROACH.search(name) else ""
-        is_deflection = unit == "N" or "defl" in name.lower()
-        columns.append(_Column(side, is_deflection, unit, samples * factor))
-    return columns
+        if not _is_same(sheet.rows[:, chosen], sheet.rows[:, at]):
+            return True
+    return False
 
 
-def _best(columns: list[_Column], side: str) -> _Column | None:
-    """The deflection of a side in the unit that says most."""
-    of_side = [c for c in columns if c.is_deflection and c.side == side]
-    return min(of_side, key=lambda c: "NmV".index(c.unit), default=None)
+def _is_same(one: Samples, other: Samples) -> bool:
+    good = np.isfinite(one) & np.isfinite(other)
+    if good.sum() < 4 or np.ptp(one[good]) == 0 or np.ptp(other[good]) == 0:
+        return True
+    return float(abs(np.corrcoef(one[good], other[good])[0, 1])) > _SAME
 
 
-def _distance(columns: list[_Column]) -> Samples | None:
-    """The position on the retract side: a sensor, which stands last, before the calculated ramp."""
-    found = [c.samples for c in columns if not c.is_deflection and c.unit == "m" and c.side == "retract"]
-    return found[-1] if found else None
+def _sided(sheet: _Sheet, forces: list[int], distances: list[int], is_assumed: bool) -> _Part:
+    force = _best(sheet, forces, "retract")
+    assert force is not None
+    own = _last_best(sheet, distances, "retract")
+    distance = own if own is not None else _last_best(sheet, distances, None)
+    dimension = _dimension(sheet.columns[force])
+    comparable = [at for at in forces if _dimension(sheet.columns[at]) == dimension]
+    before = _best(sheet, comparable, "approach")
+    approach = None if before is None else text_branch.trimmed(sheet.rows[:, before], None)[0]
+    return _Part(
+        *_signals(sheet, force, distance),
+        side="retract",
+        approach=approach,
+        is_shared=own is None and distance is not None,
+        is_assumed=is_assumed or _is_doubtful(sheet, force, forces),
+    )
 
 
-def _raised(unit: ForceUnit, k: float | None, sensitivity: float | None) -> tuple[ForceUnit, float]:
+def _dimension(column: Column) -> str:
+    return column.unit.dimension if column.unit else ""
+
+
+def _pairs(sheet: _Sheet, forces: list[int], distances: list[int]) -> tuple[list[tuple[int, int | None]], bool]:
+    """(force, distance) of each curve, and whether that is a guess."""
+    if len(forces) > 1 and _are_alike(sheet, forces):
+        if len(distances) == len(forces) and _are_alike(sheet, distances):
+            return list(zip(forces, distances, strict=True)), False
+        if len(distances) <= 1 and not all(_is_same(sheet.rows[:, forces[0]], sheet.rows[:, at]) for at in forces):
+            return [(at, distances[0] if distances else None) for at in forces], True
+    force = min(forces, key=lambda at: (sheet.columns[at].rank, at))
+    side = sheet.columns[force].side
+    distance = _last_best(sheet, distances, side)
+    if distance is None:
+        distance = _last_best(sheet, distances, None)
+    return [(force, distance)], _is_doubtful(sheet, force, forces)
+
+
+def _are_alike(sheet: _Sheet, among: list[int]) -> bool:
+    """Whether names differ by a number at most: curves beside each other."""
+    stems = {"".join(c for c in sheet.columns[at].name if not c.isdigit()).strip(" ._-#").lower() for at in among}
+    units = {sheet.columns[at].unit for at in among}
+    return len(stems) == 1 and len(units) == 1
+
+
+# ---- which rows
+
+
+def _by_segment(sheet: _Sheet, part: _Part) -> list[_Part]:
+    """The part cut by a column of segments: words that name sides, or numbers that change; empty without one."""
+    labels = _segment_labels(sheet)
+    if labels is None:
+        return []
+    runs, at = [], 0
+    for label, same in groupby(labels):
+        count = len(list(same))
+        runs.append((label, slice(at, at + count)))
+        at += count
+    if len(runs) > 4 * limits.PORTION_CURVES * limits.PORTION_CURVES:
+        return []
+    sides = {label: columns.side_of(str(label)) for label, _ in runs}
+    is_said = "retract" in sides.values()
+    parts = []
+    for label, rows in runs:
+        distance = None if part.distance is None else part.distance[rows]
+        parts.append(
+            replace(
+                part,
+                force=part.force[rows],
+                distance=distance,
+                side=sides[label] if is_said else None,
+                is_assumed=part.is_assumed,
+            )
+        )
+    if is_said:
+        return parts
+    return parts if 1 < len(parts) <= 64 and part.distance is not None else []
+
+
+def _segment_labels(sheet: _Sheet) -> list[str] | None:
+    for at in sheet.of("segment"):
+        if at in sheet.words:
+            return sheet.words[at]
+        column = sheet.rows[:, at]
+        if np.isfinite(column).all() and np.unique(column).size <= 64:
+            return [f"{value:g}" for value in column]
+    for words in sheet.words.values():
+        if len(distinct := set(words)) <= 16 and "retract" in map(columns.side_of, distinct):
+            return words
+    return None
+
+
+def _retracts(parts: list[_Part]) -> list[_Part]:
+    """The parts that are retracts, or hold one, each with the approach before it."""
+    if any(part.side for part in parts):
+        found, approach = [], None
+        for part in parts:
+            if part.side == "approach":
+                approach = part.force
+            elif part.side == "retract":
+                before = part.approach if part.approach is not None else approach
+                found.append(replace(part, approach=before))
+                approach = None
+            elif part.side is None:
+                found.append(part)
+        return found
+    moving = _moving(parts)
+    found, at = [], 0
+    while at < len(moving):
+        here = moving[at]
+        after = moving[at + 1] if at + 1 < len(moving) else None
+        if (
+            after is not None
+            and here.distance is not None
+            and after.distance is not None
+            and text_branch.opposite(here.distance, after.distance)
+        ):
+            found.append(replace(after, side="retract", approach=here.force))
+            at += 2
+        else:
+            found.append(replace(here, is_assumed=here.is_assumed or len(moving) == 2))
+            at += 1
+    return found
+
+
+def _moving(parts: list[_Part]) -> list[_Part]:
+    """Without the pauses, in which the distance hardly changes."""
+    if len(parts) < 2 or any(part.distance is None for part in parts):
+        return parts
+    spans = [0.0 if part.distance is None or not part.distance.size else float(np.ptp(part.distance)) for part in parts]
+    return [part for part, span in zip(parts, spans, strict=True) if span > 0.1 * max(spans)]
+
+
+def _branch(part: _Part) -> Branch:
+    force, distance = text_branch.trimmed(part.force, part.distance)
+    if distance is not None and (distance.size < 2 or not np.ptp(distance) > 0):
+        distance = None
+    if part.side == "retract":
+        branch = text_branch.oriented(force, distance, is_said=not part.is_shared)
+        if part.is_shared and distance is not None and shape.turnaround(distance):
+            branch = Branch(force, distance, is_sure=False)
+        approach = part.approach
+        if part.is_shared and approach is not None and branch.force is force:
+            approach = approach[::-1]  # in the order of the distance, which the retract follows and the approach not
+        return replace(branch, approach=approach if branch.approach is None else branch.approach)
+    if distance is None:
+        return _by_force_alone(force)
+    return text_branch.oriented(force, distance)
+
+
+def _by_force_alone(force: Samples) -> Branch:
+    """Without a distance: from the first sample if that is in contact, else from where the force turns; a guess."""
+    turn = (
+        None if text_branch.surface_is_first(force, None)[0] and not _rises_inside(force) else shape.turnaround(force)
+    )
+    if turn is None:
+        return Branch(force, None, is_sure=not _rises_inside(force))
+    return Branch(force[turn[1] :], None, force[: turn[0]], is_sure=False)
+
+
+def _rises_inside(force: Samples) -> bool:
+    """Whether the force stands out inside and at neither end, as when the approach is in the same column."""
+    known = force[np.isfinite(force)]
+    if known.shape[0] < 64:
+        return False
+    ends = [float(np.median(known[: known.shape[0] // 50])), float(np.median(known[-(known.shape[0] // 50) :]))]
+    span = float(np.ptp(known))
+    return all(abs(end - float(np.median(known))) < 0.15 * span for end in ends)
+
+
+# ---- into SI
+
+
+def curves(found: Sequence[tuple[_Part, Branch]], facts: Facts) -> list[Curve]:
+    sign, _ = text_branch.pulling_sign([branch for _, branch in found])
+    is_open = facts.pulling is None
+    sign = sign if facts.pulling is None else facts.pulling
+    return [_curve(part, branch, sign, is_open, facts) for part, branch in found]
+
+
+def _curve(part: _Part, branch: Branch, sign: float, is_open: bool, facts: Facts) -> Curve:
+    unit, factor, is_unit_assumed = _force_unit(part.force_column, branch.force)
+    unit, factor = raised(unit, factor, facts)
+    distance, is_length_assumed = _in_metres(part.distance_column, branch.distance)
+    shape.check_points(branch.force.shape[0])
+    is_assumed = (
+        part.is_assumed
+        or not branch.is_sure
+        or part.force_column.is_contradictory
+        or (part.distance_column is not None and part.distance_column.is_contradictory)
+        or _contradicts(branch, distance, branch.force * factor if unit == "N" else None)
+    )
+    notes = {
+        "sign_assumed": is_open,
+        "unit_assumed": is_unit_assumed or is_length_assumed,
+        "columns_assumed": is_assumed,
+    }
+    return Curve(
+        force=branch.force * (sign * factor),
+        force_unit=unit,
+        distance=None if distance is None else shape.outward(distance),
+        distance_kind=None if distance is None else _kind(part.distance_column),
+        approach_force=None if branch.approach is None else branch.approach * (sign * factor),
+        spring_constant_n_per_m=facts.spring_constant_n_per_m,
+        sensitivity_m_per_v=facts.sensitivity_m_per_v,
+        notes=tuple(note for note, holds in notes.items() if holds),
+    )
+
+
+def _kind(column: Column | None) -> DistanceKind:
+    return "separation" if column is not None and column.is_separation else "piezo"
+
+
+def _force_unit(column: Column, force: Samples) -> tuple[ForceUnit | None, float, bool]:
+    """Unit, factor to it, and whether the size of the numbers had to tell."""
+    if column.unit is not None:
+        return column.unit.force, column.unit.factor if column.unit.force else 1.0, False
+    if float(np.nanmax(np.abs(force), initial=0.0)) < _SI_FORCE:
+        return ("m" if column.quantity == "deflection" else "N"), 1.0, True
+    return None, 1.0, True
+
+
+def _in_metres(column: Column | None, distance: Samples | None) -> tuple[Samples | None, bool]:
+    if distance is None or column is None:
+        return None, False
+    if column.unit is not None:
+        return (distance * column.unit.factor if column.unit.dimension == "m" else None), False
+    is_si = float(np.nanmax(np.abs(distance), initial=0.0)) < _SI_LENGTH
+    return distance * (1.0 if is_si else 1e-9), True
+
+
+def _contradicts(branch: Branch, distance_m: Samples | None, force_n: Samples | None) -> bool:
+    """Whether the numbers cannot be what the names say: a ramp of a kilometre, a force that is the ramp."""
+    if force_n is not None and _span(force_n) > _STRONGEST_N:
+        return True
+    if distance_m is not None and not _SHORTEST_M < _span(distance_m) < _LONGEST_M:
+        return True
+    if branch.distance is None:
+        return False
+    ramp, force = (text_branch.follows_rows(one) for one in (branch.distance, branch.force))
+    return ramp < _RAMP or (force > _STRAIGHT and ramp < _STRAIGHT)
+
+
+def _span(samples: Samples) -> float:
+    known = samples[np.isfinite(samples)]
+    return float(np.ptp(known)) if known.size else 0.0
+
+
+def raised(unit: ForceUnit | None, factor: float, facts: Facts) -> tuple[ForceUnit | None, float]:
     """The best unit the calibration allows, and what to multiply with."""
-    if unit == "V" and sensitivity is not None:
-        unit, factor = "m", sensitivity
-    else:
-        factor = 1.0
-    if unit == "m" and k is not None:
-        return "N", factor * k
+    if unit == "V" and facts.sensitivity_m_per_v is not None:
+        unit, factor = "m", factor * facts.sensitivity_m_per_v
+    if unit == "m" and facts.spring_constant_n_per_m is not None:
+        return "N", factor * facts.spring_constant_n_per_m
     return unit, factor

@@ -1,0 +1,101 @@
+"""What the lines above a table say besides the names of its columns: who wrote it, which way is pulling, calibration.
+
+Programs whose sign is known: NanoScope exports and AFM Workshop (repulsion positive). WSxM names its columns by two
+units and a number of lines. A spring constant with its unit is taken from whoever states one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from daemon.formats import columns, limits, nanoscope_header
+from daemon.formats.nanoscope_header import Section, sensitivity_m_per_v
+
+_NANOSCOPE = re.compile(r'^"\\[?*]Force file list')
+_NANOSCOPE_INSIDE = '"\\*Ciao force image list"'
+_WORKSHOP = "Force-Distance Curve"
+_WSXM = "WSxM file"
+_NUMBER = r"([-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)"
+_STIFFNESS = {"n/m": 1.0, "nn/nm": 1.0, "pn/nm": 1e-3, "mn/m": 1e-3}
+_UNIT = r"(N/m|nN/nm|pN/nm|mN/m)"
+_SPRING = re.compile(
+    rf"\b(?:spring[ _]?constant|federkonstante|k)\s*(?:[(\[]\s*{_UNIT}\s*[)\]])?\s*[:=\t,;]\s*{_NUMBER}\s*{_UNIT}?",
+    re.IGNORECASE,
+)
+_WSXM_LINES = re.compile(r"^\s*Number of lines:\s*(\d+)", re.MULTILINE)
+_WSXM_UNIT = r"^\s*{} axis unit:\s*(\S+)"
+_LOOKED_AT = 64 * limits.KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """``pulling``: what makes pulling positive, None where the file does not say."""
+
+    pulling: float | None = None
+    spring_constant_n_per_m: float | None = None
+    sensitivity_m_per_v: float | None = None
+    rows: int = 0  # promised by the header
+    columns: tuple[columns.Column, ...] = ()  # where the names do not stand above the numbers
+
+
+def is_known(text: str) -> bool:
+    """Whether a text begins as one of these programs begins it, so that it is a curve whatever follows."""
+    start = text[:4096].lstrip("\ufeff \r\n")
+    known = _NANOSCOPE.match(start) is not None or start.startswith((_WORKSHOP, _WSXM))
+    return known or _NANOSCOPE_INSIDE in text[:_LOOKED_AT]
+
+
+def facts_of(text: str) -> Facts:
+    """Nothing where nothing is known."""
+    start = text[:4096].lstrip("\ufeff \r\n")
+    if _NANOSCOPE.match(start) or _NANOSCOPE_INSIDE in text[:_LOOKED_AT]:
+        return _nanoscope(text)
+    if start.startswith(_WORKSHOP):
+        return Facts(pulling=-1.0)
+    return Facts(
+        spring_constant_n_per_m=_spring_constant(text[:_LOOKED_AT]),
+        columns=_wsxm(text[:_LOOKED_AT]) if start.startswith(_WSXM) else (),
+    )
+
+
+def _nanoscope(text: str) -> Facts:
+    """The header that such an export repeats, each line in quotes; rows are as many as its shorter side has."""
+    header = [line.strip().strip('"') for line in text.splitlines() if line.startswith('"\\')]
+    if header and header[0].startswith("\\?"):
+        header[0] = "\\*" + header[0][2:]
+    joined = "\n".join([*header, "\\*File list end"]).encode("latin-1", "replace")
+    sections = nanoscope_header.parse(joined, len(joined)) if header else []
+    images = [section for section in sections if "force image" in section.title]
+    k = (limits.plausible_spring_constant(section.number("Spring Constant")) for section in images)
+    return Facts(
+        pulling=-1.0,
+        spring_constant_n_per_m=next(k, None),
+        sensitivity_m_per_v=limits.plausible_sensitivity(sensitivity_m_per_v(sections, "Sens. DeflSens")),
+        rows=max((_shorter(section) for section in images), default=0),
+    )
+
+
+def _shorter(section: Section) -> int:
+    sides = [rows for rows in section.integers("Samps/line") if rows > 0]
+    return min(sides, default=0)
+
+
+def _spring_constant(text: str) -> float | None:
+    for before, number, after in _SPRING.findall(text):
+        factor = _STIFFNESS.get((before or after).lower())
+        if factor is not None:
+            return limits.plausible_spring_constant(float(number) * factor)
+    return None
+
+
+def _wsxm(text: str) -> tuple[columns.Column, ...]:
+    """Lines of X and Y beside each other; of two the first is the approach."""
+    units = [re.search(_WSXM_UNIT.format(axis), text, re.MULTILINE) for axis in "XY"]
+    count = _WSXM_LINES.search(text)
+    if not all(units) or count is None or not 1 <= int(count[1]) <= limits.TEXT_CURVES:
+        return ()
+    words = [unit[1] for unit in units if unit]
+    sides = ["approach ", "retract "] if int(count[1]) == 2 else [""] * int(count[1])
+    names = [f"{side}{name} ({word})" for side in sides for name, word in zip(("Z", "force"), words, strict=True)]
+    return tuple(columns.columns(names))

@@ -84,14 +84,14 @@ class Layout:
     columns: int = 0
     is_ambiguous: bool = False  # a comma may be decimal or set thousands apart
 
-    def cells(self, line: str) -> list[str]:
-        """Without blanks and quotes; blank cells at the end of a line are as good as missing."""
+    def cells(self, line: str, *, is_names: bool = False) -> list[str]:
+        """Without blanks and quotes; blank cells at the end of a row, but not of names, are as good as missing."""
         if self.delimiter == " ":
             cells = line.split()
         elif self.delimiter == ", ":
-            cells = re.split(r",\s+", line.rstrip(" ,\t\r"))
+            cells = re.split(r",\s+", line.rstrip(" \t\r" if is_names else " ,\t\r"))
         else:
-            line = line.rstrip(" \r\n" + self.delimiter)
+            line = line.rstrip("\r\n" if is_names else " \r\n" + self.delimiter)
             if self.has_quotes and '"' in line:
                 cells = next(csv.reader([line], delimiter=self.delimiter, skipinitialspace=True), [])
             else:
@@ -170,11 +170,13 @@ def _names(line: str, block: Block, *, is_group: bool) -> list[str] | None:
     """The line as names of this many columns; None where it cannot be cut so, or holds numbers."""
     count, layout = block.rows.shape[1], block.layout
     if count == 1:
-        ways = [[line.strip(" \t\"',;:")]] if len(line) < 60 and columns.columns([line])[0].quantity else []
+        quantity = columns.columns([line])[0].quantity if len(line) < 60 and ":" not in line else None
+        is_name = quantity in ("force", "deflection") or (quantity is not None and not any(map(str.isdigit, line)))
+        ways = [[line.strip(" \t\"',;:")]] if is_name else []
     else:
         ways = [
-            _cut(layout, line),
-            *(_cut(Layout(delimiter, _PLAIN, True), line) for delimiter in "\t;,|"),
+            _cut(layout, line, is_names=True),
+            *(_cut(Layout(delimiter, _PLAIN, True), line, is_names=True) for delimiter in "\t;,|"),
             [cell.strip(" \"'") for cell in re.split(r"\s{2,}|\t", line.strip())],
             [cell.strip(" ,;\t\"'") for cell in _BRACKETED.findall(line)],
             [cell.strip(" ,;\t\"'") for cell in _WORD_AND_UNIT.findall(line)],
@@ -199,9 +201,9 @@ def _fitted(cells: list[str], block: Block, *, is_group: bool) -> list[str] | No
     return cells if is_fitting and not any(map(_PLAIN.is_number, cells)) else None
 
 
-def _cut(layout: Layout, line: str) -> list[str]:
+def _cut(layout: Layout, line: str, *, is_names: bool = False) -> list[str]:
     try:
-        return layout.cells(line)
+        return layout.cells(line, is_names=is_names)
     except csv.Error:
         return []
 
@@ -220,12 +222,12 @@ def layout_of(lines: Sequence[str]) -> Layout | None:
     None where there are no rows of numbers.
     """
     sample = _sample(lines)
-    best, best_count = None, 0
+    best, most = None, (0, 0)
     for layout in _ways(sample):
-        found, count = _fit(layout, sample)
-        if count > best_count and found is not None:
-            best, best_count = found, count
-        if best_count >= len(sample):
+        found, fit = _fit(layout, sample)
+        if fit > most and found is not None:
+            best, most = found, fit
+        if best is not None and most[0] >= len(sample) and not best.words:
             break
     if best is None:
         return None
@@ -269,8 +271,8 @@ def _sample(lines: Sequence[str]) -> list[str]:
     return candidates[::step][: _SAMPLE_LINES + 1]
 
 
-def _fit(layout: Layout, sample: Sequence[str]) -> tuple[Layout | None, int]:
-    """The layout with its columns of words, and under how many lines of the sample it holds."""
+def _fit(layout: Layout, sample: Sequence[str]) -> tuple[Layout | None, tuple[int, int]]:
+    """The layout with its columns of words; under how many lines of the sample it holds, and columns of numbers."""
     seen: Counter[tuple[int, tuple[int, ...]]] = Counter()
     for line in sample:
         cells = _cut(layout, line)
@@ -283,7 +285,7 @@ def _fit(layout: Layout, sample: Sequence[str]) -> tuple[Layout | None, int]:
         if numbers and len(words) <= max(len(numbers), 2):
             seen[len(cells), tuple(words)] += 1
     if not seen:
-        return None, 0
+        return None, (0, 0)
     wordy: Counter[tuple[int, ...]] = Counter()
     for (_, words_at), count in seen.items():
         wordy[words_at] += count
@@ -291,11 +293,9 @@ def _fit(layout: Layout, sample: Sequence[str]) -> tuple[Layout | None, int]:
     counts = {count: times for (count, where), times in seen.items() if where == words_at}
     most = max(counts, key=lambda count: (counts[count], count))
     if layout.delimiter != " " and most == 1 and layout.delimiter not in (";",):
-        return None, 0
-    return (
-        Layout(layout.delimiter, layout.style, layout.has_quotes, frozenset(words_at), most),
-        sum(counts.values()) if layout.delimiter != " " else counts[most],
-    )
+        return None, (0, 0)
+    fitting = sum(counts.values()) if layout.delimiter != " " else counts[most]
+    return replace(layout, words=frozenset(words_at), columns=most), (fitting, most - len(words_at))
 
 
 def _sure_of_commas(layout: Layout, sample: Sequence[str]) -> Layout:
@@ -446,7 +446,7 @@ def _table(rows: list[list[str]], above: Sequence[str], layout: Layout) -> Block
     counts = Counter(map(len, rows))
     enough = max(_FEWEST_ROWS, len(rows) // 100) if len(rows) > _FEWEST_ROWS else 1
     count = max((size for size, times in counts.items() if times >= enough), default=max(counts))
-    while rows and len(rows[0]) != count and layout.delimiter == " ":  # a number of its own in the first line
+    while rows and len(rows[0]) < count and (layout.delimiter == " " or len(rows[0]) == 1):  # a remark, as of a stiffness
         above, rows = [*above, " ".join(rows[0])], rows[1:]
     if any(len(cells) > count for cells in rows) or not rows:
         raise Unreadable("unreadable")

@@ -18,7 +18,7 @@ from models.curve import Curve
 
 _MOST_BYTES = 64 * limits.MIB
 _OF_NUMBERS = re.compile(r"[0-9.,+\-eE\s\x00]")
-_NOT_OURS = re.compile(r"^\s*[{<\[]|^#!|^(?:path|file)[,;\t]curve", re.IGNORECASE)
+_NOT_OURS = re.compile(r"^\s*(?:[{<]|\[\s*[\[{\"\d])|^#!|^(?:path|file)[,;\t]curve", re.IGNORECASE)
 _LINES_LOOKED_AT = 400
 _LEAST_RUN = 32  # rows one after the other that are a table, however much stands around them
 _MISSING = 0.1  # of the rows that a header promises: fewer, and the curve is read with a note

@@ -28,6 +28,7 @@ from models.curve import Curve, ForceUnit, Samples
 
 _UNIT_WORDS = re.compile(r"[^\s,;()\[\]]+")
 _SI_FORCE, _SI_LENGTH = 1e-6, 1e-3  # no force curve reaches a micronewton or a millimetre
+_RAMP = 0.9  # a distance follows its rows at least so closely
 _LEANS = 0.002  # two columns that follow the rows so alike leave open which is the ramp
 
 
@@ -61,7 +62,7 @@ def read(blocks: Sequence[Block], *, has_names: bool) -> list[Curve]:
 def _without_words(block: Block) -> Table:
     kept = [at for at in range(block.rows.shape[1]) if at not in block.words]
     rows = block.rows[:, kept]
-    return rows[:, np.isfinite(rows).any(axis=0)] if rows.shape[1] > 1 else rows
+    return rows[:, np.isfinite(rows).any(axis=0)] if rows.shape[1] > 1 else rows  # a column may be blank all along
 
 
 def _curve(branch: Branch, units: _Units, sign: float, notes: tuple[str, ...]) -> Curve:
@@ -90,11 +91,12 @@ def _branches(rows: Table) -> tuple[list[Branch], bool]:
         pairs = [_unpadded(pair) for pair in pairs]
     leans = sum(follows_rows(pair[:, 0]) - follows_rows(pair[:, 1]) for pair in pairs)
     order = (1, 0) if leans >= 0 else (0, 1)
+    is_ramp = all(follows_rows(pair[:, order[1]]) > _RAMP for pair in pairs)
     signals = [(pair[:, order[0]], pair[:, order[1]]) for pair in pairs]
     if len(signals) == 2 and text_branch.opposite(signals[0][1], signals[1][1]):
         branch = text_branch.oriented(*signals[1], is_said=True)
         return [replace(branch, approach=signals[0][0])], False
-    return [text_branch.oriented(*signal) for signal in signals], len(pairs) == 1 and abs(leans) > _LEANS
+    return [text_branch.oriented(*signal) for signal in signals], len(pairs) == 1 and is_ramp and abs(leans) > _LEANS
 
 
 def _three(rows: Table) -> list[Branch]:

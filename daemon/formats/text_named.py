@@ -172,7 +172,7 @@ def _force_by_elimination(sheet: _Sheet, distances: list[int]) -> list[int] | No
     if len(distances) > 1:  # two lengths: the one that is no ramp is the deflection
         follows = {at: text_branch.follows_rows(sheet.rows[:, at]) for at in distances}
         return [min(distances, key=lambda at: follows[at])]
-    if sheet.of("other", "file", "lateral"):
+    if sheet.of("other", "file"):
         raise NotACurve("table")
     raise Unreadable("no_force_channel")
 

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,10 @@ _LONGEST_NAMES = 4096  # characters of a line of names
 _FEWEST_ROWS = 8  # a shorter run of numbers is a remark, where there is a longer one
 _NAME_LINES = 4  # so far above the numbers their names are looked for
 _BLANKS = frozenset({"", "-", "--", "---", "n/a", "#n/a", "na", "null", "none", "nil", "*"})
-_COMMENT = re.compile(r"^\s*(?:#|%|//|!)+\s?")
+_BEGINS_WITH_A_NUMBER = re.compile(r"[\s\"']*[-+]?[.,]?\d")
+_BEGINS_WITH_A_CELL = re.compile(r"\s*[-+\"'.,\d;|nNiI*#]|\t")  # a number, or one that is missing
+_DIGIT = re.compile(r"\d")
+_COMMENT = re.compile(r"^\s*(?:(?:#(?!n/a)|%|//|!)+|\"\\)\s?", re.IGNORECASE)
 _EXPONENT = r"(?:[eEdD][-+]?\d{1,4})?"
 _NOT_A_NUMBER = r"[-+]?(?:[nN][aA][nN]|[iI][nN][fF])"
 _GROUPED = re.compile(r"(?<=\d)['’ ](?=\d{3}(?!\d))")
@@ -134,7 +137,7 @@ class Block:
     def named(self) -> list[columns.Column] | None:
         """What the names above say of each column; None where there are no names."""
         count = self.rows.shape[1]
-        lines = [line for line in self.above[-_NAME_LINES:] if len(line) < _LONGEST_NAMES * max(count, 1)]
+        lines = [line for line in self.above[-_NAME_LINES:] if len(line) < _LONGEST_NAMES + 64 * count]
         fitting = [cells for line in reversed(lines) if (cells := _names(line, self, is_group=False))]
         for place, cells in enumerate(fitting):
             are_units = all(not cell or columns.unit_of(cell) for cell in cells) and any(cells)
@@ -264,9 +267,13 @@ def _with_thousands(layout: Layout, lines: Sequence[str]) -> Layout:
 
 def _sample(lines: Sequence[str]) -> list[str]:
     """Lines with digits, evenly from the later part of a text: names and remarks stand at its beginning."""
-    candidates = [line for line in lines[len(lines) * 2 // 5 :] if any(map(str.isdigit, line[:2000]))]
+    later = lines[len(lines) * 2 // 5 :]
+    candidates = [line for line in later if _BEGINS_WITH_A_NUMBER.match(line)]
+    if 2 * len(candidates) < len(later):  # words come first in each row, or there is more text than rows
+        with_digits = [line for line in later if _DIGIT.search(line, 0, 2000)]
+        candidates = candidates if 2 * len(candidates) >= len(with_digits) else with_digits
     if len(candidates) < _FEWEST_ROWS:
-        candidates = [line for line in lines if any(map(str.isdigit, line[:2000]))]
+        candidates = [line for line in lines if _DIGIT.search(line, 0, 2000)]
     step = max(len(candidates) // _SAMPLE_LINES, 1)
     return candidates[::step][: _SAMPLE_LINES + 1]
 
@@ -340,6 +347,8 @@ def blocks(text: str) -> list[Block]:
 
 def is_row(layout: Layout, line: str) -> bool:
     """Whether a line is a row of numbers, and no comment."""
+    if 0 not in layout.words and not _BEGINS_WITH_A_CELL.match(line):
+        return False
     return bool(line.strip()) and _COMMENT.match(line) is None and layout.is_row(_cut(layout, line))
 
 
@@ -368,14 +377,12 @@ def _uniform(layout: Layout, body: list[str]) -> Table | None:
     count = len(cut[0])
     if count * len(cut) > 16 * limits.POINTS or any(len(cells) != count for cells in cut):
         return None
-    is_plain = layout.style is _PLAIN
+    cells = chain.from_iterable(cut)
     try:
-        if is_plain:
-            return np.array([float(cell) for cells in cut for cell in cells]).reshape(len(cut), count)
-        plain = layout.style.plain
-        return np.array([float(plain(cell)) for cells in cut for cell in cells]).reshape(len(cut), count)
+        numbers = list(map(float, cells if layout.style is _PLAIN else map(layout.style.plain, cells)))
     except ValueError:
         return None
+    return np.array(numbers).reshape(len(cut), count)
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from models.curve import Curve
 _MOST_BYTES = 64 * limits.MIB
 _OF_NUMBERS = re.compile(r"[0-9.,+\-eE\s\x00]")
 _NOT_OURS = re.compile(r"^\s*(?:[{<]|\[\s*[\[{\"\d])|^#!|^(?:path|file)[,;\t]curve", re.IGNORECASE)
+_PLAINLY_A_ROW = re.compile(r"[\s+\-.]*\d[\d\s.,;+\-eE]*")  # most lines are: told without cutting them
 _LINES_LOOKED_AT = 400
 _LEAST_RUN = 32  # rows one after the other that are a table, however much stands around them
 _MISSING = 0.1  # of the rows that a header promises: fewer, and the curve is read with a note
@@ -79,8 +80,8 @@ def read(text: str) -> list[Curve]:
         return text_jpk.read(text)
     if afmformats_table.is_export(text):
         return afmformats_table.read(text)
-    facts = text_facts.facts_of(text)
     blocks = table.blocks(text)
+    facts = text_facts.facts_of(text, blocks[0].above)
     if facts.rows and max(block.rows.shape[0] for block in blocks) < facts.rows:
         raise Unfinished("truncated")
     named = text_named.read(blocks, facts)
@@ -94,6 +95,6 @@ def _count_rows(lines: list[str]) -> tuple[int, int]:
     layout = table.layout_of(lines)
     if layout is None:
         return 0, 0
-    are_rows = np.array([table.is_row(layout, line) for line in lines])
+    are_rows = np.array([_PLAINLY_A_ROW.fullmatch(line) is not None or table.is_row(layout, line) for line in lines])
     ends = np.flatnonzero(np.diff(np.concatenate([[0], are_rows.astype(int), [0]])))
     return int(are_rows.sum()), int((ends[1::2] - ends[::2]).max(initial=0))

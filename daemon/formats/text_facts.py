@@ -7,6 +7,7 @@ units and a number of lines. A spring constant with its unit is taken from whoev
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from daemon.formats import columns, limits, nanoscope_header
@@ -26,6 +27,7 @@ _SPRING = re.compile(
 _WSXM_LINES = re.compile(r"^\s*Number of lines:\s*(\d+)", re.MULTILINE)
 _WSXM_UNIT = r"^\s*{} axis unit:\s*(\S+)"
 _LOOKED_AT = 64 * limits.KIB
+_LONGEST_LINE = 400  # of a line that states a stiffness
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +48,15 @@ def is_known(text: str) -> bool:
     return known or _NANOSCOPE_INSIDE in text[:_LOOKED_AT]
 
 
-def facts_of(text: str) -> Facts:
-    """Nothing where nothing is known."""
+def facts_of(text: str, above: Sequence[str]) -> Facts:
+    """Nothing where nothing is known; ``above``: the lines of words above the first table."""
     start = text[:4096].lstrip("\ufeff \r\n")
     if _NANOSCOPE.match(start) or _NANOSCOPE_INSIDE in text[:_LOOKED_AT]:
         return _nanoscope(text)
     if start.startswith(_WORKSHOP):
         return Facts(pulling=-1.0)
     return Facts(
-        spring_constant_n_per_m=_spring_constant(text[:_LOOKED_AT]),
+        spring_constant_n_per_m=_spring_constant(above),
         columns=_wsxm(text[:_LOOKED_AT]) if start.startswith(_WSXM) else (),
     )
 
@@ -81,8 +83,8 @@ def _shorter(section: Section) -> int:
     return min(sides, default=0)
 
 
-def _spring_constant(text: str) -> float | None:
-    for before, number, after in _SPRING.findall(text):
+def _spring_constant(above: Sequence[str]) -> float | None:
+    for before, number, after in _SPRING.findall("\n".join(line for line in above if len(line) < _LONGEST_LINE)):
         factor = _STIFFNESS.get((before or after).lower())
         if factor is not None:
             return limits.plausible_spring_constant(float(number) * factor)

@@ -6,6 +6,7 @@ be made to do anything to its reader.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from daemon.formats.asylum import AsylumReader, companion_name, is_companion
@@ -17,6 +18,7 @@ from daemon.formats.names import claim, is_likely
 from daemon.formats.nanoscope import NanoscopeReader
 from daemon.formats.packed import PackedReader
 from daemon.formats.text import TextReader
+from daemon.formats.text_rule import TextRule
 from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve
 
@@ -36,8 +38,8 @@ _QUIET_S = dict.fromkeys((".txt", ".csv", ".tsv", ".tab", ".dat", ".asc"), TextR
 )
 
 
-def find_reader(name: str, blob: Blob) -> Reader | None:
-    """The reader of a file, or None when nobody wants it.
+def find_reader(name: str, blob: Blob, rule: TextRule | None = None) -> Reader | None:
+    """The reader of a file, or None when nobody wants it; ``rule``: what the laboratory says of it, if it is text.
 
     Raises ``Unfinished("empty")`` for an empty file that looks like a curve to come.
     """
@@ -48,7 +50,8 @@ def find_reader(name: str, blob: Blob) -> Reader | None:
             raise Unfinished("empty")
         return None
     head = blob.head
-    return next((reader for reader in READERS if reader.claims(name, head)), None)
+    found = next((reader for reader in READERS if reader.claims(name, head)), None)
+    return replace(found, rule=rule) if rule is not None and isinstance(found, TextReader) else found
 
 
 def quiet_s(name: str) -> float:

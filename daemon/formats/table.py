@@ -453,7 +453,9 @@ def _table(rows: list[list[str]], above: Sequence[str], layout: Layout) -> Block
     counts = Counter(map(len, rows))
     enough = max(_FEWEST_ROWS, len(rows) // 100) if len(rows) > _FEWEST_ROWS else 1
     count = max((size for size, times in counts.items() if times >= enough), default=max(counts))
-    while rows and len(rows[0]) < count and (layout.delimiter == " " or len(rows[0]) == 1):  # a remark, as of a stiffness
+    while (
+        rows and len(rows[0]) < count and (layout.delimiter == " " or len(rows[0]) == 1)
+    ):  # a remark, as of a stiffness
         above, rows = [*above, " ".join(rows[0])], rows[1:]
     if any(len(cells) > count for cells in rows) or not rows:
         raise Unreadable("unreadable")

@@ -23,6 +23,8 @@ from daemon.formats import limits, shape, text_branch
 from daemon.formats.columns import unit_of
 from daemon.formats.table import Block, Table
 from daemon.formats.text_branch import Branch, follows_rows
+from daemon.formats.text_facts import Facts
+from daemon.formats.text_rule import TextRule
 from daemon.reading import Unreadable
 from models.curve import Curve, ForceUnit, Samples
 
@@ -40,7 +42,7 @@ class _Units:
     assumed: bool
 
 
-def read(blocks: Sequence[Block], *, has_names: bool) -> list[Curve]:
+def read(blocks: Sequence[Block], facts: Facts, *, has_names: bool) -> list[Curve]:
     """All curves, in the order of their columns; ``has_names``: there are names, and they say nothing known."""
     block = max(blocks, key=lambda block: block.rows.size)
     rows = _without_words(block)
@@ -48,11 +50,11 @@ def read(blocks: Sequence[Block], *, has_names: bool) -> list[Curve]:
     branches, is_clear = _branches(rows)
     if len(branches) > limits.TEXT_CURVES:
         raise Unreadable("bomb")
-    units = _units(block.heading, branches)
-    sign, _ = text_branch.pulling_sign(branches)
+    units = _units(block.heading, branches, facts.rule)
+    sign = text_branch.pulling_sign(branches)[0] if facts.pulling is None else facts.pulling
     is_assumed = has_names or not is_clear or len(blocks) > 1 or block.is_ragged or block.layout.is_ambiguous
-    notes = {"sign_assumed": True, "unit_assumed": units.assumed}
-    said = tuple(note for note, holds in notes.items() if holds)
+    notes = {"sign_assumed": facts.pulling is None, "unit_assumed": units.assumed}
+    said = tuple(note for note, holds in notes.items() if holds) + facts.note
     return [
         _curve(branch, units, sign, (*said, "columns_assumed") if is_assumed or not branch.is_sure else said)
         for branch in branches
@@ -121,8 +123,10 @@ def _unpadded(pair: Table) -> Table:
     return pair[: int(used[-1]) + 1] if used.size else pair[:0]
 
 
-def _units(heading: str, branches: Sequence[Branch]) -> _Units:
-    """From the words of the line above, else from how large the numbers are."""
+def _units(heading: str, branches: Sequence[Branch], rule: TextRule | None) -> _Units:
+    """From the laboratory's word or those of the line above, else from how large the numbers are."""
+    if rule is not None and (rule.force_unit or rule.distance_unit):
+        heading = f"{rule.force_unit} {rule.distance_unit} {heading}"
     found = [unit for word in _UNIT_WORDS.findall(heading) if (unit := unit_of(word)) is not None]
     force = next((unit for unit in found if unit.dimension in ("N", "V")), None)
     length = next((unit for unit in found if unit.dimension == "m"), None)

@@ -42,7 +42,9 @@ def oriented(force: Samples, distance: Samples | None, *, is_said: bool = False)
         contact = force[min(stop - 1, start) : max(stop - 1, start) + 1]
         level, noise = np.median(contact), np.median(np.abs(np.diff(force)))
         still = np.flatnonzero(np.abs(contact - level) <= _CLEAR * noise)
-        start = min(stop - 1, start) + int(still[-1]) if still.size else start  # a separation stands still while the force falls
+        start = (
+            min(stop - 1, start) + int(still[-1]) if still.size else start
+        )  # a separation stands still while the force falls
         return Branch(force[start:], distance[start:], force[:stop], contact)
     if force.shape[0] < 4:
         return Branch(force, distance)

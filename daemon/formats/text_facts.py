@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from daemon.formats import columns, limits, nanoscope_header
 from daemon.formats.nanoscope_header import Section, sensitivity_m_per_v
+from daemon.formats.text_rule import TextRule
 
 _NANOSCOPE = re.compile(r'^"\\[?*]Force file list')
 _NANOSCOPE_INSIDE = '"\\*Ciao force image list"'
@@ -39,6 +40,24 @@ class Facts:
     sensitivity_m_per_v: float | None = None
     rows: int = 0  # promised by the header
     columns: tuple[columns.Column, ...] = ()  # where the names do not stand above the numbers
+    rule: TextRule | None = None  # what the laboratory says of this file
+
+    def under(self, rule: TextRule | None) -> Facts:
+        """The same, with what the laboratory says instead."""
+        if rule is None:
+            return self
+        pulling = self.pulling if rule.sign is None else rule.sign
+        return replace(self, pulling=pulling, columns=rule.meaning or self.columns, rule=rule)
+
+    def names_for(self, count: int, written: list[columns.Column] | None) -> list[columns.Column] | None:
+        """The columns of a table of ``count``: as known here, else as ``written`` above the numbers."""
+        found = list(self.columns) if len(self.columns) == count else written
+        return found if found is None or self.rule is None else self.rule.with_units(found)
+
+    @property
+    def note(self) -> tuple[str, ...]:
+        """What a curve carries that was read so."""
+        return () if self.rule is None else ("text_rule",)
 
 
 def is_known(text: str) -> bool:

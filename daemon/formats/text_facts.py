@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from daemon.formats import columns, limits, nanoscope_header
+from daemon.formats.columns import Column
 from daemon.formats.nanoscope_header import Section, sensitivity_m_per_v
 from daemon.formats.text_rule import TextRule
 
@@ -39,7 +40,7 @@ class Facts:
     spring_constant_n_per_m: float | None = None
     sensitivity_m_per_v: float | None = None
     rows: int = 0  # promised by the header
-    columns: tuple[columns.Column, ...] = ()  # where the names do not stand above the numbers
+    columns: tuple[Column, ...] = ()  # where the names do not stand above the numbers
     rule: TextRule | None = None  # what the laboratory says of this file
 
     def under(self, rule: TextRule | None) -> Facts:
@@ -49,7 +50,7 @@ class Facts:
         pulling = self.pulling if rule.sign is None else rule.sign
         return replace(self, pulling=pulling, columns=rule.meaning or self.columns, rule=rule)
 
-    def names_for(self, count: int, written: list[columns.Column] | None) -> list[columns.Column] | None:
+    def names_for(self, count: int, written: list[Column] | None) -> list[Column] | None:
         """The columns of a table of ``count``: as known here, else as ``written`` above the numbers."""
         found = list(self.columns) if len(self.columns) == count else written
         return found if found is None or self.rule is None else self.rule.with_units(found)
@@ -110,7 +111,7 @@ def _spring_constant(above: Sequence[str]) -> float | None:
     return None
 
 
-def _wsxm(text: str) -> tuple[columns.Column, ...]:
+def _wsxm(text: str) -> tuple[Column, ...]:
     """Lines of X and Y beside each other; of two the first is the approach."""
     units = [re.search(_WSXM_UNIT.format(axis), text, re.MULTILINE) for axis in "XY"]
     count = _WSXM_LINES.search(text)

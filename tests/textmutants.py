@@ -54,10 +54,23 @@ NAMES = {
         "zh": ["标准差"],
         "ja": ["標準偏差"],
     },
-    "index": {"en": ["Index", "#", "n", ""], "de": ["Nr"], "fr": ["Point"], "es": ["Punto"], "zh": ["序号"], "ja": ["番号"]},
-    "other": {"en": ["Temperature (°C)", "Amplitude"], "de": ["Temperatur (°C)"], "fr": ["Température (°C)"],
-              "es": ["Temperatura (°C)"], "zh": ["温度"], "ja": ["温度"]},
-}  # fmt: skip
+    "index": {
+        "en": ["Index", "#", "n", ""],
+        "de": ["Nr"],
+        "fr": ["Point"],
+        "es": ["Punto"],
+        "zh": ["序号"],
+        "ja": ["番号"],
+    },
+    "other": {
+        "en": ["Temperature (°C)", "Amplitude"],
+        "de": ["Temperatur (°C)"],
+        "fr": ["Température (°C)"],
+        "es": ["Temperatura (°C)"],
+        "zh": ["温度"],
+        "ja": ["温度"],
+    },
+}
 SIDES = {
     "en": ("Approach", "Retract"),
     "de": ("Annäherung", "Rückzug"),
@@ -113,7 +126,9 @@ class _Writer:
 
     def write(self) -> Mutant:
         layouts = ["retract", "retract", "both", "beside", "stacked", "segments", "bare"]
-        layout = self.rng.choice([*layouts, "backward", "shared", "grouped", "two_forces", "foreign", "liar", "stamped"])
+        layout = self.rng.choice(
+            [*layouts, "backward", "shared", "grouped", "two_forces", "foreign", "liar", "stamped"]
+        )
         self.recipe.append(layout)
         lines = getattr(self, f"_{layout}")()
         return self._encoded(lines)
@@ -140,7 +155,9 @@ class _Writer:
 
     def _beside(self) -> list[str]:
         names, columns = [], []
-        pairs = [(side, *signal) for side, signal in zip(SIDES[self.language], (self.approach, self.retract), strict=True)]
+        pairs = [
+            (side, *signal) for side, signal in zip(SIDES[self.language], (self.approach, self.retract), strict=True)
+        ]
         quantities = self.rng.sample(["distance", "force"], 2)
         is_by_quantity = self.rng.random() < 0.4
         cells = [
@@ -184,7 +201,9 @@ class _Writer:
     def _shared(self) -> list[str]:
         """One distance for both sides, which stand beside each other in its order."""
         force, z = self.retract
-        approach = np.interp(np.linspace(0, 1, z.size), np.linspace(0, 1, self.approach[0].size), self.approach[0][::-1])
+        approach = np.interp(
+            np.linspace(0, 1, z.size), np.linspace(0, 1, self.approach[0].size), self.approach[0][::-1]
+        )
         order = slice(None, None, self.rng.choice([1, -1]))
         sides = [f"{side} {self._with_unit(self._word('force'), 'force')}" for side in SIDES[self.language]]
         columns = {self._with_unit(self._word("distance"), "distance"): self._numbers(z[order], "distance")}
@@ -251,7 +270,9 @@ class _Writer:
         return self.rng.choice(NAMES[quantity][self.language])
 
     def _with_unit(self, name: str, quantity: str) -> str:
-        unit = {"distance": self.length, "force": self.force_unit, "lateral": self.force_unit, "time": "s"}.get(quantity)
+        unit = {"distance": self.length, "force": self.force_unit, "lateral": self.force_unit, "time": "s"}.get(
+            quantity
+        )
         unit = self.force_unit if quantity == "spread" else unit
         if unit is None:
             return name
@@ -271,9 +292,7 @@ class _Writer:
             style = "{:.6f}"
         return [style.format(value * factor) for value in samples]
 
-    def _table(
-        self, blocks: Sequence[tuple[list[str], list[list[str]]]], headings: Sequence[str] = ()
-    ) -> list[str]:
+    def _table(self, blocks: Sequence[tuple[list[str], list[list[str]]]], headings: Sequence[str] = ()) -> list[str]:
         rng = self.rng
         decimal = "," if self.language in ("de", "fr", "es") and rng.random() < 0.5 else "."
         delimiter = rng.choice(["\t", ";"] if decimal == "," else ["\t", ";", ",", ", ", "  "])
@@ -285,7 +304,12 @@ class _Writer:
         lines: list[str] = []
         if rng.random() < 0.3:
             lines += rng.choice(
-                [["# exported by a program"], ["Sample: DNA", "Date: 2026-11-20", ""], ["0.042"], ["[Header]", "k = 0.03 N/m"]]
+                [
+                    ["# exported by a program"],
+                    ["Sample: DNA", "Date: 2026-11-20", ""],
+                    ["0.042"],
+                    ["[Header]", "k = 0.03 N/m"],
+                ]
             )
         has_units_row = rng.random() < 0.2
         for place, (names, columns) in enumerate(blocks):

@@ -31,6 +31,7 @@ _NAME_LINES = 4  # so far above the numbers their names are looked for
 _BLANKS = frozenset({"", "-", "--", "---", "n/a", "#n/a", "na", "null", "none", "nil", "*"})
 _BEGINS_WITH_A_NUMBER = re.compile(r"[\s\"']*[-+]?[.,]?\d")
 _BEGINS_WITH_A_CELL = re.compile(r"\s*[-+\"'.,\d;|nNiI*#]|\t")  # a number, or one that is missing
+_LIKE_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
 _DIGIT = re.compile(r"\d")
 _COMMENT = re.compile(r"^\s*(?:(?:#(?!n/a)|%|//|!)+|\"\\)\s?", re.IGNORECASE)
 _EXPONENT = r"(?:[eEdD][-+]?\d{1,4})?"
@@ -234,7 +235,7 @@ def layout_of(lines: Sequence[str]) -> Layout | None:
             break
     if best is None:
         return None
-    return _with_thousands(_sure_of_commas(best, sample), lines)
+    return _with_thousands(_sure_of_commas(best, sample, lines), lines)
 
 
 def _ways(sample: Sequence[str]) -> Iterator[Layout]:
@@ -305,7 +306,7 @@ def _fit(layout: Layout, sample: Sequence[str]) -> tuple[Layout | None, tuple[in
     return replace(layout, words=frozenset(words_at), columns=most), (fitting, most - len(words_at))
 
 
-def _sure_of_commas(layout: Layout, sample: Sequence[str]) -> Layout:
+def _sure_of_commas(layout: Layout, sample: Sequence[str], lines: Sequence[str]) -> Layout:
     """Settle what a comma is where every reading fits: ``1,063`` is one number or a thousand of them."""
     if layout.delimiter == "," and layout.style is _PLAIN and layout.columns == 2:
         pairs = [cells for line in sample if len(cells := layout.cells(line)) == 2]
@@ -317,13 +318,17 @@ def _sure_of_commas(layout: Layout, sample: Sequence[str]) -> Layout:
             return Layout(" ", _COMMA, layout.has_quotes, frozenset(), 1)
     if layout.style is not _COMMA:
         return layout
-    numbers = [cell for line in sample for cell in layout.cells(line) if layout.style.is_number(cell)]
-    with_comma = [cell.lstrip("+-") for cell in numbers if "," in cell]
-    as_thousands = [cell for cell in with_comma if re.fullmatch(r"[1-9]\d{0,2},\d{3}", cell)]
-    if not with_comma or len(as_thousands) < len(with_comma):
-        return layout
-    style = _GROUPED_BY_COMMA if len(with_comma) < len(numbers) else _COMMA
-    return Layout(layout.delimiter, style, layout.has_quotes, layout.words, layout.columns, is_ambiguous=True)
+    numbers = with_comma = 0
+    for cells in map(layout.cells, lines):
+        if not layout.is_row(cells):
+            continue
+        for cell in cells:
+            numbers += layout.style.is_number(cell)
+            with_comma += "," in cell
+            if "," in cell and not _LIKE_THOUSANDS.fullmatch(cell):
+                return layout
+    style = _GROUPED_BY_COMMA if with_comma < numbers else _COMMA
+    return replace(layout, style=style, is_ambiguous=with_comma > 0)
 
 
 # ---- where they begin and end
@@ -453,10 +458,9 @@ def _table(rows: list[list[str]], above: Sequence[str], layout: Layout) -> Block
     counts = Counter(map(len, rows))
     enough = max(_FEWEST_ROWS, len(rows) // 100) if len(rows) > _FEWEST_ROWS else 1
     count = max((size for size, times in counts.items() if times >= enough), default=max(counts))
-    while (
-        rows and len(rows[0]) < count and (layout.delimiter == " " or len(rows[0]) == 1)
-    ):  # a remark, as of a stiffness
-        above, rows = [*above, " ".join(rows[0])], rows[1:]
+    full = next((at for at, cells in enumerate(rows) if len(cells) == count), 0)
+    if full < _FEWEST_ROWS and (layout.delimiter == " " or all(len(cells) == 1 for cells in rows[:full])):
+        above, rows = [*above, *map(" ".join, rows[:full])], rows[full:]  # remarks, as of a stiffness
     if any(len(cells) > count for cells in rows) or not rows:
         raise Unreadable("unreadable")
     short = [len(cells) < count for cells in rows]

@@ -26,7 +26,7 @@ import numpy as np
 
 from daemon import formats
 from daemon.child import confine
-from daemon.formats import limits, wire
+from daemon.formats import limits, text_rule, wire
 from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
 from daemon.reader.note import Note
@@ -55,6 +55,7 @@ class Request:
     total: int  # and how many curves it has; 1 where nobody has opened it yet
     profile: str | None = None  # the raster profile, as JSON, that the curves are to be prepared for
     bare: bool = False  # and then come without their samples, which nobody wants any more
+    text_rule: dict[str, Any] | None = None  # what the configuration says of it, should it be text
 
 
 @dataclass
@@ -128,8 +129,9 @@ class Desk:
 def _open(request: Request, note: Callable[[str], None]) -> _Opened | None:
     blob = Blob(Path(request.file))
     companion = Blob(Path(request.companion)) if request.companion else None
+    rule = None if request.text_rule is None else text_rule.from_mapping(request.text_rule)
     try:
-        reader = formats.find_reader(request.name, blob)
+        reader = formats.find_reader(request.name, blob, rule)
     except Unfinished:
         note(blob.sha256)
         raise

@@ -142,7 +142,7 @@ class Block:
         fitting = [cells for line in reversed(lines) if (cells := _names(line, self, is_group=False))]
         for place, cells in enumerate(fitting):
             are_units = all(not cell or columns.unit_of(cell) for cell in cells) and any(cells)
-            if are_units and place + 1 < len(fitting) and _says_something(fitting[place + 1]):
+            if are_units and place + 1 < len(fitting) and _says_what_is_measured(fitting[place + 1]):
                 return self._sided(columns.columns(fitting[place + 1], cells))
             if _says_something(cells):
                 return self._sided(columns.columns(cells))
@@ -168,6 +168,10 @@ class Block:
 
 def _says_something(cells: Sequence[str]) -> bool:
     return any(column.quantity is not None or column.side is not None for column in columns.columns(cells))
+
+
+def _says_what_is_measured(cells: Sequence[str]) -> bool:
+    return any(column.quantity in ("force", "deflection", "distance") for column in columns.columns(cells))
 
 
 def _names(line: str, block: Block, *, is_group: bool) -> list[str] | None:

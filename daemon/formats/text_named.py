@@ -114,6 +114,10 @@ def _heading_side(block: Block) -> Side | None:
 
 
 def _parts(sheet: _Sheet) -> list[_Part] | None:
+    if any(
+        len({*words}) > len(words) // 2 for at, words in sheet.words.items() if sheet.columns[at].quantity == "file"
+    ):
+        raise NotACurve("table")  # a line a file: results of an analysis
     forces = _without_weak(sheet, sheet.of(*_FORCES))
     distances = _without_weak(sheet, sheet.of("distance"))
     is_assumed = sheet.is_assumed

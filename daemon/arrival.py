@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from daemon.formats.text_rule import TextRule
+if TYPE_CHECKING:
+    from daemon.formats.text_rule import TextRule
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,8 @@ _VOCABULARY = {
     "distance": """
         distance dist z height heights zsnsr zsensor zsense sensor sense snsr piezo zpiezo
         ramp position pos lvdt raw extension separation sep tss tsd displacement displ stage
-        scanner travel elongation stretch tipsample indentation indent delta length länge longueur longitud 长度 長さ δ drive zdrive
+        scanner travel elongation stretch tipsample indentation indent delta
+        δ length länge longueur longitud 长度 長さ drive zdrive
         headheight abstand weg entfernung distanz hohe hoehe höhe verschiebung trennung
         ausdehnung dehnung auszug piezoweg hauteur déplacement deplacement séparation
         allongement éloignement altura distancia desplazamiento separación posición posicion
@@ -284,7 +285,7 @@ _SHADES = {
     "separation": _shade(
         "separation sep tss tsd tip extension ext trennung séparation separación 分离 间距 間隔 elongation"
     ),
-    "pushed": _shade("indentation indent delta length länge longueur longitud 长度 長さ δ"),
+    "pushed": _shade("indentation indent delta δ"),
     "smoothed": _shade("smoothed smooth filtered filter fit fitted smth geglättet 平滑 滤波"),
 }
 

@@ -1,7 +1,7 @@
 """Real events under shuffled, renamed and re-encoded columns: none may be discarded in silence.
 
-``python tests/faults/textual.py [MUTANTS] [SEED]`` takes the kept curves of the labelled collections where they are
-there, else those that come with the program; 2,000 take about five minutes of one core. It prints how many were kept,
+``PYTHONPATH=.:tests python tests/faults/textual.py [MUTANTS] [SEED]`` takes the kept curves of the labelled
+collections where they are there, else those that come with the program; 2,000 take about five minutes of one core. It prints how many were kept,
 left to a person, or refused with a reason, and every one that was lost.
 """
 
@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 from textmutants import Mutant, mutant
 
 from daemon.arrival import Arrival

@@ -46,6 +46,17 @@ def read(blob: Blob) -> Wave:
         raise Unreadable("unreadable") from error
 
 
+def dimensions(blob: Blob) -> list[int]:
+    """How many numbers a wave has in each dimension, from its first bytes; empty where they do not say."""
+    if blob.size_bytes < _NEW_BYTES + 84:
+        return []
+    head = blob.read(0, _NEW_BYTES + 84)
+    order = "<" if head[0] else ">"
+    if struct.unpack_from(order + "h", head) != (5,):
+        return []
+    return [n for n in struct.unpack_from(order + "4i", head, _NEW_BYTES + 68) if n > 0]
+
+
 def _head(blob: Blob) -> tuple[str, int, tuple[int, ...]]:
     """Byte order, version, and how long each part is: a wave tells in its first bytes where it ends."""
     if blob.size_bytes < _SIZES.size:

@@ -59,8 +59,9 @@ class NanoscopeFile:
     def __init__(self, blob: Blob) -> None:
         self._blob = blob
         self._sections = parse(blob.read(0, min(blob.size_bytes, 1 << 20)), blob.size_bytes)
+        is_ramp = self._sections[0].title == "Force file list" if self._sections else False
         images = [s for s in self._sections if s.title == "Ciao force image list"]
-        if not images and any(s.title == "Ciao image list" for s in self._sections):
+        if not images and not is_ramp and any(s.title == "Ciao image list" for s in self._sections):
             raise NotACurve("image")
         blocks = [
             (s.integers("Data offset"), s.integers("Data length"))

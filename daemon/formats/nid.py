@@ -27,6 +27,7 @@ _MOST_FRAMES = 4096
 _DATA = re.compile(rb"\n#!")
 _SECTION = re.compile(rb"^\[([^\]\r\n]{1,200})\][^\n]*$", re.MULTILINE)
 _FRAME = re.compile(rb"^Gr\d+-Ch\d+=(DataSet-\d+:\d+)", re.MULTILINE)
+_SPECTRA = re.compile(rb"^Gr\d+-Name=Spec", re.MULTILINE)  # a file that lists curves is no image
 _FRAME_SECTION = re.compile(rb"^DataSet-\d+:\d+$")
 _LINE_POINTS = re.compile(rb"^LineDim(\d{1,9})Points=(\d{1,9})\s*$", re.MULTILINE)
 _LINE_RANGE = re.compile(rb"^LineDim(\d{1,9})Range=([-+.\deE]{1,30})\s*$", re.MULTILINE)
@@ -118,7 +119,7 @@ class NidFile:
         frames = _frames(sections, start)
         sides = {side: [f for f in frames if f.side == side] for side in ("forward", "backward")}
         if not any(sides.values()):
-            raise NotACurve("image")
+            raise Unreadable("unreadable") if _SPECTRA.search(sections.get(b"DataSet", b"")) else NotACurve("image")
         whole = max(frame.stop for frame in frames)
         if blob.size_bytes != whole:
             raise Unfinished("truncated") if blob.size_bytes < whole else Unreadable("unreadable")

@@ -25,6 +25,7 @@ _ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 _BIG = (b"II+\0", b"MM\0+")  # more than 4 GiB: an image
 _ENTRY_BYTES, _MOST_ENTRIES = 12, 4096
 _MAGIC, _HEADER, _CURVES_HEADER, _CURVES = 50432, 50435, 50438, 50439
+_PRIVATE = frozenset(range(50432, 50442))
 _PARK = 0x0E031301
 _SPECTROSCOPY = 2
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
@@ -51,8 +52,10 @@ class ParkReader:
 
     def open(self, blob: Blob, name: str, companion: Blob | None = None) -> ParkFile:
         tags = _tags(blob)
-        if _first_number(tags.get(_MAGIC)) != _PARK:
+        if not _PRIVATE & tags.keys():
             raise NotACurve("image")
+        if _first_number(tags.get(_MAGIC)) != _PARK:
+            raise Unreadable("unreadable")
         header = _content(blob, tags, _HEADER)
         if _CURVES not in tags and struct.unpack_from("<i", header) != (_SPECTROSCOPY,):
             raise NotACurve("image")

@@ -34,7 +34,7 @@ def read_ahead(
     the iteration. Files that are no curves are counted in ``ignored``, by what they are.
     """
     with ReaderPool(workers, profile=profile, bare=True) as pool:
-        yield from _Line(jobs, pool, _CURVES * workers, Counter() if ignored is None else ignored)
+        yield from _Line(jobs, pool, _CURVES * workers, ignored)
 
 
 @dataclass(slots=True, eq=False)
@@ -70,8 +70,9 @@ class _Question:
 class _Line:
     """The books that are open, the first of which is handed on."""
 
-    def __init__(self, jobs: Iterable[Job], pool: ReaderPool, most: int, ignored: Counter[str]) -> None:
-        self._jobs, self._pool, self._most, self._ignored = iter(jobs), pool, most, ignored
+    def __init__(self, jobs: Iterable[Job], pool: ReaderPool, most: int, ignored: Counter[str] | None = None) -> None:
+        self._jobs, self._pool, self._most = iter(jobs), pool, most
+        self._ignored: Counter[str] = Counter() if ignored is None else ignored
         self._books: deque[_Book] = deque()
         self._maps: list[_Book] = []  # of these, the ones that have more curves than have been asked for
         self._questions: dict[int, _Question] = {}  # by the id of their arrival

@@ -30,6 +30,7 @@ _MOST_COLUMNS, _LEAST_LINES = 32, 8  # a curve has at most a dozen channels, an 
 _MOST_LAYERS = 64
 _DWELL_SHARE, _DWELL_POINTS = 0.02, 16  # of a pull; a turn that takes longer is a dwell, a shorter one a filter
 _CYCLE_SHARE = 0.3  # of the whole way: a turn of less is noise, or a modulation
+_LOOKED_AT = 2000  # samples of a wave in which turns are looked for
 _COVERED = 0.9  # of a wave that the segments of its note must cover, or they are another wave's
 _MOST_MISSING = 0.1  # of a retract: maps pad shorter ramps with NaN; what lacks more was broken off
 
@@ -206,25 +207,26 @@ def _without_gaps(position: Samples) -> Samples:
 
 def _extremes(position: Samples) -> tuple[list[int], list[int]]:
     """Samples at which the position is nearest to the surface and farthest from it, between turns of some size."""
-    step = max(position.shape[0] // 20_000, 1)  # of a long wave every so many samples will do to find them
-    thinned = position[::step]
-    least = _CYCLE_SHARE * float(np.ptp(thinned))
+    step = max(position.shape[0] // _LOOKED_AT, 1)
+    thinned = position[::step].tolist()
+    least = _CYCLE_SHARE * (max(thinned) - min(thinned))
     tops: list[int] = []
     bottoms: list[int] = []
     high = low = 0
+    highest = lowest = thinned[0]
     rising: bool | None = None
-    for i, value in enumerate(thinned.tolist()):
-        if value > thinned[high]:
-            high = i
-        if value < thinned[low]:
-            low = i
-        if rising is not False and value <= thinned[high] - least:
+    for i, value in enumerate(thinned):
+        if value > highest:
+            high, highest = i, value
+        if value < lowest:
+            low, lowest = i, value
+        if rising is not False and value <= highest - least:
             tops.append(high)
-            rising, low = False, i
-        elif rising is not True and value >= thinned[low] + least:
+            rising, low, lowest = False, i, value
+        elif rising is not True and value >= lowest + least:
             if rising is False:
                 bottoms.append(low)
-            rising, high = True, i
+            rising, high, highest = True, i, value
     near = [slice(max(top - 1, 0) * step, (top + 1) * step) for top in tops]
     return [part.start + int(position[part].argmax()) for part in near], [bottom * step for bottom in bottoms]
 

@@ -148,6 +148,14 @@ def test_of_several_pulls_in_one_wave_none_is_lost(with_indexes: bool, rest: int
         assert len(curve.approach_force) >= 490
 
 
+def test_a_wild_sample_of_the_position_costs_no_pull() -> None:
+    force, distance = a_retract()
+    spoilt = distance.copy()
+    spoilt[100] = -1.0
+    curves = read(make_ibw_cycles([(force, distance), (force, spoilt), (force, distance)], indexes=False))
+    assert len(curves) == 3
+
+
 def test_a_wave_that_ends_on_the_way_back_to_the_surface_keeps_its_pull() -> None:
     """The position is nearest to the surface at its very end: a second approach, whose pull was never recorded."""
     force, distance = a_retract()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from makers import a_retract, make_ibw, make_jpk, make_jpk_map, make_nanoscope
+from makers import _wave, a_retract, make_ibw, make_jpk, make_jpk_map, make_nanoscope
 from makers_vendors import (
     make_hdf5,
     make_ibw_image,
@@ -73,6 +73,7 @@ def test_a_broken_or_empty_file_of_such_a_name_is_still_a_review(tmp_path: Path)
             "empty.jpk": b"",
             "empty.nid": b"",
             "empty.tiff": b"",
+            "curves-side-by-side.ibw": _wave(np.zeros((512, 100)), "", ["a", "b"]),
             "cut.ibw": curve[:-10],
             "cut.jpk": jpk[:-10],
             "cut.tiff": make_park()[:-10],
@@ -83,6 +84,7 @@ def test_a_broken_or_empty_file_of_such_a_name_is_still_a_review(tmp_path: Path)
     )
     assert {name: one.readings[0].reason for name, one in found.items()} == {
         **dict.fromkeys(("empty.ibw", "empty.jpk", "empty.nid", "empty.tiff"), "empty"),
+        "curves-side-by-side.ibw": "no_force_channel",
         **dict.fromkeys(("cut.ibw", "cut.jpk", "cut.tiff"), "truncated"),
         **dict.fromkeys(("garbage.nid", "garbage.tiff", "ramp.000"), "unreadable"),
     }

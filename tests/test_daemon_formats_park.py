@@ -98,6 +98,8 @@ def test_an_end_that_was_never_written_is_noticed() -> None:
     assert reason(make_park(channels=("Z Scan", "Force"))[:-400] + bytes(400)) == "zero_tail"
     assert reason(make_park(channels=("Force",))[:-40] + bytes(40)) == "zero_tail"  # few, but in every channel
     content = make_park()
+    for start in range(8, 120):  # in the middle of the directory
+        assert reason(content[:start] + bytes(len(content) - start)) in ("zero_tail", "unreadable")
     assert len(read(content[:-400] + bytes(400))) == 1  # time stamps: the force is whole
 
 

@@ -26,10 +26,12 @@ _POSITIONS = ("zsnsr", "lvdt", "raw")  # best first: the measured position, its 
 _DEFLECTION = "defl"
 #: Layers of an image, as its columns would never be called: ``HeightRetrace``, ``Phase2Trace``, ``ZSensorTraceMod0``.
 _LAYER = re.compile(r"(?:trace|retrace)(?:mod\d+)?$")
+_SCANNED = frozenset({"ScanSize", "FastScanSize", "ScanLines", "PointsLines"})  # keys of the note of an image
 _MOST_COLUMNS, _LEAST_LINES = 32, 8  # a curve has at most a dozen channels, an image at least so many lines
 _MOST_LAYERS = 64
 _DWELL_SHARE, _DWELL_POINTS = 0.02, 16  # of a pull; a turn that takes longer is a dwell, a shorter one a filter
 _CYCLE_SHARE = 0.3  # of the whole way: a turn of less is noise, or a modulation
+_WILD = 2.0  # times the way of the piezo: no position is so far from its middle
 _LOOKED_AT = 2000  # samples of a wave in which turns are looked for
 _COVERED = 0.9  # of a wave that the segments of its note must cover, or they are another wave's
 _MOST_MISSING = 0.1  # of a retract: maps pad shorter ramps with NaN; what lacks more was broken off
@@ -65,12 +67,16 @@ def _has_layers(shape: list[int]) -> bool:
 
 
 def _is_flat_image(wave: _Wave) -> bool:
-    """One channel of an image, or an old image whose channels are named: two dimensions, neither of them a list."""
+    """One channel of an image, by its width and its note, or channels that are named as those of an image are.
+
+    A wide wave without such a note may be somebody's curves beside each other: that is a review.
+    """
     if wave.data.ndim != 2 or _DEFLECTION in wave.labels:
         return False
     rows, columns = wave.data.shape
-    is_wide = columns > _MOST_COLUMNS and rows >= _LEAST_LINES
-    return is_wide or any(_LAYER.search(label) for label in wave.labels)
+    is_scan = _SCANNED.intersection(wave.note) and "Indexes" not in wave.note
+    is_wide = columns > _MOST_COLUMNS and rows >= _LEAST_LINES and is_scan
+    return bool(is_wide) or any(_LAYER.search(label) for label in wave.labels)
 
 
 def is_deflection(name: str) -> bool:
@@ -110,8 +116,9 @@ class AsylumFile:
             raise Unfinished("truncated")
         shape.check_points(deflection.shape[0])
         self._wave = wave
-        self._deflection = deflection.astype(np.float64)
-        self._position = None if position is None else position.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # damaged samples may be numbers that no processor likes
+            self._deflection = deflection.astype(np.float64)
+            self._position = None if position is None else position.astype(np.float64)
         self._retracts = self._find_retracts()
         if not self._retracts:
             raise Unreadable("no_retract")
@@ -197,9 +204,11 @@ def _belongs(indexes: list[float], points: int) -> bool:
 
 
 def _without_gaps(position: Samples) -> Samples:
-    """The position with a straight line through what is NaN."""
+    """The position with a straight line through what is NaN, and through single samples far from all others."""
     good = np.isfinite(position)
-    if good.all():
+    low, high = np.percentile(position[good], (1, 99))
+    good &= np.abs(position - 0.5 * (low + high)) <= max(_WILD * (high - low), np.finfo(np.float32).tiny)
+    if good.all() or not good.any():
         return position
     where = np.flatnonzero(good)
     return np.interp(np.arange(position.shape[0]), where, position[where])

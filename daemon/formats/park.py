@@ -21,8 +21,8 @@ from daemon.reading import NotACurve, Unfinished, Unreadable
 from models.curve import Curve, ForceUnit, Samples
 
 SUFFIXES = (".tiff", ".tif")
-_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
-_BIG = (b"II+\0", b"MM\0+")  # more than 4 GiB: an image
+_TIFF = b"II*\0"  # little-endian, as Park writes
+_IMAGES = (b"MM\0*", b"II+\0", b"MM\0+")  # big-endian, or of more than 4 GiB
 _ENTRY_BYTES, _MOST_ENTRIES = 12, 4096
 _MAGIC, _HEADER, _CURVES_HEADER, _CURVES = 50432, 50435, 50438, 50439
 _PRIVATE = frozenset(range(50432, 50442))
@@ -48,7 +48,7 @@ class ParkReader:
     quiet_s = 0.0
 
     def claims(self, name: str, head: bytes) -> bool:
-        return name.lower().endswith(SUFFIXES) or head[:4] in _ORDERS or head[:4] in _BIG
+        return name.lower().endswith(SUFFIXES) or head.startswith((_TIFF, *_IMAGES))
 
     def open(self, blob: Blob, name: str, companion: Blob | None = None) -> ParkFile:
         tags = _tags(blob)
@@ -133,7 +133,8 @@ class ParkFile:
     def _halves(self, index: int) -> tuple[Samples, Samples]:
         """(channels, samples) of the way there and of the way back, as stored."""
         size = len(self._channels) * self._samples * self._dtype.itemsize
-        numbers = np.frombuffer(self._blob.read(self._start + index * size, size), self._dtype).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # damaged samples may be numbers that no processor likes
+            numbers = np.frombuffer(self._blob.read(self._start + index * size, size), self._dtype).astype(np.float64)
         both = numbers.reshape(len(self._channels), self._samples)
         return both[:, : self._samples // 2], both[:, self._samples // 2 :]
 
@@ -164,26 +165,27 @@ class ParkFile:
 def _tags(blob: Blob) -> dict[int, _Tag]:
     """Tag -> where its content lies, of the first directory: only there does Park write."""
     head = blob.read(0, min(blob.size_bytes, 8))
-    if head[:4] in _BIG:
+    if head[:4] in _IMAGES:
         raise NotACurve("image")
-    order = _ORDERS.get(head[:4])
-    if order is None and not head.strip(b"\0"):
-        raise Unfinished("zero_tail")
-    if order is None and not any(magic.startswith(head) for magic in _ORDERS):
-        raise Unreadable("unreadable")
-    if order is None or len(head) < 8:
+    if not head.startswith(_TIFF[: len(head)]):
+        raise Unreadable("unreadable") if head.strip(b"\0") else Unfinished("zero_tail")
+    if len(head) < 8:
         raise Unfinished("truncated")
-    (at,) = struct.unpack_from(order + "I", head, 4)
-    (count,) = struct.unpack(order + "H", blob.read(at, 2))
+    (at,) = struct.unpack_from("<I", head, 4)
+    (count,) = struct.unpack("<H", blob.read(at, 2))
+    if not count:
+        raise Unfinished("zero_tail")
     if count > _MOST_ENTRIES:
         raise Unreadable("unreadable")
     entries = blob.read(at + 2, count * _ENTRY_BYTES)
     tags: dict[int, _Tag] = {}
     for number in range(count):
-        tag, kind, items = struct.unpack_from(order + "HHI", entries, number * _ENTRY_BYTES)
+        tag, kind, items = struct.unpack_from("<HHI", entries, number * _ENTRY_BYTES)
+        if not tag and not kind:
+            raise Unfinished("zero_tail")  # the directory itself was not written to its end
         value = entries[number * _ENTRY_BYTES + 8 : (number + 1) * _ENTRY_BYTES]
         size = items * _TYPE_BYTES.get(kind, 1)
-        start = at + 2 + number * _ENTRY_BYTES + 8 if size <= 4 else struct.unpack(order + "I", value)[0]
+        start = at + 2 + number * _ENTRY_BYTES + 8 if size <= 4 else struct.unpack("<I", value)[0]
         tags.setdefault(tag, _Tag(start, size, value))
     return tags
 

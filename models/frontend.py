@@ -39,9 +39,12 @@ BLOCKING = frozenset({"too_short", "nonfinite", "constant", "no_calibration", "o
 #: noise_out_of_range   yes    wrong units or a broken detector; the model has not seen the like
 #: saturated            yes    the pull is cut off at the detector's rail: peaks are missing
 #: sign_assumed         yes    the file does not say which way is pulling
+#: columns_assumed      yes    which column is force or distance is a guess
 #: ends_missing         yes    more than a tenth of the retract was never recorded: nor would an event be
 #: ===================  =====  ==================================================================
-FLOOR = frozenset({"still_attached", "noise_out_of_range", "saturated", "sign_assumed", "ends_missing"})
+FLOOR = frozenset(
+    {"still_attached", "noise_out_of_range", "saturated", "sign_assumed", "columns_assumed", "ends_missing"}
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,6 +15,7 @@ _SENTENCES = {
     "noise_out_of_range": "the noise is outside what the model was made for",
     "saturated": "the pull is cut off at the end of the detector's range",
     "sign_assumed": "the file does not say which way is pulling",
+    "columns_assumed": "which column is force or distance is a guess",
     "ends_missing": "part of the retract was never recorded",
     "no_score": "the network gave no finite answer",
     "engine_fault": "the network failed on this curve",

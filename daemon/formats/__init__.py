@@ -16,17 +16,22 @@ from daemon.formats.hdf5 import Hdf5Reader
 from daemon.formats.jpk import JpkReader
 from daemon.formats.names import claim, is_likely
 from daemon.formats.nanoscope import NanoscopeReader
+from daemon.formats.nid import NidReader
 from daemon.formats.packed import PackedReader
+from daemon.formats.park import ParkReader
 from daemon.formats.text import TextReader
 from daemon.formats.text_rule import TextRule
-from daemon.reading import Unfinished, Unreadable
+from daemon.reading import NotACurve, Unfinished, Unreadable
 from models.curve import Curve
 
-#: In the order they are asked. Text comes last: it takes whatever has numbers in it.
+#: In the order they are asked. TIFF comes first: pictures lie under many names. Text comes last: it takes whatever has
+#: numbers in it.
 READERS: tuple[Reader, ...] = (
+    ParkReader(),
     JpkReader(),
     NanoscopeReader(),
     AsylumReader(),
+    NidReader(),
     Hdf5Reader(),
     PackedReader(),
     TextReader(),
@@ -62,7 +67,8 @@ def quiet_s(name: str) -> float:
 def open_file(path: Path | str, companion: Path | str | None = None) -> list[Curve]:
     """All curves of one file, read in this process.
 
-    Raises ``Unfinished``, ``Unreadable``; ``Unreadable("unreadable")`` also where no reader wants the file.
+    Raises ``Unfinished``, ``Unreadable``; ``Unreadable("unreadable")`` also where no reader wants the file, or knows
+    that it is no curve.
     """
     path = Path(path)
     if companion is None and (name := companion_name(path.name)):
@@ -74,6 +80,8 @@ def open_file(path: Path | str, companion: Path | str | None = None) -> list[Cur
             raise Unreadable("unreadable")
         file = reader.open(blob, path.name, Blob(Path(companion)) if companion else None)
         return [file.curve(index) for index in range(len(file))]
+    except NotACurve as error:
+        raise Unreadable("unreadable") from error
     except (ValueError, TypeError, LookupError, ArithmeticError, MemoryError) as error:
         raise Unreadable("unreadable") from error  # a damaged number deep inside a header
 
@@ -82,6 +90,7 @@ __all__ = [
     "READERS",
     "Blob",
     "CurveFile",
+    "NotACurve",
     "Reader",
     "Unfinished",
     "Unreadable",

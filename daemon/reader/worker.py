@@ -30,7 +30,7 @@ from daemon.formats import limits, text_rule, wire
 from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
 from daemon.reader.note import Note
-from daemon.reading import Unfinished, Unreadable
+from daemon.reading import NotACurve, Unfinished, Unreadable
 from models.curve import Curve
 from models.frontend import Prepared, prepare
 from models.profile import RasterProfile
@@ -91,6 +91,10 @@ class Desk:
         fresh = _is_fresh(request.file)
         try:
             answer = self._read(request, note)
+        except NotACurve as error:
+            # A file that a source has counted as a curve by its name is answered as one.
+            is_counted = formats.claim(request.name) is True
+            answer = _refusal(request, "unreadable", is_over=True) if is_counted else _passed_over(error.reason)
         except Unfinished as error:
             answer = _refusal(request, error.reason, is_over=request.final)
         except Unreadable as error:
@@ -113,7 +117,7 @@ class Desk:
             self._kept = None
             opened = _open(request, note)
         if opened is None:
-            return Answer({"outcome": "unclaimed"})
+            return _passed_over(None)
         if request.sha256 not in (None, opened.sha256):
             return _refusal(request, "changed", is_over=True)
         total = len(opened.file)
@@ -199,6 +203,11 @@ def _checked(curve: Curve) -> Curve:
     if len(curve) > limits.POINTS:
         raise Unreadable("too_long")
     return curve
+
+
+def _passed_over(reason: str | None) -> Answer:
+    """No reader wants it; ``reason`` says what it is, where one knows."""
+    return Answer({"outcome": "unclaimed", "reason": reason})
 
 
 def _refusal(request: Request, reason: str, *, is_over: bool) -> Answer:

@@ -1,8 +1,8 @@
 """Real events under shuffled, renamed and re-encoded columns: none may be discarded in silence.
 
 ``PYTHONPATH=.:tests python tests/faults/textual.py [MUTANTS] [SEED]`` takes the kept curves of the labelled
-collections where they are there, else those that come with the program; 2,000 take about five minutes of one core. It prints how many were kept,
-left to a person, or refused with a reason, and every one that was lost.
+collections where they are there, else those that come with the program; 2,000 take about five minutes of one core. It
+prints how many were kept, left to a person, or refused with a reason, and every one that was lost.
 """
 
 from __future__ import annotations

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from daemon.decision import Thresholds
 from daemon.reading import Reading
+from daemon.sentinel import format_of
 from deploy.serving import Model, Scored
-from models.frontend import Prepared, prepare
+from models.frontend import Prepared
 from models.profile import RasterProfile
+from models.sign import prepare_to_judge, with_flipped
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -19,23 +21,32 @@ log = logging.getLogger(__name__)
 FAILED = Scored(None, ("engine_fault",))
 
 
-def classify(readings: Sequence[Reading], model: Model, thresholds: Thresholds) -> list[Scored | None]:
-    """One answer a reading, in order; None where the reading holds no curve."""
+def classify(
+    readings: Sequence[Reading], model: Model, thresholds: Thresholds, wary_of: Collection[str] = ()
+) -> list[Scored | None]:
+    """One answer a reading, in order; None where the reading holds no curve.
+
+    Would-be discards of the formats ``wary_of`` are all looked at upside down, as far as their samples are there.
+    """
     profile = model.bundle.profile
 
     def judge(some: Sequence[Reading]) -> list[Scored]:
-        return model.judge_prepared([_prepared(reading, profile) for reading in some], thresholds.both)
+        prepared = [_prepared(reading, profile, is_wary=format_of(reading) in wary_of) for reading in some]
+        return model.judge_prepared(prepared, thresholds.both)
 
     scored = iter(shielded([reading for reading in readings if reading.curve is not None], judge, FAILED))
     return [None if reading.curve is None else next(scored) for reading in readings]
 
 
-def _prepared(reading: Reading, profile: RasterProfile) -> Prepared:
-    """As the reader did it; here only where it knew no profile, or that of the model before."""
-    if reading.prepared is not None and reading.profile == profile:
-        return reading.prepared
-    assert reading.curve is not None
-    return prepare([reading.curve], profile)[0]
+def _prepared(reading: Reading, profile: RasterProfile, *, is_wary: bool) -> Prepared:
+    """As the reader did it; here only where it knew no profile, or that of the model before, or is not wary enough."""
+    curve, prepared = reading.curve, reading.prepared
+    assert curve is not None
+    if prepared is None or reading.profile != profile:
+        prepared = prepare_to_judge([curve], profile)[0]
+    if is_wary and prepared.flipped is None and len(curve):
+        return with_flipped(prepared, curve, profile)
+    return prepared
 
 
 def shielded(items: Sequence[T], judge: Callable[[Sequence[T]], list[R]], failed: R) -> list[R]:

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 
 from daemon.decision import Decision, Judge, Thresholds, Verdict
 from daemon.reading import Reading
-from deploy.serving import Scored
-from models.frontend import FLOOR
+from deploy.serving import DOUBTS, Scored
 
 
 def verdict_of(score: float | None, reasons: Sequence[str], thresholds: Thresholds) -> Verdict:
@@ -22,7 +21,7 @@ def verdict_of(score: float | None, reasons: Sequence[str], thresholds: Threshol
         return "review"
     if score >= thresholds.keep:
         return "keep"
-    if score <= thresholds.discard and not FLOOR.intersection(reasons):
+    if score <= thresholds.discard and not DOUBTS.intersection(reasons):
         return "discard"
     return "review"
 

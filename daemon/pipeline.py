@@ -26,6 +26,7 @@ from daemon.metrics import Metrics
 from daemon.publish import Publisher
 from daemon.reader import ReaderPool
 from daemon.reading import FileReading, Reading
+from daemon.sentinel import Sentinel, format_of
 from deploy.serving import Model, Scored
 
 #: Batches in the readers' hands at once: one being read while the one before is classified.
@@ -62,10 +63,11 @@ class Pipeline:
         ledger: Ledger,
         publisher: Publisher,
         metrics: Metrics,
+        sentinel: Sentinel,
         bell: threading.Event,
         pace: Pace,
     ) -> None:
-        self._backlog, self._reader, self._bell = backlog, reader, bell
+        self._backlog, self._reader, self._sentinel, self._bell = backlog, reader, sentinel, bell
         self._ledger, self._publisher, self._metrics = ledger, publisher, metrics
         self._classifier = ThreadPoolExecutor(1, "classifier")
         self._batches: deque[_Batch] = deque()  # two at most: one being judged, one waiting for it
@@ -130,12 +132,15 @@ class Pipeline:
             return
         readings, judge = self._undecided(files), self._judge
         self._feed()  # the readers work on while this batch is classified
-        scored = self._classifier.submit(classify, readings, self._model, judge.thresholds)
+        scored = self._classifier.submit(classify, readings, self._model, judge.thresholds, self._sentinel.wary_of)
         self._batches.append(_Batch(files, readings, judge, scored))
 
     def _finish(self, batch: _Batch) -> list[Decision]:
         """Decide and record a batch, once it is judged."""
         decisions = decide(batch.readings, batch.scored.result(), batch.judge)
+        for reading, decision in zip(batch.readings, decisions, strict=True):
+            if reading.curve is not None:
+                self._sentinel.observe(format_of(reading), decision.reasons)
         return self._record(_with_keepsakes(decisions, batch.readings), batch.files)
 
     def _undecided(self, files: Sequence[FileReading]) -> list[Reading]:

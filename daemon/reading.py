@@ -81,6 +81,7 @@ class Reading:
     read_s: float = 0.0  # with the front-end, where the reader ran it
     prepared: Prepared | None = None  # what the front-end made of the curve,
     profile: RasterProfile | None = None  # for this profile
+    format: str | None = None  # the name of the reader that opened the file
 
 
 @dataclass(frozen=True, slots=True, eq=False)

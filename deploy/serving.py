@@ -3,6 +3,9 @@
 That they share it is what makes a live verdict equal to a later one. Engines round differently; so a logit that lies
 closer to a threshold than its engine may be off is computed again in single precision, and every engine gives the same
 verdicts.
+
+A curve whose sign is open is judged both ways, and what holds is the way that scores higher. What is about to be
+discarded by a stated sign is judged upside down where its front-end says so: a keep there makes doubt, no other score.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +24,13 @@ from deploy.registry import resolve
 from deploy.selftest import SelfTestFailed, compare, known_curves, tolerance_of
 from models.bundle import Bundle, read
 from models.curve import Curve
-from models.frontend import Prepared, prepare
+from models.frontend import BLOCKING, FLOOR, Prepared, prepare
 from models.raster import previews
+from models.sign import OPEN, prepare_to_judge
+
+#: Reasons that keep a curve from being discarded, however low its score.
+DOUBTS = FLOOR | BLOCKING | {"no_score"}
+TURNED = "sign_turned"
 
 Build = Callable[[Engine, Bundle, Wish], Classifier]
 
@@ -34,10 +43,15 @@ class Scored:
     reasons: tuple[str, ...]
     logit: float | None = None
     preview: str | None = None  # base64 of uint8 (2, W)
-    prepared: Prepared | None = None
+    prepared: Prepared | None = None  # of the way that holds
     raster_s: float = 0.0  # this curve's share of its batch
     infer_s: float = 0.0
     engine: str | None = None  # that made the score; a fallback's where the usual one failed
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether what holds is the curve upside down: its sign was open, and that way it scored higher."""
+        return TURNED in self.reasons
 
 
 def in_process(engine: Engine, bundle: Bundle, wish: Wish) -> Classifier:
@@ -125,24 +139,43 @@ class Model:
     def judge(self, curves: Sequence[Curve], thresholds: Sequence[float] | None = None) -> list[Scored]:
         """B curves -> B scores, in order; each is what the curve would get alone.
 
-        ``thresholds`` are the scores at which the verdict changes, the model's own unless given.
+        ``thresholds``, of discard and keep, are the model's own unless given.
         """
         begun_s = time.perf_counter()
-        prepared = prepare(curves, self.bundle.profile)
+        prepared = prepare_to_judge(curves, self.bundle.profile)
         share_s = (time.perf_counter() - begun_s) / max(len(curves), 1)
         return [replace(one, raster_s=one.raster_s + share_s) for one in self.judge_prepared(prepared, thresholds)]
 
-    def judge_prepared(self, prepared: Sequence[Prepared], thresholds: Sequence[float] | None = None) -> list[Scored]:
-        """As :meth:`judge`, from where the front-end of this model's profile has been."""
+    def judge_prepared(
+        self, prepared: Sequence[Prepared], thresholds: Sequence[float] | None = None, *, drawn: bool = True
+    ) -> list[Scored]:
+        """As :meth:`judge`, from where the front-end of this model's profile has been; previews where ``drawn``."""
+        discard, keep = thresholds or (self.bundle.discard, self.bundle.keep)
+        ways = [_ways_of(item) for item in prepared]
+        answers = iter(self._score([way for some in ways for way in some], (discard, keep), drawn=drawn))
+        scored = [_stronger([next(answers) for _ in some]) for some in ways]
+        checked = {
+            place: item.flipped
+            for place, item in enumerate(prepared)
+            if item.flipped is not None and not _is_open(item) and _falls(scored[place], discard)
+        }
+        flips = self._score(list(checked.values()), (discard, keep), drawn=False) if checked else []
+        for place, flip in zip(checked, flips, strict=True):
+            scored[place] = _checked(scored[place], flip, keep)
+        return scored
+
+    def _score(self, prepared: Sequence[Prepared], thresholds: Sequence[float], *, drawn: bool) -> list[Scored]:
+        """Each as it stands, whatever it may be the other way round."""
         able = [index for index, item in enumerate(prepared) if item.signal is not None]
+        rivals = [at for at, (one, other) in enumerate(pairwise(able)) if prepared[one].flipped is prepared[other]]
         begun_s = time.perf_counter()
         engine = self.engine  # a guarded one may be another after a fault
-        seen = self.classify([item.signal for item in prepared if item.signal is not None], thresholds)
+        seen = self.classify([item.signal for item in prepared if item.signal is not None], thresholds, rivals)
         raster_s = seen.raster_s / max(len(able), 1)
         infer_s = (time.perf_counter() - begun_s) / max(len(able), 1) - raster_s
         scored = [Scored(None, item.reasons, prepared=item) for item in prepared]
         scores = self.scores_of(seen)
-        drawings = previews(seen.edges, self.bundle.profile)
+        drawings = previews(seen.edges, self.bundle.profile) if drawn else [None] * len(able)
         for place, index in enumerate(able):
             item, score = prepared[index], scores[place]
             scored[index] = Scored(
@@ -168,16 +201,68 @@ class Model:
             return 0.0
         return tolerance_of(seen.engine or self.engine) if seen.margin is None else seen.margin
 
-    def classify(self, signals: Signals, thresholds: Sequence[float] | None = None) -> Seen:
-        """B signals -> their logits, those near a threshold in single precision."""
+    def classify(self, signals: Signals, thresholds: Sequence[float] | None = None, rivals: Sequence[int] = ()) -> Seen:
+        """B signals -> their logits, those near a threshold in single precision.
+
+        So are those of ``rivals``, each to be compared with the signal after it, that lie near each other.
+        """
         seen = self.classifier.classify(signals)
         if self.reference is None:
             return seen
         calibration = self.bundle.calibration
         limits = np.array([calibration.logit(score) for score in thresholds]) if thresholds else self.bundle.limits
-        near = np.flatnonzero(np.abs(seen.logits[:, None] - limits).min(axis=1) < self.margin_of(seen))
+        margin = self.margin_of(seen)
+        is_near = np.abs(seen.logits[:, None] - limits).min(axis=1) < margin
+        for one in rivals:
+            if abs(seen.logits[one] - seen.logits[one + 1]) < 2 * margin:
+                is_near[one : one + 2] = True
+        near = np.flatnonzero(is_near)
         if near.size:
             logits = seen.logits.copy()
             logits[near] = self.reference.classify([signals[int(index)] for index in near]).logits
             seen = replace(seen, logits=logits)
         return seen
+
+
+def _is_open(item: Prepared) -> bool:
+    return OPEN in item.reasons
+
+
+def _ways_of(item: Prepared) -> tuple[Prepared, ...]:
+    """What is to be scored of a curve before anything is known of it: as its reader believes, then the other way."""
+    return (item, item.flipped) if _is_open(item) and item.flipped is not None else (item,)
+
+
+def _falls(one: Scored, discard: float) -> bool:
+    """Whether it would be discarded."""
+    return one.score is not None and one.score <= discard and not DOUBTS.intersection(one.reasons)
+
+
+def _stronger(ways: Sequence[Scored]) -> Scored:
+    """Of a curve as its reader believes and the other way round, the one that scores higher, with all that is in doubt.
+
+    What is doubtful of the curve as its reader believes stays so. The other way may have no score, being none that a
+    curve can be; but not because the engine failed on it.
+    """
+    believed, *others = ways
+    if not others:
+        return believed
+    (other,) = others
+    raster_s, infer_s = believed.raster_s + other.raster_s, believed.infer_s + other.infer_s
+    is_turned = other.logit is not None and (believed.logit is None or other.logit > believed.logit)
+    if is_turned:
+        best, at = other, other.reasons.index(OPEN) + 1
+        doubts = [reason for reason in believed.reasons if reason in DOUBTS and reason not in other.reasons]
+        reasons = (*other.reasons[:at], TURNED, *other.reasons[at:], *doubts)
+    else:
+        best, reasons = believed, believed.reasons
+        if "no_score" in other.reasons and "no_score" not in reasons:
+            reasons = (*reasons, "no_score")
+    return replace(best, reasons=reasons, raster_s=raster_s, infer_s=infer_s)
+
+
+def _checked(one: Scored, flip: Scored, keep: float) -> Scored:
+    """A would-be discard beside what the curve scores upside down: an event there is a doubt about the sign."""
+    is_event = flip.score is not None and flip.score >= keep
+    reasons = (*one.reasons, "flipped") if is_event else one.reasons
+    return replace(one, reasons=reasons, raster_s=one.raster_s + flip.raster_s, infer_s=one.infer_s + flip.infer_s)

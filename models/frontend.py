@@ -38,13 +38,17 @@ BLOCKING = frozenset({"too_short", "nonfinite", "constant", "no_calibration", "o
 #: still_attached       yes    the molecule had not let go at the far end: its rupture is not in the file
 #: noise_out_of_range   yes    wrong units or a broken detector; the model has not seen the like
 #: saturated            yes    the pull is cut off at the detector's rail: peaks are missing
-#: sign_assumed         yes    the file does not say which way is pulling
-#: columns_assumed      yes    which column is force or distance is a guess
+#: sign_assumed         no     the file does not say which way is pulling: both are judged (models.sign)
+#: sign_turned          no     it was the way that the reader did not believe that scored higher (deploy.serving)
+#: text_rule            no     the configuration said what the file does not: sign, columns or units
+#: columns_assumed      yes    which column is force, which distance, is a guess
 #: ends_missing         yes    more than a tenth of the retract was never recorded: nor would an event be
+#: flipped              yes    upside down it would be kept: the file's sign may be wrong (deploy.serving)
 #: ===================  =====  ==================================================================
-FLOOR = frozenset(
-    {"still_attached", "noise_out_of_range", "saturated", "sign_assumed", "columns_assumed", "ends_missing"}
-)
+FLOOR = frozenset({"still_attached", "noise_out_of_range", "saturated", "columns_assumed", "ends_missing", "flipped"})
+
+#: Notes of a reader that are reasons as they stand.
+_NOTED = ("text_rule", "sign_assumed", "columns_assumed", "ends_missing")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +61,7 @@ class Prepared:
     level: float | None = None  # of the baseline, in force_unit
     tilt: float | None = None  # of the baseline, in force_unit per whole signal; already taken away
     contact: float | None = None  # where along the retract contact ends, 0 to 1
+    flipped: Prepared | None = None  # the same of the curve upside down, where that is to be judged too (models.sign)
 
     @property
     def blocking(self) -> bool:
@@ -109,7 +114,7 @@ def _prepare(curve: Curve, profile: RasterProfile) -> Prepared:
         reasons.append("noise_out_of_range")
     if _at_rail(curve.force, middle, 20 * noise):
         reasons.append("saturated")
-    reasons += [note for note in curve.notes if note in FLOOR]
+    reasons += [note for note in curve.notes if note in _NOTED]
     signal = sigmas if profile.scale == "sigma" else (averaged - level) * (newton or 1.0) * 1e12
     return Prepared(
         signal=None if BLOCKING.intersection(reasons) else signal.astype(np.float32),

@@ -23,6 +23,7 @@ from daemon.metrics import Metrics
 from daemon.pipeline import Pace, Pipeline
 from daemon.publish import Publisher
 from daemon.reader import ReaderPool
+from daemon.sentinel import Sentinel
 from daemon.sources.watch import WatchSource
 from deploy.serving import Model
 
@@ -41,6 +42,7 @@ class Line:
 
     def __init__(self, folder: Path, model: Model, closing: ExitStack) -> None:
         self.folder, self.bell, self.metrics = folder / "watch", threading.Event(), Metrics()
+        self.sentinel = Sentinel()
         self.folder.mkdir()
         self.model, self.judge = model, judge_of(model, ThresholdsConfig())
         self.ledger = Ledger(folder / "ledger.sqlite", "afm1")
@@ -53,7 +55,8 @@ class Line:
         publisher = Publisher(self.ledger.path, "afm1", publish=ANY, replay=ANY)
         closing.callback(publisher.stop)
         backlog, pace = Backlog([self.source]), Pace(BATCH, 0.005)
-        parts = backlog, self.reader, model, self.judge, self.ledger, publisher, self.metrics, self.bell, pace
+        judged = backlog, self.reader, model, self.judge, self.ledger
+        parts = *judged, publisher, self.metrics, self.sentinel, self.bell, pace
         self.pipeline = Pipeline(*parts)
 
     def write(self, count: int) -> list[Path]:

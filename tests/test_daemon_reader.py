@@ -31,11 +31,14 @@ from makers import (
 
 from daemon.arrival import Arrival
 from daemon.child import launch
+from daemon.formats.packed import pack
 from daemon.formats.walk import find
 from daemon.reader import ReaderBroken, ReaderPool, read_files
 from daemon.reading import UNREADABLE, FileReading
-from models.frontend import prepare
+from models.curve import Curve
+from models.frontend import Prepared
 from models.profile import RasterProfile
+from models.sign import prepare_to_judge
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -126,6 +129,8 @@ def test_every_format_comes_through_the_pipe_unchanged(pool: ReaderPool, tmp_pat
 def test_curves_come_prepared_as_the_service_itself_would_do_it(tmp_path: Path) -> None:
     profile = RasterProfile(columns=101, samples_per_column=3)  # odd, so that samples lie between multiples of eight
     (tmp_path / "m.jpk-force-map").write_bytes(make_jpk_map(5))
+    open_sign = Curve(a_retract(400)[0], "N", notes=("sign_assumed",))
+    (tmp_path / "open.afmcurve").write_bytes(pack(open_sign))
     arrivals = [*find([tmp_path]), *(arrival for arrival in find([DATA]) if arrival.path != "ORIGIN.md")]
     with ReaderPool(1, profile=profile) as pool:
         pool.submit(arrivals)
@@ -134,12 +139,19 @@ def test_curves_come_prepared_as_the_service_itself_would_do_it(tmp_path: Path) 
     for one in found:
         assert one.curve is not None
         assert one.prepared is not None
-        (here,) = prepare([one.curve], profile)
+        (here,) = prepare_to_judge([one.curve], profile)
         assert one.profile == profile
-        assert (one.prepared.signal is None) == (here.signal is None)
-        assert here.signal is None or one.prepared.signal.tobytes() == here.signal.tobytes()
-        for name in ("reasons", "noise", "level", "tilt", "contact"):
-            assert getattr(one.prepared, name) == getattr(here, name)
+        assert is_alike(one.prepared, here)
+    assert any(one.prepared is not None and one.prepared.flipped is not None for one in found)
+
+
+def is_alike(one: Prepared | None, other: Prepared | None) -> bool:
+    """To the bit, both ways."""
+    if one is None or other is None:
+        return one is other
+    signals = [None if way.signal is None else way.signal.tobytes() for way in (one, other)]
+    findings = [(way.reasons, way.noise, way.level, way.tilt, way.contact) for way in (one, other)]
+    return signals[0] == signals[1] and findings[0] == findings[1] and is_alike(one.flipped, other.flipped)
 
 
 def test_outcomes_follow_what_waiting_can_still_change(pool: ReaderPool, tmp_path: Path) -> None:

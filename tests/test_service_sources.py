@@ -105,3 +105,16 @@ def test_a_curve_sent_over_zeromq_is_answered_once_on_disk_and_decided_once(tmp_
         assert (sent["path"], sent["source"], sent["force_unit"]) == ("run7/curve-0042", "ingest", "N")
         assert sent["score"] == pytest.approx(filed["score"], abs=0.02)  # the same curve, rounded by its format
         assert identity_holds(scrape(trial))
+
+
+def test_a_format_whose_sign_is_wrong_is_reviewed_and_raises_an_alarm(trial: Trial) -> None:
+    for number in range(3):
+        force, distance = a_retract(seed=number)
+        (trial.watch / f"wrong-{number}.jpk-force").write_bytes(make_jpk(-force, distance))
+    until(lambda: "orientation jpk: 3 of 200 jpk curves" in trial.log.read_text(), "the alarm in the log")
+    told = [event["data"] for event in history(trial)]
+    assert [(one["verdict"], one["reasons"]) for one in told] == [("review", ["score", "no_contact", "flipped"])] * 3
+    for number in range(200):
+        force, distance = a_retract(seed=100 + number)
+        (trial.watch / f"right-{number}.jpk-force").write_bytes(make_jpk(force, distance))
+    until(lambda: "orientation jpk: 0 of 200 jpk curves" in trial.log.read_text(), "the all-clear in the log")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +112,14 @@ def blocks(wanted: Iterator[Portion], profile: RasterProfile, crew: Crew) -> Ite
 def _block(portion: Portion, header: dict[str, Any], payload: memoryview) -> Block:
     samples = np.frombuffer(payload, "<f4")
     prepared: list[Prepared | None] = [None] * portion.count
-    at = 0
-    for row, size, reasons in zip(header["rows"], header["sizes"], header["reasons"], strict=True):
-        signal = samples[at : at + size] if size else None
-        prepared[row - portion.first] = Prepared(signal, tuple(reasons))
-        at += size
+    ends = np.cumsum(header["sizes"], dtype=np.int64)
+    coming = (
+        Prepared(samples[end - size : end] if size else None, tuple(reasons))
+        for size, end, reasons in zip(header["sizes"], ends, header["reasons"], strict=True)
+    )
+    for row, ways in zip(header["rows"], header["ways"], strict=True):
+        one = next(coming)
+        prepared[row - portion.first] = one if ways == 1 else replace(one, flipped=next(coming))
     share = 1 / max(len(header["rows"]), 1)
     return Block(portion, prepared, header["read_s"] * share, header["front_s"] * share)
 

@@ -65,6 +65,7 @@ COLUMNS: Mapping[str, Column] = {
     "size_bytes": Column("<i8", "curves", "of the file"),
     "mtime_ns": Column("<i8", "curves", "of the file, since 1970"),
     "reason": Column("S", "curves", "why there is no curve; nothing where there is one"),
+    "format": Column("S", "curves", "the reader that opened the file: jpk, nanoscope, text, ...", optional=True),
 }
 
 

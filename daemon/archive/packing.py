@@ -69,4 +69,5 @@ def _origin(piece: Piece, curve: Curve | None, reason: str | None) -> Origin:
         mtime_ns=stamp.mtime_ns,
         force_unit=None if curve is None else curve.force_unit,
         reason=reason,
+        format=reading.format,
     )

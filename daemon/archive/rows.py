@@ -25,6 +25,8 @@ _OF_CURVES = (
     "reason",
 )
 
+_OF_ORIGINS = ("path", "curve", "curves", "sha256", "size_bytes", "mtime_ns", "force_unit", "reason", "format")
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -38,6 +40,7 @@ class Origin:
     mtime_ns: int
     force_unit: ForceUnit | None = None
     reason: str | None = None
+    format: str | None = None  # None also in archives of before there was such a column
 
 
 class MappedPart:
@@ -91,13 +94,24 @@ def origins(descriptor: int, part: Part, first: int, count: int) -> list[Origin]
     """Where rows ``first`` to ``first + count - 1`` come from."""
 
     def column(name: str) -> list[Any]:
+        if name not in part.columns:
+            return [b""] * count
         return cast(list[Any], read_column(descriptor, part.columns[name], first, count).tolist())
 
     return [
-        Origin(os.fsdecode(path), index, curves, _word(sha256), size, mtime, cast(ForceUnit, _word(unit)), _word(why))
-        for path, index, curves, sha256, size, mtime, unit, why in zip(
-            *map(column, ("path", "curve", "curves", "sha256", "size_bytes", "mtime_ns", "force_unit", "reason")),
-            strict=True,
+        Origin(
+            path=os.fsdecode(path),
+            index=index,
+            curves=curves,
+            sha256=_word(sha256),
+            size_bytes=size_bytes,
+            mtime_ns=mtime_ns,
+            force_unit=cast(ForceUnit | None, _word(unit)),
+            reason=_word(reason),
+            format=_word(format),
+        )
+        for path, index, curves, sha256, size_bytes, mtime_ns, unit, reason, format in zip(
+            *map(column, _OF_ORIGINS), strict=True
         )
     ]
 

@@ -46,19 +46,19 @@ def score_blocks(blocks: Iterable[Block], model: Model, judge: Judge) -> Iterato
         for origin, prepared in zip(block.portion.origins(), block.prepared, strict=True):
             readings.append(_reading(origin, noticed_s, block.read_s))
             rows.append(None if prepared is None else _with_front(next(by_row), block.front_s))
-        stamps = [(reading.arrival.total, _stamp(reading.arrival)) for reading in readings]
         decisions = decide(readings, rows, judge)
-        yield [Judged(one, curves, stamp) for one, (curves, stamp) in zip(decisions, stamps, strict=True)]
+        yield [
+            Judged(decision, reading.arrival.total, _stamp(reading.arrival), reading.format)
+            for decision, reading in zip(decisions, readings, strict=True)
+        ]
 
 
 def count_blocks(blocks: Iterable[Block], model: Model, judge: Judge) -> Iterator[Counter[str]]:
     """How many curves get which verdict, block by block: no event is made, no picture drawn."""
 
     def verdicts(some: Sequence[Prepared]) -> list[str]:
-        able = [item.signal for item in some if item.signal is not None]
-        seen = model.classify(able, judge.thresholds.both) if able else None
-        scores = iter([] if seen is None else model.scores_of(seen))
-        return [settle(None if item.signal is None else next(scores), item.reasons, judge)[0] for item in some]
+        scored = model.judge_prepared(some, judge.thresholds.both, drawn=False)
+        return [settle(one.score, one.reasons, judge)[0] for one in scored]
 
     def counted(block: Block) -> Counter[str]:
         there = [item for item in block.prepared if item is not None]
@@ -94,7 +94,7 @@ def _reading(origin: Origin, noticed_s: float, read_s: float) -> Reading:
         total=origin.curves,
     )
     curve = None if origin.reason else Curve(_NO_SAMPLES, origin.force_unit)
-    return Reading(arrival, origin.index, origin.sha256, curve, origin.reason, read_s)
+    return Reading(arrival, origin.index, origin.sha256, curve, origin.reason, read_s, format=origin.format)
 
 
 def _stamp(arrival: Arrival) -> Stamp:

@@ -24,8 +24,8 @@ from daemon.archive.survey import survey
 from daemon.child import confine
 from daemon.formats import wire
 from daemon.wording import first_line
-from models.frontend import prepare
 from models.profile import RasterProfile
+from models.sign import prepare_to_judge
 
 Answer = tuple[wire.Header, list[wire.Array]]
 
@@ -51,19 +51,21 @@ class Bench:
             return {"error": f"damaged: {first_line(error)}"}, []
 
     def _prepare(self, request: wire.Header) -> Answer:
-        """Rows of a part -> their signals, one after the other, and their reasons."""
+        """Rows of a part -> their signals, one after the other, and their reasons; of some both ways (models.sign)."""
         begun_s = time.perf_counter()
         part = self._part(request["file"], request["state"], request["part"])
         rows = range(request["first"], request["first"] + request["count"])
         there = [(row, curve) for row in rows if (curve := part.curve(row)) is not None]
         read_s = time.perf_counter() - begun_s
         profile = RasterProfile.from_mapping(request["profile"])
-        prepared = prepare([curve for _, curve in there], profile)
-        signals = [np.zeros(0, np.float32) if item.signal is None else item.signal for item in prepared]
+        prepared = prepare_to_judge([curve for _, curve in there], profile)
+        ways = [(item,) if item.flipped is None else (item, item.flipped) for item in prepared]
+        signals = [np.zeros(0, np.float32) if way.signal is None else way.signal for both in ways for way in both]
         header = {
             "rows": [row for row, _ in there],
+            "ways": [len(both) for both in ways],
             "sizes": [signal.shape[0] for signal in signals],
-            "reasons": [item.reasons for item in prepared],
+            "reasons": [way.reasons for both in ways for way in both],
             "read_s": read_s,
             "front_s": time.perf_counter() - begun_s - read_s,
         }

@@ -162,6 +162,7 @@ def _columns(rows: list[tuple[Origin, Curve | None]], *, with_distance: bool) ->
         "size_bytes": _whole_numbers(origin.size_bytes for origin in from_where),
         "mtime_ns": _whole_numbers(origin.mtime_ns for origin in from_where),
         "reason": _words(origin.reason for origin in from_where),
+        "format": _words(origin.format for origin in from_where),
     }
     if with_distance:
         columns["distance"] = np.concatenate([_distance_of(curve) for curve in curves])

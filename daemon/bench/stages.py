@@ -24,6 +24,7 @@ from daemon.reading import Reading
 from deploy.serving import Model
 from models.frontend import prepare
 from models.raster import coverage, envelope
+from models.sign import prepare_to_judge
 
 BEYOND = tuple(stage for stage in STAGES if stage != "network")  # what is not the engine's
 
@@ -64,7 +65,7 @@ def _judged_ms(family: Family, model: Model, seconds: float) -> tuple[dict[str, 
     with tempfile.TemporaryDirectory(prefix="afm-triage-") as folder:
         commit, commit_wall, publish = record_ms(readings, decide(readings, scored, judge), Path(folder))
     spent = {
-        "front-end": cpu_ms(lambda: prepare(curves, profile), seconds) / BATCH,
+        "front-end": cpu_ms(lambda: prepare_to_judge(curves, profile), seconds) / BATCH,
         "raster": raster,
         "network": max(whole - raster, 0.0),
         "decide": cpu_ms(lambda: decide(readings, scored, judge), seconds) / BATCH,

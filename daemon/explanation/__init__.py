@@ -23,6 +23,7 @@ from models.curve import Curve
 from models.frontend import Prepared, prepare
 from models.place import Place, place_of
 from models.raster import coverage, envelope
+from models.sign import turned
 
 if TYPE_CHECKING:
     from models.network import ResNet18
@@ -44,7 +45,7 @@ class Explanation:
     """A verdict on a curve and what it rests on; ``sight`` is None where no score could be made."""
 
     decision: Decision
-    curve: Curve
+    curve: Curve  # upside down where its sign was open and that way it scored higher
     prepared: Prepared
     bundle: Bundle
     sight: Sight | None
@@ -74,13 +75,14 @@ def find_reading(file: Path, index: int) -> Reading:
 def explain(reading: Reading, model: Model, judge: Judge) -> Explanation:
     """Judge the curve of ``reading`` as in service, then look again with gradients, in single precision."""
     assert reading.curve is not None
-    scored = classify([reading], model, judge.thresholds)
-    decision = decide([reading], scored, judge)[0]
-    prepared = prepare([reading.curve], model.bundle.profile)[0]
+    (scored,) = classify([reading], model, judge.thresholds)
+    decision = decide([reading], [scored], judge)[0]
+    curve = turned(reading.curve) if scored is not None and scored.is_turned else reading.curve
+    prepared = prepare([curve], model.bundle.profile)[0]
     sight = None
     if decision.score is not None:
-        sight = _look(reading.curve, prepared, network_of(model), model.bundle)
-    return Explanation(decision, reading.curve, prepared, model.bundle, sight)
+        sight = _look(curve, prepared, network_of(model), model.bundle)
+    return Explanation(decision, curve, prepared, model.bundle, sight)
 
 
 def network_of(model: Model) -> ResNet18:

@@ -24,6 +24,7 @@ _MOST_HEADER_BYTES = 16 << 20
 _MOST_PAYLOAD_BYTES = 1 << 30
 _ARRAYS = ("force", "distance", "approach_force")
 _FOUND = ("noise", "level", "tilt", "contact")
+_WAYS = ("prepared", "flipped")  # the parts of a header that hold a front-end's findings, and its signals' names
 _SCALARS = ("force_unit", "distance_kind", "spring_constant_n_per_m", "sensitivity_m_per_v", "duration_s")
 
 Header = dict[str, Any]
@@ -59,11 +60,12 @@ def describe(curve: Curve, prepared: Prepared | None = None) -> tuple[Header, li
     header: Header = {name: getattr(curve, name) for name in _SCALARS}
     header["notes"] = list(curve.notes)
     header["points"] = {name: int(value.shape[0]) for name, value in arrays}
-    if prepared is not None:
-        header["prepared"] = {name: getattr(prepared, name) for name in _FOUND} | {"reasons": prepared.reasons}
-        if prepared.signal is not None:
-            header["points"]["signal"] = int(prepared.signal.shape[0])
-            arrays.append(("signal", prepared.signal))
+    for way, item in zip(_WAYS, (prepared, prepared and prepared.flipped), strict=True):
+        if item is not None:
+            header[way] = {name: getattr(item, name) for name in _FOUND} | {"reasons": item.reasons}
+            if item.signal is not None:
+                header["points"][way] = int(item.signal.shape[0])
+                arrays.append((way, item.signal))
     return header, [value for _, value in arrays]
 
 
@@ -71,12 +73,15 @@ def restore(header: Header, payload: memoryview, at: int) -> tuple[Curve, Prepar
     """What ``describe`` described, its samples from byte ``at`` on, and where the next one's begin."""
     arrays: dict[str, Any] = {}
     for name, points in header["points"].items():
-        dtype = np.dtype("<f4" if name == "signal" else "<f8")
+        dtype = np.dtype("<f4" if name in _WAYS else "<f8")
         arrays[name] = np.frombuffer(payload, dtype, points, at)
         at += -(-points * dtype.itemsize // 8) * 8
-    signal, found, prepared = arrays.pop("signal", None), header.get("prepared"), None
-    if found is not None:
-        prepared = Prepared(signal, tuple(found["reasons"]), *(found[name] for name in _FOUND))
+    prepared: Prepared | None = None
+    for way in reversed(_WAYS):
+        signal, found = arrays.pop(way, None), header.get(way)
+        if found is not None:
+            findings = {name: found[name] for name in _FOUND}
+            prepared = Prepared(signal, tuple(found["reasons"]), **findings, flipped=prepared)
     fields: dict[str, Any] = {name: header[name] for name in _SCALARS} | arrays
     return Curve(**fields, notes=tuple(header["notes"])), prepared, at
 

@@ -231,8 +231,8 @@ def _reading(task: Task, header: wire.Header, payload: memoryview) -> FileReadin
         curve = prepared = None
         if "points" in entry:
             curve, prepared, at = wire.restore(entry, payload, at)
-        origin = arrival, entry["index"], header["sha256"]
-        readings.append(Reading(*origin, curve, entry.get("reason"), share_s, prepared, task.profile))
+        origin, format = (arrival, entry["index"], header["sha256"]), header.get("format")
+        readings.append(Reading(*origin, curve, entry.get("reason"), share_s, prepared, task.profile, format))
     return FileReading(
         arrival=arrival,
         outcome=header["outcome"],

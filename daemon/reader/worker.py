@@ -32,8 +32,9 @@ from daemon.formats.blob import Blob
 from daemon.reader.note import Note
 from daemon.reading import NotACurve, Unfinished, Unreadable
 from models.curve import Curve
-from models.frontend import Prepared, prepare
+from models.frontend import Prepared
 from models.profile import RasterProfile
+from models.sign import prepare_to_judge
 
 _FRESH_S = 2.0  # a file changed less long ago may still be in the writing, whatever it looks like
 _NO_SAMPLES = np.zeros(0)
@@ -194,7 +195,7 @@ def _profile(text: str) -> RasterProfile:
 def _prepared(curve: Curve, profile: RasterProfile) -> Prepared | None:
     """None where the front-end fails: the service then tries for itself, and says so in its log."""
     try:
-        return prepare([curve], profile)[0]
+        return prepare_to_judge([curve], profile)[0]
     except Exception:
         return None
 

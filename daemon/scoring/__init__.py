@@ -28,6 +28,7 @@ class Judged:
     decision: Decision
     curves: int
     stamp: Stamp | None
+    format: str | None  # None also for what could not be opened
 
     @property
     def file(self) -> Mapping[str, int] | None:
@@ -68,7 +69,10 @@ def score_jobs(
     for batch, scored in overlap(_batches(items, selection), judged):
         pieces = [item for item in batch if isinstance(item, Piece)]
         decisions = iter(decide([piece.reading for piece in pieces], scored, judge))
-        yield [Judged(next(decisions), item.curves, item.stamp) if isinstance(item, Piece) else item for item in batch]
+        yield [
+            Judged(next(decisions), item.curves, item.stamp, item.reading.format) if isinstance(item, Piece) else item
+            for item in batch
+        ]
 
 
 def _is_wanted(reading: Reading, selection: Selection | None) -> bool:

@@ -24,7 +24,7 @@ def tell(batches: Iterable[Iterable[Kept | Judged]], tally: Tally, *, json: bool
     for item in progress(chain.from_iterable(batches), "scoring"):
         if isinstance(item, Kept):
             continue
-        tally.verdicts[item.decision.verdict] += 1
+        tally.count(item)
         if not quiet:
             print(_json(item.decision) if json else _line(item.decision))
 
@@ -36,7 +36,7 @@ def note(batches: Iterable[Iterable[Kept | Judged]], tally: Tally, sheet: Sheet)
         if isinstance(item, Kept):
             sheet.keep(item)
             continue
-        tally.verdicts[item.decision.verdict] += 1
+        tally.count(item)
         sheet.write(write_line(item.decision, item.file))
         waiting += 1
         if waiting % _LINES == 0:

@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from daemon.decision import VERDICTS
+from daemon.scoring import Judged
+from daemon.sentinel import Sentinel
 
 
 @dataclass(slots=True)
@@ -17,6 +19,12 @@ class Tally:
     ignored: Counter[str] = field(default_factory=Counter)  # files that were opened and are no curves, by what they are
     kept: int = 0  # curves judged by an earlier run
     begun_s: float = field(default_factory=time.monotonic)
+    sentinel: Sentinel = field(default_factory=Sentinel)
+
+    def count(self, judged: Judged) -> None:
+        """One more curve."""
+        self.verdicts[judged.decision.verdict] += 1
+        self.sentinel.observe(judged.format, judged.decision.reasons)
 
     @property
     def curves(self) -> int:

@@ -118,6 +118,8 @@ class Service:
             self._health.report("contact", "alarm", self._contact.text)
         else:
             self._health.report("contact", "ok", "curves reach the surface")
+        for name, is_well, text in parts.sentinel.findings():
+            self._health.report(f"orientation {name}", "ok" if is_well else "alarm", text)
 
     def _look_around(self, parts: Parts) -> None:
         """Once a second: are the sources well, and does systemd's one line still tell the truth?"""

@@ -23,6 +23,7 @@ from daemon.metrics import Metrics
 from daemon.pipeline import Pace, Pipeline
 from daemon.publish import Publisher
 from daemon.reader import ReaderPool
+from daemon.sentinel import Sentinel
 from daemon.service.engine_watch import EngineWatch
 from daemon.service.health import Health
 from daemon.service.lock import StateLock
@@ -48,6 +49,7 @@ class Parts:
     pipeline: Pipeline
     publisher: Publisher
     metrics: Metrics
+    sentinel: Sentinel
     report: Report
     engines: EngineWatch
     renewal: Renewal
@@ -66,11 +68,11 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     sources = open_sources(config, ledger, metrics.accounts, bell.set)
     report = Report(config, metrics, health, judge, sources)
     publisher = _speak(config, report, metrics, closing)
-    backlog = Backlog(sources)
-    pipeline = Pipeline(backlog, reader, model, judge, ledger, publisher, metrics, bell, pace_of(config))
+    backlog, sentinel = Backlog(sources), Sentinel()
+    pipeline = Pipeline(backlog, reader, model, judge, ledger, publisher, metrics, sentinel, bell, pace_of(config))
     _measure(config, metrics, judge, report, closing)
     engines, renewal = EngineWatch(health, metrics), Renewal(config, reread)
-    parts = Parts(model, ledger, sources, backlog, pipeline, publisher, metrics, report, engines, renewal)
+    parts = Parts(model, ledger, sources, backlog, pipeline, publisher, metrics, sentinel, report, engines, renewal)
     closing.callback(lambda: release(parts.model))
     closing.callback(lambda: renewal.close(parts.model))
     return parts

@@ -6,8 +6,9 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from daemon import __version__
 from daemon.errors import BAD_DATA, UserError
+from daemon.judging import load_model
 from daemon.progress import progress
 from daemon.training.head import HeadPlan, fit_head
 from daemon.training.labelled import LabelledFolder, curves_of, read_labels, refuse
@@ -25,12 +27,15 @@ from daemon.training.taught import Taught, identity_of, tell_apart
 from daemon.training.tenancy import clear, occupy
 from daemon.training.unlabelled import read_unlabelled
 from deploy.assembly import Origin, assemble
+from deploy.engines import Wish
+from deploy.serving import Model
 from models.bundle import Bundle
 from models.curve import Curve
 from models.data import Examples, gather
 from models.loss import describe
 from models.network import ResNet18
 from models.profile import RasterProfile
+from models.sign import OPEN, turned
 from models.simulate import simulate
 from models.train import Recipe, Run
 
@@ -181,13 +186,13 @@ def _open(what: str, plan: Plan, labels: Sequence[LabelledFolder], identities: s
     """Sure labels only: `unsure` teaches neither side. The curves' names for :class:`Taught` go to ``identities``."""
     problems: list[str] = []
     rows = sum(len(folder.rows) for folder in labels)
-    curves = progress(curves_of(labels, problems), what, rows)
+    curves, oriented = progress(curves_of(labels, problems), what, rows), _orientation(plan)
 
     def sure() -> Iterator[tuple[Curve, bool]]:
         for item in curves:
             if item.row.label != "unsure":
                 identities.add(identity_of(item.curve))
-                yield item.curve, item.event
+                yield oriented(item.curve), item.event
 
     examples = gather(sure(), plan.profile)
     refuse(problems)
@@ -199,6 +204,25 @@ def _open(what: str, plan: Plan, labels: Sequence[LabelledFolder], identities: s
         raise UserError(BAD_DATA, f"{says}; label some of the other kind, or add --simulate N")
     print(f"{says} ({rows - len(examples)} unsure or without a score left aside)", file=sys.stderr)
     return examples
+
+
+def _orientation(plan: Plan) -> Callable[[Curve], Curve]:
+    """How a labelled curve is taught: where its sign is open, as the model that training begins from judges it.
+
+    Nobody has labelled its sign. An event that was kept because it scored upside down would else be taught as the
+    picture that scored nothing. Without such a model it is taught as its reader believes.
+    """
+
+    @cache
+    def parent(folder: Path) -> Model:
+        return load_model(str(folder), Wish(device="cpu", precision="fp32"))
+
+    def oriented(curve: Curve) -> Curve:
+        if plan.parent is None or OPEN not in curve.notes:
+            return curve
+        return turned(curve) if parent(plan.parent.folder).judge([curve])[0].is_turned else curve
+
+    return oriented
 
 
 def _classes(labelled: Examples) -> dict[str, int]:

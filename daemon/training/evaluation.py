@@ -13,6 +13,7 @@ from daemon.training.labelled import LabelledCurve
 from daemon.training.trace import Trace, trace
 from deploy.serving import Model
 from models.metrics import auc, average_precision, calibration_error, clopper_pearson, count_table
+from models.sign import turned
 
 BATCH = 64
 
@@ -45,7 +46,7 @@ def judge_all(curves: Iterable[LabelledCurve], model: Model, judge: Judge) -> li
 def _judge(batch: Sequence[LabelledCurve], model: Model, judge: Judge) -> list[Judged]:
     if not batch:
         return []
-    scored = model.judge([item.curve for item in batch])
+    scored = model.judge([item.curve for item in batch], judge.thresholds.both)
     return [
         Judged(
             system=item.row.system,
@@ -54,7 +55,7 @@ def _judge(batch: Sequence[LabelledCurve], model: Model, judge: Judge) -> list[J
             score=one.score,
             name=f"{item.row.path}#{item.row.index}",
             reasons=one.reasons,
-            trace=trace(item.curve),
+            trace=trace(turned(item.curve) if one.is_turned else item.curve),
         )
         for item, one in zip(batch, scored, strict=True)
     ]

@@ -113,9 +113,12 @@ class _Docket:
 def _judge(
     batch: Sequence[tuple[str, LabelledCurve]], model: Model
 ) -> Iterator[tuple[str, LabelledCurve, float | None, tuple[str, ...]]]:
-    """The service's own way from curve to logit."""
+    """The service's own way from curve to logit.
+
+    `flipped` is left out: it follows from the thresholds that the model had, and others are to be chosen.
+    """
     for (name, item), scored in zip(batch, model.judge([item.curve for _, item in batch]), strict=True):
-        yield name, item, scored.logit, scored.reasons
+        yield name, item, scored.logit, tuple(reason for reason in scored.reasons if reason != "flipped")
 
 
 def _batches(items: Iterable[tuple[str, LabelledCurve]]) -> Iterator[list[tuple[str, LabelledCurve]]]:

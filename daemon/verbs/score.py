@@ -76,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
     sys.stdout.flush()
     if args.out or args.summary or sys.stderr.isatty():
         print(tally.report(model.engine), file=sys.stderr)
+    for line in tally.sentinel.summary():
+        print(f"afm-triage: {line}", file=sys.stderr)
     return 0
 
 

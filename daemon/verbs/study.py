@@ -17,6 +17,7 @@ TOPICS: dict[str, str] = {
     "engines": "does every engine on a CPU give the verdicts of single precision, and what does each cost",
     "explain": "does the heat of an explanation lie where something truly broke",
     "few-labels": "what a few dozen labels of one's own curves add, and by which way",
+    "flip": "is a curve upside down ever taken for an event, and what does looking cost",
     "gpu": "the model on this GPU: bits, speed, verdicts, new weights, real faults",
     "left-out": "do labels of other systems help on one that the model has never seen",
     "losses": "every loss on an equal budget, over several seeds, against cross entropy",

@@ -1,0 +1,86 @@
+"""The sentinel: whether the sign of a format has gone wrong, told by would-be discards that are events upside down.
+
+The judge looks at a share of them (models.sign). One whose sign no push against the surface confirms makes the sentinel
+wary: for a while every would-be discard of its format is looked at. Three within 200 curves are told. One that does
+push is reviewed like the others, but is no hint: as many are found where the sign is right as where it is wrong
+(deploy/decisions/0011).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from daemon.reading import Reading
+
+WINDOW = 200  # curves of a format that are looked back on
+MOST = 3  # hints among them; then it is told
+WARY = 1000  # curves after a hint of which every would-be discard is looked at
+_HINT = frozenset({"flipped", "no_contact"})
+
+_REMEDIES = {
+    "text": "say which way is pulling in the configuration, in a [[text]] table that fits these files",
+    "ingest": "correct `pulling` in the headers that are sent",
+}
+_REMEDY = "look whether the sign of its sensitivity or of a channel was changed in the instrument's software"
+
+
+def format_of(reading: Reading) -> str | None:
+    """What the sentinel counts a curve under; what was sent is in our own format, with its sender's sign."""
+    return "ingest" if reading.arrival.source == "ingest" else reading.format
+
+
+@dataclass(slots=True)
+class _Watch:
+    """One format."""
+
+    recent: deque[bool] = field(default_factory=lambda: deque(maxlen=WINDOW))  # hint or none, curve by curve
+    wary: int = 0  # curves to come
+    most: int = 0  # hints within any WINDOW so far
+
+    @property
+    def hints(self) -> int:
+        return sum(self.recent)
+
+
+class Sentinel:
+    """What has been decided, format by format. It lives as long as its service: a restart begins anew."""
+
+    def __init__(self) -> None:
+        self._watches: dict[str, _Watch] = {}
+
+    def observe(self, format: str | None, reasons: tuple[str, ...]) -> None:
+        """Note a curve that was judged; one of no format is passed over."""
+        if format is None:
+            return
+        watch = self._watches.setdefault(format, _Watch())
+        is_hint = _HINT.issubset(reasons)
+        watch.recent.append(is_hint)
+        watch.wary = WARY if is_hint else max(watch.wary - 1, 0)
+        if is_hint:
+            watch.most = max(watch.most, watch.hints)
+
+    @property
+    def wary_of(self) -> frozenset[str]:
+        """The formats of which every would-be discard is to be looked at."""
+        return frozenset(name for name, watch in self._watches.items() if watch.wary)
+
+    def findings(self) -> Iterator[tuple[str, bool, str]]:
+        """(format, whether it is well again, what to tell) of every format that there was ever anything to tell of."""
+        for name, watch in self._watches.items():
+            if watch.most >= MOST:
+                is_well = watch.hints < MOST
+                yield name, is_well, f"{watch.hints} of {_WHAT.format(name)}" if is_well else _text(name, watch.hints)
+
+    def summary(self) -> list[str]:
+        """After a run: every format of which there were too many at any time."""
+        return [_text(name, watch.most) for name, watch in self._watches.items() if watch.most >= MOST]
+
+
+_WHAT = f"{WINDOW} {{}} curves in a row look like events when turned upside down"
+
+
+def _text(name: str, hints: int) -> str:
+    remedy = _REMEDIES.get(name, _REMEDY)
+    return f"{hints} of {_WHAT.format(name)}: the sign of the deflection may be wrong; `explain` shows one; {remedy}"

@@ -158,8 +158,9 @@ class Pipeline:
             self._backlog.defer(arrival, file.reason or "truncated")
             return ()
         if file.outcome == "unclaimed":
-            self._backlog.settle(arrival)
-            self._metrics.accounts.ignored("unclaimed", 1)
+            if arrival.claimed and arrival.first == 0:
+                self._metrics.accounts.unseen(arrival.source)
+            self._backlog.ignore(arrival, file.reason or "unclaimed")
             return ()
         if arrival.first == 0:  # only now is it known how many curves the file holds
             self._metrics.accounts.seen(arrival.source, file.total - (1 if arrival.claimed else 0))

@@ -35,6 +35,11 @@ UNREADABLE = frozenset(
 )
 
 
+#: Only a reason to wait: text whose last row has no line end may still be in the writing, or never get one. It is read
+#: in the end, so nothing is ever unreadable for it.
+UNENDED = "unended"
+
+
 class Unreadable(Exception):
     """This file (or curve) will never be readable as it is. ``args[0]`` is a reason of UNREADABLE."""
 
@@ -48,7 +53,7 @@ class Unfinished(Exception):
 
     @property
     def reason(self) -> str:
-        return self.args[0] if self.args and self.args[0] in UNREADABLE else "truncated"
+        return self.args[0] if self.args and self.args[0] in UNREADABLE | {UNENDED} else "truncated"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,6 +14,7 @@ from daemon.clean import clean
 from daemon.decide import decide
 from daemon.decision import Decision, Judge
 from daemon.errors import BAD_DATA, UserError
+from daemon.formats.pair import find_other, is_second_half, other_names
 from daemon.formats.walk import find
 from daemon.reader import read_files
 from daemon.reading import Reading
@@ -57,10 +58,13 @@ def find_reading(file: Path, index: int) -> Reading:
         raise UserError(BAD_DATA, f"{shown}: is a folder; name one file")
     if not file.is_file():
         raise UserError(BAD_DATA, f"{shown}: no such file; name one file of force curves")
+    if is_second_half(file.name):
+        raise UserError(BAD_DATA, f"{shown}: is the second half of a pair; name the first, {_first_half(file)}")
     total = 0
     for part in read_files(find([file]), workers=1):
         if part.outcome != "curves":
-            raise UserError(BAD_DATA, f"{shown}: {part.reason or 'no force curve; see README for what is read'}")
+            why = f" ({part.reason})" if part.reason else ""
+            raise UserError(BAD_DATA, f"{shown}: no force curve{why}; see README for what is read")
         for reading in part.readings:
             if reading.index == index and reading.curve is None:
                 raise UserError(BAD_DATA, f"{shown}: curve {index} cannot be read: {reading.reason}")
@@ -69,6 +73,10 @@ def find_reading(file: Path, index: int) -> Reading:
         total = part.total
     there = "holds one curve, number 0" if total == 1 else f"holds {total} curves, 0 to {total - 1}"
     raise UserError(BAD_DATA, f"{shown} {there}; --curve {index} is none of them")
+
+
+def _first_half(second: Path) -> str:
+    return clean((find_other(second) or second.with_name(next(other_names(second.name)))).name)
 
 
 def explain(reading: Reading, model: Model, judge: Judge) -> Explanation:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from daemon.formats.asylum import AsylumReader, companion_name, is_companion
+from daemon.formats.asylum import AsylumReader
 from daemon.formats.base import CurveFile, Reader
 from daemon.formats.blob import Blob
 from daemon.formats.hdf5 import Hdf5Reader
@@ -16,6 +16,7 @@ from daemon.formats.jpk import JpkReader
 from daemon.formats.names import claim, is_likely
 from daemon.formats.nanoscope import NanoscopeReader
 from daemon.formats.packed import PackedReader
+from daemon.formats.pair import find_other, is_first_half, is_second_half
 from daemon.formats.text import TextReader
 from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve
@@ -62,10 +63,10 @@ def open_file(path: Path | str, companion: Path | str | None = None) -> list[Cur
     Raises ``Unfinished``, ``Unreadable``; ``Unreadable("unreadable")`` also where no reader wants the file.
     """
     path = Path(path)
-    if companion is None and (name := companion_name(path.name)):
-        companion = path.with_name(name) if path.with_name(name).exists() else None
+    if companion is None and is_first_half(path.name):
+        companion = find_other(path)
     try:
-        blob = Blob(path)
+        blob = Blob(path, is_final=True)
         reader = find_reader(path.name, blob)
         if reader is None:
             raise Unreadable("unreadable")
@@ -83,9 +84,10 @@ __all__ = [
     "Unfinished",
     "Unreadable",
     "claim",
-    "companion_name",
+    "find_other",
     "find_reader",
-    "is_companion",
+    "is_first_half",
+    "is_second_half",
     "open_file",
     "quiet_s",
 ]

@@ -15,6 +15,7 @@ import numpy as np
 
 from daemon.formats import igor, limits, shape
 from daemon.formats.blob import Blob
+from daemon.formats.pair import is_first_half
 from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve, Samples
 
@@ -34,28 +35,13 @@ class AsylumReader:
         wave = _load(blob)
         if wave.data.ndim == 1:
             if companion is None:
-                raise Unfinished("no_companion") if is_deflection(name) else Unreadable("no_force_channel")
+                raise Unfinished("no_companion") if is_first_half(name) else Unreadable("no_force_channel")
             return AsylumFile(wave, wave.data, _load(companion).data)
         columns = dict(zip(wave.labels, wave.data.T, strict=False))
         position = next((columns[label] for label in _POSITIONS if label in columns), None)
         if "defl" not in columns:
             raise Unreadable("no_force_channel")
         return AsylumFile(wave, columns["defl"], position)
-
-
-def is_deflection(name: str) -> bool:
-    """Whether the name is that of the first half of a pair."""
-    return name.lower().endswith("defl" + SUFFIX)
-
-
-def companion_name(name: str) -> str | None:
-    """``Line0000Point0001ZSnsr.ibw`` for ``Line0000Point0001Defl.ibw``; None for other names."""
-    return name[: -len("Defl.ibw")] + "ZSnsr.ibw" if is_deflection(name) else None
-
-
-def is_companion(name: str) -> bool:
-    """Whether the name is that of the second half of a pair, which is read with the first."""
-    return name.lower().endswith("zsnsr" + SUFFIX)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from daemon.formats import asylum, jpk, packed
+from daemon.formats.pair import is_second_half
 
 _OURS = (*jpk.SUFFIXES, asylum.SUFFIX, packed.SUFFIX)
 _LOOK_INSIDE = re.compile(r"\.(?:txt|csv|tsv|tab|dat|asc|spm|h5|hdf5|\d{3,4})$", re.IGNORECASE)
@@ -21,6 +22,9 @@ _NOT_OURS = re.compile(
     r"ardf|pfc|nid|nhf|mdt|ps-ppt|jpk-qi-image|jpk-force-config|out|layout|bak)$",
     re.IGNORECASE,
 )
+#: Of these, the pictures: what a camera, a screen or a scan has made, and what programs for images write.
+_IMAGES = re.compile(r"\.(?:png|jpe?g|gif|bmp|tiff?|svg|gwy|jpk-qi-image)$", re.IGNORECASE)
+_SENTINEL = re.compile(r".\.done$")
 _LABELS = "labels.csv"
 
 
@@ -29,11 +33,24 @@ def claim(name: str) -> bool | None:
 
     The ``ZSnsr`` half of an Asylum pair is False: it is read with its ``Defl`` half.
     """
-    if _TEMPORARY.search(name) or name.lower() == _LABELS or asylum.is_companion(name):
+    if why_ignored(name) is not None:
         return False
-    if name.lower().endswith(_OURS):
-        return True
-    return False if _NOT_OURS.search(name) else None
+    return True if name.lower().endswith(_OURS) else None
+
+
+def why_ignored(name: str) -> str | None:
+    """Why a file of this name is never opened, one of ``daemon.ignored.REASONS``; None for one that may be a curve."""
+    if _SENTINEL.search(name):
+        return "sentinel"
+    if _TEMPORARY.search(name):
+        return "temporary"
+    if is_second_half(name):
+        return "companion"
+    if name.lower() == _LABELS:
+        return "table"
+    if name.lower().endswith(_OURS) or not _NOT_OURS.search(name):
+        return None
+    return "image" if _IMAGES.search(name) else "unclaimed"
 
 
 def is_likely(name: str) -> bool:

@@ -30,7 +30,7 @@ from daemon.formats import limits, wire
 from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
 from daemon.reader.note import Note
-from daemon.reading import Unfinished, Unreadable
+from daemon.reading import UNREADABLE, Unfinished, Unreadable
 from models.curve import Curve
 from models.frontend import Prepared, prepare
 from models.profile import RasterProfile
@@ -111,6 +111,8 @@ class Desk:
         if opened is None or request.sha256 is None or opened.sha256 != request.sha256:
             self._kept = None
             opened = _open(request, note)
+        if opened is None and request.first:  # its curves have been counted: each gets its answer
+            return _refusal(request, "changed", is_over=True)
         if opened is None:
             return Answer({"outcome": "unclaimed"})
         if request.sha256 not in (None, opened.sha256):
@@ -126,8 +128,8 @@ class Desk:
 
 
 def _open(request: Request, note: Callable[[str], None]) -> _Opened | None:
-    blob = Blob(Path(request.file))
-    companion = Blob(Path(request.companion)) if request.companion else None
+    blob = Blob(Path(request.file), is_final=request.final)
+    companion = Blob(Path(request.companion), is_final=request.final) if request.companion else None
     try:
         reader = formats.find_reader(request.name, blob)
     except Unfinished:
@@ -203,6 +205,7 @@ def _refusal(request: Request, reason: str, *, is_over: bool) -> Answer:
     """No curves: ask again later, or (``is_over``) one reason for each curve that was asked for."""
     if not is_over:
         return Answer({"outcome": "unfinished", "reason": reason})
+    reason = reason if reason in UNREADABLE else "truncated"  # not one that is only a reason to wait
     stop = min(request.first + request.count, request.total)
     curves = [{"index": index, "reason": reason} for index in range(request.first, stop)]
     return Answer({"outcome": "curves", "total": request.total, "curves": curves})

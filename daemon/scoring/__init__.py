@@ -9,6 +9,7 @@ from daemon.arrival import Arrival
 from daemon.classify import classify
 from daemon.decide import decide
 from daemon.decision import Decision, Judge
+from daemon.ignored import Ignored
 from daemon.reading import Reading
 from daemon.scoring.ahead import read_ahead
 from daemon.scoring.job import Job, Kept, Piece, Stamp
@@ -48,17 +49,22 @@ def score(
 
 
 def score_jobs(
-    jobs: Iterable[Job], model: Model, judge: Judge, selection: Selection | None = None
+    jobs: Iterable[Job],
+    model: Model,
+    judge: Judge,
+    selection: Selection | None = None,
+    ignored: Ignored | None = None,
 ) -> Iterator[list[Kept | Judged]]:
     """What becomes of the jobs, in order and in batches: lines that hold, and verdicts on all other curves.
 
-    Files are read by as many processes as there are cores while the network judges what came before.
+    Files are read by as many processes as there are cores while the network judges what came before; those that turn
+    out to be no curves are counted in ``ignored``.
     """
 
     def judged(batch: list[Kept | Piece]) -> list[Scored | None]:
         return classify([item.reading for item in batch if isinstance(item, Piece)], model, judge.thresholds)
 
-    items = read_ahead(jobs, workers=max(2, usable_cores()), profile=model.bundle.profile)
+    items = read_ahead(jobs, workers=max(2, usable_cores()), profile=model.bundle.profile, ignored=ignored)
     for batch, scored in overlap(_batches(items, selection), judged):
         pieces = [item for item in batch if isinstance(item, Piece)]
         decisions = iter(decide([piece.reading for piece in pieces], scored, judge))

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 from daemon.arrival import Arrival
 from daemon.formats.limits import MIB, PORTION_CURVES
+from daemon.formats.names import why_ignored
+from daemon.ignored import UNCLAIMED, Ignored
 from daemon.reader import ReaderPool
 from daemon.reading import FileReading, Reading
 from daemon.scoring.job import Job, Kept, Piece, Stamp
@@ -22,14 +24,16 @@ _CURVES = 64  # read ahead for each reader process
 _BYTES = 256 * MIB  # of curves that wait for their turn; beyond, only what the next answer needs is read
 
 
-def read_ahead(jobs: Iterable[Job], workers: int, profile: RasterProfile | None = None) -> Iterator[Kept | Piece]:
+def read_ahead(
+    jobs: Iterable[Job], workers: int, profile: RasterProfile | None = None, ignored: Ignored | None = None
+) -> Iterator[Kept | Piece]:
     """The curves of every job in order, each job's kept lines before them. Raises ``ReaderBroken``.
 
-    With a ``profile`` the curves come prepared for it, and without their samples. The reader processes live as long as
-    the iteration.
+    With a ``profile`` the curves come prepared for it, and without their samples. Files that turn out to be no curves
+    are counted in ``ignored``. The reader processes live as long as the iteration.
     """
     with ReaderPool(workers, profile=profile, bare=True) as pool:
-        yield from _Line(jobs, pool, _CURVES * workers)
+        yield from _Line(jobs, pool, _CURVES * workers, Ignored() if ignored is None else ignored)
 
 
 @dataclass(slots=True, eq=False)
@@ -65,8 +69,8 @@ class _Question:
 class _Line:
     """The books that are open, the first of which is handed on."""
 
-    def __init__(self, jobs: Iterable[Job], pool: ReaderPool, most: int) -> None:
-        self._jobs, self._pool, self._most = iter(jobs), pool, most
+    def __init__(self, jobs: Iterable[Job], pool: ReaderPool, most: int, ignored: Ignored) -> None:
+        self._jobs, self._pool, self._most, self._ignored = iter(jobs), pool, most, ignored
         self._books: deque[_Book] = deque()
         self._maps: list[_Book] = []  # of these, the ones that have more curves than have been asked for
         self._questions: dict[int, _Question] = {}  # by the id of their arrival
@@ -139,6 +143,9 @@ class _Line:
         book.in_flight -= 1
         self._curves -= question.curves
         readings = answer.readings
+        if answer.outcome == "unclaimed" and stop is None:
+            name = answer.arrival.file.name
+            self._ignored.note(answer.reason or why_ignored(name) or UNCLAIMED, name)
         if stop is not None and not readings:  # what is known to be there is answered, whatever the reader says
             why, first = answer.reason or "unreadable", answer.arrival.first
             readings = tuple(Reading(answer.arrival, i, book.arrival.sha256, None, why) for i in range(first, stop))

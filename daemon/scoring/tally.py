@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from daemon.decision import VERDICTS
+from daemon.ignored import Ignored
 
 
 @dataclass(slots=True)
@@ -15,6 +16,7 @@ class Tally:
 
     verdicts: Counter[str] = field(default_factory=Counter)
     kept: int = 0  # curves judged by an earlier run
+    ignored: Ignored = field(default_factory=Ignored)  # files that held no curve
     begun_s: float = field(default_factory=time.monotonic)
 
     @property

@@ -26,6 +26,8 @@ from daemon.service.contact import ContactWatch
 from daemon.service.health import Condition, Health, notify, watchdog_interval_s
 from daemon.service.loading import Loaded, drop, retire
 from daemon.service.renewal import with_judge
+from daemon.service.unread import alarm_of
+from daemon.sources.watch import WatchSource
 
 log = logging.getLogger(__name__)
 
@@ -124,9 +126,17 @@ class Service:
         for source in parts.sources:
             for found in source.health():
                 self._health.report(f"source {found.name}", "ok" if found.ok else "alarm", found.detail)
+            if isinstance(source, WatchSource):
+                self._look_for_unread(source)
         parts.metrics.entered(parts.report.condition())
         parts.metrics.heartbeat.labels("pipeline").set_to_current_time()
         notify(f"STATUS={self._health.line() or parts.report.line()}")
+
+    def _look_for_unread(self, source: WatchSource) -> None:
+        for unread in source.unread():
+            text = alarm_of(unread, self._config.alarm, time.monotonic())
+            said = text or "what comes is read"
+            self._health.report(f"folder {unread.folder}", "ok" if text is None else "alarm", said)
 
     def _drain(self, parts: Parts) -> None:
         """Stop taking, finish what is in the line, within the time that systemd leaves us."""

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from daemon.arrival import Arrival
+from daemon.clean import clean
 from daemon.sources import SourceHealth
 from daemon.sources.book import Book, World
 from daemon.sources.hints import Hint
@@ -21,7 +22,8 @@ from daemon.sources.mounts import MountSetting
 from daemon.sources.names import Naming, event_path
 from daemon.sources.pending import Pending, Timing
 from daemon.sources.ready import Ready
-from daemon.sources.scan import Stamp, stamp_of, walk
+from daemon.sources.scan import Stamp, split, stamp_of, walk
+from daemon.sources.unread import Arrivals, Unread
 from daemon.sources.watcher import Watcher
 
 _log = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ class Services:
     naming: Naming
     finished: Callable[[str], Stamp | None]
     seen: Callable[[int], None]
-    ignored: Callable[[str], None]
+    ignored: Callable[[str, str], None]  # (reason, name)
     wake: Callable[[], None]
 
 
@@ -49,6 +51,8 @@ class Folder:
         self.root = os.path.abspath(root)
         self._timing, self._services, self._ready = timing, services, ready
         self._watcher = Watcher(self.root, setting, self._hear)
+        self._arrivals = Arrivals(self.root)
+        self._link = ""  # the first that was passed over
         self._book = Book(services.naming, timing, self._world())
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -69,7 +73,8 @@ class Folder:
             finished=self._services.finished,
             offer=self._offer,
             withdraw=self._ready.withdraw,
-            ignored=self._services.ignored,
+            ignored=self._ignore,
+            curve=self._arrivals.curve,
             monotonic=time.monotonic,
             wall=time.time,
         )
@@ -84,9 +89,9 @@ class Folder:
         """The reader found it unfinished."""
         self._inbox.put(partial(self._book.defer, path, reason))
 
-    def settle(self, path: str, stamp: Stamp) -> None:
-        """Decided, as it was at ``stamp``."""
-        self._inbox.put(partial(self._book.settle, path, stamp))
+    def settle(self, path: str, stamp: Stamp, ignored: str | None = None) -> None:
+        """Decided, as it was at ``stamp``, or no curve, for the reason ``ignored``."""
+        self._inbox.put(partial(self._book.settle, path, stamp, ignored))
 
     def stop(self) -> None:
         """End the thread, within a second."""
@@ -99,6 +104,10 @@ class Folder:
         """Age of the file that has waited longest to be finished, as of the last check."""
         oldest_s = self._oldest_s
         return None if oldest_s is None or not self._book.waiting() else time.monotonic() - oldest_s
+
+    def unread(self) -> Unread:
+        """What came since the last curve and is not read."""
+        return self._arrivals.unread()
 
     def health(self) -> SourceHealth:
         """How this folder is watched, in words."""
@@ -183,6 +192,7 @@ class Folder:
             self._scan_due_s = min(self._scan_due_s, now_s + self._scan_every_s())
         self._book.missed = 0
         self._oldest_s = self._book.oldest_s()
+        self._arrivals.is_reading = self._book.is_reading()
 
     def _scan_every_s(self) -> float:
         trusted = self._watcher.hearing() and time.monotonic() >= self._suspicious_until_s
@@ -218,7 +228,17 @@ class Folder:
                 self._book.verify(path)
             yield
 
-    # ---- hints and offers
+    # ---- hints, offers, and what is passed over
+
+    def _ignore(self, path: str, reason: str, came: bool) -> None:
+        name = split(path)[1]
+        self._services.ignored(reason, name)
+        if came:
+            self._arrivals.passed_over(reason, name)
+        if reason == "link" and not self._link:  # one line tells the story; a folder may hold ten thousand of them
+            self._link = event_path(path)
+            said = "links are not followed (the first: %s); watch the folder that they lead to instead"
+            _log.warning(f"watching %s: {said}", self.root, clean(self._link))
 
     def _hear(self, hint: Hint) -> None:
         """Called from watchdog's threads."""

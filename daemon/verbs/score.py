@@ -14,6 +14,7 @@ from daemon.clean import clean
 from daemon.config import INSTRUMENT, ThresholdsConfig
 from daemon.destination import need_folder
 from daemon.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
+from daemon.ignored import words
 from daemon.selection import HELP, Selection, read_selection
 from deploy.engines import DEVICES, NAMES, PRECISIONS, Wish
 
@@ -76,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
     sys.stdout.flush()
     if args.out or args.summary or sys.stderr.isatty():
         print(tally.report(model.engine), file=sys.stderr)
+    if tally.ignored.total and selection is None:
+        print(f"ignored: {words(tally.ignored.kinds)}", file=sys.stderr)
     return 0
 
 
@@ -112,7 +115,7 @@ def _score_files(
     found = find(args.paths)
     wanted = (arrival for arrival in found if selection is None or selection.has_file(arrival.path, arrival.file))
     if sheet is None:
-        batches = score_jobs(map(Job, wanted), model, judge, selection)
+        batches = score_jobs(map(Job, wanted), model, judge, selection, tally.ignored)
         tell(batches, tally, json=args.json, quiet=args.summary)
     else:
         earlier = Earlier(sheet.lines(judge))
@@ -120,11 +123,15 @@ def _score_files(
             _say_missing(found, selection)  # what is missed may lie in a folder that could not be listed
             sheet.refuse_strangers(strangers)
         others = (arrival for arrival in wanted if arrival.file.absolute() != args.out.absolute())
-        note(score_jobs(map(earlier.job, others), model, judge), tally, sheet)
+        note(score_jobs(map(earlier.job, others), model, judge, None, tally.ignored), tally, sheet)
         tally.kept = earlier.kept
+    tally.ignored.add(found.ignored)
+    if found.link is not None:
+        print(f"links to folders are not followed, the first is {clean(str(found.link))}", file=sys.stderr)
     _say_missing(found, selection)
     if not tally.curves + tally.kept:
-        raise UserError(BAD_DATA, "no force curve found; see README for the formats that are read")
+        among = f" ({told})" if (told := words(tally.ignored.kinds)) else ""
+        raise UserError(BAD_DATA, f"no force curve found{among}; see README for the formats that are read")
 
 
 def _score_archives(args: argparse.Namespace, model: Model, judge: Judge, sheet: Sheet | None, tally: Tally) -> None:

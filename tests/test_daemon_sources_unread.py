@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,12 +65,27 @@ def test_what_a_reader_looks_into_counts_once_however_often_it_grows(tmp_path: P
 def test_what_was_there_when_the_folder_appeared_has_not_come(tmp_path: Path) -> None:
     """A folder of last year's photographs: they are counted, and nobody is called for them."""
     write(tmp_path, *names(50, "photo{}.png"), *names(50, "note{}.xyz"))
+    time.sleep(0.1)
     with watching(tmp_path) as watched:
         for arrival in watched.take(50):
             watched.source.ignore(arrival, "unclaimed")
         assert until(lambda: watched.ignored == {"unclaimed": 100})
         assert unread(watched) == Unread(str(tmp_path))
         assert alarm_of(unread(watched), ALARM, 1e9) is None
+
+
+def test_what_came_while_the_folder_was_away_has_come(tmp_path: Path) -> None:
+    root, away = tmp_path / "share", tmp_path / "away"
+    root.mkdir()
+    write(root, *names(3, "{}.png"))
+    time.sleep(0.1)
+    with watching(root) as watched:
+        assert until(lambda: watched.ignored == {"unclaimed": 3})
+        root.rename(away)
+        assert until(lambda: "gone" in watched.health())
+        write(away, *names(20, "new{}.png"))
+        away.rename(root)
+        assert told(watched, 20)
 
 
 @pytest.mark.parametrize("is_decided_before", [True, False])

@@ -31,6 +31,8 @@ _PORTION = 500  # looks, stats or messages between two glances at the rest: some
 _NEW_DIRECTORY_S = 0.3  # a new directory is listed after this, its first files then have names
 _MANY_DIRECTORIES = 50  # more new ones than this: list everything instead
 _PAUSE_S = 1.0  # after an unexpected error
+_QUESTIONS = 500  # how many of the files that a first listing found are asked for their time, to know whether they came
+_CLOCK_S = 0.05  # a file system's clock ticks less often
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Folder:
         self._timing, self._services, self._ready = timing, services, ready
         self._watcher = Watcher(self.root, setting, self._hear)
         self._arrivals = Arrivals(self.root)
+        self._begun_s = time.time()
+        self._questions = _QUESTIONS
         self._link = ""  # the first that was passed over
         self._book = Book(services.naming, timing, self._world())
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -233,12 +237,26 @@ class Folder:
     def _ignore(self, path: str, reason: str, came: bool) -> None:
         name = split(path)[1]
         self._services.ignored(reason, name)
-        if came:
+        if came or self._is_young(path):
             self._arrivals.passed_over(reason, name)
         if reason == "link" and not self._link:  # one line tells the story; a folder may hold ten thousand of them
             self._link = event_path(path)
             said = "links are not followed (the first: %s); watch the folder that they lead to instead"
             _log.warning(f"watching %s: {said}", self.root, clean(self._link))
+
+    def _is_young(self, path: str) -> bool:
+        """Whether what the first listing found has come since the service began, or while the folder was away.
+
+        Asked of the first few only: of fifty thousand photographs on a share it would take a minute to know.
+        """
+        if self._questions <= 0:
+            return False
+        self._questions -= 1
+        try:
+            found = os.lstat(f"{self.root}/{path}")
+        except OSError:
+            return False
+        return max(found.st_mtime, found.st_ctime) >= self._begun_s - _CLOCK_S
 
     def _hear(self, hint: Hint) -> None:
         """Called from watchdog's threads."""

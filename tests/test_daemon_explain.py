@@ -7,16 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from makers import make_jpk
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from modelhelp import make_model
 
 from daemon.cli import main
 from daemon.config import ThresholdsConfig
 from daemon.explanation import Explanation, explain, find_reading
-from daemon.explanation.axes import thin, trace_of
+from daemon.explanation.axes import Trace, thin, trace_of
 from daemon.explanation.gauge import along
-from daemon.explanation.sheet import draw
+from daemon.explanation.sheet import BASELINE, _curve, draw
 from daemon.explanation.wording import sentences, share
+from daemon.formats import open_file
 from daemon.judging import judge_of, load_model
 from models.frontend import BLOCKING, FLOOR
 
@@ -75,6 +79,57 @@ def test_the_heat_lies_on_the_last_rupture_of_a_sawtooth(sawtooth: Explanation) 
     assert trace.heat[round(sight.peak)] == pytest.approx(1.0, abs=0.2)
     assert float(np.nanmax(trace.y)) == pytest.approx(335, abs=15)
     assert sight.map.shape == sight.picture.shape == (128, 256)
+
+
+def explained(folder: Path, force: np.ndarray, distance: np.ndarray) -> Explanation:
+    folder.mkdir(exist_ok=True)
+    file = folder / "curve.jpk-force"
+    file.write_bytes(make_jpk(force, distance))
+    model = load_model("shipped")
+    return explain(find_reading(file, 0), model, judge_of(model, ThresholdsConfig()))
+
+
+def drawn(trace: Trace) -> tuple[float, float, Axes]:
+    axes = Figure().add_subplot()
+    _curve(axes, trace, 1.0)
+    return (*axes.get_ylim(), axes)
+
+
+@pytest.mark.parametrize("push_nn", [1.0, 500.0])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_whole_retract_lies_within_the_axes_whatever_its_sign(tmp_path: Path, sign: float, push_nn: float) -> None:
+    """An event of the wrong sign is what somebody looks for who asks why a curve was discarded."""
+    curve = open_file(SAWTOOTH)[0]
+    assert curve.distance is not None
+    force = curve.force.copy()
+    force[:30] -= np.linspace(push_nn * 1e-9, 0.0, 30)
+    trace = trace_of(explained(tmp_path, sign * force, curve.distance))
+    bottom, top, axes = drawn(trace)
+    beyond = trace.y[80:]  # the push ends after 12 nm
+    assert bottom < beyond.min() <= beyond.max() < top
+    if sign > 0:  # and the push, which would press it flat, is told instead
+        assert trace.y.min() < bottom
+        assert any("the push goes down to -" in text.get_text() for text in axes.texts)
+        assert beyond.max() - beyond.min() > 0.6 * (top - bottom)
+    else:
+        assert bottom < trace.y.min() <= trace.y.max() < top
+
+
+def test_a_retract_of_the_wrong_sign_without_a_push_is_all_there(tmp_path: Path) -> None:
+    curve = open_file(SAWTOOTH)[0]
+    assert curve.distance is not None
+    trace = trace_of(explained(tmp_path, -curve.force[400:], curve.distance[400:]))
+    bottom, top, axes = drawn(trace)
+    assert trace.y.min() < -300
+    assert bottom < trace.y.min() <= trace.y.max() < top
+    assert not [text for text in axes.texts if "push" in text.get_text()]
+
+
+def test_the_dashed_line_has_a_name(sawtooth: Explanation) -> None:
+    *_, axes = drawn(trace_of(sawtooth))
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == [BASELINE]
 
 
 def test_what_is_warm_is_red(sawtooth: Explanation) -> None:

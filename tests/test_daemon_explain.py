@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from makers import make_jpk
+from makers import make_ibw_pair, make_jpk
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
@@ -22,6 +24,7 @@ from daemon.explanation.sheet import BASELINE, _curve, draw
 from daemon.explanation.wording import sentences, share
 from daemon.formats import open_file
 from daemon.judging import judge_of, load_model
+from daemon.labels.subject import sha256_of
 from models.frontend import BLOCKING, FLOOR
 
 CURVES = Path(__file__).resolve().parents[1] / "daemon" / "curves"
@@ -173,6 +176,7 @@ def test_units_are_those_that_the_file_has(model: str) -> None:
         (".", [], 65, "is a folder; name one file"),
         ("empty.txt", [], 65, "empty"),
         ("note.pdf", [], 65, "no force curve"),
+        ("aZSNSR.IBW", [], 65, "is the second half of a pair; name the first, aDefl.ibw"),
         ("curve.txt", ["--curve", "1"], 65, "one curve"),
         ("curve.txt", ["--curve", "-1"], 64, "from 0"),
         ("curve.txt", ["--out", "curve.txt"], 64, ".png"),
@@ -187,6 +191,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     text_file(tmp_path, 200)
     (tmp_path / "empty.txt").touch()
+    for half, content in zip(("aDefl.ibw", "aZSNSR.IBW"), make_ibw_pair(), strict=True):
+        (tmp_path / half).write_bytes(content)
     (tmp_path / "note.pdf").write_bytes(b"%PDF-1.7 no curve at all")
     before = sorted(path.name for path in tmp_path.iterdir())
     assert main(["explain", name, "--out", "x.png", "--model", model, *words]) == code
@@ -194,6 +200,27 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert error.count("\n") == 1
     assert said in error
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_pair_in_any_mix_of_case_is_scored_packed_labelled_and_explained_alike(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab = tmp_path / "lab"
+    lab.mkdir()
+    contents = make_ibw_pair()
+    for half, content in zip(("aDefl.ibw", "aZSNSR.IBW"), contents, strict=True):
+        (lab / half).write_bytes(content)
+    sha256 = hashlib.sha256(b"".join(contents)).hexdigest()
+    assert sha256_of(lab / "aDefl.ibw") == sha256
+    for asked in (lab, lab / "aDefl.ibw"):
+        assert main(["score", "--json", str(asked), "--model", model]) == 0
+        assert json.loads(capsys.readouterr().out)["sha256"] == sha256
+    assert main(["pack", str(lab), "--out", str(tmp_path / "lab.h5")]) == 0
+    assert capsys.readouterr().out.startswith("1 curves")
+    assert main(["score", "--json", str(tmp_path / "lab.h5"), "--model", model]) == 0
+    assert json.loads(capsys.readouterr().out)["sha256"] == sha256
+    assert main(["explain", str(lab / "aDefl.ibw"), "--out", str(tmp_path / "x.png"), "--model", model]) == 0
+    assert open_file(lab / "aDefl.ibw")[0].distance is not None
 
 
 def test_a_name_is_drawn_as_it_is(model: str, tmp_path: Path) -> None:

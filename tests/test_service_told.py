@@ -95,6 +95,24 @@ def test_files_that_come_and_are_not_read_raise_an_alarm_until_a_curve_comes(tmp
         assert f"folder {trial.watch}: what comes is read" in trial.log.read_text()
 
 
+def test_a_few_files_are_enough_after_a_while_and_a_note_with_a_thumbnail_is_not(tmp_path: Path) -> None:
+    config = tmp_path / "afm1.toml"
+    config.write_text("[alarm]\nunread_s = 2\n")
+    with Trial(tmp_path, options=("--config", str(config))) as trial:
+        (trial.watch / "README").write_text("the tip was changed at 14:00\n")
+        (trial.watch / "Thumbs.db").write_bytes(b"x")
+        (trial.watch / "camera.png").write_bytes(b"x")
+        time.sleep(4.0)
+        assert alarm(trial) == ""
+        (trial.watch / "one.pfc").write_bytes(b"x")
+        until(lambda: alarm(trial).startswith("3 files came and none is a kind that is read: "), "the alarm", 5.0)
+        trial.stop()
+        trial.start()
+        trial.wait_ready()
+        time.sleep(3.0)
+        assert alarm(trial) == ""  # what lay there at the start has not come
+
+
 def test_text_without_a_line_end_is_judged_after_its_rest_as_score_judges_it_at_once(tmp_path: Path) -> None:
     """Three writers: one never ends its last row, one pauses within it, one was broken off."""
     config = tmp_path / "afm1.toml"

@@ -47,6 +47,7 @@ class SourceConfig:
 
     mounts: Annotated[Literal["auto", "local", "network"], Choice(("auto", "local", "network"))] = "auto"
     text_quiet_s: Annotated[float, Number(0.1, 600)] = 2.0  # a text file has no end mark: it must be still so long
+    unended_s: Annotated[float, Number(0, 86400)] = 20.0  # the same without a line end after its last row
     rescan_local_s: Annotated[float, Number(0.5, 3600)] = 30.0
     rescan_network_s: Annotated[float, Number(0.5, 3600)] = 2.0
     give_up_s: Annotated[float, Number(1, 86400)] = 60.0  # an unfinished single curve, without growth
@@ -67,6 +68,8 @@ class AlarmConfig:
     """``[alarm]``: when somebody should look at the instrument."""
 
     no_contact_run: Annotated[int, Number(1, 100_000, whole=True)] = 20  # curves in a row that miss the surface
+    unread_files: Annotated[int, Number(0, 100_000, whole=True)] = 20  # came into a folder, none a kind that is read
+    unread_s: Annotated[float, Number(1, 86400)] = 300.0  # or so long after the first of them; unread_files 0: never
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from daemon.reading import NotACurve, Unfinished, Unreadable
 from models.curve import Curve
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
-_SUFFIXES = (".h5", ".hdf5")
+SUFFIXES = (".h5", ".hdf5")
 _IMAGE_SUFFIX = ".h5-jpk"
 _COLUMNS = ("force", "height (measured)", "height (piezo)", "segment")
 
@@ -30,7 +30,7 @@ class Hdf5Reader:
 
     def claims(self, name: str, head: bytes) -> bool:
         return head.startswith(_MAGIC) or (
-            name.lower().endswith((*_SUFFIXES, _IMAGE_SUFFIX)) and not any(head[: len(_MAGIC)])
+            name.lower().endswith((*SUFFIXES, _IMAGE_SUFFIX)) and not any(head[: len(_MAGIC)])
         )
 
     def open(self, blob: Blob, name: str, companion: Blob | None = None) -> CurveFile:

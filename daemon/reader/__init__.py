@@ -9,11 +9,12 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from daemon.arrival import Arrival
 from daemon.closing import Closing
+from daemon.formats.text_rule import TextRule, rule_for
 from daemon.reader.seat import Seat, Task
 from daemon.reading import FileReading
 from models.profile import RasterProfile
@@ -30,7 +31,7 @@ class ReaderPool(Closing):
 
     ``wake()`` is called, from another thread, whenever ``collect`` has something new. ``limit_s`` replaces the time
     limit that follows from a file's size. Curves of what is submitted while there is a ``profile`` are prepared for it;
-    ``bare`` ones then come without their samples.
+    ``bare`` ones then come without their samples. ``rules`` are what the configuration says of text files.
     """
 
     def __init__(
@@ -40,10 +41,11 @@ class ReaderPool(Closing):
         limit_s: float | None = None,
         profile: RasterProfile | None = None,
         bare: bool = False,
+        rules: Sequence[TextRule] = (),
     ) -> None:
         self._changed = threading.Condition()
         self._wake = wake or (lambda: None)
-        self.limit_s, self.profile, self._bare = limit_s, profile, bare
+        self.limit_s, self.profile, self.rules, self._bare = limit_s, profile, rules, bare
         self._ids = itertools.count(1)
         self._singles: deque[Task] = deque()
         self._portions: deque[Task] = deque()
@@ -69,7 +71,8 @@ class ReaderPool(Closing):
         """Queue files; later portions of maps wait behind every whole file."""
         with self._changed:
             for arrival in arrivals:
-                task = Task(next(self._ids), arrival, self.profile, self._bare)
+                rule = rule_for(arrival.path, self.rules)
+                task = Task(next(self._ids), arrival, self.profile, self._bare, rule)
                 (self._portions if arrival.first else self._singles).append(task)
                 self._under_way += 1
             self._changed.notify_all()
@@ -131,14 +134,14 @@ class ReaderPool(Closing):
         return self._closed
 
 
-def read_files(arrivals: Iterable[Arrival], workers: int = 2) -> Iterator[FileReading]:
+def read_files(arrivals: Iterable[Arrival], workers: int = 2, rules: Sequence[TextRule] = ()) -> Iterator[FileReading]:
     """Every file in the order given, maps portion by portion to their last curve.
 
     The pool lives as long as the iteration; a window of files is read ahead. Raises ``ReaderBroken``.
     """
     coming = iter(arrivals)
     line: deque[_Book] = deque()
-    with ReaderPool(workers) as pool:
+    with ReaderPool(workers, rules=rules) as pool:
         while True:
             for arrival in itertools.islice(coming, _WINDOW - len(line)):
                 line.append(_Book(arrival))

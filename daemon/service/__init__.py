@@ -26,6 +26,8 @@ from daemon.service.contact import ContactWatch
 from daemon.service.health import Condition, Health, notify, watchdog_interval_s
 from daemon.service.loading import Loaded, drop, retire
 from daemon.service.renewal import with_judge
+from daemon.service.unread import alarm_of
+from daemon.sources.watch import WatchSource
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,9 @@ DRAIN_S = 3.0
 #: While the disk is full the same decisions are tried again this often.
 FULL_DISK_PAUSE_S = 1.0
 #: Keys that a reload takes in flight; the others need a restart.
-LIVE_KEYS = frozenset({"model", "device", "require_certificate", "thresholds", "alarm", "batch", "engine", "log"})
+LIVE_KEYS = frozenset(
+    {"model", "device", "text", "require_certificate", "thresholds", "alarm", "batch", "engine", "log"}
+)
 
 
 class Service:
@@ -126,9 +130,17 @@ class Service:
         for source in parts.sources:
             for found in source.health():
                 self._health.report(f"source {found.name}", "ok" if found.ok else "alarm", found.detail)
+            if isinstance(source, WatchSource):
+                self._look_for_unread(source)
         parts.metrics.entered(parts.report.condition())
         parts.metrics.heartbeat.labels("pipeline").set_to_current_time()
         notify(f"STATUS={self._health.line() or parts.report.line()}")
+
+    def _look_for_unread(self, source: WatchSource) -> None:
+        for unread in source.unread():
+            text = alarm_of(unread, self._config.alarm, time.monotonic())
+            said = text or "what comes is read"
+            self._health.report(f"folder {unread.folder}", "ok" if text is None else "alarm", said)
 
     def _drain(self, parts: Parts) -> None:
         """Stop taking, finish what is in the line, within the time that systemd leaves us."""
@@ -200,7 +212,7 @@ class Service:
         """Another model, another engine or other thresholds, from the next batch on."""
         config, model, judge, old = self._config, loaded.model, loaded.judge, parts.model
         parts.model, parts.report.judge = model, judge
-        parts.pipeline.swap(model, judge, pace_of(config))
+        parts.pipeline.swap(model, judge, pace_of(config), config.text)
         self._health.report("model", "ok", f"{model.id} on {model.engine}, self-test passed")
         if model is not old:
             log.info("from the next batch on %s judges, on %s", model.id, model.engine)

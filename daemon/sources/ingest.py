@@ -106,6 +106,11 @@ class IngestSource:
         self._tries.pop(arrival.file, None)
         self._inbox.put(arrival.file)
 
+    def ignore(self, arrival: Arrival, reason: str) -> None:
+        """What was packed here is a curve; should a reader say otherwise, it is done with."""
+        self._refused(reason)
+        self.settle(arrival)
+
     def ready(self) -> int:
         """How many curves wait to be taken."""
         return len(self._ready)

@@ -53,7 +53,7 @@ def test_two_columns_with_units() -> None:
     (curve,) = read(make_columns(distance * 1e9, -force * 1e9, header="    nm         \tnN\n"))
     np.testing.assert_allclose(curve.force, force, rtol=1e-6)
     assert curve.distance is not None
-    assert curve.notes == ()
+    assert curve.notes == ("sign_assumed",)
     np.testing.assert_allclose(curve.distance, distance, rtol=1e-6)
 
 
@@ -66,7 +66,7 @@ def test_bare_pairs_are_oriented_by_the_curve_itself(sign: float, is_backward: b
     (curve,) = read(make_columns(*(column[::-1] if is_backward else column for column in columns)))
     np.testing.assert_allclose(curve.force, force, rtol=1e-6)
     assert curve.force_unit == "N"
-    assert curve.notes == ("unit_assumed",)
+    assert curve.notes == ("sign_assumed", "unit_assumed")
 
 
 def test_many_pairs_share_one_sign_and_lose_their_padding() -> None:
@@ -96,7 +96,7 @@ def test_time_separation_and_force_are_cut_at_the_turn() -> None:
 def test_one_column_is_force_without_unit_and_distance() -> None:
     force, _ = a_retract()
     (curve,) = read(make_columns(-force * 1e12))
-    assert (curve.force_unit, curve.distance, curve.notes) == (None, None, ())
+    assert (curve.force_unit, curve.distance, curve.notes) == (None, None, ("sign_assumed",))
     np.testing.assert_allclose(curve.force, force * 1e12, rtol=1e-6)
 
 
@@ -130,8 +130,14 @@ def test_text_must_end_in_a_newline_and_have_even_rows() -> None:
     content = make_columns(*a_retract())
     assert reason(content[:-1]) == "unended"
     assert reason(content[: len(content) // 2]) == "truncated"
-    assert reason(content + b"1.0\n") == "unreadable"
-    assert reason(content + b"1.0\tword\n") == "unreadable"
+    assert reason(content + b"1.0\t2.0\t3.0\n" * 9 + content) == "unreadable"
+
+
+@pytest.mark.parametrize("footer", [b"1.0\n", b"1.0\tword\n", b"\n\nend of data\n"])
+def test_what_stands_below_the_rows_is_no_row(footer: bytes) -> None:
+    content = make_columns(*a_retract())
+    (curve,), (whole,) = read(content + footer), read(content)
+    np.testing.assert_array_equal(curve.force, whole.force)
 
 
 def test_text_without_a_line_end_is_read_in_the_end_without_its_last_row() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from daemon.formats import afmformats_table, encoding, limits, shape, table, text_bare, text_facts, text_jpk, text_named
 from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
+from daemon.formats.text_layout import layout_of
 from daemon.formats.text_rule import TextRule
 from daemon.reading import UNENDED, Unfinished, Unreadable
 from models.curve import Curve
@@ -138,9 +139,9 @@ def _read_unended(text: str, rule: TextRule | None) -> list[Curve]:
 
 def _count_rows(lines: list[str]) -> tuple[int, int]:
     """How many of the lines are rows of a table, and the most of them one after the other."""
-    layout = table.layout_of(lines)
+    layout = layout_of(lines)
     if layout is None:
         return 0, 0
-    are_rows = np.array([_PLAINLY_A_ROW.fullmatch(line) is not None or table.is_row(layout, line) for line in lines])
+    are_rows = np.array([_PLAINLY_A_ROW.fullmatch(line) is not None or layout.reads(line) for line in lines])
     ends = np.flatnonzero(np.diff(np.concatenate([[0], are_rows.astype(int), [0]])))
     return int(are_rows.sum()), int((ends[1::2] - ends[::2]).max(initial=0))

@@ -244,6 +244,8 @@ def _table(rows: list[list[str]], above: Sequence[str], layout: Layout) -> Block
     full = next((at for at, cells in enumerate(rows) if len(cells) == count), 0)
     if full < FEWEST_ROWS and (layout.delimiter == " " or all(len(cells) == 1 for cells in rows[:full])):
         above, rows = [*above, *map(" ".join, rows[:full])], rows[full:]  # remarks, as of a stiffness
+    if len(rows) > 1 and len(rows[-1]) < count <= len(rows[-2]):
+        rows = rows[:-1]  # a remark, or a row that was never finished
     if any(len(cells) > count for cells in rows) or not rows:
         raise Unreadable("unreadable")
     short = [len(cells) < count for cells in rows]

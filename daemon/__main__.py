@@ -1,3 +1,11 @@
-from daemon.cli import main
+"""The process: `afm-triage` and `python -m daemon`."""
 
-raise SystemExit(main())
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, Ctrl-C ends us without a traceback
+
+from daemon.cli import process
+
+if __name__ == "__main__":
+    process()

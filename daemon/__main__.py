@@ -5,7 +5,6 @@ import signal
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, Ctrl-C ends us without a traceback
 
-from daemon.cli import process
+from daemon.cli import main
 
-if __name__ == "__main__":
-    process()
+raise SystemExit(main())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -72,8 +73,24 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; every user error ends as one line on standard error and its exit code."""
-    words = sys.argv[1:] if argv is None else argv
+    """Run one verb; every user error ends as one line on standard error and its exit code.
+
+    Without ``argv`` this is the whole process: its streams are made fit, and a signal ends it as others expect.
+    """
+    if argv is not None:
+        return _guarded(argv)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a traceback is no answer to Ctrl-C, however early it comes
+    stdio.steady()
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it has much to say where there is no home folder
+    try:
+        code = _guarded(sys.argv[1:])
+    except SystemExit as end:  # --help, --version
+        code = int(end.code or 0)
+    return _leave(stdio.finish(code))
+
+
+def _guarded(words: list[str]) -> int:
     with ending.listening():
         try:
             args = _parse(words or ["--help"])
@@ -99,17 +116,11 @@ def main(argv: list[str] | None = None) -> int:
             return INTERNAL
 
 
-def process() -> NoReturn:
-    """One verb as a process of its own; a signal ends it as a shell and a supervisor expect."""
-    stdio.steady()
-    try:
-        code = main()
-    except SystemExit as end:  # --help, --version
-        code = int(end.code or 0)
-    code = stdio.finish(code)
+def _leave(code: int) -> int:
+    """After a signal without the interpreter's goodbye, which waits for every thread."""
     if code == 128 + signal.SIGTERM:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
     if code == 128 + signal.SIGINT:
-        os._exit(code)  # without the interpreter's goodbye, which waits for threads
-    sys.exit(code)
+        os._exit(code)
+    return code

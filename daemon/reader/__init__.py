@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from daemon import ending
 from daemon.arrival import Arrival
 from daemon.closing import Closing
+from daemon.errors import UNREACHABLE, UserError
 from daemon.reader.seat import Seat, Task
 from daemon.reading import FileReading
 from models.profile import RasterProfile
@@ -23,8 +24,11 @@ _END_LIMIT_S = 10.0  # for a seat whose process the kernel does not let go
 _WINDOW = 32  # files that read_files keeps under way
 
 
-class ReaderBroken(RuntimeError):
-    """Reader processes cannot be started: the installation is broken or the machine is out of memory."""
+class ReaderBroken(UserError):
+    """Reader processes cannot be started: the installation is broken or the machine is out of memory (exit 69)."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(UNREACHABLE, f"no file can be read: {why}")
 
 
 class ReaderPool(Closing):

@@ -20,6 +20,7 @@ from daemon.labels.subject import complete, locate
 from daemon.ledger.view import LedgerView
 from daemon.progress import progress
 from daemon.status.watched import watched_folders
+from daemon.stdio import write_bytes
 from daemon.writing import write_whole
 
 
@@ -107,7 +108,7 @@ def _export(args: argparse.Namespace, config: Config, labels: Labels, ledger: Le
     table = io.StringIO()
     labeltable.write(current, table)
     if args.out is None:
-        sys.stdout.write(table.getvalue())
+        write_bytes(table.getvalue().encode())
         return 0
     try:
         write_whole(args.out, table.getvalue().encode())

@@ -54,14 +54,12 @@ def run(args: argparse.Namespace) -> int:
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     is_packed = _check(args)
-    from daemon.config.home import default_state
     from daemon.judging import judge_of, load_model, release
     from daemon.scoring.sheet import Sheet
     from daemon.scoring.tally import Tally
 
     selection = None if args.only is None else read_selection(args.only)
-    built = default_state(INSTRUMENT, serves=False) / "engines"  # what was compiled for this machine
-    model = load_model(args.model, Wish(args.device, args.engine, args.precision, cache=built))
+    model = load_model(args.model, Wish(args.device, args.engine, args.precision, cache=_built()))
     judge = judge_of(model, ThresholdsConfig(), require_certificate=args.require_certificate)
     with ExitStack() as stack:
         stack.callback(release, model)
@@ -77,6 +75,16 @@ def run(args: argparse.Namespace) -> int:
     if args.out or args.summary or sys.stderr.isatty():
         print(tally.report(model.engine), file=sys.stderr)
     return 0
+
+
+def _built() -> Path | None:
+    """Where engines that were compiled for this machine lie."""
+    from daemon.config.home import Homeless, default_state
+
+    try:
+        return default_state(INSTRUMENT, serves=False) / "engines"
+    except Homeless:
+        return None
 
 
 def _check(args: argparse.Namespace) -> bool:

@@ -81,6 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         return _guarded(argv)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a traceback is no answer to Ctrl-C, however early it comes
+    stdio.name_files_in_utf8()
     stdio.steady()
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it has much to say where there is no home folder
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import json
@@ -11,6 +12,19 @@ from typing import Any
 
 from daemon.clean import clean
 from daemon.errors import INPUT_OUTPUT
+
+
+def name_files_in_utf8() -> None:
+    """Begin again in Python's UTF-8 mode where the locale has another encoding; the process stays the same one.
+
+    A file would else have one name in events, another in a configuration, and none at all that ASCII could say.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    if sys.stdout is not None:  # the terminal speaks what it spoke
+        os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:replace")
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def steady() -> None:
@@ -28,20 +42,25 @@ def steady() -> None:
 
 
 def as_json(value: Any, indent: int | None = None) -> str:
-    """JSON that standard output can carry without loss: what its encoding does not have is escaped."""
+    """JSON that comes out right whatever standard output speaks: JSON is UTF-8, so anything else gets escapes."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:
-        return json.dumps(value, indent=indent)
-    return text
+        if codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8":
+            text.encode()
+            return text
+    except UnicodeEncodeError:  # a file name that is not UTF-8
+        pass
+    return json.dumps(value, indent=indent)
 
 
 def write_bytes(content: bytes) -> None:
     """Data for other programs is UTF-8, whatever the terminal speaks."""
     sys.stdout.flush()
-    sys.stdout.buffer.write(content)
-    sys.stdout.buffer.flush()
+    if (buffer := getattr(sys.stdout, "buffer", None)) is None:  # somebody collects it as text
+        sys.stdout.write(content.decode())
+    else:
+        buffer.write(content)
+        buffer.flush()
 
 
 def complain(message: str) -> None:

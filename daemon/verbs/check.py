@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from daemon.clean import clean
 from daemon.config import ConfigError, load, values
 from daemon.config.description import describe
 from daemon.errors import BAD_CONFIG
@@ -22,13 +23,13 @@ def run(args: argparse.Namespace) -> int:
     try:
         config = load(args, needs_state=False)
     except ConfigError as error:
-        print(f"{args.config}: {len(error.findings)} to correct", file=sys.stderr)
+        print(f"{clean(args.config)}: {len(error.findings)} to correct", file=sys.stderr)
         for finding in error.findings:
-            print(f"  ✗ {finding}", file=sys.stderr)
+            print(f"  ✗ {clean(finding)}", file=sys.stderr)
         return BAD_CONFIG
-    print(f"{args.config}: good")
+    print(f"{clean(args.config)}: good")
     for sentence in describe(config):
-        print(f"  {sentence}")
+        print(f"  {clean(sentence)}")
     print("\nresolved values")
     for key, value in values(config).items():
         origin = config.origins.get(key, "default")

@@ -9,6 +9,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from daemon.clean import clean
 from daemon.clock import rfc3339
 from daemon.config import Config, add_service_options, load
 from daemon.errors import INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
@@ -70,7 +71,7 @@ def _add(args: argparse.Namespace, config: Config, labels: Labels, ledger: Ledge
     places = [Path(said.path), *(folder / said.path for folder in watched)]  # events name paths below these folders
     label = locate(said, next((place for place in places if place.is_file()), places[0]), ledger, watched)
     labels.add([label])
-    print(f"{label.path}#{label.curve}: {label.label} ({label.rater})")
+    print(clean(f"{label.path}#{label.curve}: {label.label} ({label.rater})"))
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from daemon.config import Config
+from daemon.config import HOMELESS, NOWHERE, Config
 from daemon.sources.mounts import mount_of
 from daemon.wording import duration, latency
 from deploy.engines import ENGINES, NoEngine, Wish, candidates
@@ -138,6 +138,8 @@ def _certificate(config: Config) -> str:
 
 
 def _state(state: Path) -> str:
+    if state == NOWHERE:
+        return f"▲ run will refuse to start, as nobody names the folder of ledger and labels: {HOMELESS}"
     nearest = next(folder for folder in (state, *state.parents) if folder.exists())
     if not os.access(nearest, os.W_OK):
         return f"▲ keeps ledger and labels in {state}, where this user may not write"

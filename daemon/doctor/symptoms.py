@@ -19,7 +19,7 @@ import zmq
 
 from daemon import __version__
 from daemon.clean import clean
-from daemon.config import Config
+from daemon.config import NOWHERE, Config
 from daemon.config.endpoint import Endpoint
 from daemon.doctor.finding import Finding
 from daemon.formats.names import why_ignored
@@ -159,6 +159,9 @@ def _names(folder: Path) -> Iterator[tuple[str, Stamp | None]]:
 def state_folder(config: Config) -> Iterator[Finding]:
     """Writable, with room, and on a disk that SQLite can trust."""
     state = config.state
+    if state == NOWHERE:
+        yield Finding("state", "note", "this user has no home folder for it; give run and status --state DIR")
+        return
     nearest = next(folder for folder in (state, *state.parents) if folder.is_dir())
     mount, free_bytes = mount_of(nearest), shutil.disk_usage(nearest).free
     text = f"{state} ({mount.fstype}, {size(free_bytes)} free)"

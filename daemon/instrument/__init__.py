@@ -15,6 +15,7 @@ from itertools import count as counting
 from pathlib import Path
 from typing import Literal, get_args
 
+from daemon import ending
 from daemon.errors import BAD_DATA, UserError
 from daemon.formats import claim, find_other, find_reader, is_first_half, is_second_half
 from daemon.formats.blob import Blob
@@ -89,7 +90,7 @@ def play(
     for number in range(len(found) if count is None else count):
         cycle, which = divmod(number, len(found))
         due_s = begun_s + number // group * group / rate
-        time.sleep(max(0.0, due_s - time.monotonic()))
+        ending.pause(due_s - time.monotonic())
         specimen = found[which]
         paths = _places(specimen, into, cycle)
         grow_s = min(_GROW_S, 0.6 / rate / len(paths))
@@ -126,5 +127,5 @@ def _grown(path: Path, content: bytes, grow_s: float) -> None:
     with open(path, "xb", buffering=0) as file:
         for start in range(0, len(content), step):
             if start:
-                time.sleep(grow_s / (_PIECES - 1))
+                ending.pause(grow_s / (_PIECES - 1))
             file.write(content[start : start + step])

@@ -12,18 +12,24 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from daemon import ending
 from daemon.arrival import Arrival
 from daemon.closing import Closing
+from daemon.errors import UNREACHABLE, UserError
 from daemon.formats.text_rule import TextRule, rule_for
 from daemon.reader.seat import Seat, Task
 from daemon.reading import FileReading
 from models.profile import RasterProfile
 
+_END_LIMIT_S = 10.0  # for a seat whose process the kernel does not let go
 _WINDOW = 32  # files that read_files keeps under way
 
 
-class ReaderBroken(RuntimeError):
-    """Reader processes cannot be started: the installation is broken or the machine is out of memory."""
+class ReaderBroken(UserError):
+    """Reader processes cannot be started: the installation is broken or the machine is out of memory (exit 69)."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(UNREACHABLE, f"no file can be read: {why}")
 
 
 class ReaderPool(Closing):
@@ -98,7 +104,7 @@ class ReaderPool(Closing):
         for seat in self._seats:
             seat.nudge()
         for seat in self._seats:
-            seat.join()
+            seat.join(_END_LIMIT_S)
 
     # What follows is for the seats, on their own threads.
 
@@ -148,7 +154,8 @@ def read_files(arrivals: Iterable[Arrival], workers: int = 2, rules: Sequence[Te
                 pool.submit([arrival])
             if not line:
                 return
-            for reading in pool.collect(1.0):
+            ending.check()
+            for reading in pool.collect(ending.LOOK_S):
                 book = next(book for book in line if book.arrival is reading.arrival)
                 further = book.enter(reading)
                 pool.submit([further] if further else [])

@@ -5,11 +5,11 @@ Later portions of a map go to every process at once; each opens the map for itse
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from daemon import ending
 from daemon.arrival import Arrival
 from daemon.formats.limits import MIB, PORTION_CURVES
 from daemon.formats.names import why_ignored
@@ -93,8 +93,8 @@ class _Line:
                     break
                 self._books.popleft()
             if self._books and self._books[0].in_flight:
-                time.sleep(_PAUSE_S)
-                for answer in self._pool.collect(1.0):
+                ending.pause(_PAUSE_S)
+                for answer in self._pool.collect(ending.LOOK_S):
                     self._enter(answer)
 
     def _ask(self) -> None:

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
-from types import FrameType
 
+from daemon import ending, exchange
 from daemon.config import Config, changes
 from daemon.decision import Decision
 from daemon.errors import BAD_CONFIG, UserError
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 TURN_S = 0.25
 #: What is in the line when SIGTERM comes is finished, for at most this long; the rest is found again at the next start.
 DRAIN_S = 3.0
+#: From SIGTERM to the end, whatever hangs; systemd loses patience after 10 s.
+STOP_S = 8.0
 #: While the disk is full the same decisions are tried again this often.
 FULL_DISK_PAUSE_S = 1.0
 #: Keys that a reload takes in flight; the others need a restart.
@@ -48,20 +50,21 @@ class Service:
 
     def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
         self._config, self._reread = config, reread
-        self._stopping, self._reload_asked = threading.Event(), threading.Event()
+        self._reload_asked = threading.Event()
         self._health = Health(announce=self._announce)
         self._contact = ContactWatch(config.alarm.no_contact_run)
         self._parts: Parts | None = None
-        self._stopped_by = ""
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code. Raises UserError for what keeps it from starting."""
         logs.set_up(self._config.log.level, self._config.log.format)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
-        signal.signal(signal.SIGHUP, lambda *_: self._reload_asked.set())
         begun_s = time.monotonic()
         with ExitStack() as closing:
+            closing.enter_context(ending.listening())
+            ending.allow(STOP_S)
+            ending.insist()
+            ending.also(signal.SIGHUP, self._reload_asked.set)
+            closing.callback(exchange.close)
             parts = self._parts = assemble(self._config, self._reread, self._health, closing)
             for source in parts.sources:
                 source.start()
@@ -70,12 +73,8 @@ class Service:
             gc.freeze()  # half a million objects that stay to the end: no search for garbage goes through them
             self._loop(parts)
             self._drain(parts)
-            log.info("stopped by %s; the ledger ends at seq %d", self._stopped_by, parts.ledger.last_seq)
+            log.info("stopped by %s; the ledger ends at seq %d", ending.asked_by().name, parts.ledger.last_seq)
         return 0
-
-    def _stop(self, number: int, where: FrameType | None) -> None:
-        self._stopped_by = signal.Signals(number).name
-        self._stopping.set()
 
     def _say_ready(self, parts: Parts, took_s: float) -> None:
         config, model = self._config, parts.model
@@ -91,7 +90,7 @@ class Service:
     def _loop(self, parts: Parts) -> None:
         ping_s = watchdog_interval_s()
         pinged_s = looked_s = time.monotonic()
-        while not self._stopping.is_set():
+        while not ending.is_asked():
             self._turn(parts, TURN_S)
             now_s = time.monotonic()
             if ping_s is not None and now_s - pinged_s >= ping_s / 3:
@@ -107,7 +106,7 @@ class Service:
             decisions = parts.pipeline.turn(wait_s)
         except LedgerFull as error:
             self._health.report("disk", "alarm", f"{error}; until then nothing is announced, and nothing lost")
-            self._stopping.wait(FULL_DISK_PAUSE_S)
+            ending.wait(FULL_DISK_PAUSE_S)
             return
         self._health.report("disk", "ok", "the ledger can be written")
         if decisions:

@@ -58,15 +58,13 @@ def run(args: argparse.Namespace) -> int:
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     is_packed = _check(args)
-    from daemon.config.home import default_state
     from daemon.judging import judge_of, load_model, release
     from daemon.scoring.sheet import Sheet
     from daemon.scoring.tally import Tally
 
     selection = None if args.only is None else read_selection(args.only)
-    built = default_state(INSTRUMENT, serves=False) / "engines"  # what was compiled for this machine
     asked = Asked.of(args)
-    model = load_model(asked.model, Wish(args.device, args.engine, args.precision, cache=built), asked.models)
+    model = load_model(asked.model, Wish(args.device, args.engine, args.precision, cache=_built()), asked.models)
     judge = judge_of(model, asked.thresholds, require_certificate=asked.require_certificate, text=asked.text)
     with ExitStack() as stack:
         stack.callback(release, model)
@@ -86,6 +84,16 @@ def run(args: argparse.Namespace) -> int:
     if tally.ignored.total and selection is None:
         print(f"ignored: {words(tally.ignored.kinds)}", file=sys.stderr)
     return 0
+
+
+def _built() -> Path | None:
+    """Where engines that were compiled for this machine lie."""
+    from daemon.config.home import Homeless, default_state
+
+    try:
+        return default_state(INSTRUMENT, serves=False) / "engines"
+    except Homeless:
+        return None
 
 
 def _check(args: argparse.Namespace) -> bool:

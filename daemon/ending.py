@@ -56,19 +56,21 @@ class _Ear(threading.Thread):
         self._ear.close()
 
     def run(self) -> None:
-        until_s = float("inf")
+        asked_s = 0.0
         while True:
-            self._ear.settimeout(None if self.number == 0 else max(until_s - time.monotonic(), 0.001))
+            left_s = asked_s + self.patience_s - time.monotonic()  # somebody may have allowed more meanwhile
+            if self.number and left_s <= 0:
+                os._exit(128 + self.number)
+            self._ear.settimeout(left_s if self.number else None)
             try:
                 heard = self._ear.recv(64)
             except TimeoutError:
-                os._exit(128 + self.number)
+                continue
             if not heard:
                 return
             for number in heard:
                 if number in _ENDS and not self.number:
-                    self.number = number
-                    until_s = time.monotonic() + self.patience_s
+                    self.number, asked_s = number, time.monotonic()
                     self.asked.set()
                 elif number in self.others:
                     self.others[number]()

@@ -50,7 +50,7 @@ class Accounts(Collector):
             self._backlog -= curves
 
     def ignored(self, reason: str, files: int = 1) -> None:
-        """No reader wants this kind of file; it never counted as seen."""
+        """A file that is no curve; it never counted as seen."""
         with self._lock:
             self._ignored[reason] += files
 

@@ -164,7 +164,7 @@ class Pipeline:
             return ()
         if file.outcome == "unclaimed":
             self._backlog.settle(arrival)
-            self._metrics.accounts.ignored("unclaimed", 1)
+            self._metrics.accounts.ignored(file.reason or "unclaimed", 1)
             return ()
         if arrival.first == 0:  # only now is it known how many curves the file holds
             self._metrics.accounts.seen(arrival.source, file.total - (1 if arrival.claimed else 0))

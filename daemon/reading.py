@@ -26,6 +26,7 @@ UNREADABLE = frozenset(
         "no_retract",
         "no_force_channel",
         "no_companion",  # an Asylum Defl wave whose ZSnsr wave never came
+        "foreign_hdf5",  # HDF5, but force and distance were not found by name
         "too_large",
         "too_long",  # more than 4 million points
         "bomb",  # unpacks to more than the limits allow
@@ -35,20 +36,29 @@ UNREADABLE = frozenset(
 )
 
 
+#: What a file can be that is nobody's curve though its name might be one's. Labels of afm_triage_files_ignored_total.
+NO_CURVES = frozenset(
+    {
+        "image",  # a scan of the surface, or a picture
+        "table",  # numbers over time or temperature
+    }
+)
+
+
+class NotACurve(Exception):
+    """This file is whole or not, but no force curve: nobody waits for it. ``args[0]`` is one of NO_CURVES."""
+
+    @property
+    def reason(self) -> str:
+        return self.args[0] if self.args and self.args[0] in NO_CURVES else "unclaimed"
+
+
 class Unreadable(Exception):
     """This file (or curve) will never be readable as it is. ``args[0]`` is a reason of UNREADABLE."""
 
     @property
     def reason(self) -> str:
         return self.args[0] if self.args and self.args[0] in UNREADABLE else "unreadable"
-
-
-class NotACurve(Exception):
-    """This file is whole and sound, and no force curve: ``args[0]`` says what it is ("image", "table")."""
-
-    @property
-    def reason(self) -> str:
-        return str(self.args[0]) if self.args else "unclaimed"
 
 
 class Unfinished(Exception):
@@ -79,7 +89,8 @@ class FileReading:
     """What one request to the reader brought back.
 
     ``outcome``: "curves" (readings holds them; ``total`` curves in the file), "unfinished" (hand it back to
-    its source, ``reason`` says why), "unclaimed" (no reader wants this kind of file).
+    its source, ``reason`` says why), "unclaimed" (no reader wants this kind of file; ``reason``, one of NO_CURVES,
+    where a reader knows what it is instead of a curve).
     """
 
     arrival: Arrival

@@ -40,6 +40,7 @@ BLOCKING = frozenset({"too_short", "nonfinite", "constant", "no_calibration", "o
 #: saturated            yes    the pull is cut off at the detector's rail: peaks are missing
 #: sign_assumed         no     the file does not say which way is pulling: both are judged (models.sign)
 #: sign_turned          no     it was the way that the reader did not believe that scored higher (deploy.serving)
+#: text_rule            no     the configuration said what the file does not: sign, columns or units
 #: columns_assumed      yes    which column is force, which distance, is a guess
 #: ends_missing         yes    more than a tenth of the retract was never recorded: nor would an event be
 #: flipped              yes    upside down it would be kept: the file's sign may be wrong (deploy.serving)
@@ -47,7 +48,7 @@ BLOCKING = frozenset({"too_short", "nonfinite", "constant", "no_calibration", "o
 FLOOR = frozenset({"still_attached", "noise_out_of_range", "saturated", "columns_assumed", "ends_missing", "flipped"})
 
 #: Notes of a reader that are reasons as they stand.
-_NOTED = ("sign_assumed", "columns_assumed", "ends_missing")
+_NOTED = ("text_rule", "sign_assumed", "columns_assumed", "ends_missing")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

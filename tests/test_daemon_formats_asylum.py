@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from makers import a_retract, make_ibw, make_ibw_pair
+from makers import _wave, a_retract, make_ibw, make_ibw_pair
+from makers_vendors import make_ibw_cycles
 
 from daemon.formats import open_file
 from daemon.formats.asylum import AsylumReader, companion_name, is_companion
@@ -86,6 +87,83 @@ def test_without_indexes_the_turn_of_the_position_divides() -> None:
     (curve,) = read(content)
     np.testing.assert_allclose(curve.force[-500:], force[-500:], atol=2e-16)
     assert 505 <= len(curve) <= 513
+
+
+@pytest.mark.parametrize("damage", [b"Indexes", b"Direction", b"Indexes: 0,511", b"Direction: NaN,1,-1"])
+def test_a_dwell_is_left_out_whatever_is_left_of_the_note(damage: bytes) -> None:
+    force, distance = a_retract()
+    content = make_ibw_cycles([(force, distance)], dwell=100)
+    (whole,) = read(content)
+    (curve,) = read(content.replace(damage, damage[:-1] + b"x"))
+    assert len(whole) == 512
+    assert abs(len(curve) - 512) <= 3
+    np.testing.assert_allclose(curve.force[-500:], force[-500:], atol=2e-16)
+    assert curve.approach_force is not None
+    assert abs(len(curve.approach_force) - 512) <= 3
+
+
+@pytest.mark.parametrize(
+    "indexes",
+    [
+        b"Indexes: 0,200,400,",  # of a shorter wave: most of this one would be lost
+        b"Indexes: 0,900,300,",
+        b"Indexes: 0,511,9999,",
+        b"Indexes: -5,511,999,",
+        b"Indexes: 0,NaN,NaN,",
+        b"Indexes: ,,,",
+    ],
+)
+def test_bounds_that_are_not_of_this_wave_are_not_believed(indexes: bytes) -> None:
+    force, distance = a_retract()
+    content = make_ibw_cycles([(force, distance)])
+    at = content.index(b"Indexes: ")
+    end = content.index(b"\r", at)
+    (curve,) = read(content[:at] + indexes.ljust(end - at) + content[end:])
+    assert abs(len(curve) - 512) <= 3
+    np.testing.assert_allclose(curve.force[-500:], force[-500:], atol=2e-16)
+
+
+@pytest.mark.parametrize("with_indexes", [True, False])
+@pytest.mark.parametrize(("rest", "dwell"), [(0, 0), (200, 0), (0, 150), (90, 60)])
+@pytest.mark.parametrize("pulls", [2, 3, 7])
+def test_of_several_pulls_in_one_wave_none_is_lost(with_indexes: bool, rest: int, dwell: int, pulls: int) -> None:
+    rng = np.random.default_rng(4)
+    made = [
+        (force, distance + rng.normal(0, 0.3e-9, 512))
+        for force, distance in map(a_retract, [512] * pulls, range(pulls))
+    ]
+    curves = read(make_ibw_cycles(made, rest=rest, dwell=dwell, indexes=with_indexes))
+    assert len(curves) == pulls
+    for curve, (force, _) in zip(curves, made, strict=True):
+        assert curve.distance is not None
+        assert curve.distance[-40:].mean() - curve.distance[:5].mean() > 380e-9
+        shift = int(np.abs(force - curve.force[50]).argmin()) - 50
+        assert (
+            abs(shift) <= 8
+        )  # samples of the push against the surface that are missing, or those of the turn before it
+        same = min(len(curve), 512 - shift)
+        np.testing.assert_allclose(curve.force[50:same], force[50 + shift : same + shift], atol=2e-16)
+        assert same >= 495
+        assert curve.approach_force is not None
+        assert len(curve.approach_force) >= 490
+
+
+def test_a_wild_sample_of_the_position_costs_no_pull() -> None:
+    force, distance = a_retract()
+    spoilt = distance.copy()
+    spoilt[100] = -1.0
+    curves = read(make_ibw_cycles([(force, distance), (force, spoilt), (force, distance)], indexes=False))
+    assert len(curves) == 3
+
+
+def test_a_wave_that_ends_on_the_way_back_to_the_surface_keeps_its_pull() -> None:
+    """The position is nearest to the surface at its very end: a second approach, whose pull was never recorded."""
+    force, distance = a_retract()
+    deflection = np.concatenate([-force[::-1], -force, -force[::-1]])
+    position = np.concatenate([-distance[::-1], -distance, -distance[::-1] + 5e-9])
+    (curve,) = read(*(_wave(column[:, None], "", None) for column in (deflection / 0.05, position)), "ADefl.ibw")
+    assert 508 <= len(curve) <= 516
+    np.testing.assert_allclose(curve.force[-400:], force[-400:] / 0.05, atol=1e-14)
 
 
 def test_a_pair_is_one_curve() -> None:

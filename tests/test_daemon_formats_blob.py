@@ -86,10 +86,10 @@ def test_what_may_come_back_is_waited_for(tmp_path: Path) -> None:
         ("b.jpk-force-map", True),
         ("c.jpk-qi-data", True),
         ("d.jpk-qi-series", True),
-        ("2009.04.23-15.15.47.jpk", True),
+        ("2009.04.23-15.15.47.jpk", None),
         ("e.jpk-force.zip", True),
-        ("Image0001.ibw", True),
-        ("Line0001Point0002Defl.ibw", True),
+        ("Image0001.ibw", None),
+        ("Line0001Point0002Defl.ibw", None),
         ("x.afmcurve", True),
         ("Line0001Point0002ZSnsr.ibw", False),
         (".hidden.jpk-force", False),
@@ -106,8 +106,11 @@ def test_what_may_come_back_is_waited_for(tmp_path: Path) -> None:
         ("photo.png", False),
         ("map.ARDF", False),
         ("peak.pfc", False),
-        ("scan.nid", False),
-        ("park.tiff", False),
+        ("scan.nid", None),
+        ("park.tiff", None),
+        ("scan.tif", None),
+        ("map.jpk-qi-image", None),
+        ("fast.h5-jpk", None),
         ("curve.000", None),
         ("curve.149", None),
         ("curve.spm", None),
@@ -129,7 +132,7 @@ def test_quiet_times() -> None:
 
 
 def test_an_empty_file_is_a_curve_to_come_only_where_its_name_says_so() -> None:
-    for name in ("a.jpk-force", "a.000", "a.txt"):
+    for name in ("a.jpk-force", "a.000", "a.txt", "a.ibw", "ADefl.ibw", "a.jpk", "a.nid", "a.tiff"):
         with pytest.raises(Unfinished, match="empty"):
             find_reader(name, Blob.of(b""))
     assert find_reader("LOCKED", Blob.of(b"")) is None
@@ -164,7 +167,7 @@ def test_walking_joins_pairs_skips_what_is_none_and_goes_in_order(tmp_path: Path
     assert [a.companion is not None for a in arrivals] == [False, True, False, False]
     assert found.skipped == 3  # labels.csv, the ZSnsr half, notes.md
     assert all(a.final and a.source == "score" for a in arrivals)
-    assert [a.claimed for a in arrivals] == [True, True, True, False]
+    assert [a.claimed for a in arrivals] == [False, False, True, False]
 
 
 def test_a_file_asked_for_by_name_is_read_whatever_it_is_called(tmp_path: Path) -> None:

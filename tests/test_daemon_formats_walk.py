@@ -13,7 +13,7 @@ from tests.makers import make_jpk
 
 def test_files_come_in_order_and_what_is_no_curve_is_counted(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
-    for name in ("b/1.jpk-force", "a.jpk-force", "c.jpk-force", "picture.tiff", "x.jpk-force.tmp"):
+    for name in ("b/1.jpk-force", "a.jpk-force", "c.jpk-force", "picture.png", "x.jpk-force.tmp"):
         (tmp_path / name).write_bytes(make_jpk())
     found = find([tmp_path])
     assert [arrival.path for arrival in found] == ["a.jpk-force", "b/1.jpk-force", "c.jpk-force"]

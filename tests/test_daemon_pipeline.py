@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from makers_vendors import make_ibw_image, make_tiff
 
 from daemon.backlog import Backlog
 from daemon.config import ThresholdsConfig
@@ -102,6 +103,31 @@ def test_every_curve_is_decided_once_and_copies_are_duplicates_also_of_what_is_u
     books = line.metrics.accounts.snapshot()
     assert len({decision.identity for decision in made}) == len(made) == 8 == line.ledger.last_seq
     assert (books["seen"], books["decided"], books["duplicate"], books["backlog"]) == (16, 8, 8, 0)
+
+
+def test_an_image_beside_curves_is_ignored_as_what_it_is_and_never_was_in_the_books(line: Line) -> None:
+    line.write(3)
+    for name, content in {"a.ibw": make_ibw_image(), "b.jpk": make_tiff(), "c.tiff": make_tiff()}.items():
+        (line.folder / name).write_bytes(content)
+    (line.folder / "d.txt").write_text("the tip was changed\n")
+    line.source.start()
+    sums, until_s = set(), time.monotonic() + 30
+    while time.monotonic() < until_s and line.metrics.accounts.snapshot()["ignored"] < 4:
+        line.pipeline.turn(0.05)
+        books = line.metrics.accounts.snapshot()
+        sums.add(books["seen"] - books["decided"] - books["duplicate"] - books["backlog"])
+    line.turn_until(3)
+    ignored = {
+        sample.labels["reason"]: sample.value
+        for metric in line.metrics.accounts.collect()
+        for sample in metric.samples
+        if sample.name == "afm_triage_files_ignored_total"
+    }
+    assert ignored == {"image": 3, "unclaimed": 1}
+    assert sums == {0}
+    books = line.metrics.accounts.snapshot()
+    assert (books["seen"], books["decided"], books["unreadable"], books["backlog"]) == (3, 3, 0, 0)
+    assert line.ledger.last_seq == 3
 
 
 def test_while_the_disk_is_full_what_is_judged_waits_and_is_then_recorded(line: Line) -> None:

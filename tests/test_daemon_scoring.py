@@ -11,10 +11,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from makers import a_retract, make_jpk, make_jpk_map
+from makers_vendors import make_ibw_image, make_nid, make_tiff
 from modelhelp import make_model
 
 from daemon.cli import main
@@ -116,6 +118,29 @@ def test_a_map_that_vanishes_while_it_is_read_is_answered_to_its_last_curve(tmp_
     readings = [first.reading, *(item.reading for item in coming)]
     assert [reading.index for reading in readings] == list(range(500))
     assert {reading.reason for reading in readings if reading.curve is None} <= {"changed", "unreadable", "truncated"}
+
+
+def test_a_map_that_has_become_an_image_is_answered_to_its_last_curve(tmp_path):
+    path = tmp_path / "map.nid"
+    path.write_bytes(make_nid([a_retract(64)] * 500))
+    coming = read_ahead(map(Job, find([path])), workers=2)
+    first = next(coming)
+    path.write_bytes(make_nid(spectra=False))
+    readings = [first.reading, *(item.reading for item in coming)]
+    assert [reading.index for reading in readings] == list(range(500))
+    assert {reading.reason for reading in readings if reading.curve is None} <= {"changed"}
+
+
+def test_an_image_beside_curves_gets_no_line_and_is_counted(tmp_path, model):
+    lab = write_lab(tmp_path / "lab", singles=2, mapped=3)
+    (lab / "c.ibw").write_bytes(make_ibw_image())
+    (lab / "c.tiff").write_bytes(make_tiff())
+    ignored = Counter()
+    curves = list(read_ahead(map(Job, find([lab])), workers=2, ignored=ignored))
+    assert len(curves) == 2 + 3 + 1
+    assert ignored == {"image": 2, "unclaimed": 1}
+    assert score(lab, tmp_path / "out", model) == 0
+    assert not [name for name in names(tmp_path / "out") if name.startswith("c.")]
 
 
 def test_kept_lines_stand_where_they_belong(tmp_path):

@@ -12,7 +12,7 @@ import json
 import os
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -21,8 +21,9 @@ from daemon.config.conflicts import conflicts
 from daemon.config.home import default_state
 from daemon.config.options import add_endpoint_options, add_run_options, add_service_options
 from daemon.config.origin import Given, from_environment, from_file, from_flags
-from daemon.config.rule import Address, Choice, Folder, Folders, ModelName, Name, Number, Rule, Switch
+from daemon.config.rule import Address, Choice, Folder, Folders, ModelName, Name, Number, Rule, Switch, TextRules
 from daemon.errors import BAD_CONFIG, USAGE, UserError
+from daemon.formats.text_rule import TextRule
 from deploy.engines import NAMES, PRECISIONS
 
 __all__ = [
@@ -108,6 +109,7 @@ class Config:
     model: Annotated[str, ModelName()] = "shipped"
     device: Annotated[Literal["auto", "cpu", "cuda"], Choice(("auto", "cpu", "cuda"))] = "auto"
     require_certificate: Annotated[bool, Switch()] = False  # without one a would-be discard is review
+    text: Annotated[tuple[TextRule, ...], TextRules()] = ()  # [[text]] tables, the first that matches counts
     source: SourceConfig = SourceConfig()
     thresholds: ThresholdsConfig = ThresholdsConfig()
     alarm: AlarmConfig = AlarmConfig()
@@ -201,6 +203,8 @@ def values(config: Config) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(one) for one in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {key: _plain(one) for key, one in asdict(value).items()}
     return str(value) if isinstance(value, Path) else value
 
 

@@ -17,6 +17,7 @@ def describe(config: Config) -> list[str]:
     """One sentence each; what needs attention begins with ▲."""
     sentences = [f"the instrument is called {config.instrument}; its topics begin with afm.{config.instrument}"]
     sentences += [_watching(folder, config) for folder in config.watch]
+    sentences += [rule.sentence() for rule in config.text]
     if config.ingest:
         sentences.append(f"takes curves over ZeroMQ at {config.ingest}; each is answered once it is on disk")
     sentences.append(_judging(config))

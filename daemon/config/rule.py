@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from daemon.config.endpoint import Endpoint
+from daemon.formats.text_rule import TextRule, from_mapping
 
 
 class Rule(Protocol):
@@ -131,3 +132,18 @@ class Number:
             return int(text) if self.whole else float(text)
         except ValueError:
             return text  # the rule then says what is wrong with it
+
+
+class TextRules(_Text):
+    """``[[text]]``: what the laboratory says of text files that do not say enough themselves."""
+
+    def __call__(self, raw: Any, folder: Path) -> tuple[TextRule, ...]:
+        if not isinstance(raw, list) or not all(isinstance(table, dict) for table in raw):
+            raise ValueError("is a list of tables; write [[text]] on a line of its own above each")
+        rules = []
+        for number, table in enumerate(raw, 1):
+            try:
+                rules.append(from_mapping(table))
+            except ValueError as error:
+                raise ValueError(f"table {number}: {error}") from None
+        return tuple(rules)

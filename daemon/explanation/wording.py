@@ -14,6 +14,7 @@ _SENTENCES = {
     "still_attached": "something still pulls at the far end: its rupture is not in the file",
     "noise_out_of_range": "the noise is outside what the model was made for",
     "saturated": "the pull is cut off at the end of the detector's range",
+    "text_rule": "a [[text]] table of the configuration said what the file does not",
     "sign_assumed": "the file does not say which way is pulling, so both were judged",
     "sign_turned": "what is shown is the curve upside down: that way it scored higher",
     "columns_assumed": "which column is force and which is distance is a guess",

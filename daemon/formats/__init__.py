@@ -6,6 +6,7 @@ be made to do anything to its reader.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from daemon.formats.asylum import AsylumReader, companion_name, is_companion
@@ -15,16 +16,22 @@ from daemon.formats.hdf5 import Hdf5Reader
 from daemon.formats.jpk import JpkReader
 from daemon.formats.names import claim, is_likely
 from daemon.formats.nanoscope import NanoscopeReader
+from daemon.formats.nid import NidReader
 from daemon.formats.packed import PackedReader
+from daemon.formats.park import ParkReader
 from daemon.formats.text import TextReader
-from daemon.reading import Unfinished, Unreadable
+from daemon.formats.text_rule import TextRule
+from daemon.reading import NotACurve, Unfinished, Unreadable
 from models.curve import Curve
 
-#: In the order they are asked. Text comes last: it takes whatever has numbers in it.
+#: In the order they are asked. TIFF comes first: pictures lie under many names. Text comes last: it takes whatever has
+#: numbers in it.
 READERS: tuple[Reader, ...] = (
+    ParkReader(),
     JpkReader(),
     NanoscopeReader(),
     AsylumReader(),
+    NidReader(),
     Hdf5Reader(),
     PackedReader(),
     TextReader(),
@@ -36,8 +43,8 @@ _QUIET_S = dict.fromkeys((".txt", ".csv", ".tsv", ".tab", ".dat", ".asc"), TextR
 )
 
 
-def find_reader(name: str, blob: Blob) -> Reader | None:
-    """The reader of a file, or None when nobody wants it.
+def find_reader(name: str, blob: Blob, rule: TextRule | None = None) -> Reader | None:
+    """The reader of a file, or None when nobody wants it; ``rule``: what the laboratory says of it, if it is text.
 
     Raises ``Unfinished("empty")`` for an empty file that looks like a curve to come.
     """
@@ -48,7 +55,8 @@ def find_reader(name: str, blob: Blob) -> Reader | None:
             raise Unfinished("empty")
         return None
     head = blob.head
-    return next((reader for reader in READERS if reader.claims(name, head)), None)
+    found = next((reader for reader in READERS if reader.claims(name, head)), None)
+    return replace(found, rule=rule) if rule is not None and isinstance(found, TextReader) else found
 
 
 def quiet_s(name: str) -> float:
@@ -59,7 +67,8 @@ def quiet_s(name: str) -> float:
 def open_file(path: Path | str, companion: Path | str | None = None) -> list[Curve]:
     """All curves of one file, read in this process.
 
-    Raises ``Unfinished``, ``Unreadable``; ``Unreadable("unreadable")`` also where no reader wants the file.
+    Raises ``Unfinished``, ``Unreadable``; ``Unreadable("unreadable")`` also where no reader wants the file, or knows
+    that it is no curve.
     """
     path = Path(path)
     if companion is None and (name := companion_name(path.name)):
@@ -71,6 +80,8 @@ def open_file(path: Path | str, companion: Path | str | None = None) -> list[Cur
             raise Unreadable("unreadable")
         file = reader.open(blob, path.name, Blob(Path(companion)) if companion else None)
         return [file.curve(index) for index in range(len(file))]
+    except NotACurve as error:
+        raise Unreadable("unreadable") from error
     except (ValueError, TypeError, LookupError, ArithmeticError, MemoryError) as error:
         raise Unreadable("unreadable") from error  # a damaged number deep inside a header
 
@@ -79,6 +90,7 @@ __all__ = [
     "READERS",
     "Blob",
     "CurveFile",
+    "NotACurve",
     "Reader",
     "Unfinished",
     "Unreadable",

@@ -28,4 +28,4 @@ class Reader(Protocol):
         """Whether a file of this name that begins with ``head`` is this format's, whole or not."""
 
     def open(self, blob: Blob, name: str, companion: Blob | None) -> CurveFile:
-        """Raises ``Unfinished`` (not whole yet) or ``Unreadable`` (never will be)."""
+        """Raises ``Unfinished`` (not whole yet), ``Unreadable`` (never will be) or ``NotACurve`` (nobody's curve)."""

@@ -64,7 +64,8 @@ _VOCABULARY = {
     "distance": """
         distance dist z height heights zsnsr zsensor zsense sensor sense snsr piezo zpiezo
         ramp position pos lvdt raw extension separation sep tss tsd displacement displ stage
-        scanner travel elongation stretch tipsample indentation indent delta δ drive zdrive
+        scanner travel elongation stretch tipsample indentation indent delta
+        δ length länge longueur longitud 长度 長さ drive zdrive
         headheight abstand weg entfernung distanz hohe hoehe höhe verschiebung trennung
         ausdehnung dehnung auszug piezoweg hauteur déplacement deplacement séparation
         allongement éloignement altura distancia desplazamiento separación posición posicion

@@ -24,12 +24,18 @@ _MARKS = (
 )
 _CODE_PAGES = ("cp1252", "gb18030", "shift_jis", "mac_roman")
 _LOOKED_AT_BYTES = 4096
-_SIGNS = str.maketrans({"\u2212": "-", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\uff0c": ",", "\uff1b": ";"})
+_SIGNS = {"\u2212": "-", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\uff0c": ",", "\uff1b": ";"}
 
 
 def decode(content: bytes) -> str:
     """Never fails. Minus signs and blanks of typesetters become those of a keyboard."""
-    return _decoded(content).translate(_SIGNS)
+    return _plain(_decoded(content))
+
+
+def _plain(text: str) -> str:
+    for sign, usual in () if text.isascii() else _SIGNS.items():
+        text = text.replace(sign, usual)  # ten times as fast as one translation
+    return text
 
 
 def _decoded(content: bytes) -> str:
@@ -44,7 +50,7 @@ def _decoded(content: bytes) -> str:
     except UnicodeDecodeError as error:
         if error.start >= len(content) - 3 and error.reason == "unexpected end of data":  # cut inside a character
             return content[: error.start].decode("utf-8")
-    best = max(_CODE_PAGES, key=lambda page: count_known_words(start.decode(page, "replace").translate(_SIGNS)))
+    best = max(_CODE_PAGES, key=lambda page: count_known_words(_plain(start.decode(page, "replace"))))
     return content.decode(best, "replace")
 
 

@@ -1,6 +1,7 @@
-"""HDF5 files of afmformats: one group a curve, one dataset a column.
+"""HDF5 files: those of afmformats (one group a curve, one dataset a column), and of others by the names in them.
 
-h5py is loaded when the first such file comes and works on the bytes in memory, so nothing is locked.
+h5py is loaded when the first such file comes and works on the bytes in memory, so nothing is locked. Nothing that lies
+in another file is ever opened.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from typing import Any
 import numpy as np
 
 from daemon.formats import afmformats_table, limits, shape
+from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
-from daemon.reading import Unfinished, Unreadable
+from daemon.formats.hdf5_foreign import ForeignFile
+from daemon.reading import NotACurve, Unfinished, Unreadable
 from models.curve import Curve
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _SUFFIXES = (".h5", ".hdf5")
+_IMAGE_SUFFIX = ".h5-jpk"
 _COLUMNS = ("force", "height (measured)", "height (piezo)", "segment")
 
 
@@ -25,30 +29,40 @@ class Hdf5Reader:
     quiet_s = 0.5
 
     def claims(self, name: str, head: bytes) -> bool:
-        return head.startswith(_MAGIC) or (name.lower().endswith(_SUFFIXES) and not any(head[:8]))
+        return head.startswith(_MAGIC) or (
+            name.lower().endswith((*_SUFFIXES, _IMAGE_SUFFIX)) and not any(head[: len(_MAGIC)])
+        )
 
-    def open(self, blob: Blob, name: str, companion: Blob | None = None) -> Hdf5File:
+    def open(self, blob: Blob, name: str, companion: Blob | None = None) -> CurveFile:
+        if name.lower().endswith(_IMAGE_SUFFIX):
+            raise NotACurve("image")
         import h5py
 
         try:
             file = h5py.File(io.BytesIO(blob.whole()), "r")
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise Unfinished("truncated") from error  # h5py says "truncated file" among much else
-        return Hdf5File(file)
+        groups = _groups_of_afmformats(file)
+        return Hdf5File(file, groups) if groups else ForeignFile(file)
+
+
+def _groups_of_afmformats(file: Any) -> list[str]:
+    """The groups that hold a curve in the vocabulary of afmformats, by number; empty where a file has none."""
+    try:
+        with_force = [key for key in file if "force" in file[key]]
+        if not any(name in file[key] for key in with_force for name in _COLUMNS[1:]):
+            return []
+    except Exception:  # h5py passes on whatever the damaged file makes HDF5 say
+        return []
+    return sorted(with_force, key=lambda key: (len(key), key))
 
 
 class Hdf5File:
-    """The curves of one file, by group number."""
+    """The curves of one file of afmformats, by group number."""
 
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        try:
-            self._groups = sorted((key for key in file if "force" in file[key]), key=lambda k: (len(k), k))
-        except Exception as error:  # h5py passes on whatever the damaged file makes HDF5 say
-            raise Unreadable("unreadable") from error
-        if not self._groups:
-            raise Unreadable("no_force_channel")
-        if len(self._groups) > limits.CURVES:
+    def __init__(self, file: Any, groups: list[str]) -> None:
+        self._file, self._groups = file, groups
+        if len(groups) > limits.CURVES:
             raise Unreadable("bomb")
 
     def __len__(self) -> int:

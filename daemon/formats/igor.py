@@ -6,6 +6,7 @@ announces: formula, note, units, labels. Read here and not by a library: the one
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,19 @@ def read(blob: Blob) -> Wave:
         return _new(content, order, sizes) if version == 5 else _old(content, order, version)
     except (struct.error, ValueError, KeyError, IndexError) as error:
         raise Unreadable("unreadable") from error
+
+
+def dimensions(blob: Blob) -> list[int]:
+    """How many numbers a wave has in each dimension, from its first bytes; empty where they do not agree on it."""
+    if blob.size_bytes < _NEW_BYTES + 84:
+        return []
+    head = blob.read(0, _NEW_BYTES + 84)
+    order = "<" if head[0] else ">"
+    if struct.unpack_from(order + "h", head) != (5,):
+        return []
+    shape = [n for n in struct.unpack_from(order + "4i", head, _NEW_BYTES + 68) if n > 0]
+    (points,) = struct.unpack_from(order + "i", head, _NEW_BYTES + 12)
+    return shape if math.prod(shape) == points else []
 
 
 def _head(blob: Blob) -> tuple[str, int, tuple[int, ...]]:

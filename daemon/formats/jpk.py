@@ -16,10 +16,12 @@ from daemon.formats import limits, shape
 from daemon.formats.archive import Archive
 from daemon.formats.blob import Blob
 from daemon.formats.jpk_header import Properties, Scaling, apply, decode, lines_of, number, parse, scaling_of
-from daemon.reading import Unfinished, Unreadable
+from daemon.reading import NotACurve, Unfinished, Unreadable
 from models.curve import Curve, ForceUnit, Samples
 
-SUFFIXES = (".jpk-force", ".jpk-force-map", ".jpk-qi-data", ".jpk-qi-series", ".jpk", ".jpk-force.zip")
+SUFFIXES = (".jpk-force", ".jpk-force-map", ".jpk-qi-data", ".jpk-qi-series", ".jpk-force.zip")
+_OLD_SUFFIX = ".jpk"  # of curves (a zip), and to this day of images (a TIFF)
+_IMAGE_SUFFIX = ".jpk-qi-image"
 _SEGMENT = re.compile(rb"^(?:index/(\d+)/)?segments/(\d+)/segment-header\.properties$")
 _FIRST_MEMBER = re.compile(
     rb"^PK\x03\x04.{26}(?:header\.properties|segments/|index/|shared-data/|data-image\.jpk)", re.DOTALL
@@ -46,9 +48,11 @@ class JpkReader:
     quiet_s = 0.0
 
     def claims(self, name: str, head: bytes) -> bool:
-        return name.lower().endswith(SUFFIXES) or _FIRST_MEMBER.match(head) is not None
+        return name.lower().endswith((*SUFFIXES, _OLD_SUFFIX, _IMAGE_SUFFIX)) or _FIRST_MEMBER.match(head) is not None
 
     def open(self, blob: Blob, name: str, companion: Blob | None = None) -> JpkFile:
+        if name.lower().endswith(_IMAGE_SUFFIX):
+            raise NotACurve("image")
         return JpkFile(blob)
 
 

@@ -6,8 +6,9 @@ import re
 
 from daemon.formats import asylum, jpk, packed
 
-_OURS = (*jpk.SUFFIXES, asylum.SUFFIX, packed.SUFFIX)
-_LOOK_INSIDE = re.compile(r"\.(?:txt|csv|tsv|tab|dat|asc|spm|h5|hdf5|\d{3,4})$", re.IGNORECASE)
+_OURS = (*jpk.SUFFIXES, packed.SUFFIX)
+#: Names of curves that may also be of something else: `.ibw`, `.jpk`, `.nid` and `.tiff` of images too.
+_LOOK_INSIDE = re.compile(r"\.(?:txt|csv|tsv|tab|dat|asc|spm|h5|hdf5|ibw|jpk|nid|tiff|\d{3,4})$", re.IGNORECASE)
 #: Programs that write under another name first: browsers, rsync, Syncthing, editors, network clients.
 _TEMPORARY = re.compile(
     r"^[.~#]|^Thumbs\.db$|^desktop\.ini$|~$|#$|[._]tmp\d*$|\.sb-[0-9a-f]+-\w+$|\.(?:temp|part|partial|crdownload|download|"
@@ -16,9 +17,9 @@ _TEMPORARY = re.compile(
 )
 #: Suffixes that are never text or numbers of a force curve, and formats that are counted but not read.
 _NOT_OURS = re.compile(
-    r"\.(?:png|jpe?g|gif|bmp|tiff?|svg|pdf|docx?|xlsx?|pptx?|odt|ods|md|rst|html?|xml|json|jsonl|ya?ml|toml|ini|cfg|log|py|m|mat|"
+    r"\.(?:png|jpe?g|gif|bmp|svg|pdf|docx?|xlsx?|pptx?|odt|ods|md|rst|html?|xml|json|jsonl|ya?ml|toml|ini|cfg|log|py|m|mat|"
     r"ipynb|exe|dll|so|zip|gz|bz2|xz|7z|tar|rar|mp4|avi|mov|db|sqlite(?:-\w+)?|gwy|pxp|npy|npz|pt|pth|pkl|pickle|safetensors|"
-    r"ardf|pfc|nid|nhf|mdt|ps-ppt|jpk-qi-image|jpk-force-config|layout|bak)$",
+    r"ardf|pfc|nhf|mdt|ps-ppt|jpk-force-config|layout|bak)$",
     re.IGNORECASE,
 )
 _LABELS = "labels.csv"

@@ -17,10 +17,10 @@ import numpy as np
 from daemon.formats import limits, shape
 from daemon.formats.blob import Blob
 from daemon.formats.nanoscope_header import Section, parse, sensitivity_m_per_v
-from daemon.reading import Unfinished, Unreadable
+from daemon.reading import NotACurve, Unfinished, Unreadable
 from models.curve import Curve, DistanceKind, ForceUnit, Samples
 
-_MAGIC = b"\\*Force file list"
+_MAGICS = (b"\\*Force file list", b"\\*File list")  # of a ramp; of a force volume and of an image
 _CHANNEL = b"\n\\*Ciao force image list"
 _VERSION_32_BIT = 0x09200000
 
@@ -47,7 +47,7 @@ class NanoscopeReader:
     quiet_s = 0.0
 
     def claims(self, name: str, head: bytes) -> bool:
-        return head.startswith(_MAGIC) or (head.startswith(b"\\") and _CHANNEL in head)
+        return head.startswith(_MAGICS) or (head.startswith(b"\\") and _CHANNEL in head)
 
     def open(self, blob: Blob, name: str, companion: Blob | None = None) -> NanoscopeFile:
         return NanoscopeFile(blob)
@@ -59,7 +59,10 @@ class NanoscopeFile:
     def __init__(self, blob: Blob) -> None:
         self._blob = blob
         self._sections = parse(blob.read(0, min(blob.size_bytes, 1 << 20)), blob.size_bytes)
+        is_ramp = self._sections[0].title == "Force file list" if self._sections else False
         images = [s for s in self._sections if s.title == "Ciao force image list"]
+        if not images and not is_ramp and any(s.title == "Ciao image list" for s in self._sections):
+            raise NotACurve("image")
         blocks = [
             (s.integers("Data offset"), s.integers("Data length"))
             for s in self._sections

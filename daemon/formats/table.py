@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,11 @@ _LONGEST_NAMES = 4096  # characters of a line of names
 _FEWEST_ROWS = 8  # a shorter run of numbers is a remark, where there is a longer one
 _NAME_LINES = 4  # so far above the numbers their names are looked for
 _BLANKS = frozenset({"", "-", "--", "---", "n/a", "#n/a", "na", "null", "none", "nil", "*"})
-_COMMENT = re.compile(r"^\s*(?:#|%|//|!)+\s?")
+_BEGINS_WITH_A_NUMBER = re.compile(r"[\s\"']*[-+]?[.,]?\d")
+_BEGINS_WITH_A_CELL = re.compile(r"\s*[-+\"'.,\d;|nNiI*#]|\t")  # a number, or one that is missing
+_LIKE_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
+_DIGIT = re.compile(r"\d")
+_COMMENT = re.compile(r"^\s*(?:(?:#(?!n/a)|%|//|!)+|\"\\)\s?", re.IGNORECASE)
 _EXPONENT = r"(?:[eEdD][-+]?\d{1,4})?"
 _NOT_A_NUMBER = r"[-+]?(?:[nN][aA][nN]|[iI][nN][fF])"
 _GROUPED = re.compile(r"(?<=\d)['’ ](?=\d{3}(?!\d))")
@@ -84,14 +88,14 @@ class Layout:
     columns: int = 0
     is_ambiguous: bool = False  # a comma may be decimal or set thousands apart
 
-    def cells(self, line: str) -> list[str]:
-        """Without blanks and quotes; blank cells at the end of a line are as good as missing."""
+    def cells(self, line: str, *, is_names: bool = False) -> list[str]:
+        """Without blanks and quotes; blank cells at the end of a row, but not of names, are as good as missing."""
         if self.delimiter == " ":
             cells = line.split()
         elif self.delimiter == ", ":
-            cells = re.split(r",\s+", line.rstrip(" ,\t\r"))
+            cells = re.split(r",\s+", line.rstrip(" \t\r" if is_names else " ,\t\r"))
         else:
-            line = line.rstrip(" \r\n" + self.delimiter)
+            line = line.rstrip("\r\n" if is_names else " \r\n" + self.delimiter)
             if self.has_quotes and '"' in line:
                 cells = next(csv.reader([line], delimiter=self.delimiter, skipinitialspace=True), [])
             else:
@@ -134,11 +138,11 @@ class Block:
     def named(self) -> list[columns.Column] | None:
         """What the names above say of each column; None where there are no names."""
         count = self.rows.shape[1]
-        lines = [line for line in self.above[-_NAME_LINES:] if len(line) < _LONGEST_NAMES * max(count, 1)]
+        lines = [line for line in self.above[-_NAME_LINES:] if len(line) < _LONGEST_NAMES + 64 * count]
         fitting = [cells for line in reversed(lines) if (cells := _names(line, self, is_group=False))]
         for place, cells in enumerate(fitting):
             are_units = all(not cell or columns.unit_of(cell) for cell in cells) and any(cells)
-            if are_units and place + 1 < len(fitting) and _says_something(fitting[place + 1]):
+            if are_units and place + 1 < len(fitting) and _says_what_is_measured(fitting[place + 1]):
                 return self._sided(columns.columns(fitting[place + 1], cells))
             if _says_something(cells):
                 return self._sided(columns.columns(cells))
@@ -166,15 +170,21 @@ def _says_something(cells: Sequence[str]) -> bool:
     return any(column.quantity is not None or column.side is not None for column in columns.columns(cells))
 
 
+def _says_what_is_measured(cells: Sequence[str]) -> bool:
+    return any(column.quantity in ("force", "deflection", "distance") for column in columns.columns(cells))
+
+
 def _names(line: str, block: Block, *, is_group: bool) -> list[str] | None:
     """The line as names of this many columns; None where it cannot be cut so, or holds numbers."""
     count, layout = block.rows.shape[1], block.layout
     if count == 1:
-        ways = [[line.strip(" \t\"',;:")]] if len(line) < 60 and columns.columns([line])[0].quantity else []
+        quantity = columns.columns([line])[0].quantity if len(line) < 60 and ":" not in line else None
+        is_name = quantity in ("force", "deflection") or (quantity is not None and not any(map(str.isdigit, line)))
+        ways = [[line.strip(" \t\"',;:")]] if is_name else []
     else:
         ways = [
-            _cut(layout, line),
-            *(_cut(Layout(delimiter, _PLAIN, True), line) for delimiter in "\t;,|"),
+            _cut(layout, line, is_names=True),
+            *(_cut(Layout(delimiter, _PLAIN, True), line, is_names=True) for delimiter in "\t;,|"),
             [cell.strip(" \"'") for cell in re.split(r"\s{2,}|\t", line.strip())],
             [cell.strip(" ,;\t\"'") for cell in _BRACKETED.findall(line)],
             [cell.strip(" ,;\t\"'") for cell in _WORD_AND_UNIT.findall(line)],
@@ -199,9 +209,9 @@ def _fitted(cells: list[str], block: Block, *, is_group: bool) -> list[str] | No
     return cells if is_fitting and not any(map(_PLAIN.is_number, cells)) else None
 
 
-def _cut(layout: Layout, line: str) -> list[str]:
+def _cut(layout: Layout, line: str, *, is_names: bool = False) -> list[str]:
     try:
-        return layout.cells(line)
+        return layout.cells(line, is_names=is_names)
     except csv.Error:
         return []
 
@@ -220,16 +230,16 @@ def layout_of(lines: Sequence[str]) -> Layout | None:
     None where there are no rows of numbers.
     """
     sample = _sample(lines)
-    best, best_count = None, 0
+    best, most = None, (0, 0)
     for layout in _ways(sample):
-        found, count = _fit(layout, sample)
-        if count > best_count and found is not None:
-            best, best_count = found, count
-        if best_count >= len(sample):
+        found, fit = _fit(layout, sample)
+        if fit > most and found is not None:
+            best, most = found, fit
+        if best is not None and most[0] >= len(sample) and not best.words:
             break
     if best is None:
         return None
-    return _with_thousands(_sure_of_commas(best, sample), lines)
+    return _with_thousands(_sure_of_commas(best, sample, lines), lines)
 
 
 def _ways(sample: Sequence[str]) -> Iterator[Layout]:
@@ -262,15 +272,19 @@ def _with_thousands(layout: Layout, lines: Sequence[str]) -> Layout:
 
 def _sample(lines: Sequence[str]) -> list[str]:
     """Lines with digits, evenly from the later part of a text: names and remarks stand at its beginning."""
-    candidates = [line for line in lines[len(lines) * 2 // 5 :] if any(map(str.isdigit, line[:2000]))]
+    later = lines[len(lines) * 2 // 5 :]
+    candidates = [line for line in later if _BEGINS_WITH_A_NUMBER.match(line)]
+    if 2 * len(candidates) < len(later):  # words come first in each row, or there is more text than rows
+        with_digits = [line for line in later if _DIGIT.search(line, 0, 2000)]
+        candidates = candidates if 2 * len(candidates) >= len(with_digits) else with_digits
     if len(candidates) < _FEWEST_ROWS:
-        candidates = [line for line in lines if any(map(str.isdigit, line[:2000]))]
+        candidates = [line for line in lines if _DIGIT.search(line, 0, 2000)]
     step = max(len(candidates) // _SAMPLE_LINES, 1)
     return candidates[::step][: _SAMPLE_LINES + 1]
 
 
-def _fit(layout: Layout, sample: Sequence[str]) -> tuple[Layout | None, int]:
-    """The layout with its columns of words, and under how many lines of the sample it holds."""
+def _fit(layout: Layout, sample: Sequence[str]) -> tuple[Layout | None, tuple[int, int]]:
+    """The layout with its columns of words; under how many lines of the sample it holds, and columns of numbers."""
     seen: Counter[tuple[int, tuple[int, ...]]] = Counter()
     for line in sample:
         cells = _cut(layout, line)
@@ -283,7 +297,7 @@ def _fit(layout: Layout, sample: Sequence[str]) -> tuple[Layout | None, int]:
         if numbers and len(words) <= max(len(numbers), 2):
             seen[len(cells), tuple(words)] += 1
     if not seen:
-        return None, 0
+        return None, (0, 0)
     wordy: Counter[tuple[int, ...]] = Counter()
     for (_, words_at), count in seen.items():
         wordy[words_at] += count
@@ -291,14 +305,12 @@ def _fit(layout: Layout, sample: Sequence[str]) -> tuple[Layout | None, int]:
     counts = {count: times for (count, where), times in seen.items() if where == words_at}
     most = max(counts, key=lambda count: (counts[count], count))
     if layout.delimiter != " " and most == 1 and layout.delimiter not in (";",):
-        return None, 0
-    return (
-        Layout(layout.delimiter, layout.style, layout.has_quotes, frozenset(words_at), most),
-        sum(counts.values()) if layout.delimiter != " " else counts[most],
-    )
+        return None, (0, 0)
+    fitting = sum(counts.values()) if layout.delimiter != " " else counts[most]
+    return replace(layout, words=frozenset(words_at), columns=most), (fitting, most - len(words_at))
 
 
-def _sure_of_commas(layout: Layout, sample: Sequence[str]) -> Layout:
+def _sure_of_commas(layout: Layout, sample: Sequence[str], lines: Sequence[str]) -> Layout:
     """Settle what a comma is where every reading fits: ``1,063`` is one number or a thousand of them."""
     if layout.delimiter == "," and layout.style is _PLAIN and layout.columns == 2:
         pairs = [cells for line in sample if len(cells := layout.cells(line)) == 2]
@@ -310,13 +322,17 @@ def _sure_of_commas(layout: Layout, sample: Sequence[str]) -> Layout:
             return Layout(" ", _COMMA, layout.has_quotes, frozenset(), 1)
     if layout.style is not _COMMA:
         return layout
-    numbers = [cell for line in sample for cell in layout.cells(line) if layout.style.is_number(cell)]
-    with_comma = [cell.lstrip("+-") for cell in numbers if "," in cell]
-    as_thousands = [cell for cell in with_comma if re.fullmatch(r"[1-9]\d{0,2},\d{3}", cell)]
-    if not with_comma or len(as_thousands) < len(with_comma):
-        return layout
-    style = _GROUPED_BY_COMMA if len(with_comma) < len(numbers) else _COMMA
-    return Layout(layout.delimiter, style, layout.has_quotes, layout.words, layout.columns, is_ambiguous=True)
+    numbers = with_comma = 0
+    for cells in map(layout.cells, lines):
+        if not layout.is_row(cells):
+            continue
+        for cell in cells:
+            numbers += layout.style.is_number(cell)
+            with_comma += "," in cell
+            if "," in cell and not _LIKE_THOUSANDS.fullmatch(cell):
+                return layout
+    style = _GROUPED_BY_COMMA if with_comma < numbers else _COMMA
+    return replace(layout, style=style, is_ambiguous=with_comma > 0)
 
 
 # ---- where they begin and end
@@ -340,6 +356,8 @@ def blocks(text: str) -> list[Block]:
 
 def is_row(layout: Layout, line: str) -> bool:
     """Whether a line is a row of numbers, and no comment."""
+    if 0 not in layout.words and not _BEGINS_WITH_A_CELL.match(line):
+        return False
     return bool(line.strip()) and _COMMENT.match(line) is None and layout.is_row(_cut(layout, line))
 
 
@@ -368,14 +386,12 @@ def _uniform(layout: Layout, body: list[str]) -> Table | None:
     count = len(cut[0])
     if count * len(cut) > 16 * limits.POINTS or any(len(cells) != count for cells in cut):
         return None
-    is_plain = layout.style is _PLAIN
+    cells = chain.from_iterable(cut)
     try:
-        if is_plain:
-            return np.array([float(cell) for cells in cut for cell in cells]).reshape(len(cut), count)
-        plain = layout.style.plain
-        return np.array([float(plain(cell)) for cells in cut for cell in cells]).reshape(len(cut), count)
+        numbers = list(map(float, cells if layout.style is _PLAIN else map(layout.style.plain, cells)))
     except ValueError:
         return None
+    return np.array(numbers).reshape(len(cut), count)
 
 
 @dataclass(slots=True)
@@ -446,8 +462,9 @@ def _table(rows: list[list[str]], above: Sequence[str], layout: Layout) -> Block
     counts = Counter(map(len, rows))
     enough = max(_FEWEST_ROWS, len(rows) // 100) if len(rows) > _FEWEST_ROWS else 1
     count = max((size for size, times in counts.items() if times >= enough), default=max(counts))
-    while rows and len(rows[0]) != count and layout.delimiter == " ":  # a number of its own in the first line
-        above, rows = [*above, " ".join(rows[0])], rows[1:]
+    full = next((at for at, cells in enumerate(rows) if len(cells) == count), 0)
+    if full < _FEWEST_ROWS and (layout.delimiter == " " or all(len(cells) == 1 for cells in rows[:full])):
+        above, rows = [*above, *map(" ".join, rows[:full])], rows[full:]  # remarks, as of a stiffness
     if any(len(cells) > count for cells in rows) or not rows:
         raise Unreadable("unreadable")
     short = [len(cells) < count for cells in rows]

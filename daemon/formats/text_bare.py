@@ -23,11 +23,14 @@ from daemon.formats import limits, shape, text_branch
 from daemon.formats.columns import unit_of
 from daemon.formats.table import Block, Table
 from daemon.formats.text_branch import Branch, follows_rows
+from daemon.formats.text_facts import Facts
+from daemon.formats.text_rule import TextRule
 from daemon.reading import Unreadable
 from models.curve import Curve, ForceUnit, Samples
 
 _UNIT_WORDS = re.compile(r"[^\s,;()\[\]]+")
 _SI_FORCE, _SI_LENGTH = 1e-6, 1e-3  # no force curve reaches a micronewton or a millimetre
+_RAMP = 0.9  # a distance follows its rows at least so closely
 _LEANS = 0.002  # two columns that follow the rows so alike leave open which is the ramp
 
 
@@ -39,7 +42,7 @@ class _Units:
     assumed: bool
 
 
-def read(blocks: Sequence[Block], *, has_names: bool) -> list[Curve]:
+def read(blocks: Sequence[Block], facts: Facts, *, has_names: bool) -> list[Curve]:
     """All curves, in the order of their columns; ``has_names``: there are names, and they say nothing known."""
     block = max(blocks, key=lambda block: block.rows.size)
     rows = _without_words(block)
@@ -47,11 +50,11 @@ def read(blocks: Sequence[Block], *, has_names: bool) -> list[Curve]:
     branches, is_clear = _branches(rows)
     if len(branches) > limits.TEXT_CURVES:
         raise Unreadable("bomb")
-    units = _units(block.heading, branches)
-    sign, _ = text_branch.pulling_sign(branches)
+    units = _units(block.heading, branches, facts.rule)
+    sign = text_branch.pulling_sign(branches)[0] if facts.pulling is None else facts.pulling
     is_assumed = has_names or not is_clear or len(blocks) > 1 or block.is_ragged or block.layout.is_ambiguous
-    notes = {"sign_assumed": True, "unit_assumed": units.assumed}
-    said = tuple(note for note, holds in notes.items() if holds)
+    notes = {"sign_assumed": facts.pulling is None, "unit_assumed": units.assumed}
+    said = tuple(note for note, holds in notes.items() if holds) + facts.note
     return [
         _curve(branch, units, sign, (*said, "columns_assumed") if is_assumed or not branch.is_sure else said)
         for branch in branches
@@ -61,7 +64,7 @@ def read(blocks: Sequence[Block], *, has_names: bool) -> list[Curve]:
 def _without_words(block: Block) -> Table:
     kept = [at for at in range(block.rows.shape[1]) if at not in block.words]
     rows = block.rows[:, kept]
-    return rows[:, np.isfinite(rows).any(axis=0)] if rows.shape[1] > 1 else rows
+    return rows[:, np.isfinite(rows).any(axis=0)] if rows.shape[1] > 1 else rows  # a column may be blank all along
 
 
 def _curve(branch: Branch, units: _Units, sign: float, notes: tuple[str, ...]) -> Curve:
@@ -90,11 +93,12 @@ def _branches(rows: Table) -> tuple[list[Branch], bool]:
         pairs = [_unpadded(pair) for pair in pairs]
     leans = sum(follows_rows(pair[:, 0]) - follows_rows(pair[:, 1]) for pair in pairs)
     order = (1, 0) if leans >= 0 else (0, 1)
+    is_ramp = all(follows_rows(pair[:, order[1]]) > _RAMP for pair in pairs)
     signals = [(pair[:, order[0]], pair[:, order[1]]) for pair in pairs]
     if len(signals) == 2 and text_branch.opposite(signals[0][1], signals[1][1]):
         branch = text_branch.oriented(*signals[1], is_said=True)
         return [replace(branch, approach=signals[0][0])], False
-    return [text_branch.oriented(*signal) for signal in signals], len(pairs) == 1 and abs(leans) > _LEANS
+    return [text_branch.oriented(*signal) for signal in signals], len(pairs) == 1 and is_ramp and abs(leans) > _LEANS
 
 
 def _three(rows: Table) -> list[Branch]:
@@ -119,8 +123,10 @@ def _unpadded(pair: Table) -> Table:
     return pair[: int(used[-1]) + 1] if used.size else pair[:0]
 
 
-def _units(heading: str, branches: Sequence[Branch]) -> _Units:
-    """From the words of the line above, else from how large the numbers are."""
+def _units(heading: str, branches: Sequence[Branch], rule: TextRule | None) -> _Units:
+    """From the laboratory's word or those of the line above, else from how large the numbers are."""
+    if rule is not None and (rule.force_unit or rule.distance_unit):
+        heading = f"{rule.force_unit} {rule.distance_unit} {heading}"
     found = [unit for word in _UNIT_WORDS.findall(heading) if (unit := unit_of(word)) is not None]
     force = next((unit for unit in found if unit.dimension in ("N", "V")), None)
     length = next((unit for unit in found if unit.dimension == "m"), None)

@@ -39,10 +39,12 @@ def oriented(force: Samples, distance: Samples | None, *, is_said: bool = False)
     turn = None if distance is None else shape.turnaround(distance)
     if turn is not None and distance is not None and not is_said:
         stop, start = turn
-        contact = force[stop - 1 : start + 1]
+        contact = force[min(stop - 1, start) : max(stop - 1, start) + 1]
         level, noise = np.median(contact), np.median(np.abs(np.diff(force)))
         still = np.flatnonzero(np.abs(contact - level) <= _CLEAR * noise)
-        start = stop - 1 + int(still[-1]) if still.size else start  # a separation stands still while the force falls
+        start = (
+            min(stop - 1, start) + int(still[-1]) if still.size else start
+        )  # a separation stands still while the force falls
         return Branch(force[start:], distance[start:], force[:stop], contact)
     if force.shape[0] < 4:
         return Branch(force, distance)

@@ -7,10 +7,13 @@ units and a number of lines. A spring constant with its unit is taken from whoev
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from daemon.formats import columns, limits, nanoscope_header
+from daemon.formats.columns import Column
 from daemon.formats.nanoscope_header import Section, sensitivity_m_per_v
+from daemon.formats.text_rule import TextRule
 
 _NANOSCOPE = re.compile(r'^"\\[?*]Force file list')
 _NANOSCOPE_INSIDE = '"\\*Ciao force image list"'
@@ -26,6 +29,7 @@ _SPRING = re.compile(
 _WSXM_LINES = re.compile(r"^\s*Number of lines:\s*(\d+)", re.MULTILINE)
 _WSXM_UNIT = r"^\s*{} axis unit:\s*(\S+)"
 _LOOKED_AT = 64 * limits.KIB
+_LONGEST_LINE = 400  # of a line that states a stiffness
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,25 @@ class Facts:
     spring_constant_n_per_m: float | None = None
     sensitivity_m_per_v: float | None = None
     rows: int = 0  # promised by the header
-    columns: tuple[columns.Column, ...] = ()  # where the names do not stand above the numbers
+    columns: tuple[Column, ...] = ()  # where the names do not stand above the numbers
+    rule: TextRule | None = None  # what the laboratory says of this file
+
+    def under(self, rule: TextRule | None) -> Facts:
+        """The same, with what the laboratory says instead."""
+        if rule is None:
+            return self
+        pulling = self.pulling if rule.sign is None else rule.sign
+        return replace(self, pulling=pulling, columns=rule.meaning or self.columns, rule=rule)
+
+    def names_for(self, count: int, written: list[Column] | None) -> list[Column] | None:
+        """The columns of a table of ``count``: as known here, else as ``written`` above the numbers."""
+        found = list(self.columns) if len(self.columns) == count else written
+        return found if found is None or self.rule is None else self.rule.with_units(found)
+
+    @property
+    def note(self) -> tuple[str, ...]:
+        """What a curve carries that was read so."""
+        return () if self.rule is None else ("text_rule",)
 
 
 def is_known(text: str) -> bool:
@@ -46,15 +68,15 @@ def is_known(text: str) -> bool:
     return known or _NANOSCOPE_INSIDE in text[:_LOOKED_AT]
 
 
-def facts_of(text: str) -> Facts:
-    """Nothing where nothing is known."""
+def facts_of(text: str, above: Sequence[str]) -> Facts:
+    """Nothing where nothing is known; ``above``: the lines of words above the first table."""
     start = text[:4096].lstrip("\ufeff \r\n")
     if _NANOSCOPE.match(start) or _NANOSCOPE_INSIDE in text[:_LOOKED_AT]:
         return _nanoscope(text)
     if start.startswith(_WORKSHOP):
         return Facts(pulling=-1.0)
     return Facts(
-        spring_constant_n_per_m=_spring_constant(text[:_LOOKED_AT]),
+        spring_constant_n_per_m=_spring_constant(above),
         columns=_wsxm(text[:_LOOKED_AT]) if start.startswith(_WSXM) else (),
     )
 
@@ -81,15 +103,15 @@ def _shorter(section: Section) -> int:
     return min(sides, default=0)
 
 
-def _spring_constant(text: str) -> float | None:
-    for before, number, after in _SPRING.findall(text):
+def _spring_constant(above: Sequence[str]) -> float | None:
+    for before, number, after in _SPRING.findall("\n".join(line for line in above if len(line) < _LONGEST_LINE)):
         factor = _STIFFNESS.get((before or after).lower())
         if factor is not None:
             return limits.plausible_spring_constant(float(number) * factor)
     return None
 
 
-def _wsxm(text: str) -> tuple[columns.Column, ...]:
+def _wsxm(text: str) -> tuple[Column, ...]:
     """Lines of X and Y beside each other; of two the first is the approach."""
     units = [re.search(_WSXM_UNIT.format(axis), text, re.MULTILINE) for axis in "XY"]
     count = _WSXM_LINES.search(text)

@@ -86,7 +86,7 @@ def read(blocks: Sequence[Block], facts: Facts) -> list[Curve] | None:
 
 
 def _sheets(blocks: Sequence[Block], facts: Facts) -> list[_Sheet]:
-    named = [list(facts.columns) if len(facts.columns) == block.rows.shape[1] else block.named() for block in blocks]
+    named = [facts.names_for(block.rows.shape[1], block.named()) for block in blocks]
     if not any(named):
         return []
     sheets: list[_Sheet] = []
@@ -96,7 +96,8 @@ def _sheets(blocks: Sequence[Block], facts: Facts) -> list[_Sheet]:
         )
         if found is None:
             continue  # a table of something else beside the curve
-        is_assumed = block.is_ragged or block.layout.is_ambiguous or len(sheets) < at
+        is_misfit = bool(facts.columns) and len(facts.columns) != len(found)
+        is_assumed = block.is_ragged or block.layout.is_ambiguous or is_misfit or len(sheets) < at
         sheets.append(_Sheet(found, block.rows, block.words, _heading_side(block), is_assumed))
     return sheets
 
@@ -113,6 +114,10 @@ def _heading_side(block: Block) -> Side | None:
 
 
 def _parts(sheet: _Sheet) -> list[_Part] | None:
+    if any(
+        len({*words}) > len(words) // 2 for at, words in sheet.words.items() if sheet.columns[at].quantity == "file"
+    ):
+        raise NotACurve("table")  # a line a file: results of an analysis
     forces = _without_weak(sheet, sheet.of(*_FORCES))
     distances = _without_weak(sheet, sheet.of("distance"))
     is_assumed = sheet.is_assumed
@@ -172,7 +177,7 @@ def _force_by_elimination(sheet: _Sheet, distances: list[int]) -> list[int] | No
     if len(distances) > 1:  # two lengths: the one that is no ramp is the deflection
         follows = {at: text_branch.follows_rows(sheet.rows[:, at]) for at in distances}
         return [min(distances, key=lambda at: follows[at])]
-    if sheet.of("other", "file", "lateral"):
+    if sheet.of("other", "file"):
         raise NotACurve("table")
     raise Unreadable("no_force_channel")
 
@@ -411,7 +416,7 @@ def _curve(part: _Part, branch: Branch, sign: float, is_open: bool, facts: Facts
         approach_force=None if branch.approach is None else branch.approach * (sign * factor),
         spring_constant_n_per_m=facts.spring_constant_n_per_m,
         sensitivity_m_per_v=facts.sensitivity_m_per_v,
-        notes=tuple(note for note, holds in notes.items() if holds),
+        notes=tuple(note for note, holds in notes.items() if holds) + facts.note,
     )
 
 

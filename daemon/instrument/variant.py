@@ -1,7 +1,8 @@
 """Another recording of the same curve: other bytes, hence another identity, but every number in it the same.
 
 What is changed is what no reader looks at: the comment of a JPK archive, the padding behind a NanoScope header, the
-dates of an Igor wave, white space behind the last line of a text, bytes behind the end of an HDF5 file.
+dates of an Igor wave, a line of the text before Nanosurf's numbers, white space behind the last line of a text, bytes
+behind the end of an HDF5 or TIFF file.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import struct
 
 TOKEN_BYTES = 12
 _ARCHIVE, _ARCHIVE_END, _HDF5, _NANOSCOPE = b"PK\x03\x04", b"PK\x05\x06", b"\x89HDF\r\n\x1a\n", b"\\*F"
+_NID, _NID_NUMBERS = b"[DataSet]", b"\n#!"
 _DATA_OFFSET = re.compile(rb"\\Data offset: *(\d+)")
 _HEADER_END = b"\\*File list end"
 _WAVE_HEADER_BYTES = 384  # of Igor's version 5: BinHeader5 and WaveHeader5
@@ -28,6 +30,8 @@ def variant(content: bytes, token: str) -> bytes:
         return content + mark
     if content.startswith(_NANOSCOPE):
         return _nanoscope(content, mark)
+    if content.startswith(_NID) and (numbers := content.find(_NID_NUMBERS)) > 0:
+        return content[:numbers] + b"\n-- %s --=\r" % mark.hex().encode() + content[numbers:]
     if content[:2] in (b"\x05\x00", b"\x00\x05") and len(content) >= _WAVE_HEADER_BYTES:
         return _igor(content, mark)
     return content + mark if b"\0" in content[:4096] else content + _blank(mark)

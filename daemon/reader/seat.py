@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
@@ -212,6 +212,7 @@ def _request(task: Task) -> wire.Header:
         "total": arrival.total,
         "profile": _as_json(task.profile) if task.profile else None,
         "bare": task.bare,
+        "text_rule": None if arrival.text_rule is None else asdict(arrival.text_rule),
     }
 
 

@@ -26,11 +26,11 @@ import numpy as np
 
 from daemon import formats
 from daemon.child import confine
-from daemon.formats import limits, wire
+from daemon.formats import limits, text_rule, wire
 from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
 from daemon.reader.note import Note
-from daemon.reading import Unfinished, Unreadable
+from daemon.reading import NotACurve, Unfinished, Unreadable
 from models.curve import Curve
 from models.frontend import Prepared
 from models.profile import RasterProfile
@@ -56,6 +56,7 @@ class Request:
     total: int  # and how many curves it has; 1 where nobody has opened it yet
     profile: str | None = None  # the raster profile, as JSON, that the curves are to be prepared for
     bare: bool = False  # and then come without their samples, which nobody wants any more
+    text_rule: dict[str, Any] | None = None  # what the configuration says of it, should it be text
 
 
 @dataclass
@@ -91,6 +92,10 @@ class Desk:
         fresh = _is_fresh(request.file)
         try:
             answer = self._read(request, note)
+        except NotACurve as error:
+            # A file that a source has counted as a curve by its name is answered as one.
+            is_counted = formats.claim(request.name) is True
+            answer = _refusal(request, "unreadable", is_over=True) if is_counted else _passed_over(error.reason)
         except Unfinished as error:
             answer = _refusal(request, error.reason, is_over=request.final)
         except Unreadable as error:
@@ -113,7 +118,7 @@ class Desk:
             self._kept = None
             opened = _open(request, note)
         if opened is None:
-            return Answer({"outcome": "unclaimed"})
+            return _passed_over(None)
         if request.sha256 not in (None, opened.sha256):
             return _refusal(request, "changed", is_over=True)
         total = len(opened.file)
@@ -129,8 +134,9 @@ class Desk:
 def _open(request: Request, note: Callable[[str], None]) -> _Opened | None:
     blob = Blob(Path(request.file))
     companion = Blob(Path(request.companion)) if request.companion else None
+    rule = None if request.text_rule is None else text_rule.from_mapping(request.text_rule)
     try:
-        reader = formats.find_reader(request.name, blob)
+        reader = formats.find_reader(request.name, blob, rule)
     except Unfinished:
         note(blob.sha256)
         raise
@@ -198,6 +204,11 @@ def _checked(curve: Curve) -> Curve:
     if len(curve) > limits.POINTS:
         raise Unreadable("too_long")
     return curve
+
+
+def _passed_over(reason: str | None) -> Answer:
+    """No reader wants it; ``reason`` says what it is, where one knows."""
+    return Answer({"outcome": "unclaimed", "reason": reason})
 
 
 def _refusal(request: Request, reason: str, *, is_over: bool) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -49,17 +50,22 @@ def score(
 
 
 def score_jobs(
-    jobs: Iterable[Job], model: Model, judge: Judge, selection: Selection | None = None
+    jobs: Iterable[Job],
+    model: Model,
+    judge: Judge,
+    selection: Selection | None = None,
+    ignored: Counter[str] | None = None,
 ) -> Iterator[list[Kept | Judged]]:
     """What becomes of the jobs, in order and in batches: lines that hold, and verdicts on all other curves.
 
-    Files are read by as many processes as there are cores while the network judges what came before.
+    Files are read by as many processes as there are cores while the network judges what came before. Those that turn
+    out to be no curves get no verdict; ``ignored`` counts them, by what they are.
     """
 
     def judged(batch: list[Kept | Piece]) -> list[Scored | None]:
         return classify([item.reading for item in batch if isinstance(item, Piece)], model, judge.thresholds)
 
-    items = read_ahead(jobs, workers=max(2, usable_cores()), profile=model.bundle.profile)
+    items = read_ahead(jobs, workers=max(2, usable_cores()), profile=model.bundle.profile, ignored=ignored)
     for batch, scored in overlap(_batches(items, selection), judged):
         pieces = [item for item in batch if isinstance(item, Piece)]
         decisions = iter(decide([piece.reading for piece in pieces], scored, judge))

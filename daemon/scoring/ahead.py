@@ -6,7 +6,7 @@ Later portions of a map go to every process at once; each opens the map for itse
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -22,14 +22,19 @@ _CURVES = 64  # read ahead for each reader process
 _BYTES = 256 * MIB  # of curves that wait for their turn; beyond, only what the next answer needs is read
 
 
-def read_ahead(jobs: Iterable[Job], workers: int, profile: RasterProfile | None = None) -> Iterator[Kept | Piece]:
+def read_ahead(
+    jobs: Iterable[Job],
+    workers: int,
+    profile: RasterProfile | None = None,
+    ignored: Counter[str] | None = None,
+) -> Iterator[Kept | Piece]:
     """The curves of every job in order, each job's kept lines before them. Raises ``ReaderBroken``.
 
     With a ``profile`` the curves come prepared for it, and without their samples. The reader processes live as long as
-    the iteration.
+    the iteration. Files that are no curves are counted in ``ignored``, by what they are.
     """
     with ReaderPool(workers, profile=profile, bare=True) as pool:
-        yield from _Line(jobs, pool, _CURVES * workers)
+        yield from _Line(jobs, pool, _CURVES * workers, ignored)
 
 
 @dataclass(slots=True, eq=False)
@@ -65,8 +70,9 @@ class _Question:
 class _Line:
     """The books that are open, the first of which is handed on."""
 
-    def __init__(self, jobs: Iterable[Job], pool: ReaderPool, most: int) -> None:
+    def __init__(self, jobs: Iterable[Job], pool: ReaderPool, most: int, ignored: Counter[str] | None = None) -> None:
         self._jobs, self._pool, self._most = iter(jobs), pool, most
+        self._ignored: Counter[str] = Counter() if ignored is None else ignored
         self._books: deque[_Book] = deque()
         self._maps: list[_Book] = []  # of these, the ones that have more curves than have been asked for
         self._questions: dict[int, _Question] = {}  # by the id of their arrival
@@ -140,9 +146,13 @@ class _Line:
         self._curves -= question.curves
         readings = answer.readings
         if stop is not None and not readings:  # what is known to be there is answered, whatever the reader says
-            why, first = answer.reason or "unreadable", answer.arrival.first
+            # Curves that an earlier portion has counted: the file is another one now, if nobody wants it any more.
+            why = "changed" if answer.outcome == "unclaimed" else answer.reason or "unreadable"
+            first = answer.arrival.first
             readings = tuple(Reading(answer.arrival, i, book.arrival.sha256, None, why) for i in range(first, stop))
         last = readings[-1] if readings else None
+        if stop is None and answer.outcome == "unclaimed":
+            self._ignored[answer.reason or "unclaimed"] += 1
         if stop is None:
             stop = book.asked = last.index + 1 if last else 0
             book.total = answer.total if last and last.sha256 else stop

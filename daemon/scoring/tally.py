@@ -16,6 +16,7 @@ class Tally:
     """Curves by verdict, and how long they took."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)  # files that were opened and are no curves, by what they are
     kept: int = 0  # curves judged by an earlier run
     begun_s: float = field(default_factory=time.monotonic)
     sentinel: Sentinel = field(default_factory=Sentinel)

@@ -114,7 +114,7 @@ def _score_files(
     found = find(args.paths)
     wanted = (arrival for arrival in found if selection is None or selection.has_file(arrival.path, arrival.file))
     if sheet is None:
-        batches = score_jobs(map(Job, wanted), model, judge, selection)
+        batches = score_jobs(map(Job, wanted), model, judge, selection, tally.ignored)
         tell(batches, tally, json=args.json, quiet=args.summary)
     else:
         earlier = Earlier(sheet.lines(judge))
@@ -122,7 +122,7 @@ def _score_files(
             _say_missing(found, selection)  # what is missed may lie in a folder that could not be listed
             sheet.refuse_strangers(strangers)
         others = (arrival for arrival in wanted if arrival.file.absolute() != args.out.absolute())
-        note(score_jobs(map(earlier.job, others), model, judge), tally, sheet)
+        note(score_jobs(map(earlier.job, others), model, judge, ignored=tally.ignored), tally, sheet)
         tally.kept = earlier.kept
     _say_missing(found, selection)
     if not tally.curves + tally.kept:

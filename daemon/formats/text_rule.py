@@ -1,0 +1,110 @@
+"""A laboratory's own word on its text files: ``[[text]]`` in the configuration, where a file does not say enough.
+
+::
+
+    [[text]]
+    pattern = "exports/*.csv"
+    pulling = "negative"
+    columns = ["time (s)", "distance", "force"]
+    force_unit = "pN"
+    distance_unit = "nm"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from daemon.formats import columns
+from daemon.formats.columns import Column, Unit
+
+PULLING = {"positive": 1.0, "negative": -1.0}
+_FORCE_DIMENSIONS, _LENGTH_DIMENSIONS = ("N", "m", "V"), ("m",)
+_SPARE = ("", "-", "spare", "ignore")
+
+
+@dataclass(frozen=True, slots=True)
+class TextRule:
+    """What holds for text files whose path, or name, matches ``pattern``; empty is left to the file and the numbers."""
+
+    pattern: str
+    pulling: str = ""  # "positive" or "negative": the sign of a pulling force in the file
+    force_unit: str = ""
+    distance_unit: str = ""
+    columns: tuple[str, ...] = ()  # what each column is, from the left
+
+    def matches(self, path: str) -> bool:
+        """``path`` as events carry it; a pattern without ``/`` is of the name alone. Capitals count for nothing."""
+        path, pattern = path.casefold(), self.pattern.casefold()
+        return fnmatchcase(path, pattern) or ("/" not in pattern and fnmatchcase(path.rpartition("/")[2], pattern))
+
+    @property
+    def sign(self) -> float | None:
+        """What makes pulling positive."""
+        return PULLING.get(self.pulling)
+
+    @property
+    def meaning(self) -> tuple[Column, ...]:
+        """The columns as if they had been named so in the file; none where the rule says nothing of them."""
+        names = ["other" if name in _SPARE else name for name in self.columns]
+        return tuple(self.with_units(columns.columns(names)))
+
+    def with_units(self, found: Iterable[Column]) -> list[Column]:
+        """The columns, with the units of the rule."""
+        force, length = (columns.unit_of(unit) if unit else None for unit in (self.force_unit, self.distance_unit))
+        return [_with_unit(column, force, length) for column in found]
+
+    def sentence(self) -> str:
+        """For ``check``: what it settles."""
+        parts = [f"pulling is {self.pulling}"] if self.pulling else []
+        parts += [f"the columns are {', '.join(self.columns)}"] if self.columns else []
+        parts += [f"forces in {self.force_unit}"] if self.force_unit else []
+        parts += [f"distances in {self.distance_unit}"] if self.distance_unit else []
+        return f"text files that match {self.pattern}: {'; '.join(parts)}"
+
+
+def _with_unit(column: Column, force: Unit | None, length: Unit | None) -> Column:
+    if force is not None and column.quantity in ("force", "deflection"):
+        return replace(column, unit=force, is_contradictory=False)
+    if length is not None and column.quantity == "distance":
+        return replace(column, unit=length, is_contradictory=False)
+    return column
+
+
+def rule_for(path: str, rules: Iterable[TextRule]) -> TextRule | None:
+    """The first that matches."""
+    return next((rule for rule in rules if rule.matches(path)), None)
+
+
+def from_mapping(raw: Mapping[str, Any]) -> TextRule:
+    """ValueError with one sentence that says what to write instead."""
+    if unknown := sorted(raw.keys() - {"pattern", "pulling", "force_unit", "distance_unit", "columns"}):
+        raise ValueError(f'has no key "{unknown[0]}"; it has pattern, pulling, force_unit, distance_unit, columns')
+    texts = {key: raw.get(key, "") for key in ("pattern", "pulling", "force_unit", "distance_unit")}
+    names = raw.get("columns", [])
+    if not all(isinstance(text, str) for text in texts.values()) or not texts["pattern"]:
+        raise ValueError('needs a pattern of file names in quotes, as pattern = "*.csv"; the other keys are texts too')
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ValueError('columns must be a list of names, as ["time", "distance", "force"]')
+    rule = TextRule(**texts, columns=tuple(name.strip() for name in names))
+    if rule.pulling and rule.pulling not in PULLING:
+        raise ValueError(f'pulling is "positive" or "negative" (the sign of a pulling force), not "{rule.pulling}"')
+    for unit, dimensions, example in (
+        (rule.force_unit, _FORCE_DIMENSIONS, "pN, nN, N, nm or V"),
+        (rule.distance_unit, _LENGTH_DIMENSIONS, "nm, µm or m"),
+    ):
+        if unit and ((known := columns.unit_of(unit)) is None or known.dimension not in dimensions):
+            raise ValueError(f'"{unit}" is no unit for this; write {example}')
+    meaning = rule.meaning
+    if meaning and not any(column.quantity in ("force", "deflection") for column in meaning):
+        raise ValueError('columns names no force; write "force" (or "deflection") where it stands')
+    unknown_names = [name for name, column in zip(rule.columns, meaning, strict=True) if column.quantity is None]
+    if unknown_names:
+        raise ValueError(
+            f'columns: "{unknown_names[0]}" means nothing; write force, distance, time or "-" for a spare one'
+        )
+    if not (rule.pulling or rule.force_unit or rule.distance_unit or rule.columns):
+        raise ValueError("settles nothing; give pulling, columns, force_unit or distance_unit")
+    return rule

@@ -62,7 +62,8 @@ class Row:
     doubted: int  # of these, that are reviewed because of it, were all of them looked at
     doubted_live: int  # and by the sentinel
     alarm_after: int | None  # curves; None: never
-    more_pictures: float  # that the engine sees, as a share
+    more_in_score: float  # pictures that the engine sees, as a share
+    more_live: float  # and in service, where the sentinel grows wary
     lost: int  # events discarded if the sign of all were wrong, and nobody looked
     lost_live: int  # and with the sentinel
     alarm_after_if_wrong: int | None
@@ -115,13 +116,16 @@ def samples(folders: Sequence[Path], simulated: int, seed: int) -> Iterator[Samp
 
 
 def look(coming: Iterable[Sample], model: Model) -> Iterator[Ways]:
-    """Each curve judged in every way, without a check of its sign."""
+    """Each curve judged in every way, as if its file stated the sign and without a check of it."""
     from models.frontend import prepare
     from models.sign import OPEN, is_spot, prepare_to_judge, turned
 
+    def stated(curve: Curve) -> Curve:
+        return replace(curve, notes=tuple(note for note in curve.notes if note != OPEN))
+
     waiting, profile = iter(coming), model.bundle.profile
     while batch := list(islice(waiting, BATCH)):
-        curves = [one.curve for one in batch]
+        curves = [stated(one.curve) for one in batch]
         others = [turned(curve) for curve in curves]
         unsure = [replace(curve, notes=(*curve.notes, OPEN)) for curve in curves]
         ways = (prepare(curves, profile), prepare(others, profile), prepare_to_judge(unsure, profile))
@@ -147,6 +151,7 @@ def _row(group: str, looked: Sequence[Ways], judge: Judge) -> Row:
     events = [one.sample.is_event for one in looked]
     right = _live([(one, one.given, one.upside_down, one.is_spot[0]) for one in looked], thresholds)
     wrong = _live([(one, one.upside_down, one.given, one.is_spot[1]) for one in looked], thresholds)
+    pictures = max(sum(one.given.score is not None for one in looked), 1)
     return Row(
         group=group,
         curves=len(looked),
@@ -156,7 +161,8 @@ def _row(group: str, looked: Sequence[Ways], judge: Judge) -> Row:
         doubted=sum(drop and keep for drop, keep in zip(discards, keeps, strict=True)),
         doubted_live=right.doubted,
         alarm_after=right.alarm_after,
-        more_pictures=right.checked / max(sum(one.given.score is not None for one in looked), 1),
+        more_in_score=right.fixed / pictures,
+        more_live=right.checked / pictures,
         lost=sum(one.sample.is_event and _is_discard(one.upside_down, thresholds) for one in looked),
         lost_live=wrong.lost,
         alarm_after_if_wrong=wrong.alarm_after,
@@ -170,7 +176,8 @@ def _row(group: str, looked: Sequence[Ways], judge: Judge) -> Row:
 class _Stream:
     """What became of a stream that the sentinel watched."""
 
-    checked: int = 0
+    fixed: int = 0  # looked at whatever was before
+    checked: int = 0  # looked at
     doubted: int = 0
     lost: int = 0  # events
     alarm_after: int | None = None
@@ -181,9 +188,11 @@ def _live(looked: Sequence[tuple[Ways, Scored, Scored, bool]], thresholds: Thres
     sentinel, stream = Sentinel(), _Stream()
     for number, (one, believed, other, is_spot) in enumerate(looked, start=1):
         falls = _is_discard(believed, thresholds)
-        is_checked = falls and (bool(sentinel.wary_of) or is_spot or "no_contact" in believed.reasons)
+        is_fixed = falls and (is_spot or "no_contact" in believed.reasons)
+        is_checked = is_fixed or (falls and bool(sentinel.wary_of))
         is_flipped = is_checked and other.score is not None and other.score >= thresholds.keep
         sentinel.observe("any", (*believed.reasons, "flipped") if is_flipped else believed.reasons)
+        stream.fixed += is_fixed
         stream.checked += is_checked
         stream.doubted += is_flipped
         stream.lost += falls and one.sample.is_event and not is_flipped
@@ -205,9 +214,9 @@ def table(rows: Sequence[Row]) -> list[str]:
         cells = [[_cell(getattr(row, name)) for name in ("group", *names)] for row in rows]
         return [head, *align([["curves of", *(name.replace("_", " ") for name in names)], *cells]), ""]
 
-    seen = ("curves", "looks_like_an_event", "discarded", "doubted", "doubted_live", "alarm_after", "more_pictures")
+    seen = ("curves", "looks_like_an_event", "discarded", "doubted", "doubted_live", "alarm_after")
     return [
-        *part("The sign is right: does the check make doubt?", seen),
+        *part("The sign is right: does the check make doubt?", (*seen, "more_in_score", "more_live")),
         *part("The sign is wrong: what is lost?", ("events", "lost", "lost_live", "alarm_after_if_wrong")),
         *part("The sign is open: what changes?", ("events", "open_newly_discarded", "open_saved", "open_cost")),
     ][:-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,6 +203,35 @@ def test_a_rule_settles_sign_columns_and_units() -> None:
     assert still_open.notes == ("sign_assumed", "text_rule")
 
 
+def test_a_rule_may_pass_over_a_spare_column() -> None:
+    content = make_columns(DISTANCE * 0.5, DISTANCE * 1e9, FORCE * 1e12, separator=",")
+    rule = {"columns": ["-", "distance", "force"], "force_unit": "pN", "distance_unit": "nm", "pulling": "positive"}
+    (curve,) = read(content, **rule)
+    is_the_retract(curve)
+    assert curve.notes == ("text_rule",)
+
+
+def test_a_rule_that_names_columns_leaves_the_units_to_the_file() -> None:
+    (curve,) = read(table("A (nm)\tB (pN)", DISTANCE * 1e9, FORCE * 1e12), columns=["distance", "force"])
+    assert (curve.force_unit, curve.notes) == ("N", ("sign_assumed", "text_rule"))
+    is_the_retract(curve)
+    (doubtful,) = read(table("A (nm)\tB (pN)", DISTANCE * 1e9, FORCE * 1e12), columns=["force", "distance"])
+    assert "columns_assumed" in doubtful.notes
+
+
+def test_a_rule_for_the_unit_of_the_force_alone() -> None:
+    (curve,) = read(make_columns(DISTANCE * 1e9, FORCE * 1e12), pulling="positive", force_unit="pN")
+    assert (curve.force_unit, curve.notes) == ("N", ("unit_assumed", "text_rule"))
+    is_the_retract(curve)
+
+
+@pytest.mark.parametrize("names", [["distance", "force"], ["force"], ["time", "-", "distance", "force"]])
+def test_a_rule_for_another_number_of_columns_is_doubtful(names: list[str]) -> None:
+    wide = (FORCE * 1e12,) if len(names) == 2 else (DISTANCE * 1e9, FORCE * 1e12)
+    (curve,) = read(make_columns(*wide), columns=names)
+    assert "columns_assumed" in curve.notes
+
+
 def test_a_rule_for_one_column() -> None:
     (curve,) = read(make_columns(FORCE * 1e12), pulling="positive", force_unit="pN")
     assert (curve.force_unit, curve.notes) == ("N", ("text_rule",))
@@ -233,8 +263,23 @@ def test_a_rule_with_an_error_says_what_to_write(rule: dict[str, object], says: 
         from_mapping({"pattern": "*.csv", **rule})
 
 
+def test_every_error_of_a_rule_is_told_at_once() -> None:
+    with pytest.raises(ValueError, match="positive") as caught:
+        from_mapping({"pattern": "*", "pulling": "up", "force_unit": "furlong", "columns": ["force", "a1", "b2"]})
+    assert len(caught.value.args) == 4
+
+
 def test_a_rule_holds_for_the_paths_that_match_it() -> None:
     rule = from_mapping({"pattern": "exports/*.CSV", "pulling": "positive"})
-    assert rule.matches("exports/a.csv")
-    assert not rule.matches("other/a.csv")
-    assert from_mapping({"pattern": "*.csv", "pulling": "positive"}).matches("deep/down/A.csv")
+    assert rule.matches(Path("/data/exports/a.csv"))
+    assert not rule.matches(Path("/data/other/a.csv"))
+    assert not rule.matches(Path("/data/more-exports/a.csv"))
+    assert not from_mapping({"pattern": "/exports/*.csv", "pulling": "positive"}).matches(Path("/data/exports/a.csv"))
+    assert from_mapping({"pattern": "*.csv", "pulling": "positive"}).matches(Path("/deep/down/A.csv"))
+
+
+def test_a_rule_holds_from_whatever_folder_a_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = from_mapping({"pattern": "exports/*.csv", "pulling": "positive"})
+    (tmp_path / "exports").mkdir()
+    monkeypatch.chdir(tmp_path / "exports")
+    assert rule.matches(Path("a.csv"))

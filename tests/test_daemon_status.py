@@ -65,6 +65,21 @@ def test_a_running_service_is_told_on_one_screen(speaker: Speaker) -> None:
     assert "\x1b" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("reasons", "told"),
+    [
+        (["score"], "between the thresholds"),
+        (["score", "sign_assumed"], "between the thresholds, sign_assumed"),
+        (["score", "sign_assumed", "columns_assumed"], "sign_assumed, columns_assumed"),
+        (["truncated"], "truncated"),
+    ],
+)
+def test_why_a_curve_waits_is_told(speaker: Speaker, reasons: list[str], told: str) -> None:
+    report = json.loads(afm_triage("status", "--json", "--state", str(speaker.state)).stdout)
+    report["flagged"] = [{"path": "a.txt", "curve": 0, "score": 0.012, "reasons": reasons}]
+    assert words_of(report).endswith(f"a.txt#0  {told}")
+
+
 def test_files_that_are_passed_over_are_told_by_kind(speaker: Speaker) -> None:
     report = json.loads(afm_triage("status", "--json", "--state", str(speaker.state)).stdout)
     kinds = {"unclaimed .pfc": 12, "image": 3, "companion": 40}

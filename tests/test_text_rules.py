@@ -72,12 +72,21 @@ def test_check_says_it_in_words_and_every_error_at_once(lab: Path) -> None:
     told = run("check", lab / "positive.toml")
     assert told.returncode == 0
     assert "text files that match *.csv: pulling is positive; the columns are time (s), distance, force" in told.stdout
-    (lab / "bad.toml").write_text('watch = ["in"]\n[[text]]\npattern = "*.csv"\npulling = "up"\n')
+    tables = ('pattern = "*.csv"\npulling = "up"\n', 'patern = "*.csv"\n')
+    (lab / "bad.toml").write_text('watch = ["in"]\n' + "".join(f"[[text]]\n{table}" for table in tables))
     bad = run("check", lab / "bad.toml")
     assert bad.returncode == 78
     assert 'text: table 1: pulling is "positive" or "negative"' in bad.stderr
+    assert 'text: table 2: has no key "patern"' in bad.stderr
     (lab / "flat.toml").write_text('watch = ["in"]\n[text]\npattern = "*.csv"\n')
     assert "[[text]]" in run("check", lab / "flat.toml").stderr
+
+
+def test_a_rule_holds_for_a_file_wherever_it_is_asked_for(lab: Path) -> None:
+    config = lab / "afm1.toml"
+    config.write_text((lab / "positive.toml").read_text().replace('"*.csv"', '"in/*.csv"'))
+    rows = [run("score", "--json", path, "--config", config).stdout for path in (lab, lab / "in", lab / "in" / "a.csv")]
+    assert [json.loads(row)["reasons"] for row in rows] == [["score", "text_rule"]] * 3
 
 
 def test_explain_takes_the_configuration_too(lab: Path) -> None:

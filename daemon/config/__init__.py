@@ -194,7 +194,7 @@ def _judge(given: Mapping[str, Given], findings: list[str]) -> tuple[dict[str, A
         try:
             found[key] = RULES[key](one.raw, one.folder)
         except ValueError as error:
-            findings.append(f"{one.name}: {error}")
+            findings += [f"{one.name}: {sentence}" for sentence in error.args]
     return found, given.keys() - found.keys()
 
 

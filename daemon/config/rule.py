@@ -1,7 +1,8 @@
 """The rule: how one value of the file, the environment or a flag becomes what the service uses.
 
 A rule is called with the raw value and the folder that relative paths start from; it returns the value or
-raises ValueError with one sentence that says what to write instead. ``read`` makes a raw value of a text.
+raises ValueError with a sentence that says what to write instead, or one for each of several errors. ``read`` makes a
+raw value of a text.
 """
 
 from __future__ import annotations
@@ -140,10 +141,12 @@ class TextRules(_Text):
     def __call__(self, raw: Any, folder: Path) -> tuple[TextRule, ...]:
         if not isinstance(raw, list) or not all(isinstance(table, dict) for table in raw):
             raise ValueError("is a list of tables; write [[text]] on a line of its own above each")
-        rules = []
+        rules, errors = [], []
         for number, table in enumerate(raw, 1):
             try:
                 rules.append(from_mapping(table))
             except ValueError as error:
-                raise ValueError(f"table {number}: {error}") from None
+                errors += [f"table {number}: {sentence}" for sentence in error.args]
+        if errors:
+            raise ValueError(*errors)
         return tuple(rules)

@@ -200,9 +200,6 @@ def column(name: str, unit: str = "", *, is_sided: bool = False) -> Column:
     side = _side(words, is_sided=is_sided)
     quantity, is_weak = _quantity(words, found, is_sided=is_sided)
     dimension = found.dimension if found else None
-    is_contradictory = (quantity, dimension) in _CONTRADICTIONS or (
-        quantity in ("force", "deflection", "distance") and dimension == "?"
-    )
     numbers = [int(word) for word in words if word.isdigit() and len(word) < 6]
     return Column(
         name=plain,
@@ -211,10 +208,21 @@ def column(name: str, unit: str = "", *, is_sided: bool = False) -> Column:
         side=side,
         rank=_rank(quantity, dimension, words),
         is_separation="separation" in _also(words),
-        is_contradictory=is_contradictory,
+        is_contradictory=_contradicts(quantity, dimension),
         number=numbers[-1] if numbers else None,
         is_weak=is_weak,
     )
+
+
+def in_unit(column: Column, unit: Unit) -> Column:
+    """The same column, with a unit that is said elsewhere."""
+    return replace(column, unit=unit, is_contradictory=_contradicts(column.quantity, unit.dimension))
+
+
+def _contradicts(quantity: Quantity | None, dimension: str | None) -> bool:
+    """Whether what is so called cannot have such a unit."""
+    is_mechanical = quantity in ("force", "deflection", "distance")
+    return (quantity, dimension) in _CONTRADICTIONS or (is_mechanical and dimension == "?")
 
 
 _CONTRADICTIONS = {("force", "m"), ("force", "s"), ("deflection", "s"), ("distance", "N"), ("distance", "s")}

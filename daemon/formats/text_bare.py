@@ -52,7 +52,9 @@ def read(blocks: Sequence[Block], facts: Facts, *, has_names: bool) -> list[Curv
         raise Unreadable("bomb")
     units = _units(block.heading, branches, facts.rule)
     sign = text_branch.pulling_sign(branches)[0] if facts.pulling is None else facts.pulling
-    is_assumed = has_names or not is_clear or len(blocks) > 1 or block.is_ragged or block.layout.is_ambiguous
+    is_misfit = bool(facts.columns)  # else the table would have been read by their names
+    is_unclear = not is_clear or len(blocks) > 1 or block.is_ragged or block.layout.is_ambiguous
+    is_assumed = has_names or is_misfit or is_unclear
     notes = {"sign_assumed": facts.pulling is None, "unit_assumed": units.assumed}
     said = tuple(note for note, holds in notes.items() if holds) + facts.note
     return [
@@ -125,15 +127,18 @@ def _unpadded(pair: Table) -> Table:
 
 def _units(heading: str, branches: Sequence[Branch], rule: TextRule | None) -> _Units:
     """From the laboratory's word or those of the line above, else from how large the numbers are."""
-    if rule is not None and (rule.force_unit or rule.distance_unit):
-        heading = f"{rule.force_unit} {rule.distance_unit} {heading}"
     found = [unit for word in _UNIT_WORDS.findall(heading) if (unit := unit_of(word)) is not None]
     force = next((unit for unit in found if unit.dimension in ("N", "V")), None)
     length = next((unit for unit in found if unit.dimension == "m"), None)
+    said = (unit_of(rule.force_unit), unit_of(rule.distance_unit)) if rule is not None else (None, None)
+    force, length = said[0] or force, said[1] or length
     if force and (length or branches[0].distance is None):
         return _Units(force.force, force.factor, length.factor if length else 1.0, assumed=False)
     force_most = max((float(np.nanmax(np.abs(b.force), initial=0.0)) for b in branches), default=0.0)
     lengths = [float(np.nanmax(np.abs(b.distance), initial=0.0)) for b in branches if b.distance is not None]
     is_si_length = bool(lengths) and max(lengths) < SI_LENGTH
     unit_seen: ForceUnit | None = "N" if force_most < SI_FORCE and (is_si_length or not lengths) else None
-    return _Units(unit_seen, 1.0, 1.0 if is_si_length else 1e-9, assumed=bool(lengths) or unit_seen is not None)
+    length_factor = said[1].factor if said[1] else 1.0 if is_si_length else 1e-9
+    if said[0] is not None:
+        return _Units(said[0].force, said[0].factor, length_factor, assumed=said[1] is None and bool(lengths))
+    return _Units(unit_seen, 1.0, length_factor, assumed=bool(lengths) or unit_seen is not None)

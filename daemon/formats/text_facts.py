@@ -51,14 +51,26 @@ class Facts:
         return replace(self, pulling=pulling, columns=rule.meaning or self.columns, rule=rule)
 
     def names_for(self, count: int, written: list[Column] | None) -> list[Column] | None:
-        """The columns of a table of ``count``: as known here, else as ``written`` above the numbers."""
-        found = list(self.columns) if len(self.columns) == count else written
+        """The columns of a table of ``count``: as known here, else as ``written`` above the numbers.
+
+        A unit that is not known here is the written one.
+        """
+        found = written
+        if len(self.columns) == count:
+            beside: Sequence[Column | None] = written if written and len(written) == count else [None] * count
+            found = [_with_written_unit(*both) for both in zip(self.columns, beside, strict=True)]
         return found if found is None or self.rule is None else self.rule.with_units(found)
 
     @property
     def note(self) -> tuple[str, ...]:
         """What a curve carries that was read so."""
         return () if self.rule is None else ("text_rule",)
+
+
+def _with_written_unit(known: Column, written: Column | None) -> Column:
+    if known.unit is not None or written is None or written.unit is None or written.unit.dimension == "?":
+        return known
+    return columns.in_unit(known, written.unit)
 
 
 def is_known(text: str) -> bool:

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from daemon.formats import columns
@@ -29,7 +31,7 @@ _SPARE = ("", "-", "spare", "ignore")
 
 @dataclass(frozen=True, slots=True)
 class TextRule:
-    """What holds for text files whose path, or name, matches ``pattern``; empty is left to the file and the numbers."""
+    """What holds for text files whose name or path matches ``pattern``; empty is left to the file and the numbers."""
 
     pattern: str
     pulling: str = ""  # "positive" or "negative": the sign of a pulling force in the file
@@ -37,10 +39,17 @@ class TextRule:
     distance_unit: str = ""
     columns: tuple[str, ...] = ()  # what each column is, from the left
 
-    def matches(self, path: str) -> bool:
-        """``path`` as events carry it; a pattern without ``/`` is of the name alone. Capitals count for nothing."""
-        path, pattern = path.casefold(), self.pattern.casefold()
-        return fnmatchcase(path, pattern) or ("/" not in pattern and fnmatchcase(path.rpartition("/")[2], pattern))
+    def matches(self, file: Path) -> bool:
+        """A pattern without ``/`` is of the name; else of the end of the path, capitals or not.
+
+        Of the whole path, not of the one that events carry: that begins at the folder that was watched or scored, and
+        a file is read alike wherever it is asked for.
+        """
+        pattern = self.pattern.casefold()
+        if "/" not in pattern:
+            return fnmatchcase(file.name.casefold(), pattern)
+        path = os.path.abspath(file).casefold()
+        return fnmatchcase(path, pattern if pattern.startswith("/") else f"*/{pattern.removeprefix('./')}")
 
     @property
     def sign(self) -> float | None:
@@ -50,8 +59,9 @@ class TextRule:
     @property
     def meaning(self) -> tuple[Column, ...]:
         """The columns as if they had been named so in the file; none where the rule says nothing of them."""
-        names = ["other" if name in _SPARE else name for name in self.columns]
-        return tuple(self.with_units(columns.columns(names)))
+        named = columns.columns(self.columns)
+        spare = [replace(column, quantity="other") if column.name in _SPARE else column for column in named]
+        return tuple(self.with_units(spare))
 
     def with_units(self, found: Iterable[Column]) -> list[Column]:
         """The columns, with the units of the rule."""
@@ -75,9 +85,9 @@ def _with_unit(column: Column, force: Unit | None, length: Unit | None) -> Colum
     return column
 
 
-def rule_for(path: str, rules: Iterable[TextRule]) -> TextRule | None:
+def rule_for(file: Path, rules: Iterable[TextRule]) -> TextRule | None:
     """The first that matches."""
-    return next((rule for rule in rules if rule.matches(path)), None)
+    return next((rule for rule in rules if rule.matches(file)), None)
 
 
 def digest_of(rules: Iterable[TextRule]) -> str:
@@ -86,7 +96,7 @@ def digest_of(rules: Iterable[TextRule]) -> str:
 
 
 def from_mapping(raw: Mapping[str, Any]) -> TextRule:
-    """ValueError with one sentence that says what to write instead."""
+    """Raises ValueError with a sentence for each error, that says what to write instead."""
     if unknown := sorted(raw.keys() - {"pattern", "pulling", "force_unit", "distance_unit", "columns"}):
         raise ValueError(f'has no key "{unknown[0]}"; it has pattern, pulling, force_unit, distance_unit, columns')
     texts = {key: raw.get(key, "") for key in ("pattern", "pulling", "force_unit", "distance_unit")}
@@ -96,22 +106,25 @@ def from_mapping(raw: Mapping[str, Any]) -> TextRule:
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise ValueError('columns must be a list of names, as ["time", "distance", "force"]')
     rule = TextRule(**texts, columns=tuple(name.strip() for name in names))
+    if errors := list(_errors(rule)):
+        raise ValueError(*errors)
+    return rule
+
+
+def _errors(rule: TextRule) -> Iterator[str]:
     if rule.pulling and rule.pulling not in PULLING:
-        raise ValueError(f'pulling is "positive" or "negative" (the sign of a pulling force), not "{rule.pulling}"')
+        yield f'pulling is "positive" or "negative" (the sign of a pulling force), not "{rule.pulling}"'
     for unit, dimensions, example in (
         (rule.force_unit, _FORCE_DIMENSIONS, "pN, nN, N, nm or V"),
         (rule.distance_unit, _LENGTH_DIMENSIONS, "nm, µm or m"),
     ):
         if unit and ((known := columns.unit_of(unit)) is None or known.dimension not in dimensions):
-            raise ValueError(f'"{unit}" is no unit for this; write {example}')
+            yield f'"{unit}" is no unit for this; write {example}'
     meaning = rule.meaning
     if meaning and not any(column.quantity in ("force", "deflection") for column in meaning):
-        raise ValueError('columns names no force; write "force" (or "deflection") where it stands')
-    unknown_names = [name for name, column in zip(rule.columns, meaning, strict=True) if column.quantity is None]
-    if unknown_names:
-        raise ValueError(
-            f'columns: "{unknown_names[0]}" means nothing; write force, distance, time or "-" for a spare one'
-        )
+        yield 'columns names no force; write "force" (or "deflection") where it stands'
+    for name, column in zip(rule.columns, meaning, strict=True):
+        if column.quantity is None:
+            yield f'columns: "{name}" means nothing; write force, distance, time or "-" for a spare one'
     if not (rule.pulling or rule.force_unit or rule.distance_unit or rule.columns):
-        raise ValueError("settles nothing; give pulling, columns, force_unit or distance_unit")
-    return rule
+        yield "settles nothing; give pulling, columns, force_unit or distance_unit"

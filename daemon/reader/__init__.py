@@ -77,7 +77,7 @@ class ReaderPool(Closing):
         """Queue files; later portions of maps wait behind every whole file."""
         with self._changed:
             for arrival in arrivals:
-                rule = rule_for(arrival.path, self.rules)
+                rule = rule_for(arrival.file, self.rules)
                 task = Task(next(self._ids), arrival, self.profile, self._bare, rule)
                 (self._portions if arrival.first else self._singles).append(task)
                 self._under_way += 1

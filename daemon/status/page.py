@@ -12,6 +12,8 @@ from daemon.clean import clean
 from daemon.ignored import heard, words
 from daemon.wording import MARKS, duration, latency, rate, score, share
 
+#: Reasons beside a score that keep nothing from being discarded.
+_ONLY_INFORM = frozenset({"no_contact", "sign_assumed", "sign_turned", "text_rule"})
 _STYLES = {"ready": "green", "starting": "cyan", "stopping": "cyan"}
 
 
@@ -116,6 +118,9 @@ def _flagged(report: Mapping[str, Any]) -> Iterator[Text]:
         return
     yield Text(f"  {waiting:,} curves wait for a look" + (", the first of them:" if report["flagged"] else ""))
     for one in report["flagged"]:
-        why = ", ".join(reason for reason in one["reasons"] if reason != "score") or "between the thresholds"
+        reasons = [reason for reason in one["reasons"] if reason != "score"]
+        if "score" in one["reasons"] and _ONLY_INFORM.issuperset(reasons):
+            reasons.insert(0, "between the thresholds")
+        why = ", ".join(reasons)
         name = clean(f"{one['path']}#{one['curve']}")
         yield Text.assemble((f"    ◐ {score(one['score'])}  ", "yellow"), name, (f"  {clean(why)}", "bright_black"))

@@ -32,6 +32,7 @@ from makers import (
 from daemon.arrival import Arrival
 from daemon.child import launch
 from daemon.formats.packed import pack
+from daemon.formats.text_rule import from_mapping
 from daemon.formats.walk import find
 from daemon.reader import ReaderBroken, ReaderPool, read_files
 from daemon.reading import UNREADABLE, FileReading
@@ -272,6 +273,42 @@ def test_a_map_that_changed_between_two_portions_is_said_to_have_changed(tmp_pat
         (rest,) = collect(pool, 1)
     assert reasons(rest) == ["changed"] * 8
     assert rest.readings[0].sha256 == sha256
+
+
+def test_what_was_read_by_rules_that_no_longer_hold_is_read_again(tmp_path: Path) -> None:
+    force, distance = a_retract()
+    files = [tmp_path / f"{number}.csv" for number in range(20)]
+    for file in files:
+        file.write_bytes(make_columns(distance * 1e9, force * 1e12, separator=","))
+    up, down = (from_mapping({"pattern": "*.csv", "pulling": pulling}) for pulling in ("positive", "negative"))
+    with ReaderPool(1, rules=[up]) as pool:
+        pool.submit(arrive(file) for file in files)
+        while pool.ready < 5:
+            time.sleep(0.01)
+        pool.rules = [down]
+        readings = collect(pool, len(files))
+        assert pool.in_flight == 0
+    assert sorted(reading.arrival.file for reading in readings) == sorted(files)
+    for reading in readings:
+        curve = reading.readings[0].curve
+        assert curve is not None
+        np.testing.assert_allclose(curve.force, -force * 1e12, rtol=1e-4)
+
+
+def test_a_rule_that_comes_between_two_portions_loses_no_curve(tmp_path: Path) -> None:
+    force, distance = a_retract(points=64)
+    columns = [column for _ in range(40) for column in (distance * 1e9, force * 1e12)]
+    file = tmp_path / "many.csv"
+    file.write_bytes(make_columns(*columns, separator=","))
+    names = ["distance", "force", *["-"] * 78]
+    with ReaderPool(1) as pool:
+        pool.submit([arrive(file)])
+        (first,) = collect(pool, 1)
+        assert (len(first.readings), first.total) == (32, 40)
+        pool.rules = [from_mapping({"pattern": "*.csv", "columns": names})]
+        pool.submit([first.arrival.portion(32, first.readings[0].sha256, first.total)])
+        (rest,) = collect(pool, 1)
+    assert [(one.index, one.reason) for one in rest.readings] == [(index, "changed") for index in range(32, 40)]
 
 
 def test_files_beyond_the_limits_are_refused_quickly(pool: ReaderPool, tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ class ReaderPool(Closing):
 
     ``wake()`` is called, from another thread, whenever ``collect`` has something new. ``limit_s`` replaces the time
     limit that follows from a file's size. Curves of what is submitted while there is a ``profile`` are prepared for it;
-    ``bare`` ones then come without their samples. ``rules`` are what the configuration says of text files.
+    ``bare`` ones then come without their samples. ``rules`` are what the configuration says of text files; what was read
+    by others than those in force when it is collected is read again.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class ReaderPool(Closing):
         self._ids = itertools.count(1)
         self._singles: deque[Task] = deque()
         self._portions: deque[Task] = deque()
-        self._done: deque[FileReading] = deque()
+        self._done: deque[tuple[Task, FileReading]] = deque()
         self._under_way = 0
         self._broken: ReaderBroken | None = None
         self._closed = False
@@ -77,13 +78,15 @@ class ReaderPool(Closing):
         """Queue files; later portions of maps wait behind every whole file."""
         with self._changed:
             for arrival in arrivals:
-                rule = rule_for(arrival.file, self.rules)
-                task = Task(next(self._ids), arrival, self.profile, self._bare, rule)
-                (self._portions if arrival.first else self._singles).append(task)
+                self._enter(arrival)
                 self._under_way += 1
             self._changed.notify_all()
         for seat in self._seats:
             seat.nudge()
+
+    def _enter(self, arrival: Arrival) -> None:
+        task = Task(next(self._ids), arrival, self.profile, self._bare, rule_for(arrival.file, self.rules))
+        (self._portions if arrival.first else self._singles).append(task)
 
     def collect(self, timeout_s: float = 0.0) -> list[FileReading]:
         """Everything that is done; waits up to ``timeout_s`` for the first. Raises ``ReaderBroken``."""
@@ -91,10 +94,20 @@ class ReaderPool(Closing):
             self._changed.wait_for(lambda: self._done or self._broken or self._closed, timeout_s)
             if self._broken:
                 raise self._broken
-            readings = list(self._done)
-            self._done.clear()
+            done, self._done = self._done, deque()
+            readings = [reading for task, reading in done if self._holds(task)]
             self._under_way -= len(readings)
-            return readings
+            for task, _ in done:
+                if not self._holds(task):
+                    self._enter(task.arrival)
+        if len(readings) < len(done):
+            for seat in self._seats:
+                seat.nudge()
+        return readings
+
+    def _holds(self, task: Task) -> bool:
+        """Whether a file was read as the rules of now would have it."""
+        return task.text_rule == rule_for(task.arrival.file, self.rules)
 
     def close(self) -> None:
         """End the child processes; what was under way is forgotten (the folder still has it)."""
@@ -123,9 +136,9 @@ class ReaderPool(Closing):
         for seat in self._seats:
             seat.nudge()
 
-    def finish(self, reading: FileReading) -> None:
+    def finish(self, task: Task, reading: FileReading) -> None:
         with self._changed:
-            self._done.append(reading)
+            self._done.append((task, reading))
             self._changed.notify_all()
         self._wake()
 

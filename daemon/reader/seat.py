@@ -60,7 +60,7 @@ class Pool(Protocol):
 
     def give_back(self, tasks: Iterable[Task]) -> None: ...
 
-    def finish(self, reading: FileReading) -> None: ...
+    def finish(self, task: Task, reading: FileReading) -> None: ...
 
     def fail(self, why: str) -> None: ...
 
@@ -179,7 +179,7 @@ class Seat(threading.Thread):
         self._tasks.remove(task)
         if self._tasks:
             self._tasks[0].head_since_s = time.monotonic()
-        self._pool.finish(_reading(task, header, payload))
+        self._pool.finish(task, _reading(task, header, payload))
 
     def _replace(self, reader: _Reader, reason: str) -> None:
         """End a hung or dead child. Its head is tried once more, then gets the reason; the others go back."""
@@ -194,7 +194,8 @@ class Seat(threading.Thread):
         if tasks:
             tasks[0].sha256 = sha256 or tasks[0].sha256
         if tasks and tasks[0].has_failed:
-            self._pool.finish(_lost(tasks.pop(0), reason))
+            lost = tasks.pop(0)
+            self._pool.finish(lost, _lost(lost, reason))
         elif tasks:
             tasks[0].has_failed = True
         self._pool.give_back(tasks)

@@ -72,6 +72,7 @@ class _Opened:
     file: CurveFile
     format: str
     sha256: str
+    text_rule: dict[str, Any] | None  # by which it was read
 
 
 class Desk:
@@ -114,16 +115,17 @@ class Desk:
 
     def _read(self, request: Request, note: Callable[[str], None]) -> Answer:
         opened = self._kept
-        if opened is None or request.sha256 is None or opened.sha256 != request.sha256:
+        if opened is None or (opened.sha256, opened.text_rule) != (request.sha256, request.text_rule):
             self._kept = None
             opened = _open(request, note)
         if opened is None and request.first:  # its curves have been counted: each gets its answer
             return _refusal(request, "changed", is_over=True)
         if opened is None:
             return _passed_over(None)
-        if request.sha256 not in (None, opened.sha256):
-            return _refusal(request, "changed", is_over=True)
         total = len(opened.file)
+        is_another = request.sha256 not in (None, opened.sha256)
+        if is_another or (request.first and total != request.total):  # of as many curves by another rule for text
+            return _refusal(request, "changed", is_over=True)
         if total > 1:
             self._kept = opened
             if request.first == 0 and not request.final:
@@ -146,7 +148,7 @@ def _open(request: Request, note: Callable[[str], None]) -> _Opened | None:
         return None
     sha256 = blob.sha256 if companion is None else blob.sha256_with(companion)
     note(sha256)
-    return _Opened(reader.open(blob, request.name, companion), reader.name, sha256)
+    return _Opened(reader.open(blob, request.name, companion), reader.name, sha256, request.text_rule)
 
 
 def _check_last(file: CurveFile) -> None:

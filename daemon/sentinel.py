@@ -20,7 +20,7 @@ WARY = 1000  # curves after a hint of which every would-be discard is looked at
 _HINT = frozenset({"flipped", "no_contact"})
 
 _REMEDIES = {
-    "text": "say which way is pulling in the configuration, in a [[text]] table that fits these files",
+    "text": "say which way is pulling, or correct it, in a [[text]] table of the configuration that fits these files",
     "ingest": "correct `pulling` in the headers that are sent",
 }
 _REMEDY = "look whether the sign of its sensitivity or of a channel was changed in the instrument's software"
@@ -38,6 +38,7 @@ class _Watch:
     recent: deque[bool] = field(default_factory=lambda: deque(maxlen=WINDOW))  # hint or none, curve by curve
     wary: int = 0  # curves to come
     most: int = 0  # hints within any WINDOW so far
+    most_of: int = 0  # and of how many curves: in the beginning of fewer
 
     @property
     def hints(self) -> int:
@@ -58,8 +59,8 @@ class Sentinel:
         is_hint = _HINT.issubset(reasons)
         watch.recent.append(is_hint)
         watch.wary = WARY if is_hint else max(watch.wary - 1, 0)
-        if is_hint:
-            watch.most = max(watch.most, watch.hints)
+        if is_hint and watch.hints > watch.most:
+            watch.most, watch.most_of = watch.hints, len(watch.recent)
 
     @property
     def wary_of(self) -> frozenset[str]:
@@ -71,16 +72,21 @@ class Sentinel:
         for name, watch in self._watches.items():
             if watch.most >= MOST:
                 is_well = watch.hints < MOST
-                yield name, is_well, f"{watch.hints} of {_WHAT.format(name)}" if is_well else _text(name, watch.hints)
+                what = _what(name, watch.hints, len(watch.recent))
+                yield name, is_well, what if is_well else f"{what}: {_advice(name)}"
 
     def summary(self) -> list[str]:
         """After a run: every format of which there were too many at any time."""
-        return [_text(name, watch.most) for name, watch in self._watches.items() if watch.most >= MOST]
+        return [
+            f"{_what(name, watch.most, watch.most_of)}: {_advice(name)}"
+            for name, watch in self._watches.items()
+            if watch.most >= MOST
+        ]
 
 
-_WHAT = f"{WINDOW} {{}} curves in a row look like events when turned upside down"
+def _what(name: str, hints: int, curves: int) -> str:
+    return f"{hints} of {curves} {name} curves in a row look like events when turned upside down"
 
 
-def _text(name: str, hints: int) -> str:
-    remedy = _REMEDIES.get(name, _REMEDY)
-    return f"{hints} of {_WHAT.format(name)}: the sign of the deflection may be wrong; `explain` shows one; {remedy}"
+def _advice(name: str) -> str:
+    return f"the sign of the deflection may be wrong; `explain` shows one; {_REMEDIES.get(name, _REMEDY)}"

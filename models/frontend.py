@@ -42,7 +42,7 @@ BLOCKING = frozenset({"too_short", "nonfinite", "constant", "no_calibration", "o
 #: sign_turned          no     it was the way that the reader did not believe that scored higher (deploy.serving)
 #: text_rule            no     the configuration said what the file does not: sign, columns or units
 #: columns_assumed      yes    which column is force, which distance, is a guess
-#: ends_missing         yes    more than a tenth of the retract was never recorded: nor would an event be
+#: ends_missing         yes    part of the retract was never recorded: nor would an event be
 #: flipped              yes    upside down it would be kept: the file's sign may be wrong (deploy.serving)
 #: ===================  =====  ==================================================================
 FLOOR = frozenset({"still_attached", "noise_out_of_range", "saturated", "columns_assumed", "ends_missing", "flipped"})

@@ -30,12 +30,12 @@ def test_three_hints_in_two_hundred_are_told_with_a_remedy_until_they_are_past()
     feed(sentinel, "text", HINT)
     ((name, is_well, text),) = sentinel.findings()
     assert (name, is_well) == ("text", False)
-    assert text.startswith("3 of 200 text curves in a row look like events when turned upside down")
+    assert text.startswith("3 of 3 text curves in a row look like events when turned upside down")
     assert "[[text]]" in text
     feed(sentinel, "text", QUIET, WINDOW - 2)
     ((name, is_well, text),) = sentinel.findings()
     assert (name, is_well, text.split()[0]) == ("text", True, "2")
-    assert sentinel.summary()[0].startswith("3 of 200 text curves")
+    assert sentinel.summary()[0].startswith("3 of 3 text curves")
 
 
 def test_hints_far_apart_or_of_several_formats_are_none_together():

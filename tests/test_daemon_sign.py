@@ -71,7 +71,7 @@ def test_files_and_archives_give_the_same_verdicts_and_say_which_format_looks_wr
     }
     same = ("path", "verdict", "score", "reasons", "preview")
     (line,) = [line for line in said.splitlines() if "upside down" in line]
-    assert line.startswith("afm-triage: 3 of 200 afmcurve curves in a row look like events when turned upside down")
+    assert line.startswith("afm-triage: 3 of 12 afmcurve curves in a row look like events when turned upside down")
     packed = tmp_path / "lab.h5"
     assert main(["pack", str(lab), "--out", str(packed)]) == 0
     capsys.readouterr()

@@ -37,8 +37,8 @@ class ReaderPool(Closing):
 
     ``wake()`` is called, from another thread, whenever ``collect`` has something new. ``limit_s`` replaces the time
     limit that follows from a file's size. Curves of what is submitted while there is a ``profile`` are prepared for it;
-    ``bare`` ones then come without their samples. ``rules`` are what the configuration says of text files; what was read
-    by others than those in force when it is collected is read again.
+    ``bare`` ones then come without their samples. ``rules`` are what the configuration says of text files; what was
+    read by others than those in force when it is collected is read again.
     """
 
     def __init__(

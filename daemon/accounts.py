@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from daemon.decision import VERDICTS, Verdict
+from daemon.ignored import REASONS, Ignored
 from daemon.reading import UNREADABLE
 
 
@@ -25,7 +26,7 @@ class Accounts(Collector):
         self._seen: Counter[str] = Counter({"watch": 0, "ingest": 0})
         self._decided: Counter[str] = Counter(dict.fromkeys(VERDICTS, 0))
         self._unreadable: Counter[str] = Counter(dict.fromkeys(sorted(UNREADABLE), 0))
-        self._ignored: Counter[str] = Counter()
+        self._ignored = Ignored(REASONS)
         self._duplicate = 0
         self._backlog = 0
 
@@ -49,13 +50,27 @@ class Accounts(Collector):
             self._duplicate += curves
             self._backlog -= curves
 
-    def ignored(self, reason: str, files: int = 1) -> None:
-        """A file that is no curve; it never counted as seen."""
+    def unseen(self, source: str) -> None:
+        """A file whose name had promised a curve holds none: it counts as ignored, and is not seen after all."""
         with self._lock:
-            self._ignored[reason] += files
+            self._seen[source] -= 1
+            self._backlog -= 1
+
+    def ignored(self, reason: str, name: str = "") -> None:
+        """A file of this name is passed over; it does not count as seen. ``reason``: see daemon.ignored."""
+        with self._lock:
+            self._ignored.note(reason, name)
+
+    def ignored_kinds(self) -> dict[str, int]:
+        """Files passed over, by kind, for whoever wants to know more than the number."""
+        with self._lock:
+            return dict(self._ignored.kinds)
 
     def snapshot(self) -> dict[str, int]:
-        """The numbers of one moment: seen, decided, duplicate, backlog, unreadable, ignored."""
+        """The numbers of one moment: seen, decided, duplicate, backlog, unreadable, ignored.
+
+        The second half of a pair is no file that somebody has to look after: it is not among the ignored here.
+        """
         with self._lock:
             return {
                 "seen": self._seen.total(),
@@ -63,17 +78,18 @@ class Accounts(Collector):
                 "duplicate": self._duplicate,
                 "backlog": self._backlog,
                 "unreadable": self._unreadable.total(),
-                "ignored": self._ignored.total(),
+                "ignored": self._ignored.total,
             }
 
     def collect(self) -> Iterable[Metric]:
         with self._lock:
-            seen, decided, unreadable, ignored = map(dict, (self._seen, self._decided, self._unreadable, self._ignored))
+            seen, decided, unreadable = map(dict, (self._seen, self._decided, self._unreadable))
+            ignored = dict(self._ignored.reasons)
             duplicate, backlog = self._duplicate, self._backlog
         yield _counter("curves_seen", "Curves handed over by a source", "source", seen)
         yield _counter("decisions", "Decisions in the ledger", "verdict", decided)
         yield _counter("curves_unreadable", "Curves that could not be read; decided as review", "reason", unreadable)
-        yield _counter("files_ignored", "Files that no reader wants", "reason", ignored)
+        yield _counter("files_ignored", "Files passed over", "reason", ignored)
         yield CounterMetricFamily("afm_triage_curves_duplicate", "Curves that had been decided before", value=duplicate)
         yield GaugeMetricFamily("afm_triage_backlog_curves", "Curves seen and not decided yet", value=backlog)
 

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from daemon.formats.text_rule import TextRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +27,6 @@ class Arrival:
     sha256: str | None = None  # known for later portions: the file must still be the same one
     total: int = 1  # and how many curves it had when it was opened
     known_curve: str | None = None  # ZeroMQ ingest: the sender's id, which is its identity
-    text_rule: TextRule | None = None  # what the configuration says of it, should it be text
 
     def portion(self, first: int, sha256: str | None, total: int) -> Arrival:
         """The same file, of ``total`` curves, from curve ``first`` on."""

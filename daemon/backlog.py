@@ -65,6 +65,10 @@ class Backlog:
         self._tries.pop(arrival.file, None)
         self._sources[arrival.source].settle(arrival)
 
+    def ignore(self, arrival: Arrival, reason: str) -> None:
+        """No reader wants it: its source counts it among the ignored."""
+        self._sources[arrival.source].ignore(arrival, reason)
+
     def close(self) -> None:
         """Take nothing more: the service is ending, and the next start finds the rest in the folders."""
         self._is_closed = True

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MEMORY_BYTES = 2 << 30
+_KILLED_S = 5.0  # a share that hangs may hold a process in the kernel
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[1])
 
@@ -27,10 +28,11 @@ class Child:
     connection: socket.socket
 
     def end(self) -> None:
-        """Kill it and wait until it is gone."""
+        """Kill it, and wait until it is gone or the kernel does not let it go."""
         self.connection.close()
         self.process.kill()
-        self.process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_KILLED_S)
 
 
 def spawn(module: str, *descriptors: int) -> Child:

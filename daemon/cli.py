@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
+import signal
 import sys
 from typing import NoReturn
 
-from daemon import __version__
+from daemon import __version__, ending, stdio
 from daemon.errors import INPUT_OUTPUT, INTERNAL, USAGE, UserError
 
 #: verb -> one line of help; the module is daemon.verbs.<verb>.
@@ -71,27 +73,55 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; every user error ends as one line on standard error and its exit code."""
-    words = sys.argv[1:] if argv is None else argv
+    """Run one verb; every user error ends as one line on standard error and its exit code.
+
+    Without ``argv`` this is the whole process: its streams are made fit, and a signal ends it as others expect.
+    """
+    if argv is not None:
+        return _guarded(argv)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a traceback is no answer to Ctrl-C, however early it comes
+    stdio.name_files_in_utf8()
+    stdio.steady()
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it has much to say where there is no home folder
     try:
-        args = _parse(words or ["--help"])
-        return int(args.execute(args))
-    except UserError as error:
-        print(f"afm-triage: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:  # `afm-triage events | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return 130
-    except OSError as error:
-        print(f"afm-triage: {error}", file=sys.stderr)
-        return INPUT_OUTPUT
-    except Exception as error:
-        if os.environ.get("AFM_TRIAGE_DEBUG"):
-            raise
-        print(
-            f"afm-triage: internal error, {type(error).__name__}: {error} (AFM_TRIAGE_DEBUG=1 shows where)",
-            file=sys.stderr,
-        )
-        return INTERNAL
+        code = _guarded(sys.argv[1:])
+    except SystemExit as end:  # --help, --version
+        code = int(end.code or 0)
+    return _leave(stdio.finish(code))
+
+
+def _guarded(words: list[str]) -> int:
+    with ending.listening():
+        try:
+            args = _parse(words or ["--help"])
+            code = int(args.execute(args))
+            sys.stdout.flush()
+            return code
+        except UserError as error:
+            stdio.complain(str(error))
+            return error.exit_code
+        except BrokenPipeError:  # `afm-triage events | head`: the reader has seen enough
+            stdio.let_go(sys.stdout)
+            return 0
+        except KeyboardInterrupt:
+            return ending.exit_code()
+        except OSError as error:
+            stdio.complain(str(error))
+            return INPUT_OUTPUT
+        except Exception as error:
+            if os.environ.get("AFM_TRIAGE_DEBUG"):
+                raise
+            what = f"internal error, {type(error).__name__}: {error}"
+            stdio.complain(f"{what} (AFM_TRIAGE_DEBUG=1 shows where)")
+            return INTERNAL
+
+
+def _leave(code: int) -> int:
+    """After a signal without the interpreter's goodbye, which waits for every thread."""
+    if code == 128 + signal.SIGTERM:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    if code == 128 + signal.SIGINT:
+        os._exit(code)
+    return code

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 
 import zmq
 
-from daemon import events
+from daemon import ending, events
 from daemon.closing import Closing
 from daemon.events import Event
+from daemon.exchange import open_socket
 
 #: Between two requests that brought nothing.
 _PAUSE_S = 0.2
@@ -43,7 +44,6 @@ class Feed(Closing):
         self._answers = 0
         self._ready: deque[Event] = deque()
         self.heard_s: float | None = None  # time.monotonic() of the last sign of life
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._live = self._connect(zmq.SUB, publish)
         self._requests = self._connect(zmq.DEALER, replay)
         self._poller = zmq.Poller()
@@ -51,7 +51,8 @@ class Feed(Closing):
         self._poller.register(self._requests, zmq.POLLIN)
 
     def close(self) -> None:
-        self._context.destroy(linger=0)
+        self._live.close()
+        self._requests.close()
 
     def __iter__(self) -> Iterator[Event]:
         """For ever; while the service is away it waits."""
@@ -61,19 +62,23 @@ class Feed(Closing):
                 yield self._ready.popleft()
 
     def read(self, timeout_s: float) -> list[Event]:
-        """What has come, waiting at most ``timeout_s`` for the first of it."""
+        """What has come, waiting at most ``timeout_s`` for the first of it.
+
+        Raises KeyboardInterrupt when the process is asked to end meanwhile.
+        """
         deadline_s = time.monotonic() + timeout_s
         if self._ready:
             left = list(self._ready)
             self._ready.clear()
             return left
         while True:
+            ending.check()
             self._ask()
             left_s = deadline_s - time.monotonic()
-            ready = dict(self._poller.poll(int(max(min(left_s, 0.1), 0.0) * 1000)))
+            ready = dict(self._poller.poll(int(max(min(left_s, ending.LOOK_S), 0.0) * 1000)))
             found = self._listen() if self._live in ready else []
             if self._requests in ready:
-                found += self._take(self._requests.recv_multipart())
+                found += self._take(self._requests.recv_multipart(zmq.DONTWAIT))
             if found or left_s <= 0:
                 return found
 
@@ -90,7 +95,7 @@ class Feed(Closing):
             yield from (event for event in found if events.kind_of(event) == "decision")
 
     def _connect(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
-        socket = self._context.socket(kind)
+        socket = open_socket(kind)
         socket.set_hwm(100_000)
         socket.setsockopt(zmq.IPV6, "[" in endpoint)
         socket.setsockopt(zmq.IMMEDIATE, 1)  # no request is queued for a service that is away

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from daemon.closing import Closing
@@ -9,6 +10,7 @@ from daemon.config import Config, ThresholdsConfig
 from daemon.decision import Judge, Thresholds
 from daemon.engine import PATIENT, Patience, builder
 from daemon.errors import BAD_CONFIG, BAD_DATA, INTERNAL, UNREACHABLE, UserError
+from daemon.formats.text_rule import TextRule, digest_of
 from deploy.engines import ANY, NoEngine, Wish
 from deploy.registry import resolve
 from deploy.selftest import SelfTestFailed
@@ -53,7 +55,9 @@ def is_outdated(model: Model, name: str, models: Path | None = None) -> bool:
         return False  # nothing is there to take its place
 
 
-def judge_of(model: Model, override: ThresholdsConfig, *, require_certificate: bool = False) -> Judge:
+def judge_of(
+    model: Model, override: ThresholdsConfig, *, require_certificate: bool = False, text: Sequence[TextRule] = ()
+) -> Judge:
     """What every event of this model says about who judged.
 
     A bolder threshold than its own has no certificate, nor has a model whose verdicts are not those of single
@@ -70,6 +74,7 @@ def judge_of(model: Model, override: ThresholdsConfig, *, require_certificate: b
         certificate = None
     rules = [] if is_own else [f"configured:{discard:.6g}-{keep:.6g}"]
     rules += ["certificate:required"] if require_certificate else []
+    rules += [f"text:{digest_of(text)}"] if text else []
     return Judge(
         model=model.id,
         pipeline="|".join([model.pipeline, *rules]),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import TypeVar
 
+from daemon import ending
 from daemon.errors import USAGE, UserError
 
 T = TypeVar("T")
@@ -24,5 +25,5 @@ def paced(items: Iterator[T], rate_per_s: float | None) -> Iterator[T]:
     begun_s = time.monotonic()
     for number, item in enumerate(items):
         if rate_per_s is not None:
-            time.sleep(max(begun_s + number / rate_per_s - time.monotonic(), 0.0))
+            ending.pause(begun_s + number / rate_per_s - time.monotonic())
         yield item

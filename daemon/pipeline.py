@@ -20,6 +20,7 @@ from daemon.backlog import Backlog
 from daemon.classify import classify
 from daemon.decide import decide, identity_of
 from daemon.decision import Decision, FileMark, Judge
+from daemon.formats.text_rule import TextRule
 from daemon.ledger import Ledger, LedgerFull
 from daemon.ledger.keepsake import keepsake_of
 from daemon.metrics import Metrics
@@ -66,13 +67,14 @@ class Pipeline:
         sentinel: Sentinel,
         bell: threading.Event,
         pace: Pace,
+        rules: Sequence[TextRule] = (),
     ) -> None:
         self._backlog, self._reader, self._sentinel, self._bell = backlog, reader, sentinel, bell
         self._ledger, self._publisher, self._metrics = ledger, publisher, metrics
         self._classifier = ThreadPoolExecutor(1, "classifier")
         self._batches: deque[_Batch] = deque()  # two at most: one being judged, one waiting for it
         self._unrecorded: tuple[list[Decision], list[FileReading]] | None = None  # only while the disk is full
-        self.swap(model, judge, pace)
+        self.swap(model, judge, pace, rules)
 
     def turn(self, wait_s: float) -> list[Decision]:
         """One turn of the loop, waiting at most ``wait_s`` for something to do.
@@ -87,14 +89,14 @@ class Pipeline:
             self._begin(self._collected())
         return self._finish(self._batches.popleft()) if self._batches else []
 
-    def swap(self, model: Model, judge: Judge, pace: Pace) -> None:
-        """Another model, other thresholds or another pace from the next batch on; called between two turns.
+    def swap(self, model: Model, judge: Judge, pace: Pace, rules: Sequence[TextRule] = ()) -> None:
+        """Another model, other thresholds, pace or rules for text from the next batch on; called between two turns.
 
         What is under way is judged to its end by the old ones: on return nothing works with them any more.
         """
         wait([batch.scored for batch in self._batches])
         self._model, self._judge, self._pace = model, judge, pace
-        self._reader.profile = model.bundle.profile
+        self._reader.profile, self._reader.rules = model.bundle.profile, rules
 
     def idle(self) -> bool:
         """Nothing finished is waiting anywhere on the line."""
@@ -163,8 +165,9 @@ class Pipeline:
             self._backlog.defer(arrival, file.reason or "truncated")
             return ()
         if file.outcome == "unclaimed":
-            self._backlog.settle(arrival)
-            self._metrics.accounts.ignored(file.reason or "unclaimed", 1)
+            if arrival.claimed and arrival.first == 0:
+                self._metrics.accounts.unseen(arrival.source)
+            self._backlog.ignore(arrival, file.reason or "unclaimed")
             return ()
         if arrival.first == 0:  # only now is it known how many curves the file holds
             self._metrics.accounts.seen(arrival.source, file.total - (1 if arrival.claimed else 0))

@@ -36,6 +36,10 @@ UNREADABLE = frozenset(
 )
 
 
+#: Only a reason to wait: text whose last row has no line end may still be in the writing, or never get one. It is read
+#: in the end, so nothing is ever unreadable for it.
+UNENDED = "unended"
+
 #: What a file can be that is nobody's curve though its name might be one's. Labels of afm_triage_files_ignored_total.
 NO_CURVES = frozenset(
     {
@@ -66,7 +70,7 @@ class Unfinished(Exception):
 
     @property
     def reason(self) -> str:
-        return self.args[0] if self.args and self.args[0] in UNREADABLE else "truncated"
+        return self.args[0] if self.args and self.args[0] in UNREADABLE | {UNENDED} else "truncated"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,11 +13,13 @@ import zmq
 from daemon import events
 from daemon.config import Config
 from daemon.errors import BAD_CONFIG, UNREACHABLE, UserError
+from daemon.exchange import await_input, open_socket
 from daemon.status.inquiry import ask_status
 from daemon.status.whereabouts import Whereabouts, find
 
 #: Loading another model takes a second, compiling it for a GPU minutes; the old one judges meanwhile.
 PATIENCE_S = 900.0
+_GREETING_S = 5.0  # until the service has noticed that somebody listens
 _LOOK_S = 1.0  # between two looks whether the service is still there
 
 
@@ -25,20 +27,19 @@ def reload(config: Config, patience_s: float = PATIENCE_S) -> str:
     """What has changed, in words. Raises UserError 69 without a service to ask, 78 when it refused."""
     where = find(config)
     pid = _pid(where, config)
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    subscriber = context.socket(zmq.SUB)
+    subscriber = open_socket(zmq.SUB)
     try:
         subscriber.setsockopt(zmq.IPV6, 1)
         subscriber.connect(where.publish)
         subscriber.subscribe(f"afm.{config.instrument}.")
-        if not subscriber.poll(5000):  # the greeting: from here on nothing is missed
+        if not await_input(subscriber, _GREETING_S):  # the greeting: from here on nothing is missed
             raise UserError(UNREACHABLE, f"process {pid} does not publish at {where.publish}; is it still starting?")
         os.kill(pid, signal.SIGHUP)
         return _words(await_answer(subscriber, pid, patience_s))
     except PermissionError:
         raise UserError(UNREACHABLE, f"process {pid} belongs to another user; ask for it with sudo") from None
     finally:
-        context.destroy(linger=0)
+        subscriber.close()
 
 
 def _pid(where: Whereabouts, config: Config) -> int:
@@ -57,8 +58,8 @@ def await_answer(subscriber: zmq.Socket[bytes], pid: int, patience_s: float) -> 
     """The data of the next `config` event. UserError 69 when process ``pid`` ends before, or says nothing in time."""
     deadline_s = time.monotonic() + patience_s
     while (left_s := deadline_s - time.monotonic()) > 0:
-        if subscriber.poll(int(min(left_s, _LOOK_S) * 1000)):
-            topic, body = subscriber.recv_multipart()
+        if await_input(subscriber, min(left_s, _LOOK_S)):
+            topic, body = subscriber.recv_multipart(zmq.DONTWAIT)
             if topic.endswith(b".config"):
                 data: Mapping[str, Any] = events.decode(body)["data"]
                 return data

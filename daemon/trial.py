@@ -14,12 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import zmq
-
+from daemon import ending
 from daemon.errors import INTERNAL, UserError
+from daemon.status.inquiry import ask
 
 #: A start takes 3 s on two idle cores; this is for a machine that is busy with other things.
 START_S = 60.0
+_DRAINED_S, _KILLED_S = 20.0, 10.0
 
 
 class Trial:
@@ -44,6 +45,7 @@ class Trial:
 
     def start(self) -> None:
         """Return at once; ``wait_ready`` waits until the model has proved itself."""
+        ending.allow(_DRAINED_S + _KILLED_S)  # it is ended before us
         root = Path(__file__).resolve().parents[1]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
         with self.log.open("ab") as log:
@@ -59,15 +61,11 @@ class Trial:
                 break
             if (self.state / "service.json").exists() and self._answers():
                 return time.monotonic() - begun_s
-            time.sleep(0.02)
+            ending.pause(0.02)
         raise UserError(INTERNAL, f"the service did not start: {self.last_words()}")
 
     def _answers(self) -> bool:
-        with zmq.Context() as context, context.socket(zmq.DEALER) as asker:
-            asker.linger = 0
-            asker.connect(self.replay)
-            asker.send(b"status")
-            return bool(asker.poll(1000))
+        return ask(self.replay, b"status", timeout_s=1.0) is not None
 
     def last_words(self) -> str:
         """The end of its log, in one line."""
@@ -87,21 +85,29 @@ class Trial:
             return 0
         self.process.send_signal(number)
         try:
-            code = self.process.wait(20)
+            code = self.process.wait(_DRAINED_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            code = self.process.wait()
+            code = self.process.wait(_KILLED_S)
         self.process = None
         return code
 
     def __enter__(self) -> Self:
-        self.start()
-        self.wait_ready()
+        try:
+            self.start()
+            self.wait_ready()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the service; the folder goes too, if it was made here."""
         self.stop()
         if self._owned:
             shutil.rmtree(self.folder, ignore_errors=True)

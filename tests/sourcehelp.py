@@ -25,6 +25,7 @@ QUICK = Timing(
     patience_s=0.8,
     patience_map_s=1.5,
     patience_zero_tail_s=0.3,
+    patience_unended_s=0.6,
     suspicion_s=1.0,
 )
 TEXT_QUIET_S = 0.3
@@ -52,7 +53,7 @@ class Watched:
             roots,
             wake=self.wake.set,
             seen=self._saw,
-            ignored=lambda reason: self.ignored.update([reason]),
+            ignored=lambda reason, name: self.ignored.update([reason]),
             **arguments | changes,
         )
         self.source.start()

@@ -81,3 +81,37 @@ def test_a_module_is_as_long_as_its_noun() -> None:
 def test_what_must_stay_light_does_not_import_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+#: Where handlers of signals are set (daemon/ending.py says why nowhere else), and where the one context is made.
+ONLY_IN = {
+    "signal.signal": {
+        "daemon/ending.py",
+        "daemon/cli.py",
+        "daemon/__main__.py",
+        "daemon/child.py",
+        "daemon/engine/worker.py",
+    },
+    "zmq.Context": {"daemon/exchange.py"},
+}
+WAITING = ("wait", "join", "communicate", "term", "destroy")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_waits_without_a_limit_and_no_handler_or_context_is_made_elsewhere(path: Path) -> None:
+    name = str(path.relative_to(ROOT))
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        call = ast.unparse(node.func)
+        assert name in ONLY_IN.get(call, {name}), f"{name}:{node.lineno}: {call}"
+        if isinstance(node.func, ast.Attribute) and node.func.attr in (
+            "wait",
+            "join",
+            "communicate",
+            "term",
+            "destroy",
+        ):
+            assert node.args or node.keywords, f"{name}:{node.lineno}: {call} without a limit"
+        if call == "subprocess.run":
+            assert "timeout" in {word.arg for word in node.keywords}, f"{name}:{node.lineno}: {call} without a limit"

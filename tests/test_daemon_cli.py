@@ -54,7 +54,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     command = f"{sys.executable} -m daemon score {folder} | head -n 1"
     run = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
     assert run.stdout.count("\n") == 1
-    assert run.stderr == ""
+    assert run.stderr in ("", "ignored: 1 unclaimed .md\n")  # the latter where it was done before the reader left
 
 
 def test_a_file_name_cannot_steer_the_terminal_that_score_prints_on(tmp_path: Path) -> None:

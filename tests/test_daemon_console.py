@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import fcntl
+import math
 import os
 import pty
 import re
@@ -23,6 +25,7 @@ from daemon.config import Config
 from daemon.console import snapshot
 from daemon.console.attachment import Attachment
 from daemon.console.board import Board, Entry
+from daemon.silence import patience_of
 from daemon.trial import free_port
 from tests.speaker import Speaker
 
@@ -158,6 +161,22 @@ def test_without_a_service_it_says_how_to_start_one(tmp_path: Path) -> None:
         assert "start one with: afm-triage run --watch DIR" in process.stderr.readline()
         process.terminate()
         assert process.wait(10) == 0
+
+
+def test_without_a_service_and_a_terminal_it_gives_up(tmp_path: Path) -> None:
+    nowhere = [word for name in ("publish", "replay") for word in (f"--{name}", f"tcp://127.0.0.1:{free_port()}")]
+    words = [sys.executable, "-m", "daemon", "console", "--patience", "1", "--state", str(tmp_path / "state"), *nowhere]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (69, 1)
+    assert "no service has answered at" in done.stderr
+
+
+def test_in_a_terminal_it_waits_for_a_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = argparse.Namespace(patience=None)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert patience_of(args) == math.inf
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False)
+    assert patience_of(args) == 60.0
 
 
 def test_it_survives_the_service_and_finds_it_again_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,6 +175,17 @@ def test_everything_that_was_promised_is_on_the_screen(width: int, height: int) 
     assert sum("\u2800" < char <= "\u28ff" for char in text) > 100  # drawings
 
 
+def test_what_is_passed_over_is_told_by_kind_whether_all_is_well_or_not() -> None:
+    kinds = {"unclaimed .pfc": 12, "image": 3, "companion": 40}
+    trouble = {"name": "contact", "ok": False, "text": "20 curves in a row without contact"}
+    for health in ([], [trouble]):
+        text = text_of(board_with(3, ignored=kinds, health=health), 120, 24)
+        assert "ignored: 12 unclaimed .pfc, 3 image; 40 companion" in text
+    assert "ignored" not in text_of(board_with(3, ignored={"companion": 40}), 120, 24)  # nothing to worry about
+    hostile = text_of(board_with(3, ignored={"unclaimed .\x1b[7m": 1, "image": "many"}), 120, 24)
+    assert "\x1b" not in hostile
+
+
 def test_a_larger_terminal_shows_more_curves() -> None:
     small, large = (text_of(board_with(300), *size).count(".jpk-force") for size in ((80, 24), (200, 50)))
     assert small >= 9

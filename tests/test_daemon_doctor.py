@@ -93,6 +93,30 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert (found.level, "is not there" in found.text, bool(found.advice)) == ("problem", True, True)
 
 
+def test_what_lies_in_a_watched_folder_is_told_and_asked_about_when_nothing_of_it_is_read(tmp_path: Path) -> None:
+    watch = tmp_path / "data"
+    (watch / "run").mkdir(parents=True)
+    for name in ("a.pfc", "run/b.PFC", "run/camera.png", "run/aZSNSR.ibw"):
+        (watch / name).touch()
+    (watch / "tree").symlink_to(tmp_path)
+    _, found = symptoms.watched_folders(config_of(tmp_path, watch=(watch,)))
+    told = f"{watch}: 0 files that may be curves; ignored: 2 unclaimed .pfc, 1 image, 1 link; 1 companion"
+    assert (found.topic, found.level, found.text.startswith(told)) == ("files", "note", True)
+    assert "README" in found.advice
+    (watch / "run" / "a.jpk-force").touch()
+    (watch / "run" / "b.txt").touch()
+    _, found = symptoms.watched_folders(config_of(tmp_path, watch=(watch,)))
+    assert (found.level, "2 files that may be curves; ignored: 2" in found.text) == ("ok", True)
+
+
+def test_a_first_look_into_a_watched_folder_is_a_short_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(symptoms, "MANY_FILES", 10)
+    for number in range(30):
+        (tmp_path / f"{number}.jpk-force").touch()
+    _, found = symptoms.watched_folders(config_of(tmp_path, watch=(tmp_path,)))
+    assert "10 files that may be curves in the part that was looked at" in found.text
+
+
 @NOT_ROOT
 def test_folders_without_permission(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from makers import make_ibw_pair, make_jpk
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from modelhelp import make_model
 
 from daemon.cli import main
 from daemon.config import ThresholdsConfig
 from daemon.explanation import Explanation, explain, find_reading
-from daemon.explanation.axes import thin, trace_of
+from daemon.explanation.axes import Trace, thin, trace_of
 from daemon.explanation.gauge import along
-from daemon.explanation.sheet import draw
+from daemon.explanation.sheet import BASELINE, _curve, draw
 from daemon.explanation.wording import sentences, share
+from daemon.formats import open_file
 from daemon.judging import judge_of, load_model
+from daemon.labels.subject import sha256_of
 from models.frontend import BLOCKING, FLOOR
 
 CURVES = Path(__file__).resolve().parents[1] / "daemon" / "curves"
@@ -77,6 +84,57 @@ def test_the_heat_lies_on_the_last_rupture_of_a_sawtooth(sawtooth: Explanation) 
     assert sight.map.shape == sight.picture.shape == (128, 256)
 
 
+def explained(folder: Path, force: np.ndarray, distance: np.ndarray) -> Explanation:
+    folder.mkdir(exist_ok=True)
+    file = folder / "curve.jpk-force"
+    file.write_bytes(make_jpk(force, distance))
+    model = load_model("shipped")
+    return explain(find_reading(file, 0), model, judge_of(model, ThresholdsConfig()))
+
+
+def drawn(trace: Trace) -> tuple[float, float, Axes]:
+    axes = Figure().add_subplot()
+    _curve(axes, trace, 1.0)
+    return (*axes.get_ylim(), axes)
+
+
+@pytest.mark.parametrize("push_nn", [1.0, 500.0])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_whole_retract_lies_within_the_axes_whatever_its_sign(tmp_path: Path, sign: float, push_nn: float) -> None:
+    """An event of the wrong sign is what somebody looks for who asks why a curve was discarded."""
+    curve = open_file(SAWTOOTH)[0]
+    assert curve.distance is not None
+    force = curve.force.copy()
+    force[:30] -= np.linspace(push_nn * 1e-9, 0.0, 30)
+    trace = trace_of(explained(tmp_path, sign * force, curve.distance))
+    bottom, top, axes = drawn(trace)
+    beyond = trace.y[80:]  # the push ends after 12 nm
+    assert bottom < beyond.min() <= beyond.max() < top
+    if sign > 0:  # and the push, which would press it flat, is told instead
+        assert trace.y.min() < bottom
+        assert any("the push goes down to -" in text.get_text() for text in axes.texts)
+        assert beyond.max() - beyond.min() > 0.6 * (top - bottom)
+    else:
+        assert bottom < trace.y.min() <= trace.y.max() < top
+
+
+def test_a_retract_of_the_wrong_sign_without_a_push_is_all_there(tmp_path: Path) -> None:
+    curve = open_file(SAWTOOTH)[0]
+    assert curve.distance is not None
+    trace = trace_of(explained(tmp_path, -curve.force[400:], curve.distance[400:]))
+    bottom, top, axes = drawn(trace)
+    assert trace.y.min() < -300
+    assert bottom < trace.y.min() <= trace.y.max() < top
+    assert not [text for text in axes.texts if "push" in text.get_text()]
+
+
+def test_the_dashed_line_has_a_name(sawtooth: Explanation) -> None:
+    *_, axes = drawn(trace_of(sawtooth))
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == [BASELINE]
+
+
 def test_what_is_warm_is_red(sawtooth: Explanation) -> None:
     image = pixels(draw(sawtooth))
     warm = (image[..., 0] > 0.55) & (image[..., 1] < 0.25) & (image[..., 2] < 0.25)
@@ -118,6 +176,7 @@ def test_units_are_those_that_the_file_has(model: str) -> None:
         (".", [], 65, "is a folder; name one file"),
         ("empty.txt", [], 65, "empty"),
         ("note.pdf", [], 65, "no force curve"),
+        ("aZSNSR.IBW", [], 65, "is the second half of a pair; name the first, aDefl.ibw"),
         ("curve.txt", ["--curve", "1"], 65, "one curve"),
         ("curve.txt", ["--curve", "-1"], 64, "from 0"),
         ("curve.txt", ["--out", "curve.txt"], 64, ".png"),
@@ -132,6 +191,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     text_file(tmp_path, 200)
     (tmp_path / "empty.txt").touch()
+    for half, content in zip(("aDefl.ibw", "aZSNSR.IBW"), make_ibw_pair(), strict=True):
+        (tmp_path / half).write_bytes(content)
     (tmp_path / "note.pdf").write_bytes(b"%PDF-1.7 no curve at all")
     before = sorted(path.name for path in tmp_path.iterdir())
     assert main(["explain", name, "--out", "x.png", "--model", model, *words]) == code
@@ -139,6 +200,27 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert error.count("\n") == 1
     assert said in error
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_pair_in_any_mix_of_case_is_scored_packed_labelled_and_explained_alike(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab = tmp_path / "lab"
+    lab.mkdir()
+    contents = make_ibw_pair()
+    for half, content in zip(("aDefl.ibw", "aZSNSR.IBW"), contents, strict=True):
+        (lab / half).write_bytes(content)
+    sha256 = hashlib.sha256(b"".join(contents)).hexdigest()
+    assert sha256_of(lab / "aDefl.ibw") == sha256
+    for asked in (lab, lab / "aDefl.ibw"):
+        assert main(["score", "--json", str(asked), "--model", model]) == 0
+        assert json.loads(capsys.readouterr().out)["sha256"] == sha256
+    assert main(["pack", str(lab), "--out", str(tmp_path / "lab.h5")]) == 0
+    assert capsys.readouterr().out.startswith("1 curves")
+    assert main(["score", "--json", str(tmp_path / "lab.h5"), "--model", model]) == 0
+    assert json.loads(capsys.readouterr().out)["sha256"] == sha256
+    assert main(["explain", str(lab / "aDefl.ibw"), "--out", str(tmp_path / "x.png"), "--model", model]) == 0
+    assert open_file(lab / "aDefl.ibw")[0].distance is not None
 
 
 def test_a_name_is_drawn_as_it_is(model: str, tmp_path: Path) -> None:

@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 import zmq
 
+from daemon.errors import UserError
 from daemon.events import Event, kind_of
 from daemon.feed import Feed, Silent
 from daemon.ledger import Ledger
 from daemon.publish import Publisher
+from daemon.silence import Silence
 from tests.ledgerhelp import decision, decisions, ledger_with
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,6 +72,8 @@ def test_history_then_live_without_a_gap(service: Service) -> None:
 
 def test_from_now_means_from_now(service: Service) -> None:
     service.record(1, 11)
+    with Feed(service.publish, service.replay, since=0) as feed:  # until they have been published
+        next(event for event in feed if kind_of(event) != "decision" and event["data"]["last_seq"] == 10)
     with Feed(service.publish, service.replay) as feed:
         assert list(feed.history()) == []
         service.record(11, 13)
@@ -212,6 +216,66 @@ def test_events_follow_goes_on_across_a_restart(service: Service) -> None:
         following.terminate()
         following.stdout.close()
         following.wait()
+
+
+def test_events_follow_gives_up_once_its_patience_is_at_its_end_and_not_before(tmp_path: Path) -> None:
+    ledger_with(tmp_path / "ledger.sqlite", 3).close()
+    silent = ("--publish", "tcp://127.0.0.1:9", "--replay", "tcp://127.0.0.1:9")
+    begun_s = time.monotonic()
+    done = events_verb("--since", "1", "--follow", "--patience", "2.5", "--state", str(tmp_path), *silent)
+    assert 2.0 < time.monotonic() - begun_s < 8.0
+    assert [json.loads(line)["seq"] for line in done.stdout.splitlines()] == [2, 3]
+    assert (done.returncode, done.stderr.count("\n")) == (69, 1)
+    assert "no service has answered at tcp://127.0.0.1:9 for" in done.stderr
+
+
+def test_the_patience_of_events_begins_anew_with_every_sign_of_life(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.silence.SILENCE_S", 0.0)
+    silence = Silence(1.0, service.replay)
+    with Feed(service.publish, service.replay, since=0) as feed:
+        for _ in range(2):  # away for less than the patience, twice, which together is more
+            hear(feed, silence)
+            service.publisher.stop()
+            for _ in range(3):
+                silence.note(heard=bool(feed.read(0.2)))
+            service.start()
+        hear(feed, silence)
+        service.publisher.stop()
+        begun_s = time.monotonic()
+        with pytest.raises(UserError):
+            listen(feed, silence, until_s=begun_s + 10.0)
+        assert 0.9 < time.monotonic() - begun_s < 5.0
+
+
+def hear(feed: Feed, silence: Silence) -> None:
+    while not feed.read(0.2):
+        silence.note(heard=False)
+    silence.note(heard=True)
+
+
+def listen(feed: Feed, silence: Silence, until_s: float) -> None:
+    while time.monotonic() < until_s:
+        silence.note(heard=bool(feed.read(0.2)))
+
+
+def test_a_process_that_was_stopped_has_not_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 1.0, 3600.0, 3601.0, 7200.0])
+    monkeypatch.setattr("daemon.silence.time.monotonic", lambda: next(clock))
+    silence = Silence(7.5, "tcp://127.0.0.1:9")
+    for _ in range(3):
+        silence.note(heard=False)
+    with pytest.raises(UserError):
+        silence.note(heard=False)
+
+
+@pytest.mark.parametrize(("text", "is_fine"), [("0", True), ("inf", True), ("-1", False), ("nan", False), ("a", False)])
+def test_patience_is_seconds(text: str, is_fine: bool, tmp_path: Path) -> None:
+    silent = ("--publish", "tcp://127.0.0.1:9", "--replay", "tcp://127.0.0.1:9")
+    ledger_with(tmp_path / "ledger.sqlite", 1).close()
+    done = events_verb("--since", "0", "--patience", text, "--state", str(tmp_path), *silent)
+    assert done.returncode == (0 if is_fine else 64), done.stderr
 
 
 def test_events_reads_the_ledger_when_the_service_is_down(tmp_path: Path) -> None:

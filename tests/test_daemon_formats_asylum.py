@@ -11,7 +11,7 @@ from makers import _wave, a_retract, make_ibw, make_ibw_pair
 from makers_vendors import make_ibw_cycles
 
 from daemon.formats import open_file
-from daemon.formats.asylum import AsylumReader, companion_name, is_companion
+from daemon.formats.asylum import AsylumReader
 from daemon.formats.blob import Blob
 from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve
@@ -184,13 +184,6 @@ def test_half_a_pair_waits_for_the_other() -> None:
     shorter, _ = make_ibw_pair(*a_retract(256))
     assert reason(deflection, shorter, "ADefl.ibw") == "truncated"
     assert reason(deflection, name="Amplitude.ibw") == "no_force_channel"
-
-
-def test_names_of_halves() -> None:
-    assert companion_name("Line0000Point0001Defl.ibw") == "Line0000Point0001ZSnsr.ibw"
-    assert companion_name("Image0001.ibw") is None
-    assert is_companion("Line0000Point0001ZSnsr.ibw")
-    assert not is_companion("Image0001.ibw")
 
 
 def test_a_wave_is_unfinished_until_all_of_it_is_there() -> None:

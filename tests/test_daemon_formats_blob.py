@@ -165,7 +165,7 @@ def test_walking_joins_pairs_skips_what_is_none_and_goes_in_order(tmp_path: Path
     arrivals = list(found)
     assert [a.path for a in arrivals] == ["a/lonelyDefl.ibw", "a/xDefl.ibw", "b/a.jpk-force", "t.txt"]
     assert [a.companion is not None for a in arrivals] == [False, True, False, False]
-    assert found.skipped == 3  # labels.csv, the ZSnsr half, notes.md
+    assert found.ignored.kinds == {"table": 1, "companion": 1, "unclaimed .md": 1}
     assert all(a.final and a.source == "score" for a in arrivals)
     assert [a.claimed for a in arrivals] == [False, False, True, False]
 

@@ -149,7 +149,9 @@ def test_hdf5_that_points_to_bytes_elsewhere_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(bytes(800))
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("0/force", (100,), "f8", external=[(str(tmp_path / "secret"), 0, 800)])
+        file["1/force"] = file["1/segment"] = np.ones(100)
     opened = Hdf5Reader().open(Blob(tmp_path / "x.h5"), "x.h5")
+    assert len(opened) == 2
     with pytest.raises(Unreadable):
         opened.curve(0)
 
@@ -158,5 +160,5 @@ def test_damaged_hdf5_ends_in_a_reason() -> None:
     content = hdf5_of(force=a_retract()[0])
     with pytest.raises(Unfinished):
         Hdf5Reader().open(Blob.of(content[: len(content) // 2]), "x.h5")
-    with pytest.raises(Unreadable, match="no_force_channel"):
+    with pytest.raises(Unreadable, match="foreign_hdf5"):
         Hdf5Reader().open(Blob.of(hdf5_of(voltage=np.ones(5))), "x.h5")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from daemon.formats import encoding
-from daemon.formats.table import blocks, layout_of
+from daemon.formats.table import blocks
+from daemon.formats.text_layout import layout_of
 from daemon.reading import Unfinished, Unreadable
 
 ROWS = [(0.0, 1063.379), (-0.143, 1064.702), (0.245, 22.855), *((float(i), -i / 7) for i in range(1, 60))]

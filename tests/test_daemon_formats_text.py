@@ -18,9 +18,9 @@ from models.curve import Curve
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 
 
-def read(content: bytes) -> list[Curve]:
+def read(content: bytes, *, is_final: bool = False) -> list[Curve]:
     assert TextReader().claims("x.txt", content[:65536])
-    file = TextReader().open(Blob.of(content), "x.txt")
+    file = TextReader().open(Blob.of(content, is_final=is_final), "x.txt")
     return [file.curve(index) for index in range(len(file))]
 
 
@@ -53,7 +53,7 @@ def test_two_columns_with_units() -> None:
     (curve,) = read(make_columns(distance * 1e9, -force * 1e9, header="    nm         \tnN\n"))
     np.testing.assert_allclose(curve.force, force, rtol=1e-6)
     assert curve.distance is not None
-    assert curve.notes == ()
+    assert curve.notes == ("sign_assumed",)
     np.testing.assert_allclose(curve.distance, distance, rtol=1e-6)
 
 
@@ -66,7 +66,7 @@ def test_bare_pairs_are_oriented_by_the_curve_itself(sign: float, is_backward: b
     (curve,) = read(make_columns(*(column[::-1] if is_backward else column for column in columns)))
     np.testing.assert_allclose(curve.force, force, rtol=1e-6)
     assert curve.force_unit == "N"
-    assert curve.notes == ("unit_assumed",)
+    assert curve.notes == ("sign_assumed", "unit_assumed")
 
 
 def test_many_pairs_share_one_sign_and_lose_their_padding() -> None:
@@ -96,7 +96,7 @@ def test_time_separation_and_force_are_cut_at_the_turn() -> None:
 def test_one_column_is_force_without_unit_and_distance() -> None:
     force, _ = a_retract()
     (curve,) = read(make_columns(-force * 1e12))
-    assert (curve.force_unit, curve.distance, curve.notes) == (None, None, ())
+    assert (curve.force_unit, curve.distance, curve.notes) == (None, None, ("sign_assumed",))
     np.testing.assert_allclose(curve.force, force * 1e12, rtol=1e-6)
 
 
@@ -128,10 +128,62 @@ def test_decimal_commas_and_semicolons() -> None:
 
 def test_text_must_end_in_a_newline_and_have_even_rows() -> None:
     content = make_columns(*a_retract())
-    assert reason(content[:-1]) == "truncated"
-    assert reason(content[: len(content) // 2]) in ("truncated", "unreadable")
-    assert reason(content + b"1.0\n") == "unreadable"
-    assert reason(content + b"1.0\tword\n") == "unreadable"
+    assert reason(content[:-1]) == "unended"
+    assert reason(content[: len(content) // 2]) == "truncated"
+    assert reason(content + b"1.0\t2.0\t3.0\n" * 9 + content) == "unreadable"
+
+
+@pytest.mark.parametrize("footer", [b"1.0\n", b"1.0\tword\n", b"\n\nend of data\n"])
+def test_what_stands_below_the_rows_is_no_row(footer: bytes) -> None:
+    content = make_columns(*a_retract())
+    (curve,), (whole,) = read(content + footer), read(content)
+    np.testing.assert_array_equal(curve.force, whole.force)
+
+
+def test_text_without_a_line_end_is_read_in_the_end_without_its_last_row() -> None:
+    """Many scripts join rows with line ends; but the last number may have been cut, so it is not used."""
+    force, distance = a_retract()
+    content = make_columns(distance * 1e9, force * 1e9, header="nm\tnN\n")
+    (whole,) = read(content)
+    for unended in (content[:-1], content[:-1] + b" ", content + b"# the end", content + b"9.99e+02"):
+        assert reason(unended) in ("unended", "truncated")
+    (curve,) = read(content[:-1], is_final=True)
+    np.testing.assert_array_equal(curve.force, whole.force[:-1])
+    (footed,) = read(content + b"# the end", is_final=True)
+    np.testing.assert_array_equal(footed.force, whole.force)
+
+
+@pytest.mark.parametrize("cut", [2, 3, 5, 9, 14, 15, 16, 20, 26])
+@pytest.mark.parametrize("separator", ["\t", ";", ", "])
+def test_text_that_was_broken_off_within_a_row_is_never_a_whole_curve(cut: int, separator: str) -> None:
+    """A copy that was interrupted lacks the end of the curve, and perhaps its event."""
+    force, distance = a_retract()
+    content = make_columns(distance * 1e9, force * 1e9, header="nm\tnN\n", separator=separator)
+    for is_final in (False, True):
+        with pytest.raises(Unfinished, match="truncated"):
+            read(content[:-cut], is_final=is_final)
+
+
+def test_numbers_of_any_length_may_end_without_a_line_end() -> None:
+    force, distance = a_retract()
+    rows = [f"{x * 1e9:g}\t{y * 1e9:g}" for x, y in zip(distance, force, strict=True)]
+    content = ("nm\tnN\n" + "\n".join(rows)).encode()
+    (curve,) = read(content, is_final=True)
+    assert len(curve) == len(force) - 1
+    with pytest.raises(Unfinished, match="truncated"):
+        read(content[: content.rindex(b"\t") + 2], is_final=True)
+
+
+def test_a_promise_of_rows_is_kept_by_one_that_lacks_its_end() -> None:
+    content = make_jpk_text(*a_retract())
+    (whole,) = read(content)
+    (curve,) = read(content[:-1], is_final=True)
+    assert len(curve) == len(whole)
+    np.testing.assert_array_equal(curve.force[:-1], whole.force[:-1])
+    assert curve.force[-1] == curve.force[-2]  # not the number that may be cut
+    lines = content.splitlines(keepends=True)
+    with pytest.raises(Unfinished, match="truncated"):
+        read(b"".join(lines[:-2]).rstrip(), is_final=True)
 
 
 def test_an_end_of_zeros_is_noticed() -> None:
@@ -160,7 +212,7 @@ def test_damaged_numbers_are_claimed_and_unreadable() -> None:
     rng = np.random.default_rng(1)
     content[200:240] = rng.bytes(40)
     assert reason(bytes(content)) == "unreadable"
-    assert reason(bytes(content[:4000]) + bytes(len(content) - 4000)) in ("truncated", "unreadable")
+    assert reason(bytes(content[:4000]) + bytes(len(content) - 4000)) == "zero_tail"
 
 
 def test_a_number_that_looks_like_many_costs_no_time() -> None:

@@ -17,7 +17,21 @@ def test_files_come_in_order_and_what_is_no_curve_is_counted(tmp_path: Path) -> 
         (tmp_path / name).write_bytes(make_jpk())
     found = find([tmp_path])
     assert [arrival.path for arrival in found] == ["a.jpk-force", "b/1.jpk-force", "c.jpk-force"]
-    assert (found.skipped, found.unlisted) == (2, [])
+    assert (found.ignored.kinds, found.unlisted) == ({"image": 1, "temporary": 1}, [])
+
+
+def test_links_to_folders_are_told_and_those_to_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "a.jpk-force").write_bytes(make_jpk())
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "file.jpk-force").symlink_to(tmp_path / "outside" / "a.jpk-force")
+    (inside / "folder").symlink_to(tmp_path / "outside")
+    (inside / "loop").symlink_to(inside)
+    os.mkfifo(inside / "pipe.jpk-force")
+    found = find([inside])
+    assert [arrival.path for arrival in found] == ["file.jpk-force"]  # what `collect --link` makes can be scored
+    assert (found.ignored.kinds, found.link) == ({"link": 2, "not_regular": 1}, inside / "folder")
 
 
 def test_a_folder_that_cannot_be_listed_is_named_and_the_others_are_found(

@@ -235,6 +235,28 @@ def test_one_bad_curve_of_a_map_costs_no_other(pool: ReaderPool, tmp_path: Path)
     assert reasons(collect(pool, 1)[0]) == [None] * 3 + ["unreadable"] + [None] * 2
 
 
+def test_a_map_that_became_something_else_between_two_portions_still_gets_its_answers(tmp_path: Path) -> None:
+    path = tmp_path / "m.spm"
+    with ReaderPool(1) as pool:
+        path.write_text("not a curve any more\n")
+        arrival = arrive(path, path.read_bytes())
+        pool.submit([arrival.portion(32, "0" * 64, 40)])
+        (rest,) = collect(pool, 1)
+    assert (rest.outcome, reasons(rest)) == ("curves", ["changed"] * 8)
+
+
+def test_text_without_a_line_end_is_unfinished_until_waiting_has_no_point(tmp_path: Path) -> None:
+    arrival = replace(arrive(tmp_path / "a.txt", make_columns(*a_retract())[:-1]), final=False)
+    with ReaderPool(1) as pool:
+        pool.submit([arrival])
+        (first,) = collect(pool, 1)
+        pool.submit([replace(arrival, final=True)])
+        (last,) = collect(pool, 1)
+    assert (first.outcome, first.reason) == ("unfinished", "unended")
+    assert (last.outcome, reasons(last)) == ("curves", [None])
+    assert "unended" not in UNREADABLE  # never the reason of an event
+
+
 def test_a_map_that_changed_between_two_portions_is_said_to_have_changed(tmp_path: Path) -> None:
     path = tmp_path / "m.jpk-force-map"
     with ReaderPool(1) as pool:

@@ -22,6 +22,7 @@ from modelhelp import make_model
 from daemon.cli import main
 from daemon.errors import UserError
 from daemon.formats.walk import find
+from daemon.ignored import Ignored
 from daemon.scoring.ahead import read_ahead
 from daemon.scoring.job import Job, Kept, Piece, Stamp
 from daemon.scoring.overlap import overlap
@@ -101,7 +102,7 @@ def test_a_map_is_never_held_whole(tmp_path):
     from daemon.scoring.ahead import _Line
 
     with ReaderPool(1) as pool:
-        line = _Line(map(Job, find([folder])), pool, most=64)
+        line = _Line(map(Job, find([folder])), pool, most=64, ignored=Ignored())
         for _ in line:
             handed_on += 1
             most = max(most, sum(len(book.pieces) for book in line._books))
@@ -226,7 +227,7 @@ def test_a_finished_run_judges_nothing_again(tmp_path, model, capsys):
     assert score(lab, tmp_path / "out", model) == 0
     assert (tmp_path / "out").read_bytes() == before
     out, err = capsys.readouterr()
-    assert (out, err) == ("", "nothing new; 83 judged before\n")
+    assert (out, err) == ("", "nothing new; 83 judged before\nignored: 1 unclaimed .txt\n")
 
 
 def test_a_sheet_into_a_folder_that_is_not_there_is_told_before_the_work(tmp_path, capsys):

@@ -27,7 +27,8 @@ class Desk:
             finished=lambda path: None,
             offer=self._offer,
             withdraw=lambda pending: pending in self.out,
-            ignored=lambda reason: None,
+            ignored=lambda path, reason, came: None,
+            curve=lambda: None,
             monotonic=lambda: self.now_s,
             wall=lambda: self.now_s,
         )
@@ -74,6 +75,56 @@ def test_on_a_share_the_looks_are_a_second_apart_and_age_is_not_believed() -> No
     desk.now_s += 3600.0
     desk.book.touch("old.jpk-force", fresh=True)
     assert len(desk.run(0.0)) == 1
+
+
+def test_text_without_a_line_end_rests_twenty_seconds_from_its_last_change_and_is_asked_for_once() -> None:
+    desk = Desk()
+    desk.write("a.txt", 1)
+    desk.book.touch("a.txt", closed_s=desk.now_s)
+    ((_, final, at_s),) = desk.run(3.0)
+    assert (final, at_s) == (False, pytest.approx(1002.0, abs=0.06))
+    desk.book.defer("a.txt", "unended")
+    assert desk.run(7.0) == []  # the same bytes would give the same answer
+    desk.write("a.txt", 2)  # its writer had only paused
+    grown_s = desk.now_s
+    ((_, final, at_s),) = desk.run(3.0)
+    assert (final, at_s - grown_s) == (False, pytest.approx(2.25, abs=0.3))
+    desk.book.defer("a.txt", "unended")
+    ((_, final, at_s),) = desk.run(30.0)
+    assert final
+    assert at_s - grown_s == pytest.approx(20.0, abs=0.3)
+
+
+def test_text_without_a_line_end_that_is_older_than_the_service_need_not_rest_again() -> None:
+    desk = Desk()
+    desk.write("old.txt", 1)
+    desk.write("young.txt", 1)
+    desk.now_s += 15.0
+    desk.write("young.txt", 2)
+    desk.now_s += 10.0
+    for name in ("old.txt", "young.txt"):
+        desk.book.touch(name, fresh=True)
+    assert [(name, final) for name, final, _ in desk.run(0.1)] == [("old.txt", False), ("young.txt", False)]
+    for name in ("old.txt", "young.txt"):
+        desk.book.defer(name, "unended")
+    assert [(name, final) for name, final, _ in desk.run(1.0)] == [("old.txt", True)]
+    ((name, final, at_s),) = desk.run(30.0)
+    assert (name, final, at_s) == ("young.txt", True, pytest.approx(1035.0, abs=0.3))
+
+
+def test_a_half_is_found_by_the_spelling_that_the_folder_has() -> None:
+    for first, second in (("aDefl.ibw", "aZSNSR.IBW"), ("aDEFL.IBW", "aZSnsr.ibw"), ("adEfl.ibw", "aZsnsr.Ibw")):
+        for order in ((first, second), (second, first)):
+            desk = Desk()
+            for name in order:
+                desk.write(name, 1)
+                desk.book.touch(name, closed_s=desk.now_s)
+                desk.run(0.1)
+            offers = desk.run(1.0) or desk.offers
+            assert [(name, final) for name, final, _ in offers] == [(first, False)]
+            assert desk.out[0].companion == second
+            assert desk.out[0].stamp is not None
+            assert desk.out[0].stamp[0] == 2  # of both halves
 
 
 def test_the_tries_grow_apart_until_patience_ends() -> None:

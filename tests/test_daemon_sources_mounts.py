@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from daemon.sources.mounts import mount_of
-from daemon.sources.names import companion_of, event_path, is_temporary, main_half, sentinel_target
+from daemon.sources.names import event_path, is_temporary, sentinel_target
 
 LINES = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -53,9 +53,6 @@ def test_the_user_has_the_last_word_and_no_mountinfo_is_no_trouble(mountinfo: Pa
 
 
 def test_names_tell_halves_sentinels_and_temporaries() -> None:
-    assert companion_of("Line0Point1Defl.ibw") == "Line0Point1ZSnsr.ibw"
-    assert main_half("Line0Point1ZSnsr.ibw") == "Line0Point1Defl.ibw"
-    assert companion_of("Image0001.ibw") is main_half("Image0001.ibw") is None
     assert sentinel_target("a.txt.done") == "a.txt"
     assert sentinel_target(".done") is None
     assert is_temporary("~$a.txt")

@@ -65,6 +65,14 @@ def test_a_running_service_is_told_on_one_screen(speaker: Speaker) -> None:
     assert "\x1b" not in done.stdout
 
 
+def test_files_that_are_passed_over_are_told_by_kind(speaker: Speaker) -> None:
+    report = json.loads(afm_triage("status", "--json", "--state", str(speaker.state)).stdout)
+    kinds = {"unclaimed .pfc": 12, "image": 3, "companion": 40}
+    assert "ignored   12 unclaimed .pfc, 3 image; 40 companion, read" in words_of(report | {"ignored": kinds})
+    assert "ignored   " not in words_of(report)  # a service of before that says nothing of kinds
+    assert "\x1b" not in words_of(report | {"ignored": {"unclaimed .\x1b[7m": 1, "image": "many"}})
+
+
 def test_as_json_it_is_the_status_event_and_the_ledger(speaker: Speaker) -> None:
     done = afm_triage("status", "--json", "--state", str(speaker.state))
     told = json.loads(done.stdout)

@@ -15,6 +15,7 @@ def some_wishes(cache, with_int8):
     return (wish for wish in cpu_wishes(cache, with_int8) if (wish.engine, wish.precision) in COSTED)
 
 
+@pytest.mark.timeout(180)
 def test_every_engine_is_asked_and_costed(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(quantiser, "SIMULATED", (20, 100))
     monkeypatch.setattr("daemon.study.engines_cost.cpu_wishes", some_wishes)  # each takes a process of its own

@@ -21,7 +21,7 @@ from tests.faults.disorder import run as run_disorder
 from tests.faults.harness import CURVES, Producer, fresh, history, identity_holds, judge, scrape
 from tests.faults.kills import run as run_kills
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from models.certificate import Certificate, Experiment, miss_bound
 from tests.faults.harness import CURVES, fresh, history
 from tests.test_service import until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 
 def certified(folder: Path, engine: str) -> Path:

@@ -20,7 +20,7 @@ from daemon.trial import Trial
 from tests.faults.fake_engine import NAME, ORDERS
 from tests.faults.harness import Producer, history, judge, scrape
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 
 class TrialWithDevice(Trial):

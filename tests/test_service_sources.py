@@ -16,7 +16,7 @@ from tests.faults.harness import history, identity_holds, judge, scrape
 from tests.makers import a_retract, make_ibw_pair, make_jpk, make_jpk_map
 from tests.test_service import until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 
 @pytest.fixture

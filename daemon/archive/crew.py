@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import select
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from daemon import ending
 from daemon.child import Child, spawn
 from daemon.closing import Closing
 from daemon.formats import wire
 
 _DEPTH = 2  # requests a worker holds: one in hand, one on its desk
+_SILENCE_S = 600.0  # a block takes milliseconds; a share that hangs shall not hold us for ever
 _AHEAD = 4  # answers a worker that wait for their turn, at most
 
 Answer = tuple[wire.Header, memoryview]
@@ -76,11 +79,16 @@ class Crew(Closing):
 
     def _gather(self, done: dict[int, Answer]) -> None:
         """Wait for the next answer, and take every one that is there."""
+        given_up_s = time.monotonic() + _SILENCE_S
         poll = select.poll()
         busy = {worker.child.connection.fileno(): worker for worker in self._workers if worker.numbers}
         for descriptor in busy:
             poll.register(descriptor, select.POLLIN)
-        for descriptor, _ in poll.poll():
+        while not (ready := poll.poll(1000 * ending.LOOK_S)):
+            ending.check()
+            if time.monotonic() > given_up_s:
+                raise CrewBroken(f"a worker process has said nothing for {_SILENCE_S:g} s")
+        for descriptor, _ in ready:
             worker = busy[descriptor]
             try:
                 done[worker.numbers[0]] = wire.receive(worker.child.connection)
@@ -90,5 +98,5 @@ class Crew(Closing):
 
 
 def _how_it_ended(child: Child) -> str:
-    child.process.kill()
-    return f"a worker process ended ({child.process.wait()})"
+    child.end()
+    return f"a worker process ended ({child.process.returncode})"

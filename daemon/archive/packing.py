@@ -9,6 +9,7 @@ from daemon.archive.rows import Origin
 from daemon.archive.writer import ArchiveWriter, holds_too_much
 from daemon.arrival import Arrival
 from daemon.formats import wire
+from daemon.ignored import Ignored
 from daemon.scoring.ahead import read_ahead
 from daemon.scoring.job import Job, Piece, Stamp
 from deploy.cores import usable_cores
@@ -17,10 +18,13 @@ from models.curve import Curve
 _TASK = 64  # simulated curves a worker makes at a time
 
 
-def pack_files(found: Iterable[Arrival], writer: ArchiveWriter) -> Iterator[Origin]:
-    """Add every curve of the files, in order, and what could not be read with its reason. Raises ReaderBroken."""
+def pack_files(found: Iterable[Arrival], writer: ArchiveWriter, ignored: Ignored | None = None) -> Iterator[Origin]:
+    """Add every curve of the files, in order, and what could not be read with its reason. Raises ReaderBroken.
+
+    Files that turn out to be no curves are counted in ``ignored``.
+    """
     jobs = (Job(arrival, Stamp.of(arrival)) for arrival in found)
-    for item in read_ahead(jobs, workers=max(2, usable_cores())):
+    for item in read_ahead(jobs, workers=max(2, usable_cores()), ignored=ignored):
         if not isinstance(item, Piece):
             continue
         curve, reason = item.reading.curve, item.reading.reason

@@ -30,4 +30,4 @@ def neighbours(count: int) -> Iterator[list[int]]:
         for process in spinning:
             process.kill()
         for process in spinning:
-            process.wait()
+            process.wait(10.0)

@@ -9,12 +9,12 @@ import contextlib
 import importlib
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from daemon.errand import run_errand
 from daemon.errors import UserError
 from deploy.classifier import EngineFault
 from deploy.engines import NoEngine
@@ -31,14 +31,8 @@ class ChildFailed(Exception):
 def call(task: str, request: Mapping[str, Any], **environment: str) -> dict[str, Any]:
     """What ``measure`` of the task's module makes of ``request``. Raises ChildFailed."""
     path = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
-    run = subprocess.run(
-        [sys.executable, "-m", "daemon.bench.child", task],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path, **environment},
-        check=False,
-    )
+    command = [sys.executable, "-m", "daemon.bench.child", task]
+    run = run_errand(command, said=json.dumps(request), env={**os.environ, "PYTHONPATH": path, **environment})
     if run.returncode:
         words = run.stderr.strip().splitlines() or [f"it ended with {run.returncode}"]
         raise ChildFailed(words[-1])

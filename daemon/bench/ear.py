@@ -9,8 +9,9 @@ from typing import Self
 
 import zmq
 
-from daemon import events
+from daemon import ending, events
 from daemon.closing import Closing
+from daemon.exchange import open_socket
 
 _JOIN_S = 10.0
 
@@ -27,14 +28,13 @@ class Ear(threading.Thread, Closing):
         self.engines: set[str] = set()  # that scored
 
     def run(self) -> None:
-        with zmq.Context() as context, context.socket(zmq.SUB) as socket:
-            socket.linger = 0
+        with open_socket(zmq.SUB) as socket:
             socket.setsockopt(zmq.RCVHWM, 0)
             socket.subscribe(b"")
             socket.connect(self._endpoint)
             while not self._ending.is_set():
                 if socket.poll(100):
-                    self._note(socket.recv_multipart()[-1])
+                    self._note(socket.recv_multipart(zmq.DONTWAIT)[-1])
 
     def _note(self, body: bytes) -> None:
         now_s, event = time.monotonic(), events.decode(body)
@@ -49,7 +49,7 @@ class Ear(threading.Thread, Closing):
         """Until every one of ``paths`` was heard of; False when the time is up before."""
         deadline_s, missing = time.monotonic() + timeout_s, set(paths)
         while missing and time.monotonic() < deadline_s:
-            time.sleep(0.01)
+            ending.pause(0.01)
             missing = {path for path in missing if path not in self.heard_s}
         return not missing
 
@@ -64,4 +64,4 @@ class Ear(threading.Thread, Closing):
 
     def close(self) -> None:
         self._ending.set()
-        self.join()
+        self.join(_JOIN_S)

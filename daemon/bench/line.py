@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from daemon import ending
 from daemon.bench.ear import Ear
 from daemon.bench.timing import spread_ms
 from daemon.bench.vitals import Vitals
@@ -70,7 +71,7 @@ class Line:
         if not self._ear.wait([f"{folder.name}/{name}" for name in names], _PATIENCE_S):
             raise UserError(INTERNAL, f"the service did not decide {count} files: {self._trial.last_words()}")
         ended_s, curves = self._ear.curves_s[-1], len(self._ear.curves_s)
-        time.sleep(0.2)  # one more look at its processes
+        ending.pause(0.2)  # one more look at its processes
         cpu_s = self._vitals.cpu_between(begun_s, ended_s)
         self._clear(folder)
         rate = {"curves": float(curves), "per_s": curves / max(ended_s - begun_s, 1e-6)}
@@ -81,7 +82,7 @@ class Line:
         self._number += 1
         folder = parent / f"part-{self._number}"
         folder.mkdir(parents=True)
-        time.sleep(_SETTLE_S)
+        ending.pause(_SETTLE_S)
         return folder
 
     def _clear(self, folder: Path) -> None:

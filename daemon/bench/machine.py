@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from daemon import ending
 from deploy.cores import usable_cores
 
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
@@ -41,7 +42,7 @@ class Machine:
 def look(seconds: float = 1.0) -> Machine:
     """Takes ``seconds``."""
     begun_s, before_s = time.monotonic(), _busy_s()
-    time.sleep(seconds)
+    ending.pause(seconds)
     others = (_busy_s() - before_s) / (time.monotonic() - begun_s)
     return Machine(
         cores=usable_cores(),

@@ -14,6 +14,7 @@ import zmq
 
 from daemon.decide import identity_of
 from daemon.decision import Decision, FileMark
+from daemon.exchange import await_input, open_socket
 from daemon.ledger import Ledger
 from daemon.ledger.keepsake import keepsake_of
 from daemon.publish import Publisher
@@ -21,7 +22,7 @@ from daemon.reading import Reading
 
 _BATCHES = 24
 _ANY = "tcp://127.0.0.1:*"
-_PATIENCE_MS = 5000
+_PATIENCE_S = 5.0
 
 
 def record_ms(readings: Sequence[Reading], decisions: Sequence[Decision], folder: Path) -> tuple[float, float, float]:
@@ -55,9 +56,9 @@ def _publish_s(publisher: Publisher, socket: zmq.Socket[bytes], count: int) -> f
     publisher.poke()
     heard = 0
     while heard < count:
-        if not socket.poll(_PATIENCE_MS):
+        if not await_input(socket, _PATIENCE_S):
             raise TimeoutError("the publisher is silent")
-        heard += b".decision." in socket.recv_multipart()[0]
+        heard += b".decision." in socket.recv_multipart(zmq.DONTWAIT)[0]
     return time.process_time() - time.thread_time() - begun_s
 
 
@@ -67,11 +68,10 @@ def _publisher(ledger: Ledger) -> Iterator[tuple[Publisher, zmq.Socket[bytes]]]:
     publisher = Publisher(ledger.path, "bench", publish=_ANY, replay=_ANY, heartbeat_s=60.0)
     publisher.start()
     try:
-        with zmq.Context() as context, context.socket(zmq.SUB) as socket:
-            socket.linger = 0
+        with open_socket(zmq.SUB) as socket:
             socket.subscribe(b"")
             socket.connect(publisher.publish_endpoint)
-            if not socket.poll(_PATIENCE_MS):
+            if not await_input(socket, _PATIENCE_S):
                 raise TimeoutError("the publisher is silent")
             yield publisher, socket
     finally:

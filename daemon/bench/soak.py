@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from daemon import ending
 from daemon.bench import CURVES
 from daemon.bench.ear import Ear
 from daemon.bench.load import split
@@ -47,7 +48,7 @@ def measure(plan: Plan) -> dict[str, Any]:
             _hold_back(trial, ear, waiting, AHEAD)
         _hold_back(trial, ear, waiting, 0)
         took_s, curves_s = time.monotonic() - begun_s, list(ear.curves_s)
-        time.sleep(2 * EVERY_S)
+        ending.pause(2 * EVERY_S)
         samples = [sample for sample in vitals.samples if sample.at_s >= begun_s]
     course = [(int(np.searchsorted(curves_s, sample.at_s)), sample) for sample in samples]
     return {
@@ -86,4 +87,4 @@ def _hold_back(trial: Trial, ear: Ear, waiting: set[Path], most: int) -> None:
         if not done:
             if time.monotonic() > deadline_s:
                 raise UserError(INTERNAL, f"the service decides nothing any more: {trial.last_words()}")
-            time.sleep(0.01)
+            ending.pause(0.01)

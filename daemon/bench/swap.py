@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from daemon import events
+from daemon import ending, events
 from daemon.bench import CURVES
 from daemon.bench.ear import Ear
 from daemon.bench.plan import Plan
@@ -90,16 +90,16 @@ def _swap_all(bundle: Bundle, ours: Path, trial: Trial, listener: Listener) -> l
     assert trial.process is not None
     asked_s = []
     for number in range(1, SWAPS + 1):
-        time.sleep(_BEFORE_S)
+        ending.pause(_BEFORE_S)
         rename(bundle, ours, number)
-        time.sleep(0.5)  # what writing the model costs this machine is not the service's
+        ending.pause(0.5)  # what writing the model costs this machine is not the service's
         asked_s.append(time.monotonic())
         trial.process.send_signal(signal.SIGHUP)
         while len(listener.answers) < number:
             if time.monotonic() - asked_s[-1] > _PATIENCE_S:
                 raise UserError(INTERNAL, f"the service did not answer a reload: {trial.last_words()}")
-            time.sleep(0.01)
-    time.sleep(_BEFORE_S)
+            ending.pause(0.01)
+    ending.pause(_BEFORE_S)
     return asked_s
 
 
@@ -146,4 +146,4 @@ class _Writing(threading.Thread, Closing):
 
     def close(self) -> None:
         self._ending.set()
-        self.join()
+        self.join(_PATIENCE_S)

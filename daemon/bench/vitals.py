@@ -95,7 +95,7 @@ class Vitals(threading.Thread, Closing):
 
     def close(self) -> None:
         self._ending.set()
-        self.join()
+        self.join(10 * self._every_s + 1.0)
 
 
 def _cpu_s(pid: int) -> float:

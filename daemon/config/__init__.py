@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from daemon.config.conflicts import conflicts
-from daemon.config.home import default_state
+from daemon.config.home import Homeless, default_state
 from daemon.config.options import add_endpoint_options, add_run_options, add_service_options
 from daemon.config.origin import Given, from_environment, from_file, from_flags
 from daemon.config.rule import Address, Choice, Folder, Folders, ModelName, Name, Number, Rule, Switch, TextRules
@@ -39,6 +39,9 @@ __all__ = [
 
 
 INSTRUMENT = "afm1"
+#: The state of a verb that can do without one.
+NOWHERE = Path("/nonexistent/afm-triage")
+HOMELESS = "this user has no home folder to keep it in; give --state DIR, or set HOME or XDG_STATE_HOME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class SourceConfig:
 
     mounts: Annotated[Literal["auto", "local", "network"], Choice(("auto", "local", "network"))] = "auto"
     text_quiet_s: Annotated[float, Number(0.1, 600)] = 2.0  # a text file has no end mark: it must be still so long
+    unended_s: Annotated[float, Number(0, 86400)] = 20.0  # the same without a line end after its last row
     rescan_local_s: Annotated[float, Number(0.5, 3600)] = 30.0
     rescan_network_s: Annotated[float, Number(0.5, 3600)] = 2.0
     give_up_s: Annotated[float, Number(1, 86400)] = 60.0  # an unfinished single curve, without growth
@@ -67,6 +71,8 @@ class AlarmConfig:
     """``[alarm]``: when somebody should look at the instrument."""
 
     no_contact_run: Annotated[int, Number(1, 100_000, whole=True)] = 20  # curves in a row that miss the surface
+    unread_files: Annotated[int, Number(0, 100_000, whole=True)] = 20  # came into a folder, none a kind that is read
+    unread_s: Annotated[float, Number(1, 86400)] = 300.0  # or so long after the first of them; unread_files 0: never
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +154,12 @@ def _rules(kind: type, prefix: str = "") -> dict[str, Rule]:
 RULES: Mapping[str, Rule] = MappingProxyType(_rules(Config))
 
 
-def load(args: argparse.Namespace) -> Config:
+def load(args: argparse.Namespace, *, needs_state: bool = True) -> Config:
     """The configuration that a verb's options, the environment and the file add up to.
 
     Works with any subset of the options. With ``args.watch`` (the verb will serve) the endpoints are checked as
-    ones to bind, and something to watch is demanded. Raises ConfigError (78) with every finding.
+    ones to bind, and something to watch is demanded. Without a home folder a state must be given, unless the verb can
+    do without (not ``needs_state``): it is NOWHERE then. Raises ConfigError (78) with every finding.
     """
     file = Path(os.path.abspath(args.config)) if getattr(args, "config", None) else None
     findings: list[str] = []
@@ -163,12 +170,22 @@ def load(args: argparse.Namespace) -> Config:
     serves = hasattr(args, "watch")
     if serves and not given.keys() & {"watch", "ingest"} and not file:
         raise UserError(USAGE, "nothing to watch; give --watch DIR or --config FILE")
-    found.setdefault("state", default_state(found.get("instrument", INSTRUMENT), serves=serves))
+    if "state" not in found:
+        found["state"] = _default_state(found.get("instrument", INSTRUMENT), serves, needs_state, findings)
     config = _assemble(found, file, {key: one.origin for key, one in given.items()})
     findings += [one for one in conflicts(config, serves=serves) if one.partition(":")[0] not in wrong]
     if findings:
         raise ConfigError(str(file) if file else "configuration", findings)
     return config
+
+
+def _default_state(instrument: str, serves: bool, needs_state: bool, findings: list[str]) -> Path:
+    try:
+        return default_state(instrument, serves=serves)
+    except Homeless:
+        if needs_state:
+            findings.append(f"state: {HOMELESS}")
+        return NOWHERE
 
 
 def _judge(given: Mapping[str, Given], findings: list[str]) -> tuple[dict[str, Any], set[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 def conflicts(config: Config, *, serves: bool) -> list[str]:
     """One "key: what to do" each. Endpoints of a verb that only connects may lie anywhere."""
-    found = _thresholds(config) + _folders(config)
+    found = _thresholds(config) + _state(config.state) + _folders(config)
     if serves:
         found += _bindings(config)
         if not config.watch and config.ingest is None:
@@ -27,6 +28,11 @@ def _thresholds(config: Config) -> list[str]:
     if discard is not None and keep is not None and discard >= keep:
         return [f"thresholds.keep: {keep:g} must lie above thresholds.discard, {discard:g}"]
     return []
+
+
+def _state(state: Path) -> list[str]:
+    nearest = next(place for place in (state, *state.parents) if os.path.lexists(place))
+    return [] if nearest.is_dir() else [f"state: {nearest} is no folder; give --state another path, or move it away"]
 
 
 def _folders(config: Config) -> list[str]:

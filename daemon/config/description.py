@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from daemon.config import Config
+from daemon.config import HOMELESS, NOWHERE, Config
 from daemon.sources.mounts import mount_of
-from daemon.wording import latency
+from daemon.wording import duration, latency
 from deploy.engines import ENGINES, NoEngine, Wish, candidates
 from deploy.registry import resolve
 from models.bundle import BadBundle, certificate_in, read
@@ -33,6 +33,8 @@ def describe(config: Config) -> list[str]:
     sentences.append(
         f"raises an alarm after {config.alarm.no_contact_run} curves in a row that do not reach the surface"
     )
+    if config.watch:
+        sentences.append(_unread(config))
     return sentences
 
 
@@ -48,7 +50,24 @@ def _watching(folder: Path, config: Config) -> str:
         return f"▲ watches {folder}, which is not there now ({how}); it is taken up when it comes"
     if not os.access(folder, os.R_OK | os.X_OK):
         return f"▲ watches {folder}, which this user may not read; give it read permission ({how})"
-    return f"watches {folder} ({how}), reads only; text files count as finished after {source.text_quiet_s:g} s of rest"
+    return f"watches {folder} ({how}), reads only; {_text(config)}"
+
+
+def _text(config: Config) -> str:
+    ended, unended = config.source.text_quiet_s, config.source.unended_s
+    return (
+        f"text files count as finished after {ended:g} s of rest,"
+        f" without a line end after their last row after {max(ended, unended):g} s"
+    )
+
+
+def _unread(config: Config) -> str:
+    if not config.alarm.unread_files:
+        return "raises no alarm where the files that come into a folder are of no kind that is read"
+    return (
+        f"raises an alarm where {config.alarm.unread_files} files come into a folder and none is a kind that is read,"
+        f" or {duration(config.alarm.unread_s)} after the first of them"
+    )
 
 
 def _judging(config: Config) -> str:
@@ -119,6 +138,8 @@ def _certificate(config: Config) -> str:
 
 
 def _state(state: Path) -> str:
+    if state == NOWHERE:
+        return f"▲ run will refuse to start, as nobody names the folder of ledger and labels: {HOMELESS}"
     nearest = next(folder for folder in (state, *state.parents) if folder.exists())
     if not os.access(nearest, os.W_OK):
         return f"▲ keeps ledger and labels in {state}, where this user may not write"

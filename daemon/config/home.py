@@ -11,16 +11,25 @@ UNITS = Path("/var/lib/afm-triage")
 WHEREABOUTS = "service.json"  # a service leaves its process number in it, and takes it away at its end
 
 
+class Homeless(Exception):
+    """Nobody named a state folder, and this user has no home folder in which one could be."""
+
+
 def default_state(instrument: str, *, serves: bool, units: Path = UNITS) -> Path:
     """What systemd gives, else the user's state folder.
 
     A verb that only looks (not ``serves``) finds the folder of the system's service when that one runs or the user
-    has none: its labels belong to the service that is there, not to a trial of last month.
+    has none: its labels belong to the service that is there, not to a trial of last month. Raises Homeless.
     """
     if given := os.environ.get("STATE_DIRECTORY"):
         return Path(given.split(":")[0])
-    home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    mine, unit = Path(home).expanduser() / "afm-triage" / instrument, units / instrument
+    unit = units / instrument
+    try:
+        mine = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "afm-triage" / instrument
+    except RuntimeError:
+        if serves or not unit.is_dir():
+            raise Homeless from None
+        return unit
     if serves or not unit.is_dir() or _is_served(mine):
         return mine
     return unit if _is_served(unit) or not mine.is_dir() else mine

@@ -6,12 +6,11 @@ line a decision.
 
 from __future__ import annotations
 
-import signal
+import math
 import sys
 import time
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -22,20 +21,22 @@ from daemon.console.board import Board, Entry
 from daemon.console.keyboard import keys
 from daemon.console.picture import svg
 from daemon.console.screen import frame
+from daemon.silence import Silence
 from daemon.status.whereabouts import find
-from daemon.wording import latency, score
+from daemon.wording import duration, latency, score
 
 FRAME_S = 0.25  # 4 frames a second are enough for an eye, and cost little
 IDLE_FRAME_S = 1.0  # nothing new: only clocks and rates move
 PATIENCE_S = 3.0  # a service that is there has answered by then
+WORTH_A_HINT_S = 10.0  # who waits less long is told at the end
 HISTORY = 1000  # decisions from before the console came, for rates and drawings
 
 
-def live(config: Config) -> None:
-    """Draw until q, Ctrl-C or SIGTERM, then give the terminal back as it was."""
-    signal.signal(signal.SIGTERM, _leave)
+def live(config: Config, patience_s: float = math.inf) -> None:
+    """Draw until q, Ctrl-C or SIGTERM, then give the terminal back as it was. Raises UserError 69 as ``plain`` does."""
     board, terminal = Board(), Console(highlight=False)
     attachment = Attachment(config, board, HISTORY)
+    silence = Silence(patience_s, find(config).replay)
     drawn, drawn_s = -1, 0.0
     try:
         with keys() as keyboard, Live(console=terminal, screen=True, auto_refresh=False) as view:
@@ -45,34 +46,40 @@ def live(config: Config) -> None:
                     drawn, drawn_s = board.version, time.monotonic()
                     view.update(Group(*frame(board, *terminal.size)), refresh=True)
                 attachment.turn(FRAME_S)
+                silence.note(heard=board.is_linked)
     except KeyboardInterrupt:
         pass
     finally:
         attachment.close()
 
 
-def plain(config: Config) -> None:
-    """One line a decision from now on, and one for every other thing worth a word; until Ctrl-C or SIGTERM."""
-    signal.signal(signal.SIGTERM, _leave)
+def plain(config: Config, patience_s: float) -> None:
+    """One line a decision from now on, and one for every other thing worth a word; until Ctrl-C or SIGTERM.
+
+    Raises UserError 69 once no service has answered for ``patience_s``, from the start or in between.
+    """
     board = Board()
     attachment = Attachment(config, board, history=0)
-    hint_s = time.monotonic() + PATIENCE_S
+    silence = Silence(patience_s, find(config).replay)
+    hint_s = time.monotonic() + PATIENCE_S if patience_s > WORTH_A_HINT_S else math.inf
     try:
         while True:
             if not board.is_linked and time.monotonic() > hint_s:
-                print(_hint(config), file=sys.stderr, flush=True)
-                hint_s = float("inf")
-            for news in attachment.turn(1.0):
+                print(_hint(config, patience_s), file=sys.stderr, flush=True)
+                hint_s = math.inf
+            for news in attachment.turn(min(1.0, patience_s)):
                 print(_entry_line(news) if isinstance(news, Entry) else _notice_line(*news), flush=True)
+            silence.note(heard=board.is_linked)
     except KeyboardInterrupt:
         pass
     finally:
         attachment.close()
 
 
-def _hint(config: Config) -> str:
+def _hint(config: Config, patience_s: float) -> str:
+    waiting = "waiting for it" if patience_s == math.inf else f"waiting {duration(patience_s)} for it"
     place = find(config).publish
-    return f"afm-triage: no service answers at {place}; start one with: afm-triage run --watch DIR (waiting for it)"
+    return f"afm-triage: no service answers at {place}; start one with: afm-triage run --watch DIR ({waiting})"
 
 
 def snapshot(config: Config, file: Path, width: int, height: int, patience_s: float = PATIENCE_S) -> bool:
@@ -104,10 +111,6 @@ def _entry_line(entry: Entry) -> str:
 
 def _notice_line(kind: str, text: str) -> str:
     return f"{datetime.now():%H:%M:%S} {kind:<8} {text}"
-
-
-def _leave(number: int, where: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def has_terminal() -> bool:

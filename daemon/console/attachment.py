@@ -6,16 +6,15 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from daemon import events
+from daemon import ending, events
 from daemon.clean import clean
 from daemon.config import Config
 from daemon.console.board import Board, Entry
 from daemon.feed import Feed
+from daemon.silence import SILENCE_S
 from daemon.status.inquiry import ask_status
 from daemon.status.whereabouts import find
 
-#: Heartbeats come at most 5 s apart (contract section 5).
-SILENCE_S = 7.0
 LOST = "service not reachable, retrying"
 #: A notice that a plain console prints beside decisions: (kind, text).
 Notice = tuple[str, str]
@@ -51,7 +50,7 @@ class Attachment:
         begun_s = time.monotonic()
         event = ask_status(where.replay, timeout_s=0.5)
         if event is None or not self._is_wanted(event):
-            time.sleep(max(0.0, begun_s + timeout_s - time.monotonic()))
+            ending.pause(begun_s + timeout_s - time.monotonic())
             is_news = self._board.link_text != LOST
             return [self._lost()] if is_news else []
         with suppress(KeyError, TypeError, ValueError):

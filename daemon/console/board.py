@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from daemon.clean import clean
 from daemon.decision import VERDICTS
+from daemon.ignored import COMPANION, heard, words
 
 #: How far back rates and the row of bars look.
 WINDOW_S = 60.0
@@ -132,6 +133,12 @@ class Board:
         """Decisions by verdict since the ledger began."""
         known = self.status.get("counts") or {}
         return {verdict: int(known.get(verdict, 0)) + self._since_status[verdict] for verdict in VERDICTS}
+
+    @property
+    def ignored(self) -> str:
+        """Files passed over since the service began, in words; companions of pairs alone are not worth one."""
+        kinds = heard(self.status.get("ignored"))
+        return clean(words(kinds)) if any(kind != COMPANION for kind in kinds) else ""
 
     @property
     def review_queue(self) -> int:

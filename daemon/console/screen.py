@@ -133,13 +133,14 @@ def _judge(board: Board, width: int) -> list[Text]:
 
 
 def _health(board: Board, most: int) -> list[Text]:
-    troubles = board.troubles()
+    troubles, ignored = board.troubles(), board.ignored
     if not troubles:
-        return [Text(" ✓ all well", "green") if board.is_linked else Text()]
+        well = Text(" ✓ all well", "green") if board.is_linked else Text()
+        return [well.append(f"   ignored: {ignored}", _QUIET) if ignored else well]
     lines = [Text(f" ▲ {trouble}", "bold red") for trouble in troubles[:most]]
     if len(troubles) > most:
         lines[-1].append(f"  (+{len(troubles) - most} more)")
-    return lines
+    return [*lines, Text(f"   ignored: {ignored}", _QUIET)] if ignored else lines
 
 
 def _tape(board: Board, width: int, height: int) -> list[Text]:

@@ -8,6 +8,7 @@ import shutil
 import socket
 import sqlite3
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
@@ -18,10 +19,13 @@ import zmq
 
 from daemon import __version__
 from daemon.clean import clean
-from daemon.config import Config
+from daemon.config import NOWHERE, Config
 from daemon.config.endpoint import Endpoint
 from daemon.doctor.finding import Finding
+from daemon.formats.names import why_ignored
+from daemon.ignored import Ignored, words
 from daemon.sources.mounts import mount_of
+from daemon.sources.scan import ODDITIES, Stamp, stamp_of, walk
 from daemon.status.inquiry import ask_status
 from daemon.status.whereabouts import find
 from daemon.wording import size
@@ -30,6 +34,8 @@ from daemon.wording import size
 LITTLE_SPACE_BYTES = 1_000_000_000
 #: Folders that are counted before the doctor says "many".
 MANY_FOLDERS = 20_000
+#: Of a watched folder the doctor looks at so many names, for so long: on a share each costs a while.
+MANY_FILES, LOOK_S = 50_000, 2.0
 
 
 def versions() -> Iterator[Finding]:
@@ -119,13 +125,43 @@ def watched_folders(config: Config) -> Iterator[Finding]:
             yield Finding("watch", "problem", f"{clean(str(folder))} may not be read by this user", advice)
         else:
             yield Finding("watch", "ok", f"{clean(str(folder))} ({how})")
+            yield _content(folder)
     if not config.watch:
         yield Finding("watch", "note", "no folder named; give --config FILE to have its folders looked at")
+
+
+def _content(folder: Path) -> Finding:
+    """What a first look finds, by the names alone: of text only a reader can say what it is."""
+    begun_s, found, ignored, is_cut = time.monotonic(), 0, Ignored(), False
+    for number, (name, stamp) in enumerate(_names(folder)):
+        if is_cut := number >= MANY_FILES or time.monotonic() - begun_s > LOOK_S:
+            break
+        reason = ODDITIES.get(stamp) if stamp else why_ignored(name)
+        found += reason is None
+        if reason is not None:
+            ignored.note(reason, name)
+    text = f"{folder}: {found:,} files that may be curves" + (" in the part that was looked at" if is_cut else "")
+    told = words(ignored.kinds)
+    text += f"; ignored: {told}" if told else ""
+    if found or not ignored.total:
+        return Finding("files", "ok", clean(text))
+    advice = "is this the folder that the curves are saved into? README, Which files it reads, names the kinds"
+    return Finding("files", "note", clean(text), advice)
+
+
+def _names(folder: Path) -> Iterator[tuple[str, Stamp | None]]:
+    """Every name below a folder, with the stamp of what is no regular file."""
+    for listing in walk(str(folder)):
+        yield from ((name, None) for name in listing.files)
+        yield from ((name, stamp_of(f"{folder}/{listing.directory}/{name}")) for name in listing.odd)
 
 
 def state_folder(config: Config) -> Iterator[Finding]:
     """Writable, with room, and on a disk that SQLite can trust."""
     state = config.state
+    if state == NOWHERE:
+        yield Finding("state", "note", "this user has no home folder for it; give run and status --state DIR")
+        return
     nearest = next(folder for folder in (state, *state.parents) if folder.is_dir())
     mount, free_bytes = mount_of(nearest), shutil.disk_usage(nearest).free
     text = f"{state} ({mount.fstype}, {size(free_bytes)} free)"

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from daemon import ending
 from daemon.closing import Closing
 from daemon.engine.child import Child
 from daemon.engine.patience import Patience
@@ -77,7 +78,8 @@ class Keeper(threading.Thread, Closing):
 
     def wait_built(self) -> None:
         """Until the first try is over. Raises EngineFault or NoEngine when it failed; the keeper is at its end then."""
-        self._tried.wait()
+        while not self._tried.wait(ending.LOOK_S):
+            ending.check()
         if not self.is_serving:
             self.close()
             raise self.fault or EngineFault("died", "closed before it was built")

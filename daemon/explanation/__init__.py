@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from daemon.clean import clean
 from daemon.decide import decide
 from daemon.decision import Decision, Judge
 from daemon.errors import BAD_DATA, UserError
+from daemon.formats.pair import find_other, is_second_half, other_names
+from daemon.formats.text_rule import TextRule
 from daemon.formats.walk import find
 from daemon.reader import read_files
 from daemon.reading import Reading
@@ -51,17 +54,20 @@ class Explanation:
     sight: Sight | None
 
 
-def find_reading(file: Path, index: int) -> Reading:
+def find_reading(file: Path, index: int, rules: Sequence[TextRule] = ()) -> Reading:
     """Curve ``index`` of a file; UserError 65 when there is no such file or curve, or nobody can read it."""
     shown = clean(str(file))
     if file.is_dir():
         raise UserError(BAD_DATA, f"{shown}: is a folder; name one file")
     if not file.is_file():
         raise UserError(BAD_DATA, f"{shown}: no such file; name one file of force curves")
+    if is_second_half(file.name):
+        raise UserError(BAD_DATA, f"{shown}: is the second half of a pair; name the first, {_first_half(file)}")
     total = 0
-    for part in read_files(find([file]), workers=1):
+    for part in read_files(find([file]), workers=1, rules=rules):
         if part.outcome != "curves":
-            raise UserError(BAD_DATA, f"{shown}: {part.reason or 'no force curve; see README for what is read'}")
+            why = f" ({part.reason})" if part.reason else ""
+            raise UserError(BAD_DATA, f"{shown}: no force curve{why}; see README for what is read")
         for reading in part.readings:
             if reading.index == index and reading.curve is None:
                 raise UserError(BAD_DATA, f"{shown}: curve {index} cannot be read: {reading.reason}")
@@ -70,6 +76,10 @@ def find_reading(file: Path, index: int) -> Reading:
         total = part.total
     there = "holds one curve, number 0" if total == 1 else f"holds {total} curves, 0 to {total - 1}"
     raise UserError(BAD_DATA, f"{shown} {there}; --curve {index} is none of them")
+
+
+def _first_half(second: Path) -> str:
+    return clean((find_other(second) or second.with_name(next(other_names(second.name)))).name)
 
 
 def explain(reading: Reading, model: Model, judge: Judge) -> Explanation:

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from daemon.clean import clean
 from daemon.explanation import Explanation
-from daemon.explanation.axes import Trace, thin, trace_of
+from daemon.explanation.axes import Trace, extent_of, thin, trace_of
 from daemon.explanation.gauge import along, draw_gauge
 from daemon.explanation.style import COLD, FAINT, INK, PAPER, QUIET, VERDICT, WARM
 from daemon.explanation.wording import sentences
@@ -44,6 +44,8 @@ _STYLE: dict[Any, Any] = {
 TALL, BEND = 200.0, 60.0  # times the noise: a curve so high is drawn logarithmically from there on
 CAPTION = """Heat: what raised the score (Grad-CAM), paler the lower the score.
 It tells where the network looked, not what the molecule was."""
+BASELINE = "baseline: what the model takes away before it looks"
+_FOOT: dict[str, Any] = {"textcoords": "offset points", "size": 8.5, "color": QUIET, "style": "italic"}
 _NOTE: dict[str, Any] = {"ha": "right", "va": "top", "size": 8.5, "color": QUIET, "style": "italic"}
 _TICKS = (-30.0, -10.0, -3.0, 0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
@@ -103,7 +105,9 @@ def _curve(axes: Axes, trace: Trace, warmth: float) -> None:
     _plain(axes)
     chosen = thin(trace)
     if trace.baseline is not None:
-        axes.plot(trace.x[[0, -1]], trace.baseline[[0, -1]], color=FAINT, linewidth=1, linestyle=(0, (5, 4)), zorder=1)
+        ends = trace.x[[0, -1]], trace.baseline[[0, -1]]
+        axes.plot(*ends, color=FAINT, linewidth=1, linestyle=(0, (5, 4)), zorder=1, label=BASELINE)
+        _name_baseline(axes)
         axes.tick_params(labelbottom=False, bottom=False)
     else:
         axes.set_xlabel(trace.x_label)
@@ -119,32 +123,40 @@ def _curve(axes: Axes, trace: Trace, warmth: float) -> None:
 
 
 def _limit(axes: Axes, trace: Trace) -> None:
-    """All of the pull, and of the push no more than a third as much: it would press everything else flat.
+    """All of the retract; of the push in front of it what its scale has room for, and how deep it goes in words.
 
-    So would an adhesion a hundred times as high as a rupture: above that the scale becomes logarithmic, and says so.
+    An adhesion, or a curve of the other sign, can be a hundred times as high as a rupture: there the scale becomes
+    logarithmic, and says so.
     """
     known = np.isfinite(trace.y) & np.isfinite(trace.x)
     if not known.any():
         axes.text(0.5, 0.5, "no finite number in this curve", transform=axes.transAxes, ha="center", color=QUIET)
         return
-    y = trace.y[known]
     axes.set_xlim(*_span(trace))
-    top, bottom, scored = float(y.max()), float(y.min()), trace.baseline is not None
-    if scored:
-        far = float(np.quantile(y[y.shape[0] // 2 :], 0.001))  # the baseline's own lower edge stays in view
-        bottom = max(bottom, min(far, -0.35 * top))
-    if scored and trace.noise and top > TALL * trace.noise:
-        axes.set_yscale("asinh", linear_width=BEND * trace.noise)
-        bottom = max(bottom, -2 * BEND * trace.noise)
-        axes.text(0.998, 0.97, "force scale: logarithmic far from 0", transform=axes.transAxes, **_NOTE)
-        axes.set_ylim(1.3 * bottom, 1.6 * top)
-        decades = 10.0 ** np.arange(math.ceil(math.log10(BEND * trace.noise)), math.ceil(math.log10(1.6 * top)))
-        ticks = [tick for tick in (*-decades[::-1], 0.0, *decades) if 1.3 * bottom < tick < 1.6 * top]
-        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.minorticks_off()
+    bottom, top = extent_of(trace)
+    deepest = int(np.nanargmin(trace.y))
+    if trace.y[deepest] < bottom:
+        words = f"the push goes down to {float(f'{trace.y[deepest]:.3g}'):,g} {trace.y_unit}".rstrip()
+        axes.annotate(words, (trace.x[deepest], 0.0), (24, 3), **_FOOT, xycoords=axes.get_xaxis_transform())
+    largest = max(top, -bottom)
+    if trace.baseline is None or not trace.noise or largest <= TALL * trace.noise:
+        room = 0.06 * (top - bottom) or 1.0
+        axes.set_ylim(bottom - room, top + 2 * room)
         return
-    room = 0.06 * (top - bottom) or 1.0
-    axes.set_ylim(bottom - room, top + 2 * room)
+    axes.set_yscale("asinh", linear_width=BEND * trace.noise)
+    axes.text(0.998, 0.97, "force scale: logarithmic far from 0", transform=axes.transAxes, **_NOTE)
+    bottom, top = min(1.3 * bottom, -BEND * trace.noise), max(1.6 * top, BEND * trace.noise)
+    axes.set_ylim(bottom, top)
+    decades = 10.0 ** np.arange(math.ceil(math.log10(BEND * trace.noise)), math.ceil(math.log10(1.6 * largest)))
+    ticks = [tick for tick in (*-decades[::-1], 0.0, *decades) if bottom < tick < top]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+
+
+def _name_baseline(axes: Axes) -> None:
+    """Above the curve, where nothing is in its way."""
+    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.1}
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=QUIET, handlelength=3.2, **place)
 
 
 def _mark(axes: Axes, trace: Trace, peak: float) -> None:

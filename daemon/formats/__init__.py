@@ -9,15 +9,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from daemon.formats.asylum import AsylumReader, companion_name, is_companion
+from daemon.formats.asylum import AsylumReader
 from daemon.formats.base import CurveFile, Reader
 from daemon.formats.blob import Blob
+from daemon.formats.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from daemon.formats.hdf5 import Hdf5Reader
 from daemon.formats.jpk import JpkReader
-from daemon.formats.names import claim, is_likely
+from daemon.formats.names import claim, is_likely, may_be_text
 from daemon.formats.nanoscope import NanoscopeReader
 from daemon.formats.nid import NidReader
 from daemon.formats.packed import PackedReader
+from daemon.formats.pair import find_other, is_first_half, is_second_half
 from daemon.formats.park import ParkReader
 from daemon.formats.text import TextReader
 from daemon.formats.text_rule import TextRule
@@ -35,11 +37,6 @@ READERS: tuple[Reader, ...] = (
     Hdf5Reader(),
     PackedReader(),
     TextReader(),
-)
-
-
-_QUIET_S = dict.fromkeys((".txt", ".csv", ".tsv", ".tab", ".dat", ".asc"), TextReader.quiet_s) | dict.fromkeys(
-    (".h5", ".hdf5"), Hdf5Reader.quiet_s
 )
 
 
@@ -61,7 +58,9 @@ def find_reader(name: str, blob: Blob, rule: TextRule | None = None) -> Reader |
 
 def quiet_s(name: str) -> float:
     """How long a file of this name must rest before it is worth opening: text does not show its own end."""
-    return _QUIET_S.get(Path(name).suffix.lower(), 0.0)
+    if name.lower().endswith(HDF5_SUFFIXES):
+        return Hdf5Reader.quiet_s
+    return TextReader.quiet_s if may_be_text(name) else 0.0
 
 
 def open_file(path: Path | str, companion: Path | str | None = None) -> list[Curve]:
@@ -71,10 +70,10 @@ def open_file(path: Path | str, companion: Path | str | None = None) -> list[Cur
     that it is no curve.
     """
     path = Path(path)
-    if companion is None and (name := companion_name(path.name)):
-        companion = path.with_name(name) if path.with_name(name).exists() else None
+    if companion is None and is_first_half(path.name):
+        companion = find_other(path)
     try:
-        blob = Blob(path)
+        blob = Blob(path, is_final=True)
         reader = find_reader(path.name, blob)
         if reader is None:
             raise Unreadable("unreadable")
@@ -95,9 +94,10 @@ __all__ = [
     "Unfinished",
     "Unreadable",
     "claim",
-    "companion_name",
+    "find_other",
     "find_reader",
-    "is_companion",
+    "is_first_half",
+    "is_second_half",
     "open_file",
     "quiet_s",
 ]

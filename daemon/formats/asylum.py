@@ -18,6 +18,7 @@ import numpy as np
 
 from daemon.formats import igor, limits, shape
 from daemon.formats.blob import Blob
+from daemon.formats.pair import is_first_half
 from daemon.reading import NotACurve, Unfinished, Unreadable
 from models.curve import Curve, Samples
 
@@ -52,7 +53,7 @@ class AsylumReader:
             raise NotACurve("image")
         if wave.data.ndim == 1:
             if companion is None:
-                raise Unfinished("no_companion") if is_deflection(name) else Unreadable("no_force_channel")
+                raise Unfinished("no_companion") if is_first_half(name) else Unreadable("no_force_channel")
             return AsylumFile(wave, wave.data, _load(companion).data)
         columns = dict(zip(wave.labels, wave.data.T, strict=False))
         position = next((columns[label] for label in _POSITIONS if label in columns), None)
@@ -77,21 +78,6 @@ def _is_flat_image(wave: _Wave) -> bool:
     is_scan = _SCANNED.intersection(wave.note) and "Indexes" not in wave.note
     is_wide = columns > _MOST_COLUMNS and rows >= _LEAST_LINES and is_scan
     return bool(is_wide) or any(_LAYER.search(label) for label in wave.labels)
-
-
-def is_deflection(name: str) -> bool:
-    """Whether the name is that of the first half of a pair."""
-    return name.lower().endswith("defl" + SUFFIX)
-
-
-def companion_name(name: str) -> str | None:
-    """``Line0000Point0001ZSnsr.ibw`` for ``Line0000Point0001Defl.ibw``; None for other names."""
-    return name[: -len("Defl.ibw")] + "ZSnsr.ibw" if is_deflection(name) else None
-
-
-def is_companion(name: str) -> bool:
-    """Whether the name is that of the second half of a pair, which is read with the first."""
-    return name.lower().endswith("zsnsr" + SUFFIX)
 
 
 @dataclass(frozen=True, eq=False)

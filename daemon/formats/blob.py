@@ -23,10 +23,11 @@ class Blob:
     """Random access to the bytes of one regular file.
 
     Raises ``Unfinished`` (vanished, no_permission, changed) where waiting may help, ``Unreadable`` where it cannot.
+    ``is_final``: whoever offers it has waited long enough, and what is missing at its end will not come.
     """
 
-    def __init__(self, path: Path, *, piece_bytes: int = limits.SNAPSHOT_BYTES) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, piece_bytes: int = limits.SNAPSHOT_BYTES, is_final: bool = False) -> None:
+        self._path, self.is_final = path, is_final
         self._piece_bytes = piece_bytes
         self._pieces: OrderedDict[int, bytes] = OrderedDict()
         self._sha256: str | None = None
@@ -34,10 +35,10 @@ class Blob:
         self._pieces[0] = self._open_and_read(0)
 
     @classmethod
-    def of(cls, content: bytes) -> Blob:
+    def of(cls, content: bytes, *, is_final: bool = False) -> Blob:
         """Bytes that are already in memory."""
         blob = cls.__new__(cls)
-        blob._path, blob._sha256, blob._stamp = Path(), None, (len(content), 0)
+        blob._path, blob._sha256, blob._stamp, blob.is_final = Path(), None, (len(content), 0), is_final
         blob._piece_bytes = max(len(content), 1)
         blob._pieces = OrderedDict({0: content})
         return blob

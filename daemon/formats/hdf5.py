@@ -19,9 +19,10 @@ from daemon.reading import NotACurve, Unfinished, Unreadable
 from models.curve import Curve
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
-_SUFFIXES = (".h5", ".hdf5")
+SUFFIXES = (".h5", ".hdf5")
 _IMAGE_SUFFIX = ".h5-jpk"
 _COLUMNS = ("force", "height (measured)", "height (piezo)", "segment")
+_METADATA = ("spring constant", "sensitivity", "rate retract", "speed retract", "point count", "curve id")
 
 
 class Hdf5Reader:
@@ -30,7 +31,7 @@ class Hdf5Reader:
 
     def claims(self, name: str, head: bytes) -> bool:
         return head.startswith(_MAGIC) or (
-            name.lower().endswith((*_SUFFIXES, _IMAGE_SUFFIX)) and not any(head[: len(_MAGIC)])
+            name.lower().endswith((*SUFFIXES, _IMAGE_SUFFIX)) and not any(head[: len(_MAGIC)])
         )
 
     def open(self, blob: Blob, name: str, companion: Blob | None = None) -> CurveFile:
@@ -50,11 +51,16 @@ def _groups_of_afmformats(file: Any) -> list[str]:
     """The groups that hold a curve in the vocabulary of afmformats, by number; empty where a file has none."""
     try:
         with_force = [key for key in file if "force" in file[key]]
-        if not any(name in file[key] for key in with_force for name in _COLUMNS[1:]):
+        if not any(_is_of_afmformats(file[key]) for key in with_force):
             return []
     except Exception:  # h5py passes on whatever the damaged file makes HDF5 say
         return []
     return sorted(with_force, key=lambda key: (len(key), key))
+
+
+def _is_of_afmformats(group: Any) -> bool:
+    """Whether a group with a force has a further column, or a figure about it, in that vocabulary."""
+    return any(name in group for name in _COLUMNS[1:]) or any(name in group.attrs for name in _METADATA)
 
 
 class Hdf5File:

@@ -181,7 +181,7 @@ def _tags(blob: Blob) -> dict[int, _Tag]:
     tags: dict[int, _Tag] = {}
     for number in range(count):
         tag, kind, items = struct.unpack_from("<HHI", entries, number * _ENTRY_BYTES)
-        if not tag and not kind:
+        if not kind:
             raise Unfinished("zero_tail")  # the directory itself was not written to its end
         value = entries[number * _ENTRY_BYTES + 8 : (number + 1) * _ENTRY_BYTES]
         size = items * _TYPE_BYTES.get(kind, 1)

@@ -1,21 +1,23 @@
 """Curves as text: which program wrote it, and the numbers in it.
 
-Text does not show its own end, so a file must rest, must end in a newline and must have the rows its header promises.
+Text does not show its own end, so a file must rest and must have the rows its header promises. Without a line end after
+its last row it must rest longer; that row is not used, and where it is shorter than the others the file was broken off.
 What nobody can make numbers of (a note, a log, a list of labels) is nobody's.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from daemon.formats import afmformats_table, encoding, limits, shape, table, text_bare, text_facts, text_jpk, text_named
 from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
+from daemon.formats.text_layout import layout_of
 from daemon.formats.text_rule import TextRule
-from daemon.reading import Unfinished, Unreadable
+from daemon.reading import UNENDED, Unfinished, Unreadable
 from models.curve import Curve
 
 _MOST_BYTES = 64 * limits.MIB
@@ -24,7 +26,10 @@ _NOT_OURS = re.compile(r"^\s*(?:[{<]|\[\s*[\[{\"\d])|^#!|^(?:path|file)[,;\t]cur
 _PLAINLY_A_ROW = re.compile(r"[\s+\-.]*\d[\d\s.,;+\-eE]*")  # most lines are: told without cutting them
 _LINES_LOOKED_AT = 400
 _LEAST_RUN = 32  # rows one after the other that are a table, however much stands around them
-_MISSING = 0.1  # of the rows that a header promises: fewer, and the curve is read with a note
+_MOST_MISSING = 0.1  # of the rows that a header promises, and the curve is read with a note once nobody waits any more
+_TAIL_CHARACTERS, _ROWS_LOOKED_AT = 65536, 100
+_WORDS, _OF_A_ROW = re.compile(r"[^\s;,]+"), re.compile(r"[0-9.,;+\-\seEnNaAiIfF]*")
+_NEVER_WRITTEN = bytes(4)  # UTF-16 has a zero beside each digit, and never two
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,14 @@ class TextReader:
             content = encoding.unzip(content, _MOST_BYTES)
         text = encoding.decode(content)
         if not text.endswith(("\n", "\r")):
-            raise Unfinished("truncated")
-        return ReadCurves(read(text, self.rule))
+            if content.endswith(_NEVER_WRITTEN):
+                raise Unfinished("zero_tail")
+            if _is_cut(text):
+                raise Unfinished("truncated")
+            if not blob.is_final:
+                raise Unfinished(UNENDED)
+            return ReadCurves(_read_unended(text, self.rule))
+        return ReadCurves(read(text, self.rule, is_final=blob.is_final))
 
 
 class ReadCurves:
@@ -80,27 +91,57 @@ class ReadCurves:
         return self._curves[index]
 
 
-def read(text: str, rule: TextRule | None = None) -> list[Curve]:
-    """All curves of a text. Raises ``Unfinished``, ``Unreadable``, ``NotACurve``."""
+def read(text: str, rule: TextRule | None = None, *, is_final: bool = False) -> list[Curve]:
+    """All curves of a text; ``is_final``: rows that are missing will not come.
+
+    Raises ``Unfinished``, ``Unreadable``, ``NotACurve``.
+    """
     if text_jpk.is_export(text):
         return text_jpk.read(text)
     if afmformats_table.is_export(text):
         return afmformats_table.read(text)
     blocks = table.blocks(text)
     facts = text_facts.facts_of(text, blocks[0].above).under(rule)
-    if facts.rows and max(block.rows.shape[0] for block in blocks) < facts.rows:
+    rows = max(block.rows.shape[0] for block in blocks)
+    if rows < facts.rows and not (is_final and rows >= (1.0 - _MOST_MISSING) * facts.rows):
         raise Unfinished("truncated")
-    named = text_named.read(blocks, facts)
-    if named is not None:
-        return named
-    return text_bare.read(blocks, facts, has_names=any(block.named() for block in blocks))
+    curves = text_named.read(blocks, facts)
+    if curves is None:
+        curves = text_bare.read(blocks, facts, has_names=any(block.named() for block in blocks))
+    return [replace(curve, notes=(*curve.notes, "ends_missing")) for curve in curves] if rows < facts.rows else curves
+
+
+def _is_cut(text: str) -> bool:
+    """Whether the last row shows that more was to come: fewer numbers than the rows before it, or a shorter last one.
+
+    Of a file that was broken off the end of the curve is missing, so it is not enough to leave the row out.
+    """
+    *before, last = text[-_TAIL_CHARACTERS:].splitlines()
+    rows = [_WORDS.findall(line) for line in before[1:] if _PLAINLY_A_ROW.fullmatch(line)][-_ROWS_LOOKED_AT:]
+    if not rows or not _OF_A_ROW.fullmatch(last):  # a footer, after the last row
+        return False
+    words = _WORDS.findall(last)
+    return bool(words) and (len(words) < len(rows[-1]) or len(words[-1]) < min(len(row[-1]) for row in rows))
+
+
+def _read_unended(text: str, rule: TextRule | None) -> list[Curve]:
+    """Without the last row: its last number may have been cut, and 1.2 is not 1.2e-9.
+
+    A header that promises so many rows counts this one too; there the row before it stands in its place.
+    """
+    rows = text.splitlines(keepends=True)
+    whole = "".join(rows[:-1])
+    try:
+        return read(whole, rule)
+    except Unfinished:
+        return read(whole + "".join(rows[-2:-1]), rule, is_final=True)
 
 
 def _count_rows(lines: list[str]) -> tuple[int, int]:
     """How many of the lines are rows of a table, and the most of them one after the other."""
-    layout = table.layout_of(lines)
+    layout = layout_of(lines)
     if layout is None:
         return 0, 0
-    are_rows = np.array([_PLAINLY_A_ROW.fullmatch(line) is not None or table.is_row(layout, line) for line in lines])
+    are_rows = np.array([_PLAINLY_A_ROW.fullmatch(line) is not None or layout.reads(line) for line in lines])
     ends = np.flatnonzero(np.diff(np.concatenate([[0], are_rows.astype(int), [0]])))
     return int(are_rows.sum()), int((ends[1::2] - ends[::2]).max(initial=0))

@@ -25,11 +25,11 @@ from daemon.formats.table import Block, Table
 from daemon.formats.text_branch import Branch, follows_rows
 from daemon.formats.text_facts import Facts
 from daemon.formats.text_rule import TextRule
+from daemon.formats.text_units import SI_FORCE, SI_LENGTH
 from daemon.reading import Unreadable
 from models.curve import Curve, ForceUnit, Samples
 
 _UNIT_WORDS = re.compile(r"[^\s,;()\[\]]+")
-_SI_FORCE, _SI_LENGTH = 1e-6, 1e-3  # no force curve reaches a micronewton or a millimetre
 _RAMP = 0.9  # a distance follows its rows at least so closely
 _LEANS = 0.002  # two columns that follow the rows so alike leave open which is the ramp
 
@@ -134,6 +134,6 @@ def _units(heading: str, branches: Sequence[Branch], rule: TextRule | None) -> _
         return _Units(force.force, force.factor, length.factor if length else 1.0, assumed=False)
     force_most = max((float(np.nanmax(np.abs(b.force), initial=0.0)) for b in branches), default=0.0)
     lengths = [float(np.nanmax(np.abs(b.distance), initial=0.0)) for b in branches if b.distance is not None]
-    is_si_length = bool(lengths) and max(lengths) < _SI_LENGTH
-    unit_seen: ForceUnit | None = "N" if force_most < _SI_FORCE and (is_si_length or not lengths) else None
+    is_si_length = bool(lengths) and max(lengths) < SI_LENGTH
+    unit_seen: ForceUnit | None = "N" if force_most < SI_FORCE and (is_si_length or not lengths) else None
     return _Units(unit_seen, 1.0, 1.0 if is_si_length else 1e-9, assumed=bool(lengths) or unit_seen is not None)

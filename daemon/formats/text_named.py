@@ -12,15 +12,14 @@ from itertools import groupby
 
 import numpy as np
 
-from daemon.formats import columns, limits, shape, text_branch
+from daemon.formats import columns, limits, shape, text_branch, text_units
 from daemon.formats.columns import Column, Side
 from daemon.formats.table import Block, Table
 from daemon.formats.text_branch import Branch
 from daemon.formats.text_facts import Facts
 from daemon.reading import NotACurve, Unreadable
-from models.curve import Curve, DistanceKind, ForceUnit, Samples
+from models.curve import Curve, DistanceKind, Samples
 
-_SI_FORCE, _SI_LENGTH = 1e-6, 1e-3  # no force curve reaches a micronewton or a millimetre
 _LONGEST_M, _SHORTEST_M = 1e-3, 1e-11  # of a ramp
 _STRONGEST_N = 1e-3
 _RAMP = 0.5  # a distance follows its rows at least so closely
@@ -392,9 +391,9 @@ def curves(found: Sequence[tuple[_Part, Branch]], facts: Facts) -> list[Curve]:
 
 
 def _curve(part: _Part, branch: Branch, sign: float, is_open: bool, facts: Facts) -> Curve:
-    unit, factor, is_unit_assumed = _force_unit(part.force_column, branch.force)
-    unit, factor = raised(unit, factor, facts)
-    distance, is_length_assumed = _in_metres(part.distance_column, branch.distance)
+    unit, factor, is_unit_assumed = text_units.force_unit(part.force_column, branch.force)
+    unit, factor = text_units.raised(unit, factor, facts)
+    distance, is_length_assumed = text_units.in_metres(part.distance_column, branch.distance)
     shape.check_points(branch.force.shape[0])
     is_assumed = (
         part.is_assumed
@@ -424,45 +423,13 @@ def _kind(column: Column | None) -> DistanceKind:
     return "separation" if column is not None and column.is_separation else "piezo"
 
 
-def _force_unit(column: Column, force: Samples) -> tuple[ForceUnit | None, float, bool]:
-    """Unit, factor to it, and whether the size of the numbers had to tell."""
-    if column.unit is not None:
-        return column.unit.force, column.unit.factor if column.unit.force else 1.0, False
-    if float(np.nanmax(np.abs(force), initial=0.0)) < _SI_FORCE:
-        return ("m" if column.quantity == "deflection" else "N"), 1.0, True
-    return None, 1.0, True
-
-
-def _in_metres(column: Column | None, distance: Samples | None) -> tuple[Samples | None, bool]:
-    if distance is None or column is None:
-        return None, False
-    if column.unit is not None:
-        return (distance * column.unit.factor if column.unit.dimension == "m" else None), False
-    is_si = float(np.nanmax(np.abs(distance), initial=0.0)) < _SI_LENGTH
-    return distance * (1.0 if is_si else 1e-9), True
-
-
 def _contradicts(branch: Branch, distance_m: Samples | None, force_n: Samples | None) -> bool:
     """Whether the numbers cannot be what the names say: a ramp of a kilometre, a force that is the ramp."""
-    if force_n is not None and _span(force_n) > _STRONGEST_N:
+    if force_n is not None and text_units.span_of(force_n) > _STRONGEST_N:
         return True
-    if distance_m is not None and not _SHORTEST_M < _span(distance_m) < _LONGEST_M:
+    if distance_m is not None and not _SHORTEST_M < text_units.span_of(distance_m) < _LONGEST_M:
         return True
     if branch.distance is None:
         return False
     ramp, force = (text_branch.follows_rows(one) for one in (branch.distance, branch.force))
     return ramp < _RAMP or (force > _STRAIGHT and ramp < _STRAIGHT)
-
-
-def _span(samples: Samples) -> float:
-    known = samples[np.isfinite(samples)]
-    return float(np.ptp(known)) if known.size else 0.0
-
-
-def raised(unit: ForceUnit | None, factor: float, facts: Facts) -> tuple[ForceUnit | None, float]:
-    """The best unit the calibration allows, and what to multiply with."""
-    if unit == "V" and facts.sensitivity_m_per_v is not None:
-        unit, factor = "m", factor * facts.sensitivity_m_per_v
-    if unit == "m" and facts.spring_constant_n_per_m is not None:
-        return "N", factor * facts.spring_constant_n_per_m
-    return unit, factor

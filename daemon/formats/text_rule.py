@@ -12,8 +12,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -76,6 +78,11 @@ def _with_unit(column: Column, force: Unit | None, length: Unit | None) -> Colum
 def rule_for(path: str, rules: Iterable[TextRule]) -> TextRule | None:
     """The first that matches."""
     return next((rule for rule in rules if rule.matches(path)), None)
+
+
+def digest_of(rules: Iterable[TextRule]) -> str:
+    """A short name of these rules, for events: the same rules, the same name."""
+    return hashlib.sha256(json.dumps([asdict(rule) for rule in rules]).encode()).hexdigest()[:8]
 
 
 def from_mapping(raw: Mapping[str, Any]) -> TextRule:

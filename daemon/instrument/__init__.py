@@ -15,8 +15,9 @@ from itertools import count as counting
 from pathlib import Path
 from typing import Literal, get_args
 
+from daemon import ending
 from daemon.errors import BAD_DATA, UserError
-from daemon.formats import claim, companion_name, find_reader, is_companion
+from daemon.formats import claim, find_other, find_reader, is_first_half, is_second_half
 from daemon.formats.blob import Blob
 from daemon.instrument.variant import variant
 from daemon.reading import Unfinished, Unreadable
@@ -46,7 +47,7 @@ def specimens(sources: Sequence[Path]) -> list[Specimen]:
         if not source.exists():
             raise UserError(BAD_DATA, f"{source}: no such file or folder")
         for file in sorted(source.rglob("*")) if source.is_dir() else [source]:
-            if not is_companion(file.name) and file.is_file() and (file == source or _is_readable(file)):
+            if not is_second_half(file.name) and file.is_file() and (file == source or _is_readable(file)):
                 folder = file.parent.relative_to(source) if source.is_dir() else Path()
                 found.setdefault(file.resolve(), Specimen(_with_companion(file), folder))
     if not found:
@@ -64,8 +65,8 @@ def _is_readable(file: Path) -> bool:
 
 
 def _with_companion(file: Path) -> tuple[Path, ...]:
-    name = companion_name(file.name)
-    return (file, file.with_name(name)) if name and file.with_name(name).exists() else (file,)
+    other = find_other(file) if is_first_half(file.name) else None
+    return (file,) if other is None else (file, other)
 
 
 def play(
@@ -89,7 +90,7 @@ def play(
     for number in range(len(found) if count is None else count):
         cycle, which = divmod(number, len(found))
         due_s = begun_s + number // group * group / rate
-        time.sleep(max(0.0, due_s - time.monotonic()))
+        ending.pause(due_s - time.monotonic())
         specimen = found[which]
         paths = _places(specimen, into, cycle)
         grow_s = min(_GROW_S, 0.6 / rate / len(paths))
@@ -126,5 +127,5 @@ def _grown(path: Path, content: bytes, grow_s: float) -> None:
     with open(path, "xb", buffering=0) as file:
         for start in range(0, len(content), step):
             if start:
-                time.sleep(grow_s / (_PIECES - 1))
+                ending.pause(grow_s / (_PIECES - 1))
             file.write(content[start : start + step])

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from daemon.errors import BAD_DATA, UserError
-from daemon.formats.asylum import companion_name
 from daemon.formats.blob import Blob
+from daemon.formats.pair import find_other, is_first_half
 from daemon.labels import Label
 from daemon.ledger.view import LedgerView
 from daemon.reading import Unfinished, Unreadable
@@ -21,8 +21,8 @@ from daemon.reading import Unfinished, Unreadable
 def sha256_of(file: Path) -> str | None:
     """Of the file's bytes, of an Asylum pair those of both; None when they cannot be read."""
     try:
-        blob, partner = Blob(file), companion_name(file.name)
-        if partner and (companion := file.with_name(partner)).is_file():
+        blob = Blob(file)
+        if is_first_half(file.name) and (companion := find_other(file)) is not None:
             return blob.sha256_with(Blob(companion))
         return blob.sha256
     except (Unfinished, Unreadable, OSError):

@@ -23,6 +23,7 @@ import zmq
 from daemon import __version__, events
 from daemon.clock import CLOCK, Clock
 from daemon.errors import UserError
+from daemon.exchange import open_socket
 from daemon.ledger.view import LedgerView
 from daemon.publish.replay import Replay
 from daemon.publish.wire import Secure, bind
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 #: Events a subscriber may lie behind before it loses some and must ask for them.
 HIGH_WATER = 10_000
 _ANSWERS_WAITING = 8  # replies kept for a peer that does not read them, up to 10 MB each
+_LINGER_MS = 500  # after the end, for what subscribers have not been sent yet
 _PORTION = 500  # rows read at a time; requests for replay are heard in between
 
 
@@ -72,9 +74,8 @@ class Publisher(threading.Thread):
         self._ending = threading.Event()
         with LedgerView(ledger) as view:
             self._stream, self._sent = view.stream, view.last_seq
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._feed, self._requests = self._open_sockets()
         try:
-            self._feed, self._requests = self._open_sockets()
             self.publish_endpoint = bind(self._feed, publish, "publish", secure)
             self.replay_endpoint = bind(self._requests, replay, "replay", secure)
         except UserError:
@@ -181,7 +182,7 @@ class Publisher(threading.Thread):
         """Whether somebody subscribed. XPUB shows it, so nobody has to guess when to ask for the history."""
         joined = False
         while self._feed.poll(0):
-            joined |= self._feed.recv()[:1] == b"\x01"
+            joined |= self._feed.recv(zmq.DONTWAIT)[:1] == b"\x01"
         return joined
 
     def _count(self, kind: str, times: int = 1) -> None:
@@ -189,13 +190,14 @@ class Publisher(threading.Thread):
             self._counts.published(kind, times)
 
     def _open_sockets(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
-        feed, requests = self._context.socket(zmq.XPUB), self._context.socket(zmq.ROUTER)
+        feed, requests = open_socket(zmq.XPUB, _LINGER_MS), open_socket(zmq.ROUTER, _LINGER_MS)
         feed.set_hwm(HIGH_WATER)
         feed.setsockopt(zmq.XPUB_VERBOSE, 1)  # every subscription shows, not only the first of its kind
         requests.setsockopt(zmq.SNDHWM, _ANSWERS_WAITING)
         return feed, requests
 
     def _close(self) -> None:
-        self._context.destroy(linger=500)
+        self._feed.close()
+        self._requests.close()
         self._ear.close()
         self._wake.close()

@@ -9,20 +9,27 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from daemon import ending
 from daemon.arrival import Arrival
 from daemon.closing import Closing
+from daemon.errors import UNREACHABLE, UserError
+from daemon.formats.text_rule import TextRule, rule_for
 from daemon.reader.seat import Seat, Task
 from daemon.reading import FileReading
 from models.profile import RasterProfile
 
+_END_LIMIT_S = 10.0  # for a seat whose process the kernel does not let go
 _WINDOW = 32  # files that read_files keeps under way
 
 
-class ReaderBroken(RuntimeError):
-    """Reader processes cannot be started: the installation is broken or the machine is out of memory."""
+class ReaderBroken(UserError):
+    """Reader processes cannot be started: the installation is broken or the machine is out of memory (exit 69)."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(UNREACHABLE, f"no file can be read: {why}")
 
 
 class ReaderPool(Closing):
@@ -30,7 +37,7 @@ class ReaderPool(Closing):
 
     ``wake()`` is called, from another thread, whenever ``collect`` has something new. ``limit_s`` replaces the time
     limit that follows from a file's size. Curves of what is submitted while there is a ``profile`` are prepared for it;
-    ``bare`` ones then come without their samples.
+    ``bare`` ones then come without their samples. ``rules`` are what the configuration says of text files.
     """
 
     def __init__(
@@ -40,10 +47,11 @@ class ReaderPool(Closing):
         limit_s: float | None = None,
         profile: RasterProfile | None = None,
         bare: bool = False,
+        rules: Sequence[TextRule] = (),
     ) -> None:
         self._changed = threading.Condition()
         self._wake = wake or (lambda: None)
-        self.limit_s, self.profile, self._bare = limit_s, profile, bare
+        self.limit_s, self.profile, self.rules, self._bare = limit_s, profile, rules, bare
         self._ids = itertools.count(1)
         self._singles: deque[Task] = deque()
         self._portions: deque[Task] = deque()
@@ -69,7 +77,8 @@ class ReaderPool(Closing):
         """Queue files; later portions of maps wait behind every whole file."""
         with self._changed:
             for arrival in arrivals:
-                task = Task(next(self._ids), arrival, self.profile, self._bare)
+                rule = rule_for(arrival.path, self.rules)
+                task = Task(next(self._ids), arrival, self.profile, self._bare, rule)
                 (self._portions if arrival.first else self._singles).append(task)
                 self._under_way += 1
             self._changed.notify_all()
@@ -95,7 +104,7 @@ class ReaderPool(Closing):
         for seat in self._seats:
             seat.nudge()
         for seat in self._seats:
-            seat.join()
+            seat.join(_END_LIMIT_S)
 
     # What follows is for the seats, on their own threads.
 
@@ -131,21 +140,22 @@ class ReaderPool(Closing):
         return self._closed
 
 
-def read_files(arrivals: Iterable[Arrival], workers: int = 2) -> Iterator[FileReading]:
+def read_files(arrivals: Iterable[Arrival], workers: int = 2, rules: Sequence[TextRule] = ()) -> Iterator[FileReading]:
     """Every file in the order given, maps portion by portion to their last curve.
 
     The pool lives as long as the iteration; a window of files is read ahead. Raises ``ReaderBroken``.
     """
     coming = iter(arrivals)
     line: deque[_Book] = deque()
-    with ReaderPool(workers) as pool:
+    with ReaderPool(workers, rules=rules) as pool:
         while True:
             for arrival in itertools.islice(coming, _WINDOW - len(line)):
                 line.append(_Book(arrival))
                 pool.submit([arrival])
             if not line:
                 return
-            for reading in pool.collect(1.0):
+            ending.check()
+            for reading in pool.collect(ending.LOOK_S):
                 book = next(book for book in line if book.arrival is reading.arrival)
                 further = book.enter(reading)
                 pool.submit([further] if further else [])

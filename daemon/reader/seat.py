@@ -16,6 +16,7 @@ from typing import Protocol
 from daemon.arrival import Arrival
 from daemon.child import Child, spawn
 from daemon.formats import limits, wire
+from daemon.formats.text_rule import TextRule
 from daemon.reader.note import Note
 from daemon.reading import FileReading, Reading
 from models.profile import RasterProfile
@@ -36,6 +37,7 @@ class Task:
     arrival: Arrival
     profile: RasterProfile | None = None  # that its curves are to be prepared for
     bare: bool = False  # without samples, then
+    text_rule: TextRule | None = None  # what the configuration says of the file, should it be text
     has_failed: bool = False  # once: the fault may have been another's (no memory left, a share away)
     sha256: str | None = None  # of its file, as far as a child came before it failed
     head_since_s: float = 0.0  # time.monotonic() when it became the first of its seat
@@ -212,7 +214,7 @@ def _request(task: Task) -> wire.Header:
         "total": arrival.total,
         "profile": _as_json(task.profile) if task.profile else None,
         "bare": task.bare,
-        "text_rule": None if arrival.text_rule is None else asdict(arrival.text_rule),
+        "text_rule": None if task.text_rule is None else asdict(task.text_rule),
     }
 
 

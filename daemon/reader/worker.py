@@ -30,7 +30,7 @@ from daemon.formats import limits, text_rule, wire
 from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
 from daemon.reader.note import Note
-from daemon.reading import NotACurve, Unfinished, Unreadable
+from daemon.reading import UNREADABLE, NotACurve, Unfinished, Unreadable
 from models.curve import Curve
 from models.frontend import Prepared
 from models.profile import RasterProfile
@@ -117,6 +117,8 @@ class Desk:
         if opened is None or request.sha256 is None or opened.sha256 != request.sha256:
             self._kept = None
             opened = _open(request, note)
+        if opened is None and request.first:  # its curves have been counted: each gets its answer
+            return _refusal(request, "changed", is_over=True)
         if opened is None:
             return _passed_over(None)
         if request.sha256 not in (None, opened.sha256):
@@ -132,8 +134,8 @@ class Desk:
 
 
 def _open(request: Request, note: Callable[[str], None]) -> _Opened | None:
-    blob = Blob(Path(request.file))
-    companion = Blob(Path(request.companion)) if request.companion else None
+    blob = Blob(Path(request.file), is_final=request.final)
+    companion = Blob(Path(request.companion), is_final=request.final) if request.companion else None
     rule = None if request.text_rule is None else text_rule.from_mapping(request.text_rule)
     try:
         reader = formats.find_reader(request.name, blob, rule)
@@ -215,6 +217,7 @@ def _refusal(request: Request, reason: str, *, is_over: bool) -> Answer:
     """No curves: ask again later, or (``is_over``) one reason for each curve that was asked for."""
     if not is_over:
         return Answer({"outcome": "unfinished", "reason": reason})
+    reason = reason if reason in UNREADABLE else "truncated"  # not one that is only a reason to wait
     stop = min(request.first + request.count, request.total)
     curves = [{"index": index, "reason": reason} for index in range(request.first, stop)]
     return Answer({"outcome": "curves", "total": request.total, "curves": curves})

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from daemon.arrival import Arrival
 from daemon.classify import classify
 from daemon.decide import decide
 from daemon.decision import Decision, Judge
+from daemon.formats.text_rule import TextRule
+from daemon.ignored import Ignored
 from daemon.reading import Reading
 from daemon.scoring.ahead import read_ahead
 from daemon.scoring.job import Job, Kept, Piece, Stamp
@@ -54,18 +55,19 @@ def score_jobs(
     model: Model,
     judge: Judge,
     selection: Selection | None = None,
-    ignored: Counter[str] | None = None,
+    ignored: Ignored | None = None,
+    rules: Sequence[TextRule] = (),
 ) -> Iterator[list[Kept | Judged]]:
     """What becomes of the jobs, in order and in batches: lines that hold, and verdicts on all other curves.
 
-    Files are read by as many processes as there are cores while the network judges what came before. Those that turn
-    out to be no curves get no verdict; ``ignored`` counts them, by what they are.
+    Files are read by as many processes as there are cores while the network judges what came before; those that turn
+    out to be no curves are counted in ``ignored``. ``rules`` are what a configuration says of text files.
     """
 
     def judged(batch: list[Kept | Piece]) -> list[Scored | None]:
         return classify([item.reading for item in batch if isinstance(item, Piece)], model, judge.thresholds)
 
-    items = read_ahead(jobs, workers=max(2, usable_cores()), profile=model.bundle.profile, ignored=ignored)
+    items = read_ahead(jobs, max(2, usable_cores()), model.bundle.profile, ignored, rules)
     for batch, scored in overlap(_batches(items, selection), judged):
         pieces = [item for item in batch if isinstance(item, Piece)]
         decisions = iter(decide([piece.reading for piece in pieces], scored, judge))

@@ -5,13 +5,16 @@ Later portions of a map go to every process at once; each opens the map for itse
 
 from __future__ import annotations
 
-import time
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from daemon import ending
 from daemon.arrival import Arrival
 from daemon.formats.limits import MIB, PORTION_CURVES
+from daemon.formats.names import why_ignored
+from daemon.formats.text_rule import TextRule
+from daemon.ignored import UNCLAIMED, Ignored
 from daemon.reader import ReaderPool
 from daemon.reading import FileReading, Reading
 from daemon.scoring.job import Job, Kept, Piece, Stamp
@@ -26,15 +29,16 @@ def read_ahead(
     jobs: Iterable[Job],
     workers: int,
     profile: RasterProfile | None = None,
-    ignored: Counter[str] | None = None,
+    ignored: Ignored | None = None,
+    rules: Sequence[TextRule] = (),
 ) -> Iterator[Kept | Piece]:
     """The curves of every job in order, each job's kept lines before them. Raises ``ReaderBroken``.
 
-    With a ``profile`` the curves come prepared for it, and without their samples. The reader processes live as long as
-    the iteration. Files that are no curves are counted in ``ignored``, by what they are.
+    With a ``profile`` the curves come prepared for it, and without their samples. Files that turn out to be no curves
+    are counted in ``ignored``. The reader processes live as long as the iteration.
     """
-    with ReaderPool(workers, profile=profile, bare=True) as pool:
-        yield from _Line(jobs, pool, _CURVES * workers, ignored)
+    with ReaderPool(workers, profile=profile, bare=True, rules=rules) as pool:
+        yield from _Line(jobs, pool, _CURVES * workers, Ignored() if ignored is None else ignored)
 
 
 @dataclass(slots=True, eq=False)
@@ -70,9 +74,8 @@ class _Question:
 class _Line:
     """The books that are open, the first of which is handed on."""
 
-    def __init__(self, jobs: Iterable[Job], pool: ReaderPool, most: int, ignored: Counter[str] | None = None) -> None:
-        self._jobs, self._pool, self._most = iter(jobs), pool, most
-        self._ignored: Counter[str] = Counter() if ignored is None else ignored
+    def __init__(self, jobs: Iterable[Job], pool: ReaderPool, most: int, ignored: Ignored) -> None:
+        self._jobs, self._pool, self._most, self._ignored = iter(jobs), pool, most, ignored
         self._books: deque[_Book] = deque()
         self._maps: list[_Book] = []  # of these, the ones that have more curves than have been asked for
         self._questions: dict[int, _Question] = {}  # by the id of their arrival
@@ -90,8 +93,8 @@ class _Line:
                     break
                 self._books.popleft()
             if self._books and self._books[0].in_flight:
-                time.sleep(_PAUSE_S)
-                for answer in self._pool.collect(1.0):
+                ending.pause(_PAUSE_S)
+                for answer in self._pool.collect(ending.LOOK_S):
                     self._enter(answer)
 
     def _ask(self) -> None:
@@ -145,14 +148,15 @@ class _Line:
         book.in_flight -= 1
         self._curves -= question.curves
         readings = answer.readings
+        if answer.outcome == "unclaimed" and stop is None:
+            name = answer.arrival.file.name
+            self._ignored.note(answer.reason or why_ignored(name) or UNCLAIMED, name)
         if stop is not None and not readings:  # what is known to be there is answered, whatever the reader says
             # Curves that an earlier portion has counted: the file is another one now, if nobody wants it any more.
             why = "changed" if answer.outcome == "unclaimed" else answer.reason or "unreadable"
             first = answer.arrival.first
             readings = tuple(Reading(answer.arrival, i, book.arrival.sha256, None, why) for i in range(first, stop))
         last = readings[-1] if readings else None
-        if stop is None and answer.outcome == "unclaimed":
-            self._ignored[answer.reason or "unclaimed"] += 1
         if stop is None:
             stop = book.asked = last.index + 1 if last else 0
             book.total = answer.total if last and last.sha256 else stop

@@ -15,6 +15,7 @@ from daemon.scoring.job import Kept
 from daemon.scoring.line import write_line
 from daemon.scoring.sheet import Sheet
 from daemon.scoring.tally import Tally
+from daemon.stdio import write_bytes
 
 _LINES = 64  # between two flushes of the sheet
 
@@ -25,8 +26,10 @@ def tell(batches: Iterable[Iterable[Kept | Judged]], tally: Tally, *, json: bool
         if isinstance(item, Kept):
             continue
         tally.count(item)
-        if not quiet:
-            print(_json(item.decision) if json else _line(item.decision))
+        if json and not quiet:
+            write_bytes(_json(item.decision) + b"\n")
+        elif not quiet:
+            print(_line(item.decision))
 
 
 def note(batches: Iterable[Iterable[Kept | Judged]], tally: Tally, sheet: Sheet) -> None:
@@ -44,8 +47,8 @@ def note(batches: Iterable[Iterable[Kept | Judged]], tally: Tally, sheet: Sheet)
     sheet.finish()
 
 
-def _json(decision: Decision) -> str:
-    return events.encode(events.decision_data(decision, time.monotonic() - decision.noticed_s)).decode()
+def _json(decision: Decision) -> bytes:
+    return events.encode(events.decision_data(decision, time.monotonic() - decision.noticed_s))
 
 
 def _line(decision: Decision) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from daemon.decision import VERDICTS
+from daemon.ignored import Ignored
 from daemon.scoring import Judged
 from daemon.sentinel import Sentinel
 
@@ -16,8 +17,8 @@ class Tally:
     """Curves by verdict, and how long they took."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
-    ignored: Counter[str] = field(default_factory=Counter)  # files that were opened and are no curves, by what they are
     kept: int = 0  # curves judged by an earlier run
+    ignored: Ignored = field(default_factory=Ignored)  # files that held no curve
     begun_s: float = field(default_factory=time.monotonic)
     sentinel: Sentinel = field(default_factory=Sentinel)
 

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
-from types import FrameType
 
+from daemon import ending, exchange
 from daemon.config import Config, changes
 from daemon.decision import Decision
 from daemon.errors import BAD_CONFIG, UserError
@@ -26,6 +26,8 @@ from daemon.service.contact import ContactWatch
 from daemon.service.health import Condition, Health, notify, watchdog_interval_s
 from daemon.service.loading import Loaded, drop, retire
 from daemon.service.renewal import with_judge
+from daemon.service.unread import alarm_of
+from daemon.sources.watch import WatchSource
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +35,14 @@ log = logging.getLogger(__name__)
 TURN_S = 0.25
 #: What is in the line when SIGTERM comes is finished, for at most this long; the rest is found again at the next start.
 DRAIN_S = 3.0
+#: From SIGTERM to the end, whatever hangs; systemd loses patience after 10 s.
+STOP_S = 8.0
 #: While the disk is full the same decisions are tried again this often.
 FULL_DISK_PAUSE_S = 1.0
 #: Keys that a reload takes in flight; the others need a restart.
-LIVE_KEYS = frozenset({"model", "device", "require_certificate", "thresholds", "alarm", "batch", "engine", "log"})
+LIVE_KEYS = frozenset(
+    {"model", "device", "text", "require_certificate", "thresholds", "alarm", "batch", "engine", "log"}
+)
 
 
 class Service:
@@ -44,20 +50,21 @@ class Service:
 
     def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
         self._config, self._reread = config, reread
-        self._stopping, self._reload_asked = threading.Event(), threading.Event()
+        self._reload_asked = threading.Event()
         self._health = Health(announce=self._announce)
         self._contact = ContactWatch(config.alarm.no_contact_run)
         self._parts: Parts | None = None
-        self._stopped_by = ""
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code. Raises UserError for what keeps it from starting."""
         logs.set_up(self._config.log.level, self._config.log.format)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
-        signal.signal(signal.SIGHUP, lambda *_: self._reload_asked.set())
         begun_s = time.monotonic()
         with ExitStack() as closing:
+            closing.enter_context(ending.listening())
+            ending.allow(STOP_S)
+            ending.insist()
+            ending.also(signal.SIGHUP, self._reload_asked.set)
+            closing.callback(exchange.close)
             parts = self._parts = assemble(self._config, self._reread, self._health, closing)
             for source in parts.sources:
                 source.start()
@@ -66,12 +73,8 @@ class Service:
             gc.freeze()  # half a million objects that stay to the end: no search for garbage goes through them
             self._loop(parts)
             self._drain(parts)
-            log.info("stopped by %s; the ledger ends at seq %d", self._stopped_by, parts.ledger.last_seq)
+            log.info("stopped by %s; the ledger ends at seq %d", ending.asked_by().name, parts.ledger.last_seq)
         return 0
-
-    def _stop(self, number: int, where: FrameType | None) -> None:
-        self._stopped_by = signal.Signals(number).name
-        self._stopping.set()
 
     def _say_ready(self, parts: Parts, took_s: float) -> None:
         config, model = self._config, parts.model
@@ -87,7 +90,7 @@ class Service:
     def _loop(self, parts: Parts) -> None:
         ping_s = watchdog_interval_s()
         pinged_s = looked_s = time.monotonic()
-        while not self._stopping.is_set():
+        while not ending.is_asked():
             self._turn(parts, TURN_S)
             now_s = time.monotonic()
             if ping_s is not None and now_s - pinged_s >= ping_s / 3:
@@ -103,7 +106,7 @@ class Service:
             decisions = parts.pipeline.turn(wait_s)
         except LedgerFull as error:
             self._health.report("disk", "alarm", f"{error}; until then nothing is announced, and nothing lost")
-            self._stopping.wait(FULL_DISK_PAUSE_S)
+            ending.wait(FULL_DISK_PAUSE_S)
             return
         self._health.report("disk", "ok", "the ledger can be written")
         if decisions:
@@ -126,9 +129,17 @@ class Service:
         for source in parts.sources:
             for found in source.health():
                 self._health.report(f"source {found.name}", "ok" if found.ok else "alarm", found.detail)
+            if isinstance(source, WatchSource):
+                self._look_for_unread(source)
         parts.metrics.entered(parts.report.condition())
         parts.metrics.heartbeat.labels("pipeline").set_to_current_time()
         notify(f"STATUS={self._health.line() or parts.report.line()}")
+
+    def _look_for_unread(self, source: WatchSource) -> None:
+        for unread in source.unread():
+            text = alarm_of(unread, self._config.alarm, time.monotonic())
+            said = text or "what comes is read"
+            self._health.report(f"folder {unread.folder}", "ok" if text is None else "alarm", said)
 
     def _drain(self, parts: Parts) -> None:
         """Stop taking, finish what is in the line, within the time that systemd leaves us."""
@@ -200,7 +211,7 @@ class Service:
         """Another model, another engine or other thresholds, from the next batch on."""
         config, model, judge, old = self._config, loaded.model, loaded.judge, parts.model
         parts.model, parts.report.judge = model, judge
-        parts.pipeline.swap(model, judge, pace_of(config))
+        parts.pipeline.swap(model, judge, pace_of(config), config.text)
         self._health.report("model", "ok", f"{model.id} on {model.engine}, self-test passed")
         if model is not old:
             log.info("from the next batch on %s judges, on %s", model.id, model.engine)

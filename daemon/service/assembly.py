@@ -69,7 +69,9 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     report = Report(config, metrics, health, judge, sources)
     publisher = _speak(config, report, metrics, closing)
     backlog, sentinel = Backlog(sources), Sentinel()
-    pipeline = Pipeline(backlog, reader, model, judge, ledger, publisher, metrics, sentinel, bell, pace_of(config))
+    pipeline = Pipeline(
+        backlog, reader, model, judge, ledger, publisher, metrics, sentinel, bell, pace_of(config), config.text
+    )
     _measure(config, metrics, judge, report, closing)
     engines, renewal = EngineWatch(health, metrics), Renewal(config, reread)
     parts = Parts(model, ledger, sources, backlog, pipeline, publisher, metrics, sentinel, report, engines, renewal)

@@ -30,7 +30,7 @@ def load(config: Config, wish: Wish) -> Loaded:
 
 def with_judge(config: Config, model: Model) -> Loaded:
     """With the thresholds of ``config``. Raises UserError when they do not go with the model's."""
-    judge = judge_of(model, config.thresholds, require_certificate=config.require_certificate)
+    judge = judge_of(model, config.thresholds, require_certificate=config.require_certificate, text=config.text)
     return Loaded(config, model, judge)
 
 

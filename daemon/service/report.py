@@ -62,6 +62,7 @@ class Report:
             "sources": [asdict(found) for source in self._sources for found in source.health()],
             "counts": counts,
             "session": self._metrics.accounts.snapshot(),
+            "ignored": self._metrics.accounts.ignored_kinds(),
             "review_queue": self.waiting(),
             "model": {
                 "id": judge.model,

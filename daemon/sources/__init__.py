@@ -33,7 +33,10 @@ class Source(Protocol):
         """The reader found it unfinished: offer it again later, with ``final=True`` when patience ends."""
 
     def settle(self, arrival: Arrival) -> None:
-        """Its decisions are in the ledger (or no reader wants it): not to be offered again unless it changes."""
+        """Its decisions are in the ledger: not to be offered again unless it changes."""
+
+    def ignore(self, arrival: Arrival, reason: str) -> None:
+        """No reader wants it, for a ``reason`` of ``daemon.ignored``: not to be offered again unless it changes."""
 
     def ready(self) -> int:
         """How many finished files wait to be taken."""

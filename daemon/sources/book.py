@@ -11,9 +11,10 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from daemon.sources.names import Naming, companion_of, event_path, main_half, sentinel_target
+from daemon.formats.pair import is_first_half, other_names, pick_other
+from daemon.sources.names import Naming, event_path, sentinel_target
 from daemon.sources.pending import Pending, Timing
-from daemon.sources.scan import ODD, Listing, Stamp, join, split
+from daemon.sources.scan import ODD, ODDITIES, Listing, Stamp, join, split
 from daemon.sources.settled import IGNORED, Settled
 
 
@@ -26,7 +27,8 @@ class World:
     finished: Callable[[str], Stamp | None]  # decided before a restart (event path -> stamp)
     offer: Callable[[Pending, bool], None]  # (file, final)
     withdraw: Callable[[Pending], bool]  # take an offer back; False: the reader has the file
-    ignored: Callable[[str], None]
+    ignored: Callable[[str, str, bool], None]  # (path, reason, whether it came, or was there when the folder appeared)
+    curve: Callable[[], None]  # a file of a kind that is read, decided now or before a restart
     monotonic: Callable[[], float]
     wall: Callable[[], float]
 
@@ -51,6 +53,10 @@ class Book:
         """Files that are neither settled, nor offered, nor with the reader."""
         return len(self._open) - self._out
 
+    def is_reading(self) -> bool:
+        """Whether a file that its name says is a curve is with the reader."""
+        return any(pending.out and pending.claimed for pending in self._open.values())
+
     def oldest_s(self) -> float | None:
         """When the longest waiting of them last changed (time.monotonic()); None when nothing waits."""
         return min((p.grown_s for p in self._open.values() if not p.out), default=None)
@@ -66,16 +72,31 @@ class Book:
         ``fresh``: found by a first scan; ``hinted``: not by a scan alone.
         """
         directory, name = split(path)
-        kind = self._naming.kind(name)
-        if kind != "file":
-            self._ignore(path, kind)
-            main, target = main_half(name), sentinel_target(name)
-            if main is not None:
-                self._touch_file(join(directory, main), name, closed_s, fresh=fresh, hinted=hinted)
-            elif kind == "sentinel" and target is not None:
-                self.touch(join(directory, target), closed_s=self._world.monotonic(), done=True)
+        reason = self._naming.passes_over(name)
+        if reason is None:
+            self._touch_file(path, name, closed_s, done=done, fresh=fresh, hinted=hinted)
             return
-        self._touch_file(path, name, closed_s, done=done, fresh=fresh, hinted=hinted)
+        self._ignore(path, reason, came=not fresh)
+        target = sentinel_target(name)
+        if reason == "companion":
+            first = self._first_half(directory, name)
+            self._touch_file(first, name, closed_s, fresh=fresh, hinted=hinted)
+            if (pending := self._open.get(first)) is not None:
+                pending.companion = self._second_half(directory, split(first)[1])
+        elif reason == "sentinel" and target is not None:
+            self.touch(join(directory, target), closed_s=self._world.monotonic(), done=True)
+
+    def _first_half(self, directory: str, second: str) -> str:
+        """The path of the first half, as it is known to be spelled, else as it usually is."""
+        names = list(other_names(second))
+        known = self.settled.has(directory)
+        name = next((name for name in names if name in known or join(directory, name) in self._open), names[0])
+        return join(directory, name)
+
+    def _second_half(self, directory: str, first: str) -> str | None:
+        """The same for the second half; None where the name is no pair's."""
+        usual = next(other_names(first), None) if is_first_half(first) else None
+        return None if usual is None else join(directory, pick_other(first, self.settled.has(directory)) or usual)
 
     def _touch_file(
         self, path: str, half: str, closed_s: float | None, *, done: bool = False, fresh: bool, hinted: bool
@@ -94,22 +115,23 @@ class Book:
 
     def _enter(self, path: str, fresh: bool) -> Pending:
         directory, name = split(path)
-        now_s, half = self._world.monotonic(), companion_of(name)
+        now_s = self._world.monotonic()
         self._open[path] = pending = Pending(
             path=path,
             claimed=self._naming.claim(name) is True,
-            companion=None if half is None else join(directory, half),
+            companion=self._second_half(directory, name),
             quiet_s=self._naming.quiet_s(name),
             fresh=fresh,
+            came=not fresh,
             due_s=now_s,
             grown_s=now_s,
         )
         return pending
 
-    def _ignore(self, path: str, reason: str, stamp: Stamp = IGNORED) -> None:
+    def _ignore(self, path: str, reason: str, stamp: Stamp = IGNORED, *, came: bool) -> None:
         if self.settled.get(path) != stamp:
             self.settled.put(path, stamp)
-            self._world.ignored(reason)
+            self._world.ignored(path, reason, came)
 
     def moved(self, source: str, dest: str, at_s: float) -> None:
         """A rename inside the folder: the state goes with the file."""
@@ -131,7 +153,7 @@ class Book:
         """Carry a life over to another path; False where it must end at the old one."""
         name = split(dest)[1]
         there = self._open.get(dest)
-        if self._naming.kind(name) != "file" or pending.companion or companion_of(name):
+        if self._naming.passes_over(name) or pending.companion or is_first_half(name):
             return False
         if there is not None and there.offered and pending.offered:
             return False  # two offered files, one path left: each still gets its answer
@@ -166,12 +188,12 @@ class Book:
             stamp, whole = self._stamp(pending)
         except OSError:  # the share is away, or listing is forbidden: neither is the end of a file
             return self._schedule(pending, now_s + 4 * self.timing.look_s)
-        if stamp is None or (stamp == ODD and pending.offered):
+        if stamp is None or (stamp in ODDITIES and pending.offered):
             return self._miss(pending, now_s)
-        if stamp == ODD or (pending.stamp is None and self._is_settled(pending.path, stamp)):
+        if stamp in ODDITIES or (pending.stamp is None and self._is_settled(pending.path, stamp)):
             del self._open[pending.path]
-            if stamp == ODD:
-                self._ignore(pending.path, "not_regular", ODD)
+            if stamp in ODDITIES:
+                self._ignore(pending.path, ODDITIES[stamp], stamp, came=pending.came)
             return None
         age_s = max(0.0, self._world.wall() - stamp[1] / 1e9 - self.timing.skew_s)
         pending.see(stamp, whole, now_s, age_s, self.timing.look_s)
@@ -184,10 +206,10 @@ class Book:
     def _stamp(self, pending: Pending) -> tuple[Stamp | None, bool]:
         """Of a pair: the sizes together and the later time, so that a change of either half is a change."""
         stamp = self._world.stamp(pending.path)
-        if pending.companion is None or stamp is None or stamp == ODD:
+        if pending.companion is None or stamp is None or stamp in ODDITIES:
             return stamp, True
         other = self._world.stamp(pending.companion)
-        if other is None or other == ODD:
+        if other is None or other in ODDITIES:
             return stamp, False
         return (stamp[0] + other[0], max(stamp[1], other[1])), True
 
@@ -195,6 +217,7 @@ class Book:
         known = self.settled.get(path)
         if known is None and event_path(path) == path and self._world.finished(path) == stamp:
             self.settled.put(path, stamp)
+            self._world.curve()
             return True
         return known == stamp
 
@@ -243,11 +266,18 @@ class Book:
         else:
             self._schedule(pending, min(pending.retry_s, now_s + self.timing.look_s))
 
-    def settle(self, path: str, stamp: Stamp) -> None:
-        """Decided as it was at ``stamp``. One last look: what changed meanwhile is new, what left is forgotten."""
+    def settle(self, path: str, stamp: Stamp, ignored: str | None = None) -> None:
+        """Decided as it was at ``stamp``, or no curve, for the reason ``ignored``.
+
+        One last look: what changed meanwhile is new, what left is forgotten.
+        """
         pending = self._open.pop(path, None)
         if pending is None:
             return
+        if ignored is None:
+            self._world.curve()
+        elif self.settled.mark_unread(path):  # a log that grows is one file, however often it is looked into
+            self._world.ignored(path, ignored, pending.came)
         now_s = self._world.monotonic()
         self._out -= pending.out
         if not pending.gone:  # what came back meanwhile has not been read
@@ -262,11 +292,18 @@ class Book:
         """Compare one directory with the book; ``fresh``: the folder has only now appeared."""
         files, odd = self.settled.reconcile(listing)
         for name in odd:
-            self._ignore(join(listing.directory, name), "not_regular", ODD)
+            self._pass_over_odd(join(listing.directory, name), came=not fresh)
         for name in files:
             path = join(listing.directory, name)
             if path not in self._open:
                 self.touch(path, fresh=fresh, hinted=fresh)
+
+    def _pass_over_odd(self, path: str, *, came: bool) -> None:
+        stamp: Stamp | None = ODD
+        with contextlib.suppress(OSError):
+            stamp = self._world.stamp(path)
+        if stamp is not None and stamp in ODDITIES:  # else it has gone, or become a file, since it was listed
+            self._ignore(path, ODDITIES[stamp], stamp, came=came)
 
     def verify(self, path: str) -> None:
         """Touch a settled path if it is no longer as it was."""
@@ -274,5 +311,5 @@ class Book:
         if stamp is None or path in self._open:
             return
         with contextlib.suppress(OSError):  # cannot be told now; the next sweep may
-            if companion_of(path) is not None or self._world.stamp(path) != stamp:
+            if is_first_half(path) or self._world.stamp(path) != stamp:
                 self.touch(path)

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from daemon.arrival import Arrival
+from daemon.clean import clean
 from daemon.sources import SourceHealth
 from daemon.sources.book import Book, World
 from daemon.sources.hints import Hint
@@ -21,7 +22,8 @@ from daemon.sources.mounts import MountSetting
 from daemon.sources.names import Naming, event_path
 from daemon.sources.pending import Pending, Timing
 from daemon.sources.ready import Ready
-from daemon.sources.scan import Stamp, stamp_of, walk
+from daemon.sources.scan import Stamp, split, stamp_of, walk
+from daemon.sources.unread import Arrivals, Unread
 from daemon.sources.watcher import Watcher
 
 _log = logging.getLogger(__name__)
@@ -29,6 +31,8 @@ _PORTION = 500  # looks, stats or messages between two glances at the rest: some
 _NEW_DIRECTORY_S = 0.3  # a new directory is listed after this, its first files then have names
 _MANY_DIRECTORIES = 50  # more new ones than this: list everything instead
 _PAUSE_S = 1.0  # after an unexpected error
+_QUESTIONS = 500  # how many of the files that a first listing found are asked for their time, to know whether they came
+_CLOCK_S = 0.05  # a file system's clock ticks less often
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class Services:
     naming: Naming
     finished: Callable[[str], Stamp | None]
     seen: Callable[[int], None]
-    ignored: Callable[[str], None]
+    ignored: Callable[[str, str], None]  # (reason, name)
     wake: Callable[[], None]
 
 
@@ -49,6 +53,10 @@ class Folder:
         self.root = os.path.abspath(root)
         self._timing, self._services, self._ready = timing, services, ready
         self._watcher = Watcher(self.root, setting, self._hear)
+        self._arrivals = Arrivals(self.root)
+        self._begun_s = time.time()
+        self._questions = _QUESTIONS
+        self._link = ""  # the first that was passed over
         self._book = Book(services.naming, timing, self._world())
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -69,7 +77,8 @@ class Folder:
             finished=self._services.finished,
             offer=self._offer,
             withdraw=self._ready.withdraw,
-            ignored=self._services.ignored,
+            ignored=self._ignore,
+            curve=self._arrivals.curve,
             monotonic=time.monotonic,
             wall=time.time,
         )
@@ -84,9 +93,9 @@ class Folder:
         """The reader found it unfinished."""
         self._inbox.put(partial(self._book.defer, path, reason))
 
-    def settle(self, path: str, stamp: Stamp) -> None:
-        """Decided, as it was at ``stamp``."""
-        self._inbox.put(partial(self._book.settle, path, stamp))
+    def settle(self, path: str, stamp: Stamp, ignored: str | None = None) -> None:
+        """Decided, as it was at ``stamp``, or no curve, for the reason ``ignored``."""
+        self._inbox.put(partial(self._book.settle, path, stamp, ignored))
 
     def stop(self) -> None:
         """End the thread, within a second."""
@@ -99,6 +108,10 @@ class Folder:
         """Age of the file that has waited longest to be finished, as of the last check."""
         oldest_s = self._oldest_s
         return None if oldest_s is None or not self._book.waiting() else time.monotonic() - oldest_s
+
+    def unread(self) -> Unread:
+        """What came since the last curve and is not read."""
+        return self._arrivals.unread()
 
     def health(self) -> SourceHealth:
         """How this folder is watched, in words."""
@@ -183,6 +196,7 @@ class Folder:
             self._scan_due_s = min(self._scan_due_s, now_s + self._scan_every_s())
         self._book.missed = 0
         self._oldest_s = self._book.oldest_s()
+        self._arrivals.is_reading = self._book.is_reading()
 
     def _scan_every_s(self) -> float:
         trusted = self._watcher.hearing() and time.monotonic() >= self._suspicious_until_s
@@ -218,7 +232,31 @@ class Folder:
                 self._book.verify(path)
             yield
 
-    # ---- hints and offers
+    # ---- hints, offers, and what is passed over
+
+    def _ignore(self, path: str, reason: str, came: bool) -> None:
+        name = split(path)[1]
+        self._services.ignored(reason, name)
+        if came or self._is_young(path):
+            self._arrivals.passed_over(reason, name)
+        if reason == "link" and not self._link:  # one line tells the story; a folder may hold ten thousand of them
+            self._link = event_path(path)
+            said = "links are not followed (the first: %s); watch the folder that they lead to instead"
+            _log.warning(f"watching %s: {said}", self.root, clean(self._link))
+
+    def _is_young(self, path: str) -> bool:
+        """Whether what the first listing found has come since the service began, or while the folder was away.
+
+        Asked of the first few only: of fifty thousand photographs on a share it would take a minute to know.
+        """
+        if self._questions <= 0:
+            return False
+        self._questions -= 1
+        try:
+            found = os.lstat(f"{self.root}/{path}")
+        except OSError:
+            return False
+        return max(found.st_mtime, found.st_ctime) >= self._begun_s - _CLOCK_S
 
     def _hear(self, hint: Hint) -> None:
         """Called from watchdog's threads."""

@@ -21,6 +21,7 @@ import zmq
 from daemon.arrival import Arrival
 from daemon.config.endpoint import Endpoint
 from daemon.errors import BAD_CONFIG, UNREACHABLE, UserError
+from daemon.exchange import open_socket
 from daemon.sources import SourceHealth
 from daemon.sources.message import LARGEST_FRAME_BYTES, Message, Refused, parse
 from daemon.sources.packing import Pack, Packing
@@ -29,6 +30,7 @@ from models.curve import Curve
 
 _log = logging.getLogger(__name__)
 _POLL_S = 0.1
+_LINGER_MS = 200  # after the end, for the last answers
 _BATCH = 32  # messages put on disk before their senders are answered
 _HIGH_WATER = 16  # messages waiting a sender: up to 128 MiB each
 _RETRY_S, _TRIES = 0.5, 4  # a spooled curve is whole, so a reader that says otherwise is asked only a few times more
@@ -77,12 +79,11 @@ class IngestSource:
 
     def start(self) -> None:
         """Bind, offer what an earlier run left undecided, and listen. Raises UserError when it cannot bind."""
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket = open_socket(zmq.ROUTER, _LINGER_MS)
         try:
             self._bind()
         except UserError:
-            self._context.destroy(linger=0)
+            self._socket.close()
             raise
         for path in self._spool.open():
             self._offer(self._recall(path))
@@ -105,6 +106,11 @@ class IngestSource:
         """Decided: not to be offered again, also after a restart."""
         self._tries.pop(arrival.file, None)
         self._inbox.put(arrival.file)
+
+    def ignore(self, arrival: Arrival, reason: str) -> None:
+        """What was packed here is a curve; should a reader say otherwise, it is done with."""
+        self._refused(reason)
+        self.settle(arrival)
 
     def ready(self) -> int:
         """How many curves wait to be taken."""
@@ -135,13 +141,13 @@ class IngestSource:
                     self._stopping.wait(_POLL_S)
             self._settle_and_retry()
         finally:
-            self._context.destroy(linger=200)
+            self._socket.close()
 
     def _receive(self) -> None:
         """Everything that has come, in portions: write all, make them last together, then answer."""
         came: list[list[bytes]] = []
         while len(came) < _BATCH and self._socket.poll(0):
-            came.append(self._socket.recv_multipart())
+            came.append(self._socket.recv_multipart(zmq.DONTWAIT))
         arrivals: dict[str, Arrival] = {}
         answers = []
         for frames in came:

@@ -8,7 +8,9 @@ from pathlib import Path
 from daemon.accounts import Accounts
 from daemon.config import Config
 from daemon.formats import claim, quiet_s
+from daemon.formats.names import why_ignored
 from daemon.formats.packed import pack, unpack
+from daemon.ignored import UNCLAIMED
 from daemon.ledger import Ledger
 from daemon.sources import Source
 from daemon.sources.ingest import IngestSource
@@ -34,15 +36,17 @@ def _watch(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[]
         patience_s=config.source.give_up_s,
         patience_map_s=config.source.give_up_map_s,
         patience_zero_tail_s=config.source.zero_tail_s,
+        patience_unended_s=config.source.unended_s,
     )
     return WatchSource(
         config.watch,
         claim=claim,
+        why=lambda name: why_ignored(name) or UNCLAIMED,
         quiet_s=lambda name: config.source.text_quiet_s if quiet_s(name) >= 1.0 else quiet_s(name),
         wake=wake,
         finished=finished.get,
         seen=lambda count: accounts.seen("watch", count),
-        ignored=lambda reason: accounts.ignored(reason, 1),
+        ignored=accounts.ignored,
         mounts=config.source.mounts,
         timing=timing,
     )
@@ -56,5 +60,5 @@ def _ingest(endpoint: str, folder: Path, accounts: Accounts, wake: Callable[[], 
         unpack=unpack,
         wake=wake,
         seen=lambda count: accounts.seen("ingest", count),
-        refused=lambda reason: accounts.ignored("ingest_refused", 1),
+        refused=lambda reason: accounts.ignored("ingest_refused"),
     )

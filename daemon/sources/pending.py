@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 from daemon.arrival import Arrival
+from daemon.reading import UNENDED
 from daemon.sources.names import is_map
 from daemon.sources.scan import Stamp
 
@@ -22,6 +24,7 @@ class Timing:
     patience_s: float = 60.0  # without growth, then it is offered a last time
     patience_map_s: float = 600.0
     patience_zero_tail_s: float = 10.0
+    patience_unended_s: float = 20.0  # text without a line end after its last row: then it is read as it is
     skew_s: float = 0.0  # how far the clock of the file system may be off
     suspicion_s: float = 60.0  # how long to scan often after a scan found what no hint told
 
@@ -33,6 +36,8 @@ class Timing:
         """How long a file without growth may stay unfinished."""
         if reason == "zero_tail":
             return self.patience_zero_tail_s
+        if reason == UNENDED:
+            return self.patience_unended_s
         return self.patience_map_s if is_map(name) else self.patience_s
 
 
@@ -45,6 +50,7 @@ class Pending:
     companion: str | None  # path of the other half of a pair
     quiet_s: float  # what its format asks for after the writer has closed it
     fresh: bool  # found by a first scan: its age counts as quiet time
+    came: bool  # after the folder did, and was not there with it
     due_s: float  # next look
     grown_s: float  # when it was first seen, or last seen to change; patience counts from here
     need_s: float = 0.0  # what is asked for now: less after a close than without
@@ -86,7 +92,7 @@ class Pending:
 
     def ready_s(self, timing: Timing) -> float:
         """When it may be offered if nothing changes any more."""
-        last_s = self.grown_s + timing.patience(self.path, self.reason)
+        last_s = self._last_s(timing)
         if not self.whole:
             return last_s
         return max(self.changed_s + self.need_s, min(self.retry_s, last_s) if self.tries else 0.0)
@@ -94,7 +100,12 @@ class Pending:
     def is_final(self, now_s: float, timing: Timing) -> bool:
         """Whether this offer is the last: unfinished (or half) for longer than patience."""
         unfinished = self.tries > 0 or not self.whole
-        return unfinished and now_s >= self.grown_s + timing.patience(self.path, self.reason)
+        return unfinished and now_s >= self._last_s(timing)
+
+    def _last_s(self, timing: Timing) -> float:
+        """When patience ends if nothing changes any more. What only lacks a line end may have rested long before."""
+        rests_s = self.changed_s if self.reason == UNENDED else self.grown_s
+        return rests_s + timing.patience(self.path, self.reason)
 
     def notice(self, now_s: float, final: bool) -> float:
         """The moment latency counts from.
@@ -116,4 +127,6 @@ class Pending:
         self.closed.clear()
         self.reason = reason
         self.retry_s = now_s + timing.retry_s[min(self.tries, len(timing.retry_s) - 1)]
+        if reason == UNENDED:
+            self.retry_s = math.inf  # the same bytes end in the same way: until they change, only time helps
         self.tries += 1

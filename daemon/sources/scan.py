@@ -9,8 +9,11 @@ from dataclasses import dataclass
 
 Stamp = tuple[int, int]  # (size_bytes, mtime_ns): what tells one content of a path from another without opening it
 
-#: The stamp of something that is not a regular file: link, pipe, socket, device.
+#: The stamps of what is not a regular file, and why it is passed over: pipes, sockets and devices are no curves; a link
+#: could lead anywhere, also round in circles.
 ODD: Stamp = (-1, -1)
+LINK: Stamp = (-1, -2)
+ODDITIES = {ODD: "not_regular", LINK: "link"}
 #: Times are kept as the ledger keeps them, in 64 bits. NTFS says 1601 where it has no time, a lost clock anything.
 _EARLIEST_NS, _LATEST_NS = -(2**63), 2**63 - 1
 #: What operating systems and sync tools keep for themselves: old versions and deleted files.
@@ -61,7 +64,7 @@ def _list(root: str, directory: str) -> tuple[Listing, list[str]]:
 
 
 def stamp_of(path: str) -> Stamp | None:
-    """Size and time of the file itself (links not followed); None: it is gone.
+    """Size and time of the file itself (links not followed), or one of ``ODDITIES``; None: it is gone.
 
     Raises OSError when the question cannot be answered now (share away, no permission on the folder).
     """
@@ -69,8 +72,9 @@ def stamp_of(path: str) -> Stamp | None:
         found = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    mtime_ns = min(max(found.st_mtime_ns, _EARLIEST_NS), _LATEST_NS)
-    return (found.st_size, mtime_ns) if stat.S_ISREG(found.st_mode) else ODD
+    if not stat.S_ISREG(found.st_mode):
+        return LINK if stat.S_ISLNK(found.st_mode) else ODD
+    return found.st_size, min(max(found.st_mtime_ns, _EARLIEST_NS), _LATEST_NS)
 
 
 def join(directory: str, name: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
-from daemon.sources.scan import ODD, Listing, Stamp, join, split
+from daemon.sources.scan import ODDITIES, Listing, Stamp, join, split
 
 #: The stamp of a name that is never looked at: temporary, unclaimed, half of a pair.
 IGNORED: Stamp = (-2, -2)
@@ -15,6 +15,7 @@ class Settled:
 
     def __init__(self) -> None:
         self._directories: dict[str, dict[str, Stamp]] = {}
+        self._unread: dict[str, set[str]] = {}  # of these, the files that no reader wanted
 
     def get(self, path: str) -> Stamp | None:
         """The stamp of ``path``; None when nothing is known of it."""
@@ -30,7 +31,20 @@ class Settled:
         """Forget; the stamp of a settled file, None where there was none."""
         directory, name = split(path)
         stamp = self._directories.get(directory, {}).pop(name, None)
-        return None if stamp in (IGNORED, ODD) else stamp
+        self._unread.get(directory, set()).discard(name)
+        return None if stamp == IGNORED or stamp in ODDITIES else stamp
+
+    def has(self, directory: str) -> Container[str]:
+        """The names that are known in a directory, whatever they are."""
+        return self._directories.get(directory, {})
+
+    def mark_unread(self, path: str) -> bool:
+        """No reader wanted what is settled at ``path``; False where that is known of an earlier content of it."""
+        directory, name = split(path)
+        names = self._unread.setdefault(directory, set())
+        is_news = name not in names
+        names.add(name)
+        return is_news
 
     def paths(self) -> list[str]:
         """Everything a sweep has to stat."""
@@ -42,6 +56,7 @@ class Settled:
         known = self._directories.setdefault(listing.directory, {})
         for name in known.keys() - listing.files - listing.odd:
             del known[name]
+            self._unread.get(listing.directory, set()).discard(name)
         return list(listing.files - known.keys()), list(listing.odd - known.keys())
 
     def keep_only(self, directories: Iterable[str]) -> None:
@@ -49,3 +64,4 @@ class Settled:
         there = set(directories)
         for directory in [one for one in self._directories if one not in there]:
             del self._directories[directory]
+            self._unread.pop(directory, None)

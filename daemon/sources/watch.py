@@ -15,17 +15,19 @@ from daemon.sources.names import Naming
 from daemon.sources.pending import Timing
 from daemon.sources.ready import Ready
 from daemon.sources.scan import Stamp
+from daemon.sources.unread import Unread
 
 
 class WatchSource:
     """Implements ``daemon.sources.Source`` for folders; nothing in them is ever opened or written here.
 
     ``claim(name)``: True (a format owns the suffix), False (never a curve), None (a reader must look inside).
+    ``why(name)``: what is told of the second, one of the reasons of ``daemon.ignored``.
     ``quiet_s(name)``: how long a closed file must rest; 0 for formats that show their own end.
     ``finished(path)``: (size_bytes, mtime_ns) with which this path was decided before a restart, else None.
     ``seen(1)`` is called once each time a claimed file, or a rewritten one, is first ready, and before ``take`` can
-    return it; ``ignored(reason)`` once for each path passed over ("temporary", "unclaimed", "companion", "sentinel",
-    "not_regular"). Both, and ``wake``, are called from the threads of this source.
+    return it; ``ignored(reason, name)`` once for each path passed over, by its name, by what it is (a link, a pipe), or
+    by what a reader found in it. Both, and ``wake``, are called from the threads of this source.
     """
 
     name = "watch"
@@ -37,15 +39,16 @@ class WatchSource:
         claim: Callable[[str], bool | None],
         quiet_s: Callable[[str], float],
         wake: Callable[[], None],
+        why: Callable[[str], str] = lambda name: "unclaimed",
         finished: Callable[[str], Stamp | None] = lambda path: None,
         seen: Callable[[int], None] = lambda count: None,
-        ignored: Callable[[str], None] = lambda reason: None,
+        ignored: Callable[[str, str], None] = lambda reason, name: None,
         mounts: MountSetting = "auto",
         timing: Timing | None = None,
     ) -> None:
         self._ready = Ready()
         self._folders: list[Folder] = []
-        naming = Naming(claim, quiet_s)
+        naming = Naming(claim, quiet_s, why)
         distinct = distinct_roots(roots)
         for root in distinct:
             others = [str(other) for other in distinct if other != root]
@@ -71,6 +74,11 @@ class WatchSource:
         folder, path = self._place(arrival)
         folder.settle(path, (arrival.size_bytes, arrival.mtime_ns))
 
+    def ignore(self, arrival: Arrival, reason: str) -> None:
+        """The same for a file that no reader wants."""
+        folder, path = self._place(arrival)
+        folder.settle(path, (arrival.size_bytes, arrival.mtime_ns), reason)
+
     def ready(self) -> int:
         """How many finished files wait to be taken."""
         return len(self._ready)
@@ -78,6 +86,10 @@ class WatchSource:
     def health(self) -> list[SourceHealth]:
         """One entry a folder."""
         return [folder.health() for folder in self._folders]
+
+    def unread(self) -> list[Unread]:
+        """What came into each folder since its last curve and is not read."""
+        return [folder.unread() for folder in self._folders]
 
     def oldest_waiting_s(self) -> float | None:
         """Age of the longest unfinished file; None when none waits."""

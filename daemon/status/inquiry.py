@@ -5,21 +5,22 @@ from __future__ import annotations
 import zmq
 
 from daemon import events
+from daemon.exchange import await_input, open_socket
 
 
 def ask(endpoint: str, *request: bytes, timeout_s: float = 1.0) -> list[bytes] | None:
-    """The frames of the answer; None when nobody answered in time (or nobody could at such an address)."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    try:
-        socket = context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.IPV6, 1)
-        socket.connect(endpoint)
-        socket.send_multipart(list(request))
-        return socket.recv_multipart() if socket.poll(int(timeout_s * 1000)) else None
-    except zmq.ZMQError:
-        return None
-    finally:
-        context.destroy(linger=0)
+    """The frames of the answer; None when nobody answered in time (or nobody could at such an address).
+
+    Raises KeyboardInterrupt when the process is asked to end meanwhile.
+    """
+    with open_socket(zmq.DEALER) as socket:
+        try:
+            socket.setsockopt(zmq.IPV6, 1)
+            socket.connect(endpoint)
+            socket.send_multipart(list(request), zmq.DONTWAIT)
+            return socket.recv_multipart(zmq.DONTWAIT) if await_input(socket, timeout_s) else None
+        except zmq.ZMQError:
+            return None
 
 
 def ask_status(endpoint: str, timeout_s: float = 1.0) -> events.Event | None:

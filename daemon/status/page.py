@@ -9,6 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from daemon.clean import clean
+from daemon.ignored import heard, words
 from daemon.wording import MARKS, duration, latency, rate, score, share
 
 _STYLES = {"ready": "green", "starting": "cyan", "stopping": "cyan"}
@@ -38,6 +39,8 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     yield "promise", Text(_promise((report.get("model") or {}).get("certificate")))
     yield "decided", _counts(report.get("counts") or {})
     yield "session", Text(_session(report.get("session") or {}))
+    if ignored := heard(report.get("ignored")):
+        yield "ignored", Text(clean(words(ignored)))
     took = report.get("latency_s") or {}
     speed = rate(report.get("rate_per_s") or 0)
     yield "latency", Text(f"p50 {latency(took.get('p50'))}, p99 {latency(took.get('p99'))}; {speed} in the last minute")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
+from daemon.clean import clean
 from daemon.config import ConfigError, load, values
 from daemon.config.description import describe
 from daemon.errors import BAD_CONFIG
+from daemon.stdio import as_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,17 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exit 0 when `run` would take it, 78 with one line an error otherwise."""
     try:
-        config = load(args)
+        config = load(args, needs_state=False)
     except ConfigError as error:
-        print(f"{args.config}: {len(error.findings)} to correct", file=sys.stderr)
+        print(f"{clean(args.config)}: {len(error.findings)} to correct", file=sys.stderr)
         for finding in error.findings:
-            print(f"  ✗ {finding}", file=sys.stderr)
+            print(f"  ✗ {clean(finding)}", file=sys.stderr)
         return BAD_CONFIG
-    print(f"{args.config}: good")
+    print(f"{clean(args.config)}: good")
     for sentence in describe(config):
-        print(f"  {sentence}")
+        print(f"  {clean(sentence)}")
     print("\nresolved values")
     for key, value in values(config).items():
         origin = config.origins.get(key, "default")
-        print(f"  {key} = {'(none)' if value is None else json.dumps(value, ensure_ascii=False)}  # {origin}")
+        print(f"  {key} = {'(none)' if value is None else as_json(value)}  # {origin}")
     return 0

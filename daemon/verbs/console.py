@@ -10,12 +10,14 @@ from daemon import console
 from daemon.config import add_endpoint_options, add_service_options, load
 from daemon.destination import need_folder
 from daemon.errors import UNREACHABLE, UserError
+from daemon.silence import add_patience_option, patience_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Contract section 3."""
     add_service_options(parser)
     add_endpoint_options(parser)
+    add_patience_option(parser)
     parser.add_argument("--plain", action="store_true", help="one line a decision, as without a terminal")
     parser.add_argument("--snapshot", metavar="FILE.svg", type=Path, help="one picture of it, then leave")
     parser.add_argument("--size", metavar="COLUMNSxROWS", type=_size, default=(120, 36), help="of the picture (120x36)")
@@ -29,14 +31,14 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Until q or Ctrl-C; never because the service went away."""
+    """Until q or Ctrl-C. Exit 69 without a service: at once for a picture, else once its patience is at its end."""
     config = load(args)
     if args.snapshot is not None:
         need_folder("--snapshot", args.snapshot)
         if not console.snapshot(config, args.snapshot, *args.size):
             raise UserError(UNREACHABLE, "no service answered; start one, or name it with --state or --config")
     elif args.plain or not console.has_terminal() or os.environ.get("TERM", "") in ("", "dumb"):
-        console.plain(config)
+        console.plain(config, patience_of(args))
     else:
-        console.live(config)
+        console.live(config, patience_of(args))
     return 0

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from daemon import ending
+from daemon.errand import run_errand
 from daemon.errors import UNREACHABLE, USAGE, UserError
 from daemon.pacing import check_rate
 from daemon.status.inquiry import ask_status
@@ -17,6 +19,7 @@ from daemon.trial import Trial
 CURVES = Path(__file__).resolve().parents[1] / "curves"
 #: Text files show no end of their own: their last one is judged so long after it was written.
 LAST_TEXT_S = 30.0
+_CONSOLE_S = 5.0  # until it has given the terminal back
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,13 +38,12 @@ def run(args: argparse.Namespace) -> int:
     with Trial() as trial:
         console = _verb("console", trial, "--publish", trial.publish, "--replay", trial.replay)
         try:
-            time.sleep(1.0)  # the console has drawn its first picture
+            ending.pause(1.0)  # the console has drawn its first picture
             _play(trial, args.curves, args.rate)
             status = _wait_until_decided(trial)
-            time.sleep(2.0 if sys.stdout.isatty() else 0.5)  # the last curve deserves a look
+            ending.pause(2.0 if sys.stdout.isatty() else 0.5)  # the last curve deserves a look
         finally:
-            console.terminate()
-            console.wait(10)
+            _close(console)
         _summarise(status, trial)
     return 0
 
@@ -51,10 +53,18 @@ def _verb(verb: str, trial: Trial, *words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "daemon", verb, *service, *words], cwd=trial.folder)
 
 
+def _close(console: subprocess.Popen[bytes]) -> None:
+    console.terminate()
+    try:
+        console.wait(_CONSOLE_S)
+    except subprocess.TimeoutExpired:  # somebody has stopped its terminal
+        console.kill()
+
+
 def _play(trial: Trial, curves: int, rate: float) -> None:
     words = ["--into", str(trial.watch), "--rate", str(rate), "--count", str(curves), "--writer", "grow"]
     command = [sys.executable, "-m", "daemon", "replay", str(CURVES), *words]
-    played = subprocess.run(command, capture_output=True, text=True, cwd=trial.folder, check=False)
+    played = run_errand(command, cwd=trial.folder)
     if played.returncode:
         raise UserError(played.returncode, played.stderr.strip().removeprefix("afm-triage: "))
 
@@ -66,7 +76,7 @@ def _wait_until_decided(trial: Trial) -> dict[str, Any]:
     while time.monotonic() < deadline_s:
         if not status["session"]["backlog"] and not sum(source["waiting"] for source in status["sources"]):
             break
-        time.sleep(0.2)
+        ending.pause(0.2)
         status = _status(trial)
     return status
 

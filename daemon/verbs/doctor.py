@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-
-from rich.console import Console
 
 from daemon import doctor
 from daemon.config import add_service_options, load
 from daemon.errors import UNREACHABLE
+from daemon.printer import Printer
+from daemon.stdio import as_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,12 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exit 0 when nothing stands in the way, 69 when something does."""
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    console = Console(highlight=False, soft_wrap=True)
+    printer = Printer()
     findings = []
-    for finding in doctor.examine(load(args)):
+    for finding in doctor.examine(load(args, needs_state=False)):
         findings.append(finding)
         if not args.json:
-            console.print(doctor.line(finding))
+            printer.print(doctor.line(finding))
     if args.json:
-        print(json.dumps(doctor.as_json(findings), ensure_ascii=False, indent=1))
+        print(as_json(doctor.as_json(findings), indent=1))
     return 0 if doctor.is_well(findings) else UNREACHABLE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from daemon.clean import clean
@@ -14,8 +14,10 @@ from daemon.errors import UNREACHABLE, USAGE, UserError
 from daemon.events import Event, decode, encode, kind_of
 from daemon.feed import Feed, Silent
 from daemon.ledger.view import LedgerView
+from daemon.silence import Silence, add_patience_option, patience_of
 from daemon.status.inquiry import ask_status
 from daemon.status.whereabouts import Whereabouts, find
+from daemon.stdio import write_bytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verdict", choices=VERDICTS, help="only these decisions")
     add_service_options(parser)
     add_endpoint_options(parser)
+    add_patience_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     ledger = None if _looks_elsewhere(args) else config.state / "ledger.sqlite"
     other = _stranger(config, place)
     if other is None:
-        found = _events(place, ledger, args.since, args.follow)
+        found = _events(place, ledger, args)
     elif ledger is not None and not args.follow and _is_of_another(ledger, other):
         found = _stored(ledger, args.since)
     else:
@@ -47,8 +50,7 @@ def run(args: argparse.Namespace) -> int:
         )
     for event in found:
         if args.verdict in (None, event["data"]["verdict"]):
-            sys.stdout.buffer.write(encode(event) + b"\n")
-            sys.stdout.buffer.flush()
+            write_bytes(encode(event) + b"\n")
     return 0
 
 
@@ -73,10 +75,13 @@ def _looks_elsewhere(args: argparse.Namespace) -> bool:
     return bool(args.publish or args.replay) and not (args.config or args.state or args.instrument)
 
 
-def _events(place: Whereabouts, ledger: Path | None, since: int | None, follow: bool) -> Iterator[Event]:
-    stream = None
-    patience_s = 3.0 if place.is_alive or ledger is None else 1.0
-    with Feed(place.publish, place.replay, since=since, answer_s=patience_s) as feed:
+def _events(place: Whereabouts, ledger: Path | None, args: argparse.Namespace) -> Iterator[Event]:
+    stream, since = None, args.since
+    silence = Silence(patience_of(args), place.replay)
+    answer_s = 3.0 if place.is_alive or ledger is None else 1.0
+    if args.patience is not None and (ledger is None or not ledger.exists()):
+        answer_s = args.patience  # there is nothing else to read
+    with Feed(place.publish, place.replay, since=since, answer_s=answer_s) as feed:
         try:
             for event in feed.history():
                 since, stream = event["seq"], event["stream"]
@@ -86,13 +91,13 @@ def _events(place: Whereabouts, ledger: Path | None, since: int | None, follow: 
                 where = f"nothing answers at {place.replay}" + (f", and no ledger at {ledger}" if ledger else "")
                 raise UserError(UNREACHABLE, f"{where}: start the service, or give --state or --replay") from None
         else:
-            if follow:
-                yield from _decisions(feed)
+            if args.follow:
+                yield from _follow(feed, silence)
             return
     since, stream = yield from _stored(ledger, since)
-    if follow:
+    if args.follow:
         with Feed(place.publish, place.replay, since=since, stream=stream) as feed:
-            yield from _decisions(feed)
+            yield from _follow(feed, silence)
 
 
 def _stored(ledger: Path, since: int | None) -> Generator[Event, None, tuple[int, str]]:
@@ -105,5 +110,9 @@ def _stored(ledger: Path, since: int | None) -> Generator[Event, None, tuple[int
         return last, view.stream
 
 
-def _decisions(found: Iterable[Event]) -> Iterator[Event]:
-    return (event for event in found if kind_of(event) == "decision")
+def _follow(feed: Feed, silence: Silence) -> Iterator[Event]:
+    """Decisions as they come, also across restarts of the service, as long as it is not silent for too long."""
+    while True:
+        found = feed.read(1.0)
+        silence.note(heard=bool(found))
+        yield from (event for event in found if kind_of(event) == "decision")

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from daemon.config import ThresholdsConfig
+from daemon.config.asked import Asked
 from daemon.destination import need_folder
 from daemon.errors import USAGE, UserError
 
@@ -16,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="a file of force curves")
     parser.add_argument("--curve", metavar="I", type=int, default=0, help="which retract of the file, from 0 (0)")
     parser.add_argument("--out", metavar="PNG", type=Path, required=True, help="the picture to write")
-    parser.add_argument("--model", metavar="NAME-or-DIR", default="shipped", help="model that judges (shipped)")
+    parser.add_argument("--config", metavar="TOML", help="judge as the service of this configuration does")
+    parser.add_argument("--model", metavar="NAME-or-DIR", help="model that judges (shipped, or the configuration's)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)")
 
 
@@ -33,9 +34,10 @@ def run(args: argparse.Namespace) -> int:
     from daemon.judging import judge_of, load_model
     from deploy.engines import Wish
 
-    reading = find_reading(args.file, args.curve)
-    model = load_model(args.model, Wish(args.device))
-    explanation = explain(reading, model, judge_of(model, ThresholdsConfig()))
+    asked = Asked.of(args)
+    reading = find_reading(args.file, args.curve, asked.text)
+    model = load_model(asked.model, Wish(args.device), asked.models)
+    explanation = explain(reading, model, judge_of(model, asked.thresholds, text=asked.text))
     fresh = args.out.with_name(f".{args.out.name}.{os.getpid()}")
     try:
         fresh.write_bytes(draw(explanation))

@@ -9,6 +9,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from daemon.clean import clean
 from daemon.clock import rfc3339
 from daemon.config import Config, add_service_options, load
 from daemon.errors import INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
@@ -20,6 +21,7 @@ from daemon.labels.subject import complete, locate
 from daemon.ledger.view import LedgerView
 from daemon.progress import progress
 from daemon.status.watched import watched_folders
+from daemon.stdio import write_bytes
 from daemon.writing import write_whole
 
 
@@ -69,7 +71,7 @@ def _add(args: argparse.Namespace, config: Config, labels: Labels, ledger: Ledge
     places = [Path(said.path), *(folder / said.path for folder in watched)]  # events name paths below these folders
     label = locate(said, next((place for place in places if place.is_file()), places[0]), ledger, watched)
     labels.add([label])
-    print(f"{label.path}#{label.curve}: {label.label} ({label.rater})")
+    print(clean(f"{label.path}#{label.curve}: {label.label} ({label.rater})"))
     return 0
 
 
@@ -107,7 +109,7 @@ def _export(args: argparse.Namespace, config: Config, labels: Labels, ledger: Le
     table = io.StringIO()
     labeltable.write(current, table)
     if args.out is None:
-        sys.stdout.write(table.getvalue())
+        write_bytes(table.getvalue().encode())
         return 0
     try:
         write_whole(args.out, table.getvalue().encode())

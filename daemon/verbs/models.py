@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit 0; 65 when ``show`` or ``build`` names no usable model; 69 when nothing could be built."""
-    settings = config.load(args)
+    settings = config.load(args, needs_state=args.action == "build")
     models = settings.state / "models"
     if args.action == "list":
         return _list(models, args.json)

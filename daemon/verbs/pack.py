@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from daemon.clean import clean
 from daemon.destination import need_folder
 from daemon.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
+from daemon.ignored import Ignored, words
 
 if TYPE_CHECKING:
     from daemon.archive.rows import Origin
@@ -62,13 +63,16 @@ def _packed(args: argparse.Namespace, writer: ArchiveWriter) -> Iterator[Origin]
     if args.simulate:
         yield from pack_simulated(args.simulate, args.seed, args.prevalence, writer)
         return
-    found = find(args.paths)
-    yield from pack_files(found, writer)
+    found, ignored = find(args.paths), Ignored()
+    yield from pack_files(found, writer, ignored)
     if found.unlisted:
         names = ", ".join(clean(str(folder)) for folder in found.unlisted)
         raise UserError(INPUT_OUTPUT, f"nothing was written, these folders could not be listed: {names}")
     if not writer.has_curves:
         raise UserError(BAD_DATA, "no force curve found; see README for the formats that are read")
+    ignored.add(found.ignored)
+    if ignored.total:
+        print(f"ignored: {words(ignored.kinds)}", file=sys.stderr)
 
 
 def _check(args: argparse.Namespace) -> None:

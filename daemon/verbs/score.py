@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.clean import clean
-from daemon.config import INSTRUMENT, ThresholdsConfig
+from daemon.config import INSTRUMENT
+from daemon.config.asked import Asked
 from daemon.destination import need_folder
 from daemon.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
+from daemon.formats.text_rule import TextRule
+from daemon.ignored import words
 from daemon.selection import HELP, Selection, read_selection
 from deploy.engines import DEVICES, NAMES, PRECISIONS, Wish
 
@@ -35,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="FILE", type=Path, help="JSON lines into FILE; the same command goes on where it was ended"
     )
     parser.add_argument("--fresh", action="store_true", help="with --out: forget what FILE holds")
-    parser.add_argument("--model", metavar="NAME-or-DIR", default="shipped", help="model that judges (shipped)")
+    parser.add_argument("--config", metavar="TOML", help="judge as the service of this configuration does")
+    parser.add_argument("--model", metavar="NAME-or-DIR", help="model that judges (shipped, or the configuration's)")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="where it runs (auto)")
     parser.add_argument("--engine", choices=NAMES, default="auto", help="what runs it (auto: the best there is)")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="it computes in (auto)")
@@ -54,15 +58,14 @@ def run(args: argparse.Namespace) -> int:
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     is_packed = _check(args)
-    from daemon.config.home import default_state
     from daemon.judging import judge_of, load_model, release
     from daemon.scoring.sheet import Sheet
     from daemon.scoring.tally import Tally
 
     selection = None if args.only is None else read_selection(args.only)
-    built = default_state(INSTRUMENT, serves=False) / "engines"  # what was compiled for this machine
-    model = load_model(args.model, Wish(args.device, args.engine, args.precision, cache=built))
-    judge = judge_of(model, ThresholdsConfig(), require_certificate=args.require_certificate)
+    asked = Asked.of(args)
+    model = load_model(asked.model, Wish(args.device, args.engine, args.precision, cache=_built()), asked.models)
+    judge = judge_of(model, asked.thresholds, require_certificate=asked.require_certificate, text=asked.text)
     with ExitStack() as stack:
         stack.callback(release, model)
         sheet = stack.enter_context(Sheet(args.out, fresh=args.fresh)) if args.out else None
@@ -70,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         if is_packed:
             _score_archives(args, model, judge, sheet, tally)
         else:
-            _score_files(args, model, judge, selection, sheet, tally)
+            _score_files(args, model, judge, selection, sheet, tally, asked.text)
     if args.summary:
         print(tally.summary())
     sys.stdout.flush()
@@ -78,7 +81,19 @@ def run(args: argparse.Namespace) -> int:
         print(tally.report(model.engine), file=sys.stderr)
     for line in tally.sentinel.summary():
         print(f"afm-triage: {line}", file=sys.stderr)
+    if tally.ignored.total and selection is None:
+        print(f"ignored: {words(tally.ignored.kinds)}", file=sys.stderr)
     return 0
+
+
+def _built() -> Path | None:
+    """Where engines that were compiled for this machine lie."""
+    from daemon.config.home import Homeless, default_state
+
+    try:
+        return default_state(INSTRUMENT, serves=False) / "engines"
+    except Homeless:
+        return None
 
 
 def _check(args: argparse.Namespace) -> bool:
@@ -103,7 +118,13 @@ def _check(args: argparse.Namespace) -> bool:
 
 
 def _score_files(
-    args: argparse.Namespace, model: Model, judge: Judge, selection: Selection | None, sheet: Sheet | None, tally: Tally
+    args: argparse.Namespace,
+    model: Model,
+    judge: Judge,
+    selection: Selection | None,
+    sheet: Sheet | None,
+    tally: Tally,
+    rules: Sequence[TextRule],
 ) -> None:
     from daemon.formats.walk import find
     from daemon.scoring import score_jobs
@@ -114,7 +135,7 @@ def _score_files(
     found = find(args.paths)
     wanted = (arrival for arrival in found if selection is None or selection.has_file(arrival.path, arrival.file))
     if sheet is None:
-        batches = score_jobs(map(Job, wanted), model, judge, selection, tally.ignored)
+        batches = score_jobs(map(Job, wanted), model, judge, selection, tally.ignored, rules)
         tell(batches, tally, json=args.json, quiet=args.summary)
     else:
         earlier = Earlier(sheet.lines(judge))
@@ -122,11 +143,15 @@ def _score_files(
             _say_missing(found, selection)  # what is missed may lie in a folder that could not be listed
             sheet.refuse_strangers(strangers)
         others = (arrival for arrival in wanted if arrival.file.absolute() != args.out.absolute())
-        note(score_jobs(map(earlier.job, others), model, judge, ignored=tally.ignored), tally, sheet)
+        note(score_jobs(map(earlier.job, others), model, judge, None, tally.ignored, rules), tally, sheet)
         tally.kept = earlier.kept
+    tally.ignored.add(found.ignored)
+    if found.link is not None:
+        print(f"links to folders are not followed, the first is {clean(str(found.link))}", file=sys.stderr)
     _say_missing(found, selection)
     if not tally.curves + tally.kept:
-        raise UserError(BAD_DATA, "no force curve found; see README for the formats that are read")
+        among = f" ({told})" if (told := words(tally.ignored.kinds)) else ""
+        raise UserError(BAD_DATA, f"no force curve found{among}; see README for the formats that are read")
 
 
 def _score_archives(args: argparse.Namespace, model: Model, judge: Judge, sheet: Sheet | None, tally: Tally) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-
-from rich.console import Console
 
 from daemon import status
 from daemon.config import add_service_options, load
 from daemon.errors import UNREACHABLE
+from daemon.printer import Printer
 from daemon.status.page import page
+from daemon.stdio import as_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +22,9 @@ def run(args: argparse.Namespace) -> int:
     """Exit 0 when the service runs and is well, 69 otherwise."""
     report = status.gather(load(args))
     if args.json:
-        print(json.dumps(report, ensure_ascii=False, indent=1))
+        print(as_json(report, indent=1))
     else:
-        console = Console(highlight=False, soft_wrap=True)
+        printer = Printer()
         for line in page(report):
-            console.print(line)
+            printer.print(line)
     return 0 if status.is_well(report) else UNREACHABLE

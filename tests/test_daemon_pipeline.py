@@ -50,7 +50,12 @@ class Line:
         self.reader = closing.enter_context(ReaderPool(2, wake=self.bell.set))
         accounts, wake = self.metrics.accounts, self.bell.set
         self.source = WatchSource(
-            [self.folder], claim=claim, quiet_s=quiet_s, wake=wake, seen=lambda count: accounts.seen("watch", count)
+            [self.folder],
+            claim=claim,
+            quiet_s=quiet_s,
+            wake=wake,
+            seen=lambda count: accounts.seen("watch", count),
+            ignored=accounts.ignored,
         )
         publisher = Publisher(self.ledger.path, "afm1", publish=ANY, replay=ANY)
         closing.callback(publisher.stop)

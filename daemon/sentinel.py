@@ -20,7 +20,7 @@ WARY = 1000  # curves after a hint of which every would-be discard is looked at
 _HINT = frozenset({"flipped", "no_contact"})
 
 _REMEDIES = {
-    "text": "say which way is pulling, or correct it, in a [[text]] table of the configuration that fits these files",
+    "text": "say so, or correct it, with `pulling` in a [[text]] table of the configuration that fits these files",
     "ingest": "correct `pulling` in the headers that are sent",
 }
 _REMEDY = "look whether the sign of its sensitivity or of a channel was changed in the instrument's software"

@@ -18,7 +18,7 @@ from daemon.ignored import MOST_SUFFIXES, REASONS, Ignored, heard, suffix_of, wo
         ("a.PFC", "unclaimed"),
         ("setup.json", "unclaimed"),
         ("camera.PNG", "image"),
-        ("scan.jpk-qi-image", "image"),
+        ("scan.gwy", "image"),
         ("labels.csv", "table"),
         ("Thumbs.db", "temporary"),
         ("~$plan.docx", "temporary"),

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -136,10 +135,10 @@ def test_an_image_beside_curves_gets_no_line_and_is_counted(tmp_path, model):
     lab = write_lab(tmp_path / "lab", singles=2, mapped=3)
     (lab / "c.ibw").write_bytes(make_ibw_image())
     (lab / "c.tiff").write_bytes(make_tiff())
-    ignored = Counter()
+    ignored = Ignored()
     curves = list(read_ahead(map(Job, find([lab])), workers=2, ignored=ignored))
     assert len(curves) == 2 + 3 + 1
-    assert ignored == {"image": 2, "unclaimed": 1}
+    assert ignored.kinds == {"image": 2, "unclaimed .txt": 1}
     assert score(lab, tmp_path / "out", model) == 0
     assert not [name for name in names(tmp_path / "out") if name.startswith("c.")]
 

@@ -166,7 +166,7 @@ def test_evaluate_judges_an_open_sign_as_the_service_does(tmp_path: Path, capsys
     assert reports[0]["auc"] == reports[1]["auc"] == 1.0
 
 
-def test_a_labelled_curve_with_an_open_sign_is_taught_as_the_first_model_judges_it(tmp_path: Path) -> None:
+def test_a_labelled_event_with_an_open_sign_is_taught_as_the_first_model_keeps_it(tmp_path: Path) -> None:
     """The reader's wrong belief changes nothing where there is a model to begin from; from scratch it does."""
     from daemon.training import Plan, _open
     from daemon.training.labelled import read_labels

@@ -29,15 +29,17 @@ def test_every_engine_is_asked_and_costed(tmp_path, capsys, monkeypatch):
     assert main(["study", "engines", *words]) == 0
     report = json.loads((tmp_path / "found.json").read_text())
     assert capsys.readouterr().out.splitlines() == write_text(report)
-    found = {one["engine"]: one for one in report["agreement"]}
-    assert "torch-cpu-bf16" in found
+    told = {one["engine"]: one for one in report["agreement"]}
+    assert all("errors" in one or one["failed"] for one in told.values())  # some processors have no bf16
+    found = {engine: one for engine, one in told.items() if "errors" in one}
     if find_spec("openvino"):
-        assert list(found)[:3] == ["openvino-cpu-fp32", "openvino-cpu-bf16", "openvino-cpu-int8"]
+        assert list(told)[:3] == ["openvino-cpu-fp32", "openvino-cpu-bf16", "openvino-cpu-int8"]
         assert found["openvino-cpu-fp32"]["errors"]["max"] < 1e-4
         assert found["openvino-cpu-fp32"]["margin"] == 0
         assert found["openvino-cpu-int8"]["real"] == 105  # those that neither gave ranges nor the margin
         assert found["openvino-cpu-int8"]["margin"] == report["int8"]["margin"]
-        assert found["openvino-cpu-int8"]["errors"]["max"] > found["openvino-cpu-bf16"]["errors"]["max"]
+        if "openvino-cpu-bf16" in found:
+            assert found["openvino-cpu-int8"]["errors"]["max"] > found["openvino-cpu-bf16"]["errors"]["max"]
         assert report["installed_bytes"]["openvino"] > 1e8
     assert all(one["as_served"]["changes"] == [] for one in found.values())
     assert {row["engine"] for row in report["cost"]} == {"torch-cpu-fp32", *(set(found) & {"openvino-cpu-int8"})}

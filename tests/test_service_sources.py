@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,4 +118,5 @@ def test_a_format_whose_sign_is_wrong_is_reviewed_and_raises_an_alarm(trial: Tri
     for number in range(200):
         force, distance = a_retract(seed=100 + number)
         (trial.watch / f"right-{number}.jpk-force").write_bytes(make_jpk(force, distance))
-    until(lambda: "orientation jpk: 0 of 200 jpk curves" in trial.log.read_text(), "the all-clear in the log")
+    # at most two hints are left when it clears, one or none if a whole batch came between
+    until(lambda: re.search("INFO .*orientation jpk: [0-2] of 200", trial.log.read_text()) is not None, "the all-clear")

@@ -29,7 +29,7 @@ _NOT_OURS = re.compile(
     re.IGNORECASE,
 )
 #: Of these, the pictures: what a camera, a screen or a scan has made, and what programs for images write.
-_IMAGES = re.compile(r"\.(?:png|jpe?g|gif|bmp|tiff?|svg|gwy|jpk-qi-image)$", re.IGNORECASE)
+_IMAGES = re.compile(r"\.(?:png|jpe?g|gif|bmp|svg|gwy)$", re.IGNORECASE)
 _SENTINEL = re.compile(r".\.done$")
 _LABELS = "labels.csv"
 

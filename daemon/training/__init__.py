@@ -32,6 +32,7 @@ from deploy.serving import Model
 from models.bundle import Bundle
 from models.curve import Curve
 from models.data import Examples, gather
+from models.frontend import prepare
 from models.loss import describe
 from models.network import ResNet18
 from models.profile import RasterProfile
@@ -192,7 +193,7 @@ def _open(what: str, plan: Plan, labels: Sequence[LabelledFolder], identities: s
         for item in curves:
             if item.row.label != "unsure":
                 identities.add(identity_of(item.curve))
-                yield oriented(item.curve), item.event
+                yield oriented(item.curve) if item.event else item.curve, item.event
 
     examples = gather(sure(), plan.profile)
     refuse(problems)
@@ -207,10 +208,11 @@ def _open(what: str, plan: Plan, labels: Sequence[LabelledFolder], identities: s
 
 
 def _orientation(plan: Plan) -> Callable[[Curve], Curve]:
-    """How a labelled curve is taught: where its sign is open, as the model that training begins from judges it.
+    """How a labelled event is taught: as its reader believes, unless its sign is open and that is surely wrong.
 
-    Nobody has labelled its sign. An event that was kept because it scored upside down would else be taught as the
-    picture that scored nothing. Without such a model it is taught as its reader believes.
+    Nobody has labelled the sign. Where the model which training begins from would discard the event as its reader
+    believes, and keeps it upside down, the picture that scored nothing would be taught as one. Of a curve without an
+    event both ways are pictures of none.
     """
 
     @cache
@@ -220,7 +222,10 @@ def _orientation(plan: Plan) -> Callable[[Curve], Curve]:
     def oriented(curve: Curve) -> Curve:
         if plan.parent is None or OPEN not in curve.notes:
             return curve
-        return turned(curve) if parent(plan.parent.folder).judge([curve])[0].is_turned else curve
+        other = turned(curve)
+        believed, upside_down = parent(plan.parent.folder).judge_prepared(prepare([curve, other], plan.parent.profile))
+        is_nothing = believed.score is not None and believed.score <= plan.parent.discard
+        return other if is_nothing and (upside_down.score or 0.0) >= plan.parent.keep else curve
 
     return oriented
 

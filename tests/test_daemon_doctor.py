@@ -104,6 +104,8 @@ def test_what_lies_in_a_watched_folder_is_told_and_asked_about_when_nothing_of_i
     assert (found.topic, found.level, found.text.startswith(told)) == ("files", "note", True)
     assert "README" in found.advice
     (watch / "run" / "a.jpk-force").touch()
+    _, found = symptoms.watched_folders(config_of(tmp_path, watch=(watch,)))
+    assert "1 file that may be a curve; ignored: 2" in found.text
     (watch / "run" / "b.txt").touch()
     _, found = symptoms.watched_folders(config_of(tmp_path, watch=(watch,)))
     assert (found.level, "2 files that may be curves; ignored: 2" in found.text) == ("ok", True)

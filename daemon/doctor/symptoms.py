@@ -140,7 +140,8 @@ def _content(folder: Path) -> Finding:
         found += reason is None
         if reason is not None:
             ignored.note(reason, name)
-    text = f"{folder}: {found:,} files that may be curves" + (" in the part that was looked at" if is_cut else "")
+    what = "1 file that may be a curve" if found == 1 else f"{found:,} files that may be curves"
+    text = f"{folder}: {what}" + (" in the part that was looked at" if is_cut else "")
     told = words(ignored.kinds)
     text += f"; ignored: {told}" if told else ""
     if found or not ignored.total:

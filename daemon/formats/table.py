@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.formats import columns, limits
+from daemon.formats import columns, limits, text_lines
 from daemon.formats.text_layout import COMMENT, FEWEST_ROWS, PLAIN, Layout, layout_of
 from daemon.reading import Unreadable
 
@@ -126,7 +126,7 @@ def _counts(samples: Table) -> bool:
 
 def blocks(text: str) -> list[Block]:
     """The tables of a text, in order. Raises ``Unreadable`` where rows disagree, or are more than any curve has."""
-    lines = text.splitlines()
+    lines = text_lines.lines_of(text)
     layout = layout_of(lines)
     if layout is None:
         raise Unreadable("unreadable")
@@ -201,18 +201,60 @@ def _runs(layout: Layout, lines: Sequence[str]) -> list[Block]:
                 runs.append(_Run([]))
             runs[-1].above.append(line)
     long = _fewest(runs)
-    found, above = [], list[str]()
+    found, above = list[Block](), list[str]()
     for run in runs:
         above += run.above
         if len(run.cells) >= long:
-            found.append(_table(run.cells, above, layout))
+            table = _table(run.cells, above, layout)
+            joined = _joined(found[-1], table) if found else None
+            found = [*found, table] if joined is None else [*found[:-1], joined]
             above = []
         else:
             above += [" ".join(cells) for cells in run.cells]
     if not found:
         raise Unreadable("unreadable")
     _check_damage(runs, found, long)
-    return found
+    return _abreast(found)
+
+
+def _abreast(found: list[Block]) -> list[Block]:
+    """Channels that stand below each other, a column each, as one table; all else as it is."""
+    names = [block.named() if block.rows.shape[1] == 1 else None for block in found]
+    columns_of = [one[0] for one in names if one]
+    if len(found) < 2 or len(columns_of) < len(found) or len({block.rows.shape[0] for block in found}) > 1:
+        return found
+    if len({(column.quantity, column.side) for column in columns_of}) < len(found):
+        return found
+    above = (*found[0].above[:-1], "\t".join(column.name for column in columns_of))
+    return [Block(np.hstack([block.rows for block in found]), above, found[0].layout)]
+
+
+def _joined(before: Block, after: Block) -> Block | None:
+    """Two blocks as one, where only a remark or a blank line stands between rows that run on."""
+    remark = " ".join(after.above)
+    if before.rows.shape[1] != after.rows.shape[1] or min(before.rows.shape[0], after.rows.shape[0]) < FEWEST_ROWS:
+        return None
+    if columns.side_of(remark) or any(map(str.isdigit, remark)) or not _runs_on(before.rows, after.rows):
+        return None
+    words = {at: [*column, *after.words[at]] for at, column in before.words.items()}
+    rows = np.concatenate([before.rows, after.rows])
+    return replace(before, rows=rows, words=words, is_ragged=before.is_ragged or after.is_ragged)
+
+
+def _runs_on(before: Table, after: Table) -> bool:
+    """Whether some column goes on with the same steps in the same direction, as a ramp or a clock does."""
+    for one, other in zip(before.T, after.T, strict=True):
+        near = [one[-FEWEST_ROWS:], other[:FEWEST_ROWS]]
+        there, here = (float(samples[-1] - samples[0]) / (FEWEST_ROWS - 1) for samples in near)
+        gap, step = float(other[0] - one[-1]), max(abs(there), abs(here))
+        if there * here > 0 and gap * there >= 0 and abs(gap) <= 4 * step < np.ptp(one) and _is_steady(near):
+            return True
+    return False
+
+
+def _is_steady(stretches: Sequence[Table]) -> bool:
+    """Whether all steps of these few samples go one way."""
+    return all(bool(np.all(steps > 0) or np.all(steps < 0)) for steps in map(np.diff, stretches))
 
 
 def _is_spaced(lines: Sequence[str]) -> bool:
@@ -242,7 +284,8 @@ def _table(rows: list[list[str]], above: Sequence[str], layout: Layout) -> Block
     enough = max(FEWEST_ROWS, len(rows) // 100) if len(rows) > FEWEST_ROWS else 1
     count = max((size for size, times in counts.items() if times >= enough), default=max(counts))
     full = next((at for at, cells in enumerate(rows) if len(cells) == count), 0)
-    if full < FEWEST_ROWS and (layout.delimiter == " " or all(len(cells) == 1 for cells in rows[:full])):
+    is_remark = layout.delimiter == " " or all(len(cells) == 1 or len(cells) > count for cells in rows[:full])
+    if full < FEWEST_ROWS and is_remark:
         above, rows = [*above, *map(" ".join, rows[:full])], rows[full:]  # remarks, as of a stiffness
     if len(rows) > 1 and len(rows[-1]) < count <= len(rows[-2]):
         rows = rows[:-1]  # a remark, or a row that was never finished

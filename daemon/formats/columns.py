@@ -161,6 +161,8 @@ class Unit:
     dimension: str
     factor: float
 
+    is_frequency: bool = False
+
     @property
     def force(self) -> ForceUnit | None:
         """As the unit of a deflection; None where a deflection cannot have it."""
@@ -188,7 +190,7 @@ def unit_of(text: str) -> Unit | None:
     word = unicodedata.normalize("NFKC", text).strip().strip("()[]{}<>").strip()
     word = word.removeprefix("in ").removeprefix("/").strip()
     found = _UNITS.get(word) or (_UNITS.get(_UNITS_FOLDED.get(word.casefold(), "")) if len(word) > 1 else None)
-    return None if found is None else Unit(*found)
+    return None if found is None else Unit(*found, is_frequency="Hz" in word)
 
 
 def count_known_words(text: str) -> int:
@@ -213,6 +215,8 @@ def column(name: str, unit: str = "", *, is_sided: bool = False) -> Column:
     words = _words(rest)
     side = _side(words, is_sided=is_sided)
     quantity, is_weak = _quantity(words, found, is_sided=is_sided)
+    if found is not None and found.is_frequency:
+        quantity, is_weak = "other", False
     dimension = found.dimension if found else None
     is_contradictory = (quantity, dimension) in _CONTRADICTIONS or (
         quantity in ("force", "deflection", "distance") and dimension == "?"

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.formats import columns, limits, text_lines
+from daemon.formats.shape import is_steady, runs_on
 from daemon.formats.text_layout import COMMENT, FEWEST_ROWS, PLAIN, Layout, layout_of
 from daemon.reading import Unreadable
 
 Table = NDArray[np.float64]
 
 _LONGEST_NAMES = 4096  # characters of a line of names
+_MOST_BLOCKS = 4096  # of one text
 _NAME_LINES = 4  # so far above the numbers their names are looked for
 _BRACKETED = re.compile(r"[^()\[\]]*[(\[][^)\]]*[)\]]")
 _WORD_AND_UNIT = re.compile(r"[^\s()\[\]]+(?:\s*[(\[][^)\]]*[)\]])?")
@@ -156,7 +158,7 @@ def _uniform(layout: Layout, body: list[str]) -> Table | None:
     if not body or layout.words or layout.has_quotes or layout.style.thousands == layout.delimiter:
         return None
     if layout.delimiter == " ":
-        cut = [line.split() for line in body]
+        cut = [line.rstrip(" \t\r;").split() for line in body]
     elif layout.delimiter == ", ":
         return None
     else:
@@ -191,6 +193,8 @@ def _runs(layout: Layout, lines: Sequence[str]) -> list[Block]:
                 runs.append(_Run([]))
             continue
         cells = [] if COMMENT.match(line) else layout.cut(line)
+        if len(cells) > layout.columns and layout.delimiter != " " and not layout.is_row(cells):
+            cells = cells[: layout.columns]  # a remark behind its row
         if cells and layout.is_row(cells):
             runs[-1].cells.append(cells)
             total += len(cells)
@@ -207,7 +211,7 @@ def _runs(layout: Layout, lines: Sequence[str]) -> list[Block]:
         if len(run.cells) >= long:
             table = _table(run.cells, above, layout)
             joined = _joined(found[-1], table) if found else None
-            found = [*found, table] if joined is None else [*found[:-1], joined]
+            found[-1:] = [joined] if joined is not None else [*found[-1:], table]
             above = []
         else:
             above += [" ".join(cells) for cells in run.cells]
@@ -219,42 +223,40 @@ def _runs(layout: Layout, lines: Sequence[str]) -> list[Block]:
 
 def _abreast(found: list[Block]) -> list[Block]:
     """Channels that stand below each other, a column each, as one table; all else as it is."""
-    names = [block.named() if block.rows.shape[1] == 1 else None for block in found]
-    columns_of = [one[0] for one in names if one]
-    if len(found) < 2 or len(columns_of) < len(found) or len({block.rows.shape[0] for block in found}) > 1:
+    if len(found) < 2:
         return found
+    channels: list[Table] = []
+    columns_of: list[columns.Column] = []
+    for block in found:
+        filled = np.flatnonzero(np.isfinite(block.rows).any(axis=0))
+        names = block.named() if filled.size == 1 else None
+        if names is None:
+            return found
+        channels.append(block.rows[:, filled[0]])
+        columns_of.append(names[filled[0]])
     if len({(column.quantity, column.side) for column in columns_of}) < len(found):
         return found
     above = (*found[0].above[:-1], "\t".join(column.name for column in columns_of))
-    return [Block(np.hstack([block.rows for block in found]), above, found[0].layout)]
+    rows = np.full((max(map(len, channels)), len(channels)), np.nan)
+    for at, channel in enumerate(channels):
+        rows[: channel.shape[0], at] = channel
+    return [Block(rows, above, found[0].layout)]
 
 
 def _joined(before: Block, after: Block) -> Block | None:
     """Two blocks as one, where only a remark or a blank line stands between rows that run on."""
-    remark = " ".join(after.above)
-    if before.rows.shape[1] != after.rows.shape[1] or min(before.rows.shape[0], after.rows.shape[0]) < FEWEST_ROWS:
+    if before.rows.shape[1] != after.rows.shape[1] or columns.side_of(" ".join(after.above)):
         return None
-    if columns.side_of(remark) or any(map(str.isdigit, remark)) or not _runs_on(before.rows, after.rows):
+    steady = [
+        runs_on(one, other)
+        for one, other in zip(before.rows.T, after.rows.T, strict=True)
+        if is_steady(one) and is_steady(other)
+    ]
+    if not steady or not all(steady):
         return None
     words = {at: [*column, *after.words[at]] for at, column in before.words.items()}
     rows = np.concatenate([before.rows, after.rows])
     return replace(before, rows=rows, words=words, is_ragged=before.is_ragged or after.is_ragged)
-
-
-def _runs_on(before: Table, after: Table) -> bool:
-    """Whether some column goes on with the same steps in the same direction, as a ramp or a clock does."""
-    for one, other in zip(before.T, after.T, strict=True):
-        near = [one[-FEWEST_ROWS:], other[:FEWEST_ROWS]]
-        there, here = (float(samples[-1] - samples[0]) / (FEWEST_ROWS - 1) for samples in near)
-        gap, step = float(other[0] - one[-1]), max(abs(there), abs(here))
-        if there * here > 0 and gap * there >= 0 and abs(gap) <= 4 * step < np.ptp(one) and _is_steady(near):
-            return True
-    return False
-
-
-def _is_steady(stretches: Sequence[Table]) -> bool:
-    """Whether all steps of these few samples go one way."""
-    return all(bool(np.all(steps > 0) or np.all(steps < 0)) for steps in map(np.diff, stretches))
 
 
 def _is_spaced(lines: Sequence[str]) -> bool:
@@ -264,8 +266,11 @@ def _is_spaced(lines: Sequence[str]) -> bool:
 
 
 def _fewest(runs: Sequence[_Run]) -> int:
-    """The fewest rows of a block."""
-    return min(FEWEST_ROWS, max((len(run.cells) for run in runs), default=1)) or 1
+    """The fewest rows of a block. Raises ``Unreadable`` for more blocks than anybody writes."""
+    fewest = min(FEWEST_ROWS, max((len(run.cells) for run in runs), default=1)) or 1
+    if sum(len(run.cells) >= fewest for run in runs) > _MOST_BLOCKS:
+        raise Unreadable("bomb")
+    return fewest
 
 
 def _check_damage(runs: Sequence[_Run], found: Sequence[Block], long: int) -> None:

@@ -66,7 +66,8 @@ class TextReader:
             return True
         if is_cut and len(lines) > 1:
             lines = lines[:-1]  # in the middle
-        lines = lines[:_LINES_LOOKED_AT]
+        if len(lines) > 2 * _LINES_LOOKED_AT:
+            lines = [*lines[:_LINES_LOOKED_AT], *lines[-_LINES_LOOKED_AT:]]  # long headers come first
         if len(lines) < 2:
             return False
         rows, longest = _count_rows(lines)

@@ -53,7 +53,14 @@ def read(blocks: Sequence[Block], facts: Facts, *, has_names: bool) -> list[Curv
     block = max(blocks, key=lambda block: block.rows.size)
     units = _units(block.heading, branches, facts.rule)
     sign = text_branch.pulling_sign(branches)[0] if facts.pulling is None else facts.pulling
-    is_assumed = has_names or not is_clear or len(blocks) > 1 or block.is_ragged or block.layout.is_ambiguous
+    is_assumed = (
+        has_names
+        or not is_clear
+        or len(blocks) > 1
+        or block.is_ragged
+        or text_other.hides_numbers(block)
+        or block.layout.is_ambiguous
+    )
     notes = {"sign_assumed": facts.pulling is None, "unit_assumed": units.assumed}
     said = tuple(note for note, holds in notes.items() if holds) + facts.note
     return [

@@ -24,7 +24,7 @@ def cycles(force: Samples, distance: Samples | None) -> tuple[list[slice], bool]
         return [], True
     turns = _turns(distance)
     edges = [0, *turns, distance.shape[0] - 1]
-    if len(turns) < 2:
+    if not turns:
         return [], True
     strokes = [distance[before:after] for before, after in pairwise(edges)]
     if min(stroke.shape[0] for stroke in strokes) < _SHORTEST or min(map(_straightness, strokes)) < _RAMP:
@@ -32,6 +32,8 @@ def cycles(force: Samples, distance: Samples | None) -> tuple[list[slice], bool]
     ends = [_push(force, edges[place::2]) for place in (0, 1)]
     surface = int(ends[1] > ends[0])
     is_sure = max(ends) > _STANDS_OUT * min(ends)
+    if len(turns) == 1 and (surface or not is_sure):
+        return [], True
     far = edges[1 - surface :: 2]
     if far[0] > 0:
         far = [0, *far]  # the first pull comes without its approach

@@ -16,6 +16,8 @@ _WITH_UNIT = re.compile(
     r"([A-Za-zµμÅ°%][A-Za-z/]{0,5})(?=[ \"]*(?:[;\t|]|,|$))"
 )
 _OTHER_NUMBERS = re.compile(r"(?<![^\s,;|\t\"])[-+]?[\d.,]*\d[\d.,]*(?:[eE][-+]?\d+)?(?![^\s,;|\t\"])")
+_COMMAS_ONLY = re.compile(r"\s*[-+]?\d+,\d+(?:,[-+]?\d+,\d+)+\s*")
+_DECIMALS = re.compile(r"([-+]?\d+),(\d+)")
 _LONGEST_ROW, _LOOKED_AT = 2000, 40
 _OPENS = re.compile(r"\s*(?:\{.*\}|<[^<>]*>|</[^<>]*>)\s*")
 
@@ -23,7 +25,7 @@ _OPENS = re.compile(r"\s*(?:\{.*\}|<[^<>]*>|</[^<>]*>)\s*")
 def lines_of(text: str) -> list[str]:
     """As they are; or standing up, where each is a channel; or without the unit behind each number."""
     lines = without_wrapping(text.splitlines())
-    return standing(lines) or _without_units(lines)
+    return standing(lines) or _with_points(_without_units(lines))
 
 
 def without_wrapping(lines: list[str]) -> list[str]:
@@ -79,6 +81,20 @@ def _without_units(lines: list[str]) -> list[str]:
     first = next(at for at, line in enumerate(lines) if len(_WITH_UNIT.findall(line[:_LONGEST_ROW])) == len(units))
     rows = [_WITH_UNIT.sub(r"\1", line) if len(line) <= _LONGEST_ROW else line for line in lines[first:]]
     return [*lines[:first], names, *rows]
+
+
+def _with_points(lines: list[str]) -> list[str]:
+    """``0,245,1014,921`` as ``0.245,1014.921``, where half as many names say that each second comma is decimal."""
+    later = lines[len(lines) // 2 :]
+    sample = [line for line in later[:: max(len(later) // _LOOKED_AT, 1)] if line.strip()][:_LOOKED_AT]
+    if not sample or not all(len(line) < _LONGEST_ROW and _COMMAS_ONLY.fullmatch(line) for line in sample):
+        return lines
+    first = next(at for at, line in enumerate(lines) if len(line) < _LONGEST_ROW and _COMMAS_ONLY.fullmatch(line))
+    counts = {line.count(",") + 1 for line in sample}
+    names = lines[first - 1].count(",") + 1 if first else 0
+    if len(counts) > 1 or 2 * names not in counts:
+        return lines
+    return [*lines[:first], *(_DECIMALS.sub(r"\1.\2", line) for line in lines[first:])]
 
 
 def _is_measure(unit: str) -> bool:

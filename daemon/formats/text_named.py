@@ -57,14 +57,21 @@ def _sheets(blocks: Sequence[Block], facts: Facts) -> list[Sheet]:
     if not any(named):
         return []
     sheets: list[Sheet] = []
+    of_width = {len(names): names for names in reversed(named) if names}  # of blocks without names: as the first one's
     for at, block in enumerate(blocks):
-        found = named[at] or next(
-            (names for names in named[:at][::-1] + named[at + 1 :] if names and len(names) == block.rows.shape[1]), None
-        )
+        found = named[at] or of_width.get(block.rows.shape[1])
+        if found is not None:
+            of_width[len(found)] = found
         if found is None:
             continue  # a table of something else beside the curve
         is_misfit = bool(facts.columns) and len(facts.columns) != len(found)
-        is_assumed = block.is_ragged or block.layout.is_ambiguous or is_misfit or len(sheets) < at
+        is_assumed = (
+            block.is_ragged
+            or text_other.hides_numbers(block)
+            or block.layout.is_ambiguous
+            or is_misfit
+            or len(sheets) < at
+        )
         sheets.append(Sheet(found, block.rows, block.words, _heading_side(block), is_assumed))
     longest = max((sheet.rows.shape[0] for sheet in sheets), default=0)
     return [sheet for sheet in sheets if sheet.rows.shape[0] >= min(longest, text_other.SHORTEST)]
@@ -94,7 +101,7 @@ def _parts(sheet: Sheet) -> list[Part] | None:
         distances = [at for at in distances if at not in forces]
     sides = {sheet.columns[at].side for at in forces}
     if "retract" in sides:
-        return [_sided(sheet, forces, distances, is_assumed)]
+        return [_sided(sheet, *one, is_assumed) for one in _abreast(sheet, forces, distances)]
     if sides == {"approach"}:
         raise Unreadable("no_retract")
     pairs, is_guess = _pairs(sheet, forces, distances)
@@ -179,6 +186,23 @@ def _is_same(one: Samples, other: Samples) -> bool:
     return float(abs(np.corrcoef(one[good], other[good])[0, 1])) > _SAME
 
 
+def _is_copy(one: Samples, other: Samples) -> bool:
+    return bool(np.array_equal(one, other, equal_nan=True))
+
+
+def _abreast(sheet: Sheet, forces: list[int], distances: list[int]) -> list[tuple[list[int], list[int]]]:
+    """(forces, distances) of each curve, where several stand beside each other with their sides."""
+    retracts = [at for at in forces if sheet.columns[at].side == "retract"]
+    if len(retracts) < 2 or not _are_alike(sheet, retracts):
+        return [(forces, distances)]
+
+    def nth(among: list[int], curve: int) -> list[int]:
+        by_side = [[at for at in among if sheet.columns[at].side == side] for side in ("approach", "retract", None)]
+        return [at for of in by_side for at in (of[curve : curve + 1] if len(of) == len(retracts) else of)]
+
+    return [(nth(forces, curve), nth(distances, curve)) for curve in range(len(retracts))]
+
+
 def _sided(sheet: Sheet, forces: list[int], distances: list[int], is_assumed: bool) -> Part:
     force = _best(sheet, forces, "retract")
     assert force is not None
@@ -206,7 +230,7 @@ def _pairs(sheet: Sheet, forces: list[int], distances: list[int]) -> tuple[list[
     if len(forces) > 1 and _are_alike(sheet, forces):
         if len(distances) == len(forces) and _are_alike(sheet, distances):
             return list(zip(forces, distances, strict=True)), False
-        if len(distances) <= 1 and not all(_is_same(sheet.rows[:, forces[0]], sheet.rows[:, at]) for at in forces):
+        if len(distances) <= 1 and not all(_is_copy(sheet.rows[:, forces[0]], sheet.rows[:, at]) for at in forces[1:]):
             return [(at, distances[0] if distances else None) for at in forces], True
     force = min(forces, key=lambda at: (sheet.columns[at].rank, at))
     side = sheet.columns[force].side

@@ -13,7 +13,7 @@ from daemon.reading import NotACurve, Unreadable
 from models.curve import Samples
 
 _STAMP = re.compile(
-    r"(?:[\d\s:./,+\-_TZ]|[ap]\.?m\.?|UTC|GMT|CES?T|Mon|Tue|Wed|Thu|Fri|Sat|Sun|"
+    r"(?:[\d\s:./,+\-_]|(?<=\d)[TZ](?=\d|$)|[ap]\.?m\.?|UTC|GMT|CES?T|Mon|Tue|Wed|Thu|Fri|Sat|Sun|"
     r"Jan|Feb|Mar|M.r|Apr|Ma[iy]|Jun|Jul|Aug|Sep|O[ck]t|Nov|De[cz]|[年月日时時分秒])+",
     re.IGNORECASE,
 )
@@ -22,7 +22,8 @@ _FREQUENCY = re.compile(
     re.IGNORECASE,
 )
 _ONE_EACH = 0.9  # of the words of a column are different: each line is a thing of its own
-_FEWEST_COLUMNS = 16  # of a picture
+_FEWEST_COLUMNS = 6  # that cannot be one curve
+_NARROWEST = 16  # columns of a picture
 _SMALL_PICTURE = 64
 _FEW_NUMBERS = 16  # as many different whole numbers as labels have
 _RAMP, _STRAIGHT = 0.9, 0.99
@@ -37,6 +38,14 @@ def check_lines(block: Block) -> None:
             raise NotACurve("table")
 
 
+def hides_numbers(block: Block) -> bool:
+    """Whether numbers stand in columns that could only be read as words, so that others may be taken for them."""
+    return any(
+        2 * sum(word[:1] in "+-.0123456789" and not _STAMP.fullmatch(word) for word in words if word) > len(words)
+        for words in block.words.values()
+    )
+
+
 def check_numbers(rows: Table) -> None:
     """Raise for numbers without names that are a picture (or another field), or a list of labels.
 
@@ -46,8 +55,11 @@ def check_numbers(rows: Table) -> None:
         known = rows[np.isfinite(rows)]
         if known.size >= SHORTEST and np.unique(known[: 4 * SHORTEST]).size <= _FEW_NUMBERS and _are_labels(known):
             raise NotACurve("table")
-    elif rows.shape[1] >= _FEWEST_COLUMNS and not _has_distances(rows):
-        raise NotACurve("image") if _is_picture(rows) else Unreadable("no_force_channel")
+    elif rows.shape[1] >= _FEWEST_COLUMNS and not _alternates(rows):
+        if rows.shape[1] >= _NARROWEST and _is_picture(rows):
+            raise NotACurve("image")
+        if not shares_distance(rows) and (rows.shape[1] >= _NARROWEST or float(_follows(rows).max()) < _RAMP):
+            raise Unreadable("no_force_channel")
 
 
 def _are_labels(numbers: Samples) -> bool:
@@ -56,14 +68,14 @@ def _are_labels(numbers: Samples) -> bool:
 
 def shares_distance(rows: Table) -> bool:
     """Whether the first column is a ramp and none of the others: forces over one distance."""
+    if rows.shape[1] <= 3 or not np.isfinite(rows).all():
+        return False
     follows = _follows(rows)
-    return bool(rows.shape[1] > 3 and follows[0] > _STRAIGHT and np.all(follows[1:] < _STRAIGHT))
+    return bool(follows[0] > _STRAIGHT and np.all(follows[1:] < _STRAIGHT))
 
 
-def _has_distances(rows: Table) -> bool:
-    """Whether every other column is a ramp, and those between are other signals; or one is the ramp of all."""
-    if shares_distance(rows):
-        return True
+def _alternates(rows: Table) -> bool:
+    """Whether every other column is a ramp, and those between are other signals."""
     follows = _follows(rows)
     at = int(follows[1::2].mean() > follows[::2].mean())
     ramps, between = follows[at::2], follows[1 - at :: 2]
@@ -86,7 +98,7 @@ def _follows(rows: Table) -> Samples:
 
 def _is_picture(rows: Table) -> bool:
     """As many lines as columns, or as programs divide a picture. Curves beside each other are longer."""
-    few, many = sorted(rows.shape)
+    few, many = min(rows.shape), max(rows.shape)
     return few == many or (few >= _SMALL_PICTURE and many <= 2 * few and few & (few - 1) == many & (many - 1) == 0)
 
 
@@ -95,7 +107,7 @@ def check_meaning(columns: Sequence[Column], rows: Table) -> None:
     of = {column.quantity for column in columns}
     mechanical = [at for at, column in enumerate(columns) if column.quantity in ("force", "deflection")]
     if "distance" in of or "time" in of:
-        if not mechanical and _is_grid(columns, rows):
+        if all(columns[at].is_weak for at in mechanical) and _is_grid(columns, rows):
             raise NotACurve("image")
         return
     if _is_spectrum(columns, rows):

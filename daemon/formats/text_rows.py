@@ -7,8 +7,9 @@ from itertools import groupby, pairwise
 
 import numpy as np
 
-from daemon.formats import columns, limits, text_branch, text_cycles
+from daemon.formats import columns, limits, shape, text_branch, text_cycles
 from daemon.formats.text_sheet import Part, Sheet
+from models.curve import Samples
 
 _MOST_SEGMENTS = 64
 _SHORTEST = 32  # rows of a curve, on average
@@ -35,6 +36,8 @@ def _by_labels(sheet: Sheet, part: Part) -> list[Part]:
         at += count
     if len(runs) > 2 * limits.TEXT_CURVES:
         return []
+    if segments is None and part.distance is not None and _run_on([part.distance[rows] for _, rows in runs]):
+        return []  # a label within one curve: of a peak, of a speed
     sides = {label: columns.side_of(label) for label, _ in runs}
     is_said = "retract" in sides.values()
     parts = [
@@ -49,6 +52,12 @@ def _by_labels(sheet: Sheet, part: Part) -> list[Part]:
     if is_said or curves is not None:
         return parts
     return parts if 1 < len(parts) <= _MOST_SEGMENTS and part.distance is not None else []
+
+
+def _run_on(stretches: list[Samples]) -> bool:
+    """Whether the distance goes on over most borders as if there were none."""
+    borders = [shape.runs_on(before, after) for before, after in pairwise(stretches)]
+    return 2 * sum(borders) > len(borders)
 
 
 def by_cycle(part: Part) -> list[Part]:
@@ -98,10 +107,13 @@ def _curve_labels(sheet: Sheet) -> list[str] | None:
 def retracts(parts: list[Part]) -> list[Part]:
     """The parts that are retracts, or hold one, each with the approach before it."""
     if any(part.side for part in parts):
-        found, approach = [], None
+        found: list[Part] = []
+        approach = None
         for part in parts:
             if part.side == "approach":
                 approach = part.force
+            elif part.side == "retract" and approach is None and found and _continues(found[-1], part):
+                found[-1] = _together(found[-1], part)
             elif part.side == "retract":
                 before = part.approach if part.approach is not None else approach
                 found.append(replace(part, approach=before))
@@ -126,6 +138,20 @@ def retracts(parts: list[Part]) -> list[Part]:
             found.append(replace(here, is_assumed=here.is_assumed or len(moving) == 2))
             at += 1
     return found
+
+
+def _continues(before: Part, part: Part) -> bool:
+    """Whether a retract was written in two segments, as with two speeds."""
+    if before.side != "retract" or before.distance is None or part.distance is None or part.approach is not None:
+        return False
+    return before.distance.size > 1 < part.distance.size and shape.runs_on(before.distance, part.distance)
+
+
+def _together(before: Part, part: Part) -> Part:
+    assert before.distance is not None
+    assert part.distance is not None
+    distance = np.concatenate([before.distance, part.distance])
+    return replace(before, force=np.concatenate([before.force, part.force]), distance=distance)
 
 
 def _moving(parts: list[Part]) -> list[Part]:

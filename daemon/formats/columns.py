@@ -15,7 +15,9 @@ from typing import Literal
 
 from models.curve import ForceUnit
 
-Quantity = Literal["force", "deflection", "distance", "lateral", "spread", "time", "index", "segment", "file", "other"]
+Quantity = Literal[
+    "force", "deflection", "distance", "lateral", "spread", "time", "index", "segment", "curve", "file", "other"
+]
 Side = Literal["approach", "retract", "pause"]
 _SIDES: tuple[Side, ...] = ("approach", "retract", "pause")
 
@@ -32,7 +34,14 @@ _UNIT_TABLE: dict[str, dict[float, str]] = {
     },
     "V": {1.0: "V volt volts 伏", 1e-3: "mV", 1e-6: "μV uV"},
     "s": {1.0: "s sec 秒", 1e-3: "ms", 1e-6: "us μs", 60.0: "min"},
-    "?": {1.0: "°C ℃ K degC C % Hz kHz deg ° Pa kPa A nA pA N/m nN/nm pN/nm nm/V nm/s um/s μm/s m/s nN/s pN/s dB"},
+    "?": {
+        1.0: """
+            °C ℃ K degC C % Hz kHz MHz deg ° Pa kPa MPa GPa A nA pA N/m nN/nm pN/nm nm/V nm/s um/s μm/s m/s nN/s pN/s dB
+            J aJ fJ nJ eV m^2/Hz m²/Hz nm^2/Hz pm^2/Hz V^2/Hz V²/Hz V2/Hz m2/Hz nm2/Hz pm2/Hz N^2/Hz pN^2/Hz V/√Hz
+            m/√Hz nm/√Hz pm/√Hz fm/√Hz pN/√Hz V/sqrt(Hz) m/sqrt(Hz) nm/sqrt(Hz) pm/sqrt(Hz) fm/sqrt(Hz) nm/rtHz
+            pm/rtHz fm/rtHz m/rtHz V/rtHz
+        """
+    },
 }
 _UNITS = {
     unit: (dimension, factor)
@@ -94,6 +103,10 @@ _VOCABULARY = {
         segment segments seg phase branch state abschnitt segmento richtung direction 段 分段
         方向 阶段 区間 セグメント
     """,
+    "curve": """
+        curve curves cycle cycles pull pulls repeat repetition repeats id kurve zyklus wiederholung courbe ciclo
+        curva 曲线 循环 曲線 サイクル
+    """,
     "file": """
         file files filename path datei dateiname fichier archivo 文件 文件名 ファイル ファイル名
     """,
@@ -106,13 +119,13 @@ _VOCABULARY = {
     """,
     "approach": """
         approach appr app approaching extend extending ex ext trace forward fwd fw advance
-        engage loading push pushing annaherung annäherung annaeherung anfahrt hinweg
+        engage loading push pushing in annaherung annäherung annaeherung anfahrt hinweg
         vorwärts vorwaerts hin approche aller acercamiento aproximación aproximacion ida
         avvicinamento 进针 接近 逼近 前进 下针 压入 アプローチ 往路 接近時 押し込み 押込
     """,
     "retract": """
         retract retr ret rt retraction retracting withdraw withdrawal withdrawing retrace
-        backward backwards bwd bw back unload unloading pulling rückzug ruckzug rueckzug
+        backward backwards bwd bw back unload unloading pulling out rückzug ruckzug rueckzug
         rückweg rueckweg rückwärts zurück zurueck abziehen retrait retour retirada
         retracción retraccion retroceso vuelta alejamiento ritiro 退针 回退 撤回 后退 缩回 抬起 回缩 拉伸 离开
         リトラクト 引き離し 復路 離脱 引き離し時 引離 リトレース
@@ -129,7 +142,8 @@ _WORDS = {_folded(word): meaning for meaning, words in _VOCABULARY.items() for w
 _WEAK: dict[str, Quantity] = {"x": "distance", "y": "force", "d": "deflection"}
 _PHOTODIODE = (["t", "b"], ["a", "b"])  # top - bottom: its difference signal
 #: Words of a side only beside a column that is said to be the retract; else an extension, or a numbered trace.
-_SIDES_BESIDE_A_RETRACT = frozenset({"ex", "ext", "trace"})
+_SIDES_BESIDE_A_RETRACT = frozenset({"ex", "ext", "trace", "in"})
+_SIDES_BY_THEMSELVES = frozenset({"in", "out"})  # not in a sentence
 #: Words of a distance that say "by the sensor" or "unprocessed" beside another quantity.
 _ADJECTIVES = frozenset({"raw", "sensor", "sense", "snsr", "drive", "stage", "scanner", "piezo", "tip", "pos"})
 _BRACKET = re.compile(r"[(\[{<]([^()\[\]{}<>]*)[)\]}>]")
@@ -146,6 +160,8 @@ class Unit:
 
     dimension: str
     factor: float
+
+    is_frequency: bool = False
 
     @property
     def force(self) -> ForceUnit | None:
@@ -174,7 +190,7 @@ def unit_of(text: str) -> Unit | None:
     word = unicodedata.normalize("NFKC", text).strip().strip("()[]{}<>").strip()
     word = word.removeprefix("in ").removeprefix("/").strip()
     found = _UNITS.get(word) or (_UNITS.get(_UNITS_FOLDED.get(word.casefold(), "")) if len(word) > 1 else None)
-    return None if found is None else Unit(*found)
+    return None if found is None else Unit(*found, is_frequency="Hz" in word)
 
 
 def count_known_words(text: str) -> int:
@@ -199,6 +215,8 @@ def column(name: str, unit: str = "", *, is_sided: bool = False) -> Column:
     words = _words(rest)
     side = _side(words, is_sided=is_sided)
     quantity, is_weak = _quantity(words, found, is_sided=is_sided)
+    if found is not None and found.is_frequency:
+        quantity, is_weak = "other", False
     dimension = found.dimension if found else None
     numbers = [int(word) for word in words if word.isdigit() and len(word) < 6]
     return Column(
@@ -231,6 +249,8 @@ _CONTRADICTIONS = {("force", "m"), ("force", "s"), ("deflection", "s"), ("distan
 def side_of(text: str) -> Side | None:
     """The one side that a short line or a cell names; None where it names none or several."""
     words = _words(text)
+    if len(words) > 2:
+        words = [word for word in words if word not in _SIDES_BY_THEMSELVES]
     return _side(words, is_sided=True) if 0 < len(words) <= 8 else None
 
 
@@ -328,7 +348,7 @@ def _aside(said: set[str], words: list[str], dimension: str) -> Quantity | None:
     """What stands beside a force curve in its table."""
     is_mechanical = bool(said & {"force", "deflection", "distance"}) or dimension == "N"
     found: Quantity | None = None
-    if "spread" in said:
+    if "spread" in said and not ("deflection" in said and "error" in words):  # so one vendor calls the deflection
         found = "spread"
     elif "lateral" in said or ("deflection" in said and "h" in words):
         found = "lateral"

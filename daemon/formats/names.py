@@ -23,9 +23,9 @@ _TEMPORARY = re.compile(
 )
 #: Suffixes that are never text or numbers of a force curve, and formats that are counted but not read.
 _NOT_OURS = re.compile(
-    r"\.(?:png|jpe?g|gif|bmp|svg|pdf|docx?|xlsx?|pptx?|odt|ods|md|rst|html?|xml|json|jsonl|ya?ml|toml|ini|cfg|log|py|m|mat|"
+    r"\.(?:png|jpe?g|gif|bmp|svg|pdf|docx?|xlsx|pptx?|odt|ods|md|rst|html?|xml|json|jsonl|ya?ml|toml|ini|cfg|log|py|m|mat|"
     r"ipynb|exe|dll|so|zip|gz|bz2|xz|7z|tar|rar|mp4|avi|mov|db|sqlite(?:-\w+)?|gwy|pxp|npy|npz|pt|pth|pkl|pickle|safetensors|"
-    r"ardf|pfc|nhf|mdt|ps-ppt|jpk-force-config|layout|bak)$",
+    r"ardf|pfc|nhf|mdt|ps-ppt|jpk-force-config|layout|bak|s\d+p)$",
     re.IGNORECASE,
 )
 #: Of these, the pictures: what a camera, a screen or a scan has made, and what programs for images write.

@@ -9,6 +9,8 @@ from daemon.formats import limits
 from daemon.reading import Unfinished, Unreadable
 from models.curve import Samples
 
+_JUMP = 0.5  # of the span of a ramp
+
 
 def check_points(count: int) -> None:
     """Refuse a curve longer than any instrument writes, before anything is allocated for it."""
@@ -50,6 +52,23 @@ def finite_range(*columns: Samples) -> slice:
         return slice(0, good.shape[0])
     where = np.flatnonzero(good)
     return slice(int(where[0]), int(where[-1]) + 1) if where.size else slice(0, 0)
+
+
+def is_steady(samples: Samples) -> bool:
+    """Whether a column is a ramp or a clock: its parts follow each other one way, whatever the noise of a sensor."""
+    if samples.shape[0] < 8 or not np.isfinite(samples).all():
+        return False
+    steps = np.diff([part.mean() for part in np.array_split(samples, 8 if samples.shape[0] >= 32 else 4)])
+    return bool(np.all(steps > 0) or np.all(steps < 0))
+
+
+def runs_on(before: Samples, after: Samples) -> bool:
+    """Whether a steady column goes on after a gap as if there were none: the same way, with no jump."""
+    ways = [float(one[-1] - one[0]) / max(one.shape[0] - 1, 1) for one in (before, after)]
+    step, noise = max(map(abs, ways)), max(float(np.abs(np.diff(one)).max(initial=0.0)) for one in (before, after))
+    gap = float(after[0] - before[-1])
+    is_same_way = ways[0] * ways[1] > 0
+    return is_same_way and abs(gap) <= max(8 * step, 2 * noise) and abs(gap) < _JUMP * float(np.ptp(before))
 
 
 def turnaround(position: Samples) -> tuple[int, int] | None:

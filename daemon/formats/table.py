@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.formats import columns, limits
+from daemon.formats import columns, limits, text_lines
+from daemon.formats.shape import is_steady, runs_on
 from daemon.formats.text_layout import COMMENT, FEWEST_ROWS, PLAIN, Layout, layout_of
 from daemon.reading import Unreadable
 
 Table = NDArray[np.float64]
 
 _LONGEST_NAMES = 4096  # characters of a line of names
+_MOST_BLOCKS = 4096  # of one text
 _NAME_LINES = 4  # so far above the numbers their names are looked for
 _BRACKETED = re.compile(r"[^()\[\]]*[(\[][^)\]]*[)\]]")
 _WORD_AND_UNIT = re.compile(r"[^\s()\[\]]+(?:\s*[(\[][^)\]]*[)\]])?")
@@ -126,7 +128,7 @@ def _counts(samples: Table) -> bool:
 
 def blocks(text: str) -> list[Block]:
     """The tables of a text, in order. Raises ``Unreadable`` where rows disagree, or are more than any curve has."""
-    lines = text.splitlines()
+    lines = text_lines.lines_of(text)
     layout = layout_of(lines)
     if layout is None:
         raise Unreadable("unreadable")
@@ -156,7 +158,7 @@ def _uniform(layout: Layout, body: list[str]) -> Table | None:
     if not body or layout.words or layout.has_quotes or layout.style.thousands == layout.delimiter:
         return None
     if layout.delimiter == " ":
-        cut = [line.split() for line in body]
+        cut = [line.rstrip(" \t\r;").split() for line in body]
     elif layout.delimiter == ", ":
         return None
     else:
@@ -191,6 +193,8 @@ def _runs(layout: Layout, lines: Sequence[str]) -> list[Block]:
                 runs.append(_Run([]))
             continue
         cells = [] if COMMENT.match(line) else layout.cut(line)
+        if len(cells) > layout.columns and layout.delimiter != " " and not layout.is_row(cells):
+            cells = cells[: layout.columns]  # a remark behind its row
         if cells and layout.is_row(cells):
             runs[-1].cells.append(cells)
             total += len(cells)
@@ -201,18 +205,58 @@ def _runs(layout: Layout, lines: Sequence[str]) -> list[Block]:
                 runs.append(_Run([]))
             runs[-1].above.append(line)
     long = _fewest(runs)
-    found, above = [], list[str]()
+    found, above = list[Block](), list[str]()
     for run in runs:
         above += run.above
         if len(run.cells) >= long:
-            found.append(_table(run.cells, above, layout))
+            table = _table(run.cells, above, layout)
+            joined = _joined(found[-1], table) if found else None
+            found[-1:] = [joined] if joined is not None else [*found[-1:], table]
             above = []
         else:
             above += [" ".join(cells) for cells in run.cells]
     if not found:
         raise Unreadable("unreadable")
     _check_damage(runs, found, long)
-    return found
+    return _abreast(found)
+
+
+def _abreast(found: list[Block]) -> list[Block]:
+    """Channels that stand below each other, a column each, as one table; all else as it is."""
+    if len(found) < 2:
+        return found
+    channels: list[Table] = []
+    columns_of: list[columns.Column] = []
+    for block in found:
+        filled = np.flatnonzero(np.isfinite(block.rows).any(axis=0))
+        names = block.named() if filled.size == 1 else None
+        if names is None:
+            return found
+        channels.append(block.rows[:, filled[0]])
+        columns_of.append(names[filled[0]])
+    if len({(column.quantity, column.side) for column in columns_of}) < len(found):
+        return found
+    above = (*found[0].above[:-1], "\t".join(column.name for column in columns_of))
+    rows = np.full((max(map(len, channels)), len(channels)), np.nan)
+    for at, channel in enumerate(channels):
+        rows[: channel.shape[0], at] = channel
+    return [Block(rows, above, found[0].layout)]
+
+
+def _joined(before: Block, after: Block) -> Block | None:
+    """Two blocks as one, where only a remark or a blank line stands between rows that run on."""
+    if before.rows.shape[1] != after.rows.shape[1] or columns.side_of(" ".join(after.above)):
+        return None
+    steady = [
+        runs_on(one, other)
+        for one, other in zip(before.rows.T, after.rows.T, strict=True)
+        if is_steady(one) and is_steady(other)
+    ]
+    if not steady or not all(steady):
+        return None
+    words = {at: [*column, *after.words[at]] for at, column in before.words.items()}
+    rows = np.concatenate([before.rows, after.rows])
+    return replace(before, rows=rows, words=words, is_ragged=before.is_ragged or after.is_ragged)
 
 
 def _is_spaced(lines: Sequence[str]) -> bool:
@@ -222,8 +266,11 @@ def _is_spaced(lines: Sequence[str]) -> bool:
 
 
 def _fewest(runs: Sequence[_Run]) -> int:
-    """The fewest rows of a block."""
-    return min(FEWEST_ROWS, max((len(run.cells) for run in runs), default=1)) or 1
+    """The fewest rows of a block. Raises ``Unreadable`` for more blocks than anybody writes."""
+    fewest = min(FEWEST_ROWS, max((len(run.cells) for run in runs), default=1)) or 1
+    if sum(len(run.cells) >= fewest for run in runs) > _MOST_BLOCKS:
+        raise Unreadable("bomb")
+    return fewest
 
 
 def _check_damage(runs: Sequence[_Run], found: Sequence[Block], long: int) -> None:
@@ -242,7 +289,8 @@ def _table(rows: list[list[str]], above: Sequence[str], layout: Layout) -> Block
     enough = max(FEWEST_ROWS, len(rows) // 100) if len(rows) > FEWEST_ROWS else 1
     count = max((size for size, times in counts.items() if times >= enough), default=max(counts))
     full = next((at for at, cells in enumerate(rows) if len(cells) == count), 0)
-    if full < FEWEST_ROWS and (layout.delimiter == " " or all(len(cells) == 1 for cells in rows[:full])):
+    is_remark = layout.delimiter == " " or all(len(cells) == 1 or len(cells) > count for cells in rows[:full])
+    if full < FEWEST_ROWS and is_remark:
         above, rows = [*above, *map(" ".join, rows[:full])], rows[full:]  # remarks, as of a stiffness
     if len(rows) > 1 and len(rows[-1]) < count <= len(rows[-2]):
         rows = rows[:-1]  # a remark, or a row that was never finished

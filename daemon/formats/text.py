@@ -12,7 +12,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from daemon.formats import afmformats_table, encoding, limits, shape, table, text_bare, text_facts, text_jpk, text_named
+from daemon.formats import (
+    afmformats_table,
+    encoding,
+    limits,
+    shape,
+    table,
+    text_bare,
+    text_facts,
+    text_jpk,
+    text_lines,
+    text_named,
+    text_other,
+)
 from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
 from daemon.formats.text_layout import layout_of
@@ -46,11 +58,17 @@ class TextReader:
         text = encoding.decode(head)
         if text_jpk.is_export(text) or afmformats_table.is_export(text) or text_facts.is_known(text):
             return True
-        lines = [line for line in text.splitlines() if line.strip()]
-        if len(head) >= limits.HEAD_BYTES and len(lines) > 1:
-            lines = lines[:-1]  # cut in the middle
-        lines = lines[:_LINES_LOOKED_AT]
-        if len(lines) < 2 or _NOT_OURS.match(text):
+        lines = [line for line in text_lines.without_wrapping(text.splitlines()) if line.strip()]
+        if not lines or _NOT_OURS.match(lines[0]):
+            return False
+        is_cut = len(head) >= limits.HEAD_BYTES
+        if text_lines.standing(lines) or (is_cut and len(lines) <= 2 and text_lines.is_channel(lines[0])):
+            return True
+        if is_cut and len(lines) > 1:
+            lines = lines[:-1]  # in the middle
+        if len(lines) > 2 * _LINES_LOOKED_AT:
+            lines = [*lines[:_LINES_LOOKED_AT], *lines[-_LINES_LOOKED_AT:]]  # long headers come first
+        if len(lines) < 2:
             return False
         rows, longest = _count_rows(lines)
         # Damaged numbers are still somebody's curve: they are claimed, and found unreadable.
@@ -105,6 +123,8 @@ def read(text: str, rule: TextRule | None = None, *, is_final: bool = False) -> 
     rows = max(block.rows.shape[0] for block in blocks)
     if rows < facts.rows and not (is_final and rows >= (1.0 - _MOST_MISSING) * facts.rows):
         raise Unfinished("truncated")
+    for block in blocks:
+        text_other.check_lines(block)
     curves = text_named.read(blocks, facts)
     if curves is None:
         curves = text_bare.read(blocks, facts, has_names=any(block.named() for block in blocks))

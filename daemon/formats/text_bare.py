@@ -19,17 +19,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from daemon.formats import limits, shape, text_branch
-from daemon.formats.columns import unit_of
+from daemon.formats import columns, limits, shape, text_branch, text_cycles, text_other, text_rows
+from daemon.formats.columns import Side, side_of, unit_of
 from daemon.formats.table import Block, Table
 from daemon.formats.text_branch import Branch, follows_rows
 from daemon.formats.text_facts import Facts
 from daemon.formats.text_rule import TextRule
+from daemon.formats.text_sheet import Part
 from daemon.formats.text_units import SI_FORCE, SI_LENGTH
 from daemon.reading import Unreadable
 from models.curve import Curve, ForceUnit, Samples
 
 _UNIT_WORDS = re.compile(r"[^\s,;()\[\]]+")
+_LONGEST_HEADING = 80
 _RAMP = 0.9  # a distance follows its rows at least so closely
 _LEANS = 0.002  # two columns that follow the rows so alike leave open which is the ramp
 
@@ -44,17 +46,16 @@ class _Units:
 
 def read(blocks: Sequence[Block], facts: Facts, *, has_names: bool) -> list[Curve]:
     """All curves, in the order of their columns; ``has_names``: there are names, and they say nothing known."""
-    block = max(blocks, key=lambda block: block.rows.size)
-    rows = _without_words(block)
-    shape.check_points(rows.shape[0])
-    branches, is_clear = _branches(rows)
+    tables, sides = _tables(blocks)
+    branches, is_clear = _stacked(tables, sides) if len(tables) > 1 else _branches(tables[0])
     if len(branches) > limits.TEXT_CURVES:
         raise Unreadable("bomb")
+    block = max(blocks, key=lambda block: block.rows.size)
     units = _units(block.heading, branches, facts.rule)
     sign = text_branch.pulling_sign(branches)[0] if facts.pulling is None else facts.pulling
     is_misfit = bool(facts.columns)  # else the table would have been read by their names
     is_unclear = not is_clear or len(blocks) > 1 or block.is_ragged or block.layout.is_ambiguous
-    is_assumed = has_names or is_misfit or is_unclear
+    is_assumed = has_names or is_misfit or is_unclear or text_other.hides_numbers(block)
     notes = {"sign_assumed": facts.pulling is None, "unit_assumed": units.assumed}
     said = tuple(note for note, holds in notes.items() if holds) + facts.note
     return [
@@ -63,10 +64,53 @@ def read(blocks: Sequence[Block], facts: Facts, *, has_names: bool) -> list[Curv
     ]
 
 
+def _tables(blocks: Sequence[Block]) -> tuple[list[Table], list[Side | None]]:
+    """The tables that may be curves, and the sides that the lines above them name."""
+    found = [(_without_words(block), block) for block in blocks]
+    longest, widest = max(found, key=lambda pair: pair[0].size)[0].shape
+    found = [
+        (rows, block)
+        for rows, block in found
+        if rows.shape[1] == widest and rows.shape[0] >= min(longest, text_other.SHORTEST)
+    ]
+    for rows, _ in found:
+        shape.check_points(rows.shape[0])
+        text_other.check_numbers(rows)
+    return [rows for rows, _ in found], [_side(block) for _, block in found]
+
+
+def _side(block: Block) -> Side | None:
+    return next(
+        (side for line in reversed(block.above) if len(line) < _LONGEST_HEADING and (side := side_of(line))), None
+    )
+
+
+def _stacked(tables: Sequence[Table], sides: Sequence[Side | None]) -> tuple[list[Branch], bool]:
+    """The retracts of tables below each other, each with the approach before it."""
+    is_said = "retract" in sides
+    if tables[0].shape[1] != 2:
+        kept = [rows for rows, side in zip(tables, sides, strict=True) if not is_said or side != "approach"]
+        return [branch for rows in kept for branch in _branches(rows)[0]], False
+    leans = sum(follows_rows(rows[:, 0]) - follows_rows(rows[:, 1]) for rows in tables)
+    force, distance = (1, 0) if leans >= 0 else (0, 1)
+    nameless = columns.column("")
+    parts: list[Part] = []
+    for rows, side in zip(tables, sides, strict=True):
+        part = Part(rows[:, force], nameless, rows[:, distance], nameless, side if is_said else None)
+        parts += text_rows.by_cycle(part)
+    found = []
+    for part in text_rows.retracts(parts):
+        branch = text_branch.oriented(part.force, part.distance, is_said=part.side == "retract")
+        found.append(branch if part.approach is None else replace(branch, approach=part.approach))
+    return found, False
+
+
 def _without_words(block: Block) -> Table:
     kept = [at for at in range(block.rows.shape[1]) if at not in block.words]
     rows = block.rows[:, kept]
-    return rows[:, np.isfinite(rows).any(axis=0)] if rows.shape[1] > 1 else rows  # a column may be blank all along
+    rows = rows[:, np.isfinite(rows).any(axis=0)] if rows.shape[1] > 1 else rows  # a column may be blank all along
+    known = np.isfinite(rows).all(axis=1)
+    return rows[known] if rows.shape[1] <= 3 and known.sum() >= 0.95 * known.size else rows
 
 
 def _curve(branch: Branch, units: _Units, sign: float, notes: tuple[str, ...]) -> Curve:
@@ -83,14 +127,16 @@ def _curve(branch: Branch, units: _Units, sign: float, notes: tuple[str, ...]) -
 
 def _branches(rows: Table) -> tuple[list[Branch], bool]:
     """The retracts, in the order of their columns, and whether it is clear which column is what."""
-    columns = rows.shape[1]
-    if columns == 1:
+    count = rows.shape[1]
+    if count == 1:
         return [Branch(rows[:, 0])], True
-    if columns == 3:
+    if count == 3:
         return _three(rows), False
-    if columns % 2:
+    if text_other.shares_distance(rows):
+        return [text_branch.oriented(rows[:, at], rows[:, 0]) for at in range(1, count)], False
+    if count % 2:
         raise Unreadable("no_force_channel")
-    pairs = [rows[:, at : at + 2] for at in range(0, columns, 2)]
+    pairs = [rows[:, at : at + 2] for at in range(0, count, 2)]
     if len(pairs) > 1:  # a lone one has nothing to be filled up to: what is missing there is missing
         pairs = [_unpadded(pair) for pair in pairs]
     leans = sum(follows_rows(pair[:, 0]) - follows_rows(pair[:, 1]) for pair in pairs)
@@ -100,6 +146,10 @@ def _branches(rows: Table) -> tuple[list[Branch], bool]:
     if len(signals) == 2 and text_branch.opposite(signals[0][1], signals[1][1]):
         branch = text_branch.oriented(*signals[1], is_said=True)
         return [replace(branch, approach=signals[0][0])], False
+    if len(signals) == 1:
+        cycles, is_sure = text_cycles.cycles(*signals[0])
+        if cycles:
+            return [text_branch.oriented(signals[0][0][one], signals[0][1][one]) for one in cycles], is_sure
     return [text_branch.oriented(*signal) for signal in signals], len(pairs) == 1 and is_ramp and abs(leans) > _LEANS
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from daemon.formats import limits, shape
 from models.curve import DistanceKind, Samples
 
+_GAPS = 0.05
 _NEAR_ZERO = 0.25
 _CLEAR = 5.0  # times the noise
 _STANDS_OUT = 3.0  # times as far as the other end
@@ -124,7 +125,15 @@ def trimmed(force: Samples, distance: Samples | None) -> tuple[Samples, Samples 
         used = np.flatnonzero((force != 0) | (distance != 0))
         if used.size and force.shape[0] - used[-1] > 2:
             force, distance = force[: int(used[-1]) + 1], distance[: int(used[-1]) + 1]
-    return force, distance
+    return without_gaps(force, distance)
+
+
+def without_gaps(force: Samples, distance: Samples | None) -> tuple[Samples, Samples | None]:
+    """Without the few rows in which a number is missing; as they are, where these are many."""
+    known = np.isfinite(force) if distance is None else np.isfinite(force) & np.isfinite(distance)
+    if known.all() or known.sum() < (1.0 - _GAPS) * known.size:
+        return force, distance
+    return force[known], None if distance is None else distance[known]
 
 
 def follows_rows(samples: Samples) -> float:

@@ -21,7 +21,31 @@ MOST_COLUMNS = 2 * limits.TEXT_CURVES
 FEWEST_ROWS = 8  # a shorter run of numbers is a remark, where there is a longer one
 _SAMPLE_LINES = 40
 _LONGEST_CELL = 40
-_BLANKS = frozenset({"", "-", "--", "---", "n/a", "#n/a", "na", "null", "none", "nil", "*"})
+_BLANKS = frozenset(
+    {
+        *(
+            "",
+            "-",
+            "--",
+            "---",
+            "*",
+            "?",
+            ".",
+            "n/a",
+            "#n/a",
+            "na",
+            "n.a.",
+            "nd",
+            "n.d.",
+            "null",
+            "none",
+            "nil",
+            "missing",
+        ),
+        *("#div/0!", "#value!", "#num!", "#ref!", "#null!", "#name?", "ovl", "overrange", "nan(ind)", "-nan(ind)"),
+        *("1.#inf", "-1.#inf", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "1,#inf", "-1,#inf", "1,#ind", "-1,#ind"),
+    }
+)
 _BEGINS_WITH_A_NUMBER = re.compile(r"[\s\"']*[-+]?[.,]?\d")
 _BEGINS_WITH_A_CELL = re.compile(r"\s*[-+\"'.,\d;|nNiI*#]|\t")  # a number, or one that is missing
 _LIKE_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
@@ -79,7 +103,7 @@ class Layout:
     def cells(self, line: str, *, is_names: bool = False) -> list[str]:
         """Without blanks and quotes; blank cells at the end of a row, but not of names, are as good as missing."""
         if self.delimiter == " ":
-            cells = line.split()
+            cells = line.rstrip(" \t\r;").split()  # MATLAB ends its rows so
         elif self.delimiter == ", ":
             cells = re.split(r",\s+", line.rstrip(" \t\r" if is_names else " ,\t\r"))
         else:
@@ -126,7 +150,7 @@ def layout_of(lines: Sequence[str]) -> Layout | None:
     None where there are no rows of numbers.
     """
     sample = _sample(lines)
-    best, most = None, (0, 0)
+    best, most = None, (0, -MOST_COLUMNS)
     for layout in _ways(sample):
         found, fit = _fit(layout, sample)
         if fit > most and found is not None:
@@ -156,14 +180,24 @@ def _ways(sample: Sequence[str]) -> Iterator[Layout]:
 
 def _with_thousands(layout: Layout, lines: Sequence[str]) -> Layout:
     """The layout, with thousands set apart where some line can only be read so."""
-    style = next((one for one in _STYLES[2:] if one.decimal == layout.style.decimal), None)
-    if layout.style.thousands or style is None or (style.thousands == layout.delimiter and not layout.has_quotes):
+    if layout.style.thousands:
         return layout
-    grouped = replace(layout, style=style)
-    for line in lines:
-        if style.thousands in line and not layout.reads(line) and grouped.reads(line):
-            return grouped
+    for style in _STYLES[2:]:
+        if style.thousands == layout.delimiter and not layout.has_quotes:
+            continue
+        grouped = replace(layout, style=style)
+        if style.decimal == layout.style.decimal or _are_groups(layout, style, lines):
+            for line in lines:
+                if style.thousands in line and not layout.reads(line) and grouped.reads(line):
+                    return grouped
     return layout
+
+
+def _are_groups(layout: Layout, style: Style, lines: Sequence[str]) -> bool:
+    """Whether what looks like decimals can be thousands throughout: ``486.145`` beside ``1.063.380``."""
+    cells = [cell for line in lines[:: max(len(lines) // 200, 1)] for cell in layout.cut(line)]
+    numbers = [cell for cell in cells if layout.style.is_number(cell) and layout.style.decimal in cell]
+    return bool(numbers) and layout.style.decimal == style.thousands and all(map(style.is_number, numbers))
 
 
 def _sample(lines: Sequence[str]) -> list[str]:
@@ -180,7 +214,7 @@ def _sample(lines: Sequence[str]) -> list[str]:
 
 
 def _fit(layout: Layout, sample: Sequence[str]) -> tuple[Layout | None, tuple[int, int]]:
-    """The layout with its columns of words; under how many lines of the sample it holds, and columns of numbers."""
+    """The layout with its columns of words; how many lines of the sample it fits, and columns of numbers less words."""
     seen: Counter[tuple[int, tuple[int, ...]]] = Counter()
     for line in sample:
         cells = layout.cut(line)
@@ -193,7 +227,7 @@ def _fit(layout: Layout, sample: Sequence[str]) -> tuple[Layout | None, tuple[in
         if numbers and len(words) <= max(len(numbers), 2):
             seen[len(cells), tuple(words)] += 1
     if not seen:
-        return None, (0, 0)
+        return None, (0, -MOST_COLUMNS)
     wordy: Counter[tuple[int, ...]] = Counter()
     for (_, words_at), count in seen.items():
         wordy[words_at] += count
@@ -201,9 +235,9 @@ def _fit(layout: Layout, sample: Sequence[str]) -> tuple[Layout | None, tuple[in
     counts = {count: times for (count, where), times in seen.items() if where == words_at}
     most = max(counts, key=lambda count: (counts[count], count))
     if layout.delimiter != " " and most == 1 and layout.delimiter not in (";",):
-        return None, (0, 0)
+        return None, (0, -MOST_COLUMNS)
     fitting = sum(counts.values()) if layout.delimiter != " " else counts[most]
-    return replace(layout, words=frozenset(words_at), columns=most), (fitting, most - len(words_at))
+    return replace(layout, words=frozenset(words_at), columns=most), (fitting, most - 2 * len(words_at))
 
 
 def _sure_of_commas(layout: Layout, sample: Sequence[str], lines: Sequence[str]) -> Layout:

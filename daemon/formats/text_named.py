@@ -7,16 +7,16 @@ Where names contradict each other, their units or the numbers, or leave open whi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import replace
 
 import numpy as np
 
-from daemon.formats import columns, limits, shape, text_branch, text_units
+from daemon.formats import columns, limits, shape, text_branch, text_other, text_rows, text_units
 from daemon.formats.columns import Column, Side
-from daemon.formats.table import Block, Table
+from daemon.formats.table import Block
 from daemon.formats.text_branch import Branch
 from daemon.formats.text_facts import Facts
+from daemon.formats.text_sheet import Part, Sheet
 from daemon.reading import NotACurve, Unreadable
 from models.curve import Curve, DistanceKind, Samples
 
@@ -30,38 +30,6 @@ _HEADING_LINES = 12
 _FORCES = ("force", "deflection")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """Rows of one force column with their distance: a side, or the whole of a curve."""
-
-    force: Samples
-    force_column: Column
-    distance: Samples | None
-    distance_column: Column | None
-    side: Side | None = None
-    approach: Samples | None = None  # of a part that is known to be the retract
-    is_shared: bool = False  # one distance for both sides: rows are in the order of the distance, not of time
-    is_assumed: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Sheet:
-    """A block with what is known of its columns."""
-
-    columns: list[Column]
-    rows: Table
-    words: dict[int, list[str]]
-    side: Side | None
-    is_assumed: bool
-
-    def of(self, *quantities: str) -> list[int]:
-        return [at for at, column in enumerate(self.columns) if column.quantity in quantities]
-
-    def unknown(self) -> list[int]:
-        """Columns of numbers whose names say no quantity."""
-        return [at for at, column in enumerate(self.columns) if column.quantity is None and at not in self.words]
-
-
 def read(blocks: Sequence[Block], facts: Facts) -> list[Curve] | None:
     """The curves of named tables, in the order of their rows and columns; None where no name says what is a force.
 
@@ -70,13 +38,13 @@ def read(blocks: Sequence[Block], facts: Facts) -> list[Curve] | None:
     sheets = _sheets(blocks, facts)
     if not sheets:
         return None
-    parts: list[_Part] = []
+    parts: list[Part] = []
     for sheet in sheets:
         found = _parts(sheet)
         if found is None:
             return None
         parts += found
-    retracts = _retracts(parts)
+    retracts = text_rows.retracts(parts)
     if not retracts:
         raise Unreadable("no_retract")
     if len(retracts) > limits.TEXT_CURVES:
@@ -84,21 +52,29 @@ def read(blocks: Sequence[Block], facts: Facts) -> list[Curve] | None:
     return curves([(part, _branch(part)) for part in retracts], facts)
 
 
-def _sheets(blocks: Sequence[Block], facts: Facts) -> list[_Sheet]:
+def _sheets(blocks: Sequence[Block], facts: Facts) -> list[Sheet]:
     named = [facts.names_for(block.rows.shape[1], block.named()) for block in blocks]
     if not any(named):
         return []
-    sheets: list[_Sheet] = []
+    sheets: list[Sheet] = []
+    of_width = {len(names): names for names in reversed(named) if names}  # of blocks without names: as the first one's
     for at, block in enumerate(blocks):
-        found = named[at] or next(
-            (names for names in named[:at][::-1] + named[at + 1 :] if names and len(names) == block.rows.shape[1]), None
-        )
+        found = named[at] or of_width.get(block.rows.shape[1])
+        if found is not None:
+            of_width[len(found)] = found
         if found is None:
             continue  # a table of something else beside the curve
         is_misfit = bool(facts.columns) and len(facts.columns) != len(found)
-        is_assumed = block.is_ragged or block.layout.is_ambiguous or is_misfit or len(sheets) < at
-        sheets.append(_Sheet(found, block.rows, block.words, _heading_side(block), is_assumed))
-    return sheets
+        is_assumed = (
+            block.is_ragged
+            or text_other.hides_numbers(block)
+            or block.layout.is_ambiguous
+            or is_misfit
+            or len(sheets) < at
+        )
+        sheets.append(Sheet(found, block.rows, block.words, _heading_side(block), is_assumed))
+    longest = max((sheet.rows.shape[0] for sheet in sheets), default=0)
+    return [sheet for sheet in sheets if sheet.rows.shape[0] >= min(longest, text_other.SHORTEST)]
 
 
 def _heading_side(block: Block) -> Side | None:
@@ -112,11 +88,8 @@ def _heading_side(block: Block) -> Side | None:
 # ---- which column
 
 
-def _parts(sheet: _Sheet) -> list[_Part] | None:
-    if any(
-        len({*words}) > len(words) // 2 for at, words in sheet.words.items() if sheet.columns[at].quantity == "file"
-    ):
-        raise NotACurve("table")  # a line a file: results of an analysis
+def _parts(sheet: Sheet) -> list[Part] | None:
+    text_other.check_meaning(sheet.columns, sheet.rows)
     forces = _without_weak(sheet, sheet.of(*_FORCES))
     distances = _without_weak(sheet, sheet.of("distance"))
     is_assumed = sheet.is_assumed
@@ -128,22 +101,22 @@ def _parts(sheet: _Sheet) -> list[_Part] | None:
         distances = [at for at in distances if at not in forces]
     sides = {sheet.columns[at].side for at in forces}
     if "retract" in sides:
-        return [_sided(sheet, forces, distances, is_assumed)]
+        return [_sided(sheet, *one, is_assumed) for one in _abreast(sheet, forces, distances)]
     if sides == {"approach"}:
         raise Unreadable("no_retract")
     pairs, is_guess = _pairs(sheet, forces, distances)
     parts = []
     for force, distance in pairs:
-        part = _Part(
+        part = Part(
             *_signals(sheet, force, distance),
             side=sheet.side,
             is_assumed=is_assumed or is_guess,
         )
-        parts += _by_segment(sheet, part) or [part]
+        parts += text_rows.by_rows(sheet, part)
     return parts
 
 
-def _signals(sheet: _Sheet, force: int, distance: int | None) -> tuple[Samples, Column, Samples | None, Column | None]:
+def _signals(sheet: Sheet, force: int, distance: int | None) -> tuple[Samples, Column, Samples | None, Column | None]:
     rows = sheet.rows
     return (
         rows[:, force],
@@ -153,18 +126,20 @@ def _signals(sheet: _Sheet, force: int, distance: int | None) -> tuple[Samples, 
     )
 
 
-def _without_weak(sheet: _Sheet, found: list[int]) -> list[int]:
+def _without_weak(sheet: Sheet, found: list[int]) -> list[int]:
     """Without the columns that only a letter names, where others have a real name, and those without a number."""
     found = [at for at in found if np.isfinite(sheet.rows[:, at]).any()]
     strong = [at for at in found if not sheet.columns[at].is_weak]
     return strong or found
 
 
-def _force_by_elimination(sheet: _Sheet, distances: list[int]) -> list[int] | None:
+def _force_by_elimination(sheet: Sheet, distances: list[int]) -> list[int] | None:
     """The columns left over when everything else has a name; None where the numbers must tell.
 
     Raises for a table that holds no force, by its own words.
     """
+    if sheet.rows.shape[0] < text_other.SHORTEST and not distances:
+        raise NotACurve("table")
     unknown = [at for at in sheet.unknown() if np.isfinite(sheet.rows[:, at]).sum() > 1]
     in_volts = [at for at in unknown if (unit := sheet.columns[at].unit) and unit.dimension == "V"]
     sided = [at for at in unknown if sheet.columns[at].side]
@@ -181,18 +156,18 @@ def _force_by_elimination(sheet: _Sheet, distances: list[int]) -> list[int] | No
     raise Unreadable("no_force_channel")
 
 
-def _best(sheet: _Sheet, among: list[int], side: Side | None) -> int | None:
+def _best(sheet: Sheet, among: list[int], side: Side | None) -> int | None:
     of_side = [at for at in among if sheet.columns[at].side == side]
     return min(of_side, key=lambda at: (sheet.columns[at].rank, at), default=None)
 
 
-def _last_best(sheet: _Sheet, among: list[int], side: Side | None) -> int | None:
+def _last_best(sheet: Sheet, among: list[int], side: Side | None) -> int | None:
     """Of equals the last: programs that write a calculated and a measured position write the measured one last."""
     of_side = [at for at in among if sheet.columns[at].side == side]
     return min(of_side, key=lambda at: (sheet.columns[at].rank, -at), default=None)
 
 
-def _is_doubtful(sheet: _Sheet, chosen: int, among: list[int]) -> bool:
+def _is_doubtful(sheet: Sheet, chosen: int, among: list[int]) -> bool:
     """Whether another column has as good a name and is another signal."""
     mine = sheet.columns[chosen]
     for at in among:
@@ -211,7 +186,24 @@ def _is_same(one: Samples, other: Samples) -> bool:
     return float(abs(np.corrcoef(one[good], other[good])[0, 1])) > _SAME
 
 
-def _sided(sheet: _Sheet, forces: list[int], distances: list[int], is_assumed: bool) -> _Part:
+def _is_copy(one: Samples, other: Samples) -> bool:
+    return bool(np.array_equal(one, other, equal_nan=True))
+
+
+def _abreast(sheet: Sheet, forces: list[int], distances: list[int]) -> list[tuple[list[int], list[int]]]:
+    """(forces, distances) of each curve, where several stand beside each other with their sides."""
+    retracts = [at for at in forces if sheet.columns[at].side == "retract"]
+    if len(retracts) < 2 or not _are_alike(sheet, retracts):
+        return [(forces, distances)]
+
+    def nth(among: list[int], curve: int) -> list[int]:
+        by_side = [[at for at in among if sheet.columns[at].side == side] for side in ("approach", "retract", None)]
+        return [at for of in by_side for at in (of[curve : curve + 1] if len(of) == len(retracts) else of)]
+
+    return [(nth(forces, curve), nth(distances, curve)) for curve in range(len(retracts))]
+
+
+def _sided(sheet: Sheet, forces: list[int], distances: list[int], is_assumed: bool) -> Part:
     force = _best(sheet, forces, "retract")
     assert force is not None
     own = _last_best(sheet, distances, "retract")
@@ -220,7 +212,7 @@ def _sided(sheet: _Sheet, forces: list[int], distances: list[int], is_assumed: b
     comparable = [at for at in forces if _dimension(sheet.columns[at]) == dimension]
     before = _best(sheet, comparable, "approach")
     approach = None if before is None else text_branch.trimmed(sheet.rows[:, before], None)[0]
-    return _Part(
+    return Part(
         *_signals(sheet, force, distance),
         side="retract",
         approach=approach,
@@ -233,12 +225,12 @@ def _dimension(column: Column) -> str:
     return column.unit.dimension if column.unit else ""
 
 
-def _pairs(sheet: _Sheet, forces: list[int], distances: list[int]) -> tuple[list[tuple[int, int | None]], bool]:
+def _pairs(sheet: Sheet, forces: list[int], distances: list[int]) -> tuple[list[tuple[int, int | None]], bool]:
     """(force, distance) of each curve, and whether that is a guess."""
     if len(forces) > 1 and _are_alike(sheet, forces):
         if len(distances) == len(forces) and _are_alike(sheet, distances):
             return list(zip(forces, distances, strict=True)), False
-        if len(distances) <= 1 and not all(_is_same(sheet.rows[:, forces[0]], sheet.rows[:, at]) for at in forces):
+        if len(distances) <= 1 and not all(_is_copy(sheet.rows[:, forces[0]], sheet.rows[:, at]) for at in forces[1:]):
             return [(at, distances[0] if distances else None) for at in forces], True
     force = min(forces, key=lambda at: (sheet.columns[at].rank, at))
     side = sheet.columns[force].side
@@ -248,102 +240,17 @@ def _pairs(sheet: _Sheet, forces: list[int], distances: list[int]) -> tuple[list
     return [(force, distance)], _is_doubtful(sheet, force, forces)
 
 
-def _are_alike(sheet: _Sheet, among: list[int]) -> bool:
+def _are_alike(sheet: Sheet, among: list[int]) -> bool:
     """Whether names differ by a number at most: curves beside each other."""
     stems = {"".join(c for c in sheet.columns[at].name if not c.isdigit()).strip(" ._-#").lower() for at in among}
     units = {sheet.columns[at].unit for at in among}
     return len(stems) == 1 and len(units) == 1
 
 
-# ---- which rows
+# ---- the branch
 
 
-def _by_segment(sheet: _Sheet, part: _Part) -> list[_Part]:
-    """The part cut by a column of segments: words that name sides, or numbers that change; empty without one."""
-    labels = _segment_labels(sheet)
-    if labels is None:
-        return []
-    runs, at = [], 0
-    for label, same in groupby(labels):
-        count = len(list(same))
-        runs.append((label, slice(at, at + count)))
-        at += count
-    if len(runs) > 4 * limits.PORTION_CURVES * limits.PORTION_CURVES:
-        return []
-    sides = {label: columns.side_of(str(label)) for label, _ in runs}
-    is_said = "retract" in sides.values()
-    parts = []
-    for label, rows in runs:
-        distance = None if part.distance is None else part.distance[rows]
-        parts.append(
-            replace(
-                part,
-                force=part.force[rows],
-                distance=distance,
-                side=sides[label] if is_said else None,
-                is_assumed=part.is_assumed,
-            )
-        )
-    if is_said:
-        return parts
-    return parts if 1 < len(parts) <= 64 and part.distance is not None else []
-
-
-def _segment_labels(sheet: _Sheet) -> list[str] | None:
-    for at in sheet.of("segment"):
-        if at in sheet.words:
-            return sheet.words[at]
-        column = sheet.rows[:, at]
-        if np.isfinite(column).all() and np.unique(column).size <= 64:
-            return [f"{value:g}" for value in column]
-    for words in sheet.words.values():
-        if len(distinct := set(words)) <= 16 and "retract" in map(columns.side_of, distinct):
-            return words
-    return None
-
-
-def _retracts(parts: list[_Part]) -> list[_Part]:
-    """The parts that are retracts, or hold one, each with the approach before it."""
-    if any(part.side for part in parts):
-        found, approach = [], None
-        for part in parts:
-            if part.side == "approach":
-                approach = part.force
-            elif part.side == "retract":
-                before = part.approach if part.approach is not None else approach
-                found.append(replace(part, approach=before))
-                approach = None
-            elif part.side is None:
-                found.append(part)
-        return found
-    moving = _moving(parts)
-    found, at = [], 0
-    while at < len(moving):
-        here = moving[at]
-        after = moving[at + 1] if at + 1 < len(moving) else None
-        if (
-            after is not None
-            and here.distance is not None
-            and after.distance is not None
-            and text_branch.opposite(here.distance, after.distance)
-        ):
-            found.append(replace(after, side="retract", approach=here.force))
-            at += 2
-        else:
-            found.append(replace(here, is_assumed=here.is_assumed or len(moving) == 2))
-            at += 1
-    return found
-
-
-def _moving(parts: list[_Part]) -> list[_Part]:
-    """Without the pauses, in which the distance hardly changes."""
-    if len(parts) < 2 or any(part.distance is None for part in parts):
-        return parts
-    spans = [0.0 if part.distance is None or not part.distance.size else float(np.ptp(part.distance)) for part in parts]
-    return [part for part, span in zip(parts, spans, strict=True) if span > 0.1 * max(spans)]
-
-
-def _branch(part: _Part) -> Branch:
+def _branch(part: Part) -> Branch:
     force, distance = text_branch.trimmed(part.force, part.distance)
     if distance is not None and (distance.size < 2 or not np.ptp(distance) > 0):
         distance = None
@@ -383,14 +290,14 @@ def _rises_inside(force: Samples) -> bool:
 # ---- into SI
 
 
-def curves(found: Sequence[tuple[_Part, Branch]], facts: Facts) -> list[Curve]:
+def curves(found: Sequence[tuple[Part, Branch]], facts: Facts) -> list[Curve]:
     sign, _ = text_branch.pulling_sign([branch for _, branch in found])
     is_open = facts.pulling is None
     sign = sign if facts.pulling is None else facts.pulling
     return [_curve(part, branch, sign, is_open, facts) for part, branch in found]
 
 
-def _curve(part: _Part, branch: Branch, sign: float, is_open: bool, facts: Facts) -> Curve:
+def _curve(part: Part, branch: Branch, sign: float, is_open: bool, facts: Facts) -> Curve:
     unit, factor, is_unit_assumed = text_units.force_unit(part.force_column, branch.force)
     unit, factor = text_units.raised(unit, factor, facts)
     distance, is_length_assumed = text_units.in_metres(part.distance_column, branch.distance)

@@ -155,6 +155,8 @@ def _block(rows: Table, above: Sequence[str], layout: Layout, words: dict[int, l
 
 def _uniform(layout: Layout, body: list[str]) -> Table | None:
     """(n, columns) of lines that are all rows without blanks and words: the usual file, read fast."""
+    if len(body) > limits.POINTS:
+        raise Unreadable("too_long")
     if not body or layout.words or layout.has_quotes or layout.style.thousands == layout.delimiter:
         return None
     if layout.delimiter == " ":
@@ -181,6 +183,7 @@ class _Run:
 
     above: list[str]
     cells: list[list[str]] = field(default_factory=list)
+    number: int = 0  # of those before it that are long enough for a block
 
 
 def _runs(layout: Layout, lines: Sequence[str]) -> list[Block]:
@@ -190,7 +193,7 @@ def _runs(layout: Layout, lines: Sequence[str]) -> list[Block]:
     for line in lines:
         if not line.strip():
             if not is_spaced and runs[-1].cells:
-                runs.append(_Run([]))
+                _begin(runs)
             continue
         cells = [] if COMMENT.match(line) else layout.cut(line)
         if len(cells) > layout.columns and layout.delimiter != " " and not layout.is_row(cells):
@@ -202,7 +205,7 @@ def _runs(layout: Layout, lines: Sequence[str]) -> list[Block]:
                 raise Unreadable("too_long")
         else:
             if runs[-1].cells:
-                runs.append(_Run([]))
+                _begin(runs)
             runs[-1].above.append(line)
     long = _fewest(runs)
     found, above = list[Block](), list[str]()
@@ -241,6 +244,13 @@ def _abreast(found: list[Block]) -> list[Block]:
     for at, channel in enumerate(channels):
         rows[: channel.shape[0], at] = channel
     return [Block(rows, above, found[0].layout)]
+
+
+def _begin(runs: list[_Run]) -> None:
+    """Another run; refused at once where there are too many, for each costs time."""
+    runs.append(_Run([], number=runs[-1].number + (len(runs[-1].cells) >= FEWEST_ROWS)))
+    if runs[-1].number > _MOST_BLOCKS:
+        raise Unreadable("bomb")
 
 
 def _joined(before: Block, after: Block) -> Block | None:

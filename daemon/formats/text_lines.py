@@ -16,6 +16,7 @@ _WITH_UNIT = re.compile(
     r"([A-Za-zµμÅ°%][A-Za-z/]{0,5})(?=[ \"]*(?:[;\t|]|,|$))"
 )
 _OTHER_NUMBERS = re.compile(r"(?<![^\s,;|\t\"])[-+]?[\d.,]*\d[\d.,]*(?:[eE][-+]?\d+)?(?![^\s,;|\t\"])")
+_MAY_BE_A_UNIT = re.compile(r"\d[ \u00a0]?[^\W\d_eEdD]")
 _COMMAS_ONLY = re.compile(r"\s*[-+]?\d+,\d+(?:,[-+]?\d+,\d+)+\s*")
 _DECIMALS = re.compile(r"([-+]?\d+),(\d+)")
 _LONGEST_ROW, _LOOKED_AT = 2000, 40
@@ -71,6 +72,8 @@ def _without_units(lines: list[str]) -> list[str]:
     later = lines[len(lines) // 2 :]
     sample = [line for line in later[:: max(len(later) // _LOOKED_AT, 1)] if line.strip()][:_LOOKED_AT]
     if not sample or any(len(line) > _LONGEST_ROW for line in sample):
+        return lines
+    if not any(_MAY_BE_A_UNIT.search(line) for line in sample):
         return lines
     seen = [tuple(unit for _, unit in _WITH_UNIT.findall(line)) for line in sample]
     units = max(seen, key=seen.count)

@@ -25,6 +25,7 @@ _STRONGEST_N = 1e-3
 _RAMP = 0.5  # a distance follows its rows at least so closely
 _STRAIGHT = 0.98  # and what follows them so closely instead of it is no force
 _SAME = 0.999  # correlation of two columns that are one signal
+_COPY = 1.0 - 1e-7
 _SAME_RANK = 0.25
 _HEADING_LINES = 12
 _FORCES = ("force", "deflection")
@@ -187,7 +188,11 @@ def _is_same(one: Samples, other: Samples) -> bool:
 
 
 def _is_copy(one: Samples, other: Samples) -> bool:
-    return bool(np.array_equal(one, other, equal_nan=True))
+    """Whether two columns are one signal but for sign and scale; two pulls differ by their noise at least."""
+    good = np.isfinite(one) & np.isfinite(other)
+    if good.sum() < 4 or np.ptp(one[good]) == 0 or np.ptp(other[good]) == 0:
+        return True
+    return float(abs(np.corrcoef(one[good], other[good])[0, 1])) > _COPY
 
 
 def _abreast(sheet: Sheet, forces: list[int], distances: list[int]) -> list[tuple[list[int], list[int]]]:

@@ -99,7 +99,9 @@ def _follows(rows: Table) -> Samples:
 def _is_picture(rows: Table) -> bool:
     """As many lines as columns, or as programs divide a picture. Curves beside each other are longer."""
     few, many = min(rows.shape), max(rows.shape)
-    return few == many or (few >= _SMALL_PICTURE and many <= 2 * few and few & (few - 1) == many & (many - 1) == 0)
+    return bool(
+        few == many or (few >= _SMALL_PICTURE and many <= 2 * few and few & (few - 1) == many & (many - 1) == 0)
+    )
 
 
 def check_meaning(columns: Sequence[Column], rows: Table) -> None:

@@ -18,6 +18,7 @@ from daemon.reading import Unreadable
 
 Table = NDArray[np.float64]
 
+_USUAL = Layout(" ", PLAIN, False)  # tried first where a program is known that writes so
 _LONGEST_NAMES = 4096  # characters of a line of names
 _MOST_BLOCKS = 4096  # of one text
 _NAME_LINES = 4  # so far above the numbers their names are looked for
@@ -321,8 +322,10 @@ def _table(rows: list[list[str]], above: Sequence[str], layout: Layout) -> Block
 
 def rows_of(lines: Sequence[str]) -> Table:
     """(rows, columns) of lines that are known to be rows, all alike. Raises ``Unreadable`` where they are not."""
-    layout = layout_of(lines)
-    rows = None if layout is None else _uniform(layout, [line for line in lines if line.strip()])
+    written = [line for line in lines if line.strip()]
+    rows = _uniform(_USUAL, written)
+    if rows is None and (layout := layout_of(lines)) is not None:
+        rows = _uniform(layout, written)
     if rows is None:
         raise Unreadable("unreadable")
     return rows

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from daemon.decision import VERDICTS, Verdict
 from daemon.ignored import REASONS, Ignored
+from daemon.judging import VERDICTS, Verdict
 from daemon.reading import UNREADABLE
 
 

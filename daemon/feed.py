@@ -12,10 +12,11 @@ from collections.abc import Iterator
 
 import zmq
 
-from daemon import ending, events
+from daemon import ending
 from daemon.closing import Closing
-from daemon.events import Event
 from daemon.exchange import open_socket
+from daemon.ledger import events
+from daemon.ledger.events import Event
 
 #: Between two requests that brought nothing.
 _PAUSE_S = 0.2

@@ -30,8 +30,8 @@ from prometheus_client import (
 from daemon import __version__
 from daemon.accounts import Accounts
 from daemon.clock import CLOCK, Clock
-from daemon.decision import Decision, Judge
 from daemon.errors import UNREACHABLE, UserError
+from daemon.judging import Decision, Judge
 from daemon.reading import UNREADABLE
 from deploy.classifier import FaultKind
 

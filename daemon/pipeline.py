@@ -17,10 +17,9 @@ from dataclasses import dataclass, replace
 
 from daemon.arrival import Arrival
 from daemon.backlog import Backlog
-from daemon.classify import classify
-from daemon.decide import decide, identity_of
-from daemon.decision import Decision, FileMark, Judge
 from daemon.formats.text_rule import TextRule
+from daemon.judging import Decision, FileMark, Judge, decide, identity_of
+from daemon.judging.classify import classify
 from daemon.ledger import Ledger, LedgerFull
 from daemon.ledger.keepsake import keepsake_of
 from daemon.metrics import Metrics

@@ -10,10 +10,10 @@ from typing import Any
 
 import zmq
 
-from daemon import events
 from daemon.config import Config
 from daemon.errors import BAD_CONFIG, UNREACHABLE, UserError
 from daemon.exchange import await_input, open_socket
+from daemon.ledger import events
 from daemon.status.inquiry import ask_status
 from daemon.status.whereabouts import Whereabouts, find
 

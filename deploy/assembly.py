@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from deploy import selftest
+from deploy import serving
 from models.bundle import Bundle, Calibration, Weights, write
 from models.calibrate import Cut, choose_cut, fit_platt
 from models.card import describe
-from models.data import Examples
 from models.frontend import prepare
 from models.network import ResNet18, load
 from models.profile import RasterProfile
 from models.raster import envelope
-from models.train import infer
+from models.train import Examples, infer
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ def assemble(
     calibration = fit_platt(logits, labels, prevalence)
     cut = choose_cut(calibration, logits, labels, most_missed, most_kept)
     manifest = _manifest(profile, network.width, calibration, cut, origin)
-    manifest["selftest"] = {"version": selftest.VERSION, "logits": known_logits(rounded, profile)}
+    manifest["selftest"] = {"version": serving.VERSION, "logits": known_logits(rounded, profile)}
     return write(folder, weights, manifest, describe(manifest))
 
 
@@ -67,7 +66,7 @@ def half(network: ResNet18) -> Weights:
 
 def known_logits(network: ResNet18, profile: RasterProfile) -> list[float]:
     """What the self-test must find at every start."""
-    signals = [item.signal for item in prepare(selftest.known_curves(), profile) if item.signal is not None]
+    signals = [item.signal for item in prepare(serving.known_curves(), profile) if item.signal is not None]
     return [round(float(logit), 6) for logit in infer(network, envelope(signals, profile), profile)]
 
 

@@ -6,7 +6,8 @@ device; what it saw comes back with the logits, so that an event's preview is th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -50,3 +51,75 @@ class Classifier(Protocol):
 
     def classify(self, signals: Signals) -> Seen:
         """B signals -> B logits; what stands beside a signal in the batch changes nothing. Raises EngineFault."""
+
+
+# ---- Device faults: what torch and TensorRT raise when a GPU fails, in the words that the rest of the program knows.
+#
+# CUDA's numbers are those of its runtime API, ``cudaError``. After an illegal access every later call of the
+# process fails too, so nothing is tried again here: whoever holds the process replaces it.
+
+
+#: Kind, CUDA's numbers for it, and words by which it is known where there is no number.
+_KINDS: tuple[tuple[FaultKind, frozenset[int], tuple[str, ...]], ...] = (
+    (
+        "out_of_memory",
+        frozenset({2}),
+        ("out of memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed", "outofmemory", "bad_alloc"),
+    ),
+    ("wedged", frozenset({702}), ("launch timed out", "timed out and was terminated")),
+    (
+        "illegal_access",
+        frozenset({700, 709, 710, 714, 715, 716, 717, 718, 719}),  # illegal address to launch failure
+        (
+            "illegal memory access",
+            "illegal address",
+            "illegal instruction",
+            "misaligned address",
+            "device-side assert",
+            "unspecified launch failure",
+            "hardware stack error",
+            "execution_failed",
+            "err 700",
+        ),
+    ),
+)
+_OF_CUDA = ("cuda", "cudnn", "cublas", "nvml", "nvidia", "gpu")
+
+
+def fault_of(error: Exception) -> EngineFault | None:
+    """The fault that an exception of torch or TensorRT means; None when it is not the device's.
+
+    A fault of CUDA that is not known by number or text is ``device_lost``: what cannot be named cannot be trusted.
+    """
+    if isinstance(error, EngineFault):
+        return error
+    if not isinstance(error, (RuntimeError, MemoryError, AssertionError)):
+        return None
+    code = getattr(error, "error_code", None)  # torch.AcceleratorError has it
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    plain = text.lower()
+    for kind, codes, words in _KINDS:
+        if code in codes or (code is None and any(word in plain for word in words)):
+            return EngineFault(kind, _short(text))
+    if code is not None or any(word in plain for word in _OF_CUDA):
+        return EngineFault("device_lost", _short(text))
+    return None
+
+
+def _short(text: str) -> str:
+    """One line, without torch's advice on how to debug itself."""
+    for advice in ("Search for `cuda", "CUDA kernel errors might", "For debugging consider", "Compile with `TORCH"):
+        text = text.partition(advice)[0]
+    return text.strip()[:300]
+
+
+@contextmanager
+def device_faults() -> Iterator[None]:
+    """Inside it a failing device raises :class:`EngineFault`; what is no fault of the device passes as it is."""
+    try:
+        yield
+    except Exception as error:
+        fault = fault_of(error)
+        if fault is None or fault is error:
+            raise
+        raise fault from error

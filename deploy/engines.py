@@ -127,7 +127,7 @@ def _no_cuda() -> str | None:
 def _no_tensorrt() -> str | None:
     if why := _no_cuda():
         return why
-    from deploy.tensorrt_plan import missing
+    from deploy.tensorrt_engine import missing
 
     return missing()
 
@@ -143,7 +143,7 @@ def _tensorrt(bundle: Bundle, wish: Wish) -> Classifier:
 
 
 def _cuda(bundle: Bundle, wish: Wish) -> Classifier:
-    from deploy.cuda_engine import CudaClassifier
+    from deploy.gpu import CudaClassifier
 
     return CudaClassifier(bundle, wish.precision)
 

@@ -1,7 +1,7 @@
 """Int8: what was measured on a laboratory's own curves so that a network may compute in eight bits on this machine.
 
 The weights stay where they are; kept are the ranges of the values between the layers, and how far off its logits were.
-Whoever has the ranges writes the network anew (``deploy.openvino_graph``), so there is nothing here that could be run.
+Whoever has the ranges writes the network anew (``deploy.openvino_engine``), so there is nothing here that could be run.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from deploy.cores import default_threads
+from deploy.cpu import default_threads
 
 _REPORTER = "openvino_telemetry"
 HINTS = {"fp32": "f32", "bf16": "bf16"}

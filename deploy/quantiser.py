@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.classifier import Signals
+from deploy.cpu import CHUNK
 from deploy.int8 import Int8
-from deploy.openvino_engine import OpenVinoClassifier
-from deploy.openvino_graph import Graph
+from deploy.openvino_engine import Graph, OpenVinoClassifier
 from deploy.openvino_runtime import compiled
-from deploy.picture_classifier import CHUNK
-from deploy.selftest import TOLERANCE
+from deploy.serving import TOLERANCE
 from models.anatomy import fold
 from models.bundle import Bundle
 from models.frontend import prepare

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deploy.cores import default_threads
-from deploy.picture_classifier import PictureClassifier
+from deploy.cpu import PictureClassifier, default_threads
 from models.bundle import Bundle
 from models.network import ResNet18, fold, load
 

@@ -4,12 +4,56 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from models.logistic import Prior, regress
+# ---- The logistic regression of one variable: what calibration and its check both rest on.
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What is thought of the slope before any curve is seen: a normal distribution, of this precision in curves."""
+
+    slope: float = 1.0
+    weight: float = 1e-3
+
+
+def regress(
+    x: NDArray[np.float64], events: NDArray[np.bool_], weights: NDArray[np.float64], start: float, prior: Prior
+) -> tuple[float, float]:
+    """(slope, intercept) of the log odds of an event, most likely under (n,) weights; Newton's method.
+
+    ``start`` is the first intercept. With both kinds among ``events`` it ends with finite values, however well x
+    separates them: the prior holds the slope.
+    """
+    design = np.stack((x, np.ones_like(x)), axis=1)
+    beta = np.array([prior.slope, start])
+    middle, only_slope = np.array([prior.slope, 0.0]), np.array([1.0, 0.0])
+
+    def loss(beta: NDArray[np.float64]) -> float:
+        z = design @ beta
+        return float(weights @ (np.logaddexp(0.0, z) - events * z) + prior.weight / 2 * (beta[0] - prior.slope) ** 2)
+
+    here = loss(beta)
+    for _ in range(200):
+        p = 1 / (1 + np.exp(-np.clip(design @ beta, -500, 500)))
+        gradient = design.T @ (weights * (p - events)) + prior.weight * (beta - middle) * only_slope
+        curvature = (design * (weights * p * (1 - p))[:, None]).T @ design + np.diag([prior.weight, 1e-9])
+        step = np.linalg.solve(curvature, gradient)
+        while loss(beta - step) > here * (1 + 1e-9) and float(np.abs(step).max()) > 1e-10:
+            step = step / 2  # uphill: where the curve is flat, Newton's step is far too long
+        beta = beta - step
+        here = loss(beta)
+        if float(np.abs(step).max()) < 1e-10:
+            break
+    return float(beta[0]), float(beta[1])
+
+
+# ---- The metrics: how good a ranking and its verdicts are, with exact intervals and no heavy dependency.
+
 
 _NEGLIGIBLE = 1e-25  # of the largest term
 
@@ -155,3 +199,65 @@ def count_table(verdicts: Sequence[str], labels: Sequence[bool]) -> dict[str, di
     for verdict, event in zip(verdicts, labels, strict=True):
         table[verdict]["event" if event else "none"] += 1
     return table
+
+
+# ---- Operating points: what a ranking could do at every cut, and whether its probabilities hold.
+
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cuts:
+    """C cuts from strict to lenient, each taking every score of at least ``score``."""
+
+    score: Floats  # (C,)
+    found: NDArray[np.int64]  # (C,) events taken
+    alarms: NDArray[np.int64]  # (C,) event-free curves taken
+
+
+def sweep(scores: Floats, events: Flags) -> Cuts:
+    """(N,) scores and truths -> every cut that tells some of them apart; equal scores enter together."""
+    order = np.argsort(-scores, kind="stable")
+    s, e = scores[order], events[order]
+    ends = np.append(np.flatnonzero(np.diff(s)), s.size - 1) if s.size else np.zeros(0, np.int64)
+    return Cuts(s[ends], np.cumsum(e)[ends], np.cumsum(~e)[ends])
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Curves of about the same score."""
+
+    predicted: float  # mean score
+    observed: float  # share of events
+    low: float  # exact 95 % interval of that share
+    high: float
+    curves: int
+
+
+def reliability(scores: Floats, events: Flags, prevalence: float, bins: int = 10) -> list[Bin]:
+    """Equal-width bins that hold anything, means and shares weighted to ``prevalence`` (Murphy & Winkler 1977).
+
+    Within a bin the weights only change the odds by one factor, so the exact interval of the plain share (Clopper &
+    Pearson 1934) is carried over by the same factor and stays exact.
+    """
+    weights = class_weights(events, prevalence)
+    place = np.minimum((scores * bins).astype(np.int64), bins - 1)
+    factor = _odds(prevalence) / _odds(float(events.mean())) if events.any() and not events.all() else 1.0
+    found = []
+    for number in np.unique(place):
+        inside = place == number
+        hits, of = int(events[inside].sum()), int(inside.sum())
+        shares = [_reweigh(share, factor) for share in (hits / of, *clopper_pearson(hits, of))]
+        predicted = float(np.average(scores[inside], weights=weights[inside]))
+        found.append(Bin(predicted, shares[0], shares[1], shares[2], of))
+    return found
+
+
+def _odds(share: float) -> float:
+    return share / (1 - share)
+
+
+def _reweigh(share: float, factor: float) -> float:
+    return share * factor / (share * factor + 1 - share)

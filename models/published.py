@@ -18,11 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.checkpoint import restore, store
 from models.curve import Curve, Samples
 from models.loss import Focal
 from models.network import ResNet18
-from models.train import rate_at
+from models.train import rate_at, restore, store
 
 SIDE = 224
 _MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet

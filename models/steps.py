@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.baseline import find_contact, noise_of, resample
 from models.curve import Curve, Samples
+from models.frontend import find_contact, noise_of, resample
 from models.profile import RasterProfile
 
 WINDOW = 8  # samples on each side of a step, of the 512 to which a retract is averaged

@@ -10,7 +10,7 @@ from typing import Any
 
 import zmq
 
-from daemon.decision import Decision, Judge, Thresholds
+from daemon.judging import Decision, Judge, Thresholds
 from daemon.ledger import Ledger
 
 JUDGE = Judge("shipped", "raster:v1|model:abc", "torch-cpu-bf16", Thresholds(0.04, 0.62), "simulation", 0.02)

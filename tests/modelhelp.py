@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from deploy.assembly import Origin, assemble
-from deploy.selftest import known_curves
+from deploy.serving import known_curves
 from models.bundle import Bundle
 from models.curve import Curve
-from models.data import Examples, gather
 from models.network import ResNet18
 from models.profile import RasterProfile
+from models.train import Examples, gather
 
 SMALL = RasterProfile(columns=64, rows=64)
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -132,7 +132,7 @@ def tensor_at(address, shape):
 
 def judge_known_curves(bundle, make) -> None:
     """A first start, without anything in the cache, and what the engine says beside torch's."""
-    from deploy.selftest import known_curves
+    from deploy.serving import known_curves
     from deploy.torch_engine import TorchClassifier
     from models.frontend import prepare
 
@@ -174,13 +174,12 @@ def main(folder: Path) -> None:
     import_without_its_cpp_part()
     import tensorrt_rtx as trt
 
-    from deploy import device_classifier
-    from deploy.device_network import DeviceNetwork
-    from deploy.tensorrt_engine import TensorRtClassifier
-    from deploy.tensorrt_plan import FLAVOURS, key_of
+    from deploy import gpu
+    from deploy.gpu import DeviceNetwork
+    from deploy.tensorrt_engine import FLAVOURS, TensorRtClassifier, key_of
     from models.bundle import SHIPPED, read
 
-    device_classifier.BUCKETS = (1, 8, 16)  # torch would warm up on hundreds of pictures at each start
+    gpu.BUCKETS = (1, 8, 16)  # torch would warm up on hundreds of pictures at each start
     bundle, cache = read(SHIPPED), folder / "engines"
     watch_what_is_built(trt)
     trt.Runtime, CONTROL.network = Runtime, DeviceNetwork(bundle, torch.float32)

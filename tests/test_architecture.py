@@ -89,7 +89,7 @@ ONLY_IN = {
         "daemon/ending.py",
         "daemon/cli.py",
         "daemon/__main__.py",
-        "daemon/child.py",
+        "daemon/processes/child.py",
         "daemon/engine/worker.py",
     },
     "zmq.Context": {"daemon/exchange.py"},

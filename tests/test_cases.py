@@ -9,7 +9,7 @@ import pytest
 
 from daemon.config import ThresholdsConfig
 from daemon.formats.walk import find
-from daemon.judging import judge_of, load_model
+from daemon.judging.judge import judge_of, load_model
 from daemon.scoring import score as score_files
 from deploy.serving import Model
 

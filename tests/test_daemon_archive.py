@@ -22,13 +22,12 @@ from modelhelp import make_model
 
 from daemon import formats
 from daemon.archive import Archive, blocks, portions
-from daemon.archive.crew import Crew, CrewBroken
-from daemon.archive.layout import ATTRIBUTE, COLUMNS, PARTS, BadArchive, Part, is_archive
+from daemon.archive.layout import ATTRIBUTE, COLUMNS, PARTS, BadArchive, Part, is_archive, survey
 from daemon.archive.rows import MappedPart, Origin, origins
-from daemon.archive.survey import survey
 from daemon.archive.writer import ArchiveWriter
 from daemon.cli import main
 from daemon.formats.blob import Blob
+from daemon.processes.crew import Crew, CrewBroken
 from models.curve import Curve
 from models.frontend import prepare
 from models.profile import RasterProfile

@@ -13,28 +13,26 @@ from jsonschema import Draft202012Validator
 from modelhelp import make_model, noisy
 from scipy import stats
 
-from daemon import events
 from daemon.cli import main
 from daemon.config import ThresholdsConfig
-from daemon.decide import decide
 from daemon.errors import UserError
 from daemon.formats import open_file
 from daemon.formats.packed import pack
 from daemon.instrument.jpk_writer import pack as pack_simulated
-from daemon.judging import judge_of, load_model
+from daemon.judging import decide
+from daemon.judging.judge import judge_of, load_model
+from daemon.learn.calibration import Wish, calibrate, write_model, write_text
+from daemon.learn.evidence import Exhibits, exhibit
+from daemon.learn.labelled import read_labels
+from daemon.learn.taught import Taught, identity_of
+from daemon.ledger import events
 from daemon.ledger.keepsake import keepsake_of
 from daemon.status.page import page
-from daemon.training.calibration import Wish, calibrate, write_model
-from daemon.training.calibration_page import write_text
-from daemon.training.exhibits import Exhibits, exhibit
-from daemon.training.labelled import read_labels
-from daemon.training.taught import Taught, identity_of
 from deploy import engines
-from deploy.selftest import known_curves
-from deploy.serving import Model, Scored
+from deploy.serving import Model, Scored, known_curves
 from models.bundle import SHIPPED, BadBundle, read, write
+from models.calibrate import KeepRule
 from models.certificate import miss_bound
-from models.thresholds import KeepRule
 from tests.test_daemon_decide import JUDGE, reading
 
 EVENTS, FREE = (2, 3, 4), (0, 1, 5)  # among the known curves
@@ -426,7 +424,7 @@ def test_a_promise_holds_on_every_engine_that_decides_in_single_precision(certif
 def test_every_event_carries_the_certificate(certified, lab, capsys):
     assert main(["score", str(lab), "--json", "--model", str(certified)]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    schema = json.loads((Path(events.__file__).parent / "schema" / "decision.v1.json").read_text())
+    schema = json.loads((Path(events.__file__).parents[1] / "schema" / "decision.v1.json").read_text())
     data = Draft202012Validator(schema["properties"]["data"])
     for row in rows:
         data.validate(row)

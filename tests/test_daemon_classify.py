@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from daemon.classify import classify
-from daemon.decision import Thresholds
 from daemon.formats.walk import find
+from daemon.judging import Thresholds
+from daemon.judging.classify import classify
 from daemon.reader import ReaderPool
 from deploy.serving import Model
 from models.curve import Curve

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from daemon.arrival import Arrival
-from daemon.decide import decide, identity_of, verdict_of
-from daemon.decision import Judge, Thresholds
+from daemon.judging import Judge, Thresholds, decide, identity_of, verdict_of
 from daemon.reading import Reading
 from deploy.serving import Scored
 from models.curve import Curve

@@ -16,8 +16,7 @@ from modelhelp import make_model, noisy
 import deploy.engines
 from daemon.engine import GuardedClassifier, Patience, builder, device_of, standing_of
 from deploy.engines import ENGINES, Wish
-from deploy.selftest import known_curves
-from deploy.serving import Model
+from deploy.serving import Model, known_curves
 from deploy.torch_engine import TorchClassifier
 from models.bundle import Bundle
 from models.curve import Curve

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from modelhelp import make_model
 
-from daemon.engine import frame
-from daemon.engine.patience import Patience
+from daemon.engine.proof import Patience
 from daemon.engine.worker import Desk
+from daemon.processes import frames
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -33,8 +33,8 @@ def soon() -> float:
 
 def test_arrays_come_back_as_they_went(pair: Pair) -> None:
     arrays = [np.arange(6, dtype=np.float32).reshape(1, 2, 3), np.zeros(0, np.float32), np.array([1.5, np.nan])]
-    frame.send(pair[0], {"ask": "classify"}, arrays)
-    header, found = frame.receive(pair[1], soon())
+    frames.send_batch(pair[0], {"ask": "classify"}, arrays)
+    header, found = frames.receive_batch(pair[1], soon())
     assert header == {"ask": "classify"}
     for sent, got in zip(arrays, found, strict=True):
         assert (got.dtype, got.shape) == (sent.dtype, sent.shape)
@@ -44,9 +44,9 @@ def test_arrays_come_back_as_they_went(pair: Pair) -> None:
 def test_silence_ends_and_so_does_a_listener_that_does_not_listen(pair: Pair) -> None:
     begun_s = time.monotonic()
     with pytest.raises(TimeoutError):
-        frame.receive(pair[1], soon())
+        frames.receive_batch(pair[1], soon())
     with pytest.raises(TimeoutError):
-        frame.send(pair[0], {}, [np.zeros(10_000_000, np.float32)], soon())
+        frames.send_batch(pair[0], {}, [np.zeros(10_000_000, np.float32)], soon())
     assert time.monotonic() - begun_s < 2.0
 
 
@@ -68,7 +68,7 @@ def test_what_is_no_frame_ends_the_connection(pair: Pair, content: bytes) -> Non
     pair[0].sendall(content)
     pair[0].close()
     with pytest.raises(EOFError):
-        frame.receive(pair[1], soon())
+        frames.receive_batch(pair[1], soon())
 
 
 def test_the_desk_says_what_is_wrong_and_with_what(tmp_path: Path) -> None:

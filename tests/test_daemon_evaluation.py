@@ -5,9 +5,9 @@ from modelhelp import GOOD, SHARED, write_folder
 from scipy import stats
 
 from daemon.cli import main
-from daemon.decision import Judge, Thresholds
-from daemon.training.evaluation import Judged, evaluate
-from daemon.training.report import write_text
+from daemon.judging import Judge, Thresholds
+from daemon.learn.evaluation import Judged, evaluate
+from daemon.learn.report import write_text
 
 JUDGE = Judge("model-1", "p", "torch-cpu-fp32", Thresholds(0.1, 0.8), "simulation", 0.02)
 
@@ -123,9 +123,9 @@ def test_evaluate_refuses_what_is_no_model(tmp_path, capsys):
 def test_the_shipped_model_holds_its_bar_on_real_curves(capsys):
     """The bar of the first model: AUC 0.97 without the set whose labels contradict each other."""
     from daemon.config import ThresholdsConfig
-    from daemon.judging import judge_of, load_model
-    from daemon.training.evaluation import judge_all
-    from daemon.training.labelled import read_folder
+    from daemon.judging.judge import judge_of, load_model
+    from daemon.learn.evaluation import judge_all
+    from daemon.learn.labelled import read_folder
 
     model = load_model("shipped")
     judge = judge_of(model, ThresholdsConfig())

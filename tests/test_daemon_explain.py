@@ -17,13 +17,10 @@ from modelhelp import make_model
 
 from daemon.cli import main
 from daemon.config import ThresholdsConfig
-from daemon.explanation import Explanation, explain, find_reading
-from daemon.explanation.axes import Trace, thin, trace_of
-from daemon.explanation.gauge import along
-from daemon.explanation.sheet import BASELINE, _curve, draw
-from daemon.explanation.wording import sentences, share
+from daemon.explain import Explanation, explain, find_reading, sentences, share
+from daemon.explain.sheet import BASELINE, Trace, _curve, along, draw, thin, trace_of
 from daemon.formats import open_file
-from daemon.judging import judge_of, load_model
+from daemon.judging.judge import judge_of, load_model
 from daemon.labels.subject import sha256_of
 from models.frontend import BLOCKING, FLOOR
 

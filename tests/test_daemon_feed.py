@@ -17,9 +17,9 @@ import pytest
 import zmq
 
 from daemon.errors import UserError
-from daemon.events import Event, kind_of
 from daemon.feed import Feed, Silent
 from daemon.ledger import Ledger
+from daemon.ledger.events import Event, kind_of
 from daemon.publish import Publisher
 from daemon.silence import Silence
 from tests.ledgerhelp import decision, decisions, ledger_with

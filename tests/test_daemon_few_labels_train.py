@@ -12,10 +12,9 @@ from safetensors.torch import save_file
 from test_models_transfer import published
 
 from daemon.cli import main
-from daemon.training.head import HeadPlan, _weights, fit_head
-from daemon.training.taught import Taught
-from deploy.selftest import known_curves
-from deploy.serving import Model
+from daemon.learn.head import HeadPlan, _weights, fit_head
+from daemon.learn.taught import Taught
+from deploy.serving import Model, known_curves
 from models.bundle import read
 from models.metrics import auc
 from models.train import infer

@@ -16,8 +16,7 @@ from sourcehelp import watching
 from daemon import formats
 from daemon.cli import main
 from daemon.errors import UserError
-from daemon.instrument import WRITERS, play, specimens
-from daemon.instrument.variant import variant
+from daemon.instrument import WRITERS, play, specimens, variant
 from daemon.sources.pending import Timing
 
 BUNDLED = Path(__file__).resolve().parents[1] / "daemon" / "curves"

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from daemon.clock import Clock
-from daemon.decision import FileMark
 from daemon.errors import UserError
-from daemon.events import decode
+from daemon.judging import FileMark
 from daemon.ledger import Ledger, LedgerFull, LedgerView
 from daemon.ledger import file as ledgerfile
+from daemon.ledger.events import decode
 from tests.ledgerhelp import decision, decisions, ledger_with
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -208,7 +208,7 @@ def test_damage_is_refused_or_at_least_never_served(path: Path, tmp_path: Path) 
 
 WRITER = """
 import sys, pathlib
-from daemon.decision import FileMark
+from daemon.judging import FileMark
 from daemon.ledger import Ledger
 from tests.ledgerhelp import decisions
 ledger = Ledger(pathlib.Path(sys.argv[1]), "afm1")

@@ -14,10 +14,10 @@ from makers_vendors import make_ibw_image, make_tiff
 
 from daemon.backlog import Backlog
 from daemon.config import ThresholdsConfig
-from daemon.decision import Decision
 from daemon.formats import claim, quiet_s
 from daemon.instrument import play, specimens
-from daemon.judging import judge_of
+from daemon.judging import Decision
+from daemon.judging.judge import judge_of
 from daemon.ledger import Ledger, LedgerFull
 from daemon.metrics import Metrics
 from daemon.pipeline import Pace, Pipeline

@@ -17,8 +17,8 @@ import pytest
 import zmq
 
 from daemon.errors import UserError
-from daemon.events import encode
 from daemon.ledger import Ledger, LedgerView
+from daemon.ledger.events import encode
 from daemon.publish import Publisher
 from tests.ledgerhelp import Clients, decision, decisions, ledger_with, next_of
 

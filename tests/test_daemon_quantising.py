@@ -5,7 +5,7 @@ import pytest
 
 from daemon.cli import main
 from daemon.errors import UserError
-from daemon.quantising import build_int8
+from daemon.learn.int8 import build_int8
 from deploy import engines, quantiser
 from deploy.int8 import find
 from models.bundle import SHIPPED, read

@@ -30,10 +30,10 @@ from makers import (
 )
 
 from daemon.arrival import Arrival
-from daemon.child import launch
 from daemon.formats.packed import pack
 from daemon.formats.text_rule import from_mapping
 from daemon.formats.walk import find
+from daemon.processes.child import launch
 from daemon.reader import ReaderBroken, ReaderPool, read_files
 from daemon.reading import UNREADABLE, FileReading
 from models.curve import Curve

@@ -6,13 +6,10 @@ import numpy as np
 import pytest
 from makers import a_retract
 
-from daemon.decision import Judge, Thresholds
-from daemon.training.evaluation import Judged, evaluate
-from daemon.training.report import write_html
-from daemon.training.report.diagrams import draw_all, rank
-from daemon.training.report.svg import Axis, Drawing, outline
-from daemon.training.report.thumbnails import MOST, draw_thumbnail, worst
-from daemon.training.trace import trace
+from daemon.judging import Judge, Thresholds
+from daemon.learn.diagrams import Axis, Drawing, draw_all, outline, rank
+from daemon.learn.evaluation import Judged, evaluate, trace
+from daemon.learn.report import MOST, draw_thumbnail, worst, write_html
 from models.curve import Curve
 
 JUDGE = Judge("model-1", "p", "torch-cpu-fp32", Thresholds(0.1, 0.8), "simulation", 0.02)

@@ -12,16 +12,15 @@ import pytest
 import zmq
 from jsonschema import Draft202012Validator
 
-from daemon import events
 from daemon.config import Config
-from daemon.ledger import Ledger
+from daemon.ledger import Ledger, events
 from daemon.metrics import STATES, Metrics
 from daemon.publish import Publisher
 from daemon.service.health import Condition, Health
 from daemon.service.report import Report
 from tests.ledgerhelp import JUDGE, Clients, decision, next_of
 
-SCHEMAS = Path(events.__file__).parent / "schema"
+SCHEMAS = Path(events.__file__).parents[1] / "schema"
 KINDS = ("decision", *events.NOTICES)
 ANY = "tcp://127.0.0.1:0"
 #: The example of the documentation, to the letter.

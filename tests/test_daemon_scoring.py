@@ -22,9 +22,9 @@ from daemon.cli import main
 from daemon.errors import UserError
 from daemon.formats.walk import find
 from daemon.ignored import Ignored
+from daemon.judging.classify import overlap
 from daemon.scoring.ahead import read_ahead
 from daemon.scoring.job import Job, Kept, Piece, Stamp
-from daemon.scoring.overlap import overlap
 from daemon.scoring.sheet import Sheet
 from models.frontend import prepare
 from models.profile import RasterProfile

@@ -12,14 +12,14 @@ from makers import a_retract
 from modelhelp import make_model
 
 from daemon.arrival import Arrival
-from daemon.classify import classify
 from daemon.cli import main
 from daemon.config import ThresholdsConfig
-from daemon.decide import decide
-from daemon.explanation import explain, find_reading
-from daemon.explanation.axes import trace_of
+from daemon.explain import explain, find_reading
+from daemon.explain.sheet import trace_of
 from daemon.formats.packed import pack
-from daemon.judging import judge_of, load_model
+from daemon.judging import decide
+from daemon.judging.classify import classify
+from daemon.judging.judge import judge_of, load_model
 from daemon.reading import Reading
 from daemon.sentinel import format_of
 from deploy.serving import Model
@@ -168,9 +168,9 @@ def test_evaluate_judges_an_open_sign_as_the_service_does(tmp_path: Path, capsys
 
 def test_a_labelled_event_with_an_open_sign_is_taught_as_the_first_model_keeps_it(tmp_path: Path) -> None:
     """The reader's wrong belief changes nothing where there is a model to begin from; from scratch it does."""
-    from daemon.training import Plan, _open
-    from daemon.training.labelled import read_labels
-    from daemon.training.start import Start
+    from daemon.learn import Plan, _open
+    from daemon.learn.head import Start
+    from daemon.learn.labelled import read_labels
     from models.bundle import SHIPPED, read
     from models.train import Recipe
 

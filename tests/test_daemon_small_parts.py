@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.decide import decide
-from daemon.decision import Decision
 from daemon.errors import UserError
+from daemon.judging import Decision, decide
 from daemon.progress import progress
 from daemon.service import logs
 from daemon.service.contact import ContactWatch

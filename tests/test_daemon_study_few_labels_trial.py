@@ -11,7 +11,7 @@ from daemon.study import few_labels_bench
 from daemon.study.few_labels_bench import Bench
 from daemon.study.few_labels_splits import Setting, Split
 from daemon.study.few_labels_trial import ALL, AS_IS, LOOKED_AT, RIVALS, SCRATCH, TUNED, try_out
-from models.embedding import embed
+from models.heads import embed
 from models.metrics import auc
 from models.train import infer
 

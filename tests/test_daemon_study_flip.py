@@ -6,9 +6,9 @@ import pytest
 
 from daemon.cli import main
 from daemon.config import ThresholdsConfig
-from daemon.judging import judge_of, load_model
+from daemon.judging.judge import judge_of, load_model
 from daemon.study.flip import Row, Sample, _row, look, table
-from deploy.selftest import known_curves
+from deploy.serving import known_curves
 from models.sign import turned
 
 

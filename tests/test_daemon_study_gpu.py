@@ -11,13 +11,13 @@ import torch
 from modelhelp import make_model
 
 from daemon.cli import main
-from daemon.signals import Curves
+from daemon.learn.int8 import Curves
 from daemon.study.gpu_faulty import CAUSES, CUDA, MAGIC, Faulty
 from daemon.study.gpu_session import Session
 from daemon.study.gpu_table import write_text
 from daemon.study.gpu_verdicts import rescore
 from deploy.classifier import Seen
-from deploy.tensorrt_plan import flavours_here
+from deploy.tensorrt_engine import flavours_here
 
 ROOT = Path(__file__).resolve().parents[1]
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

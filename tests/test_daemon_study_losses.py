@@ -6,8 +6,7 @@ import pytest
 from modelhelp import GOOD, write_folder
 
 from daemon.cli import main
-from daemon.decide import verdict_of
-from daemon.decision import Thresholds
+from daemon.judging import Thresholds, verdict_of
 from daemon.study.trials import Pool
 
 TINY = [

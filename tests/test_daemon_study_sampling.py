@@ -36,9 +36,9 @@ def test_the_table_counts_what_moved(tmp_path: Path, capsys):
 
 
 def test_a_verdict_that_moves_is_seen():
-    from daemon.decision import Judge, Thresholds
+    from daemon.judging import Judge, Thresholds
+    from daemon.learn.labelled import LabelledCurve
     from daemon.study.sampling import sample
-    from daemon.training.labelled import LabelledCurve
 
     class Fickle:
         """Keeps long curves and discards short ones."""

@@ -5,7 +5,7 @@ import pytest
 from modelhelp import GOOD, make_model, write_folder
 
 from daemon.cli import main
-from daemon.decision import Judge, Thresholds
+from daemon.judging import Judge, Thresholds
 from daemon.study.stream_sources import judge_simulated
 from deploy.serving import Model
 

@@ -5,11 +5,11 @@ from modelhelp import SMALL, make_model, some_examples, untrained
 from safetensors.numpy import load_file, save_file
 
 from deploy.assembly import Origin, assemble, half, known_logits
-from deploy.selftest import known_curves
+from deploy.serving import known_curves
 from models.anatomy import shapes
 from models.bundle import read
 from models.card import describe
-from models.data import Examples
+from models.train import Examples
 
 
 def test_a_model_folder_says_all_about_itself(tmp_path):

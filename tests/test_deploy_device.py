@@ -5,12 +5,9 @@ import pytest
 import torch
 from modelhelp import SMALL, make_model
 
-from deploy.classifier import Classifier, EngineFault
-from deploy.cuda_engine import CudaClassifier
-from deploy.device_classifier import BUCKETS
-from deploy.device_faults import device_faults, fault_of
-from deploy.device_network import DeviceNetwork, Head
-from deploy.selftest import known_curves, tolerance_of
+from deploy.classifier import Classifier, EngineFault, device_faults, fault_of
+from deploy.gpu import BUCKETS, CudaClassifier, DeviceNetwork, Head
+from deploy.serving import known_curves, tolerance_of
 from deploy.torch_engine import TorchClassifier
 from models.bundle import SHIPPED, read
 from models.frontend import prepare

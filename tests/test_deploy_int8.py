@@ -10,8 +10,7 @@ from deploy import quantiser
 from deploy.engines import ENGINES, NoEngine, Wish, candidates
 from deploy.int8 import FILE, Int8, find, keep
 from deploy.quantiser import FEWEST, SAFETY, CannotQuantise, find_ranges, quantise
-from deploy.selftest import TOLERANCE, known_curves
-from deploy.serving import Model
+from deploy.serving import TOLERANCE, Model, known_curves
 from models.bundle import SHIPPED, read
 from models.frontend import prepare
 from models.raster import coverage, envelope

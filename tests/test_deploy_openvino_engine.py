@@ -10,8 +10,8 @@ from deploy.engines import NoEngine, Wish, candidates
 from deploy.serving import Model
 from deploy.torch_engine import TorchClassifier
 from models.bundle import SHIPPED, read
-from models.data import gather
 from models.raster import coverage
+from models.train import gather
 
 if find_spec("openvino") is None:
     pytest.skip("openvino is not installed", allow_module_level=True)

@@ -10,8 +10,7 @@ from modelhelp import SHARED, make_model, noisy
 from deploy.classifier import Seen
 from deploy.engines import NoEngine, Wish
 from deploy.registry import entries, resolve
-from deploy.selftest import TOLERANCE, SelfTestFailed, compare, known_curves
-from deploy.serving import Model
+from deploy.serving import TOLERANCE, Model, SelfTestFailed, compare, known_curves
 from models.bundle import SHIPPED, BadBundle, read
 from models.curve import Curve
 from models.frontend import prepare

@@ -5,11 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from daemon.decide import verdict_of
-from daemon.decision import Thresholds
+from daemon.judging import Thresholds, verdict_of
 from deploy.engines import Wish
-from deploy.selftest import known_curves
-from deploy.serving import Model
+from deploy.serving import Model, known_curves
 from models.curve import Curve
 from models.frontend import prepare
 from models.sign import OPEN, turned, with_flipped

@@ -11,8 +11,7 @@ import pytest
 
 from deploy.classifier import EngineFault
 from deploy.engine_cache import EngineCache
-from deploy.tensorrt_engine import TensorRtClassifier
-from deploy.tensorrt_plan import FLAVOURS, driver, flavours_here, loaded, missing
+from deploy.tensorrt_engine import FLAVOURS, TensorRtClassifier, driver, flavours_here, loaded, missing
 from models.bundle import SHIPPED, read
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -119,7 +118,7 @@ def test_looking_for_it_imports_nothing():
         "print(*sorted(name for name in sys.modules if 'tensorrt' in name))"
     )
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["deploy.tensorrt_engine", "deploy.tensorrt_plan"]
+    assert found.stdout.split() == ["deploy.tensorrt_engine"]
 
 
 def test_a_plan_that_is_kept_is_loaded_and_one_that_fails_is_made_again(tmp_path):

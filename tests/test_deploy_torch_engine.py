@@ -5,10 +5,9 @@ from modelhelp import SMALL, some_examples, untrained
 from deploy.classifier import Classifier
 from deploy.torch_engine import TorchClassifier, bf16_in_hardware
 from models.bundle import SHIPPED, read
-from models.data import gather
 from models.network import load
 from models.raster import coverage
-from models.train import infer
+from models.train import gather, infer
 
 
 def test_fp32_is_the_network_that_was_trained(bundle, images):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from models.bootstrap import difference, interval, redraw, spread
 from models.metrics import auc, discarded_at
+from models.statistics import difference, interval, redraw, spread
 
 
 def a_set(n=200, seed=0, shift=1.5):

@@ -1,12 +1,12 @@
 import numpy as np
 from modelhelp import SMALL, some_examples
 
-from deploy.selftest import known_curves
+from deploy.serving import known_curves
 from models.curve import Curve
-from models.data import Examples, gather, order
 from models.frontend import prepare
 from models.raster import envelope
 from models.simulate import simulate
+from models.train import Examples, gather, order
 
 
 def test_training_sees_the_envelopes_of_service():

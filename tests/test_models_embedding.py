@@ -1,7 +1,7 @@
 import numpy as np
 from modelhelp import SMALL, some_examples, untrained
 
-from models.embedding import embed
+from models.heads import embed
 from models.train import infer
 
 

@@ -3,9 +3,7 @@ import pytest
 import torch
 from modelhelp import untrained
 
-from models.autoencoder import Autoencoder, encode
-from models.clusters import cluster
-from models.features import LEAN, own_logit, principal, standardise
+from models.heads import LEAN, Autoencoder, cluster, encode, own_logit, principal, standardise
 
 pytest.importorskip("sklearn")
 

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from modelhelp import SHARED
 
-from deploy.selftest import known_curves
-from models.baseline import noise_of, resample, tilt_of
+from deploy.serving import known_curves
 from models.curve import Curve
-from models.frontend import BLOCKING, FLOOR, prepare
+from models.frontend import BLOCKING, FLOOR, noise_of, prepare, resample, tilt_of
 from models.profile import RasterProfile
 
 PROFILE = RasterProfile(columns=128, rows=128, samples_per_column=4)

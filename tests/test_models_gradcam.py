@@ -11,9 +11,8 @@ from modelhelp import untrained
 
 from models.bundle import SHIPPED, read
 from models.frontend import prepare
-from models.gradcam import Lens, look
+from models.gradcam import Lens, look, place_of
 from models.network import ResNet18, load
-from models.place import place_of
 from models.raster import coverage, envelope
 from models.simulate import simulate
 

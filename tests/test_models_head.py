@@ -2,9 +2,7 @@ import numpy as np
 import pytest
 from modelhelp import SMALL, some_examples, untrained
 
-from models.embedding import embed
-from models.features import own_logit, principal, standardise
-from models.head import HEADS, fold, round_support
+from models.heads import HEADS, embed, fold, own_logit, principal, round_support, standardise
 from models.metrics import auc
 from models.train import infer
 

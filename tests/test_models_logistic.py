@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from models.logistic import Prior, regress
+from models.metrics import Prior, regress
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])

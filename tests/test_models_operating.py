@@ -3,8 +3,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_curve
 
-from models.metrics import calibration_error
-from models.operating import reliability, sweep
+from models.metrics import calibration_error, reliability, sweep
 
 
 def a_set(n=400, seed=0):

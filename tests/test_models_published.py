@@ -3,7 +3,7 @@ import pytest
 import torch
 from modelhelp import noisy
 
-from deploy.selftest import known_curves
+from deploy.serving import known_curves
 from models.metrics import auc
 from models.published import SIDE, PublishedRun, Settings, ThreeChannels, draw
 

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from models import baseline, frontend
-from models.frontend import prepare
+from models import frontend
+from models.frontend import median, prepare, quantile
 from models.profile import RasterProfile
-from models.quantile import median, quantile
 from models.simulate import simulate
 
 SIZES = [1, 2, 3, 4, 5, 7, 8, 13, 51, 204, 409, 4096, 5001]
@@ -37,7 +36,7 @@ def test_nothing_and_nan_have_no_middle():
 
 
 def resampled(force, profile):
-    """`models.baseline.resample` in numpy's own words."""
+    """`models.frontend.resample` in numpy's own words."""
     n, most, least = force.shape[0], profile.samples, 2 * profile.columns
     if n < least:
         return np.interp(np.linspace(0.0, n - 1.0, least), np.arange(n), force)
@@ -52,17 +51,17 @@ def resampled(force, profile):
 def test_resampling_is_interpolation_of_the_running_sum_to_the_bit(n, profile):
     force = np.random.default_rng(n).normal(1e-9, 2e-11, n)
     force[:40] = -0.0
-    assert baseline.resample(force, profile).tobytes() == resampled(force, profile).tobytes()
+    assert frontend.resample(force, profile).tobytes() == resampled(force, profile).tobytes()
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.id)
 def test_a_prepared_curve_is_what_numpy_alone_would_make_of_it(monkeypatch, profile):
     curves = [simulated.curve for simulated in simulate(150, seed=4, prevalence=0.3)]
     quick = prepare(curves, profile)
-    for module in (baseline, frontend):
+    for module in (frontend, frontend):
         monkeypatch.setattr(module, "median", lambda values: float(np.median(values)))
         monkeypatch.setattr(module, "resample", resampled)
-    monkeypatch.setattr(baseline, "quantile", lambda values, share: float(np.quantile(values, share)))
+    monkeypatch.setattr(frontend, "quantile", lambda values, share: float(np.quantile(values, share)))
     for one, other in zip(quick, prepare(curves, profile), strict=True):
         assert (one.signal is None) == (other.signal is None)
         assert one.signal is None or one.signal.tobytes() == other.signal.tobytes()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from modelhelp import noisy
 
-from deploy.selftest import known_curves
+from deploy.serving import known_curves
 from models.frontend import prepare
 from models.profile import RasterProfile
 from models.raster import coverage, envelope, preview, previews, to_rows

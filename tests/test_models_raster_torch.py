@@ -8,7 +8,7 @@ import pytest
 import torch
 from modelhelp import SHARED, noisy
 
-from deploy.selftest import known_curves
+from deploy.serving import known_curves
 from models import raster_torch
 from models.frontend import prepare
 from models.profile import RasterProfile

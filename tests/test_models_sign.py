@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deploy.selftest import known_curves
+from deploy.serving import known_curves
 from models.curve import Curve
 from models.frontend import FLOOR, prepare
 from models.profile import RasterProfile

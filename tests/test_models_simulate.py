@@ -9,9 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from models.simulate import simulate
+from models.simulate import EVENTS, simulate
 from models.simulate.background import BACKGROUNDS, UNTOUCHED
-from models.simulate.scene import EVENTS
 
 
 @pytest.fixture(scope="module")

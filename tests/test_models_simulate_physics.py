@@ -3,13 +3,20 @@
 import numpy as np
 import pytest
 
-from models.simulate import bodies, molecules, nuisance, surface
-from models.simulate.bonds import bond_with_mode
-from models.simulate.chains import FORCE_PN, KT_PN_NM, freely_jointed, overstretching, worm_like
-from models.simulate.draw import log_uniform, pick
+from models.simulate import events, nuisance, surface
+from models.simulate.background import visible
 from models.simulate.instrument import Instrument, draw_instrument
-from models.simulate.ruptures import Rupture
-from models.simulate.visible import visible
+from models.simulate.mechanics import (
+    FORCE_PN,
+    KT_PN_NM,
+    Rupture,
+    bond_with_mode,
+    freely_jointed,
+    log_uniform,
+    overstretching,
+    pick,
+    worm_like,
+)
 
 
 @pytest.fixture
@@ -78,7 +85,7 @@ def test_ten_times_the_loading_rate_adds_kt_over_x_ln_ten(rng):
 def test_after_a_rupture_the_force_drops_at_constant_travel():
     instrument = an_instrument()
     past = instrument.travel_nm - instrument.contact_nm
-    pulled = molecules.sawtooth(np.random.default_rng(3), instrument, past, 20.0)
+    pulled = events.sawtooth(np.random.default_rng(3), instrument, past, 20.0)
     assert pulled.ruptures
     for rupture in pulled.ruptures:
         assert pulled.force[rupture.index - 1] == rupture.force_pn
@@ -91,7 +98,7 @@ def test_sawtooth_peaks_of_one_protein_are_equally_spaced(rng):
     past = instrument.travel_nm - instrument.contact_nm
     even = 0
     for _ in range(40):
-        lengths = [r.contour_length_nm for r in molecules.sawtooth(rng, instrument, past, 20.0).ruptures]
+        lengths = [r.contour_length_nm for r in events.sawtooth(rng, instrument, past, 20.0).ruptures]
         steps = np.diff(lengths)
         even += len(steps) > 2 and steps[:-1].std() < 0.1 * steps[:-1].mean()
     assert even > 5
@@ -100,15 +107,15 @@ def test_sawtooth_peaks_of_one_protein_are_equally_spaced(rng):
 @pytest.mark.parametrize(
     "make",
     [
-        molecules.polymer,
-        molecules.polymers,
-        molecules.far_out,
-        molecules.after_adhesion,
-        molecules.sawtooth,
-        molecules.dna,
-        bodies.plateaus,
-        bodies.soft_bonds,
-        bodies.cell,
+        events.polymer,
+        events.polymers,
+        events.far_out,
+        events.after_adhesion,
+        events.sawtooth,
+        events.dna,
+        events.plateaus,
+        events.soft_bonds,
+        events.cell,
     ],
 )
 def test_events_pull_and_break_after_contact_only(make, rng):

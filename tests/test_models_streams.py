@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from models.streams import Tally, best_cut, count, deal, redraw, share
+from models.statistics import Tally, best_cut, count, deal, share
+from models.statistics import redraw_streams as redraw
 
 
 def verdicts(keep=0, review=0, discard=0):

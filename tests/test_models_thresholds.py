@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from models.calibrate import HIGHEST, KeepRule, choose_discard, choose_keep, share_between
 from models.metrics import class_weights
-from models.thresholds import HIGHEST, KeepRule, choose_discard, choose_keep, share_between
 
 
 def drawn(seed=0, events=100, free=400):

@@ -7,10 +7,9 @@ import pytest
 import torch
 from modelhelp import SMALL, some_examples, untrained
 
-from models.checkpoint import store
 from models.metrics import auc
 from models.network import ResNet18
-from models.train import Recipe, Run, infer, rate_at
+from models.train import Recipe, Run, infer, rate_at, store
 
 QUICK = Recipe(width=4, epochs=3, batch=16, rate=1e-2, bf16=False)
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from daemon.config import Config, load
-from daemon.judging import load_model
+from daemon.judging.judge import load_model
 from daemon.service.loading import Loaded, Loading
 from daemon.service.renewal import Renewal, with_judge
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 from faults.textual import Trial
 
-from daemon.judging import load_model
+from daemon.judging.judge import load_model
 
 
 def test_no_event_is_lost_under_other_columns() -> None:

@@ -1,7 +1,7 @@
 """The archive's worker process: surveys, prepares and simulates for the main process, which so has no HDF5 in it.
 
-``python -m daemon.archive.worker FD`` answers frames (``daemon.formats.wire``) in order until the parent hangs up. What
-is wrong with an archive ends as an answer with ``error``; a file that is cut off while it is mapped ends the process.
+``python -m daemon.archive.worker FD`` answers frames (``daemon.processes.frames``) in order until the parent hangs up.
+What is wrong with an archive ends as an answer with ``error``; a file that is cut off while it is mapped ends it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-from daemon.archive.layout import BadArchive, Part, open_unchanged
+from daemon.archive.layout import BadArchive, Part, open_unchanged, survey
 from daemon.archive.rows import MappedPart
-from daemon.archive.survey import survey
-from daemon.child import confine
-from daemon.formats import wire
+from daemon.processes import frames
+from daemon.processes.child import confine
 from daemon.wording import first_line
 from models.profile import RasterProfile
 from models.sign import prepare_to_judge
 
-Answer = tuple[wire.Header, list[wire.Array]]
+Answer = tuple[frames.Header, list[frames.Array]]
 
 
 class Bench:
@@ -35,13 +34,13 @@ class Bench:
 
     def __init__(self) -> None:
         self._mapped: tuple[object, MappedPart] | None = None
-        self._tasks: dict[str, Callable[[wire.Header], Answer]] = {
+        self._tasks: dict[str, Callable[[frames.Header], Answer]] = {
             "survey": lambda request: (survey(Path(request["file"])), []),
             "prepare": self._prepare,
             "simulate": _simulate,
         }
 
-    def answer(self, request: wire.Header) -> Answer:
+    def answer(self, request: frames.Header) -> Answer:
         """Never raises for what is in a file."""
         try:
             return self._tasks[request["do"]](request)
@@ -50,7 +49,7 @@ class Bench:
         except Exception as error:  # words that are none, samples that nothing can be made of
             return {"error": f"damaged: {first_line(error)}"}, []
 
-    def _prepare(self, request: wire.Header) -> Answer:
+    def _prepare(self, request: frames.Header) -> Answer:
         """Rows of a part -> their signals, one after the other, and their reasons; of some both ways (models.sign)."""
         begun_s = time.perf_counter()
         part = self._part(request["file"], request["state"], request["part"])
@@ -71,7 +70,7 @@ class Bench:
         }
         return header, [np.concatenate([np.zeros(0, np.float32), *signals])]
 
-    def _part(self, file: str, state: list[int], header: wire.Header) -> MappedPart:
+    def _part(self, file: str, state: list[int], header: frames.Header) -> MappedPart:
         key = (file, state, header)
         if self._mapped is None or self._mapped[0] != key:
             self._mapped = None
@@ -84,14 +83,14 @@ class Bench:
         return self._mapped[1]
 
 
-def _simulate(request: wire.Header) -> Answer:
+def _simulate(request: frames.Header) -> Answer:
     """Curves ``first`` to ``first + count - 1`` of a seed, and a digest of each; distance only where it is wanted."""
     from models.simulate import simulate
 
     drawn = simulate(request["count"], request["seed"], request["prevalence"], start=request["first"])
     curves = [one.curve if request["distance"] else replace(one.curve, distance=None) for one in drawn]
     digests = [hashlib.sha256(curve.force.tobytes()).hexdigest() for curve in curves]
-    described = [wire.describe(curve) for curve in curves]
+    described = [frames.describe(curve) for curve in curves]
     header = {"curves": [header for header, _ in described], "sha256": digests}
     return header, [array for _, arrays in described for array in arrays]
 
@@ -102,8 +101,8 @@ def main(descriptor: int) -> None:
     bench = Bench()
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
         while os.getppid() != 1:
-            request, _ = wire.receive(connection)
-            wire.send(connection, *bench.answer(request))
+            request, _ = frames.receive(connection)
+            frames.send(connection, *bench.answer(request))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.decide import verdict_of
-from daemon.decision import Thresholds, Verdict
-from daemon.signals import Curves
+from daemon.judging import Thresholds, Verdict, verdict_of
+from daemon.learn.int8 import Curves
 from models.bundle import Bundle
 
 _APART = {"keep", "discard"}

@@ -9,9 +9,10 @@ from typing import Self
 
 import zmq
 
-from daemon import ending, events
+from daemon import ending
 from daemon.closing import Closing
 from daemon.exchange import open_socket
+from daemon.ledger import events
 
 _JOIN_S = 10.0
 

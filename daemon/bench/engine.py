@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from daemon.bench.timing import REPEAT_S, spread_ms
-from daemon.signals import load
+from daemon.learn.int8 import load
 from deploy.classifier import Classifier, Signals
 from deploy.engines import Wish, named
 from deploy.registry import resolve
-from deploy.selftest import SelfTestFailed
-from deploy.serving import Model
+from deploy.serving import Model, SelfTestFailed
 from models.bundle import read
 
 BATCHES = {"cpu": (1, 8, 32), "cuda": (1, 8, 32, 64, 256)}

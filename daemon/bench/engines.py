@@ -14,8 +14,8 @@ from daemon.bench.plan import Plan
 from daemon.bench.timing import REPEAT_S
 from daemon.config import INSTRUMENT
 from daemon.config.home import default_state
+from daemon.learn.int8 import Curves, gather
 from daemon.progress import progress
-from daemon.signals import Curves, gather
 from deploy.engines import ENGINES, Wish
 from deploy.registry import resolve
 from models.bundle import Bundle, read

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon import ending
-from deploy.cores import usable_cores
+from deploy.cpu import usable_cores
 
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 #: Cores that others may use, and load of the last minute, before a figure is worth a warning.

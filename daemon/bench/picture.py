@@ -12,7 +12,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from daemon.bench.bars import BUSY_MS, QUIET_MS, RATE_PER_S
-from daemon.explanation.style import FAINT, INK, PAPER, QUIET, VERDICT
+from daemon.explain.sheet import FAINT, INK, PAPER, QUIET, VERDICT
 
 _STYLE: dict[Any, Any] = {
     "font.size": 11.0,

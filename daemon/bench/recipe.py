@@ -26,7 +26,7 @@ from daemon.bench.load import split
 from daemon.bench.timing import cpu_ms
 from daemon.formats import open_file
 from daemon.instrument import specimens
-from deploy.cores import usable_cores
+from deploy.cpu import usable_cores
 from models.curve import Curve
 
 PASSES_S = 5.0  # over all files, again and again

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import zmq
 
-from daemon.decide import identity_of
-from daemon.decision import Decision, FileMark
 from daemon.exchange import await_input, open_socket
+from daemon.judging import Decision, FileMark, identity_of
 from daemon.ledger import Ledger
 from daemon.ledger.keepsake import keepsake_of
 from daemon.publish import Publisher

@@ -14,7 +14,7 @@ from daemon.bench.child import ChildFailed, call
 from daemon.bench.plan import Plan
 from daemon.bench.table import write_text
 from daemon.errors import BAD_DATA, INTERNAL, UNREACHABLE, UserError
-from deploy.cores import default_threads
+from deploy.cpu import default_threads
 from deploy.engines import NoEngine, candidates
 from deploy.registry import resolve
 from models.bundle import BadBundle, read

@@ -18,8 +18,8 @@ from daemon.bench.reading import read_ms
 from daemon.bench.recording import record_ms
 from daemon.bench.timing import REPEAT_S, cpu_ms
 from daemon.config import ThresholdsConfig
-from daemon.decide import decide
-from daemon.judging import judge_of, load_model
+from daemon.judging import decide
+from daemon.judging.judge import judge_of, load_model
 from daemon.reading import Reading
 from deploy.serving import Model
 from models.frontend import prepare

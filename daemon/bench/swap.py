@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from daemon import ending, events
+from daemon import ending
 from daemon.bench import CURVES
 from daemon.bench.ear import Ear
 from daemon.bench.plan import Plan
@@ -26,6 +26,7 @@ from daemon.closing import Closing
 from daemon.errors import INTERNAL, UserError
 from daemon.formats import quiet_s
 from daemon.instrument import Specimen, play, specimens
+from daemon.ledger import events
 from daemon.trial import Trial
 from deploy.registry import resolve
 from models.bundle import Bundle, read, write

@@ -81,7 +81,7 @@ def _lacking(config: Config) -> str | None:
     """Why the engine that was asked for cannot run here."""
     if (config.device, config.engine.name, config.engine.precision) == ("auto", "auto", "auto"):
         return None  # torch on the processor is always there
-    from daemon.judging import wish_of
+    from daemon.judging.judge import wish_of
     from deploy.int8 import find
 
     wish = wish_of(config)

@@ -6,11 +6,12 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from daemon import ending, events
+from daemon import ending
 from daemon.clean import clean
 from daemon.config import Config
 from daemon.console.board import Board, Entry
 from daemon.feed import Feed
+from daemon.ledger import events
 from daemon.silence import SILENCE_S
 from daemon.status.inquiry import ask_status
 from daemon.status.whereabouts import find

@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import Any, Self
 
 from daemon.clean import clean
-from daemon.decision import VERDICTS
 from daemon.ignored import COMPANION, heard, words
+from daemon.judging import VERDICTS
 
 #: How far back rates and the row of bars look.
 WINDOW_S = 60.0

@@ -20,7 +20,7 @@ def engines(config: Config) -> Iterator[Finding]:
     """The whole way: every hash of the model, the best engine for it, and known curves judged right."""
     yield _gpu()
     try:
-        from daemon.judging import load_model, release, wish_of
+        from daemon.judging.judge import load_model, release, wish_of
 
         wish = wish_of(config)
         yield _catalogue()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from daemon.engine.guarded import GuardedClassifier, Standing
-from daemon.engine.patience import PATIENT, Patience
+from daemon.engine.proof import PATIENT, Patience
 from daemon.wording import first_line
 from deploy.classifier import Classifier, EngineFault
 from deploy.engines import Engine, NoEngine, Wish

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.child import launch
 from daemon.closing import Closing
-from daemon.engine import frame
+from daemon.processes import frames
+from daemon.processes.child import launch
 from deploy.classifier import EngineFault, Seen, Signals
 from deploy.engines import Engine, NoEngine, Wish
 from models.bundle import Bundle
@@ -66,11 +66,11 @@ class Child(Closing):
         return Seen(logits=arrays[0], edges=arrays[1], raster_s=float(said["raster_s"]))
 
     def _ask(
-        self, request: frame.Header, arrays: list[NDArray[Any]], until_s: float
-    ) -> tuple[frame.Header, list[NDArray[Any]]]:
+        self, request: frames.Header, arrays: list[NDArray[Any]], until_s: float
+    ) -> tuple[frames.Header, list[NDArray[Any]]]:
         try:
-            frame.send(self._connection, request, arrays, until_s)
-            said, results = frame.receive(self._connection, until_s)
+            frames.send_batch(self._connection, request, arrays, until_s)
+            said, results = frames.receive_batch(self._connection, until_s)
         except TimeoutError:
             raise EngineFault("wedged", "no answer in time") from None
         except (EOFError, OSError):

@@ -2,19 +2,231 @@
 
 from __future__ import annotations
 
+import logging
+import queue
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 import numpy as np
 
+from daemon import ending
 from daemon.closing import Closing
 from daemon.engine.child import Child
-from daemon.engine.keeper import Keeper
-from daemon.engine.patience import Patience
-from daemon.engine.proof import Proof
+from daemon.engine.proof import Patience, Proof
 from deploy.classifier import Classifier, EngineFault, Seen, Signals
-from deploy.engines import Engine, Wish
+from deploy.engines import Engine, NoEngine, Wish
 from models.bundle import Bundle
+
+# ---- The keeper: the one thread that owns an engine process, from its start over its faults to its end.
+#
+# Batches reach it through a queue, so that whoever asks can go on without it when the time is up. After a fault
+# it ends the process, says so, and tries a new one behind everybody's back: first after 5 s, then after twice as
+# long, up to 10 min. A new process serves only once it has passed the proof; from time to time the proof is
+# repeated as a canary.
+
+log = logging.getLogger(__name__)
+
+#: Beyond the deadline, before whoever asks stops believing in the keeper itself.
+_GRACE_S = 0.5
+#: The first batches after a build: a device may compile, load and allocate.
+_FIRST_LIMIT_S = 60.0
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A batch on its way; ``done`` is set with either ``seen`` or ``error``."""
+
+    signals: Signals
+    until_s: float
+    done: threading.Event = field(default_factory=threading.Event)
+    seen: Seen | None = None
+    error: Exception | None = None
+
+    def end(self, seen: Seen | None = None, error: Exception | None = None) -> None:
+        self.seen, self.error = seen, error
+        self.done.set()
+
+
+class Keeper(threading.Thread, Closing):
+    """``start_child`` makes a process and builds the engine in it; it is called on this thread."""
+
+    def __init__(
+        self, start_child: Callable[[Callable[[Child], None]], None], proof: Proof, patience: Patience
+    ) -> None:
+        super().__init__(name="engine-keeper", daemon=True)
+        self._start_child, self._proof, self._patience = start_child, proof, patience
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._child: Child | None = None
+        self._tried, self._ending = threading.Event(), threading.Event()
+        self.is_serving = False
+        self.fault: EngineFault | NoEngine | None = None  # the last, while it does not serve
+        self.faults: Counter[str] = Counter()  # by kind, since the start
+        self.engine = ""
+        self._in_a_row = 0
+        self._since_s = self._proved_s = time.monotonic()
+        self._proved_at = ""
+        self._unproved = 0  # curves judged since the last proof
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        child = self._child
+        return child.pid if child else None
+
+    def wait_built(self) -> None:
+        """Until the first try is over. Raises EngineFault or NoEngine when it failed; the keeper is at its end then."""
+        while not self._tried.wait(ending.LOOK_S):
+            ending.check()
+        if not self.is_serving:
+            self.close()
+            raise self.fault or EngineFault("died", "closed before it was built")
+
+    def ask(self, signals: Signals) -> Seen:
+        """Have a batch judged. Raises EngineFault at the deadline at the latest, ValueError for a signal."""
+        job = _Job(signals, time.monotonic() + self._patience.deadline_s)
+        with self._lock:
+            if not self.is_serving:
+                raise self.fault if isinstance(self.fault, EngineFault) else EngineFault("died", "not there")
+            self._jobs.put(job)
+        if not job.done.wait(self._patience.deadline_s + _GRACE_S):
+            raise EngineFault("wedged", "no answer in time")
+        if job.error is not None:
+            raise job.error
+        assert job.seen is not None
+        return job.seen
+
+    def suspect(self) -> None:
+        """Something came back that may be the device's fault: have it prove itself before long."""
+        self._jobs.put(None)
+
+    def close(self) -> None:
+        """End the process, whatever it is at, and the thread."""
+        self._ending.set()
+        self._jobs.put(None)
+        if (child := self._child) is not None:
+            child.close()
+        if self.is_alive() and threading.current_thread() is not self:
+            self.join(5.0)
+
+    def run(self) -> None:
+        while not self._ending.is_set():
+            try:
+                self._begin()
+                self._serve()
+            except (EngineFault, NoEngine) as error:
+                self._lose(error)
+            except Exception as error:  # a keeper that dies silently would leave the device lost for ever
+                self._lose(EngineFault("died", f"{type(error).__name__}: {error}"))
+            self._tried.set()
+            if not self._ending.is_set():
+                self._ending.wait(self._patience.pause_s(self._in_a_row))
+        self._tried.set()
+
+    def _begin(self) -> None:
+        """A new process that has proved itself; from here on it serves."""
+        self._start_child(self._adopt)
+        child = self._child
+        if child is None or self._ending.is_set():
+            raise EngineFault("died", "ended before it began")
+        self.engine = child.engine
+        self._prove(child, _FIRST_LIMIT_S)
+        self._since_s = time.monotonic()
+        with self._lock:
+            self.is_serving, self.fault = True, None
+        log.info("%s has proved itself (built in %.1f s) and judges", child.engine, child.build_s)
+        self._tried.set()
+
+    def _adopt(self, child: Child) -> None:
+        """As soon as it lives, so that ``close`` finds it also while it builds."""
+        self._child = child
+        if self._ending.is_set():
+            child.close()
+
+    def _serve(self) -> None:
+        """Batches, and canaries in between; ends with a fault or at ``close``."""
+        child = self._child
+        assert child is not None
+        while not self._ending.is_set():
+            try:
+                job = self._jobs.get(timeout=self._patience.canary_s)
+            except queue.Empty:
+                job = None
+            if job is not None:
+                self._answer(child, job)
+            if (job is None or self._unproved >= self._patience.canary_curves) and not self._ending.is_set():
+                self._prove(child, self._patience.deadline_s)
+
+    def _answer(self, child: Child, job: _Job) -> None:
+        try:
+            seen = self._classify(child, job)
+        except EngineFault as fault:
+            with self._lock:
+                self.is_serving = False
+            job.end(error=fault)
+            raise
+        except ValueError as error:  # the curve's fault, and the device is well
+            job.end(error=error)
+        else:
+            self._unproved += len(job.signals)
+            job.end(seen)
+
+    def _classify(self, child: Child, job: _Job) -> Seen:
+        """A batch that is too large for the memory is tried once more as two halves."""
+        try:
+            return child.classify(job.signals, job.until_s)
+        except EngineFault as fault:
+            if fault.kind != "out_of_memory" or len(job.signals) < 2:
+                raise
+            self.faults[fault.kind] += 1
+            log.warning("%s: no memory for %d curves, trying halves: %s", child.engine, len(job.signals), fault)
+        middle = len(job.signals) // 2
+        parts = [child.classify(part, job.until_s) for part in (job.signals[:middle], job.signals[middle:])]
+        return Seen(
+            logits=np.concatenate([part.logits for part in parts]),
+            edges=np.concatenate([part.edges for part in parts]),
+            raster_s=sum(part.raster_s for part in parts),
+        )
+
+    def _prove(self, child: Child, limit_s: float) -> None:
+        until_s = time.monotonic() + limit_s
+        try:
+            self._proof.demand(child.engine, lambda signals: child.classify(signals, until_s))
+        except EngineFault as fault:
+            if fault.kind == "wrong" and self._unproved:
+                doubt = f"; {self._unproved} curves judged since {self._proved_at} should be scored again"
+                raise EngineFault("wrong", f"{fault}{doubt}") from None
+            raise
+        self._proved_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        self._unproved = 0
+
+    def _lose(self, error: EngineFault | NoEngine) -> None:
+        """The device is poisoned: nobody may ask it, what waits is told, the process ends."""
+        served_s = time.monotonic() - self._since_s if self.is_serving or self.fault is None else 0.0
+        with self._lock:
+            self.is_serving, self.fault = False, error
+            waiting = [self._jobs.get_nowait() for _ in range(self._jobs.qsize())]
+        for job in waiting:
+            if job is not None:
+                job.end(error=error if isinstance(error, EngineFault) else EngineFault("died", str(error)))
+        if self._ending.is_set():
+            return
+        kind = error.kind if isinstance(error, EngineFault) else "died"
+        self.faults[kind] += 1
+        self._in_a_row = 1 if served_s >= self._patience.longest_pause_s else self._in_a_row + 1
+        pause_s = self._patience.pause_s(self._in_a_row)
+        if self.engine:  # else it never began, which whoever waits for it tells
+            log.error("%s failed (%s): %s; tried again in %g s", self.engine, kind, error, pause_s)
+        if (child := self._child) is not None:
+            self._child = None
+            child.close()
+
+
+# ---- The guarded classifier: an engine in a process of its own, and another at hand for when it fails.
 
 
 @dataclass(frozen=True, slots=True)

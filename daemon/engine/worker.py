@@ -1,8 +1,8 @@
 """The engine process: runs one engine for the service, so that no device can hurt the service.
 
-``python -m daemon.engine.worker FD`` talks over the inherited socket FD (frames: ``daemon.engine.frame``). It builds
-the engine that it is told to, then answers batches; it dies with the service. Ending it is the clean restart that
-wins a device back: a CUDA context that has seen an illegal access never computes again.
+``python -m daemon.engine.worker FD`` talks over the inherited socket FD (frames: ``daemon.processes.frames``). It
+builds the engine that it is told to, then answers batches; it dies with the service. Ending it is the clean restart
+that wins a device back: a CUDA context that has seen an illegal access never computes again.
 """
 
 from __future__ import annotations
@@ -20,18 +20,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.child import confine
-from daemon.engine import frame
+from daemon.processes import frames
+from daemon.processes.child import confine
 from daemon.wording import first_line
-from deploy.classifier import Classifier, EngineFault
-from deploy.device_faults import fault_of
+from deploy.classifier import Classifier, EngineFault, fault_of
 from deploy.engine_cache import UnsafeCache
 from deploy.engines import NoEngine, Wish, named
 from models.bundle import BadBundle, read
 
 _RECOVERABLE = "out_of_memory"  # a smaller batch may fit: the process goes on
 
-Answer = tuple[frame.Header, list[NDArray[Any]]]
+Answer = tuple[frames.Header, list[NDArray[Any]]]
 
 
 @dataclass
@@ -40,7 +39,7 @@ class Desk:
 
     classifier: Classifier | None = None
 
-    def answer(self, header: frame.Header, arrays: list[NDArray[Any]]) -> Answer:
+    def answer(self, header: frames.Header, arrays: list[NDArray[Any]]) -> Answer:
         """Never raises: what is wrong is said, whether with the device (``fault``) or the request (``refused``)."""
         try:
             return self._build(header) if header["ask"] == "build" else self._classify(header, arrays)
@@ -52,7 +51,7 @@ class Desk:
             fault = fault_of(error) or EngineFault("died", first_line(error))
             return {"fault": fault.kind, "text": str(fault)}, []
 
-    def _build(self, header: frame.Header) -> Answer:
+    def _build(self, header: frames.Header) -> Answer:
         begun_s = time.monotonic()
         bundle = read(Path(header["folder"]))
         if bundle.id != header["model"]:
@@ -62,7 +61,7 @@ class Desk:
         self.classifier = named(header["engine"]).build(bundle, asked)
         return {"engine": self.classifier.engine, "build_s": time.monotonic() - begun_s}, []
 
-    def _classify(self, header: frame.Header, arrays: list[NDArray[Any]]) -> Answer:
+    def _classify(self, header: frames.Header, arrays: list[NDArray[Any]]) -> Answer:
         if self.classifier is None:
             raise EngineFault("died", "no engine was built")
         samples: NDArray[np.float32] = arrays[0]
@@ -74,9 +73,9 @@ class Desk:
 def _serve(connection: socket.socket) -> None:
     desk = Desk()
     while True:
-        header, arrays = frame.receive(connection)
+        header, arrays = frames.receive_batch(connection)
         said, results = desk.answer(header, arrays)
-        frame.send(connection, said, results)
+        frames.send_batch(connection, said, results)
         if said.get("fault", _RECOVERABLE) != _RECOVERABLE:
             return
 

@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from daemon import events
 from daemon.clock import CLOCK, Clock, rfc3339
-from daemon.decision import Decision, FileMark
+from daemon.judging import Decision, FileMark
+from daemon.ledger import events
 from daemon.ledger.file import checksum, explain, open_for_writing, text
 from daemon.ledger.view import LedgerView
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from daemon import events
 from daemon.closing import Closing
 from daemon.errors import UserError
+from daemon.ledger import events
 from daemon.ledger.file import checksum, damaged, explain, open_for_reading, text
 
 #: The most decisions one replay answer holds (contract).

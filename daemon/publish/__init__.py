@@ -9,6 +9,7 @@ socket, and nobody's slowness reaches the pipeline.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import socket
 import threading
@@ -20,13 +21,111 @@ from typing import Any, Protocol
 
 import zmq
 
-from daemon import __version__, events
+from daemon import __version__
 from daemon.clock import CLOCK, Clock
-from daemon.errors import UserError
+from daemon.config.endpoint import Endpoint
+from daemon.errors import BAD_CONFIG, UNREACHABLE, UserError
 from daemon.exchange import open_socket
+from daemon.ledger import events
 from daemon.ledger.view import LedgerView
-from daemon.publish.replay import Replay
-from daemon.publish.wire import Secure, bind
+
+# ---- The replay: what was decided, for whoever was not listening.
+#
+# Request ``["since", SEQ]``: the stored bodies with a greater ``seq``, at most 5,000, in order; one empty frame
+# when there are none. Request ``["status"]``: the status event as it is now. DEALER and REQ both work.
+
+_HELP = events.encode({"error": 'a request is ["since", SEQ] or ["status"]'})
+_LARGEST_SEQ = 2**63 - 1
+
+
+class Replay:
+    """Answers one request a call, so that the live feed goes on in between."""
+
+    def __init__(
+        self,
+        router: zmq.Socket[bytes],
+        view: LedgerView,
+        status_body: Callable[[], bytes],
+        count: Callable[[str], None] | None = None,
+    ) -> None:
+        self._router, self._view, self._status_body, self._count = router, view, status_body, count
+
+    def answer(self) -> None:
+        """Take one request and answer it; what makes no sense is counted and told so."""
+        envelope, request = _open(self._router.recv_multipart(zmq.DONTWAIT))
+        outcome, bodies = self._bodies(request)
+        if self._count is not None:
+            self._count(outcome)
+        if bodies:  # a peer that has gone, or that does not read, is dropped by ROUTER itself
+            self._router.send_multipart(envelope + bodies, zmq.DONTWAIT)
+
+    def _bodies(self, request: list[bytes]) -> tuple[str, list[bytes]]:
+        if request == [b"status"]:
+            return "status", [self._status_body()]
+        seq = _seq(request)
+        if seq is None:
+            return "malformed", [_HELP]
+        try:
+            bodies = [body for _, body in self._view.bodies_since(seq)]
+        except UserError as error:  # no answer: "none" would be a lie, and the client asks again
+            log.error("replay since %d: %s", seq, error)
+            return "damaged", []
+        return "since", bodies or [b""]
+
+
+def _open(frames: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """Envelope and request: REQ puts an empty frame between them, DEALER may."""
+    cut = 2 if frames[1:2] == [b""] else 1
+    return frames[:cut], frames[cut:]
+
+
+def _seq(request: list[bytes]) -> int | None:
+    if len(request) != 2 or request[0] != b"since" or not request[1].isdigit() or len(request[1]) > 19:
+        return None
+    return min(int(request[1]), _LARGEST_SEQ)
+
+
+# ---- The socket: options all our ZeroMQ sockets share, and the one way to bind them.
+
+#: Puts CURVE keys onto a socket before it is bound.
+Secure = Callable[[zmq.Socket[bytes]], None]
+
+#: The largest frame anybody may send us.
+_LARGEST_BYTES = 1 << 20
+
+
+def bind(socket: zmq.Socket[bytes], endpoint: str, key: str, secure: Secure | None = None) -> str:
+    """Bind, and return the address in fact. ``key``: what the configuration calls it.
+
+    Raises UserError 78 when other machines could reach the address and ``secure`` is None, 69 when it is taken.
+    """
+    try:
+        place = Endpoint.parse(endpoint)
+    except ValueError as error:
+        raise UserError(BAD_CONFIG, f"--{key}: {error}") from None
+    if secure is not None:
+        secure(socket)
+    elif not place.is_local:
+        raise UserError(
+            BAD_CONFIG,
+            f"--{key} {endpoint} could be reached from other machines and no CURVE keys protect it: "
+            f"bind tcp://127.0.0.1:{place.port} instead (or ipc://)",
+        )
+    socket.setsockopt(zmq.MAXMSGSIZE, _LARGEST_BYTES)
+    socket.setsockopt(zmq.IPV6, ":" in place.host)
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 1000)
+    address = f"tcp://{place.host}:*" if place.port == 0 else endpoint
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        taken = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error})"
+        raise UserError(UNREACHABLE, f"--{key} {endpoint} {taken}: choose another with --{key} or {key} = …") from None
+    bound: bytes = socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
+    return bound.rstrip(b"\0").decode()
+
+
+# ---- The publisher: the ledger's tail on PUB, its history on ROUTER.
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,10 @@ from functools import lru_cache
 from typing import Protocol
 
 from daemon.arrival import Arrival
-from daemon.child import Child, spawn
-from daemon.formats import limits, wire
+from daemon.formats import limits
 from daemon.formats.text_rule import TextRule
+from daemon.processes import frames
+from daemon.processes.child import Child, spawn
 from daemon.reader.note import Note
 from daemon.reading import FileReading, Reading
 from models.profile import RasterProfile
@@ -122,7 +123,7 @@ class Seat(threading.Thread):
                 task.head_since_s = time.monotonic()
             self._tasks.append(task)
             try:
-                wire.send(reader.child.connection, _request(task))
+                frames.send(reader.child.connection, _request(task))
             except OSError:
                 return  # the child is gone, which _wait will find
 
@@ -137,7 +138,7 @@ class Seat(threading.Thread):
             self._bell.recv(4096)
         if reader.child.connection.fileno() in ready:
             try:
-                self._take(reader, *wire.receive(reader.child.connection))
+                self._take(reader, *frames.receive(reader.child.connection))
             except (EOFError, OSError):
                 self._replace(reader, "crash")
         elif self._is_overdue(reader):
@@ -168,7 +169,7 @@ class Seat(threading.Thread):
             until_s = min(until_s, self._tasks[0].head_since_s + _SLOW_S)
         return None if until_s == float("inf") else max(until_s - time.monotonic(), 0.0) + 0.01
 
-    def _take(self, reader: _Reader, header: wire.Header, payload: memoryview) -> None:
+    def _take(self, reader: _Reader, header: frames.Header, payload: memoryview) -> None:
         """One frame of the child: it is ready, or it has an answer."""
         if "ready" in header:
             reader.is_ready, self._failures = True, 0
@@ -201,7 +202,7 @@ class Seat(threading.Thread):
         self._pool.give_back(tasks)
 
 
-def _request(task: Task) -> wire.Header:
+def _request(task: Task) -> frames.Header:
     arrival = task.arrival
     return {
         "id": task.id,
@@ -224,7 +225,7 @@ def _as_json(profile: RasterProfile) -> str:
     return profile.to_json()
 
 
-def _reading(task: Task, header: wire.Header, payload: memoryview) -> FileReading:
+def _reading(task: Task, header: frames.Header, payload: memoryview) -> FileReading:
     """The answer of a child as the stages after it know it."""
     readings = []
     arrival, at = task.arrival, 0
@@ -233,7 +234,7 @@ def _reading(task: Task, header: wire.Header, payload: memoryview) -> FileReadin
     for entry in curves:
         curve = prepared = None
         if "points" in entry:
-            curve, prepared, at = wire.restore(entry, payload, at)
+            curve, prepared, at = frames.restore(entry, payload, at)
         origin, format = (arrival, entry["index"], header["sha256"]), header.get("format")
         readings.append(Reading(*origin, curve, entry.get("reason"), share_s, prepared, task.profile, format))
     return FileReading(

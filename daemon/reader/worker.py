@@ -1,6 +1,6 @@
 """The reader process: parses files for the service, so that no file can hurt the service.
 
-``python -m daemon.reader.worker FD NOTE`` talks over the inherited socket FD (frames: ``daemon.formats.wire``) and
+``python -m daemon.reader.worker FD NOTE`` talks over the inherited socket FD (frames: ``daemon.processes.frames``) and
 leaves in NOTE what it is reading. It may use 2 GiB of memory and one core, loads no more than numpy, the formats and
 the front-end, and dies with its parent. Whatever a file makes a parser do ends as an answer with a reason; where it
 cannot (a crash, a loop), the pool ends the process.
@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 
 from daemon import formats
-from daemon.child import confine
-from daemon.formats import limits, text_rule, wire
+from daemon.formats import limits, text_rule
 from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
+from daemon.processes import frames
+from daemon.processes.child import confine
 from daemon.reader.note import Note
 from daemon.reading import UNREADABLE, NotACurve, Unfinished, Unreadable
 from models.curve import Curve
@@ -64,7 +65,7 @@ class Answer:
     """What goes back: the header of the frame, and the samples after it."""
 
     header: dict[str, Any]
-    arrays: list[wire.Array] = field(default_factory=list)
+    arrays: list[frames.Array] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -161,11 +162,11 @@ def _check_last(file: CurveFile) -> None:
         return  # what is wrong with it is told when its turn comes
 
 
-def _portion(request: Request, file: CurveFile) -> tuple[list[dict[str, Any]], list[wire.Array]]:
+def _portion(request: Request, file: CurveFile) -> tuple[list[dict[str, Any]], list[frames.Array]]:
     """Curves from ``first`` on: at most ``count``, and not more samples than fit one answer (always at least one)."""
     total = len(file)
     curves: list[dict[str, Any]] = []
-    arrays: list[wire.Array] = []
+    arrays: list[frames.Array] = []
     profile = _profile(request.profile) if request.profile else None
     samples = 0
     for index in range(request.first, min(request.first + request.count, total)):
@@ -182,7 +183,7 @@ def _portion(request: Request, file: CurveFile) -> tuple[list[dict[str, Any]], l
         prepared = _prepared(curve, profile) if profile else None
         if request.bare and prepared is not None:
             curve = replace(curve, force=_NO_SAMPLES, distance=None, approach_force=None)
-        described, own = wire.describe(curve, prepared)
+        described, own = frames.describe(curve, prepared)
         samples += sum(array.shape[0] for array in own)
         if samples > 2 * limits.POINTS and curves:
             break
@@ -234,18 +235,18 @@ def _is_fresh(file: str) -> bool:
 
 def _serve(connection: socket.socket, note: Note) -> None:
     desk = Desk()
-    wire.send(connection, {"ready": True})
+    frames.send(connection, {"ready": True})
     _warm_up(connection)
     gc.freeze()  # what is loaded stays to the end
     while True:
-        header, _ = wire.receive(connection)
+        header, _ = frames.receive(connection)
         request = Request(**header)
 
         def tell(sha256: str, id: int = request.id) -> None:
             note.write(id, sha256)
 
         answer = desk.answer(request, tell)
-        wire.send(connection, answer.header, answer.arrays)
+        frames.send(connection, answer.header, answer.arrays)
 
 
 def _warm_up(connection: socket.socket) -> None:

@@ -6,17 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from daemon.arrival import Arrival
-from daemon.classify import classify
-from daemon.decide import decide
-from daemon.decision import Decision, Judge
 from daemon.formats.text_rule import TextRule
 from daemon.ignored import Ignored
+from daemon.judging import Decision, Judge, decide
+from daemon.judging.classify import classify, overlap
 from daemon.reading import Reading
 from daemon.scoring.ahead import read_ahead
 from daemon.scoring.job import Job, Kept, Piece, Stamp
-from daemon.scoring.overlap import overlap
 from daemon.selection import Selection
-from deploy.cores import usable_cores
+from deploy.cpu import usable_cores
 from deploy.serving import Model, Scored
 
 BATCH = 64

@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from daemon import events
-from daemon.decision import Decision, Judge
+from daemon.judging import Decision, Judge
+from daemon.ledger import events
 
 OPENING = b'{"path":'  # how every line begins
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterable
 from itertools import chain
 
-from daemon import events
 from daemon.clean import clean
-from daemon.decision import Decision
+from daemon.judging import Decision
+from daemon.ledger import events
 from daemon.progress import progress
 from daemon.scoring import Judged
 from daemon.scoring.job import Kept

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from daemon.closing import Closing
-from daemon.decision import Judge
 from daemon.errors import ALREADY_RUNNING, BAD_DATA, INPUT_OUTPUT, UserError
+from daemon.judging import Judge
 from daemon.scoring.job import Kept
 from daemon.scoring.line import OPENING, Line, made_by, read_line
 

@@ -6,8 +6,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from daemon.decision import VERDICTS
 from daemon.ignored import Ignored
+from daemon.judging import VERDICTS
 from daemon.scoring import Judged
 from daemon.sentinel import Sentinel
 

@@ -17,8 +17,8 @@ from dataclasses import asdict
 
 from daemon import ending, exchange
 from daemon.config import Config, changes
-from daemon.decision import Decision
 from daemon.errors import BAD_CONFIG, UserError
+from daemon.judging import Decision
 from daemon.ledger import LedgerFull
 from daemon.service import logs
 from daemon.service.assembly import Parts, assemble, pace_of

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from daemon.backlog import Backlog
 from daemon.config import Config
-from daemon.decision import Judge
 from daemon.engine import device_of
-from daemon.judging import release
+from daemon.judging import Judge
+from daemon.judging.judge import release
 from daemon.ledger import Ledger
 from daemon.metrics import Metrics
 from daemon.pipeline import Pace, Pipeline

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from daemon.decision import Decision
+from daemon.judging import Decision
 
 
 class ContactWatch:

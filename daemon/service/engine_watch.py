@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from daemon.decision import Judge
 from daemon.engine import Standing, device_of, standing_of
+from daemon.judging import Judge
 from daemon.metrics import Metrics
 from daemon.service.health import Health
 from deploy.serving import Model

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from daemon.config import Config
-from daemon.decision import Judge
 from daemon.errors import INTERNAL, UserError
-from daemon.judging import release
+from daemon.judging import Judge
+from daemon.judging.judge import release
 from daemon.wording import first_line
 from deploy.serving import Model
 

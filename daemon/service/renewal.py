@@ -13,7 +13,7 @@ from dataclasses import replace
 from daemon.config import Config
 from daemon.engine import Patience, device_of
 from daemon.errors import UserError
-from daemon.judging import is_outdated, judge_of, load_model, wish_of
+from daemon.judging.judge import is_outdated, judge_of, load_model, wish_of
 from daemon.service.loading import Loaded, Loading, retire
 from deploy.engines import NoEngine, Wish, candidates
 from deploy.serving import Model

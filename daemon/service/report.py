@@ -11,8 +11,8 @@ from typing import Any, Literal
 from daemon import __version__
 from daemon.clock import rfc3339
 from daemon.config import Config
-from daemon.decision import Judge
 from daemon.engine import device_of
+from daemon.judging import Judge
 from daemon.ledger.view import LedgerView
 from daemon.metrics import Metrics
 from daemon.service.health import Health

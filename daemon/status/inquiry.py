@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import zmq
 
-from daemon import events
 from daemon.exchange import await_input, open_socket
+from daemon.ledger import events
 
 
 def ask(endpoint: str, *request: bytes, timeout_s: float = 1.0) -> list[bytes] | None:

@@ -22,7 +22,7 @@ from daemon.writing import write_whole
 
 if TYPE_CHECKING:
     from daemon.archive import Block
-    from daemon.decision import Judge
+    from daemon.judging import Judge
     from deploy.serving import Model
 
 Found = dict[str, Any]
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if min(args.curves, args.files) < 1 or args.seed < 0:
         raise UserError(USAGE, "--curves and --files are 1 or more, --seed 0 or more")
     from daemon.config import ThresholdsConfig
-    from daemon.judging import judge_of, load_model, release
+    from daemon.judging.judge import judge_of, load_model, release
     from daemon.study.archive_table import write_text
 
     model = load_model(args.model)
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 def _measure(args: argparse.Namespace, folder: Path, model: Model, judge: Judge) -> Found:
     from daemon.bench import CURVES
     from daemon.instrument import play, specimens
-    from deploy.cores import usable_cores
+    from deploy.cpu import usable_cores
 
     files = folder / "files"
     for _ in play(specimens([CURVES]), files, rate=1e9, writer="rename", count=args.files):
@@ -106,8 +106,7 @@ def _cpu_s(who: int) -> float:
 
 
 def _pack(path: Path, *, files: Path | None = None, count: int = 0, seed: int = 0) -> int:
-    from daemon.archive.packing import pack_files, pack_simulated
-    from daemon.archive.writer import ArchiveWriter
+    from daemon.archive.writer import ArchiveWriter, pack_files, pack_simulated
     from daemon.formats.walk import find
 
     with ArchiveWriter(path) as writer:
@@ -126,7 +125,7 @@ def _score_files(folder: Path, model: Model, judge: Judge) -> int:
 
 
 def _score(path: Path, model: Model, judge: Judge) -> int:
-    from daemon.archive.scoring import score_blocks
+    from daemon.archive import score_blocks
     from daemon.scoring.line import write_line
 
     with _blocks(path, model) as prepared:
@@ -135,7 +134,7 @@ def _score(path: Path, model: Model, judge: Judge) -> int:
 
 
 def _count(path: Path, model: Model, judge: Judge) -> int:
-    from daemon.archive.scoring import count_blocks
+    from daemon.archive import count_blocks
 
     with _blocks(path, model) as prepared:
         return sum(counts.total() for counts in count_blocks(prepared, model, judge))
@@ -144,8 +143,8 @@ def _count(path: Path, model: Model, judge: Judge) -> int:
 @contextmanager
 def _blocks(path: Path, model: Model) -> Iterator[Iterator[Block]]:
     from daemon.archive import Archive, blocks, portions
-    from daemon.archive.crew import Crew
-    from deploy.cores import usable_cores
+    from daemon.processes.crew import Crew
+    from deploy.cpu import usable_cores
 
     with Crew(usable_cores()) as crew:
         yield blocks(portions([Archive.open(path, crew)]), model.bundle.profile, crew)
@@ -155,7 +154,7 @@ def _near(path: Path, model: Model) -> dict[str, float]:
     """Precision -> share of the curves so near a threshold that single precision has to judge them again."""
     import numpy as np
 
-    from deploy.selftest import TOLERANCE
+    from deploy.serving import TOLERANCE
 
     with _blocks(path, model) as prepared:
         signals = ([item.signal for item in block.prepared if item and item.signal is not None] for block in prepared)

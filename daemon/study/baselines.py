@@ -37,10 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit 0 with the table, 65 for labels that make no sense."""
+    from daemon.learn.head import parent_of
     from daemon.study.agreement import compare, read_twice
     from daemon.study.baselines_table import report, write_text
     from daemon.study.collection import collect
-    from daemon.training.start import parent_of
     from models.steps import detect
 
     bundle = parent_of(args.model)

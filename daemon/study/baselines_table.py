@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from daemon.columns import align
 from daemon.study.collection import Collection
-from models.bootstrap import STATISTICS, difference, spread
+from models.statistics import STATISTICS, difference, spread
 
 Scores = Mapping[str, NDArray[np.float64]]
 

@@ -13,11 +13,10 @@ from daemon.progress import progress
 from daemon.study.collection import Collection
 from deploy.torch_engine import bf16_in_hardware
 from models.curve import Curve
-from models.data import gather
 from models.profile import RasterProfile
 from models.published import SIDE, Pictures, PublishedRun, Settings, draw
 from models.simulate import Simulated, simulate
-from models.train import Recipe, Run, infer
+from models.train import Recipe, Run, gather, infer
 
 CONTEST_SEED = 3_000_000  # added to the seed: curves that no other part has drawn
 

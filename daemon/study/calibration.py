@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     """Exit 0 with the table, whatever it says."""
     if min(args.labelled - 49, args.curves - 999, args.streams, args.threads, args.seed + 1) < 1:
         raise UserError(USAGE, "--labelled is 50 or more, --curves 1000, --streams and --threads 1, --seed 0")
-    from daemon.judging import load_model
+    from daemon.judging.judge import load_model
     from deploy.engines import Wish
 
     model = load_model(args.model, Wish("cpu", threads=args.threads))

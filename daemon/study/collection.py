@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.errors import BAD_DATA, UserError
+from daemon.learn.labelled import LabelledCurve, Row, curves_of, read_labels, refuse
 from daemon.progress import progress
-from daemon.training.labelled import LabelledCurve, Row, curves_of, read_labels, refuse
 from models.curve import Curve
-from models.data import Examples
 from models.frontend import prepare
 from models.profile import RasterProfile
 from models.raster import envelope
+from models.train import Examples
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _study(args: argparse.Namespace, cache: Path) -> dict[str, Any]:
-    from daemon.signals import gather
+    from daemon.learn.int8 import gather
     from daemon.study.engines_agreement import agree, teach_int8
     from daemon.study.engines_cost import cost, installed_bytes
     from deploy.registry import resolve

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.bench.agreement import compare
+from daemon.learn.int8 import Curves
 from daemon.progress import progress
-from daemon.signals import Curves
 from daemon.wording import first_line
 from deploy.classifier import Classifier, Seen
 from deploy.engines import ENGINES, Wish, named

@@ -10,10 +10,10 @@ from typing import Any
 
 from daemon.bench.busy import neighbours
 from daemon.bench.child import ChildFailed, call
+from daemon.learn.int8 import Curves
 from daemon.progress import progress
-from daemon.signals import Curves
 from daemon.study.engines_agreement import cpu_wishes
-from deploy.cores import usable_cores
+from deploy.cpu import usable_cores
 
 NEIGHBOURS = (0, 2)  # an acquisition program may keep every core of a small computer busy
 THREADS = (1, 2)

@@ -18,18 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.config import ThresholdsConfig
-from daemon.decide import verdict_of
-from daemon.decision import Judge
 from daemon.errors import BAD_DATA, USAGE, UserError
-from daemon.explanation import network_of
-from daemon.judging import judge_of, load_model
+from daemon.explain import network_of
+from daemon.judging import Judge, verdict_of
+from daemon.judging.judge import judge_of, load_model
 from daemon.progress import progress
 from daemon.study.explain_table import write_text
 from daemon.study.shares import share
 from deploy.engines import Wish
 from deploy.serving import Model
 from models.frontend import prepare
-from models.place import place_of
+from models.gradcam import place_of
 from models.raster import coverage, envelope
 from models.simulate import Simulated, simulate
 

@@ -37,14 +37,13 @@ def run(args: argparse.Namespace) -> int:
     if not (args.repeats >= 2 and args.tuned_repeats >= 0 and args.simulate >= 2):
         raise UserError(USAGE, "--repeats and --simulate are 2 or more, --tuned-repeats 0 or more")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    from daemon.learn.head import parent_of, require_sklearn
     from daemon.progress import progress
     from daemon.study.collection import collect
     from daemon.study.few_labels_bench import make_bench
     from daemon.study.few_labels_splits import settings
     from daemon.study.few_labels_table import summarise, write_text
     from daemon.study.few_labels_trial import try_out
-    from daemon.training.head import require_sklearn
-    from daemon.training.start import parent_of
 
     require_sklearn()
     bundle, begun_s = parent_of(args.model), time.process_time()

@@ -12,12 +12,10 @@ from daemon.progress import progress
 from daemon.study.collection import Collection
 from deploy.torch_engine import bf16_in_hardware
 from models.bundle import Bundle
-from models.data import Examples, gather
-from models.embedding import embed
-from models.features import Vectors
+from models.heads import Vectors, embed
 from models.network import ResNet18, load
 from models.simulate import simulate
-from models.train import Recipe, Run, infer
+from models.train import Examples, Recipe, Run, gather, infer
 
 UNLABELLED_SEED = 3_000_000  # added to the seed: curves that no training has drawn
 BATCH = 16

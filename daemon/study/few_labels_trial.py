@@ -10,10 +10,18 @@ from numpy.typing import NDArray
 
 from daemon.study.few_labels_bench import Bench
 from daemon.study.few_labels_splits import Setting, Split, draw
-from models.autoencoder import encode
-from models.clusters import cluster
-from models.features import Features, Vectors, own_logit, principal, standardise
-from models.head import logistic, round_support, support
+from models.heads import (
+    Features,
+    Vectors,
+    cluster,
+    encode,
+    logistic,
+    own_logit,
+    principal,
+    round_support,
+    standardise,
+    support,
+)
 from models.metrics import auc, average_precision
 
 Scores = NDArray[np.float64]

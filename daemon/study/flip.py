@@ -22,7 +22,7 @@ from daemon.sentinel import Sentinel
 from daemon.writing import write_whole
 
 if TYPE_CHECKING:
-    from daemon.decision import Judge, Thresholds
+    from daemon.judging import Judge, Thresholds
     from deploy.serving import Model, Scored
     from models.curve import Curve
 
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     """Exit 0; UserError 65 for labels that make no sense."""
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     from daemon.config import ThresholdsConfig
-    from daemon.judging import judge_of, load_model
+    from daemon.judging.judge import judge_of, load_model
 
     if args.simulate < 0 or args.seed < 0 or not (args.simulate or args.folders):
         raise UserError(USAGE, "name labelled folders, or give --simulate N; N and --seed are 0 or more")
@@ -101,8 +101,8 @@ def run(args: argparse.Namespace) -> int:
 
 def samples(folders: Sequence[Path], simulated: int, seed: int) -> Iterator[Sample]:
     """Curves with a sure label, system by system, then simulated ones, two in a hundred with an event."""
+    from daemon.learn.labelled import curves_of, read_labels, refuse
     from daemon.progress import progress
-    from daemon.training.labelled import curves_of, read_labels, refuse
     from models.simulate import simulate
 
     found, problems = read_labels(folders) if folders else [], list[str]()
@@ -202,7 +202,7 @@ def _live(looked: Sequence[tuple[Ways, Scored, Scored, bool]], thresholds: Thres
 
 
 def _is_discard(one: Scored, thresholds: Thresholds) -> bool:
-    from daemon.decide import verdict_of
+    from daemon.judging import verdict_of
 
     return verdict_of(one.score, one.reasons, thresholds) == "discard"
 

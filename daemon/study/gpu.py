@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from daemon.signals import gather
+    from daemon.learn.int8 import gather
     from daemon.study.gpu_session import Session
     from daemon.study.gpu_table import write_text
     from deploy.registry import resolve
@@ -107,7 +107,7 @@ def _keep(out: Path | None, found: dict[str, Any]) -> None:
 def _machine(device: str) -> dict[str, Any]:
     import torch
 
-    from deploy.tensorrt_plan import driver, flavours_here
+    from deploy.tensorrt_engine import driver, flavours_here
 
     found: dict[str, Any] = {"torch": torch.__version__, "device": device, "cores": len(os.sched_getaffinity(0))}
     found["torch-tensorrt"] = ", ".join(flavour.distribution for flavour in flavours_here()) or "not installed"

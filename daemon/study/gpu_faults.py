@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from daemon.engine.guarded import GuardedClassifier
-from daemon.engine.patience import Patience
+from daemon.engine.proof import Patience
 from daemon.study.gpu_faulty import CPU, CUDA, MAGIC
 from daemon.study.gpu_session import Session, failed
 from daemon.study.gpu_swap import best_engine

@@ -12,12 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from daemon.signals import Curves
+from daemon.learn.int8 import Curves
 from deploy.classifier import EngineFault
-from deploy.cuda_engine import CudaClassifier
-from deploy.device_classifier import DeviceClassifier
-from deploy.tensorrt_engine import TensorRtClassifier
-from deploy.tensorrt_plan import missing
+from deploy.gpu import CudaClassifier, DeviceClassifier
+from deploy.tensorrt_engine import TensorRtClassifier, missing
 from models.bundle import Bundle
 
 BATCHES = (1, 8, 64, 256)

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from daemon.study.gpu_session import BATCHES, Session, failed, queued_ms, wall_ms
-from deploy.cuda_engine import CudaClassifier
-from deploy.device_classifier import DeviceClassifier, recorded
-from deploy.tensorrt_plan import missing
+from deploy.gpu import CudaClassifier, DeviceClassifier, recorded
+from deploy.tensorrt_engine import missing
 from models.raster_torch import Picture
 
 

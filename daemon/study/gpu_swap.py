@@ -14,13 +14,12 @@ import numpy as np
 import torch
 
 from daemon.engine.guarded import GuardedClassifier
-from daemon.engine.patience import Patience
+from daemon.engine.proof import Patience
 from daemon.study.gpu_session import Session, failed
 from deploy.classifier import Signals
-from deploy.device_network import DeviceNetwork
 from deploy.engines import Engine, Wish, named
-from deploy.tensorrt_engine import TensorRtClassifier
-from deploy.tensorrt_plan import bindings_of, build, flavours_here, missing
+from deploy.gpu import DeviceNetwork
+from deploy.tensorrt_engine import TensorRtClassifier, bindings_of, build, flavours_here, missing
 from deploy.torch_engine import TorchClassifier
 
 _RATE_PER_S = 200.0

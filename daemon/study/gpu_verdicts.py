@@ -11,8 +11,7 @@ import numpy as np
 from daemon.bench.agreement import compare
 from daemon.study.gpu_session import Session, failed
 from deploy.classifier import Classifier
-from deploy.selftest import SelfTestFailed, tolerance_of
-from deploy.serving import Model
+from deploy.serving import Model, SelfTestFailed, tolerance_of
 from deploy.torch_engine import TorchClassifier
 
 _CHUNK = 4096

@@ -53,10 +53,10 @@ class Fold:
 
 def run(args: argparse.Namespace) -> int:
     """Exit 0 with the table, 65 for labels that make no sense."""
+    from daemon.learn.head import parent_of
     from daemon.study.collection import collect
     from daemon.study.left_out_table import report, write_text
     from daemon.study.tuning import Tuner
-    from daemon.training.start import parent_of
 
     bundle = parent_of(args.model)
     collection = collect(args.folders, bundle.profile, args.system_column)

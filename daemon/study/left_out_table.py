@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from daemon.columns import align
 from daemon.study.collection import Collection
 from daemon.study.tuning import Answers
-from models.bootstrap import Statistic, difference, spread
 from models.metrics import auc, clopper_pearson
+from models.statistics import Statistic, difference, spread
 
 _FIGURES = ("auc", "recall", "discarded")
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from daemon.study.trials import Pool, Trials
-    from models.pairing import Comparison, Outcome
+    from models.statistics import Comparison, Outcome
 
 EVENTS, CURVES = 13, 970  # of the stream whose results are published (arXiv 2606.09541)
 ALL = "bce focal asymmetric_focal weighted_bce dice focal_dice multi"  # the first is what the others are held against
@@ -115,7 +115,7 @@ def _real_sets(args: argparse.Namespace, profile: Any) -> dict[str, Pool]:
 def _compare(args: argparse.Namespace, trials: Trials, name: str, pool: Pool, share: float | None) -> dict[str, Any]:
     import numpy as np
 
-    from models.pairing import compare
+    from models.statistics import compare
 
     seeds = range(1, args.seeds + 1)
     outcomes = [_outcome(trials, loss, seeds, name, pool, share) for loss in args.losses]
@@ -136,7 +136,7 @@ def _outcome(trials: Trials, loss: str, seeds: range, name: str, pool: Pool, sha
     import numpy as np
 
     from models.calibrate import choose_cut, fit_platt
-    from models.pairing import Outcome
+    from models.statistics import Outcome
 
     held_out = trials.held_out()
     scores: list[NDArray[np.float64]] = []
@@ -156,7 +156,7 @@ def _outcome(trials: Trials, loss: str, seeds: range, name: str, pool: Pool, sha
 
 def _told(found: Comparison) -> dict[str, Any]:
     """Each figure by its name: mean, difference with both intervals, and the difference of each seed."""
-    from models.pairing import FIGURES
+    from models.statistics import FIGURES
 
     return {
         figure: {

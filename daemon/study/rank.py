@@ -40,13 +40,12 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from daemon.formats.walk import find
+    from daemon.learn.head import Start, parent_of, require_sklearn
     from daemon.progress import progress
     from daemon.reader import read_files
     from daemon.study.collection import collect
     from daemon.study.ranking import embed_all, rank
-    from daemon.training.head import require_sklearn
-    from daemon.training.start import Start, parent_of
-    from models.embedding import embed
+    from models.heads import embed
 
     require_sklearn()
     if absent := [folder for folder in args.folders if not folder.exists()]:

@@ -8,12 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.reading import Reading
-from models.autoencoder import encode
-from models.clusters import cluster
-from models.embedding import embed
-from models.features import Features, Vectors, principal, standardise
 from models.frontend import prepare
-from models.head import logistic, round_support
+from models.heads import Features, Vectors, cluster, embed, encode, logistic, principal, round_support, standardise
 from models.network import ResNet18
 from models.profile import RasterProfile
 from models.raster import envelope

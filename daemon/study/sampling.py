@@ -19,8 +19,8 @@ from daemon.columns import align
 from daemon.writing import write_whole
 
 if TYPE_CHECKING:
-    from daemon.decision import Judge
-    from daemon.training.labelled import LabelledCurve
+    from daemon.judging import Judge
+    from daemon.learn.labelled import LabelledCurve
     from deploy.serving import Model
     from models.curve import Curve
 
@@ -51,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
     """Exit 0; UserError 65 for labels without a curve."""
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     from daemon.config import ThresholdsConfig
-    from daemon.judging import judge_of, load_model
+    from daemon.judging.judge import judge_of, load_model
+    from daemon.learn.labelled import curves_of, read_labels, refuse
     from daemon.progress import progress
-    from daemon.training.labelled import curves_of, read_labels, refuse
 
     model = load_model(args.model)
     judge = judge_of(model, ThresholdsConfig())
@@ -97,7 +97,7 @@ def thin(curve: Curve, step: int, way: str) -> Curve:
 
 
 def _verdicts(curves: Sequence[Curve], model: Model, judge: Judge) -> list[str]:
-    from daemon.decide import verdict_of
+    from daemon.judging import verdict_of
 
     coming, told = iter(curves), list[str]()
     while batch := list(islice(coming, BATCH)):

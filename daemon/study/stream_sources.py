@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.decide import verdict_of
-from daemon.decision import Judge
 from daemon.errors import BAD_DATA, UserError
 from daemon.formats.walk import Found
+from daemon.judging import Judge, verdict_of
+from daemon.learn.evaluation import judge_all
+from daemon.learn.labelled import LabelledFolder, curves_of
 from daemon.progress import progress
 from daemon.scoring import score
-from daemon.training.evaluation import judge_all
-from daemon.training.labelled import LabelledFolder, curves_of
 from deploy.serving import Model
 from models.frontend import BLOCKING, FLOOR
 from models.simulate import Simulated, simulate

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from daemon.errors import USAGE, UserError
 
 if TYPE_CHECKING:
-    from daemon.decision import Judge
+    from daemon.judging import Judge
     from daemon.study.stream_sources import Answers
     from deploy.serving import Model
 
@@ -52,10 +52,10 @@ def run(args: argparse.Namespace) -> int:
     if args.streams < 1 or args.least < 1 or not (args.pool == 0 or args.pool >= CURVES):
         raise UserError(USAGE, f"--streams and --least are 1 or more, --pool is 0 or at least {CURVES}")
     from daemon.config import ThresholdsConfig
-    from daemon.judging import judge_of, load_model
+    from daemon.judging.judge import judge_of, load_model
+    from daemon.learn.labelled import read_labels
     from daemon.study.stream_sources import judge_control, judge_labelled
     from daemon.study.stream_table import write_text
-    from daemon.training.labelled import read_labels
     from deploy.engines import Wish
 
     labels = read_labels(args.folders, args.system_column)  # said first, before minutes of simulation
@@ -83,7 +83,8 @@ def _simulated(args: argparse.Namespace, model: Model, judge: Judge, control: An
     import numpy as np
 
     from daemon.study.stream_sources import judge_simulated
-    from models.streams import Tally, best_cut, deal, redraw, share
+    from models.statistics import Tally, best_cut, deal, share
+    from models.statistics import redraw_streams as redraw
 
     streams, none = args.streams, CURVES - EVENTS
     held = judge_simulated("events", streams * EVENTS, args.seed, True, model, judge)
@@ -118,7 +119,7 @@ def _by_kind(answers: Answers) -> dict[str, Any]:
 
 
 def _by_verdict(verdicts: Any) -> dict[str, Any]:
-    from models.streams import VERDICTS, share
+    from models.statistics import VERDICTS, share
 
     return {verdict: share(verdicts, verdict) for verdict in VERDICTS}
 
@@ -127,7 +128,8 @@ def _real(args: argparse.Namespace, held: Answers, free: Answers) -> dict[str, A
     """Streams of labelled curves, for each system with enough of both kinds and for all that are not told apart."""
     import numpy as np
 
-    from models.streams import Tally, redraw, share
+    from models.statistics import Tally, share
+    from models.statistics import redraw_streams as redraw
 
     both = (held.kinds, free.kinds)
     groups = {str(system): [kinds == system for kinds in both] for system in np.unique(held.kinds)}

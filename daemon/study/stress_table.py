@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from daemon.columns import align
-from daemon.decision import Verdict
+from daemon.judging import Verdict
 from daemon.study.shares import percent, share
 from models.metrics import count_table
 
 _NOTE = """
 events, event-free: keep/review/discard; lost: events discarded, before: of the same ones without the nuisance;
-of visible: lost among the events in which an expert would still see a rupture (models.simulate.visible);
+of visible: lost among the events in which an expert would still see a rupture (models.simulate.background);
 cut: event-free curves discarded; exact 95 % intervals.
 A nuisance stands where it can be laid on a curve, so counts differ from row to row."""
 

@@ -22,19 +22,17 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from daemon.decide import verdict_of
-from daemon.decision import Thresholds
+from daemon.judging import Thresholds, verdict_of
 from daemon.progress import progress
 from daemon.study.workplace import open_workplace
 from deploy.assembly import half
 from deploy.torch_engine import bf16_in_hardware
-from models.data import Examples, gather
 from models.frontend import FLOOR, prepare
 from models.network import ResNet18, load
 from models.profile import RasterProfile
 from models.raster import envelope
 from models.simulate import simulate
-from models.train import Recipe, Run, infer
+from models.train import Examples, Recipe, Run, gather, infer
 
 CHUNK = 256
 _DOUBT = tuple(FLOOR)

@@ -11,20 +11,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from daemon.decide import verdict_of
-from daemon.decision import Thresholds
+from daemon.judging import Thresholds, verdict_of
+from daemon.learn import HELD_OUT_SEED, LABELLED_SHARE
 from daemon.progress import progress
 from daemon.study.collection import Collection
-from daemon.training import HELD_OUT_SEED, LABELLED_SHARE
 from daemon.writing import write_whole
 from deploy.torch_engine import bf16_in_hardware
 from models.bundle import Bundle, Calibration
 from models.calibrate import choose_cut, fit_platt
-from models.data import Examples, gather
 from models.loss import LOSSES
 from models.network import ResNet18, load
 from models.simulate import simulate
-from models.train import Recipe, Run, infer
+from models.train import Examples, Recipe, Run, gather, infer
 
 TUNING_SEED = 2_000_000  # added to the seed: curves that neither training nor its held-out part has drawn
 

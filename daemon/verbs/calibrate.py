@@ -32,14 +32,13 @@ def run(args: argparse.Namespace) -> int:
     if wrong := _mistake(args, out):
         raise UserError(USAGE, wrong)
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    from daemon.judging import load_model
-    from daemon.training.calibration import Wish, calibrate, write_model
-    from daemon.training.calibration_page import write_text
-    from daemon.training.exhibits import exhibit
-    from daemon.training.labelled import read_labels
+    from daemon.judging.judge import load_model
+    from daemon.learn.calibration import Wish, calibrate, write_model, write_text
+    from daemon.learn.evidence import exhibit
+    from daemon.learn.labelled import read_labels
     from deploy import engines
     from models.bundle import BadBundle
-    from models.thresholds import KeepRule
+    from models.calibrate import KeepRule
 
     labels = read_labels(args.folders)
     model = load_model(args.model, engines.Wish("cpu", precision="fp32"))  # in which every engine decides

@@ -32,12 +32,12 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if args.report is not None and (args.report.is_dir() or not args.report.parent.is_dir()):
         raise UserError(INPUT_OUTPUT, f"--report {args.report}: name a file in a folder that exists")
-    from daemon.judging import judge_of, load_model
+    from daemon.judging.judge import judge_of, load_model
+    from daemon.learn.evaluation import evaluate, judge_all
+    from daemon.learn.labelled import count_classes, curves_of, narrow, read_labels, refuse
+    from daemon.learn.report import write_html, write_text
+    from daemon.learn.taught import Acquaintance
     from daemon.progress import progress
-    from daemon.training.evaluation import evaluate, judge_all
-    from daemon.training.labelled import count_classes, curves_of, narrow, read_labels, refuse
-    from daemon.training.origin import Acquaintance
-    from daemon.training.report import write_html, write_text
     from daemon.writing import write_whole
     from deploy.engines import Wish
 

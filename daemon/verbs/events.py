@@ -9,10 +9,10 @@ from pathlib import Path
 
 from daemon.clean import clean
 from daemon.config import Config, add_endpoint_options, add_service_options, load
-from daemon.decision import VERDICTS
 from daemon.errors import UNREACHABLE, USAGE, UserError
-from daemon.events import Event, decode, encode, kind_of
 from daemon.feed import Feed, Silent
+from daemon.judging import VERDICTS
+from daemon.ledger.events import Event, decode, encode, kind_of
 from daemon.ledger.view import LedgerView
 from daemon.silence import Silence, add_patience_option, patience_of
 from daemon.status.inquiry import ask_status

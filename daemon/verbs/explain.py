@@ -29,9 +29,9 @@ def run(args: argparse.Namespace) -> int:
     if args.curve < 0:
         raise UserError(USAGE, "--curve counts the retracts of the file from 0")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    from daemon.explanation import explain, find_reading
-    from daemon.explanation.sheet import draw
-    from daemon.judging import judge_of, load_model
+    from daemon.explain import explain, find_reading
+    from daemon.explain.sheet import draw
+    from daemon.judging.judge import judge_of, load_model
     from deploy.engines import Wish
 
     asked = Asked.of(args)

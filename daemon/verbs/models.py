@@ -63,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace, bundle: Bundle, settings: config.Config) -> int:
-    from daemon.engine.ahead import build_ahead
-    from daemon.quantising import build_int8
+    from daemon.engine.proof import build_ahead
+    from daemon.learn.int8 import build_int8
     from deploy.engines import NoEngine, Wish
 
     cache = settings.state / "engines"

@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exit 0 when the archive is there; 65 when there was nothing to pack; 74 when a folder could not be listed."""
     _check(args)
-    from daemon.archive.crew import CrewBroken
     from daemon.archive.writer import ArchiveWriter
+    from daemon.processes.crew import CrewBroken
     from daemon.progress import progress
 
     begun_s = time.monotonic()
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _packed(args: argparse.Namespace, writer: ArchiveWriter) -> Iterator[Origin]:
-    from daemon.archive.packing import pack_files, pack_simulated
+    from daemon.archive.writer import pack_files, pack_simulated
     from daemon.formats.walk import find
 
     if args.simulate:

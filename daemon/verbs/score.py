@@ -21,8 +21,8 @@ from daemon.selection import HELP, Selection, read_selection
 from deploy.engines import DEVICES, NAMES, PRECISIONS, Wish
 
 if TYPE_CHECKING:
-    from daemon.decision import Judge
     from daemon.formats.walk import Found
+    from daemon.judging import Judge
     from daemon.scoring.sheet import Sheet
     from daemon.scoring.tally import Tally
     from deploy.serving import Model
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     is_packed = _check(args)
-    from daemon.judging import judge_of, load_model, release
+    from daemon.judging.judge import judge_of, load_model, release
     from daemon.scoring.sheet import Sheet
     from daemon.scoring.tally import Tally
 
@@ -155,11 +155,10 @@ def _score_files(
 
 
 def _score_archives(args: argparse.Namespace, model: Model, judge: Judge, sheet: Sheet | None, tally: Tally) -> None:
-    from daemon.archive import Archive, blocks, portions
-    from daemon.archive.crew import Crew
-    from daemon.archive.scoring import count_blocks, pass_over, score_blocks
+    from daemon.archive import Archive, blocks, count_blocks, pass_over, portions, score_blocks
+    from daemon.processes.crew import Crew
     from daemon.scoring.output import note, tell
-    from deploy.cores import usable_cores
+    from deploy.cpu import usable_cores
 
     with _plain_errors(args.paths), Crew(usable_cores()) as crew:
         archives = [Archive.open(path, crew) for path in args.paths]
@@ -177,7 +176,7 @@ def _score_archives(args: argparse.Namespace, model: Model, judge: Judge, sheet:
 @contextmanager
 def _plain_errors(paths: list[Path]) -> Iterator[None]:
     from daemon.archive import BadArchive
-    from daemon.archive.crew import CrewBroken
+    from daemon.processes.crew import CrewBroken
 
     names = ", ".join(clean(str(path)) for path in paths)
     try:

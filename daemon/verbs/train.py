@@ -78,10 +78,9 @@ def run(args: argparse.Namespace) -> int:
     if wrong := _mistake(args):
         raise UserError(USAGE, wrong)
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    from daemon.training import HELD_OUT, MOST_MISSED, Plan, train
-    from daemon.training.head import HeadPlan, require_sklearn
-    from daemon.training.start import start_of
-    from deploy.cores import default_threads
+    from daemon.learn import HELD_OUT, MOST_MISSED, Plan, train
+    from daemon.learn.head import HeadPlan, require_sklearn, start_of
+    from deploy.cpu import default_threads
     from deploy.torch_engine import bf16_in_hardware
     from models.loss import select
     from models.profile import RasterProfile

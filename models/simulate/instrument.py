@@ -19,8 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.curve import Samples
-from models.simulate.chains import KT_PN_NM
-from models.simulate.draw import Rng, chance, log_uniform
+from models.simulate.mechanics import KT_PN_NM, Rng, chance, log_uniform
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.curve import Samples
-from models.simulate.draw import Rng, chance, log_uniform, sign
+from models.simulate.mechanics import Rng, chance, log_uniform, sign
 
 
 def noise(rng: Rng, count: int) -> Samples:

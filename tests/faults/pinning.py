@@ -13,7 +13,7 @@ import numpy as np
 
 from daemon.bench.busy import neighbours
 from daemon.bench.timing import spread_ms
-from deploy.openvino_graph import Graph
+from deploy.openvino_engine import Graph
 from deploy.openvino_runtime import HINTS, openvino
 from models.anatomy import fold
 from models.bundle import SHIPPED, read

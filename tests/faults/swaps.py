@@ -10,8 +10,7 @@ import threading
 from pathlib import Path
 
 from deploy.engines import Wish
-from deploy.selftest import known_curves
-from deploy.serving import Model
+from deploy.serving import Model, known_curves
 
 
 def rss_bytes() -> int:

@@ -19,11 +19,11 @@ from pathlib import Path
 from textmutants import Mutant, mutant
 
 from daemon.arrival import Arrival
-from daemon.classify import classify
 from daemon.config import ThresholdsConfig
-from daemon.decide import decide
 from daemon.formats import open_file
-from daemon.judging import judge_of, load_model
+from daemon.judging import decide
+from daemon.judging.classify import classify
+from daemon.judging.judge import judge_of, load_model
 from daemon.reading import NotACurve, Reading, Unfinished, Unreadable
 from deploy.serving import Model
 from models.curve import Curve

@@ -1,0 +1,86 @@
+"""The judge of this run: a model, with the thresholds that the laboratory may have put in place of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from daemon.closing import Closing
+from daemon.config import Config, ThresholdsConfig
+from daemon.engine import PATIENT, Patience, builder
+from daemon.errors import BAD_CONFIG, BAD_DATA, INTERNAL, UNREACHABLE, UserError
+from daemon.formats.text_rule import TextRule, digest_of
+from daemon.judging import Judge, Thresholds
+from deploy.engines import ANY, NoEngine, Wish
+from deploy.registry import resolve
+from deploy.serving import Model, SelfTestFailed
+from models.bundle import BadBundle, id_in
+
+
+def wish_of(config: Config) -> Wish:
+    """What a configuration asks of the engine."""
+    engine = config.engine
+    return Wish(config.device, engine.name, engine.precision, engine.threads or None, config.state / "engines")
+
+
+def load_model(name: str, wish: Wish = ANY, models: Path | None = None, patience: Patience = PATIENT) -> Model:
+    """A model that has proved itself on known curves; ``models`` is the folder in which a lab's own have names.
+
+    An engine on a GPU is guarded: close it with :func:`release`. Raises UserError for everything that can be wrong.
+    """
+    try:
+        return Model.load(name, wish, models, builder(patience))
+    except BadBundle as error:
+        raise UserError(BAD_DATA, f"model {name}: {error}") from error
+    except SelfTestFailed as error:
+        raise UserError(
+            INTERNAL, f"model {name}: {error}; nothing is judged by an engine that computes wrongly"
+        ) from error
+    except NoEngine as error:
+        raise UserError(UNREACHABLE, f"no engine for this: {error}") from error
+
+
+def release(model: Model) -> None:
+    """End what judges for it outside this process, if anything does."""
+    if isinstance(model.classifier, Closing):
+        model.classifier.close()
+
+
+def is_outdated(model: Model, name: str, models: Path | None = None) -> bool:
+    """Whether the folder that ``name`` means holds another model by now than the one that was loaded from it."""
+    try:
+        return id_in(resolve(name, models)) != model.id
+    except BadBundle:
+        return False  # nothing is there to take its place
+
+
+def judge_of(
+    model: Model, override: ThresholdsConfig, *, require_certificate: bool = False, text: Sequence[TextRule] = ()
+) -> Judge:
+    """What every event of this model says about who judged.
+
+    A bolder threshold than its own has no certificate, nor has a model whose verdicts are not those of single
+    precision, in which the evidence was counted.
+    """
+    bundle = model.bundle
+    discard = bundle.discard if override.discard is None else override.discard
+    keep = bundle.keep if override.keep is None else override.keep
+    if not discard < keep:
+        raise UserError(BAD_CONFIG, f"thresholds: discard ({discard:g}) must lie below keep ({keep:g})")
+    is_own = (discard, keep) == (bundle.discard, bundle.keep)
+    certificate = bundle.certificate if discard <= bundle.discard else None
+    if certificate is not None and not (certificate.engine.endswith("-fp32") and model.is_exact):
+        certificate = None
+    rules = [] if is_own else [f"configured:{discard:.6g}-{keep:.6g}"]
+    rules += ["certificate:required"] if require_certificate else []
+    rules += [f"text:{digest_of(text)}"] if text else []
+    return Judge(
+        model=model.id,
+        pipeline="|".join([model.pipeline, *rules]),
+        engine=model.engine,
+        thresholds=Thresholds(discard=discard, keep=keep),
+        score_basis="labels" if bundle.score_basis == "labels" else "simulation",
+        prevalence=bundle.calibration.prevalence,
+        certificate=certificate.for_event() if certificate else None,
+        require_certificate=require_certificate,
+    )

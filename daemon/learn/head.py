@@ -1,0 +1,136 @@
+"""Few labels: the body of a network stays, its last layer is fitted anew on what labelled curves look like to it.
+
+The result is an ordinary model. Its calibration and thresholds come from held-out simulated curves, as after any
+training, and not from the labels: a few dozen curves that the head was fitted on cannot say where one event in a
+hundred is lost (that takes 300 others). `afm-triage calibrate` with labels of other curves does say it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from daemon.errors import BAD_DATA, UNREACHABLE, UserError
+from deploy.registry import resolve
+from models.bundle import BadBundle, Bundle, read
+from models.heads import HEADS, Linear, Vectors, embed, fold, own_logit, principal, standardise
+from models.network import ResNet18, load
+from models.profile import RasterProfile
+from models.train import Examples
+from models.transfer import WIDTH, BadWeights, read_imagenet
+
+
+@dataclass(frozen=True, slots=True)
+class HeadPlan:
+    """How the last layer is fitted."""
+
+    kind: str  # a name in models.heads.HEADS
+    features: str = "none"  # none, pca
+    unlabelled: tuple[Path, ...] = ()
+
+
+def require_sklearn() -> None:
+    """UserError (69) where scikit-learn, an extra, is missing."""
+    try:
+        import sklearn  # noqa: F401
+    except ImportError:
+        wanted = "few labels need scikit-learn; install it into the same environment: pip install scikit-learn"
+        raise UserError(UNREACHABLE, wanted) from None
+
+
+def fit_head(
+    network: ResNet18,
+    plan: HeadPlan,
+    simulated: Examples,
+    labelled: Examples | None,
+    unlabelled: NDArray[np.float32] | None,
+    profile: RasterProfile,
+    labelled_share: float,
+) -> ResNet18:
+    """The same body with a last layer that labelled and simulated curves teach; of both kinds there must be some.
+
+    Features are learned from the labelled and the ``unlabelled`` ((N, 2, W) envelopes), where there are any.
+    ``labelled_share`` is what the labelled ones weigh of all that teach, where simulated ones stand beside them.
+    """
+    known = simulated if labelled is None else labelled + simulated
+    count = 0 if labelled is None else len(labelled)
+    vectors = embed(network, known.edges, profile).astype(np.float64)
+    seen = vectors
+    if unlabelled is not None:
+        seen = np.concatenate((vectors[:count], embed(network, unlabelled, profile)))
+    features = _features(network, plan.features, seen)
+    weights = _weights(count, len(simulated), labelled_share)
+    return fold(network, features, HEADS[plan.kind](features.apply(vectors), known.labels > 0.5, weights))
+
+
+def _features(network: ResNet18, name: str, vectors: Vectors) -> Linear:
+    """Fitted on curves whether labelled or not; the network's own logit stands beside them, where it has one."""
+    features = {"none": standardise, "pca": principal}[name](vectors)
+    return features.beside(own_logit(network, vectors)) if network.fc.weight.any() else features
+
+
+def _weights(labelled: int, simulated: int, share: float) -> NDArray[np.float64]:
+    """1 for a labelled curve; the simulated ones together weigh what is left, however many they are."""
+    each = (1 - share) / share * labelled / simulated if labelled and simulated else 1.0
+    return np.concatenate((np.ones(labelled), np.full(simulated, each)))
+
+
+# ---- The start: the weights that a training run begins from, as ``--init`` names them.
+
+PUBLISHED = "imagenet:"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Start:
+    """``scratch`` when neither is given."""
+
+    parent: Bundle | None = None
+    published: Path | None = None  # a file with torchvision's ResNet18
+
+    @property
+    def width(self) -> int | None:
+        """Channels of the first layer, where the weights settle it."""
+        if self.parent is not None:
+            return self.parent.width
+        return WIDTH if self.published is not None else None
+
+    @property
+    def note(self) -> dict[str, str]:
+        """What stands in the manifest: the parent stands there anyway."""
+        if self.published is None:
+            return {}
+        return {"init": f"imagenet {hashlib.sha256(self.published.read_bytes()).hexdigest()[:12]}"}
+
+    def network(self) -> ResNet18 | None:
+        """A network with these weights, None from scratch; UserError (65) when the file is none."""
+        if self.published is not None:
+            try:
+                return read_imagenet(self.published)
+            except BadWeights as error:
+                raise UserError(BAD_DATA, f"--init {PUBLISHED}{error}") from None
+        if self.parent is None:
+            return None
+        weights = {name: torch.from_numpy(tensor) for name, tensor in self.parent.weights.items()}
+        return load(self.parent.width, weights)
+
+
+def start_of(name: str) -> Start:
+    """What ``--init`` names: ``scratch``, ``imagenet:FILE`` or a model; UserError (65) when it is none of these."""
+    if name == "scratch":
+        return Start()
+    if name.startswith(PUBLISHED):
+        return Start(published=Path(name.removeprefix(PUBLISHED)))
+    return Start(parent=parent_of(name))
+
+
+def parent_of(name: str) -> Bundle:
+    """The model that ``--init`` names; UserError when it is none."""
+    try:
+        return read(resolve(name))
+    except BadBundle as error:
+        raise UserError(BAD_DATA, f"--init {error}") from None

@@ -41,11 +41,13 @@ class Outcome:
 
     @property
     def is_fine(self) -> bool:
-        """A signal may come before the interpreter has read a line of ours, which it then says in its own way."""
-        if self.code is None or "/daemon/" in self.said:
+        """A SIGINT may come before a line of ours has run: Python then ends, or goes on, in its own way and words."""
+        said = self.said.replace("/daemon/__main__.py", "")  # its first lines, which see to it
+        if "/daemon/" in said:
             return False
-        wanted = ENDS[self.number] | ({0} if self.verb.startswith("console") else set())
-        return self.code in wanted or "site" in self.said
+        if "KeyboardInterrupt" in said:  # nothing of ours raises it
+            return True
+        return self.code in ENDS[self.number] | ({0} if self.verb.startswith("console") else set())
 
     def __str__(self) -> str:
         traceback = ", traceback" if "Traceback" in self.said else ""

@@ -212,9 +212,16 @@ class _Writer:
         return self._table([(names, [columns[name] for name in names])])
 
     def _grouped(self) -> list[str]:
-        """The sides in a line of their own above the names."""
-        lines = self._beside()
-        return lines
+        """The sides in a line of their own above the names, each over its first column."""
+        order = self.rng.sample(["distance", "force"], 2)
+        names = [self._with_unit(self._word(quantity), quantity) for quantity in order] * 2
+        columns = [
+            self._numbers(z if quantity == "distance" else force, quantity)
+            for force, z in (self.approach, self.retract)
+            for quantity in order
+        ]
+        approach, retract = SIDES[self.language]
+        return self._table([(names, columns)], above=[approach, "", retract, ""])
 
     def _two_forces(self) -> list[str]:
         force, z = self.retract
@@ -292,7 +299,12 @@ class _Writer:
             style = "{:.6f}"
         return [style.format(value * factor) for value in samples]
 
-    def _table(self, blocks: Sequence[tuple[list[str], list[list[str]]]], headings: Sequence[str] = ()) -> list[str]:
+    def _table(
+        self,
+        blocks: Sequence[tuple[list[str], list[list[str]]]],
+        headings: Sequence[str] = (),
+        above: Sequence[str] = (),
+    ) -> list[str]:
         rng = self.rng
         decimal = "," if self.language in ("de", "fr", "es") and rng.random() < 0.5 else "."
         delimiter = rng.choice(["\t", ";"] if decimal == "," else ["\t", ";", ",", ", ", "  "])
@@ -315,7 +327,9 @@ class _Writer:
         for place, (names, columns) in enumerate(blocks):
             if headings and headings[place]:
                 lines.append(headings[place])
-            if names and not (place and not headings[0] and False):
+            if above:
+                lines.append(delimiter.join(above) if delimiter.strip(" ") else " ".join(filter(None, above)))
+            if names:
                 lines += self._header(names, delimiter, has_units_row=has_units_row, is_quoted=is_quoted)
             longest = max(map(len, columns))
             for row in range(longest):

@@ -52,7 +52,7 @@ def read(blocks: Sequence[Block], facts: Facts, *, has_names: bool) -> list[Curv
         raise Unreadable("bomb")
     block = max(blocks, key=lambda block: block.rows.size)
     units = _units(block.heading, branches, facts.rule)
-    sign = text_branch.pulling_sign(branches)[0] if facts.pulling is None else facts.pulling
+    sign = text_branch.pulling_sign(branches) if facts.pulling is None else facts.pulling
     is_misfit = bool(facts.columns)  # else the table would have been read by their names
     is_unclear = not is_clear or len(blocks) > 1 or block.is_ragged or block.layout.is_ambiguous
     is_assumed = has_names or is_misfit or is_unclear or text_other.hides_numbers(block)

@@ -43,9 +43,8 @@ def oriented(force: Samples, distance: Samples | None, *, is_said: bool = False)
         contact = force[min(stop - 1, start) : max(stop - 1, start) + 1]
         level, noise = np.median(contact), np.median(np.abs(np.diff(force)))
         still = np.flatnonzero(np.abs(contact - level) <= _CLEAR * noise)
-        start = (
-            min(stop - 1, start) + int(still[-1]) if still.size else start
-        )  # a separation stands still while the force falls
+        if still.size:  # a separation stands still while the force falls
+            start = min(stop - 1, start) + int(still[-1])
         return Branch(force[start:], distance[start:], force[:stop], contact)
     if force.shape[0] < 4:
         return Branch(force, distance)
@@ -87,8 +86,8 @@ def _zero_vote(distance: Samples) -> int:
     return 1 if first < last else -1
 
 
-def pulling_sign(branches: Sequence[Branch]) -> tuple[float, bool]:
-    """What makes pulling positive, and whether that was seen in the contact parts: repulsion else is positive.
+def pulling_sign(branches: Sequence[Branch]) -> float:
+    """What makes pulling positive, as the contact parts say; where there are none, repulsion is positive.
 
     Contact is compared with the far half, and with what follows it: a baseline may not have been reached.
     """
@@ -102,7 +101,7 @@ def pulling_sign(branches: Sequence[Branch]) -> tuple[float, bool]:
         for later in (force[points // 10 : points // 3], force[points // 2 :]):
             difference = float(contact - np.median(later))
             votes += np.sign(difference) if abs(difference) > _CLEAR * noise else 0.0
-    return (1.0, True) if votes < 0 else (-1.0, votes != 0)
+    return 1.0 if votes < 0 else -1.0
 
 
 def opposite(first: Samples, second: Samples) -> bool:

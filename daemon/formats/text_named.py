@@ -296,9 +296,9 @@ def _rises_inside(force: Samples) -> bool:
 
 
 def curves(found: Sequence[tuple[Part, Branch]], facts: Facts) -> list[Curve]:
-    sign, _ = text_branch.pulling_sign([branch for _, branch in found])
     is_open = facts.pulling is None
-    sign = sign if facts.pulling is None else facts.pulling
+    seen = text_branch.pulling_sign([branch for _, branch in found])
+    sign = seen if facts.pulling is None else facts.pulling
     return [_curve(part, branch, sign, is_open, facts) for part, branch in found]
 
 

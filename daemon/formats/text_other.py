@@ -11,6 +11,7 @@ from daemon.formats.columns import Column
 from daemon.formats.table import Block, Table
 from daemon.reading import NotACurve, Unreadable
 from models.curve import Samples
+from models.frontend import MIN_POINTS
 
 _STAMP = re.compile(
     r"(?:[\d\s:./,+\-_]|(?<=\d)[TZ](?=\d|$)|[ap]\.?m\.?|UTC|GMT|CES?T|Mon|Tue|Wed|Thu|Fri|Sat|Sun|"
@@ -27,7 +28,7 @@ _NARROWEST = 16  # columns of a picture
 _SMALL_PICTURE = 64
 _FEW_NUMBERS = 16  # as many different whole numbers as labels have
 _RAMP, _STRAIGHT = 0.9, 0.99
-SHORTEST = 64  # rows of a curve that can be judged
+SHORTEST = MIN_POINTS  # rows of a curve that can be judged
 
 
 def check_lines(block: Block) -> None:

@@ -59,15 +59,15 @@ class Trial:
                 file.write_bytes(made.content)
                 word = self._word(file)
                 file.unlink()
-                yield Outcome(made, source, word, word in ("discard", "table", "unclaimed"))
+                yield Outcome(made, source, word, word in ("discard", "image", "table", "unclaimed"))
 
     def _word(self, file: Path) -> str:
         """The best verdict on any curve of the file: the event is in one of them."""
         try:
             verdicts = self._verdict(open_file(file))
-        except NotACurve as error:
-            return error.reason
         except (Unreadable, Unfinished) as error:
+            if isinstance(error.__cause__, NotACurve):
+                return error.__cause__.reason
             return "unclaimed" if error.__cause__ is None and error.reason == "unreadable" else error.reason
         return next(verdict for verdict in ("keep", "review", "discard") if verdict in verdicts)
 

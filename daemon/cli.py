@@ -14,8 +14,9 @@ import signal
 import sys
 from typing import NoReturn
 
-from daemon import __version__, ending, stdio
-from daemon.errors import INPUT_OUTPUT, INTERNAL, USAGE, UserError
+from daemon import __version__
+from daemon.common import ending, stdio
+from daemon.common.errors import INPUT_OUTPUT, INTERNAL, USAGE, UserError
 
 #: verb -> one line of help; the module is daemon.verbs.<verb>.
 VERBS = {

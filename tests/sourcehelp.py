@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from daemon.arrival import Arrival
-from daemon.sources.pending import Timing
+from daemon.sources import Arrival
+from daemon.sources.file_state import Timing
 from daemon.sources.watch import WatchSource
 
 #: A tenth of the real waiting times, so that the tests take seconds.

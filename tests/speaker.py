@@ -12,10 +12,10 @@ from typing import Any, Self
 import numpy as np
 
 from daemon import __version__
-from daemon.clock import rfc3339
+from daemon.client.running import forget, leave
+from daemon.common.clock import rfc3339
 from daemon.ledger import Ledger
 from daemon.publish import Publisher
-from daemon.status.whereabouts import forget, leave
 from tests.ledgerhelp import JUDGE, decision
 
 ANY = "tcp://127.0.0.1:0"

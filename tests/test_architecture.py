@@ -76,23 +76,23 @@ def test_a_module_is_as_long_as_its_noun() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["daemon.reader.worker", "daemon.verbs.console", "daemon.verbs.events", "daemon.sources.watch", "daemon.ledger"],
+    ["daemon.reading.worker", "daemon.verbs.console", "daemon.verbs.events", "daemon.sources.watch", "daemon.ledger"],
 )
 def test_what_must_stay_light_does_not_import_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-#: Where handlers of signals are set (daemon/ending.py says why nowhere else), and where the one context is made.
+#: Where handlers of signals are set (daemon/common/ending.py says why nowhere else), and where the one context is made.
 ONLY_IN = {
     "signal.signal": {
-        "daemon/ending.py",
+        "daemon/common/ending.py",
         "daemon/cli.py",
         "daemon/__main__.py",
         "daemon/processes/child.py",
         "daemon/engine/worker.py",
     },
-    "zmq.Context": {"daemon/exchange.py"},
+    "zmq.Context": {"daemon/common/sockets.py"},
 }
 WAITING = ("wait", "join", "communicate", "term", "destroy")
 

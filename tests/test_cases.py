@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from daemon.batch import score as score_files
 from daemon.config import ThresholdsConfig
-from daemon.formats.walk import find
 from daemon.judging.judge import judge_of, load_model
-from daemon.scoring import score as score_files
+from daemon.sources.existing import find
 from deploy.serving import Model
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"

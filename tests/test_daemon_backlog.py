@@ -9,10 +9,10 @@ import pytest
 from makers import make_jpk, make_jpk_map
 from test_daemon_reader import arrive, collect, reasons
 
-from daemon import backlog
-from daemon.arrival import Arrival
-from daemon.backlog import Backlog
-from daemon.reader import ReaderPool
+from daemon import pipeline
+from daemon.pipeline import Backlog
+from daemon.reading.pool import ReaderPool
+from daemon.sources import Arrival
 
 
 def next_of(line: Backlog) -> Arrival:
@@ -28,7 +28,7 @@ def next_of(line: Backlog) -> Arrival:
 def test_the_rest_of_a_map_that_has_gone_is_asked_for_a_while_and_then_told_curve_by_curve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backlog, "_RETRY_S", (0.01, 0.02, 0.03))
+    monkeypatch.setattr(pipeline, "_RETRY_S", (0.01, 0.02, 0.03))
     line, asked = Backlog([]), 0
     with ReaderPool(1) as pool:
         whole = arrive(tmp_path / "m.jpk-force-map", make_jpk_map(40))
@@ -51,7 +51,7 @@ def test_the_rest_of_a_map_that_has_gone_is_asked_for_a_while_and_then_told_curv
 
 
 def test_a_share_that_comes_back_in_time_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backlog, "_RETRY_S", (0.01,) * 3)
+    monkeypatch.setattr(pipeline, "_RETRY_S", (0.01,) * 3)
     line, away = Backlog([]), tmp_path / "away"
     with ReaderPool(1) as pool:
         whole = arrive(tmp_path / "m.jpk-force-map", make_jpk_map(40))

@@ -25,7 +25,7 @@ from daemon.bench.report import write_page, write_report
 from daemon.bench.soak import slope_mb, thin
 from daemon.bench.timing import cpu_ms, spread_ms
 from daemon.bench.vitals import Sample
-from daemon.errors import UserError
+from daemon.common.errors import UserError
 from daemon.learn.int8 import Curves, gather, load
 from daemon.verbs import bench as verb
 from models.bundle import Bundle

@@ -14,10 +14,10 @@ from modelhelp import make_model, noisy
 from scipy import stats
 
 from daemon.cli import main
+from daemon.common.errors import UserError
 from daemon.config import ThresholdsConfig
-from daemon.errors import UserError
 from daemon.formats import open_file
-from daemon.formats.packed import pack
+from daemon.formats.afmcurve import keepsake_of, pack
 from daemon.instrument.jpk_writer import pack as pack_simulated
 from daemon.judging import decide
 from daemon.judging.judge import judge_of, load_model
@@ -26,8 +26,7 @@ from daemon.learn.evidence import Exhibits, exhibit
 from daemon.learn.labelled import read_labels
 from daemon.learn.taught import Taught, identity_of
 from daemon.ledger import events
-from daemon.ledger.keepsake import keepsake_of
-from daemon.status.page import page
+from daemon.screens.status import page
 from deploy import engines
 from deploy.serving import Model, Scored, known_curves
 from models.bundle import SHIPPED, BadBundle, read, write

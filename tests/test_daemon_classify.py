@@ -3,10 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from daemon.formats.walk import find
 from daemon.judging import Thresholds
 from daemon.judging.classify import classify
-from daemon.reader import ReaderPool
+from daemon.reading.pool import ReaderPool
+from daemon.sources.existing import find
 from deploy.serving import Model
 from models.curve import Curve
 

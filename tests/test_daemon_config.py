@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from daemon.common.errors import BAD_CONFIG, USAGE, UserError
 from daemon.config import Config, ConfigError, add_run_options, add_service_options, changes, load, values
-from daemon.config.home import default_state
+from daemon.config.conflicts import default_state
 from daemon.config.origin import PREFIX
-from daemon.errors import BAD_CONFIG, USAGE, UserError
 
 
 @pytest.fixture(autouse=True)

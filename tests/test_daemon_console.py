@@ -21,12 +21,11 @@ from pathlib import Path
 import pytest
 
 from daemon.cli import main
+from daemon.client.feed import patience_of
+from daemon.client.temporary import free_port
 from daemon.config import Config
-from daemon.console import snapshot
-from daemon.console.attachment import Attachment
-from daemon.console.board import Board, Entry
-from daemon.silence import patience_of
-from daemon.trial import free_port
+from daemon.screens.board import Attachment, Board, Entry
+from daemon.screens.console import snapshot
 from tests.speaker import Speaker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -180,7 +179,7 @@ def test_in_a_terminal_it_waits_for_a_service(tmp_path: Path, monkeypatch: pytes
 
 
 def test_it_survives_the_service_and_finds_it_again_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daemon.console.attachment.SILENCE_S", 0.8)
+    monkeypatch.setattr("daemon.screens.board.SILENCE_S", 0.8)
     board = Board()
     nowhere = {name: f"tcp://127.0.0.1:{free_port()}" for name in ("publish", "replay")}  # not where others may serve
     attachment = Attachment(Config(state=tmp_path, **nowhere), board, history=100)

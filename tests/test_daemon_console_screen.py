@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from daemon.clock import rfc3339
-from daemon.console.board import Board, Entry
-from daemon.console.picture import svg
-from daemon.console.screen import frame, tail
-from daemon.console.sketch import bars, sketch
-from daemon.wording import duration, latency, rate, score, size
+from daemon.common.clock import rfc3339
+from daemon.common.text import duration, latency, rate, score, size
+from daemon.screens.board import Board, Entry
+from daemon.screens.drawing import bars, sketch, svg
+from daemon.screens.screen import frame, tail
 from tests.speaker import preview
 
 SVG = "{http://www.w3.org/2000/svg}"

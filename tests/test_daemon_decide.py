@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daemon.arrival import Arrival
 from daemon.judging import Judge, Thresholds, decide, identity_of, verdict_of
 from daemon.reading import Reading
+from daemon.sources import Arrival
 from deploy.serving import Scored
 from models.curve import Curve
 from models.frontend import FLOOR

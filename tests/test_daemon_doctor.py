@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from daemon.config import AlarmConfig, BatchConfig, Config, EngineConfig, SourceConfig, ThresholdsConfig
-from daemon.config.description import describe
-from daemon.doctor import is_well, line, symptoms
-from daemon.doctor.engines import engines
-from daemon.doctor.finding import Finding
+from daemon.screens import doctor
+from daemon.screens.doctor import Finding, engines, is_well, line
+from daemon.verbs.check import describe
 from tests.speaker import Speaker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,19 +76,19 @@ def test_the_doctor_looks_at_everything_and_says_so_in_json(tmp_path: Path) -> N
 def test_a_port_of_another_program_is_a_problem(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        found = list(symptoms.ports(config_of(tmp_path, publish=f"tcp://127.0.0.1:{port}")))
+        found = list(doctor.ports(config_of(tmp_path, publish=f"tcp://127.0.0.1:{port}")))
     assert [(one.level, f"port {port} of publish is taken" in one.text) for one in found] == [("problem", True)]
     assert "--publish" in found[0].advice
 
 
 def test_our_own_running_service_is_none(tmp_path: Path) -> None:
     with Speaker(tmp_path / "state") as speaker:
-        found = list(symptoms.ports(config_of(tmp_path, publish=speaker.publish, replay=speaker.replay)))
+        found = list(doctor.ports(config_of(tmp_path, publish=speaker.publish, replay=speaker.replay)))
     assert [(one.level, f"running as process {os.getpid()}" in one.text) for one in found] == [("ok", True)]
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    (found,) = symptoms.watched_folders(config_of(tmp_path, watch=(tmp_path / "gone",)))
+    (found,) = doctor.watched_folders(config_of(tmp_path, watch=(tmp_path / "gone",)))
     assert (found.level, "is not there" in found.text, bool(found.advice)) == ("problem", True, True)
 
 
@@ -99,23 +98,23 @@ def test_what_lies_in_a_watched_folder_is_told_and_asked_about_when_nothing_of_i
     for name in ("a.pfc", "run/b.PFC", "run/camera.png", "run/aZSNSR.ibw"):
         (watch / name).touch()
     (watch / "tree").symlink_to(tmp_path)
-    _, found = symptoms.watched_folders(config_of(tmp_path, watch=(watch,)))
+    _, found = doctor.watched_folders(config_of(tmp_path, watch=(watch,)))
     told = f"{watch}: 0 files that may be curves; ignored: 2 unclaimed .pfc, 1 image, 1 link; 1 companion"
     assert (found.topic, found.level, found.text.startswith(told)) == ("files", "note", True)
     assert "README" in found.advice
     (watch / "run" / "a.jpk-force").touch()
-    _, found = symptoms.watched_folders(config_of(tmp_path, watch=(watch,)))
+    _, found = doctor.watched_folders(config_of(tmp_path, watch=(watch,)))
     assert "1 file that may be a curve; ignored: 2" in found.text
     (watch / "run" / "b.txt").touch()
-    _, found = symptoms.watched_folders(config_of(tmp_path, watch=(watch,)))
+    _, found = doctor.watched_folders(config_of(tmp_path, watch=(watch,)))
     assert (found.level, "2 files that may be curves; ignored: 2" in found.text) == ("ok", True)
 
 
 def test_a_first_look_into_a_watched_folder_is_a_short_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(symptoms, "MANY_FILES", 10)
+    monkeypatch.setattr(doctor, "MANY_FILES", 10)
     for number in range(30):
         (tmp_path / f"{number}.jpk-force").touch()
-    _, found = symptoms.watched_folders(config_of(tmp_path, watch=(tmp_path,)))
+    _, found = doctor.watched_folders(config_of(tmp_path, watch=(tmp_path,)))
     assert "10 files that may be curves in the part that was looked at" in found.text
 
 
@@ -123,17 +122,17 @@ def test_a_first_look_into_a_watched_folder_is_a_short_one(tmp_path: Path, monke
 def test_folders_without_permission(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
     (tmp_path / "state").mkdir(mode=0o500)
-    (watch,) = symptoms.watched_folders(config_of(tmp_path, watch=(tmp_path / "closed",)))
-    (state,) = symptoms.state_folder(config_of(tmp_path))
+    (watch,) = doctor.watched_folders(config_of(tmp_path, watch=(tmp_path / "closed",)))
+    (state,) = doctor.state_folder(config_of(tmp_path))
     assert ("may not be read" in watch.text, "setfacl" in watch.advice) == (True, True)
     assert ("may not be written" in state.text, "chown" in state.advice) == (True, True)
 
 
 def test_a_state_folder_with_room_and_one_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (found,) = symptoms.state_folder(config_of(tmp_path))
+    (found,) = doctor.state_folder(config_of(tmp_path))
     assert "free)" in found.text
-    monkeypatch.setattr(symptoms, "LITTLE_SPACE_BYTES", 1 << 80)
-    (found,) = symptoms.state_folder(config_of(tmp_path))
+    monkeypatch.setattr(doctor, "LITTLE_SPACE_BYTES", 1 << 80)
+    (found,) = doctor.state_folder(config_of(tmp_path))
     assert (found.level, "nearly full" in found.text) == ("problem", True)
 
 
@@ -143,9 +142,9 @@ def test_another_owner_of_our_names_is_named(tmp_path: Path, monkeypatch: pytest
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: python-daemon\nVersion: 3.0\n")
     (info / "top_level.txt").write_text("daemon\n")
-    assert [one.level for one in symptoms.package_owners()] == ["ok"]
+    assert [one.level for one in doctor.package_owners()] == ["ok"]
     monkeypatch.syspath_prepend(str(tmp_path))
-    (found,) = symptoms.package_owners()
+    (found,) = doctor.package_owners()
     assert (found.level, "python-daemon" in found.text) == ("problem", True)
     assert "pip uninstall python-daemon" in found.advice
 
@@ -155,12 +154,12 @@ def test_too_few_inotify_watches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
     config = config_of(tmp_path, watch=(tmp_path / "data",))
     limits = {"max_user_watches": 4, "max_user_instances": 128, "max_queued_events": 16384}
-    monkeypatch.setattr(symptoms, "_limit", limits.get)
-    (found,) = symptoms.inotify(config)
+    monkeypatch.setattr(doctor, "_limit", limits.get)
+    (found,) = doctor.inotify(config)
     assert (found.level, "need 4 watches" in found.text) == ("problem", True)
     assert found.advice.startswith("sudo sysctl fs.inotify.max_user_watches=")
     limits["max_user_watches"] = 8192
-    assert [one.level for one in symptoms.inotify(config)] == ["ok"]
+    assert [one.level for one in doctor.inotify(config)] == ["ok"]
 
 
 @pytest.mark.parametrize(
@@ -168,8 +167,8 @@ def test_too_few_inotify_watches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     [((3, 40, 1), "note"), ((3, 44, 6), "ok"), ((3, 50, 6), "note"), ((3, 51, 3), "ok"), ((3, 53, 0), "ok")],
 )
 def test_the_sqlite_note(number: tuple[int, int, int], level: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(symptoms.sqlite3, "sqlite_version_info", number)
-    assert next(one for one in symptoms.versions() if one.topic == "sqlite").level == level
+    monkeypatch.setattr(doctor.sqlite3, "sqlite_version_info", number)
+    assert next(one for one in doctor.versions() if one.topic == "sqlite").level == level
 
 
 def test_a_model_that_is_none(tmp_path: Path) -> None:

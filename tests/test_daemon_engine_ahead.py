@@ -10,9 +10,9 @@ from modelhelp import make_model
 import deploy.engines
 from daemon.cli import main
 from daemon.config import Config, EngineConfig
-from daemon.config.description import describe
-from daemon.doctor.engines import engines
 from daemon.engine import child
+from daemon.screens.doctor import engines
+from daemon.verbs.check import describe
 from deploy.engines import ENGINES
 from tests.faults.fake_engine import FAKE, NAME, ORDERS, WORKER
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from daemon.cli import main
-from daemon.trial import Trial, free_port
+from daemon.client.temporary import Trial, free_port
 from tests.ledgerhelp import ledger_with
 from tests.speaker import Speaker
 

@@ -16,12 +16,11 @@ from typing import Any
 import pytest
 import zmq
 
-from daemon.errors import UserError
-from daemon.feed import Feed, Silent
+from daemon.client.feed import Feed, Silence, Silent
+from daemon.common.errors import UserError
 from daemon.ledger import Ledger
 from daemon.ledger.events import Event, kind_of
 from daemon.publish import Publisher
-from daemon.silence import Silence
 from tests.ledgerhelp import decision, decisions, ledger_with
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -232,7 +231,7 @@ def test_events_follow_gives_up_once_its_patience_is_at_its_end_and_not_before(t
 def test_the_patience_of_events_begins_anew_with_every_sign_of_life(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.silence.SILENCE_S", 0.0)
+    monkeypatch.setattr("daemon.client.feed.SILENCE_S", 0.0)
     silence = Silence(1.0, service.replay)
     with Feed(service.publish, service.replay, since=0) as feed:
         for _ in range(2):  # away for less than the patience, twice, which together is more
@@ -262,7 +261,7 @@ def listen(feed: Feed, silence: Silence, until_s: float) -> None:
 
 def test_a_process_that_was_stopped_has_not_waited(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 3600.0, 3601.0, 7200.0])
-    monkeypatch.setattr("daemon.silence.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("daemon.client.feed.time.monotonic", lambda: next(clock))
     silence = Silence(7.5, "tcp://127.0.0.1:9")
     for _ in range(3):
         silence.note(heard=False)

@@ -13,7 +13,7 @@ from makers_vendors import make_ibw_cycles
 from daemon.formats import open_file
 from daemon.formats.asylum import AsylumReader
 from daemon.formats.blob import Blob
-from daemon.reading import Unfinished, Unreadable
+from daemon.formats.errors import Unfinished, Unreadable
 from models.curve import Curve
 from models.frontend import FLOOR, prepare
 from models.profile import RasterProfile

@@ -13,9 +13,9 @@ from makers import a_retract, make_columns, make_ibw_pair, make_jpk, make_jpk_ma
 
 from daemon.formats import claim, find_reader, open_file, quiet_s
 from daemon.formats.blob import Blob
+from daemon.formats.errors import Unfinished, Unreadable
 from daemon.formats.jpk import JpkReader
-from daemon.formats.walk import find
-from daemon.reading import Unfinished, Unreadable
+from daemon.sources.existing import find
 
 
 def test_a_large_file_is_read_in_pieces_of_one_and_the_same_file(tmp_path: Path) -> None:

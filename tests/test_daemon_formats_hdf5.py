@@ -12,8 +12,8 @@ from makers_vendors import make_hdf5
 
 from daemon.formats import open_file
 from daemon.formats.blob import Blob
+from daemon.formats.errors import Unfinished, Unreadable
 from daemon.formats.hdf5 import Hdf5Reader
-from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve
 from models.frontend import FLOOR, prepare
 from models.profile import RasterProfile

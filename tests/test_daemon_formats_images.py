@@ -18,10 +18,11 @@ from makers_vendors import (
 
 from daemon.formats import claim, find_reader, open_file
 from daemon.formats.blob import Blob
-from daemon.formats.walk import find
-from daemon.reader import read_files
-from daemon.reader.worker import Desk, Request
-from daemon.reading import NO_CURVES, UNREADABLE, FileReading, NotACurve, Unfinished, Unreadable
+from daemon.formats.errors import NO_CURVES, UNREADABLE, NotACurve, Unfinished, Unreadable
+from daemon.reading import FileReading
+from daemon.reading.pool import read_files
+from daemon.reading.worker import Desk, Request
+from daemon.sources.existing import find
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

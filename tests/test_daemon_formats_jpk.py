@@ -15,9 +15,8 @@ from makers import a_retract, make_jpk, make_jpk_map
 
 from daemon.formats import open_file
 from daemon.formats.blob import Blob
-from daemon.formats.jpk import JpkReader
-from daemon.formats.jpk_header import lines_of, parse
-from daemon.reading import Unfinished, Unreadable
+from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.jpk import JpkReader, lines_of, parse
 from models.curve import Curve
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"

@@ -10,9 +10,8 @@ from makers import a_retract, make_nanoscope
 
 from daemon.formats import open_file
 from daemon.formats.blob import Blob
-from daemon.formats.nanoscope import NanoscopeReader
-from daemon.formats.nanoscope_header import Section, sensitivity_m_per_v
-from daemon.reading import Unfinished, Unreadable
+from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.nanoscope import NanoscopeReader, Section, sensitivity_m_per_v
 from models.curve import Curve
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from makers import a_retract
 
+from daemon.formats.afmcurve import PackedReader, pack, unpack
 from daemon.formats.blob import Blob
+from daemon.formats.errors import Unfinished, Unreadable
 from daemon.formats.hdf5 import Hdf5Reader
-from daemon.formats.packed import PackedReader, pack, unpack
-from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from daemon.formats.pair import find_other, is_first_half, is_second_half, other_names, pick_other
-from daemon.formats.walk import find
+from daemon.sources.existing import find
 
 
 def test_names_of_halves() -> None:

@@ -12,8 +12,8 @@ from makers_vendors import make_park, make_tiff
 
 from daemon.formats import open_file
 from daemon.formats.blob import Blob
+from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from daemon.formats.park import ParkReader
-from daemon.reading import NotACurve, Unfinished, Unreadable
 from models.curve import Curve
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "open" / "formats" / "park_forcecurve_009.tiff"

@@ -7,10 +7,10 @@ import gzip
 import numpy as np
 import pytest
 
-from daemon.formats import encoding
+from daemon.formats import text_lines
+from daemon.formats.errors import Unfinished, Unreadable
 from daemon.formats.table import blocks
 from daemon.formats.text_layout import layout_of
-from daemon.reading import Unfinished, Unreadable
 
 ROWS = [(0.0, 1063.379), (-0.143, 1064.702), (0.245, 22.855), *((float(i), -i / 7) for i in range(1, 60))]
 
@@ -49,7 +49,7 @@ def written(form: str, end: str = "\n", **replace: str) -> str:
     ],
 )
 def test_marks_and_numbers(text: str) -> None:
-    (block,) = blocks(encoding.decode(text.encode()))
+    (block,) = blocks(text_lines.decode(text.encode()))
     np.testing.assert_allclose(block.rows, ROWS, atol=6e-4)
     assert not block.layout.is_ambiguous
 
@@ -63,16 +63,16 @@ def test_a_comma_that_may_be_both_is_told() -> None:
 
 @pytest.mark.parametrize("name", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "mac_roman"])
 def test_encodings_of_europe(name: str) -> None:
-    assert encoding.decode("Höhe\tKraft für µN\n1\t2\n".encode(name)).startswith("Höhe\tKraft für")
+    assert text_lines.decode("Höhe\tKraft für µN\n1\t2\n".encode(name)).startswith("Höhe\tKraft für")
 
 
 @pytest.mark.parametrize(("name", "text"), [("gb18030", "距离(nm)\t力(pN)\n"), ("shift_jis", "変位(nm)\t荷重(pN)\n")])
 def test_encodings_of_east_asia(name: str, text: str) -> None:
-    assert encoding.decode((text + "1\t2\n" * 20).encode(name)).startswith(text)
+    assert text_lines.decode((text + "1\t2\n" * 20).encode(name)).startswith(text)
 
 
 def test_text_cut_inside_a_character_is_still_utf_8() -> None:
-    assert encoding.decode("Höhe µ".encode()[:-1]) == "Höhe "
+    assert text_lines.decode("Höhe µ".encode()[:-1]) == "Höhe "
 
 
 def test_blank_cells_are_missing_numbers() -> None:
@@ -125,11 +125,11 @@ def test_more_columns_than_anybody_writes() -> None:
 
 def test_gzip_has_an_end_and_a_limit() -> None:
     content = gzip.compress(b"1\t2\n" * 1000)
-    assert encoding.unzip(content, 10_000) == b"1\t2\n" * 1000
-    assert encoding.unzip(content + content, 10_000) == b"1\t2\n" * 2000
-    assert encoding.unzip_head(content)[:4] == b"1\t2\n"
+    assert text_lines.unzip(content, 10_000) == b"1\t2\n" * 1000
+    assert text_lines.unzip(content + content, 10_000) == b"1\t2\n" * 2000
+    assert text_lines.unzip_head(content)[:4] == b"1\t2\n"
     with pytest.raises(Unfinished):
-        encoding.unzip(content[:-9], 10_000)
+        text_lines.unzip(content[:-9], 10_000)
     with pytest.raises(Unreadable) as caught:
-        encoding.unzip(gzip.compress(bytes(50_000_000)), 1_000_000)
+        text_lines.unzip(gzip.compress(bytes(50_000_000)), 1_000_000)
     assert caught.value.reason == "bomb"

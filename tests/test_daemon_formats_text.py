@@ -10,9 +10,9 @@ from makers import a_retract, make_columns, make_jpk_text
 
 from daemon.formats import open_file
 from daemon.formats.blob import Blob
-from daemon.formats.shape import turnaround
+from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.samples import turnaround
 from daemon.formats.text import TextReader
-from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"

@@ -10,9 +10,9 @@ from makers import a_retract
 from numpy.typing import NDArray
 
 from daemon.formats.blob import Blob
+from daemon.formats.errors import NotACurve, Unreadable
 from daemon.formats.names import claim
 from daemon.formats.text import TextReader
-from daemon.reading import NotACurve, Unreadable
 from models.curve import Curve
 
 FORCE, DISTANCE = a_retract()

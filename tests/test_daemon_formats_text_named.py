@@ -11,9 +11,9 @@ from makers import a_retract, make_columns
 from numpy.typing import NDArray
 
 from daemon.formats.blob import Blob
+from daemon.formats.errors import NotACurve, Unreadable
 from daemon.formats.text import TextReader
 from daemon.formats.text_rule import from_mapping
-from daemon.reading import NotACurve, Unreadable
 from models.curve import Curve
 
 FORCE, DISTANCE = a_retract()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.accounts import Accounts
 from daemon.formats.names import claim, why_ignored
-from daemon.ignored import MOST_SUFFIXES, REASONS, Ignored, heard, suffix_of, words
+from daemon.metrics import Accounts
+from daemon.sources.ignored import MOST_SUFFIXES, REASONS, Ignored, heard, suffix_of, words
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from sourcehelp import watching
 
 from daemon import formats
 from daemon.cli import main
-from daemon.errors import UserError
+from daemon.common.errors import UserError
 from daemon.instrument import WRITERS, play, specimens, variant
-from daemon.sources.pending import Timing
+from daemon.sources.file_state import Timing
 
 BUNDLED = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 
 from daemon.cli import main
-from daemon.errors import UserError
+from daemon.common.errors import UserError
+from daemon.common.files import write_whole
 from daemon.formats import open_file
-from daemon.formats.packed import pack
+from daemon.formats.afmcurve import pack
 from daemon.labels import Label, Labels, read_word, unanimous
 from daemon.labels import table as labeltable
 from daemon.ledger import Ledger, LedgerView
-from daemon.writing import write_whole
 from models.curve import Curve
 from tests.ledgerhelp import decision
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.clock import Clock
-from daemon.errors import UserError
+from daemon.common.clock import Clock
+from daemon.common.errors import UserError
 from daemon.judging import FileMark
 from daemon.ledger import Ledger, LedgerFull, LedgerView
 from daemon.ledger import file as ledgerfile

@@ -12,18 +12,17 @@ from pathlib import Path
 import pytest
 from makers_vendors import make_ibw_image, make_tiff
 
-from daemon.backlog import Backlog
 from daemon.config import ThresholdsConfig
 from daemon.formats import claim, quiet_s
 from daemon.instrument import play, specimens
 from daemon.judging import Decision
 from daemon.judging.judge import judge_of
+from daemon.judging.sentinel import Sentinel
 from daemon.ledger import Ledger, LedgerFull
 from daemon.metrics import Metrics
-from daemon.pipeline import Pace, Pipeline
+from daemon.pipeline import Backlog, Pace, Pipeline
 from daemon.publish import Publisher
-from daemon.reader import ReaderPool
-from daemon.sentinel import Sentinel
+from daemon.reading.pool import ReaderPool
 from daemon.sources.watch import WatchSource
 from deploy.serving import Model
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import zmq
 
-from daemon.errors import UserError
+from daemon.common.errors import UserError
 from daemon.ledger import Ledger, LedgerView
 from daemon.ledger.events import encode
 from daemon.publish import Publisher

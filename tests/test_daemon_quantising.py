@@ -4,7 +4,7 @@ from importlib.util import find_spec
 import pytest
 
 from daemon.cli import main
-from daemon.errors import UserError
+from daemon.common.errors import UserError
 from daemon.learn.int8 import build_int8
 from deploy import engines, quantiser
 from deploy.int8 import find

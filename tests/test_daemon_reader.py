@@ -29,13 +29,14 @@ from makers import (
     make_nanoscope,
 )
 
-from daemon.arrival import Arrival
-from daemon.formats.packed import pack
+from daemon.formats.afmcurve import pack
+from daemon.formats.errors import UNREADABLE
 from daemon.formats.text_rule import from_mapping
-from daemon.formats.walk import find
 from daemon.processes.child import launch
-from daemon.reader import ReaderBroken, ReaderPool, read_files
-from daemon.reading import UNREADABLE, FileReading
+from daemon.reading import FileReading
+from daemon.reading.pool import ReaderBroken, ReaderPool, read_files
+from daemon.sources import Arrival
+from daemon.sources.existing import find
 from models.curve import Curve
 from models.frontend import Prepared
 from models.profile import RasterProfile
@@ -471,7 +472,7 @@ def test_children_die_with_the_service(tmp_path: Path) -> None:
     """Also when it is killed while one of them is stuck in a file."""
     program = (
         "import os, signal, sys, time\n"
-        "from daemon.reader import ReaderPool\n"
+        "from daemon.reading.pool import ReaderPool\n"
         "pool = ReaderPool(1)\n"
         "while not (pool._seats[0]._reader and pool._seats[0]._reader.is_ready): time.sleep(0.01)\n"
         "print(pool._seats[0].pid, flush=True); time.sleep(60)\n"

@@ -18,14 +18,13 @@ from makers import a_retract, make_jpk, make_jpk_map
 from makers_vendors import make_ibw_image, make_nid, make_tiff
 from modelhelp import make_model
 
+from daemon.batch.sheet import Sheet
 from daemon.cli import main
-from daemon.errors import UserError
-from daemon.formats.walk import find
-from daemon.ignored import Ignored
+from daemon.common.errors import UserError
 from daemon.judging.classify import overlap
-from daemon.scoring.ahead import read_ahead
-from daemon.scoring.job import Job, Kept, Piece, Stamp
-from daemon.scoring.sheet import Sheet
+from daemon.reading.ahead import Job, Kept, Piece, Stamp, read_ahead
+from daemon.sources.existing import find
+from daemon.sources.ignored import Ignored
 from models.frontend import prepare
 from models.profile import RasterProfile
 
@@ -97,8 +96,8 @@ def test_a_map_is_never_held_whole(tmp_path):
         (folder / f"{number}.jpk-force-map").write_bytes(make_jpk_map(400, points=64, seed=1000 * number))
     handed_on = 0
     most = 0
-    from daemon.reader import ReaderPool
-    from daemon.scoring.ahead import _Line
+    from daemon.reading.ahead import _Line
+    from daemon.reading.pool import ReaderPool
 
     with ReaderPool(1) as pool:
         line = _Line(map(Job, find([folder])), pool, most=64, ignored=Ignored())
@@ -440,7 +439,7 @@ def test_a_file_that_could_not_be_opened_is_tried_again(tmp_path, model):
 
 def test_two_runs_do_not_write_the_same_file(tmp_path, model, capsys):
     lab = write_lab(tmp_path / "lab", singles=2, mapped=1)
-    from daemon.scoring.sheet import Sheet
+    from daemon.batch.sheet import Sheet
 
     with Sheet(tmp_path / "out"):
         assert score(lab, tmp_path / "out", model) == 73

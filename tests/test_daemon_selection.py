@@ -9,8 +9,8 @@ from makers import make_jpk_map
 from modelhelp import GOOD, write_folder
 
 from daemon.cli import main
-from daemon.errors import UserError
-from daemon.selection import read_selection
+from daemon.common.errors import UserError
+from daemon.labels.table import read_selection
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The sentinel of signs: one hint makes it wary for a while, three of them are told, format by format."""
 
-from daemon.sentinel import MOST, WARY, WINDOW, Sentinel
+from daemon.judging.sentinel import MOST, WARY, WINDOW, Sentinel
 
 HINT, PUSHED, QUIET = ("score", "no_contact", "flipped"), ("score", "flipped"), ("score",)
 

@@ -11,17 +11,17 @@ import pytest
 from makers import a_retract
 from modelhelp import make_model
 
-from daemon.arrival import Arrival
 from daemon.cli import main
 from daemon.config import ThresholdsConfig
 from daemon.explain import explain, find_reading
 from daemon.explain.sheet import trace_of
-from daemon.formats.packed import pack
+from daemon.formats.afmcurve import pack
 from daemon.judging import decide
 from daemon.judging.classify import classify
 from daemon.judging.judge import judge_of, load_model
+from daemon.judging.sentinel import format_of
 from daemon.reading import Reading
-from daemon.sentinel import format_of
+from daemon.sources import Arrival
 from deploy.serving import Model
 from models.curve import Curve
 from models.frontend import prepare

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from daemon.errors import UserError
+from daemon.common.errors import UserError
+from daemon.common.files import StateLock
+from daemon.common.progress import progress
 from daemon.judging import Decision, decide
-from daemon.progress import progress
-from daemon.service import logs
-from daemon.service.contact import ContactWatch
-from daemon.service.lock import StateLock
-from daemon.service.tempo import Tempo
+from daemon.service import health
+from daemon.service.health import ContactWatch
+from daemon.service.report import Tempo
 from deploy.serving import Scored
 from tests.test_daemon_decide import JUDGE, reading
 
@@ -54,7 +54,7 @@ def test_tempo_knows_percentiles_and_rate() -> None:
 
 def test_a_second_service_on_the_same_state_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from daemon.service.lock import StateLock; "
+        "import sys, time; from pathlib import Path; from daemon.common.files import StateLock; "
         f"lock = StateLock(Path({str(tmp_path)!r})); print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT) as holder:
@@ -74,10 +74,10 @@ def test_log_lines_carry_a_priority_for_the_journal_and_json_for_collectors(
     before = (list(root.handlers), root.level)
     try:
         monkeypatch.setenv("JOURNAL_STREAM", "8:1")
-        logs.set_up("info", "text")
+        health.set_up("info", "text")
         logging.getLogger("daemon").error("two\nlines")
         assert capsys.readouterr().err == "<3>two | lines\n"
-        logs.set_up("warning", "json")
+        health.set_up("warning", "json")
         logging.getLogger("daemon").info("not told")
         logging.getLogger("daemon").warning("told")
         assert json.loads(capsys.readouterr().err)["message"] == "told"

@@ -7,10 +7,10 @@ import itertools
 import pytest
 from sourcehelp import claim
 
-from daemon.sources.book import Book, World
-from daemon.sources.names import Naming
-from daemon.sources.pending import Pending, Timing
+from daemon.formats.names import Naming
+from daemon.sources.file_state import Pending, Timing
 from daemon.sources.scan import Listing, Stamp
+from daemon.sources.tracker import Book, World
 
 
 class Desk:

@@ -19,9 +19,9 @@ import pytest
 import zmq
 from sourcehelp import until
 
-from daemon.arrival import Arrival
-from daemon.errors import UserError
-from daemon.formats.packed import pack, unpack
+from daemon.common.errors import UserError
+from daemon.formats.afmcurve import pack, unpack
+from daemon.sources import Arrival
 from daemon.sources.ingest import IngestSource
 from daemon.sources.message import Refused, parse
 
@@ -326,7 +326,7 @@ def test_addresses_that_cannot_be_bound(ingest: Ingest, tmp_path: Path) -> None:
 SERVER = """
 import sys, threading, time
 from pathlib import Path
-from daemon.formats.packed import pack, unpack
+from daemon.formats.afmcurve import pack, unpack
 from daemon.sources.ingest import IngestSource
 source = IngestSource(sys.argv[1], Path(sys.argv[2]), pack=pack, unpack=unpack, wake=lambda: None)
 source.start()

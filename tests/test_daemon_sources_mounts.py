@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.sources.mounts import mount_of
-from daemon.sources.names import event_path, is_temporary, sentinel_target
+from daemon.formats.names import event_path, is_temporary, sentinel_target
+from daemon.sources.scan import mount_of
 
 LINES = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw

@@ -10,7 +10,7 @@ import pytest
 from sourcehelp import Watched, until, watching
 
 from daemon.config import AlarmConfig
-from daemon.service.unread import alarm_of
+from daemon.service.health import alarm_of
 from daemon.sources.unread import Arrivals, Unread
 from daemon.sources.watch import WatchSource
 

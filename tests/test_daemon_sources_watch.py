@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from sourcehelp import QUICK, TEXT_QUIET_S, until, watching
 
-from daemon.errors import UserError
+from daemon.common.errors import UserError
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import pytest
 
-from daemon.spreadsheet import plain_path, read_index, read_sheet
+from daemon.labels.table import plain_path, read_index, read_sheet
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])

@@ -14,15 +14,14 @@ from typing import Any
 import pytest
 import zmq
 
+from daemon.client.feed import ask_status
+from daemon.client.running import await_answer, find, forget, leave, reload
+from daemon.client.status import gather, is_well
+from daemon.common.errors import UserError
 from daemon.config import Config
-from daemon.config.home import WHEREABOUTS
-from daemon.errors import UserError
+from daemon.config.conflicts import WHEREABOUTS
 from daemon.labels import Label, Labels
-from daemon.reload import await_answer, reload
-from daemon.status import gather, is_well
-from daemon.status.inquiry import ask_status
-from daemon.status.page import page
-from daemon.status.whereabouts import find, forget, leave
+from daemon.screens.status import page
 from tests.speaker import Speaker
 
 ROOT = Path(__file__).resolve().parents[1]

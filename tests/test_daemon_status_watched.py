@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from daemon.client.temporary import Trial
+from daemon.client.watched import NOTE, note, watched_folders
 from daemon.config import Config
 from daemon.ledger.view import LedgerView
-from daemon.status.watched import NOTE, note, watched_folders
-from daemon.trial import Trial
 
 ROOT = Path(__file__).resolve().parents[1]
 CURVES = ROOT / "daemon" / "curves"

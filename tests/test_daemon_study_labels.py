@@ -7,7 +7,7 @@ import pytest
 from modelhelp import GOOD, make_model, write_folder
 
 from daemon.cli import main
-from daemon.errors import UserError
+from daemon.common.errors import UserError
 from daemon.study.agreement import compare, read_twice
 from daemon.study.collection import collect
 from daemon.study.left_out import split

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.trial import Trial
+from daemon.client.temporary import Trial
 from tests.faults.disorder import run as run_disorder
 from tests.faults.harness import CURVES, Producer, fresh, history, identity_holds, judge, scrape
 from tests.faults.kills import run as run_kills

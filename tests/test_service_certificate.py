@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from daemon.trial import Trial
+from daemon.client.temporary import Trial
 from models.bundle import SHIPPED, read
 from models.certificate import Certificate, Experiment, miss_bound
 from tests.faults.harness import CURVES, fresh, history

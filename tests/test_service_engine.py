@@ -16,7 +16,7 @@ from modelhelp import make_model
 
 from daemon.bench import swap
 from daemon.bench.plan import Plan
-from daemon.trial import Trial
+from daemon.client.temporary import Trial
 from tests.faults.fake_engine import NAME, ORDERS
 from tests.faults.harness import Producer, history, judge, scrape
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from daemon.config import Config, load
 from daemon.judging.judge import load_model
-from daemon.service.loading import Loaded, Loading
-from daemon.service.renewal import Renewal, with_judge
+from daemon.service.reload import Loaded, Loading, Renewal, with_judge
 
 
 def until_done(loading: Loading | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from daemon.trial import Trial
+from daemon.client.temporary import Trial
 from tests.faults.harness import CURVES, history, identity_holds, scrape
 from tests.makers import a_retract, make_columns, make_ibw_pair, make_jpk
 from tests.test_service import score, until

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from daemon.common.errors import ALREADY_RUNNING, BAD_CONFIG, USAGE
 from daemon.config import add_run_options
-from daemon.errors import ALREADY_RUNNING, BAD_CONFIG, USAGE
 
 UNIT = Path(__file__).resolve().parents[1] / "systemd" / "afm-triage@.service"
 

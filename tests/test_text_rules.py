@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.trial import Trial
+from daemon.client.temporary import Trial
 from tests.faults.harness import history
 from tests.makers import a_retract, make_columns
 from tests.test_service import until

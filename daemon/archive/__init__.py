@@ -19,17 +19,16 @@ import numpy as np
 
 from daemon.archive.layout import BadArchive, Part, is_archive, open_unchanged, state_of
 from daemon.archive.rows import Origin, origins
-from daemon.arrival import Arrival
-from daemon.clean import clean
-from daemon.errors import BAD_DATA, UserError
+from daemon.batch import Judged
+from daemon.batch.sheet import Line, Sheet
+from daemon.common.errors import BAD_DATA, UserError
+from daemon.common.text import clean
 from daemon.judging import Judge, decide, settle
 from daemon.judging.classify import FAILED, overlap, shielded
 from daemon.processes.crew import Crew
 from daemon.reading import Reading
-from daemon.scoring import Judged
-from daemon.scoring.job import Kept, Stamp
-from daemon.scoring.line import Line
-from daemon.scoring.sheet import Sheet
+from daemon.reading.ahead import Kept, Stamp
+from daemon.sources import Arrival
 from deploy.serving import Model, Scored
 from models.curve import Curve
 from models.frontend import Prepared

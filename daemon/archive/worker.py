@@ -20,9 +20,9 @@ import numpy as np
 
 from daemon.archive.layout import BadArchive, Part, open_unchanged, survey
 from daemon.archive.rows import MappedPart
+from daemon.common.text import first_line
 from daemon.processes import frames
 from daemon.processes.child import confine
-from daemon.wording import first_line
 from models.profile import RasterProfile
 from models.sign import prepare_to_judge
 

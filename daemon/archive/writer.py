@@ -26,13 +26,12 @@ from daemon.archive.layout import (
     VERSION,
 )
 from daemon.archive.rows import Origin
-from daemon.arrival import Arrival
-from daemon.closing import Closing
-from daemon.ignored import Ignored
+from daemon.common.ending import Closing
 from daemon.processes import frames
 from daemon.processes.crew import Crew
-from daemon.scoring.ahead import read_ahead
-from daemon.scoring.job import Job, Piece, Stamp
+from daemon.reading.ahead import Job, Piece, Stamp, read_ahead
+from daemon.sources import Arrival
+from daemon.sources.ignored import Ignored
 from deploy.cpu import usable_cores
 from models.curve import Curve, Samples
 

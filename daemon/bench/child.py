@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from daemon.errand import run_errand
-from daemon.errors import UserError
+from daemon.common.errors import UserError
+from daemon.processes.child import run_errand
 from deploy.classifier import EngineFault
 from deploy.engines import NoEngine
 

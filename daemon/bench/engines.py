@@ -12,10 +12,10 @@ from daemon.bench.agreement import compare
 from daemon.bench.child import ChildFailed, call
 from daemon.bench.plan import Plan
 from daemon.bench.timing import REPEAT_S
+from daemon.common.progress import progress
 from daemon.config import INSTRUMENT
-from daemon.config.home import default_state
+from daemon.config.conflicts import default_state
 from daemon.learn.int8 import Curves, gather
-from daemon.progress import progress
 from deploy.engines import ENGINES, Wish
 from deploy.registry import resolve
 from models.bundle import Bundle, read

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.arrival import Arrival
 from daemon.formats import open_file
-from daemon.formats.walk import find
-from daemon.reading import Unfinished, Unreadable
+from daemon.formats.errors import Unfinished, Unreadable
+from daemon.sources import Arrival
+from daemon.sources.existing import find
 from models.curve import Curve
 
 POINTS = 4096  # of a retract: what the bars speak of

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from daemon import ending
-from daemon.bench.ear import Ear
 from daemon.bench.timing import spread_ms
 from daemon.bench.vitals import Vitals
-from daemon.errors import INTERNAL, UserError
+from daemon.client.feed import Ear
+from daemon.client.temporary import Trial
+from daemon.common import ending
+from daemon.common.errors import INTERNAL, UserError
 from daemon.instrument import Specimen, Writer, play
-from daemon.trial import Trial
 
 GROWING_PER_S = 50  # files a second that are written in pieces; above, eight back to back
 BURSTS = 3

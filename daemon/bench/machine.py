@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon import ending
+from daemon.common import ending
 from deploy.cpu import usable_cores
 
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")

@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from itertools import cycle, islice
 
-from daemon.arrival import Arrival
 from daemon.bench import BATCH, vitals
-from daemon.reader import ReaderPool
+from daemon.reading.pool import ReaderPool
+from daemon.sources import Arrival
 from models.profile import RasterProfile
 
 _PATIENCE_S = 10.0

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import zmq
 
-from daemon.exchange import await_input, open_socket
+from daemon.common.sockets import await_input, open_socket
+from daemon.formats.afmcurve import keepsake_of
 from daemon.judging import Decision, FileMark, identity_of
 from daemon.ledger import Ledger
-from daemon.ledger.keepsake import keepsake_of
 from daemon.publish import Publisher
 from daemon.reading import Reading
 

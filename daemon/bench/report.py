@@ -13,7 +13,7 @@ from daemon.bench.bars import bars
 from daemon.bench.child import ChildFailed, call
 from daemon.bench.plan import Plan
 from daemon.bench.table import write_text
-from daemon.errors import BAD_DATA, INTERNAL, UNREACHABLE, UserError
+from daemon.common.errors import BAD_DATA, INTERNAL, UNREACHABLE, UserError
 from deploy.cpu import default_threads
 from deploy.engines import NoEngine, candidates
 from deploy.registry import resolve

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from daemon.bench.ear import Ear
 from daemon.bench.plan import Plan
 from daemon.bench.vitals import Vitals
-from daemon.trial import Trial
+from daemon.client.feed import Ear
+from daemon.client.temporary import Trial
 
 
 @contextmanager

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from daemon import ending
 from daemon.bench import CURVES
-from daemon.bench.ear import Ear
 from daemon.bench.load import split
 from daemon.bench.plan import Plan
 from daemon.bench.serving import serving
 from daemon.bench.vitals import Sample
-from daemon.errors import INTERNAL, UserError
+from daemon.client.feed import Ear
+from daemon.client.temporary import Trial
+from daemon.common import ending
+from daemon.common.errors import INTERNAL, UserError
+from daemon.common.progress import progress
 from daemon.instrument import play, specimens
-from daemon.progress import progress
-from daemon.trial import Trial
 
 AHEAD = 256  # files that wait to be decided, at most
 EVERY_S = 0.5

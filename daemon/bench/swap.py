@@ -17,17 +17,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from daemon import ending
 from daemon.bench import CURVES
-from daemon.bench.ear import Ear
 from daemon.bench.plan import Plan
 from daemon.bench.serving import serving
-from daemon.closing import Closing
-from daemon.errors import INTERNAL, UserError
+from daemon.client.feed import Ear
+from daemon.client.temporary import Trial
+from daemon.common import ending
+from daemon.common.ending import Closing
+from daemon.common.errors import INTERNAL, UserError
 from daemon.formats import quiet_s
 from daemon.instrument import Specimen, play, specimens
 from daemon.ledger import events
-from daemon.trial import Trial
 from deploy.registry import resolve
 from models.bundle import Bundle, read, write
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from daemon.bench import BATCH, STAGES
 from daemon.bench.bars import Bar, factor_of
-from daemon.columns import align
+from daemon.common.text import align
 
 Found = Mapping[str, Any]
 

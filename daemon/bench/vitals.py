@@ -14,12 +14,12 @@ from typing import Self
 import numpy as np
 
 from daemon.bench.machine import TICK_S
-from daemon.closing import Closing
+from daemon.common.ending import Closing
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _GONE = (FileNotFoundError, ProcessLookupError)
 #: Word of a command line -> what the process is.
-_ROLES = {"daemon.reader.worker": "reader", "daemon.engine": "engine"}
+_ROLES = {"daemon.reading.worker": "reader", "daemon.engine": "engine"}
 
 
 @dataclass(frozen=True, slots=True)

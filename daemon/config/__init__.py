@@ -17,12 +17,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from daemon.config.conflicts import conflicts
-from daemon.config.home import Homeless, default_state
-from daemon.config.options import add_endpoint_options, add_run_options, add_service_options
-from daemon.config.origin import Given, from_environment, from_file, from_flags
+from daemon.common.errors import BAD_CONFIG, USAGE, UserError
+from daemon.config.conflicts import Homeless, conflicts, default_state
+from daemon.config.origin import (
+    Given,
+    add_endpoint_options,
+    add_run_options,
+    add_service_options,
+    from_environment,
+    from_file,
+    from_flags,
+)
 from daemon.config.rule import Address, Choice, Folder, Folders, ModelName, Name, Number, Rule, Switch, TextRules
-from daemon.errors import BAD_CONFIG, USAGE, UserError
 from daemon.formats.text_rule import TextRule
 from deploy.engines import NAMES, PRECISIONS
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from daemon.common.text import first_line
 from daemon.engine.guarded import GuardedClassifier, Standing
 from daemon.engine.proof import PATIENT, Patience
-from daemon.wording import first_line
 from deploy.classifier import Classifier, EngineFault
 from deploy.engines import Engine, NoEngine, Wish
 from deploy.serving import Build, Model

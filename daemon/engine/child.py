@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.closing import Closing
+from daemon.common.ending import Closing
 from daemon.processes import frames
 from daemon.processes.child import launch
 from deploy.classifier import EngineFault, Seen, Signals

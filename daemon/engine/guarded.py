@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from daemon import ending
-from daemon.closing import Closing
+from daemon.common import ending
+from daemon.common.ending import Closing
 from daemon.engine.child import Child
 from daemon.engine.proof import Patience, Proof
 from deploy.classifier import Classifier, EngineFault, Seen, Signals

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.common.text import first_line
 from daemon.processes import frames
 from daemon.processes.child import confine
-from daemon.wording import first_line
 from deploy.classifier import Classifier, EngineFault, fault_of
 from deploy.engine_cache import UnsafeCache
 from deploy.engines import NoEngine, Wish, named

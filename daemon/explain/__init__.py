@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.clean import clean
-from daemon.errors import BAD_DATA, UserError
+from daemon.common.errors import BAD_DATA, UserError
+from daemon.common.text import clean
 from daemon.formats.pair import find_other, is_second_half, other_names
 from daemon.formats.text_rule import TextRule
-from daemon.formats.walk import find
 from daemon.judging import Decision, Judge, decide
 from daemon.judging.classify import classify
-from daemon.reader import read_files
 from daemon.reading import Reading
+from daemon.reading.pool import read_files
+from daemon.sources.existing import find
 from deploy.serving import Model
 from models.bundle import Bundle
 from models.curve import Curve

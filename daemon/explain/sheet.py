@@ -22,7 +22,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from daemon.clean import clean
+from daemon.common.text import clean
 from daemon.explain import Explanation, sentences, share
 from daemon.judging import Judge
 from models.curve import Curve, Samples

@@ -1,6 +1,6 @@
 """Every kind of file the program can read, and the one way to read it.
 
-``open_file`` is for tests and scripts; the service reads in a child process (``daemon.reader.worker``), as a file can
+``open_file`` is for tests and scripts; the service reads in a child process (``daemon.reading.worker``), as a file can
 be made to do anything to its reader.
 """
 
@@ -9,21 +9,21 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from daemon.formats.afmcurve import PackedReader
 from daemon.formats.asylum import AsylumReader
 from daemon.formats.base import CurveFile, Reader
 from daemon.formats.blob import Blob
+from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from daemon.formats.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from daemon.formats.hdf5 import Hdf5Reader
 from daemon.formats.jpk import JpkReader
 from daemon.formats.names import claim, is_likely, may_be_text
 from daemon.formats.nanoscope import NanoscopeReader
 from daemon.formats.nid import NidReader
-from daemon.formats.packed import PackedReader
 from daemon.formats.pair import find_other, is_first_half, is_second_half
 from daemon.formats.park import ParkReader
 from daemon.formats.text import TextReader
 from daemon.formats.text_rule import TextRule
-from daemon.reading import NotACurve, Unfinished, Unreadable
 from models.curve import Curve
 
 #: In the order they are asked. TIFF comes first: pictures lie under many names. Text comes last: it takes whatever has

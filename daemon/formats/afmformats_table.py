@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from daemon.formats import limits, shape
+from daemon.formats import limits, samples
+from daemon.formats.errors import Unfinished, Unreadable
 from daemon.formats.table import rows_of
-from daemon.reading import Unfinished, Unreadable
 from models.curve import Curve, Samples
 
 _RETRACT, _APPROACH = 1, 0
@@ -48,7 +48,7 @@ def curve(columns: Mapping[str, Samples], metadata: Mapping[str, Any]) -> Curve:
     if "force" not in columns:
         raise Unreadable("no_force_channel")
     force = columns["force"]
-    shape.check_points(force.shape[0])
+    samples.check_points(force.shape[0])
     height = next((columns[name] for name in _HEIGHTS if name in columns), None)
     segment = columns.get("segment")
     if any(column.shape != force.shape for column in (height, segment) if column is not None):
@@ -61,7 +61,7 @@ def curve(columns: Mapping[str, Samples], metadata: Mapping[str, Any]) -> Curve:
     return Curve(
         force=-force[retract],
         force_unit="N",
-        distance=None if height is None else shape.outward(height[retract]),
+        distance=None if height is None else samples.outward(height[retract]),
         distance_kind=None if height is None else "piezo",
         approach_force=-force[approach] if approach.any() else None,
         spring_constant_n_per_m=limits.plausible_spring_constant(_number(metadata, "spring constant")),

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from daemon.formats import limits
-from daemon.reading import Unfinished, Unreadable
+from daemon.formats.errors import Unfinished, Unreadable
 
 _KEPT_PIECES = 2  # the directory at the end of an archive, and where its members are being read
 

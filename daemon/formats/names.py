@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from daemon.formats import jpk, packed
+from daemon.formats import afmcurve, jpk
 from daemon.formats.pair import is_second_half
 
-_OURS = (*jpk.SUFFIXES, packed.SUFFIX)
+_OURS = (*jpk.SUFFIXES, afmcurve.SUFFIX)
 #: Names of curves that may also be of something else: `.ibw`, `.jpk`, `.nid` and `.tiff` of images too.
 _LOOK_INSIDE = re.compile(
     r"\.(?:(?:txt|csv|tsv|tab|dat|asc|out|curves)(?:\.gz)?|spm|h5|hdf5|ibw|jpk|nid|tiff|\d{3,4})$", re.IGNORECASE
@@ -45,7 +47,7 @@ def claim(name: str) -> bool | None:
 
 
 def why_ignored(name: str) -> str | None:
-    """Why a file of this name is never opened, one of ``daemon.ignored.REASONS``; None for one that may be a curve."""
+    """Why a file of this name is never opened, one of sources/ignored.py's REASONS; None for one that may be a curve."""
     by_kind = {
         "sentinel": _SENTINEL.search(name),
         "temporary": _TEMPORARY.search(name),
@@ -70,3 +72,59 @@ def is_likely(name: str) -> bool:
 def may_be_text(name: str) -> bool:
     """Whether a file of this name may be text, which does not show its own end."""
     return claim(name) is None and _SHOWS_ITS_END.search(name) is None
+
+
+# ---- What a file's name alone says: a curve, half a curve, a sentinel, or nothing of ours.
+
+#: Copying programs and editors write under these names and rename when done.
+_TEMPORARY_PREFIXES = (".", "~")
+_TEMPORARY_SUFFIXES = (
+    "~", ".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", ".download", ".swp", ".swx", ".lock"
+)  # fmt: skip
+_NAMES_SENTINEL = ".done"
+#: One of these holds hundreds of curves and may take minutes to write.
+_MAPS = (".jpk-force-map", ".jpk-qi-data", ".jpk-qi-series")
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """The readers' word on names: ``claim(name)`` True, False (never ours) or None (look inside); ``quiet_s(name)``.
+
+    ``why(name)``: for what is never ours, one of the reasons of ``daemon.sources.ignored``.
+    """
+
+    claim: Callable[[str], bool | None]
+    quiet_s: Callable[[str], float]
+    why: Callable[[str], str] = lambda name: "unclaimed"
+
+    def passes_over(self, name: str) -> str | None:
+        """Why a file of this name is not looked at; None for one that may be a curve."""
+        if is_temporary(name):
+            return "temporary"
+        if is_second_half(name):
+            return "companion"
+        if sentinel_target(name) is not None:
+            return "sentinel"
+        return self.why(name) if self.claim(name) is False else None
+
+
+def is_temporary(name: str) -> bool:
+    """A name under which something else is still writing."""
+    return name.startswith(_TEMPORARY_PREFIXES) or name.lower().endswith(_TEMPORARY_SUFFIXES)
+
+
+def sentinel_target(name: str) -> str | None:
+    """``X.done`` -> ``X``, the file it declares finished; None for any other name."""
+    return (
+        name[: -len(_NAMES_SENTINEL)] if name.endswith(_NAMES_SENTINEL) and len(name) > len(_NAMES_SENTINEL) else None
+    )
+
+
+def is_map(name: str) -> bool:
+    """A file of many curves by its suffix: written over minutes."""
+    return name.lower().endswith(_MAPS)
+
+
+def event_path(path: str) -> str:
+    """A relative path as events carry it: always valid UTF-8, whatever bytes the name is made of."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -9,16 +9,131 @@ sign: repulsion positive; Z grows towards the surface. Rules: formats.md, sectio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from daemon.formats import limits, shape
+from daemon.formats import limits, samples
 from daemon.formats.blob import Blob
-from daemon.formats.nanoscope_header import Section, parse, sensitivity_m_per_v
-from daemon.reading import NotACurve, Unfinished, Unreadable
+from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from models.curve import Curve, DistanceKind, ForceUnit, Samples
+
+# ---- The text header of NanoScope files: lists of ``\key: value`` lines, one list a section, padded to a fixed size.
+#
+# Ciao parameters read ``\@4:Z scale: V [Sens. DeflSens] (0.0003750000 V/LSB) 2.500000 V``: a soft scale in
+# brackets, a hard scale in parentheses, a hard value. A physical value is the number times hard scale times soft
+# scale.
+
+_END = b"\\*File list end"
+_MOST_HEADER_BYTES = 1 << 20
+_CIAO = re.compile(
+    r"(?:\[(?P<soft>[^\]]*)\])?\s*(?:\((?P<hard>[-+\d.eE]+)[^)]*\))?\s*(?P<value>[-+]?[\d.]+(?:[eE][-+]?\d+)?)?"
+)
+_SENSITIVITY = re.compile(r"V\s+(?P<value>[-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*(?P<unit>\S*)")
+_METRES = {"nm/V": 1e-9, "pm/V": 1e-12, "um/V": 1e-6, "µm/V": 1e-6, "~m/V": 1e-6}
+
+
+@dataclass(frozen=True)
+class Ciao:
+    """One ``@`` parameter: name of its soft scale, hard scale per stored step, hard value."""
+
+    soft: str
+    hard: float
+    value: float
+
+
+@dataclass
+class Section:
+    """One list of the header. Its lines stay as they are: of some 800, twenty are ever asked for."""
+
+    title: str
+    lines: list[str] = field(default_factory=list)
+
+    def get(self, key: str) -> str | None:
+        """The value of a key, the first one where it stands twice; None when it is missing."""
+        start, end = "\\" + key, len(key) + 1
+        for line in self.lines:
+            if line.startswith(start) and line[end : end + 1] in ("", ":"):
+                return line[end + 1 :].strip()
+        return None
+
+    def integers(self, key: str) -> list[int]:
+        """All whole numbers of a value; empty when it is missing or none."""
+        return [int(word) for word in (self.get(key) or "").split() if word.lstrip("-").isdigit()]
+
+    def number(self, key: str) -> float | None:
+        try:
+            return float((self.get(key) or "").split()[0])
+        except (ValueError, IndexError):
+            return None
+
+    def parameters(self) -> Iterator[tuple[str, str]]:
+        """Key and value of every ``@`` parameter."""
+        return (_split(line[1:]) for line in self.lines if line.startswith("\\@"))
+
+    def ciao(self, ending: str) -> Ciao | None:
+        """The ``@`` parameter whose name ends so; versions differ in number prefix and capitals."""
+        ending = ending.lower()
+        return next((_parse_ciao(value) for key, value in self.parameters() if key.lower().endswith(ending)), None)
+
+
+def parse(head: bytes, size_bytes: int) -> list[Section]:
+    """The sections of a header.
+
+    Raises ``Unfinished("truncated")`` when the file ends before the header does, ``Unreadable`` when there is no end.
+    """
+    end = head.find(_END)
+    if end < 0:
+        if len(head) >= min(size_bytes, _MOST_HEADER_BYTES) and size_bytes > _MOST_HEADER_BYTES:
+            raise Unreadable("unreadable")
+        raise Unfinished("truncated")
+    lines = head[:end].decode("latin-1").splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith("\\*")]
+    bounds = pairwise([*starts, len(lines)])
+    return [Section(lines[start][2:].strip(), lines[start + 1 : stop]) for start, stop in bounds]
+
+
+def sensitivity_m_per_v(sections: list[Section], soft: str) -> float | None:
+    """The sensitivity a soft scale names, in m/V; None when it is not there or was never calibrated.
+
+    Some versions write it without a unit: then it is in nm/V, except 1.000000, which means "never set".
+    """
+    for section in sections:
+        text = section.get(f"@{soft}")
+        found = _SENSITIVITY.search(text) if text else None
+        if found:
+            value, unit = float(found["value"]), found["unit"]
+            if unit in _METRES:
+                return value * _METRES[unit]
+            return value * 1e-9 if not unit and value != 1.0 else None
+    return None
+
+
+def _split(line: str) -> tuple[str, str]:
+    """Key and value of a parameter; in ``@4:Z scale: V …`` the first colon belongs to the key."""
+    if line[1:3].rstrip(":").isdigit() and ":" in line[:4]:
+        head, _, rest = line.partition(":")
+        key, _, value = rest.partition(":")
+        return f"{head}:{key}", value.strip()
+    key, _, value = line.partition(":")
+    return key, value.strip()
+
+
+def _parse_ciao(text: str) -> Ciao | None:
+    found = _CIAO.match(text.lstrip("VCS").lstrip())
+    if not found or found["value"] is None:
+        return None
+    try:
+        return Ciao(found["soft"] or "", float(found["hard"] or 0), float(found["value"]))
+    except ValueError:
+        return None
+
+
+# ---- Bruker NanoScope ramps and force volumes (versions 6 to 9, 16 and 32 bit samples).
 
 _MAGICS = (b"\\*Force file list", b"\\*File list")  # of a ramp; of a force volume and of an image
 _CHANNEL = b"\n\\*Ciao force image list"
@@ -87,7 +202,7 @@ class NanoscopeFile:
 
     def curve(self, index: int) -> Curve:
         approach, retract = self._halves(self._deflection, index)
-        shape.check_written(retract)
+        samples.check_written(retract)
         unit, factor, k, sensitivity = self._calibration()
         distance = self._measured_distance(index)
         if distance is None:
@@ -128,8 +243,8 @@ class NanoscopeFile:
         approach, stored = self._halves(self._sensor, index)
         if sensitivity is None or stored.size != self._deflection.retract or not (approach.any() or stored.any()):
             return None
-        shape.check_written(stored)
-        return shape.outward(stored * -(self._sensor.volts_per_step() * sensitivity))
+        samples.check_written(stored)
+        return samples.outward(stored * -(self._sensor.volts_per_step() * sensitivity))
 
     def _swept_distance(self) -> Samples | None:
         """Without a sensor the axis is the ramp that was asked for."""
@@ -150,12 +265,12 @@ class NanoscopeFile:
         curve, so it follows from the length of the block; a force volume follows the version of the program.
         """
         start, length = section.integers("Data offset")[0], section.integers("Data length")[0]
-        samples = [n for n in section.integers("Samps/line") or self._force_list.integers("Samps/line") if n >= 0]
-        if not samples:
+        lengths = [n for n in section.integers("Samps/line") or self._force_list.integers("Samps/line") if n >= 0]
+        if not lengths:
             raise Unreadable("unreadable")
-        retract, approach = samples[0], samples[-1]
+        retract, approach = lengths[0], lengths[-1]
         room = max(retract, approach)
-        shape.check_points(room)
+        samples.check_points(room)
         is_volume = any(s.title == "Ciao image list" for s in self._sections)
         width = self._volume_width() if is_volume else length // (2 * room) if room else 0
         if width not in (2, 4) or length < 2 * room * width:

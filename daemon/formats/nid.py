@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from daemon.formats import limits, shape
+from daemon.formats import limits, samples
 from daemon.formats.blob import Blob
-from daemon.reading import NotACurve, Unfinished, Unreadable
+from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from models.curve import Curve, ForceUnit, Samples
 
 SUFFIX = ".nid"
@@ -158,7 +158,7 @@ class NidFile:
         return Curve(
             force=retract * -factor,
             force_unit=unit,
-            distance=None if distance is None else shape.outward(-distance),
+            distance=None if distance is None else samples.outward(-distance),
             distance_kind=None if distance is None else "piezo",
             approach_force=None if approach is None else approach * -factor,
             spring_constant_n_per_m=self._k,
@@ -170,12 +170,12 @@ class NidFile:
         """Deflection and Z of one line, as they lie."""
         points = side.length(line)
         stored = side.deflection.stored(self._blob, line, points)
-        shape.check_written(stored)
+        samples.check_written(stored)
         sensor = None
         if side.sensor is not None:
             raw = side.sensor.stored(self._blob, line, points)
             if raw.any():  # else the sensor was not connected
-                shape.check_written(raw)
+                samples.check_written(raw)
                 sensor = side.sensor.scaled(raw)
         return side.deflection.scaled(stored), sensor
 
@@ -249,7 +249,7 @@ def _frames(sections: dict[bytes, bytes], start: int) -> list[_Frame]:
             raise Unreadable("unreadable")
         order = ">" if _value(body, "SaveOrder") == "Motorola" else "<"
         points, lines = int(_value(body, "Points")), int(_value(body, "Lines"))
-        shape.check_points(points)
+        samples.check_points(points)
         if not 0 <= lines <= limits.CURVES or points < 1:
             raise Unreadable("unreadable")
         frames.append(_Frame(body, start, points, lines, np.dtype(f"{order}{kind}{int(bits) // 8}")))

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from daemon.formats import limits, shape
+from daemon.formats import limits, samples
 from daemon.formats.blob import Blob
-from daemon.reading import NotACurve, Unfinished, Unreadable
+from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from models.curve import Curve, ForceUnit, Samples
 
 SUFFIXES = (".tiff", ".tif")
@@ -91,7 +91,7 @@ class ParkFile:
         count, _, self._samples, self._count, driving = _COUNTS.unpack_from(header, _COUNTS_AT)
         if not 0 < count <= _MOST_CHANNELS or not 0 < self._count <= limits.CURVES or self._samples < 2:
             raise Unreadable("unreadable")
-        shape.check_points(self._samples)
+        samples.check_points(self._samples)
         self._channels = [_channel(header, number) for number in range(count)]
         self._dtype = _data_type(header, curves.size_bytes, count * self._samples * self._count)
         if _integer(header, _KIND_AT) in _NO_FORCE:
@@ -110,14 +110,14 @@ class ParkFile:
     def curve(self, index: int) -> Curve:
         there, back = self._halves(index)
         stored = back[self._force.number]
-        shape.check_written(stored)
+        samples.check_written(stored)
         if not back[:, -1].any():
             raise Unfinished("zero_tail")  # not even a time stamp: never written
         valid, before = _without_repeats(back), _without_repeats(there)
         height = next((channel for channel in self._heights if np.ptp(back[channel.number]) > 0), None)
         distance = None
         if height is not None:
-            distance = shape.outward(valid[height.number] * (height.factor(_METRES) or 0.0))
+            distance = samples.outward(valid[height.number] * (height.factor(_METRES) or 0.0))
         return Curve(
             force=valid[self._force.number] * -self._factor,
             force_unit=self._unit,

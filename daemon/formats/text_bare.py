@@ -8,7 +8,7 @@ notes:
   or two of which none is clearly the ramp: ``columns_assumed``.
 * *Unit.* From a line of units above (``nm  nN``); else SI where the numbers are too small for anything else; else
   the distance is in nm and the force has no unit.
-* *Direction and sign.* ``daemon.formats.text_branch``; the sign stays open.
+* *Direction and sign.* ``daemon.formats.text_rows``; the sign stays open.
 """
 
 from __future__ import annotations
@@ -19,16 +19,150 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from daemon.formats import columns, limits, shape, text_branch, text_cycles, text_other, text_rows
-from daemon.formats.columns import Side, side_of, unit_of
-from daemon.formats.table import Block, Table
-from daemon.formats.text_branch import Branch, follows_rows
-from daemon.formats.text_facts import Facts
+from daemon.formats import columns, limits, samples, text_rows
+from daemon.formats.columns import Column, Side, side_of, unit_of
+from daemon.formats.errors import NotACurve, Unreadable
+from daemon.formats.table import Block, Part, Table
+from daemon.formats.text_facts import SI_FORCE, SI_LENGTH, Facts
+from daemon.formats.text_rows import Branch, follows_rows
 from daemon.formats.text_rule import TextRule
-from daemon.formats.text_sheet import Part
-from daemon.formats.text_units import SI_FORCE, SI_LENGTH
-from daemon.reading import Unreadable
 from models.curve import Curve, ForceUnit, Samples
+from models.frontend import MIN_POINTS
+
+# ---- Tables that are nobody's curve: a line a file, a line a setting, pictures as numbers, spectra, histograms.
+
+_STAMP = re.compile(
+    r"(?:[\d\s:./,+\-_]|(?<=\d)[TZ](?=\d|$)|[ap]\.?m\.?|UTC|GMT|CES?T|Mon|Tue|Wed|Thu|Fri|Sat|Sun|"
+    r"Jan|Feb|Mar|M.r|Apr|Ma[iy]|Jun|Jul|Aug|Sep|O[ck]t|Nov|De[cz]|[年月日时時分秒])+",
+    re.IGNORECASE,
+)
+_FREQUENCY = re.compile(
+    r"\b(?:freq|frequenz|fréquence|frecuencia|wave(?: ?length| ?number)?\b|energy\b)|频率|周波数|\b[kM]?Hz\b",
+    re.IGNORECASE,
+)
+_ONE_EACH = 0.9  # of the words of a column are different: each line is a thing of its own
+_FEWEST_COLUMNS = 6  # that cannot be one curve
+_NARROWEST = 16  # columns of a picture
+_SMALL_PICTURE = 64
+_FEW_NUMBERS = 16  # as many different whole numbers as labels have
+_TEXT_OTHER_RAMP, _STRAIGHT = 0.9, 0.99
+SHORTEST = MIN_POINTS  # rows of a curve that can be judged
+
+
+def check_lines(block: Block) -> None:
+    """Raise ``NotACurve`` for a table in which each line is about a thing of its own: its name stands in it."""
+    for words in block.words.values():
+        named = [word for word in words if word and not _STAMP.fullmatch(word)]
+        if len(named) >= _ONE_EACH * len(words) and len(set(named)) >= _ONE_EACH * len(words) > 1:
+            raise NotACurve("table")
+
+
+def hides_numbers(block: Block) -> bool:
+    """Whether numbers stand in columns that could only be read as words, so that others may be taken for them."""
+    return any(
+        2 * sum(word[:1] in "+-.0123456789" and not _STAMP.fullmatch(word) for word in words if word) > len(words)
+        for words in block.words.values()
+    )
+
+
+def check_numbers(rows: Table) -> None:
+    """Raise for numbers without names that are a picture (or another field), or a list of labels.
+
+    ``NotACurve`` where the numbers leave no doubt, ``Unreadable`` for many columns of which none is a distance.
+    """
+    if rows.shape[1] == 1:
+        known = rows[np.isfinite(rows)]
+        if known.size >= SHORTEST and np.unique(known[: 4 * SHORTEST]).size <= _FEW_NUMBERS and _are_labels(known):
+            raise NotACurve("table")
+    elif rows.shape[1] >= _FEWEST_COLUMNS and not _alternates(rows):
+        if rows.shape[1] >= _NARROWEST and _is_picture(rows):
+            raise NotACurve("image")
+        if not shares_distance(rows) and (
+            rows.shape[1] >= _NARROWEST or float(_follows(rows).max()) < _TEXT_OTHER_RAMP
+        ):
+            raise Unreadable("no_force_channel")
+
+
+def _are_labels(numbers: Samples) -> bool:
+    return bool(np.all(numbers == np.rint(numbers)) and np.unique(numbers).size <= _FEW_NUMBERS)
+
+
+def shares_distance(rows: Table) -> bool:
+    """Whether the first column is a ramp and none of the others: forces over one distance."""
+    if rows.shape[1] <= 3 or not np.isfinite(rows).all():
+        return False
+    follows = _follows(rows)
+    return bool(follows[0] > _STRAIGHT and np.all(follows[1:] < _STRAIGHT))
+
+
+def _alternates(rows: Table) -> bool:
+    """Whether every other column is a ramp, and those between are other signals."""
+    follows = _follows(rows)
+    at = int(follows[1::2].mean() > follows[::2].mean())
+    ramps, between = follows[at::2], follows[1 - at :: 2]
+    return bool(np.median(ramps) > _TEXT_OTHER_RAMP and np.median(ramps) > np.median(between) + 0.001)
+
+
+def _follows(rows: Table) -> Samples:
+    """How closely each column follows the row number, there or there and back, 0 to 1."""
+    count = np.arange(rows.shape[0], dtype=np.float64)
+    best = np.zeros(rows.shape[1])
+    filled = np.where(np.isfinite(rows), rows, 0.0)
+    spread = filled.std(axis=0)
+    for ramp in (count, np.abs(count - count.mean())):
+        against = ramp - ramp.mean()
+        width = spread * against.std()
+        shared = (filled - filled.mean(axis=0)).T @ against / max(rows.shape[0], 1)
+        best = np.maximum(best, np.abs(np.divide(shared, width, out=np.zeros_like(width), where=width > 0)))
+    return best
+
+
+def _is_picture(rows: Table) -> bool:
+    """As many lines as columns, or as programs divide a picture. Curves beside each other are longer."""
+    few, many = min(rows.shape), max(rows.shape)
+    return bool(
+        few == many or (few >= _SMALL_PICTURE and many <= 2 * few and few & (few - 1) == many & (many - 1) == 0)
+    )
+
+
+def check_meaning(columns: Sequence[Column], rows: Table) -> None:
+    """Raise ``NotACurve`` for a named table of something else: over frequency, or over a force in equal steps."""
+    of = {column.quantity for column in columns}
+    mechanical = [at for at, column in enumerate(columns) if column.quantity in ("force", "deflection")]
+    if "distance" in of or "time" in of:
+        if all(columns[at].is_weak for at in mechanical) and _is_grid(columns, rows):
+            raise NotACurve("image")
+        return
+    if _is_spectrum(columns, rows):
+        raise NotACurve("table")
+    if len(mechanical) == 1 and of & {"other", "spread", None} and _is_axis(rows[:, mechanical[0]]):
+        raise NotACurve("table")
+
+
+def _is_spectrum(columns: Sequence[Column], rows: Table) -> bool:
+    return any(
+        column.quantity in ("other", None) and _FREQUENCY.search(column.name) and _is_axis(rows[:, at])
+        for at, column in enumerate(columns)
+    )
+
+
+def _is_axis(samples: Samples) -> bool:
+    """Whether numbers only grow, or only fall: what is measured is noisy, what it is drawn over is not."""
+    steps = np.diff(samples[np.isfinite(samples)])
+    return bool(steps.size > 1 and (np.all(steps > 0) or np.all(steps < 0)))
+
+
+def _is_grid(columns: Sequence[Column], rows: Table) -> bool:
+    """Three lengths X, Y and Z, of which one begins anew with each step of another."""
+    letters = {column.name.strip()[:1].casefold(): at for at, column in enumerate(columns)}
+    if not {"x", "y", "z"} <= letters.keys():
+        return False
+    x, y = rows[:, letters["x"]], rows[:, letters["y"]]
+    counts = [np.unique(one[np.isfinite(one)]).size for one in (x, y)]
+    return min(counts) > 1 and counts[0] * counts[1] <= 1.1 * rows.shape[0]
+
+
+# ---- Numbers without names: one column, two, three, or column pairs.
 
 _UNIT_WORDS = re.compile(r"[^\s,;()\[\]]+")
 _LONGEST_HEADING = 80
@@ -52,10 +186,10 @@ def read(blocks: Sequence[Block], facts: Facts, *, has_names: bool) -> list[Curv
         raise Unreadable("bomb")
     block = max(blocks, key=lambda block: block.rows.size)
     units = _units(block.heading, branches, facts.rule)
-    sign = text_branch.pulling_sign(branches) if facts.pulling is None else facts.pulling
+    sign = text_rows.pulling_sign(branches) if facts.pulling is None else facts.pulling
     is_misfit = bool(facts.columns)  # else the table would have been read by their names
     is_unclear = not is_clear or len(blocks) > 1 or block.is_ragged or block.layout.is_ambiguous
-    is_assumed = has_names or is_misfit or is_unclear or text_other.hides_numbers(block)
+    is_assumed = has_names or is_misfit or is_unclear or hides_numbers(block)
     notes = {"sign_assumed": facts.pulling is None, "unit_assumed": units.assumed}
     said = tuple(note for note, holds in notes.items() if holds) + facts.note
     return [
@@ -69,13 +203,11 @@ def _tables(blocks: Sequence[Block]) -> tuple[list[Table], list[Side | None]]:
     found = [(_without_words(block), block) for block in blocks]
     longest, widest = max(found, key=lambda pair: pair[0].size)[0].shape
     found = [
-        (rows, block)
-        for rows, block in found
-        if rows.shape[1] == widest and rows.shape[0] >= min(longest, text_other.SHORTEST)
+        (rows, block) for rows, block in found if rows.shape[1] == widest and rows.shape[0] >= min(longest, SHORTEST)
     ]
     for rows, _ in found:
-        shape.check_points(rows.shape[0])
-        text_other.check_numbers(rows)
+        samples.check_points(rows.shape[0])
+        check_numbers(rows)
     return [rows for rows, _ in found], [_side(block) for _, block in found]
 
 
@@ -100,7 +232,7 @@ def _stacked(tables: Sequence[Table], sides: Sequence[Side | None]) -> tuple[lis
         parts += text_rows.by_cycle(part)
     found = []
     for part in text_rows.retracts(parts):
-        branch = text_branch.oriented(part.force, part.distance, is_said=part.side == "retract")
+        branch = text_rows.oriented(part.force, part.distance, is_said=part.side == "retract")
         found.append(branch if part.approach is None else replace(branch, approach=part.approach))
     return found, False
 
@@ -118,7 +250,7 @@ def _curve(branch: Branch, units: _Units, sign: float, notes: tuple[str, ...]) -
     return Curve(
         force=branch.force * factor,
         force_unit=units.force,
-        distance=None if branch.distance is None else shape.outward(branch.distance * units.length_factor),
+        distance=None if branch.distance is None else samples.outward(branch.distance * units.length_factor),
         distance_kind=None if branch.distance is None else branch.kind,
         approach_force=None if branch.approach is None else branch.approach * factor,
         notes=notes,
@@ -132,8 +264,8 @@ def _branches(rows: Table) -> tuple[list[Branch], bool]:
         return [Branch(rows[:, 0])], True
     if count == 3:
         return _three(rows), False
-    if text_other.shares_distance(rows):
-        return [text_branch.oriented(rows[:, at], rows[:, 0]) for at in range(1, count)], False
+    if shares_distance(rows):
+        return [text_rows.oriented(rows[:, at], rows[:, 0]) for at in range(1, count)], False
     if count % 2:
         raise Unreadable("no_force_channel")
     pairs = [rows[:, at : at + 2] for at in range(0, count, 2)]
@@ -143,21 +275,21 @@ def _branches(rows: Table) -> tuple[list[Branch], bool]:
     order = (1, 0) if leans >= 0 else (0, 1)
     is_ramp = all(follows_rows(pair[:, order[1]]) > _RAMP for pair in pairs)
     signals = [(pair[:, order[0]], pair[:, order[1]]) for pair in pairs]
-    if len(signals) == 2 and text_branch.opposite(signals[0][1], signals[1][1]):
-        branch = text_branch.oriented(*signals[1], is_said=True)
+    if len(signals) == 2 and text_rows.opposite(signals[0][1], signals[1][1]):
+        branch = text_rows.oriented(*signals[1], is_said=True)
         return [replace(branch, approach=signals[0][0])], False
     if len(signals) == 1:
-        cycles, is_sure = text_cycles.cycles(*signals[0])
+        cycles, is_sure = text_rows.cycles(*signals[0])
         if cycles:
-            return [text_branch.oriented(signals[0][0][one], signals[0][1][one]) for one in cycles], is_sure
-    return [text_branch.oriented(*signal) for signal in signals], len(pairs) == 1 and is_ramp and abs(leans) > _LEANS
+            return [text_rows.oriented(signals[0][0][one], signals[0][1][one]) for one in cycles], is_sure
+    return [text_rows.oriented(*signal) for signal in signals], len(pairs) == 1 and is_ramp and abs(leans) > _LEANS
 
 
 def _three(rows: Table) -> list[Branch]:
     """Time, distance and force; or height, approach and retract, where the height runs away from the surface."""
     spans = np.nanmax(rows, axis=0) - np.nanmin(rows, axis=0)
     if spans[2] > 0 and not 0.01 < spans[1] / spans[2] < 100.0:
-        return [replace(text_branch.oriented(rows[:, 2], rows[:, 1]), kind="separation")]
+        return [replace(text_rows.oriented(rows[:, 2], rows[:, 1]), kind="separation")]
     start = [_padding(rows[:, column]) for column in (1, 2)]
     retract = rows[start[1] :, :]
     return [Branch(retract[:, 2], retract[:, 0], rows[start[0] :, 1][::-1])]

@@ -10,10 +10,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from daemon.formats import columns, limits, nanoscope_header
+import numpy as np
+
+from daemon.formats import columns, limits, nanoscope
 from daemon.formats.columns import Column
-from daemon.formats.nanoscope_header import Section, sensitivity_m_per_v
+from daemon.formats.nanoscope import Section, sensitivity_m_per_v
 from daemon.formats.text_rule import TextRule
+from models.curve import ForceUnit, Samples
 
 _NANOSCOPE = re.compile(r'^"\\[?*]Force file list')
 _NANOSCOPE_INSIDE = '"\\*Ciao force image list"'
@@ -99,7 +102,7 @@ def _nanoscope(text: str) -> Facts:
     if header and header[0].startswith("\\?"):
         header[0] = "\\*" + header[0][2:]
     joined = "\n".join([*header, "\\*File list end"]).encode("latin-1", "replace")
-    sections = nanoscope_header.parse(joined, len(joined)) if header else []
+    sections = nanoscope.parse(joined, len(joined)) if header else []
     images = [section for section in sections if "force image" in section.title]
     k = (limits.plausible_spring_constant(section.number("Spring Constant")) for section in images)
     return Facts(
@@ -133,3 +136,42 @@ def _wsxm(text: str) -> tuple[Column, ...]:
     sides = ["approach ", "retract "] if int(count[1]) == 2 else [""] * int(count[1])
     names = [f"{side}{name} ({word})" for side in sides for name, word in zip(("Z", "force"), words, strict=True)]
     return tuple(columns.columns(names))
+
+
+# ---- Units of text columns: as a name states them, else as the size of the numbers allows; raised by a calibration.
+
+SI_FORCE, SI_LENGTH = 1e-6, 1e-3  # no force curve reaches a micronewton or a millimetre
+
+
+def force_unit(column: Column, force: Samples) -> tuple[ForceUnit | None, float, bool]:
+    """Unit, factor to it, and whether the size of the numbers had to tell."""
+    if column.unit is not None:
+        return column.unit.force, column.unit.factor if column.unit.force else 1.0, False
+    if float(np.nanmax(np.abs(force), initial=0.0)) < SI_FORCE:
+        return ("m" if column.quantity == "deflection" else "N"), 1.0, True
+    return None, 1.0, True
+
+
+def in_metres(column: Column | None, distance: Samples | None) -> tuple[Samples | None, bool]:
+    """The distance in metres, where it is a length, and whether the size of the numbers had to tell."""
+    if distance is None or column is None:
+        return None, False
+    if column.unit is not None:
+        return (distance * column.unit.factor if column.unit.dimension == "m" else None), False
+    is_si = float(np.nanmax(np.abs(distance), initial=0.0)) < SI_LENGTH
+    return distance * (1.0 if is_si else 1e-9), True
+
+
+def span_of(samples: Samples) -> float:
+    """Between the smallest and the largest of the numbers there are."""
+    known = samples[np.isfinite(samples)]
+    return float(np.ptp(known)) if known.size else 0.0
+
+
+def raised(unit: ForceUnit | None, factor: float, facts: Facts) -> tuple[ForceUnit | None, float]:
+    """The best unit the calibration allows, and what to multiply with."""
+    if unit == "V" and facts.sensitivity_m_per_v is not None:
+        unit, factor = "m", factor * facts.sensitivity_m_per_v
+    if unit == "m" and facts.spring_constant_n_per_m is not None:
+        return "N", factor * facts.spring_constant_n_per_m
+    return unit, factor

@@ -11,13 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from daemon.formats import columns, limits, shape, text_branch, text_other, text_rows, text_units
+from daemon.formats import columns, limits, samples, text_bare, text_facts, text_rows
 from daemon.formats.columns import Column, Side
-from daemon.formats.table import Block
-from daemon.formats.text_branch import Branch
+from daemon.formats.errors import NotACurve, Unreadable
+from daemon.formats.table import Block, Part, Sheet
 from daemon.formats.text_facts import Facts
-from daemon.formats.text_sheet import Part, Sheet
-from daemon.reading import NotACurve, Unreadable
+from daemon.formats.text_rows import Branch
 from models.curve import Curve, DistanceKind, Samples
 
 _LONGEST_M, _SHORTEST_M = 1e-3, 1e-11  # of a ramp
@@ -68,14 +67,14 @@ def _sheets(blocks: Sequence[Block], facts: Facts) -> list[Sheet]:
         is_misfit = bool(facts.columns) and len(facts.columns) != len(found)
         is_assumed = (
             block.is_ragged
-            or text_other.hides_numbers(block)
+            or text_bare.hides_numbers(block)
             or block.layout.is_ambiguous
             or is_misfit
             or len(sheets) < at
         )
         sheets.append(Sheet(found, block.rows, block.words, _heading_side(block), is_assumed))
     longest = max((sheet.rows.shape[0] for sheet in sheets), default=0)
-    return [sheet for sheet in sheets if sheet.rows.shape[0] >= min(longest, text_other.SHORTEST)]
+    return [sheet for sheet in sheets if sheet.rows.shape[0] >= min(longest, text_bare.SHORTEST)]
 
 
 def _heading_side(block: Block) -> Side | None:
@@ -90,7 +89,7 @@ def _heading_side(block: Block) -> Side | None:
 
 
 def _parts(sheet: Sheet) -> list[Part] | None:
-    text_other.check_meaning(sheet.columns, sheet.rows)
+    text_bare.check_meaning(sheet.columns, sheet.rows)
     forces = _without_weak(sheet, sheet.of(*_FORCES))
     distances = _without_weak(sheet, sheet.of("distance"))
     is_assumed = sheet.is_assumed
@@ -139,7 +138,7 @@ def _force_by_elimination(sheet: Sheet, distances: list[int]) -> list[int] | Non
 
     Raises for a table that holds no force, by its own words.
     """
-    if sheet.rows.shape[0] < text_other.SHORTEST and not distances:
+    if sheet.rows.shape[0] < text_bare.SHORTEST and not distances:
         raise NotACurve("table")
     unknown = [at for at in sheet.unknown() if np.isfinite(sheet.rows[:, at]).sum() > 1]
     in_volts = [at for at in unknown if (unit := sheet.columns[at].unit) and unit.dimension == "V"]
@@ -150,7 +149,7 @@ def _force_by_elimination(sheet: Sheet, distances: list[int]) -> list[int] | Non
     if unknown:
         return None
     if len(distances) > 1:  # two lengths: the one that is no ramp is the deflection
-        follows = {at: text_branch.follows_rows(sheet.rows[:, at]) for at in distances}
+        follows = {at: text_rows.follows_rows(sheet.rows[:, at]) for at in distances}
         return [min(distances, key=lambda at: follows[at])]
     if sheet.of("other", "file"):
         raise NotACurve("table")
@@ -216,7 +215,7 @@ def _sided(sheet: Sheet, forces: list[int], distances: list[int], is_assumed: bo
     dimension = _dimension(sheet.columns[force])
     comparable = [at for at in forces if _dimension(sheet.columns[at]) == dimension]
     before = _best(sheet, comparable, "approach")
-    approach = None if before is None else text_branch.trimmed(sheet.rows[:, before], None)[0]
+    approach = None if before is None else text_rows.trimmed(sheet.rows[:, before], None)[0]
     return Part(
         *_signals(sheet, force, distance),
         side="retract",
@@ -256,12 +255,12 @@ def _are_alike(sheet: Sheet, among: list[int]) -> bool:
 
 
 def _branch(part: Part) -> Branch:
-    force, distance = text_branch.trimmed(part.force, part.distance)
+    force, distance = text_rows.trimmed(part.force, part.distance)
     if distance is not None and (distance.size < 2 or not np.ptp(distance) > 0):
         distance = None
     if part.side == "retract":
-        branch = text_branch.oriented(force, distance, is_said=not part.is_shared)
-        if part.is_shared and distance is not None and shape.turnaround(distance):
+        branch = text_rows.oriented(force, distance, is_said=not part.is_shared)
+        if part.is_shared and distance is not None and samples.turnaround(distance):
             branch = Branch(force, distance, is_sure=False)
         approach = part.approach
         if part.is_shared and approach is not None and branch.force is force:
@@ -269,13 +268,13 @@ def _branch(part: Part) -> Branch:
         return replace(branch, approach=approach if branch.approach is None else branch.approach)
     if distance is None:
         return _by_force_alone(force)
-    return text_branch.oriented(force, distance)
+    return text_rows.oriented(force, distance)
 
 
 def _by_force_alone(force: Samples) -> Branch:
     """Without a distance: from the first sample if that is in contact, else from where the force turns; a guess."""
     turn = (
-        None if text_branch.surface_is_first(force, None)[0] and not _rises_inside(force) else shape.turnaround(force)
+        None if text_rows.surface_is_first(force, None)[0] and not _rises_inside(force) else samples.turnaround(force)
     )
     if turn is None:
         return Branch(force, None, is_sure=not _rises_inside(force))
@@ -297,16 +296,16 @@ def _rises_inside(force: Samples) -> bool:
 
 def curves(found: Sequence[tuple[Part, Branch]], facts: Facts) -> list[Curve]:
     is_open = facts.pulling is None
-    seen = text_branch.pulling_sign([branch for _, branch in found])
+    seen = text_rows.pulling_sign([branch for _, branch in found])
     sign = seen if facts.pulling is None else facts.pulling
     return [_curve(part, branch, sign, is_open, facts) for part, branch in found]
 
 
 def _curve(part: Part, branch: Branch, sign: float, is_open: bool, facts: Facts) -> Curve:
-    unit, factor, is_unit_assumed = text_units.force_unit(part.force_column, branch.force)
-    unit, factor = text_units.raised(unit, factor, facts)
-    distance, is_length_assumed = text_units.in_metres(part.distance_column, branch.distance)
-    shape.check_points(branch.force.shape[0])
+    unit, factor, is_unit_assumed = text_facts.force_unit(part.force_column, branch.force)
+    unit, factor = text_facts.raised(unit, factor, facts)
+    distance, is_length_assumed = text_facts.in_metres(part.distance_column, branch.distance)
+    samples.check_points(branch.force.shape[0])
     is_assumed = (
         part.is_assumed
         or not branch.is_sure
@@ -322,7 +321,7 @@ def _curve(part: Part, branch: Branch, sign: float, is_open: bool, facts: Facts)
     return Curve(
         force=branch.force * (sign * factor),
         force_unit=unit,
-        distance=None if distance is None else shape.outward(distance),
+        distance=None if distance is None else samples.outward(distance),
         distance_kind=None if distance is None else _kind(part.distance_column),
         approach_force=None if branch.approach is None else branch.approach * (sign * factor),
         spring_constant_n_per_m=facts.spring_constant_n_per_m,
@@ -337,11 +336,11 @@ def _kind(column: Column | None) -> DistanceKind:
 
 def _contradicts(branch: Branch, distance_m: Samples | None, force_n: Samples | None) -> bool:
     """Whether the numbers cannot be what the names say: a ramp of a kilometre, a force that is the ramp."""
-    if force_n is not None and text_units.span_of(force_n) > _STRONGEST_N:
+    if force_n is not None and text_facts.span_of(force_n) > _STRONGEST_N:
         return True
-    if distance_m is not None and not _SHORTEST_M < text_units.span_of(distance_m) < _LONGEST_M:
+    if distance_m is not None and not _SHORTEST_M < text_facts.span_of(distance_m) < _LONGEST_M:
         return True
     if branch.distance is None:
         return False
-    ramp, force = (text_branch.follows_rows(one) for one in (branch.distance, branch.force))
+    ramp, force = (text_rows.follows_rows(one) for one in (branch.distance, branch.force))
     return ramp < _RAMP or (force > _STRAIGHT and ramp < _STRAIGHT)

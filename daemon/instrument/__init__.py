@@ -18,11 +18,11 @@ from itertools import count as counting
 from pathlib import Path
 from typing import Literal, get_args
 
-from daemon import ending
-from daemon.errors import BAD_DATA, UserError
+from daemon.common import ending
+from daemon.common.errors import BAD_DATA, UserError
 from daemon.formats import claim, find_other, find_reader, is_first_half, is_second_half
 from daemon.formats.blob import Blob
-from daemon.reading import Unfinished, Unreadable
+from daemon.formats.errors import Unfinished, Unreadable
 
 # ---- Another recording of the same curve: other bytes, hence another identity, but every number in it the same.
 #

@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from daemon.judging import Thresholds
+from daemon.judging.sentinel import format_of
 from daemon.reading import Reading
-from daemon.sentinel import format_of
 from deploy.serving import Model, Scored
 from models.frontend import Prepared
 from models.profile import RasterProfile

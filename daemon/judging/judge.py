@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from daemon.closing import Closing
+from daemon.common.ending import Closing
+from daemon.common.errors import BAD_CONFIG, BAD_DATA, INTERNAL, UNREACHABLE, UserError
 from daemon.config import Config, ThresholdsConfig
 from daemon.engine import PATIENT, Patience, builder
-from daemon.errors import BAD_CONFIG, BAD_DATA, INTERNAL, UNREACHABLE, UserError
 from daemon.formats.text_rule import TextRule, digest_of
 from daemon.judging import Judge, Thresholds
 from deploy.engines import ANY, NoEngine, Wish

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from daemon.closing import Closing
-from daemon.errors import INPUT_OUTPUT, UNREACHABLE, UserError
+from daemon.common.ending import Closing
+from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
 from daemon.ledger.file import text
 
 Word = Literal["keep", "discard", "unsure"]

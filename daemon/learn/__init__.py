@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from daemon import __version__
-from daemon.errors import BAD_DATA, UserError
+from daemon.common.errors import BAD_DATA, UserError
+from daemon.common.files import clear, occupy
+from daemon.common.progress import progress
 from daemon.judging.judge import load_model
 from daemon.learn.head import HeadPlan, Start, fit_head
 from daemon.learn.labelled import LabelledFolder, curves_of, read_labels, refuse
 from daemon.learn.taught import Taught, identity_of, read_unlabelled, tell_apart
-from daemon.learn.tenancy import clear, occupy
-from daemon.progress import progress
 from deploy.assembly import Origin, assemble
 from deploy.engines import Wish
 from deploy.serving import Model

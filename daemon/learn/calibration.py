@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from daemon import __version__
-from daemon.errors import BAD_DATA, UserError
+from daemon.common.errors import BAD_DATA, UserError
 from daemon.judging import Thresholds
 from daemon.learn.evidence import UNSURE, Exhibits, count_verdicts, judge_across, judge_probabilities
 from models.bundle import Bundle, Calibration, Weights, write

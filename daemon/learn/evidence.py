@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.clean import clean
+from daemon.common.progress import progress
+from daemon.common.text import clean
 from daemon.judging import Thresholds, verdict_of
 from daemon.learn.labelled import LabelledCurve, LabelledFolder, refuse
 from daemon.learn.taught import Taught, identity_of
-from daemon.progress import progress
 from deploy.serving import Model
 from models.calibrate import choose_discard, score_apart
 from models.certificate import discard_limit

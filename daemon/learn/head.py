@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from daemon.errors import BAD_DATA, UNREACHABLE, UserError
+from daemon.common.errors import BAD_DATA, UNREACHABLE, UserError
 from deploy.registry import resolve
 from models.bundle import BadBundle, Bundle, read
 from models.heads import HEADS, Linear, Vectors, embed, fold, own_logit, principal, standardise

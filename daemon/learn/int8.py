@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.errors import BAD_DATA, UNREACHABLE, UserError
-from daemon.formats.walk import find
-from daemon.progress import progress
-from daemon.reader import read_files
+from daemon.common.errors import BAD_DATA, UNREACHABLE, UserError
+from daemon.common.progress import progress
+from daemon.reading.pool import read_files
+from daemon.sources.existing import find
 from deploy.classifier import Signals
 from deploy.engine_cache import UnsafeCache
 from deploy.engines import Wish, named

@@ -10,15 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from daemon.arrival import Arrival
-from daemon.clean import clean
-from daemon.errors import BAD_DATA, UserError
+from daemon.common.errors import BAD_DATA, UserError
+from daemon.common.text import clean
 from daemon.formats import open_file
-from daemon.formats.walk import find
+from daemon.formats.errors import Unfinished, Unreadable
 from daemon.labels import Word, read_word
-from daemon.reading import Unfinished, Unreadable
-from daemon.selection import Selection
-from daemon.spreadsheet import Sheet, plain_path, read_index, read_sheet
+from daemon.labels.table import Selection, Sheet, plain_path, read_index, read_sheet
+from daemon.sources import Arrival
+from daemon.sources.existing import find
 from models.curve import Curve
 
 

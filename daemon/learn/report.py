@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from daemon.clean import clean
-from daemon.columns import align
+from daemon.common.text import align, clean
 from daemon.judging import Thresholds
 from daemon.learn.diagrams import draw_all, outline, rank
 from daemon.learn.evaluation import Judged, Trace, worst_first

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.errors import BAD_DATA, UserError
-from daemon.formats.walk import find
+from daemon.common.errors import BAD_DATA, UserError
+from daemon.common.progress import progress
+from daemon.formats.afmcurve import compact
 from daemon.learn.labelled import LabelledCurve
-from daemon.ledger.keepsake import compact
-from daemon.progress import progress
-from daemon.reader import read_files
+from daemon.reading.pool import read_files
+from daemon.sources.existing import find
 from models.curve import Curve
 from models.profile import RasterProfile
 from models.train import gather

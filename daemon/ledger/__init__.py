@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from daemon.clock import CLOCK, Clock, rfc3339
+from daemon.common.clock import CLOCK, Clock, rfc3339
 from daemon.judging import Decision, FileMark
 from daemon.ledger import events
 from daemon.ledger.file import checksum, explain, open_for_writing, text

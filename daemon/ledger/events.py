@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
-from daemon.clock import rfc3339
+from daemon.common.clock import rfc3339
 from daemon.judging import Decision
 
 Event = dict[str, Any]

@@ -6,7 +6,7 @@ import sqlite3
 import zlib
 from pathlib import Path
 
-from daemon.errors import INPUT_OUTPUT, UNREACHABLE, UserError
+from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
 
 #: PRAGMA application_id, so that no other SQLite file is ever taken for a ledger ("AFMT").
 APPLICATION = 0x41464D54

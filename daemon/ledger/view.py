@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from daemon.closing import Closing
-from daemon.errors import UserError
+from daemon.common.ending import Closing
+from daemon.common.errors import UserError
 from daemon.ledger import events
 from daemon.ledger.file import checksum, damaged, explain, open_for_reading, text
 

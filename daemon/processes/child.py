@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from daemon.common import ending
+
 MEMORY_BYTES = 2 << 30
 _KILLED_S = 5.0  # a share that hangs may hold a process in the kernel
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
@@ -71,3 +73,33 @@ def confine(memory_bytes: int | None = MEMORY_BYTES) -> None:
         libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+# ---- The errand: a command that is run to its end, and that is ended with us.
+
+_TERM_S, _KILL_S = 2.0, 5.0
+
+
+def run_errand(
+    command: Sequence[str], *, said: str | None = None, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """As subprocess.run with its output captured; ``said`` goes to its standard input.
+
+    Raises KeyboardInterrupt when the process is asked to end meanwhile; the command has then been ended.
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=cwd, env=env) as process:
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    out, err = process.communicate(said, timeout=ending.LOOK_S)
+                    return subprocess.CompletedProcess(command, process.returncode, out, err)
+                said = None  # it is given once
+                ending.check()
+        except BaseException:
+            ending.allow(_TERM_S + _KILL_S)
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_TERM_S)
+            process.kill()
+            raise

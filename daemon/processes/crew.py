@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from daemon import ending
-from daemon.closing import Closing
+from daemon.common import ending
+from daemon.common.ending import Closing
 from daemon.processes import frames
 from daemon.processes.child import Child, spawn
 

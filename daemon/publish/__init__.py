@@ -22,10 +22,10 @@ from typing import Any, Protocol
 import zmq
 
 from daemon import __version__
-from daemon.clock import CLOCK, Clock
-from daemon.config.endpoint import Endpoint
-from daemon.errors import BAD_CONFIG, UNREACHABLE, UserError
-from daemon.exchange import open_socket
+from daemon.common.clock import CLOCK, Clock
+from daemon.common.errors import BAD_CONFIG, UNREACHABLE, UserError
+from daemon.common.sockets import open_socket
+from daemon.config.rule import Endpoint
 from daemon.ledger import events
 from daemon.ledger.view import LedgerView
 

@@ -15,18 +15,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 
-from daemon import ending, exchange
+from daemon.common import ending, sockets
+from daemon.common.errors import BAD_CONFIG, UserError
 from daemon.config import Config, changes
-from daemon.errors import BAD_CONFIG, UserError
 from daemon.judging import Decision
 from daemon.ledger import LedgerFull
-from daemon.service import logs
+from daemon.service import health
 from daemon.service.assembly import Parts, assemble, pace_of
-from daemon.service.contact import ContactWatch
-from daemon.service.health import Condition, Health, notify, watchdog_interval_s
-from daemon.service.loading import Loaded, drop, retire
-from daemon.service.renewal import with_judge
-from daemon.service.unread import alarm_of
+from daemon.service.health import Condition, ContactWatch, Health, alarm_of, notify, watchdog_interval_s
+from daemon.service.reload import Loaded, drop, retire, with_judge
 from daemon.sources.watch import WatchSource
 
 log = logging.getLogger(__name__)
@@ -57,14 +54,14 @@ class Service:
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code. Raises UserError for what keeps it from starting."""
-        logs.set_up(self._config.log.level, self._config.log.format)
+        health.set_up(self._config.log.level, self._config.log.format)
         begun_s = time.monotonic()
         with ExitStack() as closing:
             closing.enter_context(ending.listening())
             ending.allow(STOP_S)
             ending.insist()
             ending.also(signal.SIGHUP, self._reload_asked.set)
-            closing.callback(exchange.close)
+            closing.callback(sockets.close)
             parts = self._parts = assemble(self._config, self._reread, self._health, closing)
             for source in parts.sources:
                 source.start()
@@ -191,7 +188,7 @@ class Service:
         self._swap(parts, loaded)
         parts.renewal.adopt(config, model)
         parts.metrics.reload_successful.set(1)
-        logs.set_up(config.log.level, config.log.format)
+        health.set_up(config.log.level, config.log.format)
         log.info("reload: applied %s; needs a restart: %s", sorted(live) or "nothing", after_restart or "nothing")
         outcome = {"result": "applied", "digest": config.digest, "changed": live, "needs_restart": after_restart}
         parts.publisher.emit("config", outcome)

@@ -12,28 +12,84 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
-from daemon.backlog import Backlog
+from daemon.client.running import forget, leave
+from daemon.client.watched import note
+from daemon.common.files import StateLock
 from daemon.config import Config
 from daemon.engine import device_of
+from daemon.formats import claim, quiet_s
+from daemon.formats.afmcurve import pack, unpack
+from daemon.formats.names import why_ignored
 from daemon.judging import Judge
 from daemon.judging.judge import release
+from daemon.judging.sentinel import Sentinel
 from daemon.ledger import Ledger
-from daemon.metrics import Metrics
-from daemon.pipeline import Pace, Pipeline
+from daemon.metrics import Accounts, Metrics
+from daemon.pipeline import Backlog, Pace, Pipeline
 from daemon.publish import Publisher
-from daemon.reader import ReaderPool
-from daemon.sentinel import Sentinel
-from daemon.service.engine_watch import EngineWatch
-from daemon.service.health import Health
-from daemon.service.lock import StateLock
-from daemon.service.renewal import Renewal, load, wish_at_once
+from daemon.reading.pool import ReaderPool
+from daemon.service.health import EngineWatch, Health
+from daemon.service.reload import Renewal, load, wish_at_once
 from daemon.service.report import Report
 from daemon.sources import Source
-from daemon.sources.open import open_sources
-from daemon.status.watched import note
-from daemon.status.whereabouts import forget, leave
+from daemon.sources.file_state import Timing
+from daemon.sources.ignored import UNCLAIMED
+from daemon.sources.ingest import IngestSource
+from daemon.sources.watch import WatchSource
 from deploy.serving import Model
+
+# ---- Which sources a configuration asks for, wired to the ledger's memory and to the counters.
+
+
+def open_sources(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[], None]) -> list[Source]:
+    """Not started yet. Raises UserError for folders that cannot be watched together, or a taken ingest port."""
+    sources: list[Source] = []
+    if config.watch:
+        sources.append(_watch(config, ledger, accounts, wake))
+    if config.ingest:
+        sources.append(_ingest(config.ingest, config.state / "ingest", accounts, wake))
+    return sources
+
+
+def _watch(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[], None]) -> WatchSource:
+    finished = {mark.path: (mark.size_bytes, mark.mtime_ns) for mark in ledger.marks()}
+    timing = Timing(
+        scan_s=config.source.rescan_local_s,
+        scan_often_s=config.source.rescan_network_s,
+        patience_s=config.source.give_up_s,
+        patience_map_s=config.source.give_up_map_s,
+        patience_zero_tail_s=config.source.zero_tail_s,
+        patience_unended_s=config.source.unended_s,
+    )
+    return WatchSource(
+        config.watch,
+        claim=claim,
+        why=lambda name: why_ignored(name) or UNCLAIMED,
+        quiet_s=lambda name: config.source.text_quiet_s if quiet_s(name) >= 1.0 else quiet_s(name),
+        wake=wake,
+        finished=finished.get,
+        seen=lambda count: accounts.seen("watch", count),
+        ignored=accounts.ignored,
+        mounts=config.source.mounts,
+        timing=timing,
+    )
+
+
+def _ingest(endpoint: str, folder: Path, accounts: Accounts, wake: Callable[[], None]) -> IngestSource:
+    return IngestSource(
+        endpoint,
+        folder,
+        pack=pack,
+        unpack=unpack,
+        wake=wake,
+        seen=lambda count: accounts.seen("ingest", count),
+        refused=lambda reason: accounts.ignored("ingest_refused"),
+    )
+
+
+# ---- The assembly: the parts of a service, made in order and undone in the reverse one.
 
 log = logging.getLogger(__name__)
 

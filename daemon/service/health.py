@@ -6,13 +6,26 @@ means "the loop turned", neither more nor less.
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import socket
+import sys
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
+
+from daemon.config import AlarmConfig
+from daemon.engine import Standing, device_of, standing_of
+from daemon.judging import Decision, Judge
+from daemon.metrics import Metrics
+from daemon.sources.ignored import UNCLAIMED, words
+from daemon.sources.unread import Unread
+from deploy.serving import Model
 
 Level = Literal["ok", "degraded", "alarm"]
 _GRAVITY: Mapping[Level, int] = {"ok": 0, "degraded": 1, "alarm": 2}
@@ -99,3 +112,118 @@ class Health:
     def as_json(self) -> list[dict[str, object]]:
         """``health`` of the status event: name, ok, level, text, since."""
         return [asdict(one) | {"ok": one.is_ok} for one in self.conditions()]
+
+
+# ---- Is the tip reaching the surface? A long run of curves without contact is a lost engage, not a quiet sample.
+
+
+class ContactWatch:
+    """Counts `no_contact` curves in a row."""
+
+    def __init__(self, longest_run: int) -> None:
+        self._longest_run, self._run = longest_run, 0
+
+    def observe(self, decisions: Iterable[Decision]) -> bool:
+        """Whether the run has reached its limit (stays true until a curve with contact comes)."""
+        for decision in decisions:
+            if decision.force_unit is None and decision.score is None:
+                continue  # unreadable: says nothing about the tip
+            self._run = self._run + 1 if "no_contact" in decision.reasons else 0
+        return self._run >= self._longest_run
+
+    @property
+    def text(self) -> str:
+        return (
+            f"{self._run} curves in a row without contact: the tip is not reaching the surface "
+            "(check engage, setpoint, drift)"
+        )
+
+
+# ---- Who computes: whether it is the engine that should, and if not, why; told to health, metrics and report.
+
+
+class EngineWatch:
+    """Looked at after every turn: an engine may fail within a batch, and come back between two."""
+
+    def __init__(self, health: Health, metrics: Metrics) -> None:
+        self._health, self._metrics = health, metrics
+        self._model: Model | None = None
+        self._judge: Judge | None = None
+        self._standing: Standing | None = None
+        self._counted: Counter[str] = Counter()
+
+    def observe(self, model: Model, judge: Judge, is_building: bool = False) -> tuple[str, tuple[str, ...]]:
+        """The engine that judges now, and why it is not a better one. Cheap while nothing changes."""
+        standing = standing_of(model)
+        if model is not self._model:
+            self._counted.clear()
+        if standing != self._standing or judge is not self._judge:
+            self._tell(standing, judge)
+        self._model, self._judge, self._standing = model, judge, standing
+        building = ("an engine for the GPU is being built",) if is_building else ()
+        return standing.engine, (*building, *standing.troubles)
+
+    def _tell(self, standing: Standing, judge: Judge) -> None:
+        for kind, count in standing.faults.items():
+            self._metrics.engine_faults.labels(kind).inc(count - self._counted[kind])
+            self._counted[kind] = count
+        self._metrics.serving(judge.on(standing.engine), device_of(standing.engine))
+        if standing.troubles:
+            text = f"{standing.engine} judges, because {'; '.join(standing.troubles)}"
+            self._health.report("engine", "degraded", text)
+        else:
+            self._health.report("engine", "ok", f"{standing.engine} judges")
+
+
+# ---- Logging: one line a state change on standard error, never one a curve.
+#
+# Under systemd each line begins with its priority (``<4>``), which the journal understands and strips.
+
+_PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+
+class _JournalLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"<{_PRIORITY.get(record.levelno, 6)}>{super().format(record)}".replace("\n", " | ")
+
+
+class _JsonLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "level": record.levelname.lower(),
+        }
+        return json.dumps({**line, "logger": record.name, "message": super().format(record)})
+
+
+def set_up(level: str, form: str) -> None:
+    """``form`` is "text" or "json"; calling it again (a reload) replaces what was there."""
+    handler = logging.StreamHandler(sys.stderr)
+    if form == "json":
+        handler.setFormatter(_JsonLine("%(message)s"))
+    elif "JOURNAL_STREAM" in os.environ:
+        handler.setFormatter(_JournalLine("%(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+# ---- Does anything that is read come into the folder? Where only other files come, the curves may be saved elsewhere.
+
+#: A note and a thumbnail are no measurement, however long they lie there.
+_FEW = 3
+
+
+def alarm_of(unread: Unread, alarm: AlarmConfig, now_s: float) -> str | None:
+    """What to raise about a folder; None while there is nothing to say. ``now_s`` is time.monotonic()."""
+    if not alarm.unread_files or unread.since_s is None or unread.is_reading:
+        return None
+    is_late = now_s - unread.since_s >= alarm.unread_s and unread.files >= _FEW
+    if unread.files < alarm.unread_files and not is_late:
+        return None
+    kinds = {kind.removeprefix(f"{UNCLAIMED} "): files for kind, files in unread.kinds.items()}
+    remedy = "watch the folder that the curves are saved into, or save them in a kind that is read"
+    return (
+        f"{unread.files:,} files came and none is a kind that is read: {words(kinds)}; {remedy}"
+        " (README, Which files it reads)"
+    )

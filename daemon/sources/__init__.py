@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
-from daemon.arrival import Arrival
+# ---- The arrival: a file that a source believes finished, on its way to a reader.
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What a source hands to the pipeline; a path and what was known of it, never its content.
+
+    ``final`` says that waiting longer is pointless: an unfinished file is then answered with a
+    reason instead of being handed back.
+    """
+
+    source: str  # "watch", "ingest", "score": the label of afm_triage_curves_seen_total
+    path: str  # relative to the watched folder, '/' between parts; what events call data.path
+    file: Path  # where it lies
+    companion: Path | None = None  # the ZSnsr half of an Asylum pair
+    size_bytes: int = 0
+    mtime_ns: int = 0
+    noticed_s: float = 0.0  # time.monotonic() when the finished file was noticed
+    claimed: bool = True  # its name belongs to a format; False: a reader must look inside to know
+    final: bool = False
+    first: int = 0  # first curve wanted; > 0 for the later portions of a map
+    sha256: str | None = None  # known for later portions: the file must still be the same one
+    total: int = 1  # and how many curves it had when it was opened
+    known_curve: str | None = None  # ZeroMQ ingest: the sender's id, which is its identity
+
+    def portion(self, first: int, sha256: str | None, total: int) -> Arrival:
+        """The same file, of ``total`` curves, from curve ``first`` on."""
+        return replace(self, first=first, sha256=sha256, total=total)
+
+
+# ---- Where curves come from. A source says which files are finished; it never reads a curve and never decides.
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +67,7 @@ class Source(Protocol):
         """Its decisions are in the ledger: not to be offered again unless it changes."""
 
     def ignore(self, arrival: Arrival, reason: str) -> None:
-        """No reader wants it, for a ``reason`` of ``daemon.ignored``: not to be offered again unless it changes."""
+        """No reader wants it, for a ``reason`` of ignored.py: not to be offered again unless it changes."""
 
     def ready(self) -> int:
         """How many finished files wait to be taken."""

@@ -13,18 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from daemon.arrival import Arrival
-from daemon.clean import clean
-from daemon.sources import SourceHealth
-from daemon.sources.book import Book, World
-from daemon.sources.hints import Hint
-from daemon.sources.mounts import MountSetting
-from daemon.sources.names import Naming, event_path
-from daemon.sources.pending import Pending, Timing
-from daemon.sources.ready import Ready
-from daemon.sources.scan import Stamp, split, stamp_of, walk
+from daemon.common.text import clean
+from daemon.formats.names import Naming, event_path
+from daemon.sources import Arrival, SourceHealth
+from daemon.sources.file_state import Pending, Ready, Timing
+from daemon.sources.inotify import Hint, Watcher
+from daemon.sources.scan import MountSetting, Stamp, split, stamp_of, walk
+from daemon.sources.tracker import Book, World
 from daemon.sources.unread import Arrivals, Unread
-from daemon.sources.watcher import Watcher
 
 _log = logging.getLogger(__name__)
 _PORTION = 500  # looks, stats or messages between two glances at the rest: some 10 ms

@@ -18,13 +18,11 @@ from typing import Any
 
 import zmq
 
-from daemon.arrival import Arrival
-from daemon.config.endpoint import Endpoint
-from daemon.errors import BAD_CONFIG, UNREACHABLE, UserError
-from daemon.exchange import open_socket
-from daemon.sources import SourceHealth
-from daemon.sources.message import LARGEST_FRAME_BYTES, Message, Refused, parse
-from daemon.sources.packing import Pack, Packing
+from daemon.common.errors import BAD_CONFIG, UNREACHABLE, UserError
+from daemon.common.sockets import open_socket
+from daemon.config.rule import Endpoint
+from daemon.sources import Arrival, SourceHealth
+from daemon.sources.message import LARGEST_FRAME_BYTES, Message, Pack, Packing, Refused, parse
 from daemon.sources.spool import Spool
 from models.curve import Curve
 

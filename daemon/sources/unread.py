@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from daemon.ignored import UNCLAIMED, Ignored
+from daemon.sources.ignored import UNCLAIMED, Ignored
 
 #: Beside curves people save images and logs in the same folder; that these come is no sign by itself.
 _BESIDE_CURVES = frozenset({"image", "table"})
@@ -19,7 +19,7 @@ _BESIDE_CURVES = frozenset({"image", "table"})
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Of one folder; ``kinds`` as ``daemon.ignored`` tells them."""
+    """Of one folder; ``kinds`` as ``daemon.sources.ignored`` tells them."""
 
     folder: str
     kinds: Mapping[str, int] = field(default_factory=dict)

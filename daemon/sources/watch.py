@@ -6,15 +6,12 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from daemon.arrival import Arrival
-from daemon.errors import BAD_CONFIG, UserError
-from daemon.sources import SourceHealth
+from daemon.common.errors import BAD_CONFIG, UserError
+from daemon.formats.names import Naming
+from daemon.sources import Arrival, SourceHealth
+from daemon.sources.file_state import Ready, Timing
 from daemon.sources.folder import Folder, Services
-from daemon.sources.mounts import MountSetting
-from daemon.sources.names import Naming
-from daemon.sources.pending import Timing
-from daemon.sources.ready import Ready
-from daemon.sources.scan import Stamp
+from daemon.sources.scan import MountSetting, Stamp
 from daemon.sources.unread import Unread
 
 
@@ -22,7 +19,7 @@ class WatchSource:
     """Implements ``daemon.sources.Source`` for folders; nothing in them is ever opened or written here.
 
     ``claim(name)``: True (a format owns the suffix), False (never a curve), None (a reader must look inside).
-    ``why(name)``: what is told of the second, one of the reasons of ``daemon.ignored``.
+    ``why(name)``: what is told of the second, one of the reasons of ``daemon.sources.ignored``.
     ``quiet_s(name)``: how long a closed file must rest; 0 for formats that show their own end.
     ``finished(path)``: (size_bytes, mtime_ns) with which this path was decided before a restart, else None.
     ``seen(1)`` is called once each time a claimed file, or a rewritten one, is first ready, and before ``take`` can

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.spreadsheet import plain_path, read_index, read_sheet
+from daemon.labels.table import plain_path, read_index, read_sheet
 from models.metrics import auc
 
 NO_EVENT = "none"

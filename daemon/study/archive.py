@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon.errors import USAGE, UserError
-from daemon.writing import write_whole
+from daemon.common.errors import USAGE, UserError
+from daemon.common.files import write_whole
 
 if TYPE_CHECKING:
     from daemon.archive import Block
@@ -107,7 +107,7 @@ def _cpu_s(who: int) -> float:
 
 def _pack(path: Path, *, files: Path | None = None, count: int = 0, seed: int = 0) -> int:
     from daemon.archive.writer import ArchiveWriter, pack_files, pack_simulated
-    from daemon.formats.walk import find
+    from daemon.sources.existing import find
 
     with ArchiveWriter(path) as writer:
         rows = pack_files(find([files]), writer) if files else pack_simulated(count, seed, 0.05, writer)
@@ -117,16 +117,16 @@ def _pack(path: Path, *, files: Path | None = None, count: int = 0, seed: int = 
 
 
 def _score_files(folder: Path, model: Model, judge: Judge) -> int:
-    from daemon.formats.walk import find
-    from daemon.scoring import score
-    from daemon.scoring.line import write_line
+    from daemon.batch import score
+    from daemon.batch.sheet import write_line
+    from daemon.sources.existing import find
 
     return sum(1 for decision in score(find([folder]), model, judge) if write_line(decision))
 
 
 def _score(path: Path, model: Model, judge: Judge) -> int:
     from daemon.archive import score_blocks
-    from daemon.scoring.line import write_line
+    from daemon.batch.sheet import write_line
 
     with _blocks(path, model) as prepared:
         judged = (item for block in score_blocks(prepared, model, judge) for item in block)

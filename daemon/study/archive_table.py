@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from daemon.columns import align
+from daemon.common.text import align
 
 _CORES, _MILLION = 16, 1_000_000
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.columns import align
+from daemon.common.text import align
 from daemon.study.collection import Collection
 from models.statistics import STATISTICS, difference, spread
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.progress import progress
+from daemon.common.progress import progress
 from daemon.study.collection import Collection
 from deploy.torch_engine import bf16_in_hardware
 from models.curve import Curve

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon.errors import USAGE, UserError
+from daemon.common.errors import USAGE, UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,7 +73,7 @@ def _judge(model: Model, count: int, seed: int, prevalence: float) -> Judged:
 
     import numpy as np
 
-    from daemon.progress import progress
+    from daemon.common.progress import progress
     from models.simulate import simulate
 
     curves = iter(progress(simulate(count, seed, prevalence), f"judging curves of seed {seed}", count))

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.errors import BAD_DATA, UserError
+from daemon.common.errors import BAD_DATA, UserError
+from daemon.common.progress import progress
 from daemon.learn.labelled import LabelledCurve, Row, curves_of, read_labels, refuse
-from daemon.progress import progress
 from models.curve import Curve
 from models.frontend import prepare
 from models.profile import RasterProfile

@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from daemon.errors import USAGE, UserError
-from daemon.writing import write_whole
+from daemon.common.errors import USAGE, UserError
+from daemon.common.files import write_whole
 
 FEWEST = 200  # real curves; with fewer, int8 is left out
 

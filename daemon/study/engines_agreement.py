@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.bench.agreement import compare
+from daemon.common.progress import progress
+from daemon.common.text import first_line
 from daemon.learn.int8 import Curves
-from daemon.progress import progress
-from daemon.wording import first_line
 from deploy.classifier import Classifier, Seen
 from deploy.engines import ENGINES, Wish, named
 from deploy.serving import Model

@@ -10,8 +10,8 @@ from typing import Any
 
 from daemon.bench.busy import neighbours
 from daemon.bench.child import ChildFailed, call
+from daemon.common.progress import progress
 from daemon.learn.int8 import Curves
-from daemon.progress import progress
 from daemon.study.engines_agreement import cpu_wishes
 from deploy.cpu import usable_cores
 

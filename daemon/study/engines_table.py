@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from daemon.columns import align
+from daemon.common.text import align
 
 BAR = 0.001  # share of verdicts that may be another than single precision's
 _MOST_SHOWN = 40

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.common.errors import BAD_DATA, USAGE, UserError
+from daemon.common.progress import progress
 from daemon.config import ThresholdsConfig
-from daemon.errors import BAD_DATA, USAGE, UserError
 from daemon.explain import network_of
 from daemon.judging import Judge, verdict_of
 from daemon.judging.judge import judge_of, load_model
-from daemon.progress import progress
 from daemon.study.explain_table import write_text
 from daemon.study.shares import share
 from deploy.engines import Wish

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from daemon.columns import align
+from daemon.common.text import align
 from daemon.study.shares import percent
 
 

@@ -13,7 +13,7 @@ import os
 import time
 from pathlib import Path
 
-from daemon.errors import BAD_DATA, USAGE, UserError
+from daemon.common.errors import BAD_DATA, USAGE, UserError
 
 LABELS, UNLABELLED, TUNED = (8, 16, 32, 64, 128), (0, 50, 100, 1000), (16, 32, 64)
 
@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
     if not (args.repeats >= 2 and args.tuned_repeats >= 0 and args.simulate >= 2):
         raise UserError(USAGE, "--repeats and --simulate are 2 or more, --tuned-repeats 0 or more")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    from daemon.common.progress import progress
     from daemon.learn.head import parent_of, require_sklearn
-    from daemon.progress import progress
     from daemon.study.collection import collect
     from daemon.study.few_labels_bench import make_bench
     from daemon.study.few_labels_splits import settings

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from daemon.progress import progress
+from daemon.common.progress import progress
 from daemon.study.collection import Collection
 from deploy.torch_engine import bf16_in_hardware
 from models.bundle import Bundle

@@ -16,10 +16,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.columns import align
-from daemon.errors import USAGE, UserError
-from daemon.sentinel import Sentinel
-from daemon.writing import write_whole
+from daemon.common.errors import USAGE, UserError
+from daemon.common.files import write_whole
+from daemon.common.text import align
+from daemon.judging.sentinel import Sentinel
 
 if TYPE_CHECKING:
     from daemon.judging import Judge, Thresholds
@@ -101,8 +101,8 @@ def run(args: argparse.Namespace) -> int:
 
 def samples(folders: Sequence[Path], simulated: int, seed: int) -> Iterator[Sample]:
     """Curves with a sure label, system by system, then simulated ones, two in a hundred with an event."""
+    from daemon.common.progress import progress
     from daemon.learn.labelled import curves_of, read_labels, refuse
-    from daemon.progress import progress
     from models.simulate import simulate
 
     found, problems = read_labels(folders) if folders else [], list[str]()

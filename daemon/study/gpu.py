@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon.errors import BAD_DATA, UNREACHABLE, USAGE, UserError
+from daemon.common.errors import BAD_DATA, UNREACHABLE, USAGE, UserError
 
 if TYPE_CHECKING:
     from daemon.study.gpu_session import Session
@@ -99,7 +99,7 @@ def _measured(part: Callable[[Session], dict[str, Any]], session: Session) -> di
 def _keep(out: Path | None, found: dict[str, Any]) -> None:
     """After every part: a library may end the process."""
     if out is not None:
-        from daemon.writing import write_whole
+        from daemon.common.files import write_whole
 
         write_whole(out, (json.dumps(found, indent=1) + "\n").encode())
 

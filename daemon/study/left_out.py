@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon.errors import BAD_DATA, UserError
+from daemon.common.errors import BAD_DATA, UserError
 
 if TYPE_CHECKING:
     import numpy as np

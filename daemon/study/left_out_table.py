@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.columns import align
+from daemon.common.text import align
 from daemon.study.collection import Collection
 from daemon.study.tuning import Answers
 from models.metrics import auc, clopper_pearson

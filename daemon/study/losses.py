@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon.errors import USAGE, UserError
+from daemon.common.errors import USAGE, UserError
 
 if TYPE_CHECKING:
     import numpy as np

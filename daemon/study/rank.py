@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.errors import BAD_DATA, INPUT_OUTPUT, UserError
+from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,10 +39,10 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     import numpy as np
 
-    from daemon.formats.walk import find
+    from daemon.common.progress import progress
     from daemon.learn.head import Start, parent_of, require_sklearn
-    from daemon.progress import progress
-    from daemon.reader import read_files
+    from daemon.reading.pool import read_files
+    from daemon.sources.existing import find
     from daemon.study.collection import collect
     from daemon.study.ranking import embed_all, rank
     from models.heads import embed

@@ -15,8 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.columns import align
-from daemon.writing import write_whole
+from daemon.common.files import write_whole
+from daemon.common.text import align
 
 if TYPE_CHECKING:
     from daemon.judging import Judge
@@ -50,10 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exit 0; UserError 65 for labels without a curve."""
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    from daemon.common.progress import progress
     from daemon.config import ThresholdsConfig
     from daemon.judging.judge import judge_of, load_model
     from daemon.learn.labelled import curves_of, read_labels, refuse
-    from daemon.progress import progress
 
     model = load_model(args.model)
     judge = judge_of(model, ThresholdsConfig())

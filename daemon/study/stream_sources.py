@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.errors import BAD_DATA, UserError
-from daemon.formats.walk import Found
+from daemon.batch import score
+from daemon.common.errors import BAD_DATA, UserError
+from daemon.common.progress import progress
 from daemon.judging import Judge, verdict_of
 from daemon.learn.evaluation import judge_all
 from daemon.learn.labelled import LabelledFolder, curves_of
-from daemon.progress import progress
-from daemon.scoring import score
+from daemon.sources.existing import Found
 from deploy.serving import Model
 from models.frontend import BLOCKING, FLOOR
 from models.simulate import Simulated, simulate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from daemon.columns import align
+from daemon.common.text import align
 
 RECALL_BAR, REVIEW_BAR = 0.98, 0.033
 _PUBLISHED = "published (arXiv 2606.09541, one stream): recall 12/13, not discarded 9.2 %"

@@ -16,14 +16,14 @@ from zlib import crc32
 
 import numpy as np
 
+from daemon.common.errors import BAD_DATA, USAGE, UserError
+from daemon.common.progress import progress
 from daemon.config import ThresholdsConfig
-from daemon.errors import BAD_DATA, USAGE, UserError
-from daemon.formats.shape import check_written
+from daemon.formats.errors import Unfinished
+from daemon.formats.samples import check_written
 from daemon.judging import Judge, Verdict, verdict_of
 from daemon.judging.judge import judge_of, load_model
 from daemon.learn.labelled import curves_of, read_labels, refuse
-from daemon.progress import progress
-from daemon.reading import Unfinished
 from daemon.study.stress_table import Cell, report, write_text
 from deploy.engines import Wish
 from deploy.serving import Model

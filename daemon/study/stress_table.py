@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from daemon.columns import align
+from daemon.common.text import align
 from daemon.judging import Verdict
 from daemon.study.shares import percent, share
 from models.metrics import count_table

@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from daemon.common.progress import progress
 from daemon.judging import Thresholds, verdict_of
-from daemon.progress import progress
 from daemon.study.workplace import open_workplace
 from deploy.assembly import half
 from deploy.torch_engine import bf16_in_hardware

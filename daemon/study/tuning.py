@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from daemon.common.files import write_whole
+from daemon.common.progress import progress
 from daemon.judging import Thresholds, verdict_of
 from daemon.learn import HELD_OUT_SEED, LABELLED_SHARE
-from daemon.progress import progress
 from daemon.study.collection import Collection
-from daemon.writing import write_whole
 from deploy.torch_engine import bf16_in_hardware
 from models.bundle import Bundle, Calibration
 from models.calibrate import choose_cut, fit_platt

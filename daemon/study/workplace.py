@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from daemon.errors import USAGE, UserError
-from daemon.writing import write_whole
+from daemon.common.errors import USAGE, UserError
+from daemon.common.files import write_whole
 
 _NOTE = "study.json"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from daemon.bench import PARTS
 from daemon.bench.plan import Plan
-from daemon.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
+from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
 from deploy.engines import DEVICES, NAMES, PRECISIONS
 
 _SOAK = 50_000
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     found = measure(plan, _say)
     if args.picture is not None:
         from daemon.bench.picture import draw
-        from daemon.writing import write_whole
+        from daemon.common.files import write_whole
 
         write_whole(args.picture, draw(found))
     if args.json:

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from daemon.errors import BAD_DATA, USAGE, UserError
+from daemon.common.errors import BAD_DATA, USAGE, UserError
 
 FOLDER = "with a labels.csv: path, curve_index, label, experiment"
 

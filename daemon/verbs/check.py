@@ -3,13 +3,156 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from pathlib import Path
 
-from daemon.clean import clean
-from daemon.config import ConfigError, load, values
-from daemon.config.description import describe
-from daemon.errors import BAD_CONFIG
-from daemon.stdio import as_json
+from daemon.common.errors import BAD_CONFIG
+from daemon.common.stdio import as_json
+from daemon.common.text import clean, duration, latency
+from daemon.config import HOMELESS, NOWHERE, Config, ConfigError, load, values
+from daemon.sources.scan import mount_of
+from deploy.engines import ENGINES, NoEngine, Wish, candidates
+from deploy.registry import resolve
+from models.bundle import BadBundle, certificate_in, read
+
+# ---- The description: what a configuration will do, in words that the person at the microscope understands.
+
+
+def describe(config: Config) -> list[str]:
+    """One sentence each; what needs attention begins with ▲."""
+    sentences = [f"the instrument is called {config.instrument}; its topics begin with afm.{config.instrument}"]
+    sentences += [_watching(folder, config) for folder in config.watch]
+    sentences += [rule.sentence() for rule in config.text]
+    if config.ingest:
+        sentences.append(f"takes curves over ZeroMQ at {config.ingest}; each is answered once it is on disk")
+    sentences.append(_judging(config))
+    sentences.append(_thresholds(config))
+    if config.require_certificate:
+        sentences.append(_certificate(config))
+    batch = config.batch
+    sentences.append(f"takes up to {batch.largest} curves a batch; a lone one waits {latency(batch.wait_s)} at most")
+    sentences.append(f"publishes at {config.publish}, replays history at {config.replay}")
+    port = config.metrics_port
+    sentences.append(f"metrics at http://127.0.0.1:{port}/metrics" if port else "metrics are off")
+    sentences.append(_state(config.state))
+    sentences.append(
+        f"raises an alarm after {config.alarm.no_contact_run} curves in a row that do not reach the surface"
+    )
+    if config.watch:
+        sentences.append(_unread(config))
+    return sentences
+
+
+def _watching(folder: Path, config: Config) -> str:
+    source = config.source
+    mount = mount_of(folder, source.mounts)
+    how = (
+        f"{mount.fstype}, a scan every {source.rescan_network_s:g} s because shares do not tell of changes"
+        if mount.network
+        else f"{mount.fstype}, inotify + scan every {source.rescan_local_s:g} s"
+    )
+    if not folder.is_dir():
+        return f"▲ watches {folder}, which is not there now ({how}); it is taken up when it comes"
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return f"▲ watches {folder}, which this user may not read; give it read permission ({how})"
+    return f"watches {folder} ({how}), reads only; {_text(config)}"
+
+
+def _text(config: Config) -> str:
+    ended, unended = config.source.text_quiet_s, config.source.unended_s
+    return (
+        f"text files count as finished after {ended:g} s of rest,"
+        f" without a line end after their last row after {max(ended, unended):g} s"
+    )
+
+
+def _unread(config: Config) -> str:
+    if not config.alarm.unread_files:
+        return "raises no alarm where the files that come into a folder are of no kind that is read"
+    return (
+        f"raises an alarm where {config.alarm.unread_files} files come into a folder and none is a kind that is read,"
+        f" or {duration(config.alarm.unread_s)} after the first of them"
+    )
+
+
+def _judging(config: Config) -> str:
+    what = f"judges with the model {config.model} on {_device(config.device)}{_engine(config)}"
+    if why := _lacking(config):
+        return f"▲ {what}, which this machine does not have: run will refuse; {why}"
+    return f"{what}{_deadline(config)}"
+
+
+def _lacking(config: Config) -> str | None:
+    """Why the engine that was asked for cannot run here."""
+    if (config.device, config.engine.name, config.engine.precision) == ("auto", "auto", "auto"):
+        return None  # torch on the processor is always there
+    from daemon.judging.judge import wish_of
+    from deploy.int8 import find
+
+    wish = wish_of(config)
+    try:
+        list(candidates(wish))
+        if wish.precision == "int8":
+            find(read(resolve(config.model, config.state / "models")), wish.cache)
+    except NoEngine as error:
+        return str(error)
+    except BadBundle:
+        pass  # of that `run` tells
+    return None
+
+
+def _device(device: str) -> str:
+    return {"auto": "the best device there is", "cpu": "the CPU", "cuda": "the GPU"}[device]
+
+
+def _engine(config: Config) -> str:
+    engine = config.engine
+    wanted = [part for part in (engine.name, engine.precision) if part != "auto"]
+    return f", by {' in '.join(wanted)} alone" if wanted else ""
+
+
+def _deadline(config: Config) -> str:
+    engine = config.engine
+    wish = Wish(config.device, engine.name, engine.precision)
+    if not any(one.device == "cuda" and one.differs(wish) is None for one in ENGINES):
+        return ""
+    return f"; what a GPU does not answer in {engine.deadline_s:g} s, the CPU judges"
+
+
+def _thresholds(config: Config) -> str:
+    discard, keep = config.thresholds.discard, config.thresholds.keep
+    if discard is None and keep is None:
+        return "takes the thresholds of the model"
+    own = "the model's own"
+    return (
+        f"▲ takes thresholds of yours: discard at {own if discard is None else f'{discard:g}'} and below,"
+        f" keep at {own if keep is None else f'{keep:g}'} and above;"
+        " a certificate covers no discard threshold above the model's own"
+    )
+
+
+def _certificate(config: Config) -> str:
+    rule = "discards only under a certificate; without one a would-be discard becomes review"
+    try:
+        found = certificate_in(resolve(config.model, config.state / "models"))
+    except BadBundle as error:
+        return f"▲ {rule}; {error}"
+    if found is None:
+        return f"{rule}, and the model has none: nothing is discarded until `afm-triage calibrate` has earned it"
+    return f"{rule}; the model has one: {found.sentence()}, judged by {found.engine}"
+
+
+def _state(state: Path) -> str:
+    if state == NOWHERE:
+        return f"▲ run will refuse to start, as nobody names the folder of ledger and labels: {HOMELESS}"
+    nearest = next(folder for folder in (state, *state.parents) if folder.exists())
+    if not os.access(nearest, os.W_OK):
+        return f"▲ keeps ledger and labels in {state}, where this user may not write"
+    return f"keeps ledger and labels in {state}" + ("" if state.is_dir() else " (made at the first start)")
+
+
+# ---- `check`: what a configuration will do, and every error in it at once.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

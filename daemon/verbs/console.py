@@ -6,11 +6,11 @@ import argparse
 import os
 from pathlib import Path
 
-from daemon import console
+from daemon.client.feed import add_patience_option, patience_of
+from daemon.common.errors import UNREACHABLE, UserError
+from daemon.common.files import need_folder
 from daemon.config import add_endpoint_options, add_service_options, load
-from daemon.destination import need_folder
-from daemon.errors import UNREACHABLE, UserError
-from daemon.silence import add_patience_option, patience_of
+from daemon.screens import console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from daemon import ending
-from daemon.errand import run_errand
-from daemon.errors import UNREACHABLE, USAGE, UserError
-from daemon.pacing import check_rate
-from daemon.status.inquiry import ask_status
-from daemon.trial import Trial
+from daemon.client.feed import ask_status
+from daemon.client.temporary import Trial
+from daemon.common import ending
+from daemon.common.errors import UNREACHABLE, USAGE, UserError
+from daemon.common.progress import check_rate
+from daemon.processes.child import run_errand
 
 CURVES = Path(__file__).resolve().parents[1] / "curves"
 #: Text files show no end of their own: their last one is judged so long after it was written.

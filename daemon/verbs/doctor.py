@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 
-from daemon import doctor
+from daemon.common.errors import UNREACHABLE
+from daemon.common.stdio import as_json
 from daemon.config import add_service_options, load
-from daemon.errors import UNREACHABLE
-from daemon.printer import Printer
-from daemon.stdio import as_json
+from daemon.screens import Printer, doctor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

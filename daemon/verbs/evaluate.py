@@ -8,9 +8,9 @@ import os
 import sys
 from pathlib import Path
 
+from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UserError
 from daemon.config import ThresholdsConfig
-from daemon.errors import BAD_DATA, INPUT_OUTPUT, UserError
-from daemon.selection import HELP, read_selection
+from daemon.labels.table import HELP, read_selection
 
 FOLDER = "with a labels.csv: path, curve_index, label, system"
 
@@ -32,13 +32,13 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if args.report is not None and (args.report.is_dir() or not args.report.parent.is_dir()):
         raise UserError(INPUT_OUTPUT, f"--report {args.report}: name a file in a folder that exists")
+    from daemon.common.files import write_whole
+    from daemon.common.progress import progress
     from daemon.judging.judge import judge_of, load_model
     from daemon.learn.evaluation import evaluate, judge_all
     from daemon.learn.labelled import count_classes, curves_of, narrow, read_labels, refuse
     from daemon.learn.report import write_html, write_text
     from daemon.learn.taught import Acquaintance
-    from daemon.progress import progress
-    from daemon.writing import write_whole
     from deploy.engines import Wish
 
     labels = read_labels(args.folders)

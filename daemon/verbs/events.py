@@ -7,17 +7,15 @@ import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from daemon.clean import clean
+from daemon.client.feed import Feed, Silence, Silent, add_patience_option, ask_status, patience_of
+from daemon.client.running import Whereabouts, find
+from daemon.common.errors import UNREACHABLE, USAGE, UserError
+from daemon.common.stdio import write_bytes
+from daemon.common.text import clean
 from daemon.config import Config, add_endpoint_options, add_service_options, load
-from daemon.errors import UNREACHABLE, USAGE, UserError
-from daemon.feed import Feed, Silent
 from daemon.judging import VERDICTS
 from daemon.ledger.events import Event, decode, encode, kind_of
 from daemon.ledger.view import LedgerView
-from daemon.silence import Silence, add_patience_option, patience_of
-from daemon.status.inquiry import ask_status
-from daemon.status.whereabouts import Whereabouts, find
-from daemon.stdio import write_bytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,9 +6,9 @@ import argparse
 import os
 from pathlib import Path
 
+from daemon.common.errors import USAGE, UserError
+from daemon.common.files import need_folder
 from daemon.config.asked import Asked
-from daemon.destination import need_folder
-from daemon.errors import USAGE, UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,20 +9,19 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from daemon.clean import clean
-from daemon.clock import rfc3339
+from daemon.client.watched import watched_folders
+from daemon.common.clock import rfc3339
+from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
+from daemon.common.files import write_whole
+from daemon.common.progress import progress
+from daemon.common.stdio import write_bytes
+from daemon.common.text import clean
 from daemon.config import Config, add_service_options, load
-from daemon.errors import INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
 from daemon.formats import limits
 from daemon.labels import Label, Labels, read_word
 from daemon.labels import table as labeltable
-from daemon.labels.folder import write_folder
-from daemon.labels.subject import complete, locate
+from daemon.labels.subject import complete, locate, write_folder
 from daemon.ledger.view import LedgerView
-from daemon.progress import progress
-from daemon.status.watched import watched_folders
-from daemon.stdio import write_bytes
-from daemon.writing import write_whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon import config
-from daemon.config.options import add_service_options
-from daemon.errors import BAD_DATA, UNREACHABLE, USAGE, UserError
+from daemon.common.errors import BAD_DATA, UNREACHABLE, USAGE, UserError
+from daemon.config.origin import add_service_options
 from deploy.engines import DEVICES, NAMES, PRECISIONS
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.clean import clean
-from daemon.destination import need_folder
-from daemon.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
-from daemon.ignored import Ignored, words
+from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
+from daemon.common.files import need_folder
+from daemon.common.text import clean
+from daemon.sources.ignored import Ignored, words
 
 if TYPE_CHECKING:
     from daemon.archive.rows import Origin
@@ -34,8 +34,8 @@ def run(args: argparse.Namespace) -> int:
     """Exit 0 when the archive is there; 65 when there was nothing to pack; 74 when a folder could not be listed."""
     _check(args)
     from daemon.archive.writer import ArchiveWriter
+    from daemon.common.progress import progress
     from daemon.processes.crew import CrewBroken
-    from daemon.progress import progress
 
     begun_s = time.monotonic()
     unread = 0
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _packed(args: argparse.Namespace, writer: ArchiveWriter) -> Iterator[Origin]:
     from daemon.archive.writer import pack_files, pack_simulated
-    from daemon.formats.walk import find
+    from daemon.sources.existing import find
 
     if args.simulate:
         yield from pack_simulated(args.simulate, args.seed, args.prevalence, writer)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from daemon.client.running import reload
 from daemon.config import add_service_options, load
-from daemon.reload import reload
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

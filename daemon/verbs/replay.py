@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from daemon.errors import USAGE, UserError
-from daemon.pacing import check_rate
+from daemon.common.errors import USAGE, UserError
+from daemon.common.progress import check_rate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exit 0 when every file lies in the folder; 65 when there is nothing to play."""
     _check(args)
+    from daemon.common.progress import progress
     from daemon.instrument import play, specimens
-    from daemon.progress import progress
 
     found = specimens(args.sources)
     args.into.mkdir(parents=True, exist_ok=True)

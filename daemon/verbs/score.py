@@ -10,21 +10,21 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.clean import clean
+from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
+from daemon.common.files import need_folder
+from daemon.common.text import clean
 from daemon.config import INSTRUMENT
 from daemon.config.asked import Asked
-from daemon.destination import need_folder
-from daemon.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
 from daemon.formats.text_rule import TextRule
-from daemon.ignored import words
-from daemon.selection import HELP, Selection, read_selection
+from daemon.labels.table import HELP, Selection, read_selection
+from daemon.sources.ignored import words
 from deploy.engines import DEVICES, NAMES, PRECISIONS, Wish
 
 if TYPE_CHECKING:
-    from daemon.formats.walk import Found
+    from daemon.batch import Tally
+    from daemon.batch.sheet import Sheet
     from daemon.judging import Judge
-    from daemon.scoring.sheet import Sheet
-    from daemon.scoring.tally import Tally
+    from daemon.sources.existing import Found
     from deploy.serving import Model
 
 
@@ -58,9 +58,9 @@ def run(args: argparse.Namespace) -> int:
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     is_packed = _check(args)
+    from daemon.batch import Tally
+    from daemon.batch.sheet import Sheet
     from daemon.judging.judge import judge_of, load_model, release
-    from daemon.scoring.sheet import Sheet
-    from daemon.scoring.tally import Tally
 
     selection = None if args.only is None else read_selection(args.only)
     asked = Asked.of(args)
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _built() -> Path | None:
     """Where engines that were compiled for this machine lie."""
-    from daemon.config.home import Homeless, default_state
+    from daemon.config.conflicts import Homeless, default_state
 
     try:
         return default_state(INSTRUMENT, serves=False) / "engines"
@@ -126,11 +126,10 @@ def _score_files(
     tally: Tally,
     rules: Sequence[TextRule],
 ) -> None:
-    from daemon.formats.walk import find
-    from daemon.scoring import score_jobs
-    from daemon.scoring.earlier import Earlier
-    from daemon.scoring.job import Job
-    from daemon.scoring.output import note, tell
+    from daemon.batch import score_jobs
+    from daemon.batch.sheet import Earlier, note, tell
+    from daemon.reading.ahead import Job
+    from daemon.sources.existing import find
 
     found = find(args.paths)
     wanted = (arrival for arrival in found if selection is None or selection.has_file(arrival.path, arrival.file))
@@ -156,8 +155,8 @@ def _score_files(
 
 def _score_archives(args: argparse.Namespace, model: Model, judge: Judge, sheet: Sheet | None, tally: Tally) -> None:
     from daemon.archive import Archive, blocks, count_blocks, pass_over, portions, score_blocks
+    from daemon.batch.sheet import note, tell
     from daemon.processes.crew import Crew
-    from daemon.scoring.output import note, tell
     from deploy.cpu import usable_cores
 
     with _plain_errors(args.paths), Crew(usable_cores()) as crew:

@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
-from daemon.errors import USAGE, UserError
-from daemon.pacing import check_rate, paced
-from daemon.writing import write_whole
+from daemon.common.errors import USAGE, UserError
+from daemon.common.files import write_whole
+from daemon.common.progress import check_rate, paced
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exit 0 when all files lie in the folder."""
     _check(args)
+    from daemon.common.progress import progress
     from daemon.instrument.jpk_writer import pack
-    from daemon.progress import progress
     from models.simulate import simulate
 
     args.into.mkdir(parents=True, exist_ok=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from daemon import status
+from daemon.client import status
+from daemon.common.errors import UNREACHABLE
+from daemon.common.stdio import as_json
 from daemon.config import add_service_options, load
-from daemon.errors import UNREACHABLE
-from daemon.printer import Printer
-from daemon.status.page import page
-from daemon.stdio import as_json
+from daemon.screens import Printer
+from daemon.screens.status import page
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

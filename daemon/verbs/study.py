@@ -7,7 +7,7 @@ import importlib
 import os
 from pathlib import Path
 
-from daemon.errors import INPUT_OUTPUT, UserError
+from daemon.common.errors import INPUT_OUTPUT, UserError
 
 #: topic -> one line of help; the module is daemon.study.<topic>, with _ for -.
 TOPICS: dict[str, str] = {

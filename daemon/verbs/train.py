@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from daemon.errors import USAGE, UserError
+from daemon.common.errors import USAGE, UserError
 
 _LOSSES = "focal, bce, weighted_bce, asymmetric_focal, dice, focal_dice, multi"  # torch is not imported for --help
 

@@ -70,10 +70,10 @@ def main() -> int:
 
         worker.main(int(sys.argv[2]))
     from daemon.cli import main as afm_triage
-    from daemon.service import renewal
+    from daemon.service import reload
 
     child.COMMAND = WORKER
-    renewal.Patience = partial(Patience, first_pause_s=0.5, longest_pause_s=1.0)  # type: ignore[misc, assignment]
+    reload.Patience = partial(Patience, first_pause_s=0.5, longest_pause_s=1.0)  # type: ignore[misc, assignment]
     return afm_triage(sys.argv[1:])
 
 

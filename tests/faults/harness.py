@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 import zmq
 
-from daemon.trial import Trial
+from daemon.client.temporary import Trial
 
 CURVES = Path(__file__).resolve().parents[2] / "daemon" / "curves"
 

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from daemon.trial import Trial
+from daemon.client.temporary import Trial
 from tests.faults.harness import Findings, Producer, history, judge
 
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from daemon.bench.machine import TICK_S
-from daemon.trial import Trial
+from daemon.client.temporary import Trial
 from tests.faults.soak import pss_bytes
 
 

@@ -18,13 +18,14 @@ from pathlib import Path
 
 from textmutants import Mutant, mutant
 
-from daemon.arrival import Arrival
 from daemon.config import ThresholdsConfig
 from daemon.formats import open_file
+from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from daemon.judging import decide
 from daemon.judging.classify import classify
 from daemon.judging.judge import judge_of, load_model
-from daemon.reading import NotACurve, Reading, Unfinished, Unreadable
+from daemon.reading import Reading
+from daemon.sources import Arrival
 from deploy.serving import Model
 from models.curve import Curve
 

@@ -1,0 +1,329 @@
+"""The feed: what a subscriber hears, without a gap, across lost messages and restarts of the service.
+
+The rule (the clone pattern of the ZeroMQ guide): subscribe first, then ask for what came before, drop what is already
+known, and on a gap ask again. What is missed live is never guessed at; the ledger has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Iterator
+from typing import Self
+
+import zmq
+
+from daemon.common import ending
+from daemon.common.ending import Closing
+from daemon.common.errors import UNREACHABLE, UserError
+from daemon.common.sockets import await_input, open_socket
+from daemon.common.text import duration
+from daemon.ledger import events
+from daemon.ledger.events import Event
+
+#: Between two requests that brought nothing.
+_PAUSE_S = 0.2
+
+
+class Silent(Exception):
+    """Nobody answers at this address."""
+
+
+class Feed(Closing):
+    """Decoded events of one service: decisions in order and gap-free, other kinds as they come.
+
+    ``since``: the last ``seq`` already known; None begins now. ``stream``: the ledger that ``since`` belongs to. When
+    the service comes back with another ledger, its decisions are delivered from their first one.
+    """
+
+    def __init__(
+        self, publish: str, replay: str, *, since: int | None = None, stream: str | None = None, answer_s: float = 3.0
+    ) -> None:
+        self.last, self.stream = since, stream
+        self._answer_s = answer_s
+        self._head = 0  # how far the ledger is known to be
+        self._is_complete = False  # whether an answer has said that there is no more
+        self._past_streams: set[str] = set()
+        self._wait_until_s = 0.0  # no request before
+        self._answers = 0
+        self._ready: deque[Event] = deque()
+        self.heard_s: float | None = None  # time.monotonic() of the last sign of life
+        self._live = self._connect(zmq.SUB, publish)
+        self._requests = self._connect(zmq.DEALER, replay)
+        self._poller = zmq.Poller()
+        self._poller.register(self._live, zmq.POLLIN)
+        self._poller.register(self._requests, zmq.POLLIN)
+
+    def close(self) -> None:
+        self._live.close()
+        self._requests.close()
+
+    def __iter__(self) -> Iterator[Event]:
+        """For ever; while the service is away it waits."""
+        while True:
+            self._ready += self.read(1.0)
+            while self._ready:  # one at a time: what a caller who stops does not take stays here
+                yield self._ready.popleft()
+
+    def read(self, timeout_s: float) -> list[Event]:
+        """What has come, waiting at most ``timeout_s`` for the first of it.
+
+        Raises KeyboardInterrupt when the process is asked to end meanwhile.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        if self._ready:
+            left = list(self._ready)
+            self._ready.clear()
+            return left
+        while True:
+            ending.check()
+            self._ask()
+            left_s = deadline_s - time.monotonic()
+            ready = dict(self._poller.poll(int(max(min(left_s, ending.LOOK_S), 0.0) * 1000)))
+            found = self._listen() if self._live in ready else []
+            if self._requests in ready:
+                found += self._take(self._requests.recv_multipart(zmq.DONTWAIT))
+            if found or left_s <= 0:
+                return found
+
+    def history(self) -> Iterator[Event]:
+        """Decisions up to now, then the end. Raises Silent when no answer comes within ``answer_s``."""
+        silent_s, answers = 0.0, self._answers
+        while not self._is_complete:
+            began_s = time.monotonic()
+            found = self.read(_PAUSE_S)  # heartbeats may come all the time: only answers count
+            silent_s = 0.0 if self._answers > answers else silent_s + time.monotonic() - began_s
+            answers = self._answers
+            if silent_s > self._answer_s:
+                raise Silent
+            yield from (event for event in found if events.kind_of(event) == "decision")
+
+    def _connect(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
+        socket = open_socket(kind)
+        socket.set_hwm(100_000)
+        socket.setsockopt(zmq.IPV6, "[" in endpoint)
+        socket.setsockopt(zmq.IMMEDIATE, 1)  # no request is queued for a service that is away
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)  # a cable that was pulled says nothing by itself
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        if kind == zmq.SUB:
+            socket.subscribe(b"")
+        socket.connect(endpoint)
+        return socket
+
+    def _ask(self) -> None:
+        """Ask for what is missing, one request at a time."""
+        now_s = time.monotonic()
+        if now_s < self._wait_until_s:
+            return
+        if self.last is None:
+            request = [b"status"]
+        elif not self._is_complete or self._head > self.last:
+            request = [b"since", b"%d" % self.last]
+        else:
+            return
+        try:
+            self._requests.send_multipart(request, zmq.DONTWAIT)
+            self._wait_until_s = now_s + self._answer_s
+        except zmq.Again:
+            self._wait_until_s = now_s + _PAUSE_S / 4
+
+    def _take(self, bodies: list[bytes]) -> list[Event]:
+        """An answer. Without a word that is new it means that there is no more."""
+        before = self.last
+        self._answers += 1
+        found = [event for body in bodies for event in self._accept(body)]
+        self._wait_until_s = 0.0
+        if self.last == before:
+            self._is_complete |= bodies == [b""]
+            self._wait_until_s = time.monotonic() + _PAUSE_S
+        return found
+
+    def _listen(self) -> list[Event]:
+        found: list[Event] = []
+        for _ in range(1000):
+            try:
+                frames = self._live.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                break
+            found += self._accept(frames[-1])
+        return found
+
+    def _accept(self, body: bytes) -> list[Event]:
+        """The event, unless it is known, too early, of a ledger that is gone, or none at all."""
+        try:
+            event = events.decode(body)
+            kind, stream, data = events.kind_of(event), str(event["stream"]), event["data"]
+            seq = int(event["seq"]) if kind == "decision" else int(data["last_seq"])
+        except (ValueError, KeyError, TypeError):
+            return []
+        self.heard_s = time.monotonic()
+        if not kind or not self._belongs(stream):
+            return []
+        self._head = max(self._head, seq)
+        if kind == "hello":  # the service may have come back, without the request that was under way
+            self._wait_until_s = 0.0
+        if self.last is None:
+            self.last = seq - (kind == "decision")
+            self._is_complete = True
+        if kind != "decision":
+            return [event]
+        if seq != self.last + 1:  # known, or a gap: then the head is ahead, and the ledger is asked
+            return []
+        self.last = seq
+        return [event]
+
+    def _belongs(self, stream: str) -> bool:
+        """Whether it is this ledger's. A new one begins at 1 again; words of an older one may still be on the way."""
+        if stream in self._past_streams:
+            return False
+        if self.stream is not None and stream != self.stream:
+            self._past_streams.add(self.stream)
+            self.last, self._head, self._is_complete, self._wait_until_s = 0, 0, False, 0.0
+        self.stream = stream
+        return True
+
+
+# ---- The ear: listens to a service's events and notes when each file's verdict was heard.
+
+_JOIN_S = 10.0
+
+
+class Ear(threading.Thread, Closing):
+    """``with Ear(endpoint) as ear: …; ear.wait(paths, 60)``. The block begins once the service has greeted it."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(daemon=True)
+        self._endpoint = endpoint
+        self._joined, self._ending = threading.Event(), threading.Event()
+        self.heard_s: dict[str, float] = {}  # path of an event -> time.monotonic() of the last one
+        self.curves_s: list[float] = []  # of every decision, in order
+        self.engines: set[str] = set()  # that scored
+
+    def run(self) -> None:
+        with open_socket(zmq.SUB) as socket:
+            socket.setsockopt(zmq.RCVHWM, 0)
+            socket.subscribe(b"")
+            socket.connect(self._endpoint)
+            while not self._ending.is_set():
+                if socket.poll(100):
+                    self._note(socket.recv_multipart(zmq.DONTWAIT)[-1])
+
+    def _note(self, body: bytes) -> None:
+        now_s, event = time.monotonic(), events.decode(body)
+        self._joined.set()
+        if events.kind_of(event) != "decision":
+            return
+        self.curves_s.append(now_s)
+        self.heard_s[event["data"]["path"]] = now_s
+        self.engines.add(event["data"]["engine"])
+
+    def wait(self, paths: Collection[str], timeout_s: float) -> bool:
+        """Until every one of ``paths`` was heard of; False when the time is up before."""
+        deadline_s, missing = time.monotonic() + timeout_s, set(paths)
+        while missing and time.monotonic() < deadline_s:
+            ending.pause(0.01)
+            missing = {path for path in missing if path not in self.heard_s}
+        return not missing
+
+    def forget(self) -> None:
+        """For the next measurement."""
+        self.heard_s, self.curves_s = {}, []
+
+    def __enter__(self) -> Self:
+        self.start()
+        self._joined.wait(_JOIN_S)
+        return self
+
+    def close(self) -> None:
+        self._ending.set()
+        self.join(_JOIN_S)
+
+
+# ---- The silence: how long no service has answered, and when whoever follows one has waited long enough.
+
+#: A script that nobody looks at gives up after so long; a service is back from a restart by then.
+PATIENCE_S = 60.0
+#: Heartbeats come at most 5 s apart (contract section 5).
+SILENCE_S = 7.0
+_STEP_S = 3.0  # between two looks; a process that was stopped for an hour has not waited for it
+
+
+def add_patience_option(parser: argparse.ArgumentParser) -> None:
+    what = "give up (exit 69) once no service has answered for so long, from the start or later"
+    parser.add_argument(
+        "--patience",
+        metavar="SECONDS",
+        type=_seconds,
+        help=f"{what} ({PATIENCE_S:g}; never where standard output is a terminal; inf: never)",
+    )
+
+
+def patience_of(args: argparse.Namespace) -> float:
+    """Seconds; as long as somebody sees a screen, for ever."""
+    if args.patience is not None:
+        return float(args.patience)
+    return math.inf if sys.stdout.isatty() else PATIENCE_S
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:  # NaN compares false
+        raise argparse.ArgumentTypeError(f"{text!r}: give seconds, 0 or more, or inf")
+    return seconds
+
+
+class Silence:
+    """Of a service at ``place``, towards one that has ``patience_s``."""
+
+    def __init__(self, patience_s: float, place: str) -> None:
+        self._patience_s, self._place = patience_s, place
+        self._silent_s, self._noted_s = 0.0, time.monotonic()
+
+    def note(self, *, heard: bool) -> None:
+        """Called after each look. Raises UserError 69 once the patience is at its end."""
+        now_s = time.monotonic()
+        self._silent_s = 0.0 if heard else self._silent_s + min(now_s - self._noted_s, _STEP_S)
+        self._noted_s = now_s
+        if heard:  # from now on it may be silent between two heartbeats
+            self._patience_s = max(self._patience_s, SILENCE_S)
+        elif self._silent_s >= self._patience_s:
+            start = "start one with: afm-triage run --watch DIR, or wait longer with --patience"
+            raise UserError(
+                UNREACHABLE, f"no service has answered at {self._place} for {duration(self._silent_s)}; {start}"
+            )
+
+
+# ---- The inquiry: one question to a running service, one answer or none in time.
+
+
+def ask(endpoint: str, *request: bytes, timeout_s: float = 1.0) -> list[bytes] | None:
+    """The frames of the answer; None when nobody answered in time (or nobody could at such an address).
+
+    Raises KeyboardInterrupt when the process is asked to end meanwhile.
+    """
+    with open_socket(zmq.DEALER) as socket:
+        try:
+            socket.setsockopt(zmq.IPV6, 1)
+            socket.connect(endpoint)
+            socket.send_multipart(list(request), zmq.DONTWAIT)
+            return socket.recv_multipart(zmq.DONTWAIT) if await_input(socket, timeout_s) else None
+        except zmq.ZMQError:
+            return None
+
+
+def ask_status(endpoint: str, timeout_s: float = 1.0) -> events.Event | None:
+    """The status event of the service whose replay socket is at ``endpoint``."""
+    answer = ask(endpoint, b"status", timeout_s=timeout_s)
+    try:
+        event = events.decode(answer[0]) if answer else {}
+    except ValueError:
+        return None
+    return event if events.kind_of(event) == "status" and isinstance(event.get("data"), dict) else None

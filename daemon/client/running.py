@@ -1,0 +1,135 @@
+"""The whereabouts: where the running service speaks, as it wrote them into ``state/service.json`` at its start."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from daemon.client.feed import ask_status
+from daemon.common.errors import BAD_CONFIG, UNREACHABLE, UserError
+from daemon.common.sockets import await_input, open_socket
+from daemon.config import Config
+from daemon.config.conflicts import WHEREABOUTS, is_running
+from daemon.ledger import events
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """``pid`` is None when no service has left its whereabouts here (or it did not get that far)."""
+
+    publish: str
+    replay: str
+    pid: int | None = None
+    started_at: str | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process that wrote them still runs; a later one may have got its number, so ask it too."""
+        return self.pid is not None and is_running(self.pid)
+
+
+def leave(state: Path, publish: str, replay: str, started_at: str) -> None:
+    """The service writes where it speaks; whole or not at all, so that nobody reads half of it."""
+    said = {"pid": os.getpid(), "publish": publish, "replay": replay, "started_at": started_at}
+    fresh = state / f".{WHEREABOUTS}.{os.getpid()}"
+    fresh.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    fresh.replace(state / WHEREABOUTS)
+
+
+def forget(state: Path) -> None:
+    """The service ends: nobody shall look for it there."""
+    (state / WHEREABOUTS).unlink(missing_ok=True)
+
+
+def find(config: Config) -> Whereabouts:
+    """What was asked for by flag or environment, else what the service wrote, else what it is configured to use."""
+    said = _read(config.state / WHEREABOUTS)
+    chosen = {}
+    for key in ("publish", "replay"):
+        written = said.get(key) if config.origins.get(key) not in ("flag", "environment") else None
+        chosen[key] = written if isinstance(written, str) else getattr(config, key)
+    pid, started_at = said.get("pid"), said.get("started_at")
+    return Whereabouts(
+        **chosen,
+        pid=pid if isinstance(pid, int) and pid > 0 else None,
+        started_at=started_at if isinstance(started_at, str) else None,
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        said = json.loads(file.read_bytes())
+        if isinstance(said, dict):
+            return said
+    return {}
+
+
+# ---- The reload: a signal to the service, and the `config` event that says what came of it.
+
+#: Loading another model takes a second, compiling it for a GPU minutes; the old one judges meanwhile.
+PATIENCE_S = 900.0
+_GREETING_S = 5.0  # until the service has noticed that somebody listens
+_LOOK_S = 1.0  # between two looks whether the service is still there
+
+
+def reload(config: Config, patience_s: float = PATIENCE_S) -> str:
+    """What has changed, in words. Raises UserError 69 without a service to ask, 78 when it refused."""
+    where = find(config)
+    pid = _pid(where, config)
+    subscriber = open_socket(zmq.SUB)
+    try:
+        subscriber.setsockopt(zmq.IPV6, 1)
+        subscriber.connect(where.publish)
+        subscriber.subscribe(f"afm.{config.instrument}.")
+        if not await_input(subscriber, _GREETING_S):  # the greeting: from here on nothing is missed
+            raise UserError(UNREACHABLE, f"process {pid} does not publish at {where.publish}; is it still starting?")
+        os.kill(pid, signal.SIGHUP)
+        return _words(await_answer(subscriber, pid, patience_s))
+    except PermissionError:
+        raise UserError(UNREACHABLE, f"process {pid} belongs to another user; ask for it with sudo") from None
+    finally:
+        subscriber.close()
+
+
+def _pid(where: Whereabouts, config: Config) -> int:
+    if where.pid is None or not where.is_alive:
+        raise UserError(
+            UNREACHABLE, f"no service runs on {config.state}; name it with --state, --config or --instrument"
+        )
+    event = ask_status(where.replay)
+    # A process of the same number may be anybody's: only the one that answers as ours gets a signal.
+    if event is None or event["data"].get("pid") != where.pid:
+        raise UserError(UNREACHABLE, f"process {where.pid} does not answer at {where.replay}; its log says more")
+    return where.pid
+
+
+def await_answer(subscriber: zmq.Socket[bytes], pid: int, patience_s: float) -> Mapping[str, Any]:
+    """The data of the next `config` event. UserError 69 when process ``pid`` ends before, or says nothing in time."""
+    deadline_s = time.monotonic() + patience_s
+    while (left_s := deadline_s - time.monotonic()) > 0:
+        if await_input(subscriber, min(left_s, _LOOK_S)):
+            topic, body = subscriber.recv_multipart(zmq.DONTWAIT)
+            if topic.endswith(b".config"):
+                data: Mapping[str, Any] = events.decode(body)["data"]
+                return data
+        elif not os.path.exists(f"/proc/{pid}"):
+            raise UserError(UNREACHABLE, f"process {pid} has ended meanwhile; its log says more")
+    raise UserError(UNREACHABLE, f"the service said nothing within {patience_s:g} s; its log says more")
+
+
+def _words(data: Mapping[str, Any]) -> str:
+    if data.get("result") != "applied":
+        raise UserError(BAD_CONFIG, f"refused, the old settings stay: {data.get('reason')}")
+    changed, later = data.get("changed") or {}, data.get("needs_restart") or []
+    lines = [f"{key}: {before} -> {after}" for key, (before, after) in changed.items()]
+    lines += [f"{key}: changed, and needs a restart" for key in later]
+    return "\n".join(lines) or "nothing has changed"

@@ -1,0 +1,90 @@
+"""The status: how the service is, from its own answer; when it is down, what its ledger knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from itertools import islice
+from typing import Any
+
+from daemon.client.feed import ask_status
+from daemon.client.running import Whereabouts, find
+from daemon.common.errors import UserError
+from daemon.config import Config
+from daemon.labels import Labels
+from daemon.ledger.view import LedgerView
+
+#: Flagged curves that one screen names; the review page shows all of them.
+SHOWN_FLAGGED = 5
+
+
+def gather(config: Config) -> dict[str, Any]:
+    """``running`` and, when it is, everything of the status event; ``ledger`` and ``flagged`` from the disk."""
+    where = find(config)
+    ledger = _read_ledger(config)
+    event = ask_status(where.replay)
+    data = dict(event["data"]) if event and _is_ours(event, config, ledger) else {}
+    flagged = ledger.pop("flagged") if ledger else []
+    report = {"running": bool(data), "instrument": config.instrument, "state_dir": str(config.state)}
+    if data:  # where it speaks in fact, also when it was told to take any free port
+        data |= {"publish": where.publish, "replay": where.replay}
+    return report | data | {"ledger": ledger, "flagged": flagged, "note": "" if data else _absence(where, config)}
+
+
+def is_well(report: Mapping[str, Any]) -> bool:
+    """Running, and nothing to worry about."""
+    return bool(report["running"]) and report.get("state", "ready") in ("ready", "starting")
+
+
+def _is_ours(event: Mapping[str, Any], config: Config, ledger: Mapping[str, Any] | None) -> bool:
+    """Another instrument's service may answer at the default address."""
+    if "instrument" in config.origins and event["data"].get("instrument") != config.instrument:
+        return False
+    return ledger is None or ledger["stream"] == event.get("stream")
+
+
+def _absence(where: Whereabouts, config: Config) -> str:
+    if where.pid is None:
+        return f"no service has been started on {config.state}, or it was stopped; start it with: afm-triage run"
+    if where.is_alive:
+        return f"process {where.pid} is there but does not answer at {where.replay}; its log says more"
+    return f"it ran as process {where.pid} and has gone without stopping in order; start it again, nothing is lost"
+
+
+def _read_ledger(config: Config) -> dict[str, Any] | None:
+    try:
+        with LedgerView(config.state / "ledger.sqlite") as view:
+            last = view.last(1)
+            return {
+                "path": str(view.path),
+                "stream": view.stream,
+                "last_seq": view.last_seq,
+                "counts": view.verdict_counts(),
+                "review_queue": view.unlabelled_count(config.state / "labels.sqlite"),
+                "last_decision": {"time": last[0]["time"], **_brief(last[0]["data"])} if last else None,
+                "flagged": list(islice(_unlabelled(view, config), SHOWN_FLAGGED)),
+            }
+    except UserError:
+        return None
+
+
+def _unlabelled(view: LedgerView, config: Config) -> Iterator[dict[str, Any]]:
+    """Flagged curves that nobody has said a word on, oldest first."""
+    labelled, after = _labelled(config), 0
+    while portion := view.queue(after):
+        for one in portion:
+            if not labelled & {(one.sha256 or "", one.curve), (f"path {one.path}", one.curve)}:
+                yield {"seq": one.seq, "time": one.time, **_brief(asdict(one))}
+        after = portion[-1].seq
+
+
+def _labelled(config: Config) -> set[tuple[str, int]]:
+    file = config.state / "labels.sqlite"
+    if not file.is_file():  # looking must not make it
+        return set()
+    with Labels(file) as labels:
+        return {label.identity for label in labels.current()}
+
+
+def _brief(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: data[name] for name in ("verdict", "path", "curve", "score", "reasons") if name in data}

@@ -1,0 +1,92 @@
+"""Standard input, output and error, as they may be found: closed, full, at their reader's end, or not in UTF-8."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import json
+import os
+import sys
+from typing import Any
+
+from daemon.common.errors import INPUT_OUTPUT
+from daemon.common.text import clean
+
+
+def name_files_in_utf8() -> None:
+    """Begin again in Python's UTF-8 mode where the locale has another encoding; the process stays the same one.
+
+    A file would else have one name in events, another in a configuration, and none at all that ASCII could say.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    if sys.stdout is not None:  # the terminal speaks what it spoke
+        os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:replace")
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def steady() -> None:
+    """Called once, by the process: from here on no character can stop a verb, and no file takes a stream's number."""
+    lowest = os.open(os.devnull, os.O_RDWR)
+    while lowest < 3:  # a stream that was closed; else the ledger would get its number, and with it stray messages
+        lowest = os.open(os.devnull, os.O_RDWR)
+    os.close(lowest)
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a shape that the terminal does not have is shown as "?"
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """JSON that comes out right whatever standard output speaks: JSON is UTF-8, so anything else gets escapes."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        if codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8":
+            text.encode()
+            return text
+    except UnicodeEncodeError:  # a file name that is not UTF-8
+        pass
+    return json.dumps(value, indent=indent)
+
+
+def write_bytes(content: bytes) -> None:
+    """Data for other programs is UTF-8, whatever the terminal speaks."""
+    sys.stdout.flush()
+    if (buffer := getattr(sys.stdout, "buffer", None)) is None:  # somebody collects it as text
+        sys.stdout.write(content.decode())
+    else:
+        buffer.write(content)
+        buffer.flush()
+
+
+def complain(message: str) -> None:
+    """One line on standard error, where it can be written, with nothing in it that steers a terminal."""
+    with contextlib.suppress(OSError, ValueError):
+        print("\n".join(f"{clean(line)}" for line in f"afm-triage: {message}".split("\n")), file=sys.stderr, flush=True)
+
+
+def finish(code: int) -> int:
+    """Write out what waits; the exit code, which tells when that cannot be done and nothing else was wrong."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            let_go(stream)
+        except (OSError, ValueError):
+            let_go(stream)
+            code = code or INPUT_OUTPUT
+    return code
+
+
+def let_go(*streams: Any) -> None:
+    """What was not written never will be: the interpreter shall not try it again when it ends."""
+    for stream in streams:
+        with contextlib.suppress(OSError, ValueError):
+            number = stream.fileno()
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            os.close(nowhere)

@@ -1,0 +1,46 @@
+"""The reading: what came out of a file, curve by curve, or the reason why nothing did.
+
+Reasons are short snake_case words; they are labels of afm_triage_curves_unreadable_total, so the set
+is closed and small (UNREADABLE below).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from daemon.sources import Arrival
+from models.curve import Curve
+from models.frontend import Prepared
+from models.profile import RasterProfile
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """One curve of one file, or (``curve is None``) why it could not be had."""
+
+    arrival: Arrival
+    index: int  # retracts of the file in stored order, from 0
+    sha256: str | None  # of the file's bytes; None when not a byte could be read
+    curve: Curve | None
+    reason: str | None = None  # one of UNREADABLE when curve is None
+    read_s: float = 0.0  # with the front-end, where the reader ran it
+    prepared: Prepared | None = None  # what the front-end made of the curve,
+    profile: RasterProfile | None = None  # for this profile
+    format: str | None = None  # the name of the reader that opened the file
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FileReading:
+    """What one request to the reader brought back.
+
+    ``outcome``: "curves" (readings holds them; ``total`` curves in the file), "unfinished" (hand it back to
+    its source, ``reason`` says why), "unclaimed" (no reader wants this kind of file; ``reason``, one of NO_CURVES,
+    where a reader knows what it is instead of a curve).
+    """
+
+    arrival: Arrival
+    outcome: str
+    readings: tuple[Reading, ...] = ()
+    total: int = 0
+    reason: str | None = None
+    format: str | None = None

@@ -1,0 +1,249 @@
+"""Reading ahead: files in the order given, by as many processes as there are cores, and never more than a few held.
+
+Later portions of a map go to every process at once; each opens the map for itself and keeps it open.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from daemon.common import ending
+from daemon.formats.limits import MIB, PORTION_CURVES
+from daemon.formats.names import why_ignored
+from daemon.formats.text_rule import TextRule
+from daemon.reading import FileReading, Reading
+from daemon.reading.pool import ReaderPool
+from daemon.sources import Arrival
+from daemon.sources.ignored import UNCLAIMED, Ignored
+from models.profile import RasterProfile
+
+# ---- The job: one file to score, and what an earlier run has already said about it.
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Lines of an earlier run that hold: ``length_bytes`` of a file of lines."""
+
+    source: str
+    offset: int
+    length_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """The state of a file when it was found; the same stamp means the same content, as for the service's ledger."""
+
+    size_bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, arrival: Arrival) -> Stamp:
+        """Of both halves, where a recording is a pair."""
+        partner = _stat(arrival.companion) if arrival.companion else cls(0, 0)
+        return cls(arrival.size_bytes + partner.size_bytes, max(arrival.mtime_ns, partner.mtime_ns))
+
+    def with_curves(self, curves: int) -> Mapping[str, int]:
+        """What a line says of the file: this, and how many curves it has."""
+        return {"size_bytes": self.size_bytes, "mtime_ns": self.mtime_ns, "curves": curves}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """``arrival`` is read from its curve ``first`` on, unless earlier runs have answered all of it."""
+
+    arrival: Arrival
+    stamp: Stamp | None = None
+    kept: Kept | None = None
+    is_answered: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """One curve of a file of ``curves``."""
+
+    reading: Reading
+    curves: int
+    stamp: Stamp | None = None
+
+
+def _stat(file: Path) -> Stamp:
+    try:
+        found = file.stat()
+    except OSError:
+        return Stamp(0, 0)
+    return Stamp(found.st_size, found.st_mtime_ns)
+
+
+# ---- Reading ahead: files in the order given, by as many processes as there are cores, and never more than a few held.
+
+_PAUSE_S = 0.002  # in which answers gather: nobody waits for a single one
+_CURVES = 64  # read ahead for each reader process
+_BYTES = 256 * MIB  # of curves that wait for their turn; beyond, only what the next answer needs is read
+
+
+def read_ahead(
+    jobs: Iterable[Job],
+    workers: int,
+    profile: RasterProfile | None = None,
+    ignored: Ignored | None = None,
+    rules: Sequence[TextRule] = (),
+) -> Iterator[Kept | Piece]:
+    """The curves of every job in order, each job's kept lines before them. Raises ``ReaderBroken``.
+
+    With a ``profile`` the curves come prepared for it, and without their samples. Files that turn out to be no curves
+    are counted in ``ignored``. The reader processes live as long as the iteration.
+    """
+    with ReaderPool(workers, profile=profile, bare=True, rules=rules) as pool:
+        yield from _Line(jobs, pool, _CURVES * workers, Ignored() if ignored is None else ignored)
+
+
+@dataclass(slots=True, eq=False)
+class _Book:
+    """What is known of one job."""
+
+    arrival: Arrival
+    stamp: Stamp | None
+    kept: Kept | None
+    total: int | None = None  # curves of the file; None: nobody has opened it yet
+    asked: int = 0  # curves below this have been asked for,
+    told: int = 0  # and those below this handed on
+    in_flight: int = 0
+    pieces: dict[int, Piece] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        return self.told == self.total
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.in_flight and not self.pieces
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    book: _Book
+    arrival: Arrival
+    stop: int | None  # curves below this; None: as many as come
+    curves: int  # that it is believed to bring
+
+
+class _Line:
+    """The books that are open, the first of which is handed on."""
+
+    def __init__(self, jobs: Iterable[Job], pool: ReaderPool, most: int, ignored: Ignored) -> None:
+        self._jobs, self._pool, self._most, self._ignored = iter(jobs), pool, most, ignored
+        self._books: deque[_Book] = deque()
+        self._maps: list[_Book] = []  # of these, the ones that have more curves than have been asked for
+        self._questions: dict[int, _Question] = {}  # by the id of their arrival
+        self._coming: list[Arrival] = []  # to be submitted together, for each submission wakes every reader
+        self._curves = self._bytes = 0  # asked for or waiting
+
+    def __iter__(self) -> Iterator[Kept | Piece]:
+        while True:
+            self._ask()
+            if not self._books:
+                return
+            while self._books:
+                yield from self._hand_on(self._books[0])
+                if not self._books[0].is_over:
+                    break
+                self._books.popleft()
+            if self._books and self._books[0].in_flight:
+                ending.pause(_PAUSE_S)
+                for answer in self._pool.collect(ending.LOOK_S):
+                    self._enter(answer)
+
+    def _ask(self) -> None:
+        """As much as may be under way, and always what the first book needs; not for every single one that came."""
+        if self._books and self._books[0] in self._maps and self._books[0].is_idle:
+            self._ask_portion(self._books[0])
+        if self._curves <= self._most * 3 // 4:
+            while self._maps and self._has_room():
+                self._ask_portion(self._maps[0])
+            while not self._maps and self._has_room() and (job := next(self._jobs, None)) is not None:
+                self._begin(job)
+        if self._coming:
+            self._pool.submit(self._coming)
+            self._coming = []
+
+    def _has_room(self) -> bool:
+        return self._curves < self._most and self._bytes < _BYTES and len(self._books) < 4 * self._most
+
+    def _begin(self, job: Job) -> None:
+        book = _Book(job.arrival, job.stamp, job.kept)
+        self._books.append(book)
+        if job.is_answered:
+            book.total = 0
+        elif job.arrival.first:  # an earlier run knows how many there are
+            book.total = job.arrival.total
+            book.asked = book.told = job.arrival.first
+            self._maps.append(book)
+        else:
+            self._put(_Question(book, job.arrival, None, 1))
+
+    def _ask_portion(self, book: _Book) -> None:
+        first, book.asked = book.asked, min(book.asked + PORTION_CURVES, book.total or 0)
+        self._submit(book, first, book.asked)
+        if book.asked == book.total:
+            self._maps.remove(book)
+
+    def _submit(self, book: _Book, first: int, stop: int) -> None:
+        arrival = book.arrival.portion(first, book.arrival.sha256 or "", book.total or 0)
+        self._put(_Question(book, arrival, stop, stop - first))
+
+    def _put(self, question: _Question) -> None:
+        self._questions[id(question.arrival)] = question
+        question.book.in_flight += 1
+        self._curves += question.curves
+        self._coming.append(question.arrival)
+
+    def _enter(self, answer: FileReading) -> None:
+        """Note what came; ask again for what did not fit into the answer."""
+        question = self._questions.pop(id(answer.arrival))
+        book, stop = question.book, question.stop
+        book.in_flight -= 1
+        self._curves -= question.curves
+        readings = answer.readings
+        if answer.outcome == "unclaimed" and stop is None:
+            name = answer.arrival.file.name
+            self._ignored.note(answer.reason or why_ignored(name) or UNCLAIMED, name)
+        if stop is not None and not readings:  # what is known to be there is answered, whatever the reader says
+            # Curves that an earlier portion has counted: the file is another one now, if nobody wants it any more.
+            why = "changed" if answer.outcome == "unclaimed" else answer.reason or "unreadable"
+            first = answer.arrival.first
+            readings = tuple(Reading(answer.arrival, i, book.arrival.sha256, None, why) for i in range(first, stop))
+        last = readings[-1] if readings else None
+        if stop is None:
+            stop = book.asked = last.index + 1 if last else 0
+            book.total = answer.total if last and last.sha256 else stop
+            if last is not None and stop < book.total:
+                book.arrival = answer.arrival.portion(0, last.sha256 or "", book.total)
+                self._maps.append(book)
+        for reading in readings:
+            if reading.index < stop:
+                book.pieces[reading.index] = Piece(reading, book.total or 0, book.stamp)
+                self._curves += 1
+                self._bytes += _bytes_of(reading)
+        if last is not None and last.index + 1 < stop:
+            self._submit(book, last.index + 1, stop)
+
+    def _hand_on(self, book: _Book) -> Iterator[Kept | Piece]:
+        if book.kept is not None:
+            yield book.kept
+            book.kept = None
+        while (piece := book.pieces.pop(book.told, None)) is not None:
+            book.told += 1
+            self._curves -= 1
+            self._bytes -= _bytes_of(piece.reading)
+            yield piece
+
+
+def _bytes_of(reading: Reading) -> int:
+    curve = reading.curve
+    if curve is None:
+        return 0
+    arrays = (curve.force, curve.distance, curve.approach_force)
+    return sum(array.nbytes for array in arrays if array is not None)

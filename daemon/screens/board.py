@@ -1,0 +1,255 @@
+"""The board: what a console knows of a service, put together from its events and its answers to ``status``.
+
+No drawing, no sockets: events go in, numbers come out, so that the same board feeds the live view, the plain
+lines and a test. A status is the truth of its moment; decisions that came after it are added on top.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+from daemon.client.feed import SILENCE_S, Feed, ask_status
+from daemon.client.running import find
+from daemon.common import ending
+from daemon.common.text import clean
+from daemon.config import Config
+from daemon.judging import VERDICTS
+from daemon.ledger import events
+from daemon.sources.ignored import COMPANION, heard, words
+
+#: How far back rates and the row of bars look.
+WINDOW_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One decision as the board shows it; every text is safe to print."""
+
+    seq: int
+    time_s: float  # seconds since 1970
+    verdict: str
+    score: float | None
+    path: str
+    curve: int
+    reasons: tuple[str, ...]
+    latency_s: float | None
+    preview: str | None
+
+    @classmethod
+    def of(cls, event: Mapping[str, Any]) -> Self:
+        """Raises KeyError, TypeError or ValueError for what is no decision."""
+        data, score, preview = dict(event["data"]), event["data"]["score"], event["data"].get("preview")
+        latency_s = dict(data.get("latency_s") or {}).get("total")
+        if data["verdict"] not in VERDICTS:
+            raise ValueError(data["verdict"])
+        return cls(
+            seq=int(event["seq"]),
+            time_s=datetime.fromisoformat(event["time"]).timestamp(),
+            verdict=data["verdict"],
+            score=None if score is None else float(score),
+            path=clean(str(data["path"])),
+            curve=int(data["curve"]),
+            reasons=tuple(clean(str(reason)) for reason in data.get("reasons", ())),
+            latency_s=None if latency_s is None else float(latency_s),
+            preview=preview if isinstance(preview, str) else None,
+        )
+
+    @property
+    def label(self) -> str:
+        """The file, and the curve where a file holds several."""
+        return f"{self.path}#{self.curve}" if self.curve else self.path
+
+    @property
+    def why(self) -> str:
+        """The reasons that say more than "the score did"."""
+        return ", ".join(reason for reason in self.reasons if reason != "score")
+
+
+class Board:
+    """Everything one screen shows. Not locked: one thread feeds and draws it."""
+
+    def __init__(self, now: Callable[[], float] = time.time, keep: int = 400) -> None:
+        self.now = now
+        self.status: Mapping[str, Any] = {}
+        self.is_linked = False
+        self.link_text = "waiting for the service"
+        self.recent: deque[Entry] = deque(maxlen=keep)  # newest first
+        self.marked: deque[Entry] = deque(maxlen=keep)  # kept and flagged only: the rare ones stay in view
+        self.version = 0  # grows with every change, so that an idle screen need not be drawn
+        self._since_status: Counter[str] = Counter()
+        self._status_seq = 0
+        self._times: deque[tuple[float, str]] = deque()
+
+    def take_status(self, event: Mapping[str, Any]) -> None:
+        """A status event, or the answer to the request for one."""
+        data = event.get("data")
+        if not isinstance(data, dict):
+            return
+        stream = event.get("stream") or data.get("stream")
+        if self.status and stream != self.status.get("stream"):
+            self._forget()  # another ledger: its numbers have nothing to do with these
+        self.status = {**data, "stream": stream}
+        self._status_seq = int(data.get("last_seq", 0))
+        # Decisions the status does not count yet are still ours to add.
+        self._since_status = Counter(entry.verdict for entry in self.recent if entry.seq > self._status_seq)
+        self.version += 1
+
+    def take_decision(self, event: Mapping[str, Any]) -> Entry | None:
+        """The entry when it is news, None for one seen before or one that makes no sense."""
+        try:
+            entry = Entry.of(event)
+        except (KeyError, TypeError, ValueError):
+            return None
+        if self.recent and entry.seq <= self.recent[0].seq:
+            return None
+        self.recent.appendleft(entry)
+        if entry.verdict != "discard":
+            self.marked.appendleft(entry)
+        if entry.seq > self._status_seq:
+            self._since_status[entry.verdict] += 1
+        self._times.append((entry.time_s, entry.verdict))
+        while self._times and self._times[0][0] < self.now() - WINDOW_S:
+            self._times.popleft()
+        self.version += 1
+        return entry
+
+    def take_link(self, is_linked: bool, text: str) -> None:
+        """Whether the service answers, in words."""
+        if (is_linked, text) != (self.is_linked, self.link_text):
+            self.is_linked, self.link_text = is_linked, text
+            self.version += 1
+
+    def _forget(self) -> None:
+        self.recent.clear()
+        self.marked.clear()
+        self._times.clear()
+
+    @property
+    def instrument(self) -> str:
+        return clean(str(self.status.get("instrument", "")))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Decisions by verdict since the ledger began."""
+        known = self.status.get("counts") or {}
+        return {verdict: int(known.get(verdict, 0)) + self._since_status[verdict] for verdict in VERDICTS}
+
+    @property
+    def ignored(self) -> str:
+        """Files passed over since the service began, in words; companions of pairs alone are not worth one."""
+        kinds = heard(self.status.get("ignored"))
+        return clean(words(kinds)) if any(kind != COMPANION for kind in kinds) else ""
+
+    @property
+    def review_queue(self) -> int:
+        return int(self.status.get("review_queue") or 0) + self._since_status["review"]
+
+    def rate_per_s(self, verdict: str | None = None) -> float:
+        """Decisions per second over the last minute, or since the service began."""
+        window_s = min(WINDOW_S, max(float(self.status.get("uptime_s") or WINDOW_S), 2.0))
+        oldest_s = self.now() - window_s
+        return sum(1 for time_s, one in self._times if time_s >= oldest_s and verdict in (None, one)) / window_s
+
+    def history(self, bins: int) -> list[float]:
+        """Decisions in each of ``bins`` equal parts of the last minute, oldest first."""
+        counts, now_s, step_s = [0.0] * bins, self.now(), WINDOW_S / bins
+        for time_s, _ in self._times:
+            place = bins - 1 - int((now_s - time_s) / step_s)
+            if 0 <= place < bins:
+                counts[place] += 1
+        return counts
+
+    def latency_s(self) -> tuple[float | None, float | None]:
+        """p50 and p99 of file noticed -> on disk: the service's own, else of the decisions seen here."""
+        told = self.status.get("latency_s") or {}
+        if told.get("p50") is not None:
+            return told.get("p50"), told.get("p99")
+        seen = sorted(entry.latency_s for entry in self.recent if entry.latency_s is not None)
+        return (seen[len(seen) // 2], seen[min(len(seen) - 1, len(seen) * 99 // 100)]) if seen else (None, None)
+
+    def troubles(self) -> list[str]:
+        """What is not well, in words; empty when all is."""
+        told = self.status.get("health") or []
+        found = [f"{one.get('name')}: {one.get('text')}" for one in told if isinstance(one, dict) and not one.get("ok")]
+        return [clean(one) for one in found]
+
+
+# ---- The attachment: a board kept up to date with a running service, through its restarts.
+
+LOST = "service not reachable, retrying"
+#: A notice that a plain console prints beside decisions: (kind, text).
+Notice = tuple[str, str]
+
+
+class Attachment:
+    """``history``: how many decisions from before to begin with. Never raises because the service is away."""
+
+    def __init__(self, config: Config, board: Board, history: int) -> None:
+        self._config, self._board, self._history = config, board, history
+        self._feed: Feed | None = None
+        self._attached_s = 0.0
+
+    def turn(self, timeout_s: float) -> list[Entry | Notice]:
+        """Wait at most ``timeout_s`` (a little longer while nobody answers) and return what is new."""
+        if self._feed is None:
+            return self._attach(timeout_s)
+        news = [one for event in self._feed.read(timeout_s) if (one := self._take(event)) is not None]
+        heard_s = max(self._feed.heard_s or 0.0, self._attached_s)
+        if time.monotonic() - heard_s > SILENCE_S:
+            self.close()
+            news.append(self._lost())
+        return news
+
+    def close(self) -> None:
+        """Let go of the service; the next turn looks for it anew."""
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = None
+
+    def _attach(self, timeout_s: float) -> list[Entry | Notice]:
+        where = find(self._config)  # a restarted service may speak elsewhere
+        begun_s = time.monotonic()
+        event = ask_status(where.replay, timeout_s=0.5)
+        if event is None or not self._is_wanted(event):
+            ending.pause(begun_s + timeout_s - time.monotonic())
+            is_news = self._board.link_text != LOST
+            return [self._lost()] if is_news else []
+        with suppress(KeyError, TypeError, ValueError):
+            self._board.take_status(event)
+        head, known = int(event["data"]["last_seq"]), self._board.recent[0].seq if self._board.recent else 0
+        since, stream = max(head - self._history, known, 0), str(event["stream"])
+        self._feed = Feed(where.publish, where.replay, since=since, stream=stream)
+        self._attached_s = time.monotonic()
+        self._board.take_link(True, "")
+        return [("attached", f"to {self._board.instrument}, {head} decided so far")]
+
+    def _is_wanted(self, event: events.Event) -> bool:
+        origins = self._config.origins
+        return "instrument" not in origins or event["data"].get("instrument") == self._config.instrument
+
+    def _lost(self) -> Notice:
+        self._board.take_link(False, LOST)
+        return "lost", LOST
+
+    def _take(self, event: events.Event) -> Entry | Notice | None:
+        kind, data = events.kind_of(event), event["data"]
+        if kind == "decision":
+            return self._board.take_decision(event)
+        if kind == "status":
+            with suppress(TypeError, ValueError):
+                self._board.take_status(event)
+        return (kind, _words(kind, data)) if kind in ("alarm", "config", "model") else None
+
+
+def _words(kind: str, data: dict[str, Any]) -> str:
+    if kind == "alarm":
+        return clean(f"{'cleared: ' if data.get('ok') else ''}{data.get('name')}: {data.get('text')}")
+    if kind == "model":
+        return clean(f"{data.get('model')} on {data.get('engine')}")
+    return clean(f"{data.get('result')} {data.get('reason') or ', '.join(data.get('changed') or {}) or ''}").strip()

@@ -1,0 +1,157 @@
+"""The console: a live view of a running service, in a process of its own, attached over ZeroMQ.
+
+Attach and leave at will, as many as you like: the service does not notice. Without a terminal it prints one plain
+line a decision.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+
+from daemon.client.feed import Silence
+from daemon.client.running import find
+from daemon.common.text import duration, latency, score
+from daemon.config import Config
+from daemon.screens.board import Attachment, Board, Entry
+from daemon.screens.drawing import svg
+from daemon.screens.screen import frame
+
+# ---- The keyboard: single keys without Enter, and the terminal as it was afterwards.
+
+
+class Keys:
+    """``pressed()`` is what was typed since the last call; "" when standard input is no terminal."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+
+    def pressed(self) -> str:
+        if self._descriptor is None or not select.select([self._descriptor], [], [], 0)[0]:
+            return ""
+        typed = os.read(self._descriptor, 64)
+        if not typed:  # the terminal is gone
+            self._descriptor = None
+        return typed.decode("utf-8", "replace")
+
+
+@contextmanager
+def keys() -> Iterator[Keys]:
+    """Keys for the time of a ``with`` block."""
+    if not sys.stdin.isatty():
+        yield Keys(None)
+        return
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setcbreak(descriptor)
+        yield Keys(descriptor)
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+# ---- The console: a live view of a running service, in a process of its own, attached over ZeroMQ.
+
+FRAME_S = 0.25  # 4 frames a second are enough for an eye, and cost little
+IDLE_FRAME_S = 1.0  # nothing new: only clocks and rates move
+PATIENCE_S = 3.0  # a service that is there has answered by then
+WORTH_A_HINT_S = 10.0  # who waits less long is told at the end
+HISTORY = 1000  # decisions from before the console came, for rates and drawings
+
+
+def live(config: Config, patience_s: float = math.inf) -> None:
+    """Draw until q, Ctrl-C or SIGTERM, then give the terminal back as it was. Raises UserError 69 as ``plain`` does."""
+    board, terminal = Board(), Console(highlight=False)
+    attachment = Attachment(config, board, HISTORY)
+    silence = Silence(patience_s, find(config).replay)
+    drawn, drawn_s = -1, 0.0
+    try:
+        with keys() as keyboard, Live(console=terminal, screen=True, auto_refresh=False) as view:
+            while "q" not in keyboard.pressed().lower():
+                age_s = time.monotonic() - drawn_s
+                if age_s >= (FRAME_S if board.version != drawn else IDLE_FRAME_S):
+                    drawn, drawn_s = board.version, time.monotonic()
+                    view.update(Group(*frame(board, *terminal.size)), refresh=True)
+                attachment.turn(FRAME_S)
+                silence.note(heard=board.is_linked)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        attachment.close()
+
+
+def plain(config: Config, patience_s: float) -> None:
+    """One line a decision from now on, and one for every other thing worth a word; until Ctrl-C or SIGTERM.
+
+    Raises UserError 69 once no service has answered for ``patience_s``, from the start or in between.
+    """
+    board = Board()
+    attachment = Attachment(config, board, history=0)
+    silence = Silence(patience_s, find(config).replay)
+    hint_s = time.monotonic() + PATIENCE_S if patience_s > WORTH_A_HINT_S else math.inf
+    try:
+        while True:
+            if not board.is_linked and time.monotonic() > hint_s:
+                print(_hint(config, patience_s), file=sys.stderr, flush=True)
+                hint_s = math.inf
+            for news in attachment.turn(min(1.0, patience_s)):
+                print(_entry_line(news) if isinstance(news, Entry) else _notice_line(*news), flush=True)
+            silence.note(heard=board.is_linked)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        attachment.close()
+
+
+def _hint(config: Config, patience_s: float) -> str:
+    waiting = "waiting for it" if patience_s == math.inf else f"waiting {duration(patience_s)} for it"
+    place = find(config).publish
+    return f"afm-triage: no service answers at {place}; start one with: afm-triage run --watch DIR ({waiting})"
+
+
+def snapshot(config: Config, file: Path, width: int, height: int, patience_s: float = PATIENCE_S) -> bool:
+    """What the console shows now, as an SVG picture; False when no service answered in time."""
+    board = Board()
+    attachment = Attachment(config, board, HISTORY)
+    deadline_s = time.monotonic() + patience_s
+    try:
+        while time.monotonic() < deadline_s and not _is_complete(board):
+            attachment.turn(0.1)
+    finally:
+        attachment.close()
+    if board.is_linked:
+        file.write_text(svg(frame(board, width, height), "afm-triage console"), encoding="utf-8")
+    return board.is_linked
+
+
+def _is_complete(board: Board) -> bool:
+    last_seq = int(board.status.get("last_seq", 0))
+    return board.is_linked and (last_seq == 0 or (bool(board.recent) and board.recent[0].seq >= last_seq))
+
+
+def _entry_line(entry: Entry) -> str:
+    clock = datetime.fromtimestamp(entry.time_s).strftime("%H:%M:%S")
+    why = f"  ({entry.why})" if entry.why else ""
+    took = latency(entry.latency_s)
+    return f"{clock} {entry.verdict:<8} {score(entry.score)} {took:>7}  {entry.path}#{entry.curve}{why}"
+
+
+def _notice_line(kind: str, text: str) -> str:
+    return f"{datetime.now():%H:%M:%S} {kind:<8} {text}"
+
+
+def has_terminal() -> bool:
+    """Whether somebody sees a screen; colour variables of the environment do not make one."""
+    return sys.stdout.isatty()

@@ -1,0 +1,330 @@
+"""The doctor: looks at everything the service will need, and says of each problem what to do about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import zmq
+from rich.text import Text
+
+from daemon import __version__
+from daemon.client.feed import ask_status
+from daemon.client.running import find
+from daemon.common.errors import UNREACHABLE, UserError
+from daemon.common.text import clean, size
+from daemon.config import NOWHERE, Config
+from daemon.config.rule import Endpoint
+from daemon.formats.names import why_ignored
+from daemon.sources.ignored import Ignored, words
+from daemon.sources.scan import ODDITIES, Stamp, mount_of, stamp_of, walk
+
+# ---- The finding: one thing that the doctor has looked at.
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``note``: good to know; ``problem``: ``advice`` says what to do about it."""
+
+    topic: str
+    level: Literal["ok", "note", "problem"]
+    text: str
+    advice: str = ""
+
+
+# ---- The engines: what could run the network here, what would, and whether it computes rightly.
+
+_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def engines(config: Config) -> Iterator[Finding]:
+    """The whole way: every hash of the model, the best engine for it, and known curves judged right."""
+    yield _gpu()
+    try:
+        from daemon.judging.judge import load_model, release, wish_of
+
+        wish = wish_of(config)
+        yield _catalogue()
+        begun_s = time.monotonic()
+        model = load_model(config.model, wish, config.state / "models")
+    except (UserError, ImportError) as error:
+        if isinstance(error, UserError) and error.exit_code == UNREACHABLE:
+            yield Finding("engine", "problem", clean(str(error)), _instead(config))
+            return
+        yield Finding("model", "problem", clean(str(error)), "name another with --model, or install afm-triage again")
+        return
+    release(model)
+    yield Finding("model", "ok", f"{model.id}: every hash is right ({time.monotonic() - begun_s:.1f} s to load)")
+    for why in model.passed_over:
+        advice = "see that nothing else uses the device; without it the next engine serves, with the same verdicts"
+        yield Finding("engine", "problem", clean(why), advice)
+    cores = len(os.sched_getaffinity(0))
+    yield Finding("engine", "ok", f"{model.engine} would serve, on {cores} cores; known curves are judged right")
+
+
+def _instead(config: Config) -> str:
+    """What to do where nothing here can serve what the configuration asks for."""
+    from deploy.int8 import how
+
+    wanted = {
+        "device": config.device,
+        "[engine] name": config.engine.name,
+        "[engine] precision": config.engine.precision,
+    }
+    asked = [key for key, value in wanted.items() if value != "auto"]
+    leave = f"leave {' and '.join(asked)} out, and the best engine that is here judges"
+    if config.engine.precision != "int8":
+        return leave
+    return f"{how(config.model, config.state / 'engines')} (DIR: at least 100 curves of your own), or {leave}"
+
+
+def _catalogue() -> Finding:
+    from deploy.engines import ANY, ENGINES
+
+    refusals = {engine.name: engine.refuses(ANY) for engine in ENGINES}
+    usable = [name for name, why in refusals.items() if why is None]
+    others = [f"{name}: {why}" for name, why in refusals.items() if why is not None]
+    return Finding("engines", "ok", "; ".join([f"{', '.join(usable)} can be used", *others]))
+
+
+def _gpu() -> Finding:
+    if not _DRIVER.exists():
+        return Finding("gpu", "ok", "no NVIDIA driver; the processor judges")
+    found = _DRIVER.read_text(errors="replace").splitlines()[0]
+    try:
+        is_cpu_build = "+cpu" in version("torch")
+    except PackageNotFoundError:
+        is_cpu_build = False
+    if is_cpu_build:
+        return Finding("gpu", "note", f"{found}, but torch is its CPU build (README, Engines); the processor judges")
+    return Finding("gpu", "ok", found)
+
+
+# ---- The symptoms: each examination of the machine, one function a topic.
+
+#: Below, a full night of curves could end with a full disk.
+LITTLE_SPACE_BYTES = 1_000_000_000
+#: Folders that are counted before the doctor says "many".
+MANY_FOLDERS = 20_000
+#: Of a watched folder the doctor looks at so many names, for so long: on a share each costs a while.
+MANY_FILES, LOOK_S = 50_000, 2.0
+
+
+def versions() -> Iterator[Finding]:
+    """What judges and what it stands on."""
+    yield Finding("afm-triage", "ok", f"{__version__} in {Path(__file__).parents[1]}")
+    yield _python()
+    names = ("torch", "numpy", "watchdog", "rich", "prometheus-client", "safetensors", "h5py")
+    found = {name: _version(name) for name in names}
+    missing = [name for name, its in found.items() if its is None]
+    text = ", ".join(f"{name} {its}" for name, its in found.items() if its) + f", ZeroMQ {zmq.zmq_version()}"
+    advice = f"install what is missing ({', '.join(missing)}): pip install afm-triage" if missing else ""
+    yield Finding("packages", "problem" if missing else "ok", text, advice)
+    yield _sqlite()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _python() -> Finding:
+    text = f"{platform.python_version()} at {sys.executable}"
+    if sys.version_info < (3, 11, 8) or (3, 12) <= sys.version_info < (3, 12, 2):
+        text += "; its zip module accepts overlapping entries (CVE-2024-0450), the readers here refuse them"
+        return Finding("python", "note", text)
+    return Finding("python", "ok", text)
+
+
+def _sqlite() -> Finding:
+    number = sqlite3.sqlite_version_info
+    fixed = {(3, 44): 6, (3, 50): 7, (3, 51): 3}  # the first patch of each line of releases that has no such bug
+    if number >= (3, 52) or number[2] >= fixed.get(number[:2], 1000):
+        return Finding("sqlite", "ok", sqlite3.sqlite_version)
+    text = "has the WAL-reset bug, which needs two writers; this service is the only one of its ledger"
+    return Finding("sqlite", "note", f"{sqlite3.sqlite_version} {text}; never write into it with another program")
+
+
+def package_owners() -> Iterator[Finding]:
+    """`daemon`, `models` and `deploy` are plain names, and pip overwrites without a word."""
+    owners = packages_distributions()
+    for name in ("daemon", "models", "deploy"):
+        others = sorted(set(owners.get(name, ())) - {"afm-triage"})
+        if others:
+            text = f"the package {name} is also owned by {', '.join(others)}"
+            yield Finding("names", "problem", text, f"pip uninstall {' '.join(others)}, then install afm-triage again")
+            return
+    yield Finding("names", "ok", "nobody else owns the packages daemon, models, deploy")
+
+
+def inotify(config: Config) -> Iterator[Finding]:
+    """Each folder below a watched one costs one watch of the user's."""
+    limits = {name: _limit(name) for name in ("max_user_watches", "max_user_instances", "max_queued_events")}
+    text = ", ".join(f"{name} {limit:,}" for name, limit in limits.items() if limit is not None)
+    if limits["max_user_watches"] is None:
+        yield Finding("inotify", "note", "not available here; new files are found by the scans alone")
+        return
+    local = [folder for folder in config.watch if not mount_of(folder, config.source.mounts).network]
+    folders = sum(1 for folder in local for _ in islice(os.walk(folder), MANY_FOLDERS))
+    if folders > 0.8 * limits["max_user_watches"]:
+        advice = f"sudo sysctl fs.inotify.max_user_watches={max(524288, 4 * folders)}, and the same in /etc/sysctl.d/"
+        yield Finding("inotify", "problem", f"{text}; the watched folders need {folders:,} watches", advice)
+    elif (limits["max_user_instances"] or 0) < 16:
+        yield Finding("inotify", "problem", text, "sudo sysctl fs.inotify.max_user_instances=128")
+    else:
+        yield Finding("inotify", "ok", f"{text}; {folders:,} needed" if local else text)
+
+
+def _limit(name: str) -> int | None:
+    try:
+        return int(Path("/proc/sys/fs/inotify", name).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def watched_folders(config: Config) -> Iterator[Finding]:
+    """There, readable, and on what."""
+    for folder in config.watch:
+        mount = mount_of(folder, config.source.mounts)
+        how = f"{mount.fstype}, " + ("network: scanned" if mount.network else "local: inotify and scans")
+        if not folder.is_dir():
+            advice = "mount or make it, or correct watch; the service waits for it meanwhile"
+            yield Finding("watch", "problem", f"{clean(str(folder))} is not there ({how})", advice)
+        elif not os.access(folder, os.R_OK | os.X_OK):
+            advice = f"give this user read permission: setfacl -R -m u:{os.getuid()}:rX {folder}"
+            yield Finding("watch", "problem", f"{clean(str(folder))} may not be read by this user", advice)
+        else:
+            yield Finding("watch", "ok", f"{clean(str(folder))} ({how})")
+            yield _content(folder)
+    if not config.watch:
+        yield Finding("watch", "note", "no folder named; give --config FILE to have its folders looked at")
+
+
+def _content(folder: Path) -> Finding:
+    """What a first look finds, by the names alone: of text only a reader can say what it is."""
+    begun_s, found, ignored, is_cut = time.monotonic(), 0, Ignored(), False
+    for number, (name, stamp) in enumerate(_names(folder)):
+        if is_cut := number >= MANY_FILES or time.monotonic() - begun_s > LOOK_S:
+            break
+        reason = ODDITIES.get(stamp) if stamp else why_ignored(name)
+        found += reason is None
+        if reason is not None:
+            ignored.note(reason, name)
+    what = "1 file that may be a curve" if found == 1 else f"{found:,} files that may be curves"
+    text = f"{folder}: {what}" + (" in the part that was looked at" if is_cut else "")
+    told = words(ignored.kinds)
+    text += f"; ignored: {told}" if told else ""
+    if found or not ignored.total:
+        return Finding("files", "ok", clean(text))
+    advice = "is this the folder that the curves are saved into? README, Which files it reads, names the kinds"
+    return Finding("files", "note", clean(text), advice)
+
+
+def _names(folder: Path) -> Iterator[tuple[str, Stamp | None]]:
+    """Every name below a folder, with the stamp of what is no regular file."""
+    for listing in walk(str(folder)):
+        yield from ((name, None) for name in listing.files)
+        yield from ((name, stamp_of(f"{folder}/{listing.directory}/{name}")) for name in listing.odd)
+
+
+def state_folder(config: Config) -> Iterator[Finding]:
+    """Writable, with room, and on a disk that SQLite can trust."""
+    state = config.state
+    if state == NOWHERE:
+        yield Finding("state", "note", "this user has no home folder for it; give run and status --state DIR")
+        return
+    nearest = next(folder for folder in (state, *state.parents) if folder.is_dir())
+    mount, free_bytes = mount_of(nearest), shutil.disk_usage(nearest).free
+    text = f"{state} ({mount.fstype}, {size(free_bytes)} free)"
+    if mount.network:
+        advice = "give --state a folder on a local disk: the locks of network shares cannot be trusted"
+        yield Finding("state", "problem", f"{text} is on a network share", advice)
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        advice = f"sudo chown {os.getuid()} {nearest}, or give --state another folder"
+        yield Finding("state", "problem", f"{text} may not be written by this user", advice)
+    elif free_bytes < LITTLE_SPACE_BYTES:
+        yield Finding("state", "problem", f"{text} is nearly full", "free some space, or give --state another disk")
+    else:
+        yield Finding("state", "ok", text)
+
+
+def ports(config: Config) -> Iterator[Finding]:
+    """Free, or taken by the very service that was asked about."""
+    where = find(config)
+    event = ask_status(where.replay, timeout_s=1.0)
+    if event is not None and event["data"].get("instrument") == config.instrument:
+        pid = event["data"].get("pid")
+        yield Finding("ports", "ok", f"{config.instrument} is running as process {pid} and answers")
+        for why in event["data"].get("engine_reasons") or []:
+            advice = "nothing is lost by it; curves take longer until the device is well"
+            yield Finding("engine", "problem", clean(f"running on {event['data'].get('engine')}: {why}"), advice)
+        return
+    named = {"publish": config.publish, "replay": config.replay, "ingest": config.ingest}
+    places = {key: (text, Endpoint.parse(text)) for key, text in named.items() if text}
+    wanted = {key: (place.host, place.port) for key, (_, place) in places.items() if place.port}
+    if config.metrics_port:
+        wanted["metrics_port"] = ("127.0.0.1", config.metrics_port)
+    taken = {key: port for key, (host, port) in wanted.items() if not _is_free(host, port)}
+    for key, port in taken.items():
+        advice = f"stop the program that has it (ss -ltnp 'sport = :{port}'), or give --{key.replace('_', '-')} another"
+        yield Finding("ports", "problem", f"port {port} of {key} is taken", advice)
+    if not taken:
+        yield Finding("ports", "ok", ", ".join(f"{key} {port}" for key, (_, port) in wanted.items()) + " are free")
+
+
+def _is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with closing(socket.socket(family)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), port))
+        except OSError:
+            return False
+    return True
+
+
+# ---- The doctor: looks at everything the service will need, and says of each problem what to do about it.
+
+_MARKS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "problem": ("✗", "bold red")}
+
+
+def examine(config: Config) -> Iterator[Finding]:
+    """Every finding, as it is made; the slow ones (torch, the model) come last."""
+    yield from versions()
+    yield from package_owners()
+    yield from inotify(config)
+    yield from watched_folders(config)
+    yield from state_folder(config)
+    yield from ports(config)
+    yield from engines(config)
+
+
+def line(finding: Finding) -> Text:
+    """One finding, and what to do when it is a problem."""
+    mark, style = _MARKS[finding.level]
+    advice = (f"\n            → {finding.advice}" if finding.advice else "", "bold")
+    return Text.assemble((f"{mark} ", style), (f"{finding.topic:<9} ", "bright_black"), finding.text, advice)
+
+
+def as_json(findings: Sequence[Finding]) -> Mapping[str, Any]:
+    """``ok`` and all findings."""
+    return {"ok": is_well(findings), "findings": [asdict(one) for one in findings]}
+
+
+def is_well(findings: Sequence[Finding]) -> bool:
+    """No problem; notes are nothing to act on."""
+    return all(one.level != "problem" for one in findings)

@@ -1,0 +1,125 @@
+"""The status page: a status in words, one fact a line, on one screen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.text import Text
+
+from daemon.common.text import MARKS, clean, duration, latency, rate, score, share
+from daemon.sources.ignored import heard, words
+
+#: Reasons beside a score that keep nothing from being discarded.
+_ONLY_INFORM = frozenset({"no_contact", "sign_assumed", "sign_turned", "text_rule"})
+_STYLES = {"ready": "green", "starting": "cyan", "stopping": "cyan"}
+
+
+def page(report: Mapping[str, Any]) -> list[Text]:
+    """What :func:`daemon.client.status.gather` found."""
+    head, facts = (_running_head, _running) if report["running"] else (_stopped_head, _stopped)
+    rows = [Text.assemble((f"  {name:<9} ", "bright_black"), fact) for name, fact in facts(report)]
+    return [head(report), *rows, *_flagged(report)]
+
+
+def _running_head(report: Mapping[str, Any]) -> Text:
+    state, up = str(report.get("state")), duration(report.get("uptime_s") or 0)
+    facts = f"   up {up}, process {report.get('pid')}, version {report.get('version')}"
+    state_style = _STYLES.get(state, "yellow")
+    name = f"{report['instrument']}  "
+    return Text.assemble((name, "bold"), (f"● {state}", state_style), (facts, "bright_black"))
+
+
+def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
+    for source in report.get("sources") or []:
+        mark = ("" if source.get("ok") else "▲ ", "bold red")
+        waiting = f", {source['waiting']} not finished yet" if source.get("waiting") else ""
+        yield "watches", Text.assemble(mark, clean(f"{source.get('name')}: {source.get('detail')}{waiting}"))
+    yield "model", Text(_model(report.get("model") or {})).append(_engine(report))
+    yield "promise", Text(_promise((report.get("model") or {}).get("certificate")))
+    yield "decided", _counts(report.get("counts") or {})
+    yield "session", Text(_session(report.get("session") or {}))
+    if ignored := heard(report.get("ignored")):
+        yield "ignored", Text(clean(words(ignored)))
+    took = report.get("latency_s") or {}
+    speed = rate(report.get("rate_per_s") or 0)
+    yield "latency", Text(f"p50 {latency(took.get('p50'))}, p99 {latency(took.get('p99'))}; {speed} in the last minute")
+    port = report.get("metrics_port")
+    metrics = f", metrics http://127.0.0.1:{port}/metrics" if port else ""
+    yield "speaks", Text(f"{report.get('publish')}, replay {report.get('replay')}{metrics}")
+    troubles = [one for one in report.get("health") or [] if not one.get("ok")]
+    for one in troubles:
+        text = clean(f"▲ {one.get('name')}: {one.get('text')}")
+        yield "health", Text.assemble((text, "bold red"), (f"  since {one.get('since')}", "bright_black"))
+    if not troubles:
+        yield "health", Text("✓ all well", "green")
+
+
+def _stopped_head(report: Mapping[str, Any]) -> Text:
+    return Text.assemble((f"{report['instrument']}  ", "bold"), ("○ not running", "bold red"), f"   {report['note']}")
+
+
+def _stopped(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
+    ledger = report["ledger"]
+    if ledger is None:
+        yield "ledger", Text(f"none in {report['state_dir']}; is --state, --config or --instrument right?")
+        return
+    yield "ledger", Text(f"{ledger['path']}, {ledger['last_seq']:,} decisions")
+    yield "decided", _counts(ledger["counts"])
+    if last := ledger["last_decision"]:
+        yield "last", Text(clean(f"{last['time']}  {last['verdict']}  {last['path']}#{last['curve']}"))
+
+
+def _model(model: Mapping[str, Any]) -> str:
+    between = model.get("thresholds") or {}
+    return (
+        f"{model.get('id')}, keep from {_short(between.get('keep'))}, discard to {_short(between.get('discard'))},"
+        f" calibrated on {model.get('score_basis')}"
+    )
+
+
+def _engine(report: Mapping[str, Any]) -> str:
+    """What is wrong with it stands under health; what is on its way stands nowhere else."""
+    coming = [] if report.get("state") == "degraded" else report.get("engine_reasons") or []
+    return f", on {report.get('engine')}" + (f" ({clean('; '.join(coming))})" if coming else "")
+
+
+def _promise(certificate: Mapping[str, Any] | None) -> str:
+    if not certificate:
+        return "none: no certificate says how many events are missed at the most"
+    bound = math.ceil(1000 * (certificate.get("bound") or 1) - 1e-9) / 10  # never smaller than it is
+    sure, data = 100 * (certificate.get("confidence") or 0), map(str, certificate.get("data") or [])
+    promise = f"at most {bound:g} % of events missed, {sure:.6g} % sure"
+    return f"{promise}, by {certificate.get('events')} events of {clean(', '.join(data))}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, int | float) else "–"
+
+
+def _counts(counts: Mapping[str, int]) -> Text:
+    total = sum(counts.values())
+    parts = [f"{MARKS[verdict]} {verdict} {counts.get(verdict, 0):,}" for verdict in MARKS]
+    return Text("   ".join(parts)).append(f"   ({share(counts.get('discard', 0), total)} discarded)", "bright_black")
+
+
+def _session(session: Mapping[str, int]) -> str:
+    parts = [
+        f"{int(session.get(name) or 0):,} {name}" for name in ("seen", "decided", "duplicate", "backlog", "ignored")
+    ]
+    return f"{parts[0]} = {parts[1]} + {parts[2]} + {parts[3]}; {parts[4]}"
+
+
+def _flagged(report: Mapping[str, Any]) -> Iterator[Text]:
+    waiting = int((report["ledger"] or report).get("review_queue") or 0)
+    if not waiting:
+        return
+    yield Text(f"  {waiting:,} curves wait for a look" + (", the first of them:" if report["flagged"] else ""))
+    for one in report["flagged"]:
+        reasons = [reason for reason in one["reasons"] if reason != "score"]
+        if "score" in one["reasons"] and _ONLY_INFORM.issuperset(reasons):
+            reasons.insert(0, "between the thresholds")
+        why = ", ".join(reasons)
+        name = clean(f"{one['path']}#{one['curve']}")
+        yield Text.assemble((f"    ◐ {score(one['score'])}  ", "yellow"), name, (f"  {clean(why)}", "bright_black"))

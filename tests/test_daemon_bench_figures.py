@@ -15,16 +15,11 @@ import pytest
 from modelhelp import SHARED, make_model
 
 from daemon.bench import BATCH, STAGES
-from daemon.bench.agreement import compare
-from daemon.bench.bars import Bar, bars, factor_of
-from daemon.bench.families import families
-from daemon.bench.machine import Machine, Others, look
-from daemon.bench.picture import draw
-from daemon.bench.plan import Plan
+from daemon.bench.endurance import slope_mb, thin
+from daemon.bench.harness import Plan, compare, cpu_ms, spread_ms
+from daemon.bench.machine import Machine, Others, Sample, families, look
 from daemon.bench.report import write_page, write_report
-from daemon.bench.soak import slope_mb, thin
-from daemon.bench.timing import cpu_ms, spread_ms
-from daemon.bench.vitals import Sample
+from daemon.bench.table import Bar, bars, draw, factor_of
 from daemon.common.errors import UserError
 from daemon.learn.int8 import Curves, gather, load
 from daemon.verbs import bench as verb

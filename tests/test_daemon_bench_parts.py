@@ -15,16 +15,13 @@ from typing import Any
 import pytest
 from modelhelp import make_model
 
-from daemon.bench import BATCH, STAGES, vitals
-from daemon.bench.busy import neighbours
+from daemon.bench import BATCH, STAGES, machine
 from daemon.bench.child import ChildFailed, call
 from daemon.bench.engines import REFERENCE, measure
-from daemon.bench.line import Line
-from daemon.bench.load import split
-from daemon.bench.plan import Plan
-from daemon.bench.serving import serving
-from daemon.bench.shares import shares
-from daemon.bench.vitals import Vitals
+from daemon.bench.harness import Plan
+from daemon.bench.line import Line, serving, split
+from daemon.bench.machine import Vitals, neighbours
+from daemon.bench.report import shares
 from daemon.cli import main
 from daemon.formats import open_file
 from daemon.instrument import specimens
@@ -57,19 +54,19 @@ def test_vitals_count_a_process_with_its_children_and_what_has_ended() -> None:
     finally:
         process.kill()
         process.wait()
-    assert vitals.look(process.pid).rss_bytes == {}
+    assert machine.usage(process.pid).rss_bytes == {}
 
 
 def test_neighbours_are_busy_and_end_with_the_block() -> None:
     with neighbours(2) as pids:
-        before = [vitals.look(pid).total_s for pid in pids]
+        before = [machine.usage(pid).total_s for pid in pids]
         time.sleep(0.5)
-        assert all(vitals.look(pid).total_s > spent for pid, spent in zip(pids, before, strict=True))
+        assert all(machine.usage(pid).total_s > spent for pid, spent in zip(pids, before, strict=True))
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def test_neighbours_do_not_outlive_a_bench_that_is_killed() -> None:
-    code = "import time\nfrom daemon.bench.busy import neighbours\n"
+    code = "import time\nfrom daemon.bench.machine import neighbours\n"
     code += "with neighbours(1) as pids: print(pids[0], flush=True); time.sleep(60)"
     bench = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert bench.stdout is not None

@@ -10,7 +10,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from daemon.bench.timing import REPEAT_S, spread_ms
+from daemon.bench.harness import REPEAT_S, spread_ms
 from daemon.learn.int8 import load
 from deploy.classifier import Classifier, Signals
 from deploy.engines import Wish, named

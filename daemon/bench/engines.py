@@ -8,10 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from daemon.bench.agreement import compare
 from daemon.bench.child import ChildFailed, call
-from daemon.bench.plan import Plan
-from daemon.bench.timing import REPEAT_S
+from daemon.bench.harness import REPEAT_S, Plan, compare
 from daemon.common.progress import progress
 from daemon.config import INSTRUMENT
 from daemon.config.conflicts import default_state

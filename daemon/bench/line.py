@@ -5,20 +5,27 @@ Latency runs from the moment a file was closed by this process to the moment its
 
 from __future__ import annotations
 
+import json
 import shutil
 import statistics
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from daemon.bench.timing import spread_ms
-from daemon.bench.vitals import Vitals
+from daemon.bench import CURVES
+from daemon.bench.harness import Plan, spread_ms
+from daemon.bench.machine import OTHERS, Vitals, families, neighbours
 from daemon.client.feed import Ear
 from daemon.client.temporary import Trial
 from daemon.common import ending
 from daemon.common.errors import INTERNAL, UserError
-from daemon.instrument import Specimen, Writer, play
+from daemon.formats import quiet_s
+from daemon.instrument import Specimen, Writer, play, specimens
+from deploy.engines import candidates
 
 GROWING_PER_S = 50  # files a second that are written in pieces; above, eight back to back
 BURSTS = 3
@@ -88,3 +95,80 @@ class Line:
     def _clear(self, folder: Path) -> None:
         shutil.rmtree(folder)
         self._ear.forget()
+
+
+# ---- The service that is measured: one of its own, with the bench's model and engine, an ear to it and an eye on it.
+
+
+@contextmanager
+def serving(plan: Plan, every_s: float = 0.05) -> Iterator[tuple[Trial, Vitals, Ear]]:
+    """It has proved itself when the block begins, and is gone with its folder when it ends."""
+    with tempfile.TemporaryDirectory(prefix="afm-triage-") as name:
+        folder = Path(name)
+        config = folder / "bench.toml"
+        config.write_text(_toml(plan))
+        with Trial(folder, options=("--config", str(config)), instrument="bench") as trial:
+            assert trial.process is not None
+            with Vitals(trial.process.pid, every_s) as vitals, Ear(trial.publish) as ear:
+                yield trial, vitals, ear
+
+
+def _toml(plan: Plan) -> str:
+    """JSON's strings are TOML's."""
+    top = {"model": plan.model, "device": plan.device}
+    engine = {"name": plan.engine, "precision": plan.precision}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in top.items()]
+    return "\n".join([*lines, "[engine]", *(f"{key} = {json.dumps(value)}" for key, value in engine.items()), ""])
+
+
+# ---- The load on a real service in processes of its own: latency at several rates, and what it can sustain.
+#
+# Text files show no end of their own and must be still for two seconds; they are measured apart.
+
+MIX = "the bundled mix"
+TEXT_FILES, TEXT_PER_S = 20, 10.0
+
+
+def measure(plan: Plan) -> dict[str, Any]:
+    """``{"engine", "quiet": [row a rate], "busy": [row a rate], "text": row, "sustained": {mix: …}, "memory", …}``.
+
+    Rows are what :meth:`Line.hold` gives. ``engines`` is what the mix is sustained at, engine by engine.
+    """
+    found, text = split(specimens([CURVES]))
+    with serving(plan) as (trial, vitals, ear):
+        line = Line(trial, vitals, ear)
+        result: dict[str, Any] = {"quiet": [line.hold(found, rate, plan.count(rate)) for rate in plan.rates]}
+        result["text"] = line.hold(text, TEXT_PER_S, TEXT_FILES)
+        with neighbours(plan.busy):
+            result["busy"] = [line.hold(found, rate, plan.count(rate)) for rate in plan.rates if plan.busy]
+        result["sustained"] = {MIX: line.sustain(found, plan.burst)} | _by_family(line, plan)
+        result["engine"] = "+".join(sorted(ear.engines))
+        largest = vitals.largest
+        result["memory"] = {"largest_bytes": largest.total_bytes, "processes": largest.rss_bytes}
+    return {**result, "engines": {result["engine"]: result["sustained"][MIX]} | _by_engine(plan, found)}
+
+
+def split(found: Sequence[Specimen]) -> tuple[list[Specimen], list[Specimen]]:
+    """Formats that show their own end, and those that must be still for a while."""
+    own = [item for item in found if quiet_s(item.files[0].name) == 0]
+    return own, [item for item in found if quiet_s(item.files[0].name) > 0]
+
+
+def _by_family(line: Line, plan: Plan) -> dict[str, dict[str, float]]:
+    """The families whose size the bars speak of, each alone."""
+    return {
+        family.name: line.sustain(specimens([arrival.file for arrival in family.arrivals]), max(plan.burst // 2, 1))
+        for family in families(plan.folders)
+        if family.name != OTHERS
+    }
+
+
+def _by_engine(plan: Plan, found: Sequence[Specimen]) -> dict[str, dict[str, float]]:
+    """The same with the engines that are not preferred here, where none was asked for."""
+    sustained: dict[str, dict[str, float]] = {}
+    names = [engine.name for engine in candidates(plan.wish)] if plan.engine == "auto" else []
+    for name in names[1:]:
+        with serving(replace(plan, engine=name)) as (trial, vitals, ear):
+            rate = Line(trial, vitals, ear).sustain(found, plan.burst)
+            sustained["+".join(sorted(ear.engines))] = rate
+    return sustained

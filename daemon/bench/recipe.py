@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.bench.load import split
-from daemon.bench.timing import cpu_ms
+from daemon.bench.harness import cpu_ms
+from daemon.bench.line import split
 from daemon.formats import open_file
 from daemon.instrument import specimens
 from deploy.cpu import usable_cores

@@ -4,20 +4,58 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from daemon.bench import BATCH, engines, load, machine, shares, soak, swap
-from daemon.bench.bars import bars
+from daemon.bench import BATCH, endurance, engines, line, machine
 from daemon.bench.child import ChildFailed, call
-from daemon.bench.plan import Plan
-from daemon.bench.table import write_text
+from daemon.bench.engines import bare
+from daemon.bench.harness import Plan
+from daemon.bench.table import bars, write_text
 from daemon.common.errors import BAD_DATA, INTERNAL, UNREACHABLE, UserError
 from deploy.cpu import default_threads
 from deploy.engines import NoEngine, candidates
 from deploy.registry import resolve
 from models.bundle import BadBundle, read
+
+# ---- The shares: what the whole line reaches of the bare engine's rate, and what the line costs beyond the engine.
+
+
+def shares(plan: Plan, load: Mapping[str, Any], engines: Mapping[str, Any] | None, cores: int) -> list[dict[str, Any]]:
+    """A row for each engine that a service ran with.
+
+    ``ceiling_per_s`` is what so many cores could reach at most with the CPU time that a curve takes.
+    """
+    rows = []
+    for name, line in load["engines"].items():
+        speed = _speed(name, plan, engines)["batches"][str(BATCH)]
+        rows.append(
+            {
+                "engine": name,
+                "line_per_s": line["per_s"],
+                "bare_per_s": speed["per_s"],
+                "share": round(line["per_s"] / speed["per_s"], 4),
+                "ceiling_per_s": round(1000.0 * cores / line["cpu_ms"], 1),
+                "line_cpu_ms": line["cpu_ms"],
+                "engine_cpu_ms": speed["cpu_ms"],
+                "beyond_cpu_ms": round(line["cpu_ms"] - speed["cpu_ms"], 3),
+            }
+        )
+    return rows
+
+
+def _speed(name: str, plan: Plan, engines: Mapping[str, Any] | None) -> dict[str, Any]:
+    """As measured in this run; else it is measured now."""
+    for one in engines["engines"] if engines else ():
+        if one["engine"] == name and "batches" in one:
+            found: dict[str, Any] = one
+            return found
+    words = name.split("-")  # maker, device, precision
+    return bare(replace(plan, engine=words[0], precision=words[-1]))
+
+
+# ---- The report: every part of a plan measured, in one object; and the same as a page.
 
 Say = Callable[[str], None]
 _PACKAGES = ("torch", "openvino", "torch_tensorrt", "numpy", "afmformats")
@@ -72,13 +110,13 @@ def _part(part: str, plan: Plan, found: Mapping[str, Any]) -> dict[str, Any]:
         if part == "engines":
             return {part: engines.measure(plan)}
         if part == "soak":
-            return {part: soak.measure(plan)}
+            return {part: endurance.measure_soak(plan)}
         if part == "swap":
-            return {part: swap.measure(plan)}
+            return {part: endurance.measure(plan)}
         if part == "recipe":
             return {part: call("recipe", plan.request())}
-        line = load.measure(plan)
-        return {part: line, "shares": shares.shares(plan, line, found.get("engines"), found["machine"]["cores"])}
+        loaded = line.measure(plan)
+        return {part: loaded, "shares": shares(plan, loaded, found.get("engines"), found["machine"]["cores"])}
     except ChildFailed as error:
         raise UserError(INTERNAL, f"{part} could not be measured: {error}") from error
 
@@ -101,7 +139,7 @@ def write_report(found: Mapping[str, Any]) -> str:
 def write_page(found: Mapping[str, Any], command: str) -> str:
     """For deploy/measurements: the command, and below it what it printed."""
     text = write_report(found)
-    shown = "\n".join(f"    {line}".rstrip() for line in [f"$ {command}", *text.splitlines()])
+    shown = "\n".join(f"    {row}".rstrip() for row in [f"$ {command}", *text.splitlines()])
     return f"# Engines and speed, {found['time'][:10]}\n\n{_WORDS}\n\n{shown}\n"
 
 

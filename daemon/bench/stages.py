@@ -5,26 +5,147 @@ CPU time, not wall time: the stages overlap in the service, which reads in proce
 
 from __future__ import annotations
 
+import itertools
+import os
+import statistics
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from daemon.bench import BATCH, STAGES
+import zmq
+
+from daemon.bench import BATCH, STAGES, machine
 from daemon.bench.engine import wish_of
-from daemon.bench.families import OTHERS, Family, families
-from daemon.bench.reading import read_ms
-from daemon.bench.recording import record_ms
-from daemon.bench.timing import REPEAT_S, cpu_ms
+from daemon.bench.harness import REPEAT_S, cpu_ms
+from daemon.bench.machine import OTHERS, Family, families
+from daemon.common.sockets import await_input, open_socket
 from daemon.config import ThresholdsConfig
-from daemon.judging import decide
+from daemon.formats.afmcurve import keepsake_of
+from daemon.judging import Decision, FileMark, decide, identity_of
 from daemon.judging.judge import judge_of, load_model
+from daemon.ledger import Ledger
+from daemon.publish import Publisher
 from daemon.reading import Reading
+from daemon.reading.pool import ReaderPool
+from daemon.sources import Arrival
 from deploy.serving import Model
 from models.frontend import prepare
+from models.profile import RasterProfile
 from models.raster import coverage, envelope
 from models.sign import prepare_to_judge
+
+# ---- Reading: what it costs to get a curve out of a file, in the reader process and in the one that asks.
+
+_PATIENCE_S = 10.0
+
+
+def read_ms(arrivals: Sequence[Arrival], profile: RasterProfile, seconds: float) -> float:
+    """Milliseconds of CPU a file, all processes together, with the front-end, which the reader runs for ``profile``.
+
+    Files of one curve each are read again and again, for ``seconds`` of CPU: the kernel counts in hundredths.
+    """
+    batch = list(islice(cycle(arrivals), BATCH))
+    with ReaderPool(workers=1, profile=profile) as pool:
+        _read(pool, batch)  # the first time imports are made
+        before_s, spent_s, files = machine.usage(os.getpid()).total_s, 0.0, 0
+        while spent_s < seconds:
+            _read(pool, batch)
+            files += len(batch)
+            spent_s = machine.usage(os.getpid()).total_s - before_s
+    return 1000.0 * spent_s / files
+
+
+def _read(pool: ReaderPool, batch: Sequence[Arrival]) -> None:
+    pool.submit(batch)
+    left = len(batch)
+    while left:
+        done = pool.collect(_PATIENCE_S)
+        if not done:
+            raise TimeoutError("the reader is silent")
+        left -= len(done)
+
+
+# ---- Recording and publishing: what the ledger and the publisher cost for each curve of a batch.
+
+_BATCHES = 24
+_ANY = "tcp://127.0.0.1:*"
+_RECORDING_PATIENCE_S = 5.0
+
+
+def record_ms(readings: Sequence[Reading], decisions: Sequence[Decision], folder: Path) -> tuple[float, float, float]:
+    """Milliseconds a curve: CPU of the commit, its wall time (the disk included), CPU of the publication.
+
+    As in the pipeline: known identities are looked up, a curve for review is kept in a compact copy, the marks of
+    finished files go into the same transaction. The ledger is made in ``folder``.
+    """
+    ledger = Ledger(folder / "ledger.sqlite", "bench")
+    cpu_s: list[float] = []
+    wall_s: list[float] = []
+    sent_s: list[float] = []
+    with _publisher(ledger) as (publisher, socket):
+        for number in range(_BATCHES):
+            fresh = [replace(one, identity=f"{number:032d}{place:032d}#0") for place, one in enumerate(decisions)]
+            begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
+            ledger.known([one.identity for one in fresh])
+            kept = [_with_keepsake(one, reading) for one, reading in zip(fresh, readings, strict=True)]
+            ledger.record(kept, [_mark(reading) for reading in readings])
+            cpu_s.append(time.process_time() - begun_cpu_s)
+            wall_s.append(time.perf_counter() - begun_s)
+            sent_s.append(_publish_s(publisher, socket, len(fresh)))
+    ledger.close()
+    commit, wall, publish = (1000.0 * statistics.median(taken) / len(decisions) for taken in (cpu_s, wall_s, sent_s))
+    return commit, wall, publish
+
+
+def _publish_s(publisher: Publisher, socket: zmq.Socket[bytes], count: int) -> float:
+    """CPU time of everything but the listening thread, which is this one."""
+    begun_s = time.process_time() - time.thread_time()
+    publisher.poke()
+    heard = 0
+    while heard < count:
+        if not await_input(socket, _RECORDING_PATIENCE_S):
+            raise TimeoutError("the publisher is silent")
+        heard += b".decision." in socket.recv_multipart(zmq.DONTWAIT)[0]
+    return time.process_time() - time.thread_time() - begun_s
+
+
+@contextmanager
+def _publisher(ledger: Ledger) -> Iterator[tuple[Publisher, zmq.Socket[bytes]]]:
+    """One that serves, and a subscriber that it has greeted."""
+    publisher = Publisher(ledger.path, "bench", publish=_ANY, replay=_ANY, heartbeat_s=60.0)
+    publisher.start()
+    try:
+        with open_socket(zmq.SUB) as socket:
+            socket.subscribe(b"")
+            socket.connect(publisher.publish_endpoint)
+            if not await_input(socket, _RECORDING_PATIENCE_S):
+                raise TimeoutError("the publisher is silent")
+            yield publisher, socket
+    finally:
+        publisher.stop()
+
+
+def _with_keepsake(decision: Decision, reading: Reading) -> Decision:
+    if decision.verdict != "review" or reading.curve is None:
+        return decision
+    return replace(decision, keepsake=keepsake_of(reading.curve))
+
+
+_fresh = itertools.count()
+
+
+def _mark(reading: Reading) -> FileMark:
+    """Of a file of its own each time: a new row."""
+    arrival = reading.arrival
+    return FileMark(f"{next(_fresh)}/{arrival.path}", arrival.size_bytes, arrival.mtime_ns, identity_of(reading), 1)
+
+
+# ---- The stages: what a curve costs one core on its way, from the file to the event, a column a family of formats.
 
 BEYOND = tuple(stage for stage in STAGES if stage != "network")  # what is not the engine's
 

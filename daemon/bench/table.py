@@ -2,12 +2,133 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
 from daemon.bench import BATCH, STAGES
-from daemon.bench.bars import Bar, factor_of
 from daemon.common.text import align
+from daemon.explain.sheet import FAINT, INK, PAPER, QUIET, VERDICT
+
+# ---- The bars: what was promised, beside what was measured; a bar that is missed is told like one that holds.
+
+BEYOND_MS = 2.5  # of one core, for a JPK or NanoScope curve of 4,000 points
+CHANGED = 0.001  # of the verdicts of torch in single precision
+RATE_PER_S, QUIET_MS, BUSY_MS = 10.0, 50.0, 100.0  # p99 at this rate
+SHARE = 0.85  # of the bare engine's rate
+FACTOR = 10.0  # over the published recipe
+MEMORY_GB = 1.2
+GAP_MS = 100.0  # between two decisions while another model goes live
+SLOPE_MB = 5.0  # for each 10,000 curves: flat is what a month of measuring does not notice
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """``value`` may be ``limit`` at most, or has to be that at least."""
+
+    name: str
+    value: float
+    limit: float
+    unit: str
+    at_most: bool = True
+
+    @property
+    def holds(self) -> bool:
+        return self.value <= self.limit if self.at_most else self.value >= self.limit
+
+    def row(self) -> list[str]:
+        """Name, value, limit, verdict."""
+        sign = "<=" if self.at_most else ">="
+        return [self.name, _number(self.value, self.unit), f"{sign} {_number(self.limit, self.unit)}", self._word()]
+
+    def _word(self) -> str:
+        return "holds" if self.holds else "missed"
+
+
+def bars(found: Mapping[str, Any]) -> list[Bar]:
+    """For whatever was measured."""
+    makers = {
+        "stages": _bars_stages,
+        "engines": _bars_engines,
+        "load": _bars_load,
+        "shares": _bars_shares,
+        "recipe": _bars_recipe,
+    }
+    makers |= {"swap": _bars_swap, "soak": _bars_soak}
+    return [bar for part, make in makers.items() if part in found for bar in make(found)]
+
+
+def _bars_stages(found: Mapping[str, Any]) -> Iterator[Bar]:
+    for name, family in found["stages"]["families"].items():
+        if family["points"]:
+            yield Bar(f"beyond the engine, {name} ({family['points']} points)", family["beyond_ms"], BEYOND_MS, "ms")
+
+
+def _bars_engines(found: Mapping[str, Any]) -> Iterator[Bar]:
+    for one in found["engines"]["engines"]:
+        if "in_service" in one:
+            yield Bar(f"verdicts changed, {one['engine']}", one["in_service"]["share_changed"], CHANGED, "%")
+            yield Bar(f"keep turned discard or back, {one['engine']}", len(one["in_service"]["jumps"]), 0, "")
+
+
+def _bars_load(found: Mapping[str, Any]) -> Iterator[Bar]:
+    load = found["load"]
+    for name, limit in (("quiet", QUIET_MS), ("busy", BUSY_MS)):
+        beside = f", {found['settings']['busy']} busy neighbours" if name == "busy" else ""
+        for row in load[name]:
+            if row["rate_per_s"] == RATE_PER_S and row["latency_ms"]["count"]:
+                yield Bar(f"p99 at {RATE_PER_S:g} curves/s{beside}", row["latency_ms"]["p99"], limit, "ms")
+    yield Bar(
+        "files without an event", sum(row["lost"] for row in (*load["quiet"], *load["busy"], load["text"])), 0, ""
+    )
+    yield Bar("memory of the service", load["memory"]["largest_bytes"] / 1e9, MEMORY_GB, "GB")
+
+
+def _bars_shares(found: Mapping[str, Any]) -> Iterator[Bar]:
+    for row in found["shares"]:
+        yield Bar(f"end to end of the bare engine, {row['engine']}", row["share"], SHARE, "%", at_most=False)
+
+
+def _bars_recipe(found: Mapping[str, Any]) -> Iterator[Bar]:
+    if (factor := factor_of(found)) is not None:
+        yield Bar("times the published recipe", factor, FACTOR, "x", at_most=False)
+
+
+def _bars_swap(found: Mapping[str, Any]) -> Iterator[Bar]:
+    swap = found["swap"]
+    yield Bar("largest gap while another model goes live", swap["largest_gap_ms"], GAP_MS, "ms")
+    yield Bar("curves lost or decided twice by it", swap["lost"] + swap["doubled"], 0, "")
+
+
+def _bars_soak(found: Mapping[str, Any]) -> Iterator[Bar]:
+    soak = found["soak"]
+    curves = f"over {soak['curves']} curves"
+    yield Bar(f"memory {curves}", soak["largest_bytes"] / 1e9, MEMORY_GB, "GB")
+    yield Bar("its growth for 10,000 curves, second half", soak["slope_mb"], SLOPE_MB, "MB")
+    yield Bar(f"files without an event {curves}", soak["lost"], 0, "")
+
+
+def factor_of(found: Mapping[str, Any]) -> float | None:
+    """Ours over the published recipe's rate, both from files; None where one of them was not measured."""
+    if "load" not in found or "per_s" not in found.get("recipe", {}):
+        return None
+    sustained = found["load"]["engines"][found["load"]["engine"]]
+    return float(sustained["per_s"] / found["recipe"]["per_s"])
+
+
+def _number(value: float, unit: str) -> str:
+    if unit == "%":
+        return f"{100 * value:.3g} %"
+    return f"{value:.3g} {unit}".strip() if value else f"0 {unit}".strip()
+
+
+# ---- The table of `bench`: what was measured, part by part, as lines for a terminal.
 
 Found = Mapping[str, Any]
 
@@ -191,3 +312,83 @@ def _soak(found: Found) -> Iterator[str]:
 
 def _indent(lines: Sequence[str]) -> Iterator[str]:
     return (f"  {line}" for line in lines)
+
+
+# ---- The picture of latency against load, with and without busy neighbours, as SVG.
+
+_STYLE: dict[Any, Any] = {
+    "font.size": 11.0,
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": QUIET,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "afm-triage",
+}
+_TICKS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+
+
+def draw(found: Mapping[str, Any]) -> bytes:
+    """The load of a run as a picture of 760 x 360 dots: p50 and p99, alone and beside busy neighbours."""
+    load, busy = found["load"], found["settings"]["busy"]
+    panels = [("quiet", "alone", VERDICT["keep"], QUIET_MS)]
+    panels += [("busy", f"beside {busy} busy programs", VERDICT["review"], BUSY_MS)] if load["busy"] else []
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(7.6, 3.6), dpi=100, facecolor=PAPER)
+        FigureCanvasSVG(figure)
+        figure.text(0.075, 0.925, "From closed file to received event", size=14, weight="bold")
+        figure.text(0.075, 0.865, _foot(found), size=9, color=QUIET)
+        for place, (name, words, colour, limit_ms) in enumerate(panels):
+            axes = figure.add_axes((0.075 + 0.475 * place, 0.15, 0.38, 0.59))
+            axes.set_title(words, size=11, color=colour, loc="left", weight="bold")
+            _course(axes, load[name], colour)
+            _promise(axes, colour, limit_ms)
+            _dress(axes, [row["rate_per_s"] for row in load[name]], _highest_ms(load))
+        out = io.BytesIO()
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+def _course(axes: Axes, rows: Sequence[Mapping[str, Any]], colour: str) -> None:
+    known = [row for row in rows if row["latency_ms"]["count"]]
+    if not known:
+        return
+    rates = [row["rate_per_s"] for row in known]
+    middle, tail = ([row["latency_ms"][name] for row in known] for name in ("p50", "p99"))
+    axes.fill_between(rates, middle, tail, color=colour, alpha=0.12, linewidth=0)
+    axes.plot(rates, middle, color=colour, marker="o", linewidth=2)
+    axes.plot(rates, tail, color=colour, marker="o", markersize=4, linewidth=1, linestyle=(0, (4, 2)))
+    for words, at_ms, side in (("p99", tail[-1], "bottom"), ("median", middle[-1], "top")):
+        axes.annotate(words, (rates[-1], at_ms), (7, 0), textcoords="offset points", color=colour, va=side, size=10)
+
+
+def _promise(axes: Axes, colour: str, limit_ms: float) -> None:
+    axes.plot([RATE_PER_S], [limit_ms], marker="_", markersize=30, color=colour, markeredgewidth=2)
+    where: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "bottom"}
+    axes.annotate(f"p99 promised: {limit_ms:g} ms", (RATE_PER_S, limit_ms), (0, 4), color=QUIET, size=9, **where)
+
+
+def _dress(axes: Axes, rates: Sequence[float], highest_ms: float) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axes.set_yticks(_TICKS_MS, [f"{tick:g}" for tick in _TICKS_MS])
+    axes.minorticks_off()
+    axes.set_ylim(1.0, highest_ms)
+    axes.set_xlabel("curves a second")
+    axes.grid(axis="y", color=FAINT, linewidth=0.5, alpha=0.6)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _highest_ms(load: Mapping[str, Any]) -> float:
+    """The same for both panels, with room for what is promised."""
+    tails = [row["latency_ms"].get("p99", 0.0) for name in ("quiet", "busy") for row in load[name]]
+    return 1.3 * max([float(tail) for tail in tails] + [1.6 * BUSY_MS])
+
+
+def _foot(found: Mapping[str, Any]) -> str:
+    cores, engine = found["machine"]["cores"], found["load"]["engine"]
+    return f"milliseconds; real files, {cores} cores, {engine}, {found['time'][:10]}"

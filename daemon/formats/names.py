@@ -47,7 +47,7 @@ def claim(name: str) -> bool | None:
 
 
 def why_ignored(name: str) -> str | None:
-    """Why a file of this name is never opened, one of sources/ignored.py's REASONS; None for one that may be a curve."""
+    """Why a file of this name is never opened, one of sources/ignored.REASONS; None for one that may be a curve."""
     by_kind = {
         "sentinel": _SENTINEL.search(name),
         "temporary": _TEMPORARY.search(name),

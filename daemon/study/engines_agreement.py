@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.bench.agreement import compare
+from daemon.bench.harness import compare
 from daemon.common.progress import progress
 from daemon.common.text import first_line
 from daemon.learn.int8 import Curves

@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-from daemon.bench.busy import neighbours
 from daemon.bench.child import ChildFailed, call
+from daemon.bench.machine import neighbours
 from daemon.common.progress import progress
 from daemon.learn.int8 import Curves
 from daemon.study.engines_agreement import cpu_wishes

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from daemon.bench.agreement import compare
+from daemon.bench.harness import compare
 from daemon.study.gpu_session import Session, failed
 from deploy.classifier import Classifier
 from deploy.serving import Model, SelfTestFailed, tolerance_of

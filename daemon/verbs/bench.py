@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from daemon.bench import PARTS
-from daemon.bench.plan import Plan
+from daemon.bench.harness import Plan
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
 from deploy.engines import DEVICES, NAMES, PRECISIONS
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
     found = measure(plan, _say)
     if args.picture is not None:
-        from daemon.bench.picture import draw
+        from daemon.bench.table import draw
         from daemon.common.files import write_whole
 
         write_whole(args.picture, draw(found))

@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 
-from daemon.bench.busy import neighbours
-from daemon.bench.timing import spread_ms
+from daemon.bench.harness import spread_ms
+from daemon.bench.machine import neighbours
 from deploy.openvino_engine import Graph
 from deploy.openvino_runtime import HINTS, openvino
 from models.anatomy import fold

@@ -1,0 +1,133 @@
+"""The plan: what is to be measured, and how thoroughly."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.bench import CURVES
+from daemon.judging import Thresholds, Verdict, verdict_of
+from daemon.learn.int8 import Curves
+from deploy.engines import Wish
+from models.bundle import Bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the command line asked for."""
+
+    parts: tuple[str, ...] = ("stages", "engines", "load", "recipe")
+    model: str = "shipped"
+    device: str = "auto"
+    engine: str = "auto"
+    precision: str = "auto"
+    rates: tuple[float, ...] = (1.0, 10.0, 100.0)  # files a second
+    files: int = 300  # at one rate, at most
+    hold_s: float = 8.0  # one rate, at most
+    burst: int = 1500  # files that lie there at once
+    busy: int = 2  # neighbours that spin
+    curves: tuple[Path, ...] = ()  # real curves beside the bundled ones
+    simulated: int = 1000  # curves on which engines are compared
+    seed: int = 1
+    soak: int = 0  # curves
+
+    @property
+    def wish(self) -> Wish:
+        """The engine of the service and of the stages."""
+        return Wish(self.device, self.engine, self.precision)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        return (CURVES, *self.curves)
+
+    def count(self, rate: float) -> int:
+        """Files to write at ``rate`` a second."""
+        return max(1, min(self.files, round(rate * self.hold_s)))
+
+    def request(self, **more: Any) -> dict[str, Any]:
+        """What a child process needs to know, as JSON takes it."""
+        return {"model": self.model, "folders": [str(folder) for folder in self.folders], **more}
+
+    def settings(self) -> dict[str, Any]:
+        """For the record."""
+        return {**asdict(self), "curves": [str(folder) for folder in self.curves]}
+
+
+# ---- Agreement: whether an engine gives the verdicts of torch in single precision, curve by curve.
+
+_APART = {"keep", "discard"}
+
+
+def compare(curves: Curves, bundle: Bundle, wanted: Sequence[float], found: Sequence[float]) -> dict[str, Any]:
+    """Logits of N curves, ``wanted`` and ``found``: the largest difference, and every verdict that is another.
+
+    In ``verdicts`` and ``scores`` the first is the reference's. ``jumps`` are curves that went from keep to discard or
+    back: no rounding does that.
+    """
+    reference, other = np.asarray(wanted, np.float64), np.asarray(found, np.float64)
+    before, after = _verdicts(curves, bundle, reference), _verdicts(curves, bundle, other)
+    scores = bundle.calibration.score(reference), bundle.calibration.score(other)
+    changes = [
+        {
+            "curve": curves.names[place],
+            "verdicts": [before[place], after[place]],
+            "scores": [float(scores[0][place]), float(scores[1][place])],
+            "logit_difference": round(float(other[place] - reference[place]), 4),
+        }
+        for place in range(len(curves.names))
+        if before[place] != after[place]
+    ]
+    jumps = [name for name, one, two in zip(curves.names, before, after, strict=True) if {one, two} == _APART]
+    return {
+        "largest_difference": round(float(np.abs(other - reference).max(initial=0.0)), 5),
+        "share_changed": len(changes) / max(len(curves.names), 1),
+        "changes": changes,
+        "jumps": jumps,
+    }
+
+
+def _verdicts(curves: Curves, bundle: Bundle, logits: NDArray[np.float64]) -> list[Verdict]:
+    thresholds = Thresholds(bundle.discard, bundle.keep)
+    scores = bundle.calibration.score(logits)
+    return [
+        verdict_of(float(score), reasons, thresholds) for score, reasons in zip(scores, curves.reasons, strict=True)
+    ]
+
+
+# ---- Timing: repeats, medians and tails.
+
+REPEAT_S = 0.6  # what one figure is repeated for
+_FEWEST = 5
+
+
+def cpu_ms(work: Callable[[], object], seconds: float = REPEAT_S) -> float:
+    """Milliseconds of one core that ``work`` takes, all threads of this process together: the median of repeats.
+
+    CPU time, because what another program does on the machine hardly changes it.
+    """
+    taken: list[float] = []
+    until_s = time.perf_counter() + seconds
+    while len(taken) < _FEWEST or time.perf_counter() < until_s:
+        begun_s = time.process_time()
+        work()
+        taken.append(time.process_time() - begun_s)
+    return 1000.0 * statistics.median(taken)
+
+
+def spread_ms(values_s: Sequence[float]) -> dict[str, float]:
+    """Seconds -> {"p50", "p99", "max"} in milliseconds and "count"; of none, only that."""
+    if not values_s:
+        return {"count": 0}
+    ordered = [1000.0 * value for value in sorted(values_s)]
+    at = {name: ordered[min(int(share * len(ordered)), len(ordered) - 1)] for name, share in _TAIL.items()}
+    return {**{name: round(value, 2) for name, value in at.items()}, "count": len(ordered)}
+
+
+_TAIL = {"p50": 0.5, "p99": 0.99, "max": 1.0}

@@ -28,18 +28,18 @@ def shares(plan: Plan, load: Mapping[str, Any], engines: Mapping[str, Any] | Non
     ``ceiling_per_s`` is what so many cores could reach at most with the CPU time that a curve takes.
     """
     rows = []
-    for name, line in load["engines"].items():
+    for name, served in load["engines"].items():
         speed = _speed(name, plan, engines)["batches"][str(BATCH)]
         rows.append(
             {
                 "engine": name,
-                "line_per_s": line["per_s"],
+                "line_per_s": served["per_s"],
                 "bare_per_s": speed["per_s"],
-                "share": round(line["per_s"] / speed["per_s"], 4),
-                "ceiling_per_s": round(1000.0 * cores / line["cpu_ms"], 1),
-                "line_cpu_ms": line["cpu_ms"],
+                "share": round(served["per_s"] / speed["per_s"], 4),
+                "ceiling_per_s": round(1000.0 * cores / served["cpu_ms"], 1),
+                "line_cpu_ms": served["cpu_ms"],
                 "engine_cpu_ms": speed["cpu_ms"],
-                "beyond_cpu_ms": round(line["cpu_ms"] - speed["cpu_ms"], 3),
+                "beyond_cpu_ms": round(served["cpu_ms"] - speed["cpu_ms"], 3),
             }
         )
     return rows

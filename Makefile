@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check bench gpu model install lint tensorrt-rtx clean
+.PHONY: demo test check bench study gpu model install lint tensorrt-rtx clean
 
 demo: install
 	$(BIN)/afm-triage demo
@@ -36,10 +36,14 @@ model: install
 bench: install
 	$(BIN)/afm-triage bench
 
+# An experiment behind the shipped model again: make study TOPIC=losses ARGS="--work build/losses".
+study: install
+	$(BIN)/python -m tests.studies $(TOPIC) $(ARGS)
+
 # Everything that only a machine with an NVIDIA GPU can tell: bits, speed, verdicts, swap, real faults.
 gpu: install
 	mkdir -p build
-	$(BIN)/afm-triage study gpu --out build/gpu.json
+	$(BIN)/python -m tests.studies gpu --out build/gpu.json
 
 # The TensorRT flavour that installs without a GPU too: then the tests convert and build the shipped network with it.
 tensorrt-rtx: install

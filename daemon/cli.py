@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from daemon import __version__
@@ -35,7 +36,7 @@ VERBS = {
     "calibrate": "probabilities, thresholds and a certificate from labelled curves",
     "explain": "one curve with where the network looked, as a picture",
     "models": "list and show models",
-    "study": "repeat an experiment behind the shipped model",
+    "rank": "unlabelled curves in the order that a few labelled ones teach",
     "bench": "measured throughput and latency on this machine",
     "check": "say what a configuration will do, and every error in it",
     "doctor": "versions, devices, watch limits, mounts, and what to do about each problem",
@@ -44,16 +45,20 @@ VERBS = {
 
 #: Verbs of the contract that come with later versions.
 LATER = ("review", "finetune", "keys")
+#: And one that has gone: what it did needs the repository, not the program.
+GONE = {"study": "the experiments are repeated from the repository: make study TOPIC=… (make study lists them)"}
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A mistake in the words is a UserError 64."""
+
     def error(self, message: str) -> NoReturn:
         raise UserError(USAGE, f"{message} (try: {self.prog} --help)")
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     width = max(map(len, VERBS))
-    top = _Parser(
+    top = Parser(
         prog="afm-triage",
         description="Looks at every AFM force curve while the instrument writes it.",
         usage="afm-triage VERB [options]",
@@ -64,8 +69,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     top.add_argument("verb", metavar="VERB", choices=VERBS)
     if argv[0] in LATER:
         raise UserError(USAGE, f"{argv[0]} is not in this version yet (afm-triage {__version__})")
+    if argv[0] in GONE:
+        raise UserError(USAGE, GONE[argv[0]])
     verb = top.parse_args(argv[:1]).verb
-    parser = _Parser(prog=f"afm-triage {verb}", description=VERBS[verb])
+    parser = Parser(prog=f"afm-triage {verb}", description=VERBS[verb])
     module = importlib.import_module(f"daemon.verbs.{verb}")
     module.add_arguments(parser)
     args = parser.parse_args(argv[1:])
@@ -79,23 +86,24 @@ def main(argv: list[str] | None = None) -> int:
     Without ``argv`` this is the whole process: its streams are made fit, and a signal ends it as others expect.
     """
     if argv is not None:
-        return _guarded(argv)
+        return execute(argv or ["--help"], _parse)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a traceback is no answer to Ctrl-C, however early it comes
     stdio.name_files_in_utf8()
     stdio.steady()
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it has much to say where there is no home folder
     try:
-        code = _guarded(sys.argv[1:])
+        code = execute(sys.argv[1:] or ["--help"], _parse)
     except SystemExit as end:  # --help, --version
         code = int(end.code or 0)
     return _leave(stdio.finish(code))
 
 
-def _guarded(words: list[str]) -> int:
+def execute(words: list[str], parse: Callable[[list[str]], argparse.Namespace]) -> int:
+    """The exit code of ``args.execute(args)`` of the words as parsed; what is raised is one line on standard error."""
     with ending.listening():
         try:
-            args = _parse(words or ["--help"])
+            args = parse(words)
             code = int(args.execute(args))
             sys.stdout.flush()
             return code

@@ -46,7 +46,7 @@ class Trial:
     def start(self) -> None:
         """Return at once; ``wait_ready`` waits until the model has proved itself."""
         ending.allow(_DRAINED_S + _KILLED_S)  # it is ended before us
-        root = Path(__file__).resolve().parents[1]
+        root = Path(__file__).resolve().parents[2]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -1,0 +1,56 @@
+"""`make study TOPIC=…`: repeat an experiment behind the shipped model; one topic a module of this folder."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from daemon.cli import Parser, execute
+from daemon.common.errors import INPUT_OUTPUT, UserError
+
+#: topic -> one line of help; the module has its name, with _ for -.
+TOPICS: dict[str, str] = {
+    "archive": "how fast curves are judged from files and from an archive, and what bounds it beside a GPU",
+    "baselines": "the model beside a step detector and the plain published recipe",
+    "calibration": "are probabilities that were fitted once right on other streams, at other prevalences",
+    "engines": "does every engine on a CPU give the verdicts of single precision, and what does each cost",
+    "explain": "does the heat of an explanation lie where something truly broke",
+    "few-labels": "what a few dozen labels of one's own curves add, and by which way",
+    "flip": "is a curve upside down ever taken for an event, and what does looking cost",
+    "gpu": "the model on this GPU: bits, speed, verdicts, new weights, real faults",
+    "left-out": "do labels of other systems help on one that the model has never seen",
+    "losses": "every loss on an equal budget, over several seeds, against cross entropy",
+    "sampling": "does a curve keep its verdict when the instrument stores fewer points of it",
+    "stress": "from which strength on does a nuisance turn an event into a discard",
+    "streams": "a model on streams in which events are rare, simulated and real",
+}
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    """One sub-command a topic; only the module of what is asked for is imported."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    parser = Parser(prog="python -m tests.studies", description="The experiments behind the shipped model.")
+    topics = parser.add_subparsers(dest="topic", metavar="TOPIC", required=True)
+    for topic, line in TOPICS.items():
+        sub = topics.add_parser(topic, help=line, description=line)
+        if topic in words[:1]:
+            module = importlib.import_module(f"tests.studies.{topic.replace('-', '_')}")
+            module.add_arguments(sub)
+            sub.set_defaults(execute=module.run)
+    args = parser.parse_args(words)
+    out: Path | None = getattr(args, "out", None)
+    if out is not None and (out.is_dir() or not os.access(out.parent, os.W_OK)):  # said now: some take hours
+        raise UserError(INPUT_OUTPUT, f"--out {out}: name a file in a folder that exists and can be written")
+    return args
+
+
+def main(words: list[str]) -> int:
+    """Whatever the study returns: 0 done, 65 for labels that make no sense, 74 where --out cannot be written."""
+    return execute(words or ["--help"], _parse)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,284 @@
+"""`study baselines`: the model beside what a laboratory can have today, on labelled real curves.
+
+A step detector without learning, and the plain published recipe, trained on simulated curves; beside the latter our own
+recipe from scratch on the very same curves, as many times through them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.common.progress import progress
+from daemon.common.text import align
+from daemon.labels.table import plain_path, read_index, read_sheet
+from daemon.learn.labelled import Collection
+from deploy.torch_engine import bf16_in_hardware
+from models.curve import Curve
+from models.metrics import auc
+from models.profile import RasterProfile
+from models.published import SIDE, Pictures, PublishedRun, Settings, draw
+from models.simulate import Simulated, simulate
+from models.statistics import STATISTICS, difference, spread
+from models.train import Recipe, Run, gather, infer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from daemon.learn.labelled import Collection
+    from models.bundle import Bundle
+
+
+STEPS, PUBLISHED, EQUAL = "step detector", "published recipe", "our recipe, equal curves"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A run that was ended goes on in ``--work``."""
+    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="with a labels.csv")
+    parser.add_argument("--model", default="shipped", help="what is compared (shipped)")
+    parser.add_argument("--system-column", metavar="NAME", default="system", help="column that names systems (system)")
+    parser.add_argument("--apart", metavar="GLOB", action="append", default=[], help="pooled also without these")
+    parser.add_argument("--simulate", metavar="N", type=int, default=4_000, help="curves to train on; 0: none (4000)")
+    parser.add_argument("--epochs", metavar="N", type=int, default=3, help="times through them (3)")
+    parser.add_argument("--seed", metavar="N", type=int, default=1, help="(1)")
+    parser.add_argument("--threads", metavar="N", type=int, default=1, help="(1)")
+    parser.add_argument("--work", metavar="DIR", type=Path, default=Path(".baselines"), help="kept work (.baselines)")
+    parser.add_argument("--out", metavar="FILE.json", type=Path, help="also what the table was made from")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit 0 with the table, 65 for labels that make no sense."""
+    from daemon.learn.head import parent_of
+
+    pass
+    pass
+    from daemon.learn.labelled import collect
+    from models.steps import detect
+
+    bundle = parent_of(args.model)
+    collection = collect(args.folders, bundle.profile, args.system_column)
+    scores = {"the model": _score(bundle, collection), STEPS: detect(collection.curves)}
+    if args.simulate:
+        scores |= _train(args, bundle, collection)
+    names = [(row.path, row.index) for row in collection.rows]
+    by_name = {method: dict(zip(names, told.tolist(), strict=True)) for method, told in scores.items()}
+    found: dict[str, Any] = {
+        "model": bundle.id,
+        "settings": {name: getattr(args, name) for name in ("simulate", "epochs", "seed", "system_column")},
+        "groups": report(collection, scores, args.apart, args.seed),
+        "labelled_twice": compare(read_twice(args.folders), by_name),
+    }
+    print(write_text(found))
+    if args.out is not None:
+        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _score(bundle: Bundle, collection: Collection) -> NDArray[np.float64]:
+    import torch
+
+    from models.network import load
+    from models.train import infer
+
+    weights = {name: torch.from_numpy(tensor) for name, tensor in bundle.weights.items()}
+    return infer(load(bundle.width, weights), collection.edges, bundle.profile)
+
+
+def _train(args: argparse.Namespace, bundle: Bundle, collection: Collection) -> dict[str, NDArray[np.float64]]:
+    """Both recipes on the same simulated curves."""
+    pass
+    from tests.studies.workplace import open_workplace
+
+    settings = {name: getattr(args, name) for name in ("simulate", "epochs", "seed")}
+    work = open_workplace(args.work, {**settings, "profile": bundle.profile.id})
+    contest = Contest(bundle.profile, args.simulate, args.epochs, args.seed, args.threads, work)
+    return {PUBLISHED: contest.published(collection), EQUAL: contest.ours(collection)}
+
+
+# ---- The ceiling: where curves were labelled twice, how well one set of labels knows the other.
+#
+# A method that is judged by labels cannot be shown to be better than they agree among themselves. Read from a
+# column ``source_label`` of ``first=…;final=…``, in which every word but ``none`` is an event.
+
+NO_EVENT = "none"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Twice:
+    """N curves that were labelled twice."""
+
+    names: tuple[tuple[str, int], ...]  # path and index
+    first: NDArray[np.bool_]  # (N,), event or not
+    final: NDArray[np.bool_]
+
+
+def read_twice(folders: Sequence[Path]) -> Twice:
+    """Every row that has both words; none where the column is missing."""
+    found: dict[tuple[str, int], tuple[bool, bool]] = {}
+    for folder in folders:
+        for _, cells in read_sheet((folder / "labels.csv").read_bytes()).rows:
+            words = dict(part.split("=", 1) for part in cells.get("source_label", "").split(";") if "=" in part)
+            if "first" in words and "final" in words:
+                name = (plain_path(cells["path"]), read_index(cells.get("curve_index", "")))
+                found[name] = (words["first"] != NO_EVENT, words["final"] != NO_EVENT)
+    both = np.array(list(found.values()), bool).reshape(-1, 2)
+    return Twice(tuple(found), both[:, 0], both[:, 1])
+
+
+def compare(twice: Twice, scores: Mapping[str, Mapping[tuple[str, int], float]]) -> dict[str, object] | None:
+    """Agreement, Cohen's kappa, and the AUC against ``first`` of knowing ``final``, beside that of each method.
+
+    None where nothing was labelled twice. ``scores``: method -> curve -> score.
+    """
+    if not twice.names:
+        return None
+    known = [place for place, name in enumerate(twice.names) if all(name in method for method in scores.values())]
+    first, final = twice.first[known], twice.final[known]
+    agree = float((first == final).mean())
+    chance = float(first.mean() * final.mean() + (1 - first.mean()) * (1 - final.mean()))
+    names = [twice.names[place] for place in known]
+    methods = {name: [method[curve] for curve in names] for name, method in scores.items()}
+    return {
+        "curves": len(known),
+        "agreement": agree,
+        "kappa": (agree - chance) / (1 - chance) if chance < 1 else None,
+        "final_knows_first": auc(final.astype(float), first),
+        "first_knows_final": auc(first.astype(float), final),
+        "methods": {name: {"first": auc(told, first), "final": auc(told, final)} for name, told in methods.items()},
+    }
+
+
+# ---- The table of `study baselines`: each system and all of them, method by method.
+
+Scores = Mapping[str, NDArray[np.float64]]
+
+
+def report(collection: Collection, scores: Scores, apart: Sequence[str], seed: int) -> dict[str, Any]:
+    """``{group: {"events", "event_free", "methods": {name: {statistic: …}}}}``; ambiguous curves are left aside."""
+    chosen = np.array([any(fnmatchcase(str(name), glob) for glob in apart) for name in collection.systems])
+    groups = {str(name): collection.systems == name for name in np.unique(collection.systems)}
+    if apart:
+        groups[f"pooled, without {', '.join(apart)}"] = ~chosen
+        groups[f"pooled, {', '.join(apart)} alone"] = chosen
+    groups["pooled"] = np.ones(len(collection), bool)
+    return {name: _group(collection, scores, mask, seed) for name, mask in groups.items()}
+
+
+def _group(collection: Collection, scores: Scores, mask: NDArray[np.bool_], seed: int) -> dict[str, Any]:
+    mask = mask & collection.sure
+    events = collection.events[mask]
+    told = {name: method[mask] for name, method in scores.items()}
+    first = next(iter(told.values()))
+    return {
+        "events": int(events.sum()),
+        "event_free": int((~events).sum()),
+        "methods": {
+            method: {
+                name: {"value": of(values, events), "interval": spread(of, values, events, seed=seed)}
+                | ({} if values is first else {"less_the_model": difference(of, values, first, events, seed=seed)})
+                for name, of in STATISTICS.items()
+            }
+            for method, values in told.items()
+        },
+    }
+
+
+def write_text(found: Mapping[str, Any]) -> str:
+    """Lines for a terminal: systems with both kinds, one line a method."""
+    rows = [["system", "events", "free", "method", "AUC", "", "AP", "", "cut at 98 %", ""]]
+    for name, group in found["groups"].items():
+        if not group["events"] or not group["event_free"]:
+            continue
+        for place, (method, figures) in enumerate(group["methods"].items()):
+            head = [name, str(group["events"]), str(group["event_free"])] if place == 0 else ["", "", ""]
+            rows.append([*head, method, *(cell for figure in figures.values() for cell in _cells(figure))])
+    lines = align(rows, left=range(len(rows[0])))
+    notes = [
+        f"{found['model']}; cut at 98 %: event-free curves below the highest cut that saves 98 % of the events;",
+        "brackets: 95 %, bootstrap over curves. Systems of one kind of curve stand in the pooled lines only.",
+    ]
+    return "\n".join([*lines, "", *notes, *_ceiling(found["labelled_twice"])])
+
+
+def _ceiling(twice: Mapping[str, Any] | None) -> list[str]:
+    if twice is None:
+        return []
+    lines = [
+        "",
+        f"labelled twice: {twice['curves']} curves; event or not, the labels agree on {twice['agreement']:.1%}"
+        f" (kappa {_number(twice['kappa'])}).",
+        f"AUC against the first labels of one who knows the final ones: {_number(twice['final_knows_first'])};"
+        f" the other way round {_number(twice['first_knows_final'])}.",
+    ]
+    for name, told in twice["methods"].items():
+        lines.append(f"  {name}: {_number(told['first'])} against the first, {_number(told['final'])} the final")
+    return lines
+
+
+def _cells(figure: Mapping[str, Any]) -> tuple[str, str]:
+    limits = figure["interval"]
+    return _number(figure["value"]), "" if limits is None else f"[{limits[0]:.3f}, {limits[1]:.3f}]"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+# ---- Two recipes, one set of simulated curves: the published one and ours, each from scratch.
+
+CONTEST_SEED = 3_000_000  # added to the seed: curves that no other part has drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """What both recipes are given; everything long is kept in ``work``."""
+
+    profile: RasterProfile
+    simulated: int
+    epochs: int
+    seed: int
+    threads: int
+    work: Path
+
+    def published(self, collection: Collection) -> NDArray[np.float64]:
+        """(N,) logits of the published recipe."""
+        events = np.array([item.label == "keep" for item in self._curves()])
+        pictures = self._pictures((item.curve for item in self._curves()), self.simulated, "drawing simulated curves")
+        settings = Settings(epochs=self.epochs, seed=self.seed, threads=self.threads, bf16=bf16_in_hardware())
+        run = PublishedRun(pictures, events, settings, self.work / "published")
+        for _ in progress(run, "the published recipe", len(run)):
+            pass
+        return run.score(np.stack(list(progress(draw(collection.curves), "drawing real curves", len(collection)))))
+
+    def ours(self, collection: Collection) -> NDArray[np.float64]:
+        """(N,) logits of our recipe, on those of the same curves that can be scored."""
+        examples = gather(((item.curve, item.label == "keep") for item in self._curves()), self.profile)
+        recipe = Recipe(epochs=self.epochs, seed=self.seed, threads=self.threads, bf16=bf16_in_hardware())
+        run = Run(examples, self.profile, recipe, checkpoint=self.work / "ours")
+        for _ in progress(run, "our recipe on the same curves", len(run)):
+            pass
+        return infer(run.network, collection.edges, self.profile)
+
+    def _curves(self) -> Iterable[Simulated]:
+        return simulate(self.simulated, self.seed + CONTEST_SEED, 0.5)
+
+    def _pictures(self, curves: Iterable[Curve], count: int, what: str) -> Pictures:
+        """Drawn once: 50 kB a picture."""
+        kept = self.work / "pictures.npy"
+        if not kept.is_file():
+            pictures = np.zeros((count, SIDE, SIDE), np.uint8)
+            for place, picture in enumerate(progress(draw(curves), what, count)):
+                pictures[place] = picture
+            fresh = kept.with_name(".pictures.new.npy")
+            np.save(fresh, pictures, allow_pickle=False)
+            fresh.replace(kept)
+        return np.asarray(np.load(kept, allow_pickle=False))

@@ -18,8 +18,7 @@ from models.calibrate import Cut, choose_cut, fit_platt
 from models.card import describe
 from models.frontend import prepare
 from models.network import ResNet18, load
-from models.profile import RasterProfile
-from models.raster import envelope
+from models.raster import RasterProfile, envelope
 from models.train import Examples, infer
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -123,3 +124,21 @@ def device_faults() -> Iterator[None]:
         if fault is None or fault is error:
             raise
         raise fault from error
+
+
+class NoEngine(Exception):
+    """Nothing that was asked for can run here; the text says why, engine by engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """What the user asked for; ``cache`` is where compiled engines are kept (the state's ``engines``)."""
+
+    device: str = "auto"
+    engine: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    cache: Path | None = None
+
+
+ANY = EngineRequest()

@@ -10,8 +10,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from deploy.classifier import EngineRequest, NoEngine
 
 if TYPE_CHECKING:
     from deploy.classifier import Classifier
@@ -23,24 +24,6 @@ NAMES = ("auto", "torch", "openvino", "cuda", "tensorrt")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 
-class NoEngine(Exception):
-    """Nothing that was asked for can run here; the text says why, engine by engine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What the user asked for; ``cache`` is where compiled engines are kept (the state's ``engines``)."""
-
-    device: str = "auto"
-    engine: str = "auto"
-    precision: str = "auto"
-    threads: int | None = None
-    cache: Path | None = None
-
-
-ANY = Wish()
-
-
 @dataclass(frozen=True, slots=True)
 class Engine:
     """One way to run the network."""
@@ -49,13 +32,13 @@ class Engine:
     device: Device
     precisions: tuple[str, ...]  # besides "auto"
     missing: Callable[[], str | None]  # why it cannot be used here; initialises no device
-    build: Callable[[Bundle, Wish], Classifier]
+    build: Callable[[Bundle, EngineRequest], Classifier]
 
-    def refuses(self, wish: Wish) -> str | None:
+    def refuses(self, wish: EngineRequest) -> str | None:
         """Why it is not what ``wish`` asks for, or cannot be had here."""
         return self.differs(wish) or self.missing()
 
-    def differs(self, wish: Wish) -> str | None:
+    def differs(self, wish: EngineRequest) -> str | None:
         """Why it is not what ``wish`` asks for, wherever that is."""
         if wish.engine not in ("auto", self.name):
             return f"{wish.engine} was asked for"
@@ -66,7 +49,7 @@ class Engine:
         return None
 
 
-def candidates(wish: Wish) -> Iterator[Engine]:
+def candidates(wish: EngineRequest) -> Iterator[Engine]:
     """The engines that can serve ``wish``, the best first. Raises NoEngine when there is none."""
     refusals = {engine.name: engine.refuses(wish) for engine in ENGINES}
     if all(refusals.values()):
@@ -74,7 +57,7 @@ def candidates(wish: Wish) -> Iterator[Engine]:
     yield from (engine for engine in ENGINES if refusals[engine.name] is None)
 
 
-def _why_none(wish: Wish, refusals: Mapping[str, str | None]) -> str:
+def _why_none(wish: EngineRequest, refusals: Mapping[str, str | None]) -> str:
     """One reason where one is enough, and what to ask for instead."""
     fitting = [engine for engine in ENGINES if engine.differs(wish) is None]
     if wish.engine in refusals:
@@ -97,7 +80,7 @@ def _none_of(engines: Sequence[Engine]) -> str:
     return "there is none" if why == _NO_GPU else why
 
 
-def _precisions(wish: Wish) -> list[str]:
+def _precisions(wish: EngineRequest) -> list[str]:
     """Those that can be had at once: int8 has to be built first."""
     usable = [engine for engine in ENGINES if engine.refuses(replace(wish, precision="auto")) is None]
     return [one for one in PRECISIONS if one != "int8" and any(one in engine.precisions for engine in usable)]
@@ -136,27 +119,26 @@ def _no_openvino() -> str | None:
     return None if find_spec("openvino") else "openvino is not installed (pip install openvino)"
 
 
-def _tensorrt(bundle: Bundle, wish: Wish) -> Classifier:
+def _tensorrt(bundle: Bundle, wish: EngineRequest) -> Classifier:
     from deploy.tensorrt_engine import TensorRtClassifier
 
     return TensorRtClassifier(bundle, wish.cache)
 
 
-def _cuda(bundle: Bundle, wish: Wish) -> Classifier:
+def _cuda(bundle: Bundle, wish: EngineRequest) -> Classifier:
     from deploy.gpu import CudaClassifier
 
     return CudaClassifier(bundle, wish.precision)
 
 
-def _torch(bundle: Bundle, wish: Wish) -> Classifier:
+def _torch(bundle: Bundle, wish: EngineRequest) -> Classifier:
     from deploy.torch_engine import TorchClassifier
 
     return TorchClassifier(bundle, wish.precision, wish.threads)
 
 
-def _openvino(bundle: Bundle, wish: Wish) -> Classifier:
-    from deploy.int8 import find
-    from deploy.openvino_engine import OpenVinoClassifier
+def _openvino(bundle: Bundle, wish: EngineRequest) -> Classifier:
+    from deploy.openvino_engine import OpenVinoClassifier, find
 
     int8 = find(bundle, wish.cache) if wish.precision == "int8" else None
     return OpenVinoClassifier(bundle, wish.precision, wish.threads, int8)

@@ -6,18 +6,141 @@ precision is its default, and gives the same scores on every machine (deploy/dec
 
 from __future__ import annotations
 
+import json
+import shlex
+import sys
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.cpu import CHUNK, PictureClassifier
-from deploy.engines import NoEngine
-from deploy.int8 import Int8
-from deploy.openvino_runtime import compiled, has_bf16, openvino
+from deploy.classifier import NoEngine
+from deploy.cpu import CHUNK, PictureClassifier, default_threads
+from deploy.engine_cache import EngineCache, UnsafeCache
 from models.anatomy import convolutions, fold
-from models.bundle import Bundle
+from models.bundle import SHIPPED, Bundle
+
+# ---- The OpenVINO runtime, told to be silent and to keep to its place on a machine that belongs to an instrument.
+#
+# ``import openvino`` reports itself to its maker's analytics, without asking, and leaves a number for this
+# machine in ``~/intel``. A laboratory's computer must not: here the package that does so cannot be found, and
+# openvino goes on without it, as it is made to. Nobody else imports openvino (a test holds it).
+
+_REPORTER = "openvino_telemetry"
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+def openvino() -> Any:
+    """The module. Raises ImportError where it is not installed."""
+    sys.modules.setdefault(_REPORTER, None)  # type: ignore[arg-type]  # None: its import fails, from now on
+    import openvino as runtime
+
+    return runtime
+
+
+@cache
+def core() -> Any:
+    """The ``openvino.Core``, one for the life of the process.
+
+    Its making sets the alternate signal stack of the thread it is made in, its end frees that memory; ended in another
+    thread, as when a model is replaced, it leaves a stack that is gone, and the next signal kills the process.
+    """
+    return openvino().Core()
+
+
+def has_bf16() -> bool:
+    """Whether this processor computes bf16 itself.
+
+    OpenVINO offers it wherever it knows AVX-512, and emulates it there at a third of the speed of single precision.
+    """
+    offered = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return offered and ("avx512_bf16" in flags or "amx_bf16" in flags)
+
+
+def compiled(model: Any, precision: str, threads: int | None = None) -> Any:
+    """An ``openvino.Model`` -> an infer request on the CPU. ``precision``: of HINTS.
+
+    Threads are not pinned to cores, where the acquisition software could not make them move over, and precision is
+    never left to OpenVINO: it takes bf16 where it can, and machines would disagree by 1 % of a logit.
+    """
+    settings = {
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "INFERENCE_NUM_THREADS": threads or default_threads(),
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,
+    }
+    return core().compile_model(model, "CPU", settings).create_infer_request()
+
+
+# ---- Int8: what was measured on a laboratory's own curves so that a network may compute in eight bits on this
+# machine.
+#
+# The weights stay where they are; kept are the ranges of the values between the layers, and how far off its
+# logits were. Whoever has the ranges writes the network anew (``deploy.openvino_engine``), so there is nothing
+# here that could be run.
+
+FILE = "int8.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Int8:
+    """Ranges of one model's values, and what that costs."""
+
+    ranges: Mapping[str, float]  # point of the graph -> largest value
+    margin: float  # a logit closer to a threshold is computed again in single precision
+    evidence: Mapping[str, Any]  # curves, and errors against single precision
+
+
+def find(bundle: Bundle, cache: Path | None) -> Int8:
+    """What was measured for these weights on this machine. Raises NoEngine where nothing was, or others could write."""
+    try:
+        folder = None if cache is None or not cache.is_dir() else EngineCache(cache).get(_key(bundle))
+    except UnsafeCache as error:
+        raise NoEngine(str(error)) from None
+    if folder is None:
+        where = f" for this service (state folder {cache.parent})" if cache else ""
+        model = "shipped" if bundle.folder == SHIPPED else str(bundle.folder)
+        raise NoEngine(f"int8 was not built{where}: {how(model, cache)}")
+    return Int8(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+
+
+def how(model: str, cache: Path | None) -> str:
+    """The command that builds it for the service that has this ``cache``."""
+    words = ["afm-triage", "models", "build", *([] if model == "shipped" else [model])]
+    words += ["--precision", "int8", "--curves", "DIR", *(["--state", str(cache.parent)] if cache else [])]
+    return shlex.join(words)
+
+
+def keep(bundle: Bundle, found: Int8, cache: Path) -> None:
+    """For :func:`find`, on this machine and for these weights alone. Raises OSError and UnsafeCache."""
+    text = json.dumps(asdict(found), indent=1)
+    EngineCache(cache).put(_key(bundle), lambda folder: _write(folder / FILE, text))
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
+
+
+def _key(bundle: Bundle) -> dict[str, str]:
+    """Whatever the margin depends on: without VNNI, say, sums of eight bits saturate."""
+    processor = core()
+    return {
+        "engine": "openvino-cpu-int8",
+        "weights": bundle.manifest["sha256"]["weights.safetensors"],
+        "raster": bundle.profile.id,
+        "openvino": openvino().get_version(),
+        "processor": processor.get_property("CPU", "FULL_DEVICE_NAME"),
+        "capabilities": " ".join(sorted(processor.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))),
+    }
+
+
+# ---- The OpenVINO engine: the same network in Intel's runtime, two to three times faster on one core than torch's.
 
 # ---- The OpenVINO graph: the network written node by node from folded weights.
 #
@@ -99,8 +222,8 @@ class Graph:
 class OpenVinoClassifier(PictureClassifier):
     """A :class:`deploy.classifier.Classifier` by OpenVINO on the CPU.
 
-    ``int8`` is what ``deploy.int8.find`` has for this model; without it there is no such precision. NoEngine for bf16
-    where the processor does not have it.
+    ``int8`` is what ``find`` has for this model; without it there is no such precision. NoEngine for bf16 where the
+    processor does not have it.
     """
 
     def __init__(

@@ -16,15 +16,12 @@ from numpy.typing import NDArray
 
 from deploy.classifier import Signals
 from deploy.cpu import CHUNK
-from deploy.int8 import Int8
-from deploy.openvino_engine import Graph, OpenVinoClassifier
-from deploy.openvino_runtime import compiled
+from deploy.openvino_engine import Graph, Int8, OpenVinoClassifier, compiled
 from deploy.serving import TOLERANCE
 from models.anatomy import fold
 from models.bundle import Bundle
 from models.frontend import prepare
-from models.profile import RasterProfile
-from models.raster import coverage, envelope
+from models.raster import RasterProfile, coverage, envelope
 from models.simulate import simulate
 
 FEWEST = 100  # curves; with fewer the largest error says little of the next

@@ -18,10 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy.classifier import Classifier, EngineFault, Seen, Signals
-from deploy.engines import ANY, Engine, NoEngine, Wish, candidates
-from deploy.registry import resolve
-from models.bundle import Bundle, read
+from deploy.classifier import ANY, Classifier, EngineFault, EngineRequest, NoEngine, Seen, Signals
+from deploy.engines import Engine, candidates
+from models.bundle import Bundle, read, resolve
 from models.curve import Curve, Samples
 from models.frontend import BLOCKING, FLOOR, Prepared, prepare
 from models.raster import previews
@@ -96,7 +95,7 @@ def compare(engine: str, logits: Sequence[float], expected: Sequence[float]) -> 
 DOUBTS = FLOOR | BLOCKING | {"no_score"}
 TURNED = "sign_turned"
 
-Build = Callable[[Engine, Bundle, Wish], Classifier]
+Build = Callable[[Engine, Bundle, EngineRequest], Classifier]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +117,7 @@ class Scored:
         return TURNED in self.reasons
 
 
-def in_process(engine: Engine, bundle: Bundle, wish: Wish) -> Classifier:
+def in_process(engine: Engine, bundle: Bundle, wish: EngineRequest) -> Classifier:
     """Build an engine here; for what runs on a GPU the service has a way that survives its faults."""
     return engine.build(bundle, wish)
 
@@ -144,7 +143,7 @@ class Model:
     def load(
         cls,
         name: str | Path = "shipped",
-        wish: Wish = ANY,
+        wish: EngineRequest = ANY,
         models: Path | None = None,
         build: Build = in_process,
     ) -> Model:
@@ -152,7 +151,7 @@ class Model:
         return cls.of(read(resolve(name, models)), wish, build)
 
     @classmethod
-    def of(cls, bundle: Bundle, wish: Wish = ANY, build: Build = in_process) -> Model:
+    def of(cls, bundle: Bundle, wish: EngineRequest = ANY, build: Build = in_process) -> Model:
         """The best engine that proves itself on known curves serves.
 
         Raises NoEngine where nothing here can serve the wish, SelfTestFailed where all that could computed wrongly.

@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +26,7 @@ from safetensors.numpy import save as save_tensors
 
 from models.anatomy import shapes
 from models.certificate import Certificate
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 
 SHIPPED = Path(__file__).parent / "shipped"
 FORMAT = 1
@@ -281,3 +281,50 @@ def _weights(folder: Path, width: int) -> Weights:
         if tensor.dtype not in (np.float16, np.float32) or not np.isfinite(tensor).all():
             raise BadBundle(f"model {folder}: tensor {name} is not finite float16 or float32")
     return weights
+
+
+# ---- The registry: which models there are, and which folder a name means.
+#
+# A model is known by "shipped" (the one that came with the program), by its name under the state's ``models``
+# folder, or by the path of its folder.
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One model that was found; ``problem`` says why it cannot be used."""
+
+    name: str
+    folder: Path
+    bundle: Bundle | None
+    problem: str | None = None
+
+
+def resolve(name: str | Path, models: Path | None = None) -> Path:
+    """The folder that a name or a path means; BadBundle when there is none.
+
+    ``models`` is the folder of the lab's own models; a plain name is looked for there first, then as a path.
+    """
+    if str(name) == "shipped":
+        return SHIPPED
+    if models is not None and Path(name).name == str(name) and (models / name / "manifest.json").is_file():
+        return models / name
+    folder = Path(name)
+    if not folder.is_dir():
+        raise BadBundle(f"no model {str(name)!r}: name a model folder, or 'shipped'")
+    return folder
+
+
+def entries(models: Path | None = None) -> Iterator[Entry]:
+    """The shipped model, then every folder under ``models`` that has a manifest, by name."""
+    yield _entry("shipped", SHIPPED)
+    if models is not None and models.is_dir():
+        for folder in sorted(models.iterdir()):
+            if not folder.name.startswith(".") and (folder / "manifest.json").is_file():
+                yield _entry(folder.name, folder)
+
+
+def _entry(name: str, folder: Path) -> Entry:
+    try:
+        return Entry(name, folder, read(folder))
+    except BadBundle as error:
+        return Entry(name, folder, None, str(error))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.curve import Curve, Samples
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 
 # ---- Quantiles of short arrays: numpy's own, bit for bit, at a tenth of their cost.
 #

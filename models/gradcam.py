@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 from models.curve import Curve, Samples
 from models.frontend import Prepared, first_shown
 from models.network import ResNet18
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 CHUNK = 64  # pictures at a time: bounds memory

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 
 CELLS = 1 << 22  # gathered at a time, 48 MB: one long curve must not take the device's memory
 

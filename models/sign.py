@@ -15,7 +15,7 @@ import numpy as np
 
 from models.curve import Curve
 from models.frontend import FLOOR, Prepared, prepare
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 
 OPEN = "sign_assumed"
 SPOT = 50  # one curve in so many is checked, though nothing speaks against its sign

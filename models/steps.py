@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from models.curve import Curve, Samples
 from models.frontend import find_contact, noise_of, resample
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 
 WINDOW = 8  # samples on each side of a step, of the 512 to which a retract is averaged
 SURFACE = 0.05  # share of the retract after the push in which the snap-off is passed over

@@ -24,8 +24,7 @@ from models.curve import Curve
 from models.frontend import prepare
 from models.loss import select
 from models.network import ResNet18
-from models.profile import RasterProfile
-from models.raster import Floats, coverage, envelope
+from models.raster import Floats, RasterProfile, coverage, envelope
 
 # ---- The checkpoint: an unfinished training run on disk, as safetensors and JSON, never as a pickle.
 

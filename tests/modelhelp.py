@@ -14,7 +14,7 @@ from deploy.serving import known_curves
 from models.bundle import Bundle
 from models.curve import Curve
 from models.network import ResNet18
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 from models.train import Examples, gather
 
 SMALL = RasterProfile(columns=64, rows=64)

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from daemon import __version__
-from daemon.client.running import forget, leave
+from daemon.client.service_file import forget, leave
 from daemon.common.clock import rfc3339
 from daemon.ledger import Ledger
 from daemon.publish import Publisher

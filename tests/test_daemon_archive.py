@@ -22,15 +22,25 @@ from modelhelp import make_model
 
 from daemon import formats
 from daemon.archive import Archive, blocks, portions
-from daemon.archive.layout import ATTRIBUTE, COLUMNS, PARTS, BadArchive, Part, is_archive, survey
-from daemon.archive.rows import MappedPart, Origin, origins
+from daemon.archive.layout import (
+    ATTRIBUTE,
+    COLUMNS,
+    PARTS,
+    BadArchive,
+    MappedPart,
+    Origin,
+    Part,
+    is_archive,
+    origins,
+    survey,
+)
 from daemon.archive.writer import ArchiveWriter
 from daemon.cli import main
 from daemon.formats.blob import Blob
-from daemon.processes.crew import Crew, CrewBroken
+from daemon.processes.worker_pool import WorkerPool, WorkersBroken
 from models.curve import Curve
 from models.frontend import prepare
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 from models.simulate import simulate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -196,7 +206,7 @@ def test_a_row_of_requests_that_is_given_up_leaves_the_next_one_alone():
         for number in range(first, first + rows):
             yield {"do": "simulate", "seed": 1, "prevalence": 0.5, "first": number, "count": 1, "distance": True}
 
-    with Crew(2) as crew:
+    with WorkerPool(2) as crew:
         whole = [header["curves"] for header, _ in crew.map(row(0, 12))]
         given_up = crew.map(row(0, 12))
         next(given_up)
@@ -230,7 +240,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
 def test_parts_follow_each_other(tmp_path, monkeypatch):
     monkeypatch.setattr("daemon.archive.writer.PART_CURVES", 7)
     path = write(tmp_path / "a.h5", [Curve(np.arange(64.0) + number, "N") for number in range(30)])
-    with Crew(2) as crew:
+    with WorkerPool(2) as crew:
         archive = Archive.open(path, crew)
         assert [part.curves for part in archive.parts] == [7, 7, 7, 7, 2]
         for first in (0, 1, 7, 29, 30):
@@ -401,7 +411,7 @@ def test_whatever_bytes_are_damaged_there_is_no_traceback(tmp_path):
     path = tmp_path / "b.h5"
     random.seed(1)
     outcomes = set()
-    crew = Crew(1)
+    crew = WorkerPool(1)
     for trial in range(120):
         damaged = bytearray(sound)
         if trial % 4 == 0:
@@ -416,9 +426,9 @@ def test_whatever_bytes_are_damaged_there_is_no_traceback(tmp_path):
             outcomes.add("read")
         except BadArchive as error:
             outcomes.add("refused" if "\n" not in str(error) else str(error))
-        except CrewBroken:
+        except WorkersBroken:
             crew.close()
-            crew = Crew(1)
+            crew = WorkerPool(1)
     crew.close()
     assert outcomes == {"read", "refused"}
 
@@ -428,7 +438,7 @@ def test_another_archive_in_its_place_is_not_mixed_with_it(tmp_path):
         write(tmp_path / f"{seed}.h5", [one.curve for one in simulate(600, seed)], with_distance=False)
         for seed in (1, 2)
     )
-    with Crew(1) as crew:
+    with WorkerPool(1) as crew:
         archive = Archive.open(first, crew)
         coming = blocks(portions([archive]), RasterProfile(), crew)
         block = next(coming)
@@ -436,16 +446,16 @@ def test_another_archive_in_its_place_is_not_mixed_with_it(tmp_path):
         second.replace(first)
         with pytest.raises(BadArchive, match="has changed"):
             block.portion.origins()
-    with Crew(1) as crew, pytest.raises(BadArchive, match="has changed"):
+    with WorkerPool(1) as crew, pytest.raises(BadArchive, match="has changed"):
         next(blocks(portions([archive], 512), RasterProfile(), crew))
 
 
 def test_a_file_cut_off_while_it_is_mapped_ends_a_worker_and_not_the_program(tmp_path, capsys, model):
     path = write(tmp_path / "a.h5", [Curve(np.random.default_rng(n).normal(size=20000), "N") for n in range(600)])
-    with Crew(1) as crew:
+    with WorkerPool(1) as crew:
         archive = Archive.open(path, crew)
         coming = blocks(portions([archive]), RasterProfile(), crew)
         next(coming)
         os.truncate(path, 4096)
-        with pytest.raises((CrewBroken, BadArchive)):
+        with pytest.raises((WorkersBroken, BadArchive)):
             list(coming)

@@ -21,7 +21,7 @@ from daemon.bench.machine import Machine, Others, Sample, families, look
 from daemon.bench.report import write_page, write_report
 from daemon.bench.table import Bar, bars, draw, factor_of
 from daemon.common.errors import UserError
-from daemon.learn.int8 import Curves, gather, load
+from daemon.learn.int8 import PreparedCurves, gather, load
 from daemon.verbs import bench as verb
 from models.bundle import Bundle
 
@@ -251,7 +251,7 @@ def test_agreement_finds_each_verdict_that_moved(bundle: Bundle) -> None:
     wanted = [edges[0] - 0.01, edges[0] - 5.0, edges[1] + 5.0, sum(edges) / 2]
     found = [edges[0] + 0.01, edges[1] + 5.0, edges[1] + 5.0, sum(edges) / 2]
     none = (np.zeros(1, np.float32),) * 4
-    curves = Curves(("a", "b", "c", "d"), none, ((),) * 4, 4)
+    curves = PreparedCurves(("a", "b", "c", "d"), none, ((),) * 4, 4)
     told = compare(curves, bundle, wanted, found)
     assert [(change["curve"], change["verdicts"]) for change in told["changes"]] == [
         ("a", ["discard", "review"]),
@@ -260,7 +260,7 @@ def test_agreement_finds_each_verdict_that_moved(bundle: Bundle) -> None:
     assert told["jumps"] == ["b"]
     assert told["share_changed"] == 0.5
     assert told["largest_difference"] == pytest.approx(edges[1] - edges[0] + 10.0, abs=1e-4)
-    lifted = Curves(("a", "b", "c", "d"), none, (("saturated",),) * 4, 4)  # a reason lifts both alike
+    lifted = PreparedCurves(("a", "b", "c", "d"), none, (("saturated",),) * 4, 4)  # a reason lifts both alike
     assert [change["curve"] for change in compare(lifted, bundle, wanted, found)["changes"]] == ["b"]
 
 

@@ -21,10 +21,16 @@ from daemon.formats.afmcurve import keepsake_of, pack
 from daemon.instrument.jpk_writer import pack as pack_simulated
 from daemon.judging import decide
 from daemon.judging.judge import judge_of, load_model
-from daemon.learn.calibration import Wish, calibrate, write_model, write_text
-from daemon.learn.evidence import Exhibits, exhibit
+from daemon.learn.calibration import (
+    CalibrationTarget,
+    EligibleCurves,
+    calibrate,
+    gather_eligible,
+    write_model,
+    write_text,
+)
 from daemon.learn.labelled import read_labels
-from daemon.learn.taught import Taught, identity_of
+from daemon.learn.training_record import TrainingRecord, identity_of
 from daemon.ledger import events
 from daemon.screens.status import page
 from deploy import engines
@@ -80,7 +86,7 @@ def exhibits(events=200, free=200, seed=0, distance=3.0, lift=(), experiments=("
     logits = rng.normal(0, 1, labels.size) + np.where(labels, distance, -distance)
     names = np.array([experiments[i % len(experiments)] for i in range(labels.size)])
     reasons = tuple(("score", "saturated") if i in lift else ("score",) for i in range(labels.size))
-    return Exhibits(logits, labels, names, reasons, dict.fromkeys(experiments, "0" * 64), {})
+    return EligibleCurves(logits, labels, names, reasons, dict.fromkeys(experiments, "0" * 64), {})
 
 
 # what is promised
@@ -108,7 +114,7 @@ def test_the_promise_of_59_events(lab, model, tmp_path, capsys):
 
 
 def test_every_event_below_the_threshold_is_counted_and_the_rest_keeps_to_it(bundle):
-    wish = Wish(max_miss=0.05, confidence=0.95, prevalence=0.05)
+    wish = CalibrationTarget(max_miss=0.05, confidence=0.95, prevalence=0.05)
     for seed in range(8):
         shown = exhibits(seed=seed, distance=1.0)
         outcome = calibrate(shown, bundle, "engine", wish)
@@ -124,7 +130,7 @@ def test_labs_that_calibrate_miss_more_than_promised_as_rarely_as_promised(bundl
     """The whole rule, with its look at event-free curves, on 200 labs whose true miss rate is known."""
     broken = 0
     for seed in range(200):
-        outcome = calibrate(exhibits(93, 60, seed, distance=1.2), bundle, "engine", Wish())
+        outcome = calibrate(exhibits(93, 60, seed, distance=1.2), bundle, "engine", CalibrationTarget())
         cut = outcome.thresholds.discard
         odds = np.log(cut / (1 - cut))
         logit = (odds - outcome.calibration.bias) * outcome.calibration.temperature
@@ -134,8 +140,8 @@ def test_labs_that_calibrate_miss_more_than_promised_as_rarely_as_promised(bundl
 
 def test_floors_save_curves_and_never_the_promise(bundle):
     """An event that a floor lifts to review still counts as missed: the next of its kind may come without a floor."""
-    plain = calibrate(exhibits(distance=1.0), bundle, "e", Wish())
-    lifted = calibrate(exhibits(distance=1.0, lift=range(400)), bundle, "e", Wish())
+    plain = calibrate(exhibits(distance=1.0), bundle, "e", CalibrationTarget())
+    lifted = calibrate(exhibits(distance=1.0, lift=range(400)), bundle, "e", CalibrationTarget())
     assert lifted.certificate.missed == plain.certificate.missed > 0
     assert (lifted.evidence["events_discarded"], lifted.evidence["event_free_discarded"]) == (0, 0)
     assert plain.evidence["event_free_discarded"] > 50
@@ -146,7 +152,7 @@ def test_an_experiment_that_breaks_the_promise_is_named(bundle):
     names = shown.experiments.astype("<U9")
     names[np.flatnonzero(shown.events)[np.argsort(shown.logits[shown.events])[:8]]] = "bad tip"
     shown = replace(shown, experiments=names, tables=dict.fromkeys(np.unique(names), "0" * 64))
-    outcome = calibrate(shown, bundle, "e", Wish())
+    outcome = calibrate(shown, bundle, "e", CalibrationTarget())
     assert "▲ bad tip is worse than promised" in write_text(outcome)
     assert outcome.evidence["across"]["events"] == 300
     assert outcome.evidence["across"]["missed"] >= outcome.certificate.missed
@@ -170,7 +176,7 @@ def test_keep_follows_a_precision_or_a_review_budget(lab, model, tmp_path, capsy
 def test_labels_that_a_verdict_may_have_chosen_are_doubted(bundle):
     """Nothing labelled would have been discarded before: perhaps only flagged curves were looked at."""
     bold, timid = replace(bundle, discard=0.9), replace(bundle, discard=0.0)
-    said = [write_text(calibrate(exhibits(), one, "e", Wish())) for one in (bold, timid)]
+    said = [write_text(calibrate(exhibits(), one, "e", CalibrationTarget())) for one in (bold, timid)]
     assert ["if only flagged curves were" in text for text in said] == [False, True]
 
 
@@ -225,7 +231,7 @@ def test_copies_count_once_and_contradicting_copies_are_said(model, tmp_path, ca
     rows = fill(tmp_path / "lab", 59, EVENTS, "keep") + fill(tmp_path / "lab", 5, FREE, "discard", seed=500)
     (tmp_path / "lab" / "copy.afmcurve").write_bytes((tmp_path / "lab" / rows[0][0]).read_bytes())
     table(tmp_path / "lab", [*rows[1:], (rows[0][0], 0, "keep", "x"), ("copy.afmcurve", 0, "keep", "x")])
-    found = exhibit(read_labels([tmp_path / "lab", tmp_path / "lab"]), load_model(str(model)))
+    found = gather_eligible(read_labels([tmp_path / "lab", tmp_path / "lab"]), load_model(str(model)))
     assert (len(found), dict(found.set_aside)) == (64, {"copies of others": 66})
     table(tmp_path / "lab", [*rows, ("copy.afmcurve", 0, "discard", "x")])
     error = refused(capsys, tmp_path / "m", model, tmp_path / "lab")
@@ -240,9 +246,9 @@ def test_curves_that_the_network_was_taught_with_never_count(lab, model, tmp_pat
     """By the curves themselves, whatever folder they have come to; by the table, for models that noted only that."""
     old = read(model)
     kept = {name: value for name, value in old.manifest.items() if name not in ("format", "sha256")}
-    found = exhibit(read_labels([lab]), load_model(str(model)))
+    found = gather_eligible(read_labels([lab]), load_model(str(model)))
     by_table = {**kept["training"], "labelled": {"elsewhere": next(iter(found.tables.values()))}}
-    by_curve = {**kept["training"], **Taught({}, frozenset(identities(lab))).for_manifest()}
+    by_curve = {**kept["training"], **TrainingRecord({}, frozenset(identities(lab))).for_manifest()}
     for training in (by_table, by_curve):
         taught = write(tmp_path / "taught", old.weights, {**kept, "training": training}, "# x\n")
         error = refused(capsys, tmp_path / "m", taught.folder, lab)
@@ -270,10 +276,10 @@ def test_a_curve_and_the_copy_that_the_ledger_exports_are_the_same(model, tmp_pa
 
 
 def test_tables_of_the_same_name_are_all_noted():
-    first = Taught({}, frozenset()).with_more({"lab": "a"}, ["1"])
+    first = TrainingRecord({}, frozenset()).with_more({"lab": "a"}, ["1"])
     third = first.with_more({"lab": "b"}, ["2"]).with_more({"lab": "c"}, ["3"], ["4"])
     assert set(third.tables.values()) == {"a", "b", "c"}
-    again = Taught.of({"training": third.for_manifest()})
+    again = TrainingRecord.of({"training": third.for_manifest()})
     assert again == third
     assert (again.curves, again.unlabelled) == ({"1", "2", "3"}, {"4"})
     assert third.with_more({"lab": "c"}, []).tables == third.tables
@@ -306,7 +312,7 @@ def test_a_trained_model_knows_its_curves_and_those_of_its_parents(tmp_path):
     assert main(["train", *small, *options, "--labelled", str(tmp_path / "lab1"), "--out", str(first)]) == 0
     again = ["--init", str(first), "--labelled", str(tmp_path / "lab2"), "--simulate", "64", "--out", str(second)]
     assert main(["train", *again, *options]) == 0
-    taught = Taught.of(read(second).manifest)
+    taught = TrainingRecord.of(read(second).manifest)
     assert taught.curves == {*identities(tmp_path / "lab1"), *identities(tmp_path / "lab2")}
     assert set(taught.tables) == set(names)
 
@@ -381,7 +387,9 @@ def test_without_out_the_new_model_stands_beside_the_old_one(lab, tmp_path, monk
 def certified(lab, model, tmp_path_factory):
     bundle = read(model)
     exact = load_model(str(model), engines.Wish(precision="fp32"))
-    outcome = calibrate(exhibit(read_labels([lab]), exact), bundle, exact.engine, Wish(keep=KeepRule(0.5)))
+    outcome = calibrate(
+        gather_eligible(read_labels([lab]), exact), bundle, exact.engine, CalibrationTarget(keep=KeepRule(0.5))
+    )
     return write_model(tmp_path_factory.mktemp("certified") / "ours", bundle, outcome).folder
 
 
@@ -496,4 +504,4 @@ def test_decide_alone():
 
 def test_a_calibration_of_too_few_is_an_error_whoever_asks(bundle):
     with pytest.raises(UserError, match="needs 59 events"):
-        calibrate(exhibits(58, 10), bundle, "e", Wish())
+        calibrate(exhibits(58, 10), bundle, "e", CalibrationTarget())

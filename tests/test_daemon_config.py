@@ -10,8 +10,7 @@ import pytest
 
 from daemon.common.errors import BAD_CONFIG, USAGE, UserError
 from daemon.config import Config, ConfigError, add_run_options, add_service_options, changes, load, values
-from daemon.config.conflicts import default_state
-from daemon.config.origin import PREFIX
+from daemon.config.origin import PREFIX, default_state
 
 
 @pytest.fixture(autouse=True)

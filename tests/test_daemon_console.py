@@ -22,7 +22,7 @@ import pytest
 
 from daemon.cli import main
 from daemon.client.feed import patience_of
-from daemon.client.temporary import free_port
+from daemon.client.temporary_service import free_port
 from daemon.config import Config
 from daemon.screens.board import Attachment, Board, Entry
 from daemon.screens.console import snapshot

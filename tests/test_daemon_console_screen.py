@@ -14,8 +14,7 @@ from rich.console import Console
 from daemon.common.clock import rfc3339
 from daemon.common.text import duration, latency, rate, score, size
 from daemon.screens.board import Board, Entry
-from daemon.screens.drawing import bars, sketch, svg
-from daemon.screens.screen import frame, tail
+from daemon.screens.screen import bars, frame, sketch, svg, tail
 from tests.speaker import preview
 
 SVG = "{http://www.w3.org/2000/svg}"

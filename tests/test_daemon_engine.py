@@ -14,15 +14,16 @@ import pytest
 from modelhelp import make_model, noisy
 
 import deploy.engines
-from daemon.engine import GuardedClassifier, Patience, builder, device_of, standing_of
-from deploy.engines import ENGINES, Wish
+from daemon.engine import EngineTimeouts, GuardedClassifier, builder, device_of, engine_status
+from deploy.classifier import EngineRequest
+from deploy.engines import ENGINES
 from deploy.serving import Model, known_curves
 from deploy.torch_engine import TorchClassifier
 from models.bundle import Bundle
 from models.curve import Curve
 from tests.faults.fake_engine import FAKE, NAME, ORDERS, WORKER
 
-QUICK = Patience(deadline_s=1.0, first_pause_s=0.1, longest_pause_s=0.4, canary_s=0.5)
+QUICK = EngineTimeouts(deadline_s=1.0, first_pause_s=0.1, longest_pause_s=0.4, canary_s=0.5)
 CURVES = [noisy(curve, seed) for seed in range(2) for curve in known_curves()]
 
 
@@ -42,7 +43,7 @@ def orders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def served(bundle: Bundle, orders: Path) -> Iterator[Model]:
-    model = Model.of(bundle, Wish(), builder(QUICK, WORKER))
+    model = Model.of(bundle, EngineRequest(), builder(QUICK, WORKER))
     with guard(model):
         yield model
 
@@ -62,7 +63,7 @@ def guard(model: Model) -> GuardedClassifier:
 
 
 def trouble(model: Model) -> str:
-    return "; ".join(standing_of(model).troubles)
+    return "; ".join(engine_status(model).troubles)
 
 
 def until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
@@ -90,7 +91,7 @@ def test_the_best_engine_serves_from_a_process_of_its_own(model: Model, expected
     assert engines == {NAME}
     assert logits == pytest.approx(expected, abs=0.03)
     assert guard(model).pid != os.getpid()
-    assert (standing_of(model).engine, trouble(model)) == (NAME, "")
+    assert (engine_status(model).engine, trouble(model)) == (NAME, "")
     assert device_of(NAME) == "cuda"
     assert model.judge([]) == []
 
@@ -102,12 +103,12 @@ def test_the_best_engine_serves_from_a_process_of_its_own(model: Model, expected
 def test_a_fault_costs_no_curve_and_the_device_is_won_back(
     model: Model, orders: Path, expected: list[float | None], order: str, kind: str
 ) -> None:
-    before, pid = standing_of(model), guard(model).pid
+    before, pid = engine_status(model), guard(model).pid
     orders.write_text(order)
     engines, logits, took_s = judged(model, CURVES)
     assert took_s < 5.0
     assert logits == pytest.approx(expected, abs=0.03)
-    standing = standing_of(model)
+    standing = engine_status(model)
     assert engines == {standing.engine}
     assert device_of(standing.engine) == "cpu"
     assert f"({kind})" in trouble(model)
@@ -136,7 +137,7 @@ def test_a_device_that_computes_wrongly_is_found_by_known_curves(model: Model, o
     said = trouble(model)
     assert "(wrong)" in said
     assert re.search(r"\d+ curves judged since .* should be scored again", said)
-    until(lambda: standing_of(model).faults["wrong"] >= 2)  # tried again, and refused by the proof each time
+    until(lambda: engine_status(model).faults["wrong"] >= 2)  # tried again, and refused by the proof each time
     assert NAME not in judged(model, CURVES)[0]
 
 
@@ -153,13 +154,13 @@ def test_logits_that_are_no_numbers_are_computed_again(
 def test_a_batch_too_large_for_the_memory_is_halved_once(
     model: Model, orders: Path, expected: list[float | None]
 ) -> None:
-    before, pid = standing_of(model).faults.get("out_of_memory", 0), guard(model).pid
+    before, pid = engine_status(model).faults.get("out_of_memory", 0), guard(model).pid
     orders.write_text("small memory")
     engines, logits, _ = judged(model, CURVES)
     orders.unlink()
     assert engines == {NAME}
     assert logits == pytest.approx(expected, abs=0.03)
-    assert standing_of(model).faults["out_of_memory"] == before + 1
+    assert engine_status(model).faults["out_of_memory"] == before + 1
     assert (trouble(model), guard(model).pid) == ("", pid)
 
 
@@ -171,7 +172,7 @@ def ordered(orders: Path) -> Iterator[Path]:
 
 def test_a_build_that_fails_makes_the_next_engine_serve_and_says_so(bundle: Bundle, ordered: Path) -> None:
     ordered.write_text("no build")
-    model = Model.of(bundle, Wish(), builder(QUICK, WORKER))
+    model = Model.of(bundle, EngineRequest(), builder(QUICK, WORKER))
     assert device_of(model.engine) == "cpu"
     assert "fake: " in trouble(model)
     assert "busy or unavailable" in trouble(model)
@@ -180,12 +181,12 @@ def test_a_build_that_fails_makes_the_next_engine_serve_and_says_so(bundle: Bund
 def test_another_model_in_the_folder_is_not_served_under_the_old_name(tmp_path: Path, orders: Path) -> None:
     bundle = make_model(tmp_path / "small")
     make_model(tmp_path / "small", "other")
-    model = Model.of(bundle, Wish(), builder(QUICK, WORKER))
+    model = Model.of(bundle, EngineRequest(), builder(QUICK, WORKER))
     assert "holds other-" in trouble(model)
 
 
 def test_the_process_ends_with_its_classifier(bundle: Bundle, orders: Path) -> None:
-    classifier = guard(Model.of(bundle, Wish(), builder(QUICK, WORKER)))
+    classifier = guard(Model.of(bundle, EngineRequest(), builder(QUICK, WORKER)))
     pid = classifier.pid
     classifier.close()
     assert not Path(f"/proc/{pid}").exists()

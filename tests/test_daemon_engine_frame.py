@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from modelhelp import make_model
 
-from daemon.engine.proof import Patience
-from daemon.engine.worker import Desk
+from daemon.engine.proof import EngineTimeouts
+from daemon.engine.worker import RequestHandler
 from daemon.processes import frames
 
 Pair = tuple[socket.socket, socket.socket]
@@ -72,7 +72,7 @@ def test_what_is_no_frame_ends_the_connection(pair: Pair, content: bytes) -> Non
 
 
 def test_the_desk_says_what_is_wrong_and_with_what(tmp_path: Path) -> None:
-    desk, bundle = Desk(), make_model(tmp_path / "small")
+    desk, bundle = RequestHandler(), make_model(tmp_path / "small")
     assert desk.answer({"ask": "classify", "lengths": []}, [np.zeros(0, np.float32)])[0]["fault"] == "died"
     wish = {"device": "cpu", "engine": "torch", "precision": "fp32", "threads": 1, "cache": None}
     request = {"ask": "build", "engine": "torch", "folder": str(bundle.folder), "model": bundle.id, "wish": wish}
@@ -86,5 +86,5 @@ def test_the_desk_says_what_is_wrong_and_with_what(tmp_path: Path) -> None:
 
 
 def test_a_lost_device_is_tried_after_5_s_then_ever_more_rarely() -> None:
-    pauses_s = [Patience().pause_s(faults) for faults in (1, 2, 3, 7, 8, 1000)]
+    pauses_s = [EngineTimeouts().pause_s(faults) for faults in (1, 2, 3, 7, 8, 1000)]
     assert pauses_s == [5.0, 10.0, 20.0, 320.0, 600.0, 600.0]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from daemon.cli import main
-from daemon.client.temporary import Trial, free_port
+from daemon.client.temporary_service import TemporaryService, free_port
 from tests.ledgerhelp import ledger_with
 from tests.speaker import Speaker
 
@@ -123,7 +123,7 @@ def test_with_a_state_the_service_needs_no_home(open_folder: Path) -> None:
         assert trial.stop() == 0
 
 
-class Stranger(Trial):
+class Stranger(TemporaryService):
     def command(self) -> list[str]:
         return [
             "env",

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import zmq
 
-from daemon.client.feed import Feed, Silence, Silent
+from daemon.client.feed import Feed, SilenceLimit, Silent
 from daemon.common.errors import UserError
 from daemon.ledger import Ledger
 from daemon.ledger.events import Event, kind_of
@@ -232,7 +232,7 @@ def test_the_patience_of_events_begins_anew_with_every_sign_of_life(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemon.client.feed.SILENCE_S", 0.0)
-    silence = Silence(1.0, service.replay)
+    silence = SilenceLimit(1.0, service.replay)
     with Feed(service.publish, service.replay, since=0) as feed:
         for _ in range(2):  # away for less than the patience, twice, which together is more
             hear(feed, silence)
@@ -248,13 +248,13 @@ def test_the_patience_of_events_begins_anew_with_every_sign_of_life(
         assert 0.9 < time.monotonic() - begun_s < 5.0
 
 
-def hear(feed: Feed, silence: Silence) -> None:
+def hear(feed: Feed, silence: SilenceLimit) -> None:
     while not feed.read(0.2):
         silence.note(heard=False)
     silence.note(heard=True)
 
 
-def listen(feed: Feed, silence: Silence, until_s: float) -> None:
+def listen(feed: Feed, silence: SilenceLimit, until_s: float) -> None:
     while time.monotonic() < until_s:
         silence.note(heard=bool(feed.read(0.2)))
 
@@ -262,7 +262,7 @@ def listen(feed: Feed, silence: Silence, until_s: float) -> None:
 def test_a_process_that_was_stopped_has_not_waited(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 3600.0, 3601.0, 7200.0])
     monkeypatch.setattr("daemon.client.feed.time.monotonic", lambda: next(clock))
-    silence = Silence(7.5, "tcp://127.0.0.1:9")
+    silence = SilenceLimit(7.5, "tcp://127.0.0.1:9")
     for _ in range(3):
         silence.note(heard=False)
     with pytest.raises(UserError):

@@ -13,7 +13,7 @@ from test_models_transfer import published
 
 from daemon.cli import main
 from daemon.learn.head import HeadPlan, _weights, fit_head
-from daemon.learn.taught import Taught
+from daemon.learn.training_record import TrainingRecord
 from deploy.serving import Model, known_curves
 from models.bundle import read
 from models.metrics import auc
@@ -69,7 +69,7 @@ def test_a_head_of_few_labels_is_a_model_like_any_other(lab, tmp_path, head, fea
     assert len(after.manifest["training"]["curves"].split()) == 12  # evidence about it has to be other curves
     unlabelled = after.manifest["training"]["unlabelled_curves"].split()  # they have shaped the ranking, too
     assert len(unlabelled) == 12
-    assert Taught.of(after.manifest).unlabelled == set(unlabelled)
+    assert TrainingRecord.of(after.manifest).unlabelled == set(unlabelled)
     assert "unlabelled curves:" not in (out / "card.md").read_text()
     scored = [one.logit for one in Model.load(out).judge(known_curves())]  # it serves, self-test and all
     assert min(logit for logit, label in zip(scored, TRUTH, strict=True) if label == "keep") > max(

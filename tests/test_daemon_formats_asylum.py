@@ -16,7 +16,7 @@ from daemon.formats.blob import Blob
 from daemon.formats.errors import Unfinished, Unreadable
 from models.curve import Curve
 from models.frontend import FLOOR, prepare
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 

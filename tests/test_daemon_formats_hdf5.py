@@ -16,7 +16,7 @@ from daemon.formats.errors import Unfinished, Unreadable
 from daemon.formats.hdf5 import Hdf5Reader
 from models.curve import Curve
 from models.frontend import FLOOR, prepare
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases" / "18-hdf5-of-others"
 FORCE, DISTANCE = a_retract()

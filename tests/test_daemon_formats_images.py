@@ -21,7 +21,7 @@ from daemon.formats.blob import Blob
 from daemon.formats.errors import NO_CURVES, UNREADABLE, NotACurve, Unfinished, Unreadable
 from daemon.reading import FileReading
 from daemon.reading.pool import read_files
-from daemon.reading.worker import Desk, Request
+from daemon.reading.worker import Request, RequestHandler
 from daemon.sources.existing import find
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -97,7 +97,7 @@ def test_what_a_source_has_counted_as_a_curve_is_answered_as_one(tmp_path: Path)
     path.write_bytes(make_tiff())
     assert claim(path.name) is True
     request = Request(1, str(path), None, path.name, 0, 32, True, None, 1)
-    answer = Desk().answer(request)
+    answer = RequestHandler().answer(request)
     assert (answer.header["outcome"], [one["reason"] for one in answer.header["curves"]]) == ("curves", ["unreadable"])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.formats.pair import find_other, is_first_half, is_second_half, other_names, pick_other
+from daemon.formats.names import find_other, is_first_half, is_second_half, other_names, pick_other
 from daemon.sources.existing import find
 
 

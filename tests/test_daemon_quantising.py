@@ -7,7 +7,7 @@ from daemon.cli import main
 from daemon.common.errors import UserError
 from daemon.learn.int8 import build_int8
 from deploy import engines, quantiser
-from deploy.int8 import find
+from deploy.openvino_engine import find
 from models.bundle import SHIPPED, read
 
 pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")

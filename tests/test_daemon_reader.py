@@ -39,7 +39,7 @@ from daemon.sources import Arrival
 from daemon.sources.existing import find
 from models.curve import Curve
 from models.frontend import Prepared
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 from models.sign import prepare_to_judge
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"

@@ -17,7 +17,7 @@ from daemon.ledger import Ledger, events
 from daemon.metrics import STATES, Metrics
 from daemon.publish import Publisher
 from daemon.service.health import Condition, Health
-from daemon.service.report import Report
+from daemon.service.report import StatusReport
 from tests.ledgerhelp import JUDGE, Clients, decision, next_of
 
 SCHEMAS = Path(events.__file__).parents[1] / "schema"
@@ -109,7 +109,7 @@ def test_the_other_kinds_fit_as_the_service_sends_them(ledger: Ledger, tmp_path:
     metrics = Metrics()
     health = Health()
     health.report("disk", "ok", "the ledger can be written")
-    report = Report(Config(state=ledger.path.parent), metrics, health, JUDGE, [])
+    report = StatusReport(Config(state=ledger.path.parent), metrics, health, JUDGE, [])
     ledger.record([decision(1)])
     publisher = Publisher(ledger.path, "afm1", publish=ANY, replay=ANY, status=report.data, counts=metrics)
     publisher.start()

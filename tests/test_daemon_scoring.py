@@ -18,7 +18,7 @@ from makers import a_retract, make_jpk, make_jpk_map
 from makers_vendors import make_ibw_image, make_nid, make_tiff
 from modelhelp import make_model
 
-from daemon.batch.sheet import Sheet
+from daemon.batch.output import ResumableOutput
 from daemon.cli import main
 from daemon.common.errors import UserError
 from daemon.judging.classify import overlap
@@ -26,7 +26,7 @@ from daemon.reading.ahead import Job, Kept, Piece, Stamp, read_ahead
 from daemon.sources.existing import find
 from daemon.sources.ignored import Ignored
 from models.frontend import prepare
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -416,7 +416,7 @@ def test_where_there_is_no_curve_there_is_no_sheet(tmp_path, model, capsys):
 )
 def test_a_sheet_that_is_spoiled_meanwhile_is_told(tmp_path, spoil):
     out = tmp_path / "out"
-    with Sheet(out) as sheet:
+    with ResumableOutput(out) as sheet:
         sheet.write(b'{"path": "a"}\n')
         sheet.flush()
         spoil(out)
@@ -439,9 +439,9 @@ def test_a_file_that_could_not_be_opened_is_tried_again(tmp_path, model):
 
 def test_two_runs_do_not_write_the_same_file(tmp_path, model, capsys):
     lab = write_lab(tmp_path / "lab", singles=2, mapped=1)
-    from daemon.batch.sheet import Sheet
+    from daemon.batch.output import ResumableOutput
 
-    with Sheet(tmp_path / "out"):
+    with ResumableOutput(tmp_path / "out"):
         assert score(lab, tmp_path / "out", model) == 73
     assert "another run" in capsys.readouterr().err
 

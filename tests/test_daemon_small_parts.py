@@ -17,7 +17,7 @@ from daemon.common.progress import progress
 from daemon.judging import Decision, decide
 from daemon.service import health
 from daemon.service.health import ContactWatch
-from daemon.service.report import Tempo
+from daemon.service.report import Rates
 from deploy.serving import Scored
 from tests.test_daemon_decide import JUDGE, reading
 
@@ -44,7 +44,7 @@ def test_an_unreadable_file_says_nothing_about_the_tip() -> None:
 
 
 def test_tempo_knows_percentiles_and_rate() -> None:
-    tempo = Tempo(begun_s=0.0)
+    tempo = Rates(begun_s=0.0)
     assert tempo.latency_s() == {"p50": None, "p99": None}
     for second in range(100):
         tempo.observe([second / 1000], now_s=float(second))

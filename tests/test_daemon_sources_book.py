@@ -8,9 +8,9 @@ import pytest
 from sourcehelp import claim
 
 from daemon.formats.names import Naming
-from daemon.sources.file_state import Pending, Timing
+from daemon.sources.file_state import FileState, Timing
 from daemon.sources.scan import Listing, Stamp
-from daemon.sources.tracker import Book, World
+from daemon.sources.tracker import FileTracker, Surroundings
 
 
 class Desk:
@@ -20,8 +20,8 @@ class Desk:
         self.now_s = 1000.0
         self.files: dict[str, Stamp] = {}
         self.offers: list[tuple[str, bool, float]] = []
-        self.out: list[Pending] = []
-        world = World(
+        self.out: list[FileState] = []
+        world = Surroundings(
             stamp=self.files.get,
             standing=lambda: True,
             finished=lambda path: None,
@@ -32,11 +32,11 @@ class Desk:
             monotonic=lambda: self.now_s,
             wall=lambda: self.now_s,
         )
-        self.book = Book(
+        self.book = FileTracker(
             Naming(claim, lambda name: text_quiet_s if name.endswith(".txt") else 0.0), timing or Timing(), world
         )
 
-    def _offer(self, pending: Pending, final: bool) -> None:
+    def _offer(self, pending: FileState, final: bool) -> None:
         self.offers.append((pending.path, final, self.now_s))
         self.out.append(pending)
 

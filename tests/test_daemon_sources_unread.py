@@ -11,7 +11,7 @@ from sourcehelp import Watched, until, watching
 
 from daemon.config import AlarmConfig
 from daemon.service.health import alarm_of
-from daemon.sources.unread import Arrivals, Unread
+from daemon.sources.ignored import Arrivals, Unread
 from daemon.sources.watch import WatchSource
 
 ALARM = AlarmConfig()

@@ -15,11 +15,11 @@ import pytest
 import zmq
 
 from daemon.client.feed import ask_status
-from daemon.client.running import await_answer, find, forget, leave, reload
+from daemon.client.service_file import await_answer, find, forget, leave, reload
 from daemon.client.status import gather, is_well
 from daemon.common.errors import UserError
 from daemon.config import Config
-from daemon.config.conflicts import WHEREABOUTS
+from daemon.config.origin import WHEREABOUTS
 from daemon.labels import Label, Labels
 from daemon.screens.status import page
 from tests.speaker import Speaker

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.client.temporary import Trial
-from daemon.client.watched import NOTE, note, watched_folders
+from daemon.client.status import NOTE, note, watched_folders
+from daemon.client.temporary_service import TemporaryService
 from daemon.config import Config
 from daemon.ledger.view import LedgerView
 
@@ -22,9 +22,9 @@ CURVES = ROOT / "daemon" / "curves"
 
 
 @pytest.fixture(scope="module")
-def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TemporaryService]:
     """A service that has decided curves of every verdict."""
-    with Trial(tmp_path_factory.mktemp("trial")) as running:
+    with TemporaryService(tmp_path_factory.mktemp("trial")) as running:
         shutil.copytree(CURVES, running.watch / "run7", ignore=shutil.ignore_patterns("*.md"))
         deadline_s = time.monotonic() + 60
         while set(decided(running)) != {"keep", "review", "discard"}:
@@ -33,21 +33,21 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
         yield running
 
 
-def decided(trial: Trial) -> dict[str, str]:
+def decided(trial: TemporaryService) -> dict[str, str]:
     """The first curve of each verdict, as events name it."""
     with LedgerView(trial.state / "ledger.sqlite") as view:
         events = sorted(view.last(1000), key=lambda event: -event["seq"])
     return {event["data"]["verdict"]: f"{event['data']['path']}#{event['data']['curve']}" for event in events}
 
 
-def labels(trial: Trial, *words: str) -> subprocess.CompletedProcess[str]:
+def labels(trial: TemporaryService, *words: str) -> subprocess.CompletedProcess[str]:
     """As typed in the folder above the watched one; only the state folder is named."""
     command = [sys.executable, "-m", "daemon", "labels", *words, "--state", str(trial.state)]
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=trial.folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def check_export_and_add(trial: Trial, rater: str) -> None:
+def check_export_and_add(trial: TemporaryService, rater: str) -> None:
     inside = labels(trial, "export", "--curves", "watch/mine")
     assert (inside.returncode, inside.stderr.count("\n")) == (64, 1)
     assert f"watch/mine lies in the watched folder {trial.watch}" in inside.stderr
@@ -57,7 +57,7 @@ def check_export_and_add(trial: Trial, rater: str) -> None:
         assert (done.returncode, done.stdout) == (0, f"{name}: keep ({rater})\n"), done.stderr
 
 
-def test_a_running_service_tells_its_folders(trial: Trial) -> None:
+def test_a_running_service_tells_its_folders(trial: TemporaryService) -> None:
     (trial.state / NOTE).unlink()  # a service from before there were notes: its answer must do
     check_export_and_add(trial, "ada")
     outside = labels(trial, "export", "--curves", "mine")
@@ -69,7 +69,7 @@ def test_a_running_service_tells_its_folders(trial: Trial) -> None:
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_the_note_of_a_service_that_rests_still_tells_them(trial: Trial, end: str) -> None:
+def test_the_note_of_a_service_that_rests_still_tells_them(trial: TemporaryService, end: str) -> None:
     trial.stop()
     trial.start()
     trial.wait_ready()

@@ -1,6 +1,7 @@
 import pytest
 
-from deploy.engines import ENGINES, NAMES, NoEngine, Wish, candidates, named
+from deploy.classifier import EngineRequest, NoEngine
+from deploy.engines import ENGINES, NAMES, candidates, named
 from deploy.serving import Model
 
 
@@ -11,12 +12,12 @@ def test_names_are_those_of_the_configuration():
 
 def test_torch_is_always_there(monkeypatch):
     monkeypatch.setattr("deploy.engines.find_spec", lambda name: None)
-    assert [engine.name for engine in candidates(Wish(device="cpu"))] == ["torch"]
+    assert [engine.name for engine in candidates(EngineRequest(device="cpu"))] == ["torch"]
 
 
 def test_a_wish_that_nothing_here_serves_says_why():
     with pytest.raises(NoEngine, match=r"^torch: runs on cpu, and cuda was asked for$"):
-        list(candidates(Wish(device="cuda", engine="torch")))
+        list(candidates(EngineRequest(device="cuda", engine="torch")))
 
 
 @pytest.fixture
@@ -28,20 +29,20 @@ def no_gpu(monkeypatch):
     ("wish", "says"),
     [
         (
-            Wish(device="cuda"),
+            EngineRequest(device="cuda"),
             "there is no NVIDIA GPU here; leave device away (or auto), and the processor judges",
         ),
         (
-            Wish(engine="cuda"),
+            EngineRequest(engine="cuda"),
             "cuda: there is no NVIDIA GPU here; leave engine away (or auto), and the processor judges",
         ),
         (
-            Wish(device="cuda", engine="cuda"),
+            EngineRequest(device="cuda", engine="cuda"),
             "cuda: there is no NVIDIA GPU here; leave device and engine away (or auto), and the processor judges",
         ),
-        (Wish(precision="fp16"), "fp16 runs on a GPU only, and there is none; here: fp32, bf16"),
+        (EngineRequest(precision="fp16"), "fp16 runs on a GPU only, and there is none; here: fp32, bf16"),
         (
-            Wish(device="cpu", precision="fp16"),
+            EngineRequest(device="cpu", precision="fp16"),
             "fp16 runs on a GPU only, and the processor was asked for; here: fp32, bf16",
         ),
     ],
@@ -55,7 +56,7 @@ def test_a_refusal_says_what_to_ask_for_instead(no_gpu, wish, says):
 def test_int8_without_openvino_says_only_that(no_gpu, monkeypatch):
     monkeypatch.setattr("deploy.engines.find_spec", lambda name: None)
     with pytest.raises(NoEngine, match=r"^openvino: openvino is not installed"):
-        list(candidates(Wish(precision="int8")))
+        list(candidates(EngineRequest(precision="int8")))
 
 
 def test_an_engine_that_computes_wrongly_is_passed_over():
@@ -68,9 +69,9 @@ def test_an_engine_that_computes_wrongly_is_passed_over():
     def build(engine, bundle, wish):
         return (Wrong if engine.name == "openvino" else TorchClassifier)(bundle, "fp32")
 
-    if "openvino" not in [engine.name for engine in candidates(Wish(device="cpu"))]:
+    if "openvino" not in [engine.name for engine in candidates(EngineRequest(device="cpu"))]:
         pytest.skip("there is only one engine here")
-    model = Model.load(wish=Wish(device="cpu"), build=build)
+    model = Model.load(wish=EngineRequest(device="cpu"), build=build)
     assert model.engine == "torch-cpu-fp32"
     assert len(model.passed_over) == 1
     assert model.passed_over[0].startswith("openvino: torch-cpu-fp32: a known curve is ")

@@ -7,8 +7,9 @@ import pytest
 from modelhelp import make_model
 
 from deploy import quantiser
-from deploy.engines import ENGINES, NoEngine, Wish, candidates
-from deploy.int8 import FILE, Int8, find, keep
+from deploy.classifier import EngineRequest, NoEngine
+from deploy.engines import ENGINES, candidates
+from deploy.openvino_engine import FILE, Int8, find, keep
 from deploy.quantiser import FEWEST, SAFETY, CannotQuantise, find_ranges, quantise
 from deploy.serving import TOLERANCE, Model, known_curves
 from models.bundle import SHIPPED, read
@@ -58,11 +59,11 @@ def test_what_it_rests_on_is_said(found):
 
 
 def test_verdicts_as_served_are_those_of_single_precision(bundle, cache):
-    model = Model.of(bundle, Wish(precision="int8", cache=cache, threads=1))
+    model = Model.of(bundle, EngineRequest(precision="int8", cache=cache, threads=1))
     assert (model.engine, model.reference.engine) == ("openvino-cpu-int8", "openvino-cpu-fp32")
     assert not model.is_exact  # its verdicts are measured, not bounded
     signals = signals_of(300, 32, bundle, 0.1)
-    exact = Model.of(bundle, Wish(engine="openvino", precision="fp32", threads=1)).classify(signals)
+    exact = Model.of(bundle, EngineRequest(engine="openvino", precision="fp32", threads=1)).classify(signals)
     limits = [bundle.calibration.logit(score) for score in (bundle.discard, bundle.keep)]
     sides = [np.digitize(seen.logits, limits) for seen in (model.classify(signals), exact)]
     assert np.array_equal(*sides)
@@ -73,7 +74,7 @@ def test_verdicts_as_served_are_those_of_single_precision(bundle, cache):
 
 
 def test_batch_mates_change_nothing(bundle, cache):
-    classifier = Model.of(bundle, Wish(precision="int8", cache=cache, threads=1)).classifier
+    classifier = Model.of(bundle, EngineRequest(precision="int8", cache=cache, threads=1)).classifier
     signals = signals_of(40, 33, bundle)
     whole = classifier.classify(signals).logits
     for size in (1, 3, 16):
@@ -83,8 +84,8 @@ def test_batch_mates_change_nothing(bundle, cache):
 
 def test_auto_never_takes_it(bundle, cache):
     assert "int8" in next(engine for engine in ENGINES if engine.name == "openvino").precisions
-    assert Model.of(bundle, Wish(device="cpu", cache=cache)).engine == "openvino-cpu-fp32"
-    assert [engine.name for engine in candidates(Wish(device="cpu", precision="int8"))] == ["openvino"]
+    assert Model.of(bundle, EngineRequest(device="cpu", cache=cache)).engine == "openvino-cpu-fp32"
+    assert [engine.name for engine in candidates(EngineRequest(device="cpu", precision="int8"))] == ["openvino"]
 
 
 def test_what_was_never_built_for_these_weights_is_refused_with_what_to_do(bundle, cache, tmp_path):
@@ -96,7 +97,7 @@ def test_what_was_never_built_for_these_weights_is_refused_with_what_to_do(bundl
         (small, cache, f"{command} {small.folder} {words} --state {cache.parent}"),
     ):
         with pytest.raises(NoEngine) as caught:
-            Model.of(one, Wish(precision="int8", cache=folder))
+            Model.of(one, EngineRequest(precision="int8", cache=folder))
         assert str(caught.value).endswith(says)
     other = json.loads(json.dumps(dict(bundle.manifest)))
     other["sha256"]["weights.safetensors"] = "0" * 64

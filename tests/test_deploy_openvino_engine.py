@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.classifier import Classifier
-from deploy.engines import NoEngine, Wish, candidates
+from deploy.classifier import Classifier, EngineRequest, NoEngine
+from deploy.engines import candidates
 from deploy.serving import Model
 from deploy.torch_engine import TorchClassifier
 from models.bundle import SHIPPED, read
@@ -17,8 +17,7 @@ if find_spec("openvino") is None:
     pytest.skip("openvino is not installed", allow_module_level=True)
 
 from deploy import openvino_engine
-from deploy.openvino_engine import OpenVinoClassifier
-from deploy.openvino_runtime import has_bf16
+from deploy.openvino_engine import OpenVinoClassifier, has_bf16
 
 PRECISIONS = ["fp32", "bf16"] if has_bf16() else ["fp32"]
 
@@ -55,8 +54,8 @@ def test_the_shipped_model_is_off_by_less_than_its_tolerance():
 
 @pytest.mark.skipif(not has_bf16(), reason="this processor computes no bf16")
 def test_it_goes_before_torch_and_proves_itself():
-    assert [engine.name for engine in candidates(Wish(device="cpu"))] == ["openvino", "torch"]
-    model = Model.load(wish=Wish(engine="openvino", precision="bf16"))
+    assert [engine.name for engine in candidates(EngineRequest(device="cpu"))] == ["openvino", "torch"]
+    model = Model.load(wish=EngineRequest(engine="openvino", precision="bf16"))
     assert model.engine == "openvino-cpu-bf16"
     assert model.reference.engine == "openvino-cpu-fp32"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.openvino_runtime import HINTS, compiled, has_bf16, openvino
+from deploy.openvino_engine import HINTS, compiled, has_bf16, openvino
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
@@ -64,7 +64,7 @@ def test_the_watch_of_this_test_would_see_it(tmp_path):
     loud = run(start + "import openvino", tmp_path)
     assert "reported: ov import" in loud
     assert "network: os.fork" in loud
-    assert run(start + "from deploy.openvino_runtime import openvino; openvino()", tmp_path) == ""
+    assert run(start + "from deploy.openvino_engine import openvino; openvino()", tmp_path) == ""
 
 
 def test_nobody_else_imports_openvino():
@@ -73,7 +73,7 @@ def test_nobody_else_imports_openvino():
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names = [name for name in names if name.split(".")[0] == "openvino"]
-            assert not names or path.name == "openvino_runtime.py", f"{path}: use deploy.openvino_runtime"
+            assert not names or path.name == "openvino_runtime.py", f"{path}: use deploy.openvino_engine"
 
 
 def test_threads_stay_free_and_precision_is_said():

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 from modelhelp import SHARED, make_model, noisy
 
-from deploy.classifier import Seen
-from deploy.engines import NoEngine, Wish
-from deploy.registry import entries, resolve
+from deploy.classifier import EngineRequest, NoEngine, Seen
 from deploy.serving import TOLERANCE, Model, SelfTestFailed, compare, known_curves
-from models.bundle import SHIPPED, BadBundle, read
+from models.bundle import SHIPPED, BadBundle, entries, read, resolve
 from models.curve import Curve
 from models.frontend import prepare
 from models.raster import envelope
@@ -100,7 +98,9 @@ def test_near_a_threshold_single_precision_decides():
     from models.simulate import simulate
 
     curves = [item.curve for item in simulate(300, 5)]
-    fast, exact = (Model.load(wish=Wish(engine="torch", precision=precision)) for precision in ("bf16", "fp32"))
+    fast, exact = (
+        Model.load(wish=EngineRequest(engine="torch", precision=precision)) for precision in ("bf16", "fp32")
+    )
     assert fast.reference is not None
     assert exact.reference is None
     logits = np.array([one.logit for one in exact.judge(curves) if one.logit is not None])
@@ -143,9 +143,9 @@ def test_known_curves_are_the_same_everywhere():
 
 def test_what_cannot_be_had_is_refused_with_its_reason():
     with pytest.raises(NoEngine, match="cuda was asked for"):
-        Model.load(wish=Wish(device="cuda", engine="torch"))
+        Model.load(wish=EngineRequest(device="cuda", engine="torch"))
     with pytest.raises(NoEngine, match="torch: computes in fp32 or bf16, not in int8"):
-        Model.load(wish=Wish(engine="torch", precision="int8"))
+        Model.load(wish=EngineRequest(engine="torch", precision="int8"))
 
 
 def test_names_and_folders_resolve(small, tmp_path):

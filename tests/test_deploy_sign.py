@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from daemon.judging import Thresholds, verdict_of
-from deploy.engines import Wish
+from deploy.classifier import EngineRequest
 from deploy.serving import Model, known_curves
 from models.curve import Curve
 from models.frontend import prepare
@@ -104,7 +104,9 @@ def test_only_what_falls_is_judged_upside_down_and_a_right_sign_stays_a_discard(
 
 def test_every_engine_takes_the_same_way():
     curves = [unsigned(item.curve) for item in simulate(150, seed=11)]
-    fast, exact = (Model.load(wish=Wish(engine="torch", precision=precision)) for precision in ("bf16", "fp32"))
+    fast, exact = (
+        Model.load(wish=EngineRequest(engine="torch", precision=precision)) for precision in ("bf16", "fp32")
+    )
     told = [[(verdict(model, one), one.reasons) for one in model.judge(curves)] for model in (fast, exact)]
     assert told[0] == told[1]
     assert any("sign_turned" in reasons for _, reasons in told[0])

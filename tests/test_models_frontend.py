@@ -7,7 +7,7 @@ from modelhelp import SHARED
 from deploy.serving import known_curves
 from models.curve import Curve
 from models.frontend import BLOCKING, FLOOR, noise_of, prepare, resample, tilt_of
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 
 PROFILE = RasterProfile(columns=128, rows=128, samples_per_column=4)
 

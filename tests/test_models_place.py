@@ -8,8 +8,7 @@ import pytest
 from models.curve import Curve
 from models.frontend import prepare
 from models.gradcam import Place, place_of
-from models.profile import RasterProfile
-from models.raster import envelope
+from models.raster import RasterProfile, envelope
 
 PROFILE = RasterProfile()
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 
 
 def test_json_round_trip_is_exact():

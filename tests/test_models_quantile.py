@@ -5,7 +5,7 @@ import pytest
 
 from models import frontend
 from models.frontend import median, prepare, quantile
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 from models.simulate import simulate
 
 SIZES = [1, 2, 3, 4, 5, 7, 8, 13, 51, 204, 409, 4096, 5001]

@@ -6,8 +6,7 @@ from modelhelp import noisy
 
 from deploy.serving import known_curves
 from models.frontend import prepare
-from models.profile import RasterProfile
-from models.raster import coverage, envelope, preview, previews, to_rows
+from models.raster import RasterProfile, coverage, envelope, preview, previews, to_rows
 
 PROFILE = RasterProfile(columns=128, rows=128)
 

@@ -11,8 +11,7 @@ from modelhelp import SHARED, noisy
 from deploy.serving import known_curves
 from models import raster_torch
 from models.frontend import prepare
-from models.profile import RasterProfile
-from models.raster import coverage, to_rows
+from models.raster import RasterProfile, coverage, to_rows
 from models.raster import envelope as envelope_by_numpy
 from models.raster_torch import LARGEST_ROW_ERROR, Picture, envelope
 from models.simulate import simulate

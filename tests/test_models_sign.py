@@ -8,7 +8,7 @@ import pytest
 from deploy.serving import known_curves
 from models.curve import Curve
 from models.frontend import FLOOR, prepare
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 from models.sign import OPEN, SPOT, is_spot, prepare_to_judge, turned, with_flipped
 from models.simulate import simulate
 

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from models.simulate import events, nuisance, surface
+from models.simulate import events, recording, surface
 from models.simulate.background import visible
-from models.simulate.instrument import Instrument, draw_instrument
 from models.simulate.mechanics import (
     FORCE_PN,
     KT_PN_NM,
@@ -17,6 +16,7 @@ from models.simulate.mechanics import (
     pick,
     worm_like,
 )
+from models.simulate.recording import Instrument, draw_instrument
 
 
 @pytest.fixture
@@ -168,14 +168,14 @@ def test_a_viscous_fade_has_no_step(rng):
 
 
 def test_noise_has_unit_rms_for_any_length_and_differs_each_time(rng):
-    rms = [nuisance.noise(rng, count).std() for count in (200, 997, 4096, 19997) for _ in range(15)]
+    rms = [recording.noise(rng, count).std() for count in (200, 997, 4096, 19997) for _ in range(15)]
     assert 0.7 < np.mean(rms) < 1.1
-    assert not np.array_equal(nuisance.noise(rng, 500), nuisance.noise(rng, 500))
+    assert not np.array_equal(recording.noise(rng, 500), recording.noise(rng, 500))
 
 
 def test_the_lag_keeps_levels_and_softens_steps():
     step = np.where(np.arange(500) < 250, 100.0, 0.0)
-    lagged = nuisance.lag(step, 3.0)
+    lagged = recording.lag(step, 3.0)
     assert lagged.shape == step.shape
     assert lagged[:250] == pytest.approx(100.0)
     assert 60.0 < lagged[250] < 90.0
@@ -222,7 +222,7 @@ def test_a_notch_in_the_swell_is_not_visible(rng):
 def test_a_step_among_spikes_is_not_visible(rng):
     noise = rng.normal(0.0, 5.0, 8000)
     assert _seen(60.0, noise)
-    assert not _seen(60.0, noise + nuisance.spikes(rng, 8000, 60.0, many=True) * 5)
+    assert not _seen(60.0, noise + recording.spikes(rng, 8000, 60.0, many=True) * 5)
 
 
 def test_a_soft_body_crumbles_in_drops_that_are_small_beside_its_peak(rng):

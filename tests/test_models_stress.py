@@ -10,7 +10,7 @@ import pytest
 
 from models.curve import Curve
 from models.frontend import prepare
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 from models.simulate import Rupture, simulate
 from models.stress import NUISANCES, Subject, is_visible, subject_of
 

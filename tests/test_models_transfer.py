@@ -5,7 +5,7 @@ from safetensors.torch import save_file
 from torch.nn.functional import conv2d
 
 from models.anatomy import shapes
-from models.transfer import MEAN, STD, BadWeights, adapt, read_imagenet
+from models.heads import MEAN, STD, BadWeights, adapt, read_imagenet
 
 
 def published(seed=0):

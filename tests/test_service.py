@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.client.temporary import Trial
+from daemon.client.temporary_service import TemporaryService
 from tests.faults.disorder import run as run_disorder
 from tests.faults.harness import CURVES, Producer, fresh, history, identity_holds, judge, scrape
 from tests.faults.kills import run as run_kills
@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 
 @pytest.fixture
-def trial(tmp_path: Path) -> Iterator[Trial]:
-    with Trial(tmp_path) as running:
+def trial(tmp_path: Path) -> Iterator[TemporaryService]:
+    with TemporaryService(tmp_path) as running:
         yield running
 
 
@@ -45,7 +45,7 @@ def score(folder: Path) -> dict[tuple[str, int], dict]:  # type: ignore[type-arg
     return {(row["path"], row["curve"]): row for row in rows}
 
 
-def test_real_files_are_decided_live_and_exactly_as_a_later_score_decides_them(trial: Trial) -> None:
+def test_real_files_are_decided_live_and_exactly_as_a_later_score_decides_them(trial: TemporaryService) -> None:
     for file in sorted(CURVES.iterdir()):
         shutil.copy(file, trial.watch / file.name)
     expected = score(trial.watch)
@@ -62,7 +62,7 @@ def test_real_files_are_decided_live_and_exactly_as_a_later_score_decides_them(t
     assert identity_holds(scrape(trial))
 
 
-def test_broken_files_are_flagged_with_their_reason_and_hold_up_nobody(trial: Trial) -> None:
+def test_broken_files_are_flagged_with_their_reason_and_hold_up_nobody(trial: TemporaryService) -> None:
     whole = (CURVES / "force-save-0441.jpk-force").read_bytes()
     (trial.watch / "a.pfc").write_bytes(whole)  # a kind that nobody reads
     (trial.watch / "notes.txt").write_text("the tip was changed at 14:00\n")
@@ -76,7 +76,9 @@ def test_broken_files_are_flagged_with_their_reason_and_hold_up_nobody(trial: Tr
     until(lambda: scrape(trial)['afm_triage_files_ignored_total{reason="unclaimed"}'] == 2, "two files ignored")
 
 
-def test_the_same_bytes_again_are_a_duplicate_and_other_bytes_under_the_same_name_are_new(trial: Trial) -> None:
+def test_the_same_bytes_again_are_a_duplicate_and_other_bytes_under_the_same_name_are_new(
+    trial: TemporaryService,
+) -> None:
     content = (CURVES / "fmt-jpk-fd_spot3-0192.jpk-force").read_bytes()
     (trial.watch / "a.jpk-force").write_bytes(content)
     until(lambda: len(history(trial)) == 1, "first decided")
@@ -88,7 +90,7 @@ def test_the_same_bytes_again_are_a_duplicate_and_other_bytes_under_the_same_nam
     assert identity_holds(scrape(trial))
 
 
-def test_the_books_balance_at_every_scrape_under_load_and_sigterm_drains(trial: Trial) -> None:
+def test_the_books_balance_at_every_scrape_under_load_and_sigterm_drains(trial: TemporaryService) -> None:
     producer = Producer(trial.watch)
     writer = threading.Thread(target=lambda: [producer.write() for _ in range(150)])
     writer.start()
@@ -114,7 +116,7 @@ def test_kill_9_at_random_moments_loses_and_doubles_nothing() -> None:
 
 def test_the_log_says_what_is_not_there_yet_and_what_ended_it(tmp_path: Path) -> None:
     late = tmp_path / "late"
-    with Trial(tmp_path / "trial", options=("--watch", str(late))) as running:
+    with TemporaryService(tmp_path / "trial", options=("--watch", str(late))) as running:
         assert running.stop() == 0
         words = running.log.read_text()
     assert f"{late} (not there yet)" in words
@@ -122,7 +124,7 @@ def test_the_log_says_what_is_not_there_yet_and_what_ended_it(tmp_path: Path) ->
     assert "stopped by SIGTERM; the ledger ends at seq 0" in words
 
 
-def test_a_second_service_on_the_same_state_exits_73(trial: Trial) -> None:
+def test_a_second_service_on_the_same_state_exits_73(trial: TemporaryService) -> None:
     second = subprocess.run(trial.command(), capture_output=True, text=True, timeout=30, check=False)
     assert second.returncode == 73
     assert second.stderr.count("\n") == 1
@@ -137,7 +139,7 @@ def test_ready_comes_after_the_self_test_and_the_watchdog_is_fed_while_idle(
         listener.settimeout(30)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         monkeypatch.setenv("WATCHDOG_USEC", "1500000")
-        with Trial(tmp_path / "trial") as trial:
+        with TemporaryService(tmp_path / "trial") as trial:
             heard: list[str] = []
             while heard.count("WATCHDOG=1") < 3:
                 heard += listener.recv(4096).decode().split("\n")
@@ -152,7 +154,7 @@ def test_ready_comes_after_the_self_test_and_the_watchdog_is_fed_while_idle(
 def test_reload_takes_new_thresholds_and_refuses_a_broken_file(tmp_path: Path) -> None:
     config = tmp_path / "afm.toml"
     config.write_text("[thresholds]\nkeep = 0.9\n")
-    with Trial(tmp_path / "trial", options=("--config", str(config))) as trial:
+    with TemporaryService(tmp_path / "trial", options=("--config", str(config))) as trial:
         assert trial.process is not None
         producer = Producer(trial.watch)
         producer.write()
@@ -173,7 +175,7 @@ def test_a_full_disk_pauses_loses_nothing_and_announces_nothing(tmp_path: Path) 
     inside = ["unshare", "-rm", "sh", "-c", script, "sh"]
     if subprocess.run([*inside, str(tmp_path / "probe"), "true"], capture_output=True, check=False).returncode:
         pytest.skip("no private mounts on this machine")
-    trial = Trial(tmp_path / "trial")
+    trial = TemporaryService(tmp_path / "trial")
     command = [*inside, str(trial.state), *trial.command()]
     with trial.log.open("ab") as log:
         trial.process = subprocess.Popen(command, stdout=log, stderr=log)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from daemon.client.temporary import Trial
+from daemon.client.temporary_service import TemporaryService
 from models.bundle import SHIPPED, read
 from models.certificate import Certificate, Experiment, miss_bound
 from tests.faults.harness import CURVES, fresh, history
@@ -60,7 +60,7 @@ def test_discards_are_held_back_live_as_in_score_and_freed_by_a_certified_model(
     config = tmp_path / "afm.toml"
     config.write_text("require_certificate = true\n")
     singles = [file for file in sorted(CURVES.iterdir()) if file.suffix == ".jpk-force"]
-    with Trial(tmp_path / "trial", options=("--config", str(config))) as trial:
+    with TemporaryService(tmp_path / "trial", options=("--config", str(config))) as trial:
         assert trial.process is not None
         for file in singles:
             shutil.copy(file, trial.watch / file.name)

@@ -16,14 +16,14 @@ from modelhelp import make_model
 
 from daemon.bench import endurance
 from daemon.bench.harness import Plan
-from daemon.client.temporary import Trial
+from daemon.client.temporary_service import TemporaryService
 from tests.faults.fake_engine import NAME, ORDERS
 from tests.faults.harness import Producer, history, judge, scrape
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 
-class TrialWithDevice(Trial):
+class TrialWithDevice(TemporaryService):
     """`run` on a machine that has the device of tests/faults/fake_engine.py."""
 
     def command(self) -> list[str]:
@@ -38,7 +38,7 @@ def until(condition: Callable[[], object], what: str, timeout_s: float = 40.0) -
         time.sleep(0.05)
 
 
-def status(trial: Trial) -> dict[str, Any]:
+def status(trial: TemporaryService) -> dict[str, Any]:
     with zmq.Context() as context, context.socket(zmq.DEALER) as asker:
         asker.linger = 0
         asker.connect(trial.replay)
@@ -74,7 +74,7 @@ def test_a_device_is_missed_built_lost_and_won_back_and_no_curve_is_lost(
         assert (findings.lost, findings.doubled, findings.gaps) == ([], [], [])
 
 
-def _judged_on(trial: Trial, producer: Producer) -> str:
+def _judged_on(trial: TemporaryService, producer: Producer) -> str:
     """The engine that one more curve is judged by."""
     producer.write()
     until(lambda: len(history(trial)) == len(producer.written), "judged")
@@ -82,7 +82,7 @@ def _judged_on(trial: Trial, producer: Producer) -> str:
     return engine
 
 
-def _it_cannot_be_had_at_the_start(trial: Trial, producer: Producer) -> None:
+def _it_cannot_be_had_at_the_start(trial: TemporaryService, producer: Producer) -> None:
     until(lambda: status(trial)["state"] == "degraded", "told")
     found = status(trial)
     assert found["device"] == "cpu"
@@ -90,7 +90,9 @@ def _it_cannot_be_had_at_the_start(trial: Trial, producer: Producer) -> None:
     assert _judged_on(trial, producer) == found["engine"] != NAME
 
 
-def _a_reload_has_it_built_while_the_processor_serves(trial: Trial, producer: Producer, orders: Path) -> None:
+def _a_reload_has_it_built_while_the_processor_serves(
+    trial: TemporaryService, producer: Producer, orders: Path
+) -> None:
     orders.write_text("slow build")
     assert trial.process is not None
     trial.process.send_signal(signal.SIGHUP)
@@ -102,7 +104,7 @@ def _a_reload_has_it_built_while_the_processor_serves(trial: Trial, producer: Pr
     assert _judged_on(trial, producer) == NAME
 
 
-def _it_fails_and_is_won_back(trial: Trial, producer: Producer, orders: Path, order: str, kind: str) -> None:
+def _it_fails_and_is_won_back(trial: TemporaryService, producer: Producer, orders: Path, order: str, kind: str) -> None:
     orders.write_text(order)
     begun_s = time.monotonic()
     assert _judged_on(trial, producer) != NAME
@@ -135,7 +137,7 @@ def test_three_models_go_live_at_200_curves_a_second_and_no_batch_is_lost_or_mix
 
 def test_a_model_that_fails_its_self_test_leaves_the_old_one_serving_and_is_told(tmp_path: Path, ours: Path) -> None:
     with (
-        Trial(tmp_path / "trial", options=("--model", str(ours))) as trial,
+        TemporaryService(tmp_path / "trial", options=("--model", str(ours))) as trial,
         endurance.Listener(trial.publish) as listener,
     ):
         assert trial.process is not None

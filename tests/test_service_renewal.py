@@ -9,10 +9,10 @@ from pathlib import Path
 
 from daemon.config import Config, load
 from daemon.judging.judge import load_model
-from daemon.service.reload import Loaded, Loading, Renewal, with_judge
+from daemon.service.reload import Loaded, ModelLoading, ModelReload, with_judge
 
 
-def until_done(loading: Loading | None) -> None:
+def until_done(loading: ModelLoading | None) -> None:
     assert loading is not None
     deadline_s = time.monotonic() + 20
     while loading.outcome is None:
@@ -29,8 +29,8 @@ def test_a_better_engine_waits_for_the_reload_that_is_under_way(tmp_path: Path) 
         return config
 
     serving, better = load_model("shipped"), load_model("shipped")
-    renewal = Renewal(config, reread)
-    renewal._better = Loading(lambda: with_judge(config, better))
+    renewal = ModelReload(config, reread)
+    renewal._better = ModelLoading(lambda: with_judge(config, better))
     until_done(renewal._better)
     renewal.begin_reload(serving)
     assert renewal.take_better(serving) is None  # else the reload would bring the old model back after it

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import zmq
 
-from daemon.client.temporary import Trial, free_port
+from daemon.client.temporary_service import TemporaryService, free_port
 from tests.faults.harness import history, identity_holds, judge, scrape
 from tests.makers import a_retract, make_ibw_pair, make_jpk, make_jpk_map
 from tests.test_service import until
@@ -21,12 +21,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 
 @pytest.fixture
-def trial(tmp_path: Path) -> Iterator[Trial]:
-    with Trial(tmp_path) as running:
+def trial(tmp_path: Path) -> Iterator[TemporaryService]:
+    with TemporaryService(tmp_path) as running:
         yield running
 
 
-def test_a_single_curve_overtakes_a_map_and_the_map_ends_whole_even_through_a_kill(trial: Trial) -> None:
+def test_a_single_curve_overtakes_a_map_and_the_map_ends_whole_even_through_a_kill(trial: TemporaryService) -> None:
     (trial.watch / "map.jpk-force-map").write_bytes(make_jpk_map(1200))
     until(lambda: len(history(trial)) > 32, "the map has begun")
     (trial.watch / "single.jpk-force").write_bytes(make_jpk(*a_retract(seed=5)))
@@ -43,7 +43,7 @@ def test_a_single_curve_overtakes_a_map_and_the_map_ends_whole_even_through_a_ki
     assert identity_holds(scrape(trial))
 
 
-def test_the_halves_of_an_asylum_pair_are_one_curve_in_either_order(trial: Trial) -> None:
+def test_the_halves_of_an_asylum_pair_are_one_curve_in_either_order(trial: TemporaryService) -> None:
     for number, order in enumerate([("Defl", "ZSnsr"), ("ZSnsr", "Defl")]):
         halves = dict(zip(("Defl", "ZSnsr"), make_ibw_pair(*a_retract(seed=number)), strict=True))
         for half in order:
@@ -57,7 +57,7 @@ def test_the_halves_of_an_asylum_pair_are_one_curve_in_either_order(trial: Trial
     assert {event["data"]["force_unit"] for event in history(trial)} == {"m"}
 
 
-def test_twenty_curves_that_miss_the_surface_raise_an_alarm(trial: Trial) -> None:
+def test_twenty_curves_that_miss_the_surface_raise_an_alarm(trial: TemporaryService) -> None:
     rng = np.random.default_rng(0)
     distance = np.linspace(0, 400e-9, 512)
     for number in range(20):
@@ -82,7 +82,7 @@ def test_a_curve_sent_over_zeromq_is_answered_once_on_disk_and_decided_once(tmp_
     }
     message = [json.dumps(header).encode(), (-force).tobytes(), distance.tobytes()]
     with (
-        Trial(tmp_path, options=("--ingest", endpoint)) as trial,
+        TemporaryService(tmp_path, options=("--ingest", endpoint)) as trial,
         zmq.Context() as context,
         context.socket(zmq.DEALER) as sender,
     ):
@@ -108,7 +108,7 @@ def test_a_curve_sent_over_zeromq_is_answered_once_on_disk_and_decided_once(tmp_
         assert identity_holds(scrape(trial))
 
 
-def test_a_format_whose_sign_is_wrong_is_reviewed_and_raises_an_alarm(trial: Trial) -> None:
+def test_a_format_whose_sign_is_wrong_is_reviewed_and_raises_an_alarm(trial: TemporaryService) -> None:
     for number in range(3):
         force, distance = a_retract(seed=number)
         (trial.watch / f"wrong-{number}.jpk-force").write_bytes(make_jpk(-force, distance))

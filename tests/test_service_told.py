@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from daemon.client.temporary import Trial
+from daemon.client.temporary_service import TemporaryService
 from tests.faults.harness import CURVES, history, identity_holds, scrape
 from tests.makers import a_retract, make_columns, make_ibw_pair, make_jpk
 from tests.test_service import score, until
@@ -27,13 +27,13 @@ def afm_triage(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def status(trial: Trial) -> dict[str, Any]:
+def status(trial: TemporaryService) -> dict[str, Any]:
     told = afm_triage("status", "--state", trial.state, "--json")
     found: dict[str, Any] = json.loads(told.stdout)
     return found
 
 
-def alarm(trial: Trial) -> str:
+def alarm(trial: TemporaryService) -> str:
     """What is said about the folder, "" while all is well."""
     name = f"folder {trial.watch}"
     return next((one["text"] for one in status(trial)["health"] if one["name"] == name and not one["ok"]), "")
@@ -42,7 +42,7 @@ def alarm(trial: Trial) -> str:
 def test_what_is_passed_over_is_told_by_kind_everywhere_and_again_after_a_restart(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    with Trial(tmp_path) as trial:
+    with TemporaryService(tmp_path) as trial:
         for number in range(3):
             (trial.watch / f"{number}.pfc").write_bytes(b"x")
         (trial.watch / "camera.png").write_bytes(b"x")
@@ -83,7 +83,7 @@ def test_what_is_passed_over_is_told_by_kind_everywhere_and_again_after_a_restar
 
 
 def test_files_that_come_and_are_not_read_raise_an_alarm_until_a_curve_comes(tmp_path: Path) -> None:
-    with Trial(tmp_path) as trial:
+    with TemporaryService(tmp_path) as trial:
         for number in range(15):
             (trial.watch / f"{number}.pfc").write_bytes(b"x")
         for number in range(5):
@@ -98,7 +98,7 @@ def test_files_that_come_and_are_not_read_raise_an_alarm_until_a_curve_comes(tmp
 def test_a_few_files_are_enough_after_a_while_and_a_note_with_a_thumbnail_is_not(tmp_path: Path) -> None:
     config = tmp_path / "afm1.toml"
     config.write_text("[alarm]\nunread_s = 2\n")
-    with Trial(tmp_path, options=("--config", str(config))) as trial:
+    with TemporaryService(tmp_path, options=("--config", str(config))) as trial:
         (trial.watch / "README").write_text("the tip was changed at 14:00\n")
         (trial.watch / "Thumbs.db").write_bytes(b"x")
         (trial.watch / "camera.png").write_bytes(b"x")
@@ -120,7 +120,7 @@ def test_text_without_a_line_end_is_judged_after_its_rest_as_score_judges_it_at_
     content = (CURVES / "waite_set1_16.txt").read_bytes().rstrip()
     force, distance = a_retract(seed=4)
     columns = make_columns(distance * 1e9, force * 1e9, header="nm\tnN\n")
-    with Trial(tmp_path, options=("--config", str(config))) as trial:
+    with TemporaryService(tmp_path, options=("--config", str(config))) as trial:
         with open(trial.watch / "paused.txt", "wb", buffering=0) as file:
             file.write(columns[:4001])
             (trial.watch / "unended.txt").write_bytes(content)
@@ -150,5 +150,5 @@ def test_unended_text_of_before_the_start_waits_no_more(tmp_path: Path) -> None:
     shutil.copy(CURVES / "waite_set1_16.txt", file)
     file.write_bytes(file.read_bytes().rstrip())
     os.utime(file, (time.time() - 3600, time.time() - 3600))
-    with Trial(tmp_path) as trial:
+    with TemporaryService(tmp_path) as trial:
         until(lambda: len(history(trial)) == 1, "decided at once", 5.0)

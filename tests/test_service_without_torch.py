@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 from modelhelp import make_model
 
-from daemon.client.temporary import Trial
+from daemon.client.temporary_service import TemporaryService
 from tests.faults.harness import Producer, history
 
 pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 
 
-def libraries_of(trial: Trial) -> str:
+def libraries_of(trial: TemporaryService) -> str:
     assert trial.process is not None
     return Path(f"/proc/{trial.process.pid}/maps").read_text()
 
 
-def decided(trial: Trial, count: int) -> list[dict]:  # type: ignore[type-arg]
+def decided(trial: TemporaryService, count: int) -> list[dict]:  # type: ignore[type-arg]
     deadline_s = time.monotonic() + 30
     while len(found := history(trial)) < count:
         assert time.monotonic() < deadline_s
@@ -33,7 +33,7 @@ def test_the_service_never_loads_torch(tmp_path: Path) -> None:
     make_model(tmp_path / "other")
     config = tmp_path / "lab.toml"
     config.write_text('model = "shipped"\n')
-    with Trial(tmp_path / "trial", options=("--config", str(config))) as trial:
+    with TemporaryService(tmp_path / "trial", options=("--config", str(config))) as trial:
         producer = Producer(trial.watch)
         producer.write()
         decided(trial, 1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.client.temporary import Trial
+from daemon.client.temporary_service import TemporaryService
 from tests.faults.harness import history
 from tests.makers import a_retract, make_columns
 from tests.test_service import until
@@ -100,7 +100,7 @@ def test_explain_takes_the_configuration_too(lab: Path) -> None:
 def test_live_equals_score_and_a_reload_takes_another_rule(lab: Path) -> None:
     config = lab / "afm1.toml"
     config.write_bytes((lab / "positive.toml").read_bytes())
-    with Trial(lab / "live", options=("--config", str(config))) as trial:
+    with TemporaryService(lab / "live", options=("--config", str(config))) as trial:
         shutil.copy(lab / "in" / "a.csv", trial.watch)
         until(lambda: len(history(trial)) == 1, "the verdict")
         live = history(trial)[0]["data"]

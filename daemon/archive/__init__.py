@@ -17,22 +17,21 @@ from typing import Any
 
 import numpy as np
 
-from daemon.archive.layout import BadArchive, Part, is_archive, open_unchanged, state_of
-from daemon.archive.rows import Origin, origins
+from daemon.archive.layout import BadArchive, Origin, Part, is_archive, open_unchanged, origins, state_of
 from daemon.batch import Judged
-from daemon.batch.sheet import Line, Sheet
+from daemon.batch.output import Line, ResumableOutput
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.text import clean
 from daemon.judging import Judge, decide, settle
 from daemon.judging.classify import FAILED, overlap, shielded
-from daemon.processes.crew import Crew
+from daemon.processes.worker_pool import WorkerPool
 from daemon.reading import Reading
 from daemon.reading.ahead import Kept, Stamp
 from daemon.sources import Arrival
 from deploy.serving import Model, Scored
 from models.curve import Curve
 from models.frontend import Prepared
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 
 BLOCK = 512  # curves that go to a worker and to the classifier at a time
 
@@ -47,7 +46,7 @@ class Archive:
     state: tuple[int, ...]  # of the file when it was looked at: the parts lie where they lay only as long as it holds
 
     @classmethod
-    def open(cls, path: Path, crew: Crew) -> Archive:
+    def open(cls, path: Path, crew: WorkerPool) -> Archive:
         """Raises BadArchive for what is none or is damaged, CrewBroken where looking at it ends a process."""
         state = state_of(path.stat())
         found, _ = crew.ask({"do": "survey", "file": str(path)})
@@ -98,7 +97,7 @@ class Block:
     front_s: float
 
 
-def blocks(wanted: Iterator[Portion], profile: RasterProfile, crew: Crew) -> Iterator[Block]:
+def blocks(wanted: Iterator[Portion], profile: RasterProfile, crew: WorkerPool) -> Iterator[Block]:
     """Portions -> blocks, in order, prepared by the crew ahead of their turn. Raises BadArchive, CrewBroken."""
     plain = json.loads(profile.to_json())
     asked: list[Portion] = []
@@ -184,7 +183,7 @@ def count_blocks(blocks: Iterable[Block], model: Model, judge: Judge) -> Iterato
         yield counts
 
 
-def pass_over(lines: Iterable[tuple[Line, Kept]], archives: Sequence[Archive], sheet: Sheet) -> int:
+def pass_over(lines: Iterable[tuple[Line, Kept]], archives: Sequence[Archive], sheet: ResumableOutput) -> int:
     """Keep the lines of an earlier run; how many there are. UserError when they are on other curves than these."""
     rows = (origin for portion in portions(archives) for origin in portion.origins())
     answered = 0

@@ -18,18 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from daemon.archive.layout import BadArchive, Part, open_unchanged, survey
-from daemon.archive.rows import MappedPart
+from daemon.archive.layout import BadArchive, MappedPart, Part, open_unchanged, survey
 from daemon.common.text import first_line
 from daemon.processes import frames
 from daemon.processes.child import confine
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 from models.sign import prepare_to_judge
 
 Answer = tuple[frames.Header, list[frames.Array]]
 
 
-class Bench:
+class RequestHandler:
     """Does one request after the other; keeps the part of the last one mapped."""
 
     def __init__(self) -> None:
@@ -98,7 +97,7 @@ def _simulate(request: frames.Header) -> Answer:
 def main(descriptor: int) -> None:
     """Serve until the parent hangs up."""
     confine()
-    bench = Bench()
+    bench = RequestHandler()
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
         while os.getppid() != 1:
             request, _ = frames.receive(connection)

@@ -24,11 +24,11 @@ from daemon.archive.layout import (
     PARTS,
     USER_BLOCK_BYTES,
     VERSION,
+    Origin,
 )
-from daemon.archive.rows import Origin
 from daemon.common.ending import Closing
 from daemon.processes import frames
-from daemon.processes.crew import Crew
+from daemon.processes.worker_pool import WorkerPool
 from daemon.reading.ahead import Job, Piece, Stamp, read_ahead
 from daemon.sources import Arrival
 from daemon.sources.ignored import Ignored
@@ -244,7 +244,7 @@ def pack_simulated(count: int, seed: int, prevalence: float, writer: ArchiveWrit
         }
         for first in range(0, count, _TASK)
     )
-    with Crew(usable_cores()) as crew:
+    with WorkerPool(usable_cores()) as crew:
         number = 0
         for header, payload in crew.map(requests):
             at = 0

@@ -98,7 +98,7 @@ def _batches(items: Iterable[Kept | Piece], selection: Selection | None) -> Iter
 
 
 @dataclass(slots=True)
-class Tally:
+class VerdictCounts:
     """Curves by verdict, and how long they took."""
 
     verdicts: Counter[str] = field(default_factory=Counter)

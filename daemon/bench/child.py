@@ -16,12 +16,11 @@ from typing import Any
 
 from daemon.common.errors import UserError
 from daemon.processes.child import run_errand
-from deploy.classifier import EngineFault
-from deploy.engines import NoEngine
+from deploy.classifier import EngineFault, NoEngine
 
 _ROOT = Path(__file__).resolve().parents[2]
 #: Task -> module with ``measure(request) -> dict``.
-TASKS = {"stages": "daemon.bench.stages", "engine": "daemon.bench.engine", "recipe": "daemon.bench.recipe"}
+TASKS = {"stages": "daemon.bench.stages", "engine": "daemon.bench.engines", "recipe": "daemon.bench.recipe"}
 
 
 class ChildFailed(Exception):

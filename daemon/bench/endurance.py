@@ -24,8 +24,8 @@ from daemon.bench import CURVES
 from daemon.bench.harness import Plan
 from daemon.bench.line import serving, split
 from daemon.bench.machine import Sample
-from daemon.client.feed import Ear
-from daemon.client.temporary import Trial
+from daemon.client.feed import EventListener
+from daemon.client.temporary_service import TemporaryService
 from daemon.common import ending
 from daemon.common.ending import Closing
 from daemon.common.errors import INTERNAL, UserError
@@ -33,8 +33,7 @@ from daemon.common.progress import progress
 from daemon.formats import quiet_s
 from daemon.instrument import Specimen, play, specimens
 from daemon.ledger import events
-from deploy.registry import resolve
-from models.bundle import Bundle, read, write
+from models.bundle import Bundle, read, resolve, write
 
 RATE_PER_S = 200.0
 SWAPS = 3
@@ -53,7 +52,7 @@ class Heard:
     curve: int
 
 
-class Listener(Ear):
+class Listener(EventListener):
     """An ear that also keeps the order of decisions, and when a reload was answered."""
 
     def __init__(self, endpoint: str) -> None:
@@ -91,7 +90,7 @@ def rename(bundle: Bundle, folder: Path, number: int) -> None:
     write(folder, bundle.weights, {**bundle.manifest, "name": f"swap-{number}"}, card)
 
 
-def _swap_all(bundle: Bundle, ours: Path, trial: Trial, listener: Listener) -> list[float]:
+def _swap_all(bundle: Bundle, ours: Path, trial: TemporaryService, listener: Listener) -> list[float]:
     """When each reload was asked for."""
     assert trial.process is not None
     asked_s = []
@@ -210,7 +209,7 @@ def slope_mb(course: Course) -> float:
     return float(np.polyfit(x, y, 1)[0]) * 1e4 / 1e6 if np.ptp(x) > 0 else 0.0
 
 
-def _hold_back(trial: Trial, ear: Ear, waiting: set[Path], most: int) -> None:
+def _hold_back(trial: TemporaryService, ear: EventListener, waiting: set[Path], most: int) -> None:
     """Until no more than ``most`` files wait; what is decided is deleted, or the disk would fill up."""
     deadline_s = time.monotonic() + _PATIENCE_S
     while len(waiting) > most:

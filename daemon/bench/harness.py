@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from daemon.bench import CURVES
 from daemon.judging import Thresholds, Verdict, verdict_of
-from daemon.learn.int8 import Curves
-from deploy.engines import Wish
+from daemon.learn.int8 import PreparedCurves
+from deploy.classifier import EngineRequest
 from models.bundle import Bundle
 
 
@@ -39,9 +39,9 @@ class Plan:
     soak: int = 0  # curves
 
     @property
-    def wish(self) -> Wish:
+    def wish(self) -> EngineRequest:
         """The engine of the service and of the stages."""
-        return Wish(self.device, self.engine, self.precision)
+        return EngineRequest(self.device, self.engine, self.precision)
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -65,7 +65,7 @@ class Plan:
 _APART = {"keep", "discard"}
 
 
-def compare(curves: Curves, bundle: Bundle, wanted: Sequence[float], found: Sequence[float]) -> dict[str, Any]:
+def compare(curves: PreparedCurves, bundle: Bundle, wanted: Sequence[float], found: Sequence[float]) -> dict[str, Any]:
     """Logits of N curves, ``wanted`` and ``found``: the largest difference, and every verdict that is another.
 
     In ``verdicts`` and ``scores`` the first is the reference's. ``jumps`` are curves that went from keep to discard or
@@ -93,7 +93,7 @@ def compare(curves: Curves, bundle: Bundle, wanted: Sequence[float], found: Sequ
     }
 
 
-def _verdicts(curves: Curves, bundle: Bundle, logits: NDArray[np.float64]) -> list[Verdict]:
+def _verdicts(curves: PreparedCurves, bundle: Bundle, logits: NDArray[np.float64]) -> list[Verdict]:
     thresholds = Thresholds(bundle.discard, bundle.keep)
     scores = bundle.calibration.score(logits)
     return [

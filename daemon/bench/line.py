@@ -19,8 +19,8 @@ from typing import Any
 from daemon.bench import CURVES
 from daemon.bench.harness import Plan, spread_ms
 from daemon.bench.machine import OTHERS, Vitals, families, neighbours
-from daemon.client.feed import Ear
-from daemon.client.temporary import Trial
+from daemon.client.feed import EventListener
+from daemon.client.temporary_service import TemporaryService
 from daemon.common import ending
 from daemon.common.errors import INTERNAL, UserError
 from daemon.formats import quiet_s
@@ -36,7 +36,7 @@ _SETTLE_S = 0.5  # a folder that has just been made is not measured
 class Line:
     """A service with an ear to it."""
 
-    def __init__(self, trial: Trial, vitals: Vitals, ear: Ear) -> None:
+    def __init__(self, trial: TemporaryService, vitals: Vitals, ear: EventListener) -> None:
         self._trial, self._vitals, self._ear = trial, vitals, ear
         self._number = 0
 
@@ -101,15 +101,15 @@ class Line:
 
 
 @contextmanager
-def serving(plan: Plan, every_s: float = 0.05) -> Iterator[tuple[Trial, Vitals, Ear]]:
+def serving(plan: Plan, every_s: float = 0.05) -> Iterator[tuple[TemporaryService, Vitals, EventListener]]:
     """It has proved itself when the block begins, and is gone with its folder when it ends."""
     with tempfile.TemporaryDirectory(prefix="afm-triage-") as name:
         folder = Path(name)
         config = folder / "bench.toml"
         config.write_text(_toml(plan))
-        with Trial(folder, options=("--config", str(config)), instrument="bench") as trial:
+        with TemporaryService(folder, options=("--config", str(config)), instrument="bench") as trial:
             assert trial.process is not None
-            with Vitals(trial.process.pid, every_s) as vitals, Ear(trial.publish) as ear:
+            with Vitals(trial.process.pid, every_s) as vitals, EventListener(trial.publish) as ear:
                 yield trial, vitals, ear
 
 

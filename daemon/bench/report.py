@@ -14,10 +14,10 @@ from daemon.bench.engines import bare
 from daemon.bench.harness import Plan
 from daemon.bench.table import bars, write_text
 from daemon.common.errors import BAD_DATA, INTERNAL, UNREACHABLE, UserError
+from deploy.classifier import NoEngine
 from deploy.cpu import default_threads
-from deploy.engines import NoEngine, candidates
-from deploy.registry import resolve
-from models.bundle import BadBundle, read
+from deploy.engines import candidates
+from models.bundle import BadBundle, read, resolve
 
 # ---- The shares: what the whole line reaches of the bare engine's rate, and what the line costs beyond the engine.
 

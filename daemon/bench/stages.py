@@ -20,7 +20,7 @@ from typing import Any
 import zmq
 
 from daemon.bench import BATCH, STAGES, machine
-from daemon.bench.engine import wish_of
+from daemon.bench.engines import wish_of
 from daemon.bench.harness import REPEAT_S, cpu_ms
 from daemon.bench.machine import OTHERS, Family, families
 from daemon.common.sockets import await_input, open_socket
@@ -35,8 +35,7 @@ from daemon.reading.pool import ReaderPool
 from daemon.sources import Arrival
 from deploy.serving import Model
 from models.frontend import prepare
-from models.profile import RasterProfile
-from models.raster import coverage, envelope
+from models.raster import RasterProfile, coverage, envelope
 from models.sign import prepare_to_judge
 
 # ---- Reading: what it costs to get a curve out of a file, in the reader process and in the one that asks.

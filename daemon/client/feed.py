@@ -193,8 +193,8 @@ class Feed(Closing):
 _JOIN_S = 10.0
 
 
-class Ear(threading.Thread, Closing):
-    """``with Ear(endpoint) as ear: …; ear.wait(paths, 60)``. The block begins once the service has greeted it."""
+class EventListener(threading.Thread, Closing):
+    """``with EventListener(endpoint) as ear: …; ear.wait(paths, 60)``. The block begins once the service greeted it."""
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(daemon=True)
@@ -280,7 +280,7 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-class Silence:
+class SilenceLimit:
     """Of a service at ``place``, towards one that has ``patience_s``."""
 
     def __init__(self, patience_s: float, place: str) -> None:

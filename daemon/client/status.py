@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from daemon.client.feed import ask_status
-from daemon.client.running import Whereabouts, find
+from daemon.client.service_file import ServiceFile, find
 from daemon.common.errors import UserError
+from daemon.common.files import write_whole
 from daemon.config import Config
 from daemon.labels import Labels
 from daemon.ledger.view import LedgerView
@@ -43,7 +47,7 @@ def _is_ours(event: Mapping[str, Any], config: Config, ledger: Mapping[str, Any]
     return ledger is None or ledger["stream"] == event.get("stream")
 
 
-def _absence(where: Whereabouts, config: Config) -> str:
+def _absence(where: ServiceFile, config: Config) -> str:
     if where.pid is None:
         return f"no service has been started on {config.state}, or it was stopped; start it with: afm-triage run"
     if where.is_alive:
@@ -88,3 +92,42 @@ def _labelled(config: Config) -> set[tuple[str, int]]:
 
 def _brief(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: data[name] for name in ("verdict", "path", "curve", "score", "reasons") if name in data}
+
+
+# ---- The watched folders: the service's own, also for a verb that was not told of them.
+#
+# The service leaves a note of them in its state folder. The note outlives it: what is put into such a folder
+# while it rests is judged at its next start.
+
+NOTE = "watched.json"
+
+
+def note(config: Config) -> None:
+    """The service writes which folders it watches; whole or not at all."""
+    folders = [str(folder) for folder in config.watch]
+    write_whole(config.state / NOTE, (json.dumps({"watch": folders}, indent=1) + "\n").encode())
+
+
+def watched_folders(config: Config) -> list[Path]:
+    """Resolved: those of ``config``, and those of the service on its state folder, be it running or at rest."""
+    known = _ask(config) or _read(config.state / NOTE)
+    folders = [*config.watch, *(Path(text) for text in known if isinstance(text, str))]
+    return list(dict.fromkeys(folder.resolve() for folder in folders))
+
+
+def _ask(config: Config) -> list[object]:
+    # Waiting for an answer takes a second: only where somebody may give one.
+    if not find(config).is_alive and "replay" not in config.origins:
+        return []
+    return _list(gather(config).get("watch"))
+
+
+def _read(file: Path) -> list[object]:
+    with suppress(OSError, ValueError, RecursionError):
+        said = json.loads(file.read_bytes())
+        return _list(said.get("watch")) if isinstance(said, dict) else []
+    return []
+
+
+def _list(said: object) -> list[object]:
+    return said if isinstance(said, list) else []

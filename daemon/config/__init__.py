@@ -13,24 +13,111 @@ import os
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from daemon.common.errors import BAD_CONFIG, USAGE, UserError
-from daemon.config.conflicts import Homeless, conflicts, default_state
 from daemon.config.origin import (
     Given,
+    Homeless,
     add_endpoint_options,
     add_run_options,
     add_service_options,
+    default_state,
     from_environment,
     from_file,
     from_flags,
 )
-from daemon.config.rule import Address, Choice, Folder, Folders, ModelName, Name, Number, Rule, Switch, TextRules
+from daemon.config.rule import (
+    Address,
+    Choice,
+    Endpoint,
+    Folder,
+    Folders,
+    ModelName,
+    Name,
+    Number,
+    Rule,
+    Switch,
+    TextRules,
+)
 from daemon.formats.text_rule import TextRule
 from deploy.engines import NAMES, PRECISIONS
+
+if TYPE_CHECKING:
+    pass
+
+
+# ---- The conflicts: settings that are each fine and together are not.
+
+
+def conflicts(config: Config, *, serves: bool) -> list[str]:
+    """One "key: what to do" each. Endpoints of a verb that only connects may lie anywhere."""
+    found = _thresholds(config) + _state(config.state) + _folders(config)
+    if serves:
+        found += _bindings(config)
+        if not config.watch and config.ingest is None:
+            found.append('watch: nothing to watch; give --watch DIR or write watch = ["/data/afm1"]')
+    return found
+
+
+def _thresholds(config: Config) -> list[str]:
+    discard, keep = config.thresholds.discard, config.thresholds.keep
+    if discard is not None and keep is not None and discard >= keep:
+        return [f"thresholds.keep: {keep:g} must lie above thresholds.discard, {discard:g}"]
+    return []
+
+
+def _state(state: Path) -> list[str]:
+    nearest = next(place for place in (state, *state.parents) if os.path.lexists(place))
+    return [] if nearest.is_dir() else [f"state: {nearest} is no folder; give --state another path, or move it away"]
+
+
+def _folders(config: Config) -> list[str]:
+    found = []
+    state = config.state.resolve()
+    watched = [(folder, folder.resolve()) for folder in config.watch]
+    for folder, real in watched:
+        if _holds(real, state):
+            found.append(f"state: {config.state} lies inside the watched {folder}; keep the ledger outside of it")
+        elif _holds(state, real):
+            found.append(f"watch: {folder} lies inside the state folder {config.state}; give --state another one")
+    for (one, real), (other, its) in combinations(watched, 2):
+        if _holds(real, its) or _holds(its, real):
+            inner, outer = (other, one) if _holds(real, its) else (one, other)
+            found.append(f"watch: {inner} lies inside {outer}, which is watched with all its folders; remove one")
+    return found
+
+
+def _holds(outer: Path, inner: Path) -> bool:
+    return inner.is_relative_to(outer)
+
+
+def _bindings(config: Config) -> list[str]:
+    named = {"publish": config.publish, "replay": config.replay, "ingest": config.ingest}
+    found: list[str] = []
+    taken: dict[tuple[str, int | str], str] = {("tcp", config.metrics_port): "metrics_port"}
+    for key, text in named.items():
+        if text is None:
+            continue
+        place = Endpoint.parse(text)
+        if not place.is_local:
+            found.append(
+                f"{key}: {text} could be reached from other machines, and no CURVE keys protect it;"
+                " use tcp://127.0.0.1:PORT, or ipc:///PATH, with an SSH tunnel from elsewhere"
+            )
+        if place.port == 0:
+            continue
+        mark = (place.transport, place.port or place.host)
+        if mark in taken:
+            found.append(f"{key}: {text} is already taken by {taken[mark]}; choose another port")
+        taken[mark] = key
+    return found
+
+
+# ---- The configuration: one strict TOML file an instrument, below the environment, below the flags.
 
 __all__ = [
     "Config",
@@ -235,3 +322,27 @@ def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """What a reload changes: key path -> (before, after)."""
     before, after = values(old), values(new)
     return {key: (before[key], after[key]) for key in RULES if before[key] != after[key]}
+
+
+# ---- How a verb that judges files by itself is asked to judge: by its flags, over the configuration that it is given.
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What `score` and `explain` need of a configuration, so that their verdicts are the service's."""
+
+    model: str
+    models: Path | None  # the folder in which a laboratory's own have names
+    thresholds: ThresholdsConfig
+    text: tuple[TextRule, ...]
+    require_certificate: bool
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Asked:
+        """Raises ConfigError (78) with everything that is wrong with the configuration."""
+        is_required = bool(getattr(args, "require_certificate", False))
+        if not args.config:
+            return cls(args.model or "shipped", None, ThresholdsConfig(), (), is_required)
+        config = load(argparse.Namespace(config=args.config, model=args.model))
+        models, is_required = config.state / "models", is_required or config.require_certificate
+        return cls(config.model, models, config.thresholds, config.text, is_required)

@@ -8,20 +8,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from daemon.common.text import first_line
-from daemon.engine.guarded import GuardedClassifier, Standing
-from daemon.engine.proof import PATIENT, Patience
-from deploy.classifier import Classifier, EngineFault
-from deploy.engines import Engine, NoEngine, Wish
+from daemon.engine.proof import PATIENT, EngineTimeouts
+from daemon.engine.supervisor import EngineStatus, GuardedClassifier
+from deploy.classifier import Classifier, EngineFault, EngineRequest, NoEngine
+from deploy.engines import Engine
 from deploy.serving import Build, Model
 from models.bundle import Bundle
 
-__all__ = ["PATIENT", "GuardedClassifier", "Patience", "Standing", "builder", "device_of", "standing_of"]
+__all__ = ["PATIENT", "EngineStatus", "EngineTimeouts", "GuardedClassifier", "builder", "device_of", "engine_status"]
 
 
-def builder(patience: Patience, command: tuple[str, ...] | None = None) -> Build:
+def builder(patience: EngineTimeouts, command: tuple[str, ...] | None = None) -> Build:
     """What ``Model.load`` builds engines with; ``command`` starts another engine process than ours."""
 
-    def build(engine: Engine, bundle: Bundle, wish: Wish) -> Classifier:
+    def build(engine: Engine, bundle: Bundle, wish: EngineRequest) -> Classifier:
         if engine.device == "cpu":
             return _here(engine, bundle, wish)
         fallback = Model.of(bundle, replace(wish, device="cpu", engine="auto", precision="auto"), _here).classifier
@@ -30,7 +30,7 @@ def builder(patience: Patience, command: tuple[str, ...] | None = None) -> Build
     return build
 
 
-def _here(engine: Engine, bundle: Bundle, wish: Wish) -> Classifier:
+def _here(engine: Engine, bundle: Bundle, wish: EngineRequest) -> Classifier:
     """In this process; what its library raises makes the next engine serve, not the service fail."""
     try:
         return engine.build(bundle, wish)
@@ -45,8 +45,8 @@ def device_of(engine: str) -> str:
     return engine.rsplit("-", 2)[-2]
 
 
-def standing_of(model: Model) -> Standing:
+def engine_status(model: Model) -> EngineStatus:
     """Who judges for this model now, and why not a better one."""
     classifier = model.classifier
-    own = classifier.standing if isinstance(classifier, GuardedClassifier) else Standing(model.engine, (), {})
+    own = classifier.standing if isinstance(classifier, GuardedClassifier) else EngineStatus(model.engine, (), {})
     return replace(own, troubles=(*model.passed_over, *own.troubles))

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.engine.child import Child
-from deploy.classifier import EngineFault, Seen, Signals
-from deploy.engines import Engine, NoEngine, Wish, candidates, named
+from daemon.engine.process import EngineProcess
+from deploy.classifier import EngineFault, EngineRequest, NoEngine, Seen, Signals
+from deploy.engines import Engine, candidates, named
 from deploy.serving import SelfTestFailed, compare, known_curves
 from models.bundle import Bundle
 from models.curve import Curve
@@ -41,7 +41,7 @@ class Proof:
         further = [_variant(curve, turn) for turn in (0.6, 1.7) for curve in known[:5]]
         prepared = prepare([*known, *further], bundle.profile)
         signals = [item.signal for item in prepared if item.signal is not None]
-        exact = named("torch").build(bundle, Wish(device="cpu", precision="fp32"))
+        exact = named("torch").build(bundle, EngineRequest(device="cpu", precision="fp32"))
         seen = exact.classify(signals)
         wanted = bundle.manifest["selftest"]["logits"]
         compare(exact.engine, [float(logit) for logit in seen.logits[: len(wanted)]], wanted)
@@ -82,7 +82,7 @@ class Built:
     problem: str | None = None
 
 
-def build_ahead(bundle: Bundle, wish: Wish) -> Iterator[Built]:
+def build_ahead(bundle: Bundle, wish: EngineRequest) -> Iterator[Built]:
     """Every engine on a GPU that ``wish`` means, the best first, each in a process of its own.
 
     Raises NoEngine, before anything is built, where none can be had here.
@@ -94,10 +94,10 @@ def build_ahead(bundle: Bundle, wish: Wish) -> Iterator[Built]:
     return (_build(engine, bundle, wish, proof) for engine in found)
 
 
-def _build(engine: Engine, bundle: Bundle, wish: Wish, proof: Proof) -> Built:
+def _build(engine: Engine, bundle: Bundle, wish: EngineRequest, proof: Proof) -> Built:
     begun_s = time.monotonic()
     try:
-        with Child() as child:
+        with EngineProcess() as child:
             child.build(engine, bundle, wish)
             proof.demand(child.engine, lambda signals: child.classify(signals, time.monotonic() + _PROOF_LIMIT_S))
     except (EngineFault, NoEngine) as error:
@@ -109,7 +109,7 @@ def _build(engine: Engine, bundle: Bundle, wish: Wish, proof: Proof) -> Built:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class EngineTimeouts:
     """All in seconds, but for the curves between two canaries."""
 
     deadline_s: float = 2.0  # for one batch
@@ -123,4 +123,4 @@ class Patience:
         return min(self.first_pause_s * 2.0 ** min(faults - 1, 30), self.longest_pause_s)
 
 
-PATIENT = Patience()
+PATIENT = EngineTimeouts()

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from daemon.common.text import first_line
 from daemon.processes import frames
 from daemon.processes.child import confine
-from deploy.classifier import Classifier, EngineFault, fault_of
+from deploy.classifier import Classifier, EngineFault, EngineRequest, NoEngine, fault_of
 from deploy.engine_cache import UnsafeCache
-from deploy.engines import NoEngine, Wish, named
+from deploy.engines import named
 from models.bundle import BadBundle, read
 
 _RECOVERABLE = "out_of_memory"  # a smaller batch may fit: the process goes on
@@ -34,7 +34,7 @@ Answer = tuple[frames.Header, list[NDArray[Any]]]
 
 
 @dataclass
-class Desk:
+class RequestHandler:
     """Answers requests one after the other."""
 
     classifier: Classifier | None = None
@@ -57,7 +57,7 @@ class Desk:
         if bundle.id != header["model"]:
             raise BadBundle(f"the model's folder holds {bundle.id} by now (`afm-triage reload` takes it)")
         wish = header["wish"]
-        asked = Wish(**{**wish, "cache": Path(wish["cache"]) if wish["cache"] else None})
+        asked = EngineRequest(**{**wish, "cache": Path(wish["cache"]) if wish["cache"] else None})
         self.classifier = named(header["engine"]).build(bundle, asked)
         return {"engine": self.classifier.engine, "build_s": time.monotonic() - begun_s}, []
 
@@ -71,7 +71,7 @@ class Desk:
 
 
 def _serve(connection: socket.socket) -> None:
-    desk = Desk()
+    desk = RequestHandler()
     while True:
         header, arrays = frames.receive_batch(connection)
         said, results = desk.answer(header, arrays)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.text import clean
-from daemon.formats.pair import find_other, is_second_half, other_names
+from daemon.formats.names import find_other, is_second_half, other_names
 from daemon.formats.text_rule import TextRule
 from daemon.judging import Decision, Judge, decide
 from daemon.judging.classify import classify

@@ -17,10 +17,9 @@ from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from daemon.formats.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from daemon.formats.hdf5 import Hdf5Reader
 from daemon.formats.jpk import JpkReader
-from daemon.formats.names import claim, is_likely, may_be_text
+from daemon.formats.names import claim, find_other, is_first_half, is_likely, is_second_half, may_be_text
 from daemon.formats.nanoscope import NanoscopeReader
 from daemon.formats.nid import NidReader
-from daemon.formats.pair import find_other, is_first_half, is_second_half
 from daemon.formats.park import ParkReader
 from daemon.formats.text import TextReader
 from daemon.formats.text_rule import TextRule

@@ -20,7 +20,7 @@ import numpy as np
 from daemon.formats import limits, samples
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
-from daemon.formats.pair import is_first_half
+from daemon.formats.names import is_first_half
 from models.curve import Curve, Samples
 
 # ---- Igor binary waves: the numbers, their labels and the note (WaveMetrics, Technical Note 003).

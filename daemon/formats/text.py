@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from daemon.formats import afmformats_table, limits, samples, table, text_bare, text_facts, text_lines, text_named
+from daemon.formats import afmformats_table, limits, samples, table, text_bare, text_layout, text_lines, text_named
 from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
 from daemon.formats.columns import unit_of
@@ -161,7 +161,7 @@ class TextReader:
         if text_lines.is_gzip(head):
             head = text_lines.unzip_head(head)
         text = text_lines.decode(head)
-        if is_export(text) or afmformats_table.is_export(text) or text_facts.is_known(text):
+        if is_export(text) or afmformats_table.is_export(text) or text_layout.is_known(text):
             return True
         lines = [line for line in text_lines.without_wrapping(text.splitlines()) if line.strip()]
         if not lines or _NOT_OURS.match(lines[0]):
@@ -224,7 +224,7 @@ def read(text: str, rule: TextRule | None = None, *, is_final: bool = False) -> 
     if afmformats_table.is_export(text):
         return afmformats_table.read(text)
     blocks = table.blocks(text)
-    facts = text_facts.facts_of(text, blocks[0].above).under(rule)
+    facts = text_layout.facts_of(text, blocks[0].above).under(rule)
     rows = max(block.rows.shape[0] for block in blocks)
     if rows < facts.rows and not (is_final and rows >= (1.0 - _MOST_MISSING) * facts.rows):
         raise Unfinished("truncated")

@@ -23,7 +23,7 @@ from daemon.formats import columns, limits, samples, text_rows
 from daemon.formats.columns import Column, Side, side_of, unit_of
 from daemon.formats.errors import NotACurve, Unreadable
 from daemon.formats.table import Block, Part, Table
-from daemon.formats.text_facts import SI_FORCE, SI_LENGTH, Facts
+from daemon.formats.text_layout import SI_FORCE, SI_LENGTH, Facts
 from daemon.formats.text_rows import Branch, follows_rows
 from daemon.formats.text_rule import TextRule
 from models.curve import Curve, ForceUnit, Samples

@@ -11,11 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from daemon.formats import columns, limits, samples, text_bare, text_facts, text_rows
+from daemon.formats import columns, limits, samples, text_bare, text_layout, text_rows
 from daemon.formats.columns import Column, Side
 from daemon.formats.errors import NotACurve, Unreadable
 from daemon.formats.table import Block, Part, Sheet
-from daemon.formats.text_facts import Facts
+from daemon.formats.text_layout import Facts
 from daemon.formats.text_rows import Branch
 from models.curve import Curve, DistanceKind, Samples
 
@@ -302,9 +302,9 @@ def curves(found: Sequence[tuple[Part, Branch]], facts: Facts) -> list[Curve]:
 
 
 def _curve(part: Part, branch: Branch, sign: float, is_open: bool, facts: Facts) -> Curve:
-    unit, factor, is_unit_assumed = text_facts.force_unit(part.force_column, branch.force)
-    unit, factor = text_facts.raised(unit, factor, facts)
-    distance, is_length_assumed = text_facts.in_metres(part.distance_column, branch.distance)
+    unit, factor, is_unit_assumed = text_layout.force_unit(part.force_column, branch.force)
+    unit, factor = text_layout.raised(unit, factor, facts)
+    distance, is_length_assumed = text_layout.in_metres(part.distance_column, branch.distance)
     samples.check_points(branch.force.shape[0])
     is_assumed = (
         part.is_assumed
@@ -336,9 +336,9 @@ def _kind(column: Column | None) -> DistanceKind:
 
 def _contradicts(branch: Branch, distance_m: Samples | None, force_n: Samples | None) -> bool:
     """Whether the numbers cannot be what the names say: a ramp of a kilometre, a force that is the ramp."""
-    if force_n is not None and text_facts.span_of(force_n) > _STRONGEST_N:
+    if force_n is not None and text_layout.span_of(force_n) > _STRONGEST_N:
         return True
-    if distance_m is not None and not _SHORTEST_M < text_facts.span_of(distance_m) < _LONGEST_M:
+    if distance_m is not None and not _SHORTEST_M < text_layout.span_of(distance_m) < _LONGEST_M:
         return True
     if branch.distance is None:
         return False

@@ -13,7 +13,7 @@ from daemon.judging.sentinel import format_of
 from daemon.reading import Reading
 from deploy.serving import Model, Scored
 from models.frontend import Prepared
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 from models.sign import prepare_to_judge, with_flipped
 
 T = TypeVar("T")

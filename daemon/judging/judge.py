@@ -8,22 +8,23 @@ from pathlib import Path
 from daemon.common.ending import Closing
 from daemon.common.errors import BAD_CONFIG, BAD_DATA, INTERNAL, UNREACHABLE, UserError
 from daemon.config import Config, ThresholdsConfig
-from daemon.engine import PATIENT, Patience, builder
+from daemon.engine import PATIENT, EngineTimeouts, builder
 from daemon.formats.text_rule import TextRule, digest_of
 from daemon.judging import Judge, Thresholds
-from deploy.engines import ANY, NoEngine, Wish
-from deploy.registry import resolve
+from deploy.classifier import ANY, EngineRequest, NoEngine
 from deploy.serving import Model, SelfTestFailed
-from models.bundle import BadBundle, id_in
+from models.bundle import BadBundle, id_in, resolve
 
 
-def wish_of(config: Config) -> Wish:
+def wish_of(config: Config) -> EngineRequest:
     """What a configuration asks of the engine."""
     engine = config.engine
-    return Wish(config.device, engine.name, engine.precision, engine.threads or None, config.state / "engines")
+    return EngineRequest(config.device, engine.name, engine.precision, engine.threads or None, config.state / "engines")
 
 
-def load_model(name: str, wish: Wish = ANY, models: Path | None = None, patience: Patience = PATIENT) -> Model:
+def load_model(
+    name: str, wish: EngineRequest = ANY, models: Path | None = None, patience: EngineTimeouts = PATIENT
+) -> Model:
     """A model that has proved itself on known curves; ``models`` is the folder in which a lab's own have names.
 
     An engine on a GPU is guarded: close it with :func:`release`. Raises UserError for everything that can be wrong.

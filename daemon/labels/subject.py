@@ -18,7 +18,7 @@ from daemon.formats import open_file
 from daemon.formats.afmcurve import keepsake_of
 from daemon.formats.blob import Blob
 from daemon.formats.errors import Unfinished, Unreadable
-from daemon.formats.pair import find_other, is_first_half
+from daemon.formats.names import find_other, is_first_half
 from daemon.labels import Label, unanimous
 from daemon.labels import table as labeltable
 from daemon.ledger.view import LedgerView

@@ -123,14 +123,14 @@ SEPARATORS = ",;\t"
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
+class CsvTable:
     """Column names in small letters, and the rows that hold anything, each with its line number (the header is 1)."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[int, dict[str, str]], ...]
 
 
-def read_sheet(content: bytes) -> Sheet:
+def read_csv(content: bytes) -> CsvTable:
     """The first line names the columns. ValueError, in words, for what is no CSV in UTF-8, down to an open quote."""
     try:
         text = content.decode("utf-8-sig")
@@ -141,7 +141,7 @@ def read_sheet(content: bytes) -> Sheet:
         rows = tuple((table.line_num, _named(columns, cells)) for cells in table if _is_filled(cells))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"is no CSV in UTF-8 ({error}); save it as CSV UTF-8") from None
-    return Sheet(columns, rows)
+    return CsvTable(columns, rows)
 
 
 def _named(columns: Iterable[str], cells: list[str]) -> dict[str, str]:
@@ -254,7 +254,7 @@ def read_selection(source: str) -> Selection:
 
 def _lines(content: bytes) -> list[tuple[int, str, str | None]]:
     """(line, path, curve_index); the latter None where the path may say it."""
-    sheet = read_sheet(content)
+    sheet = read_csv(content)
     if "path" in sheet.columns:
         return [(number, row["path"], row.get("curve_index", "")) for number, row in sheet.rows]
     lines = content.decode("utf-8-sig").splitlines()

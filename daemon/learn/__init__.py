@@ -23,16 +23,16 @@ from daemon.common.progress import progress
 from daemon.judging.judge import load_model
 from daemon.learn.head import HeadPlan, Start, fit_head
 from daemon.learn.labelled import LabelledFolder, curves_of, read_labels, refuse
-from daemon.learn.taught import Taught, identity_of, read_unlabelled, tell_apart
+from daemon.learn.training_record import TrainingRecord, identity_of, read_unlabelled, tell_apart
 from deploy.assembly import Origin, assemble
-from deploy.engines import Wish
+from deploy.classifier import EngineRequest
 from deploy.serving import Model
 from models.bundle import Bundle
 from models.curve import Curve
 from models.frontend import prepare
 from models.loss import describe
 from models.network import ResNet18
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 from models.sign import OPEN, turned
 from models.simulate import simulate
 from models.train import Examples, Recipe, Run, gather
@@ -77,7 +77,7 @@ def train(plan: Plan) -> Bundle:
         labelled = _open("reading labelled curves", plan, labels, identities)
     if plan.head and plan.head.unlabelled:
         others = read_unlabelled(plan.head.unlabelled, plan.profile, unlabelled)
-    taught = Taught.of(plan.parent.manifest if plan.parent else None)
+    taught = TrainingRecord.of(plan.parent.manifest if plan.parent else None)
     taught = taught.with_more(_tables(labels), identities, unlabelled)
     with occupy(plan.work):
         _begin(plan, labels, identities)
@@ -98,7 +98,7 @@ def _account(
     plan: Plan,
     labels: Sequence[LabelledFolder],
     labelled: Examples | None,
-    taught: Taught,
+    taught: TrainingRecord,
     others: NDArray[np.float32] | None,
 ) -> dict[str, Any]:
     """What the manifest says of the training."""
@@ -181,7 +181,7 @@ def _draw(what: str, plan: Plan, count: int, seed: int, name: str) -> Examples:
 
 
 def _open(what: str, plan: Plan, labels: Sequence[LabelledFolder], identities: set[str]) -> Examples:
-    """Sure labels only: `unsure` teaches neither side. The curves' names for :class:`Taught` go to ``identities``."""
+    """Sure labels only: `unsure` teaches neither side. Names for :class:`TrainingRecord` go to ``identities``."""
     problems: list[str] = []
     rows = sum(len(folder.rows) for folder in labels)
     curves, oriented = progress(curves_of(labels, problems), what, rows), _orientation(plan)
@@ -214,7 +214,7 @@ def _orientation(plan: Plan) -> Callable[[Curve], Curve]:
 
     @cache
     def parent(folder: Path) -> Model:
-        return load_model(str(folder), Wish(device="cpu", precision="fp32"))
+        return load_model(str(folder), EngineRequest(device="cpu", precision="fp32"))
 
     def oriented(curve: Curve) -> Curve:
         if plan.parent is None or OPEN not in curve.notes:

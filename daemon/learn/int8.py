@@ -13,14 +13,14 @@ from daemon.common.errors import BAD_DATA, UNREACHABLE, UserError
 from daemon.common.progress import progress
 from daemon.reading.pool import read_files
 from daemon.sources.existing import find
-from deploy.classifier import Signals
+from deploy.classifier import EngineRequest, Signals
 from deploy.engine_cache import UnsafeCache
-from deploy.engines import Wish, named
-from deploy.int8 import Int8, keep
+from deploy.engines import named
+from deploy.openvino_engine import Int8, keep
 from models.bundle import Bundle
 from models.curve import Curve
 from models.frontend import prepare
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 from models.simulate import simulate
 
 # ---- The signals that engines are compared on: of real curves and simulated ones, the same for every engine.
@@ -29,7 +29,7 @@ SIMULATED_SEED = 4_000_000  # added to the seed: curves that no training has dra
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Curves:
+class PreparedCurves:
     """N curves that can be scored."""
 
     names: tuple[str, ...]  # path#index, or "simulated N"
@@ -51,7 +51,7 @@ def load(path: Path) -> Signals:
 
 def gather(
     folders: Sequence[Path], simulated: int, seed: int, profile: RasterProfile, prevalence: float = 0.5
-) -> Curves:
+) -> PreparedCurves:
     """Every curve below ``folders`` that can be scored, then ``simulated`` ones, ``prevalence`` of them events."""
     names: list[str] = []
     signals: list[NDArray[np.float32]] = []
@@ -67,7 +67,7 @@ def gather(
                 signals.append(prepared.signal)
                 reasons.append(prepared.reasons)
                 real += is_real
-    return Curves(tuple(names), tuple(signals), tuple(reasons), real)
+    return PreparedCurves(tuple(names), tuple(signals), tuple(reasons), real)
 
 
 def _read(folders: Sequence[Path]) -> Iterator[tuple[str, Curve]]:
@@ -86,7 +86,7 @@ def build_int8(bundle: Bundle, folders: Sequence[Path], cache: Path, threads: in
 
     UserError 65 for curves that are too few or a model that does not stand it, 69 without OpenVINO.
     """
-    if refusal := named("openvino").refuses(Wish(engine="openvino", precision="int8")):
+    if refusal := named("openvino").refuses(EngineRequest(engine="openvino", precision="int8")):
         raise UserError(UNREACHABLE, f"int8 is computed by OpenVINO: {refusal}")
     if missing := [str(folder) for folder in folders if not folder.exists()]:
         raise UserError(BAD_DATA, f"--curves {', '.join(missing)}: no such file or folder")

@@ -20,13 +20,12 @@ from daemon.common.text import clean
 from daemon.formats import open_file
 from daemon.formats.errors import Unfinished, Unreadable
 from daemon.labels import Word, read_word
-from daemon.labels.table import Selection, Sheet, plain_path, read_index, read_sheet
+from daemon.labels.table import CsvTable, Selection, plain_path, read_csv, read_index
 from daemon.sources import Arrival
 from daemon.sources.existing import find
 from models.curve import Curve
 from models.frontend import prepare
-from models.profile import RasterProfile
-from models.raster import envelope
+from models.raster import RasterProfile, envelope
 from models.train import Examples
 
 
@@ -152,10 +151,10 @@ def read_folder(folder: Path, system_column: str = "system") -> LabelledFolder:
     return LabelledFolder(folder, tuple(_unite(group) for group in rows.values() if group), tuple(problems))
 
 
-def _sheet(table: Path) -> Sheet:
+def _sheet(table: Path) -> CsvTable:
     if not table.is_file():
         raise ValueError("no such file; a labelled folder has a labels.csv")
-    sheet = read_sheet(table.read_bytes())
+    sheet = read_csv(table.read_bytes())
     if missing := sorted({"path", "label"} - set(sheet.columns)):
         raise ValueError(f"column {' and '.join(missing)} missing; the header is the first row")
     if twice := sorted({name for name in sheet.columns if name and sheet.columns.count(name) > 1}):

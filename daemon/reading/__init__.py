@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from daemon.sources import Arrival
 from models.curve import Curve
 from models.frontend import Prepared
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 
 
 @dataclass(frozen=True, slots=True, eq=False)

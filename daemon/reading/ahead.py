@@ -18,7 +18,7 @@ from daemon.reading import FileReading, Reading
 from daemon.reading.pool import ReaderPool
 from daemon.sources import Arrival
 from daemon.sources.ignored import UNCLAIMED, Ignored
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 
 # ---- The job: one file to score, and what an earlier run has already said about it.
 

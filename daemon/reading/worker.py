@@ -34,7 +34,7 @@ from daemon.processes import frames
 from daemon.processes.child import confine
 from models.curve import Curve
 from models.frontend import Prepared
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 from models.sign import prepare_to_judge
 
 # ---- The note: what a reader process has in its hands, for the service to read when that process can no longer say
@@ -108,7 +108,7 @@ class _Opened:
     text_rule: dict[str, Any] | None  # by which it was read
 
 
-class Desk:
+class RequestHandler:
     """Answers requests one after the other; keeps the map of the last one open (its bytes, never its handle)."""
 
     def __init__(self) -> None:
@@ -266,7 +266,7 @@ def _is_fresh(file: str) -> bool:
 
 
 def _serve(connection: socket.socket, note: Note) -> None:
-    desk = Desk()
+    desk = RequestHandler()
     frames.send(connection, {"ready": True})
     _warm_up(connection)
     gc.freeze()  # what is loaded stays to the end

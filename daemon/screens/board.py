@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, Self
 
 from daemon.client.feed import SILENCE_S, Feed, ask_status
-from daemon.client.running import find
+from daemon.client.service_file import find
 from daemon.common import ending
 from daemon.common.text import clean
 from daemon.config import Config

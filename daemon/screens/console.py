@@ -21,13 +21,12 @@ from pathlib import Path
 from rich.console import Console, Group
 from rich.live import Live
 
-from daemon.client.feed import Silence
-from daemon.client.running import find
+from daemon.client.feed import SilenceLimit
+from daemon.client.service_file import find
 from daemon.common.text import duration, latency, score
 from daemon.config import Config
 from daemon.screens.board import Attachment, Board, Entry
-from daemon.screens.drawing import svg
-from daemon.screens.screen import frame
+from daemon.screens.screen import frame, svg
 
 # ---- The keyboard: single keys without Enter, and the terminal as it was afterwards.
 
@@ -75,7 +74,7 @@ def live(config: Config, patience_s: float = math.inf) -> None:
     """Draw until q, Ctrl-C or SIGTERM, then give the terminal back as it was. Raises UserError 69 as ``plain`` does."""
     board, terminal = Board(), Console(highlight=False)
     attachment = Attachment(config, board, HISTORY)
-    silence = Silence(patience_s, find(config).replay)
+    silence = SilenceLimit(patience_s, find(config).replay)
     drawn, drawn_s = -1, 0.0
     try:
         with keys() as keyboard, Live(console=terminal, screen=True, auto_refresh=False) as view:
@@ -99,7 +98,7 @@ def plain(config: Config, patience_s: float) -> None:
     """
     board = Board()
     attachment = Attachment(config, board, history=0)
-    silence = Silence(patience_s, find(config).replay)
+    silence = SilenceLimit(patience_s, find(config).replay)
     hint_s = time.monotonic() + PATIENCE_S if patience_s > WORTH_A_HINT_S else math.inf
     try:
         while True:

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from daemon import __version__
 from daemon.client.feed import ask_status
-from daemon.client.running import find
+from daemon.client.service_file import find
 from daemon.common.errors import UNREACHABLE, UserError
 from daemon.common.text import clean, size
 from daemon.config import NOWHERE, Config
@@ -76,7 +76,7 @@ def engines(config: Config) -> Iterator[Finding]:
 
 def _instead(config: Config) -> str:
     """What to do where nothing here can serve what the configuration asks for."""
-    from deploy.int8 import how
+    from deploy.openvino_engine import how
 
     wanted = {
         "device": config.device,
@@ -91,7 +91,8 @@ def _instead(config: Config) -> str:
 
 
 def _catalogue() -> Finding:
-    from deploy.engines import ANY, ENGINES
+    from deploy.classifier import ANY
+    from deploy.engines import ENGINES
 
     refusals = {engine.name: engine.refuses(ANY) for engine in ENGINES}
     usable = [name for name, why in refusals.items() if why is None]

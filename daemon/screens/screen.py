@@ -7,14 +7,187 @@ otherwise scroll away among the discards. A wider or higher terminal gets more a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import binascii
+import io
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import zip_longest
+from xml.sax.saxutils import escape
 
+import numpy as np
+from numpy.typing import NDArray
+from rich.cells import cell_len
+from rich.console import Console
+from rich.style import Style
 from rich.text import Text
 
 from daemon.common.text import MARKS, clean, duration, latency, rate, score, share
 from daemon.screens.board import Board, Entry
-from daemon.screens.drawing import bars, sketch
+
+# ---- The sketch: a curve in a few characters, from the column envelope that its event carries.
+#
+# Braille characters have 2 x 4 dots, so a drawing of 24 x 3 characters shows 48 columns of 12 dots: enough to see
+# a sawtooth. Each dot column spans its lower to its upper edge, so a spike of one sample stays visible.
+
+#: Bit of each dot of a braille character, by row and column (Unicode block U+2800).
+_DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
+#: A curve that rises less above its baseline (of 255) is drawn flat instead of as magnified noise.
+_LEAST_RISE = 56
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+@lru_cache(maxsize=512)
+def sketch(preview: str | None, width: int, height: int) -> tuple[str, ...]:
+    """``height`` rows of ``width`` characters, the surface at the left, pulling up; blank when there is no curve.
+
+    ``preview``: base64 of uint8 (2, W), lower and upper edge of each column, 255 at the top.
+    """
+    edges = _edges(preview)
+    if edges is None or width < 1 or height < 1:
+        return (" " * width,) * height
+    lower, upper = _resample(edges, 2 * width)
+    floor, ceiling = _range(lower, upper)
+    dots = 4 * height
+    scale = (dots - 1) / (ceiling - floor)
+    bottom = np.rint((lower - floor) * scale).astype(int)
+    top = np.rint((upper - floor) * scale).astype(int)
+    row = np.arange(dots)[::-1, None]  # (dots, 1), the highest first
+    inked = (row >= bottom) & (row <= top)  # (dots, 2 * width)
+    cells = inked.reshape(height, 4, width, 2).transpose(0, 2, 1, 3)  # (height, width, 4, 2)
+    codes = 0x2800 + (cells * _DOTS).sum(axis=(2, 3))
+    return tuple("".join(map(chr, line)) for line in codes)
+
+
+def bars(values: list[float], width: int) -> str:
+    """The last ``width`` values as a row of bars, the tallest of them full; nothing is drawn for zero."""
+    shown = values[-width:]
+    tallest = max(shown, default=0.0)
+    if tallest <= 0:
+        return " " * width
+    steps = [0 if value <= 0 else max(1, round(value / tallest * 8)) for value in shown]
+    return "".join(_BARS[step] for step in steps).rjust(width)
+
+
+def _range(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> tuple[float, float]:
+    """What the drawing shows: all of the pull, and of the push at the surface only as much as leaves it room."""
+    far = slice(2 * lower.size // 3, None)
+    baseline = float(np.median((lower[far] + upper[far]) / 2))
+    ceiling = max(float(upper.max()), baseline + _LEAST_RISE)
+    return max(float(lower.min()), baseline - 0.5 * (ceiling - baseline)), ceiling
+
+
+def _edges(preview: str | None) -> NDArray[np.float64] | None:
+    try:
+        raw = base64.b64decode(preview or "", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    if len(raw) < 4 or len(raw) % 2:
+        return None
+    return np.frombuffer(raw, np.uint8).reshape(2, -1).astype(float)
+
+
+def _resample(edges: NDArray[np.float64], columns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(2, W) -> lower and upper edge of ``columns`` columns; joined columns keep the outermost of their edges."""
+    width = edges.shape[1]
+    if width < columns:
+        place = np.arange(columns) * width // columns
+        return edges[0, place], edges[1, place]
+    starts = np.arange(columns) * width // columns
+    return np.minimum.reduceat(edges[0], starts), np.maximum.reduceat(edges[1], starts)
+
+
+# ---- The picture: lines of a screen as an SVG that looks the same in every browser and viewer.
+#
+# Drawings (braille dots, bars, rules) become shapes and each word stands at its own place, because fonts disagree
+# about the width of such characters. Text stays text: it can be searched and copied.
+
+_CELL_W, _CELL_H, _FONT_PX, _MARGIN, _HEAD = 8.4, 18.0, 14.0, 16.0, 38.0
+_PAPER, _INK = "#16181d", "#d7dae0"
+_COLOURS = {
+    "green": "#7fd06b",
+    "yellow": "#f0b84a",
+    "red": "#ff6b68",
+    "cyan": "#57b6d9",
+    "white": _INK,
+    "bright_black": "#7d838f",
+}
+_FONT = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+
+
+def svg(lines: Sequence[Text], title: str) -> str:
+    """A window with ``lines`` in it, all of the same width."""
+    columns = max((line.cell_len for line in lines), default=0)
+    width, height = columns * _CELL_W + 2 * _MARGIN, len(lines) * _CELL_H + _HEAD + _MARGIN
+    shapes = [shape for row, line in enumerate(lines) for shape in _line(line, row)]
+    buttons = "".join(
+        f'<circle cx="{_MARGIN + 6 + 20 * place}" cy="19" r="6" fill="{colour}"/>'
+        for place, colour in enumerate(("#ff5f57", "#febc2e", "#28c840"))
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img">\n'
+        f"<title>{escape(title)}</title>\n"
+        f'<rect width="100%" height="100%" rx="9" fill="{_PAPER}"/>{buttons}\n'
+        f'<g font-family="{_FONT}" font-size="{_FONT_PX:g}" fill="{_INK}">\n'
+        f'<text x="{width / 2:.0f}" y="24" text-anchor="middle" opacity="0.6">{escape(title)}</text>\n'
+        + "\n".join(shapes)
+        + "\n</g>\n</svg>\n"
+    )
+
+
+def _line(line: Text, row: int) -> Iterator[str]:
+    """The shapes of one line: backgrounds, words, drawings."""
+    paper = Console(file=io.StringIO(), width=1000, color_system="truecolor", force_terminal=True)
+    x, y = _MARGIN, _HEAD + row * _CELL_H
+    for segment in Text.assemble(line).render(paper):  # a style of the whole line becomes one of its parts
+        style, width = segment.style or Style(), cell_len(segment.text) * _CELL_W
+        colour = _COLOURS.get(style.color.name if style.color else "white", _INK)
+        if style.reverse:
+            yield f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{_CELL_H:g}" fill="{colour}"/>'
+            colour = _PAPER
+        weight = ' font-weight="bold"' if style.bold else ""
+        path = ""
+        for part in re.finditer(r"[\u2800-\u28ff\u2581-\u2588─━│┬]|[^\s\u2800-\u28ff\u2581-\u2588─━│┬]+", segment.text):
+            left = x + cell_len(segment.text[: part.start()]) * _CELL_W
+            if drawn := _shape(part[0], left, y):
+                path += drawn
+            elif part[0].strip("\u2800"):
+                yield (
+                    f'<text x="{left:.1f}" y="{y + 13.2:.1f}" fill="{colour}"{weight}'
+                    f' textLength="{cell_len(part[0]) * _CELL_W:.1f}">{escape(part[0])}</text>'
+                )
+        if path:
+            yield f'<path fill="{colour}" d="{path}"/>'
+        x += width
+
+
+def _shape(char: str, x: float, y: float) -> str:
+    """The path of a character that draws, else "": a box each for bars and rules, a dot each for braille."""
+    middle, centre = y + _CELL_H / 2, x + _CELL_W / 2
+    if "\u2801" <= char <= "\u28ff":
+        bits = ord(char) - 0x2800
+        places = ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3))
+        dots = [place for bit, place in enumerate(places) if bits >> bit & 1]
+        w, h = _CELL_W / 2, _CELL_H / 4
+        return "".join(_box(x + column * w + 0.6, y + row * h + 0.6, w - 1.0, h - 1.0) for column, row in dots)
+    if "\u2581" <= char <= "\u2588":
+        high = _CELL_H * (ord(char) - 0x2580) / 8
+        return _box(x, y + _CELL_H - high, _CELL_W - 0.8, high)
+    boxes = {
+        "─": _box(x, middle, _CELL_W, 1),
+        "━": _box(x, middle - 1.5, _CELL_W, 3),
+        "│": _box(centre, y, 1, _CELL_H),
+        "┬": _box(x, middle, _CELL_W, 1) + _box(centre, middle, 1, _CELL_H / 2),
+    }
+    return boxes.get(char, "")
+
+
+def _box(x: float, y: float, width: float, height: float) -> str:
+    return f"M{x:.1f} {y:.1f}h{width:.1f}v{height:.1f}h{-width:.1f}z"
+
+
+# ---- The screen: the board as lines of exactly the terminal's size.
 
 _STYLES = {"keep": "green", "review": "yellow", "discard": "bright_black"}
 _STATES = {"ready": "green", "degraded": "yellow", "paused": "yellow", "starting": "cyan", "stopping": "cyan"}

@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.client.running import forget, leave
-from daemon.client.watched import note
+from daemon.client.service_file import forget, leave
+from daemon.client.status import note
 from daemon.common.files import StateLock
 from daemon.config import Config
 from daemon.engine import device_of
@@ -31,8 +31,8 @@ from daemon.pipeline import Backlog, Pace, Pipeline
 from daemon.publish import Publisher
 from daemon.reading.pool import ReaderPool
 from daemon.service.health import EngineWatch, Health
-from daemon.service.reload import Renewal, load, wish_at_once
-from daemon.service.report import Report
+from daemon.service.reload import ModelReload, load, wish_at_once
+from daemon.service.report import StatusReport
 from daemon.sources import Source
 from daemon.sources.file_state import Timing
 from daemon.sources.ignored import UNCLAIMED
@@ -106,9 +106,9 @@ class Parts:
     publisher: Publisher
     metrics: Metrics
     sentinel: Sentinel
-    report: Report
+    report: StatusReport
     engines: EngineWatch
-    renewal: Renewal
+    renewal: ModelReload
 
 
 def assemble(config: Config, reread: Callable[[], Config], health: Health, closing: ExitStack) -> Parts:
@@ -122,14 +122,14 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     loaded = load(config, wish_at_once(config))
     model, judge = loaded.model, loaded.judge
     sources = open_sources(config, ledger, metrics.accounts, bell.set)
-    report = Report(config, metrics, health, judge, sources)
+    report = StatusReport(config, metrics, health, judge, sources)
     publisher = _speak(config, report, metrics, closing)
     backlog, sentinel = Backlog(sources), Sentinel()
     pipeline = Pipeline(
         backlog, reader, model, judge, ledger, publisher, metrics, sentinel, bell, pace_of(config), config.text
     )
     _measure(config, metrics, judge, report, closing)
-    engines, renewal = EngineWatch(health, metrics), Renewal(config, reread)
+    engines, renewal = EngineWatch(health, metrics), ModelReload(config, reread)
     parts = Parts(model, ledger, sources, backlog, pipeline, publisher, metrics, sentinel, report, engines, renewal)
     closing.callback(lambda: release(parts.model))
     closing.callback(lambda: renewal.close(parts.model))
@@ -140,7 +140,7 @@ def pace_of(config: Config) -> Pace:
     return Pace(config.batch.largest, config.batch.wait_s)
 
 
-def _speak(config: Config, report: Report, metrics: Metrics, closing: ExitStack) -> Publisher:
+def _speak(config: Config, report: StatusReport, metrics: Metrics, closing: ExitStack) -> Publisher:
     publisher = Publisher(
         config.state / "ledger.sqlite",
         config.instrument,
@@ -158,7 +158,7 @@ def _speak(config: Config, report: Report, metrics: Metrics, closing: ExitStack)
     return publisher
 
 
-def _measure(config: Config, metrics: Metrics, judge: Judge, report: Report, closing: ExitStack) -> None:
+def _measure(config: Config, metrics: Metrics, judge: Judge, report: StatusReport, closing: ExitStack) -> None:
     metrics.serving(judge, device_of(judge.engine))
     metrics.selftest_pass.set(1)  # a model that fails it never comes this far
     metrics.ask(metrics.review_queue, report.waiting)

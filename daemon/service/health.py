@@ -20,11 +20,10 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from daemon.config import AlarmConfig
-from daemon.engine import Standing, device_of, standing_of
+from daemon.engine import EngineStatus, device_of, engine_status
 from daemon.judging import Decision, Judge
 from daemon.metrics import Metrics
-from daemon.sources.ignored import UNCLAIMED, words
-from daemon.sources.unread import Unread
+from daemon.sources.ignored import UNCLAIMED, Unread, words
 from deploy.serving import Model
 
 Level = Literal["ok", "degraded", "alarm"]
@@ -149,12 +148,12 @@ class EngineWatch:
         self._health, self._metrics = health, metrics
         self._model: Model | None = None
         self._judge: Judge | None = None
-        self._standing: Standing | None = None
+        self._standing: EngineStatus | None = None
         self._counted: Counter[str] = Counter()
 
     def observe(self, model: Model, judge: Judge, is_building: bool = False) -> tuple[str, tuple[str, ...]]:
         """The engine that judges now, and why it is not a better one. Cheap while nothing changes."""
-        standing = standing_of(model)
+        standing = engine_status(model)
         if model is not self._model:
             self._counted.clear()
         if standing != self._standing or judge is not self._judge:
@@ -163,7 +162,7 @@ class EngineWatch:
         building = ("an engine for the GPU is being built",) if is_building else ()
         return standing.engine, (*building, *standing.troubles)
 
-    def _tell(self, standing: Standing, judge: Judge) -> None:
+    def _tell(self, standing: EngineStatus, judge: Judge) -> None:
         for kind, count in standing.faults.items():
             self._metrics.engine_faults.labels(kind).inc(count - self._counted[kind])
             self._counted[kind] = count

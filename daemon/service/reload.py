@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from daemon.common.errors import INTERNAL, UserError
 from daemon.common.text import first_line
 from daemon.config import Config
-from daemon.engine import Patience, device_of
+from daemon.engine import EngineTimeouts, device_of
 from daemon.judging import Judge
 from daemon.judging.judge import is_outdated, judge_of, load_model, release, wish_of
-from deploy.engines import NoEngine, Wish, candidates
+from deploy.classifier import EngineRequest, NoEngine
+from deploy.engines import candidates
 from deploy.serving import Model
 
 # ---- The loading: a model on its way, made ready beside the loop so that no curve waits for it.
@@ -32,7 +33,7 @@ class Loaded:
     judge: Judge
 
 
-class Loading(threading.Thread):
+class ModelLoading(threading.Thread):
     """Does ``work`` at once, in a thread of its own. ``outcome`` is what it returned, or why it could not."""
 
     def __init__(self, work: Callable[[], Loaded]) -> None:
@@ -88,9 +89,9 @@ def _forget(held: list[Model]) -> None:
 AGAIN_S = 600.0
 
 
-def load(config: Config, wish: Wish) -> Loaded:
+def load(config: Config, wish: EngineRequest) -> Loaded:
     """The configured model on an engine of ``wish``. Raises UserError."""
-    patience = Patience(deadline_s=config.engine.deadline_s)
+    patience = EngineTimeouts(deadline_s=config.engine.deadline_s)
     return with_judge(config, load_model(config.model, wish, config.state / "models", patience))
 
 
@@ -100,7 +101,7 @@ def with_judge(config: Config, model: Model) -> Loaded:
     return Loaded(config, model, judge)
 
 
-def wish_at_once(config: Config) -> Wish:
+def wish_at_once(config: Config) -> EngineRequest:
     """What can serve within a second: the processor's best, where a GPU's engine has to be built first."""
     wish = wish_of(config)
     try:
@@ -110,13 +111,13 @@ def wish_at_once(config: Config) -> Wish:
     return replace(wish, device="cpu", engine="auto", precision="auto") if "cuda" in devices else wish
 
 
-class Renewal:
+class ModelReload:
     """For the loop's thread. ``reread`` gives the configuration anew."""
 
     def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
         self._config, self._reread = config, reread
-        self._reload: Loading | None = None
-        self._better: Loading | None = None
+        self._reload: ModelLoading | None = None
+        self._better: ModelLoading | None = None
         self._better_due_s = time.monotonic() if _has_gpu(config) else None
 
     @property
@@ -130,7 +131,7 @@ class Renewal:
 
     def begin_reload(self, model: Model) -> None:
         """Have the configuration read, and loaded what it names, unless ``model`` is that already."""
-        self._reload = Loading(lambda: self._read_anew(model))
+        self._reload = ModelLoading(lambda: self._read_anew(model))
 
     def take_reload(self) -> Loaded | UserError | None:
         """What came of the reload, once."""
@@ -146,7 +147,7 @@ class Renewal:
         if self._better is None:
             if self._better_due_s is not None and time.monotonic() >= self._better_due_s:
                 config, self._better_due_s = self._config, None
-                self._better = Loading(lambda: load(config, wish_of(config)))
+                self._better = ModelLoading(lambda: load(config, wish_of(config)))
             return None
         if self._better.outcome is None:
             return None

@@ -26,7 +26,7 @@ from daemon.sources.watch import WatchSource
 _WINDOW_S = 60.0
 
 
-class Tempo:
+class Rates:
     """Fed by the pipeline's thread, read by whoever asks for the status."""
 
     def __init__(self, begun_s: float, longest: int = 1_000) -> None:
@@ -60,7 +60,7 @@ class Tempo:
 State = Literal["starting", "ready", "stopping"]
 
 
-class Report:
+class StatusReport:
     """``data`` is asked for by the publisher's thread, everything else is told by the pipeline's."""
 
     def __init__(
@@ -79,7 +79,7 @@ class Report:
         self._metrics, self._health, self._sources = metrics, health, sources
         self._ledger, self._labels = config.state / "ledger.sqlite", config.state / "labels.sqlite"
         self._begun_s, self.started_at = time.monotonic(), rfc3339(time.time())
-        self.tempo = Tempo(self._begun_s)
+        self.tempo = Rates(self._begun_s)
 
     def data(self) -> dict[str, Any]:
         """The ``data`` of a status event."""

@@ -7,8 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from daemon.formats.names import claim, why_ignored
-from daemon.formats.pair import find_other, is_first_half, pick_other
+from daemon.formats.names import claim, find_other, is_first_half, pick_other, why_ignored
 from daemon.sources import Arrival
 from daemon.sources.ignored import Ignored
 

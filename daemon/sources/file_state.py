@@ -45,7 +45,7 @@ class Timing:
 
 
 @dataclass(slots=True, eq=False)
-class Pending:
+class FileState:
     """What is remembered of one unsettled path; all times are time.monotonic()."""
 
     path: str  # relative to the folder, '/' between parts
@@ -138,26 +138,26 @@ class Pending:
 # ---- Finished files waiting for the pipeline; the one place where the watching and the taking thread meet.
 
 
-class Ready:
+class OfferQueue:
     """A queue ordered by the files' times, oldest first. An offer can be taken back until it is taken."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._heap: list[tuple[int, int, Pending, Arrival]] = []
+        self._heap: list[tuple[int, int, FileState, Arrival]] = []
         self._size = 0
         self._turn = itertools.count()
 
     def __len__(self) -> int:
         return self._size
 
-    def put(self, pending: Pending, arrival: Arrival) -> None:
+    def put(self, pending: FileState, arrival: Arrival) -> None:
         """Offer ``pending`` as ``arrival``."""
         with self._lock:
             pending.arrival, pending.taken = arrival, False
             heapq.heappush(self._heap, (arrival.mtime_ns, next(self._turn), pending, arrival))
             self._size += 1
 
-    def withdraw(self, pending: Pending) -> bool:
+    def withdraw(self, pending: FileState) -> bool:
         """Take an offer back; False when somebody has taken it."""
         with self._lock:
             if pending.taken or pending.arrival is None:

@@ -16,11 +16,11 @@ from pathlib import Path
 from daemon.common.text import clean
 from daemon.formats.names import Naming, event_path
 from daemon.sources import Arrival, SourceHealth
-from daemon.sources.file_state import Pending, Ready, Timing
-from daemon.sources.inotify import Hint, Watcher
+from daemon.sources.file_state import FileState, OfferQueue, Timing
+from daemon.sources.ignored import Arrivals, Unread
+from daemon.sources.inotify import MountGuard, Touched
 from daemon.sources.scan import MountSetting, Stamp, split, stamp_of, walk
-from daemon.sources.tracker import Book, World
-from daemon.sources.unread import Arrivals, Unread
+from daemon.sources.tracker import FileTracker, Surroundings
 
 _log = logging.getLogger(__name__)
 _PORTION = 500  # looks, stats or messages between two glances at the rest: some 10 ms
@@ -32,7 +32,7 @@ _CLOCK_S = 0.05  # a file system's clock ticks less often
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class FolderNeeds:
     """What a folder is given by its source. All of it is called from the folder's thread."""
 
     naming: Naming
@@ -45,15 +45,17 @@ class Services:
 class Folder:
     """Watches one root. ``defer`` and ``settle`` may be called from any thread; they only leave a message."""
 
-    def __init__(self, root: Path, setting: MountSetting, timing: Timing, services: Services, ready: Ready) -> None:
+    def __init__(
+        self, root: Path, setting: MountSetting, timing: Timing, services: FolderNeeds, ready: OfferQueue
+    ) -> None:
         self.root = os.path.abspath(root)
         self._timing, self._services, self._ready = timing, services, ready
-        self._watcher = Watcher(self.root, setting, self._hear)
+        self._watcher = MountGuard(self.root, setting, self._hear)
         self._arrivals = Arrivals(self.root)
         self._begun_s = time.time()
         self._questions = _QUESTIONS
         self._link = ""  # the first that was passed over
-        self._book = Book(services.naming, timing, self._world())
+        self._book = FileTracker(services.naming, timing, self._world())
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._stopping = threading.Event()
@@ -66,8 +68,8 @@ class Folder:
         self._unlisted = ""
         self._oldest_s: float | None = None
 
-    def _world(self) -> World:
-        return World(
+    def _world(self) -> Surroundings:
+        return Surroundings(
             stamp=lambda path: stamp_of(f"{self.root}/{path}"),
             standing=self._watcher.standing,
             finished=self._services.finished,
@@ -254,11 +256,11 @@ class Folder:
             return False
         return max(found.st_mtime, found.st_ctime) >= self._begun_s - _CLOCK_S
 
-    def _hear(self, hint: Hint) -> None:
+    def _hear(self, hint: Touched) -> None:
         """Called from watchdog's threads."""
         self._inbox.put(partial(self._heed, hint))
 
-    def _heed(self, hint: Hint) -> None:
+    def _heed(self, hint: Touched) -> None:
         if hint.kind == "moved":
             self._book.moved(hint.path, hint.dest, hint.at_s)
         elif hint.kind == "directory":
@@ -269,7 +271,7 @@ class Folder:
         else:
             self._book.touch(hint.path, closed_s=hint.at_s if hint.kind == "closed" else None)
 
-    def _offer(self, pending: Pending, final: bool) -> None:
+    def _offer(self, pending: FileState, final: bool) -> None:
         now_s = time.monotonic()
         size_bytes, mtime_ns = pending.stamp or (0, 0)
         if pending.claimed and not pending.counted:

@@ -1,4 +1,4 @@
-"""Hints: inotify (through watchdog) says where to look soonest. It is never the only way a file is found."""
+"""InotifyEvents: inotify (through watchdog) says where to look soonest. It is never the only way a file is found."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _STOP_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Hint:
+class Touched:
     """Something happened at ``path`` (relative to the folder)."""
 
     kind: Literal["created", "closed", "moved", "directory", "overflow"]
@@ -51,14 +51,14 @@ class LimitReached(OSError):
     """The kernel has no inotify watch (or instance) left for this user."""
 
 
-class Hints(FileSystemEventHandler):
+class InotifyEvents(FileSystemEventHandler):
     """Listens below one folder and calls ``hear(hint)`` from watchdog's threads."""
 
-    def __init__(self, root: str, hear: Callable[[Hint], None]) -> None:
+    def __init__(self, root: str, hear: Callable[[Touched], None]) -> None:
         self._root = os.path.realpath(root)  # inotify is asked not to follow links, the root itself included
         self._hear = hear
         self._observer: BaseObserver | None = None
-        self._overflow = _OverflowListener(lambda: hear(Hint("overflow", at_s=time.monotonic())))
+        self._overflow = _OverflowListener(lambda: hear(Touched("overflow", at_s=time.monotonic())))
 
     def start(self) -> None:
         """Begin to listen.
@@ -103,15 +103,15 @@ class Hints(FileSystemEventHandler):
             kind: Literal["moved", "directory"] = "moved" if isinstance(event, FileMovedEvent) else "directory"
             dest = self._relative(event.dest_path)
             if dest is not None:
-                self._hear(Hint(kind, path or "", dest, now))
+                self._hear(Touched(kind, path or "", dest, now))
         elif path is None:
             return
         elif isinstance(event, FileClosedEvent):
-            self._hear(Hint("closed", path, at_s=now))
+            self._hear(Touched("closed", path, at_s=now))
         elif isinstance(event, FileCreatedEvent):
-            self._hear(Hint("created", path, at_s=now))
+            self._hear(Touched("created", path, at_s=now))
         elif isinstance(event, DirCreatedEvent):
-            self._hear(Hint("directory", "", path, now))
+            self._hear(Touched("directory", "", path, now))
 
     def _relative(self, path: bytes | str) -> str | None:
         text = os.fsdecode(path)
@@ -136,16 +136,16 @@ _RAISE_LIMIT = "to raise it: sysctl fs.inotify.max_user_watches=524288 fs.inotif
 _LIMIT_AGAIN_S = 60.0  # between two tries after the kernel's limit was reached
 
 
-class Watcher:
+class MountGuard:
     """Keeps the hints of one folder alive, through unmounts, remounts and dying threads."""
 
-    def __init__(self, root: str, setting: MountSetting, hear: Callable[[Hint], None]) -> None:
+    def __init__(self, root: str, setting: MountSetting, hear: Callable[[Touched], None]) -> None:
         self.root = root
         self.mount = Mount("unknown", setting == "network")
         self.identity: tuple[int, int] | None = None  # (device, inode); None: the folder is not there
         self.trouble = ""  # what is wrong now
         self.past = ""  # what went wrong and was mended
-        self.hints: Hints | None = None
+        self.hints: InotifyEvents | None = None
         self._setting, self._hear = setting, hear
         self._try_again_s = 0.0
 
@@ -190,7 +190,7 @@ class Watcher:
         """Start the hints where they are wanted and missing; True when they have just begun."""
         if self.mount.network or self.hints is not None or time.monotonic() < self._try_again_s:
             return False
-        hints = Hints(self.root, self._hear)
+        hints = InotifyEvents(self.root, self._hear)
         try:
             hints.start()
         except LimitReached:

@@ -11,9 +11,8 @@ import itertools
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
-from daemon.formats.names import Naming, event_path, sentinel_target
-from daemon.formats.pair import is_first_half, other_names, pick_other
-from daemon.sources.file_state import Pending, Timing
+from daemon.formats.names import Naming, event_path, is_first_half, other_names, pick_other, sentinel_target
+from daemon.sources.file_state import FileState, Timing
 from daemon.sources.scan import ODD, ODDITIES, Listing, Stamp, join, split
 
 # ---- Paths that need no look: the stamp each was settled with, kept by directory so that one listing prunes one
@@ -23,7 +22,7 @@ from daemon.sources.scan import ODD, ODDITIES, Listing, Stamp, join, split
 IGNORED: Stamp = (-2, -2)
 
 
-class Settled:
+class KnownFiles:
     """About 250 bytes a file; what is gone from its directory is forgotten at the next listing."""
 
     def __init__(self) -> None:
@@ -84,30 +83,30 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class Surroundings:
     """What the book needs of the world around it; the two clocks are time.monotonic and time.time."""
 
     stamp: Callable[[str], Stamp | None]  # of a relative path; None gone; OSError: cannot say now
     standing: Callable[[], bool]  # the folder itself is still there
     finished: Callable[[str], Stamp | None]  # decided before a restart (event path -> stamp)
-    offer: Callable[[Pending, bool], None]  # (file, final)
-    withdraw: Callable[[Pending], bool]  # take an offer back; False: the reader has the file
+    offer: Callable[[FileState, bool], None]  # (file, final)
+    withdraw: Callable[[FileState], bool]  # take an offer back; False: the reader has the file
     ignored: Callable[[str, str, bool], None]  # (path, reason, whether it came, or was there when the folder appeared)
     curve: Callable[[], None]  # a file of a kind that is read, decided now or before a restart
     monotonic: Callable[[], float]
     wall: Callable[[], float]
 
 
-class Book:
+class FileTracker:
     """Per-path states: seen -> quiet -> offered -> settled | deferred."""
 
-    def __init__(self, naming: Naming, timing: Timing, world: World) -> None:
+    def __init__(self, naming: Naming, timing: Timing, world: Surroundings) -> None:
         self.timing = timing
         self._naming = naming
         self._world = world
-        self._open: dict[str, Pending] = {}
-        self.settled = Settled()
-        self._looks: list[tuple[float, int, Pending]] = []
+        self._open: dict[str, FileState] = {}
+        self.settled = KnownFiles()
+        self._looks: list[tuple[float, int, FileState]] = []
         self._turn = itertools.count()
         self._out = 0  # how many of the open ones are offered
         self.missed = 0  # files offered that no hint had told of; set back by the reader of it
@@ -178,10 +177,10 @@ class Book:
             pending.changed_s = max(pending.changed_s, closed_s)
         self._schedule(pending, self._world.monotonic())
 
-    def _enter(self, path: str, fresh: bool) -> Pending:
+    def _enter(self, path: str, fresh: bool) -> FileState:
         directory, name = split(path)
         now_s = self._world.monotonic()
-        self._open[path] = pending = Pending(
+        self._open[path] = pending = FileState(
             path=path,
             claimed=self._naming.claim(name) is True,
             companion=self._second_half(directory, name),
@@ -214,7 +213,7 @@ class Book:
             self.settled.put(dest, stamp)
         self.touch(dest, closed_s=at_s)
 
-    def _transfer(self, pending: Pending, dest: str) -> bool:
+    def _transfer(self, pending: FileState, dest: str) -> bool:
         """Carry a life over to another path; False where it must end at the old one."""
         name = split(dest)[1]
         there = self._open.get(dest)
@@ -248,7 +247,7 @@ class Book:
                 return
             self._look(heapq.heappop(self._looks)[2], now_s)
 
-    def _look(self, pending: Pending, now_s: float) -> None:
+    def _look(self, pending: FileState, now_s: float) -> None:
         try:
             stamp, whole = self._stamp(pending)
         except OSError:  # the share is away, or listing is forbidden: neither is the end of a file
@@ -268,7 +267,7 @@ class Book:
         self._offer(pending, pending.is_final(now_s, self.timing))
         return None
 
-    def _stamp(self, pending: Pending) -> tuple[Stamp | None, bool]:
+    def _stamp(self, pending: FileState) -> tuple[Stamp | None, bool]:
         """Of a pair: the sizes together and the later time, so that a change of either half is a change."""
         stamp = self._world.stamp(pending.path)
         if pending.companion is None or stamp is None or stamp in ODDITIES:
@@ -286,7 +285,7 @@ class Book:
             return True
         return known == stamp
 
-    def _miss(self, pending: Pending, now_s: float) -> None:
+    def _miss(self, pending: FileState, now_s: float) -> None:
         """It is gone. What was never offered leaves no trace; what was is offered once more, for its reason."""
         if not self._world.standing():
             self._schedule(pending, now_s + 4 * self.timing.look_s)
@@ -297,17 +296,17 @@ class Book:
             del self._open[pending.path]
             self.settled.pop(pending.path)  # should it come back, it is new
 
-    def _offer(self, pending: Pending, final: bool) -> None:
+    def _offer(self, pending: FileState, final: bool) -> None:
         self.missed += not pending.hinted
         self._out += 1
         pending.out, pending.again, pending.offered = True, False, True
         self._world.offer(pending, final)
 
-    def _schedule(self, pending: Pending, at_s: float) -> None:
+    def _schedule(self, pending: FileState, at_s: float) -> None:
         pending.due_s = at_s
         heapq.heappush(self._looks, (at_s, next(self._turn), pending))
 
-    def _is_current(self, look: tuple[float, int, Pending]) -> bool:
+    def _is_current(self, look: tuple[float, int, FileState]) -> bool:
         due_s, _, pending = look
         return due_s == pending.due_s and not pending.out and self._open.get(pending.path) is pending
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from daemon.common.errors import BAD_CONFIG, UserError
 from daemon.formats.names import Naming
 from daemon.sources import Arrival, SourceHealth
-from daemon.sources.file_state import Ready, Timing
-from daemon.sources.folder import Folder, Services
+from daemon.sources.file_state import OfferQueue, Timing
+from daemon.sources.folder import Folder, FolderNeeds
+from daemon.sources.ignored import Unread
 from daemon.sources.scan import MountSetting, Stamp
-from daemon.sources.unread import Unread
 
 
 class WatchSource:
@@ -43,13 +43,13 @@ class WatchSource:
         mounts: MountSetting = "auto",
         timing: Timing | None = None,
     ) -> None:
-        self._ready = Ready()
+        self._ready = OfferQueue()
         self._folders: list[Folder] = []
         naming = Naming(claim, quiet_s, why)
         distinct = distinct_roots(roots)
         for root in distinct:
             others = [str(other) for other in distinct if other != root]
-            services = Services(naming, _unambiguous(finished, others), seen, ignored, wake)
+            services = FolderNeeds(naming, _unambiguous(finished, others), seen, ignored, wake)
             self._folders.append(Folder(root, mounts, timing or Timing(), services, self._ready))
 
     def start(self) -> None:

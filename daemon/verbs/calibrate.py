@@ -33,20 +33,19 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(USAGE, wrong)
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     from daemon.judging.judge import load_model
-    from daemon.learn.calibration import Wish, calibrate, write_model, write_text
-    from daemon.learn.evidence import exhibit
+    from daemon.learn.calibration import CalibrationTarget, calibrate, gather_eligible, write_model, write_text
     from daemon.learn.labelled import read_labels
-    from deploy import engines
+    from deploy.classifier import EngineRequest
     from models.bundle import BadBundle
     from models.calibrate import KeepRule
 
     labels = read_labels(args.folders)
-    model = load_model(args.model, engines.Wish("cpu", precision="fp32"))  # in which every engine decides
+    model = load_model(args.model, EngineRequest("cpu", precision="fp32"))  # in which every engine decides
     rule = KeepRule() if args.precision is None else KeepRule(precision=args.precision)
     if args.review_share is not None:
         rule = KeepRule(precision=None, review_share=args.review_share)
-    wish = Wish(args.max_miss, args.confidence, args.prevalence, rule)
-    outcome = calibrate(exhibit(labels, model), model.bundle, model.engine, wish)
+    wish = CalibrationTarget(args.max_miss, args.confidence, args.prevalence, rule)
+    outcome = calibrate(gather_eligible(labels, model), model.bundle, model.engine, wish)
     try:
         made = write_model(out, model.bundle, outcome)
     except BadBundle as error:

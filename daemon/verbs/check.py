@@ -12,9 +12,9 @@ from daemon.common.stdio import as_json
 from daemon.common.text import clean, duration, latency
 from daemon.config import HOMELESS, NOWHERE, Config, ConfigError, load, values
 from daemon.sources.scan import mount_of
-from deploy.engines import ENGINES, NoEngine, Wish, candidates
-from deploy.registry import resolve
-from models.bundle import BadBundle, certificate_in, read
+from deploy.classifier import EngineRequest, NoEngine
+from deploy.engines import ENGINES, candidates
+from models.bundle import BadBundle, certificate_in, read, resolve
 
 # ---- The description: what a configuration will do, in words that the person at the microscope understands.
 
@@ -88,7 +88,7 @@ def _lacking(config: Config) -> str | None:
     if (config.device, config.engine.name, config.engine.precision) == ("auto", "auto", "auto"):
         return None  # torch on the processor is always there
     from daemon.judging.judge import wish_of
-    from deploy.int8 import find
+    from deploy.openvino_engine import find
 
     wish = wish_of(config)
     try:
@@ -114,7 +114,7 @@ def _engine(config: Config) -> str:
 
 def _deadline(config: Config) -> str:
     engine = config.engine
-    wish = Wish(config.device, engine.name, engine.precision)
+    wish = EngineRequest(config.device, engine.name, engine.precision)
     if not any(one.device == "cuda" and one.differs(wish) is None for one in ENGINES):
         return ""
     return f"; what a GPU does not answer in {engine.deadline_s:g} s, the CPU judges"

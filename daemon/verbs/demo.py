@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.client.feed import ask_status
-from daemon.client.temporary import Trial
+from daemon.client.temporary_service import TemporaryService
 from daemon.common import ending
 from daemon.common.errors import UNREACHABLE, USAGE, UserError
 from daemon.common.progress import check_rate
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     check_rate(args.rate)
     print(f"{args.curves} real force curves will be written into a folder, {args.rate:g} a second,")
     print("and a service beside it judges each one. It starts in a few seconds …", flush=True)
-    with Trial() as trial:
+    with TemporaryService() as trial:
         console = _verb("console", trial, "--publish", trial.publish, "--replay", trial.replay)
         try:
             ending.pause(1.0)  # the console has drawn its first picture
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _verb(verb: str, trial: Trial, *words: str) -> subprocess.Popen[bytes]:
+def _verb(verb: str, trial: TemporaryService, *words: str) -> subprocess.Popen[bytes]:
     service = ("--state", str(trial.state), "--instrument", trial.instrument)
     return subprocess.Popen([sys.executable, "-m", "daemon", verb, *service, *words], cwd=trial.folder)
 
@@ -61,7 +61,7 @@ def _close(console: subprocess.Popen[bytes]) -> None:
         console.kill()
 
 
-def _play(trial: Trial, curves: int, rate: float) -> None:
+def _play(trial: TemporaryService, curves: int, rate: float) -> None:
     words = ["--into", str(trial.watch), "--rate", str(rate), "--count", str(curves), "--writer", "grow"]
     command = [sys.executable, "-m", "daemon", "replay", str(CURVES), *words]
     played = run_errand(command, cwd=trial.folder)
@@ -69,7 +69,7 @@ def _play(trial: Trial, curves: int, rate: float) -> None:
         raise UserError(played.returncode, played.stderr.strip().removeprefix("afm-triage: "))
 
 
-def _wait_until_decided(trial: Trial) -> dict[str, Any]:
+def _wait_until_decided(trial: TemporaryService) -> dict[str, Any]:
     """The service's status once nothing waits any more."""
     deadline_s = time.monotonic() + LAST_TEXT_S
     status = _status(trial)
@@ -81,14 +81,14 @@ def _wait_until_decided(trial: Trial) -> dict[str, Any]:
     return status
 
 
-def _status(trial: Trial) -> dict[str, Any]:
+def _status(trial: TemporaryService) -> dict[str, Any]:
     event = ask_status(trial.replay, timeout_s=10.0)
     if event is None:
         raise UserError(UNREACHABLE, f"the service does not answer any more: {trial.last_words()}")
     return event["data"]  # type: ignore[no-any-return]
 
 
-def _summarise(status: dict[str, Any], trial: Trial) -> None:
+def _summarise(status: dict[str, Any], trial: TemporaryService) -> None:
     counts, latency_s = status["counts"], status["latency_s"]
     total = sum(counts.values())
     print(f"\n{total} curves decided, each on disk before it was announced (some files hold several):")

@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
     from daemon.learn.evaluation import evaluate, judge_all
     from daemon.learn.labelled import count_classes, curves_of, narrow, read_labels, refuse
     from daemon.learn.report import write_html, write_text
-    from daemon.learn.taught import Acquaintance
-    from deploy.engines import Wish
+    from daemon.learn.training_record import KnownCurves
+    from deploy.classifier import EngineRequest
 
     labels = read_labels(args.folders)
     if args.only is not None:
@@ -47,11 +47,11 @@ def run(args: argparse.Namespace) -> int:
     classes = count_classes(labels)
     if not classes["keep"] + classes["discard"]:
         raise UserError(BAD_DATA, "no curve is labelled keep or discard: there is nothing to hold the model against")
-    model = load_model(args.model, Wish(args.device))
+    model = load_model(args.model, EngineRequest(args.device))
     judge = judge_of(model, ThresholdsConfig())
     problems: list[str] = []
     curves = progress(curves_of(labels, problems), "evaluating", sum(classes.values()))
-    acquaintance = Acquaintance(model.bundle.manifest)
+    acquaintance = KnownCurves(model.bundle.manifest)
     judged = judge_all(acquaintance.watch(curves), model, judge)
     refuse(problems)
     warnings = acquaintance.warnings(args.folders)

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from daemon.client.feed import Feed, Silence, Silent, add_patience_option, ask_status, patience_of
-from daemon.client.running import Whereabouts, find
+from daemon.client.feed import Feed, SilenceLimit, Silent, add_patience_option, ask_status, patience_of
+from daemon.client.service_file import ServiceFile, find
 from daemon.common.errors import UNREACHABLE, USAGE, UserError
 from daemon.common.stdio import write_bytes
 from daemon.common.text import clean
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _stranger(config: Config, place: Whereabouts) -> Event | None:
+def _stranger(config: Config, place: ServiceFile) -> Event | None:
     """The status of the service that answers, where an instrument was named and this one is of another."""
     if "instrument" not in config.origins:
         return None
@@ -73,9 +73,9 @@ def _looks_elsewhere(args: argparse.Namespace) -> bool:
     return bool(args.publish or args.replay) and not (args.config or args.state or args.instrument)
 
 
-def _events(place: Whereabouts, ledger: Path | None, args: argparse.Namespace) -> Iterator[Event]:
+def _events(place: ServiceFile, ledger: Path | None, args: argparse.Namespace) -> Iterator[Event]:
     stream, since = None, args.since
-    silence = Silence(patience_of(args), place.replay)
+    silence = SilenceLimit(patience_of(args), place.replay)
     answer_s = 3.0 if place.is_alive or ledger is None else 1.0
     if args.patience is not None and (ledger is None or not ledger.exists()):
         answer_s = args.patience  # there is nothing else to read
@@ -108,7 +108,7 @@ def _stored(ledger: Path, since: int | None) -> Generator[Event, None, tuple[int
         return last, view.stream
 
 
-def _follow(feed: Feed, silence: Silence) -> Iterator[Event]:
+def _follow(feed: Feed, silence: SilenceLimit) -> Iterator[Event]:
     """Decisions as they come, also across restarts of the service, as long as it is not silent for too long."""
     while True:
         found = feed.read(1.0)

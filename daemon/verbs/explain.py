@@ -8,7 +8,7 @@ from pathlib import Path
 
 from daemon.common.errors import USAGE, UserError
 from daemon.common.files import need_folder
-from daemon.config.asked import Asked
+from daemon.config import Asked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,11 +32,11 @@ def run(args: argparse.Namespace) -> int:
     from daemon.explain import explain, find_reading
     from daemon.explain.sheet import draw
     from daemon.judging.judge import judge_of, load_model
-    from deploy.engines import Wish
+    from deploy.classifier import EngineRequest
 
     asked = Asked.of(args)
     reading = find_reading(args.file, args.curve, asked.text)
-    model = load_model(asked.model, Wish(args.device), asked.models)
+    model = load_model(asked.model, EngineRequest(args.device), asked.models)
     explanation = explain(reading, model, judge_of(model, asked.thresholds, text=asked.text))
     fresh = args.out.with_name(f".{args.out.name}.{os.getpid()}")
     try:

@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from daemon.client.watched import watched_folders
+from daemon.client.status import watched_folders
 from daemon.common.clock import rfc3339
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
 from daemon.common.files import write_whole

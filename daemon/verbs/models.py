@@ -46,8 +46,7 @@ def run(args: argparse.Namespace) -> int:
     models = settings.state / "models"
     if args.action == "list":
         return _list(models, args.json)
-    from deploy.registry import resolve
-    from models.bundle import BadBundle, read
+    from models.bundle import BadBundle, read, resolve
 
     try:
         bundle = read(resolve(args.name, models))
@@ -65,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 def _build(args: argparse.Namespace, bundle: Bundle, settings: config.Config) -> int:
     from daemon.engine.proof import build_ahead
     from daemon.learn.int8 import build_int8
-    from deploy.engines import NoEngine, Wish
+    from deploy.classifier import EngineRequest, NoEngine
 
     cache = settings.state / "engines"
     if args.precision == "int8":
@@ -75,7 +74,7 @@ def _build(args: argparse.Namespace, bundle: Bundle, settings: config.Config) ->
         return 0
     are_built = []
     try:
-        for one in build_ahead(bundle, Wish(args.device, args.engine, args.precision, cache=cache)):
+        for one in build_ahead(bundle, EngineRequest(args.device, args.engine, args.precision, cache=cache)):
             are_built.append(one.problem is None)
             what = "built, and judges known curves right" if one.problem is None else f"not built: {one.problem}"
             print(f"{one.engine:<24} {what} ({one.seconds:.1f} s)", flush=True)
@@ -88,7 +87,7 @@ def _build(args: argparse.Namespace, bundle: Bundle, settings: config.Config) ->
 
 
 def _list(models: Path, as_json: bool) -> int:
-    from deploy.registry import entries
+    from models.bundle import entries
     from models.certificate import percent_up
 
     for entry in entries(models):

@@ -16,7 +16,7 @@ from daemon.common.text import clean
 from daemon.sources.ignored import Ignored, words
 
 if TYPE_CHECKING:
-    from daemon.archive.rows import Origin
+    from daemon.archive.layout import Origin
     from daemon.archive.writer import ArchiveWriter
 
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     from daemon.archive.writer import ArchiveWriter
     from daemon.common.progress import progress
-    from daemon.processes.crew import CrewBroken
+    from daemon.processes.worker_pool import WorkersBroken
 
     begun_s = time.monotonic()
     unread = 0
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
             for origin in progress(_packed(args, writer), "packing", args.simulate):
                 unread += origin.reason is not None
             writer.finish()
-    except CrewBroken as error:
+    except WorkersBroken as error:
         raise UserError(INPUT_OUTPUT, f"{args.out}: {error}; nothing was written") from error
     except (OSError, RuntimeError) as error:  # h5py's own words for a full disk
         raise UserError(INPUT_OUTPUT, f"{args.out}: {_plain(error)}; nothing was written") from error

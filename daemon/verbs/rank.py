@@ -40,9 +40,8 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from daemon.common.progress import progress
-    from daemon.learn.head import Start, parent_of, require_sklearn
+    from daemon.learn.head import Start, embed_all, parent_of, rank, require_sklearn
     from daemon.learn.labelled import collect
-    from daemon.learn.ranking import embed_all, rank
     from daemon.reading.pool import read_files
     from daemon.sources.existing import find
     from models.heads import embed

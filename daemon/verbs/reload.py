@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from daemon.client.running import reload
+from daemon.client.service_file import reload
 from daemon.config import add_service_options, load
 
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
 from daemon.common.files import need_folder
 from daemon.common.text import clean
-from daemon.config import INSTRUMENT
-from daemon.config.asked import Asked
+from daemon.config import INSTRUMENT, Asked
 from daemon.formats.text_rule import TextRule
 from daemon.labels.table import HELP, Selection, read_selection
 from daemon.sources.ignored import words
-from deploy.engines import DEVICES, NAMES, PRECISIONS, Wish
+from deploy.classifier import EngineRequest
+from deploy.engines import DEVICES, NAMES, PRECISIONS
 
 if TYPE_CHECKING:
-    from daemon.batch import Tally
-    from daemon.batch.sheet import Sheet
+    from daemon.batch import VerdictCounts
+    from daemon.batch.output import ResumableOutput
     from daemon.judging import Judge
     from daemon.sources.existing import Found
     from deploy.serving import Model
@@ -58,18 +58,20 @@ def run(args: argparse.Namespace) -> int:
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     is_packed = _check(args)
-    from daemon.batch import Tally
-    from daemon.batch.sheet import Sheet
+    from daemon.batch import VerdictCounts
+    from daemon.batch.output import ResumableOutput
     from daemon.judging.judge import judge_of, load_model, release
 
     selection = None if args.only is None else read_selection(args.only)
     asked = Asked.of(args)
-    model = load_model(asked.model, Wish(args.device, args.engine, args.precision, cache=_built()), asked.models)
+    model = load_model(
+        asked.model, EngineRequest(args.device, args.engine, args.precision, cache=_built()), asked.models
+    )
     judge = judge_of(model, asked.thresholds, require_certificate=asked.require_certificate, text=asked.text)
     with ExitStack() as stack:
         stack.callback(release, model)
-        sheet = stack.enter_context(Sheet(args.out, fresh=args.fresh)) if args.out else None
-        tally = Tally()
+        sheet = stack.enter_context(ResumableOutput(args.out, fresh=args.fresh)) if args.out else None
+        tally = VerdictCounts()
         if is_packed:
             _score_archives(args, model, judge, sheet, tally)
         else:
@@ -88,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _built() -> Path | None:
     """Where engines that were compiled for this machine lie."""
-    from daemon.config.conflicts import Homeless, default_state
+    from daemon.config.origin import Homeless, default_state
 
     try:
         return default_state(INSTRUMENT, serves=False) / "engines"
@@ -122,12 +124,12 @@ def _score_files(
     model: Model,
     judge: Judge,
     selection: Selection | None,
-    sheet: Sheet | None,
-    tally: Tally,
+    sheet: ResumableOutput | None,
+    tally: VerdictCounts,
     rules: Sequence[TextRule],
 ) -> None:
     from daemon.batch import score_jobs
-    from daemon.batch.sheet import Earlier, note, tell
+    from daemon.batch.output import Earlier, note, tell
     from daemon.reading.ahead import Job
     from daemon.sources.existing import find
 
@@ -153,13 +155,15 @@ def _score_files(
         raise UserError(BAD_DATA, f"no force curve found{among}; see README for the formats that are read")
 
 
-def _score_archives(args: argparse.Namespace, model: Model, judge: Judge, sheet: Sheet | None, tally: Tally) -> None:
+def _score_archives(
+    args: argparse.Namespace, model: Model, judge: Judge, sheet: ResumableOutput | None, tally: VerdictCounts
+) -> None:
     from daemon.archive import Archive, blocks, count_blocks, pass_over, portions, score_blocks
-    from daemon.batch.sheet import note, tell
-    from daemon.processes.crew import Crew
+    from daemon.batch.output import note, tell
+    from daemon.processes.worker_pool import WorkerPool
     from deploy.cpu import usable_cores
 
-    with _plain_errors(args.paths), Crew(usable_cores()) as crew:
+    with _plain_errors(args.paths), WorkerPool(usable_cores()) as crew:
         archives = [Archive.open(path, crew) for path in args.paths]
         tally.kept = pass_over(sheet.lines(judge), archives, sheet) if sheet else 0
         prepared = blocks(portions(archives, tally.kept), model.bundle.profile, crew)
@@ -175,14 +179,14 @@ def _score_archives(args: argparse.Namespace, model: Model, judge: Judge, sheet:
 @contextmanager
 def _plain_errors(paths: list[Path]) -> Iterator[None]:
     from daemon.archive import BadArchive
-    from daemon.processes.crew import CrewBroken
+    from daemon.processes.worker_pool import WorkersBroken
 
     names = ", ".join(clean(str(path)) for path in paths)
     try:
         yield
     except BadArchive as error:
         raise UserError(BAD_DATA, f"{names}: {clean(str(error))}") from error
-    except CrewBroken as error:
+    except WorkersBroken as error:
         raise UserError(INPUT_OUTPUT, f"{names}: {error}; the file was cut off, or its disk is damaged") from error
 
 

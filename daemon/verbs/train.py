@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     from deploy.cpu import default_threads
     from deploy.torch_engine import bf16_in_hardware
     from models.loss import select
-    from models.profile import RasterProfile
+    from models.raster import RasterProfile
     from models.train import Recipe
 
     try:

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from models.curve import Curve, DistanceKind, ForceUnit, Samples
-from models.simulate import events, nuisance
+from models.simulate import events, recording
 from models.simulate.background import (
     BACKGROUNDS,
     UNTOUCHED,
@@ -25,8 +25,8 @@ from models.simulate.background import (
     touch_surface,
     visible,
 )
-from models.simulate.instrument import Instrument, draw_instrument
 from models.simulate.mechanics import Pulled, Rng, Rupture, chance, log_uniform, pick
+from models.simulate.recording import Instrument, draw_instrument
 from models.simulate.surface import Surface
 
 __all__ = ["Rupture", "Simulated", "simulate"]
@@ -91,11 +91,11 @@ def _attempt(rng: Rng, event: bool) -> Scene | None:
     smooth = smooth_forces(rng, instrument, past, kind)
     faults = np.zeros_like(past)
     if kind == "spikes" or chance(rng, 0.02):
-        faults = nuisance.spikes(rng, len(past), instrument.noise_pn, many=kind == "spikes")
-    clean = nuisance.lag(touch.force + pulled.force, instrument.response)
+        faults = recording.spikes(rng, len(past), instrument.noise_pn, many=kind == "spikes")
+    clean = recording.lag(touch.force + pulled.force, instrument.response)
     seen: tuple[Rupture, ...] = ()
     if event:
-        tethers = nuisance.lag(pulled.force, instrument.response)
+        tethers = recording.lag(pulled.force, instrument.response)
         candidates = _beyond(pulled.ruptures, past, touch, instrument)
         seen = visible(candidates, tethers, clean + smooth, smooth + noise[-len(past) :] + faults)
         if not seen:
@@ -126,7 +126,7 @@ def _beyond(
 def _noise(rng: Rng, instrument: Instrument, past: Samples, with_approach: bool) -> Samples:
     """(n,) or, with an approach before it, (2n,): one stretch of time."""
     count = len(past)
-    noise = instrument.noise_pn * nuisance.noise(rng, 2 * count if with_approach else count)
+    noise = instrument.noise_pn * recording.noise(rng, 2 * count if with_approach else count)
     if chance(rng, 0.15):  # thermal motion is damped or driven near the surface
         near = 1.0 + rng.uniform(-0.5, 2.0) * np.exp(-np.maximum(past, 0.0) / log_uniform(rng, 10.0, 300.0))
         noise[-count:] *= near
@@ -166,7 +166,7 @@ def simulate(count: int, seed: int, prevalence: float = 0.5, start: int = 0) -> 
 def _curve(rng: Rng, scene: Scene) -> Curve:
     """The file's view: unit, offset, resolution, distance axis."""
     instrument = scene.instrument
-    sigma, level = instrument.noise_pn, nuisance.offset(rng)
+    sigma, level = instrument.noise_pn, recording.offset(rng)
     step = sigma * log_uniform(rng, 0.1, 1.5) if chance(rng, 0.25) else 0.0
     part = rng.random()
     unit: ForceUnit = "N" if part < 0.8 else "m" if part < 0.92 else "V"
@@ -175,7 +175,7 @@ def _curve(rng: Rng, scene: Scene) -> Curve:
     scale = {"N": 1e-12, "m": 1e-12 / stiffness, "V": 1e-12 / stiffness / sensitivity}[unit]
 
     def reported(force: Samples) -> Samples:
-        return (nuisance.quantise(force + level, step) if step else force + level) * scale
+        return (recording.quantise(force + level, step) if step else force + level) * scale
 
     known = unit == "N" or chance(rng, 0.3)
     distance, kind = _distance(rng, scene)

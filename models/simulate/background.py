@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from models.curve import Samples
-from models.simulate import nuisance, surface
-from models.simulate.instrument import Instrument
+from models.simulate import recording, surface
 from models.simulate.mechanics import Rng, Rupture, chance, log_uniform, pick, sign
+from models.simulate.recording import Instrument
 from models.simulate.surface import Surface
 
 #: What event-free curves look like; curves with an event have the same behind it, as far as they touch the surface.
@@ -68,9 +68,9 @@ def touch_surface(rng: Rng, instrument: Instrument, past: Samples, kind: str) ->
 def smooth_forces(rng: Rng, instrument: Instrument, past: Samples, kind: str) -> Samples:
     """Every smooth force and every fault of the baseline."""
     sigma, travel = instrument.noise_pn, instrument.travel_nm
-    out = nuisance.baseline(rng, travel, sigma, strong=kind == "baseline_bend")
+    out = recording.baseline(rng, travel, sigma, strong=kind == "baseline_bend")
     if kind == "interference" or chance(rng, 0.4):
-        out += nuisance.interference(rng, travel, sigma, strong=kind == "interference")
+        out += recording.interference(rng, travel, sigma, strong=kind == "interference")
     if kind in {"long_range", "no_surface"} or chance(rng, 0.08):
         out += surface.long_range(rng, instrument, past)
     if kind == "drag" or chance(rng, 0.08):

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.curve import Samples
-from models.simulate.instrument import Instrument
 from models.simulate.mechanics import (
     Bond,
     Chain,
@@ -32,6 +31,7 @@ from models.simulate.mechanics import (
     overstretching,
     worm_like,
 )
+from models.simulate.recording import Instrument
 
 HELD = float("inf")  # rupture force of what does not let go within the ramp
 

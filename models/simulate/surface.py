@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.curve import Samples
-from models.simulate.instrument import Instrument
 from models.simulate.mechanics import Rng, chance, log_uniform, sign
+from models.simulate.recording import Instrument
 
 _PUSH_PN = np.concatenate([[0.0], np.geomspace(0.05, 3e5, 120)])
 

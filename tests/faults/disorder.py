@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from daemon.client.temporary import Trial
+from daemon.client.temporary_service import TemporaryService
 from tests.faults.harness import CURVES, fresh, history, identity_holds, scrape
 from tests.faults.soak import processes_of
 from tests.makers import a_retract, make_ibw_pair, make_jpk_map
@@ -31,7 +31,7 @@ MAP = make_jpk_map(MAP_CURVES)
 class Disorder:
     """One random act after another in a watched folder; the same seed gives the same acts."""
 
-    def __init__(self, trial: Trial, seed: int) -> None:
+    def __init__(self, trial: TemporaryService, seed: int) -> None:
         self._trial, self._rng, self._made = trial, random.Random(seed), 0
         self._folders = [trial.watch]
         often: list[Callable[[], object]] = [self._create] * 6 + [self._grow] * 3 + [self._hide] * 3
@@ -168,7 +168,7 @@ def curves_of(folder: Path) -> set[tuple[str, int]]:
 
 def run(seed: int, seconds: float, patience_s: float = 75.0) -> tuple[int, int, int, bool]:
     """Curves left in the folder, how many of them nobody decided, how many twice, and whether the books balance."""
-    with Trial() as trial:
+    with TemporaryService() as trial:
         disorder = Disorder(trial, seed)
         until_s = time.monotonic() + seconds
         while time.monotonic() < until_s:

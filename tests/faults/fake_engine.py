@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 
 import deploy.engines
-from daemon.engine import Patience, child
-from deploy.classifier import Seen, Signals
-from deploy.engines import Engine, Wish
+from daemon.engine import EngineTimeouts, process
+from deploy.classifier import EngineRequest, Seen, Signals
+from deploy.engines import Engine
 from deploy.torch_engine import TorchClassifier
 from models.bundle import Bundle
 
@@ -31,7 +31,7 @@ class FakeClassifier:
 
     engine = NAME
 
-    def __init__(self, bundle: Bundle, wish: Wish) -> None:
+    def __init__(self, bundle: Bundle, wish: EngineRequest) -> None:
         self.model_id = bundle.id
         if order() == "slow build":
             time.sleep(2.0)
@@ -72,8 +72,8 @@ def main() -> int:
     from daemon.cli import main as afm_triage
     from daemon.service import reload
 
-    child.COMMAND = WORKER
-    reload.Patience = partial(Patience, first_pause_s=0.5, longest_pause_s=1.0)  # type: ignore[misc, assignment]
+    process.COMMAND = WORKER
+    reload.EngineTimeouts = partial(EngineTimeouts, first_pause_s=0.5, longest_pause_s=1.0)  # type: ignore[misc, assignment]
     return afm_triage(sys.argv[1:])
 
 

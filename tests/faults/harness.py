@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 import zmq
 
-from daemon.client.temporary import Trial
+from daemon.client.temporary_service import TemporaryService
 
 CURVES = Path(__file__).resolve().parents[2] / "daemon" / "curves"
 
@@ -62,7 +62,7 @@ class Findings:
     decided: int = 0
 
 
-def history(trial: Trial) -> list[dict]:  # type: ignore[type-arg]
+def history(trial: TemporaryService) -> list[dict]:  # type: ignore[type-arg]
     """Every decision that the service has ever announced, asked for as a late subscriber would."""
     events: list[dict] = []  # type: ignore[type-arg]
     with zmq.Context() as context, context.socket(zmq.DEALER) as asker:
@@ -90,7 +90,7 @@ def judge(written: list[str], events: list[dict]) -> Findings:  # type: ignore[t
     )
 
 
-def scrape(trial: Trial) -> dict[str, float]:
+def scrape(trial: TemporaryService) -> dict[str, float]:
     """The numbers of one scrape: metric with labels -> value."""
     with urlopen(f"http://127.0.0.1:{trial.metrics_port}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()

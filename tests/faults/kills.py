@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from daemon.client.temporary import Trial
+from daemon.client.temporary_service import TemporaryService
 from tests.faults.harness import Findings, Producer, history, judge
 
 
@@ -17,7 +17,7 @@ def run(curves: int, kills: int, seed: int, rate: float) -> Findings:
     """Write ``curves`` at ``rate`` a second; kill -9 at random moments, also while it starts and while it works."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
-        trial = Trial(Path(folder))
+        trial = TemporaryService(Path(folder))
         producer = Producer(trial.watch)
         writer = threading.Thread(target=lambda: [(producer.write(), time.sleep(1 / rate)) for _ in range(curves)])
         trial.start()
@@ -36,7 +36,7 @@ def run(curves: int, kills: int, seed: int, rate: float) -> Findings:
             trial.stop()
 
 
-def wait_until_judged(trial: Trial, producer: Producer, timeout_s: float = 120.0) -> Findings:
+def wait_until_judged(trial: TemporaryService, producer: Producer, timeout_s: float = 120.0) -> Findings:
     """The findings once everything is decided, or after the time-out."""
     deadline_s = time.monotonic() + timeout_s
     while True:

@@ -1,7 +1,7 @@
 """What pinned threads cost beside busy processes; `python -m tests.faults.pinning` prints it.
 
 One curve every few milliseconds, as in service: the tail of OpenVINO's answers with its own default, which pins its
-threads to cores, and as deploy.openvino_runtime sets it, idle and beside processes that do nothing but compute.
+threads to cores, and as deploy.openvino_engine sets it, idle and beside processes that do nothing but compute.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import numpy as np
 
 from daemon.bench.harness import spread_ms
 from daemon.bench.machine import neighbours
-from deploy.openvino_engine import Graph
-from deploy.openvino_runtime import HINTS, openvino
+from deploy.openvino_engine import HINTS, Graph, openvino
 from models.anatomy import fold
 from models.bundle import SHIPPED, read
 

@@ -25,7 +25,8 @@ CURVES = 500
 
 def measure() -> dict[str, object]:
     """In a process of its own: logits in single precision, their speed, and what int8 comes to."""
-    from deploy.engines import Wish, named
+    from deploy.classifier import EngineRequest
+    from deploy.engines import named
     from deploy.quantiser import CannotQuantise, quantise
     from models.bundle import SHIPPED, read
     from models.frontend import prepare
@@ -34,7 +35,7 @@ def measure() -> dict[str, object]:
     bundle = read(SHIPPED)
     prepared = prepare([item.curve for item in simulate(CURVES, 41, 0.3)], bundle.profile)
     signals = [one.signal for one in prepared if one.signal is not None]
-    classifier = named("openvino").build(bundle, Wish(precision="fp32", threads=1))
+    classifier = named("openvino").build(bundle, EngineRequest(precision="fp32", threads=1))
     begun_s = time.process_time()
     seen = classifier.classify(signals)
     per_s = len(signals) / (time.process_time() - begun_s)

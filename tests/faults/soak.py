@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from daemon.client.temporary import Trial
+from daemon.client.temporary_service import TemporaryService
 from tests.faults.harness import Producer, history, judge, scrape
 
 
@@ -33,7 +33,7 @@ def pss_bytes(pid: int) -> int:
 
 def run(curves: int) -> tuple[int, int, int, float]:
     """Memory when ready, at its peak and at the end (bytes), and curves decided a second."""
-    with tempfile.TemporaryDirectory() as folder, Trial(Path(folder)) as trial:
+    with tempfile.TemporaryDirectory() as folder, TemporaryService(Path(folder)) as trial:
         assert trial.process is not None
         producer = Producer(trial.watch)
         at_start = peak = pss_bytes(trial.process.pid)

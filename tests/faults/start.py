@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from daemon.bench.machine import TICK_S
-from daemon.client.temporary import Trial
+from daemon.client.temporary_service import TemporaryService
 from tests.faults.soak import pss_bytes
 
 
@@ -19,7 +19,7 @@ def start(engine: str) -> tuple[float, float, int]:
         config = folder / "lab.toml"
         config.write_text(f'[engine]\nname = "{engine}"\n')
         begun_s = time.monotonic()
-        with Trial(folder / "trial", options=("--config", str(config))) as trial:
+        with TemporaryService(folder / "trial", options=("--config", str(config))) as trial:
             ready_s = time.monotonic() - begun_s
             assert trial.process is not None
             fields = Path(f"/proc/{trial.process.pid}/stat").read_text().rpartition(")")[2].split()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daemon.client.temporary import Trial
+from daemon.client.temporary_service import TemporaryService
 from tests.faults.harness import history, identity_holds, scrape
 
 SAME = ("verdict", "score", "reasons", "sha256", "model", "pipeline", "engine", "force_unit")
@@ -32,7 +32,7 @@ class Outcome:
 
 def run(folder: Path, style: str, rate: float) -> Outcome:
     """Play ``folder`` into a watched folder; wait until nothing waits; score the same folder afterwards."""
-    with tempfile.TemporaryDirectory() as place, Trial(Path(place)) as trial:
+    with tempfile.TemporaryDirectory() as place, TemporaryService(Path(place)) as trial:
         command = [sys.executable, "-m", "daemon", "replay", str(folder), "--into", str(trial.watch)]
         subprocess.run([*command, "--writer", style, "--rate", str(rate)], check=True, stdout=subprocess.DEVNULL)
         expected = _score(trial.watch)
@@ -53,7 +53,9 @@ def _score(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
     return {(row["path"], row["curve"]): row for row in map(json.loads, out.splitlines())}
 
 
-def _settled(trial: Trial, paths: set[str], timeout_s: float = 120.0) -> dict[tuple[str, int], dict[str, Any]]:
+def _settled(
+    trial: TemporaryService, paths: set[str], timeout_s: float = 120.0
+) -> dict[tuple[str, int], dict[str, Any]]:
     """The decisions once the books are closed: nothing in the backlog, and no news for three seconds."""
     deadline_s, decided, quiet_since_s = time.monotonic() + timeout_s, -1, time.monotonic()
     while time.monotonic() < deadline_s:

@@ -9,7 +9,7 @@ import argparse
 import threading
 from pathlib import Path
 
-from deploy.engines import Wish
+from deploy.classifier import EngineRequest
 from deploy.serving import Model, known_curves
 
 
@@ -17,7 +17,7 @@ def rss_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-def swap(wish: Wish, old: Model) -> Model:
+def swap(wish: EngineRequest, old: Model) -> Model:
     """The next model, and the old one at work until it is there."""
     done = threading.Event()
 
@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--swaps", type=int, default=200)
     parser.add_argument("--engine", default="auto")
     args = parser.parse_args()
-    wish = Wish(engine=args.engine)
+    wish = EngineRequest(engine=args.engine)
     model = Model.load(wish=wish)
     found = []
     for number in range(args.swaps + 1):

@@ -121,7 +121,7 @@ def _pack(path: Path, *, files: Path | None = None, count: int = 0, seed: int = 
 
 def _score_files(folder: Path, model: Model, judge: Judge) -> int:
     from daemon.batch import score
-    from daemon.batch.sheet import write_line
+    from daemon.batch.output import write_line
     from daemon.sources.existing import find
 
     return sum(1 for decision in score(find([folder]), model, judge) if write_line(decision))
@@ -129,7 +129,7 @@ def _score_files(folder: Path, model: Model, judge: Judge) -> int:
 
 def _score(path: Path, model: Model, judge: Judge) -> int:
     from daemon.archive import score_blocks
-    from daemon.batch.sheet import write_line
+    from daemon.batch.output import write_line
 
     with _blocks(path, model) as prepared:
         judged = (item for block in score_blocks(prepared, model, judge) for item in block)
@@ -146,10 +146,10 @@ def _count(path: Path, model: Model, judge: Judge) -> int:
 @contextmanager
 def _blocks(path: Path, model: Model) -> Iterator[Iterator[Block]]:
     from daemon.archive import Archive, blocks, portions
-    from daemon.processes.crew import Crew
+    from daemon.processes.worker_pool import WorkerPool
     from deploy.cpu import usable_cores
 
-    with Crew(usable_cores()) as crew:
+    with WorkerPool(usable_cores()) as crew:
         yield blocks(portions([Archive.open(path, crew)]), model.bundle.profile, crew)
 
 

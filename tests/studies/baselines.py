@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from daemon.common.progress import progress
 from daemon.common.text import align
-from daemon.labels.table import plain_path, read_index, read_sheet
+from daemon.labels.table import plain_path, read_csv, read_index
 from daemon.learn.labelled import Collection
 from deploy.torch_engine import bf16_in_hardware
 from models.curve import Curve
 from models.metrics import auc
-from models.profile import RasterProfile
 from models.published import SIDE, Pictures, PublishedRun, Settings, draw
+from models.raster import RasterProfile
 from models.simulate import Simulated, simulate
 from models.statistics import STATISTICS, difference, spread
 from models.train import Recipe, Run, gather, infer
@@ -125,7 +125,7 @@ def read_twice(folders: Sequence[Path]) -> Twice:
     """Every row that has both words; none where the column is missing."""
     found: dict[tuple[str, int], tuple[bool, bool]] = {}
     for folder in folders:
-        for _, cells in read_sheet((folder / "labels.csv").read_bytes()).rows:
+        for _, cells in read_csv((folder / "labels.csv").read_bytes()).rows:
             words = dict(part.split("=", 1) for part in cells.get("source_label", "").split(";") if "=" in part)
             if "first" in words and "final" in words:
                 name = (plain_path(cells["path"]), read_index(cells.get("curve_index", "")))

@@ -52,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
     if min(args.labelled - 49, args.curves - 999, args.streams, args.threads, args.seed + 1) < 1:
         raise UserError(USAGE, "--labelled is 50 or more, --curves 1000, --streams and --threads 1, --seed 0")
     from daemon.judging.judge import load_model
-    from deploy.engines import Wish
+    from deploy.classifier import EngineRequest
 
-    model = load_model(args.model, Wish("cpu", threads=args.threads))
+    model = load_model(args.model, EngineRequest("cpu", threads=args.threads))
     fitted_on = _judge(model, args.labelled, FITTED_SEED + args.seed, 0.5)
     rows = []
     for number in range(args.streams):

@@ -28,10 +28,10 @@ from daemon.common.errors import USAGE, UserError
 from daemon.common.files import write_whole
 from daemon.common.progress import progress
 from daemon.common.text import align, first_line
-from daemon.learn.int8 import Curves
-from deploy.classifier import Classifier, Seen
+from daemon.learn.int8 import PreparedCurves
+from deploy.classifier import Classifier, EngineRequest, Seen
 from deploy.cpu import usable_cores
-from deploy.engines import ENGINES, Wish, named
+from deploy.engines import ENGINES, named
 from deploy.serving import Model
 from models.bundle import Bundle
 
@@ -74,8 +74,7 @@ def _study(args: argparse.Namespace, cache: Path) -> dict[str, Any]:
 
     pass
     pass
-    from deploy.registry import resolve
-    from models.bundle import read
+    from models.bundle import read, resolve
 
     bundle = read(resolve(args.model))
     curves = gather(args.folders, args.curves, args.seed, bundle.profile, args.prevalence)
@@ -97,22 +96,22 @@ def _study(args: argparse.Namespace, cache: Path) -> dict[str, Any]:
 PART = 512  # curves between two signs of life
 
 
-def cpu_wishes(cache: Path, with_int8: bool) -> Iterator[Wish]:
+def cpu_wishes(cache: Path, with_int8: bool) -> Iterator[EngineRequest]:
     """Every precision of every engine that computes here, on a processor; torch in single precision first."""
-    yield Wish("cpu", "torch", "fp32", 1, cache)
+    yield EngineRequest("cpu", "torch", "fp32", 1, cache)
     for engine in ENGINES:
         for precision in engine.precisions if engine.device == "cpu" and engine.missing() is None else ():
             if (engine.name, precision) != ("torch", "fp32") and (precision != "int8" or with_int8):
-                yield Wish("cpu", engine.name, precision, 1, cache)
+                yield EngineRequest("cpu", engine.name, precision, 1, cache)
 
 
-def teach_int8(bundle: Bundle, curves: Curves, cache: Path, fewest: int) -> dict[str, Any] | str:
+def teach_int8(bundle: Bundle, curves: PreparedCurves, cache: Path, fewest: int) -> dict[str, Any] | str:
     """Calibrate int8 on every other real curve and keep it in ``cache``; what was found, or why not."""
     if why := named("openvino").missing():
         return why
     if curves.real < fewest:
         return f"int8 is calibrated on real curves, and {curves.real} are too few ({fewest})"
-    from deploy.int8 import keep
+    from deploy.openvino_engine import keep
     from deploy.quantiser import CannotQuantise, quantise
 
     try:
@@ -123,7 +122,7 @@ def teach_int8(bundle: Bundle, curves: Curves, cache: Path, fewest: int) -> dict
     return asdict(found)
 
 
-def agree(bundle: Bundle, curves: Curves, cache: Path, with_int8: bool) -> list[dict[str, Any]]:
+def agree(bundle: Bundle, curves: PreparedCurves, cache: Path, with_int8: bool) -> list[dict[str, Any]]:
     """One entry an engine: errors, margin, verdicts alone and as served; or why it does not run here."""
     wishes = list(cpu_wishes(cache, with_int8))
     wanted = _seen(named("torch").build(bundle, wishes[0]), curves, "torch-cpu-fp32").logits
@@ -136,7 +135,9 @@ def agree(bundle: Bundle, curves: Curves, cache: Path, with_int8: bool) -> list[
     return found
 
 
-def _compare(bundle: Bundle, curves: Curves, wish: Wish, wanted: NDArray[np.float64]) -> dict[str, Any]:
+def _compare(
+    bundle: Bundle, curves: PreparedCurves, wish: EngineRequest, wanted: NDArray[np.float64]
+) -> dict[str, Any]:
     if wish.precision == "int8":
         places = [*range(1, curves.real, 2), *range(curves.real, len(curves.names))]
         curves, wanted = _only(curves, places), wanted[places]
@@ -163,7 +164,7 @@ def _compare(bundle: Bundle, curves: Curves, wish: Wish, wanted: NDArray[np.floa
     }
 
 
-def _seen(classifier: Classifier | Model, curves: Curves, what: str) -> Seen:
+def _seen(classifier: Classifier | Model, curves: PreparedCurves, what: str) -> Seen:
     """All logits, and of the first part the margin."""
     starts = range(0, len(curves.signals), PART)
     parts = [classifier.classify(curves.signals[start : start + PART]) for start in progress(starts, what, len(starts))]
@@ -171,8 +172,8 @@ def _seen(classifier: Classifier | Model, curves: Curves, what: str) -> Seen:
     return Seen(logits, edges, margin=parts[0].margin)
 
 
-def _only(curves: Curves, places: Sequence[int]) -> Curves:
-    return Curves(
+def _only(curves: PreparedCurves, places: Sequence[int]) -> PreparedCurves:
+    return PreparedCurves(
         names=tuple(curves.names[place] for place in places),
         signals=tuple(curves.signals[place] for place in places),
         reasons=tuple(curves.reasons[place] for place in places),
@@ -188,7 +189,7 @@ THREADS = (1, 2)
 _PACKAGES = {"openvino": ("openvino", "openvino-telemetry"), "torch": ("torch", "sympy", "networkx", "mpmath")}
 
 
-def cost(model: str, curves: Curves, cache: Path, with_int8: bool, seconds: float) -> list[dict[str, Any]]:
+def cost(model: str, curves: PreparedCurves, cache: Path, with_int8: bool, seconds: float) -> list[dict[str, Any]]:
     """One entry an engine, number of threads and neighbourhood."""
     signals = cache / "signals.npz"
     curves.save(signals)

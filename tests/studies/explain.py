@@ -24,7 +24,7 @@ from daemon.config import ThresholdsConfig
 from daemon.explain import network_of
 from daemon.judging import Judge, verdict_of
 from daemon.judging.judge import judge_of, load_model
-from deploy.engines import Wish
+from deploy.classifier import EngineRequest
 from deploy.serving import Model
 from models.frontend import prepare
 from models.gradcam import place_of
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if args.curves < 1 or args.seed < 0:
         raise UserError(USAGE, "--curves is 1 or more, --seed 0 or more")
-    model = load_model(args.model, Wish(args.device))
+    model = load_model(args.model, EngineRequest(args.device))
     judge, network = judge_of(model, ThresholdsConfig()), network_of(model)
     lenses = _lenses(args.compare)
     kept: list[Kept] = []

@@ -40,7 +40,7 @@ TUNED_PICTURES, SCRATCH_PICTURES = 480, 960  # shown to a network: enough for th
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Bench:
+class Arena:
     """N real curves as envelopes and embedded, and simulated ones embedded."""
 
     bundle: Bundle
@@ -81,14 +81,14 @@ class Bench:
         return infer(run.network, self.edges[tested], self.bundle.profile)
 
 
-def make_bench(bundle: Bundle, collection: Collection, simulated: int, seed: int) -> Bench:
+def make_bench(bundle: Bundle, collection: Collection, simulated: int, seed: int) -> Arena:
     """Embed the collection, and ``simulated`` curves that stand for unlabelled ones."""
     torch.set_num_threads(1)
     weights = {name: torch.from_numpy(tensor) for name, tensor in bundle.weights.items()}
     network = load(bundle.width, weights)
     curves = progress(simulate(simulated, seed + UNLABELLED_SEED, 0.5), "simulating", simulated)
     drawn = gather(((item.curve, item.label == "keep") for item in curves), bundle.profile)
-    return Bench(
+    return Arena(
         bundle=bundle,
         edges=collection.edges,
         events=collection.events,
@@ -229,7 +229,7 @@ class Result:
 
 
 def try_out(
-    bench: Bench,
+    bench: Arena,
     setting: Setting,
     repeat: int,
     labels: Sequence[int],
@@ -261,7 +261,7 @@ def try_out(
 
 
 def _unlabelled(
-    bench: Bench, split: Split, labelled: NDArray[np.int64], counts: Sequence[int], seed: int
+    bench: Arena, split: Split, labelled: NDArray[np.int64], counts: Sequence[int], seed: int
 ) -> Iterator[tuple[str, Vectors]]:
     """Curves to learn features from: the labelled ones with ever more real ones beside them, then simulated ones."""
     others = np.setdiff1d(split.unlabelled, labelled)
@@ -272,7 +272,7 @@ def _unlabelled(
     yield f"{len(bench.simulated)} simulated", np.concatenate((bench.vectors[labelled], bench.simulated))
 
 
-def _learn(bench: Bench, vectors: Vectors, seed: int) -> dict[str, Features]:
+def _learn(bench: Arena, vectors: Vectors, seed: int) -> dict[str, Features]:
     own, standard, components = own_logit(bench.network(), vectors), standardise(vectors), principal(vectors)
     return {
         "own": standard.beside(own),
@@ -285,7 +285,7 @@ def _learn(bench: Bench, vectors: Vectors, seed: int) -> dict[str, Features]:
 
 
 def _rank(
-    bench: Bench, split: Split, labelled: NDArray[np.int64], by_features: Mapping[str, Features]
+    bench: Arena, split: Split, labelled: NDArray[np.int64], by_features: Mapping[str, Features]
 ) -> Iterator[tuple[str, Scores]]:
     events = bench.events[labelled]
     told = {

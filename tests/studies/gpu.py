@@ -54,8 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from tests.studies.gpu_parts import Session
 
     pass
-    from deploy.registry import resolve
-    from models.bundle import BadBundle, read
+    from models.bundle import BadBundle, read, resolve
 
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError(UNREACHABLE, "there is no NVIDIA GPU that torch can use (--device cpu only tries the study)")

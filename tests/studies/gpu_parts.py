@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from daemon.bench.harness import compare
-from daemon.learn.int8 import Curves
+from daemon.learn.int8 import PreparedCurves
 from deploy.classifier import Classifier, EngineFault, Signals
 from deploy.gpu import CudaClassifier, DeviceClassifier, recorded
 from deploy.serving import Model, SelfTestFailed, tolerance_of
@@ -35,7 +35,7 @@ class Session:
 
     bundle: Bundle
     device: str  # "cuda", or "cpu" to try the study itself
-    curves: Curves
+    curves: PreparedCurves
     seconds: float  # each repeated measurement takes so long
     rescore: int  # curves
     cache: Path  # of compiled engines, empty at first

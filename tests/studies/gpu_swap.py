@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from daemon.engine.guarded import GuardedClassifier
-from daemon.engine.proof import Patience
-from deploy.classifier import Signals
-from deploy.engines import Engine, Wish, named
+from daemon.engine.proof import EngineTimeouts
+from daemon.engine.supervisor import GuardedClassifier
+from deploy.classifier import EngineRequest, Signals
+from deploy.engines import Engine, named
 from deploy.gpu import DeviceNetwork
 from deploy.tensorrt_engine import TensorRtClassifier, bindings_of, build, flavours_here, missing
 from deploy.torch_engine import TorchClassifier
@@ -77,8 +77,8 @@ def swap(session: Session) -> dict[str, Any]:
     fallback = TorchClassifier(session.bundle, "fp32", threads=1)
 
     def made(kept: Path | None) -> GuardedClassifier:
-        wish = Wish(device=engine.device, engine=engine.name, cache=kept)
-        return GuardedClassifier(engine, session.bundle, wish, fallback, Patience())
+        wish = EngineRequest(device=engine.device, engine=engine.name, cache=kept)
+        return GuardedClassifier(engine, session.bundle, wish, fallback, EngineTimeouts())
 
     fresh: list[GuardedClassifier] = []
     builder = threading.Thread(target=lambda: fresh.append(made(None)))
@@ -154,8 +154,8 @@ def cause_faults(session: Session) -> dict[str, Any]:
 
 
 def _break(session: Session, fault: str) -> dict[str, Any]:
-    engine, patience = best_engine(session), Patience(first_pause_s=session.pause_s)
-    wish = Wish(device=engine.device, engine=engine.name, cache=session.cache)
+    engine, patience = best_engine(session), EngineTimeouts(first_pause_s=session.pause_s)
+    wish = EngineRequest(device=engine.device, engine=engine.name, cache=session.cache)
     fallback = TorchClassifier(session.bundle, "fp32", threads=1)
     command = (sys.executable, "-P", "-m", "tests.studies.gpu_faulty", fault)
     guarded = GuardedClassifier(engine, session.bundle, wish, fallback, patience, command)

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     _check(args)
     pass
-    from models.profile import RasterProfile
+    from models.raster import RasterProfile
     from tests.studies.trials import Budget, Trials, train_all
 
     profile = RasterProfile(columns=args.size, rows=args.size)

@@ -75,10 +75,10 @@ def run(args: argparse.Namespace) -> int:
 
     pass
     pass
-    from deploy.engines import Wish
+    from deploy.classifier import EngineRequest
 
     labels = read_labels(args.folders, args.system_column)  # said first, before minutes of simulation
-    model = load_model(args.model, Wish(args.device))
+    model = load_model(args.model, EngineRequest(args.device))
     judge = judge_of(model, ThresholdsConfig())
     control = judge_control(args.control, model, judge) if args.control else None
     real = judge_labelled(labels, model, judge) if labels else None

@@ -26,7 +26,7 @@ from daemon.formats.samples import check_written
 from daemon.judging import Judge, Verdict, verdict_of
 from daemon.judging.judge import judge_of, load_model
 from daemon.learn.labelled import curves_of, read_labels, refuse
-from deploy.engines import Wish
+from deploy.classifier import EngineRequest
 from deploy.serving import Model
 from models.curve import Curve
 from models.frontend import prepare
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     if args.curves < 1 or args.seed < 0:
         raise UserError(USAGE, "--curves is 1 or more, --seed 0 or more")
     nuisances = _chosen(args.only)
-    model = load_model(args.model, Wish(args.device))
+    model = load_model(args.model, EngineRequest(args.device))
     judge = judge_of(model, ThresholdsConfig())
     labelled = {"labelled": _labelled(args.folders, model)} if args.folders else {}
     groups = {"simulated": _simulated(args.curves, args.seed, model), **labelled}

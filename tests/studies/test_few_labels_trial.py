@@ -11,7 +11,7 @@ from models.heads import embed
 from models.metrics import auc
 from models.train import infer
 from tests.studies import few_labels_trial
-from tests.studies.few_labels_trial import ALL, AS_IS, LOOKED_AT, RIVALS, SCRATCH, TUNED, Bench, Setting, Split, try_out
+from tests.studies.few_labels_trial import ALL, AS_IS, LOOKED_AT, RIVALS, SCRATCH, TUNED, Arena, Setting, Split, try_out
 
 pytest.importorskip("sklearn")
 
@@ -21,9 +21,9 @@ def bench(tmp_path_factory):
     bundle = make_model(tmp_path_factory.mktemp("model") / "m")
     examples = some_examples(each=16)  # 96 curves
     torch.set_num_threads(1)
-    made = Bench(bundle, examples.edges, examples.labels > 0.5, np.zeros(0), np.zeros(0), seed=1)
+    made = Arena(bundle, examples.edges, examples.labels > 0.5, np.zeros(0), np.zeros(0), seed=1)
     vectors = embed(made.network(), examples.edges, SMALL).astype(np.float64)
-    return Bench(bundle, examples.edges, examples.labels > 0.5, vectors, vectors[:40] + 0.01, seed=1)
+    return Arena(bundle, examples.edges, examples.labels > 0.5, vectors, vectors[:40] + 0.01, seed=1)
 
 
 @pytest.fixture(scope="module")

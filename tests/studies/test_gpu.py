@@ -10,7 +10,7 @@ import pytest
 import torch
 from modelhelp import make_model
 
-from daemon.learn.int8 import Curves
+from daemon.learn.int8 import PreparedCurves
 from deploy.classifier import Seen
 from deploy.tensorrt_engine import flavours_here
 from tests.studies.__main__ import main as study
@@ -126,7 +126,7 @@ def test_an_engine_that_fails_hides_no_other(tmp_path):
 
     bundle = make_model(tmp_path / "model")
     signals = tuple(np.random.default_rng(0).normal(0, 3, (4, 128)).astype(np.float32))
-    curves = Curves(("a", "b", "c", "d"), signals, ((),) * 4, 0)
+    curves = PreparedCurves(("a", "b", "c", "d"), signals, ((),) * 4, 0)
     found = rescore(Two(bundle, "cpu", curves, 0.01, 10, tmp_path / "engines"))
     assert found["TensorRT"] == {"failed": "ImportError: libnvinfer.so.10: cannot open shared object file"}
     assert found["step by step"]["alone_s"] > 0

@@ -8,7 +8,7 @@ from modelhelp import GOOD, make_model, write_folder
 
 from daemon.common.errors import UserError
 from daemon.learn.labelled import collect
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 from tests.studies.__main__ import main as study
 from tests.studies.baselines import compare, read_twice
 from tests.studies.left_out import split

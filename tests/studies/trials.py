@@ -34,8 +34,7 @@ from models.calibrate import choose_cut, fit_platt
 from models.frontend import FLOOR, prepare
 from models.loss import LOSSES
 from models.network import ResNet18, load
-from models.profile import RasterProfile
-from models.raster import envelope
+from models.raster import RasterProfile, envelope
 from models.simulate import simulate
 from models.train import Examples, Recipe, Run, gather, infer
 from tests.studies.workplace import open_workplace

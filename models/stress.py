@@ -1,4 +1,9 @@
-"""Forces that a nuisance adds to a curve, all along it or in one place."""
+"""The stress: one nuisance at a graded strength, laid on a finished curve, whether simulated or measured.
+
+The simulator mixes all nuisances at random; here one at a time is turned up, so that a table can say from which
+strength on it would cost an event. Whatever the nuisance, the ruptures stay in the curve, except in the two that cut
+them off and say so.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +14,11 @@ import numpy as np
 
 from models.curve import Curve, Samples
 from models.frontend import MIN_POINTS, Prepared, newton_per_unit
-from models.simulate import nuisance
+from models.simulate import recording
 from models.simulate.background import END_DOTS, RESOLUTION, visible
 from models.simulate.mechanics import Rng, Rupture, log_uniform, sign
+
+# ---- Forces that a nuisance adds to a curve, all along it or in one place.
 
 # ---- The subject: a finished curve, simulated or measured, with what a nuisance must know of it.
 
@@ -68,7 +75,7 @@ def is_visible(rng: Rng, subject: Subject, stressed: Curve) -> bool:
 
 # ---- Forces that a nuisance adds to a curve, all along it or in one place.
 
-SHORTEST_NM, LONGEST_NM = 100.0, 700.0  # periods of interference (models.simulate.nuisance)
+SHORTEST_NM, LONGEST_NM = 100.0, 700.0  # periods of interference (models.simulate.recording)
 
 
 def add(subject: Subject, force_pn: Samples) -> Curve:
@@ -114,7 +121,7 @@ def drift(rng: Rng, subject: Subject, strength: float) -> Curve:
 
 def roughen(rng: Rng, subject: Subject, strength: float) -> Curve:
     """Coloured noise of ``strength`` sigma."""
-    return add(subject, strength * subject.noise_pn * nuisance.noise(rng, len(subject.curve)))
+    return add(subject, strength * subject.noise_pn * recording.noise(rng, len(subject.curve)))
 
 
 def spike(rng: Rng, subject: Subject, strength: float) -> Curve:
@@ -257,3 +264,32 @@ def lay_everything(rng: Rng, subject: Subject, strength: float) -> Curve | None:
     worse = replace(worse, curve=drift(rng, worse, 100.0 * share))
     worse = replace(worse, curve=spike(rng, worse, 20.0 * share))
     return cut_close(rng, worse, 100.0 - 90.0 * share) or worse.curve
+
+
+# ---- The stress: one nuisance at a graded strength, laid on a finished curve, whether simulated or measured.
+
+__all__ = ["NUISANCES", "Nuisance", "Subject", "is_visible", "subject_of"]
+
+_PERCENT = (5.0, 10.0, 20.0, 40.0, 60.0)
+
+#: Strengths as real files have them (formats.md 5.1, models.simulate.recording), and beyond.
+NUISANCES: dict[str, Nuisance] = {
+    "interference": Nuisance("pN", (5.0, 10.0, 20.0, 40.0, 60.0), interfere, adds=True),
+    "interference of 100 nm": Nuisance("pN", (5.0, 10.0, 20.0, 40.0, 60.0), interfere_shortly, adds=True),
+    "interference in noise": Nuisance("sigma", (1.0, 3.0, 10.0, 30.0), interfere_in_sigma, adds=True),
+    "tilt": Nuisance("pN/100 nm", (3.0, 10.0, 20.0, 40.0, 60.0), tilt, adds=True),
+    "drift": Nuisance("pN", (10.0, 30.0, 100.0, 300.0), drift, adds=True),
+    "coloured noise": Nuisance("sigma", (0.5, 1.0, 2.0, 4.0), roughen, adds=True),
+    "spikes": Nuisance("spikes", (1.0, 5.0, 20.0, 100.0), spike),
+    "snap-off": Nuisance("pN", (100.0, 300.0, 1000.0, 3000.0), adhere),
+    "snap-in": Nuisance("pN", (100.0, 1000.0), snap_in),
+    "retract cut": Nuisance("% gone", _PERCENT, cut_share),
+    "baseline missing": Nuisance("% left", (20.0, 10.0, 5.0, 2.0), cut_close),
+    "cut before the last": Nuisance("% of ramp", (1.0, 5.0, 20.0), cut_before_last),
+    "cut before the only": Nuisance("% of ramp", (1.0, 5.0, 20.0), cut_before_only),
+    "held tail": Nuisance("%", _PERCENT, hold_tail),
+    "zero tail": Nuisance("%", _PERCENT, zero_tail),
+    "garbage tail": Nuisance("%", _PERCENT, garbage_tail),
+    "contact": Nuisance("% of ramp", (20.0, 40.0, 60.0, 80.0), push_longer),
+    "all together": Nuisance("%", (25.0, 50.0, 100.0), lay_everything, adds=True),
+}

@@ -20,7 +20,7 @@ _AHEAD = 4  # answers a worker that wait for their turn, at most
 Answer = tuple[frames.Header, memoryview]
 
 
-class CrewBroken(RuntimeError):
+class WorkersBroken(RuntimeError):
     """A worker process has ended: no memory left, a file cut off under its hands, a damaged disk."""
 
 
@@ -30,7 +30,7 @@ class _Worker:
     numbers: deque[int] = field(default_factory=deque)  # of the requests it holds, in order
 
 
-class Crew(Closing):
+class WorkerPool(Closing):
     """``workers`` processes of ``module``. For one thread."""
 
     def __init__(self, workers: int, module: str = "daemon.archive.worker") -> None:
@@ -38,11 +38,11 @@ class Crew(Closing):
         self._issued = 0  # requests, of which those of a row that was given up are answered still
 
     def ask(self, request: frames.Header) -> Answer:
-        """One request, one answer. Raises CrewBroken."""
+        """One request, one answer. Raises WorkersBroken."""
         return next(self.map([request]))
 
     def map(self, requests: Iterable[frames.Header]) -> Iterator[Answer]:
-        """An answer for each request, in order; a bounded number of them is worked on ahead. Raises CrewBroken."""
+        """An answer for each request, in order; a bounded number of them is worked on ahead. Raises WorkersBroken."""
         coming = iter(requests)
         done: dict[int, Answer] = {}
         wanted = self._issued
@@ -73,7 +73,7 @@ class Crew(Closing):
         try:
             frames.send(worker.child.connection, request)
         except OSError as error:
-            raise CrewBroken(_how_it_ended(worker.child)) from error
+            raise WorkersBroken(_how_it_ended(worker.child)) from error
         worker.numbers.append(self._issued)
         self._issued += 1
 
@@ -87,13 +87,13 @@ class Crew(Closing):
         while not (ready := poll.poll(1000 * ending.LOOK_S)):
             ending.check()
             if time.monotonic() > given_up_s:
-                raise CrewBroken(f"a worker process has said nothing for {_SILENCE_S:g} s")
+                raise WorkersBroken(f"a worker process has said nothing for {_SILENCE_S:g} s")
         for descriptor, _ in ready:
             worker = busy[descriptor]
             try:
                 done[worker.numbers[0]] = frames.receive(worker.child.connection)
             except (EOFError, OSError) as error:
-                raise CrewBroken(_how_it_ended(worker.child)) from error
+                raise WorkersBroken(_how_it_ended(worker.child)) from error
             worker.numbers.popleft()
 
 

@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from daemon.batch import Judged, Tally
+from daemon.batch import Judged, VerdictCounts
 from daemon.common.ending import Closing
 from daemon.common.errors import ALREADY_RUNNING, BAD_DATA, INPUT_OUTPUT, UserError
 from daemon.common.progress import progress
@@ -90,7 +90,7 @@ _LONGEST_BYTES = 1 << 20  # far more than any line has
 _FRESH = "--fresh begins anew"
 
 
-class Sheet(Closing):
+class ResumableOutput(Closing):
     """The lines of one run. UserError for a file that is no sheet, and for one that another run is writing."""
 
     def __init__(self, path: Path, *, fresh: bool = False) -> None:
@@ -363,7 +363,7 @@ def _by_file(lines: Iterable[tuple[Line, Kept]]) -> Iterator[tuple[Key, _Told]]:
 _LINES = 64  # between two flushes of the sheet
 
 
-def tell(batches: Iterable[Iterable[Kept | Judged]], tally: Tally, *, json: bool, quiet: bool) -> None:
+def tell(batches: Iterable[Iterable[Kept | Judged]], tally: VerdictCounts, *, json: bool, quiet: bool) -> None:
     """Print a line a curve as they come, or none where ``quiet``."""
     for item in progress(chain.from_iterable(batches), "scoring"):
         if isinstance(item, Kept):
@@ -375,7 +375,7 @@ def tell(batches: Iterable[Iterable[Kept | Judged]], tally: Tally, *, json: bool
             print(_line(item.decision))
 
 
-def note(batches: Iterable[Iterable[Kept | Judged]], tally: Tally, sheet: Sheet) -> None:
+def note(batches: Iterable[Iterable[Kept | Judged]], tally: VerdictCounts, sheet: ResumableOutput) -> None:
     """Write a line a curve into the sheet, which is finished then."""
     waiting = 0
     for item in progress(chain.from_iterable(batches), "scoring"):

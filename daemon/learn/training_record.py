@@ -24,7 +24,7 @@ from daemon.learn.labelled import LabelledCurve
 from daemon.reading.pool import read_files
 from daemon.sources.existing import find
 from models.curve import Curve
-from models.profile import RasterProfile
+from models.raster import RasterProfile
 from models.train import gather
 
 _DIGITS = 12  # 48 bits: ten thousand curves on either side meet by chance once in three million
@@ -44,7 +44,7 @@ def tell_apart(name: str, taken: Container[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Taught:
+class TrainingRecord:
     """What a model and those it came from were trained on."""
 
     tables: Mapping[str, str]  # folder -> SHA-256 of its labels.csv
@@ -52,18 +52,20 @@ class Taught:
     unlabelled: frozenset[str] = frozenset()  # whose look alone has shaped features, and so the ranking
 
     @classmethod
-    def of(cls, manifest: Mapping[str, Any] | None) -> Taught:
+    def of(cls, manifest: Mapping[str, Any] | None) -> TrainingRecord:
         """What a manifest notes; nothing without one."""
         training = manifest["training"] if manifest else {}
         curves, unlabelled = (str(training.get(name) or "").split() for name in ("curves", "unlabelled_curves"))
         return cls(dict(training.get("labelled") or {}), frozenset(curves), frozenset(unlabelled))
 
-    def with_more(self, tables: Mapping[str, str], curves: Iterable[str], unlabelled: Iterable[str] = ()) -> Taught:
+    def with_more(
+        self, tables: Mapping[str, str], curves: Iterable[str], unlabelled: Iterable[str] = ()
+    ) -> TrainingRecord:
         """This and what a child of the model was trained on."""
         all_tables = dict(tables)
         for name, digest in self.tables.items():
             all_tables[name if tables.get(name) == digest else tell_apart(name, all_tables)] = digest
-        return Taught(all_tables, self.curves.union(curves), self.unlabelled.union(unlabelled))
+        return TrainingRecord(all_tables, self.curves.union(curves), self.unlabelled.union(unlabelled))
 
     def for_manifest(self) -> dict[str, Any]:
         """The entries of ``training``; :meth:`of` reads them again."""
@@ -89,7 +91,7 @@ _PARTS = {
 
 
 @dataclass(slots=True)
-class Acquaintance:
+class KnownCurves:
     """What a manifest gives away about the curves that pass."""
 
     manifest: Mapping[str, Any]
@@ -98,7 +100,7 @@ class Acquaintance:
 
     def watch(self, curves: Iterable[LabelledCurve]) -> Iterator[LabelledCurve]:
         """Pass curves through, and count those that the model was trained on under whatever name."""
-        taught = Taught.of(self.manifest)
+        taught = TrainingRecord.of(self.manifest)
         for item in curves:
             self.curves += 1
             self.known += identity_of(item.curve) in taught.curves
@@ -124,7 +126,7 @@ _WORDS = "reading unlabelled curves"
 def read_unlabelled(folders: Sequence[Path], profile: RasterProfile, identities: set[str]) -> NDArray[np.float32]:
     """(N, 2, W) envelopes of every curve that can get a score; what cannot be read is counted on standard error.
 
-    The curves' names for :class:`daemon.learn.taught.Taught` go to ``identities``.
+    The curves' names for :class:`daemon.learn.training_record.TrainingRecord` go to ``identities``.
     UserError (65) for a folder that is not there, and when none of them holds a curve.
     """
     for folder in folders:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from daemon.common.ending import Closing
 from daemon.processes import frames
 from daemon.processes.child import launch
-from deploy.classifier import EngineFault, Seen, Signals
-from deploy.engines import Engine, NoEngine, Wish
+from deploy.classifier import EngineFault, EngineRequest, NoEngine, Seen, Signals
+from deploy.engines import Engine
 from models.bundle import Bundle
 
 #: What is started; the number of the inherited socket follows it.
@@ -28,7 +28,7 @@ _END_LIMIT_S = 2.0
 _EMPTY = np.zeros(0, np.float32)
 
 
-class Child(Closing):
+class EngineProcess(Closing):
     """Started when made; for one thread, which must outlive it (the kernel ends the process with that thread).
 
     ``close`` may be called from any thread and ends it at once, whatever it is at.
@@ -44,7 +44,7 @@ class Child(Closing):
     def pid(self) -> int:
         return self._process.pid
 
-    def build(self, engine: Engine, bundle: Bundle, wish: Wish, limit_s: float = BUILD_LIMIT_S) -> None:
+    def build(self, engine: Engine, bundle: Bundle, wish: EngineRequest, limit_s: float = BUILD_LIMIT_S) -> None:
         """Have it build an engine for the model in the bundle's folder. Raises EngineFault and NoEngine."""
         asked = asdict(wish) | {"cache": str(wish.cache) if wish.cache else None}
         request = {"ask": "build", "engine": engine.name, "wish": asked}

@@ -15,10 +15,10 @@ import numpy as np
 
 from daemon.common import ending
 from daemon.common.ending import Closing
-from daemon.engine.child import Child
-from daemon.engine.proof import Patience, Proof
-from deploy.classifier import Classifier, EngineFault, Seen, Signals
-from deploy.engines import Engine, NoEngine, Wish
+from daemon.engine.process import EngineProcess
+from daemon.engine.proof import EngineTimeouts, Proof
+from deploy.classifier import Classifier, EngineFault, EngineRequest, NoEngine, Seen, Signals
+from deploy.engines import Engine
 from models.bundle import Bundle
 
 # ---- The keeper: the one thread that owns an engine process, from its start over its faults to its end.
@@ -51,17 +51,17 @@ class _Job:
         self.done.set()
 
 
-class Keeper(threading.Thread, Closing):
+class EngineSupervisor(threading.Thread, Closing):
     """``start_child`` makes a process and builds the engine in it; it is called on this thread."""
 
     def __init__(
-        self, start_child: Callable[[Callable[[Child], None]], None], proof: Proof, patience: Patience
+        self, start_child: Callable[[Callable[[EngineProcess], None]], None], proof: Proof, patience: EngineTimeouts
     ) -> None:
         super().__init__(name="engine-keeper", daemon=True)
         self._start_child, self._proof, self._patience = start_child, proof, patience
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._child: Child | None = None
+        self._child: EngineProcess | None = None
         self._tried, self._ending = threading.Event(), threading.Event()
         self.is_serving = False
         self.fault: EngineFault | NoEngine | None = None  # the last, while it does not serve
@@ -141,7 +141,7 @@ class Keeper(threading.Thread, Closing):
         log.info("%s has proved itself (built in %.1f s) and judges", child.engine, child.build_s)
         self._tried.set()
 
-    def _adopt(self, child: Child) -> None:
+    def _adopt(self, child: EngineProcess) -> None:
         """As soon as it lives, so that ``close`` finds it also while it builds."""
         self._child = child
         if self._ending.is_set():
@@ -161,7 +161,7 @@ class Keeper(threading.Thread, Closing):
             if (job is None or self._unproved >= self._patience.canary_curves) and not self._ending.is_set():
                 self._prove(child, self._patience.deadline_s)
 
-    def _answer(self, child: Child, job: _Job) -> None:
+    def _answer(self, child: EngineProcess, job: _Job) -> None:
         try:
             seen = self._classify(child, job)
         except EngineFault as fault:
@@ -175,7 +175,7 @@ class Keeper(threading.Thread, Closing):
             self._unproved += len(job.signals)
             job.end(seen)
 
-    def _classify(self, child: Child, job: _Job) -> Seen:
+    def _classify(self, child: EngineProcess, job: _Job) -> Seen:
         """A batch that is too large for the memory is tried once more as two halves."""
         try:
             return child.classify(job.signals, job.until_s)
@@ -192,7 +192,7 @@ class Keeper(threading.Thread, Closing):
             raster_s=sum(part.raster_s for part in parts),
         )
 
-    def _prove(self, child: Child, limit_s: float) -> None:
+    def _prove(self, child: EngineProcess, limit_s: float) -> None:
         until_s = time.monotonic() + limit_s
         try:
             self._proof.demand(child.engine, lambda signals: child.classify(signals, until_s))
@@ -230,7 +230,7 @@ class Keeper(threading.Thread, Closing):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class EngineStatus:
     """Who judges now; ``troubles`` say why it is not who should."""
 
     engine: str
@@ -249,33 +249,33 @@ class GuardedClassifier(Closing):
         self,
         engine: Engine,
         bundle: Bundle,
-        wish: Wish,
+        wish: EngineRequest,
         fallback: Classifier,
-        patience: Patience,
+        patience: EngineTimeouts,
         command: tuple[str, ...] | None = None,
     ) -> None:
         self._fallback = fallback
         self.model_id = bundle.id
 
-        def start(adopt: Callable[[Child], None]) -> None:
-            child = Child(command)
+        def start(adopt: Callable[[EngineProcess], None]) -> None:
+            child = EngineProcess(command)
             adopt(child)
             child.build(engine, bundle, wish)
 
-        self._keeper = Keeper(start, Proof.of(bundle), patience)
+        self._keeper = EngineSupervisor(start, Proof.of(bundle), patience)
         self._keeper.start()
         self._keeper.wait_built()
         self.engine = self._keeper.engine  # the usual one, whoever judges now
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> EngineStatus:
         keeper = self._keeper
         fault, faults = keeper.fault, dict(keeper.faults)
         if fault is None:
-            return Standing(self.engine, (), faults)
+            return EngineStatus(self.engine, (), faults)
         kind = f" ({fault.kind})" if isinstance(fault, EngineFault) else ""
         trouble = f"{self.engine} failed{kind}: {fault}; it is tried again in the background"
-        return Standing(self._fallback.engine, (trouble,), faults)
+        return EngineStatus(self._fallback.engine, (trouble,), faults)
 
     @property
     def pid(self) -> int | None:

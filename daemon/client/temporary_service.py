@@ -23,8 +23,8 @@ START_S = 60.0
 _DRAINED_S, _KILLED_S = 20.0, 10.0
 
 
-class Trial:
-    """``with Trial() as trial:`` starts the service on ``trial.watch`` and ends it, folder and all, afterwards."""
+class TemporaryService:
+    """``with TemporaryService() as trial:`` starts one on ``trial.watch``, and ends it, folder and all, afterwards."""
 
     def __init__(self, folder: Path | None = None, *, options: tuple[str, ...] = (), instrument: str = "demo") -> None:
         self._owned = folder is None

@@ -18,12 +18,12 @@ from daemon.client.feed import ask_status
 from daemon.common.errors import BAD_CONFIG, UNREACHABLE, UserError
 from daemon.common.sockets import await_input, open_socket
 from daemon.config import Config
-from daemon.config.conflicts import WHEREABOUTS, is_running
+from daemon.config.origin import WHEREABOUTS, is_running
 from daemon.ledger import events
 
 
 @dataclass(frozen=True, slots=True)
-class Whereabouts:
+class ServiceFile:
     """``pid`` is None when no service has left its whereabouts here (or it did not get that far)."""
 
     publish: str
@@ -50,7 +50,7 @@ def forget(state: Path) -> None:
     (state / WHEREABOUTS).unlink(missing_ok=True)
 
 
-def find(config: Config) -> Whereabouts:
+def find(config: Config) -> ServiceFile:
     """What was asked for by flag or environment, else what the service wrote, else what it is configured to use."""
     said = _read(config.state / WHEREABOUTS)
     chosen = {}
@@ -58,7 +58,7 @@ def find(config: Config) -> Whereabouts:
         written = said.get(key) if config.origins.get(key) not in ("flag", "environment") else None
         chosen[key] = written if isinstance(written, str) else getattr(config, key)
     pid, started_at = said.get("pid"), said.get("started_at")
-    return Whereabouts(
+    return ServiceFile(
         **chosen,
         pid=pid if isinstance(pid, int) and pid > 0 else None,
         started_at=started_at if isinstance(started_at, str) else None,
@@ -100,7 +100,7 @@ def reload(config: Config, patience_s: float = PATIENCE_S) -> str:
         subscriber.close()
 
 
-def _pid(where: Whereabouts, config: Config) -> int:
+def _pid(where: ServiceFile, config: Config) -> int:
     if where.pid is None or not where.is_alive:
         raise UserError(
             UNREACHABLE, f"no service runs on {config.state}; name it with --state, --config or --instrument"

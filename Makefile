@@ -1,6 +1,7 @@
 # One command a purpose; the same by hand and in CI.
 #   make demo    real curves triaged live, in two minutes      make check   lint, types, tests
-#   make test    the test suite                                make bench   measured speed on this machine
+#   make test    the test suite, but for what takes long       make bench   measured speed on this machine
+#   make faults  long faults and kills                         make study-test  tests of the experiments
 #
 # TORCH_INDEX chooses where torch comes from. Default: the CPU build of the public PyTorch index, added to pip's own
 # settings; with an NVIDIA card: make demo TORCH_INDEX=https://download.pytorch.org/whl/cu130
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check bench study gpu model install lint tensorrt-rtx clean
+.PHONY: demo test check faults study-test route bench study gpu model install lint tensorrt-rtx clean
 
 demo: install
 	$(BIN)/afm-triage demo
@@ -21,6 +22,17 @@ test: install
 	$(BIN)/python -m pytest
 
 check: lint test
+
+# What takes long; `make test` has a smoke of each.
+faults: install
+	$(BIN)/python -m pytest -m faults
+
+study-test: install
+	$(BIN)/python -m pytest -m study
+
+# Which modules a curve enters, and which forms it takes.
+route: install
+	$(BIN)/python -m tests.route
 
 lint: install
 	$(BIN)/ruff check .

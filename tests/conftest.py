@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from modelhelp import SMALL, make_model, some_examples
@@ -9,6 +11,20 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.raster import coverage
+
+STUDIES = Path(__file__).parent / "studies"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What lies in studies/ is a study test; the first case of a test of faults is its smoke, and in make test too."""
+    seen: set[str] = set()
+    for item in items:
+        if item.path.is_relative_to(STUDIES):
+            item.add_marker("study")
+        function = item.nodeid.partition("[")[0]
+        if item.get_closest_marker("faults") and "[" in item.nodeid and function not in seen:
+            item.add_marker("smoke")
+        seen.add(function)
 
 
 @pytest.fixture(scope="session")

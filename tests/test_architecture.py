@@ -10,11 +10,43 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LAYER = {"models": 0, "deploy": 1, "daemon": 2}
-MODULES = sorted(path for layer in LAYER for path in (ROOT / layer).rglob("*.py"))
+#: The rooms of the program, lowest first. A room imports from those below it; rooms of one line are siblings and never
+#: import each other. ``review``, ``guard`` and ``collect`` are still to come, and have their place already.
+LAYERS = (
+    "models",
+    "deploy",
+    "common",
+    "formats processes",
+    "config engine instrument",
+    "sources",
+    "reading",
+    "judging",
+    "ledger metrics",
+    "publish labels",
+    "client",
+    "pipeline batch learn explain guard",
+    "archive service screens bench review collect",
+    "verbs",
+    "cli",
+    "__main__",
+)
+HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms.split()}
+MODULES = sorted(path for top in ("models", "deploy", "daemon") for path in (ROOT / top).rglob("*.py"))
+MOST_MODULES = 180
 LONGEST_LINES = 450
 #: Module -> why it is longer.
 LONG_FOR_A_REASON: dict[str, str] = {}
+#: A module shorter than this, which only one sibling imports, is a part of that sibling.
+SHORTEST_LINES = 60
+#: Module -> why it is not.
+SHORT_FOR_A_REASON: dict[str, str] = {}
+#: The seams of the program, and every other Protocol with its reason.
+PROTOCOLS = {
+    "daemon/sources/__init__.py:Source": "seam: where files come from",
+    "daemon/formats/base.py:Reader": "seam: what understands a format",
+    "deploy/classifier.py:Classifier": "seam: what runs the network",
+    "daemon/formats/base.py:CurveFile": "what a Reader opens: its other half",
+}
 #: Names that turn data into code, or run a shell.
 FORBIDDEN = {"pickle", "cPickle", "marshal", "shelve", "dill", "joblib", "yaml"}
 FORBIDDEN_CALLS = {
@@ -34,18 +66,91 @@ def imports_of(tree: ast.AST) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
 
 
+def dotted(path: Path) -> str:
+    """``daemon/sources/__init__.py`` -> ``daemon.sources``."""
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def room_of(module: str) -> str:
+    """``daemon.sources.scan`` -> ``sources``; ``models.curve`` -> ``models``."""
+    top, _, rest = module.partition(".")
+    return rest.partition(".")[0] if top == "daemon" and rest else top
+
+
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
+NAMES = {dotted(path): path for path in MODULES}
+#: Module -> modules of ours that it imports, at its top or inside a function.
+IMPORTS = {name: (imports_of(TREES[path]) & NAMES.keys()) - {name} for name, path in NAMES.items()}
+#: What is imported with a module because it lies in the same package is no arrow of its own.
+ARROWS = {
+    name: {to for to in found if not any(other.startswith(f"{to}.") for other in found) or to not in packages}
+    for packages in [{dotted(path) for path in MODULES if path.name == "__init__.py"}]
+    for name, found in IMPORTS.items()
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_room_imports_only_from_rooms_below_it(name: str) -> None:
+    room = room_of(name)
+    if name == "daemon":
+        return
+    assert room in HEIGHT, f"{name}: give the room {room} a place in LAYERS"
+    for imported in IMPORTS[name] - {"daemon"}:
+        other = room_of(imported)
+        assert other == room or HEIGHT[other] < HEIGHT[room], (
+            f"{name} imports {imported}: {other} lies not below {room}"
+        )
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """Not even through an import inside a function: whoever reads one of them has to read all."""
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"a circle: {' -> '.join((*path[path.index(name) :], name))}"
+        if name not in done:
+            for imported in sorted(ARROWS[name]):
+                visit(imported, (*path, name))
+            done.add(name)
+
+    for name in NAMES:
+        visit(name, ())
+
+
+def test_there_are_no_more_modules_than_a_newcomer_can_learn() -> None:
+    assert len(MODULES) <= MOST_MODULES, "put what you add into the module of its noun, or merge two that are one"
+
+
+def test_no_module_is_a_mere_part_of_its_one_importer() -> None:
+    for name, path in NAMES.items():
+        importers = {other for other, imported in ARROWS.items() if name in imported}
+        lines = path.read_text(encoding="utf-8").count("\n")
+        if lines >= SHORTEST_LINES or len(importers) != 1 or path.name == "__init__.py" or name in SHORT_FOR_A_REASON:
+            continue
+        (importer,) = importers
+        is_sibling = NAMES[importer].parent == path.parent
+        assert not is_sibling, f"{name}: {lines} lines that {importer} alone uses; fold it in, or give a reason here"
+
+
+def test_protocols_stand_at_the_seams() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}:{node.name}"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(base) == "Protocol" for base in node.bases)
+    }
+    assert found == PROTOCOLS.keys(), "a Protocol is a seam: use the class itself, or name the seam and its reason"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_down_and_nothing_turns_data_into_code(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    layer = LAYER[path.relative_to(ROOT).parts[0]]
-    imports = imports_of(tree)
-    upward = {name for name in imports if LAYER.get(name.split(".")[0], -1) > layer}
-    assert not upward, f"{path.name} imports upward: {upward}"
-    assert not {name.split(".")[0] for name in imports} & FORBIDDEN
+def test_nothing_turns_data_into_code(path: Path) -> None:
+    tree = TREES[path]
+    assert not {name.split(".")[0] for name in imports_of(tree)} & FORBIDDEN
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             call = ast.unparse(node.func)

@@ -105,6 +105,7 @@ def test_the_stages_of_each_family_add_up(model: str) -> None:
     assert found["families"]["JPK"]["points"] == 4096
 
 
+@pytest.mark.study
 def test_every_engine_that_there_is_is_measured_and_compared(model: str) -> None:
     plan = Plan(model=model, simulated=8)
     found = measure(plan, seconds=0.02)
@@ -130,6 +131,7 @@ def test_every_engine_that_there_is_is_measured_and_compared(model: str) -> None
     assert row["bare_per_s"] > 10
 
 
+@pytest.mark.study
 def test_the_recipe_is_run_curve_by_curve_and_readers_are_compared() -> None:
     found = call("recipe", {"folders": [str(BUNDLED)], "seconds": 0.0})
     own_end, text = split(specimens([BUNDLED]))
@@ -161,6 +163,7 @@ def test_a_line_loses_nothing_and_its_memory_is_watched(model: str) -> None:
     assert burst["cpu_ms"] == pytest.approx(burst["service_cpu_ms"] + burst["reader_cpu_ms"], abs=0.01)
 
 
+@pytest.mark.study
 def test_a_soak_prints_one_object(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("bench", "--only", "soak", "--soak", "40", "--model", model, "--engine", "torch", "--json")
     assert main(list(words)) == 0

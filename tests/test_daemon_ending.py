@@ -23,6 +23,7 @@ def start(*words: str, **options: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, text=True, stdout=pipe, stderr=pipe, **options)  # type: ignore[call-overload, no-any-return]
 
 
+@pytest.mark.faults
 def test_a_signal_at_any_moment_of_the_first_second_ends_console_and_events(tmp_path: Path) -> None:
     outcomes = run(18, seed=int(time.time()), folder=tmp_path)
     assert [f"{one}: {one.said[-500:]}" for one in outcomes if not one.is_fine] == []
@@ -66,6 +67,7 @@ LONG = {
 }
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 @pytest.mark.parametrize("verb", LONG)
 def test_a_long_verb_ends_within_a_second_or_so(verb: str, number: signal.Signals, tmp_path: Path) -> None:
@@ -84,7 +86,9 @@ def test_a_long_verb_ends_within_a_second_or_so(verb: str, number: signal.Signal
 
 
 def test_what_never_looks_is_ended_all_the_same() -> None:
-    code = "import time\nfrom daemon import ending\nwith ending.listening():\n print(flush=True)\n time.sleep(60)"
+    code = (
+        "import time\nfrom daemon.common import ending as e\nwith e.listening():\n print(flush=True)\n time.sleep(60)"
+    )
     with start("-c", code) as process:
         assert process.stdout is not None
         process.stdout.readline()

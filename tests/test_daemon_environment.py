@@ -74,6 +74,7 @@ def open_folder(tmp_path: Path) -> Path:
 # ---- nobody's home
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("home", [None, "/nonexistent"], ids=["no HOME", "a HOME that is not there"])
 def test_verbs_that_need_no_state_need_no_home(home: str | None, open_folder: Path) -> None:
     variables = {} if home is None else {"HOME": home}
@@ -227,6 +228,7 @@ def umlauts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_stream_that_is_not_utf8_shows_what_it_can(encoding: str, speaker: Speaker, umlauts: Path) -> None:
     state = ("--state", str(speaker.state))
@@ -241,6 +243,7 @@ def test_a_stream_that_is_not_utf8_shows_what_it_can(encoding: str, speaker: Spe
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_json_loses_nothing_in_any_encoding(encoding: str, speaker: Speaker, umlauts: Path) -> None:
     state = ("--state", str(speaker.state))
@@ -257,6 +260,7 @@ def test_json_loses_nothing_in_any_encoding(encoding: str, speaker: Speaker, uml
     json.loads(status)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     "words",
     [
@@ -284,7 +288,7 @@ def test_closed_full_and_deserted_streams(words: tuple[str, ...], speaker: Speak
 
 def test_a_closed_stream_does_not_give_its_number_to_a_file() -> None:
     """Else the ledger could be file 2, and what a library writes to standard error would land in it."""
-    code = "import os; from daemon import stdio; stdio.steady(); print(os.open('/dev/zero', os.O_RDONLY))"
+    code = "import os; from daemon.common import stdio; stdio.steady(); print(os.open('/dev/zero', os.O_RDONLY))"
     with subprocess.Popen(
         ["bash", "-c", f'{sys.executable} -c "{code}" <&- 2>&-'], cwd=ROOT, stdout=subprocess.PIPE
     ) as process:

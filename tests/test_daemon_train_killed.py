@@ -31,6 +31,7 @@ def kill_when(happened, out):
     assert process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(150)
 def test_killed_in_the_middle_and_between_epochs(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"

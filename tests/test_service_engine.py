@@ -60,6 +60,7 @@ def ours(tmp_path: Path) -> Path:
     return tmp_path / "ours"
 
 
+@pytest.mark.faults
 def test_a_device_is_missed_built_lost_and_won_back_and_no_curve_is_lost(
     tmp_path: Path, orders: Path, ours: Path
 ) -> None:

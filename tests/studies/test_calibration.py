@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from modelhelp import make_model
 
-from daemon.cli import main
 from tests.studies.__main__ import main as study
 from tests.studies.calibration import BARS, PREVALENCES, Judged, figures, thin, write_text
 
@@ -34,7 +33,7 @@ def test_the_study_runs_repeats_itself_and_judges_by_the_bars(tmp_path, capsys):
     model = make_model(tmp_path / "small").folder
     words = ["calibration", "--model", str(model), "--labelled", "60", "--curves", "1000", "--streams", "1"]
     for name in ("one.json", "other.json"):
-        assert main([*words, "--out", str(tmp_path / name)]) == 0
+        assert study([*words, "--out", str(tmp_path / name)]) == 0
     one, other = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "other.json"))
     assert one == other
     assert [row["prevalence"] for row in one["rows"]] == list(PREVALENCES)

@@ -6,19 +6,19 @@ import pytest
 from daemon.cli import main
 from deploy import quantiser
 from tests.studies.__main__ import main as study
-from tests.studies.engines import cpu_wishes, write_text
+from tests.studies.engines import cpu_requests, write_text
 
 COSTED = {("torch", "fp32"), ("openvino", "int8")}
 
 
-def some_wishes(cache, with_int8):
-    return (wish for wish in cpu_wishes(cache, with_int8) if (wish.engine, wish.precision) in COSTED)
+def some_requests(cache, with_int8):
+    return (wish for wish in cpu_requests(cache, with_int8) if (wish.engine, wish.precision) in COSTED)
 
 
 @pytest.mark.timeout(180)
 def test_every_engine_is_asked_and_costed(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(quantiser, "SIMULATED", (20, 100))
-    monkeypatch.setattr("tests.studies.engines.cpu_wishes", some_wishes)  # each takes a process of its own
+    monkeypatch.setattr("tests.studies.engines.timed_requests", some_requests)  # each takes a process of its own
     monkeypatch.setattr("tests.studies.engines.NEIGHBOURS", (0,))
     monkeypatch.setattr("tests.studies.engines.THREADS", (1,))
     assert (

@@ -17,6 +17,7 @@ def noisy(curve, seed):
     return replace(curve, force=curve.force + np.random.default_rng(seed).normal(0.0, 5e-12, len(curve)))
 
 
+@pytest.mark.smoke
 def test_the_figures_are_those_of_simulated_and_labelled_curves(tmp_path, capsys):
     words = ["--into", str(tmp_path / "lab"), "--curves", "30", "--prevalence", "0.5", "--seed", "3", "--truth"]
     (tmp_path / "lab").mkdir()

@@ -20,7 +20,7 @@ from daemon.formats import claim, find_reader, open_file
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NO_CURVES, UNREADABLE, NotACurve, Unfinished, Unreadable
 from daemon.reading import FileReading
-from daemon.reading.pool import read_files
+from daemon.reading.pool import ReaderPool
 from daemon.reading.worker import Request, RequestHandler
 from daemon.sources.existing import find
 
@@ -46,7 +46,8 @@ IMAGES = {
 def read(folder: Path, files: dict[str, bytes]) -> dict[str, FileReading]:
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    return {reading.arrival.path: reading for reading in read_files(find([folder]))}
+    with ReaderPool(1) as pool:
+        return {arrival.path: pool.read(arrival) for arrival in find([folder])}
 
 
 def test_images_are_nobodys_curves(tmp_path: Path) -> None:
@@ -137,6 +138,7 @@ def test_the_words_are_labels_of_one_metric() -> None:
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the cases are not here")
 def test_images_as_they_were_reported() -> None:
-    found = list(read_files(find([SHARED / "cases" / "14-images-beside-curves"])))
+    with ReaderPool(1) as pool:
+        found = [pool.read(arrival) for arrival in find([SHARED / "cases" / "14-images-beside-curves"])]
     images = [one for one in found if not one.arrival.path.endswith(".txt")]
     assert [(one.outcome, one.reason) for one in images] == [("unclaimed", "image")] * 2

@@ -1,15 +1,13 @@
 """The archive's worker process: surveys, prepares and simulates for the main process, which so has no HDF5 in it.
 
-``python -m daemon.archive.worker FD`` answers frames (``daemon.processes.frames``) in order until the parent hangs up.
-What is wrong with an archive ends as an answer with ``error``; a file that is cut off while it is mapped ends it.
+``python -m daemon.archive.worker FD NOTE`` is a process of a ``daemon.processes.worker_pool``; it leaves no notes. What
+is wrong with an archive ends as an answer with ``error``; a file that is cut off while it is mapped ends the process.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -21,11 +19,9 @@ import numpy as np
 from daemon.archive.layout import BadArchive, MappedPart, Part, open_unchanged, survey
 from daemon.common.text import first_line
 from daemon.processes import frames
-from daemon.processes.child import confine
+from daemon.processes.child import serving
 from models.raster import RasterProfile
 from models.sign import prepare_to_judge
-
-Answer = tuple[frames.Header, list[frames.Array]]
 
 
 class RequestHandler:
@@ -33,13 +29,13 @@ class RequestHandler:
 
     def __init__(self) -> None:
         self._mapped: tuple[object, MappedPart] | None = None
-        self._tasks: dict[str, Callable[[frames.Header], Answer]] = {
+        self._tasks: dict[str, Callable[[frames.Header], frames.Answer]] = {
             "survey": lambda request: (survey(Path(request["file"])), []),
             "prepare": self._prepare,
             "simulate": _simulate,
         }
 
-    def answer(self, request: frames.Header) -> Answer:
+    def answer(self, request: frames.Header) -> frames.Answer:
         """Never raises for what is in a file."""
         try:
             return self._tasks[request["do"]](request)
@@ -48,7 +44,7 @@ class RequestHandler:
         except Exception as error:  # words that are none, samples that nothing can be made of
             return {"error": f"damaged: {first_line(error)}"}, []
 
-    def _prepare(self, request: frames.Header) -> Answer:
+    def _prepare(self, request: frames.Header) -> frames.Answer:
         """Rows of a part -> their signals, one after the other, and their reasons; of some both ways (models.sign)."""
         begun_s = time.perf_counter()
         part = self._part(request["file"], request["state"], request["part"])
@@ -82,7 +78,7 @@ class RequestHandler:
         return self._mapped[1]
 
 
-def _simulate(request: frames.Header) -> Answer:
+def _simulate(request: frames.Header) -> frames.Answer:
     """Curves ``first`` to ``first + count - 1`` of a seed, and a digest of each; distance only where it is wanted."""
     from models.simulate import simulate
 
@@ -96,12 +92,13 @@ def _simulate(request: frames.Header) -> Answer:
 
 def main(descriptor: int) -> None:
     """Serve until the parent hangs up."""
-    confine()
-    bench = RequestHandler()
-    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
-        while os.getppid() != 1:
+    handler = RequestHandler()
+    with serving(descriptor) as connection:
+        frames.send(connection, {"ready": True})
+        while True:
             request, _ = frames.receive(connection)
-            frames.send(connection, *bench.answer(request))
+            header, arrays = handler.answer(request)
+            frames.send(connection, {**header, "id": request["id"]}, arrays)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon import __version__
+from daemon.archive import start_workers
 from daemon.archive.layout import (
     ATTRIBUTE,
     COLUMNS,
@@ -28,7 +29,6 @@ from daemon.archive.layout import (
 )
 from daemon.common.ending import Closing
 from daemon.processes import frames
-from daemon.processes.worker_pool import WorkerPool
 from daemon.reading.ahead import Job, Piece, Stamp, read_ahead
 from daemon.sources import Arrival
 from daemon.sources.ignored import Ignored
@@ -207,8 +207,6 @@ def holds_too_much(curve: Curve) -> bool:
     return curve.approach_force is not None and curve.approach_force.shape[0] > MOST_APPROACH
 
 
-# ---- Packing: curves of files, or of a seed, into an archive.
-
 _TASK = 64  # simulated curves a worker makes at a time
 
 
@@ -232,7 +230,7 @@ def pack_files(found: Iterable[Arrival], writer: ArchiveWriter, ignored: Ignored
 
 
 def pack_simulated(count: int, seed: int, prevalence: float, writer: ArchiveWriter) -> Iterator[Origin]:
-    """Add ``count`` simulated curves; the same seed gives the same bytes. Raises CrewBroken."""
+    """Add ``count`` simulated curves; the same seed gives the same bytes. Raises WorkersBroken."""
     requests = (
         {
             "do": "simulate",
@@ -244,12 +242,12 @@ def pack_simulated(count: int, seed: int, prevalence: float, writer: ArchiveWrit
         }
         for first in range(0, count, _TASK)
     )
-    with WorkerPool(usable_cores()) as crew:
+    with start_workers() as workers:
         number = 0
-        for header, payload in crew.map(requests):
-            at = 0
+        for header, arrays in workers.map(requests):
+            samples = iter(arrays)
             for described, digest in zip(header["curves"], header["sha256"], strict=True):
-                curve, _, at = frames.restore(described, payload, at)
+                curve, _ = frames.restore(described, samples)
                 origin = Origin(f"sim-{seed}-{number:07d}", 0, 1, digest, 0, 0, curve.force_unit)
                 writer.add(origin, curve)
                 number += 1

@@ -14,12 +14,11 @@ import json
 import os
 import select
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,43 +30,11 @@ from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
 from daemon.formats.errors import UNREADABLE, NotACurve, Unfinished, Unreadable
 from daemon.processes import frames
-from daemon.processes.child import confine
+from daemon.processes.child import Note, serving
 from models.curve import Curve
 from models.frontend import Prepared
 from models.raster import RasterProfile
 from models.sign import prepare_to_judge
-
-# ---- The note: what a reader process has in its hands, for the service to read when that process can no longer say
-# so.
-#
-# A few bytes of memory that both sides see. Told as a frame it would wake the service once more for every file.
-
-_ENTRY = struct.Struct("<Q64s")  # the request, and the SHA-256 of its file in hex
-
-
-class Note:
-    """``descriptor`` is handed down to the child, which makes a Note of it in turn."""
-
-    def __init__(self, descriptor: int | None = None) -> None:
-        self.descriptor = os.memfd_create("afm-triage-note") if descriptor is None else descriptor
-
-    def write(self, request: int, sha256: str) -> None:
-        """The bytes of this request's file have been read, and not yet been interpreted."""
-        os.pwrite(self.descriptor, _ENTRY.pack(request, sha256.encode()), 0)
-
-    def read(self, request: int) -> str | None:
-        """What was written of this request; None where it never came so far."""
-        content = os.pread(self.descriptor, _ENTRY.size, 0)
-        if len(content) < _ENTRY.size:
-            return None
-        noted, sha256 = _ENTRY.unpack(content)
-        return str(sha256, "ascii") if noted == request else None
-
-    def close(self) -> None:
-        os.close(self.descriptor)
-
-
-# ---- The reader process: parses files for the service, so that no file can hurt the service.
 
 _FRESH_S = 2.0  # a file changed less long ago may still be in the writing, whatever it looks like
 _NO_SAMPLES = np.zeros(0)
@@ -265,19 +232,21 @@ def _is_fresh(file: str) -> bool:
         return False
 
 
+def main(descriptor: int, note: int) -> None:
+    """Serve until the service hangs up."""
+    with serving(descriptor) as connection:
+        _serve(connection, Note(note))
+
+
 def _serve(connection: socket.socket, note: Note) -> None:
-    desk = RequestHandler()
+    handler = RequestHandler()
     frames.send(connection, {"ready": True})
     _warm_up(connection)
     gc.freeze()  # what is loaded stays to the end
     while True:
         header, _ = frames.receive(connection)
         request = Request(**header)
-
-        def tell(sha256: str, id: int = request.id) -> None:
-            note.write(id, sha256)
-
-        answer = desk.answer(request, tell)
+        answer = handler.answer(request, partial(note.write, request.id))
         frames.send(connection, answer.header, answer.arrays)
 
 
@@ -286,15 +255,6 @@ def _warm_up(connection: socket.socket) -> None:
     if not select.select([connection], [], [], 0)[0]:
         with contextlib.suppress(Exception):
             __import__("h5py")
-
-
-def main(descriptor: int, note: int) -> None:
-    """Serve until the service hangs up."""
-    confine()
-    parent = os.getppid()
-    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
-        if parent != 1:
-            _serve(connection, Note(note))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from modelhelp import make_model
 
-from daemon.engine.proof import EngineTimeouts
+from daemon.engine import EngineTimeouts
 from daemon.engine.worker import RequestHandler
 from daemon.processes import frames
 

@@ -22,18 +22,8 @@ from modelhelp import make_model
 
 from daemon import formats
 from daemon.archive import Archive, blocks, portions, start_workers
-from daemon.archive.layout import (
-    ATTRIBUTE,
-    COLUMNS,
-    PARTS,
-    BadArchive,
-    MappedPart,
-    Origin,
-    Part,
-    is_archive,
-    origins,
-    survey,
-)
+from daemon.archive.layout import ATTRIBUTE, COLUMNS, PARTS, BadArchive, Origin, Part, is_archive, origins
+from daemon.archive.worker import MappedPart, survey
 from daemon.archive.writer import ArchiveWriter
 from daemon.cli import main
 from daemon.formats.blob import Blob

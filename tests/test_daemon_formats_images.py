@@ -98,8 +98,8 @@ def test_what_a_source_has_counted_as_a_curve_is_answered_as_one(tmp_path: Path)
     path.write_bytes(make_tiff())
     assert claim(path.name) is True
     request = Request(1, str(path), None, path.name, 0, 32, True, None, 1)
-    answer = RequestHandler().answer(request)
-    assert (answer.header["outcome"], [one["reason"] for one in answer.header["curves"]]) == ("curves", ["unreadable"])
+    header, _ = RequestHandler().answer(request)
+    assert (header["outcome"], [one["reason"] for one in header["curves"]]) == ("curves", ["unreadable"])
 
 
 def test_damage_does_not_make_an_image_of_a_curve() -> None:

@@ -1,4 +1,4 @@
-"""The writer of an archive: part after part into a file that gets its name when it is whole."""
+"""Writing an archive: curves of files or of a seed, part after part, in a file that gets its name when it is whole."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ curves, one entry a curve in every column but force, distance and approach: thos
 the other. Curve k (from 0) of a part has the samples from force_end[k - 1] (0 for k = 0) to force_end[k]. Every \
 column says what it is in its attribute "about". Datasets are contiguous and uncompressed: they can be memory-mapped.\
 """
+_TASK = 64  # simulated curves a worker makes at a time
 _GREETING = b" HDF5 follows at byte 512: any HDF5 program reads it.\n"
 
 
@@ -205,9 +206,6 @@ def _whole_numbers(values: Iterable[int]) -> NDArray[np.int64]:
 def holds_too_much(curve: Curve) -> bool:
     """Whether the approach is longer than an archive takes; no instrument's is."""
     return curve.approach_force is not None and curve.approach_force.shape[0] > MOST_APPROACH
-
-
-_TASK = 64  # simulated curves a worker makes at a time
 
 
 def pack_files(found: Iterable[Arrival], writer: ArchiveWriter, ignored: Ignored | None = None) -> Iterator[Origin]:

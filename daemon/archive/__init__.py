@@ -50,6 +50,7 @@ __all__ = [
     "start_workers",
 ]
 
+_NO_SAMPLES = np.zeros(0)
 BLOCK = 512  # curves that go to a worker and to the classifier at a time
 
 
@@ -157,9 +158,6 @@ def _block(portion: Portion, header: dict[str, Any], samples: NDArray[Any]) -> B
     return Block(portion, prepared, header["read_s"] * share, header["front_s"] * share)
 
 
-_NO_SAMPLES = np.zeros(0)
-
-
 def score_blocks(blocks: Iterable[Block], model: Model, judge: Judge) -> Iterator[list[Judged]]:
     """A verdict on every curve, in order, block by block."""
 
@@ -177,7 +175,7 @@ def score_blocks(blocks: Iterable[Block], model: Model, judge: Judge) -> Iterato
             rows.append(None if prepared is None else _with_front(next(by_row), block.front_s))
         decisions = decide(readings, rows, judge)
         yield [
-            Judged(decision, reading.arrival.total, _stamp(reading.arrival), reading.format)
+            Judged(decision, reading.arrival.total, Stamp.of(reading.arrival), reading.format)
             for decision, reading in zip(decisions, readings, strict=True)
         ]
 
@@ -198,7 +196,7 @@ def count_blocks(blocks: Iterable[Block], model: Model, judge: Judge) -> Iterato
         yield counts
 
 
-def pass_over(lines: Iterable[tuple[Line, Kept]], archives: Sequence[Archive], sheet: ResumableOutput) -> int:
+def pass_over(lines: Iterable[tuple[Line, Kept]], archives: Sequence[Archive], output: ResumableOutput) -> int:
     """Keep the lines of an earlier run; how many there are. UserError when they are on other curves than these."""
     rows = (origin for portion in portions(archives) for origin in portion.origins())
     answered = 0
@@ -206,8 +204,8 @@ def pass_over(lines: Iterable[tuple[Line, Kept]], archives: Sequence[Archive], s
         origin = next(rows, None)
         if origin is None or (line.path, line.curve, line.sha256) != (origin.path, origin.index, origin.sha256):
             where = clean(f"line {answered + 1} is on {line.path}#{line.curve}, the archive has another curve there")
-            raise UserError(BAD_DATA, f"{sheet.path}: {where}; name another file, --fresh begins anew")
-        sheet.keep(kept)
+            raise UserError(BAD_DATA, f"{output.path}: {where}; name another file, --fresh begins anew")
+        output.keep(kept)
         answered += 1
     return answered
 
@@ -224,10 +222,6 @@ def _reading(origin: Origin, noticed_s: float, read_s: float) -> Reading:
     )
     curve = None if origin.reason else Curve(_NO_SAMPLES, origin.force_unit)
     return Reading(arrival, origin.index, origin.sha256, curve, origin.reason, read_s, format=origin.format)
-
-
-def _stamp(arrival: Arrival) -> Stamp:
-    return Stamp(arrival.size_bytes, arrival.mtime_ns)
 
 
 def _with_front(scored: Scored, front_s: float) -> Scored:

@@ -1,4 +1,4 @@
-"""Reading ahead: files in the order given, by as many processes as there are cores, and never more than a few held.
+"""Reading ahead: all curves of some files, in order, by as many processes as there are cores, only a few of them held.
 
 Later portions of a map go to every process at once; each opens the map for itself and keeps it open.
 """
@@ -92,36 +92,6 @@ def read_curves(arrivals: Iterable[Arrival], workers: int = 2) -> Iterator[Readi
     for item in read_ahead(map(Job, arrivals), workers):
         if isinstance(item, Piece):
             yield item.reading
-
-
-@dataclass(slots=True, eq=False)
-class _File:
-    """What is known of one job."""
-
-    arrival: Arrival
-    stamp: Stamp | None
-    kept: Kept | None
-    total: int | None = None  # curves of the file; None: nobody has opened it yet
-    asked: int = 0  # curves below this have been asked for,
-    told: int = 0  # and those below this handed on
-    in_flight: int = 0
-    pieces: dict[int, Piece] = field(default_factory=dict)
-
-    @property
-    def is_over(self) -> bool:
-        return self.told == self.total
-
-    @property
-    def is_idle(self) -> bool:
-        return not self.in_flight and not self.pieces
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    file: _File
-    arrival: Arrival
-    stop: int | None  # curves below this; None: as many as come
-    curves: int  # that it is believed to bring
 
 
 class _Line:
@@ -233,6 +203,36 @@ class _Line:
             self._curves -= 1
             self._bytes -= _bytes_of(piece.reading)
             yield piece
+
+
+@dataclass(slots=True, eq=False)
+class _File:
+    """What is known of one job."""
+
+    arrival: Arrival
+    stamp: Stamp | None
+    kept: Kept | None
+    total: int | None = None  # curves of the file; None: nobody has opened it yet
+    asked: int = 0  # curves below this have been asked for,
+    told: int = 0  # and those below this handed on
+    in_flight: int = 0
+    pieces: dict[int, Piece] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        return self.told == self.total
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.in_flight and not self.pieces
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    file: _File
+    arrival: Arrival
+    stop: int | None  # curves below this; None: as many as come
+    curves: int  # that it is believed to bring
 
 
 def _bytes_of(reading: Reading) -> int:

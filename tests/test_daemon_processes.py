@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import os
 import resource
 import signal
@@ -33,6 +34,9 @@ with serving(int(sys.argv[1])) as connection:
     while True:
         request, arrays = frames.receive(connection)
         note.write(request["id"], f"{request['number']:064d}")
+        if "log" in request:
+            with open(request["log"], "a") as log:
+                print(request["number"], file=log)
         time.sleep(request.get("hang", 0))
         if request.get("die"):
             os.kill(os.getpid(), request["die"])
@@ -81,6 +85,19 @@ def test_requests_are_made_only_a_little_ahead(echo: str) -> None:
             assert len(made) <= count + 8
 
 
+@pytest.mark.parametrize(("slow_s", "most"), [(math.inf, 6), (0.05, 12)])
+def test_only_where_a_pool_says_what_is_slow_is_a_request_worked_on_twice(
+    echo: str, tmp_path: Path, slow_s: float, most: int
+) -> None:
+    """A process that has been given a request works on it, also after the pool has given it to another."""
+    with WorkerPool(echo, 2, slow_s=slow_s) as pool:
+        log = tmp_path / "log"
+        assert len(list(pool.map(numbers(6, hang=0.15, log=str(log))))) == 6
+    worked_on = log.read_text().split()
+    assert 6 <= len(worked_on) <= most
+    assert slow_s == math.inf or len(worked_on) > 6
+
+
 def test_a_row_is_ended_by_the_loss_of_a_process_and_the_next_one_is_not(echo: str) -> None:
     with WorkerPool(echo, 2) as pool:
         with pytest.raises(WorkersBroken, match=f"a worker process ended by signal {signal.SIGKILL:d}"):
@@ -102,7 +119,9 @@ def test_kill_9_of_any_worker_at_any_moment_loses_no_task(echo: str) -> None:
         pool.submit(tasks)
         done: list[Task] = []
         for turn in range(12):
-            time.sleep(0.05 + 0.01 * turn)
+            if turn % 3:  # else also while it starts
+                pid_of(pool, turn % 2)
+            time.sleep(0.01 * turn)
             if child := pool._workers[turn % 2]._child:
                 os.kill(child.pid, signal.SIGKILL)
             done += pool.collect()

@@ -1,7 +1,8 @@
 """The worker pool: requests in, answers out, worked on in child processes that may crash, hang or be killed.
 
-Requests wait in the pool, not with the processes: each is given two, the one it works on and the next, so a slow one
-holds back one other, and that for 0.3 s at most. What a request does to its process happens to no other request.
+Requests wait in the pool, not with the processes: each is given two, the one it works on and the next. Where a pool
+says what is slow, a slow one holds back one other, and that only so long. What a request does to its process happens to
+no other request.
 
 A worker is started as ``python -m MODULE FD NOTE``. It says ``{"ready": true}`` on the socket FD, then answers frames
 (``daemon.processes.frames``) in order, each with the ``id`` of its request; in NOTE it may leave a word about what it
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import select
 import socket
 import threading
@@ -27,7 +29,6 @@ from daemon.processes import frames
 from daemon.processes.child import Child, Note, spawn
 
 _DEPTH = 2  # requests a worker holds: one in hand, one on its desk
-_SLOW_S = 0.3  # one in hand for longer gives its neighbour back to the pool
 _FRAME_LIMIT_S = 30.0  # for the rest of a frame whose beginning has come
 _START_LIMIT_S = 60.0  # a busy machine can take long to load numpy
 _START_TRIES = 5
@@ -64,14 +65,21 @@ class Task:
 class WorkerPool(Closing):
     """``workers`` processes of ``module``, called ``name`` in what is told of them.
 
-    Safe to use from one thread, plus ``close`` from any. ``wake()`` is called, from another thread, whenever
-    ``collect`` has something new.
+    What waits behind a task that is in hand for longer than ``slow_s`` goes to another process; its own may work on it
+    too, and is not listened to. Safe to use from one thread, plus ``close`` from any. ``wake()`` is called, from
+    another thread, whenever ``collect`` has something new.
     """
 
     def __init__(
-        self, module: str, workers: int, *, name: str = "worker", wake: Callable[[], None] = lambda: None
+        self,
+        module: str,
+        workers: int,
+        *,
+        name: str = "worker",
+        slow_s: float = math.inf,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
-        self.module, self.name, self._wake = module, name, wake
+        self.module, self.name, self.slow_s, self._wake = module, name, slow_s, wake
         self.is_closed = False
         self._changed = threading.Condition()
         self._ids = itertools.count(1)
@@ -255,7 +263,7 @@ class _Worker(threading.Thread):
             self._pool.give_back(reversed(behind))
 
     def _is_slow(self) -> bool:
-        return bool(self._tasks) and time.monotonic() - self._tasks[0].head_since_s > _SLOW_S
+        return bool(self._tasks) and time.monotonic() - self._tasks[0].head_since_s > self._pool.slow_s
 
     def _limit(self) -> tuple[float, float] | None:
         """Since when, and how long, the child may start or work on its head; None while it has nothing to do."""
@@ -267,7 +275,7 @@ class _Worker(threading.Thread):
         limit = self._limit()
         until_s = None if limit is None else sum(limit)
         if until_s is not None and len(self._tasks) > 1 and not self._is_slow():
-            until_s = min(until_s, self._tasks[0].head_since_s + _SLOW_S)
+            until_s = min(until_s, self._tasks[0].head_since_s + self._pool.slow_s)
         return until_s
 
     def _take(self, header: frames.Header, arrays: list[frames.Array]) -> None:

@@ -18,6 +18,7 @@ from daemon.reading import FileReading, Reading
 from daemon.sources import Arrival
 from models.raster import RasterProfile
 
+_SLOW_S = 0.3  # a file that takes longer holds back no other
 _LIMIT_S, _LIMIT_BYTES_PER_S = 10.0, 50e6  # for one file: 10 s, and what its size takes on a slow network
 
 
@@ -47,7 +48,7 @@ class ReaderPool(Closing):
         rules: Sequence[TextRule] = (),
     ) -> None:
         self.profile, self.rules, self._bare, self._limit_s = profile, rules, bare, limit_s
-        self._pool = WorkerPool("daemon.reading.worker", workers, name="reader", wake=wake)
+        self._pool = WorkerPool("daemon.reading.worker", workers, name="reader", slow_s=_SLOW_S, wake=wake)
 
     @property
     def in_flight(self) -> int:

@@ -21,23 +21,13 @@ from makers import a_retract, make_jpk, make_jpk_map
 from modelhelp import make_model
 
 from daemon import formats
-from daemon.archive import Archive, blocks, portions
-from daemon.archive.layout import (
-    ATTRIBUTE,
-    COLUMNS,
-    PARTS,
-    BadArchive,
-    MappedPart,
-    Origin,
-    Part,
-    is_archive,
-    origins,
-    survey,
-)
+from daemon.archive import Archive, blocks, portions, start_workers
+from daemon.archive.layout import ATTRIBUTE, COLUMNS, PARTS, BadArchive, Origin, Part, is_archive, origins
+from daemon.archive.worker import MappedPart, survey
 from daemon.archive.writer import ArchiveWriter
 from daemon.cli import main
 from daemon.formats.blob import Blob
-from daemon.processes.worker_pool import WorkerPool, WorkersBroken
+from daemon.processes.worker_pool import WorkersBroken
 from models.curve import Curve
 from models.frontend import prepare
 from models.raster import RasterProfile
@@ -206,11 +196,11 @@ def test_a_row_of_requests_that_is_given_up_leaves_the_next_one_alone():
         for number in range(first, first + rows):
             yield {"do": "simulate", "seed": 1, "prevalence": 0.5, "first": number, "count": 1, "distance": True}
 
-    with WorkerPool(2) as crew:
-        whole = [header["curves"] for header, _ in crew.map(row(0, 12))]
-        given_up = crew.map(row(0, 12))
+    with start_workers(2) as workers:
+        whole = [header["curves"] for header, _ in workers.map(row(0, 12))]
+        given_up = workers.map(row(0, 12))
         next(given_up)
-        assert [header["curves"] for header, _ in crew.map(row(3, 9))] == whole[3:]
+        assert [header["curves"] for header, _ in workers.map(row(3, 9))] == whole[3:]
 
 
 def test_where_curves_come_from_is_kept(packed, lab):
@@ -240,13 +230,15 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
 def test_parts_follow_each_other(tmp_path, monkeypatch):
     monkeypatch.setattr("daemon.archive.writer.PART_CURVES", 7)
     path = write(tmp_path / "a.h5", [Curve(np.arange(64.0) + number, "N") for number in range(30)])
-    with WorkerPool(2) as crew:
-        archive = Archive.open(path, crew)
+    with start_workers(2) as workers:
+        archive = Archive.open(path, workers)
         assert [part.curves for part in archive.parts] == [7, 7, 7, 7, 2]
         for first in (0, 1, 7, 29, 30):
             rows = [origin.path for portion in portions([archive, archive], first) for origin in portion.origins()]
             assert rows == [f"c{number % 30}" for number in range(first, 60)]
-        prepared = [item for block in blocks(portions([archive], 5), RasterProfile(), crew) for item in block.prepared]
+        prepared = [
+            item for block in blocks(portions([archive], 5), RasterProfile(), workers) for item in block.prepared
+        ]
         assert len(prepared) == 25
 
 
@@ -411,7 +403,7 @@ def test_whatever_bytes_are_damaged_there_is_no_traceback(tmp_path):
     path = tmp_path / "b.h5"
     random.seed(1)
     outcomes = set()
-    crew = WorkerPool(1)
+    workers = start_workers(1)
     for trial in range(120):
         damaged = bytearray(sound)
         if trial % 4 == 0:
@@ -420,16 +412,16 @@ def test_whatever_bytes_are_damaged_there_is_no_traceback(tmp_path):
             damaged[random.randrange(512, len(damaged))] = random.randrange(256)
         path.write_bytes(damaged)
         try:
-            archive = Archive.open(path, crew)
-            rows = [item for block in blocks(portions([archive]), RasterProfile(), crew) for item in block.prepared]
+            archive = Archive.open(path, workers)
+            rows = [item for block in blocks(portions([archive]), RasterProfile(), workers) for item in block.prepared]
             assert len(rows) == archive.curves
             outcomes.add("read")
         except BadArchive as error:
             outcomes.add("refused" if "\n" not in str(error) else str(error))
         except WorkersBroken:
-            crew.close()
-            crew = WorkerPool(1)
-    crew.close()
+            workers.close()
+            workers = start_workers(1)
+    workers.close()
     assert outcomes == {"read", "refused"}
 
 
@@ -438,23 +430,23 @@ def test_another_archive_in_its_place_is_not_mixed_with_it(tmp_path):
         write(tmp_path / f"{seed}.h5", [one.curve for one in simulate(600, seed)], with_distance=False)
         for seed in (1, 2)
     )
-    with WorkerPool(1) as crew:
-        archive = Archive.open(first, crew)
-        coming = blocks(portions([archive]), RasterProfile(), crew)
+    with start_workers(1) as workers:
+        archive = Archive.open(first, workers)
+        coming = blocks(portions([archive]), RasterProfile(), workers)
         block = next(coming)
         assert len(block.portion.origins()) == 512
         second.replace(first)
         with pytest.raises(BadArchive, match="has changed"):
             block.portion.origins()
-    with WorkerPool(1) as crew, pytest.raises(BadArchive, match="has changed"):
-        next(blocks(portions([archive], 512), RasterProfile(), crew))
+    with start_workers(1) as workers, pytest.raises(BadArchive, match="has changed"):
+        next(blocks(portions([archive], 512), RasterProfile(), workers))
 
 
 def test_a_file_cut_off_while_it_is_mapped_ends_a_worker_and_not_the_program(tmp_path, capsys, model):
     path = write(tmp_path / "a.h5", [Curve(np.random.default_rng(n).normal(size=20000), "N") for n in range(600)])
-    with WorkerPool(1) as crew:
-        archive = Archive.open(path, crew)
-        coming = blocks(portions([archive]), RasterProfile(), crew)
+    with start_workers(1) as workers:
+        archive = Archive.open(path, workers)
+        coming = blocks(portions([archive]), RasterProfile(), workers)
         next(coming)
         os.truncate(path, 4096)
         with pytest.raises((WorkersBroken, BadArchive)):

@@ -1,4 +1,4 @@
-"""The frames to the engine process, its desk, and how long a lost device is left alone."""
+"""The frames between processes, what the engine process answers, and how long a lost device is left alone."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from modelhelp import make_model
 
-from daemon.engine.proof import EngineTimeouts
+from daemon.engine import EngineTimeouts
 from daemon.engine.worker import RequestHandler
 from daemon.processes import frames
 
@@ -32,22 +33,40 @@ def soon() -> float:
 
 
 def test_arrays_come_back_as_they_went(pair: Pair) -> None:
-    arrays = [np.arange(6, dtype=np.float32).reshape(1, 2, 3), np.zeros(0, np.float32), np.array([1.5, np.nan])]
-    frames.send_batch(pair[0], {"ask": "classify"}, arrays)
-    header, found = frames.receive_batch(pair[1], soon())
+    arrays = [
+        np.arange(6, dtype=np.float32).reshape(1, 2, 3),
+        np.zeros(0, np.float32),
+        np.array([1.5, np.nan]),
+        np.zeros((0, 4)),
+    ]
+    frames.send(pair[0], {"ask": "classify"}, arrays)
+    header, found = frames.receive(pair[1], soon())
     assert header == {"ask": "classify"}
     for sent, got in zip(arrays, found, strict=True):
         assert (got.dtype, got.shape) == (sent.dtype, sent.shape)
         np.testing.assert_array_equal(got, sent)
 
 
+def test_a_frame_may_only_hold_as_much_as_is_allowed(pair: Pair) -> None:
+    for _ in range(2):
+        frames.send(pair[0], {}, [np.zeros(100)])
+    frames.receive(pair[1], soon(), 800)
+    with pytest.raises(EOFError, match="too large"):
+        frames.receive(pair[1], soon(), 799)
+
+
 def test_silence_ends_and_so_does_a_listener_that_does_not_listen(pair: Pair) -> None:
     begun_s = time.monotonic()
     with pytest.raises(TimeoutError):
-        frames.receive_batch(pair[1], soon())
+        frames.receive(pair[1], soon())
     with pytest.raises(TimeoutError):
-        frames.send_batch(pair[0], {}, [np.zeros(10_000_000, np.float32)], soon())
+        frames.send(pair[0], {}, [np.zeros(10_000_000, np.float32)], soon())
     assert time.monotonic() - begun_s < 2.0
+
+
+def frame(header: Any, payload_bytes: int) -> bytes:
+    line = json.dumps(header).encode()
+    return struct.pack("<IQ", len(line), payload_bytes) + line + bytes(payload_bytes)
 
 
 @pytest.mark.parametrize(
@@ -58,31 +77,36 @@ def test_silence_ends_and_so_does_a_listener_that_does_not_listen(pair: Pair) ->
         struct.pack("<IQ", 1 << 31, 0),
         struct.pack("<IQ", 2, 1 << 40) + b"{}",
         struct.pack("<IQ", 4, 0) + b"nope",
-        struct.pack("<IQ", 2, 0) + b"[]",
-        struct.pack("<IQ", 14, 0) + json.dumps({"arrays": [1]}).encode(),
-        struct.pack("<IQ", 46, 8) + b'{"arrays": [{"type": "|O", "shape": [1      ]}]}'[:46] + bytes(8),
-        struct.pack("<IQ", 44, 4) + b'{"arrays": [{"type": "<f4", "shape": [9]}]} ' + bytes(4),
+        frame([], 0),
+        frame({}, 0),
+        frame({"arrays": 1}, 0),
+        frame({"arrays": [1]}, 0),
+        frame({"arrays": [["|O", [1]]]}, 8),
+        frame({"arrays": [["<f4", [9]]]}, 4),
+        frame({"arrays": [["<f4", [-1]]]}, 8),
+        frame({"arrays": [["<f4", ["1"]]]}, 4),
+        frame({"arrays": [["<f4", [1 << 40, 1 << 40]]]}, 4),
     ],
 )
 def test_what_is_no_frame_ends_the_connection(pair: Pair, content: bytes) -> None:
     pair[0].sendall(content)
     pair[0].close()
     with pytest.raises(EOFError):
-        frames.receive_batch(pair[1], soon())
+        frames.receive(pair[1], soon())
 
 
-def test_the_desk_says_what_is_wrong_and_with_what(tmp_path: Path) -> None:
-    desk, bundle = RequestHandler(), make_model(tmp_path / "small")
-    assert desk.answer({"ask": "classify", "lengths": []}, [np.zeros(0, np.float32)])[0]["fault"] == "died"
+def test_the_engine_process_says_what_is_wrong_and_with_what(tmp_path: Path) -> None:
+    handler, bundle = RequestHandler(), make_model(tmp_path / "small")
+    assert handler.answer({"ask": "classify", "lengths": []}, [np.zeros(0, np.float32)])[0]["fault"] == "died"
     wish = {"device": "cpu", "engine": "torch", "precision": "fp32", "threads": 1, "cache": None}
     request = {"ask": "build", "engine": "torch", "folder": str(bundle.folder), "model": bundle.id, "wish": wish}
-    assert desk.answer(request, [])[0]["engine"] == "torch-cpu-fp32"
-    said, results = desk.answer({"ask": "classify", "lengths": [500, 600]}, [np.ones(1100, np.float32)])
+    assert handler.answer(request, [])[0]["engine"] == "torch-cpu-fp32"
+    said, results = handler.answer({"ask": "classify", "lengths": [500, 600]}, [np.ones(1100, np.float32)])
     assert said.keys() == {"raster_s"}
     assert [one.shape for one in results] == [(2,), (2, 2, bundle.profile.columns)]
-    assert "refused" in desk.answer({"ask": "classify", "lengths": [3]}, [np.ones(3, np.float32)])[0]
-    assert "no manifest.json" in desk.answer({**request, "folder": str(tmp_path)}, [])[0]["refused"]
-    assert "holds" in desk.answer({**request, "model": "other"}, [])[0]["refused"]
+    assert "refused" in handler.answer({"ask": "classify", "lengths": [3]}, [np.ones(3, np.float32)])[0]
+    assert "no manifest.json" in handler.answer({**request, "folder": str(tmp_path)}, [])[0]["refused"]
+    assert "holds" in handler.answer({**request, "model": "other"}, [])[0]["refused"]
 
 
 def test_a_lost_device_is_tried_after_5_s_then_ever_more_rarely() -> None:

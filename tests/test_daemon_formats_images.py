@@ -20,7 +20,7 @@ from daemon.formats import claim, find_reader, open_file
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NO_CURVES, UNREADABLE, NotACurve, Unfinished, Unreadable
 from daemon.reading import FileReading
-from daemon.reading.pool import read_files
+from daemon.reading.pool import ReaderPool
 from daemon.reading.worker import Request, RequestHandler
 from daemon.sources.existing import find
 
@@ -46,7 +46,8 @@ IMAGES = {
 def read(folder: Path, files: dict[str, bytes]) -> dict[str, FileReading]:
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    return {reading.arrival.path: reading for reading in read_files(find([folder]))}
+    with ReaderPool(1) as pool:
+        return {arrival.path: pool.read(arrival) for arrival in find([folder])}
 
 
 def test_images_are_nobodys_curves(tmp_path: Path) -> None:
@@ -97,8 +98,8 @@ def test_what_a_source_has_counted_as_a_curve_is_answered_as_one(tmp_path: Path)
     path.write_bytes(make_tiff())
     assert claim(path.name) is True
     request = Request(1, str(path), None, path.name, 0, 32, True, None, 1)
-    answer = RequestHandler().answer(request)
-    assert (answer.header["outcome"], [one["reason"] for one in answer.header["curves"]]) == ("curves", ["unreadable"])
+    header, _ = RequestHandler().answer(request)
+    assert (header["outcome"], [one["reason"] for one in header["curves"]]) == ("curves", ["unreadable"])
 
 
 def test_damage_does_not_make_an_image_of_a_curve() -> None:
@@ -137,6 +138,7 @@ def test_the_words_are_labels_of_one_metric() -> None:
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the cases are not here")
 def test_images_as_they_were_reported() -> None:
-    found = list(read_files(find([SHARED / "cases" / "14-images-beside-curves"])))
+    with ReaderPool(1) as pool:
+        found = [pool.read(arrival) for arrival in find([SHARED / "cases" / "14-images-beside-curves"])]
     images = [one for one in found if not one.arrival.path.endswith(".txt")]
     assert [(one.outcome, one.reason) for one in images] == [("unclaimed", "image")] * 2

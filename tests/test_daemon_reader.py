@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 import zipfile
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -34,9 +33,11 @@ from daemon.formats.errors import UNREADABLE
 from daemon.formats.text_rule import from_mapping
 from daemon.processes.child import launch
 from daemon.reading import FileReading
-from daemon.reading.pool import ReaderBroken, ReaderPool, read_files
+from daemon.reading.ahead import Job, Piece, read_ahead, read_curves
+from daemon.reading.pool import ReaderBroken, ReaderPool
 from daemon.sources import Arrival
 from daemon.sources.existing import find
+from daemon.sources.ignored import Ignored
 from models.curve import Curve
 from models.frontend import Prepared
 from models.raster import RasterProfile
@@ -68,13 +69,13 @@ def collect(pool: ReaderPool, count: int, limit_s: float = 20.0) -> list[FileRea
 
 def kill_in_mid_file(pool: ReaderPool, but: int = 0) -> int:
     """The process that has just begun to read."""
-    seat, until_s = pool._seats[0], time.monotonic() + 30
+    worker, until_s = pool._pool._workers[0], time.monotonic() + 30
     while time.monotonic() < until_s:
-        reader, head = seat._reader, next(iter(seat._tasks), None)
-        is_another = reader is not None and reader.is_ready and seat.pid != but
-        if is_another and head is not None and reader.note.read(head.id):
-            os.kill(reader.child.process.pid, signal.SIGKILL)
-            return reader.child.process.pid
+        child, head = worker._child, next(iter(worker._tasks), None)
+        is_another = child is not None and worker._is_ready and child.pid != but
+        if is_another and child is not None and head is not None and worker._note.read(head.id):
+            os.kill(child.pid, signal.SIGKILL)
+            return child.pid
         time.sleep(0.002)
     raise AssertionError("nothing was read")
 
@@ -93,9 +94,9 @@ def pids(pool: ReaderPool) -> list[int]:
     """Of its children, all of them ready."""
     until_s = time.monotonic() + 30
     while time.monotonic() < until_s:
-        readers = [seat._reader for seat in pool._seats]
-        if all(reader is not None and reader.is_ready for reader in readers):
-            return [reader.child.process.pid for reader in readers if reader is not None]
+        workers = pool._pool._workers
+        if all(worker._is_ready for worker in workers):
+            return [worker._child.pid for worker in workers if worker._child is not None]
         time.sleep(0.01)
     raise AssertionError("the reader processes did not start")
 
@@ -192,25 +193,29 @@ def test_pipes_and_folders_are_refused_and_block_nobody(pool: ReaderPool, tmp_pa
 def test_a_map_comes_in_portions_in_order(tmp_path: Path) -> None:
     (tmp_path / "m.jpk-force-map").write_bytes(make_jpk_map(70))
     (tmp_path / "z.jpk-force").write_bytes(make_jpk())
-    found = list(read_files(find([tmp_path])))
+    (arrival, _) = find([tmp_path])
+    with ReaderPool(1) as pool:
+        found = [pool.read(arrival)]
+        for first in (32, 64):
+            found.append(pool.read(arrival.portion(first, found[0].readings[0].sha256, 70)))
     assert [(reading.total, [one.index for one in reading.readings]) for reading in found] == [
         (70, list(range(32))),
         (70, list(range(32, 64))),
         (70, list(range(64, 70))),
-        (1, [0]),
     ]
-    for reading in found[:3]:
+    for reading in found:
         for one in reading.readings:
             assert one.curve is not None
             np.testing.assert_allclose(one.curve.force, a_retract(128, one.index)[0], atol=5e-15)
-    assert len({reading.readings[0].sha256 for reading in found[:3]}) == 1
+    assert len({reading.readings[0].sha256 for reading in found}) == 1
+    in_order = [(one.arrival.path, one.index) for one in read_curves(find([tmp_path]))]
+    assert in_order == [*(("m.jpk-force-map", index) for index in range(70)), ("z.jpk-force", 0)]
 
 
 def test_one_bad_curve_does_not_spoil_its_map(tmp_path: Path) -> None:
     path = tmp_path / "m.jpk-force-map"
     path.write_bytes(make_jpk_map(8, drop=["index/5/segments/1/channels/vDeflection.dat"]))
-    (reading,) = read_files(find([path]))
-    assert reasons(reading) == [None] * 5 + ["no_force_channel"] + [None] * 2
+    assert [one.reason for one in read_curves(find([path]))] == [None] * 5 + ["no_force_channel"] + [None] * 2
 
 
 def test_a_map_in_the_writing_waits_and_at_last_gives_what_it_has(pool: ReaderPool, tmp_path: Path) -> None:
@@ -474,8 +479,9 @@ def test_children_die_with_the_service(tmp_path: Path) -> None:
         "import os, signal, sys, time\n"
         "from daemon.reading.pool import ReaderPool\n"
         "pool = ReaderPool(1)\n"
-        "while not (pool._seats[0]._reader and pool._seats[0]._reader.is_ready): time.sleep(0.01)\n"
-        "print(pool._seats[0].pid, flush=True); time.sleep(60)\n"
+        "worker = pool._pool._workers[0]\n"
+        "while not worker._is_ready: time.sleep(0.01)\n"
+        "print(worker._child.pid, flush=True); time.sleep(60)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment) as service:
@@ -557,14 +563,14 @@ def test_mutants_of_real_files_end_as_curves_or_with_a_reason(tmp_path: Path) ->
         path, kind = rng.choice(sources), rng.choice(["cut", "zero", "flip", "junk", "header", "empty"])
         content = b"" if kind == "empty" else _mutate(path.read_bytes(), kind, rng)
         arrivals.append(arrive(tmp_path / f"{number}_{kind}_{path.name}", content, final=True))
-    outcomes: Counter[str] = Counter()
-    for reading in read_files(arrivals):
-        outcomes[reading.outcome] += reading.arrival.first == 0
-        assert reading.outcome in ("curves", "unclaimed")
-        for one in reading.readings:
-            assert (one.curve is None) == (one.reason in UNREADABLE)
-            assert one.reason not in ("crash", "timeout"), reading.arrival.path
-        if "_cut_" in reading.arrival.path and reading.format in ("jpk", "nanoscope", "hdf5", "afmcurve"):
-            assert not any(one.curve for one in reading.readings), reading.arrival.path
-    assert sum(outcomes.values()) == MUTANTS
-    assert outcomes["unclaimed"] < 0.15 * MUTANTS
+    ignored, answered = Ignored(), set()
+    for item in read_ahead(map(Job, arrivals), workers=2, ignored=ignored):
+        assert isinstance(item, Piece)
+        one, path = item.reading, item.reading.arrival.path
+        answered.add(path)
+        assert (one.curve is None) == (one.reason in UNREADABLE)
+        assert one.reason not in ("crash", "timeout"), path
+        if "_cut_" in path and one.format in ("jpk", "nanoscope", "hdf5", "afmcurve"):
+            assert one.curve is None, path
+    assert len(answered) + ignored.total == MUTANTS
+    assert ignored.total < 0.15 * MUTANTS

@@ -103,7 +103,7 @@ def test_a_map_is_never_held_whole(tmp_path):
         line = _Line(map(Job, find([folder])), pool, most=64, ignored=Ignored())
         for _ in line:
             handed_on += 1
-            most = max(most, sum(len(book.pieces) for book in line._books))
+            most = max(most, sum(len(file.pieces) for file in line._files))
     assert handed_on == 1200
     assert most <= 64 + 32
 

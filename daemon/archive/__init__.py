@@ -1,7 +1,8 @@
 """Archives of curves: decoded once, memory-mapped ever after (deploy/decisions/0007).
 
-``layout`` says what lies where, ``writer`` writes, ``survey`` and ``rows`` read. What opens or maps a file does so in
-worker processes (``worker``, ``crew``); here are the archive as the main process knows it, and its curves, prepared.
+``layout`` says what lies where, ``writer`` writes, ``worker`` reads: what opens or maps a file does so in processes of
+its own. Here are the archive as the main process knows it, its curves, prepared, and their verdicts: the same as from
+the files, without opening one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from daemon.archive.layout import BadArchive, Origin, Part, is_archive, open_unchanged, origins, state_of
 from daemon.batch import Judged
@@ -28,12 +30,33 @@ from daemon.processes.worker_pool import WorkerPool
 from daemon.reading import Reading
 from daemon.reading.ahead import Kept, Stamp
 from daemon.sources import Arrival
+from deploy.cpu import usable_cores
 from deploy.serving import Model, Scored
 from models.curve import Curve
 from models.frontend import Prepared
 from models.raster import RasterProfile
 
+__all__ = [
+    "Archive",
+    "BadArchive",
+    "Block",
+    "Portion",
+    "blocks",
+    "count_blocks",
+    "is_archive",
+    "pass_over",
+    "portions",
+    "score_blocks",
+    "start_workers",
+]
+
+_NO_SAMPLES = np.zeros(0)
 BLOCK = 512  # curves that go to a worker and to the classifier at a time
+
+
+def start_workers(count: int | None = None) -> WorkerPool:
+    """Processes that look into archives, or simulate what goes into one: ``count``, else as many as there are cores."""
+    return WorkerPool("daemon.archive.worker", count or usable_cores())
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +69,10 @@ class Archive:
     state: tuple[int, ...]  # of the file when it was looked at: the parts lie where they lay only as long as it holds
 
     @classmethod
-    def open(cls, path: Path, crew: WorkerPool) -> Archive:
-        """Raises BadArchive for what is none or is damaged, CrewBroken where looking at it ends a process."""
+    def open(cls, path: Path, workers: WorkerPool) -> Archive:
+        """Raises BadArchive for what is none or is damaged, WorkersBroken where looking at it ends a process."""
         state = state_of(path.stat())
-        found, _ = crew.ask({"do": "survey", "file": str(path)})
+        found, _ = workers.ask({"do": "survey", "file": str(path)})
         if "error" in found:
             raise BadArchive(found["error"])
         size_bytes = path.stat().st_size
@@ -97,8 +120,8 @@ class Block:
     front_s: float
 
 
-def blocks(wanted: Iterator[Portion], profile: RasterProfile, crew: WorkerPool) -> Iterator[Block]:
-    """Portions -> blocks, in order, prepared by the crew ahead of their turn. Raises BadArchive, CrewBroken."""
+def blocks(wanted: Iterator[Portion], profile: RasterProfile, workers: WorkerPool) -> Iterator[Block]:
+    """Portions -> blocks, in order, prepared ahead of their turn. Raises BadArchive, WorkersBroken."""
     plain = json.loads(profile.to_json())
     asked: list[Portion] = []
 
@@ -115,14 +138,13 @@ def blocks(wanted: Iterator[Portion], profile: RasterProfile, crew: WorkerPool) 
                 "profile": plain,
             }
 
-    for header, payload in crew.map(requests()):
+    for header, arrays in workers.map(requests()):
         if "error" in header:
             raise BadArchive(header["error"])
-        yield _block(asked.pop(0), header, payload)
+        yield _block(asked.pop(0), header, arrays[0])
 
 
-def _block(portion: Portion, header: dict[str, Any], payload: memoryview) -> Block:
-    samples = np.frombuffer(payload, "<f4")
+def _block(portion: Portion, header: dict[str, Any], samples: NDArray[Any]) -> Block:
     prepared: list[Prepared | None] = [None] * portion.count
     ends = np.cumsum(header["sizes"], dtype=np.int64)
     coming = (
@@ -134,15 +156,6 @@ def _block(portion: Portion, header: dict[str, Any], payload: memoryview) -> Blo
         prepared[row - portion.first] = one if ways == 1 else replace(one, flipped=next(coming))
     share = 1 / max(len(header["rows"]), 1)
     return Block(portion, prepared, header["read_s"] * share, header["front_s"] * share)
-
-
-__all__ = ["Archive", "BadArchive", "Block", "Portion", "blocks", "is_archive", "portions"]
-
-
-# ---- Scoring from an archive: the same verdicts as from the files, without opening one.
-
-
-_NO_SAMPLES = np.zeros(0)
 
 
 def score_blocks(blocks: Iterable[Block], model: Model, judge: Judge) -> Iterator[list[Judged]]:
@@ -162,7 +175,7 @@ def score_blocks(blocks: Iterable[Block], model: Model, judge: Judge) -> Iterato
             rows.append(None if prepared is None else _with_front(next(by_row), block.front_s))
         decisions = decide(readings, rows, judge)
         yield [
-            Judged(decision, reading.arrival.total, _stamp(reading.arrival), reading.format)
+            Judged(decision, reading.arrival.total, Stamp.of(reading.arrival), reading.format)
             for decision, reading in zip(decisions, readings, strict=True)
         ]
 
@@ -183,7 +196,7 @@ def count_blocks(blocks: Iterable[Block], model: Model, judge: Judge) -> Iterato
         yield counts
 
 
-def pass_over(lines: Iterable[tuple[Line, Kept]], archives: Sequence[Archive], sheet: ResumableOutput) -> int:
+def pass_over(lines: Iterable[tuple[Line, Kept]], archives: Sequence[Archive], output: ResumableOutput) -> int:
     """Keep the lines of an earlier run; how many there are. UserError when they are on other curves than these."""
     rows = (origin for portion in portions(archives) for origin in portion.origins())
     answered = 0
@@ -191,8 +204,8 @@ def pass_over(lines: Iterable[tuple[Line, Kept]], archives: Sequence[Archive], s
         origin = next(rows, None)
         if origin is None or (line.path, line.curve, line.sha256) != (origin.path, origin.index, origin.sha256):
             where = clean(f"line {answered + 1} is on {line.path}#{line.curve}, the archive has another curve there")
-            raise UserError(BAD_DATA, f"{sheet.path}: {where}; name another file, --fresh begins anew")
-        sheet.keep(kept)
+            raise UserError(BAD_DATA, f"{output.path}: {where}; name another file, --fresh begins anew")
+        output.keep(kept)
         answered += 1
     return answered
 
@@ -209,10 +222,6 @@ def _reading(origin: Origin, noticed_s: float, read_s: float) -> Reading:
     )
     curve = None if origin.reason else Curve(_NO_SAMPLES, origin.force_unit)
     return Reading(arrival, origin.index, origin.sha256, curve, origin.reason, read_s, format=origin.format)
-
-
-def _stamp(arrival: Arrival) -> Stamp:
-    return Stamp(arrival.size_bytes, arrival.mtime_ns)
 
 
 def _with_front(scored: Scored, front_s: float) -> Scored:

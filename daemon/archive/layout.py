@@ -1,6 +1,7 @@
-"""The layout of an archive: which columns its parts have, and where in the file they lie.
+"""The layout of an archive: which columns its parts have, where in the file they lie, and where its curves come from.
 
-deploy/decisions/0007 says why. What is read from a file is believed only after :func:`Part.checked`.
+deploy/decisions/0007 says why. What is read from a file is believed only after :func:`Part.checked`,
+and nothing here maps a file or hands it to HDF5.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.formats import limits
-from models.curve import Curve, DistanceKind, ForceUnit, Samples
+from models.curve import ForceUnit
 
 VERSION = 1
 USER_BLOCK_BYTES = 512
@@ -160,79 +161,6 @@ def open_unchanged(path: Path | str, state: Sequence[int]) -> int:
     return descriptor
 
 
-# ---- The survey: what HDF5 says about an archive. Only worker processes call it, for a damaged file may end them.
-
-
-def survey(path: Path) -> dict[str, Any]:
-    """``{"curves": n, "parts": [header of a Part]}``, unchecked as to sizes and places. Raises BadArchive, OSError."""
-    import h5py
-
-    with path.open("rb"):  # says in its own words what the system has against it
-        pass
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            version = int(file.attrs.get(ATTRIBUTE, 0))
-            if version != VERSION:
-                raise BadArchive(
-                    f"an archive of version {version}, this program reads {VERSION}"
-                    if version
-                    else f"HDF5, but no archive (the root has no attribute {ATTRIBUTE})"
-                )
-            parts = file[PARTS]
-            names = [f"{number:06d}" for number in range(len(parts))]
-            if not len(names) <= MOST_PARTS:
-                raise BadArchive(f"{len(names)} parts")
-            return {"curves": int(file.attrs["curves"]), "parts": [_part(parts, name) for name in names]}
-    except BadArchive:
-        raise
-    except Exception as error:  # h5py passes on whatever the damaged file makes HDF5 say
-        raise BadArchive("damaged: " + str(error).split("(")[0].strip(" '\"")) from error
-
-
-def _part(parts: Any, name: str) -> dict[str, Any]:
-    import h5py
-
-    if not isinstance(parts.get(name, getlink=True), h5py.HardLink):
-        raise BadArchive(f"part {name} is missing")
-    group = parts[name]
-    columns = {}
-    for column in COLUMNS:
-        if isinstance(group.get(column, getlink=True), h5py.HardLink):
-            columns[column] = _extent(group[column], column)
-    return {"curves": int(group.attrs["curves"]), "columns": columns}
-
-
-def _extent(dataset: Any, name: str) -> list[Any]:
-    """Place, length and type of a dataset that lies in this file in one piece."""
-    import h5py
-
-    plain = (
-        isinstance(dataset, h5py.Dataset)
-        and dataset.ndim == 1
-        and dataset.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS
-        and not dataset.external
-        and dataset.dtype.kind in "fiS"
-    )
-    if not plain:
-        raise BadArchive(f"the column {name} is not one contiguous piece")
-    return [dataset.id.get_offset() or 0, int(dataset.shape[0]), dataset.dtype.str]
-
-
-# ---- Rows of a part: curves for the front-end, mapped; and where they come from, read.
-
-_OF_CURVES = (
-    "force_end",
-    "approach_end",
-    "approach_points",
-    "force_unit",
-    "distance_kind",
-    "spring_constant_n_per_m",
-    "sensitivity_m_per_v",
-    "duration_s",
-    "notes",
-    "reason",
-)
-
 _OF_ORIGINS = ("path", "curve", "curves", "sha256", "size_bytes", "mtime_ns", "force_unit", "reason", "format")
 
 
@@ -251,53 +179,6 @@ class Origin:
     format: str | None = None  # None also in archives of before there was such a column
 
 
-class MappedPart:
-    """The curves of a part, their samples mapped read-only: a page is read from disk when it is looked at."""
-
-    def __init__(self, descriptor: int, part: Part) -> None:
-        self._columns = {name: read_column(descriptor, part.columns[name], 0, part.curves) for name in _OF_CURVES}
-        self._force = _mapped(descriptor, part.columns["force"])
-        self._approach = _mapped(descriptor, part.columns["approach"])
-        distance = part.columns.get("distance")
-        self._distance = None if distance is None else _mapped(descriptor, distance)
-        self._starts = {
-            name: _starts(self._columns[f"{name}_end"], samples.shape[0])
-            for name, samples in (("force", self._force), ("approach", self._approach))
-        }
-        if int(self._columns["approach_points"].max(initial=0)) > MOST_APPROACH:
-            raise BadArchive("an approach of more samples than there can be")
-
-    def curve(self, row: int) -> Curve | None:
-        """One curve as it was read, of its approach the first tenth (the rest is NaN); None where there was none."""
-        columns = self._columns
-        if columns["reason"][row]:
-            return None
-        here = slice(int(self._starts["force"][row]), int(columns["force_end"][row]))
-        distance = None if self._distance is None else self._distance[here]
-        return Curve(
-            force=self._force[here],
-            force_unit=cast(ForceUnit | None, _word(columns["force_unit"][row])),
-            distance=None if distance is None or np.isnan(distance).all() else distance,
-            distance_kind=cast(DistanceKind | None, _word(columns["distance_kind"][row])),
-            approach_force=self._approach_of(row),
-            spring_constant_n_per_m=_known(columns["spring_constant_n_per_m"][row]),
-            sensitivity_m_per_v=_known(columns["sensitivity_m_per_v"][row]),
-            duration_s=_known(columns["duration_s"][row]),
-            notes=tuple(columns["notes"][row].decode().split()),
-        )
-
-    def _approach_of(self, row: int) -> Samples | None:
-        points = int(self._columns["approach_points"][row])
-        if points < 0:
-            return None
-        kept = self._approach[int(self._starts["approach"][row]) : int(self._columns["approach_end"][row])]
-        if kept.shape[0] != points // 10:
-            raise BadArchive("an approach that is not the tenth of its length")
-        whole = np.full(points, np.nan)
-        whole[: kept.shape[0]] = kept
-        return whole
-
-
 def origins(descriptor: int, part: Part, first: int, count: int) -> list[Origin]:
     """Where rows ``first`` to ``first + count - 1`` come from."""
 
@@ -311,12 +192,12 @@ def origins(descriptor: int, part: Part, first: int, count: int) -> list[Origin]
             path=os.fsdecode(path),
             index=index,
             curves=curves,
-            sha256=_word(sha256),
+            sha256=word(sha256),
             size_bytes=size_bytes,
             mtime_ns=mtime_ns,
-            force_unit=cast(ForceUnit | None, _word(unit)),
-            reason=_word(reason),
-            format=_word(format),
+            force_unit=cast(ForceUnit | None, word(unit)),
+            reason=word(reason),
+            format=word(format),
         )
         for path, index, curves, sha256, size_bytes, mtime_ns, unit, reason, format in zip(
             *map(column, _OF_ORIGINS), strict=True
@@ -333,24 +214,6 @@ def read_column(descriptor: int, extent: Extent, first: int, count: int) -> NDAr
     return np.frombuffer(content, extent.dtype)
 
 
-def _mapped(descriptor: int, extent: Extent) -> Samples:
-    if not extent.count:
-        return np.zeros(0)
-    with os.fdopen(os.dup(descriptor), "rb") as file:
-        mapped = np.memmap(file, extent.dtype, "r", extent.offset, (extent.count,))
-    return mapped.view(np.ndarray)  # the slices of a memmap cost ten times as much
-
-
-def _starts(ends: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    starts = np.concatenate((np.zeros(1, np.int64), ends[:-1]))
-    if (ends < starts).any() or int(ends[-1]) != count:
-        raise BadArchive("curves that lie outside their samples")
-    return starts
-
-
-def _word(value: bytes) -> str | None:
+def word(value: bytes) -> str | None:
+    """A cell of a column of words; None for nothing."""
     return value.decode("ascii", "replace") or None
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

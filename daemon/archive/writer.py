@@ -1,4 +1,4 @@
-"""The writer of an archive: part after part into a file that gets its name when it is whole."""
+"""Writing an archive: curves of files or of a seed, part after part, in a file that gets its name when it is whole."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon import __version__
+from daemon.archive import start_workers
 from daemon.archive.layout import (
     ATTRIBUTE,
     COLUMNS,
@@ -28,7 +29,6 @@ from daemon.archive.layout import (
 )
 from daemon.common.ending import Closing
 from daemon.processes import frames
-from daemon.processes.worker_pool import WorkerPool
 from daemon.reading.ahead import Job, Piece, Stamp, read_ahead
 from daemon.sources import Arrival
 from daemon.sources.ignored import Ignored
@@ -41,6 +41,7 @@ curves, one entry a curve in every column but force, distance and approach: thos
 the other. Curve k (from 0) of a part has the samples from force_end[k - 1] (0 for k = 0) to force_end[k]. Every \
 column says what it is in its attribute "about". Datasets are contiguous and uncompressed: they can be memory-mapped.\
 """
+_TASK = 64  # simulated curves a worker makes at a time
 _GREETING = b" HDF5 follows at byte 512: any HDF5 program reads it.\n"
 
 
@@ -207,11 +208,6 @@ def holds_too_much(curve: Curve) -> bool:
     return curve.approach_force is not None and curve.approach_force.shape[0] > MOST_APPROACH
 
 
-# ---- Packing: curves of files, or of a seed, into an archive.
-
-_TASK = 64  # simulated curves a worker makes at a time
-
-
 def pack_files(found: Iterable[Arrival], writer: ArchiveWriter, ignored: Ignored | None = None) -> Iterator[Origin]:
     """Add every curve of the files, in order, and what could not be read with its reason. Raises ReaderBroken.
 
@@ -232,7 +228,7 @@ def pack_files(found: Iterable[Arrival], writer: ArchiveWriter, ignored: Ignored
 
 
 def pack_simulated(count: int, seed: int, prevalence: float, writer: ArchiveWriter) -> Iterator[Origin]:
-    """Add ``count`` simulated curves; the same seed gives the same bytes. Raises CrewBroken."""
+    """Add ``count`` simulated curves; the same seed gives the same bytes. Raises WorkersBroken."""
     requests = (
         {
             "do": "simulate",
@@ -244,12 +240,12 @@ def pack_simulated(count: int, seed: int, prevalence: float, writer: ArchiveWrit
         }
         for first in range(0, count, _TASK)
     )
-    with WorkerPool(usable_cores()) as crew:
+    with start_workers() as workers:
         number = 0
-        for header, payload in crew.map(requests):
-            at = 0
+        for header, arrays in workers.map(requests):
+            samples = iter(arrays)
             for described, digest in zip(header["curves"], header["sha256"], strict=True):
-                curve, _, at = frames.restore(described, payload, at)
+                curve, _ = frames.restore(described, samples)
                 origin = Origin(f"sim-{seed}-{number:07d}", 0, 1, digest, 0, 0, curve.force_unit)
                 writer.add(origin, curve)
                 number += 1

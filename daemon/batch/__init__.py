@@ -33,7 +33,7 @@ class Judged:
 
     @property
     def file(self) -> Mapping[str, int] | None:
-        """What a line of a sheet says of the file."""
+        """What a line of ``score --out`` says of the file."""
         return None if self.stamp is None else self.stamp.with_curves(self.curves)
 
 
@@ -94,12 +94,9 @@ def _batches(items: Iterable[Kept | Piece], selection: Selection | None) -> Iter
         yield waiting
 
 
-# ---- What a run of `score` has done, in one line.
-
-
 @dataclass(slots=True)
 class VerdictCounts:
-    """Curves by verdict, and how long they took."""
+    """What a run of ``score`` has done: curves by verdict, and how long they took."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
     kept: int = 0  # curves judged by an earlier run

@@ -1,8 +1,8 @@
-"""The sheet: verdicts in a file, line by line, with which a run that was ended goes on.
+"""What a run of ``score`` says: a line a curve, printed, or kept in a file with which a run that was ended goes on.
 
 At any moment the file holds whole lines in the order of the curves, and perhaps a torn one at its end. Where files have
 changed or come since, the lines from there on are set aside beside it until each is taken back or judged anew: so no
-answer is lost, whenever the run is ended. A sheet that holds verdicts on files that are not there is refused.
+answer is lost, whenever the run is ended. A file that holds verdicts on curves that are not there is refused.
 """
 
 from __future__ import annotations
@@ -29,69 +29,50 @@ from daemon.ledger import events
 from daemon.reading.ahead import Job, Kept, Stamp
 from daemon.sources import Arrival
 
-# ---- A line of ``score --out``: the data of an event and the state of the file, and what of it a later run looks at.
-
 OPENING = b'{"path":'  # how every line begins
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """What was said about one curve, and by whom."""
-
-    path: str
-    curve: int
-    sha256: str | None
-    size_bytes: int
-    mtime_ns: int
-    curves: int  # of the file
-    engine: str
-    made_by: tuple[str, str, str]  # model, pipeline, thresholds
-
-
-def write_line(decision: Decision, file: Mapping[str, int] | None = None) -> bytes:
-    """One line of JSON with its end; ``file`` as :meth:`daemon.reading.ahead.Stamp.with_curves` says it."""
-    data = events.decision_data(decision, time.monotonic() - decision.noticed_s)
-    return events.encode(data if file is None else {**data, "file": file}) + b"\n"
-
-
-def read_line(content: bytes) -> Line:
-    """The inverse, as far as a later run needs it. ValueError for what ``score --out`` has not written."""
-    try:
-        data = json.loads(content)
-        file = data["file"]
-        thresholds = data["thresholds"]
-        return Line(
-            path=str(data["path"]),
-            curve=int(data["curve"]),
-            sha256=data["sha256"],
-            size_bytes=int(file["size_bytes"]),
-            mtime_ns=int(file["mtime_ns"]),
-            curves=int(file["curves"]),
-            engine=str(data["engine"]),
-            made_by=_made_by(data["model"], data["pipeline"], thresholds["discard"], thresholds["keep"]),
-        )
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
-        raise ValueError("no verdict of score --out") from error
-
-
-def made_by(judge: Judge) -> tuple[str, str, str]:
-    """What lines must have in common with those that are added to them."""
-    return _made_by(judge.model, judge.pipeline, *judge.thresholds.both)
-
-
-def _made_by(model: str, pipeline: str, discard: float, keep: float) -> tuple[str, str, str]:
-    return f"model {model}", f"pipeline {pipeline}", f"thresholds {discard:g} and {keep:g}"
-
-
-# ---- The sheet: verdicts in a file, line by line, with which a run that was ended goes on.
-
+_LINES = 64  # between two flushes
 _COPY_BYTES = 1 << 20
 _LONGEST_BYTES = 1 << 20  # far more than any line has
 _FRESH = "--fresh begins anew"
 
+_Key = tuple[str, Stamp]  # by which a file is found again: its path, and the state it was in
+
+
+def tell(batches: Iterable[Iterable[Kept | Judged]], counts: VerdictCounts, *, json: bool, quiet: bool) -> None:
+    """Print a line a curve as they come, or none where ``quiet``."""
+    for item in progress(chain.from_iterable(batches), "scoring"):
+        if isinstance(item, Kept):
+            continue
+        counts.count(item)
+        if json and not quiet:
+            write_bytes(write_line(item.decision))
+        elif not quiet:
+            print(_line(item.decision))
+
+
+def _line(decision: Decision) -> str:
+    score = "     -" if decision.score is None else f"{decision.score:6.4f}"
+    why = ", ".join(reason for reason in decision.reasons if reason != "score")
+    return f"{decision.verdict:<8} {score}  {clean(decision.path)}#{decision.curve}" + (f"  ({why})" if why else "")
+
+
+def note(batches: Iterable[Iterable[Kept | Judged]], counts: VerdictCounts, output: ResumableOutput) -> None:
+    """Write a line a curve into the output, which is finished then."""
+    waiting = 0
+    for item in progress(chain.from_iterable(batches), "scoring"):
+        if isinstance(item, Kept):
+            output.keep(item)
+            continue
+        counts.count(item)
+        output.write(write_line(item.decision, item.file))
+        waiting += 1
+        if waiting % _LINES == 0:
+            output.flush()
+    output.finish()
+
 
 class ResumableOutput(Closing):
-    """The lines of one run. UserError for a file that is no sheet, and for one that another run is writing."""
+    """The file of one run. UserError for one that holds something else, and for one that another run is writing."""
 
     def __init__(self, path: Path, *, fresh: bool = False) -> None:
         self.path, self.aside = path, path.with_name(f".{path.name}.aside")
@@ -175,7 +156,7 @@ class ResumableOutput(Closing):
         self.aside.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """A sheet without a line leaves no file."""
+        """A run without a line leaves no file."""
         if not os.fstat(self._file.fileno()).st_size:
             self.path.unlink(missing_ok=True)
         self._file.close()
@@ -280,33 +261,24 @@ def _copy(source: BinaryIO, into: BinaryIO) -> None:
         into.write(content)
 
 
-# ---- What earlier runs have said: file by file, found again by its path and the state it was in.
-
-Key = tuple[str, Stamp]
-
-
-@dataclass(slots=True, eq=False)
-class _Told:
-    """The lines on one file: its curves from 0 to ``answered - 1``. There may be a hundred thousand of these."""
-
-    curves: int  # of the file
-    sha256: str | None
-    kept: Kept
-    answered: int = 1
-
-    def takes(self, line: Line, kept: Kept) -> bool:
-        """Whether this line, on a file of the same name and state, is on the next curve of it."""
-        return (line.curve, line.sha256, kept.source) == (self.answered, self.sha256, self.kept.source)
-
-
 class Earlier:
     """The answers of earlier runs; each is given away once."""
 
     def __init__(self, lines: Iterable[tuple[Line, Kept]]) -> None:
-        self._told: defaultdict[Key, list[_Told]] = defaultdict(list)
+        self._told: defaultdict[_Key, list[_Told]] = defaultdict(list)
         self.kept = 0  # curves whose answers have been given away
-        for key, told in _by_file(lines):
-            self._told[key].append(told)
+        key: _Key | None = None
+        last: _Told | None = None
+        for line, kept in lines:
+            before, key = key, (line.path, line.stamp)
+            if last is not None and key == before and last.takes(line, kept):
+                last.answered += 1
+                last.kept = replace(last.kept, length_bytes=last.kept.length_bytes + kept.length_bytes)
+            elif line.curve == 0:
+                last = _Told(line.curves, line.sha256, kept)
+                self._told[key].append(last)
+            else:
+                last = None  # a row without its beginning is judged anew
 
     def strangers(self, found: Iterable[Arrival]) -> int:
         """How many answers are on none of these files, and would be lost with them.
@@ -341,60 +313,62 @@ class Earlier:
         return Job(arrival.portion(known.answered, known.sha256, known.curves), stamp, known.kept)
 
 
-def _by_file(lines: Iterable[tuple[Line, Kept]]) -> Iterator[tuple[Key, _Told]]:
-    key: Key | None = None
-    told: _Told | None = None
-    for line, kept in lines:
-        its_key = (line.path, Stamp(line.size_bytes, line.mtime_ns))
-        if told is not None and key == its_key and told.takes(line, kept):
-            told.answered += 1
-            told.kept = replace(told.kept, length_bytes=told.kept.length_bytes + kept.length_bytes)
-            continue
-        if key is not None and told is not None:
-            yield key, told
-        # a row without its beginning is judged anew
-        key, told = its_key, _Told(line.curves, line.sha256, kept) if line.curve == 0 else None
-    if key is not None and told is not None:
-        yield key, told
+@dataclass(slots=True, eq=False)
+class _Told:
+    """The lines on one file: its curves from 0 to ``answered - 1``. There may be a hundred thousand of these."""
+
+    curves: int  # of the file
+    sha256: str | None
+    kept: Kept
+    answered: int = 1
+
+    def takes(self, line: Line, kept: Kept) -> bool:
+        """Whether this line, on a file of the same name and state, is on the next curve of it."""
+        return (line.curve, line.sha256, kept.source) == (self.answered, self.sha256, self.kept.source)
 
 
-# ---- What a run of `score` says: a line a curve, into a sheet, or only how many there were.
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a line says about a curve and its file, and who said it, as far as a later run looks at it."""
 
-_LINES = 64  # between two flushes of the sheet
-
-
-def tell(batches: Iterable[Iterable[Kept | Judged]], tally: VerdictCounts, *, json: bool, quiet: bool) -> None:
-    """Print a line a curve as they come, or none where ``quiet``."""
-    for item in progress(chain.from_iterable(batches), "scoring"):
-        if isinstance(item, Kept):
-            continue
-        tally.count(item)
-        if json and not quiet:
-            write_bytes(_json(item.decision) + b"\n")
-        elif not quiet:
-            print(_line(item.decision))
+    path: str
+    curve: int
+    sha256: str | None
+    stamp: Stamp
+    curves: int  # of the file
+    engine: str
+    made_by: tuple[str, str, str]  # model, pipeline, thresholds
 
 
-def note(batches: Iterable[Iterable[Kept | Judged]], tally: VerdictCounts, sheet: ResumableOutput) -> None:
-    """Write a line a curve into the sheet, which is finished then."""
-    waiting = 0
-    for item in progress(chain.from_iterable(batches), "scoring"):
-        if isinstance(item, Kept):
-            sheet.keep(item)
-            continue
-        tally.count(item)
-        sheet.write(write_line(item.decision, item.file))
-        waiting += 1
-        if waiting % _LINES == 0:
-            sheet.flush()
-    sheet.finish()
+def write_line(decision: Decision, file: Mapping[str, int] | None = None) -> bytes:
+    """One line of JSON with its end; ``file`` as :meth:`daemon.reading.ahead.Stamp.with_curves` says it."""
+    data = events.decision_data(decision, time.monotonic() - decision.noticed_s)
+    return events.encode(data if file is None else {**data, "file": file}) + b"\n"
 
 
-def _json(decision: Decision) -> bytes:
-    return events.encode(events.decision_data(decision, time.monotonic() - decision.noticed_s))
+def read_line(content: bytes) -> Line:
+    """The inverse, as far as a later run needs it. ValueError for what ``score --out`` has not written."""
+    try:
+        data = json.loads(content)
+        file = data["file"]
+        thresholds = data["thresholds"]
+        return Line(
+            path=str(data["path"]),
+            curve=int(data["curve"]),
+            sha256=data["sha256"],
+            stamp=Stamp(int(file["size_bytes"]), int(file["mtime_ns"])),
+            curves=int(file["curves"]),
+            engine=str(data["engine"]),
+            made_by=_made_by(data["model"], data["pipeline"], thresholds["discard"], thresholds["keep"]),
+        )
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+        raise ValueError("no verdict of score --out") from error
 
 
-def _line(decision: Decision) -> str:
-    score = "     -" if decision.score is None else f"{decision.score:6.4f}"
-    why = ", ".join(reason for reason in decision.reasons if reason != "score")
-    return f"{decision.verdict:<8} {score}  {clean(decision.path)}#{decision.curve}" + (f"  ({why})" if why else "")
+def made_by(judge: Judge) -> tuple[str, str, str]:
+    """What lines must have in common with those that are added to them."""
+    return _made_by(judge.model, judge.pipeline, *judge.thresholds.both)
+
+
+def _made_by(model: str, pipeline: str, discard: float, keep: float) -> tuple[str, str, str]:
+    return f"model {model}", f"pipeline {pipeline}", f"thresholds {discard:g} and {keep:g}"

@@ -1,7 +1,8 @@
-"""The swap: another model goes live while curves come, three times; what the stream shows of it.
+"""Endurance: a service whose model is swapped while curves come, and one that tens of thousands of curves go through.
 
-The largest gap between two decisions around a swap is the pause that anybody could notice. The models differ in their
-name only: their weights are read, checked, folded and built anew all the same.
+The swap: three times another model goes live. The largest gap between two decisions around a swap is the pause that
+anybody could notice. The models differ in their name only: their weights are read, checked, folded and built anew all
+the same. The soak: what the memory of one service does over many curves.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ RATE_PER_S = 200.0
 SWAPS = 3
 _BEFORE_S = 3.0  # of steady stream before the first swap, and between two
 _PATIENCE_S = 60.0
+AHEAD = 256  # files of the soak that wait to be decided, at most
+EVERY_S = 0.5  # looks at its memory
+
+Course = list[tuple[int, Sample]]  # curves decided, and what the processes held then
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ class Heard:
 
 
 class Listener(EventListener):
-    """An ear that also keeps the order of decisions, and when a reload was answered."""
+    """Also keeps the order of decisions, and when a reload was answered."""
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(endpoint)
@@ -152,14 +157,6 @@ class _Writing(threading.Thread, Closing):
     def close(self) -> None:
         self._ending.set()
         self.join(_PATIENCE_S)
-
-
-# ---- The soak: tens of thousands of curves through one service, and what its memory does meanwhile.
-
-AHEAD = 256  # files that wait to be decided, at most
-EVERY_S = 0.5
-
-Course = list[tuple[int, Sample]]  # curves decided, and what the processes held then
 
 
 def measure_soak(plan: Plan) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from deploy.serving import Model, SelfTestFailed
 from models.bundle import Bundle, read, resolve
 
 REFERENCE = "torch-cpu-fp32"
+BATCHES = {"cpu": (1, 8, 32), "cuda": (1, 8, 32, 64, 256)}
+_FEWEST = 5  # repetitions of a batch
 
 
 def measure(plan: Plan, seconds: float = REPEAT_S) -> dict[str, Any]:
@@ -81,14 +83,11 @@ def _compared(engines: list[dict[str, Any]], curves: PreparedCurves, bundle: Bun
     return engines
 
 
-# ---- One engine by itself, in the process that measures it: speed, tail, start, memory, and what it says of curves.
-
-BATCHES = {"cpu": (1, 8, 32), "cuda": (1, 8, 32, 64, 256)}
-_FEWEST = 5
-
-
 def measure_one(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Speed at BATCHES on real signals; logits of all of them without and with the second look near a threshold."""
+    """One engine by itself, in this process: speed at BATCHES on real signals, start, memory, and its logits.
+
+    These of all signals, without and with the second look near a threshold.
+    """
     signals, wish = load(Path(request["signals"])), wish_of(request)
     begun_s = time.perf_counter()
     classifier = _build(request["model"], wish)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from daemon.common.ending import Closing
 from daemon.processes import frames
@@ -24,7 +20,6 @@ from models.bundle import Bundle
 COMMAND = (sys.executable, "-P", "-m", "daemon.engine.worker")
 #: A compiled engine takes minutes to build on a slow machine; longer than this it never ends.
 BUILD_LIMIT_S = 1800.0
-_END_LIMIT_S = 2.0
 _EMPTY = np.zeros(0, np.float32)
 
 
@@ -37,12 +32,11 @@ class EngineProcess(Closing):
     def __init__(self, command: tuple[str, ...] | None = None) -> None:
         self.engine = ""  # its full name, once built
         self.build_s = 0.0
-        started = launch(command or COMMAND, {"GOMP_SPINCOUNT": "0"})
-        self._process, self._connection = started.process, started.connection
+        self._child = launch(command or COMMAND, {"GOMP_SPINCOUNT": "0"})
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._child.pid
 
     def build(self, engine: Engine, bundle: Bundle, wish: EngineRequest, limit_s: float = BUILD_LIMIT_S) -> None:
         """Have it build an engine for the model in the bundle's folder. Raises EngineFault and NoEngine."""
@@ -63,38 +57,21 @@ class EngineProcess(Closing):
             raise ValueError(said["refused"])
         if len(arrays) != 2 or arrays[0].shape != (len(signals),) or arrays[1].shape[:1] != (len(signals),):
             raise EngineFault("wrong", f"{len(signals)} curves came back as {[array.shape for array in arrays]}")
-        return Seen(logits=arrays[0], edges=arrays[1], raster_s=float(said["raster_s"]))
+        logits, edges = arrays[0].astype(np.float64, copy=False), arrays[1].astype(np.float32, copy=False)
+        return Seen(logits=logits, edges=edges, raster_s=float(said["raster_s"]))
 
-    def _ask(
-        self, request: frames.Header, arrays: list[NDArray[Any]], until_s: float
-    ) -> tuple[frames.Header, list[NDArray[Any]]]:
+    def _ask(self, request: frames.Header, arrays: Sequence[frames.Array], until_s: float) -> frames.Answer:
+        connection = self._child.connection
         try:
-            frames.send_batch(self._connection, request, arrays, until_s)
-            said, results = frames.receive_batch(self._connection, until_s)
+            frames.send(connection, request, arrays, until_s)
+            said, results = frames.receive(connection, until_s)
         except TimeoutError:
             raise EngineFault("wedged", "no answer in time") from None
         except (EOFError, OSError):
-            raise EngineFault("died", self._last_words()) from None
+            raise EngineFault("died", f"the engine process {self._child.last_words()}") from None
         if "fault" in said:
             raise EngineFault(said["fault"], said["text"])
         return said, results
 
-    def _last_words(self) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            code = self._process.wait(_END_LIMIT_S)
-            return (
-                f"the engine process ended by signal {-code}" if code < 0 else f"the engine process ended with {code}"
-            )
-        return "the engine process hung up"
-
     def close(self) -> None:
-        """SIGKILL; a process that the driver holds in the kernel is not waited for longer than 2 s."""
-        self._process.kill()
-        with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits for it
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_LIMIT_S)
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self._connection.close()
+        self._child.end()

@@ -7,16 +7,14 @@ a canary in the stream: a device that computes wrongly without an error is the w
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.engine.process import EngineProcess
-from deploy.classifier import EngineFault, EngineRequest, NoEngine, Seen, Signals
-from deploy.engines import Engine, candidates, named
+from deploy.classifier import EngineFault, EngineRequest, Seen, Signals
+from deploy.engines import named
 from deploy.serving import SelfTestFailed, compare, known_curves
 from models.bundle import Bundle
 from models.curve import Curve
@@ -66,61 +64,3 @@ class Proof:
 def _variant(curve: Curve, factor: float) -> Curve:
     """The curve of a softer or stiffer day."""
     return Curve(force=curve.force * factor, force_unit=curve.force_unit)
-
-
-# ---- Ahead of time: engines for a GPU, built and proved before a service wants them, in the cache that it looks in.
-
-_PROOF_LIMIT_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """What became of one engine; ``problem`` is None where it is ready."""
-
-    engine: str
-    seconds: float
-    problem: str | None = None
-
-
-def build_ahead(bundle: Bundle, wish: EngineRequest) -> Iterator[Built]:
-    """Every engine on a GPU that ``wish`` means, the best first, each in a process of its own.
-
-    Raises NoEngine, before anything is built, where none can be had here.
-    """
-    found = [engine for engine in candidates(wish) if engine.device == "cuda"]
-    if not found:
-        raise NoEngine("there is no GPU engine to compile here; the processor's are built at every start, in no time")
-    proof = Proof.of(bundle)
-    return (_build(engine, bundle, wish, proof) for engine in found)
-
-
-def _build(engine: Engine, bundle: Bundle, wish: EngineRequest, proof: Proof) -> Built:
-    begun_s = time.monotonic()
-    try:
-        with EngineProcess() as child:
-            child.build(engine, bundle, wish)
-            proof.demand(child.engine, lambda signals: child.classify(signals, time.monotonic() + _PROOF_LIMIT_S))
-    except (EngineFault, NoEngine) as error:
-        return Built(engine.name, time.monotonic() - begun_s, str(error))
-    return Built(child.engine, time.monotonic() - begun_s)
-
-
-# ---- The patience: how long a device may take, and how often a lost one is tried again.
-
-
-@dataclass(frozen=True, slots=True)
-class EngineTimeouts:
-    """All in seconds, but for the curves between two canaries."""
-
-    deadline_s: float = 2.0  # for one batch
-    first_pause_s: float = 5.0  # after a fault; doubles with each that follows
-    longest_pause_s: float = 600.0  # and a device that served so long is trusted anew
-    canary_s: float = 30.0  # idle time between two canaries
-    canary_curves: int = 10_000  # or so many curves
-
-    def pause_s(self, faults: int) -> float:
-        """Before the next try, after so many faults in a row (from 1)."""
-        return min(self.first_pause_s * 2.0 ** min(faults - 1, 30), self.longest_pause_s)
-
-
-PATIENT = EngineTimeouts()

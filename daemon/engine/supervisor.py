@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -16,49 +16,124 @@ import numpy as np
 from daemon.common import ending
 from daemon.common.ending import Closing
 from daemon.engine.process import EngineProcess
-from daemon.engine.proof import EngineTimeouts, Proof
+from daemon.engine.proof import Proof
 from deploy.classifier import Classifier, EngineFault, EngineRequest, NoEngine, Seen, Signals
 from deploy.engines import Engine
 from models.bundle import Bundle
 
-# ---- The keeper: the one thread that owns an engine process, from its start over its faults to its end.
-#
-# Batches reach it through a queue, so that whoever asks can go on without it when the time is up. After a fault
-# it ends the process, says so, and tries a new one behind everybody's back: first after 5 s, then after twice as
-# long, up to 10 min. A new process serves only once it has passed the proof; from time to time the proof is
-# repeated as a canary.
-
 log = logging.getLogger(__name__)
 
-#: Beyond the deadline, before whoever asks stops believing in the keeper itself.
+#: Beyond the deadline, before whoever asks stops believing in this thread itself.
 _GRACE_S = 0.5
 #: The first batches after a build: a device may compile, load and allocate.
 _FIRST_LIMIT_S = 60.0
 
 
-@dataclass(slots=True, eq=False)
-class _Job:
-    """A batch on its way; ``done`` is set with either ``seen`` or ``error``."""
+@dataclass(frozen=True, slots=True)
+class EngineTimeouts:
+    """How long a device may take, and how often a lost one is tried again."""
 
-    signals: Signals
-    until_s: float
-    done: threading.Event = field(default_factory=threading.Event)
-    seen: Seen | None = None
-    error: Exception | None = None
+    deadline_s: float = 2.0  # for one batch
+    first_pause_s: float = 5.0  # after a fault; doubles with each that follows
+    longest_pause_s: float = 600.0  # and a device that served so long is trusted anew
+    canary_s: float = 30.0  # idle time between two canaries
+    canary_curves: int = 10_000  # or so many curves
 
-    def end(self, seen: Seen | None = None, error: Exception | None = None) -> None:
-        self.seen, self.error = seen, error
-        self.done.set()
+    def pause_s(self, faults: int) -> float:
+        """Before the next try, after so many faults in a row (from 1)."""
+        return min(self.first_pause_s * 2.0 ** min(faults - 1, 30), self.longest_pause_s)
+
+
+PATIENT = EngineTimeouts()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """Who judges now; ``troubles`` say why it is not who should."""
+
+    engine: str
+    troubles: tuple[str, ...]
+    faults: Mapping[str, int]  # by kind, since it was made
+
+
+class GuardedClassifier(Closing):
+    """A :class:`deploy.classifier.Classifier` that answers also when its device does not.
+
+    A batch that the device fails on, or does not answer within the deadline, is judged by ``fallback``, and ``Seen``
+    says so. Raises EngineFault or NoEngine when the engine cannot be had to begin with.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        bundle: Bundle,
+        wish: EngineRequest,
+        fallback: Classifier,
+        patience: EngineTimeouts,
+        command: tuple[str, ...] | None = None,
+    ) -> None:
+        self._fallback = fallback
+        self.model_id = bundle.id
+        self._supervisor = EngineSupervisor(engine, bundle, wish, patience, command)
+        self._supervisor.start()
+        self._supervisor.wait_built()
+        self.engine = self._supervisor.engine  # the usual one, whoever judges now
+
+    @property
+    def status(self) -> EngineStatus:
+        fault, faults = self._supervisor.fault, dict(self._supervisor.faults)
+        if fault is None:
+            return EngineStatus(self.engine, (), faults)
+        kind = f" ({fault.kind})" if isinstance(fault, EngineFault) else ""
+        trouble = f"{self.engine} failed{kind}: {fault}; it is tried again in the background"
+        return EngineStatus(self._fallback.engine, (trouble,), faults)
+
+    @property
+    def pid(self) -> int | None:
+        """Of the engine process, while there is one."""
+        return self._supervisor.pid
+
+    def classify(self, signals: Signals) -> Seen:
+        """As any classifier; never EngineFault, as long as the processor is well."""
+        if not signals:
+            return self._fallback.classify(signals)
+        try:
+            seen = self._supervisor.ask(signals)
+        except EngineFault:
+            return self._instead(signals)
+        if np.isfinite(seen.logits).all():
+            return seen
+        self._supervisor.suspect()  # one odd curve, or a device gone mad: the known curves will tell
+        return self._instead(signals)
+
+    def _instead(self, signals: Signals) -> Seen:
+        return replace(self._fallback.classify(signals), engine=self._fallback.engine)
+
+    def close(self) -> None:
+        """End the engine process."""
+        self._supervisor.close()
 
 
 class EngineSupervisor(threading.Thread, Closing):
-    """``start_child`` makes a process and builds the engine in it; it is called on this thread."""
+    """The one thread that owns an engine process, from its start over its faults to its end.
+
+    Batches reach it through a queue, so that whoever asks can go on without it when the time is up. After a fault it
+    ends the process, says so, and tries a new one behind everybody's back: first after 5 s, then after twice as long,
+    up to 10 min. A new process serves only once it has passed the proof; from time to time the proof is repeated as a
+    canary.
+    """
 
     def __init__(
-        self, start_child: Callable[[Callable[[EngineProcess], None]], None], proof: Proof, patience: EngineTimeouts
+        self,
+        engine: Engine,
+        bundle: Bundle,
+        wish: EngineRequest,
+        patience: EngineTimeouts,
+        command: tuple[str, ...] | None = None,
     ) -> None:
-        super().__init__(name="engine-keeper", daemon=True)
-        self._start_child, self._proof, self._patience = start_child, proof, patience
+        super().__init__(name="engine-supervisor", daemon=True)
+        self._wanted, self._command = (engine, bundle, wish), command
+        self._proof, self._patience = Proof.of(bundle), patience
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._child: EngineProcess | None = None
@@ -68,7 +143,7 @@ class EngineSupervisor(threading.Thread, Closing):
         self.faults: Counter[str] = Counter()  # by kind, since the start
         self.engine = ""
         self._in_a_row = 0
-        self._since_s = self._proved_s = time.monotonic()
+        self._since_s = time.monotonic()
         self._proved_at = ""
         self._unproved = 0  # curves judged since the last proof
 
@@ -79,7 +154,7 @@ class EngineSupervisor(threading.Thread, Closing):
         return child.pid if child else None
 
     def wait_built(self) -> None:
-        """Until the first try is over. Raises EngineFault or NoEngine when it failed; the keeper is at its end then."""
+        """Until the first try is over. Raises EngineFault or NoEngine when it failed; the thread is at its end then."""
         while not self._tried.wait(ending.LOOK_S):
             ending.check()
         if not self.is_serving:
@@ -120,7 +195,7 @@ class EngineSupervisor(threading.Thread, Closing):
                 self._serve()
             except (EngineFault, NoEngine) as error:
                 self._lose(error)
-            except Exception as error:  # a keeper that dies silently would leave the device lost for ever
+            except Exception as error:  # a thread that dies silently would leave the device lost for ever
                 self._lose(EngineFault("died", f"{type(error).__name__}: {error}"))
             self._tried.set()
             if not self._ending.is_set():
@@ -129,10 +204,11 @@ class EngineSupervisor(threading.Thread, Closing):
 
     def _begin(self) -> None:
         """A new process that has proved itself; from here on it serves."""
-        self._start_child(self._adopt)
-        child = self._child
-        if child is None or self._ending.is_set():
+        child = self._child = EngineProcess(self._command)  # from here on ``close`` ends it, also while it builds
+        if self._ending.is_set():
+            child.close()
             raise EngineFault("died", "ended before it began")
+        child.build(*self._wanted)
         self.engine = child.engine
         self._prove(child, _FIRST_LIMIT_S)
         self._since_s = time.monotonic()
@@ -140,12 +216,6 @@ class EngineSupervisor(threading.Thread, Closing):
             self.is_serving, self.fault = True, None
         log.info("%s has proved itself (built in %.1f s) and judges", child.engine, child.build_s)
         self._tried.set()
-
-    def _adopt(self, child: EngineProcess) -> None:
-        """As soon as it lives, so that ``close`` finds it also while it builds."""
-        self._child = child
-        if self._ending.is_set():
-            child.close()
 
     def _serve(self) -> None:
         """Batches, and canaries in between; ends with a fault or at ``close``."""
@@ -226,78 +296,16 @@ class EngineSupervisor(threading.Thread, Closing):
             child.close()
 
 
-# ---- The guarded classifier: an engine in a process of its own, and another at hand for when it fails.
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A batch on its way; ``done`` is set with either ``seen`` or ``error``."""
 
+    signals: Signals
+    until_s: float
+    done: threading.Event = field(default_factory=threading.Event)
+    seen: Seen | None = None
+    error: Exception | None = None
 
-@dataclass(frozen=True, slots=True)
-class EngineStatus:
-    """Who judges now; ``troubles`` say why it is not who should."""
-
-    engine: str
-    troubles: tuple[str, ...]
-    faults: Mapping[str, int]  # by kind, since it was made
-
-
-class GuardedClassifier(Closing):
-    """A :class:`deploy.classifier.Classifier` that answers also when its device does not.
-
-    A batch that the device fails on, or does not answer within the deadline, is judged by ``fallback``, and ``Seen``
-    says so. Raises EngineFault or NoEngine when the engine cannot be had to begin with.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        bundle: Bundle,
-        wish: EngineRequest,
-        fallback: Classifier,
-        patience: EngineTimeouts,
-        command: tuple[str, ...] | None = None,
-    ) -> None:
-        self._fallback = fallback
-        self.model_id = bundle.id
-
-        def start(adopt: Callable[[EngineProcess], None]) -> None:
-            child = EngineProcess(command)
-            adopt(child)
-            child.build(engine, bundle, wish)
-
-        self._keeper = EngineSupervisor(start, Proof.of(bundle), patience)
-        self._keeper.start()
-        self._keeper.wait_built()
-        self.engine = self._keeper.engine  # the usual one, whoever judges now
-
-    @property
-    def standing(self) -> EngineStatus:
-        keeper = self._keeper
-        fault, faults = keeper.fault, dict(keeper.faults)
-        if fault is None:
-            return EngineStatus(self.engine, (), faults)
-        kind = f" ({fault.kind})" if isinstance(fault, EngineFault) else ""
-        trouble = f"{self.engine} failed{kind}: {fault}; it is tried again in the background"
-        return EngineStatus(self._fallback.engine, (trouble,), faults)
-
-    @property
-    def pid(self) -> int | None:
-        """Of the engine process, while there is one."""
-        return self._keeper.pid
-
-    def classify(self, signals: Signals) -> Seen:
-        """As any classifier; never EngineFault, as long as the processor is well."""
-        if not signals:
-            return self._fallback.classify(signals)
-        try:
-            seen = self._keeper.ask(signals)
-        except EngineFault:
-            return self._instead(signals)
-        if np.isfinite(seen.logits).all():
-            return seen
-        self._keeper.suspect()  # one odd curve, or a device gone mad: the known curves will tell
-        return self._instead(signals)
-
-    def _instead(self, signals: Signals) -> Seen:
-        return replace(self._fallback.classify(signals), engine=self._fallback.engine)
-
-    def close(self) -> None:
-        """End the engine process."""
-        self._keeper.close()
+    def end(self, seen: Seen | None = None, error: Exception | None = None) -> None:
+        self.seen, self.error = seen, error
+        self.done.set()

@@ -7,22 +7,20 @@ that wins a device back: a CUDA context that has seen an illegal access never co
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from daemon.common.text import first_line
 from daemon.processes import frames
-from daemon.processes.child import confine
+from daemon.processes.child import serving
 from deploy.classifier import Classifier, EngineFault, EngineRequest, NoEngine, fault_of
 from deploy.engine_cache import UnsafeCache
 from deploy.engines import named
@@ -30,7 +28,7 @@ from models.bundle import BadBundle, read
 
 _RECOVERABLE = "out_of_memory"  # a smaller batch may fit: the process goes on
 
-Answer = tuple[frames.Header, list[NDArray[Any]]]
+_MOST_BYTES = 4 << 30  # of the signals of one batch
 
 
 @dataclass
@@ -39,7 +37,7 @@ class RequestHandler:
 
     classifier: Classifier | None = None
 
-    def answer(self, header: frames.Header, arrays: list[NDArray[Any]]) -> Answer:
+    def answer(self, header: frames.Header, arrays: Sequence[frames.Array]) -> frames.Answer:
         """Never raises: what is wrong is said, whether with the device (``fault``) or the request (``refused``)."""
         try:
             return self._build(header) if header["ask"] == "build" else self._classify(header, arrays)
@@ -51,7 +49,7 @@ class RequestHandler:
             fault = fault_of(error) or EngineFault("died", first_line(error))
             return {"fault": fault.kind, "text": str(fault)}, []
 
-    def _build(self, header: frames.Header) -> Answer:
+    def _build(self, header: frames.Header) -> frames.Answer:
         begun_s = time.monotonic()
         bundle = read(Path(header["folder"]))
         if bundle.id != header["model"]:
@@ -61,35 +59,31 @@ class RequestHandler:
         self.classifier = named(header["engine"]).build(bundle, asked)
         return {"engine": self.classifier.engine, "build_s": time.monotonic() - begun_s}, []
 
-    def _classify(self, header: frames.Header, arrays: list[NDArray[Any]]) -> Answer:
+    def _classify(self, header: frames.Header, arrays: Sequence[frames.Array]) -> frames.Answer:
         if self.classifier is None:
             raise EngineFault("died", "no engine was built")
-        samples: NDArray[np.float32] = arrays[0]
+        samples = arrays[0].astype(np.float32, copy=False)
         ends = np.cumsum(header["lengths"])
         seen = self.classifier.classify(np.split(samples, ends[:-1]) if len(ends) else [])
         return {"raster_s": seen.raster_s}, [seen.logits.astype("<f8"), seen.edges.astype("<f4")]
 
 
-def _serve(connection: socket.socket) -> None:
-    desk = RequestHandler()
-    while True:
-        header, arrays = frames.receive_batch(connection)
-        said, results = desk.answer(header, arrays)
-        frames.send_batch(connection, said, results)
-        if said.get("fault", _RECOVERABLE) != _RECOVERABLE:
-            return
-
-
 def main(descriptor: int) -> None:
     """Serve until the service hangs up. What a library left running must not keep the device: no long goodbye."""
-    confine(memory_bytes=None)
     for number in (signal.SIGTERM, signal.SIGHUP):  # these are for the service, which ends us itself
         signal.signal(number, signal.SIG_IGN)
-    parent = os.getppid()
-    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
-        if parent != 1:
-            _serve(connection)
+    with serving(descriptor, memory_bytes=None) as connection:
+        _serve(connection)
     os._exit(0)
+
+
+def _serve(connection: socket.socket) -> None:
+    handler = RequestHandler()
+    while True:
+        said, results = handler.answer(*frames.receive(connection, most_bytes=_MOST_BYTES))
+        frames.send(connection, said, results)
+        if said.get("fault", _RECOVERABLE) != _RECOVERABLE:
+            return
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from daemon.formats.text_rule import TextRule
 from daemon.judging import Decision, Judge, decide
 from daemon.judging.classify import classify
 from daemon.reading import Reading
-from daemon.reading.pool import read_files
+from daemon.reading.pool import ReaderPool
 from daemon.sources.existing import find
 from deploy.serving import Model
 from models.bundle import Bundle
@@ -62,19 +62,23 @@ def find_reading(file: Path, index: int, rules: Sequence[TextRule] = ()) -> Read
         raise UserError(BAD_DATA, f"{shown}: no such file; name one file of force curves")
     if is_second_half(file.name):
         raise UserError(BAD_DATA, f"{shown}: is the second half of a pair; name the first, {_first_half(file)}")
-    total = 0
-    for part in read_files(find([file]), workers=1, rules=rules):
+    (arrival,) = find([file])
+    with ReaderPool(1, rules=rules) as pool:
+        part = pool.read(arrival)
         if part.outcome != "curves":
             why = f" ({part.reason})" if part.reason else ""
             raise UserError(BAD_DATA, f"{shown}: no force curve{why}; see README for what is read")
-        for reading in part.readings:
-            if reading.index == index and reading.curve is None:
-                raise UserError(BAD_DATA, f"{shown}: curve {index} cannot be read: {reading.reason}")
-            if reading.index == index:
-                return reading
-        total = part.total
-    there = "holds one curve, number 0" if total == 1 else f"holds {total} curves, 0 to {total - 1}"
-    raise UserError(BAD_DATA, f"{shown} {there}; --curve {index} is none of them")
+        if index >= part.total:
+            there = (
+                "holds one curve, number 0" if part.total == 1 else f"holds {part.total} curves, 0 to {part.total - 1}"
+            )
+            raise UserError(BAD_DATA, f"{shown} {there}; --curve {index} is none of them")
+        if index >= len(part.readings):
+            part = pool.read(arrival.portion(index, part.readings[0].sha256, part.total))
+    reading = next(one for one in part.readings if one.index == index)
+    if reading.curve is None:
+        raise UserError(BAD_DATA, f"{shown}: curve {index} cannot be read: {reading.reason}")
+    return reading
 
 
 def _first_half(second: Path) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from daemon.common.errors import BAD_DATA, UNREACHABLE, UserError
 from daemon.common.progress import progress
-from daemon.reading.pool import read_files
+from daemon.reading.ahead import read_curves
 from daemon.sources.existing import find
 from deploy.classifier import EngineRequest, Signals
 from deploy.engine_cache import UnsafeCache
@@ -72,10 +72,9 @@ def gather(
 
 def _read(folders: Sequence[Path]) -> Iterator[tuple[str, Curve]]:
     """In reader processes, as what lies in a folder may be anything."""
-    for file in progress(read_files(find(folders)), "reading"):
-        for reading in file.readings:
-            if reading.curve is not None:
-                yield f"{reading.arrival.path}#{reading.index}", reading.curve
+    for reading in progress(read_curves(find(folders)), "reading"):
+        if reading.curve is not None:
+            yield f"{reading.arrival.path}#{reading.index}", reading.curve
 
 
 # ---- Quantising: int8 for one model, from a laboratory's own curves; what `models build --precision int8` does.

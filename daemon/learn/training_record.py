@@ -21,7 +21,7 @@ from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.progress import progress
 from daemon.formats.afmcurve import compact
 from daemon.learn.labelled import LabelledCurve
-from daemon.reading.pool import read_files
+from daemon.reading.ahead import read_curves
 from daemon.sources.existing import find
 from models.curve import Curve
 from models.raster import RasterProfile
@@ -149,9 +149,8 @@ def _note(curves: Iterable[Curve], identities: set[str]) -> Iterator[Curve]:
 
 
 def _curves(folders: Sequence[Path], skipped: list[str]) -> Iterator[Curve]:
-    for file in read_files(find(folders)):
-        for reading in file.readings:
-            if reading.curve is None:
-                skipped.append(f"{reading.arrival.path} ({reading.reason})")
-            else:
-                yield reading.curve
+    for reading in read_curves(find(folders)):
+        if reading.curve is None:
+            skipped.append(f"{reading.arrival.path} ({reading.reason})")
+        else:
+            yield reading.curve

@@ -6,35 +6,62 @@ import contextlib
 import ctypes
 import os
 import resource
+import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.common import ending
 
 MEMORY_BYTES = 2 << 30
-_KILLED_S = 5.0  # a share that hangs may hold a process in the kernel
+_GONE_S = 2.0  # a share or a driver that hangs may hold a killed process in the kernel
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A running process and our end of its socket."""
+    """A running process and our end of its socket.
+
+    The kernel ends the process with the thread that started it.
+    """
 
     process: subprocess.Popen[bytes]
     connection: socket.socket
 
-    def end(self) -> None:
-        """Kill it, and wait until it is gone or the kernel does not let it go."""
-        self.connection.close()
-        self.process.kill()
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def last_words(self) -> str:
+        """How it ended, once it has hung up."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(_KILLED_S)
+            code = self.process.wait(_GONE_S)
+            return f"ended by signal {-code}" if code < 0 else f"ended with {code}"
+        return "hung up"
+
+    def end(self) -> None:
+        """Kill it, and wait until it is gone or the kernel does not let it go; from any thread.
+
+        A thread that waits for its answer wakes up.
+        """
+        self.process.kill()
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_GONE_S)
+
+
+class _Connection(socket.socket):
+    """Closed with the last one who holds it: another thread must not close it under one that waits in it."""
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def spawn(module: str, *descriptors: int) -> Child:
@@ -57,13 +84,16 @@ def launch(command: Sequence[str], environment: Mapping[str, str], *descriptors:
             pass_fds=handed_down,
             process_group=0,  # Ctrl-C is for the parent, also before the child can say so itself
         )
-    return Child(process, ours)
+    return Child(process, _Connection(fileno=ours.detach()))
 
 
-def confine(memory_bytes: int | None = MEMORY_BYTES) -> None:
-    """Called by the child: little memory, no core files, no new rights, and no life after the parent's.
+@contextlib.contextmanager
+def serving(descriptor: int, memory_bytes: int | None = MEMORY_BYTES) -> Iterator[socket.socket]:
+    """The child's own side: confined, with the socket to its parent, until the parent hangs up.
 
-    None leaves memory as it is: a GPU's driver maps far more addresses than there is memory.
+    Little memory, no core files, no new rights, and no life after the parent's. ``memory_bytes`` None leaves memory as
+    it is: a GPU's driver maps far more addresses than there is memory. Raises SystemExit where the parent has gone
+    already.
     """
     if memory_bytes is not None:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
@@ -73,9 +103,46 @@ def confine(memory_bytes: int | None = MEMORY_BYTES) -> None:
         libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
+        if _has_hung_up(connection):  # before the kernel was told to end us with it
+            sys.exit()
+        yield connection
 
 
-# ---- The errand: a command that is run to its end, and that is ended with us.
+def _has_hung_up(connection: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(connection, 0)  # a hang-up is told unasked
+    return bool(poll.poll(0))
+
+
+class Note:
+    """A few bytes of memory that both sides see: told as a frame they would wake the parent once more for every task.
+
+    ``descriptor`` is handed down to the child, which makes a Note of it in turn.
+    """
+
+    _ENTRY = struct.Struct("<Q64s")  # the id of the request, and a word about it
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        self.descriptor = os.memfd_create("afm-triage-note") if descriptor is None else descriptor
+
+    def write(self, request: int, word: str) -> None:
+        """``word`` has 64 characters of ASCII: a SHA-256."""
+        os.pwrite(self.descriptor, self._ENTRY.pack(request, word.encode()), 0)
+
+    def read(self, request: int) -> str | None:
+        """What was written of this request; None where nothing was."""
+        content = os.pread(self.descriptor, self._ENTRY.size, 0)
+        if len(content) < self._ENTRY.size:
+            return None
+        noted, word = self._ENTRY.unpack(content)
+        return str(word, "ascii") if noted == request else None
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+# An errand needs no socket: a command that is run to its end, and that is ended with us.
 
 _TERM_S, _KILL_S = 2.0, 5.0
 

@@ -1,4 +1,4 @@
-"""Reading ahead: files in the order given, by as many processes as there are cores, and never more than a few held.
+"""Reading ahead: all curves of some files, in order, by as many processes as there are cores, only a few of them held.
 
 Later portions of a map go to every process at once; each opens the map for itself and keeps it open.
 """
@@ -20,7 +20,9 @@ from daemon.sources import Arrival
 from daemon.sources.ignored import UNCLAIMED, Ignored
 from models.raster import RasterProfile
 
-# ---- The job: one file to score, and what an earlier run has already said about it.
+_PAUSE_S = 0.002  # in which answers gather: nobody waits for a single one
+_CURVES = 64  # read ahead for each reader process
+_BYTES = 256 * MIB  # of curves that wait for their turn; beyond, only what the next answer needs is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +71,6 @@ class Piece:
     stamp: Stamp | None = None
 
 
-def _stat(file: Path) -> Stamp:
-    try:
-        found = file.stat()
-    except OSError:
-        return Stamp(0, 0)
-    return Stamp(found.st_size, found.st_mtime_ns)
-
-
-# ---- Reading ahead: files in the order given, by as many processes as there are cores, and never more than a few held.
-
-_PAUSE_S = 0.002  # in which answers gather: nobody waits for a single one
-_CURVES = 64  # read ahead for each reader process
-_BYTES = 256 * MIB  # of curves that wait for their turn; beyond, only what the next answer needs is read
-
-
 def read_ahead(
     jobs: Iterable[Job],
     workers: int,
@@ -100,8 +87,126 @@ def read_ahead(
         yield from _Line(jobs, pool, _CURVES * workers, Ignored() if ignored is None else ignored)
 
 
+def read_curves(arrivals: Iterable[Arrival], workers: int = 2) -> Iterator[Reading]:
+    """The curves of every file in order, with their samples, or why they could not be had. Raises ``ReaderBroken``."""
+    for item in read_ahead(map(Job, arrivals), workers):
+        if isinstance(item, Piece):
+            yield item.reading
+
+
+class _Line:
+    """The files that are open, the first of which is handed on."""
+
+    def __init__(self, jobs: Iterable[Job], pool: ReaderPool, most: int, ignored: Ignored) -> None:
+        self._jobs, self._pool, self._most, self._ignored = iter(jobs), pool, most, ignored
+        self._files: deque[_File] = deque()
+        self._maps: list[_File] = []  # of these, the ones that have more curves than have been asked for
+        self._questions: dict[int, _Question] = {}  # by the id of their arrival
+        self._coming: list[Arrival] = []  # to be submitted together, for each submission wakes every reader
+        self._curves = self._bytes = 0  # asked for or waiting
+
+    def __iter__(self) -> Iterator[Kept | Piece]:
+        while True:
+            self._ask()
+            if not self._files:
+                return
+            while self._files:
+                yield from self._hand_on(self._files[0])
+                if not self._files[0].is_over:
+                    break
+                self._files.popleft()
+            if self._files and self._files[0].in_flight:
+                ending.pause(_PAUSE_S)
+                for answer in self._pool.collect(ending.LOOK_S):
+                    self._enter(answer)
+
+    def _ask(self) -> None:
+        """As much as may be under way, and always what the first file needs; not for every single one that came."""
+        if self._files and self._files[0] in self._maps and self._files[0].is_idle:
+            self._ask_portion(self._files[0])
+        if self._curves <= self._most * 3 // 4:
+            while self._maps and self._has_room():
+                self._ask_portion(self._maps[0])
+            while not self._maps and self._has_room() and (job := next(self._jobs, None)) is not None:
+                self._begin(job)
+        if self._coming:
+            self._pool.submit(self._coming)
+            self._coming = []
+
+    def _has_room(self) -> bool:
+        return self._curves < self._most and self._bytes < _BYTES and len(self._files) < 4 * self._most
+
+    def _begin(self, job: Job) -> None:
+        file = _File(job.arrival, job.stamp, job.kept)
+        self._files.append(file)
+        if job.is_answered:
+            file.total = 0
+        elif job.arrival.first:  # an earlier run knows how many there are
+            file.total = job.arrival.total
+            file.asked = file.told = job.arrival.first
+            self._maps.append(file)
+        else:
+            self._put(_Question(file, job.arrival, None, 1))
+
+    def _ask_portion(self, file: _File) -> None:
+        first, file.asked = file.asked, min(file.asked + PORTION_CURVES, file.total or 0)
+        self._submit(file, first, file.asked)
+        if file.asked == file.total:
+            self._maps.remove(file)
+
+    def _submit(self, file: _File, first: int, stop: int) -> None:
+        arrival = file.arrival.portion(first, file.arrival.sha256 or "", file.total or 0)
+        self._put(_Question(file, arrival, stop, stop - first))
+
+    def _put(self, question: _Question) -> None:
+        self._questions[id(question.arrival)] = question
+        question.file.in_flight += 1
+        self._curves += question.curves
+        self._coming.append(question.arrival)
+
+    def _enter(self, answer: FileReading) -> None:
+        """Note what came; ask again for what did not fit into the answer."""
+        question = self._questions.pop(id(answer.arrival))
+        file, stop = question.file, question.stop
+        file.in_flight -= 1
+        self._curves -= question.curves
+        readings = answer.readings
+        if answer.outcome == "unclaimed" and stop is None:
+            name = answer.arrival.file.name
+            self._ignored.note(answer.reason or why_ignored(name) or UNCLAIMED, name)
+        if stop is not None and not readings:  # what is known to be there is answered, whatever the reader says
+            # Curves that an earlier portion has counted: the file is another one now, if nobody wants it any more.
+            why = "changed" if answer.outcome == "unclaimed" else answer.reason or "unreadable"
+            first = answer.arrival.first
+            readings = tuple(Reading(answer.arrival, i, file.arrival.sha256, None, why) for i in range(first, stop))
+        last = readings[-1] if readings else None
+        if stop is None:
+            stop = file.asked = last.index + 1 if last else 0
+            file.total = answer.total if last and last.sha256 else stop
+            if last is not None and stop < file.total:
+                file.arrival = answer.arrival.portion(0, last.sha256 or "", file.total)
+                self._maps.append(file)
+        for reading in readings:
+            if reading.index < stop:
+                file.pieces[reading.index] = Piece(reading, file.total or 0, file.stamp)
+                self._curves += 1
+                self._bytes += _bytes_of(reading)
+        if last is not None and last.index + 1 < stop:
+            self._submit(file, last.index + 1, stop)
+
+    def _hand_on(self, file: _File) -> Iterator[Kept | Piece]:
+        if file.kept is not None:
+            yield file.kept
+            file.kept = None
+        while (piece := file.pieces.pop(file.told, None)) is not None:
+            file.told += 1
+            self._curves -= 1
+            self._bytes -= _bytes_of(piece.reading)
+            yield piece
+
+
 @dataclass(slots=True, eq=False)
-class _Book:
+class _File:
     """What is known of one job."""
 
     arrival: Arrival
@@ -124,121 +229,10 @@ class _Book:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    book: _Book
+    file: _File
     arrival: Arrival
     stop: int | None  # curves below this; None: as many as come
     curves: int  # that it is believed to bring
-
-
-class _Line:
-    """The books that are open, the first of which is handed on."""
-
-    def __init__(self, jobs: Iterable[Job], pool: ReaderPool, most: int, ignored: Ignored) -> None:
-        self._jobs, self._pool, self._most, self._ignored = iter(jobs), pool, most, ignored
-        self._books: deque[_Book] = deque()
-        self._maps: list[_Book] = []  # of these, the ones that have more curves than have been asked for
-        self._questions: dict[int, _Question] = {}  # by the id of their arrival
-        self._coming: list[Arrival] = []  # to be submitted together, for each submission wakes every reader
-        self._curves = self._bytes = 0  # asked for or waiting
-
-    def __iter__(self) -> Iterator[Kept | Piece]:
-        while True:
-            self._ask()
-            if not self._books:
-                return
-            while self._books:
-                yield from self._hand_on(self._books[0])
-                if not self._books[0].is_over:
-                    break
-                self._books.popleft()
-            if self._books and self._books[0].in_flight:
-                ending.pause(_PAUSE_S)
-                for answer in self._pool.collect(ending.LOOK_S):
-                    self._enter(answer)
-
-    def _ask(self) -> None:
-        """As much as may be under way, and always what the first book needs; not for every single one that came."""
-        if self._books and self._books[0] in self._maps and self._books[0].is_idle:
-            self._ask_portion(self._books[0])
-        if self._curves <= self._most * 3 // 4:
-            while self._maps and self._has_room():
-                self._ask_portion(self._maps[0])
-            while not self._maps and self._has_room() and (job := next(self._jobs, None)) is not None:
-                self._begin(job)
-        if self._coming:
-            self._pool.submit(self._coming)
-            self._coming = []
-
-    def _has_room(self) -> bool:
-        return self._curves < self._most and self._bytes < _BYTES and len(self._books) < 4 * self._most
-
-    def _begin(self, job: Job) -> None:
-        book = _Book(job.arrival, job.stamp, job.kept)
-        self._books.append(book)
-        if job.is_answered:
-            book.total = 0
-        elif job.arrival.first:  # an earlier run knows how many there are
-            book.total = job.arrival.total
-            book.asked = book.told = job.arrival.first
-            self._maps.append(book)
-        else:
-            self._put(_Question(book, job.arrival, None, 1))
-
-    def _ask_portion(self, book: _Book) -> None:
-        first, book.asked = book.asked, min(book.asked + PORTION_CURVES, book.total or 0)
-        self._submit(book, first, book.asked)
-        if book.asked == book.total:
-            self._maps.remove(book)
-
-    def _submit(self, book: _Book, first: int, stop: int) -> None:
-        arrival = book.arrival.portion(first, book.arrival.sha256 or "", book.total or 0)
-        self._put(_Question(book, arrival, stop, stop - first))
-
-    def _put(self, question: _Question) -> None:
-        self._questions[id(question.arrival)] = question
-        question.book.in_flight += 1
-        self._curves += question.curves
-        self._coming.append(question.arrival)
-
-    def _enter(self, answer: FileReading) -> None:
-        """Note what came; ask again for what did not fit into the answer."""
-        question = self._questions.pop(id(answer.arrival))
-        book, stop = question.book, question.stop
-        book.in_flight -= 1
-        self._curves -= question.curves
-        readings = answer.readings
-        if answer.outcome == "unclaimed" and stop is None:
-            name = answer.arrival.file.name
-            self._ignored.note(answer.reason or why_ignored(name) or UNCLAIMED, name)
-        if stop is not None and not readings:  # what is known to be there is answered, whatever the reader says
-            # Curves that an earlier portion has counted: the file is another one now, if nobody wants it any more.
-            why = "changed" if answer.outcome == "unclaimed" else answer.reason or "unreadable"
-            first = answer.arrival.first
-            readings = tuple(Reading(answer.arrival, i, book.arrival.sha256, None, why) for i in range(first, stop))
-        last = readings[-1] if readings else None
-        if stop is None:
-            stop = book.asked = last.index + 1 if last else 0
-            book.total = answer.total if last and last.sha256 else stop
-            if last is not None and stop < book.total:
-                book.arrival = answer.arrival.portion(0, last.sha256 or "", book.total)
-                self._maps.append(book)
-        for reading in readings:
-            if reading.index < stop:
-                book.pieces[reading.index] = Piece(reading, book.total or 0, book.stamp)
-                self._curves += 1
-                self._bytes += _bytes_of(reading)
-        if last is not None and last.index + 1 < stop:
-            self._submit(book, last.index + 1, stop)
-
-    def _hand_on(self, book: _Book) -> Iterator[Kept | Piece]:
-        if book.kept is not None:
-            yield book.kept
-            book.kept = None
-        while (piece := book.pieces.pop(book.told, None)) is not None:
-            book.told += 1
-            self._curves -= 1
-            self._bytes -= _bytes_of(piece.reading)
-            yield piece
 
 
 def _bytes_of(reading: Reading) -> int:
@@ -247,3 +241,11 @@ def _bytes_of(reading: Reading) -> int:
         return 0
     arrays = (curve.force, curve.distance, curve.approach_force)
     return sum(array.nbytes for array in arrays if array is not None)
+
+
+def _stat(file: Path) -> Stamp:
+    try:
+        found = file.stat()
+    except OSError:
+        return Stamp(0, 0)
+    return Stamp(found.st_size, found.st_mtime_ns)

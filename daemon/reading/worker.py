@@ -14,12 +14,11 @@ import json
 import os
 import select
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,43 +30,11 @@ from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
 from daemon.formats.errors import UNREADABLE, NotACurve, Unfinished, Unreadable
 from daemon.processes import frames
-from daemon.processes.child import confine
+from daemon.processes.child import Note, serving
 from models.curve import Curve
 from models.frontend import Prepared
 from models.raster import RasterProfile
 from models.sign import prepare_to_judge
-
-# ---- The note: what a reader process has in its hands, for the service to read when that process can no longer say
-# so.
-#
-# A few bytes of memory that both sides see. Told as a frame it would wake the service once more for every file.
-
-_ENTRY = struct.Struct("<Q64s")  # the request, and the SHA-256 of its file in hex
-
-
-class Note:
-    """``descriptor`` is handed down to the child, which makes a Note of it in turn."""
-
-    def __init__(self, descriptor: int | None = None) -> None:
-        self.descriptor = os.memfd_create("afm-triage-note") if descriptor is None else descriptor
-
-    def write(self, request: int, sha256: str) -> None:
-        """The bytes of this request's file have been read, and not yet been interpreted."""
-        os.pwrite(self.descriptor, _ENTRY.pack(request, sha256.encode()), 0)
-
-    def read(self, request: int) -> str | None:
-        """What was written of this request; None where it never came so far."""
-        content = os.pread(self.descriptor, _ENTRY.size, 0)
-        if len(content) < _ENTRY.size:
-            return None
-        noted, sha256 = _ENTRY.unpack(content)
-        return str(sha256, "ascii") if noted == request else None
-
-    def close(self) -> None:
-        os.close(self.descriptor)
-
-
-# ---- The reader process: parses files for the service, so that no file can hurt the service.
 
 _FRESH_S = 2.0  # a file changed less long ago may still be in the writing, whatever it looks like
 _NO_SAMPLES = np.zeros(0)
@@ -92,14 +59,6 @@ class Request:
     text_rule: dict[str, Any] | None = None  # what the configuration says of it, should it be text
 
 
-@dataclass
-class Answer:
-    """What goes back: the header of the frame, and the samples after it."""
-
-    header: dict[str, Any]
-    arrays: list[frames.Array] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class _Opened:
     file: CurveFile
@@ -114,7 +73,7 @@ class RequestHandler:
     def __init__(self) -> None:
         self._kept: _Opened | None = None
 
-    def answer(self, request: Request, on_bytes: Callable[[str], None] = lambda _: None) -> Answer:
+    def answer(self, request: Request, on_bytes: Callable[[str], None] = lambda _: None) -> frames.Answer:
         """Never raises for what is in a file. ``on_bytes(sha256)`` is called before the first byte is interpreted."""
         started_s = time.perf_counter()
         identity: list[str] = []
@@ -124,48 +83,49 @@ class RequestHandler:
             on_bytes(sha256)
 
         fresh = _is_fresh(request.file)
+        arrays: list[frames.Array] = []
         try:
-            answer = self._read(request, note)
+            header, arrays = self._read(request, note)
         except NotACurve as error:
             # A file that a source has counted as a curve by its name is answered as one.
             is_counted = formats.claim(request.name) is True
-            answer = _refusal(request, "unreadable", is_over=True) if is_counted else _passed_over(error.reason)
+            header = _refusal(request, "unreadable", is_over=True) if is_counted else _passed_over(error.reason)
         except Unfinished as error:
-            answer = _refusal(request, error.reason, is_over=request.final)
+            header = _refusal(request, error.reason, is_over=request.final)
         except Unreadable as error:
             is_over = request.final or not fresh or error.reason not in _MAY_MEND
-            answer = _refusal(request, error.reason, is_over=is_over)
+            header = _refusal(request, error.reason, is_over=is_over)
         except (KeyboardInterrupt, SystemExit):
             raise
         except MemoryError:
             self._kept = None
-            answer = _refusal(request, "too_large", is_over=True)
+            header = _refusal(request, "too_large", is_over=True)
         except BaseException:  # some parsers' errors are no Exception
-            answer = _refusal(request, "unreadable", is_over=request.final or not fresh)
-        answer.header["sha256"] = request.sha256 or (identity[-1] if identity else answer.header.get("sha256"))
-        answer.header |= {"id": request.id, "read_s": time.perf_counter() - started_s}
-        return answer
+            header = _refusal(request, "unreadable", is_over=request.final or not fresh)
+        header["sha256"] = request.sha256 or (identity[-1] if identity else header.get("sha256"))
+        header |= {"id": request.id, "read_s": time.perf_counter() - started_s}
+        return header, arrays
 
-    def _read(self, request: Request, note: Callable[[str], None]) -> Answer:
+    def _read(self, request: Request, note: Callable[[str], None]) -> tuple[frames.Header, list[frames.Array]]:
         opened = self._kept
         if opened is None or (opened.sha256, opened.text_rule) != (request.sha256, request.text_rule):
             self._kept = None
             opened = _open(request, note)
         if opened is None and request.first:  # its curves have been counted: each gets its answer
-            return _refusal(request, "changed", is_over=True)
+            return _refusal(request, "changed", is_over=True), []
         if opened is None:
-            return _passed_over(None)
+            return _passed_over(None), []
         total = len(opened.file)
         is_another = request.sha256 not in (None, opened.sha256)
         if is_another or (request.first and total != request.total):  # of as many curves by another rule for text
-            return _refusal(request, "changed", is_over=True)
+            return _refusal(request, "changed", is_over=True), []
         if total > 1:
             self._kept = opened
             if request.first == 0 and not request.final:
                 _check_last(opened.file)
-        header: dict[str, Any] = {"outcome": "curves", "format": opened.format, "total": total, "sha256": opened.sha256}
+        header: frames.Header = {"outcome": "curves", "format": opened.format, "total": total, "sha256": opened.sha256}
         header["curves"], arrays = _portion(request, opened.file)
-        return Answer(header, arrays)
+        return header, arrays
 
 
 def _open(request: Request, note: Callable[[str], None]) -> _Opened | None:
@@ -194,10 +154,10 @@ def _check_last(file: CurveFile) -> None:
         return  # what is wrong with it is told when its turn comes
 
 
-def _portion(request: Request, file: CurveFile) -> tuple[list[dict[str, Any]], list[frames.Array]]:
+def _portion(request: Request, file: CurveFile) -> tuple[list[frames.Header], list[frames.Array]]:
     """Curves from ``first`` on: at most ``count``, and not more samples than fit one answer (always at least one)."""
     total = len(file)
-    curves: list[dict[str, Any]] = []
+    curves: list[frames.Header] = []
     arrays: list[frames.Array] = []
     profile = _profile(request.profile) if request.profile else None
     samples = 0
@@ -243,19 +203,19 @@ def _checked(curve: Curve) -> Curve:
     return curve
 
 
-def _passed_over(reason: str | None) -> Answer:
+def _passed_over(reason: str | None) -> frames.Header:
     """No reader wants it; ``reason`` says what it is, where one knows."""
-    return Answer({"outcome": "unclaimed", "reason": reason})
+    return {"outcome": "unclaimed", "reason": reason}
 
 
-def _refusal(request: Request, reason: str, *, is_over: bool) -> Answer:
+def _refusal(request: Request, reason: str, *, is_over: bool) -> frames.Header:
     """No curves: ask again later, or (``is_over``) one reason for each curve that was asked for."""
     if not is_over:
-        return Answer({"outcome": "unfinished", "reason": reason})
+        return {"outcome": "unfinished", "reason": reason}
     reason = reason if reason in UNREADABLE else "truncated"  # not one that is only a reason to wait
     stop = min(request.first + request.count, request.total)
     curves = [{"index": index, "reason": reason} for index in range(request.first, stop)]
-    return Answer({"outcome": "curves", "total": request.total, "curves": curves})
+    return {"outcome": "curves", "total": request.total, "curves": curves}
 
 
 def _is_fresh(file: str) -> bool:
@@ -265,20 +225,21 @@ def _is_fresh(file: str) -> bool:
         return False
 
 
+def main(descriptor: int, note: int) -> None:
+    """Serve until the service hangs up."""
+    with serving(descriptor) as connection:
+        _serve(connection, Note(note))
+
+
 def _serve(connection: socket.socket, note: Note) -> None:
-    desk = RequestHandler()
+    handler = RequestHandler()
     frames.send(connection, {"ready": True})
     _warm_up(connection)
     gc.freeze()  # what is loaded stays to the end
     while True:
         header, _ = frames.receive(connection)
         request = Request(**header)
-
-        def tell(sha256: str, id: int = request.id) -> None:
-            note.write(id, sha256)
-
-        answer = desk.answer(request, tell)
-        frames.send(connection, answer.header, answer.arrays)
+        frames.send(connection, *handler.answer(request, partial(note.write, request.id)))
 
 
 def _warm_up(connection: socket.socket) -> None:
@@ -286,15 +247,6 @@ def _warm_up(connection: socket.socket) -> None:
     if not select.select([connection], [], [], 0)[0]:
         with contextlib.suppress(Exception):
             __import__("h5py")
-
-
-def main(descriptor: int, note: int) -> None:
-    """Serve until the service hangs up."""
-    confine()
-    parent = os.getppid()
-    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
-        if parent != 1:
-            _serve(connection, Note(note))
 
 
 if __name__ == "__main__":

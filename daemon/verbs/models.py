@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace, bundle: Bundle, settings: config.Config) -> int:
-    from daemon.engine.proof import build_ahead
+    from daemon.engine import build_ahead
     from daemon.learn.int8 import build_int8
     from deploy.classifier import EngineRequest, NoEngine
 

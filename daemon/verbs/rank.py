@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from daemon.common.progress import progress
     from daemon.learn.head import Start, embed_all, parent_of, rank, require_sklearn
     from daemon.learn.labelled import collect
-    from daemon.reading.pool import read_files
+    from daemon.reading.ahead import read_curves
     from daemon.sources.existing import find
     from models.heads import embed
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     events = labelled.events[labelled.sure]
     if events.all() or not events.any():
         raise UserError(BAD_DATA, "--labelled: curves of both kinds are needed, keep and discard; label some")
-    readings = progress((one for file in read_files(find(args.folders)) for one in file.readings), "reading")
+    readings = progress(read_curves(find(args.folders)), "reading")
     names, vectors = embed_all(network, readings, bundle.profile)
     if not names:
         raise UserError(BAD_DATA, f"{args.folders[0]}: holds no curve")

@@ -158,15 +158,13 @@ def _score_files(
 def _score_archives(
     args: argparse.Namespace, model: Model, judge: Judge, sheet: ResumableOutput | None, tally: VerdictCounts
 ) -> None:
-    from daemon.archive import Archive, blocks, count_blocks, pass_over, portions, score_blocks
+    from daemon.archive import Archive, blocks, count_blocks, pass_over, portions, score_blocks, start_workers
     from daemon.batch.output import note, tell
-    from daemon.processes.worker_pool import WorkerPool
-    from deploy.cpu import usable_cores
 
-    with _plain_errors(args.paths), WorkerPool(usable_cores()) as crew:
-        archives = [Archive.open(path, crew) for path in args.paths]
+    with _plain_errors(args.paths), start_workers() as workers:
+        archives = [Archive.open(path, workers) for path in args.paths]
         tally.kept = pass_over(sheet.lines(judge), archives, sheet) if sheet else 0
-        prepared = blocks(portions(archives, tally.kept), model.bundle.profile, crew)
+        prepared = blocks(portions(archives, tally.kept), model.bundle.profile, workers)
         if args.summary:
             for counts in count_blocks(prepared, model, judge):
                 tally.verdicts += counts

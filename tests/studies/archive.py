@@ -145,12 +145,10 @@ def _count(path: Path, model: Model, judge: Judge) -> int:
 
 @contextmanager
 def _blocks(path: Path, model: Model) -> Iterator[Iterator[Block]]:
-    from daemon.archive import Archive, blocks, portions
-    from daemon.processes.worker_pool import WorkerPool
-    from deploy.cpu import usable_cores
+    from daemon.archive import Archive, blocks, portions, start_workers
 
-    with WorkerPool(usable_cores()) as crew:
-        yield blocks(portions([Archive.open(path, crew)]), model.bundle.profile, crew)
+    with start_workers() as workers:
+        yield blocks(portions([Archive.open(path, workers)]), model.bundle.profile, workers)
 
 
 def _near(path: Path, model: Model) -> dict[str, float]:

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from daemon.engine.proof import EngineTimeouts
-from daemon.engine.supervisor import GuardedClassifier
+from daemon.engine import EngineTimeouts, GuardedClassifier
 from deploy.classifier import EngineRequest, Signals
 from deploy.engines import Engine, named
 from deploy.gpu import DeviceNetwork
@@ -178,7 +177,7 @@ def _break(session: Session, fault: str) -> dict[str, Any]:
             "pause_s": patience.first_pause_s,
             "batches_by_fallback": between,
             "same_bits_again": bool(np.array_equal(again.logits, usual.logits)),
-            "faults": dict(guarded.standing.faults),
+            "faults": dict(guarded.status.faults),
         }
     finally:
         guarded.close()

@@ -22,8 +22,9 @@ from deploy.classifier import ANY, Classifier, EngineFault, EngineRequest, NoEng
 from deploy.engines import Engine, candidates
 from models.bundle import Bundle, read, resolve
 from models.curve import Curve, Samples
-from models.frontend import BLOCKING, FLOOR, Prepared, prepare
+from models.frontend import Prepared, prepare
 from models.raster import previews
+from models.reasons import DOUBTS
 from models.sign import OPEN, prepare_to_judge
 
 # ---- The self-test: known curves through the whole way, from force to logit, before anything is judged.
@@ -91,9 +92,6 @@ def compare(engine: str, logits: Sequence[float], expected: Sequence[float]) -> 
 
 # ---- The model in service: from curves to scores, the one way that the service, `score` and `evaluate` all take.
 
-#: Reasons that keep a curve from being discarded, however low its score.
-DOUBTS = FLOOR | BLOCKING | {"no_score"}
-TURNED = "sign_turned"
 
 Build = Callable[[Engine, Bundle, EngineRequest], Classifier]
 
@@ -114,7 +112,7 @@ class Scored:
     @property
     def is_turned(self) -> bool:
         """Whether what holds is the curve upside down: its sign was open, and that way it scored higher."""
-        return TURNED in self.reasons
+        return "sign_turned" in self.reasons
 
 
 def in_process(engine: Engine, bundle: Bundle, wish: EngineRequest) -> Classifier:
@@ -316,7 +314,7 @@ def _stronger(ways: Sequence[Scored]) -> Scored:
     if is_turned:
         best, at = other, other.reasons.index(OPEN) + 1
         doubts = [reason for reason in believed.reasons if reason in DOUBTS and reason not in other.reasons]
-        reasons = (*other.reasons[:at], TURNED, *other.reasons[at:], *doubts)
+        reasons = (*other.reasons[:at], "sign_turned", *other.reasons[at:], *doubts)
     else:
         best, reasons = believed, believed.reasons
         if "no_score" in other.reasons and "no_score" not in reasons:

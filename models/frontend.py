@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from models.curve import Curve, Samples
 from models.raster import RasterProfile
+from models.reasons import BLOCKING, NOTED
 
 # ---- Quantiles of short arrays: numpy's own, bit for bit, at a tenth of their cost.
 #
@@ -181,37 +182,13 @@ GAP_SIGMA = 30.0  # drag and drift leave less than this between approach and ret
 LARGEST = 1e100  # in any unit; beyond it sums overflow
 RAIL_SHARE = 0.01  # of samples that share the very largest pull: the detector was at its end
 
-#: Reasons that make a score impossible: the curve goes to review without one.
-BLOCKING = frozenset({"too_short", "nonfinite", "constant", "no_calibration", "orientation"})
-
-#: Reasons that only inform, and those among them that lift a would-be discard to review.
-#:
-#: ===================  =====  ==================================================================
-#: reason               floor  why
-#: ===================  =====  ==================================================================
-#: no_contact           no     the simulator makes such curves; a run of them raises an alarm
-#: still_attached       yes    the molecule had not let go at the far end: its rupture is not in the file
-#: noise_out_of_range   yes    wrong units or a broken detector; the model has not seen the like
-#: saturated            yes    the pull is cut off at the detector's rail: peaks are missing
-#: sign_assumed         no     the file does not say which way is pulling: both are judged (models.sign)
-#: sign_turned          no     it was the way that the reader did not believe that scored higher (deploy.serving)
-#: text_rule            no     the configuration said what the file does not: sign, columns or units
-#: columns_assumed      yes    which column is force, which distance, is a guess
-#: ends_missing         yes    part of the retract was never recorded: nor would an event be
-#: flipped              yes    upside down it would be kept: the file's sign may be wrong (deploy.serving)
-#: ===================  =====  ==================================================================
-FLOOR = frozenset({"still_attached", "noise_out_of_range", "saturated", "columns_assumed", "ends_missing", "flipped"})
-
-#: Notes of a reader that are reasons as they stand.
-_NOTED = ("text_rule", "sign_assumed", "columns_assumed", "ends_missing")
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
     """One retract, ready for the raster."""
 
     signal: NDArray[np.float32] | None  # (n,), 2 W <= n <= samples of the profile, in profile units, baseline 0
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()  # of models.reasons
     noise: float | None = None  # rms of the averaged baseline, in force_unit
     level: float | None = None  # of the baseline, in force_unit
     tilt: float | None = None  # of the baseline, in force_unit per whole signal; already taken away
@@ -261,7 +238,7 @@ def _prepare(curve: Curve, profile: RasterProfile) -> Prepared:
     sigmas = (averaged - level) / noise
     reasons = [] if contact is not None else ["no_contact"]
     seen = (whole - level) / noise
-    reasons += _look(seen)
+    reasons += _reasons_of_shape(seen)
     if _holds_on(curve, seen, middle + level, noise):
         reasons.append("still_attached")
     usual = newton is None or profile.noise_low_pn <= noise * newton * 1e12 <= profile.noise_high_pn
@@ -269,7 +246,7 @@ def _prepare(curve: Curve, profile: RasterProfile) -> Prepared:
         reasons.append("noise_out_of_range")
     if _at_rail(curve.force, middle, 20 * noise):
         reasons.append("saturated")
-    reasons += [note for note in curve.notes if note in _NOTED]
+    reasons += [note for note in curve.notes if note in NOTED]
     signal = sigmas if profile.scale == "sigma" else (averaged - level) * (newton or 1.0) * 1e12
     return Prepared(
         signal=None if BLOCKING.intersection(reasons) else signal.astype(np.float32),
@@ -298,7 +275,7 @@ def first_shown(n: int, push: float, profile: RasterProfile) -> int:
     return max(0, min(int(push * n - free * profile.lead / (1.0 - profile.lead)), n - MIN_POINTS))
 
 
-def _look(sigmas: Samples) -> list[str]:
+def _reasons_of_shape(sigmas: Samples) -> list[str]:
     """Reasons that the shape of the whole retract gives."""
     head = max(int(HEAD * sigmas.shape[0]), 4)
     start, end = median(sigmas[:head]), float(sigmas[-head:].min())

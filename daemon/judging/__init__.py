@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from daemon.reading import Reading
-from deploy.serving import DOUBTS, Scored
+from deploy.serving import Scored
+from models.reasons import DOUBTS
 
 Verdict = Literal["keep", "review", "discard"]
 VERDICTS: tuple[Verdict, ...] = ("keep", "review", "discard")

@@ -29,12 +29,13 @@ from daemon import formats
 from daemon.formats import limits, text_rule
 from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
-from daemon.formats.errors import UNREADABLE, NotACurve, Unfinished, Unreadable
+from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from daemon.processes import frames
 from daemon.processes.child import confine
 from models.curve import Curve
 from models.frontend import Prepared
 from models.raster import RasterProfile
+from models.reasons import UNREADABLE
 from models.sign import prepare_to_judge
 
 # ---- The note: what a reader process has in its hands, for the service to read when that process can no longer say

@@ -99,11 +99,11 @@ def _real_sets(args: argparse.Namespace, profile: Any) -> dict[str, Pool]:
     import numpy as np
 
     from daemon.learn.labelled import collect
-    from models.frontend import FLOOR
+    from models.reasons import LIFTING
     from tests.studies.trials import Pool
 
     found = collect(args.folders, profile, args.system_column)
-    doubtful = np.array([bool(FLOOR.intersection(reasons)) for reasons in found.reasons])
+    doubtful = np.array([bool(LIFTING.intersection(reasons)) for reasons in found.reasons])
     apart = np.array([any(fnmatchcase(name, glob) for glob in args.apart) for name in found.systems], bool)
     globs = ", ".join(args.apart)
     names = (f"labelled curves, without {globs}" if globs else "labelled curves", f"labelled curves of {globs}")

@@ -31,7 +31,7 @@ from daemon.learn.evaluation import judge_all
 from daemon.learn.labelled import LabelledFolder, curves_of
 from daemon.sources.existing import Found
 from deploy.serving import Model
-from models.frontend import BLOCKING, FLOOR
+from models.reasons import DOUBTS, LIFTING
 from models.simulate import Simulated, simulate
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def _judge(batch: Sequence[Simulated], model: Model, judge: Judge) -> list[tuple
     told: list[tuple[str, float, str, str]] = []
     for item, one in zip(batch, model.judge([item.curve for item in batch]), strict=True):
         verdict = verdict_of(one.score, one.reasons, judge.thresholds)
-        free = FLOOR.intersection(one.reasons)
+        free = LIFTING.intersection(one.reasons)
         worth = np.inf if free else _or_inf(one.score)
         told.append((verdict, worth, item.family, _lifted(verdict, one.score, one.reasons, judge)))
     return told
@@ -243,7 +243,7 @@ def _judge(batch: Sequence[Simulated], model: Model, judge: Judge) -> list[tuple
 
 def _lifted(verdict: str, score: float | None, reasons: Sequence[str], judge: Judge) -> str:
     if score is None or (verdict == "review" and score <= judge.thresholds.discard):
-        return " and ".join(sorted((FLOOR | BLOCKING).intersection(reasons)) or ["no_score"])
+        return " and ".join(sorted(DOUBTS.intersection(reasons)) or ["no_score"])
     return ""
 
 

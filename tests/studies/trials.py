@@ -31,16 +31,17 @@ from deploy.assembly import half
 from deploy.torch_engine import bf16_in_hardware
 from models.bundle import Bundle, Calibration
 from models.calibrate import choose_cut, fit_platt
-from models.frontend import FLOOR, prepare
+from models.frontend import prepare
 from models.loss import LOSSES
 from models.network import ResNet18, load
 from models.raster import RasterProfile, envelope
+from models.reasons import LIFTING
 from models.simulate import simulate
 from models.train import Examples, Recipe, Run, gather, infer
 from tests.studies.workplace import open_workplace
 
 CHUNK = 256
-_DOUBT = tuple(FLOOR)
+_DOUBT = tuple(LIFTING)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,7 +174,7 @@ def _draw(what: str, count: int, seed: int, prevalence: float, profile: RasterPr
         edges.append(envelope([one.signal for one in prepared if one.signal is not None], profile))
         able = [(item, one) for item, one in zip(chunk, prepared, strict=True) if one.signal is not None]
         events += [item.label == "keep" for item, _ in able]
-        doubtful += [bool(FLOOR.intersection(one.reasons)) for _, one in able]
+        doubtful += [bool(LIFTING.intersection(one.reasons)) for _, one in able]
     return Pool(np.concatenate(edges), np.array(events, bool), np.array(doubtful, bool))
 
 

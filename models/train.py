@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.curve import Curve
+from models.files import unfinished, write_whole
 from models.frontend import prepare
 from models.loss import select
 from models.network import ResNet18
@@ -38,14 +39,11 @@ def store(folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer, ep
         tensors |= {f"optimiser.{place}.{slot}": value.contiguous() for slot, value in slots.items()}
     name = f"epoch-{epochs}.safetensors"
     try:
-        save_file(tensors, folder / f".{name}.new")
+        with unfinished(folder / name) as fresh:
+            save_file(tensors, fresh)
     except SafetensorError as error:  # a full disk, in its words
-        (folder / f".{name}.new").unlink(missing_ok=True)
         raise OSError(f"{folder}: {error}; make room, then go on with the same command") from None
-    (folder / f".{name}.new").replace(folder / name)
-    marker = folder / ".progress.json.new"
-    marker.write_text(json.dumps({"epochs": epochs, "file": name}))
-    marker.replace(folder / "progress.json")
+    write_whole(folder / "progress.json", json.dumps({"epochs": epochs, "file": name}).encode())
     for old in folder.glob("epoch-*.safetensors"):
         if old.name != name:
             old.unlink()
@@ -104,10 +102,8 @@ class Examples:
     def save(self, path: Path) -> None:
         """Two plain numpy arrays side by side, whole or not at all."""
         for name, array in (("edges", self.edges), ("labels", self.labels)):
-            fresh = path.with_name(f".{path.name}-{name}.new")
-            with fresh.open("wb") as file:
+            with unfinished(path.with_name(f"{path.name}-{name}.npy")) as fresh, fresh.open("wb") as file:
                 np.save(file, array, allow_pickle=False)
-            fresh.replace(path.with_name(f"{path.name}-{name}.npy"))
 
     @classmethod
     def load(cls, path: Path) -> Examples | None:

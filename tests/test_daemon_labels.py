@@ -20,13 +20,13 @@ import pytest
 
 from daemon.cli import main
 from daemon.common.errors import UserError
-from daemon.common.files import write_whole
 from daemon.formats import open_file
 from daemon.formats.afmcurve import pack
 from daemon.labels import Label, Labels, read_word, unanimous
 from daemon.labels import table as labeltable
 from daemon.ledger import Ledger, LedgerView
 from models.curve import Curve
+from models.files import write_whole
 from tests.ledgerhelp import decision
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -23,13 +23,14 @@ NO_VERDICT = {"image", "table", "unclaimed"}
 _WORD = re.compile(r"[a-z]+(_[a-z0-9]+)*")
 _HOLDS = re.compile(r"_?(reasons?|notes?|why)")  # a name that holds words
 _TELLS = re.compile(r".*(reason|note)s?_?.*|_why")  # a function that returns them
+#: A class -> the place of its words.
 _TAKES = {
     "Unreadable": 0,
     "Unfinished": 0,
     "NotACurve": 0,
     "Prepared": 1,
     "Scored": 1,
-}  # a class -> the place of its words
+}
 _MISSING = """{path}:{line} makes "{word}", which no list has. For a verdict, give it a line in models/reasons.py with
 its text and its effect. For a note that is no reason of a verdict: ONLY_NOTES here; for a word that ends without an
 event: NO_VERDICT here."""

@@ -28,6 +28,7 @@ from daemon.judging import Decision, Judge
 from daemon.ledger import events
 from daemon.reading.ahead import Job, Kept, Stamp
 from daemon.sources import Arrival
+from models.files import unfinished
 
 # ---- A line of ``score --out``: the data of an event and the state of the file, and what of it a later run looks at.
 
@@ -192,18 +193,15 @@ class ResumableOutput(Closing):
         """Lines behind this run's, before those set aside by an earlier run, in the file beside."""
         if self._tail or self._at >= self._size:
             return
-        part = self.aside.with_name(f"{self.aside.name}.part")
         try:
-            with part.open("wb") as into:
+            with unfinished(self.aside) as part, part.open("wb") as into:
                 self._file.seek(self._at)
                 _copy(self._file, into)
                 if self.aside.exists():
                     with self.aside.open("rb") as earlier:
                         _copy(earlier, into)
-            part.replace(self.aside)
             self._file.truncate(self._at)
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise self._failure(error) from error
         self._tail = self._size - self._at
 

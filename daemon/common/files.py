@@ -11,23 +11,6 @@ from pathlib import Path
 
 from daemon.common.errors import ALREADY_RUNNING, INPUT_OUTPUT, USAGE, UserError
 
-
-def write_whole(path: Path, content: bytes) -> None:
-    """All of it or nothing, under its name; what is no regular file (a pipe, /dev/stdout) is written into instead.
-
-    The unfinished file has a name that nobody who watches the folder takes for a curve.
-    """
-    if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fresh.write_bytes(content)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
-
-
 # ---- The destination: where a verb is told to write, looked at before the work begins and not when it is done.
 
 

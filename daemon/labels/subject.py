@@ -7,13 +7,13 @@ had, else those of the flagged curve that the ledger knows under this path.
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UserError
-from daemon.common.files import write_whole
 from daemon.formats import open_file
 from daemon.formats.afmcurve import keepsake_of
 from daemon.formats.blob import Blob
@@ -22,6 +22,7 @@ from daemon.formats.names import find_other, is_first_half
 from daemon.labels import Label, unanimous
 from daemon.labels import table as labeltable
 from daemon.ledger.view import LedgerView
+from models.files import write_whole
 
 
 def sha256_of(file: Path) -> str | None:
@@ -100,10 +101,9 @@ def write_folder(
                 continue
             rows.append(_row(group, keepsake))
             write_whole(folder / rows[-1].path, keepsake)
-        fresh = folder / ".labels.csv.part"
-        with fresh.open("w", newline="", encoding="utf-8") as file:
-            labeltable.write(rows, file)
-        fresh.replace(folder / "labels.csv")
+        table = io.StringIO(newline="")
+        labeltable.write(rows, table)
+        write_whole(folder / "labels.csv", table.getvalue().encode())
     except OSError as error:
         raise UserError(INPUT_OUTPUT, f"{folder}: {error.strerror}; choose a folder that can be written") from None
     return len(rows), missing

@@ -25,6 +25,7 @@ from daemon.config.rule import Endpoint
 from daemon.sources import Arrival, SourceHealth
 from daemon.sources.message import LARGEST_FRAME_BYTES, Message, Pack, Packing, Refused, parse
 from models.curve import Curve
+from models.files import UNFINISHED, sync_folder, write_whole
 
 # ---- The spool: curves that came over the network, each a file of its own, on disk before anybody is told.
 #
@@ -32,7 +33,6 @@ from models.curve import Curve
 # decided ones. The list may lag behind: a curve offered twice is decided once, by its id.
 
 SUFFIX = ".afmcurve"
-_UNFINISHED = ".tmp"
 _DECIDED = "decided.txt"
 
 
@@ -57,7 +57,7 @@ class Spool:
         done = set(decided.read_text("ascii", "replace").split()) if decided.exists() else set()
         found = sorted((entry.stat().st_mtime_ns, entry.name) for entry in os.scandir(folder))
         for _, name in found:
-            if name.endswith(_UNFINISHED):  # the sender was never answered, and sends it again
+            if name.endswith(UNFINISHED):  # the sender was never answered, and sends it again
                 (folder / name).unlink(missing_ok=True)
             elif name.endswith(SUFFIX):
                 stem = name.removesuffix(SUFFIX)
@@ -77,18 +77,10 @@ class Spool:
         folder = self._folder / day
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         stem = _stem(identity)
-        path, unfinished = folder / (stem + SUFFIX), folder / (stem + _UNFINISHED)
-        try:
-            with open(unfinished, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(unfinished, path)
-        except OSError:
-            unfinished.unlink(missing_ok=True)
-            raise
+        path = folder / (stem + SUFFIX)
+        write_whole(path, content, is_synced=True)
         self._names[stem] = day
         return path
 
@@ -99,7 +91,7 @@ class Spool:
     def sync(self, paths: list[Path]) -> None:
         """Make the names of ``paths`` last."""
         for folder in {path.parent for path in paths}:
-            _sync_folder(folder)
+            sync_folder(folder)
 
     def settle(self, paths: list[Path]) -> None:
         """Remember that these are decided."""
@@ -113,14 +105,6 @@ class Spool:
 
 def _stem(identity: str) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # ---- The ingest source: a ZeroMQ ROUTER that answers "accepted" once a curve is on disk, and not before.

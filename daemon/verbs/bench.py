@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     found = measure(plan, _say)
     if args.picture is not None:
         from daemon.bench.table import draw
-        from daemon.common.files import write_whole
+        from models.files import write_whole
 
         write_whole(args.picture, draw(found))
     if args.json:

@@ -32,7 +32,6 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if args.report is not None and (args.report.is_dir() or not args.report.parent.is_dir()):
         raise UserError(INPUT_OUTPUT, f"--report {args.report}: name a file in a folder that exists")
-    from daemon.common.files import write_whole
     from daemon.common.progress import progress
     from daemon.judging.judge import judge_of, load_model
     from daemon.learn.evaluation import evaluate, judge_all
@@ -40,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from daemon.learn.report import write_html, write_text
     from daemon.learn.training_record import KnownCurves
     from deploy.classifier import EngineRequest
+    from models.files import write_whole
 
     labels = read_labels(args.folders)
     if args.only is not None:

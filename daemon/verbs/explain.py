@@ -9,6 +9,7 @@ from pathlib import Path
 from daemon.common.errors import USAGE, UserError
 from daemon.common.files import need_folder
 from daemon.config import Asked
+from models.files import write_whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,12 +39,7 @@ def run(args: argparse.Namespace) -> int:
     reading = find_reading(args.file, args.curve, asked.text)
     model = load_model(asked.model, EngineRequest(args.device), asked.models)
     explanation = explain(reading, model, judge_of(model, asked.thresholds, text=asked.text))
-    fresh = args.out.with_name(f".{args.out.name}.{os.getpid()}")
-    try:
-        fresh.write_bytes(draw(explanation))
-        fresh.replace(args.out)
-    finally:
-        fresh.unlink(missing_ok=True)
+    write_whole(args.out, draw(explanation))
     decision = explanation.decision
     score = "no score" if decision.score is None else f"score {decision.score:.4f}"
     print(f"{args.out}: {decision.verdict}, {score}")

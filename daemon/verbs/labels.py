@@ -12,7 +12,6 @@ from pathlib import Path
 from daemon.client.status import watched_folders
 from daemon.common.clock import rfc3339
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
-from daemon.common.files import write_whole
 from daemon.common.progress import progress
 from daemon.common.stdio import write_bytes
 from daemon.common.text import clean
@@ -22,6 +21,7 @@ from daemon.labels import Label, Labels, read_word
 from daemon.labels import table as labeltable
 from daemon.labels.subject import complete, locate, write_folder
 from daemon.ledger.view import LedgerView
+from models.files import write_whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

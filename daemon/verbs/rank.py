@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UserError
+from models.files import write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,16 +76,11 @@ def _write(file: Path, names: Sequence[tuple[str, int]], scores: NDArray[np.floa
     import numpy as np
 
     order = np.argsort(-scores, kind="stable")  # NaN sorts last
-    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    table = io.StringIO(newline="")
+    rows = csv.writer(table)
+    rows.writerow(("path", "curve_index", "score"))
+    rows.writerows((*names[place], "" if np.isnan(scores[place]) else f"{scores[place]:.6g}") for place in order)
     try:
-        with fresh.open("w", newline="", encoding="utf-8") as table:
-            rows = csv.writer(table)
-            rows.writerow(("path", "curve_index", "score"))
-            rows.writerows(
-                (*names[place], "" if np.isnan(scores[place]) else f"{scores[place]:.6g}") for place in order
-            )
-        fresh.replace(file)
+        write_whole(file, table.getvalue().encode())
     except OSError as error:
         raise UserError(INPUT_OUTPUT, f"--list {file}: {error.strerror}") from None
-    finally:
-        fresh.unlink(missing_ok=True)

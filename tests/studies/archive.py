@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon.common.errors import USAGE, UserError
-from daemon.common.files import write_whole
 from daemon.common.text import align
+from models.files import write_whole
 
 if TYPE_CHECKING:
     from daemon.archive import Block

@@ -25,7 +25,6 @@ from daemon.bench.child import ChildFailed, call
 from daemon.bench.harness import compare
 from daemon.bench.machine import neighbours
 from daemon.common.errors import USAGE, UserError
-from daemon.common.files import write_whole
 from daemon.common.progress import progress
 from daemon.common.text import align, first_line
 from daemon.learn.int8 import PreparedCurves
@@ -34,6 +33,7 @@ from deploy.cpu import usable_cores
 from deploy.engines import ENGINES, named
 from deploy.serving import Model
 from models.bundle import Bundle
+from models.files import write_whole
 
 FEWEST = 200  # real curves; with fewer, int8 is left out
 

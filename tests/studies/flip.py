@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.common.errors import USAGE, UserError
-from daemon.common.files import write_whole
 from daemon.common.text import align
 from daemon.judging.sentinel import Sentinel
+from models.files import write_whole
 
 if TYPE_CHECKING:
     from daemon.judging import Judge, Thresholds

@@ -102,7 +102,7 @@ def _measured(part: Callable[[Session], dict[str, Any]], session: Session) -> di
 def _keep(out: Path | None, found: dict[str, Any]) -> None:
     """After every part: a library may end the process."""
     if out is not None:
-        from daemon.common.files import write_whole
+        from models.files import write_whole
 
         write_whole(out, (json.dumps(found, indent=1) + "\n").encode())
 

@@ -15,8 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.common.files import write_whole
 from daemon.common.text import align
+from models.files import write_whole
 
 if TYPE_CHECKING:
     from daemon.judging import Judge

@@ -32,11 +32,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from daemon import __version__
-from daemon.common.clock import CLOCK, Clock
 from daemon.common.errors import UNREACHABLE, UserError
 from daemon.judging import VERDICTS, Decision, Judge, Verdict
 from daemon.sources.ignored import REASONS, Ignored
 from deploy.classifier import FaultKind
+from models.clock import CLOCK, Clock
 from models.reasons import UNREADABLE
 
 # ---- The accounts: where every curve is that was ever seen. seen = decided + duplicate + backlog, at every scrape.

@@ -7,7 +7,6 @@ answer is lost, whenever the run is ended. A sheet that holds verdicts on files 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -21,6 +20,7 @@ from typing import BinaryIO
 from daemon.batch import Judged, VerdictCounts
 from daemon.common.ending import Closing
 from daemon.common.errors import ALREADY_RUNNING, BAD_DATA, INPUT_OUTPUT, UserError
+from daemon.common.locks import lock_where_possible
 from daemon.common.progress import progress
 from daemon.common.stdio import write_bytes
 from daemon.common.text import clean
@@ -231,12 +231,10 @@ def _open(path: Path) -> BinaryIO:
         raise UserError(BAD_DATA, f"--out {path}: no regular file; leave --out away to write into a pipe")
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", buffering=0)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_where_possible(file.fileno())
     except BlockingIOError as error:
         file.close()
         raise UserError(ALREADY_RUNNING, f"--out {path}: another run is writing it") from error
-    except OSError:
-        pass  # a network share without locks
     return file
 
 

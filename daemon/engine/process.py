@@ -37,7 +37,7 @@ class EngineProcess(Closing):
     def __init__(self, command: tuple[str, ...] | None = None) -> None:
         self.engine = ""  # its full name, once built
         self.build_s = 0.0
-        started = launch(command or COMMAND, {"GOMP_SPINCOUNT": "0"})
+        started = launch(command or COMMAND, {})
         self._process, self._connection = started.process, started.connection
 
     @property

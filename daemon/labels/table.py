@@ -16,10 +16,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
-from daemon.common.clock import rfc3339
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.text import clean
 from daemon.labels import Label, read_word
+from models.clock import rfc3339
 
 COLUMNS = ("path", "curve_index", "label", "rater", "reason", "time", "sha256")
 _MOST_DIGITS = 9  # of a curve_index: a file holds 4 million curves at the most

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from daemon import __version__
 from daemon.common.errors import BAD_DATA, UserError
-from daemon.common.files import clear, occupy
+from daemon.common.locks import clear, occupy
 from daemon.common.progress import progress
 from daemon.judging.judge import load_model
 from daemon.learn.head import HeadPlan, Start, fit_head

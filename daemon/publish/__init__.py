@@ -22,12 +22,12 @@ from typing import Any, Protocol
 import zmq
 
 from daemon import __version__
-from daemon.common.clock import CLOCK, Clock
 from daemon.common.errors import BAD_CONFIG, UNREACHABLE, UserError
 from daemon.common.sockets import open_socket
 from daemon.config.rule import Endpoint
 from daemon.ledger import events
 from daemon.ledger.view import LedgerView
+from models.clock import CLOCK, Clock
 
 # ---- The replay: what was decided, for whoever was not listening.
 #

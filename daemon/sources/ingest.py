@@ -24,6 +24,7 @@ from daemon.common.sockets import open_socket
 from daemon.config.rule import Endpoint
 from daemon.sources import Arrival, SourceHealth
 from daemon.sources.message import LARGEST_FRAME_BYTES, Message, Pack, Packing, Refused, parse
+from models.clock import today
 from models.curve import Curve
 from models.files import UNFINISHED, sync_folder, write_whole
 
@@ -73,7 +74,7 @@ class Spool:
 
     def write(self, identity: str, content: bytes) -> Path:
         """Put one curve on disk, for good only after ``sync``."""
-        day = time.strftime("%Y-%m-%d")
+        day = today()
         folder = self._folder / day
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)

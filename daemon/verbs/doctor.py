@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from daemon.common.errors import UNREACHABLE
 from daemon.common.stdio import as_json
@@ -21,7 +20,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit 0 when nothing stands in the way, 69 when something does."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     printer = Printer()
     findings = []
     for finding in doctor.examine(load(args, needs_state=False)):

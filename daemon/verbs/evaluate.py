@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -29,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit 0 with the figures, 65 when labels make no sense (one line a row)."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if args.report is not None and (args.report.is_dir() or not args.report.parent.is_dir()):
         raise UserError(INPUT_OUTPUT, f"--report {args.report}: name a file in a folder that exists")
     from daemon.common.progress import progress

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
-from daemon.common.errors import USAGE, UserError
-from daemon.common.files import need_folder
+from daemon.common.errors import USAGE, UserError, need_folder
 from daemon.config import Asked
 from models.files import write_whole
 
@@ -29,7 +27,6 @@ def run(args: argparse.Namespace) -> int:
     need_folder("--out", args.out)
     if args.curve < 0:
         raise UserError(USAGE, "--curve counts the retracts of the file from 0")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     from daemon.explain import explain, find_reading
     from daemon.explain.sheet import draw
     from daemon.judging.judge import judge_of, load_model

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit 0 with the list written, 65 for labels that make no sense or no curve, 69 without scikit-learn."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     import numpy as np
 
     from daemon.common.progress import progress

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit 0 with the tables, 64 for options that make no sense, 65 for folders that are not there."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if args.curves < 0 or not 0 < args.prevalence < 1 or args.seconds < 0:
         raise UserError(USAGE, "--curves and --seconds are 0 or more, --prevalence lies between 0 and 1")
     if missing := [str(folder) for folder in args.folders if not folder.exists()]:
@@ -205,7 +203,7 @@ def cost(model: str, curves: PreparedCurves, cache: Path, with_int8: bool, secon
         request = {"model": model, "signals": str(signals), "compare": False, "seconds": seconds}
         told = {**asdict(wish), "cache": str(cache)}
         with neighbours(busy), suppress(ChildFailed):  # what does not run here is told of where verdicts are compared
-            answer = call("engine", {**request, "wish": told}, GOMP_SPINCOUNT="0")
+            answer = call("engine", {**request, "wish": told})
             found.append({"threads": wish.threads, "neighbours": busy, **answer})
     return found
 

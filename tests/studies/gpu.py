@@ -44,7 +44,6 @@ def run(args: argparse.Namespace) -> int:
     """Exit 0 with the tables, 64 for options that make no sense, 69 where there is no GPU."""
     if args.simulate < 1 or args.rescore < 1 or args.seed < 0 or not args.seconds > 0:
         raise UserError(USAGE, "--simulate and --rescore are 1 or more, --seconds above 0, --seed 0 or more")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     import tempfile
 
     import torch

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -52,7 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit 0 with the tables, 64 for options and 65 for labels that make no sense."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     _check(args)
     pass
     from models.raster import RasterProfile

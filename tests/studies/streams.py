@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit 0 with the tables, 64 for options and 65 for labels that make no sense."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if args.streams < 1 or args.least < 1 or not (args.pool == 0 or args.pool >= CURVES):
         raise UserError(USAGE, f"--streams and --least are 1 or more, --pool is 0 or at least {CURVES}")
     from daemon.config import ThresholdsConfig

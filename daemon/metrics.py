@@ -36,6 +36,7 @@ from daemon.common.errors import UNREACHABLE, UserError
 from daemon.judging import VERDICTS, Decision, Judge, Verdict
 from daemon.sources.ignored import REASONS, Ignored
 from deploy.classifier import FaultKind
+from deploy.engines import Device
 from models.clock import CLOCK, Clock
 from models.reasons import UNREADABLE
 
@@ -136,7 +137,6 @@ log = logging.getLogger(__name__)
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 CURVES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-DEVICES = ("cpu", "cuda")
 STATES = ["starting", "ready", "degraded", "paused", "stopping"]
 
 
@@ -200,7 +200,7 @@ class Metrics:
     def serving(self, judge: Judge, device: str) -> None:
         """This model judges from now on, on this device."""
         self.model.info({"model": judge.model, "pipeline": judge.pipeline, "engine": judge.engine})
-        for known in {*DEVICES, device}:
+        for known in {*get_args(Device), device}:
             self.classifier_device.labels(known).set(known == device)
 
     def entered(self, state: str) -> None:

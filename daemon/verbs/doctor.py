@@ -8,13 +8,14 @@ from daemon.common.errors import UNREACHABLE
 from daemon.common.stdio import as_json
 from daemon.config import add_service_options, load
 from daemon.screens import Printer, doctor
+from deploy.engines import DEVICES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Contract section 3."""
     add_service_options(parser)
     parser.add_argument("--model", metavar="NAME-or-DIR", help="model that would judge (shipped)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where it would run (auto)")
+    parser.add_argument("--device", choices=DEVICES, help="where it would run (auto)")
     parser.add_argument("--json", action="store_true", help="the same as one JSON object")
 
 

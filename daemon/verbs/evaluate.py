@@ -10,6 +10,7 @@ from pathlib import Path
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UserError
 from daemon.config import ThresholdsConfig
 from daemon.labels.table import HELP, read_selection
+from deploy.engines import DEVICES
 
 FOLDER = "with a labels.csv: path, curve_index, label, system"
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", metavar="FILE.html", type=Path, help="also as one self-contained page with pictures"
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where it runs (auto)")
     parser.add_argument("--only", metavar="LIST", help=HELP)
 
 

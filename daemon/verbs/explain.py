@@ -7,6 +7,7 @@ from pathlib import Path
 
 from daemon.common.errors import USAGE, UserError, need_folder
 from daemon.config import Asked
+from deploy.engines import DEVICES
 from models.files import write_whole
 
 
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="PNG", type=Path, required=True, help="the picture to write")
     parser.add_argument("--config", metavar="TOML", help="judge as the service of this configuration does")
     parser.add_argument("--model", metavar="NAME-or-DIR", help="model that judges (shipped, or the configuration's)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where it runs (auto)")
 
 
 def run(args: argparse.Namespace) -> int:

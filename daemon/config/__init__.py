@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from daemon.common.errors import BAD_CONFIG, USAGE, UserError
+from daemon.common.sockets import Endpoint
 from daemon.config.origin import (
     Given,
     Homeless,
@@ -33,7 +34,6 @@ from daemon.config.origin import (
 from daemon.config.rule import (
     Address,
     Choice,
-    Endpoint,
     Folder,
     Folders,
     ModelName,

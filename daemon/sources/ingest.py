@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
@@ -19,9 +18,8 @@ from typing import Any
 
 import zmq
 
-from daemon.common.errors import BAD_CONFIG, UNREACHABLE, UserError
-from daemon.common.sockets import open_socket
-from daemon.config.rule import Endpoint
+from daemon.common.errors import UserError
+from daemon.common.sockets import Secure, bind, open_envelope, open_socket
 from daemon.sources import Arrival, SourceHealth
 from daemon.sources.message import LARGEST_FRAME_BYTES, Message, Pack, Packing, Refused, parse
 from models.clock import today
@@ -145,7 +143,7 @@ class IngestSource:
         wake: Callable[[], None],
         seen: Callable[[int], None] = lambda count: None,
         refused: Callable[[str], None] = lambda reason: None,
-        secure: Callable[[zmq.Socket[bytes]], None] | None = None,
+        secure: Secure | None = None,
     ) -> None:
         self.endpoint = endpoint  # after start: the address in fact
         self._spool, self._packing = Spool(folder), Packing(pack, unpack)
@@ -163,7 +161,8 @@ class IngestSource:
         """Bind, offer what an earlier run left undecided, and listen. Raises UserError when it cannot bind."""
         self._socket = open_socket(zmq.ROUTER, _LINGER_MS)
         try:
-            self._bind()
+            self._socket.setsockopt(zmq.RCVHWM, _HIGH_WATER)
+            self.endpoint = bind(self._socket, self.endpoint, "ingest", LARGEST_FRAME_BYTES, self._secure)
         except UserError:
             self._socket.close()
             raise
@@ -233,7 +232,7 @@ class IngestSource:
         arrivals: dict[str, Arrival] = {}
         answers = []
         for frames in came:
-            envelope, body = _open_envelope(frames)
+            envelope, body = open_envelope(frames)
             answers.append((envelope, *self._store(body, arrivals)))
         lost = self._make_last(arrivals)
         for envelope, identity, reason in answers:
@@ -318,43 +317,6 @@ class IngestSource:
             self._later = [later for later in self._later if later not in due]
             self._ready.extend(replace(later.arrival, final=later.tries >= _TRIES - 1) for later in due)
             self._wake()
-
-    def _bind(self) -> None:
-        place = _place(self.endpoint)
-        if self._secure is not None:
-            self._secure(self._socket)
-        elif not place.is_local:
-            raise UserError(
-                BAD_CONFIG, f"--ingest {self.endpoint} could be reached from other machines: bind 127.0.0.1"
-            )
-        for option, value in (
-            (zmq.MAXMSGSIZE, LARGEST_FRAME_BYTES),
-            (zmq.RCVHWM, _HIGH_WATER),
-            (zmq.IPV6, int(":" in place.host)),
-            (zmq.TCP_KEEPALIVE, 1),
-            (zmq.HANDSHAKE_IVL, 1000),
-        ):
-            self._socket.setsockopt(option, value)
-        try:
-            self._socket.bind(f"tcp://{place.host}:*" if place.port == 0 else self.endpoint)
-        except zmq.ZMQError as error:
-            taken = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error})"
-            raise UserError(UNREACHABLE, f"--ingest {self.endpoint} {taken}; choose another address") from None
-        bound: bytes = self._socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
-        self.endpoint = bound.rstrip(b"\0").decode()
-
-
-def _place(endpoint: str) -> Endpoint:
-    try:
-        return Endpoint.parse(endpoint)
-    except ValueError as error:
-        raise UserError(BAD_CONFIG, f"--ingest: {error}") from None
-
-
-def _open_envelope(frames: list[bytes]) -> tuple[list[bytes], list[bytes]]:
-    """(what an answer must begin with, the message): a DEALER sends no empty frame first, a REQ does."""
-    split = 2 if len(frames) > 1 and not frames[1] else 1
-    return frames[:split], frames[split:]
 
 
 def _arrival(path: Path, name: str, identity: str | None, noticed_s: float) -> Arrival:

@@ -114,6 +114,10 @@ class Scored:
         """Whether what holds is the curve upside down: its sign was open, and that way it scored higher."""
         return "sign_turned" in self.reasons
 
+    def falls(self, discard: float) -> bool:
+        """Whether it would be discarded at this threshold."""
+        return self.score is not None and is_discard(self.score, self.reasons, discard)
+
 
 def in_process(engine: Engine, bundle: Bundle, wish: EngineRequest) -> Classifier:
     """Build an engine here; for what runs on a GPU the service has a way that survives its faults."""
@@ -218,7 +222,7 @@ class Model:
         checked = {
             place: item.flipped
             for place, item in enumerate(prepared)
-            if item.flipped is not None and not _is_open(item) and _falls(scored[place], discard)
+            if item.flipped is not None and not _is_open(item) and scored[place].falls(discard)
         }
         flips = self._score(list(checked.values()), (discard, keep), drawn=False) if checked else []
         for place, flip in zip(checked, flips, strict=True):
@@ -294,9 +298,9 @@ def _ways_of(item: Prepared) -> tuple[Prepared, ...]:
     return (item, item.flipped) if _is_open(item) and item.flipped is not None else (item,)
 
 
-def _falls(one: Scored, discard: float) -> bool:
-    """Whether it would be discarded."""
-    return one.score is not None and one.score <= discard and not DOUBTS.intersection(one.reasons)
+def is_discard(score: float, reasons: Sequence[str], discard: float) -> bool:
+    """Whether a curve falls: what is in doubt does not, however low its score."""
+    return score <= discard and not DOUBTS.intersection(reasons)
 
 
 def _stronger(ways: Sequence[Scored]) -> Scored:

@@ -141,7 +141,7 @@ FACTS = (
         "read_csv of daemon.labels.table",
         calls("csv.reader", "csv.DictReader"),
         "rows = csv.reader(file)",
-        {"daemon/formats/text_layout.py": "one line of a curve's header"},
+        {"daemon/formats/text_layout.py": "a line of a text of numbers, whose quotes hold its separator"},
     ),
 )
 

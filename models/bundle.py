@@ -268,12 +268,6 @@ def _weights(folder: Path, width: int) -> Weights:
     return weights
 
 
-# ---- The registry: which models there are, and which folder a name means.
-#
-# A model is known by "shipped" (the one that came with the program), by its name under the state's ``models``
-# folder, or by the path of its folder.
-
-
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One model that was found; ``problem`` says why it cannot be used."""

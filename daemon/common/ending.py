@@ -160,11 +160,8 @@ def _asked() -> threading.Event:
     return next((ear.asked for ear in _ears), _never)
 
 
-# ---- ``with`` for whatever has a ``close``.
-
-
 class Closing:
-    """Closed at the end of the block, whatever happened in it."""
+    """``with`` for whatever has a ``close``: closed at the end of the block, whatever happened in it."""
 
     def close(self) -> None:
         raise NotImplementedError

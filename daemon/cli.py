@@ -101,6 +101,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def execute(words: list[str], parse: Callable[[list[str]], argparse.Namespace]) -> int:
     """The exit code of ``args.execute(args)`` of the words as parsed; what is raised is one line on standard error."""
+    # Threads of OpenMP spin while they wait: beside an acquisition program the slowest decisions take ten times as
+    # long. Read when torch is loaded, so it is set before any verb's module is; what is started from here inherits it.
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     with ending.listening():
         try:
             args = parse(words)

@@ -29,17 +29,18 @@ from daemon.reading.pool import ReaderPool
 from daemon.sources import Arrival, Source
 from deploy.serving import Model, Scored
 
-# ---- The backlog: what is finished but not decided yet, single curves before maps.
-#
-# Nothing here is the only copy of anything: after a crash the folders are scanned again. A map of ten thousand
-# curves must not hold up the single curve that the person at the microscope waits for, so its portions go last.
-
+#: Batches in the readers' hands at once: one being read while the one before is classified.
+READ_AHEAD_BATCHES = 2
 #: A share that is away for a moment in the middle of a map is given this long to come back: half a minute in all.
 _RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 5.0, 5.0, 5.0)
 
 
 class Backlog:
-    """Files ready in their sources, plus the portions of maps that are already open."""
+    """What is finished but not decided yet: files ready in their sources, and portions of maps that are open already.
+
+    Nothing here is the only copy of anything: after a crash the folders are scanned again. A map of ten thousand curves
+    must not hold up the single curve that the person at the microscope waits for, so its portions go last.
+    """
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = {source.name: source for source in sources}
@@ -102,12 +103,6 @@ class Backlog:
         now_s = time.monotonic()
         self._portions += [arrival for due_s, arrival in self._resting if due_s <= now_s]
         self._resting = [one for one in self._resting if one[0] > now_s]
-
-
-# ---- The pipeline: source → read → rasterise → classify → decide → record → publish.
-
-#: Batches in the readers' hands at once: one being read while the one before is classified.
-READ_AHEAD_BATCHES = 2
 
 
 @dataclass(frozen=True, slots=True)

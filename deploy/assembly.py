@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from deploy import serving
 from models.bundle import Bundle, Calibration, Weights, write
 from models.calibrate import Cut, choose_cut, fit_platt
 from models.card import describe
+from models.clock import utc_now
 from models.frontend import prepare
 from models.network import ResNet18, load
 from models.raster import RasterProfile, envelope
@@ -72,7 +72,7 @@ def known_logits(network: ResNet18, profile: RasterProfile) -> list[float]:
 def _manifest(profile: RasterProfile, width: int, calibration: Calibration, cut: Cut, origin: Origin) -> dict[str, Any]:
     return {
         "name": origin.name,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "created": utc_now("seconds"),
         "parent": origin.parent,
         "code_version": origin.code_version,
         "profile": json.loads(profile.to_json()),

@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from models.files import replace_folder
+
 KEPT = 6  # entries, the last used: an engine or two for each of the last models
 ENTRY = "entry.json"
 _STALE_S = 3600.0  # an unfinished entry of a process that died
@@ -63,7 +65,7 @@ class EngineCache:
             entry.write_text(json.dumps({"key": dict(key), "sha256": digests}, indent=1, sort_keys=True) + "\n")
             _settle(entry)
             self.drop(key)
-            fresh.rename(self._place(key))
+            replace_folder(fresh, self._place(key))
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         self._prune()

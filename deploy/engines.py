@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from deploy.classifier import EngineRequest, NoEngine
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
 
 Device = Literal["cpu", "cuda"]
-DEVICES = ("auto", "cpu", "cuda")
-NAMES = ("auto", "torch", "openvino", "cuda", "tensorrt")
+#: What may be asked for; the names of engines stand below their table.
+DEVICES = ("auto", *get_args(Device))
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 
@@ -150,3 +150,5 @@ ENGINES: tuple[Engine, ...] = (
     Engine("openvino", "cpu", ("fp32", "bf16", "int8"), _no_openvino, _openvino),
     Engine("torch", "cpu", ("fp32", "bf16"), lambda: None, _torch),
 )
+
+NAMES = ("auto", *(engine.name for engine in reversed(ENGINES)))

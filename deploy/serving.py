@@ -22,8 +22,9 @@ from deploy.classifier import ANY, Classifier, EngineFault, EngineRequest, NoEng
 from deploy.engines import Engine, candidates
 from models.bundle import Bundle, read, resolve
 from models.curve import Curve, Samples
-from models.frontend import BLOCKING, FLOOR, Prepared, prepare
+from models.frontend import Prepared, prepare
 from models.raster import previews
+from models.reasons import DOUBTS
 from models.sign import OPEN, prepare_to_judge
 
 # ---- The self-test: known curves through the whole way, from force to logit, before anything is judged.
@@ -91,9 +92,6 @@ def compare(engine: str, logits: Sequence[float], expected: Sequence[float]) -> 
 
 # ---- The model in service: from curves to scores, the one way that the service, `score` and `evaluate` all take.
 
-#: Reasons that keep a curve from being discarded, however low its score.
-DOUBTS = FLOOR | BLOCKING | {"no_score"}
-TURNED = "sign_turned"
 
 Build = Callable[[Engine, Bundle, EngineRequest], Classifier]
 
@@ -114,7 +112,11 @@ class Scored:
     @property
     def is_turned(self) -> bool:
         """Whether what holds is the curve upside down: its sign was open, and that way it scored higher."""
-        return TURNED in self.reasons
+        return "sign_turned" in self.reasons
+
+    def falls(self, discard: float) -> bool:
+        """Whether it would be discarded at this threshold."""
+        return self.score is not None and is_discard(self.score, self.reasons, discard)
 
 
 def in_process(engine: Engine, bundle: Bundle, wish: EngineRequest) -> Classifier:
@@ -220,7 +222,7 @@ class Model:
         checked = {
             place: item.flipped
             for place, item in enumerate(prepared)
-            if item.flipped is not None and not _is_open(item) and _falls(scored[place], discard)
+            if item.flipped is not None and not _is_open(item) and scored[place].falls(discard)
         }
         flips = self._score(list(checked.values()), (discard, keep), drawn=False) if checked else []
         for place, flip in zip(checked, flips, strict=True):
@@ -296,9 +298,9 @@ def _ways_of(item: Prepared) -> tuple[Prepared, ...]:
     return (item, item.flipped) if _is_open(item) and item.flipped is not None else (item,)
 
 
-def _falls(one: Scored, discard: float) -> bool:
-    """Whether it would be discarded."""
-    return one.score is not None and one.score <= discard and not DOUBTS.intersection(one.reasons)
+def is_discard(score: float, reasons: Sequence[str], discard: float) -> bool:
+    """Whether a curve falls: what is in doubt does not, however low its score."""
+    return score <= discard and not DOUBTS.intersection(reasons)
 
 
 def _stronger(ways: Sequence[Scored]) -> Scored:
@@ -316,7 +318,7 @@ def _stronger(ways: Sequence[Scored]) -> Scored:
     if is_turned:
         best, at = other, other.reasons.index(OPEN) + 1
         doubts = [reason for reason in believed.reasons if reason in DOUBTS and reason not in other.reasons]
-        reasons = (*other.reasons[:at], TURNED, *other.reasons[at:], *doubts)
+        reasons = (*other.reasons[:at], "sign_turned", *other.reasons[at:], *doubts)
     else:
         best, reasons = believed, believed.reasons
         if "no_score" in other.reasons and "no_score" not in reasons:

@@ -1,10 +1,10 @@
-"""The torch engine: always there, and the reference that every other engine is compared with (inference.md section 3).
+"""The torch engine: always there, and the reference that every other engine is compared with.
 
 Batch norm is folded, memory is channels-last, and precision is single unless another is asked for, as for every engine
 on the processor (deploy/decisions/0010). One core is left to the acquisition software.
 
-Set GOMP_SPINCOUNT=0 in the environment before torch is first imported: beside other busy programs the waiting threads
-of OpenMP otherwise turn 16 ms into 150 ms.
+Beside other busy programs the waiting threads of OpenMP turn 16 ms into 150 ms, unless they are told not to spin before
+torch is first imported (daemon/cli.py does).
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from safetensors.numpy import save as save_tensors
 
 from models.anatomy import shapes
 from models.certificate import Certificate
+from models.files import replace_folder, write_synced
 from models.raster import RasterProfile
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -128,28 +129,12 @@ def write(folder: Path, weights: Weights, manifest: Mapping[str, Any], card: str
     fresh.mkdir()
     try:
         for name, data in files.items():
-            with (fresh / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            write_synced(fresh / name, data)
         bundle = read(fresh)
-        _swap(fresh, folder)
+        replace_folder(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return replace(bundle, folder=folder)
-
-
-def _swap(fresh: Path, folder: Path) -> None:
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    if folder.exists():
-        folder.rename(old)
-    try:
-        fresh.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def read(folder: Path) -> Bundle:
@@ -281,12 +266,6 @@ def _weights(folder: Path, width: int) -> Weights:
         if tensor.dtype not in (np.float16, np.float32) or not np.isfinite(tensor).all():
             raise BadBundle(f"model {folder}: tensor {name} is not finite float16 or float32")
     return weights
-
-
-# ---- The registry: which models there are, and which folder a name means.
-#
-# A model is known by "shipped" (the one that came with the program), by its name under the state's ``models``
-# folder, or by the path of its folder.
 
 
 @dataclass(frozen=True, slots=True)

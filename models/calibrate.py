@@ -1,8 +1,8 @@
 """The calibration: from logits to a probability at a stated prevalence, and to the two thresholds.
 
 Temperature and bias together (Platt 1999), because a focal or balanced training shifts the intercept too. A fit to
-simulated curves ends with :func:`choose_cut`; one to labels of real ones takes its thresholds from
-``models.calibrate`` and earns a certificate.
+simulated curves ends with :func:`choose_cut`; one to labels of real ones with :func:`choose_discard` and
+:func:`choose_keep`, and it earns a certificate.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from models.metrics import Prior, auc, calibration_error, class_weights, clopper
 
 Logits = NDArray[np.float64]
 Labels = NDArray[np.bool_]
+Scores = NDArray[np.float64]
+HIGHEST = 1.0 - 1e-9  # a threshold that certainty alone reaches
+MARGIN = 1.0 - 1e-9  # another processor may compute the last digits of a score otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +101,6 @@ def choose_cut(
     return Cut(discard, keep, evidence)
 
 
-# ---- The thresholds from labels of real curves: discard from the certificate's limit, keep from what a lab can look
-# at.
-#
-# The discard threshold goes no further than event-free curves lie: beyond the last of them it could only lose
-# events. That choice looks at the labels, and may: whatever lies below the certificate's limit keeps its promise.
-
-Scores = NDArray[np.float64]
-HIGHEST = 1.0 - 1e-9  # a threshold that certainty alone reaches
-MARGIN = 1.0 - 1e-9  # another processor may compute the last digits of a score otherwise
-
-
 @dataclass(frozen=True, slots=True)
 class KeepRule:
     """What the keep threshold is chosen for: a precision among the kept, or a share of the stream to look at."""
@@ -124,7 +116,11 @@ class KeepRule:
 
 
 def choose_discard(scores: Scores, labels: Labels, limit: float) -> float:
-    """The highest score of an event-free curve **below** ``limit``, which is on the score; below all when none is."""
+    """The highest score of an event-free curve **below** ``limit``, which is on the score; below all when none is.
+
+    Beyond the last event-free curve it could only lose events. The choice looks at the labels, and may: whatever lies
+    below the certificate's limit keeps its promise.
+    """
     free = scores[~labels & (scores < MARGIN * limit)]
     return float(free.max()) if free.size else MARGIN * min(limit, float(scores.min()))
 

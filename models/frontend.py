@@ -1,4 +1,4 @@
-"""The front-end: from a retract in SI units to a signal in units of its own noise (formats.md section 5).
+"""The front-end: from a retract in SI units to a signal in units of its own noise.
 
 Baseline level and noise come from the far end, where nothing should be attached any more.
 Nothing is ever scaled by the largest force: one strong adhesion would hide every event.
@@ -17,48 +17,15 @@ from numpy.typing import NDArray
 
 from models.curve import Curve, Samples
 from models.raster import RasterProfile
+from models.reasons import BLOCKING, NOTED
 
-# ---- Quantiles of short arrays: numpy's own, bit for bit, at a tenth of their cost.
-#
-# ``numpy.median`` spends 7 microseconds around a selection that takes one, and the front-end asks for a dozen a
-# curve.
-
-
-def median(values: Samples) -> float:
-    """(n,) -> what ``numpy.median`` gives; NaN where there is nothing, or where a NaN is among them."""
-    count = values.shape[0]
-    if not count:
-        return math.nan
-    half = count // 2
-    ordered = values.copy()
-    ordered.partition((half, -1) if count % 2 else (half - 1, half, -1))  # NaN is sorted to the end
-    if math.isnan(ordered[-1]):
-        return math.nan
-    middle = ordered[half] if count % 2 else (ordered[half - 1] + ordered[half]) / 2
-    return float(middle) + 0.0  # numpy's sum begins at zero: never -0.0
-
-
-def quantile(values: Samples, share: float) -> float:
-    """(n,) -> what ``numpy.quantile`` gives, between two neighbours by a straight line; NaN as in :func:`median`."""
-    count = values.shape[0]
-    if not count:
-        return math.nan
-    place = (count - 1) * share
-    below = int(place)
-    above = min(below + 1, count - 1)
-    ordered = values.copy()
-    ordered.partition((below, above, -1))
-    if math.isnan(ordered[-1]):
-        return math.nan
-    low, high = float(ordered[below]), float(ordered[above])
-    along, step = float(place - below), high - low
-    return high - step * (1 - along) if along >= 0.5 else low + step * along  # each end is met exactly
-
-
-# ---- The baseline: what the far end of a retract says about level and noise, and where the push at its start ends.
-#
-# Noise is taken inside short windows, each with its own straight line removed, so that a late step, a tether or a
-# slow optical wave does not inflate it.
+MIN_POINTS = 64  # fewer cannot show a rupture
+WRONG_END_SIGMA = 30.0  # pushing harder than this at the far end is a curve stored the wrong way round
+RISE_SIGMA = 10.0  # over the last tenth, and bending upwards: a molecule being stretched
+RESTLESS = 8.0  # times the noise before it: a far end that is no baseline but garbage
+GAP_SIGMA = 30.0  # drag and drift leave less than this between approach and retract
+LARGEST = 1e100  # in any unit; beyond it sums overflow
+RAIL_SHARE = 0.01  # of samples that share the very largest pull: the detector was at its end
 
 FAR_END = 0.4  # share of the retract in which the noise is looked for
 LEVEL_END = 0.1  # share of the retract whose median is the baseline level
@@ -74,144 +41,12 @@ _SQUARES = _ACROSS @ _ACROSS
 _BEFORE = np.arange(1, BLOCKS - 1)  # blocks before each
 
 
-def resample(force: Samples, profile: RasterProfile) -> Samples:
-    """(n,) -> (m,): box averages down to ``profile.samples``, straight lines up to two samples a column.
-
-    White noise has an envelope that grows with the number of points in a column; averaging to a bounded number
-    first makes the picture of a curve the same whether it was stored with 2,000 points or 20,000.
-    """
-    n, most, least = force.shape[0], profile.samples, 2 * profile.columns
-    if n < least:
-        return np.interp(np.linspace(0.0, n - 1.0, least), np.arange(n), force)
-    if n <= most:
-        return force
-    total = np.empty(n + 1)
-    total[0] = 0.0
-    np.cumsum(force, out=total[1:])
-    below, above, beyond, is_between = _cuts(n, most)
-    summed = total[below]
-    if above is not None:  # numpy.interp, without looking for the neighbours anew
-        np.add(summed, (total[above] - summed) * beyond, out=summed, where=is_between)
-    averaged: Samples = (summed[1:] - summed[:-1]) * (most / n)
-    return averaged
-
-
-@lru_cache(maxsize=64)
-def _cuts(n: int, most: int) -> tuple[NDArray[np.intp], NDArray[np.intp] | None, Samples, NDArray[np.bool_]]:
-    """Where ``n`` samples are cut into ``most``: the sample at or below each cut, the next one, and how far beyond.
-
-    None for the next where every cut falls on a sample.
-    """
-    cuts = np.linspace(0.0, float(n), most + 1)
-    below = cuts.astype(np.intp)
-    beyond = cuts - below
-    is_between = beyond > 0.0
-    return below, np.minimum(below + 1, n) if is_between.any() else None, beyond, is_between
-
-
-def noise_of(signal: Samples) -> float:
-    """Baseline noise: rms about a straight line in the windows of the far end, the middle one of them."""
-    return median(_window_noise(signal[-max(int(FAR_END * signal.shape[0]), 2 * WINDOW) :]))
-
-
-def quiet_of(signal: Samples) -> float:
-    """Noise of the quieter third of the part before the far end; 0 where nothing moves there."""
-    return quantile(_window_noise(signal[: -max(int(FAR_END * signal.shape[0]), 2 * WINDOW)]), 1 / 3)
-
-
-def _window_noise(signal: Samples) -> Samples:
-    """(n,) -> (n // WINDOW,) rms about a straight line in each window, counted from the end."""
-    count = signal.shape[0] // WINDOW
-    windows = signal[signal.shape[0] - count * WINDOW :].reshape(count, WINDOW)
-    centred = windows - np.add.reduce(windows, axis=1, keepdims=True) / WINDOW
-    slopes = centred @ _ACROSS / _SQUARES
-    rest = centred - slopes[:, None] * _ACROSS
-    rms: Samples = np.sqrt(np.add.reduce(rest * rest, axis=1) / (WINDOW - 2))
-    return rms
-
-
-def tilt_of(signal: Samples, noise: float) -> float:
-    """Tilt of the baseline per whole signal: the middle one of the slopes of short stretches in the far half.
-
-    Steps, plateaus and short rises leave the middle slope alone. 0 where it is no more than chance or drift.
-    """
-    length = signal.shape[0] // STRETCHES
-    far = signal[-length * (STRETCHES // 2) :].reshape(-1, length)
-    x = np.arange(length) - (length - 1) / 2
-    tilt = median(far @ x) / float(x @ x) * signal.shape[0]
-    return tilt if abs(tilt) > TILT_SIGMA * noise else 0.0
-
-
-def level_of(signal: Samples) -> float:
-    """The baseline: the median of the far end."""
-    return median(signal[-max(int(LEVEL_END * signal.shape[0]), WINDOW) :])
-
-
-def find_contact(signal: Samples, noise: float) -> float | None:
-    """Where the push ends, as a share of the signal; None when it does not begin with one.
-
-    The push ends where the force comes back to the baseline, or before, where it stops rising steeply: in a block that
-    rises by less than a fifth of the mean rise so far. A tilted baseline lies long below its end and would otherwise
-    be taken for contact. In doubt this ends too early, and more is shown.
-    """
-    n = signal.shape[0]
-    level = level_of(signal) - CONTACT_SIGMA * noise
-    if median(signal[: max(int(HEAD * n), 4)]) >= level:
-        return None
-    is_back = signal > level
-    back = int(is_back.argmax())
-    size = n // BLOCKS
-    blocks = np.add.reduce(signal[: size * BLOCKS].reshape(BLOCKS, size), axis=1) / size
-    rises = blocks[1:] - blocks[:-1]
-    mean = (blocks[1:-1] - blocks[0]) / _BEFORE
-    is_slow = rises[1:] < 0.2 * mean
-    slow = int(is_slow.argmax())
-    steep = float(slow + 1) / BLOCKS if is_slow[slow] and rises[0] > 0 else 0.0
-    return min(steep, back / n if is_back[back] else 1.0)
-
-
-# ---- The front-end: from a retract in SI units to a signal in units of its own noise (formats.md section 5).
-
-
-MIN_POINTS = 64  # fewer cannot show a rupture; formats.md section 5.2, step 9
-WRONG_END_SIGMA = 30.0  # pushing harder than this at the far end is a curve stored the wrong way round
-RISE_SIGMA = 10.0  # over the last tenth, and bending upwards: a molecule being stretched
-RESTLESS = 8.0  # times the noise before it: a far end that is no baseline but garbage
-GAP_SIGMA = 30.0  # drag and drift leave less than this between approach and retract
-LARGEST = 1e100  # in any unit; beyond it sums overflow
-RAIL_SHARE = 0.01  # of samples that share the very largest pull: the detector was at its end
-
-#: Reasons that make a score impossible: the curve goes to review without one.
-BLOCKING = frozenset({"too_short", "nonfinite", "constant", "no_calibration", "orientation"})
-
-#: Reasons that only inform, and those among them that lift a would-be discard to review.
-#:
-#: ===================  =====  ==================================================================
-#: reason               floor  why
-#: ===================  =====  ==================================================================
-#: no_contact           no     the simulator makes such curves; a run of them raises an alarm
-#: still_attached       yes    the molecule had not let go at the far end: its rupture is not in the file
-#: noise_out_of_range   yes    wrong units or a broken detector; the model has not seen the like
-#: saturated            yes    the pull is cut off at the detector's rail: peaks are missing
-#: sign_assumed         no     the file does not say which way is pulling: both are judged (models.sign)
-#: sign_turned          no     it was the way that the reader did not believe that scored higher (deploy.serving)
-#: text_rule            no     the configuration said what the file does not: sign, columns or units
-#: columns_assumed      yes    which column is force, which distance, is a guess
-#: ends_missing         yes    part of the retract was never recorded: nor would an event be
-#: flipped              yes    upside down it would be kept: the file's sign may be wrong (deploy.serving)
-#: ===================  =====  ==================================================================
-FLOOR = frozenset({"still_attached", "noise_out_of_range", "saturated", "columns_assumed", "ends_missing", "flipped"})
-
-#: Notes of a reader that are reasons as they stand.
-_NOTED = ("text_rule", "sign_assumed", "columns_assumed", "ends_missing")
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
     """One retract, ready for the raster."""
 
     signal: NDArray[np.float32] | None  # (n,), 2 W <= n <= samples of the profile, in profile units, baseline 0
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()  # of models.reasons
     noise: float | None = None  # rms of the averaged baseline, in force_unit
     level: float | None = None  # of the baseline, in force_unit
     tilt: float | None = None  # of the baseline, in force_unit per whole signal; already taken away
@@ -261,7 +96,7 @@ def _prepare(curve: Curve, profile: RasterProfile) -> Prepared:
     sigmas = (averaged - level) / noise
     reasons = [] if contact is not None else ["no_contact"]
     seen = (whole - level) / noise
-    reasons += _look(seen)
+    reasons += _reasons_of_shape(seen)
     if _holds_on(curve, seen, middle + level, noise):
         reasons.append("still_attached")
     usual = newton is None or profile.noise_low_pn <= noise * newton * 1e12 <= profile.noise_high_pn
@@ -269,7 +104,7 @@ def _prepare(curve: Curve, profile: RasterProfile) -> Prepared:
         reasons.append("noise_out_of_range")
     if _at_rail(curve.force, middle, 20 * noise):
         reasons.append("saturated")
-    reasons += [note for note in curve.notes if note in _NOTED]
+    reasons += [note for note in curve.notes if note in NOTED]
     signal = sigmas if profile.scale == "sigma" else (averaged - level) * (newton or 1.0) * 1e12
     return Prepared(
         signal=None if BLOCKING.intersection(reasons) else signal.astype(np.float32),
@@ -298,7 +133,7 @@ def first_shown(n: int, push: float, profile: RasterProfile) -> int:
     return max(0, min(int(push * n - free * profile.lead / (1.0 - profile.lead)), n - MIN_POINTS))
 
 
-def _look(sigmas: Samples) -> list[str]:
+def _reasons_of_shape(sigmas: Samples) -> list[str]:
     """Reasons that the shape of the whole retract gives."""
     head = max(int(HEAD * sigmas.shape[0]), 4)
     start, end = median(sigmas[:head]), float(sigmas[-head:].min())
@@ -326,3 +161,136 @@ def _at_rail(force: Samples, middle: float, clear: float) -> bool:
     """At least 1 % of the samples sit at exactly the largest pull, clear of the noise."""
     highest = float(force.max())
     return highest - middle > clear and np.count_nonzero(force == highest) >= max(RAIL_SHARE * force.shape[0], 8)
+
+
+def resample(force: Samples, profile: RasterProfile) -> Samples:
+    """(n,) -> (m,): box averages down to ``profile.samples``, straight lines up to two samples a column.
+
+    White noise has an envelope that grows with the number of points in a column; averaging to a bounded number
+    first makes the picture of a curve the same whether it was stored with 2,000 points or 20,000.
+    """
+    n, most, least = force.shape[0], profile.samples, 2 * profile.columns
+    if n < least:
+        return np.interp(np.linspace(0.0, n - 1.0, least), np.arange(n), force)
+    if n <= most:
+        return force
+    total = np.empty(n + 1)
+    total[0] = 0.0
+    np.cumsum(force, out=total[1:])
+    below, above, beyond, is_between = _cuts(n, most)
+    summed = total[below]
+    if above is not None:  # numpy.interp, without looking for the neighbours anew
+        np.add(summed, (total[above] - summed) * beyond, out=summed, where=is_between)
+    averaged: Samples = (summed[1:] - summed[:-1]) * (most / n)
+    return averaged
+
+
+@lru_cache(maxsize=64)
+def _cuts(n: int, most: int) -> tuple[NDArray[np.intp], NDArray[np.intp] | None, Samples, NDArray[np.bool_]]:
+    """Where ``n`` samples are cut into ``most``: the sample at or below each cut, the next one, and how far beyond.
+
+    None for the next where every cut falls on a sample.
+    """
+    cuts = np.linspace(0.0, float(n), most + 1)
+    below = cuts.astype(np.intp)
+    beyond = cuts - below
+    is_between = beyond > 0.0
+    return below, np.minimum(below + 1, n) if is_between.any() else None, beyond, is_between
+
+
+def noise_of(signal: Samples) -> float:
+    """Baseline noise: rms about a straight line in the windows of the far end, the middle one of them."""
+    return median(_window_noise(signal[-max(int(FAR_END * signal.shape[0]), 2 * WINDOW) :]))
+
+
+def quiet_of(signal: Samples) -> float:
+    """Noise of the quieter third of the part before the far end; 0 where nothing moves there."""
+    return quantile(_window_noise(signal[: -max(int(FAR_END * signal.shape[0]), 2 * WINDOW)]), 1 / 3)
+
+
+def _window_noise(signal: Samples) -> Samples:
+    """(n,) -> (n // WINDOW,) rms about a straight line in each window, counted from the end.
+
+    So a late step, a tether or a slow optical wave does not inflate it.
+    """
+    count = signal.shape[0] // WINDOW
+    windows = signal[signal.shape[0] - count * WINDOW :].reshape(count, WINDOW)
+    centred = windows - np.add.reduce(windows, axis=1, keepdims=True) / WINDOW
+    slopes = centred @ _ACROSS / _SQUARES
+    rest = centred - slopes[:, None] * _ACROSS
+    rms: Samples = np.sqrt(np.add.reduce(rest * rest, axis=1) / (WINDOW - 2))
+    return rms
+
+
+def tilt_of(signal: Samples, noise: float) -> float:
+    """Tilt of the baseline per whole signal: the middle one of the slopes of short stretches in the far half.
+
+    Steps, plateaus and short rises leave the middle slope alone. 0 where it is no more than chance or drift.
+    """
+    length = signal.shape[0] // STRETCHES
+    far = signal[-length * (STRETCHES // 2) :].reshape(-1, length)
+    x = np.arange(length) - (length - 1) / 2
+    tilt = median(far @ x) / float(x @ x) * signal.shape[0]
+    return tilt if abs(tilt) > TILT_SIGMA * noise else 0.0
+
+
+def level_of(signal: Samples) -> float:
+    """The baseline: the median of the far end."""
+    return median(signal[-max(int(LEVEL_END * signal.shape[0]), WINDOW) :])
+
+
+def find_contact(signal: Samples, noise: float) -> float | None:
+    """Where the push ends, as a share of the signal; None when it does not begin with one.
+
+    The push ends where the force comes back to the baseline, or before, where it stops rising steeply: in a block that
+    rises by less than a fifth of the mean rise so far. A tilted baseline lies long below its end and would otherwise
+    be taken for contact. In doubt this ends too early, and more is shown.
+    """
+    n = signal.shape[0]
+    level = level_of(signal) - CONTACT_SIGMA * noise
+    if median(signal[: max(int(HEAD * n), 4)]) >= level:
+        return None
+    is_back = signal > level
+    back = int(is_back.argmax())
+    size = n // BLOCKS
+    blocks = np.add.reduce(signal[: size * BLOCKS].reshape(BLOCKS, size), axis=1) / size
+    rises = blocks[1:] - blocks[:-1]
+    mean = (blocks[1:-1] - blocks[0]) / _BEFORE
+    is_slow = rises[1:] < 0.2 * mean
+    slow = int(is_slow.argmax())
+    steep = float(slow + 1) / BLOCKS if is_slow[slow] and rises[0] > 0 else 0.0
+    return min(steep, back / n if is_back[back] else 1.0)
+
+
+def median(values: Samples) -> float:
+    """(n,) -> what ``numpy.median`` gives, bit for bit; NaN where there is nothing, or where a NaN is among them.
+
+    ``numpy.median`` spends 7 µs around a selection that takes one, and the front-end asks for a dozen a curve.
+    """
+    count = values.shape[0]
+    if not count:
+        return math.nan
+    half = count // 2
+    ordered = values.copy()
+    ordered.partition((half, -1) if count % 2 else (half - 1, half, -1))  # NaN is sorted to the end
+    if math.isnan(ordered[-1]):
+        return math.nan
+    middle = ordered[half] if count % 2 else (ordered[half - 1] + ordered[half]) / 2
+    return float(middle) + 0.0  # numpy's sum begins at zero: never -0.0
+
+
+def quantile(values: Samples, share: float) -> float:
+    """(n,) -> what ``numpy.quantile`` gives, between two neighbours by a straight line; NaN as in :func:`median`."""
+    count = values.shape[0]
+    if not count:
+        return math.nan
+    place = (count - 1) * share
+    below = int(place)
+    above = min(below + 1, count - 1)
+    ordered = values.copy()
+    ordered.partition((below, above, -1))
+    if math.isnan(ordered[-1]):
+        return math.nan
+    low, high = float(ordered[below]), float(ordered[above])
+    along, step = float(place - below), high - low
+    return high - step * (1 - along) if along >= 0.5 else low + step * along  # each end is met exactly

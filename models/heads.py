@@ -1,7 +1,11 @@
-"""The head: from a curve's features to a logit, learned from a few labelled curves (scikit-learn).
+"""Other heads for a network: from a curve's embedding over its features to a logit, learned from a few labelled curves.
+
+An embedding is all that the one logit is made from. Curves that look alike to the network lie together in it, labelled
+or not; so a few dozen labels and many unlabelled curves can say what another logit should be.
 
 A linear head on linear features is just another last layer: ``fold`` puts it into the network, which then is served
-like any other, at the same speed. A support vector machine with a round kernel is not, and ranks only.
+like any other, at the same speed. What is not linear (a support vector machine with a round kernel, the codes of an
+autoencoder, the responsibilities of clusters) ranks curves and becomes no model.
 """
 
 from __future__ import annotations
@@ -27,16 +31,41 @@ from models.bundle import MAX_HEADER_BYTES, MAX_WEIGHT_BYTES
 from models.network import ResNet18, load
 from models.raster import RasterProfile, coverage
 
-# ---- The embedding: a curve as the pooled features of the network's last layer, all that the one logit is made from.
-#
-# Curves that look alike to the network lie together here, labelled or not; so a few dozen labels and many
-# unlabelled curves can say what another logit should be (``models/heads.py``, ``models/heads.py``).
+Vectors = NDArray[np.float64]  # (N, D)
+Labels = NDArray[np.bool_]
+Weights = NDArray[np.float64]
+
+#: How long the network's own logit is beside all channels together: the penalty of a head on it is nine times lighter.
+LEAN = 3.0
+
+#: A channel that was nearly silent among the curves fitted on must not shout at the first one where it speaks.
+QUIETEST = 0.05  # of the largest spread of any channel
+
+#: Inverse strength of the penalty on vectors of mean squared length 1. Chosen on simulated laboratories with 8 to 128
+#: labels, in some of which every seventh label was wrong: 10 learns a new meaning of "event" sooner, but loses up to
+#: 0.04 of AUC to wrong labels where the model was right already; 1 loses less than 0.01.
+STRENGTH = 1.0
+
+HIDDEN = 64
+STEPS, BATCH, RATE = 400, 64, 2e-3  # of the autoencoder
+
+WIDTH = 64  # of every published ResNet18
+#: What torchvision's weights expect of red, green and blue in 0…1 (He et al. 2016; torchvision, "IMAGENET1K_V1").
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+_CONVERT = (
+    "python -c \"import torch; from safetensors.torch import save_file; save_file(torch.load('{name}', "
+    "weights_only=True), '{stem}.safetensors')\""
+)
 
 
 def embed(
     network: ResNet18, edges: NDArray[np.float32], profile: RasterProfile, batch: int = 64
 ) -> NDArray[np.float32]:
-    """(N, 2, W) envelopes -> (N, 8 width) float32; ``fc`` of a row is the logit of that curve."""
+    """(N, 2, W) envelopes -> (N, 8 width) float32, the pooled features of the last layer.
+
+    ``fc`` of a row is the logit of that curve.
+    """
     network.eval()
     parts = [np.zeros((0, network.fc.in_features), np.float32)]
     with torch.inference_mode():
@@ -47,22 +76,11 @@ def embed(
     return np.concatenate(parts)
 
 
-# ---- The features: embedded curves told in fewer numbers, learned from curves that nobody has labelled.
-#
-# Linear ones fold into a network's last layer (``models/heads.py``) and so become models; the others rank. Every
-# one gives vectors of mean squared length 1, so that a head's strength means the same on all of them.
-
-Vectors = NDArray[np.float64]  # (N, D)
-
-#: How long the network's own logit is beside all channels together: the penalty of a head on it is nine times lighter.
-LEAN = 3.0
-
-#: A channel that was nearly silent among the curves fitted on must not shout at the first one where it speaks.
-QUIETEST = 0.05  # of the largest spread of any channel
-
-
 class Features(Protocol):
-    """(N, D) embedded curves -> (N, K)."""
+    """(N, D) embedded curves -> (N, K): told in fewer numbers, learned from curves that nobody has labelled.
+
+    Vectors of mean squared length 1, so that a head's strength means the same on all of them.
+    """
 
     def apply(self, vectors: Vectors) -> Vectors: ...
 
@@ -107,18 +125,6 @@ def principal(vectors: Vectors, count: int = 16) -> Linear:
     scale = max(float(np.sqrt(found.explained_variance_.sum())), 1e-9)
     turn = np.asarray(found.components_, np.float64) / scale
     return Linear(turn @ standard.matrix, turn @ (standard.offset - found.mean_))
-
-
-# ---- The head: from a curve's features to a logit, learned from a few labelled curves (scikit-learn).
-
-
-Labels = NDArray[np.bool_]
-Weights = NDArray[np.float64]
-
-#: Inverse strength of the penalty on vectors of mean squared length 1. Chosen on simulated laboratories with 8 to 128
-#: labels, in some of which every seventh label was wrong: 10 learns a new meaning of "event" sooner, but loses up to
-#: 0.04 of AUC to wrong labels where the model was right already; 1 loses less than 0.01.
-STRENGTH = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,18 +195,11 @@ def _plain(found: Any) -> LinearHead:
     return LinearHead(np.asarray(found.coef_[0], np.float64), float(found.intercept_[0]))
 
 
-# ---- The autoencoder: a small network that says an embedded curve in few numbers so that it can say it back.
-#
-# Two layers in, two out, trained on curves that nobody has labelled. Its code is no linear function of a curve,
-# so it ranks curves and becomes no model.
-
-
-HIDDEN = 64
-STEPS, BATCH, RATE = 400, 64, 2e-3
-
-
 class Autoencoder(nn.Module):
-    """(N, D) embedded curves -> (N, K) codes by ``apply``."""
+    """(N, D) embedded curves -> (N, K) codes by ``apply``, few numbers from which it can say the curve back.
+
+    Two layers in, two out, trained on curves that nobody has labelled.
+    """
 
     def __init__(self, inputs: int, codes: int) -> None:
         super().__init__()
@@ -267,17 +266,13 @@ def _train(made: Autoencoder, x: Tensor) -> None:
         optimiser.step()
 
 
-# ---- Soft k-means: which kinds of curve there are among many that nobody has labelled, and how much a curve is of
-# each.
-#
-# As a mixture of round Gaussians of which each learns its own width and weight (MacKay 2003, Information Theory,
-# Inference and Learning Algorithms, algorithm 22.2), by scikit-learn, on the principal components. The
-# responsibilities are no linear function of a curve, so they rank curves and become no model.
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class SoftKMeans:
-    """(N, D) embedded curves -> (N, K) responsibilities; a row sums to 1."""
+    """(N, D) embedded curves -> (N, K): how much a curve is of each of K kinds. A row sums to 1.
+
+    A mixture of round Gaussians of which each learns its own width and weight (MacKay 2003, Information Theory,
+    Inference and Learning Algorithms, algorithm 22.2), on the principal components.
+    """
 
     components: Linear
     mixture: Any  # sklearn.mixture.GaussianMixture
@@ -301,25 +296,6 @@ def cluster(vectors: Vectors, count: int = 16, seed: int = 1) -> SoftKMeans:
     return SoftKMeans(components, mixture)
 
 
-# ---- The transfer: published ResNet18 weights, learned from colour photographs, in the network that sees one channel.
-#
-# The stem's kernels are summed over their three input channels: a picture in grey has the same value in red,
-# green and blue, convolution is linear, and so the summed kernel answers exactly as the three did. Before the sum
-# each is divided by its channel's standard deviation, and what the channel means took away goes into the first
-# batch norm: the network was taught on (x - mean) / std, and is here shown x in 0…1. What differs is the rim of
-# three pixels that the stem pads: black here, mid-grey there. The last layer knows a thousand kinds of photograph
-# and none of curve, so it starts at zero.
-
-WIDTH = 64  # of every published ResNet18
-#: What torchvision's weights expect of red, green and blue in 0…1 (He et al. 2016; torchvision, "IMAGENET1K_V1").
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-_CONVERT = (
-    "python -c \"import torch; from safetensors.torch import save_file; save_file(torch.load('{name}', "
-    "weights_only=True), '{stem}.safetensors')\""
-)
-
-
 class BadWeights(Exception):
     """This file holds no ResNet18 of torchvision; the message is one line and says what to do."""
 
@@ -337,7 +313,15 @@ def read_imagenet(file: Path) -> ResNet18:
 
 
 def adapt(tensors: Mapping[str, Tensor]) -> ResNet18:
-    """Tensors of torchvision (conv1.weight (64, 3, 7, 7)) -> the same function of a picture in grey, without its fc."""
+    """Tensors of torchvision (conv1.weight (64, 3, 7, 7)) -> the same function of a picture in grey, without its fc.
+
+    The stem's kernels are summed over their three input channels: a picture in grey has the same value in red, green
+    and blue, convolution is linear, and so the summed kernel answers exactly as the three did. Before the sum each is
+    divided by its channel's standard deviation, and what the channel means took away goes into the first batch norm:
+    the network was taught on (x - mean) / std, and is here shown x in 0…1. What differs is the rim of three pixels
+    that the stem pads: black here, mid-grey there. The last layer knows a thousand kinds of photograph and none of
+    curve, so it starts at zero.
+    """
     weights = {name: tensors[name].float() for name in shapes(WIDTH) if not name.startswith("fc.")}
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
     stem = weights["conv1.weight"] / std

@@ -14,8 +14,9 @@ from dataclasses import replace
 import numpy as np
 
 from models.curve import Curve
-from models.frontend import FLOOR, Prepared, prepare
+from models.frontend import Prepared, prepare
 from models.raster import RasterProfile
+from models.reasons import LIFTING
 
 OPEN = "sign_assumed"
 SPOT = 50  # one curve in so many is checked, though nothing speaks against its sign
@@ -45,7 +46,7 @@ def _wants_flipped(curve: Curve, prepared: Prepared) -> bool:
     """An open sign always; else what could be discarded, if no push confirms its sign or the lot falls on it."""
     if OPEN in curve.notes:
         return True
-    if prepared.blocking or FLOOR.intersection(prepared.reasons):
+    if prepared.blocking or LIFTING.intersection(prepared.reasons):
         return False
     return "no_contact" in prepared.reasons or is_spot(curve)
 

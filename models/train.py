@@ -21,139 +21,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.curve import Curve
+from models.files import unfinished, write_whole
 from models.frontend import prepare
 from models.loss import select
 from models.network import ResNet18
 from models.raster import Floats, RasterProfile, coverage, envelope
 
-# ---- The checkpoint: an unfinished training run on disk, as safetensors and JSON, never as a pickle.
-
-
-def store(folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer, epochs: int) -> None:
-    """Write weights and optimiser; the older checkpoint stays until the new one is whole. OSError for a full disk."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = optimiser.state_dict()
-    tensors = {f"network.{name}": value.contiguous() for name, value in network.state_dict().items()}
-    for place, slots in state["state"].items():
-        tensors |= {f"optimiser.{place}.{slot}": value.contiguous() for slot, value in slots.items()}
-    name = f"epoch-{epochs}.safetensors"
-    try:
-        save_file(tensors, folder / f".{name}.new")
-    except SafetensorError as error:  # a full disk, in its words
-        (folder / f".{name}.new").unlink(missing_ok=True)
-        raise OSError(f"{folder}: {error}; make room, then go on with the same command") from None
-    (folder / f".{name}.new").replace(folder / name)
-    marker = folder / ".progress.json.new"
-    marker.write_text(json.dumps({"epochs": epochs, "file": name}))
-    marker.replace(folder / "progress.json")
-    for old in folder.glob("epoch-*.safetensors"):
-        if old.name != name:
-            old.unlink()
-
-
-def restore(folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """Load the last checkpoint into both; the number of epochs that it holds, 0 when there is none."""
-    try:
-        progress = json.loads((folder / "progress.json").read_text())
-        tensors = load_file(folder / str(progress["file"]))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
-        return 0
-    prefix = "network."
-    weights = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
-    wanted = {name: value.shape for name, value in network.state_dict().items()}
-    if {name: value.shape for name, value in weights.items()} != wanted:
-        return 0
-    network.load_state_dict(weights)
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        kind, place, *slot = name.split(".")
-        if kind == "optimiser":
-            state.setdefault(int(place), {})[slot[0]] = tensor
-    groups: list[dict[str, Any]] = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": state, "param_groups": groups})
-    return int(progress["epochs"])
-
-
-# ---- The data: curves as envelopes and labels, which is all that training needs of them.
-#
-# An envelope is 1 kB where a curve is 32 kB, and the picture is drawn from it by the code that serves; so 100,000
-# curves fit into memory and training cannot see another picture than service.
-
 CHUNK = 256
 Progress = Callable[[int], None]  # curves done
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Examples:
-    """N curves ready to learn from."""
-
-    edges: NDArray[np.float32]  # (N, 2, W) in signal units
-    labels: NDArray[np.float32]  # (N,), 1 is an event
-
-    def __len__(self) -> int:
-        return int(self.labels.shape[0])
-
-    def __add__(self, other: Examples) -> Examples:
-        edges = np.concatenate((self.edges, other.edges))
-        return Examples(edges, np.concatenate((self.labels, other.labels)))
-
-    def repeat(self, times: int) -> Examples:
-        """The same curves ``times`` over: how a few labelled ones are heard among many simulated."""
-        return Examples(np.tile(self.edges, (times, 1, 1)), np.tile(self.labels, times))
-
-    def save(self, path: Path) -> None:
-        """Two plain numpy arrays side by side, whole or not at all."""
-        for name, array in (("edges", self.edges), ("labels", self.labels)):
-            fresh = path.with_name(f".{path.name}-{name}.new")
-            with fresh.open("wb") as file:
-                np.save(file, array, allow_pickle=False)
-            fresh.replace(path.with_name(f"{path.name}-{name}.npy"))
-
-    @classmethod
-    def load(cls, path: Path) -> Examples | None:
-        """What :meth:`save` wrote, or None when it is not there whole."""
-        files = [path.with_name(f"{path.name}-{name}.npy") for name in ("edges", "labels")]
-        if not all(file.is_file() for file in files):
-            return None
-        try:
-            edges, labels = (np.load(file, allow_pickle=False) for file in files)
-        except (ValueError, EOFError):  # cut off by a power failure: drawn again
-            return None
-        return cls(edges, labels) if edges.shape[0] == labels.shape[0] else None
-
-
-def gather(pairs: Iterable[tuple[Curve, bool]], profile: RasterProfile, progress: Progress | None = None) -> Examples:
-    """Curves with their labels -> examples; curves that could get no score are left out, as they are in service."""
-    edges, labels = [np.zeros((0, 2, profile.columns), np.float32)], [np.zeros(0, np.float32)]
-    for chunk in _chunks(pairs):
-        prepared = prepare([curve for curve, _ in chunk], profile)
-        able = [(item.signal, event) for item, (_, event) in zip(prepared, chunk, strict=True)]
-        kept = [(signal, event) for signal, event in able if signal is not None]
-        edges.append(envelope([signal for signal, _ in kept], profile))
-        labels.append(np.array([event for _, event in kept], np.float32))
-        if progress is not None:
-            progress(len(chunk))
-    return Examples(np.concatenate(edges), np.concatenate(labels))
-
-
-def _chunks(pairs: Iterable[tuple[Curve, bool]]) -> Iterator[list[tuple[Curve, bool]]]:
-    chunk: list[tuple[Curve, bool]] = []
-    for pair in pairs:
-        chunk.append(pair)
-        if len(chunk) == CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def order(examples: Examples, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The order of one epoch; from seed and number alone, so that a resumed run goes on as it would have."""
-    shuffled = np.random.default_rng((seed, epoch)).permutation(len(examples))
-    return cast(NDArray[np.int64], shuffled.astype(np.int64))
-
-
-# ---- The training: one loop, resumable after every epoch.
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,3 +145,120 @@ def infer(network: ResNet18, edges: Floats, profile: RasterProfile, batch: int =
             logits = network(images.contiguous(memory_format=torch.channels_last))
             parts.append(logits.double().numpy())
     return np.concatenate(parts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examples:
+    """N curves ready to learn from, as envelopes and labels: all that training needs of them.
+
+    An envelope is 1 kB where a curve is 32 kB, and the picture is drawn from it by the code that serves; so 100,000
+    curves fit into memory, and training cannot see another picture than service.
+    """
+
+    edges: NDArray[np.float32]  # (N, 2, W) in signal units
+    labels: NDArray[np.float32]  # (N,), 1 is an event
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    def __add__(self, other: Examples) -> Examples:
+        edges = np.concatenate((self.edges, other.edges))
+        return Examples(edges, np.concatenate((self.labels, other.labels)))
+
+    def repeat(self, times: int) -> Examples:
+        """The same curves ``times`` over: how a few labelled ones are heard among many simulated."""
+        return Examples(np.tile(self.edges, (times, 1, 1)), np.tile(self.labels, times))
+
+    def save(self, path: Path) -> None:
+        """Two plain numpy arrays side by side, whole or not at all."""
+        for name, array in (("edges", self.edges), ("labels", self.labels)):
+            with unfinished(path.with_name(f"{path.name}-{name}.npy")) as fresh, fresh.open("wb") as file:
+                np.save(file, array, allow_pickle=False)
+
+    @classmethod
+    def load(cls, path: Path) -> Examples | None:
+        """What :meth:`save` wrote, or None when it is not there whole."""
+        files = [path.with_name(f"{path.name}-{name}.npy") for name in ("edges", "labels")]
+        if not all(file.is_file() for file in files):
+            return None
+        try:
+            edges, labels = (np.load(file, allow_pickle=False) for file in files)
+        except (ValueError, EOFError):  # cut off by a power failure: drawn again
+            return None
+        return cls(edges, labels) if edges.shape[0] == labels.shape[0] else None
+
+
+def gather(pairs: Iterable[tuple[Curve, bool]], profile: RasterProfile, progress: Progress | None = None) -> Examples:
+    """Curves with their labels -> examples; curves that could get no score are left out, as they are in service."""
+    edges, labels = [np.zeros((0, 2, profile.columns), np.float32)], [np.zeros(0, np.float32)]
+    for chunk in _chunks(pairs):
+        prepared = prepare([curve for curve, _ in chunk], profile)
+        able = [(item.signal, event) for item, (_, event) in zip(prepared, chunk, strict=True)]
+        kept = [(signal, event) for signal, event in able if signal is not None]
+        edges.append(envelope([signal for signal, _ in kept], profile))
+        labels.append(np.array([event for _, event in kept], np.float32))
+        if progress is not None:
+            progress(len(chunk))
+    return Examples(np.concatenate(edges), np.concatenate(labels))
+
+
+def _chunks(pairs: Iterable[tuple[Curve, bool]]) -> Iterator[list[tuple[Curve, bool]]]:
+    chunk: list[tuple[Curve, bool]] = []
+    for pair in pairs:
+        chunk.append(pair)
+        if len(chunk) == CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def order(examples: Examples, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order of one epoch; from seed and number alone, so that a resumed run goes on as it would have."""
+    shuffled = np.random.default_rng((seed, epoch)).permutation(len(examples))
+    return cast(NDArray[np.int64], shuffled.astype(np.int64))
+
+
+def store(folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer, epochs: int) -> None:
+    """Write weights and optimiser as safetensors and JSON, never as a pickle.
+
+    The older checkpoint stays until the new one is whole. OSError for a full disk.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = optimiser.state_dict()
+    tensors = {f"network.{name}": value.contiguous() for name, value in network.state_dict().items()}
+    for place, slots in state["state"].items():
+        tensors |= {f"optimiser.{place}.{slot}": value.contiguous() for slot, value in slots.items()}
+    name = f"epoch-{epochs}.safetensors"
+    try:
+        with unfinished(folder / name) as fresh:
+            save_file(tensors, fresh)
+    except SafetensorError as error:  # a full disk, in its words
+        raise OSError(f"{folder}: {error}; make room, then go on with the same command") from None
+    write_whole(folder / "progress.json", json.dumps({"epochs": epochs, "file": name}).encode())
+    for old in folder.glob("epoch-*.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+def restore(folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """Load the last checkpoint into both; the number of epochs that it holds, 0 when there is none."""
+    try:
+        progress = json.loads((folder / "progress.json").read_text())
+        tensors = load_file(folder / str(progress["file"]))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        return 0
+    prefix = "network."
+    weights = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
+    wanted = {name: value.shape for name, value in network.state_dict().items()}
+    if {name: value.shape for name, value in weights.items()} != wanted:
+        return 0
+    network.load_state_dict(weights)
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        kind, place, *slot = name.split(".")
+        if kind == "optimiser":
+            state.setdefault(int(place), {})[slot[0]] = tensor
+    groups: list[dict[str, Any]] = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": state, "param_groups": groups})
+    return int(progress["epochs"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,9 +12,9 @@ import numpy as np
 
 from daemon import __version__
 from daemon.client.service_file import forget, leave
-from daemon.common.clock import rfc3339
 from daemon.ledger import Ledger
 from daemon.publish import Publisher
+from models.clock import utc_now
 from tests.ledgerhelp import JUDGE, decision
 
 ANY = "tcp://127.0.0.1:0"
@@ -47,7 +46,7 @@ class Speaker:
             path, self.instrument, publish=publish, replay=replay, status=self.status, heartbeat_s=0.2
         )
         self.publish, self.replay = self.publisher.publish_endpoint, self.publisher.replay_endpoint
-        leave(self.state, self.publish, self.replay, rfc3339(time.time()))
+        leave(self.state, self.publish, self.replay, utc_now())
         self.publisher.start()
 
     def record(self, count: int, **changes: Any) -> None:

@@ -33,7 +33,7 @@ from daemon.learn.labelled import read_labels
 from daemon.learn.training_record import TrainingRecord, identity_of
 from daemon.ledger import events
 from daemon.screens.status import page
-from deploy import engines
+from deploy.classifier import EngineRequest
 from deploy.serving import Model, Scored, known_curves
 from models.bundle import SHIPPED, BadBundle, read, write
 from models.calibrate import KeepRule
@@ -386,7 +386,7 @@ def test_without_out_the_new_model_stands_beside_the_old_one(lab, tmp_path, monk
 @pytest.fixture(scope="module")
 def certified(lab, model, tmp_path_factory):
     bundle = read(model)
-    exact = load_model(str(model), engines.Wish(precision="fp32"))
+    exact = load_model(str(model), EngineRequest(precision="fp32"))
     outcome = calibrate(
         gather_eligible(read_labels([lab]), exact), bundle, exact.engine, CalibrationTarget(keep=KeepRule(0.5))
     )

@@ -183,6 +183,10 @@ def test_a_link_does_not_hide_that_the_state_is_inside(tmp_path: Path) -> None:
 
 def test_nested_watch_folders_would_see_every_file_twice(tmp_path: Path) -> None:
     assert "remove one" in findings(tmp_path, 'watch = ["/data", "/data/run7"]')[0]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    assert "remove one" in findings(tmp_path, 'watch = ["data", "link"]')[0]
+    assert "remove one" in findings(tmp_path, 'watch = ["link/run7", "data"]')[0]
 
 
 @pytest.mark.parametrize(

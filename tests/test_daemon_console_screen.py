@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from daemon.common.clock import rfc3339
 from daemon.common.text import duration, latency, rate, score, size
 from daemon.screens.board import Board, Entry
 from daemon.screens.screen import bars, frame, sketch, svg, tail
+from models.clock import rfc3339
 from tests.speaker import preview
 
 SVG = "{http://www.w3.org/2000/svg}"

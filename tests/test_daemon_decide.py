@@ -10,7 +10,7 @@ from daemon.reading import Reading
 from daemon.sources import Arrival
 from deploy.serving import Scored
 from models.curve import Curve
-from models.frontend import FLOOR
+from models.reasons import LIFTING
 
 THRESHOLDS = Thresholds(discard=0.04, keep=0.62)
 JUDGE = Judge("m", "p", "torch-cpu-fp32", THRESHOLDS, "simulation", 0.02)
@@ -35,8 +35,8 @@ def reading(curve: bool = True, **changes: object) -> Reading:
         (0.0, ("no_contact",), "discard"),
         (None, ("too_short",), "review"),
         (float("nan"), (), "review"),
-        *((0.0, (reason,), "review") for reason in sorted(FLOOR)),
-        *((1.0, (reason,), "keep") for reason in sorted(FLOOR)),
+        *((0.0, (reason,), "review") for reason in sorted(LIFTING)),
+        *((1.0, (reason,), "keep") for reason in sorted(LIFTING)),
     ],
 )
 def test_two_thresholds_with_a_floor_under_doubt(score: float | None, reasons: tuple[str, ...], verdict: str) -> None:

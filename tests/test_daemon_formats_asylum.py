@@ -15,8 +15,9 @@ from daemon.formats.asylum import AsylumReader
 from daemon.formats.blob import Blob
 from daemon.formats.errors import Unfinished, Unreadable
 from models.curve import Curve
-from models.frontend import FLOOR, prepare
+from models.frontend import prepare
 from models.raster import RasterProfile
+from models.reasons import LIFTING
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 
@@ -61,7 +62,7 @@ def test_a_retract_that_was_never_recorded_to_its_end_is_not_discarded() -> None
     (curve,) = read(make_ibw(force, distance))
     (prepared,) = prepare([curve], RasterProfile())
     assert len(curve) == 256
-    assert FLOOR.intersection(prepared.reasons) == {"ends_missing"}
+    assert LIFTING.intersection(prepared.reasons) == {"ends_missing"}
 
 
 def test_a_stretch_of_zeros_inside_is_noticed() -> None:

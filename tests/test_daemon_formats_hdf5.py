@@ -15,8 +15,9 @@ from daemon.formats.blob import Blob
 from daemon.formats.errors import Unfinished, Unreadable
 from daemon.formats.hdf5 import Hdf5Reader
 from models.curve import Curve
-from models.frontend import FLOOR, prepare
+from models.frontend import prepare
 from models.raster import RasterProfile
+from models.reasons import LIFTING
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases" / "18-hdf5-of-others"
 FORCE, DISTANCE = a_retract()
@@ -88,7 +89,7 @@ def test_what_the_names_do_not_settle_is_said() -> None:
         (curve,) = read(make_hdf5(columns))
         assert "columns_assumed" in curve.notes
         (prepared,) = prepare([curve], RasterProfile())
-        assert FLOOR.intersection(prepared.reasons)
+        assert LIFTING.intersection(prepared.reasons)
 
 
 def test_a_tweezers_export_has_the_units_of_its_program() -> None:

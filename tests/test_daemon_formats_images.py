@@ -18,11 +18,12 @@ from makers_vendors import (
 
 from daemon.formats import claim, find_reader, open_file
 from daemon.formats.blob import Blob
-from daemon.formats.errors import NO_CURVES, UNREADABLE, NotACurve, Unfinished, Unreadable
+from daemon.formats.errors import NO_CURVES, NotACurve, Unfinished, Unreadable
 from daemon.reading import FileReading
 from daemon.reading.pool import ReaderPool
 from daemon.reading.worker import Request, RequestHandler
 from daemon.sources.existing import find
+from models.reasons import UNREADABLE
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

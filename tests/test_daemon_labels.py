@@ -20,13 +20,13 @@ import pytest
 
 from daemon.cli import main
 from daemon.common.errors import UserError
-from daemon.common.files import write_whole
 from daemon.formats import open_file
 from daemon.formats.afmcurve import pack
 from daemon.labels import Label, Labels, read_word, unanimous
 from daemon.labels import table as labeltable
 from daemon.ledger import Ledger, LedgerView
 from models.curve import Curve
+from models.files import write_whole
 from tests.ledgerhelp import decision
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,8 +92,8 @@ def test_words() -> None:
     ]
     with pytest.raises(ValueError, match="write keep, discard or unsure"):
         read_word("good")
-    assert unanimous([SAID, SAID]) == "keep"
-    assert unanimous([SAID, replace(SAID, label="discard")]) == "unsure"
+    assert unanimous(["keep", "keep"]) == "keep"
+    assert unanimous(["keep", "discard"]) == "unsure"
 
 
 def test_two_writers_wait_for_each_other(labels: Labels) -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from daemon.common.clock import Clock
 from daemon.common.errors import UserError
 from daemon.judging import FileMark
 from daemon.ledger import Ledger, LedgerFull, LedgerView
 from daemon.ledger import file as ledgerfile
 from daemon.ledger.events import decode
+from models.clock import Clock
 from tests.ledgerhelp import decision, decisions, ledger_with
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from daemon.common.clock import Clock
 from daemon.common.errors import UserError
 from daemon.metrics import STATES, Accounts, Metrics
+from models.clock import Clock
 from tests.ledgerhelp import JUDGE, decision
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]

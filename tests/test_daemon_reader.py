@@ -29,7 +29,6 @@ from makers import (
 )
 
 from daemon.formats.afmcurve import pack
-from daemon.formats.errors import UNREADABLE
 from daemon.formats.text_rule import from_mapping
 from daemon.processes.child import launch
 from daemon.reading import FileReading
@@ -41,6 +40,7 @@ from daemon.sources.ignored import Ignored
 from models.curve import Curve
 from models.frontend import Prepared
 from models.raster import RasterProfile
+from models.reasons import UNREADABLE
 from models.sign import prepare_to_judge
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from daemon.common.errors import UserError
-from daemon.common.files import StateLock
+from daemon.common.locks import StateLock
 from daemon.common.progress import progress
 from daemon.judging import Decision, decide
 from daemon.service import health
@@ -54,7 +54,7 @@ def test_tempo_knows_percentiles_and_rate() -> None:
 
 def test_a_second_service_on_the_same_state_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from daemon.common.files import StateLock; "
+        "import sys, time; from pathlib import Path; from daemon.common.locks import StateLock; "
         f"lock = StateLock(Path({str(tmp_path)!r})); print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT) as holder:

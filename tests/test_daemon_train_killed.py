@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import save_file
 
 from daemon.cli import main
-from daemon.common.files import occupy
+from daemon.common.locks import occupy
 from models.bundle import read
 
 ROOT = Path(__file__).resolve().parents[1]

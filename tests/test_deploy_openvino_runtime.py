@@ -39,8 +39,8 @@ def run(code: str, home: Path) -> str:
 
 def test_nothing_is_reported_to_anybody(tmp_path):
     said = run(
-        "from deploy.serving import Model; from deploy.engines import Wish\n"
-        "model = Model.load(wish=Wish(engine='openvino'))\n"
+        "from deploy.serving import Model; from deploy.classifier import EngineRequest\n"
+        "model = Model.load(wish=EngineRequest(engine='openvino'))\n"
         "print(model.engine, 'torch' in sys.modules, sys.modules.get('openvino_telemetry'))",
         tmp_path,
     )
@@ -73,7 +73,7 @@ def test_nobody_else_imports_openvino():
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names = [name for name in names if name.split(".")[0] == "openvino"]
-            assert not names or path.name == "openvino_runtime.py", f"{path}: use deploy.openvino_engine"
+            assert not names or path.name == "openvino_engine.py", f"{path}: use deploy.openvino_engine"
 
 
 def test_threads_stay_free_and_precision_is_said():

@@ -6,8 +6,9 @@ from modelhelp import SHARED
 
 from deploy.serving import known_curves
 from models.curve import Curve
-from models.frontend import BLOCKING, FLOOR, noise_of, prepare, resample, tilt_of
+from models.frontend import noise_of, prepare, resample, tilt_of
 from models.raster import RasterProfile
+from models.reasons import BLOCKING, LIFTING
 
 PROFILE = RasterProfile(columns=128, rows=128, samples_per_column=4)
 
@@ -89,7 +90,7 @@ def test_no_contact_is_told_and_may_still_be_discarded():
     prepared = one(curve(white(1000)))
     assert prepared.reasons == ("no_contact",)
     assert not prepared.blocking
-    assert "no_contact" not in FLOOR
+    assert "no_contact" not in LIFTING
 
 
 def test_a_molecule_that_holds_to_the_end_is_told():
@@ -115,7 +116,7 @@ def test_a_far_end_of_garbage_is_told_and_lifts_a_discard():
     force = white(2000)
     force[1400:] = np.random.default_rng(1).uniform(-1e-9, 1e-9, 600)
     assert "noise_out_of_range" in one(curve(force, force_unit="m")).reasons  # without a calibration too
-    assert "noise_out_of_range" in FLOOR
+    assert "noise_out_of_range" in LIFTING
     force[1400:] = 4 * white(600, 2)  # restless, as a bubble makes it, and still a baseline
     assert "noise_out_of_range" not in one(curve(force, force_unit="m")).reasons
 

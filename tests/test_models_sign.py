@@ -7,8 +7,9 @@ import pytest
 
 from deploy.serving import known_curves
 from models.curve import Curve
-from models.frontend import FLOOR, prepare
+from models.frontend import prepare
 from models.raster import RasterProfile
+from models.reasons import LIFTING
 from models.sign import OPEN, SPOT, is_spot, prepare_to_judge, turned, with_flipped
 from models.simulate import simulate
 
@@ -44,7 +45,7 @@ def test_an_open_sign_is_prepared_both_ways_and_the_reader_s_way_is_as_it_was():
 def test_a_stated_sign_is_checked_where_no_push_confirms_it_and_on_one_curve_in_fifty():
     curves = [item.curve for item in simulate(600, seed=8)]
     found = prepare_to_judge(curves, PROFILE)
-    could_fall = [not item.blocking and not FLOOR.intersection(item.reasons) for item in found]
+    could_fall = [not item.blocking and not LIFTING.intersection(item.reasons) for item in found]
     for curve, item, could in zip(curves, found, could_fall, strict=True):
         wanted = could and ("no_contact" in item.reasons or is_spot(curve))
         assert (item.flipped is not None) == wanted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from daemon.archive.layout import (
     Origin,
 )
 from daemon.common.ending import Closing
+from daemon.common.locks import lock_where_possible
 from daemon.processes import frames
 from daemon.reading.ahead import Job, Piece, Stamp, read_ahead
 from daemon.sources import Arrival
@@ -122,12 +122,7 @@ def _lock(path: Path) -> int:
     """A descriptor of the file, created if need be, that no other run has while it is open. BlockingIOError."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
-        except OSError:
-            pass  # a network share without locks
+        lock_where_possible(descriptor)
         if not _is_named(descriptor, path):  # the other run has finished meanwhile
             raise BlockingIOError(errno.EWOULDBLOCK, "another run was writing it")
     except OSError:

@@ -7,7 +7,6 @@ answer is lost, whenever the run is ended. A file that holds verdicts on curves 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -21,6 +20,7 @@ from typing import BinaryIO
 from daemon.batch import Judged, VerdictCounts
 from daemon.common.ending import Closing
 from daemon.common.errors import ALREADY_RUNNING, BAD_DATA, INPUT_OUTPUT, UserError
+from daemon.common.locks import lock_where_possible
 from daemon.common.progress import progress
 from daemon.common.stdio import write_bytes
 from daemon.common.text import clean
@@ -28,6 +28,7 @@ from daemon.judging import Decision, Judge
 from daemon.ledger import events
 from daemon.reading.ahead import Job, Kept, Stamp
 from daemon.sources import Arrival
+from models.files import unfinished
 
 OPENING = b'{"path":'  # how every line begins
 _LINES = 64  # between two flushes
@@ -173,18 +174,15 @@ class ResumableOutput(Closing):
         """Lines behind this run's, before those set aside by an earlier run, in the file beside."""
         if self._tail or self._at >= self._size:
             return
-        part = self.aside.with_name(f"{self.aside.name}.part")
         try:
-            with part.open("wb") as into:
+            with unfinished(self.aside) as part, part.open("wb") as into:
                 self._file.seek(self._at)
                 _copy(self._file, into)
                 if self.aside.exists():
                     with self.aside.open("rb") as earlier:
                         _copy(earlier, into)
-            part.replace(self.aside)
             self._file.truncate(self._at)
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise self._failure(error) from error
         self._tail = self._size - self._at
 
@@ -214,12 +212,10 @@ def _open(path: Path) -> BinaryIO:
         raise UserError(BAD_DATA, f"--out {path}: no regular file; leave --out away to write into a pipe")
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", buffering=0)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_where_possible(file.fileno())
     except BlockingIOError as error:
         file.close()
         raise UserError(ALREADY_RUNNING, f"--out {path}: another run is writing it") from error
-    except OSError:
-        pass  # a network share without locks
     return file
 
 

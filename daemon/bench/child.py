@@ -31,11 +31,11 @@ class ChildFailed(Exception):
     """The child ended without an answer; the text is its last line."""
 
 
-def call(task: str, request: Mapping[str, Any], **environment: str) -> dict[str, Any]:
+def call(task: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """What the task's function makes of ``request``. Raises ChildFailed."""
     path = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "daemon.bench.child", task]
-    run = run_errand(command, said=json.dumps(request), env={**os.environ, "PYTHONPATH": path, **environment})
+    run = run_errand(command, said=json.dumps(request), env={**os.environ, "PYTHONPATH": path})
     if run.returncode:
         words = run.stderr.strip().splitlines() or [f"it ended with {run.returncode}"]
         raise ChildFailed(words[-1])

@@ -18,6 +18,7 @@ from deploy.classifier import NoEngine
 from deploy.cpu import default_threads
 from deploy.engines import candidates
 from models.bundle import BadBundle, read, resolve
+from models.clock import utc_now
 
 # ---- The shares: what the whole line reaches of the bare engine's rate, and what the line costs beyond the engine.
 
@@ -72,7 +73,7 @@ def measure(plan: Plan, say: Say) -> dict[str, Any]:
         say(f"warning: {before.warning}")
     others = machine.Others()
     found: dict[str, Any] = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "time": utc_now("seconds"),
         "machine": asdict(before),
         "warning": before.warning,
         "versions": _versions(before.python),

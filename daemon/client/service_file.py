@@ -20,6 +20,7 @@ from daemon.common.sockets import await_input, open_socket
 from daemon.config import Config
 from daemon.config.origin import WHEREABOUTS, is_running
 from daemon.ledger import events
+from models.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,7 @@ class ServiceFile:
 def leave(state: Path, publish: str, replay: str, started_at: str) -> None:
     """The service writes where it speaks; whole or not at all, so that nobody reads half of it."""
     said = {"pid": os.getpid(), "publish": publish, "replay": replay, "started_at": started_at}
-    fresh = state / f".{WHEREABOUTS}.{os.getpid()}"
-    fresh.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-    fresh.replace(state / WHEREABOUTS)
+    write_whole(state / WHEREABOUTS, (json.dumps(said, indent=1) + "\n").encode())
 
 
 def forget(state: Path) -> None:

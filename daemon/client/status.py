@@ -13,10 +13,10 @@ from typing import Any
 from daemon.client.feed import ask_status
 from daemon.client.service_file import ServiceFile, find
 from daemon.common.errors import UserError
-from daemon.common.files import write_whole
 from daemon.config import Config
 from daemon.labels import Labels
 from daemon.ledger.view import LedgerView
+from models.files import write_whole
 
 #: Flagged curves that one screen names; the review page shows all of them.
 SHOWN_FLAGGED = 5

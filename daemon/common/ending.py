@@ -28,7 +28,7 @@ LOOK_S = 0.1
 _ENDS = (signal.SIGINT, signal.SIGTERM)
 
 
-class _Ear(threading.Thread):
+class _SignalListener(threading.Thread):
     """Reads the numbers of signals; ``asked`` is set by the first that asks for the end."""
 
     def __init__(self) -> None:
@@ -37,14 +37,14 @@ class _Ear(threading.Thread):
         self.number = 0
         self.patience_s = LAST_RESORT_S
         self.others: dict[int, Callable[[], None]] = {}
-        self._ear, self._mouth = socket.socketpair()
-        self._mouth.setblocking(False)
+        self._receiver, self._wakeup = socket.socketpair()
+        self._wakeup.setblocking(False)
         self._before: dict[int, signal._HANDLER] = {}
 
     def install(self, numbers: tuple[signal.Signals, ...]) -> None:
         """On the main thread, as all that changes handlers."""
         if not self._before:
-            self._fd_before = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
+            self._fd_before = signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
         for number in numbers:
             self._before.setdefault(number, signal.signal(number, _note_nothing))
 
@@ -52,9 +52,9 @@ class _Ear(threading.Thread):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._fd_before)
-        self._mouth.close()  # which ends the thread
+        self._wakeup.close()  # which ends the thread
         self.join(1.0)
-        self._ear.close()
+        self._receiver.close()
 
     def run(self) -> None:
         asked_s = 0.0
@@ -62,9 +62,9 @@ class _Ear(threading.Thread):
             left_s = asked_s + self.patience_s - time.monotonic()  # somebody may have allowed more meanwhile
             if self.number and left_s <= 0:
                 os._exit(128 + self.number)
-            self._ear.settimeout(left_s if self.number else None)
+            self._receiver.settimeout(left_s if self.number else None)
             try:
-                heard = self._ear.recv(64)
+                heard = self._receiver.recv(64)
             except TimeoutError:
                 continue
             if not heard:
@@ -77,7 +77,7 @@ class _Ear(threading.Thread):
                     self.others[number]()
 
 
-_ears: list[_Ear] = []  # the one that listens
+_listeners: list[_SignalListener] = []  # the one that listens
 _never = threading.Event()  # while nobody listens nobody asks, and Ctrl-C is Python's own
 
 
@@ -88,38 +88,38 @@ def _note_nothing(number: int, where: FrameType | None) -> None:
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
     """Signals are noted as long as the block lasts. Inside another such block, or off the main thread: no more."""
-    if _ears or threading.current_thread() is not threading.main_thread():
+    if _listeners or threading.current_thread() is not threading.main_thread():
         yield
         return
-    ear = _Ear()
-    _ears.append(ear)
+    listener = _SignalListener()
+    _listeners.append(listener)
     # A shell that starts us in the background has Ctrl-C ignored for us: it is for what is in the foreground.
-    ear.install(tuple(number for number in _ENDS if signal.getsignal(number) is not signal.SIG_IGN))
-    ear.start()
+    listener.install(tuple(number for number in _ENDS if signal.getsignal(number) is not signal.SIG_IGN))
+    listener.start()
     try:
         yield
     finally:
-        _ears.remove(ear)
-        ear.restore()
+        _listeners.remove(listener)
+        listener.restore()
 
 
 def allow(seconds: float) -> None:
     """An end takes longer here, because others are ended or what is in hand is finished first."""
-    for ear in _ears:
-        ear.patience_s = max(ear.patience_s, seconds)
+    for listener in _listeners:
+        listener.patience_s = max(listener.patience_s, seconds)
 
 
 def also(number: signal.Signals, call: Callable[[], None]) -> None:
     """``call`` on the listening thread whenever this other signal comes."""
-    for ear in _ears:
-        ear.others[number] = call
-        ear.install((number,))
+    for listener in _listeners:
+        listener.others[number] = call
+        listener.install((number,))
 
 
 def insist() -> None:
     """SIGINT ends us in the background too: a service that a script has started is stopped by it."""
-    for ear in _ears:
-        ear.install((signal.SIGINT,))
+    for listener in _listeners:
+        listener.install((signal.SIGINT,))
 
 
 def is_asked() -> bool:
@@ -128,7 +128,7 @@ def is_asked() -> bool:
 
 def asked_by() -> signal.Signals:
     """The signal; SIGINT where it was none that was noted here."""
-    return signal.Signals(next((ear.number for ear in _ears if ear.number), signal.SIGINT))
+    return signal.Signals(next((listener.number for listener in _listeners if listener.number), signal.SIGINT))
 
 
 def exit_code() -> int:
@@ -157,14 +157,11 @@ def pause(seconds: float) -> None:
 
 
 def _asked() -> threading.Event:
-    return next((ear.asked for ear in _ears), _never)
-
-
-# ---- ``with`` for whatever has a ``close``.
+    return next((listener.asked for listener in _listeners), _never)
 
 
 class Closing:
-    """Closed at the end of the block, whatever happened in it."""
+    """``with`` for whatever has a ``close``: closed at the end of the block, whatever happened in it."""
 
     def close(self) -> None:
         raise NotImplementedError

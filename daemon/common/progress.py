@@ -1,4 +1,4 @@
-"""Progress on standard error, for whatever takes longer than two seconds, and only where somebody sees it."""
+"""Progress through many things: shown on standard error where somebody sees it, and at a rate that is asked for."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from daemon.common.errors import USAGE, UserError
 
 T = TypeVar("T")
 _PATIENCE_S = 2.0
+SLOWEST_PER_S, FASTEST_PER_S = 1e-5, 1e5  # a --rate: one a day, and more than any disk takes
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
@@ -49,11 +50,6 @@ def _watched(items: Iterable[T]) -> Iterator[T]:
         yield item
 
 
-# ---- The pacing: things handed on at a rate, by the clock and not by pauses, so that the pace holds.
-
-SLOWEST_PER_S, FASTEST_PER_S = 1e-5, 1e5  # one a day, and more than any disk takes
-
-
 def check_rate(rate_per_s: float | None) -> None:
     """UserError (64) for a --rate that no instrument has; None is as fast as possible."""
     if rate_per_s is not None and not SLOWEST_PER_S <= rate_per_s <= FASTEST_PER_S:  # NaN compares false
@@ -61,7 +57,7 @@ def check_rate(rate_per_s: float | None) -> None:
 
 
 def paced(items: Iterator[T], rate_per_s: float | None) -> Iterator[T]:
-    """Hand ``items`` on at ``rate_per_s``; None: at once."""
+    """Hand ``items`` on at ``rate_per_s``, by the clock and not by pauses, so that the pace holds; None: at once."""
     begun_s = time.monotonic()
     for number, item in enumerate(items):
         if rate_per_s is not None:

@@ -1,4 +1,4 @@
-"""The wording of quantities: short, with their unit, the same on every screen."""
+"""Text for people: quantities short and with their unit, the same on every screen; names clean; rows in columns."""
 
 from __future__ import annotations
 
@@ -58,19 +58,19 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}"[:300]
 
 
-# ---- Clean text: file names and reasons are written by others, and nothing in them may steer a terminal.
-
-
 def clean(text: str) -> str:
-    """The same text with every character that is not printable (escape codes, line ends) shown as ``�``."""
+    """The same text with every character that is not printable (escape codes, line ends) shown as ``�``.
+
+    File names and reasons are written by others, and nothing in them may steer a terminal.
+    """
     return "".join(char if char.isprintable() else "�" for char in text)
 
 
-# ---- Columns: rows of cells as lines for a terminal, each column as wide as its widest cell.
-
-
 def align(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
-    """A line a row; the columns of ``left`` begin at their left edge, numbers end at their right one."""
+    """Rows of cells as lines for a terminal, each column as wide as its widest cell.
+
+    The columns of ``left`` begin at their left edge, numbers end at their right one.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     justified = (
         [cell.ljust(width) if place in left else cell.rjust(width) for place, (cell, width) in enumerate(pairs)]

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from daemon.common.errors import BAD_CONFIG, USAGE, UserError
+from daemon.common.sockets import Endpoint
 from daemon.config.origin import (
     Given,
     Homeless,
@@ -33,7 +34,6 @@ from daemon.config.origin import (
 from daemon.config.rule import (
     Address,
     Choice,
-    Endpoint,
     Folder,
     Folders,
     ModelName,
@@ -44,7 +44,7 @@ from daemon.config.rule import (
     TextRules,
 )
 from daemon.formats.text_rule import TextRule
-from deploy.engines import NAMES, PRECISIONS
+from deploy.engines import DEVICES, NAMES, PRECISIONS
 
 if TYPE_CHECKING:
     pass
@@ -206,7 +206,7 @@ class Config:
     ingest: Annotated[str | None, Address()] = None
     metrics_port: Annotated[int, Number(0, 65535, whole=True)] = 9795  # 0: off
     model: Annotated[str, ModelName()] = "shipped"
-    device: Annotated[Literal["auto", "cpu", "cuda"], Choice(("auto", "cpu", "cuda"))] = "auto"
+    device: Annotated[str, Choice(DEVICES)] = "auto"
     require_certificate: Annotated[bool, Switch()] = False  # without one a would-be discard is review
     text: Annotated[tuple[TextRule, ...], TextRules()] = ()  # [[text]] tables, the first that matches counts
     source: SourceConfig = SourceConfig()

@@ -15,6 +15,7 @@ from typing import Any
 
 from daemon.common.errors import BAD_CONFIG, UserError
 from daemon.config.rule import Rule
+from deploy.engines import DEVICES
 
 PREFIX = "AFM_TRIAGE_"
 
@@ -125,7 +126,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ingest", metavar="ENDPOINT", help="take curves over a ZeroMQ ROUTER too (off)")
     parser.add_argument("--metrics-port", metavar="N", type=int, help="Prometheus on 127.0.0.1, 0 = off (9795)")
     parser.add_argument("--model", metavar="NAME-or-DIR", help="model that judges (shipped)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where it runs (auto)")
+    parser.add_argument("--device", choices=DEVICES, help="where it runs (auto)")
     parser.add_argument(
         "--require-certificate",
         action="store_true",

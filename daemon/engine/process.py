@@ -32,7 +32,7 @@ class EngineProcess(Closing):
     def __init__(self, command: tuple[str, ...] | None = None) -> None:
         self.engine = ""  # its full name, once built
         self.build_s = 0.0
-        self._child = launch(command or COMMAND, {"GOMP_SPINCOUNT": "0"})
+        self._child = launch(command or COMMAND, {})
 
     @property
     def pid(self) -> int:

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from daemon.engine.proof import Proof
 from deploy.classifier import Classifier, EngineFault, EngineRequest, NoEngine, Seen, Signals
 from deploy.engines import Engine
 from models.bundle import Bundle
+from models.clock import utc_now
 
 log = logging.getLogger(__name__)
 
@@ -271,7 +271,7 @@ class EngineSupervisor(threading.Thread, Closing):
                 doubt = f"; {self._unproved} curves judged since {self._proved_at} should be scored again"
                 raise EngineFault("wrong", f"{fault}{doubt}") from None
             raise
-        self._proved_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        self._proved_at = utc_now("seconds")
         self._unproved = 0
 
     def _lose(self, error: EngineFault | NoEngine) -> None:

@@ -25,6 +25,7 @@ from models.curve import Curve
 from models.frontend import Prepared, prepare
 from models.gradcam import Place, place_of
 from models.raster import coverage, envelope
+from models.reasons import REASONS
 from models.sign import turned
 
 if TYPE_CHECKING:
@@ -119,33 +120,9 @@ def _look(curve: Curve, prepared: Prepared, network: ResNet18, bundle: Bundle) -
     return Sight(picture[0, 0], heat.map[0], heat.along[0], place, peak)
 
 
-# ---- The wording of an explanation: reasons and limits as sentences for whoever measured the curve.
-
-_SENTENCES = {
-    "too_short": "too few points to show a rupture",
-    "nonfinite": "the file holds numbers that are not finite",
-    "constant": "the force never changes",
-    "no_calibration": "the spring constant or sensitivity is missing, and this model needs piconewton",
-    "orientation": "the retract looks stored the wrong way round",
-    "no_contact": "no push against the surface was found",
-    "still_attached": "something still pulls at the far end: its rupture is not in the file",
-    "noise_out_of_range": "the noise is outside what the model was made for",
-    "saturated": "the pull is cut off at the end of the detector's range",
-    "text_rule": "a [[text]] table of the configuration said what the file does not",
-    "sign_assumed": "the file does not say which way is pulling, so both were judged",
-    "sign_turned": "what is shown is the curve upside down: that way it scored higher",
-    "columns_assumed": "which column is force and which is distance is a guess",
-    "flipped": "upside down the curve looks like an event: the sign of the deflection may be wrong",
-    "ends_missing": "part of the retract was never recorded",
-    "no_score": "the network gave no finite answer",
-    "engine_fault": "the network failed on this curve",
-    "no_certificate": "no certificate yet, so nothing is discarded",
-}
-
-
 def sentences(reasons: Sequence[str]) -> list[str]:
     """What every reason but the score itself means."""
-    return [_SENTENCES.get(reason, reason.replace("_", " ")) for reason in reasons if reason != "score"]
+    return [REASONS[reason].text for reason in reasons if reason != "score"]
 
 
 def share(value: float) -> str:

@@ -1,33 +1,11 @@
 """Why a file is no curve, no curve yet, or a curve that cannot be read: what readers raise.
 
-Reasons are short snake_case words; they are labels of afm_triage_curves_unreadable_total, so the set
-is closed and small (UNREADABLE below).
+The words for what cannot be read stand in models.reasons, with those of every other reason.
 """
 
 from __future__ import annotations
 
-#: Every reason a file (or one curve of it) can be unreadable for. Anything else becomes "unreadable".
-UNREADABLE = frozenset(
-    {
-        "unreadable",  # claimed by a reader, which could not make sense of it
-        "empty",
-        "truncated",  # shorter than its own header says, for longer than we wait
-        "zero_tail",  # right size, but the end was never written
-        "changed",  # rewritten while it was read, again and again
-        "vanished",
-        "no_permission",
-        "no_retract",
-        "no_force_channel",
-        "no_companion",  # an Asylum Defl wave whose ZSnsr wave never came
-        "foreign_hdf5",  # HDF5, but force and distance were not found by name
-        "too_large",
-        "too_long",  # more than 4 million points
-        "bomb",  # unpacks to more than the limits allow
-        "timeout",  # the reader was ended after its time limit
-        "crash",  # the reader process died on this file
-    }
-)
-
+from models.reasons import UNREADABLE
 
 #: Only a reason to wait: text whose last row has no line end may still be in the writing, or never get one. It is read
 #: in the end, so nothing is ever unreadable for it.

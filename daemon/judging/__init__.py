@@ -1,4 +1,9 @@
-"""The decision: one verdict on one curve, with everything an event says about it."""
+"""The decision: one verdict on one curve, with everything an event says about it. Pure functions of what was scored.
+
+The rule that everything rests on: only a score may discard. A curve without a score, or one with a reason that puts it
+outside what the model was made for, is at least `review`; and so is every curve while a certificate is required that
+the model does not have.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from daemon.reading import Reading
-from deploy.serving import DOUBTS, Scored
+from deploy.serving import Scored, is_discard
 
 Verdict = Literal["keep", "review", "discard"]
 VERDICTS: tuple[Verdict, ...] = ("keep", "review", "discard")
@@ -81,44 +86,6 @@ class FileMark:
     curves: int
 
 
-# ---- Decide: a score and its reasons become keep, review or discard. Pure functions, no input or output.
-#
-# The rule that everything rests on: only a score may discard. A curve without a score, or one with a reason that
-# puts it outside what the model was made for, is at least `review` (contract §4); and so is every curve while a
-# certificate is required that the model does not have.
-
-
-def verdict_of(score: float | None, reasons: Sequence[str], thresholds: Thresholds) -> Verdict:
-    """The two thresholds, with the floor of `review` under everything doubtful."""
-    if score is None or math.isnan(score):  # no score may ever discard
-        return "review"
-    if score >= thresholds.keep:
-        return "keep"
-    if score <= thresholds.discard and not DOUBTS.intersection(reasons):
-        return "discard"
-    return "review"
-
-
-def settle(score: float | None, reasons: tuple[str, ...], judge: Judge) -> tuple[Verdict, tuple[str, ...]]:
-    """The verdict, and the reasons with what was in the way of a discard."""
-    verdict = verdict_of(score, reasons, judge.thresholds)
-    if verdict == "discard" and not judge.may_discard:
-        return "review", (*reasons, "no_certificate")
-    return verdict, reasons
-
-
-def identity_of(reading: Reading) -> str:
-    """What makes this curve itself, wherever its file lies (deploy/decisions/0001, Identity)."""
-    arrival = reading.arrival
-    if arrival.known_curve is not None:
-        return f"ingest:{arrival.known_curve}#{reading.index}"
-    if reading.sha256 is None:  # not a byte could be read: only the finding itself can be named
-        return f"none#{arrival.path}@{arrival.size_bytes}:{arrival.mtime_ns}"
-    if reading.curve is None:  # two empty files have the same bytes and are two findings
-        return f"{reading.sha256}#{reading.index}@{arrival.path}"
-    return f"{reading.sha256}#{reading.index}"
-
-
 def decide(readings: Sequence[Reading], scored: Sequence[Scored | None], judge: Judge) -> list[Decision]:
     """One decision a reading, in order; ``scored[i]`` is None exactly where ``readings[i].curve`` is None."""
     return [_decide(reading, score, judge) for reading, score in zip(readings, scored, strict=True)]
@@ -151,3 +118,32 @@ def _decide(reading: Reading, scored: Scored | None, judge: Judge) -> Decision:
         latency_s=latency_s,
         preview=preview,
     )
+
+
+def verdict_of(score: float | None, reasons: Sequence[str], thresholds: Thresholds) -> Verdict:
+    """The two thresholds, with the floor of `review` under everything doubtful."""
+    if score is None or math.isnan(score):  # no score may ever discard
+        return "review"
+    if score >= thresholds.keep:
+        return "keep"
+    return "discard" if is_discard(score, reasons, thresholds.discard) else "review"
+
+
+def settle(score: float | None, reasons: tuple[str, ...], judge: Judge) -> tuple[Verdict, tuple[str, ...]]:
+    """The verdict, and the reasons with what was in the way of a discard."""
+    verdict = verdict_of(score, reasons, judge.thresholds)
+    if verdict == "discard" and not judge.may_discard:
+        return "review", (*reasons, "no_certificate")
+    return verdict, reasons
+
+
+def identity_of(reading: Reading) -> str:
+    """What makes this curve itself, wherever its file lies (deploy/decisions/0001, Identity)."""
+    arrival = reading.arrival
+    if arrival.known_curve is not None:
+        return f"ingest:{arrival.known_curve}#{reading.index}"
+    if reading.sha256 is None:  # not a byte could be read: only the finding itself can be named
+        return f"none#{arrival.path}@{arrival.size_bytes}:{arrival.mtime_ns}"
+    if reading.curve is None:  # two empty files have the same bytes and are two findings
+        return f"{reading.sha256}#{reading.index}@{arrival.path}"
+    return f"{reading.sha256}#{reading.index}"

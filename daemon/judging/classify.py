@@ -21,6 +21,7 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 FAILED = Scored(None, ("engine_fault",))
+_WAITING = 2  # batches between whoever makes them and the classifier
 
 
 def classify(
@@ -65,12 +66,11 @@ def shielded(items: Sequence[T], judge: Callable[[Sequence[T]], list[R]], failed
     return [shielded([item], judge, failed)[0] for item in items]
 
 
-# ---- Two things at a time: while one batch is worked on, the next is made and the last one written down.
-_WAITING = 2  # batches between the two
-
-
 def overlap(batches: Iterable[T], work: Callable[[T], R]) -> Iterator[tuple[T, R]]:
-    """Each batch with what ``work`` makes of it, in order; ``work`` runs on one other thread, one batch at a time."""
+    """Each batch with what ``work`` makes of it, in order; ``work`` runs on one other thread, one batch at a time.
+
+    While it works on one, the next is made and the one before written down.
+    """
     executor = ThreadPoolExecutor(1, "classifier")
     pending: deque[tuple[T, Future[R]]] = deque()
     try:

@@ -131,7 +131,7 @@ class Labels(Closing):
         return UserError(INPUT_OUTPUT, f"{self.path}: {error}; check free space and permissions, or restore a copy")
 
 
-def unanimous(labels: Iterable[Label]) -> Word:
+def unanimous(words: Iterable[Word]) -> Word:
     """What several raters say of one curve together: their word when it is the same, else unsure."""
-    words = {label.label for label in labels}
-    return words.pop() if len(words) == 1 else "unsure"
+    distinct = set(words)
+    return distinct.pop() if len(distinct) == 1 else "unsure"

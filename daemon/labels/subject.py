@@ -1,4 +1,4 @@
-"""The label's subject: which curve is meant by a file that somebody names.
+"""The label's subject: which curve is meant by a file that somebody names, and a copy of that curve to hand on.
 
 A label is of content, not of a name: instruments reuse names. So the file's bytes are its identity where they can be
 had, else those of the flagged curve that the ledger knows under this path.
@@ -7,13 +7,13 @@ had, else those of the flagged curve that the ledger knows under this path.
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UserError
-from daemon.common.files import write_whole
 from daemon.formats import open_file
 from daemon.formats.afmcurve import keepsake_of
 from daemon.formats.blob import Blob
@@ -22,6 +22,7 @@ from daemon.formats.names import find_other, is_first_half
 from daemon.labels import Label, unanimous
 from daemon.labels import table as labeltable
 from daemon.ledger.view import LedgerView
+from models.files import write_whole
 
 
 def sha256_of(file: Path) -> str | None:
@@ -74,18 +75,13 @@ def _relative(file: Path, watched: Sequence[Path]) -> str | None:
     return next((real.relative_to(one).as_posix() for one in watched if real.is_relative_to(one)), None)
 
 
-# ---- The label folder: labelled curves as files that `train --labelled` reads anywhere.
-#
-# The instrument's files may be gone; the ledger's compact copies are not.
-
-
 def write_folder(
     labels: Iterable[Label], ledger: LedgerView, folder: Path, watched: Sequence[Path] = ()
 ) -> tuple[int, int]:
     """One ``.afmcurve`` a labelled curve, and ``labels.csv``; how many, and of how many there is no copy.
 
-    A flagged curve's copy lies in the ledger; any other is read from its file below ``watched``, if that still holds
-    what was labelled.
+    `train --labelled` reads such a folder anywhere. A flagged curve's copy lies in the ledger, whatever became of the
+    instrument's file; any other is read from its file below ``watched``, if that still holds what was labelled.
 
     Where raters disagree the curve is `unsure`. Raises UserError 74 when the folder cannot be written.
     """
@@ -94,28 +90,27 @@ def write_folder(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for group in labeltable.by_curve(labels).values():
-            keepsake = _kept(group[0], ledger) or _read(group[0], watched)
+            keepsake = _copy_in_ledger(group[0], ledger) or _copy_of_file(group[0], watched)
             if keepsake is None:
                 missing += 1
                 continue
-            rows.append(_row(group, keepsake))
+            rows.append(_row_of_copy(group, keepsake))
             write_whole(folder / rows[-1].path, keepsake)
-        fresh = folder / ".labels.csv.part"
-        with fresh.open("w", newline="", encoding="utf-8") as file:
-            labeltable.write(rows, file)
-        fresh.replace(folder / "labels.csv")
+        table = io.StringIO(newline="")
+        labeltable.write(rows, table)
+        write_whole(folder / "labels.csv", table.getvalue().encode())
     except OSError as error:
         raise UserError(INPUT_OUTPUT, f"{folder}: {error.strerror}; choose a folder that can be written") from None
     return len(rows), missing
 
 
-def _kept(label: Label, ledger: LedgerView) -> bytes | None:
+def _copy_in_ledger(label: Label, ledger: LedgerView) -> bytes | None:
     """The ledger's copy of the flagged curve that the label is of."""
     copies = (ledger.keepsake(seq) for seq in ledger.find_flagged(label.curve, sha256=label.sha256, path=label.path))
     return next((copy for copy in copies if copy is not None), None)
 
 
-def _read(label: Label, watched: Sequence[Path]) -> bytes | None:
+def _copy_of_file(label: Label, watched: Sequence[Path]) -> bytes | None:
     """A copy made from the instrument's file; None where it is gone or holds something else by now."""
     for file in (folder / label.path for folder in (Path(), *watched)):
         if label.sha256 is not None and file.is_file() and sha256_of(file) == label.sha256:
@@ -124,7 +119,7 @@ def _read(label: Label, watched: Sequence[Path]) -> bytes | None:
     return None
 
 
-def _row(group: Sequence[Label], keepsake: bytes) -> Label:
+def _row_of_copy(group: Sequence[Label], keepsake: bytes) -> Label:
     """The file is new, so its labels name it; where the curve came from stands beside."""
     first, digest = group[0], hashlib.sha256(keepsake).hexdigest()
     name = hashlib.sha256(f"{first.sha256 or first.path}#{first.curve}".encode()).hexdigest()[:16]
@@ -133,7 +128,7 @@ def _row(group: Sequence[Label], keepsake: bytes) -> Label:
     return Label(
         path=f"{name}.afmcurve",
         curve=0,
-        label=unanimous(group),
+        label=unanimous(label.label for label in group),
         rater="+".join(dict.fromkeys(label.rater for label in group)),
         time=max(label.time for label in group),
         reason="; ".join(dict.fromkeys(label.reason for label in group if label.reason)),

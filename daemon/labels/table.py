@@ -1,7 +1,10 @@
-"""The label table: labels as CSV, for spreadsheets, other programs and labelled folders.
+"""Tables of curves: labels as CSV, for spreadsheets, other programs and labelled folders, and lists of picked curves.
 
-Columns ``path,curve_index,label,rater,reason,time,sha256``; more are kept. A table is read whole or not at all, with
-everything that is wrong told at once.
+A table of labels has the columns ``path,curve_index,label,rater,reason,time,sha256``; more are kept. It is read whole
+or not at all, with everything that is wrong told at once.
+
+All tables are read as people's programs save them. Excel puts a byte-order mark in front, semicolons or tabs where the
+language of the machine wants them, ends lines with CRLF, and leaves rows of empty cells behind.
 """
 
 from __future__ import annotations
@@ -10,18 +13,19 @@ import csv
 import io
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
-from daemon.common.clock import rfc3339
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.text import clean
 from daemon.labels import Label, read_word
+from models.clock import rfc3339
 
 COLUMNS = ("path", "curve_index", "label", "rater", "reason", "time", "sha256")
+SEPARATORS = ",;\t"
 _MOST_DIGITS = 9  # of a curve_index: a file holds 4 million curves at the most
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -41,61 +45,50 @@ def read(file: Path, *, now_s: float, rater: str | None = None) -> list[Label]:
 
     Raises UserError 65 with one line for each row that is wrong.
     """
+    try:
+        names, rows = _cells(file.read_bytes())
+        check_names(names, once=COLUMNS)
+    except OSError as error:
+        raise UserError(BAD_DATA, f"{file}: {error.strerror}; give an existing CSV file") from None
+    except ValueError as error:
+        raise UserError(BAD_DATA, f"{file}: {error}") from None
     labels: list[Label] = []
     problems: list[str] = []
-    for number, row in _rows(file):
+    for number, cells in rows:
+        row = dict(zip(names, cells, strict=False))
         found = _label(row, rfc3339(now_s), rater)
-        if isinstance(found, Label):
+        wrong = [] if isinstance(found, Label) else found
+        if len(cells) > len(names) or "" in names:
+            wrong.insert(0, "has more cells than the first row; quote text that contains the separator")
+        if wrong:
+            problems += [f"{file} row {number}: {problem}" for problem in wrong]
+        elif isinstance(found, Label):
             labels.append(found)
-        else:
-            problems += [f"{file} row {number}: {problem}" for problem in found]
     if problems:
         raise UserError(BAD_DATA, "\n".join([*problems, f"{file}: nothing was imported; correct the rows above"]))
     return labels
 
 
-def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
-    """Rows with their line numbers; commas, or what spreadsheets of other languages put in their place."""
-    try:
-        content = file.read_bytes().decode("utf-8-sig")
-        head = content.partition("\n")[0]
-        separator, lines = max(",;\t", key=head.count), io.StringIO(content, newline="")
-        table = csv.DictReader(lines, delimiter=separator, restkey="", restval="", strict=True)
-        rows = [(table.line_num, row) for row in table]
-    except OSError as error:
-        raise UserError(BAD_DATA, f"{file}: {error.strerror}; give an existing CSV file") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(BAD_DATA, f"{file}: is no CSV in UTF-8 ({error}); save it as CSV UTF-8") from None
-    names = list(table.fieldnames or ())
-    if twice := sorted({name for name in names if name in COLUMNS and names.count(name) > 1}):
-        raise UserError(BAD_DATA, f"{file}: column {' and '.join(twice)} stands twice; leave one of each")
-    if missing := sorted({"path", "label"} - set(names)):
-        raise UserError(
-            BAD_DATA, f"{file}: column {' and '.join(missing)} missing; the first row must name the columns"
-        )
-    return rows
-
-
 def _label(row: Mapping[str, str], now: str, rater: str | None) -> Label | list[str]:
     """The label of one row, or everything that is wrong with it."""
     problems: list[str] = []
-    if "" in row:
-        problems.append("has more cells than the first row; quote text that contains the separator")
     cell = {name: row.get(name, "").strip() for name in COLUMNS}
     path, rater, sha256 = cell["path"].replace("\\", "/"), cell["rater"] or rater, cell["sha256"].lower()
-    index, word, time = cell["curve_index"] or "0", cell["label"], cell["time"] or now
     if not path:
         problems.append("names no path")
-    if not (index.isascii() and index.isdigit() and len(index) <= _MOST_DIGITS):
-        problems.append(f'curve_index "{index}" is no number; curves count from 0')
+    try:
+        index = read_index(cell["curve_index"])
+    except ValueError as error:
+        problems.append(str(error))
     if not rater:
         problems.append("names no rater; fill the column, or give --rater NAME for all such rows")
     if sha256 and not _SHA256.fullmatch(sha256):
         problems.append("sha256 must have 64 hexadecimal digits, or be empty")
     try:
-        label = read_word(word)
+        word = read_word(cell["label"])
     except ValueError as error:
         problems.append(str(error))
+    time = cell["time"] or now
     try:
         time = rfc3339(datetime.fromisoformat(time).timestamp())
     except (ValueError, OverflowError, OSError):
@@ -103,7 +96,7 @@ def _label(row: Mapping[str, str], now: str, rater: str | None) -> Label | list[
     if problems:
         return problems
     extra = {name: value for name, value in row.items() if name not in COLUMNS and value}
-    return Label(path, int(index), label, str(rater), time, cell["reason"], sha256 or None, extra)
+    return Label(path, index, word, str(rater), time, cell["reason"], sha256 or None, extra)
 
 
 def by_curve(labels: Iterable[Label]) -> dict[tuple[str, int], list[Label]]:
@@ -112,14 +105,6 @@ def by_curve(labels: Iterable[Label]) -> dict[tuple[str, int], list[Label]]:
     for label in labels:
         grouped.setdefault(label.identity, []).append(label)
     return grouped
-
-
-# ---- The spreadsheet: rows of a CSV as people's programs save it.
-#
-# Excel puts a byte-order mark in front, semicolons or tabs where the language of the machine wants them, ends
-# lines with CRLF, and leaves rows of empty cells behind. All of that reads the same here.
-
-SEPARATORS = ",;\t"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,26 +116,38 @@ class CsvTable:
 
 
 def read_csv(content: bytes) -> CsvTable:
-    """The first line names the columns. ValueError, in words, for what is no CSV in UTF-8, down to an open quote."""
+    """The first line names the columns. ValueError, in words, for what is no CSV in UTF-8, down to an open quote.
+
+    Cells that are missing are empty; cells beyond the header are nobody's.
+    """
+    names, lines = _cells(content)
+    columns = tuple(name.strip().lower() for name in names)
+    rows = []
+    for number, cells in lines:
+        stripped = [cell.strip() for cell in cells]
+        if any(stripped):
+            rows.append((number, dict.fromkeys(columns, "") | dict(zip(columns, stripped, strict=False))))
+    return CsvTable(columns, tuple(rows))
+
+
+def _cells(content: bytes) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The cells of the first line, and those of every other that has any, with its number."""
     try:
         text = content.decode("utf-8-sig")
         head = text.partition("\n")[0]
         # strict: a quote that is opened and never closed would swallow every row below it
         table = csv.reader(io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=head.count), strict=True)
-        columns = tuple(name.strip().lower() for name in next(table, []))
-        rows = tuple((table.line_num, _named(columns, cells)) for cells in table if _is_filled(cells))
+        return next(table, []), [(table.line_num, cells) for cells in table if cells]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"is no CSV in UTF-8 ({error}); save it as CSV UTF-8") from None
-    return CsvTable(columns, rows)
 
 
-def _named(columns: Iterable[str], cells: list[str]) -> dict[str, str]:
-    """Cells that are missing are empty; cells beyond the header are nobody's."""
-    return {name: cells[place].strip() if place < len(cells) else "" for place, name in enumerate(columns)}
-
-
-def _is_filled(cells: list[str]) -> bool:
-    return any(cell.strip() for cell in cells)
+def check_names(names: Sequence[str], once: Collection[str]) -> None:
+    """ValueError where a table of labels has no column for them, or names one of ``once`` twice."""
+    if twice := sorted({name for name in names if name and name in once and names.count(name) > 1}):
+        raise ValueError(f"column {clean(' and '.join(twice))} stands twice; leave one of each")
+    if missing := sorted({"path", "label"} - set(names)):
+        raise ValueError(f"column {' and '.join(missing)} missing; the first row must name the columns")
 
 
 def plain_path(text: str) -> str:
@@ -162,19 +159,13 @@ def plain_path(text: str) -> str:
 def read_index(text: str) -> int:
     """Which curve of a file; empty is the first. ValueError, in words, for what counts nothing."""
     text = text.strip() or "0"
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):  # a file holds 4 million curves at the most
+    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
         raise ValueError(f"curve_index {text!r} is no number; curves count from 0")
     return int(text)
 
 
-# ---- The selection: a list of curves to look at, as another program or a person picked them.
-#
-# One ``path`` or ``path#curve`` a line, or a CSV with the columns ``path`` and, if wanted, ``curve_index``. Paths
-# are relative to the folder that is looked into, or as a shell would write them. A path alone means all its
-# curves.
-
 HELP = "only the curves of this list: path or path#curve a line, or CSV with path[,curve_index]; - reads standard input"
-_CURVE = re.compile(r"(.+)#([0-9]{1,9})")
+_CURVE = re.compile(rf"(.+)#([0-9]{{1,{_MOST_DIGITS}}})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +179,12 @@ class Pick:
 
 @dataclass(slots=True)
 class Selection:
-    """The picks, and which of them something was found for."""
+    """The picks, and which of them something was found for.
+
+    A list of curves to look at, as another program or a person picked them: one ``path`` or ``path#curve`` a line, or a
+    CSV with the columns ``path`` and, if wanted, ``curve_index``. Paths are relative to the folder that is looked into,
+    or as a shell would write them. A path alone means all its curves.
+    """
 
     name: str
     picks: tuple[Pick, ...]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from daemon import __version__
 from daemon.common.errors import BAD_DATA, UserError
-from daemon.common.files import clear, occupy
+from daemon.common.locks import clear, occupy
 from daemon.common.progress import progress
 from daemon.judging.judge import load_model
 from daemon.learn.head import HeadPlan, Start, fit_head
@@ -29,6 +29,7 @@ from deploy.classifier import EngineRequest
 from deploy.serving import Model
 from models.bundle import Bundle
 from models.curve import Curve
+from models.files import remove_unfinished
 from models.frontend import prepare
 from models.loss import describe
 from models.network import ResNet18
@@ -148,6 +149,7 @@ def _begin(plan: Plan, labels: Sequence[LabelledFolder], identities: set[str]) -
     if not note.is_file() or note.read_text() != wanted:
         clear(plan.work)
         note.write_text(wanted)
+    remove_unfinished(plan.work)
 
 
 def _what(plan: Plan, labels: Sequence[LabelledFolder]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ bias and keep threshold do not change which curves those are, and a lower thresh
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,6 +48,7 @@ from models.certificate import (
     percent_up,
     round_up,
 )
+from models.clock import utc_now
 from models.metrics import Prior, auc, brier_skill, calibration_error, clopper_pearson, reliability_slope
 
 # ---- The evidence: what a calibration does to the labelled curves, and what it is worth on experiments it has not
@@ -349,7 +349,7 @@ def _certify(
         experiments=experiments,
         weights_sha256=bundle.manifest["sha256"]["weights.safetensors"],
         engine=engine,
-        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        made=utc_now("seconds"),
     )
 
 

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,8 @@ from daemon.common.progress import progress
 from daemon.common.text import clean
 from daemon.formats import open_file
 from daemon.formats.errors import Unfinished, Unreadable
-from daemon.labels import Word, read_word
-from daemon.labels.table import CsvTable, Selection, plain_path, read_csv, read_index
+from daemon.labels import WORDS, Word, read_word, unanimous
+from daemon.labels.table import CsvTable, Selection, check_names, plain_path, read_csv, read_index
 from daemon.sources import Arrival
 from daemon.sources.existing import find
 from models.curve import Curve
@@ -114,7 +113,7 @@ def refuse(problems: Sequence[str]) -> None:
 def count_classes(folders: Iterable[LabelledFolder]) -> dict[Word, int]:
     """Curves of each label: {"keep": n, "discard": n, "unsure": n}."""
     labels = [row.label for folder in folders for row in folder.rows]
-    return {word: labels.count(word) for word in cast(tuple[Word, ...], ("keep", "discard", "unsure"))}
+    return {word: labels.count(word) for word in WORDS}
 
 
 def narrow(folders: Sequence[LabelledFolder], selection: Selection) -> list[LabelledFolder]:
@@ -148,17 +147,15 @@ def read_folder(folder: Path, system_column: str = "system") -> LabelledFolder:
             problems.append(_line(folder, number, str(error)))
     if not sheet.rows:
         problems.append(f"{table}: has no row below its header; label curves first")
-    return LabelledFolder(folder, tuple(_unite(group) for group in rows.values() if group), tuple(problems))
+    united = (replace(group[0], label=unanimous(row.label for row in group)) for group in rows.values() if group)
+    return LabelledFolder(folder, tuple(united), tuple(problems))
 
 
 def _sheet(table: Path) -> CsvTable:
     if not table.is_file():
         raise ValueError("no such file; a labelled folder has a labels.csv")
     sheet = read_csv(table.read_bytes())
-    if missing := sorted({"path", "label"} - set(sheet.columns)):
-        raise ValueError(f"column {' and '.join(missing)} missing; the header is the first row")
-    if twice := sorted({name for name in sheet.columns if name and sheet.columns.count(name) > 1}):
-        raise ValueError(f"column {clean(' and '.join(twice))} stands twice; leave one of each")
+    check_names(sheet.columns, once=sheet.columns)
     return sheet
 
 
@@ -193,21 +190,13 @@ def _check_once(row: Row, earlier: Sequence[Row]) -> None:
             raise ValueError(f"{row.path} curve {row.index} is labelled twice, differently: {was}; decide for one")
 
 
-def _unite(group: Sequence[Row]) -> Row:
-    """What several raters say of one curve: their word where it is the same, else unsure."""
-    return group[0] if len({row.label for row in group}) == 1 else replace(group[0], label="unsure")
-
-
 def _line(folder: Path, number: int, text: str) -> str:
     return clean(f"{folder / 'labels.csv'} row {number}: {text}")
 
 
-# ---- The collection: labelled real curves in memory, prepared once, for studies that look at them many times.
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Collection:
-    """N curves that can be scored, with their labels."""
+    """N labelled curves that can be scored, in memory and prepared once, for whoever looks at them many times."""
 
     rows: tuple[Row, ...]
     curves: tuple[Curve, ...]

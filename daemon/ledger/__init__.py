@@ -15,11 +15,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from daemon.common.clock import CLOCK, Clock, rfc3339
 from daemon.judging import Decision, FileMark
 from daemon.ledger import events
 from daemon.ledger.file import checksum, explain, open_for_writing, text
 from daemon.ledger.view import LedgerView
+from models.clock import CLOCK, Clock, rfc3339
 
 __all__ = ["Ledger", "LedgerFull", "LedgerView"]
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
-from daemon.common.clock import rfc3339
 from daemon.judging import Decision
+from models.clock import rfc3339
 
 Event = dict[str, Any]
 

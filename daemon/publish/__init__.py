@@ -9,7 +9,6 @@ socket, and nobody's slowness reaches the pipeline.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import socket
 import threading
@@ -22,12 +21,11 @@ from typing import Any, Protocol
 import zmq
 
 from daemon import __version__
-from daemon.common.clock import CLOCK, Clock
-from daemon.common.errors import BAD_CONFIG, UNREACHABLE, UserError
-from daemon.common.sockets import open_socket
-from daemon.config.rule import Endpoint
+from daemon.common.errors import UserError
+from daemon.common.sockets import Secure, bind, open_envelope, open_socket
 from daemon.ledger import events
 from daemon.ledger.view import LedgerView
+from models.clock import CLOCK, Clock
 
 # ---- The replay: what was decided, for whoever was not listening.
 #
@@ -52,7 +50,7 @@ class Replay:
 
     def answer(self) -> None:
         """Take one request and answer it; what makes no sense is counted and told so."""
-        envelope, request = _open(self._router.recv_multipart(zmq.DONTWAIT))
+        envelope, request = open_envelope(self._router.recv_multipart(zmq.DONTWAIT))
         outcome, bodies = self._bodies(request)
         if self._count is not None:
             self._count(outcome)
@@ -73,56 +71,10 @@ class Replay:
         return "since", bodies or [b""]
 
 
-def _open(frames: list[bytes]) -> tuple[list[bytes], list[bytes]]:
-    """Envelope and request: REQ puts an empty frame between them, DEALER may."""
-    cut = 2 if frames[1:2] == [b""] else 1
-    return frames[:cut], frames[cut:]
-
-
 def _seq(request: list[bytes]) -> int | None:
     if len(request) != 2 or request[0] != b"since" or not request[1].isdigit() or len(request[1]) > 19:
         return None
     return min(int(request[1]), _LARGEST_SEQ)
-
-
-# ---- The socket: options all our ZeroMQ sockets share, and the one way to bind them.
-
-#: Puts CURVE keys onto a socket before it is bound.
-Secure = Callable[[zmq.Socket[bytes]], None]
-
-#: The largest frame anybody may send us.
-_LARGEST_BYTES = 1 << 20
-
-
-def bind(socket: zmq.Socket[bytes], endpoint: str, key: str, secure: Secure | None = None) -> str:
-    """Bind, and return the address in fact. ``key``: what the configuration calls it.
-
-    Raises UserError 78 when other machines could reach the address and ``secure`` is None, 69 when it is taken.
-    """
-    try:
-        place = Endpoint.parse(endpoint)
-    except ValueError as error:
-        raise UserError(BAD_CONFIG, f"--{key}: {error}") from None
-    if secure is not None:
-        secure(socket)
-    elif not place.is_local:
-        raise UserError(
-            BAD_CONFIG,
-            f"--{key} {endpoint} could be reached from other machines and no CURVE keys protect it: "
-            f"bind tcp://127.0.0.1:{place.port} instead (or ipc://)",
-        )
-    socket.setsockopt(zmq.MAXMSGSIZE, _LARGEST_BYTES)
-    socket.setsockopt(zmq.IPV6, ":" in place.host)
-    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, 1000)
-    address = f"tcp://{place.host}:*" if place.port == 0 else endpoint
-    try:
-        socket.bind(address)
-    except zmq.ZMQError as error:
-        taken = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error})"
-        raise UserError(UNREACHABLE, f"--{key} {endpoint} {taken}: choose another with --{key} or {key} = …") from None
-    bound: bytes = socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
-    return bound.rstrip(b"\0").decode()
 
 
 # ---- The publisher: the ledger's tail on PUB, its history on ROUTER.
@@ -132,6 +84,7 @@ log = logging.getLogger(__name__)
 #: Events a subscriber may lie behind before it loses some and must ask for them.
 HIGH_WATER = 10_000
 _ANSWERS_WAITING = 8  # replies kept for a peer that does not read them, up to 10 MB each
+_LARGEST_BYTES = 1 << 20  # a frame that anybody may send us
 _LINGER_MS = 500  # after the end, for what subscribers have not been sent yet
 _PORTION = 500  # rows read at a time; requests for replay are heard in between
 
@@ -175,8 +128,8 @@ class Publisher(threading.Thread):
             self._stream, self._sent = view.stream, view.last_seq
         self._feed, self._requests = self._open_sockets()
         try:
-            self.publish_endpoint = bind(self._feed, publish, "publish", secure)
-            self.replay_endpoint = bind(self._requests, replay, "replay", secure)
+            self.publish_endpoint = bind(self._feed, publish, "publish", _LARGEST_BYTES, secure)
+            self.replay_endpoint = bind(self._requests, replay, "replay", _LARGEST_BYTES, secure)
         except UserError:
             self._close()
             raise

@@ -1,8 +1,4 @@
-"""The reading: what came out of a file, curve by curve, or the reason why nothing did.
-
-Reasons are short snake_case words; they are labels of afm_triage_curves_unreadable_total, so the set
-is closed and small (UNREADABLE below).
-"""
+"""The reading: what came out of a file, curve by curve, or the reason why nothing did."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ class Reading:
     index: int  # retracts of the file in stored order, from 0
     sha256: str | None  # of the file's bytes; None when not a byte could be read
     curve: Curve | None
-    reason: str | None = None  # one of UNREADABLE when curve is None
+    reason: str | None = None  # one of models.reasons.UNREADABLE when curve is None
     read_s: float = 0.0  # with the front-end, where the reader ran it
     prepared: Prepared | None = None  # what the front-end made of the curve,
     profile: RasterProfile | None = None  # for this profile

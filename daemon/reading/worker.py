@@ -28,12 +28,13 @@ from daemon import formats
 from daemon.formats import limits, text_rule
 from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
-from daemon.formats.errors import UNREADABLE, NotACurve, Unfinished, Unreadable
+from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from daemon.processes import frames
 from daemon.processes.child import Note, serving
 from models.curve import Curve
 from models.frontend import Prepared
 from models.raster import RasterProfile
+from models.reasons import UNREADABLE
 from models.sign import prepare_to_judge
 
 _FRESH_S = 2.0  # a file changed less long ago may still be in the writing, whatever it looks like

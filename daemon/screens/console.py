@@ -15,7 +15,6 @@ import time
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -27,6 +26,7 @@ from daemon.common.text import duration, latency, score
 from daemon.config import Config
 from daemon.screens.board import Attachment, Board, Entry
 from daemon.screens.screen import frame, svg
+from models.clock import time_of_day
 
 # ---- The keyboard: single keys without Enter, and the terminal as it was afterwards.
 
@@ -141,14 +141,14 @@ def _is_complete(board: Board) -> bool:
 
 
 def _entry_line(entry: Entry) -> str:
-    clock = datetime.fromtimestamp(entry.time_s).strftime("%H:%M:%S")
+    clock = time_of_day(entry.time_s)
     why = f"  ({entry.why})" if entry.why else ""
     took = latency(entry.latency_s)
     return f"{clock} {entry.verdict:<8} {score(entry.score)} {took:>7}  {entry.path}#{entry.curve}{why}"
 
 
 def _notice_line(kind: str, text: str) -> str:
-    return f"{datetime.now():%H:%M:%S} {kind:<8} {text}"
+    return f"{time_of_day()} {kind:<8} {text}"
 
 
 def has_terminal() -> bool:

@@ -24,9 +24,9 @@ from daemon import __version__
 from daemon.client.feed import ask_status
 from daemon.client.service_file import find
 from daemon.common.errors import UNREACHABLE, UserError
+from daemon.common.sockets import Endpoint
 from daemon.common.text import clean, size
 from daemon.config import NOWHERE, Config
-from daemon.config.rule import Endpoint
 from daemon.formats.names import why_ignored
 from daemon.sources.ignored import Ignored, words
 from daemon.sources.scan import ODDITIES, Stamp, mount_of, stamp_of, walk

@@ -10,9 +10,8 @@ from rich.text import Text
 
 from daemon.common.text import MARKS, clean, duration, latency, rate, score, share
 from daemon.sources.ignored import heard, words
+from models.reasons import INFORMING
 
-#: Reasons beside a score that keep nothing from being discarded.
-_ONLY_INFORM = frozenset({"no_contact", "sign_assumed", "sign_turned", "text_rule"})
 _STYLES = {"ready": "green", "starting": "cyan", "stopping": "cyan"}
 
 
@@ -118,7 +117,7 @@ def _flagged(report: Mapping[str, Any]) -> Iterator[Text]:
     yield Text(f"  {waiting:,} curves wait for a look" + (", the first of them:" if report["flagged"] else ""))
     for one in report["flagged"]:
         reasons = [reason for reason in one["reasons"] if reason != "score"]
-        if "score" in one["reasons"] and _ONLY_INFORM.issuperset(reasons):
+        if "score" in one["reasons"] and INFORMING.issuperset(reasons):
             reasons.insert(0, "between the thresholds")
         why = ", ".join(reasons)
         name = clean(f"{one['path']}#{one['curve']}")

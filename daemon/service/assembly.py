@@ -16,7 +16,7 @@ from pathlib import Path
 
 from daemon.client.service_file import forget, leave
 from daemon.client.status import note
-from daemon.common.files import StateLock
+from daemon.common.locks import StateLock
 from daemon.config import Config
 from daemon.engine import device_of
 from daemon.formats import claim, quiet_s

@@ -12,11 +12,9 @@ import os
 import socket
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from typing import Literal
 
 from daemon.config import AlarmConfig
@@ -25,6 +23,7 @@ from daemon.judging import Decision, Judge
 from daemon.metrics import Metrics
 from daemon.sources.ignored import UNCLAIMED, Unread, words
 from deploy.serving import Model
+from models.clock import rfc3339, utc_now
 
 Level = Literal["ok", "degraded", "alarm"]
 _GRAVITY: Mapping[Level, int] = {"ok": 0, "degraded": 1, "alarm": 2}
@@ -68,14 +67,10 @@ class Condition:
         return self.level == "ok"
 
 
-def _utc_now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 class Health:
     """All conditions of the service. ``announce`` hears each one once when it is raised and once when it clears."""
 
-    def __init__(self, announce: Callable[[Condition], None] | None = None, now: Callable[[], str] = _utc_now) -> None:
+    def __init__(self, announce: Callable[[Condition], None] | None = None, now: Callable[[], str] = utc_now) -> None:
         self._announce = announce
         self._now = now
         self._lock = threading.Lock()
@@ -189,7 +184,7 @@ class _JournalLine(logging.Formatter):
 class _JsonLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "time": rfc3339(record.created, "seconds"),
             "level": record.levelname.lower(),
         }
         return json.dumps({**line, "logger": record.name, "message": super().format(record)})

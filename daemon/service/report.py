@@ -11,7 +11,6 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from daemon import __version__
-from daemon.common.clock import rfc3339
 from daemon.config import Config
 from daemon.engine import device_of
 from daemon.judging import Judge
@@ -20,6 +19,7 @@ from daemon.metrics import Metrics
 from daemon.service.health import Health
 from daemon.sources import Source
 from daemon.sources.watch import WatchSource
+from models.clock import utc_now
 
 # ---- The tempo: how fast decisions come, and how long a curve waits for one; over the last thousand.
 
@@ -78,7 +78,7 @@ class StatusReport:
         self.state: State = "starting"
         self._metrics, self._health, self._sources = metrics, health, sources
         self._ledger, self._labels = config.state / "ledger.sqlite", config.state / "labels.sqlite"
-        self._begun_s, self.started_at = time.monotonic(), rfc3339(time.time())
+        self._begun_s, self.started_at = time.monotonic(), utc_now()
         self.tempo = Rates(self._begun_s)
 
     def data(self) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
@@ -19,12 +18,13 @@ from typing import Any
 
 import zmq
 
-from daemon.common.errors import BAD_CONFIG, UNREACHABLE, UserError
-from daemon.common.sockets import open_socket
-from daemon.config.rule import Endpoint
+from daemon.common.errors import UserError
+from daemon.common.sockets import Secure, bind, open_envelope, open_socket
 from daemon.sources import Arrival, SourceHealth
 from daemon.sources.message import LARGEST_FRAME_BYTES, Message, Pack, Packing, Refused, parse
+from models.clock import today
 from models.curve import Curve
+from models.files import UNFINISHED, sync_folder, write_whole
 
 # ---- The spool: curves that came over the network, each a file of its own, on disk before anybody is told.
 #
@@ -32,7 +32,6 @@ from models.curve import Curve
 # decided ones. The list may lag behind: a curve offered twice is decided once, by its id.
 
 SUFFIX = ".afmcurve"
-_UNFINISHED = ".tmp"
 _DECIDED = "decided.txt"
 
 
@@ -57,7 +56,7 @@ class Spool:
         done = set(decided.read_text("ascii", "replace").split()) if decided.exists() else set()
         found = sorted((entry.stat().st_mtime_ns, entry.name) for entry in os.scandir(folder))
         for _, name in found:
-            if name.endswith(_UNFINISHED):  # the sender was never answered, and sends it again
+            if name.endswith(UNFINISHED):  # the sender was never answered, and sends it again
                 (folder / name).unlink(missing_ok=True)
             elif name.endswith(SUFFIX):
                 stem = name.removesuffix(SUFFIX)
@@ -73,22 +72,14 @@ class Spool:
 
     def write(self, identity: str, content: bytes) -> Path:
         """Put one curve on disk, for good only after ``sync``."""
-        day = time.strftime("%Y-%m-%d")
+        day = today()
         folder = self._folder / day
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         stem = _stem(identity)
-        path, unfinished = folder / (stem + SUFFIX), folder / (stem + _UNFINISHED)
-        try:
-            with open(unfinished, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(unfinished, path)
-        except OSError:
-            unfinished.unlink(missing_ok=True)
-            raise
+        path = folder / (stem + SUFFIX)
+        write_whole(path, content, is_synced=True)
         self._names[stem] = day
         return path
 
@@ -99,7 +90,7 @@ class Spool:
     def sync(self, paths: list[Path]) -> None:
         """Make the names of ``paths`` last."""
         for folder in {path.parent for path in paths}:
-            _sync_folder(folder)
+            sync_folder(folder)
 
     def settle(self, paths: list[Path]) -> None:
         """Remember that these are decided."""
@@ -113,14 +104,6 @@ class Spool:
 
 def _stem(identity: str) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # ---- The ingest source: a ZeroMQ ROUTER that answers "accepted" once a curve is on disk, and not before.
@@ -160,7 +143,7 @@ class IngestSource:
         wake: Callable[[], None],
         seen: Callable[[int], None] = lambda count: None,
         refused: Callable[[str], None] = lambda reason: None,
-        secure: Callable[[zmq.Socket[bytes]], None] | None = None,
+        secure: Secure | None = None,
     ) -> None:
         self.endpoint = endpoint  # after start: the address in fact
         self._spool, self._packing = Spool(folder), Packing(pack, unpack)
@@ -178,7 +161,8 @@ class IngestSource:
         """Bind, offer what an earlier run left undecided, and listen. Raises UserError when it cannot bind."""
         self._socket = open_socket(zmq.ROUTER, _LINGER_MS)
         try:
-            self._bind()
+            self._socket.setsockopt(zmq.RCVHWM, _HIGH_WATER)
+            self.endpoint = bind(self._socket, self.endpoint, "ingest", LARGEST_FRAME_BYTES, self._secure)
         except UserError:
             self._socket.close()
             raise
@@ -248,7 +232,7 @@ class IngestSource:
         arrivals: dict[str, Arrival] = {}
         answers = []
         for frames in came:
-            envelope, body = _open_envelope(frames)
+            envelope, body = open_envelope(frames)
             answers.append((envelope, *self._store(body, arrivals)))
         lost = self._make_last(arrivals)
         for envelope, identity, reason in answers:
@@ -333,43 +317,6 @@ class IngestSource:
             self._later = [later for later in self._later if later not in due]
             self._ready.extend(replace(later.arrival, final=later.tries >= _TRIES - 1) for later in due)
             self._wake()
-
-    def _bind(self) -> None:
-        place = _place(self.endpoint)
-        if self._secure is not None:
-            self._secure(self._socket)
-        elif not place.is_local:
-            raise UserError(
-                BAD_CONFIG, f"--ingest {self.endpoint} could be reached from other machines: bind 127.0.0.1"
-            )
-        for option, value in (
-            (zmq.MAXMSGSIZE, LARGEST_FRAME_BYTES),
-            (zmq.RCVHWM, _HIGH_WATER),
-            (zmq.IPV6, int(":" in place.host)),
-            (zmq.TCP_KEEPALIVE, 1),
-            (zmq.HANDSHAKE_IVL, 1000),
-        ):
-            self._socket.setsockopt(option, value)
-        try:
-            self._socket.bind(f"tcp://{place.host}:*" if place.port == 0 else self.endpoint)
-        except zmq.ZMQError as error:
-            taken = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error})"
-            raise UserError(UNREACHABLE, f"--ingest {self.endpoint} {taken}; choose another address") from None
-        bound: bytes = self._socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
-        self.endpoint = bound.rstrip(b"\0").decode()
-
-
-def _place(endpoint: str) -> Endpoint:
-    try:
-        return Endpoint.parse(endpoint)
-    except ValueError as error:
-        raise UserError(BAD_CONFIG, f"--ingest: {error}") from None
-
-
-def _open_envelope(frames: list[bytes]) -> tuple[list[bytes], list[bytes]]:
-    """(what an answer must begin with, the message): a DEALER sends no empty frame first, a REQ does."""
-    split = 2 if len(frames) > 1 and not frames[1] else 1
-    return frames[:split], frames[split:]
 
 
 def _arrival(path: Path, name: str, identity: str | None, noticed_s: float) -> Arrival:

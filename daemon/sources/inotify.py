@@ -25,6 +25,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from daemon.sources.scan import Mount, MountSetting, mount_of
+from models.clock import time_of_day
 
 #: Opened, modified and deleted are left out in the kernel: its queue then holds three times as many files.
 _WANTED: list[type[FileSystemEvent]] = [
@@ -163,20 +164,22 @@ class MountGuard:
         if identity is None:
             if self.identity is not None or not self.trouble:
                 was = self.identity is not None
-                self.trouble = f"folder is gone since {_clock()}" if was else "folder does not exist (still looking)"
+                self.trouble = (
+                    f"folder is gone since {time_of_day()}" if was else "folder does not exist (still looking)"
+                )
             self.identity = None
             self.stop()
             return False, False
         appeared = identity != self.identity
         if appeared:
             if self.trouble:
-                self.past, self.trouble = f"folder is back since {_clock()}", ""
+                self.past, self.trouble = f"folder is back since {time_of_day()}", ""
             self.identity, self.mount = identity, mount_of(Path(self.root), self._setting)
             self.stop()
             self._try_again_s = 0.0
         elif self.hints is not None and not self.hints.alive():
             self.stop()
-            self.past = f"inotify thread had died, restarted at {_clock()}"
+            self.past = f"inotify thread had died, restarted at {time_of_day()}"
         listening = self._listen()
         return appeared or listening, appeared
 
@@ -210,7 +213,3 @@ def _identity(root: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return (found.st_dev, found.st_ino) if os.path.isdir(root) else None
-
-
-def _clock() -> str:
-    return time.strftime("%H:%M:%S")

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from daemon.common.errors import BAD_CONFIG, UserError
 from daemon.formats.names import Naming
 from daemon.sources import Arrival, SourceHealth
 from daemon.sources.file_state import OfferQueue, Timing
@@ -18,6 +17,7 @@ from daemon.sources.scan import MountSetting, Stamp
 class WatchSource:
     """Implements ``daemon.sources.Source`` for folders; nothing in them is ever opened or written here.
 
+    ``roots`` are distinct and none lies inside another: the configuration sees to that.
     ``claim(name)``: True (a format owns the suffix), False (never a curve), None (a reader must look inside).
     ``why(name)``: what is told of the second, one of the reasons of ``daemon.sources.ignored``.
     ``quiet_s(name)``: how long a closed file must rest; 0 for formats that show their own end.
@@ -46,9 +46,9 @@ class WatchSource:
         self._ready = OfferQueue()
         self._folders: list[Folder] = []
         naming = Naming(claim, quiet_s, why)
-        distinct = distinct_roots(roots)
-        for root in distinct:
-            others = [str(other) for other in distinct if other != root]
+        roots = [Path(os.path.abspath(root)) for root in roots]
+        for root in roots:
+            others = [str(other) for other in roots if other != root]
             services = FolderNeeds(naming, _unambiguous(finished, others), seen, ignored, wake)
             self._folders.append(Folder(root, mounts, timing or Timing(), services, self._ready))
 
@@ -101,21 +101,6 @@ class WatchSource:
         file = str(arrival.file)
         folder = next(folder for folder in self._folders if file.startswith(folder.root.rstrip("/") + "/"))
         return folder, file[len(folder.root.rstrip("/")) + 1 :]
-
-
-def distinct_roots(roots: Sequence[Path]) -> list[Path]:
-    """The folders without repetitions.
-
-    Raises UserError (BAD_CONFIG) when one lies inside another: its curves would have two paths.
-    """
-    distinct: dict[str, Path] = {}
-    for root in roots:
-        distinct.setdefault(os.path.realpath(root), Path(os.path.abspath(root)))
-    for inner, root in distinct.items():
-        for outer, other in distinct.items():
-            if inner != outer and inner.startswith(outer.rstrip("/") + "/"):
-                raise UserError(BAD_CONFIG, f"watch: {root} lies inside {other}, which is watched too; remove it")
-    return list(distinct.values())
 
 
 def _unambiguous(finished: Callable[[str], Stamp | None], others: list[str]) -> Callable[[str], Stamp | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -48,13 +47,12 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(USAGE, "--picture shows the load; measure it too (--only load)")
     if args.picture is not None and not args.picture.absolute().parent.is_dir():
         raise UserError(INPUT_OUTPUT, f"{args.picture.parent}: no such folder; make it first")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     from daemon.bench.report import measure, write_page, write_report
 
     found = measure(plan, _say)
     if args.picture is not None:
         from daemon.bench.table import draw
-        from daemon.common.files import write_whole
+        from models.files import write_whole
 
         write_whole(args.picture, draw(found))
     if args.json:

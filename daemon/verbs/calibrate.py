@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 from daemon.common.errors import BAD_DATA, USAGE, UserError
@@ -31,7 +30,6 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or _beside(args.model)
     if wrong := _mistake(args, out):
         raise UserError(USAGE, wrong)
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     from daemon.judging.judge import load_model
     from daemon.learn.calibration import CalibrationTarget, calibrate, gather_eligible, write_model, write_text
     from daemon.learn.labelled import read_labels

@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 
 from daemon.client.feed import add_patience_option, patience_of
-from daemon.common.errors import UNREACHABLE, UserError
-from daemon.common.files import need_folder
+from daemon.common.errors import UNREACHABLE, UserError, need_folder
 from daemon.config import add_endpoint_options, add_service_options, load
 from daemon.screens import console
 

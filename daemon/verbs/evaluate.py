@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UserError
 from daemon.config import ThresholdsConfig
 from daemon.labels.table import HELP, read_selection
+from deploy.engines import DEVICES
 
 FOLDER = "with a labels.csv: path, curve_index, label, system"
 
@@ -23,16 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", metavar="FILE.html", type=Path, help="also as one self-contained page with pictures"
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where it runs (auto)")
     parser.add_argument("--only", metavar="LIST", help=HELP)
 
 
 def run(args: argparse.Namespace) -> int:
     """Exit 0 with the figures, 65 when labels make no sense (one line a row)."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if args.report is not None and (args.report.is_dir() or not args.report.parent.is_dir()):
         raise UserError(INPUT_OUTPUT, f"--report {args.report}: name a file in a folder that exists")
-    from daemon.common.files import write_whole
     from daemon.common.progress import progress
     from daemon.judging.judge import judge_of, load_model
     from daemon.learn.evaluation import evaluate, judge_all
@@ -40,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from daemon.learn.report import write_html, write_text
     from daemon.learn.training_record import KnownCurves
     from deploy.classifier import EngineRequest
+    from models.files import write_whole
 
     labels = read_labels(args.folders)
     if args.only is not None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
-from daemon.common.errors import USAGE, UserError
-from daemon.common.files import need_folder
+from daemon.common.errors import USAGE, UserError, need_folder
 from daemon.config import Asked
+from deploy.engines import DEVICES
+from models.files import write_whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="PNG", type=Path, required=True, help="the picture to write")
     parser.add_argument("--config", metavar="TOML", help="judge as the service of this configuration does")
     parser.add_argument("--model", metavar="NAME-or-DIR", help="model that judges (shipped, or the configuration's)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where it runs (auto)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,7 +28,6 @@ def run(args: argparse.Namespace) -> int:
     need_folder("--out", args.out)
     if args.curve < 0:
         raise UserError(USAGE, "--curve counts the retracts of the file from 0")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     from daemon.explain import explain, find_reading
     from daemon.explain.sheet import draw
     from daemon.judging.judge import judge_of, load_model
@@ -38,12 +37,7 @@ def run(args: argparse.Namespace) -> int:
     reading = find_reading(args.file, args.curve, asked.text)
     model = load_model(asked.model, EngineRequest(args.device), asked.models)
     explanation = explain(reading, model, judge_of(model, asked.thresholds, text=asked.text))
-    fresh = args.out.with_name(f".{args.out.name}.{os.getpid()}")
-    try:
-        fresh.write_bytes(draw(explanation))
-        fresh.replace(args.out)
-    finally:
-        fresh.unlink(missing_ok=True)
+    write_whole(args.out, draw(explanation))
     decision = explanation.decision
     score = "no score" if decision.score is None else f"score {decision.score:.4f}"
     print(f"{args.out}: {decision.verdict}, {score}")

@@ -10,9 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from daemon.client.status import watched_folders
-from daemon.common.clock import rfc3339
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
-from daemon.common.files import write_whole
 from daemon.common.progress import progress
 from daemon.common.stdio import write_bytes
 from daemon.common.text import clean
@@ -22,6 +20,8 @@ from daemon.labels import Label, Labels, read_word
 from daemon.labels import table as labeltable
 from daemon.labels.subject import complete, locate, write_folder
 from daemon.ledger.view import LedgerView
+from models.clock import utc_now
+from models.files import write_whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def _add(args: argparse.Namespace, config: Config, labels: Labels, ledger: Ledge
     except ValueError as error:
         raise UserError(USAGE, str(error)) from None
     path, curve = _subject(args)
-    said = Label(path, curve, word, args.rater.strip(), rfc3339(time.time()), args.reason)
+    said = Label(path, curve, word, args.rater.strip(), utc_now(), args.reason)
     watched = watched_folders(config)
     places = [Path(said.path), *(folder / said.path for folder in watched)]  # events name paths below these folders
     label = locate(said, next((place for place in places if place.is_file()), places[0]), ledger, watched)

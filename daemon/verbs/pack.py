@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
-from daemon.common.files import need_folder
+from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError, need_folder
 from daemon.common.text import clean
 from daemon.sources.ignored import Ignored, words
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UserError
+from models.files import write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit 0 with the list written, 65 for labels that make no sense or no curve, 69 without scikit-learn."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     import numpy as np
 
     from daemon.common.progress import progress
@@ -74,16 +74,11 @@ def _write(file: Path, names: Sequence[tuple[str, int]], scores: NDArray[np.floa
     import numpy as np
 
     order = np.argsort(-scores, kind="stable")  # NaN sorts last
-    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    table = io.StringIO(newline="")
+    rows = csv.writer(table)
+    rows.writerow(("path", "curve_index", "score"))
+    rows.writerows((*names[place], "" if np.isnan(scores[place]) else f"{scores[place]:.6g}") for place in order)
     try:
-        with fresh.open("w", newline="", encoding="utf-8") as table:
-            rows = csv.writer(table)
-            rows.writerow(("path", "curve_index", "score"))
-            rows.writerows(
-                (*names[place], "" if np.isnan(scores[place]) else f"{scores[place]:.6g}") for place in order
-            )
-        fresh.replace(file)
+        write_whole(file, table.getvalue().encode())
     except OSError as error:
         raise UserError(INPUT_OUTPUT, f"--list {file}: {error.strerror}") from None
-    finally:
-        fresh.unlink(missing_ok=True)

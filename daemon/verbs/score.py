@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
-from daemon.common.files import need_folder
+from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError, need_folder
 from daemon.common.text import clean
 from daemon.config import INSTRUMENT, Asked
 from daemon.formats.text_rule import TextRule
@@ -56,7 +54,6 @@ def run(args: argparse.Namespace) -> int:
 
     65 when there was nothing to score or a curve of ``--only`` was not found; the others are scored all the same.
     """
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     is_packed = _check(args)
     from daemon.batch import VerdictCounts
     from daemon.batch.output import ResumableOutput

@@ -10,8 +10,8 @@ from itertools import count
 from pathlib import Path
 
 from daemon.common.errors import USAGE, UserError
-from daemon.common.files import write_whole
 from daemon.common.progress import check_rate, paced
+from models.files import write_whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

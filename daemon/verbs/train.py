@@ -6,7 +6,6 @@ The defaults are the recipe of the shipped model: ``afm-triage train --simulate 
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,7 +76,6 @@ def run(args: argparse.Namespace) -> int:
     """Exit 0 with the model in place, 65 for labels that make no sense (one line a row)."""
     if wrong := _mistake(args):
         raise UserError(USAGE, wrong)
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     from daemon.learn import HELD_OUT, MOST_MISSED, Plan, train
     from daemon.learn.head import HeadPlan, require_sklearn, start_of
     from deploy.cpu import default_threads

@@ -31,7 +31,6 @@ TOPICS: dict[str, str] = {
 
 def _parse(words: list[str]) -> argparse.Namespace:
     """One sub-command a topic; only the module of what is asked for is imported."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     parser = Parser(prog="python -m tests.studies", description="The experiments behind the shipped model.")
     topics = parser.add_subparsers(dest="topic", metavar="TOPIC", required=True)
     for topic, line in TOPICS.items():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import tempfile
 import time
@@ -18,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon.common.errors import USAGE, UserError
-from daemon.common.files import write_whole
 from daemon.common.text import align
+from models.files import write_whole
 
 if TYPE_CHECKING:
     from daemon.archive import Block
@@ -41,7 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit 0 with the table, 64 for numbers that make no sense."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if min(args.curves, args.files) < 1 or args.seed < 0:
         raise UserError(USAGE, "--curves and --files are 1 or more, --seed 0 or more")
     from daemon.config import ThresholdsConfig

@@ -23,6 +23,7 @@ from daemon.labels.table import plain_path, read_csv, read_index
 from daemon.learn.labelled import Collection
 from deploy.torch_engine import bf16_in_hardware
 from models.curve import Curve
+from models.files import unfinished
 from models.metrics import auc
 from models.published import SIDE, Pictures, PublishedRun, Settings, draw
 from models.raster import RasterProfile
@@ -278,7 +279,6 @@ class Contest:
             pictures = np.zeros((count, SIDE, SIDE), np.uint8)
             for place, picture in enumerate(progress(draw(curves), what, count)):
                 pictures[place] = picture
-            fresh = kept.with_name(".pictures.new.npy")
-            np.save(fresh, pictures, allow_pickle=False)
-            fresh.replace(kept)
+            with unfinished(kept) as fresh, fresh.open("wb") as stream:
+                np.save(stream, pictures, allow_pickle=False)
         return np.asarray(np.load(kept, allow_pickle=False))

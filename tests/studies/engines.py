@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +24,6 @@ from daemon.bench.child import ChildFailed, call
 from daemon.bench.harness import compare
 from daemon.bench.machine import neighbours
 from daemon.common.errors import USAGE, UserError
-from daemon.common.files import write_whole
 from daemon.common.progress import progress
 from daemon.common.text import align, first_line
 from daemon.learn.int8 import PreparedCurves
@@ -34,6 +32,7 @@ from deploy.cpu import usable_cores
 from deploy.engines import ENGINES, named
 from deploy.serving import Model
 from models.bundle import Bundle
+from models.files import write_whole
 
 FEWEST = 200  # real curves; with fewer, int8 is left out
 
@@ -51,7 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit 0 with the tables, 64 for options that make no sense, 65 for folders that are not there."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if args.curves < 0 or not 0 < args.prevalence < 1 or args.seconds < 0:
         raise UserError(USAGE, "--curves and --seconds are 0 or more, --prevalence lies between 0 and 1")
     if missing := [str(folder) for folder in args.folders if not folder.exists()]:
@@ -208,7 +206,7 @@ def cost(model: str, curves: PreparedCurves, cache: Path, with_int8: bool, secon
         request = {"model": model, "signals": str(signals), "compare": False, "seconds": seconds}
         told = {**asdict(wish), "cache": str(cache)}
         with neighbours(busy), suppress(ChildFailed):  # what does not run here is told of where verdicts are compared
-            answer = call("engine", {**request, "wish": told}, GOMP_SPINCOUNT="0")
+            answer = call("engine", {**request, "wish": told})
             found.append({"threads": wish.threads, "neighbours": busy, **answer})
     return found
 

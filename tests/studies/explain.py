@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +90,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit 0 with the table."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if args.curves < 1 or args.seed < 0:
         raise UserError(USAGE, "--curves is 1 or more, --seed 0 or more")
     model = load_model(args.model, EngineRequest(args.device))

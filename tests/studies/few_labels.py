@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,7 +42,6 @@ def run(args: argparse.Namespace) -> int:
     """Exit 0 with the tables, 65 for labels that make no sense or are too few to split, 69 without scikit-learn."""
     if not (args.repeats >= 2 and args.tuned_repeats >= 0 and args.simulate >= 2):
         raise UserError(USAGE, "--repeats and --simulate are 2 or more, --tuned-repeats 0 or more")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     from daemon.common.progress import progress
     from daemon.learn.head import parent_of, require_sklearn
     from daemon.learn.labelled import collect

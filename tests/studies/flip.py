@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -17,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.common.errors import USAGE, UserError
-from daemon.common.files import write_whole
 from daemon.common.text import align
 from daemon.judging.sentinel import Sentinel
+from models.files import write_whole
 
 if TYPE_CHECKING:
     from daemon.judging import Judge, Thresholds
@@ -83,7 +82,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit 0; UserError 65 for labels that make no sense."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     from daemon.config import ThresholdsConfig
     from daemon.judging.judge import judge_of, load_model
 

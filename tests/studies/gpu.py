@@ -44,7 +44,6 @@ def run(args: argparse.Namespace) -> int:
     """Exit 0 with the tables, 64 for options that make no sense, 69 where there is no GPU."""
     if args.simulate < 1 or args.rescore < 1 or args.seed < 0 or not args.seconds > 0:
         raise UserError(USAGE, "--simulate and --rescore are 1 or more, --seconds above 0, --seed 0 or more")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     import tempfile
 
     import torch
@@ -102,7 +101,7 @@ def _measured(part: Callable[[Session], dict[str, Any]], session: Session) -> di
 def _keep(out: Path | None, found: dict[str, Any]) -> None:
     """After every part: a library may end the process."""
     if out is not None:
-        from daemon.common.files import write_whole
+        from models.files import write_whole
 
         write_whole(out, (json.dumps(found, indent=1) + "\n").encode())
 

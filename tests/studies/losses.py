@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -52,7 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit 0 with the tables, 64 for options and 65 for labels that make no sense."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     _check(args)
     pass
     from models.raster import RasterProfile
@@ -99,11 +97,11 @@ def _real_sets(args: argparse.Namespace, profile: Any) -> dict[str, Pool]:
     import numpy as np
 
     from daemon.learn.labelled import collect
-    from models.frontend import FLOOR
+    from models.reasons import LIFTING
     from tests.studies.trials import Pool
 
     found = collect(args.folders, profile, args.system_column)
-    doubtful = np.array([bool(FLOOR.intersection(reasons)) for reasons in found.reasons])
+    doubtful = np.array([bool(LIFTING.intersection(reasons)) for reasons in found.reasons])
     apart = np.array([any(fnmatchcase(name, glob) for glob in args.apart) for name in found.systems], bool)
     globs = ", ".join(args.apart)
     names = (f"labelled curves, without {globs}" if globs else "labelled curves", f"labelled curves of {globs}")

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.common.files import write_whole
 from daemon.common.text import align
+from models.files import write_whole
 
 if TYPE_CHECKING:
     from daemon.judging import Judge
@@ -49,7 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit 0; UserError 65 for labels without a curve."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     from daemon.common.progress import progress
     from daemon.config import ThresholdsConfig
     from daemon.judging.judge import judge_of, load_model

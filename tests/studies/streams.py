@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from daemon.learn.evaluation import judge_all
 from daemon.learn.labelled import LabelledFolder, curves_of
 from daemon.sources.existing import Found
 from deploy.serving import Model
-from models.frontend import BLOCKING, FLOOR
+from models.reasons import DOUBTS, LIFTING
 from models.simulate import Simulated, simulate
 
 if TYPE_CHECKING:
@@ -66,7 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit 0 with the tables, 64 for options and 65 for labels that make no sense."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if args.streams < 1 or args.least < 1 or not (args.pool == 0 or args.pool >= CURVES):
         raise UserError(USAGE, f"--streams and --least are 1 or more, --pool is 0 or at least {CURVES}")
     from daemon.config import ThresholdsConfig
@@ -235,7 +233,7 @@ def _judge(batch: Sequence[Simulated], model: Model, judge: Judge) -> list[tuple
     told: list[tuple[str, float, str, str]] = []
     for item, one in zip(batch, model.judge([item.curve for item in batch]), strict=True):
         verdict = verdict_of(one.score, one.reasons, judge.thresholds)
-        free = FLOOR.intersection(one.reasons)
+        free = LIFTING.intersection(one.reasons)
         worth = np.inf if free else _or_inf(one.score)
         told.append((verdict, worth, item.family, _lifted(verdict, one.score, one.reasons, judge)))
     return told
@@ -243,7 +241,7 @@ def _judge(batch: Sequence[Simulated], model: Model, judge: Judge) -> list[tuple
 
 def _lifted(verdict: str, score: float | None, reasons: Sequence[str], judge: Judge) -> str:
     if score is None or (verdict == "review" and score <= judge.thresholds.discard):
-        return " and ".join(sorted((FLOOR | BLOCKING).intersection(reasons)) or ["no_score"])
+        return " and ".join(sorted(DOUBTS.intersection(reasons)) or ["no_score"])
     return ""
 
 

@@ -22,7 +22,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from daemon.common.files import write_whole
 from daemon.common.progress import progress
 from daemon.judging import Thresholds, verdict_of
 from daemon.learn import HELD_OUT_SEED, LABELLED_SHARE
@@ -31,16 +30,18 @@ from deploy.assembly import half
 from deploy.torch_engine import bf16_in_hardware
 from models.bundle import Bundle, Calibration
 from models.calibrate import choose_cut, fit_platt
-from models.frontend import FLOOR, prepare
+from models.files import unfinished, write_whole
+from models.frontend import prepare
 from models.loss import LOSSES
 from models.network import ResNet18, load
 from models.raster import RasterProfile, envelope
+from models.reasons import LIFTING
 from models.simulate import simulate
 from models.train import Examples, Recipe, Run, gather, infer
 from tests.studies.workplace import open_workplace
 
 CHUNK = 256
-_DOUBT = tuple(FLOOR)
+_DOUBT = tuple(LIFTING)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,10 +53,8 @@ class Pool:
     doubtful: NDArray[np.bool_]  # (N,): have a reason that forbids to discard them
 
     def save(self, file: Path) -> None:
-        fresh = file.with_name(f".{file.name}")
-        with fresh.open("wb") as stream:
+        with unfinished(file) as fresh, fresh.open("wb") as stream:
             np.savez(stream, edges=self.edges, events=self.events, doubtful=self.doubtful)
-        fresh.replace(file)
 
     def judge(self, scores: NDArray[np.float64], discard: float, keep: float) -> NDArray[np.str_]:
         """(N,) scores -> (N,) verdicts, by the rule of service."""
@@ -132,8 +131,8 @@ class Trials:
             run = Run(self.examples(), budget.profile, recipe, checkpoint=self.work / f"{name}.unfinished")
             for _ in progress(run, f"{loss}, seed {seed}", len(run)):
                 pass
-            save_file(half(run.network), kept.with_suffix(".new"))
-            kept.with_suffix(".new").replace(kept)
+            with unfinished(kept) as fresh:
+                save_file(half(run.network), fresh)
             shutil.rmtree(self.work / f"{name}.unfinished", ignore_errors=True)
             print(f"{loss}, seed {seed}: trained in {time.monotonic() - begun_s:.0f} s", file=sys.stderr, flush=True)
         return load(budget.width, {key: torch.from_numpy(value) for key, value in load_file(kept).items()})
@@ -144,9 +143,8 @@ class Trials:
         if kept.is_file():
             return np.asarray(np.load(kept, allow_pickle=False), np.float64)
         found = self.infer(self.network(loss, seed), pool)
-        with kept.with_suffix(".new").open("wb") as stream:
+        with unfinished(kept) as fresh, fresh.open("wb") as stream:
             np.save(stream, found, allow_pickle=False)
-        kept.with_suffix(".new").replace(kept)
         return found
 
     def infer(self, network: ResNet18, pool: Pool) -> NDArray[np.float64]:
@@ -173,7 +171,7 @@ def _draw(what: str, count: int, seed: int, prevalence: float, profile: RasterPr
         edges.append(envelope([one.signal for one in prepared if one.signal is not None], profile))
         able = [(item, one) for item, one in zip(chunk, prepared, strict=True) if one.signal is not None]
         events += [item.label == "keep" for item, _ in able]
-        doubtful += [bool(FLOOR.intersection(one.reasons)) for _, one in able]
+        doubtful += [bool(LIFTING.intersection(one.reasons)) for _, one in able]
     return Pool(np.concatenate(edges), np.array(events, bool), np.array(doubtful, bool))
 
 

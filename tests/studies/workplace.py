@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.common.errors import USAGE, UserError
-from daemon.common.files import write_whole
+from models.files import write_whole
 from models.metrics import clopper_pearson
 
 _NOTE = "study.json"

@@ -1,0 +1,101 @@
+"""The locks: one process at a time on a state folder, a work folder, an output file.
+
+The kernel frees a lock with its process, even after kill -9: nothing is ever left behind that has to be cleared away.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from daemon.common.errors import ALREADY_RUNNING, INPUT_OUTPUT, UserError
+
+
+def lock(descriptor: int) -> None:
+    """Hold an open file or folder until it is closed. Raises BlockingIOError while another process holds it."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def lock_where_possible(descriptor: int) -> None:
+    """As :func:`lock`, but on a network share that knows no locks there is none."""
+    try:
+        lock(descriptor)
+    except BlockingIOError:
+        raise
+    except OSError:
+        pass
+
+
+class StateLock:
+    """Holds ``state/lock`` for the life of the process: one service a state folder.
+
+    Raises UserError 73 for a second service, 74 where the folder cannot be made or written.
+    """
+
+    def __init__(self, state: Path) -> None:
+        try:
+            state.mkdir(parents=True, exist_ok=True)
+            self._descriptor = _hold(state / "lock")
+        except BlockingIOError:
+            raise UserError(
+                ALREADY_RUNNING,
+                f"a service (pid {_holder(state / 'lock')}) already runs on the state folder {state};"
+                " stop it or choose another --state",
+            ) from None
+        except OSError as error:
+            what = f"the state folder {state} cannot be written ({error.strerror})"
+            advice = "check its free space and permissions, or give --state another"
+            raise UserError(INPUT_OUTPUT, f"{what}: {advice}") from None
+
+    def release(self) -> None:
+        os.close(self._descriptor)
+
+
+def _hold(file: Path) -> int:
+    """The open file that is the lock, with the number of this process in it."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        lock(descriptor)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _holder(file: Path) -> str:
+    with suppress(OSError):
+        return file.read_bytes()[:32].decode("ascii", "replace").strip() or "unknown"
+    return "unknown"
+
+
+@contextmanager
+def occupy(work: Path) -> Iterator[None]:
+    """Hold the work folder of a training, made if need be, while the block runs; UserError 73 while another run does.
+
+    The folder itself is locked, and stays so when :func:`clear` empties it.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    held = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        lock(held)
+        yield
+    except BlockingIOError:
+        said = f"another training run is making this model (its work folder is {work}); wait, or choose another --out"
+        raise UserError(ALREADY_RUNNING, said) from None
+    finally:
+        os.close(held)
+
+
+def clear(work: Path) -> None:
+    """Everything in the folder goes."""
+    for entry in work.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()

@@ -1,0 +1,43 @@
+"""The clock: wall time for people, steady time for durations, and how a time is written.
+
+The one thing tests replace.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Two sources of seconds; order never comes from either of them, but from ``seq``."""
+
+    wall_s: Callable[[], float] = time.time
+    steady_s: Callable[[], float] = time.monotonic
+
+
+CLOCK = Clock()
+
+
+def rfc3339(wall_s: float, digits: Literal["seconds", "milliseconds"] = "milliseconds") -> str:
+    """Seconds since 1970 as UTC: ``2026-11-20T12:00:00.123Z``, or without its milliseconds."""
+    return datetime.fromtimestamp(wall_s, UTC).isoformat(timespec=digits).replace("+00:00", "Z")
+
+
+def utc_now(digits: Literal["seconds", "milliseconds"] = "milliseconds") -> str:
+    """This moment, as :func:`rfc3339` writes it."""
+    return rfc3339(time.time(), digits)
+
+
+def time_of_day(wall_s: float | None = None) -> str:
+    """``14:05:09`` in the time of this computer, for lines that a person sees at once; without ``wall_s`` now."""
+    return time.strftime("%H:%M:%S", time.localtime(wall_s))
+
+
+def today() -> str:
+    """``2026-11-20`` in the time of this computer."""
+    return time.strftime("%Y-%m-%d")

@@ -1,0 +1,77 @@
+"""Files that are there whole or not at all, whatever dies while they are written.
+
+The unfinished file lies beside its place, under a name that no watched folder takes for a curve.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+UNFINISHED = ".tmp"  # how its name ends; a dot begins it, and the process's number makes it this process's own
+
+
+def write_whole(path: Path, content: bytes, *, is_synced: bool = False) -> None:
+    """All of it or nothing, under its name; what is no regular file (a pipe, /dev/stdout) is written into instead.
+
+    ``is_synced``: on the disk before it has its name, so that not even a power failure leaves a part.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    with unfinished(path) as fresh:
+        if is_synced:
+            write_synced(fresh, content)
+        else:
+            fresh.write_bytes(content)
+
+
+@contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """Where to write what shall stand at ``path``: it gets its name when the block ends, and goes when it raises."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
+    try:
+        yield fresh
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """What processes left behind there that died while writing; only where nobody can be writing now."""
+    for fresh in folder.rglob(f".*{UNFINISHED}"):
+        fresh.unlink(missing_ok=True)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """The content is on the disk when this returns; the name may not be (see :func:`sync_folder`)."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """The names in it are on the disk when this returns."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def replace_folder(fresh: Path, folder: Path) -> None:
+    """``fresh`` becomes ``folder``. What stood there goes, or stands there again where that fails: OSError."""
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    if folder.exists():
+        folder.rename(old)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

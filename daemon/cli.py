@@ -1,7 +1,7 @@
 """The command line: one sub-command a verb, exit codes from sysexits.
 
 Only the module of the verb that was asked for is imported, so that `events` or `console` never pay for torch.
-A verb's module has ``add_arguments(parser)`` and ``run(args) -> exit code``.
+A verb's module has a frozen dataclass ``Options`` (daemon/common/options.py) and ``run(options) -> exit code``.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 from daemon import __version__
 from daemon.common import ending, stdio
 from daemon.common.errors import INPUT_OUTPUT, INTERNAL, USAGE, UserError
+from daemon.common.options import add_options, take_options
 
 #: verb -> one line of help; the module is daemon.verbs.<verb>.
 VERBS = {
@@ -56,7 +58,8 @@ class Parser(argparse.ArgumentParser):
         raise UserError(USAGE, f"{message} (try: {self.prog} --help)")
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
+def _parse(argv: list[str]) -> Callable[[], int]:
+    """The verb that was asked for, with its options."""
     width = max(map(len, VERBS))
     top = Parser(
         prog="afm-triage",
@@ -74,10 +77,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     verb = top.parse_args(argv[:1]).verb
     parser = Parser(prog=f"afm-triage {verb}", description=VERBS[verb])
     module = importlib.import_module(f"daemon.verbs.{verb}")
-    module.add_arguments(parser)
-    args = parser.parse_args(argv[1:])
-    args.execute = module.run
-    return args
+    add_options(parser, module.Options)
+    return partial(module.run, take_options(module.Options, parser.parse_args(argv[1:])))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -99,12 +100,11 @@ def main(argv: list[str] | None = None) -> int:
     return _leave(stdio.finish(code))
 
 
-def execute(words: list[str], parse: Callable[[list[str]], argparse.Namespace]) -> int:
-    """The exit code of ``args.execute(args)`` of the words as parsed; what is raised is one line on standard error."""
+def execute(words: list[str], parse: Callable[[list[str]], Callable[[], int]]) -> int:
+    """The exit code of what ``parse`` makes of the words; what is raised is one line on standard error."""
     with ending.listening():
         try:
-            args = parse(words)
-            code = int(args.execute(args))
+            code = parse(words)()
             sys.stdout.flush()
             return code
         except UserError as error:

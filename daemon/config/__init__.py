@@ -10,21 +10,19 @@ import argparse
 import hashlib
 import json
 import os
-import typing
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from daemon.common.errors import BAD_CONFIG, USAGE, UserError
+from daemon.common.options import Argument, Group, Option, Place
 from daemon.config.origin import (
+    Flags,
     Given,
     Homeless,
-    add_endpoint_options,
-    add_run_options,
-    add_service_options,
     default_state,
     from_environment,
     from_file,
@@ -46,11 +44,252 @@ from daemon.config.rule import (
 from daemon.formats.text_rule import TextRule
 from deploy.engines import NAMES, PRECISIONS
 
-if TYPE_CHECKING:
-    pass
+__all__ = [
+    "Config",
+    "ConfigError",
+    "Flags",
+    "Keys",
+    "changes",
+    "load",
+    "values",
+]
+
+INSTRUMENT = "afm1"
+#: The state of a verb that can do without one.
+NOWHERE = Path("/nonexistent/afm-triage")
+HOMELESS = "this user has no home folder to keep it in; give --state DIR, or set HOME or XDG_STATE_HOME"
+
+_SERVICE = Group("which service")
+_ENDPOINTS = Group("where it speaks")
 
 
-# ---- The conflicts: settings that are each fine and together are not.
+@dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """``[source]``: how watched folders are looked at."""
+
+    mounts: Literal["auto", "local", "network"] = "auto"
+    text_quiet_s: Annotated[float, Number(0.1, 600)] = 2.0  # a text file has no end mark: it must be still so long
+    unended_s: Annotated[float, Number(0, 86400)] = 20.0  # the same without a line end after its last row
+    rescan_local_s: Annotated[float, Number(0.5, 3600)] = 30.0
+    rescan_network_s: Annotated[float, Number(0.5, 3600)] = 2.0
+    give_up_s: Annotated[float, Number(1, 86400)] = 60.0  # an unfinished single curve, without growth
+    give_up_map_s: Annotated[float, Number(1, 86400)] = 600.0
+    zero_tail_s: Annotated[float, Number(0, 3600)] = 10.0  # right size, but the end still zeros
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdsConfig:
+    """``[thresholds]``: None leaves the model's own, which its calibration has evidence for."""
+
+    discard: Annotated[float | None, Number(0, 1)] = None
+    keep: Annotated[float | None, Number(0, 1)] = None
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmConfig:
+    """``[alarm]``: when somebody should look at the instrument."""
+
+    no_contact_run: Annotated[int, Number(1, 100_000, whole=True)] = 20  # curves in a row that miss the surface
+    unread_files: Annotated[int, Number(0, 100_000, whole=True)] = 20  # came into a folder, none a kind that is read
+    unread_s: Annotated[float, Number(1, 86400)] = 300.0  # or so long after the first of them; unread_files 0: never
+
+
+@dataclass(frozen=True, slots=True)
+class BatchConfig:
+    """``[batch]``: a lone curve is never held back longer than ``wait_s``."""
+
+    wait_s: Annotated[float, Number(0, 0.1)] = 0.005
+    largest: Annotated[int, Number(1, 1024, whole=True)] = 32
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """``[engine]``: what runs the network; auto is the best that passes its self-test on ``device``."""
+
+    name: Annotated[str, Choice(NAMES)] = "auto"
+    precision: Annotated[str, Choice(PRECISIONS)] = "auto"
+    threads: Annotated[int, Number(0, 1024, whole=True)] = 0  # 0: the cores less one, which is the instrument's
+    deadline_s: Annotated[float, Number(0.05, 4)] = 2.0  # a GPU that takes longer is wedged; the CPU answers in 5 s
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """``[log]``: lines on standard error; under systemd the journal adds the time."""
+
+    level: Annotated[str, Choice(("debug", "info", "warning", "error"))] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything a service needs to know, checked; paths are absolute.
+
+    A key is one field: its rule, its default, and the ``Option`` that makes it a flag of ``run`` too.
+    """
+
+    state: Annotated[Path, Folder(), Option("where ledger and labels lie", "DIR", group=_SERVICE)]
+    watch: Annotated[tuple[Path, ...], Folders(), Option("folder of the instrument (repeatable)", "DIR")] = ()
+    instrument: Annotated[str, Name(), Option("short name, used in topics and folders", "NAME", group=_SERVICE)] = (
+        INSTRUMENT
+    )
+    publish: Annotated[str, Address(), Option("events, a ZeroMQ PUB socket", "ENDPOINT", group=_ENDPOINTS)] = (
+        "tcp://127.0.0.1:5795"
+    )
+    replay: Annotated[str, Address(), Option("stored events, a ZeroMQ ROUTER", "ENDPOINT", group=_ENDPOINTS)] = (
+        "tcp://127.0.0.1:5796"
+    )
+    ingest: Annotated[
+        str | None, Address(), Option("take curves over a ZeroMQ ROUTER too", "ENDPOINT", unless="off")
+    ] = None
+    metrics_port: Annotated[int, Number(0, 65535, whole=True), Option("Prometheus on 127.0.0.1, 0 = off", "N")] = 9795
+    model: Annotated[str, ModelName(), Option("model that judges", "NAME-or-DIR")] = "shipped"
+    device: Annotated[Literal["auto", "cpu", "cuda"], Option("where it runs")] = "auto"
+    require_certificate: Annotated[
+        bool,
+        Switch(),
+        Option("while the model has no certificate, a would-be discard becomes review", unless="off"),
+    ] = False
+    text: Annotated[tuple[TextRule, ...], TextRules()] = ()  # [[text]] tables, the first that matches counts
+    source: SourceConfig = SourceConfig()
+    thresholds: ThresholdsConfig = ThresholdsConfig()
+    alarm: AlarmConfig = AlarmConfig()
+    batch: BatchConfig = BatchConfig()
+    engine: EngineConfig = EngineConfig()
+    log: LogConfig = LogConfig()
+    file: Path | None = field(default=None, compare=False)  # what a reload reads again
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)  # key -> file, environment, flag
+
+    @property
+    def digest(self) -> str:
+        """A short name of these values, for the `config` event: the same values, the same name."""
+        return hashlib.sha256(json.dumps(values(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+class ConfigError(UserError):
+    """Everything that is wrong with a configuration; ``findings`` are "key: what to do", one each."""
+
+    def __init__(self, where: str, findings: list[str]) -> None:
+        self.findings = tuple(findings)
+        count = f"{len(findings)} errors: " if len(findings) > 1 else ""
+        super().__init__(BAD_CONFIG, f"{where}: {count}" + " | ".join(findings))
+
+
+def _rules(kind: type, prefix: str = "") -> Iterator[tuple[str, Rule]]:
+    for key, hint in get_type_hints(kind, include_extras=True).items():
+        plain, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        if is_dataclass(plain) and isinstance(plain, type):
+            yield from _rules(plain, f"{key}.")
+        elif get_origin(plain) is Literal:
+            yield prefix + key, Choice(get_args(plain))
+        else:
+            yield from ((prefix + key, note) for note in notes if isinstance(note, Rule))
+
+
+#: "watch" or "source.mounts" -> its rule, in the order of the file
+RULES: Mapping[str, Rule] = MappingProxyType(dict(_rules(Config)))
+
+
+class Keys(Argument):
+    """The flag ``--config``, and those of some keys (without names: of all that have one); their value is ``Flags``."""
+
+    def __init__(self, *keys: str) -> None:
+        self._keys = keys
+
+    def add(self, name: str, kind: Any, default: Any, place: Place) -> None:
+        Option("TOML file of the instrument", "FILE", group=_SERVICE).add("config", str, None, place)
+        for key, option, its, usual in self._options():
+            option.add(key, its, usual, place)
+
+    def take(self, name: str, default: Any, found: argparse.Namespace) -> Flags:
+        given = {key: option.take(key, None, found) for key, option, _, _ in self._options()}
+        return Flags(found.config, {key: value for key, value in given.items() if value is not None})
+
+    def _options(self) -> Iterator[tuple[str, Option, Any, Any]]:
+        """Key, flag, type and default of each; a path stays a text, which its rule is the first to read."""
+        texts: dict[Any, Any] = {Path: str, tuple[Path, ...]: tuple[str, ...]}
+        hints = get_type_hints(Config, include_extras=True)
+        for one in fields(Config):
+            kind, *notes = get_args(hints[one.name]) or (None,)
+            for note in notes:
+                if isinstance(note, Option) and (not self._keys or one.name in self._keys):
+                    usual = None if one.default is MISSING else one.default
+                    yield one.name, note, texts.get(kind, kind), usual
+
+
+def load(flags: Flags, *, serves: bool = False, needs_state: bool = True) -> Config:
+    """The configuration that a verb's flags, the environment and the file add up to.
+
+    For a verb that ``serves`` the endpoints are checked as ones to bind, and something to watch is demanded. Without a
+    home folder a state must be given, unless the verb can do without (not ``needs_state``): it is NOWHERE then. Raises
+    ConfigError (78) with every finding.
+    """
+    file = Path(os.path.abspath(flags.file)) if flags.file else None
+    findings: list[str] = []
+    given: dict[str, Given] = from_file(file, RULES, findings) if file else {}
+    given |= from_environment(os.environ, RULES, findings)
+    given |= from_flags(flags)
+    found, wrong = _judge(given, findings)
+    if serves and not given.keys() & {"watch", "ingest"} and not file:
+        raise UserError(USAGE, "nothing to watch; give --watch DIR or --config FILE")
+    if "state" not in found:
+        found["state"] = _default_state(found.get("instrument", INSTRUMENT), serves, needs_state, findings)
+    config = _assemble(found, file, {key: one.origin for key, one in given.items()})
+    findings += [one for one in conflicts(config, serves=serves) if one.partition(":")[0] not in wrong]
+    if findings:
+        raise ConfigError(str(file) if file else "configuration", findings)
+    return config
+
+
+def _default_state(instrument: str, serves: bool, needs_state: bool, findings: list[str]) -> Path:
+    try:
+        return default_state(instrument, serves=serves)
+    except Homeless:
+        if needs_state:
+            findings.append(f"state: {HOMELESS}")
+        return NOWHERE
+
+
+def _judge(given: Mapping[str, Given], findings: list[str]) -> tuple[dict[str, Any], set[str]]:
+    found: dict[str, Any] = {}
+    for key, one in given.items():
+        try:
+            found[key] = RULES[key](one.raw, one.folder)
+        except ValueError as error:
+            findings += [f"{one.name}: {sentence}" for sentence in error.args]
+    return found, given.keys() - found.keys()
+
+
+def _assemble(found: Mapping[str, Any], file: Path | None, origins: Mapping[str, str]) -> Config:
+    tables: dict[str, Any] = {}
+    for one in fields(Config):
+        if is_dataclass(one.default) and not isinstance(one.default, type):
+            mine = {key.partition(".")[2]: found[key] for key in found if key.startswith(f"{one.name}.")}
+            tables[one.name] = replace(one.default, **mine)
+    top = {key: value for key, value in found.items() if "." not in key}
+    return Config(**top, **tables, file=file, origins=origins)
+
+
+def values(config: Config) -> dict[str, Any]:
+    """Every resolved value by its key path, ready for JSON."""
+    flat: dict[str, Any] = {}
+    for key in RULES:
+        table, _, name = key.rpartition(".")
+        flat[key] = _plain(getattr(getattr(config, table) if table else config, name))
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {key: _plain(one) for key, one in asdict(value).items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """What a reload changes: key path -> (before, after)."""
+    before, after = values(old), values(new)
+    return {key: (before[key], after[key]) for key in RULES if before[key] != after[key]}
 
 
 def conflicts(config: Config, *, serves: bool) -> list[str]:
@@ -117,214 +356,14 @@ def _bindings(config: Config) -> list[str]:
     return found
 
 
-# ---- The configuration: one strict TOML file an instrument, below the environment, below the flags.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeOptions:
+    """How a verb that judges files by itself is asked to judge as a service would."""
 
-__all__ = [
-    "Config",
-    "ConfigError",
-    "add_endpoint_options",
-    "add_run_options",
-    "add_service_options",
-    "changes",
-    "load",
-    "values",
-]
-
-
-INSTRUMENT = "afm1"
-#: The state of a verb that can do without one.
-NOWHERE = Path("/nonexistent/afm-triage")
-HOMELESS = "this user has no home folder to keep it in; give --state DIR, or set HOME or XDG_STATE_HOME"
-
-
-@dataclass(frozen=True, slots=True)
-class SourceConfig:
-    """``[source]``: how watched folders are looked at (formats.md section 4.4)."""
-
-    mounts: Annotated[Literal["auto", "local", "network"], Choice(("auto", "local", "network"))] = "auto"
-    text_quiet_s: Annotated[float, Number(0.1, 600)] = 2.0  # a text file has no end mark: it must be still so long
-    unended_s: Annotated[float, Number(0, 86400)] = 20.0  # the same without a line end after its last row
-    rescan_local_s: Annotated[float, Number(0.5, 3600)] = 30.0
-    rescan_network_s: Annotated[float, Number(0.5, 3600)] = 2.0
-    give_up_s: Annotated[float, Number(1, 86400)] = 60.0  # an unfinished single curve, without growth
-    give_up_map_s: Annotated[float, Number(1, 86400)] = 600.0
-    zero_tail_s: Annotated[float, Number(0, 3600)] = 10.0  # right size, but the end still zeros
-
-
-@dataclass(frozen=True, slots=True)
-class ThresholdsConfig:
-    """``[thresholds]``: None leaves the model's own, which its calibration has evidence for."""
-
-    discard: Annotated[float | None, Number(0, 1)] = None
-    keep: Annotated[float | None, Number(0, 1)] = None
-
-
-@dataclass(frozen=True, slots=True)
-class AlarmConfig:
-    """``[alarm]``: when somebody should look at the instrument."""
-
-    no_contact_run: Annotated[int, Number(1, 100_000, whole=True)] = 20  # curves in a row that miss the surface
-    unread_files: Annotated[int, Number(0, 100_000, whole=True)] = 20  # came into a folder, none a kind that is read
-    unread_s: Annotated[float, Number(1, 86400)] = 300.0  # or so long after the first of them; unread_files 0: never
-
-
-@dataclass(frozen=True, slots=True)
-class BatchConfig:
-    """``[batch]``: a lone curve is never held back longer than ``wait_s``."""
-
-    wait_s: Annotated[float, Number(0, 0.1)] = 0.005
-    largest: Annotated[int, Number(1, 1024, whole=True)] = 32
-
-
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """``[engine]``: what runs the network; auto is the best that passes its self-test on ``device``."""
-
-    name: Annotated[str, Choice(NAMES)] = "auto"
-    precision: Annotated[str, Choice(PRECISIONS)] = "auto"
-    threads: Annotated[int, Number(0, 1024, whole=True)] = 0  # 0: the cores less one, which is the instrument's
-    deadline_s: Annotated[float, Number(0.05, 4)] = 2.0  # a GPU that takes longer is wedged; the CPU answers in 5 s
-
-
-@dataclass(frozen=True, slots=True)
-class LogConfig:
-    """``[log]``: lines on standard error; under systemd the journal adds the time."""
-
-    level: Annotated[str, Choice(("debug", "info", "warning", "error"))] = "info"
-    format: Annotated[Literal["text", "json"], Choice(("text", "json"))] = "text"
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """Everything a service needs to know, checked; paths are absolute."""
-
-    state: Annotated[Path, Folder()]
-    watch: Annotated[tuple[Path, ...], Folders()] = ()
-    instrument: Annotated[str, Name()] = INSTRUMENT
-    publish: Annotated[str, Address()] = "tcp://127.0.0.1:5795"
-    replay: Annotated[str, Address()] = "tcp://127.0.0.1:5796"
-    ingest: Annotated[str | None, Address()] = None
-    metrics_port: Annotated[int, Number(0, 65535, whole=True)] = 9795  # 0: off
-    model: Annotated[str, ModelName()] = "shipped"
-    device: Annotated[Literal["auto", "cpu", "cuda"], Choice(("auto", "cpu", "cuda"))] = "auto"
-    require_certificate: Annotated[bool, Switch()] = False  # without one a would-be discard is review
-    text: Annotated[tuple[TextRule, ...], TextRules()] = ()  # [[text]] tables, the first that matches counts
-    source: SourceConfig = SourceConfig()
-    thresholds: ThresholdsConfig = ThresholdsConfig()
-    alarm: AlarmConfig = AlarmConfig()
-    batch: BatchConfig = BatchConfig()
-    engine: EngineConfig = EngineConfig()
-    log: LogConfig = LogConfig()
-    file: Path | None = field(default=None, compare=False)  # what a reload reads again
-    origins: Mapping[str, str] = field(default_factory=dict, compare=False)  # key -> file, environment, flag
-
-    @property
-    def digest(self) -> str:
-        """A short name of these values, for the `config` event: the same values, the same name."""
-        return hashlib.sha256(json.dumps(values(self), sort_keys=True).encode()).hexdigest()[:12]
-
-
-class ConfigError(UserError):
-    """Everything that is wrong with a configuration; ``findings`` are "key: what to do", one each."""
-
-    def __init__(self, where: str, findings: list[str]) -> None:
-        self.findings = tuple(findings)
-        count = f"{len(findings)} errors: " if len(findings) > 1 else ""
-        super().__init__(BAD_CONFIG, f"{where}: {count}" + " | ".join(findings))
-
-
-def _rules(kind: type, prefix: str = "") -> dict[str, Rule]:
-    found: dict[str, Rule] = {}
-    for key, hint in typing.get_type_hints(kind, include_extras=True).items():
-        if is_dataclass(hint) and isinstance(hint, type):
-            found |= _rules(hint, f"{key}.")
-        elif hasattr(hint, "__metadata__"):
-            found[prefix + key] = hint.__metadata__[0]
-    return found
-
-
-#: "watch" or "source.mounts" -> its rule, in the order of the file
-RULES: Mapping[str, Rule] = MappingProxyType(_rules(Config))
-
-
-def load(args: argparse.Namespace, *, needs_state: bool = True) -> Config:
-    """The configuration that a verb's options, the environment and the file add up to.
-
-    Works with any subset of the options. With ``args.watch`` (the verb will serve) the endpoints are checked as
-    ones to bind, and something to watch is demanded. Without a home folder a state must be given, unless the verb can
-    do without (not ``needs_state``): it is NOWHERE then. Raises ConfigError (78) with every finding.
-    """
-    file = Path(os.path.abspath(args.config)) if getattr(args, "config", None) else None
-    findings: list[str] = []
-    given: dict[str, Given] = from_file(file, RULES, findings) if file else {}
-    given |= from_environment(os.environ, RULES, findings)
-    given |= from_flags(args, RULES)
-    found, wrong = _judge(given, findings)
-    serves = hasattr(args, "watch")
-    if serves and not given.keys() & {"watch", "ingest"} and not file:
-        raise UserError(USAGE, "nothing to watch; give --watch DIR or --config FILE")
-    if "state" not in found:
-        found["state"] = _default_state(found.get("instrument", INSTRUMENT), serves, needs_state, findings)
-    config = _assemble(found, file, {key: one.origin for key, one in given.items()})
-    findings += [one for one in conflicts(config, serves=serves) if one.partition(":")[0] not in wrong]
-    if findings:
-        raise ConfigError(str(file) if file else "configuration", findings)
-    return config
-
-
-def _default_state(instrument: str, serves: bool, needs_state: bool, findings: list[str]) -> Path:
-    try:
-        return default_state(instrument, serves=serves)
-    except Homeless:
-        if needs_state:
-            findings.append(f"state: {HOMELESS}")
-        return NOWHERE
-
-
-def _judge(given: Mapping[str, Given], findings: list[str]) -> tuple[dict[str, Any], set[str]]:
-    found: dict[str, Any] = {}
-    for key, one in given.items():
-        try:
-            found[key] = RULES[key](one.raw, one.folder)
-        except ValueError as error:
-            findings += [f"{one.name}: {sentence}" for sentence in error.args]
-    return found, given.keys() - found.keys()
-
-
-def _assemble(found: Mapping[str, Any], file: Path | None, origins: Mapping[str, str]) -> Config:
-    tables: dict[str, Any] = {}
-    for one in fields(Config):
-        if is_dataclass(one.default) and not isinstance(one.default, type):
-            mine = {key.partition(".")[2]: found[key] for key in found if key.startswith(f"{one.name}.")}
-            tables[one.name] = replace(one.default, **mine)
-    top = {key: value for key, value in found.items() if "." not in key}
-    return Config(**top, **tables, file=file, origins=origins)
-
-
-def values(config: Config) -> dict[str, Any]:
-    """Every resolved value by its key path, ready for JSON."""
-    flat: dict[str, Any] = {}
-    for key in RULES:
-        table, _, name = key.rpartition(".")
-        flat[key] = _plain(getattr(getattr(config, table) if table else config, name))
-    return flat
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(one) for one in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return {key: _plain(one) for key, one in asdict(value).items()}
-    return str(value) if isinstance(value, Path) else value
-
-
-def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """What a reload changes: key path -> (before, after)."""
-    before, after = values(old), values(new)
-    return {key: (before[key], after[key]) for key in RULES if before[key] != after[key]}
-
-
-# ---- How a verb that judges files by itself is asked to judge: by its flags, over the configuration that it is given.
+    config: Annotated[str | None, Option("judge as the service of this configuration does", "TOML")] = None
+    model: Annotated[
+        str | None, Option("model that judges", "NAME-or-DIR", unless="shipped, or the configuration's")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,11 +377,10 @@ class Asked:
     require_certificate: bool
 
     @classmethod
-    def of(cls, args: argparse.Namespace) -> Asked:
+    def of(cls, options: JudgeOptions, *, require_certificate: bool = False) -> Asked:
         """Raises ConfigError (78) with everything that is wrong with the configuration."""
-        is_required = bool(getattr(args, "require_certificate", False))
-        if not args.config:
-            return cls(args.model or "shipped", None, ThresholdsConfig(), (), is_required)
-        config = load(argparse.Namespace(config=args.config, model=args.model))
-        models, is_required = config.state / "models", is_required or config.require_certificate
+        if not options.config:
+            return cls(options.model or "shipped", None, ThresholdsConfig(), (), require_certificate)
+        config = load(Flags(options.config, {} if options.model is None else {"model": options.model}))
+        models, is_required = config.state / "models", require_certificate or config.require_certificate
         return cls(config.model, models, config.thresholds, config.text, is_required)

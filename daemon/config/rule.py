@@ -13,16 +13,59 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from daemon.formats.text_rule import TextRule, from_mapping
 
-# ---- The endpoint: a ZeroMQ address as a value, so that it is taken apart in one place only.
+
+class Rule:
+    def __call__(self, raw: Any, folder: Path) -> Any:
+        raise NotImplementedError
+
+    def read(self, text: str) -> Any:
+        return text
+
+
+_KINDS = {bool: "true/false", int: "an integer", float: "a fraction", str: "a text", list: "a list", dict: "a table"}
+
+
+def _kind(raw: Any) -> str:
+    return _KINDS.get(type(raw), "a date or time")
+
+
+def _text(raw: Any) -> str:
+    if not isinstance(raw, str):
+        raise ValueError(f'must be a text in quotes, "…", and is {_kind(raw)}')
+    if not raw or "\0" in raw:
+        raise ValueError("must not be empty" if not raw else "must not hold a NUL byte")
+    return raw
+
+
+class Name(Rule):
+    """A word that may stand in topics, folder names and unit names."""
+
+    def __call__(self, raw: Any, folder: Path) -> str:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", _text(raw)):
+            raise ValueError(f'"{raw}" must be a short name of a-z, 0-9, "_" and "-"')
+        return str(raw)
+
+
+@dataclass(frozen=True)
+class Choice(Rule):
+    words: tuple[str, ...]
+
+    def __call__(self, raw: Any, folder: Path) -> str:
+        if _text(raw) not in self.words:
+            raise ValueError(f'"{raw}" is none of {", ".join(self.words)}')
+        return str(raw)
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """``tcp://host:port`` or ``ipc://path``; ``port`` is None for ipc, 0 for "any free port"."""
+    """A ZeroMQ address, taken apart: ``tcp://host:port`` or ``ipc://path``.
+
+    ``port`` is None for ipc, 0 for "any free port".
+    """
 
     transport: str
     host: str  # of ipc: the path of the socket
@@ -54,55 +97,7 @@ class Endpoint:
             return False
 
 
-# ---- The rule: how one value of the file, the environment or a flag becomes what the service uses.
-
-
-class Rule(Protocol):
-    def __call__(self, raw: Any, folder: Path) -> Any: ...
-
-    def read(self, text: str) -> Any: ...
-
-
-_KINDS = {bool: "true/false", int: "an integer", float: "a fraction", str: "a text", list: "a list", dict: "a table"}
-
-
-def _kind(raw: Any) -> str:
-    return _KINDS.get(type(raw), "a date or time")
-
-
-def _text(raw: Any) -> str:
-    if not isinstance(raw, str):
-        raise ValueError(f'must be a text in quotes, "…", and is {_kind(raw)}')
-    if not raw or "\0" in raw:
-        raise ValueError("must not be empty" if not raw else "must not hold a NUL byte")
-    return raw
-
-
-class _Text:
-    def read(self, text: str) -> Any:
-        return text
-
-
-class Name(_Text):
-    """A word that may stand in topics, folder names and unit names."""
-
-    def __call__(self, raw: Any, folder: Path) -> str:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", _text(raw)):
-            raise ValueError(f'"{raw}" must be a short name of a-z, 0-9, "_" and "-"')
-        return str(raw)
-
-
-@dataclass(frozen=True)
-class Choice(_Text):
-    words: tuple[str, ...]
-
-    def __call__(self, raw: Any, folder: Path) -> str:
-        if _text(raw) not in self.words:
-            raise ValueError(f'"{raw}" is none of {", ".join(self.words)}')
-        return str(raw)
-
-
-class Address(_Text):
+class Address(Rule):
     """A ZeroMQ endpoint."""
 
     def __call__(self, raw: Any, folder: Path) -> str:
@@ -110,7 +105,7 @@ class Address(_Text):
         return str(raw)
 
 
-class Folder(_Text):
+class Folder(Rule):
     """One path; ``~`` is the home folder, a relative one starts at ``folder``."""
 
     def __call__(self, raw: Any, folder: Path) -> Path:
@@ -120,12 +115,12 @@ class Folder(_Text):
             raise ValueError(f'"{raw}" begins with the home folder of nobody here; write the whole path') from None
 
 
-class Folders:
+class Folders(Rule):
     """Several paths; one may be given as a plain text. In the environment they are separated by ``:``."""
 
     def __call__(self, raw: Any, folder: Path) -> tuple[Path, ...]:
         texts = [raw] if isinstance(raw, str) else raw
-        if not isinstance(texts, list):
+        if not isinstance(texts, list | tuple):
             raise ValueError(f'must be a list of folders, ["/data/afm1"], and is {_kind(raw)}')
         return tuple(dict.fromkeys(Folder()(text, folder) for text in texts))
 
@@ -133,14 +128,14 @@ class Folders:
         return [part for part in text.split(os.pathsep) if part]
 
 
-class ModelName(_Text):
+class ModelName(Rule):
     """``shipped``, a name in the registry, or a folder (anything with a ``/`` in it)."""
 
     def __call__(self, raw: Any, folder: Path) -> str:
         return str(Folder()(raw, folder)) if "/" in _text(raw) or raw in (".", "..") else str(raw)
 
 
-class Switch:
+class Switch(Rule):
     """On or off; in the environment also 1 and 0."""
 
     def __call__(self, raw: Any, folder: Path) -> bool:
@@ -153,7 +148,7 @@ class Switch:
 
 
 @dataclass(frozen=True)
-class Number:
+class Number(Rule):
     """A number of [low, high]; ``whole`` refuses fractions."""
 
     low: float
@@ -174,7 +169,7 @@ class Number:
             return text  # the rule then says what is wrong with it
 
 
-class TextRules(_Text):
+class TextRules(Rule):
     """``[[text]]``: what the laboratory says of text files that do not say enough themselves."""
 
     def __call__(self, raw: Any, folder: Path) -> tuple[TextRule, ...]:

@@ -136,7 +136,7 @@ def _score_files(
 
     found = find(options.paths)
     wanted = (arrival for arrival in found if selection is None or selection.has_file(arrival.path, arrival.file))
-    if sheet is None:
+    if sheet is None or options.out is None:
         batches = score_jobs(map(Job, wanted), model, judge, selection, tally.ignored, rules)
         tell(batches, tally, json=options.json, quiet=options.summary)
     else:

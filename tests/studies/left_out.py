@@ -93,7 +93,7 @@ def run(options: Options) -> int:
     return 0
 
 
-def split(collection: Collection, teach: list[str], mute: list[str], least: int = 1) -> Iterator[Fold]:
+def split(collection: Collection, teach: Sequence[str], mute: Sequence[str], least: int = 1) -> Iterator[Fold]:
     """One fold a system whose labels teach; one more for all those whose labels never do.
 
     Those of fewer than ``least`` sure curves share a fold: fewer trainings, and none of them teaches another.
@@ -119,7 +119,7 @@ def _fold(tested: tuple[str, ...], taught: list[str], collection: Collection) ->
     return Fold(tested, mask)
 
 
-def _is_of(name: str, globs: list[str]) -> bool:
+def _is_of(name: str, globs: Sequence[str]) -> bool:
     return any(fnmatchcase(name, glob) for glob in globs)
 
 

@@ -19,7 +19,6 @@ from typing import NoReturn
 from daemon import __version__
 from daemon.common import ending, stdio
 from daemon.common.errors import INPUT_OUTPUT, INTERNAL, USAGE, UserError
-from daemon.common.options import add_options, take_options
 
 #: verb -> one line of help; the module is daemon.verbs.<verb>.
 VERBS = {
@@ -75,6 +74,8 @@ def _parse(argv: list[str]) -> Callable[[], int]:
     if argv[0] in GONE:
         raise UserError(USAGE, GONE[argv[0]])
     verb = top.parse_args(argv[:1]).verb
+    from daemon.common.options import add_options, take_options  # here, so that --help alone has none of it to load
+
     parser = Parser(prog=f"afm-triage {verb}", description=VERBS[verb])
     module = importlib.import_module(f"daemon.verbs.{verb}")
     add_options(parser, module.Options)

@@ -293,7 +293,10 @@ def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 
 
 def conflicts(config: Config, *, serves: bool) -> list[str]:
-    """One "key: what to do" each. Endpoints of a verb that only connects may lie anywhere."""
+    """Settings that are each fine and together are not, a "key: what to do" each.
+
+    Endpoints of a verb that only connects may lie anywhere.
+    """
     found = _thresholds(config) + _state(config.state) + _folders(config)
     if serves:
         found += _bindings(config)

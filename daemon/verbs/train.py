@@ -105,7 +105,8 @@ def run(options: Options) -> int:
     if options.head:
         require_sklearn()
     start = start_of(options.init)
-    profile = start.parent.profile if start.parent else RasterProfile(*options.size or ())
+    size = {} if options.size is None else dict(zip(("columns", "rows"), options.size, strict=True))
+    profile = start.parent.profile if start.parent else RasterProfile(**size)
     recipe = Recipe(
         width=start.width or options.width or 16,
         epochs=options.epochs,

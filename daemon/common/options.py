@@ -31,8 +31,7 @@ def take_options(options: type[T], found: argparse.Namespace) -> T:
     return options(**{name: argument.take(name, default, found) for name, argument, _, default in _arguments(options)})
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """Flags that stand under a title of their own in the help, or of which one alone may be given."""
 
     title: str
@@ -140,32 +139,32 @@ class Action(NamedTuple):
     help: str
 
 
-@dataclass(frozen=True, slots=True)
 class Actions(Argument):
     """A word that says which options follow; the value is of the dataclass of that word."""
 
-    actions: Mapping[str, Action]
+    def __init__(self, actions: Mapping[str, Action]) -> None:
+        self._actions = actions
 
     def add(self, name: str, kind: Any, default: Any, place: Place) -> None:
-        words = place.parser.add_subparsers(dest=name, metavar="|".join(self.actions), required=True)
-        for word, action in self.actions.items():
+        words = place.parser.add_subparsers(dest=name, metavar="|".join(self._actions), required=True)
+        for word, action in self._actions.items():
             add_options(words.add_parser(word, help=action.help), action.options)
 
     def take(self, name: str, default: Any, found: argparse.Namespace) -> Any:
-        return take_options(self.actions[getattr(found, name)].options, found)
+        return take_options(self._actions[getattr(found, name)].options, found)
 
 
-@dataclass(frozen=True, slots=True)
 class _Nested(Argument):
     """The fields of another dataclass."""
 
-    options: type
+    def __init__(self, options: type) -> None:
+        self._options = options
 
     def add(self, name: str, kind: Any, default: Any, place: Place) -> None:
-        _add(self.options, place)
+        _add(self._options, place)
 
     def take(self, name: str, default: Any, found: argparse.Namespace) -> Any:
-        return take_options(self.options, found)
+        return take_options(self._options, found)
 
 
 def _add(options: type, place: Place) -> None:

@@ -105,8 +105,10 @@ def run(options: Options) -> int:
     if options.head:
         require_sklearn()
     start = start_of(options.init)
-    size = {} if options.size is None else dict(zip(("columns", "rows"), options.size, strict=True))
-    profile = start.parent.profile if start.parent else RasterProfile(**size)
+    profile = start.parent.profile if start.parent else RasterProfile()
+    if options.size is not None:
+        columns, rows = options.size
+        profile = replace(profile, columns=columns, rows=rows)
     recipe = Recipe(
         width=start.width or options.width or 16,
         epochs=options.epochs,

@@ -31,7 +31,7 @@ class Options:
 
     model: Annotated[str, Option("model that judges")] = "shipped"
     device: Annotated[Literal["cuda", "cpu"], Option("cpu: only to try the study")] = "cuda"
-    only: Annotated[tuple[str, ...], Option(f"repeatable: {', '.join(PARTS)}", "PART", choices=PARTS)] = ()
+    only: Annotated[tuple[str, ...] | None, Option(f"repeatable: {', '.join(PARTS)}", "PART", choices=PARTS)] = None
     simulate: Annotated[int, Option("curves beside the bundled ones", "N")] = 4000
     rescore: Annotated[int, Option("curves to judge again", "N")] = 1_000_000
     seconds: Annotated[float, Option("each repeated measurement", "S")] = 1.0

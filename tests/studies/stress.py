@@ -107,7 +107,7 @@ class Options:
     device: Annotated[Literal["auto", "cpu", "cuda"], Option("where it runs")] = "auto"
     curves: Annotated[int, Option("simulated, half with an event", "N")] = 4000
     seed: Annotated[int, Option("", "N")] = 1
-    only: Annotated[tuple[str, ...], Option("this one alone (repeatable)", "NUISANCE")] = ()
+    only: Annotated[tuple[str, ...] | None, Option("this one alone (repeatable)", "NUISANCE")] = None
     out: Annotated[Path | None, Option("also as JSON", "FILE.json")] = None
 
 

@@ -1,7 +1,7 @@
 """The command line: one sub-command a verb, exit codes from sysexits.
 
 Only the module of the verb that was asked for is imported, so that `events` or `console` never pay for torch.
-A verb's module has ``add_arguments(parser)`` and ``run(args) -> exit code``.
+A verb's module has a frozen dataclass ``Options`` (daemon/common/options.py) and ``run(options) -> exit code``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 from daemon import __version__
@@ -56,7 +57,8 @@ class Parser(argparse.ArgumentParser):
         raise UserError(USAGE, f"{message} (try: {self.prog} --help)")
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
+def _parse(argv: list[str]) -> Callable[[], int]:
+    """The verb that was asked for, with its options."""
     width = max(map(len, VERBS))
     top = Parser(
         prog="afm-triage",
@@ -72,12 +74,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if argv[0] in GONE:
         raise UserError(USAGE, GONE[argv[0]])
     verb = top.parse_args(argv[:1]).verb
+    from daemon.common.options import add_options, take_options  # here, so that --help alone has none of it to load
+
     parser = Parser(prog=f"afm-triage {verb}", description=VERBS[verb])
     module = importlib.import_module(f"daemon.verbs.{verb}")
-    module.add_arguments(parser)
-    args = parser.parse_args(argv[1:])
-    args.execute = module.run
-    return args
+    add_options(parser, module.Options)
+    return partial(module.run, take_options(module.Options, parser.parse_args(argv[1:])))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -99,15 +101,14 @@ def main(argv: list[str] | None = None) -> int:
     return _leave(stdio.finish(code))
 
 
-def execute(words: list[str], parse: Callable[[list[str]], argparse.Namespace]) -> int:
-    """The exit code of ``args.execute(args)`` of the words as parsed; what is raised is one line on standard error."""
+def execute(words: list[str], parse: Callable[[list[str]], Callable[[], int]]) -> int:
+    """The exit code of what ``parse`` makes of the words; what is raised is one line on standard error."""
     # Threads of OpenMP spin while they wait: beside an acquisition program the slowest decisions take ten times as
     # long. Read when torch is loaded, so it is set before any verb's module is; what is started from here inherits it.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     with ending.listening():
         try:
-            args = parse(words)
-            code = int(args.execute(args))
+            code = parse(words)()
             sys.stdout.flush()
             return code
         except UserError as error:

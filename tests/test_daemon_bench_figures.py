@@ -21,6 +21,7 @@ from daemon.bench.machine import Machine, Others, Sample, families, look
 from daemon.bench.report import write_page, write_report
 from daemon.bench.table import Bar, bars, draw, factor_of
 from daemon.common.errors import UserError
+from daemon.common.options import add_options, take_options
 from daemon.learn.int8 import PreparedCurves, gather, load
 from daemon.verbs import bench as verb
 from models.bundle import Bundle
@@ -293,10 +294,10 @@ def test_growth_is_that_of_the_second_half() -> None:
     assert (thin(long)[0], thin(long)[-1]) == (long[0], long[-1])
 
 
-def words(*more: str) -> argparse.Namespace:
+def words(*more: str) -> verb.Options:
     parser = argparse.ArgumentParser()
-    verb.add_arguments(parser)
-    return parser.parse_args(more)
+    add_options(parser, verb.Options)
+    return take_options(verb.Options, parser.parse_args(more))
 
 
 def test_the_command_line_becomes_a_plan(tmp_path: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 
 import pytest
 
+from daemon.cli import Parser
 from daemon.common.errors import BAD_CONFIG, USAGE, UserError
-from daemon.config import Config, ConfigError, add_run_options, add_service_options, changes, load, values
+from daemon.common.options import add_options, take_options
+from daemon.config import Config, ConfigError, Flags, changes, load, values
 from daemon.config.origin import PREFIX, default_state
+from daemon.verbs import run
 
 
 @pytest.fixture(autouse=True)
@@ -21,10 +23,11 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
 
 
-def run_args(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_run_options(parser)
-    return parser.parse_args(words)
+def load_run(*words: str) -> Config:
+    """As `run` does with these words."""
+    parser = Parser()
+    add_options(parser, run.Options)
+    return load(take_options(run.Options, parser.parse_args(words)).configuration, serves=True)
 
 
 def write(tmp_path: Path, text: str) -> str:
@@ -35,7 +38,7 @@ def write(tmp_path: Path, text: str) -> str:
 
 def findings(tmp_path: Path, text: str) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as caught:
-        load(run_args("--config", write(tmp_path, text)))
+        load_run("--config", write(tmp_path, text))
     assert caught.value.exit_code == BAD_CONFIG
     assert "\n" not in str(caught.value)
     return caught.value.findings
@@ -69,7 +72,7 @@ format = "json"
 
 
 def test_a_full_file(tmp_path: Path) -> None:
-    config = load(run_args("--config", write(tmp_path, FULL)))
+    config = load_run("--config", write(tmp_path, FULL))
     assert config.watch == (tmp_path / "spool", Path("/data/afm1"))
     assert config.state == tmp_path / "state"
     assert config.model == str(tmp_path / "models/a")
@@ -83,7 +86,7 @@ def test_a_full_file(tmp_path: Path) -> None:
 
 def test_flags_alone_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    config = load(run_args("--watch", "a", "--watch", "../b", "--watch", "a"))
+    config = load_run("--watch", "a", "--watch", "../b", "--watch", "a")
     assert config.watch == (tmp_path / "a", tmp_path.parent / "b")
     assert config == Config(state=tmp_path / "xdg/afm-triage/afm1", watch=config.watch)
 
@@ -96,7 +99,7 @@ def test_file_below_environment_below_flag(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("AFM_TRIAGE_DEVICE", "auto")
     monkeypatch.setenv("AFM_TRIAGE_BATCH__LARGEST", "16")
     monkeypatch.setenv("AFM_TRIAGE_WATCH", "/data/a:/data/b")
-    config = load(run_args("--config", file, "--device", "cpu"))
+    config = load_run("--config", file, "--device", "cpu")
     assert (config.instrument, config.model, config.device, config.batch.largest) == ("file", "environment", "cpu", 16)
     assert config.watch == (Path("/data/a"), Path("/data/b"))
     assert (config.origins["device"], config.origins["model"], config.origins["instrument"]) == (
@@ -203,49 +206,46 @@ def test_a_file_that_is_no_configuration(content: bytes | None, hint: str, tmp_p
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(UserError, match=hint) as caught:
-        load(run_args("--config", str(file)))
+        load_run("--config", str(file))
     assert caught.value.exit_code == BAD_CONFIG
 
 
 def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
-        load(run_args("--config", str(tmp_path)))
+        load_run("--config", str(tmp_path))
 
 
 def test_a_misspelt_variable_is_an_error_and_another_program_s_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AFM_TRIAGE_DEBUG", "1")
-    load(run_args("--watch", "/data"))
+    load_run("--watch", "/data")
     monkeypatch.setenv("AFM_TRIAGE_BATCH__LARGST", "1")
     with pytest.raises(ConfigError, match='did you mean "AFM_TRIAGE_BATCH__LARGEST"'):
-        load(run_args("--watch", "/data"))
+        load_run("--watch", "/data")
 
 
 def test_a_wrong_variable_is_named_as_the_user_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AFM_TRIAGE_METRICS_PORT", "many")
     with pytest.raises(ConfigError, match="AFM_TRIAGE_METRICS_PORT: must be a whole number"):
-        load(run_args("--watch", "/data"))
+        load_run("--watch", "/data")
 
 
 def test_nothing_to_watch(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give --watch DIR") as caught:
-        load(run_args())
+        load_run()
     assert caught.value.exit_code == USAGE
     assert "nothing to watch" in findings(tmp_path, "")[0]
-    assert load(run_args("--ingest", "tcp://127.0.0.1:5797")).watch == ()
+    assert load_run("--ingest", "tcp://127.0.0.1:5797").watch == ()
 
 
 def test_a_verb_that_only_connects_may_look_at_another_machine() -> None:
-    args = argparse.Namespace(config=None, state=None, instrument=None, publish="tcp://lab-pc:5795", replay=None)
-    assert load(args).publish == "tcp://lab-pc:5795"
+    assert load(Flags(keys={"publish": "tcp://lab-pc:5795"})).publish == "tcp://lab-pc:5795"
 
 
 def test_the_default_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parser = argparse.ArgumentParser()
-    add_service_options(parser)
-    args = parser.parse_args(["--instrument", "left"])
-    assert load(args).state == tmp_path / "xdg/afm-triage/left"
+    flags = Flags(keys={"instrument": "left"})
+    assert load(flags).state == tmp_path / "xdg/afm-triage/left"
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/afm-triage/left")
-    assert load(args).state == Path("/var/lib/afm-triage/left")
+    assert load(flags).state == Path("/var/lib/afm-triage/left")
 
 
 def test_a_verb_that_only_looks_goes_to_the_service_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

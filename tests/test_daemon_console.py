@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import math
 import os
@@ -171,11 +170,10 @@ def test_without_a_service_and_a_terminal_it_gives_up(tmp_path: Path) -> None:
 
 
 def test_in_a_terminal_it_waits_for_a_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    args = argparse.Namespace(patience=None)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    assert patience_of(args) == math.inf
+    assert patience_of(None) == math.inf
     monkeypatch.setattr("sys.stdout.isatty", lambda: False)
-    assert patience_of(args) == 60.0
+    assert patience_of(None) == 60.0
 
 
 def test_it_survives_the_service_and_finds_it_again_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import threading
 import time
 from pathlib import Path
 
-from daemon.config import Config, load
+from daemon.config import Config, Flags, load
 from daemon.judging.judge import load_model
 from daemon.service.reload import Loaded, ModelLoading, ModelReload, with_judge
 
@@ -21,8 +20,8 @@ def until_done(loading: ModelLoading | None) -> None:
 
 
 def test_a_better_engine_waits_for_the_reload_that_is_under_way(tmp_path: Path) -> None:
-    words = argparse.Namespace(watch=[str(tmp_path / "watch")], state=str(tmp_path / "state"))
-    config, may_go_on = load(words), threading.Event()
+    flags = Flags(keys={"watch": [str(tmp_path / "watch")], "state": str(tmp_path / "state")})
+    config, may_go_on = load(flags, serves=True), threading.Event()
 
     def reread() -> Config:
         assert may_go_on.wait(20)

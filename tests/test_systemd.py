@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import configparser
 import os
 import shutil
@@ -17,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from daemon.cli import Parser
 from daemon.common.errors import ALREADY_RUNNING, BAD_CONFIG, USAGE
-from daemon.config import add_run_options
+from daemon.common.options import add_options, take_options
+from daemon.verbs import run
 
 UNIT = Path(__file__).resolve().parents[1] / "systemd" / "afm-triage@.service"
 
@@ -62,10 +63,10 @@ def test_the_configuration_is_checked_before_every_start() -> None:
 
 
 def test_every_flag_of_the_unit_is_a_flag_of_run() -> None:
-    parser = argparse.ArgumentParser(exit_on_error=False)
-    add_run_options(parser)
+    parser = Parser()
+    add_options(parser, run.Options)
     words = service()["ExecStart"].split("afm-triage run ")[1].replace("%i", "afm1").split()
-    assert parser.parse_args(words).instrument == "afm1"
+    assert take_options(run.Options, parser.parse_args(words)).configuration.keys["instrument"] == "afm1"
 
 
 def test_the_service_talks_to_systemd_as_the_unit_expects(tmp_path: Path) -> None:

@@ -7,36 +7,58 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.bench import CURVES
+from daemon.bench import CURVES, PARTS
+from daemon.common.errors import USAGE, UserError
+from daemon.common.options import Option
 from daemon.judging import Thresholds, Verdict, verdict_of
 from daemon.learn.int8 import PreparedCurves
 from deploy.classifier import EngineRequest
+from deploy.engines import DEVICES, NAMES, PRECISIONS
 from models.bundle import Bundle
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    try:
+        rates = sorted({float(word) for word in text.split(",")})
+    except ValueError:
+        rates = []
+    if not rates or not all(0 < rate <= 10_000 for rate in rates):
+        raise UserError(USAGE, f"--rates {text}: numbers above 0 with commas between, as in 1,10,100")
+    return tuple(rates)
+
+
+_PARTS = Option(
+    f"measure this alone (repeatable; all but swap and soak): {', '.join(PARTS)}",
+    "PART",
+    flag="only",
+    choices=PARTS,
+    unless="",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the command line asked for."""
+    """What the command line asked for; most fields are flags of `bench`."""
 
-    parts: tuple[str, ...] = ("stages", "engines", "load", "recipe")
-    model: str = "shipped"
-    device: str = "auto"
-    engine: str = "auto"
-    precision: str = "auto"
-    rates: tuple[float, ...] = (1.0, 10.0, 100.0)  # files a second
-    files: int = 300  # at one rate, at most
-    hold_s: float = 8.0  # one rate, at most
-    burst: int = 1500  # files that lie there at once
-    busy: int = 2  # neighbours that spin
-    curves: tuple[Path, ...] = ()  # real curves beside the bundled ones
-    simulated: int = 1000  # curves on which engines are compared
-    seed: int = 1
-    soak: int = 0  # curves
+    parts: Annotated[tuple[str, ...], _PARTS] = ("stages", "engines", "load", "recipe")
+    model: Annotated[str, Option("model that judges", "NAME-or-DIR")] = "shipped"
+    device: Annotated[str, Option("where the service runs", choices=DEVICES)] = "auto"
+    engine: Annotated[str, Option("of the service and the stages", choices=NAMES)] = "auto"
+    precision: Annotated[str, Option("the same", choices=PRECISIONS)] = "auto"
+    rates: Annotated[tuple[float, ...], Option("files a second", "R,R,…", parse=_rates)] = (1.0, 10.0, 100.0)
+    files: Annotated[int, Option("at one rate, at most", "N")] = 300
+    hold_s: Annotated[float, Option("each rate so long", "S", unit="s")] = 8.0
+    burst: Annotated[int, Option("files at once", "N")] = 1500
+    busy: Annotated[int, Option("neighbours that compute", "N")] = 2
+    curves: Annotated[tuple[Path, ...], Option("more real curves", "DIR")] = ()
+    simulated: Annotated[int, Option("to compare engines", "N", flag="simulate")] = 1000
+    seed: Annotated[int, Option("of the simulated curves", "N")] = 1
+    soak: int = 50_000  # curves through one service, where that part is asked for
 
     @property
     def wish(self) -> EngineRequest:

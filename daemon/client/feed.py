@@ -20,6 +20,7 @@ import zmq
 from daemon.common import ending
 from daemon.common.ending import Closing
 from daemon.common.errors import UNREACHABLE, UserError
+from daemon.common.options import Option
 from daemon.common.sockets import await_input, open_socket
 from daemon.common.text import duration
 from daemon.ledger import events
@@ -253,23 +254,6 @@ SILENCE_S = 7.0
 _STEP_S = 3.0  # between two looks; a process that was stopped for an hour has not waited for it
 
 
-def add_patience_option(parser: argparse.ArgumentParser) -> None:
-    what = "give up (exit 69) once no service has answered for so long, from the start or later"
-    parser.add_argument(
-        "--patience",
-        metavar="SECONDS",
-        type=_seconds,
-        help=f"{what} ({PATIENCE_S:g}; never where standard output is a terminal; inf: never)",
-    )
-
-
-def patience_of(args: argparse.Namespace) -> float:
-    """Seconds; as long as somebody sees a screen, for ever."""
-    if args.patience is not None:
-        return float(args.patience)
-    return math.inf if sys.stdout.isatty() else PATIENCE_S
-
-
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -278,6 +262,21 @@ def _seconds(text: str) -> float:
     if not seconds >= 0:  # NaN compares false
         raise argparse.ArgumentTypeError(f"{text!r}: give seconds, 0 or more, or inf")
     return seconds
+
+
+PATIENCE = Option(
+    "give up (exit 69) once no service has answered for so long, from the start or later",
+    "SECONDS",
+    parse=_seconds,
+    unless=f"{PATIENCE_S:g}; never where standard output is a terminal; inf: never",
+)
+
+
+def patience_of(given_s: float | None) -> float:
+    """Seconds; as long as somebody sees a screen, for ever."""
+    if given_s is not None:
+        return given_s
+    return math.inf if sys.stdout.isatty() else PATIENCE_S
 
 
 class SilenceLimit:

@@ -10,22 +10,20 @@ import argparse
 import hashlib
 import json
 import os
-import typing
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from daemon.common.errors import BAD_CONFIG, USAGE, UserError
+from daemon.common.options import Argument, Group, Option, Place
 from daemon.common.sockets import Endpoint
 from daemon.config.origin import (
+    Flags,
     Given,
     Homeless,
-    add_endpoint_options,
-    add_run_options,
-    add_service_options,
     default_state,
     from_environment,
     from_file,
@@ -44,104 +42,32 @@ from daemon.config.rule import (
     TextRules,
 )
 from daemon.formats.text_rule import TextRule
-from deploy.engines import DEVICES, NAMES, PRECISIONS
-
-if TYPE_CHECKING:
-    pass
-
-
-# ---- The conflicts: settings that are each fine and together are not.
-
-
-def conflicts(config: Config, *, serves: bool) -> list[str]:
-    """One "key: what to do" each. Endpoints of a verb that only connects may lie anywhere."""
-    found = _thresholds(config) + _state(config.state) + _folders(config)
-    if serves:
-        found += _bindings(config)
-        if not config.watch and config.ingest is None:
-            found.append('watch: nothing to watch; give --watch DIR or write watch = ["/data/afm1"]')
-    return found
-
-
-def _thresholds(config: Config) -> list[str]:
-    discard, keep = config.thresholds.discard, config.thresholds.keep
-    if discard is not None and keep is not None and discard >= keep:
-        return [f"thresholds.keep: {keep:g} must lie above thresholds.discard, {discard:g}"]
-    return []
-
-
-def _state(state: Path) -> list[str]:
-    nearest = next(place for place in (state, *state.parents) if os.path.lexists(place))
-    return [] if nearest.is_dir() else [f"state: {nearest} is no folder; give --state another path, or move it away"]
-
-
-def _folders(config: Config) -> list[str]:
-    found = []
-    state = config.state.resolve()
-    watched = [(folder, folder.resolve()) for folder in config.watch]
-    for folder, real in watched:
-        if _holds(real, state):
-            found.append(f"state: {config.state} lies inside the watched {folder}; keep the ledger outside of it")
-        elif _holds(state, real):
-            found.append(f"watch: {folder} lies inside the state folder {config.state}; give --state another one")
-    for (one, real), (other, its) in combinations(watched, 2):
-        if _holds(real, its) or _holds(its, real):
-            inner, outer = (other, one) if _holds(real, its) else (one, other)
-            found.append(f"watch: {inner} lies inside {outer}, which is watched with all its folders; remove one")
-    return found
-
-
-def _holds(outer: Path, inner: Path) -> bool:
-    return inner.is_relative_to(outer)
-
-
-def _bindings(config: Config) -> list[str]:
-    named = {"publish": config.publish, "replay": config.replay, "ingest": config.ingest}
-    found: list[str] = []
-    taken: dict[tuple[str, int | str], str] = {("tcp", config.metrics_port): "metrics_port"}
-    for key, text in named.items():
-        if text is None:
-            continue
-        place = Endpoint.parse(text)
-        if not place.is_local:
-            found.append(
-                f"{key}: {text} could be reached from other machines, and no CURVE keys protect it;"
-                " use tcp://127.0.0.1:PORT, or ipc:///PATH, with an SSH tunnel from elsewhere"
-            )
-        if place.port == 0:
-            continue
-        mark = (place.transport, place.port or place.host)
-        if mark in taken:
-            found.append(f"{key}: {text} is already taken by {taken[mark]}; choose another port")
-        taken[mark] = key
-    return found
-
-
-# ---- The configuration: one strict TOML file an instrument, below the environment, below the flags.
+from deploy.engines import NAMES, PRECISIONS
 
 __all__ = [
     "Config",
     "ConfigError",
-    "add_endpoint_options",
-    "add_run_options",
-    "add_service_options",
+    "Flags",
+    "Keys",
     "changes",
     "load",
     "values",
 ]
-
 
 INSTRUMENT = "afm1"
 #: The state of a verb that can do without one.
 NOWHERE = Path("/nonexistent/afm-triage")
 HOMELESS = "this user has no home folder to keep it in; give --state DIR, or set HOME or XDG_STATE_HOME"
 
+_SERVICE = Group("which service")
+_ENDPOINTS = Group("where it speaks")
+
 
 @dataclass(frozen=True, slots=True)
 class SourceConfig:
-    """``[source]``: how watched folders are looked at (formats.md section 4.4)."""
+    """``[source]``: how watched folders are looked at."""
 
-    mounts: Annotated[Literal["auto", "local", "network"], Choice(("auto", "local", "network"))] = "auto"
+    mounts: Literal["auto", "local", "network"] = "auto"
     text_quiet_s: Annotated[float, Number(0.1, 600)] = 2.0  # a text file has no end mark: it must be still so long
     unended_s: Annotated[float, Number(0, 86400)] = 20.0  # the same without a line end after its last row
     rescan_local_s: Annotated[float, Number(0.5, 3600)] = 30.0
@@ -191,23 +117,38 @@ class LogConfig:
     """``[log]``: lines on standard error; under systemd the journal adds the time."""
 
     level: Annotated[str, Choice(("debug", "info", "warning", "error"))] = "info"
-    format: Annotated[Literal["text", "json"], Choice(("text", "json"))] = "text"
+    format: Literal["text", "json"] = "text"
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything a service needs to know, checked; paths are absolute."""
+    """Everything a service needs to know, checked; paths are absolute.
 
-    state: Annotated[Path, Folder()]
-    watch: Annotated[tuple[Path, ...], Folders()] = ()
-    instrument: Annotated[str, Name()] = INSTRUMENT
-    publish: Annotated[str, Address()] = "tcp://127.0.0.1:5795"
-    replay: Annotated[str, Address()] = "tcp://127.0.0.1:5796"
-    ingest: Annotated[str | None, Address()] = None
-    metrics_port: Annotated[int, Number(0, 65535, whole=True)] = 9795  # 0: off
-    model: Annotated[str, ModelName()] = "shipped"
-    device: Annotated[str, Choice(DEVICES)] = "auto"
-    require_certificate: Annotated[bool, Switch()] = False  # without one a would-be discard is review
+    A key is one field: its rule, its default, and the ``Option`` that makes it a flag of ``run`` too.
+    """
+
+    state: Annotated[Path, Folder(), Option("where ledger and labels lie", "DIR", group=_SERVICE)]
+    watch: Annotated[tuple[Path, ...], Folders(), Option("folder of the instrument (repeatable)", "DIR")] = ()
+    instrument: Annotated[str, Name(), Option("short name, used in topics and folders", "NAME", group=_SERVICE)] = (
+        INSTRUMENT
+    )
+    publish: Annotated[str, Address(), Option("events, a ZeroMQ PUB socket", "ENDPOINT", group=_ENDPOINTS)] = (
+        "tcp://127.0.0.1:5795"
+    )
+    replay: Annotated[str, Address(), Option("stored events, a ZeroMQ ROUTER", "ENDPOINT", group=_ENDPOINTS)] = (
+        "tcp://127.0.0.1:5796"
+    )
+    ingest: Annotated[
+        str | None, Address(), Option("take curves over a ZeroMQ ROUTER too", "ENDPOINT", unless="off")
+    ] = None
+    metrics_port: Annotated[int, Number(0, 65535, whole=True), Option("Prometheus on 127.0.0.1, 0 = off", "N")] = 9795
+    model: Annotated[str, ModelName(), Option("model that judges", "NAME-or-DIR")] = "shipped"
+    device: Annotated[Literal["auto", "cpu", "cuda"], Option("where it runs")] = "auto"
+    require_certificate: Annotated[
+        bool,
+        Switch(),
+        Option("while the model has no certificate, a would-be discard becomes review", unless="off"),
+    ] = False
     text: Annotated[tuple[TextRule, ...], TextRules()] = ()  # [[text]] tables, the first that matches counts
     source: SourceConfig = SourceConfig()
     thresholds: ThresholdsConfig = ThresholdsConfig()
@@ -233,34 +174,61 @@ class ConfigError(UserError):
         super().__init__(BAD_CONFIG, f"{where}: {count}" + " | ".join(findings))
 
 
-def _rules(kind: type, prefix: str = "") -> dict[str, Rule]:
-    found: dict[str, Rule] = {}
-    for key, hint in typing.get_type_hints(kind, include_extras=True).items():
-        if is_dataclass(hint) and isinstance(hint, type):
-            found |= _rules(hint, f"{key}.")
-        elif hasattr(hint, "__metadata__"):
-            found[prefix + key] = hint.__metadata__[0]
-    return found
+def _rules(kind: type, prefix: str = "") -> Iterator[tuple[str, Rule]]:
+    for key, hint in get_type_hints(kind, include_extras=True).items():
+        plain, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        if is_dataclass(plain) and isinstance(plain, type):
+            yield from _rules(plain, f"{key}.")
+        elif get_origin(plain) is Literal:
+            yield prefix + key, Choice(get_args(plain))
+        else:
+            yield from ((prefix + key, note) for note in notes if isinstance(note, Rule))
 
 
 #: "watch" or "source.mounts" -> its rule, in the order of the file
-RULES: Mapping[str, Rule] = MappingProxyType(_rules(Config))
+RULES: Mapping[str, Rule] = MappingProxyType(dict(_rules(Config)))
 
 
-def load(args: argparse.Namespace, *, needs_state: bool = True) -> Config:
-    """The configuration that a verb's options, the environment and the file add up to.
+class Keys(Argument):
+    """The flag ``--config``, and those of some keys (without names: of all that have one); their value is ``Flags``."""
 
-    Works with any subset of the options. With ``args.watch`` (the verb will serve) the endpoints are checked as
-    ones to bind, and something to watch is demanded. Without a home folder a state must be given, unless the verb can
-    do without (not ``needs_state``): it is NOWHERE then. Raises ConfigError (78) with every finding.
+    def __init__(self, *keys: str) -> None:
+        self._keys = keys
+
+    def add(self, name: str, kind: Any, default: Any, place: Place) -> None:
+        Option("TOML file of the instrument", "FILE", group=_SERVICE).add("config", str, None, place)
+        for key, option, its, usual in self._options():
+            option.add(key, its, usual, place)
+
+    def take(self, name: str, default: Any, found: argparse.Namespace) -> Flags:
+        given = {key: option.take(key, None, found) for key, option, _, _ in self._options()}
+        return Flags(found.config, {key: value for key, value in given.items() if value is not None})
+
+    def _options(self) -> Iterator[tuple[str, Option, Any, Any]]:
+        """Key, flag, type and default of each; a path stays a text, which its rule is the first to read."""
+        texts: dict[Any, Any] = {Path: str, tuple[Path, ...]: tuple[str, ...]}
+        hints = get_type_hints(Config, include_extras=True)
+        for one in fields(Config):
+            kind, *notes = get_args(hints[one.name]) or (None,)
+            for note in notes:
+                if isinstance(note, Option) and (not self._keys or one.name in self._keys):
+                    usual = None if one.default is MISSING else one.default
+                    yield one.name, note, texts.get(kind, kind), usual
+
+
+def load(flags: Flags, *, serves: bool = False, needs_state: bool = True) -> Config:
+    """The configuration that a verb's flags, the environment and the file add up to.
+
+    For a verb that ``serves`` the endpoints are checked as ones to bind, and something to watch is demanded. Without a
+    home folder a state must be given, unless the verb can do without (not ``needs_state``): it is NOWHERE then. Raises
+    ConfigError (78) with every finding.
     """
-    file = Path(os.path.abspath(args.config)) if getattr(args, "config", None) else None
+    file = Path(os.path.abspath(flags.file)) if flags.file else None
     findings: list[str] = []
     given: dict[str, Given] = from_file(file, RULES, findings) if file else {}
     given |= from_environment(os.environ, RULES, findings)
-    given |= from_flags(args, RULES)
+    given |= from_flags(flags)
     found, wrong = _judge(given, findings)
-    serves = hasattr(args, "watch")
     if serves and not given.keys() & {"watch", "ingest"} and not file:
         raise UserError(USAGE, "nothing to watch; give --watch DIR or --config FILE")
     if "state" not in found:
@@ -324,7 +292,81 @@ def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     return {key: (before[key], after[key]) for key in RULES if before[key] != after[key]}
 
 
-# ---- How a verb that judges files by itself is asked to judge: by its flags, over the configuration that it is given.
+def conflicts(config: Config, *, serves: bool) -> list[str]:
+    """Settings that are each fine and together are not, a "key: what to do" each.
+
+    Endpoints of a verb that only connects may lie anywhere.
+    """
+    found = _thresholds(config) + _state(config.state) + _folders(config)
+    if serves:
+        found += _bindings(config)
+        if not config.watch and config.ingest is None:
+            found.append('watch: nothing to watch; give --watch DIR or write watch = ["/data/afm1"]')
+    return found
+
+
+def _thresholds(config: Config) -> list[str]:
+    discard, keep = config.thresholds.discard, config.thresholds.keep
+    if discard is not None and keep is not None and discard >= keep:
+        return [f"thresholds.keep: {keep:g} must lie above thresholds.discard, {discard:g}"]
+    return []
+
+
+def _state(state: Path) -> list[str]:
+    nearest = next(place for place in (state, *state.parents) if os.path.lexists(place))
+    return [] if nearest.is_dir() else [f"state: {nearest} is no folder; give --state another path, or move it away"]
+
+
+def _folders(config: Config) -> list[str]:
+    found = []
+    state = config.state.resolve()
+    watched = [(folder, folder.resolve()) for folder in config.watch]
+    for folder, real in watched:
+        if _holds(real, state):
+            found.append(f"state: {config.state} lies inside the watched {folder}; keep the ledger outside of it")
+        elif _holds(state, real):
+            found.append(f"watch: {folder} lies inside the state folder {config.state}; give --state another one")
+    for (one, real), (other, its) in combinations(watched, 2):
+        if _holds(real, its) or _holds(its, real):
+            inner, outer = (other, one) if _holds(real, its) else (one, other)
+            found.append(f"watch: {inner} lies inside {outer}, which is watched with all its folders; remove one")
+    return found
+
+
+def _holds(outer: Path, inner: Path) -> bool:
+    return inner.is_relative_to(outer)
+
+
+def _bindings(config: Config) -> list[str]:
+    named = {"publish": config.publish, "replay": config.replay, "ingest": config.ingest}
+    found: list[str] = []
+    taken: dict[tuple[str, int | str], str] = {("tcp", config.metrics_port): "metrics_port"}
+    for key, text in named.items():
+        if text is None:
+            continue
+        place = Endpoint.parse(text)
+        if not place.is_local:
+            found.append(
+                f"{key}: {text} could be reached from other machines, and no CURVE keys protect it;"
+                " use tcp://127.0.0.1:PORT, or ipc:///PATH, with an SSH tunnel from elsewhere"
+            )
+        if place.port == 0:
+            continue
+        mark = (place.transport, place.port or place.host)
+        if mark in taken:
+            found.append(f"{key}: {text} is already taken by {taken[mark]}; choose another port")
+        taken[mark] = key
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeOptions:
+    """How a verb that judges files by itself is asked to judge as a service would."""
+
+    config: Annotated[str | None, Option("judge as the service of this configuration does", "TOML")] = None
+    model: Annotated[
+        str | None, Option("model that judges", "NAME-or-DIR", unless="shipped, or the configuration's")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,11 +380,10 @@ class Asked:
     require_certificate: bool
 
     @classmethod
-    def of(cls, args: argparse.Namespace) -> Asked:
+    def of(cls, options: JudgeOptions, *, require_certificate: bool = False) -> Asked:
         """Raises ConfigError (78) with everything that is wrong with the configuration."""
-        is_required = bool(getattr(args, "require_certificate", False))
-        if not args.config:
-            return cls(args.model or "shipped", None, ThresholdsConfig(), (), is_required)
-        config = load(argparse.Namespace(config=args.config, model=args.model))
-        models, is_required = config.state / "models", is_required or config.require_certificate
+        if not options.config:
+            return cls(options.model or "shipped", None, ThresholdsConfig(), (), require_certificate)
+        config = load(Flags(options.config, {} if options.model is None else {"model": options.model}))
+        models, is_required = config.state / "models", require_certificate or config.require_certificate
         return cls(config.model, models, config.thresholds, config.text, is_required)

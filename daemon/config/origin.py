@@ -1,23 +1,32 @@
-"""The origin: what the file, the environment and the flags say, before any rule has judged it."""
+"""The origin: what the file, the environment and the flags say, before any rule has judged it.
+
+And the home of a service: the state folder that is meant when nobody names one.
+"""
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import json
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from daemon.common.errors import BAD_CONFIG, UserError
 from daemon.config.rule import Rule
-from deploy.engines import DEVICES
 
 PREFIX = "AFM_TRIAGE_"
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """What a command line says of the configuration: its file, and keys as they were typed ("metrics_port": 0)."""
+
+    file: str | None = None
+    keys: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,53 +100,10 @@ def from_environment(
     return given
 
 
-def from_flags(args: argparse.Namespace, rules: Mapping[str, Rule]) -> dict[str, Given]:
-    """The options that were given; argparse leaves the others None."""
-    pairs = ((key, getattr(args, key, None)) for key in rules if "." not in key)
-    return {
-        key: Given(value, Path.cwd(), "--" + key.replace("_", "-"), "flag") for key, value in pairs if value is not None
-    }
+def from_flags(flags: Flags) -> dict[str, Given]:
+    """The keys that were given as flags."""
+    return {key: Given(value, Path.cwd(), "--" + key.replace("_", "-"), "flag") for key, value in flags.keys.items()}
 
-
-# ---- The options that verbs share. Nothing is checked here: ``daemon.config`` judges flag, environment and file
-# alike.
-
-
-def add_service_options(parser: argparse.ArgumentParser) -> None:
-    """--config, --state and --instrument: how a verb finds the service it belongs to."""
-    group = parser.add_argument_group("which service")
-    group.add_argument("--config", metavar="FILE", help="TOML file of the instrument")
-    group.add_argument("--state", metavar="DIR", help="where ledger and labels lie")
-    group.add_argument("--instrument", metavar="NAME", help="short name, used in topics and folders (afm1)")
-
-
-def add_endpoint_options(parser: argparse.ArgumentParser) -> None:
-    """--publish and --replay, as `events` and `console` take them to look at a service elsewhere."""
-    group = parser.add_argument_group("where it speaks")
-    group.add_argument("--publish", metavar="ENDPOINT", help="events, a ZeroMQ PUB socket (tcp://127.0.0.1:5795)")
-    group.add_argument("--replay", metavar="ENDPOINT", help="stored events, a ZeroMQ ROUTER (tcp://127.0.0.1:5796)")
-
-
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Every flag of `run`; each has its key in the TOML file, with ``_`` for ``-``."""
-    parser.add_argument("--watch", metavar="DIR", action="append", help="folder of the instrument (repeatable)")
-    add_service_options(parser)
-    add_endpoint_options(parser)
-    parser.add_argument("--ingest", metavar="ENDPOINT", help="take curves over a ZeroMQ ROUTER too (off)")
-    parser.add_argument("--metrics-port", metavar="N", type=int, help="Prometheus on 127.0.0.1, 0 = off (9795)")
-    parser.add_argument("--model", metavar="NAME-or-DIR", help="model that judges (shipped)")
-    parser.add_argument("--device", choices=DEVICES, help="where it runs (auto)")
-    parser.add_argument(
-        "--require-certificate",
-        action="store_true",
-        default=None,
-        help="while the model has no certificate, a would-be discard becomes review (off)",
-    )
-
-
-# ---- The home of a service: the state folder that is meant when nobody names one.
-
-# ---- The home of a service: the state folder that is meant when nobody names one.
 
 UNITS = Path("/var/lib/afm-triage")
 WHEREABOUTS = "service.json"  # a service leaves its process number in it, and takes it away at its end

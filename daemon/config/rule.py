@@ -12,16 +12,18 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from daemon.common.sockets import Endpoint
 from daemon.formats.text_rule import TextRule, from_mapping
 
 
-class Rule(Protocol):
-    def __call__(self, raw: Any, folder: Path) -> Any: ...
+class Rule:
+    def __call__(self, raw: Any, folder: Path) -> Any:
+        raise NotImplementedError
 
-    def read(self, text: str) -> Any: ...
+    def read(self, text: str) -> Any:
+        return text
 
 
 _KINDS = {bool: "true/false", int: "an integer", float: "a fraction", str: "a text", list: "a list", dict: "a table"}
@@ -39,12 +41,7 @@ def _text(raw: Any) -> str:
     return raw
 
 
-class _Text:
-    def read(self, text: str) -> Any:
-        return text
-
-
-class Name(_Text):
+class Name(Rule):
     """A word that may stand in topics, folder names and unit names."""
 
     def __call__(self, raw: Any, folder: Path) -> str:
@@ -54,7 +51,7 @@ class Name(_Text):
 
 
 @dataclass(frozen=True)
-class Choice(_Text):
+class Choice(Rule):
     words: tuple[str, ...]
 
     def __call__(self, raw: Any, folder: Path) -> str:
@@ -63,7 +60,7 @@ class Choice(_Text):
         return str(raw)
 
 
-class Address(_Text):
+class Address(Rule):
     """A ZeroMQ endpoint."""
 
     def __call__(self, raw: Any, folder: Path) -> str:
@@ -71,7 +68,7 @@ class Address(_Text):
         return str(raw)
 
 
-class Folder(_Text):
+class Folder(Rule):
     """One path; ``~`` is the home folder, a relative one starts at ``folder``."""
 
     def __call__(self, raw: Any, folder: Path) -> Path:
@@ -81,12 +78,12 @@ class Folder(_Text):
             raise ValueError(f'"{raw}" begins with the home folder of nobody here; write the whole path') from None
 
 
-class Folders:
+class Folders(Rule):
     """Several paths; one may be given as a plain text. In the environment they are separated by ``:``."""
 
     def __call__(self, raw: Any, folder: Path) -> tuple[Path, ...]:
         texts = [raw] if isinstance(raw, str) else raw
-        if not isinstance(texts, list):
+        if not isinstance(texts, list | tuple):
             raise ValueError(f'must be a list of folders, ["/data/afm1"], and is {_kind(raw)}')
         return tuple(dict.fromkeys(Folder()(text, folder) for text in texts))
 
@@ -94,14 +91,14 @@ class Folders:
         return [part for part in text.split(os.pathsep) if part]
 
 
-class ModelName(_Text):
+class ModelName(Rule):
     """``shipped``, a name in the registry, or a folder (anything with a ``/`` in it)."""
 
     def __call__(self, raw: Any, folder: Path) -> str:
         return str(Folder()(raw, folder)) if "/" in _text(raw) or raw in (".", "..") else str(raw)
 
 
-class Switch:
+class Switch(Rule):
     """On or off; in the environment also 1 and 0."""
 
     def __call__(self, raw: Any, folder: Path) -> bool:
@@ -114,7 +111,7 @@ class Switch:
 
 
 @dataclass(frozen=True)
-class Number:
+class Number(Rule):
     """A number of [low, high]; ``whole`` refuses fractions."""
 
     low: float
@@ -135,7 +132,7 @@ class Number:
             return text  # the rule then says what is wrong with it
 
 
-class TextRules(_Text):
+class TextRules(Rule):
     """``[[text]]``: what the laboratory says of text files that do not say enough themselves."""
 
     def __call__(self, raw: Any, folder: Path) -> tuple[TextRule, ...]:

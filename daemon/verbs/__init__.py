@@ -1,1 +1,1 @@
-"""One module a verb: add_arguments(parser) and run(args)."""
+"""One module a verb: ``Options``, a frozen dataclass of what can be asked for, and ``run(options) -> exit code``."""

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from daemon.common.errors import BAD_DATA, USAGE, UserError
+from daemon.common.options import Group, Option
 
 FOLDER = "with a labels.csv: path, curve_index, label, experiment"
+_KEEP = Group("what is kept", is_choice=True)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
-    parser.add_argument("model", metavar="MODEL", help="shipped, or a model folder")
-    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help=FOLDER)
-    parser.add_argument("--max-miss", metavar="A", type=float, default=0.05, help="share of events missed (0.05)")
-    parser.add_argument("--confidence", metavar="C", type=float, default=0.95, help="how sure of it (0.95)")
-    parser.add_argument("--prevalence", metavar="P", type=float, help="share of events in the stream (the model's)")
-    keep = parser.add_mutually_exclusive_group()
-    keep.add_argument("--precision", metavar="P", type=float, help="share of events among the kept (0.9)")
-    keep.add_argument("--review-share", metavar="R", type=float, help="share of the stream that people look at")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="the model folder to make (MODEL-calibrated)")
-    parser.add_argument("--json", action="store_true", help="what came of it as one JSON object")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    model: Annotated[str, Option("shipped, or a model folder", "MODEL", is_positional=True)]
+    folders: Annotated[tuple[Path, ...], Option(FOLDER, "DIR", is_positional=True)]
+    max_miss: Annotated[float, Option("share of events missed", "A")] = 0.05
+    confidence: Annotated[float, Option("how sure of it", "C")] = 0.95
+    prevalence: Annotated[float | None, Option("share of events in the stream", "P", unless="the model's")] = None
+    precision: Annotated[float | None, Option("share of events among the kept", "P", unless="0.9", group=_KEEP)] = None
+    review_share: Annotated[float | None, Option("share of the stream that people look at", "R", group=_KEEP)] = None
+    out: Annotated[Path | None, Option("the model folder to make", "DIR", unless="MODEL-calibrated")] = None
+    json: Annotated[bool, Option("what came of it as one JSON object")] = False
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0 with the new model in place; 65, and nothing written, for labels that do not allow the promise."""
-    out = args.out or _beside(args.model)
-    if wrong := _mistake(args, out):
+    out = options.out or _beside(options.model)
+    if wrong := _mistake(options, out):
         raise UserError(USAGE, wrong)
     from daemon.judging.judge import load_model
     from daemon.learn.calibration import CalibrationTarget, calibrate, gather_eligible, write_model, write_text
@@ -37,18 +39,18 @@ def run(args: argparse.Namespace) -> int:
     from models.bundle import BadBundle
     from models.calibrate import KeepRule
 
-    labels = read_labels(args.folders)
-    model = load_model(args.model, EngineRequest("cpu", precision="fp32"))  # in which every engine decides
-    rule = KeepRule() if args.precision is None else KeepRule(precision=args.precision)
-    if args.review_share is not None:
-        rule = KeepRule(precision=None, review_share=args.review_share)
-    wish = CalibrationTarget(args.max_miss, args.confidence, args.prevalence, rule)
+    labels = read_labels(options.folders)
+    model = load_model(options.model, EngineRequest("cpu", precision="fp32"))  # in which every engine decides
+    rule = KeepRule() if options.precision is None else KeepRule(precision=options.precision)
+    if options.review_share is not None:
+        rule = KeepRule(precision=None, review_share=options.review_share)
+    wish = CalibrationTarget(options.max_miss, options.confidence, options.prevalence, rule)
     outcome = calibrate(gather_eligible(labels, model), model.bundle, model.engine, wish)
     try:
         made = write_model(out, model.bundle, outcome)
     except BadBundle as error:
         raise UserError(BAD_DATA, f"{error}; nothing was written") from error
-    if args.json:
+    if options.json:
         parts = {name: made.manifest[name] for name in ("calibration", "thresholds", "certificate", "parent")}
         print(json.dumps({"id": made.id, "folder": str(out), **parts}))
     else:
@@ -62,21 +64,21 @@ def _beside(model: str) -> Path:
     return folder.with_name(f"{folder.resolve().name}-calibrated") if folder.is_dir() else Path(f"{model}-calibrated")
 
 
-def _mistake(args: argparse.Namespace, out: Path) -> str | None:
+def _mistake(options: Options, out: Path) -> str | None:
     """What is wrong with the options, in words, or None."""
     from models.bundle import SHIPPED
 
     taken = out.resolve()
     mistakes = {
-        "--max-miss is 0.000001 or more and below 1, as in 0.05": not 1e-6 <= args.max_miss < 1,
-        "--confidence is 0.5 to 0.999999, as in 0.95": not 0.5 <= args.confidence <= 0.999999,
-        "--prevalence is 0.000001 to 0.999999, as in 0.02": args.prevalence is not None
-        and not 1e-6 <= args.prevalence <= 0.999999,
+        "--max-miss is 0.000001 or more and below 1, as in 0.05": not 1e-6 <= options.max_miss < 1,
+        "--confidence is 0.5 to 0.999999, as in 0.95": not 0.5 <= options.confidence <= 0.999999,
+        "--prevalence is 0.000001 to 0.999999, as in 0.02": options.prevalence is not None
+        and not 1e-6 <= options.prevalence <= 0.999999,
         "--out names the model in every event: use characters that can be printed": not out.name.isprintable(),
-        "--precision lies between 0 and 1, as in 0.9": args.precision is not None and not 0 < args.precision < 1,
-        "--review-share is 0 to 1, as in 0.03": args.review_share is not None and not 0 <= args.review_share <= 1,
+        "--precision lies between 0 and 1, as in 0.9": options.precision is not None and not 0 < options.precision < 1,
+        "--review-share is 0 to 1, as in 0.03": options.review_share is not None and not 0 <= options.review_share <= 1,
         f"--out {out} is the model that is calibrated, or the shipped one; name another folder": taken == SHIPPED
-        or (args.model != "shipped" and taken == Path(args.model).resolve()),
+        or (options.model != "shipped" and taken == Path(options.model).resolve()),
         f"--out {out} exists and is no model; name another folder": out.exists()
         and not (out / "manifest.json").is_file(),
     }

@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from daemon.common.errors import BAD_CONFIG
+from daemon.common.options import Option
 from daemon.common.stdio import as_json
 from daemon.common.text import clean, duration, latency
-from daemon.config import HOMELESS, NOWHERE, Config, ConfigError, load, values
+from daemon.config import HOMELESS, NOWHERE, Config, ConfigError, Flags, load, values
 from daemon.sources.scan import mount_of
 from deploy.classifier import EngineRequest, NoEngine
 from deploy.engines import ENGINES, candidates
 from models.bundle import BadBundle, certificate_in, read, resolve
 
-# ---- The description: what a configuration will do, in words that the person at the microscope understands.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    config: Annotated[str, Option("TOML file of the instrument", "FILE", is_positional=True)]
+
+
+def run(options: Options) -> int:
+    """Exit 0 when `run` would take it, 78 with one line an error otherwise."""
+    try:
+        config = load(Flags(options.config), serves=True, needs_state=False)  # as `run` would
+    except ConfigError as error:
+        print(f"{clean(options.config)}: {len(error.findings)} to correct", file=sys.stderr)
+        for finding in error.findings:
+            print(f"  ✗ {clean(finding)}", file=sys.stderr)
+        return BAD_CONFIG
+    print(f"{clean(options.config)}: good")
+    for sentence in describe(config):
+        print(f"  {clean(sentence)}")
+    print("\nresolved values")
+    for key, value in values(config).items():
+        origin = config.origins.get(key, "default")
+        print(f"  {key} = {'(none)' if value is None else as_json(value)}  # {origin}")
+    return 0
 
 
 def describe(config: Config) -> list[str]:
-    """One sentence each; what needs attention begins with ▲."""
+    """What a configuration will do, in words that the person at the microscope understands; ▲: needs attention."""
     sentences = [f"the instrument is called {config.instrument}; its topics begin with afm.{config.instrument}"]
     sentences += [_watching(folder, config) for folder in config.watch]
     sentences += [rule.sentence() for rule in config.text]
@@ -150,31 +174,3 @@ def _state(state: Path) -> str:
     if not os.access(nearest, os.W_OK):
         return f"▲ keeps ledger and labels in {state}, where this user may not write"
     return f"keeps ledger and labels in {state}" + ("" if state.is_dir() else " (made at the first start)")
-
-
-# ---- `check`: what a configuration will do, and every error in it at once.
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
-    parser.add_argument("config", metavar="FILE", help="TOML file of the instrument")
-    parser.set_defaults(watch=None)  # it is judged as `run` would
-
-
-def run(args: argparse.Namespace) -> int:
-    """Exit 0 when `run` would take it, 78 with one line an error otherwise."""
-    try:
-        config = load(args, needs_state=False)
-    except ConfigError as error:
-        print(f"{clean(args.config)}: {len(error.findings)} to correct", file=sys.stderr)
-        for finding in error.findings:
-            print(f"  ✗ {clean(finding)}", file=sys.stderr)
-        return BAD_CONFIG
-    print(f"{clean(args.config)}: good")
-    for sentence in describe(config):
-        print(f"  {clean(sentence)}")
-    print("\nresolved values")
-    for key, value in values(config).items():
-        origin = config.origins.get(key, "default")
-        print(f"  {key} = {'(none)' if value is None else as_json(value)}  # {origin}")
-    return 0

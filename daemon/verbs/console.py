@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from daemon.client.feed import add_patience_option, patience_of
+from daemon.client.feed import PATIENCE, patience_of
 from daemon.common.errors import UNREACHABLE, UserError, need_folder
-from daemon.config import add_endpoint_options, add_service_options, load
+from daemon.common.options import Option
+from daemon.config import Flags, Keys, load
 from daemon.screens import console
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
-    add_service_options(parser)
-    add_endpoint_options(parser)
-    add_patience_option(parser)
-    parser.add_argument("--plain", action="store_true", help="one line a decision, as without a terminal")
-    parser.add_argument("--snapshot", metavar="FILE.svg", type=Path, help="one picture of it, then leave")
-    parser.add_argument("--size", metavar="COLUMNSxROWS", type=_size, default=(120, 36), help="of the picture (120x36)")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -29,15 +22,24 @@ def _size(text: str) -> tuple[int, int]:
     raise argparse.ArgumentTypeError(f"{text!r}: give columns x rows, 40x12 to 500x200, like 120x36")
 
 
-def run(args: argparse.Namespace) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    service: Annotated[Flags, Keys("state", "instrument", "publish", "replay")]
+    patience: Annotated[float | None, PATIENCE] = None
+    plain: Annotated[bool, Option("one line a decision, as without a terminal")] = False
+    snapshot: Annotated[Path | None, Option("one picture of it, then leave", "FILE.svg")] = None
+    size: Annotated[tuple[int, int], Option("of the picture", "COLUMNSxROWS", parse=_size, unless="120x36")] = (120, 36)
+
+
+def run(options: Options) -> int:
     """Until q or Ctrl-C. Exit 69 without a service: at once for a picture, else once its patience is at its end."""
-    config = load(args)
-    if args.snapshot is not None:
-        need_folder("--snapshot", args.snapshot)
-        if not console.snapshot(config, args.snapshot, *args.size):
+    config = load(options.service)
+    if options.snapshot is not None:
+        need_folder("--snapshot", options.snapshot)
+        if not console.snapshot(config, options.snapshot, *options.size):
             raise UserError(UNREACHABLE, "no service answered; start one, or name it with --state or --config")
-    elif args.plain or not console.has_terminal() or os.environ.get("TERM", "") in ("", "dumb"):
-        console.plain(config, patience_of(args))
+    elif options.plain or not console.has_terminal() or os.environ.get("TERM", "") in ("", "dumb"):
+        console.plain(config, patience_of(options.patience))
     else:
-        console.live(config, patience_of(args))
+        console.live(config, patience_of(options.patience))
     return 0

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from daemon.client.feed import ask_status
 from daemon.client.temporary_service import TemporaryService
 from daemon.common import ending
 from daemon.common.errors import UNREACHABLE, USAGE, UserError
+from daemon.common.options import Option
 from daemon.common.progress import check_rate
 from daemon.processes.child import run_errand
 
@@ -22,24 +23,24 @@ LAST_TEXT_S = 30.0
 _CONSOLE_S = 5.0  # until it has given the terminal back
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
-    parser.add_argument("--curves", metavar="N", type=int, default=60, help="files to write (60)")
-    parser.add_argument("--rate", metavar="R", type=float, default=4.0, help="files a second (4)")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    curves: Annotated[int, Option("files to write", "N")] = 60
+    rate: Annotated[float, Option("files a second", "R")] = 4.0
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """A minute of an instrument's life, then a summary; everything is cleaned up."""
-    if args.curves < 1:
-        raise UserError(USAGE, f"--curves {args.curves}: give 1 or more")
-    check_rate(args.rate)
-    print(f"{args.curves} real force curves will be written into a folder, {args.rate:g} a second,")
+    if options.curves < 1:
+        raise UserError(USAGE, f"--curves {options.curves}: give 1 or more")
+    check_rate(options.rate)
+    print(f"{options.curves} real force curves will be written into a folder, {options.rate:g} a second,")
     print("and a service beside it judges each one. It starts in a few seconds …", flush=True)
     with TemporaryService() as trial:
         console = _verb("console", trial, "--publish", trial.publish, "--replay", trial.replay)
         try:
             ending.pause(1.0)  # the console has drawn its first picture
-            _play(trial, args.curves, args.rate)
+            _play(trial, options.curves, options.rate)
             status = _wait_until_decided(trial)
             ending.pause(2.0 if sys.stdout.isatty() else 0.5)  # the last curve deserves a look
         finally:

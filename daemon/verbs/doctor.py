@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
+from typing import Annotated
 
 from daemon.common.errors import UNREACHABLE
+from daemon.common.options import Option
 from daemon.common.stdio import as_json
-from daemon.config import add_service_options, load
+from daemon.config import Flags, Keys, load
 from daemon.screens import Printer, doctor
-from deploy.engines import DEVICES
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
-    add_service_options(parser)
-    parser.add_argument("--model", metavar="NAME-or-DIR", help="model that would judge (shipped)")
-    parser.add_argument("--device", choices=DEVICES, help="where it would run (auto)")
-    parser.add_argument("--json", action="store_true", help="the same as one JSON object")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    service: Annotated[Flags, Keys("state", "instrument", "model", "device")]
+    json: Annotated[bool, Option("the same as one JSON object")] = False
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0 when nothing stands in the way, 69 when something does."""
     printer = Printer()
     findings = []
-    for finding in doctor.examine(load(args, needs_state=False)):
+    for finding in doctor.examine(load(options.service, needs_state=False)):
         findings.append(finding)
-        if not args.json:
+        if not options.json:
             printer.print(doctor.line(finding))
-    if args.json:
+    if options.json:
         print(as_json(doctor.as_json(findings), indent=1))
     return 0 if doctor.is_well(findings) else UNREACHABLE

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UserError
+from daemon.common.options import Option
 from daemon.config import ThresholdsConfig
 from daemon.labels.table import HELP, read_selection
 from deploy.engines import DEVICES
@@ -15,22 +17,20 @@ from deploy.engines import DEVICES
 FOLDER = "with a labels.csv: path, curve_index, label, system"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
-    parser.add_argument("model", metavar="MODEL", help="shipped, or a model folder")
-    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help=FOLDER)
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.add_argument(
-        "--report", metavar="FILE.html", type=Path, help="also as one self-contained page with pictures"
-    )
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="where it runs (auto)")
-    parser.add_argument("--only", metavar="LIST", help=HELP)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    model: Annotated[str, Option("shipped, or a model folder", "MODEL", is_positional=True)]
+    folders: Annotated[tuple[Path, ...], Option(FOLDER, "DIR", is_positional=True)]
+    json: Annotated[bool, Option("one JSON object")] = False
+    report: Annotated[Path | None, Option("also as one self-contained page with pictures", "FILE.html")] = None
+    device: Annotated[str, Option("where it runs", choices=DEVICES)] = "auto"
+    only: Annotated[str | None, Option(HELP, "LIST")] = None
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0 with the figures, 65 when labels make no sense (one line a row)."""
-    if args.report is not None and (args.report.is_dir() or not args.report.parent.is_dir()):
-        raise UserError(INPUT_OUTPUT, f"--report {args.report}: name a file in a folder that exists")
+    if options.report is not None and (options.report.is_dir() or not options.report.parent.is_dir()):
+        raise UserError(INPUT_OUTPUT, f"--report {options.report}: name a file in a folder that exists")
     from daemon.common.progress import progress
     from daemon.judging.judge import judge_of, load_model
     from daemon.learn.evaluation import evaluate, judge_all
@@ -40,25 +40,25 @@ def run(args: argparse.Namespace) -> int:
     from deploy.classifier import EngineRequest
     from models.files import write_whole
 
-    labels = read_labels(args.folders)
-    if args.only is not None:
-        labels = narrow(labels, read_selection(args.only))
+    labels = read_labels(options.folders)
+    if options.only is not None:
+        labels = narrow(labels, read_selection(options.only))
     classes = count_classes(labels)
     if not classes["keep"] + classes["discard"]:
         raise UserError(BAD_DATA, "no curve is labelled keep or discard: there is nothing to hold the model against")
-    model = load_model(args.model, EngineRequest(args.device))
+    model = load_model(options.model, EngineRequest(options.device))
     judge = judge_of(model, ThresholdsConfig())
     problems: list[str] = []
     curves = progress(curves_of(labels, problems), "evaluating", sum(classes.values()))
     acquaintance = KnownCurves(model.bundle.manifest)
     judged = judge_all(acquaintance.watch(curves), model, judge)
     refuse(problems)
-    warnings = acquaintance.warnings(args.folders)
+    warnings = acquaintance.warnings(options.folders)
     report = {**evaluate(judged, judge), "warnings": warnings}
-    print(json.dumps(report) if args.json else write_text(report))
-    if args.report is not None:
-        write_whole(args.report, write_html(report, judged).encode())
-        print(f"report: {args.report}", file=sys.stderr)
+    print(json.dumps(report) if options.json else write_text(report))
+    if options.report is not None:
+        write_whole(options.report, write_html(report, judged).encode())
+        print(f"report: {options.report}", file=sys.stderr)
     for line in warnings:
         print(f"afm-triage: {line}", file=sys.stderr)
     return 0

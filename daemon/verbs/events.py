@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from daemon.client.feed import Feed, SilenceLimit, Silent, add_patience_option, ask_status, patience_of
+from daemon.client.feed import PATIENCE, Feed, SilenceLimit, Silent, ask_status, patience_of
 from daemon.client.service_file import ServiceFile, find
 from daemon.common.errors import UNREACHABLE, USAGE, UserError
+from daemon.common.options import Option
 from daemon.common.stdio import write_bytes
 from daemon.common.text import clean
-from daemon.config import Config, add_endpoint_options, add_service_options, load
+from daemon.config import Config, Flags, Keys, load
 from daemon.judging import VERDICTS
 from daemon.ledger.events import Event, decode, encode, kind_of
 from daemon.ledger.view import LedgerView
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--since", metavar="SEQ", type=int, help="begin behind this seq; 0 is the whole history (now)")
-    parser.add_argument("--follow", action="store_true", help="go on with what comes; ends with Ctrl-C")
-    parser.add_argument("--verdict", choices=VERDICTS, help="only these decisions")
-    add_service_options(parser)
-    add_endpoint_options(parser)
-    add_patience_option(parser)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    since: Annotated[int | None, Option("begin behind this seq; 0 is the whole history", "SEQ", unless="now")] = None
+    follow: Annotated[bool, Option("go on with what comes; ends with Ctrl-C")] = False
+    verdict: Annotated[str | None, Option("only these decisions", choices=VERDICTS)] = None
+    service: Annotated[Flags, Keys("state", "instrument", "publish", "replay")]
+    patience: Annotated[float | None, PATIENCE] = None
 
 
-def run(args: argparse.Namespace) -> int:
-    if args.since is not None and args.since < 0:
+def run(options: Options) -> int:
+    if options.since is not None and options.since < 0:
         raise UserError(USAGE, "--since counts from 0: 0 is the whole history")
-    if args.since is None and not args.follow:
+    if options.since is None and not options.follow:
         print("nothing to print: --since 0 is the history, --follow waits for what comes", file=sys.stderr)
-    config = load(args)
+    config = load(options.service)
     place = find(config)
-    ledger = None if _looks_elsewhere(args) else config.state / "ledger.sqlite"
+    ledger = None if _looks_elsewhere(options.service) else config.state / "ledger.sqlite"
     other = _stranger(config, place)
     if other is None:
-        found = _events(place, ledger, args)
-    elif ledger is not None and not args.follow and _is_of_another(ledger, other):
-        found = _stored(ledger, args.since)
+        found = _events(place, ledger, options)
+    elif ledger is not None and not options.follow and _is_of_another(ledger, other):
+        found = _stored(ledger, options.since)
     else:
         name, wanted = clean(str(other.get("source", "")).removeprefix("/")), config.instrument
         what = f"{name} answers at {place.replay}, not {wanted}"
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             UNREACHABLE, f"{what}: start the service of {wanted}, or give its --config, --state or --replay"
         )
     for event in found:
-        if args.verdict in (None, event["data"]["verdict"]):
+        if options.verdict in (None, event["data"]["verdict"]):
             write_bytes(encode(event) + b"\n")
     return 0
 
@@ -68,17 +70,17 @@ def _is_of_another(ledger: Path, stranger: Event) -> bool:
         return view.stream != stranger.get("stream")
 
 
-def _looks_elsewhere(args: argparse.Namespace) -> bool:
+def _looks_elsewhere(service: Flags) -> bool:
     """Endpoints alone name a service that may be anywhere: the ledger of this machine is then not meant."""
-    return bool(args.publish or args.replay) and not (args.config or args.state or args.instrument)
+    return bool(service.keys) and not (service.file or service.keys.keys() & {"state", "instrument"})
 
 
-def _events(place: ServiceFile, ledger: Path | None, args: argparse.Namespace) -> Iterator[Event]:
-    stream, since = None, args.since
-    silence = SilenceLimit(patience_of(args), place.replay)
+def _events(place: ServiceFile, ledger: Path | None, options: Options) -> Iterator[Event]:
+    stream, since = None, options.since
+    silence = SilenceLimit(patience_of(options.patience), place.replay)
     answer_s = 3.0 if place.is_alive or ledger is None else 1.0
-    if args.patience is not None and (ledger is None or not ledger.exists()):
-        answer_s = args.patience  # there is nothing else to read
+    if options.patience is not None and (ledger is None or not ledger.exists()):
+        answer_s = options.patience  # there is nothing else to read
     with Feed(place.publish, place.replay, since=since, answer_s=answer_s) as feed:
         try:
             for event in feed.history():
@@ -89,11 +91,11 @@ def _events(place: ServiceFile, ledger: Path | None, args: argparse.Namespace) -
                 where = f"nothing answers at {place.replay}" + (f", and no ledger at {ledger}" if ledger else "")
                 raise UserError(UNREACHABLE, f"{where}: start the service, or give --state or --replay") from None
         else:
-            if args.follow:
+            if options.follow:
                 yield from _follow(feed, silence)
             return
     since, stream = yield from _stored(ledger, since)
-    if args.follow:
+    if options.follow:
         with Feed(place.publish, place.replay, since=since, stream=stream) as feed:
             yield from _follow(feed, silence)
 

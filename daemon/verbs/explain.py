@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
-import argparse
+import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from daemon.common.errors import USAGE, UserError, need_folder
-from daemon.config import Asked
+from daemon.common.options import Option
+from daemon.config import Asked, JudgeOptions
 from deploy.engines import DEVICES
-from models.files import write_whole
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
-    parser.add_argument("file", metavar="FILE", type=Path, help="a file of force curves")
-    parser.add_argument("--curve", metavar="I", type=int, default=0, help="which retract of the file, from 0 (0)")
-    parser.add_argument("--out", metavar="PNG", type=Path, required=True, help="the picture to write")
-    parser.add_argument("--config", metavar="TOML", help="judge as the service of this configuration does")
-    parser.add_argument("--model", metavar="NAME-or-DIR", help="model that judges (shipped, or the configuration's)")
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="where it runs (auto)")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    file: Annotated[Path, Option("a file of force curves", "FILE", is_positional=True)]
+    curve: Annotated[int, Option("which retract of the file, from 0", "I")] = 0
+    out: Annotated[Path, Option("the picture to write", "PNG")]
+    judging: JudgeOptions
+    device: Annotated[str, Option("where it runs", choices=DEVICES)] = "auto"
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0 with the picture written, 65 for a file or a curve that there is not, 74 when it cannot be written."""
-    if args.out.suffix.lower() != ".png":
-        raise UserError(USAGE, f"--out {args.out}: the picture is a PNG; give it a name that ends in .png")
-    need_folder("--out", args.out)
-    if args.curve < 0:
+    if options.out.suffix.lower() != ".png":
+        raise UserError(USAGE, f"--out {options.out}: the picture is a PNG; give it a name that ends in .png")
+    need_folder("--out", options.out)
+    if options.curve < 0:
         raise UserError(USAGE, "--curve counts the retracts of the file from 0")
     from daemon.explain import explain, find_reading
     from daemon.explain.sheet import draw
     from daemon.judging.judge import judge_of, load_model
     from deploy.classifier import EngineRequest
 
-    asked = Asked.of(args)
-    reading = find_reading(args.file, args.curve, asked.text)
-    model = load_model(asked.model, EngineRequest(args.device), asked.models)
+    asked = Asked.of(options.judging)
+    reading = find_reading(options.file, options.curve, asked.text)
+    model = load_model(asked.model, EngineRequest(options.device), asked.models)
     explanation = explain(reading, model, judge_of(model, asked.thresholds, text=asked.text))
-    write_whole(args.out, draw(explanation))
+    fresh = options.out.with_name(f".{options.out.name}.{os.getpid()}")
+    try:
+        fresh.write_bytes(draw(explanation))
+        fresh.replace(options.out)
+    finally:
+        fresh.unlink(missing_ok=True)
     decision = explanation.decision
     score = "no score" if decision.score is None else f"score {decision.score:.4f}"
-    print(f"{args.out}: {decision.verdict}, {score}")
+    print(f"{options.out}: {decision.verdict}, {score}")
     return 0

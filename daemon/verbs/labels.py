@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from daemon.client.status import watched_folders
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
+from daemon.common.options import Action, Actions, Option
 from daemon.common.progress import progress
 from daemon.common.stdio import write_bytes
 from daemon.common.text import clean
-from daemon.config import Config, add_service_options, load
+from daemon.config import Config, Flags, Keys, load
 from daemon.formats import limits
 from daemon.labels import Label, Labels, read_word
 from daemon.labels import table as labeltable
@@ -24,48 +26,65 @@ from models.clock import utc_now
 from models.files import write_whole
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", metavar="add|import|export", required=True)
-    adding = actions.add_parser("add", help="say what a curve is")
-    adding.add_argument("file", metavar="FILE", help="the file, or NAME or NAME#I as events and status name it")
-    adding.add_argument("label", metavar="LABEL", help="keep, discard or unsure")
-    adding.add_argument("--curve", metavar="I", type=int, default=0, help="which curve of a file with several (0)")
-    adding.add_argument("--rater", metavar="R", required=True, help="who says so")
-    adding.add_argument("--reason", metavar="TEXT", default="", help="why")
-    importing = actions.add_parser("import", help="take labels from a CSV file")
-    importing.add_argument("file", metavar="FILE.csv", type=Path)
-    importing.add_argument("--rater", metavar="R", help="for rows that name none")
-    exporting = actions.add_parser("export", help="write labels as CSV")
-    exporting.add_argument("--out", metavar="FILE.csv", type=Path, help="where to (standard output)")
-    exporting.add_argument(
-        "--curves", metavar="DIR", type=Path, help="the labelled curves too, as a folder to train on"
-    )
-    for action in (adding, importing, exporting):
-        add_service_options(action)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Add:
+    file: Annotated[str, Option("the file, or NAME or NAME#I as events and status name it", "FILE", is_positional=True)]
+    label: Annotated[str, Option("keep, discard or unsure", "LABEL", is_positional=True)]
+    curve: Annotated[int, Option("which curve of a file with several", "I")] = 0
+    rater: Annotated[str, Option("who says so", "R")]
+    reason: Annotated[str, Option("why", "TEXT")] = ""
+    service: Annotated[Flags, Keys("state", "instrument")]
 
 
-def run(args: argparse.Namespace) -> int:
-    config = load(args)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Import:
+    file: Annotated[Path, Option("", "FILE.csv", is_positional=True)]
+    rater: Annotated[str | None, Option("for rows that name none", "R")] = None
+    service: Annotated[Flags, Keys("state", "instrument")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    out: Annotated[Path | None, Option("where to", "FILE.csv", unless="standard output")] = None
+    curves: Annotated[Path | None, Option("the labelled curves too, as a folder to train on", "DIR")] = None
+    service: Annotated[Flags, Keys("state", "instrument")]
+
+
+_ACTIONS = {
+    "add": Action(Add, "say what a curve is"),
+    "import": Action(Import, "take labels from a CSV file"),
+    "export": Action(Export, "write labels as CSV"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    action: Annotated[Add | Import | Export, Actions(_ACTIONS)]
+
+
+def run(options: Options) -> int:
+    action = options.action
+    config = load(action.service)
     with ExitStack() as closing:
         labels = closing.enter_context(Labels(config.state / "labels.sqlite"))
         file = config.state / "ledger.sqlite"
         ledger = closing.enter_context(LedgerView(file)) if file.exists() else None
-        if args.action == "add":
-            return _add(args, config, labels, ledger)
-        if args.action == "import":
-            return _import(args, labels, ledger)
-        return _export(args, config, labels, ledger)
+        if isinstance(action, Add):
+            return _add(action, config, labels, ledger)
+        if isinstance(action, Import):
+            return _import(action, labels, ledger)
+        return _export(action, config, labels, ledger)
 
 
-def _add(args: argparse.Namespace, config: Config, labels: Labels, ledger: LedgerView | None) -> int:
-    if not 0 <= args.curve < limits.CURVES or not args.rater.strip():
+def _add(asked: Add, config: Config, labels: Labels, ledger: LedgerView | None) -> int:
+    if not 0 <= asked.curve < limits.CURVES or not asked.rater.strip():
         raise UserError(USAGE, "--curve counts from 0, and --rater must name somebody")
     try:
-        word = read_word(args.label)
+        word = read_word(asked.label)
     except ValueError as error:
         raise UserError(USAGE, str(error)) from None
-    path, curve = _subject(args)
-    said = Label(path, curve, word, args.rater.strip(), utc_now(), args.reason)
+    path, curve = _subject(asked)
+    said = Label(path, curve, word, asked.rater.strip(), utc_now(), asked.reason)
     watched = watched_folders(config)
     places = [Path(said.path), *(folder / said.path for folder in watched)]  # events name paths below these folders
     label = locate(said, next((place for place in places if place.is_file()), places[0]), ledger, watched)
@@ -74,45 +93,45 @@ def _add(args: argparse.Namespace, config: Config, labels: Labels, ledger: Ledge
     return 0
 
 
-def _subject(args: argparse.Namespace) -> tuple[str, int]:
+def _subject(asked: Add) -> tuple[str, int]:
     """``FILE --curve I``, or ``FILE#I`` as events and status write it."""
-    path, mark, number = args.file.rpartition("#")
-    if mark and number.isdecimal() and not args.curve and not Path(args.file).exists():
+    path, mark, number = asked.file.rpartition("#")
+    if mark and number.isdecimal() and not asked.curve and not Path(asked.file).exists():
         return path, int(number)
-    return args.file, args.curve
+    return asked.file, asked.curve
 
 
-def _import(args: argparse.Namespace, labels: Labels, ledger: LedgerView | None) -> int:
-    rows = labeltable.read(args.file, now_s=time.time(), rater=args.rater)
-    found = [complete(row, args.file.parent, ledger) for row in progress(rows, "looking up", len(rows))]
+def _import(asked: Import, labels: Labels, ledger: LedgerView | None) -> int:
+    rows = labeltable.read(asked.file, now_s=time.time(), rater=asked.rater)
+    found = [complete(row, asked.file.parent, ledger) for row in progress(rows, "looking up", len(rows))]
     added = labels.add(found)
     print(f"{added} labels imported, {len(found) - added} were known")
     return 0
 
 
-def _export(args: argparse.Namespace, config: Config, labels: Labels, ledger: LedgerView | None) -> int:
+def _export(asked: Export, config: Config, labels: Labels, ledger: LedgerView | None) -> int:
     current = list(labels.current())
-    if args.curves is not None:
+    if asked.curves is not None:
         if ledger is None:
             raise UserError(UNREACHABLE, "no ledger in the state folder, and so no curves: give --state or --config")
         watched = watched_folders(config)
-        if inside := next((one for one in watched if args.curves.resolve().is_relative_to(one)), None):
+        if inside := next((one for one in watched if asked.curves.resolve().is_relative_to(one)), None):
             raise UserError(
-                USAGE, f"{args.curves} lies in the watched folder {inside}: the copies would be judged as new"
+                USAGE, f"{asked.curves} lies in the watched folder {inside}: the copies would be judged as new"
             )
-        written, missing = write_folder(progress(current, "copying", len(current)), ledger, args.curves, watched)
+        written, missing = write_folder(progress(current, "copying", len(current)), ledger, asked.curves, watched)
         without = f"; no copy of {missing}: never flagged, and the file is gone or changed" if missing else ""
-        print(f"{written} curves and labels.csv in {args.curves}{without}", file=sys.stderr)
-        if args.out is None:
+        print(f"{written} curves and labels.csv in {asked.curves}{without}", file=sys.stderr)
+        if asked.out is None:
             return 0
     table = io.StringIO()
     labeltable.write(current, table)
-    if args.out is None:
+    if asked.out is None:
         write_bytes(table.getvalue().encode())
         return 0
     try:
-        write_whole(args.out, table.getvalue().encode())
+        write_whole(asked.out, table.getvalue().encode())
     except OSError as error:
-        raise UserError(INPUT_OUTPUT, f"{args.out}: {error.strerror}; choose another --out") from None
-    print(f"{len(current)} labels in {args.out}", file=sys.stderr)
+        raise UserError(INPUT_OUTPUT, f"{asked.out}: {error.strerror}; choose another --out") from None
+    print(f"{len(current)} labels in {asked.out}", file=sys.stderr)
     return 0

@@ -2,79 +2,73 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from daemon import config
 from daemon.common.errors import BAD_DATA, UNREACHABLE, USAGE, UserError
-from daemon.config.origin import add_service_options
+from daemon.common.options import Group, Option
+from daemon.config import Flags, Keys
 from deploy.engines import DEVICES, NAMES, PRECISIONS
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3; promote and rollback come with the learning loop."""
-    parser.add_argument("action", choices=("list", "show", "build"))
-    parser.add_argument(
-        "name", metavar="NAME-or-DIR", nargs="?", default="shipped", help="show, build: which (shipped)"
-    )
-    parser.add_argument("--json", action="store_true", help="list, show: the manifest, or one JSON object a model")
-    building = parser.add_argument_group("build: compiled engines, into the state folder, before a service wants them")
-    building.add_argument("--device", choices=DEVICES, default="auto", help="that they run on (auto)")
-    building.add_argument("--engine", choices=NAMES, default="auto", help="one alone (auto: all that run here)")
-    building.add_argument(
-        "--precision", choices=PRECISIONS, default="auto", help="int8 is calibrated on --curves (auto)"
-    )
-    building.add_argument(
-        "--curves",
-        metavar="DIR",
-        action="append",
-        type=Path,
-        default=[],
-        help="for int8: at least 100 curves of your own",
-    )
-    add_service_options(parser)
+_BUILD = Group("build: compiled engines, into the state folder, before a service wants them")
 
 
-def run(args: argparse.Namespace) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Promote and rollback come with the learning loop."""
+
+    action: Annotated[Literal["list", "show", "build"], Option("", is_positional=True)]
+    name: Annotated[str, Option("show, build: which", "NAME-or-DIR", is_positional=True)] = "shipped"
+    json: Annotated[bool, Option("list, show: the manifest, or one JSON object a model")] = False
+    device: Annotated[str, Option("that they run on", choices=DEVICES, group=_BUILD)] = "auto"
+    engine: Annotated[str, Option("one alone", choices=NAMES, unless="auto: all that run here", group=_BUILD)] = "auto"
+    precision: Annotated[str, Option("int8 is calibrated on --curves", choices=PRECISIONS, group=_BUILD)] = "auto"
+    curves: Annotated[tuple[Path, ...], Option("for int8: at least 100 curves of your own", "DIR", group=_BUILD)] = ()
+    service: Annotated[Flags, Keys("state", "instrument")]
+
+
+def run(options: Options) -> int:
     """Exit 0; 65 when ``show`` or ``build`` names no usable model; 69 when nothing could be built."""
-    settings = config.load(args, needs_state=args.action == "build")
+    settings = config.load(options.service, needs_state=options.action == "build")
     models = settings.state / "models"
-    if args.action == "list":
-        return _list(models, args.json)
+    if options.action == "list":
+        return _list(models, options.json)
     from models.bundle import BadBundle, read, resolve
 
     try:
-        bundle = read(resolve(args.name, models))
+        bundle = read(resolve(options.name, models))
     except BadBundle as error:
         raise UserError(BAD_DATA, str(error)) from None
-    if args.action == "build":
-        return _build(args, bundle, settings)
-    if args.json:
+    if options.action == "build":
+        return _build(options, bundle, settings)
+    if options.json:
         print(json.dumps({"id": bundle.id, "folder": str(bundle.folder), **bundle.manifest}))
     else:
         print(f"{bundle.id}\n{bundle.folder}\n\n{(bundle.folder / 'card.md').read_text()}", end="")
     return 0
 
 
-def _build(args: argparse.Namespace, bundle: Bundle, settings: config.Config) -> int:
+def _build(options: Options, bundle: Bundle, settings: config.Config) -> int:
     from daemon.engine import build_ahead
     from daemon.learn.int8 import build_int8
     from deploy.classifier import EngineRequest, NoEngine
 
     cache = settings.state / "engines"
-    if args.precision == "int8":
-        if not args.curves:
+    if options.precision == "int8":
+        if not options.curves:
             raise UserError(USAGE, "int8 is calibrated on curves of your own: name some with --curves DIR")
-        print("\n".join(build_int8(bundle, args.curves, cache, settings.engine.threads or None)))
+        print("\n".join(build_int8(bundle, options.curves, cache, settings.engine.threads or None)))
         return 0
     are_built = []
     try:
-        for one in build_ahead(bundle, EngineRequest(args.device, args.engine, args.precision, cache=cache)):
+        for one in build_ahead(bundle, EngineRequest(options.device, options.engine, options.precision, cache=cache)):
             are_built.append(one.problem is None)
             what = "built, and judges known curves right" if one.problem is None else f"not built: {one.problem}"
             print(f"{one.engine:<24} {what} ({one.seconds:.1f} s)", flush=True)

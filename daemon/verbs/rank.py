@@ -6,15 +6,16 @@ The list is a CSV of path, curve_index and rank score (no probability), best fir
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UserError
+from daemon.common.options import Option
 from models.files import write_whole
 
 if TYPE_CHECKING:
@@ -22,20 +23,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What cannot be served at full speed can still say what to look at next."""
-    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="unlabelled curves to put in order")
-    parser.add_argument("--labelled", metavar="DIR", type=Path, action="append", required=True, help="has a labels.csv")
-    parser.add_argument(
-        "--features", choices=("none", "pca", "autoencoder", "soft-kmeans"), default="autoencoder", help="(autoencoder)"
-    )
-    parser.add_argument("--head", choices=("logistic", "svm"), default="svm", help="svm has a Gaussian kernel (svm)")
-    parser.add_argument("--model", default="shipped", help="whose embedding is used (shipped)")
-    parser.add_argument("--seed", metavar="N", type=int, default=1, help="(1)")
-    parser.add_argument("--list", metavar="FILE.csv", type=Path, required=True, help="where the order goes")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    folders: Annotated[tuple[Path, ...], Option("unlabelled curves to put in order", "DIR", is_positional=True)]
+    labelled: Annotated[tuple[Path, ...], Option("has a labels.csv", "DIR")]
+    features: Annotated[Literal["none", "pca", "autoencoder", "soft-kmeans"], Option("")] = "autoencoder"
+    head: Annotated[Literal["logistic", "svm"], Option("svm has a Gaussian kernel")] = "svm"
+    model: Annotated[str, Option("whose embedding is used")] = "shipped"
+    seed: Annotated[int, Option("", "N")] = 1
+    list: Annotated[Path, Option("where the order goes", "FILE.csv")]
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0 with the list written, 65 for labels that make no sense or no curve, 69 without scikit-learn."""
     import numpy as np
 
@@ -47,25 +46,27 @@ def run(args: argparse.Namespace) -> int:
     from models.heads import embed
 
     require_sklearn()
-    if absent := [folder for folder in args.folders if not folder.exists()]:
+    if absent := [folder for folder in options.folders if not folder.exists()]:
         raise UserError(BAD_DATA, f"{absent[0]}: no such file or folder")
-    bundle = parent_of(args.model)
+    bundle = parent_of(options.model)
     network = Start(parent=bundle).network()
     assert network is not None
-    labelled = collect(args.labelled, bundle.profile)
+    labelled = collect(options.labelled, bundle.profile)
     known = embed(network, labelled.edges[labelled.sure], bundle.profile).astype(np.float64)
     events = labelled.events[labelled.sure]
     if events.all() or not events.any():
         raise UserError(BAD_DATA, "--labelled: curves of both kinds are needed, keep and discard; label some")
-    readings = progress(read_curves(find(args.folders)), "reading")
+    readings = progress(read_curves(find(options.folders)), "reading")
     names, vectors = embed_all(network, readings, bundle.profile)
     if not names:
-        raise UserError(BAD_DATA, f"{args.folders[0]}: holds no curve")
+        raise UserError(BAD_DATA, f"{options.folders[0]}: holds no curve")
     able = np.isfinite(vectors).all(axis=1)
     scores = np.full(len(names), np.nan)
-    scores[able] = rank(known, events, vectors[able], args.features, args.head, args.seed)
-    _write(args.list, names, scores)
-    print(f"{args.list}: {len(names)} curves in order, {int((~able).sum())} of them without a score", file=sys.stderr)
+    scores[able] = rank(known, events, vectors[able], options.features, options.head, options.seed)
+    _write(options.list, names, scores)
+    print(
+        f"{options.list}: {len(names)} curves in order, {int((~able).sum())} of them without a score", file=sys.stderr
+    )
     return 0
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
+from typing import Annotated
 
 from daemon.client.service_file import reload
-from daemon.config import add_service_options, load
+from daemon.config import Flags, Keys, load
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
-    add_service_options(parser)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    service: Annotated[Flags, Keys("state", "instrument")]
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0 when the new configuration is in force, 78 when it was refused, 69 without a running service."""
-    print(reload(load(args)))
+    print(reload(load(options.service)))
     return 0

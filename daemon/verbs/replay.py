@@ -2,53 +2,50 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 from daemon.common.errors import USAGE, UserError
+from daemon.common.options import Option
 from daemon.common.progress import check_rate
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
-    parser.add_argument("sources", metavar="SRC", nargs="+", type=Path, help="real files, or folders of them")
-    parser.add_argument("--into", metavar="DIR", type=Path, required=True, help="the folder that is watched")
-    parser.add_argument("--rate", metavar="R", type=float, default=2.0, help="files a second (2)")
-    parser.add_argument(
-        "--writer",
-        choices=("rename", "grow", "burst"),
-        default="grow",
-        help="temporary name then rename; in pieces under the final name (default); several files back to back",
-    )
-    parser.add_argument(
-        "--count",
-        metavar="N",
-        type=int,
-        help="go round the files until N are written, under fresh names and identities",
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    sources: Annotated[tuple[Path, ...], Option("real files, or folders of them", "SRC", is_positional=True)]
+    into: Annotated[Path, Option("the folder that is watched", "DIR")]
+    rate: Annotated[float, Option("files a second", "R")] = 2.0
+    writer: Annotated[
+        Literal["rename", "grow", "burst"],
+        Option("temporary name then rename; in pieces under the final name; several files back to back"),
+    ] = "grow"
+    count: Annotated[
+        int | None, Option("go round the files until N are written, under fresh names and identities", "N")
+    ] = None
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0 when every file lies in the folder; 65 when there is nothing to play."""
-    _check(args)
+    _check(options)
     from daemon.common.progress import progress
     from daemon.instrument import play, specimens
 
-    found = specimens(args.sources)
-    args.into.mkdir(parents=True, exist_ok=True)
-    total = len(found) if args.count is None else args.count
-    played = play(found, args.into, rate=args.rate, writer=args.writer, count=args.count)
+    found = specimens(options.sources)
+    options.into.mkdir(parents=True, exist_ok=True)
+    total = len(found) if options.count is None else options.count
+    played = play(found, options.into, rate=options.rate, writer=options.writer, count=options.count)
     written = sum(1 for _ in progress(played, "playing", total))
-    print(f"{written} recordings played into {args.into}")
+    print(f"{written} recordings played into {options.into}")
     return 0
 
 
-def _check(args: argparse.Namespace) -> None:
-    check_rate(args.rate)
-    if args.count is not None and args.count < 1:
-        raise UserError(USAGE, f"--count {args.count}: give 1 or more")
-    if args.into.exists() and not args.into.is_dir():
-        raise UserError(USAGE, f"--into {args.into}: this is a file; name a folder")
-    for source in args.sources:
-        if source.is_dir() and args.into.resolve().is_relative_to(source.resolve()):
-            raise UserError(USAGE, f"--into {args.into}: lies in {source}, which is played; name a folder elsewhere")
+def _check(options: Options) -> None:
+    check_rate(options.rate)
+    if options.count is not None and options.count < 1:
+        raise UserError(USAGE, f"--count {options.count}: give 1 or more")
+    if options.into.exists() and not options.into.is_dir():
+        raise UserError(USAGE, f"--into {options.into}: this is a file; name a folder")
+    for source in options.sources:
+        if source.is_dir() and options.into.resolve().is_relative_to(source.resolve()):
+            raise UserError(USAGE, f"--into {options.into}: lies in {source}, which is played; name a folder elsewhere")

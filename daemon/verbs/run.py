@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
+from typing import Annotated
 
-from daemon.config import add_run_options, load
+from daemon.config import Flags, Keys, load
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
     """Every flag has its key in the TOML file."""
-    add_run_options(parser)
+
+    configuration: Annotated[Flags, Keys()]
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Serve until SIGTERM or Ctrl-C."""
-    config = load(args)
+    config = load(options.configuration, serves=True)
+    # torch's OpenMP threads spin while they wait; beside an acquisition program that costs a factor of ten in the
+    # slowest decisions (GOMP_SPINCOUNT is read when torch is loaded, so it is set before the service is imported).
     from daemon.service import Service
 
-    return Service(config, lambda: load(args)).run()
+    return Service(config, lambda: load(options.configuration, serves=True)).run()

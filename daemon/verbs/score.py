@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError, need_folder
+from daemon.common.options import Group, Option
 from daemon.common.text import clean
-from daemon.config import INSTRUMENT, Asked
+from daemon.config import INSTRUMENT, Asked, JudgeOptions
 from daemon.formats.text_rule import TextRule
 from daemon.labels.table import HELP, Selection, read_selection
 from daemon.sources.ignored import words
@@ -26,57 +27,57 @@ if TYPE_CHECKING:
     from deploy.serving import Model
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
-    parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="files and folders, or archives of `pack`")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one JSON object a line, the fields of an event's data")
-    form.add_argument("--summary", action="store_true", help="only how many curves got which verdict")
-    form.add_argument(
-        "--out", metavar="FILE", type=Path, help="JSON lines into FILE; the same command goes on where it was ended"
-    )
-    parser.add_argument("--fresh", action="store_true", help="with --out: forget what FILE holds")
-    parser.add_argument("--config", metavar="TOML", help="judge as the service of this configuration does")
-    parser.add_argument("--model", metavar="NAME-or-DIR", help="model that judges (shipped, or the configuration's)")
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="where it runs (auto)")
-    parser.add_argument("--engine", choices=NAMES, default="auto", help="what runs it (auto: the best there is)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="it computes in (auto)")
-    parser.add_argument("--only", metavar="LIST", help=HELP)
-    parser.add_argument(
-        "--require-certificate",
-        action="store_true",
-        help="as the service with this switch: without a certificate a would-be discard is review",
-    )
+_FORM = Group("what is written", is_choice=True)
 
 
-def run(args: argparse.Namespace) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    paths: Annotated[tuple[Path, ...], Option("files and folders, or archives of `pack`", "PATH", is_positional=True)]
+    json: Annotated[bool, Option("one JSON object a line, the fields of an event's data", group=_FORM)] = False
+    summary: Annotated[bool, Option("only how many curves got which verdict", group=_FORM)] = False
+    out: Annotated[
+        Path | None,
+        Option("JSON lines into FILE; the same command goes on where it was ended", "FILE", group=_FORM),
+    ] = None
+    fresh: Annotated[bool, Option("with --out: forget what FILE holds")] = False
+    judging: JudgeOptions
+    device: Annotated[str, Option("where it runs", choices=DEVICES)] = "auto"
+    engine: Annotated[str, Option("what runs it", choices=NAMES, unless="auto: the best there is")] = "auto"
+    precision: Annotated[str, Option("it computes in", choices=PRECISIONS)] = "auto"
+    only: Annotated[str | None, Option(HELP, "LIST")] = None
+    require_certificate: Annotated[
+        bool, Option("as the service with this switch: without a certificate a would-be discard is review")
+    ] = False
+
+
+def run(options: Options) -> int:
     """Exit 0 when every file was answered, 74 when a folder could not be listed.
 
     65 when there was nothing to score or a curve of ``--only`` was not found; the others are scored all the same.
     """
-    is_packed = _check(args)
+    is_packed = _check(options)
     from daemon.batch import VerdictCounts
     from daemon.batch.output import ResumableOutput
     from daemon.judging.judge import judge_of, load_model, release
 
-    selection = None if args.only is None else read_selection(args.only)
-    asked = Asked.of(args)
+    selection = None if options.only is None else read_selection(options.only)
+    asked = Asked.of(options.judging, require_certificate=options.require_certificate)
     model = load_model(
-        asked.model, EngineRequest(args.device, args.engine, args.precision, cache=_built()), asked.models
+        asked.model, EngineRequest(options.device, options.engine, options.precision, cache=_built()), asked.models
     )
     judge = judge_of(model, asked.thresholds, require_certificate=asked.require_certificate, text=asked.text)
     with ExitStack() as stack:
         stack.callback(release, model)
-        sheet = stack.enter_context(ResumableOutput(args.out, fresh=args.fresh)) if args.out else None
+        sheet = stack.enter_context(ResumableOutput(options.out, fresh=options.fresh)) if options.out else None
         tally = VerdictCounts()
         if is_packed:
-            _score_archives(args, model, judge, sheet, tally)
+            _score_archives(options, model, judge, sheet, tally)
         else:
-            _score_files(args, model, judge, selection, sheet, tally, asked.text)
-    if args.summary:
+            _score_files(options, model, judge, selection, sheet, tally, asked.text)
+    if options.summary:
         print(tally.summary())
     sys.stdout.flush()
-    if args.out or args.summary or sys.stderr.isatty():
+    if options.out or options.summary or sys.stderr.isatty():
         print(tally.report(model.engine), file=sys.stderr)
     for line in tally.sentinel.summary():
         print(f"afm-triage: {line}", file=sys.stderr)
@@ -95,29 +96,29 @@ def _built() -> Path | None:
         return None
 
 
-def _check(args: argparse.Namespace) -> bool:
+def _check(options: Options) -> bool:
     """Whether archives are to be scored."""
     from daemon.archive.layout import is_archive
 
-    for path in args.paths:
+    for path in options.paths:
         if not path.exists():
             raise UserError(BAD_DATA, f"{path}: no such file or folder")
-    packed = [path for path in args.paths if is_archive(path)]
-    if packed and len(packed) < len(args.paths):
+    packed = [path for path in options.paths if is_archive(path)]
+    if packed and len(packed) < len(options.paths):
         raise UserError(USAGE, f"{packed[0]}: an archive; score archives and files in two runs")
-    if packed and args.only is not None:
+    if packed and options.only is not None:
         raise UserError(USAGE, f"--only: is for files, and {packed[0]} is an archive")
-    if args.out and args.only is not None:
+    if options.out and options.only is not None:
         raise UserError(USAGE, "--out and --only do not go together; use --json > FILE")
-    if args.fresh and not args.out:
+    if options.fresh and not options.out:
         raise UserError(USAGE, "--fresh goes with --out FILE")
-    if args.out:
-        need_folder("--out", args.out)
+    if options.out:
+        need_folder("--out", options.out)
     return bool(packed)
 
 
 def _score_files(
-    args: argparse.Namespace,
+    options: Options,
     model: Model,
     judge: Judge,
     selection: Selection | None,
@@ -130,17 +131,17 @@ def _score_files(
     from daemon.reading.ahead import Job
     from daemon.sources.existing import find
 
-    found = find(args.paths)
+    found = find(options.paths)
     wanted = (arrival for arrival in found if selection is None or selection.has_file(arrival.path, arrival.file))
-    if sheet is None:
+    if sheet is None or options.out is None:
         batches = score_jobs(map(Job, wanted), model, judge, selection, tally.ignored, rules)
-        tell(batches, tally, json=args.json, quiet=args.summary)
+        tell(batches, tally, json=options.json, quiet=options.summary)
     else:
         earlier = Earlier(sheet.lines(judge))
         if strangers := earlier.strangers(found):
             _say_missing(found, selection)  # what is missed may lie in a folder that could not be listed
             sheet.refuse_strangers(strangers)
-        others = (arrival for arrival in wanted if arrival.file.absolute() != args.out.absolute())
+        others = (arrival for arrival in wanted if arrival.file.absolute() != options.out.absolute())
         note(score_jobs(map(earlier.job, others), model, judge, None, tally.ignored, rules), tally, sheet)
         tally.kept = earlier.kept
     tally.ignored.add(found.ignored)
@@ -153,26 +154,26 @@ def _score_files(
 
 
 def _score_archives(
-    args: argparse.Namespace, model: Model, judge: Judge, sheet: ResumableOutput | None, tally: VerdictCounts
+    options: Options, model: Model, judge: Judge, sheet: ResumableOutput | None, tally: VerdictCounts
 ) -> None:
     from daemon.archive import Archive, blocks, count_blocks, pass_over, portions, score_blocks, start_workers
     from daemon.batch.output import note, tell
 
-    with _plain_errors(args.paths), start_workers() as workers:
-        archives = [Archive.open(path, workers) for path in args.paths]
+    with _plain_errors(options.paths), start_workers() as workers:
+        archives = [Archive.open(path, workers) for path in options.paths]
         tally.kept = pass_over(sheet.lines(judge), archives, sheet) if sheet else 0
         prepared = blocks(portions(archives, tally.kept), model.bundle.profile, workers)
-        if args.summary:
+        if options.summary:
             for counts in count_blocks(prepared, model, judge):
                 tally.verdicts += counts
         elif sheet:
             note(score_blocks(prepared, model, judge), tally, sheet)
         else:
-            tell(score_blocks(prepared, model, judge), tally, json=args.json, quiet=False)
+            tell(score_blocks(prepared, model, judge), tally, json=options.json, quiet=False)
 
 
 @contextmanager
-def _plain_errors(paths: list[Path]) -> Iterator[None]:
+def _plain_errors(paths: Sequence[Path]) -> Iterator[None]:
     from daemon.archive import BadArchive
     from daemon.processes.worker_pool import WorkersBroken
 

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
+from typing import Annotated
 
 from daemon.client import status
 from daemon.common.errors import UNREACHABLE
+from daemon.common.options import Option
 from daemon.common.stdio import as_json
-from daemon.config import add_service_options, load
+from daemon.config import Flags, Keys, load
 from daemon.screens import Printer
 from daemon.screens.status import page
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
-    add_service_options(parser)
-    parser.add_argument("--json", action="store_true", help="the same as one JSON object")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    service: Annotated[Flags, Keys("state", "instrument")]
+    json: Annotated[bool, Option("the same as one JSON object")] = False
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0 when the service runs and is well, 69 otherwise."""
-    report = status.gather(load(args))
-    if args.json:
+    report = status.gather(load(options.service))
+    if options.json:
         print(as_json(report, indent=1))
     else:
         printer = Printer()

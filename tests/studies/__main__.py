@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from daemon.cli import Parser, execute
 from daemon.common.errors import INPUT_OUTPUT, UserError
+from daemon.common.options import add_options, take_options
 
 #: topic -> one line of help; the module has its name, with _ for -.
 TOPICS: dict[str, str] = {
@@ -29,21 +31,21 @@ TOPICS: dict[str, str] = {
 }
 
 
-def _parse(words: list[str]) -> argparse.Namespace:
+def _parse(words: list[str]) -> Callable[[], int]:
     """One sub-command a topic; only the module of what is asked for is imported."""
     parser = Parser(prog="python -m tests.studies", description="The experiments behind the shipped model.")
     topics = parser.add_subparsers(dest="topic", metavar="TOPIC", required=True)
-    for topic, line in TOPICS.items():
-        sub = topics.add_parser(topic, help=line, description=line)
-        if topic in words[:1]:
-            module = importlib.import_module(f"tests.studies.{topic.replace('-', '_')}")
-            module.add_arguments(sub)
-            sub.set_defaults(execute=module.run)
-    args = parser.parse_args(words)
-    out: Path | None = getattr(args, "out", None)
+    parsers = {topic: topics.add_parser(topic, help=line, description=line) for topic, line in TOPICS.items()}
+    topic = words[0]
+    if topic not in TOPICS:
+        parser.parse_args(words)  # --help, or a mistake
+    study = importlib.import_module(f"tests.studies.{topic.replace('-', '_')}")
+    add_options(parsers[topic], study.Options)
+    options = take_options(study.Options, parser.parse_args(words))
+    out: Path | None = options.out
     if out is not None and (out.is_dir() or not os.access(out.parent, os.W_OK)):  # said now: some take hours
         raise UserError(INPUT_OUTPUT, f"--out {out}: name a file in a folder that exists and can be written")
-    return args
+    return partial(study.run, options)
 
 
 def main(words: list[str]) -> int:

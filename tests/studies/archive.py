@@ -6,17 +6,18 @@ and in the workers. "no network" is the same run with a network that costs nothi
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from daemon.common.errors import USAGE, UserError
+from daemon.common.options import Option
 from daemon.common.text import align
 from models.files import write_whole
 
@@ -29,49 +30,49 @@ if TYPE_CHECKING:
 Found = dict[str, Any]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
     """Both kinds of curves are made here: files by playing the bundled ones, an archive by simulation."""
-    parser.add_argument("--model", default="shipped", help="the model that judges (shipped)")
-    parser.add_argument("--curves", metavar="N", type=int, default=10_000, help="simulated into the archive (10000)")
-    parser.add_argument("--files", metavar="N", type=int, default=10_000, help="files that are played (10000)")
-    parser.add_argument("--seed", metavar="N", type=int, default=1, help="of the simulated curves (1)")
-    parser.add_argument("--out", metavar="FILE.json", type=Path, help="what the table was made from")
+
+    model: Annotated[str, Option("the model that judges")] = "shipped"
+    curves: Annotated[int, Option("simulated into the archive", "N")] = 10_000
+    files: Annotated[int, Option("files that are played", "N")] = 10_000
+    seed: Annotated[int, Option("of the simulated curves", "N")] = 1
+    out: Annotated[Path | None, Option("what the table was made from", "FILE.json")] = None
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0 with the table, 64 for numbers that make no sense."""
-    if min(args.curves, args.files) < 1 or args.seed < 0:
+    if min(options.curves, options.files) < 1 or options.seed < 0:
         raise UserError(USAGE, "--curves and --files are 1 or more, --seed 0 or more")
     from daemon.config import ThresholdsConfig
     from daemon.judging.judge import judge_of, load_model, release
 
-    pass
-
-    model = load_model(args.model)
+    model = load_model(options.model)
     try:
         judge = judge_of(model, ThresholdsConfig())
         with tempfile.TemporaryDirectory(prefix="afm-triage-") as folder:
-            found = _measure(args, Path(folder), model, judge)
+            found = _measure(options, Path(folder), model, judge)
     finally:
         release(model)
-    if args.out is not None:
-        write_whole(args.out, json.dumps(found, indent=1).encode() + b"\n")
+    if options.out is not None:
+        write_whole(options.out, json.dumps(found, indent=1).encode() + b"\n")
     print("\n".join(write_text(found)))
     return 0
 
 
-def _measure(args: argparse.Namespace, folder: Path, model: Model, judge: Judge) -> Found:
+def _measure(options: Options, folder: Path, model: Model, judge: Judge) -> Found:
     from daemon.bench import CURVES
     from daemon.instrument import play, specimens
     from deploy.cpu import usable_cores
 
     files = folder / "files"
-    for _ in play(specimens([CURVES]), files, rate=1e9, writer="rename", count=args.files):
+    for _ in play(specimens([CURVES]), files, rate=1e9, writer="rename", count=options.files):
         pass
     simulated, packed = folder / "simulated.h5", folder / "files.h5"
     idle = _idle(model)
     rows = [
-        _timed("pack --simulate", lambda: _pack(simulated, count=args.curves, seed=args.seed)),
+        _timed("pack --simulate", lambda: _pack(simulated, count=options.curves, seed=options.seed)),
         _timed("pack, files", lambda: _pack(packed, files=files)),
         _timed("score, files", lambda: _score_files(files, model, judge)),
         _timed("score, archive", lambda: _score(packed, model, judge)),
@@ -85,7 +86,7 @@ def _measure(args: argparse.Namespace, folder: Path, model: Model, judge: Judge)
         "model": model.id,
         "engine": model.engine,
         "cores": usable_cores(),
-        "bytes_a_curve": round(simulated.stat().st_size / args.curves),
+        "bytes_a_curve": round(simulated.stat().st_size / options.curves),
         "rows": rows,
         "near_threshold": _near(simulated, model),
     }

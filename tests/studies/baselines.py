@@ -6,17 +6,17 @@ recipe from scratch on the very same curves, as many times through them.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.common.options import Option
 from daemon.common.progress import progress
 from daemon.common.text import align
 from daemon.labels.table import plain_path, read_csv, read_index
@@ -42,45 +42,44 @@ if TYPE_CHECKING:
 STEPS, PUBLISHED, EQUAL = "step detector", "published recipe", "our recipe, equal curves"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
     """A run that was ended goes on in ``--work``."""
-    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="with a labels.csv")
-    parser.add_argument("--model", default="shipped", help="what is compared (shipped)")
-    parser.add_argument("--system-column", metavar="NAME", default="system", help="column that names systems (system)")
-    parser.add_argument("--apart", metavar="GLOB", action="append", default=[], help="pooled also without these")
-    parser.add_argument("--simulate", metavar="N", type=int, default=4_000, help="curves to train on; 0: none (4000)")
-    parser.add_argument("--epochs", metavar="N", type=int, default=3, help="times through them (3)")
-    parser.add_argument("--seed", metavar="N", type=int, default=1, help="(1)")
-    parser.add_argument("--threads", metavar="N", type=int, default=1, help="(1)")
-    parser.add_argument("--work", metavar="DIR", type=Path, default=Path(".baselines"), help="kept work (.baselines)")
-    parser.add_argument("--out", metavar="FILE.json", type=Path, help="also what the table was made from")
+
+    folders: Annotated[tuple[Path, ...], Option("with a labels.csv", "DIR", is_positional=True)]
+    model: Annotated[str, Option("what is compared")] = "shipped"
+    system_column: Annotated[str, Option("column that names systems", "NAME")] = "system"
+    apart: Annotated[tuple[str, ...], Option("pooled also without these", "GLOB")] = ()
+    simulate: Annotated[int, Option("curves to train on; 0: none", "N")] = 4_000
+    epochs: Annotated[int, Option("times through them", "N")] = 3
+    seed: Annotated[int, Option("", "N")] = 1
+    threads: Annotated[int, Option("", "N")] = 1
+    work: Annotated[Path, Option("kept work", "DIR")] = Path(".baselines")
+    out: Annotated[Path | None, Option("also what the table was made from", "FILE.json")] = None
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0 with the table, 65 for labels that make no sense."""
     from daemon.learn.head import parent_of
-
-    pass
-    pass
     from daemon.learn.labelled import collect
     from models.steps import detect
 
-    bundle = parent_of(args.model)
-    collection = collect(args.folders, bundle.profile, args.system_column)
+    bundle = parent_of(options.model)
+    collection = collect(options.folders, bundle.profile, options.system_column)
     scores = {"the model": _score(bundle, collection), STEPS: detect(collection.curves)}
-    if args.simulate:
-        scores |= _train(args, bundle, collection)
+    if options.simulate:
+        scores |= _train(options, bundle, collection)
     names = [(row.path, row.index) for row in collection.rows]
     by_name = {method: dict(zip(names, told.tolist(), strict=True)) for method, told in scores.items()}
     found: dict[str, Any] = {
         "model": bundle.id,
-        "settings": {name: getattr(args, name) for name in ("simulate", "epochs", "seed", "system_column")},
-        "groups": report(collection, scores, args.apart, args.seed),
-        "labelled_twice": compare(read_twice(args.folders), by_name),
+        "settings": {name: getattr(options, name) for name in ("simulate", "epochs", "seed", "system_column")},
+        "groups": report(collection, scores, options.apart, options.seed),
+        "labelled_twice": compare(read_twice(options.folders), by_name),
     }
     print(write_text(found))
-    if args.out is not None:
-        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if options.out is not None:
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
@@ -94,14 +93,13 @@ def _score(bundle: Bundle, collection: Collection) -> NDArray[np.float64]:
     return infer(load(bundle.width, weights), collection.edges, bundle.profile)
 
 
-def _train(args: argparse.Namespace, bundle: Bundle, collection: Collection) -> dict[str, NDArray[np.float64]]:
+def _train(options: Options, bundle: Bundle, collection: Collection) -> dict[str, NDArray[np.float64]]:
     """Both recipes on the same simulated curves."""
-    pass
     from tests.studies.workplace import open_workplace
 
-    settings = {name: getattr(args, name) for name in ("simulate", "epochs", "seed")}
-    work = open_workplace(args.work, {**settings, "profile": bundle.profile.id})
-    contest = Contest(bundle.profile, args.simulate, args.epochs, args.seed, args.threads, work)
+    settings = {name: getattr(options, name) for name in ("simulate", "epochs", "seed")}
+    work = open_workplace(options.work, {**settings, "profile": bundle.profile.id})
+    contest = Contest(bundle.profile, options.simulate, options.epochs, options.seed, options.threads, work)
     return {PUBLISHED: contest.published(collection), EQUAL: contest.ours(collection)}
 
 

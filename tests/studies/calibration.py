@@ -7,13 +7,13 @@ odds were moved there. Rarer streams are thinned out of the richest: events are 
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from daemon.common.errors import USAGE, UserError
+from daemon.common.options import Option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,36 +34,42 @@ class Judged:
     events: NDArray[np.bool_]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
     """About 100 curves a second on one core."""
-    parser.add_argument("--model", default="shipped", help="shipped, or a model folder (shipped)")
-    parser.add_argument(
-        "--labelled", metavar="N", type=int, default=1000, help="curves to fit on, half with one (1000)"
-    )
-    parser.add_argument("--curves", metavar="N", type=int, default=10_000, help="curves of a stream (10000)")
-    parser.add_argument("--streams", metavar="N", type=int, default=3, help="streams, each of its own seed (3)")
-    parser.add_argument("--seed", metavar="N", type=int, default=1, help="(1)")
-    parser.add_argument("--threads", metavar="N", type=int, default=1, help="(1)")
-    parser.add_argument("--out", metavar="FILE.json", type=Path, help="what the table was made from")
+
+    model: Annotated[str, Option("shipped, or a model folder")] = "shipped"
+    labelled: Annotated[int, Option("curves to fit on, half with one", "N")] = 1000
+    curves: Annotated[int, Option("curves of a stream", "N")] = 10_000
+    streams: Annotated[int, Option("streams, each of its own seed", "N")] = 3
+    seed: Annotated[int, Option("", "N")] = 1
+    threads: Annotated[int, Option("", "N")] = 1
+    out: Annotated[Path | None, Option("what the table was made from", "FILE.json")] = None
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0 with the table, whatever it says."""
-    if min(args.labelled - 49, args.curves - 999, args.streams, args.threads, args.seed + 1) < 1:
+    if min(options.labelled - 49, options.curves - 999, options.streams, options.threads, options.seed + 1) < 1:
         raise UserError(USAGE, "--labelled is 50 or more, --curves 1000, --streams and --threads 1, --seed 0")
     from daemon.judging.judge import load_model
     from deploy.classifier import EngineRequest
 
-    model = load_model(args.model, EngineRequest("cpu", threads=args.threads))
-    fitted_on = _judge(model, args.labelled, FITTED_SEED + args.seed, 0.5)
+    model = load_model(options.model, EngineRequest("cpu", threads=options.threads))
+    fitted_on = _judge(model, options.labelled, FITTED_SEED + options.seed, 0.5)
     rows = []
-    for number in range(args.streams):
-        stream = _judge(model, args.curves, STREAM_SEED + 1000 * args.seed + number, max(PREVALENCES))
+    for number in range(options.streams):
+        stream = _judge(model, options.curves, STREAM_SEED + 1000 * options.seed + number, max(PREVALENCES))
         rows += [_row(model, fitted_on, stream, number, prevalence) for prevalence in PREVALENCES]
-    found = {"model": model.id, "engine": model.engine, "labelled": args.labelled, "seed": args.seed, "rows": rows}
+    found = {
+        "model": model.id,
+        "engine": model.engine,
+        "labelled": options.labelled,
+        "seed": options.seed,
+        "rows": rows,
+    }
     print(write_text(found))
-    if args.out is not None:
-        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if options.out is not None:
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

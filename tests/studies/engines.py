@@ -6,16 +6,15 @@ rare, the real ones whatever lies below the folders. Int8 is calibrated on every
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from daemon.bench.child import ChildFailed, call
 from daemon.bench.harness import compare
 from daemon.bench.machine import neighbours
 from daemon.common.errors import USAGE, UserError
+from daemon.common.options import Option
 from daemon.common.progress import progress
 from daemon.common.text import align, first_line
 from daemon.learn.int8 import PreparedCurves
@@ -37,54 +37,54 @@ from models.files import write_whole
 FEWEST = 200  # real curves; with fewer, int8 is left out
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
     """Folders of real curves are what int8 is calibrated on, so without them it is left out."""
-    parser.add_argument("folders", metavar="DIR", nargs="*", type=Path, help="real curves (without them: no int8)")
-    parser.add_argument("--model", default="shipped", help="the model that is asked (shipped)")
-    parser.add_argument("--curves", metavar="N", type=int, default=20_000, help="simulated ones (20000)")
-    parser.add_argument("--prevalence", metavar="P", type=float, default=0.02, help="of events among them (0.02)")
-    parser.add_argument("--seed", metavar="N", type=int, default=970_501, help="no training has used it (970501)")
-    parser.add_argument("--seconds", metavar="S", type=float, default=1.0, help="a measurement of speed; 0: none (1)")
-    parser.add_argument("--out", metavar="FILE.json", type=Path, help="what the tables were made from")
+
+    folders: Annotated[tuple[Path, ...], Option("real curves (without them: no int8)", "DIR", is_positional=True)] = ()
+    model: Annotated[str, Option("the model that is asked")] = "shipped"
+    curves: Annotated[int, Option("simulated ones", "N")] = 20_000
+    prevalence: Annotated[float, Option("of events among them", "P")] = 0.02
+    seed: Annotated[int, Option("no training has used it", "N")] = 970_501
+    seconds: Annotated[float, Option("a measurement of speed; 0: none", "S")] = 1.0
+    out: Annotated[Path | None, Option("what the tables were made from", "FILE.json")] = None
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0 with the tables, 64 for options that make no sense, 65 for folders that are not there."""
-    if args.curves < 0 or not 0 < args.prevalence < 1 or args.seconds < 0:
+    if options.curves < 0 or not 0 < options.prevalence < 1 or options.seconds < 0:
         raise UserError(USAGE, "--curves and --seconds are 0 or more, --prevalence lies between 0 and 1")
-    if missing := [str(folder) for folder in args.folders if not folder.exists()]:
+    if missing := [str(folder) for folder in options.folders if not folder.exists()]:
         raise UserError(USAGE, f"{', '.join(missing)}: no such file or folder")
-    if not args.curves and not args.folders:
+    if not options.curves and not options.folders:
         raise UserError(USAGE, "nothing to ask: name folders of curves, or leave --curves at 20000")
-    pass
 
     with tempfile.TemporaryDirectory(prefix="afm-triage-") as cache:
-        report = _study(args, Path(cache))
-    if args.out is not None:
-        write_whole(args.out, json.dumps(report, indent=1).encode() + b"\n")
-        print(f"written: {args.out}", file=sys.stderr)
+        report = _study(options, Path(cache))
+    if options.out is not None:
+        write_whole(options.out, json.dumps(report, indent=1).encode() + b"\n")
+        print(f"written: {options.out}", file=sys.stderr)
     print("\n".join(write_text(report)))
     return 0
 
 
-def _study(args: argparse.Namespace, cache: Path) -> dict[str, Any]:
+def _study(options: Options, cache: Path) -> dict[str, Any]:
     from daemon.learn.int8 import gather
-
-    pass
-    pass
     from models.bundle import read, resolve
 
-    bundle = read(resolve(args.model))
-    curves = gather(args.folders, args.curves, args.seed, bundle.profile, args.prevalence)
+    bundle = read(resolve(options.model))
+    curves = gather(options.folders, options.curves, options.seed, bundle.profile, options.prevalence)
     taught = teach_int8(bundle, curves, cache, FEWEST)
     return {
         "model": bundle.id,
         "thresholds": {"discard": bundle.discard, "keep": bundle.keep},
         "curves": {"real": curves.real, "simulated": len(curves.names) - curves.real},
-        **{name: getattr(args, name) for name in ("prevalence", "seed")},
+        **{name: getattr(options, name) for name in ("prevalence", "seed")},
         "int8": taught,
         "agreement": agree(bundle, curves, cache, isinstance(taught, dict)),
-        "cost": cost(args.model, curves, cache, isinstance(taught, dict), args.seconds) if args.seconds else [],
+        "cost": cost(options.model, curves, cache, isinstance(taught, dict), options.seconds)
+        if options.seconds
+        else [],
         "installed_bytes": installed_bytes(),
     }
 

@@ -6,17 +6,17 @@ against them, beside two places that cost nothing: one at random, and the highes
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daemon.common.errors import BAD_DATA, USAGE, UserError
+from daemon.common.options import Option
 from daemon.common.progress import progress
 from daemon.common.text import align
 from daemon.config import ThresholdsConfig
@@ -78,38 +78,42 @@ class Kept:
     heat: Mapping[str, bool]  # the warmest place, by lens
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
     """The default takes about a minute on one core."""
-    parser.add_argument("--model", metavar="NAME-or-DIR", default="shipped", help="whose heat (shipped)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)")
-    parser.add_argument("--curves", metavar="N", type=int, default=2000, help="simulated, all with an event (2000)")
-    parser.add_argument("--seed", metavar="N", type=int, default=2, help="1 was used to choose the lens (2)")
-    parser.add_argument("--compare", action="store_true", help="also other layers and rules, as the lens was chosen")
-    parser.add_argument("--out", metavar="FILE.json", type=Path, help="also as JSON")
+
+    model: Annotated[str, Option("whose heat", "NAME-or-DIR")] = "shipped"
+    device: Annotated[Literal["auto", "cpu", "cuda"], Option("where it runs")] = "auto"
+    curves: Annotated[int, Option("simulated, all with an event", "N")] = 2000
+    seed: Annotated[int, Option("1 was used to choose the lens", "N")] = 2
+    compare: Annotated[bool, Option("also other layers and rules, as the lens was chosen")] = False
+    out: Annotated[Path | None, Option("also as JSON", "FILE.json")] = None
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0 with the table."""
-    if args.curves < 1 or args.seed < 0:
+    if options.curves < 1 or options.seed < 0:
         raise UserError(USAGE, "--curves is 1 or more, --seed 0 or more")
-    model = load_model(args.model, EngineRequest(args.device))
+    model = load_model(options.model, EngineRequest(options.device))
     judge, network = judge_of(model, ThresholdsConfig()), network_of(model)
-    lenses = _lenses(args.compare)
+    lenses = _lenses(options.compare)
     kept: list[Kept] = []
     chunk: list[Simulated] = []
-    for number, one in enumerate(progress(simulate(args.curves, args.seed, 1.0), "looking", args.curves), start=1):
+    for number, one in enumerate(
+        progress(simulate(options.curves, options.seed, 1.0), "looking", options.curves), start=1
+    ):
         chunk.append(one)
-        if len(chunk) == CHUNK or number == args.curves:
+        if len(chunk) == CHUNK or number == options.curves:
             kept += _look(chunk, model, judge, network, lenses)
             chunk = []
     if not kept:
         raise UserError(
-            BAD_DATA, f"model {args.model} keeps none of {args.curves} simulated events: nothing to look at"
+            BAD_DATA, f"model {options.model} keeps none of {options.curves} simulated events: nothing to look at"
         )
-    found = {"model": model.id, "engine": model.engine, "seed": args.seed, "curves": args.curves, **report(kept)}
+    found = {"model": model.id, "engine": model.engine, "seed": options.seed, "curves": options.curves, **report(kept)}
     print(write_text(found))
-    if args.out is not None:
-        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if options.out is not None:
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

@@ -7,76 +7,74 @@ and tests come once from different experiments, and once from one. Ways marked *
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daemon.common.errors import BAD_DATA, USAGE, UserError
+from daemon.common.options import Option
 from daemon.common.text import align
 from tests.studies.few_labels_trial import ALL, AS_IS, LOOKED_AT, RIVALS, SCRATCH, TUNED, Result, Setting
 
 LABELS, UNLABELLED, TUNED_AT = (8, 16, 32, 64, 128), (0, 50, 100, 1000), (16, 32, 64)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
     """The defaults take ten minutes of one core on six hundred curves."""
-    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="labels.csv with a column experiment")
-    parser.add_argument("--model", default="shipped", help="whose embedding is used and who is fine-tuned (shipped)")
-    parser.add_argument(
-        "--apart", metavar="GLOB", action="append", default=[], help="experiments that only teach and test each other"
-    )
-    parser.add_argument("--repeats", metavar="N", type=int, default=10, help="splits of each kind (10)")
-    parser.add_argument("--tuned-repeats", metavar="N", type=int, default=5, help="of them with networks trained (5)")
-    parser.add_argument("--simulate", metavar="N", type=int, default=1000, help="simulated unlabelled curves (1000)")
-    parser.add_argument("--seed", metavar="N", type=int, default=1, help="(1)")
-    parser.add_argument("--out", metavar="FILE.json", type=Path, help="also what the table was made from")
+
+    folders: Annotated[tuple[Path, ...], Option("labels.csv with a column experiment", "DIR", is_positional=True)]
+    model: Annotated[str, Option("whose embedding is used and who is fine-tuned")] = "shipped"
+    apart: Annotated[tuple[str, ...], Option("experiments that only teach and test each other", "GLOB")] = ()
+    repeats: Annotated[int, Option("splits of each kind", "N")] = 10
+    tuned_repeats: Annotated[int, Option("of them with networks trained", "N")] = 5
+    simulate: Annotated[int, Option("simulated unlabelled curves", "N")] = 1000
+    seed: Annotated[int, Option("", "N")] = 1
+    out: Annotated[Path | None, Option("also what the table was made from", "FILE.json")] = None
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0 with the tables, 65 for labels that make no sense or are too few to split, 69 without scikit-learn."""
-    if not (args.repeats >= 2 and args.tuned_repeats >= 0 and args.simulate >= 2):
+    if not (options.repeats >= 2 and options.tuned_repeats >= 0 and options.simulate >= 2):
         raise UserError(USAGE, "--repeats and --simulate are 2 or more, --tuned-repeats 0 or more")
     from daemon.common.progress import progress
     from daemon.learn.head import parent_of, require_sklearn
     from daemon.learn.labelled import collect
-    from tests.studies.few_labels_trial import make_bench, settings
-
-    pass
-    from tests.studies.few_labels_trial import try_out
+    from tests.studies.few_labels_trial import make_bench, settings, try_out
 
     require_sklearn()
-    bundle, begun_s = parent_of(args.model), time.process_time()
-    collection = collect(args.folders, bundle.profile, "experiment")
-    split = settings(collection.systems, collection.labels, args.apart, args.repeats, args.seed)
+    bundle, begun_s = parent_of(options.model), time.process_time()
+    collection = collect(options.folders, bundle.profile, "experiment")
+    split = settings(collection.systems, collection.labels, options.apart, options.repeats, options.seed)
     if not split:
         raise UserError(
             BAD_DATA, "no experiment holds enough curves of both kinds to learn from some and test on others"
         )
-    bench = make_bench(bundle, collection, args.simulate, args.seed)
+    bench = make_bench(bundle, collection, options.simulate, options.seed)
     tries = [(setting, repeat) for setting in split for repeat in range(len(setting.splits))]
     results = [
         result
         for setting, repeat in progress(tries, "comparing", len(tries))
         for result in try_out(
-            bench, setting, repeat, LABELS, UNLABELLED, TUNED_AT if repeat < args.tuned_repeats else ()
+            bench, setting, repeat, LABELS, UNLABELLED, TUNED_AT if repeat < options.tuned_repeats else ()
         )
     ]
     found = {
         "model": bundle.id,
-        "seed": args.seed,
+        "seed": options.seed,
         "curves": len(collection),
         "cpu_s": round(time.process_time() - begun_s),
         "settings": summarise(split, results),
     }
     print(write_text(found))
-    if args.out is not None:
-        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if options.out is not None:
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

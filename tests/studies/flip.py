@@ -7,15 +7,15 @@ and how many more pictures does the engine see.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from daemon.common.errors import USAGE, UserError
+from daemon.common.options import Option
 from daemon.common.text import align
 from daemon.judging.sentinel import Sentinel
 from models.files import write_whole
@@ -71,28 +71,32 @@ class Row:
     open_cost: int  # and event-free curves that are discarded as given and not with an open sign
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
     """Labelled folders, and curves of the simulator as a rare stream."""
-    parser.add_argument("folders", metavar="DIR", nargs="*", type=Path, help="labelled curves (each has a labels.csv)")
-    parser.add_argument("--simulate", metavar="N", type=int, default=5000, help="simulated curves beside them (5000)")
-    parser.add_argument("--seed", metavar="N", type=int, default=6_000_000, help="of the simulated ones (6000000)")
-    parser.add_argument("--model", default="shipped", help="the model that is asked (shipped)")
-    parser.add_argument("--out", metavar="FILE.json", type=Path, help="the table as JSON")
+
+    folders: Annotated[
+        tuple[Path, ...], Option("labelled curves (each has a labels.csv)", "DIR", is_positional=True)
+    ] = ()
+    simulate: Annotated[int, Option("simulated curves beside them", "N")] = 5000
+    seed: Annotated[int, Option("of the simulated ones", "N")] = 6_000_000
+    model: Annotated[str, Option("the model that is asked")] = "shipped"
+    out: Annotated[Path | None, Option("the table as JSON", "FILE.json")] = None
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0; UserError 65 for labels that make no sense."""
     from daemon.config import ThresholdsConfig
     from daemon.judging.judge import judge_of, load_model
 
-    if args.simulate < 0 or args.seed < 0 or not (args.simulate or args.folders):
+    if options.simulate < 0 or options.seed < 0 or not (options.simulate or options.folders):
         raise UserError(USAGE, "name labelled folders, or give --simulate N; N and --seed are 0 or more")
-    model = load_model(args.model)
+    model = load_model(options.model)
     judge = judge_of(model, ThresholdsConfig())
-    looked = list(look(samples(args.folders, args.simulate, args.seed), model))
+    looked = list(look(samples(options.folders, options.simulate, options.seed), model))
     rows = [_row(group, some, judge) for group, some in _groups(looked)]
-    if args.out:
-        write_whole(args.out, json.dumps([asdict(row) for row in rows], indent=1).encode() + b"\n")
+    if options.out:
+        write_whole(options.out, json.dumps([asdict(row) for row in rows], indent=1).encode() + b"\n")
     print("\n".join(table(rows)))
     return 0
 

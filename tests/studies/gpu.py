@@ -6,15 +6,16 @@ fails says so and hides no other. With ``--device cpu`` the study only tries its
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from daemon.common.errors import BAD_DATA, UNREACHABLE, USAGE, UserError
+from daemon.common.options import Option
 from daemon.common.text import align
 
 if TYPE_CHECKING:
@@ -24,25 +25,23 @@ if TYPE_CHECKING:
 PARTS = ("raster", "engines", "verdicts", "rescore", "plans", "swap", "faults")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
     """Defaults take about five minutes of an H100."""
-    parser.add_argument("--model", default="shipped", help="model that judges (shipped)")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: only to try the study (cuda)")
-    parser.add_argument(
-        "--only", choices=PARTS, action="append", metavar="PART", help=f"repeatable: {', '.join(PARTS)}"
-    )
-    parser.add_argument("--simulate", metavar="N", type=int, default=4000, help="curves beside the bundled ones (4000)")
-    parser.add_argument("--rescore", metavar="N", type=int, default=1_000_000, help="curves to judge again (1000000)")
-    parser.add_argument("--seconds", metavar="S", type=float, default=1.0, help="each repeated measurement (1)")
-    parser.add_argument("--seed", metavar="N", type=int, default=1, help="of the simulated curves (1)")
-    parser.add_argument(
-        "--out", metavar="FILE.json", type=Path, help="also what the tables were made from, part by part"
-    )
+
+    model: Annotated[str, Option("model that judges")] = "shipped"
+    device: Annotated[Literal["cuda", "cpu"], Option("cpu: only to try the study")] = "cuda"
+    only: Annotated[tuple[str, ...] | None, Option(f"repeatable: {', '.join(PARTS)}", "PART", choices=PARTS)] = None
+    simulate: Annotated[int, Option("curves beside the bundled ones", "N")] = 4000
+    rescore: Annotated[int, Option("curves to judge again", "N")] = 1_000_000
+    seconds: Annotated[float, Option("each repeated measurement", "S")] = 1.0
+    seed: Annotated[int, Option("of the simulated curves", "N")] = 1
+    out: Annotated[Path | None, Option("also what the tables were made from, part by part", "FILE.json")] = None
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0 with the tables, 64 for options that make no sense, 69 where there is no GPU."""
-    if args.simulate < 1 or args.rescore < 1 or args.seed < 0 or not args.seconds > 0:
+    if options.simulate < 1 or options.rescore < 1 or options.seed < 0 or not options.seconds > 0:
         raise UserError(USAGE, "--simulate and --rescore are 1 or more, --seconds above 0, --seed 0 or more")
     import tempfile
 
@@ -50,26 +49,24 @@ def run(args: argparse.Namespace) -> int:
 
     from daemon.bench import CURVES
     from daemon.learn.int8 import gather
+    from models.bundle import BadBundle, read, resolve
     from tests.studies.gpu_parts import Session
 
-    pass
-    from models.bundle import BadBundle, read, resolve
-
-    if args.device == "cuda" and not torch.cuda.is_available():
+    if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError(UNREACHABLE, "there is no NVIDIA GPU that torch can use (--device cpu only tries the study)")
     try:
-        bundle = read(resolve(args.model))
+        bundle = read(resolve(options.model))
     except BadBundle as error:
         raise UserError(BAD_DATA, str(error)) from None
-    curves = gather((CURVES,), args.simulate, args.seed, bundle.profile)
-    found: dict[str, Any] = {"machine": _machine(args.device), "model": bundle.id, "settings": _settings(args)}
+    curves = gather((CURVES,), options.simulate, options.seed, bundle.profile)
+    found: dict[str, Any] = {"machine": _machine(options.device), "model": bundle.id, "settings": _settings(options)}
     with tempfile.TemporaryDirectory(prefix="afm-triage-") as folder:
-        session = Session(bundle, args.device, curves, args.seconds, args.rescore, Path(folder) / "engines")
+        session = Session(bundle, options.device, curves, options.seconds, options.rescore, Path(folder) / "engines")
         for part in PARTS:
-            if part in (args.only or PARTS):
+            if part in (options.only or PARTS):
                 print(f"{part} …", file=sys.stderr, flush=True)
                 found[part] = _measured(_parts()[part], session)
-                _keep(args.out, found)
+                _keep(options.out, found)
     print(write_text(found))
     return 0
 
@@ -120,8 +117,8 @@ def _machine(device: str) -> dict[str, Any]:
     return found
 
 
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(args, name) for name in ("simulate", "rescore", "seconds", "seed", "only")}
+def _settings(options: Options) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("simulate", "rescore", "seconds", "seed", "only")}
 
 
 # ---- The tables of `study gpu`, part by part; what was not measured says why.

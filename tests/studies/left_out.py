@@ -7,18 +7,18 @@ left out. Beside it stand the model as it is, and the same fine-tuning without l
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daemon.common.errors import BAD_DATA, UserError
+from daemon.common.options import Option
 from daemon.common.text import align
 from daemon.learn.labelled import Collection
 from models.metrics import auc, clopper_pearson
@@ -32,23 +32,25 @@ if TYPE_CHECKING:
     from daemon.learn.labelled import Collection
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
     """A run that was ended goes on in ``--work``, fold by fold."""
-    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="with a labels.csv")
-    parser.add_argument("--model", default="shipped", help="what is fine-tuned (shipped)")
-    parser.add_argument("--system-column", metavar="NAME", default="system", help="column that names systems (system)")
-    parser.add_argument("--teach", metavar="GLOB", action="append", help="systems whose labels teach (all)")
-    parser.add_argument("--mute", metavar="GLOB", action="append", default=[], help="systems whose labels never teach")
-    parser.add_argument("--least", metavar="N", type=int, default=1, help="smaller systems are left out together (1)")
-    parser.add_argument("--apart", metavar="GLOB", action="append", default=[], help="pooled also without these")
-    parser.add_argument("--simulate", metavar="N", type=int, default=10_000, help="curves in the mix (10000)")
-    parser.add_argument("--held-out", metavar="N", type=int, default=6_000, help="curves to calibrate on (6000)")
-    parser.add_argument("--epochs", metavar="N", type=int, default=1, help="(1)")
-    parser.add_argument("--rate", metavar="R", type=float, default=2e-4, help="(0.0002)")
-    parser.add_argument("--seed", metavar="N", type=int, default=1, help="(1)")
-    parser.add_argument("--threads", metavar="N", type=int, default=1, help="(1)")
-    parser.add_argument("--work", metavar="DIR", type=Path, default=Path(".left-out"), help="kept folds (.left-out)")
-    parser.add_argument("--out", metavar="FILE.json", type=Path, help="also what the table was made from")
+
+    folders: Annotated[tuple[Path, ...], Option("with a labels.csv", "DIR", is_positional=True)]
+    model: Annotated[str, Option("what is fine-tuned")] = "shipped"
+    system_column: Annotated[str, Option("column that names systems", "NAME")] = "system"
+    teach: Annotated[tuple[str, ...] | None, Option("systems whose labels teach", "GLOB", unless="all")] = None
+    mute: Annotated[tuple[str, ...], Option("systems whose labels never teach", "GLOB")] = ()
+    least: Annotated[int, Option("smaller systems are left out together", "N")] = 1
+    apart: Annotated[tuple[str, ...], Option("pooled also without these", "GLOB")] = ()
+    simulate: Annotated[int, Option("curves in the mix", "N")] = 10_000
+    held_out: Annotated[int, Option("curves to calibrate on", "N")] = 6_000
+    epochs: Annotated[int, Option("", "N")] = 1
+    rate: Annotated[float, Option("", "R")] = 2e-4
+    seed: Annotated[int, Option("", "N")] = 1
+    threads: Annotated[int, Option("", "N")] = 1
+    work: Annotated[Path, Option("kept folds", "DIR")] = Path(".left-out")
+    out: Annotated[Path | None, Option("also what the table was made from", "FILE.json")] = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,19 +61,19 @@ class Fold:
     taught: NDArray[np.bool_]  # (N,)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0 with the table, 65 for labels that make no sense."""
     from daemon.learn.head import parent_of
     from daemon.learn.labelled import collect
-
-    pass
     from tests.studies.trials import Tuner
 
-    bundle = parent_of(args.model)
-    collection = collect(args.folders, bundle.profile, args.system_column)
-    folds = list(split(collection, args.teach or ["*"], args.mute, args.least))
-    work = begin(args, bundle.id, collection)
-    tuner = Tuner(bundle, args.simulate, args.held_out, args.epochs, args.rate, args.seed, args.threads, work)
+    bundle = parent_of(options.model)
+    collection = collect(options.folders, bundle.profile, options.system_column)
+    folds = list(split(collection, options.teach or ["*"], options.mute, options.least))
+    work = begin(options, bundle.id, collection)
+    tuner = Tuner(
+        bundle, options.simulate, options.held_out, options.epochs, options.rate, options.seed, options.threads, work
+    )
     answers = {"as it is": tuner.judge_untuned(collection)}
     answers["no labels"] = tuner.judge("no-labels", collection, None)
     answers["labels"] = tuner.judge_untuned(collection)  # replaced fold by fold; what no fold tests stays as it is
@@ -81,17 +83,17 @@ def run(args: argparse.Namespace) -> int:
             answers["labels"] = answers["labels"].replaced(tuned, collection.systems == system)
     found = {
         "model": bundle.id,
-        "settings": settings(args),
+        "settings": settings(options),
         "left_out": collection.left_out,
-        **report(collection, answers, args.apart, args.seed),
+        **report(collection, answers, options.apart, options.seed),
     }
     print(write_text(found))
-    if args.out is not None:
-        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if options.out is not None:
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-def split(collection: Collection, teach: list[str], mute: list[str], least: int = 1) -> Iterator[Fold]:
+def split(collection: Collection, teach: Sequence[str], mute: Sequence[str], least: int = 1) -> Iterator[Fold]:
     """One fold a system whose labels teach; one more for all those whose labels never do.
 
     Those of fewer than ``least`` sure curves share a fold: fewer trainings, and none of them teaches another.
@@ -117,21 +119,21 @@ def _fold(tested: tuple[str, ...], taught: list[str], collection: Collection) ->
     return Fold(tested, mask)
 
 
-def _is_of(name: str, globs: list[str]) -> bool:
+def _is_of(name: str, globs: Sequence[str]) -> bool:
     return any(fnmatchcase(name, glob) for glob in globs)
 
 
-def settings(args: argparse.Namespace) -> dict[str, Any]:
+def settings(options: Options) -> dict[str, Any]:
     """What decides the outcome."""
     names = ("system_column", "teach", "mute", "least", "simulate", "held_out", "epochs", "rate", "seed")
-    return {name: getattr(args, name) for name in names}
+    return {name: getattr(options, name) for name in names}
 
 
-def begin(args: argparse.Namespace, model: str, collection: Collection) -> Path:
+def begin(options: Options, model: str, collection: Collection) -> Path:
     """The work folder: gone on with when it is of this very study, else made afresh."""
     from tests.studies.workplace import open_workplace
 
-    return open_workplace(args.work, {**settings(args), "model": model, "curves": collection.digest})
+    return open_workplace(options.work, {**settings(options), "model": model, "curves": collection.digest})
 
 
 # ---- The table of `study left-out`: each system as the model as it is, without and with labels of the others judges

@@ -6,15 +6,16 @@ network is kept in ``--work``, so the study goes on after an interruption and ca
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from daemon.common.errors import USAGE, UserError
+from daemon.common.options import Option
 from daemon.common.text import align
 
 if TYPE_CHECKING:
@@ -29,70 +30,80 @@ EVENTS, CURVES = 13, 970  # of the stream whose results are published (arXiv 260
 ALL = "bce focal asymmetric_focal weighted_bce dice focal_dice multi"  # the first is what the others are held against
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
     """Defaults fit a night on two cores."""
-    parser.add_argument("folders", metavar="DIR", nargs="*", type=Path, help="labelled folders to judge as well")
-    parser.add_argument("--losses", metavar="NAME", nargs="+", default=ALL.split(), help=f"first: reference ({ALL})")
-    parser.add_argument("--seeds", metavar="N", type=int, default=3, help="trainings of each loss (3)")
-    parser.add_argument("--curves", metavar="N", type=int, default=30_000, help="simulated curves to train on (30000)")
-    parser.add_argument("--held-out", metavar="N", type=int, default=8_000, help="to calibrate on (8000)")
-    parser.add_argument("--judged", metavar="N", type=int, default=10_000, help="to make streams of (10000)")
-    parser.add_argument("--epochs", metavar="N", type=int, default=2, help="times through the data (2)")
-    parser.add_argument("--width", metavar="N", type=int, default=16, help="channels of the first layer (16)")
-    parser.add_argument("--size", metavar="N", type=int, default=96, help="columns and rows of the picture (96)")
-    parser.add_argument("--system-column", metavar="NAME", default="system", help="column that names systems (system)")
-    parser.add_argument("--apart", metavar="GLOB", action="append", default=[], help="systems in a set of their own")
-    parser.add_argument("--draws", metavar="N", type=int, default=1000, help="of the bootstrap (1000)")
-    parser.add_argument("--seed", metavar="N", type=int, default=3_000_000, help="of data and bootstrap (3000000)")
-    parser.add_argument("--threads", metavar="N", type=int, default=1, help="(1)")
-    parser.add_argument("--work", metavar="DIR", type=Path, required=True, help="keeps what is trained")
-    parser.add_argument("--out", metavar="FILE.json", type=Path, help="also what the tables were made from")
+
+    folders: Annotated[tuple[Path, ...], Option("labelled folders to judge as well", "DIR", is_positional=True)] = ()
+    losses: Annotated[tuple[str, ...], Option(f"first: reference ({ALL})", "NAME", nargs="+", unless="")] = tuple(
+        ALL.split()
+    )
+    seeds: Annotated[int, Option("trainings of each loss", "N")] = 3
+    curves: Annotated[int, Option("simulated curves to train on", "N")] = 30_000
+    held_out: Annotated[int, Option("to calibrate on", "N")] = 8_000
+    judged: Annotated[int, Option("to make streams of", "N")] = 10_000
+    epochs: Annotated[int, Option("times through the data", "N")] = 2
+    width: Annotated[int, Option("channels of the first layer", "N")] = 16
+    size: Annotated[int, Option("columns and rows of the picture", "N")] = 96
+    system_column: Annotated[str, Option("column that names systems", "NAME")] = "system"
+    apart: Annotated[tuple[str, ...], Option("systems in a set of their own", "GLOB")] = ()
+    draws: Annotated[int, Option("of the bootstrap", "N")] = 1000
+    seed: Annotated[int, Option("of data and bootstrap", "N")] = 3_000_000
+    threads: Annotated[int, Option("", "N")] = 1
+    work: Annotated[Path, Option("keeps what is trained", "DIR")]
+    out: Annotated[Path | None, Option("also what the tables were made from", "FILE.json")] = None
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0 with the tables, 64 for options and 65 for labels that make no sense."""
-    _check(args)
-    pass
+    _check(options)
     from models.raster import RasterProfile
     from tests.studies.trials import Budget, Trials, train_all
 
-    profile = RasterProfile(columns=args.size, rows=args.size)
-    real = _real_sets(args, profile) if args.folders else {}
+    profile = RasterProfile(columns=options.size, rows=options.size)
+    real = _real_sets(options, profile) if options.folders else {}
     budget = Budget(
-        args.curves, args.held_out, args.judged, args.epochs, args.width, profile, args.seed, threads=args.threads
+        options.curves,
+        options.held_out,
+        options.judged,
+        options.epochs,
+        options.width,
+        profile,
+        options.seed,
+        threads=options.threads,
     )
-    trials, seeds = Trials(budget, args.work), range(1, args.seeds + 1)
-    train_all(trials, args.losses, seeds)
+    trials, seeds = Trials(budget, options.work), range(1, options.seeds + 1)
+    train_all(trials, options.losses, seeds)
     sets: dict[str, tuple[Pool, float | None]] = {"simulated streams": (trials.judged(), EVENTS / CURVES)}
     sets |= {name: (pool, None) for name, pool in real.items()}
-    report: dict[str, Any] = {"budget": budget.settings, "losses": args.losses, "seeds": list(seeds), "sets": {}}
+    report: dict[str, Any] = {"budget": budget.settings, "losses": options.losses, "seeds": list(seeds), "sets": {}}
     for name, (pool, share) in sets.items():
-        report["sets"][name] = _compare(args, trials, name, pool, share)
+        report["sets"][name] = _compare(options, trials, name, pool, share)
     print(write_text(report))
-    if args.out is not None:
-        args.out.write_text(json.dumps(report, indent=1), encoding="utf-8")
-        print(f"written: {args.out}", file=sys.stderr)
+    if options.out is not None:
+        options.out.write_text(json.dumps(report, indent=1), encoding="utf-8")
+        print(f"written: {options.out}", file=sys.stderr)
     return 0
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check(options: Options) -> None:
     from models.loss import select
 
-    for loss in args.losses:
+    for loss in options.losses:
         try:
             select(loss)
         except ValueError as error:
             raise UserError(USAGE, f"--losses: {error}") from None
-    counts = (args.curves, args.held_out, args.judged)
-    if min(counts) < 100 or min(args.epochs, args.seeds, args.draws, args.threads) < 1:
+    counts = (options.curves, options.held_out, options.judged)
+    if min(counts) < 100 or min(options.epochs, options.seeds, options.draws, options.threads) < 1:
         raise UserError(USAGE, "--curves, --held-out and --judged are 100 or more, the other numbers 1 or more")
-    if args.size not in range(64, 513, 32) or not 4 <= args.width <= 128:
+    if options.size not in range(64, 513, 32) or not 4 <= options.width <= 128:
         raise UserError(USAGE, "--size is a multiple of 32 from 64 to 512, --width 4 to 128")
-    if len(set(args.losses)) < len(args.losses):
+    if len(set(options.losses)) < len(options.losses):
         raise UserError(USAGE, "--losses names one twice")
 
 
-def _real_sets(args: argparse.Namespace, profile: Any) -> dict[str, Pool]:
+def _real_sets(options: Options, profile: Any) -> dict[str, Pool]:
     """The labelled curves that are sure, in two sets; one that lacks a kind is left out."""
     import numpy as np
 
@@ -100,10 +111,10 @@ def _real_sets(args: argparse.Namespace, profile: Any) -> dict[str, Pool]:
     from models.reasons import LIFTING
     from tests.studies.trials import Pool
 
-    found = collect(args.folders, profile, args.system_column)
+    found = collect(options.folders, profile, options.system_column)
     doubtful = np.array([bool(LIFTING.intersection(reasons)) for reasons in found.reasons])
-    apart = np.array([any(fnmatchcase(name, glob) for glob in args.apart) for name in found.systems], bool)
-    globs = ", ".join(args.apart)
+    apart = np.array([any(fnmatchcase(name, glob) for glob in options.apart) for name in found.systems], bool)
+    globs = ", ".join(options.apart)
     names = (f"labelled curves, without {globs}" if globs else "labelled curves", f"labelled curves of {globs}")
     sets = {}
     for name, chosen in zip(names, (found.sure & ~apart, found.sure & apart), strict=True):
@@ -113,14 +124,14 @@ def _real_sets(args: argparse.Namespace, profile: Any) -> dict[str, Pool]:
     return sets
 
 
-def _compare(args: argparse.Namespace, trials: Trials, name: str, pool: Pool, share: float | None) -> dict[str, Any]:
+def _compare(options: Options, trials: Trials, name: str, pool: Pool, share: float | None) -> dict[str, Any]:
     import numpy as np
 
     from models.statistics import compare
 
-    seeds = range(1, args.seeds + 1)
-    outcomes = [_outcome(trials, loss, seeds, name, pool, share) for loss in args.losses]
-    compared = compare(outcomes, args.draws, args.seed)
+    seeds = range(1, options.seeds + 1)
+    outcomes = [_outcome(trials, loss, seeds, name, pool, share) for loss in options.losses]
+    compared = compare(outcomes, options.draws, options.seed)
     count, ones = CURVES if share else pool.events.size, np.ones(pool.events.size)
     tables = [outcome.tables(ones).mean(0) * count for outcome in outcomes]
     return {
@@ -128,7 +139,8 @@ def _compare(args: argparse.Namespace, trials: Trials, name: str, pool: Pool, sh
         "event_free": int((~pool.events).sum()),
         "share": share,
         "losses": {
-            loss: {"table": tables[place].tolist(), **_told(compared[place])} for place, loss in enumerate(args.losses)
+            loss: {"table": tables[place].tolist(), **_told(compared[place])}
+            for place, loss in enumerate(options.losses)
         },
     }
 

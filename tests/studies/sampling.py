@@ -6,14 +6,14 @@ signal against the noise. Curves of which fewer than two samples a column of the
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from daemon.common.options import Option
 from daemon.common.text import align
 from models.files import write_whole
 
@@ -39,29 +39,31 @@ class Row:
     newly_discarded: int  # labelled events, not discarded before
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
     """Labelled folders, because a moved verdict matters most where there is an event."""
-    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="labelled curves (each has a labels.csv)")
-    parser.add_argument("--model", default="shipped", help="the model that is asked (shipped)")
-    parser.add_argument("--out", metavar="FILE.json", type=Path, help="the table as JSON")
+
+    folders: Annotated[tuple[Path, ...], Option("labelled curves (each has a labels.csv)", "DIR", is_positional=True)]
+    model: Annotated[str, Option("the model that is asked")] = "shipped"
+    out: Annotated[Path | None, Option("the table as JSON", "FILE.json")] = None
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0; UserError 65 for labels without a curve."""
     from daemon.common.progress import progress
     from daemon.config import ThresholdsConfig
     from daemon.judging.judge import judge_of, load_model
     from daemon.learn.labelled import curves_of, read_labels, refuse
 
-    model = load_model(args.model)
+    model = load_model(options.model)
     judge = judge_of(model, ThresholdsConfig())
-    folders, problems = read_labels(args.folders), list[str]()
+    folders, problems = read_labels(options.folders), list[str]()
     total = sum(len(folder.rows) for folder in folders)
     items = list(progress(curves_of(folders, problems), "reading", total))
     refuse(problems)
     rows = list(sample(items, model, judge))
-    if args.out:
-        write_whole(args.out, json.dumps([asdict(row) for row in rows], indent=1).encode() + b"\n")
+    if options.out:
+        write_whole(options.out, json.dumps([asdict(row) for row in rows], indent=1).encode() + b"\n")
     print("\n".join(table(rows)))
     return 0
 

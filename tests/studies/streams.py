@@ -8,7 +8,6 @@ more than either.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,13 +15,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daemon.batch import score
 from daemon.common.errors import BAD_DATA, USAGE, UserError
+from daemon.common.options import Option
 from daemon.common.progress import progress
 from daemon.common.text import align
 from daemon.judging import Judge, verdict_of
@@ -35,8 +35,6 @@ from models.simulate import Simulated, simulate
 
 if TYPE_CHECKING:
     from daemon.judging import Judge
-
-    pass
     from deploy.serving import Model
 
 
@@ -46,76 +44,74 @@ PLAIN_KINDS = ("contact", "snap_off", "noise")
 RECALLS = (0.98, 0.99, 0.995)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
     """The defaults take two minutes on one core."""
-    parser.add_argument("folders", metavar="DIR", nargs="*", type=Path, help="labelled folders for real streams")
-    parser.add_argument("--control", metavar="PATH", type=Path, action="append", default=[], help="nothing binds in it")
-    parser.add_argument("--model", default="shipped", help="shipped, or a model folder (shipped)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)")
-    parser.add_argument("--streams", metavar="N", type=int, default=200, help="how many (200)")
-    parser.add_argument(
-        "--pool", metavar="N", type=int, default=20_000, help="event-free curves they share; 0: no curve twice (20000)"
-    )
-    parser.add_argument("--system-column", metavar="NAME", default="system", help="column that names systems (system)")
-    parser.add_argument("--apart", metavar="GLOB", action="append", default=[], help="systems not pooled with others")
-    parser.add_argument("--least", metavar="N", type=int, default=4, help="of each kind for a line of its own (4)")
-    parser.add_argument("--seed", metavar="N", type=int, default=970_013, help="no training has used it (970013)")
-    parser.add_argument("--out", metavar="FILE.json", type=Path, help="also what the tables were made from")
+
+    folders: Annotated[tuple[Path, ...], Option("labelled folders for real streams", "DIR", is_positional=True)] = ()
+    control: Annotated[tuple[Path, ...], Option("nothing binds in it", "PATH")] = ()
+    model: Annotated[str, Option("shipped, or a model folder")] = "shipped"
+    device: Annotated[Literal["auto", "cpu", "cuda"], Option("where it runs")] = "auto"
+    streams: Annotated[int, Option("how many", "N")] = 200
+    pool: Annotated[int, Option("event-free curves they share; 0: no curve twice", "N")] = 20_000
+    system_column: Annotated[str, Option("column that names systems", "NAME")] = "system"
+    apart: Annotated[tuple[str, ...], Option("systems not pooled with others", "GLOB")] = ()
+    least: Annotated[int, Option("of each kind for a line of its own", "N")] = 4
+    seed: Annotated[int, Option("no training has used it", "N")] = 970_013
+    out: Annotated[Path | None, Option("also what the tables were made from", "FILE.json")] = None
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0 with the tables, 64 for options and 65 for labels that make no sense."""
-    if args.streams < 1 or args.least < 1 or not (args.pool == 0 or args.pool >= CURVES):
+    if options.streams < 1 or options.least < 1 or not (options.pool == 0 or options.pool >= CURVES):
         raise UserError(USAGE, f"--streams and --least are 1 or more, --pool is 0 or at least {CURVES}")
     from daemon.config import ThresholdsConfig
     from daemon.judging.judge import judge_of, load_model
     from daemon.learn.labelled import read_labels
-
-    pass
-    pass
     from deploy.classifier import EngineRequest
 
-    labels = read_labels(args.folders, args.system_column)  # said first, before minutes of simulation
-    model = load_model(args.model, EngineRequest(args.device))
+    labels = read_labels(options.folders, options.system_column)  # said first, before minutes of simulation
+    model = load_model(options.model, EngineRequest(options.device))
     judge = judge_of(model, ThresholdsConfig())
-    control = judge_control(args.control, model, judge) if args.control else None
+    control = judge_control(options.control, model, judge) if options.control else None
     real = judge_labelled(labels, model, judge) if labels else None
     report: dict[str, Any] = {
         "model": judge.model,
         "engine": judge.engine,
         "thresholds": {"discard": judge.thresholds.discard, "keep": judge.thresholds.keep},
-        **{name: getattr(args, name) for name in ("streams", "pool", "seed", "least")},
-        "simulated": _simulated(args, model, judge, control),
-        "real": {} if real is None else _real(args, *real),
+        **{name: getattr(options, name) for name in ("streams", "pool", "seed", "least")},
+        "simulated": _simulated(options, model, judge, control),
+        "real": {} if real is None else _real(options, *real),
     }
     print(write_text(report))
-    if args.out is not None:
-        args.out.write_text(json.dumps(report, indent=1), encoding="utf-8")
-        print(f"written: {args.out}", file=sys.stderr)
+    if options.out is not None:
+        options.out.write_text(json.dumps(report, indent=1), encoding="utf-8")
+        print(f"written: {options.out}", file=sys.stderr)
     return 0
 
 
-def _simulated(args: argparse.Namespace, model: Model, judge: Judge, control: Answers | None) -> dict[str, Any]:
+def _simulated(options: Options, model: Model, judge: Judge, control: Answers | None) -> dict[str, Any]:
     """Streams of fresh events among each mix of event-free curves, and what their kinds came to."""
     import numpy as np
 
-    pass
     from models.statistics import Tally, best_cut, deal, share
     from models.statistics import redraw_streams as redraw
 
-    streams, none = args.streams, CURVES - EVENTS
-    held = judge_simulated("events", streams * EVENTS, args.seed, True, model, judge)
-    free = judge_simulated("event-free curves", args.pool or streams * none, args.seed + 1, False, model, judge)
+    streams, none = options.streams, CURVES - EVENTS
+    held = judge_simulated("events", streams * EVENTS, options.seed, True, model, judge)
+    free = judge_simulated("event-free curves", options.pool or streams * none, options.seed + 1, False, model, judge)
     plain = np.isin(free.kinds, PLAIN_KINDS)
     kinds = {"all": free.verdicts, "plain": free.verdicts[plain]}
     pools = [kinds["plain"], free.verdicts[~plain]]
     mixes = {
-        "as simulated": redraw([free.verdicts], [none], streams, args.seed) if args.pool else deal(free.verdicts, none),
-        f"{PLAIN} of {none} plain": redraw(pools, [PLAIN, none - PLAIN], streams, args.seed),
+        "as simulated": redraw([free.verdicts], [none], streams, options.seed)
+        if options.pool
+        else deal(free.verdicts, none),
+        f"{PLAIN} of {none} plain": redraw(pools, [PLAIN, none - PLAIN], streams, options.seed),
     }
     if control is not None:
         kinds["control runs"] = control.verdicts
-        mixes["control runs"] = redraw([control.verdicts], [none], streams, args.seed)
+        mixes["control runs"] = redraw([control.verdicts], [none], streams, options.seed)
     events = deal(held.verdicts, EVENTS)
     cuts = {recall: best_cut(held.scores, free.scores, recall) for recall in RECALLS}
     return {
@@ -141,7 +137,7 @@ def _by_verdict(verdicts: Any) -> dict[str, Any]:
     return {verdict: share(verdicts, verdict) for verdict in VERDICTS}
 
 
-def _real(args: argparse.Namespace, held: Answers, free: Answers) -> dict[str, Any]:
+def _real(options: Options, held: Answers, free: Answers) -> dict[str, Any]:
     """Streams of labelled curves, for each system with enough of both kinds and for all that are not told apart."""
     import numpy as np
 
@@ -150,17 +146,17 @@ def _real(args: argparse.Namespace, held: Answers, free: Answers) -> dict[str, A
 
     both = (held.kinds, free.kinds)
     groups = {str(system): [kinds == system for kinds in both] for system in np.unique(held.kinds)}
-    groups = {name: sides for name, sides in groups.items() if min(side.sum() for side in sides) >= args.least}
-    together = f"pooled, without {', '.join(args.apart)}" if args.apart else "pooled"
+    groups = {name: sides for name, sides in groups.items() if min(side.sum() for side in sides) >= options.least}
+    together = f"pooled, without {', '.join(options.apart)}" if options.apart else "pooled"
     groups[together] = [
-        np.array([not any(fnmatchcase(kind, glob) for glob in args.apart) for kind in kinds], bool) for kinds in both
+        np.array([not any(fnmatchcase(kind, glob) for glob in options.apart) for kind in kinds], bool) for kinds in both
     ]
     found = {}
     for name, (events, others) in groups.items():
         if events.any() and others.any():
             tally = Tally(
-                redraw([held.verdicts[events]], [EVENTS], args.streams, args.seed),
-                redraw([free.verdicts[others]], [CURVES - EVENTS], args.streams, args.seed),
+                redraw([held.verdicts[events]], [EVENTS], options.streams, options.seed),
+                redraw([free.verdicts[others]], [CURVES - EVENTS], options.streams, options.seed),
             )
             found[name] = {
                 "recall": share(held.verdicts[events], "keep", "review"),

@@ -6,17 +6,17 @@ at growing strength on top of what they already have, and are judged as in servi
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 from zlib import crc32
 
 import numpy as np
 
 from daemon.common.errors import BAD_DATA, USAGE, UserError
+from daemon.common.options import Option
 from daemon.common.progress import progress
 from daemon.common.text import align
 from daemon.config import ThresholdsConfig
@@ -97,34 +97,36 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 PLAIN = "as it is"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
     """Folders are stressed beside the simulated curves; cuts and tails are for curves whose ruptures are known."""
-    parser.add_argument("folders", metavar="DIR", nargs="*", type=Path, help="labelled folders, stressed as well")
-    parser.add_argument("--model", metavar="NAME-or-DIR", default="shipped", help="model that judges (shipped)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (auto)")
-    parser.add_argument("--curves", metavar="N", type=int, default=4000, help="simulated, half with an event (4000)")
-    parser.add_argument("--seed", metavar="N", type=int, default=1, help="(1)")
-    parser.add_argument("--only", metavar="NUISANCE", action="append", help="this one alone (repeatable)")
-    parser.add_argument("--out", metavar="FILE.json", type=Path, help="also as JSON")
+
+    folders: Annotated[tuple[Path, ...], Option("labelled folders, stressed as well", "DIR", is_positional=True)] = ()
+    model: Annotated[str, Option("model that judges", "NAME-or-DIR")] = "shipped"
+    device: Annotated[Literal["auto", "cpu", "cuda"], Option("where it runs")] = "auto"
+    curves: Annotated[int, Option("simulated, half with an event", "N")] = 4000
+    seed: Annotated[int, Option("", "N")] = 1
+    only: Annotated[tuple[str, ...] | None, Option("this one alone (repeatable)", "NUISANCE")] = None
+    out: Annotated[Path | None, Option("also as JSON", "FILE.json")] = None
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Exit 0 with the table, 64 for a nuisance that there is not, 65 for labels that make no sense."""
-    if args.curves < 1 or args.seed < 0:
+    if options.curves < 1 or options.seed < 0:
         raise UserError(USAGE, "--curves is 1 or more, --seed 0 or more")
-    nuisances = _chosen(args.only)
-    model = load_model(args.model, EngineRequest(args.device))
+    nuisances = _chosen(options.only)
+    model = load_model(options.model, EngineRequest(options.device))
     judge = judge_of(model, ThresholdsConfig())
-    labelled = {"labelled": _labelled(args.folders, model)} if args.folders else {}
-    groups = {"simulated": _simulated(args.curves, args.seed, model), **labelled}
+    labelled = {"labelled": _labelled(options.folders, model)} if options.folders else {}
+    groups = {"simulated": _simulated(options.curves, options.seed, model), **labelled}
     if not all(groups.values()):
         raise UserError(BAD_DATA, "no curve with a calibration and a distance: nothing can be laid on the others")
-    found: dict[str, Any] = {"model": model.id, "engine": model.engine, "seed": args.seed, "groups": {}}
+    found: dict[str, Any] = {"model": model.id, "engine": model.engine, "seed": options.seed, "groups": {}}
     for group, subjects in groups.items():
-        found["groups"][group] = report(list(_stress(subjects, nuisances, model, judge, args.seed, group)))
+        found["groups"][group] = report(list(_stress(subjects, nuisances, model, judge, options.seed, group)))
     print(write_text(found))
-    if args.out is not None:
-        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if options.out is not None:
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

@@ -284,7 +284,7 @@ def test_closed_full_and_deserted_streams(words: tuple[str, ...], speaker: Speak
 
 def test_a_closed_stream_does_not_give_its_number_to_a_file() -> None:
     """Else the ledger could be file 2, and what a library writes to standard error would land in it."""
-    code = "import os; from daemon import stdio; stdio.steady(); print(os.open('/dev/zero', os.O_RDONLY))"
+    code = "import os; from daemon.common import stdio; stdio.steady(); print(os.open('/dev/zero', os.O_RDONLY))"
     with subprocess.Popen(
         ["bash", "-c", f'{sys.executable} -c "{code}" <&- 2>&-'], cwd=ROOT, stdout=subprocess.PIPE
     ) as process:

@@ -9,9 +9,9 @@ import pytest
 from makers import a_retract
 from numpy.typing import NDArray
 
+from daemon.formats import NAMES
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unreadable
-from daemon.formats.names import claim
 from daemon.formats.text import TextReader
 from models.curve import Curve
 
@@ -195,8 +195,8 @@ def test_the_deflection_error_of_one_vendor_is_the_deflection() -> None:
 
 
 def test_text_under_the_suffix_of_an_old_spreadsheet() -> None:
-    assert claim("curve.xls") is None
-    assert claim("curve.xlsx") is False
+    assert NAMES.claim("curve.xls") is None
+    assert NAMES.claim("curve.xlsx") is False
 
 
 # ---- no curves

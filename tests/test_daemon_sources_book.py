@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from sourcehelp import claim
+from sourcehelp import BINARY, TEXT
 
-from daemon.formats.names import Naming
+from daemon.formats.names import Names
 from daemon.sources.file_state import FileState, Timing
 from daemon.sources.scan import Listing, Stamp
 from daemon.sources.tracker import FileTracker, Surroundings
@@ -32,9 +32,8 @@ class Desk:
             monotonic=lambda: self.now_s,
             wall=lambda: self.now_s,
         )
-        self.book = FileTracker(
-            Naming(claim, lambda name: text_quiet_s if name.endswith(".txt") else 0.0), timing or Timing(), world
-        )
+        names = Names((BINARY, TEXT), text_quiet_s=text_quiet_s)
+        self.book = FileTracker(names, timing or Timing(), world)
 
     def _offer(self, pending: FileState, final: bool) -> None:
         self.offers.append((pending.path, final, self.now_s))

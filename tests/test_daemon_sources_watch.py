@@ -229,9 +229,9 @@ def test_a_pair_is_one_arrival_in_any_mix_of_case(tmp_path: Path) -> None:
 
 def test_a_sentinel_ends_the_waiting_and_names_decide_what_is_ignored(tmp_path: Path) -> None:
     with watching(tmp_path, timing=replace(QUICK, look_s=30.0)) as watched:
-        for name in ("picture.png", "~half.jpk-force", ".hidden.txt", "x.jpk-force.tmp"):
+        for name in ("picture.pfc", "~half.jpk-force", ".hidden.txt", "x.jpk-force.tmp"):
             (tmp_path / name).write_bytes(b"x")
-        os.link(tmp_path / "picture.png", tmp_path / "linked.txt")  # no close event: would wait for 30 s
+        os.link(tmp_path / "picture.pfc", tmp_path / "linked.txt")  # no close event: would wait for 30 s
         (tmp_path / "linked.txt.done").touch()
         assert watched.decide() == ["linked.txt"]
         (tmp_path / "unknown.xyz").write_bytes(b"x")

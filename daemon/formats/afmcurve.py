@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from daemon.formats import limits, samples
+from daemon.formats.base import Format
 from daemon.formats.blob import Blob
 from daemon.formats.errors import Unfinished, Unreadable
 from models.curve import Curve, Samples
@@ -29,11 +30,15 @@ _MOST_HEADER_BYTES = 1 << 20
 
 
 class PackedReader:
-    name = "afmcurve"
-    quiet_s = 0.0
+    format = Format(
+        name="afmcurve",
+        instrument="[your own software](#from-your-own-software)",
+        files="`.afmcurve`, one curve a file, as `labels export` writes them; or over ZeroMQ",
+        suffixes=(SUFFIX,),
+    )
 
     def claims(self, name: str, head: bytes) -> bool:
-        return name.lower().endswith(SUFFIX) or head.startswith(_MAGIC)
+        return self.format.is_named(name) or head.startswith(_MAGIC)
 
     def open(self, blob: Blob, name: str, companion: Blob | None = None) -> PackedFile:
         return PackedFile(unpack(blob.whole())[0])

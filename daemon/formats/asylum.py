@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from daemon.formats import limits, samples
+from daemon.formats.base import Format, Pair
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
-from daemon.formats.names import is_first_half
 from models.curve import Curve, Samples
 
 # ---- Igor binary waves: the numbers, their labels and the note (WaveMetrics, Technical Note 003).
@@ -134,7 +134,7 @@ def _igor_numbers(content: bytes, at: int, kind: str, points: int, data_bytes: i
 
 # ---- Asylum Research (MFP-3D, Cypher): one Igor binary wave of several columns, or a pair ``…Defl`` / ``…ZSnsr``.
 
-SUFFIX = ".ibw"
+_PAIR = Pair(first="Defl.ibw", second="ZSnsr.ibw")
 _POSITIONS = ("zsnsr", "lvdt", "raw")  # best first: the measured position, its older name, the piezo drive
 _DEFLECTION = "defl"
 #: Layers of an image, as its columns would never be called: ``HeightRetrace``, ``Phase2Trace``, ``ZSensorTraceMod0``.
@@ -151,11 +151,17 @@ _MOST_MISSING = 0.1  # of a retract: maps pad shorter ramps with NaN; what lacks
 
 
 class AsylumReader:
-    name = "asylum"
-    quiet_s = 0.0
+    format = Format(
+        name="asylum",
+        instrument="Asylum / Oxford (MFP-3D, Cypher)",
+        files="`.ibw`, as one wave (also of several pulls) or as the pair `…Defl.ibw` / `…ZSnsr.ibw`",
+        shared_suffixes=(".ibw",),
+        unread_suffixes=(".ardf",),
+        pair=_PAIR,
+    )
 
     def claims(self, name: str, head: bytes) -> bool:
-        return name.lower().endswith(SUFFIX)
+        return self.format.is_named(name)
 
     def open(self, blob: Blob, name: str, companion: Blob | None = None) -> AsylumFile:
         if _has_layers(dimensions(blob)):
@@ -165,7 +171,7 @@ class AsylumReader:
             raise NotACurve("image")
         if wave.data.ndim == 1:
             if companion is None:
-                raise Unfinished("no_companion") if is_first_half(name) else Unreadable("no_force_channel")
+                raise Unfinished("no_companion") if _PAIR.is_first(name) else Unreadable("no_force_channel")
             return AsylumFile(wave, wave.data, _load(companion).data)
         columns = dict(zip(wave.labels, wave.data.T, strict=False))
         position = next((columns[label] for label in _POSITIONS if label in columns), None)

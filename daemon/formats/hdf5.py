@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from daemon.formats import afmformats_table, limits, samples
-from daemon.formats.base import CurveFile
+from daemon.formats.base import CurveFile, Format
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from models.curve import Curve, DistanceKind, ForceUnit, Samples
@@ -304,23 +304,25 @@ def _pulling(force: Samples) -> float:
 # ---- HDF5 files: those of afmformats (one group a curve, one dataset a column), and of others by the names in them.
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
-SUFFIXES = (".h5", ".hdf5")
-_IMAGE_SUFFIX = ".h5-jpk"
 _COLUMNS = ("force", "height (measured)", "height (piezo)", "segment")
 _METADATA = ("spring constant", "sensitivity", "rate retract", "speed retract", "point count", "curve id")
 
 
 class Hdf5Reader:
-    name = "hdf5"
-    quiet_s = 0.5
+    format = Format(
+        name="hdf5",
+        instrument="HDF5 (`.h5`, `.hdf5`)",
+        files="of afmformats; of others (Bluelake among them) where the names of the datasets tell force from distance",
+        shared_suffixes=(".h5", ".hdf5"),
+        image_suffixes=(".h5-jpk",),
+        quiet_s=0.5,
+    )
 
     def claims(self, name: str, head: bytes) -> bool:
-        return head.startswith(_MAGIC) or (
-            name.lower().endswith((*SUFFIXES, _IMAGE_SUFFIX)) and not any(head[: len(_MAGIC)])
-        )
+        return head.startswith(_MAGIC) or (self.format.is_named(name) and not any(head[: len(_MAGIC)]))
 
     def open(self, blob: Blob, name: str, companion: Blob | None = None) -> CurveFile:
-        if name.lower().endswith(_IMAGE_SUFFIX):
+        if self.format.is_image(name):
             raise NotACurve("image")
         import h5py
 

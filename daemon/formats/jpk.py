@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from daemon.formats import limits, samples
+from daemon.formats.base import Format
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from daemon.formats.zip import Archive
@@ -158,9 +159,7 @@ def _step(properties: Properties, slot: str, key: str) -> Step | None:
 
 # ---- JPK NanoWizard, ForceRobot and CellHesion archives: single curves, maps and quantitative images.
 
-SUFFIXES = (".jpk-force", ".jpk-force-map", ".jpk-qi-data", ".jpk-qi-series", ".jpk-force.zip")
-_OLD_SUFFIX = ".jpk"  # of curves (a zip), and to this day of images (a TIFF)
-_IMAGE_SUFFIX = ".jpk-qi-image"
+_MAPS = (".jpk-force-map", ".jpk-qi-data", ".jpk-qi-series")
 _SEGMENT = re.compile(rb"^(?:index/(\d+)/)?segments/(\d+)/segment-header\.properties$")
 _FIRST_MEMBER = re.compile(
     rb"^PK\x03\x04.{26}(?:header\.properties|segments/|index/|shared-data/|data-image\.jpk)", re.DOTALL
@@ -183,14 +182,22 @@ _FORCES: tuple[tuple[str, ForceUnit], ...] = (("force", "N"), ("distance", "m"))
 
 
 class JpkReader:
-    name = "jpk"
-    quiet_s = 0.0
+    format = Format(
+        name="jpk",
+        instrument="JPK / Bruker NanoWizard",
+        files="`.jpk-force`, `.jpk-force.zip`, `.jpk-force-map`, `.jpk-qi-data`, `.jpk-qi-series`, `.jpk`; "
+        "also text exports",
+        suffixes=(".jpk-force", ".jpk-force.zip", *_MAPS),
+        shared_suffixes=(".jpk",),  # of curves (a zip), and to this day of images (a TIFF)
+        image_suffixes=(".jpk-qi-image",),
+        map_suffixes=_MAPS,
+    )
 
     def claims(self, name: str, head: bytes) -> bool:
-        return name.lower().endswith((*SUFFIXES, _OLD_SUFFIX, _IMAGE_SUFFIX)) or _FIRST_MEMBER.match(head) is not None
+        return self.format.is_named(name) or _FIRST_MEMBER.match(head) is not None
 
     def open(self, blob: Blob, name: str, companion: Blob | None = None) -> JpkFile:
-        if name.lower().endswith(_IMAGE_SUFFIX):
+        if self.format.is_image(name):
             raise NotACurve("image")
         return JpkFile(blob)
 

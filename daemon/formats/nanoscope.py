@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from daemon.formats import limits, samples
+from daemon.formats.base import Format
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from models.curve import Curve, DistanceKind, ForceUnit, Samples
@@ -158,8 +159,13 @@ class _Channel:
 
 
 class NanoscopeReader:
-    name = "nanoscope"
-    quiet_s = 0.0
+    format = Format(
+        name="nanoscope",
+        instrument="Bruker NanoScope (MultiMode, PicoForce, Dimension)",
+        files="`.000` … `.NNN`, `.NNNN`, `.spm`, without suffix; single ramps and force volumes; also text exports",
+        shared_suffixes=(".NNN", ".NNNN", ".spm"),
+        unread_suffixes=(".pfc",),
+    )
 
     def claims(self, name: str, head: bytes) -> bool:
         return head.startswith(_MAGICS) or (head.startswith(b"\\") and _CHANNEL in head)

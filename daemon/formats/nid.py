@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from daemon.formats import limits, samples
+from daemon.formats.base import Format
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from models.curve import Curve, ForceUnit, Samples
 
-SUFFIX = ".nid"
 _FIRST_LINE = b"[DataSet]"
 _MOST_HEADER_BYTES = 32 * limits.MIB  # a map of 128 x 128 lists the ends of each line in every frame: 26 MiB
 _MOST_FRAMES = 4096
@@ -39,11 +39,16 @@ _SIDES = {"forward": "forward", "fwd": "forward", "backward": "backward", "bwd":
 
 
 class NidReader:
-    name = "nid"
-    quiet_s = 0.0
+    format = Format(
+        name="nid",
+        instrument="Nanosurf",
+        files="`.nid`, single spectroscopies and maps",
+        shared_suffixes=(".nid",),
+        unread_suffixes=(".nhf",),
+    )
 
     def claims(self, name: str, head: bytes) -> bool:
-        return name.lower().endswith(SUFFIX) or head.startswith(_FIRST_LINE)
+        return self.format.is_named(name) or head.startswith(_FIRST_LINE)
 
     def open(self, blob: Blob, name: str, companion: Blob | None = None) -> NidFile:
         return NidFile(blob)

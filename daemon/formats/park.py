@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from daemon.formats import limits, samples
+from daemon.formats.base import Format
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from models.curve import Curve, ForceUnit, Samples
 
-SUFFIXES = (".tiff", ".tif")
 _TIFF = b"II*\0"  # little-endian, as Park writes
 _IMAGES = (b"MM\0*", b"II+\0", b"MM\0+")  # big-endian, or of more than 4 GiB
 _ENTRY_BYTES, _MOST_ENTRIES = 12, 4096
@@ -44,11 +44,17 @@ _SAME_PLACE = 0.1  # of the whole way: farther apart are the end of the way ther
 
 
 class ParkReader:
-    name = "park"
-    quiet_s = 0.0
+    format = Format(
+        name="park",
+        instrument="Park",
+        files="force curves in `.tiff`, single ones and maps",
+        shared_suffixes=(".tiff",),
+        image_suffixes=(".tif",),
+        unread_suffixes=(".ps-ppt",),
+    )
 
     def claims(self, name: str, head: bytes) -> bool:
-        return name.lower().endswith(SUFFIXES) or head.startswith((_TIFF, *_IMAGES))
+        return self.format.is_named(name) or head.startswith((_TIFF, *_IMAGES))
 
     def open(self, blob: Blob, name: str, companion: Blob | None = None) -> ParkFile:
         tags = _tags(blob)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from daemon.formats import afmformats_table, limits, samples, table, text_bare, text_layout, text_lines, text_named
-from daemon.formats.base import CurveFile
+from daemon.formats.base import CurveFile, Format
 from daemon.formats.blob import Blob
 from daemon.formats.columns import unit_of
 from daemon.formats.errors import UNENDED, Unfinished, Unreadable
@@ -137,6 +137,7 @@ def _curve(retract: _Segment, approach: _Segment | None) -> Curve:
 
 # ---- Curves as text: which program wrote it, and the numbers in it.
 
+_SUFFIXES = "txt csv tsv tab dat asc out curves"
 _MOST_BYTES = 64 * limits.MIB
 _OF_NUMBERS = re.compile(r"[0-9.,+\-eE\s\x00]")
 _NOT_OURS = re.compile(r"^\s*(?:[{<]|\[\s*[\[{\"\d])|^#!|^(?:path|file)[,;\t]curve", re.IGNORECASE)
@@ -154,8 +155,13 @@ class TextReader:
     """``rule``: what the laboratory says of this very file."""
 
     rule: TextRule | None = None
-    name = "text"
-    quiet_s = 2.0
+    format = Format(
+        name="text",
+        instrument="NT-MDT, AFM Workshop and anything else",
+        files="text or CSV with columns of force and distance under any name, `.gz` too; tab files of afmformats",
+        shared_suffixes=tuple(f".{suffix}{packed}" for suffix in _SUFFIXES.split() for packed in ("", ".gz")),
+        quiet_s=2.0,
+    )
 
     def claims(self, name: str, head: bytes) -> bool:
         if text_lines.is_gzip(head):

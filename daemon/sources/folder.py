@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from daemon.common.text import clean
-from daemon.formats.names import Naming, event_path
+from daemon.formats.names import Names, event_path
 from daemon.sources import Arrival, SourceHealth
 from daemon.sources.file_state import FileState, OfferQueue, Timing
 from daemon.sources.ignored import Arrivals, Unread
@@ -35,7 +35,7 @@ _CLOCK_S = 0.05  # a file system's clock ticks less often
 class FolderNeeds:
     """What a folder is given by its source. All of it is called from the folder's thread."""
 
-    naming: Naming
+    names: Names
     finished: Callable[[str], Stamp | None]
     seen: Callable[[int], None]
     ignored: Callable[[str, str], None]  # (reason, name)
@@ -55,7 +55,7 @@ class Folder:
         self._begun_s = time.time()
         self._questions = _QUESTIONS
         self._link = ""  # the first that was passed over
-        self._book = FileTracker(services.naming, timing, self._world())
+        self._book = FileTracker(services.names, timing, self._world())
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._stopping = threading.Event()

@@ -22,6 +22,7 @@ import zmq
 from daemon.common.errors import BAD_CONFIG, UNREACHABLE, UserError
 from daemon.common.sockets import open_socket
 from daemon.config.rule import Endpoint
+from daemon.formats.afmcurve import SUFFIX
 from daemon.sources import Arrival, SourceHealth
 from daemon.sources.message import LARGEST_FRAME_BYTES, Message, Pack, Packing, Refused, parse
 from models.curve import Curve
@@ -31,7 +32,6 @@ from models.curve import Curve
 # ``<folder>/YYYY-MM-DD/<first half of the SHA-256 of the id>.afmcurve``, and in each day's folder a list of the
 # decided ones. The list may lag behind: a curve offered twice is decided once, by its id.
 
-SUFFIX = ".afmcurve"
 _UNFINISHED = ".tmp"
 _DECIDED = "decided.txt"
 

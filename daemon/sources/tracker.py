@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
-from daemon.formats.names import Naming, event_path, is_first_half, other_names, pick_other, sentinel_target
+from daemon.formats.names import Names, event_path, sentinel_target
 from daemon.sources.file_state import FileState, Timing
 from daemon.sources.scan import ODD, ODDITIES, Listing, Stamp, join, split
 
@@ -100,9 +100,9 @@ class Surroundings:
 class FileTracker:
     """Per-path states: seen -> quiet -> offered -> settled | deferred."""
 
-    def __init__(self, naming: Naming, timing: Timing, world: Surroundings) -> None:
+    def __init__(self, names: Names, timing: Timing, world: Surroundings) -> None:
         self.timing = timing
-        self._naming = naming
+        self._names = names
         self._world = world
         self._open: dict[str, FileState] = {}
         self.settled = KnownFiles()
@@ -136,7 +136,7 @@ class FileTracker:
         ``fresh``: found by a first scan; ``hinted``: not by a scan alone.
         """
         directory, name = split(path)
-        reason = self._naming.passes_over(name)
+        reason = self._names.why_ignored(name)
         if reason is None:
             self._touch_file(path, name, closed_s, done=done, fresh=fresh, hinted=hinted)
             return
@@ -152,15 +152,19 @@ class FileTracker:
 
     def _first_half(self, directory: str, second: str) -> str:
         """The path of the first half, as it is known to be spelled, else as it usually is."""
-        names = list(other_names(second))
+        names = list(self._names.other_names(second))
         known = self.settled.has(directory)
         name = next((name for name in names if name in known or join(directory, name) in self._open), names[0])
         return join(directory, name)
 
     def _second_half(self, directory: str, first: str) -> str | None:
         """The same for the second half; None where the name is no pair's."""
-        usual = next(other_names(first), None) if is_first_half(first) else None
-        return None if usual is None else join(directory, pick_other(first, self.settled.has(directory)) or usual)
+        usual = next(self._names.other_names(first), None) if self._names.is_first_half(first) else None
+        return (
+            None
+            if usual is None
+            else join(directory, self._names.pick_other(first, self.settled.has(directory)) or usual)
+        )
 
     def _touch_file(
         self, path: str, half: str, closed_s: float | None, *, done: bool = False, fresh: bool, hinted: bool
@@ -182,9 +186,10 @@ class FileTracker:
         now_s = self._world.monotonic()
         self._open[path] = pending = FileState(
             path=path,
-            claimed=self._naming.claim(name) is True,
+            claimed=self._names.claim(name) is True,
             companion=self._second_half(directory, name),
-            quiet_s=self._naming.quiet_s(name),
+            quiet_s=self._names.quiet_s(name),
+            is_map=self._names.is_map(name),
             fresh=fresh,
             came=not fresh,
             due_s=now_s,
@@ -217,7 +222,7 @@ class FileTracker:
         """Carry a life over to another path; False where it must end at the old one."""
         name = split(dest)[1]
         there = self._open.get(dest)
-        if self._naming.passes_over(name) or pending.companion or is_first_half(name):
+        if self._names.why_ignored(name) or pending.companion or self._names.is_first_half(name):
             return False
         if there is not None and there.offered and pending.offered:
             return False  # two offered files, one path left: each still gets its answer
@@ -225,8 +230,8 @@ class FileTracker:
         if there is not None:
             there.offered, there.counted = there.offered or pending.offered, there.counted or pending.counted
             return True
-        pending.path, pending.quiet_s = dest, self._naming.quiet_s(name)
-        pending.claimed = pending.claimed or self._naming.claim(name) is True
+        pending.path, pending.quiet_s, pending.is_map = dest, self._names.quiet_s(name), self._names.is_map(name)
+        pending.claimed = pending.claimed or self._names.claim(name) is True
         self._open[dest] = pending
         return True
 
@@ -375,5 +380,5 @@ class FileTracker:
         if stamp is None or path in self._open:
             return
         with contextlib.suppress(OSError):  # cannot be told now; the next sweep may
-            if is_first_half(path) or self._world.stamp(path) != stamp:
+            if self._names.is_first_half(path) or self._world.stamp(path) != stamp:
                 self.touch(path)

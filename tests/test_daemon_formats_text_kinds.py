@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
+import formathelp
 import numpy as np
 import pytest
 from makers import a_retract
 from numpy.typing import NDArray
 
 from daemon.formats import NAMES
-from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unreadable
 from daemon.formats.text import TextReader
 from models.curve import Curve
@@ -23,11 +24,7 @@ APPROACH[-25:] += np.linspace(0, 400, 25)
 Cells = list[str]
 
 
-def read(text: str) -> list[Curve]:
-    content = text.encode()
-    assert TextReader().claims("x.txt", content[:65536])
-    file = TextReader().open(Blob.of(content), "x.txt")
-    return [file.curve(index) for index in range(len(file))]
+read = partial(formathelp.read, TextReader(), name="x.txt")
 
 
 def cells(samples: NDArray[np.float64], form: str = "%.6f") -> Cells:

@@ -33,7 +33,7 @@ class PackedReader:
     format = Format(
         name="afmcurve",
         instrument="[your own software](#from-your-own-software)",
-        files="`.afmcurve`, one curve a file, as `labels export` writes them; or over ZeroMQ",
+        files="`.afmcurve`, one curve a file, as `labels export --curves` writes them; or over ZeroMQ",
         suffixes=(SUFFIX,),
     )
 

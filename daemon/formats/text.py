@@ -157,8 +157,8 @@ class TextReader:
     rule: TextRule | None = None
     format = Format(
         name="text",
-        instrument="NT-MDT, AFM Workshop and anything else",
-        files="text or CSV with columns of force and distance under any name, `.gz` too; tab files of afmformats",
+        instrument="any other, NT-MDT and AFM Workshop among them",
+        files="text or CSV with columns of force and distance, `.gz` too, under any name; tab files of afmformats",
         shared_suffixes=tuple(f".{suffix}{packed}" for suffix in _SUFFIXES.split() for packed in ("", ".gz")),
         quiet_s=2.0,
     )

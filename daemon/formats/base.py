@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -67,21 +67,17 @@ class Format:
 
     def is_named(self, name: str) -> bool:
         """Whether a file of this name may be of the format, by its suffix."""
-        return ends_in((*self.suffixes, *self.shared_suffixes, *self.image_suffixes), name)
+        return any_of(self.suffixes + self.shared_suffixes + self.image_suffixes).search(name) is not None
 
     def is_image(self, name: str) -> bool:
-        return ends_in(self.image_suffixes, name)
-
-
-def ends_in(suffixes: Iterable[str], name: str) -> bool:
-    """Whether a name has one of these suffixes, in any case."""
-    return _endings(tuple(suffixes)).search(name) is not None
+        return any_of(self.image_suffixes).search(name) is not None
 
 
 @lru_cache(maxsize=256)
-def _endings(suffixes: tuple[str, ...]) -> re.Pattern[str]:
-    any_of = "|".join(re.escape(suffix).replace("N", r"\d") for suffix in suffixes)
-    return re.compile(rf"(?:{any_of})$" if suffixes else r"(?!)", re.IGNORECASE)
+def any_of(suffixes: tuple[str, ...]) -> re.Pattern[str]:
+    """What is found at the end of a name that has one of these suffixes, in any case."""
+    choices = "|".join(re.escape(suffix).replace("N", r"\d") for suffix in suffixes)
+    return re.compile(rf"(?:{choices})$" if suffixes else r"(?!)", re.IGNORECASE)
 
 
 class CurveFile(Protocol):

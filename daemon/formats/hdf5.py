@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from daemon.formats import afmformats_table, limits, samples
+from daemon.formats import limits, samples
 from daemon.formats.base import CurveFile, Format
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
+from daemon.formats.text_exports import afmformats_curve
 from models.curve import Curve, DistanceKind, ForceUnit, Samples
 
 # ---- HDF5 of programs we do not know: force and distance found by the names of datasets, or a reason that says so.
@@ -373,7 +374,7 @@ class Hdf5File:
             raise
         except Exception as error:
             raise Unreadable("unreadable") from error
-        curve = afmformats_table.curve(columns, metadata)
+        curve = afmformats_curve(columns, metadata)
         samples.check_written(curve.force)
         return curve
 

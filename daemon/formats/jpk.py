@@ -168,7 +168,7 @@ _SHARED = b"shared-data/header.properties"
 _SERIES = b"header.properties"
 _SIMULATED = ("force-scan-series.description.instrument", "simulated")  # as daemon.instrument.jpk_writer has it
 #: Best first: the measured position of the piezo, then the position it was asked for.
-_HEIGHTS = (
+HEIGHTS = (
     "measuredHeight",
     "capacitiveSensorHeight",
     "strainGaugeHeight",
@@ -176,7 +176,7 @@ _HEIGHTS = (
     "head-height",
     "cellhesion-height",
 )
-_WANTED = (b"segment-header.properties", *(f"/{name}.dat".encode() for name in ("vDeflection", *_HEIGHTS)))
+_WANTED = (b"segment-header.properties", *(f"/{name}.dat".encode() for name in ("vDeflection", *HEIGHTS)))
 _KEPT_SEGMENTS = 8
 _FORCES: tuple[tuple[str, ForceUnit], ...] = (("force", "N"), ("distance", "m"))
 
@@ -324,7 +324,7 @@ class _Segment:
 
     def distance(self) -> Samples | None:
         """The height channel that is nearest to a measurement, known in metres, and connected (not constant)."""
-        for name in _HEIGHTS:
+        for name in HEIGHTS:
             if f"channel.{name}.data.file.name" not in self.properties:
                 continue
             stored, scaling = self._channel(name)

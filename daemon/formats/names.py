@@ -8,7 +8,7 @@ from collections.abc import Container, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from daemon.formats.base import Format, ends_in
+from daemon.formats.base import Format, any_of
 
 #: What begins so is hidden, or kept by an editor for itself.
 _HIDDEN = (".", "~")
@@ -42,10 +42,10 @@ class Names:
     def __init__(self, formats: Sequence[Format], text_quiet_s: float | None = None) -> None:
         *self._others, text = formats
         self._text_quiet_s = text.quiet_s if text_quiet_s is None else text_quiet_s
-        self._curves = tuple(chain.from_iterable(one.suffixes for one in formats))
-        self._looked_into = tuple(chain.from_iterable(one.shared_suffixes for one in formats))
-        self._unread = tuple(chain.from_iterable(one.unread_suffixes for one in formats))
-        self._maps = tuple(chain.from_iterable(one.map_suffixes for one in formats))
+        self._curves = any_of(tuple(chain.from_iterable(one.suffixes for one in formats)))
+        self._looked_into = any_of(tuple(chain.from_iterable(one.shared_suffixes for one in formats)))
+        self._unread = any_of(tuple(chain.from_iterable(one.unread_suffixes for one in formats)))
+        self._maps = any_of(tuple(chain.from_iterable(one.map_suffixes for one in formats)))
         self._pairs = [one.pair for one in formats if one.pair is not None]
 
     def claim(self, name: str) -> bool | None:
@@ -55,7 +55,7 @@ class Names:
         """
         if self.why_ignored(name) is not None:
             return False
-        return True if ends_in(self._curves, name) else None
+        return True if self._curves.search(name) else None
 
     def why_ignored(self, name: str) -> str | None:
         """Why a file of this name is never opened, one of sources/ignored.REASONS; None for one that may be a curve."""
@@ -69,17 +69,17 @@ class Names:
             return kind
         inner = name[: -len(_GZIP)] if name.lower().endswith(_GZIP) else name
         if inner != name and "." in inner:  # text may come compressed
-            return "unclaimed" if ends_in(self._curves, inner) or self._is_foreign(inner) else None
-        if ends_in(self._curves, name) or not self._is_foreign(name):
+            return "unclaimed" if self._curves.search(inner) or self._is_foreign(inner) else None
+        if self._curves.search(name) or not self._is_foreign(name):
             return None
         return "image" if _PICTURE.search(name) else "unclaimed"
 
     def _is_foreign(self, name: str) -> bool:
-        return bool(_PICTURE.search(name) or _FOREIGN.search(name)) or ends_in(self._unread, name)
+        return any(pattern.search(name) for pattern in (_PICTURE, _FOREIGN, self._unread))
 
     def is_likely(self, name: str) -> bool:
         """Whether an *empty* file of this name is a curve that never came rather than some other program's marker."""
-        return ends_in(self._curves, name) or ends_in(self._looked_into, name)
+        return any(pattern.search(name) for pattern in (self._curves, self._looked_into))
 
     def quiet_s(self, name: str) -> float:
         """How long a file of this name must rest before it is worth opening."""
@@ -87,7 +87,7 @@ class Names:
 
     def is_map(self, name: str) -> bool:
         """A file of many curves by its suffix: written over minutes."""
-        return ends_in(self._maps, name)
+        return self._maps.search(name) is not None
 
     def is_first_half(self, name: str) -> bool:
         """``Line0000Point0001Defl.ibw``: the half of a pair that is read, with the other one."""

@@ -22,10 +22,9 @@ import numpy as np
 from daemon.formats import columns, limits, samples, text_rows
 from daemon.formats.columns import Column, Side, side_of, unit_of
 from daemon.formats.errors import NotACurve, Unreadable
-from daemon.formats.table import Block, Part, Table
-from daemon.formats.text_layout import SI_FORCE, SI_LENGTH, Facts
-from daemon.formats.text_rows import Branch, follows_rows
-from daemon.formats.text_rule import TextRule
+from daemon.formats.table import Block, Table
+from daemon.formats.text_rows import Branch, Part, follows_rows
+from daemon.formats.text_rule import Facts, TextRule
 from models.curve import Curve, ForceUnit, Samples
 from models.frontend import MIN_POINTS
 
@@ -47,6 +46,7 @@ _SMALL_PICTURE = 64
 _FEW_NUMBERS = 16  # as many different whole numbers as labels have
 _TEXT_OTHER_RAMP, _STRAIGHT = 0.9, 0.99
 SHORTEST = MIN_POINTS  # rows of a curve that can be judged
+SI_FORCE, SI_LENGTH = 1e-6, 1e-3  # no force curve reaches a micronewton or a millimetre
 
 
 def check_lines(block: Block) -> None:

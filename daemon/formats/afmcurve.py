@@ -27,6 +27,8 @@ _MAGIC = b'{"afmcurve": 1, '
 _ARRAYS = ("force", "distance", "approach_force")
 _NUMBERS = ("spring_constant_n_per_m", "sensitivity_m_per_v", "duration_s")
 _MOST_HEADER_BYTES = 1 << 20
+#: Of a keepsake. Enough to look at and to train on: the raster averages to far fewer. 32 KB with its distance axis.
+MOST_POINTS = 4096
 
 
 class PackedReader:
@@ -137,14 +139,11 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-# ---- The keepsake: a compact copy of a flagged curve, kept in the ledger, because the instrument's file may go away.
-
-#: Enough to look at and to train on: the raster averages to far fewer. 32 KB with its distance axis.
-MOST_POINTS = 4096
-
-
 def keepsake_of(curve: Curve) -> bytes:
-    """The bytes of an ``.afmcurve`` file: the retract in single precision, averaged down to ``MOST_POINTS``."""
+    """A compact copy of a flagged curve, kept in the ledger because the instrument's file may go away.
+
+    The bytes of an ``.afmcurve`` file: the retract in single precision, averaged down to ``MOST_POINTS``.
+    """
     force, distance = compact(curve.force), curve.distance
     notes = (*curve.notes, "averaged") if force.shape != curve.force.shape else curve.notes
     small = replace(

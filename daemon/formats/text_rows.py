@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from daemon.formats import columns, limits, samples
 from daemon.formats.columns import Column, Side
@@ -226,7 +227,9 @@ def cycles(force: Samples, distance: Samples | None) -> tuple[list[slice], bool]
     if not turns:
         return [], True
     strokes = [distance[before:after] for before, after in pairwise(edges)]
-    if min(stroke.shape[0] for stroke in strokes) < _SHORTEST_STROKE or min(map(_straightness, strokes)) < _RAMP:
+    if min(map(len, strokes)) < _SHORTEST_STROKE:
+        return [], True
+    if any(follow(stroke, np.arange(len(stroke), dtype=np.float64)) < _RAMP for stroke in strokes):
         return [], True
     ends = [_push(force, edges[place::2]) for place in (0, 1)]
     surface = int(ends[1] > ends[0])
@@ -258,11 +261,6 @@ def _turns(distance: Samples) -> list[int]:
             turns += [low] if heading else []
             heading, high = 1, at
     return [turn * step for turn in turns]
-
-
-def _straightness(stroke: Samples) -> float:
-    rows = np.arange(stroke.shape[0], dtype=np.float64)
-    return float(abs(np.corrcoef(stroke, rows)[0, 1])) if np.ptp(stroke) > 0 else 0.0
 
 
 def _push(force: Samples, turns: list[int]) -> float:
@@ -387,10 +385,20 @@ def without_gaps(force: Samples, distance: Samples | None) -> tuple[Samples, Sam
 def follows_rows(values: Samples) -> float:
     """How closely a column follows the row number, there or there and back, 0 to 1."""
     good = np.isfinite(values)
-    if good.sum() < 4 or np.ptp(values[good]) == 0:
+    if good.sum() < 4:
         return 0.0
     rows = np.arange(values.shape[0], dtype=np.float64)
     turn = samples.turnaround(values)
     if turn:
         rows = np.abs(rows - (turn[0] + turn[1]) / 2)
-    return float(abs(np.corrcoef(values[good], rows[good])[0, 1]))
+    return float(follow(values[good], rows[good]))
+
+
+def follow(values: NDArray[np.float64], ramp: Samples) -> NDArray[np.float64]:
+    """How closely finite values (n,), or each column of (n, columns), follow a ramp (n,), 0 to 1; constant ones: 0."""
+    against = ramp - ramp.mean()
+    width = np.asarray(values.std(axis=0) * against.std())
+    shared = (values - values.mean(axis=0)).T @ against / values.shape[0]
+    moves = (np.ptp(values, axis=0) > 0) & (width > 0)
+    likeness: NDArray[np.float64] = np.abs(np.divide(shared, width, out=np.zeros_like(width), where=moves))
+    return likeness

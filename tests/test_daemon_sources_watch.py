@@ -29,7 +29,7 @@ def memory_path(tmp_path: Path) -> Iterator[Path]:
 
 
 def hints_of(watched):
-    return watched.source._folders[0]._watcher.hints
+    return watched.source._folders[0]._guard.hints
 
 
 def test_a_closed_file_comes_at_once_and_only_once(tmp_path: Path) -> None:
@@ -447,10 +447,10 @@ def test_a_large_folder_is_cheap_and_is_forgotten_when_it_goes(memory_path: Path
     assert time.perf_counter() - begun_s < 0.3
     with watching(memory_path, mounts="network", timing=replace(QUICK, scan_often_s=0.1)) as watched:
         assert len(watched.decide(5_000, 10.0)) == 5_000
-        book = watched.source._folders[0]._book
-        assert until(lambda: len(book.settled.paths()) == 5_000)
+        tracker = watched.source._folders[0]._tracker
+        assert until(lambda: len(tracker.settled.paths()) == 5_000)
         shutil.rmtree(crowd)
-        assert until(lambda: not book.settled.paths() and not book._open and not book._looks)
+        assert until(lambda: not tracker.settled.paths() and not tracker._open and not tracker._looks)
 
 
 def test_the_instruments_files_are_never_opened(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from daemon.common.files import StateLock
 from daemon.config import Config
 from daemon.engine import device_of
 from daemon.formats import FORMATS
-from daemon.formats.afmcurve import pack, unpack
 from daemon.formats.names import Names
 from daemon.judging import Judge
 from daemon.judging.judge import release
@@ -78,8 +77,6 @@ def _ingest(endpoint: str, folder: Path, accounts: Accounts, wake: Callable[[], 
     return IngestSource(
         endpoint,
         folder,
-        pack=pack,
-        unpack=unpack,
         wake=wake,
         seen=lambda count: accounts.seen("ingest", count),
         refused=lambda reason: accounts.ignored("ingest_refused"),

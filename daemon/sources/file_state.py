@@ -1,4 +1,4 @@
-"""One file on its way from first seen to settled: when to look again, and when it is finished."""
+"""One file on its way from first seen to settled: when to look again, when it is finished, and who waits for it."""
 
 from __future__ import annotations
 
@@ -135,11 +135,11 @@ class FileState:
         self.tries += 1
 
 
-# ---- Finished files waiting for the pipeline; the one place where the watching and the taking thread meet.
-
-
 class OfferQueue:
-    """A queue ordered by the files' times, oldest first. An offer can be taken back until it is taken."""
+    """Finished files waiting for the pipeline, oldest first by their times; one can be taken back until it is taken.
+
+    The one place where the watching and the taking thread meet.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

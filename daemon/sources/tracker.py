@@ -1,4 +1,4 @@
-"""The book of one folder: which files are settled, which are on their way, and when to look at each next.
+"""The files of one folder: which are settled, which are on their way, and when to look at each next.
 
 Used from one thread. It looks at names, sizes and times only; what a file holds is for the reader.
 """
@@ -15,15 +15,15 @@ from daemon.formats.names import Names, event_path, sentinel_target
 from daemon.sources.file_state import FileState, Timing
 from daemon.sources.scan import ODD, ODDITIES, Listing, Stamp, join, split
 
-# ---- Paths that need no look: the stamp each was settled with, kept by directory so that one listing prunes one
-# entry.
-
 #: The stamp of a name that is never looked at: temporary, unclaimed, half of a pair.
 IGNORED: Stamp = (-2, -2)
 
 
 class KnownFiles:
-    """About 250 bytes a file; what is gone from its directory is forgotten at the next listing."""
+    """Paths that need no look: the stamp each was settled with, by directory, so that one listing prunes one entry.
+
+    About 250 bytes a file; what is gone from its directory is forgotten at the next listing.
+    """
 
     def __init__(self) -> None:
         self._directories: dict[str, dict[str, Stamp]] = {}
@@ -79,12 +79,9 @@ class KnownFiles:
             self._unread.pop(directory, None)
 
 
-# ---- The book of one folder: which files are settled, which are on their way, and when to look at each next.
-
-
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the book needs of the world around it; the two clocks are time.monotonic and time.time."""
+    """What the tracker needs of the world around it; the two clocks are time.monotonic and time.time."""
 
     stamp: Callable[[str], Stamp | None]  # of a relative path; None gone; OSError: cannot say now
     standing: Callable[[], bool]  # the folder itself is still there
@@ -111,8 +108,6 @@ class FileTracker:
         self._out = 0  # how many of the open ones are offered
         self.missed = 0  # files offered that no hint had told of; set back by the reader of it
 
-    # ---- what is in it
-
     def waiting(self) -> int:
         """Files that are neither settled, nor offered, nor with the reader."""
         return len(self._open) - self._out
@@ -124,8 +119,6 @@ class FileTracker:
     def oldest_s(self) -> float | None:
         """When the longest waiting of them last changed (time.monotonic()); None when nothing waits."""
         return min((p.grown_s for p in self._open.values() if not p.out), default=None)
-
-    # ---- what happens outside
 
     def touch(
         self, path: str, *, closed_s: float | None = None, done: bool = False, fresh: bool = False, hinted: bool = True
@@ -235,8 +228,6 @@ class FileTracker:
         self._open[dest] = pending
         return True
 
-    # ---- looking
-
     def due_s(self) -> float | None:
         """When the next look is due."""
         while self._looks and not self._is_current(self._looks[0]):
@@ -315,8 +306,6 @@ class FileTracker:
         due_s, _, pending = look
         return due_s == pending.due_s and not pending.out and self._open.get(pending.path) is pending
 
-    # ---- what the reader said
-
     def defer(self, path: str, reason: str) -> None:
         """Unfinished: to be offered again."""
         pending = self._open.get(path)
@@ -355,10 +344,8 @@ class FileTracker:
         if pending.moved_to is not None:
             self.touch(pending.moved_to, closed_s=now_s)
 
-    # ---- reconciling with the truth
-
     def reconcile(self, listing: Listing, fresh: bool) -> None:
-        """Compare one directory with the book; ``fresh``: the folder has only now appeared."""
+        """Compare one directory with what is known; ``fresh``: the folder has only now appeared."""
         files, odd = self.settled.reconcile(listing)
         for name in odd:
             self._pass_over_odd(join(listing.directory, name), came=not fresh)

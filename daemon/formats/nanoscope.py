@@ -114,13 +114,7 @@ class NanoscopeFile:
         k = limits.plausible_spring_constant(section.number("Spring Constant"))
         soft = scale.soft if scale else ""
         sensitivity = limits.plausible_sensitivity(sensitivity_m_per_v(self._sections, soft))
-        if sensitivity is None:
-            return "V", volts, k, None
-        return (
-            ("m", volts * sensitivity, None, sensitivity)
-            if k is None
-            else ("N", volts * sensitivity * k, k, sensitivity)
-        )
+        return *samples.calibrated("V", volts, sensitivity, k), k, sensitivity
 
     def _measured_distance(self, index: int) -> Samples | None:
         if self._sensor is None or index >= self._sensor.curves:

@@ -130,10 +130,11 @@ class NidFile:
             raise Unfinished("truncated") if blob.size_bytes < whole else Unreadable("unreadable")
         if not sides["backward"]:
             raise Unreadable("no_retract")
-        self._unit = next((unit for unit in _UNITS if _deflection(sides["backward"], unit)), None)
-        backward = _side(sides["backward"], self._unit)
-        if backward is None or self._unit is None:
+        unit = next((unit for unit in _UNITS if _deflection(sides["backward"], unit)), None)
+        backward = _side(sides["backward"], unit)
+        if backward is None or unit is None:
             raise Unreadable("no_force_channel")
+        self._unit: ForceUnit = unit
         self._backward, self._forward = backward, _side(sides["forward"], self._unit)
         self._k, self._sensitivity = _calibration(sections)
         self._lines = self._measured()
@@ -157,7 +158,7 @@ class NidFile:
             is_known = approach is None or before is None or bool(before[-1] >= before[0]) or _pushes(approach)
             if _lies_backwards(approach, before, retract, distance):
                 retract, distance = retract[::-1], None if distance is None else distance[::-1]
-        unit, factor = self._scale()
+        unit, factor = samples.calibrated(self._unit, 1.0, self._sensitivity, self._k)
         if distance is None:
             distance = self._swept(line, retract.shape[0])
         return Curve(
@@ -190,15 +191,6 @@ class NidFile:
         found = dict(_LINE_RANGE.findall(frame.body)).get(b"%d" % line)
         way_m = abs(float(found) if found else frame.number("Dim0Range"))
         return np.linspace(0.0, -way_m, points) if frame.text("Dim0Unit") == "m" and way_m > 0 else None
-
-    def _scale(self) -> tuple[ForceUnit, float]:
-        """The best unit, and the factor from that of the file."""
-        k, sensitivity, unit = self._k, self._sensitivity, self._unit
-        if unit == "m" and k is not None:
-            return "N", k
-        if unit == "V" and sensitivity is not None:
-            return ("m", sensitivity) if k is None else ("N", sensitivity * k)
-        return unit or "V", 1.0
 
     def _measured(self) -> list[int]:
         """The lines that were measured: of a map that was ended early the rest stays empty."""

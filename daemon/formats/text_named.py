@@ -291,7 +291,8 @@ def curves(found: Sequence[tuple[Part, Branch]], facts: Facts) -> list[Curve]:
 
 def _curve(part: Part, branch: Branch, sign: float, is_open: bool, facts: Facts) -> Curve:
     unit, factor, is_unit_assumed = _force_unit(part.force_column, branch.force)
-    unit, factor = _raised(unit, factor, facts)
+    if unit is not None:
+        unit, factor = samples.calibrated(unit, factor, facts.sensitivity_m_per_v, facts.spring_constant_n_per_m)
     distance, is_length_assumed = _in_metres(part.distance_column, branch.distance)
     samples.check_points(branch.force.shape[0])
     is_assumed = (
@@ -357,12 +358,3 @@ def _span_of(samples: Samples) -> float:
     """Between the smallest and the largest of the numbers there are."""
     known = samples[np.isfinite(samples)]
     return float(np.ptp(known)) if known.size else 0.0
-
-
-def _raised(unit: ForceUnit | None, factor: float, facts: Facts) -> tuple[ForceUnit | None, float]:
-    """The best unit the calibration allows, and what to multiply with."""
-    if unit == "V" and facts.sensitivity_m_per_v is not None:
-        unit, factor = "m", factor * facts.sensitivity_m_per_v
-    if unit == "m" and facts.spring_constant_n_per_m is not None:
-        return "N", factor * facts.spring_constant_n_per_m
-    return unit, factor

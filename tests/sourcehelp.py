@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from daemon.formats.base import Format, Pair
+from daemon.formats.names import Names
 from daemon.sources import Arrival
 from daemon.sources.file_state import Timing
 from daemon.sources.watch import WatchSource
@@ -31,14 +33,16 @@ QUICK = Timing(
 TEXT_QUIET_S = 0.3
 
 
-def claim(name: str) -> bool | None:
-    if name.endswith((".jpk-force", ".jpk-force-map", ".ibw", ".txt")):
-        return True
-    return False if name.endswith(".png") else None
-
-
-def quiet_s(name: str) -> float:
-    return 0.0 if name.endswith((".jpk-force", ".jpk-force-map", ".ibw")) else TEXT_QUIET_S
+_MAP = ".jpk-force-map"
+BINARY = Format(
+    "binary",
+    suffixes=(".jpk-force", _MAP, ".ibw"),
+    unread_suffixes=(".pfc",),
+    map_suffixes=(_MAP,),
+    pair=Pair("Defl.ibw", "ZSnsr.ibw"),
+)
+TEXT = Format("text", suffixes=(".txt",), quiet_s=2.0)
+NAMES = Names((BINARY, TEXT), text_quiet_s=TEXT_QUIET_S)
 
 
 class Watched:
@@ -48,7 +52,7 @@ class Watched:
         self.wake = threading.Event()
         self.seen = 0
         self.ignored: Counter[str] = Counter()
-        arguments: dict[str, Any] = {"timing": QUICK, "claim": claim, "quiet_s": quiet_s}
+        arguments: dict[str, Any] = {"timing": QUICK, "names": NAMES}
         self.source = WatchSource(
             roots,
             wake=self.wake.set,

@@ -255,7 +255,7 @@ def test_hdf5_of_afmformats_is_still_read_as_curves(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["0/force"] = np.arange(10.0)
     assert not is_archive(tmp_path / "a.h5")
-    assert formats.find_reader("a.h5", Blob(tmp_path / "a.h5")).name == "hdf5"
+    assert formats.find_reader("a.h5", Blob(tmp_path / "a.h5")).format.name == "hdf5"
 
 
 def test_a_pack_that_is_killed_leaves_nothing_that_looks_whole(tmp_path):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from pathlib import Path
 
+import formathelp
 import numpy as np
 import pytest
 from makers import _wave, a_retract, make_ibw, make_ibw_pair
@@ -12,9 +14,6 @@ from makers_vendors import make_ibw_cycles
 
 from daemon.formats import open_file
 from daemon.formats.asylum import AsylumReader
-from daemon.formats.blob import Blob
-from daemon.formats.errors import Unfinished, Unreadable
-from models.curve import Curve
 from models.frontend import prepare
 from models.raster import RasterProfile
 from models.reasons import LIFTING
@@ -22,16 +21,8 @@ from models.reasons import LIFTING
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 
 
-def read(content: bytes, companion: bytes | None = None, name: str = "Image0001.ibw") -> list[Curve]:
-    file = AsylumReader().open(Blob.of(content), name, Blob.of(companion) if companion else None)
-    return [file.curve(index) for index in range(len(file))]
-
-
-def reason(content: bytes, companion: bytes | None = None, name: str = "Image0001.ibw") -> str:
-    with pytest.raises((Unreadable, Unfinished)) as caught:
-        read(content, companion, name)
-    assert isinstance(caught.value, Unreadable | Unfinished)
-    return caught.value.reason
+read = partial(formathelp.read, AsylumReader(), name="Image0001.ibw")
+reason = partial(formathelp.reason_of, read)
 
 
 @pytest.mark.parametrize("dwell", [0, 37])
@@ -162,7 +153,7 @@ def test_a_wave_that_ends_on_the_way_back_to_the_surface_keeps_its_pull() -> Non
     force, distance = a_retract()
     deflection = np.concatenate([-force[::-1], -force, -force[::-1]])
     position = np.concatenate([-distance[::-1], -distance, -distance[::-1] + 5e-9])
-    (curve,) = read(*(_wave(column[:, None], "", None) for column in (deflection / 0.05, position)), "ADefl.ibw")
+    (curve,) = read(*(_wave(column[:, None], "", None) for column in (deflection / 0.05, position)), name="ADefl.ibw")
     assert 508 <= len(curve) <= 516
     np.testing.assert_allclose(curve.force[-400:], force[-400:] / 0.05, atol=1e-14)
 
@@ -170,7 +161,7 @@ def test_a_wave_that_ends_on_the_way_back_to_the_surface_keeps_its_pull() -> Non
 def test_a_pair_is_one_curve() -> None:
     force, distance = a_retract()
     deflection, position = make_ibw_pair(force, distance)
-    (curve,) = read(deflection, position, "Line0001Point0002Defl.ibw")
+    (curve,) = read(deflection, position, name="Line0001Point0002Defl.ibw")
     assert curve.force_unit == "m"
     assert len(curve) == 512
     np.testing.assert_allclose(curve.force, force / 0.05, atol=1e-14)
@@ -181,9 +172,9 @@ def test_a_pair_is_one_curve() -> None:
 def test_half_a_pair_waits_for_the_other() -> None:
     deflection, position = make_ibw_pair()
     assert reason(deflection, name="Line0001Point0002Defl.ibw") == "no_companion"
-    assert reason(deflection, position[:-1], "ADefl.ibw") == "truncated"
+    assert reason(deflection, position[:-1], name="ADefl.ibw") == "truncated"
     shorter, _ = make_ibw_pair(*a_retract(256))
-    assert reason(deflection, shorter, "ADefl.ibw") == "truncated"
+    assert reason(deflection, shorter, name="ADefl.ibw") == "truncated"
     assert reason(deflection, name="Amplitude.ibw") == "no_force_channel"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from makers import a_retract, make_columns, make_ibw_pair, make_jpk, make_jpk_map, make_nanoscope
 
-from daemon.formats import claim, find_reader, open_file, quiet_s
+from daemon.formats import NAMES, find_reader, open_file
 from daemon.formats.blob import Blob
 from daemon.formats.errors import Unfinished, Unreadable
 from daemon.formats.jpk import JpkReader
@@ -122,13 +122,13 @@ def test_what_may_come_back_is_waited_for(tmp_path: Path) -> None:
     ],
 )
 def test_names(name: str, expected: bool | None) -> None:
-    assert claim(name) is expected
+    assert NAMES.claim(name) is expected
 
 
 def test_quiet_times() -> None:
-    assert quiet_s("a.txt") == 2.0
-    assert quiet_s("a.jpk-force") == 0.0
-    assert quiet_s("a.000") == 0.0
+    assert NAMES.quiet_s("a.txt") == 2.0
+    assert NAMES.quiet_s("a.jpk-force") == 0.0
+    assert NAMES.quiet_s("a.000") == 0.0
 
 
 def test_an_empty_file_is_a_curve_to_come_only_where_its_name_says_so() -> None:
@@ -140,9 +140,9 @@ def test_an_empty_file_is_a_curve_to_come_only_where_its_name_says_so() -> None:
 
 def test_content_decides_where_the_name_does_not() -> None:
     assert (reader := find_reader("no-suffix", Blob.of(make_jpk())))
-    assert reader.name == "jpk"
+    assert reader.format.name == "jpk"
     assert (reader := find_reader("ramp.txt", Blob.of(make_nanoscope())))
-    assert reader.name == "nanoscope"
+    assert reader.format.name == "nanoscope"
     assert find_reader("thing.xyz", Blob.of(np.random.default_rng(0).bytes(5000))) is None
     assert find_reader("thing", Blob.of(b"\x80\x04\x95 a pickle")) is None
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import formathelp
 import numpy as np
 import pytest
 from makers import a_retract
 from makers_vendors import make_hdf5
 
 from daemon.formats import open_file
-from daemon.formats.blob import Blob
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.errors import Unreadable
 from daemon.formats.hdf5 import Hdf5Reader
-from models.curve import Curve
 from models.frontend import prepare
 from models.raster import RasterProfile
 from models.reasons import LIFTING
@@ -24,16 +24,8 @@ FORCE, DISTANCE = a_retract()
 THERE_AND_BACK = np.concatenate([FORCE[::-1], FORCE]), np.concatenate([DISTANCE[::-1], DISTANCE])
 
 
-def read(content: bytes) -> list[Curve]:
-    file = Hdf5Reader().open(Blob.of(content), "x.h5")
-    return [file.curve(index) for index in range(len(file))]
-
-
-def reason(content: bytes) -> str:
-    with pytest.raises((Unreadable, Unfinished)) as caught:
-        read(content)
-    assert isinstance(caught.value, Unreadable | Unfinished)
-    return caught.value.reason
+read = partial(formathelp.read, Hdf5Reader(), name="x.h5")
+reason = partial(formathelp.reason_of, read)
 
 
 def test_both_sides_of_a_curve_by_their_names() -> None:

@@ -16,7 +16,7 @@ from makers_vendors import (
     make_tiff,
 )
 
-from daemon.formats import claim, find_reader, open_file
+from daemon.formats import NAMES, find_reader, open_file
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NO_CURVES, NotACurve, Unfinished, Unreadable
 from daemon.reading import FileReading
@@ -64,7 +64,7 @@ def test_images_are_nobodys_curves(tmp_path: Path) -> None:
 
 def test_no_image_is_counted_as_a_curve_by_its_name() -> None:
     """Seen = decided + duplicate + backlog at every scrape: what may be an image is seen once it is opened."""
-    assert all(claim(name) is None for name in IMAGES)
+    assert all(NAMES.claim(name) is None for name in IMAGES)
 
 
 def test_a_broken_or_empty_file_of_such_a_name_is_still_a_review(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_what_a_source_has_counted_as_a_curve_is_answered_as_one(tmp_path: Path)
     """A picture under the name of a single curve: its name alone had it counted."""
     path = tmp_path / "a.jpk-force"
     path.write_bytes(make_tiff())
-    assert claim(path.name) is True
+    assert NAMES.claim(path.name) is True
     request = Request(1, str(path), None, path.name, 0, 32, True, None, 1)
     header, _ = RequestHandler().answer(request)
     assert (header["outcome"], [one["reason"] for one in header["curves"]]) == ("curves", ["unreadable"])

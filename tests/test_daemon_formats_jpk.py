@@ -6,33 +6,25 @@ import io
 import re
 import struct
 import zipfile
+from functools import partial
 from pathlib import Path
 from random import Random
 
+import formathelp
 import numpy as np
 import pytest
 from makers import a_retract, make_jpk, make_jpk_map
 
 from daemon.formats import open_file
-from daemon.formats.blob import Blob
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.errors import Unfinished
 from daemon.formats.jpk import JpkReader, lines_of, parse
-from models.curve import Curve
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-def read(content: bytes) -> list[Curve]:
-    file = JpkReader().open(Blob.of(content), "x.jpk-force")
-    return [file.curve(index) for index in range(len(file))]
-
-
-def reason(content: bytes) -> str:
-    with pytest.raises((Unreadable, Unfinished)) as caught:
-        read(content)
-    assert isinstance(caught.value, Unreadable | Unfinished)
-    return caught.value.reason
+read = partial(formathelp.read, JpkReader(), name="x.jpk-force")
+reason = partial(formathelp.reason_of, read)
 
 
 def test_a_curve_comes_back_in_newtons_pulling_positive_and_away_from_the_surface() -> None:

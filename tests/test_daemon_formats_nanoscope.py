@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
+import formathelp
 import numpy as np
 import pytest
 from makers import a_retract, make_nanoscope
 
 from daemon.formats import open_file
-from daemon.formats.blob import Blob
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.errors import Unfinished
 from daemon.formats.nanoscope import NanoscopeReader, Section, sensitivity_m_per_v
-from models.curve import Curve
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 
 
-def read(content: bytes) -> list[Curve]:
-    file = NanoscopeReader().open(Blob.of(content), "x.000")
-    return [file.curve(index) for index in range(len(file))]
-
-
-def reason(content: bytes) -> str:
-    with pytest.raises((Unreadable, Unfinished)) as caught:
-        read(content)
-    assert isinstance(caught.value, Unreadable | Unfinished)
-    return caught.value.reason
+read = partial(formathelp.read, NanoscopeReader(), name="x.000")
+reason = partial(formathelp.reason_of, read)
 
 
 @pytest.mark.parametrize(("width", "version"), [(2, "0x06120002"), (4, "0x09200000")])

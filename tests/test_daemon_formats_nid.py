@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
+import formathelp
 import numpy as np
 import pytest
 from makers import SENSITIVITY_M_PER_V, SPRING_CONSTANT_N_PER_M, a_retract
@@ -12,24 +14,15 @@ from makers_vendors import make_nid
 
 from daemon.formats import open_file
 from daemon.formats.blob import Blob
-from daemon.formats.errors import NotACurve, Unfinished, Unreadable
+from daemon.formats.errors import Unfinished, Unreadable
 from daemon.formats.nid import NidReader
-from models.curve import Curve
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "open" / "formats" / "nanosurf_spectroscopy.nid"
 STEP_N = {32: 1e-17, 16: 4e-9 / 2**16}  # of a sample that is stored in newton
 
 
-def read(content: bytes) -> list[Curve]:
-    file = NidReader().open(Blob.of(content), "x.nid")
-    return [file.curve(index) for index in range(len(file))]
-
-
-def reason(content: bytes) -> str:
-    with pytest.raises((Unreadable, Unfinished, NotACurve)) as caught:
-        read(content)
-    assert isinstance(caught.value, Unreadable | Unfinished | NotACurve)
-    return caught.value.reason
+read = partial(formathelp.read, NidReader(), name="x.nid")
+reason = partial(formathelp.reason_of, read)
 
 
 @pytest.mark.parametrize("bits", [16, 32])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import formathelp
 import h5py
 import numpy as np
 import pytest
@@ -34,11 +36,7 @@ def a_curve() -> Curve:
     )
 
 
-def reason(content: bytes) -> str:
-    with pytest.raises((Unreadable, Unfinished)) as caught:
-        unpack(content)
-    assert isinstance(caught.value, Unreadable | Unfinished)
-    return caught.value.reason
+reason = partial(formathelp.reason_of, unpack)
 
 
 def test_a_curve_survives_the_round_trip() -> None:

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from pathlib import Path
 
+import formathelp
 import numpy as np
 import pytest
 from makers import SENSITIVITY_M_PER_V, SPRING_CONSTANT_N_PER_M, a_retract
 from makers_vendors import make_park, make_tiff
 
 from daemon.formats import open_file
-from daemon.formats.blob import Blob
-from daemon.formats.errors import NotACurve, Unfinished, Unreadable
+from daemon.formats.errors import Unreadable
 from daemon.formats.park import ParkReader
-from models.curve import Curve
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "open" / "formats" / "park_forcecurve_009.tiff"
 
 
-def read(content: bytes) -> list[Curve]:
-    file = ParkReader().open(Blob.of(content), "x.tiff")
-    return [file.curve(index) for index in range(len(file))]
-
-
-def reason(content: bytes) -> str:
-    with pytest.raises((Unreadable, Unfinished, NotACurve)) as caught:
-        read(content)
-    assert isinstance(caught.value, Unreadable | Unfinished | NotACurve)
-    return caught.value.reason
+read = partial(formathelp.read, ParkReader(), name="x.tiff")
+reason = partial(formathelp.reason_of, read)
 
 
 @pytest.mark.parametrize(("data_type", "step"), [(2, 1e-16), (1, 1e-13), (0, 1e-13)])

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
+import formathelp
 import numpy as np
 import pytest
 from makers import a_retract, make_columns, make_jpk_text
 
 from daemon.formats import open_file
-from daemon.formats.blob import Blob
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.errors import Unfinished
 from daemon.formats.samples import turnaround
 from daemon.formats.text import TextReader
-from models.curve import Curve
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 
 
-def read(content: bytes, *, is_final: bool = False) -> list[Curve]:
-    assert TextReader().claims("x.txt", content[:65536])
-    file = TextReader().open(Blob.of(content, is_final=is_final), "x.txt")
-    return [file.curve(index) for index in range(len(file))]
-
-
-def reason(content: bytes) -> str:
-    with pytest.raises((Unreadable, Unfinished)) as caught:
-        read(content)
-    assert isinstance(caught.value, Unreadable | Unfinished)
-    return caught.value.reason
+read = partial(formathelp.read, TextReader(), name="x.txt")
+reason = partial(formathelp.reason_of, read)
 
 
 def test_a_jpk_export() -> None:

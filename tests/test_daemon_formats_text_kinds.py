@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
+import formathelp
 import numpy as np
 import pytest
 from makers import a_retract
 from numpy.typing import NDArray
 
-from daemon.formats.blob import Blob
+from daemon.formats import NAMES
 from daemon.formats.errors import NotACurve, Unreadable
-from daemon.formats.names import claim
 from daemon.formats.text import TextReader
 from models.curve import Curve
 
@@ -23,11 +24,7 @@ APPROACH[-25:] += np.linspace(0, 400, 25)
 Cells = list[str]
 
 
-def read(text: str) -> list[Curve]:
-    content = text.encode()
-    assert TextReader().claims("x.txt", content[:65536])
-    file = TextReader().open(Blob.of(content), "x.txt")
-    return [file.curve(index) for index in range(len(file))]
+read = partial(formathelp.read, TextReader(), name="x.txt")
 
 
 def cells(samples: NDArray[np.float64], form: str = "%.6f") -> Cells:
@@ -195,8 +192,8 @@ def test_the_deflection_error_of_one_vendor_is_the_deflection() -> None:
 
 
 def test_text_under_the_suffix_of_an_old_spreadsheet() -> None:
-    assert claim("curve.xls") is None
-    assert claim("curve.xlsx") is False
+    assert NAMES.claim("curve.xls") is None
+    assert NAMES.claim("curve.xlsx") is False
 
 
 # ---- no curves

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import formathelp
 import numpy as np
 import pytest
 from makers import a_retract, make_columns
 from numpy.typing import NDArray
 
-from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unreadable
 from daemon.formats.text import TextReader
 from daemon.formats.text_rule import from_mapping
@@ -24,10 +24,8 @@ SPARE = np.random.default_rng(8).normal(20, 0.1, FORCE.size)
 
 
 def read(content: bytes, name: str = "x.txt", **rule: object) -> list[Curve]:
-    assert TextReader().claims(name, content[:65536])
     reader = TextReader(from_mapping({"pattern": "*", **rule})) if rule else TextReader()
-    file = reader.open(Blob.of(content), name)
-    return [file.curve(index) for index in range(len(file))]
+    return formathelp.read(reader, content, name=name)
 
 
 def table(names: str, *columns: NDArray[np.float64], separator: str = "\t") -> bytes:

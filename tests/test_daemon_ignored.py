@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.formats.names import claim, why_ignored
+from daemon.formats import NAMES
 from daemon.metrics import Accounts
 from daemon.sources.ignored import MOST_SUFFIXES, REASONS, Ignored, heard, suffix_of, words
 
@@ -23,14 +23,15 @@ from daemon.sources.ignored import MOST_SUFFIXES, REASONS, Ignored, heard, suffi
         ("Thumbs.db", "temporary"),
         ("~$plan.docx", "temporary"),
         (".hidden.jpk-force", "temporary"),
+        (".hidden.done", "temporary"),
         ("curve.jpk-force.part", "temporary"),
         ("curve.txt.done", "sentinel"),
         ("Line0ZSNSR.ibw", "companion"),
     ],
 )
 def test_every_name_that_is_never_opened_has_a_reason(name: str, reason: str | None) -> None:
-    assert why_ignored(name) == reason
-    assert (claim(name) is False) == (reason is not None)
+    assert NAMES.why_ignored(name) == reason
+    assert (NAMES.claim(name) is False) == (reason is not None)
     assert reason is None or reason in REASONS
 
 

@@ -13,7 +13,7 @@ import pytest
 from makers_vendors import make_ibw_image, make_tiff
 
 from daemon.config import ThresholdsConfig
-from daemon.formats import claim, quiet_s
+from daemon.formats import NAMES
 from daemon.instrument import play, specimens
 from daemon.judging import Decision
 from daemon.judging.judge import judge_of
@@ -50,8 +50,7 @@ class Line:
         accounts, wake = self.metrics.accounts, self.bell.set
         self.source = WatchSource(
             [self.folder],
-            claim=claim,
-            quiet_s=quiet_s,
+            names=NAMES,
             wake=wake,
             seen=lambda count: accounts.seen("watch", count),
             ignored=accounts.ignored,

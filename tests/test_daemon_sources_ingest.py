@@ -20,7 +20,7 @@ import zmq
 from sourcehelp import until
 
 from daemon.common.errors import UserError
-from daemon.formats.afmcurve import pack, unpack
+from daemon.formats.afmcurve import unpack
 from daemon.sources import Arrival
 from daemon.sources.ingest import IngestSource
 from daemon.sources.message import Refused, parse
@@ -64,9 +64,8 @@ class Sender:
 class Ingest:
     def __init__(self, folder: Path, endpoint: str = "tcp://127.0.0.1:0", **changes: Any) -> None:
         self.wake, self.seen, self.refused = threading.Event(), 0, 0
-        arguments: dict[str, Any] = {"pack": pack, "unpack": unpack}
         self.source = IngestSource(
-            endpoint, folder, wake=self.wake.set, seen=self._saw, refused=self._refuse, **arguments | changes
+            endpoint, folder, wake=self.wake.set, seen=self._saw, refused=self._refuse, **changes
         )
         self.source.start()
         self.sender = Sender(self.source.endpoint)
@@ -298,11 +297,12 @@ def test_deferred_curves_come_back_and_then_a_last_time(ingest: Ingest) -> None:
     assert ingest.seen == 1
 
 
-def test_a_full_disk_is_said_and_not_accepted(tmp_path: Path) -> None:
+def test_a_full_disk_is_said_and_not_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> bytes:
         raise OSError(28, "No space left on device")
 
-    ingest = Ingest(tmp_path / "ingest", pack=full)
+    monkeypatch.setattr("daemon.sources.message.pack", full)
+    ingest = Ingest(tmp_path / "ingest")
     try:
         answer = ingest.sender.send(frames())
         assert (answer["status"], answer["id"]) == ("refused", "c1")
@@ -326,9 +326,8 @@ def test_addresses_that_cannot_be_bound(ingest: Ingest, tmp_path: Path) -> None:
 SERVER = """
 import sys, threading, time
 from pathlib import Path
-from daemon.formats.afmcurve import pack, unpack
 from daemon.sources.ingest import IngestSource
-source = IngestSource(sys.argv[1], Path(sys.argv[2]), pack=pack, unpack=unpack, wake=lambda: None)
+source = IngestSource(sys.argv[1], Path(sys.argv[2]), wake=lambda: None)
 source.start()
 while True:
     for arrival in source.take(100):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.formats.names import event_path, is_temporary, sentinel_target
+from daemon.formats import NAMES
+from daemon.formats.names import event_path, sentinel_target
 from daemon.sources.scan import mount_of
 
 LINES = """\
@@ -55,7 +56,7 @@ def test_the_user_has_the_last_word_and_no_mountinfo_is_no_trouble(mountinfo: Pa
 def test_names_tell_halves_sentinels_and_temporaries() -> None:
     assert sentinel_target("a.txt.done") == "a.txt"
     assert sentinel_target(".done") is None
-    assert is_temporary("~$a.txt")
-    assert is_temporary("a.jpk-force.FILEPART")
-    assert not is_temporary("a.jpk-force")
+    assert NAMES.why_ignored("~$a.txt") == "temporary"
+    assert NAMES.why_ignored("a.jpk-force.FILEPART") == "temporary"
+    assert NAMES.why_ignored("a.jpk-force") is None
     assert event_path("gr\udcfcn/a") == "gr�n/a"

@@ -10,6 +10,7 @@ import pytest
 from sourcehelp import Watched, until, watching
 
 from daemon.config import AlarmConfig
+from daemon.formats import NAMES
 from daemon.service.health import alarm_of
 from daemon.sources.ignored import Arrivals, Unread
 from daemon.sources.watch import WatchSource
@@ -37,13 +38,13 @@ def names(count: int, pattern: str) -> list[str]:
 
 def test_twenty_files_that_come_and_are_not_read_are_told_until_a_curve_comes(tmp_path: Path) -> None:
     with watching(tmp_path) as watched:
-        write(tmp_path, *names(19, "{}.png"), "~half.png", "x.done")
+        write(tmp_path, *names(19, "{}.pfc"), "~half.pfc", "x.done")
         assert told(watched, 19)
         assert alarm_of(unread(watched), ALARM, 0.0) is None
-        write(tmp_path, "last.png")
+        write(tmp_path, "last.pfc")
         assert told(watched, 20)
         text = alarm_of(unread(watched), ALARM, 0.0) or ""
-        assert text.startswith("20 files came and none is a kind that is read: 20 .png; watch the folder")
+        assert text.startswith("20 files came and none is a kind that is read: 20 .pfc; watch the folder")
         assert "README, Which files it reads" in text
         write(tmp_path, "a.jpk-force")
         assert watched.decide() == ["a.jpk-force"]
@@ -64,7 +65,7 @@ def test_what_a_reader_looks_into_counts_once_however_often_it_grows(tmp_path: P
 
 def test_what_was_there_when_the_folder_appeared_has_not_come(tmp_path: Path) -> None:
     """A folder of last year's photographs: they are counted, and nobody is called for them."""
-    write(tmp_path, *names(50, "photo{}.png"), *names(50, "note{}.xyz"))
+    write(tmp_path, *names(50, "photo{}.pfc"), *names(50, "note{}.xyz"))
     time.sleep(0.1)
     with watching(tmp_path) as watched:
         for arrival in watched.take(50):
@@ -77,13 +78,13 @@ def test_what_was_there_when_the_folder_appeared_has_not_come(tmp_path: Path) ->
 def test_what_came_while_the_folder_was_away_has_come(tmp_path: Path) -> None:
     root, away = tmp_path / "share", tmp_path / "away"
     root.mkdir()
-    write(root, *names(3, "{}.png"))
+    write(root, *names(3, "{}.pfc"))
     time.sleep(0.1)
     with watching(root) as watched:
         assert until(lambda: watched.ignored == {"unclaimed": 3})
         root.rename(away)
         assert until(lambda: "gone" in watched.health())
-        write(away, *names(20, "new{}.png"))
+        write(away, *names(20, "new{}.pfc"))
         away.rename(root)
         assert told(watched, 20)
 
@@ -94,9 +95,7 @@ def test_images_beside_curves_are_no_sign_and_another_kind_is(tmp_path: Path, is
     write(tmp_path, "a.jpk-force")
     stamp = (tmp_path / "a.jpk-force").stat()
     finished = {"a.jpk-force": (stamp.st_size, stamp.st_mtime_ns)} if is_decided_before else {}
-    why = {".png": "image", ".pfc": "unclaimed"}
-    words = {"why": lambda name: why[Path(name).suffix], "claim": lambda name: name.endswith(".jpk-force")}
-    with watching(tmp_path, finished=finished.get, **words) as watched:
+    with watching(tmp_path, finished=finished.get, names=NAMES) as watched:
         assert is_decided_before or watched.decide() == ["a.jpk-force"]
         write(tmp_path, *names(30, "{}.png"), *names(20, "{}.pfc"))
         assert told(watched, 20)
@@ -119,7 +118,7 @@ def test_a_few_files_are_told_after_five_minutes_and_a_note_with_a_thumbnail_nev
 def test_a_curve_on_its_way_puts_the_alarm_off(tmp_path: Path) -> None:
     """A map may take minutes to be judged: nobody shall read meanwhile that nothing is read."""
     with watching(tmp_path) as watched:
-        write(tmp_path, "big.jpk-force-map", *names(20, "{}.png"))
+        write(tmp_path, "big.jpk-force-map", *names(20, "{}.pfc"))
         arrival = watched.one()
         assert told(watched, 20)
         assert until(lambda: unread(watched).is_reading)
@@ -131,7 +130,7 @@ def test_two_folders_are_counted_apart(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir(), two.mkdir()
     with watching(one, two) as watched:
-        write(one, *names(4, "{}.png"))
+        write(one, *names(4, "{}.pfc"))
         write(two, "a.jpk-force")
         watched.decide()
         source: WatchSource = watched.source

@@ -27,7 +27,7 @@ def memory_path(tmp_path: Path) -> Iterator[Path]:
 
 
 def hints_of(watched):
-    return watched.source._folders[0]._watcher.hints
+    return watched.source._folders[0]._guard.hints
 
 
 def test_a_closed_file_comes_at_once_and_only_once(tmp_path: Path) -> None:
@@ -227,9 +227,9 @@ def test_a_pair_is_one_arrival_in_any_mix_of_case(tmp_path: Path) -> None:
 
 def test_a_sentinel_ends_the_waiting_and_names_decide_what_is_ignored(tmp_path: Path) -> None:
     with watching(tmp_path, timing=replace(QUICK, look_s=30.0)) as watched:
-        for name in ("picture.png", "~half.jpk-force", ".hidden.txt", "x.jpk-force.tmp"):
+        for name in ("picture.pfc", "~half.jpk-force", ".hidden.txt", "x.jpk-force.tmp"):
             (tmp_path / name).write_bytes(b"x")
-        os.link(tmp_path / "picture.png", tmp_path / "linked.txt")  # no close event: would wait for 30 s
+        os.link(tmp_path / "picture.pfc", tmp_path / "linked.txt")  # no close event: would wait for 30 s
         (tmp_path / "linked.txt.done").touch()
         assert watched.decide() == ["linked.txt"]
         (tmp_path / "unknown.xyz").write_bytes(b"x")
@@ -442,10 +442,10 @@ def test_a_large_folder_is_cheap_and_is_forgotten_when_it_goes(memory_path: Path
     assert time.perf_counter() - begun_s < 0.3
     with watching(memory_path, mounts="network", timing=replace(QUICK, scan_often_s=0.1)) as watched:
         assert len(watched.decide(5_000, 10.0)) == 5_000
-        book = watched.source._folders[0]._book
-        assert until(lambda: len(book.settled.paths()) == 5_000)
+        tracker = watched.source._folders[0]._tracker
+        assert until(lambda: len(tracker.settled.paths()) == 5_000)
         shutil.rmtree(crowd)
-        assert until(lambda: not book.settled.paths() and not book._open and not book._looks)
+        assert until(lambda: not tracker.settled.paths() and not tracker._open and not tracker._looks)
 
 
 def test_the_instruments_files_are_never_opened(tmp_path: Path) -> None:

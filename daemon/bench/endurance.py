@@ -31,7 +31,7 @@ from daemon.common import ending
 from daemon.common.ending import Closing
 from daemon.common.errors import INTERNAL, UserError
 from daemon.common.progress import progress
-from daemon.formats import quiet_s
+from daemon.formats import NAMES
 from daemon.instrument import Specimen, play, specimens
 from daemon.ledger import events
 from models.bundle import Bundle, read, resolve, write
@@ -82,7 +82,7 @@ def measure(plan: Plan) -> dict[str, Any]:
         rename(bundle, ours, 0)
         with serving(replace(plan, model=str(ours))) as (trial, _, _), Listener(trial.publish) as listener:
             assert trial.process is not None
-            found = [one for one in specimens([CURVES]) if quiet_s(one.files[0].name) == 0]
+            found = [one for one in specimens([CURVES]) if NAMES.quiet_s(one.files[0].name) == 0]
             with _Writing(found, trial.watch) as written:
                 asked_s = _swap_all(bundle, ours, trial, listener)
             listener.wait(written.names, _PATIENCE_S)

@@ -23,7 +23,7 @@ from daemon.client.feed import EventListener
 from daemon.client.temporary_service import TemporaryService
 from daemon.common import ending
 from daemon.common.errors import INTERNAL, UserError
-from daemon.formats import quiet_s
+from daemon.formats import NAMES
 from daemon.instrument import Specimen, Writer, play, specimens
 from deploy.engines import candidates
 
@@ -150,8 +150,8 @@ def measure(plan: Plan) -> dict[str, Any]:
 
 def split(found: Sequence[Specimen]) -> tuple[list[Specimen], list[Specimen]]:
     """Formats that show their own end, and those that must be still for a while."""
-    own = [item for item in found if quiet_s(item.files[0].name) == 0]
-    return own, [item for item in found if quiet_s(item.files[0].name) > 0]
+    own = [item for item in found if NAMES.quiet_s(item.files[0].name) == 0]
+    return own, [item for item in found if NAMES.quiet_s(item.files[0].name) > 0]
 
 
 def _by_family(line: Line, plan: Plan) -> dict[str, dict[str, float]]:

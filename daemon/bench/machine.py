@@ -20,7 +20,8 @@ import numpy as np
 
 from daemon.common import ending
 from daemon.common.ending import Closing
-from daemon.formats import open_file
+from daemon.formats import find_reader, open_file
+from daemon.formats.blob import Blob
 from daemon.formats.errors import Unfinished, Unreadable
 from daemon.sources import Arrival
 from daemon.sources.existing import find
@@ -132,9 +133,7 @@ def neighbours(count: int) -> Iterator[list[int]]:
 
 POINTS = 4096  # of a retract: what the bars speak of
 OTHERS = "others"
-_SUFFIXES = (".jpk", ".jpk-force", ".jpk-qi-data", ".jpk-qi-series", ".jpk-force-map")
-_NAMES = ("JPK", "NanoScope", OTHERS)
-_NANOSCOPE = b"\\*F"
+_NAMES = {"jpk": "JPK", "nanoscope": "NanoScope", "": OTHERS}  # by the format that a reader declares
 _MOST = 8  # files
 
 
@@ -154,7 +153,7 @@ class Family:
 
 def families(folders: Iterable[Path]) -> list[Family]:
     """The families of which ``folders`` hold a file that can be read."""
-    found: dict[str, list[tuple[Arrival, Curve]]] = {name: [] for name in _NAMES}
+    found: dict[str, list[tuple[Arrival, Curve]]] = {name: [] for name in _NAMES.values()}
     for arrival in find(folders):
         try:
             curves = open_file(arrival.file, arrival.companion)
@@ -178,10 +177,8 @@ def _distance(curve: Curve) -> float:
 
 
 def _name_of(file: Path) -> str:
-    if file.suffix.lower() in _SUFFIXES:
-        return "JPK"
-    with file.open("rb") as opened:
-        return "NanoScope" if opened.read(3) == _NANOSCOPE and file.suffix.lower() != ".txt" else OTHERS
+    reader = find_reader(file.name, Blob(file, is_final=True))
+    return OTHERS if reader is None else _NAMES.get(reader.format.name, OTHERS)
 
 
 # ---- Vitals: CPU time and memory of a process with all that it started, from /proc.

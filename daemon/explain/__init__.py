@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.text import clean
-from daemon.formats.names import find_other, is_second_half, other_names
+from daemon.formats import NAMES
 from daemon.formats.text_rule import TextRule
 from daemon.judging import Decision, Judge, decide
 from daemon.judging.classify import classify
@@ -61,7 +61,7 @@ def find_reading(file: Path, index: int, rules: Sequence[TextRule] = ()) -> Read
         raise UserError(BAD_DATA, f"{shown}: is a folder; name one file")
     if not file.is_file():
         raise UserError(BAD_DATA, f"{shown}: no such file; name one file of force curves")
-    if is_second_half(file.name):
+    if NAMES.is_second_half(file.name):
         raise UserError(BAD_DATA, f"{shown}: is the second half of a pair; name the first, {_first_half(file)}")
     (arrival,) = find([file])
     with ReaderPool(1, rules=rules) as pool:
@@ -83,7 +83,7 @@ def find_reading(file: Path, index: int, rules: Sequence[TextRule] = ()) -> Read
 
 
 def _first_half(second: Path) -> str:
-    return clean((find_other(second) or second.with_name(next(other_names(second.name)))).name)
+    return clean((NAMES.find_other(second) or second.with_name(next(NAMES.other_names(second.name)))).name)
 
 
 def explain(reading: Reading, model: Model, judge: Judge) -> Explanation:

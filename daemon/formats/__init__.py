@@ -1,5 +1,8 @@
 """Every kind of file the program can read, and the one way to read it.
 
+To add a format: a module with its reader, which declares the ``Format``, and a line in ``READERS``. README's table and
+a sample are asked for by ``tests/test_daemon_formats_declared.py``.
+
 ``open_file`` is for tests and scripts; the service reads in a child process (``daemon.reading.worker``), as a file can
 be made to do anything to its reader.
 """
@@ -11,13 +14,12 @@ from pathlib import Path
 
 from daemon.formats.afmcurve import PackedReader
 from daemon.formats.asylum import AsylumReader
-from daemon.formats.base import CurveFile, Reader
+from daemon.formats.base import CurveFile, Format, Reader
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
-from daemon.formats.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from daemon.formats.hdf5 import Hdf5Reader
 from daemon.formats.jpk import JpkReader
-from daemon.formats.names import claim, find_other, is_first_half, is_likely, is_second_half, may_be_text
+from daemon.formats.names import Names
 from daemon.formats.nanoscope import NanoscopeReader
 from daemon.formats.nid import NidReader
 from daemon.formats.park import ParkReader
@@ -37,6 +39,8 @@ READERS: tuple[Reader, ...] = (
     PackedReader(),
     TextReader(),
 )
+FORMATS: tuple[Format, ...] = tuple(reader.format for reader in READERS)
+NAMES = Names(FORMATS)
 
 
 def find_reader(name: str, blob: Blob, rule: TextRule | None = None) -> Reader | None:
@@ -44,22 +48,15 @@ def find_reader(name: str, blob: Blob, rule: TextRule | None = None) -> Reader |
 
     Raises ``Unfinished("empty")`` for an empty file that looks like a curve to come.
     """
-    if claim(name) is False:
+    if NAMES.claim(name) is False:
         return None
     if blob.size_bytes == 0:
-        if is_likely(name):
+        if NAMES.is_likely(name):
             raise Unfinished("empty")
         return None
     head = blob.head
     found = next((reader for reader in READERS if reader.claims(name, head)), None)
     return replace(found, rule=rule) if rule is not None and isinstance(found, TextReader) else found
-
-
-def quiet_s(name: str) -> float:
-    """How long a file of this name must rest before it is worth opening: text does not show its own end."""
-    if name.lower().endswith(HDF5_SUFFIXES):
-        return Hdf5Reader.quiet_s
-    return TextReader.quiet_s if may_be_text(name) else 0.0
 
 
 def open_file(path: Path | str, companion: Path | str | None = None) -> list[Curve]:
@@ -69,8 +66,8 @@ def open_file(path: Path | str, companion: Path | str | None = None) -> list[Cur
     that it is no curve.
     """
     path = Path(path)
-    if companion is None and is_first_half(path.name):
-        companion = find_other(path)
+    if companion is None and NAMES.is_first_half(path.name):
+        companion = NAMES.find_other(path)
     try:
         blob = Blob(path, is_final=True)
         reader = find_reader(path.name, blob)
@@ -85,18 +82,16 @@ def open_file(path: Path | str, companion: Path | str | None = None) -> list[Cur
 
 
 __all__ = [
+    "FORMATS",
+    "NAMES",
     "READERS",
     "Blob",
     "CurveFile",
+    "Format",
     "NotACurve",
     "Reader",
     "Unfinished",
     "Unreadable",
-    "claim",
-    "find_other",
     "find_reader",
-    "is_first_half",
-    "is_second_half",
     "open_file",
-    "quiet_s",
 ]

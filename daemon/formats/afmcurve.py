@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from daemon.formats import limits, samples
+from daemon.formats.base import Format
 from daemon.formats.blob import Blob
 from daemon.formats.errors import Unfinished, Unreadable
 from models.curve import Curve, Samples
@@ -26,14 +27,20 @@ _MAGIC = b'{"afmcurve": 1, '
 _ARRAYS = ("force", "distance", "approach_force")
 _NUMBERS = ("spring_constant_n_per_m", "sensitivity_m_per_v", "duration_s")
 _MOST_HEADER_BYTES = 1 << 20
+#: Of a keepsake. Enough to look at and to train on: the raster averages to far fewer. 32 KB with its distance axis.
+MOST_POINTS = 4096
 
 
 class PackedReader:
-    name = "afmcurve"
-    quiet_s = 0.0
+    format = Format(
+        name="afmcurve",
+        instrument="[your own software](#from-your-own-software)",
+        files="`.afmcurve`, one curve a file, as `labels export --curves` writes them; or over ZeroMQ",
+        suffixes=(SUFFIX,),
+    )
 
     def claims(self, name: str, head: bytes) -> bool:
-        return name.lower().endswith(SUFFIX) or head.startswith(_MAGIC)
+        return self.format.is_named(name) or head.startswith(_MAGIC)
 
     def open(self, blob: Blob, name: str, companion: Blob | None = None) -> PackedFile:
         return PackedFile(unpack(blob.whole())[0])
@@ -132,14 +139,11 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-# ---- The keepsake: a compact copy of a flagged curve, kept in the ledger, because the instrument's file may go away.
-
-#: Enough to look at and to train on: the raster averages to far fewer. 32 KB with its distance axis.
-MOST_POINTS = 4096
-
-
 def keepsake_of(curve: Curve) -> bytes:
-    """The bytes of an ``.afmcurve`` file: the retract in single precision, averaged down to ``MOST_POINTS``."""
+    """A compact copy of a flagged curve, kept in the ledger because the instrument's file may go away.
+
+    The bytes of an ``.afmcurve`` file: the retract in single precision, averaged down to ``MOST_POINTS``.
+    """
     force, distance = compact(curve.force), curve.distance
     notes = (*curve.notes, "averaged") if force.shape != curve.force.shape else curve.notes
     small = replace(

@@ -3,6 +3,10 @@
 One zip holds ``header.properties``, a folder a segment (``segments/M`` or, in maps, ``index/N/segments/M``) and usually
 ``shared-data/header.properties``. Segments are told apart by their style, not their number: there may be
 pauses and modulations between approach and retract. Raw sign: repulsion positive; height grows away from the surface.
+
+Headers are Java properties. A channel is stored as big-endian numbers. An *encoder* (integers only) makes volts or
+metres of them; from that base a chain of *conversions* leads, slot by slot, to the force. Newer files keep what all
+curves share in ``shared-data/header.properties`` and point there with ``key.*=N``.
 """
 
 from __future__ import annotations
@@ -15,17 +19,32 @@ from typing import Any
 import numpy as np
 
 from daemon.formats import limits, samples
+from daemon.formats.base import Format
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from daemon.formats.zip import Archive
 from models.curve import Curve, ForceUnit, Samples
 
-# ---- The Java property headers of JPK archives, and how they turn stored numbers into SI units.
-#
-# A channel is stored as big-endian numbers. An *encoder* (integers only) makes volts or metres of them; from that
-# base a chain of *conversions* leads, slot by slot, to the force. Newer files keep what all curves share in
-# ``shared-data/header.properties`` and point there with ``key.*=N``. Rules: formats.md, section 2.3.
-
+_MAPS = (".jpk-force-map", ".jpk-qi-data", ".jpk-qi-series")
+_SEGMENT = re.compile(rb"^(?:index/(\d+)/)?segments/(\d+)/segment-header\.properties$")
+_FIRST_MEMBER = re.compile(
+    rb"^PK\x03\x04.{26}(?:header\.properties|segments/|index/|shared-data/|data-image\.jpk)", re.DOTALL
+)
+_SHARED = b"shared-data/header.properties"
+_SERIES = b"header.properties"
+_SIMULATED = ("force-scan-series.description.instrument", "simulated")  # as daemon.instrument.jpk_writer has it
+#: Best first: the measured position of the piezo, then the position it was asked for.
+HEIGHTS = (
+    "measuredHeight",
+    "capacitiveSensorHeight",
+    "strainGaugeHeight",
+    "height",
+    "head-height",
+    "cellhesion-height",
+)
+_WANTED = (b"segment-header.properties", *(f"/{name}.dat".encode() for name in ("vDeflection", *HEIGHTS)))
+_KEPT_SEGMENTS = 8
+_FORCES: tuple[tuple[str, ForceUnit], ...] = (("force", "N"), ("distance", "m"))
 Properties = dict[str, str]
 
 _NO_KEY = frozenset("#!=" + "".join(filter(str.isspace, map(chr, range(256)))))  # what no key begins with
@@ -44,153 +63,23 @@ _STORED = {
 _LONGEST_CHAIN = 8
 
 
-def lines_of(text: bytes) -> list[str]:
-    """The lines of a ``.properties`` file."""
-    content = text.decode("latin-1").replace("\r\n", "\n")
-    if "\r" in content:
-        return [f"{key}={value}" for key, value in _LINE.findall(content)]
-    return content.split("\n")
-
-
-def parse(lines: list[str], beginning: str = "") -> Properties:
-    """Keys and values of the lines that begin so. Escapes are left alone: no value we use has any."""
-    parts = [line.partition("=") for line in lines if line.startswith(beginning)]
-    return {key: value for key, mark, value in parts if mark and key and key[0] not in _NO_KEY}
-
-
-def number(properties: Properties, key: str) -> float | None:
-    """A value as a float, or None where it is missing or not a number."""
-    try:
-        return float(properties[key])
-    except (KeyError, ValueError):
-        return None
-
-
-@dataclass(frozen=True)
-class Step:
-    slot: str
-    unit: str
-    multiplier: float
-    offset: float
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """How one channel is stored and every unit its numbers can be taken to."""
-
-    dtype: np.dtype[np.generic]
-    base_unit: str
-    encoder: Step | None
-    slots: dict[str, Step]
-    parents: dict[str, str]
-    base: str
-    default: str
-
-    def chain(self, slot: str) -> list[Step] | None:
-        """The steps from the stored base to ``slot``, in order; None when one of them is not defined."""
-        steps: list[Step] = []
-        while slot != self.base:
-            if slot not in self.slots or len(steps) > _LONGEST_CHAIN:
-                return None
-            steps.append(self.slots[slot])
-            slot = self.parents[slot]
-        return steps[::-1]
-
-    def factor(self, slot: str, parent: str) -> float | None:
-        """What one unit of ``parent`` is in ``slot``, where the one follows directly from the other."""
-        return self.slots[slot].multiplier if slot in self.slots and self.parents[slot] == parent else None
-
-    def unit(self, slot: str) -> str:
-        return self.base_unit if slot == self.base else self.slots[slot].unit
-
-    @cached_property
-    def default_chain(self) -> list[Step] | None:
-        return self.chain(self.default)
-
-
-def decode(content: bytes, points: int, scaling: Scaling) -> np.ndarray[tuple[int], np.dtype[np.generic]]:
-    """The stored numbers of a channel, unscaled; shape (points,)."""
-    if len(content) < points * scaling.dtype.itemsize:
-        raise Unfinished("truncated")
-    if len(content) > points * scaling.dtype.itemsize:
-        raise Unreadable("unreadable")
-    return np.frombuffer(content, scaling.dtype, points)
-
-
-def apply(stored: np.ndarray[tuple[int], np.dtype[np.generic]], scaling: Scaling, steps: list[Step]) -> Samples:
-    """Scale (n,) stored numbers; step by step, as the vendor's program does, so that values agree to the last bit."""
-    samples: Samples = stored.astype(np.float64)
-    for step in ([scaling.encoder] if scaling.encoder else []) + steps:
-        samples = samples * step.multiplier + step.offset
-    return samples
-
-
-def scaling_of(properties: Properties, prefix: str) -> Scaling:
-    """The scaling of the channel whose keys begin with ``prefix`` (its own header or the shared one)."""
-    at = prefix + "data." if prefix + "data.type" in properties else prefix
-    kind = properties.get(at + "encoder.type") or properties.get(at + "type", "")
-    if kind not in _STORED:
-        raise Unreadable("unreadable")
-    sets = prefix + "conversion-set."
-    slots, parents = {}, {}
-    base = properties.get(sets + "conversions.base", "volts")
-    for slot in properties.get(sets + "conversions.list", "").split():
-        key = f"{sets}conversion.{slot}."
-        step = _step(properties, slot, key + "scaling.")
-        if step and properties.get(key + "defined") == "true":
-            slots[slot] = step
-            parents[slot] = properties.get(key + "base-calibration-slot", base)
-    encoder = _step(properties, "encoder", at + "encoder.scaling.")
-    if encoder is None and not kind.startswith(("float", "double")):
-        raise Unreadable("unreadable")
-    unit = encoder.unit if encoder else properties.get(at + "unit.unit", "")
-    default = properties.get(sets + "conversions.default", base)
-    return Scaling(np.dtype(_STORED[kind]), unit, encoder, slots, parents, base, default)
-
-
-def _step(properties: Properties, slot: str, key: str) -> Step | None:
-    multiplier, offset = number(properties, key + "multiplier"), number(properties, key + "offset")
-    if multiplier is None or offset is None:
-        return None
-    unit = properties.get(key + "unit.unit") or properties.get(key + "unit", "")
-    return Step(slot, unit, multiplier, offset)
-
-
-# ---- JPK NanoWizard, ForceRobot and CellHesion archives: single curves, maps and quantitative images.
-
-SUFFIXES = (".jpk-force", ".jpk-force-map", ".jpk-qi-data", ".jpk-qi-series", ".jpk-force.zip")
-_OLD_SUFFIX = ".jpk"  # of curves (a zip), and to this day of images (a TIFF)
-_IMAGE_SUFFIX = ".jpk-qi-image"
-_SEGMENT = re.compile(rb"^(?:index/(\d+)/)?segments/(\d+)/segment-header\.properties$")
-_FIRST_MEMBER = re.compile(
-    rb"^PK\x03\x04.{26}(?:header\.properties|segments/|index/|shared-data/|data-image\.jpk)", re.DOTALL
-)
-_SHARED = b"shared-data/header.properties"
-_SERIES = b"header.properties"
-_SIMULATED = ("force-scan-series.description.instrument", "simulated")  # as daemon.instrument.jpk_writer has it
-#: Best first: the measured position of the piezo, then the position it was asked for.
-_HEIGHTS = (
-    "measuredHeight",
-    "capacitiveSensorHeight",
-    "strainGaugeHeight",
-    "height",
-    "head-height",
-    "cellhesion-height",
-)
-_WANTED = (b"segment-header.properties", *(f"/{name}.dat".encode() for name in ("vDeflection", *_HEIGHTS)))
-_KEPT_SEGMENTS = 8
-_FORCES: tuple[tuple[str, ForceUnit], ...] = (("force", "N"), ("distance", "m"))
-
-
 class JpkReader:
-    name = "jpk"
-    quiet_s = 0.0
+    format = Format(
+        name="jpk",
+        instrument="JPK / Bruker NanoWizard",
+        files="`.jpk-force`, `.jpk-force.zip`, `.jpk-force-map`, `.jpk-qi-data`, `.jpk-qi-series`, `.jpk`; "
+        "also text exports",
+        suffixes=(".jpk-force", ".jpk-force.zip", *_MAPS),
+        shared_suffixes=(".jpk",),  # of curves (a zip), and to this day of images (a TIFF)
+        image_suffixes=(".jpk-qi-image",),
+        map_suffixes=_MAPS,
+    )
 
     def claims(self, name: str, head: bytes) -> bool:
-        return name.lower().endswith((*SUFFIXES, _OLD_SUFFIX, _IMAGE_SUFFIX)) or _FIRST_MEMBER.match(head) is not None
+        return self.format.is_named(name) or _FIRST_MEMBER.match(head) is not None
 
     def open(self, blob: Blob, name: str, companion: Blob | None = None) -> JpkFile:
-        if name.lower().endswith(_IMAGE_SUFFIX):
+        if self.format.is_image(name):
             raise NotACurve("image")
         return JpkFile(blob)
 
@@ -317,7 +206,7 @@ class _Segment:
 
     def distance(self) -> Samples | None:
         """The height channel that is nearest to a measurement, known in metres, and connected (not constant)."""
-        for name in _HEIGHTS:
+        for name in HEIGHTS:
             if f"channel.{name}.data.file.name" not in self.properties:
                 continue
             stored, scaling = self._channel(name)
@@ -377,3 +266,115 @@ def _best_unit(scaling: Scaling) -> ForceUnit:
 def _in_unit(stored: np.ndarray[Any, np.dtype[Any]], scaling: Scaling, unit: ForceUnit) -> Samples:
     slot = {"N": "force", "m": "distance", "V": scaling.base}[unit]
     return apply(stored, scaling, scaling.chain(slot) or [])
+
+
+def lines_of(text: bytes) -> list[str]:
+    """The lines of a ``.properties`` file."""
+    content = text.decode("latin-1").replace("\r\n", "\n")
+    if "\r" in content:
+        return [f"{key}={value}" for key, value in _LINE.findall(content)]
+    return content.split("\n")
+
+
+def parse(lines: list[str], beginning: str = "") -> Properties:
+    """Keys and values of the lines that begin so. Escapes are left alone: no value we use has any."""
+    parts = [line.partition("=") for line in lines if line.startswith(beginning)]
+    return {key: value for key, mark, value in parts if mark and key and key[0] not in _NO_KEY}
+
+
+def number(properties: Properties, key: str) -> float | None:
+    """A value as a float, or None where it is missing or not a number."""
+    try:
+        return float(properties[key])
+    except (KeyError, ValueError):
+        return None
+
+
+@dataclass(frozen=True)
+class Step:
+    slot: str
+    unit: str
+    multiplier: float
+    offset: float
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How one channel is stored and every unit its numbers can be taken to."""
+
+    dtype: np.dtype[np.generic]
+    base_unit: str
+    encoder: Step | None
+    slots: dict[str, Step]
+    parents: dict[str, str]
+    base: str
+    default: str
+
+    def chain(self, slot: str) -> list[Step] | None:
+        """The steps from the stored base to ``slot``, in order; None when one of them is not defined."""
+        steps: list[Step] = []
+        while slot != self.base:
+            if slot not in self.slots or len(steps) > _LONGEST_CHAIN:
+                return None
+            steps.append(self.slots[slot])
+            slot = self.parents[slot]
+        return steps[::-1]
+
+    def factor(self, slot: str, parent: str) -> float | None:
+        """What one unit of ``parent`` is in ``slot``, where the one follows directly from the other."""
+        return self.slots[slot].multiplier if slot in self.slots and self.parents[slot] == parent else None
+
+    def unit(self, slot: str) -> str:
+        return self.base_unit if slot == self.base else self.slots[slot].unit
+
+    @cached_property
+    def default_chain(self) -> list[Step] | None:
+        return self.chain(self.default)
+
+
+def decode(content: bytes, points: int, scaling: Scaling) -> np.ndarray[tuple[int], np.dtype[np.generic]]:
+    """The stored numbers of a channel, unscaled; shape (points,)."""
+    if len(content) < points * scaling.dtype.itemsize:
+        raise Unfinished("truncated")
+    if len(content) > points * scaling.dtype.itemsize:
+        raise Unreadable("unreadable")
+    return np.frombuffer(content, scaling.dtype, points)
+
+
+def apply(stored: np.ndarray[tuple[int], np.dtype[np.generic]], scaling: Scaling, steps: list[Step]) -> Samples:
+    """Scale (n,) stored numbers; step by step, as the vendor's program does, so that values agree to the last bit."""
+    samples: Samples = stored.astype(np.float64)
+    for step in ([scaling.encoder] if scaling.encoder else []) + steps:
+        samples = samples * step.multiplier + step.offset
+    return samples
+
+
+def scaling_of(properties: Properties, prefix: str) -> Scaling:
+    """The scaling of the channel whose keys begin with ``prefix`` (its own header or the shared one)."""
+    at = prefix + "data." if prefix + "data.type" in properties else prefix
+    kind = properties.get(at + "encoder.type") or properties.get(at + "type", "")
+    if kind not in _STORED:
+        raise Unreadable("unreadable")
+    sets = prefix + "conversion-set."
+    slots, parents = {}, {}
+    base = properties.get(sets + "conversions.base", "volts")
+    for slot in properties.get(sets + "conversions.list", "").split():
+        key = f"{sets}conversion.{slot}."
+        step = _step(properties, slot, key + "scaling.")
+        if step and properties.get(key + "defined") == "true":
+            slots[slot] = step
+            parents[slot] = properties.get(key + "base-calibration-slot", base)
+    encoder = _step(properties, "encoder", at + "encoder.scaling.")
+    if encoder is None and not kind.startswith(("float", "double")):
+        raise Unreadable("unreadable")
+    unit = encoder.unit if encoder else properties.get(at + "unit.unit", "")
+    default = properties.get(sets + "conversions.default", base)
+    return Scaling(np.dtype(_STORED[kind]), unit, encoder, slots, parents, base, default)
+
+
+def _step(properties: Properties, slot: str, key: str) -> Step | None:
+    multiplier, offset = number(properties, key + "multiplier"), number(properties, key + "offset")
+    if multiplier is None or offset is None:
+        return None
+    unit = properties.get(key + "unit.unit") or properties.get(key + "unit", "")
+    return Step(slot, unit, multiplier, offset)

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from daemon.formats import limits, samples
+from daemon.formats.base import Format
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from models.curve import Curve, ForceUnit, Samples
 
-SUFFIX = ".nid"
 _FIRST_LINE = b"[DataSet]"
 _MOST_HEADER_BYTES = 32 * limits.MIB  # a map of 128 x 128 lists the ends of each line in every frame: 26 MiB
 _MOST_FRAMES = 4096
@@ -39,11 +39,16 @@ _SIDES = {"forward": "forward", "fwd": "forward", "backward": "backward", "bwd":
 
 
 class NidReader:
-    name = "nid"
-    quiet_s = 0.0
+    format = Format(
+        name="nid",
+        instrument="Nanosurf",
+        files="`.nid`, single spectroscopies and maps",
+        shared_suffixes=(".nid",),
+        unread_suffixes=(".nhf",),
+    )
 
     def claims(self, name: str, head: bytes) -> bool:
-        return name.lower().endswith(SUFFIX) or head.startswith(_FIRST_LINE)
+        return self.format.is_named(name) or head.startswith(_FIRST_LINE)
 
     def open(self, blob: Blob, name: str, companion: Blob | None = None) -> NidFile:
         return NidFile(blob)
@@ -125,10 +130,11 @@ class NidFile:
             raise Unfinished("truncated") if blob.size_bytes < whole else Unreadable("unreadable")
         if not sides["backward"]:
             raise Unreadable("no_retract")
-        self._unit = next((unit for unit in _UNITS if _deflection(sides["backward"], unit)), None)
-        backward = _side(sides["backward"], self._unit)
-        if backward is None or self._unit is None:
+        unit = next((unit for unit in _UNITS if _deflection(sides["backward"], unit)), None)
+        backward = _side(sides["backward"], unit)
+        if backward is None or unit is None:
             raise Unreadable("no_force_channel")
+        self._unit: ForceUnit = unit
         self._backward, self._forward = backward, _side(sides["forward"], self._unit)
         self._k, self._sensitivity = _calibration(sections)
         self._lines = self._measured()
@@ -152,7 +158,7 @@ class NidFile:
             is_known = approach is None or before is None or bool(before[-1] >= before[0]) or _pushes(approach)
             if _lies_backwards(approach, before, retract, distance):
                 retract, distance = retract[::-1], None if distance is None else distance[::-1]
-        unit, factor = self._scale()
+        unit, factor = samples.calibrated(self._unit, 1.0, self._sensitivity, self._k)
         if distance is None:
             distance = self._swept(line, retract.shape[0])
         return Curve(
@@ -185,15 +191,6 @@ class NidFile:
         found = dict(_LINE_RANGE.findall(frame.body)).get(b"%d" % line)
         way_m = abs(float(found) if found else frame.number("Dim0Range"))
         return np.linspace(0.0, -way_m, points) if frame.text("Dim0Unit") == "m" and way_m > 0 else None
-
-    def _scale(self) -> tuple[ForceUnit, float]:
-        """The best unit, and the factor from that of the file."""
-        k, sensitivity, unit = self._k, self._sensitivity, self._unit
-        if unit == "m" and k is not None:
-            return "N", k
-        if unit == "V" and sensitivity is not None:
-            return ("m", sensitivity) if k is None else ("N", sensitivity * k)
-        return unit or "V", 1.0
 
     def _measured(self) -> list[int]:
         """The lines that were measured: of a map that was ended early the rest stays empty."""

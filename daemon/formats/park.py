@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from daemon.formats import limits, samples
+from daemon.formats.base import Format
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from models.curve import Curve, ForceUnit, Samples
 
-SUFFIXES = (".tiff", ".tif")
 _TIFF = b"II*\0"  # little-endian, as Park writes
 _IMAGES = (b"MM\0*", b"II+\0", b"MM\0+")  # big-endian, or of more than 4 GiB
 _ENTRY_BYTES, _MOST_ENTRIES = 12, 4096
@@ -38,17 +38,23 @@ _NO_FORCE = (3, 5, 6, 7)  # kinds of spectroscopy: current over voltage, photocu
 _DATA_TYPES = {0: "<i2", 1: "<i4", 2: "<f4"}
 _METRES = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "nm": 1e-9, "pm": 1e-12}
 _FORCES = {"N": 1.0, "mN": 1e-3, "uN": 1e-6, "µN": 1e-6, "μN": 1e-6, "nN": 1e-9, "pN": 1e-12}
-_VOLTS = {"V": 1.0, "mV": 1e-3}
+_DEFLECTIONS: dict[ForceUnit, dict[str, float]] = {"m": _METRES, "V": {"V": 1.0, "mV": 1e-3}}
 _SECONDS = {"s": 1.0, "sec": 1.0, "msec": 1e-3, "ms": 1e-3, "usec": 1e-6, "us": 1e-6}
 _SAME_PLACE = 0.1  # of the whole way: farther apart are the end of the way there and the beginning of the way back not
 
 
 class ParkReader:
-    name = "park"
-    quiet_s = 0.0
+    format = Format(
+        name="park",
+        instrument="Park",
+        files="force curves in `.tiff`, single ones and maps",
+        shared_suffixes=(".tiff",),
+        image_suffixes=(".tif",),
+        unread_suffixes=(".ps-ppt",),
+    )
 
     def claims(self, name: str, head: bytes) -> bool:
-        return name.lower().endswith(SUFFIXES) or head.startswith((_TIFF, *_IMAGES))
+        return self.format.is_named(name) or head.startswith((_TIFF, *_IMAGES))
 
     def open(self, blob: Blob, name: str, companion: Blob | None = None) -> ParkFile:
         tags = _tags(blob)
@@ -146,13 +152,9 @@ class ParkFile:
                 return channel, "N", factor
         for channel in vertical:
             if re.search(r"defl|vertical|a-b", channel.name, re.IGNORECASE):
-                metres, volts = channel.factor(_METRES), channel.factor(_VOLTS)
-                if metres is None and volts is not None and self._sensitivity is not None:
-                    metres = volts * self._sensitivity
-                if metres is not None:
-                    return (channel, "m", metres) if self._k is None else (channel, "N", metres * self._k)
-                if volts is not None:
-                    return channel, "V", volts
+                for unit, units in _DEFLECTIONS.items():
+                    if (factor := channel.factor(units)) is not None:
+                        return channel, *samples.calibrated(unit, factor, self._sensitivity, self._k)
         raise Unreadable("no_force_channel")
 
     def _duration_s(self, valid: Samples) -> float | None:

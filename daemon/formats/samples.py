@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from daemon.formats import limits
 from daemon.formats.errors import Unfinished, Unreadable
-from models.curve import Samples
+from models.curve import ForceUnit, Samples
 
 _JUMP = 0.5  # of the span of a ramp
 
@@ -69,6 +69,17 @@ def runs_on(before: Samples, after: Samples) -> bool:
     gap = float(after[0] - before[-1])
     is_same_way = ways[0] * ways[1] > 0
     return is_same_way and abs(gap) <= max(8 * step, 2 * noise) and abs(gap) < _JUMP * float(np.ptp(before))
+
+
+def calibrated(
+    unit: ForceUnit, factor: float, sensitivity_m_per_v: float | None, spring_constant_n_per_m: float | None
+) -> tuple[ForceUnit, float]:
+    """The best unit that the calibration allows for what times ``factor`` is in ``unit``, and the factor to that."""
+    if unit == "V" and sensitivity_m_per_v is not None:
+        unit, factor = "m", factor * sensitivity_m_per_v
+    if unit == "m" and spring_constant_n_per_m is not None:
+        return "N", factor * spring_constant_n_per_m
+    return unit, factor
 
 
 def turnaround(position: Samples) -> tuple[int, int] | None:

@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.formats import columns, limits, text_lines
-from daemon.formats.columns import Column, Side
 from daemon.formats.errors import Unreadable
 from daemon.formats.samples import is_steady, runs_on
 from daemon.formats.text_layout import COMMENT, FEWEST_ROWS, PLAIN, Layout, layout_of
-from models.curve import Samples
 
 Table = NDArray[np.float64]
 
@@ -124,9 +122,6 @@ def _fitted(cells: list[str], block: Block, *, is_group: bool) -> list[str] | No
 def _counts(samples: Table) -> bool:
     """Whether a column is the number of its row."""
     return bool(samples.shape[0] > 1 and np.all(np.diff(samples) == 1.0))
-
-
-# ---- where they begin and end
 
 
 def blocks(text: str) -> list[Block]:
@@ -331,38 +326,3 @@ def rows_of(lines: Sequence[str]) -> Table:
     if rows is None:
         raise Unreadable("unreadable")
     return rows
-
-
-# ---- A table whose columns are known, and the parts that curves are made of.
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """Rows of one force column with their distance: a side, or the whole of a curve."""
-
-    force: Samples
-    force_column: Column
-    distance: Samples | None
-    distance_column: Column | None
-    side: Side | None = None
-    approach: Samples | None = None  # of a part that is known to be the retract
-    is_shared: bool = False  # one distance for both sides: rows are in the order of the distance, not of time
-    is_assumed: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sheet:
-    """A block with what is known of its columns."""
-
-    columns: list[Column]
-    rows: Table
-    words: dict[int, list[str]]
-    side: Side | None
-    is_assumed: bool
-
-    def of(self, *quantities: str) -> list[int]:
-        return [at for at, column in enumerate(self.columns) if column.quantity in quantities]
-
-    def unknown(self) -> list[int]:
-        """Columns of numbers whose names say no quantity."""
-        return [at for at, column in enumerate(self.columns) if column.quantity is None and at not in self.words]

@@ -8,135 +8,19 @@ What nobody can make numbers of (a note, a log, a list of labels) is nobody's.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from daemon.formats import afmformats_table, limits, samples, table, text_bare, text_layout, text_lines, text_named
-from daemon.formats.base import CurveFile
+from daemon.formats import limits, samples, table, text_bare, text_exports, text_lines, text_named, text_rule
+from daemon.formats.base import CurveFile, Format
 from daemon.formats.blob import Blob
-from daemon.formats.columns import unit_of
 from daemon.formats.errors import UNENDED, Unfinished, Unreadable
-from daemon.formats.table import Table, rows_of
 from daemon.formats.text_layout import layout_of
 from daemon.formats.text_rule import TextRule
-from models.curve import Curve, ForceUnit, Samples
+from models.curve import Curve
 
-# ---- Text exports of the JPK data processing program: a header block in front of every segment, SI units.
-#
-# Raw sign as in the archives: repulsion positive, height grows away from the surface. Programs of 2011 (``.out``)
-# call the segments ``direction: trace`` and ``retrace``, later ones ``segment: extend`` and ``retract``.
-
-_HEIGHTS = (
-    "measuredHeight",
-    "capacitiveSensorHeight",
-    "strainGaugeHeight",
-    "height",
-    "head-height",
-    "cellhesion-height",
-)
-_MARKS = ("\n# segmentIndex:", "\n# fancyNames:", "\n# columns:")
-_APPROACH, _RETRACT = ("extend", "trace"), ("retract", "retrace")
-_UNITS: dict[str, ForceUnit] = {"N": "N", "m": "m", "V": "V"}
-
-
-@dataclass
-class _Segment:
-    keys: dict[str, str] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
-
-    @property
-    def side(self) -> str:
-        return self.keys.get("segment") or self.keys.get("direction", "")
-
-    def number(self, key: str) -> float | None:
-        try:
-            return float(self.keys[key])
-        except (KeyError, ValueError):
-            return None
-
-    def table(self) -> Table:
-        """(rows, columns); ``Unfinished`` with fewer rows than promised."""
-        promised = self.number("recorded-num-points")
-        if promised is not None and len(self.lines) < promised:
-            raise Unfinished("truncated")
-        return rows_of(self.lines)
-
-    def column(self, rows: Table, name: str) -> tuple[Samples, str] | None:
-        """Samples and SI unit of a column, by the name the instrument gives the channel."""
-        names, units = self.keys.get("columns", "").split(), self.keys.get("units", "").split()
-        if name not in names or len(units) != len(names) or rows.shape[1] != len(names):
-            return None
-        at = names.index(name)
-        unit = unit_of(units[at])
-        return None if unit is None else (rows[:, at] * unit.factor, unit.dimension)
-
-
-def is_export(text: str) -> bool:
-    """Told by more than one mark, for one may be damaged."""
-    start = text[: limits.HEAD_BYTES].replace("\r", "")
-    if start[:256].lstrip("\ufeff \n").startswith("# TEXT EXPORT") or _MARKS[0] in start:
-        return True
-    return _MARKS[1] in start and _MARKS[2] in start
-
-
-def read_jpk(text: str) -> list[Curve]:
-    """Every retract segment, with the approach before it."""
-    curves, approach = [], None
-    segments = _segments(text)
-    for segment in segments:
-        if not segment.lines:
-            continue
-        if segment.side in _APPROACH:
-            approach = segment
-        elif segment.side in _RETRACT:
-            curves.append(_curve(segment, approach))
-    if not curves and segments and _is_to_come(segments[0]):
-        raise Unfinished("truncated")
-    return curves
-
-
-def _is_to_come(first: _Segment) -> bool:
-    """Whether the settings, which stand at the beginning, speak of a retract."""
-    return any((first.number(key) or 0) > 0 for key in ("force-settings.retract-k-length", "retraceScanTime"))
-
-
-def _segments(text: str) -> list[_Segment]:
-    """Blocks of ``# key: value`` lines, each followed by its numbers; what is not said again holds on."""
-    segments = [_Segment()]
-    for line in text.splitlines():
-        if line.startswith("#"):
-            if segments[-1].lines:
-                segments.append(_Segment(dict(segments[-1].keys)))
-            key, _, value = line[1:].strip().partition(": ")
-            segments[-1].keys[key] = value.strip()
-        elif line.strip():
-            segments[-1].lines.append(line)
-    return segments
-
-
-def _curve(retract: _Segment, approach: _Segment | None) -> Curve:
-    rows = retract.table()
-    samples.check_points(rows.shape[0])
-    deflection = retract.column(rows, "vDeflection")
-    if deflection is None or deflection[1] not in _UNITS:
-        raise Unreadable("no_force_channel")
-    distance = next((c[0] for name in _HEIGHTS if (c := retract.column(rows, name)) and c[1] == "m"), None)
-    before = approach.column(approach.table(), "vDeflection") if approach else None
-    return Curve(
-        force=-deflection[0],
-        force_unit=_UNITS[deflection[1]],
-        distance=None if distance is None else samples.outward(distance),
-        distance_kind=None if distance is None else "piezo",
-        approach_force=-before[0] if before and before[1] == deflection[1] else None,
-        spring_constant_n_per_m=limits.plausible_spring_constant(retract.number("springConstant")),
-        sensitivity_m_per_v=limits.plausible_sensitivity(retract.number("sensitivity")),
-        duration_s=retract.number("retraceScanTime"),
-    )
-
-
-# ---- Curves as text: which program wrote it, and the numbers in it.
-
+_SUFFIXES = "txt csv tsv tab dat asc out curves"
 _MOST_BYTES = 64 * limits.MIB
 _OF_NUMBERS = re.compile(r"[0-9.,+\-eE\s\x00]")
 _NOT_OURS = re.compile(r"^\s*(?:[{<]|\[\s*[\[{\"\d])|^#!|^(?:path|file)[,;\t]curve", re.IGNORECASE)
@@ -154,14 +38,19 @@ class TextReader:
     """``rule``: what the laboratory says of this very file."""
 
     rule: TextRule | None = None
-    name = "text"
-    quiet_s = 2.0
+    format = Format(
+        name="text",
+        instrument="any other, NT-MDT and AFM Workshop among them",
+        files="text or CSV with columns of force and distance, `.gz` too, under any name; tab files of afmformats",
+        shared_suffixes=tuple(f".{suffix}{packed}" for suffix in _SUFFIXES.split() for packed in ("", ".gz")),
+        quiet_s=2.0,
+    )
 
     def claims(self, name: str, head: bytes) -> bool:
         if text_lines.is_gzip(head):
             head = text_lines.unzip_head(head)
         text = text_lines.decode(head)
-        if is_export(text) or afmformats_table.is_export(text) or text_layout.is_known(text):
+        if text_exports.is_jpk(text) or text_exports.is_afmformats(text) or text_rule.is_known(text):
             return True
         lines = [line for line in text_lines.without_wrapping(text.splitlines()) if line.strip()]
         if not lines or _NOT_OURS.match(lines[0]):
@@ -219,20 +108,21 @@ def read(text: str, rule: TextRule | None = None, *, is_final: bool = False) -> 
 
     Raises ``Unfinished``, ``Unreadable``, ``NotACurve``.
     """
-    if is_export(text):
-        return read_jpk(text)
-    if afmformats_table.is_export(text):
-        return afmformats_table.read(text)
+    if text_exports.is_jpk(text):
+        return text_exports.jpk_curves(text)
+    if text_exports.is_afmformats(text):
+        return text_exports.afmformats_curves(text)
     blocks = table.blocks(text)
-    facts = text_layout.facts_of(text, blocks[0].above).under(rule)
+    facts = text_rule.facts_of(text, blocks[0].above).under(rule)
     rows = max(block.rows.shape[0] for block in blocks)
     if rows < facts.rows and not (is_final and rows >= (1.0 - _MOST_MISSING) * facts.rows):
         raise Unfinished("truncated")
     for block in blocks:
         text_bare.check_lines(block)
-    curves = text_named.read(blocks, facts)
+    names = [block.named() for block in blocks]
+    curves = text_named.read(blocks, names, facts)
     if curves is None:
-        curves = text_bare.read(blocks, facts, has_names=any(block.named() for block in blocks))
+        curves = text_bare.read(blocks, facts, has_names=any(names))
     return [replace(curve, notes=(*curve.notes, "ends_missing")) for curve in curves] if rows < facts.rows else curves
 
 

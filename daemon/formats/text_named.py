@@ -11,31 +11,34 @@ from dataclasses import replace
 
 import numpy as np
 
-from daemon.formats import columns, limits, samples, text_bare, text_layout, text_rows
+from daemon.formats import columns, limits, samples, text_bare, text_rows
 from daemon.formats.columns import Column, Side
 from daemon.formats.errors import NotACurve, Unreadable
-from daemon.formats.table import Block, Part, Sheet
-from daemon.formats.text_layout import Facts
-from daemon.formats.text_rows import Branch
-from models.curve import Curve, DistanceKind, Samples
+from daemon.formats.table import Block
+from daemon.formats.text_bare import SI_FORCE, SI_LENGTH
+from daemon.formats.text_rows import Branch, Part, Sheet
+from daemon.formats.text_rule import Facts
+from models.curve import Curve, DistanceKind, ForceUnit, Samples
 
 _LONGEST_M, _SHORTEST_M = 1e-3, 1e-11  # of a ramp
 _STRONGEST_N = 1e-3
 _RAMP = 0.5  # a distance follows its rows at least so closely
 _STRAIGHT = 0.98  # and what follows them so closely instead of it is no force
-_SAME = 0.999  # correlation of two columns that are one signal
-_COPY = 1.0 - 1e-7
+_SAME = 0.999  # correlation of two columns that show one signal,
+_COPY = 1.0 - 1e-7  # and of a column and its copy
 _SAME_RANK = 0.25
 _HEADING_LINES = 12
 _FORCES = ("force", "deflection")
 
 
-def read(blocks: Sequence[Block], facts: Facts) -> list[Curve] | None:
+def read(blocks: Sequence[Block], names: Sequence[list[Column] | None], facts: Facts) -> list[Curve] | None:
     """The curves of named tables, in the order of their rows and columns; None where no name says what is a force.
+
+    ``names``: what the lines above each block say of its columns.
 
     Raises ``NotACurve("table")`` for a table of something else, ``Unreadable`` where there is no retract or no force.
     """
-    sheets = _sheets(blocks, facts)
+    sheets = _sheets(blocks, names, facts)
     if not sheets:
         return None
     parts: list[Part] = []
@@ -52,12 +55,12 @@ def read(blocks: Sequence[Block], facts: Facts) -> list[Curve] | None:
     return curves([(part, _branch(part)) for part in retracts], facts)
 
 
-def _sheets(blocks: Sequence[Block], facts: Facts) -> list[Sheet]:
-    named = [facts.names_for(block.rows.shape[1], block.named()) for block in blocks]
+def _sheets(blocks: Sequence[Block], names: Sequence[list[Column] | None], facts: Facts) -> list[Sheet]:
+    named = [facts.names_for(block.rows.shape[1], said) for block, said in zip(blocks, names, strict=True)]
     if not any(named):
         return []
     sheets: list[Sheet] = []
-    of_width = {len(names): names for names in reversed(named) if names}  # of blocks without names: as the first one's
+    of_width = {len(found): found for found in reversed(named) if found}  # of blocks without names: as the first one's
     for at, block in enumerate(blocks):
         found = named[at] or of_width.get(block.rows.shape[1])
         if found is not None:
@@ -83,9 +86,6 @@ def _heading_side(block: Block) -> Side | None:
         if len(line) < 80 and (side := columns.side_of(line)) and not block.layout.words:
             return side
     return None
-
-
-# ---- which column
 
 
 def _parts(sheet: Sheet) -> list[Part] | None:
@@ -174,24 +174,17 @@ def _is_doubtful(sheet: Sheet, chosen: int, among: list[int]) -> bool:
         other = sheet.columns[at]
         if at == chosen or other.side != mine.side or abs(other.rank - mine.rank) >= _SAME_RANK:
             continue
-        if not _is_same(sheet.rows[:, chosen], sheet.rows[:, at]):
+        if not _is_one_signal(sheet.rows[:, chosen], sheet.rows[:, at], _SAME):
             return True
     return False
 
 
-def _is_same(one: Samples, other: Samples) -> bool:
+def _is_one_signal(one: Samples, other: Samples, likeness: float) -> bool:
+    """Whether two columns are alike but for sign and scale; two pulls differ by their noise at least."""
     good = np.isfinite(one) & np.isfinite(other)
     if good.sum() < 4 or np.ptp(one[good]) == 0 or np.ptp(other[good]) == 0:
         return True
-    return float(abs(np.corrcoef(one[good], other[good])[0, 1])) > _SAME
-
-
-def _is_copy(one: Samples, other: Samples) -> bool:
-    """Whether two columns are one signal but for sign and scale; two pulls differ by their noise at least."""
-    good = np.isfinite(one) & np.isfinite(other)
-    if good.sum() < 4 or np.ptp(one[good]) == 0 or np.ptp(other[good]) == 0:
-        return True
-    return float(abs(np.corrcoef(one[good], other[good])[0, 1])) > _COPY
+    return float(abs(np.corrcoef(one[good], other[good])[0, 1])) > likeness
 
 
 def _abreast(sheet: Sheet, forces: list[int], distances: list[int]) -> list[tuple[list[int], list[int]]]:
@@ -234,7 +227,8 @@ def _pairs(sheet: Sheet, forces: list[int], distances: list[int]) -> tuple[list[
     if len(forces) > 1 and _are_alike(sheet, forces):
         if len(distances) == len(forces) and _are_alike(sheet, distances):
             return list(zip(forces, distances, strict=True)), False
-        if len(distances) <= 1 and not all(_is_copy(sheet.rows[:, forces[0]], sheet.rows[:, at]) for at in forces[1:]):
+        first, *others = (sheet.rows[:, at] for at in forces)
+        if len(distances) <= 1 and not all(_is_one_signal(first, other, _COPY) for other in others):
             return [(at, distances[0] if distances else None) for at in forces], True
     force = min(forces, key=lambda at: (sheet.columns[at].rank, at))
     side = sheet.columns[force].side
@@ -249,9 +243,6 @@ def _are_alike(sheet: Sheet, among: list[int]) -> bool:
     stems = {"".join(c for c in sheet.columns[at].name if not c.isdigit()).strip(" ._-#").lower() for at in among}
     units = {sheet.columns[at].unit for at in among}
     return len(stems) == 1 and len(units) == 1
-
-
-# ---- the branch
 
 
 def _branch(part: Part) -> Branch:
@@ -291,9 +282,6 @@ def _rises_inside(force: Samples) -> bool:
     return all(abs(end - float(np.median(known))) < 0.15 * span for end in ends)
 
 
-# ---- into SI
-
-
 def curves(found: Sequence[tuple[Part, Branch]], facts: Facts) -> list[Curve]:
     is_open = facts.pulling is None
     seen = text_rows.pulling_sign([branch for _, branch in found])
@@ -302,9 +290,10 @@ def curves(found: Sequence[tuple[Part, Branch]], facts: Facts) -> list[Curve]:
 
 
 def _curve(part: Part, branch: Branch, sign: float, is_open: bool, facts: Facts) -> Curve:
-    unit, factor, is_unit_assumed = text_layout.force_unit(part.force_column, branch.force)
-    unit, factor = text_layout.raised(unit, factor, facts)
-    distance, is_length_assumed = text_layout.in_metres(part.distance_column, branch.distance)
+    unit, factor, is_unit_assumed = _force_unit(part.force_column, branch.force)
+    if unit is not None:
+        unit, factor = samples.calibrated(unit, factor, facts.sensitivity_m_per_v, facts.spring_constant_n_per_m)
+    distance, is_length_assumed = _in_metres(part.distance_column, branch.distance)
     samples.check_points(branch.force.shape[0])
     is_assumed = (
         part.is_assumed
@@ -336,11 +325,36 @@ def _kind(column: Column | None) -> DistanceKind:
 
 def _contradicts(branch: Branch, distance_m: Samples | None, force_n: Samples | None) -> bool:
     """Whether the numbers cannot be what the names say: a ramp of a kilometre, a force that is the ramp."""
-    if force_n is not None and text_layout.span_of(force_n) > _STRONGEST_N:
+    if force_n is not None and _span_of(force_n) > _STRONGEST_N:
         return True
-    if distance_m is not None and not _SHORTEST_M < text_layout.span_of(distance_m) < _LONGEST_M:
+    if distance_m is not None and not _SHORTEST_M < _span_of(distance_m) < _LONGEST_M:
         return True
     if branch.distance is None:
         return False
     ramp, force = (text_rows.follows_rows(one) for one in (branch.distance, branch.force))
     return ramp < _RAMP or (force > _STRAIGHT and ramp < _STRAIGHT)
+
+
+def _force_unit(column: Column, force: Samples) -> tuple[ForceUnit | None, float, bool]:
+    """Unit, factor to it, and whether the size of the numbers had to tell."""
+    if column.unit is not None:
+        return column.unit.force, column.unit.factor if column.unit.force else 1.0, False
+    if float(np.nanmax(np.abs(force), initial=0.0)) < SI_FORCE:
+        return ("m" if column.quantity == "deflection" else "N"), 1.0, True
+    return None, 1.0, True
+
+
+def _in_metres(column: Column | None, distance: Samples | None) -> tuple[Samples | None, bool]:
+    """The distance in metres, where it is a length, and whether the size of the numbers had to tell."""
+    if distance is None or column is None:
+        return None, False
+    if column.unit is not None:
+        return (distance * column.unit.factor if column.unit.dimension == "m" else None), False
+    is_si = float(np.nanmax(np.abs(distance), initial=0.0)) < SI_LENGTH
+    return distance * (1.0 if is_si else 1e-9), True
+
+
+def _span_of(samples: Samples) -> float:
+    """Between the smallest and the largest of the numbers there are."""
+    known = samples[np.isfinite(samples)]
+    return float(np.ptp(known)) if known.size else 0.0

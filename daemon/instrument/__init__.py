@@ -20,7 +20,7 @@ from typing import Literal, get_args
 
 from daemon.common import ending
 from daemon.common.errors import BAD_DATA, UserError
-from daemon.formats import claim, find_other, find_reader, is_first_half, is_second_half
+from daemon.formats import NAMES, find_reader
 from daemon.formats.blob import Blob
 from daemon.formats.errors import Unfinished, Unreadable
 
@@ -125,7 +125,7 @@ def specimens(sources: Sequence[Path]) -> list[Specimen]:
         if not source.exists():
             raise UserError(BAD_DATA, f"{source}: no such file or folder")
         for file in sorted(source.rglob("*")) if source.is_dir() else [source]:
-            if not is_second_half(file.name) and file.is_file() and (file == source or _is_readable(file)):
+            if not NAMES.is_second_half(file.name) and file.is_file() and (file == source or _is_readable(file)):
                 folder = file.parent.relative_to(source) if source.is_dir() else Path()
                 found.setdefault(file.resolve(), Specimen(_with_companion(file), folder))
     if not found:
@@ -134,7 +134,7 @@ def specimens(sources: Sequence[Path]) -> list[Specimen]:
 
 
 def _is_readable(file: Path) -> bool:
-    if claim(file.name) is False:
+    if NAMES.claim(file.name) is False:
         return False
     try:
         return find_reader(file.name, Blob(file)) is not None
@@ -143,7 +143,7 @@ def _is_readable(file: Path) -> bool:
 
 
 def _with_companion(file: Path) -> tuple[Path, ...]:
-    other = find_other(file) if is_first_half(file.name) else None
+    other = NAMES.find_other(file) if NAMES.is_first_half(file.name) else None
     return (file,) if other is None else (file, other)
 
 

@@ -14,11 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UserError
-from daemon.formats import open_file
-from daemon.formats.afmcurve import keepsake_of
+from daemon.formats import NAMES, open_file
+from daemon.formats.afmcurve import SUFFIX, keepsake_of
 from daemon.formats.blob import Blob
 from daemon.formats.errors import Unfinished, Unreadable
-from daemon.formats.names import find_other, is_first_half
 from daemon.labels import Label, unanimous
 from daemon.labels import table as labeltable
 from daemon.ledger.view import LedgerView
@@ -29,7 +28,7 @@ def sha256_of(file: Path) -> str | None:
     """Of the file's bytes, of an Asylum pair those of both; None when they cannot be read."""
     try:
         blob = Blob(file)
-        if is_first_half(file.name) and (companion := find_other(file)) is not None:
+        if NAMES.is_first_half(file.name) and (companion := NAMES.find_other(file)) is not None:
             return blob.sha256_with(Blob(companion))
         return blob.sha256
     except (Unfinished, Unreadable, OSError):
@@ -126,7 +125,7 @@ def _row_of_copy(group: Sequence[Label], keepsake: bytes) -> Label:
     origin = {"origin_path": first.path, "origin_curve_index": str(first.curve), "origin_sha256": first.sha256 or ""}
     extra = {name: value for label in group for name, value in label.extra.items()}
     return Label(
-        path=f"{name}.afmcurve",
+        path=name + SUFFIX,
         curve=0,
         label=unanimous(label.label for label in group),
         rater="+".join(dict.fromkeys(label.rater for label in group)),

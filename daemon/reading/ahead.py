@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from daemon.common import ending
+from daemon.formats import NAMES
 from daemon.formats.limits import MIB, PORTION_CURVES
-from daemon.formats.names import why_ignored
 from daemon.formats.text_rule import TextRule
 from daemon.reading import FileReading, Reading
 from daemon.reading.pool import ReaderPool
@@ -173,7 +173,7 @@ class _Line:
         readings = answer.readings
         if answer.outcome == "unclaimed" and stop is None:
             name = answer.arrival.file.name
-            self._ignored.note(answer.reason or why_ignored(name) or UNCLAIMED, name)
+            self._ignored.note(answer.reason or NAMES.why_ignored(name) or UNCLAIMED, name)
         if stop is not None and not readings:  # what is known to be there is answered, whatever the reader says
             # Curves that an earlier portion has counted: the file is another one now, if nobody wants it any more.
             why = "changed" if answer.outcome == "unclaimed" else answer.reason or "unreadable"

@@ -89,7 +89,7 @@ class RequestHandler:
             header, arrays = self._read(request, note)
         except NotACurve as error:
             # A file that a source has counted as a curve by its name is answered as one.
-            is_counted = formats.claim(request.name) is True
+            is_counted = formats.NAMES.claim(request.name) is True
             header = _refusal(request, "unreadable", is_over=True) if is_counted else _passed_over(error.reason)
         except Unfinished as error:
             header = _refusal(request, error.reason, is_over=request.final)
@@ -142,7 +142,7 @@ def _open(request: Request, note: Callable[[str], None]) -> _Opened | None:
         return None
     sha256 = blob.sha256 if companion is None else blob.sha256_with(companion)
     note(sha256)
-    return _Opened(reader.open(blob, request.name, companion), reader.name, sha256, request.text_rule)
+    return _Opened(reader.open(blob, request.name, companion), reader.format.name, sha256, request.text_rule)
 
 
 def _check_last(file: CurveFile) -> None:

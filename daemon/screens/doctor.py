@@ -27,7 +27,7 @@ from daemon.common.errors import UNREACHABLE, UserError
 from daemon.common.sockets import Endpoint
 from daemon.common.text import clean, size
 from daemon.config import NOWHERE, Config
-from daemon.formats.names import why_ignored
+from daemon.formats import NAMES
 from daemon.sources.ignored import Ignored, words
 from daemon.sources.scan import ODDITIES, Stamp, mount_of, stamp_of, walk
 
@@ -221,7 +221,7 @@ def _content(folder: Path) -> Finding:
     for number, (name, stamp) in enumerate(_names(folder)):
         if is_cut := number >= MANY_FILES or time.monotonic() - begun_s > LOOK_S:
             break
-        reason = ODDITIES.get(stamp) if stamp else why_ignored(name)
+        reason = ODDITIES.get(stamp) if stamp else NAMES.why_ignored(name)
         found += reason is None
         if reason is not None:
             ignored.note(reason, name)

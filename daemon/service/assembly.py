@@ -19,9 +19,8 @@ from daemon.client.status import note
 from daemon.common.locks import StateLock
 from daemon.config import Config
 from daemon.engine import device_of
-from daemon.formats import claim, quiet_s
-from daemon.formats.afmcurve import pack, unpack
-from daemon.formats.names import why_ignored
+from daemon.formats import FORMATS
+from daemon.formats.names import Names
 from daemon.judging import Judge
 from daemon.judging.judge import release
 from daemon.judging.sentinel import Sentinel
@@ -35,7 +34,6 @@ from daemon.service.reload import ModelReload, load, wish_at_once
 from daemon.service.report import StatusReport
 from daemon.sources import Source
 from daemon.sources.file_state import Timing
-from daemon.sources.ignored import UNCLAIMED
 from daemon.sources.ingest import IngestSource
 from daemon.sources.watch import WatchSource
 from deploy.serving import Model
@@ -65,9 +63,7 @@ def _watch(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[]
     )
     return WatchSource(
         config.watch,
-        claim=claim,
-        why=lambda name: why_ignored(name) or UNCLAIMED,
-        quiet_s=lambda name: config.source.text_quiet_s if quiet_s(name) >= 1.0 else quiet_s(name),
+        names=Names(FORMATS, text_quiet_s=config.source.text_quiet_s),
         wake=wake,
         finished=finished.get,
         seen=lambda count: accounts.seen("watch", count),
@@ -81,8 +77,6 @@ def _ingest(endpoint: str, folder: Path, accounts: Accounts, wake: Callable[[], 
     return IngestSource(
         endpoint,
         folder,
-        pack=pack,
-        unpack=unpack,
         wake=wake,
         seen=lambda count: accounts.seen("ingest", count),
         refused=lambda reason: accounts.ignored("ingest_refused"),

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-# ---- The arrival: a file that a source believes finished, on its way to a reader.
-
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -34,9 +32,6 @@ class Arrival:
     def portion(self, first: int, sha256: str | None, total: int) -> Arrival:
         """The same file, of ``total`` curves, from curve ``first`` on."""
         return replace(self, first=first, sha256=sha256, total=total)
-
-
-# ---- Where curves come from. A source says which files are finished; it never reads a curve and never decides.
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from daemon.formats.names import claim, find_other, is_first_half, pick_other, why_ignored
+from daemon.formats import NAMES
 from daemon.sources import Arrival
 from daemon.sources.ignored import Ignored
 
@@ -35,7 +35,8 @@ class Found:
                 for file, other in self._files(path):
                     yield self._arrival(file, file.relative_to(path).as_posix(), other)
             else:
-                yield self._arrival(path, str(path), find_other(path) if is_first_half(path.name) else None)
+                other = NAMES.find_other(path) if NAMES.is_first_half(path.name) else None
+                yield self._arrival(path, str(path), other)
 
     def _files(self, folder: Path) -> Iterator[tuple[Path, Path | None]]:
         """All files below a folder that may be curves, in the order of their paths, each with its other half.
@@ -54,7 +55,7 @@ class Found:
             if not entry.is_dir():
                 reason = self._why_ignored(entry)
                 if reason is None:
-                    other = pick_other(entry.name, names) if is_first_half(entry.name) else None
+                    other = NAMES.pick_other(entry.name, names) if NAMES.is_first_half(entry.name) else None
                     yield path, None if other is None else path.with_name(other)
                 else:
                     self.ignored.note(reason, entry.name)
@@ -65,7 +66,7 @@ class Found:
                 yield from self._files(path)
 
     def _why_ignored(self, entry: os.DirEntry[str]) -> str | None:
-        if (reason := why_ignored(entry.name)) is not None:
+        if (reason := NAMES.why_ignored(entry.name)) is not None:
             return reason
         return None if entry.is_file() or entry.is_symlink() else "not_regular"
 
@@ -83,7 +84,7 @@ class Found:
             size_bytes=size_bytes,
             mtime_ns=mtime_ns,
             noticed_s=time.monotonic(),
-            claimed=claim(file.name) is True,
+            claimed=NAMES.claim(file.name) is True,
             final=True,
         )
 

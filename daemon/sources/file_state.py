@@ -1,4 +1,4 @@
-"""One file on its way from first seen to settled: when to look again, and when it is finished."""
+"""One file on its way from first seen to settled: when to look again, when it is finished, and who waits for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import threading
 from dataclasses import dataclass, field, replace
 
 from daemon.formats.errors import UNENDED
-from daemon.formats.names import is_map
 from daemon.sources import Arrival
 from daemon.sources.scan import Stamp
 
@@ -35,13 +34,13 @@ class Timing:
         """No hints there, attribute caches of 1 to 3 s, and somebody else's clock."""
         return replace(self, look_s=4 * self.look_s, skew_s=120.0)
 
-    def patience(self, name: str, reason: str) -> float:
+    def patience(self, reason: str, *, is_map: bool) -> float:
         """How long a file without growth may stay unfinished."""
         if reason == "zero_tail":
             return self.patience_zero_tail_s
         if reason == UNENDED:
             return self.patience_unended_s
-        return self.patience_map_s if is_map(name) else self.patience_s
+        return self.patience_map_s if is_map else self.patience_s
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +51,7 @@ class FileState:
     claimed: bool
     companion: str | None  # path of the other half of a pair
     quiet_s: float  # what its format asks for after the writer has closed it
+    is_map: bool  # of many curves, written over minutes
     fresh: bool  # found by a first scan: its age counts as quiet time
     came: bool  # after the folder did, and was not there with it
     due_s: float  # next look
@@ -108,7 +108,7 @@ class FileState:
     def _last_s(self, timing: Timing) -> float:
         """When patience ends if nothing changes any more. What only lacks a line end may have rested long before."""
         rests_s = self.changed_s if self.reason == UNENDED else self.grown_s
-        return rests_s + timing.patience(self.path, self.reason)
+        return rests_s + timing.patience(self.reason, is_map=self.is_map)
 
     def notice(self, now_s: float, final: bool) -> float:
         """The moment latency counts from.
@@ -135,11 +135,11 @@ class FileState:
         self.tries += 1
 
 
-# ---- Finished files waiting for the pipeline; the one place where the watching and the taking thread meet.
-
-
 class OfferQueue:
-    """A queue ordered by the files' times, oldest first. An offer can be taken back until it is taken."""
+    """Finished files waiting for the pipeline, oldest first by their times; one can be taken back until it is taken.
+
+    The one place where the watching and the taking thread meet.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""One watched folder: a thread that hears hints, lists the folder, and keeps its book."""
+"""One watched folder: a thread that hears hints, lists the folder, and tracks its files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from daemon.common.text import clean
-from daemon.formats.names import Naming, event_path
+from daemon.formats.names import Names, event_path
 from daemon.sources import Arrival, SourceHealth
 from daemon.sources.file_state import FileState, OfferQueue, Timing
 from daemon.sources.ignored import Arrivals, Unread
@@ -35,7 +35,7 @@ _CLOCK_S = 0.05  # a file system's clock ticks less often
 class FolderNeeds:
     """What a folder is given by its source. All of it is called from the folder's thread."""
 
-    naming: Naming
+    names: Names
     finished: Callable[[str], Stamp | None]
     seen: Callable[[int], None]
     ignored: Callable[[str, str], None]  # (reason, name)
@@ -50,12 +50,12 @@ class Folder:
     ) -> None:
         self.root = os.path.abspath(root)
         self._timing, self._services, self._ready = timing, services, ready
-        self._watcher = MountGuard(self.root, setting, self._hear)
+        self._guard = MountGuard(self.root, setting, self._hear)
         self._arrivals = Arrivals(self.root)
         self._begun_s = time.time()
         self._questions = _QUESTIONS
         self._link = ""  # the first that was passed over
-        self._book = FileTracker(services.naming, timing, self._world())
+        self._tracker = FileTracker(services.names, timing, self._world())
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._stopping = threading.Event()
@@ -71,7 +71,7 @@ class Folder:
     def _world(self) -> Surroundings:
         return Surroundings(
             stamp=lambda path: stamp_of(f"{self.root}/{path}"),
-            standing=self._watcher.standing,
+            standing=self._guard.standing,
             finished=self._services.finished,
             offer=self._offer,
             withdraw=self._ready.withdraw,
@@ -81,19 +81,17 @@ class Folder:
             wall=time.time,
         )
 
-    # ---- called from any thread
-
     def start(self) -> None:
         """Begin to watch."""
         self._thread.start()
 
     def defer(self, path: str, reason: str) -> None:
         """The reader found it unfinished."""
-        self._inbox.put(partial(self._book.defer, path, reason))
+        self._inbox.put(partial(self._tracker.defer, path, reason))
 
     def settle(self, path: str, stamp: Stamp, ignored: str | None = None) -> None:
         """Decided, as it was at ``stamp``, or no curve, for the reason ``ignored``."""
-        self._inbox.put(partial(self._book.settle, path, stamp, ignored))
+        self._inbox.put(partial(self._tracker.settle, path, stamp, ignored))
 
     def stop(self) -> None:
         """End the thread, within a second."""
@@ -105,7 +103,7 @@ class Folder:
     def oldest_waiting_s(self) -> float | None:
         """Age of the file that has waited longest to be finished, as of the last check."""
         oldest_s = self._oldest_s
-        return None if oldest_s is None or not self._book.waiting() else time.monotonic() - oldest_s
+        return None if oldest_s is None or not self._tracker.waiting() else time.monotonic() - oldest_s
 
     def unread(self) -> Unread:
         """What came since the last curve and is not read."""
@@ -113,18 +111,18 @@ class Folder:
 
     def health(self) -> SourceHealth:
         """How this folder is watched, in words."""
-        watcher, words = self._watcher, []
-        trouble, past = watcher.trouble, watcher.past
-        if watcher.identity is not None:
-            kind = f"network mount ({watcher.mount.fstype})" if watcher.mount.network else ""
-            hints = "inotify" if watcher.hearing() else ""
+        guard, words = self._guard, []
+        trouble, past = guard.trouble, guard.past
+        if guard.identity is not None:
+            kind = f"network mount ({guard.mount.fstype})" if guard.mount.network else ""
+            hints = "inotify" if guard.hearing() else ""
             words += [", ".join(filter(None, [kind, hints, f"scan every {self._scan_every_s():g} s"]))]
         age_s = self.oldest_waiting_s()
         oldest = "" if age_s is None else f"oldest unfinished file {age_s:.0f} s"
         detail = "; ".join(filter(None, [trouble, *words, self._unlisted, past, oldest]))
-        return SourceHealth(self.root, not trouble and not self._unlisted, detail or "starting", self._book.waiting())
-
-    # ---- the thread
+        return SourceHealth(
+            self.root, not trouble and not self._unlisted, detail or "starting", self._tracker.waiting()
+        )
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -134,7 +132,7 @@ class Folder:
                 _log.exception("watching %s: unexpected error, going on", self.root)
                 self._stopping.wait(_PAUSE_S)
                 self._scan_due_s = 0.0
-        self._watcher.stop()
+        self._guard.stop()
 
     def _step(self) -> None:
         """One turn: messages, what is due, one piece of a listing or sweep, looks."""
@@ -144,7 +142,7 @@ class Folder:
             job = self._jobs.popleft()
             if next(job, _END) is not _END:
                 self._jobs.append(job)
-        self._book.look(_PORTION)
+        self._tracker.look(_PORTION)
         if self._offers:
             self._offers = 0
             self._services.wake()
@@ -152,9 +150,9 @@ class Folder:
     def _read_inbox(self) -> None:
         now_s = time.monotonic()
         due = [self._check_due_s, *self._new_directories.values()]
-        if self._watcher.identity is not None:
+        if self._guard.identity is not None:
             due += [self._sweep_due_s] if self._scanning else [self._sweep_due_s, self._scan_due_s]
-        if (look_s := self._book.due_s()) is not None:
+        if (look_s := self._tracker.due_s()) is not None:
             due.append(look_s)
         wait_s = 0.0 if self._jobs else max(0.0, min(due) - now_s)
         try:
@@ -167,7 +165,7 @@ class Folder:
     def _plan(self, now_s: float) -> None:
         if now_s >= self._check_due_s:
             self._check(now_s)
-        if self._watcher.identity is None:
+        if self._guard.identity is None:
             return
         if len(self._new_directories) > _MANY_DIRECTORIES:
             self._new_directories.clear()
@@ -179,28 +177,26 @@ class Folder:
             self._scan_all(now_s, fresh=False)
         if now_s >= self._sweep_due_s:
             self._sweep_due_s = now_s + self._timing.sweep_s
-            self._jobs.append(self._sweep(self._book.settled.paths()))
+            self._jobs.append(self._sweep(self._tracker.settled.paths()))
 
     def _check(self, now_s: float) -> None:
         self._check_due_s = now_s + self._timing.check_s
-        missed, appeared = self._watcher.check()
+        missed, appeared = self._guard.check()
         if appeared:
-            network = self._watcher.mount.network
-            self._book.timing = self._timing.on_network() if network else self._timing
+            network = self._guard.mount.network
+            self._tracker.timing = self._timing.on_network() if network else self._timing
         if missed:
             self._scan_all(now_s, fresh=appeared)
-        if self._book.missed and self._watcher.hearing():
+        if self._tracker.missed and self._guard.hearing():
             self._suspicious_until_s = now_s + self._timing.suspicion_s
             self._scan_due_s = min(self._scan_due_s, now_s + self._scan_every_s())
-        self._book.missed = 0
-        self._oldest_s = self._book.oldest_s()
-        self._arrivals.is_reading = self._book.is_reading()
+        self._tracker.missed = 0
+        self._oldest_s = self._tracker.oldest_s()
+        self._arrivals.is_reading = self._tracker.is_reading()
 
     def _scan_every_s(self) -> float:
-        trusted = self._watcher.hearing() and time.monotonic() >= self._suspicious_until_s
+        trusted = self._guard.hearing() and time.monotonic() >= self._suspicious_until_s
         return self._timing.scan_s if trusted else self._timing.scan_often_s
-
-    # ---- listing
 
     def _scan_all(self, now_s: float, fresh: bool) -> None:
         self._scan_due_s = now_s + self._scan_every_s()
@@ -208,12 +204,12 @@ class Folder:
         self._jobs.append(self._list("", fresh))
 
     def _list(self, below: str, fresh: bool) -> Iterator[None]:
-        """Reconcile the book with the folder, one directory a piece."""
+        """Reconcile the tracker with the folder, one directory a piece."""
         directories, failures = [], []
         for listing in walk(self.root, below):
             directories.append(listing.directory)
             if listing.error is None:
-                self._book.reconcile(listing, fresh)
+                self._tracker.reconcile(listing, fresh)
             elif not isinstance(listing.error, FileNotFoundError) or not listing.directory:
                 failures.append(f"cannot list {listing.directory or self.root}: {listing.error.strerror}")
             yield
@@ -221,16 +217,14 @@ class Folder:
             self._scanning = False
             self._unlisted = event_path(failures[0]) if failures else ""
             if not failures:
-                self._book.settled.keep_only(directories)
+                self._tracker.settled.keep_only(directories)
 
     def _sweep(self, paths: list[str]) -> Iterator[None]:
         """Stat every settled file: the rewritten ones keep their names."""
         for start in range(0, len(paths), _PORTION):
             for path in paths[start : start + _PORTION]:
-                self._book.verify(path)
+                self._tracker.verify(path)
             yield
-
-    # ---- hints, offers, and what is passed over
 
     def _ignore(self, path: str, reason: str, came: bool) -> None:
         name = split(path)[1]
@@ -262,14 +256,14 @@ class Folder:
 
     def _heed(self, hint: Touched) -> None:
         if hint.kind == "moved":
-            self._book.moved(hint.path, hint.dest, hint.at_s)
+            self._tracker.moved(hint.path, hint.dest, hint.at_s)
         elif hint.kind == "directory":
             self._new_directories[hint.dest] = hint.at_s + _NEW_DIRECTORY_S
         elif hint.kind == "overflow":
             _log.warning("watching %s: the kernel dropped events, listing the folder instead", self.root)
             self._scan_due_s = 0.0
         else:
-            self._book.touch(hint.path, closed_s=hint.at_s if hint.kind == "closed" else None)
+            self._tracker.touch(hint.path, closed_s=hint.at_s if hint.kind == "closed" else None)
 
     def _offer(self, pending: FileState, final: bool) -> None:
         now_s = time.monotonic()

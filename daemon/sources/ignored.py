@@ -82,18 +82,17 @@ def words(kinds: Mapping[str, int]) -> str:
     return "; ".join(filter(None, [", ".join(said), pairs]))
 
 
-# ---- The unread: what has come into a folder and is no kind that is read, since the last curve came.
-#
-# It tells a folder that the instrument saves its curves into from one where it saves something else. So only what
-# *comes* counts: a folder of last year's photographs that lies still is nobody's mistake.
-
 #: Beside curves people save images and logs in the same folder; that these come is no sign by itself.
 _BESIDE_CURVES = frozenset({"image", "table"})
 
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Of one folder; ``kinds`` as ``daemon.sources.ignored`` tells them."""
+    """What has come into a folder and is no kind that is read, since the last curve came; ``kinds`` as told above.
+
+    It tells a folder that the instrument saves its curves into from one where it saves something else. So only what
+    *comes* counts: a folder of last year's photographs that lies still is nobody's mistake.
+    """
 
     folder: str
     kinds: Mapping[str, int] = field(default_factory=dict)

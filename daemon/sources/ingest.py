@@ -14,29 +14,33 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import zmq
 
 from daemon.common.errors import UserError
 from daemon.common.sockets import Secure, bind, open_envelope, open_socket
+from daemon.formats.afmcurve import SUFFIX
 from daemon.sources import Arrival, SourceHealth
-from daemon.sources.message import LARGEST_FRAME_BYTES, Message, Pack, Packing, Refused, parse
+from daemon.sources.message import LARGEST_FRAME_BYTES, Message, Refused, check_same, content_of, name_and_id, parse
 from models.clock import today
-from models.curve import Curve
 from models.files import UNFINISHED, sync_folder, write_whole
 
-# ---- The spool: curves that came over the network, each a file of its own, on disk before anybody is told.
-#
-# ``<folder>/YYYY-MM-DD/<first half of the SHA-256 of the id>.afmcurve``, and in each day's folder a list of the
-# decided ones. The list may lag behind: a curve offered twice is decided once, by its id.
-
-SUFFIX = ".afmcurve"
+_log = logging.getLogger(__name__)
+_POLL_S = 0.1
+_LINGER_MS = 200  # after the end, for the last answers
+_BATCH = 32  # messages put on disk before their senders are answered
+_HIGH_WATER = 16  # messages waiting a sender: up to 128 MiB each
+_RETRY_S, _TRIES = 0.5, 4  # a spooled curve is whole, so a reader that says otherwise is asked only a few times more
 _DECIDED = "decided.txt"
 
 
 class Spool:
-    """Written by one thread. Raises OSError where the disk does not take a curve."""
+    """Curves that came over the network, each a file of its own, on disk before anybody is told.
+
+    ``<folder>/YYYY-MM-DD/<first half of the SHA-256 of the id>.afmcurve``, and in each day's folder a list of the
+    decided ones. The list may lag behind: a curve offered twice is decided once, by its id. Written by one thread.
+    Raises OSError where the disk does not take a curve.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -106,16 +110,6 @@ def _stem(identity: str) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
-# ---- The ingest source: a ZeroMQ ROUTER that answers "accepted" once a curve is on disk, and not before.
-
-_log = logging.getLogger(__name__)
-_POLL_S = 0.1
-_LINGER_MS = 200  # after the end, for the last answers
-_BATCH = 32  # messages put on disk before their senders are answered
-_HIGH_WATER = 16  # messages waiting a sender: up to 128 MiB each
-_RETRY_S, _TRIES = 0.5, 4  # a spooled curve is whole, so a reader that says otherwise is asked only a few times more
-
-
 @dataclass(frozen=True, slots=True)
 class _Later:
     due_s: float
@@ -126,9 +120,8 @@ class _Later:
 class IngestSource:
     """Implements ``daemon.sources.Source`` for curves that a script sends.
 
-    ``pack(curve, meta, dtype)`` makes a file of a curve, ``unpack(content)`` gives (curve, meta) back; ``seen(1)`` is
-    called for each curve before it can be taken, ``refused(reason)`` for each message that was none; these and ``wake``
-    from the thread of this source. ``secure`` puts CURVE keys onto the socket.
+    ``seen(1)`` is called for each curve before it can be taken, ``refused(reason)`` for each message that was none;
+    these and ``wake`` from the thread of this source. ``secure`` puts CURVE keys onto the socket.
     """
 
     name = "ingest"
@@ -138,15 +131,13 @@ class IngestSource:
         endpoint: str,
         folder: Path,
         *,
-        pack: Pack,
-        unpack: Callable[[bytes], tuple[Curve, Mapping[str, Any]]],
         wake: Callable[[], None],
         seen: Callable[[int], None] = lambda count: None,
         refused: Callable[[str], None] = lambda reason: None,
         secure: Secure | None = None,
     ) -> None:
         self.endpoint = endpoint  # after start: the address in fact
-        self._spool, self._packing = Spool(folder), Packing(pack, unpack)
+        self._spool = Spool(folder)
         self._wake, self._seen, self._refused, self._secure = wake, seen, refused, secure
         self._ready: deque[Arrival] = deque()
         self._inbox: queue.SimpleQueue[Path | _Later] = queue.SimpleQueue()
@@ -208,8 +199,6 @@ class IngestSource:
         if self._thread.is_alive():
             self._thread.join(1.0)
 
-    # ---- the thread
-
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
@@ -261,7 +250,7 @@ class IngestSource:
             if (path := self._spool.find(message.id)) is None:
                 arrivals[message.id] = self._write(message, noticed_s)
             else:
-                self._packing.compare(message, path)
+                check_same(message, path)
         except Refused as refusal:
             return refusal.id, str(refusal)
         except OSError as error:
@@ -275,7 +264,7 @@ class IngestSource:
         return f"cannot be stored now ({error.strerror}); send it again"
 
     def _write(self, message: Message, noticed_s: float) -> Arrival:
-        path = self._spool.write(message.id, self._packing.content(message))
+        path = self._spool.write(message.id, content_of(message))
         return _arrival(path, message.name, message.id, noticed_s)
 
     def _offer(self, arrival: Arrival) -> None:
@@ -285,7 +274,7 @@ class IngestSource:
     def _recall(self, path: Path) -> Arrival:
         """What an earlier run accepted; a file that rotted is offered too, for its reason."""
         try:
-            name, identity = self._packing.name_and_id(path)
+            name, identity = name_and_id(path)
         except Exception as error:  # whatever is in the file, the service must start
             _log.warning("ingest: %s cannot be read (%s)", path, error)
             return _arrival(path, path.name, None, time.monotonic())

@@ -1,4 +1,4 @@
-"""InotifyEvents: inotify (through watchdog) says where to look soonest. It is never the only way a file is found."""
+"""Hints: inotify (through watchdog) says where to look soonest. It is never the only way a file is found."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ _WANTED: list[type[FileSystemEvent]] = [
     DirCreatedEvent,
     DirMovedEvent,
 ]
+_RAISE_LIMIT = "to raise it: sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=512"
+_LIMIT_AGAIN_S = 60.0  # between two tries after the kernel's limit was reached
 _STOP_S = 0.5
 
 
@@ -131,14 +133,11 @@ class _OverflowListener(logging.Handler):
             self._call()
 
 
-# ---- Watching the watcher: is the folder still the same one, and are the threads behind its hints alive?
-
-_RAISE_LIMIT = "to raise it: sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=512"
-_LIMIT_AGAIN_S = 60.0  # between two tries after the kernel's limit was reached
-
-
 class MountGuard:
-    """Keeps the hints of one folder alive, through unmounts, remounts and dying threads."""
+    """Keeps the hints of one folder alive, through unmounts, remounts and dying threads.
+
+    Asks again and again whether the folder is still the same one, and whether the threads behind its hints are alive.
+    """
 
     def __init__(self, root: str, setting: MountSetting, hear: Callable[[Touched], None]) -> None:
         self.root = root

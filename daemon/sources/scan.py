@@ -90,8 +90,6 @@ def split(path: str) -> tuple[str, str]:
     return directory, name
 
 
-# ---- What a watched folder lies on: inotify hears only what this machine writes, so shares must be scanned.
-
 MountSetting = Literal["auto", "local", "network"]
 
 #: File systems whose changes are made elsewhere; inotify stays silent about them.

@@ -1,4 +1,4 @@
-"""The book of one folder: which files are settled, which are on their way, and when to look at each next.
+"""The files of one folder: which are settled, which are on their way, and when to look at each next.
 
 Used from one thread. It looks at names, sizes and times only; what a file holds is for the reader.
 """
@@ -11,19 +11,19 @@ import itertools
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
-from daemon.formats.names import Naming, event_path, is_first_half, other_names, pick_other, sentinel_target
+from daemon.formats.names import Names, event_path, sentinel_target
 from daemon.sources.file_state import FileState, Timing
 from daemon.sources.scan import ODD, ODDITIES, Listing, Stamp, join, split
-
-# ---- Paths that need no look: the stamp each was settled with, kept by directory so that one listing prunes one
-# entry.
 
 #: The stamp of a name that is never looked at: temporary, unclaimed, half of a pair.
 IGNORED: Stamp = (-2, -2)
 
 
 class KnownFiles:
-    """About 250 bytes a file; what is gone from its directory is forgotten at the next listing."""
+    """Paths that need no look: the stamp each was settled with, by directory, so that one listing prunes one entry.
+
+    About 250 bytes a file; what is gone from its directory is forgotten at the next listing.
+    """
 
     def __init__(self) -> None:
         self._directories: dict[str, dict[str, Stamp]] = {}
@@ -79,12 +79,9 @@ class KnownFiles:
             self._unread.pop(directory, None)
 
 
-# ---- The book of one folder: which files are settled, which are on their way, and when to look at each next.
-
-
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the book needs of the world around it; the two clocks are time.monotonic and time.time."""
+    """What the tracker needs of the world around it; the two clocks are time.monotonic and time.time."""
 
     stamp: Callable[[str], Stamp | None]  # of a relative path; None gone; OSError: cannot say now
     standing: Callable[[], bool]  # the folder itself is still there
@@ -100,9 +97,9 @@ class Surroundings:
 class FileTracker:
     """Per-path states: seen -> quiet -> offered -> settled | deferred."""
 
-    def __init__(self, naming: Naming, timing: Timing, world: Surroundings) -> None:
+    def __init__(self, names: Names, timing: Timing, world: Surroundings) -> None:
         self.timing = timing
-        self._naming = naming
+        self._names = names
         self._world = world
         self._open: dict[str, FileState] = {}
         self.settled = KnownFiles()
@@ -110,8 +107,6 @@ class FileTracker:
         self._turn = itertools.count()
         self._out = 0  # how many of the open ones are offered
         self.missed = 0  # files offered that no hint had told of; set back by the reader of it
-
-    # ---- what is in it
 
     def waiting(self) -> int:
         """Files that are neither settled, nor offered, nor with the reader."""
@@ -125,8 +120,6 @@ class FileTracker:
         """When the longest waiting of them last changed (time.monotonic()); None when nothing waits."""
         return min((p.grown_s for p in self._open.values() if not p.out), default=None)
 
-    # ---- what happens outside
-
     def touch(
         self, path: str, *, closed_s: float | None = None, done: bool = False, fresh: bool = False, hinted: bool = True
     ) -> None:
@@ -136,7 +129,7 @@ class FileTracker:
         ``fresh``: found by a first scan; ``hinted``: not by a scan alone.
         """
         directory, name = split(path)
-        reason = self._naming.passes_over(name)
+        reason = self._names.why_ignored(name)
         if reason is None:
             self._touch_file(path, name, closed_s, done=done, fresh=fresh, hinted=hinted)
             return
@@ -152,15 +145,19 @@ class FileTracker:
 
     def _first_half(self, directory: str, second: str) -> str:
         """The path of the first half, as it is known to be spelled, else as it usually is."""
-        names = list(other_names(second))
+        names = list(self._names.other_names(second))
         known = self.settled.has(directory)
         name = next((name for name in names if name in known or join(directory, name) in self._open), names[0])
         return join(directory, name)
 
     def _second_half(self, directory: str, first: str) -> str | None:
         """The same for the second half; None where the name is no pair's."""
-        usual = next(other_names(first), None) if is_first_half(first) else None
-        return None if usual is None else join(directory, pick_other(first, self.settled.has(directory)) or usual)
+        usual = next(self._names.other_names(first), None) if self._names.is_first_half(first) else None
+        return (
+            None
+            if usual is None
+            else join(directory, self._names.pick_other(first, self.settled.has(directory)) or usual)
+        )
 
     def _touch_file(
         self, path: str, half: str, closed_s: float | None, *, done: bool = False, fresh: bool, hinted: bool
@@ -182,9 +179,10 @@ class FileTracker:
         now_s = self._world.monotonic()
         self._open[path] = pending = FileState(
             path=path,
-            claimed=self._naming.claim(name) is True,
+            claimed=self._names.claim(name) is True,
             companion=self._second_half(directory, name),
-            quiet_s=self._naming.quiet_s(name),
+            quiet_s=self._names.quiet_s(name),
+            is_map=self._names.is_map(name),
             fresh=fresh,
             came=not fresh,
             due_s=now_s,
@@ -217,7 +215,7 @@ class FileTracker:
         """Carry a life over to another path; False where it must end at the old one."""
         name = split(dest)[1]
         there = self._open.get(dest)
-        if self._naming.passes_over(name) or pending.companion or is_first_half(name):
+        if self._names.why_ignored(name) or pending.companion or self._names.is_first_half(name):
             return False
         if there is not None and there.offered and pending.offered:
             return False  # two offered files, one path left: each still gets its answer
@@ -225,12 +223,10 @@ class FileTracker:
         if there is not None:
             there.offered, there.counted = there.offered or pending.offered, there.counted or pending.counted
             return True
-        pending.path, pending.quiet_s = dest, self._naming.quiet_s(name)
-        pending.claimed = pending.claimed or self._naming.claim(name) is True
+        pending.path, pending.quiet_s, pending.is_map = dest, self._names.quiet_s(name), self._names.is_map(name)
+        pending.claimed = pending.claimed or self._names.claim(name) is True
         self._open[dest] = pending
         return True
-
-    # ---- looking
 
     def due_s(self) -> float | None:
         """When the next look is due."""
@@ -310,8 +306,6 @@ class FileTracker:
         due_s, _, pending = look
         return due_s == pending.due_s and not pending.out and self._open.get(pending.path) is pending
 
-    # ---- what the reader said
-
     def defer(self, path: str, reason: str) -> None:
         """Unfinished: to be offered again."""
         pending = self._open.get(path)
@@ -350,10 +344,8 @@ class FileTracker:
         if pending.moved_to is not None:
             self.touch(pending.moved_to, closed_s=now_s)
 
-    # ---- reconciling with the truth
-
     def reconcile(self, listing: Listing, fresh: bool) -> None:
-        """Compare one directory with the book; ``fresh``: the folder has only now appeared."""
+        """Compare one directory with what is known; ``fresh``: the folder has only now appeared."""
         files, odd = self.settled.reconcile(listing)
         for name in odd:
             self._pass_over_odd(join(listing.directory, name), came=not fresh)
@@ -375,5 +367,5 @@ class FileTracker:
         if stamp is None or path in self._open:
             return
         with contextlib.suppress(OSError):  # cannot be told now; the next sweep may
-            if is_first_half(path) or self._world.stamp(path) != stamp:
+            if self._names.is_first_half(path) or self._world.stamp(path) != stamp:
                 self.touch(path)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from daemon.formats.names import Naming
+from daemon.formats.names import Names
 from daemon.sources import Arrival, SourceHealth
 from daemon.sources.file_state import OfferQueue, Timing
 from daemon.sources.folder import Folder, FolderNeeds
@@ -18,9 +18,7 @@ class WatchSource:
     """Implements ``daemon.sources.Source`` for folders; nothing in them is ever opened or written here.
 
     ``roots`` are distinct and none lies inside another: the configuration sees to that.
-    ``claim(name)``: True (a format owns the suffix), False (never a curve), None (a reader must look inside).
-    ``why(name)``: what is told of the second, one of the reasons of ``daemon.sources.ignored``.
-    ``quiet_s(name)``: how long a closed file must rest; 0 for formats that show their own end.
+    ``names``: what the readers say of the name of a file.
     ``finished(path)``: (size_bytes, mtime_ns) with which this path was decided before a restart, else None.
     ``seen(1)`` is called once each time a claimed file, or a rewritten one, is first ready, and before ``take`` can
     return it; ``ignored(reason, name)`` once for each path passed over, by its name, by what it is (a link, a pipe), or
@@ -33,10 +31,8 @@ class WatchSource:
         self,
         roots: Sequence[Path],
         *,
-        claim: Callable[[str], bool | None],
-        quiet_s: Callable[[str], float],
+        names: Names,
         wake: Callable[[], None],
-        why: Callable[[str], str] = lambda name: "unclaimed",
         finished: Callable[[str], Stamp | None] = lambda path: None,
         seen: Callable[[int], None] = lambda count: None,
         ignored: Callable[[str, str], None] = lambda reason, name: None,
@@ -45,11 +41,10 @@ class WatchSource:
     ) -> None:
         self._ready = OfferQueue()
         self._folders: list[Folder] = []
-        naming = Naming(claim, quiet_s, why)
         roots = [Path(os.path.abspath(root)) for root in roots]
         for root in roots:
             others = [str(other) for other in roots if other != root]
-            services = FolderNeeds(naming, _unambiguous(finished, others), seen, ignored, wake)
+            services = FolderNeeds(names, _unambiguous(finished, others), seen, ignored, wake)
             self._folders.append(Folder(root, mounts, timing or Timing(), services, self._ready))
 
     def start(self) -> None:

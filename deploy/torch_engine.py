@@ -1,4 +1,4 @@
-"""The torch engine: always there, and the reference that every other engine is compared with (inference.md section 3).
+"""The torch engine: always there, and the reference that every other engine is compared with.
 
 Batch norm is folded, memory is channels-last, and precision is single unless another is asked for, as for every engine
 on the processor (deploy/decisions/0010). One core is left to the acquisition software.

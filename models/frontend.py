@@ -1,4 +1,4 @@
-"""The front-end: from a retract in SI units to a signal in units of its own noise (formats.md section 5).
+"""The front-end: from a retract in SI units to a signal in units of its own noise.
 
 Baseline level and noise come from the far end, where nothing should be attached any more.
 Nothing is ever scaled by the largest force: one strong adhesion would hide every event.
@@ -170,10 +170,10 @@ def find_contact(signal: Samples, noise: float) -> float | None:
     return min(steep, back / n if is_back[back] else 1.0)
 
 
-# ---- The front-end: from a retract in SI units to a signal in units of its own noise (formats.md section 5).
+# ---- The front-end: from a retract in SI units to a signal in units of its own noise.
 
 
-MIN_POINTS = 64  # fewer cannot show a rupture; formats.md section 5.2, step 9
+MIN_POINTS = 64  # fewer cannot show a rupture
 WRONG_END_SIGMA = 30.0  # pushing harder than this at the far end is a curve stored the wrong way round
 RISE_SIGMA = 10.0  # over the last tenth, and bending upwards: a molecule being stretched
 RESTLESS = 8.0  # times the noise before it: a far end that is no baseline but garbage

@@ -1,4 +1,4 @@
-"""The raster: from signals to the picture that the network sees (inference.md sections 4.2 and 4.5).
+"""The raster: from signals to the picture that the network sees.
 
 Each column holds the smallest and the largest value of its samples and of the last sample before it, which joins
 the polyline; each pixel then gets the length of that interval inside it. So the picture is connected and
@@ -95,7 +95,7 @@ class RasterProfile:
         return cls(**converted)
 
 
-# ---- The raster: from signals to the picture that the network sees (inference.md sections 4.2 and 4.5).
+# ---- The raster: from signals to the picture that the network sees.
 
 Floats = NDArray[np.float32]
 

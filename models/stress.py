@@ -272,7 +272,7 @@ __all__ = ["NUISANCES", "Nuisance", "Subject", "is_visible", "subject_of"]
 
 _PERCENT = (5.0, 10.0, 20.0, 40.0, 60.0)
 
-#: Strengths as real files have them (formats.md 5.1, models.simulate.recording), and beyond.
+#: Strengths as real files have them (models.simulate.recording), and beyond.
 NUISANCES: dict[str, Nuisance] = {
     "interference": Nuisance("pN", (5.0, 10.0, 20.0, 40.0, 60.0), interfere, adds=True),
     "interference of 100 nm": Nuisance("pN", (5.0, 10.0, 20.0, 40.0, 60.0), interfere_shortly, adds=True),

@@ -248,7 +248,7 @@ class EventListener(threading.Thread, Closing):
 
 #: A script that nobody looks at gives up after so long; a service is back from a restart by then.
 PATIENCE_S = 60.0
-#: Heartbeats come at most 5 s apart (contract section 5).
+#: Heartbeats come at most 5 s apart.
 SILENCE_S = 7.0
 _STEP_S = 3.0  # between two looks; a process that was stopped for an hour has not waited for it
 

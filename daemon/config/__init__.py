@@ -139,7 +139,7 @@ HOMELESS = "this user has no home folder to keep it in; give --state DIR, or set
 
 @dataclass(frozen=True, slots=True)
 class SourceConfig:
-    """``[source]``: how watched folders are looked at (formats.md section 4.4)."""
+    """``[source]``: how often watched folders are looked at, and how long a file may take."""
 
     mounts: Annotated[Literal["auto", "local", "network"], Choice(("auto", "local", "network"))] = "auto"
     text_quiet_s: Annotated[float, Number(0.1, 600)] = 2.0  # a text file has no end mark: it must be still so long

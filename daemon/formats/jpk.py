@@ -24,7 +24,7 @@ from models.curve import Curve, ForceUnit, Samples
 #
 # A channel is stored as big-endian numbers. An *encoder* (integers only) makes volts or metres of them; from that
 # base a chain of *conversions* leads, slot by slot, to the force. Newer files keep what all curves share in
-# ``shared-data/header.properties`` and point there with ``key.*=N``. Rules: formats.md, section 2.3.
+# ``shared-data/header.properties`` and point there with ``key.*=N``.
 
 Properties = dict[str, str]
 

@@ -1,4 +1,4 @@
-"""What a file may cost. Every figure has a reason in what instruments really write (formats.md, section 3)."""
+"""What a file may cost. Every figure has a reason in what instruments really write."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Every ``*Ciao force image list`` is one channel: a block of little-endian intege
 curve after curve, two halves of equal room: first the approach, **stored from contact outwards**, then the retract in
 time order. Of ``Samps/line: 1024 881`` the second number counts the valid samples of the approach. A value is the
 stored number times hard scale times sensitivity (NanoScale World thread 991), also where 32 bits are stored. Raw
-sign: repulsion positive; Z grows towards the surface. Rules: formats.md, section 2.3.
+sign: repulsion positive; Z grows towards the surface.
 """
 
 from __future__ import annotations

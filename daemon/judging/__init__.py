@@ -84,7 +84,7 @@ class FileMark:
 # ---- Decide: a score and its reasons become keep, review or discard. Pure functions, no input or output.
 #
 # The rule that everything rests on: only a score may discard. A curve without a score, or one with a reason that
-# puts it outside what the model was made for, is at least `review` (contract §4); and so is every curve while a
+# puts it outside what the model was made for, is at least `review`; and so is every curve while a
 # certificate is required that the model does not have.
 
 

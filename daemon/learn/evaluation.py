@@ -92,7 +92,7 @@ def _judge(batch: Sequence[LabelledCurve], model: Model, judge: Judge) -> list[J
 
 
 def evaluate(judged: Sequence[Judged], judge: Judge) -> dict[str, Any]:
-    """``{"pooled": {…}, "systems": {name: {…}}}``, as contract section 3 has it; unsure labels are only counted."""
+    """``{"pooled": {…}, "systems": {name: {…}}}``, as ``evaluate --json`` prints it; unsure labels are only counted."""
     systems = sorted({one.system for one in judged})
     return {
         "model": judge.model,

@@ -13,7 +13,7 @@ from daemon.common.errors import UserError
 from daemon.ledger import events
 from daemon.ledger.file import checksum, damaged, explain, open_for_reading, text
 
-#: The most decisions one replay answer holds (contract).
+#: The most decisions one replay answer holds.
 REPLAY_LIMIT = 5_000
 
 

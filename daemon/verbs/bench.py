@@ -19,7 +19,7 @@ _QUICK = Plan()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
+    """Declare the options of ``bench``."""
     parts = "measure this alone (repeatable; all but swap and soak)"
     parser.add_argument("--only", choices=PARTS, action="append", metavar="PART", help=f"{parts}: {', '.join(PARTS)}")
     parser.add_argument("--model", metavar="NAME-or-DIR", default="shipped", help="model that judges (shipped)")

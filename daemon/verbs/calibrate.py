@@ -13,7 +13,7 @@ FOLDER = "with a labels.csv: path, curve_index, label, experiment"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
+    """Declare the options of ``calibrate``."""
     parser.add_argument("model", metavar="MODEL", help="shipped, or a model folder")
     parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help=FOLDER)
     parser.add_argument("--max-miss", metavar="A", type=float, default=0.05, help="share of events missed (0.05)")

@@ -156,7 +156,7 @@ def _state(state: Path) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
+    """Declare the options of ``check``."""
     parser.add_argument("config", metavar="FILE", help="TOML file of the instrument")
     parser.set_defaults(watch=None)  # it is judged as `run` would
 

@@ -14,7 +14,7 @@ from daemon.screens import console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
+    """Declare the options of ``console``."""
     add_service_options(parser)
     add_endpoint_options(parser)
     add_patience_option(parser)

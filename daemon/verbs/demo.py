@@ -23,7 +23,7 @@ _CONSOLE_S = 5.0  # until it has given the terminal back
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
+    """Declare the options of ``demo``."""
     parser.add_argument("--curves", metavar="N", type=int, default=60, help="files to write (60)")
     parser.add_argument("--rate", metavar="R", type=float, default=4.0, help="files a second (4)")
 

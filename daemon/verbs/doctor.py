@@ -12,7 +12,7 @@ from daemon.screens import Printer, doctor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
+    """Declare the options of ``doctor``."""
     add_service_options(parser)
     parser.add_argument("--model", metavar="NAME-or-DIR", help="model that would judge (shipped)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where it would run (auto)")

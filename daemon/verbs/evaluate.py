@@ -16,7 +16,7 @@ FOLDER = "with a labels.csv: path, curve_index, label, system"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
+    """Declare the options of ``evaluate``."""
     parser.add_argument("model", metavar="MODEL", help="shipped, or a model folder")
     parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help=FOLDER)
     parser.add_argument("--json", action="store_true", help="one JSON object")

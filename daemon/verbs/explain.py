@@ -12,7 +12,7 @@ from daemon.config import Asked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
+    """Declare the options of ``explain``."""
     parser.add_argument("file", metavar="FILE", type=Path, help="a file of force curves")
     parser.add_argument("--curve", metavar="I", type=int, default=0, help="which retract of the file, from 0 (0)")
     parser.add_argument("--out", metavar="PNG", type=Path, required=True, help="the picture to write")

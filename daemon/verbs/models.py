@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3; promote and rollback come with the learning loop."""
+    """Declare the actions of ``models``; ``promote`` and ``rollback`` come with a later version."""
     parser.add_argument("action", choices=("list", "show", "build"))
     parser.add_argument(
         "name", metavar="NAME-or-DIR", nargs="?", default="shipped", help="show, build: which (shipped)"

@@ -9,7 +9,7 @@ from daemon.config import add_service_options, load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
+    """Declare the options of ``reload``."""
     add_service_options(parser)
 
 

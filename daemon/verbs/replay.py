@@ -10,7 +10,7 @@ from daemon.common.progress import check_rate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
+    """Declare the options of ``replay``."""
     parser.add_argument("sources", metavar="SRC", nargs="+", type=Path, help="real files, or folders of them")
     parser.add_argument("--into", metavar="DIR", type=Path, required=True, help="the folder that is watched")
     parser.add_argument("--rate", metavar="R", type=float, default=2.0, help="files a second (2)")

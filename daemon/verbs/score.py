@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
+    """Declare the options of ``score``."""
     parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="files and folders, or archives of `pack`")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line, the fields of an event's data")

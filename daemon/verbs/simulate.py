@@ -15,7 +15,7 @@ from daemon.common.progress import check_rate, paced
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
+    """Declare the options of ``simulate``."""
     parser.add_argument("--into", metavar="DIR", type=Path, required=True, help="folder for the .jpk-force files")
     parser.add_argument("--curves", metavar="N", type=int, default=100, help="how many (100)")
     parser.add_argument("--prevalence", metavar="P", type=float, default=0.05, help="share with an event (0.05)")

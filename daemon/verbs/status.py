@@ -13,7 +13,7 @@ from daemon.screens.status import page
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
+    """Declare the options of ``status``."""
     add_service_options(parser)
     parser.add_argument("--json", action="store_true", help="the same as one JSON object")
 

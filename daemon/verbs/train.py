@@ -16,7 +16,7 @@ _LOSSES = "focal, bce, weighted_bce, asymmetric_focal, dice, focal_dice, multi" 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Contract section 3."""
+    """Declare the options of ``train``."""
     parser.add_argument("--simulate", metavar="N", type=int, default=0, help="train on N simulated curves")
     parser.add_argument(
         "--labelled",

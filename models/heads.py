@@ -296,7 +296,7 @@ def cluster(vectors: Vectors, count: int = 16, seed: int = 1) -> SoftKMeans:
         max(2, min(count, len(vectors) // 4)), covariance_type="spherical", reg_covar=1e-4, random_state=seed
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # nearly settled clusters are as good
+        warnings.simplefilter("ignore", ConvergenceWarning)  # clusters that still move a little are as good
         mixture.fit(components.apply(vectors))
     return SoftKMeans(components, mixture)
 

@@ -32,7 +32,7 @@ def decision(number: int, **changes: Any) -> Decision:
         force_unit="N",
         noticed_s=time.monotonic(),
         latency_s={"read": 0.002, "raster": 0.001, "infer": 0.012},
-        keepsake=b"a curve" if verdict == "review" else None,
+        compact_copy=b"a curve" if verdict == "review" else None,
     )
     return replace(made, **changes)
 

@@ -19,8 +19,12 @@ from daemon.processes.child import run_errand
 from deploy.classifier import EngineFault, NoEngine
 
 _ROOT = Path(__file__).resolve().parents[2]
-#: Task -> module with ``measure(request) -> dict``.
-TASKS = {"stages": "daemon.bench.stages", "engine": "daemon.bench.engines", "recipe": "daemon.bench.recipe"}
+#: Task -> module and function, ``(request) -> dict``.
+TASKS = {
+    "stages": ("daemon.bench.stages", "measure"),
+    "engine": ("daemon.bench.engines", "measure_one"),
+    "recipe": ("daemon.bench.recipe", "measure"),
+}
 
 
 class ChildFailed(Exception):
@@ -28,7 +32,7 @@ class ChildFailed(Exception):
 
 
 def call(task: str, request: Mapping[str, Any], **environment: str) -> dict[str, Any]:
-    """What ``measure`` of the task's module makes of ``request``. Raises ChildFailed."""
+    """What the function of the task makes of ``request``. Raises ChildFailed."""
     path = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "daemon.bench.child", task]
     run = run_errand(command, said=json.dumps(request), env={**os.environ, "PYTHONPATH": path, **environment})
@@ -42,9 +46,10 @@ def call(task: str, request: Mapping[str, Any], **environment: str) -> dict[str,
 def main(task: str) -> None:
     """Whatever a library prints goes to standard error; the answer alone goes to standard output."""
     request = json.load(sys.stdin)
+    module, function = TASKS[task]
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            answer = importlib.import_module(TASKS[task]).measure(request)
+            answer = getattr(importlib.import_module(module), function)(request)
     except (UserError, NoEngine, EngineFault) as error:  # what a user can do something about
         sys.exit(str(error))
     print(json.dumps(answer))

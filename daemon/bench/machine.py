@@ -184,7 +184,7 @@ def _name_of(file: Path) -> str:
         return "NanoScope" if opened.read(3) == _NANOSCOPE and file.suffix.lower() != ".txt" else OTHERS
 
 
-# ---- Vitals: CPU time and memory of a process with all that it started, from /proc.
+# ---- ProcessMonitor: CPU time and memory of a process with all that it started, from /proc.
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _GONE = (FileNotFoundError, ProcessLookupError)
@@ -231,8 +231,8 @@ def tree(pid: int) -> Iterator[int]:
                     yield from tree(int(child))
 
 
-class Vitals(threading.Thread, Closing):
-    """Looks again and again: ``with Vitals(pid) as vitals: …; vitals.cpu_between(begun_s, ended_s)``."""
+class ProcessMonitor(threading.Thread, Closing):
+    """Looks again and again: ``with ProcessMonitor(pid) as monitor: …; monitor.cpu_between(begun_s, ended_s)``."""
 
     def __init__(self, pid: int, every_s: float = 0.05) -> None:
         super().__init__(daemon=True)

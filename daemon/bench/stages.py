@@ -25,7 +25,7 @@ from daemon.bench.harness import REPEAT_S, cpu_ms
 from daemon.bench.machine import OTHERS, Family, families
 from daemon.common.sockets import await_input, open_socket
 from daemon.config import ThresholdsConfig
-from daemon.formats.afmcurve import keepsake_of
+from daemon.formats.afmcurve import compact_copy_of
 from daemon.judging import Decision, FileMark, decide, identity_of
 from daemon.judging.judge import judge_of, load_model
 from daemon.ledger import Ledger
@@ -91,7 +91,7 @@ def record_ms(readings: Sequence[Reading], decisions: Sequence[Decision], folder
             fresh = [replace(one, identity=f"{number:032d}{place:032d}#0") for place, one in enumerate(decisions)]
             begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
             ledger.known([one.identity for one in fresh])
-            kept = [_with_keepsake(one, reading) for one, reading in zip(fresh, readings, strict=True)]
+            kept = [_with_compact_copy(one, reading) for one, reading in zip(fresh, readings, strict=True)]
             ledger.record(kept, [_mark(reading) for reading in readings])
             cpu_s.append(time.process_time() - begun_cpu_s)
             wall_s.append(time.perf_counter() - begun_s)
@@ -129,10 +129,10 @@ def _publisher(ledger: Ledger) -> Iterator[tuple[Publisher, zmq.Socket[bytes]]]:
         publisher.stop()
 
 
-def _with_keepsake(decision: Decision, reading: Reading) -> Decision:
+def _with_compact_copy(decision: Decision, reading: Reading) -> Decision:
     if decision.verdict != "review" or reading.curve is None:
         return decision
-    return replace(decision, keepsake=keepsake_of(reading.curve))
+    return replace(decision, compact_copy=compact_copy_of(reading.curve))
 
 
 _fresh = itertools.count()

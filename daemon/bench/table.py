@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from daemon.bench import BATCH, STAGES
 from daemon.common.text import align
-from daemon.explain.sheet import FAINT, INK, PAPER, QUIET, VERDICT
+from daemon.explain.picture import FAINT, INK, PAPER, QUIET, VERDICT
 
 # ---- The bars: what was promised, beside what was measured; a bar that is missed is told like one that holds.
 

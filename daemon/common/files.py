@@ -41,7 +41,7 @@ def need_folder(option: str, file: Path) -> None:
 
 
 @contextmanager
-def occupy(work: Path) -> Iterator[None]:
+def lock_work_folder(work: Path) -> Iterator[None]:
     """Hold ``work``, made if need be, as long as the block runs; UserError (73) while another run holds it.
 
     The folder itself is locked, so nothing is left behind that would have to be cleared away.

@@ -139,7 +139,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 # ---- The home of a service: the state folder that is meant when nobody names one.
 
 UNITS = Path("/var/lib/afm-triage")
-WHEREABOUTS = "service.json"  # a service leaves its process number in it, and takes it away at its end
+SERVICE_FILE = "service.json"  # a service leaves its process number in it, and takes it away at its end
 
 
 class Homeless(Exception):
@@ -179,6 +179,6 @@ def is_running(pid: int) -> bool:
 
 def _is_served(state: Path) -> bool:
     with suppress(OSError, ValueError, TypeError, KeyError):
-        pid = json.loads((state / WHEREABOUTS).read_bytes())["pid"]
+        pid = json.loads((state / SERVICE_FILE).read_bytes())["pid"]
         return isinstance(pid, int) and pid > 0 and is_running(pid)
     return False

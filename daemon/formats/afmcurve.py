@@ -132,13 +132,13 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-# ---- The keepsake: a compact copy of a flagged curve, kept in the ledger, because the instrument's file may go away.
+# The compact copy of a flagged curve, kept in the ledger, because the instrument's file may go away.
 
 #: Enough to look at and to train on: the raster averages to far fewer. 32 KB with its distance axis.
 MOST_POINTS = 4096
 
 
-def keepsake_of(curve: Curve) -> bytes:
+def compact_copy_of(curve: Curve) -> bytes:
     """The bytes of an ``.afmcurve`` file: the retract in single precision, averaged down to ``MOST_POINTS``."""
     force, distance = compact(curve.force), curve.distance
     notes = (*curve.notes, "averaged") if force.shape != curve.force.shape else curve.notes

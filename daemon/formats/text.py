@@ -24,7 +24,7 @@ from models.curve import Curve, ForceUnit, Samples
 
 # ---- Text exports of the JPK data processing program: a header block in front of every segment, SI units.
 #
-# Raw sign as in the archives: repulsion positive, height grows away from the surface. Programs of 2011 (``.out``)
+# Raw sign as in JPK files: repulsion positive, height grows away from the surface. Programs of 2011 (``.out``)
 # call the segments ``direction: trace`` and ``retrace``, later ones ``segment: extend`` and ``retract``.
 
 _HEIGHTS = (

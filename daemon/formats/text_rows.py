@@ -28,7 +28,7 @@ _CONTACT, _ZERO, _ORDER, _SAID = 2.0, 1.5, 0.5, 2.0  # weights of the votes; the
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Branch:
-    """One retract as stored, surface first, sign not settled."""
+    """One retract as stored, surface first, sign still open."""
 
     force: Samples  # (n,)
     distance: Samples | None = None  # (n,)

@@ -15,7 +15,7 @@ from pathlib import Path
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UserError
 from daemon.common.files import write_whole
 from daemon.formats import open_file
-from daemon.formats.afmcurve import keepsake_of
+from daemon.formats.afmcurve import compact_copy_of
 from daemon.formats.blob import Blob
 from daemon.formats.errors import Unfinished, Unreadable
 from daemon.formats.names import find_other, is_first_half
@@ -94,12 +94,12 @@ def write_folder(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for group in labeltable.by_curve(labels).values():
-            keepsake = _kept(group[0], ledger) or _read(group[0], watched)
-            if keepsake is None:
+            copy = _kept(group[0], ledger) or _read(group[0], watched)
+            if copy is None:
                 missing += 1
                 continue
-            rows.append(_row(group, keepsake))
-            write_whole(folder / rows[-1].path, keepsake)
+            rows.append(_row(group, copy))
+            write_whole(folder / rows[-1].path, copy)
         fresh = folder / ".labels.csv.part"
         with fresh.open("w", newline="", encoding="utf-8") as file:
             labeltable.write(rows, file)
@@ -111,7 +111,9 @@ def write_folder(
 
 def _kept(label: Label, ledger: LedgerView) -> bytes | None:
     """The ledger's copy of the flagged curve that the label is of."""
-    copies = (ledger.keepsake(seq) for seq in ledger.find_flagged(label.curve, sha256=label.sha256, path=label.path))
+    copies = (
+        ledger.compact_copy(seq) for seq in ledger.find_flagged(label.curve, sha256=label.sha256, path=label.path)
+    )
     return next((copy for copy in copies if copy is not None), None)
 
 
@@ -120,13 +122,13 @@ def _read(label: Label, watched: Sequence[Path]) -> bytes | None:
     for file in (folder / label.path for folder in (Path(), *watched)):
         if label.sha256 is not None and file.is_file() and sha256_of(file) == label.sha256:
             with suppress(Unreadable, Unfinished, OSError, IndexError):
-                return keepsake_of(open_file(file)[label.curve])
+                return compact_copy_of(open_file(file)[label.curve])
     return None
 
 
-def _row(group: Sequence[Label], keepsake: bytes) -> Label:
+def _row(group: Sequence[Label], compact_copy: bytes) -> Label:
     """The file is new, so its labels name it; where the curve came from stands beside."""
-    first, digest = group[0], hashlib.sha256(keepsake).hexdigest()
+    first, digest = group[0], hashlib.sha256(compact_copy).hexdigest()
     name = hashlib.sha256(f"{first.sha256 or first.path}#{first.curve}".encode()).hexdigest()[:16]
     origin = {"origin_path": first.path, "origin_curve_index": str(first.curve), "origin_sha256": first.sha256 or ""}
     extra = {name: value for label in group for name, value in label.extra.items()}

@@ -112,7 +112,7 @@ class Start:
 
     @property
     def width(self) -> int | None:
-        """Channels of the first layer, where the weights settle it."""
+        """Channels of the first layer, where the weights fix it."""
         if self.parent is not None:
             return self.parent.width
         return WIDTH if self.published is not None else None

@@ -15,7 +15,7 @@ from daemon.learn.evaluation import Judged, Trace, worst_first
 
 # ---- The look of the page: one sheet for screen, dark screen and paper.
 
-SHEET = """
+STYLE = """
 :root { color-scheme: light dark; --ink: #1c2733; --soft: #5b6b7b; --line: #d5dde5; --paper: #ffffff; --band: #f2f6fa;
   --event: #0b7a75; --none: #9a6a00; --mark: #b3261e }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4eaf0; --soft: #9fb0c0; --line: #33414f; --paper: #12181f;
@@ -196,7 +196,7 @@ def write_html(report: dict[str, Any], judged: Sequence[Judged]) -> str:
         _diagrams(judged, limits, report["prevalence"]),
         *_thumbnails(judged),
     ]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{SHEET}</style>'
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
     title = f"<title>{escape(report['model'])} on labelled curves</title>"
     return (
         f'<!doctype html>\n<html lang="en"><head>{head}{title}</head><body>\n' + "\n".join(parts) + "\n</body></html>\n"

@@ -1,4 +1,4 @@
-"""The curves that a network was taught with, known by their samples: evidence about it has to be others.
+"""The curves that a network was record with, known by their samples: evidence about it has to be others.
 
 A copy under another name, in another folder, or as the ledger keeps and exports it, is the same curve. The names of
 folders and the SHA-256 of their labels.csv speak for models that were trained before the curves themselves were noted.
@@ -31,7 +31,7 @@ _DIGITS = 12  # 48 bits: ten thousand curves on either side meet by chance once 
 
 
 def identity_of(curve: Curve) -> str:
-    """Twelve hexadecimal digits of the retract's samples, in the resolution that a keepsake has of them."""
+    """Twelve hexadecimal digits of the retract's samples, in the resolution of a compact copy."""
     with np.errstate(over="ignore", invalid="ignore"):  # tails may hold anything
         samples = compact(curve.force).astype("<f4")
     return hashlib.sha256(samples.tobytes()).hexdigest()[:_DIGITS]
@@ -100,10 +100,10 @@ class KnownCurves:
 
     def watch(self, curves: Iterable[LabelledCurve]) -> Iterator[LabelledCurve]:
         """Pass curves through, and count those that the model was trained on under whatever name."""
-        taught = TrainingRecord.of(self.manifest)
+        record = TrainingRecord.of(self.manifest)
         for item in curves:
             self.curves += 1
-            self.known += identity_of(item.curve) in taught.curves
+            self.known += identity_of(item.curve) in record.curves
             yield item
 
     def warnings(self, folders: Sequence[Path]) -> list[str]:

@@ -170,7 +170,7 @@ class Ledger:
         if self._connection.execute(insert, row).rowcount == 0:
             return False
         if decision.verdict == "review":
-            review = (seq, text(decision.path), decision.curve, decision.sha256, decision.keepsake)
+            review = (seq, text(decision.path), decision.curve, decision.sha256, decision.compact_copy)
             self._connection.execute("insert into reviews values (?, ?, ?, ?, ?)", review)
         return True
 

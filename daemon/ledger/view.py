@@ -123,7 +123,7 @@ class LedgerView(Closing):
         """One entry of the queue; None when that decision was no review."""
         return next((entry for entry in self.queue(seq - 1, 1) if entry.seq == seq), None)
 
-    def keepsake(self, seq: int) -> bytes | None:
+    def compact_copy(self, seq: int) -> bytes | None:
         """The compact copy (.afmcurve bytes) of a flagged curve; None when it could not be read at all."""
         rows = self._select("select keepsake from reviews where seq = ?", seq)
         return rows[0][0] if rows else None

@@ -55,10 +55,10 @@ def engines(config: Config) -> Iterator[Finding]:
     try:
         from daemon.judging.judge import load_model, release, wish_of
 
-        wish = wish_of(config)
+        request = wish_of(config)
         yield _catalogue()
         begun_s = time.monotonic()
-        model = load_model(config.model, wish, config.state / "models")
+        model = load_model(config.model, request, config.state / "models")
     except (UserError, ImportError) as error:
         if isinstance(error, UserError) and error.exit_code == UNREACHABLE:
             yield Finding("engine", "problem", clean(str(error)), _instead(config))

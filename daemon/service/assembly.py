@@ -31,7 +31,7 @@ from daemon.pipeline import Backlog, Pace, Pipeline
 from daemon.publish import Publisher
 from daemon.reading.pool import ReaderPool
 from daemon.service.health import EngineWatch, Health
-from daemon.service.reload import ModelReload, load, wish_at_once
+from daemon.service.reload import ModelReload, load, request_at_once
 from daemon.service.report import StatusReport
 from daemon.sources import Source
 from daemon.sources.file_state import Timing
@@ -108,7 +108,7 @@ class Parts:
     sentinel: Sentinel
     report: StatusReport
     engines: EngineWatch
-    renewal: ModelReload
+    model_reload: ModelReload
 
 
 def assemble(config: Config, reread: Callable[[], Config], health: Health, closing: ExitStack) -> Parts:
@@ -119,7 +119,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     metrics, bell = Metrics(), threading.Event()
     reader = ReaderPool(wake=bell.set)
     closing.callback(reader.close)
-    loaded = load(config, wish_at_once(config))
+    loaded = load(config, request_at_once(config))
     model, judge = loaded.model, loaded.judge
     sources = open_sources(config, ledger, metrics.accounts, bell.set)
     report = StatusReport(config, metrics, health, judge, sources)
@@ -129,10 +129,12 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
         backlog, reader, model, judge, ledger, publisher, metrics, sentinel, bell, pace_of(config), config.text
     )
     _measure(config, metrics, judge, report, closing)
-    engines, renewal = EngineWatch(health, metrics), ModelReload(config, reread)
-    parts = Parts(model, ledger, sources, backlog, pipeline, publisher, metrics, sentinel, report, engines, renewal)
+    engines, model_reload = EngineWatch(health, metrics), ModelReload(config, reread)
+    parts = Parts(
+        model, ledger, sources, backlog, pipeline, publisher, metrics, sentinel, report, engines, model_reload
+    )
     closing.callback(lambda: release(parts.model))
-    closing.callback(lambda: renewal.close(parts.model))
+    closing.callback(lambda: model_reload.close(parts.model))
     return parts
 
 

@@ -21,7 +21,7 @@ from daemon.service.health import Health
 from daemon.sources import Source
 from daemon.sources.watch import WatchSource
 
-# ---- The tempo: how fast decisions come, and how long a curve waits for one; over the last thousand.
+# ---- The rates: how fast decisions come, and how long a curve waits for one; over the last thousand.
 
 _WINDOW_S = 60.0
 
@@ -79,7 +79,7 @@ class StatusReport:
         self._metrics, self._health, self._sources = metrics, health, sources
         self._ledger, self._labels = config.state / "ledger.sqlite", config.state / "labels.sqlite"
         self._begun_s, self.started_at = time.monotonic(), rfc3339(time.time())
-        self.tempo = Rates(self._begun_s)
+        self.rates = Rates(self._begun_s)
 
     def data(self) -> dict[str, Any]:
         """The ``data`` of a status event."""
@@ -111,8 +111,8 @@ class StatusReport:
             "engine": self.engine,
             "device": device_of(self.engine),
             "engine_reasons": list(self.engine_reasons),
-            "latency_s": self.tempo.latency_s(),
-            "rate_per_s": round(self.tempo.rate_per_s(time.monotonic()), 3),
+            "latency_s": self.rates.latency_s(),
+            "rate_per_s": round(self.rates.rate_per_s(time.monotonic()), 3),
             "watch": [str(folder) for folder in config.watch],
             "metrics_port": config.metrics_port,
             "publish": self.publish,

@@ -32,9 +32,9 @@ def run(args: argparse.Namespace) -> int:
     """Exit 0 when every file lies in the folder; 65 when there is nothing to play."""
     _check(args)
     from daemon.common.progress import progress
-    from daemon.instrument import play, specimens
+    from daemon.instrument import play, recordings
 
-    found = specimens(args.sources)
+    found = recordings(args.sources)
     args.into.mkdir(parents=True, exist_ok=True)
     total = len(found) if args.count is None else args.count
     played = play(found, args.into, rate=args.rate, writer=args.writer, count=args.count)

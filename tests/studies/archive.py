@@ -64,11 +64,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _measure(args: argparse.Namespace, folder: Path, model: Model, judge: Judge) -> Found:
     from daemon.bench import CURVES
-    from daemon.instrument import play, specimens
+    from daemon.instrument import play, recordings
     from deploy.cpu import usable_cores
 
     files = folder / "files"
-    for _ in play(specimens([CURVES]), files, rate=1e9, writer="rename", count=args.files):
+    for _ in play(recordings([CURVES]), files, rate=1e9, writer="rename", count=args.files):
         pass
     simulated, packed = folder / "simulated.h5", folder / "files.h5"
     idle = _idle(model)

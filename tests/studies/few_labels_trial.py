@@ -36,7 +36,7 @@ from models.train import Examples, Recipe, Run, gather, infer
 
 UNLABELLED_SEED = 3_000_000  # added to the seed: curves that no training has drawn
 BATCH = 16
-TUNED_PICTURES, SCRATCH_PICTURES = 480, 960  # shown to a network: enough for the loss to settle on 16 to 64 curves
+TUNED_PICTURES, SCRATCH_PICTURES = 480, 960  # shown to a network: enough for the loss to level off on 16 to 64 curves
 
 
 @dataclass(frozen=True, slots=True, eq=False)

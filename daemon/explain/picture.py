@@ -57,9 +57,9 @@ def trace_of(explanation: Explanation) -> Trace:
     level = prepared.level if prepared.level is not None else 0.0
     force = np.where(np.abs(curve.force) < LARGEST, curve.force - level, np.nan)
     factor, y_label, y_unit = _ordinate(curve, float(np.nanmax(np.abs(force), initial=0.0)))
-    sight = explanation.sight
-    heat = np.full(len(curve), np.nan) if sight is None else sight.place.spread(sight.along)
-    baseline = None if sight is None else factor * _baseline(prepared, sight.place.first, len(curve))
+    attention = explanation.attention
+    heat = np.full(len(curve), np.nan) if attention is None else attention.place.spread(attention.along)
+    baseline = None if attention is None else factor * _baseline(prepared, attention.place.first, len(curve))
     noise = None if prepared.noise is None else factor * prepared.noise
     return Trace(x, factor * force, baseline, heat, noise, x_label, y_label, x_unit, y_unit)
 
@@ -205,16 +205,16 @@ def draw(explanation: Explanation) -> bytes:
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name in letters that the font lacks shows as boxes
         figure = Figure(figsize=(12, 7), dpi=100, facecolor=PAPER)
         FigureCanvasAgg(figure)
-        trace, sight, score = trace_of(explanation), explanation.sight, explanation.decision.score
+        trace, attention, score = trace_of(explanation), explanation.attention, explanation.decision.score
         _head(figure, explanation)
-        if sight is None or score is None:
+        if attention is None or score is None:
             _curve(figure.add_axes((0.068, 0.34, 0.914, 0.51)), trace, 0.0)
         else:
             warmth = math.sqrt(along(score))  # where little speaks for an event, little is warm
             axes = figure.add_axes((0.068, 0.505, 0.914, 0.345))
             _curve(axes, trace, warmth)
-            if sight.peak is not None and score > explanation.decision.judge.thresholds.discard:
-                _mark(axes, trace, sight.peak)
+            if attention.peak is not None and score > explanation.decision.judge.thresholds.discard:
+                _mark(axes, trace, attention.peak)
             _strip(figure.add_axes((0.068, 0.484, 0.914, 0.019)), trace, warmth)
             _picture(figure.add_axes((0.068, 0.085, 0.49, 0.285)), trace, explanation, warmth)
         _facts(figure, explanation)
@@ -342,18 +342,18 @@ def _span(trace: Trace) -> tuple[float, float]:
 
 def _picture(axes: Axes, trace: Trace, explanation: Explanation, warmth: float) -> None:
     """What the network saw, and what in it speaks for an event."""
-    sight, profile = explanation.sight, explanation.bundle.profile
-    assert sight is not None
+    attention, profile = explanation.attention, explanation.bundle.profile
+    assert attention is not None
     _plain(axes)
     whole: dict[str, Any] = {"origin": "lower", "aspect": "auto", "extent": (0, profile.columns, 0, profile.rows)}
-    axes.imshow(1.0 - 0.85 * sight.picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest", **whole)
-    axes.imshow(warmth * sight.map, cmap=GLOW, vmin=0, vmax=1, interpolation="bilinear", **whole)
+    axes.imshow(1.0 - 0.85 * attention.picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest", **whole)
+    axes.imshow(warmth * attention.map, cmap=GLOW, vmin=0, vmax=1, interpolation="bilinear", **whole)
     rows = to_rows(np.array(_TICKS, np.float32), profile)
     ticks = [(float(row), f"{tick:g}") for row, tick in zip(rows, _TICKS, strict=True) if 0 < row < profile.rows]
     axes.set_yticks([row for row, _ in ticks], [words for _, words in ticks], size=8)
     axes.set_ylabel("force / its noise" if profile.scale == "sigma" else "force (pN)", size=9)
     columns = np.linspace(0, profile.columns - 1, 5)
-    at = np.interp(sight.place.sample_of(columns), np.arange(trace.x.shape[0]), trace.x)
+    at = np.interp(attention.place.sample_of(columns), np.arange(trace.x.shape[0]), trace.x)
     words = [str(round(float(x))) if np.ptp(at) > 40 else f"{x:.2g}" for x in at]
     axes.set_xticks([float(column) + 0.5 for column in columns], words, size=8)
     axes.set_title("what the network saw, and where it looked", size=10, loc="left", color=QUIET)
@@ -362,15 +362,15 @@ def _picture(axes: Axes, trace: Trace, explanation: Explanation, warmth: float) 
 
 def _facts(figure: Figure, explanation: Explanation) -> None:
     """The verdict's grounds in words, beside the picture or below a curve that has none."""
-    decision, sight = explanation.decision, explanation.sight
+    decision, attention = explanation.decision, explanation.attention
     said = sentences(decision.reasons)
-    if decision.score is None or sight is None:
+    if decision.score is None or attention is None:
         x, y = 0.068, 0.175
         figure.text(x, y + 0.05, "No score could be made: a person has to look.", size=13, weight="bold")
     else:
         x, y = 0.615, 0.2
         draw_gauge(figure, (x, 0.255, 0.367, 0.105), decision.score, decision.judge)
-        said += [] if sight.peak is not None else ["nothing in the picture speaks for an event: no heat"]
+        said += [] if attention.peak is not None else ["nothing in the picture speaks for an event: no heat"]
         figure.text(x, 0.026, CAPTION, size=8.5, color=QUIET, linespacing=1.45, style="italic")
     certificate = explanation.bundle.certificate
     lines = [*((f"•  {text}", INK) for text in said)]

@@ -27,7 +27,7 @@ from deploy.engine_cache import EngineCache, Key
 from deploy.gpu import BUCKETS, DeviceClassifier, DeviceNetwork, recorded
 from models.bundle import Bundle
 
-# ---- The plan: the whole device network compiled by TensorRT for the GPU of this machine, as plain bytes.
+# The plan: the whole device network compiled by TensorRT for the GPU of this machine, as plain bytes.
 #
 # torch-tensorrt comes in two flavours under one import name, for two libraries: TensorRT, and TensorRT-RTX, which
 # compiles its kernels when it first meets the GPU. Which one is here is read from the installed distributions,
@@ -176,8 +176,6 @@ def bindings_of(flavour: Flavour) -> Any:
     """The TensorRT module of a flavour. Raises what a broken installation raises, of whatever class."""
     return importlib.import_module(flavour.bindings)
 
-
-# ---- The TensorRT engine: the compiled device network, from the cache or built now, one execution context a bucket.
 
 log = logging.getLogger(__name__)
 

@@ -98,7 +98,7 @@ def choose_cut(
     return Cut(discard, keep, evidence)
 
 
-# ---- The thresholds from labels of real curves: discard from the certificate's limit, keep from what a lab can look
+# The thresholds from labels of real curves: discard from the certificate's limit, keep from what a lab can look
 # at.
 #
 # The discard threshold goes no further than event-free curves lie: beyond the last of them it could only lose

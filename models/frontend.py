@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from models.curve import Curve, Samples
 from models.raster import RasterProfile
 
-# ---- Quantiles of short arrays: numpy's own, bit for bit, at a tenth of their cost.
+# Quantiles of short arrays: numpy's own, bit for bit, at a tenth of their cost.
 #
 # ``numpy.median`` spends 7 microseconds around a selection that takes one, and the front-end asks for a dozen a
 # curve.
@@ -55,7 +55,7 @@ def quantile(values: Samples, share: float) -> float:
     return high - step * (1 - along) if along >= 0.5 else low + step * along  # each end is met exactly
 
 
-# ---- The baseline: what the far end of a retract says about level and noise, and where the push at its start ends.
+# The baseline: what the far end of a retract says about level and noise, and where the push at its start ends.
 #
 # Noise is taken inside short windows, each with its own straight line removed, so that a late step, a tether or a
 # slow optical wave does not inflate it.
@@ -168,9 +168,6 @@ def find_contact(signal: Samples, noise: float) -> float | None:
     slow = int(is_slow.argmax())
     steep = float(slow + 1) / BLOCKS if is_slow[slow] and rises[0] > 0 else 0.0
     return min(steep, back / n if is_back[back] else 1.0)
-
-
-# ---- The front-end: from a retract in SI units to a signal in units of its own noise.
 
 
 MIN_POINTS = 64  # fewer cannot show a rupture

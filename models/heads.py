@@ -27,10 +27,10 @@ from models.bundle import MAX_HEADER_BYTES, MAX_WEIGHT_BYTES
 from models.network import ResNet18, load
 from models.raster import RasterProfile, coverage
 
-# ---- The embedding: a curve as the pooled features of the network's last layer, all that the one logit is made from.
+# The embedding: a curve as the pooled features of the network's last layer, all that the one logit is made from.
 #
 # Curves that look alike to the network lie together here, labelled or not; so a few dozen labels and many
-# unlabelled curves can say what another logit should be (``models/heads.py``, ``models/heads.py``).
+# unlabelled curves can say what another logit should be.
 
 
 def embed(
@@ -47,9 +47,9 @@ def embed(
     return np.concatenate(parts)
 
 
-# ---- The features: embedded curves told in fewer numbers, learned from curves that nobody has labelled.
+# The features: embedded curves told in fewer numbers, learned from curves that nobody has labelled.
 #
-# Linear ones fold into a network's last layer (``models/heads.py``) and so become models; the others rank. Every
+# Linear ones fold into a network's last layer and so become models; the others rank. Every
 # one gives vectors of mean squared length 1, so that a head's strength means the same on all of them.
 
 Vectors = NDArray[np.float64]  # (N, D)
@@ -107,9 +107,6 @@ def principal(vectors: Vectors, count: int = 16) -> Linear:
     scale = max(float(np.sqrt(found.explained_variance_.sum())), 1e-9)
     turn = np.asarray(found.components_, np.float64) / scale
     return Linear(turn @ standard.matrix, turn @ (standard.offset - found.mean_))
-
-
-# ---- The head: from a curve's features to a logit, learned from a few labelled curves (scikit-learn).
 
 
 Labels = NDArray[np.bool_]
@@ -189,7 +186,7 @@ def _plain(found: Any) -> LinearHead:
     return LinearHead(np.asarray(found.coef_[0], np.float64), float(found.intercept_[0]))
 
 
-# ---- The autoencoder: a small network that says an embedded curve in few numbers so that it can say it back.
+# The autoencoder: a small network that says an embedded curve in few numbers so that it can say it back.
 #
 # Two layers in, two out, trained on curves that nobody has labelled. Its code is no linear function of a curve,
 # so it ranks curves and becomes no model.
@@ -267,7 +264,7 @@ def _train(made: Autoencoder, x: Tensor) -> None:
         optimiser.step()
 
 
-# ---- Soft k-means: which kinds of curve there are among many that nobody has labelled, and how much a curve is of
+# Soft k-means: which kinds of curve there are among many that nobody has labelled, and how much a curve is of
 # each.
 #
 # As a mixture of round Gaussians of which each learns its own width and weight (MacKay 2003, Information Theory,
@@ -301,7 +298,7 @@ def cluster(vectors: Vectors, count: int = 16, seed: int = 1) -> SoftKMeans:
     return SoftKMeans(components, mixture)
 
 
-# ---- The transfer: published ResNet18 weights, learned from colour photographs, in the network that sees one channel.
+# The transfer: published ResNet18 weights, learned from colour photographs, in the network that sees one channel.
 #
 # The stem's kernels are summed over their three input channels: a picture in grey has the same value in red,
 # green and blue, convolution is linear, and so the summed kernel answers exactly as the three did. Before the sum

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# ---- The raster profile: the frozen, versioned value that says how a retract becomes a picture.
+# The raster profile: the frozen, versioned value that says how a retract becomes a picture.
 #
 # It is stored with every model and named in every event, because a verdict is only as comparable as the picture
 # it was made from. Change any number here and it is another profile, with another id.
@@ -94,8 +94,6 @@ class RasterProfile:
             converted[field.name] = float(value) if field.type == "float" else value
         return cls(**converted)
 
-
-# ---- The raster: from signals to the picture that the network sees.
 
 Floats = NDArray[np.float32]
 

@@ -26,7 +26,7 @@ from models.loss import select
 from models.network import ResNet18
 from models.raster import Floats, RasterProfile, coverage, envelope
 
-# ---- The checkpoint: an unfinished training run on disk, as safetensors and JSON, never as a pickle.
+# The checkpoint: an unfinished training run on disk, as safetensors and JSON, never as a pickle.
 
 
 def store(folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer, epochs: int) -> None:
@@ -74,7 +74,7 @@ def restore(folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer) 
     return int(progress["epochs"])
 
 
-# ---- The data: curves as envelopes and labels, which is all that training needs of them.
+# The data: curves as envelopes and labels, which is all that training needs of them.
 #
 # An envelope is 1 kB where a curve is 32 kB, and the picture is drawn from it by the code that serves; so 100,000
 # curves fit into memory and training cannot see another picture than service.
@@ -151,9 +151,6 @@ def order(examples: Examples, seed: int, epoch: int) -> NDArray[np.int64]:
     """The order of one epoch; from seed and number alone, so that a resumed run goes on as it would have."""
     shuffled = np.random.default_rng((seed, epoch)).permutation(len(examples))
     return cast(NDArray[np.int64], shuffled.astype(np.int64))
-
-
-# ---- The training: one loop, resumable after every epoch.
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,8 @@ def run(code: str, home: Path) -> str:
 
 def test_nothing_is_reported_to_anybody(tmp_path):
     said = run(
-        "from deploy.serving import Model; from deploy.engines import Wish\n"
-        "model = Model.load(wish=Wish(engine='openvino'))\n"
+        "from deploy.serving import Model; from deploy.classifier import EngineRequest\n"
+        "model = Model.load(wish=EngineRequest(engine='openvino'))\n"
         "print(model.engine, 'torch' in sys.modules, sys.modules.get('openvino_telemetry'))",
         tmp_path,
     )

@@ -154,7 +154,7 @@ class _Writing(threading.Thread, Closing):
         self.join(_PATIENCE_S)
 
 
-# ---- The soak: tens of thousands of curves through one service, and what its memory does meanwhile.
+# The soak: tens of thousands of curves through one service, and what its memory does meanwhile.
 
 AHEAD = 256  # files that wait to be decided, at most
 EVERY_S = 0.5

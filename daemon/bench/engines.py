@@ -81,7 +81,7 @@ def _compared(engines: list[dict[str, Any]], curves: PreparedCurves, bundle: Bun
     return engines
 
 
-# ---- One engine by itself, in the process that measures it: speed, tail, start, memory, and what it says of curves.
+# One engine by itself, in the process that measures it: speed, tail, start, memory, and what it says of curves.
 
 BATCHES = {"cpu": (1, 8, 32), "cuda": (1, 8, 32, 64, 256)}
 _FEWEST = 5

@@ -97,7 +97,7 @@ class Line:
         self._listener.forget()
 
 
-# ---- The service that is measured: one of its own, with the bench's model and engine.
+# The service that is measured: one of its own, with the bench's model and engine.
 
 
 @contextmanager
@@ -121,7 +121,7 @@ def _toml(plan: Plan) -> str:
     return "\n".join([*lines, "[engine]", *(f"{key} = {json.dumps(value)}" for key, value in engine.items()), ""])
 
 
-# ---- The load on a real service in processes of its own: latency at several rates, and what it can sustain.
+# The load on a real service in processes of its own: latency at several rates, and what it can sustain.
 #
 # Text files show no end of their own and must be still for two seconds; they are measured apart.
 

@@ -101,7 +101,7 @@ def _processor() -> str:
     return name + "".join(f", {flag}" for flag in ("avx512_bf16", "amx_bf16") if flag in flags)
 
 
-# ---- Busy neighbours: processes that do nothing but compute, as an acquisition program may.
+# Busy neighbours: processes that do nothing but compute, as an acquisition program may.
 
 #: Ends with whoever started it, even if that one is killed before this begins.
 _SPIN = """
@@ -128,7 +128,7 @@ def neighbours(count: int) -> Iterator[list[int]]:
             process.wait(10.0)
 
 
-# ---- The families of file formats: what reading costs depends on them more than on anything else.
+# The families of file formats: what reading costs depends on them more than on anything else.
 
 POINTS = 4096  # of a retract: what the bars speak of
 OTHERS = "others"
@@ -184,7 +184,7 @@ def _name_of(file: Path) -> str:
         return "NanoScope" if opened.read(3) == _NANOSCOPE and file.suffix.lower() != ".txt" else OTHERS
 
 
-# ---- ProcessMonitor: CPU time and memory of a process with all that it started, from /proc.
+# CPU time and memory of a process with all that it started, from /proc.
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _GONE = (FileNotFoundError, ProcessLookupError)

@@ -38,7 +38,7 @@ from models.frontend import prepare
 from models.raster import RasterProfile, coverage, envelope
 from models.sign import prepare_to_judge
 
-# ---- Reading: what it costs to get a curve out of a file, in the reader process and in the one that asks.
+# Reading: what it costs to get a curve out of a file, in the reader process and in the one that asks.
 
 _PATIENCE_S = 10.0
 
@@ -69,7 +69,7 @@ def _read(pool: ReaderPool, batch: Sequence[Arrival]) -> None:
         left -= len(done)
 
 
-# ---- Recording and publishing: what the ledger and the publisher cost for each curve of a batch.
+# Recording and publishing: what the ledger and the publisher cost for each curve of a batch.
 
 _BATCHES = 24
 _ANY = "tcp://127.0.0.1:*"
@@ -143,8 +143,6 @@ def _mark(reading: Reading) -> FileMark:
     arrival = reading.arrival
     return FileMark(f"{next(_fresh)}/{arrival.path}", arrival.size_bytes, arrival.mtime_ns, identity_of(reading), 1)
 
-
-# ---- The stages: what a curve costs one core on its way, from the file to the event, a column a family of formats.
 
 BEYOND = tuple(stage for stage in STAGES if stage != "network")  # what is not the engine's
 

@@ -16,7 +16,7 @@ from daemon.bench import BATCH, STAGES
 from daemon.common.text import align
 from daemon.explain.picture import FAINT, INK, PAPER, QUIET, VERDICT
 
-# ---- The bars: what was promised, beside what was measured; a bar that is missed is told like one that holds.
+# The bars: what was promised, beside what was measured; a bar that is missed is told like one that holds.
 
 BEYOND_MS = 2.5  # of one core, for a JPK or NanoScope curve of 4,000 points
 CHANGED = 0.001  # of the verdicts of torch in single precision
@@ -127,8 +127,6 @@ def _number(value: float, unit: str) -> str:
         return f"{100 * value:.3g} %"
     return f"{value:.3g} {unit}".strip() if value else f"0 {unit}".strip()
 
-
-# ---- The table of `bench`: what was measured, part by part, as lines for a terminal.
 
 Found = Mapping[str, Any]
 
@@ -314,7 +312,7 @@ def _indent(lines: Sequence[str]) -> Iterator[str]:
     return (f"  {line}" for line in lines)
 
 
-# ---- The picture of latency against load, with and without busy neighbours, as SVG.
+# The picture of latency against load, with and without busy neighbours, as SVG.
 
 _STYLE: dict[Any, Any] = {
     "font.size": 11.0,

@@ -115,7 +115,7 @@ def _look(curve: Curve, prepared: Prepared, network: ResNet18, bundle: Bundle) -
     return Attention(picture[0, 0], heat.map[0], heat.along[0], place, peak)
 
 
-# ---- The wording of an explanation: reasons and limits as sentences for whoever measured the curve.
+# The wording of an explanation: reasons and limits as sentences for whoever measured the curve.
 
 _SENTENCES = {
     "too_short": "too few points to show a rupture",

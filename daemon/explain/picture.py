@@ -1,4 +1,4 @@
-"""The sheet: an explanation as one picture, 1200 x 700 dots.
+"""The picture of an explanation, 1200 x 700 dots.
 
 Above, the force curve with its heat; below, the picture that the network saw with the map laid over, and the verdict
 beside its thresholds.
@@ -29,7 +29,7 @@ from models.curve import Curve, Samples
 from models.frontend import LARGEST, Prepared, newton_per_unit
 from models.raster import to_rows
 
-# ---- The axes of an explanation: a retract in units that a biophysicist reads, thinned to what a screen can show.
+# The axes of an explanation: a retract in units that a biophysicist reads, thinned to what a screen can show.
 
 SCREEN = 1500  # pairs of points; a picture is not wider
 _EARLY = 0.2  # of a push: the tip is deepest where it turns round, and while it rests there
@@ -127,7 +127,7 @@ def _ordinate(curve: Curve, largest: float) -> tuple[float, str, str]:
     return (1.0, "deflection (V)", "V") if curve.force_unit == "V" else (1.0, "force (the file names no unit)", "")
 
 
-# ---- The colours of an explanation: ink on paper, and warmth for heat alone.
+# The colours of an explanation: ink on paper, and warmth for heat alone.
 
 PAPER, INK, QUIET, FAINT = "#ffffff", "#1f2933", "#5b6770", "#b8c1ca"
 COLD, WARM = "#8fa3b8", "#b3200f"
@@ -135,7 +135,7 @@ COLD, WARM = "#8fa3b8", "#b3200f"
 VERDICT = {"keep": "#00795a", "review": "#c77800", "discard": "#6b7280"}
 
 
-# ---- The gauge: a score between its two thresholds, on a scale on which one chance in a thousand still has a width.
+# The gauge: a score between its two thresholds, on a scale on which one chance in a thousand still has a width.
 
 _LEAST = 1e-4  # the ends of the scale, from 0 and from 1
 
@@ -174,8 +174,6 @@ def _basis(judge: Judge) -> str:
     return "labels of real curves" if judge.score_basis == "labels" else "simulation"
 
 
-# ---- The sheet: an explanation as one picture, 1200 x 700 dots.
-
 BARE = "#eef0f2"
 _WARMING = ["#e9b872", "#e4572e", "#9d0208"]
 LINE = LinearSegmentedColormap.from_list("line", [COLD, *_WARMING])
@@ -200,7 +198,7 @@ _TICKS = (-30.0, -10.0, -3.0, 0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 
 def draw(explanation: Explanation) -> bytes:
-    """The sheet as a PNG."""
+    """The picture as a PNG."""
     with rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name in letters that the font lacks shows as boxes
         figure = Figure(figsize=(12, 7), dpi=100, facecolor=PAPER)

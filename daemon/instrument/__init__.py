@@ -24,7 +24,7 @@ from daemon.formats import claim, find_other, find_reader, is_first_half, is_sec
 from daemon.formats.blob import Blob
 from daemon.formats.errors import Unfinished, Unreadable
 
-# ---- Another recording of the same curve: other bytes, hence another identity, but every number in it the same.
+# Another recording of the same curve: other bytes, hence another identity, but every number in it the same.
 #
 # What is changed is what no reader looks at: the comment of a JPK file, the padding behind a NanoScope header,
 # the dates of an Igor wave, a line of the text before Nanosurf's numbers, white space behind the last line of a
@@ -97,8 +97,6 @@ def _blank(mark: bytes) -> bytes:
     bits = f"{int.from_bytes(mark[:8], 'big'):064b}"
     return b"\n" + b"".join(b" \n" if bit == "1" else b"\n" for bit in bits)
 
-
-# ---- An instrument to rehearse with: real files written into a folder as one writes them.
 
 Writer = Literal["rename", "grow", "burst"]
 WRITERS: tuple[Writer, ...] = get_args(Writer)

@@ -51,10 +51,7 @@ from models.certificate import (
 )
 from models.metrics import Prior, auc, brier_skill, calibration_error, clopper_pearson, reliability_slope
 
-# ---- The evidence: what a calibration does to the labelled curves, and what it is worth on experiments it has not
-# seen.
-
-# ---- The curves: labelled curves that may speak for a model, judged by it, and what was set aside.
+# The eligible curves: labelled curves that may speak for a model, judged by it, and what was set aside.
 #
 # What the network was record with, what `simulate` wrote and what stands there twice says nothing about events to
 # come. A curve without a score is never discarded: leaving it out makes a promise no bolder than it is.
@@ -106,7 +103,7 @@ def gather_eligible(folders: Sequence[LabelledFolder], model: Model) -> Eligible
 
 
 class _Gathering:
-    """Which curves are heard, which not and why, and what makes no sense."""
+    """Which curves count, which do not and why, and what contradicts."""
 
     def __init__(self, record: TrainingRecord) -> None:
         self.problems: list[str] = []
@@ -164,7 +161,7 @@ def _batches(items: Iterable[tuple[str, LabelledCurve]]) -> Iterator[list[tuple[
         yield batch
 
 
-# ---- The evidence: what a calibration does to the labelled curves, and what it is worth on unseen experiments.
+# The evidence: what a calibration does to the labelled curves, and what it is worth on unseen experiments.
 
 
 def count_verdicts(curves: EligibleCurves, scores: NDArray[np.float64], thresholds: Thresholds) -> dict[str, Any]:
@@ -219,9 +216,6 @@ def _cut(logits: NDArray[np.float64], events: NDArray[np.bool_], limit: float) -
 
     score = choose_discard(squash(logits), events, float(squash(limit)))
     return float(np.log(score) - np.log1p(-score))
-
-
-# ---- The calibration on labels of real curves: probabilities, both thresholds, and the certificate that they earn.
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +347,7 @@ def _certify(
     )
 
 
-# ---- A calibration in words: what is promised and by which curves, what it costs, and what was set aside.
+# A calibration in words: what is promised and by which curves, what it costs, and what was set aside.
 
 
 def write_text(outcome: Outcome) -> str:

@@ -98,7 +98,7 @@ def _weights(labelled: int, simulated: int, share: float) -> NDArray[np.float64]
     return np.concatenate((np.ones(labelled), np.full(simulated, each)))
 
 
-# ---- The start: the weights that a training run begins from, as ``--init`` names them.
+# The start: the weights that a training run begins from, as ``--init`` names them.
 
 PUBLISHED = "imagenet:"
 
@@ -154,7 +154,7 @@ def parent_of(name: str) -> Bundle:
         raise UserError(BAD_DATA, f"--init {error}") from None
 
 
-# ---- The ranking: unlabelled curves by what a few labelled ones teach, on any features and heads, linear or not.
+# The ranking: unlabelled curves by what a few labelled ones teach, on any features and heads, linear or not.
 
 CHUNK = 256
 

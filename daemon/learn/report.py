@@ -1,4 +1,4 @@
-"""The report as one page: nothing is loaded, nothing is run, and whoever gets the file has all of it."""
+"""The report of an evaluation: lines for a terminal, and one HTML page that needs no other file and runs no code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from daemon.judging import Thresholds
 from daemon.learn.diagrams import draw_all, outline, rank
 from daemon.learn.evaluation import Judged, Trace, worst_first
 
-# ---- The look of the page: one sheet for screen, dark screen and paper.
+# One style for screen, dark screen and paper.
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2733; --soft: #5b6b7b; --line: #d5dde5; --paper: #ffffff; --band: #f2f6fa;
@@ -60,7 +60,7 @@ svg .threshold { stroke: var(--mark); fill: none; stroke-width: 1.5 } svg .trace
 """
 
 
-# ---- The report as lines for a terminal.
+# The report as lines for a terminal.
 
 SHARES = ("recall", "discarded", "precision")
 _TEXT_HEAD = ("system", "events", "kept/review/discarded", "event-free", "kept/review/discarded", "AUC", "AP")
@@ -99,7 +99,7 @@ def interval(figures: Mapping[str, Any], name: str) -> str:
     return f"[{low:.3f}, {high:.3f}]"
 
 
-# ---- The worst curves, drawn: a person sees at a glance whether the model or the label is wrong.
+# The worst curves, drawn: a person sees at a glance whether the model or the label is wrong.
 
 MOST = 12
 WIDTH, HEIGHT = 220, 110
@@ -165,8 +165,6 @@ def _thick(
     thin = 0.006 * span
     return joined[0] - thin, joined[1] + thin
 
-
-# ---- The report as one page: nothing is loaded, nothing is run, and whoever gets the file has all of it.
 
 _HEAD = (
     "system",
@@ -274,9 +272,3 @@ def _thumbnails(judged: Sequence[Judged]) -> list[str]:
             drawn = "".join(draw_thumbnail(one) for one in curves)
             parts.append(f'<h2>{title}</h2><div class="thumbnails">{drawn}</div>')
     return parts
-
-
-# ---- The report of an evaluation: lines for a terminal, and one page with pictures that loads nothing from anywhere.
-
-
-__all__ = ["write_html", "write_text"]

@@ -77,7 +77,7 @@ class TrainingRecord:
         return table_sha256 in self.tables.values() or identity_of(curve) in self.curves | self.unlabelled
 
 
-# ---- Whether a model knows these labels already: an evaluation on curves that it learned from flatters it.
+# Whether a model knows these labels already: an evaluation on curves that it learned from flatters it.
 
 _LEARNT = "its figures here say nothing about new curves"
 _CUT = "calibrated on these labels: thresholds and probabilities look better here than on new curves"
@@ -118,7 +118,7 @@ class KnownCurves:
         return lines
 
 
-# ---- Unlabelled folders: thousands of curves that nobody has looked at, read by the same readers as in service.
+# Unlabelled folders: thousands of curves that nobody has looked at, read by the same readers as in service.
 
 _WORDS = "reading unlabelled curves"
 

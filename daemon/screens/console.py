@@ -28,7 +28,7 @@ from daemon.config import Config
 from daemon.screens.board import Attachment, Board, Entry
 from daemon.screens.screen import frame, svg
 
-# ---- The keyboard: single keys without Enter, and the terminal as it was afterwards.
+# The keyboard: single keys without Enter, and the terminal as it was afterwards.
 
 
 class Keys:
@@ -60,8 +60,6 @@ def keys() -> Iterator[Keys]:
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
-
-# ---- The console: a live view of a running service, in a process of its own, attached over ZeroMQ.
 
 FRAME_S = 0.25  # 4 frames a second are enough for an eye, and cost little
 IDLE_FRAME_S = 1.0  # nothing new: only clocks and rates move

@@ -31,7 +31,7 @@ from daemon.formats.names import why_ignored
 from daemon.sources.ignored import Ignored, words
 from daemon.sources.scan import ODDITIES, Stamp, mount_of, stamp_of, walk
 
-# ---- The finding: one thing that the doctor has looked at.
+# The finding: one thing that the doctor has looked at.
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Finding:
     advice: str = ""
 
 
-# ---- The engines: what could run the network here, what would, and whether it computes rightly.
+# The engines: what could run the network here, what would, and whether it computes rightly.
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -113,7 +113,7 @@ def _gpu() -> Finding:
     return Finding("gpu", "ok", found)
 
 
-# ---- The symptoms: each examination of the machine, one function a topic.
+# The symptoms: each examination of the machine, one function a topic.
 
 #: Below, a full night of curves could end with a full disk.
 LITTLE_SPACE_BYTES = 1_000_000_000
@@ -297,8 +297,6 @@ def _is_free(host: str, port: int) -> bool:
             return False
     return True
 
-
-# ---- The doctor: looks at everything the service will need, and says of each problem what to do about it.
 
 _MARKS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "problem": ("✗", "bold red")}
 

@@ -40,7 +40,7 @@ from daemon.sources.ingest import IngestSource
 from daemon.sources.watch import WatchSource
 from deploy.serving import Model
 
-# ---- Which sources a configuration asks for, wired to the ledger's memory and to the counters.
+# Which sources a configuration asks for, wired to the ledger's memory and to the counters.
 
 
 def open_sources(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[], None]) -> list[Source]:
@@ -88,8 +88,6 @@ def _ingest(endpoint: str, folder: Path, accounts: Accounts, wake: Callable[[], 
         refused=lambda reason: accounts.ignored("ingest_refused"),
     )
 
-
-# ---- The assembly: the parts of a service, made in order and undone in the reverse one.
 
 log = logging.getLogger(__name__)
 

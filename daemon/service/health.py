@@ -113,7 +113,7 @@ class Health:
         return [asdict(one) | {"ok": one.is_ok} for one in self.conditions()]
 
 
-# ---- Is the tip reaching the surface? A long run of curves without contact is a lost engage, not a quiet sample.
+# Is the tip reaching the surface? A long run of curves without contact is a lost engage, not a quiet sample.
 
 
 class ContactWatch:
@@ -138,7 +138,7 @@ class ContactWatch:
         )
 
 
-# ---- Who computes: whether it is the engine that should, and if not, why; told to health, metrics and report.
+# Who computes: whether it is the engine that should, and if not, why; told to health, metrics and report.
 
 
 class EngineWatch:
@@ -174,7 +174,7 @@ class EngineWatch:
             self._health.report("engine", "ok", f"{status.engine} judges")
 
 
-# ---- Logging: one line a state change on standard error, never one a curve.
+# Logging: one line a state change on standard error, never one a curve.
 #
 # Under systemd each line begins with its priority (``<4>``), which the journal understands and strips.
 
@@ -207,7 +207,7 @@ def set_up(level: str, form: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
-# ---- Does anything that is read come into the folder? Where only other files come, the curves may be saved elsewhere.
+# Does anything that is read come into the folder? Where only other files come, the curves may be saved elsewhere.
 
 #: A note and a thumbnail are no measurement, however long they lie there.
 _FEW = 3

@@ -21,7 +21,7 @@ from daemon.service.health import Health
 from daemon.sources import Source
 from daemon.sources.watch import WatchSource
 
-# ---- The rates: how fast decisions come, and how long a curve waits for one; over the last thousand.
+# The rates: how fast decisions come, and how long a curve waits for one; over the last thousand.
 
 _WINDOW_S = 60.0
 
@@ -54,8 +54,6 @@ class Rates:
         span_s = now_s - recent[0] if len(recent) == self._taken.maxlen else min(_WINDOW_S, now_s - self._begun_s)
         return len(recent) / max(span_s, 1e-3)
 
-
-# ---- The report: how the running service is, for `status`, the console and systemd's one line.
 
 State = Literal["starting", "ready", "stopping"]
 

@@ -58,7 +58,7 @@ def _add_few_labels(parser: argparse.ArgumentParser) -> None:
         "few labels",
         "With a few dozen labelled curves: fit the last layer of --init on them in one go. The result is a model like"
         " any other; only linear features and heads can become one. Autoencoder, soft k-means and kernels put curves in"
-        " order (`study rank`); what each way is worth is measured by `study few-labels`. Probabilities and thresholds"
+        " order (`rank`); what each way is worth: `make study TOPIC=few-labels`. Probabilities and thresholds"
         " come from held-out simulated curves, as after any training; `calibrate` takes them from labels.",
     )
     few.add_argument("--head", choices=("logistic", "svm"), help="logistic regression or linear support vectors")

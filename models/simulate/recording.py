@@ -1,4 +1,6 @@
-"""The instrument of one curve: ramp, cantilever, speed, noise level, and where on the ramp the surface lies.
+"""The recording of one curve: the instrument that takes it, and what every instrument adds to the force.
+
+The instrument is a ramp, a cantilever, a speed, a noise level, and where on the ramp the surface lies.
 
 | quantity | range | source |
 |---|---|---|
@@ -73,7 +75,7 @@ def draw_instrument(rng: Rng) -> Instrument:
     )
 
 
-# ---- What every real curve also holds: noise of all colours, tilt, bend, interference, spikes, few bits.
+# What every instrument adds: noise of all colours, tilt, bend, interference, spikes, few bits.
 #
 # | quantity | range | source |
 # |---|---|---|

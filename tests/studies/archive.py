@@ -1,4 +1,4 @@
-"""`study archive`: how fast curves are judged from files and from an archive, and what that leaves a GPU machine with.
+"""Study archive: how fast curves are judged from files and from an archive, and what that leaves a GPU machine with.
 
 Wall clock is what somebody else's work disturbs; so the processor time of a curve is counted too, in the main process
 and in the workers. "no network" is the same run with a network that costs nothing: what remains beside a fast GPU.
@@ -185,7 +185,7 @@ def _idle(model: Model) -> Model:
     return Serving(model.bundle, Idle())
 
 
-# ---- `study archive`, as text.
+# As text.
 
 _CORES, _MILLION = 16, 1_000_000
 

@@ -253,7 +253,7 @@ class TensorRtClassifier(DeviceClassifier):
 def _listener(trt: Any) -> Any:
     """What TensorRT tells its messages to; its functions answer False or None, and ``last`` says why."""
 
-    class Listener(trt.ILogger):  # type: ignore[misc]
+    class Listener(trt.ILogger):  # type: ignore[misc]  # TensorRT has no types
         last = "no reason given"
 
         def __init__(self) -> None:

@@ -210,13 +210,13 @@ class Autoencoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D) standardised -> (B, D) said back."""
-        return self.decoder(self.encoder(x))  # type: ignore[no-any-return]
+        return self.decoder(self.encoder(x))  # type: ignore[no-any-return]  # a torch module returns Any
 
-    def apply(self, vectors: Vectors) -> Vectors:  # type: ignore[override]
+    def apply(self, vectors: Vectors) -> Vectors:  # type: ignore[override]  # torch has another apply
         """(N, D) -> (N, K), of mean squared length 1 on the curves that it was fitted on."""
         with torch.inference_mode():
             codes = (self.encoder(self._standard(vectors)) - self.centre) / self.scale
-        return codes.double().numpy()  # type: ignore[no-any-return]
+        return codes.double().numpy()  # type: ignore[no-any-return]  # as above
 
     def _standard(self, vectors: Vectors) -> Tensor:
         return torch.from_numpy(vectors).float() @ self.matrix.T + self.offset

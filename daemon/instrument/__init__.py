@@ -44,7 +44,7 @@ def variant(content: bytes, token: str) -> bytes:
     """The file with ``token`` worked into it; the same token gives the same bytes."""
     mark = hashlib.sha256(token.encode()).digest()[:TOKEN_BYTES]
     if content.startswith(_ARCHIVE):
-        return _archive(content, mark)
+        return _jpk(content, mark)
     if content.startswith(_HDF5):
         return content + mark
     if content.startswith(_NANOSCOPE):
@@ -56,7 +56,7 @@ def variant(content: bytes, token: str) -> bytes:
     return content + mark if b"\0" in content[:4096] else content + _blank(mark)
 
 
-def _archive(content: bytes, mark: bytes) -> bytes:
+def _jpk(content: bytes, mark: bytes) -> bytes:
     """The comment of a zip is the last field of its last record."""
     end = content.rfind(_ARCHIVE_END)
     if end < 0:

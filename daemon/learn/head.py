@@ -55,7 +55,7 @@ class HeadPlan:
 def require_sklearn() -> None:
     """UserError (69) where scikit-learn, an extra, is missing."""
     try:
-        import sklearn  # noqa: F401
+        import sklearn  # noqa: F401 - only whether it is there
     except ImportError:
         wanted = "few labels need scikit-learn; install it into the same environment: pip install scikit-learn"
         raise UserError(UNREACHABLE, wanted) from None

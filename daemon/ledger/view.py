@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from daemon.common.ending import Closing
 from daemon.common.errors import UserError
@@ -131,7 +131,7 @@ class LedgerView(Closing):
     def is_decided(self, identity: str) -> bool:
         return bool(self._select("select 1 from decisions where identity = ?", text(identity)))
 
-    def _select(self, query: str, *values: object) -> list[tuple]:  # type: ignore[type-arg]
+    def _select(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         try:
             return self._connection.execute(query, values).fetchall()
         except sqlite3.DatabaseError as error:

@@ -121,7 +121,7 @@ def bind(socket: zmq.Socket[bytes], endpoint: str, key: str, secure: Secure | No
     except zmq.ZMQError as error:
         taken = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error})"
         raise UserError(UNREACHABLE, f"--{key} {endpoint} {taken}: choose another with --{key} or {key} = …") from None
-    bound: bytes = socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
+    bound: bytes = socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]  # this option is bytes
     return bound.rstrip(b"\0").decode()
 
 

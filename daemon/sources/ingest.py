@@ -355,7 +355,7 @@ class IngestSource:
         except zmq.ZMQError as error:
             taken = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error})"
             raise UserError(UNREACHABLE, f"--ingest {self.endpoint} {taken}; choose another address") from None
-        bound: bytes = self._socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
+        bound: bytes = self._socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]  # this option is bytes
         self.endpoint = bound.rstrip(b"\0").decode()
 
 

@@ -85,7 +85,7 @@ def _status(trial: TemporaryService) -> dict[str, Any]:
     event = ask_status(trial.replay, timeout_s=10.0)
     if event is None:
         raise UserError(UNREACHABLE, f"the service does not answer any more: {trial.last_words()}")
-    return event["data"]  # type: ignore[no-any-return]
+    return event["data"]  # type: ignore[no-any-return]  # JSON
 
 
 def _summarise(status: dict[str, Any], trial: TemporaryService) -> None:

@@ -143,3 +143,16 @@ def test_settle_and_archive_mean_one_thing_each() -> None:
                 parts = re.findall(r"[a-z]+", re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower())
                 if word in parts or f"{word}d" in parts:
                     assert relative(path).startswith(places), f"{relative(path)}:{node.lineno}: {name}"
+
+
+def test_a_rule_that_is_switched_off_says_why() -> None:
+    """Ruff's and mypy's settings: a comment beside each line of ignored rules, or above what is left out."""
+    lines = (ROOT / "pyproject.toml").read_text().splitlines()
+    start = lines.index("ignore = [")
+    ignored = lines[start + 1 : lines.index("]", start)]
+    assert ignored
+    for line in ignored:
+        assert "  # " in line, f"pyproject.toml: say why this is ignored: {line.strip()}"
+    for number, line in enumerate(lines):
+        if line.startswith(('"tests/**" = ', "exclude = ", "[[tool.mypy.overrides]]")):
+            assert "  # " in line or lines[number - 1].startswith("# "), f"pyproject.toml: say why: {line}"

@@ -225,6 +225,6 @@ def _unlogit(share: float) -> float:
 
 
 def _round_up(count: int) -> float:
-    """A round number that is no smaller: 1, 2, 5, 10, 20 …"""
+    """A round number that is no smaller: 1, 2, 5, 10, 20 and so on."""
     size = 10 ** math.floor(math.log10(max(count, 1)))
     return float(next(step * size for step in (1, 2, 5, 10) if step * size >= count))

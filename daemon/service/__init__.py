@@ -122,7 +122,7 @@ class Service:
             self._health.report(f"orientation {name}", "ok" if is_well else "alarm", text)
 
     def _look_around(self, parts: Parts) -> None:
-        """Once a second: are the sources well, and does systemd's one line still tell the truth?"""
+        """Once a second: report how the sources are, and bring systemd's one line up to date."""
         for source in parts.sources:
             for found in source.health():
                 self._health.report(f"source {found.name}", "ok" if found.ok else "alarm", found.detail)

@@ -142,12 +142,7 @@ def coverage(edges: Floats, profile: RasterProfile) -> Floats:
     return images
 
 
-def preview(edges: Floats, profile: RasterProfile) -> str:
-    """(2, W) in signal units -> base64 of uint8 (2, W): what an event carries, 255 at the top edge."""
-    return previews(edges[None], profile)[0]
-
-
 def previews(edges: Floats, profile: RasterProfile) -> list[str]:
-    """(B, 2, W) -> the same for each of a batch."""
+    """(B, 2, W) in signal units -> for each, base64 of uint8 (2, W): what an event carries, 255 at the top edge."""
     scaled = to_rows(np.ascontiguousarray(edges, np.float32), profile) * np.float32(255 / profile.rows)
     return [base64.b64encode(one.tobytes()).decode("ascii") for one in np.rint(scaled).astype(np.uint8)]

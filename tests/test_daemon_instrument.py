@@ -7,7 +7,7 @@ import threading
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from sourcehelp import watching
 from daemon import formats
 from daemon.cli import main
 from daemon.common.errors import UserError
-from daemon.instrument import WRITERS, play, recordings, variant
+from daemon.instrument import Writer, play, recordings, variant
 from daemon.sources.file_state import Timing
 
 BUNDLED = Path(__file__).resolve().parents[1] / "daemon" / "curves"
@@ -91,7 +91,7 @@ def test_files_that_are_not_what_they_seem_still_differ(content: bytes) -> None:
     assert len({content, variant(content, "1"), variant(content, "2")}) == 3
 
 
-@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("writer", get_args(Writer))
 def test_every_writer_is_seen_whole_and_once_by_a_watcher(writer: Any, tmp_path: Path) -> None:
     source, into = tmp_path / "source", tmp_path / "into"
     (source / "run").mkdir(parents=True), into.mkdir()

@@ -98,16 +98,12 @@ def test_every_review_enters_the_queue_with_its_keepsake(path: Path) -> None:
     ledger.close()
 
 
-def test_marks_and_partly_decided_maps_come_back(path: Path) -> None:
+def test_marks_come_back(path: Path) -> None:
     ledger = Ledger(path, "afm1")
     sha256 = "ab" * 32
-    portion = [decision(0, identity=f"{sha256}#{index}", sha256=sha256, curve=index) for index in (0, 1, 7)]
-    other = decision(1, identity=f"{sha256}#other/name.jpk", sha256=sha256)  # unreadable under another name
     marks = [FileMark(f"file{number}", 10, number, None, 1) for number in range(2500)]
-    ledger.record([*portion, other], marks)
+    ledger.record([], marks)
     ledger.record([], [FileMark("file7", 99, 7, sha256, 3)])
-    assert ledger.partial(sha256) == {0, 1, 7}
-    assert ledger.partial("cd" * 32) == set()
     found = {mark.path: mark for mark in ledger.marks()}
     assert len(found) == 2500
     assert found["file7"] == FileMark("file7", 99, 7, sha256, 3)

@@ -114,7 +114,6 @@ def _is_measure(unit: str) -> bool:
 # Digits are the same in all of them but UTF-16, so a wrong guess can only spoil names; the encoding under which
 # most names are words that force curves use is taken.
 
-GZIP_SUFFIX = ".gz"
 _GZIP_MAGIC = b"\x1f\x8b"
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),

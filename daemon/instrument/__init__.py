@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count as counting
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from daemon.common import ending
 from daemon.common.errors import BAD_DATA, UserError
@@ -99,7 +99,6 @@ def _blank(mark: bytes) -> bytes:
 
 
 Writer = Literal["rename", "grow", "burst"]
-WRITERS: tuple[Writer, ...] = get_args(Writer)
 _BURST = 8  # files back to back
 _PIECES = 6  # of a growing file
 _GROW_S = 0.3  # from its first piece to its last, less where the rate asks for it

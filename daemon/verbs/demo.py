@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
             ending.pause(2.0 if sys.stdout.isatty() else 0.5)  # the last curve deserves a look
         finally:
             _close(console)
-        _summarise(status, trial)
+        _summarise(status)
     return 0
 
 
@@ -88,7 +88,7 @@ def _status(trial: TemporaryService) -> dict[str, Any]:
     return event["data"]  # type: ignore[no-any-return]  # JSON
 
 
-def _summarise(status: dict[str, Any], trial: TemporaryService) -> None:
+def _summarise(status: dict[str, Any]) -> None:
     counts, latency_s = status["counts"], status["latency_s"]
     total = sum(counts.values())
     print(f"\n{total} curves decided, each on disk before it was announced (some files hold several):")

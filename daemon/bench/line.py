@@ -34,7 +34,7 @@ _QUIET_START_S = 0.5  # a folder that has just been made is not measured
 
 
 class Line:
-    """A service with an listener to it."""
+    """A service and a listener to its events."""
 
     def __init__(self, service: TemporaryService, monitor: ProcessMonitor, listener: EventListener) -> None:
         self._service, self._monitor, self._listener = service, monitor, listener

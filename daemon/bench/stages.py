@@ -40,7 +40,7 @@ from models.sign import prepare_to_judge
 
 # Reading: what it costs to get a curve out of a file, in the reader process and in the one that asks.
 
-_PATIENCE_S = 10.0
+_READER_PATIENCE_S = 10.0
 
 
 def read_ms(arrivals: Sequence[Arrival], profile: RasterProfile, seconds: float) -> float:
@@ -63,7 +63,7 @@ def _read(pool: ReaderPool, batch: Sequence[Arrival]) -> None:
     pool.submit(batch)
     left = len(batch)
     while left:
-        done = pool.collect(_PATIENCE_S)
+        done = pool.collect(_READER_PATIENCE_S)
         if not done:
             raise TimeoutError("the reader is silent")
         left -= len(done)
@@ -73,7 +73,7 @@ def _read(pool: ReaderPool, batch: Sequence[Arrival]) -> None:
 
 _BATCHES = 24
 _ANY = "tcp://127.0.0.1:*"
-_RECORDING_PATIENCE_S = 5.0
+_PUBLISHER_PATIENCE_S = 5.0
 
 
 def record_ms(readings: Sequence[Reading], decisions: Sequence[Decision], folder: Path) -> tuple[float, float, float]:
@@ -107,7 +107,7 @@ def _publish_s(publisher: Publisher, socket: zmq.Socket[bytes], count: int) -> f
     publisher.poke()
     heard = 0
     while heard < count:
-        if not await_input(socket, _RECORDING_PATIENCE_S):
+        if not await_input(socket, _PUBLISHER_PATIENCE_S):
             raise TimeoutError("the publisher is silent")
         heard += b".decision." in socket.recv_multipart(zmq.DONTWAIT)[0]
     return time.process_time() - time.thread_time() - begun_s
@@ -122,7 +122,7 @@ def _publisher(ledger: Ledger) -> Iterator[tuple[Publisher, zmq.Socket[bytes]]]:
         with open_socket(zmq.SUB) as socket:
             socket.subscribe(b"")
             socket.connect(publisher.publish_endpoint)
-            if not await_input(socket, _RECORDING_PATIENCE_S):
+            if not await_input(socket, _PUBLISHER_PATIENCE_S):
                 raise TimeoutError("the publisher is silent")
             yield publisher, socket
     finally:

@@ -1,4 +1,4 @@
-"""The training run as a user asks for it: data from everywhere, a work folder to go on from, a model at the end."""
+"""The training run that a user asks for: collects curves, continues in its work folder after a stop, writes a model."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def _orientation(plan: Plan) -> Callable[[Curve], Curve]:
     """How a labelled event is record: as its reader believes, unless its sign is open and that is surely wrong.
 
     Nobody has labelled the sign. Where the model which training begins from would discard the event as its reader
-    believes, and keeps it upside down, the picture that scored nothing would be record as one. Of a curve without an
+    believes, and keeps it upside down, the picture that scored nothing would be trained as one. Of a curve without an
     event both ways are pictures of none.
     """
 

@@ -1,7 +1,7 @@
 """The calibration on labels of real curves: probabilities, both thresholds, and the certificate that they earn.
 
 Why the promise holds although the same labels serve for all of it (deploy/decisions, "What a certificate promises"):
-discarded is what lies below a logit that exact counting allows on events the network was not record with. Temperature,
+discarded is what lies below a logit that exact counting allows on events the network was not trained on. Temperature,
 bias and keep threshold do not change which curves those are, and a lower threshold only discards fewer.
 """
 
@@ -53,7 +53,7 @@ from models.metrics import Prior, auc, brier_skill, calibration_error, clopper_p
 
 # The eligible curves: labelled curves that may speak for a model, judged by it, and what was set aside.
 #
-# What the network was record with, what `simulate` wrote and what stands there twice says nothing about events to
+# What the network was trained on, what `simulate` wrote and what stands there twice says nothing about events to
 # come. A curve without a score is never discarded: leaving it out makes a promise no bolder than it is.
 
 BATCH = 64

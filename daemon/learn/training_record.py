@@ -1,4 +1,4 @@
-"""The curves that a network was record with, known by their samples: evidence about it has to be others.
+"""The training record: the curves that a network was trained on, known by their samples. Evidence must be others.
 
 A copy under another name, in another folder, or as the ledger keeps and exports it, is the same curve. The names of
 folders and the SHA-256 of their labels.csv speak for models that were trained before the curves themselves were noted.
@@ -73,7 +73,7 @@ class TrainingRecord:
         return noted | ({"unlabelled_curves": " ".join(sorted(self.unlabelled))} if self.unlabelled else {})
 
     def holds(self, curve: Curve, table_sha256: str) -> bool:
-        """Whether the network has learnt from this curve of this table."""
+        """Whether the network was trained on this curve, or on this table."""
         return table_sha256 in self.tables.values() or identity_of(curve) in self.curves | self.unlabelled
 
 

@@ -1,6 +1,6 @@
-"""The console: a live view of a running service, in a process of its own, attached over ZeroMQ.
+"""The console: a live view of a running service, in a process of its own, connected over ZeroMQ.
 
-Attach and leave at will, as many as you like: the service does not notice. Without a terminal it prints one plain
+Start and leave as many as you like: the service does not notice. Without a terminal it prints one plain
 line a decision.
 """
 

@@ -1,7 +1,7 @@
-"""The service: one instrument's line, kept turning, told of signals, and drained.
+"""The service: runs the pipeline of one instrument, reacts to signals, and finishes what is in work at the end.
 
-READY goes to systemd once the model has proved itself and the sources are open. The watchdog is fed from the loop: a
-ping means that the loop turned, with or without traffic.
+READY goes to systemd once the model has passed its self-test and the sources are open. The watchdog is fed from the
+loop: a ping means that the loop turned, with or without traffic.
 """
 
 from __future__ import annotations

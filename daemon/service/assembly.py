@@ -1,4 +1,4 @@
-"""The assembly: the parts of a service, made in order and undone in the reverse one.
+"""The assembly: makes the parts of a service in order, and closes them in the reverse order.
 
 The lock first (a second service is refused at once), then the ledger, the readers (which start while the model loads),
 the model and its self-test (on what serves at once: a GPU takes over later), the sockets. The sources are made but not

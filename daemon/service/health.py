@@ -138,7 +138,7 @@ class ContactWatch:
         )
 
 
-# Who computes: whether it is the engine that should, and if not, why; told to health, metrics and report.
+# Which engine computes, and if it is not the wanted one, why not; reported to health, metrics and status.
 
 
 class EngineWatch:

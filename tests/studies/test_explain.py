@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from modelhelp import make_model
 
-from daemon.cli import main
 from models.curve import Curve
 from models.simulate import Rupture, Simulated
 from tests.studies.__main__ import main as study
@@ -66,7 +65,7 @@ def test_the_command_prints_a_table_and_writes_what_it_was_made_from(
 ) -> None:
     out = tmp_path / "explain.json"
     command = ["explain", "--curves", "40", "--seed", "3"]
-    assert main([*command, "--compare", "--out", str(out)]) == 0
+    assert study([*command, "--compare", "--out", str(out)]) == 0
     text, found = capsys.readouterr().out, json.loads(out.read_text())
     assert found["all"]["kept"] >= 20
     assert found["all"]["heat"] == found["lenses"]["layers 3 x 4, Grad-CAM, on ink (used)"]

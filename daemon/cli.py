@@ -44,7 +44,7 @@ VERBS = {
     "reload": "make the running service take its configuration anew",
 }
 
-#: Verbs of the contract that come with later versions.
+#: Verbs that come with later versions: their names are taken already.
 LATER = ("review", "finetune", "keys")
 #: And one that has gone: what it did needs the repository, not the program.
 GONE = {"study": "the experiments are repeated from the repository: make study TOPIC=… (make study lists them)"}

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from daemon.formats.afmcurve import keepsake_of
+from daemon.formats.afmcurve import compact_copy_of
 from daemon.formats.text_rule import TextRule
 from daemon.judging import Decision, FileMark, Judge, decide, identity_of
 from daemon.judging.classify import classify
@@ -214,7 +214,7 @@ class Pipeline:
         for reading, decision in zip(batch.readings, decisions, strict=True):
             if reading.curve is not None:
                 self._sentinel.observe(format_of(reading), decision.reasons)
-        return self._record(_with_keepsakes(decisions, batch.readings), batch.files)
+        return self._record(_with_compact_copies(decisions, batch.readings), batch.files)
 
     def _undecided(self, files: Sequence[FileReading]) -> list[Reading]:
         """The curves that nobody has decided yet, or is about to; the unfinished go back to their source."""
@@ -283,10 +283,10 @@ def _mark(file: FileReading) -> FileMark:
     return FileMark(arrival.path, arrival.size_bytes, arrival.mtime_ns, file.readings[0].sha256, file.total)
 
 
-def _with_keepsakes(decisions: list[Decision], readings: Sequence[Reading]) -> list[Decision]:
+def _with_compact_copies(decisions: list[Decision], readings: Sequence[Reading]) -> list[Decision]:
     """Every flagged curve keeps a compact copy of its own: the instrument's file may go away."""
     return [
-        replace(decision, keepsake=keepsake_of(reading.curve))
+        replace(decision, compact_copy=compact_copy_of(reading.curve))
         if decision.verdict == "review" and reading.curve is not None
         else decision
         for decision, reading in zip(decisions, readings, strict=True)

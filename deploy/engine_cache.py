@@ -60,10 +60,10 @@ class EngineCache:
         fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=self._folder))  # mode 0700
         try:
             writer(fresh)
-            digests = {path.name: _settle(path) for path in sorted(fresh.iterdir())}
+            digests = {path.name: _sync_and_digest(path) for path in sorted(fresh.iterdir())}
             entry = fresh / ENTRY
             entry.write_text(json.dumps({"key": dict(key), "sha256": digests}, indent=1, sort_keys=True) + "\n")
-            _settle(entry)
+            _sync_and_digest(entry)
             self.drop(key)
             replace_folder(fresh, self._place(key))
         finally:
@@ -121,7 +121,7 @@ def _is_own_file(path: Path) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
 
 
-def _settle(path: Path) -> str:
+def _sync_and_digest(path: Path) -> str:
     """The digest of a file that now lies on the disk and is this user's alone."""
     path.chmod(0o600)
     with path.open("rb") as file:

@@ -23,7 +23,7 @@ from models.bundle import Bundle
 from models.network import fold, load
 from models.raster_torch import Picture, envelope
 
-# ---- The device network: all of the model that runs on a GPU in one piece, from envelopes to what the last layer
+# The device network: all of the model that runs on a GPU in one piece, from envelopes to what the last layer
 # reads.
 
 
@@ -60,8 +60,6 @@ class Head:
         logits: NDArray[np.float64] = (features.astype(np.float64) * self._weight).sum(1) + self._bias
         return logits
 
-
-# ---- The device classifier: what engines on a GPU share, from signals over the envelope on the device to logits.
 
 BUCKETS = (1, 8, 32, 64, 256)
 _SAMPLES = 1 << 17  # of pinned memory at first: 256 signals of the shipped profile
@@ -172,7 +170,7 @@ def recorded(work: Callable[[], object], stream: torch.cuda.Stream) -> Callable[
     return graph.replay
 
 
-# ---- The CUDA engine: the network by torch on an NVIDIA GPU, in half precision, one CUDA graph a bucket.
+# The CUDA engine: the network by torch on an NVIDIA GPU, in half precision, one CUDA graph a bucket.
 #
 # What serves on a GPU where TensorRT is not installed or refuses the card. What half precision does to the
 # verdicts: deploy/measurements/2026-11-21-engines-on-a-gpu.md.

@@ -27,7 +27,7 @@ from deploy.engine_cache import EngineCache, Key
 from deploy.gpu import BUCKETS, DeviceClassifier, DeviceNetwork, recorded
 from models.bundle import Bundle
 
-# ---- The plan: the whole device network compiled by TensorRT for the GPU of this machine, as plain bytes.
+# The plan: the whole device network compiled by TensorRT for the GPU of this machine, as plain bytes.
 #
 # torch-tensorrt comes in two flavours under one import name, for two libraries: TensorRT, and TensorRT-RTX, which
 # compiles its kernels when it first meets the GPU. Which one is here is read from the installed distributions,
@@ -177,8 +177,6 @@ def bindings_of(flavour: Flavour) -> Any:
     return importlib.import_module(flavour.bindings)
 
 
-# ---- The TensorRT engine: the compiled device network, from the cache or built now, one execution context a bucket.
-
 log = logging.getLogger(__name__)
 
 
@@ -255,7 +253,7 @@ class TensorRtClassifier(DeviceClassifier):
 def _listener(trt: Any) -> Any:
     """What TensorRT tells its messages to; its functions answer False or None, and ``last`` says why."""
 
-    class Listener(trt.ILogger):  # type: ignore[misc]
+    class Listener(trt.ILogger):  # type: ignore[misc]  # TensorRT has no types
         last = "no reason given"
 
         def __init__(self) -> None:

@@ -33,7 +33,7 @@ class Cut:
     evidence: dict[str, Any]
 
 
-def fit_platt(logits: Logits, labels: Labels, prevalence: float, prior: Prior = Prior()) -> Calibration:  # noqa: B008
+def fit_platt(logits: Logits, labels: Labels, prevalence: float, prior: Prior = Prior()) -> Calibration:  # noqa: B008 - frozen
     """Weighted maximum likelihood; ValueError when one class is missing."""
     if not labels.any() or labels.all():
         raise ValueError("calibration needs curves with and without an event")

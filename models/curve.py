@@ -1,6 +1,6 @@
 """The curve: one retract as numbers, already oriented, in SI units.
 
-A reader knows its format's sign and direction, so orientation is settled there, once; everything from
+A reader knows its format's sign and direction, so orientation is decided there, once; everything from
 here on (front-end, raster, network) sees the same picture whatever the instrument.
 """
 

@@ -117,7 +117,7 @@ def _scaled(heat: Tensor) -> Tensor:
     return heat / largest.reshape(-1, *[1] * (heat.dim() - 1))
 
 
-# ---- The place: which samples of a retract the columns of its picture show.
+# The place: which samples of a retract the columns of its picture show.
 #
 # The front-end leaves out most of the push, then averages what is left (or draws it out) to the samples of the
 # signal, which the raster deals out to columns. This is the way back, so that what is found in a picture can be

@@ -212,13 +212,13 @@ class Autoencoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D) standardised -> (B, D) said back."""
-        return self.decoder(self.encoder(x))  # type: ignore[no-any-return]
+        return self.decoder(self.encoder(x))  # type: ignore[no-any-return]  # a torch module returns Any
 
-    def apply(self, vectors: Vectors) -> Vectors:  # type: ignore[override]
+    def apply(self, vectors: Vectors) -> Vectors:  # type: ignore[override]  # torch has another apply
         """(N, D) -> (N, K), of mean squared length 1 on the curves that it was fitted on."""
         with torch.inference_mode():
             codes = (self.encoder(self._standard(vectors)) - self.centre) / self.scale
-        return codes.double().numpy()  # type: ignore[no-any-return]
+        return codes.double().numpy()  # type: ignore[no-any-return]  # as above
 
     def _standard(self, vectors: Vectors) -> Tensor:
         return torch.from_numpy(vectors).float() @ self.matrix.T + self.offset
@@ -291,7 +291,7 @@ def cluster(vectors: Vectors, count: int = 16, seed: int = 1) -> SoftKMeans:
         max(2, min(count, len(vectors) // 4)), covariance_type="spherical", reg_covar=1e-4, random_state=seed
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # nearly settled clusters are as good
+        warnings.simplefilter("ignore", ConvergenceWarning)  # clusters that still move a little are as good
         mixture.fit(components.apply(vectors))
     return SoftKMeans(components, mixture)
 

@@ -10,7 +10,7 @@ from itertools import takewhile
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# ---- The logistic regression of one variable: what calibration and its check both rest on.
+# The logistic regression of one variable: what calibration and its check both rest on.
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,6 @@ def regress(
         if float(np.abs(step).max()) < 1e-10:
             break
     return float(beta[0]), float(beta[1])
-
-
-# ---- The metrics: how good a ranking and its verdicts are, with exact intervals and no heavy dependency.
 
 
 _NEGLIGIBLE = 1e-25  # of the largest term
@@ -201,7 +198,7 @@ def count_table(verdicts: Sequence[str], labels: Sequence[bool]) -> dict[str, di
     return table
 
 
-# ---- Operating points: what a ranking could do at every cut, and whether its probabilities hold.
+# Operating points: what a ranking could do at every cut, and whether its probabilities hold.
 
 
 Floats = NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""The raster: from signals to the picture that the network sees (inference.md sections 4.2 and 4.5).
+"""The raster: from signals to the picture that the network sees.
 
 Each column holds the smallest and the largest value of its samples and of the last sample before it, which joins
 the polyline; each pixel then gets the length of that interval inside it. So the picture is connected and
@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# ---- The raster profile: the frozen, versioned value that says how a retract becomes a picture.
+# The raster profile: the frozen, versioned value that says how a retract becomes a picture.
 #
 # It is stored with every model and named in every event, because a verdict is only as comparable as the picture
 # it was made from. Change any number here and it is another profile, with another id.
@@ -95,8 +95,6 @@ class RasterProfile:
         return cls(**converted)
 
 
-# ---- The raster: from signals to the picture that the network sees (inference.md sections 4.2 and 4.5).
-
 Floats = NDArray[np.float32]
 
 
@@ -144,12 +142,7 @@ def coverage(edges: Floats, profile: RasterProfile) -> Floats:
     return images
 
 
-def preview(edges: Floats, profile: RasterProfile) -> str:
-    """(2, W) in signal units -> base64 of uint8 (2, W): what an event carries, 255 at the top edge."""
-    return previews(edges[None], profile)[0]
-
-
 def previews(edges: Floats, profile: RasterProfile) -> list[str]:
-    """(B, 2, W) -> the same for each of a batch."""
+    """(B, 2, W) in signal units -> for each, base64 of uint8 (2, W): what an event carries, 255 at the top edge."""
     scaled = to_rows(np.ascontiguousarray(edges, np.float32), profile) * np.float32(255 / profile.rows)
     return [base64.b64encode(one.tobytes()).decode("ascii") for one in np.rint(scaled).astype(np.uint8)]

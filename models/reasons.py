@@ -12,7 +12,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """``text`` is for whoever measured the curve. ``effect`` is on the verdict:
+    """``text`` is for whoever measured the curve, ``effect`` what it does to the verdict.
 
     ``informs``: none. ``lifts``: a low score does not discard, the curve is reviewed. ``blocks``: there is no score,
     and the curve is reviewed.

@@ -59,7 +59,7 @@ def difference(
     return one - other, *interval(np.array(gaps))
 
 
-# ---- Paired comparison of trainings over curves *and* seeds, in the mix of a stream.
+# Paired comparison of trainings over curves *and* seeds, in the mix of a stream.
 #
 # A difference between two losses has two sources of chance: which curves were there to judge, and which first
 # weights and order the training was given. Both are drawn again together (bootstrap, Efron & Tibshirani 1993, ch.
@@ -188,7 +188,7 @@ def _gaps(outcomes: Sequence[Outcome], counts: Floats, shares: Floats) -> Floats
     return np.asarray(values - values[0], np.float64)
 
 
-# ---- Rare streams: runs of which a few curves hold an event, counted stream by stream.
+# Rare streams: runs of which a few curves hold an event, counted stream by stream.
 #
 # The measure is the one stream whose results are published: 13 events among 970 curves, 12 found, 89 flagged
 # (arXiv 2606.09541). One stream of 13 says little (12 of 13 is 64 to 99.8 %), so many are drawn.

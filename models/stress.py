@@ -18,9 +18,7 @@ from models.simulate import recording
 from models.simulate.background import END_DOTS, RESOLUTION, visible
 from models.simulate.mechanics import Rng, Rupture, log_uniform, sign
 
-# ---- Forces that a nuisance adds to a curve, all along it or in one place.
-
-# ---- The subject: a finished curve, simulated or measured, with what a nuisance must know of it.
+# The subject: a finished curve, simulated or measured, with what a nuisance must know of it.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +71,7 @@ def is_visible(rng: Rng, subject: Subject, stressed: Curve) -> bool:
     return bool(visible(subject.ruptures, shown[: len(stressed)], shown[: len(stressed)], added + own))
 
 
-# ---- Forces that a nuisance adds to a curve, all along it or in one place.
+# Forces that a nuisance adds to a curve, all along it or in one place.
 
 SHORTEST_NM, LONGEST_NM = 100.0, 700.0  # periods of interference (models.simulate.recording)
 
@@ -156,7 +154,7 @@ def snap_in(rng: Rng, subject: Subject, strength: float) -> Curve | None:
     return replace(subject.curve, approach_force=approach + pull / subject.pn)
 
 
-# ---- A nuisance: what may be wrong with a curve, at strengths that are written in a unit.
+# A nuisance: what may be wrong with a curve, at strengths that are written in a unit.
 
 #: The curve with the nuisance laid on, at a strength; None where it cannot be laid on this one.
 Apply = Callable[[Rng, Subject, float], Curve | None]
@@ -172,7 +170,7 @@ class Nuisance:
     adds: bool = False  # a force all along, under which a small rupture may be buried from every eye
 
 
-# ---- Faults of the record: it ends early, its end holds what was never measured, or it begins deep in contact.
+# Faults of the record: it ends early, its end holds what was never measured, or it begins deep in contact.
 
 CLEAR = (END_DOTS + 0.5) / RESOLUTION  # of the record: nearer to its end a step shows no level after it
 
@@ -266,13 +264,11 @@ def lay_everything(rng: Rng, subject: Subject, strength: float) -> Curve | None:
     return cut_close(rng, worse, 100.0 - 90.0 * share) or worse.curve
 
 
-# ---- The stress: one nuisance at a graded strength, laid on a finished curve, whether simulated or measured.
-
 __all__ = ["NUISANCES", "Nuisance", "Subject", "is_visible", "subject_of"]
 
 _PERCENT = (5.0, 10.0, 20.0, 40.0, 60.0)
 
-#: Strengths as real files have them (formats.md 5.1, models.simulate.recording), and beyond.
+#: Strengths as real files have them (models.simulate.recording), and beyond.
 NUISANCES: dict[str, Nuisance] = {
     "interference": Nuisance("pN", (5.0, 10.0, 20.0, 40.0, 60.0), interfere, adds=True),
     "interference of 100 nm": Nuisance("pN", (5.0, 10.0, 20.0, 40.0, 60.0), interfere_shortly, adds=True),

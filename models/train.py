@@ -113,7 +113,7 @@ class Run:
             logits = self.network(images)
         loss = self._loss(logits.float(), labels)
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self._optimiser.step()
         return float(loss.detach())

@@ -17,7 +17,7 @@ JUDGE = Judge("shipped", "raster:v1|model:abc", "torch-cpu-bf16", Thresholds(0.0
 
 
 def decision(number: int, **changes: Any) -> Decision:
-    """Curve 0 of file ``number``; every third is a review with a keepsake."""
+    """Curve 0 of file ``number``; every third is a review with a compact copy."""
     verdict = ("keep", "discard", "review")[number % 3]
     made = Decision(
         identity=f"{number:064x}#0",
@@ -32,7 +32,7 @@ def decision(number: int, **changes: Any) -> Decision:
         force_unit="N",
         noticed_s=time.monotonic(),
         latency_s={"read": 0.002, "raster": 0.001, "infer": 0.012},
-        keepsake=b"a curve" if verdict == "review" else None,
+        compact_copy=b"a curve" if verdict == "review" else None,
     )
     return replace(made, **changes)
 

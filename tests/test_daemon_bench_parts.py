@@ -20,11 +20,11 @@ from daemon.bench.child import ChildFailed, call
 from daemon.bench.engines import REFERENCE, measure
 from daemon.bench.harness import Plan
 from daemon.bench.line import Line, serving, split
-from daemon.bench.machine import Vitals, neighbours
+from daemon.bench.machine import ProcessMonitor, neighbours
 from daemon.bench.report import shares
 from daemon.cli import main
 from daemon.formats import open_file
-from daemon.instrument import specimens
+from daemon.instrument import recordings
 from deploy.engines import ENGINES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +40,7 @@ def test_vitals_count_a_process_with_its_children_and_what_has_ended() -> None:
     parent = "import subprocess,sys,time; subprocess.run([sys.executable,'-c','sum(range(10**7))']); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", parent])
     try:
-        with Vitals(process.pid, 0.01) as seen:
+        with ProcessMonitor(process.pid, 0.01) as seen:
             until_s = time.monotonic() + 20
             while seen.samples[-1].total_s < 0.1 and time.monotonic() < until_s:
                 time.sleep(0.02)
@@ -134,7 +134,7 @@ def test_every_engine_that_there_is_is_measured_and_compared(model: str) -> None
 @pytest.mark.study
 def test_the_recipe_is_run_curve_by_curve_and_readers_are_compared() -> None:
     found = call("recipe", {"folders": [str(BUNDLED)], "seconds": 0.0})
-    own_end, text = split(specimens([BUNDLED]))
+    own_end, text = split(recordings([BUNDLED]))
     assert (found["files"], found["curves"]) == (len(own_end), sum(len(open_file(one.files[0])) for one in own_end))
     assert len(text) > 10
     assert found["per_s"] == pytest.approx(1000 / sum(found["ms"].values()), rel=0.01)
@@ -145,7 +145,7 @@ def test_the_recipe_is_run_curve_by_curve_and_readers_are_compared() -> None:
 
 
 def test_a_line_loses_nothing_and_its_memory_is_watched(model: str) -> None:
-    found, _ = split(specimens([BUNDLED]))
+    found, _ = split(recordings([BUNDLED]))
     with serving(Plan(model=model, engine="torch", precision="fp32")) as (trial, watched, ear):
         line = Line(trial, watched, ear)
         first = line.hold(found, 40.0, 12)

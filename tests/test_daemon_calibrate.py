@@ -17,7 +17,7 @@ from daemon.cli import main
 from daemon.common.errors import UserError
 from daemon.config import ThresholdsConfig
 from daemon.formats import open_file
-from daemon.formats.afmcurve import keepsake_of, pack
+from daemon.formats.afmcurve import compact_copy_of, pack
 from daemon.instrument.jpk_writer import pack as pack_simulated
 from daemon.judging import decide
 from daemon.judging.judge import judge_of, load_model
@@ -266,7 +266,7 @@ def test_a_curve_and_the_copy_that_the_ledger_exports_are_the_same(model, tmp_pa
         force = np.repeat(old.force, 3) + rng.normal(0, 1e-12, 3 * len(old))
         long = replace(old, force=force, distance=None)
         (lab / name).write_bytes(pack(long, dtype="<f8"))
-        (export / name).write_bytes(keepsake_of(long))
+        (export / name).write_bytes(compact_copy_of(long))
     table(lab, rows)
     table(export, [(name, 0, label, "exported") for name, _, label, _ in rows])
     assert "hold 30 events that count (not counted: 40 copies of others)" in refused(

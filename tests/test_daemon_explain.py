@@ -18,7 +18,7 @@ from modelhelp import make_model
 from daemon.cli import main
 from daemon.config import ThresholdsConfig
 from daemon.explain import Explanation, explain, find_reading, sentences, share
-from daemon.explain.sheet import BASELINE, Trace, _curve, along, draw, thin, trace_of
+from daemon.explain.picture import BASELINE, Trace, _curve, along, draw, thin, trace_of
 from daemon.formats import open_file
 from daemon.judging.judge import judge_of, load_model
 from daemon.labels.subject import sha256_of
@@ -69,15 +69,15 @@ def test_a_picture_is_written_and_its_verdict_told(
 
 def test_the_heat_lies_on_the_last_rupture_of_a_sawtooth(sawtooth: Explanation) -> None:
     """A published pull of a membrane protein: the last of its peaks falls by 330 pN at 278 of 1000 nm."""
-    sight, trace = sawtooth.sight, trace_of(sawtooth)
+    attention, trace = sawtooth.attention, trace_of(sawtooth)
     assert sawtooth.decision.verdict == "keep"
-    assert sight is not None
-    assert sight.peak is not None
+    assert attention is not None
+    assert attention.peak is not None
     assert (trace.x_unit, trace.y_label) == ("nm", "force (pN)")
-    assert abs(trace.x[round(sight.peak)] - 278) < 50
-    assert trace.heat[round(sight.peak)] == pytest.approx(1.0, abs=0.2)
+    assert abs(trace.x[round(attention.peak)] - 278) < 50
+    assert trace.heat[round(attention.peak)] == pytest.approx(1.0, abs=0.2)
     assert float(np.nanmax(trace.y)) == pytest.approx(335, abs=15)
-    assert sight.map.shape == sight.picture.shape == (128, 256)
+    assert attention.map.shape == attention.picture.shape == (128, 256)
 
 
 def explained(folder: Path, force: np.ndarray, distance: np.ndarray) -> Explanation:
@@ -135,10 +135,10 @@ def test_what_is_warm_is_red(sawtooth: Explanation) -> None:
     image = pixels(draw(sawtooth))
     warm = (image[..., 0] > 0.55) & (image[..., 1] < 0.25) & (image[..., 2] < 0.25)
     columns = np.flatnonzero(warm[130:345].any(0))  # the curve, below the words
-    assert sawtooth.sight is not None
-    assert sawtooth.sight.peak is not None
+    assert sawtooth.attention is not None
+    assert sawtooth.attention.peak is not None
     assert columns.size
-    assert abs(np.median(columns) - (82 + 1097 * sawtooth.sight.peak / 4095)) < 10
+    assert abs(np.median(columns) - (82 + 1097 * sawtooth.attention.peak / 4095)) < 10
 
 
 def test_the_same_curve_is_the_same_picture(sawtooth: Explanation) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from sourcehelp import watching
 from daemon import formats
 from daemon.cli import main
 from daemon.common.errors import UserError
-from daemon.instrument import WRITERS, play, specimens, variant
+from daemon.instrument import Writer, play, recordings, variant
 from daemon.sources.file_state import Timing
 
 BUNDLED = Path(__file__).resolve().parents[1] / "daemon" / "curves"
@@ -46,25 +46,25 @@ def same(one: Any, other: Any) -> bool:
 def test_a_variant_has_other_bytes_and_the_same_curves(folder: Path, tmp_path: Path) -> None:
     if not folder.is_dir():
         pytest.skip("no shared data here")
-    found, kinds = specimens([folder]), set()
-    for specimen in found:
+    found, kinds = recordings([folder]), set()
+    for recording in found:
         if (
-            specimen.files[0].suffix in kinds
+            recording.files[0].suffix in kinds
             and len(kinds) > 3
             and len(found) > 60
-            and hash_of(specimen.files[0])[0] > "1"
+            and hash_of(recording.files[0])[0] > "1"
         ):
             continue  # one in eight of the large collections
-        kinds.add(specimen.files[0].suffix)
+        kinds.add(recording.files[0].suffix)
         copies = []
-        for file in specimen.files:
+        for file in recording.files:
             content = file.read_bytes()
             other = variant(content, "run/1")
             assert other == variant(content, "run/1")
             assert len({content, other, variant(content, "run/2")}) == 3
             copies.append(tmp_path / file.name)
             copies[-1].write_bytes(other)
-        assert same(curves_of(list(specimen.files)), curves_of(copies)), specimen.files[0].name
+        assert same(curves_of(list(recording.files)), curves_of(copies)), recording.files[0].name
 
 
 def hash_of(path: Path) -> str:
@@ -91,7 +91,7 @@ def test_files_that_are_not_what_they_seem_still_differ(content: bytes) -> None:
     assert len({content, variant(content, "1"), variant(content, "2")}) == 3
 
 
-@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("writer", get_args(Writer))
 def test_every_writer_is_seen_whole_and_once_by_a_watcher(writer: Any, tmp_path: Path) -> None:
     source, into = tmp_path / "source", tmp_path / "into"
     (source / "run").mkdir(parents=True), into.mkdir()
@@ -102,8 +102,8 @@ def test_every_writer_is_seen_whole_and_once_by_a_watcher(writer: Any, tmp_path:
     (source / "Line0Defl.ibw").write_bytes(wave)
     (source / "Line0ZSnsr.ibw").write_bytes(wave)
     (source / "README.md").write_text("no curve")
-    found = specimens([source])
-    assert [len(specimen.files) for specimen in found] == [2, 1, 1]
+    found = recordings([source])
+    assert [len(recording.files) for recording in found] == [2, 1, 1]
     whole: dict[str, bool] = {}
     with watching(into, timing=Timing(look_s=2.0)) as watched:
         player = threading.Thread(target=lambda: list(play(found, into, rate=20, writer=writer, count=10)))
@@ -130,7 +130,7 @@ def test_every_writer_is_seen_whole_and_once_by_a_watcher(writer: Any, tmp_path:
 
 
 def test_growing_takes_its_time_and_the_rate_is_kept(tmp_path: Path) -> None:
-    found = specimens([BUNDLED / "force-save-0441.jpk-force"])
+    found = recordings([BUNDLED / "force-save-0441.jpk-force"])
     begun_s = time.monotonic()
     times, sizes = [], set()
     growing = threading.Thread(
@@ -146,7 +146,7 @@ def test_growing_takes_its_time_and_the_rate_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_second_rehearsal_into_the_same_folder_overwrites_nothing(tmp_path: Path) -> None:
-    found = specimens([BUNDLED / "force-save-0441.jpk-force"])
+    found = recordings([BUNDLED / "force-save-0441.jpk-force"])
     names = [path.name for _ in range(2) for path in play(found, tmp_path, rate=1000, writer="rename", count=2)]
     assert names == [f"{tag}force-save-0441.jpk-force" for tag in ("", "r002-", "r003-", "r004-")]
 
@@ -176,5 +176,5 @@ def test_the_verb_plays_and_refuses_in_one_line(tmp_path: Path, capsys: pytest.C
 
 def test_nothing_to_play_is_said_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
-        specimens([BUNDLED, tmp_path / "missing"])
+        recordings([BUNDLED, tmp_path / "missing"])
     assert list(tmp_path.iterdir()) == []

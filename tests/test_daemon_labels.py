@@ -166,13 +166,13 @@ def state(tmp_path: Path) -> Path:
     (data / "a.ibw").write_bytes(b"bytes of a")
     sha256 = hashlib.sha256(b"bytes of a").hexdigest()
     copy = pack(Curve(np.sin(np.arange(300.0)), "N", np.arange(300.0) * 1e-9, "piezo"))
-    flagged = dict(verdict="review", keepsake=copy)
+    flagged = dict(verdict="review", compact_copy=copy)
     ledger = Ledger(state / "ledger.sqlite", "afm1")
     ledger.record(
         [
             decision(1, identity=f"{sha256}#0", sha256=sha256, path="run7/a.ibw", **flagged),
             decision(2, path="run7/gone.ibw", **flagged),
-            decision(5, path="run7/broken.ibw", verdict="review", score=None, keepsake=None),
+            decision(5, path="run7/broken.ibw", verdict="review", score=None, compact_copy=None),
             decision(3, path="run7/kept.ibw"),
         ]
     )

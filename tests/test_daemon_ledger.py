@@ -79,16 +79,18 @@ def test_a_batch_with_an_impossible_decision_changes_nothing(path: Path) -> None
     ledger.close()
 
 
-def test_every_review_enters_the_queue_with_its_keepsake(path: Path) -> None:
+def test_every_review_enters_the_queue_with_its_compact_copy(path: Path) -> None:
     ledger = Ledger(path, "afm1")
-    unreadable = decision(3, identity="f#bad.txt", verdict="review", score=None, reasons=("truncated",), keepsake=None)
+    unreadable = decision(
+        3, identity="f#bad.txt", verdict="review", score=None, reasons=("truncated",), compact_copy=None
+    )
     ledger.record([decision(1), decision(2), unreadable])
     with ledger.view() as view:
         first, second = view.queue()
         assert (first.seq, first.path, first.score, first.reasons) == (2, decision(2).path, 0.25, ("score",))
         assert (second.score, second.reasons) == (None, ("truncated",))
-        assert view.keepsake(2) == b"a curve"
-        assert view.keepsake(3) is None
+        assert view.compact_copy(2) == b"a curve"
+        assert view.compact_copy(3) is None
         assert view.flagged(1) is None
         assert view.find_flagged(0, sha256=decision(2).sha256) == [2]
         assert view.find_flagged(0, path=decision(2).path) == [2]
@@ -96,16 +98,12 @@ def test_every_review_enters_the_queue_with_its_keepsake(path: Path) -> None:
     ledger.close()
 
 
-def test_marks_and_partly_decided_maps_come_back(path: Path) -> None:
+def test_marks_come_back(path: Path) -> None:
     ledger = Ledger(path, "afm1")
     sha256 = "ab" * 32
-    portion = [decision(0, identity=f"{sha256}#{index}", sha256=sha256, curve=index) for index in (0, 1, 7)]
-    other = decision(1, identity=f"{sha256}#other/name.jpk", sha256=sha256)  # unreadable under another name
     marks = [FileMark(f"file{number}", 10, number, None, 1) for number in range(2500)]
-    ledger.record([*portion, other], marks)
+    ledger.record([], marks)
     ledger.record([], [FileMark("file7", 99, 7, sha256, 3)])
-    assert ledger.partial(sha256) == {0, 1, 7}
-    assert ledger.partial("cd" * 32) == set()
     found = {mark.path: mark for mark in ledger.marks()}
     assert len(found) == 2500
     assert found["file7"] == FileMark("file7", 99, 7, sha256, 3)
@@ -259,7 +257,7 @@ filler = folder / "filler"
 filler.write_bytes(bytes(1 << 20))
 number, full = 1, 0
 while full < 3:  # full, tried again, still full
-    batch = [decision(n, verdict="review", keepsake=bytes(4000)) for n in range(number, number + 8)]
+    batch = [decision(n, verdict="review", compact_copy=bytes(4000)) for n in range(number, number + 8)]
     try:
         assert ledger.record(batch) == list(range(number, number + 8))
         assert full == 0, "wrote to a full disk"

@@ -48,7 +48,7 @@ def total(samples: Samples, name: str) -> float:
     return sum(value for (found, _), value in samples.items() if found == f"afm_triage_{name}")
 
 
-def test_the_names_of_the_contract_are_there_from_the_start(served: tuple[Metrics, int]) -> None:
+def test_every_metric_is_there_from_the_start(served: tuple[Metrics, int]) -> None:
     metrics, port = served
     metrics.serving(JUDGE, "cpu")
     metrics.recorded([decision(1)])

@@ -14,7 +14,7 @@ from makers_vendors import make_ibw_image, make_tiff
 
 from daemon.config import ThresholdsConfig
 from daemon.formats import NAMES
-from daemon.instrument import play, specimens
+from daemon.instrument import play, recordings
 from daemon.judging import Decision
 from daemon.judging.judge import judge_of
 from daemon.judging.sentinel import Sentinel
@@ -64,7 +64,7 @@ class Line:
 
     def write(self, count: int) -> list[Path]:
         """JPK curves, each another recording."""
-        found = [one for one in specimens([CURVES]) if one.files[0].name.startswith("force-save")]
+        found = [one for one in recordings([CURVES]) if one.files[0].name.startswith("force-save")]
         return list(play(found, self.folder, rate=1e6, writer="rename", count=count))
 
     def turn_until(self, done: int) -> list[list[Decision]]:

@@ -14,7 +14,7 @@ from modelhelp import make_model
 from daemon.cli import main
 from daemon.config import ThresholdsConfig
 from daemon.explain import explain, find_reading
-from daemon.explain.sheet import trace_of
+from daemon.explain.picture import trace_of
 from daemon.formats.afmcurve import pack
 from daemon.judging import decide
 from daemon.judging.classify import classify
@@ -134,9 +134,9 @@ def test_an_explanation_shows_the_way_that_scored_higher(tmp_path: Path, shipped
     assert wrong.decision.reasons == ("score", "sign_assumed", "sign_turned")
     assert wrong.decision.score == right.decision.score
     assert (wrong.curve.force == right.curve.force).all()
-    assert wrong.sight is not None
-    assert right.sight is not None
-    assert wrong.sight.peak == right.sight.peak
+    assert wrong.attention is not None
+    assert right.attention is not None
+    assert wrong.attention.peak == right.attention.peak
     assert (trace_of(wrong).y == trace_of(right).y).all()
 
 

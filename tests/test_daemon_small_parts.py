@@ -1,4 +1,4 @@
-"""The small parts of the service: contact watch, tempo, lock, log lines, progress."""
+"""The small parts of the service: contact watch, rates, lock, log lines, progress."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def test_an_unreadable_file_says_nothing_about_the_tip() -> None:
 
 
 def test_tempo_knows_percentiles_and_rate() -> None:
-    tempo = Rates(begun_s=0.0)
-    assert tempo.latency_s() == {"p50": None, "p99": None}
+    rates = Rates(begun_s=0.0)
+    assert rates.latency_s() == {"p50": None, "p99": None}
     for second in range(100):
-        tempo.observe([second / 1000], now_s=float(second))
-    assert tempo.latency_s() == {"p50": 0.05, "p99": 0.099}
-    assert tempo.rate_per_s(now_s=99.0) == pytest.approx(1.0, abs=0.05)
+        rates.observe([second / 1000], now_s=float(second))
+    assert rates.latency_s() == {"p50": 0.05, "p99": 0.099}
+    assert rates.rate_per_s(now_s=99.0) == pytest.approx(1.0, abs=0.05)
 
 
 def test_a_second_service_on_the_same_state_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from daemon.client.service_file import await_answer, find, forget, leave, reload
 from daemon.client.status import gather, is_well
 from daemon.common.errors import UserError
 from daemon.config import Config
-from daemon.config.origin import WHEREABOUTS
+from daemon.config.origin import SERVICE_FILE
 from daemon.labels import Label, Labels
 from daemon.screens.status import page
 from tests.speaker import Speaker
@@ -119,7 +119,7 @@ def test_a_service_that_is_down_leaves_its_ledger(speaker: Speaker) -> None:
 def test_a_service_that_died_is_said_to_have_died(tmp_path: Path) -> None:
     process = subprocess.Popen(["true"])
     process.wait()
-    (tmp_path / WHEREABOUTS).write_text(json.dumps({"pid": process.pid, "publish": NOBODY, "replay": NOBODY}))
+    (tmp_path / SERVICE_FILE).write_text(json.dumps({"pid": process.pid, "publish": NOBODY, "replay": NOBODY}))
     report = gather(Config(state=tmp_path, replay=NOBODY))
     assert f"process {process.pid} and has gone without stopping in order" in words_of(report)
 
@@ -189,7 +189,7 @@ def test_whereabouts_are_found_unless_asked_otherwise(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "[]", '{"pid": "1"}', '{"pid": -1, "publish": 3}', "\x00", "{" * 5000])
 def test_damaged_whereabouts_are_none(content: str, tmp_path: Path) -> None:
-    (tmp_path / WHEREABOUTS).write_text(content)
+    (tmp_path / SERVICE_FILE).write_text(content)
     where = find(Config(state=tmp_path))
     assert (where.pid, where.publish, where.is_alive) == (None, "tcp://127.0.0.1:5795", False)
 
@@ -223,7 +223,7 @@ def test_a_refused_reload_is_exit_78_with_the_reason(speaker: Speaker, on_hangup
 def test_no_signal_goes_to_a_process_that_only_has_the_number(speaker: Speaker, tmp_path: Path) -> None:
     sleeper = subprocess.Popen(["sleep", "30"])
     try:
-        (tmp_path / "state" / WHEREABOUTS).write_text(
+        (tmp_path / "state" / SERVICE_FILE).write_text(
             json.dumps({"pid": sleeper.pid, "publish": speaker.publish, "replay": speaker.replay})
         )
         with pytest.raises(UserError, match="does not answer") as caught:

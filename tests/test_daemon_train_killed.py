@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import save_file
 
 from daemon.cli import main
-from daemon.common.locks import occupy
+from daemon.common.locks import lock_work_folder
 from models.bundle import read
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,7 +73,7 @@ def test_what_a_power_failure_left_is_made_anew(tmp_path):
 
 def test_two_runs_never_share_a_work_folder(tmp_path, capsys):
     out, work = tmp_path / "m", tmp_path / ".m.training"
-    with occupy(work):
+    with lock_work_folder(work):
         (work / "plan.json").write_text("of the other run")
         assert main([*WORDS, str(out)]) == 73
         assert "another training run is making this model" in capsys.readouterr().err

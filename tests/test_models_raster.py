@@ -6,7 +6,7 @@ from modelhelp import noisy
 
 from deploy.serving import known_curves
 from models.frontend import prepare
-from models.raster import RasterProfile, coverage, envelope, preview, previews, to_rows
+from models.raster import RasterProfile, coverage, envelope, previews, to_rows
 
 PROFILE = RasterProfile(columns=128, rows=128)
 
@@ -91,10 +91,10 @@ def test_no_curves_and_too_short_ones():
 
 def test_preview_is_two_rows_of_bytes():
     batch = envelope(signals(), PROFILE)
-    assert previews(batch, PROFILE) == [preview(edges, PROFILE) for edges in batch]
+    assert previews(batch, PROFILE) == [previews(edges[None], PROFILE)[0] for edges in batch]
     assert previews(batch[:0], PROFILE) == []
     edges = batch[2]
-    drawn = np.frombuffer(base64.b64decode(preview(edges, PROFILE)), np.uint8).reshape(2, 128)
+    drawn = np.frombuffer(base64.b64decode(previews(edges[None], PROFILE)[0]), np.uint8).reshape(2, 128)
     assert (drawn[0] <= drawn[1]).all()
     back = drawn.astype(np.float32) * (PROFILE.rows / 255)
     assert np.abs(back - to_rows(edges, PROFILE)).max() <= PROFILE.rows / 255

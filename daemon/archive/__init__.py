@@ -24,7 +24,7 @@ from daemon.batch import Judged
 from daemon.batch.output import Line, ResumableOutput
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.text import clean
-from daemon.judging import Judge, decide, settle
+from daemon.judging import Judge, decide, final_verdict
 from daemon.judging.classify import FAILED, overlap, shielded
 from daemon.processes.worker_pool import WorkerPool
 from daemon.reading import Reading
@@ -185,7 +185,7 @@ def count_blocks(blocks: Iterable[Block], model: Model, judge: Judge) -> Iterato
 
     def verdicts(some: Sequence[Prepared]) -> list[str]:
         scored = model.judge_prepared(some, judge.thresholds.both, drawn=False)
-        return [settle(one.score, one.reasons, judge)[0] for one in scored]
+        return [final_verdict(one.score, one.reasons, judge)[0] for one in scored]
 
     def counted(block: Block) -> Counter[str]:
         there = [item for item in block.prepared if item is not None]

@@ -46,6 +46,7 @@ def call(task: str, request: Mapping[str, Any]) -> dict[str, Any]:
 def main(task: str) -> None:
     """Whatever a library prints goes to standard error; the answer alone goes to standard output."""
     request = json.load(sys.stdin)
+    module, function = TASKS[task]
     try:
         with contextlib.redirect_stdout(sys.stderr):
             module, function = TASKS[task]

@@ -32,7 +32,7 @@ from daemon.common.ending import Closing
 from daemon.common.errors import INTERNAL, UserError
 from daemon.common.progress import progress
 from daemon.formats import NAMES
-from daemon.instrument import Specimen, play, specimens
+from daemon.instrument import Recording, play, recordings
 from daemon.ledger import events
 from models.bundle import Bundle, read, resolve, write
 
@@ -47,7 +47,7 @@ Course = list[tuple[int, Sample]]  # curves decided, and what the processes held
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ReceivedDecision:
     """One decision as a subscriber met it."""
 
     at_s: float
@@ -57,12 +57,12 @@ class Heard:
     curve: int
 
 
-class Listener(EventListener):
-    """Also keeps the order of decisions, and when a reload was answered."""
+class DecisionListener(EventListener):
+    """A listener that also keeps the order of decisions, and when a reload was answered."""
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(endpoint)
-        self.decisions: list[Heard] = []
+        self.decisions: list[ReceivedDecision] = []
         self.answers: list[tuple[float, str]] = []  # when, and how
 
     def _note(self, body: bytes) -> None:
@@ -70,7 +70,7 @@ class Listener(EventListener):
         now_s, event = time.monotonic(), events.decode(body)
         if events.kind_of(event) == "decision":
             data = event["data"]
-            self.decisions.append(Heard(now_s, event["seq"], data["model"], data["path"], data["curve"]))
+            self.decisions.append(ReceivedDecision(now_s, event["seq"], data["model"], data["path"], data["curve"]))
         elif events.kind_of(event) == "config":
             self.answers.append((now_s, event["data"]["result"]))
 
@@ -80,11 +80,11 @@ def measure(plan: Plan) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="afm-triage-") as name:
         bundle, ours = read(resolve(plan.model)), Path(name) / "ours"
         rename(bundle, ours, 0)
-        with serving(replace(plan, model=str(ours))) as (trial, _, _), Listener(trial.publish) as listener:
-            assert trial.process is not None
-            found = [one for one in specimens([CURVES]) if NAMES.quiet_s(one.files[0].name) == 0]
-            with _Writing(found, trial.watch) as written:
-                asked_s = _swap_all(bundle, ours, trial, listener)
+        with serving(replace(plan, model=str(ours))) as (service, _, _), DecisionListener(service.publish) as listener:
+            assert service.process is not None
+            found = [one for one in recordings([CURVES]) if NAMES.quiet_s(one.files[0].name) == 0]
+            with _Writing(found, service.watch) as written:
+                asked_s = _swap_all(bundle, ours, service, listener)
             listener.wait(written.names, _PATIENCE_S)
     return {"rate_per_s": RATE_PER_S, "swaps": SWAPS, **judge(written.names, listener, asked_s)}
 
@@ -95,25 +95,25 @@ def rename(bundle: Bundle, folder: Path, number: int) -> None:
     write(folder, bundle.weights, {**bundle.manifest, "name": f"swap-{number}"}, card)
 
 
-def _swap_all(bundle: Bundle, ours: Path, trial: TemporaryService, listener: Listener) -> list[float]:
+def _swap_all(bundle: Bundle, ours: Path, service: TemporaryService, listener: DecisionListener) -> list[float]:
     """When each reload was asked for."""
-    assert trial.process is not None
+    assert service.process is not None
     asked_s = []
     for number in range(1, SWAPS + 1):
         ending.pause(_BEFORE_S)
         rename(bundle, ours, number)
         ending.pause(0.5)  # what writing the model costs this machine is not the service's
         asked_s.append(time.monotonic())
-        trial.process.send_signal(signal.SIGHUP)
+        service.process.send_signal(signal.SIGHUP)
         while len(listener.answers) < number:
             if time.monotonic() - asked_s[-1] > _PATIENCE_S:
-                raise UserError(INTERNAL, f"the service did not answer a reload: {trial.last_words()}")
+                raise UserError(INTERNAL, f"the service did not answer a reload: {service.last_words()}")
             ending.pause(0.01)
     ending.pause(_BEFORE_S)
     return asked_s
 
 
-def judge(names: Sequence[str], listener: Listener, asked_s: Sequence[float]) -> dict[str, Any]:
+def judge(names: Sequence[str], listener: DecisionListener, asked_s: Sequence[float]) -> dict[str, Any]:
     """What the stream of decisions shows; a swap lasts from its reload to a second after the answer to it."""
     decisions = sorted(listener.decisions, key=lambda one: one.seq)
     times = Counter((one.path, one.curve) for one in decisions)
@@ -141,7 +141,7 @@ def _largest_ms(gaps: Sequence[tuple[float, float]]) -> float:
 class _Writing(threading.Thread, Closing):
     """The instrument, until it is stopped."""
 
-    def __init__(self, found: Sequence[Specimen], into: Path) -> None:
+    def __init__(self, found: Sequence[Recording], into: Path) -> None:
         super().__init__(name="instrument", daemon=True)
         self.names: list[str] = []
         self._found, self._into = found, into
@@ -164,30 +164,30 @@ def measure_soak(plan: Plan) -> dict[str, Any]:
 
     ``slope_mb`` is the growth for each 10,000 curves over the second half, all processes together.
     """
-    found, _ = split(specimens([CURVES]))
-    with serving(plan, EVERY_S) as (trial, vitals, ear):
+    found, _ = split(recordings([CURVES]))
+    with serving(plan, EVERY_S) as (service, monitor, listener):
         begun_s = time.monotonic()
         files = 0
-        watch = trial.watch
+        watch = service.watch
         waiting: set[Path] = set()
         coming = play(found, watch, rate=1e6, writer="burst", count=plan.soak, fresh=True)
         for path in progress(coming, "soak", plan.soak):
             files += 1
             waiting.add(path)
-            if len(ear.curves_s) >= plan.soak:
+            if len(listener.curves_s) >= plan.soak:
                 break
-            _hold_back(trial, ear, waiting, AHEAD)
-        _hold_back(trial, ear, waiting, 0)
-        took_s, curves_s = time.monotonic() - begun_s, list(ear.curves_s)
+            _hold_back(service, listener, waiting, AHEAD)
+        _hold_back(service, listener, waiting, 0)
+        took_s, curves_s = time.monotonic() - begun_s, list(listener.curves_s)
         ending.pause(2 * EVERY_S)
-        samples = [sample for sample in vitals.samples if sample.at_s >= begun_s]
+        samples = [sample for sample in monitor.samples if sample.at_s >= begun_s]
     course = [(int(np.searchsorted(curves_s, sample.at_s)), sample) for sample in samples]
     return {
         "files": files,
         "curves": len(curves_s),
         "per_s": round(len(curves_s) / took_s, 1),
         "lost": len(waiting),
-        "largest_bytes": vitals.largest.total_bytes,
+        "largest_bytes": monitor.largest.total_bytes,
         "slope_mb": round(slope_mb(course), 3),
         "course": [{"curves": curves, "rss_bytes": sample.rss_bytes} for curves, sample in thin(course)],
     }
@@ -206,16 +206,16 @@ def slope_mb(course: Course) -> float:
     return float(np.polyfit(x, y, 1)[0]) * 1e4 / 1e6 if np.ptp(x) > 0 else 0.0
 
 
-def _hold_back(trial: TemporaryService, ear: EventListener, waiting: set[Path], most: int) -> None:
+def _hold_back(service: TemporaryService, listener: EventListener, waiting: set[Path], most: int) -> None:
     """Until no more than ``most`` files wait; what is decided is deleted, or the disk would fill up."""
     deadline_s = time.monotonic() + _PATIENCE_S
     while len(waiting) > most:
-        done = {path for path in waiting if path.relative_to(trial.watch).as_posix() in ear.heard_s}
+        done = {path for path in waiting if path.relative_to(service.watch).as_posix() in listener.heard_s}
         for path in done:
             os.unlink(path)
-            ear.heard_s.pop(path.relative_to(trial.watch).as_posix())
+            listener.heard_s.pop(path.relative_to(service.watch).as_posix())
         waiting -= done
         if not done:
             if time.monotonic() > deadline_s:
-                raise UserError(INTERNAL, f"the service decides nothing any more: {trial.last_words()}")
+                raise UserError(INTERNAL, f"the service decides nothing any more: {service.last_words()}")
             ending.pause(0.01)

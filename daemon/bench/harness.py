@@ -82,7 +82,7 @@ class Plan:
         return {**asdict(self), "curves": [str(folder) for folder in self.curves]}
 
 
-# ---- Agreement: whether an engine gives the verdicts of torch in single precision, curve by curve.
+# Agreement: whether an engine gives the verdicts of torch in single precision, curve by curve.
 
 _APART = {"keep", "discard"}
 
@@ -123,7 +123,7 @@ def _verdicts(curves: PreparedCurves, bundle: Bundle, logits: NDArray[np.float64
     ]
 
 
-# ---- Timing: repeats, medians and tails.
+# Timing: repeats, medians and tails.
 
 REPEAT_S = 0.6  # what one figure is repeated for
 _FEWEST = 5

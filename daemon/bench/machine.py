@@ -102,7 +102,7 @@ def _processor() -> str:
     return name + "".join(f", {flag}" for flag in ("avx512_bf16", "amx_bf16") if flag in flags)
 
 
-# ---- Busy neighbours: processes that do nothing but compute, as an acquisition program may.
+# Busy neighbours: processes that do nothing but compute, as an acquisition program may.
 
 #: Ends with whoever started it, even if that one is killed before this begins.
 _SPIN = """
@@ -129,7 +129,7 @@ def neighbours(count: int) -> Iterator[list[int]]:
             process.wait(10.0)
 
 
-# ---- The families of file formats: what reading costs depends on them more than on anything else.
+# The families of file formats: what reading costs depends on them more than on anything else.
 
 POINTS = 4096  # of a retract: what the bars speak of
 OTHERS = "others"
@@ -181,7 +181,7 @@ def _name_of(file: Path) -> str:
     return OTHERS if reader is None else _NAMES.get(reader.format.name, OTHERS)
 
 
-# ---- Vitals: CPU time and memory of a process with all that it started, from /proc.
+# CPU time and memory of a process with all that it started, from /proc.
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _GONE = (FileNotFoundError, ProcessLookupError)
@@ -228,8 +228,8 @@ def tree(pid: int) -> Iterator[int]:
                     yield from tree(int(child))
 
 
-class Vitals(threading.Thread, Closing):
-    """Looks again and again: ``with Vitals(pid) as vitals: …; vitals.cpu_between(begun_s, ended_s)``."""
+class ProcessMonitor(threading.Thread, Closing):
+    """Looks again and again: ``with ProcessMonitor(pid) as monitor: …; monitor.cpu_between(begun_s, ended_s)``."""
 
     def __init__(self, pid: int, every_s: float = 0.05) -> None:
         super().__init__(daemon=True)

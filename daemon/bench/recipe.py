@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from daemon.bench.harness import cpu_ms
 from daemon.bench.line import split
 from daemon.formats import open_file
-from daemon.instrument import specimens
+from daemon.instrument import recordings
 from deploy.cpu import usable_cores
 from models.curve import Curve
 
@@ -36,7 +36,7 @@ Read = Callable[[Path], object]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Exhibit:
+class SampleFile:
     """A file, what reads it in the recipe, and what is in it."""
 
     path: Path
@@ -50,12 +50,12 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     Of the files in the first folder that show their own end; ``readers`` is None where afmformats is missing.
     """
     seconds = request.get("seconds", PASSES_S)
-    found, _ = split(specimens([Path(request["folders"][0])]))
-    exhibits = [_exhibit(item.files[0]) for item in found]
-    readable = [one for one in exhibits if one.read is read_by_afmformats]
+    found, _ = split(recordings([Path(request["folders"][0])]))
+    samples = [_sample_of(item.files[0]) for item in found]
+    readable = [one for one in samples if one.read is read_by_afmformats]
     return {
-        **_run(exhibits, seconds),
-        "files": len(exhibits),
+        **_run(samples, seconds),
+        "files": len(samples),
         "by_afmformats": len(readable),
         "threads": usable_cores(),
         "readers": [_readers(one, min(seconds, READ_S)) for one in readable] if find_spec("afmformats") else None,
@@ -72,7 +72,7 @@ def read_by_afmformats(path: Path) -> int:
     return len(curves)
 
 
-def _exhibit(path: Path) -> Exhibit:
+def _sample_of(path: Path) -> SampleFile:
     logging.disable(logging.CRITICAL)  # it tells at length what it cannot read
     curves = tuple(open_file(path))
     read: Read = read_by_afmformats
@@ -83,26 +83,26 @@ def _exhibit(path: Path) -> Exhibit:
         raise
     except BaseException:  # afmformats' own errors are no Exception
         read = open_file
-    return Exhibit(path, read, curves)
+    return SampleFile(path, read, curves)
 
 
-def _run(exhibits: list[Exhibit], seconds: float) -> dict[str, Any]:
+def _run(samples: list[SampleFile], seconds: float) -> dict[str, Any]:
     """The rate is that of the medians: what disturbed a single curve is not held against it."""
     draw, judge = _drawer(), _network()
     spent_s: dict[str, list[float]] = {"read": [], "picture": [], "network": []}
 
-    def show(exhibit: Exhibit) -> None:
-        _timed(spent_s["read"], partial(exhibit.read, exhibit.path), len(exhibit.curves))
-        for curve in exhibit.curves:
+    def show(sample: SampleFile) -> None:
+        _timed(spent_s["read"], partial(sample.read, sample.path), len(sample.curves))
+        for curve in sample.curves:
             picture = _timed(spent_s["picture"], partial(draw, curve))
             _timed(spent_s["network"], partial(judge, picture))
 
-    show(exhibits[0])  # the first time everything is slow
+    show(samples[0])  # the first time everything is slow
     spent_s = {stage: [] for stage in spent_s}
     until_s = time.perf_counter() + seconds
     while not spent_s["read"] or time.perf_counter() < until_s:
-        for exhibit in exhibits:
-            show(exhibit)
+        for sample in samples:
+            show(sample)
     medians = {stage: round(1000.0 * statistics.median(taken), 3) for stage, taken in spent_s.items()}
     return {"per_s": round(1000.0 / sum(medians.values()), 2), "ms": medians, "curves": len(spent_s["network"])}
 
@@ -152,10 +152,10 @@ def _network() -> Callable[[NDArray[np.uint8]], float]:
     return judge
 
 
-def _readers(exhibit: Exhibit, seconds: float) -> dict[str, Any]:
+def _readers(sample: SampleFile, seconds: float) -> dict[str, Any]:
     return {
-        "file": exhibit.path.name,
-        "curves": len(exhibit.curves),
-        "afmformats_ms": round(cpu_ms(lambda: exhibit.read(exhibit.path), seconds), 3),
-        "ours_ms": round(cpu_ms(lambda: open_file(exhibit.path), seconds), 3),
+        "file": sample.path.name,
+        "curves": len(sample.curves),
+        "afmformats_ms": round(cpu_ms(lambda: sample.read(sample.path), seconds), 3),
+        "ours_ms": round(cpu_ms(lambda: open_file(sample.path), seconds), 3),
     }

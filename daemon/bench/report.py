@@ -20,7 +20,7 @@ from deploy.engines import candidates
 from models.bundle import BadBundle, read, resolve
 from models.clock import utc_now
 
-# ---- The shares: what the whole line reaches of the bare engine's rate, and what the line costs beyond the engine.
+# The shares: what the whole line reaches of the bare engine's rate, and what the line costs beyond the engine.
 
 
 def shares(plan: Plan, load: Mapping[str, Any], engines: Mapping[str, Any] | None, cores: int) -> list[dict[str, Any]]:
@@ -55,8 +55,6 @@ def _speed(name: str, plan: Plan, engines: Mapping[str, Any] | None) -> dict[str
     words = name.split("-")  # maker, device, precision
     return bare(replace(plan, engine=words[0], precision=words[-1]))
 
-
-# ---- The report: every part of a plan measured, in one object; and the same as a page.
 
 Say = Callable[[str], None]
 _PACKAGES = ("torch", "openvino", "torch_tensorrt", "numpy", "afmformats")

@@ -25,7 +25,7 @@ from daemon.bench.harness import REPEAT_S, cpu_ms
 from daemon.bench.machine import OTHERS, Family, families
 from daemon.common.sockets import await_input, open_socket
 from daemon.config import ThresholdsConfig
-from daemon.formats.afmcurve import keepsake_of
+from daemon.formats.afmcurve import compact_copy_of
 from daemon.judging import Decision, FileMark, decide, identity_of
 from daemon.judging.judge import judge_of, load_model
 from daemon.ledger import Ledger
@@ -38,9 +38,9 @@ from models.frontend import prepare
 from models.raster import RasterProfile, coverage, envelope
 from models.sign import prepare_to_judge
 
-# ---- Reading: what it costs to get a curve out of a file, in the reader process and in the one that asks.
+# Reading: what it costs to get a curve out of a file, in the reader process and in the one that asks.
 
-_PATIENCE_S = 10.0
+_READER_PATIENCE_S = 10.0
 
 
 def read_ms(arrivals: Sequence[Arrival], profile: RasterProfile, seconds: float) -> float:
@@ -63,17 +63,17 @@ def _read(pool: ReaderPool, batch: Sequence[Arrival]) -> None:
     pool.submit(batch)
     left = len(batch)
     while left:
-        done = pool.collect(_PATIENCE_S)
+        done = pool.collect(_READER_PATIENCE_S)
         if not done:
             raise TimeoutError("the reader is silent")
         left -= len(done)
 
 
-# ---- Recording and publishing: what the ledger and the publisher cost for each curve of a batch.
+# Recording and publishing: what the ledger and the publisher cost for each curve of a batch.
 
 _BATCHES = 24
 _ANY = "tcp://127.0.0.1:*"
-_RECORDING_PATIENCE_S = 5.0
+_PUBLISHER_PATIENCE_S = 5.0
 
 
 def record_ms(readings: Sequence[Reading], decisions: Sequence[Decision], folder: Path) -> tuple[float, float, float]:
@@ -91,7 +91,7 @@ def record_ms(readings: Sequence[Reading], decisions: Sequence[Decision], folder
             fresh = [replace(one, identity=f"{number:032d}{place:032d}#0") for place, one in enumerate(decisions)]
             begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
             ledger.known([one.identity for one in fresh])
-            kept = [_with_keepsake(one, reading) for one, reading in zip(fresh, readings, strict=True)]
+            kept = [_with_compact_copy(one, reading) for one, reading in zip(fresh, readings, strict=True)]
             ledger.record(kept, [_mark(reading) for reading in readings])
             cpu_s.append(time.process_time() - begun_cpu_s)
             wall_s.append(time.perf_counter() - begun_s)
@@ -107,7 +107,7 @@ def _publish_s(publisher: Publisher, socket: zmq.Socket[bytes], count: int) -> f
     publisher.poke()
     heard = 0
     while heard < count:
-        if not await_input(socket, _RECORDING_PATIENCE_S):
+        if not await_input(socket, _PUBLISHER_PATIENCE_S):
             raise TimeoutError("the publisher is silent")
         heard += b".decision." in socket.recv_multipart(zmq.DONTWAIT)[0]
     return time.process_time() - time.thread_time() - begun_s
@@ -122,17 +122,17 @@ def _publisher(ledger: Ledger) -> Iterator[tuple[Publisher, zmq.Socket[bytes]]]:
         with open_socket(zmq.SUB) as socket:
             socket.subscribe(b"")
             socket.connect(publisher.publish_endpoint)
-            if not await_input(socket, _RECORDING_PATIENCE_S):
+            if not await_input(socket, _PUBLISHER_PATIENCE_S):
                 raise TimeoutError("the publisher is silent")
             yield publisher, socket
     finally:
         publisher.stop()
 
 
-def _with_keepsake(decision: Decision, reading: Reading) -> Decision:
+def _with_compact_copy(decision: Decision, reading: Reading) -> Decision:
     if decision.verdict != "review" or reading.curve is None:
         return decision
-    return replace(decision, keepsake=keepsake_of(reading.curve))
+    return replace(decision, compact_copy=compact_copy_of(reading.curve))
 
 
 _fresh = itertools.count()
@@ -143,8 +143,6 @@ def _mark(reading: Reading) -> FileMark:
     arrival = reading.arrival
     return FileMark(f"{next(_fresh)}/{arrival.path}", arrival.size_bytes, arrival.mtime_ns, identity_of(reading), 1)
 
-
-# ---- The stages: what a curve costs one core on its way, from the file to the event, a column a family of formats.
 
 BEYOND = tuple(stage for stage in STAGES if stage != "network")  # what is not the engine's
 

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from daemon.bench import BATCH, STAGES
 from daemon.common.text import align
-from daemon.explain.sheet import FAINT, INK, PAPER, QUIET, VERDICT
+from daemon.explain.picture import FAINT, INK, PAPER, QUIET, VERDICT
 
-# ---- The bars: what was promised, beside what was measured; a bar that is missed is told like one that holds.
+# The bars: what was promised, beside what was measured; a bar that is missed is told like one that holds.
 
 BEYOND_MS = 2.5  # of one core, for a JPK or NanoScope curve of 4,000 points
 CHANGED = 0.001  # of the verdicts of torch in single precision
@@ -54,30 +54,30 @@ class Bar:
 def bars(found: Mapping[str, Any]) -> list[Bar]:
     """For whatever was measured."""
     makers = {
-        "stages": _bars_stages,
-        "engines": _bars_engines,
-        "load": _bars_load,
-        "shares": _bars_shares,
-        "recipe": _bars_recipe,
+        "stages": _stage_bars,
+        "engines": _engine_bars,
+        "load": _load_bars,
+        "shares": _share_bars,
+        "recipe": _recipe_bars,
     }
-    makers |= {"swap": _bars_swap, "soak": _bars_soak}
+    makers |= {"swap": _swap_bars, "soak": _soak_bars}
     return [bar for part, make in makers.items() if part in found for bar in make(found)]
 
 
-def _bars_stages(found: Mapping[str, Any]) -> Iterator[Bar]:
+def _stage_bars(found: Mapping[str, Any]) -> Iterator[Bar]:
     for name, family in found["stages"]["families"].items():
         if family["points"]:
             yield Bar(f"beyond the engine, {name} ({family['points']} points)", family["beyond_ms"], BEYOND_MS, "ms")
 
 
-def _bars_engines(found: Mapping[str, Any]) -> Iterator[Bar]:
+def _engine_bars(found: Mapping[str, Any]) -> Iterator[Bar]:
     for one in found["engines"]["engines"]:
         if "in_service" in one:
             yield Bar(f"verdicts changed, {one['engine']}", one["in_service"]["share_changed"], CHANGED, "%")
             yield Bar(f"keep turned discard or back, {one['engine']}", len(one["in_service"]["jumps"]), 0, "")
 
 
-def _bars_load(found: Mapping[str, Any]) -> Iterator[Bar]:
+def _load_bars(found: Mapping[str, Any]) -> Iterator[Bar]:
     load = found["load"]
     for name, limit in (("quiet", QUIET_MS), ("busy", BUSY_MS)):
         beside = f", {found['settings']['busy']} busy neighbours" if name == "busy" else ""
@@ -90,23 +90,23 @@ def _bars_load(found: Mapping[str, Any]) -> Iterator[Bar]:
     yield Bar("memory of the service", load["memory"]["largest_bytes"] / 1e9, MEMORY_GB, "GB")
 
 
-def _bars_shares(found: Mapping[str, Any]) -> Iterator[Bar]:
+def _share_bars(found: Mapping[str, Any]) -> Iterator[Bar]:
     for row in found["shares"]:
         yield Bar(f"end to end of the bare engine, {row['engine']}", row["share"], SHARE, "%", at_most=False)
 
 
-def _bars_recipe(found: Mapping[str, Any]) -> Iterator[Bar]:
+def _recipe_bars(found: Mapping[str, Any]) -> Iterator[Bar]:
     if (factor := factor_of(found)) is not None:
         yield Bar("times the published recipe", factor, FACTOR, "x", at_most=False)
 
 
-def _bars_swap(found: Mapping[str, Any]) -> Iterator[Bar]:
+def _swap_bars(found: Mapping[str, Any]) -> Iterator[Bar]:
     swap = found["swap"]
     yield Bar("largest gap while another model goes live", swap["largest_gap_ms"], GAP_MS, "ms")
     yield Bar("curves lost or decided twice by it", swap["lost"] + swap["doubled"], 0, "")
 
 
-def _bars_soak(found: Mapping[str, Any]) -> Iterator[Bar]:
+def _soak_bars(found: Mapping[str, Any]) -> Iterator[Bar]:
     soak = found["soak"]
     curves = f"over {soak['curves']} curves"
     yield Bar(f"memory {curves}", soak["largest_bytes"] / 1e9, MEMORY_GB, "GB")
@@ -127,8 +127,6 @@ def _number(value: float, unit: str) -> str:
         return f"{100 * value:.3g} %"
     return f"{value:.3g} {unit}".strip() if value else f"0 {unit}".strip()
 
-
-# ---- The table of `bench`: what was measured, part by part, as lines for a terminal.
 
 Found = Mapping[str, Any]
 
@@ -314,7 +312,7 @@ def _indent(lines: Sequence[str]) -> Iterator[str]:
     return (f"  {line}" for line in lines)
 
 
-# ---- The picture of latency against load, with and without busy neighbours, as SVG.
+# The picture of latency against load, with and without busy neighbours, as SVG.
 
 _STYLE: dict[Any, Any] = {
     "font.size": 11.0,

@@ -189,13 +189,16 @@ class Feed(Closing):
         return True
 
 
-# ---- The ear: listens to a service's events and notes when each file's verdict was heard.
+# ---- The listener: receives a service's events and notes when the verdict of each file came.
 
 _JOIN_S = 10.0
 
 
 class EventListener(threading.Thread, Closing):
-    """``with EventListener(endpoint) as ear: …; ear.wait(paths, 60)``. The block begins once the service greeted it."""
+    """``with EventListener(endpoint) as listener: …; listener.wait(paths, 60)``.
+
+    The block begins once the service has greeted it.
+    """
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(daemon=True)
@@ -249,7 +252,7 @@ class EventListener(threading.Thread, Closing):
 
 #: A script that nobody looks at gives up after so long; a service is back from a restart by then.
 PATIENCE_S = 60.0
-#: Heartbeats come at most 5 s apart (contract section 5).
+#: Heartbeats come at most 5 s apart.
 SILENCE_S = 7.0
 _STEP_S = 3.0  # between two looks; a process that was stopped for an hour has not waited for it
 
@@ -300,7 +303,7 @@ class SilenceLimit:
             )
 
 
-# ---- The inquiry: one question to a running service, one answer or none in time.
+# ---- Asking: one question to a running service, one answer or none in time.
 
 
 def ask(endpoint: str, *request: bytes, timeout_s: float = 1.0) -> list[bytes] | None:

@@ -1,4 +1,4 @@
-"""The whereabouts: where the running service speaks, as it wrote them into ``state/service.json`` at its start."""
+"""The service file: the addresses of the running service, as it wrote them into ``state/service.json`` at its start."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from daemon.client.feed import ask_status
 from daemon.common.errors import BAD_CONFIG, UNREACHABLE, UserError
 from daemon.common.sockets import await_input, open_socket
 from daemon.config import Config
-from daemon.config.origin import WHEREABOUTS, is_running
+from daemon.config.origin import SERVICE_FILE, is_running
 from daemon.ledger import events
 from models.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceFile:
-    """``pid`` is None when no service has left its whereabouts here (or it did not get that far)."""
+    """``pid`` is None when no service has left a service file here (or it did not get that far)."""
 
     publish: str
     replay: str
@@ -41,17 +41,17 @@ class ServiceFile:
 def leave(state: Path, publish: str, replay: str, started_at: str) -> None:
     """The service writes where it speaks; whole or not at all, so that nobody reads half of it."""
     said = {"pid": os.getpid(), "publish": publish, "replay": replay, "started_at": started_at}
-    write_whole(state / WHEREABOUTS, (json.dumps(said, indent=1) + "\n").encode())
+    write_whole(state / SERVICE_FILE, (json.dumps(said, indent=1) + "\n").encode())
 
 
 def forget(state: Path) -> None:
     """The service ends: nobody shall look for it there."""
-    (state / WHEREABOUTS).unlink(missing_ok=True)
+    (state / SERVICE_FILE).unlink(missing_ok=True)
 
 
 def find(config: Config) -> ServiceFile:
     """What was asked for by flag or environment, else what the service wrote, else what it is configured to use."""
-    said = _read(config.state / WHEREABOUTS)
+    said = _read(config.state / SERVICE_FILE)
     chosen = {}
     for key in ("publish", "replay"):
         written = said.get(key) if config.origins.get(key) not in ("flag", "environment") else None

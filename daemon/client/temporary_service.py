@@ -1,4 +1,4 @@
-"""A trial: a real service in a process of its own, on a temporary folder: for `demo`, `bench` and the tests."""
+"""The temporary service: a real one in a process and a folder of its own, for `demo`, `bench` and the tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DRAINED_S, _KILLED_S = 20.0, 10.0
 
 
 class TemporaryService:
-    """``with TemporaryService() as trial:`` starts one on ``trial.watch``, and ends it, folder and all, afterwards."""
+    """``with TemporaryService() as service:`` starts one on ``service.watch``; both are gone after it."""
 
     def __init__(self, folder: Path | None = None, *, options: tuple[str, ...] = (), instrument: str = "demo") -> None:
         self._owned = folder is None
@@ -44,7 +44,7 @@ class TemporaryService:
         return [str(word) for word in words]
 
     def start(self) -> None:
-        """Return at once; ``wait_ready`` waits until the model has proved itself."""
+        """Return at once; ``wait_ready`` waits until the model has passed its self-test."""
         ending.allow(_DRAINED_S + _KILLED_S)  # it is ended before us
         root = Path(__file__).resolve().parents[2]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
@@ -54,7 +54,7 @@ class TemporaryService:
             )
 
     def wait_ready(self, timeout_s: float = START_S) -> float:
-        """Seconds until the service answered. Raises UserError with its last words when it ends instead."""
+        """Seconds until the service answered. Raises UserError with the end of its log when it stops instead."""
         begun_s = time.monotonic()
         while time.monotonic() - begun_s < timeout_s:
             if self.process is None or self.process.poll() is not None:

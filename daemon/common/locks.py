@@ -75,7 +75,7 @@ def _holder(file: Path) -> str:
 
 
 @contextmanager
-def occupy(work: Path) -> Iterator[None]:
+def lock_work_folder(work: Path) -> Iterator[None]:
     """Hold the work folder of a training, made if need be, while the block runs; UserError 73 while another run does.
 
     The folder itself is locked, and stays so when :func:`clear` empties it.

@@ -106,7 +106,7 @@ def from_flags(flags: Flags) -> dict[str, Given]:
 
 
 UNITS = Path("/var/lib/afm-triage")
-WHEREABOUTS = "service.json"  # a service leaves its process number in it, and takes it away at its end
+SERVICE_FILE = "service.json"  # a service leaves its process number in it, and takes it away at its end
 
 
 class Homeless(Exception):
@@ -146,6 +146,6 @@ def is_running(pid: int) -> bool:
 
 def _is_served(state: Path) -> bool:
     with suppress(OSError, ValueError, TypeError, KeyError):
-        pid = json.loads((state / WHEREABOUTS).read_bytes())["pid"]
+        pid = json.loads((state / SERVICE_FILE).read_bytes())["pid"]
         return isinstance(pid, int) and pid > 0 and is_running(pid)
     return False

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sight:
+class Attention:
     """What the network saw of a curve, and where it looked."""
 
     picture: NDArray[np.float32]  # (H, W) ink, row 0 is the strongest push
@@ -45,13 +45,13 @@ class Sight:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
-    """A verdict on a curve and what it rests on; ``sight`` is None where no score could be made."""
+    """A verdict on a curve and what it rests on; ``attention`` is None where no score could be made."""
 
     decision: Decision
     curve: Curve  # upside down where its sign was open and that way it scored higher
     prepared: Prepared
     bundle: Bundle
-    sight: Sight | None
+    attention: Attention | None
 
 
 def find_reading(file: Path, index: int, rules: Sequence[TextRule] = ()) -> Reading:
@@ -93,10 +93,10 @@ def explain(reading: Reading, model: Model, judge: Judge) -> Explanation:
     decision = decide([reading], [scored], judge)[0]
     curve = turned(reading.curve) if scored is not None and scored.is_turned else reading.curve
     prepared = prepare([curve], model.bundle.profile)[0]
-    sight = None
+    attention = None
     if decision.score is not None:
-        sight = _look(curve, prepared, network_of(model), model.bundle)
-    return Explanation(decision, curve, prepared, model.bundle, sight)
+        attention = _look(curve, prepared, network_of(model), model.bundle)
+    return Explanation(decision, curve, prepared, model.bundle, attention)
 
 
 def network_of(model: Model) -> ResNet18:
@@ -109,7 +109,7 @@ def network_of(model: Model) -> ResNet18:
     return load(model.bundle.width, weights).to("cuda" if "cuda" in model.engine else "cpu")
 
 
-def _look(curve: Curve, prepared: Prepared, network: ResNet18, bundle: Bundle) -> Sight:
+def _look(curve: Curve, prepared: Prepared, network: ResNet18, bundle: Bundle) -> Attention:
     from models.gradcam import look
 
     assert prepared.signal is not None
@@ -117,7 +117,7 @@ def _look(curve: Curve, prepared: Prepared, network: ResNet18, bundle: Bundle) -
     heat = look(network, picture)
     place, column = place_of(curve, prepared, bundle.profile), int(heat.peaks[0])
     peak = float(place.sample_of(column)) if column >= 0 else None
-    return Sight(picture[0, 0], heat.map[0], heat.along[0], place, peak)
+    return Attention(picture[0, 0], heat.map[0], heat.along[0], place, peak)
 
 
 def sentences(reasons: Sequence[str]) -> list[str]:

@@ -27,7 +27,7 @@ _MAGIC = b'{"afmcurve": 1, '
 _ARRAYS = ("force", "distance", "approach_force")
 _NUMBERS = ("spring_constant_n_per_m", "sensitivity_m_per_v", "duration_s")
 _MOST_HEADER_BYTES = 1 << 20
-#: Of a keepsake. Enough to look at and to train on: the raster averages to far fewer. 32 KB with its distance axis.
+#: Of a compact copy. Enough to look at and to train on: the raster averages to far fewer. 32 KB with its distance axis.
 MOST_POINTS = 4096
 
 
@@ -139,7 +139,7 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def keepsake_of(curve: Curve) -> bytes:
+def compact_copy_of(curve: Curve) -> bytes:
     """A compact copy of a flagged curve, kept in the ledger because the instrument's file may go away.
 
     The bytes of an ``.afmcurve`` file: the retract in single precision, averaged down to ``MOST_POINTS``.

@@ -16,7 +16,7 @@ from pathlib import Path
 from daemon.formats import limits
 from daemon.formats.errors import Unfinished, Unreadable
 
-_KEPT_PIECES = 2  # the directory at the end of an archive, and where its members are being read
+_KEPT_PIECES = 2  # the directory at the end of a zip, and where its members are being read
 
 
 class Blob:

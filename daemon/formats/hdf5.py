@@ -329,10 +329,10 @@ def _pairs(columns: list[_Column]) -> list[_Pair]:
             continue
         distances = [c for c in columns if c.side in (side, None) and c.quantity == "distance"]
         fitting = [(f, d) for f in forces for d in distances if f.points == d.points]
-        settled = [(f, d) for f, d in fitting if d.side == side] or fitting
-        settled = [(f, d) for f, d in settled if not d.is_separation] or settled  # of both, that of the piezo
-        is_guess = len(forces) > 1 or len(settled) != 1
-        force, distance = settled[0] if settled else (forces[0], None)
+        matching = [(f, d) for f, d in fitting if d.side == side] or fitting
+        matching = [(f, d) for f, d in matching if not d.is_separation] or matching  # of both, that of the piezo
+        is_guess = len(forces) > 1 or len(matching) != 1
+        force, distance = matching[0] if matching else (forces[0], None)
         pairs.append(_Pair(force, distance, is_guess))
     return pairs
 

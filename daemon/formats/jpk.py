@@ -1,4 +1,4 @@
-"""JPK NanoWizard, ForceRobot and CellHesion archives: single curves, maps and quantitative images.
+"""JPK NanoWizard, ForceRobot and CellHesion files: single curves, maps and quantitative images.
 
 One zip holds ``header.properties``, a folder a segment (``segments/M`` or, in maps, ``index/N/segments/M``) and usually
 ``shared-data/header.properties``. Segments are told apart by their style, not their number: there may be
@@ -22,7 +22,7 @@ from daemon.formats import limits, samples
 from daemon.formats.base import Format
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
-from daemon.formats.zip import Archive
+from daemon.formats.zip import ZipFile
 from models.curve import Curve, ForceUnit, Samples
 
 _MAPS = (".jpk-force-map", ".jpk-qi-data", ".jpk-qi-series")
@@ -85,20 +85,20 @@ class JpkReader:
 
 
 class JpkFile:
-    """The retract segments of one archive, in stored order."""
+    """The retract segments of one file, in stored order."""
 
     def __init__(self, blob: Blob) -> None:
-        self.archive = Archive(blob, _is_wanted)
-        found = [(int(m[1] or 0), int(m[2]), name) for name in self.archive.members if (m := _SEGMENT.match(name))]
+        self.zip = ZipFile(blob, _is_wanted)
+        found = [(int(m[1] or 0), int(m[2]), name) for name in self.zip.members if (m := _SEGMENT.match(name))]
         if not found:
-            raise Unreadable("no_retract" if self.archive.members else "unreadable")
+            raise Unreadable("no_retract" if self.zip.members else "unreadable")
         series: dict[int, list[bytes]] = {}
         for curve, _, name in sorted(found):
             series.setdefault(curve, []).append(name)
         self._series = list(series.values())
         self._shared: list[str] = []
-        if _SHARED in self.archive.members:
-            self._shared = lines_of(self.archive.read(_SHARED, limits.HEADER_BYTES))
+        if _SHARED in self.zip.members:
+            self._shared = lines_of(self.zip.read(_SHARED, limits.HEADER_BYTES))
         self._notes = self._find_notes()
         self._scalings: dict[str, Scaling] = {}
         self._segments: dict[bytes, _Segment] = {}
@@ -144,10 +144,10 @@ class JpkFile:
 
     def _find_notes(self) -> tuple[str, ...]:
         """``simulated`` for what `simulate` wrote: such a curve may teach, and is no evidence of anything."""
-        if _SERIES not in self.archive.members:
+        if _SERIES not in self.zip.members:
             return ()
         try:
-            series = self.archive.read(_SERIES, limits.HEADER_BYTES)
+            series = self.zip.read(_SERIES, limits.HEADER_BYTES)
         except (Unreadable, Unfinished):  # nothing else is read from it
             return ()
         key, value = _SIMULATED
@@ -185,7 +185,7 @@ class _Segment:
     def __init__(self, file: JpkFile, name: bytes) -> None:
         self._file = file
         self._folder = name.rpartition(b"/")[0]
-        self.properties = parse(lines_of(file.archive.read(name, limits.HEADER_BYTES)))
+        self.properties = parse(lines_of(file.zip.read(name, limits.HEADER_BYTES)))
         self.points = int(number(self.properties, "force-segment-header.num-points") or 0)
         self.style = _style(self.properties, file)
 
@@ -225,7 +225,7 @@ class _Segment:
         link = self.properties.get(prefix + "lcd-info.*")
         scaling = scaling_of(self.properties, prefix) if link is None else self._file.shared_scaling(link)
         try:
-            content = self._file.archive.read(self._folder + b"/" + file_name.encode("latin-1"), limits.MEMBER_BYTES)
+            content = self._file.zip.read(self._folder + b"/" + file_name.encode("latin-1"), limits.MEMBER_BYTES)
         except KeyError:
             raise Unreadable("no_force_channel") from None
         return decode(content, points, scaling), scaling

@@ -8,8 +8,8 @@ KIB, MIB = 1024, 1024 * 1024
 
 SNAPSHOT_BYTES = 64 * MIB  # up to here a file is read in one go; above, in pieces of this size
 WHOLE_BYTES = 256 * MIB  # formats that must be held in memory whole (ibw, text, HDF5, packed)
-HEADER_BYTES = 2 * MIB  # one header member of an archive (largest seen: 0.13 MiB)
-MEMBER_BYTES = 64 * MIB  # one data member of an archive (largest seen: 0.36 MiB)
+HEADER_BYTES = 2 * MIB  # one header member of a zip (largest seen: 0.13 MiB)
+MEMBER_BYTES = 64 * MIB  # one data member of a zip (largest seen: 0.36 MiB)
 MEMBERS = 1_100_000  # a 256 x 256 quantitative image has about 0.9 million
 POINTS = 4_000_000  # of one curve; real ones have 10^2 to 10^5
 CURVES = 4_000_000  # of one file

@@ -218,7 +218,7 @@ def _runs(layout: Layout, lines: Sequence[str]) -> list[Block]:
             above += [" ".join(cells) for cells in run.cells]
     if not found:
         raise Unreadable("unreadable")
-    _check_damage(runs, found, long)
+    _check_damage(runs, long)
     return _abreast(found)
 
 
@@ -281,7 +281,7 @@ def _fewest(runs: Sequence[_Run]) -> int:
     return fewest
 
 
-def _check_damage(runs: Sequence[_Run], found: Sequence[Block], long: int) -> None:
+def _check_damage(runs: Sequence[_Run], long: int) -> None:
     """Refuse a table that breaks off and goes on without a word about it: its rows are damaged, not another block."""
     with_rows = [run for run in runs if run.cells]
     for before, after in pairwise(with_rows):

@@ -241,7 +241,7 @@ def _fit(layout: Layout, sample: Sequence[str]) -> tuple[Layout | None, tuple[in
 
 
 def _sure_of_commas(layout: Layout, sample: Sequence[str], lines: Sequence[str]) -> Layout:
-    """Settle what a comma is where every reading fits: ``1,063`` is one number or a thousand of them."""
+    """Decide what a comma is where every reading fits: ``1,063`` is one number or a thousand of them."""
     if layout.delimiter == "," and layout.style is PLAIN and layout.columns == 2:
         pairs = [cells for line in sample if len(cells := layout.cells(line)) == 2]
         tails = [tail for _, tail in pairs if tail.isdigit()]

@@ -75,7 +75,7 @@ class TextRule:
         return [_with_unit(column, force, length) for column in found]
 
     def sentence(self) -> str:
-        """For ``check``: what it settles."""
+        """For ``check``: what it says."""
         parts = [f"pulling is {self.pulling}"] if self.pulling else []
         parts += [f"the columns are {', '.join(self.columns)}"] if self.columns else []
         parts += [f"forces in {self.force_unit}"] if self.force_unit else []

@@ -1,4 +1,4 @@
-"""A zip archive read from a ``Blob``: its directory as a plain dict, its members counted while they unpack.
+"""A zip file read from a ``Blob``: its directory as a plain dict, its members counted while they unpack.
 
 Written by hand because the standard library makes one object a member (a quantitative image has 0.9 million),
 keeps the file open, and trusts declared sizes. Zip64 is read, encryption and disks are not. Format: PKWARE APPNOTE 6.3.
@@ -33,10 +33,10 @@ class Member(NamedTuple):
     crc32: int
 
 
-class Archive:
+class ZipFile:
     """The members whose names ``wanted`` accepts.
 
-    Raises ``Unfinished("truncated")`` while the directory at the end is missing, ``Unreadable`` when the archive
+    Raises ``Unfinished("truncated")`` while the directory at the end is missing, ``Unreadable`` when the file
     contradicts itself or would unpack to more than the limits.
     """
 
@@ -77,7 +77,7 @@ def _directory(blob: Blob, wanted: Callable[[bytes], bool]) -> tuple[int, dict[b
     count, length, start, end = _end_record(blob)
     if count > limits.MEMBERS:
         raise Unreadable("bomb")
-    shift = end - length - start  # bytes in front of the archive, 0 in an honest one
+    shift = end - length - start  # bytes in front of the zip, 0 in an honest one
     if shift < 0 or length < count * _ENTRY.size:
         raise Unreadable("unreadable")
     directory = blob.read(start + shift, length)
@@ -110,7 +110,7 @@ def _end_record(blob: Blob) -> tuple[int, int, int, int]:
     found = tail.rfind(b"PK\x05\x06")
     if found < 0 or found + _END.size > len(tail):
         head = blob.head[:4]
-        if not b"PK\x03\x04".startswith(head) and any(head):  # waiting does not make an archive of it
+        if not b"PK\x03\x04".startswith(head) and any(head):  # waiting does not make a zip of it
             raise Unreadable("unreadable")
         raise Unfinished("truncated")
     _, _, _, _, count, length, start, _ = _END.unpack_from(tail, found)

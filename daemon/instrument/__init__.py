@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count as counting
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from daemon.common import ending
 from daemon.common.errors import BAD_DATA, UserError
@@ -24,9 +24,9 @@ from daemon.formats import NAMES, find_reader
 from daemon.formats.blob import Blob
 from daemon.formats.errors import Unfinished, Unreadable
 
-# ---- Another recording of the same curve: other bytes, hence another identity, but every number in it the same.
+# Another recording of the same curve: other bytes, hence another identity, but every number in it the same.
 #
-# What is changed is what no reader looks at: the comment of a JPK archive, the padding behind a NanoScope header,
+# What is changed is what no reader looks at: the comment of a JPK file, the padding behind a NanoScope header,
 # the dates of an Igor wave, a line of the text before Nanosurf's numbers, white space behind the last line of a
 # text, bytes behind the end of an HDF5 or TIFF file.
 
@@ -44,7 +44,7 @@ def variant(content: bytes, token: str) -> bytes:
     """The file with ``token`` worked into it; the same token gives the same bytes."""
     mark = hashlib.sha256(token.encode()).digest()[:TOKEN_BYTES]
     if content.startswith(_ARCHIVE):
-        return _archive(content, mark)
+        return _jpk(content, mark)
     if content.startswith(_HDF5):
         return content + mark
     if content.startswith(_NANOSCOPE):
@@ -56,11 +56,11 @@ def variant(content: bytes, token: str) -> bytes:
     return content + mark if b"\0" in content[:4096] else content + _blank(mark)
 
 
-def _archive(content: bytes, mark: bytes) -> bytes:
-    """The archive's comment is the last field of its last record."""
+def _jpk(content: bytes, mark: bytes) -> bytes:
+    """The comment of a zip is the last field of its last record."""
     end = content.rfind(_ARCHIVE_END)
     if end < 0:
-        return content + mark  # not an archive after all
+        return content + mark  # not a zip after all
     comment = mark.hex().encode()
     return content[: end + 20] + struct.pack("<H", len(comment)) + comment
 
@@ -98,36 +98,33 @@ def _blank(mark: bytes) -> bytes:
     return b"\n" + b"".join(b" \n" if bit == "1" else b"\n" for bit in bits)
 
 
-# ---- An instrument to rehearse with: real files written into a folder as one writes them.
-
 Writer = Literal["rename", "grow", "burst"]
-WRITERS: tuple[Writer, ...] = get_args(Writer)
 _BURST = 8  # files back to back
 _PIECES = 6  # of a growing file
 _GROW_S = 0.3  # from its first piece to its last, less where the rate asks for it
 
 
 @dataclass(frozen=True, slots=True)
-class Specimen:
+class Recording:
     """A recording to play: one file, or the two of an Asylum pair."""
 
     files: tuple[Path, ...]
     folder: Path  # where it is put below the target folder
 
 
-def specimens(sources: Sequence[Path]) -> list[Specimen]:
+def recordings(sources: Sequence[Path]) -> list[Recording]:
     """What ``sources`` (files, or folders with all below them) hold that a reader knows, in order of their names.
 
     Raises UserError (65) when a source is missing or there is nothing to play.
     """
-    found: dict[Path, Specimen] = {}
+    found: dict[Path, Recording] = {}
     for source in sources:
         if not source.exists():
             raise UserError(BAD_DATA, f"{source}: no such file or folder")
         for file in sorted(source.rglob("*")) if source.is_dir() else [source]:
             if not NAMES.is_second_half(file.name) and file.is_file() and (file == source or _is_readable(file)):
                 folder = file.parent.relative_to(source) if source.is_dir() else Path()
-                found.setdefault(file.resolve(), Specimen(_with_companion(file), folder))
+                found.setdefault(file.resolve(), Recording(_with_companion(file), folder))
     if not found:
         raise UserError(BAD_DATA, f"no force curve in {', '.join(map(str, sources))}; name files that `score` can read")
     return list(found.values())
@@ -148,7 +145,7 @@ def _with_companion(file: Path) -> tuple[Path, ...]:
 
 
 def play(
-    found: Sequence[Specimen],
+    found: Sequence[Recording],
     into: Path,
     *,
     rate: float,
@@ -169,21 +166,21 @@ def play(
         cycle, which = divmod(number, len(found))
         due_s = begun_s + number // group * group / rate
         ending.pause(due_s - time.monotonic())
-        specimen = found[which]
-        paths = _places(specimen, into, cycle)
+        recording = found[which]
+        paths = _places(recording, into, cycle)
         grow_s = min(_GROW_S, 0.6 / rate / len(paths))
-        for source, path in zip(specimen.files, paths, strict=True):
+        for source, path in zip(recording.files, paths, strict=True):
             content = source.read_bytes()
             write(path, variant(content, f"{run}/{number}") if cycle or fresh else content, grow_s)
         yield paths[0]
 
 
-def _places(specimen: Specimen, into: Path, cycle: int) -> list[Path]:
+def _places(recording: Recording, into: Path, cycle: int) -> list[Path]:
     """Names that are free; the tag goes first, because readers look at how a name ends."""
-    folder = into / specimen.folder
+    folder = into / recording.folder
     folder.mkdir(parents=True, exist_ok=True)
     for tag in counting(cycle + 1):
-        paths = [folder / (file.name if tag == 1 else f"r{tag:03d}-{file.name}") for file in specimen.files]
+        paths = [folder / (file.name if tag == 1 else f"r{tag:03d}-{file.name}") for file in recording.files]
         if not any(os.path.lexists(path) for path in paths):
             return paths
     raise AssertionError("numbers do not end")

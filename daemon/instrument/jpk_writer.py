@@ -1,4 +1,4 @@
-"""Write a curve as a ``.jpk-force`` archive, because every lab program opens those.
+"""Write a curve as a ``.jpk-force`` file, because every lab program opens those.
 
 The layout is that of single curves of 2016 (format version 0.12): one folder a segment, each with its own channel
 description, deflection stored as raw detector volts with the chain volts → distance → force beside it. The zip holds
@@ -23,7 +23,7 @@ Lines = Iterator[str]
 
 
 def pack(curve: Curve) -> bytes:
-    """The archive of one curve: its approach, where it has one, and its retract.
+    """The file of one curve: its approach, where it has one, and its retract.
 
     ValueError for a curve that the format cannot say: without a force unit, in newtons without spring constant, or
     with fewer than two samples.
@@ -40,19 +40,19 @@ def pack(curve: Curve) -> bytes:
         segments.append(("extend", curve.approach_force, way_in))
     segments.append(("retract", curve.force, height))
     target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        _add(archive, "header.properties", "\n".join(_series_header(len(segments), duration_s)).encode())
-        _add(archive, "segments/", b"")
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as container:
+        _add(container, "header.properties", "\n".join(_series_header(len(segments), duration_s)).encode())
+        _add(container, "segments/", b"")
         for number, (style, force, distance) in enumerate(segments):
             channels = _channels(curve, force, distance)
             folder = f"segments/{number}/"
-            _add(archive, folder, b"")
+            _add(container, folder, b"")
             lines = [*_segment_header(style, len(force), duration_s, distance), *_channel_headers(curve, channels)]
-            _add(archive, folder + "segment-header.properties", "\n".join(lines).encode())
-            _add(archive, folder + "channels/", b"")
+            _add(container, folder + "segment-header.properties", "\n".join(lines).encode())
+            _add(container, folder + "channels/", b"")
             for name, samples in channels.items():
                 stored = np.rint((samples - _offset(samples)) / _step(samples)).astype(">i4")
-                _add(archive, f"{folder}channels/{name}.dat", stored.tobytes())
+                _add(container, f"{folder}channels/{name}.dat", stored.tobytes())
     return target.getvalue()
 
 
@@ -94,11 +94,11 @@ def _step(samples: Samples) -> float:
     return 1.1 * _span(samples) / _STEPS
 
 
-def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+def _add(container: zipfile.ZipFile, name: str, content: bytes) -> None:
     member = zipfile.ZipInfo(name, _DATE)
     member.compress_type = zipfile.ZIP_DEFLATED if content else zipfile.ZIP_STORED
     member.create_system = 0
-    archive.writestr(member, content)
+    container.writestr(member, content)
 
 
 def _series_header(segments: int, duration_s: float) -> Lines:

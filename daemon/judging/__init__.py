@@ -72,7 +72,7 @@ class Decision:
     noticed_s: float  # time.monotonic() of Arrival.noticed_s: latency_s.total is counted from here
     latency_s: Mapping[str, float] = field(default_factory=dict)  # read, raster, infer
     preview: str | None = None  # base64 of uint8 (2, W): lower and upper edge of each column, for consoles
-    keepsake: bytes | None = None  # compact copy of the curve (.afmcurve bytes), kept with every review
+    compact_copy: bytes | None = None  # compact copy of the curve (.afmcurve bytes), kept with every review
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def _decide(reading: Reading, scored: Scored | None, judge: Judge) -> Decision:
         reasons = ("score", *scored.reasons) if score is not None else scored.reasons
         latency_s = {"read": reading.read_s, "raster": scored.raster_s, "infer": scored.infer_s}
         judge = judge.on(scored.engine)
-    verdict, reasons = settle(score, reasons, judge)
+    verdict, reasons = final_verdict(score, reasons, judge)
     return Decision(
         identity=identity_of(reading),
         source=arrival.source,
@@ -129,7 +129,7 @@ def verdict_of(score: float | None, reasons: Sequence[str], thresholds: Threshol
     return "discard" if is_discard(score, reasons, thresholds.discard) else "review"
 
 
-def settle(score: float | None, reasons: tuple[str, ...], judge: Judge) -> tuple[Verdict, tuple[str, ...]]:
+def final_verdict(score: float | None, reasons: tuple[str, ...], judge: Judge) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict, and the reasons with what was in the way of a discard."""
     verdict = verdict_of(score, reasons, judge.thresholds)
     if verdict == "discard" and not judge.may_discard:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UserError
 from daemon.formats import NAMES, open_file
-from daemon.formats.afmcurve import SUFFIX, keepsake_of
+from daemon.formats.afmcurve import SUFFIX, compact_copy_of
 from daemon.formats.blob import Blob
 from daemon.formats.errors import Unfinished, Unreadable
 from daemon.labels import Label, unanimous
@@ -89,12 +89,12 @@ def write_folder(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for group in labeltable.by_curve(labels).values():
-            keepsake = _copy_in_ledger(group[0], ledger) or _copy_of_file(group[0], watched)
-            if keepsake is None:
+            compact_copy = _copy_in_ledger(group[0], ledger) or _copy_of_file(group[0], watched)
+            if compact_copy is None:
                 missing += 1
                 continue
-            rows.append(_row_of_copy(group, keepsake))
-            write_whole(folder / rows[-1].path, keepsake)
+            rows.append(_row_of_copy(group, compact_copy))
+            write_whole(folder / rows[-1].path, compact_copy)
         table = io.StringIO(newline="")
         labeltable.write(rows, table)
         write_whole(folder / "labels.csv", table.getvalue().encode())
@@ -105,7 +105,9 @@ def write_folder(
 
 def _copy_in_ledger(label: Label, ledger: LedgerView) -> bytes | None:
     """The ledger's copy of the flagged curve that the label is of."""
-    copies = (ledger.keepsake(seq) for seq in ledger.find_flagged(label.curve, sha256=label.sha256, path=label.path))
+    copies = (
+        ledger.compact_copy(seq) for seq in ledger.find_flagged(label.curve, sha256=label.sha256, path=label.path)
+    )
     return next((copy for copy in copies if copy is not None), None)
 
 
@@ -114,13 +116,13 @@ def _copy_of_file(label: Label, watched: Sequence[Path]) -> bytes | None:
     for file in (folder / label.path for folder in (Path(), *watched)):
         if label.sha256 is not None and file.is_file() and sha256_of(file) == label.sha256:
             with suppress(Unreadable, Unfinished, OSError, IndexError):
-                return keepsake_of(open_file(file)[label.curve])
+                return compact_copy_of(open_file(file)[label.curve])
     return None
 
 
-def _row_of_copy(group: Sequence[Label], keepsake: bytes) -> Label:
+def _row_of_copy(group: Sequence[Label], compact_copy: bytes) -> Label:
     """The file is new, so its labels name it; where the curve came from stands beside."""
-    first, digest = group[0], hashlib.sha256(keepsake).hexdigest()
+    first, digest = group[0], hashlib.sha256(compact_copy).hexdigest()
     name = hashlib.sha256(f"{first.sha256 or first.path}#{first.curve}".encode()).hexdigest()[:16]
     origin = {"origin_path": first.path, "origin_curve_index": str(first.curve), "origin_sha256": first.sha256 or ""}
     extra = {name: value for label in group for name, value in label.extra.items()}

@@ -1,4 +1,4 @@
-"""The training run as a user asks for it: data from everywhere, a work folder to go on from, a model at the end."""
+"""The training run that a user asks for: collects curves, continues in its work folder after a stop, writes a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from daemon import __version__
 from daemon.common.errors import BAD_DATA, UserError
-from daemon.common.locks import clear, occupy
+from daemon.common.locks import clear, lock_work_folder
 from daemon.common.progress import progress
 from daemon.judging.judge import load_model
 from daemon.learn.head import HeadPlan, Start, fit_head
@@ -78,9 +78,9 @@ def train(plan: Plan) -> Bundle:
         labelled = _open("reading labelled curves", plan, labels, identities)
     if plan.head and plan.head.unlabelled:
         others = read_unlabelled(plan.head.unlabelled, plan.profile, unlabelled)
-    taught = TrainingRecord.of(plan.parent.manifest if plan.parent else None)
-    taught = taught.with_more(_tables(labels), identities, unlabelled)
-    with occupy(plan.work):
+    record = TrainingRecord.of(plan.parent.manifest if plan.parent else None)
+    record = record.with_more(_tables(labels), identities, unlabelled)
+    with lock_work_folder(plan.work):
         _begin(plan, labels, identities)
         examples = _draw("simulating", plan, plan.simulated, plan.recipe.seed, "simulated")
         if plan.head is not None and initial is not None:
@@ -90,7 +90,7 @@ def train(plan: Plan) -> Bundle:
             network = _run(plan, initial, examples if labelled is None else _join(examples, labelled))
         seed = plan.recipe.seed + HELD_OUT_SEED
         held_out = _draw("simulating held-out curves", plan, plan.held_out, seed, "held-out")
-        bundle = _make(plan, network, held_out, _account(plan, labels, labelled, taught, others))
+        bundle = _make(plan, network, held_out, _account(plan, labels, labelled, record, others))
         shutil.rmtree(plan.work, ignore_errors=True)
     return bundle
 
@@ -99,11 +99,11 @@ def _account(
     plan: Plan,
     labels: Sequence[LabelledFolder],
     labelled: Examples | None,
-    taught: TrainingRecord,
+    record: TrainingRecord,
     others: NDArray[np.float32] | None,
 ) -> dict[str, Any]:
     """What the manifest says of the training."""
-    what = {**_what(plan, labels), **taught.for_manifest(), **_way(plan, others)}
+    what = {**_what(plan, labels), **record.for_manifest(), **_way(plan, others)}
     if labelled is not None:
         what["labelled_curves"] = _classes(labelled)
     return what
@@ -207,10 +207,10 @@ def _open(what: str, plan: Plan, labels: Sequence[LabelledFolder], identities: s
 
 
 def _orientation(plan: Plan) -> Callable[[Curve], Curve]:
-    """How a labelled event is taught: as its reader believes, unless its sign is open and that is surely wrong.
+    """How a labelled event is record: as its reader believes, unless its sign is open and that is surely wrong.
 
     Nobody has labelled the sign. Where the model which training begins from would discard the event as its reader
-    believes, and keeps it upside down, the picture that scored nothing would be taught as one. Of a curve without an
+    believes, and keeps it upside down, the picture that scored nothing would be trained as one. Of a curve without an
     event both ways are pictures of none.
     """
 

@@ -1,7 +1,7 @@
 """The calibration on labels of real curves: probabilities, both thresholds, and the certificate that they earn.
 
 Why the promise holds although the same labels serve for all of it (deploy/decisions, "What a certificate promises"):
-discarded is what lies below a logit that exact counting allows on events the network was not taught with. Temperature,
+discarded is what lies below a logit that exact counting allows on events the network was not trained on. Temperature,
 bias and keep threshold do not change which curves those are, and a lower threshold only discards fewer.
 """
 
@@ -51,18 +51,15 @@ from models.certificate import (
 from models.clock import utc_now
 from models.metrics import Prior, auc, brier_skill, calibration_error, clopper_pearson, reliability_slope
 
-# ---- The evidence: what a calibration does to the labelled curves, and what it is worth on experiments it has not
-# seen.
-
-# ---- The exhibits: labelled curves that may speak for a model, judged by it, and what was set aside.
+# The eligible curves: labelled curves that may speak for a model, judged by it, and what was set aside.
 #
-# What the network was taught with, what `simulate` wrote and what stands there twice says nothing about events to
+# What the network was trained on, what `simulate` wrote and what stands there twice says nothing about events to
 # come. A curve without a score is never discarded: leaving it out makes a promise no bolder than it is.
 
 BATCH = 64
 
 #: Why a curve does not count, in the order that is asked.
-UNSURE, SIMULATED, TAUGHT, COPY, NO_SCORE = (
+UNSURE, SIMULATED, TRAINED_ON, COPY, NO_SCORE = (
     "labelled unsure",
     "simulated",
     "of the model's own training",
@@ -88,31 +85,31 @@ class EligibleCurves:
 
 def gather_eligible(folders: Sequence[LabelledFolder], model: Model) -> EligibleCurves:
     """Open and judge every labelled curve. UserError (65), one line a row, for what cannot be read or contradicts."""
-    docket = _Gathering(TrainingRecord.of(model.bundle.manifest))
+    gathering = _Gathering(TrainingRecord.of(model.bundle.manifest))
     rows = sum(len(folder.rows) for folder in folders)
-    admitted = progress(docket.admit(folders), "calibrating", rows)
+    admitted = progress(gathering.admit(folders), "calibrating", rows)
     found = [one for batch in _batches(admitted) for one in _judge(batch, model)]
-    refuse(docket.problems)
+    refuse(gathering.problems)
     scored = [(name, item, logit, reasons) for name, item, logit, reasons in found if logit is not None]
-    docket.set_aside[NO_SCORE] += len(found) - len(scored)
+    gathering.set_aside[NO_SCORE] += len(found) - len(scored)
     return EligibleCurves(
         logits=np.array([logit for _, _, logit, _ in scored], np.float64),
         events=np.array([item.event for _, item, _, _ in scored], np.bool_),
         experiments=np.array([name for name, _, _, _ in scored], np.str_),
         reasons=tuple(reasons for _, _, _, reasons in scored),
-        tables=docket.tables,
-        set_aside={why: count for why, count in docket.set_aside.items() if count},
+        tables=gathering.tables,
+        set_aside={why: count for why, count in gathering.set_aside.items() if count},
     )
 
 
 class _Gathering:
-    """Which curves are heard, which not and why, and what makes no sense."""
+    """Which curves count, which do not and why, and what contradicts."""
 
-    def __init__(self, taught: TrainingRecord) -> None:
+    def __init__(self, record: TrainingRecord) -> None:
         self.problems: list[str] = []
         self.set_aside: Counter[str] = Counter()
         self.tables: dict[str, str] = {}
-        self._taught = taught
+        self._record = record
         self._heard: dict[str, tuple[str, str]] = {}  # identity -> label and place of its first row
 
     def admit(self, folders: Sequence[LabelledFolder]) -> Iterator[tuple[str, LabelledCurve]]:
@@ -142,8 +139,8 @@ class _Gathering:
             self.problems.append(clean(f"{place}: {text}"))
         if item.row.label == "unsure":
             return UNSURE
-        if self._taught.holds(item.curve, digest):
-            return TAUGHT
+        if self._record.holds(item.curve, digest):
+            return TRAINED_ON
         return COPY if is_copy else None
 
 
@@ -164,13 +161,13 @@ def _batches(items: Iterable[tuple[str, LabelledCurve]]) -> Iterator[list[tuple[
         yield batch
 
 
-# ---- The evidence: what a calibration does to the labelled curves, and what it is worth on unseen experiments.
+# The evidence: what a calibration does to the labelled curves, and what it is worth on unseen experiments.
 
 
-def count_verdicts(exhibits: EligibleCurves, scores: NDArray[np.float64], thresholds: Thresholds) -> dict[str, Any]:
+def count_verdicts(curves: EligibleCurves, scores: NDArray[np.float64], thresholds: Thresholds) -> dict[str, Any]:
     """What happens to these very curves, floors included, with exact intervals."""
-    verdicts = [verdict_of(float(s), why, thresholds) for s, why in zip(scores, exhibits.reasons, strict=True)]
-    events = exhibits.events
+    verdicts = [verdict_of(float(s), why, thresholds) for s, why in zip(scores, curves.reasons, strict=True)]
+    events = curves.events
     discarded, kept = (np.array([one == word for one in verdicts], np.bool_) for word in ("discard", "keep"))
     counts = {
         "events": int(events.sum()),
@@ -184,26 +181,26 @@ def count_verdicts(exhibits: EligibleCurves, scores: NDArray[np.float64], thresh
     return counts | {f"{n}_interval": list(clopper_pearson(counts[n], counts[whole])) for n, whole in of.items()}
 
 
-def judge_probabilities(exhibits: EligibleCurves, prevalence: float, prior: Prior) -> Mapping[str, float | None]:
+def judge_probabilities(curves: EligibleCurves, prevalence: float, prior: Prior) -> Mapping[str, float | None]:
     """Each experiment's scores by a fit on the others; None where there is no such fit, or no finite figure."""
     figures = {"ece": calibration_error, "brier_skill": brier_skill, "reliability_slope": reliability_slope}
-    apart = score_apart(exhibits.logits, exhibits.events, exhibits.experiments, prevalence, prior)
+    apart = score_apart(curves.logits, curves.events, curves.experiments, prevalence, prior)
     if apart is None:
         return dict.fromkeys(figures)
-    found = {name: float(figure(apart, exhibits.events, prevalence)) for name, figure in figures.items()}
+    found = {name: float(figure(apart, curves.events, prevalence)) for name, figure in figures.items()}
     return {name: value if np.isfinite(value) else None for name, value in found.items()}
 
 
-def judge_across(exhibits: EligibleCurves, max_miss: float, confidence: float) -> Mapping[str, int] | None:
+def judge_across(curves: EligibleCurves, max_miss: float, confidence: float) -> Mapping[str, int] | None:
     """Events of each experiment that a threshold certified on the others alone would have missed.
 
     It is no part of the promise, which names its experiments; it tells what to expect of the next one. Experiments
     without which the promise cannot be made are left out; None where that is all of them.
     """
-    logits, events = exhibits.logits, exhibits.events
+    logits, events = curves.logits, curves.events
     missed = tried = 0
-    for name in np.unique(exhibits.experiments[events]):
-        here = exhibits.experiments == name
+    for name in np.unique(curves.experiments[events]):
+        here = curves.experiments == name
         limit = discard_limit(logits[events & ~here], max_miss, confidence)
         if limit is not None:
             cut = _cut(logits[~here], events[~here], limit)
@@ -219,9 +216,6 @@ def _cut(logits: NDArray[np.float64], events: NDArray[np.bool_], limit: float) -
 
     score = choose_discard(squash(logits), events, float(squash(limit)))
     return float(np.log(score) - np.log1p(-score))
-
-
-# ---- The calibration on labels of real curves: probabilities, both thresholds, and the certificate that they earn.
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,30 +238,30 @@ class Outcome:
     evidence: Mapping[str, Any]
 
 
-def calibrate(exhibits: EligibleCurves, bundle: Bundle, engine: str, wish: CalibrationTarget) -> Outcome:
+def calibrate(curves: EligibleCurves, bundle: Bundle, engine: str, target: CalibrationTarget) -> Outcome:
     """UserError (65) when one class is missing, or when these events do not allow the promise."""
-    limit = _limit(exhibits, wish)
-    prevalence = wish.prevalence or bundle.calibration.prevalence
+    limit = _limit(curves, target)
+    prevalence = target.prevalence or bundle.calibration.prevalence
     prior = prior_of(bundle.calibration)
-    calibration = fit_platt(exhibits.logits, exhibits.events, prevalence, prior)
-    scores = calibration.score(exhibits.logits)
+    calibration = fit_platt(curves.logits, curves.events, prevalence, prior)
+    scores = calibration.score(curves.logits)
     lowest_saved = float(calibration.score(np.array([limit]))[0])
-    discard = choose_discard(scores, exhibits.events, lowest_saved)
-    keep = choose_keep(scores, exhibits.events, prevalence, discard, wish.keep)
-    certificate = _certify(exhibits, scores <= discard, limit, bundle, engine, wish)
+    discard = choose_discard(scores, curves.events, lowest_saved)
+    keep = choose_keep(scores, curves.events, prevalence, discard, target.keep)
+    certificate = _certify(curves, scores <= discard, limit, bundle, engine, target)
     thresholds = Thresholds(discard, keep)
-    as_it_was = bundle.calibration.score(exhibits.logits) <= bundle.discard
+    as_it_was = bundle.calibration.score(curves.logits) <= bundle.discard
     evidence = {
-        **count_verdicts(exhibits, scores, thresholds),
+        **count_verdicts(curves, scores, thresholds),
         "basis": f"labels of {len(certificate.experiments)} experiments",
-        "discard_rule": f"missing at most {percent_up(certificate.bound)}, {100 * wish.confidence:.6g} % sure",
-        "keep_rule": wish.keep.words(prevalence),
-        "review_share": share_between(scores, exhibits.events, prevalence, discard, keep),
-        "auc": auc(scores, exhibits.events),
-        "set_aside": dict(exhibits.set_aside),
+        "discard_rule": f"missing at most {percent_up(certificate.bound)}, {100 * target.confidence:.6g} % sure",
+        "keep_rule": target.keep.words(prevalence),
+        "review_share": share_between(scores, curves.events, prevalence, discard, keep),
+        "auc": auc(scores, curves.events),
+        "set_aside": dict(curves.set_aside),
         "discarded_before": int(as_it_was.sum()),
-        "across": judge_across(exhibits, wish.max_miss, wish.confidence),
-        **judge_probabilities(exhibits, prevalence, prior),
+        "across": judge_across(curves, target.max_miss, target.confidence),
+        **judge_probabilities(curves, prevalence, prior),
     }
     return Outcome(calibration, thresholds, certificate, evidence)
 
@@ -299,49 +293,49 @@ def write_model(folder: Path, bundle: Bundle, outcome: Outcome) -> Bundle:
     return write(folder, weights, manifest, describe(manifest))
 
 
-def _limit(exhibits: EligibleCurves, wish: CalibrationTarget) -> float:
+def _limit(curves: EligibleCurves, target: CalibrationTarget) -> float:
     """The logit that everything discarded stays below; UserError where the labels allow no such promise."""
-    limit = discard_limit(exhibits.logits[exhibits.events], wish.max_miss, wish.confidence)
-    if limit is None or exhibits.events.all():
-        raise UserError(BAD_DATA, f"{_refusal(exhibits, wish, is_earned=limit is not None)}; nothing was written")
+    limit = discard_limit(curves.logits[curves.events], target.max_miss, target.confidence)
+    if limit is None or curves.events.all():
+        raise UserError(BAD_DATA, f"{_refusal(curves, target, is_earned=limit is not None)}; nothing was written")
     return limit
 
 
-def _refusal(exhibits: EligibleCurves, wish: CalibrationTarget, *, is_earned: bool) -> str:
+def _refusal(curves: EligibleCurves, target: CalibrationTarget, *, is_earned: bool) -> str:
     """What is missing, and what could be promised instead."""
-    count = int(exhibits.events.sum())
-    aside = ", ".join(f"{number} {why}" for why, number in exhibits.set_aside.items() if why != UNSURE)
+    count = int(curves.events.sum())
+    aside = ", ".join(f"{number} {why}" for why, number in curves.set_aside.items() if why != UNSURE)
     labels = f"the labels hold {count} events that count" + (f" (not counted: {aside})" if aside else "")
-    asked = f"at most {100 * wish.max_miss:g} % missed, {100 * wish.confidence:.6g} % sure"
+    asked = f"at most {100 * target.max_miss:g} % missed, {100 * target.confidence:.6g} % sure"
     if is_earned:
         missing = "but probabilities and the keep threshold need curves of both kinds; label event-free ones too"
         return f"{labels} and no curve labelled discard: {asked} could be promised, {missing}"
-    needed = f"{asked} needs {events_needed(wish.max_miss, wish.confidence)} events; {labels}"
-    bound = miss_bound(count, 0, wish.confidence)
+    needed = f"{asked} needs {events_needed(target.max_miss, target.confidence)} events; {labels}"
+    bound = miss_bound(count, 0, target.confidence)
     return (
         f"{needed}: they can promise at most {percent_up(bound)} (--max-miss {round_up(bound):g})" if count else needed
     )
 
 
 def _certify(
-    exhibits: EligibleCurves, is_below: Any, limit: float, bundle: Bundle, engine: str, wish: CalibrationTarget
+    curves: EligibleCurves, is_below: Any, limit: float, bundle: Bundle, engine: str, target: CalibrationTarget
 ) -> Certificate:
     """Floors are not counted in the promise's favour: an event below the threshold is missed, whatever its reasons."""
-    events, missed = exhibits.events, exhibits.events & is_below
+    events, missed = curves.events, curves.events & is_below
     count = int(events.sum())
-    allowed = misses_allowed(count, wish.max_miss, wish.confidence) or 0
+    allowed = misses_allowed(count, target.max_miss, target.confidence) or 0
     experiments = {
         str(name): Experiment(
-            events=int((events & (exhibits.experiments == name)).sum()),
-            missed=int((missed & (exhibits.experiments == name)).sum()),
-            labels_sha256=exhibits.tables[str(name)],
+            events=int((events & (curves.experiments == name)).sum()),
+            missed=int((missed & (curves.experiments == name)).sum()),
+            labels_sha256=curves.tables[str(name)],
         )
-        for name in np.unique(exhibits.experiments[events])
+        for name in np.unique(curves.experiments[events])
     }
     return Certificate(
-        max_miss=wish.max_miss,
-        confidence=wish.confidence,
-        bound=miss_bound(count, allowed, wish.confidence),
+        max_miss=target.max_miss,
+        confidence=target.confidence,
+        bound=miss_bound(count, allowed, target.confidence),
         events=count,
         missed=int(missed.sum()),
         allowed=allowed,
@@ -353,7 +347,7 @@ def _certify(
     )
 
 
-# ---- A calibration in words: what is promised and by which curves, what it costs, and what was set aside.
+# A calibration in words: what is promised and by which curves, what it costs, and what was set aside.
 
 
 def write_text(outcome: Outcome) -> str:

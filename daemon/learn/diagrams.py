@@ -14,7 +14,7 @@ from daemon.judging import Thresholds
 from daemon.learn.evaluation import Judged
 from models.metrics import Cuts, reliability, sweep
 
-# ---- Small drawings as SVG inside a page: axes, lines, dots. Colours are the page's, so that dark mode and print
+# Small drawings as SVG inside a page: axes, lines, dots. Colours are the page's, so that dark mode and print
 # hold.
 
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40
@@ -112,8 +112,6 @@ def outline(lower: Sequence[float], upper: Sequence[float], width: float, height
     back = [f"{place * step:.1f} {(1 - value) * height:.1f}" for place, value in enumerate(lower)]
     return "M" + "L".join([*forth, *reversed(back)]) + "Z"
 
-
-# ---- The four diagrams of a report: scores, reliability, precision over recall, and ROC.
 
 _SCORES = Axis("score", 1e-4, 1 - 1e-4, (1e-4, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999), logit=True)
 _BINS = 36
@@ -227,6 +225,6 @@ def _unlogit(share: float) -> float:
 
 
 def _round_up(count: int) -> float:
-    """A round number that is no smaller: 1, 2, 5, 10, 20 …"""
+    """A round number that is no smaller: 1, 2, 5, 10, 20 and so on."""
     size = 10 ** math.floor(math.log10(max(count, 1)))
     return float(next(step * size for step in (1, 2, 5, 10) if step * size >= count))

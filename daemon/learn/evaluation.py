@@ -17,7 +17,7 @@ from models.curve import Curve
 from models.metrics import auc, average_precision, calibration_error, clopper_pearson, count_table
 from models.sign import turned
 
-# ---- The trace: a force curve as it was measured, small enough to be drawn in a page of thumbnails.
+# The trace: a force curve as it was measured, small enough to be drawn in a page of thumbnails.
 
 COLUMNS = 150
 
@@ -42,8 +42,6 @@ def trace(curve: Curve, columns: int = COLUMNS) -> Trace | None:
     travel = None if curve.distance is None else float(np.ptp(curve.distance)) * 1e9
     return Trace(edges.astype(np.float32), curve.force_unit, travel if travel and np.isfinite(travel) else None)
 
-
-# ---- The evaluation: a model's verdicts on labelled curves, per system and pooled, with exact intervals.
 
 BATCH = 64
 
@@ -92,7 +90,7 @@ def _judge(batch: Sequence[LabelledCurve], model: Model, judge: Judge) -> list[J
 
 
 def evaluate(judged: Sequence[Judged], judge: Judge) -> dict[str, Any]:
-    """``{"pooled": {…}, "systems": {name: {…}}}``, as contract section 3 has it; unsure labels are only counted."""
+    """``{"pooled": {…}, "systems": {name: {…}}}``, as ``evaluate --json`` prints it; unsure labels are only counted."""
     systems = sorted({one.system for one in judged})
     return {
         "model": judge.model,

@@ -55,7 +55,7 @@ class HeadPlan:
 def require_sklearn() -> None:
     """UserError (69) where scikit-learn, an extra, is missing."""
     try:
-        import sklearn  # noqa: F401
+        import sklearn  # noqa: F401 - only whether it is there
     except ImportError:
         wanted = "few labels need scikit-learn; install it into the same environment: pip install scikit-learn"
         raise UserError(UNREACHABLE, wanted) from None
@@ -98,7 +98,7 @@ def _weights(labelled: int, simulated: int, share: float) -> NDArray[np.float64]
     return np.concatenate((np.ones(labelled), np.full(simulated, each)))
 
 
-# ---- The start: the weights that a training run begins from, as ``--init`` names them.
+# The start: the weights that a training run begins from, as ``--init`` names them.
 
 PUBLISHED = "imagenet:"
 
@@ -112,7 +112,7 @@ class Start:
 
     @property
     def width(self) -> int | None:
-        """Channels of the first layer, where the weights settle it."""
+        """Channels of the first layer, where the weights fix it."""
         if self.parent is not None:
             return self.parent.width
         return WIDTH if self.published is not None else None
@@ -154,7 +154,7 @@ def parent_of(name: str) -> Bundle:
         raise UserError(BAD_DATA, f"--init {error}") from None
 
 
-# ---- The ranking: unlabelled curves by what a few labelled ones teach, on any features and heads, linear or not.
+# The ranking: unlabelled curves by what a few labelled ones teach, on any features and heads, linear or not.
 
 CHUNK = 256
 

@@ -23,7 +23,7 @@ from models.frontend import prepare
 from models.raster import RasterProfile
 from models.simulate import simulate
 
-# ---- The signals that engines are compared on: of real curves and simulated ones, the same for every engine.
+# The signals that engines are compared on: of real curves and simulated ones, the same for every engine.
 
 SIMULATED_SEED = 4_000_000  # added to the seed: curves that no training has drawn
 
@@ -75,9 +75,6 @@ def _read(folders: Sequence[Path]) -> Iterator[tuple[str, Curve]]:
     for reading in progress(read_curves(find(folders)), "reading"):
         if reading.curve is not None:
             yield f"{reading.arrival.path}#{reading.index}", reading.curve
-
-
-# ---- Quantising: int8 for one model, from a laboratory's own curves; what `models build --precision int8` does.
 
 
 def build_int8(bundle: Bundle, folders: Sequence[Path], cache: Path, threads: int | None = None) -> list[str]:

@@ -1,4 +1,4 @@
-"""The report as one page: nothing is loaded, nothing is run, and whoever gets the file has all of it."""
+"""The report of an evaluation: lines for a terminal, and one HTML page that needs no other file and runs no code."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from daemon.judging import Thresholds
 from daemon.learn.diagrams import draw_all, outline, rank
 from daemon.learn.evaluation import Judged, Trace, worst_first
 
-# ---- The look of the page: one sheet for screen, dark screen and paper.
+# One style for screen, dark screen and paper.
 
-SHEET = """
+STYLE = """
 :root { color-scheme: light dark; --ink: #1c2733; --soft: #5b6b7b; --line: #d5dde5; --paper: #ffffff; --band: #f2f6fa;
   --event: #0b7a75; --none: #9a6a00; --mark: #b3261e }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4eaf0; --soft: #9fb0c0; --line: #33414f; --paper: #12181f;
@@ -60,7 +60,7 @@ svg .threshold { stroke: var(--mark); fill: none; stroke-width: 1.5 } svg .trace
 """
 
 
-# ---- The report as lines for a terminal.
+# The report as lines for a terminal.
 
 SHARES = ("recall", "discarded", "precision")
 _TEXT_HEAD = ("system", "events", "kept/review/discarded", "event-free", "kept/review/discarded", "AUC", "AP")
@@ -99,7 +99,7 @@ def interval(figures: Mapping[str, Any], name: str) -> str:
     return f"[{low:.3f}, {high:.3f}]"
 
 
-# ---- The worst curves, drawn: a person sees at a glance whether the model or the label is wrong.
+# The worst curves, drawn: a person sees at a glance whether the model or the label is wrong.
 
 MOST = 12
 WIDTH, HEIGHT = 220, 110
@@ -166,8 +166,6 @@ def _thick(
     return joined[0] - thin, joined[1] + thin
 
 
-# ---- The report as one page: nothing is loaded, nothing is run, and whoever gets the file has all of it.
-
 _HEAD = (
     "system",
     *("events", "kept", "review", "discarded"),
@@ -196,7 +194,7 @@ def write_html(report: dict[str, Any], judged: Sequence[Judged]) -> str:
         _diagrams(judged, limits, report["prevalence"]),
         *_thumbnails(judged),
     ]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{SHEET}</style>'
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
     title = f"<title>{escape(report['model'])} on labelled curves</title>"
     return (
         f'<!doctype html>\n<html lang="en"><head>{head}{title}</head><body>\n' + "\n".join(parts) + "\n</body></html>\n"
@@ -274,9 +272,3 @@ def _thumbnails(judged: Sequence[Judged]) -> list[str]:
             drawn = "".join(draw_thumbnail(one) for one in curves)
             parts.append(f'<h2>{title}</h2><div class="thumbnails">{drawn}</div>')
     return parts
-
-
-# ---- The report of an evaluation: lines for a terminal, and one page with pictures that loads nothing from anywhere.
-
-
-__all__ = ["write_html", "write_text"]

@@ -1,4 +1,4 @@
-"""The curves that a network was taught with, known by their samples: evidence about it has to be others.
+"""The training record: the curves that a network was trained on, known by their samples. Evidence must be others.
 
 A copy under another name, in another folder, or as the ledger keeps and exports it, is the same curve. The names of
 folders and the SHA-256 of their labels.csv speak for models that were trained before the curves themselves were noted.
@@ -31,7 +31,7 @@ _DIGITS = 12  # 48 bits: ten thousand curves on either side meet by chance once 
 
 
 def identity_of(curve: Curve) -> str:
-    """Twelve hexadecimal digits of the retract's samples, in the resolution that a keepsake has of them."""
+    """Twelve hexadecimal digits of the retract's samples, in the resolution of a compact copy."""
     with np.errstate(over="ignore", invalid="ignore"):  # tails may hold anything
         samples = compact(curve.force).astype("<f4")
     return hashlib.sha256(samples.tobytes()).hexdigest()[:_DIGITS]
@@ -73,11 +73,11 @@ class TrainingRecord:
         return noted | ({"unlabelled_curves": " ".join(sorted(self.unlabelled))} if self.unlabelled else {})
 
     def holds(self, curve: Curve, table_sha256: str) -> bool:
-        """Whether the network has learnt from this curve of this table."""
+        """Whether the network was trained on this curve, or on this table."""
         return table_sha256 in self.tables.values() or identity_of(curve) in self.curves | self.unlabelled
 
 
-# ---- Whether a model knows these labels already: an evaluation on curves that it learned from flatters it.
+# Whether a model knows these labels already: an evaluation on curves that it learned from flatters it.
 
 _LEARNT = "its figures here say nothing about new curves"
 _CUT = "calibrated on these labels: thresholds and probabilities look better here than on new curves"
@@ -100,10 +100,10 @@ class KnownCurves:
 
     def watch(self, curves: Iterable[LabelledCurve]) -> Iterator[LabelledCurve]:
         """Pass curves through, and count those that the model was trained on under whatever name."""
-        taught = TrainingRecord.of(self.manifest)
+        record = TrainingRecord.of(self.manifest)
         for item in curves:
             self.curves += 1
-            self.known += identity_of(item.curve) in taught.curves
+            self.known += identity_of(item.curve) in record.curves
             yield item
 
     def warnings(self, folders: Sequence[Path]) -> list[str]:
@@ -118,7 +118,7 @@ class KnownCurves:
         return lines
 
 
-# ---- Unlabelled folders: thousands of curves that nobody has looked at, read by the same readers as in service.
+# Unlabelled folders: thousands of curves that nobody has looked at, read by the same readers as in service.
 
 _WORDS = "reading unlabelled curves"
 

@@ -86,15 +86,6 @@ class Ledger:
         stored = {text(identity): identity for identity in identities}
         return {stored[row[0]] for row in self._select_in("select identity from decisions where identity in", stored)}
 
-    def partial(self, sha256: str) -> set[int]:
-        """Which curves of a file with these bytes have been decided."""
-        # '$' follows '#' in ASCII: the range is every identity of this file, found by the index alone.
-        query = "select identity from decisions where identity > ? and identity < ?"
-        with self._lock:
-            rows = self._connection.execute(query, (f"{sha256}#", f"{sha256}$")).fetchall()
-        indices = (identity.removeprefix(f"{sha256}#") for (identity,) in rows)
-        return {int(index) for index in indices if index.isascii() and index.isdigit()}
-
     def marks(self) -> Iterator[FileMark]:
         """Every finished file; read in portions, so that a million of them cost no memory."""
         columns = "path, size_bytes, mtime_ns, sha256, curves"
@@ -170,7 +161,7 @@ class Ledger:
         if self._connection.execute(insert, row).rowcount == 0:
             return False
         if decision.verdict == "review":
-            review = (seq, text(decision.path), decision.curve, decision.sha256, decision.keepsake)
+            review = (seq, text(decision.path), decision.curve, decision.sha256, decision.compact_copy)
             self._connection.execute("insert into reviews values (?, ?, ?, ?, ?)", review)
         return True
 

@@ -27,7 +27,7 @@ MIGRATIONS = (
         path     text not null,
         curve    integer not null,
         sha256   text,
-        keepsake blob                -- the curve as .afmcurve; the instrument's file may go away
+        keepsake blob                -- a compact copy of the curve as .afmcurve; the instrument's file may go away
     ) strict;
     create index reviews_by_content on reviews (sha256, curve);
     create index reviews_by_path on reviews (path, curve);

@@ -6,14 +6,14 @@ import contextlib
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from daemon.common.ending import Closing
 from daemon.common.errors import UserError
 from daemon.ledger import events
 from daemon.ledger.file import checksum, damaged, explain, open_for_reading, text
 
-#: The most decisions one replay answer holds (contract).
+#: The most decisions one replay answer holds.
 REPLAY_LIMIT = 5_000
 
 
@@ -123,7 +123,7 @@ class LedgerView(Closing):
         """One entry of the queue; None when that decision was no review."""
         return next((entry for entry in self.queue(seq - 1, 1) if entry.seq == seq), None)
 
-    def keepsake(self, seq: int) -> bytes | None:
+    def compact_copy(self, seq: int) -> bytes | None:
         """The compact copy (.afmcurve bytes) of a flagged curve; None when it could not be read at all."""
         rows = self._select("select keepsake from reviews where seq = ?", seq)
         return rows[0][0] if rows else None
@@ -131,7 +131,7 @@ class LedgerView(Closing):
     def is_decided(self, identity: str) -> bool:
         return bool(self._select("select 1 from decisions where identity = ?", text(identity)))
 
-    def _select(self, query: str, *values: object) -> list[tuple]:  # type: ignore[type-arg]
+    def _select(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         try:
             return self._connection.execute(query, values).fetchall()
         except sqlite3.DatabaseError as error:

@@ -1,9 +1,9 @@
 """The publisher: the ledger's tail on PUB, its history on ROUTER.
 
 It follows the ledger instead of the pipeline: a commit pokes it, it reads what is new through a read-only connection
-and sends it. PUB/SUB loses without telling (a stalled subscriber at the default mark lost 89 of 100 thousand events,
-anchors.md section 5.3), so the ledger is the buffer: a subscriber that misses a ``seq`` asks for it on the other
-socket, and nobody's slowness reaches the pipeline.
+and sends it. PUB/SUB loses without telling (a stalled subscriber at the default mark lost 89 of 100 thousand events),
+so the ledger is the buffer: a subscriber that misses a ``seq`` asks for it on the other socket, and nobody's slowness
+reaches the pipeline.
 """
 
 from __future__ import annotations

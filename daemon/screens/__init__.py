@@ -13,4 +13,4 @@ class Printer(Console):
 
     def on_broken_pipe(self) -> None:
         """Called while the BrokenPipeError is handled; rich itself would end the process with 1."""
-        raise  # noqa: PLE0704
+        raise  # noqa: PLE0704 - the one that rich is handling

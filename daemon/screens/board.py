@@ -180,7 +180,7 @@ class Board:
         return [clean(one) for one in found]
 
 
-# ---- The attachment: a board kept up to date with a running service, through its restarts.
+# The attachment: a board kept up to date with a running service, through its restarts.
 
 LOST = "service not reachable, retrying"
 #: A notice that a plain console prints beside decisions: (kind, text).

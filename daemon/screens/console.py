@@ -1,6 +1,6 @@
-"""The console: a live view of a running service, in a process of its own, attached over ZeroMQ.
+"""The console: a live view of a running service, in a process of its own, connected over ZeroMQ.
 
-Attach and leave at will, as many as you like: the service does not notice. Without a terminal it prints one plain
+Start and leave as many as you like: the service does not notice. Without a terminal it prints one plain
 line a decision.
 """
 
@@ -28,7 +28,7 @@ from daemon.screens.board import Attachment, Board, Entry
 from daemon.screens.screen import frame, svg
 from models.clock import time_of_day
 
-# ---- The keyboard: single keys without Enter, and the terminal as it was afterwards.
+# The keyboard: single keys without Enter, and the terminal as it was afterwards.
 
 
 class Keys:
@@ -60,8 +60,6 @@ def keys() -> Iterator[Keys]:
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
-
-# ---- The console: a live view of a running service, in a process of its own, attached over ZeroMQ.
 
 FRAME_S = 0.25  # 4 frames a second are enough for an eye, and cost little
 IDLE_FRAME_S = 1.0  # nothing new: only clocks and rates move

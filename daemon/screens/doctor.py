@@ -31,7 +31,7 @@ from daemon.formats import NAMES
 from daemon.sources.ignored import Ignored, words
 from daemon.sources.scan import ODDITIES, Stamp, mount_of, stamp_of, walk
 
-# ---- The finding: one thing that the doctor has looked at.
+# The finding: one thing that the doctor has looked at.
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Finding:
     advice: str = ""
 
 
-# ---- The engines: what could run the network here, what would, and whether it computes rightly.
+# The engines: what could run the network here, what would, and whether it computes rightly.
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -55,10 +55,10 @@ def engines(config: Config) -> Iterator[Finding]:
     try:
         from daemon.judging.judge import load_model, release, wish_of
 
-        wish = wish_of(config)
+        request = wish_of(config)
         yield _catalogue()
         begun_s = time.monotonic()
-        model = load_model(config.model, wish, config.state / "models")
+        model = load_model(config.model, request, config.state / "models")
     except (UserError, ImportError) as error:
         if isinstance(error, UserError) and error.exit_code == UNREACHABLE:
             yield Finding("engine", "problem", clean(str(error)), _instead(config))
@@ -113,7 +113,7 @@ def _gpu() -> Finding:
     return Finding("gpu", "ok", found)
 
 
-# ---- The symptoms: each examination of the machine, one function a topic.
+# The symptoms: each examination of the machine, one function a topic.
 
 #: Below, a full night of curves could end with a full disk.
 LITTLE_SPACE_BYTES = 1_000_000_000
@@ -297,8 +297,6 @@ def _is_free(host: str, port: int) -> bool:
             return False
     return True
 
-
-# ---- The doctor: looks at everything the service will need, and says of each problem what to do about it.
 
 _MARKS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "problem": ("✗", "bold red")}
 

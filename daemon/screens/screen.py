@@ -26,7 +26,7 @@ from rich.text import Text
 from daemon.common.text import MARKS, clean, duration, latency, rate, score, share
 from daemon.screens.board import Board, Entry
 
-# ---- The sketch: a curve in a few characters, from the column envelope that its event carries.
+# The sketch: a curve in a few characters, from the column envelope that its event carries.
 #
 # Braille characters have 2 x 4 dots, so a drawing of 24 x 3 characters shows 48 columns of 12 dots: enough to see
 # a sawtooth. Each dot column spans its lower to its upper edge, so a spike of one sample stays visible.
@@ -98,7 +98,7 @@ def _resample(edges: NDArray[np.float64], columns: int) -> tuple[NDArray[np.floa
     return np.minimum.reduceat(edges[0], starts), np.maximum.reduceat(edges[1], starts)
 
 
-# ---- The picture: lines of a screen as an SVG that looks the same in every browser and viewer.
+# The picture: lines of a screen as an SVG that looks the same in every browser and viewer.
 #
 # Drawings (braille dots, bars, rules) become shapes and each word stands at its own place, because fonts disagree
 # about the width of such characters. Text stays text: it can be searched and copied.
@@ -186,8 +186,6 @@ def _shape(char: str, x: float, y: float) -> str:
 def _box(x: float, y: float, width: float, height: float) -> str:
     return f"M{x:.1f} {y:.1f}h{width:.1f}v{height:.1f}h{-width:.1f}z"
 
-
-# ---- The screen: the board as lines of exactly the terminal's size.
 
 _STYLES = {"keep": "green", "review": "yellow", "discard": "bright_black"}
 _STATES = {"ready": "green", "degraded": "yellow", "paused": "yellow", "starting": "cyan", "stopping": "cyan"}

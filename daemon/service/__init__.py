@@ -1,7 +1,7 @@
-"""The service: one instrument's line, kept turning, told of signals, and drained.
+"""The service: runs the pipeline of one instrument, reacts to signals, and finishes what is in work at the end.
 
-READY goes to systemd once the model has proved itself and the sources are open. The watchdog is fed from the loop: a
-ping means that the loop turned, with or without traffic.
+READY goes to systemd once the model has passed its self-test and the sources are open. The watchdog is fed from the
+loop: a ping means that the loop turned, with or without traffic.
 """
 
 from __future__ import annotations
@@ -108,12 +108,12 @@ class Service:
         self._health.report("disk", "ok", "the ledger can be written")
         if decisions:
             self._take_note(parts, decisions)
-        report, is_building = parts.report, parts.renewal.is_building
+        report, is_building = parts.report, parts.model_reload.is_building
         report.engine, report.engine_reasons = parts.engines.observe(parts.model, report.judge, is_building)
 
     def _take_note(self, parts: Parts, decisions: list[Decision]) -> None:
         now_s = time.monotonic()
-        parts.report.tempo.observe((now_s - decision.noticed_s for decision in decisions), now_s)
+        parts.report.rates.observe((now_s - decision.noticed_s for decision in decisions), now_s)
         if self._contact.observe(decisions):
             self._health.report("contact", "alarm", self._contact.text)
         else:
@@ -122,7 +122,7 @@ class Service:
             self._health.report(f"orientation {name}", "ok" if is_well else "alarm", text)
 
     def _look_around(self, parts: Parts) -> None:
-        """Once a second: are the sources well, and does systemd's one line still tell the truth?"""
+        """Once a second: report how the sources are, and bring systemd's one line up to date."""
         for source in parts.sources:
             for found in source.health():
                 self._health.report(f"source {found.name}", "ok" if found.ok else "alarm", found.detail)
@@ -149,19 +149,19 @@ class Service:
 
     def _renew(self, parts: Parts) -> None:
         """Between two batches: begin a reload that was asked for, let live what has become ready."""
-        renewal = parts.renewal
-        if self._reload_asked.is_set() and not renewal.is_reloading:
+        model_reload = parts.model_reload
+        if self._reload_asked.is_set() and not model_reload.is_reloading:
             self._reload_asked.clear()
             notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-            renewal.begin_reload(parts.model)
-        outcome = renewal.take_reload()
+            model_reload.begin_reload(parts.model)
+        outcome = model_reload.take_reload()
         if outcome is not None and self._reload_asked.is_set():
             drop(outcome, parts.model)  # asked for again meanwhile: the next one answers both
         elif isinstance(outcome, UserError):
             self._refuse(parts, outcome)
         elif outcome is not None:
             self._apply(parts, outcome)
-        better = renewal.take_better(parts.model)
+        better = model_reload.take_better(parts.model)
         if better is not None:
             self._improve(parts, better)
 
@@ -186,7 +186,7 @@ class Service:
             self._contact = ContactWatch(config.alarm.no_contact_run)
         self._config = config
         self._swap(parts, loaded)
-        parts.renewal.adopt(config, model)
+        parts.model_reload.adopt(config, model)
         parts.metrics.reload_successful.set(1)
         health.set_up(config.log.level, config.log.format)
         log.info("reload: applied %s; needs a restart: %s", sorted(live) or "nothing", after_restart or "nothing")

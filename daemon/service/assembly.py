@@ -1,4 +1,4 @@
-"""The assembly: the parts of a service, made in order and undone in the reverse one.
+"""The assembly: makes the parts of a service in order, and closes them in the reverse order.
 
 The lock first (a second service is refused at once), then the ledger, the readers (which start while the model loads),
 the model and its self-test (on what serves at once: a GPU takes over later), the sockets. The sources are made but not
@@ -30,7 +30,7 @@ from daemon.pipeline import Backlog, Pace, Pipeline
 from daemon.publish import Publisher
 from daemon.reading.pool import ReaderPool
 from daemon.service.health import EngineWatch, Health
-from daemon.service.reload import ModelReload, load, wish_at_once
+from daemon.service.reload import ModelReload, load, request_at_once
 from daemon.service.report import StatusReport
 from daemon.sources import Source
 from daemon.sources.file_state import Timing
@@ -38,7 +38,7 @@ from daemon.sources.ingest import IngestSource
 from daemon.sources.watch import WatchSource
 from deploy.serving import Model
 
-# ---- Which sources a configuration asks for, wired to the ledger's memory and to the counters.
+# Which sources a configuration asks for, wired to the ledger's memory and to the counters.
 
 
 def open_sources(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[], None]) -> list[Source]:
@@ -83,8 +83,6 @@ def _ingest(endpoint: str, folder: Path, accounts: Accounts, wake: Callable[[], 
     )
 
 
-# ---- The assembly: the parts of a service, made in order and undone in the reverse one.
-
 log = logging.getLogger(__name__)
 
 
@@ -102,7 +100,7 @@ class Parts:
     sentinel: Sentinel
     report: StatusReport
     engines: EngineWatch
-    renewal: ModelReload
+    model_reload: ModelReload
 
 
 def assemble(config: Config, reread: Callable[[], Config], health: Health, closing: ExitStack) -> Parts:
@@ -113,7 +111,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     metrics, bell = Metrics(), threading.Event()
     reader = ReaderPool(wake=bell.set)
     closing.callback(reader.close)
-    loaded = load(config, wish_at_once(config))
+    loaded = load(config, request_at_once(config))
     model, judge = loaded.model, loaded.judge
     sources = open_sources(config, ledger, metrics.accounts, bell.set)
     report = StatusReport(config, metrics, health, judge, sources)
@@ -123,10 +121,12 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
         backlog, reader, model, judge, ledger, publisher, metrics, sentinel, bell, pace_of(config), config.text
     )
     _measure(config, metrics, judge, report, closing)
-    engines, renewal = EngineWatch(health, metrics), ModelReload(config, reread)
-    parts = Parts(model, ledger, sources, backlog, pipeline, publisher, metrics, sentinel, report, engines, renewal)
+    engines, model_reload = EngineWatch(health, metrics), ModelReload(config, reread)
+    parts = Parts(
+        model, ledger, sources, backlog, pipeline, publisher, metrics, sentinel, report, engines, model_reload
+    )
     closing.callback(lambda: release(parts.model))
-    closing.callback(lambda: renewal.close(parts.model))
+    closing.callback(lambda: model_reload.close(parts.model))
     return parts
 
 

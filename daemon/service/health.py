@@ -108,7 +108,7 @@ class Health:
         return [asdict(one) | {"ok": one.is_ok} for one in self.conditions()]
 
 
-# ---- Is the tip reaching the surface? A long run of curves without contact is a lost engage, not a quiet sample.
+# Is the tip reaching the surface? A long run of curves without contact is a lost engage, not a quiet sample.
 
 
 class ContactWatch:
@@ -133,7 +133,7 @@ class ContactWatch:
         )
 
 
-# ---- Who computes: whether it is the engine that should, and if not, why; told to health, metrics and report.
+# Which engine computes, and if it is not the wanted one, why not; reported to health, metrics and status.
 
 
 class EngineWatch:
@@ -143,33 +143,33 @@ class EngineWatch:
         self._health, self._metrics = health, metrics
         self._model: Model | None = None
         self._judge: Judge | None = None
-        self._standing: EngineStatus | None = None
+        self._status: EngineStatus | None = None
         self._counted: Counter[str] = Counter()
 
     def observe(self, model: Model, judge: Judge, is_building: bool = False) -> tuple[str, tuple[str, ...]]:
         """The engine that judges now, and why it is not a better one. Cheap while nothing changes."""
-        standing = engine_status(model)
+        status = engine_status(model)
         if model is not self._model:
             self._counted.clear()
-        if standing != self._standing or judge is not self._judge:
-            self._tell(standing, judge)
-        self._model, self._judge, self._standing = model, judge, standing
+        if status != self._status or judge is not self._judge:
+            self._tell(status, judge)
+        self._model, self._judge, self._status = model, judge, status
         building = ("an engine for the GPU is being built",) if is_building else ()
-        return standing.engine, (*building, *standing.troubles)
+        return status.engine, (*building, *status.troubles)
 
-    def _tell(self, standing: EngineStatus, judge: Judge) -> None:
-        for kind, count in standing.faults.items():
+    def _tell(self, status: EngineStatus, judge: Judge) -> None:
+        for kind, count in status.faults.items():
             self._metrics.engine_faults.labels(kind).inc(count - self._counted[kind])
             self._counted[kind] = count
-        self._metrics.serving(judge.on(standing.engine), device_of(standing.engine))
-        if standing.troubles:
-            text = f"{standing.engine} judges, because {'; '.join(standing.troubles)}"
+        self._metrics.serving(judge.on(status.engine), device_of(status.engine))
+        if status.troubles:
+            text = f"{status.engine} judges, because {'; '.join(status.troubles)}"
             self._health.report("engine", "degraded", text)
         else:
-            self._health.report("engine", "ok", f"{standing.engine} judges")
+            self._health.report("engine", "ok", f"{status.engine} judges")
 
 
-# ---- Logging: one line a state change on standard error, never one a curve.
+# Logging: one line a state change on standard error, never one a curve.
 #
 # Under systemd each line begins with its priority (``<4>``), which the journal understands and strips.
 
@@ -202,7 +202,7 @@ def set_up(level: str, form: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
-# ---- Does anything that is read come into the folder? Where only other files come, the curves may be saved elsewhere.
+# Does anything that is read come into the folder? Where only other files come, the curves may be saved elsewhere.
 
 #: A note and a thumbnail are no measurement, however long they lie there.
 _FEW = 3

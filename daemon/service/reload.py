@@ -1,4 +1,4 @@
-"""The renewal: what a reload brings, and the better engine that is still being built, made ready beside the loop.
+"""The reload of models: what a reload names, and a better engine, are made ready beside the loop.
 
 The service starts with what serves at once. Where there is a GPU, its engine is built and proved meanwhile and takes
 over between two batches; so does a model that a reload names, or finds rewritten in its folder.
@@ -20,8 +20,6 @@ from daemon.judging.judge import is_outdated, judge_of, load_model, release, wis
 from deploy.classifier import EngineRequest, NoEngine
 from deploy.engines import candidates
 from deploy.serving import Model
-
-# ---- The loading: a model on its way, made ready beside the loop so that no curve waits for it.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,16 +81,14 @@ def _forget(held: list[Model]) -> None:
     held.clear()
 
 
-# ---- The renewal: what a reload brings, and the better engine that is still being built, made ready beside the loop.
-
 #: A GPU that could not be had is tried again this often: another program may have had it.
 AGAIN_S = 600.0
 
 
-def load(config: Config, wish: EngineRequest) -> Loaded:
-    """The configured model on an engine of ``wish``. Raises UserError."""
+def load(config: Config, request: EngineRequest) -> Loaded:
+    """The configured model on an engine of ``request``. Raises UserError."""
     patience = EngineTimeouts(deadline_s=config.engine.deadline_s)
-    return with_judge(config, load_model(config.model, wish, config.state / "models", patience))
+    return with_judge(config, load_model(config.model, request, config.state / "models", patience))
 
 
 def with_judge(config: Config, model: Model) -> Loaded:
@@ -101,14 +97,14 @@ def with_judge(config: Config, model: Model) -> Loaded:
     return Loaded(config, model, judge)
 
 
-def wish_at_once(config: Config) -> EngineRequest:
+def request_at_once(config: Config) -> EngineRequest:
     """What can serve within a second: the processor's best, where a GPU's engine has to be built first."""
-    wish = wish_of(config)
+    request = wish_of(config)
     try:
-        devices = {engine.device for engine in candidates(wish)}
+        devices = {engine.device for engine in candidates(request)}
     except NoEngine:
-        return wish  # whoever loads it says so
-    return replace(wish, device="cpu", engine="auto", precision="auto") if "cuda" in devices else wish
+        return request  # whoever loads it says so
+    return replace(request, device="cpu", engine="auto", precision="auto") if "cuda" in devices else request
 
 
 class ModelReload:
@@ -166,7 +162,7 @@ class ModelReload:
         lacks_gpu = device_of(model.engine) == "cpu" and _has_gpu(config)
         if is_other or not lacks_gpu:
             self._abandon_better(model)
-        if lacks_gpu and self._better is None:  # a reload that loaded nothing is also a wish to try the device again
+        if lacks_gpu and self._better is None:  # a reload that loaded nothing is also a request to try the device again
             self._better_due_s = time.monotonic() + (AGAIN_S if is_other else 0.0)
 
     def _abandon_better(self, model: Model) -> None:
@@ -190,7 +186,7 @@ class ModelReload:
 
 
 def _has_gpu(config: Config) -> bool:
-    return wish_at_once(config) != wish_of(config)
+    return request_at_once(config) != wish_of(config)
 
 
 def _serving(config: Config) -> tuple[object, ...]:

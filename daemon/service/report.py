@@ -21,7 +21,7 @@ from daemon.sources import Source
 from daemon.sources.watch import WatchSource
 from models.clock import utc_now
 
-# ---- The tempo: how fast decisions come, and how long a curve waits for one; over the last thousand.
+# The rates: how fast decisions come, and how long a curve waits for one; over the last thousand.
 
 _WINDOW_S = 60.0
 
@@ -55,8 +55,6 @@ class Rates:
         return len(recent) / max(span_s, 1e-3)
 
 
-# ---- The report: how the running service is, for `status`, the console and systemd's one line.
-
 State = Literal["starting", "ready", "stopping"]
 
 
@@ -79,7 +77,7 @@ class StatusReport:
         self._metrics, self._health, self._sources = metrics, health, sources
         self._ledger, self._labels = config.state / "ledger.sqlite", config.state / "labels.sqlite"
         self._begun_s, self.started_at = time.monotonic(), utc_now()
-        self.tempo = Rates(self._begun_s)
+        self.rates = Rates(self._begun_s)
 
     def data(self) -> dict[str, Any]:
         """The ``data`` of a status event."""
@@ -111,8 +109,8 @@ class StatusReport:
             "engine": self.engine,
             "device": device_of(self.engine),
             "engine_reasons": list(self.engine_reasons),
-            "latency_s": self.tempo.latency_s(),
-            "rate_per_s": round(self.tempo.rate_per_s(time.monotonic()), 3),
+            "latency_s": self.rates.latency_s(),
+            "rate_per_s": round(self.rates.rate_per_s(time.monotonic()), 3),
             "watch": [str(folder) for folder in config.watch],
             "metrics_port": config.metrics_port,
             "publish": self.publish,

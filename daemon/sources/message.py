@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -153,11 +153,14 @@ def _segments(header: Mapping[str, Any], points: int) -> tuple[slice, slice | No
     return found[retracts[0]][1], before[-1] if before else None
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _segment(one: object, points: int) -> tuple[str, slice]:
     if isinstance(one, list) and len(one) == 3:
         style, start, stop = one
-        whole: Callable[[object], bool] = lambda value: isinstance(value, int) and not isinstance(value, bool)  # noqa: E731
-        if isinstance(style, str) and whole(start) and whole(stop) and 0 <= start < stop <= points:
+        if isinstance(style, str) and _is_whole(start) and _is_whole(stop) and 0 <= start < stop <= points:
             return style.lower(), slice(start, stop)
     raise Refused(f"segments: [style, start, stop] with 0 <= start < stop <= {points} is needed")
 

@@ -45,7 +45,7 @@ def run(options: Options) -> int:
             ending.pause(2.0 if sys.stdout.isatty() else 0.5)  # the last curve deserves a look
         finally:
             _close(console)
-        _summarise(status, trial)
+        _summarise(status)
     return 0
 
 
@@ -86,10 +86,10 @@ def _status(trial: TemporaryService) -> dict[str, Any]:
     event = ask_status(trial.replay, timeout_s=10.0)
     if event is None:
         raise UserError(UNREACHABLE, f"the service does not answer any more: {trial.last_words()}")
-    return event["data"]  # type: ignore[no-any-return]
+    return event["data"]  # type: ignore[no-any-return]  # JSON
 
 
-def _summarise(status: dict[str, Any], trial: TemporaryService) -> None:
+def _summarise(status: dict[str, Any]) -> None:
     counts, latency_s = status["counts"], status["latency_s"]
     total = sum(counts.values())
     print(f"\n{total} curves decided, each on disk before it was announced (some files hold several):")

@@ -30,7 +30,7 @@ def run(options: Options) -> int:
     if options.curve < 0:
         raise UserError(USAGE, "--curve counts the retracts of the file from 0")
     from daemon.explain import explain, find_reading
-    from daemon.explain.sheet import draw
+    from daemon.explain.picture import draw
     from daemon.judging.judge import judge_of, load_model
     from deploy.classifier import EngineRequest
 

@@ -29,9 +29,9 @@ def run(options: Options) -> int:
     """Exit 0 when every file lies in the folder; 65 when there is nothing to play."""
     _check(options)
     from daemon.common.progress import progress
-    from daemon.instrument import play, specimens
+    from daemon.instrument import play, recordings
 
-    found = specimens(options.sources)
+    found = recordings(options.sources)
     options.into.mkdir(parents=True, exist_ok=True)
     total = len(found) if options.count is None else options.count
     played = play(found, options.into, rate=options.rate, writer=options.writer, count=options.count)

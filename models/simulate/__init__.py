@@ -1,9 +1,9 @@
 """Force curves from physics, with the truth about them: what the shipped model was trained on.
 
-``simulate`` draws curves of a seed; the modules behind it hold one subject each, with the source of every range:
-``instrument``, ``surface`` (contact, adhesion), ``chains`` and ``bonds`` (elasticity, Bell-Evans), ``molecules`` and
-``bodies`` (events), ``nuisance`` (noise, baseline), ``background`` (which of these together), ``visible`` (what may be
-called an event), ``scene`` (one curve), ``stream`` (a seed's row of them).
+``simulate`` draws the curves of a seed: number i is the same whatever came before it. The modules beside it hold one
+subject each, with the source of every range: ``mechanics`` (elasticity of chains, Bell-Evans), ``events`` (molecules
+and soft bodies), ``surface`` (contact, adhesion), ``recording`` (the instrument, and the noise and baseline that it
+adds), ``background`` (which of these come together, and what may be called an event).
 """
 
 from __future__ import annotations
@@ -32,9 +32,7 @@ from models.simulate.surface import Surface
 __all__ = ["Rupture", "Simulated", "simulate"]
 
 
-# ---- One curve from its parts: a background common to both labels, an event or none, then the instrument's view of
-# it.
-#
+# One curve from its parts: a background common to both labels, an event or none, then what the instrument records.
 # Backgrounds and nuisances are drawn from the same distributions whatever the label, so that nothing but the
 # event tells the labels apart.
 
@@ -131,9 +129,6 @@ def _noise(rng: Rng, instrument: Instrument, past: Samples, with_approach: bool)
         near = 1.0 + rng.uniform(-0.5, 2.0) * np.exp(-np.maximum(past, 0.0) / log_uniform(rng, 10.0, 300.0))
         noise[-count:] *= near
     return noise
-
-
-# ---- A seed's endless row of curves: number i is the same whatever came before it.
 
 
 @dataclass(frozen=True, slots=True, eq=False)

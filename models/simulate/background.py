@@ -90,7 +90,7 @@ def approach_force(
     return instrument.gain * (push + smooth)[::-1] + noise - gap
 
 
-# ---- Would an expert see this rupture? What nobody could see must not be called an event.
+# Would an expert see this rupture? What nobody could see must not be called an event.
 
 RESOLUTION = 512  # dots across a plot, columns of a screen: what is finer cannot be seen
 _WIDTHS = (1, 2, 4, 8, 16, 32)  # in such dots

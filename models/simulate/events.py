@@ -144,7 +144,7 @@ def dna(rng: Rng, instrument: Instrument, past: Samples, first_nm: float) -> Pul
     return _stretch(past, instrument.spring, chain, [(contour, strength)])
 
 
-# ---- Events of soft bodies: membrane tethers, vesicles, fibres and whole cells, which load slowly and let go in
+# Events of soft bodies: membrane tethers, vesicles, fibres and whole cells, which load slowly and let go in
 # steps.
 #
 # | quantity | range | source |

@@ -79,7 +79,7 @@ def overstretching(force_pn: float, width_pn: float) -> Chain:
     return Chain("dna", dna.relative + gain)
 
 
-# ---- Bell-Evans: at which force a bond under a rising load breaks.
+# Bell-Evans: at which force a bond under a rising load breaks.
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def bond_with_mode(mode_pn: float, barrier_nm: float, loading_pn_per_s: float) -
     return Bond(barrier_nm, loading_pn_per_s / scale * math.exp(-min(mode_pn / scale, 600.0)))
 
 
-# ---- Small draws shared by all parts of the simulator.
+# Small draws shared by all parts of the simulator.
 
 Rng = np.random.Generator
 
@@ -136,7 +136,7 @@ def pick(rng: Rng, weights: Mapping[str, float]) -> str:
     return next(reversed(list(weights)))
 
 
-# ---- A rupture, and the force of whatever holds tip and surface together until it happens.
+# A rupture, and the force of whatever holds tip and surface together until it happens.
 
 
 @dataclass(frozen=True, slots=True)

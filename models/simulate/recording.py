@@ -1,13 +1,15 @@
-"""The instrument of one curve: ramp, cantilever, speed, noise level, and where on the ramp the surface lies.
+"""The recording of one curve: the instrument that takes it, and what every instrument adds to the force.
+
+The instrument is a ramp, a cantilever, a speed, a noise level, and where on the ramp the surface lies.
 
 | quantity | range | source |
 |---|---|---|
-| samples of a retract | 200 to 20 000, log-uniform | formats.md 1.2 (256 to 16 000 in real files) |
-| ramp | 50 nm to 3 um, mostly 200 nm to 1 um | formats.md 5.1: 245 to 920 nm; 2.9 um in force volumes |
+| samples of a retract | 200 to 20 000, log-uniform | 256 to 16 000 in real files |
+| ramp | 50 nm to 3 um, mostly 200 nm to 1 um | 245 to 920 nm in public data; 2.9 um in force volumes |
 | spring constant | 6 to 100 pN/nm, some to 400 | Biolever 6 and 30, MLCT 10 to 100, stiffer ones on cells and in air |
-| noise | 0.12 to 1 of sqrt(kT k), 1 to 20 pN | equipartition, cut by bandwidth; measured 3 to 13 pN (formats.md 5.1) |
+| noise | 0.12 to 1 of sqrt(kT k), 1 to 20 pN | equipartition, cut by bandwidth; 3 to 13 pN in public data |
 | speed | 0.1 to 20 um/s | usual SMFS speeds |
-| error of the sensitivity | 0.65 to 1.35 | contact slopes of the I27 and MFP-3D sets (formats.md 5.1) |
+| error of the sensitivity | 0.65 to 1.35 | contact slopes of public I27 and MFP-3D data |
 | contact part | 0 to 60 % of the ramp | real files |
 """
 
@@ -73,14 +75,14 @@ def draw_instrument(rng: Rng) -> Instrument:
     )
 
 
-# ---- What every real curve also holds: noise of all colours, tilt, bend, interference, spikes, few bits.
+# What every instrument adds: noise of all colours, tilt, bend, interference, spikes, few bits.
 #
 # | quantity | range | source |
 # |---|---|---|
-# | tilt | 0.3 to 60 pN per 100 nm | formats.md 5.1: 3 to 24, at most 42 |
+# | tilt | 0.3 to 60 pN per 100 nm | 3 to 24 in public data, at most 42 |
 # | interference | 1 to 60 pN; period 100 to 700 nm | 17 pN in the I27 run; half a wavelength |
 # | drift | 10 to 400 pN, relaxing over 15 to 150 % of the ramp | thermal drift of levers, piezo creep |
-# | offset | up to -10 000 pN | formats.md 5.1 |
+# | offset | up to -10 000 pN | public data |
 # | correlated noise | correlation 1 to 200 samples, 1/f^0.5..1.8 | electronics, low-pass filters, acoustic coupling |
 # | quantisation | 0.1 to 1.5 sigma a step | 16-bit (and older 12-bit) converters at coarse ranges |
 

@@ -2,7 +2,7 @@
 
 | quantity | range | source |
 |---|---|---|
-| adhesion | 2 sigma to 3 nN | snap-offs of 20 pN to 1 nN in formats.md 5.1, stronger on cells and in air |
+| adhesion | 2 sigma to 3 nN | snap-offs of 20 pN to 1 nN in public data, stronger on cells and in air |
 | a snap-off ends | within 30 nm of tip-sample distance | definition of the labels: later ruptures count |
 | viscous fade | 5 nm to 30 % of the ramp | soft vesicles, chromosomes, polymer cushions |
 | Hertz prefactor | 0.008 to 10 pN/nm^1.5 | E = 0.5 to 100 kPa, R = 20 nm to 2.5 um (Hertz 1881; Radmacher 1997) |

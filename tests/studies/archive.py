@@ -1,4 +1,4 @@
-"""`study archive`: how fast curves are judged from files and from an archive, and what that leaves a GPU machine with.
+"""Study archive: how fast curves are judged from files and from an archive, and what that leaves a GPU machine with.
 
 Wall clock is what somebody else's work disturbs; so the processor time of a curve is counted too, in the main process
 and in the workers. "no network" is the same run with a network that costs nothing: what remains beside a fast GPU.
@@ -63,11 +63,11 @@ def run(options: Options) -> int:
 
 def _measure(options: Options, folder: Path, model: Model, judge: Judge) -> Found:
     from daemon.bench import CURVES
-    from daemon.instrument import play, specimens
+    from daemon.instrument import play, recordings
     from deploy.cpu import usable_cores
 
     files = folder / "files"
-    for _ in play(specimens([CURVES]), files, rate=1e9, writer="rename", count=options.files):
+    for _ in play(recordings([CURVES]), files, rate=1e9, writer="rename", count=options.files):
         pass
     simulated, packed = folder / "simulated.h5", folder / "files.h5"
     idle = _idle(model)
@@ -182,7 +182,7 @@ def _idle(model: Model) -> Model:
     return Serving(model.bundle, Idle())
 
 
-# ---- `study archive`, as text.
+# As text.
 
 _CORES, _MILLION = 16, 1_000_000
 

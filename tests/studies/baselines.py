@@ -1,4 +1,4 @@
-"""`study baselines`: the model beside what a laboratory can have today, on labelled real curves.
+"""`make study TOPIC=baselines`: the model beside what a laboratory can have today, on labelled real curves.
 
 A step detector without learning, and the plain published recipe, trained on simulated curves; beside the latter our own
 recipe from scratch on the very same curves, as many times through them.
@@ -103,7 +103,7 @@ def _train(options: Options, bundle: Bundle, collection: Collection) -> dict[str
     return {PUBLISHED: contest.published(collection), EQUAL: contest.ours(collection)}
 
 
-# ---- The ceiling: where curves were labelled twice, how well one set of labels knows the other.
+# The ceiling: where curves were labelled twice, how well one set of labels knows the other.
 #
 # A method that is judged by labels cannot be shown to be better than they agree among themselves. Read from a
 # column ``source_label`` of ``first=…;final=…``, in which every word but ``none`` is an event.
@@ -156,7 +156,7 @@ def compare(twice: Twice, scores: Mapping[str, Mapping[tuple[str, int], float]])
     }
 
 
-# ---- The table of `study baselines`: each system and all of them, method by method.
+# The table of `make study TOPIC=baselines`: each system and all of them, method by method.
 
 Scores = Mapping[str, NDArray[np.float64]]
 
@@ -232,7 +232,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-# ---- Two recipes, one set of simulated curves: the published one and ours, each from scratch.
+# Two recipes, one set of simulated curves: the published one and ours, each from scratch.
 
 CONTEST_SEED = 3_000_000  # added to the seed: curves that no other part has drawn
 

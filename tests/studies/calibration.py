@@ -1,4 +1,4 @@
-"""`study calibration`: are probabilities that were fitted once right on other streams, at other prevalences?
+"""`make study TOPIC=calibration`: are probabilities that were fitted once right on other streams, at other prevalences?
 
 Temperature and bias are fitted to a simulated set mixed like a labelled one, for a stream of one prevalence. Other
 simulated streams, of other seeds, are judged: with the fit made for their prevalence, and with the one fit whose log

@@ -1,4 +1,4 @@
-"""`study engines`: does every engine on a CPU give the verdicts of torch in single precision, and what does each cost.
+"""Study engines: does every engine on a CPU give the verdicts of torch in single precision, and what does each cost.
 
 Labels are not needed: every engine is asked of the same curves. The simulated ones are a stream in which events are
 rare, the real ones whatever lies below the folders. Int8 is calibrated on every other real curve and asked of the rest.
@@ -89,7 +89,7 @@ def _study(options: Options, cache: Path) -> dict[str, Any]:
     }
 
 
-# ---- Agreement: each engine's logits and verdicts beside those of torch in single precision, curve by curve.
+# Agreement: each engine's logits and verdicts beside those of torch in single precision, curve by curve.
 
 PART = 512  # curves between two signs of life
 
@@ -182,7 +182,7 @@ def _only(curves: PreparedCurves, places: Sequence[int]) -> PreparedCurves:
     )
 
 
-# ---- Cost: speed, tail, start and memory of each engine on a CPU, each in a process of its own, and its installed
+# Cost: speed, tail, start and memory of each engine on a CPU, each in a process of its own, and its installed
 # size.
 
 NEIGHBOURS = (0, 2)  # an acquisition program may keep every core of a small computer busy
@@ -225,7 +225,7 @@ def _size_bytes(package: str) -> int:
     return sum(path.stat().st_size for path in paths if path.is_file())
 
 
-# ---- The engines on a CPU as text: agreement, every verdict that is another, and cost.
+# The engines on a CPU as text: agreement, every verdict that is another, and cost.
 
 BAR = 0.001  # share of verdicts that may be another than single precision's
 _MOST_SHOWN = 40

@@ -1,4 +1,4 @@
-"""`study explain`: does the heat of an explanation lie where something truly broke?
+"""`make study TOPIC=explain`: does the heat of an explanation lie where something truly broke?
 
 Simulated curves say where their ruptures are. Of those with an event that the model keeps, the warmest place is held
 against them, beside two places that cost nothing: one at random, and the highest point of the curve.
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from models.network import ResNet18
 
 
-# ---- The table of `study explain`: how often the warmest place is a rupture, a family a line.
+# The table of `make study TOPIC=explain`: how often the warmest place is a rupture, a family a line.
 
 
 def write_text(found: Mapping[str, Any]) -> str:
@@ -60,8 +60,6 @@ def write_text(found: Mapping[str, Any]) -> str:
 def _cells(name: str, row: Mapping[str, Any]) -> list[str]:
     return [name, str(row["kept"]), percent(row["heat"]), f"{100 * row['chance']:.1f} %", percent(row["highest"])]
 
-
-# ---- `study explain`: does the heat of an explanation lie where something truly broke?
 
 NEAR = 0.05  # of the ramp
 CHUNK = 64

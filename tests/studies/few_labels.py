@@ -1,4 +1,4 @@
-"""`study few-labels`: what a few dozen labels of a laboratory's own curves add to a model, and by which way.
+"""`make study TOPIC=few-labels`: what a few dozen labels of a laboratory's own curves add to a model, and by which way.
 
 Learning curves over the number of labelled curves (the model as it is, fine-tuned, trained on the labels alone, and
 heads on features of its embedding), and over the number of unlabelled ones that the features were learned from. Labels
@@ -78,7 +78,7 @@ def run(options: Options) -> int:
     return 0
 
 
-# ---- The tables of `study few-labels`: each rival by the number of labelled, and of unlabelled curves.
+# The tables of `make study TOPIC=few-labels`: each rival by the number of labelled, and of unlabelled curves.
 
 _FIGURES = ("auc", "ap")
 _NOTE = """The first row is the mean over repeats, each with other curves labelled and tested; the others are

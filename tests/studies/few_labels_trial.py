@@ -32,11 +32,11 @@ from models.network import ResNet18, load
 from models.simulate import simulate
 from models.train import Examples, Recipe, Run, gather, infer
 
-# ---- The bench: what every rival of `study few-labels` works with, made once.
+# The bench: what every rival of `make study TOPIC=few-labels` works with, made once.
 
 UNLABELLED_SEED = 3_000_000  # added to the seed: curves that no training has drawn
 BATCH = 16
-TUNED_PICTURES, SCRATCH_PICTURES = 480, 960  # shown to a network: enough for the loss to settle on 16 to 64 curves
+TUNED_PICTURES, SCRATCH_PICTURES = 480, 960  # shown to a network: enough for the loss to level off on 16 to 64 curves
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +98,7 @@ def make_bench(bundle: Bundle, collection: Collection, simulated: int, seed: int
     )
 
 
-# ---- Splits: which curves may be labelled and which are tested on, by whole experiments or within one.
+# Splits: which curves may be labelled and which are tested on, by whole experiments or within one.
 
 Places = NDArray[np.int64]
 Names = NDArray[np.str_]
@@ -190,8 +190,6 @@ def draw(pool: Places, events: NDArray[np.bool_], count: int, seed: int) -> Plac
     wanted = min(max(wanted, count - without.size), with_event.size)
     return np.concatenate((with_event[:wanted], without[: count - wanted]))
 
-
-# ---- A trial: every rival on one split, labelled by the dozen, and what each makes of the tested curves.
 
 Scores = NDArray[np.float64]
 

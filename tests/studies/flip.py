@@ -1,4 +1,4 @@
-"""`study flip`: is a curve upside down ever taken for an event, and what does looking cost.
+"""`make study TOPIC=flip`: is a curve upside down ever taken for an event, and what does looking cost.
 
 Every curve is judged as its reader gives it and upside down. Four questions: does the check make doubt where the sign
 is right; what would it find if the sign of all these curves were wrong; what becomes of verdicts if the sign is open;

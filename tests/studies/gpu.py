@@ -1,4 +1,4 @@
-"""`study gpu`: the model on the GPU of this machine: bits, speed, verdicts, a million curves, new weights, real faults.
+"""Study gpu: the model on the GPU of this machine: bits, speed, verdicts, a million curves, new weights, real faults.
 
 Needs numpy, torch with CUDA and safetensors beside this repository, and TensorRT where it is installed; a part that
 fails says so and hides no other. With ``--device cpu`` the study only tries itself: its figures mean nothing.
@@ -121,7 +121,7 @@ def _settings(options: Options) -> dict[str, Any]:
     return {name: getattr(options, name) for name in ("simulate", "rescore", "seconds", "seed", "only")}
 
 
-# ---- The tables of `study gpu`, part by part; what was not measured says why.
+# The tables of `make study TOPIC=gpu`, part by part; what was not measured says why.
 
 Found = Mapping[str, Any]
 

@@ -1,4 +1,4 @@
-"""An engine process whose device truly breaks: `study gpu` starts it in place of the service's own.
+"""An engine process whose device truly breaks: `make study TOPIC=gpu` starts it in place of the service's own.
 
 ``python -m tests.studies.gpu_faulty FAULT FD`` serves as ``daemon.engine.worker`` does, until a batch begins with a
 sample of MAGIC: then it does to the device what a broken program does.

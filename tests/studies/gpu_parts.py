@@ -1,4 +1,4 @@
-"""What the parts of `study gpu` share: the model, the curves, the engines, and a clock that waits for the device."""
+"""What the parts of study gpu share: the model, the curves, the engines, and a clock that waits for the device."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def queued_ms(work: Callable[[], object], stream: torch.cuda.Stream | None, seco
     return float(begun.elapsed_time(ended)) / count
 
 
-# ---- `study gpu`, the raster: whether the device draws what the processor draws, and what a curve costs.
+# The raster: whether the device draws what the processor draws, and what a curve costs.
 
 _PART = 256
 
@@ -161,7 +161,7 @@ def _on(session: Session, signals: Signals) -> tuple[torch.Tensor, NDArray[np.in
     return torch.from_numpy(np.concatenate(signals)).to(session.device), sizes
 
 
-# ---- `study gpu`, the engines: how long each takes to be built and to judge a batch, and the raster's share of it.
+# The engines: how long each takes to be built and to judge a batch, and the raster's share of it.
 
 
 def time_engines(session: Session) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def _between_buckets(session: Session, engine: DeviceClassifier) -> float:
     return float(max(np.abs(part - whole).max() for part in parts))
 
 
-# ---- `study gpu`, the verdicts: what half precision changes, and a million curves judged again.
+# The verdicts: what half precision changes, and a million curves judged again.
 
 _CHUNK = 4096
 

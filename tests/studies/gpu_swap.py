@@ -1,4 +1,4 @@
-"""`study gpu`, new weights: a compiled engine built, taken from the cache, refitted, and swapped in under load."""
+"""Study gpu, new weights: a compiled engine built, taken from the cache, refitted, and swapped in under load."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def best_engine(session: Session) -> Engine:
     return named("cuda")
 
 
-# ---- `study gpu`, the faults: the device truly breaks under a batch; who judges it, and when the device is back.
+# The faults: the device truly breaks under a batch; who judges it, and when the device is back.
 
 _BATCH = 32
 _LONGEST_S = 120.0  # for a device to come back

@@ -1,4 +1,4 @@
-"""`study left-out`: do labels of other laboratories' curves help on a system that the model has never seen?
+"""`make study TOPIC=left-out`: do labels of other laboratories' curves help on a system that the model has never seen?
 
 Each system in turn is left out: the model is fine-tuned on simulated curves mixed with the labelled ones of all
 other systems, calibrated and cut on held-out simulated curves by the rule of ``train``, and judges the system that was
@@ -136,7 +136,7 @@ def begin(options: Options, model: str, collection: Collection) -> Path:
     return open_workplace(options.work, {**settings(options), "model": model, "curves": collection.digest})
 
 
-# ---- The table of `study left-out`: each system as the model as it is, without and with labels of the others judges
+# The table of `left-out`: each system as the model as it is, without and with labels of the others judges
 # it.
 
 _FIGURES = ("auc", "recall", "discarded")

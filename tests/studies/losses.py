@@ -1,4 +1,4 @@
-"""`study losses`: every loss on an equal budget, over several seeds, and whether any differs from cross entropy.
+"""Study losses: every loss on an equal budget, over several seeds, and whether any differs from cross entropy.
 
 Thresholds are chosen for each training by the one rule that the shipped model's are (deploy/assembly.py). A trained
 network is kept in ``--work``, so the study goes on after an interruption and can be extended by losses, seeds and sets.
@@ -183,7 +183,7 @@ def _told(found: Comparison) -> dict[str, Any]:
     }
 
 
-# ---- The losses as tables for a terminal, and in one sentence each what the tables say.
+# The losses as tables for a terminal, and in one sentence each what the tables say.
 
 #: figure -> what its column is called
 _NAMES = {

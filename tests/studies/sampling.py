@@ -1,4 +1,4 @@
-"""`study sampling`: does a curve keep its verdict when the instrument stores fewer points of it.
+"""`make study TOPIC=sampling`: does a curve keep its verdict when the instrument stores fewer points of it.
 
 Averaging k neighbouring samples is what an instrument does that filters before it stores; taking every k-th does lose
 signal against the noise. Curves of which fewer than two samples a column of the picture would be left are not asked.

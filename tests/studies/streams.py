@@ -1,4 +1,4 @@
-"""`study streams`: a model on streams in which events are rare, simulated ones and, as far as files go, real ones.
+"""Study streams: a model on streams in which events are rare, simulated ones and, as far as files go, real ones.
 
 Event-free curves decide how much is left to a person, and no two runs have the same. The simulated ones are hard on
 purpose, so two mixes are told: all kinds as the simulator draws them, and mostly plain ones, as in the published
@@ -166,7 +166,7 @@ def _real(options: Options, held: Answers, free: Answers) -> dict[str, Any]:
     return found
 
 
-# ---- Where a stream's curves come from: simulator, labelled folders, control runs; all judged as the service judges.
+# Where a stream's curves come from: simulator, labelled folders, control runs; all judged as the service judges.
 
 BATCH = 64
 
@@ -253,7 +253,7 @@ def _answers(told: Iterable[tuple[str, float, str, str]]) -> Answers:
     )
 
 
-# ---- The rare streams as text for a terminal, beside what was published and what is asked for.
+# The rare streams as text for a terminal, beside what was published and what is asked for.
 
 RECALL_BAR, REVIEW_BAR = 0.98, 0.033
 _PUBLISHED = "published (arXiv 2606.09541, one stream): recall 12/13, not discarded 9.2 %"

@@ -1,4 +1,4 @@
-"""`study stress`: from which strength on does a nuisance turn an event into a discard?
+"""`make study TOPIC=stress`: from which strength on does a nuisance turn an event into a discard?
 
 Simulated curves, with an event and without, and labelled ones where folders are named, get one nuisance after the other
 at growing strength on top of what they already have, and are judged as in service.
@@ -34,7 +34,7 @@ from models.simulate import simulate
 from models.stress import NUISANCES, Nuisance, Subject, is_visible, subject_of
 from tests.studies.workplace import percent, share
 
-# ---- The table of `study stress`: what each strength of each nuisance did to events and to event-free curves.
+# The table of `make study TOPIC=stress`: what each strength of each nuisance did to events and to event-free curves.
 
 _NOTE = """
 events, event-free: keep/review/discard; lost: events discarded, before: of the same ones without the nuisance;
@@ -91,8 +91,6 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     before = percent(row["before"]).split(" [")[0]
     return [row["nuisance"], strength, row["unit"], counts[0], before, *shares, counts[1], percent(row["cut"])]
 
-
-# ---- `study stress`: from which strength on does a nuisance turn an event into a discard?
 
 PLAIN = "as it is"
 

@@ -1,4 +1,4 @@
-"""`study archive`: every way of judging an archive is run, and what the table says follows from it."""
+"""`make study TOPIC=archive`: every way of judging an archive is run, and what the table says follows from it."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""`study explain`: what counts as near, what chance gives, and a table that adds up."""
+"""`make study TOPIC=explain`: what counts as near, what chance gives, and a table that adds up."""
 
 from __future__ import annotations
 

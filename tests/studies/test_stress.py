@@ -1,4 +1,4 @@
-"""`study stress`: the table counts what was judged, and the verdicts are those of service."""
+"""`make study TOPIC=stress`: the table counts what was judged, and the verdicts are those of service."""
 
 from __future__ import annotations
 

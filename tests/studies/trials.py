@@ -184,7 +184,7 @@ def train_all(trials: Trials, losses: Sequence[str], seeds: Sequence[int]) -> No
                 trials.logits(loss, seed, name, pool)
 
 
-# ---- Fine-tuning for a study: a model, with and without labels, and what it then says of real curves.
+# Fine-tuning for a study: a model, with and without labels, and what it then says of real curves.
 
 TUNING_SEED = 2_000_000  # added to the seed: curves that neither training nor its held-out part has drawn
 

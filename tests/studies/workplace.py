@@ -28,7 +28,7 @@ def open_workplace(folder: Path, settings: Mapping[str, Any]) -> Path:
     return folder
 
 
-# ---- Shares: hits out of a number, with the exact interval, as studies report and print them.
+# Shares: hits out of a number, with the exact interval, as studies report and print them.
 
 
 def share(hits: int, of: int) -> dict[str, Any]:

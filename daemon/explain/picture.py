@@ -1,4 +1,4 @@
-"""The sheet: an explanation as one picture, 1200 x 700 dots.
+"""The picture of an explanation, 1200 x 700 dots.
 
 Above, the force curve with its heat; below, the picture that the network saw with the map laid over, and the verdict
 beside its thresholds.
@@ -29,7 +29,7 @@ from models.curve import Curve, Samples
 from models.frontend import LARGEST, Prepared, newton_per_unit
 from models.raster import to_rows
 
-# ---- The axes of an explanation: a retract in units that a biophysicist reads, thinned to what a screen can show.
+# The axes of an explanation: a retract in units that a biophysicist reads, thinned to what a screen can show.
 
 SCREEN = 1500  # pairs of points; a picture is not wider
 _EARLY = 0.2  # of a push: the tip is deepest where it turns round, and while it rests there
@@ -57,9 +57,9 @@ def trace_of(explanation: Explanation) -> Trace:
     level = prepared.level if prepared.level is not None else 0.0
     force = np.where(np.abs(curve.force) < LARGEST, curve.force - level, np.nan)
     factor, y_label, y_unit = _ordinate(curve, float(np.nanmax(np.abs(force), initial=0.0)))
-    sight = explanation.sight
-    heat = np.full(len(curve), np.nan) if sight is None else sight.place.spread(sight.along)
-    baseline = None if sight is None else factor * _baseline(prepared, sight.place.first, len(curve))
+    attention = explanation.attention
+    heat = np.full(len(curve), np.nan) if attention is None else attention.place.spread(attention.along)
+    baseline = None if attention is None else factor * _baseline(prepared, attention.place.first, len(curve))
     noise = None if prepared.noise is None else factor * prepared.noise
     return Trace(x, factor * force, baseline, heat, noise, x_label, y_label, x_unit, y_unit)
 
@@ -127,7 +127,7 @@ def _ordinate(curve: Curve, largest: float) -> tuple[float, str, str]:
     return (1.0, "deflection (V)", "V") if curve.force_unit == "V" else (1.0, "force (the file names no unit)", "")
 
 
-# ---- The colours of an explanation: ink on paper, and warmth for heat alone.
+# The colours of an explanation: ink on paper, and warmth for heat alone.
 
 PAPER, INK, QUIET, FAINT = "#ffffff", "#1f2933", "#5b6770", "#b8c1ca"
 COLD, WARM = "#8fa3b8", "#b3200f"
@@ -135,7 +135,7 @@ COLD, WARM = "#8fa3b8", "#b3200f"
 VERDICT = {"keep": "#00795a", "review": "#c77800", "discard": "#6b7280"}
 
 
-# ---- The gauge: a score between its two thresholds, on a scale on which one chance in a thousand still has a width.
+# The gauge: a score between its two thresholds, on a scale on which one chance in a thousand still has a width.
 
 _LEAST = 1e-4  # the ends of the scale, from 0 and from 1
 
@@ -174,8 +174,6 @@ def _basis(judge: Judge) -> str:
     return "labels of real curves" if judge.score_basis == "labels" else "simulation"
 
 
-# ---- The sheet: an explanation as one picture, 1200 x 700 dots.
-
 BARE = "#eef0f2"
 _WARMING = ["#e9b872", "#e4572e", "#9d0208"]
 LINE = LinearSegmentedColormap.from_list("line", [COLD, *_WARMING])
@@ -200,21 +198,21 @@ _TICKS = (-30.0, -10.0, -3.0, 0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 
 def draw(explanation: Explanation) -> bytes:
-    """The sheet as a PNG."""
+    """The picture as a PNG."""
     with rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name in letters that the font lacks shows as boxes
         figure = Figure(figsize=(12, 7), dpi=100, facecolor=PAPER)
         FigureCanvasAgg(figure)
-        trace, sight, score = trace_of(explanation), explanation.sight, explanation.decision.score
+        trace, attention, score = trace_of(explanation), explanation.attention, explanation.decision.score
         _head(figure, explanation)
-        if sight is None or score is None:
+        if attention is None or score is None:
             _curve(figure.add_axes((0.068, 0.34, 0.914, 0.51)), trace, 0.0)
         else:
             warmth = math.sqrt(along(score))  # where little speaks for an event, little is warm
             axes = figure.add_axes((0.068, 0.505, 0.914, 0.345))
             _curve(axes, trace, warmth)
-            if sight.peak is not None and score > explanation.decision.judge.thresholds.discard:
-                _mark(axes, trace, sight.peak)
+            if attention.peak is not None and score > explanation.decision.judge.thresholds.discard:
+                _mark(axes, trace, attention.peak)
             _strip(figure.add_axes((0.068, 0.484, 0.914, 0.019)), trace, warmth)
             _picture(figure.add_axes((0.068, 0.085, 0.49, 0.285)), trace, explanation, warmth)
         _facts(figure, explanation)
@@ -342,18 +340,18 @@ def _span(trace: Trace) -> tuple[float, float]:
 
 def _picture(axes: Axes, trace: Trace, explanation: Explanation, warmth: float) -> None:
     """What the network saw, and what in it speaks for an event."""
-    sight, profile = explanation.sight, explanation.bundle.profile
-    assert sight is not None
+    attention, profile = explanation.attention, explanation.bundle.profile
+    assert attention is not None
     _plain(axes)
     whole: dict[str, Any] = {"origin": "lower", "aspect": "auto", "extent": (0, profile.columns, 0, profile.rows)}
-    axes.imshow(1.0 - 0.85 * sight.picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest", **whole)
-    axes.imshow(warmth * sight.map, cmap=GLOW, vmin=0, vmax=1, interpolation="bilinear", **whole)
+    axes.imshow(1.0 - 0.85 * attention.picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest", **whole)
+    axes.imshow(warmth * attention.map, cmap=GLOW, vmin=0, vmax=1, interpolation="bilinear", **whole)
     rows = to_rows(np.array(_TICKS, np.float32), profile)
     ticks = [(float(row), f"{tick:g}") for row, tick in zip(rows, _TICKS, strict=True) if 0 < row < profile.rows]
     axes.set_yticks([row for row, _ in ticks], [words for _, words in ticks], size=8)
     axes.set_ylabel("force / its noise" if profile.scale == "sigma" else "force (pN)", size=9)
     columns = np.linspace(0, profile.columns - 1, 5)
-    at = np.interp(sight.place.sample_of(columns), np.arange(trace.x.shape[0]), trace.x)
+    at = np.interp(attention.place.sample_of(columns), np.arange(trace.x.shape[0]), trace.x)
     words = [str(round(float(x))) if np.ptp(at) > 40 else f"{x:.2g}" for x in at]
     axes.set_xticks([float(column) + 0.5 for column in columns], words, size=8)
     axes.set_title("what the network saw, and where it looked", size=10, loc="left", color=QUIET)
@@ -362,15 +360,15 @@ def _picture(axes: Axes, trace: Trace, explanation: Explanation, warmth: float) 
 
 def _facts(figure: Figure, explanation: Explanation) -> None:
     """The verdict's grounds in words, beside the picture or below a curve that has none."""
-    decision, sight = explanation.decision, explanation.sight
+    decision, attention = explanation.decision, explanation.attention
     said = sentences(decision.reasons)
-    if decision.score is None or sight is None:
+    if decision.score is None or attention is None:
         x, y = 0.068, 0.175
         figure.text(x, y + 0.05, "No score could be made: a person has to look.", size=13, weight="bold")
     else:
         x, y = 0.615, 0.2
         draw_gauge(figure, (x, 0.255, 0.367, 0.105), decision.score, decision.judge)
-        said += [] if sight.peak is not None else ["nothing in the picture speaks for an event: no heat"]
+        said += [] if attention.peak is not None else ["nothing in the picture speaks for an event: no heat"]
         figure.text(x, 0.026, CAPTION, size=8.5, color=QUIET, linespacing=1.45, style="italic")
     certificate = explanation.bundle.certificate
     lines = [*((f"•  {text}", INK) for text in said)]

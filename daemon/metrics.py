@@ -37,7 +37,7 @@ from daemon.common.errors import UNREACHABLE, UserError
 from daemon.formats.errors import UNREADABLE
 from daemon.judging import VERDICTS, Decision, Judge, Verdict
 from daemon.sources.ignored import REASONS, Ignored
-from deploy.classifier import FaultKind
+from deploy.classifier import Device, FaultKind
 
 # ---- The accounts: where every curve is that was ever seen. seen = decided + duplicate + backlog, at every scrape.
 #
@@ -136,7 +136,6 @@ log = logging.getLogger(__name__)
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 CURVES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-DEVICES = ("cpu", "cuda")
 STATES = ["starting", "ready", "degraded", "paused", "stopping"]
 
 
@@ -197,11 +196,11 @@ class Metrics:
         if commit_s is not None:
             self.ledger_commit.observe(commit_s)
 
-    def serving(self, judge: Judge, device: str) -> None:
-        """This model judges from now on, on this device."""
-        self.model.info({"model": judge.model, "pipeline": judge.pipeline, "engine": judge.engine})
-        for known in {*DEVICES, device}:
-            self.classifier_device.labels(known).set(known == device)
+    def serving(self, judge: Judge) -> None:
+        """This model judges from now on, on this engine."""
+        self.model.info({"model": judge.model, "pipeline": judge.pipeline, "engine": str(judge.engine)})
+        for known in get_args(Device):
+            self.classifier_device.labels(known).set(known == judge.engine.device)
 
     def entered(self, state: str) -> None:
         """The service is in this one of STATES from now on."""

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
@@ -33,7 +34,7 @@ from daemon.learn.labelled import read_labels
 from daemon.learn.training_record import TrainingRecord, identity_of
 from daemon.ledger import events
 from daemon.screens.status import page
-from deploy import engines
+from deploy.classifier import EngineId, EngineRequest
 from deploy.serving import Model, Scored, known_curves
 from models.bundle import SHIPPED, BadBundle, read, write
 from models.calibrate import KeepRule
@@ -185,7 +186,7 @@ def test_names_of_experiments_steer_no_terminal(model, tmp_path, capsys):
     rows = fill(lab, 59, EVENTS, "keep", experiments=("mon\x1b[31mday",)) + fill(lab, 5, FREE, "discard", seed=500)
     assert main(["calibrate", str(model), str(table(lab, rows)), "--out", str(tmp_path / "m")]) == 0
     assert "\x1b" not in capsys.readouterr().out
-    assert "\x1b" not in " ".join(read(tmp_path / "m").certificate.for_event()["data"])
+    assert "\x1b" not in " ".join(read(tmp_path / "m").certificate.promise.data)
 
 
 # what is refused
@@ -386,9 +387,9 @@ def test_without_out_the_new_model_stands_beside_the_old_one(lab, tmp_path, monk
 @pytest.fixture(scope="module")
 def certified(lab, model, tmp_path_factory):
     bundle = read(model)
-    exact = load_model(str(model), engines.Wish(precision="fp32"))
+    exact = load_model(str(model), EngineRequest(precision="fp32"))
     outcome = calibrate(
-        gather_eligible(read_labels([lab]), exact), bundle, exact.engine, CalibrationTarget(keep=KeepRule(0.5))
+        gather_eligible(read_labels([lab]), exact), bundle, str(exact.engine), CalibrationTarget(keep=KeepRule(0.5))
     )
     return write_model(tmp_path_factory.mktemp("certified") / "ours", bundle, outcome).folder
 
@@ -425,7 +426,7 @@ def test_a_promise_holds_on_every_engine_that_decides_in_single_precision(certif
     judges = [judge_of(one, ThresholdsConfig(), require_certificate=True) for one in models]
     assert [judge.may_discard for judge in judges] == [True, True, False, False]
     assert judges[2].certificate is None
-    assert judges[0].on("torch-cpu-fp32").certificate == judges[0].certificate
+    assert judges[0].on(EngineId.parse("torch-cpu-fp32")).certificate == judges[0].certificate
 
 
 def test_every_event_carries_the_certificate(certified, lab, capsys):
@@ -486,7 +487,7 @@ def test_models_check_and_status_speak_of_it(certified, tmp_path, capsys):
     file.write_text('watch = ["watch"]\nstate = "s"\nrequire_certificate = "yes"\n')
     assert main(["check", str(file)]) == 78
     assert "require_certificate: must be true or false" in capsys.readouterr().err
-    model = {"id": "ours", "certificate": read(certified).certificate.for_event()}
+    model = {"id": "ours", "certificate": msgspec.to_builtins(read(certified).certificate.promise)}
     status = {"running": True, "instrument": "afm1", "model": model, "ledger": {"review_queue": 0}, "flagged": []}
     assert any(
         "at most 4.6 % of events missed, 95 % sure, by 64 events of monday, titin" in line.plain

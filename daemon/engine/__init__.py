@@ -15,7 +15,7 @@ from deploy.engines import Engine
 from deploy.serving import Build, Model
 from models.bundle import Bundle
 
-__all__ = ["PATIENT", "EngineStatus", "EngineTimeouts", "GuardedClassifier", "builder", "device_of", "engine_status"]
+__all__ = ["PATIENT", "EngineStatus", "EngineTimeouts", "GuardedClassifier", "builder", "engine_status"]
 
 
 def builder(patience: EngineTimeouts, command: tuple[str, ...] | None = None) -> Build:
@@ -38,11 +38,6 @@ def _here(engine: Engine, bundle: Bundle, wish: EngineRequest) -> Classifier:
         raise
     except Exception as error:
         raise EngineFault("died", first_line(error)) from error
-
-
-def device_of(engine: str) -> str:
-    """``cpu`` or ``cuda``, from the full name of an engine (maker, device, precision)."""
-    return engine.rsplit("-", 2)[-2]
 
 
 def engine_status(model: Model) -> EngineStatus:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.engine.process import EngineProcess
-from deploy.classifier import EngineFault, EngineRequest, NoEngine, Seen, Signals
+from deploy.classifier import EngineFault, EngineId, EngineRequest, NoEngine, Seen, Signals
 from deploy.engines import Engine, candidates, named
 from deploy.serving import SelfTestFailed, compare, known_curves
 from models.bundle import Bundle
@@ -49,7 +49,7 @@ class Proof:
         logits[: len(wanted)] = wanted
         return cls(signals, logits, envelope(signals, bundle.profile))
 
-    def demand(self, engine: str, classify: Callable[[Signals], Seen]) -> None:
+    def demand(self, engine: EngineId, classify: Callable[[Signals], Seen]) -> None:
         """All at once, and the first alone, must come back right; EngineFault("wrong") otherwise."""
         for count in (len(self.signals), 1):
             seen = classify(self.signals[:count])
@@ -77,7 +77,7 @@ _PROOF_LIMIT_S = 60.0
 class Built:
     """What became of one engine; ``problem`` is None where it is ready."""
 
-    engine: str
+    engine: str  # its full name; that of its kind where it could not be built
     seconds: float
     problem: str | None = None
 
@@ -102,7 +102,7 @@ def _build(engine: Engine, bundle: Bundle, wish: EngineRequest, proof: Proof) ->
             proof.demand(child.engine, lambda signals: child.classify(signals, time.monotonic() + _PROOF_LIMIT_S))
     except (EngineFault, NoEngine) as error:
         return Built(engine.name, time.monotonic() - begun_s, str(error))
-    return Built(child.engine, time.monotonic() - begun_s)
+    return Built(str(child.engine), time.monotonic() - begun_s)
 
 
 # ---- The patience: how long a device may take, and how often a lost one is tried again.

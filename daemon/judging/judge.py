@@ -11,7 +11,7 @@ from daemon.config import Config, ThresholdsConfig
 from daemon.engine import PATIENT, EngineTimeouts, builder
 from daemon.formats.text_rule import TextRule, digest_of
 from daemon.judging import Judge, Thresholds
-from deploy.classifier import ANY, EngineRequest, NoEngine
+from deploy.classifier import ANY, EngineId, EngineRequest, NoEngine
 from deploy.serving import Model, SelfTestFailed
 from models.bundle import BadBundle, id_in, resolve
 
@@ -70,7 +70,7 @@ def judge_of(
         raise UserError(BAD_CONFIG, f"thresholds: discard ({discard:g}) must lie below keep ({keep:g})")
     is_own = (discard, keep) == (bundle.discard, bundle.keep)
     certificate = bundle.certificate if discard <= bundle.discard else None
-    if certificate is not None and not (certificate.engine.endswith("-fp32") and model.is_exact):
+    if certificate is not None and not (_was_exact(certificate.engine) and model.is_exact):
         certificate = None
     rules = [] if is_own else [f"configured:{discard:.6g}-{keep:.6g}"]
     rules += ["certificate:required"] if require_certificate else []
@@ -82,6 +82,14 @@ def judge_of(
         thresholds=Thresholds(discard=discard, keep=keep),
         score_basis="labels" if bundle.score_basis == "labels" else "simulation",
         prevalence=bundle.calibration.prevalence,
-        certificate=certificate.for_event() if certificate else None,
+        certificate=certificate.promise if certificate else None,
         require_certificate=require_certificate,
     )
+
+
+def _was_exact(engine: str) -> bool:
+    """Whether evidence was counted in single precision; ``engine`` as a certificate names it."""
+    try:
+        return EngineId.parse(engine).precision == "fp32"
+    except ValueError:
+        return False

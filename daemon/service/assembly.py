@@ -18,7 +18,6 @@ from daemon.client.service_file import forget, leave
 from daemon.client.status import note
 from daemon.common.files import StateLock
 from daemon.config import Config
-from daemon.engine import device_of
 from daemon.formats import claim, quiet_s
 from daemon.formats.afmcurve import pack, unpack
 from daemon.formats.names import why_ignored
@@ -159,7 +158,7 @@ def _speak(config: Config, report: StatusReport, metrics: Metrics, closing: Exit
 
 
 def _measure(config: Config, metrics: Metrics, judge: Judge, report: StatusReport, closing: ExitStack) -> None:
-    metrics.serving(judge, device_of(judge.engine))
+    metrics.serving(judge)
     metrics.selftest_pass.set(1)  # a model that fails it never comes this far
     metrics.ask(metrics.review_queue, report.waiting)
     metrics.ask(metrics.oldest_pending, report.oldest_waiting_s)

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if args.review_share is not None:
         rule = KeepRule(precision=None, review_share=args.review_share)
     wish = CalibrationTarget(args.max_miss, args.confidence, args.prevalence, rule)
-    outcome = calibrate(gather_eligible(labels, model), model.bundle, model.engine, wish)
+    outcome = calibrate(gather_eligible(labels, model), model.bundle, str(model.engine), wish)
     try:
         made = write_model(out, model.bundle, outcome)
     except BadBundle as error:

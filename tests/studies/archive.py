@@ -85,7 +85,7 @@ def _measure(args: argparse.Namespace, folder: Path, model: Model, judge: Judge)
     ]
     return {
         "model": model.id,
-        "engine": model.engine,
+        "engine": str(model.engine),
         "cores": usable_cores(),
         "bytes_a_curve": round(simulated.stat().st_size / args.curves),
         "rows": rows,

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     for number in range(args.streams):
         stream = _judge(model, args.curves, STREAM_SEED + 1000 * args.seed + number, max(PREVALENCES))
         rows += [_row(model, fitted_on, stream, number, prevalence) for prevalence in PREVALENCES]
-    found = {"model": model.id, "engine": model.engine, "labelled": args.labelled, "seed": args.seed, "rows": rows}
+    found = {"model": model.id, "engine": str(model.engine), "labelled": args.labelled, "seed": args.seed, "rows": rows}
     print(write_text(found))
     if args.out is not None:
         args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             BAD_DATA, f"model {args.model} keeps none of {args.curves} simulated events: nothing to look at"
         )
-    found = {"model": model.id, "engine": model.engine, "seed": args.seed, "curves": args.curves, **report(kept)}
+    found = {"model": model.id, "engine": str(model.engine), "seed": args.seed, "curves": args.curves, **report(kept)}
     print(write_text(found))
     if args.out is not None:
         args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

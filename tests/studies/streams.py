@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     real = judge_labelled(labels, model, judge) if labels else None
     report: dict[str, Any] = {
         "model": judge.model,
-        "engine": judge.engine,
+        "engine": str(judge.engine),
         "thresholds": {"discard": judge.thresholds.discard, "keep": judge.thresholds.keep},
         **{name: getattr(args, name) for name in ("streams", "pool", "seed", "least")},
         "simulated": _simulated(args, model, judge, control),

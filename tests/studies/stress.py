@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     groups = {"simulated": _simulated(args.curves, args.seed, model), **labelled}
     if not all(groups.values()):
         raise UserError(BAD_DATA, "no curve with a calibration and a distance: nothing can be laid on the others")
-    found: dict[str, Any] = {"model": model.id, "engine": model.engine, "seed": args.seed, "groups": {}}
+    found: dict[str, Any] = {"model": model.id, "engine": str(model.engine), "seed": args.seed, "groups": {}}
     for group, subjects in groups.items():
         found["groups"][group] = report(list(_stress(subjects, nuisances, model, judge, args.seed, group)))
     print(write_text(found))

@@ -132,7 +132,7 @@ def _key(bundle: Bundle) -> dict[str, str]:
     processor = core()
     return {
         "engine": str(EngineId("openvino", "cpu", "int8")),
-        "weights": bundle.manifest["sha256"]["weights.safetensors"],
+        "weights": bundle.weights_sha256,
         "raster": bundle.profile.id,
         "openvino": openvino().get_version(),
         "processor": processor.get_property("CPU", "FULL_DEVICE_NAME"),

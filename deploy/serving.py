@@ -203,7 +203,7 @@ class Model:
         """Judge the known curves; SelfTestFailed when a logit is off."""
         signals = [item.signal for item in prepare(known_curves(), self.bundle.profile) if item.signal is not None]
         seen = self.classifier.classify(signals)
-        compare(self.engine, [float(logit) for logit in seen.logits], self.bundle.manifest["selftest"]["logits"])
+        compare(self.engine, [float(logit) for logit in seen.logits], self.bundle.manifest.selftest.logits)
 
     def judge(self, curves: Sequence[Curve], thresholds: Sequence[float] | None = None) -> list[Scored]:
         """B curves -> B scores, in order; each is what the curve would get alone.

@@ -79,7 +79,7 @@ def key_of(bundle: Bundle, flavour: Flavour, library: str) -> dict[str, str]:
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     return {
         "engine": str(flavour.engine),
-        "weights": str(bundle.manifest["sha256"]["weights.safetensors"]),
+        "weights": bundle.weights_sha256,
         "profile": bundle.profile.id,
         "batch": f"{SMALLEST}-{BEST}-{LARGEST}",
         "code": _code(),

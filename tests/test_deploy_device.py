@@ -47,11 +47,11 @@ def test_it_passes_the_self_test_of_the_shipped_model():
     known = [item.signal for item in prepare(known_curves(), shipped.profile)]
     engine = CudaClassifier(shipped, "fp32", device="cpu")
     assert str(engine.engine) == "torch-cpu-fp32"
-    worst = np.abs(engine.classify(known).logits - shipped.manifest["selftest"]["logits"]).max()
+    worst = np.abs(engine.classify(known).logits - shipped.manifest.selftest.logits).max()
     assert worst <= TOLERANCE[engine.engine.precision]
     edges = torch.from_numpy(envelope(known, shipped.profile))
     half = Head(shipped).logits(DeviceNetwork(shipped, torch.float16)(edges).numpy())
-    assert 0 < np.abs(half - shipped.manifest["selftest"]["logits"]).max() <= TOLERANCE["fp16"]
+    assert 0 < np.abs(half - shipped.manifest.selftest.logits).max() <= TOLERANCE["fp16"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 9, 33, 65, 257, 600])

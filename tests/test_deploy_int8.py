@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 from importlib.util import find_spec
 
+import msgspec
 import numpy as np
 import pytest
 from modelhelp import make_model
@@ -12,7 +13,7 @@ from deploy.engines import ENGINES, candidates
 from deploy.openvino_engine import FILE, Int8, find, keep
 from deploy.quantiser import FEWEST, SAFETY, CannotQuantise, find_ranges, quantise
 from deploy.serving import TOLERANCE, Model, known_curves
-from models.bundle import SHIPPED, read
+from models.bundle import SHIPPED, Digests, read
 from models.frontend import prepare
 from models.raster import coverage, envelope
 from models.simulate import simulate
@@ -99,8 +100,7 @@ def test_what_was_never_built_for_these_weights_is_refused_with_what_to_do(bundl
         with pytest.raises(NoEngine) as caught:
             Model.of(one, EngineRequest(precision="int8", cache=folder))
         assert str(caught.value).endswith(says)
-    other = json.loads(json.dumps(dict(bundle.manifest)))
-    other["sha256"]["weights.safetensors"] = "0" * 64
+    other = msgspec.structs.replace(bundle.manifest, sha256=Digests("0" * 64, "0" * 64))
     with pytest.raises(NoEngine):
         find(replace(bundle, manifest=other), cache)
 

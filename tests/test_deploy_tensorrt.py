@@ -68,7 +68,7 @@ def test_the_key_names_all_that_an_engine_depends_on(seen):
     assert key["torch-tensorrt-rtx"].startswith("2.")
     assert key["tensorrt_rtx"].startswith("1.")
     assert key["capability"] == "8.9"
-    assert key["weights"] == read(SHIPPED).manifest["sha256"]["weights.safetensors"]
+    assert key["weights"] == read(SHIPPED).weights_sha256
 
 
 @rtx_here

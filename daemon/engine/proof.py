@@ -43,7 +43,7 @@ class Proof:
         signals = [item.signal for item in prepared if item.signal is not None]
         exact = named("torch").build(bundle, EngineRequest(device="cpu", precision="fp32"))
         seen = exact.classify(signals)
-        wanted = bundle.manifest["selftest"]["logits"]
+        wanted = bundle.manifest.selftest.logits
         compare(exact.engine, [float(logit) for logit in seen.logits[: len(wanted)]], wanted)
         logits = seen.logits.copy()
         logits[: len(wanted)] = wanted

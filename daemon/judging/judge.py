@@ -80,7 +80,7 @@ def judge_of(
         pipeline="|".join([model.pipeline, *rules]),
         engine=model.engine,
         thresholds=Thresholds(discard=discard, keep=keep),
-        score_basis="labels" if bundle.score_basis == "labels" else "simulation",
+        score_basis=bundle.manifest.score_basis,
         prevalence=bundle.calibration.prevalence,
         certificate=certificate.promise if certificate else None,
         require_certificate=require_certificate,

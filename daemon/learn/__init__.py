@@ -77,7 +77,7 @@ def train(plan: Plan) -> Bundle:
         labelled = _open("reading labelled curves", plan, labels, identities)
     if plan.head and plan.head.unlabelled:
         others = read_unlabelled(plan.head.unlabelled, plan.profile, unlabelled)
-    taught = TrainingRecord.of(plan.parent.manifest if plan.parent else None)
+    taught = TrainingRecord.of(plan.parent.manifest.training if plan.parent else {})
     taught = taught.with_more(_tables(labels), identities, unlabelled)
     with occupy(plan.work):
         _begin(plan, labels, identities)

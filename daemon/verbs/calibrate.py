@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     except BadBundle as error:
         raise UserError(BAD_DATA, f"{error}; nothing was written") from error
     if args.json:
-        parts = {name: made.manifest[name] for name in ("calibration", "thresholds", "certificate", "parent")}
+        parts = {name: made.stored[name] for name in ("calibration", "thresholds", "certificate", "parent")}
         print(json.dumps({"id": made.id, "folder": str(out), **parts}))
     else:
         print(f"{write_text(outcome)}\n{out}: {made.id}, made of {model.id}; take it with --model {out}")

@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         head=HeadPlan(args.head, args.features or "none", tuple(args.unlabelled)) if args.head else None,
     )
     bundle = train(plan)
-    evidence = bundle.manifest["thresholds"]["evidence"]
+    evidence = bundle.manifest.thresholds.evidence
     count = evidence["events"] + evidence["event_free"]
     print(f"{args.out}: {bundle.id}, AUC {evidence['auc']:.4f} on {count} simulated curves that it had not seen")
     return 0

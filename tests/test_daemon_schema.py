@@ -13,6 +13,7 @@ import zmq
 from jsonschema import Draft202012Validator
 
 from daemon.config import Config
+from daemon.judging.judge import Serving
 from daemon.ledger import Ledger, events
 from daemon.metrics import STATES, Metrics
 from daemon.publish import Publisher
@@ -113,7 +114,7 @@ def test_the_other_kinds_fit_as_the_service_sends_them(ledger: Ledger, tmp_path:
     metrics = Metrics()
     health = Health()
     health.report("disk", "ok", "the ledger can be written")
-    report = StatusReport(Config(state=ledger.path.parent), metrics, health, JUDGE, [])
+    report = StatusReport(Config(state=ledger.path.parent), metrics, health, Serving(None, JUDGE), [])  # type: ignore[arg-type]
     ledger.record([decision(1)])
     publisher = Publisher(ledger.path, "afm1", publish=ANY, replay=ANY, status=report.data, counts=metrics)
     publisher.start()

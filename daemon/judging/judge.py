@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from daemon.common.ending import Closing
@@ -14,6 +15,19 @@ from daemon.judging import Judge, Thresholds
 from deploy.classifier import ANY, EngineId, EngineRequest, NoEngine
 from deploy.serving import Model, SelfTestFailed
 from models.bundle import BadBundle, id_in, resolve
+
+
+@dataclass(slots=True, eq=False)
+class Serving:
+    """What judges now: the one place that knows. Set by the loop between two batches, read by any thread."""
+
+    model: Model
+    judge: Judge
+    engine: EngineId = field(init=False)  # that computes now; another than the judge's while that one fails
+    engine_reasons: tuple[str, ...] = ()  # why it is not a better one
+
+    def __post_init__(self) -> None:
+        self.engine = self.judge.engine
 
 
 def wish_of(config: Config) -> EngineRequest:

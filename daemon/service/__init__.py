@@ -108,8 +108,8 @@ class Service:
         self._health.report("disk", "ok", "the ledger can be written")
         if decisions:
             self._take_note(parts, decisions)
-        report, is_building = parts.report, parts.renewal.is_building
-        report.engine, report.engine_reasons = parts.engines.observe(parts.model, report.judge, is_building)
+        serving, is_building = parts.serving, parts.renewal.is_building
+        serving.engine, serving.engine_reasons = parts.engines.observe(serving.model, serving.judge, is_building)
 
     def _take_note(self, parts: Parts, decisions: list[Decision]) -> None:
         now_s = time.monotonic()
@@ -207,9 +207,8 @@ class Service:
 
     def _swap(self, parts: Parts, loaded: Loaded) -> None:
         """Another model, another engine or other thresholds, from the next batch on."""
-        config, model, judge, old = self._config, loaded.model, loaded.judge, parts.model
-        parts.model, parts.report.judge = model, judge
-        parts.pipeline.swap(model, judge, pace_of(config), config.text)
+        config, model, old = self._config, loaded.model, parts.model
+        parts.pipeline.swap(model, loaded.judge, pace_of(config), config.text)
         self._health.report("model", "ok", f"{model.id} on {model.engine}, self-test passed")
         if model is not old:
             log.info("from the next batch on %s judges, on %s", model.id, model.engine)

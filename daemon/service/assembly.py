@@ -22,7 +22,7 @@ from daemon.formats import claim, quiet_s
 from daemon.formats.afmcurve import pack, unpack
 from daemon.formats.names import why_ignored
 from daemon.judging import Judge
-from daemon.judging.judge import release
+from daemon.judging.judge import Serving, release
 from daemon.judging.sentinel import Sentinel
 from daemon.ledger import Ledger
 from daemon.metrics import Accounts, Metrics
@@ -97,7 +97,7 @@ log = logging.getLogger(__name__)
 class Parts:
     """What a service is made of."""
 
-    model: Model
+    serving: Serving
     ledger: Ledger
     sources: list[Source]
     backlog: Backlog
@@ -109,6 +109,11 @@ class Parts:
     engines: EngineWatch
     renewal: ModelReload
 
+    @property
+    def model(self) -> Model:
+        """That judges now."""
+        return self.serving.model
+
 
 def assemble(config: Config, reread: Callable[[], Config], health: Health, closing: ExitStack) -> Parts:
     """Everything but started sources; ``closing`` undoes it. Raises UserError for what stands in the way."""
@@ -119,17 +124,17 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     reader = ReaderPool(wake=bell.set)
     closing.callback(reader.close)
     loaded = load(config, wish_at_once(config))
-    model, judge = loaded.model, loaded.judge
+    serving = Serving(loaded.model, loaded.judge)
     sources = open_sources(config, ledger, metrics.accounts, bell.set)
-    report = StatusReport(config, metrics, health, judge, sources)
+    report = StatusReport(config, metrics, health, serving, sources)
     publisher = _speak(config, report, metrics, closing)
     backlog, sentinel = Backlog(sources), Sentinel()
     pipeline = Pipeline(
-        backlog, reader, model, judge, ledger, publisher, metrics, sentinel, bell, pace_of(config), config.text
+        backlog, reader, serving, ledger, publisher, metrics, sentinel, bell, pace_of(config), config.text
     )
-    _measure(config, metrics, judge, report, closing)
+    _measure(config, metrics, loaded.judge, report, closing)
     engines, renewal = EngineWatch(health, metrics), ModelReload(config, reread)
-    parts = Parts(model, ledger, sources, backlog, pipeline, publisher, metrics, sentinel, report, engines, renewal)
+    parts = Parts(serving, ledger, sources, backlog, pipeline, publisher, metrics, sentinel, report, engines, renewal)
     closing.callback(lambda: release(parts.model))
     closing.callback(lambda: renewal.close(parts.model))
     return parts

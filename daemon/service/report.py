@@ -12,7 +12,7 @@ from typing import Literal
 from daemon import __version__
 from daemon.common.clock import rfc3339
 from daemon.config import Config
-from daemon.judging import Judge
+from daemon.judging.judge import Serving
 from daemon.ledger.events import ServingModel, State, Status
 from daemon.ledger.view import LedgerView
 from daemon.metrics import Metrics
@@ -65,12 +65,10 @@ class StatusReport:
         config: Config,
         metrics: Metrics,
         health: Health,
-        judge: Judge,
+        serving: Serving,
         sources: Sequence[Source],
     ) -> None:
-        self.config, self.judge = config, judge
-        self.engine = judge.engine
-        self.engine_reasons: tuple[str, ...] = ()  # why not a better one
+        self.config, self._serving = config, serving
         self.publish, self.replay = config.publish, config.replay
         self.state: Literal["starting", "ready", "stopping"] = "starting"
         self._metrics, self._health, self._sources = metrics, health, sources
@@ -80,7 +78,7 @@ class StatusReport:
 
     def data(self) -> Status:
         """The ``data`` of a status event."""
-        config, judge = self.config, self.judge
+        config, serving, judge = self.config, self._serving, self._serving.judge
         with LedgerView(self._ledger) as view:
             counts, stream, last_seq = view.verdict_counts(), view.stream, view.last_seq
         return Status(
@@ -105,9 +103,9 @@ class StatusReport:
                 prevalence=judge.prevalence,
                 certificate=judge.certificate,
             ),
-            engine=str(self.engine),
-            device=self.engine.device,
-            engine_reasons=self.engine_reasons,
+            engine=str(serving.engine),
+            device=serving.engine.device,
+            engine_reasons=serving.engine_reasons,
             latency_s=self.tempo.latency_s(),
             rate_per_s=round(self.tempo.rate_per_s(time.monotonic()), 3),
             watch=[str(folder) for folder in config.watch],
@@ -123,8 +121,8 @@ class StatusReport:
 
     def line(self) -> str:
         """What systemd shows when all is well."""
-        session = self._metrics.accounts.snapshot()
-        return f"{session['decided']} decided since the start, {session['backlog']} waiting, model {self.judge.model}"
+        session, model = self._metrics.accounts.snapshot(), self._serving.judge.model
+        return f"{session['decided']} decided since the start, {session['backlog']} waiting, model {model}"
 
     def oldest_waiting_s(self) -> float:
         """Age of the oldest file of a watched folder that is not finished yet, 0 when there is none."""

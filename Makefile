@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check faults study-test route bench study gpu model install lint tensorrt-rtx clean
+.PHONY: demo test check faults study-test route schema bench study gpu model install lint tensorrt-rtx clean
 
 demo: install
 	$(BIN)/afm-triage demo
@@ -38,6 +38,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The JSON Schemas of the events, from their types in daemon/ledger/events.py.
+schema: install
+	$(BIN)/python -c 'from daemon.ledger import events; events.write_schemas()'
 
 # The shipped model again, as build/model: about 40 minutes of one core.
 model: install

@@ -36,8 +36,7 @@ from daemon import __version__
 from daemon.common.errors import UNREACHABLE, UserError
 from daemon.judging import VERDICTS, Decision, Judge, Verdict
 from daemon.sources.ignored import REASONS, Ignored
-from deploy.classifier import FaultKind
-from deploy.engines import Device
+from deploy.classifier import Device, FaultKind
 from models.clock import CLOCK, Clock
 from models.reasons import UNREADABLE
 
@@ -105,11 +104,11 @@ class Metrics:
         if commit_s is not None:
             self.ledger_commit.observe(commit_s)
 
-    def serving(self, judge: Judge, device: str) -> None:
-        """This model judges from now on, on this device."""
-        self.model.info({"model": judge.model, "pipeline": judge.pipeline, "engine": judge.engine})
-        for known in {*get_args(Device), device}:
-            self.classifier_device.labels(known).set(known == device)
+    def serving(self, judge: Judge) -> None:
+        """This model judges from now on, on this engine."""
+        self.model.info({"model": judge.model, "pipeline": judge.pipeline, "engine": str(judge.engine)})
+        for known in get_args(Device):
+            self.classifier_device.labels(known).set(known == judge.engine.device)
 
     def entered(self, state: str) -> None:
         """The service is in this one of STATES from now on."""

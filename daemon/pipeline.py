@@ -20,6 +20,7 @@ from daemon.formats.afmcurve import compact_copy_of
 from daemon.formats.text_rule import TextRule
 from daemon.judging import Decision, FileMark, Judge, decide, identity_of
 from daemon.judging.classify import classify
+from daemon.judging.judge import Serving
 from daemon.judging.sentinel import Sentinel, format_of
 from daemon.ledger import Ledger, LedgerFull
 from daemon.metrics import Metrics
@@ -130,8 +131,7 @@ class Pipeline:
         self,
         backlog: Backlog,
         reader: ReaderPool,
-        model: Model,
-        judge: Judge,
+        serving: Serving,
         ledger: Ledger,
         publisher: Publisher,
         metrics: Metrics,
@@ -145,7 +145,8 @@ class Pipeline:
         self._classifier = ThreadPoolExecutor(1, "classifier")
         self._batches: deque[_Batch] = deque()  # two at most: one being judged, one waiting for it
         self._unrecorded: tuple[list[Decision], list[FileReading]] | None = None  # only while the disk is full
-        self.swap(model, judge, pace, rules)
+        self._serving = serving
+        self.swap(serving.model, serving.judge, pace, rules)
 
     def turn(self, wait_s: float) -> list[Decision]:
         """One turn of the loop, waiting at most ``wait_s`` for something to do.
@@ -166,7 +167,7 @@ class Pipeline:
         What is under way is judged to its end by the old ones: on return nothing works with them any more.
         """
         wait([batch.scored for batch in self._batches])
-        self._model, self._judge, self._pace = model, judge, pace
+        self._serving.model, self._serving.judge, self._pace = model, judge, pace
         self._reader.profile, self._reader.rules = model.bundle.profile, rules
 
     def idle(self) -> bool:
@@ -203,9 +204,9 @@ class Pipeline:
         """Hand a batch to the classifier."""
         if not files:
             return
-        readings, judge = self._undecided(files), self._judge
+        readings, model, judge = self._undecided(files), self._serving.model, self._serving.judge
         self._feed()  # the readers work on while this batch is classified
-        scored = self._classifier.submit(classify, readings, self._model, judge.thresholds, self._sentinel.wary_of)
+        scored = self._classifier.submit(classify, readings, model, judge.thresholds, self._sentinel.wary_of)
         self._batches.append(_Batch(files, readings, judge, scored))
 
     def _finish(self, batch: _Batch) -> list[Decision]:

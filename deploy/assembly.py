@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from deploy import serving
-from models.bundle import Bundle, Calibration, Weights, write
-from models.calibrate import Cut, choose_cut, fit_platt
+from models.bundle import Bundle, Manifest, Network, SelfTest, Weights, write
+from models.calibrate import choose_cut, fit_platt
 from models.card import describe
 from models.clock import utc_now
 from models.frontend import prepare
@@ -29,7 +28,7 @@ class Origin:
     name: str
     code_version: str
     training: Mapping[str, Any]
-    score_basis: str = "simulation"
+    score_basis: Literal["simulation", "labels"] = "simulation"
     parent: str | None = None
 
 
@@ -49,8 +48,20 @@ def assemble(
     logits, labels = infer(rounded, heldout.edges, profile), heldout.labels > 0.5
     calibration = fit_platt(logits, labels, prevalence)
     cut = choose_cut(calibration, logits, labels, most_missed, most_kept)
-    manifest = _manifest(profile, network.width, calibration, cut, origin)
-    manifest["selftest"] = {"version": serving.VERSION, "logits": known_logits(rounded, profile)}
+    manifest = Manifest(
+        name=origin.name,
+        created=utc_now("seconds"),
+        parent=origin.parent,
+        code_version=origin.code_version,
+        profile=profile,
+        network=Network(network.width),
+        calibration=replace(calibration, basis=cut.evidence["basis"]),
+        thresholds=cut,
+        score_basis=origin.score_basis,
+        certificate=None,
+        training=dict(origin.training),
+        selftest=SelfTest(serving.VERSION, known_logits(rounded, profile)),
+    )
     return write(folder, weights, manifest, describe(manifest))
 
 
@@ -67,24 +78,3 @@ def known_logits(network: ResNet18, profile: RasterProfile) -> list[float]:
     """What the self-test must find at every start."""
     signals = [item.signal for item in prepare(serving.known_curves(), profile) if item.signal is not None]
     return [round(float(logit), 6) for logit in infer(network, envelope(signals, profile), profile)]
-
-
-def _manifest(profile: RasterProfile, width: int, calibration: Calibration, cut: Cut, origin: Origin) -> dict[str, Any]:
-    return {
-        "name": origin.name,
-        "created": utc_now("seconds"),
-        "parent": origin.parent,
-        "code_version": origin.code_version,
-        "profile": json.loads(profile.to_json()),
-        "network": {"architecture": "resnet18", "channels": 1, "width": width},
-        "calibration": {
-            "temperature": calibration.temperature,
-            "bias": calibration.bias,
-            "prevalence": calibration.prevalence,
-            "basis": cut.evidence["basis"],
-        },
-        "thresholds": {"discard": cut.discard, "keep": cut.keep, "evidence": cut.evidence},
-        "score_basis": origin.score_basis,
-        "certificate": None,
-        "training": dict(origin.training),
-    }

@@ -10,14 +10,36 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 Signals = Sequence[NDArray[np.float32]]  # each (n,), n at least the profile's columns, in profile units
 
+Device = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 FaultKind = Literal["out_of_memory", "illegal_access", "device_lost", "wedged", "died", "wrong"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineId:
+    """Which engine computes, as events, metrics and the status name it: ``tensorrt-rtx-cuda-fp16``."""
+
+    maker: str  # "tensorrt-rtx"
+    device: Device
+    precision: Precision
+
+    def __str__(self) -> str:
+        return f"{self.maker}-{self.device}-{self.precision}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The inverse. Raises ValueError for what names no engine."""
+        match text.rsplit("-", 2):
+            case [maker, ("cpu" | "cuda") as device, ("fp32" | "bf16" | "fp16" | "int8") as precision] if maker:
+                return cls(maker, device, precision)
+        raise ValueError(f"no engine: {text!r}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +49,7 @@ class Seen:
     logits: NDArray[np.float64]  # (B,)
     edges: NDArray[np.float32]  # (B, 2, W) the envelope that the network saw, the same bits on every engine
     raster_s: float = 0.0  # of the whole batch; 0 where the raster is a part of the engine
-    engine: str | None = None  # that judged this batch, where it is not the classifier's usual one
+    engine: EngineId | None = None  # that judged this batch, where it is not the classifier's usual one
     margin: float | None = None  # what a logit may be off, where that was measured; else the precision's tolerance
 
 
@@ -43,8 +65,8 @@ class Classifier(Protocol):
     """Signals in, logits out. One thread at a time; a new model is a new classifier."""
 
     @property
-    def engine(self) -> str:
-        """Maker, device and precision: ``torch-cpu-bf16``. Part of every event."""
+    def engine(self) -> EngineId:
+        """Which it is. Part of every event."""
 
     @property
     def model_id(self) -> str:
@@ -139,6 +161,10 @@ class EngineRequest:
     precision: str = "auto"
     threads: int | None = None
     cache: Path | None = None
+
+    def precision_or(self, usual: Precision) -> Precision:
+        """That which was asked for; ``usual`` where none was."""
+        return usual if self.precision == "auto" else cast(Precision, self.precision)
 
 
 ANY = EngineRequest()

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.classifier import Seen, Signals
+from deploy.classifier import EngineId, Seen, Signals
 from models.bundle import Bundle
 from models.raster import coverage, envelope
 
@@ -81,7 +81,7 @@ CHUNK = 16  # pictures at a time: 2 MB at 256 x 128, which stays in the caches; 
 class PictureClassifier(ABC):
     """A :class:`deploy.classifier.Classifier` that draws with numpy; subclasses bring the network."""
 
-    def __init__(self, bundle: Bundle, engine: str, margin: float | None = None) -> None:
+    def __init__(self, bundle: Bundle, engine: EngineId, margin: float | None = None) -> None:
         keep_freed()
         self._profile = bundle.profile
         self._shape = (1, bundle.profile.rows, bundle.profile.columns)

@@ -10,18 +10,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
-from deploy.classifier import EngineRequest, NoEngine
+from deploy.classifier import Device, EngineRequest, NoEngine, Precision
 
 if TYPE_CHECKING:
     from deploy.classifier import Classifier
     from models.bundle import Bundle
-
-Device = Literal["cpu", "cuda"]
-#: What may be asked for; the names of engines stand below their table.
-DEVICES = ("auto", *get_args(Device))
-PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +25,7 @@ class Engine:
 
     name: str
     device: Device
-    precisions: tuple[str, ...]  # besides "auto"
+    precisions: tuple[Precision, ...]  # besides "auto"
     missing: Callable[[], str | None]  # why it cannot be used here; initialises no device
     build: Callable[[Bundle, EngineRequest], Classifier]
 
@@ -128,20 +123,20 @@ def _tensorrt(bundle: Bundle, wish: EngineRequest) -> Classifier:
 def _cuda(bundle: Bundle, wish: EngineRequest) -> Classifier:
     from deploy.gpu import CudaClassifier
 
-    return CudaClassifier(bundle, wish.precision)
+    return CudaClassifier(bundle, wish.precision_or("fp16"))
 
 
 def _torch(bundle: Bundle, wish: EngineRequest) -> Classifier:
     from deploy.torch_engine import TorchClassifier
 
-    return TorchClassifier(bundle, wish.precision, wish.threads)
+    return TorchClassifier(bundle, wish.precision_or("fp32"), wish.threads)
 
 
 def _openvino(bundle: Bundle, wish: EngineRequest) -> Classifier:
     from deploy.openvino_engine import OpenVinoClassifier, find
 
     int8 = find(bundle, wish.cache) if wish.precision == "int8" else None
-    return OpenVinoClassifier(bundle, wish.precision, wish.threads, int8)
+    return OpenVinoClassifier(bundle, wish.precision_or("fp32"), wish.threads, int8)
 
 
 ENGINES: tuple[Engine, ...] = (
@@ -151,4 +146,7 @@ ENGINES: tuple[Engine, ...] = (
     Engine("torch", "cpu", ("fp32", "bf16"), lambda: None, _torch),
 )
 
+# What a user may ask for.
+DEVICES = ("auto", *get_args(Device))
 NAMES = ("auto", *(engine.name for engine in reversed(ENGINES)))
+PRECISIONS = ("auto", *get_args(Precision))

@@ -8,7 +8,7 @@ kernels, which round differently in the last place of half precision. One thread
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deploy.classifier import Seen, Signals, device_faults
+from deploy.classifier import Device, EngineId, Precision, Seen, Signals, device_faults
 from models.bundle import Bundle
 from models.network import fold, load
 from models.raster_torch import Picture, envelope
@@ -77,7 +77,7 @@ class Slot:
 class DeviceClassifier(ABC):
     """A :class:`deploy.classifier.Classifier` that draws on the device; subclasses bring the network."""
 
-    def __init__(self, bundle: Bundle, engine: str, device: str | torch.device) -> None:
+    def __init__(self, bundle: Bundle, engine: EngineId, device: str | torch.device) -> None:
         self.engine, self.model_id = engine, bundle.id
         self._profile, self._head = bundle.profile, Head(bundle)
         self._features = 8 * bundle.width
@@ -176,7 +176,7 @@ def recorded(work: Callable[[], object], stream: torch.cuda.Stream) -> Callable[
 # verdicts: deploy/measurements/2026-11-21-engines-on-a-gpu.md.
 
 
-PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
+_DTYPES: Mapping[Precision, torch.dtype] = {"fp16": torch.float16, "fp32": torch.float32}
 
 
 class CudaClassifier(DeviceClassifier):
@@ -188,13 +188,12 @@ class CudaClassifier(DeviceClassifier):
     def __init__(
         self,
         bundle: Bundle,
-        precision: str = "auto",
-        device: str = "cuda",
+        precision: Precision = "fp16",
+        device: Device = "cuda",
         graphs: bool = True,
     ) -> None:
-        precision = "fp16" if precision == "auto" else precision
-        super().__init__(bundle, f"torch-{torch.device(device).type}-{precision}", device)
-        self.dtype = PRECISIONS[precision]
+        super().__init__(bundle, EngineId("torch", device, precision), device)
+        self.dtype = _DTYPES[precision]
         self._graphs = graphs and self.stream is not None
         with device_faults(), self._on_stream():
             self._network = DeviceNetwork(bundle, self.dtype).to(self._device).eval()

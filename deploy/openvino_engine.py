@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.classifier import NoEngine
+from deploy.classifier import EngineId, NoEngine, Precision
 from deploy.cpu import CHUNK, PictureClassifier, default_threads
 from deploy.engine_cache import EngineCache, UnsafeCache
 from models.anatomy import convolutions, fold
@@ -131,8 +131,8 @@ def _key(bundle: Bundle) -> dict[str, str]:
     """Whatever the margin depends on: without VNNI, say, sums of eight bits saturate."""
     processor = core()
     return {
-        "engine": "openvino-cpu-int8",
-        "weights": bundle.manifest["sha256"]["weights.safetensors"],
+        "engine": str(EngineId("openvino", "cpu", "int8")),
+        "weights": bundle.weights_sha256,
         "raster": bundle.profile.id,
         "openvino": openvino().get_version(),
         "processor": processor.get_property("CPU", "FULL_DEVICE_NAME"),
@@ -227,14 +227,13 @@ class OpenVinoClassifier(PictureClassifier):
     """
 
     def __init__(
-        self, bundle: Bundle, precision: str = "auto", threads: int | None = None, int8: Int8 | None = None
+        self, bundle: Bundle, precision: Precision = "fp32", threads: int | None = None, int8: Int8 | None = None
     ) -> None:
-        precision = "fp32" if precision == "auto" else precision
         if precision == "bf16" and not has_bf16():
             raise NoEngine("this processor computes no bf16, and emulates it slowly: leave precision at auto")
         if (precision == "int8") != (int8 is not None):
             raise ValueError(f"ranges belong to int8, not to {precision}")
-        super().__init__(bundle, f"openvino-cpu-{precision}", None if int8 is None else int8.margin)
+        super().__init__(bundle, EngineId("openvino", "cpu", precision), None if int8 is None else int8.margin)
         weights = fold(bundle.width, bundle.weights)
         graph = Graph(bundle.width, weights, self._shape, None if int8 is None else int8.ranges)
         self._request = compiled(graph.model(), "fp32" if int8 is not None else precision, threads)

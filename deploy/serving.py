@@ -11,14 +11,24 @@ discarded by a stated sign is judged upside down where its front-end says so: a 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from deploy.classifier import ANY, Classifier, EngineFault, EngineRequest, NoEngine, Seen, Signals
+from deploy.classifier import (
+    ANY,
+    Classifier,
+    EngineFault,
+    EngineId,
+    EngineRequest,
+    NoEngine,
+    Precision,
+    Seen,
+    Signals,
+)
 from deploy.engines import Engine, candidates
 from models.bundle import Bundle, read, resolve
 from models.curve import Curve, Samples
@@ -36,7 +46,7 @@ from models.sign import OPEN, prepare_to_judge
 VERSION = 1
 #: The largest difference of a logit from that of single precision, per precision of the engine; bf16 carries 8 bits.
 #: A logit closer to a threshold than this is computed again in single precision (deploy.serving).
-TOLERANCE = {"fp32": 0.01, "fp16": 0.03, "bf16": 0.1, "int8": 0.5}
+TOLERANCE: Mapping[Precision, float] = {"fp32": 0.01, "fp16": 0.03, "bf16": 0.1, "int8": 0.5}
 
 
 class SelfTestFailed(Exception):
@@ -74,14 +84,9 @@ def _noise(count: int, seed: int) -> Samples:
     return noise
 
 
-def tolerance_of(engine: str) -> float:
-    """What an engine's logits may be off; its name ends in its precision."""
-    return TOLERANCE[engine.rsplit("-", 1)[-1]]
-
-
-def compare(engine: str, logits: Sequence[float], expected: Sequence[float]) -> None:
+def compare(engine: EngineId, logits: Sequence[float], expected: Sequence[float]) -> None:
     """SelfTestFailed unless every logit is within the tolerance of the engine's precision."""
-    tolerance = tolerance_of(engine)
+    tolerance = TOLERANCE[engine.precision]
     found, wanted = np.asarray(logits, np.float64), np.asarray(expected, np.float64)
     if found.shape != wanted.shape or not np.isfinite(found).all():
         raise SelfTestFailed(f"{engine}: the self-test gave {found.shape[0]} logits, not all finite")
@@ -107,7 +112,7 @@ class Scored:
     prepared: Prepared | None = None  # of the way that holds
     raster_s: float = 0.0  # this curve's share of its batch
     infer_s: float = 0.0
-    engine: str | None = None  # that made the score; a fallback's where the usual one failed
+    engine: EngineId | None = None  # that made the score; a fallback's where the usual one failed
 
     @property
     def is_turned(self) -> bool:
@@ -168,7 +173,7 @@ class Model:
                 failures.append(f"{engine.name}: {error}")
                 is_wrong = is_wrong or not isinstance(error, NoEngine)
                 continue
-            if not model.engine.endswith("-fp32"):
+            if model.engine.precision != "fp32":
                 exact = replace(wish, device="cpu", precision="fp32", engine="auto")
                 maker = engine if engine.device == "cpu" else next(candidates(exact))
                 model.reference = maker.build(bundle, exact)
@@ -184,7 +189,7 @@ class Model:
         return self.bundle.pipeline
 
     @property
-    def engine(self) -> str:
+    def engine(self) -> EngineId:
         return self.classifier.engine
 
     @property
@@ -193,13 +198,14 @@ class Model:
 
         Of int8 that is seen on curves and not bounded: far from its ranges an error has no limit.
         """
-        return self.engine.endswith("-fp32") or (self.reference is not None and not self.engine.endswith("-int8"))
+        precision = self.engine.precision
+        return precision == "fp32" or (self.reference is not None and precision != "int8")
 
     def selftest(self) -> None:
         """Judge the known curves; SelfTestFailed when a logit is off."""
         signals = [item.signal for item in prepare(known_curves(), self.bundle.profile) if item.signal is not None]
         seen = self.classifier.classify(signals)
-        compare(self.engine, [float(logit) for logit in seen.logits], self.bundle.manifest["selftest"]["logits"])
+        compare(self.engine, [float(logit) for logit in seen.logits], self.bundle.manifest.selftest.logits)
 
     def judge(self, curves: Sequence[Curve], thresholds: Sequence[float] | None = None) -> list[Scored]:
         """B curves -> B scores, in order; each is what the curve would get alone.
@@ -264,7 +270,7 @@ class Model:
         """How close to a threshold a logit is looked at again; 0 where the classifier itself is the reference."""
         if self.reference is None:
             return 0.0
-        return tolerance_of(seen.engine or self.engine) if seen.margin is None else seen.margin
+        return TOLERANCE[(seen.engine or self.engine).precision] if seen.margin is None else seen.margin
 
     def classify(self, signals: Signals, thresholds: Sequence[float] | None = None, rivals: Sequence[int] = ()) -> Seen:
         """B signals -> their logits, those near a threshold in single precision.

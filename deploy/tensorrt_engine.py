@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from deploy.classifier import EngineFault, device_faults
+from deploy.classifier import EngineFault, EngineId, device_faults
 from deploy.engine_cache import EngineCache, Key
 from deploy.gpu import BUCKETS, DeviceClassifier, DeviceNetwork, recorded
 from models.bundle import Bundle
@@ -46,7 +46,7 @@ class Flavour:
 
     distribution: str
     bindings: str  # the module of the TensorRT that it compiles for
-    engine: str  # as events name it
+    engine: EngineId
 
     @property
     def rtx(self) -> bool:
@@ -54,8 +54,8 @@ class Flavour:
 
 
 FLAVOURS = (
-    Flavour("torch-tensorrt", "tensorrt", "tensorrt-cuda-fp16"),
-    Flavour("torch-tensorrt-rtx", "tensorrt_rtx", "tensorrt-rtx-cuda-fp16"),
+    Flavour("torch-tensorrt", "tensorrt", EngineId("tensorrt", "cuda", "fp16")),
+    Flavour("torch-tensorrt-rtx", "tensorrt_rtx", EngineId("tensorrt-rtx", "cuda", "fp16")),
 )
 
 
@@ -78,8 +78,8 @@ def key_of(bundle: Bundle, flavour: Flavour, library: str) -> dict[str, str]:
     """All that a plan depends on, in words; ``library`` is the version of TensorRT. Needs the GPU."""
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     return {
-        "engine": flavour.engine,
-        "weights": str(bundle.manifest["sha256"]["weights.safetensors"]),
+        "engine": str(flavour.engine),
+        "weights": bundle.weights_sha256,
         "profile": bundle.profile.id,
         "batch": f"{SMALLEST}-{BEST}-{LARGEST}",
         "code": _code(),

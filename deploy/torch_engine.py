@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deploy.classifier import EngineId, Precision
 from deploy.cpu import PictureClassifier, default_threads
 from models.bundle import Bundle
 from models.network import ResNet18, fold, load
@@ -30,10 +31,9 @@ def bf16_in_hardware() -> bool:
 class TorchClassifier(PictureClassifier):
     """A :class:`deploy.classifier.Classifier` by torch on the CPU."""
 
-    def __init__(self, bundle: Bundle, precision: str = "auto", threads: int | None = None) -> None:
-        precision = "fp32" if precision == "auto" else precision
-        super().__init__(bundle, f"torch-cpu-{precision}")
-        self._dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    def __init__(self, bundle: Bundle, precision: Precision = "fp32", threads: int | None = None) -> None:
+        super().__init__(bundle, EngineId("torch", "cpu", precision))
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         torch.set_num_threads(threads or default_threads())
         weights = {name: torch.from_numpy(tensor) for name, tensor in bundle.weights.items()}
         network = fold(load(bundle.width, weights))

@@ -1,8 +1,9 @@
 """The bundle: a model as a folder of three files, nothing of which is ever executed.
 
 ``weights.safetensors`` (half precision), ``card.md`` for people, and ``manifest.json`` with the raster profile, the
-network, the calibration, the thresholds with the evidence behind them and the SHA-256 of the other two. The
-model's id ends in the first digits of the manifest's own SHA-256, so it covers every byte of the folder.
+network, the calibration, the thresholds with the evidence behind them and the SHA-256 of the other two: read once,
+into a :class:`Manifest`. The model's id ends in the first digits of the manifest's own SHA-256, so it covers every
+byte of the folder.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
+import msgspec
 import numpy as np
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
@@ -30,7 +33,8 @@ from models.files import replace_folder, write_synced
 from models.raster import RasterProfile
 
 SHIPPED = Path(__file__).parent / "shipped"
-FORMAT = 1
+WEIGHTS, CARD, MANIFEST = "weights.safetensors", "card.md", "manifest.json"
+FORMAT: Literal[1] = 1
 MAX_MANIFEST_BYTES = 16 << 20  # it notes every labelled curve that taught, 13 bytes each
 MAX_HEADER_BYTES = 1 << 20
 MAX_WEIGHT_BYTES = 256 << 20
@@ -52,6 +56,7 @@ class Calibration:
     temperature: float
     bias: float
     prevalence: float
+    basis: str = ""  # the curves that it was found on
 
     def score(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         """(B,) -> (B,), float64."""
@@ -74,18 +79,137 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """Both thresholds on the score, and what they were chosen on."""
+
+    discard: float
+    keep: float
+    evidence: Mapping[str, Any]
+
+
+class Network(Struct, frozen=True):
+    """Which network the weights belong to."""
+
+    width: Annotated[int, Meta(ge=1, le=256)]
+    architecture: Literal["resnet18"] = "resnet18"
+    channels: int = 1
+
+
+class SelfTest(Struct, frozen=True):
+    """What the known curves of :mod:`deploy.serving` must give."""
+
+    version: int
+    logits: list[float]
+
+
+class Digests(Struct, frozen=True, forbid_unknown_fields=True, rename={"weights": WEIGHTS, "card": CARD}):
+    """SHA-256 of the other two files of a model folder."""
+
+    weights: str
+    card: str
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """manifest.json: what a model is and what it rests on."""
+
+    name: str
+    created: str = ""  # UTC, RFC 3339
+    parent: str | None = None
+    code_version: str = ""
+    profile: RasterProfile
+    network: Network
+    calibration: Calibration
+    thresholds: Cut
+    score_basis: Literal["simulation", "labels"]
+    certificate: Certificate | None
+    training: Mapping[str, Any]
+    selftest: SelfTest
+    format: Literal[1] = FORMAT
+    sha256: Digests = Digests("", "")  # writing fills it in
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Manifest:
+        """Read and checked; unknown keys of newer versions are passed over. ValueError, KeyError or TypeError."""
+        certificate = values["certificate"]
+        parts = {
+            "profile": RasterProfile.from_mapping(values["profile"]),
+            "certificate": None if certificate is None else Certificate.from_mapping(certificate),
+        }
+        manifest = msgspec.convert({**values, **parts}, cls)
+        manifest.check()
+        return manifest
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The inverse, ready for JSON."""
+        values: dict[str, Any] = msgspec.to_builtins(self, enc_hook=_plain)
+        return values | {"certificate": self.certificate.to_mapping() if self.certificate else None}
+
+    def check(self) -> None:
+        """ValueError for numbers that make no sense, or for a promise that this model cannot keep."""
+        calibration, cut, certificate = self.calibration, self.thresholds, self.certificate
+        labelled, curves = self.training.get("labelled") or {}, self.training.get("curves") or ""
+        if not (isinstance(labelled, dict) and isinstance(curves, str)):
+            raise ValueError("training must say what was labelled as an object, and its curves as a text")
+        if not (0.0 <= cut.discard < cut.keep <= 1.0):
+            raise ValueError(f"thresholds must be 0 <= discard < keep <= 1, not {cut.discard} and {cut.keep}")
+        if not (calibration.temperature > 0 and math.isfinite(calibration.temperature + calibration.bias)):
+            raise ValueError("temperature must be above zero and finite, bias finite")
+        if not 0.0 < calibration.prevalence < 1.0:
+            raise ValueError("prevalence must lie between 0 and 1")
+        if certificate is None:
+            return
+        if certificate.weights_sha256 != self.sha256.weights:
+            raise ValueError("the certificate is that of other weights")
+        if not cut.discard < float(calibration.score(np.array([certificate.limit_logit]))[0]):
+            raise ValueError("the discard threshold lies above what the certificate allows")
+        if self.score_basis != "labels":
+            raise ValueError("a certificate rests on labels, and score_basis says otherwise")
+
+
+def _plain(number: object) -> float:
+    if isinstance(number, float):  # numpy's: one of its kind, and strange to msgspec
+        return float(number)
+    raise TypeError(f"{type(number).__name__} has no place in a manifest")
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
-    """What a model folder holds. ``manifest`` is the whole of manifest.json, the rest is read from it."""
+    """What a model folder holds."""
 
     id: str
     folder: Path
-    manifest: Mapping[str, Any]
-    profile: RasterProfile
-    width: int
-    calibration: Calibration
-    discard: float  # thresholds on the score
-    keep: float
+    manifest: Manifest
+    stored: Mapping[str, Any]  # manifest.json as it is, with keys that only other versions know
     weights: Weights
+
+    @property
+    def profile(self) -> RasterProfile:
+        return self.manifest.profile
+
+    @property
+    def width(self) -> int:
+        return self.manifest.network.width
+
+    @property
+    def calibration(self) -> Calibration:
+        return self.manifest.calibration
+
+    @property
+    def discard(self) -> float:
+        return self.manifest.thresholds.discard
+
+    @property
+    def keep(self) -> float:
+        return self.manifest.thresholds.keep
+
+    @property
+    def certificate(self) -> Certificate | None:
+        return self.manifest.certificate
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of their file: the same network has the same, however it was calibrated."""
+        return self.manifest.sha256.weights
 
     @property
     def limits(self) -> NDArray[np.float64]:
@@ -93,36 +217,32 @@ class Bundle:
         return np.array([self.calibration.logit(score) for score in (self.discard, self.keep)])
 
     @property
-    def score_basis(self) -> str:
-        return str(self.manifest["score_basis"])
-
-    @property
-    def certificate(self) -> Certificate | None:
-        return _certificate(self.manifest)
-
-    @property
     def pipeline(self) -> str:
         """The chain of stages that a verdict depends on, as events carry it."""
-        calibration = json.dumps(self.manifest["calibration"], sort_keys=True)
+        calibration = json.dumps(self.stored["calibration"], sort_keys=True)
         stages = (
             f"raster:{self.profile.id}",
-            f"weights:{self.manifest['sha256']['weights.safetensors'][:8]}",
+            f"weights:{self.weights_sha256[:8]}",
             f"calibration:{hashlib.sha256(calibration.encode()).hexdigest()[:8]}",
             f"thresholds:{self.discard:.6g}-{self.keep:.6g}",
         )
         return "|".join(stages)
 
 
-def write(folder: Path, weights: Weights, manifest: Mapping[str, Any], card: str) -> Bundle:
+def write(folder: Path, weights: Weights, manifest: Manifest, card: str, parent: Bundle | None = None) -> Bundle:
     """Write a model folder as one act: it is there whole, or not at all. Returns what :func:`read` makes of it.
 
-    ``manifest`` needs everything but ``format`` and ``sha256``. An existing model of that name is replaced.
+    The digests of ``manifest`` are filled in here. What it has in common with that of ``parent`` is written as it
+    stands there, with what only another version knows. An existing model of that name is replaced.
     """
     half = {name: np.ascontiguousarray(tensor.astype(np.float16)) for name, tensor in weights.items()}
-    files = {"weights.safetensors": save_tensors(half), "card.md": card.encode()}
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    whole = {**manifest, "format": FORMAT, "sha256": digests}
-    files["manifest.json"] = (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode()
+    files = {WEIGHTS: save_tensors(half), CARD: card.encode()}
+    digests = Digests(*(hashlib.sha256(files[name]).hexdigest() for name in (WEIGHTS, CARD)))
+    whole = msgspec.structs.replace(manifest, sha256=digests).to_mapping()
+    if parent is not None:
+        before = parent.manifest.to_mapping()
+        whole |= {name: value for name, value in parent.stored.items() if whole.get(name) == before.get(name)}
+    files[MANIFEST] = (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode()
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -139,35 +259,42 @@ def write(folder: Path, weights: Weights, manifest: Mapping[str, Any], card: str
 
 def read(folder: Path) -> Bundle:
     """Read and check a model folder; BadBundle for anything that is not exactly as its manifest says."""
-    manifest, digest = _manifest(folder)
-    try:
-        for name, expected in manifest["sha256"].items():
+    stored, digest = _stored(folder)
+    if isinstance(digests := stored.get("sha256"), dict):  # first: a damaged file has no parts worth a closer look
+        for name, expected in digests.items():
             _check_digest(folder, str(name), expected)
-        bundle = _from_manifest(folder, manifest, digest)
+    manifest = _manifest(folder, stored)
+    weights = _weights(folder, manifest.network.width)
+    return Bundle(id=_id(manifest.name, digest), folder=folder, manifest=manifest, stored=stored, weights=weights)
+
+
+def _manifest(folder: Path, stored: Mapping[str, Any]) -> Manifest:
+    try:
+        return Manifest.from_mapping(stored)
     except _DAMAGE as error:
         raise BadBundle(f"model {folder}: manifest.json is damaged ({error!r}); copy the folder again") from None
-    return replace(bundle, weights=_weights(folder, bundle.width))
 
 
-def _manifest(folder: Path) -> tuple[dict[str, Any], str]:
-    path = folder / "manifest.json"
+def _stored(folder: Path) -> tuple[dict[str, Any], str]:
+    """What manifest.json says, and its SHA-256."""
+    path = folder / MANIFEST
     if not path.is_file():
         raise BadBundle(f"model {folder}: there is no manifest.json; name a model folder, or 'shipped'")
     with path.open("rb") as file:
         data = file.read(MAX_MANIFEST_BYTES + 1)
     try:
-        manifest = json.loads(data) if len(data) <= MAX_MANIFEST_BYTES else None
+        stored = json.loads(data) if len(data) <= MAX_MANIFEST_BYTES else None
     except (ValueError, RecursionError):
-        manifest = None
-    if not isinstance(manifest, dict):
+        stored = None
+    if not isinstance(stored, dict):
         raise BadBundle(f"model {folder}: manifest.json is not readable JSON; copy the folder again")
-    if manifest.get("format") != FORMAT:
-        raise BadBundle(f"model {folder}: format {manifest.get('format')!r} needs another version of afm-triage")
-    return manifest, hashlib.sha256(data).hexdigest()
+    if stored.get("format") != FORMAT:
+        raise BadBundle(f"model {folder}: format {stored.get('format')!r} needs another version of afm-triage")
+    return stored, hashlib.sha256(data).hexdigest()
 
 
 def _check_digest(folder: Path, name: str, expected: object) -> None:
-    if name not in ("weights.safetensors", "card.md"):
+    if name not in (WEIGHTS, CARD):
         raise BadBundle(f"model {folder}: manifest.json names a file that is no part of a model: {name!r}")
     path = folder / name
     if not path.is_file() or path.stat().st_size > MAX_WEIGHT_BYTES:
@@ -176,61 +303,10 @@ def _check_digest(folder: Path, name: str, expected: object) -> None:
         raise BadBundle(f"model {folder}: {name} differs from its SHA-256 in manifest.json; copy the folder again")
 
 
-def _from_manifest(folder: Path, manifest: dict[str, Any], digest: str) -> Bundle:
-    if set(manifest["sha256"]) != {"weights.safetensors", "card.md"}:
-        raise ValueError("sha256 must name weights.safetensors and card.md")
-    if manifest["score_basis"] not in ("simulation", "labels"):
-        raise ValueError(f"score_basis {manifest['score_basis']!r}")
-    if manifest["network"]["architecture"] != "resnet18" or not 1 <= int(manifest["network"]["width"]) <= 256:
-        raise ValueError(f"network {manifest['network']!r}")
-    training = manifest["training"]
-    if not (isinstance(training.get("labelled") or {}, dict) and isinstance(training.get("curves") or "", str)):
-        raise ValueError("training must say what was labelled as an object, and its curves as a text")
-    values = manifest["calibration"]
-    calibration = Calibration(float(values["temperature"]), float(values["bias"]), float(values["prevalence"]))
-    discard, keep = float(manifest["thresholds"]["discard"]), float(manifest["thresholds"]["keep"])
-    if not (0.0 <= discard < keep <= 1.0):
-        raise ValueError(f"thresholds must be 0 <= discard < keep <= 1, not {discard} and {keep}")
-    if not (calibration.temperature > 0 and math.isfinite(calibration.temperature + calibration.bias)):
-        raise ValueError("temperature must be above zero and finite, bias finite")
-    if not 0.0 < calibration.prevalence < 1.0:
-        raise ValueError("prevalence must lie between 0 and 1")
-    if (certificate := _certificate(manifest)) is not None:
-        _check_certificate(certificate, manifest, discard, calibration)
-    return Bundle(
-        id=_id(manifest["name"], digest),
-        folder=folder,
-        manifest=manifest,
-        profile=RasterProfile.from_mapping(manifest["profile"]),
-        width=int(manifest["network"]["width"]),
-        calibration=calibration,
-        discard=discard,
-        keep=keep,
-        weights={},
-    )
-
-
-def _certificate(manifest: Mapping[str, Any]) -> Certificate | None:
-    values = manifest["certificate"]
-    return None if values is None else Certificate.from_mapping(values)
-
-
-def _check_certificate(
-    certificate: Certificate, manifest: Mapping[str, Any], discard: float, calibration: Calibration
-) -> None:
-    """ValueError for a promise that was made of another network, or of a threshold further down."""
-    if certificate.weights_sha256 != manifest["sha256"]["weights.safetensors"]:
-        raise ValueError("the certificate is that of other weights")
-    if not discard < float(calibration.score(np.array([certificate.limit_logit]))[0]):
-        raise ValueError("the discard threshold lies above what the certificate allows")
-    if manifest["score_basis"] != "labels":
-        raise ValueError("a certificate rests on labels, and score_basis says otherwise")
-
-
 def id_in(folder: Path) -> str:
     """The id of the model that a folder holds, from its manifest alone. BadBundle where there is no manifest."""
-    manifest, digest = _manifest(folder)
-    return _id(manifest.get("name"), digest)
+    stored, digest = _stored(folder)
+    return _id(stored.get("name"), digest)
 
 
 def _id(name: object, digest: str) -> str:
@@ -242,15 +318,11 @@ def certificate_in(folder: Path) -> Certificate | None:
 
     Raises BadBundle as :func:`read` does.
     """
-    manifest, digest = _manifest(folder)
-    try:
-        return _from_manifest(folder, manifest, digest).certificate
-    except _DAMAGE as error:
-        raise BadBundle(f"model {folder}: manifest.json is damaged ({error!r}); copy the folder again") from None
+    return _manifest(folder, _stored(folder)[0]).certificate
 
 
 def _weights(folder: Path, width: int) -> Weights:
-    data = (folder / "weights.safetensors").read_bytes()
+    data = (folder / WEIGHTS).read_bytes()
     header_bytes = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else 1 << 63
     if header_bytes > min(MAX_HEADER_BYTES, len(data)):
         raise BadBundle(f"model {folder}: weights.safetensors is no safetensors file; nothing of it was loaded")
@@ -285,7 +357,7 @@ def resolve(name: str | Path, models: Path | None = None) -> Path:
     """
     if str(name) == "shipped":
         return SHIPPED
-    if models is not None and Path(name).name == str(name) and (models / name / "manifest.json").is_file():
+    if models is not None and Path(name).name == str(name) and (models / name / MANIFEST).is_file():
         return models / name
     folder = Path(name)
     if not folder.is_dir():
@@ -298,7 +370,7 @@ def entries(models: Path | None = None) -> Iterator[Entry]:
     yield _entry("shipped", SHIPPED)
     if models is not None and models.is_dir():
         for folder in sorted(models.iterdir()):
-            if not folder.name.startswith(".") and (folder / "manifest.json").is_file():
+            if not folder.name.startswith(".") and (folder / MANIFEST).is_file():
                 yield _entry(folder.name, folder)
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import Calibration
+from models.bundle import Calibration, Cut
 from models.metrics import Prior, auc, calibration_error, class_weights, clopper_pearson, regress
 
 Logits = NDArray[np.float64]
@@ -22,15 +21,6 @@ Labels = NDArray[np.bool_]
 Scores = NDArray[np.float64]
 HIGHEST = 1.0 - 1e-9  # a threshold that certainty alone reaches
 MARGIN = 1.0 - 1e-9  # another processor may compute the last digits of a score otherwise
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Both thresholds on the score, and what they were chosen on."""
-
-    discard: float
-    keep: float
-    evidence: dict[str, Any]
 
 
 def fit_platt(logits: Logits, labels: Labels, prevalence: float, prior: Prior = Prior()) -> Calibration:  # noqa: B008 - frozen

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from models.bundle import Cut, Manifest
 from models.certificate import Certificate
 
 _TEXT = """# {name}
@@ -61,44 +62,44 @@ lower one. Of another molecule, tip or buffer it says nothing.
 Simulated curves and curves that the network was trained on did not count."""
 
 
-def describe(manifest: Mapping[str, Any]) -> str:
+def describe(manifest: Manifest) -> str:
     """The text of card.md."""
-    calibration, profile = manifest["calibration"], manifest["profile"]
+    profile, calibration = manifest.profile, manifest.calibration
     training = "\n".join(
         f"* {key.replace('_', ' ')}: {_plain(value)}"
-        for key, value in manifest["training"].items()
+        for key, value in manifest.training.items()
         if key not in ("curves", "unlabelled_curves")
     )
-    seen_real = bool(manifest["training"].get("labelled")) or manifest["score_basis"] == "labels"
+    is_of_labels = manifest.score_basis == "labels"
     return _TEXT.format(
-        name=manifest["name"],
-        width=manifest["network"]["width"],
-        columns=profile["columns"],
-        rows=profile["rows"],
-        scale=profile["scale"],
-        profile=f"{profile['name']} v{profile['version']}",
-        created=manifest["created"],
-        code_version=manifest["code_version"],
-        parent=manifest["parent"] or "none",
+        name=manifest.name,
+        width=manifest.network.width,
+        columns=profile.columns,
+        rows=profile.rows,
+        scale=profile.scale,
+        profile=f"{profile.name} v{profile.version}",
+        created=manifest.created,
+        code_version=manifest.code_version,
+        parent=manifest.parent or "none",
         training=training,
-        seen_real="seen" if seen_real else "not seen",
-        basis="simulation alone" if manifest["score_basis"] == "simulation" else "labels of real curves",
-        prevalence=calibration["prevalence"],
-        temperature=calibration["temperature"],
-        bias=calibration["bias"],
-        certificate=_promise(manifest["certificate"]),
-        **_cut(manifest["thresholds"]),
+        seen_real="seen" if manifest.training.get("labelled") or is_of_labels else "not seen",
+        basis="labels of real curves" if is_of_labels else "simulation alone",
+        prevalence=calibration.prevalence,
+        temperature=calibration.temperature,
+        bias=calibration.bias,
+        certificate=_promise(manifest.certificate),
+        **_cut(manifest.thresholds),
     )
 
 
-def _cut(thresholds: Mapping[str, Any]) -> dict[str, Any]:
+def _cut(thresholds: Cut) -> dict[str, Any]:
     """What the table of thresholds says; the rules of a calibration on labels are words already."""
-    evidence = thresholds["evidence"]
+    evidence = thresholds.evidence
     counts = ("events", "events_discarded", "event_free", "event_free_discarded", "event_free_kept", "auc")
     return {
         **{name: evidence[name] for name in counts},
-        "discard": thresholds["discard"],
-        "keep": thresholds["keep"],
+        "discard": thresholds.discard,
+        "keep": thresholds.keep,
         "basis_of_counts": "counted" if "keep_rule" in evidence else "held out",
         "discard_rule": evidence.get("discard_rule") or f"missing at most {evidence['most_missed']:.1%}",
         "keep_rule": evidence.get("keep_rule") or f"taking at most {evidence['most_kept']:.1%}",
@@ -106,10 +107,9 @@ def _cut(thresholds: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _promise(values: Mapping[str, Any] | None) -> str:
-    if values is None:
+def _promise(certificate: Certificate | None) -> str:
+    if certificate is None:
         return _NO_PROMISE
-    certificate = Certificate.from_mapping(values)
     parts = sorted(certificate.experiments.items())
     rows = "\n".join(f"| {_plain(name)} | {part.events} | {part.missed} |" for name, part in parts)
     return _PROMISE.format(sentence=certificate.sentence(), engine=certificate.engine, rows=rows)

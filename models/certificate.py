@@ -13,9 +13,11 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import ArrayLike
 
 from models.metrics import at_most, clopper_pearson
@@ -72,6 +74,23 @@ def _check(max_miss: float, confidence: float) -> None:
         raise ValueError("the share missed lies between 0 and 1, the confidence from 0.5 to below 1")
 
 
+class Promise(msgspec.Struct, frozen=True, kw_only=True):
+    """what is promised about missed events, and on which labelled experiments that rests; null: nothing."""
+
+    max_miss: Annotated[float, Meta(gt=0, lt=1, description="the share that was asked for")]
+    bound: (
+        Annotated[
+            float,
+            Meta(ge=0, le=1, description="at most this share of events is discarded, as sure as confidence says"),
+        ]
+        | None
+    )
+    confidence: Annotated[float, Meta(gt=0, lt=1)]
+    events: Annotated[int, Meta(ge=1, description="labelled events that it rests on")]
+    missed: Annotated[int, Meta(ge=0, description="of these events")]
+    data: Annotated[tuple[str, ...], Meta(min_length=1, description="the experiments that it holds for")]
+
+
 @dataclass(frozen=True, slots=True)
 class Experiment:
     """What one experiment has given to a certificate."""
@@ -111,10 +130,17 @@ class Certificate:
         """For the manifest, ready for JSON."""
         return {**asdict(self), "simulated": False}
 
-    def for_event(self) -> dict[str, Any]:
-        """What every decision says of it: the promise, and which data it rests on."""
-        promise = {name: getattr(self, name) for name in ("max_miss", "bound", "confidence", "events", "missed")}
-        return {**promise, "data": sorted(self.experiments)}
+    @property
+    def promise(self) -> Promise:
+        """What every decision says of it."""
+        return Promise(
+            max_miss=self.max_miss,
+            bound=self.bound,
+            confidence=self.confidence,
+            events=self.events,
+            missed=self.missed,
+            data=tuple(sorted(self.experiments)),
+        )
 
     def sentence(self) -> str:
         """The promise in words."""

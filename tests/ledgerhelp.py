@@ -11,9 +11,12 @@ from typing import Any
 import zmq
 
 from daemon.judging import Decision, Judge, Thresholds
-from daemon.ledger import Ledger
+from daemon.ledger import Ledger, events
+from deploy.classifier import EngineId
 
-JUDGE = Judge("shipped", "raster:v1|model:abc", "torch-cpu-bf16", Thresholds(0.04, 0.62), "simulation", 0.02)
+JUDGE = Judge(
+    "shipped", "raster:v1|model:abc", EngineId("torch", "cpu", "bf16"), Thresholds(0.04, 0.62), "simulation", 0.02
+)
 
 
 def decision(number: int, **changes: Any) -> Decision:
@@ -47,6 +50,40 @@ def ledger_with(path: Path, count: int) -> Ledger:
     for start in range(1, count + 1, 500):
         ledger.record(decisions(start, min(start + 500, count + 1)))
     return ledger
+
+
+def status(**changes: Any) -> events.Status:
+    """What an idle service says of itself."""
+    said: dict[str, Any] = {
+        "instrument": "afm1",
+        "stream": "s",
+        "pid": 1,
+        "version": "0",
+        "started_at": "2026-11-20T12:00:00.123Z",
+        "uptime_s": 8000.0,
+        "state": "ready",
+        "health": [],
+        "sources": [],
+        "counts": {"keep": 0, "review": 0, "discard": 0},
+        "session": {"seen": 0, "decided": 0, "duplicate": 0, "backlog": 0, "ignored": 0},
+        "ignored": {},
+        "review_queue": 0,
+        "model": events.ServingModel(JUDGE.model, JUDGE.score_basis, JUDGE.thresholds, JUDGE.prevalence, None),
+        "engine": str(JUDGE.engine),
+        "device": JUDGE.engine.device,
+        "engine_reasons": (),
+        "latency_s": {"p50": None, "p99": None},
+        "rate_per_s": 0.5,
+        "watch": [],
+        "metrics_port": 9795,
+        "publish": "tcp://127.0.0.1:9796",
+        "replay": "tcp://127.0.0.1:9797",
+    }
+    return events.Status(**said | changes)
+
+
+def alarm(name: str, text: str, *, ok: bool = False) -> events.Alarm:
+    return events.Alarm(name=name, level="ok" if ok else "alarm", text=text, since="2026-11-20T12:00:00.123Z", ok=ok)
 
 
 class Clients:

@@ -12,10 +12,11 @@ import numpy as np
 
 from daemon import __version__
 from daemon.client.service_file import forget, leave
-from daemon.ledger import Ledger
+from daemon.ledger import Ledger, events
 from daemon.publish import Publisher
+from daemon.sources import SourceHealth
 from models.clock import utc_now
-from tests.ledgerhelp import JUDGE, decision
+from tests.ledgerhelp import decision, status
 
 ANY = "tcp://127.0.0.1:0"
 
@@ -35,7 +36,7 @@ class Speaker:
     def __init__(self, state: Path, instrument: str = "afm1", pid: int | None = None) -> None:
         state.mkdir(parents=True, exist_ok=True)
         self.state, self.instrument, self.pid = state, instrument, pid or os.getpid()
-        self.health: list[dict[str, Any]] = []
+        self.health: list[events.Health] = []
         self.ledger = Ledger(state / "ledger.sqlite", instrument)
         self.recorded = self.ledger.last_seq
         self.speak()
@@ -56,38 +57,25 @@ class Speaker:
         self.recorded += count
         self.publisher.poke()
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> events.Status:
         with self.ledger.view() as view:
             counts, queue, stream, last_seq = view.verdict_counts(), view.review_count(), view.stream, view.last_seq
-        return {
-            "instrument": self.instrument,
-            "stream": stream,
-            "last_seq": last_seq,
-            "pid": self.pid,
-            "version": __version__,
-            "uptime_s": 8000.0,
-            "state": "degraded" if self.health else "ready",
-            "health": self.health,
-            "sources": [{"name": "/data/afm1", "ok": True, "detail": "inotify + scan every 30 s", "waiting": 2}],
-            "counts": counts,
-            "session": {"seen": last_seq, "decided": last_seq, "duplicate": 0, "backlog": 0, "ignored": 1},
-            "review_queue": queue,
-            "model": {
-                "id": JUDGE.model,
-                "score_basis": JUDGE.score_basis,
-                "thresholds": {"discard": 0.04, "keep": 0.62},
-                "prevalence": 0.02,
-                "certificate": None,
-            },
-            "engine": JUDGE.engine,
-            "device": "cpu",
-            "latency_s": {"p50": 0.018, "p99": 0.041},
-            "rate_per_s": 0.5,
-            "watch": ["/data/afm1"],
-            "metrics_port": 9795,
-            "publish": self.publish,
-            "replay": self.replay,
-        }
+        return status(
+            instrument=self.instrument,
+            stream=stream,
+            pid=self.pid,
+            version=__version__,
+            state="degraded" if self.health else "ready",
+            health=self.health,
+            sources=[SourceHealth("/data/afm1", True, "inotify + scan every 30 s", 2)],
+            counts=counts,
+            session={"seen": last_seq, "decided": last_seq, "duplicate": 0, "backlog": 0, "ignored": 1},
+            review_queue=queue,
+            latency_s={"p50": 0.018, "p99": 0.041},
+            watch=["/data/afm1"],
+            publish=self.publish,
+            replay=self.replay,
+        )
 
     def fall_silent(self) -> None:
         """As after kill -9: the ledger stays, and so do the whereabouts."""

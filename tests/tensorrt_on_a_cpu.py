@@ -141,7 +141,7 @@ def judge_known_curves(bundle, make) -> None:
     begun_s = time.perf_counter()
     engine = make()
     SEEN["first_s"] = time.perf_counter() - begun_s
-    SEEN["engine"] = engine.engine
+    SEEN["engine"] = str(engine.engine)
     seen = engine.classify(signals)
     SEEN["edges_equal"] = bool(np.array_equal(seen.edges, reference.edges))
     SEEN["worst"] = float(np.abs(seen.logits - reference.logits).max())

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
@@ -33,9 +34,9 @@ from daemon.learn.labelled import read_labels
 from daemon.learn.training_record import TrainingRecord, identity_of
 from daemon.ledger import events
 from daemon.screens.status import page
-from deploy.classifier import EngineRequest
+from deploy.classifier import EngineId, EngineRequest
 from deploy.serving import Model, Scored, known_curves
-from models.bundle import SHIPPED, BadBundle, read, write
+from models.bundle import SHIPPED, BadBundle, Cut, read, write
 from models.calibrate import KeepRule
 from models.certificate import miss_bound
 from tests.test_daemon_decide import JUDGE, reading
@@ -105,8 +106,8 @@ def test_the_promise_of_59_events(lab, model, tmp_path, capsys):
     assert (certificate.events, certificate.missed, certificate.allowed) == (64, 0, 0)
     assert {name: part.events for name, part in certificate.experiments.items()} == {"monday": 32, "titin": 32}
     assert certificate.bound == pytest.approx(stats.binomtest(0, 64).proportion_ci(0.9, "exact").high)
-    assert (made.score_basis, made.manifest["parent"], made.manifest["name"]) == ("labels", old.id, "ours")
-    assert made.manifest["sha256"]["weights.safetensors"] == old.manifest["sha256"]["weights.safetensors"]
+    assert (made.manifest.score_basis, made.manifest.parent, made.manifest.name) == ("labels", old.id, "ours")
+    assert made.weights_sha256 == old.weights_sha256
     card = (out / "card.md").read_text()
     assert "64 events, 0 missed → at most 4.6 % missed" in card
     assert "| titin | 32 | 0 |" in card
@@ -166,7 +167,7 @@ def test_keep_follows_a_precision_or_a_review_budget(lab, model, tmp_path, capsy
     said = ["calibrate", str(model), str(lab), "--out", str(out), "--prevalence", "0.1", *words]
     assert main(said) == 0
     assert main([*said, "--json"]) == 0
-    evidence = read(out).manifest["thresholds"]["evidence"]
+    evidence = read(out).manifest.thresholds.evidence
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["thresholds"]["evidence"] == evidence
     assert evidence["keep_rule"].startswith(rule)
     assert read(out).calibration.prevalence == 0.1
@@ -175,7 +176,10 @@ def test_keep_follows_a_precision_or_a_review_budget(lab, model, tmp_path, capsy
 
 def test_labels_that_a_verdict_may_have_chosen_are_doubted(bundle):
     """Nothing labelled would have been discarded before: perhaps only flagged curves were looked at."""
-    bold, timid = replace(bundle, discard=0.9), replace(bundle, discard=0.0)
+    bold, timid = (
+        replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, thresholds=Cut(discard, 1.0, {})))
+        for discard in (0.9, 0.0)
+    )
     said = [write_text(calibrate(exhibits(), one, "e", CalibrationTarget())) for one in (bold, timid)]
     assert ["if only flagged curves were" in text for text in said] == [False, True]
 
@@ -185,7 +189,7 @@ def test_names_of_experiments_steer_no_terminal(model, tmp_path, capsys):
     rows = fill(lab, 59, EVENTS, "keep", experiments=("mon\x1b[31mday",)) + fill(lab, 5, FREE, "discard", seed=500)
     assert main(["calibrate", str(model), str(table(lab, rows)), "--out", str(tmp_path / "m")]) == 0
     assert "\x1b" not in capsys.readouterr().out
-    assert "\x1b" not in " ".join(read(tmp_path / "m").certificate.for_event()["data"])
+    assert "\x1b" not in " ".join(read(tmp_path / "m").certificate.promise.data)
 
 
 # what is refused
@@ -245,12 +249,14 @@ def test_copies_count_once_and_contradicting_copies_are_said(model, tmp_path, ca
 def test_curves_that_the_network_was_taught_with_never_count(lab, model, tmp_path, capsys):
     """By the curves themselves, whatever folder they have come to; by the table, for models that noted only that."""
     old = read(model)
-    kept = {name: value for name, value in old.manifest.items() if name not in ("format", "sha256")}
+    kept = old.manifest.training
     found = gather_eligible(read_labels([lab]), load_model(str(model)))
-    by_table = {**kept["training"], "labelled": {"elsewhere": next(iter(found.tables.values()))}}
-    by_curve = {**kept["training"], **TrainingRecord({}, frozenset(identities(lab))).for_manifest()}
+    by_table = {**kept, "labelled": {"elsewhere": next(iter(found.tables.values()))}}
+    by_curve = {**kept, **TrainingRecord({}, frozenset(identities(lab))).for_manifest()}
     for training in (by_table, by_curve):
-        taught = write(tmp_path / "taught", old.weights, {**kept, "training": training}, "# x\n")
+        taught = write(
+            tmp_path / "taught", old.weights, msgspec.structs.replace(old.manifest, training=training), "# x\n"
+        )
         error = refused(capsys, tmp_path / "m", taught.folder, lab)
         assert "hold 0 events that count (not counted: 104 of the model's own training)" in error
 
@@ -279,7 +285,7 @@ def test_tables_of_the_same_name_are_all_noted():
     first = TrainingRecord({}, frozenset()).with_more({"lab": "a"}, ["1"])
     third = first.with_more({"lab": "b"}, ["2"]).with_more({"lab": "c"}, ["3"], ["4"])
     assert set(third.tables.values()) == {"a", "b", "c"}
-    again = TrainingRecord.of({"training": third.for_manifest()})
+    again = TrainingRecord.of(third.for_manifest())
     assert again == third
     assert (again.curves, again.unlabelled) == ({"1", "2", "3"}, {"4"})
     assert third.with_more({"lab": "c"}, []).tables == third.tables
@@ -294,7 +300,7 @@ def test_folders_of_the_same_name_are_all_noted_and_decide_whether_to_go_on(tmp_
     small = ["--width", "4", "--size", "64", "--simulate", "64", "--epochs", "1", "--held-out", "100", "--threads", "1"]
     assert main(["train", *small, *given, "--out", str(out)]) == 0
     digests = {hashlib.sha256((folder / "labels.csv").read_bytes()).hexdigest() for folder in folders}
-    assert set(read(out).manifest["training"]["labelled"].values()) == digests
+    assert set(read(out).manifest.training["labelled"].values()) == digests
 
 
 def identities(folder):
@@ -312,7 +318,7 @@ def test_a_trained_model_knows_its_curves_and_those_of_its_parents(tmp_path):
     assert main(["train", *small, *options, "--labelled", str(tmp_path / "lab1"), "--out", str(first)]) == 0
     again = ["--init", str(first), "--labelled", str(tmp_path / "lab2"), "--simulate", "64", "--out", str(second)]
     assert main(["train", *again, *options]) == 0
-    taught = TrainingRecord.of(read(second).manifest)
+    taught = TrainingRecord.of(read(second).manifest.training)
     assert taught.curves == {*identities(tmp_path / "lab1"), *identities(tmp_path / "lab2")}
     assert set(taught.tables) == set(names)
 
@@ -377,7 +383,7 @@ def test_without_out_the_new_model_stands_beside_the_old_one(lab, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     assert main(["calibrate", "titin", str(lab)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["titin", "titin-calibrated"]
-    assert read(tmp_path / "titin-calibrated").manifest["parent"] == read(folder).id
+    assert read(tmp_path / "titin-calibrated").manifest.parent == read(folder).id
 
 
 # what comes of it
@@ -388,7 +394,7 @@ def certified(lab, model, tmp_path_factory):
     bundle = read(model)
     exact = load_model(str(model), EngineRequest(precision="fp32"))
     outcome = calibrate(
-        gather_eligible(read_labels([lab]), exact), bundle, exact.engine, CalibrationTarget(keep=KeepRule(0.5))
+        gather_eligible(read_labels([lab]), exact), bundle, str(exact.engine), CalibrationTarget(keep=KeepRule(0.5))
     )
     return write_model(tmp_path_factory.mktemp("certified") / "ours", bundle, outcome).folder
 
@@ -419,13 +425,13 @@ def test_a_promise_holds_on_every_engine_that_decides_in_single_precision(certif
     bundle = read(certified)
     assert bundle.certificate.engine.endswith("-cpu-fp32")
     rough, exact = (TorchClassifier(bundle, precision) for precision in ("bf16", "fp32"))
-    elsewhere = replace(bundle.certificate, engine="torch-cuda-fp16").to_mapping()
-    other = replace(bundle, manifest={**bundle.manifest, "certificate": elsewhere})
+    elsewhere = replace(bundle.certificate, engine="torch-cuda-fp16")
+    other = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, certificate=elsewhere))
     models = [Model(bundle, rough, exact), Model(bundle, exact), Model(bundle, rough), Model(other, exact)]
     judges = [judge_of(one, ThresholdsConfig(), require_certificate=True) for one in models]
     assert [judge.may_discard for judge in judges] == [True, True, False, False]
     assert judges[2].certificate is None
-    assert judges[0].on("torch-cpu-fp32").certificate == judges[0].certificate
+    assert judges[0].on(EngineId.parse("torch-cpu-fp32")).certificate == judges[0].certificate
 
 
 def test_every_event_carries_the_certificate(certified, lab, capsys):
@@ -486,7 +492,7 @@ def test_models_check_and_status_speak_of_it(certified, tmp_path, capsys):
     file.write_text('watch = ["watch"]\nstate = "s"\nrequire_certificate = "yes"\n')
     assert main(["check", str(file)]) == 78
     assert "require_certificate: must be true or false" in capsys.readouterr().err
-    model = {"id": "ours", "certificate": read(certified).certificate.for_event()}
+    model = {"id": "ours", "certificate": msgspec.to_builtins(read(certified).certificate.promise)}
     status = {"running": True, "instrument": "afm1", "model": model, "ledger": {"review_queue": 0}, "flagged": []}
     assert any(
         "at most 4.6 % of events missed, 95 % sure, by 64 events of monday, titin" in line.plain

@@ -23,8 +23,10 @@ from daemon.cli import main
 from daemon.client.feed import patience_of
 from daemon.client.temporary_service import free_port
 from daemon.config import Config
+from daemon.ledger import events
 from daemon.screens.board import Attachment, Board, Entry
 from daemon.screens.console import snapshot
+from tests.ledgerhelp import alarm
 from tests.speaker import Speaker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -214,9 +216,9 @@ def test_an_alarm_is_told_when_it_comes_and_when_it_goes(speaker: Speaker) -> No
         answered = board.version
         while board.version == answered:  # a status that was published: the subscription stands
             attachment.turn(0.1)
-        speaker.health = [{"name": "contact", "ok": False, "text": "20 missed", "since": "…"}]
-        speaker.publisher.emit("alarm", {"name": "contact", "ok": False, "text": "20 missed"})
-        speaker.publisher.emit("alarm", {"name": "contact", "ok": True, "text": "fine"})
+        speaker.health = [events.Health("contact", "alarm", "20 missed", "…", False)]
+        speaker.publisher.emit(alarm("contact", "20 missed"))
+        speaker.publisher.emit(alarm("contact", "fine", ok=True))
         news: list[object] = []
         deadline_s = time.monotonic() + 5
         while len(news) < 2 or not board.troubles():

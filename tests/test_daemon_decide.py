@@ -8,12 +8,13 @@ import pytest
 from daemon.judging import Judge, Thresholds, decide, identity_of, verdict_of
 from daemon.reading import Reading
 from daemon.sources import Arrival
+from deploy.classifier import EngineId
 from deploy.serving import Scored
 from models.curve import Curve
 from models.reasons import LIFTING
 
 THRESHOLDS = Thresholds(discard=0.04, keep=0.62)
-JUDGE = Judge("m", "p", "torch-cpu-fp32", THRESHOLDS, "simulation", 0.02)
+JUDGE = Judge("m", "p", EngineId("torch", "cpu", "fp32"), THRESHOLDS, "simulation", 0.02)
 
 
 def reading(curve: bool = True, **changes: object) -> Reading:

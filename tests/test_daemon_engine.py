@@ -14,7 +14,7 @@ import pytest
 from modelhelp import make_model, noisy
 
 import deploy.engines
-from daemon.engine import EngineTimeouts, GuardedClassifier, builder, device_of, engine_status
+from daemon.engine import EngineTimeouts, GuardedClassifier, builder, engine_status
 from deploy.classifier import EngineRequest
 from deploy.engines import ENGINES
 from deploy.serving import Model, known_curves
@@ -92,7 +92,7 @@ def test_the_best_engine_serves_from_a_process_of_its_own(model: Model, expected
     assert logits == pytest.approx(expected, abs=0.03)
     assert guard(model).pid != os.getpid()
     assert (engine_status(model).engine, trouble(model)) == (NAME, "")
-    assert device_of(NAME) == "cuda"
+    assert model.engine.device == "cuda"
     assert model.judge([]) == []
 
 
@@ -110,7 +110,7 @@ def test_a_fault_costs_no_curve_and_the_device_is_won_back(
     assert logits == pytest.approx(expected, abs=0.03)
     standing = engine_status(model)
     assert engines == {standing.engine}
-    assert device_of(standing.engine) == "cpu"
+    assert standing.engine.device == "cpu"
     assert f"({kind})" in trouble(model)
     assert standing.faults[kind] >= before.faults.get(kind, 0) + 1
     assert judged(model, CURVES)[0] == engines  # a poisoned device is not asked again
@@ -173,7 +173,7 @@ def ordered(orders: Path) -> Iterator[Path]:
 def test_a_build_that_fails_makes_the_next_engine_serve_and_says_so(bundle: Bundle, ordered: Path) -> None:
     ordered.write_text("no build")
     model = Model.of(bundle, EngineRequest(), builder(QUICK, WORKER))
-    assert device_of(model.engine) == "cpu"
+    assert model.engine.device == "cpu"
     assert "fake: " in trouble(model)
     assert "busy or unavailable" in trouble(model)
 

@@ -35,7 +35,7 @@ def test_an_engine_is_built_ahead_in_a_process_of_its_own(
 ) -> None:
     assert build(tmp_path) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith(NAME)
+    assert said[0].startswith(str(NAME))
     assert "judges known curves right" in said[0]
     assert said[-1].endswith("state/engines")
 

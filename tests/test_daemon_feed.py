@@ -21,7 +21,7 @@ from daemon.common.errors import UserError
 from daemon.ledger import Ledger
 from daemon.ledger.events import Event, kind_of
 from daemon.publish import Publisher
-from tests.ledgerhelp import decision, decisions, ledger_with
+from tests.ledgerhelp import alarm, decision, decisions, ledger_with, status
 
 ROOT = Path(__file__).resolve().parents[1]
 ANY = "tcp://127.0.0.1:0"
@@ -36,7 +36,9 @@ class Service:
         self.start()
 
     def start(self) -> None:
-        self.publisher = Publisher(self.ledger.path, "afm1", publish=self.publish, replay=self.replay, heartbeat_s=0.1)
+        self.publisher = Publisher(
+            self.ledger.path, "afm1", publish=self.publish, replay=self.replay, status=status, heartbeat_s=0.1
+        )
         self.publish, self.replay = self.publisher.publish_endpoint, self.publisher.replay_endpoint
         self.publisher.start()
 
@@ -149,7 +151,7 @@ def test_another_ledger_begins_at_1_and_is_delivered_whole(service: Service, tmp
 def test_other_kinds_pass_through(service: Service) -> None:
     with Feed(service.publish, service.replay) as feed:
         assert kind_of(next(iter(feed))) in ("hello", "heartbeat", "status")
-        service.publisher.emit("alarm", {"name": "disk", "level": "alarm", "text": "full"})
+        service.publisher.emit(alarm("disk", "full"))
         assert any(kind_of(event) == "alarm" for event in islice(feed, 20))
 
 

@@ -63,13 +63,13 @@ def test_a_head_of_few_labels_is_a_model_like_any_other(lab, tmp_path, head, fea
         "fc.weight",
         "fc.bias",
     }
-    assert after.manifest["parent"] == before.id
-    assert after.score_basis == "simulation"
-    assert after.manifest["training"]["head"] == {"kind": head, "features": features, "unlabelled": 12}
-    assert len(after.manifest["training"]["curves"].split()) == 12  # evidence about it has to be other curves
-    unlabelled = after.manifest["training"]["unlabelled_curves"].split()  # they have shaped the ranking, too
+    assert after.manifest.parent == before.id
+    assert after.manifest.score_basis == "simulation"
+    assert after.manifest.training["head"] == {"kind": head, "features": features, "unlabelled": 12}
+    assert len(after.manifest.training["curves"].split()) == 12  # evidence about it has to be other curves
+    unlabelled = after.manifest.training["unlabelled_curves"].split()  # they have shaped the ranking, too
     assert len(unlabelled) == 12
-    assert TrainingRecord.of(after.manifest).unlabelled == set(unlabelled)
+    assert TrainingRecord.of(after.manifest.training).unlabelled == set(unlabelled)
     assert "unlabelled curves:" not in (out / "card.md").read_text()
     scored = [one.logit for one in Model.load(out).judge(known_curves())]  # it serves, self-test and all
     assert min(logit for logit, label in zip(scored, TRUTH, strict=True) if label == "keep") > max(
@@ -80,7 +80,7 @@ def test_a_head_of_few_labels_is_a_model_like_any_other(lab, tmp_path, head, fea
 def test_a_head_leans_on_simulated_curves_too(lab, tmp_path):
     words = ["--init", lab / "model", "--labelled", lab / "labelled", "--head", "logistic", "--simulate", "60"]
     assert train(*words, "--out", tmp_path / "ours") == 0
-    assert read(tmp_path / "ours").manifest["training"]["simulated"] == 60
+    assert read(tmp_path / "ours").manifest.training["simulated"] == 60
 
 
 def test_simulated_curves_weigh_the_rest_however_many_they_are():
@@ -106,7 +106,7 @@ def test_freeze_moves_the_last_layer_alone(lab, tmp_path):
     before, after = read(lab / "model"), read(tmp_path / "ours")
     changed = {name for name in after.weights if not np.array_equal(after.weights[name], before.weights[name])}
     assert changed == {"fc.weight", "fc.bias"}
-    assert after.manifest["training"]["recipe"]["frozen"] is True
+    assert after.manifest.training["recipe"]["frozen"] is True
 
 
 @pytest.mark.parametrize(("unlabelled", "says"), [("nowhere", "no such folder"), ("empty", "holds no curve")])
@@ -124,7 +124,7 @@ def test_an_unreadable_unlabelled_file_is_left_out_and_counted(lab, tmp_path, ca
     words = ["--init", lab / "model", "--labelled", lab / "labelled", "--head", "logistic", "--unlabelled", others]
     assert train(*words, "--out", tmp_path / "ours") == 0
     assert "cannot be read: 1, the first broken.ibw" in capsys.readouterr().err
-    assert read(tmp_path / "ours").manifest["training"]["head"]["unlabelled"] == 6
+    assert read(tmp_path / "ours").manifest.training["head"]["unlabelled"] == 6
 
 
 def test_without_scikit_learn_a_head_says_what_to_install(lab, tmp_path, capsys, monkeypatch):
@@ -142,8 +142,8 @@ def test_published_weights_are_where_training_starts(tmp_path):
     assert train("--init", f"imagenet:{file}", *words, "--out", tmp_path / "m") == 0
     made = read(tmp_path / "m")
     assert made.width == 64
-    assert made.manifest["parent"] is None
-    assert made.manifest["training"]["init"].startswith("imagenet ")
+    assert made.manifest.parent is None
+    assert made.manifest.training["init"].startswith("imagenet ")
     kept = published()["layer4.1.conv2.weight"].numpy()
     assert np.abs(made.weights["layer4.1.conv2.weight"].astype(np.float32) - kept).max() < 1e-3
 

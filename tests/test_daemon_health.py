@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.ledger.events import Health as Told
 from daemon.service.health import Condition, Health, notify, watchdog_interval_s
 
 
@@ -90,8 +91,8 @@ def test_the_text_follows_but_since_stays() -> None:
     one, _ = health()
     one.report("contact", "alarm", "20 missed")
     one.report("contact", "alarm", "35 missed")
-    assert one.as_json() == [
-        {"name": "contact", "level": "alarm", "text": "35 missed", "since": "2026-11-20T12:00:00.000Z", "ok": False}
+    assert one.for_status() == [
+        Told(name="contact", level="alarm", text="35 missed", since="2026-11-20T12:00:00.000Z", ok=False)
     ]
 
 

@@ -164,15 +164,15 @@ def test_train_from_both_kinds_then_go_on_from_it(folder, tmp_path, capsys):
     first, said = read(out), capsys.readouterr()
     assert first.id in said.out
     assert "2 labelled events and 2 labelled event-free curves" in said.err
-    assert first.manifest["training"]["labelled_curves"] == {"events": 2, "event_free": 2}
+    assert first.manifest.training["labelled_curves"] == {"events": 2, "event_free": 2}
     assert first.width == 4
     assert first.profile.columns == 64
-    assert first.score_basis == "simulation"
-    assert first.manifest["training"]["simulated"] == 150
+    assert first.manifest.score_basis == "simulation"
+    assert first.manifest.training["simulated"] == 150
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     assert train("--labelled", str(folder), "--init", str(out), "--out", str(tmp_path / "next"), "--loss", "bce") == 0
     second = read(tmp_path / "next")
-    assert second.manifest["parent"] == first.id
+    assert second.manifest.parent == first.id
     assert second.width == 4
     assert second.profile == first.profile
 

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from daemon.common.errors import UserError
 from daemon.metrics import STATES, Accounts, Metrics
+from deploy.classifier import EngineId
 from models.clock import Clock
 from tests.ledgerhelp import JUDGE, decision
 
@@ -50,7 +51,7 @@ def total(samples: Samples, name: str) -> float:
 
 def test_every_metric_is_there_from_the_start(served: tuple[Metrics, int]) -> None:
     metrics, port = served
-    metrics.serving(JUDGE, "cpu")
+    metrics.serving(JUDGE)
     metrics.recorded([decision(1)])
     names = {(name, tuple(label for label, _ in labels if label != "le")) for name, labels in scrape(port)}
     for wanted in [
@@ -160,8 +161,8 @@ def test_a_batch_shows_in_every_metric_it_touches() -> None:
 
 def test_model_and_device_change_without_leftovers() -> None:
     metrics = Metrics()
-    metrics.serving(JUDGE, "cuda")
-    metrics.serving(JUDGE, "cpu")
+    metrics.serving(JUDGE.on(EngineId("torch", "cuda", "fp16")))
+    metrics.serving(JUDGE)
     families = {family.name: family for family in metrics.registry.collect()}
     devices = {s.labels["device"]: s.value for s in families["afm_triage_classifier_device"].samples}
     assert devices == {"cpu": 1, "cuda": 0}

@@ -16,7 +16,7 @@ from daemon.config import ThresholdsConfig
 from daemon.formats import NAMES
 from daemon.instrument import play, recordings
 from daemon.judging import Decision
-from daemon.judging.judge import judge_of
+from daemon.judging.judge import Serving, judge_of
 from daemon.judging.sentinel import Sentinel
 from daemon.ledger import Ledger, LedgerFull
 from daemon.metrics import Metrics
@@ -58,7 +58,7 @@ class Line:
         publisher = Publisher(self.ledger.path, "afm1", publish=ANY, replay=ANY)
         closing.callback(publisher.stop)
         backlog, pace = Backlog([self.source]), Pace(BATCH, 0.005)
-        judged = backlog, self.reader, model, self.judge, self.ledger
+        judged = backlog, self.reader, Serving(model, self.judge), self.ledger
         parts = *judged, publisher, self.metrics, self.sentinel, self.bell, pace
         self.pipeline = Pipeline(*parts)
 

@@ -17,10 +17,10 @@ import pytest
 import zmq
 
 from daemon.common.errors import UserError
-from daemon.ledger import Ledger, LedgerView
+from daemon.ledger import Ledger, LedgerView, events
 from daemon.ledger.events import encode
 from daemon.publish import Publisher
-from tests.ledgerhelp import Clients, decision, decisions, ledger_with, next_of
+from tests.ledgerhelp import Clients, alarm, decision, decisions, ledger_with, next_of, status
 
 ANY = "tcp://127.0.0.1:0"
 Start = Callable[..., Publisher]
@@ -116,13 +116,13 @@ def test_every_joiner_is_greeted_with_how_far_the_ledger_is(ledger: Ledger, star
 
 
 def test_the_heart_beats_when_nothing_happens(start: Start, clients: Clients) -> None:
-    publisher = start(heartbeat_s=0.1, status=lambda: {"state": "running"})
+    publisher = start(heartbeat_s=0.1, status=status)
     subscriber = clients.connect(zmq.SUB, publisher.publish_endpoint)
     next_of(subscriber, "heartbeat")
     began_s = time.monotonic()
     for _ in range(3):
         assert next_of(subscriber, "heartbeat")["data"]["last_seq"] == 0
-        assert next_of(subscriber, "status")["data"] == {"state": "running", "last_seq": 0}
+        assert next_of(subscriber, "status")["data"] == json.loads(encode(status()))
     assert time.monotonic() - began_s < 2
 
 
@@ -131,7 +131,7 @@ def test_notices_come_behind_the_decisions_before_them(ledger: Ledger, start: St
     subscriber = clients.connect(zmq.SUB, publisher.publish_endpoint)
     next_of(subscriber, "hello")
     ledger.record([decision(1)])
-    publisher.emit("alarm", {"name": "contact", "level": "alarm", "text": "no contact"})
+    publisher.emit(alarm("contact", "no contact"))
     assert next_of(subscriber, "decision")["seq"] == 1
     assert next_of(subscriber, "alarm")["data"]["last_seq"] == 1
 
@@ -157,11 +157,11 @@ def test_a_dealer_that_imitates_req_gets_its_empty_frame_back(ledger: Ledger, st
 
 
 def test_the_status_can_be_asked_for(start: Start, clients: Clients) -> None:
-    client = clients.connect(zmq.REQ, start(status=lambda: {"state": "running", "rate": float("nan")}).replay_endpoint)
+    client = clients.connect(zmq.REQ, start(status=lambda: status(rate_per_s=float("nan"))).replay_endpoint)
     (body,) = ask(client, b"status")
-    status = json.loads(body)
-    assert status["type"] == "org.afmtriage.status.v1"
-    assert status["data"] == {"state": "running", "rate": None, "last_seq": 0}
+    event = json.loads(body)
+    assert event["type"] == "org.afmtriage.status.v1"
+    assert (event["data"]["state"], event["data"]["rate_per_s"]) == ("ready", None)
 
 
 def test_nonsense_is_counted_and_told_so(ledger: Ledger, start: Start, clients: Clients) -> None:
@@ -249,10 +249,10 @@ def test_a_restart_takes_its_port_back(ledger: Ledger, start: Start, clients: Cl
 
 
 def test_a_status_that_fails_keeps_no_decision_back(ledger: Ledger, start: Start, clients: Clients) -> None:
-    def status() -> dict[str, Any]:
+    def fails() -> events.Status:
         raise RuntimeError("not ready")
 
-    publisher = start(status=status, heartbeat_s=0.05)
+    publisher = start(status=fails, heartbeat_s=0.05)
     subscriber = clients.connect(zmq.SUB, publisher.publish_endpoint)
     next_of(subscriber, "heartbeat")
     ledger.record([decision(1)])

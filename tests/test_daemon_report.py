@@ -10,9 +10,10 @@ from daemon.judging import Judge, Thresholds
 from daemon.learn.diagrams import Axis, Drawing, draw_all, outline, rank
 from daemon.learn.evaluation import Judged, evaluate, trace
 from daemon.learn.report import MOST, draw_thumbnail, worst, write_html
+from deploy.classifier import EngineId
 from models.curve import Curve
 
-JUDGE = Judge("model-1", "p", "torch-cpu-fp32", Thresholds(0.1, 0.8), "simulation", 0.02)
+JUDGE = Judge("model-1", "p", EngineId("torch", "cpu", "fp32"), Thresholds(0.1, 0.8), "simulation", 0.02)
 EVIL = "<script>alert(1)</script>\x1b[2J"
 
 

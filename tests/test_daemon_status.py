@@ -21,6 +21,7 @@ from daemon.common.errors import UserError
 from daemon.config import Config
 from daemon.config.origin import SERVICE_FILE
 from daemon.labels import Label, Labels
+from daemon.ledger import events
 from daemon.screens.status import page
 from tests.speaker import Speaker
 
@@ -96,7 +97,7 @@ def test_as_json_it_is_the_status_event_and_the_ledger(speaker: Speaker) -> None
 
 
 def test_what_is_not_well_is_said_and_is_an_exit_code(speaker: Speaker) -> None:
-    speaker.health = [{"name": "contact", "ok": False, "text": "20 curves missed \x1b[2J", "since": "12:00"}]
+    speaker.health = [events.Health("contact", "alarm", "20 curves missed \x1b[2J", "12:00", False)]
     report = gather(Config(state=speaker.state))
     assert not is_well(report)
     assert "▲ contact: 20 curves missed �[2J  since 12:00" in words_of(report)
@@ -201,7 +202,7 @@ def test_damaged_whereabouts_are_none(content: str, tmp_path: Path) -> None:
 def on_hangup(speaker: Speaker) -> Iterator[list[dict[str, Any]]]:
     """What the service will say to SIGHUP; here the service is this very process."""
     answers: list[dict[str, Any]] = []
-    before = signal.signal(signal.SIGHUP, lambda *_: speaker.publisher.emit("config", answers.pop()))
+    before = signal.signal(signal.SIGHUP, lambda *_: speaker.publisher.emit(events.ConfigOutcome(**answers.pop())))
     yield answers
     signal.signal(signal.SIGHUP, before)
 

@@ -17,7 +17,7 @@ def test_help_names_every_loss(capsys):
 def test_the_manifest_and_the_card_say_which_loss_with_every_parameter(tmp_path):
     out = tmp_path / "model"
     assert main(["train", *SMALL, "--loss", "asymmetric_focal:gamma_none=3", "--out", str(out)]) == 0
-    loss = read(out).manifest["training"]["loss"]
+    loss = read(out).manifest.training["loss"]
     assert (loss["name"], loss["alpha_event"], loss["gamma_none"]) == ("asymmetric_focal", 0.75, 3.0)
     assert "gamma_none 3.0" in (out / "card.md").read_text()
 
@@ -34,11 +34,11 @@ def test_samples_and_most_missed_are_in_the_manifest(tmp_path):
     assert main(["train", *words]) == 0
     bundle = read(tmp_path / "model")
     assert bundle.profile.samples_per_column == 3
-    evidence = bundle.manifest["thresholds"]["evidence"]
+    evidence = bundle.manifest.thresholds.evidence
     assert evidence["most_missed"] == 0.2
     assert 0 < evidence["events_discarded"] <= 0.2 * evidence["events"]
     assert main(["train", *SMALL, "--most-missed", "0", "--out", str(tmp_path / "strict")]) == 0
-    assert read(tmp_path / "strict").manifest["thresholds"]["evidence"]["events_discarded"] == 0
+    assert read(tmp_path / "strict").manifest.thresholds.evidence["events_discarded"] == 0
 
 
 @pytest.mark.parametrize("words", [["--samples", "1"], ["--most-missed", "0.5"], ["--most-missed", "-0.1"]])

@@ -7,7 +7,7 @@ from safetensors.numpy import load_file, save_file
 from deploy.assembly import Origin, assemble, half, known_logits
 from deploy.serving import known_curves
 from models.anatomy import shapes
-from models.bundle import read
+from models.bundle import Network, read
 from models.card import describe
 from models.train import Examples
 
@@ -15,11 +15,11 @@ from models.train import Examples
 def test_a_model_folder_says_all_about_itself(tmp_path):
     bundle = make_model(tmp_path / "small", parent="older-123")
     manifest = read(tmp_path / "small").manifest
-    assert manifest["parent"] == "older-123"
-    assert manifest["network"] == {"architecture": "resnet18", "channels": 1, "width": 4}
-    assert manifest["thresholds"]["evidence"]["events"] == int(some_examples().labels.sum())
-    assert manifest["calibration"]["prevalence"] == 0.02
-    assert len(manifest["selftest"]["logits"]) == len(known_curves())
+    assert manifest.parent == "older-123"
+    assert manifest.network == Network(4)
+    assert manifest.thresholds.evidence["events"] == int(some_examples().labels.sum())
+    assert manifest.calibration.prevalence == 0.02
+    assert len(manifest.selftest.logits) == len(known_curves())
     card = (tmp_path / "small" / "card.md").read_text()
     assert card == describe(manifest)
     assert "older-123" in card
@@ -34,7 +34,7 @@ def test_weights_are_those_of_the_file_format():
 
 
 def test_known_logits_are_those_of_the_rounded_network(tmp_path):
-    logits = make_model(tmp_path / "small").manifest["selftest"]["logits"]
+    logits = make_model(tmp_path / "small").manifest.selftest.logits
     exact = known_logits(untrained(), SMALL)
     assert logits != exact
     np.testing.assert_allclose(logits, exact, atol=0.02)

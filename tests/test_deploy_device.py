@@ -7,7 +7,7 @@ from modelhelp import SMALL, make_model
 
 from deploy.classifier import Classifier, EngineFault, device_faults, fault_of
 from deploy.gpu import BUCKETS, CudaClassifier, DeviceNetwork, Head
-from deploy.serving import known_curves, tolerance_of
+from deploy.serving import TOLERANCE, known_curves
 from deploy.torch_engine import TorchClassifier
 from models.bundle import SHIPPED, read
 from models.frontend import prepare
@@ -46,12 +46,12 @@ def test_it_passes_the_self_test_of_the_shipped_model():
     shipped = read(SHIPPED)
     known = [item.signal for item in prepare(known_curves(), shipped.profile)]
     engine = CudaClassifier(shipped, "fp32", device="cpu")
-    assert engine.engine == "torch-cpu-fp32"
-    worst = np.abs(engine.classify(known).logits - shipped.manifest["selftest"]["logits"]).max()
-    assert worst <= tolerance_of(engine.engine)
+    assert str(engine.engine) == "torch-cpu-fp32"
+    worst = np.abs(engine.classify(known).logits - shipped.manifest.selftest.logits).max()
+    assert worst <= TOLERANCE[engine.engine.precision]
     edges = torch.from_numpy(envelope(known, shipped.profile))
     half = Head(shipped).logits(DeviceNetwork(shipped, torch.float16)(edges).numpy())
-    assert 0 < np.abs(half - shipped.manifest["selftest"]["logits"]).max() <= tolerance_of("torch-cuda-fp16")
+    assert 0 < np.abs(half - shipped.manifest.selftest.logits).max() <= TOLERANCE["fp16"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 9, 33, 65, 257, 600])

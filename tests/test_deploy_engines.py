@@ -1,13 +1,32 @@
 import pytest
 
-from deploy.classifier import EngineRequest, NoEngine
-from deploy.engines import ENGINES, NAMES, candidates, named
-from deploy.serving import Model
+from deploy.classifier import EngineId, EngineRequest, NoEngine
+from deploy.engines import ENGINES, NAMES, PRECISIONS, candidates, named
+from deploy.serving import TOLERANCE, Model
 
 
 def test_names_are_those_of_the_configuration():
-    assert {engine.name for engine in ENGINES} <= set(NAMES)
+    assert NAMES == ("auto", "torch", "openvino", "cuda", "tensorrt")
     assert all(named(engine.name) is engine for engine in ENGINES)
+
+
+def test_how_far_off_each_precision_may_be_is_said():
+    used = {precision for engine in ENGINES for precision in engine.precisions}
+    assert used <= set(PRECISIONS), "a precision that no one can ask for: add it to deploy.classifier.Precision"
+    assert set(TOLERANCE) == set(PRECISIONS) - {"auto"}, "say in deploy.serving.TOLERANCE what its logits may be off"
+
+
+@pytest.mark.parametrize("text", ["torch-cpu-fp32", "tensorrt-rtx-cuda-fp16", "openvino-cpu-int8", "torch-cuda-fp16"])
+def test_an_engine_is_named_by_maker_device_and_precision(text):
+    engine = EngineId.parse(text)
+    assert (str(engine), engine.device) == (text, text.split("-")[-2])
+    assert engine.maker in ("torch", "tensorrt-rtx", "openvino")
+
+
+@pytest.mark.parametrize("text", ["", "torch", "cpu-fp32", "-cpu-fp32", "torch-tpu-fp32", "torch-cpu-fp64"])
+def test_what_names_no_engine_is_refused(text):
+    with pytest.raises(ValueError, match="no engine"):
+        EngineId.parse(text)
 
 
 def test_torch_is_always_there(monkeypatch):
@@ -72,6 +91,6 @@ def test_an_engine_that_computes_wrongly_is_passed_over():
     if "openvino" not in [engine.name for engine in candidates(EngineRequest(device="cpu"))]:
         pytest.skip("there is only one engine here")
     model = Model.load(wish=EngineRequest(device="cpu"), build=build)
-    assert model.engine == "torch-cpu-fp32"
+    assert str(model.engine) == "torch-cpu-fp32"
     assert len(model.passed_over) == 1
     assert model.passed_over[0].startswith("openvino: torch-cpu-fp32: a known curve is ")

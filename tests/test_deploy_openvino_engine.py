@@ -24,7 +24,7 @@ PRECISIONS = ["fp32", "bf16"] if has_bf16() else ["fp32"]
 
 def test_single_precision_is_that_of_torch(bundle, images):
     engine: Classifier = OpenVinoClassifier(bundle, "fp32")
-    assert engine.engine == "openvino-cpu-fp32"
+    assert str(engine.engine) == "openvino-cpu-fp32"
     assert engine.model_id == bundle.id
     np.testing.assert_allclose(engine.logits_of(images), TorchClassifier(bundle, "fp32").logits_of(images), atol=1e-4)
 
@@ -56,12 +56,12 @@ def test_the_shipped_model_is_off_by_less_than_its_tolerance():
 def test_it_goes_before_torch_and_proves_itself():
     assert [engine.name for engine in candidates(EngineRequest(device="cpu"))] == ["openvino", "torch"]
     model = Model.load(wish=EngineRequest(engine="openvino", precision="bf16"))
-    assert model.engine == "openvino-cpu-bf16"
-    assert model.reference.engine == "openvino-cpu-fp32"
+    assert str(model.engine) == "openvino-cpu-bf16"
+    assert str(model.reference.engine) == "openvino-cpu-fp32"
 
 
 def test_auto_is_single_precision_and_bf16_is_refused_where_it_is_emulated(bundle, monkeypatch):
-    assert OpenVinoClassifier(bundle).engine == "openvino-cpu-fp32"
+    assert str(OpenVinoClassifier(bundle).engine) == "openvino-cpu-fp32"
     monkeypatch.setattr(openvino_engine, "has_bf16", lambda: False)
     with pytest.raises(NoEngine, match="computes no bf16"):
         OpenVinoClassifier(bundle, "bf16")

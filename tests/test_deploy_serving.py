@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from modelhelp import SHARED, make_model, noisy
 
-from deploy.classifier import EngineRequest, NoEngine, Seen
+from deploy.classifier import EngineId, EngineRequest, NoEngine, Seen
 from deploy.serving import TOLERANCE, Model, SelfTestFailed, compare, known_curves
 from models.bundle import SHIPPED, BadBundle, entries, read, resolve
 from models.curve import Curve
@@ -76,12 +76,12 @@ def test_what_is_scored_can_be_drawn_and_timed(shipped):
 def test_names_in_events(shipped):
     assert shipped.id == read(SHIPPED).id
     assert shipped.pipeline == shipped.bundle.pipeline
-    assert re.fullmatch("(openvino|torch)-cpu-fp32", shipped.engine)
+    assert re.fullmatch("(openvino|torch)-cpu-fp32", str(shipped.engine))
 
 
 def test_a_logit_that_is_not_finite_is_no_score(small):
     class Broken:
-        engine, model_id = "torch-cpu-fp32", small.id
+        engine, model_id = EngineId("torch", "cpu", "fp32"), small.id
 
         def classify(self, signals):
             return Seen(np.full(len(signals), np.nan), envelope(signals, small.profile))
@@ -125,13 +125,13 @@ def test_a_model_that_computes_something_else_may_not_serve(small, tmp_path):
 
 
 def test_self_test_tolerances():
-    compare("torch-cpu-fp32", [1.0, 2.0], [1.0, 2.0 + 0.9 * TOLERANCE["fp32"]])
+    compare(EngineId("torch", "cpu", "fp32"), [1.0, 2.0], [1.0, 2.0 + 0.9 * TOLERANCE["fp32"]])
     with pytest.raises(SelfTestFailed):
-        compare("torch-cpu-fp32", [1.0, 2.0], [1.0, 2.0 + 1.1 * TOLERANCE["fp32"]])
+        compare(EngineId("torch", "cpu", "fp32"), [1.0, 2.0], [1.0, 2.0 + 1.1 * TOLERANCE["fp32"]])
     with pytest.raises(SelfTestFailed):
-        compare("torch-cpu-fp32", [1.0], [1.0, 2.0])
+        compare(EngineId("torch", "cpu", "fp32"), [1.0], [1.0, 2.0])
     with pytest.raises(SelfTestFailed):
-        compare("torch-cpu-fp32", [float("nan")], [1.0])
+        compare(EngineId("torch", "cpu", "fp32"), [float("nan")], [1.0])
 
 
 def test_known_curves_are_the_same_everywhere():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from daemon.judging import Thresholds, verdict_of
-from deploy.classifier import EngineRequest
+from deploy.classifier import EngineId, EngineRequest
 from deploy.serving import Model, known_curves
 from models.curve import Curve
 from models.frontend import prepare
@@ -114,7 +114,7 @@ def test_every_engine_takes_the_same_way():
 
 def test_of_two_ways_that_score_alike_single_precision_takes_one(shipped):
     class Rough:
-        engine = "openvino-cpu-bf16"
+        engine = EngineId("openvino", "cpu", "bf16")
 
         def classify(self, signals):
             seen = shipped.classifier.classify(signals)

@@ -68,7 +68,7 @@ def test_the_key_names_all_that_an_engine_depends_on(seen):
     assert key["torch-tensorrt-rtx"].startswith("2.")
     assert key["tensorrt_rtx"].startswith("1.")
     assert key["capability"] == "8.9"
-    assert key["weights"] == read(SHIPPED).manifest["sha256"]["weights.safetensors"]
+    assert key["weights"] == read(SHIPPED).weights_sha256
 
 
 @rtx_here
@@ -99,7 +99,7 @@ def test_the_flavour_is_the_one_installed(tmp_path, monkeypatch):
 def test_the_other_flavour(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     install(tmp_path, "torch-tensorrt")
-    assert [flavour.engine for flavour in flavours_here()] == ["tensorrt-cuda-fp16"]
+    assert [str(flavour.engine) for flavour in flavours_here()] == ["tensorrt-cuda-fp16"]
     assert missing() is None
     assert not FLAVOURS[0].rtx
 

@@ -14,7 +14,7 @@ def test_fp32_is_the_network_that_was_trained(bundle, images):
     import torch
 
     engine: Classifier = TorchClassifier(bundle, "fp32")
-    assert engine.engine == "torch-cpu-fp32"
+    assert str(engine.engine) == "torch-cpu-fp32"
     assert engine.model_id == bundle.id
     reference = load(4, {name: torch.from_numpy(tensor) for name, tensor in bundle.weights.items()})
     logits = engine.logits_of(images)
@@ -45,8 +45,8 @@ def test_pictures_of_another_size_are_refused(bundle):
 
 
 def test_auto_is_single_precision_on_every_processor(bundle):
-    assert TorchClassifier(bundle).engine == "torch-cpu-fp32"
-    assert TorchClassifier(bundle, "bf16").engine == "torch-cpu-bf16"
+    assert str(TorchClassifier(bundle).engine) == "torch-cpu-fp32"
+    assert str(TorchClassifier(bundle, "bf16").engine) == "torch-cpu-bf16"
 
 
 def test_training_takes_bf16_only_where_the_processor_has_it(monkeypatch):

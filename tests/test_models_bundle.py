@@ -1,7 +1,9 @@
 import json
 import shutil
 import struct
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from modelhelp import SMALL, make_model
@@ -43,10 +45,31 @@ def test_what_was_written_is_read(made):
     assert again.id.startswith("small-")
     assert again.profile == SMALL
     assert again.width == 4
-    assert again.score_basis == "simulation"
+    assert again.manifest.score_basis == "simulation"
     assert again.certificate is None
     assert sorted(path.name for path in made.folder.iterdir()) == ["card.md", "manifest.json", "weights.safetensors"]
     assert all(np.array_equal(again.weights[name], made.weights[name]) for name in made.weights)
+
+
+def test_what_only_a_newer_version_knows_is_passed_over_and_kept(made, folder, tmp_path):
+    def change(manifest):
+        manifest["guard"] = {"since": "v2"}
+        manifest["network"]["depth"] = 18
+        manifest["calibration"]["curve"] = "isotonic"
+
+    edit(folder, change)
+    parent = read(folder)
+    assert (parent.manifest, parent.stored["guard"]) == (made.manifest, {"since": "v2"})
+    child = write(
+        tmp_path / "child",
+        parent.weights,
+        msgspec.structs.replace(parent.manifest, calibration=replace(parent.calibration, bias=-1.0)),
+        "# child\n",
+        parent=parent,
+    )
+    assert (child.stored["guard"], child.stored["network"]["depth"]) == ({"since": "v2"}, 18)
+    assert "curve" not in child.stored["calibration"]  # it was of another calibration
+    assert child.calibration.bias == -1.0
 
 
 def test_pipeline_names_every_stage(made):
@@ -167,8 +190,7 @@ def test_a_manifest_that_is_no_object_is_refused(folder, text):
 
 
 def test_writing_replaces_as_one_act(made, folder):
-    kept = {k: v for k, v in made.manifest.items() if k not in ("format", "sha256")}
-    replaced = write(folder, made.weights, {**kept, "name": "second"}, "# second\n")
+    replaced = write(folder, made.weights, msgspec.structs.replace(made.manifest, name="second"), "# second\n")
     assert read(folder).id == replaced.id
     assert [path.name for path in folder.parent.iterdir()] == ["copy"]
 
@@ -176,17 +198,16 @@ def test_writing_replaces_as_one_act(made, folder):
 def test_a_failed_write_leaves_the_old_model(made, folder):
     before = read(folder).id
     bad = {**made.weights, "fc.bias": np.full(1, np.nan, np.float32)}
-    kept = {k: v for k, v in made.manifest.items() if k not in ("format", "sha256")}
     with pytest.raises(BadBundle):
-        write(folder, bad, kept, "# bad\n")
+        write(folder, bad, made.manifest, "# bad\n")
     assert read(folder).id == before
     assert [path.name for path in folder.parent.iterdir()] == ["copy"]
 
 
 def test_the_shipped_model_is_whole_and_small():
     bundle = read(SHIPPED)
-    assert bundle.score_basis == "simulation"
+    assert bundle.manifest.score_basis == "simulation"
     assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 25e6
-    evidence = bundle.manifest["thresholds"]["evidence"]
+    evidence = bundle.manifest.thresholds.evidence
     assert evidence["events_discarded"] <= evidence["most_missed"] * evidence["events"]
     assert "simulation alone" in (SHIPPED / "card.md").read_text()

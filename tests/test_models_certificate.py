@@ -130,14 +130,10 @@ def certificate(**changes):
 def test_a_certificate_comes_back_as_it_was():
     assert Certificate.from_mapping(certificate().to_mapping()) == certificate()
     assert certificate().sentence() == "93 events, 1 missed → at most 5 % missed, 95 % sure"
-    assert certificate().for_event() == {
-        "max_miss": 0.05,
-        "bound": pytest.approx(0.04997, abs=1e-4),
-        "confidence": 0.95,
-        "events": 93,
-        "missed": 1,
-        "data": ["monday", "titin"],
-    }
+    promise = certificate().promise
+    assert (promise.max_miss, promise.confidence, promise.events, promise.missed) == (0.05, 0.95, 93, 1)
+    assert promise.bound == pytest.approx(0.04997, abs=1e-4)
+    assert promise.data == ("monday", "titin")
 
 
 @pytest.mark.parametrize(

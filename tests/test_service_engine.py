@@ -88,7 +88,7 @@ def _it_cannot_be_had_at_the_start(trial: TemporaryService, producer: Producer) 
     found = status(trial)
     assert found["device"] == "cpu"
     assert "busy or unavailable" in found["engine_reasons"][0]
-    assert _judged_on(trial, producer) == found["engine"] != NAME
+    assert _judged_on(trial, producer) == found["engine"] != str(NAME)
 
 
 def _a_reload_has_it_built_while_the_processor_serves(
@@ -98,21 +98,21 @@ def _a_reload_has_it_built_while_the_processor_serves(
     assert trial.process is not None
     trial.process.send_signal(signal.SIGHUP)
     until(lambda: "an engine for the GPU is being built" in status(trial)["engine_reasons"], "being built")
-    assert _judged_on(trial, producer) != NAME
-    until(lambda: status(trial)["engine"] == NAME, "the device took over")
+    assert _judged_on(trial, producer) != str(NAME)
+    until(lambda: status(trial)["engine"] == str(NAME), "the device took over")
     found = status(trial)
     assert (found["state"], found["device"], found["engine_reasons"]) == ("ready", "cuda", [])
-    assert _judged_on(trial, producer) == NAME
+    assert _judged_on(trial, producer) == str(NAME)
 
 
 def _it_fails_and_is_won_back(trial: TemporaryService, producer: Producer, orders: Path, order: str, kind: str) -> None:
     orders.write_text(order)
     begun_s = time.monotonic()
-    assert _judged_on(trial, producer) != NAME
+    assert _judged_on(trial, producer) != str(NAME)
     assert time.monotonic() - begun_s < 8.0
     found = status(trial)
     assert (found["state"], found["device"]) == ("degraded", "cpu")
-    assert NAME in found["engine_reasons"][0]
+    assert str(NAME) in found["engine_reasons"][0]
     assert [one["name"] for one in found["health"] if not one["ok"]] == ["engine"]
     numbers = scrape(trial)
     assert numbers[f'afm_triage_engine_faults_total{{kind="{kind}"}}'] >= 1
@@ -120,7 +120,7 @@ def _it_fails_and_is_won_back(trial: TemporaryService, producer: Producer, order
     orders.unlink()
     until(lambda: status(trial)["state"] == "ready", "won back")
     assert scrape(trial)['afm_triage_classifier_device{device="cuda"}'] == 1
-    assert _judged_on(trial, producer) == NAME
+    assert _judged_on(trial, producer) == str(NAME)
 
 
 def test_three_models_go_live_at_200_curves_a_second_and_no_batch_is_lost_or_mixed(

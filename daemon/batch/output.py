@@ -104,7 +104,7 @@ class ResumableOutput(Closing):
                     engines.add(line.engine)
                     yield line, Kept(file.name, offset, len(content))
                     offset += len(content)
-        if engines and judge.engine not in engines:  # a fallback's lines may stand among the usual engine's
+        if engines and str(judge.engine) not in engines:  # a fallback's lines may stand among the usual engine's
             self._refuse(f"engine {', '.join(sorted(engines))}", f"engine {judge.engine}")
 
     def refuse_strangers(self, count: int) -> None:
@@ -338,7 +338,7 @@ class Line:
 
 def write_line(decision: Decision, file: Mapping[str, int] | None = None) -> bytes:
     """One line of JSON with its end; ``file`` as :meth:`daemon.reading.ahead.Stamp.with_curves` says it."""
-    data = events.decision_data(decision, time.monotonic() - decision.noticed_s)
+    data = events.as_plain(events.decision_data(decision, time.monotonic() - decision.noticed_s))
     return events.encode(data if file is None else {**data, "file": file}) + b"\n"
 
 

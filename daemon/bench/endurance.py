@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from daemon.bench import CURVES
@@ -92,7 +93,8 @@ def measure(plan: Plan) -> dict[str, Any]:
 def rename(bundle: Bundle, folder: Path, number: int) -> None:
     """The same model under another name: another id, in the same folder."""
     card = (bundle.folder / "card.md").read_text()
-    write(folder, bundle.weights, {**bundle.manifest, "name": f"swap-{number}"}, card)
+    manifest = msgspec.structs.replace(bundle.manifest, name=f"swap-{number}")
+    write(folder, bundle.weights, manifest, card, parent=bundle)
 
 
 def _swap_all(bundle: Bundle, ours: Path, service: TemporaryService, listener: DecisionListener) -> list[float]:

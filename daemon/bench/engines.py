@@ -91,8 +91,8 @@ def measure_one(request: Mapping[str, Any]) -> dict[str, Any]:
     signals, wish = load(Path(request["signals"])), wish_of(request)
     begun_s = time.perf_counter()
     classifier = _build(request["model"], wish)
-    found: dict[str, Any] = {"engine": classifier.engine, "build_s": round(time.perf_counter() - begun_s, 3)}
-    seconds, sizes = request.get("seconds", REPEAT_S), BATCHES["cuda" if "-cuda-" in classifier.engine else "cpu"]
+    found: dict[str, Any] = {"engine": str(classifier.engine), "build_s": round(time.perf_counter() - begun_s, 3)}
+    seconds, sizes = request.get("seconds", REPEAT_S), BATCHES[classifier.engine.device]
     found["batches"] = {str(size): _speed(classifier, signals, size, seconds) for size in sizes}
     found["peak_rss_bytes"] = _peak_bytes()
     begun_s = time.perf_counter()

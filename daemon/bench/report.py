@@ -14,7 +14,7 @@ from daemon.bench.engines import bare
 from daemon.bench.harness import Plan
 from daemon.bench.table import bars, write_text
 from daemon.common.errors import BAD_DATA, INTERNAL, UNREACHABLE, UserError
-from deploy.classifier import NoEngine
+from deploy.classifier import EngineId, NoEngine
 from deploy.cpu import default_threads
 from deploy.engines import candidates
 from models.bundle import BadBundle, read, resolve
@@ -52,8 +52,8 @@ def _speed(name: str, plan: Plan, engines: Mapping[str, Any] | None) -> dict[str
         if one["engine"] == name and "batches" in one:
             found: dict[str, Any] = one
             return found
-    words = name.split("-")  # maker, device, precision
-    return bare(replace(plan, engine=words[0], precision=words[-1]))
+    engine = EngineId.parse(name)
+    return bare(replace(plan, engine=engine.maker.removesuffix("-rtx"), precision=engine.precision))
 
 
 Say = Callable[[str], None]

@@ -152,7 +152,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     model = load_model(request["model"], wish_of(request))
     found = families([Path(folder) for folder in request["folders"]])
     return {
-        "engine": model.engine,
+        "engine": str(model.engine),
         "model": model.id,
         "families": {family.name: _measure(family, model, request.get("seconds", REPEAT_S)) for family in found},
     }

@@ -25,7 +25,6 @@ __all__ = [
     "GuardedClassifier",
     "build_ahead",
     "builder",
-    "device_of",
     "engine_status",
 ]
 
@@ -52,11 +51,6 @@ def _here(engine: Engine, bundle: Bundle, wish: EngineRequest) -> Classifier:
         raise
     except Exception as error:
         raise EngineFault("died", first_line(error)) from error
-
-
-def device_of(engine: str) -> str:
-    """``cpu`` or ``cuda``, from the full name of an engine (maker, device, precision)."""
-    return engine.rsplit("-", 2)[-2]
 
 
 def engine_status(model: Model) -> EngineStatus:
@@ -96,4 +90,4 @@ def _build(engine: Engine, bundle: Bundle, wish: EngineRequest, proof: Proof) ->
             proof.demand(child.engine, lambda signals: child.classify(signals, time.monotonic() + _PROOF_LIMIT_S))
     except (EngineFault, NoEngine) as error:
         return Built(engine.name, time.monotonic() - begun_s, str(error))
-    return Built(child.engine, time.monotonic() - begun_s)
+    return Built(str(child.engine), time.monotonic() - begun_s)

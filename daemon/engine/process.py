@@ -12,7 +12,7 @@ import numpy as np
 from daemon.common.ending import Closing
 from daemon.processes import frames
 from daemon.processes.child import launch
-from deploy.classifier import EngineFault, EngineRequest, NoEngine, Seen, Signals
+from deploy.classifier import EngineFault, EngineId, EngineRequest, NoEngine, Seen, Signals
 from deploy.engines import Engine
 from models.bundle import Bundle
 
@@ -30,13 +30,20 @@ class EngineProcess(Closing):
     """
 
     def __init__(self, command: tuple[str, ...] | None = None) -> None:
-        self.engine = ""  # its full name, once built
         self.build_s = 0.0
         self._child = launch(command or COMMAND, {})
+        self._engine: EngineId | None = None
 
     @property
     def pid(self) -> int:
         return self._child.pid
+
+    @property
+    def engine(self) -> EngineId:
+        """Which was built. Raises EngineFault before."""
+        if self._engine is None:
+            raise EngineFault("died", "no engine was built")
+        return self._engine
 
     def build(self, engine: Engine, bundle: Bundle, wish: EngineRequest, limit_s: float = BUILD_LIMIT_S) -> None:
         """Have it build an engine for the model in the bundle's folder. Raises EngineFault and NoEngine."""
@@ -46,7 +53,7 @@ class EngineProcess(Closing):
         said, _ = self._ask(request, [], time.monotonic() + limit_s)
         if "refused" in said:
             raise NoEngine(said["refused"])
-        self.engine, self.build_s = said["engine"], said["build_s"]
+        self._engine, self.build_s = EngineId.parse(said["engine"]), said["build_s"]
 
     def classify(self, signals: Signals, until_s: float) -> Seen:
         """As a Classifier's, by ``until_s`` of the monotonic clock. Raises EngineFault, and ValueError for a signal."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.classifier import EngineFault, EngineRequest, Seen, Signals
+from deploy.classifier import EngineFault, EngineId, EngineRequest, Seen, Signals
 from deploy.engines import named
 from deploy.serving import SelfTestFailed, compare, known_curves
 from models.bundle import Bundle
@@ -41,13 +41,13 @@ class Proof:
         signals = [item.signal for item in prepared if item.signal is not None]
         exact = named("torch").build(bundle, EngineRequest(device="cpu", precision="fp32"))
         seen = exact.classify(signals)
-        wanted = bundle.manifest["selftest"]["logits"]
+        wanted = bundle.manifest.selftest.logits
         compare(exact.engine, [float(logit) for logit in seen.logits[: len(wanted)]], wanted)
         logits = seen.logits.copy()
         logits[: len(wanted)] = wanted
         return cls(signals, logits, envelope(signals, bundle.profile))
 
-    def demand(self, engine: str, classify: Callable[[Signals], Seen]) -> None:
+    def demand(self, engine: EngineId, classify: Callable[[Signals], Seen]) -> None:
         """All at once, and the first alone, must come back right; EngineFault("wrong") otherwise."""
         for count in (len(self.signals), 1):
             seen = classify(self.signals[:count])

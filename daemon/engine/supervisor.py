@@ -16,7 +16,7 @@ from daemon.common import ending
 from daemon.common.ending import Closing
 from daemon.engine.process import EngineProcess
 from daemon.engine.proof import Proof
-from deploy.classifier import Classifier, EngineFault, EngineRequest, NoEngine, Seen, Signals
+from deploy.classifier import Classifier, EngineFault, EngineId, EngineRequest, NoEngine, Seen, Signals
 from deploy.engines import Engine
 from models.bundle import Bundle
 from models.clock import utc_now
@@ -51,7 +51,7 @@ PATIENT = EngineTimeouts()
 class EngineStatus:
     """Who judges now; ``troubles`` say why it is not who should."""
 
-    engine: str
+    engine: EngineId
     troubles: tuple[str, ...]
     faults: Mapping[str, int]  # by kind, since it was made
 
@@ -76,8 +76,7 @@ class GuardedClassifier(Closing):
         self.model_id = bundle.id
         self._supervisor = EngineSupervisor(engine, bundle, wish, patience, command)
         self._supervisor.start()
-        self._supervisor.wait_built()
-        self.engine = self._supervisor.engine  # the usual one, whoever judges now
+        self.engine = self._supervisor.wait_built()  # the usual one, whoever judges now
 
     @property
     def status(self) -> EngineStatus:
@@ -141,7 +140,7 @@ class EngineSupervisor(threading.Thread, Closing):
         self.is_serving = False
         self.fault: EngineFault | NoEngine | None = None  # the last, while it does not serve
         self.faults: Counter[str] = Counter()  # by kind, since the start
-        self.engine = ""
+        self.engine: EngineId | None = None  # which serves, or did before its last fault
         self._in_a_row = 0
         self._since_s = time.monotonic()
         self._proved_at = ""
@@ -153,13 +152,17 @@ class EngineSupervisor(threading.Thread, Closing):
         child = self._child
         return child.pid if child else None
 
-    def wait_built(self) -> None:
-        """Until the first try is over. Raises EngineFault or NoEngine when it failed; the thread is at its end then."""
+    def wait_built(self) -> EngineId:
+        """Which engine serves, once the first try is over.
+
+        Raises EngineFault or NoEngine when it failed; the thread is at its end then.
+        """
         while not self._tried.wait(ending.LOOK_S):
             ending.check()
-        if not self.is_serving:
+        if not self.is_serving or self.engine is None:
             self.close()
             raise self.fault or EngineFault("died", "closed before it was built")
+        return self.engine
 
     def ask(self, signals: Signals) -> Seen:
         """Have a batch judged. Raises EngineFault at the deadline at the latest, ValueError for a signal."""
@@ -289,7 +292,7 @@ class EngineSupervisor(threading.Thread, Closing):
         self.faults[kind] += 1
         self._in_a_row = 1 if served_s >= self._patience.longest_pause_s else self._in_a_row + 1
         pause_s = self._patience.pause_s(self._in_a_row)
-        if self.engine:  # else it never began, which whoever waits for it tells
+        if self.engine is not None:  # else it never began, which whoever waits for it tells
             log.error("%s failed (%s): %s; tried again in %g s", self.engine, kind, error, pause_s)
         if (child := self._child) is not None:
             self._child = None

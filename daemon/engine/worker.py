@@ -57,7 +57,7 @@ class RequestHandler:
         wish = header["wish"]
         asked = EngineRequest(**{**wish, "cache": Path(wish["cache"]) if wish["cache"] else None})
         self.classifier = named(header["engine"]).build(bundle, asked)
-        return {"engine": self.classifier.engine, "build_s": time.monotonic() - begun_s}, []
+        return {"engine": str(self.classifier.engine), "build_s": time.monotonic() - begun_s}, []
 
     def _classify(self, header: frames.Header, arrays: Sequence[frames.Array]) -> frames.Answer:
         if self.classifier is None:

@@ -106,7 +106,7 @@ def network_of(model: Model) -> ResNet18:
     from models.network import load
 
     weights = {name: torch.from_numpy(tensor) for name, tensor in model.bundle.weights.items()}
-    return load(model.bundle.width, weights).to("cuda" if "cuda" in model.engine else "cpu")
+    return load(model.bundle.width, weights).to(model.engine.device)
 
 
 def _look(curve: Curve, prepared: Prepared, network: ResNet18, bundle: Bundle) -> Attention:

@@ -10,10 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from daemon.reading import Reading
+from deploy.classifier import EngineId
 from deploy.serving import Scored, is_discard
+from models.certificate import Promise
+from models.curve import ForceUnit
 
 Verdict = Literal["keep", "review", "discard"]
 VERDICTS: tuple[Verdict, ...] = ("keep", "review", "discard")
@@ -23,8 +28,8 @@ VERDICTS: tuple[Verdict, ...] = ("keep", "review", "discard")
 class Thresholds:
     """``score >= keep`` is keep, ``score <= discard`` is discard, between is review."""
 
-    discard: float
-    keep: float
+    discard: Annotated[float, Meta(ge=0, le=1)]
+    keep: Annotated[float, Meta(ge=0, le=1)]
 
     @property
     def both(self) -> tuple[float, float]:
@@ -38,16 +43,16 @@ class Judge:
 
     model: str
     pipeline: str  # "raster:…|model:…|calib:…|thr:…", see deploy/decisions
-    engine: str  # e.g. "torch-cpu-bf16"
+    engine: EngineId
     thresholds: Thresholds
     score_basis: Literal["simulation", "labels"]
     prevalence: float
-    certificate: Mapping[str, Any] | None = None  # what an event says of it; None also where a threshold leaves it
+    certificate: Promise | None = None  # what an event says of it; None also where a threshold leaves it
     require_certificate: bool = False
 
-    def on(self, engine: str | None) -> Judge:
+    def on(self, engine: EngineId | None) -> Judge:
         """The same judge where another engine had to compute: its verdicts are the same (deploy.serving)."""
-        return self if engine in (None, self.engine) else replace(self, engine=str(engine))
+        return self if engine is None or engine == self.engine else replace(self, engine=engine)
 
     @property
     def may_discard(self) -> bool:
@@ -68,7 +73,7 @@ class Decision:
     score: float | None
     reasons: tuple[str, ...]
     judge: Judge
-    force_unit: str | None
+    force_unit: ForceUnit | None
     noticed_s: float  # time.monotonic() of Arrival.noticed_s: latency_s.total is counted from here
     latency_s: Mapping[str, float] = field(default_factory=dict)  # read, raster, infer
     preview: str | None = None  # base64 of uint8 (2, W): lower and upper edge of each column, for consoles

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from daemon.common.ending import Closing
@@ -11,9 +12,22 @@ from daemon.config import Config, ThresholdsConfig
 from daemon.engine import PATIENT, EngineTimeouts, builder
 from daemon.formats.text_rule import TextRule, digest_of
 from daemon.judging import Judge, Thresholds
-from deploy.classifier import ANY, EngineRequest, NoEngine
+from deploy.classifier import ANY, EngineId, EngineRequest, NoEngine
 from deploy.serving import Model, SelfTestFailed
 from models.bundle import BadBundle, id_in, resolve
+
+
+@dataclass(slots=True, eq=False)
+class Serving:
+    """What judges now: the one place that knows. Set by the loop between two batches, read by any thread."""
+
+    model: Model
+    judge: Judge
+    engine: EngineId = field(init=False)  # that computes now; another than the judge's while that one fails
+    engine_reasons: tuple[str, ...] = ()  # why it is not a better one
+
+    def __post_init__(self) -> None:
+        self.engine = self.judge.engine
 
 
 def wish_of(config: Config) -> EngineRequest:
@@ -70,7 +84,7 @@ def judge_of(
         raise UserError(BAD_CONFIG, f"thresholds: discard ({discard:g}) must lie below keep ({keep:g})")
     is_own = (discard, keep) == (bundle.discard, bundle.keep)
     certificate = bundle.certificate if discard <= bundle.discard else None
-    if certificate is not None and not (certificate.engine.endswith("-fp32") and model.is_exact):
+    if certificate is not None and not (_was_exact(certificate.engine) and model.is_exact):
         certificate = None
     rules = [] if is_own else [f"configured:{discard:.6g}-{keep:.6g}"]
     rules += ["certificate:required"] if require_certificate else []
@@ -80,8 +94,16 @@ def judge_of(
         pipeline="|".join([model.pipeline, *rules]),
         engine=model.engine,
         thresholds=Thresholds(discard=discard, keep=keep),
-        score_basis="labels" if bundle.score_basis == "labels" else "simulation",
+        score_basis=bundle.manifest.score_basis,
         prevalence=bundle.calibration.prevalence,
-        certificate=certificate.for_event() if certificate else None,
+        certificate=certificate.promise if certificate else None,
         require_certificate=require_certificate,
     )
+
+
+def _was_exact(engine: str) -> bool:
+    """Whether evidence was counted in single precision; ``engine`` as a certificate names it."""
+    try:
+        return EngineId.parse(engine).precision == "fp32"
+    except ValueError:
+        return False

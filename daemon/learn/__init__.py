@@ -78,7 +78,7 @@ def train(plan: Plan) -> Bundle:
         labelled = _open("reading labelled curves", plan, labels, identities)
     if plan.head and plan.head.unlabelled:
         others = read_unlabelled(plan.head.unlabelled, plan.profile, unlabelled)
-    record = TrainingRecord.of(plan.parent.manifest if plan.parent else None)
+    record = TrainingRecord.of(plan.parent.manifest.training if plan.parent else {})
     record = record.with_more(_tables(labels), identities, unlabelled)
     with lock_work_folder(plan.work):
         _begin(plan, labels, identities)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,7 +27,7 @@ from daemon.judging import Thresholds, verdict_of
 from daemon.learn.labelled import LabelledCurve, LabelledFolder, refuse
 from daemon.learn.training_record import TrainingRecord, identity_of
 from deploy.serving import Model
-from models.bundle import Bundle, Calibration, Weights, write
+from models.bundle import Bundle, Calibration, Cut, write
 from models.calibrate import (
     HIGHEST,
     KeepRule,
@@ -85,7 +86,7 @@ class EligibleCurves:
 
 def gather_eligible(folders: Sequence[LabelledFolder], model: Model) -> EligibleCurves:
     """Open and judge every labelled curve. UserError (65), one line a row, for what cannot be read or contradicts."""
-    gathering = _Gathering(TrainingRecord.of(model.bundle.manifest))
+    gathering = _Gathering(TrainingRecord.of(model.bundle.manifest.training))
     rows = sum(len(folder.rows) for folder in folders)
     admitted = progress(gathering.admit(folders), "calibrating", rows)
     found = [one for batch in _batches(admitted) for one in _judge(batch, model)]
@@ -268,29 +269,18 @@ def calibrate(curves: EligibleCurves, bundle: Bundle, engine: str, target: Calib
 
 def write_model(folder: Path, bundle: Bundle, outcome: Outcome) -> Bundle:
     """The same weights with what the labels have earned, as one act; its parent is the model that was calibrated."""
-    manifest = {name: value for name, value in bundle.manifest.items() if name not in ("format", "sha256")}
-    calibration = outcome.calibration
-    manifest |= {
-        "name": folder.name,
-        "created": outcome.certificate.made,
-        "parent": bundle.id,
-        "code_version": __version__,
-        "calibration": {
-            "temperature": calibration.temperature,
-            "bias": calibration.bias,
-            "prevalence": calibration.prevalence,
-            "basis": outcome.evidence["basis"],
-        },
-        "thresholds": {
-            "discard": outcome.thresholds.discard,
-            "keep": outcome.thresholds.keep,
-            "evidence": dict(outcome.evidence),
-        },
-        "score_basis": "labels",
-        "certificate": outcome.certificate.to_mapping(),
-    }
-    weights: Weights = bundle.weights
-    return write(folder, weights, manifest, describe(manifest))
+    manifest = msgspec.structs.replace(
+        bundle.manifest,
+        name=folder.name,
+        created=outcome.certificate.made,
+        parent=bundle.id,
+        code_version=__version__,
+        calibration=replace(outcome.calibration, basis=outcome.evidence["basis"]),
+        thresholds=Cut(outcome.thresholds.discard, outcome.thresholds.keep, outcome.evidence),
+        score_basis="labels",
+        certificate=outcome.certificate,
+    )
+    return write(folder, bundle.weights, manifest, describe(manifest), parent=bundle)
 
 
 def _limit(curves: EligibleCurves, target: CalibrationTarget) -> float:
@@ -341,7 +331,7 @@ def _certify(
         allowed=allowed,
         limit_logit=limit,
         experiments=experiments,
-        weights_sha256=bundle.manifest["sha256"]["weights.safetensors"],
+        weights_sha256=bundle.weights_sha256,
         engine=engine,
         made=utc_now("seconds"),
     )

@@ -94,7 +94,7 @@ def evaluate(judged: Sequence[Judged], judge: Judge) -> dict[str, Any]:
     systems = sorted({one.system for one in judged})
     return {
         "model": judge.model,
-        "engine": judge.engine,
+        "engine": str(judge.engine),
         "thresholds": {"discard": judge.thresholds.discard, "keep": judge.thresholds.keep},
         "prevalence": judge.prevalence,
         "pooled": summarise(judged, judge.prevalence),

@@ -52,9 +52,8 @@ class TrainingRecord:
     unlabelled: frozenset[str] = frozenset()  # whose look alone has shaped features, and so the ranking
 
     @classmethod
-    def of(cls, manifest: Mapping[str, Any] | None) -> TrainingRecord:
-        """What a manifest notes; nothing without one."""
-        training = manifest["training"] if manifest else {}
+    def of(cls, training: Mapping[str, Any]) -> TrainingRecord:
+        """What ``training`` of a manifest notes."""
         curves, unlabelled = (str(training.get(name) or "").split() for name in ("curves", "unlabelled_curves"))
         return cls(dict(training.get("labelled") or {}), frozenset(curves), frozenset(unlabelled))
 
@@ -94,13 +93,13 @@ _PARTS = {
 class KnownCurves:
     """What a manifest gives away about the curves that pass."""
 
-    manifest: Mapping[str, Any]
+    manifest: Mapping[str, Any]  # as it is stored: digests are looked for wherever they stand
     curves: int = 0
     known: int = 0  # of these, by their samples
 
     def watch(self, curves: Iterable[LabelledCurve]) -> Iterator[LabelledCurve]:
         """Pass curves through, and count those that the model was trained on under whatever name."""
-        record = TrainingRecord.of(self.manifest)
+        record = TrainingRecord.of(self.manifest["training"])
         for item in curves:
             self.curves += 1
             self.known += identity_of(item.curve) in record.curves

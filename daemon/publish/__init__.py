@@ -14,9 +14,9 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import zmq
 
@@ -110,7 +110,7 @@ class Publisher(threading.Thread):
         *,
         publish: str,
         replay: str,
-        status: Callable[[], Mapping[str, Any]] | None = None,
+        status: Callable[[], events.Status] | None = None,
         counts: Counts | None = None,
         secure: Secure | None = None,
         heartbeat_s: float = 2.0,
@@ -118,8 +118,8 @@ class Publisher(threading.Thread):
     ) -> None:
         super().__init__(name="publisher", daemon=True)
         self._ledger, self._instrument, self._clock = ledger, instrument, clock
-        self._status, self._counts, self._heartbeat_s = status or dict, counts, heartbeat_s
-        self._notices: deque[tuple[str, Mapping[str, Any]]] = deque(maxlen=1_000)
+        self._status, self._counts, self._heartbeat_s = status, counts, heartbeat_s
+        self._notices: deque[events.Notice] = deque(maxlen=1_000)
         self._ear, self._wake = socket.socketpair()
         self._ear.setblocking(False)
         self._wake.setblocking(False)
@@ -139,9 +139,9 @@ class Publisher(threading.Thread):
         with contextlib.suppress(OSError):  # full: it has been poked often enough; closed: it is over
             self._wake.send(b"\0")
 
-    def emit(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Publish a notice (``status``, ``alarm``, ``model``, ``config``); any thread, never waits."""
-        self._notices.append((kind, data))
+    def emit(self, data: events.Notice) -> None:
+        """Publish a notice; any thread, never waits."""
+        self._notices.append(data)
         self.poke()
 
     def stop(self, timeout_s: float = 2.0) -> None:
@@ -171,20 +171,20 @@ class Publisher(threading.Thread):
             poller.register(readable, zmq.POLLIN)
         with LedgerView(self._ledger) as view:
             replay = Replay(self._requests, view, self._status_body, self._counts.replayed if self._counts else None)
-            self._send_notice("hello", self._greeting())
+            self._send_notice(self._greeting())
             due_s = 0.0  # the first heartbeat goes out at once
             while not self._ending.is_set():
                 if (left_s := due_s - time.monotonic()) <= 0:
-                    self._send_notice("heartbeat", {})
+                    self._send_notice(events.Heartbeat())
                     if (status := self._look()) is not None:
-                        self._send_notice("status", status)
+                        self._send_notice(status)
                     due_s, left_s = time.monotonic() + self._heartbeat_s, self._heartbeat_s
                 ready = dict(poller.poll(int(left_s * 1000) + 1))
                 if ear in ready:
                     self._ear.recv(4096)
                 self._send_tail(view)
                 if self._feed in ready and self._has_joined():
-                    self._send_notice("hello", self._greeting())
+                    self._send_notice(self._greeting())
                 if self._requests in ready:
                     replay.answer()
             self._send_tail(view)
@@ -194,20 +194,19 @@ class Publisher(threading.Thread):
         notices = [self._notices.popleft() for _ in range(len(self._notices))]
         while rows := view.since(self._sent, _PORTION):
             for row in rows:
-                self._feed.send_multipart([events.decision_topic(self._instrument, row.verdict), row.body])
+                self._feed.send_multipart([events.topic(self._instrument, "decision", row.verdict), row.body])
             self._sent = rows[-1].seq
             self._count("decision", len(rows))
-        for kind, data in notices:
-            self._send_notice(kind, data)
+        for data in notices:
+            self._send_notice(data)
 
-    def _send_notice(self, kind: str, data: Mapping[str, Any]) -> None:
-        event = self._notice(kind, data)
-        self._feed.send_multipart([events.topic(event), events.encode(event)])
+    def _send_notice(self, data: events.Notice) -> None:
+        kind = events.kind_of_notice(data)
+        self._feed.send_multipart([events.topic(self._instrument, kind), events.encode(self._notice(data))])
         self._count(kind)
 
-    def _notice(self, kind: str, data: Mapping[str, Any]) -> events.Event:
+    def _notice(self, data: events.Notice) -> events.NoticeEvent:
         return events.notice(
-            kind,
             data,
             instrument=self._instrument,
             stream=self._stream,
@@ -217,18 +216,18 @@ class Publisher(threading.Thread):
 
     def _status_body(self) -> bytes:
         status = self._look()
-        return b"" if status is None else events.encode(self._notice("status", status))
+        return b"" if status is None else events.encode(self._notice(status))
 
-    def _look(self) -> Mapping[str, Any] | None:
+    def _look(self) -> events.Status | None:
         """How the service is; None when that cannot be said, which must not keep decisions back."""
         try:
-            return self._status()
+            return None if self._status is None else self._status()
         except Exception as error:
             log.warning("the status could not be told: %s: %s", type(error).__name__, error)
             return None
 
-    def _greeting(self) -> dict[str, Any]:
-        return {"version": __version__, "replay": self.replay_endpoint}
+    def _greeting(self) -> events.Hello:
+        return events.Hello(version=__version__, replay=self.replay_endpoint)
 
     def _has_joined(self) -> bool:
         """Whether somebody subscribed. XPUB shows it, so nobody has to guess when to ask for the history."""

@@ -19,7 +19,7 @@ from daemon.common import ending, sockets
 from daemon.common.errors import BAD_CONFIG, UserError
 from daemon.config import Config, changes
 from daemon.judging import Decision
-from daemon.ledger import LedgerFull
+from daemon.ledger import LedgerFull, events
 from daemon.service import health
 from daemon.service.assembly import Parts, assemble, pace_of
 from daemon.service.health import Condition, ContactWatch, Health, alarm_of, notify, watchdog_interval_s
@@ -80,7 +80,7 @@ class Service:
         watched = ", ".join(f"{one}{'' if one.is_dir() else ' (not there yet)'}" for one in config.watch)
         watched = watched or str(config.ingest)
         notify(f"READY=1\nSTATUS=watching {watched}")
-        parts.publisher.emit("model", {"model": model.id, "engine": model.engine, "state": "live"})
+        parts.publisher.emit(events.Model(model=model.id, engine=str(model.engine), state="live"))
         said = f"publishes on {parts.report.publish}, model {model.id} on {model.engine}"
         log.info("ready after %.1f s: %s watches %s, %s", took_s, config.instrument, watched, said)
 
@@ -108,8 +108,8 @@ class Service:
         self._health.report("disk", "ok", "the ledger can be written")
         if decisions:
             self._take_note(parts, decisions)
-        report, is_building = parts.report, parts.model_reload.is_building
-        report.engine, report.engine_reasons = parts.engines.observe(parts.model, report.judge, is_building)
+        serving, is_building = parts.serving, parts.model_reload.is_building
+        serving.engine, serving.engine_reasons = parts.engines.observe(serving.model, serving.judge, is_building)
 
     def _take_note(self, parts: Parts, decisions: list[Decision]) -> None:
         now_s = time.monotonic()
@@ -171,7 +171,7 @@ class Service:
         parts.metrics.reload_successful.set(0)
         if error.exit_code != BAD_CONFIG:
             self._health.report("model", "degraded", f"reload refused, {parts.model.id} goes on judging: {error}")
-        parts.publisher.emit("config", {"result": "rejected", "reason": str(error)})
+        parts.publisher.emit(events.ConfigOutcome(result="rejected", reason=str(error)))
         notify("READY=1")
 
     def _apply(self, parts: Parts, loaded: Loaded) -> None:
@@ -190,8 +190,9 @@ class Service:
         parts.metrics.reload_successful.set(1)
         health.set_up(config.log.level, config.log.format)
         log.info("reload: applied %s; needs a restart: %s", sorted(live) or "nothing", after_restart or "nothing")
-        outcome = {"result": "applied", "digest": config.digest, "changed": live, "needs_restart": after_restart}
-        parts.publisher.emit("config", outcome)
+        parts.publisher.emit(
+            events.ConfigOutcome(result="applied", digest=config.digest, changed=live, needs_restart=after_restart)
+        )
         notify("READY=1")
 
     def _improve(self, parts: Parts, better: Loaded | UserError) -> None:
@@ -206,17 +207,16 @@ class Service:
 
     def _swap(self, parts: Parts, loaded: Loaded) -> None:
         """Another model, another engine or other thresholds, from the next batch on."""
-        config, model, judge, old = self._config, loaded.model, loaded.judge, parts.model
-        parts.model, parts.report.judge = model, judge
-        parts.pipeline.swap(model, judge, pace_of(config), config.text)
+        config, model, old = self._config, loaded.model, parts.model
+        parts.pipeline.swap(model, loaded.judge, pace_of(config), config.text)
         self._health.report("model", "ok", f"{model.id} on {model.engine}, self-test passed")
         if model is not old:
             log.info("from the next batch on %s judges, on %s", model.id, model.engine)
-            parts.publisher.emit("model", {"model": model.id, "engine": model.engine, "state": "live"})
+            parts.publisher.emit(events.Model(model=model.id, engine=str(model.engine), state="live"))
             retire(old)
 
     def _announce(self, condition: Condition) -> None:
         level = logging.INFO if condition.is_ok else logging.ERROR
         log.log(level, "%s: %s", condition.name, condition.text)
         if self._parts is not None:
-            self._parts.publisher.emit("alarm", asdict(condition) | {"ok": condition.is_ok})
+            self._parts.publisher.emit(events.Alarm(**asdict(condition), ok=condition.is_ok))

@@ -18,11 +18,10 @@ from daemon.client.service_file import forget, leave
 from daemon.client.status import note
 from daemon.common.locks import StateLock
 from daemon.config import Config
-from daemon.engine import device_of
 from daemon.formats import FORMATS
 from daemon.formats.names import Names
 from daemon.judging import Judge
-from daemon.judging.judge import release
+from daemon.judging.judge import Serving, release
 from daemon.judging.sentinel import Sentinel
 from daemon.ledger import Ledger
 from daemon.metrics import Accounts, Metrics
@@ -90,7 +89,7 @@ log = logging.getLogger(__name__)
 class Parts:
     """What a service is made of."""
 
-    model: Model
+    serving: Serving
     ledger: Ledger
     sources: list[Source]
     backlog: Backlog
@@ -102,6 +101,11 @@ class Parts:
     engines: EngineWatch
     model_reload: ModelReload
 
+    @property
+    def model(self) -> Model:
+        """That judges now."""
+        return self.serving.model
+
 
 def assemble(config: Config, reread: Callable[[], Config], health: Health, closing: ExitStack) -> Parts:
     """Everything but started sources; ``closing`` undoes it. Raises UserError for what stands in the way."""
@@ -112,18 +116,18 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     reader = ReaderPool(wake=bell.set)
     closing.callback(reader.close)
     loaded = load(config, request_at_once(config))
-    model, judge = loaded.model, loaded.judge
+    serving = Serving(loaded.model, loaded.judge)
     sources = open_sources(config, ledger, metrics.accounts, bell.set)
-    report = StatusReport(config, metrics, health, judge, sources)
+    report = StatusReport(config, metrics, health, serving, sources)
     publisher = _speak(config, report, metrics, closing)
     backlog, sentinel = Backlog(sources), Sentinel()
     pipeline = Pipeline(
-        backlog, reader, model, judge, ledger, publisher, metrics, sentinel, bell, pace_of(config), config.text
+        backlog, reader, serving, ledger, publisher, metrics, sentinel, bell, pace_of(config), config.text
     )
-    _measure(config, metrics, judge, report, closing)
+    _measure(config, metrics, loaded.judge, report, closing)
     engines, model_reload = EngineWatch(health, metrics), ModelReload(config, reread)
     parts = Parts(
-        model, ledger, sources, backlog, pipeline, publisher, metrics, sentinel, report, engines, model_reload
+        serving, ledger, sources, backlog, pipeline, publisher, metrics, sentinel, report, engines, model_reload
     )
     closing.callback(lambda: release(parts.model))
     closing.callback(lambda: model_reload.close(parts.model))
@@ -153,7 +157,7 @@ def _speak(config: Config, report: StatusReport, metrics: Metrics, closing: Exit
 
 
 def _measure(config: Config, metrics: Metrics, judge: Judge, report: StatusReport, closing: ExitStack) -> None:
-    metrics.serving(judge, device_of(judge.engine))
+    metrics.serving(judge)
     metrics.selftest_pass.set(1)  # a model that fails it never comes this far
     metrics.ask(metrics.review_queue, report.waiting)
     metrics.ask(metrics.oldest_pending, report.oldest_waiting_s)

@@ -15,17 +15,18 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
 
 from daemon.config import AlarmConfig
-from daemon.engine import EngineStatus, device_of, engine_status
+from daemon.engine import EngineStatus, engine_status
 from daemon.judging import Decision, Judge
+from daemon.ledger import events
+from daemon.ledger.events import Level
 from daemon.metrics import Metrics
 from daemon.sources.ignored import UNCLAIMED, Unread, words
+from deploy.classifier import EngineId
 from deploy.serving import Model
 from models.clock import rfc3339, utc_now
 
-Level = Literal["ok", "degraded", "alarm"]
 _GRAVITY: Mapping[Level, int] = {"ok": 0, "degraded": 1, "alarm": 2}
 
 
@@ -103,9 +104,9 @@ class Health:
         """One line for ``STATUS=``: what is wrong, or nothing when all is well."""
         return "; ".join(f"{one.name}: {one.text}" for one in self.conditions() if not one.is_ok)
 
-    def as_json(self) -> list[dict[str, object]]:
-        """``health`` of the status event: name, ok, level, text, since."""
-        return [asdict(one) | {"ok": one.is_ok} for one in self.conditions()]
+    def for_status(self) -> list[events.Health]:
+        """``health`` of the status event."""
+        return [events.Health(**asdict(one), ok=one.is_ok) for one in self.conditions()]
 
 
 # Is the tip reaching the surface? A long run of curves without contact is a lost engage, not a quiet sample.
@@ -146,7 +147,7 @@ class EngineWatch:
         self._status: EngineStatus | None = None
         self._counted: Counter[str] = Counter()
 
-    def observe(self, model: Model, judge: Judge, is_building: bool = False) -> tuple[str, tuple[str, ...]]:
+    def observe(self, model: Model, judge: Judge, is_building: bool = False) -> tuple[EngineId, tuple[str, ...]]:
         """The engine that judges now, and why it is not a better one. Cheap while nothing changes."""
         status = engine_status(model)
         if model is not self._model:
@@ -161,7 +162,7 @@ class EngineWatch:
         for kind, count in status.faults.items():
             self._metrics.engine_faults.labels(kind).inc(count - self._counted[kind])
             self._counted[kind] = count
-        self._metrics.serving(judge.on(status.engine), device_of(status.engine))
+        self._metrics.serving(judge.on(status.engine))
         if status.troubles:
             text = f"{status.engine} judges, because {'; '.join(status.troubles)}"
             self._health.report("engine", "degraded", text)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from daemon.common.errors import INTERNAL, UserError
 from daemon.common.text import first_line
 from daemon.config import Config
-from daemon.engine import EngineTimeouts, device_of
+from daemon.engine import EngineTimeouts
 from daemon.judging import Judge
 from daemon.judging.judge import is_outdated, judge_of, load_model, release, wish_of
 from deploy.classifier import EngineRequest, NoEngine
@@ -148,7 +148,7 @@ class ModelReload:
         if self._better.outcome is None:
             return None
         outcome, self._better = self._better.outcome, None
-        if not isinstance(outcome, Loaded) or device_of(outcome.model.engine) == "cpu":
+        if not isinstance(outcome, Loaded) or outcome.model.engine.device == "cpu":
             self._better_due_s = time.monotonic() + AGAIN_S
         if isinstance(outcome, Loaded) and outcome.model.id != model.id:  # its folder was rewritten: reload takes that
             retire(outcome.model)
@@ -159,7 +159,7 @@ class ModelReload:
         """A reload went live with these: what was being built for other settings is not wanted any more."""
         is_other = _serving(config) != _serving(self._config)
         self._config = config
-        lacks_gpu = device_of(model.engine) == "cpu" and _has_gpu(config)
+        lacks_gpu = model.engine.device == "cpu" and _has_gpu(config)
         if is_other or not lacks_gpu:
             self._abandon_better(model)
         if lacks_gpu and self._better is None:  # a reload that loaded nothing is also a request to try the device again

@@ -7,13 +7,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
-from typing import Any, Literal
+from typing import Literal
 
 from daemon import __version__
 from daemon.config import Config
-from daemon.engine import device_of
-from daemon.judging import Judge
+from daemon.judging.judge import Serving
+from daemon.ledger.events import ServingModel, State, Status
 from daemon.ledger.view import LedgerView
 from daemon.metrics import Metrics
 from daemon.service.health import Health
@@ -55,9 +54,6 @@ class Rates:
         return len(recent) / max(span_s, 1e-3)
 
 
-State = Literal["starting", "ready", "stopping"]
-
-
 class StatusReport:
     """``data`` is asked for by the publisher's thread, everything else is told by the pipeline's."""
 
@@ -66,56 +62,54 @@ class StatusReport:
         config: Config,
         metrics: Metrics,
         health: Health,
-        judge: Judge,
+        serving: Serving,
         sources: Sequence[Source],
     ) -> None:
-        self.config, self.judge = config, judge
-        self.engine = judge.engine
-        self.engine_reasons: tuple[str, ...] = ()  # why not a better one
+        self.config, self._serving = config, serving
         self.publish, self.replay = config.publish, config.replay
-        self.state: State = "starting"
+        self.state: Literal["starting", "ready", "stopping"] = "starting"
         self._metrics, self._health, self._sources = metrics, health, sources
         self._ledger, self._labels = config.state / "ledger.sqlite", config.state / "labels.sqlite"
         self._begun_s, self.started_at = time.monotonic(), utc_now()
         self.rates = Rates(self._begun_s)
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> Status:
         """The ``data`` of a status event."""
-        config, judge = self.config, self.judge
+        config, serving, judge = self.config, self._serving, self._serving.judge
         with LedgerView(self._ledger) as view:
             counts, stream, last_seq = view.verdict_counts(), view.stream, view.last_seq
-        return {
-            "instrument": config.instrument,
-            "stream": stream,
-            "last_seq": last_seq,
-            "pid": os.getpid(),
-            "version": __version__,
-            "started_at": self.started_at,
-            "uptime_s": round(time.monotonic() - self._begun_s, 1),
-            "state": self.condition(),
-            "health": self._health.as_json(),
-            "sources": [asdict(found) for source in self._sources for found in source.health()],
-            "counts": counts,
-            "session": self._metrics.accounts.snapshot(),
-            "ignored": self._metrics.accounts.ignored_kinds(),
-            "review_queue": self.waiting(),
-            "model": {
-                "id": judge.model,
-                "score_basis": judge.score_basis,
-                "thresholds": asdict(judge.thresholds),
-                "prevalence": judge.prevalence,
-                "certificate": judge.certificate,
-            },
-            "engine": self.engine,
-            "device": device_of(self.engine),
-            "engine_reasons": list(self.engine_reasons),
-            "latency_s": self.rates.latency_s(),
-            "rate_per_s": round(self.rates.rate_per_s(time.monotonic()), 3),
-            "watch": [str(folder) for folder in config.watch],
-            "metrics_port": config.metrics_port,
-            "publish": self.publish,
-            "replay": self.replay,
-        }
+        return Status(
+            instrument=config.instrument,
+            stream=stream,
+            last_seq=last_seq,
+            pid=os.getpid(),
+            version=__version__,
+            started_at=self.started_at,
+            uptime_s=round(time.monotonic() - self._begun_s, 1),
+            state=self.condition(),
+            health=self._health.for_status(),
+            sources=[found for source in self._sources for found in source.health()],
+            counts=counts,
+            session=self._metrics.accounts.snapshot(),
+            ignored=self._metrics.accounts.ignored_kinds(),
+            review_queue=self.waiting(),
+            model=ServingModel(
+                id=judge.model,
+                score_basis=judge.score_basis,
+                thresholds=judge.thresholds,
+                prevalence=judge.prevalence,
+                certificate=judge.certificate,
+            ),
+            engine=str(serving.engine),
+            device=serving.engine.device,
+            engine_reasons=serving.engine_reasons,
+            latency_s=self.rates.latency_s(),
+            rate_per_s=round(self.rates.rate_per_s(time.monotonic()), 3),
+            watch=[str(folder) for folder in config.watch],
+            metrics_port=config.metrics_port,
+            publish=self.publish,
+            replay=self.replay,
+        )
 
     def waiting(self) -> int:
         """Flagged curves that nobody has labelled yet."""
@@ -124,16 +118,16 @@ class StatusReport:
 
     def line(self) -> str:
         """What systemd shows when all is well."""
-        session = self._metrics.accounts.snapshot()
-        return f"{session['decided']} decided since the start, {session['backlog']} waiting, model {self.judge.model}"
+        session, model = self._metrics.accounts.snapshot(), self._serving.judge.model
+        return f"{session['decided']} decided since the start, {session['backlog']} waiting, model {model}"
 
     def oldest_waiting_s(self) -> float:
         """Age of the oldest file of a watched folder that is not finished yet, 0 when there is none."""
         ages_s = (source.oldest_waiting_s() for source in self._sources if isinstance(source, WatchSource))
         return max((age_s for age_s in ages_s if age_s is not None), default=0.0)
 
-    def condition(self) -> str:
-        """One word: starting, ready, degraded, paused or stopping."""
+    def condition(self) -> State:
+        """One word."""
         if self.state != "ready":
             return self.state
         conditions = {condition.name: condition for condition in self._health.conditions()}

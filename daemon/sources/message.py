@@ -12,13 +12,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 import numpy as np
+from msgspec import Struct
 
 from daemon.formats.afmcurve import pack, unpack
 from daemon.formats.errors import Unfinished, Unreadable
-from models.curve import Curve, Samples
+from models.curve import Curve, DistanceKind, ForceUnit, Samples
 
 LARGEST_FRAME_BYTES = 64 << 20
 _LARGEST_HEADER_BYTES = 64 << 10
@@ -31,6 +32,22 @@ class Refused(Exception):
     """This message is not a curve; ``args[0]`` is one line that says why, ``id`` whose it was if that could be read."""
 
     id: str | None = None
+
+
+class Header(Struct, frozen=True, kw_only=True):
+    """What a sender has to say of a curve, and may say; anything else is kept beside the curve."""
+
+    name: str
+    id: str
+    dtype: Literal["<f4", "<f8"]
+    force_unit: ForceUnit
+    pulling: Literal["positive", "negative"]
+    distance_grows: Literal["away", "towards"]
+    distance_kind: DistanceKind  # "piezo" where nothing is said
+
+
+#: The fields of a header that are one of a few words.
+_CHOICES = {key: get_args(kind) for key, kind in get_type_hints(Header).items() if get_origin(kind) is Literal}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,43 +65,46 @@ def parse(frames: Sequence[bytes]) -> Message:
     """The curve of three frames. Raises ``Refused``."""
     if len(frames) != 3:
         raise Refused(f"{len(frames)} frames instead of 3: header, force, distance")
-    header = _header(frames[0])
-    sender = header.get("id")
+    said = _object(frames[0])
+    sender = said.get("id")
     try:
-        return _message(header, *frames[1:])
+        return _message(said, *frames[1:])
     except Refused as refusal:
         refusal.id = sender if isinstance(sender, str) else None
         raise
 
 
-def _message(header: Mapping[str, Any], force_bytes: bytes, distance_bytes: bytes) -> Message:
-    name = _text(header, "name", 1024)
-    if ".." in name.replace("\\", "/").split("/"):
-        raise Refused('name: ".." is not allowed in it')
-    identity = _text(header, "id", 256)
-    dtype = _choice(header, "dtype", ("<f4", "<f8"))
-    unit = _choice(header, "force_unit", ("N", "m", "V"))
-    sign = 1.0 if _choice(header, "pulling", ("positive", "negative")) == "positive" else -1.0
-    outward = 1.0 if _choice(header, "distance_grows", ("away", "towards")) == "away" else -1.0
-    kind = _choice({"distance_kind": "piezo", **header}, "distance_kind", ("piezo", "separation"))
-    force = sign * _samples(force_bytes, dtype, "force")
-    distance = outward * _samples(distance_bytes, dtype, "distance") if distance_bytes else None
+def _message(said: Mapping[str, Any], force_bytes: bytes, distance_bytes: bytes) -> Message:
+    header = _header(said)
+    sign = 1.0 if header.pulling == "positive" else -1.0
+    outward = 1.0 if header.distance_grows == "away" else -1.0
+    force = sign * _samples(force_bytes, header.dtype, "force")
+    distance = outward * _samples(distance_bytes, header.dtype, "distance") if distance_bytes else None
     if distance is not None and distance.shape != force.shape:
         raise Refused(f"force has {force.shape[0]} samples and distance {distance.shape[0]}")
-    retract, approach = _segments(header, force.shape[0])
+    retract, approach = _segments(said, force.shape[0])
     curve = Curve(
         force=force[retract],
-        force_unit=unit,
+        force_unit=header.force_unit,
         distance=None if distance is None else distance[retract],
-        distance_kind=None if distance is None else kind,
+        distance_kind=None if distance is None else header.distance_kind,
         approach_force=None if approach is None else force[approach],
-        spring_constant_n_per_m=_positive(header, "spring_constant_n_per_m"),
-        sensitivity_m_per_v=_positive(header, "sensitivity_m_per_v"),
+        spring_constant_n_per_m=_positive(said, "spring_constant_n_per_m"),
+        sensitivity_m_per_v=_positive(said, "sensitivity_m_per_v"),
     )
-    return Message(identity, name, dtype, curve, header)
+    return Message(header.id, header.name, header.dtype, curve, said)
 
 
-def _header(frame: bytes) -> dict[str, Any]:
+def _header(said: Mapping[str, Any]) -> Header:
+    """Raises ``Refused`` for the first thing that is wrong: the texts, then the choices in their order."""
+    name = _text(said, "name", 1024)
+    if ".." in name.replace("\\", "/").split("/"):
+        raise Refused('name: ".." is not allowed in it')
+    identity, full = _text(said, "id", 256), {"distance_kind": "piezo", **said}
+    return Header(name=name, id=identity, **{key: _choice(full, key, words) for key, words in _CHOICES.items()})
+
+
+def _object(frame: bytes) -> dict[str, Any]:
     if len(frame) > _LARGEST_HEADER_BYTES:
         raise Refused(f"header of {len(frame)} bytes; at most {_LARGEST_HEADER_BYTES}")
     try:

@@ -45,13 +45,13 @@ def run(options: Options) -> int:
     if options.review_share is not None:
         rule = KeepRule(precision=None, review_share=options.review_share)
     wish = CalibrationTarget(options.max_miss, options.confidence, options.prevalence, rule)
-    outcome = calibrate(gather_eligible(labels, model), model.bundle, model.engine, wish)
+    outcome = calibrate(gather_eligible(labels, model), model.bundle, str(model.engine), wish)
     try:
         made = write_model(out, model.bundle, outcome)
     except BadBundle as error:
         raise UserError(BAD_DATA, f"{error}; nothing was written") from error
     if options.json:
-        parts = {name: made.manifest[name] for name in ("calibration", "thresholds", "certificate", "parent")}
+        parts = {name: made.stored[name] for name in ("calibration", "thresholds", "certificate", "parent")}
         print(json.dumps({"id": made.id, "folder": str(out), **parts}))
     else:
         print(f"{write_text(outcome)}\n{out}: {made.id}, made of {model.id}; take it with --model {out}")

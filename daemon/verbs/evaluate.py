@@ -50,7 +50,7 @@ def run(options: Options) -> int:
     judge = judge_of(model, ThresholdsConfig())
     problems: list[str] = []
     curves = progress(curves_of(labels, problems), "evaluating", sum(classes.values()))
-    acquaintance = KnownCurves(model.bundle.manifest)
+    acquaintance = KnownCurves(model.bundle.stored)
     judged = judge_all(acquaintance.watch(curves), model, judge)
     refuse(problems)
     warnings = acquaintance.warnings(options.folders)

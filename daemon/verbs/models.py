@@ -49,7 +49,7 @@ def run(options: Options) -> int:
     if options.action == "build":
         return _build(options, bundle, settings)
     if options.json:
-        print(json.dumps({"id": bundle.id, "folder": str(bundle.folder), **bundle.manifest}))
+        print(json.dumps({"id": bundle.id, "folder": str(bundle.folder), **bundle.stored}))
     else:
         print(f"{bundle.id}\n{bundle.folder}\n\n{(bundle.folder / 'card.md').read_text()}", end="")
     return 0
@@ -95,6 +95,6 @@ def _list(models: Path, as_json: bool) -> int:
             promise = (
                 f"at most {percent_up(bundle.certificate.bound)} missed" if bundle.certificate else "no certificate"
             )
-            basis = f"{bundle.score_basis}, {promise}, {bundle.manifest['created']}"
+            basis = f"{bundle.manifest.score_basis}, {promise}, {bundle.manifest.created}"
             print(f"{entry.name:<16} {bundle.id}  {basis}  {entry.folder}")
     return 0

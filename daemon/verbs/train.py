@@ -130,7 +130,7 @@ def run(options: Options) -> int:
         head=HeadPlan(options.head, options.features or "none", options.unlabelled) if options.head else None,
     )
     bundle = train(plan)
-    evidence = bundle.manifest["thresholds"]["evidence"]
+    evidence = bundle.manifest.thresholds.evidence
     count = evidence["events"] + evidence["event_free"]
     print(f"{options.out}: {bundle.id}, AUC {evidence['auc']:.4f} on {count} simulated curves that it had not seen")
     return 0

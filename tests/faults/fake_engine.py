@@ -15,14 +15,14 @@ from pathlib import Path
 
 import deploy.engines
 from daemon.engine import EngineTimeouts, process
-from deploy.classifier import EngineRequest, Seen, Signals
+from deploy.classifier import EngineId, EngineRequest, Seen, Signals
 from deploy.engines import Engine
 from deploy.torch_engine import TorchClassifier
 from models.bundle import Bundle
 
 ORDERS = "AFM_TRIAGE_TEST_ORDERS"
 WORKER = (sys.executable, "-m", "tests.faults.fake_engine", "worker")
-NAME = "fake-cuda-fp16"
+NAME = EngineId("fake", "cuda", "fp16")
 LARGE = 6  # curves that do not fit after the order "small memory"
 
 

@@ -84,7 +84,7 @@ def _measure(options: Options, folder: Path, model: Model, judge: Judge) -> Foun
     ]
     return {
         "model": model.id,
-        "engine": model.engine,
+        "engine": str(model.engine),
         "cores": usable_cores(),
         "bytes_a_curve": round(simulated.stat().st_size / options.curves),
         "rows": rows,

@@ -62,7 +62,7 @@ def run(options: Options) -> int:
         rows += [_row(model, fitted_on, stream, number, prevalence) for prevalence in PREVALENCES]
     found = {
         "model": model.id,
-        "engine": model.engine,
+        "engine": str(model.engine),
         "labelled": options.labelled,
         "seed": options.seed,
         "rows": rows,

@@ -144,14 +144,14 @@ def _compare(
         curves, wanted = _only(curves, places), wanted[places]
     engine = named(wish.engine)
     classifier = engine.build(bundle, wish)
-    alone = _seen(classifier, curves, classifier.engine)
+    alone = _seen(classifier, curves, str(classifier.engine))
     model = Model.of(bundle, wish)
     served = _seen(model, curves, f"{classifier.engine}, as served").logits
     errors = np.abs(alone.logits - wanted)
     margin = model.margin_of(alone)
     near = np.abs(alone.logits[:, None] - bundle.limits).min(axis=1) < margin
     return {
-        "engine": classifier.engine,
+        "engine": str(classifier.engine),
         "real": curves.real,
         "curves": len(curves.names),
         "errors": {name: float(np.quantile(errors, at)) for name, at in (("median", 0.5), ("99 %", 0.99), ("max", 1))},

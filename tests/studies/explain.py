@@ -108,7 +108,13 @@ def run(options: Options) -> int:
         raise UserError(
             BAD_DATA, f"model {options.model} keeps none of {options.curves} simulated events: nothing to look at"
         )
-    found = {"model": model.id, "engine": model.engine, "seed": options.seed, "curves": options.curves, **report(kept)}
+    found = {
+        "model": model.id,
+        "engine": str(model.engine),
+        "seed": options.seed,
+        "curves": options.curves,
+        **report(kept),
+    }
     print(write_text(found))
     if options.out is not None:
         options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

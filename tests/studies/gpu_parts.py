@@ -17,7 +17,7 @@ from daemon.bench.harness import compare
 from daemon.learn.int8 import PreparedCurves
 from deploy.classifier import Classifier, EngineFault, Signals
 from deploy.gpu import CudaClassifier, DeviceClassifier, recorded
-from deploy.serving import Model, SelfTestFailed, tolerance_of
+from deploy.serving import TOLERANCE, Model, SelfTestFailed
 from deploy.tensorrt_engine import TensorRtClassifier, missing
 from deploy.torch_engine import TorchClassifier
 from models.bundle import Bundle
@@ -177,7 +177,7 @@ def time_engines(session: Session) -> dict[str, Any]:
             engine = make()  # what is cached is cached by now
             again_s = time.perf_counter() - built_s
             found[name] = {
-                "engine": engine.engine,
+                "engine": str(engine.engine),
                 "build_s": round(built_s - begun_s, 3),
                 "again_s": round(again_s, 3),
                 "batches": {str(size): _speed(session, engine, size) for size in BATCHES},
@@ -250,13 +250,13 @@ def _verdicts(session: Session, engine: Classifier, reference: Classifier, wante
     model = Model(session.bundle, engine, reference)
     try:
         model.selftest()
-        selftest = f"passed (tolerance {tolerance_of(engine.engine):g})"
+        selftest = f"passed (tolerance {TOLERANCE[engine.engine.precision]:g})"
     except SelfTestFailed as error:
         selftest = str(error)
     alone = engine.classify(session.curves.signals).logits.tolist()
     looked = model.classify(session.curves.signals).logits.tolist()
     return {
-        "engine": engine.engine,
+        "engine": str(engine.engine),
         "selftest": selftest,
         "alone": compare(session.curves, session.bundle, wanted, alone),
         "in_service": compare(session.curves, session.bundle, wanted, looked),

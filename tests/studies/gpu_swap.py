@@ -94,7 +94,7 @@ def swap(session: Session) -> dict[str, Any]:
     finally:
         for guarded in (old, *fresh):
             guarded.close()
-    return {"engine": old.engine, "beside_s": round(beside_s, 3), **load.found()}
+    return {"engine": str(old.engine), "beside_s": round(beside_s, 3), **load.found()}
 
 
 class _Load:
@@ -171,7 +171,7 @@ def _break(session: Session, fault: str) -> dict[str, Any]:
         again = guarded.classify(batch)
         return {
             "answered_s": round(answered_s, 3),
-            "by": broken.engine or guarded.engine,
+            "by": str(broken.engine or guarded.engine),
             "same_verdicts": bool(np.abs(broken.logits[1:] - wanted[1:]).max() < 0.1),
             "back_s": None if back_s is None else round(back_s, 3),
             "pause_s": patience.first_pause_s,

@@ -77,7 +77,7 @@ def run(options: Options) -> int:
     real = judge_labelled(labels, model, judge) if labels else None
     report: dict[str, Any] = {
         "model": judge.model,
-        "engine": judge.engine,
+        "engine": str(judge.engine),
         "thresholds": {"discard": judge.thresholds.discard, "keep": judge.thresholds.keep},
         **{name: getattr(options, name) for name in ("streams", "pool", "seed", "least")},
         "simulated": _simulated(options, model, judge, control),

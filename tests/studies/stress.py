@@ -119,7 +119,7 @@ def run(options: Options) -> int:
     groups = {"simulated": _simulated(options.curves, options.seed, model), **labelled}
     if not all(groups.values()):
         raise UserError(BAD_DATA, "no curve with a calibration and a distance: nothing can be laid on the others")
-    found: dict[str, Any] = {"model": model.id, "engine": model.engine, "seed": options.seed, "groups": {}}
+    found: dict[str, Any] = {"model": model.id, "engine": str(model.engine), "seed": options.seed, "groups": {}}
     for group, subjects in groups.items():
         found["groups"][group] = report(list(_stress(subjects, nuisances, model, judge, options.seed, group)))
     print(write_text(found))

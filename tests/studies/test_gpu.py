@@ -11,7 +11,7 @@ import torch
 from modelhelp import make_model
 
 from daemon.learn.int8 import PreparedCurves
-from deploy.classifier import Seen
+from deploy.classifier import EngineId, Seen
 from deploy.tensorrt_engine import flavours_here
 from tests.studies.__main__ import main as study
 from tests.studies.gpu import write_text
@@ -146,7 +146,7 @@ def test_nonsense_is_refused(option, capsys):
 
 def test_only_the_magic_batch_breaks_the_device(monkeypatch):
     class Plain:
-        engine, model_id = "torch-cpu-fp32", "m"
+        engine, model_id = EngineId("torch", "cpu", "fp32"), "m"
 
         def classify(self, signals):
             return Seen(np.zeros(len(signals)), np.zeros((len(signals), 2, 4), np.float32))

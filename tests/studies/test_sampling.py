@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from daemon.cli import main
+from deploy.classifier import EngineId
 from models.curve import Curve
 from tests.studies.__main__ import main as study
 from tests.studies.sampling import Row, table, thin
@@ -51,7 +52,7 @@ def test_a_verdict_that_moves_is_seen():
 
             return [Scored(0.9 if len(curve) > 1500 else 0.1, ()) for curve in curves]
 
-    judge = Judge("m", "p", "torch-cpu-fp32", Thresholds(0.2, 0.8), "simulation", 0.02)
+    judge = Judge("m", "p", EngineId("torch", "cpu", "fp32"), Thresholds(0.2, 0.8), "simulation", 0.02)
     row = SimpleNamespace(label="keep")
     items = [LabelledCurve(row, Curve(force=np.zeros(n), force_unit="N")) for n in (2000, 4000, 8000)]
     averaged = list(sample(items, Fickle(), judge))[:3]

@@ -5,6 +5,7 @@ import pytest
 from modelhelp import GOOD, make_model, write_folder
 
 from daemon.judging import Judge, Thresholds
+from deploy.classifier import EngineId
 from deploy.serving import Model
 from tests.studies.__main__ import main as study
 from tests.studies.streams import judge_simulated
@@ -59,7 +60,7 @@ def test_without_a_pool_a_share_of_a_stream_is_that_of_its_curves(base, tmp_path
 def test_what_the_front_end_doubts_is_never_discarded(base):
     """With a threshold that would discard everything, what is left is left by a reason."""
     model = Model.load(base / "model")
-    judge = Judge(model.id, "p", "cpu", Thresholds(0.999998, 0.999999), "simulation", 0.02)
+    judge = Judge(model.id, "p", EngineId("torch", "cpu", "fp32"), Thresholds(0.999998, 0.999999), "simulation", 0.02)
     found = judge_simulated("events", 300, 5, True, model, judge)
     doubted = found.lifted != ""
     assert len(found) == 300

@@ -252,7 +252,7 @@ class Tuner:
         return run.network
 
     def _recipe(self) -> Recipe:
-        recipe = self.bundle.manifest["training"].get("recipe", {})
+        recipe = self.bundle.manifest.training.get("recipe", {})
         loss = str(recipe.get("loss", "focal"))  # as its maker was asked for it
         return Recipe(
             width=self.bundle.width,

@@ -51,7 +51,7 @@ class Metrics:
     """One registry a service. Attributes are the metrics; methods say what happened."""
 
     def __init__(self, clock: Clock = CLOCK) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call] # one series more for every counter and histogram
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped; one series more for every counter and histogram
         self.registry, self._clock = CollectorRegistry(), clock
         self.accounts = Accounts()
         self.registry.register(self.accounts)

@@ -18,10 +18,9 @@ from pathlib import Path
 
 from daemon.formats.afmcurve import compact_copy_of
 from daemon.formats.text_rule import TextRule
-from daemon.judging import Decision, FileMark, Judge, decide, identity_of
-from daemon.judging.classify import classify
+from daemon.judging import Decision, FileMark, Judge, classify, decide, identity_of
 from daemon.judging.judge import Serving
-from daemon.judging.sentinel import Sentinel, format_of
+from daemon.judging.sentinel import Sentinel
 from daemon.ledger import Ledger, LedgerFull
 from daemon.metrics import Metrics
 from daemon.publish import Publisher
@@ -214,7 +213,7 @@ class Pipeline:
         decisions = decide(batch.readings, batch.scored.result(), batch.judge)
         for reading, decision in zip(batch.readings, decisions, strict=True):
             if reading.curve is not None:
-                self._sentinel.observe(format_of(reading), decision.reasons)
+                self._sentinel.observe(reading.sign_from, decision.reasons)
         return self._record(_with_compact_copies(decisions, batch.readings), batch.files)
 
     def _undecided(self, files: Sequence[FileReading]) -> list[Reading]:

@@ -32,10 +32,9 @@ from deploy.classifier import (
 from deploy.engines import Engine, candidates
 from models.bundle import Bundle, read, resolve
 from models.curve import Curve, Samples
-from models.frontend import Prepared, prepare
+from models.frontend import OPEN, Prepared, prepare, prepare_to_judge
 from models.raster import previews
 from models.reasons import DOUBTS
-from models.sign import OPEN, prepare_to_judge
 
 # ---- The self-test: known curves through the whole way, from force to logit, before anything is judged.
 #

@@ -46,6 +46,8 @@ PROTOCOLS = {
     "daemon/formats/base.py:Reader": "seam: what understands a format",
     "deploy/classifier.py:Classifier": "seam: what runs the network",
     "daemon/formats/base.py:CurveFile": "what a Reader opens: its other half",
+    "models/loss.py:Loss": "a frozen value that is called; seven of them, chosen by name",
+    "models/heads.py:Features": "what a head looks at: linear features become a model, the others only rank",
 }
 #: Names that turn data into code, or run a shell.
 FORBIDDEN = {"pickle", "cPickle", "marshal", "shelve", "dill", "joblib", "yaml"}

@@ -3,8 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from daemon.judging import Thresholds
-from daemon.judging.classify import classify
+from daemon.judging import Thresholds, classify
 from daemon.reading.pool import ReaderPool
 from daemon.sources.existing import find
 from deploy.serving import Model

@@ -38,10 +38,9 @@ from daemon.sources import Arrival
 from daemon.sources.existing import find
 from daemon.sources.ignored import Ignored
 from models.curve import Curve
-from models.frontend import Prepared
+from models.frontend import Prepared, prepare_to_judge
 from models.raster import RasterProfile
 from models.reasons import UNREADABLE
-from models.sign import prepare_to_judge
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -21,7 +21,7 @@ from modelhelp import make_model
 from daemon.batch.output import ResumableOutput
 from daemon.cli import main
 from daemon.common.errors import UserError
-from daemon.judging.classify import overlap
+from daemon.judging import overlap
 from daemon.reading.ahead import Job, Kept, Piece, Stamp, read_ahead
 from daemon.sources.existing import find
 from daemon.sources.ignored import Ignored

@@ -16,16 +16,13 @@ from daemon.config import ThresholdsConfig
 from daemon.explain import explain, find_reading
 from daemon.explain.picture import trace_of
 from daemon.formats.afmcurve import pack
-from daemon.judging import decide
-from daemon.judging.classify import classify
+from daemon.judging import classify, decide
 from daemon.judging.judge import judge_of, load_model
-from daemon.judging.sentinel import format_of
 from daemon.reading import Reading
 from daemon.sources import Arrival
 from deploy.serving import Model
 from models.curve import Curve
-from models.frontend import prepare
-from models.sign import OPEN, is_spot, turned
+from models.frontend import OPEN, is_spot, prepare, turned
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +117,8 @@ def _event_below_a_push(seed: int) -> Curve | None:
 
 def test_what_was_sent_counts_as_ingest_whatever_it_is_kept_in() -> None:
     arrival = Arrival("ingest", "n", Path("x"), known_curve="7")
-    assert format_of(Reading(arrival, 0, None, None, format="afmcurve")) == "ingest"
-    assert format_of(Reading(replace(arrival, source="watch"), 0, None, None, format="jpk")) == "jpk"
+    assert Reading(arrival, 0, None, None, format="afmcurve").sign_from == "ingest"
+    assert Reading(replace(arrival, source="watch"), 0, None, None, format="jpk").sign_from == "jpk"
 
 
 def test_an_explanation_shows_the_way_that_scored_higher(tmp_path: Path, shipped: Model) -> None:

@@ -6,7 +6,6 @@ import json
 import logging
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,33 +13,28 @@ import pytest
 from daemon.common.errors import UserError
 from daemon.common.locks import StateLock
 from daemon.common.progress import progress
-from daemon.judging import Decision, decide
+from daemon.judging import decide
 from daemon.service import health
 from daemon.service.health import ContactWatch
 from daemon.service.report import Rates
-from deploy.serving import Scored
 from tests.test_daemon_decide import JUDGE, reading
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def decision(*reasons: str) -> Decision:
-    return replace(decide([reading()], [Scored(0.0, ())], JUDGE)[0], reasons=reasons)
-
-
 def test_twenty_curves_without_contact_in_a_row_raise_the_alarm_and_one_with_contact_ends_it() -> None:
     watch = ContactWatch(20)
-    assert not watch.observe([decision("score", "no_contact")] * 19)
-    assert watch.observe([decision("score", "no_contact")])
+    assert not watch.observe([("score", "no_contact")] * 19)
+    assert watch.observe([("score", "no_contact")])
     assert "20 curves" in watch.text
-    assert not watch.observe([decision("score")])
-    assert not watch.observe([decision("score", "no_contact")] * 19)
+    assert not watch.observe([("score",)])
+    assert not watch.observe([("score", "no_contact")] * 19)
 
 
 def test_an_unreadable_file_says_nothing_about_the_tip() -> None:
     watch = ContactWatch(2)
     unreadable = decide([reading(curve=False, reason="truncated")], [None], JUDGE)[0]
-    assert watch.observe([decision("no_contact"), unreadable, decision("no_contact")])
+    assert watch.observe([("no_contact",), unreadable.reasons, ("no_contact",)])
 
 
 def test_tempo_knows_percentiles_and_rate() -> None:

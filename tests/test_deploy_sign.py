@@ -9,8 +9,7 @@ from daemon.judging import Thresholds, verdict_of
 from deploy.classifier import EngineId, EngineRequest
 from deploy.serving import Model, known_curves
 from models.curve import Curve
-from models.frontend import prepare
-from models.sign import OPEN, turned, with_flipped
+from models.frontend import OPEN, prepare, turned, with_flipped
 from models.simulate import simulate
 
 

@@ -45,6 +45,7 @@ def says(node: ast.AST, text: str) -> bool:
 def puts_in_place(node: ast.AST) -> bool:
     """``fresh.replace(path)`` and ``fresh.rename(path)``; a text's ``replace`` takes two."""
     is_path = method(node) in ("replace", "rename") and isinstance(node, ast.Call) and len(node.args) == 1
+    is_path = is_path and call_of(node) != "msgspec.structs.replace"
     return is_path or call_of(node) in ("os.rename", "os.replace", "shutil.move")
 
 
@@ -112,15 +113,15 @@ FACTS = (
     ),
     Fact(
         "the devices",
-        "deploy/engines.py",
-        "DEVICES or Device of deploy.engines",
+        "deploy/classifier.py",
+        "Device of deploy.classifier, DEVICES of deploy.engines",
         lists("cpu", "cuda"),
         'parser.add_argument("--device", choices=("auto", "cpu", "cuda"))',
     ),
     Fact(
         "the precisions",
-        "deploy/engines.py",
-        "PRECISIONS of deploy.engines",
+        "deploy/classifier.py",
+        "Precision of deploy.classifier, PRECISIONS of deploy.engines",
         lists("fp32", "fp16"),
         'PRECISIONS = ("auto", "fp32", "bf16", "fp16")',
     ),

@@ -7,10 +7,9 @@ import pytest
 
 from deploy.serving import known_curves
 from models.curve import Curve
-from models.frontend import prepare
+from models.frontend import OPEN, SPOT, is_spot, prepare, prepare_to_judge, turned, with_flipped
 from models.raster import RasterProfile
 from models.reasons import LIFTING
-from models.sign import OPEN, SPOT, is_spot, prepare_to_judge, turned, with_flipped
 from models.simulate import simulate
 
 PROFILE = RasterProfile()

@@ -24,8 +24,7 @@ from daemon.batch import Judged
 from daemon.batch.output import Line, ResumableOutput
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.text import clean
-from daemon.judging import Judge, decide, final_verdict
-from daemon.judging.classify import FAILED, overlap, shielded
+from daemon.judging import FAILED, Judge, decide, final_verdict, overlap, shielded
 from daemon.processes.worker_pool import WorkerPool
 from daemon.reading import Reading
 from daemon.reading.ahead import Kept, Stamp

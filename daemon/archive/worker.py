@@ -36,8 +36,8 @@ from daemon.common.text import first_line
 from daemon.processes import frames
 from daemon.processes.child import serving
 from models.curve import Curve, DistanceKind, ForceUnit, Samples
+from models.frontend import prepare_to_judge
 from models.raster import RasterProfile
-from models.sign import prepare_to_judge
 
 
 class RequestHandler:
@@ -61,7 +61,7 @@ class RequestHandler:
             return {"error": f"damaged: {first_line(error)}"}, []
 
     def _prepare(self, request: frames.Header) -> frames.Answer:
-        """Rows of a part -> their signals, one after the other, and their reasons; of some both ways (models.sign)."""
+        """Rows of a part -> their signals, one after the other, and their reasons; of some both ways up."""
         begun_s = time.perf_counter()
         part = self._part(request["file"], request["state"], request["part"])
         rows = range(request["first"], request["first"] + request["count"])

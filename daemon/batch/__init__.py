@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from daemon.formats.text_rule import TextRule
-from daemon.judging import VERDICTS, Decision, Judge, decide
-from daemon.judging.classify import classify, overlap
+from daemon.judging import VERDICTS, Decision, Judge, classify, decide, overlap
 from daemon.judging.sentinel import Sentinel
 from daemon.labels.table import Selection
 from daemon.reading import Reading

@@ -34,9 +34,8 @@ from daemon.reading import Reading
 from daemon.reading.pool import ReaderPool
 from daemon.sources import Arrival
 from deploy.serving import Model
-from models.frontend import prepare
+from models.frontend import prepare, prepare_to_judge
 from models.raster import RasterProfile, coverage, envelope
-from models.sign import prepare_to_judge
 
 # Reading: what it costs to get a curve out of a file, in the reader process and in the one that asks.
 

@@ -15,7 +15,7 @@ from daemon.client.service_file import ServiceFile, find
 from daemon.common.errors import UserError
 from daemon.config import Config
 from daemon.labels import Labels
-from daemon.ledger.view import LedgerView
+from daemon.ledger.file import LedgerView
 from models.files import write_whole
 
 #: Flagged curves that one screen names; the review page shows all of them.

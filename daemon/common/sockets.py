@@ -70,7 +70,7 @@ def bind(socket: zmq.Socket[bytes], endpoint: str, key: str, largest_bytes: int,
     except zmq.ZMQError as error:
         taken = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error})"
         raise UserError(UNREACHABLE, f"--{key} {endpoint} {taken}: choose another with --{key} or {key} = …") from None
-    bound: bytes = socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
+    bound: bytes = socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]  # the stub says int or bytes
     return bound.rstrip(b"\0").decode()
 
 

@@ -42,6 +42,7 @@ from daemon.config.rule import (
     TextRules,
 )
 from daemon.formats.text_rule import TextRule
+from deploy.classifier import Device
 from deploy.engines import NAMES, PRECISIONS
 
 __all__ = [
@@ -143,7 +144,7 @@ class Config:
     ] = None
     metrics_port: Annotated[int, Number(0, 65535, whole=True), Option("Prometheus on 127.0.0.1, 0 = off", "N")] = 9795
     model: Annotated[str, ModelName(), Option("model that judges", "NAME-or-DIR")] = "shipped"
-    device: Annotated[Literal["auto", "cpu", "cuda"], Option("where it runs")] = "auto"
+    device: Annotated[Literal["auto", Device], Option("where it runs")] = "auto"
     require_certificate: Annotated[
         bool,
         Switch(),

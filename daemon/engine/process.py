@@ -1,20 +1,28 @@
-"""The child: one engine process, as the service holds it. Every wait has an end, and every end is an EngineFault."""
+"""One engine process, as the service holds it, and the known curves by which it proves that it computes what it should.
+
+Every wait has an end, and every end is an EngineFault.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from daemon.common.ending import Closing
 from daemon.processes import frames
 from daemon.processes.child import launch
 from deploy.classifier import EngineFault, EngineId, EngineRequest, NoEngine, Seen, Signals
-from deploy.engines import Engine
+from deploy.engines import Engine, named
+from deploy.serving import SelfTestFailed, compare, known_curves
 from models.bundle import Bundle
+from models.curve import Curve
+from models.frontend import prepare
+from models.raster import envelope
 
 #: What is started; the number of the inherited socket follows it.
 COMMAND = (sys.executable, "-P", "-m", "daemon.engine.worker")
@@ -82,3 +90,48 @@ class EngineProcess(Closing):
 
     def close(self) -> None:
         self._child.end()
+
+
+_ENVELOPE_TOLERANCE = 1e-4  # of a row's height; engines are bit-equal, and a device in error is far off
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proof:
+    """Signals and what they must give."""
+
+    signals: Signals
+    logits: NDArray[np.float64]  # (S,)
+    edges: NDArray[np.float32]  # (S, 2, W)
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Proof:
+        """For the model of ``bundle``; 0.1 s on one core. Raises SelfTestFailed when the processor itself is off."""
+        known = known_curves()
+        further = [_variant(curve, turn) for turn in (0.6, 1.7) for curve in known[:5]]
+        prepared = prepare([*known, *further], bundle.profile)
+        signals = [item.signal for item in prepared if item.signal is not None]
+        exact = named("torch").build(bundle, EngineRequest(device="cpu", precision="fp32"))
+        seen = exact.classify(signals)
+        wanted = bundle.manifest.selftest.logits
+        compare(exact.engine, [float(logit) for logit in seen.logits[: len(wanted)]], wanted)
+        logits = seen.logits.copy()
+        logits[: len(wanted)] = wanted
+        return cls(signals, logits, envelope(signals, bundle.profile))
+
+    def demand(self, engine: EngineId, classify: Callable[[Signals], Seen]) -> None:
+        """All at once, and the first alone, must come back right; EngineFault("wrong") otherwise."""
+        for count in (len(self.signals), 1):
+            seen = classify(self.signals[:count])
+            try:
+                compare(engine, [float(logit) for logit in seen.logits], [float(one) for one in self.logits[:count]])
+            except SelfTestFailed as error:
+                raise EngineFault("wrong", str(error)) from None
+            if seen.edges.shape != self.edges[:count].shape:
+                raise EngineFault("wrong", f"{engine}: pictures of another size: {seen.edges.shape}")
+            if not np.allclose(seen.edges, self.edges[:count], rtol=0.0, atol=_ENVELOPE_TOLERANCE):
+                raise EngineFault("wrong", f"{engine}: known curves are drawn differently")
+
+
+def _variant(curve: Curve, factor: float) -> Curve:
+    """The curve of a softer or stiffer day."""
+    return Curve(force=curve.force * factor, force_unit=curve.force_unit)

@@ -14,8 +14,7 @@ import numpy as np
 
 from daemon.common import ending
 from daemon.common.ending import Closing
-from daemon.engine.process import EngineProcess
-from daemon.engine.proof import Proof
+from daemon.engine.process import EngineProcess, Proof
 from deploy.classifier import Classifier, EngineFault, EngineId, EngineRequest, NoEngine, Seen, Signals
 from deploy.engines import Engine
 from models.bundle import Bundle

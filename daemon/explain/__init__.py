@@ -14,19 +14,17 @@ from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.text import clean
 from daemon.formats import NAMES
 from daemon.formats.text_rule import TextRule
-from daemon.judging import Decision, Judge, decide
-from daemon.judging.classify import classify
+from daemon.judging import Decision, Judge, classify, decide
 from daemon.reading import Reading
 from daemon.reading.pool import ReaderPool
 from daemon.sources.existing import find
 from deploy.serving import Model
 from models.bundle import Bundle
 from models.curve import Curve
-from models.frontend import Prepared, prepare
+from models.frontend import Prepared, prepare, turned
 from models.gradcam import Place, place_of
 from models.raster import coverage, envelope
 from models.reasons import REASONS
-from models.sign import turned
 
 if TYPE_CHECKING:
     from models.network import ResNet18

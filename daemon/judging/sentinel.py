@@ -1,8 +1,8 @@
 """The sentinel: whether the sign of a format has gone wrong, told by would-be discards that are events upside down.
 
-The judge looks at a share of them (models.sign). One whose sign no push against the surface confirms makes the sentinel
-wary: for a while every would-be discard of its format is looked at. Three within 200 curves are told. One that does
-push is reviewed like the others, but is no hint: as many are found where the sign is right as where it is wrong
+The judge looks at a share of them (models.frontend). One whose sign no push against the surface confirms makes the
+sentinel wary: for a while every would-be discard of its format is looked at. Three within 200 curves are told. One that
+does push is reviewed like the others, but is no hint: as many are found where the sign is right as where it is wrong
 (deploy/decisions/0011).
 """
 
@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-
-from daemon.reading import Reading
 
 WINDOW = 200  # curves of a format that are looked back on
 MOST = 3  # hints among them; then it is told
@@ -24,11 +22,6 @@ _REMEDIES = {
     "ingest": "correct `pulling` in the headers that are sent",
 }
 _REMEDY = "look whether the sign of its sensitivity or of a channel was changed in the instrument's software"
-
-
-def format_of(reading: Reading) -> str | None:
-    """What the sentinel counts a curve under; what was sent is in our own format, with its sender's sign."""
-    return "ingest" if reading.arrival.source == "ingest" else reading.format
 
 
 @dataclass(slots=True)

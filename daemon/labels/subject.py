@@ -20,7 +20,7 @@ from daemon.formats.blob import Blob
 from daemon.formats.errors import Unfinished, Unreadable
 from daemon.labels import Label, unanimous
 from daemon.labels import table as labeltable
-from daemon.ledger.view import LedgerView
+from daemon.ledger.file import LedgerView
 from models.files import write_whole
 
 

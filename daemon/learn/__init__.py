@@ -7,10 +7,10 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,19 +24,21 @@ from daemon.judging.judge import load_model
 from daemon.learn.head import HeadPlan, Start, fit_head
 from daemon.learn.labelled import LabelledFolder, curves_of, read_labels, refuse
 from daemon.learn.training_record import TrainingRecord, identity_of, read_unlabelled, tell_apart
-from deploy.assembly import Origin, assemble
+from deploy import serving
 from deploy.classifier import EngineRequest
 from deploy.serving import Model
-from models.bundle import Bundle
+from models.bundle import Bundle, Manifest, Network, SelfTest, Weights, write
+from models.calibrate import choose_cut, fit_platt
+from models.card import describe
+from models.clock import utc_now
 from models.curve import Curve
 from models.files import remove_unfinished
-from models.frontend import prepare
-from models.loss import describe
-from models.network import ResNet18
-from models.raster import RasterProfile
-from models.sign import OPEN, turned
+from models.frontend import OPEN, prepare, turned
+from models.loss import describe as describe_loss
+from models.network import ResNet18, load
+from models.raster import RasterProfile, envelope
 from models.simulate import simulate
-from models.train import Examples, Recipe, Run, gather
+from models.train import Examples, Recipe, Run, gather, infer
 
 HELD_OUT = 20_000  # simulated curves that calibration and thresholds stand on, never trained on
 MOST_MISSED = 0.018  # of simulated events below the discard threshold; decision 0006
@@ -128,7 +130,7 @@ def _run(plan: Plan, initial: ResNet18 | None, examples: Examples) -> ResNet18:
 def _way(plan: Plan, others: NDArray[np.float32] | None) -> dict[str, Any]:
     """How the weights were found, in the words of the manifest."""
     if plan.head is None:
-        return {"loss": describe(plan.recipe.loss)}
+        return {"loss": describe_loss(plan.recipe.loss)}
     return {
         "head": {
             "kind": plan.head.kind,
@@ -237,3 +239,62 @@ def _classes(labelled: Examples) -> dict[str, int]:
 def _join(simulated: Examples, labelled: Examples) -> Examples:
     times = max(1, round(LABELLED_SHARE * len(simulated) / (1 - LABELLED_SHARE) / len(labelled)))
     return simulated + labelled.repeat(times)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a model comes from; goes into its manifest as it is."""
+
+    name: str
+    code_version: str
+    training: Mapping[str, Any]
+    score_basis: Literal["simulation", "labels"] = "simulation"
+    parent: str | None = None
+
+
+def assemble(
+    folder: Path,
+    network: ResNet18,
+    profile: RasterProfile,
+    heldout: Examples,
+    origin: Origin,
+    prevalence: float = 0.02,
+    most_missed: float = 0.01,
+    most_kept: float = 0.002,
+) -> Bundle:
+    """Calibrate on ``heldout`` (never trained on), then write the whole folder as one act."""
+    weights = half(network)
+    rounded = load(network.width, {name: torch.from_numpy(tensor) for name, tensor in weights.items()})
+    logits, labels = infer(rounded, heldout.edges, profile), heldout.labels > 0.5
+    calibration = fit_platt(logits, labels, prevalence)
+    cut = choose_cut(calibration, logits, labels, most_missed, most_kept)
+    manifest = Manifest(
+        name=origin.name,
+        created=utc_now("seconds"),
+        parent=origin.parent,
+        code_version=origin.code_version,
+        profile=profile,
+        network=Network(network.width),
+        calibration=replace(calibration, basis=cut.evidence["basis"]),
+        thresholds=cut,
+        score_basis=origin.score_basis,
+        certificate=None,
+        training=dict(origin.training),
+        selftest=SelfTest(serving.VERSION, known_logits(rounded, profile)),
+    )
+    return write(folder, weights, manifest, describe(manifest))
+
+
+def half(network: ResNet18) -> Weights:
+    """The tensors as a weight file holds them: half precision, without the counters that only training needs.
+
+    Contiguous, because safetensors writes an array's memory as it lies, and a network in channels_last lies otherwise.
+    """
+    state = {n: t.detach().float().numpy() for n, t in network.state_dict().items() if not n.endswith("tracked")}
+    return {name: np.ascontiguousarray(tensor.astype(np.float16)) for name, tensor in state.items()}
+
+
+def known_logits(network: ResNet18, profile: RasterProfile) -> list[float]:
+    """What the self-test must find at every start."""
+    signals = [item.signal for item in prepare(serving.known_curves(), profile) if item.signal is not None]
+    return [round(float(logit), 6) for logit in infer(network, envelope(signals, profile), profile)]

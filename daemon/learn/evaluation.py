@@ -14,8 +14,8 @@ from daemon.judging import Judge, Verdict, verdict_of
 from daemon.learn.labelled import LabelledCurve
 from deploy.serving import Model
 from models.curve import Curve
+from models.frontend import turned
 from models.metrics import auc, average_precision, calibration_error, clopper_pearson, count_table
-from models.sign import turned
 
 # The trace: a force curve as it was measured, small enough to be drawn in a page of thumbnails.
 

@@ -1,6 +1,6 @@
 """The ledger: every decision, once, on disk before anybody hears of it.
 
-One process holds the one read-write connection; readers use :class:`daemon.ledger.view.LedgerView`. A batch of
+One process holds the one read-write connection; readers use :class:`daemon.ledger.file.LedgerView`. A batch of
 decisions, their event bodies and ``seq``, the review queue and the marks of finished files are one transaction with
 ``synchronous=FULL``: after a crash or a power cut either all of it is there or none of it.
 """
@@ -17,8 +17,7 @@ from pathlib import Path
 
 from daemon.judging import Decision, FileMark
 from daemon.ledger import events
-from daemon.ledger.file import checksum, explain, open_for_writing, text
-from daemon.ledger.view import LedgerView
+from daemon.ledger.file import LedgerView, checksum, explain, open_for_writing, text
 from models.clock import CLOCK, Clock, rfc3339
 
 __all__ = ["Ledger", "LedgerFull", "LedgerView"]

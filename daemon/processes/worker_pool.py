@@ -292,7 +292,7 @@ class _Worker(threading.Thread):
         task.answer, task.arrays = header, arrays
         self._pool.finish(task)
 
-    def _replace(self, child: Child, failure: Literal["crash", "timeout"], last_words: str) -> None:
+    def _replace(self, child: Child, reason: Literal["crash", "timeout"], last_words: str) -> None:
         """End a hung or dead child. Its head is tried anew, or has failed; the others go back."""
         child.end()
         self._child = None
@@ -307,6 +307,6 @@ class _Worker(threading.Thread):
             head.tries -= 1
             head.noted = self._note.read(head.id) or head.noted
             if not head.tries:
-                head.failure, head.last_words = failure, last_words
+                head.failure, head.last_words = reason, last_words
                 self._pool.finish(tasks.pop(0))
         self._pool.give_back(tasks)

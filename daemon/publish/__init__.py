@@ -16,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import zmq
 
@@ -24,7 +23,8 @@ from daemon import __version__
 from daemon.common.errors import UserError
 from daemon.common.sockets import Secure, bind, open_envelope, open_socket
 from daemon.ledger import events
-from daemon.ledger.view import LedgerView
+from daemon.ledger.file import LedgerView
+from daemon.metrics import Metrics
 from models.clock import CLOCK, Clock
 
 # ---- The replay: what was decided, for whoever was not listening.
@@ -89,13 +89,6 @@ _LINGER_MS = 500  # after the end, for what subscribers have not been sent yet
 _PORTION = 500  # rows read at a time; requests for replay are heard in between
 
 
-class Counts(Protocol):
-    """What the publisher tells the metrics."""
-
-    def published(self, kind: str, times: int) -> None: ...
-    def replayed(self, outcome: str) -> None: ...
-
-
 class Publisher(threading.Thread):
     """One thread, two sockets, bound when this returns. ``status`` is called from this thread.
 
@@ -111,7 +104,7 @@ class Publisher(threading.Thread):
         publish: str,
         replay: str,
         status: Callable[[], events.Status] | None = None,
-        counts: Counts | None = None,
+        counts: Metrics | None = None,
         secure: Secure | None = None,
         heartbeat_s: float = 2.0,
         clock: Clock = CLOCK,

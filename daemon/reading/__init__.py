@@ -24,6 +24,11 @@ class Reading:
     profile: RasterProfile | None = None  # for this profile
     format: str | None = None  # the name of the reader that opened the file
 
+    @property
+    def sign_from(self) -> str | None:
+        """Who said which way is pulling: the format, or whoever sent the curve in our own."""
+        return "ingest" if self.arrival.source == "ingest" else self.format
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FileReading:

@@ -87,10 +87,13 @@ class ReaderPool(Closing):
 
     def _holds(self, task: _FileTask) -> bool:
         """Whether a file was read as the rules of now would have it."""
-        return task.text_rule == rule_for(task.arrival.file, self.rules)
+        return task.text_rule == self._rule_of(task.arrival)
+
+    def _rule_of(self, arrival: Arrival) -> TextRule | None:
+        return rule_for(arrival.file, self.rules) if self.rules else None
 
     def _task(self, arrival: Arrival) -> _FileTask:
-        rule = rule_for(arrival.file, self.rules)
+        rule = self._rule_of(arrival)
         limit_s = _LIMIT_S + arrival.size_bytes / _LIMIT_BYTES_PER_S if self._limit_s is None else self._limit_s
         return _FileTask(
             {

@@ -32,10 +32,9 @@ from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from daemon.processes import frames
 from daemon.processes.child import Note, serving
 from models.curve import Curve
-from models.frontend import Prepared
+from models.frontend import Prepared, prepare_to_judge
 from models.raster import RasterProfile
 from models.reasons import UNREADABLE
-from models.sign import prepare_to_judge
 
 _FRESH_S = 2.0  # a file changed less long ago may still be in the writing, whatever it looks like
 _NO_SAMPLES = np.zeros(0)

@@ -114,7 +114,7 @@ class Service:
     def _take_note(self, parts: Parts, decisions: list[Decision]) -> None:
         now_s = time.monotonic()
         parts.report.rates.observe((now_s - decision.noticed_s for decision in decisions), now_s)
-        if self._contact.observe(decisions):
+        if self._contact.observe(one.reasons for one in decisions):
             self._health.report("contact", "alarm", self._contact.text)
         else:
             self._health.report("contact", "ok", "curves reach the surface")

@@ -13,12 +13,12 @@ import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from daemon.config import AlarmConfig
 from daemon.engine import EngineStatus, engine_status
-from daemon.judging import Decision, Judge
+from daemon.judging import Judge
 from daemon.ledger import events
 from daemon.ledger.events import Level
 from daemon.metrics import Metrics
@@ -26,6 +26,7 @@ from daemon.sources.ignored import UNCLAIMED, Unread, words
 from deploy.classifier import EngineId
 from deploy.serving import Model
 from models.clock import rfc3339, utc_now
+from models.reasons import UNREADABLE
 
 _GRAVITY: Mapping[Level, int] = {"ok": 0, "degraded": 1, "alarm": 2}
 
@@ -118,12 +119,14 @@ class ContactWatch:
     def __init__(self, longest_run: int) -> None:
         self._longest_run, self._run = longest_run, 0
 
-    def observe(self, decisions: Iterable[Decision]) -> bool:
-        """Whether the run has reached its limit (stays true until a curve with contact comes)."""
-        for decision in decisions:
-            if decision.force_unit is None and decision.score is None:
-                continue  # unreadable: says nothing about the tip
-            self._run = self._run + 1 if "no_contact" in decision.reasons else 0
+    def observe(self, reasons: Iterable[Sequence[str]]) -> bool:
+        """Whether the run has reached its limit (stays true until a curve with contact comes).
+
+        ``reasons`` of every curve, in order; what is unreadable says nothing about the tip.
+        """
+        for of_one in reasons:
+            if not UNREADABLE.intersection(of_one):
+                self._run = self._run + 1 if "no_contact" in of_one else 0
         return self._run >= self._longest_run
 
     @property

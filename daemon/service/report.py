@@ -13,7 +13,7 @@ from daemon import __version__
 from daemon.config import Config
 from daemon.judging.judge import Serving
 from daemon.ledger.events import ServingModel, State, Status
-from daemon.ledger.view import LedgerView
+from daemon.ledger.file import LedgerView
 from daemon.metrics import Metrics
 from daemon.service.health import Health
 from daemon.sources import Source

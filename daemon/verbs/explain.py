@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -33,17 +32,13 @@ def run(options: Options) -> int:
     from daemon.explain.picture import draw
     from daemon.judging.judge import judge_of, load_model
     from deploy.classifier import EngineRequest
+    from models.files import write_whole
 
     asked = Asked.of(options.judging)
     reading = find_reading(options.file, options.curve, asked.text)
     model = load_model(asked.model, EngineRequest(options.device), asked.models)
     explanation = explain(reading, model, judge_of(model, asked.thresholds, text=asked.text))
-    fresh = options.out.with_name(f".{options.out.name}.{os.getpid()}")
-    try:
-        fresh.write_bytes(draw(explanation))
-        fresh.replace(options.out)
-    finally:
-        fresh.unlink(missing_ok=True)
+    write_whole(options.out, draw(explanation))
     decision = explanation.decision
     score = "no score" if decision.score is None else f"score {decision.score:.4f}"
     print(f"{options.out}: {decision.verdict}, {score}")

@@ -21,7 +21,7 @@ from daemon.formats import limits
 from daemon.labels import Label, Labels, read_word
 from daemon.labels import table as labeltable
 from daemon.labels.subject import complete, locate, write_folder
-from daemon.ledger.view import LedgerView
+from daemon.ledger.file import LedgerView
 from models.clock import utc_now
 from models.files import write_whole
 

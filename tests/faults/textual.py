@@ -21,8 +21,7 @@ from textmutants import Mutant, mutant
 from daemon.config import ThresholdsConfig
 from daemon.formats import open_file
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
-from daemon.judging import decide
-from daemon.judging.classify import classify
+from daemon.judging import classify, decide
 from daemon.judging.judge import judge_of, load_model
 from daemon.reading import Reading
 from daemon.sources import Arrival

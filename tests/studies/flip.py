@@ -119,8 +119,7 @@ def samples(folders: Sequence[Path], simulated: int, seed: int) -> Iterator[Samp
 
 def look(coming: Iterable[Sample], model: Model) -> Iterator[Ways]:
     """Each curve judged in every way, as if its file stated the sign and without a check of it."""
-    from models.frontend import prepare
-    from models.sign import OPEN, is_spot, prepare_to_judge, turned
+    from models.frontend import OPEN, is_spot, prepare, prepare_to_judge, turned
 
     def stated(curve: Curve) -> Curve:
         return replace(curve, notes=tuple(note for note in curve.notes if note != OPEN))

@@ -1,6 +1,6 @@
 """Study losses: every loss on an equal budget, over several seeds, and whether any differs from cross entropy.
 
-Thresholds are chosen for each training by the one rule that the shipped model's are (deploy/assembly.py). A trained
+Thresholds are chosen for each training by the one rule that the shipped model's are (daemon/learn). A trained
 network is kept in ``--work``, so the study goes on after an interruption and can be extended by losses, seeds and sets.
 """
 

@@ -8,7 +8,7 @@ from daemon.cli import main
 from daemon.config import ThresholdsConfig
 from daemon.judging.judge import judge_of, load_model
 from deploy.serving import known_curves
-from models.sign import turned
+from models.frontend import turned
 from tests.studies.__main__ import main as study
 from tests.studies.flip import Row, Sample, _row, look, table
 

@@ -139,7 +139,7 @@ def test_three_models_go_live_at_200_curves_a_second_and_no_batch_is_lost_or_mix
 def test_a_model_that_fails_its_self_test_leaves_the_old_one_serving_and_is_told(tmp_path: Path, ours: Path) -> None:
     with (
         TemporaryService(tmp_path / "trial", options=("--model", str(ours))) as trial,
-        endurance.Listener(trial.publish) as listener,
+        endurance.DecisionListener(trial.publish) as listener,
     ):
         assert trial.process is not None
         producer, manifest = Producer(trial.watch), ours / "manifest.json"

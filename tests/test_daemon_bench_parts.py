@@ -144,6 +144,7 @@ def test_the_recipe_is_run_curve_by_curve_and_readers_are_compared() -> None:
     assert all(row["afmformats_ms"] > 0 and row["ours_ms"] > 0 for row in found["readers"])
 
 
+@pytest.mark.study
 def test_a_line_loses_nothing_and_its_memory_is_watched(model: str) -> None:
     found, _ = split(recordings([BUNDLED]))
     with serving(Plan(model=model, engine="torch", precision="fp32")) as (trial, watched, ear):

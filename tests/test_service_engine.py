@@ -123,6 +123,7 @@ def _it_fails_and_is_won_back(trial: TemporaryService, producer: Producer, order
     assert _judged_on(trial, producer) == str(NAME)
 
 
+@pytest.mark.faults
 def test_three_models_go_live_at_200_curves_a_second_and_no_batch_is_lost_or_mixed(
     ours: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,6 +95,7 @@ def test_files_that_come_and_are_not_read_raise_an_alarm_until_a_curve_comes(tmp
         assert f"folder {trial.watch}: what comes is read" in trial.log.read_text()
 
 
+@pytest.mark.faults
 def test_a_few_files_are_enough_after_a_while_and_a_note_with_a_thumbnail_is_not(tmp_path: Path) -> None:
     config = tmp_path / "afm1.toml"
     config.write_text("[alarm]\nunread_s = 2\n")

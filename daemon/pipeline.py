@@ -1,9 +1,9 @@
-"""The pipeline: source → read → rasterise → classify → decide → record → publish.
+"""The pipeline: source → read and prepare → draw and classify → decide → record → publish.
 
-One turn takes what is finished and has been read (in other processes), has it judged, commits the decisions in one
-transaction, and only then tells the world. Under load the next batch is with the classifier, on a thread of its own,
-while this one is recorded. Whatever dies on the way, the folder still holds the curve and the ledger knows that it is
-not decided.
+One turn takes what is finished and has been read and prepared (in other processes), has it judged, commits the
+decisions in one transaction, in which each becomes an event (``daemon.ledger.events``), and only then tells the
+world. Under load the next batch is with the classifier, on a thread of its own, while this one is recorded. Whatever
+dies on the way, the folder still holds the curve and the ledger knows that it is not decided.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from daemon.learn.calibration import (
     write_text,
 )
 from daemon.learn.labelled import read_labels
-from daemon.learn.training_record import TrainingRecord, identity_of
+from daemon.learn.training_record import TrainingRecord, fingerprint_of
 from daemon.ledger import events
 from daemon.screens.status import page
 from deploy.classifier import EngineId, EngineRequest
@@ -304,7 +304,7 @@ def test_folders_of_the_same_name_are_all_noted_and_decide_whether_to_go_on(tmp_
 
 
 def identities(folder):
-    return [identity_of(open_file(path)[0]) for path in sorted(folder.glob("*.afmcurve"))]
+    return [fingerprint_of(open_file(path)[0]) for path in sorted(folder.glob("*.afmcurve"))]
 
 
 def test_a_trained_model_knows_its_curves_and_those_of_its_parents(tmp_path):

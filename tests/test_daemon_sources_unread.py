@@ -12,7 +12,7 @@ from sourcehelp import Watched, until, watching
 from daemon.config import AlarmConfig
 from daemon.formats import NAMES
 from daemon.service.health import alarm_of
-from daemon.sources.ignored import Arrivals, Unread
+from daemon.sources.ignored import Unread, UnreadCount
 from daemon.sources.watch import WatchSource
 
 ALARM = AlarmConfig()
@@ -139,7 +139,7 @@ def test_two_folders_are_counted_apart(tmp_path: Path) -> None:
 
 def test_the_clock_begins_with_the_first_and_anew_after_a_curve() -> None:
     now_s = 10.0
-    arrivals = Arrivals("/data", lambda: now_s)
+    arrivals = UnreadCount("/data", lambda: now_s)
     arrivals.passed_over("unclaimed", "a.pfc")
     now_s = 50.0
     arrivals.passed_over("unclaimed", "b.pfc")

@@ -18,7 +18,7 @@ from daemon.labels import Labels
 from daemon.ledger.file import LedgerView
 from models.files import write_whole
 
-#: Flagged curves that one screen names; the review page shows all of them.
+#: Flagged curves that one screen names; `events --verdict review` shows all of them.
 SHOWN_FLAGGED = 5
 
 

@@ -1,4 +1,6 @@
-"""The decision: one verdict on one curve, with everything an event says about it. Pure functions of what was scored.
+"""The judging: the curves of a batch through the model, and one verdict on each, with everything an event says of it.
+
+``classify`` has them scored; ``decide`` is a pure function of what was scored.
 
 The rule that everything rests on: only a score may discard. A curve without a score, or one with a reason that puts it
 outside what the model was made for, is at least `review`; and so is every curve while a certificate is required that
@@ -69,7 +71,7 @@ class Judge:
 class Decision:
     """One curve's verdict, ready for the ledger. ``seq`` does not exist before the commit."""
 
-    identity: str  # "sha256#index", "sha256#path" for an unreadable file, "ingest:id#0" over ZeroMQ
+    identity: str  # as identity_of makes it: "sha256#index", "ingest:id#0" over ZeroMQ, else what was found
     source: str
     path: str
     curve: int

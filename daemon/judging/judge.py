@@ -1,4 +1,4 @@
-"""The judge of this run: a model, with the thresholds that the laboratory may have put in place of its own."""
+"""What judges in this run: a model, and a ``Judge`` made of it with the laboratory's thresholds, if any."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The labels: what people say of curves, in a database of their own beside the ledger.
 
-``labels.sqlite`` has its own writers (`labels add`, `labels import`, the review page), so that the ledger keeps its
+``labels.sqlite`` has its own writers (`labels add`, `labels import`), so that the ledger keeps its
 one. A curve has one label a rater; a later one supersedes it and the earlier one stays as history. `ambiguous`, a word
 of published collections, reads as `unsure`.
 """

@@ -23,7 +23,7 @@ from daemon.common.progress import progress
 from daemon.judging.judge import load_model
 from daemon.learn.head import HeadPlan, Start, fit_head
 from daemon.learn.labelled import LabelledFolder, curves_of, read_labels, refuse
-from daemon.learn.training_record import TrainingRecord, identity_of, read_unlabelled, tell_apart
+from daemon.learn.training_record import TrainingRecord, fingerprint_of, read_unlabelled, tell_apart
 from deploy import serving
 from deploy.classifier import EngineRequest
 from deploy.serving import Model
@@ -193,7 +193,7 @@ def _open(what: str, plan: Plan, labels: Sequence[LabelledFolder], identities: s
     def sure() -> Iterator[tuple[Curve, bool]]:
         for item in curves:
             if item.row.label != "unsure":
-                identities.add(identity_of(item.curve))
+                identities.add(fingerprint_of(item.curve))
                 yield oriented(item.curve) if item.event else item.curve, item.event
 
     examples = gather(sure(), plan.profile)
@@ -209,7 +209,7 @@ def _open(what: str, plan: Plan, labels: Sequence[LabelledFolder], identities: s
 
 
 def _orientation(plan: Plan) -> Callable[[Curve], Curve]:
-    """How a labelled event is record: as its reader believes, unless its sign is open and that is surely wrong.
+    """Which way up a labelled event is taught: as its reader believes, unless its sign is open and surely wrong.
 
     Nobody has labelled the sign. Where the model which training begins from would discard the event as its reader
     believes, and keeps it upside down, the picture that scored nothing would be trained as one. Of a curve without an

@@ -25,7 +25,7 @@ from daemon.common.progress import progress
 from daemon.common.text import clean
 from daemon.judging import Thresholds, verdict_of
 from daemon.learn.labelled import LabelledCurve, LabelledFolder, refuse
-from daemon.learn.training_record import TrainingRecord, identity_of
+from daemon.learn.training_record import TrainingRecord, fingerprint_of
 from deploy.serving import Model
 from models.bundle import Bundle, Calibration, Cut, write
 from models.calibrate import (
@@ -132,7 +132,7 @@ class _Gathering:
     def _objection(self, item: LabelledCurve, folder: Path, digest: str) -> str | None:
         if "simulated" in item.curve.notes:
             return UNSURE if item.row.label == "unsure" else SIMULATED
-        identity, place = identity_of(item.curve), f"{folder / 'labels.csv'} row {item.row.number}"
+        identity, place = fingerprint_of(item.curve), f"{folder / 'labels.csv'} row {item.row.number}"
         is_copy = identity in self._heard
         label, earlier = self._heard.setdefault(identity, (item.row.label, place))
         if label != item.row.label:

@@ -30,7 +30,7 @@ from models.train import gather
 _DIGITS = 12  # 48 bits: ten thousand curves on either side meet by chance once in three million
 
 
-def identity_of(curve: Curve) -> str:
+def fingerprint_of(curve: Curve) -> str:
     """Twelve hexadecimal digits of the retract's samples, in the resolution of a compact copy."""
     with np.errstate(over="ignore", invalid="ignore"):  # tails may hold anything
         samples = compact(curve.force).astype("<f4")
@@ -73,7 +73,7 @@ class TrainingRecord:
 
     def holds(self, curve: Curve, table_sha256: str) -> bool:
         """Whether the network was trained on this curve, or on this table."""
-        return table_sha256 in self.tables.values() or identity_of(curve) in self.curves | self.unlabelled
+        return table_sha256 in self.tables.values() or fingerprint_of(curve) in self.curves | self.unlabelled
 
 
 # Whether a model knows these labels already: an evaluation on curves that it learned from flatters it.
@@ -102,7 +102,7 @@ class KnownCurves:
         record = TrainingRecord.of(self.manifest["training"])
         for item in curves:
             self.curves += 1
-            self.known += identity_of(item.curve) in record.curves
+            self.known += fingerprint_of(item.curve) in record.curves
             yield item
 
     def warnings(self, folders: Sequence[Path]) -> list[str]:
@@ -143,7 +143,7 @@ def read_unlabelled(folders: Sequence[Path], profile: RasterProfile, identities:
 
 def _note(curves: Iterable[Curve], identities: set[str]) -> Iterator[Curve]:
     for curve in curves:
-        identities.add(identity_of(curve))
+        identities.add(fingerprint_of(curve))
         yield curve
 
 

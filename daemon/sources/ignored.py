@@ -104,7 +104,7 @@ class Unread:
         return sum(self.kinds.values())
 
 
-class Arrivals:
+class UnreadCount:
     """Keeps the count of one folder. Told by the folder's thread, read by any."""
 
     def __init__(self, folder: str, now_s: Callable[[], float] = time.monotonic) -> None:

@@ -17,7 +17,7 @@ from daemon.common.text import clean
 from daemon.formats.names import Names, event_path
 from daemon.sources import Arrival, SourceHealth
 from daemon.sources.file_state import FileState, OfferQueue, Timing
-from daemon.sources.ignored import Arrivals, Unread
+from daemon.sources.ignored import Unread, UnreadCount
 from daemon.sources.inotify import MountGuard, Touched
 from daemon.sources.scan import MountSetting, Stamp, split, stamp_of, walk
 from daemon.sources.tracker import FileTracker, Surroundings
@@ -142,7 +142,7 @@ class Folder:
         self.root = os.path.abspath(root)
         self._timing, self._services, self._ready = timing, services, ready
         self._guard = MountGuard(self.root, setting, self._hear)
-        self._arrivals = Arrivals(self.root)
+        self._arrivals = UnreadCount(self.root)
         self._begun_s = time.time()
         self._questions = _QUESTIONS
         self._link = ""  # the first that was passed over

@@ -1,6 +1,6 @@
 """`train`: from simulated curves and labelled folders to a model folder; resumable, whole at the end or not there.
 
-The defaults are the recipe of the shipped model: ``afm-triage train --simulate 160000 --out my-model``.
+``make model`` has the recipe of the shipped one.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class Classifier(Protocol):
         """B signals -> B logits; what stands beside a signal in the batch changes nothing. Raises EngineFault."""
 
 
-# ---- Device faults: what torch and TensorRT raise when a GPU fails, in the words that the rest of the program knows.
+# Device faults: what torch and TensorRT raise when a GPU fails, in the words that the rest of the program knows.
 #
 # CUDA's numbers are those of its runtime API, ``cudaError``. After an illegal access every later call of the
 # process fails too, so nothing is tried again here: whoever holds the process replaces it.

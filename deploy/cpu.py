@@ -17,7 +17,7 @@ from deploy.classifier import EngineId, Seen, Signals
 from models.bundle import Bundle
 from models.raster import coverage, envelope
 
-# ---- The cores: how many threads an engine may keep busy on a machine that belongs to an instrument.
+# The cores: how many threads an engine may keep busy on a machine that belongs to an instrument.
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -54,7 +54,7 @@ def _own_group() -> Path:
     return next((CGROUP / line[4:] for line in lines if line.startswith("0::/")), CGROUP)
 
 
-# ---- The heap of a process that judges batch after batch: what one frees is kept for the next.
+# The heap of a process that judges batch after batch: what one frees is kept for the next.
 
 #: Of mallopt(3). Blocks above the first still go back to the system at once; so does what lies free above the second.
 _M_MMAP_THRESHOLD, _MMAP_BYTES = -3, 32 << 20
@@ -73,7 +73,7 @@ def keep_freed() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
-# ---- The picture classifier: what engines on the CPU share, from signals over pictures to logits.
+# The picture classifier: what engines on the CPU share, from signals over pictures to logits.
 
 CHUNK = 16  # pictures at a time: 2 MB at 256 x 128, which stays in the caches; more are slower
 

@@ -24,7 +24,7 @@ from deploy.engine_cache import EngineCache, UnsafeCache
 from models.anatomy import convolutions, fold
 from models.bundle import SHIPPED, Bundle
 
-# ---- The OpenVINO runtime, told to be silent and to keep to its place on a machine that belongs to an instrument.
+# The OpenVINO runtime, told to be silent and to keep to its place on a machine that belongs to an instrument.
 #
 # ``import openvino`` reports itself to its maker's analytics, without asking, and leaves a number for this
 # machine in ``~/intel``. A laboratory's computer must not: here the package that does so cannot be found, and
@@ -78,7 +78,7 @@ def compiled(model: Any, precision: str, threads: int | None = None) -> Any:
     return core().compile_model(model, "CPU", settings).create_infer_request()
 
 
-# ---- Int8: what was measured on a laboratory's own curves so that a network may compute in eight bits on this
+# Int8: what was measured on a laboratory's own curves so that a network may compute in eight bits on this
 # machine.
 #
 # The weights stay where they are; kept are the ranges of the values between the layers, and how far off its
@@ -140,9 +140,7 @@ def _key(bundle: Bundle) -> dict[str, str]:
     }
 
 
-# ---- The OpenVINO engine: the same network in Intel's runtime, two to three times faster on one core than torch's.
-
-# ---- The OpenVINO graph: the network written node by node from folded weights.
+# The OpenVINO graph: the network written node by node from folded weights.
 #
 # That takes 5 ms where the converter takes 2 s and holds the interpreter all that while. With ranges it is the
 # int8 network: every convolution reads 256 levels of its input and 255 of its weights (Jacob et al. 2018, arXiv
@@ -216,7 +214,7 @@ class Graph:
         return self._op.fake_quantize(x, *limits, *limits, levels)
 
 
-# ---- The OpenVINO engine: the same network in Intel's runtime, two to three times faster on one core than torch's.
+# The OpenVINO engine: the same network in Intel's runtime, two to three times faster on one core than torch's.
 
 
 class OpenVinoClassifier(PictureClassifier):

@@ -36,7 +36,7 @@ from models.frontend import OPEN, Prepared, prepare, prepare_to_judge
 from models.raster import previews
 from models.reasons import DOUBTS
 
-# ---- The self-test: known curves through the whole way, from force to logit, before anything is judged.
+# The self-test: known curves through the whole way, from force to logit, before anything is judged.
 #
 # The curves are made here from formulas and counted random bits, the same on every machine; a model's manifest
 # holds the logits that they had when it was trained. A broken build of the mathematics, a damaged weight or a
@@ -94,7 +94,7 @@ def compare(engine: EngineId, logits: Sequence[float], expected: Sequence[float]
         raise SelfTestFailed(f"{engine}: a known curve is {worst:.3f} off its logit (tolerance {tolerance})")
 
 
-# ---- The model in service: from curves to scores, the one way that the service, `score` and `evaluate` all take.
+# The model in service: from curves to scores, the one way that the service, `score` and `evaluate` all take.
 
 
 Build = Callable[[Engine, Bundle, EngineRequest], Classifier]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -86,14 +87,23 @@ def room_of(module: str) -> str:
 
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
 NAMES = {dotted(path): path for path in MODULES}
-#: Module -> modules of ours that it imports, at its top or inside a function.
-IMPORTS = {name: (imports_of(TREES[path]) & NAMES.keys()) - {name} for name, path in NAMES.items()}
-#: What is imported with a module because it lies in the same package is no arrow of its own.
-ARROWS = {
-    name: {to for to in found if not any(other.startswith(f"{to}.") for other in found) or to not in packages}
-    for packages in [{dotted(path) for path in MODULES if path.name == "__init__.py"}]
-    for name, found in IMPORTS.items()
-}
+
+
+def arrows_of(name: str) -> set[str]:
+    """Modules of ours that a module imports, or takes names from, at its top or inside a function."""
+    arrows: set[str] = set()
+    for node in ast.walk(TREES[NAMES[name]]):
+        if isinstance(node, ast.Import):
+            arrows |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            parts = {f"{node.module}.{alias.name}" for alias in node.names}
+            arrows |= parts & NAMES.keys() or {node.module}
+            if not parts <= NAMES.keys():
+                arrows.add(node.module)  # a name of the package itself, beside one of its modules
+    return (arrows & NAMES.keys()) - {name}
+
+
+ARROWS = {name: arrows_of(name) for name in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -102,7 +112,7 @@ def test_a_room_imports_only_from_rooms_below_it(name: str) -> None:
     if name == "daemon":
         return
     assert room in HEIGHT, f"{name}: give the room {room} a place in LAYERS"
-    for imported in IMPORTS[name] - {"daemon"}:
+    for imported in ARROWS[name] - {"daemon"}:
         other = room_of(imported)
         assert other == room or HEIGHT[other] < HEIGHT[room], (
             f"{name} imports {imported}: {other} lies not below {room}"
@@ -137,6 +147,12 @@ def test_no_module_is_a_mere_part_of_its_one_importer() -> None:
         (importer,) = importers
         is_sibling = NAMES[importer].parent == path.parent
         assert not is_sibling, f"{name}: {lines} lines that {importer} alone uses; fold it in, or give a reason here"
+
+
+def test_a_module_is_no_heap_of_former_modules() -> None:
+    """A banner across a module is the docstring of another noun: fold it in, or give that noun a module."""
+    banners = [str(path.relative_to(ROOT)) for path in MODULES if re.search(r"^# -{3,}", path.read_text("utf-8"), re.M)]
+    assert not banners
 
 
 def test_protocols_stand_at_the_seams() -> None:

@@ -189,7 +189,7 @@ class Feed(Closing):
         return True
 
 
-# ---- The listener: receives a service's events and notes when the verdict of each file came.
+# The listener: receives a service's events and notes when the verdict of each file came.
 
 _JOIN_S = 10.0
 
@@ -248,7 +248,7 @@ class EventListener(threading.Thread, Closing):
         self.join(_JOIN_S)
 
 
-# ---- The silence: how long no service has answered, and when whoever follows one has waited long enough.
+# The silence: how long no service has answered, and when whoever follows one has waited long enough.
 
 #: A script that nobody looks at gives up after so long; a service is back from a restart by then.
 PATIENCE_S = 60.0
@@ -303,7 +303,7 @@ class SilenceLimit:
             )
 
 
-# ---- Asking: one question to a running service, one answer or none in time.
+# Asking: one question to a running service, one answer or none in time.
 
 
 def ask(endpoint: str, *request: bytes, timeout_s: float = 1.0) -> list[bytes] | None:

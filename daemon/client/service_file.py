@@ -72,7 +72,7 @@ def _read(file: Path) -> dict[str, Any]:
     return {}
 
 
-# ---- The reload: a signal to the service, and the `config` event that says what came of it.
+# The reload: a signal to the service, and the `config` event that says what came of it.
 
 #: Loading another model takes a second, compiling it for a GPU minutes; the old one judges meanwhile.
 PATIENCE_S = 900.0

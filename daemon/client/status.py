@@ -94,7 +94,7 @@ def _brief(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: data[name] for name in ("verdict", "path", "curve", "score", "reasons") if name in data}
 
 
-# ---- The watched folders: the service's own, also for a verb that was not told of them.
+# The watched folders: the service's own, also for a verb that was not told of them.
 #
 # The service leaves a note of them in its state folder. The note outlives it: what is put into such a folder
 # while it rests is judged at its next start.

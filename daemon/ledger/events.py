@@ -36,7 +36,7 @@ Level = Literal["ok", "degraded", "alarm"]
 State = Literal["starting", "ready", "degraded", "paused", "stopping"]
 
 
-# ---- Decisions.
+# Decisions.
 
 
 class DecisionData(Struct, frozen=True, kw_only=True):
@@ -121,7 +121,7 @@ def decision_data(decision: Decision, total_s: float) -> DecisionData:
     )
 
 
-# ---- Notices: what the service tells of itself. Whoever sends one leaves ``last_seq`` to the publisher.
+# Notices: what the service tells of itself. Whoever sends one leaves ``last_seq`` to the publisher.
 
 
 class Hello(Struct, frozen=True):
@@ -253,7 +253,7 @@ KINDS: dict[str, type[DecisionData | Notice]] = {
 _KIND_OF = {data: kind for kind, data in KINDS.items()}
 
 
-# ---- The envelope.
+# The envelope.
 
 
 class _Head(Struct, frozen=True, kw_only=True):
@@ -334,7 +334,7 @@ def _type_of(kind: str) -> str:
     return f"org.afmtriage.{kind}.v1"
 
 
-# ---- The wire.
+# The wire.
 
 
 def encode(value: Struct | Mapping[str, Any]) -> bytes:
@@ -387,7 +387,7 @@ _LINE, _ASCII = (
 )
 
 
-# ---- The JSON Schemas of ``daemon/schema``.
+# The JSON Schemas of ``daemon/schema``.
 
 
 def schema(kind: str) -> dict[str, Any]:

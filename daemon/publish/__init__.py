@@ -27,7 +27,7 @@ from daemon.ledger.file import LedgerView
 from daemon.metrics import Metrics
 from models.clock import CLOCK, Clock
 
-# ---- The replay: what was decided, for whoever was not listening.
+# The replay: what was decided, for whoever was not listening.
 #
 # Request ``["since", SEQ]``: the stored bodies with a greater ``seq``, at most 5,000, in order; one empty frame
 # when there are none. Request ``["status"]``: the status event as it is now. DEALER and REQ both work.
@@ -77,7 +77,7 @@ def _seq(request: list[bytes]) -> int | None:
     return min(int(request[1]), _LARGEST_SEQ)
 
 
-# ---- The publisher: the ledger's tail on PUB, its history on ROUTER.
+# The publisher: the ledger's tail on PUB, its history on ROUTER.
 
 log = logging.getLogger(__name__)
 

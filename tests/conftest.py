@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 from models.bundle import Bundle
 from models.raster import coverage
 
-STUDIES = Path(__file__).parent / "studies"
+STUDIES, FAULTS = Path(__file__).parent / "studies", Path(__file__).parent / "faults"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What lies in studies/ is a study test; the first case of a test of faults is its smoke, and in make test too."""
+    """What lies in studies/ is a study test, in faults/ one of faults: its first case, the smoke, is in make test."""
     seen: set[str] = set()
     for item in items:
         if item.path.is_relative_to(STUDIES):
             item.add_marker("study")
+        if item.path.is_relative_to(FAULTS):
+            item.add_marker("faults")
         function = item.nodeid.partition("[")[0]
         if item.get_closest_marker("faults") and "[" in item.nodeid and function not in seen:
             item.add_marker("smoke")

@@ -33,7 +33,8 @@ LAYERS = (
 )
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms.split()}
 MODULES = sorted(path for top in ("models", "deploy", "daemon") for path in (ROOT / top).rglob("*.py"))
-MOST_MODULES = 180
+#: 180 are the house; its wings (review, guard, collect and what they rest on) may bring it to 240.
+MOST_MODULES = 240
 LONGEST_LINES = 450
 #: Module -> why it is longer.
 LONG_FOR_A_REASON: dict[str, str] = {}

@@ -27,6 +27,7 @@ class Arrival:
     first: int = 0  # first curve wanted; > 0 for the later portions of a map
     sha256: str | None = None  # known for later portions: the file must still be the same one
     total: int = 1  # and how many curves it had when it was opened
+    folder: str | None = None  # the watched or scored folder; None for a file named directly and for ingest
     known_curve: str | None = None  # ZeroMQ ingest: the sender's id, which is its identity
 
     def portion(self, first: int, sha256: str | None, total: int) -> Arrival:
@@ -42,6 +43,9 @@ class SourceHealth:
     ok: bool
     detail: str  # "inotify + scan every 30 s", "folder is gone since 03:12", …
     waiting: int  # files seen that are not finished yet
+    folder: int | None = None  # its number in the configuration, from 0; None for a socket
+    last_seen_s: float | None = None  # time.time() when the folder last answered
+    last_curve_s: float | None = None  # time.time() when the last file that may be a curve came
 
 
 class Source(Protocol):

@@ -369,6 +369,7 @@ class Folder:
             companion=Path(self.root, pending.companion) if pending.companion and pending.whole else None,
             size_bytes=size_bytes,
             mtime_ns=mtime_ns,
+            folder=self.root,
             noticed_s=pending.notice(now_s, final),
             claimed=pending.claimed,
             final=final,

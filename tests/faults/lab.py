@@ -172,7 +172,7 @@ class Share:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             self._server = subprocess.Popen([_SFTP_SERVER], stdin=ours, stdout=ours, stderr=subprocess.DEVNULL)
-            words = ["sshfs", "-f", "-o", "passive", f"x:{remote}", str(point)]
+            words = ["sshfs", "-f", "-o", "passive,dir_cache=no", f"x:{remote}", str(point)]
             self._client = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL)
         try:
             until(lambda: os.path.ismount(point), 10)

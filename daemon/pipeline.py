@@ -176,8 +176,10 @@ class Pipeline:
 
     def _feed(self) -> None:
         """Hand finished files to the readers, never more than keeps them busy."""
-        room = READ_AHEAD_BATCHES * self._pace.largest_batch - self._reader.in_flight
-        if room > 0 and (arrivals := self._backlog.take(room)):
+        while True:
+            room, _ = self._reader.room(READ_AHEAD_BATCHES * self._pace.largest_batch)
+            if room <= 0 or not (arrivals := self._backlog.take(room)):
+                return
             self._reader.submit(arrivals)
 
     def _collected(self) -> list[FileReading]:

@@ -19,7 +19,8 @@ import pytest
 
 from daemon.processes import frames, worker_pool
 from daemon.processes.child import Note, launch, spawn
-from daemon.processes.worker_pool import Task, WorkerPool, WorkersBroken
+from daemon.processes.lanes import Task
+from daemon.processes.worker_pool import WorkerPool, WorkersBroken
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Answers every request with what it was asked; "hang" and "die" it does first.

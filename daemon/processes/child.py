@@ -147,9 +147,24 @@ def serving(descriptor: int, memory_bytes: int | None = MEMORY_BYTES) -> Iterato
 
 
 def _has_hung_up(connection: socket.socket) -> bool:
-    poll = select.poll()
-    poll.register(connection, 0)  # a hang-up is told unasked
-    return bool(poll.poll(0))
+    return _has_news(connection, 0, 0.0)  # a hang-up is told unasked
+
+
+def has_come(connection: socket.socket, timeout_s: float = 0.0) -> bool:
+    """Whether there is something to receive, waiting so long at most."""
+    return _has_news(connection, select.POLLIN, timeout_s)
+
+
+def _has_news(connection: socket.socket, kinds: int, timeout_s: float) -> bool:
+    poll = select.poll()  # unlike select, for descriptors of any number
+    poll.register(connection, kinds)
+    return bool(poll.poll(1000 * timeout_s))
+
+
+def give_back_freed() -> None:
+    """Give the memory that this process has freed back to the system; for a moment in which nobody waits."""
+    with contextlib.suppress(OSError, AttributeError):  # another libc than glibc has its own ways
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Note:

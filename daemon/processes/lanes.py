@@ -10,14 +10,18 @@ been killed there and is held by the kernel, nobody else is sent there; tasks of
 from __future__ import annotations
 
 import bisect
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal
 
 from daemon.processes import frames
 
+Fate = Literal["crash", "timeout", "away"]
+
+_MOST_ASIDE = 4  # workers on what is large or slow, beside those that are held up by a share
 _REST_COSTS_BYTES = 64 << 20  # what comes last goes behind what is smaller than this, and before what is larger
 
 
@@ -29,6 +33,7 @@ class Task:
     limit_s: float  # that it may be worked on without a sign of progress
     comes_last: bool = False  # behind every request that does not
     tries: int = 2  # processes that may be lost to it: the fault may have been another's (no memory, a share away)
+    again: frames.Header = field(default_factory=dict)  # what the request says besides, once one was
     is_large: bool = False  # it may take long, and must not keep what is small waiting
     size_bytes: int = 0
     kin: str = ""  # tasks of one kind take about as long for about as many bytes
@@ -40,7 +45,7 @@ class Task:
     noted: str | None = None  # of it, as far as a process came before it was lost
     answer: frames.Header | None = None
     arrays: list[frames.Array] = field(default_factory=list)
-    failure: Literal["crash", "timeout", "away"] | None = None
+    failure: Fate | None = None
     last_words: str = ""  # of the process that was lost to it
 
     @property
@@ -60,6 +65,22 @@ class Lane(IntEnum):
     LARGE = 2
 
 
+@dataclass(slots=True, eq=False)
+class Seat:
+    """What is to be known of a worker: what it is for, and how busy it is."""
+
+    is_aside: bool = False  # for what is large or slow; another has its place
+    is_stuck: bool = False  # it waits for an answer of
+    place: str = ""  # this place
+    lane: Lane | None = None  # where what it holds comes from, when it stands aside
+    is_ready: bool = False
+    since_s: float | None = None  # time.monotonic() when what it works on was begun; None: it has nothing to do
+
+    def is_slow(self, slow_s: float) -> bool:
+        since_s = self.since_s
+        return since_s is not None and time.monotonic() - since_s > slow_s
+
+
 @dataclass(slots=True)
 class _Place:
     is_stuck: bool = False  # the last that is known of it: somebody waits there for an answer
@@ -77,8 +98,8 @@ class Lanes:
     Without ``has_lanes`` there is one line, in which what comes last stands behind; no place is ever shut.
     """
 
-    def __init__(self, has_lanes: bool) -> None:
-        self.has_lanes = has_lanes
+    def __init__(self, has_lanes: bool, slow_s: float) -> None:
+        self.has_lanes, self._slow_s = has_lanes, slow_s
         self._waiting: dict[Lane, dict[str, deque[Task]]] = {lane: {} for lane in Lane}
         self._places: dict[str, _Place] = {}
         self._slow_from: dict[str, int] = {}  # kind -> bytes from which on it was slow lately
@@ -93,6 +114,52 @@ class Lanes:
                 line.appendleft(task)
             else:
                 bisect.insort(line, task, key=_order)
+
+    def next_for(self, seat: Seat, seats: Sequence[Seat]) -> Task | None:
+        """What a worker is to do next; one for small tasks may have to stand aside for it."""
+        if not self.has_lanes:
+            return self.take((Lane.SMALL, Lane.LARGE))
+        if seat.since_s is None:
+            seat.lane = None
+        if not seat.is_aside and (task := self.take((Lane.SMALL,))):
+            return task
+        for lane in self._open_to(seat, [one for one in seats if one is not seat and not one.is_stuck]):
+            if (task := self.take((lane,))) is not None:
+                seat.lane, seat.is_aside = lane, True
+                return task
+        return None
+
+    def _open_to(self, seat: Seat, others: Sequence[Seat]) -> list[Lane]:
+        """One worker a lane; of those for small tasks one that has nothing to do, where another stays free for them."""
+        if seat.is_aside:
+            if seat.is_stuck:
+                return []
+        elif (
+            seat.since_s is not None
+            or not any(one.is_ready and not one.is_aside and not one.is_slow(self._slow_s) for one in others)
+            or any(one.is_ready and one.is_aside and one.since_s is None for one in others)
+        ):
+            return []
+        taken = {one.lane for one in others if one.is_aside}
+        return [lane for lane in (Lane.SLOW, Lane.LARGE) if lane not in taken]
+
+    def may_keep(self, seat: Seat, seats: Sequence[Seat], task: Task, *, waits: bool, computes: bool) -> bool:
+        """Whether a worker that is slow goes on with its task: it stands aside then. Else another shall have it."""
+        is_stuck = waits and task.is_remote
+        aside = [one for one in seats if one is not seat and one.is_aside]
+        if is_stuck and any(one.is_stuck and one.place == task.place for one in aside):
+            return False
+        if is_stuck != seat.is_stuck:
+            seat.is_stuck, seat.place = is_stuck, task.place
+            self.set_stuck(task, is_stuck)
+        if not seat.is_aside:
+            if computes and not task.is_large:
+                self.note_slow(task)
+            if not is_stuck and sum(not one.is_stuck for one in aside) >= _MOST_ASIDE:
+                task.was_slow = True
+                return False
+            seat.is_aside, seat.lane = True, Lane.SLOW
+        return True
 
     def take(self, lanes: Iterable[Lane]) -> Task | None:
         """The next task of the first of these lanes that has one; it is in hand until ``release``."""

@@ -25,13 +25,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal
 
 from daemon.common import ending
 from daemon.common.ending import Closing
 from daemon.processes import frames
-from daemon.processes.child import Child, Note, Pulse, spawn
-from daemon.processes.lanes import Lane, Lanes, Task
+from daemon.processes.child import Child, Note, spawn
+from daemon.processes.lanes import Fate, Lane, Lanes, Seat, Task
 
 _DEPTH = 2  # requests a worker holds: one in hand, one on its desk
 _FRAME_LIMIT_S = 30.0  # for the rest of a frame whose beginning has come
@@ -41,14 +40,10 @@ _END_LIMIT_S = 2.0  # for all threads together; a process that the kernel does n
 _LOOK_S = 0.25  # between two looks at a process that is slow
 _STOPPED_S = 1.0  # a process that somebody has stopped is replaced after this
 _HUMBLE_S = 2.0  # what takes longer than this works when the others leave it time
-_MOST_ASIDE = 4  # processes on what is large or slow, beside those that are held up by a share
 _IDLE_S = 5.0  # after which one that stands aside ends
 _MOST_DONE_BYTES = 64 << 20  # of answers that nobody has collected; beyond, nothing new is begun
 _AHEAD = 4  # requests of ``map`` for each worker, at most
 _SILENCE_S = 600.0  # such a request takes milliseconds; a share that hangs shall not hold us for ever
-
-
-Fate = Literal["crash", "timeout", "away"]
 
 
 class WorkersBroken(RuntimeError):
@@ -79,7 +74,7 @@ class WorkerPool(Closing):
         self.is_closed = False
         self._changed = threading.Condition()
         self._ids = itertools.count(1)
-        self._lanes = Lanes(self.has_lanes)
+        self._lanes = Lanes(self.has_lanes, slow_s)
         self._done: deque[Task] = deque()
         self._done_bytes = 0
         self._in_flight = self._large_in_flight = 0
@@ -183,69 +178,31 @@ class WorkerPool(Closing):
         with self._changed:
             if self.is_closed or self._done_bytes > _MOST_DONE_BYTES:
                 return None
-            if not self.has_lanes:
-                return self._lanes.take((Lane.SMALL, Lane.LARGE))
-            if worker.is_idle:
-                worker.lane = None
-            if not worker.is_aside and (task := self._lanes.take((Lane.SMALL,))):
-                return task
-            for lane in self._lanes_open_to(worker):
-                if (task := self._lanes.take((lane,))) is not None:
-                    worker.lane, worker.is_aside = lane, True
-                    self._fill_seats()
-                    return task
-            return None
-
-    def _lanes_open_to(self, worker: _Worker) -> list[Lane]:
-        """One worker a lane; of those for small tasks one that has nothing in hand, where another stays free."""
-        others = [one for one in self._workers if one is not worker and not one.is_stuck]
-        if worker.is_aside:
-            if worker.is_stuck:
-                return []
-        elif not worker.is_idle or not any(one.is_free for one in others) or any(one.is_spare for one in others):
-            return []
-        taken = {one.lane for one in others if one.is_aside}
-        return [lane for lane in (Lane.SLOW, Lane.LARGE) if lane not in taken]
+            task = self._lanes.next_for(worker.seat, [one.seat for one in self._workers])
+            self._fill_seats()
+            return task
 
     def _fill_seats(self) -> None:
-        while not self.is_closed and sum(not one.is_aside for one in self._workers) < self._seats:
+        while not self.is_closed and sum(not one.seat.is_aside for one in self._workers) < self._seats:
             self._workers.append(_Worker(self, next(self._numbers)))
             self._workers[-1].start()
 
-    def may_keep(self, worker: _Worker, task: Task, pulse: Pulse, is_still: bool) -> bool:
-        """Whether a worker that is slow goes on with its task: it stands aside then. Else another shall have it."""
-        is_stuck = is_still and pulse.is_waiting and task.is_remote
+    def may_keep(self, worker: _Worker, task: Task, *, waits: bool, computes: bool) -> bool:
+        """Whether a worker that is slow goes on with its task; else another shall have it."""
         with self._changed:
-            aside = [one for one in self._workers if one is not worker and one.is_aside]
-            if is_stuck and any(one.is_stuck and one.place == task.place for one in aside):
-                return False
-            if is_stuck != worker.is_stuck:
-                worker.is_stuck, worker.place = is_stuck, task.place
-                self._lanes.set_stuck(task, is_stuck)
-            if not worker.is_aside:
-                if not (is_still or pulse.is_stopped or task.is_large):
-                    self._lanes.note_slow(task)
-                if not is_stuck and sum(not one.is_stuck for one in aside) >= _MOST_ASIDE:
-                    task.was_slow = True
-                    return False
-                worker.is_aside, worker.lane = True, Lane.SLOW
-                self._fill_seats()
+            seats = [one.seat for one in self._workers]
+            may = self._lanes.may_keep(worker.seat, seats, task, waits=waits, computes=computes)
+            self._fill_seats()
         self._nudge()
-        return True
+        return may
 
     def may_leave(self, worker: _Worker) -> bool:
         """Whether a worker that stands aside may end: it has nothing to do, and nothing waits for it."""
         with self._changed:
-            if not worker.is_idle or self._lanes.count_ready(Lane.SLOW) or self._lanes.count_ready(Lane.LARGE):
+            if worker.seat.is_ready and any(map(self._lanes.count_ready, (Lane.SLOW, Lane.LARGE))):
                 return False
             self._workers.remove(worker)
             return True
-
-    def leave(self, worker: _Worker) -> None:
-        """Its process has been lost, and another has its place already."""
-        with self._changed:
-            self._workers.remove(worker)
-        self._nudge()
 
     def give_back(self, tasks: Sequence[Task]) -> None:
         """Tasks that a worker cannot serve now: they keep their places in the queue."""
@@ -271,6 +228,7 @@ class WorkerPool(Closing):
         """A task that has lost its process is tried anew, or has failed; with no ``fate`` it is not to blame."""
         if fate in ("crash", "timeout"):
             task.tries -= 1
+            task.request = {**task.request, **task.again}
         if fate == "away" or (fate is not None and not task.tries):
             task.failure = fate
             self.finish(task)
@@ -311,15 +269,12 @@ class _Worker(threading.Thread):
     def __init__(self, pool: WorkerPool, number: int) -> None:
         super().__init__(name=f"{pool.name}-{number}", daemon=True)
         self._pool = pool
-        self.is_aside = False  # for what is large or slow; another has its place
-        self.is_stuck, self.place = False, ""  # waits for an answer of this place
-        self.lane: Lane | None = None  # where what it holds comes from, when it stands aside
+        self.seat = Seat()
         self._child: Child | None = None
-        self._is_ready = self._is_over = self._is_humble = False
+        self._is_over = self._is_humble = False
         self._born_s = self._idle_since_s = time.monotonic()
         self._note = Note()
         self._tasks: deque[Task] = deque()
-        self._since_s: float | None = None  # time.monotonic() when the head became the head
         self._ticks = self._progress = 0  # of its process, when it was last looked at
         self._progress_s = 0.0  # when it had come further
         self._is_still = False  # it has not, and has not computed either
@@ -328,18 +283,8 @@ class _Worker(threading.Thread):
         self._failures = 0  # processes in a row that were never ready
 
     @property
-    def is_idle(self) -> bool:
-        return not self._tasks
-
-    @property
-    def is_free(self) -> bool:
-        """For small tasks, now or in a moment."""
-        return self._is_ready and not self.is_aside and not self._is_slow()
-
-    @property
-    def is_spare(self) -> bool:
-        """Stands aside, and has nothing to do."""
-        return self._is_ready and self.is_aside and self.is_idle
+    def _is_ready(self) -> bool:
+        return self.seat.is_ready
 
     def nudge(self) -> None:
         """There may be something to do."""
@@ -351,8 +296,9 @@ class _Worker(threading.Thread):
         try:
             while not self._pool.is_closed and not self._is_over:
                 if self._child is None:
-                    self._child, self._is_ready = spawn(self._pool.module, self._note.descriptor), False
-                    self._born_s, self._is_humble = time.monotonic(), False
+                    self._child = spawn(self._pool.module, self._note.descriptor)
+                    self.seat.is_ready = self._is_humble = False
+                    self._born_s = time.monotonic()
                 self._fill(self._child)
                 self._wait(self._child)
         except Exception as error:  # a thread that dies silently would hold its tasks for ever
@@ -382,7 +328,7 @@ class _Worker(threading.Thread):
 
     def _begin(self, task: Task) -> None:
         """It is the head now."""
-        self._since_s = task.head_since_s = time.monotonic()
+        self.seat.since_s = task.head_since_s = time.monotonic()
         self._progress, self._ticks, self._is_still = self._note.progress_so_far(), -1, False
 
     def _wait(self, child: Child) -> None:
@@ -402,14 +348,14 @@ class _Worker(threading.Thread):
                 self._replace(child, "crash", child.last_words())
         elif not self._is_ready or (self._tasks and wake_s is not None and time.monotonic() >= wake_s):
             self._look(child)
-        elif self.is_aside and not self._tasks and time.monotonic() > self._idle_since_s + _IDLE_S:
+        elif self.seat.is_aside and not self._tasks and time.monotonic() > self._idle_since_s + _IDLE_S:
             self._is_over = self._pool.may_leave(self)
 
     def _wake_s(self) -> float | None:
         """When to look at the child, should it say nothing."""
-        since_s, slow_s = self._since_s, self._pool.slow_s
+        since_s, slow_s = self.seat.since_s, self._pool.slow_s
         if since_s is None and self._is_ready:
-            return self._idle_since_s + _IDLE_S if self.is_aside else None
+            return self._idle_since_s + _IDLE_S if self.seat.is_aside else None
         until_s = sum(self._limit())
         if since_s is None or not (self._pool.has_lanes or len(self._tasks) > 1):
             return until_s
@@ -417,13 +363,12 @@ class _Worker(threading.Thread):
 
     def _limit(self) -> tuple[float, float]:
         """Since when, and how long, the child may start, or work on its head without coming further."""
-        if not self._is_ready or self._since_s is None:
+        if not self._is_ready or self.seat.since_s is None:
             return self._born_s, _START_LIMIT_S
-        return max(self._since_s, self._progress_s), self._tasks[0].limit_s
+        return max(self.seat.since_s, self._progress_s), self._tasks[0].limit_s
 
     def _is_slow(self) -> bool:
-        since_s = self._since_s
-        return since_s is not None and time.monotonic() - since_s > self._pool.slow_s
+        return self.seat.is_slow(self._pool.slow_s)
 
     def _look(self, child: Child) -> None:
         """Whether a child that says nothing comes further, may go on, or has had its time."""
@@ -433,12 +378,12 @@ class _Worker(threading.Thread):
                 self._progress, self._progress_s, self._ticks = progress, now_s, -1
             if self._is_slow() and self._pool.has_lanes and not self._may_go_on(child, now_s):
                 return
-            if self._is_slow() and len(self._tasks) > 1 and (self.lane is not Lane.LARGE or self.is_stuck):
+            if self._is_slow() and len(self._tasks) > 1 and (self.seat.lane is not Lane.LARGE or self.seat.is_stuck):
                 # Another worker shall have what waits behind it. Should this child answer that too, nobody listens.
                 self._pool.give_back([self._tasks.pop() for _ in range(len(self._tasks) - 1)])
         since_s, limit_s = self._limit()
         if now_s > since_s + limit_s:
-            is_away = self.is_stuck and self._is_still
+            is_away = self.seat.is_stuck and self._is_still
             self._replace(child, "away" if is_away else "timeout", f"has said nothing for {limit_s:g} s")
 
     def _may_go_on(self, child: Child, now_s: float) -> bool:
@@ -446,8 +391,9 @@ class _Worker(threading.Thread):
         head, pulse = self._tasks[0], child.pulse()
         self._is_still = pulse.is_waiting and self._ticks in (-1, pulse.ticks) and self._progress_s < now_s
         self._ticks = pulse.ticks
-        in_hand_s = now_s - head.head_since_s
-        if (pulse.is_stopped and in_hand_s > _STOPPED_S) or not self._pool.may_keep(self, head, pulse, self._is_still):
+        in_hand_s, computes = now_s - head.head_since_s, not (self._is_still or pulse.is_stopped)
+        may_keep = self._pool.may_keep(self, head, waits=self._is_still, computes=computes)
+        if not may_keep or (pulse.is_stopped and in_hand_s > _STOPPED_S):
             self._replace(child, None, "")
             return False
         if in_hand_s > _HUMBLE_S and not self._is_humble:
@@ -458,7 +404,7 @@ class _Worker(threading.Thread):
     def _take(self, header: frames.Header, arrays: list[frames.Array]) -> None:
         """One frame of the child: it is ready, or it has an answer."""
         if "ready" in header:
-            self._is_ready, self._failures = True, 0
+            self.seat.is_ready, self._failures = True, 0
             return
         task = next((task for task in self._tasks if task.id == header["id"]), None)
         if task is None:
@@ -470,11 +416,11 @@ class _Worker(threading.Thread):
 
     def _go_on(self) -> None:
         """With the next one."""
-        self.is_stuck = False
+        self.seat.is_stuck = False
         if self._tasks:
             self._begin(self._tasks[0])
         else:
-            self._since_s, self._idle_since_s = None, time.monotonic()
+            self.seat.since_s, self._idle_since_s = None, time.monotonic()
 
     def _replace(self, child: Child, fate: Fate | None, last_words: str) -> None:
         """Part with a child that is dead, hangs, or is not worth waiting for; what it held is seen to."""
@@ -492,6 +438,5 @@ class _Worker(threading.Thread):
             head.was_slow |= fate == "timeout"
         self._pool.bury(child, head, fate)
         self._pool.give_back(tasks)
-        if self.is_aside:
-            self._is_over = True
-            self._pool.leave(self)
+        self.seat.is_ready = False
+        self._is_over = self.seat.is_aside and self._pool.may_leave(self)  # another has its place already

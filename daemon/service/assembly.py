@@ -113,7 +113,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     ledger = Ledger(config.state / "ledger.sqlite", config.instrument)
     closing.callback(ledger.close)
     metrics, bell = Metrics(), threading.Event()
-    reader = ReaderPool(wake=bell.set)
+    reader = ReaderPool(wake=bell.set, is_live=True)
     closing.callback(reader.close)
     loaded = load(config, request_at_once(config))
     serving = Serving(loaded.model, loaded.judge)

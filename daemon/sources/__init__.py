@@ -6,6 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+#: A file larger than this may take long: it is read beside what is small, never before it.
+LARGE_BYTES = 32 << 20
+#: Why a file comes back unread, for as long as it takes: where it lies does not answer. No patience runs out over it.
+AWAY = "away"
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -29,6 +34,11 @@ class Arrival:
     total: int = 1  # and how many curves it had when it was opened
     folder: str | None = None  # the watched or scored folder; None for a file named directly and for ingest
     known_curve: str | None = None  # ZeroMQ ingest: the sender's id, which is its identity
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it may take long: a large file, or the rest of a map."""
+        return self.first > 0 or self.size_bytes > LARGE_BYTES
 
     def portion(self, first: int, sha256: str | None, total: int) -> Arrival:
         """The same file, of ``total`` curves, from curve ``first`` on."""

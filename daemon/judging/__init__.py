@@ -85,12 +85,14 @@ class Decision:
     latency_s: Mapping[str, float] = field(default_factory=dict)  # read, raster, infer
     preview: str | None = None  # base64 of uint8 (2, W): lower and upper edge of each column, for consoles
     compact_copy: bytes | None = None  # compact copy of the curve (.afmcurve bytes), kept with every review
+    folder: str | None = None  # the watched one; None for ingest
 
 
 @dataclass(frozen=True, slots=True)
 class FileMark:
     """A file all of whose curves are decided: after a restart it need not be opened again."""
 
+    folder: str  # the watched one; "" for none
     path: str
     size_bytes: int
     mtime_ns: int
@@ -129,6 +131,7 @@ def _decide(reading: Reading, scored: Scored | None, judge: Judge) -> Decision:
         noticed_s=arrival.noticed_s,
         latency_s=latency_s,
         preview=preview,
+        folder=arrival.folder,
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from daemon.client.service_file import forget, leave
 from daemon.client.status import note
+from daemon.common.errors import UserError
 from daemon.common.locks import StateLock
 from daemon.config import Config
 from daemon.formats import FORMATS
@@ -34,6 +35,7 @@ from daemon.service.report import StatusReport
 from daemon.sources import Source
 from daemon.sources.file_state import Timing
 from daemon.sources.ingest import IngestSource
+from daemon.sources.scan import Stamp
 from daemon.sources.watch import WatchSource
 from deploy.serving import Model
 
@@ -51,7 +53,14 @@ def open_sources(config: Config, ledger: Ledger, accounts: Accounts, wake: Calla
 
 
 def _watch(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[], None]) -> WatchSource:
-    finished = {mark.path: (mark.size_bytes, mark.mtime_ns) for mark in ledger.marks()}
+    memory, is_only = ledger.view(), len(config.watch) == 1
+
+    def finished(folder: str, path: str) -> Stamp | None:
+        try:
+            return memory.finished(folder, path, of_any=is_only)  # else by content, once
+        except UserError:  # the ledger tells of its troubles itself; a file that is read again is decided once
+            return None
+
     timing = Timing(
         scan_s=config.source.rescan_local_s,
         scan_often_s=config.source.rescan_network_s,
@@ -64,7 +73,7 @@ def _watch(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[]
         config.watch,
         names=Names(FORMATS, text_quiet_s=config.source.text_quiet_s),
         wake=wake,
-        finished=finished.get,
+        finished=finished,
         seen=lambda count: accounts.seen("watch", count),
         ignored=accounts.ignored,
         mounts=config.source.mounts,

@@ -101,7 +101,6 @@ class Decision:
     latency_s: Mapping[str, float] = field(default_factory=dict)  # read, raster, infer
     preview: str | None = None  # base64 of uint8 (2, W): lower and upper edge of each column, for consoles
     compact_copy: bytes | None = None  # compact copy of the curve (.afmcurve bytes), kept with every review
-    folder: str | None = None  # the watched one; None for ingest
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +148,6 @@ def _decide(reading: Reading, scored: Scored | None, judge: Judge) -> Decision:
         acquired_s=_acquired_s(reading),
         latency_s=latency_s,
         preview=preview,
-        folder=arrival.folder,
     )
 
 

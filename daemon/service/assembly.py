@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from daemon.client.service_file import forget, leave
 from daemon.client.status import note
-from daemon.common.errors import UserError
 from daemon.common.locks import StateLock
 from daemon.config import Config
 from daemon.formats import FORMATS
@@ -35,7 +35,6 @@ from daemon.service.report import StatusReport
 from daemon.sources import Source
 from daemon.sources.file_state import Timing
 from daemon.sources.ingest import IngestSource
-from daemon.sources.scan import Stamp
 from daemon.sources.watch import WatchSource
 from deploy.serving import Model
 
@@ -53,14 +52,7 @@ def open_sources(config: Config, ledger: Ledger, accounts: Accounts, wake: Calla
 
 
 def _watch(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[], None]) -> WatchSource:
-    memory, is_only = ledger.view(), len(config.watch) == 1
-
-    def finished(folder: str, path: str) -> Stamp | None:
-        try:
-            return memory.finished(folder, path, of_any=is_only)  # else by content, once
-        except UserError:  # the ledger tells of its troubles itself; a file that is read again is decided once
-            return None
-
+    is_only = len(config.watch) == 1
     timing = Timing(
         scan_s=config.source.rescan_local_s,
         scan_often_s=config.source.rescan_network_s,
@@ -73,7 +65,7 @@ def _watch(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[]
         config.watch,
         names=Names(FORMATS, text_quiet_s=config.source.text_quiet_s),
         wake=wake,
-        finished=finished,
+        finished=partial(ledger.view().finished, of_any=is_only),
         seen=lambda count: accounts.seen("watch", count),
         ignored=accounts.ignored,
         mounts=config.source.mounts,

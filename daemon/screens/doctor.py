@@ -24,12 +24,13 @@ from daemon import __version__
 from daemon.client.feed import ask_status
 from daemon.client.service_file import find
 from daemon.common.errors import UNREACHABLE, UserError
+from daemon.common.mounts import mount_of, watched_mount
 from daemon.common.sockets import Endpoint
 from daemon.common.text import clean, size
 from daemon.config import NOWHERE, Config
 from daemon.formats import NAMES
 from daemon.sources.ignored import Ignored, words
-from daemon.sources.scan import ODDITIES, Stamp, mount_of, stamp_of, walk
+from daemon.sources.scan import ODDITIES, Stamp, stamp_of, walk
 
 # The finding: one thing that the doctor has looked at.
 
@@ -179,7 +180,7 @@ def inotify(config: Config) -> Iterator[Finding]:
     if limits["max_user_watches"] is None:
         yield Finding("inotify", "note", "not available here; new files are found by the scans alone")
         return
-    local = [folder for folder in config.watch if not mount_of(folder, config.source.mounts).network]
+    local = [folder for folder in config.watch if not watched_mount(folder, config.source.mounts).is_network]
     folders = sum(1 for folder in local for _ in islice(os.walk(folder), MANY_FOLDERS))
     if folders > 0.8 * limits["max_user_watches"]:
         advice = f"sudo sysctl fs.inotify.max_user_watches={max(524288, 4 * folders)}, and the same in /etc/sysctl.d/"
@@ -200,8 +201,8 @@ def _limit(name: str) -> int | None:
 def watched_folders(config: Config) -> Iterator[Finding]:
     """There, readable, and on what."""
     for folder in config.watch:
-        mount = mount_of(folder, config.source.mounts)
-        how = f"{mount.fstype}, " + ("network: scanned" if mount.network else "local: inotify and scans")
+        mount = watched_mount(folder, config.source.mounts)
+        how = f"{mount.fstype}, " + ("network: scanned" if mount.is_network else "local: inotify and scans")
         if not folder.is_dir():
             advice = "mount or make it, or correct watch; the service waits for it meanwhile"
             yield Finding("watch", "problem", f"{clean(str(folder))} is not there ({how})", advice)
@@ -251,7 +252,7 @@ def state_folder(config: Config) -> Iterator[Finding]:
     nearest = next(folder for folder in (state, *state.parents) if folder.is_dir())
     mount, free_bytes = mount_of(nearest), shutil.disk_usage(nearest).free
     text = f"{state} ({mount.fstype}, {size(free_bytes)} free)"
-    if mount.network:
+    if mount.is_network:
         advice = "give --state a folder on a local disk: the locks of network shares cannot be trusted"
         yield Finding("state", "problem", f"{text} is on a network share", advice)
     elif not os.access(nearest, os.W_OK | os.X_OK):

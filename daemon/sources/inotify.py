@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from watchdog.events import (
@@ -24,7 +23,7 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from daemon.sources.scan import Mount, MountSetting, mount_of
+from daemon.common.mounts import Mount, MountSetting, watched_mount
 from models.clock import time_of_day
 
 #: Opened, modified and deleted are left out in the kernel: its queue then holds three times as many files.
@@ -141,7 +140,7 @@ class MountGuard:
 
     def __init__(self, root: str, setting: MountSetting, hear: Callable[[Touched], None]) -> None:
         self.root = root
-        self.mount = Mount("unknown", setting == "network")
+        self.mount = Mount(root, "unknown", is_network=setting == "network")
         self.identity: tuple[int, int] | None = None  # (device, inode); None: the folder is not there
         self.trouble = ""  # what is wrong now
         self.past = ""  # what went wrong and was mended
@@ -173,7 +172,7 @@ class MountGuard:
         if appeared:
             if self.trouble:
                 self.past, self.trouble = f"folder is back since {time_of_day()}", ""
-            self.identity, self.mount = identity, mount_of(Path(self.root), self._setting)
+            self.identity, self.mount = identity, watched_mount(self.root, self._setting)
             self.stop()
             self._try_again_s = 0.0
         elif self.hints is not None and not self.hints.alive():
@@ -190,7 +189,7 @@ class MountGuard:
 
     def _listen(self) -> bool:
         """Start the hints where they are wanted and missing; True when they have just begun."""
-        if self.mount.network or self.hints is not None or time.monotonic() < self._try_again_s:
+        if self.mount.is_network or self.hints is not None or time.monotonic() < self._try_again_s:
             return False
         hints = InotifyEvents(self.root, self._hear)
         try:

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from daemon.common.mounts import MountSetting
 from daemon.common.text import clean
 from daemon.formats.names import Names, event_path
 from daemon.sources import Arrival, SourceHealth
 from daemon.sources.file_state import FileState, OfferQueue, Timing
 from daemon.sources.ignored import Unread, UnreadCount
 from daemon.sources.inotify import MountGuard, Touched
-from daemon.sources.scan import MountSetting, Stamp, split, stamp_of, walk
+from daemon.sources.scan import Stamp, split, stamp_of, walk
 from daemon.sources.tracker import FileTracker, Surroundings
 
 _log = logging.getLogger(__name__)
@@ -205,7 +206,7 @@ class Folder:
         guard, words = self._guard, []
         trouble, past = guard.trouble, guard.past
         if guard.identity is not None:
-            kind = f"network mount ({guard.mount.fstype})" if guard.mount.network else ""
+            kind = f"network mount ({guard.mount.fstype})" if guard.mount.is_network else ""
             hints = "inotify" if guard.hearing() else ""
             words += [", ".join(filter(None, [kind, hints, f"scan every {self._scan_every_s():g} s"]))]
         age_s = self.oldest_waiting_s()
@@ -274,7 +275,7 @@ class Folder:
         self._check_due_s = now_s + self._timing.check_s
         missed, appeared = self._guard.check()
         if appeared:
-            network = self._guard.mount.network
+            network = self._guard.mount.is_network
             self._tracker.timing = self._timing.on_network() if network else self._timing
         if missed:
             self._scan_all(now_s, fresh=appeared)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 from daemon.common.errors import BAD_CONFIG
+from daemon.common.mounts import watched_mount
 from daemon.common.options import Option
 from daemon.common.stdio import as_json
 from daemon.common.text import clean, duration, latency
 from daemon.config import HOMELESS, NOWHERE, Config, ConfigError, Flags, load, values
-from daemon.sources.scan import mount_of
 from deploy.classifier import EngineRequest, NoEngine
 from deploy.engines import ENGINES, candidates
 from models.bundle import BadBundle, certificate_in, read, resolve
@@ -70,10 +70,10 @@ def describe(config: Config) -> list[str]:
 
 def _watching(folder: Path, config: Config) -> str:
     source = config.source
-    mount = mount_of(folder, source.mounts)
+    mount = watched_mount(folder, source.mounts)
     how = (
         f"{mount.fstype}, a scan every {source.rescan_network_s:g} s because shares do not tell of changes"
-        if mount.network
+        if mount.is_network
         else f"{mount.fstype}, inotify + scan every {source.rescan_local_s:g} s"
     )
     if not folder.is_dir():

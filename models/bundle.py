@@ -86,6 +86,17 @@ class Cut:
     keep: float
     evidence: Mapping[str, Any]
 
+    @property
+    def is_of_labels(self) -> bool:
+        """Whether people's labels moved it; else it stands on simulated curves, or on nothing."""
+        return str(self.evidence.get("basis", "")).startswith("labels")
+
+    @property
+    def events(self) -> int:
+        """How many events it was chosen on; 0 where nothing is noted."""
+        count = self.evidence.get("events")
+        return count if type(count) is int and count > 0 else 0
+
 
 class Network(Struct, frozen=True):
     """Which network the weights belong to."""

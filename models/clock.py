@@ -28,6 +28,14 @@ def rfc3339(wall_s: float, digits: Literal["seconds", "milliseconds"] = "millise
     return datetime.fromtimestamp(wall_s, UTC).isoformat(timespec=digits).replace("+00:00", "Z")
 
 
+def moment(wall_s: float) -> str | None:
+    """The same, with milliseconds only where there are any; None for a time that no calendar has."""
+    try:
+        return rfc3339(wall_s, "seconds" if float(wall_s).is_integer() else "milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
 def utc_now(digits: Literal["seconds", "milliseconds"] = "milliseconds") -> str:
     """This moment, as :func:`rfc3339` writes it."""
     return rfc3339(time.time(), digits)

@@ -20,7 +20,7 @@ from daemon.config import ThresholdsConfig
 from daemon.formats import open_file
 from daemon.formats.afmcurve import compact_copy_of, pack
 from daemon.instrument.jpk_writer import pack as pack_simulated
-from daemon.judging import decide
+from daemon.judging import CutOrigin, decide
 from daemon.judging.judge import judge_of, load_model
 from daemon.learn.calibration import (
     CalibrationTarget,
@@ -453,6 +453,18 @@ def test_a_bolder_threshold_of_the_laboratory_has_no_certificate(certified):
     assert judge_of(model, ThresholdsConfig()).certificate is not None
     assert judge_of(model, ThresholdsConfig(discard=discard * 0.9)).certificate is not None
     assert judge_of(model, ThresholdsConfig(discard=min(discard * 1.01, model.bundle.keep * 0.999))).certificate is None
+
+
+def test_an_event_says_where_the_discard_threshold_comes_from(certified):
+    model = load_model(str(certified))
+    adapted = judge_of(model, ThresholdsConfig())
+    assert adapted.certificate is not None
+    assert adapted.cut == CutOrigin("adapted", adapted.certificate.events)
+    assert judge_of(model, ThresholdsConfig(keep=0.9)).cut == adapted.cut
+    assert judge_of(model, ThresholdsConfig(discard=model.bundle.discard)).cut == CutOrigin("configured", 0)
+    shipped = load_model("shipped", EngineRequest(engine="torch"))
+    simulated = shipped.bundle.manifest.thresholds.evidence["events"]
+    assert judge_of(shipped, ThresholdsConfig()).cut == CutOrigin("shipped", simulated)
 
 
 def scored(capsys, lab, folder, *words):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from daemon.judging import Judge, Thresholds, decide, identity_of, verdict_of
+from daemon.ledger import events
 from daemon.reading import Reading
 from daemon.sources import Arrival
 from deploy.classifier import EngineId
@@ -76,6 +79,40 @@ def test_identity_is_content_for_curves_and_content_and_place_for_the_unreadable
 def test_identity_over_zeromq_is_the_senders_id() -> None:
     arrival = Arrival("ingest", "n", _moved().file, known_curve="curve-7")
     assert identity_of(reading(arrival=arrival)) == identity_of(reading(arrival=arrival, sha256="cd" * 32))
+
+
+def test_a_decision_knows_its_folder_and_when_the_curve_was_measured() -> None:
+    from pathlib import Path
+
+    arrival = Arrival("watch", "a.txt", Path("/x/a.txt"), mtime_ns=1_500_000_000, folder="/x")
+    by_file, by_itself, unknown = decide(
+        [
+            reading(arrival=arrival),
+            reading(arrival=arrival, acquired_s=7.25),
+            reading(arrival=Arrival("ingest", "n", Path("x"))),
+        ],
+        [Scored(0.9, ())] * 3,
+        JUDGE,
+    )
+    assert (by_file.folder, by_file.acquired_s) == ("/x", 1.5)
+    assert (by_itself.acquired_s, unknown.acquired_s, unknown.folder) == (7.25, None, None)
+
+
+@pytest.mark.parametrize(
+    ("acquired_s", "told"),
+    [
+        (0.0, "1970-01-01T00:00:00Z"),
+        (1.5, "1970-01-01T00:00:01.500Z"),
+        (None, None),
+        (1e300, None),
+        (float("nan"), None),
+    ],
+)
+def test_an_event_tells_the_time_in_utc_and_none_that_no_calendar_has(
+    acquired_s: float | None, told: str | None
+) -> None:
+    (decision,) = decide([reading(acquired_s=acquired_s)], [Scored(0.9, ())], JUDGE)
+    assert events.decision_data(replace(decision, acquired_s=acquired_s), 0.0).acquired == told
 
 
 def _moved() -> Arrival:

@@ -304,4 +304,5 @@ def test_many_decisions_cost_no_memory(path: Path) -> None:
     finally:
         tracemalloc.stop()
         ledger.close()
-    assert grown_bytes < 200_000
+    # 4 MB where every event were held; CPython alone puts by up to 2000 tuples of 20, the arguments of DecisionData
+    assert grown_bytes < 500_000

@@ -28,8 +28,9 @@ ANY = "tcp://127.0.0.1:0"
 #: The example of the documentation, to the letter.
 EXAMPLE = """{"specversion": "1.0", "type": "org.afmtriage.decision.v1", "id": "x", "source": "/afm1",
  "subject": "run7/curve-0042.jpk-force#0", "time": "2026-11-20T12:00:00.123Z", "stream": "s", "seq": 42,
- "data": {"path": "run7/curve-0042.jpk-force", "curve": 0, "sha256": null, "verdict": "keep", "score": 0.9731,
-          "thresholds": {"discard": 0.04, "keep": 0.62}, "reasons": ["score"], "model": "m", "pipeline": "p",
+ "data": {"folder": "/mnt/afm", "path": "run7/curve-0042.jpk-force", "curve": 0, "acquired": "2026-11-20T11:59:58Z",
+          "sha256": null, "verdict": "keep", "score": 0.9731, "thresholds": {"discard": 0.04, "keep": 0.62},
+          "cut": {"origin": "shipped", "events": 9949}, "reasons": ["score"], "model": "m", "pipeline": "p",
           "score_basis": "simulation", "prevalence": 0.02, "force_unit": "N", "engine": "torch-cpu-bf16",
           "certificate": null, "latency_s": {"read": 0.002, "raster": 0.001, "infer": 0.012, "total": 0.018}}}"""
 

@@ -220,7 +220,9 @@ def _reading(origin: Origin, noticed_s: float, read_s: float) -> Reading:
         total=origin.curves,
     )
     curve = None if origin.reason else Curve(_NO_SAMPLES, origin.force_unit)
-    return Reading(arrival, origin.index, origin.sha256, curve, origin.reason, read_s, format=origin.format)
+    return Reading(
+        arrival, origin.index, origin.sha256, curve, origin.reason, read_s, None, None, origin.format, origin.acquired_s
+    )
 
 
 def _with_front(scored: Scored, front_s: float) -> Scored:

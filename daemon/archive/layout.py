@@ -6,6 +6,7 @@ and nothing here maps a file or hands it to HDF5.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ COLUMNS: Mapping[str, Column] = {
     "sha256": Column("S", "curves", "of the file's bytes, hex; nothing: not a byte could be read"),
     "size_bytes": Column("<i8", "curves", "of the file"),
     "mtime_ns": Column("<i8", "curves", "of the file, since 1970"),
+    "acquired_s": Column("<f8", "curves", "when it was measured, since 1970; NaN: not said", optional=True),
     "reason": Column("S", "curves", "why there is no curve; nothing where there is one"),
     "format": Column("S", "curves", "the reader that opened the file: jpk, nanoscope, text, ...", optional=True),
 }
@@ -161,7 +163,18 @@ def open_unchanged(path: Path | str, state: Sequence[int]) -> int:
     return descriptor
 
 
-_OF_ORIGINS = ("path", "curve", "curves", "sha256", "size_bytes", "mtime_ns", "force_unit", "reason", "format")
+_OF_ORIGINS = (
+    "path",
+    "curve",
+    "curves",
+    "sha256",
+    "size_bytes",
+    "mtime_ns",
+    "force_unit",
+    "reason",
+    "format",
+    "acquired_s",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +190,7 @@ class Origin:
     force_unit: ForceUnit | None = None
     reason: str | None = None
     format: str | None = None  # None also in archives of before there was such a column
+    acquired_s: float | None = None  # as the file itself says it
 
 
 def origins(descriptor: int, part: Part, first: int, count: int) -> list[Origin]:
@@ -198,8 +212,9 @@ def origins(descriptor: int, part: Part, first: int, count: int) -> list[Origin]
             force_unit=cast(ForceUnit | None, word(unit)),
             reason=word(reason),
             format=word(format),
+            acquired_s=acquired_s if isinstance(acquired_s, float) and math.isfinite(acquired_s) else None,
         )
-        for path, index, curves, sha256, size_bytes, mtime_ns, unit, reason, format in zip(
+        for path, index, curves, sha256, size_bytes, mtime_ns, unit, reason, format, acquired_s in zip(
             *map(column, _OF_ORIGINS), strict=True
         )
     ]

@@ -163,6 +163,7 @@ def _columns(rows: list[tuple[Origin, Curve | None]], *, with_distance: bool) ->
         "sha256": _words(origin.sha256 for origin in from_where),
         "size_bytes": _whole_numbers(origin.size_bytes for origin in from_where),
         "mtime_ns": _whole_numbers(origin.mtime_ns for origin in from_where),
+        "acquired_s": _numbers(origin.acquired_s for origin in from_where),
         "reason": _words(origin.reason for origin in from_where),
         "format": _words(origin.format for origin in from_where),
     }
@@ -259,4 +260,5 @@ def _origin(piece: Piece, curve: Curve | None, reason: str | None) -> Origin:
         force_unit=None if curve is None else curve.force_unit,
         reason=reason,
         format=reading.format,
+        acquired_s=reading.acquired_s,
     )

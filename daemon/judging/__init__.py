@@ -15,9 +15,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Literal, TypeVar
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from daemon.reading import Reading
 from deploy.classifier import EngineId
@@ -44,6 +45,18 @@ class Thresholds:
         return self.discard, self.keep
 
 
+class CutOrigin(Struct, frozen=True):
+    """Where the discard threshold comes from."""
+
+    origin: Annotated[
+        Literal["shipped", "adapted", "configured"],
+        Meta(description="with the model, from events that people have confirmed, or from the configuration"),
+    ]
+    events: Annotated[
+        int, Meta(ge=0, description="that it was chosen on: simulated ones where it was shipped; 0 where configured")
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Judge:
     """What judged: the part of an event that is the same for every curve of a batch."""
@@ -56,6 +69,7 @@ class Judge:
     prevalence: float
     certificate: Promise | None = None  # what an event says of it; None also where a threshold leaves it
     require_certificate: bool = False
+    cut: CutOrigin = field(default_factory=partial(CutOrigin, "shipped", 0))
 
     def on(self, engine: EngineId | None) -> Judge:
         """The same judge where another engine had to compute: its verdicts are the same (deploy.serving)."""
@@ -82,6 +96,8 @@ class Decision:
     judge: Judge
     force_unit: ForceUnit | None
     noticed_s: float  # time.monotonic() of Arrival.noticed_s: latency_s.total is counted from here
+    folder: str | None = None  # the watched or scored folder, absolute, that ``path`` is relative to
+    acquired_s: float | None = None  # when it was measured, in s since 1970; None where not even its file has a time
     latency_s: Mapping[str, float] = field(default_factory=dict)  # read, raster, infer
     preview: str | None = None  # base64 of uint8 (2, W): lower and upper edge of each column, for consoles
     compact_copy: bytes | None = None  # compact copy of the curve (.afmcurve bytes), kept with every review
@@ -127,9 +143,18 @@ def _decide(reading: Reading, scored: Scored | None, judge: Judge) -> Decision:
         judge=judge,
         force_unit=curve.force_unit if curve is not None else None,
         noticed_s=arrival.noticed_s,
+        folder=arrival.folder,
+        acquired_s=_acquired_s(reading),
         latency_s=latency_s,
         preview=preview,
     )
+
+
+def _acquired_s(reading: Reading) -> float | None:
+    """The measurement's own time, else that of its file."""
+    if reading.acquired_s is not None:
+        return reading.acquired_s
+    return reading.arrival.mtime_ns / 1e9 if reading.arrival.mtime_ns else None
 
 
 def verdict_of(score: float | None, reasons: Sequence[str], thresholds: Thresholds) -> Verdict:

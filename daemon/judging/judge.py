@@ -11,10 +11,10 @@ from daemon.common.errors import BAD_CONFIG, BAD_DATA, INTERNAL, UNREACHABLE, Us
 from daemon.config import Config, ThresholdsConfig
 from daemon.engine import PATIENT, EngineTimeouts, builder
 from daemon.formats.text_rule import TextRule, digest_of
-from daemon.judging import Judge, Thresholds
+from daemon.judging import CutOrigin, Judge, Thresholds
 from deploy.classifier import ANY, EngineId, EngineRequest, NoEngine
 from deploy.serving import Model, SelfTestFailed
-from models.bundle import BadBundle, id_in, resolve
+from models.bundle import BadBundle, Bundle, id_in, resolve
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +98,18 @@ def judge_of(
         prevalence=bundle.calibration.prevalence,
         certificate=certificate.promise if certificate else None,
         require_certificate=require_certificate,
+        cut=_cut_of(bundle, override),
     )
+
+
+def _cut_of(bundle: Bundle, override: ThresholdsConfig) -> CutOrigin:
+    """Where the discard threshold in force comes from."""
+    if override.discard is not None:
+        return CutOrigin("configured", 0)
+    if bundle.certificate is not None:
+        return CutOrigin("adapted", bundle.certificate.events)
+    cut = bundle.manifest.thresholds
+    return CutOrigin("adapted" if cut.is_of_labels else "shipped", cut.events)
 
 
 def _was_exact(engine: str) -> bool:

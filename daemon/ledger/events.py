@@ -19,10 +19,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from daemon.judging import Decision, Thresholds, Verdict
+from daemon.judging import CutOrigin, Decision, Thresholds, Verdict
 from daemon.sources import SourceHealth
 from models.certificate import Promise
-from models.clock import rfc3339
+from models.clock import moment, rfc3339
 from models.curve import ForceUnit
 
 #: An event as it comes from the wire or the ledger: another version of the program may have written it.
@@ -31,6 +31,7 @@ Event = dict[str, Any]
 Count = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Name = Annotated[str, Meta(min_length=1)]
+Moment = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{3})?Z$")]  # UTC, RFC 3339
 LastSeq = Annotated[int, Meta(ge=0, description="how far the decisions of this stream have come")]
 Level = Literal["ok", "degraded", "alarm"]
 State = Literal["starting", "ready", "degraded", "paused", "stopping"]
@@ -43,7 +44,18 @@ class DecisionData(Struct, frozen=True, kw_only=True):
     """One curve's verdict."""
 
     path: Annotated[str, Meta(description="relative to the watched or scored folder, else as given")]
+    folder: (
+        Annotated[str | None, Meta(description="watched or scored, absolute; null: a file by itself, ingest")]
+        | UnsetType
+    ) = UNSET
     curve: Annotated[int, Meta(ge=0, description="retracts of the file in stored order, from 0")]
+    acquired: (
+        Annotated[
+            Moment, Meta(description="when it was measured: by its file, else the file's own time; null: unknown")
+        ]
+        | UnsetType
+        | None
+    ) = UNSET
     sha256: (
         Annotated[
             str,
@@ -67,6 +79,7 @@ class DecisionData(Struct, frozen=True, kw_only=True):
         | None
     )
     thresholds: Thresholds
+    cut: CutOrigin | UnsetType = UNSET
     reasons: Annotated[tuple[Annotated[str, Meta(pattern="^[a-z0-9_]+$")], ...], Meta(min_length=1)]
     model: Name
     pipeline: str
@@ -102,11 +115,14 @@ def decision_data(decision: Decision, total_s: float) -> DecisionData:
     latency_s = {stage: round(seconds, 6) for stage, seconds in decision.latency_s.items()}
     return DecisionData(
         path=decision.path,
+        folder=decision.folder,
         curve=decision.curve,
+        acquired=None if decision.acquired_s is None else moment(decision.acquired_s),
         sha256=decision.sha256,
         verdict=decision.verdict,
         score=decision.score,
         thresholds=judge.thresholds,
+        cut=judge.cut,
         reasons=decision.reasons,
         model=judge.model,
         pipeline=judge.pipeline,

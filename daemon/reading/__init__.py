@@ -23,6 +23,7 @@ class Reading:
     prepared: Prepared | None = None  # what the front-end made of the curve,
     profile: RasterProfile | None = None  # for this profile
     format: str | None = None  # the name of the reader that opened the file
+    acquired_s: float | None = None  # when it was measured, as its file states it, in seconds since 1970
 
     @property
     def sign_from(self) -> str | None:

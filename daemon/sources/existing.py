@@ -33,7 +33,7 @@ class Found:
         for path in self._paths:
             if path.is_dir():
                 for file, other in self._files(path):
-                    yield self._arrival(file, file.relative_to(path).as_posix(), other)
+                    yield self._arrival(file, file.relative_to(path).as_posix(), other, os.path.abspath(path))
             else:
                 other = NAMES.find_other(path) if NAMES.is_first_half(path.name) else None
                 yield self._arrival(path, str(path), other)
@@ -70,7 +70,7 @@ class Found:
             return reason
         return None if entry.is_file() or entry.is_symlink() else "not_regular"
 
-    def _arrival(self, file: Path, shown: str, companion: Path | None) -> Arrival:
+    def _arrival(self, file: Path, shown: str, companion: Path | None, folder: str | None = None) -> Arrival:
         try:
             stat = file.stat()
             size_bytes, mtime_ns = stat.st_size, stat.st_mtime_ns
@@ -83,6 +83,7 @@ class Found:
             companion=companion,
             size_bytes=size_bytes,
             mtime_ns=mtime_ns,
+            folder=folder,
             noticed_s=time.monotonic(),
             claimed=NAMES.claim(file.name) is True,
             final=True,

@@ -70,24 +70,9 @@ class WatchSource:
         for folder in self._folders:
             folder.start()
 
-    def take(self, limit: int) -> list[Arrival]:
-        """At most ``limit`` finished files, oldest first; never blocks."""
-        return self._ready.take(limit)
-
-    def defer(self, arrival: Arrival, reason: str) -> None:
-        """Offer it again: after 0.1 … 5 s, sooner when it changes, a last time after a minute without change."""
-        folder, path = self._place(arrival)
-        folder.defer(path, reason)
-
-    def settle(self, arrival: Arrival) -> None:
-        """Not to be offered again unless its size or time changes."""
-        folder, path = self._place(arrival)
-        folder.settle(path, (arrival.size_bytes, arrival.mtime_ns))
-
-    def ignore(self, arrival: Arrival, reason: str) -> None:
-        """The same for a file that no reader wants."""
-        folder, path = self._place(arrival)
-        folder.settle(path, (arrival.size_bytes, arrival.mtime_ns), reason)
+    def take(self, limit: int, large: int) -> list[Arrival]:
+        """At most ``limit`` finished files, of which at most ``large`` are large; never blocks."""
+        return self._ready.take(limit, large)
 
     def ready(self) -> int:
         """How many finished files wait to be taken."""
@@ -101,6 +86,11 @@ class WatchSource:
         """What came into each folder since its last curve and is not read."""
         return [folder.unread() for folder in self._folders]
 
+    def oldest_pending_s(self) -> float | None:
+        """Age of the oldest finished file that is not decided yet; None when there is none."""
+        noticed_s = self._ready.oldest_pending_s()
+        return None if noticed_s is None else time.monotonic() - noticed_s
+
     def oldest_waiting_s(self) -> float | None:
         """Age of the longest unfinished file; None when none waits."""
         return max(filter(None, (folder.oldest_waiting_s() for folder in self._folders)), default=None)
@@ -109,11 +99,6 @@ class WatchSource:
         """End all threads."""
         for folder in self._folders:
             folder.stop()
-
-    def _place(self, arrival: Arrival) -> tuple[Folder, str]:
-        file = str(arrival.file)
-        folder = next(folder for folder in self._folders if file.startswith(folder.root.rstrip("/") + "/"))
-        return folder, file[len(folder.root.rstrip("/")) + 1 :]
 
 
 def _unambiguous(finished: Callable[[str], Stamp | None], others: list[str]) -> Callable[[str], Stamp | None]:
@@ -135,7 +120,7 @@ class FolderNeeds:
 
 
 class Folder:
-    """Watches one root. ``defer`` and ``settle`` may be called from any thread; they only leave a message."""
+    """Watches one root, in a thread of its own."""
 
     def __init__(
         self, root: Path, setting: MountSetting, timing: Timing, services: FolderNeeds, ready: OfferQueue
@@ -177,13 +162,14 @@ class Folder:
         """Begin to watch."""
         self._thread.start()
 
-    def defer(self, path: str, reason: str) -> None:
-        """The reader found it unfinished."""
-        self._inbox.put(partial(self._tracker.defer, path, reason))
-
-    def settle(self, path: str, stamp: Stamp, ignored: str | None = None) -> None:
-        """Decided, as it was at ``stamp``, or no curve, for the reason ``ignored``."""
-        self._inbox.put(partial(self._tracker.settle, path, stamp, ignored))
+    def _answered(self, pending: FileState, path: str, arrival: Arrival, is_done: bool, reason: str | None) -> None:
+        """What became of an arrival, from any thread: it only leaves a message."""
+        self._ready.answered(pending)
+        if is_done:
+            stamp = (arrival.size_bytes, arrival.mtime_ns)
+            self._inbox.put(partial(self._tracker.settle, path, stamp, reason))
+        else:
+            self._inbox.put(partial(self._tracker.defer, path, reason or ""))
 
     def stop(self) -> None:
         """End the thread, within a second."""
@@ -374,6 +360,7 @@ class Folder:
             noticed_s=pending.notice(now_s, final),
             claimed=pending.claimed,
             final=final,
+            answer=partial(self._answered, pending, pending.path),
         )
         self._ready.put(pending, arrival)
         self._offers += 1

@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 
 from daemon.common import ending, sockets
 from daemon.common.errors import BAD_CONFIG, UserError
+from daemon.common.mounts import local
 from daemon.config import Config, changes
 from daemon.judging import Decision
 from daemon.ledger import LedgerFull, events
@@ -80,8 +82,7 @@ class Service:
         config, model = self._config, parts.model
         parts.report.state = "ready"
         self._health.report("model", "ok", f"{model.id} on {model.engine}, self-test passed")
-        watched = ", ".join(f"{one}{'' if one.is_dir() else ' (not there yet)'}" for one in config.watch)
-        watched = watched or str(config.ingest)
+        watched = ", ".join(f"{one}{_absence(one)}" for one in config.watch) or str(config.ingest)
         notify(f"READY=1\nSTATUS=watching {watched}")
         parts.publisher.emit(events.Model(model=model.id, engine=str(model.engine), state="live"))
         said = f"publishes on {parts.report.publish}, model {model.id} on {model.engine}"
@@ -187,7 +188,8 @@ class Service:
         """Take what can change in flight."""
         config, model = loaded.config, loaded.model
         changed = changes(self._config, config)
-        live = {key: values for key, values in changed.items() if key.split(".")[0] in LIVE_KEYS}
+        live_keys = LIVE_KEYS | ({"folder"} if _has_same_mounts(self._config, config) else set())
+        live = {key: values for key, values in changed.items() if key.split(".")[0] in live_keys}
         after_restart = sorted(changed.keys() - live.keys())
         if model.id != parts.model.id:
             live.setdefault("model", (parts.model.id, model.id))  # calibrated anew into the same folder
@@ -229,3 +231,14 @@ class Service:
         log.log(level, "%s: %s", condition.name, condition.text)
         if self._parts is not None:
             self._parts.publisher.emit(events.Alarm(**asdict(condition), ok=condition.is_ok))
+
+
+def _absence(folder: Path) -> str:
+    """What there is to say of a watched folder at once; of one on a share its source says it once it has answered."""
+    real = local(folder)
+    return "" if real is None or real.is_dir() else " (not there yet)"
+
+
+def _has_same_mounts(old: Config, new: Config) -> bool:
+    """Whether of the ``[[folder]]`` tables only alarms have changed: what a source was made with needs a restart."""
+    return all(old.mounts_of(folder) == new.mounts_of(folder) for folder in old.watch)

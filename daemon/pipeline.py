@@ -26,7 +26,7 @@ from daemon.metrics import Metrics
 from daemon.publish import Publisher
 from daemon.reading import FileReading, Reading
 from daemon.reading.pool import ReaderPool
-from daemon.sources import Arrival, Source
+from daemon.sources import AWAY, Arrival, Source
 from deploy.serving import Model, Scored
 
 #: Batches in the readers' hands at once: one being read while the one before is classified.
@@ -43,51 +43,56 @@ class Backlog:
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        self._sources = {source.name: source for source in sources}
+        self._sources = deque(sources)
         self._portions: deque[Arrival] = deque()
         self._resting: list[tuple[float, Arrival]] = []  # portions to be tried again, and when
         self._tries: Counter[Path] = Counter()
         self._is_closed = False
 
-    def take(self, limit: int) -> list[Arrival]:
-        """At most ``limit`` arrivals: finished files of every source first, then one portion of a map."""
+    def take(self, limit: int, large: int) -> list[Arrival]:
+        """At most ``limit`` arrivals, at most ``large`` of them large: finished files, then portions of maps.
+
+        Each source is the first to be asked in its turn: no flood of one holds up the other.
+        """
         taken: list[Arrival] = []
         if self._is_closed:
             return taken
         self._wake_portions()
-        for source in self._sources.values():
-            taken += source.take(limit - len(taken))
-        if not taken and limit > 0 and self._portions:
+        for source in self._sources:
+            taken += source.take(limit - len(taken), large - sum(one.is_large for one in taken))
+        self._sources.rotate()
+        room = min(limit - len(taken), large - sum(one.is_large for one in taken))
+        while room > 0 and self._portions:
             taken.append(self._portions.popleft())
+            room -= 1
         return taken
 
     def add_portion(self, arrival: Arrival) -> None:
-        """The rest of a map, from ``arrival.first`` on."""
+        """The rest of a map, from ``arrival.first`` on; before others, each of which would have to be opened anew."""
         self._tries.pop(arrival.file, None)
-        self._portions.append(arrival)
+        self._portions.appendleft(arrival)
 
-    def defer(self, arrival: Arrival, reason: str) -> None:
-        """Not whole yet: its source asks again later.
+    def later(self, arrival: Arrival, reason: str) -> None:
+        """Not whole yet: its source offers it again later.
 
         The rest of a map that is open already is asked for here again. Its curves have been counted and some are
         decided, so each of the others gets its answer too, in the end the reason why it could not be had.
         """
         if not arrival.first:
-            self._sources[arrival.source].defer(arrival, reason)
+            arrival.later(reason)
+            return
+        if reason == AWAY:
+            self._resting.append((time.monotonic() + _RETRY_S[-1], arrival))
             return
         tries = self._tries[arrival.file]
         self._tries[arrival.file] += 1
         is_last = tries + 1 >= len(_RETRY_S)
         self._resting.append((time.monotonic() + _RETRY_S[tries], replace(arrival, final=is_last)))
 
-    def settle(self, arrival: Arrival) -> None:
-        """Decided and on disk: its source may forget it."""
+    def done(self, arrival: Arrival, ignored: str | None = None) -> None:
+        """Decided and on disk, or no curve, for the reason ``ignored``: its source may forget it."""
         self._tries.pop(arrival.file, None)
-        self._sources[arrival.source].settle(arrival)
-
-    def ignore(self, arrival: Arrival, reason: str) -> None:
-        """No reader wants it: its source counts it among the ignored."""
-        self._sources[arrival.source].ignore(arrival, reason)
+        arrival.done(ignored)
 
     def close(self) -> None:
         """Take nothing more: the service is ending, and the next start finds the rest in the folders."""
@@ -97,7 +102,7 @@ class Backlog:
         """Arrivals that could be taken now."""
         if self._is_closed:
             return 0
-        return sum(source.ready() for source in self._sources.values()) + len(self._portions) + len(self._resting)
+        return sum(source.ready() for source in self._sources) + len(self._portions) + len(self._resting)
 
     def _wake_portions(self) -> None:
         now_s = time.monotonic()
@@ -177,8 +182,8 @@ class Pipeline:
     def _feed(self) -> None:
         """Hand finished files to the readers, never more than keeps them busy."""
         while True:
-            room, _ = self._reader.room(READ_AHEAD_BATCHES * self._pace.largest_batch)
-            if room <= 0 or not (arrivals := self._backlog.take(room)):
+            room, large = self._reader.room(READ_AHEAD_BATCHES * self._pace.largest_batch)
+            if room <= 0 or not (arrivals := self._backlog.take(room, large)):
                 return
             self._reader.submit(arrivals)
 
@@ -235,12 +240,12 @@ class Pipeline:
     def _opened(self, file: FileReading) -> tuple[Reading, ...]:
         arrival = file.arrival
         if file.outcome == "unfinished":
-            self._backlog.defer(arrival, file.reason or "truncated")
+            self._backlog.later(arrival, file.reason or "truncated")
             return ()
         if file.outcome == "unclaimed":
             if arrival.claimed and arrival.first == 0:
                 self._metrics.accounts.unseen(arrival.source)
-            self._backlog.ignore(arrival, file.reason or "unclaimed")
+            self._backlog.done(arrival, file.reason or "unclaimed")
             return ()
         if arrival.first == 0:  # only now is it known how many curves the file holds
             self._metrics.accounts.seen(arrival.source, file.total - (1 if arrival.claimed else 0))
@@ -261,7 +266,7 @@ class Pipeline:
         self._metrics.recorded(decisions, self._ledger.commit_s)
         for file in opened:
             if file in whole:
-                self._backlog.settle(file.arrival)
+                self._backlog.done(file.arrival)
             else:
                 self._backlog.add_portion(_rest(file))
         return decisions
@@ -282,7 +287,8 @@ def _rest(file: FileReading) -> Arrival:
 
 def _mark(file: FileReading) -> FileMark:
     arrival = file.arrival
-    return FileMark(arrival.path, arrival.size_bytes, arrival.mtime_ns, file.readings[0].sha256, file.total)
+    folder, sha256 = arrival.folder or "", file.readings[0].sha256
+    return FileMark(folder, arrival.path, arrival.size_bytes, arrival.mtime_ns, sha256, file.total)
 
 
 def _with_compact_copies(decisions: list[Decision], readings: Sequence[Reading]) -> list[Decision]:

@@ -72,14 +72,14 @@ class Watched:
         while len(taken) < count and time.monotonic() < deadline_s:
             self.wake.wait(0.02)
             self.wake.clear()
-            taken += self.source.take(count - len(taken))
+            taken += self.source.take(count - len(taken), count)
         return taken
 
     def decide(self, count: int = 1, timeout_s: float = 5.0) -> list[str]:
         """Take and settle; the paths."""
         arrivals = self.take(count, timeout_s)
         for arrival in arrivals:
-            self.source.settle(arrival)
+            arrival.done()
         return [arrival.path for arrival in arrivals]
 
     def one(self, timeout_s: float = 5.0) -> Arrival:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from daemon.sources import Arrival
 def next_of(line: Backlog) -> Arrival:
     until_s = time.monotonic() + 10
     while time.monotonic() < until_s:
-        if found := line.take(1):
+        if found := line.take(1, 1):
             return found[0]
         assert line.ready() == 1
         time.sleep(0.005)
@@ -45,7 +46,7 @@ def test_the_rest_of_a_map_that_has_gone_is_asked_for_a_while_and_then_told_curv
             asked += 1
             if rest.outcome == "curves":
                 break
-            line.defer(rest.arrival, rest.reason or "")
+            line.later(rest.arrival, rest.reason or "")
     assert asked == 4
     assert [(one.index, one.reason) for one in rest.readings] == [(index, "vanished") for index in range(32, 40)]
     assert line.ready() == 0
@@ -65,7 +66,7 @@ def test_a_share_that_comes_back_in_time_costs_nothing(tmp_path: Path, monkeypat
         line.add_portion(whole.portion(32, first.readings[0].sha256, first.total))
         pool.submit([next_of(line)])
         (gone,) = collect(pool, 1)
-        line.defer(gone.arrival, gone.reason or "")
+        line.later(gone.arrival, gone.reason or "")
         away.rename(whole.file)
         pool.submit([next_of(line)])
         (rest,) = collect(pool, 1)
@@ -74,20 +75,16 @@ def test_a_share_that_comes_back_in_time_costs_nothing(tmp_path: Path, monkeypat
 
 
 def test_single_files_still_go_back_to_their_source(tmp_path: Path) -> None:
-    class Source:
-        name = "test"
-
-        def __init__(self) -> None:
-            self.deferred: list[tuple[str, str]] = []
-
-        def defer(self, arrival: Arrival, reason: str) -> None:
-            self.deferred.append((arrival.path, reason))
-
-        def ready(self) -> int:
-            return 0
-
-    source = Source()
-    line = Backlog([source])  # type: ignore[list-item]
-    line.defer(arrive(tmp_path / "a.jpk-force", make_jpk()), "truncated")
-    assert source.deferred == [("a.jpk-force", "truncated")]
+    answers: list[tuple[str, bool, str | None]] = []
+    line = Backlog([])
+    arrival = arrive(tmp_path / "a.jpk-force", make_jpk())
+    arrival = replace(arrival, answer=lambda one, is_done, reason: answers.append((one.path, is_done, reason)))
+    line.later(arrival, "truncated")
+    line.done(arrival)
+    line.done(arrival, "image")
+    assert answers == [
+        ("a.jpk-force", False, "truncated"),
+        ("a.jpk-force", True, None),
+        ("a.jpk-force", True, "image"),
+    ]
     assert line.ready() == 0

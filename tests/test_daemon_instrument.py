@@ -112,7 +112,7 @@ def test_every_writer_is_seen_whole_and_once_by_a_watcher(writer: Any, tmp_path:
             for arrival in watched.take(10 - len(whole)):
                 # the size it was offered with is the size it ends with
                 whole[arrival.path] = arrival.size_bytes in (len(wave) * 2, *(len(content) + n for n in range(60)))
-                watched.source.settle(arrival)
+                arrival.done()
         player.join()
         assert watched.quiet(0.2)
     assert set(whole) >= {

@@ -78,7 +78,7 @@ class Ingest:
 
     def take(self, count: int = 1) -> list[Arrival]:
         assert until(lambda: self.source.ready() >= count, 3.0)
-        return self.source.take(count)
+        return self.source.take(count, 0)
 
     def stop(self) -> None:
         self.sender.close()
@@ -194,7 +194,7 @@ def test_an_id_belongs_to_one_curve_also_when_it_is_decided_and_after_a_restart(
         assert running.sender.send(frames())["status"] == "accepted"
         assert [running.sender.send(frames(**other)) for other in OTHERS] == [refused] * len(OTHERS)
         (arrival,) = running.take()
-        running.source.settle(arrival)
+        arrival.done()
         assert running.sender.send(frames(force=2 * FORCE)) == refused
     finally:
         running.stop()
@@ -268,7 +268,7 @@ def test_after_a_restart_the_undecided_come_again_and_only_they(tmp_path: Path) 
         first.sender.send(frames(id=f"c{number}"))
     arrivals = first.take(4)
     for arrival in arrivals[:2]:
-        first.source.settle(arrival)
+        arrival.done()
     first.stop()
     day = arrivals[0].file.parent
     (day / "half.tmp").write_bytes(b"never answered")
@@ -292,7 +292,7 @@ def test_deferred_curves_come_back_and_then_a_last_time(ingest: Ingest) -> None:
     for _ in range(4):
         (arrival,) = ingest.take()
         finals.append(arrival.final)
-        ingest.source.defer(arrival, "no_permission")
+        arrival.later("no_permission")
     assert finals == [False, False, False, True]
     assert ingest.seen == 1
 
@@ -330,10 +330,10 @@ from daemon.sources.ingest import IngestSource
 source = IngestSource(sys.argv[1], Path(sys.argv[2]), wake=lambda: None)
 source.start()
 while True:
-    for arrival in source.take(100):
+    for arrival in source.take(100, 0):
         with open(sys.argv[3], "a") as journal:  # the ledger: decided, then settled
             journal.write(f"{arrival.known_curve}\\n")
-        source.settle(arrival)
+        arrival.done()
     time.sleep(0.005)
 """
 

@@ -57,7 +57,7 @@ def test_what_a_reader_looks_into_counts_once_however_often_it_grows(tmp_path: P
         for number in range(3):
             with open(tmp_path / "room.dat", "a") as file:
                 file.write(f"{number} degrees\n")
-            watched.source.ignore(watched.one(), "table")
+            watched.one().done("table")
         assert told(watched, 1)
         assert watched.ignored == {"table": 1}
         assert unread(watched).kinds == {"table": 1}
@@ -69,7 +69,7 @@ def test_what_was_there_when_the_folder_appeared_has_not_come(tmp_path: Path) ->
     time.sleep(0.1)
     with watching(tmp_path) as watched:
         for arrival in watched.take(50):
-            watched.source.ignore(arrival, "unclaimed")
+            arrival.done("unclaimed")
         assert until(lambda: watched.ignored == {"unclaimed": 100})
         assert unread(watched) == Unread(str(tmp_path))
         assert alarm_of(unread(watched), ALARM, 1e9) is None
@@ -95,7 +95,7 @@ def test_images_beside_curves_are_no_sign_and_another_kind_is(tmp_path: Path, is
     write(tmp_path, "a.jpk-force")
     stamp = (tmp_path / "a.jpk-force").stat()
     finished = {"a.jpk-force": (stamp.st_size, stamp.st_mtime_ns)} if is_decided_before else {}
-    with watching(tmp_path, finished=finished.get, names=NAMES) as watched:
+    with watching(tmp_path, finished=lambda folder, path: finished.get(path), names=NAMES) as watched:
         assert is_decided_before or watched.decide() == ["a.jpk-force"]
         write(tmp_path, *names(30, "{}.png"), *names(20, "{}.pfc"))
         assert told(watched, 20)
@@ -122,7 +122,7 @@ def test_a_curve_on_its_way_puts_the_alarm_off(tmp_path: Path) -> None:
         arrival = watched.one()
         assert told(watched, 20)
         assert until(lambda: unread(watched).is_reading)
-        watched.source.settle(arrival)
+        arrival.done()
         assert until(lambda: unread(watched) == Unread(str(tmp_path)))
 
 

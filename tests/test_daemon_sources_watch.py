@@ -38,7 +38,7 @@ def test_a_closed_file_comes_at_once_and_only_once(tmp_path: Path) -> None:
         assert (arrival.path, arrival.size_bytes, arrival.claimed, arrival.final) == ("a.jpk-force", 5, True, False)
         assert arrival.mtime_ns == (tmp_path / "a.jpk-force").stat().st_mtime_ns
         assert abs(arrival.noticed_s - closed_s) < 0.05
-        watched.source.settle(arrival)
+        arrival.done()
         assert watched.quiet(0.6)  # two listings and a sweep later
         assert watched.seen == 1
 
@@ -61,7 +61,7 @@ def test_a_time_that_no_clock_has_shown_fits_the_ledger(tmp_path: Path, year_s: 
     with watching(tmp_path) as watched:
         arrival = watched.one()
         assert -(2**63) <= arrival.mtime_ns < 2**63
-        watched.source.settle(arrival)
+        arrival.done()
         assert watched.quiet(0.6)
 
 
@@ -98,7 +98,7 @@ def test_files_that_are_never_closed_here_are_found(tmp_path: Path, how: str) ->
             os.replace(outside, target)
         arrival = watched.one()
         assert (arrival.path, arrival.size_bytes) == ("b.jpk-force", 5)
-        watched.source.settle(arrival)
+        arrival.done()
         assert watched.quiet()
 
 
@@ -143,21 +143,21 @@ def test_unfinished_files_come_back_soon_when_they_grow_and_finally_when_they_do
     with watching(tmp_path) as watched:
         (tmp_path / "a.jpk-force").write_bytes(b"half")
         first = watched.one()
-        watched.source.defer(first, "truncated")
+        first.later("truncated")
         again = watched.one()
         assert not again.final
         assert again.noticed_s == first.noticed_s  # the same bytes: noticed then
-        watched.source.defer(again, "truncated")
+        again.later("truncated")
         with open(tmp_path / "a.jpk-force", "ab") as file:
             file.write(b" and the rest")
         whole = next(arrival for arrival in iter(watched.one, None) if _kept(watched, arrival, 17))
         assert whole.noticed_s > again.noticed_s
-        watched.source.settle(whole)
+        whole.done()
         (tmp_path / "never.jpk-force").write_bytes(b"half")
         begun_s, offers = time.monotonic(), 0
         while not (arrival := watched.one()).final:
             offers += 1
-            watched.source.defer(arrival, "truncated")
+            arrival.later("truncated")
         assert QUICK.patience_s - 0.1 < time.monotonic() - begun_s < QUICK.patience_s + 0.5
         assert offers >= 3
         assert watched.seen == 2  # deferring does not count anew
@@ -165,7 +165,7 @@ def test_unfinished_files_come_back_soon_when_they_grow_and_finally_when_they_do
 
 def _kept(watched, arrival, size_bytes) -> bool:
     if arrival.size_bytes != size_bytes:
-        watched.source.defer(arrival, "truncated")
+        arrival.later("truncated")
     return arrival.size_bytes == size_bytes
 
 
@@ -178,7 +178,7 @@ def test_patience_depends_on_what_is_missing(tmp_path: Path, name: str, reason: 
         (tmp_path / name).write_bytes(b"half")
         begun_s = time.monotonic()
         while not (arrival := watched.one()).final:
-            watched.source.defer(arrival, reason)
+            arrival.later(reason)
         assert patience_s - 0.05 < time.monotonic() - begun_s < patience_s + 0.4
 
 
@@ -190,14 +190,14 @@ def test_a_pair_is_one_arrival_and_half_a_pair_waits_to_the_end(tmp_path: Path) 
         pair = watched.one()
         assert (pair.path, pair.companion) == ("Line0Point1Defl.ibw", tmp_path / "Line0Point1ZSnsr.ibw")
         assert pair.size_bytes == 9
-        watched.source.settle(pair)
+        pair.done()
         (tmp_path / "Line0Point2ZSnsr.ibw").write_bytes(b"never alone")
         (tmp_path / "Line0Point3Defl.ibw").write_bytes(b"widow")
         (tmp_path / "Image0001.ibw").write_bytes(b"both in one")
         assert watched.decide() == ["Image0001.ibw"]
         widow = watched.one()
         assert (widow.path, widow.companion, widow.final) == ("Line0Point3Defl.ibw", None, True)
-        watched.source.settle(widow)
+        widow.done()
         (tmp_path / "Line0Point3ZSnsr.ibw").write_bytes(b"late")
         assert watched.one().companion is not None
         assert watched.ignored["companion"] == 3
@@ -215,7 +215,7 @@ def test_a_pair_is_one_arrival_in_any_mix_of_case(tmp_path: Path) -> None:
                 pair = watched.one()
                 assert (pair.path, pair.companion) == (first, tmp_path / second)
                 assert pair.size_bytes == len(first) + len(second)
-                watched.source.settle(pair)
+                pair.done()
                 for name in order:
                     (tmp_path / name).unlink()
                 time.sleep(0.2)
@@ -235,7 +235,7 @@ def test_a_sentinel_ends_the_waiting_and_names_decide_what_is_ignored(tmp_path: 
         (tmp_path / "unknown.xyz").write_bytes(b"x")
         arrival = watched.one()
         assert (arrival.path, arrival.claimed) == ("unknown.xyz", False)
-        watched.source.settle(arrival)
+        arrival.done()
         assert watched.ignored == {"unclaimed": 1, "temporary": 3, "sentinel": 1}
         assert watched.seen == 1  # only files that their name claims; the reader counts the others
 
@@ -246,7 +246,7 @@ def test_after_a_restart_the_decided_are_left_alone(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     known = (tmp_path / "run/a.jpk-force").stat()
     finished = {"run/a.jpk-force": (known.st_size, known.st_mtime_ns), "run/b.jpk-force": (known.st_size, 1)}
-    with watching(tmp_path, finished=finished.get) as watched:
+    with watching(tmp_path, finished=lambda folder, path: finished.get(path)) as watched:
         assert watched.decide() == ["run/b.jpk-force"]  # rewritten while the service was down
         assert watched.quiet()
         (tmp_path / "run/a.jpk-force").write_bytes(b"xy")
@@ -277,7 +277,7 @@ def test_an_outage_is_not_the_end_of_a_waiting_file(tmp_path: Path) -> None:
         (root / "a.jpk-force").write_bytes(b"half")
         arrival = watched.one()
         os.rename(root, away)  # as an unmount does
-        watched.source.defer(arrival, "vanished")
+        arrival.later("vanished")
         assert watched.quiet(0.5)
         os.rename(away, root)
         back = watched.one()
@@ -362,7 +362,7 @@ def test_odd_things_and_odd_names_break_nothing(tmp_path: Path) -> None:
         assert [arrival.path for arrival in arrivals][:2] == ["dir.jpk-force/in.jpk-force", "m�ller \n.jpk-force"]
         assert os.fsencode(arrivals[1].file) == raw
         for arrival in arrivals:
-            watched.source.settle(arrival)
+            arrival.done()
         assert until(lambda: watched.ignored == {"not_regular": 1, "link": 3}, 4.0)
         assert watched.quiet()
 
@@ -386,10 +386,10 @@ def test_a_file_that_goes_is_offered_once_more_only_if_it_was_offered(tmp_path: 
         (tmp_path / "late.jpk-force").write_bytes(b"x")
         arrival = watched.one()
         (tmp_path / "late.jpk-force").unlink()
-        watched.source.defer(arrival, "vanished")
+        arrival.later("vanished")
         last = watched.one()
         assert (last.path, last.final) == ("late.jpk-force", True)
-        watched.source.settle(last)
+        last.done()
         (tmp_path / "late.jpk-force").write_bytes(b"x")
         os.utime(tmp_path / "late.jpk-force", ns=(0, last.mtime_ns))
         assert watched.decide() == ["late.jpk-force"]  # it came back as it was: its bytes have never been read
@@ -402,10 +402,10 @@ def test_a_file_renamed_while_the_reader_has_it(tmp_path: Path) -> None:
         arrival = watched.one()
         os.rename(tmp_path / "a.jpk-force", tmp_path / "b.jpk-force")
         time.sleep(0.1)
-        watched.source.defer(arrival, "vanished")
+        arrival.later("vanished")
         renamed = watched.one()
         assert (renamed.path, renamed.final) == ("b.jpk-force", False)
-        watched.source.settle(renamed)
+        renamed.done()
         assert watched.quiet()
         assert watched.seen == 1
 
@@ -420,14 +420,16 @@ def test_two_folders_are_watched_side_by_side(tmp_path: Path) -> None:
         assert {arrival.file for arrival in watched.take(2)} == {one / "same.jpk-force", two / "same.jpk-force"}
 
 
-def test_two_folders_with_the_same_names_trust_content_only(tmp_path: Path) -> None:
+def test_what_is_finished_in_one_folder_is_new_in_another(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one, two):
         folder.mkdir()
         (folder / "same.jpk-force").write_bytes(b"x")
         os.utime(folder / "same.jpk-force", ns=(10**18, 10**18))
-    with watching(one, two, finished={"same.jpk-force": (1, 10**18)}.get) as watched:
-        assert watched.decide(2) == ["same.jpk-force"] * 2
+    finished = {(str(one), "same.jpk-force"): (1, 10**18)}
+    with watching(one, two, finished=lambda *file: finished.get(file)) as watched:
+        assert [arrival.file for arrival in watched.take(1)] == [two / "same.jpk-force"]
+        assert watched.quiet()
 
 
 def test_a_large_folder_is_cheap_and_is_forgotten_when_it_goes(memory_path: Path) -> None:

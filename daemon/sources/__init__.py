@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-#: A file larger than this may take long: it is read beside what is small, never before it.
+#: A file of more bytes is large: reading it may take seconds, and a small one shall not wait for it.
 LARGE_BYTES = 32 << 20
-#: Why a file comes back unread, for as long as it takes: where it lies does not answer. No patience runs out over it.
+#: Why a file comes back unread, as often as it takes: where it lies does not answer. No patience runs out over that.
 AWAY = "away"
 
 
@@ -16,8 +17,8 @@ AWAY = "away"
 class Arrival:
     """What a source hands to the pipeline; a path and what was known of it, never its content.
 
-    ``final`` says that waiting longer is pointless: an unfinished file is then answered with a
-    reason instead of being handed back.
+    Whoever takes one ends with ``done()`` or ``later(reason)``. ``final`` says that waiting longer is pointless: an
+    unfinished file is then answered with a reason instead of being handed back.
     """
 
     source: str  # "watch", "ingest", "score": the label of afm_triage_curves_seen_total
@@ -34,11 +35,23 @@ class Arrival:
     total: int = 1  # and how many curves it had when it was opened
     folder: str | None = None  # the watched or scored folder; None for a file named directly and for ingest
     known_curve: str | None = None  # ZeroMQ ingest: the sender's id, which is its identity
+    #: Who wants to know what became of it: (arrival, whether it is done, the reason). Called from any thread.
+    answer: Callable[[Arrival, bool, str | None], None] | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_large(self) -> bool:
-        """Whether it may take long: a large file, or the rest of a map."""
+        """Whether reading it may take long: many bytes, or a later portion of a map."""
         return self.first > 0 or self.size_bytes > LARGE_BYTES
+
+    def done(self, ignored: str | None = None) -> None:
+        """Its decisions are on disk, or no reader wants it, for a reason of ignored.py."""
+        if self.answer is not None:
+            self.answer(self, True, ignored)
+
+    def later(self, reason: str) -> None:
+        """A reader found it unfinished: it is offered again, with ``final=True`` when patience ends."""
+        if self.answer is not None:
+            self.answer(self, False, reason)
 
     def portion(self, first: int, sha256: str | None, total: int) -> Arrival:
         """The same file, of ``total`` curves, from curve ``first`` on."""
@@ -66,20 +79,17 @@ class Source(Protocol):
     def start(self) -> None:
         """Begin; ``wake()`` (given to the constructor) is called whenever ``take`` has something."""
 
-    def take(self, limit: int) -> list[Arrival]:
-        """At most ``limit`` finished files, oldest first; never blocks."""
+    def take(self, limit: int, large: int) -> list[Arrival]:
+        """At most ``limit`` finished files, of which at most ``large`` are large; never blocks.
 
-    def defer(self, arrival: Arrival, reason: str) -> None:
-        """The reader found it unfinished: offer it again later, with ``final=True`` when patience ends."""
-
-    def settle(self, arrival: Arrival) -> None:
-        """Its decisions are in the ledger: not to be offered again unless it changes."""
-
-    def ignore(self, arrival: Arrival, reason: str) -> None:
-        """No reader wants it, for a ``reason`` of ignored.py: not to be offered again unless it changes."""
+        Live ones before those that a start has found, small before large, the oldest first.
+        """
 
     def ready(self) -> int:
         """How many finished files wait to be taken."""
+
+    def oldest_pending_s(self) -> float | None:
+        """Age of the oldest finished file that is not decided yet; None when there is none."""
 
     def health(self) -> list[SourceHealth]:
         """One entry a folder or socket."""

@@ -136,16 +136,18 @@ class FileState:
 
 
 class OfferQueue:
-    """Finished files waiting for the pipeline, oldest first by their times; one can be taken back until it is taken.
+    """Finished files waiting for the pipeline; one can be taken back until it is taken.
 
-    The one place where the watching and the taking thread meet.
+    Live ones before those that lay there at a start, small before large, the oldest first by their times. The one place
+    where the watching and the taking threads meet.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._heap: list[tuple[int, int, FileState, Arrival]] = []
+        self._lines: tuple[_Line, _Line] = [], []  # small ones, large ones
         self._size = 0
         self._turn = itertools.count()
+        self._pending: dict[int, float] = {}  # id of each offered and undecided file -> when it was noticed
 
     def __len__(self) -> int:
         return self._size
@@ -154,7 +156,9 @@ class OfferQueue:
         """Offer ``pending`` as ``arrival``."""
         with self._lock:
             pending.arrival, pending.taken = arrival, False
-            heapq.heappush(self._heap, (arrival.mtime_ns, next(self._turn), pending, arrival))
+            place = (not pending.came, arrival.mtime_ns, next(self._turn))
+            heapq.heappush(self._lines[arrival.is_large], (place, pending, arrival))
+            self._pending[id(pending)] = arrival.noticed_s
             self._size += 1
 
     def withdraw(self, pending: FileState) -> bool:
@@ -163,17 +167,41 @@ class OfferQueue:
             if pending.taken or pending.arrival is None:
                 return False
             pending.arrival = None
+            self._pending.pop(id(pending), None)
             self._size -= 1
             return True
 
-    def take(self, limit: int) -> list[Arrival]:
-        """At most ``limit`` arrivals, now the taker's."""
+    def answered(self, pending: FileState) -> None:
+        """The taker has ended with it."""
+        with self._lock:
+            self._pending.pop(id(pending), None)
+
+    def oldest_pending_s(self) -> float | None:
+        """time.monotonic() when the oldest of what is offered and not answered was noticed; None: nothing is."""
+        with self._lock:
+            return min(self._pending.values(), default=None)
+
+    def take(self, limit: int, large: int) -> list[Arrival]:
+        """At most ``limit`` arrivals, at most ``large`` of them large, now the taker's."""
         taken: list[Arrival] = []
         with self._lock:
-            while self._heap and len(taken) < limit:
-                _, _, pending, arrival = heapq.heappop(self._heap)
-                if pending.arrival is arrival:
-                    pending.taken = True
-                    taken.append(arrival)
+            while len(taken) < limit and (line := self._first_line(large)) is not None:
+                _, pending, arrival = heapq.heappop(line)
+                pending.taken = True
+                taken.append(arrival)
+                large -= arrival.is_large
             self._size -= len(taken)
         return taken
+
+    def _first_line(self, large: int) -> _Line | None:
+        for line in self._lines:
+            while line and line[0][1].arrival is not line[0][2]:  # taken back
+                heapq.heappop(line)
+        small, big = self._lines
+        if not big or large <= 0:
+            return small or None
+        is_live_first = not small or big[0][0][0] < small[0][0][0]
+        return big if is_live_first else small
+
+
+_Line = list[tuple[tuple[bool, int, int], FileState, Arrival]]

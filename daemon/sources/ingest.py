@@ -143,6 +143,8 @@ class IngestSource:
         self._inbox: queue.SimpleQueue[Path | _Later] = queue.SimpleQueue()
         self._later: list[_Later] = []
         self._tries: dict[Path, int] = {}
+        self._pending: dict[Path, float] = {}  # file -> when it came (time.monotonic())
+        self._last_curve_s: float | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
         self._accepted = self._refusals = 0
@@ -161,37 +163,44 @@ class IngestSource:
             self._offer(self._recall(path))
         self._thread.start()
 
-    def take(self, limit: int) -> list[Arrival]:
-        """At most ``limit`` curves, in the order they came."""
+    def take(self, limit: int, large: int) -> list[Arrival]:
+        """At most ``limit`` curves, in the order they came. Each fits into one message, so none is ``large``."""
         taken: list[Arrival] = []
         with contextlib.suppress(IndexError):
             while len(taken) < limit:
                 taken.append(self._ready.popleft())
         return taken
 
-    def defer(self, arrival: Arrival, reason: str) -> None:
-        """Offer it again in half a second; the fourth time is the last."""
-        tries = self._tries[arrival.file] = self._tries.get(arrival.file, 0) + 1
-        self._inbox.put(_Later(time.monotonic() + _RETRY_S, arrival, tries))
+    def _answered(self, arrival: Arrival, is_done: bool, reason: str | None) -> None:
+        """Done: never offered again, also after a restart. Else again in half a second; the fourth time is the last.
 
-    def settle(self, arrival: Arrival) -> None:
-        """Decided: not to be offered again, also after a restart."""
+        What was packed here is a curve; should a reader say otherwise, it is done with.
+        """
+        if not is_done:
+            tries = self._tries[arrival.file] = self._tries.get(arrival.file, 0) + 1
+            self._inbox.put(_Later(time.monotonic() + _RETRY_S, arrival, tries))
+            return
+        if reason is not None:
+            self._refused(reason)
         self._tries.pop(arrival.file, None)
+        self._pending.pop(arrival.file, None)
         self._inbox.put(arrival.file)
-
-    def ignore(self, arrival: Arrival, reason: str) -> None:
-        """What was packed here is a curve; should a reader say otherwise, it is done with."""
-        self._refused(reason)
-        self.settle(arrival)
 
     def ready(self) -> int:
         """How many curves wait to be taken."""
         return len(self._ready)
 
+    def oldest_pending_s(self) -> float | None:
+        """Age of the curve that has waited longest for its decision; None when none waits."""
+        noticed_s = min(list(self._pending.values()), default=None)
+        return None if noticed_s is None else time.monotonic() - noticed_s
+
     def health(self) -> list[SourceHealth]:
         """One entry: the socket."""
         detail = self._trouble or f"{self._accepted} accepted, {self._refusals} refused since start"
-        return [SourceHealth(self.endpoint, not self._trouble, detail, len(self._later))]
+        return [
+            SourceHealth(self.endpoint, not self._trouble, detail, len(self._later), last_curve_s=self._last_curve_s)
+        ]
 
     def stop(self) -> None:
         """End the thread; what is on disk is offered at the next start."""
@@ -269,7 +278,8 @@ class IngestSource:
 
     def _offer(self, arrival: Arrival) -> None:
         self._seen(1)
-        self._ready.append(arrival)
+        self._pending[arrival.file], self._last_curve_s = arrival.noticed_s, time.time()
+        self._ready.append(replace(arrival, answer=self._answered))
 
     def _recall(self, path: Path) -> Arrival:
         """What an earlier run accepted; a file that rotted is offered too, for its reason."""

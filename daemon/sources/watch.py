@@ -37,7 +37,7 @@ class WatchSource:
 
     ``roots`` are distinct and none lies inside another: the configuration sees to that.
     ``names``: what the readers say of the name of a file.
-    ``finished(path)``: (size_bytes, mtime_ns) with which this path was decided before a restart, else None.
+    ``finished(folder, path)``: (size_bytes, mtime_ns) with which this path was decided before a restart, else None.
     ``seen(1)`` is called once each time a claimed file, or a rewritten one, is first ready, and before ``take`` can
     return it; ``ignored(reason, name)`` once for each path passed over, by its name, by what it is (a link, a pipe), or
     by what a reader found in it. Both, and ``wake``, are called from the threads of this source.
@@ -51,7 +51,7 @@ class WatchSource:
         *,
         names: Names,
         wake: Callable[[], None],
-        finished: Callable[[str], Stamp | None] = lambda path: None,
+        finished: Callable[[str, str], Stamp | None] = lambda folder, path: None,
         seen: Callable[[int], None] = lambda count: None,
         ignored: Callable[[str, str], None] = lambda reason, name: None,
         mounts: MountSetting = "auto",
@@ -61,8 +61,7 @@ class WatchSource:
         self._folders: list[Folder] = []
         roots = [Path(os.path.abspath(root)) for root in roots]
         for root in roots:
-            others = [str(other) for other in roots if other != root]
-            services = FolderNeeds(names, _unambiguous(finished, others), seen, ignored, wake)
+            services = FolderNeeds(names, partial(finished, str(root)), seen, ignored, wake)
             self._folders.append(Folder(root, mounts, timing or Timing(), services, self._ready))
 
     def start(self) -> None:
@@ -70,24 +69,9 @@ class WatchSource:
         for folder in self._folders:
             folder.start()
 
-    def take(self, limit: int) -> list[Arrival]:
-        """At most ``limit`` finished files, oldest first; never blocks."""
-        return self._ready.take(limit)
-
-    def defer(self, arrival: Arrival, reason: str) -> None:
-        """Offer it again: after 0.1 … 5 s, sooner when it changes, a last time after a minute without change."""
-        folder, path = self._place(arrival)
-        folder.defer(path, reason)
-
-    def settle(self, arrival: Arrival) -> None:
-        """Not to be offered again unless its size or time changes."""
-        folder, path = self._place(arrival)
-        folder.settle(path, (arrival.size_bytes, arrival.mtime_ns))
-
-    def ignore(self, arrival: Arrival, reason: str) -> None:
-        """The same for a file that no reader wants."""
-        folder, path = self._place(arrival)
-        folder.settle(path, (arrival.size_bytes, arrival.mtime_ns), reason)
+    def take(self, limit: int, large: int) -> list[Arrival]:
+        """At most ``limit`` finished files, of which at most ``large`` are large; never blocks."""
+        return self._ready.take(limit, large)
 
     def ready(self) -> int:
         """How many finished files wait to be taken."""
@@ -101,6 +85,11 @@ class WatchSource:
         """What came into each folder since its last curve and is not read."""
         return [folder.unread() for folder in self._folders]
 
+    def oldest_pending_s(self) -> float | None:
+        """Age of the oldest finished file that is not decided yet; None when there is none."""
+        noticed_s = self._ready.oldest_pending_s()
+        return None if noticed_s is None else time.monotonic() - noticed_s
+
     def oldest_waiting_s(self) -> float | None:
         """Age of the longest unfinished file; None when none waits."""
         return max(filter(None, (folder.oldest_waiting_s() for folder in self._folders)), default=None)
@@ -109,18 +98,6 @@ class WatchSource:
         """End all threads."""
         for folder in self._folders:
             folder.stop()
-
-    def _place(self, arrival: Arrival) -> tuple[Folder, str]:
-        file = str(arrival.file)
-        folder = next(folder for folder in self._folders if file.startswith(folder.root.rstrip("/") + "/"))
-        return folder, file[len(folder.root.rstrip("/")) + 1 :]
-
-
-def _unambiguous(finished: Callable[[str], Stamp | None], others: list[str]) -> Callable[[str], Stamp | None]:
-    """Decided paths are relative: where two watched folders have the same one, the ledger must tell by content."""
-    if not others:
-        return finished
-    return lambda path: None if any(os.path.lexists(f"{other}/{path}") for other in others) else finished(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +112,7 @@ class FolderNeeds:
 
 
 class Folder:
-    """Watches one root. ``defer`` and ``settle`` may be called from any thread; they only leave a message."""
+    """Watches one root, in a thread of its own."""
 
     def __init__(
         self, root: Path, setting: MountSetting, timing: Timing, services: FolderNeeds, ready: OfferQueue
@@ -177,13 +154,14 @@ class Folder:
         """Begin to watch."""
         self._thread.start()
 
-    def defer(self, path: str, reason: str) -> None:
-        """The reader found it unfinished."""
-        self._inbox.put(partial(self._tracker.defer, path, reason))
-
-    def settle(self, path: str, stamp: Stamp, ignored: str | None = None) -> None:
-        """Decided, as it was at ``stamp``, or no curve, for the reason ``ignored``."""
-        self._inbox.put(partial(self._tracker.settle, path, stamp, ignored))
+    def _answered(self, pending: FileState, path: str, arrival: Arrival, is_done: bool, reason: str | None) -> None:
+        """What became of an arrival, from any thread: it only leaves a message."""
+        self._ready.answered(pending)
+        if is_done:
+            stamp = (arrival.size_bytes, arrival.mtime_ns)
+            self._inbox.put(partial(self._tracker.settle, path, stamp, reason))
+        else:
+            self._inbox.put(partial(self._tracker.defer, path, reason or ""))
 
     def stop(self) -> None:
         """End the thread, within a second."""
@@ -374,6 +352,7 @@ class Folder:
             noticed_s=pending.notice(now_s, final),
             claimed=pending.claimed,
             final=final,
+            answer=partial(self._answered, pending, pending.path),
         )
         self._ready.put(pending, arrival)
         self._offers += 1

@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from daemon.common import ending
 
 MEMORY_BYTES = 2 << 30
 _GONE_S = 1.0  # a share or a driver that hangs may hold a killed process in the kernel for longer, or for ever
+_LOOK_S = 0.25
 _NICE = 15
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
@@ -79,6 +81,11 @@ class Child:
         self.process.kill()
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
+
+    def outlast(self) -> None:
+        """Wait until it is gone, for as long as the kernel likes: on a thread of its own."""
+        while self.process.poll() is None:
+            time.sleep(_LOOK_S)
 
     def pulse(self) -> Pulse:
         """What it does now, as the kernel tells without asking the process; never waits."""

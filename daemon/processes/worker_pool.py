@@ -224,7 +224,7 @@ class WorkerPool(Closing):
             self._nudge()  # others may go there now
         self._wake()
 
-    def settle(self, task: Task, fate: Fate | None) -> None:
+    def see_to(self, task: Task, fate: Fate | None) -> None:
         """A task that has lost its process is tried anew, or has failed; with no ``fate`` it is not to blame."""
         if fate in ("crash", "timeout"):
             task.tries -= 1
@@ -248,9 +248,9 @@ class WorkerPool(Closing):
                     self._lanes.lose(task)
                 if fate is not None:
                     fate = "away"  # nothing in a file keeps a process from dying: its disk or its share does
-            self.settle(task, fate)
+            self.see_to(task, fate)
         if not is_gone:
-            child.process.wait()  # as long as the kernel likes
+            child.outlast()
             if task is not None and self.has_lanes:
                 with self._changed:
                     self._lanes.find(task)
@@ -384,7 +384,7 @@ class _Worker(threading.Thread):
         since_s, limit_s = self._limit()
         if now_s > since_s + limit_s:
             is_away = self.seat.is_stuck and self._is_still
-            self._replace(child, "away" if is_away else "timeout", f"has said nothing for {limit_s:g} s")
+            self._replace(child, "timeout", f"has said nothing for {limit_s:g} s", is_away=is_away)
 
     def _may_go_on(self, child: Child, now_s: float) -> bool:
         """Whether a slow child keeps its head; else it has been replaced."""
@@ -394,7 +394,7 @@ class _Worker(threading.Thread):
         in_hand_s, computes = now_s - head.head_since_s, not (self._is_still or pulse.is_stopped)
         may_keep = self._pool.may_keep(self, head, waits=self._is_still, computes=computes)
         if not may_keep or (pulse.is_stopped and in_hand_s > _STOPPED_S):
-            self._replace(child, None, "")
+            self._replace(child, None)
             return False
         if in_hand_s > _HUMBLE_S and not self._is_humble:
             child.stand_back()
@@ -422,7 +422,7 @@ class _Worker(threading.Thread):
         else:
             self.seat.since_s, self._idle_since_s = None, time.monotonic()
 
-    def _replace(self, child: Child, fate: Fate | None, last_words: str) -> None:
+    def _replace(self, child: Child, reason: Fate | None, last_words: str = "", *, is_away: bool = False) -> None:
         """Part with a child that is dead, hangs, or is not worth waiting for; what it held is seen to."""
         self._child = None
         if not self._is_ready and not self._pool.is_closed:
@@ -435,8 +435,8 @@ class _Worker(threading.Thread):
         head = tasks.pop(0) if tasks else None
         if head is not None:
             head.noted, head.last_words = self._note.read(head.id) or head.noted, last_words
-            head.was_slow |= fate == "timeout"
-        self._pool.bury(child, head, fate)
+            head.was_slow |= reason == "timeout"
+        self._pool.bury(child, head, "away" if is_away else reason)
         self._pool.give_back(tasks)
         self.seat.is_ready = False
         self._is_over = self.seat.is_aside and self._pool.may_leave(self)  # another has its place already

@@ -193,9 +193,9 @@ ONLY_HERE = {
     "resource.setrlimit": "daemon/processes/child.py",
     "os.memfd_create": "daemon/processes/child.py",
     "libc.prctl": "daemon/processes/child.py",
-    "connection.sendall": "daemon/processes/frames.py",
+    "connection.sendall": "daemon/processes",
     "connection.recv_into": "daemon/processes/frames.py",
-    "select.poll": "daemon/processes",
+    "select.poll": ("daemon/processes", "daemon/common/stdio.py"),  # which asks it of a terminal
 }
 
 

@@ -186,7 +186,7 @@ def test_folders_their_marks_the_last_curve_and_what_waits_are_on_the_screen(wid
     assert "all well" not in text
     assert "▲ source /mnt/b: has not been seen for 45 s" in text
     if width >= 80:
-        assert "the oldest waits 1 min   ✓ /data/afm1 3 h 12 min   ▲ /mnt/b" in text
+        assert "the oldest waits 1 min   ▲ /mnt/b   ✓ /data/afm1" in text
     board.status = {**board.status, "sources": [local]}
     assert "all well" in text_of(board, width, height)
 

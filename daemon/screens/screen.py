@@ -303,13 +303,13 @@ def _judge(board: Board, width: int) -> list[Text]:
 
 
 def _folders(board: Board) -> Text:
-    """When the last curve came, what waits, and a mark for each watched folder: what matters most stands left."""
+    """When the last curve came, what waits, and a mark for each watched folder; what is not well comes first."""
     last_s, oldest_s = board.last_curve_s, board.oldest_pending_s
     came = "no curve yet" if last_s is None else f"last curve {duration(board.now() - last_s)} ago"
     line = Text.assemble((f" {came}", "bold"))
     if oldest_s is not None:
         line.append(f" · the oldest waits {duration(oldest_s)}", "bold yellow" if oldest_s >= 60 else _QUIET)
-    for is_up, name, curve_s in board.folders():
+    for is_up, name, curve_s in sorted(board.folders(), key=lambda one: one[0]):
         mark, style = ("✓", "green") if is_up else ("▲", "bold red")
         age = "" if curve_s is None else f" {duration(board.now() - curve_s)}"
         line.append(f"   {mark} ", style).append(tail(name, 24)).append(age, _QUIET)

@@ -22,9 +22,9 @@ from daemon.common.mounts import local
 from daemon.config import Config, changes
 from daemon.judging import Decision
 from daemon.ledger import LedgerFull, events
-from daemon.service import health
 from daemon.service.assembly import Parts, assemble, pace_of
 from daemon.service.health import Condition, ContactWatch, Health, alarm_of, notify, watchdog_interval_s
+from daemon.service.log_lines import Log
 from daemon.service.reload import Loaded, drop, retire, with_judge
 from daemon.sources.watch import WatchSource
 
@@ -53,15 +53,18 @@ class Service:
         self._health = Health(announce=self._announce)
         self._contact = ContactWatch(config.alarm.no_contact_run)
         self._parts: Parts | None = None
+        self._log = Log(config.log.level, config.log.format)
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code. Raises UserError for what keeps it from starting."""
-        health.set_up(self._config.log.level, self._config.log.format)
         begun_s = time.monotonic()
         with ExitStack() as closing:
+            self._log.open()
+            closing.callback(self._log.close)
             closing.enter_context(ending.listening())
             ending.allow(STOP_S)
             ending.insist()
+            ending.write_in_background()
             ending.also(signal.SIGHUP, self._reload_asked.set)
             closing.callback(sockets.close)
             parts = self._parts = assemble(self._config, self._reread, self._health, closing)
@@ -129,9 +132,15 @@ class Service:
                 self._health.report(f"source {found.name}", "ok" if found.ok else "alarm", found.detail)
             if isinstance(source, WatchSource):
                 self._look_for_unread(source)
+        self._report_log(parts)
         parts.metrics.entered(parts.report.condition())
         parts.metrics.heartbeat.labels("pipeline").set_to_current_time()
         notify(f"STATUS={self._health.line() or parts.report.line()}")
+
+    def _report_log(self, parts: Parts) -> None:
+        parts.metrics.log_dropped(self._log.dropped)
+        trouble = self._log.trouble
+        self._health.report("log", "degraded" if trouble else "ok", trouble or "lines are taken")
 
     def _look_for_unread(self, source: WatchSource) -> None:
         for unread in source.unread():
@@ -190,7 +199,7 @@ class Service:
         self._swap(parts, loaded)
         parts.model_reload.adopt(config, model)
         parts.metrics.reload_successful.set(1)
-        health.set_up(config.log.level, config.log.format)
+        self._log.adopt(config.log.level, config.log.format)
         log.info("reload: applied %s; needs a restart: %s", sorted(live) or "nothing", after_restart or "nothing")
         parts.publisher.emit(
             events.ConfigOutcome(result="applied", digest=config.digest, changed=live, needs_restart=after_restart)

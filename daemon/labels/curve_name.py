@@ -18,6 +18,7 @@ from daemon.common import mounts
 from daemon.common.errors import BAD_DATA, USAGE, UserError
 from daemon.common.text import clean
 from daemon.formats.names import event_path
+from daemon.labels import Label
 from daemon.labels.subject import sha256_of
 from daemon.ledger.file import LedgerView, Named
 from daemon.processes import apart
@@ -53,6 +54,11 @@ class Subject:
     @property
     def name(self) -> str:
         return name_of(self.path, self.curve)
+
+    @property
+    def identity(self) -> tuple[str, int]:
+        """That of a label on it."""
+        return Label(self.path, self.curve, "unsure", "", "", sha256=self.sha256, folder=self.folder).identity
 
     @property
     def full_name(self) -> str:
@@ -111,6 +117,8 @@ class CurveFinder:
         for folder, below in self._places(path):
             for one in self._ledger.named(below, curve, folder):
                 place = one.folder or folder or ""
+                if not one.folder and folder and folder not in self._watched:
+                    continue  # of before decisions told their folder, and this one may never have been watched
                 key = (place, one.path, one.curve)
                 if key not in found or found[key].seq < one.seq:
                     found[key] = one
@@ -143,11 +151,8 @@ class CurveFinder:
             parts = spelling.split("/")
             for depth in range(len(parts) - 1, 1, -1):
                 folder = "/".join(parts[:depth])
-                if folder not in self._watched and self._was_watched(folder):
+                if folder not in self._watched:
                     yield folder, event_path("/".join(parts[depth:]))
-
-    def _was_watched(self, folder: str) -> bool:
-        return self._ledger is not None and self._ledger.has_files(folder)
 
     def _spellings(self, path: str) -> list[str]:
         """A path from the root on, as it is written and without links; a share is not touched."""
@@ -198,11 +203,21 @@ class CurveFinder:
         """As events call the curve, should one of this content have been judged. Raises NoSuchCurve."""
         if self._ledger is None or subject.sha256 is None:
             return subject
-        if (one := self._ledger.decided(f"{subject.sha256}#{subject.curve}")) is None:
+        if (one := self._decided_content(subject.sha256, subject.curve)) is None:
             if self._ledger.is_decided(f"{subject.sha256}#0"):
                 raise NoSuchCurve(f"{clean(subject.path)} has no curve {subject.curve}; curves count from 0")
             return subject
         return replace(subject, path=one.path, folder=one.folder or subject.folder, seq=one.seq)
+
+    def _decided_content(self, sha256: str, curve: int) -> Named | None:
+        assert self._ledger is not None
+        if (one := self._ledger.decided(f"{sha256}#{curve}")) is not None:
+            return one
+        # What could not be read is known by its place too; only as a flagged curve it is found by its bytes.
+        for seq in reversed(self._ledger.find_flagged(curve, sha256=sha256)):
+            if (flagged := self._ledger.flagged(seq)) is not None:
+                return Named(seq, "", flagged.path, flagged.curve, flagged.sha256, "review")
+        return None
 
     def _files(self, path: str) -> Iterator[tuple[str | None, Path]]:
         """Files of that path that are there, with the watched folder that each lies in."""
@@ -240,5 +255,3 @@ def _spelt(folder: Path, path: str) -> Iterator[Path]:
     for parent in _spelt(folder, head) if head else [folder]:
         with suppress(OSError):
             yield from (parent / entry for entry in os.listdir(parent) if entry != tail and event_path(entry) == tail)
-
-

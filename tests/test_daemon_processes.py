@@ -195,8 +195,6 @@ ONLY_HERE = {
     "libc.prctl": "daemon/processes/child.py",
     "connection.sendall": "daemon/processes",
     "connection.recv_into": "daemon/processes/frames.py",
-    # One asks it of a terminal, the other of what the log is written to.
-    "select.poll": ("daemon/processes", "daemon/common/stdio.py", "daemon/service/log_lines.py"),
 }
 
 

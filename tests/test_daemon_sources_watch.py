@@ -27,7 +27,7 @@ def memory_path(tmp_path: Path) -> Iterator[Path]:
 
 
 def hints_of(watched):
-    return watched.source._folders[0]._guard.hints
+    return watched.source._folders[0]._hearing._hints
 
 
 def test_a_closed_file_comes_at_once_and_only_once(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_after_a_restart_the_decided_are_left_alone(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     known = (tmp_path / "run/a.jpk-force").stat()
     finished = {"run/a.jpk-force": (known.st_size, known.st_mtime_ns), "run/b.jpk-force": (known.st_size, 1)}
-    with watching(tmp_path, finished=finished.get) as watched:
+    with watching(tmp_path, finished=lambda folder, path: finished.get(path)) as watched:
         assert watched.decide() == ["run/b.jpk-force"]  # rewritten while the service was down
         assert watched.quiet()
         (tmp_path / "run/a.jpk-force").write_bytes(b"xy")
@@ -308,8 +308,8 @@ def test_an_overflow_is_answered_by_a_listing(tmp_path: Path) -> None:
     with watching(tmp_path, timing=replace(QUICK, scan_s=60.0, suspicion_s=0.0)) as watched:
         assert until(lambda: hints_of(watched) is not None)
         observer, real = hints_of(watched)._observer, hints_of(watched)._hear
-        hints_of(watched)._hear = lambda hint: (
-            real(hint) if hint.kind == "overflow" else None
+        hints_of(watched)._hear = lambda kind, *rest: (
+            real(kind, *rest) if kind == "overflow" else None
         )  # the kernel dropped them
         (tmp_path / "lost.jpk-force").write_bytes(b"x")
         assert watched.quiet(0.3)
@@ -320,7 +320,7 @@ def test_an_overflow_is_answered_by_a_listing(tmp_path: Path) -> None:
 def test_silent_hints_make_the_listing_frequent(tmp_path: Path) -> None:
     with watching(tmp_path, timing=replace(QUICK, scan_s=1.0)) as watched:
         assert until(lambda: hints_of(watched) is not None)
-        hints_of(watched)._hear = lambda hint: None  # a file system that does not tell
+        hints_of(watched)._hear = lambda *hint: None  # a file system that does not tell
         (tmp_path / "a.jpk-force").write_bytes(b"x")
         assert watched.decide() == ["a.jpk-force"]
         assert until(lambda: "scan every 0.2 s" in watched.health(), 1.0)
@@ -420,14 +420,15 @@ def test_two_folders_are_watched_side_by_side(tmp_path: Path) -> None:
         assert {arrival.file for arrival in watched.take(2)} == {one / "same.jpk-force", two / "same.jpk-force"}
 
 
-def test_two_folders_with_the_same_names_trust_content_only(tmp_path: Path) -> None:
+def test_two_folders_with_the_same_names_are_known_apart(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one, two):
         folder.mkdir()
         (folder / "same.jpk-force").write_bytes(b"x")
         os.utime(folder / "same.jpk-force", ns=(10**18, 10**18))
-    with watching(one, two, finished={"same.jpk-force": (1, 10**18)}.get) as watched:
-        assert watched.decide(2) == ["same.jpk-force"] * 2
+    finished = {(str(one), "same.jpk-force"): (1, 10**18)}
+    with watching(one, two, finished=lambda folder, path: finished.get((folder, path))) as watched:
+        assert [arrival.file for arrival in watched.take(2, 1.0)] == [two / "same.jpk-force"]
 
 
 def test_a_large_folder_is_cheap_and_is_forgotten_when_it_goes(memory_path: Path) -> None:

@@ -64,7 +64,7 @@ def _watch(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[]
         config.watch,
         names=Names(FORMATS, text_quiet_s=config.source.text_quiet_s),
         wake=wake,
-        finished=finished.get,
+        finished=lambda folder, path: finished.get(path),
         seen=lambda count: accounts.seen("watch", count),
         ignored=accounts.ignored,
         mounts=config.source.mounts,

@@ -81,6 +81,9 @@ class Metrics:
         self.events_published = self._counter("events_published", "Events sent on the live feed", "type")
         self.replay_requests = self._counter("replay_requests", "Requests on the replay socket", "outcome")
 
+        self.log_lines_dropped = self._counter("log_lines_dropped", "Lines of the log that nobody took in time")
+        self._log_lines_dropped = 0
+
         self.model = Info("afm_triage_model", "The model that judges", registry=self.registry)
         self._state = self._gauge("state", "1 for what the service is doing", "state")
         self.entered("starting")
@@ -120,6 +123,11 @@ class Metrics:
 
     def replayed(self, outcome: str) -> None:
         self.replay_requests.labels(outcome).inc()
+
+    def log_dropped(self, lines: int) -> None:
+        """So many since the start."""
+        self.log_lines_dropped.inc(lines - self._log_lines_dropped)
+        self._log_lines_dropped = lines
 
     def watch_files(self, files: Mapping[str, Path]) -> None:
         """Sizes are looked up at each scrape; a file that is not there has none."""

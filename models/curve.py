@@ -29,6 +29,7 @@ class Curve:
     spring_constant_n_per_m: float | None = None
     sensitivity_m_per_v: float | None = None
     duration_s: float | None = None  # of the retract
+    acquired_s: float | None = None  # time of the measurement, seconds since 1970; None: the file does not say
     notes: tuple[str, ...] = ()  # what the reader had to assume, e.g. "sign_assumed"
 
     def __len__(self) -> int:

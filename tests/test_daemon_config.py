@@ -276,3 +276,76 @@ def test_values_and_changes_and_digest(tmp_path: Path) -> None:
     assert values(old)["batch.wait_s"] == 0.005
     assert changes(old, new) == {"watch": (["/a"], ["/a", "/b"]), "instrument": ("afm1", "left")}
     assert old.digest == Config(state=tmp_path, watch=(Path("/a"),)).digest != new.digest
+
+
+def test_settings_of_one_folder(tmp_path: Path) -> None:
+    text = """
+watch = ["spool", "/mnt/afm", "/data/b"]
+[source]
+mounts = "local"
+[[folder]]
+path = "/mnt/afm"
+mounts = "network"
+silence_s = 600
+[[folder]]
+path = "spool"
+silence_s = 0
+"""
+    config = load_run("--config", write(tmp_path, text))
+    spool, share, other = config.watch
+    assert [config.mounts_of(one) for one in config.watch] == ["local", "network", "local"]
+    assert (config.silence_of(spool), config.silence_of(share), config.silence_of(other)) == (0.0, 600.0, 0.0)
+    assert values(config)["folder"][0] == {"path": "/mnt/afm", "mounts": "network", "silence_s": 600.0}
+    assert config.alarm.silence_s == 0.0  # an instrument that rests is no fault
+
+
+def test_every_error_of_the_folder_tables_at_once(tmp_path: Path) -> None:
+    text = """
+watch = ["/mnt/afm"]
+[alarm]
+silence_s = -1
+[[folder]]
+path = "/mnt/amf"
+mounts = "network"
+[[folder]]
+mounts = "nfs"
+mout = "network"
+[[folder]]
+path = "/mnt/afm"
+[[folder]]
+path = 3
+silence_s = "1 h"
+"""
+    told = "\n".join(findings(tmp_path, text))
+    for part in (
+        'folder: table 2: has no key "mout"; it has path, mounts, silence_s',
+        'folder: table 2: mounts "nfs" is none of auto, local, network',
+        "folder: table 2: needs a path",
+        "folder: table 3: settles nothing; give mounts or silence_s",
+        'folder: table 4: path must be a text in quotes, "…", and is an integer',
+        "folder: table 4: silence_s must be a number and is a text",
+        "alarm.silence_s: -1 is out of range",
+    ):
+        assert part in told
+
+
+def test_a_folder_table_is_of_a_watched_folder_and_of_one_alone(tmp_path: Path) -> None:
+    table = '[[folder]]\npath = "{}"\nmounts = "network"\n'
+    text = 'watch = "/mnt/afm"\n' + table.format("/mnt/amf") + 2 * table.format("/mnt/afm")
+    assert findings(tmp_path, text) == (
+        "folder: /mnt/amf is not watched; write path as it stands in watch",
+        "folder: /mnt/afm has two tables; write its settings into one",
+    )
+    assert findings(tmp_path, "watch = 3\n" + table.format("/mnt/afm")) == (
+        'watch: must be a list of folders, ["/data/afm1"], and is an integer',
+    )
+    assert findings(tmp_path, 'watch = "/mnt/afm"\n[folder]\npath = "/mnt/afm"\n') == (
+        "folder: is a list of tables; write [[folder]] on a line of its own above each",
+    )
+
+
+def test_a_watched_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "curve.txt"
+    file.touch()
+    told = findings(tmp_path, f'watch = ["{file}", "{tmp_path}/folder"]\n')
+    assert told == (f"watch: {file} is a file; name the folder that curves are saved into",)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +12,6 @@ from daemon.common.errors import UserError
 from daemon.common.locks import StateLock
 from daemon.common.progress import progress
 from daemon.judging import decide
-from daemon.service import health
 from daemon.service.health import ContactWatch
 from daemon.service.report import Rates
 from tests.test_daemon_decide import JUDGE, reading
@@ -59,24 +56,6 @@ def test_a_second_service_on_the_same_state_is_refused_and_a_killed_one_leaves_n
         assert refused.value.exit_code == 73
         holder.kill()
     StateLock(tmp_path).release()
-
-
-def test_log_lines_carry_a_priority_for_the_journal_and_json_for_collectors(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = logging.getLogger()
-    before = (list(root.handlers), root.level)
-    try:
-        monkeypatch.setenv("JOURNAL_STREAM", "8:1")
-        health.set_up("info", "text")
-        logging.getLogger("daemon").error("two\nlines")
-        assert capsys.readouterr().err == "<3>two | lines\n"
-        health.set_up("warning", "json")
-        logging.getLogger("daemon").info("not told")
-        logging.getLogger("daemon").warning("told")
-        assert json.loads(capsys.readouterr().err)["message"] == "told"
-    finally:
-        root.handlers[:], root.level = before
 
 
 def test_progress_passes_items_through_and_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from daemon.client.feed import ask_status
 from daemon.client.service_file import ServiceFile, find
 from daemon.common.errors import UserError
+from daemon.common.mounts import resolve
 from daemon.config import Config
 from daemon.labels import Labels
 from daemon.ledger.file import LedgerView
@@ -112,7 +113,7 @@ def watched_folders(config: Config) -> list[Path]:
     """Resolved: those of ``config``, and those of the service on its state folder, be it running or at rest."""
     known = _ask(config) or _read(config.state / NOTE)
     folders = [*config.watch, *(Path(text) for text in known if isinstance(text, str))]
-    return list(dict.fromkeys(folder.resolve() for folder in folders))
+    return list(dict.fromkeys(resolve(folder) for folder in folders))
 
 
 def _ask(config: Config) -> list[object]:

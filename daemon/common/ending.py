@@ -122,6 +122,14 @@ def insist() -> None:
         listener.install((signal.SIGINT,))
 
 
+def write_in_background() -> None:
+    """A service that a shell has put into the background writes on its terminal, also where `stty tostop` forbids it.
+
+    Else its first line would stop it.
+    """
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+
+
 def is_asked() -> bool:
     return _asked().is_set()
 

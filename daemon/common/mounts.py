@@ -118,6 +118,13 @@ def resolve(path: str | Path) -> Path:
     return Path(Table.read().resolve(path))
 
 
+def local(path: str | Path) -> Path | None:
+    """``path`` without links where it may be touched without fear; None where it lies on a network mount."""
+    table = Table.read()
+    real = table.resolve(path)
+    return None if table.under(real).is_network else Path(real)
+
+
 def watched_mount(folder: str | Path, setting: MountSetting = "auto", table: Table | None = None) -> Mount:
     """The mount of a watched folder; a share mounted anywhere below makes it a network folder too.
 

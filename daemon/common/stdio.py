@@ -7,11 +7,14 @@ import contextlib
 import io
 import json
 import os
+import select
 import sys
 from typing import Any
 
 from daemon.common.errors import INPUT_OUTPUT
 from daemon.common.text import clean
+
+_STOPPED_S = 10  # that a last word waits for a terminal
 
 
 def name_files_in_utf8() -> None:
@@ -64,9 +67,24 @@ def write_bytes(content: bytes) -> None:
 
 
 def complain(message: str) -> None:
-    """One line on standard error, where it can be written, with nothing in it that steers a terminal."""
+    """One line on standard error, where it can be written, with nothing in it that steers a terminal.
+
+    A terminal that somebody has stopped is waited for, but not for ever: a service that failed shall be started again.
+    """
     with contextlib.suppress(OSError, ValueError):
+        if _is_stopped(sys.stderr):
+            let_go(sys.stderr)
         print("\n".join(f"{clean(line)}" for line in f"afm-triage: {message}".split("\n")), file=sys.stderr, flush=True)
+
+
+def _is_stopped(stream: Any) -> bool:
+    """Whether it takes nothing for so long."""
+    poll = select.poll()
+    try:
+        poll.register(stream.fileno(), select.POLLOUT)
+    except (OSError, ValueError):  # somebody collects what is written, or it is closed
+        return False
+    return not poll.poll(1000 * _STOPPED_S)
 
 
 def finish(code: int) -> int:

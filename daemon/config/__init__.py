@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from daemon.common.errors import BAD_CONFIG, USAGE, UserError
+from daemon.common.mounts import MountSetting, holds, local, resolve
 from daemon.common.options import Argument, Group, Option, Place
 from daemon.common.sockets import Endpoint
 from daemon.config.origin import (
@@ -30,10 +31,13 @@ from daemon.config.origin import (
     from_flags,
 )
 from daemon.config.rule import (
+    MONTH_S,
     Address,
     Choice,
     Folder,
     Folders,
+    FolderSettings,
+    FolderTables,
     ModelName,
     Name,
     Number,
@@ -68,7 +72,7 @@ _ENDPOINTS = Group("where it speaks")
 class SourceConfig:
     """``[source]``: how watched folders are looked at."""
 
-    mounts: Literal["auto", "local", "network"] = "auto"
+    mounts: MountSetting = "auto"
     text_quiet_s: Annotated[float, Number(0.1, 600)] = 2.0  # a text file has no end mark: it must be still so long
     unended_s: Annotated[float, Number(0, 86400)] = 20.0  # the same without a line end after its last row
     rescan_local_s: Annotated[float, Number(0.5, 3600)] = 30.0
@@ -93,6 +97,7 @@ class AlarmConfig:
     no_contact_run: Annotated[int, Number(1, 100_000, whole=True)] = 20  # curves in a row that miss the surface
     unread_files: Annotated[int, Number(0, 100_000, whole=True)] = 20  # came into a folder, none a kind that is read
     unread_s: Annotated[float, Number(1, 86400)] = 300.0  # or so long after the first of them; unread_files 0: never
+    silence_s: Annotated[float, Number(0, MONTH_S)] = 0.0  # no curve came for so long; 0: an instrument may rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,7 @@ class Config:
         Option("while the model has no certificate, a would-be discard becomes review", unless="off"),
     ] = False
     text: Annotated[tuple[TextRule, ...], TextRules()] = ()  # [[text]] tables, the first that matches counts
+    folder: Annotated[tuple[FolderSettings, ...], FolderTables()] = ()  # [[folder]] tables, each of a watched folder
     source: SourceConfig = SourceConfig()
     thresholds: ThresholdsConfig = ThresholdsConfig()
     alarm: AlarmConfig = AlarmConfig()
@@ -159,6 +165,19 @@ class Config:
     log: LogConfig = LogConfig()
     file: Path | None = field(default=None, compare=False)  # what a reload reads again
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)  # key -> file, environment, flag
+
+    def mounts_of(self, folder: Path) -> MountSetting:
+        """How a watched folder is to be taken: its own setting, else that of all."""
+        own = self._settings_of(folder)
+        return self.source.mounts if own is None or own.mounts is None else own.mounts
+
+    def silence_of(self, folder: Path) -> float:
+        """After how many seconds without a curve in a watched folder an alarm is due; 0: never."""
+        own = self._settings_of(folder)
+        return 0.0 if own is None or own.silence_s is None else own.silence_s
+
+    def _settings_of(self, folder: Path) -> FolderSettings | None:
+        return next((one for one in self.folder if one.path == folder), None)
 
     @property
     def digest(self) -> str:
@@ -234,6 +253,8 @@ def load(flags: Flags, *, serves: bool = False, needs_state: bool = True) -> Con
         raise UserError(USAGE, "nothing to watch; give --watch DIR or --config FILE")
     if "state" not in found:
         found["state"] = _default_state(found.get("instrument", INSTRUMENT), serves, needs_state, findings)
+    if "watch" in wrong:
+        wrong.add("folder")  # whose paths are compared with those of watch
     config = _assemble(found, file, {key: one.origin for key, one in given.items()})
     findings += [one for one in conflicts(config, serves=serves) if one.partition(":")[0] not in wrong]
     if findings:
@@ -298,9 +319,9 @@ def conflicts(config: Config, *, serves: bool) -> list[str]:
 
     Endpoints of a verb that only connects may lie anywhere.
     """
-    found = _thresholds(config) + _state(config.state) + _folders(config)
+    found = _thresholds(config) + _state(config.state) + _folders(config) + _settings(config)
     if serves:
-        found += _bindings(config)
+        found += _bindings(config) + _files(config)
         if not config.watch and config.ingest is None:
             found.append('watch: nothing to watch; give --watch DIR or write watch = ["/data/afm1"]')
     return found
@@ -314,28 +335,42 @@ def _thresholds(config: Config) -> list[str]:
 
 
 def _state(state: Path) -> list[str]:
-    nearest = next(place for place in (state, *state.parents) if os.path.lexists(place))
-    return [] if nearest.is_dir() else [f"state: {nearest} is no folder; give --state another path, or move it away"]
+    for place in (state, *state.parents):
+        if local(place) is None:
+            return []  # a share may not answer: whoever opens the ledger finds out
+        if os.path.lexists(place):
+            advice = "give --state another path, or move it away"
+            return [] if place.is_dir() else [f"state: {place} is no folder; {advice}"]
+    return []
 
 
 def _folders(config: Config) -> list[str]:
     found = []
-    state = config.state.resolve()
-    watched = [(folder, folder.resolve()) for folder in config.watch]
+    state = str(resolve(config.state))
+    watched = [(folder, str(resolve(folder))) for folder in config.watch]
     for folder, real in watched:
-        if _holds(real, state):
+        if holds(real, state):
             found.append(f"state: {config.state} lies inside the watched {folder}; keep the ledger outside of it")
-        elif _holds(state, real):
+        elif holds(state, real):
             found.append(f"watch: {folder} lies inside the state folder {config.state}; give --state another one")
     for (one, real), (other, its) in combinations(watched, 2):
-        if _holds(real, its) or _holds(its, real):
-            inner, outer = (other, one) if _holds(real, its) else (one, other)
+        if holds(real, its) or holds(its, real):
+            inner, outer = (other, one) if holds(real, its) else (one, other)
             found.append(f"watch: {inner} lies inside {outer}, which is watched with all its folders; remove one")
     return found
 
 
-def _holds(outer: Path, inner: Path) -> bool:
-    return inner.is_relative_to(outer)
+def _settings(config: Config) -> list[str]:
+    paths = [one.path for one in config.folder]
+    strangers = (path for path in paths if path not in config.watch)
+    found = [f"folder: {path} is not watched; write path as it stands in watch" for path in strangers]
+    twice = dict.fromkeys(path for place, path in enumerate(paths) if path in paths[:place])
+    return found + [f"folder: {path} has two tables; write its settings into one" for path in twice]
+
+
+def _files(config: Config) -> list[str]:
+    files = (path for path in config.watch if (real := local(path)) and real.is_file())
+    return [f"watch: {path} is a file; name the folder that curves are saved into" for path in files]
 
 
 def _bindings(config: Config) -> list[str]:

@@ -10,12 +10,16 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args
 
+from daemon.common.mounts import MountSetting
 from daemon.common.sockets import Endpoint
 from daemon.formats.text_rule import TextRule, from_mapping
+
+MONTH_S = 31 * 86400.0
 
 
 class Rule:
@@ -132,18 +136,65 @@ class Number(Rule):
             return text  # the rule then says what is wrong with it
 
 
+T = TypeVar("T")
+
+
+def _tables(raw: Any, name: str, read: Callable[[dict[str, Any]], T]) -> tuple[T, ...]:
+    """Each of the ``[[name]]`` tables as ``read`` makes it; with the errors of all."""
+    if not isinstance(raw, list) or not all(isinstance(table, dict) for table in raw):
+        raise ValueError(f"is a list of tables; write [[{name}]] on a line of its own above each")
+    found, errors = [], []
+    for number, table in enumerate(raw, 1):
+        try:
+            found.append(read(table))
+        except ValueError as error:
+            errors += [f"table {number}: {sentence}" for sentence in error.args]
+    if errors:
+        raise ValueError(*errors)
+    return tuple(found)
+
+
 class TextRules(Rule):
     """``[[text]]``: what the laboratory says of text files that do not say enough themselves."""
 
     def __call__(self, raw: Any, folder: Path) -> tuple[TextRule, ...]:
-        if not isinstance(raw, list) or not all(isinstance(table, dict) for table in raw):
-            raise ValueError("is a list of tables; write [[text]] on a line of its own above each")
-        rules, errors = [], []
-        for number, table in enumerate(raw, 1):
+        return _tables(raw, "text", from_mapping)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSettings:
+    """``[[folder]]``: what holds for one watched folder alone; None: as for all of them."""
+
+    path: Path
+    mounts: MountSetting | None = None  # instead of source.mounts
+    silence_s: float | None = None  # an alarm when no curve came into this folder for so long; 0: never
+
+
+class FolderTables(Rule):
+    def __call__(self, raw: Any, folder: Path) -> tuple[FolderSettings, ...]:
+        return _tables(raw, "folder", lambda table: _settings(table, folder))
+
+
+_SETTINGS: dict[str, Rule] = {
+    "path": Folder(),
+    "mounts": Choice(get_args(MountSetting)),
+    "silence_s": Number(0, MONTH_S),
+}
+
+
+def _settings(table: dict[str, Any], folder: Path) -> FolderSettings:
+    found: dict[str, Any] = {}
+    errors = [f'has no key "{key}"; it has {", ".join(_SETTINGS)}' for key in table if key not in _SETTINGS]
+    for key, raw in table.items():
+        if key in _SETTINGS:
             try:
-                rules.append(from_mapping(table))
+                found[key] = _SETTINGS[key](raw, folder)
             except ValueError as error:
-                errors += [f"table {number}: {sentence}" for sentence in error.args]
-        if errors:
-            raise ValueError(*errors)
-        return tuple(rules)
+                errors += [f"{key} {sentence}" for sentence in error.args]
+    if "path" not in table:
+        errors.append('needs a path, as path = "/mnt/afm": one of the watched folders')
+    elif len(table) == 1:
+        errors.append("settles nothing; give mounts or silence_s")
+    if errors:
+        raise ValueError(*errors)
+    return FolderSettings(**found)

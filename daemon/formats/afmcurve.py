@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from daemon.formats import limits, samples
+from daemon.formats import dates, limits, samples
 from daemon.formats.base import Format
 from daemon.formats.blob import Blob
 from daemon.formats.errors import Unfinished, Unreadable
@@ -25,7 +25,7 @@ from models.curve import Curve, Samples
 SUFFIX = ".afmcurve"
 _MAGIC = b'{"afmcurve": 1, '
 _ARRAYS = ("force", "distance", "approach_force")
-_NUMBERS = ("spring_constant_n_per_m", "sensitivity_m_per_v", "duration_s")
+_NUMBERS = ("spring_constant_n_per_m", "sensitivity_m_per_v", "duration_s", "acquired_s")
 _MOST_HEADER_BYTES = 1 << 20
 #: Of a compact copy. Enough to look at and to train on: the raster averages to far fewer. 32 KB with its distance axis.
 MOST_POINTS = 4096
@@ -114,6 +114,7 @@ def unpack(content: bytes) -> tuple[Curve, dict[str, Any]]:
         spring_constant_n_per_m=limits.plausible_spring_constant(fields["spring_constant_n_per_m"]),
         sensitivity_m_per_v=limits.plausible_sensitivity(fields["sensitivity_m_per_v"]),
         duration_s=fields["duration_s"],
+        acquired_s=dates.plausible(fields["acquired_s"]),
         notes=notes,
     )
     return curve, meta

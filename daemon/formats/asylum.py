@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from daemon.formats import limits, samples
+from daemon.formats import dates, limits, samples
 from daemon.formats.base import Format, Pair
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
@@ -112,6 +112,14 @@ class _Wave:
         except (KeyError, ValueError, IndexError):
             return None
 
+    def acquired_s(self) -> float | None:
+        """By the note; its date is written as the computer's language has it, its seconds are not.
+
+        When the wave itself was made is no answer: whoever saves it again, or takes it out of a map, makes it anew.
+        """
+        stated = dates.moment(f"{self.note.get('Date', '')} {self.note.get('Time', '')}")
+        return dates.since_1904(self.number("Seconds")) if stated is None else stated
+
 
 class AsylumFile:
     """The retracts of one wave."""
@@ -152,6 +160,7 @@ class AsylumFile:
             spring_constant_n_per_m=k,
             sensitivity_m_per_v=limits.plausible_sensitivity(self._wave.number("InvOLS")),
             duration_s=self._duration_s(force.shape[0]),
+            acquired_s=self._wave.acquired_s(),
             notes=("ends_missing",) if is_broken_off else (),
         )
 

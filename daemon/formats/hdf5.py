@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from daemon.formats import limits, samples
+from daemon.formats import dates, limits, samples
 from daemon.formats.base import CurveFile, Format
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
@@ -54,6 +54,9 @@ _METRES = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "nm": 1e-9, "pm": 1e-1
 _VOLTS = {"V": 1.0, "mV": 1e-3}
 _UNIT_ATTRIBUTES = ("unit", "units", "Unit", "Units")
 _UNIT_IN_NAME = re.compile(r"(?:[\[(]\s*|[_\s])([munpfµ]?N|[munpµ]?m|Å|m?V)\s*[\])]?$")
+#: Attributes of a dataset, its groups or its file that say when it was measured.
+_TIMES = ("acquired", "acquisition time", "acquisition date", "date", "datetime", "timestamp", "measured", "recorded")
+_BEGAN_NS = "Start time (ns)"  # Bluelake, since 1970
 _VENDOR, _VENDOR_UNITS = "Bluelake version", {"force": "pN", "distance": "um"}  # lumicks.com: units of its exports
 
 
@@ -173,6 +176,7 @@ class ForeignFile:
 
     def __init__(self, file: Any) -> None:
         self._file = file
+        self._times: dict[str, float | None] = {}
         try:
             columns = _columns(file)
         except Unreadable:
@@ -213,8 +217,19 @@ class ForeignFile:
             distance=distance if is_known else None,
             distance_kind=kind if distance is not None and is_known else None,
             approach_force=None if approach is None else approach * (sign * factor),
+            acquired_s=self._acquired_s(pair.force.path),
             notes=notes,
         )
+
+    def _acquired_s(self, path: str) -> float | None:
+        """By the nearest of a dataset, its groups and the file that says so."""
+        if path not in self._times:
+            try:
+                own = _time_of(self._file[path or "/"].attrs)
+            except Exception:  # h5py passes on whatever the damaged file makes HDF5 say
+                own = None
+            self._times[path] = self._acquired_s(path.rpartition("/")[0]) if own is None and path else own
+        return self._times[path]
 
     def _read(self, pair: _Pair) -> tuple[Samples, Samples | None]:
         force = self._samples(pair.force)
@@ -227,6 +242,21 @@ class ForeignFile:
             return np.asarray(self._file[column.path][()], dtype=np.float64)
         except Exception as error:
             raise Unreadable("unreadable") from error
+
+
+def _time_of(attributes: Any) -> float | None:
+    if not len(attributes):
+        return None
+    if _BEGAN_NS in attributes:
+        return dates.plausible(float(attributes[_BEGAN_NS]) / 1e9)
+    said = {str(key).lower().replace("_", " "): attributes[key] for key in attributes}
+    texts = {key: value.decode("latin-1") if isinstance(value, bytes) else str(value) for key, value in said.items()}
+    for key in _TIMES:
+        stated = texts.get(key, "")
+        when = dates.moment(stated) or dates.moment(f"{stated} {texts.get('time', '')}")
+        if when is not None:
+            return when
+    return None
 
 
 def _columns(file: Any) -> list[_Column]:

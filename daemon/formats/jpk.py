@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from daemon.formats import limits, samples
+from daemon.formats import dates, limits, samples
 from daemon.formats.base import Format
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
@@ -32,6 +32,7 @@ _FIRST_MEMBER = re.compile(
 )
 _SHARED = b"shared-data/header.properties"
 _SERIES = b"header.properties"
+_ENDED = "force-segment-header.time-stamp"  # of the segment; the times of a zip's own members are no dates
 _SIMULATED = ("force-scan-series.description.instrument", "simulated")  # as daemon.instrument.jpk_writer has it
 #: Best first: the measured position of the piezo, then the position it was asked for.
 HEIGHTS = (
@@ -128,6 +129,7 @@ class JpkFile:
             spring_constant_n_per_m=limits.plausible_spring_constant(scaling.factor("force", "distance")),
             sensitivity_m_per_v=limits.plausible_sensitivity(scaling.factor("distance", scaling.base)),
             duration_s=number(retract.properties, "force-segment-header.duration"),
+            acquired_s=None if self._notes else dates.moment(retract.properties.get(_ENDED, "").replace("\\", "")),
             notes=self._notes,
         )
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from daemon.formats import limits, samples
+from daemon.formats import dates, limits, samples
 from daemon.formats.base import Format
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
@@ -75,6 +75,7 @@ class NanoscopeFile:
         if max(offset[0] + length[0] for offset, length in blocks) > blob.size_bytes:
             raise Unfinished("truncated")
         self._force_list = next((s for s in self._sections if s.title == "Ciao force list"), Section(""))
+        self._acquired_s = dates.moment(self._sections[0].get("Date") or "")  # when it was written
         deflection = _first_named(images, "defl")
         if deflection is None:
             raise Unreadable("no_force_channel")
@@ -104,6 +105,7 @@ class NanoscopeFile:
             spring_constant_n_per_m=k,
             sensitivity_m_per_v=sensitivity,
             duration_s=self._duration_s(),
+            acquired_s=self._acquired_s,
         )
 
     def _calibration(self) -> tuple[ForceUnit, float, float | None, float | None]:

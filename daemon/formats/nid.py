@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from daemon.formats import limits, samples
+from daemon.formats import dates, limits, samples
 from daemon.formats.base import Format
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
@@ -137,6 +137,8 @@ class NidFile:
         self._unit: ForceUnit = unit
         self._backward, self._forward = backward, _side(sides["forward"], self._unit)
         self._k, self._sensitivity = _calibration(sections)
+        said = sections.get(b"DataSet-Info", b"")
+        self._acquired_s = dates.moment(f"{_value(said, 'Date')} {_value(said, 'Time')}")
         self._lines = self._measured()
         if not self._lines:
             raise Unreadable("no_retract")
@@ -169,6 +171,7 @@ class NidFile:
             approach_force=None if approach is None else approach * -factor,
             spring_constant_n_per_m=self._k,
             sensitivity_m_per_v=self._sensitivity,
+            acquired_s=self._acquired_s,
             notes=() if is_known else ("columns_assumed",),
         )
 

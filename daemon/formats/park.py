@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from daemon.formats import limits, samples
+from daemon.formats import dates, limits, samples
 from daemon.formats.base import Format
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
@@ -25,6 +25,7 @@ _TIFF = b"II*\0"  # little-endian, as Park writes
 _IMAGES = (b"MM\0*", b"II+\0", b"MM\0+")  # big-endian, or of more than 4 GiB
 _ENTRY_BYTES, _MOST_ENTRIES = 12, 4096
 _MAGIC, _HEADER, _CURVES_HEADER, _CURVES = 50432, 50435, 50438, 50439
+_DATE, _DATE_BYTES = 306, 20  # of TIFF itself
 _PRIVATE = frozenset(range(50432, 50442))
 _PARK = 0x0E031301
 _SPECTROSCOPY = 2
@@ -67,7 +68,7 @@ class ParkReader:
             raise NotACurve("image")
         if _CURVES not in tags or _CURVES_HEADER not in tags:
             raise Unreadable("unreadable")
-        return ParkFile(blob, _content(blob, tags, _CURVES_HEADER), tags[_CURVES])
+        return ParkFile(blob, _content(blob, tags, _CURVES_HEADER), tags[_CURVES], _date(blob, tags))
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,9 @@ class _Channel:
 class ParkFile:
     """The curves of one file, in stored order."""
 
-    def __init__(self, blob: Blob, header: bytes, curves: _Tag) -> None:
+    def __init__(self, blob: Blob, header: bytes, curves: _Tag, date: str) -> None:
         self._blob, self._start = blob, curves.start
+        self._acquired_s = dates.moment(date)
         count, _, self._samples, self._count, driving = _COUNTS.unpack_from(header, _COUNTS_AT)
         if not 0 < count <= _MOST_CHANNELS or not 0 < self._count <= limits.CURVES or self._samples < 2:
             raise Unreadable("unreadable")
@@ -133,6 +135,7 @@ class ParkFile:
             spring_constant_n_per_m=self._k,
             sensitivity_m_per_v=self._sensitivity,
             duration_s=self._duration_s(valid),
+            acquired_s=self._acquired_s,
             notes=() if height is None or _turns_between(there, back, height.number) else ("columns_assumed",),
         )
 
@@ -190,6 +193,14 @@ def _tags(blob: Blob) -> dict[int, _Tag]:
         start = at + 2 + number * _ENTRY_BYTES + 8 if size <= 4 else struct.unpack("<I", value)[0]
         tags.setdefault(tag, _Tag(start, size, value))
     return tags
+
+
+def _date(blob: Blob, tags: dict[int, _Tag]) -> str:
+    """``2022:11:30 15:26:47``, when the file was written; empty where no such tag lies in it."""
+    tag = tags.get(_DATE)
+    if tag is None or tag.size_bytes != _DATE_BYTES or tag.start + tag.size_bytes > blob.size_bytes:
+        return ""
+    return blob.read(tag.start, tag.size_bytes).decode("latin-1").strip(" \0")
 
 
 def _first_number(tag: _Tag | None) -> int | None:

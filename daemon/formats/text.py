@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from daemon.formats import limits, samples, table, text_bare, text_exports, text_lines, text_named, text_rule
+from daemon.formats import dates, limits, samples, table, text_bare, text_exports, text_lines, text_named, text_rule
 from daemon.formats.base import CurveFile, Format
 from daemon.formats.blob import Blob
 from daemon.formats.errors import UNENDED, Unfinished, Unreadable
@@ -123,6 +123,8 @@ def read(text: str, rule: TextRule | None = None, *, is_final: bool = False) -> 
     curves = text_named.read(blocks, names, facts)
     if curves is None:
         curves = text_bare.read(blocks, facts, has_names=any(names))
+    if (acquired_s := dates.of_header(blocks[0].above)) is not None:
+        curves = [replace(curve, acquired_s=acquired_s) for curve in curves]
     return [replace(curve, notes=(*curve.notes, "ends_missing")) for curve in curves] if rows < facts.rows else curves
 
 

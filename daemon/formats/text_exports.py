@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from daemon.formats import limits, samples
+from daemon.formats import dates, limits, samples
 from daemon.formats.columns import unit_of
 from daemon.formats.errors import Unfinished, Unreadable
 from daemon.formats.jpk import HEIGHTS
@@ -92,6 +92,7 @@ def _jpk_curve(retract: _Segment, approach: _Segment | None) -> Curve:
         spring_constant_n_per_m=limits.plausible_spring_constant(retract.number("springConstant")),
         sensitivity_m_per_v=limits.plausible_sensitivity(retract.number("sensitivity")),
         duration_s=retract.number("retraceScanTime"),
+        acquired_s=dates.moment(retract.keys.get("date", "")),
     )
 
 
@@ -173,6 +174,7 @@ def afmformats_curve(columns: Mapping[str, Samples], metadata: Mapping[str, Any]
         spring_constant_n_per_m=limits.plausible_spring_constant(_number(metadata, "spring constant")),
         sensitivity_m_per_v=limits.plausible_sensitivity(_number(metadata, "sensitivity")),
         duration_s=float(retract.sum()) / rate if rate else None,
+        acquired_s=dates.moment(f"{metadata.get('date', '')} {metadata.get('time', '')}"),
     )
 
 

@@ -64,6 +64,14 @@ class _Connection(socket.socket):
         self.close()
 
 
+_words: list[int] = []  # where the standard error of children goes; ours where it is empty
+
+
+def words_go_to(descriptor: int | None) -> None:
+    """From the next child on; None: where our own standard error goes."""
+    _words[:] = [] if descriptor is None else [descriptor]
+
+
 def spawn(module: str, *descriptors: int) -> Child:
     """Start ``python -m module FD DESCRIPTORS…`` on one thread; a fresh process with nothing of the parent's in it."""
     quiet = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
@@ -81,6 +89,7 @@ def launch(command: Sequence[str], environment: Mapping[str, str], *descriptors:
             env={**os.environ, **environment, "PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            stderr=_words[0] if _words else None,
             pass_fds=handed_down,
             process_group=0,  # Ctrl-C is for the parent, also before the child can say so itself
         )

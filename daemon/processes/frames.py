@@ -97,7 +97,7 @@ def _set_limit(connection: socket.socket, until_s: float | None) -> None:
 # How a curve, and what the front-end made of it, stands in a frame.
 
 _SAMPLES = ("force", "distance", "approach_force")
-_SCALARS = ("force_unit", "distance_kind", "spring_constant_n_per_m", "sensitivity_m_per_v", "duration_s")
+_SCALARS = ("force_unit", "distance_kind", "spring_constant_n_per_m", "sensitivity_m_per_v", "duration_s", "acquired_s")
 _WAYS = ("prepared", "flipped")  # both a key for the findings and the name of the signal
 _FINDINGS = ("noise", "level", "tilt", "contact")
 

@@ -14,15 +14,17 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 
 from daemon.common import ending, sockets
 from daemon.common.errors import BAD_CONFIG, UserError
+from daemon.common.mounts import local
 from daemon.config import Config, changes
 from daemon.judging import Decision
 from daemon.ledger import LedgerFull, events
-from daemon.service import health
 from daemon.service.assembly import Parts, assemble, pace_of
 from daemon.service.health import Condition, ContactWatch, Health, alarm_of, notify, watchdog_interval_s
+from daemon.service.log_lines import Log
 from daemon.service.reload import Loaded, drop, retire, with_judge
 from daemon.sources.watch import WatchSource
 
@@ -51,15 +53,18 @@ class Service:
         self._health = Health(announce=self._announce)
         self._contact = ContactWatch(config.alarm.no_contact_run)
         self._parts: Parts | None = None
+        self._log = Log(config.log.level, config.log.format)
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code. Raises UserError for what keeps it from starting."""
-        health.set_up(self._config.log.level, self._config.log.format)
         begun_s = time.monotonic()
         with ExitStack() as closing:
+            self._log.open()
+            closing.callback(self._log.close)
             closing.enter_context(ending.listening())
             ending.allow(STOP_S)
             ending.insist()
+            ending.write_in_background()
             ending.also(signal.SIGHUP, self._reload_asked.set)
             closing.callback(sockets.close)
             parts = self._parts = assemble(self._config, self._reread, self._health, closing)
@@ -77,8 +82,7 @@ class Service:
         config, model = self._config, parts.model
         parts.report.state = "ready"
         self._health.report("model", "ok", f"{model.id} on {model.engine}, self-test passed")
-        watched = ", ".join(f"{one}{'' if one.is_dir() else ' (not there yet)'}" for one in config.watch)
-        watched = watched or str(config.ingest)
+        watched = ", ".join(f"{one}{_absence(one)}" for one in config.watch) or str(config.ingest)
         notify(f"READY=1\nSTATUS=watching {watched}")
         parts.publisher.emit(events.Model(model=model.id, engine=str(model.engine), state="live"))
         said = f"publishes on {parts.report.publish}, model {model.id} on {model.engine}"
@@ -128,9 +132,15 @@ class Service:
                 self._health.report(f"source {found.name}", "ok" if found.ok else "alarm", found.detail)
             if isinstance(source, WatchSource):
                 self._look_for_unread(source)
+        self._report_log(parts)
         parts.metrics.entered(parts.report.condition())
         parts.metrics.heartbeat.labels("pipeline").set_to_current_time()
         notify(f"STATUS={self._health.line() or parts.report.line()}")
+
+    def _report_log(self, parts: Parts) -> None:
+        parts.metrics.log_dropped(self._log.dropped)
+        trouble = self._log.trouble
+        self._health.report("log", "degraded" if trouble else "ok", trouble or "lines are taken")
 
     def _look_for_unread(self, source: WatchSource) -> None:
         for unread in source.unread():
@@ -178,7 +188,8 @@ class Service:
         """Take what can change in flight."""
         config, model = loaded.config, loaded.model
         changed = changes(self._config, config)
-        live = {key: values for key, values in changed.items() if key.split(".")[0] in LIVE_KEYS}
+        live_keys = LIVE_KEYS | ({"folder"} if _has_same_mounts(self._config, config) else set())
+        live = {key: values for key, values in changed.items() if key.split(".")[0] in live_keys}
         after_restart = sorted(changed.keys() - live.keys())
         if model.id != parts.model.id:
             live.setdefault("model", (parts.model.id, model.id))  # calibrated anew into the same folder
@@ -188,7 +199,7 @@ class Service:
         self._swap(parts, loaded)
         parts.model_reload.adopt(config, model)
         parts.metrics.reload_successful.set(1)
-        health.set_up(config.log.level, config.log.format)
+        self._log.adopt(config.log.level, config.log.format)
         log.info("reload: applied %s; needs a restart: %s", sorted(live) or "nothing", after_restart or "nothing")
         parts.publisher.emit(
             events.ConfigOutcome(result="applied", digest=config.digest, changed=live, needs_restart=after_restart)
@@ -220,3 +231,14 @@ class Service:
         log.log(level, "%s: %s", condition.name, condition.text)
         if self._parts is not None:
             self._parts.publisher.emit(events.Alarm(**asdict(condition), ok=condition.is_ok))
+
+
+def _absence(folder: Path) -> str:
+    """What there is to say of a watched folder at once; of one on a share its source says it once it has answered."""
+    real = local(folder)
+    return "" if real is None or real.is_dir() else " (not there yet)"
+
+
+def _has_same_mounts(old: Config, new: Config) -> bool:
+    """Whether of the ``[[folder]]`` tables only alarms have changed: what a source was made with needs a restart."""
+    return all(old.mounts_of(folder) == new.mounts_of(folder) for folder in old.watch)

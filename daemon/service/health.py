@@ -6,11 +6,8 @@ means "the loop turned", neither more nor less.
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import socket
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +22,7 @@ from daemon.metrics import Metrics
 from daemon.sources.ignored import UNCLAIMED, Unread, words
 from deploy.classifier import EngineId
 from deploy.serving import Model
-from models.clock import rfc3339, utc_now
+from models.clock import utc_now
 from models.reasons import UNREADABLE
 
 _GRAVITY: Mapping[Level, int] = {"ok": 0, "degraded": 1, "alarm": 2}
@@ -171,39 +168,6 @@ class EngineWatch:
             self._health.report("engine", "degraded", text)
         else:
             self._health.report("engine", "ok", f"{status.engine} judges")
-
-
-# Logging: one line a state change on standard error, never one a curve.
-#
-# Under systemd each line begins with its priority (``<4>``), which the journal understands and strips.
-
-_PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
-
-
-class _JournalLine(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return f"<{_PRIORITY.get(record.levelno, 6)}>{super().format(record)}".replace("\n", " | ")
-
-
-class _JsonLine(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": rfc3339(record.created, "seconds"),
-            "level": record.levelname.lower(),
-        }
-        return json.dumps({**line, "logger": record.name, "message": super().format(record)})
-
-
-def set_up(level: str, form: str) -> None:
-    """``form`` is "text" or "json"; calling it again (a reload) replaces what was there."""
-    handler = logging.StreamHandler(sys.stderr)
-    if form == "json":
-        handler.setFormatter(_JsonLine("%(message)s"))
-    elif "JOURNAL_STREAM" in os.environ:
-        handler.setFormatter(_JournalLine("%(message)s"))
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 # Does anything that is read come into the folder? Where only other files come, the curves may be saved elsewhere.

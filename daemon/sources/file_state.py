@@ -23,7 +23,7 @@ class Timing:
     scan_s: float = 30.0  # between two listings of the whole folder
     scan_often_s: float = 2.0  # the same, where hints are missing or cannot be trusted
     sweep_s: float = 600.0  # between two stats of every settled file, for the rewritten ones
-    check_s: float = 5.0  # between two looks at the watcher itself
+    check_s: float = 2.0  # between two looks at the watcher itself, and at what the folder lies on
     retry_s: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # after the reader found a file unfinished
     patience_s: float = 60.0  # without growth, then it is offered a last time
     patience_map_s: float = 600.0

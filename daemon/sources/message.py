@@ -10,13 +10,14 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 import numpy as np
 from msgspec import Struct
 
+from daemon.formats import dates
 from daemon.formats.afmcurve import pack, unpack
 from daemon.formats.errors import Unfinished, Unreadable
 from models.curve import Curve, DistanceKind, ForceUnit, Samples
@@ -91,6 +92,7 @@ def _message(said: Mapping[str, Any], force_bytes: bytes, distance_bytes: bytes)
         approach_force=None if approach is None else force[approach],
         spring_constant_n_per_m=_positive(said, "spring_constant_n_per_m"),
         sensitivity_m_per_v=_positive(said, "sensitivity_m_per_v"),
+        acquired_s=_acquired_s(said),
     )
     return Message(header.id, header.name, header.dtype, curve, said)
 
@@ -149,6 +151,15 @@ def _positive(header: Mapping[str, Any], key: str) -> float | None:
     if not math.isfinite(number) or number <= 0:
         raise Refused(f"{key}: a positive number is needed")
     return number
+
+
+def _acquired_s(header: Mapping[str, Any]) -> float | None:
+    """None too for a time that cannot be: a wrong clock is no reason to lose a curve."""
+    value = header.get("acquired")
+    try:
+        return None if value is None else dates.rfc3339(value)
+    except (TypeError, ValueError):
+        raise Refused('acquired: a time as RFC 3339 writes it is needed, as "2026-11-20T11:59:58Z"') from None
 
 
 def _samples(frame: bytes, dtype: str, what: str) -> Samples:
@@ -213,6 +224,6 @@ def name_and_id(path: Path) -> tuple[str, str]:
 
 
 def _essence(content: bytes) -> bytes:
-    """What makes the curve: its name, samples, units and constants, not what else a script has put beside."""
+    """What makes the curve: name, samples, units and constants; not its time, nor what else a script has put beside."""
     curve, meta = unpack(content)
-    return pack(curve, {"name": meta["name"]}, "<f8")
+    return pack(replace(curve, acquired_s=None), {"name": meta["name"]}, "<f8")

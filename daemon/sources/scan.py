@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from daemon.common.mounts import Mount, is_network
 from daemon.processes.apart import Asker, Question, serve
@@ -49,6 +49,7 @@ _FOREIGN = frozenset(
     {"$RECYCLE.BIN", "System Volume Information", "lost+found", ".stversions", ".stfolder", ".snapshot", ".zfs"}
     | {"@eaDir", "#recycle", "#snapshot"}
 )
+_Answer = TypeVar("_Answer")
 _SAME_S = 3.0  # a folder's time may tick in steps of two seconds: until then the same time may hide a change
 _LIMIT_S = 6.0  # for an answer, or a part of one
 _GIVE_UP_S = 60.0  # then a silent child is killed; the kernel may hold it until the share is back
@@ -243,7 +244,7 @@ class Eyes:
         self._asked_s = None
         return answers
 
-    def _timed(self, call: Callable[[], Any]) -> Any:
+    def _timed(self, call: Callable[[], _Answer]) -> _Answer:
         begun_s = time.monotonic()
         try:
             return call()

@@ -129,7 +129,7 @@ class WatchSource:
         for folder in self._folders:
             folder.ask_to_stop()
         for folder in self._folders:
-            folder.join()
+            folder.await_end()
 
 
 class Folder:
@@ -186,7 +186,7 @@ class Folder:
         self._inbox.put(lambda: None)
         self._eyes.end()
 
-    def join(self) -> None:
+    def await_end(self) -> None:
         """Wait for the end of the thread, a second at most: a disk that hangs may hold it longer."""
         if self._thread.is_alive():
             self._thread.join(1.0)

@@ -33,11 +33,15 @@ from daemon.reading.pool import ReaderPool
 from daemon.service.health import EngineWatch, Health
 from daemon.service.reload import ModelReload, load, request_at_once
 from daemon.service.report import StatusReport
+from daemon.service.vigil import Vigil
 from daemon.sources import Source
 from daemon.sources.file_state import Timing
 from daemon.sources.ingest import IngestSource
 from daemon.sources.watch import WatchSource
 from deploy.serving import Model
+
+#: Where curves that came over ZeroMQ lie until they are decided, in the state folder.
+SPOOL = "ingest"
 
 # Which sources a configuration asks for, wired to the ledger's memory and to the counters.
 
@@ -48,7 +52,7 @@ def open_sources(config: Config, ledger: Ledger, accounts: Accounts, wake: Calla
     if config.watch:
         sources.append(_watch(config, ledger, accounts, wake))
     if config.ingest:
-        sources.append(_ingest(config.ingest, config.state / "ingest", accounts, wake))
+        sources.append(_ingest(config.ingest, config.state / SPOOL, accounts, wake))
     return sources
 
 
@@ -111,6 +115,7 @@ class Parts:
     report: StatusReport
     engines: EngineWatch
     model_reload: ModelReload
+    vigil: Vigil
 
     @property
     def model(self) -> Model:
@@ -124,21 +129,22 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     ledger = Ledger(config.state / "ledger.sqlite", config.instrument)
     closing.callback(ledger.close)
     metrics, bell = Metrics(), threading.Event()
-    reader = ReaderPool(wake=bell.set)
+    reader = ReaderPool(wake=bell.set, is_live=True)
     closing.callback(reader.close)
     loaded = load(config, request_at_once(config))
     serving = Serving(loaded.model, loaded.judge)
     sources = open_sources(config, ledger, metrics.accounts, bell.set)
-    report = StatusReport(config, metrics, health, serving, sources)
+    vigil = Vigil(config, sources, metrics.accounts, health)
+    report = StatusReport(config, metrics, health, serving, vigil)
     publisher = _speak(config, report, metrics, closing)
     backlog, sentinel = Backlog(sources), Sentinel()
     pipeline = Pipeline(
         backlog, reader, serving, ledger, publisher, metrics, sentinel, bell, pace_of(config), config.text
     )
-    _measure(config, metrics, loaded.judge, report, closing)
+    _measure(config, metrics, loaded.judge, report, vigil, closing)
     engines, model_reload = EngineWatch(health, metrics), ModelReload(config, reread)
     parts = Parts(
-        serving, ledger, sources, backlog, pipeline, publisher, metrics, sentinel, report, engines, model_reload
+        serving, ledger, sources, backlog, pipeline, publisher, metrics, sentinel, report, engines, model_reload, vigil
     )
     closing.callback(lambda: release(parts.model))
     closing.callback(lambda: model_reload.close(parts.model))
@@ -167,12 +173,16 @@ def _speak(config: Config, report: StatusReport, metrics: Metrics, closing: Exit
     return publisher
 
 
-def _measure(config: Config, metrics: Metrics, judge: Judge, report: StatusReport, closing: ExitStack) -> None:
+def _measure(
+    config: Config, metrics: Metrics, judge: Judge, report: StatusReport, vigil: Vigil, closing: ExitStack
+) -> None:
     metrics.serving(judge)
     metrics.selftest_pass.set(1)  # a model that fails it never comes this far
     metrics.ask(metrics.review_queue, report.waiting)
-    metrics.ask(metrics.oldest_pending, report.oldest_waiting_s)
-    metrics.watch_files({name: config.state / f"{name}.sqlite" for name in ("ledger", "labels")})
+    metrics.watch_sources(vigil.sources)
+    ledger = config.state / "ledger.sqlite"
+    files = {"ledger": ledger, "ledger-wal": ledger.with_name(f"{ledger.name}-wal")}
+    metrics.watch_files({**files, "labels": config.state / "labels.sqlite", "spool": config.state / SPOOL})
     if (server := metrics.serve(config.metrics_port)) is not None:
         stop: Callable[[], None] = server.shutdown
         closing.callback(stop)

@@ -100,6 +100,7 @@ def _check(options: Options) -> bool:
     """Whether archives are to be scored."""
     from daemon.archive.layout import is_archive
 
+    wait_for_shares(options.paths)
     for path in options.paths:
         if not path.exists():
             raise UserError(BAD_DATA, f"{path}: no such file or folder")

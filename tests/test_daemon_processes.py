@@ -195,7 +195,6 @@ ONLY_HERE = {
     "libc.prctl": "daemon/processes/child.py",
     "connection.sendall": "daemon/processes",
     "connection.recv_into": "daemon/processes/frames.py",
-    "select.poll": ("daemon/processes", "daemon/common/stdio.py"),  # which asks it of a terminal
 }
 
 

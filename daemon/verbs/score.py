@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from daemon.client.folders import wait_for_shares
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError, need_folder
 from daemon.common.options import Group, Option
 from daemon.common.text import clean

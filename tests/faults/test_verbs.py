@@ -128,12 +128,13 @@ def test_score_of_a_file_on_a_stalled_share_ends_at_ctrl_c(tmp_path: Path, stall
     (name,) = os.listdir(stalled.remote)
     command = [sys.executable, "-m", "daemon", "score", str(stalled.point / name)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
-        time.sleep(4)
-        assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        process.wait(4)
+        assert process.stderr is not None
+        with process.stderr as told:
+            assert "does not answer; waiting for it, Ctrl-C leaves" in told.readline()
+            process.send_signal(signal.SIGINT)
+            process.wait(2)
     finally:
         stalled.resume()
         process.kill()

@@ -282,7 +282,8 @@ def _rest(file: FileReading) -> Arrival:
 
 def _mark(file: FileReading) -> FileMark:
     arrival = file.arrival
-    return FileMark(arrival.path, arrival.size_bytes, arrival.mtime_ns, file.readings[0].sha256, file.total)
+    folder, sha256 = arrival.folder or "", file.readings[0].sha256
+    return FileMark(folder, arrival.path, arrival.size_bytes, arrival.mtime_ns, sha256, file.total)
 
 
 def _with_compact_copies(decisions: list[Decision], readings: Sequence[Reading]) -> list[Decision]:

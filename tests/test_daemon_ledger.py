@@ -9,15 +9,16 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from daemon.common.errors import UserError
 from daemon.judging import FileMark
-from daemon.ledger import Ledger, LedgerFull, LedgerView
-from daemon.ledger import file as ledgerfile
+from daemon.ledger import Ledger, LedgerFull, LedgerView, schema
 from daemon.ledger.events import decode
+from daemon.ledger.file import Named
 from models.clock import Clock
 from tests.ledgerhelp import decision, decisions, ledger_with
 
@@ -72,9 +73,10 @@ def test_a_ledger_that_was_moved_away_takes_nothing_until_it_is_back(path: Path)
 def test_a_batch_with_an_impossible_decision_changes_nothing(path: Path) -> None:
     ledger = Ledger(path, "afm1")
     with pytest.raises(sqlite3.IntegrityError):
-        ledger.record([decision(1), decision(2, verdict="perhaps")], [FileMark("a", 1, 1, None, 1)])
+        ledger.record([decision(1), decision(2, verdict="perhaps")], [FileMark("/w", "a", 1, 1, None, 1)])
     assert ledger.last_seq == 0
-    assert list(ledger.marks()) == []
+    with ledger.view() as view:
+        assert view.finished("/w", "a") is None
     assert ledger.record([decision(2)]) == [1]
     ledger.close()
 
@@ -98,15 +100,37 @@ def test_every_review_enters_the_queue_with_its_compact_copy(path: Path) -> None
     ledger.close()
 
 
-def test_marks_come_back(path: Path) -> None:
+def test_a_finished_file_is_known_in_its_own_folder(path: Path) -> None:
     ledger = Ledger(path, "afm1")
-    sha256 = "ab" * 32
-    marks = [FileMark(f"file{number}", 10, number, None, 1) for number in range(2500)]
-    ledger.record([], marks)
-    ledger.record([], [FileMark("file7", 99, 7, sha256, 3)])
-    found = {mark.path: mark for mark in ledger.marks()}
-    assert len(found) == 2500
-    assert found["file7"] == FileMark("file7", 99, 7, sha256, 3)
+    ledger.record([], [FileMark("/mnt/a", f"file{number}", 10, number, None, 1) for number in range(2500)])
+    ledger.record([], [FileMark("/mnt/a", "file7", 99, 7, "ab" * 32, 3), FileMark("/mnt/b", "file8", 5, 6, None, 1)])
+    with ledger.view() as view:
+        assert view.finished("/mnt/a", "file7") == (99, 7)
+        assert view.finished("/mnt/a", "file8") == (10, 8)
+        assert view.finished("/mnt/b", "file8") == (5, 6)
+        assert view.finished("/mnt/b", "file7") is None
+        assert [view.has_files(folder) for folder in ("/mnt/a", "/mnt/b", "/mnt")] == [True, True, False]
+    ledger.close()
+
+
+def test_a_view_may_be_asked_from_any_thread(path: Path) -> None:
+    ledger = ledger_with(path, 20)
+    with ledger.view() as view, ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda _: view.last_seq, range(200))) == [20] * 200
+    ledger.close()
+
+
+def test_every_decision_on_a_name_is_found(path: Path) -> None:
+    ledger = Ledger(path, "afm1")
+    two = [decision(n, path="a/x.txt", folder=folder) for n, folder in ((1, "/mnt/a"), (2, "/mnt/b"))]
+    third = decision(3, path="a/x.txt", folder="/mnt/a", curve=1)
+    ledger.record([*two, third, decision(4)])
+    with ledger.view() as view:
+        assert [one.seq for one in view.named("a/x.txt")] == [1, 2, 3]
+        assert [one.seq for one in view.named("a/x.txt", 0)] == [1, 2]
+        assert [one.folder for one in view.named("a/x.txt", 0, "/mnt/b")] == ["/mnt/b"]
+        assert view.named("a/x.txt", 1) == [Named(3, "/mnt/a", "a/x.txt", 1, third.sha256, "keep")]
+        assert view.named("x.txt") == []
     ledger.close()
 
 
@@ -114,10 +138,12 @@ def test_names_that_are_not_utf8_are_held(path: Path) -> None:
     ledger = Ledger(path, "afm1")
     name = os.fsdecode(b"caf\xe9.txt")
     odd = decision(2, identity=f"ab#{name}", path=name)
-    assert ledger.record([odd], [FileMark(name, 1, 1, "ab", 1)]) == [1]
+    assert ledger.record([odd], [FileMark(name, name, 1, 1, "ab", 1)]) == [1]
     assert ledger.known([odd.identity]) == {odd.identity}
     with ledger.view() as view:
         assert decode(view.bodies_since(0)[0][1])["data"]["path"] == name
+        assert view.finished(name, name) == (1, 1)
+        assert [one.seq for one in view.named(name)] == [1]
     ledger.close()
 
 
@@ -169,14 +195,13 @@ def test_a_newer_or_foreign_file_is_refused_and_left_alone(path: Path) -> None:
         Ledger(foreign, "afm1")
 
 
-def test_an_older_file_is_copied_and_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_file_is_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger_with(path, 3).close()
-    later = (*ledgerfile.MIGRATIONS, "alter table files add column format text;")
-    monkeypatch.setattr(ledgerfile, "MIGRATIONS", later)
+    later = (*schema.MIGRATIONS, "alter table files add column format text;")
+    monkeypatch.setattr(schema, "MIGRATIONS", later)
     ledger = Ledger(path, "afm1")
     assert ledger.last_seq == 3
     ledger.close()
-    assert path.with_name("ledger.sqlite.schema1").is_file()
 
 
 def test_damage_is_refused_or_at_least_never_served(path: Path, tmp_path: Path) -> None:
@@ -214,7 +239,7 @@ start = ledger.last_seq
 print("ready", flush=True)
 for first in range(max(start - 20, 1), 10**6, 7):  # begins again a little earlier, as a rescan does
     batch = decisions(first, first + 7)
-    ledger.record(batch, [FileMark(one.path, 1, 1, one.sha256, 1) for one in batch])
+    ledger.record(batch, [FileMark("/w", one.path, 1, 1, one.sha256, 1) for one in batch])
     print(ledger.last_seq, flush=True)
 """
 
@@ -238,12 +263,10 @@ def test_kill_9_at_any_moment_leaves_no_gap_and_nothing_twice(path: Path) -> Non
             assert [seq for seq, _ in rows] == list(range(1, len(rows) + 1))
             assert len(rows) >= announced, "what had been announced is gone"
             assert view.last_seq == sum(view.verdict_counts().values())
+            assert all(view.finished("/w", decode(body)["data"]["path"]) for _, body in rows)
     assert announced > 40
     identities = [decode(body)["data"]["sha256"] for _, body in rows]
     assert len(set(identities)) == len(identities)
-    ledger = Ledger(path, "afm1")  # quick_check among other things
-    assert len(list(ledger.marks())) == len(rows)
-    ledger.close()
 
 
 DISK_FULL = """

@@ -95,7 +95,7 @@ def test_images_beside_curves_are_no_sign_and_another_kind_is(tmp_path: Path, is
     write(tmp_path, "a.jpk-force")
     stamp = (tmp_path / "a.jpk-force").stat()
     finished = {"a.jpk-force": (stamp.st_size, stamp.st_mtime_ns)} if is_decided_before else {}
-    with watching(tmp_path, finished=finished.get, names=NAMES) as watched:
+    with watching(tmp_path, finished=lambda folder, path: finished.get(path), names=NAMES) as watched:
         assert is_decided_before or watched.decide() == ["a.jpk-force"]
         write(tmp_path, *names(30, "{}.png"), *names(20, "{}.pfc"))
         assert told(watched, 20)

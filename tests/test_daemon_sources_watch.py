@@ -246,7 +246,7 @@ def test_after_a_restart_the_decided_are_left_alone(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     known = (tmp_path / "run/a.jpk-force").stat()
     finished = {"run/a.jpk-force": (known.st_size, known.st_mtime_ns), "run/b.jpk-force": (known.st_size, 1)}
-    with watching(tmp_path, finished=finished.get) as watched:
+    with watching(tmp_path, finished=lambda folder, path: finished.get(path)) as watched:
         assert watched.decide() == ["run/b.jpk-force"]  # rewritten while the service was down
         assert watched.quiet()
         (tmp_path / "run/a.jpk-force").write_bytes(b"xy")
@@ -420,14 +420,16 @@ def test_two_folders_are_watched_side_by_side(tmp_path: Path) -> None:
         assert {arrival.file for arrival in watched.take(2)} == {one / "same.jpk-force", two / "same.jpk-force"}
 
 
-def test_two_folders_with_the_same_names_trust_content_only(tmp_path: Path) -> None:
+def test_what_is_finished_in_one_folder_is_new_in_another(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one, two):
         folder.mkdir()
         (folder / "same.jpk-force").write_bytes(b"x")
         os.utime(folder / "same.jpk-force", ns=(10**18, 10**18))
-    with watching(one, two, finished={"same.jpk-force": (1, 10**18)}.get) as watched:
-        assert watched.decide(2) == ["same.jpk-force"] * 2
+    finished = {(str(one), "same.jpk-force"): (1, 10**18)}
+    with watching(one, two, finished=lambda *file: finished.get(file)) as watched:
+        assert [arrival.file for arrival in watched.take(1)] == [two / "same.jpk-force"]
+        assert watched.quiet()
 
 
 def test_a_large_folder_is_cheap_and_is_forgotten_when_it_goes(memory_path: Path) -> None:

@@ -139,8 +139,9 @@ _fresh = itertools.count()
 
 def _mark(reading: Reading) -> FileMark:
     """Of a file of its own each time: a new row."""
-    arrival = reading.arrival
-    return FileMark(f"{next(_fresh)}/{arrival.path}", arrival.size_bytes, arrival.mtime_ns, identity_of(reading), 1)
+    arrival, folder = reading.arrival, reading.arrival.folder or ""
+    path, sha256 = f"{next(_fresh)}/{arrival.path}", identity_of(reading)
+    return FileMark(folder, path, arrival.size_bytes, arrival.mtime_ns, sha256, 1)
 
 
 BEYOND = tuple(stage for stage in STAGES if stage != "network")  # what is not the engine's

@@ -107,6 +107,7 @@ class Decision:
 class FileMark:
     """A file all of whose curves are decided: after a restart it need not be opened again."""
 
+    folder: str  # the watched one; "" for none
     path: str
     size_bytes: int
     mtime_ns: int

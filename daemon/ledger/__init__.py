@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from daemon.judging import Decision, FileMark
@@ -85,19 +85,6 @@ class Ledger:
         stored = {text(identity): identity for identity in identities}
         return {stored[row[0]] for row in self._select_in("select identity from decisions where identity in", stored)}
 
-    def marks(self) -> Iterator[FileMark]:
-        """Every finished file; read in portions, so that a million of them cost no memory."""
-        columns = "path, size_bytes, mtime_ns, sha256, curves"
-        query = f"select rowid, {columns} from files where rowid > ? order by rowid limit 1000"
-        last = 0
-        while True:
-            with self._lock:
-                rows = self._connection.execute(query, (last,)).fetchall()
-            if not rows:
-                return
-            for last, *fields in rows:  # noqa: B007 - the next portion begins behind the last row of this one
-                yield FileMark(*fields)
-
     def verdict_counts(self) -> dict[str, int]:
         """Decisions by verdict since the ledger began."""
         with self._lock:
@@ -159,6 +146,8 @@ class Ledger:
         insert = "insert into decisions values (?, ?, ?, ?, ?) on conflict (identity) do nothing"
         if self._connection.execute(insert, row).rowcount == 0:
             return False
+        name = (text(decision.path), decision.curve, seq, text(decision.folder or ""))
+        self._connection.execute("insert into names values (?, ?, ?, ?)", name)
         if decision.verdict == "review":
             review = (seq, text(decision.path), decision.curve, decision.sha256, decision.compact_copy)
             self._connection.execute("insert into reviews values (?, ?, ?, ?, ?)", review)
@@ -166,9 +155,11 @@ class Ledger:
 
     def _mark(self, marks: Iterable[FileMark]) -> None:
         self._connection.executemany(
-            "insert into files values (?, ?, ?, ?, ?) on conflict (path) do update set (size_bytes, mtime_ns, sha256, "
-            "curves) = (excluded.size_bytes, excluded.mtime_ns, excluded.sha256, excluded.curves)",
-            [(text(mark.path), mark.size_bytes, mark.mtime_ns, mark.sha256, mark.curves) for mark in marks],
+            "insert or replace into files values (?, ?, ?, ?, ?, ?)",
+            [
+                (text(mark.folder), text(mark.path), mark.size_bytes, mark.mtime_ns, mark.sha256, mark.curves)
+                for mark in marks
+            ],
         )
 
     def _select_in(self, query: str, values: Iterable[str]) -> list[tuple[str]]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
+import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,57 +17,28 @@ from typing import Any, NamedTuple
 from daemon.common.ending import Closing
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
 from daemon.ledger import events
-
-#: PRAGMA application_id, so that no other SQLite file is ever taken for a ledger ("AFMT").
-APPLICATION = 0x41464D54
-
-#: One script a schema version, forward only; PRAGMA user_version counts those applied.
-MIGRATIONS = (
-    """
-    create table ledger (only integer primary key check (only = 1), stream text not null, opened text) strict;
-    create table decisions (
-        seq      integer primary key,
-        identity text not null unique,
-        verdict  text not null check (verdict in ('keep', 'review', 'discard')),
-        body     blob not null,      -- the event, as it is sent
-        checksum integer not null    -- of seq, verdict and body: a flipped bit is found, not served
-    ) strict;
-    create table reviews (
-        seq      integer primary key references decisions (seq),
-        path     text not null,
-        curve    integer not null,
-        sha256   text,
-        keepsake blob                -- a compact copy of the curve as .afmcurve; the instrument's file may go away
-    ) strict;
-    create index reviews_by_content on reviews (sha256, curve);
-    create index reviews_by_path on reviews (path, curve);
-    create table files (
-        path       text not null unique,
-        size_bytes integer not null,
-        mtime_ns   integer not null,
-        sha256     text,
-        curves     integer not null
-    ) strict;
-    create table tally (verdict text primary key, curves integer not null) strict;
-    insert into tally values ('keep', 0), ('review', 0), ('discard', 0);
-    """,
-)
+from daemon.ledger.schema import NAMES_SINCE, check_version, migrate
 
 #: 16 MiB of WAL before SQLite folds it back: fewer slow commits, and still far from the 64 MiB limit.
 _CHECKPOINT_PAGES, _WAL_LIMIT_BYTES = 4096, 64 << 20
+#: Decisions that are looked at before the first new one is written.
+TAIL = 1_000
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
     """The one read-write connection. Raises UserError 74 for a damaged, foreign or newer file, or a full disk."""
     try:
         connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
-        _check(connection, path)
+        check_version(connection, path)
+        is_new = connection.execute("pragma user_version").fetchone()[0] == 0
         connection.execute("pragma journal_mode = wal")
         connection.execute("pragma synchronous = full")
         connection.execute("pragma foreign_keys = on")
         connection.execute(f"pragma wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         connection.execute(f"pragma journal_size_limit = {_WAL_LIMIT_BYTES}")
-        _migrate(connection, path)
+        if not is_new:
+            _check_tail(connection, path)
+        migrate(connection)
         return connection
     except sqlite3.DatabaseError as error:
         raise explain(error, path) from error
@@ -80,9 +53,13 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     for mode in modes:
         try:
             connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=5.0, isolation_level=None
+                f"{path.absolute().as_uri()}?{mode}",
+                uri=True,
+                timeout=5.0,
+                isolation_level=None,
+                check_same_thread=False,
             )
-            _check_version(connection, path)
+            check_version(connection, path)
             return connection
         except sqlite3.OperationalError as error:
             failure = error
@@ -116,34 +93,21 @@ def explain(error: sqlite3.DatabaseError, path: Path) -> UserError:
     return UserError(INPUT_OUTPUT, f"{path}: {error}; check free space and permissions of {path.parent}")
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    _check_version(connection, path)
-    finding = connection.execute("pragma quick_check(1)").fetchone()[0]
-    if finding != "ok":
-        raise damaged(path, finding)
+def _check_tail(connection: sqlite3.Connection, path: Path) -> None:
+    """The last decisions are whole, numbered without a gap, and as many as were counted; quick however many there are.
 
-
-def _check_version(connection: sqlite3.Connection, path: Path) -> None:
-    (version,) = connection.execute("pragma user_version").fetchone()
-    (application,) = connection.execute("pragma application_id").fetchone()
-    (tables,) = connection.execute("select count(*) from sqlite_schema").fetchone()
-    if tables and application != APPLICATION:
-        raise UserError(INPUT_OUTPUT, f"{path} is no ledger of afm-triage: name another --state folder")
-    if version > len(MIGRATIONS):
-        raise UserError(
-            INPUT_OUTPUT,
-            f"{path} was written by a newer afm-triage (schema {version}, this one knows {len(MIGRATIONS)}): "
-            "install that version again, or put the copy from before the upgrade back",
-        )
-
-
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    (version,) = connection.execute("pragma user_version").fetchone()
-    if 0 < version < len(MIGRATIONS):  # the way back after an upgrade that went wrong
-        connection.execute("vacuum into ?", (str(path.with_name(f"{path.name}.schema{version}")),))
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        pragmas = f"pragma application_id = {APPLICATION}; pragma user_version = {number};"
-        connection.executescript(f"begin immediate; {script} {pragmas} commit;")
+    The rest is looked at beside the running service. Raises UserError 74.
+    """
+    query = "select seq, verdict, body, checksum from decisions order by seq desc limit ?"
+    rows = connection.execute(query, (TAIL,)).fetchall()
+    seq = rows[0][0] if rows else 0
+    counted = connection.execute("select sum(curves) from tally").fetchone()[0]
+    if counted != seq:
+        raise damaged(path, f"it ends at decision {seq} and counts {counted}")
+    for number, row in zip(range(seq, 0, -1), rows, strict=False):
+        if row[0] != number:
+            raise damaged(path, f"decision {number} is not there")
+        _sound(path, *row)
 
 
 def _wal(path: Path) -> Path:
@@ -152,6 +116,8 @@ def _wal(path: Path) -> Path:
 
 #: The most decisions one replay answer holds.
 REPLAY_LIMIT = 5_000
+#: Seconds to look for a name among decisions whose names are not noted yet.
+_LOOK_THROUGH_S = 5.0
 
 
 class Row(NamedTuple):
@@ -175,18 +141,34 @@ class Flagged:
     time: str
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """One decision on a curve of some name; ``folder`` is "" where none was noted."""
+
+    seq: int
+    folder: str
+    path: str
+    curve: int
+    sha256: str | None
+    verdict: str
+
+
 class LedgerView(Closing):
-    """A read-only connection; each thread opens its own. Reads are short, so they never hold up a checkpoint.
+    """A read-only connection, for any thread. Reads are short, so they never hold up a checkpoint.
 
     Raises UserError 69 when there is no ledger, 74 when it is damaged or newer than this program.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = threading.Lock()
         self._connection = open_for_reading(path)
+        (version,) = self._connection.execute("pragma user_version").fetchone()
+        self._notes_names = version >= NAMES_SINCE  # not where no service has run since the program was renewed
 
     def close(self) -> None:
-        self._connection.close()
+        with self._lock:
+            self._connection.close()
 
     @property
     def stream(self) -> str:
@@ -205,7 +187,7 @@ class LedgerView(Closing):
         rows: list[Row] = []
         for stored in self._select(query, seq, limit):
             try:
-                rows.append(self._sound(*stored))
+                rows.append(_sound(self.path, *stored))
             except UserError:
                 if not rows:
                     raise
@@ -228,13 +210,17 @@ class LedgerView(Closing):
 
     def unlabelled_count(self, labels: Path) -> int:
         """Flagged curves on which nobody has said a word yet; ``labels``: the labels.sqlite beside the ledger."""
+        flagged = self.review_count()
+        if not labels.is_file() or labels.stat().st_size == 0:
+            return flagged
+        with self._lock:
+            return self._without_labelled(flagged, labels)
+
+    def _without_labelled(self, flagged: int, labels: Path) -> int:
         labelled = """select count(*) from (
             select reviews.seq from labels.labels as said join reviews using (sha256, curve)
             union select reviews.seq from labels.labels as said join reviews using (path, curve)
             where said.sha256 is null)"""
-        flagged = self.review_count()
-        if not labels.is_file() or labels.stat().st_size == 0:
-            return flagged
         try:
             self._connection.execute("attach database ? as labels", (f"{labels.absolute().as_uri()}?mode=ro",))
             return flagged - int(self._connection.execute(labelled).fetchone()[0])
@@ -248,7 +234,7 @@ class LedgerView(Closing):
         """Flagged curves with a greater ``seq``, oldest first."""
         query = """select seq, verdict, body, checksum from decisions
                    where seq in (select seq from reviews where seq > ? order by seq limit ?) order by seq"""
-        return [_flagged(self._sound(*row)) for row in self._select(query, after, limit)]
+        return [_flagged(_sound(self.path, *row)) for row in self._select(query, after, limit)]
 
     def find_flagged(self, curve: int, *, sha256: str | None = None, path: str | None = None) -> list[int]:
         """``seq`` of the flagged curves of this content (or, where none is given, of this path), oldest first."""
@@ -268,16 +254,92 @@ class LedgerView(Closing):
     def is_decided(self, identity: str) -> bool:
         return bool(self._select("select 1 from decisions where identity = ?", text(identity)))
 
+    def finished(self, folder: str, path: str, *, of_any: bool = True) -> tuple[int, int] | None:
+        """(size_bytes, mtime_ns) with which all curves of this file of a watched folder were decided; some 10 µs.
+
+        ``of_any``: believe marks from before version 2 too, which do not say of which folder they are. Of a ledger that
+        cannot be read None: a file that is read once more is not decided once more.
+        """
+        mark = "select size_bytes, mtime_ns from"
+        try:
+            rows = self._select(f"{mark} files where folder = ? and path = ?", text(folder), text(path))
+            if not rows and of_any:
+                rows = self._select(f"{mark} files_of_any_folder where path = ?", text(path))
+        except UserError:
+            return None
+        return rows[0] if rows else None
+
+    def has_files(self, folder: str) -> bool:
+        """Whether any file of this watched folder was ever finished; of one from before the folder is not known."""
+        if self._select("select 1 from files where folder = ? limit 1", text(folder)):
+            return True
+        before = "select 1 from files_of_any_folder where not exists (select 1 from files) limit 1"
+        return bool(self._select(before))
+
+    def named(self, path: str, curve: int | None = None, folder: str | None = None) -> list[Named]:
+        """The decisions on ``path#curve`` (None: on each of its curves), oldest first.
+
+        With ``folder`` only those that may be of it. Raises UserError 69 where nothing is found in time, while the
+        names of a ledger from before are still being noted.
+        """
+        query = f"""select seq, names.folder, names.path, names.curve, verdict, body, checksum
+                    from names join decisions using (seq)
+                    where names.path = ? {"" if curve is None else "and names.curve = ?"} order by seq"""
+        values = (text(path),) if curve is None else (text(path), curve)
+        rows = self._select(query, *values) if self._notes_names else []
+        found = [
+            Named(seq, its, name, number, _data(_sound(self.path, seq, *rest))["sha256"], rest[0])
+            for seq, its, name, number, *rest in rows
+        ]
+        found = [*self._unnoted(path, curve, is_needed=not found), *found]
+        return [one for one in found if folder is None or one.folder in (text(folder), "")]
+
+    def _unnoted(self, path: str, curve: int | None, *, is_needed: bool) -> list[Named]:
+        """Decisions on a path among those whose names are not noted yet: looked through, for a while."""
+        last = self.last_seq
+        if self._notes_names:
+            chore = self._select("select seq from chores where chore = 'names'")
+            last = chore[0][0] if chore else 0
+        query = """select seq, verdict, body, checksum from decisions
+                   where seq <= ? and instr(body, ?) order by seq"""
+        told = events.encode({"path": path})[1:-1]
+        deadline_s = time.monotonic() + _LOOK_THROUGH_S
+        try:
+            with self._lock:
+                self._connection.set_progress_handler(lambda: time.monotonic() > deadline_s, 1_000)
+                try:
+                    rows = self._connection.execute(query, (last, told)).fetchall()
+                finally:
+                    self._connection.set_progress_handler(None, 0)
+        except sqlite3.OperationalError as error:
+            if not is_needed:  # something of this name is known, and most likely all of it
+                return []
+            said = f"the names of {last:,} decisions are still being noted: try again in some minutes"
+            raise UserError(UNREACHABLE, f"{self.path}: {said}") from error
+        found = [(row[0], row[1], _data(_sound(self.path, *row))) for row in rows]
+        return [
+            Named(seq, data.get("folder") or "", data["path"], data["curve"], data["sha256"], verdict)
+            for seq, verdict, data in found
+            if data["path"] == path and curve in (None, data["curve"])
+        ]
+
     def _select(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         try:
-            return self._connection.execute(query, values).fetchall()
+            with self._lock:
+                return self._connection.execute(query, values).fetchall()
         except sqlite3.DatabaseError as error:
             raise explain(error, self.path) from error
 
-    def _sound(self, seq: int, verdict: str, body: bytes, stored: int) -> Row:
-        if checksum(seq, verdict, body) != stored:
-            raise damaged(self.path, f"decision {seq} does not match its checksum")
-        return Row(seq, verdict, body)
+
+def _sound(path: Path, seq: int, verdict: str, body: bytes, stored: int) -> Row:
+    if checksum(seq, verdict, body) != stored:
+        raise damaged(path, f"decision {seq} does not match its checksum")
+    return Row(seq, verdict, body)
+
+
+def _data(row: Row) -> dict[str, Any]:
+    data: dict[str, Any] = events.decode(row.body)["data"]
+    return data
 
 
 def _flagged(row: Row) -> Flagged:

@@ -143,7 +143,7 @@ def _reading(task: _FileTask) -> FileReading:
     for entry in curves:
         curve, prepared = frames.restore(entry, arrays) if "samples" in entry else (None, None)
         origin = (task.arrival, entry["index"], header["sha256"])
-        acquired_s = curve.acquired_s if curve else None
+        acquired_s = None if curve is None else curve.acquired_s
         reason = entry.get("reason")
         readings.append(Reading(*origin, curve, reason, share_s, prepared, task.profile, format, acquired_s))
     total, reason = header.get("total", 0), header.get("reason")

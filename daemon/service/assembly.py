@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from daemon.client.service_file import forget, leave
@@ -51,7 +52,7 @@ def open_sources(config: Config, ledger: Ledger, accounts: Accounts, wake: Calla
 
 
 def _watch(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[], None]) -> WatchSource:
-    finished = {mark.path: (mark.size_bytes, mark.mtime_ns) for mark in ledger.marks()}
+    is_only = len(config.watch) == 1
     timing = Timing(
         scan_s=config.source.rescan_local_s,
         scan_often_s=config.source.rescan_network_s,
@@ -64,7 +65,7 @@ def _watch(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[]
         config.watch,
         names=Names(FORMATS, text_quiet_s=config.source.text_quiet_s),
         wake=wake,
-        finished=finished.get,
+        finished=partial(ledger.view().finished, of_any=is_only),
         seen=lambda count: accounts.seen("watch", count),
         ignored=accounts.ignored,
         mounts=config.source.mounts,

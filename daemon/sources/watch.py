@@ -37,7 +37,7 @@ class WatchSource:
 
     ``roots`` are distinct and none lies inside another: the configuration sees to that.
     ``names``: what the readers say of the name of a file.
-    ``finished(path)``: (size_bytes, mtime_ns) with which this path was decided before a restart, else None.
+    ``finished(folder, path)``: (size_bytes, mtime_ns) with which this path was decided before a restart, else None.
     ``seen(1)`` is called once each time a claimed file, or a rewritten one, is first ready, and before ``take`` can
     return it; ``ignored(reason, name)`` once for each path passed over, by its name, by what it is (a link, a pipe), or
     by what a reader found in it. Both, and ``wake``, are called from the threads of this source.
@@ -51,7 +51,7 @@ class WatchSource:
         *,
         names: Names,
         wake: Callable[[], None],
-        finished: Callable[[str], Stamp | None] = lambda path: None,
+        finished: Callable[[str, str], Stamp | None] = lambda folder, path: None,
         seen: Callable[[int], None] = lambda count: None,
         ignored: Callable[[str, str], None] = lambda reason, name: None,
         mounts: MountSetting = "auto",
@@ -61,8 +61,7 @@ class WatchSource:
         self._folders: list[Folder] = []
         roots = [Path(os.path.abspath(root)) for root in roots]
         for root in roots:
-            others = [str(other) for other in roots if other != root]
-            services = FolderNeeds(names, _unambiguous(finished, others), seen, ignored, wake)
+            services = FolderNeeds(names, partial(finished, str(root)), seen, ignored, wake)
             self._folders.append(Folder(root, mounts, timing or Timing(), services, self._ready))
 
     def start(self) -> None:
@@ -99,13 +98,6 @@ class WatchSource:
         """End all threads."""
         for folder in self._folders:
             folder.stop()
-
-
-def _unambiguous(finished: Callable[[str], Stamp | None], others: list[str]) -> Callable[[str], Stamp | None]:
-    """Decided paths are relative: where two watched folders have the same one, the ledger must tell by content."""
-    if not others:
-        return finished
-    return lambda path: None if any(os.path.lexists(f"{other}/{path}") for other in others) else finished(path)
 
 
 @dataclass(frozen=True, slots=True)

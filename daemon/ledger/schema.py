@@ -1,0 +1,94 @@
+"""The ledger's schema: its tables, and how a file of an earlier version is brought up to date.
+
+A migration makes tables and columns and nothing else, so that a start takes no longer with a million decisions than
+with none. What has to go through all of them stands in ``chores``, and is done beside the running service.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from daemon.common.errors import INPUT_OUTPUT, UserError
+
+#: PRAGMA application_id, so that no other SQLite file is ever taken for a ledger ("AFMT").
+APPLICATION = 0x41464D54
+
+#: One script a schema version, forward only; PRAGMA user_version counts those applied.
+MIGRATIONS = (
+    """
+    create table ledger (only integer primary key check (only = 1), stream text not null, opened text) strict;
+    create table decisions (
+        seq      integer primary key,
+        identity text not null unique,
+        verdict  text not null check (verdict in ('keep', 'review', 'discard')),
+        body     blob not null,      -- the event, as it is sent
+        checksum integer not null    -- of seq, verdict and body: a flipped bit is found, not served
+    ) strict;
+    create table reviews (
+        seq      integer primary key references decisions (seq),
+        path     text not null,
+        curve    integer not null,
+        sha256   text,
+        keepsake blob                -- a compact copy of the curve as .afmcurve; the instrument's file may go away
+    ) strict;
+    create index reviews_by_content on reviews (sha256, curve);
+    create index reviews_by_path on reviews (path, curve);
+    create table files (
+        path       text not null unique,
+        size_bytes integer not null,
+        mtime_ns   integer not null,
+        sha256     text,
+        curves     integer not null
+    ) strict;
+    create table tally (verdict text primary key, curves integer not null) strict;
+    insert into tally values ('keep', 0), ('review', 0), ('discard', 0);
+    """,
+    # Two watched folders may hold the same relative path. Files that were finished before are of any folder.
+    """
+    alter table files rename to files_of_any_folder;
+    create table files (
+        folder     text not null,
+        path       text not null,
+        size_bytes integer not null,
+        mtime_ns   integer not null,
+        sha256     text,
+        curves     integer not null,
+        primary key (folder, path)
+    ) strict, without rowid;
+    create table names (             -- path#curve of every decision, to find it by
+        path   text not null,
+        curve  integer not null,
+        seq    integer not null,
+        folder text not null,        -- '': none, or a decision from before
+        primary key (path, curve, seq)
+    ) strict, without rowid;
+    create table chores (chore text primary key, seq integer not null) strict;
+    insert into chores select 'names', max(seq) from decisions where true having max(seq) is not null;
+    """,
+)
+#: The version from which on the name of every new decision is noted in ``names``.
+NAMES_SINCE = 2
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises UserError 74 for a file that is no ledger, or of a newer version."""
+    (version,) = connection.execute("pragma user_version").fetchone()
+    (application,) = connection.execute("pragma application_id").fetchone()
+    (tables,) = connection.execute("select count(*) from sqlite_schema").fetchone()
+    if tables and application != APPLICATION:
+        raise UserError(INPUT_OUTPUT, f"{path} is no ledger of afm-triage: name another --state folder")
+    if version > len(MIGRATIONS):
+        raise UserError(
+            INPUT_OUTPUT,
+            f"{path} was written by a newer afm-triage (schema {version}, this one knows {len(MIGRATIONS)}): "
+            "install that version again",
+        )
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Apply what the file has not seen yet, each version whole or not at all."""
+    (version,) = connection.execute("pragma user_version").fetchone()
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        pragmas = f"pragma application_id = {APPLICATION}; pragma user_version = {number};"
+        connection.executescript(f"begin immediate; {script} {pragmas} commit;")

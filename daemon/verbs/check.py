@@ -36,6 +36,9 @@ def run(options: Options) -> int:
         for finding in error.findings:
             print(f"  ✗ {clean(finding)}", file=sys.stderr)
         return BAD_CONFIG
+    if problem := _model_problem(config):
+        print(f"{clean(options.config)}: 1 to correct\n  ✗ {clean(problem)}", file=sys.stderr)
+        return BAD_CONFIG
     print(f"{clean(options.config)}: good")
     for sentence in describe(config):
         print(f"  {clean(sentence)}")
@@ -44,6 +47,17 @@ def run(options: Options) -> int:
         origin = config.origins.get(key, "default")
         print(f"  {key} = {'(none)' if value is None else as_json(value)}  # {origin}")
     return 0
+
+
+def _model_problem(config: Config) -> str | None:
+    """Why `run` could not take the model that is named: it is not there, or not as its manifest says."""
+    try:
+        read(resolve(config.model, config.state / "models"))
+    except BadBundle as error:
+        return f"model: {error}"
+    except OSError as error:
+        return f"model: {config.model} cannot be read ({error.strerror}); give this user read permission"
+    return None
 
 
 def describe(config: Config) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import errno
 import logging
+import os
 import platform
 import sqlite3
 import threading
@@ -35,6 +36,7 @@ from prometheus_client.registry import Collector
 from daemon import __version__
 from daemon.common.errors import UNREACHABLE, UserError
 from daemon.judging import VERDICTS, Decision, Judge, Verdict
+from daemon.sources import Source, oldest_pending_s
 from daemon.sources.ignored import REASONS, Ignored
 from deploy.classifier import Device, FaultKind
 from models.clock import CLOCK, Clock
@@ -44,6 +46,8 @@ log = logging.getLogger(__name__)
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 CURVES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+#: How long a scrape waits for a look at a disk, and how old a number may be that stands in for it.
+_PATIENCE_S, _OLDEST_S = 0.3, 60.0
 STATES = ["starting", "ready", "degraded", "paused", "stopping"]
 
 
@@ -65,8 +69,12 @@ class Metrics:
         self.last_decision = self._gauge("last_decision_timestamp_seconds", "When the last decision was recorded")
         self.heartbeat = self._gauge("heartbeat_timestamp_seconds", "When a stage last turned", "stage")
         self.review_queue = self._gauge("review_queue_curves", "Flagged curves that nobody has labelled yet")
-        self.oldest_pending = self._gauge("oldest_pending_seconds", "Age of the oldest finished file not yet decided")
-        self.ledger_bytes = self._gauge("ledger_bytes", "Size of a file of the state folder", "file")
+        self.oldest_pending = self._gauge(
+            "oldest_pending_seconds", "Age of the oldest finished file that is not decided; 0 when there is none"
+        )
+        self.ledger_bytes = self._gauge(
+            "ledger_bytes", "Size of a file of the state folder, or of what lies in its spool", "file"
+        )
         self.ledger_sound = self._gauge("ledger_sound", "0 when the ledger is damaged, or its files are not in place")
         self.ledger_sound.set(1)
         self.ledger_check = self._gauge("ledger_check_timestamp_seconds", "When every decision was last found sound")
@@ -139,8 +147,13 @@ class Metrics:
         self.log_lines_dropped.inc(lines - self._log_lines_dropped)
         self._log_lines_dropped = lines
 
+    def watch_sources(self, sources: Sequence[Source]) -> None:
+        """They are asked at each scrape, of what they have in memory: what stands still shows, and holds nothing up."""
+        self.oldest_pending.set_function(lambda: oldest_pending_s(sources) or 0.0)
+        self.registry.register(_Folders(sources, self._clock))
+
     def watch_files(self, files: Mapping[str, Path]) -> None:
-        """Sizes are looked up at each scrape; a file that is not there has none."""
+        """Sizes are looked up at each scrape; a file that is not there has none, of a folder its files count."""
         for name, path in files.items():
             self.ask(self.ledger_bytes.labels(name), partial(_size_bytes, path))
 
@@ -259,22 +272,61 @@ def _family(name: str, help_text: str, label: str, counts: dict[str, int]) -> Co
 
 
 def _size_bytes(path: Path) -> int:
+    if path.is_dir():
+        return sum(entry.stat().st_size for entry in os.scandir(path) if entry.is_file())
     return path.stat().st_size if path.exists() else 0
 
 
+class _Folders(Collector):
+    """How the watched folders are, each by its number in the configuration, from 0."""
+
+    def __init__(self, sources: Sequence[Source], clock: Clock) -> None:
+        self._sources, self._clock = sources, clock
+
+    def collect(self) -> Iterable[Metric]:
+        now_s = self._clock.wall_s()
+        up = GaugeMetricFamily(
+            "afm_triage_folder_up", "1 when a folder was seen lately, and is well", labels=["folder"]
+        )
+        seen = GaugeMetricFamily(
+            "afm_triage_folder_last_seen_timestamp_seconds",
+            "When a folder last answered; 0 when it never has",
+            labels=["folder"],
+        )
+        for found in (one for source in self._sources for one in source.health() if one.folder is not None):
+            up.add_metric([str(found.folder)], found.is_up(now_s))
+            seen.add_metric([str(found.folder)], found.last_seen_s or 0.0)
+        yield from (up, seen)
+
+
 class _Asked:
-    """A value that is looked up when wanted and kept for a moment."""
+    """A value that is looked up beside the scrape when wanted, and kept for a moment.
+
+    A disk or a lock that does not answer holds no scrape up: the value is then the last one, and soon none at all.
+    """
 
     def __init__(self, value: Callable[[], float], keep_s: float) -> None:
         self._value, self._keep_s = value, keep_s
-        self._last, self._until_s = float("nan"), 0.0
+        self._last, self._until_s, self._known_s = float("nan"), 0.0, 0.0
+        self._lock = threading.Lock()
+        self._looking: threading.Thread | None = None
 
     def __call__(self) -> float:
-        now_s = time.monotonic()
-        if now_s >= self._until_s:
-            self._until_s = now_s + self._keep_s
-            try:
-                self._last = float(self._value())
-            except Exception as error:
-                log.warning("a metric could not be looked up: %s", error)
-        return self._last
+        with self._lock:
+            looking = self._looking
+            if looking is None and time.monotonic() >= self._until_s:
+                looking = self._looking = threading.Thread(target=self._look, name="figure", daemon=True)
+                looking.start()
+        if looking is not None:
+            looking.join(_PATIENCE_S)
+        return self._last if time.monotonic() - self._known_s < self._keep_s + _OLDEST_S else float("nan")
+
+    def _look(self) -> None:
+        try:
+            self._last = float(self._value())
+            self._known_s = time.monotonic()
+        except Exception as error:
+            log.warning("a metric could not be looked up: %s", error)
+        finally:
+            self._until_s = time.monotonic() + self._keep_s
+            self._looking = None

@@ -26,7 +26,7 @@ from daemon.metrics import Metrics
 from daemon.publish import Publisher
 from daemon.reading import FileReading, Reading
 from daemon.reading.pool import ReaderPool
-from daemon.sources import Arrival, Source
+from daemon.sources import AWAY, Arrival, Source
 from deploy.serving import Model, Scored
 
 #: Batches in the readers' hands at once: one being read while the one before is classified.
@@ -68,9 +68,9 @@ class Backlog:
         return taken
 
     def add_portion(self, arrival: Arrival) -> None:
-        """The rest of a map, from ``arrival.first`` on."""
+        """The rest of a map, from ``arrival.first`` on; before others, each of which would have to be opened anew."""
         self._tries.pop(arrival.file, None)
-        self._portions.append(arrival)
+        self._portions.appendleft(arrival)
 
     def later(self, arrival: Arrival, reason: str) -> None:
         """Not whole yet: its source offers it again later.
@@ -80,6 +80,9 @@ class Backlog:
         """
         if not arrival.first:
             arrival.later(reason)
+            return
+        if reason == AWAY:
+            self._resting.append((time.monotonic() + _RETRY_S[-1], arrival))
             return
         tries = self._tries[arrival.file]
         self._tries[arrival.file] += 1
@@ -178,8 +181,10 @@ class Pipeline:
 
     def _feed(self) -> None:
         """Hand finished files to the readers, never more than keeps them busy."""
-        room = READ_AHEAD_BATCHES * self._pace.largest_batch - self._reader.in_flight
-        if room > 0 and (arrivals := self._backlog.take(room, room)):
+        while True:
+            room, large = self._reader.room(READ_AHEAD_BATCHES * self._pace.largest_batch)
+            if room <= 0 or not (arrivals := self._backlog.take(room, large)):
+                return
             self._reader.submit(arrivals)
 
     def _collected(self) -> list[FileReading]:

@@ -35,8 +35,9 @@ def test_the_rest_of_a_map_that_has_gone_is_asked_for_a_while_and_then_told_curv
         whole = arrive(tmp_path / "m.jpk-force-map", make_jpk_map(40))
         pool.submit([whole])
         (first,) = collect(pool, 1)
-        pool.submit([arrive(tmp_path / "other.jpk-force-map", make_jpk_map(2, seed=9))])  # takes the place in the cache
-        collect(pool, 1)
+        others = [arrive(tmp_path / f"{seed}.jpk-force-map", make_jpk_map(2, seed=seed)) for seed in (8, 9)]
+        pool.submit(others)  # take the places in the cache
+        collect(pool, 2)
         whole.file.unlink()
         line.add_portion(whole.portion(32, first.readings[0].sha256, first.total))
         while True:
@@ -58,8 +59,9 @@ def test_a_share_that_comes_back_in_time_costs_nothing(tmp_path: Path, monkeypat
         whole = arrive(tmp_path / "m.jpk-force-map", make_jpk_map(40))
         pool.submit([whole])
         (first,) = collect(pool, 1)
-        pool.submit([arrive(tmp_path / "other.jpk-force-map", make_jpk_map(2, seed=9))])
-        collect(pool, 1)
+        others = [arrive(tmp_path / f"{seed}.jpk-force-map", make_jpk_map(2, seed=seed)) for seed in (8, 9)]
+        pool.submit(others)  # take the places in the cache
+        collect(pool, 2)
         whole.file.rename(away)
         line.add_portion(whole.portion(32, first.readings[0].sha256, first.total))
         pool.submit([next_of(line)])

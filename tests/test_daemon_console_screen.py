@@ -173,6 +173,24 @@ def test_everything_that_was_promised_is_on_the_screen(width: int, height: int) 
     assert sum("\u2800" < char <= "\u28ff" for char in text) > 100  # drawings
 
 
+@pytest.mark.parametrize(("width", "height"), [(60, 16), (80, 24), (200, 50)])
+def test_folders_their_marks_the_last_curve_and_what_waits_are_on_the_screen(width: int, height: int) -> None:
+    board = board_with(0)
+    now_s = board.now()
+    local = {"name": "/data/afm1", "ok": True, "folder": 0, "last_seen_s": now_s - 2, "last_curve_s": now_s - 11520}
+    share = {"name": "/mnt/b", "ok": True, "folder": 1, "last_seen_s": now_s - 45, "last_curve_s": None}
+    said = {"last_curve_s": now_s - 11520, "oldest_pending_s": 71.0, "sources": [local, share]}
+    board.status = {**board.status, **said}
+    text = text_of(board, width, height)
+    assert "last curve 3 h 12 min ago" in text
+    assert "all well" not in text
+    assert "▲ source /mnt/b: has not been seen for 45 s" in text
+    if width >= 80:
+        assert "the oldest waits 1 min   ▲ /mnt/b   ✓ /data/afm1" in text
+    board.status = {**board.status, "sources": [local]}
+    assert "all well" in text_of(board, width, height)
+
+
 def test_what_is_passed_over_is_told_by_kind_whether_all_is_well_or_not() -> None:
     kinds = {"unclaimed .pfc": 12, "image": 3, "companion": 40}
     trouble = {"name": "contact", "ok": False, "text": "20 curves in a row without contact"}

@@ -25,6 +25,7 @@ from daemon.sources import Arrival
 from daemon.sources.message import Refused, check_same, content_of, parse
 from models.clock import rfc3339
 from models.curve import Curve
+from models.raster import RasterProfile
 
 BUNDLED = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -179,9 +180,11 @@ def test_names_of_more_curves_agree_with_what_they_state() -> None:
     assert [file.name for file in files if not _agrees(file, open_file(file)[0])] == []
 
 
-def test_each_curve_of_a_map_has_its_own_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bare", [False, True])
+def test_each_curve_of_a_map_has_its_own_time(bare: bool) -> None:
+    """Also where the samples stay behind."""
     (file,) = BUNDLED.glob("*.jpk-qi-data")
-    with ReaderPool(1) as pool:
+    with ReaderPool(1, profile=RasterProfile(), bare=bare) as pool:
         readings = pool.read(Arrival("score", file.name, file, final=True)).readings
         (later,) = pool.read(Arrival("score", file.name, BUNDLED / "waite_set1_120.txt", final=True)).readings
     times = [reading.acquired_s for reading in readings]

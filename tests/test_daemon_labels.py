@@ -7,10 +7,11 @@ import hashlib
 import io
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from daemon.cli import main
 from daemon.common.errors import UserError
 from daemon.formats import open_file
 from daemon.formats.afmcurve import pack
-from daemon.labels import Label, Labels, read_word, unanimous
+from daemon.labels import MIGRATIONS, Label, Labels, read_word, unanimous
 from daemon.labels import table as labeltable
 from daemon.ledger import Ledger, LedgerView
 from models.curve import Curve
@@ -117,7 +118,7 @@ def test_a_table_comes_back_as_it_went(tmp_path: Path) -> None:
     with file.open("w", newline="", encoding="utf-8") as out:
         labeltable.write([SAID, odd, bare], out)
     assert file.read_text().partition("\n")[0] == "path,curve_index,label,rater,reason,time,sha256,system,note"
-    assert labeltable.read(file, now_s=0.0) == [SAID, odd, bare]
+    assert [row.label for row in labeltable.read(file, now_s=0.0)] == [SAID, odd, bare]
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
@@ -125,7 +126,7 @@ def test_tables_of_spreadsheets_are_read(separator: str, tmp_path: Path) -> None
     lines = ["path,label,curve_index", "a\\b.ibw,Ambiguous,", "c.ibw,keep,2"]
     file = tmp_path / "labels.csv"
     file.write_text("\ufeff" + "\r\n".join(lines).replace(",", separator) + "\r\n", encoding="utf-8")
-    first, second = labeltable.read(file, now_s=1.8e9, rater="ada")
+    first, second = (row.label for row in labeltable.read(file, now_s=1.8e9, rater="ada"))
     assert (first.path, first.curve, first.label, first.rater) == ("a/b.ibw", 0, "unsure", "ada")
     assert (second.curve, second.time) == (2, "2027-01-15T08:00:00.000Z")
 
@@ -201,7 +202,7 @@ def test_add_finds_the_curve_by_content_or_by_its_path_in_the_ledger(state: Path
 @pytest.mark.parametrize(
     ("words", "exit_code", "told"),
     [
-        (("nowhere.ibw", "keep", "--rater", "ada"), 65, "no such file, and no flagged curve"),
+        (("nowhere.ibw", "keep", "--rater", "ada"), 65, "no such file, and no curve of that name"),
         (("run7/gone.ibw", "good", "--rater", "ada"), 64, "write keep, discard or unsure"),
         (("run7/gone.ibw", "keep"), 64, "--rater"),
         (("{data}/a.ibw", "keep", "--rater", "ada", "--curve", "7"), 65, "has no curve 7"),
@@ -312,3 +313,152 @@ def test_a_disk_that_fills_up_leaves_the_old_file_and_no_half_of_the_new(tmp_pat
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").read_text() == "old"
+
+
+def current(state: Path) -> list[tuple[str, int, str, str]]:
+    with Labels(state / "labels.sqlite") as labels:
+        return [(one.path, one.curve, one.label, one.rater) for one in labels.current()]
+
+
+def test_a_removed_label_is_gone_everywhere_and_stays_as_history(state: Path) -> None:
+    verb(state, "add", "run7/gone.ibw", "keep", "--rater", "ada", "--reason", "two ruptures")
+    verb(state, "add", "run7/gone.ibw", "discard", "--rater", "bob")
+    assert verb(state, "disagree").stdout == "run7/gone.ibw#0: keep (ada), discard (bob)\n"
+    refused = verb(state, "remove", "run7/gone.ibw#0")
+    assert (refused.returncode, "--rater ada or bob" in refused.stderr) == (64, True)
+    words = ("run7/gone.ibw#0", "--rater", "bob", "--by", "ada", "--reason", "wrong curve")
+    assert verb(state, "remove", *words).stdout == "run7/gone.ibw#0: discard (bob) removed\n"
+    assert verb(state, "disagree").stdout == ""
+    assert ",bob," not in verb(state, "export").stdout
+    assert verb(state, "remove", *words).returncode == 65
+    with Labels(state / "labels.sqlite") as labels:
+        said, _, tombstone = labels.history()
+    assert (tombstone.rater, tombstone.removed_by, tombstone.reason) == ("bob", "ada", "wrong curve")
+    assert tombstone.time >= said.time
+    assert unlabelled(state) == 2  # ada's word holds
+    verb(state, "remove", "run7/gone.ibw")
+    assert (current(state), unlabelled(state)) == ([], 3)
+
+
+def test_a_removal_is_undone_and_a_later_label_revives(state: Path) -> None:
+    assert verb(state, "remove", "run7/gone.ibw", "--undo").returncode == 65
+    verb(state, "add", "run7/gone.ibw", "keep", "--rater", "ada")
+    for _ in range(2):
+        verb(state, "remove", "run7/gone.ibw")
+        assert verb(state, "remove", "run7/gone.ibw", "--undo").stdout == "run7/gone.ibw#0: keep (ada) holds again\n"
+        assert current(state) == [("run7/gone.ibw", 0, "keep", "ada")]
+    verb(state, "remove", "run7/gone.ibw")
+    verb(state, "add", "run7/gone.ibw", "unsure", "--rater", "ada")
+    assert current(state) == [("run7/gone.ibw", 0, "unsure", "ada")]
+
+
+def test_an_export_that_is_imported_again_changes_nothing(state: Path, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        "path,curve_index,label,rater,reason,time,sha256,System,note\n"
+        'run7/a.ibw,0,keep,ada,"two, or three",2026-11-20T12:00:00.000Z,,titin,"line\nbreak"\n'
+        "run7/gone.ibw#0,,ambiguous,ada,,2026-11-20T12:00:01.000Z,,,\n"
+    )
+    assert verb(state, "import", str(table)).stdout == "2 labels imported, 0 were known\n"
+    first = verb(state, "export").stdout
+    assert first.startswith("path,curve_index,label,rater,reason,time,sha256,System,note\n")
+    (tmp_path / "out.csv").write_text(first)
+    assert verb(state, "import", str(tmp_path / "out.csv")).stdout == "0 labels imported, 2 were known\n"
+    assert verb(state, "export").stdout == first
+    verb(state, "remove", "run7/a.ibw")
+    assert verb(state, "import", str(tmp_path / "out.csv")).stdout == "0 labels imported, 2 were known\n"
+    assert current(state) == [("run7/gone.ibw", 0, "unsure", "ada")]  # what was taken back later stays so
+
+
+def test_rows_without_a_time_are_one_label_however_often_they_are_imported(state: Path, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label,rater\nrun7/gone.ibw,keep,ada\n")
+    told = [verb(state, "import", str(table)).stdout for _ in range(2)]
+    assert told == ["1 labels imported, 0 were known\n", "0 labels imported, 1 were known\n"]
+
+
+def test_rows_that_name_no_judged_curve_are_told_and_not_stored(state: Path, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    rows = [f"run8/{number}.ibw,keep,ada," for number in range(4)]
+    table.write_text("\n".join(["path,label,rater,sha256", *rows, "run7/gone.ibw,keep,ada,", f"x,keep,ada,{'9' * 64}"]))
+    done = verb(state, "import", str(table))
+    assert (done.returncode, done.stdout) == (0, "1 labels imported, 0 were known\n")
+    assert "5 of 6 rows name no judged curve: row 2 (run8/0.ibw#0), row 3 (run8/1.ibw#0), row 4 (run8/2.ibw#0)" in (
+        done.stderr
+    )
+    assert done.stderr.count("\n") == 1
+    assert current(state) == [("run7/gone.ibw", 0, "keep", "ada")]
+    table.write_text("\n".join(["path,label,rater", rows[0]]))
+    done = verb(state, "import", str(table))
+    assert (done.returncode, done.stderr.count("\n")) == (65, 1)
+    assert "nothing was imported" in done.stderr
+
+
+def test_import_looks_in_the_watched_folders(state: Path, tmp_path: Path) -> None:
+    """A file that was copied into another run is the curve that was judged."""
+    watched = tmp_path / "watched"
+    (watched / "run9").mkdir(parents=True)
+    (watched / "run9" / "copy.ibw").write_bytes(b"bytes of a")
+    (tmp_path / "afm.toml").write_text(f'watch = ["{watched}"]\n')
+    table = tmp_path / "elsewhere" / "labels.csv"
+    table.parent.mkdir()
+    table.write_text("path,label,rater\nrun9/copy.ibw,keep,ada\n")
+    done = verb(state, "import", str(table), "--config", str(tmp_path / "afm.toml"))
+    assert (done.returncode, current(state)) == (0, [("run7/a.ibw", 0, "keep", "ada")])
+
+
+def test_a_label_of_two_possible_curves_is_refused_with_both(state: Path, tmp_path: Path) -> None:
+    ledger = Ledger(state / "ledger.sqlite", "afm1")
+    ledger.record([decision(number, path="twice.ibw", folder=f"/{number}") for number in (7, 10)])
+    ledger.close()
+    refused = verb(state, "add", "twice.ibw#0", "keep", "--rater", "ada")
+    assert refused.returncode == 64
+    assert refused.stderr == "afm-triage: twice.ibw#0 may be /7/twice.ibw#0 or /10/twice.ibw#0: name one of them\n"
+    assert verb(state, "add", "/10/twice.ibw#0", "keep", "--rater", "ada").stdout == "twice.ibw#0: keep (ada)\n"
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label,rater\ntwice.ibw,keep,ada\n/7/twice.ibw,discard,ada\n")
+    done = verb(state, "import", str(table))
+    assert done.stdout == "1 labels imported, 0 were known\n"
+    assert "row 2 (twice.ibw may be /7/twice.ibw#0 or /10/twice.ibw#0" in done.stderr
+    assert [one[2] for one in current(state)] == ["keep", "discard"]
+
+
+def test_labels_of_a_version_before_are_taken_over_and_those_of_a_later_one_refused(tmp_path: Path) -> None:
+    path = tmp_path / "labels.sqlite"
+    with closing(sqlite3.connect(path)) as before:
+        before.executescript(MIGRATIONS[0])
+        before.execute(
+            "insert into labels values (1, 'a', 0, null, 'keep', 'ada', '', '2026-11-20T12:00:00.000Z', '{}')"
+        )
+        before.commit()
+    with Labels(path) as labels:
+        (label,) = labels.current()
+        assert labels.add([label]) == 0
+    with closing(sqlite3.connect(path)) as later:
+        assert later.execute("pragma user_version").fetchone() == (len(MIGRATIONS),)
+        later.execute(f"pragma user_version = {len(MIGRATIONS) + 1}")
+    with pytest.raises(UserError, match="newer afm-triage"):
+        Labels(path)
+
+
+EXCEL = {
+    "a line that names the separator": b"sep=;\r\npath;label\r\na.ibw;keep\r\n",
+    "Unicode text": "path\tlabel\r\na.ibw\tkeep\r\n".encode("utf-16"),
+    "each row one quoted cell": b'"path,label"\r\n"a.ibw,keep"\r\n',
+    "rows and columns of empty cells": b"\xef\xbb\xbfPath;Label;;\r\na.ibw;keep;;\r\n;;;\r\n",
+}
+
+
+@pytest.mark.parametrize("content", EXCEL.values(), ids=EXCEL)
+def test_what_excel_saves_is_read(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes(content)
+    (row,) = labeltable.read(tmp_path / "labels.csv", now_s=0.0, rater="ada")
+    assert (row.label.path, row.label.label) == ("a.ibw", "keep")
+
+
+def test_rows_in_another_encoding_are_named(tmp_path: Path) -> None:
+    content = "path,label,rater\nµ.ibw,keep,ada\na.ibw,keep,ada\nü.ibw,keep,ada\n".encode("cp1252")
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(UserError, match="rows 2, 4 are not in UTF-8") as refusal:
+        labeltable.read(tmp_path / "labels.csv", now_s=0.0)
+    assert (refusal.value.exit_code, str(refusal.value).count("\n")) == (65, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import socket
 import sys
@@ -10,12 +11,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from daemon.common.errors import UserError
 from daemon.metrics import STATES, Accounts, Metrics
+from daemon.sources import Source, SourceHealth
 from deploy.classifier import EngineId
 from models.clock import Clock
 from tests.ledgerhelp import JUDGE, decision
@@ -199,6 +202,54 @@ def test_looked_up_values_are_kept_a_moment_and_cannot_break_a_scrape(
     time.sleep(0.06)
     assert total(scrape(port), "review_queue_curves") == 7
     assert len(asked) == 2
+
+
+def test_a_disk_that_does_not_answer_holds_no_scrape_up(served: tuple[Metrics, int]) -> None:
+    metrics, port = served
+    free = threading.Event()
+    metrics.ask(metrics.review_queue, lambda: float(free.wait(30)), keep_s=0.01)
+    begun_s = time.monotonic()
+    assert math.isnan(total(scrape(port), "review_queue_curves"))
+    assert math.isnan(total(scrape(port), "review_queue_curves"))
+    assert time.monotonic() - begun_s < 3
+    free.set()
+    time.sleep(0.1)
+    assert total(scrape(port), "review_queue_curves") == 1
+
+
+class _Folders:
+    """Two folders, of which one was seen lately, and a socket."""
+
+    def health(self) -> list[SourceHealth]:
+        now_s = time.time()
+        lately = SourceHealth("/data/a", True, "", 0, folder=0, last_seen_s=now_s - 3)
+        once = SourceHealth("/mnt/b", True, "", 0, folder=1, last_seen_s=now_s - 40)
+        never = SourceHealth("/mnt/c", True, "", 0, folder=2)
+        return [lately, once, never, SourceHealth("tcp://127.0.0.1:5797", True, "", 0)]
+
+    def oldest_pending_s(self) -> float | None:
+        return 71.5
+
+
+def test_a_folder_that_hangs_shows_at_the_scrape_itself(served: tuple[Metrics, int]) -> None:
+    metrics, port = served
+    metrics.watch_sources([cast(Source, _Folders())])
+    samples = scrape(port)
+    up = [samples["afm_triage_folder_up", (("folder", str(number)),)] for number in range(3)]
+    assert up == [1, 0, 0]
+    seen = "afm_triage_folder_last_seen_timestamp_seconds"
+    assert samples[seen, (("folder", "1"),)] == pytest.approx(time.time() - 40, abs=2)
+    assert samples[seen, (("folder", "2"),)] == 0
+    assert total(samples, "oldest_pending_seconds") == 71.5
+    assert len([name for name, _ in samples if name == seen]) == 3
+
+
+def test_what_lies_in_the_spool_counts(served: tuple[Metrics, int], tmp_path: Path) -> None:
+    metrics, port = served
+    (tmp_path / "a.json").write_bytes(b"123")
+    (tmp_path / "b.bin").write_bytes(b"4567")
+    metrics.watch_files({"spool": tmp_path})
+    assert scrape(port)["afm_triage_ledger_bytes", (("file", "spool"),)] == 7
 
 
 def test_a_scraper_that_never_reads_holds_nobody_up(served: tuple[Metrics, int]) -> None:

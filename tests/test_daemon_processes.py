@@ -19,7 +19,8 @@ import pytest
 
 from daemon.processes import frames, worker_pool
 from daemon.processes.child import Note, launch, spawn
-from daemon.processes.worker_pool import Task, WorkerPool, WorkersBroken
+from daemon.processes.lanes import Task
+from daemon.processes.worker_pool import WorkerPool, WorkersBroken
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Answers every request with what it was asked; "hang" and "die" it does first.
@@ -192,9 +193,8 @@ ONLY_HERE = {
     "resource.setrlimit": "daemon/processes/child.py",
     "os.memfd_create": "daemon/processes/child.py",
     "libc.prctl": "daemon/processes/child.py",
-    "connection.sendall": "daemon/processes/frames.py",
+    "connection.sendall": "daemon/processes",
     "connection.recv_into": "daemon/processes/frames.py",
-    "select.poll": "daemon/processes",
 }
 
 

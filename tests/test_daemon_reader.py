@@ -271,8 +271,9 @@ def test_a_map_that_changed_between_two_portions_is_said_to_have_changed(tmp_pat
         (first,) = collect(pool, 1)
         sha256 = first.readings[0].sha256
         assert sha256 is not None
-        pool.submit([arrive(tmp_path / "other.jpk-force-map", make_jpk_map(2, seed=9))])  # takes the place in the cache
-        collect(pool, 1)
+        others = [arrive(tmp_path / f"{seed}.jpk-force-map", make_jpk_map(2, seed=seed)) for seed in (8, 9)]
+        pool.submit(others)  # take the places in the cache
+        collect(pool, 2)
         path.write_bytes(make_jpk_map(40, seed=3))
         pool.submit([arrival.portion(32, sha256, 40)])
         (rest,) = collect(pool, 1)

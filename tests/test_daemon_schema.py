@@ -19,6 +19,7 @@ from daemon.metrics import STATES, Metrics
 from daemon.publish import Publisher
 from daemon.service.health import Condition, Health
 from daemon.service.report import StatusReport
+from daemon.service.vigil import Vigil
 from models.certificate import Promise
 from tests.ledgerhelp import JUDGE, Clients, decision, next_of
 
@@ -115,7 +116,9 @@ def test_the_other_kinds_fit_as_the_service_sends_them(ledger: Ledger, tmp_path:
     metrics = Metrics()
     health = Health()
     health.report("disk", "ok", "the ledger can be written")
-    report = StatusReport(Config(state=ledger.path.parent), metrics, health, Serving(None, JUDGE), [])  # type: ignore[arg-type]
+    config = Config(state=ledger.path.parent)
+    vigil = Vigil(config, [], metrics.accounts, health)
+    report = StatusReport(config, metrics, health, Serving(None, JUDGE), vigil, ledger)  # type: ignore[arg-type]
     ledger.record([decision(1)])
     publisher = Publisher(ledger.path, "afm1", publish=ANY, replay=ANY, status=report.data, counts=metrics)
     publisher.start()

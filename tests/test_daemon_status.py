@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,32 @@ def test_files_that_are_passed_over_are_told_by_kind(speaker: Speaker) -> None:
     assert "ignored   12 unclaimed .pfc, 3 image; 40 companion, read" in words_of(report | {"ignored": kinds})
     assert "ignored   " not in words_of(report)  # a service of before that says nothing of kinds
     assert "\x1b" not in words_of(report | {"ignored": {"unclaimed .\x1b[7m": 1, "image": "many"}})
+
+
+def test_when_the_last_curve_came_always_stands(speaker: Speaker) -> None:
+    report = gather(Config(state=speaker.state))
+    assert re.search(r"curves    last curve \d+ s ago", words_of(report))
+    hours = time.time() - 3 * 3600 - 12 * 60
+    source = {"name": "/data/afm1", "ok": True, "detail": "scan", "last_curve_s": hours}
+    quiet = words_of(report | {"last_curve_s": hours, "sources": [source], "oldest_pending_s": 71.2})
+    assert "curves    last curve 3 h 12 min ago; the oldest without a verdict waits for 1 min" in quiet
+    assert "/data/afm1: scan, last curve 3 h 12 min ago" in quiet
+    speaker.fall_silent()
+    stopped = gather(Config(state=speaker.state))
+    assert not stopped["running"]
+    assert re.search(r"curves    last curve \d+ s ago", words_of(stopped))
+
+
+def test_a_folder_that_was_not_seen_lately_is_never_called_well(speaker: Speaker) -> None:
+    report = gather(Config(state=speaker.state))
+    assert is_well(report)
+    lately = {"name": "/data/a", "ok": True, "detail": "scan", "folder": 0, "last_seen_s": time.time() - 5}
+    assert "✓ all well" in words_of(report | {"sources": [lately]})
+    for seen_s in (time.time() - 45, None):
+        gone = report | {"sources": [lately, lately | {"name": "/mnt/b", "folder": 1, "last_seen_s": seen_s}]}
+        assert not is_well(gone)
+        assert "▲ source /mnt/b: has not been seen for" in words_of(gone)
+        assert "all well" not in words_of(gone)
 
 
 def test_as_json_it_is_the_status_event_and_the_ledger(speaker: Speaker) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ from daemon.client.feed import ask_status
 from daemon.client.service_file import ServiceFile, find
 from daemon.common.errors import UserError
 from daemon.common.mounts import resolve
+from daemon.common.text import duration
 from daemon.config import Config
 from daemon.labels import Labels
 from daemon.ledger.file import LedgerView
+from daemon.sources import SEEN_S
 from models.files import write_whole
 
 #: Flagged curves that one screen names; `events --verdict review` shows all of them.
@@ -38,7 +42,30 @@ def gather(config: Config) -> dict[str, Any]:
 
 def is_well(report: Mapping[str, Any]) -> bool:
     """Running, and nothing to worry about."""
-    return bool(report["running"]) and report.get("state", "ready") in ("ready", "starting")
+    is_ready = bool(report["running"]) and report.get("state", "ready") in ("ready", "starting")
+    return is_ready and not unseen(report, time.time())
+
+
+def unseen(status: Mapping[str, Any], now_s: float) -> list[str]:
+    """What a status does not call a trouble and yet is none to call well: folders that were not seen lately."""
+    found = []
+    for source in _list(status.get("sources")):
+        if isinstance(source, dict) and source.get("ok") and source.get("folder") is not None:
+            seen_s = source.get("last_seen_s")
+            begun = float(status.get("uptime_s") or 0.0)
+            unseen_s = now_s - seen_s if isinstance(seen_s, int | float) else begun
+            if unseen_s > SEEN_S:
+                found.append(f"source {source.get('name')}: has not been seen for {duration(unseen_s)}")
+    return found
+
+
+def last_curve_s(report: Mapping[str, Any]) -> float | None:
+    """When the last curve came, in seconds since 1970: as the service says, else by the ledger's last decision."""
+    told = report.get("last_curve_s")
+    if isinstance(told, int | float):
+        return float(told)
+    last = (report.get("ledger") or {}).get("last_decision")
+    return datetime.fromisoformat(last["time"]).timestamp() if last else None
 
 
 def _is_ours(event: Mapping[str, Any], config: Config, ledger: Mapping[str, Any] | None) -> bool:

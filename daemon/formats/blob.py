@@ -17,6 +17,9 @@ from daemon.formats import limits
 from daemon.formats.errors import Unfinished, Unreadable
 
 _KEPT_PIECES = 2  # the directory at the end of a zip, and where its members are being read
+_CHUNK_BYTES = 1 << 20  # read at a time where nothing is kept: stays in the cache of a core
+_READ_BYTES = 4 << 20  # read at a time where it is: between two of them there is a sign of progress
+_PASSING_BYTES = 4 << 30  # what is larger shall not push everything else out of the system's memory
 
 
 class Blob:
@@ -24,10 +27,18 @@ class Blob:
 
     Raises ``Unfinished`` (vanished, no_permission, changed) where waiting may help, ``Unreadable`` where it cannot.
     ``is_final``: whoever offers it has waited long enough, and what is missing at its end will not come.
+    ``on_read()`` is called now and then while it is being read.
     """
 
-    def __init__(self, path: Path, *, piece_bytes: int = limits.SNAPSHOT_BYTES, is_final: bool = False) -> None:
-        self._path, self.is_final = path, is_final
+    def __init__(
+        self,
+        path: Path,
+        *,
+        piece_bytes: int = limits.SNAPSHOT_BYTES,
+        is_final: bool = False,
+        on_read: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._path, self.is_final, self._on_read = path, is_final, on_read
         self._piece_bytes = piece_bytes
         self._pieces: OrderedDict[int, bytes] = OrderedDict()
         self._sha256: str | None = None
@@ -39,6 +50,7 @@ class Blob:
         """Bytes that are already in memory."""
         blob = cls.__new__(cls)
         blob._path, blob._sha256, blob._stamp, blob.is_final = Path(), None, (len(content), 0), is_final
+        blob._on_read = lambda: None
         blob._piece_bytes = max(len(content), 1)
         blob._pieces = OrderedDict({0: content})
         return blob
@@ -90,10 +102,13 @@ class Blob:
         companion.feed(digest.update)
         return digest.hexdigest()
 
-    def feed(self, take: Callable[[bytes], object]) -> None:
-        """Give every byte, in order, to ``take``."""
+    def feed(self, take: Callable[[bytes | memoryview], object]) -> None:
+        """Give every byte, in order, to ``take``, which keeps none of them."""
         for number in range(-(-self.size_bytes // self._piece_bytes)):
-            take(self._piece(number))
+            if (piece := self._pieces.get(number)) is not None:
+                take(piece)
+            else:
+                self._pass_on(number * self._piece_bytes, take)
 
     def _piece(self, number: int) -> bytes:
         piece = self._pieces.get(number)
@@ -105,6 +120,26 @@ class Blob:
             self._pieces.move_to_end(number)
         return piece
 
+    def _pass_on(self, start: int, take: Callable[[bytes | memoryview], object]) -> None:
+        """The piece from byte ``start`` on, without keeping it."""
+        handle = _open_regular(self._path)
+        try:
+            before = _stamp(handle)
+            at, stop = start, min(start + self._piece_bytes, self.size_bytes)
+            chunk = memoryview(bytearray(_CHUNK_BYTES))
+            while at < stop and (got := os.preadv(handle, [chunk[: stop - at]], at)):
+                take(chunk[:got])
+                at += got
+                self._on_read()
+            if before != self._stamp or _stamp(handle) != before or at != stop:
+                raise Unfinished("changed")
+            if self.size_bytes > _PASSING_BYTES:
+                os.posix_fadvise(handle, start, stop - start, os.POSIX_FADV_DONTNEED)
+        except OSError as error:
+            raise Unfinished(_why(error)) from error
+        finally:
+            os.close(handle)
+
     def _open_and_read(self, start: int) -> bytes:
         handle = _open_regular(self._path)
         try:
@@ -112,7 +147,7 @@ class Blob:
             if self._stamp is None:
                 self._stamp = before
             count = max(min(self._piece_bytes, self._stamp[0] - start), 0)
-            piece = _read_at(handle, start, count)
+            piece = _read_at(handle, start, count, self._on_read)
             if before != self._stamp or _stamp(handle) != before or len(piece) != count:
                 raise Unfinished("changed")
             return piece
@@ -147,13 +182,14 @@ def _stamp(handle: int) -> tuple[int, int]:
     return now.st_size, now.st_mtime_ns
 
 
-def _read_at(handle: int, start: int, count: int) -> bytes:
-    first = os.pread(handle, count, start)
+def _read_at(handle: int, start: int, count: int, on_read: Callable[[], None]) -> bytes:
+    first = os.pread(handle, min(count, _READ_BYTES), start)
     if len(first) == count or not first:
         return first
     parts, have = [first], len(first)  # network file systems return less than was asked for
     while have < count:
-        part = os.pread(handle, count - have, start + have)
+        on_read()
+        part = os.pread(handle, min(count - have, _READ_BYTES), start + have)
         if not part:
             break
         parts.append(part)

@@ -1,7 +1,7 @@
-"""The label's subject: which curve is meant by a file that somebody names, and a copy of that curve to hand on.
+"""The label's subject: what its file holds, and a copy of that curve to hand on.
 
 A label is of content, not of a name: instruments reuse names. So the file's bytes are its identity where they can be
-had, else those of the flagged curve that the ledger knows under this path.
+had.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import hashlib
 import io
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
-from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UserError
+from daemon.common.errors import INPUT_OUTPUT, UserError
 from daemon.formats import NAMES, open_file
 from daemon.formats.afmcurve import SUFFIX, compact_copy_of
 from daemon.formats.blob import Blob
@@ -33,45 +32,6 @@ def sha256_of(file: Path) -> str | None:
         return blob.sha256
     except (Unfinished, Unreadable, OSError):
         return None
-
-
-def locate(label: Label, file: Path, ledger: LedgerView | None, watched: Sequence[Path] = ()) -> Label:
-    """The label with the identity of what ``file`` holds, under the path that the ledger calls it.
-
-    Raises UserError 65 when there is no such file or curve.
-    """
-    sha256 = label.sha256 or sha256_of(file)
-    seqs = ledger.find_flagged(label.curve, sha256=sha256, path=label.path) if ledger else []
-    flagged = ledger.flagged(seqs[-1]) if ledger and seqs else None
-    if flagged is not None:
-        return replace(label, path=flagged.path, sha256=flagged.sha256)
-    if sha256 is None:
-        raise UserError(
-            BAD_DATA,
-            f"{label.path}: no such file, and no flagged curve of that name; give the path of the curve's file",
-        )
-    if ledger is not None and _has_no_such_curve(ledger, sha256, label.curve):
-        raise UserError(BAD_DATA, f"{label.path} has no curve {label.curve}; curves count from 0")
-    return replace(label, path=_relative(file, watched) or label.path, sha256=sha256)
-
-
-def complete(label: Label, folder: Path, ledger: LedgerView | None) -> Label:
-    """A label of a table, with what can be found out of its subject; without any of it the path must do."""
-    if label.sha256 is not None:
-        return label
-    file = folder / label.path
-    seqs = [] if file.is_file() or ledger is None else ledger.find_flagged(label.curve, path=label.path)
-    flagged = ledger.flagged(seqs[-1]) if ledger and seqs else None
-    return replace(label, sha256=flagged.sha256 if flagged else sha256_of(file))
-
-
-def _has_no_such_curve(ledger: LedgerView, sha256: str, curve: int) -> bool:
-    return ledger.is_decided(f"{sha256}#0") and not ledger.is_decided(f"{sha256}#{curve}")
-
-
-def _relative(file: Path, watched: Sequence[Path]) -> str | None:
-    real = file.resolve()
-    return next((real.relative_to(one).as_posix() for one in watched if real.is_relative_to(one)), None)
 
 
 def write_folder(
@@ -113,7 +73,8 @@ def _copy_in_ledger(label: Label, ledger: LedgerView) -> bytes | None:
 
 def _copy_of_file(label: Label, watched: Sequence[Path]) -> bytes | None:
     """A copy made from the instrument's file; None where it is gone or holds something else by now."""
-    for file in (folder / label.path for folder in (Path(), *watched)):
+    own = [Path(label.folder)] if label.folder else []
+    for file in (folder / label.path for folder in (*own, Path(), *watched)):
         if label.sha256 is not None and file.is_file() and sha256_of(file) == label.sha256:
             with suppress(Unreadable, Unfinished, OSError, IndexError):
                 return compact_copy_of(open_file(file)[label.curve])

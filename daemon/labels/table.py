@@ -16,6 +16,7 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import TextIO
 
@@ -27,43 +28,59 @@ from models.clock import rfc3339
 COLUMNS = ("path", "curve_index", "label", "rater", "reason", "time", "sha256")
 SEPARATORS = ",;\t"
 _MOST_DIGITS = 9  # of a curve_index: a file holds 4 million curves at the most
+_SEPARATOR = re.compile(rf"sep=([{SEPARATORS}])")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def write(labels: Sequence[Label], file: TextIO) -> None:
     """One row a label; columns that any of them brought along stand behind ours."""
     extra = list(dict.fromkeys(name for label in labels for name in label.extra))
+    # Where bytes could not be read, the folder must tell two files of the same name apart.
+    folders = ["folder"] if any(one.folder and not one.sha256 for one in labels) and "folder" not in extra else []
     table = csv.writer(file, lineterminator="\n")
-    table.writerow([*COLUMNS, *extra])
+    table.writerow([*COLUMNS, *folders, *extra])
     for one in labels:
         row = [one.path, one.curve, one.label, one.rater, one.reason, one.time, one.sha256 or ""]
+        row += ["" if one.sha256 else one.folder or ""] if folders else []
         table.writerow([*row, *(one.extra.get(name, "") for name in extra)])
 
 
-def read(file: Path, *, now_s: float, rater: str | None = None) -> list[Label]:
+@dataclass(frozen=True, slots=True)
+class LabelRow:
+    """A label as a table says it."""
+
+    number: int  # of the line; the header is 1
+    label: Label
+    is_dated: bool  # else its time is that of the reading
+
+
+def read(file: Path, *, now_s: float, rater: str | None = None) -> list[LabelRow]:
     """The labels of a table. ``rater`` and ``now_s`` stand in where a row names no rater or time.
 
     Raises UserError 65 with one line for each row that is wrong.
     """
     try:
         names, rows = _cells(file.read_bytes())
+        names = [low if (low := name.strip().lower()) in (*COLUMNS, "folder") else name for name in names]
         check_names(names, once=COLUMNS)
     except OSError as error:
         raise UserError(BAD_DATA, f"{file}: {error.strerror}; give an existing CSV file") from None
     except ValueError as error:
         raise UserError(BAD_DATA, f"{file}: {error}") from None
-    labels: list[Label] = []
+    labels: list[LabelRow] = []
     problems: list[str] = []
     for number, cells in rows:
+        if not any(cell.strip() for cell in cells):
+            continue
         row = dict(zip(names, cells, strict=False))
         found = _label(row, rfc3339(now_s), rater)
         wrong = [] if isinstance(found, Label) else found
-        if len(cells) > len(names) or "" in names:
+        if any(cell.strip() for name, cell in zip_longest(names, cells, fillvalue="") if not name.strip()):
             wrong.insert(0, "has more cells than the first row; quote text that contains the separator")
         if wrong:
             problems += [f"{file} row {number}: {problem}" for problem in wrong]
         elif isinstance(found, Label):
-            labels.append(found)
+            labels.append(LabelRow(number, found, bool(row.get("time", "").strip())))
     if problems:
         raise UserError(BAD_DATA, "\n".join([*problems, f"{file}: nothing was imported; correct the rows above"]))
     return labels
@@ -73,7 +90,8 @@ def _label(row: Mapping[str, str], now: str, rater: str | None) -> Label | list[
     """The label of one row, or everything that is wrong with it."""
     problems: list[str] = []
     cell = {name: row.get(name, "").strip() for name in COLUMNS}
-    path, rater, sha256 = cell["path"].replace("\\", "/"), cell["rater"] or rater, cell["sha256"].lower()
+    rater, sha256 = cell["rater"] or rater, cell["sha256"].lower()
+    path = row.get("path", "") if sha256 else cell["path"].replace("\\", "/")  # with it, as an export has written it
     if not path:
         problems.append("names no path")
     try:
@@ -95,8 +113,14 @@ def _label(row: Mapping[str, str], now: str, rater: str | None) -> Label | list[
         problems.append(f'time "{time}" cannot be read; write 2026-11-20T12:00:00Z, or leave it empty')
     if problems:
         return problems
+    folder = row.get("folder", "").strip()
+    is_place = not sha256 and folder.startswith("/")
     extra = {name: value for name, value in row.items() if name not in COLUMNS and value}
-    return Label(path, index, word, str(rater), time, cell["reason"], sha256 or None, extra)
+    if is_place:
+        extra.pop("folder")
+    return Label(
+        path, index, word, str(rater), time, cell["reason"], sha256 or None, extra, folder if is_place else None
+    )
 
 
 def by_curve(labels: Iterable[Label]) -> dict[tuple[str, int], list[Label]]:
@@ -132,14 +156,43 @@ def read_csv(content: bytes) -> CsvTable:
 
 def _cells(content: bytes) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The cells of the first line, and those of every other that has any, with its number."""
+    text = _decoded(content)
+    head, _, rest = text.partition("\n")
+    said = _SEPARATOR.fullmatch(head.strip())  # Excel's own first line
+    if said:
+        text, head = rest, rest.partition("\n")[0]
+    separator = said[1] if said else max(SEPARATORS, key=head.count)
+    before = 1 if said else 0
+    # strict: a quote that is opened and never closed would swallow every row below it
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        text = content.decode("utf-8-sig")
-        head = text.partition("\n")[0]
-        # strict: a quote that is opened and never closed would swallow every row below it
-        table = csv.reader(io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=head.count), strict=True)
-        return next(table, []), [(table.line_num, cells) for cells in table if cells]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"is no CSV in UTF-8 ({error}); save it as CSV UTF-8") from None
+        names = next(table, [])
+        rows = [(table.line_num + before, cells) for cells in table if cells]
+    except csv.Error as error:
+        raise ValueError(f"is no CSV from row {table.line_num + before} on ({error}); save it as CSV UTF-8") from None
+    if len(names) == 1 and separator in names[0]:  # each row as one quoted cell: opened with the wrong separator
+        names, rows = next(csv.reader(names)), [(number, next(csv.reader(cells[:1]), [])) for number, cells in rows]
+    return names, rows
+
+
+def _decoded(content: bytes) -> str:
+    """UTF-8, or what Excel calls Unicode text. ValueError, in words, that names the rows that are neither."""
+    try:
+        return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        lines = content.split(b"\n")
+        wrong = [str(number) for number, line in enumerate(lines, start=1) if not _is_utf8(line)] or ["1"]
+        named = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+        rows = f"row {named} is" if len(wrong) == 1 else f"rows {named} are"
+        raise ValueError(f"{rows} not in UTF-8 ({error.reason}); save it as CSV UTF-8") from None
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def check_names(names: Sequence[str], once: Collection[str]) -> None:

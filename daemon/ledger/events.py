@@ -216,6 +216,8 @@ class Status(Struct, frozen=True, kw_only=True):
     state: State
     health: list[Health]
     sources: list[SourceHealth]
+    oldest_pending_s: float | None = None  # age of the oldest finished file that is not decided
+    last_curve_s: float | None = None  # seconds since 1970
     counts: Annotated[
         Mapping[str, Count],
         Meta(

@@ -305,6 +305,14 @@ class LedgerView(Closing):
         rows = self._select("select keepsake from reviews where seq = ?", seq)
         return rows[0][0] if rows else None
 
+    def decided(self, identity: str) -> Named | None:
+        """The decision on the curve of this identity."""
+        query = "select seq, verdict, body, checksum from decisions where identity = ?"
+        for row in self._select(query, text(identity)):
+            data = _data(_sound(self.path, *row))
+            return Named(row[0], data.get("folder") or "", data["path"], data["curve"], data["sha256"], row[1])
+        return None
+
     def is_decided(self, identity: str) -> bool:
         return bool(self._select("select 1 from decisions where identity = ?", text(identity)))
 
@@ -393,12 +401,16 @@ def _sound(path: Path, seq: int, verdict: str, body: bytes, stored: int) -> Row:
 
 
 def _without_labelled(connection: sqlite3.Connection, flagged: int, labels: Path) -> int:
-    labelled = """select count(*) from (
-        select reviews.seq from labels.labels as said join reviews using (sha256, curve)
-        union select reviews.seq from labels.labels as said join reviews using (path, curve)
-        where said.sha256 is null)"""
     try:
         connection.execute("attach database ? as labels", (f"{labels.absolute().as_uri()}?mode=ro",))
+        (version,) = connection.execute("pragma labels.user_version").fetchone()
+        holds = (
+            "labels.labels" if version < 2 else "(select * from labels.current where is_last and removed_by is null)"
+        )
+        labelled = f"""select count(*) from (
+            select reviews.seq from {holds} as said join reviews using (sha256, curve)
+            union select reviews.seq from {holds} as said join reviews using (path, curve)
+            where said.sha256 is null)"""
         return flagged - int(connection.execute(labelled).fetchone()[0])
     except sqlite3.DatabaseError:  # being made, or written for long: rather too many than no answer
         return flagged

@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,28 @@ from pathlib import Path
 from daemon.common import ending
 
 MEMORY_BYTES = 2 << 30
-_GONE_S = 2.0  # a share or a driver that hangs may hold a killed process in the kernel
+_GONE_S = 1.0  # a share or a driver that hangs may hold a killed process in the kernel for longer, or for ever
+_LOOK_S = 0.25
+_NICE = 15
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """``state`` as in proc(5), and the time on a core so far."""
+
+    state: str
+    ticks: int  # 1/100 s
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.state in "tT"
+
+    @property
+    def is_waiting(self) -> bool:
+        """For a disk or a share, interruptibly or not: it has something in hand, and does not compute."""
+        return self.state in "DS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +65,40 @@ class Child:
             return f"ended by signal {-code}" if code < 0 else f"ended with {code}"
         return "hung up"
 
-    def end(self) -> None:
-        """Kill it, and wait until it is gone or the kernel does not let it go; from any thread.
+    def end(self) -> bool:
+        """Kill it, and wait until it is gone (True) or the kernel does not let it go (False); from any thread.
 
         A thread that waits for its answer wakes up.
         """
+        self.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_GONE_S)
+            return True
+        return False
+
+    def kill(self) -> None:
+        """Without waiting for it."""
         self.process.kill()
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(_GONE_S)
+
+    def outlast(self) -> None:
+        """Wait until it is gone, for as long as the kernel likes: on a thread of its own."""
+        while self.process.poll() is None:
+            time.sleep(_LOOK_S)
+
+    def pulse(self) -> Pulse:
+        """What it does now, as the kernel tells without asking the process; never waits."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return Pulse("X", 0)
+        return Pulse(fields[0], int(fields[11]) + int(fields[12]))
+
+    def stand_back(self) -> None:
+        """From now on it works when the others leave it time, at the disk too; there is no way back."""
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, self.pid, _NICE)
 
 
 class _Connection(socket.socket):
@@ -119,9 +163,24 @@ def serving(descriptor: int, memory_bytes: int | None = MEMORY_BYTES) -> Iterato
 
 
 def _has_hung_up(connection: socket.socket) -> bool:
-    poll = select.poll()
-    poll.register(connection, 0)  # a hang-up is told unasked
-    return bool(poll.poll(0))
+    return _has_news(connection, 0, 0.0)  # a hang-up is told unasked
+
+
+def has_come(connection: socket.socket, timeout_s: float = 0.0) -> bool:
+    """Whether there is something to receive, waiting so long at most."""
+    return _has_news(connection, select.POLLIN, timeout_s)
+
+
+def _has_news(connection: socket.socket, kinds: int, timeout_s: float) -> bool:
+    poll = select.poll()  # unlike select, for descriptors of any number
+    poll.register(connection, kinds)
+    return bool(poll.poll(1000 * timeout_s))
+
+
+def give_back_freed() -> None:
+    """Give the memory that this process has freed back to the system; for a moment in which nobody waits."""
+    with contextlib.suppress(OSError, AttributeError):  # another libc than glibc has its own ways
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Note:
@@ -131,6 +190,7 @@ class Note:
     """
 
     _ENTRY = struct.Struct("<Q64s")  # the id of the request, and a word about it
+    _PROGRESS = struct.Struct("<Q")  # grows with every piece of any request
 
     def __init__(self, descriptor: int | None = None) -> None:
         self.descriptor = os.memfd_create("afm-triage-note") if descriptor is None else descriptor
@@ -146,6 +206,15 @@ class Note:
             return None
         noted, word = self._ENTRY.unpack(content)
         return str(word, "ascii") if noted == request else None
+
+    def progress(self, count: int) -> None:
+        """The request in hand has come further: ``count`` is larger than the last one."""
+        os.pwrite(self.descriptor, self._PROGRESS.pack(count), self._ENTRY.size)
+
+    def progress_so_far(self) -> int:
+        """What was last noted as progress."""
+        content = os.pread(self.descriptor, self._PROGRESS.size, self._ENTRY.size)
+        return int(self._PROGRESS.unpack(content)[0]) if len(content) == self._PROGRESS.size else 0
 
     def close(self) -> None:
         os.close(self.descriptor)

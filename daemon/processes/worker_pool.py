@@ -4,9 +4,14 @@ Requests wait in the pool, not with the processes: each is given two, the one it
 says what is slow, a slow one holds back one other, and that only so long. What a request does to its process happens to
 no other request.
 
+In a pool with lanes, a process that works on what is large, or that is found slow, stands aside: another takes its
+place, so that there are always as many for what is small. It ends when its lane has been empty for a while, and its
+memory is the system's again. One that waits for a share that does not answer stands aside too, at most one a share
+(``daemon.processes.lanes``). A process that is killed and does not die is written off: nobody waits for it.
+
 A worker is started as ``python -m MODULE FD NOTE``. It says ``{"ready": true}`` on the socket FD, then answers frames
 (``daemon.processes.frames``) in order, each with the ``id`` of its request; in NOTE it may leave a word about what it
-has in its hands, for whom it can no longer answer.
+has in its hands, for whom it can no longer answer, and signs of progress.
 """
 
 from __future__ import annotations
@@ -19,20 +24,24 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from daemon.common import ending
 from daemon.common.ending import Closing
 from daemon.processes import frames
 from daemon.processes.child import Child, Note, spawn
+from daemon.processes.lanes import Fate, Lane, Lanes, Seat, Task
 
 _DEPTH = 2  # requests a worker holds: one in hand, one on its desk
 _FRAME_LIMIT_S = 30.0  # for the rest of a frame whose beginning has come
 _START_LIMIT_S = 60.0  # a busy machine can take long to load numpy
 _START_TRIES = 5
-_END_LIMIT_S = 10.0  # for a thread whose process the kernel does not let go
+_END_LIMIT_S = 2.0  # for all threads together; a process that the kernel does not let go is left to it
+_LOOK_S = 0.25  # between two looks at a process that is slow
+_STOPPED_S = 1.0  # a process that somebody has stopped is replaced after this
+_HUMBLE_S = 2.0  # what takes longer than this works when the others leave it time
+_IDLE_S = 5.0  # after which one that stands aside ends
+_MOST_DONE_BYTES = 64 << 20  # of answers that nobody has collected; beyond, nothing new is begun
 _AHEAD = 4  # requests of ``map`` for each worker, at most
 _SILENCE_S = 600.0  # such a request takes milliseconds; a share that hangs shall not hold us for ever
 
@@ -41,32 +50,12 @@ class WorkersBroken(RuntimeError):
     """No answer can be had: processes do not start, or one has ended (no memory left, a file cut off, a bad disk)."""
 
 
-@dataclass(slots=True, eq=False)
-class Task:
-    """A request on its way, and in the end either its ``answer`` or its ``failure``."""
-
-    request: frames.Header
-    limit_s: float  # that it may be worked on
-    comes_last: bool = False  # behind every request that does not
-    tries: int = 2  # processes that may be lost to it: the fault may have been another's (no memory, a share away)
-    id: int = 0
-    head_since_s: float = 0.0  # time.monotonic() when it became the first of its worker
-    noted: str | None = None  # of it, as far as a process came before it was lost
-    answer: frames.Header | None = None
-    arrays: list[frames.Array] = field(default_factory=list)
-    failure: Literal["crash", "timeout"] | None = None
-    last_words: str = ""  # of the process that was lost to it
-
-    @property
-    def is_over(self) -> bool:
-        return self.answer is not None or self.failure is not None
-
-
 class WorkerPool(Closing):
     """``workers`` processes of ``module``, called ``name`` in what is told of them.
 
     What waits behind a task that is in hand for longer than ``slow_s`` goes to another process; its own may work on it
-    too, and is not listened to. Safe to use from one thread, plus ``close`` from any. ``wake()`` is called, from
+    too, and is not listened to. With ``has_lanes`` (and more than one process) tasks keep to their lanes, and places
+    that do not answer are left alone. Safe to use from one thread, plus ``close`` from any. ``wake()`` is called, from
     another thread, whenever ``collect`` has something new.
     """
 
@@ -77,24 +66,40 @@ class WorkerPool(Closing):
         *,
         name: str = "worker",
         slow_s: float = math.inf,
+        has_lanes: bool = False,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         self.module, self.name, self.slow_s, self._wake = module, name, slow_s, wake
+        self.has_lanes = has_lanes and workers > 1
         self.is_closed = False
         self._changed = threading.Condition()
         self._ids = itertools.count(1)
-        self._waiting: tuple[deque[Task], deque[Task]] = deque(), deque()  # the second behind all of the first
+        self._lanes = Lanes(self.has_lanes, slow_s)
         self._done: deque[Task] = deque()
-        self._in_flight = 0
+        self._done_bytes = 0
+        self._in_flight = self._large_in_flight = 0
         self._broken: WorkersBroken | None = None
-        self._workers = [_Worker(self, number) for number in range(workers)]
-        for worker in self._workers:
-            worker.start()
+        self._seats, self._numbers = workers, itertools.count()
+        self._workers: list[_Worker] = []
+        with self._changed:
+            self._fill_seats()
 
     @property
     def in_flight(self) -> int:
         """Tasks submitted and not collected."""
         return self._in_flight
+
+    @property
+    def small_in_flight(self) -> int:
+        """Of these, the small ones that do not wait for a slow one or for a share that does not answer."""
+        with self._changed:
+            shut = self._lanes.count(Lane.SMALL) - self._lanes.count_ready(Lane.SMALL)
+            return self._in_flight - self._large_in_flight - self._lanes.count(Lane.SLOW) - shut
+
+    @property
+    def large_in_flight(self) -> int:
+        """Of these, the large ones."""
+        return self._large_in_flight
 
     @property
     def ready(self) -> int:
@@ -106,8 +111,9 @@ class WorkerPool(Closing):
         with self._changed:
             for task in tasks:
                 task.id = next(self._ids)
-                self._waiting[task.comes_last].append(task)
+                self._lanes.put([task])
                 self._in_flight += 1
+                self._large_in_flight += task.is_large
         self._nudge()
 
     def collect(self, timeout_s: float = 0.0) -> list[Task]:
@@ -119,6 +125,10 @@ class WorkerPool(Closing):
             done = list(self._done)
             self._done.clear()
             self._in_flight -= len(done)
+            self._large_in_flight -= sum(task.is_large for task in done)
+            was_full, self._done_bytes = self._done_bytes > _MOST_DONE_BYTES, 0
+        if was_full:
+            self._nudge()
         return done
 
     def ask(self, request: frames.Header) -> frames.Answer:
@@ -133,7 +143,7 @@ class WorkerPool(Closing):
         coming = iter(requests)
         line: deque[Task] = deque()
         while True:
-            for request in itertools.islice(coming, _AHEAD * len(self._workers) - len(line)):
+            for request in itertools.islice(coming, _AHEAD * self._seats - len(line)):
                 line.append(Task(request, _SILENCE_S, tries=1))
                 self.submit([line[-1]])
             if not line:
@@ -147,37 +157,104 @@ class WorkerPool(Closing):
             yield task.answer, task.arrays
 
     def close(self) -> None:
-        """End the processes; what was under way is forgotten."""
+        """End the processes, within 2 s whatever the kernel holds; what was under way is forgotten."""
         with self._changed:
             self.is_closed = True
+            workers = list(self._workers)
             self._changed.notify_all()
-        self._nudge()
-        for worker in self._workers:
-            worker.join(_END_LIMIT_S)
+        for worker in workers:
+            worker.nudge()
+        until_s = time.monotonic() + _END_LIMIT_S
+        for worker in workers:
+            worker.join(max(until_s - time.monotonic(), 0.0))
 
     def _nudge(self) -> None:
-        for worker in self._workers:
+        for worker in list(self._workers):
             worker.nudge()
 
     # What follows is for the workers, on their own threads.
 
-    def next_task(self) -> Task | None:
+    def next_task(self, worker: _Worker) -> Task | None:
         with self._changed:
-            queue = self._waiting[0] or self._waiting[1]
-            return queue.popleft() if queue and not self.is_closed else None
+            if self.is_closed or self._done_bytes > _MOST_DONE_BYTES:
+                return None
+            task = self._lanes.next_for(worker.seat, [one.seat for one in self._workers])
+            self._fill_seats()
+            return task
 
-    def give_back(self, tasks: Iterable[Task]) -> None:
-        """Tasks that a worker cannot serve now, to the front of the queue."""
+    def _fill_seats(self) -> None:
+        while not self.is_closed and sum(not one.seat.is_aside for one in self._workers) < self._seats:
+            self._workers.append(_Worker(self, next(self._numbers)))
+            self._workers[-1].start()
+
+    def may_keep(self, worker: _Worker, task: Task, *, waits: bool, computes: bool) -> bool:
+        """Whether a worker that is slow goes on with its task; else another shall have it."""
         with self._changed:
-            for task in reversed(list(tasks)):
-                self._waiting[task.comes_last].appendleft(task)
+            seats = [one.seat for one in self._workers]
+            may = self._lanes.may_keep(worker.seat, seats, task, waits=waits, computes=computes)
+            self._fill_seats()
+        self._nudge()
+        return may
+
+    def may_leave(self, worker: _Worker) -> bool:
+        """Whether a worker that stands aside may end: it has nothing to do, and nothing waits for it."""
+        with self._changed:
+            if worker.seat.is_ready and any(map(self._lanes.count_ready, (Lane.SLOW, Lane.LARGE))):
+                return False
+            self._workers.remove(worker)
+            return True
+
+    def give_back(self, tasks: Sequence[Task]) -> None:
+        """Tasks that a worker cannot serve now: they keep their places in the queue."""
+        with self._changed:
+            self._lanes.release(tasks)
+            self._lanes.put(tasks)
         self._nudge()
 
     def finish(self, task: Task) -> None:
         with self._changed:
+            was_stuck = task.answer is not None and self._lanes.set_stuck(task, False)
+            if task.answer is not None and time.monotonic() - task.head_since_s < self.slow_s:
+                self._lanes.note_quick(task)
+            self._lanes.release([task])
             self._done.append(task)
+            self._done_bytes += sum(array.nbytes for array in task.arrays)
             self._changed.notify_all()
+        if was_stuck or task.failure is not None:
+            self._nudge()  # others may go there now
         self._wake()
+
+    def see_to(self, task: Task, fate: Fate | None) -> None:
+        """A task that has lost its process is tried anew, or has failed; with no ``fate`` it is not to blame."""
+        if fate in ("crash", "timeout"):
+            task.tries -= 1
+            task.request = {**task.request, **task.again}
+        if fate == "away" or (fate is not None and not task.tries):
+            task.failure = fate
+            self.finish(task)
+        else:
+            self.give_back([task])
+
+    def bury(self, child: Child, task: Task | None = None, fate: Fate | None = None) -> None:
+        """Kill a process and see to its task, and wait for neither."""
+        child.kill()
+        threading.Thread(target=self._bury, args=(child, task, fate), name=f"{self.name}-end", daemon=True).start()
+
+    def _bury(self, child: Child, task: Task | None, fate: Fate | None) -> None:
+        is_gone = child.end()
+        if task is not None:
+            if not is_gone and self.has_lanes:
+                with self._changed:
+                    self._lanes.lose(task)
+                if fate is not None:
+                    fate = "away"  # nothing in a file keeps a process from dying: its disk or its share does
+            self.see_to(task, fate)
+        if not is_gone:
+            child.outlast()
+            if task is not None and self.has_lanes:
+                with self._changed:
+                    self._lanes.find(task)
+                self._nudge()
 
     def fail(self, why: str) -> None:
         with self._changed:
@@ -192,14 +269,22 @@ class _Worker(threading.Thread):
     def __init__(self, pool: WorkerPool, number: int) -> None:
         super().__init__(name=f"{pool.name}-{number}", daemon=True)
         self._pool = pool
+        self.seat = Seat()
         self._child: Child | None = None
-        self._is_ready = False
-        self._born_s = 0.0
+        self._is_over = self._is_humble = False
+        self._born_s = self._idle_since_s = time.monotonic()
         self._note = Note()
         self._tasks: deque[Task] = deque()
+        self._ticks = self._progress = 0  # of its process, when it was last looked at
+        self._progress_s = 0.0  # when it had come further
+        self._is_still = False  # it has not, and has not computed either
         self._bell, self._bell_end = socket.socketpair()
         self._bell_end.setblocking(False)
         self._failures = 0  # processes in a row that were never ready
+
+    @property
+    def _is_ready(self) -> bool:
+        return self.seat.is_ready
 
     def nudge(self) -> None:
         """There may be something to do."""
@@ -207,11 +292,12 @@ class _Worker(threading.Thread):
             self._bell_end.send(b"!")
 
     def run(self) -> None:
-        """Until the pool is closed."""
+        """Until the pool is closed, or this one is no more needed."""
         try:
-            while not self._pool.is_closed:
+            while not self._pool.is_closed and not self._is_over:
                 if self._child is None:
-                    self._child, self._is_ready = spawn(self._pool.module, self._note.descriptor), False
+                    self._child = spawn(self._pool.module, self._note.descriptor)
+                    self.seat.is_ready = self._is_humble = False
                     self._born_s = time.monotonic()
                 self._fill(self._child)
                 self._wait(self._child)
@@ -219,7 +305,7 @@ class _Worker(threading.Thread):
             self._pool.fail(f"{type(error).__name__}: {error}")
         finally:
             if self._child:
-                self._child.end()
+                self._pool.bury(self._child) if self._is_over else self._child.end()
             self._child = None
             self._note.close()
             self._bell.close()
@@ -228,20 +314,25 @@ class _Worker(threading.Thread):
     def _fill(self, child: Child) -> None:
         """Take tasks from the pool, but none behind a slow one."""
         while self._is_ready and len(self._tasks) < _DEPTH and not self._is_slow():
-            task = self._pool.next_task()
+            task = self._pool.next_task(self)
             if task is None:
                 return
-            if not self._tasks:
-                task.head_since_s = time.monotonic()
             self._tasks.append(task)
+            if len(self._tasks) == 1:
+                self._begin(task)
             try:
                 request = {"id": task.id, **task.request}
                 frames.send(child.connection, request, until_s=time.monotonic() + _FRAME_LIMIT_S)
             except OSError:
                 return  # the child is gone, which _wait will find
 
+    def _begin(self, task: Task) -> None:
+        """It is the head now."""
+        self.seat.since_s = task.head_since_s = time.monotonic()
+        self._progress, self._ticks, self._is_still = self._note.progress_so_far(), -1, False
+
     def _wait(self, child: Child) -> None:
-        """Sleep until the child answers, the pool has news or the head runs out of time."""
+        """Sleep until the child answers, the pool has news or it is time to look."""
         wake_s = self._wake_s()
         poll = select.poll()  # unlike select, for any number of open files
         poll.register(child.connection, select.POLLIN)
@@ -255,46 +346,84 @@ class _Worker(threading.Thread):
                 self._take(*frames.receive(child.connection, time.monotonic() + _FRAME_LIMIT_S))
             except (EOFError, OSError):
                 self._replace(child, "crash", child.last_words())
-        elif (limit := self._limit()) and time.monotonic() > limit[0] + limit[1]:
-            self._replace(child, "timeout", f"has said nothing for {limit[1]:g} s")
-        elif self._is_slow() and len(self._tasks) > 1:
-            # Another worker shall have what waits behind it. Should this child answer that too, nobody listens.
-            behind = [self._tasks.pop() for _ in range(len(self._tasks) - 1)]
-            self._pool.give_back(reversed(behind))
-
-    def _is_slow(self) -> bool:
-        return bool(self._tasks) and time.monotonic() - self._tasks[0].head_since_s > self._pool.slow_s
-
-    def _limit(self) -> tuple[float, float] | None:
-        """Since when, and how long, the child may start or work on its head; None while it has nothing to do."""
-        if not self._is_ready:
-            return self._born_s, _START_LIMIT_S
-        return (self._tasks[0].head_since_s, self._tasks[0].limit_s) if self._tasks else None
+        elif not self._is_ready or (self._tasks and wake_s is not None and time.monotonic() >= wake_s):
+            self._look(child)
+        elif self.seat.is_aside and not self._tasks and time.monotonic() > self._idle_since_s + _IDLE_S:
+            self._is_over = self._pool.may_leave(self)
 
     def _wake_s(self) -> float | None:
-        limit = self._limit()
-        until_s = None if limit is None else sum(limit)
-        if until_s is not None and len(self._tasks) > 1 and not self._is_slow():
-            until_s = min(until_s, self._tasks[0].head_since_s + self._pool.slow_s)
-        return until_s
+        """When to look at the child, should it say nothing."""
+        since_s, slow_s = self.seat.since_s, self._pool.slow_s
+        if since_s is None and self._is_ready:
+            return self._idle_since_s + _IDLE_S if self.seat.is_aside else None
+        until_s = sum(self._limit())
+        if since_s is None or not (self._pool.has_lanes or len(self._tasks) > 1):
+            return until_s
+        return min(until_s, time.monotonic() + _LOOK_S if self._is_slow() else since_s + slow_s)
+
+    def _limit(self) -> tuple[float, float]:
+        """Since when, and how long, the child may start, or work on its head without coming further."""
+        if not self._is_ready or self.seat.since_s is None:
+            return self._born_s, _START_LIMIT_S
+        return max(self.seat.since_s, self._progress_s), self._tasks[0].limit_s
+
+    def _is_slow(self) -> bool:
+        return self.seat.is_slow(self._pool.slow_s)
+
+    def _look(self, child: Child) -> None:
+        """Whether a child that says nothing comes further, may go on, or has had its time."""
+        now_s = time.monotonic()
+        if self._is_ready:
+            if (progress := self._note.progress_so_far()) != self._progress:
+                self._progress, self._progress_s, self._ticks = progress, now_s, -1
+            if self._is_slow() and self._pool.has_lanes and not self._may_go_on(child, now_s):
+                return
+            if self._is_slow() and len(self._tasks) > 1 and (self.seat.lane is not Lane.LARGE or self.seat.is_stuck):
+                # Another worker shall have what waits behind it. Should this child answer that too, nobody listens.
+                self._pool.give_back([self._tasks.pop() for _ in range(len(self._tasks) - 1)])
+        since_s, limit_s = self._limit()
+        if now_s > since_s + limit_s:
+            is_away = self.seat.is_stuck and self._is_still
+            self._replace(child, "timeout", f"has said nothing for {limit_s:g} s", is_away=is_away)
+
+    def _may_go_on(self, child: Child, now_s: float) -> bool:
+        """Whether a slow child keeps its head; else it has been replaced."""
+        head, pulse = self._tasks[0], child.pulse()
+        self._is_still = pulse.is_waiting and self._ticks in (-1, pulse.ticks) and self._progress_s < now_s
+        self._ticks = pulse.ticks
+        in_hand_s, computes = now_s - head.head_since_s, not (self._is_still or pulse.is_stopped)
+        may_keep = self._pool.may_keep(self, head, waits=self._is_still, computes=computes)
+        if not may_keep or (pulse.is_stopped and in_hand_s > _STOPPED_S):
+            self._replace(child, None)
+            return False
+        if in_hand_s > _HUMBLE_S and not self._is_humble:
+            child.stand_back()
+            self._is_humble = True
+        return True
 
     def _take(self, header: frames.Header, arrays: list[frames.Array]) -> None:
         """One frame of the child: it is ready, or it has an answer."""
         if "ready" in header:
-            self._is_ready, self._failures = True, 0
+            self.seat.is_ready, self._failures = True, 0
             return
         task = next((task for task in self._tasks if task.id == header["id"]), None)
         if task is None:
             return  # an answer to a request that was given back meanwhile
         self._tasks.remove(task)
-        if self._tasks:
-            self._tasks[0].head_since_s = time.monotonic()
         task.answer, task.arrays = header, arrays
         self._pool.finish(task)
+        self._go_on()
 
-    def _replace(self, child: Child, reason: Literal["crash", "timeout"], last_words: str) -> None:
-        """End a hung or dead child. Its head is tried anew, or has failed; the others go back."""
-        child.end()
+    def _go_on(self) -> None:
+        """With the next one."""
+        self.seat.is_stuck = False
+        if self._tasks:
+            self._begin(self._tasks[0])
+        else:
+            self.seat.since_s, self._idle_since_s = None, time.monotonic()
+
+    def _replace(self, child: Child, reason: Fate | None, last_words: str = "", *, is_away: bool = False) -> None:
+        """Part with a child that is dead, hangs, or is not worth waiting for; what it held is seen to."""
         self._child = None
         if not self._is_ready and not self._pool.is_closed:
             self._failures += 1
@@ -302,11 +431,12 @@ class _Worker(threading.Thread):
                 self._pool.fail(f"{self._pool.name} processes end before they begin (afm-triage doctor may tell why)")
             time.sleep(min(0.02 * 2**self._failures, 2.0))
         tasks, self._tasks = list(self._tasks), deque()
-        if tasks:
-            head = tasks[0]
-            head.tries -= 1
-            head.noted = self._note.read(head.id) or head.noted
-            if not head.tries:
-                head.failure, head.last_words = reason, last_words
-                self._pool.finish(tasks.pop(0))
+        self._go_on()
+        head = tasks.pop(0) if tasks else None
+        if head is not None:
+            head.noted, head.last_words = self._note.read(head.id) or head.noted, last_words
+            head.was_slow |= reason == "timeout"
+        self._pool.bury(child, head, "away" if is_away else reason)
         self._pool.give_back(tasks)
+        self.seat.is_ready = False
+        self._is_over = self.seat.is_aside and self._pool.may_leave(self)  # another has its place already

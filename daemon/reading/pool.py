@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from daemon.common import ending
 from daemon.common.ending import Closing
 from daemon.common.errors import UNREACHABLE, UserError
+from daemon.common.mounts import Table
 from daemon.formats import limits
 from daemon.formats.text_rule import TextRule, rule_for
 from daemon.processes import frames
-from daemon.processes.worker_pool import Task, WorkerPool, WorkersBroken
+from daemon.processes.lanes import Task
+from daemon.processes.worker_pool import WorkerPool, WorkersBroken
 from daemon.reading import FileReading, Reading
-from daemon.sources import Arrival
+from daemon.sources import AWAY, Arrival
 from models.raster import RasterProfile
 
+_MOST_LARGE = 2  # large files in the readers' hands: one in work, and the next
+_MOUNTS_HOLD_S = 1.0
 _SLOW_S = 0.3  # a file that takes longer holds back no other
-_LIMIT_S, _LIMIT_BYTES_PER_S = 10.0, 50e6  # for one file: 10 s, and what its size takes on a slow network
+#: That a reader may take without a sign of progress: 10 s, and what the parsing of so many bytes takes.
+_LIMIT_S, _LIMIT_BYTES_PER_S = 10.0, 50e6
 
 
 class ReaderBroken(UserError):
@@ -35,7 +42,8 @@ class ReaderPool(Closing):
     ``wake()`` is called, from another thread, whenever ``collect`` has something new. ``limit_s`` replaces the time
     limit that follows from a file's size. Curves of what is submitted while there is a ``profile`` are prepared for it;
     ``bare`` ones then come without their samples. ``rules`` are what the configuration says of text files; what was
-    read by others than those in force when it is collected is read again.
+    read by others than those in force when it is collected is read again. ``is_live``: small files wait neither for
+    large or slow ones nor for a share that does not answer, whose files come back "unfinished", as ``AWAY``.
     """
 
     def __init__(
@@ -46,14 +54,26 @@ class ReaderPool(Closing):
         profile: RasterProfile | None = None,
         bare: bool = False,
         rules: Sequence[TextRule] = (),
+        is_live: bool = False,
     ) -> None:
         self.profile, self.rules, self._bare, self._limit_s = profile, rules, bare, limit_s
-        self._pool = WorkerPool("daemon.reading.worker", workers, name="reader", slow_s=_SLOW_S, wake=wake)
+        self._pool = WorkerPool(
+            "daemon.reading.worker", workers, name="reader", slow_s=_SLOW_S, has_lanes=is_live, wake=wake
+        )
+        self._shares = _Shares()
 
     @property
     def in_flight(self) -> int:
         """Arrivals submitted whose reading has not been collected."""
         return self._pool.in_flight
+
+    def room(self, most: int) -> tuple[int, int]:
+        """How many more arrivals keep the readers busy, and how many of them may be large; ``most`` are ahead.
+
+        What waits for a slow file or for a share that does not answer takes no room.
+        """
+        small = most - self._pool.small_in_flight
+        return small, min(small, _MOST_LARGE - self._pool.large_in_flight)
 
     @property
     def ready(self) -> int:
@@ -94,7 +114,9 @@ class ReaderPool(Closing):
 
     def _task(self, arrival: Arrival) -> _FileTask:
         rule = self._rule_of(arrival)
-        limit_s = _LIMIT_S + arrival.size_bytes / _LIMIT_BYTES_PER_S if self._limit_s is None else self._limit_s
+        parsed_bytes = min(arrival.size_bytes, limits.WHOLE_BYTES)
+        limit_s = _LIMIT_S + parsed_bytes / _LIMIT_BYTES_PER_S if self._limit_s is None else self._limit_s
+        share = self._shares.of(arrival.file)
         return _FileTask(
             {
                 "file": str(arrival.file),
@@ -110,7 +132,13 @@ class ReaderPool(Closing):
                 "text_rule": None if rule is None else asdict(rule),
             },
             limit_s,
+            again={"careful": True},
             comes_last=arrival.first > 0,
+            is_large=arrival.is_large,
+            size_bytes=arrival.size_bytes,
+            kin=arrival.file.suffix.lower(),
+            place=share or arrival.folder or "",
+            is_remote=share is not None,
             arrival=arrival,
             profile=self.profile,
             text_rule=rule,
@@ -124,6 +152,26 @@ class _FileTask(Task):
     arrival: Arrival
     profile: RasterProfile | None
     text_rule: TextRule | None
+
+
+class _Shares:
+    """Which share a file lies on, by the kernel's own list; no file is touched for it."""
+
+    def __init__(self) -> None:
+        self._table = Table(())
+        self._found: dict[Path, str | None] = {}  # folder -> mount point, None on a local disk
+        self._looked_s = -math.inf
+
+    def of(self, file: Path) -> str | None:
+        """Its mount point; None for what lies on a local disk."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s > _MOUNTS_HOLD_S:
+            self._table, self._looked_s = Table.read(), now_s
+            self._found.clear()
+        if file.parent not in self._found:
+            mount = self._table.under(self._table.resolve(file.parent))
+            self._found[file.parent] = mount.point if mount.is_network else None
+        return self._found[file.parent]
 
 
 @lru_cache(maxsize=2)
@@ -143,7 +191,7 @@ def _reading(task: _FileTask) -> FileReading:
     for entry in curves:
         curve, prepared = frames.restore(entry, arrays) if "samples" in entry else (None, None)
         origin = (task.arrival, entry["index"], header["sha256"])
-        acquired_s = curve.acquired_s if curve else None
+        acquired_s = None if curve is None else curve.acquired_s
         reason = entry.get("reason")
         readings.append(Reading(*origin, curve, reason, share_s, prepared, task.profile, format, acquired_s))
     total, reason = header.get("total", 0), header.get("reason")
@@ -153,6 +201,8 @@ def _reading(task: _FileTask) -> FileReading:
 def _lost(task: _FileTask) -> FileReading:
     """A task that took its processes with it: one reason for each curve that was asked for."""
     arrival = task.arrival
+    if task.failure == "away":
+        return FileReading(arrival, "unfinished", reason=AWAY)
     spent_s = time.monotonic() - task.head_since_s
     stop = min(arrival.first + limits.PORTION_CURVES, arrival.total)
     sha256 = task.noted or arrival.sha256

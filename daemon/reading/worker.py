@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import os
-import select
 import socket
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -30,13 +31,15 @@ from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from daemon.processes import frames
-from daemon.processes.child import Note, serving
+from daemon.processes.child import Note, give_back_freed, has_come, serving
 from models.curve import Curve
 from models.frontend import Prepared, prepare_to_judge
 from models.raster import RasterProfile
 from models.reasons import UNREADABLE
 
 _FRESH_S = 2.0  # a file changed less long ago may still be in the writing, whatever it looks like
+_KEPT = 2  # maps that are open
+_REST_S = 3.0
 _NO_SAMPLES = np.zeros(0)
 _MAY_MEND = frozenset({"unreadable", "no_retract", "no_force_channel"})
 
@@ -57,6 +60,7 @@ class Request:
     profile: str | None = None  # the raster profile, as JSON, that the curves are to be prepared for
     bare: bool = False  # and then come without their samples, which nobody wants any more
     text_rule: dict[str, Any] | None = None  # what the configuration says of it, should it be text
+    careful: bool = False  # a process was lost to it: its identity first, for whoever has to answer for the next one
 
 
 @dataclass(frozen=True)
@@ -68,13 +72,26 @@ class _Opened:
 
 
 class RequestHandler:
-    """Answers requests one after the other; keeps the map of the last one open (its bytes, never its handle)."""
+    """Answers requests one after the other; keeps the maps of the last two open (their bytes, never a handle).
 
-    def __init__(self) -> None:
-        self._kept: _Opened | None = None
+    Two, as the next portion of one is read while the last portion of another is judged.
+    """
+
+    def __init__(self, on_read: Callable[[], None] = lambda: None) -> None:
+        self._kept: OrderedDict[str, _Opened] = OrderedDict()  # by SHA-256
+        self._on_read = on_read
+
+    def rest(self) -> None:
+        """Nothing has come for a while: what is kept for the next request goes back to the system."""
+        self._kept.clear()
+        gc.collect()
+        give_back_freed()
 
     def answer(self, request: Request, on_bytes: Callable[[str], None] = lambda _: None) -> frames.Answer:
-        """Never raises for what is in a file. ``on_bytes(sha256)`` is called before the first byte is interpreted."""
+        """Never raises for what is in a file.
+
+        ``on_bytes(sha256)`` is called before the first byte is interpreted, if it takes no time or is asked for.
+        """
         started_s = time.perf_counter()
         identity: list[str] = []
 
@@ -98,7 +115,7 @@ class RequestHandler:
         except (KeyboardInterrupt, SystemExit):
             raise
         except MemoryError:
-            self._kept = None
+            self._kept.clear()
             header = _refusal(request, "too_large", is_over=True)
         except BaseException:  # some parsers' errors are no Exception
             header = _refusal(request, "unreadable", is_over=request.final or not fresh)
@@ -107,10 +124,11 @@ class RequestHandler:
         return header, arrays
 
     def _read(self, request: Request, note: Callable[[str], None]) -> tuple[frames.Header, list[frames.Array]]:
-        opened = self._kept
-        if opened is None or (opened.sha256, opened.text_rule) != (request.sha256, request.text_rule):
-            self._kept = None
-            opened = _open(request, note)
+        opened = self._kept.pop(request.sha256 or "", None)
+        if opened is None or opened.text_rule != request.text_rule:
+            while len(self._kept) >= _KEPT:
+                self._kept.popitem(last=False)
+            opened = self._open(request, note)
         if opened is None and request.first:  # its curves have been counted: each gets its answer
             return _refusal(request, "changed", is_over=True), []
         if opened is None:
@@ -120,17 +138,29 @@ class RequestHandler:
         if is_another or (request.first and total != request.total):  # of as many curves by another rule for text
             return _refusal(request, "changed", is_over=True), []
         if total > 1:
-            self._kept = opened
+            self._kept[opened.sha256] = opened
             if request.first == 0 and not request.final:
                 _check_last(opened.file)
         header: frames.Header = {"outcome": "curves", "format": opened.format, "total": total, "sha256": opened.sha256}
         header["curves"], arrays = _portion(request, opened.file)
         return header, arrays
 
+    def _open(self, request: Request, note: Callable[[str], None]) -> _Opened | None:
+        try:
+            return _open(request, note, self._on_read)
+        except MemoryError:
+            if not self._kept:
+                raise
+        self._kept.clear()  # it may have been the others that left too little
+        return _open(request, note, self._on_read)
 
-def _open(request: Request, note: Callable[[str], None]) -> _Opened | None:
-    blob = Blob(Path(request.file), is_final=request.final)
-    companion = Blob(Path(request.companion), is_final=request.final) if request.companion else None
+
+def _open(request: Request, note: Callable[[str], None], on_read: Callable[[], None]) -> _Opened | None:
+    def blob_of(path: str) -> Blob:
+        return Blob(Path(path), is_final=request.final, on_read=on_read)
+
+    blob = blob_of(request.file)
+    companion = blob_of(request.companion) if request.companion else None
     rule = None if request.text_rule is None else text_rule.from_mapping(request.text_rule)
     try:
         reader = formats.find_reader(request.name, blob, rule)
@@ -139,9 +169,25 @@ def _open(request: Request, note: Callable[[str], None]) -> _Opened | None:
         raise
     if reader is None:
         return None
+    # A large file that is not whole yet is asked for again and again: its bytes are not read through each time.
+    identity_first = request.final or request.careful or blob.size_bytes <= limits.SNAPSHOT_BYTES
+    identity = _identity(blob, companion, note) if identity_first else None
+    try:
+        file = reader.open(blob, request.name, companion)
+    except Unfinished:
+        raise
+    except Exception:
+        if identity is None:
+            _identity(blob, companion, note)  # it is answered, also if only with a reason
+        raise
+    identity = identity or _identity(blob, companion, note)
+    return _Opened(file, reader.format.name, identity, request.text_rule)
+
+
+def _identity(blob: Blob, companion: Blob | None, note: Callable[[str], None]) -> str:
     sha256 = blob.sha256 if companion is None else blob.sha256_with(companion)
     note(sha256)
-    return _Opened(reader.open(blob, request.name, companion), reader.format.name, sha256, request.text_rule)
+    return sha256
 
 
 def _check_last(file: CurveFile) -> None:
@@ -232,11 +278,14 @@ def main(descriptor: int, note: int) -> None:
 
 
 def _serve(connection: socket.socket, note: Note) -> None:
-    handler = RequestHandler()
+    pieces = itertools.count(1)
+    handler = RequestHandler(on_read=lambda: note.progress(next(pieces)))
     frames.send(connection, {"ready": True})
     _warm_up(connection)
     gc.freeze()  # what is loaded stays to the end
     while True:
+        if not has_come(connection, _REST_S):
+            handler.rest()  # once: nothing more can be given back until something comes
         header, _ = frames.receive(connection)
         request = Request(**header)
         frames.send(connection, *handler.answer(request, partial(note.write, request.id)))
@@ -244,7 +293,7 @@ def _serve(connection: socket.socket, note: Note) -> None:
 
 def _warm_up(connection: socket.socket) -> None:
     """Load what is loaded late anyway, as long as nobody waits."""
-    if not select.select([connection], [], [], 0)[0]:
+    if not has_come(connection):
         with contextlib.suppress(Exception):
             __import__("h5py")
 

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from daemon.client.feed import SILENCE_S, Feed, ask_status
 from daemon.client.service_file import find
+from daemon.client.status import unseen
 from daemon.common import ending
 from daemon.common.text import clean
 from daemon.config import Config
@@ -177,7 +178,29 @@ class Board:
         """What is not well, in words; empty when all is."""
         told = self.status.get("health") or []
         found = [f"{one.get('name')}: {one.get('text')}" for one in told if isinstance(one, dict) and not one.get("ok")]
-        return [clean(one) for one in found]
+        return [clean(one) for one in found + unseen(self.status, self.now())]
+
+    @property
+    def last_curve_s(self) -> float | None:
+        """Seconds since 1970."""
+        told, decided = self.status.get("last_curve_s"), [entry.time_s for entry in list(self.recent)[:1]]
+        return max([float(told), *decided] if isinstance(told, int | float) else decided, default=None)
+
+    @property
+    def oldest_pending_s(self) -> float | None:
+        """Age of the oldest finished file that had no verdict when the status was told."""
+        told = self.status.get("oldest_pending_s")
+        return float(told) if isinstance(told, int | float) else None
+
+    def folders(self) -> list[tuple[bool, str, float | None]]:
+        """Of each watched folder or socket: whether it is well, its name, and when its last curve came."""
+        gone = " ".join(unseen(self.status, self.now()))
+        found = []
+        for one in self.status.get("sources") or []:
+            name, came_s = str(one.get("name")), one.get("last_curve_s")
+            is_up = bool(one.get("ok")) and f"source {name}:" not in gone
+            found.append((is_up, clean(name), float(came_s) if isinstance(came_s, int | float) else None))
+        return found
 
 
 # The attachment: a board kept up to date with a running service, through its restarts.

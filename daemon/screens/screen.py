@@ -195,7 +195,7 @@ _BLANK = Text()
 
 def frame(board: Board, width: int, height: int) -> list[Text]:
     """Exactly ``height`` lines of exactly ``width`` cells."""
-    head = [_header(board, width), *_numbers(board, width), *_health(board, 3 if height >= 40 else 1)]
+    head = [_header(board, width), *_numbers(board, width), _folders(board), *_health(board, 3 if height >= 40 else 1)]
     room = height - len(head) - 1
     tape_width = width - 2 if width < 72 else max(37, min(70, int(width * 0.36)))
     gallery_width = width - tape_width - 5
@@ -300,6 +300,20 @@ def _judge(board: Board, width: int) -> list[Text]:
         Text.assemble(("model ", _QUIET), name, (basis if is_told else "", _QUIET)),
         Text.assemble(("engine ", _QUIET), clean(str(board.status.get("engine") or "–"))),
     ]
+
+
+def _folders(board: Board) -> Text:
+    """When the last curve came, what waits, and a mark for each watched folder; what is not well comes first."""
+    last_s, oldest_s = board.last_curve_s, board.oldest_pending_s
+    came = "no curve yet" if last_s is None else f"last curve {duration(board.now() - last_s)} ago"
+    line = Text.assemble((f" {came}", "bold"))
+    if oldest_s is not None:
+        line.append(f" · the oldest waits {duration(oldest_s)}", "bold yellow" if oldest_s >= 60 else _QUIET)
+    for is_up, name, curve_s in sorted(board.folders(), key=lambda one: one[0]):
+        mark, style = ("✓", "green") if is_up else ("▲", "bold red")
+        age = "" if curve_s is None else f" {duration(board.now() - curve_s)}"
+        line.append(f"   {mark} ", style).append(tail(name, 24)).append(age, _QUIET)
+    return line
 
 
 def _health(board: Board, most: int) -> list[Text]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.text import Text
 
+from daemon.client.status import last_curve_s, unseen
 from daemon.common.text import MARKS, clean, duration, latency, rate, score, share
 from daemon.sources.ignored import heard, words
 from models.reasons import INFORMING
@@ -34,7 +36,9 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     for source in report.get("sources") or []:
         mark = ("" if source.get("ok") else "▲ ", "bold red")
         waiting = f", {source['waiting']} not finished yet" if source.get("waiting") else ""
-        yield "watches", Text.assemble(mark, clean(f"{source.get('name')}: {source.get('detail')}{waiting}"))
+        came = f", last curve {_ago(source['last_curve_s'])}" if source.get("last_curve_s") else ""
+        yield "watches", Text.assemble(mark, clean(f"{source.get('name')}: {source.get('detail')}{waiting}{came}"))
+    yield "curves", Text(_last_curve(report))
     yield "model", Text(_model(report.get("model") or {})).append(_engine(report))
     yield "promise", Text(_promise((report.get("model") or {}).get("certificate")))
     yield "decided", _counts(report.get("counts") or {})
@@ -48,10 +52,13 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     metrics = f", metrics http://127.0.0.1:{port}/metrics" if port else ""
     yield "speaks", Text(f"{report.get('publish')}, replay {report.get('replay')}{metrics}")
     troubles = [one for one in report.get("health") or [] if not one.get("ok")]
+    quiet = unseen(report, time.time())
+    for told in quiet:
+        yield "health", Text(clean(f"▲ {told}"), "bold red")
     for one in troubles:
         text = clean(f"▲ {one.get('name')}: {one.get('text')}")
         yield "health", Text.assemble((text, "bold red"), (f"  since {one.get('since')}", "bright_black"))
-    if not troubles:
+    if not troubles and not quiet:
         yield "health", Text("✓ all well", "green")
 
 
@@ -65,9 +72,20 @@ def _stopped(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
         yield "ledger", Text(f"none in {report['state_dir']}; is --state, --config or --instrument right?")
         return
     yield "ledger", Text(f"{ledger['path']}, {ledger['last_seq']:,} decisions")
+    yield "curves", Text(_last_curve(report))
     yield "decided", _counts(ledger["counts"])
     if last := ledger["last_decision"]:
         yield "last", Text(clean(f"{last['time']}  {last['verdict']}  {last['path']}#{last['curve']}"))
+
+
+def _last_curve(report: Mapping[str, Any]) -> str:
+    came_s, oldest_s = last_curve_s(report), report.get("oldest_pending_s")
+    told = "no curve yet" if came_s is None else f"last curve {_ago(came_s)}"
+    return f"{told}; the oldest without a verdict waits for {duration(oldest_s)}" if oldest_s else told
+
+
+def _ago(when_s: float) -> str:
+    return f"{duration(time.time() - when_s)} ago"
 
 
 def _model(model: Mapping[str, Any]) -> str:

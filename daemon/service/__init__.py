@@ -99,6 +99,7 @@ class Service:
         pinged_s = looked_s = time.monotonic()
         while not ending.is_asked():
             self._turn(parts, TURN_S)
+            parts.vigil.turned()
             now_s = time.monotonic()
             if ping_s is not None and now_s - pinged_s >= ping_s / 3:
                 notify("WATCHDOG=1")
@@ -134,9 +135,8 @@ class Service:
 
     def _look_around(self, parts: Parts) -> None:
         """Once a second: report how the sources are, and bring systemd's one line up to date."""
+        parts.vigil.look()
         for source in parts.sources:
-            for found in source.health():
-                self._health.report(f"source {found.name}", "ok" if found.ok else "alarm", found.detail)
             if isinstance(source, WatchSource):
                 self._look_for_unread(source)
         self._report_log(parts)
@@ -210,7 +210,7 @@ class Service:
             live.setdefault("model", (parts.model.id, model.id))  # calibrated anew into the same folder
         if any(key.startswith("alarm.") for key in live):
             self._contact = ContactWatch(config.alarm.no_contact_run)
-        self._config = config
+        self._config = parts.vigil.config = config
         self._swap(parts, loaded)
         parts.model_reload.adopt(config, model)
         parts.metrics.reload_successful.set(1)

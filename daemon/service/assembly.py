@@ -20,6 +20,7 @@ from typing import TypeVar
 from daemon.client.service_file import forget, leave
 from daemon.client.status import note
 from daemon.common import ending
+from daemon.common.errors import UserError
 from daemon.common.locks import StateLock
 from daemon.config import Config
 from daemon.formats import FORMATS
@@ -27,7 +28,7 @@ from daemon.formats.names import Names
 from daemon.judging import Judge
 from daemon.judging.judge import Serving, release
 from daemon.judging.sentinel import Sentinel
-from daemon.ledger import Ledger
+from daemon.ledger import Ledger, LedgerView
 from daemon.ledger.care import LedgerCare
 from daemon.metrics import Accounts, Metrics
 from daemon.pipeline import Backlog, Pace, Pipeline
@@ -36,11 +37,15 @@ from daemon.reading.pool import ReaderPool
 from daemon.service.health import EngineWatch, Health
 from daemon.service.reload import ModelReload, load, request_at_once
 from daemon.service.report import StatusReport
+from daemon.service.vigil import Vigil
 from daemon.sources import Source
 from daemon.sources.file_state import Timing
 from daemon.sources.ingest import IngestSource
 from daemon.sources.watch import WatchSource
 from deploy.serving import Model
+
+#: Where curves that came over ZeroMQ lie until they are decided, in the state folder.
+SPOOL = "ingest"
 
 # Which sources a configuration asks for, wired to the ledger's memory and to the counters.
 
@@ -51,12 +56,12 @@ def open_sources(config: Config, ledger: Ledger, accounts: Accounts, wake: Calla
     if config.watch:
         sources.append(_watch(config, ledger, accounts, wake))
     if config.ingest:
-        sources.append(_ingest(config.ingest, config.state / "ingest", accounts, wake))
+        sources.append(_ingest(config.ingest, config.state / SPOOL, accounts, wake))
     return sources
 
 
 def _watch(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[], None]) -> WatchSource:
-    is_only = len(config.watch) == 1
+    view, is_only = ledger.view(), len(config.watch) == 1
     timing = Timing(
         scan_s=config.source.rescan_local_s,
         scan_often_s=config.source.rescan_network_s,
@@ -69,12 +74,21 @@ def _watch(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[]
         config.watch,
         names=Names(FORMATS, text_quiet_s=config.source.text_quiet_s),
         wake=wake,
-        finished=partial(ledger.view().finished, of_any=is_only),
+        finished=partial(view.finished, of_any=is_only),
+        has_files=partial(_has_files, view),
         seen=lambda count: accounts.seen("watch", count),
         ignored=accounts.ignored,
-        mounts=config.source.mounts,
+        mounts=[config.mounts_of(folder) for folder in config.watch],
         timing=timing,
     )
+
+
+def _has_files(view: LedgerView, folder: str) -> bool:
+    """Whether files of a folder were judged before; no where the ledger cannot say."""
+    try:
+        return view.has_files(folder)
+    except UserError:
+        return False
 
 
 def _ingest(endpoint: str, folder: Path, accounts: Accounts, wake: Callable[[], None]) -> IngestSource:
@@ -107,6 +121,7 @@ class Parts:
     engines: EngineWatch
     model_reload: ModelReload
     care: LedgerCare
+    vigil: Vigil
 
     @property
     def model(self) -> Model:
@@ -123,7 +138,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     ledger = _beside(lambda: Ledger(config.state / "ledger.sqlite", config.instrument))
     closing.callback(ledger.close)
     metrics, bell = Metrics(), threading.Event()
-    reader = ReaderPool(wake=bell.set)
+    reader = ReaderPool(wake=bell.set, is_live=True)
     closing.callback(reader.close)
     ending.check()
     loaded = load(config, request_at_once(config))
@@ -132,16 +147,29 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     sources = open_sources(config, ledger, metrics.accounts, bell.set)
     care = LedgerCare(ledger, metrics.ledger_checked)
     closing.callback(care.stop)
-    report = StatusReport(config, metrics, health, serving, sources, ledger)
+    vigil = Vigil(config, sources, metrics.accounts, health)
+    report = StatusReport(config, metrics, health, serving, vigil, ledger)
     publisher = _speak(config, report, metrics, closing)
     backlog, sentinel = Backlog(sources), Sentinel()
     pipeline = Pipeline(
         backlog, reader, serving, ledger, publisher, metrics, sentinel, bell, pace_of(config), config.text
     )
-    _measure(config, metrics, loaded.judge, report, closing)
+    _measure(config, metrics, loaded.judge, report, vigil, closing)
     engines, model_reload = EngineWatch(health, metrics), ModelReload(config, reread)
     parts = Parts(
-        serving, ledger, sources, backlog, pipeline, publisher, metrics, sentinel, report, engines, model_reload, care
+        serving,
+        ledger,
+        sources,
+        backlog,
+        pipeline,
+        publisher,
+        metrics,
+        sentinel,
+        report,
+        engines,
+        model_reload,
+        care,
+        vigil,
     )
     closing.callback(lambda: release(parts.model))
     closing.callback(lambda: model_reload.close(parts.model))
@@ -186,12 +214,16 @@ def _speak(config: Config, report: StatusReport, metrics: Metrics, closing: Exit
     return publisher
 
 
-def _measure(config: Config, metrics: Metrics, judge: Judge, report: StatusReport, closing: ExitStack) -> None:
+def _measure(
+    config: Config, metrics: Metrics, judge: Judge, report: StatusReport, vigil: Vigil, closing: ExitStack
+) -> None:
     metrics.serving(judge)
     metrics.selftest_pass.set(1)  # a model that fails it never comes this far
     metrics.ask(metrics.review_queue, report.waiting)
-    metrics.ask(metrics.oldest_pending, report.oldest_waiting_s)
-    metrics.watch_files({name: config.state / f"{name}.sqlite" for name in ("ledger", "labels")})
+    metrics.watch_sources(vigil.sources)
+    ledger = config.state / "ledger.sqlite"
+    files = {"ledger": ledger, "ledger-wal": ledger.with_name(f"{ledger.name}-wal")}
+    metrics.watch_files({**files, "labels": config.state / "labels.sqlite", "spool": config.state / SPOOL})
     if (server := metrics.serve(config.metrics_port)) is not None:
         stop: Callable[[], None] = server.shutdown
         closing.callback(stop)

@@ -6,20 +6,22 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
 from typing import Literal
 
 from daemon import __version__
 from daemon.common.errors import UserError
 from daemon.config import Config
 from daemon.judging.judge import Serving
-from daemon.ledger import Ledger
+from daemon.ledger import Ledger, LedgerView, events
 from daemon.ledger.events import ServingModel, State, Status
 from daemon.metrics import Metrics
 from daemon.service.health import Health
-from daemon.sources import Source
-from daemon.sources.watch import WatchSource
+from daemon.service.vigil import Vigil
+from daemon.sources import SourceHealth, oldest_pending_s
 from models.clock import utc_now
 
 # The rates: how fast decisions come, and how long a curve waits for one; over the last thousand.
@@ -56,6 +58,36 @@ class Rates:
         return len(recent) / max(span_s, 1e-3)
 
 
+#: So many of the last decisions are looked through for the last one of each folder.
+LOOKED_BACK = 200
+
+
+def seconds_of(event: events.Event) -> float:
+    """Since 1970, when it was sent."""
+    return datetime.fromisoformat(event["time"]).timestamp()
+
+
+def _last(view: LedgerView, count: int) -> list[events.Event]:
+    """A damaged ledger is told of by others, and shall not silence the status."""
+    try:
+        return view.last(count)
+    except UserError:
+        return []
+
+
+class LastCurves:
+    """When the last curve of each folder was decided, as the ledger knew it at the start."""
+
+    def __init__(self, decided: Iterable[events.Event]) -> None:
+        """``decided``: oldest first."""
+        self._by_folder = {event["data"].get("folder"): seconds_of(event) for event in decided}
+
+    def completed(self, found: SourceHealth) -> SourceHealth:
+        """The same, with what the ledger knows where nothing has come since the start."""
+        known_s = self._by_folder.get(found.name)
+        return found if found.last_curve_s is not None or known_s is None else replace(found, last_curve_s=known_s)
+
+
 class StatusReport:
     """``data`` is asked for by the publisher's thread, everything else is told by the pipeline's."""
 
@@ -65,19 +97,20 @@ class StatusReport:
         metrics: Metrics,
         health: Health,
         serving: Serving,
-        sources: Sequence[Source],
+        vigil: Vigil,
         ledger: Ledger,
     ) -> None:
         self.config, self._serving = config, serving
         self.publish, self.replay = config.publish, config.replay
         self.state: Literal["starting", "ready", "stopping"] = "starting"
-        self._metrics, self._health, self._sources = metrics, health, sources
+        self._metrics, self._health, self._vigil = metrics, health, vigil
         self._ledger, self._labels = ledger, config.state / "labels.sqlite"
         self._view = ledger.view()
         self._counts, self._last_seq, self._waiting = self._view.verdict_counts(), self._view.last_seq, 0
         self._begun_s, self.started_at = time.monotonic(), utc_now()
         self.is_held = False  # nothing can be recorded: the ledger's files are gone, locked or damaged
         self.rates = Rates(self._begun_s)
+        self._curves: LastCurves | None = None
 
     def data(self) -> Status:
         """The ``data`` of a status event."""
@@ -85,6 +118,11 @@ class StatusReport:
         last_seq = self.last_seq()
         with suppress(UserError):
             self._counts = self._view.verdict_counts()
+        last = _last(self._view, 1)
+        self._curves = self._curves or LastCurves(_last(self._view, LOOKED_BACK))
+        found = [self._curves.completed(one) for one in self._vigil.look()]
+        came_s = [one.last_curve_s for one in found if one.last_curve_s is not None]
+        came_s += [seconds_of(event) for event in last]
         return Status(
             instrument=config.instrument,
             stream=self._ledger.stream,
@@ -95,7 +133,9 @@ class StatusReport:
             uptime_s=round(time.monotonic() - self._begun_s, 1),
             state=self.condition(),
             health=self._health.for_status(),
-            sources=[found for source in self._sources for found in source.health()],
+            sources=found,
+            oldest_pending_s=oldest_pending_s(self._vigil.sources),
+            last_curve_s=max(came_s, default=None),
             counts=self._counts,
             session=self._metrics.accounts.snapshot(),
             ignored=self._metrics.accounts.ignored_kinds(),
@@ -134,11 +174,6 @@ class StatusReport:
         """What systemd shows when all is well."""
         session, model = self._metrics.accounts.snapshot(), self._serving.judge.model
         return f"{session['decided']} decided since the start, {session['backlog']} waiting, model {model}"
-
-    def oldest_waiting_s(self) -> float:
-        """Age of the oldest file of a watched folder that is not finished yet, 0 when there is none."""
-        ages_s = (source.oldest_waiting_s() for source in self._sources if isinstance(source, WatchSource))
-        return max((age_s for age_s in ages_s if age_s is not None), default=0.0)
 
     def condition(self) -> State:
         """One word."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 #: A file of more bytes is large: reading it may take seconds, and a small one shall not wait for it.
 LARGE_BYTES = 32 << 20
+#: Why a file comes back unread, as often as it takes: where it lies does not answer. No patience runs out over that.
+AWAY = "away"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,10 @@ class Arrival:
         return replace(self, first=first, sha256=sha256, total=total)
 
 
+#: A watched folder that has not answered for longer is not well, whatever else is known of it.
+SEEN_S = 30.0
+
+
 @dataclass(frozen=True, slots=True)
 class SourceHealth:
     """One watched folder (or socket) as status, console and doctor show it."""
@@ -67,6 +73,12 @@ class SourceHealth:
     folder: int | None = None  # its number in the configuration, from 0; None for a socket
     last_seen_s: float | None = None  # time.time() when the folder last answered
     last_curve_s: float | None = None  # time.time() when the last file that may be a curve came
+
+    def is_up(self, now_s: float) -> bool:
+        """Whether all is well with it, and a folder was seen lately; ``now_s`` is time.time()."""
+        if self.folder is None:
+            return self.ok
+        return self.ok and self.last_seen_s is not None and now_s - self.last_seen_s <= SEEN_S
 
 
 class Source(Protocol):
@@ -94,3 +106,9 @@ class Source(Protocol):
 
     def stop(self) -> None:
         """End threads; returns within a second."""
+
+
+def oldest_pending_s(sources: Iterable[Source]) -> float | None:
+    """Age of the oldest finished file of all of them that is not decided yet; None when there is none."""
+    ages_s = (source.oldest_pending_s() for source in sources)
+    return max((age_s for age_s in ages_s if age_s is not None), default=None)

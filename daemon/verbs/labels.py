@@ -1,38 +1,56 @@
-"""`labels`: add one, import a table, export them all."""
+"""`labels`: add one or take it back, import a table, export them all, see where raters disagree."""
 
 from __future__ import annotations
 
 import io
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 from daemon.client.status import watched_folders
-from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
+from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
 from daemon.common.options import Action, Actions, Option
 from daemon.common.progress import progress
 from daemon.common.stdio import write_bytes
 from daemon.common.text import clean
 from daemon.config import Config, Flags, Keys, load
 from daemon.formats import limits
-from daemon.labels import Label, Labels, read_word
+from daemon.labels import Label, Labels, Word, read_word
 from daemon.labels import table as labeltable
-from daemon.labels.subject import complete, locate, write_folder
+from daemon.labels.curve_name import Ambiguous, CurveFinder, NoSuchCurve, Subject, name_of, readings_of
+from daemon.labels.subject import write_folder
 from daemon.ledger.file import LedgerView
 from models.clock import utc_now
 from models.files import write_whole
 
+_SHOWN = 3  # rows of a table that name no judged curve
+
+
+_NAME = "the curve as events and status name it, or a file"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Add:
-    file: Annotated[str, Option("the file, or NAME or NAME#I as events and status name it", "FILE", is_positional=True)]
+    file: Annotated[str, Option(_NAME, "FILE", is_positional=True)]
     label: Annotated[str, Option("keep, discard or unsure", "LABEL", is_positional=True)]
-    curve: Annotated[int, Option("which curve of a file with several", "I")] = 0
+    curve: Annotated[int | None, Option("which curve of a file with several", "I")] = None
     rater: Annotated[str, Option("who says so", "R")]
     reason: Annotated[str, Option("why", "TEXT")] = ""
+    service: Annotated[Flags, Keys("state", "instrument")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remove:
+    file: Annotated[str, Option(_NAME, "FILE", is_positional=True)]
+    curve: Annotated[int | None, Option("which curve of a file with several", "I")] = None
+    rater: Annotated[str | None, Option("whose label", "R", unless="the only rater's")] = None
+    reason: Annotated[str, Option("why", "TEXT")] = ""
+    by: Annotated[str | None, Option("who takes it back", "WHO", unless="the rater")] = None
+    undo: Annotated[bool, Option("the label holds again")] = False
     service: Annotated[Flags, Keys("state", "instrument")]
 
 
@@ -50,19 +68,27 @@ class Export:
     service: Annotated[Flags, Keys("state", "instrument")]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disagree:
+    service: Annotated[Flags, Keys("state", "instrument")]
+
+
 _ACTIONS = {
     "add": Action(Add, "say what a curve is"),
+    "remove": Action(Remove, "take a label back, or with --undo its removal"),
     "import": Action(Import, "take labels from a CSV file"),
     "export": Action(Export, "write labels as CSV"),
+    "disagree": Action(Disagree, "curves on which raters say different things"),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    action: Annotated[Add | Import | Export, Actions(_ACTIONS)]
+    action: Annotated[Add | Remove | Import | Export | Disagree, Actions(_ACTIONS)]
 
 
 def run(options: Options) -> int:
+    """Exit 0; 64 for a name that may be two curves, 65 for one of none, also where no row of a table names one."""
     action = options.action
     config = load(action.service)
     with ExitStack() as closing:
@@ -71,41 +97,132 @@ def run(options: Options) -> int:
         ledger = closing.enter_context(LedgerView(file)) if file.exists() else None
         if isinstance(action, Add):
             return _add(action, config, labels, ledger)
+        if isinstance(action, Remove):
+            return _remove(action, config, labels, ledger)
         if isinstance(action, Import):
-            return _import(action, labels, ledger)
+            return _import(action, config, labels, ledger)
+        if isinstance(action, Disagree):
+            return _disagree(labels)
         return _export(action, config, labels, ledger)
 
 
 def _add(asked: Add, config: Config, labels: Labels, ledger: LedgerView | None) -> int:
-    if not 0 <= asked.curve < limits.CURVES or not asked.rater.strip():
-        raise UserError(USAGE, "--curve counts from 0, and --rater must name somebody")
+    if not asked.rater.strip():
+        raise UserError(USAGE, "--rater must name somebody")
     try:
         word = read_word(asked.label)
     except ValueError as error:
         raise UserError(USAGE, str(error)) from None
-    path, curve = _subject(asked)
-    said = Label(path, curve, word, asked.rater.strip(), utc_now(), asked.reason)
-    watched = watched_folders(config)
-    places = [Path(said.path), *(folder / said.path for folder in watched)]  # events name paths below these folders
-    label = locate(said, next((place for place in places if place.is_file()), places[0]), ledger, watched)
+    subject = CurveFinder(ledger, watched_folders(config)).find(asked.file, _number(asked.curve))
+    label = _label_of(subject, word, asked.rater.strip(), utc_now(), asked.reason)
     labels.add([label])
-    print(clean(f"{label.path}#{label.curve}: {label.label} ({label.rater})"))
+    print(clean(f"{subject.name}: {label.label} ({label.rater})"))
     return 0
 
 
-def _subject(asked: Add) -> tuple[str, int]:
-    """``FILE --curve I``, or ``FILE#I`` as events and status write it."""
-    path, mark, number = asked.file.rpartition("#")
-    if mark and number.isdecimal() and not asked.curve and not Path(asked.file).exists():
-        return path, int(number)
-    return asked.file, asked.curve
+def _number(curve: int | None) -> int | None:
+    if curve is not None and not 0 <= curve < limits.CURVES:
+        raise UserError(USAGE, "--curve counts from 0")
+    return curve
 
 
-def _import(asked: Import, labels: Labels, ledger: LedgerView | None) -> int:
+def _label_of(subject: Subject, word: Word, rater: str, time: str, reason: str) -> Label:
+    if subject.seq is None and subject.sha256 is None:
+        raise UserError(BAD_DATA, f"{subject.name}: cannot be read, and was never judged; nothing to hold a label")
+    return Label(subject.path, subject.curve, word, rater, time, reason, subject.sha256, folder=subject.folder)
+
+
+def _remove(asked: Remove, config: Config, labels: Labels, ledger: LedgerView | None) -> int:
+    curve = _number(asked.curve)
+    finder = CurveFinder(ledger, watched_folders(config))
+    try:
+        identity, name = (subject := finder.find(asked.file, curve)).identity, subject.name
+    except NoSuchCurve:  # labels of before may be of curves that this ledger does not know
+        readings = [(path, curve or number or 0) for path, number in readings_of(asked.file)]
+        known = [one for one in labels.history() if (one.path, one.curve) in readings]
+        if not known:
+            raise
+        identity, name = known[-1].identity, name_of(known[-1].path, known[-1].curve)
+    if asked.undo:
+        back = labels.undo_removal(identity, asked.rater, time=utc_now())
+        if not back:
+            raise UserError(BAD_DATA, f"{name}: no label of it was removed{_whose(asked.rater)}")
+        for label in back:
+            print(clean(f"{name}: {label.label} ({label.rater}) holds again"))
+        return 0
+    holding = [one for one in labels.current() if one.identity == identity and asked.rater in (None, one.rater)]
+    if not holding:
+        raise UserError(BAD_DATA, f"{name}: has no label{_whose(asked.rater)}")
+    if len(holding) > 1:
+        raters = " or ".join(one.rater for one in holding)
+        raise UserError(USAGE, clean(f"{name}: name one of its raters, --rater {raters}"))
+    labels.remove(holding, by=(asked.by or holding[0].rater).strip(), reason=asked.reason, time=utc_now())
+    print(clean(f"{name}: {holding[0].label} ({holding[0].rater}) removed"))
+    return 0
+
+
+def _whose(rater: str | None) -> str:
+    return "" if rater is None else f" of {clean(rater)}'s"
+
+
+def _import(asked: Import, config: Config, labels: Labels, ledger: LedgerView | None) -> int:
     rows = labeltable.read(asked.file, now_s=time.time(), rater=asked.rater)
-    found = [complete(row, asked.file.parent, ledger) for row in progress(rows, "looking up", len(rows))]
+    finder = CurveFinder(ledger, watched_folders(config), asked.file.absolute().parent, takes_first=True)
+    holding = {(one.identity, one.rater): one for one in labels.current()}
+    found: list[Label] = []
+    unknown: list[str] = []
+    repeated = 0
+    for row in progress(rows, "looking up", len(rows)):
+        try:
+            label = _judged(row.label, finder, ledger)
+        except (NoSuchCurve, Ambiguous) as error:
+            unknown.append(f"row {row.number} ({error})" if isinstance(error, Ambiguous) else _named(row))
+            continue
+        held = holding.get((label.identity, label.rater))
+        if held is not None and not row.is_dated and (held.label, held.reason) == (label.label, label.reason):
+            repeated += 1
+        else:
+            found.append(label)
+    if unknown and not found and not repeated:
+        raise UserError(BAD_DATA, f"{asked.file}: {_untold(unknown, len(rows))}; nothing was imported")
     added = labels.add(found)
-    print(f"{added} labels imported, {len(found) - added} were known")
+    print(f"{added} labels imported, {len(found) - added + repeated} were known")
+    if unknown:
+        print(f"afm-triage: {asked.file}: {_untold(unknown, len(rows))}; these were not imported", file=sys.stderr)
+    return 0
+
+
+def _judged(label: Label, finder: CurveFinder, ledger: LedgerView | None) -> Label:
+    """The label of a row on the judged curve that it names. Raises NoSuchCurve and Ambiguous."""
+    if label.sha256 is not None:
+        subject = Subject(label.path, label.curve, sha256=label.sha256)
+        if ledger is not None and finder.of_content(subject).seq is None:
+            raise NoSuchCurve("not judged")
+        return label
+    name = label.path if label.folder is None else f"{label.folder}/{label.path}"
+    subject = finder.find(name, label.curve or None)
+    if subject.seq is None:
+        raise NoSuchCurve("not judged")
+    return replace(
+        label, path=subject.path, curve=subject.curve, sha256=subject.sha256, folder=subject.folder or label.folder
+    )
+
+
+def _named(row: labeltable.LabelRow) -> str:
+    return f"row {row.number} ({name_of(row.label.path, row.label.curve)})"
+
+
+def _untold(unknown: Sequence[str], count: int) -> str:
+    rows = "row names" if count == 1 else "rows name"
+    more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+    return clean(f"{len(unknown)} of {count} {rows} no judged curve: {', '.join(unknown[:_SHOWN])}{more}")
+
+
+def _disagree(labels: Labels) -> int:
+    for group in labeltable.by_curve(labels.current()).values():
+        if len({one.label for one in group}) > 1:
+            said = ", ".join(f"{one.label} ({one.rater})" for one in group)
+            print(clean(f"{name_of(group[0].path, group[0].curve)}: {said}"))
     return 0
 
 

@@ -1,0 +1,257 @@
+"""The name of a curve: ``path#curve``, as events print it, and which curve somebody means who writes one.
+
+The path is that of the file below its watched folder; ``#0`` may be left out where a file has one curve. The ledger is
+asked first, so that a name holds when the file is gone and no share is touched; only what it does not know is looked
+for on disk. Whoever writes ``/``, ``./`` or ``../`` in front means a file. What may be two curves is refused with both.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from daemon.common import mounts
+from daemon.common.errors import BAD_DATA, USAGE, UserError
+from daemon.common.text import clean
+from daemon.formats.names import event_path
+from daemon.labels import Label
+from daemon.labels.subject import sha256_of
+from daemon.ledger.file import LedgerView, Named
+from daemon.processes import apart
+
+_MOST_DIGITS = 9  # of a curve's number: a file holds 4 million curves at the most
+_NUMBERED = re.compile(rf"(.+)#([0-9]{{1,{_MOST_DIGITS}}})", re.DOTALL)
+_SHOWN = 3  # candidates
+_SHARE_S = 2.0  # what a share gets to answer whether a file is there
+
+
+def name_of(path: str, curve: int) -> str:
+    """``run7/curve-0042.jpk-force#0``, fit for a terminal."""
+    return clean(f"{path}#{curve}")
+
+
+def readings_of(name: str) -> list[tuple[str, int | None]]:
+    """What a name may mean, the likelier first: ``a#3`` is curve 3 of ``a``, or a file that is called ``a#3``."""
+    match = _NUMBERED.fullmatch(name)
+    return [*([(match[1], int(match[2]))] if match else []), (name, None)]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The curve that somebody means."""
+
+    path: str  # as events print it; of a file that nobody watches, as it was given
+    curve: int
+    folder: str | None = None  # the watched one that ``path`` is relative to
+    sha256: str | None = None  # of the file, as it was decided last, else as it is
+    seq: int | None = None  # of the last decision; None: it was never judged
+    file: Path | None = None  # where it lies, or lay
+
+    @property
+    def name(self) -> str:
+        return name_of(self.path, self.curve)
+
+    @property
+    def identity(self) -> tuple[str, int]:
+        """That of a label on it."""
+        return Label(self.path, self.curve, "unsure", "", "", sha256=self.sha256, folder=self.folder).identity
+
+    @property
+    def full_name(self) -> str:
+        """With its folder: of one curve only."""
+        return name_of(os.path.join(self.folder or "", self.path), self.curve)
+
+
+class NoSuchCurve(UserError):
+    """Nothing has this name (65)."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(BAD_DATA, why)
+
+
+class Ambiguous(UserError):
+    """The name may be that of several curves (64)."""
+
+    def __init__(self, name: str, candidates: Sequence[str]) -> None:
+        told = " or ".join(candidates[:_SHOWN])
+        more = f" or {len(candidates) - _SHOWN} more" if len(candidates) > _SHOWN else ""
+        super().__init__(USAGE, f"{clean(name)} may be {told}{more}: name one of them")
+
+
+class CurveFinder:
+    """Finds the curve of a name in the ledger, else among the files below ``watched`` and ``beside``.
+
+    ``takes_first``: without a number, curve 0 is meant also of a file that has several.
+    """
+
+    def __init__(
+        self,
+        ledger: LedgerView | None,
+        watched: Sequence[Path] = (),
+        beside: Path = Path(),
+        *,
+        takes_first: bool = False,
+    ) -> None:
+        self._ledger, self._takes_first = ledger, takes_first
+        self._watched = [os.path.abspath(folder) for folder in watched]
+        self._beside = os.path.abspath(beside)
+
+    def find(self, name: str, curve: int | None = None) -> Subject:
+        """The one curve of that name. Raises NoSuchCurve (65) and Ambiguous (64)."""
+        readings = [(path, number) for path, number in readings_of(name) if None in (curve, number) or curve == number]
+        for path, number in readings:
+            wanted = curve if number is None else number
+            if decided := self._decided(path, wanted):
+                return self._beside_differs(name, self._one(name, decided, wanted))
+        return self._on_disk(name, [(path, curve if number is None else number) for path, number in readings])
+
+    def _decided(self, path: str, curve: int | None) -> list[Subject]:
+        """The last decision on each curve that may be meant."""
+        if self._ledger is None:
+            return []
+        found: dict[tuple[str, str, int], Named] = {}
+        for folder, below in self._places(path):
+            for one in self._ledger.named(below, curve, folder):
+                place = one.folder or folder or ""
+                if not one.folder and folder and folder not in self._watched:
+                    continue  # of before decisions told their folder, and this one may never have been watched
+                key = (place, one.path, one.curve)
+                if key not in found or found[key].seq < one.seq:
+                    found[key] = one
+        told = {(below, number) for folder, below, number in found if folder}
+        return [
+            Subject(
+                path=one.path,
+                curve=one.curve,
+                folder=folder or None,
+                sha256=one.sha256,
+                seq=one.seq,
+                file=self._place_of(folder, one.path),
+            )
+            for (folder, _, _), one in found.items()
+            if folder or (one.path, one.curve) not in told  # a decision from before does not say of which it is
+        ]
+
+    def _places(self, path: str) -> Iterator[tuple[str | None, str]]:
+        """(folder, path below it) that a path may mean; folder None: any."""
+        plain = event_path(path)
+        if not _is_of_a_file(path):
+            yield None, os.path.normpath(plain)
+        elif path.startswith("/"):
+            yield None, plain  # whoever sends curves may call them so
+        for spelling in self._spellings(path):
+            for folder in self._watched:
+                if mounts.holds(folder, spelling) and spelling != folder:
+                    yield folder, event_path(os.path.relpath(spelling, folder))
+        for spelling in self._spellings(path):
+            parts = spelling.split("/")
+            for depth in range(len(parts) - 1, 1, -1):
+                folder = "/".join(parts[:depth])
+                if folder not in self._watched:
+                    yield folder, event_path("/".join(parts[depth:]))
+
+    def _spellings(self, path: str) -> list[str]:
+        """A path from the root on, as it is written and without links; a share is not touched."""
+        whole = os.path.normpath(os.path.join(self._beside, path))
+        return list(dict.fromkeys((whole, str(mounts.resolve(whole)))))
+
+    def _place_of(self, folder: str, path: str) -> Path | None:
+        if folder:
+            return Path(folder, path)
+        return Path(self._watched[0], path) if len(self._watched) == 1 else None
+
+    def _one(self, name: str, found: Sequence[Subject], curve: int | None) -> Subject:
+        if len({one.folder for one in found}) > 1:
+            raise Ambiguous(name, [one.full_name for one in found])
+        if len(found) > 1 and not (curve is None and self._takes_first):
+            raise Ambiguous(name, [one.name for one in found])
+        return min(found, key=lambda one: one.curve)
+
+    def _beside_differs(self, name: str, decided: Subject) -> Subject:
+        """Refuse a name that is also that of another file, here."""
+        path = next((path for path, _ in readings_of(name) if _is_file(Path(self._beside, path))), None)
+        if path is None or _is_of_a_file(path):
+            return decided
+        here = Path(self._beside, path)
+        if decided.file is not None and os.path.abspath(decided.file) in self._spellings(path):
+            return decided
+        if any(mounts.holds(folder, str(here)) for folder in self._watched) or sha256_of(here) == decided.sha256:
+            return decided
+        raise Ambiguous(name, [decided.full_name, name_of(str(here), decided.curve)])
+
+    def _on_disk(self, name: str, readings: Sequence[tuple[str, int | None]]) -> Subject:
+        found: dict[str, Subject] = {}
+        for path, number in readings:
+            for folder, file in self._files(path):
+                below = path if folder is None else event_path(os.path.relpath(file, folder))
+                found.setdefault(str(file), Subject(below, number or 0, folder, file=file))
+        if not found:
+            raise NoSuchCurve(
+                f"{clean(name)}: no such file, and no curve of that name was judged; give it as events print it, or "
+                "the path of its file"
+            )
+        subjects = [replace(one, sha256=sha256_of(one.file)) for one in found.values() if one.file is not None]
+        if len({(one.sha256, one.curve) for one in subjects}) > 1:
+            raise Ambiguous(name, [name_of(str(one.file), one.curve) for one in subjects])
+        return self.of_content(subjects[0])
+
+    def of_content(self, subject: Subject) -> Subject:
+        """As events call the curve, should one of this content have been judged. Raises NoSuchCurve."""
+        if self._ledger is None or subject.sha256 is None:
+            return subject
+        if (one := self._decided_content(subject.sha256, subject.curve)) is None:
+            if self._ledger.is_decided(f"{subject.sha256}#0"):
+                raise NoSuchCurve(f"{clean(subject.path)} has no curve {subject.curve}; curves count from 0")
+            return subject
+        return replace(subject, path=one.path, folder=one.folder or subject.folder, seq=one.seq)
+
+    def _decided_content(self, sha256: str, curve: int) -> Named | None:
+        assert self._ledger is not None
+        if (one := self._ledger.decided(f"{sha256}#{curve}")) is not None:
+            return one
+        # What could not be read is known by its place too; only as a flagged curve it is found by its bytes.
+        for seq in reversed(self._ledger.find_flagged(curve, sha256=sha256)):
+            if (flagged := self._ledger.flagged(seq)) is not None:
+                return Named(seq, "", flagged.path, flagged.curve, flagged.sha256, "review")
+        return None
+
+    def _files(self, path: str) -> Iterator[tuple[str | None, Path]]:
+        """Files of that path that are there, with the watched folder that each lies in."""
+        whole = os.path.normpath(os.path.join(self._beside, path))
+        if _is_file(Path(whole)):
+            yield next((folder for folder in self._watched if mounts.holds(folder, whole)), None), Path(whole)
+        if _is_of_a_file(path):
+            return
+        for folder in self._watched:
+            for file in _spelt(Path(folder), os.path.normpath(path)):
+                if str(file) != whole and _is_file(file):
+                    yield folder, file
+
+
+def _is_of_a_file(path: str) -> bool:
+    return path.startswith(("/", "./", "../"))
+
+
+def _is_file(file: Path) -> bool:
+    """Whether it is there; False where its share does not answer."""
+    if mounts.mount_of(file).is_network:
+        with suppress(apart.Silent):
+            (found,) = apart.ask("stat", file, limit_s=_SHARE_S)
+            return not isinstance(found, OSError) and file.is_file()
+        return False
+    return file.is_file()
+
+
+def _spelt(folder: Path, path: str) -> Iterator[Path]:
+    """The file of a path as events print it: bytes of a name that are not UTF-8 stand there as a question mark."""
+    yield folder / path
+    if "\ufffd" not in path or mounts.mount_of(folder).is_network:
+        return
+    head, tail = os.path.split(path)
+    for parent in _spelt(folder, head) if head else [folder]:
+        with suppress(OSError):
+            yield from (parent / entry for entry in os.listdir(parent) if entry != tail and event_path(entry) == tail)

@@ -23,6 +23,7 @@ from daemon.config import Config, changes
 from daemon.judging import Decision
 from daemon.ledger import LedgerFull, events
 from daemon.service.assembly import Parts, assemble, pace_of
+from daemon.service.connections import Connections
 from daemon.service.health import Condition, ContactWatch, Health, alarm_of, notify, watchdog_interval_s
 from daemon.service.log_lines import Log
 from daemon.service.reload import Loaded, drop, retire, with_judge
@@ -65,6 +66,7 @@ class Service:
             ending.allow(STOP_S)
             ending.insist()
             ending.write_in_background()
+            connections = Connections(apart=self._config.metrics_port)
             ending.also(signal.SIGHUP, self._reload_asked.set)
             closing.callback(sockets.close)
             parts = self._parts = assemble(self._config, self._reread, self._health, closing)
@@ -73,7 +75,7 @@ class Service:
                 closing.callback(source.stop)
             self._say_ready(parts, time.monotonic() - begun_s)
             gc.freeze()  # half a million objects that stay to the end: no search for garbage goes through them
-            self._loop(parts)
+            self._loop(parts, connections)
             self._drain(parts)
             log.info("stopped by %s; the ledger ends at seq %d", ending.asked_by().name, parts.ledger.last_seq)
         return 0
@@ -88,11 +90,13 @@ class Service:
         said = f"publishes on {parts.report.publish}, model {model.id} on {model.engine}"
         log.info("ready after %.1f s: %s watches %s, %s", took_s, config.instrument, watched, said)
 
-    def _loop(self, parts: Parts) -> None:
+    def _loop(self, parts: Parts, connections: Connections) -> None:
         ping_s = watchdog_interval_s()
         pinged_s = looked_s = time.monotonic()
         while not ending.is_asked():
             self._turn(parts, TURN_S)
+            crowd = connections.look()
+            self._health.report("connections", "degraded" if crowd else "ok", crowd or "the door is open")
             parts.vigil.turned()
             now_s = time.monotonic()
             if ping_s is not None and now_s - pinged_s >= ping_s / 3:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from daemon.client.service_file import forget, leave
 from daemon.client.status import note
+from daemon.common.errors import UserError
 from daemon.common.locks import StateLock
 from daemon.config import Config
 from daemon.formats import FORMATS
@@ -24,7 +25,7 @@ from daemon.formats.names import Names
 from daemon.judging import Judge
 from daemon.judging.judge import Serving, release
 from daemon.judging.sentinel import Sentinel
-from daemon.ledger import Ledger
+from daemon.ledger import Ledger, LedgerView
 from daemon.metrics import Accounts, Metrics
 from daemon.pipeline import Backlog, Pace, Pipeline
 from daemon.publish import Publisher
@@ -56,7 +57,7 @@ def open_sources(config: Config, ledger: Ledger, accounts: Accounts, wake: Calla
 
 
 def _watch(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[], None]) -> WatchSource:
-    is_only = len(config.watch) == 1
+    view, is_only = ledger.view(), len(config.watch) == 1
     timing = Timing(
         scan_s=config.source.rescan_local_s,
         scan_often_s=config.source.rescan_network_s,
@@ -69,12 +70,21 @@ def _watch(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[]
         config.watch,
         names=Names(FORMATS, text_quiet_s=config.source.text_quiet_s),
         wake=wake,
-        finished=partial(ledger.view().finished, of_any=is_only),
+        finished=partial(view.finished, of_any=is_only),
+        has_files=partial(_has_files, view),
         seen=lambda count: accounts.seen("watch", count),
         ignored=accounts.ignored,
-        mounts=config.source.mounts,
+        mounts=[config.mounts_of(folder) for folder in config.watch],
         timing=timing,
     )
+
+
+def _has_files(view: LedgerView, folder: str) -> bool:
+    """Whether files of a folder were judged before; no where the ledger cannot say."""
+    try:
+        return view.has_files(folder)
+    except UserError:
+        return False
 
 
 def _ingest(endpoint: str, folder: Path, accounts: Accounts, wake: Callable[[], None]) -> IngestSource:

@@ -28,8 +28,8 @@ from daemon.sources import Arrival
 from daemon.sources.existing import find
 from deploy.serving import Model
 from models.bundle import Bundle
-from models.curve import Curve
-from models.frontend import Prepared, prepare, turned
+from models.curve import Curve, Prepared
+from models.frontend import prepare, turned
 from models.gradcam import Place, place_of
 from models.raster import coverage, envelope
 from models.reasons import REASONS

@@ -20,7 +20,7 @@ from daemon.config import ThresholdsConfig
 from daemon.explain import Explanation, explain, find_reading, sentences, share
 from daemon.explain.picture import BASELINE, Trace, _curve, along, draw, thin, trace_of
 from daemon.formats import open_file
-from daemon.formats.afmcurve import compact_copy_of
+from daemon.formats.afmcurve import pack
 from daemon.judging.judge import judge_of, load_model
 from daemon.labels.subject import sha256_of
 from daemon.ledger import Ledger
@@ -74,7 +74,7 @@ def test_a_flagged_curve_is_explained_by_its_name_from_the_copy_when_its_file_is
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     watched, out = tmp_path / "watched", tmp_path / "x.png"
-    copy = compact_copy_of(open_file(SAWTOOTH)[0])
+    copy = pack(open_file(SAWTOOTH)[0])
     ledger = Ledger(tmp_path / "ledger.sqlite", "afm1")
     flagged = {"verdict": "review", "compact_copy": copy, "path": "run7/gone #1.txt", "folder": str(watched)}
     ledger.record([decision(1, **flagged), decision(3, path="run7/kept.txt", folder=str(watched))])

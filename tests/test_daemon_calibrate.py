@@ -257,7 +257,11 @@ def test_curves_that_the_network_was_taught_with_never_count(lab, model, tmp_pat
     by_curve = {**kept, **TrainingRecord({}, frozenset(identities(lab))).for_manifest()}
     for training in (by_table, by_curve):
         taught = write(
-            tmp_path / "taught", old.weights, msgspec.structs.replace(old.manifest, training=training), "# x\n", replaces=True
+            tmp_path / "taught",
+            old.weights,
+            msgspec.structs.replace(old.manifest, training=training),
+            "# x\n",
+            replaces=True,
         )
         error = refused(capsys, tmp_path / "m", taught.folder, lab)
         assert "hold 0 events that count (not counted: 104 of the model's own training)" in error

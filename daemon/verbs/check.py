@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 from daemon.client.folders import Standing, standings
-from daemon.common.errors import BAD_CONFIG
+from daemon.common.errors import BAD_CONFIG, grouped
 from daemon.common.mounts import lacks_share, mount_of, watched_mount
 from daemon.common.options import Option
 from daemon.common.stdio import as_json
@@ -33,7 +33,7 @@ def run(options: Options) -> int:
         config = load(Flags(options.config), serves=True, needs_state=False)  # as `run` would
     except ConfigError as error:
         print(f"{clean(options.config)}: {len(error.findings)} to correct", file=sys.stderr)
-        for finding in error.findings:
+        for finding in grouped(error.findings):
             print(f"  ✗ {clean(finding)}", file=sys.stderr)
         return BAD_CONFIG
     if problem := _model_problem(config):

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Literal
@@ -67,20 +68,20 @@ def seconds_of(event: events.Event) -> float:
     return datetime.fromisoformat(event["time"]).timestamp()
 
 
-def _last(view: LedgerView, count: int) -> list[events.Event]:
-    """A damaged ledger is told of by others, and shall not silence the status."""
-    try:
-        return view.last(count)
-    except UserError:
-        return []
-
-
 class LastCurves:
-    """When the last curve of each folder was decided, as the ledger knew it at the start."""
+    """When the last curve of each folder was decided, of the last few decisions at every look."""
 
-    def __init__(self, decided: Iterable[events.Event]) -> None:
-        """``decided``: oldest first."""
-        self._by_folder = {event["data"].get("folder"): seconds_of(event) for event in decided}
+    def __init__(self) -> None:
+        self.newest_s: float | None = None  # of all of them
+        self._by_folder: dict[str | None, float] = {}
+        self._seq = 0
+
+    def look(self, view: LedgerView, last_seq: int) -> None:
+        """A damaged ledger is told of by others, and shall not silence the status."""
+        with suppress(UserError):
+            for event in map(events.decode, (row.body for row in view.since(max(self._seq, last_seq - LOOKED_BACK)))):
+                self._seq, self.newest_s = event["seq"], seconds_of(event)
+                self._by_folder[event["data"].get("folder")] = self.newest_s
 
     def completed(self, found: SourceHealth) -> SourceHealth:
         """The same, with what the ledger knows where nothing has come since the start."""
@@ -106,18 +107,16 @@ class StatusReport:
         self._ledger, self._labels = config.state / "ledger.sqlite", config.state / "labels.sqlite"
         self._begun_s, self.started_at = time.monotonic(), utc_now()
         self.rates = Rates(self._begun_s)
-        self._curves: LastCurves | None = None
+        self._curves = LastCurves()
 
     def data(self) -> Status:
         """The ``data`` of a status event."""
         config, serving, judge = self.config, self._serving, self._serving.judge
         with LedgerView(self._ledger) as view:
             counts, stream, last_seq = view.verdict_counts(), view.stream, view.last_seq
-            last = _last(view, 1)
-            self._curves = self._curves or LastCurves(_last(view, LOOKED_BACK))
+            self._curves.look(view, last_seq)
         found = [self._curves.completed(one) for one in self._vigil.look()]
-        came_s = [one.last_curve_s for one in found if one.last_curve_s is not None]
-        came_s += [seconds_of(event) for event in last]
+        came_s = [one_s for one_s in (self._curves.newest_s, *(one.last_curve_s for one in found)) if one_s is not None]
         return Status(
             instrument=config.instrument,
             stream=stream,

@@ -104,7 +104,7 @@ class _Teller:
             yield done
         finally:
             over.set()
-            thread.join()
+            thread.join(1.0)
 
 
 _teller: _Teller | None = None

@@ -66,7 +66,7 @@ def working(what: str, total: int | None = None) -> Iterator[Callable[[], None]]
 @contextmanager
 def telling() -> Iterator[None]:
     """Without a terminal, too, say on standard error what lasts: for work of hours, whose log somebody reads."""
-    global _teller  # noqa: PLW0603  # whoever works inside need not know whether somebody reads a log
+    global _teller  # noqa: PLW0603 - whoever works inside need not know whether somebody reads a log
     _teller = _Teller()
     try:
         yield

@@ -95,7 +95,7 @@ def run(options: Options) -> int:
 
 def _train(options: Options) -> int:
     with working("loading what learns"):
-        import daemon.learn  # noqa: F401  # the seconds that its libraries take are shown
+        import daemon.learn  # noqa: F401 - the seconds that its libraries take are shown
     from daemon.learn import HELD_OUT, MOST_MISSED, Plan, train
     from daemon.learn.head import HeadPlan, require_sklearn, start_of
     from deploy.cpu import default_threads

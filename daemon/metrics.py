@@ -80,6 +80,10 @@ class Metrics:
         self.ledger_bytes = self._gauge(
             "ledger_bytes", "Size of a file of the state folder, or of what lies in its spool", "file"
         )
+        self.ledger_sound = self._gauge("ledger_sound", "0 when the ledger is damaged, or its files are not in place")
+        self.ledger_sound.set(1)
+        self.ledger_check = self._gauge("ledger_check_timestamp_seconds", "When every decision was last found sound")
+        self.ledger_check_duration = self._gauge("ledger_check_duration_seconds", "How long that look through it took")
         self.selftest_pass = self._gauge("selftest_pass", "1 when known curves scored right at the last self-test")
         self.classifier_device = self._gauge("classifier_device", "1 for the device that classifies", "device")
         self.reload_successful = self._gauge("config_last_reload_successful", "0 when the last reload was refused")
@@ -119,6 +123,12 @@ class Metrics:
         self.last_decision.set(self._clock.wall_s())
         if commit_s is not None:
             self.ledger_commit.observe(commit_s)
+
+    def ledger_checked(self, is_sound: bool, took_s: float) -> None:
+        """The whole ledger was looked through."""
+        if is_sound:
+            self.ledger_check.set(self._clock.wall_s())
+            self.ledger_check_duration.set(took_s)
 
     def serving(self, judge: Judge) -> None:
         """This model judges from now on, on this engine."""
@@ -247,6 +257,11 @@ class Accounts(Collector):
                 "unreadable": self._unreadable.total(),
                 "ignored": self._ignored.total,
             }
+
+    def verdicts(self) -> dict[str, int]:
+        """Decisions since the process started."""
+        with self._lock:
+            return dict(self._decided)
 
     def collect(self) -> Iterable[Metric]:
         with self._lock:

@@ -20,7 +20,7 @@ from daemon.formats.text_rule import TextRule
 from daemon.judging import Decision, FileMark, Judge, classify, decide, identity_of, with_compact_copy
 from daemon.judging.judge import Serving
 from daemon.judging.sentinel import Sentinel
-from daemon.ledger import Ledger, LedgerFull
+from daemon.ledger import Ledger, NotRecorded
 from daemon.metrics import Metrics
 from daemon.publish import Publisher
 from daemon.reading import FileReading, Reading
@@ -156,7 +156,7 @@ class Pipeline:
     def turn(self, wait_s: float) -> list[Decision]:
         """One turn of the loop, waiting at most ``wait_s`` for something to do.
 
-        Raises LedgerFull while the disk is full; the next turn then tries the same decisions again.
+        Raises NotRecorded while the disk is full; the next turn then tries the same decisions again.
         """
         if self._unrecorded is not None:
             return self._record(*self._unrecorded)
@@ -260,7 +260,7 @@ class Pipeline:
         try:
             if opened:
                 self._ledger.record(decisions, [_mark(file) for file in whole if _may_be_forgotten(file)])
-        except LedgerFull:
+        except NotRecorded:
             self._unrecorded = (decisions, files)
             raise
         self._unrecorded = None

@@ -173,7 +173,7 @@ class CurveFinder:
 
     def _beside_differs(self, name: str, decided: Subject) -> Subject:
         """Refuse a name that is also that of another file, here."""
-        path = next((path for path, _ in readings_of(name) if _is_file(Path(self._beside, path))), None)
+        path = next((path for path, _ in readings_of(name) if is_there(Path(self._beside, path))), None)
         if path is None or _is_of_a_file(path):
             return decided
         here = Path(self._beside, path)
@@ -222,13 +222,13 @@ class CurveFinder:
     def _files(self, path: str) -> Iterator[tuple[str | None, Path]]:
         """Files of that path that are there, with the watched folder that each lies in."""
         whole = os.path.normpath(os.path.join(self._beside, path))
-        if _is_file(Path(whole)):
+        if is_there(Path(whole)):
             yield next((folder for folder in self._watched if mounts.holds(folder, whole)), None), Path(whole)
         if _is_of_a_file(path):
             return
         for folder in self._watched:
             for file in _spelt(Path(folder), os.path.normpath(path)):
-                if str(file) != whole and _is_file(file):
+                if str(file) != whole and is_there(file):
                     yield folder, file
 
 
@@ -236,7 +236,7 @@ def _is_of_a_file(path: str) -> bool:
     return path.startswith(("/", "./", "../"))
 
 
-def _is_file(file: Path) -> bool:
+def is_there(file: Path) -> bool:
     """Whether it is there; False where its share does not answer."""
     if mounts.mount_of(file).is_network:
         with suppress(apart.Silent):

@@ -21,6 +21,8 @@ from daemon.labels import Label, unanimous
 from daemon.labels import table as labeltable
 from daemon.ledger.file import LedgerView
 from models.files import write_whole
+from models.frontend import prepare_to_judge
+from models.raster import RasterProfile
 
 
 def sha256_of(file: Path) -> str | None:
@@ -77,7 +79,8 @@ def _copy_of_file(label: Label, watched: Sequence[Path]) -> bytes | None:
     for file in (folder / label.path for folder in (*own, Path(), *watched)):
         if label.sha256 is not None and file.is_file() and sha256_of(file) == label.sha256:
             with suppress(Unreadable, Unfinished, OSError, IndexError):
-                return compact_copy_of(open_file(file)[label.curve])
+                curve, profile = open_file(file)[label.curve], RasterProfile()
+                return compact_copy_of(curve, profile, prepare_to_judge([curve], profile)[0])
     return None
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Literal
@@ -15,9 +16,8 @@ from daemon import __version__
 from daemon.common.errors import UserError
 from daemon.config import Config
 from daemon.judging.judge import Serving
-from daemon.ledger import events
+from daemon.ledger import Ledger, LedgerView, events
 from daemon.ledger.events import ServingModel, State, Status
-from daemon.ledger.file import LedgerView
 from daemon.metrics import Metrics
 from daemon.service.health import Health
 from daemon.service.vigil import Vigil
@@ -98,29 +98,34 @@ class StatusReport:
         health: Health,
         serving: Serving,
         vigil: Vigil,
+        ledger: Ledger,
     ) -> None:
         self.config, self._serving = config, serving
         self.publish, self.replay = config.publish, config.replay
         self.state: Literal["starting", "ready", "stopping"] = "starting"
         self._metrics, self._health, self._vigil = metrics, health, vigil
-        self._ledger, self._labels = config.state / "ledger.sqlite", config.state / "labels.sqlite"
+        self._ledger, self._labels = ledger, config.state / "labels.sqlite"
+        self._view = ledger.view()
+        self._counts, self._last_seq, self._waiting = self._view.verdict_counts(), self._view.last_seq, 0
         self._begun_s, self.started_at = time.monotonic(), utc_now()
+        self.is_held = False  # nothing can be recorded: the ledger's files are gone, locked or damaged
         self.rates = Rates(self._begun_s)
         self._curves: LastCurves | None = None
 
     def data(self) -> Status:
         """The ``data`` of a status event."""
         config, serving, judge = self.config, self._serving, self._serving.judge
-        with LedgerView(self._ledger) as view:
-            counts, stream, last_seq = view.verdict_counts(), view.stream, view.last_seq
-            last = _last(view, 1)
-            self._curves = self._curves or LastCurves(_last(view, LOOKED_BACK))
+        last_seq = self.last_seq()
+        with suppress(UserError):
+            self._counts = self._view.verdict_counts()
+        last = _last(self._view, 1)
+        self._curves = self._curves or LastCurves(_last(self._view, LOOKED_BACK))
         found = [self._curves.completed(one) for one in self._vigil.look()]
         came_s = [one.last_curve_s for one in found if one.last_curve_s is not None]
         came_s += [seconds_of(event) for event in last]
         return Status(
             instrument=config.instrument,
-            stream=stream,
+            stream=self._ledger.stream,
             last_seq=last_seq,
             pid=os.getpid(),
             version=__version__,
@@ -131,7 +136,7 @@ class StatusReport:
             sources=found,
             oldest_pending_s=oldest_pending_s(self._vigil.sources),
             last_curve_s=max(came_s, default=None),
-            counts=counts,
+            counts=self._counts,
             session=self._metrics.accounts.snapshot(),
             ignored=self._metrics.accounts.ignored_kinds(),
             review_queue=self.waiting(),
@@ -153,10 +158,17 @@ class StatusReport:
             replay=self.replay,
         )
 
+    def last_seq(self) -> int:
+        """As last known: how a service is must be told above all when its ledger cannot be read."""
+        with suppress(UserError):
+            self._last_seq = self._view.last_seq
+        return self._last_seq
+
     def waiting(self) -> int:
         """Flagged curves that nobody has labelled yet."""
-        with LedgerView(self._ledger) as view:
-            return view.unlabelled_count(self._labels)
+        with suppress(UserError):
+            self._waiting = self._view.unlabelled_count(self._labels)
+        return self._waiting
 
     def line(self) -> str:
         """What systemd shows when all is well."""
@@ -168,6 +180,6 @@ class StatusReport:
         if self.state != "ready":
             return self.state
         conditions = {condition.name: condition for condition in self._health.conditions()}
-        if "disk" in conditions and not conditions["disk"].is_ok:
+        if ("disk" in conditions and not conditions["disk"].is_ok) or self.is_held:
             return "paused"
         return "ready" if self._health.level == "ok" else "degraded"

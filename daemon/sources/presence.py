@@ -11,13 +11,11 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from daemon.common.mounts import Mount, MountSetting, Table, holds, is_network, watched_mount
+from daemon.common.mounts import Mount, MountSetting, Table, lacks_share, watched_mount
 from daemon.processes.apart import Silent
 from daemon.sources.scan import Eyes
 from models.clock import time_of_day
 
-#: A mount that holds one of these is the system's own: what lies on it is on no share.
-_SYSTEM = ("/", "/home", "/root", "/mnt", "/media", "/srv", "/run", "/tmp", "/var", "/dev/shm")
 _Identity = tuple[str, tuple[int, int], tuple[tuple[str, int], ...]]
 
 
@@ -98,9 +96,7 @@ class Presence:
                 self.past = f"another mount lies here since {time_of_day()} ({mount.fstype})"
             self._eyes.place(mount)
             self.mount = mount
-        under = table.under(real)
-        is_own = is_network(under.fstype) or not any(holds(under.point, one) for one in _SYSTEM)
-        is_missing = self._setting == "network" and not (is_own or under.point == real)
+        is_missing = self._setting == "network" and lacks_share(self.root, table)
         said = f'is configured as a share (mounts = "network"), and nothing is mounted at {self.root}'
         self._unmounted = said if is_missing else ""
 

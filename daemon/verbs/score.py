@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from daemon.client.folders import wait_for_shares
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError, need_folder
 from daemon.common.options import Group, Option
 from daemon.common.text import clean
@@ -100,6 +101,7 @@ def _check(options: Options) -> bool:
     """Whether archives are to be scored."""
     from daemon.archive.layout import is_archive
 
+    wait_for_shares(options.paths)
     for path in options.paths:
         if not path.exists():
             raise UserError(BAD_DATA, f"{path}: no such file or folder")

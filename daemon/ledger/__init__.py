@@ -339,10 +339,19 @@ class Ledger:
 
     def _mark(self, marks: Iterable[FileMark]) -> None:
         self._connection.executemany(
-            "insert or replace into files values (?, ?, ?, ?, ?, ?)",
+            "insert or replace into files values (?, ?, ?, ?, ?, ?, ?)",
             [
-                (text(mark.folder), text(mark.path), mark.size_bytes, mark.mtime_ns, mark.sha256, mark.curves)
+                (
+                    text(mark.folder),
+                    text(mark.path),
+                    mark.size_bytes,
+                    mark.mtime_ns,
+                    mark.sha256,
+                    mark.curves,
+                    looked_ns,
+                )
                 for mark in marks
+                for looked_ns in (mark.looked_ns,)
             ],
         )
 

@@ -82,15 +82,9 @@ class WatchSource:
     ) -> None:
         self._ready = OfferQueue()
         settings = [mounts] * len(roots) if isinstance(mounts, str) else mounts
+        common = timing or Timing(), FolderNeeds(names, wake, **needs), self._ready
         self._folders = [
-            Folder(
-                number,
-                os.path.abspath(root),
-                setting,
-                timing or Timing(),
-                FolderNeeds(names, wake, **needs),
-                self._ready,
-            )
+            Folder(number, os.path.abspath(root), setting, *common)
             for number, (root, setting) in enumerate(zip(roots, settings, strict=True))
         ]
 

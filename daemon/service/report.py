@@ -13,7 +13,9 @@ from datetime import datetime
 from typing import Literal
 
 from daemon import __version__
+from daemon.client.summary import lines
 from daemon.common.errors import UserError
+from daemon.common.text import duration
 from daemon.config import Config
 from daemon.judging.judge import Serving
 from daemon.ledger import Ledger, LedgerView, events
@@ -156,6 +158,20 @@ class StatusReport:
             publish=self.publish,
             replay=self.replay,
         )
+
+    def farewell(self) -> list[str]:
+        """The session in a few lines, for a terminal."""
+        session, model = self._metrics.accounts.snapshot(), self._serving.judge.model
+        known = f", {session['duplicate']:,} were known" if session["duplicate"] else ""
+        waiting = f", {session['backlog']:,} wait for the next start" if session["backlog"] else ""
+        took = duration(time.monotonic() - self._begun_s)
+        head = f"{session['seen']:,} curves seen in {took}, {session['decided']:,} decided{known}{waiting}:"
+        rows = lines(self._metrics.accounts.verdicts(), self.rates.latency_s(), model, str(self._serving.engine))
+        return [
+            head,
+            *rows,
+            f"the ledger ends at seq {self.last_seq():,}; what comes meanwhile is judged at the next start",
+        ]
 
     def last_seq(self) -> int:
         """As last known: how a service is must be told above all when its ledger cannot be read."""

@@ -258,6 +258,11 @@ class Accounts(Collector):
                 "ignored": self._ignored.total,
             }
 
+    def verdicts(self) -> dict[str, int]:
+        """Decisions since the process started."""
+        with self._lock:
+            return dict(self._decided)
+
     def collect(self) -> Iterable[Metric]:
         with self._lock:
             seen, decided, unreadable = map(dict, (self._seen, self._decided, self._unreadable))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -50,22 +50,6 @@ def names_in(folder: Path) -> Iterator[tuple[str, str | None]]:
         for name in listing.odd:
             stamp = stamp_of(f"{folder}/{listing.directory}/{name}")
             yield name, None if stamp is None else ODDITIES.get(stamp)
-
-
-def find_files(places: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Those of ``places`` that are files, and those of which a share does not tell."""
-    found, silent = [], []
-    for place in places:
-        if not is_share(place.parent):
-            found += [place] if place.is_file() else []
-            continue
-        try:
-            (answer,) = ask("stat", place, limit_s=SHARE_S)
-        except Silent:
-            silent.append(place)
-        else:
-            found += [] if isinstance(answer, OSError) or not stat.S_ISREG(answer.st_mode) else [place]
-    return found, silent
 
 
 def wait_for_shares(paths: Iterable[Path]) -> None:

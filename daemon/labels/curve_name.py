@@ -8,7 +8,6 @@ for on disk. Whoever writes ``/``, ``./`` or ``../`` in front means a file. What
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,11 +19,10 @@ from daemon.common.text import clean
 from daemon.formats.names import event_path
 from daemon.labels import Label
 from daemon.labels.subject import sha256_of
+from daemon.labels.table import NUMBERED
 from daemon.ledger.file import LedgerView, Named
 from daemon.processes import apart
 
-_MOST_DIGITS = 9  # of a curve's number: a file holds 4 million curves at the most
-_NUMBERED = re.compile(rf"(.+)#([0-9]{{1,{_MOST_DIGITS}}})", re.DOTALL)
 _SHOWN = 3  # candidates
 _SHARE_S = 2.0  # what a share gets to answer whether a file is there
 
@@ -36,7 +34,7 @@ def name_of(path: str, curve: int) -> str:
 
 def readings_of(name: str) -> list[tuple[str, int | None]]:
     """What a name may mean, the likelier first: ``a#3`` is curve 3 of ``a``, or a file that is called ``a#3``."""
-    match = _NUMBERED.fullmatch(name)
+    match = NUMBERED.fullmatch(name)
     return [*([(match[1], int(match[2]))] if match else []), (name, None)]
 
 

@@ -51,6 +51,9 @@ class Service:
     def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
         self._config, self._reread = config, reread
         self._reload_asked = threading.Event()
+        self._terminal = ending.Terminal()
+        #: The session in a few lines, once it is over, for a terminal that is still there.
+        self.farewell: list[str] = []
         self._health = Health(announce=self._announce)
         self._contact = ContactWatch(config.alarm.no_contact_run)
         self._parts: Parts | None = None
@@ -67,7 +70,7 @@ class Service:
             ending.insist()
             ending.write_in_background()
             connections = Connections(apart=self._config.metrics_port)
-            ending.also(signal.SIGHUP, self._reload_asked.set)
+            ending.also(signal.SIGHUP, self._hang_up)
             closing.callback(sockets.close)
             try:
                 with Starting():
@@ -84,7 +87,15 @@ class Service:
             self._loop(parts, connections)
             self._drain(parts)
             log.info("stopped by %s; the ledger ends at seq %d", ending.asked_by().name, parts.report.last_seq())
+            self.farewell = parts.report.farewell() if self._terminal.look() else []
         return 0
+
+    def _hang_up(self) -> bool:
+        """SIGHUP: the terminal has gone, which ends us, or somebody wants a reload."""
+        if self._terminal.has_just_gone():
+            return True
+        self._reload_asked.set()
+        return False
 
     def _say_ready(self, parts: Parts, took_s: float) -> None:
         config, model = self._config, parts.model
@@ -144,6 +155,7 @@ class Service:
             if isinstance(source, WatchSource):
                 self._look_for_unread(source)
         self._report_log(parts)
+        self._terminal.look()
         self._look_at_ledger(parts)
         parts.metrics.entered(parts.report.condition())
         parts.metrics.heartbeat.labels("pipeline").set_to_current_time()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 from daemon.client.folders import Standing, standings
-from daemon.common.errors import BAD_CONFIG
+from daemon.common.errors import BAD_CONFIG, grouped
 from daemon.common.mounts import lacks_share, mount_of, watched_mount
 from daemon.common.options import Option
 from daemon.common.stdio import as_json
@@ -33,8 +33,11 @@ def run(options: Options) -> int:
         config = load(Flags(options.config), serves=True, needs_state=False)  # as `run` would
     except ConfigError as error:
         print(f"{clean(options.config)}: {len(error.findings)} to correct", file=sys.stderr)
-        for finding in error.findings:
+        for finding in grouped(error.findings):
             print(f"  ✗ {clean(finding)}", file=sys.stderr)
+        return BAD_CONFIG
+    if problem := _model_problem(config):
+        print(f"{clean(options.config)}: 1 to correct\n  ✗ {clean(problem)}", file=sys.stderr)
         return BAD_CONFIG
     print(f"{clean(options.config)}: good")
     for sentence in describe(config):
@@ -44,6 +47,17 @@ def run(options: Options) -> int:
         origin = config.origins.get(key, "default")
         print(f"  {key} = {'(none)' if value is None else as_json(value)}  # {origin}")
     return 0
+
+
+def _model_problem(config: Config) -> str | None:
+    """Why `run` could not take the model that is named: it is not there, or not as its manifest says."""
+    try:
+        read(resolve(config.model, config.state / "models"))
+    except BadBundle as error:
+        return f"model: {error}"
+    except OSError as error:
+        return f"model: {config.model} cannot be read ({error.strerror}); give this user read permission"
+    return None
 
 
 def describe(config: Config) -> list[str]:

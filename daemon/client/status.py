@@ -44,15 +44,8 @@ def gather(config: Config) -> dict[str, Any]:
     report["process"] = orphan.pid if orphan else None
     if data:  # where it speaks in fact, also when it was told to take any free port
         data |= {"publish": where.publish, "replay": where.replay}
-    return (
-        report
-        | data
-        | {
-            "ledger": ledger,
-            "flagged": flagged,
-            "note": "" if data else orphan.words(config.state) if orphan else _absence(where, config),
-        }
-    )
+    note = "" if data else orphan.words(config.state) if orphan else _absence(where, config)
+    return report | data | {"ledger": ledger, "flagged": flagged, "note": note}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from daemon.ledger.schema import NAMES_SINCE, check_version, migrate
 #: 16 MiB of WAL before SQLite folds it back: fewer slow commits, and still far from the 64 MiB limit.
 _CHECKPOINT_PAGES, _WAL_LIMIT_BYTES = 4096, 64 << 20
 #: At the start another program's lock is waited for this long; later it is told of, and waited for as long as it lasts.
-_PATIENCE_S, _LOCKED_MS = 30.0, 1_000
+PATIENCE_S, LOCKED_S = 30.0, 1.0
 #: Decisions that are looked at before the first new one is written.
 TAIL = 1_000
 
@@ -37,10 +37,10 @@ _VIEWS: weakref.WeakSet[LedgerView] = weakref.WeakSet()
 _OPENING = threading.RLock()
 
 
-def open_for_writing(path: Path) -> sqlite3.Connection:
+def open_for_writing(path: Path, patience_s: float = LOCKED_S) -> sqlite3.Connection:
     """The one read-write connection. Raises UserError 74 for a damaged, foreign or newer file, or a full disk."""
     try:
-        connection = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(path, timeout=patience_s, isolation_level=None, check_same_thread=False)
         check_version(connection, path)
         is_new = connection.execute("pragma user_version").fetchone()[0] == 0
         connection.execute("pragma journal_mode = wal")
@@ -51,7 +51,6 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         if not is_new:
             _check_tail(connection, path)
         migrate(connection)
-        connection.execute(f"pragma busy_timeout = {_LOCKED_MS}")
         return connection
     except sqlite3.DatabaseError as error:
         raise explain(error, path) from error

@@ -91,10 +91,9 @@ class WorkerPool(Closing):
 
     @property
     def small_in_flight(self) -> int:
-        """Of these, the small ones that do not wait for a slow one or for a share that does not answer."""
+        """Of these, the small ones that do not wait for heavy or slow ones, or for a share that does not answer."""
         with self._changed:
-            shut = self._lanes.count(Lane.SMALL) - self._lanes.count_ready(Lane.SMALL)
-            return self._in_flight - self._large_in_flight - self._lanes.count(Lane.SLOW) - shut
+            return self._in_flight - self._large_in_flight - self._lanes.count_beside()
 
     @property
     def large_in_flight(self) -> int:
@@ -214,8 +213,8 @@ class WorkerPool(Closing):
     def finish(self, task: Task) -> None:
         with self._changed:
             was_stuck = task.answer is not None and self._lanes.set_stuck(task, False)
-            if task.answer is not None and time.monotonic() - task.head_since_s < self.slow_s:
-                self._lanes.note_quick(task)
+            if task.answer is not None:
+                self._lanes.note_done(task, time.monotonic() - task.head_since_s)
             self._lanes.release([task])
             self._done.append(task)
             self._done_bytes += sum(array.nbytes for array in task.arrays)

@@ -41,6 +41,7 @@ VERBS = {
     "bench": "measured throughput and latency on this machine",
     "check": "say what a configuration will do, and every error in it",
     "doctor": "versions, devices, watch limits, mounts, and what to do about each problem",
+    "stop": "end the running service in order",
     "reload": "make the running service take its configuration anew",
 }
 

@@ -11,14 +11,17 @@ import errno
 import logging
 import os
 import platform
+import socket
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from socketserver import BaseServer
-from typing import get_args
+from socketserver import BaseServer, TCPServer, ThreadingMixIn
+from typing import Any, get_args
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import (
     CollectorRegistry,
@@ -28,7 +31,7 @@ from prometheus_client import (
     Info,
     ProcessCollector,
     disable_created_metrics,
-    start_http_server,
+    make_wsgi_app,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -46,6 +49,8 @@ log = logging.getLogger(__name__)
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 CURVES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_MOST_CONNECTIONS = 16  # to the metrics at once
+_REQUEST_S = 5.0  # from a connection to its answer
 #: How long a scrape waits for a look at a disk, and how old a number may be that stands in for it.
 _PATIENCE_S, _OLDEST_S = 0.3, 60.0
 STATES = ["starting", "ready", "degraded", "paused", "stopping"]
@@ -75,6 +80,10 @@ class Metrics:
         self.ledger_bytes = self._gauge(
             "ledger_bytes", "Size of a file of the state folder, or of what lies in its spool", "file"
         )
+        self.ledger_sound = self._gauge("ledger_sound", "0 when the ledger is damaged, or its files are not in place")
+        self.ledger_sound.set(1)
+        self.ledger_check = self._gauge("ledger_check_timestamp_seconds", "When every decision was last found sound")
+        self.ledger_check_duration = self._gauge("ledger_check_duration_seconds", "How long that look through it took")
         self.selftest_pass = self._gauge("selftest_pass", "1 when known curves scored right at the last self-test")
         self.classifier_device = self._gauge("classifier_device", "1 for the device that classifies", "device")
         self.reload_successful = self._gauge("config_last_reload_successful", "0 when the last reload was refused")
@@ -114,6 +123,12 @@ class Metrics:
         self.last_decision.set(self._clock.wall_s())
         if commit_s is not None:
             self.ledger_commit.observe(commit_s)
+
+    def ledger_checked(self, is_sound: bool, took_s: float) -> None:
+        """The whole ledger was looked through."""
+        if is_sound:
+            self.ledger_check.set(self._clock.wall_s())
+            self.ledger_check_duration.set(took_s)
 
     def serving(self, judge: Judge) -> None:
         """This model judges from now on, on this engine."""
@@ -156,11 +171,13 @@ class Metrics:
         if port == 0:
             return None
         try:
-            server, _thread = start_http_server(port, addr="127.0.0.1", registry=self.registry)
+            server = _Server(("127.0.0.1", port), _Handler)
         except OSError as error:
             taken = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error})"
             hint = "choose another with --metrics-port or metrics_port = …, 0 is off"
             raise UserError(UNREACHABLE, f"--metrics-port {port} {taken}: {hint}") from None
+        server.set_app(make_wsgi_app(self.registry))
+        threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
         return server
 
     def _histogram(self, name: str, help_text: str, *labels: str, buckets: Sequence[float] = SECONDS) -> Histogram:
@@ -241,6 +258,11 @@ class Accounts(Collector):
                 "ignored": self._ignored.total,
             }
 
+    def verdicts(self) -> dict[str, int]:
+        """Decisions since the process started."""
+        with self._lock:
+            return dict(self._decided)
+
     def collect(self) -> Iterable[Metric]:
         with self._lock:
             seen, decided, unreadable = map(dict, (self._seen, self._decided, self._unreadable))
@@ -265,6 +287,67 @@ def _size_bytes(path: Path) -> int:
     if path.is_dir():
         return sum(entry.stat().st_size for entry in os.scandir(path) if entry.is_file())
     return path.stat().st_size if path.exists() else 0
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _REQUEST_S
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: a scrape every few seconds is no news."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread a connection, for few connections and a short time: who is slow goes when others come."""
+
+    daemon_threads, request_queue_size = True, 64
+
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
+        self._lock = threading.Lock()
+        self._since_s: dict[socket.socket, float] = {}  # of each connection, the oldest first
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        """Without asking the network for the name of this computer, as the class above does."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except OSError:  # no file left for it: it stays where it is, and is not asked for at once
+            time.sleep(0.1)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            if len(self._since_s) >= _MOST_CONNECTIONS:
+                oldest = next(iter(self._since_s))
+                self._since_s.pop(oldest)
+                _hang_up(oldest)
+            self._since_s[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """Twice a second: a client that sends a byte now and then is hung up on all the same."""
+        with self._lock:
+            for request, since_s in self._since_s.items():
+                if time.monotonic() - since_s > _REQUEST_S:
+                    _hang_up(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._since_s.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has gone, or was sent away, is no news either."""
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """Its thread finds out, and closes it."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Folders(Collector):

@@ -16,18 +16,18 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from daemon.formats.afmcurve import compact_copy_of
 from daemon.formats.text_rule import TextRule
-from daemon.judging import Decision, FileMark, Judge, classify, decide, identity_of
+from daemon.judging import Decision, FileMark, Judge, classify, decide, identity_of, with_compact_copy
 from daemon.judging.judge import Serving
 from daemon.judging.sentinel import Sentinel
-from daemon.ledger import Ledger, LedgerFull
+from daemon.ledger import Ledger, NotRecorded
 from daemon.metrics import Metrics
 from daemon.publish import Publisher
 from daemon.reading import FileReading, Reading
 from daemon.reading.pool import ReaderPool
 from daemon.sources import AWAY, Arrival, Source
 from deploy.serving import Model, Scored
+from models.raster import RasterProfile
 
 #: Batches in the readers' hands at once: one being read while the one before is classified.
 READ_AHEAD_BATCHES = 2
@@ -125,6 +125,7 @@ class _Batch:
     files: list[FileReading]
     readings: list[Reading]  # curves that nobody had decided
     judge: Judge
+    profile: RasterProfile
     scored: Future[list[Scored | None]]
 
 
@@ -155,7 +156,7 @@ class Pipeline:
     def turn(self, wait_s: float) -> list[Decision]:
         """One turn of the loop, waiting at most ``wait_s`` for something to do.
 
-        Raises LedgerFull while the disk is full; the next turn then tries the same decisions again.
+        Raises NotRecorded while the disk is full; the next turn then tries the same decisions again.
         """
         if self._unrecorded is not None:
             return self._record(*self._unrecorded)
@@ -213,7 +214,7 @@ class Pipeline:
         readings, model, judge = self._undecided(files), self._serving.model, self._serving.judge
         self._feed()  # the readers work on while this batch is classified
         scored = self._classifier.submit(classify, readings, model, judge.thresholds, self._sentinel.wary_of)
-        self._batches.append(_Batch(files, readings, judge, scored))
+        self._batches.append(_Batch(files, readings, judge, model.bundle.profile, scored))
 
     def _finish(self, batch: _Batch) -> list[Decision]:
         """Decide and record a batch, once it is judged."""
@@ -221,7 +222,8 @@ class Pipeline:
         for reading, decision in zip(batch.readings, decisions, strict=True):
             if reading.curve is not None:
                 self._sentinel.observe(reading.sign_from, decision.reasons)
-        return self._record(_with_compact_copies(decisions, batch.readings), batch.files)
+        pairs = zip(decisions, batch.readings, strict=True)
+        return self._record([with_compact_copy(*pair, batch.profile) for pair in pairs], batch.files)
 
     def _undecided(self, files: Sequence[FileReading]) -> list[Reading]:
         """The curves that nobody has decided yet, or is about to; the unfinished go back to their source."""
@@ -258,7 +260,7 @@ class Pipeline:
         try:
             if opened:
                 self._ledger.record(decisions, [_mark(file) for file in whole if _may_be_forgotten(file)])
-        except LedgerFull:
+        except NotRecorded:
             self._unrecorded = (decisions, files)
             raise
         self._unrecorded = None
@@ -289,13 +291,3 @@ def _mark(file: FileReading) -> FileMark:
     arrival = file.arrival
     folder, sha256 = arrival.folder or "", file.readings[0].sha256
     return FileMark(folder, arrival.path, arrival.size_bytes, arrival.mtime_ns, sha256, file.total)
-
-
-def _with_compact_copies(decisions: list[Decision], readings: Sequence[Reading]) -> list[Decision]:
-    """Every flagged curve keeps a compact copy of its own: the instrument's file may go away."""
-    return [
-        replace(decision, compact_copy=compact_copy_of(reading.curve))
-        if decision.verdict == "review" and reading.curve is not None
-        else decision
-        for decision, reading in zip(decisions, readings, strict=True)
-    ]

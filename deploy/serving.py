@@ -31,8 +31,8 @@ from deploy.classifier import (
 )
 from deploy.engines import Engine, candidates
 from models.bundle import Bundle, read, resolve
-from models.curve import Curve, Samples
-from models.frontend import OPEN, Prepared, prepare, prepare_to_judge
+from models.curve import Curve, Prepared, Samples
+from models.frontend import OPEN, prepare, prepare_to_judge
 from models.raster import previews
 from models.reasons import DOUBTS
 

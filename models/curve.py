@@ -1,13 +1,15 @@
 """The curve: one retract as numbers, already oriented, in SI units.
 
 A reader knows its format's sign and direction, so orientation is decided there, once; everything from
-here on (front-end, raster, network) sees the same picture whatever the instrument.
+here on (front-end, raster, network) sees the same picture whatever the instrument. What the front-end makes of
+it (models.frontend) is a value here, because a compact copy of a curve carries it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,62 @@ from numpy.typing import NDArray
 Samples = NDArray[np.float64]
 ForceUnit = Literal["N", "m", "V"]  # force, deflection in metres, deflection in volts
 DistanceKind = Literal["piezo", "separation"]
+
+_WAYS = ("prepared", "flipped")
+_FINDINGS = ("noise", "level", "tilt", "contact")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """One retract, ready for the raster."""
+
+    signal: NDArray[np.float32] | None  # (n,), 2 W <= n <= samples of the profile, in profile units, baseline 0
+    reasons: tuple[str, ...] = ()  # of models.reasons
+    noise: float | None = None  # rms of the averaged baseline, in force_unit
+    level: float | None = None  # of the baseline, in force_unit
+    tilt: float | None = None  # of the baseline, in force_unit per whole signal; already taken away
+    contact: float | None = None  # where along the retract contact ends, 0 to 1
+    flipped: Prepared | None = None  # the same upside down, where that is to be judged too (models.frontend)
+
+    @property
+    def blocking(self) -> bool:
+        """No score can be made."""
+        return self.signal is None
+
+
+def describe(prepared: Prepared | None) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
+    """What was found, as JSON takes it, and the signals; a key for each way that was prepared."""
+    found: dict[str, Any] = {}
+    signals: dict[str, NDArray[np.float32]] = {}
+    for way, item in zip(_WAYS, (prepared, prepared and prepared.flipped), strict=True):
+        if item is not None:
+            found[way] = {name: getattr(item, name) for name in _FINDINGS} | {"reasons": list(item.reasons)}
+            if item.signal is not None:
+                signals[way] = item.signal
+    return found, signals
+
+
+def restore(found: Mapping[str, Any], signals: Mapping[str, Any]) -> Prepared | None:
+    """What ``describe`` described. Raises KeyError and TypeError for what it never wrote."""
+    prepared: Prepared | None = None
+    for way in reversed(_WAYS):
+        one = found.get(way)
+        if one is not None:
+            findings = {name: one[name] for name in _FINDINGS}
+            prepared = Prepared(signals.get(way), tuple(one["reasons"]), **findings, flipped=prepared)
+    return prepared
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Original:
+    """Of a compact copy: what the front-end made of the curve itself, so that the copy is judged as that was.
+
+    It holds for one raster profile, and for these very samples: whoever changes them has another curve.
+    """
+
+    profile: str  # its id
+    prepared: Prepared
+    samples: Samples  # the force of the copy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +89,7 @@ class Curve:
     duration_s: float | None = None  # of the retract
     acquired_s: float | None = None  # time of the measurement, seconds since 1970; None: the file does not say
     notes: tuple[str, ...] = ()  # what the reader had to assume, e.g. "sign_assumed"
+    original: Original | None = None  # only of a compact copy
 
     def __len__(self) -> int:
         return int(self.force.shape[0])

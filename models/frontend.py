@@ -13,14 +13,14 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.curve import Curve, Samples
+from models.curve import Curve, Original, Prepared, Samples
 from models.raster import RasterProfile
 from models.reasons import BLOCKING, LIFTING, NOTED
 
@@ -49,29 +49,22 @@ _SQUARES = _ACROSS @ _ACROSS
 _BEFORE = np.arange(1, BLOCKS - 1)  # blocks before each
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """One retract, ready for the raster."""
-
-    signal: NDArray[np.float32] | None  # (n,), 2 W <= n <= samples of the profile, in profile units, baseline 0
-    reasons: tuple[str, ...] = ()  # of models.reasons
-    noise: float | None = None  # rms of the averaged baseline, in force_unit
-    level: float | None = None  # of the baseline, in force_unit
-    tilt: float | None = None  # of the baseline, in force_unit per whole signal; already taken away
-    contact: float | None = None  # where along the retract contact ends, 0 to 1
-    flipped: Prepared | None = (
-        None  # the same of the curve upside down, where that is to be judged too (models.frontend)
-    )
-
-    @property
-    def blocking(self) -> bool:
-        """No score can be made."""
-        return self.signal is None
-
-
 def prepare(curves: Sequence[Curve], profile: RasterProfile) -> list[Prepared]:
-    """Each curve by itself: what stands beside it in the batch changes nothing."""
-    return [_prepare(curve, profile) for curve in curves]
+    """Each curve by itself: what stands beside it in the batch changes nothing. Of a copy, what its original gave."""
+    return [
+        _prepare(curve, profile) if (known := _known(curve, profile)) is None else replace(known, flipped=None)
+        for curve in curves
+    ]
+
+
+def _known(curve: Curve, profile: RasterProfile) -> Prepared | None:
+    """What was made of the curve that this is a compact copy of, if it holds here."""
+    original = curve.original
+    if original is None or original.samples is not curve.force or original.profile != profile.id:
+        return None
+    ways = (original.prepared, original.prepared.flipped)
+    sizes = [way.signal.shape[0] for way in ways if way is not None and way.signal is not None]
+    return original.prepared if all(2 * profile.columns <= n <= profile.samples for n in sizes) else None
 
 
 def _prepare(curve: Curve, profile: RasterProfile) -> Prepared:
@@ -308,16 +301,23 @@ def quantile(values: Samples, share: float) -> float:
 
 def turned(curve: Curve) -> Curve:
     """The same curve if pulling is the other way."""
-    approach = curve.approach_force
-    return replace(curve, force=-curve.force, approach_force=None if approach is None else -approach)
+    approach, original, force = curve.approach_force, curve.original, -curve.force
+    if original is not None and original.samples is curve.force and original.prepared.flipped is not None:
+        original = Original(original.profile, original.prepared.flipped, force)
+    approach = None if approach is None else -approach
+    return replace(curve, force=force, approach_force=approach, original=original)
 
 
 def prepare_to_judge(curves: Sequence[Curve], profile: RasterProfile) -> list[Prepared]:
     """As ``prepare``, with ``flipped`` where the judge wants it; what it costs the others is a few microseconds."""
-    return [
-        with_flipped(prepared, curve, profile) if _wants_flipped(curve, prepared) else prepared
-        for curve, prepared in zip(curves, prepare(curves, profile), strict=True)
-    ]
+    return [_prepare_to_judge(curve, profile) for curve in curves]
+
+
+def _prepare_to_judge(curve: Curve, profile: RasterProfile) -> Prepared:
+    if (known := _known(curve, profile)) is not None:
+        return known
+    prepared = _prepare(curve, profile)
+    return with_flipped(prepared, curve, profile) if _wants_flipped(curve, prepared) else prepared
 
 
 def with_flipped(prepared: Prepared, curve: Curve, profile: RasterProfile) -> Prepared:

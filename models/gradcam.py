@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from models.curve import Curve, Samples
-from models.frontend import Prepared, first_shown
+from models.curve import Curve, Prepared, Samples
+from models.frontend import first_shown
 from models.network import ResNet18
 from models.raster import RasterProfile
 

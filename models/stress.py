@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from models.curve import Curve, Samples
-from models.frontend import MIN_POINTS, Prepared, newton_per_unit
+from models.curve import Curve, Prepared, Samples
+from models.frontend import MIN_POINTS, newton_per_unit
 from models.simulate import recording
 from models.simulate.background import END_DOTS, RESOLUTION, visible
 from models.simulate.mechanics import Rng, Rupture, log_uniform, sign

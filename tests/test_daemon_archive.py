@@ -212,7 +212,7 @@ def test_where_curves_come_from_is_kept(packed, lab):
     assert [row.path for row in rows] == sorted(row.path for row in rows)
     broken = rows[0]
     assert (broken.path, broken.reason, broken.force_unit) == ("broken.jpk-force", "truncated", None)
-    assert os.fsdecode(b"caf\xe9.jpk-force") in {row.path for row in rows}
+    assert "caf\ufffd.jpk-force" in {row.path for row in rows}
     mapped = [row for row in rows if row.curves == 40]
     assert [row.index for row in mapped] == list(range(40))
     assert {row.size_bytes for row in mapped} == {(lab / "map.jpk-force-map").stat().st_size}

@@ -39,6 +39,8 @@ from deploy.serving import Model, Scored, known_curves
 from models.bundle import SHIPPED, BadBundle, Cut, read, write
 from models.calibrate import KeepRule
 from models.certificate import miss_bound
+from models.frontend import prepare_to_judge
+from models.raster import RasterProfile
 from tests.test_daemon_decide import JUDGE, reading
 
 EVENTS, FREE = (2, 3, 4), (0, 1, 5)  # among the known curves
@@ -272,7 +274,9 @@ def test_a_curve_and_the_copy_that_the_ledger_exports_are_the_same(model, tmp_pa
         force = np.repeat(old.force, 3) + rng.normal(0, 1e-12, 3 * len(old))
         long = replace(old, force=force, distance=None)
         (lab / name).write_bytes(pack(long, dtype="<f8"))
-        (export / name).write_bytes(compact_copy_of(long))
+        (export / name).write_bytes(
+            compact_copy_of(long, RasterProfile(), prepare_to_judge([long], RasterProfile())[0])
+        )
     table(lab, rows)
     table(export, [(name, 0, label, "exported") for name, _, label, _ in rows])
     assert "hold 30 events that count (not counted: 40 copies of others)" in refused(

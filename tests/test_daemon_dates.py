@@ -199,7 +199,7 @@ def a_curve(acquired_s: float | None) -> Curve:
 
 
 def test_a_copy_carries_the_time_of_its_original() -> None:
-    assert unpack(compact_copy_of(a_curve(1.6e9 + 0.125)))[0].acquired_s == 1.6e9 + 0.125
+    assert unpack(compact_copy_of(a_curve(1.6e9 + 0.125), RasterProfile(), None))[0].acquired_s == 1.6e9 + 0.125
     assert unpack(pack(a_curve(None)))[0].acquired_s is None
     assert unpack(pack(a_curve(-11644473600.0)))[0].acquired_s is None  # 1601: who wrote it did not know better
     line, _, payload = pack(a_curve(1.6e9)).partition(b"\n")

@@ -20,8 +20,11 @@ from daemon.config import ThresholdsConfig
 from daemon.explain import Explanation, explain, find_reading, sentences, share
 from daemon.explain.picture import BASELINE, Trace, _curve, along, draw, thin, trace_of
 from daemon.formats import open_file
+from daemon.formats.afmcurve import pack
 from daemon.judging.judge import judge_of, load_model
 from daemon.labels.subject import sha256_of
+from daemon.ledger import Ledger
+from tests.ledgerhelp import decision
 
 CURVES = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 SAWTOOTH = CURVES / "force-save-0441.jpk-force"
@@ -64,7 +67,34 @@ def test_a_picture_is_written_and_its_verdict_told(
     said = capsys.readouterr().out
     assert main(["score", str(MAP), "--model", model]) == 0
     verdict, score = capsys.readouterr().out.splitlines()[3].split()[:2]
-    assert said.strip() == f"{out}: {verdict}, score {float(score):.4f}"
+    assert said.strip() == f"{out}: {MAP}#3: {verdict}, score {float(score):.4f}"
+
+
+def test_a_flagged_curve_is_explained_by_its_name_from_the_copy_when_its_file_is_gone(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watched, out = tmp_path / "watched", tmp_path / "x.png"
+    copy = pack(open_file(SAWTOOTH)[0])
+    ledger = Ledger(tmp_path / "ledger.sqlite", "afm1")
+    flagged = {"verdict": "review", "compact_copy": copy, "path": "run7/gone #1.txt", "folder": str(watched)}
+    ledger.record([decision(1, **flagged), decision(3, path="run7/kept.txt", folder=str(watched))])
+    ledger.close()
+
+    def said(name: str) -> tuple[int, str]:
+        code = main(["explain", name, "--out", str(out), "--model", model, "--state", str(tmp_path)])
+        told = capsys.readouterr()
+        return code, told.out or told.err
+
+    for name in ("run7/gone #1.txt#0", "run7/gone #1.txt", f"{watched}/run7/gone #1.txt#0"):
+        code, told = said(name)
+        assert (code, told.startswith(f"{out}: run7/gone #1.txt#0: ")) == (0, True), told
+    code, told = said("run7/kept.txt#0")
+    assert (code, told.count("\n")) == (65, 1)
+    assert "run7/kept.txt#0: its file is gone" in told
+    (watched / "run7").mkdir(parents=True)
+    (watched / "run7" / "kept.txt").write_bytes(SAWTOOTH.read_bytes())
+    code, told = said("run7/kept.txt")
+    assert (code, told.startswith(f"{out}: run7/kept.txt#0: ")) == (0, True), told
 
 
 def test_the_heat_lies_on_the_last_rupture_of_a_sawtooth(sawtooth: Explanation) -> None:
@@ -148,9 +178,9 @@ def test_the_same_curve_is_the_same_picture(sawtooth: Explanation) -> None:
 def test_a_curve_without_a_score_is_drawn_with_its_reason(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "short.png"
-    assert main(["explain", str(text_file(tmp_path, 30)), "--out", str(out), "--model", model]) == 0
-    assert capsys.readouterr().out == f"{out}: review, no score\n"
+    out, file = tmp_path / "short.png", text_file(tmp_path, 30)
+    assert main(["explain", str(file), "--out", str(out), "--model", model]) == 0
+    assert capsys.readouterr().out == f"{out}: {file}#0: review, no score\n"
     assert pixels(out.read_bytes()).std() > 0.02
 
 

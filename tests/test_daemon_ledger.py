@@ -16,7 +16,7 @@ import pytest
 
 from daemon.common.errors import UserError
 from daemon.judging import FileMark
-from daemon.ledger import Ledger, LedgerFull, LedgerView, schema
+from daemon.ledger import Ledger, LedgerView, NotRecorded, schema
 from daemon.ledger.events import decode
 from daemon.ledger.file import Named
 from models.clock import Clock
@@ -60,10 +60,10 @@ def test_a_ledger_that_was_moved_away_takes_nothing_until_it_is_back(path: Path)
     ledger, away = Ledger(path, "afm1"), path.with_name("away")
     assert ledger.record([decision(1)]) == [1]
     path.rename(away)
-    with pytest.raises(LedgerFull, match="moved or deleted"):
+    with pytest.raises(NotRecorded, match="moved or deleted"):
         ledger.record([decision(2)])
     path.touch()  # another file of that name is not it
-    with pytest.raises(LedgerFull):
+    with pytest.raises(NotRecorded):
         ledger.record([decision(2)])
     away.rename(path)
     assert ledger.record([decision(2)]) == [2]
@@ -271,7 +271,7 @@ def test_kill_9_at_any_moment_leaves_no_gap_and_nothing_twice(path: Path) -> Non
 
 DISK_FULL = """
 import pathlib, sys
-from daemon.ledger import Ledger, LedgerFull, LedgerView
+from daemon.ledger import Ledger, NotRecorded, LedgerView
 from daemon.ledger.file import open_for_reading
 from tests.ledgerhelp import decision
 folder = pathlib.Path(sys.argv[1])
@@ -285,7 +285,7 @@ while full < 3:  # full, tried again, still full
         assert ledger.record(batch) == list(range(number, number + 8))
         assert full == 0, "wrote to a full disk"
         number += 8
-    except LedgerFull:
+    except NotRecorded:
         full += 1
         assert ledger.last_seq == number - 1
 with LedgerView(folder / "ledger.sqlite") as view:

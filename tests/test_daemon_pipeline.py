@@ -18,7 +18,7 @@ from daemon.instrument import play, recordings
 from daemon.judging import Decision
 from daemon.judging.judge import Serving, judge_of
 from daemon.judging.sentinel import Sentinel
-from daemon.ledger import Ledger, LedgerFull
+from daemon.ledger import Ledger, NotRecorded
 from daemon.metrics import Metrics
 from daemon.pipeline import Backlog, Pace, Pipeline
 from daemon.publish import Publisher
@@ -141,7 +141,7 @@ def test_while_the_disk_is_full_what_is_judged_waits_and_is_then_recorded(line: 
     away = line.ledger.path.with_name("away")
     line.ledger.path.rename(away)
     for _ in range(5):
-        with pytest.raises(LedgerFull):
+        with pytest.raises(NotRecorded):
             line.pipeline.turn(0.1)
     assert not line.pipeline.idle()
     assert line.metrics.accounts.snapshot()["decided"] == 0

@@ -185,12 +185,14 @@ def test_a_child_may_not_take_more_than_its_memory_nor_leave_cores(echo: str) ->
         limits = Path(f"/proc/{pid_of(pool)}/limits").read_text()
     assert next(line for line in limits.splitlines() if "core file" in line).split()[4:6] == ["0", "0"]
     assert next(line for line in limits.splitlines() if "address space" in line).split()[3] == str(2 << 30)
+    assert int(next(line for line in limits.splitlines() if "open files" in line).split()[3]) <= 1024
     assert resource.getrlimit(resource.RLIMIT_AS)[0] != 2 << 30
 
 
 #: What the kit does, so that nobody does it in a way of their own.
-ONLY_HERE = {
-    "resource.setrlimit": "daemon/processes/child.py",
+ONLY_HERE: dict[str, str | tuple[str, ...]] = {
+    # Of a child, and of the service itself: how many files it may open.
+    "resource.setrlimit": ("daemon/processes/child.py", "daemon/service/connections.py"),
     "os.memfd_create": "daemon/processes/child.py",
     "libc.prctl": "daemon/processes/child.py",
     "connection.sendall": "daemon/processes",

@@ -37,8 +37,8 @@ from daemon.reading.pool import ReaderBroken, ReaderPool
 from daemon.sources import Arrival
 from daemon.sources.existing import find
 from daemon.sources.ignored import Ignored
-from models.curve import Curve
-from models.frontend import Prepared, prepare_to_judge
+from models.curve import Curve, Prepared
+from models.frontend import prepare_to_judge
 from models.raster import RasterProfile
 from models.reasons import UNREADABLE
 

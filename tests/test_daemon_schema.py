@@ -118,7 +118,7 @@ def test_the_other_kinds_fit_as_the_service_sends_them(ledger: Ledger, tmp_path:
     health.report("disk", "ok", "the ledger can be written")
     config = Config(state=ledger.path.parent)
     vigil = Vigil(config, [], metrics.accounts, health)
-    report = StatusReport(config, metrics, health, Serving(None, JUDGE), vigil)  # type: ignore[arg-type]
+    report = StatusReport(config, metrics, health, Serving(None, JUDGE), vigil, ledger)  # type: ignore[arg-type]
     ledger.record([decision(1)])
     publisher = Publisher(ledger.path, "afm1", publish=ANY, replay=ANY, status=report.data, counts=metrics)
     publisher.start()

@@ -63,6 +63,38 @@ def names(out: Path) -> list[str]:
     return [f"{row['path']}#{row['curve']}" for row in rows(out)]
 
 
+def test_one_curve_is_scored_by_its_name(tmp_path, model, capsys):
+    """As of the whole file, also where a name has a hash or bytes that are no UTF-8 in it."""
+    content = make_jpk_map(4)
+    for name in (b"odd #2.jpk-force-map", b"caf\xe9.jpk-force-map"):
+        (tmp_path / os.fsdecode(name)).write_bytes(content)
+
+    def told(*words):
+        assert main(["score", "--model", model, *map(str, words)]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    whole = told(tmp_path)
+    assert [line.partition("  ")[2].split("  ")[-1] for line in whole][:4] == [
+        f"caf�.jpk-force-map#{number}" for number in range(4)
+    ]
+    verdict = whole[7].split()[:2]
+    (line,) = told(tmp_path / "odd #2.jpk-force-map#3")
+    assert line.split()[:2] == verdict
+    assert line.endswith("odd #2.jpk-force-map#3")
+    (tmp_path / "list.txt").write_text("odd #2.jpk-force-map#1\ncaf�.jpk-force-map#0\n")
+    assert [line[-6:] for line in told(tmp_path, "--only", tmp_path / "list.txt")] == ["-map#0", "-map#1"]
+    for words, code in (
+        (["nowhere.txt#2"], 65),
+        (["odd #2.jpk-force-map#9"], 65),
+        (["nowhere#1", "--only", "list.txt"], 65),
+    ):
+        assert (
+            main(["score", "--model", model, *(str(tmp_path / word) if "#" in word else word for word in words)])
+            == code
+        )
+        assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_files_come_in_order_and_a_map_is_read_by_all_readers_at_once(tmp_path):
     lab = write_lab(tmp_path / "lab", mapped=300)
     pieces = [item for item in read_ahead(map(Job, find([lab])), workers=3) if isinstance(item, Piece)]

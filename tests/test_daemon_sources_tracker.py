@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 from sourcehelp import BINARY, TEXT
 
 from daemon.formats.names import Names
-from daemon.sources.file_state import FileState, Timing
+from daemon.sources.file_state import FileState, Found, State, Timing
 from daemon.sources.scan import Listing, Stamp
 from daemon.sources.tracker import FileTracker, Surroundings
 
@@ -21,12 +22,14 @@ class Trial:
         self.files: dict[str, Stamp] = {}
         self.offers: list[tuple[str, bool, float]] = []
         self.out: list[FileState] = []
+        self.is_taken = True  # every offer at once
+        self._inode = 0
         world = Surroundings(
-            stamp=self.files.get,
-            standing=lambda: True,
+            stamps=self._stamps,
+            is_standing=lambda: True,
             finished=lambda path: None,
             offer=self._offer,
-            withdraw=lambda pending: pending in self.out,
+            withdraw=self._withdraw,
             ignored=lambda path, reason, came: None,
             curve=lambda: None,
             monotonic=lambda: self.now_s,
@@ -35,12 +38,32 @@ class Trial:
         names = Names((BINARY, TEXT), text_quiet_s=text_quiet_s)
         self.tracker = FileTracker(names, timing or Timing(), world)
 
+    def _stamps(self, paths: Sequence[str]) -> list[Stamp | OSError | None]:
+        stamps = [self.files.get(path) for path in paths]
+        return [stamp and stamp._replace(looked_s=self.now_s) for stamp in stamps]
+
     def _offer(self, pending: FileState, final: bool) -> None:
         self.offers.append((pending.path, final, self.now_s))
+        pending.become(State.OFFERED)
+        if self.is_taken:
+            pending.become(State.READING)
         self.out.append(pending)
 
+    def _withdraw(self, pending: FileState) -> bool:
+        if pending.state is not State.OFFERED:
+            return False
+        pending.become(State.SEEN)
+        return True
+
+    def settle(self, path: str) -> None:
+        """Decided, as it was when it was offered."""
+        (stamp,) = {pending.stamp for pending in self.out if pending.path == path and pending.state is State.READING}
+        self.tracker.settle(path, stamp)
+
     def write(self, path: str, size: int) -> None:
-        self.files[path] = (size, int(self.now_s * 1e9))
+        time_ns = int(self.now_s * 1e9)
+        self._inode += path not in self.files
+        self.files[path] = Stamp(size, time_ns, time_ns, self._inode)
 
     def run(self, for_s: float, step_s: float = 0.05) -> list[tuple[str, bool, float]]:
         """Let time pass; what was offered in it."""
@@ -67,19 +90,19 @@ def test_on_a_share_the_looks_are_a_second_apart_and_age_is_not_believed() -> No
     trial = Trial(Timing().on_network())
     trial.write("a.jpk-force", 1)
     trial.now_s += 60.0  # old by our clock, but whose clock is it?
-    trial.tracker.touch("a.jpk-force", fresh=True)
+    trial.tracker.touch("a.jpk-force", Found.START)
     assert trial.run(0.95) == []
     assert len(trial.run(0.1)) == 1
     trial.write("old.jpk-force", 1)
     trial.now_s += 3600.0
-    trial.tracker.touch("old.jpk-force", fresh=True)
+    trial.tracker.touch("old.jpk-force", Found.START)
     assert len(trial.run(0.0)) == 1
 
 
 def test_text_without_a_line_end_rests_twenty_seconds_from_its_last_change_and_is_asked_for_once() -> None:
     trial = Trial()
     trial.write("a.txt", 1)
-    trial.tracker.touch("a.txt", closed_s=trial.now_s)
+    trial.tracker.touch("a.txt", closed_s=trial.now_s, heard_s=trial.now_s)
     ((_, final, at_s),) = trial.run(3.0)
     assert (final, at_s) == (False, pytest.approx(1002.0, abs=0.06))
     trial.tracker.defer("a.txt", "unended")
@@ -102,7 +125,7 @@ def test_text_without_a_line_end_that_is_older_than_the_service_need_not_rest_ag
     trial.write("young.txt", 2)
     trial.now_s += 10.0
     for name in ("old.txt", "young.txt"):
-        trial.tracker.touch(name, fresh=True)
+        trial.tracker.touch(name, Found.START)
     assert [(name, final) for name, final, _ in trial.run(0.1)] == [("old.txt", False), ("young.txt", False)]
     for name in ("old.txt", "young.txt"):
         trial.tracker.defer(name, "unended")
@@ -117,7 +140,7 @@ def test_a_half_is_found_by_the_spelling_that_the_folder_has() -> None:
             trial = Trial()
             for name in order:
                 trial.write(name, 1)
-                trial.tracker.touch(name, closed_s=trial.now_s)
+                trial.tracker.touch(name, closed_s=trial.now_s, heard_s=trial.now_s)
                 trial.run(0.1)
             offers = trial.run(1.0) or trial.offers
             assert [(name, final) for name, final, _ in offers] == [(first, False)]
@@ -129,7 +152,7 @@ def test_a_half_is_found_by_the_spelling_that_the_folder_has() -> None:
 def test_the_tries_grow_apart_until_patience_ends() -> None:
     trial = Trial()
     trial.write("a.jpk-force", 1)
-    trial.tracker.touch("a.jpk-force", closed_s=trial.now_s)
+    trial.tracker.touch("a.jpk-force", closed_s=trial.now_s, heard_s=trial.now_s)
     times = []
     while not trial.offers or not trial.offers[-1][1]:
         trial.run(0.05)
@@ -161,15 +184,15 @@ def test_growth_renews_patience() -> None:
 def test_a_close_heard_while_the_reader_has_the_file_brings_it_back_at_once() -> None:
     trial = Trial()
     trial.write("a.jpk-force", 1)
-    trial.tracker.touch("a.jpk-force", closed_s=trial.now_s)
+    trial.tracker.touch("a.jpk-force", closed_s=trial.now_s, heard_s=trial.now_s)
     assert len(trial.run(0.0)) == 1
     trial.now_s += 0.01
     trial.write("a.jpk-force", 2)
-    trial.tracker.touch("a.jpk-force", closed_s=trial.now_s)
+    trial.tracker.touch("a.jpk-force", closed_s=trial.now_s, heard_s=trial.now_s)
     assert trial.run(0.0) == []
     trial.tracker.defer("a.jpk-force", "truncated")
     assert len(trial.run(0.0)) == 1
-    trial.tracker.settle("a.jpk-force", trial.files["a.jpk-force"])
+    trial.settle("a.jpk-force")
     assert trial.run(1.0) == []
     assert trial.tracker.waiting() == 0
 
@@ -177,7 +200,7 @@ def test_a_close_heard_while_the_reader_has_the_file_brings_it_back_at_once() ->
 def test_a_rewrite_under_the_readers_hands_is_a_new_life() -> None:
     trial = Trial()
     trial.write("a.jpk-force", 1)
-    trial.tracker.touch("a.jpk-force", closed_s=trial.now_s)
+    trial.tracker.touch("a.jpk-force", closed_s=trial.now_s, heard_s=trial.now_s)
     trial.run(0.0)
     stamp = trial.files["a.jpk-force"]
     trial.now_s += 0.01
@@ -191,7 +214,7 @@ def test_a_rename_onto_another_waiting_file_loses_neither_answer() -> None:
     trial = Trial()
     for name in ("a.jpk-force", "b.jpk-force"):
         trial.write(name, 1)
-        trial.tracker.touch(name, closed_s=trial.now_s)
+        trial.tracker.touch(name, closed_s=trial.now_s, heard_s=trial.now_s)
     assert len(trial.run(0.0)) == 2
     for name in ("a.jpk-force", "b.jpk-force"):
         trial.tracker.defer(name, "truncated")
@@ -202,8 +225,9 @@ def test_a_rename_onto_another_waiting_file_loses_neither_answer() -> None:
 
 def test_a_rename_takes_back_an_offer_nobody_has_taken() -> None:
     trial = Trial()
+    trial.is_taken = False
     trial.write("a.jpk-force", 1)
-    trial.tracker.touch("a.jpk-force", closed_s=trial.now_s)
+    trial.tracker.touch("a.jpk-force", closed_s=trial.now_s, heard_s=trial.now_s)
     trial.run(0.0)
     trial.out[0].counted = True
     trial.files["b.jpk-force"] = trial.files.pop("a.jpk-force")
@@ -217,13 +241,13 @@ def test_a_listing_finds_forgets_and_is_not_confused_by_what_is_under_way() -> N
     trial.write("run/a.jpk-force", 1)
     both = Listing("run", frozenset({"a.jpk-force", "b.png"}))
     for _ in range(3):
-        trial.tracker.reconcile(both, fresh=False)
+        trial.tracker.reconcile(both, Found.SCAN)
     assert len(trial.run(0.3)) == 1
     assert trial.tracker.missed == 1  # no hint had told of it
-    trial.tracker.settle("run/a.jpk-force", trial.files["run/a.jpk-force"])
+    trial.settle("run/a.jpk-force")
     trial.run(0.1)
     assert trial.tracker.settled.paths() == ["run/a.jpk-force"]
-    trial.tracker.reconcile(Listing("run", frozenset({"b.png"})), fresh=False)
+    trial.tracker.reconcile(Listing("run", frozenset({"b.png"})), Found.SCAN)
     assert trial.tracker.settled.paths() == []
-    trial.tracker.reconcile(both, fresh=False)
+    trial.tracker.reconcile(both, Found.SCAN)
     assert len(trial.run(0.3)) == 1  # it left and came back: new

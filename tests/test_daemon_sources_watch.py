@@ -27,7 +27,7 @@ def memory_path(tmp_path: Path) -> Iterator[Path]:
 
 
 def hints_of(watched):
-    return watched.source._folders[0]._guard.hints
+    return watched.source._folders[0]._hearing._hints
 
 
 def test_a_closed_file_comes_at_once_and_only_once(tmp_path: Path) -> None:
@@ -308,8 +308,8 @@ def test_an_overflow_is_answered_by_a_listing(tmp_path: Path) -> None:
     with watching(tmp_path, timing=replace(QUICK, scan_s=60.0, suspicion_s=0.0)) as watched:
         assert until(lambda: hints_of(watched) is not None)
         observer, real = hints_of(watched)._observer, hints_of(watched)._hear
-        hints_of(watched)._hear = lambda hint: (
-            real(hint) if hint.kind == "overflow" else None
+        hints_of(watched)._hear = lambda kind, *rest: (
+            real(kind, *rest) if kind == "overflow" else None
         )  # the kernel dropped them
         (tmp_path / "lost.jpk-force").write_bytes(b"x")
         assert watched.quiet(0.3)
@@ -320,7 +320,7 @@ def test_an_overflow_is_answered_by_a_listing(tmp_path: Path) -> None:
 def test_silent_hints_make_the_listing_frequent(tmp_path: Path) -> None:
     with watching(tmp_path, timing=replace(QUICK, scan_s=1.0)) as watched:
         assert until(lambda: hints_of(watched) is not None)
-        hints_of(watched)._hear = lambda hint: None  # a file system that does not tell
+        hints_of(watched)._hear = lambda *hint: None  # a file system that does not tell
         (tmp_path / "a.jpk-force").write_bytes(b"x")
         assert watched.decide() == ["a.jpk-force"]
         assert until(lambda: "scan every 0.2 s" in watched.health(), 1.0)

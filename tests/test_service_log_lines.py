@@ -118,16 +118,17 @@ def test_a_reader_that_sleeps_costs_lines_and_nobodys_time(reader: Reader) -> No
         _log.info("line %d %s", number, "x" * 100)
     assert time.monotonic() - begun_s < 5
     assert writer.dropped > 2_000
-    assert f"{writer.dropped:,} lines were dropped" in writer.trouble
+    assert "lines were dropped" in writer.trouble
     until(lambda: "dropped while nobody read" in reader.read())
     until(lambda: not writer.trouble)
     _log.info("the next one")
     writer.close()
     said = reader.lines()
     numbers = [int(line.split("line ")[1].split()[0]) for line in said if " line " in line]
-    assert numbers == list(range(len(numbers))), "the lines that came are the first ones, in order"
+    assert numbers == sorted(set(numbers)), "in order"
     assert len(numbers) + writer.dropped == 5_000
-    assert said[-2].endswith(f"WARNING {writer.dropped:,} lines were dropped while nobody read")
+    told = [line.split("WARNING ")[1].split()[0] for line in said if "dropped while nobody read" in line]
+    assert sum(int(count.replace(",", "")) for count in told) == writer.dropped, "every one is told of"
     assert said[-1].endswith("the next one")
 
 

@@ -31,8 +31,7 @@ from daemon.reading.ahead import Kept, Stamp
 from daemon.sources import Arrival
 from deploy.cpu import usable_cores
 from deploy.serving import Model, Scored
-from models.curve import Curve
-from models.frontend import Prepared
+from models.curve import Curve, Prepared
 from models.raster import RasterProfile
 
 __all__ = [

@@ -25,8 +25,7 @@ from daemon.bench.harness import REPEAT_S, cpu_ms
 from daemon.bench.machine import OTHERS, Family, families
 from daemon.common.sockets import await_input, open_socket
 from daemon.config import ThresholdsConfig
-from daemon.formats.afmcurve import compact_copy_of
-from daemon.judging import Decision, FileMark, decide, identity_of
+from daemon.judging import Decision, FileMark, decide, identity_of, with_compact_copy
 from daemon.judging.judge import judge_of, load_model
 from daemon.ledger import Ledger
 from daemon.publish import Publisher
@@ -75,7 +74,9 @@ _ANY = "tcp://127.0.0.1:*"
 _PUBLISHER_PATIENCE_S = 5.0
 
 
-def record_ms(readings: Sequence[Reading], decisions: Sequence[Decision], folder: Path) -> tuple[float, float, float]:
+def record_ms(
+    readings: Sequence[Reading], decisions: Sequence[Decision], profile: RasterProfile, folder: Path
+) -> tuple[float, float, float]:
     """Milliseconds a curve: CPU of the commit, its wall time (the disk included), CPU of the publication.
 
     As in the pipeline: known identities are looked up, a curve for review is kept in a compact copy, the marks of
@@ -90,7 +91,7 @@ def record_ms(readings: Sequence[Reading], decisions: Sequence[Decision], folder
             fresh = [replace(one, identity=f"{number:032d}{place:032d}#0") for place, one in enumerate(decisions)]
             begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
             ledger.known([one.identity for one in fresh])
-            kept = [_with_compact_copy(one, reading) for one, reading in zip(fresh, readings, strict=True)]
+            kept = [with_compact_copy(one, reading, profile) for one, reading in zip(fresh, readings, strict=True)]
             ledger.record(kept, [_mark(reading) for reading in readings])
             cpu_s.append(time.process_time() - begun_cpu_s)
             wall_s.append(time.perf_counter() - begun_s)
@@ -126,12 +127,6 @@ def _publisher(ledger: Ledger) -> Iterator[tuple[Publisher, zmq.Socket[bytes]]]:
             yield publisher, socket
     finally:
         publisher.stop()
-
-
-def _with_compact_copy(decision: Decision, reading: Reading) -> Decision:
-    if decision.verdict != "review" or reading.curve is None:
-        return decision
-    return replace(decision, compact_copy=compact_copy_of(reading.curve))
 
 
 _fresh = itertools.count()
@@ -181,7 +176,7 @@ def _judged_ms(family: Family, model: Model, seconds: float) -> tuple[dict[str, 
     raster = cpu_ms(lambda: coverage(envelope(signals, profile), profile), seconds) / len(signals)
     whole = cpu_ms(lambda: model.classify(signals), seconds) / len(signals)
     with tempfile.TemporaryDirectory(prefix="afm-triage-") as folder:
-        commit, commit_wall, publish = record_ms(readings, decide(readings, scored, judge), Path(folder))
+        commit, commit_wall, publish = record_ms(readings, decide(readings, scored, judge), profile, Path(folder))
     spent = {
         "front-end": cpu_ms(lambda: prepare_to_judge(curves, profile), seconds) / BATCH,
         "raster": raster,

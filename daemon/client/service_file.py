@@ -72,6 +72,11 @@ def _read(file: Path) -> dict[str, Any]:
     return {}
 
 
+def none_runs(config: Config) -> UserError:
+    """What a verb says that needs a service."""
+    return UserError(UNREACHABLE, f"no service runs on {config.state}; name it with --state, --config or --instrument")
+
+
 # The reload: a signal to the service, and the `config` event that says what came of it.
 
 #: Loading another model takes a second, compiling it for a GPU minutes; the old one judges meanwhile.
@@ -101,9 +106,7 @@ def reload(config: Config, patience_s: float = PATIENCE_S) -> str:
 
 def _pid(where: ServiceFile, config: Config) -> int:
     if where.pid is None or not where.is_alive:
-        raise UserError(
-            UNREACHABLE, f"no service runs on {config.state}; name it with --state, --config or --instrument"
-        )
+        raise none_runs(config)
     event = ask_status(where.replay)
     # A process of the same number may be anybody's: only the one that answers as ours gets a signal.
     if event is None or event["data"].get("pid") != where.pid:

@@ -36,7 +36,7 @@ class _SignalListener(threading.Thread):
         self.asked = threading.Event()
         self.number = 0
         self.patience_s = LAST_RESORT_S
-        self.others: dict[int, Callable[[], None]] = {}
+        self.others: dict[int, Callable[[], bool]] = {}
         self._receiver, self._wakeup = socket.socketpair()
         self._wakeup.setblocking(False)
         self._before: dict[int, signal._HANDLER] = {}
@@ -70,11 +70,10 @@ class _SignalListener(threading.Thread):
             if not heard:
                 return
             for number in heard:
-                if number in _ENDS and not self.number:
+                ends = self.others[number]() if number in self.others else number in _ENDS
+                if ends and not self.number:
                     self.number, asked_s = number, time.monotonic()
                     self.asked.set()
-                elif number in self.others:
-                    self.others[number]()
 
 
 _listeners: list[_SignalListener] = []  # the one that listens
@@ -109,8 +108,8 @@ def allow(seconds: float) -> None:
         listener.patience_s = max(listener.patience_s, seconds)
 
 
-def also(number: signal.Signals, call: Callable[[], None]) -> None:
-    """``call`` on the listening thread whenever this other signal comes."""
+def also(number: signal.Signals, call: Callable[[], bool]) -> None:
+    """``call`` on the listening thread whenever this other signal comes; it says whether that asks for the end."""
     for listener in _listeners:
         listener.others[number] = call
         listener.install((number,))
@@ -120,6 +119,32 @@ def insist() -> None:
     """SIGINT ends us in the background too: a service that a script has started is stopped by it."""
     for listener in _listeners:
         listener.install((signal.SIGINT,))
+
+
+class Terminal:
+    """The one that we were started from, if any: a signal that comes with its end is not one that somebody sends.
+
+    Who was told to outlive it (nohup) has none.
+    """
+
+    _JUST_S = 5.0
+
+    def __init__(self) -> None:
+        is_to_stay = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        self._descriptors = [] if is_to_stay else [number for number in range(3) if os.isatty(number)]
+        self._seen_s = time.monotonic()
+
+    def look(self) -> bool:
+        """Whether it is there; called about once a second."""
+        is_there = any(os.isatty(number) for number in self._descriptors)
+        if is_there:
+            self._seen_s = time.monotonic()
+        return is_there
+
+    def has_just_gone(self) -> bool:
+        """As one that is closed, or whose connection broke. One that went an hour ago has nothing to do with now."""
+        was_there = bool(self._descriptors) and time.monotonic() - self._seen_s < self._JUST_S
+        return was_there and not self.look()
 
 
 def write_in_background() -> None:

@@ -74,6 +74,22 @@ def _holder(file: Path) -> str:
     return "unknown"
 
 
+def holder_of(state: Path) -> int | None:
+    """The number of the process that holds the state folder, as the kernel tells it; None where nobody does."""
+    try:
+        found = os.stat(state / "lock")
+        told = Path("/proc/locks").read_text("ascii", "replace").splitlines()
+    except OSError:
+        return None
+    written = _holder(state / "lock")
+    for kind, _, _, holder, place in (line.split()[1:6] for line in told if len(line.split()) >= 6):
+        device, _, inode = place.rpartition(":")
+        is_here = device == f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}" or holder == written
+        if kind == "FLOCK" and inode == str(found.st_ino) and is_here:
+            return int(holder) if int(holder) > 0 else None
+    return None
+
+
 @contextmanager
 def lock_work_folder(work: Path) -> Iterator[None]:
     """Hold the work folder of a training, made if need be, while the block runs; UserError 73 while another run does.

@@ -21,6 +21,8 @@ NETWORK = frozenset(
     | {"gpfs", "beegfs", "ncpfs", "prl_fs", "vmhgfs", "coda"}
     | {"autofs"}  # mounts a share at the first touch, and waits for its server
 )
+#: A mount that holds one of these is the system's own: what lies on it lies on no share.
+_SYSTEM = ("/", "/home", "/root", "/mnt", "/media", "/srv", "/run", "/tmp", "/var", "/dev/shm")
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _MOST_LINKS = 40  # on one path, as in the kernel; more go round in circles
 
@@ -137,6 +139,15 @@ def watched_mount(folder: str | Path, setting: MountSetting = "auto", table: Tab
         return replace(mount, is_network=setting == "network")
     shares = [inner for inner in table.below(real) if inner.is_network]
     return replace(mount, fstype=shares[0].fstype, is_network=True) if shares else mount
+
+
+def lacks_share(folder: str | Path, table: Table | None = None) -> bool:
+    """Whether nothing is mounted for a folder that is said to lie on a share: it is the bare mount point, or less."""
+    table = table or Table.read()
+    real = table.resolve(folder)
+    mount = table.under(real)
+    is_on_system = any(holds(mount.point, one) for one in _SYSTEM)
+    return mount.point != real and not mount.is_network and is_on_system
 
 
 def is_network(fstype: str) -> bool:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: Puts CURVE keys onto a socket before it is bound.
 Secure = Callable[["zmq.Socket[bytes]"], None]
 
+#: Connections that have come and are not accepted yet, for each address.
+WAITING_CONNECTIONS = 32
+
 _lock = threading.Lock()
 _contexts: list[zmq.Context[zmq.Socket[bytes]]] = []  # one, once a socket was wanted
 
@@ -65,6 +68,7 @@ def bind(socket: zmq.Socket[bytes], endpoint: str, key: str, largest_bytes: int,
     socket.setsockopt(zmq.IPV6, ":" in place.host)
     socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
     socket.setsockopt(zmq.HANDSHAKE_IVL, 1000)
+    socket.setsockopt(zmq.BACKLOG, WAITING_CONNECTIONS)
     try:
         socket.bind(f"tcp://{place.host}:*" if place.port == 0 else endpoint)
     except zmq.ZMQError as error:

@@ -404,6 +404,13 @@ class JudgeOptions:
         str | None, Option("model that judges", "NAME-or-DIR", unless="shipped, or the configuration's")
     ] = None
 
+    def service(self, state: str | None = None, instrument: str | None = None) -> Config:
+        """The configuration of the service whose curves are meant. Raises ConfigError (78)."""
+        given = {"state": state, "instrument": instrument}
+        return load(
+            Flags(self.config, {key: value for key, value in given.items() if value is not None}), needs_state=False
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.client.status import watched_folders
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.text import clean
+from daemon.config import Config
 from daemon.formats import NAMES
+from daemon.formats.afmcurve import PackedReader, unpack
 from daemon.formats.text_rule import TextRule
 from daemon.judging import Decision, Judge, classify, decide
+from daemon.labels.curve_name import CurveFinder, Subject, is_there
+from daemon.ledger.file import LedgerView
 from daemon.reading import Reading
 from daemon.reading.pool import ReaderPool
+from daemon.sources import Arrival
 from daemon.sources.existing import find
 from deploy.serving import Model
 from models.bundle import Bundle
-from models.curve import Curve
-from models.frontend import Prepared, prepare, turned
+from models.curve import Curve, Prepared
+from models.frontend import prepare, turned
 from models.gradcam import Place, place_of
 from models.raster import coverage, envelope
 from models.reasons import REASONS
@@ -52,6 +60,29 @@ class Explanation:
     attention: Attention | None
 
 
+def look_up(name: str, curve: int | None, service: Config, rules: Sequence[TextRule] = ()) -> tuple[Subject, Reading]:
+    """The curve of a name, from its file, else from the copy that the ledger keeps of a flagged one.
+
+    UserError 65 where there is none, 64 where the name may be that of several.
+    """
+    if os.path.isdir(name):
+        raise UserError(BAD_DATA, f"{clean(name)}: is a folder; name one file")
+    with ExitStack() as closing:
+        file = service.state / "ledger.sqlite"
+        ledger = closing.enter_context(LedgerView(file)) if file.is_file() else None
+        watched = service.watch if ledger is None else watched_folders(service)
+        subject = CurveFinder(ledger, watched, takes_first=True).find(name, curve)
+        if subject.file is not None and is_there(subject.file):
+            reading = find_reading(subject.file, subject.curve, rules)
+        elif ledger is not None and subject.seq is not None and (copy := ledger.compact_copy(subject.seq)) is not None:
+            reading = _of_copy(subject, copy)
+        else:
+            gone = "its file is gone, and only flagged curves that could be read have a copy in the ledger"
+            raise UserError(BAD_DATA, f"{subject.name}: {gone}")
+    # Under the name that events give it.
+    return subject, replace(reading, arrival=replace(reading.arrival, path=subject.path, folder=subject.folder))
+
+
 def find_reading(file: Path, index: int, rules: Sequence[TextRule] = ()) -> Reading:
     """Curve ``index`` of a file; UserError 65 when there is no such file or curve, or nobody can read it."""
     shown = clean(str(file))
@@ -78,6 +109,13 @@ def find_reading(file: Path, index: int, rules: Sequence[TextRule] = ()) -> Read
     if reading.curve is None:
         raise UserError(BAD_DATA, f"{shown}: curve {index} cannot be read: {reading.reason}")
     return reading
+
+
+def _of_copy(subject: Subject, compact_copy: bytes) -> Reading:
+    curve = unpack(compact_copy)[0]
+    arrival = Arrival("score", subject.path, subject.file or Path(subject.path))
+    format = PackedReader.format.name
+    return Reading(arrival, subject.curve, subject.sha256, curve, format=format, acquired_s=curve.acquired_s)
 
 
 def _first_half(second: Path) -> str:

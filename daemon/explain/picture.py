@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from daemon.common.text import clean
 from daemon.explain import Explanation, sentences, share
 from daemon.judging import Judge
-from models.curve import Curve, Samples
-from models.frontend import LARGEST, Prepared, newton_per_unit
+from models.curve import Curve, Prepared, Samples
+from models.frontend import LARGEST, newton_per_unit
 from models.raster import to_rows
 
 # The axes of an explanation: a retract in units that a biophysicist reads, thinned to what a screen can show.

@@ -14,18 +14,20 @@ import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, Literal, TypeVar
 
 from msgspec import Meta, Struct
 
+from daemon.formats.afmcurve import compact_copy_of
 from daemon.reading import Reading
 from deploy.classifier import EngineId
 from deploy.serving import Model, Scored, is_discard
 from models.certificate import Promise
-from models.curve import ForceUnit
-from models.frontend import Prepared, prepare_to_judge, with_flipped
+from models.curve import ForceUnit, Prepared
+from models.frontend import prepare_to_judge, with_flipped
 from models.raster import RasterProfile
 
 Verdict = Literal["keep", "review", "discard"]
@@ -205,14 +207,14 @@ def classify(
     profile = model.bundle.profile
 
     def judge(some: Sequence[Reading]) -> list[Scored]:
-        prepared = [_prepared(reading, profile, is_wary=reading.sign_from in wary_of) for reading in some]
+        prepared = [prepared_for(reading, profile, is_wary=reading.sign_from in wary_of) for reading in some]
         return model.judge_prepared(prepared, thresholds.both)
 
     scored = iter(shielded([reading for reading in readings if reading.curve is not None], judge, FAILED))
     return [None if reading.curve is None else next(scored) for reading in readings]
 
 
-def _prepared(reading: Reading, profile: RasterProfile, *, is_wary: bool) -> Prepared:
+def prepared_for(reading: Reading, profile: RasterProfile, *, is_wary: bool) -> Prepared:
     """As the reader did it; here only where it knew no profile, or that of the model before, or is not wary enough."""
     curve, prepared = reading.curve, reading.prepared
     assert curve is not None
@@ -221,6 +223,16 @@ def _prepared(reading: Reading, profile: RasterProfile, *, is_wary: bool) -> Pre
     if is_wary and prepared.flipped is None and len(curve):
         return with_flipped(prepared, curve, profile)
     return prepared
+
+
+def with_compact_copy(decision: Decision, reading: Reading, profile: RasterProfile) -> Decision:
+    """Every flagged curve keeps a compact copy of its own, with what this verdict rests on: its file may go away."""
+    if decision.verdict != "review" or reading.curve is None:
+        return decision
+    prepared = None
+    with suppress(Exception):  # the front-end failed on it, which the log says already
+        prepared = prepared_for(reading, profile, is_wary="flipped" in decision.reasons)
+    return replace(decision, compact_copy=compact_copy_of(reading.curve, profile, prepared))
 
 
 def shielded(items: Sequence[T], judge: Callable[[Sequence[T]], list[R]], failed: R) -> list[R]:

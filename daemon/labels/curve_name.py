@@ -8,7 +8,6 @@ for on disk. Whoever writes ``/``, ``./`` or ``../`` in front means a file. What
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,11 +19,10 @@ from daemon.common.text import clean
 from daemon.formats.names import event_path
 from daemon.labels import Label
 from daemon.labels.subject import sha256_of
+from daemon.labels.table import NUMBERED
 from daemon.ledger.file import LedgerView, Named
 from daemon.processes import apart
 
-_MOST_DIGITS = 9  # of a curve's number: a file holds 4 million curves at the most
-_NUMBERED = re.compile(rf"(.+)#([0-9]{{1,{_MOST_DIGITS}}})", re.DOTALL)
 _SHOWN = 3  # candidates
 _SHARE_S = 2.0  # what a share gets to answer whether a file is there
 
@@ -36,7 +34,7 @@ def name_of(path: str, curve: int) -> str:
 
 def readings_of(name: str) -> list[tuple[str, int | None]]:
     """What a name may mean, the likelier first: ``a#3`` is curve 3 of ``a``, or a file that is called ``a#3``."""
-    match = _NUMBERED.fullmatch(name)
+    match = NUMBERED.fullmatch(name)
     return [*([(match[1], int(match[2]))] if match else []), (name, None)]
 
 
@@ -173,7 +171,7 @@ class CurveFinder:
 
     def _beside_differs(self, name: str, decided: Subject) -> Subject:
         """Refuse a name that is also that of another file, here."""
-        path = next((path for path, _ in readings_of(name) if _is_file(Path(self._beside, path))), None)
+        path = next((path for path, _ in readings_of(name) if is_there(Path(self._beside, path))), None)
         if path is None or _is_of_a_file(path):
             return decided
         here = Path(self._beside, path)
@@ -222,13 +220,13 @@ class CurveFinder:
     def _files(self, path: str) -> Iterator[tuple[str | None, Path]]:
         """Files of that path that are there, with the watched folder that each lies in."""
         whole = os.path.normpath(os.path.join(self._beside, path))
-        if _is_file(Path(whole)):
+        if is_there(Path(whole)):
             yield next((folder for folder in self._watched if mounts.holds(folder, whole)), None), Path(whole)
         if _is_of_a_file(path):
             return
         for folder in self._watched:
             for file in _spelt(Path(folder), os.path.normpath(path)):
-                if str(file) != whole and _is_file(file):
+                if str(file) != whole and is_there(file):
                     yield folder, file
 
 
@@ -236,7 +234,7 @@ def _is_of_a_file(path: str) -> bool:
     return path.startswith(("/", "./", "../"))
 
 
-def _is_file(file: Path) -> bool:
+def is_there(file: Path) -> bool:
     """Whether it is there; False where its share does not answer."""
     if mounts.mount_of(file).is_network:
         with suppress(apart.Silent):

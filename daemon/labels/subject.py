@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from daemon.common.errors import INPUT_OUTPUT, UserError
+from daemon.common.mounts import resolve
 from daemon.formats import NAMES, open_file
 from daemon.formats.afmcurve import SUFFIX, compact_copy_of
 from daemon.formats.blob import Blob
@@ -21,6 +22,8 @@ from daemon.labels import Label, unanimous
 from daemon.labels import table as labeltable
 from daemon.ledger.file import LedgerView
 from models.files import write_whole
+from models.frontend import prepare_to_judge
+from models.raster import RasterProfile
 
 
 def sha256_of(file: Path) -> str | None:
@@ -35,12 +38,17 @@ def sha256_of(file: Path) -> str | None:
 
 
 def write_folder(
-    labels: Iterable[Label], ledger: LedgerView, folder: Path, watched: Sequence[Path] = ()
+    labels: Iterable[Label],
+    ledger: LedgerView,
+    folder: Path,
+    watched: Sequence[Path] = (),
+    silent: Sequence[Path] = (),
 ) -> tuple[int, int]:
     """One ``.afmcurve`` a labelled curve, and ``labels.csv``; how many, and of how many there is no copy.
 
     `train --labelled` reads such a folder anywhere. A flagged curve's copy lies in the ledger, whatever became of the
-    instrument's file; any other is read from its file below ``watched``, if that still holds what was labelled.
+    instrument's file; any other is read from its file below ``watched``, if that still holds what was labelled;
+    what lies in one of the ``silent`` folders is not touched.
 
     Where raters disagree the curve is `unsure`. Raises UserError 74 when the folder cannot be written.
     """
@@ -49,7 +57,7 @@ def write_folder(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for group in labeltable.by_curve(labels).values():
-            compact_copy = _copy_in_ledger(group[0], ledger) or _copy_of_file(group[0], watched)
+            compact_copy = _copy_in_ledger(group[0], ledger) or _copy_of_file(group[0], watched, silent)
             if compact_copy is None:
                 missing += 1
                 continue
@@ -71,13 +79,17 @@ def _copy_in_ledger(label: Label, ledger: LedgerView) -> bytes | None:
     return next((copy for copy in copies if copy is not None), None)
 
 
-def _copy_of_file(label: Label, watched: Sequence[Path]) -> bytes | None:
+def _copy_of_file(label: Label, watched: Sequence[Path], silent: Sequence[Path]) -> bytes | None:
     """A copy made from the instrument's file; None where it is gone or holds something else by now."""
     own = [Path(label.folder)] if label.folder else []
     for file in (folder / label.path for folder in (*own, Path(), *watched)):
-        if label.sha256 is not None and file.is_file() and sha256_of(file) == label.sha256:
+        real = resolve(file)
+        if label.sha256 is None or any(real.is_relative_to(one) for one in silent):
+            continue
+        if file.is_file() and sha256_of(file) == label.sha256:
             with suppress(Unreadable, Unfinished, OSError, IndexError):
-                return compact_copy_of(open_file(file)[label.curve])
+                curve, profile = open_file(file)[label.curve], RasterProfile()
+                return compact_copy_of(curve, profile, prepare_to_judge([curve], profile)[0])
     return None
 
 

@@ -14,7 +14,7 @@ import io
 import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import zip_longest
 from pathlib import Path
@@ -28,6 +28,8 @@ from models.clock import rfc3339
 COLUMNS = ("path", "curve_index", "label", "rater", "reason", "time", "sha256")
 SEPARATORS = ",;\t"
 _MOST_DIGITS = 9  # of a curve_index: a file holds 4 million curves at the most
+#: ``path#curve``: a curve as events name it.
+NUMBERED = re.compile(rf"(.+)#([0-9]{{1,{_MOST_DIGITS}}})", re.DOTALL)
 _SEPARATOR = re.compile(rf"sep=([{SEPARATORS}])")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -218,7 +220,6 @@ def read_index(text: str) -> int:
 
 
 HELP = "only the curves of this list: path or path#curve a line, or CSV with path[,curve_index]; - reads standard input"
-_CURVE = re.compile(rf"(.+)#([0-9]{{1,{_MOST_DIGITS}}})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +229,7 @@ class Pick:
     number: int  # of the line
     path: str
     index: int | None  # None: every curve of the file
+    literal: str | None = None  # the whole line, should a file be called ``a#3``
 
 
 @dataclass(slots=True)
@@ -248,6 +250,8 @@ class Selection:
     def __post_init__(self) -> None:
         for pick in self.picks:
             self._by_path.setdefault(pick.path, []).append(pick)
+            if pick.literal is not None:
+                self._by_path.setdefault(pick.literal, []).append(replace(pick, index=None))
 
     def has_file(self, path: str, file: Path) -> bool:
         """Whether any curve of a file is wanted; ``path`` as a folder lists it, ``file`` where it lies."""
@@ -311,8 +315,9 @@ def _lines(content: bytes) -> list[tuple[int, str, str | None]]:
 
 
 def _pick(number: int, path: str, index: str | None) -> Pick:
-    if index is None and (match := _CURVE.fullmatch(path.strip())):
-        path, index = match[1], match[2]
+    literal = None
+    if not index and (match := NUMBERED.fullmatch(path.strip())):
+        literal, path, index = plain_path(path), match[1], match[2]
     if not plain_path(path):
         raise ValueError("names no path")
-    return Pick(number, plain_path(path), read_index(index) if index else None)
+    return Pick(number, plain_path(path), read_index(index) if index else None, literal)

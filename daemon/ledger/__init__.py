@@ -8,26 +8,64 @@ decisions, their event bodies and ``seq``, the review queue and the marks of fin
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import logging
 import sqlite3
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from daemon.common.errors import UserError
 from daemon.judging import Decision, FileMark
 from daemon.ledger import events
-from daemon.ledger.file import LedgerView, checksum, explain, open_for_writing, text
+from daemon.ledger.file import (
+    FINDINGS,
+    LedgerView,
+    checksum,
+    damaged,
+    explain,
+    locked,
+    names_of,
+    nobody_reading,
+    open_for_writing,
+    text,
+)
 from models.clock import CLOCK, Clock, rfc3339
 
-__all__ = ["Ledger", "LedgerFull", "LedgerView"]
+__all__ = ["Ledger", "LedgerView", "NotRecorded", "Soundness"]
+
+_log = logging.getLogger(__name__)
 
 #: The disk's fault, which may pass: space can be freed, a remount repaired.
 _DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+#: Decisions whose names are noted in one small transaction.
+_NAMED_AT_ONCE = 200
 
 
-class LedgerFull(Exception):
-    """The disk took nothing: the ledger is as it was, and the same batch can be recorded later."""
+class NotRecorded(Exception):
+    """Nothing was taken: the ledger is as it was, and the same batch can be recorded later.
+
+    ``condition``: whose fault it is, the ``disk``'s or that of the ``ledger``'s files.
+    """
+
+    def __init__(self, text: str, condition: Literal["disk", "ledger"] = "ledger") -> None:
+        super().__init__(text)
+        self.condition: Literal["disk", "ledger"] = condition
+
+
+@dataclass(frozen=True, slots=True)
+class Soundness:
+    """How the ledger is, in words; ``is_held``: nothing is recorded until that has changed."""
+
+    is_well: bool
+    is_held: bool
+    text: str
 
 
 class Ledger:
@@ -41,16 +79,28 @@ class Ledger:
         self.instrument = instrument
         self.commit_s = 0.0  # how long the last commit took
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._held = ""  # why nothing can be recorded now, as the last try found
+        self._damage = ""  # what a check or a write has found of the tables
+        self._altered = ""  # a decision that is not as it was written
+        self._is_cut = ""  # which file lost its end
+        self._is_folded = False  # what only a -wal without a name held is in the ledger
+        self._checked = ""  # when, and that it was sound
+        self._is_checking = False
+        self.wants_check = False
+        FINDINGS.pop(path, None)
         self._connection = open_for_writing(path)
-        self._inode = _inode(path)
         self.stream = self._open_stream()
+        self._note_place()
 
     @property
     def last_seq(self) -> int:
-        """0 while the ledger is empty."""
+        """0 while the ledger is empty. Raises UserError 74 where it cannot be read."""
         with self._lock:
-            return self._last_seq()
+            try:
+                return self._last_seq()
+            except sqlite3.DatabaseError as error:
+                raise explain(error, self.path) from error
 
     def record(self, decisions: Sequence[Decision], marks: Sequence[FileMark] = ()) -> list[int | None]:
         """Commit a batch; the ``seq`` of each decision, None where its identity had been decided before.
@@ -58,30 +108,78 @@ class Ledger:
         ``latency_s.total`` in the event counts from ``noticed_s`` to the filling of this transaction plus the
         duration of the commit before this one: the event is part of the commit, so its own cannot be known.
 
-        Raises LedgerFull when the disk takes nothing, or the file has been moved or deleted; then nothing has changed
-        and no ``seq`` is used up.
+        Raises NotRecorded when the disk takes nothing, another program holds the ledger, it is damaged, or its files
+        are not where they were; then no ``seq`` is used up.
         """
         if not decisions and not marks:
             return []
-        if _inode(self.path) != self._inode:  # SQLite would go on writing into a file that has no name any more
-            raise LedgerFull(f"{self.path} was moved or deleted: put it back, or restart the service for a new one")
         with self._lock:
             try:
-                self._connection.execute("begin immediate")
-                seqs = self._insert(decisions)
-                self._mark(marks)
-                began_s = self._clock.steady_s()
-                self._connection.execute("commit")
-                self.commit_s = self._clock.steady_s() - began_s
-                return seqs
-            except BaseException as error:
-                self._roll_back()
-                if isinstance(error, sqlite3.DatabaseError):
-                    raise self._translate(error) from error
+                self._see_to_place()
+                seqs = self._commit(decisions, marks)
+                self._see_to_place()  # what lies in a file without a name is on no disk, and not announced
+            except NotRecorded as error:
+                self._held = "" if error.condition == "disk" else str(error)
                 raise
+            self._held = ""
+            return seqs
+
+    def look(self) -> Soundness:
+        """How the ledger is; called every second, also when there is nothing to record. What can be mended is."""
+        with self._lock:
+            try:
+                self._see_to_place()
+            except NotRecorded as error:
+                return Soundness(is_well=False, is_held=True, text=str(error))
+            if (finding := FINDINGS.get(self.path)) and not self._is_checking:
+                self.wants_check = True
+            if self._held:
+                return Soundness(is_well=False, is_held=True, text=self._held)
+            if found := self._damage or self._altered or finding:
+                return Soundness(is_well=False, is_held=bool(self._damage), text=str(damaged(self.path, found)))
+            text = self._checked or "the end of the ledger is sound, the rest is being looked at"
+            return Soundness(is_well=True, is_held=False, text=text)
+
+    def begin_check(self) -> None:
+        """The whole file is about to be looked through (daemon.ledger.care)."""
+        self._is_checking, self.wants_check = True, False
+        FINDINGS.pop(self.path, None)
+
+    def end_check(self, word: str, finding: str) -> None:
+        """What it came to: sound, damaged, altered, or unknown and why."""
+        with self._lock:
+            self._is_checking = False
+            if word != "unknown":
+                self._damage = finding if word == "damaged" else ""
+                self._altered = finding if word == "altered" else ""
+            if word == "sound":
+                FINDINGS.pop(self.path, None)
+                self._checked = f"every decision was looked at and is sound, {rfc3339(self._clock.wall_s(), 'seconds')}"
+            elif word == "unknown":
+                _log.warning("the ledger could not be looked through: %s", finding)
+
+    def do_chore(self) -> bool:
+        """Note the names of some decisions from before, the newest first; whether there are more.
+
+        Raises NotRecorded.
+        """
+        with self._lock:
+            chore = self._connection.execute("select seq from chores where chore = 'names'").fetchone()
+            if chore is None:
+                return False
+            self._see_to_place()
+            query = "select seq, body from decisions where seq <= ? order by seq desc limit ?"
+            rows = self._connection.execute(query, (chore[0], _NAMED_AT_ONCE)).fetchall()
+            left = rows[-1][0] - 1 if rows else 0
+            with self._transaction():
+                insert = "insert or ignore into names values (?, ?, ?, ?)"
+                self._connection.executemany(insert, [name for row in rows for name in _names(*row)])
+                done = "delete from chores where chore = 'names'" if left <= 0 else "update chores set seq = ?"
+                self._connection.execute(done, () if left <= 0 else (left,))
+            return left > 0
 
     def known(self, identities: Sequence[str]) -> set[str]:
-        """Those that have been decided."""
+        """Those that have been decided, as far as the ledger can be read; ``record`` takes none of them twice."""
         stored = {text(identity): identity for identity in identities}
         return {stored[row[0]] for row in self._select_in("select identity from decisions where identity in", stored)}
 
@@ -99,8 +197,72 @@ class Ledger:
         return LedgerView(self.path)
 
     def close(self) -> None:
+        """What is committed is folded back into the file, if that still has its name.
+
+        If not, the connection is left to the end of the process: SQLite would delete by its name a ``-wal`` that may
+        belong to what was put there instead.
+        """
         with self._lock:
-            self._connection.close()
+            try:
+                self._see_to_place()
+            except NotRecorded:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
+            else:
+                self._connection.close()
+
+    # Is what was opened still what the names say? Looked at before a commit, after it, and every second.
+
+    def _note_place(self) -> None:
+        self._names = names_of(self.path)
+        self._note_sizes()
+
+    def _note_sizes(self) -> None:
+        """Only this process changes the files, in a commit."""
+        with contextlib.suppress(OSError):
+            self._sizes_bytes, self._mtime_ns = _sizes_of(self.path), self.path.stat().st_mtime_ns
+
+    def _see_to_place(self) -> None:
+        """Raises NotRecorded where the files are not those that were opened, and that cannot be mended."""
+        if self._is_cut:  # for good: what SQLite remembers of it is not true any more
+            raise NotRecorded(str(damaged(self.path, self._is_cut)))
+        if self._damage:
+            raise NotRecorded(str(damaged(self.path, self._damage)))
+        names = names_of(self.path)
+        if names[0] != self._names[0]:
+            what = "was moved or deleted" if names[0] is None else "is another file than the one that was opened"
+            raise NotRecorded(f"{self.path} {what}: put it back, or restart the service to go on with what is there")
+        if names != self._names:
+            self._save()
+        for name, before, now in zip(("", "-wal"), self._sizes_bytes, _sizes_of(self.path), strict=True):
+            if now < before:
+                self._is_cut = f"{self.path.name}{name} was cut from {before:,} to {now:,} bytes"
+                raise NotRecorded(str(damaged(self.path, self._is_cut)))
+        if self.path.stat().st_mtime_ns != self._mtime_ns:  # another hand was in it
+            self._note_sizes()
+            self.wants_check = True
+
+    def _save(self) -> None:
+        """The ``-wal`` or ``-shm`` was taken away: bring what only they hold into the ledger, and make new ones."""
+        lost = f"the -wal or -shm of {self.path} was moved or deleted"
+        try:
+            if not self._is_folded:
+                is_busy, frames, folded = self._connection.execute("pragma wal_checkpoint(full)").fetchone()
+                if is_busy or frames != folded:
+                    raise NotRecorded(f"{lost}, and another program reads the ledger: end that program")
+                self._is_folded = True
+            with nobody_reading(self.path):
+                self._connection.close()
+                for suffix in ("-wal", "-shm"):  # of programs that came in between; none of them may write
+                    self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+                self._connection = open_for_writing(self.path)
+                self._open_stream()
+        except (sqlite3.DatabaseError, OSError, UserError) as error:
+            raise NotRecorded(f"{lost}, and what they held cannot be saved ({error})") from error
+        self._is_folded = False
+        self._note_place()
+        FINDINGS.pop(self.path, None)
+        self.wants_check = True
+        _log.error("%s; what they held is saved in the ledger, and nothing is lost", lost)
 
     def _open_stream(self) -> str:
         """The identity of this ledger. Written at every start, so that a disk that takes nothing is found at once."""
@@ -116,6 +278,28 @@ class Ledger:
 
     def _last_seq(self) -> int:
         return int(self._connection.execute("select coalesce(max(seq), 0) from decisions").fetchone()[0])
+
+    def _commit(self, decisions: Sequence[Decision], marks: Sequence[FileMark]) -> list[int | None]:
+        with self._transaction():
+            seqs = self._insert(decisions)
+            self._mark(marks)
+        self._note_sizes()  # a commit may have folded the -wal back
+        return seqs
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it or nothing; trouble with the disk, the files or other programs becomes NotRecorded."""
+        try:
+            self._connection.execute("begin immediate")
+            yield
+            began_s = self._clock.steady_s()
+            self._connection.execute("commit")
+            self.commit_s = self._clock.steady_s() - began_s
+        except BaseException as error:
+            self._roll_back()
+            if isinstance(error, sqlite3.DatabaseError):
+                raise self._translate(error) from error
+            raise
 
     def _insert(self, decisions: Sequence[Decision]) -> list[int | None]:
         seqs: list[int | None] = []
@@ -164,7 +348,7 @@ class Ledger:
 
     def _select_in(self, query: str, values: Iterable[str]) -> list[tuple[str]]:
         wanted, found = list(values), []
-        with self._lock:
+        with self._lock, contextlib.suppress(sqlite3.DatabaseError):
             for start in range(0, len(wanted), 500):
                 portion = wanted[start : start + 500]
                 found += self._connection.execute(f"{query} ({','.join('?' * len(portion))})", portion).fetchall()
@@ -176,13 +360,30 @@ class Ledger:
                 self._connection.execute("rollback")
 
     def _translate(self, error: sqlite3.DatabaseError) -> Exception:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK:
-            return LedgerFull(f"{self.path}: {error}: free some space, or mend the disk")
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _DISK:
+            return NotRecorded(f"{self.path}: {error}: free some space, or mend the disk", "disk")
+        if code in _LOCKED:
+            return NotRecorded(locked(self.path))
+        if code in _DAMAGED:
+            self._damage = str(error)
+            return NotRecorded(str(damaged(self.path, self._damage)))
         return explain(error, self.path) if not isinstance(error, sqlite3.IntegrityError) else error
 
 
-def _inode(path: Path) -> int | None:
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return None
+def _sizes_of(path: Path) -> tuple[int, int]:
+    """Of the ledger and its ``-wal``; 0 for what is not there."""
+    sizes_bytes = []
+    for suffix in ("", "-wal"):
+        try:
+            sizes_bytes.append(path.with_name(path.name + suffix).stat().st_size)
+        except OSError:
+            sizes_bytes.append(0)
+    return sizes_bytes[0], sizes_bytes[1]
+
+
+def _names(seq: int, body: bytes) -> Iterator[tuple[str, int, int, str]]:
+    """The row of ``names`` of one decision; none of one that cannot be read, which the check tells of."""
+    with contextlib.suppress(ValueError, KeyError):
+        data = events.decode(body)["data"]
+        yield text(data["path"]), data["curve"], seq, text(data.get("folder") or "")

@@ -9,7 +9,9 @@ import contextlib
 import sqlite3
 import threading
 import time
+import weakref
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,14 +23,24 @@ from daemon.ledger.schema import NAMES_SINCE, check_version, migrate
 
 #: 16 MiB of WAL before SQLite folds it back: fewer slow commits, and still far from the 64 MiB limit.
 _CHECKPOINT_PAGES, _WAL_LIMIT_BYTES = 4096, 64 << 20
+#: At the start another program's lock is waited for this long; later it is told of, and waited for as long as it lasts.
+_PATIENCE_S, _LOCKED_MS = 30.0, 1_000
 #: Decisions that are looked at before the first new one is written.
 TAIL = 1_000
+
+
+#: What views of this process have found damaged in a file.
+FINDINGS: dict[Path, str] = {}
+#: The views of this process. SQLite shares what it maps of a file among all connections of a process, so that after
+#: its ``-wal`` was taken away all of them have to be opened anew.
+_VIEWS: weakref.WeakSet[LedgerView] = weakref.WeakSet()
+_OPENING = threading.RLock()
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
     """The one read-write connection. Raises UserError 74 for a damaged, foreign or newer file, or a full disk."""
     try:
-        connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False)
         check_version(connection, path)
         is_new = connection.execute("pragma user_version").fetchone()[0] == 0
         connection.execute("pragma journal_mode = wal")
@@ -39,6 +51,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         if not is_new:
             _check_tail(connection, path)
         migrate(connection)
+        connection.execute(f"pragma busy_timeout = {_LOCKED_MS}")
         return connection
     except sqlite3.DatabaseError as error:
         raise explain(error, path) from error
@@ -72,12 +85,37 @@ def checksum(seq: int, verdict: str, body: bytes) -> int:
     return zlib.crc32(body, zlib.crc32(f"{seq} {verdict} ".encode()))
 
 
+def names_of(path: Path) -> tuple[tuple[int, int] | None, ...]:
+    """Which files the names of a ledger are: itself, its ``-wal``, its ``-shm``; None where there is none."""
+    return tuple(_file_of(path.with_name(path.name + suffix)) for suffix in ("", "-wal", "-shm"))
+
+
+def _file_of(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+@contextlib.contextmanager
+def nobody_reading(path: Path) -> Iterator[None]:
+    """No view of this process has the file open as long as the block lasts; each opens it anew when it is asked."""
+    with _OPENING, contextlib.ExitStack() as held:
+        for view in [view for view in _VIEWS if view.path == path]:
+            held.enter_context(view._lock)
+            view.release()
+        yield
+
+
 def text(value: str) -> str:
     """A file name as SQLite can hold it: bytes that are not UTF-8 are spelt out."""
     return value.encode("utf-8", "backslashreplace").decode()
 
 
 def damaged(path: Path, finding: str) -> UserError:
+    """What is wrong, and what to do about it; the writer of the ledger, if it is in this process, hears of it too."""
+    FINDINGS[path] = finding
     return UserError(
         INPUT_OUTPUT,
         f"{path} is damaged ({finding}): put a backup copy of it back, or move {path.name}* away to begin a new "
@@ -85,11 +123,17 @@ def damaged(path: Path, finding: str) -> UserError:
     )
 
 
+def locked(path: Path) -> str:
+    return f"another program holds {path} locked: end it (fuser {path} names it)"
+
+
 def explain(error: sqlite3.DatabaseError, path: Path) -> UserError:
     """The same trouble as one line that says what to do."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return damaged(path, str(error))
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return UserError(INPUT_OUTPUT, f"{locked(path)}, then start again")
     return UserError(INPUT_OUTPUT, f"{path}: {error}; check free space and permissions of {path.parent}")
 
 
@@ -161,14 +205,38 @@ class LedgerView(Closing):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.Lock()
-        self._connection = open_for_reading(path)
-        (version,) = self._connection.execute("pragma user_version").fetchone()
-        self._notes_names = version >= NAMES_SINCE  # not where no service has run since the program was renewed
+        self._lock = threading.RLock()
+        self._is_closed = False
+        self._connection: sqlite3.Connection | None = None
+        with _OPENING:
+            self._open()
+            _VIEWS.add(self)
 
     def close(self) -> None:
+        self._is_closed = True
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the file; the next question opens it anew."""
         with self._lock:
-            self._connection.close()
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+
+    def is_in_place(self) -> bool:
+        """Whether the names of the ledger still are those of the files that are open here."""
+        return self._names == names_of(self.path)
+
+    def _open(self) -> sqlite3.Connection:
+        """The connection; held by whoever has the lock."""
+        if self._connection is None:
+            if self._is_closed:
+                raise UserError(UNREACHABLE, f"{self.path} has been closed")
+            self._connection = open_for_reading(self.path)
+            self._names = names_of(self.path)
+            (version,) = self._connection.execute("pragma user_version").fetchone()
+            self._notes_names = version >= NAMES_SINCE  # not where no service has run since the program was renewed
+        return self._connection
 
     @property
     def stream(self) -> str:
@@ -214,27 +282,7 @@ class LedgerView(Closing):
         if not labels.is_file() or labels.stat().st_size == 0:
             return flagged
         with self._lock:
-            return self._without_labelled(flagged, labels)
-
-    def _without_labelled(self, flagged: int, labels: Path) -> int:
-        try:
-            self._connection.execute("attach database ? as labels", (f"{labels.absolute().as_uri()}?mode=ro",))
-            (version,) = self._connection.execute("pragma labels.user_version").fetchone()
-            holds = (
-                "labels.labels"
-                if version < 2
-                else "(select * from labels.current where is_last and removed_by is null)"
-            )
-            labelled = f"""select count(*) from (
-                select reviews.seq from {holds} as said join reviews using (sha256, curve)
-                union select reviews.seq from {holds} as said join reviews using (path, curve)
-                where said.sha256 is null)"""
-            return flagged - int(self._connection.execute(labelled).fetchone()[0])
-        except sqlite3.DatabaseError:  # being made, or written for long: rather too many than no answer
-            return flagged
-        finally:
-            with contextlib.suppress(sqlite3.DatabaseError):
-                self._connection.execute("detach database labels")
+            return _without_labelled(self._open(), flagged, labels)
 
     def queue(self, after: int = 0, limit: int = 1_000) -> list[Flagged]:
         """Flagged curves with a greater ``seq``, oldest first."""
@@ -320,11 +368,12 @@ class LedgerView(Closing):
         deadline_s = time.monotonic() + _LOOK_THROUGH_S
         try:
             with self._lock:
-                self._connection.set_progress_handler(lambda: time.monotonic() > deadline_s, 1_000)
+                connection = self._open()
+                connection.set_progress_handler(lambda: time.monotonic() > deadline_s, 1_000)
                 try:
-                    rows = self._connection.execute(query, (last, told)).fetchall()
+                    rows = connection.execute(query, (last, told)).fetchall()
                 finally:
-                    self._connection.set_progress_handler(None, 0)
+                    connection.set_progress_handler(None, 0)
         except sqlite3.OperationalError as error:
             if not is_needed:  # something of this name is known, and most likely all of it
                 return []
@@ -340,7 +389,7 @@ class LedgerView(Closing):
     def _select(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         try:
             with self._lock:
-                return self._connection.execute(query, values).fetchall()
+                return self._open().execute(query, values).fetchall()
         except sqlite3.DatabaseError as error:
             raise explain(error, self.path) from error
 
@@ -349,6 +398,25 @@ def _sound(path: Path, seq: int, verdict: str, body: bytes, stored: int) -> Row:
     if checksum(seq, verdict, body) != stored:
         raise damaged(path, f"decision {seq} does not match its checksum")
     return Row(seq, verdict, body)
+
+
+def _without_labelled(connection: sqlite3.Connection, flagged: int, labels: Path) -> int:
+    try:
+        connection.execute("attach database ? as labels", (f"{labels.absolute().as_uri()}?mode=ro",))
+        (version,) = connection.execute("pragma labels.user_version").fetchone()
+        holds = (
+            "labels.labels" if version < 2 else "(select * from labels.current where is_last and removed_by is null)"
+        )
+        labelled = f"""select count(*) from (
+            select reviews.seq from {holds} as said join reviews using (sha256, curve)
+            union select reviews.seq from {holds} as said join reviews using (path, curve)
+            where said.sha256 is null)"""
+        return flagged - int(connection.execute(labelled).fetchone()[0])
+    except sqlite3.DatabaseError:  # being made, or written for long: rather too many than no answer
+        return flagged
+    finally:
+        with contextlib.suppress(sqlite3.DatabaseError):
+            connection.execute("detach database labels")
 
 
 def _data(row: Row) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from daemon.common import ending
 
 MEMORY_BYTES = 2 << 30
+_MOST_FILES = 1024
 _GONE_S = 1.0  # a share or a driver that hangs may hold a killed process in the kernel for longer, or for ever
 _LOOK_S = 0.25
 _NICE = 15
@@ -151,6 +152,9 @@ def serving(descriptor: int, memory_bytes: int | None = MEMORY_BYTES) -> Iterato
     if memory_bytes is not None:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    files, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY or files > _MOST_FILES:  # the service has raised its own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_MOST_FILES, most_files))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)

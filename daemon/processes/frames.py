@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.curve import Curve
-from models.frontend import Prepared
+from models import curve as values
+from models.curve import Curve, Original, Prepared
 
 Header = dict[str, Any]
 Array = NDArray[np.float64] | NDArray[np.float32]
@@ -98,34 +98,32 @@ def _set_limit(connection: socket.socket, until_s: float | None) -> None:
 
 _SAMPLES = ("force", "distance", "approach_force")
 _SCALARS = ("force_unit", "distance_kind", "spring_constant_n_per_m", "sensitivity_m_per_v", "duration_s", "acquired_s")
-_WAYS = ("prepared", "flipped")  # both a key for the findings and the name of the signal
-_FINDINGS = ("noise", "level", "tilt", "contact")
+_OF_ORIGINAL = "original_"  # begins the name of a signal
 
 
 def describe(curve: Curve, prepared: Prepared | None = None) -> tuple[Header, list[Array]]:
     """A curve, and what the front-end made of it, as a part of a header and the arrays that belong to it, in order."""
-    arrays: list[tuple[str, Array]] = [
-        (name, value) for name in _SAMPLES if (value := getattr(curve, name)) is not None
-    ]
+    arrays: dict[str, Array] = {name: value for name in _SAMPLES if (value := getattr(curve, name)) is not None}
     header: Header = {name: getattr(curve, name) for name in _SCALARS}
     header["notes"] = list(curve.notes)
-    for way, item in zip(_WAYS, (prepared, prepared and prepared.flipped), strict=True):
-        if item is not None:
-            header[way] = {name: getattr(item, name) for name in _FINDINGS} | {"reasons": item.reasons}
-            if item.signal is not None:
-                arrays.append((way, item.signal))
-    header["samples"] = [name for name, _ in arrays]
-    return header, [value for _, value in arrays]
+    found, signals = values.describe(prepared)
+    header |= found
+    arrays |= signals
+    if curve.original is not None:
+        found, signals = values.describe(curve.original.prepared)
+        header["original"] = {"profile": curve.original.profile, **found}
+        arrays |= {_OF_ORIGINAL + way: signal for way, signal in signals.items()}
+    header["samples"] = list(arrays)
+    return header, list(arrays.values())
 
 
 def restore(header: Header, arrays: Iterator[Array]) -> tuple[Curve, Prepared | None]:
     """What ``describe`` described; its arrays are the next ones of ``arrays``."""
-    samples: dict[str, Any] = {name: next(arrays) for name in header["samples"]}
-    prepared: Prepared | None = None
-    for way in reversed(_WAYS):
-        signal, found = samples.pop(way, None), header.get(way)
-        if found is not None:
-            findings = {name: found[name] for name in _FINDINGS}
-            prepared = Prepared(signal, tuple(found["reasons"]), **findings, flipped=prepared)
-    fields: dict[str, Any] = {name: header[name] for name in _SCALARS} | samples
-    return Curve(**fields, notes=tuple(header["notes"])), prepared
+    there: dict[str, Any] = {name: next(arrays) for name in header["samples"]}
+    fields: dict[str, Any] = {name: header[name] for name in _SCALARS}
+    fields |= {name: there[name] for name in _SAMPLES if name in there}
+    if (said := header.get("original")) is not None:
+        of_original = {name.removeprefix(_OF_ORIGINAL): one for name, one in there.items() if _OF_ORIGINAL in name}
+        known = values.restore(said, of_original)
+        fields["original"] = None if known is None else Original(said["profile"], known, fields["force"])
+    return Curve(**fields, notes=tuple(header["notes"])), values.restore(header, there)

@@ -183,13 +183,19 @@ class Publisher(threading.Thread):
             self._send_tail(view)
 
     def _send_tail(self, view: LedgerView) -> None:
-        """What was committed since the last look, then what was emitted before it."""
+        """What was committed since the last look, then what was emitted before it.
+
+        Decisions wait while the ledger cannot be read, or lies in files that have lost their names.
+        """
         notices = [self._notices.popleft() for _ in range(len(self._notices))]
-        while rows := view.since(self._sent, _PORTION):
-            for row in rows:
-                self._feed.send_multipart([events.topic(self._instrument, "decision", row.verdict), row.body])
-            self._sent = rows[-1].seq
-            self._count("decision", len(rows))
+        try:
+            while (rows := view.since(self._sent, _PORTION)) and view.is_in_place():
+                for row in rows:
+                    self._feed.send_multipart([events.topic(self._instrument, "decision", row.verdict), row.body])
+                self._sent = rows[-1].seq
+                self._count("decision", len(rows))
+        except UserError as error:  # told by the ledger's own health; notices, that one too, must go out
+            log.debug("nothing is announced: %s", error)
         for data in notices:
             self._send_notice(data)
 

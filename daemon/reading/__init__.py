@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from daemon.sources import Arrival
-from models.curve import Curve
-from models.frontend import Prepared
+from models.curve import Curve, Prepared
 from models.raster import RasterProfile
 
 

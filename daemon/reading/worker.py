@@ -32,8 +32,8 @@ from daemon.formats.blob import Blob
 from daemon.formats.errors import NotACurve, Unfinished, Unreadable
 from daemon.processes import frames
 from daemon.processes.child import Note, give_back_freed, has_come, serving
-from models.curve import Curve
-from models.frontend import Prepared, prepare_to_judge
+from models.curve import Curve, Prepared
+from models.frontend import prepare_to_judge
 from models.raster import RasterProfile
 from models.reasons import UNREADABLE
 
@@ -220,7 +220,7 @@ def _portion(request: Request, file: CurveFile) -> tuple[list[frames.Header], li
             continue
         prepared = _prepared(curve, profile) if profile else None
         if request.bare and prepared is not None:
-            curve = replace(curve, force=_NO_SAMPLES, distance=None, approach_force=None)
+            curve = replace(curve, force=_NO_SAMPLES, distance=None, approach_force=None, original=None)
         described, own = frames.describe(curve, prepared)
         samples += sum(array.shape[0] for array in own)
         if samples > 2 * limits.POINTS and curves:

@@ -21,6 +21,7 @@ from daemon.common import ending
 from daemon.common.text import clean
 from daemon.config import Config
 from daemon.judging import VERDICTS
+from daemon.labels.curve_name import name_of
 from daemon.ledger import events
 from daemon.sources.ignored import COMPANION, heard, words
 
@@ -63,8 +64,8 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """The file, and the curve where a file holds several."""
-        return f"{self.path}#{self.curve}" if self.curve else self.path
+        """Its name, as events print it."""
+        return name_of(self.path, self.curve)
 
     @property
     def why(self) -> str:

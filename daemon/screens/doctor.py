@@ -22,15 +22,15 @@ from rich.text import Text
 
 from daemon import __version__
 from daemon.client.feed import ask_status
+from daemon.client.folders import is_share, names_in, standings
 from daemon.client.service_file import find
 from daemon.common.errors import UNREACHABLE, UserError
-from daemon.common.mounts import mount_of, watched_mount
+from daemon.common.mounts import lacks_share, mount_of, watched_mount
 from daemon.common.sockets import Endpoint
 from daemon.common.text import clean, size
 from daemon.config import NOWHERE, Config
 from daemon.formats import NAMES
 from daemon.sources.ignored import Ignored, words
-from daemon.sources.scan import ODDITIES, Stamp, stamp_of, walk
 
 # The finding: one thing that the doctor has looked at.
 
@@ -180,7 +180,7 @@ def inotify(config: Config) -> Iterator[Finding]:
     if limits["max_user_watches"] is None:
         yield Finding("inotify", "note", "not available here; new files are found by the scans alone")
         return
-    local = [folder for folder in config.watch if not watched_mount(folder, config.source.mounts).is_network]
+    local = [folder for folder in config.watch if is_heard(folder, config) and not is_share(folder)]
     folders = sum(1 for folder in local for _ in islice(os.walk(folder), MANY_FOLDERS))
     if folders > 0.8 * limits["max_user_watches"]:
         advice = f"sudo sysctl fs.inotify.max_user_watches={max(524288, 4 * folders)}, and the same in /etc/sysctl.d/"
@@ -198,19 +198,35 @@ def _limit(name: str) -> int | None:
         return None
 
 
+def is_heard(folder: Path, config: Config) -> bool:
+    """Whether inotify is asked about it."""
+    return not watched_mount(folder, config.mounts_of(folder)).is_network
+
+
 def watched_folders(config: Config) -> Iterator[Finding]:
     """There, readable, and on what."""
+    standing = standings(config.watch)
     for folder in config.watch:
-        mount = watched_mount(folder, config.source.mounts)
-        how = f"{mount.fstype}, " + ("network: scanned" if mount.is_network else "local: inotify and scans")
-        if not folder.is_dir():
+        named = clean(str(folder))
+        how = f"{watched_mount(folder).fstype}, "
+        how += "local: inotify and scans" if is_heard(folder, config) else "network: scanned"
+        if standing[folder] == "silent":
+            advice = "is its server on? the service goes on with its other folders and takes this one up again"
+            yield Finding("watch", "problem", f"{named} does not answer; looked no further ({how})", advice)
+        elif standing[folder] == "missing":
             advice = "mount or make it, or correct watch; the service waits for it meanwhile"
-            yield Finding("watch", "problem", f"{clean(str(folder))} is not there ({how})", advice)
-        elif not os.access(folder, os.R_OK | os.X_OK):
+            yield Finding("watch", "problem", f"{named} is not there ({how})", advice)
+        elif standing[folder] == "file":
+            advice = "name the folder that curves are saved into"
+            yield Finding("watch", "problem", f"{named} is a file", advice)
+        elif config.mounts_of(folder) == "network" and lacks_share(folder):
+            advice = f'mount it: mount {named}; if it is no share, take mounts = "network" away'
+            yield Finding("watch", "problem", f"{named} is configured as a share, and nothing is mounted there", advice)
+        elif standing[folder] == "closed":
             advice = f"give this user read permission: setfacl -R -m u:{os.getuid()}:rX {folder}"
-            yield Finding("watch", "problem", f"{clean(str(folder))} may not be read by this user", advice)
+            yield Finding("watch", "problem", f"{named} may not be read by this user", advice)
         else:
-            yield Finding("watch", "ok", f"{clean(str(folder))} ({how})")
+            yield Finding("watch", "ok", f"{named} ({how})")
             yield _content(folder)
     if not config.watch:
         yield Finding("watch", "note", "no folder named; give --config FILE to have its folders looked at")
@@ -219,15 +235,15 @@ def watched_folders(config: Config) -> Iterator[Finding]:
 def _content(folder: Path) -> Finding:
     """What a first look finds, by the names alone: of text only a reader can say what it is."""
     begun_s, found, ignored, is_cut = time.monotonic(), 0, Ignored(), False
-    for number, (name, stamp) in enumerate(_names(folder)):
+    for number, (name, oddity) in enumerate(names_in(folder)):
         if is_cut := number >= MANY_FILES or time.monotonic() - begun_s > LOOK_S:
             break
-        reason = ODDITIES.get(stamp) if stamp else NAMES.why_ignored(name)
+        reason = oddity or NAMES.why_ignored(name)
         found += reason is None
         if reason is not None:
             ignored.note(reason, name)
     what = "1 file that may be a curve" if found == 1 else f"{found:,} files that may be curves"
-    text = f"{folder}: {what}" + (" in the part that was looked at" if is_cut else "")
+    text = f"{folder}: {what}" + (" in the part that was looked at" if is_cut or is_share(folder) else "")
     told = words(ignored.kinds)
     text += f"; ignored: {told}" if told else ""
     if found or not ignored.total:
@@ -236,26 +252,21 @@ def _content(folder: Path) -> Finding:
     return Finding("files", "note", clean(text), advice)
 
 
-def _names(folder: Path) -> Iterator[tuple[str, Stamp | None]]:
-    """Every name below a folder, with the stamp of what is no regular file."""
-    for listing in walk(str(folder)):
-        yield from ((name, None) for name in listing.files)
-        yield from ((name, stamp_of(f"{folder}/{listing.directory}/{name}")) for name in listing.odd)
-
-
 def state_folder(config: Config) -> Iterator[Finding]:
     """Writable, with room, and on a disk that SQLite can trust."""
     state = config.state
     if state == NOWHERE:
         yield Finding("state", "note", "this user has no home folder for it; give run and status --state DIR")
         return
+    mount = mount_of(state)
+    if mount.is_network:  # never touched: it may not answer
+        advice = "give --state a folder on a local disk: SQLite's write-ahead log does not work over a network"
+        yield Finding("state", "problem", f"{state} is on a network share ({mount.fstype})", advice)
+        return
     nearest = next(folder for folder in (state, *state.parents) if folder.is_dir())
-    mount, free_bytes = mount_of(nearest), shutil.disk_usage(nearest).free
+    free_bytes = shutil.disk_usage(nearest).free
     text = f"{state} ({mount.fstype}, {size(free_bytes)} free)"
-    if mount.is_network:
-        advice = "give --state a folder on a local disk: the locks of network shares cannot be trusted"
-        yield Finding("state", "problem", f"{text} is on a network share", advice)
-    elif not os.access(nearest, os.W_OK | os.X_OK):
+    if not os.access(nearest, os.W_OK | os.X_OK):
         advice = f"sudo chown {os.getuid()} {nearest}, or give --state another folder"
         yield Finding("state", "problem", f"{text} may not be written by this user", advice)
     elif free_bytes < LITTLE_SPACE_BYTES:
@@ -266,6 +277,9 @@ def state_folder(config: Config) -> Iterator[Finding]:
 
 def ports(config: Config) -> Iterator[Finding]:
     """Free, or taken by the very service that was asked about."""
+    if mount_of(config.state).is_network:
+        yield Finding("ports", "note", "not looked at: where a service speaks stands in the state folder")
+        return
     where = find(config)
     event = ask_status(where.replay, timeout_s=1.0)
     if event is not None and event["data"].get("instrument") == config.instrument:

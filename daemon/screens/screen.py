@@ -381,10 +381,11 @@ def _card(entry: Entry, width: int, height: int) -> list[Text]:
 
 
 def tail(label: str, width: int) -> str:
-    """The end of a path, where its number stands."""
-    cut = Text(label)
-    if cut.cell_len <= width:
-        return label
+    """The end of a name, where its number stands; without ``#0``, which may be left out, where it is too long."""
+    for whole in (label, label.removesuffix("#0")):
+        if Text(whole).cell_len <= width:
+            return whole
+    label = label.removesuffix("#0")
     while label and Text(label).cell_len > width - 1:
         label = label[1:]
     return "…" + label

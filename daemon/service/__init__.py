@@ -21,9 +21,10 @@ from daemon.common.errors import BAD_CONFIG, UserError
 from daemon.common.mounts import local
 from daemon.config import Config, changes
 from daemon.judging import Decision
-from daemon.ledger import LedgerFull, events
+from daemon.ledger import NotRecorded, events
 from daemon.service.assembly import Parts, assemble, pace_of
-from daemon.service.health import Condition, ContactWatch, Health, alarm_of, notify, watchdog_interval_s
+from daemon.service.connections import Connections
+from daemon.service.health import Condition, ContactWatch, Health, Starting, alarm_of, notify, watchdog_interval_s
 from daemon.service.log_lines import Log
 from daemon.service.reload import Loaded, drop, retire, with_judge
 from daemon.sources.watch import WatchSource
@@ -36,8 +37,8 @@ TURN_S = 0.25
 DRAIN_S = 3.0
 #: From SIGTERM to the end, whatever hangs; systemd loses patience after 10 s.
 STOP_S = 8.0
-#: While the disk is full the same decisions are tried again this often.
-FULL_DISK_PAUSE_S = 1.0
+#: While nothing can be recorded the same decisions are tried again this often.
+PAUSE_S = 1.0
 #: Keys that a reload takes in flight; the others need a restart.
 LIVE_KEYS = frozenset(
     {"model", "device", "text", "require_certificate", "thresholds", "alarm", "batch", "engine", "log"}
@@ -50,6 +51,9 @@ class Service:
     def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
         self._config, self._reread = config, reread
         self._reload_asked = threading.Event()
+        self._terminal = ending.Terminal()
+        #: The session in a few lines, once it is over, for a terminal that is still there.
+        self.farewell: list[str] = []
         self._health = Health(announce=self._announce)
         self._contact = ContactWatch(config.alarm.no_contact_run)
         self._parts: Parts | None = None
@@ -65,18 +69,33 @@ class Service:
             ending.allow(STOP_S)
             ending.insist()
             ending.write_in_background()
-            ending.also(signal.SIGHUP, self._reload_asked.set)
+            connections = Connections(apart=self._config.metrics_port)
+            ending.also(signal.SIGHUP, self._hang_up)
             closing.callback(sockets.close)
-            parts = self._parts = assemble(self._config, self._reread, self._health, closing)
+            try:
+                with Starting():
+                    parts = self._parts = assemble(self._config, self._reread, self._health, closing)
+            except KeyboardInterrupt:
+                log.info("stopped by %s before it was ready", ending.asked_by().name)
+                return 0
             for source in parts.sources:
                 source.start()
                 closing.callback(source.stop)
             self._say_ready(parts, time.monotonic() - begun_s)
+            parts.care.start()
             gc.freeze()  # half a million objects that stay to the end: no search for garbage goes through them
-            self._loop(parts)
+            self._loop(parts, connections)
             self._drain(parts)
-            log.info("stopped by %s; the ledger ends at seq %d", ending.asked_by().name, parts.ledger.last_seq)
+            log.info("stopped by %s; the ledger ends at seq %d", ending.asked_by().name, parts.report.last_seq())
+            self.farewell = parts.report.farewell() if self._terminal.look() else []
         return 0
+
+    def _hang_up(self) -> bool:
+        """SIGHUP: the terminal has gone, which ends us, or somebody wants a reload."""
+        if self._terminal.has_just_gone():
+            return True
+        self._reload_asked.set()
+        return False
 
     def _say_ready(self, parts: Parts, took_s: float) -> None:
         config, model = self._config, parts.model
@@ -88,11 +107,13 @@ class Service:
         said = f"publishes on {parts.report.publish}, model {model.id} on {model.engine}"
         log.info("ready after %.1f s: %s watches %s, %s", took_s, config.instrument, watched, said)
 
-    def _loop(self, parts: Parts) -> None:
+    def _loop(self, parts: Parts, connections: Connections) -> None:
         ping_s = watchdog_interval_s()
         pinged_s = looked_s = time.monotonic()
         while not ending.is_asked():
             self._turn(parts, TURN_S)
+            crowd = connections.look()
+            self._health.report("connections", "degraded" if crowd else "ok", crowd or "the door is open")
             parts.vigil.turned()
             now_s = time.monotonic()
             if ping_s is not None and now_s - pinged_s >= ping_s / 3:
@@ -106,9 +127,10 @@ class Service:
     def _turn(self, parts: Parts, wait_s: float) -> None:
         try:
             decisions = parts.pipeline.turn(wait_s)
-        except LedgerFull as error:
-            self._health.report("disk", "alarm", f"{error}; until then nothing is announced, and nothing lost")
-            ending.wait(FULL_DISK_PAUSE_S)
+        except NotRecorded as error:
+            parts.report.is_held = error.condition == "ledger"
+            self._health.report(error.condition, "alarm", f"{error}; until then nothing is announced, and nothing lost")
+            ending.wait(PAUSE_S)
             return
         self._health.report("disk", "ok", "the ledger can be written")
         if decisions:
@@ -133,6 +155,8 @@ class Service:
             if isinstance(source, WatchSource):
                 self._look_for_unread(source)
         self._report_log(parts)
+        self._terminal.look()
+        self._look_at_ledger(parts)
         parts.metrics.entered(parts.report.condition())
         parts.metrics.heartbeat.labels("pipeline").set_to_current_time()
         notify(f"STATUS={self._health.line() or parts.report.line()}")
@@ -141,6 +165,13 @@ class Service:
         parts.metrics.log_dropped(self._log.dropped)
         trouble = self._log.trouble
         self._health.report("log", "degraded" if trouble else "ok", trouble or "lines are taken")
+
+    def _look_at_ledger(self, parts: Parts) -> None:
+        found = parts.ledger.look()
+        parts.report.is_held = found.is_held
+        parts.metrics.ledger_sound.set(found.is_well)
+        text = f"{found.text}; until then nothing is announced, and nothing lost" if found.is_held else found.text
+        self._health.report("ledger", "ok" if found.is_well else "alarm", text)
 
     def _look_for_unread(self, source: WatchSource) -> None:
         for unread in source.unread():

@@ -10,13 +10,17 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from daemon.client.service_file import forget, leave
 from daemon.client.status import note
+from daemon.common import ending
+from daemon.common.errors import UserError
 from daemon.common.locks import StateLock
 from daemon.config import Config
 from daemon.formats import FORMATS
@@ -24,7 +28,8 @@ from daemon.formats.names import Names
 from daemon.judging import Judge
 from daemon.judging.judge import Serving, release
 from daemon.judging.sentinel import Sentinel
-from daemon.ledger import Ledger
+from daemon.ledger import Ledger, LedgerView
+from daemon.ledger.care import LedgerCare
 from daemon.metrics import Accounts, Metrics
 from daemon.pipeline import Backlog, Pace, Pipeline
 from daemon.publish import Publisher
@@ -56,7 +61,7 @@ def open_sources(config: Config, ledger: Ledger, accounts: Accounts, wake: Calla
 
 
 def _watch(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[], None]) -> WatchSource:
-    is_only = len(config.watch) == 1
+    view, is_only = ledger.view(), len(config.watch) == 1
     timing = Timing(
         scan_s=config.source.rescan_local_s,
         scan_often_s=config.source.rescan_network_s,
@@ -69,12 +74,21 @@ def _watch(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[]
         config.watch,
         names=Names(FORMATS, text_quiet_s=config.source.text_quiet_s),
         wake=wake,
-        finished=partial(ledger.view().finished, of_any=is_only),
+        finished=partial(view.finished, of_any=is_only),
+        has_files=partial(_has_files, view),
         seen=lambda count: accounts.seen("watch", count),
         ignored=accounts.ignored,
-        mounts=config.source.mounts,
+        mounts=[config.mounts_of(folder) for folder in config.watch],
         timing=timing,
     )
+
+
+def _has_files(view: LedgerView, folder: str) -> bool:
+    """Whether files of a folder were judged before; no where the ledger cannot say."""
+    try:
+        return view.has_files(folder)
+    except UserError:
+        return False
 
 
 def _ingest(endpoint: str, folder: Path, accounts: Accounts, wake: Callable[[], None]) -> IngestSource:
@@ -88,6 +102,7 @@ def _ingest(endpoint: str, folder: Path, accounts: Accounts, wake: Callable[[], 
 
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -105,6 +120,7 @@ class Parts:
     report: StatusReport
     engines: EngineWatch
     model_reload: ModelReload
+    care: LedgerCare
     vigil: Vigil
 
     @property
@@ -114,18 +130,25 @@ class Parts:
 
 
 def assemble(config: Config, reread: Callable[[], Config], health: Health, closing: ExitStack) -> Parts:
-    """Everything but started sources; ``closing`` undoes it. Raises UserError for what stands in the way."""
+    """Everything but started sources; ``closing`` undoes it.
+
+    Raises UserError for what stands in the way, KeyboardInterrupt when the end is asked for meanwhile.
+    """
     closing.callback(StateLock(config.state).release)
-    ledger = Ledger(config.state / "ledger.sqlite", config.instrument)
+    ledger = _beside(lambda: Ledger(config.state / "ledger.sqlite", config.instrument))
     closing.callback(ledger.close)
     metrics, bell = Metrics(), threading.Event()
     reader = ReaderPool(wake=bell.set, is_live=True)
     closing.callback(reader.close)
+    ending.check()
     loaded = load(config, request_at_once(config))
+    ending.check()
     serving = Serving(loaded.model, loaded.judge)
     sources = open_sources(config, ledger, metrics.accounts, bell.set)
+    care = LedgerCare(ledger, metrics.ledger_checked)
+    closing.callback(care.stop)
     vigil = Vigil(config, sources, metrics.accounts, health)
-    report = StatusReport(config, metrics, health, serving, vigil)
+    report = StatusReport(config, metrics, health, serving, vigil, ledger)
     publisher = _speak(config, report, metrics, closing)
     backlog, sentinel = Backlog(sources), Sentinel()
     pipeline = Pipeline(
@@ -134,11 +157,39 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     _measure(config, metrics, loaded.judge, report, vigil, closing)
     engines, model_reload = EngineWatch(health, metrics), ModelReload(config, reread)
     parts = Parts(
-        serving, ledger, sources, backlog, pipeline, publisher, metrics, sentinel, report, engines, model_reload, vigil
+        serving,
+        ledger,
+        sources,
+        backlog,
+        pipeline,
+        publisher,
+        metrics,
+        sentinel,
+        report,
+        engines,
+        model_reload,
+        care,
+        vigil,
     )
     closing.callback(lambda: release(parts.model))
     closing.callback(lambda: model_reload.close(parts.model))
     return parts
+
+
+def _beside(open_it: Callable[[], T]) -> T:
+    """What ``open_it`` returns. A disk may take its time over it: meanwhile it is heard when the end is asked for."""
+    opened: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            opened.set_result(open_it())
+        except BaseException as error:  # raised where the result is awaited
+            opened.set_exception(error)
+
+    threading.Thread(target=work, name="opening", daemon=True).start()
+    while not wait([opened], ending.LOOK_S).done:
+        ending.check()
+    return opened.result()
 
 
 def pace_of(config: Config) -> Pace:

@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Self
 
 from daemon.config import AlarmConfig
 from daemon.engine import EngineStatus, engine_status
@@ -42,6 +43,30 @@ def notify(state: str) -> bool:
     except OSError:
         return False
     return True
+
+
+class Starting(threading.Thread):
+    """``with Starting():`` asks systemd for patience as long as the block lasts: a disk may be slow, a model large."""
+
+    _EVERY_S, _ASKED_S, _LONGEST_S = 5.0, 30.0, 900.0
+
+    def __init__(self) -> None:
+        super().__init__(name="starting", daemon=True)
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        for _ in range(int(self._LONGEST_S / self._EVERY_S)):  # a start that hangs is not to be waited for
+            if self._over.wait(self._EVERY_S):
+                return
+            notify(f"EXTEND_TIMEOUT_USEC={self._ASKED_S * 1e6:.0f}\nSTATUS=starting")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join(1.0)
 
 
 def watchdog_interval_s() -> float | None:

@@ -7,17 +7,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
 from daemon import __version__
+from daemon.client.summary import lines
 from daemon.common.errors import UserError
+from daemon.common.text import duration
 from daemon.config import Config
 from daemon.judging.judge import Serving
-from daemon.ledger import events
+from daemon.ledger import Ledger, LedgerView, events
 from daemon.ledger.events import ServingModel, State, Status
-from daemon.ledger.file import LedgerView
 from daemon.metrics import Metrics
 from daemon.service.health import Health
 from daemon.service.vigil import Vigil
@@ -60,6 +62,7 @@ class Rates:
 
 #: So many of the last decisions are looked through for the last one of each folder.
 LOOKED_BACK = 200
+_COUNT_S = 0.5  # so long the number of before must do instead
 
 
 def seconds_of(event: events.Event) -> float:
@@ -67,20 +70,20 @@ def seconds_of(event: events.Event) -> float:
     return datetime.fromisoformat(event["time"]).timestamp()
 
 
-def _last(view: LedgerView, count: int) -> list[events.Event]:
-    """A damaged ledger is told of by others, and shall not silence the status."""
-    try:
-        return view.last(count)
-    except UserError:
-        return []
-
-
 class LastCurves:
-    """When the last curve of each folder was decided, as the ledger knew it at the start."""
+    """When the last curve of each folder was decided, of the last few decisions at every look."""
 
-    def __init__(self, decided: Iterable[events.Event]) -> None:
-        """``decided``: oldest first."""
-        self._by_folder = {event["data"].get("folder"): seconds_of(event) for event in decided}
+    def __init__(self) -> None:
+        self.newest_s: float | None = None  # of all of them
+        self._by_folder: dict[str | None, float] = {}
+        self._seq = 0
+
+    def look(self, view: LedgerView, last_seq: int) -> None:
+        """A damaged ledger is told of by others, and shall not silence the status."""
+        with suppress(UserError):
+            for event in map(events.decode, (row.body for row in view.since(max(self._seq, last_seq - LOOKED_BACK)))):
+                self._seq, self.newest_s = event["seq"], seconds_of(event)
+                self._by_folder[event["data"].get("folder")] = self.newest_s
 
     def completed(self, found: SourceHealth) -> SourceHealth:
         """The same, with what the ledger knows where nothing has come since the start."""
@@ -98,29 +101,32 @@ class StatusReport:
         health: Health,
         serving: Serving,
         vigil: Vigil,
+        ledger: Ledger,
     ) -> None:
         self.config, self._serving = config, serving
         self.publish, self.replay = config.publish, config.replay
         self.state: Literal["starting", "ready", "stopping"] = "starting"
         self._metrics, self._health, self._vigil = metrics, health, vigil
-        self._ledger, self._labels = config.state / "ledger.sqlite", config.state / "labels.sqlite"
+        self._ledger, self._labels = ledger, config.state / "labels.sqlite"
+        self._view = ledger.view()
+        self._counts, self._last_seq, self._waiting = self._view.verdict_counts(), self._view.last_seq, 0
         self._begun_s, self.started_at = time.monotonic(), utc_now()
+        self.is_held = False  # nothing can be recorded: the ledger's files are gone, locked or damaged
         self.rates = Rates(self._begun_s)
-        self._curves: LastCurves | None = None
+        self._curves, self._counting = LastCurves(), threading.Lock()
 
     def data(self) -> Status:
         """The ``data`` of a status event."""
         config, serving, judge = self.config, self._serving, self._serving.judge
-        with LedgerView(self._ledger) as view:
-            counts, stream, last_seq = view.verdict_counts(), view.stream, view.last_seq
-            last = _last(view, 1)
-            self._curves = self._curves or LastCurves(_last(view, LOOKED_BACK))
+        last_seq = self.last_seq()
+        with suppress(UserError):
+            self._counts = self._view.verdict_counts()
+        self._curves.look(self._view, last_seq)
         found = [self._curves.completed(one) for one in self._vigil.look()]
-        came_s = [one.last_curve_s for one in found if one.last_curve_s is not None]
-        came_s += [seconds_of(event) for event in last]
+        came_s = [one_s for one_s in (self._curves.newest_s, *(one.last_curve_s for one in found)) if one_s is not None]
         return Status(
             instrument=config.instrument,
-            stream=stream,
+            stream=self._ledger.stream,
             last_seq=last_seq,
             pid=os.getpid(),
             version=__version__,
@@ -131,7 +137,7 @@ class StatusReport:
             sources=found,
             oldest_pending_s=oldest_pending_s(self._vigil.sources),
             last_curve_s=max(came_s, default=None),
-            counts=counts,
+            counts=self._counts,
             session=self._metrics.accounts.snapshot(),
             ignored=self._metrics.accounts.ignored_kinds(),
             review_queue=self.waiting(),
@@ -153,10 +159,35 @@ class StatusReport:
             replay=self.replay,
         )
 
+    def farewell(self) -> list[str]:
+        """The session in a few lines, for a terminal."""
+        session, model = self._metrics.accounts.snapshot(), self._serving.judge.model
+        known = f", {session['duplicate']:,} were known" if session["duplicate"] else ""
+        waiting = f", {session['backlog']:,} wait for the next start" if session["backlog"] else ""
+        took = duration(time.monotonic() - self._begun_s)
+        head = f"{session['seen']:,} curves seen in {took}, {session['decided']:,} decided{known}{waiting}:"
+        rows = lines(self._metrics.accounts.verdicts(), self.rates.latency_s(), model, str(self._serving.engine))
+        return [
+            head,
+            *rows,
+            f"the ledger ends at seq {self.last_seq():,}; what comes meanwhile is judged at the next start",
+        ]
+
+    def last_seq(self) -> int:
+        """As last known: how a service is must be told above all when its ledger cannot be read."""
+        with suppress(UserError):
+            self._last_seq = self._view.last_seq
+        return self._last_seq
+
     def waiting(self) -> int:
         """Flagged curves that nobody has labelled yet."""
-        with LedgerView(self._ledger) as view:
-            return view.unlabelled_count(self._labels)
+        if self._counting.acquire(timeout=_COUNT_S):  # a scrape and a status ask over one connection
+            try:
+                with suppress(UserError):
+                    self._waiting = self._view.unlabelled_count(self._labels)
+            finally:
+                self._counting.release()
+        return self._waiting
 
     def line(self) -> str:
         """What systemd shows when all is well."""
@@ -168,6 +199,6 @@ class StatusReport:
         if self.state != "ready":
             return self.state
         conditions = {condition.name: condition for condition in self._health.conditions()}
-        if "disk" in conditions and not conditions["disk"].is_ok:
+        if ("disk" in conditions and not conditions["disk"].is_ok) or self.is_held:
             return "paused"
         return "ready" if self._health.level == "ok" else "degraded"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from daemon.formats import NAMES
+from daemon.formats.names import event_path
 from daemon.sources import Arrival
 from daemon.sources.ignored import Ignored
 
@@ -78,7 +79,7 @@ class Found:
             size_bytes = mtime_ns = 0  # the reader says what is wrong with it
         return Arrival(
             source=self._source,
-            path=shown,
+            path=event_path(shown),
             file=file,
             companion=companion,
             size_bytes=size_bytes,

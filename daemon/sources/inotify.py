@@ -8,7 +8,6 @@ import os
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from watchdog.events import (
@@ -23,7 +22,6 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from daemon.common.mounts import Mount, MountSetting, watched_mount
 from models.clock import time_of_day
 
 #: Opened, modified and deleted are left out in the kernel: its queue then holds three times as many files.
@@ -39,14 +37,9 @@ _LIMIT_AGAIN_S = 60.0  # between two tries after the kernel's limit was reached
 _STOP_S = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Touched:
-    """Something happened at ``path`` (relative to the folder)."""
-
-    kind: Literal["created", "closed", "moved", "directory", "overflow"]
-    path: str = ""
-    dest: str = ""  # of a move
-    at_s: float = 0.0  # time.monotonic() when it was heard
+#: What is told of what was heard: the kind, the path relative to the folder, where a move led, time.monotonic().
+Kind = Literal["created", "closed", "moved", "directory", "overflow"]
+Hear = Callable[[Kind, str, str, float], None]
 
 
 class LimitReached(OSError):
@@ -56,11 +49,11 @@ class LimitReached(OSError):
 class InotifyEvents(FileSystemEventHandler):
     """Listens below one folder and calls ``hear(hint)`` from watchdog's threads."""
 
-    def __init__(self, root: str, hear: Callable[[Touched], None]) -> None:
+    def __init__(self, root: str, hear: Hear) -> None:
         self._root = os.path.realpath(root)  # inotify is asked not to follow links, the root itself included
         self._hear = hear
         self._observer: BaseObserver | None = None
-        self._overflow = _OverflowListener(lambda: hear(Touched("overflow", at_s=time.monotonic())))
+        self._overflow = _OverflowListener(lambda: hear("overflow", "", "", time.monotonic()))
 
     def start(self) -> None:
         """Begin to listen.
@@ -99,21 +92,19 @@ class InotifyEvents(FileSystemEventHandler):
 
     def dispatch(self, event: FileSystemEvent) -> None:
         """Called by watchdog for each event."""
-        now = time.monotonic()
-        path = self._relative(event.src_path)
-        if isinstance(event, (FileMovedEvent, DirMovedEvent)):
-            kind: Literal["moved", "directory"] = "moved" if isinstance(event, FileMovedEvent) else "directory"
+        now_s, path = time.monotonic(), self._relative(event.src_path)
+        if isinstance(event, FileMovedEvent | DirMovedEvent):
             dest = self._relative(event.dest_path)
             if dest is not None:
-                self._hear(Touched(kind, path or "", dest, now))
+                self._hear("moved" if isinstance(event, FileMovedEvent) else "directory", path or "", dest, now_s)
         elif path is None:
             return
         elif isinstance(event, FileClosedEvent):
-            self._hear(Touched("closed", path, at_s=now))
+            self._hear("closed", path, "", now_s)
         elif isinstance(event, FileCreatedEvent):
-            self._hear(Touched("created", path, at_s=now))
+            self._hear("created", path, "", now_s)
         elif isinstance(event, DirCreatedEvent):
-            self._hear(Touched("directory", "", path, now))
+            self._hear("directory", "", path, now_s)
 
     def _relative(self, path: bytes | str) -> str | None:
         text = os.fsdecode(path)
@@ -132,66 +123,28 @@ class _OverflowListener(logging.Handler):
             self._call()
 
 
-class MountGuard:
-    """Keeps the hints of one folder alive, through unmounts, remounts and dying threads.
+class Hearing:
+    """Keeps the hints of one folder alive, through full limits and dying threads."""
 
-    Asks again and again whether the folder is still the same one, and whether the threads behind its hints are alive.
-    """
-
-    def __init__(self, root: str, setting: MountSetting, hear: Callable[[Touched], None]) -> None:
-        self.root = root
-        self.mount = Mount(root, "unknown", is_network=setting == "network")
-        self.identity: tuple[int, int] | None = None  # (device, inode); None: the folder is not there
-        self.trouble = ""  # what is wrong now
-        self.past = ""  # what went wrong and was mended
-        self.hints: InotifyEvents | None = None
-        self._setting, self._hear = setting, hear
+    def __init__(self, root: str, hear: Hear) -> None:
+        self._root, self._hear = root, hear
+        self._hints: InotifyEvents | None = None
         self._try_again_s = 0.0
+        self.trouble = ""  # why there are none
+        self.past = ""  # what went wrong and was mended
 
-    def hearing(self) -> bool:
-        """Whether hints come at all (never on a network mount)."""
-        return self.hints is not None
+    def __bool__(self) -> bool:
+        """Whether hints come at all."""
+        return self._hints is not None
 
-    def standing(self) -> bool:
-        """Whether the folder is there right now, and still the one that was last checked."""
-        return self.identity is not None and self.identity == _identity(self.root)
-
-    def check(self) -> tuple[bool, bool]:
-        """(missed, new): whether events may have been missed, and whether the folder has only now appeared."""
-        identity = _identity(self.root)
-        if identity is None:
-            if self.identity is not None or not self.trouble:
-                was = self.identity is not None
-                self.trouble = (
-                    f"folder is gone since {time_of_day()}" if was else "folder does not exist (still looking)"
-                )
-            self.identity = None
-            self.stop()
-            return False, False
-        appeared = identity != self.identity
-        if appeared:
-            if self.trouble:
-                self.past, self.trouble = f"folder is back since {time_of_day()}", ""
-            self.identity, self.mount = identity, watched_mount(self.root, self._setting)
-            self.stop()
-            self._try_again_s = 0.0
-        elif self.hints is not None and not self.hints.alive():
+    def begin(self) -> bool:
+        """Start the hints where they are missing or have died; True when they have just begun, after a gap."""
+        if self._hints is not None and not self._hints.alive():
             self.stop()
             self.past = f"inotify thread had died, restarted at {time_of_day()}"
-        listening = self._listen()
-        return appeared or listening, appeared
-
-    def stop(self) -> None:
-        """End the hints."""
-        hints, self.hints = self.hints, None
-        if hints is not None:
-            hints.stop()
-
-    def _listen(self) -> bool:
-        """Start the hints where they are wanted and missing; True when they have just begun."""
-        if self.mount.is_network or self.hints is not None or time.monotonic() < self._try_again_s:
+        if self._hints is not None or time.monotonic() < self._try_again_s:
             return False
-        hints = InotifyEvents(self.root, self._hear)
+        hints = InotifyEvents(self._root, self._hear)
         try:
             hints.start()
         except LimitReached:
@@ -199,15 +152,14 @@ class MountGuard:
         except OSError as error:
             self.trouble = f"inotify does not work here ({error.strerror})"
         else:
-            self.hints, self.trouble = hints, ""
+            self._hints, self.trouble = hints, ""
             return True
         self._try_again_s = time.monotonic() + _LIMIT_AGAIN_S
         return False
 
-
-def _identity(root: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(root)
-    except OSError:
-        return None
-    return (found.st_dev, found.st_ino) if os.path.isdir(root) else None
+    def stop(self) -> None:
+        """End the hints."""
+        hints, self._hints = self._hints, None
+        self.trouble, self._try_again_s = "", 0.0
+        if hints is not None:
+            hints.stop()

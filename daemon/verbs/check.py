@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from daemon.client.folders import Standing, standings
 from daemon.common.errors import BAD_CONFIG
-from daemon.common.mounts import watched_mount
+from daemon.common.mounts import lacks_share, mount_of, watched_mount
 from daemon.common.options import Option
 from daemon.common.stdio import as_json
 from daemon.common.text import clean, duration, latency
 from daemon.config import HOMELESS, NOWHERE, Config, ConfigError, Flags, load, values
+from daemon.screens.doctor import LITTLE_SPACE_BYTES
 from deploy.classifier import EngineRequest, NoEngine
 from deploy.engines import ENGINES, candidates
 from models.bundle import BadBundle, certificate_in, read, resolve
@@ -46,7 +49,7 @@ def run(options: Options) -> int:
 def describe(config: Config) -> list[str]:
     """What a configuration will do, in words that the person at the microscope understands; ▲: needs attention."""
     sentences = [f"the instrument is called {config.instrument}; its topics begin with afm.{config.instrument}"]
-    sentences += [_watching(folder, config) for folder in config.watch]
+    sentences += [_watching(folder, standing, config) for folder, standing in standings(config.watch).items()]
     sentences += [rule.sentence() for rule in config.text]
     if config.ingest:
         sentences.append(f"takes curves over ZeroMQ at {config.ingest}; each is answered once it is on disk")
@@ -63,24 +66,37 @@ def describe(config: Config) -> list[str]:
     sentences.append(
         f"raises an alarm after {config.alarm.no_contact_run} curves in a row that do not reach the surface"
     )
+    silence_s = config.alarm.silence_s
+    sentences.append(
+        f"raises an alarm when no curve came for {duration(silence_s)}"
+        if silence_s
+        else "raises no alarm while no curve comes; [alarm] silence_s = 3600 raises one after an hour"
+    )
     if config.watch:
         sentences.append(_unread(config))
     return sentences
 
 
-def _watching(folder: Path, config: Config) -> str:
-    source = config.source
-    mount = watched_mount(folder, source.mounts)
+def _watching(folder: Path, standing: Standing, config: Config) -> str:
+    source, kind = config.source, watched_mount(folder).fstype
     how = (
-        f"{mount.fstype}, a scan every {source.rescan_network_s:g} s because shares do not tell of changes"
-        if mount.is_network
-        else f"{mount.fstype}, inotify + scan every {source.rescan_local_s:g} s"
+        f"{kind}, a scan every {source.rescan_network_s:g} s because shares do not tell of changes"
+        if watched_mount(folder, config.mounts_of(folder)).is_network
+        else f"{kind}, inotify + scan every {source.rescan_local_s:g} s"
     )
-    if not folder.is_dir():
+    if standing == "silent":
+        return f"▲ watches {folder}, which does not answer; looked no further ({how})"
+    if standing == "missing":
         return f"▲ watches {folder}, which is not there now ({how}); it is taken up when it comes"
-    if not os.access(folder, os.R_OK | os.X_OK):
+    if standing == "file":
+        return f"▲ watches {folder}, which is a file; name the folder that curves are saved into"
+    if config.mounts_of(folder) == "network" and lacks_share(folder):
+        return f"▲ watches {folder} ({how}), which is configured as a share, and nothing is mounted there: mount it"
+    if standing == "closed":
         return f"▲ watches {folder}, which this user may not read; give it read permission ({how})"
-    return f"watches {folder} ({how}), reads only; {_text(config)}"
+    silence_s = config.silence_of(folder)
+    quiet = f"; an alarm when no curve came into it for {duration(silence_s)}" if silence_s else ""
+    return f"watches {folder} ({how}), reads only; {_text(config)}{quiet}"
 
 
 def _text(config: Config) -> str:
@@ -170,7 +186,11 @@ def _certificate(config: Config) -> str:
 def _state(state: Path) -> str:
     if state == NOWHERE:
         return f"▲ run will refuse to start, as nobody names the folder of ledger and labels: {HOMELESS}"
+    if (kind := mount_of(state)).is_network:
+        return f"▲ keeps ledger and labels in {state}, a network share ({kind.fstype}): SQLite needs a local disk"
     nearest = next(folder for folder in (state, *state.parents) if folder.exists())
+    if shutil.disk_usage(nearest).free < LITTLE_SPACE_BYTES:
+        return f"▲ keeps ledger and labels in {state}, on a disk that is nearly full"
     if not os.access(nearest, os.W_OK):
         return f"▲ keeps ledger and labels in {state}, where this user may not write"
     return f"keeps ledger and labels in {state}" + ("" if state.is_dir() else " (made at the first start)")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from daemon.client.feed import ask_status
+from daemon.client.summary import lines
 from daemon.client.temporary_service import TemporaryService
 from daemon.common import ending
 from daemon.common.errors import UNREACHABLE, USAGE, UserError
@@ -90,17 +91,7 @@ def _status(trial: TemporaryService) -> dict[str, Any]:
 
 
 def _summarise(status: dict[str, Any]) -> None:
-    counts, latency_s = status["counts"], status["latency_s"]
-    total = sum(counts.values())
+    total = sum(status["counts"].values())
     print(f"\n{total} curves decided, each on disk before it was announced (some files hold several):")
-    for verdict, meaning in (
-        ("keep", "an event, by the model"),
-        ("review", "unsure, or something about the file; a person looks"),
-        ("discard", "nothing there; the file stays where it is"),
-    ):
-        print(f"  {verdict:<8} {counts.get(verdict, 0):>4}   {meaning}")
-    if latency_s["p50"] is not None:
-        milliseconds = tuple(round(1000 * latency_s[name]) for name in ("p50", "p99"))
-        print("finished file noticed to verdict on disk: median {} ms, 99 % within {} ms".format(*milliseconds))
-    print(f"model {status['model']['id']} on {status['engine']}")
+    print(*lines(status["counts"], status["latency_s"], status["model"]["id"], status["engine"]), sep="\n")
     print("\nNext: afm-triage run --watch FOLDER-OF-YOUR-INSTRUMENT, and in another terminal: afm-triage console")

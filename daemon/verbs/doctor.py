@@ -14,7 +14,7 @@ from daemon.screens import Printer, doctor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    service: Annotated[Flags, Keys("state", "instrument", "model", "device")]
+    service: Annotated[Flags, Keys("watch", "state", "instrument", "model", "device")]
     json: Annotated[bool, Option("the same as one JSON object")] = False
 
 

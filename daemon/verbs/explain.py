@@ -14,10 +14,12 @@ from deploy.engines import DEVICES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    file: Annotated[Path, Option("a file of force curves", "FILE", is_positional=True)]
-    curve: Annotated[int, Option("which retract of the file, from 0", "I")] = 0
+    file: Annotated[str, Option("a file, or a curve as events and status name it", "FILE", is_positional=True)]
+    curve: Annotated[int | None, Option("which retract of the file, from 0", "I", unless="the first")] = None
     out: Annotated[Path, Option("the picture to write", "PNG")]
     judging: JudgeOptions
+    state: Annotated[str | None, Option("whose ledger knows the curve", "DIR", unless="that of run")] = None
+    instrument: Annotated[str | None, Option("whose state it is", "NAME")] = None
     device: Annotated[str, Option("where it runs", choices=DEVICES)] = "auto"
 
 
@@ -26,20 +28,21 @@ def run(options: Options) -> int:
     if options.out.suffix.lower() != ".png":
         raise UserError(USAGE, f"--out {options.out}: the picture is a PNG; give it a name that ends in .png")
     need_folder("--out", options.out)
-    if options.curve < 0:
+    if options.curve is not None and options.curve < 0:
         raise UserError(USAGE, "--curve counts the retracts of the file from 0")
-    from daemon.explain import explain, find_reading
+    from daemon.explain import explain, look_up
     from daemon.explain.picture import draw
     from daemon.judging.judge import judge_of, load_model
     from deploy.classifier import EngineRequest
     from models.files import write_whole
 
     asked = Asked.of(options.judging)
-    reading = find_reading(options.file, options.curve, asked.text)
+    service = options.judging.service(options.state, options.instrument)
+    subject, reading = look_up(options.file, options.curve, service, asked.text)
     model = load_model(asked.model, EngineRequest(options.device), asked.models)
     explanation = explain(reading, model, judge_of(model, asked.thresholds, text=asked.text))
     write_whole(options.out, draw(explanation))
     decision = explanation.decision
     score = "no score" if decision.score is None else f"score {decision.score:.4f}"
-    print(f"{options.out}: {decision.verdict}, {score}")
+    print(f"{options.out}: {subject.name}: {decision.verdict}, {score}")
     return 0

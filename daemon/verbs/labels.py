@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+from daemon.client.folders import standings
 from daemon.client.status import watched_folders
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
+from daemon.common.mounts import resolve
 from daemon.common.options import Action, Actions, Option
 from daemon.common.progress import progress
 from daemon.common.stdio import write_bytes
@@ -232,11 +234,15 @@ def _export(asked: Export, config: Config, labels: Labels, ledger: LedgerView | 
         if ledger is None:
             raise UserError(UNREACHABLE, "no ledger in the state folder, and so no curves: give --state or --config")
         watched = watched_folders(config)
-        if inside := next((one for one in watched if asked.curves.resolve().is_relative_to(one)), None):
+        if inside := next((one for one in watched if resolve(asked.curves).is_relative_to(one)), None):
             raise UserError(
                 USAGE, f"{asked.curves} lies in the watched folder {inside}: the copies would be judged as new"
             )
-        written, missing = write_folder(progress(current, "copying", len(current)), ledger, asked.curves, watched)
+        silent = [folder for folder, standing in standings(watched).items() if standing == "silent"]
+        for folder in silent:
+            print(clean(f"{folder} does not answer; looked no further for its files"), file=sys.stderr)
+        rows = progress(current, "copying", len(current))
+        written, missing = write_folder(rows, ledger, asked.curves, watched, silent)
         without = f"; no copy of {missing}: never flagged, and the file is gone or changed" if missing else ""
         print(f"{written} curves and labels.csv in {asked.curves}{without}", file=sys.stderr)
         if asked.out is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -22,4 +23,9 @@ def run(options: Options) -> int:
     # slowest decisions (GOMP_SPINCOUNT is read when torch is loaded, so it is set before the service is imported).
     from daemon.service import Service
 
-    return Service(config, lambda: load(options.configuration, serves=True)).run()
+    service = Service(config, lambda: load(options.configuration, serves=True))
+    code = service.run()
+    screen = next((stream for stream in (sys.stdout, sys.stderr) if stream.isatty()), None)
+    if screen is not None and service.farewell:
+        print("", *service.farewell, sep="\n", file=screen)
+    return code

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from daemon.client.folders import wait_for_shares
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError, need_folder
 from daemon.common.options import Group, Option
 from daemon.common.text import clean
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from daemon.batch import VerdictCounts
     from daemon.batch.output import ResumableOutput
     from daemon.judging import Judge
+    from daemon.reading import Reading
     from daemon.sources.existing import Found
     from deploy.serving import Model
 
@@ -32,7 +34,10 @@ _FORM = Group("what is written", is_choice=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    paths: Annotated[tuple[Path, ...], Option("files and folders, or archives of `pack`", "PATH", is_positional=True)]
+    paths: Annotated[
+        tuple[Path, ...],
+        Option("files and folders, curves as events name them, or archives of `pack`", "PATH", is_positional=True),
+    ]
     json: Annotated[bool, Option("one JSON object a line, the fields of an event's data", group=_FORM)] = False
     summary: Annotated[bool, Option("only how many curves got which verdict", group=_FORM)] = False
     out: Annotated[
@@ -55,7 +60,8 @@ def run(options: Options) -> int:
 
     65 when there was nothing to score or a curve of ``--only`` was not found; the others are scored all the same.
     """
-    is_packed = _check(options)
+    options, names = _without_names(options)
+    is_packed = _check(options, names)
     from daemon.batch import VerdictCounts
     from daemon.batch.output import ResumableOutput
     from daemon.judging.judge import judge_of, load_model, release
@@ -70,9 +76,11 @@ def run(options: Options) -> int:
         stack.callback(release, model)
         sheet = stack.enter_context(ResumableOutput(options.out, fresh=options.fresh)) if options.out else None
         tally = VerdictCounts()
+        if names:
+            _score_named(options, names, model, judge, tally)
         if is_packed:
             _score_archives(options, model, judge, sheet, tally)
-        else:
+        elif options.paths:
             _score_files(options, model, judge, selection, sheet, tally, asked.text)
     if options.summary:
         print(tally.summary())
@@ -86,6 +94,22 @@ def run(options: Options) -> int:
     return 0
 
 
+def _without_names(options: Options) -> tuple[Options, list[Reading]]:
+    """The files, folders and archives apart from the curves that are named otherwise: ``map.jpk-qi-data#3``.
+
+    Such a name is looked up as `explain` and `labels` do, also in the ledger. UserError where it is none.
+    """
+    wait_for_shares(options.paths)
+    there = tuple(path for path in options.paths if path.exists())
+    if len(there) == len(options.paths):
+        return options, []
+    from daemon.explain import look_up
+
+    service, rules = options.judging.service(), Asked.of(options.judging).text
+    names = [str(path) for path in options.paths if path not in there]
+    return replace(options, paths=there), [look_up(name, None, service, rules)[1] for name in names]
+
+
 def _built() -> Path | None:
     """Where engines that were compiled for this machine lie."""
     from daemon.config.origin import Homeless, default_state
@@ -96,13 +120,12 @@ def _built() -> Path | None:
         return None
 
 
-def _check(options: Options) -> bool:
+def _check(options: Options, names: Sequence[Reading]) -> bool:
     """Whether archives are to be scored."""
     from daemon.archive.layout import is_archive
 
-    for path in options.paths:
-        if not path.exists():
-            raise UserError(BAD_DATA, f"{path}: no such file or folder")
+    if names and (options.out or options.only is not None):
+        raise UserError(USAGE, "a curve by its name goes with neither --out nor --only; name its file")
     packed = [path for path in options.paths if is_archive(path)]
     if packed and len(packed) < len(options.paths):
         raise UserError(USAGE, f"{packed[0]}: an archive; score archives and files in two runs")
@@ -115,6 +138,19 @@ def _check(options: Options) -> bool:
     if options.out:
         need_folder("--out", options.out)
     return bool(packed)
+
+
+def _score_named(
+    options: Options, readings: Sequence[Reading], model: Model, judge: Judge, tally: VerdictCounts
+) -> None:
+    """Curves that are read already."""
+    from daemon.batch import Judged
+    from daemon.batch.output import tell
+    from daemon.judging import classify, decide
+
+    decisions = decide(readings, classify(readings, model, judge.thresholds), judge)
+    judged = [Judged(one, 1, None, reading.format) for one, reading in zip(decisions, readings, strict=True)]
+    tell([judged], tally, json=options.json, quiet=options.summary)
 
 
 def _score_files(

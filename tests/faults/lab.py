@@ -126,6 +126,10 @@ class Lab(TemporaryService):
         """What is not well, as ``status`` tells it: "name: text"."""
         return [f"{one['name']}: {one['text']}" for one in self.status().get("health", []) if not one["ok"]]
 
+    def is_well(self) -> bool:
+        """As ``status`` tells whoever asks, by its exit code."""
+        return self.run("status", "--state", self.state).returncode == 0
+
     def processes(self) -> list[int]:
         """The service and all that it has started."""
         children: dict[int, list[int]] = {}

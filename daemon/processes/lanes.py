@@ -239,7 +239,7 @@ class Lanes:
         if self._is_slow_kin(task):
             del self._slow_from[task.kin]
             self._sort_anew(Lane.SLOW, task.kin)
-        if seconds < self._slow_s / 2:
+        if seconds < self._slow_s / 4:
             self._quick_to[task.kin] = max(task.size_bytes * 5 // 4, self._quick_to.get(task.kin, 0))
 
     def _sort_anew(self, lane: Lane, kin: str) -> None:

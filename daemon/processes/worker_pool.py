@@ -303,8 +303,8 @@ class _Worker(threading.Thread):
         except Exception as error:  # a thread that dies silently would hold its tasks for ever
             self._pool.fail(f"{type(error).__name__}: {error}")
         finally:
-            if self._child:
-                self._pool.bury(self._child) if self._is_over else self._child.end()
+            if self._child and (self._is_over or not self._child.end()):
+                self._pool.bury(self._child)
             self._child = None
             self._note.close()
             self._bell.close()

@@ -45,9 +45,9 @@ schema: install
 
 # The shipped model again, as build/model: about 40 minutes of one core.
 model: install
-	$(BIN)/afm-triage train --simulate 240000 --epochs 3 --samples 3 --out build/coarse
+	$(BIN)/afm-triage train --simulate 240000 --epochs 3 --samples 3 --out build/coarse --replace
 	$(BIN)/afm-triage train --simulate 120000 --init build/coarse --epochs 1 --rate 0.001 --seed 2 --samples 2 \
-	  --name shipped --out build/model
+	  --name shipped --out build/model --replace
 
 bench: install
 	$(BIN)/afm-triage bench

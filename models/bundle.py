@@ -240,11 +240,31 @@ class Bundle:
         return "|".join(stages)
 
 
-def write(folder: Path, weights: Weights, manifest: Manifest, card: str, parent: Bundle | None = None) -> Bundle:
+def objection(folder: Path, *, replaces: bool) -> str | None:
+    """Why no model may be written there, for whoever asks before the work begins; None where one may."""
+    if not os.path.lexists(folder):
+        return None
+    if not (folder / MANIFEST).is_file():
+        return "exists and is no model; name another folder"
+    return None if replaces else "holds a model; name another folder, or give --replace and the new one takes its place"
+
+
+def write(
+    folder: Path,
+    weights: Weights,
+    manifest: Manifest,
+    card: str,
+    parent: Bundle | None = None,
+    *,
+    replaces: bool = False,
+) -> Bundle:
     """Write a model folder as one act: it is there whole, or not at all. Returns what :func:`read` makes of it.
 
+    It is made beside its place and renamed: whoever has loaded what stood there keeps it. BadBundle where there is
+    something already, unless it ``replaces`` it.
+
     The digests of ``manifest`` are filled in here. What it has in common with that of ``parent`` is written as it
-    stands there, with what only another version knows. An existing model of that name is replaced.
+    stands there, with what only another version knows.
     """
     half = {name: np.ascontiguousarray(tensor.astype(np.float16)) for name, tensor in weights.items()}
     files = {WEIGHTS: save_tensors(half), CARD: card.encode()}
@@ -262,6 +282,8 @@ def write(folder: Path, weights: Weights, manifest: Manifest, card: str, parent:
         for name, data in files.items():
             write_synced(fresh / name, data)
         bundle = read(fresh)
+        if why := objection(folder, replaces=replaces):
+            raise BadBundle(f"{folder} {why}")
         replace_folder(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

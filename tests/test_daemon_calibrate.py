@@ -168,7 +168,7 @@ def test_keep_follows_a_precision_or_a_review_budget(lab, model, tmp_path, capsy
     out = tmp_path / "m"
     said = ["calibrate", str(model), str(lab), "--out", str(out), "--prevalence", "0.1", *words]
     assert main(said) == 0
-    assert main([*said, "--json"]) == 0
+    assert main([*said, "--replace", "--json"]) == 0
     evidence = read(out).manifest.thresholds.evidence
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["thresholds"]["evidence"] == evidence
     assert evidence["keep_rule"].startswith(rule)
@@ -257,7 +257,11 @@ def test_curves_that_the_network_was_taught_with_never_count(lab, model, tmp_pat
     by_curve = {**kept, **TrainingRecord({}, frozenset(identities(lab))).for_manifest()}
     for training in (by_table, by_curve):
         taught = write(
-            tmp_path / "taught", old.weights, msgspec.structs.replace(old.manifest, training=training), "# x\n"
+            tmp_path / "taught",
+            old.weights,
+            msgspec.structs.replace(old.manifest, training=training),
+            "# x\n",
+            replaces=True,
         )
         error = refused(capsys, tmp_path / "m", taught.folder, lab)
         assert "hold 0 events that count (not counted: 104 of the model's own training)" in error

@@ -190,7 +190,12 @@ def test_a_manifest_that_is_no_object_is_refused(folder, text):
 
 
 def test_writing_replaces_as_one_act(made, folder):
-    replaced = write(folder, made.weights, msgspec.structs.replace(made.manifest, name="second"), "# second\n")
+    second = msgspec.structs.replace(made.manifest, name="second")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(BadBundle, match=r"holds a model; .*--replace"):
+        write(folder, made.weights, second, "# second\n")
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    replaced = write(folder, made.weights, second, "# second\n", replaces=True)
     assert read(folder).id == replaced.id
     assert [path.name for path in folder.parent.iterdir()] == ["copy"]
 

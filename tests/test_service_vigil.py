@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import cast
 
 import pytest
 
+from daemon.client.temporary_service import TemporaryService
 from daemon.config import AlarmConfig, Config
 from daemon.config.rule import FolderSettings
 from daemon.metrics import Accounts
@@ -151,3 +154,25 @@ def test_a_loop_that_hangs_is_seen_by_whoever_asks(source: Still, watch: Watch) 
     vigil.look()
     assert [one.name for one in health.conditions() if not one.is_ok] == ["judging"]
     assert "has stood still for 31 s" in health.line()
+
+
+def test_a_reload_takes_the_silence_of_a_folder_and_leaves_its_mounts_to_a_restart(tmp_path: Path) -> None:
+    file, watch = tmp_path / "afm.toml", tmp_path / "trial" / "watch"
+    file.write_text(f'watch = "{watch}"\n')
+    with TemporaryService(tmp_path / "trial", options=("--config", str(file))) as trial:
+        assert trial.process is not None
+        file.write_text(f'watch = "{watch}"\n[[folder]]\npath = "{watch}"\nsilence_s = 1\n')
+        trial.process.send_signal(signal.SIGHUP)
+        wait_for(trial, "applied ['folder']; needs a restart: nothing")
+        wait_for(trial, f"silence {watch}: no curve has come for")
+        file.write_text(f'watch = "{watch}"\n[[folder]]\npath = "{watch}"\nmounts = "network"\n')
+        trial.process.send_signal(signal.SIGHUP)
+        wait_for(trial, "applied nothing; needs a restart: ['folder']")
+        wait_for(trial, f"silence {watch}: curves come")
+
+
+def wait_for(trial: TemporaryService, words: str) -> None:
+    deadline_s = time.monotonic() + 15
+    while words not in trial.log.read_text():
+        assert time.monotonic() < deadline_s, trial.log.read_text()
+        time.sleep(0.05)

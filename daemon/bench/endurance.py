@@ -94,7 +94,7 @@ def rename(bundle: Bundle, folder: Path, number: int) -> None:
     """The same model under another name: another id, in the same folder."""
     card = (bundle.folder / "card.md").read_text()
     manifest = msgspec.structs.replace(bundle.manifest, name=f"swap-{number}")
-    write(folder, bundle.weights, manifest, card, parent=bundle)
+    write(folder, bundle.weights, manifest, card, parent=bundle, replaces=True)
 
 
 def _swap_all(bundle: Bundle, ours: Path, service: TemporaryService, listener: DecisionListener) -> list[float]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TypeVar
 
 from rich.console import Console
@@ -12,22 +16,35 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from daemon.common import ending
 from daemon.common.errors import USAGE, UserError
+from daemon.common.text import duration
 
 T = TypeVar("T")
-_PATIENCE_S = 2.0
+_PATIENCE_S = 1.0  # on a terminal,
+_FIRST_S, _PAUSES_S = 1.5, (10.0, 30.0, 60.0)  # and in a log
 SLOWEST_PER_S, FASTEST_PER_S = 1e-5, 1e5  # a --rate: one a day, and more than any disk takes
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Pass ``items`` through; draw a bar once two seconds have gone by, when standard error is a terminal.
+    """Pass ``items`` through, and show how far they are, as :func:`working` does.
 
     Between two items the process may be asked to end: KeyboardInterrupt.
     """
-    watched = _watched(items)
+    with working(what, total) as done:
+        for item in _watched(items):
+            yield item
+            done()
+
+
+@contextmanager
+def working(what: str, total: int | None = None) -> Iterator[Callable[[], None]]:
+    """Show what is being done once a second has gone by, whether or not any of it is done; the value counts one more.
+
+    A bar where standard error is a terminal. Else nothing, or lines while :func:`telling`.
+    """
     if not sys.stderr.isatty():
-        yield from watched
+        with nullcontext(lambda: None) if _teller is None else _teller.phase(what, total) as done:
+            yield done
         return
-    begun_s = time.monotonic()
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -37,11 +54,60 @@ def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterato
     )
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=False) as bar:
         task = bar.add_task(what, total=total, visible=False)
-        for item in watched:
-            yield item
-            bar.advance(task)
-            if time.monotonic() - begun_s > _PATIENCE_S:
-                bar.update(task, visible=True)
+        clock = threading.Timer(_PATIENCE_S, bar.update, (task,), {"visible": True})  # also while the first one lasts
+        clock.daemon = True
+        clock.start()
+        try:
+            yield partial(bar.advance, task)
+        finally:
+            clock.cancel()
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Without a terminal, too, say on standard error what lasts: for work of hours, whose log somebody reads."""
+    global _teller  # noqa: PLW0603 - whoever works inside need not know whether somebody reads a log
+    _teller = _Teller()
+    try:
+        yield
+    finally:
+        _teller = None
+
+
+class _Teller:
+    """A line now and then: soon the first of all, then for what goes on ever more rarely."""
+
+    def __init__(self) -> None:
+        self._due_s: float | None = time.monotonic() + _FIRST_S  # of the first line, whatever is done by then
+
+    @contextmanager
+    def phase(self, what: str, total: int | None) -> Iterator[Callable[[], None]]:
+        begun_s, count, over = time.monotonic(), itertools.count(1), threading.Event()
+        reached = [0]
+
+        def tell() -> None:
+            first_s = begun_s + _FIRST_S if self._due_s is None else self._due_s
+            pauses = (max(first_s - time.monotonic(), 0.0), *_PAUSES_S)
+            for pause_s in itertools.chain(pauses, itertools.repeat(_PAUSES_S[-1])):
+                if over.wait(pause_s):
+                    return
+                self._due_s = None
+                share = f"{reached[0]} of {total}, " if total else ""
+                print(f"{what}: {share}{duration(time.monotonic() - begun_s)}", file=sys.stderr, flush=True)
+
+        def done() -> None:
+            reached[0] = next(count)
+
+        thread = threading.Thread(target=tell, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield done
+        finally:
+            over.set()
+            thread.join(1.0)
+
+
+_teller: _Teller | None = None
 
 
 def _watched(items: Iterable[T]) -> Iterator[T]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from daemon.common.errors import BAD_CONFIG, USAGE, UserError
+from daemon.common.errors import BAD_CONFIG, USAGE, UserError, grouped
 from daemon.common.mounts import MountSetting, holds, local, resolve
 from daemon.common.options import Argument, Group, Option, Place
 from daemon.common.sockets import Endpoint
@@ -191,7 +191,7 @@ class ConfigError(UserError):
     def __init__(self, where: str, findings: list[str]) -> None:
         self.findings = tuple(findings)
         count = f"{len(findings)} errors: " if len(findings) > 1 else ""
-        super().__init__(BAD_CONFIG, f"{where}: {count}" + " | ".join(findings))
+        super().__init__(BAD_CONFIG, f"{where}: {count}" + " | ".join(grouped(findings)))
 
 
 def _rules(kind: type, prefix: str = "") -> Iterator[tuple[str, Rule]]:

@@ -20,7 +20,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TextIO
 
-from daemon.common.errors import BAD_DATA, UserError
+from daemon.common.errors import BAD_DATA, UserError, grouped
 from daemon.common.text import clean
 from daemon.labels import Label, read_word
 from models.clock import rfc3339
@@ -84,7 +84,9 @@ def read(file: Path, *, now_s: float, rater: str | None = None) -> list[LabelRow
         elif isinstance(found, Label):
             labels.append(LabelRow(number, found, bool(row.get("time", "").strip())))
     if problems:
-        raise UserError(BAD_DATA, "\n".join([*problems, f"{file}: nothing was imported; correct the rows above"]))
+        raise UserError(
+            BAD_DATA, "\n".join([*grouped(problems), f"{file}: nothing was imported; correct the rows above"])
+        )
     return labels
 
 
@@ -299,7 +301,7 @@ def read_selection(source: str) -> Selection:
     except ValueError as error:
         problems.append(f"{name}: {error}")
     if problems:
-        raise UserError(BAD_DATA, "\n".join(problems))
+        raise UserError(BAD_DATA, "\n".join(grouped(problems)))
     if not picks:
         raise UserError(BAD_DATA, f"{name}: names no curve; write one path a line")
     return Selection(name, tuple(picks))

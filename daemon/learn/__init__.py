@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from daemon import __version__
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.locks import clear, lock_work_folder
-from daemon.common.progress import progress
+from daemon.common.progress import progress, working
 from daemon.judging.judge import load_model
 from daemon.learn.head import HeadPlan, Start, fit_head
 from daemon.learn.labelled import LabelledFolder, curves_of, read_labels, refuse
@@ -27,7 +27,7 @@ from daemon.learn.training_record import TrainingRecord, fingerprint_of, read_un
 from deploy import serving
 from deploy.classifier import EngineRequest
 from deploy.serving import Model
-from models.bundle import Bundle, Manifest, Network, SelfTest, Weights, write
+from models.bundle import BadBundle, Bundle, Manifest, Network, SelfTest, Weights, write
 from models.calibrate import choose_cut, fit_platt
 from models.card import describe
 from models.clock import utc_now
@@ -59,6 +59,7 @@ class Plan:
     start: Start = field(default_factory=Start)
     held_out: int = HELD_OUT
     most_missed: float = MOST_MISSED
+    replaces: bool = False  # the model that ``out`` holds, if it holds one
     head: HeadPlan | None = None  # only the last layer is fitted, in one go
 
     @property
@@ -73,8 +74,9 @@ class Plan:
 
 def train(plan: Plan) -> Bundle:
     """Carry out a plan, or what is left of it after an interruption. UserError for labels that make no sense."""
-    initial = plan.start.network()
-    labels = read_labels(plan.labelled)
+    with working("checking labels"):
+        initial = plan.start.network()
+        labels = read_labels(plan.labelled)
     identities, unlabelled, labelled, others = set[str](), set[str](), None, None
     if labels:  # before anything is written or simulated: what is wrong with a label is said at once
         labelled = _open("reading labelled curves", plan, labels, identities)
@@ -87,12 +89,14 @@ def train(plan: Plan) -> Bundle:
         examples = _draw("simulating", plan, plan.simulated, plan.recipe.seed, "simulated")
         if plan.head is not None and initial is not None:
             torch.set_num_threads(plan.recipe.threads)
-            network = fit_head(initial, plan.head, examples, labelled, others, plan.profile, LABELLED_SHARE)
+            with working("fitting the last layer"):
+                network = fit_head(initial, plan.head, examples, labelled, others, plan.profile, LABELLED_SHARE)
         else:
             network = _run(plan, initial, examples if labelled is None else _join(examples, labelled))
         seed = plan.recipe.seed + HELD_OUT_SEED
         held_out = _draw("simulating held-out curves", plan, plan.held_out, seed, "held-out")
-        bundle = _make(plan, network, held_out, _account(plan, labels, labelled, record, others))
+        with working("choosing thresholds"):
+            bundle = _make(plan, network, held_out, _account(plan, labels, labelled, record, others))
         shutil.rmtree(plan.work, ignore_errors=True)
     return bundle
 
@@ -117,7 +121,12 @@ def _make(plan: Plan, network: ResNet18, held_out: Examples, what: Mapping[str, 
         shutil.rmtree(plan.work, ignore_errors=True)
         raise UserError(BAD_DATA, "the training ran away, weights are no longer finite; try a smaller --rate")
     origin = Origin(plan.name, __version__, what, parent=plan.parent.id if plan.parent else None)
-    return assemble(plan.out, network, plan.profile, held_out, origin, most_missed=plan.most_missed)
+    try:
+        return assemble(
+            plan.out, network, plan.profile, held_out, origin, most_missed=plan.most_missed, replaces=plan.replaces
+        )
+    except BadBundle as error:
+        raise UserError(BAD_DATA, str(error)) from None
 
 
 def _run(plan: Plan, initial: ResNet18 | None, examples: Examples) -> ResNet18:
@@ -261,6 +270,7 @@ def assemble(
     prevalence: float = 0.02,
     most_missed: float = 0.01,
     most_kept: float = 0.002,
+    replaces: bool = False,
 ) -> Bundle:
     """Calibrate on ``heldout`` (never trained on), then write the whole folder as one act."""
     weights = half(network)
@@ -282,7 +292,7 @@ def assemble(
         training=dict(origin.training),
         selftest=SelfTest(serving.VERSION, known_logits(rounded, profile)),
     )
-    return write(folder, weights, manifest, describe(manifest))
+    return write(folder, weights, manifest, describe(manifest), replaces=replaces)
 
 
 def half(network: ResNet18) -> Weights:

@@ -267,7 +267,7 @@ def calibrate(curves: EligibleCurves, bundle: Bundle, engine: str, target: Calib
     return Outcome(calibration, thresholds, certificate, evidence)
 
 
-def write_model(folder: Path, bundle: Bundle, outcome: Outcome) -> Bundle:
+def write_model(folder: Path, bundle: Bundle, outcome: Outcome, *, replaces: bool = False) -> Bundle:
     """The same weights with what the labels have earned, as one act; its parent is the model that was calibrated."""
     manifest = msgspec.structs.replace(
         bundle.manifest,
@@ -280,7 +280,7 @@ def write_model(folder: Path, bundle: Bundle, outcome: Outcome) -> Bundle:
         score_basis="labels",
         certificate=outcome.certificate,
     )
-    return write(folder, bundle.weights, manifest, describe(manifest), parent=bundle)
+    return write(folder, bundle.weights, manifest, describe(manifest), parent=bundle, replaces=replaces)
 
 
 def _limit(curves: EligibleCurves, target: CalibrationTarget) -> float:

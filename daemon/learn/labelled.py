@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.common.errors import BAD_DATA, UserError
+from daemon.common.errors import BAD_DATA, UserError, grouped
 from daemon.common.progress import progress
 from daemon.common.text import clean
 from daemon.formats import open_file
@@ -105,9 +105,9 @@ def curves_of(folders: Sequence[LabelledFolder], problems: list[str]) -> Iterato
 
 
 def refuse(problems: Sequence[str]) -> None:
-    """UserError (65) with every problem on a line of its own, where there is one."""
+    """UserError (65) with a line for every kind of problem, where there is one."""
     if problems:
-        raise UserError(BAD_DATA, "\n".join(problems))
+        raise UserError(BAD_DATA, "\n".join(grouped(problems)))
 
 
 def count_classes(folders: Iterable[LabelledFolder]) -> dict[Word, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from daemon.common.text import duration
 from daemon.config import Config
@@ -69,8 +70,8 @@ class Vigil:
             told = f"has not been seen for {duration(unseen_s)}; {found.detail}"
         name = f"source {found.name}"
         self._health.report(name, "ok" if told is None else "alarm", told or found.detail)
-        if found.folder is not None and found.folder < len(self.config.watch):
-            limit_s = self.config.silence_of(self.config.watch[found.folder])
+        if found.folder is not None:
+            limit_s = self.config.silence_of(Path(found.name))
             self._look_for_curves(f"silence {found.name}", found.last_curve_s, limit_s)
 
     def _look_for_curves(self, name: str, seen: object, limit_s: float) -> None:

@@ -24,6 +24,7 @@ class Options:
     precision: Annotated[float | None, Option("share of events among the kept", "P", unless="0.9", group=_KEEP)] = None
     review_share: Annotated[float | None, Option("share of the stream that people look at", "R", group=_KEEP)] = None
     out: Annotated[Path | None, Option("the model folder to make", "DIR", unless="MODEL-calibrated")] = None
+    replace: Annotated[bool, Option("let the new model take the place of one that --out holds")] = False
     json: Annotated[bool, Option("what came of it as one JSON object")] = False
 
 
@@ -47,7 +48,7 @@ def run(options: Options) -> int:
     wish = CalibrationTarget(options.max_miss, options.confidence, options.prevalence, rule)
     outcome = calibrate(gather_eligible(labels, model), model.bundle, str(model.engine), wish)
     try:
-        made = write_model(out, model.bundle, outcome)
+        made = write_model(out, model.bundle, outcome, replaces=options.replace)
     except BadBundle as error:
         raise UserError(BAD_DATA, f"{error}; nothing was written") from error
     if options.json:
@@ -66,9 +67,9 @@ def _beside(model: str) -> Path:
 
 def _mistake(options: Options, out: Path) -> str | None:
     """What is wrong with the options, in words, or None."""
-    from models.bundle import SHIPPED
+    from models.bundle import SHIPPED, objection
 
-    taken = out.resolve()
+    place, no_place = out.resolve(), objection(out, replaces=options.replace)
     mistakes = {
         "--max-miss is 0.000001 or more and below 1, as in 0.05": not 1e-6 <= options.max_miss < 1,
         "--confidence is 0.5 to 0.999999, as in 0.95": not 0.5 <= options.confidence <= 0.999999,
@@ -77,9 +78,8 @@ def _mistake(options: Options, out: Path) -> str | None:
         "--out names the model in every event: use characters that can be printed": not out.name.isprintable(),
         "--precision lies between 0 and 1, as in 0.9": options.precision is not None and not 0 < options.precision < 1,
         "--review-share is 0 to 1, as in 0.03": options.review_share is not None and not 0 <= options.review_share <= 1,
-        f"--out {out} is the model that is calibrated, or the shipped one; name another folder": taken == SHIPPED
-        or (options.model != "shipped" and taken == Path(options.model).resolve()),
-        f"--out {out} exists and is no model; name another folder": out.exists()
-        and not (out / "manifest.json").is_file(),
+        f"--out {out} is the model that is calibrated, or the shipped one; name another folder": place == SHIPPED
+        or (options.model != "shipped" and place == Path(options.model).resolve()),
+        f"--out {out} {no_place}": no_place is not None,
     }
     return next((text for text, is_so in mistakes.items() if is_so), None)

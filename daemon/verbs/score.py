@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from daemon.client.folders import wait_for_shares
-from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError, need_folder
+from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError, grouped, need_folder
 from daemon.common.options import Group, Option
 from daemon.common.text import clean
 from daemon.config import INSTRUMENT, Asked, JudgeOptions
@@ -228,4 +228,4 @@ def _say_missing(found: Found, selection: Selection | None) -> None:
         names = ", ".join(clean(str(folder)) for folder in found.unlisted)
         raise UserError(INPUT_OUTPUT, f"not everything was scored, these folders could not be listed: {names}")
     if selection is not None and (missing := selection.missing()):
-        raise UserError(BAD_DATA, "\n".join(missing))
+        raise UserError(BAD_DATA, "\n".join(grouped(missing)))

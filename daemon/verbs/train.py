@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from daemon.common.errors import USAGE, UserError
 from daemon.common.options import Group, Option
+from daemon.common.progress import telling, working
 
 _LOSSES = "focal, bce, weighted_bce, asymmetric_focal, dice, focal_dice, multi"  # torch is not imported for --help
 
@@ -49,6 +50,7 @@ class Options:
     ] = "scratch"
     freeze: Annotated[bool, Option("train the last layer of --init alone")] = False
     out: Annotated[Path, Option("the model folder to make", "DIR")]
+    replace: Annotated[bool, Option("let the new model take the place of one that --out holds")] = False
     name: Annotated[str | None, Option("what events call the model", unless="the name of --out")] = None
     epochs: Annotated[int, Option("times through the data", "N")] = 4
     width: Annotated[int | None, Option("channels of the first layer", "N", unless="16")] = None
@@ -84,9 +86,16 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Exit 0 with the model in place, 65 for labels that make no sense (one line a row)."""
+    """Exit 0 with the model in place, 65 for labels that make no sense."""
     if wrong := _mistake(options):
         raise UserError(USAGE, wrong)
+    with telling():
+        return _train(options)
+
+
+def _train(options: Options) -> int:
+    with working("loading what learns"):
+        import daemon.learn  # noqa: F401 - the seconds that its libraries take are shown
     from daemon.learn import HELD_OUT, MOST_MISSED, Plan, train
     from daemon.learn.head import HeadPlan, require_sklearn, start_of
     from deploy.cpu import default_threads
@@ -125,6 +134,7 @@ def run(options: Options) -> int:
         recipe=recipe,
         profile=replace(profile, samples_per_column=options.samples or profile.samples_per_column),
         start=start,
+        replaces=options.replace,
         held_out=options.held_out or HELD_OUT,
         most_missed=MOST_MISSED if options.most_missed is None else options.most_missed,
         head=HeadPlan(options.head, options.features or "none", options.unlabelled) if options.head else None,
@@ -138,6 +148,9 @@ def run(options: Options) -> int:
 
 def _mistake(options: Options) -> str | None:
     """What is wrong with the options, in words, or None."""
+    from models.bundle import objection
+
+    no_place = objection(options.out, replaces=options.replace)
     mistakes = {
         "nothing to learn from; give --simulate N, --labelled DIR, or both": not options.simulate
         and not options.labelled,
@@ -165,7 +178,6 @@ def _mistake(options: Options) -> str | None:
         "--freeze trains by gradient, --head fits in one go; choose one": bool(options.freeze and options.head),
         "--features and --unlabelled belong to --head; add --head logistic": not options.head
         and bool(options.features or options.unlabelled),
-        f"--out {options.out} exists and is no model; name another folder": options.out.exists()
-        and not (options.out / "manifest.json").is_file(),
+        f"--out {options.out} {no_place}": no_place is not None,
     }
     return next((text for text, is_so in mistakes.items() if is_so), None)

@@ -54,7 +54,8 @@ def test_check_and_doctor_say_what_does_not_answer(tmp_path: Path, stalled: Shar
     file.write_text(f'watch = {folders}\nstate = "state"\nmetrics_port = 0\n')
     done, took_s = timed("check", file)
     assert done.returncode == 0, done.stderr
-    assert f"▲ watches {stalled.point}, which does not answer; looked no further" in done.stdout
+    assert f"▲ watches {stalled.point} (fuse.sshfs, " in done.stdout
+    assert "which does not answer; looked no further" in done.stdout
     assert f"watches {local} (" in done.stdout
     assert took_s <= LIMIT_S
     done, took_s = timed("doctor", "--config", file, "--json", limit_s=2 * LIMIT_S)
@@ -122,6 +123,21 @@ def test_status_events_and_labels_of_a_service_whose_share_stalls(tmp_path: Path
             lab.wait_decided(3, 5)
             mounted.resume()
             until(lab.is_well, 40)
+
+
+@pytest.mark.timeout(120)
+def test_a_start_with_a_share_that_does_not_answer(tmp_path: Path, stalled: Share) -> None:
+    lab = Lab(tmp_path / "lab", also=[stalled.point])
+    put(lab.watch, 1)
+    begun_s = time.monotonic()
+    with lab:
+        lab.wait_decided(1, 20)
+        assert time.monotonic() - begun_s < 20
+        until(lambda: any(str(stalled.point) in told for told in lab.troubles()), 35)
+        stalled.resume()
+        lab.wait_decided(2, 40)
+        until(lab.is_well, 40)
+        assert lab.stop() == 0
 
 
 def test_score_of_a_file_on_a_stalled_share_ends_at_ctrl_c(tmp_path: Path, stalled: Share) -> None:

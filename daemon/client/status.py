@@ -174,7 +174,7 @@ def _labelled(config: Config) -> set[tuple[str, int]]:
     if not file.is_file():  # looking must not make it
         return set()
     with Labels(file) as labels:
-        return {label.identity for label in labels.current()}
+        return {(label.sha256 or f"path {label.path}", label.curve) for label in labels.current()}
 
 
 def _brief(data: Mapping[str, Any]) -> dict[str, Any]:

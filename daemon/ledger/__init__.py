@@ -16,7 +16,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -376,11 +376,8 @@ class Ledger:
 
     def _mark(self, marks: Iterable[FileMark]) -> None:
         self._connection.executemany(
-            "insert or replace into files values (?, ?, ?, ?, ?, ?)",
-            [
-                (text(mark.folder), text(mark.path), mark.size_bytes, mark.mtime_ns, mark.sha256, mark.curves)
-                for mark in marks
-            ],
+            "insert or replace into files values (?, ?, ?, ?, ?, ?, ?)",
+            [(text(mark.folder), text(mark.path), *astuple(mark)[2:]) for mark in marks],
         )
 
     def _select_in(self, query: str, values: Iterable[str]) -> list[tuple[str]]:

@@ -315,17 +315,17 @@ class LedgerView(Closing):
     def is_decided(self, identity: str) -> bool:
         return bool(self._select("select 1 from decisions where identity = ?", text(identity)))
 
-    def finished(self, folder: str, path: str, *, of_any: bool = True) -> tuple[int, int] | None:
-        """(size_bytes, mtime_ns) with which all curves of this file of a watched folder were decided; some 10 µs.
+    def finished(self, folder: str, path: str, *, of_any: bool = True) -> tuple[int, int, int] | None:
+        """(size_bytes, mtime_ns, looked_ns) with which this file of a watched folder was decided, whole; some 10 µs.
 
         ``of_any``: believe marks from before version 2 too, which do not say of which folder they are. Of a ledger that
         cannot be read None: a file that is read once more is not decided once more.
         """
-        mark = "select size_bytes, mtime_ns from"
+        mark = "select size_bytes, mtime_ns"
         try:
-            rows = self._select(f"{mark} files where folder = ? and path = ?", text(folder), text(path))
+            rows = self._select(f"{mark}, looked_ns from files where folder = ? and path = ?", text(folder), text(path))
             if not rows and of_any:
-                rows = self._select(f"{mark} files_of_any_folder where path = ?", text(path))
+                rows = self._select(f"{mark}, 0 from files_of_any_folder where path = ?", text(path))
         except UserError:
             return None
         return rows[0] if rows else None

@@ -105,9 +105,9 @@ def test_a_finished_file_is_known_in_its_own_folder(path: Path) -> None:
     ledger.record([], [FileMark("/mnt/a", f"file{number}", 10, number, None, 1) for number in range(2500)])
     ledger.record([], [FileMark("/mnt/a", "file7", 99, 7, "ab" * 32, 3), FileMark("/mnt/b", "file8", 5, 6, None, 1)])
     with ledger.view() as view:
-        assert view.finished("/mnt/a", "file7") == (99, 7)
-        assert view.finished("/mnt/a", "file8") == (10, 8)
-        assert view.finished("/mnt/b", "file8") == (5, 6)
+        assert view.finished("/mnt/a", "file7") == (99, 7, 0)
+        assert view.finished("/mnt/a", "file8") == (10, 8, 0)
+        assert view.finished("/mnt/b", "file8") == (5, 6, 0)
         assert view.finished("/mnt/b", "file7") is None
         assert [view.has_files(folder) for folder in ("/mnt/a", "/mnt/b", "/mnt")] == [True, True, False]
     ledger.close()
@@ -142,7 +142,7 @@ def test_names_that_are_not_utf8_are_held(path: Path) -> None:
     assert ledger.known([odd.identity]) == {odd.identity}
     with ledger.view() as view:
         assert decode(view.bodies_since(0)[0][1])["data"]["path"] == name
-        assert view.finished(name, name) == (1, 1)
+        assert view.finished(name, name) == (1, 1, 0)
         assert [one.seq for one in view.named(name)] == [1]
     ledger.close()
 

@@ -15,7 +15,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,8 @@ from daemon.judging import Decision, FileMark
 from daemon.ledger import events
 from daemon.ledger.file import (
     FINDINGS,
+    LOCKED_S,
+    PATIENCE_S,
     LedgerView,
     checksum,
     damaged,
@@ -89,8 +91,9 @@ class Ledger:
         self._is_checking = False
         self.wants_check = False
         FINDINGS.pop(path, None)
-        self._connection = open_for_writing(path)
+        self._connection = open_for_writing(path, PATIENCE_S)
         self.stream = self._open_stream()
+        self._connection.execute(f"pragma busy_timeout = {LOCKED_S * 1000:.0f}")
         self._note_place()
 
     @property
@@ -208,7 +211,8 @@ class Ledger:
             except NotRecorded:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
             else:
-                self._connection.close()
+                with nobody_reading(self.path):
+                    self._connection.close()
 
     # Is what was opened still what the names say? Looked at before a commit, after it, and every second.
 
@@ -339,11 +343,8 @@ class Ledger:
 
     def _mark(self, marks: Iterable[FileMark]) -> None:
         self._connection.executemany(
-            "insert or replace into files values (?, ?, ?, ?, ?, ?)",
-            [
-                (text(mark.folder), text(mark.path), mark.size_bytes, mark.mtime_ns, mark.sha256, mark.curves)
-                for mark in marks
-            ],
+            "insert or replace into files values (?, ?, ?, ?, ?, ?, ?)",
+            [(text(mark.folder), text(mark.path), *astuple(mark)[2:]) for mark in marks],
         )
 
     def _select_in(self, query: str, values: Iterable[str]) -> list[tuple[str]]:

@@ -50,7 +50,7 @@ class FolderNeeds:
 
     names: Names
     wake: Callable[[], None]
-    finished: Callable[[str, str], tuple[int, int] | None] = lambda folder, path: None
+    finished: Callable[[str, str], tuple[int, ...] | None] = lambda folder, path: None
     has_files: Callable[[str], bool] = lambda folder: False
     seen: Callable[[int], None] = lambda count: None
     ignored: Callable[[str, str], None] = lambda reason, name: None
@@ -61,7 +61,7 @@ class WatchSource:
 
     ``roots`` are distinct and none lies inside another: the configuration sees to that. ``mounts`` may differ by root.
     ``names``: what the readers say of the name of a file.
-    ``finished(folder, path)``: (size_bytes, mtime_ns) with which this path was decided before a restart, else None;
+    ``finished(folder, path)``: (size_bytes, mtime_ns, looked_ns) of this path when it was decided before a restart;
     ``has_files(folder)``: whether any was.
     ``seen(1)`` is called once each time a claimed file, or a rewritten one, is first ready, and before ``take`` can
     return it; ``ignored(reason, name)`` once for each path passed over, by its name, by what it is (a link, a pipe), or
@@ -82,15 +82,9 @@ class WatchSource:
     ) -> None:
         self._ready = OfferQueue()
         settings = [mounts] * len(roots) if isinstance(mounts, str) else mounts
+        common = timing or Timing(), FolderNeeds(names, wake, **needs), self._ready
         self._folders = [
-            Folder(
-                number,
-                os.path.abspath(root),
-                setting,
-                timing or Timing(),
-                FolderNeeds(names, wake, **needs),
-                self._ready,
-            )
+            Folder(number, os.path.abspath(root), setting, *common)
             for number, (root, setting) in enumerate(zip(roots, settings, strict=True))
         ]
 
@@ -167,7 +161,7 @@ class Folder:
         return Surroundings(
             stamps=self._eyes.stamps,
             is_standing=self._presence.is_standing,
-            finished=self._finished,
+            is_finished=self._is_finished,
             offer=self._offer,
             withdraw=self._ready.withdraw,
             ignored=self._ignore,
@@ -366,9 +360,13 @@ class Folder:
             self._tracker.verify(paths[start : start + _PORTION])
             yield
 
-    def _finished(self, path: str) -> Stamp | None:
+    def _is_finished(self, path: str, stamp: Stamp) -> bool:
+        """Whether a file was decided before a restart, and nothing says that it was written since."""
         found = self._needs.finished(self.root, path)
-        return None if found is None else Stamp(*found)
+        if found is None or not stamp.is_same(Stamp(*found[:2])):
+            return False
+        looked_ns = found[2] if len(found) > 2 else 0
+        return not looked_ns or stamp.is_older_than(looked_ns)
 
     def _ignore(self, path: str, reason: str, came: bool) -> None:
         name = split(path)[1]
@@ -425,6 +423,7 @@ class Folder:
             companion=Path(self.root, pending.companion) if pending.companion else None,
             size_bytes=shown.size_bytes,
             mtime_ns=shown.mtime_ns,
+            looked_ns=time.time_ns() - int((now_s - shown.looked_s) * 1e9) if shown.looked_s else 0,
             folder=self.root,
             noticed_s=pending.notice(now_s, is_final),
             claimed=pending.claimed,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.kills import run_on_shares
 from tests.faults.lab import Lab, Share, mounted, put, share, until
 
 ALARM_S = 30.0
@@ -170,3 +171,12 @@ def test_every_folder_on_shares_stalled_and_the_service_still_ends(tmp_path: Pat
         lab.process.wait(8.0)
         assert time.monotonic() - begun_s < 8.0
         far.resume()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("curves", "kills"), [(60, 3), (600, 8)])
+def test_kills_while_a_share_stalls_lose_and_double_nothing(
+    tmp_path: Path, far: Share, curves: int, kills: int
+) -> None:
+    found = run_on_shares(tmp_path, far, curves, kills, rate=20.0)
+    assert (found.lost, found.doubled, found.gaps, found.decided) == ([], [], [], curves)

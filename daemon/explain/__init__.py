@@ -80,7 +80,7 @@ def look_up(name: str, curve: int | None, service: Config, rules: Sequence[TextR
         elif ledger is not None and subject.seq is not None and (copy := ledger.compact_copy(subject.seq)) is not None:
             reading = _of_copy(subject, copy)
         else:
-            gone = "its file is gone, and only flagged curves that could be read have a copy in the ledger"
+            gone = "its file is gone or does not answer, and only flagged curves that could be read have a copy"
             raise UserError(BAD_DATA, f"{subject.name}: {gone}")
     # Under the name that events give it.
     return subject, replace(reading, arrival=replace(reading.arrival, path=subject.path, folder=subject.folder))

@@ -176,6 +176,8 @@ class Service:
     def _look_at_ledger(self, parts: Parts) -> None:
         found = parts.ledger.look()
         parts.report.is_held = found.is_held
+        if found.is_well:
+            parts.leave_again()
         parts.metrics.ledger_sound.set(found.is_well)
         text = f"{found.text}; until then nothing is announced, and nothing lost" if found.is_held else found.text
         self._health.report("ledger", "ok" if found.is_well else "alarm", text)

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from daemon.common import ending
 from daemon.common.errors import UserError
 from daemon.common.locks import StateLock
 from daemon.config import Config
+from daemon.config.origin import SERVICE_FILE
 from daemon.formats import FORMATS
 from daemon.formats.names import Names
 from daemon.judging import Judge
@@ -122,6 +123,13 @@ class Parts:
     model_reload: ModelReload
     care: LedgerCare
     vigil: Vigil
+
+    def leave_again(self) -> None:
+        """The service file, where somebody has removed it: without it nobody finds the service."""
+        state, report = self.report.config.state, self.report
+        if not (state / SERVICE_FILE).exists():
+            with suppress(OSError):  # a disk that is full, or may not be written to
+                leave(state, report.publish, report.replay, report.started_at)
 
     @property
     def model(self) -> Model:

@@ -22,6 +22,7 @@ from daemon.common.errors import BAD_CONFIG, UserError
 from daemon.common.mounts import local
 from daemon.config import Config, changes
 from daemon.judging import Decision
+from daemon.judging.judge import note_served
 from daemon.ledger import NotRecorded, events
 from daemon.service.assembly import Parts, assemble, pace_of
 from daemon.service.connections import Connections
@@ -259,6 +260,7 @@ class Service:
     def _swap(self, parts: Parts, loaded: Loaded) -> None:
         """Another model, another engine or other thresholds, from the next batch on."""
         config, model, old = self._config, loaded.model, parts.model
+        note_served(config.state, config.model, model)
         parts.pipeline.swap(model, loaded.judge, pace_of(config), config.text)
         self._health.report("model", "ok", f"{model.id} on {model.engine}, self-test passed")
         if model is not old:

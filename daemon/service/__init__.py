@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
+from daemon.client.service_file import leave_word
 from daemon.common import ending, sockets
 from daemon.common.errors import BAD_CONFIG, UserError
 from daemon.common.mounts import local
@@ -113,8 +114,7 @@ class Service:
         pinged_s = looked_s = time.monotonic()
         while not ending.is_asked():
             self._turn(parts, TURN_S)
-            crowd = connections.look()
-            self._health.report("connections", "degraded" if crowd else "ok", crowd or "the door is open")
+            self._look_at_door(connections)
             parts.vigil.turned()
             now_s = time.monotonic()
             if ping_s is not None and now_s - pinged_s >= ping_s / 3:
@@ -161,6 +161,13 @@ class Service:
         parts.metrics.entered(parts.report.condition())
         parts.metrics.heartbeat.labels("pipeline").set_to_current_time()
         notify(f"STATUS={self._health.line() or parts.report.line()}")
+
+    def _look_at_door(self, connections: Connections) -> None:
+        was_shut = connections.is_shut
+        crowd = connections.look()
+        self._health.report("connections", "degraded" if crowd else "ok", crowd or "the door is open")
+        if connections.is_shut != was_shut:
+            leave_word(self._config.state, crowd)
 
     def _report_log(self, parts: Parts) -> None:
         parts.metrics.log_dropped(self._log.dropped)

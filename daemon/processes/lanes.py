@@ -68,8 +68,8 @@ class Seat:
     """What is to be known of a worker: what it is for, and how busy it is."""
 
     is_aside: bool = False  # for what is large or slow; another has its place
-    is_stuck: bool = False  # it waits for an answer of
-    place: str = ""  # this place
+    is_stuck: bool = False  # it waits for an answer of its place
+    place: str = ""  # the share that it works on
     lane: Lane | None = None  # where what it holds comes from, when it stands aside
     is_ready: bool = False
     since_s: float | None = None  # time.monotonic() when what it works on was begun; None: it has nothing to do
@@ -100,12 +100,15 @@ class Lanes:
         self.has_lanes, self._slow_s = has_lanes, slow_s
         self._waiting: dict[Lane, dict[str, deque[Task]]] = {lane: {} for lane in Lane}
         self._places: dict[str, _Place] = {}
+        self._seen: set[str] = set()  # every place that a task has come from
+        self._kept_from: set[str] = set()  # places that this worker shall not go to now
         self._slow_from: dict[str, int] = {}  # kind -> bytes from which on it was slow lately
         self._quick_to: dict[str, int] = {}  # and up to which it was done in a moment
 
     def put(self, tasks: Iterable[Task]) -> None:
         """They wait, new or again."""
         for task in tasks:
+            self._seen.add(self._place_of(task))
             line = self._waiting[self._lane_of(task)].setdefault(self._place_of(task), deque())
             if not line or self._order(line[-1]) <= self._order(task):
                 line.append(task)
@@ -119,7 +122,16 @@ class Lanes:
         if not self.has_lanes:
             return self.take((Lane.SMALL, Lane.LARGE))
         if seat.since_s is None:
-            seat.lane = None
+            seat.lane, seat.place = None, ""
+        if len(self._seen) > 1:  # what a share stalls with is one worker, and another is there for the other folders
+            self._kept_from = {one.place for one in seats if one is not seat and one.place and not one.is_aside}
+        task = self._next_for(seat, seats)
+        self._kept_from = set()
+        if task is not None and task.is_remote:
+            seat.place = task.place
+        return task
+
+    def _next_for(self, seat: Seat, seats: Sequence[Seat]) -> Task | None:
         if not seat.is_aside and (task := self._take_small(seat, seats)) is not None:
             return task
         for lane in self._open_to(seat, [one for one in seats if one is not seat and not one.is_stuck]):
@@ -275,7 +287,7 @@ class Lanes:
         return filter(self._is_open, self._waiting[lane])
 
     def _is_open(self, place: str) -> bool:
-        return place not in self._places or self._places[place].is_open
+        return place not in self._kept_from and (place not in self._places or self._places[place].is_open)
 
     def _order(self, task: Task) -> tuple[int, int]:
         """Within its lane; the smallest goes first."""

@@ -27,7 +27,7 @@ from daemon.config.origin import SERVICE_FILE
 from daemon.formats import FORMATS
 from daemon.formats.names import Names
 from daemon.judging import Judge
-from daemon.judging.judge import Serving, release
+from daemon.judging.judge import Serving, note_served, release
 from daemon.judging.sentinel import Sentinel
 from daemon.ledger import Ledger, LedgerView
 from daemon.ledger.care import LedgerCare
@@ -152,6 +152,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     loaded = load(config, request_at_once(config))
     ending.check()
     serving = Serving(loaded.model, loaded.judge)
+    note_served(config.state, config.model, loaded.model)
     sources = open_sources(config, ledger, metrics.accounts, bell.set)
     care = LedgerCare(ledger, metrics.ledger_checked)
     closing.callback(care.stop)

@@ -138,7 +138,8 @@ def _absence(where: ServiceFile, config: Config) -> str:
     if where.pid is None:
         return f"no service has been started on {config.state}, or it was stopped; start it with: afm-triage run"
     if where.is_alive:
-        return f"process {where.pid} is there but does not answer at {where.replay}; its log says more"
+        why = where.why_silent or "its log says more"
+        return f"process {where.pid} is there but does not answer at {where.replay}; {why}"
     return f"it ran as process {where.pid} and has gone without stopping in order; start it again, nothing is lost"
 
 

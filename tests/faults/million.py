@@ -74,7 +74,8 @@ def _insert(database: sqlite3.Connection, one: Decision, seq: int, stream: str, 
     database.execute("insert into decisions values (?, ?, ?, ?, ?)", row)
     database.execute("insert into names values (?, ?, ?, ?)", (one.path, 0, seq, folder))
     mark = (folder, one.path, 125_000, 1_700_000_000_000_000_000 + seq, one.sha256, 1)
-    database.execute("insert into files values (?, ?, ?, ?, ?, ?)", mark)
+    columns = "folder, path, size_bytes, mtime_ns, sha256, curves, looked_ns"
+    database.execute(f"insert into files ({columns}) values (?, ?, ?, ?, ?, ?, 0)", mark)
     if one.verdict == "review":
         review = (seq, one.path, 0, one.sha256, os.urandom(_COPY_BYTES))
         database.execute("insert into reviews values (?, ?, ?, ?, ?)", review)

@@ -104,6 +104,31 @@ def test_what_was_announced_outlives_the_loss_of_the_wal(tmp_path: Path, gone: t
 
 
 @pytest.mark.timeout(120)
+def test_a_wal_lost_between_two_runs_never_makes_a_number_mean_two_curves(tmp_path: Path) -> None:
+    with Lab(tmp_path) as lab:
+        feed(lab, 0, 2)
+        lab.wait_decided(2, 20)
+        lab.stop()
+        lab.start()
+        lab.wait_ready()
+        with listening(lab) as listener:
+            feed(lab, 2, 10)
+            listener.take(3)
+        assert len(listener.heard) == 8
+        lab.kill()
+        for suffix in ("-wal", "-shm"):
+            (lab.state / f"ledger.sqlite{suffix}").unlink()
+        for number in (3, 7):  # judged again in another order than before
+            (lab.watch / f"c{number:06d}.jpk-force").unlink()
+        lab.start()
+        lab.wait_ready()
+        lab.wait_decided(8, 20)
+        kept = paths(lab)
+        assert all(kept.get(place, path) == path for place, path in listener.heard.items())
+        assert any("announced" in trouble for trouble in lab.troubles())
+
+
+@pytest.mark.timeout(120)
 def test_a_state_folder_that_is_moved_away_is_told_and_taken_up_again(tmp_path: Path) -> None:
     with Lab(tmp_path) as lab, listening(lab) as listener:
         feed(lab, 0, 5)

@@ -290,4 +290,4 @@ def _rest(file: FileReading) -> Arrival:
 def _mark(file: FileReading) -> FileMark:
     arrival = file.arrival
     folder, sha256 = arrival.folder or "", file.readings[0].sha256
-    return FileMark(folder, arrival.path, arrival.size_bytes, arrival.mtime_ns, sha256, file.total)
+    return FileMark(folder, arrival.path, arrival.size_bytes, arrival.mtime_ns, sha256, file.total, arrival.looked_ns)

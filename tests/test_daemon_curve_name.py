@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from daemon.common.errors import UserError
 from daemon.formats.names import event_path
 from daemon.labels.curve_name import Ambiguous, CurveFinder, NoSuchCurve, name_of, readings_of
 from daemon.ledger import Ledger, LedgerView
@@ -169,3 +170,29 @@ def test_a_decision_of_another_time_is_found_by_its_folder(lab: Record, tmp_path
         assert finder.find("a.txt").full_name == f"{tmp_path}/x/a.txt#0"
         assert finder.find(f"{tmp_path}/x/a.txt").seq == 1
         assert finder.find("x/a.txt").seq == 1
+
+
+def test_while_names_are_still_being_noted_a_flagged_curve_is_found(
+    lab: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finder = lab(("kept.txt", "x", 0), ("flagged.txt", "x", 0))  # every third decision of the tests is a review
+
+    def not_yet(*_: object) -> None:
+        raise UserError(69, "the names are still being noted: try again in some minutes")
+
+    monkeypatch.setattr(LedgerView, "named", not_yet)
+    assert finder.find("flagged.txt#0").seq == 2
+    with pytest.raises(UserError, match="try again in some minutes"):
+        finder.find("kept.txt#0")
+
+
+def test_a_file_is_explained_though_the_ledger_cannot_be_read(tmp_path: Path) -> None:
+    from daemon.config import Config
+    from daemon.explain import look_up
+
+    (tmp_path / "ledger.sqlite").write_bytes(b"no ledger at all, but something else" * 100)
+    curve = Path(__file__).parents[1] / "daemon" / "curves" / "force-save-0441.jpk-force"
+    subject, _ = look_up(str(curve), None, Config(state=tmp_path))
+    assert subject.name == f"{curve}#0"
+    with pytest.raises(UserError, match=r"damaged|not a database"):
+        look_up("run7/a.txt", None, Config(state=tmp_path))

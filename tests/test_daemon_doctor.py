@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from daemon.config import AlarmConfig, BatchConfig, Config, EngineConfig, SourceConfig, ThresholdsConfig
+from daemon.config.rule import FolderSettings
 from daemon.screens import doctor
 from daemon.screens.doctor import Finding, engines, is_well, line
 from daemon.verbs.check import describe
@@ -90,6 +91,31 @@ def test_our_own_running_service_is_none(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     (found,) = doctor.watched_folders(config_of(tmp_path, watch=(tmp_path / "gone",)))
     assert (found.level, "is not there" in found.text, bool(found.advice)) == ("problem", True, True)
+
+
+def test_a_folder_that_is_configured_as_a_share_and_is_none(tmp_path: Path) -> None:
+    share = FolderSettings(tmp_path, "network", 600.0)
+    config = config_of(tmp_path, watch=(tmp_path, tmp_path / "b"), folder=(share,))
+    (finding, *_) = doctor.watched_folders(config)
+    assert finding.level == "problem"
+    assert "is configured as a share, and nothing is mounted there" in finding.text
+    assert "which is configured as a share, and nothing is mounted there" in "\n".join(describe(config))
+
+
+def test_a_watched_path_that_is_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.touch()
+    (finding,) = doctor.watched_folders(config_of(tmp_path, watch=(file,)))
+    assert (finding.level, finding.text) == ("problem", f"{file} is a file")
+
+
+def test_alarms_of_silence_are_said(tmp_path: Path) -> None:
+    config = config_of(tmp_path, watch=(tmp_path,), folder=(FolderSettings(tmp_path, "local", 600.0),))
+    said = "\n".join(describe(config))
+    assert "; an alarm when no curve came into it for 10 min" in said
+    assert "raises no alarm while no curve comes" in said
+    loud = config_of(tmp_path, watch=(tmp_path,), alarm=AlarmConfig(silence_s=7200))
+    assert "raises an alarm when no curve came for 2 h" in "\n".join(describe(loud))
 
 
 def test_what_lies_in_a_watched_folder_is_told_and_asked_about_when_nothing_of_it_is_read(tmp_path: Path) -> None:
@@ -277,7 +303,8 @@ def test_the_description_in_words(tmp_path: Path) -> None:
     for said in (
         f"watches {tmp_path} (",
         "a scan every 5 s",
-        f"▲ watches {tmp_path}/gone, which is not there now",
+        f"▲ watches {tmp_path}/gone (",
+        "which is not there now",
         "takes curves over ZeroMQ at tcp://127.0.0.1:5797",
         "▲ takes thresholds of yours: discard at the model's own and below, keep at 0.9",
         "up to 8 curves a batch; a lone one waits 2.0 ms",

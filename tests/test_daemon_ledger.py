@@ -16,9 +16,9 @@ import pytest
 
 from daemon.common.errors import UserError
 from daemon.judging import FileMark
-from daemon.ledger import Ledger, LedgerView, NotRecorded, schema
+from daemon.ledger import Ledger, LedgerView, NotRecorded, check, schema
 from daemon.ledger.events import decode
-from daemon.ledger.file import Named
+from daemon.ledger.file import Named, checksum
 from models.clock import Clock
 from tests.ledgerhelp import decision, decisions, ledger_with
 
@@ -105,9 +105,9 @@ def test_a_finished_file_is_known_in_its_own_folder(path: Path) -> None:
     ledger.record([], [FileMark("/mnt/a", f"file{number}", 10, number, None, 1) for number in range(2500)])
     ledger.record([], [FileMark("/mnt/a", "file7", 99, 7, "ab" * 32, 3), FileMark("/mnt/b", "file8", 5, 6, None, 1)])
     with ledger.view() as view:
-        assert view.finished("/mnt/a", "file7") == (99, 7)
-        assert view.finished("/mnt/a", "file8") == (10, 8)
-        assert view.finished("/mnt/b", "file8") == (5, 6)
+        assert view.finished("/mnt/a", "file7") == (99, 7, 0)
+        assert view.finished("/mnt/a", "file8") == (10, 8, 0)
+        assert view.finished("/mnt/b", "file8") == (5, 6, 0)
         assert view.finished("/mnt/b", "file7") is None
         assert [view.has_files(folder) for folder in ("/mnt/a", "/mnt/b", "/mnt")] == [True, True, False]
     ledger.close()
@@ -142,7 +142,7 @@ def test_names_that_are_not_utf8_are_held(path: Path) -> None:
     assert ledger.known([odd.identity]) == {odd.identity}
     with ledger.view() as view:
         assert decode(view.bodies_since(0)[0][1])["data"]["path"] == name
-        assert view.finished(name, name) == (1, 1)
+        assert view.finished(name, name) == (1, 1, 0)
         assert [one.seq for one in view.named(name)] == [1]
     ledger.close()
 
@@ -202,6 +202,58 @@ def test_an_older_file_is_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) 
     ledger = Ledger(path, "afm1")
     assert ledger.last_seq == 3
     ledger.close()
+
+
+def test_numbers_that_were_announced_never_come_again(path: Path) -> None:
+    """A copy from before is put back: what follows is another stream."""
+    ledger = ledger_with(path, 3)
+    stream = ledger.stream
+    ledger.close()
+    copy = path.read_bytes()
+    ledger = Ledger(path, "afm1")
+    assert (ledger.stream, ledger.look().is_well) == (stream, True)
+    assert ledger.record(decisions(4, 6)) == [4, 5]
+    ledger.close()
+    path.write_bytes(copy)
+    ledger = Ledger(path, "afm1")
+    assert ledger.stream != stream
+    assert "decisions 4 to 5 were announced" in ledger.look().text
+    assert ledger.record([decision(5)]) == [4]
+    again = ledger.stream
+    ledger.close()
+    ledger = Ledger(path, "afm1")
+    assert (ledger.stream, ledger.look().is_well) == (again, True)
+    ledger.close()
+
+
+def test_names_of_a_ledger_from_before_are_found_while_they_are_noted_and_after(path: Path) -> None:
+    shutil.copy(ROOT / "tests" / "faults" / "ledger-schema-1.sqlite", path)
+    with LedgerView(path) as before:
+        assert [one.seq for one in before.named("c1.jpk-force")] == [2]
+    ledger = Ledger(path, "afm1")
+    with ledger.view() as view:
+        assert [(one.seq, one.curve, one.folder) for one in view.named("c1.jpk-force")] == [(2, 0, "")]
+        assert view.finished("/any", "c1.jpk-force") is not None
+        assert view.finished("/any", "c1.jpk-force", of_any=False) is None
+        assert view.has_files("/any")
+        assert not ledger.do_chore()
+        assert [one.seq for one in view.named("c1.jpk-force", 0)] == [2]
+        assert [one.seq for one in view.named("c1.jpk-force", 0, "/any")] == [2]
+    ledger.close()
+
+
+def test_the_check_tells_sound_damaged_and_altered_apart(path: Path) -> None:
+    assert check._checksum(7, "keep", b"body") == checksum(7, "keep", b"body")
+    ledger_with(path, 60).close()
+    assert check.look_through(path) == "sound"
+    with sqlite3.connect(path) as connection:
+        connection.execute("update decisions set verdict = 'keep' where seq = 4")
+    connection.close()
+    assert check.look_through(path) == "altered decision 4 does not match its checksum"
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2 // 4096 * 4096)
+        file.write(os.urandom(8192))
+    assert check.look_through(path).startswith("damaged ")
 
 
 def test_damage_is_refused_or_at_least_never_served(path: Path, tmp_path: Path) -> None:

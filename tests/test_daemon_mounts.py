@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from daemon.common import mounts
-from daemon.common.mounts import Table, mount_of, mounts_below, resolve, watched_mount
+from daemon.common.mounts import (
+    Table,
+    lacks_share,
+    mount_of,
+    mounts_below,
+    planned_mount,
+    resolve,
+    watched_mount,
+)
 
 LINES = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -79,6 +87,27 @@ def test_a_share_below_makes_a_watched_folder_a_network_one_and_the_user_has_the
     assert watched_mount("/mnt/ssh", "local", table).is_network is False
     assert watched_mount("/srv", "network", table).is_network is True
     assert watched_mount("/srv", table=table).is_network is False
+
+
+def test_a_mount_that_is_planned_and_absent_is_named(table: Table, tmp_path: Path) -> None:
+    fstab = tmp_path / "fstab"
+    fstab.write_text(
+        "# //x/y /home cifs ro 0 0\n/dev/sda1 / ext4 defaults 0 1\n//scope/data /mnt/afm\\040share cifs ro,nofail 0 0\n"
+        "//scope/b /mnt/my\\040lab cifs ro,nofail 0 0\n//scope/c /mnt/by-hand cifs ro,noauto 0 0\nnone swap swap sw\n"
+    )
+    assert planned_mount("/mnt/afm share/today", table, fstab) is None
+    assert planned_mount("/mnt/my lab/today", table, fstab) == "/mnt/my lab"
+    assert planned_mount("/mnt/my lab", table, fstab) == "/mnt/my lab"
+    for elsewhere in ("/mnt/my laboratory", "/mnt/by-hand", "/home/x", "/mnt", "/"):
+        assert planned_mount(elsewhere, table, fstab) is None
+    assert planned_mount("/mnt/my lab", table, tmp_path / "missing") is None
+
+
+def test_a_share_that_is_said_to_be_there_and_is_not(table: Table) -> None:
+    for lacking in ("/mnt/nothing", "/srv/afm", "/hidden/x", "/home/user/share"):
+        assert lacks_share(lacking, table) == (lacking != "/hidden/x")  # on a file system of its own
+    for there in ("/mnt/ssh/run", "/mnt/ntfs", "/mnt/ntfs/run", "/hidden"):
+        assert not lacks_share(there, table)
 
 
 def test_no_list_of_mounts_is_no_trouble(tmp_path: Path) -> None:

@@ -189,6 +189,84 @@ def test_a_child_may_not_take_more_than_its_memory_nor_leave_cores(echo: str) ->
     assert resource.getrlimit(resource.RLIMIT_AS)[0] != 2 << 30
 
 
+def collected(pool: WorkerPool, count: int, limit_s: float = 30.0) -> list[Task]:
+    done: list[Task] = []
+    until_s = time.monotonic() + limit_s
+    while len(done) < count and time.monotonic() < until_s:
+        done += pool.collect(0.1)
+    assert len(done) == count
+    return done
+
+
+def test_what_is_large_or_slow_leaves_as_many_processes_for_what_is_small(echo: str) -> None:
+    """One large task at a time, and a small one that turns out slow: the others are answered meanwhile."""
+    with WorkerPool(echo, 2, slow_s=0.2, has_lanes=True) as pool:
+        pid_of(pool, 0), pid_of(pool, 1)
+        large = [Task({"number": 100, "hang": 1.5}, 20.0, is_large=True, size_bytes=1 << 30) for _ in range(3)]
+        slow = [Task({"number": 200, "hang": 1.5}, 20.0, kin="a") for _ in range(2)]
+        pool.submit([*large, *slow])
+        time.sleep(0.8)  # the slow ones have been seen to be slow, and others started in their places
+        for number in range(5):
+            begun_s = time.monotonic()
+            pool.submit([Task({"number": number}, 20.0, kin="b")])
+            while number not in [task.request["number"] for task in pool.collect(0.05)]:
+                assert time.monotonic() - begun_s < 1.0
+        until_s = time.monotonic() + 30
+        while pool.in_flight and time.monotonic() < until_s:
+            pool.collect(0.1)
+        assert pool.in_flight == pool.large_in_flight == pool.small_in_flight == 0
+        until_s = time.monotonic() + 15
+        while len(pool._workers) > 2 and time.monotonic() < until_s:  # those that stood aside end
+            time.sleep(0.1)
+        assert len(pool._workers) == 2
+
+
+def test_of_the_large_ones_the_smallest_goes_first(echo: str) -> None:
+    with WorkerPool(echo, 2, slow_s=0.3, has_lanes=True) as pool:
+        sizes = [5, 3, 9, 1]
+        pool.submit([Task({"number": size, "hang": 0.1}, 20.0, is_large=True, size_bytes=size << 20) for size in sizes])
+        order = [task.request["number"] for task in collected(pool, 4)]
+    assert order[-1] == 9
+    assert order.index(1) < order.index(3)
+
+
+def test_thirty_processes_lost_leave_no_descriptor_thread_or_zombie(echo: str) -> None:
+    def held() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+    with WorkerPool(echo, 2, slow_s=0.05, has_lanes=True) as pool:
+        pid_of(pool, 0), pid_of(pool, 1)
+        before = held()
+        for _ in range(10):
+            pool.submit([Task({"number": 1, "hang": 60}, limit_s=0.1, tries=1) for _ in range(3)])
+            assert {task.failure for task in collected(pool, 3, 60)} == {"timeout"}
+        until_s = time.monotonic() + 20
+        while time.monotonic() < until_s and (held()[0] > before[0] + 2 or held()[1] > before[1]):
+            time.sleep(0.2)
+        after = held()
+    assert after[0] <= before[0] + 2
+    assert after[1] <= before[1]
+    assert not [one for one in children_of(os.getpid()) if state_of(one) == "Z"]
+
+
+def children_of(parent: int) -> list[int]:
+    found = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(entry))
+        except OSError:
+            continue
+    return found
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
 #: What the kit does, so that nobody does it in a way of their own.
 ONLY_HERE: dict[str, str | tuple[str, ...]] = {
     # Of a child, and of the service itself: how many files it may open.

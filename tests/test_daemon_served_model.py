@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -11,6 +15,7 @@ from makers import a_retract
 from modelhelp import make_model
 
 from daemon.cli import main
+from daemon.judging.judge import note_served, served_by
 from deploy.classifier import EngineRequest
 from deploy.serving import Model
 from models.bundle import BadBundle, read, write
@@ -98,3 +103,61 @@ def test_check_finds_a_model_that_run_would_refuse(
     assert "✗ model: " in told.err
     assert str(folder) in told.err
     assert told.err.count("\n") == 2
+
+
+def listed(state: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    capsys.readouterr()
+    assert main(["models", "list", "--json", "--state", str(state)]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_every_model_that_has_judged_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Registered or not, replaced since or gone."""
+    state = tmp_path / "state"
+    ours, mine = make_model(state / "models" / "ours"), make_model(tmp_path / "mine", "mine")
+    idle = make_model(state / "models" / "idle", "idle")
+    for name, made in (("ours", ours), ("mine", mine), ("mine", mine), ("ours", ours)):
+        note_served(state, name, Model.load(made.folder, CPU))
+    assert len((state / "served-models.jsonl").read_text().splitlines()) == 3  # once for each time one takes over
+    rows = {str(row["id"]): row for row in listed(state, capsys)}
+    assert {ours.id, mine.id, idle.id} < rows.keys()
+    assert rows[ours.id]["served_since"]
+    assert rows[mine.id]["served_since"]
+    assert rows[idle.id]["served_since"] is None
+    manifest = msgspec.structs.replace(mine.manifest, name="other")
+    write(mine.folder, mine.weights, manifest, "# other\n", replaces=True)
+    assert "another model" in {str(row["id"]): str(row["problem"]) for row in listed(state, capsys)}[mine.id]
+    shutil.rmtree(mine.folder)
+    assert "is gone" in {str(row["id"]): str(row["problem"]) for row in listed(state, capsys)}[mine.id]
+    assert main(["models", "list", "--state", str(state)]) == 0
+    assert mine.id in capsys.readouterr().out
+
+
+def test_a_note_that_was_cut_off_or_cannot_be_written_hinders_nothing(tmp_path: Path) -> None:
+    serving = Model.load(make_model(tmp_path / "mine").folder, CPU)
+    note_served(tmp_path / "nowhere", "mine", serving)
+    assert served_by(tmp_path / "nowhere") == []
+    (tmp_path / "served-models.jsonl").write_text('[7]\n{"id": "x", "na')
+    note_served(tmp_path, "mine", serving)
+    note_served(tmp_path, "mine", serving)
+    assert [one.id for one in served_by(tmp_path)] == [serving.id]
+
+
+def test_a_service_notes_which_model_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state, watch = tmp_path / "state", tmp_path / "watch"
+    watch.mkdir()
+    made = make_model(tmp_path / "mine", "mine")
+    words = ["run", "--watch", str(watch), "--state", str(state), "--model", str(made.folder), "--metrics-port", "0"]
+    words += ["--publish", "tcp://127.0.0.1:*", "--replay", "tcp://127.0.0.1:*", "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "daemon", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline_s = time.monotonic() + 40
+        while not served_by(state) and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+    finally:
+        process.terminate()
+        process.wait(20)
+    assert [one.id for one in served_by(state)] == [made.id]
+    assert made.id in {row["id"] for row in listed(state, capsys)}

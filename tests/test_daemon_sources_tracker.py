@@ -27,7 +27,7 @@ class Trial:
         world = Surroundings(
             stamps=self._stamps,
             is_standing=lambda: True,
-            finished=lambda path: None,
+            is_finished=lambda path, stamp: False,
             offer=self._offer,
             withdraw=self._withdraw,
             ignored=lambda path, reason, came: None,

@@ -31,6 +31,7 @@ class ServiceFile:
     replay: str
     pid: int | None = None
     started_at: str | None = None
+    why_silent: str = ""  # as the service itself has written it, where it knows that nobody can reach it
 
     @property
     def is_alive(self) -> bool:
@@ -42,6 +43,13 @@ def leave(state: Path, publish: str, replay: str, started_at: str) -> None:
     """The service writes where it speaks; whole or not at all, so that nobody reads half of it."""
     said = {"pid": os.getpid(), "publish": publish, "replay": replay, "started_at": started_at}
     write_whole(state / SERVICE_FILE, (json.dumps(said, indent=1) + "\n").encode())
+
+
+def leave_word(state: Path, why_silent: str) -> None:
+    """The service writes why whoever asks it now gets no answer; "" when it answers again."""
+    with suppress(OSError):  # the state folder has other troubles, which are told elsewhere
+        said = {**_read(state / SERVICE_FILE), "why_silent": why_silent}
+        write_whole(state / SERVICE_FILE, (json.dumps(said, indent=1) + "\n").encode())
 
 
 def forget(state: Path) -> None:
@@ -56,11 +64,12 @@ def find(config: Config) -> ServiceFile:
     for key in ("publish", "replay"):
         written = said.get(key) if config.origins.get(key) not in ("flag", "environment") else None
         chosen[key] = written if isinstance(written, str) else getattr(config, key)
-    pid, started_at = said.get("pid"), said.get("started_at")
+    pid, started_at, why_silent = said.get("pid"), said.get("started_at"), said.get("why_silent")
     return ServiceFile(
         **chosen,
         pid=pid if isinstance(pid, int) and pid > 0 else None,
         started_at=started_at if isinstance(started_at, str) else None,
+        why_silent=why_silent if isinstance(why_silent, str) else "",
     )
 
 

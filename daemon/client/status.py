@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from daemon.common.errors import UserError
 from daemon.common.mounts import resolve
 from daemon.common.text import duration
 from daemon.config import Config
+from daemon.config.origin import SERVICE_FILE
 from daemon.labels import Labels
 from daemon.ledger.file import LedgerView
 from daemon.sources import SEEN_S
@@ -32,12 +34,69 @@ def gather(config: Config) -> dict[str, Any]:
     where = find(config)
     ledger = _read_ledger(config)
     event = ask_status(where.replay)
+    orphan = None if event else find_orphan(config.state)
+    if orphan is not None and orphan.replay:
+        where = replace(where, replay=orphan.replay)
+        event = ask_status(where.replay)
     data = dict(event["data"]) if event and _is_ours(event, config, ledger) else {}
     flagged = ledger.pop("flagged") if ledger else []
     report = {"running": bool(data), "instrument": config.instrument, "state_dir": str(config.state)}
+    report["process"] = orphan.pid if orphan else None
     if data:  # where it speaks in fact, also when it was told to take any free port
         data |= {"publish": where.publish, "replay": where.replay}
-    return report | data | {"ledger": ledger, "flagged": flagged, "note": "" if data else _absence(where, config)}
+    note = "" if data else orphan.words(config.state) if orphan else _absence(where, config)
+    return report | data | {"ledger": ledger, "flagged": flagged, "note": note}
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A service that runs while its state folder, or the files in it, are not where they were."""
+
+    pid: int
+    ledger: str  # where the kernel says that its ledger lies now
+    replay: str  # where it was told to answer; "" where it was not
+
+    def words(self, state: Path) -> str:
+        gone = self.ledger.endswith(_DELETED)
+        where = "was deleted" if gone else f"lies at {Path(self.ledger).parent}"
+        remedy = "end it and start again" if gone else "put it back"
+        return f"process {self.pid} runs on {state}, which {where}: {remedy}; nothing is announced meanwhile"
+
+
+_DELETED = " (deleted)"
+
+
+def find_orphan(state: Path) -> Orphan | None:
+    """By the open files of the processes that this user may look into."""
+    expected = f"{state.absolute()}/ledger.sqlite"
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):
+            if not process.name.isdigit() or not (ledger := _open_ledger(process)):
+                continue
+            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            home = os.path.join(os.readlink(process / "cwd"), _option(words, "--state"))
+            is_of_it = os.path.normpath(home) == str(state.absolute()) or ledger.removesuffix(_DELETED) == expected
+            if is_of_it and not _is_in_place(process, expected):
+                return Orphan(int(process.name), ledger, _option(words, "--replay"))
+    return None
+
+
+def _open_ledger(process: Path) -> str:
+    names = (os.readlink(descriptor) for descriptor in (process / "fd").iterdir())
+    return next((name for name in names if Path(name.removesuffix(_DELETED)).name == "ledger.sqlite"), "")
+
+
+def _is_in_place(process: Path, expected: str) -> bool:
+    """Whether its ledger and its service file are what the state folder has."""
+    folder = Path(expected).parent
+    return expected in map(os.readlink, (process / "fd").iterdir()) and (folder / SERVICE_FILE).exists()
+
+
+def _option(words: Sequence[str], name: str) -> str:
+    """The value of ``--name VALUE`` or ``--name=VALUE``; "" where it is not given."""
+    given = [word.partition("=")[2] for word in words if word.startswith(f"{name}=")]
+    given += [words[number + 1] for number, word in enumerate(words[:-1]) if word == name]
+    return given[-1] if given else ""
 
 
 def is_well(report: Mapping[str, Any]) -> bool:
@@ -79,7 +138,8 @@ def _absence(where: ServiceFile, config: Config) -> str:
     if where.pid is None:
         return f"no service has been started on {config.state}, or it was stopped; start it with: afm-triage run"
     if where.is_alive:
-        return f"process {where.pid} is there but does not answer at {where.replay}; its log says more"
+        why = where.why_silent or "its log says more"
+        return f"process {where.pid} is there but does not answer at {where.replay}; {why}"
     return f"it ran as process {where.pid} and has gone without stopping in order; start it again, nothing is lost"
 
 
@@ -115,7 +175,7 @@ def _labelled(config: Config) -> set[tuple[str, int]]:
     if not file.is_file():  # looking must not make it
         return set()
     with Labels(file) as labels:
-        return {label.identity for label in labels.current()}
+        return {(label.sha256 or f"path {label.path}", label.curve) for label in labels.current()}
 
 
 def _brief(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ NETWORK = frozenset(
 )
 #: A mount that holds one of these is the system's own: what lies on it lies on no share.
 _SYSTEM = ("/", "/home", "/root", "/mnt", "/media", "/srv", "/run", "/tmp", "/var", "/dev/shm")
-_MOUNTINFO = Path("/proc/self/mountinfo")
+_MOUNTINFO, _FSTAB = Path("/proc/self/mountinfo"), Path("/etc/fstab")
 _MOST_LINKS = 40  # on one path, as in the kernel; more go round in circles
 
 
@@ -150,6 +150,23 @@ def lacks_share(folder: str | Path, table: Table | None = None) -> bool:
     return mount.point != real and not mount.is_network and is_on_system
 
 
+def planned_mount(folder: str | Path, table: Table | None = None, fstab: Path = _FSTAB) -> str | None:
+    """The mount point, of a folder or above it, that /etc/fstab names and where nothing is mounted; else None.
+
+    With ``nofail`` a computer starts so. Never raises.
+    """
+    table = table or Table.read()
+    real = table.resolve(folder)
+    try:
+        lines = fstab.read_bytes().splitlines()
+    except OSError:
+        return None
+    entries = (line.split() for line in lines if not line.lstrip().startswith(b"#"))
+    points = [_unescape(words[1]) for words in entries if len(words) >= 4 and b"noauto" not in words[3].split(b",")]
+    wanted = (point for point in points if point.startswith("/") and point != "/" and holds(point, real))
+    return next((point for point in wanted if table.under(point).point != point.rstrip("/")), None)
+
+
 def is_network(fstype: str) -> bool:
     """Whether a file system of this type may stay silent about changes, and may not answer."""
     # fuseblk is a local disk (NTFS); fuse.sshfs, fuse.rclone and their like are not.
@@ -167,8 +184,11 @@ def _parse(line: bytes) -> tuple[Mount, int] | None:
     if b"-" not in words[6:] or not words[0].isdigit() or not words[1].isdigit():
         return None
     fstype = b"".join(words[words.index(b"-", 6) + 1 :][:1]).decode("ascii", "replace")
-    point = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8) & 0xFF]), words[4])
-    return Mount(os.fsdecode(point), fstype, is_network(fstype), int(words[0])), int(words[1])
+    return Mount(_unescape(words[4]), fstype, is_network(fstype), int(words[0])), int(words[1])
+
+
+def _unescape(word: bytes) -> str:
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8) & 0xFF]), word))
 
 
 def _absolute(path: str | Path) -> str:

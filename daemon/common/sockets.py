@@ -8,6 +8,8 @@ ZeroMQ itself is imported with the first socket: it takes 30 ms, and whoever onl
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import ipaddress
 import threading
@@ -27,6 +29,8 @@ Secure = Callable[["zmq.Socket[bytes]"], None]
 
 #: Connections that have come and are not accepted yet, for each address.
 WAITING_CONNECTIONS = 32
+
+_FLOOD_BYTES = 16 << 20
 
 _lock = threading.Lock()
 _contexts: list[zmq.Context[zmq.Socket[bytes]]] = []  # one, once a socket was wanted
@@ -76,6 +80,31 @@ def bind(socket: zmq.Socket[bytes], endpoint: str, key: str, largest_bytes: int,
         raise UserError(UNREACHABLE, f"--{key} {endpoint} {taken}: choose another with --{key} or {key} = …") from None
     bound: bytes = socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]  # the stub says int or bytes
     return bound.rstrip(b"\0").decode()
+
+
+def receive(socket: zmq.Socket[bytes], most_frames: int) -> list[bytes]:
+    """The message that has come, of which no more frames are kept: ZeroMQ bounds a frame, and not their number.
+
+    Raises zmq.Again when none has.
+    """
+    import zmq
+
+    frames, left_out_bytes = [socket.recv(zmq.DONTWAIT)], 0
+    while socket.getsockopt(zmq.RCVMORE):
+        frame = socket.recv(zmq.DONTWAIT)
+        if len(frames) < most_frames:
+            frames.append(frame)
+        else:
+            left_out_bytes += len(frame)
+    if left_out_bytes > _FLOOD_BYTES:
+        give_memory_back()
+    return frames
+
+
+def give_memory_back() -> None:
+    """After a flood: what malloc keeps for the next one goes to the system."""
+    with contextlib.suppress(OSError, AttributeError):  # another libc than glibc has its own ways
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def open_envelope(frames: list[bytes]) -> tuple[list[bytes], list[bytes]]:

@@ -72,19 +72,19 @@ def complain(message: str) -> None:
     A terminal that somebody has stopped is waited for, but not for ever: a service that failed shall be started again.
     """
     with contextlib.suppress(OSError, ValueError):
-        if _is_stopped(sys.stderr):
+        if is_stopped(sys.stderr, _STOPPED_S):
             let_go(sys.stderr)
         print("\n".join(f"{clean(line)}" for line in f"afm-triage: {message}".split("\n")), file=sys.stderr, flush=True)
 
 
-def _is_stopped(stream: Any) -> bool:
-    """Whether it takes nothing for so long."""
+def is_stopped(stream: Any, seconds: float) -> bool:
+    """Whether it takes nothing for so long, as a terminal after Ctrl-S."""
     poll = select.poll()
     try:
         poll.register(stream.fileno(), select.POLLOUT)
     except (OSError, ValueError):  # somebody collects what is written, or it is closed
         return False
-    return not poll.poll(1000 * _STOPPED_S)
+    return not poll.poll(1000 * seconds)
 
 
 def finish(code: int) -> int:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.client.folders import wait_for_shares
 from daemon.client.status import watched_folders
-from daemon.common.errors import BAD_DATA, UserError
+from daemon.common.errors import BAD_DATA, UNREACHABLE, UserError
 from daemon.common.text import clean
 from daemon.config import Config
 from daemon.formats import NAMES
@@ -65,11 +66,13 @@ def look_up(name: str, curve: int | None, service: Config, rules: Sequence[TextR
 
     UserError 65 where there is none, 64 where the name may be that of several.
     """
+    wait_for_shares([Path(name)])
     if os.path.isdir(name):
         raise UserError(BAD_DATA, f"{clean(name)}: is a folder; name one file")
     with ExitStack() as closing:
-        file = service.state / "ledger.sqlite"
-        ledger = closing.enter_context(LedgerView(file)) if file.is_file() else None
+        ledger = _ledger_of(service, Path(name))
+        if ledger is not None:
+            closing.enter_context(ledger)
         watched = service.watch if ledger is None else watched_folders(service)
         subject = CurveFinder(ledger, watched, takes_first=True).find(name, curve)
         if subject.file is not None and is_there(subject.file):
@@ -77,7 +80,7 @@ def look_up(name: str, curve: int | None, service: Config, rules: Sequence[TextR
         elif ledger is not None and subject.seq is not None and (copy := ledger.compact_copy(subject.seq)) is not None:
             reading = _of_copy(subject, copy)
         else:
-            gone = "its file is gone, and only flagged curves that could be read have a copy in the ledger"
+            gone = "its file is gone or does not answer, and only flagged curves that could be read have a copy"
             raise UserError(BAD_DATA, f"{subject.name}: {gone}")
     # Under the name that events give it.
     return subject, replace(reading, arrival=replace(reading.arrival, path=subject.path, folder=subject.folder))
@@ -109,6 +112,16 @@ def find_reading(file: Path, index: int, rules: Sequence[TextRule] = ()) -> Read
     if reading.curve is None:
         raise UserError(BAD_DATA, f"{shown}: curve {index} cannot be read: {reading.reason}")
     return reading
+
+
+def _ledger_of(service: Config, file: Path) -> LedgerView | None:
+    """None where there is none; a file that is there is explained also where the ledger cannot be read."""
+    try:
+        return LedgerView(service.state / "ledger.sqlite")
+    except UserError as error:
+        if error.exit_code == UNREACHABLE or file.is_file():
+            return None
+        raise
 
 
 def _of_copy(subject: Subject, compact_copy: bytes) -> Reading:

@@ -115,6 +115,7 @@ class FileMark:
     mtime_ns: int
     sha256: str | None
     curves: int
+    looked_ns: int = 0  # time.time_ns() when it was as it is told here; 0: not known
 
 
 def decide(readings: Sequence[Reading], scored: Sequence[Scored | None], judge: Judge) -> list[Decision]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,9 @@ from daemon.judging import CutOrigin, Judge, Thresholds
 from deploy.classifier import ANY, EngineId, EngineRequest, NoEngine
 from deploy.serving import Model, SelfTestFailed
 from models.bundle import BadBundle, Bundle, id_in, resolve
+from models.clock import utc_now
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -118,3 +123,50 @@ def _was_exact(engine: str) -> bool:
         return EngineId.parse(engine).precision == "fp32"
     except ValueError:
         return False
+
+
+_NOTE = "served-models.jsonl"  # in the state folder: a line each time another model begins to judge
+_MOST_NOTE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model that has judged for a state; ``since`` is when it first did, RFC 3339; ``folder`` is where it lay."""
+
+    id: str
+    name: str
+    folder: Path
+    since: str
+
+
+def note_served(state: Path, name: str, model: Model) -> None:
+    """Note that ``model`` judges from now on, before its first verdict; once for each time it takes over."""
+    path, folder = state / _NOTE, str(model.bundle.folder.absolute())
+    line = json.dumps({"id": model.id, "name": name, "folder": folder, "since": utc_now("seconds")})
+    try:
+        before = _noted(state)
+        if not before or (before[-1].id, str(before[-1].folder)) != (model.id, folder):
+            with path.open("a", encoding="utf-8") as file:
+                file.write(f"\n{line}\n" if file.tell() and not path.read_bytes().endswith(b"\n") else f"{line}\n")
+    except OSError as error:  # it judges all the same: events name it
+        log.warning("%s: %s; `models list` will not know %s", path, error.strerror, model.id)
+
+
+def served_by(state: Path) -> list[Served]:
+    """Every model that has judged for a state, the first one first."""
+    found = {one.id: one for one in reversed(_noted(state))}
+    return sorted(found.values(), key=lambda one: one.since)
+
+
+def _noted(state: Path) -> list[Served]:
+    """The lines of the note that can be read."""
+    path, found = state / _NOTE, []
+    if not path.is_file() or path.stat().st_size > _MOST_NOTE_BYTES:
+        return []
+    for line in path.read_bytes().splitlines():
+        try:
+            said = json.loads(line)
+            found.append(Served(str(said["id"]), str(said["name"]), Path(said["folder"]), str(said["since"])))
+        except (ValueError, KeyError, TypeError):  # cut by a crash
+            continue
+    return found

@@ -11,10 +11,11 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from daemon.common import mounts
-from daemon.common.errors import BAD_DATA, USAGE, UserError
+from daemon.common.errors import BAD_DATA, UNREACHABLE, USAGE, UserError
 from daemon.common.text import clean
 from daemon.formats.names import event_path
 from daemon.labels import Label
@@ -112,8 +113,10 @@ class CurveFinder:
         if self._ledger is None:
             return []
         found: dict[tuple[str, str, int], Named] = {}
-        for folder, below in self._places(path):
-            for one in self._ledger.named(below, curve, folder):
+        for folder, below in chain(self._places(path), self._places_of_before(path)):
+            if found and folder is not None and folder not in self._watched:
+                break
+            for one in self._named(below, curve, folder):
                 place = one.folder or folder or ""
                 if not one.folder and folder and folder not in self._watched:
                     continue  # of before decisions told their folder, and this one may never have been watched
@@ -134,6 +137,18 @@ class CurveFinder:
             if folder or (one.path, one.curve) not in told  # a decision from before does not say of which it is
         ]
 
+    def _named(self, path: str, curve: int | None, folder: str | None) -> list[Named]:
+        """What the ledger calls so; of one whose names are still being noted at least what was flagged."""
+        assert self._ledger is not None
+        try:
+            return self._ledger.named(path, curve, folder)
+        except UserError as error:
+            found = map(self._ledger.flagged, self._ledger.find_flagged(curve or 0, path=path))
+            flagged = [Named(one.seq, "", one.path, one.curve, one.sha256, "review") for one in found if one]
+            if error.exit_code != UNREACHABLE or not flagged:
+                raise
+            return flagged
+
     def _places(self, path: str) -> Iterator[tuple[str | None, str]]:
         """(folder, path below it) that a path may mean; folder None: any."""
         plain = event_path(path)
@@ -145,6 +160,9 @@ class CurveFinder:
             for folder in self._watched:
                 if mounts.holds(folder, spelling) and spelling != folder:
                     yield folder, event_path(os.path.relpath(spelling, folder))
+
+    def _places_of_before(self, path: str) -> Iterator[tuple[str, str]]:
+        """The same for every folder that may have been watched once."""
         for spelling in self._spellings(path):
             parts = spelling.split("/")
             for depth in range(len(parts) - 1, 1, -1):

@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import os
 import sqlite3
 import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,8 @@ from daemon.judging import Decision, FileMark
 from daemon.ledger import events
 from daemon.ledger.file import (
     FINDINGS,
+    LOCKED_S,
+    PATIENCE_S,
     LedgerView,
     checksum,
     damaged,
@@ -89,8 +92,14 @@ class Ledger:
         self._is_checking = False
         self.wants_check = False
         FINDINGS.pop(path, None)
-        self._connection = open_for_writing(path)
+        self._connection = open_for_writing(path, PATIENCE_S)
+        self._lost = ""  # what was announced and is not in the file any more
+        self._announced = os.open(
+            path.with_name(f"{path.name}-announced"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
         self.stream = self._open_stream()
+        self._begin_anew_where_lost()
+        self._connection.execute(f"pragma busy_timeout = {LOCKED_S * 1000:.0f}")
         self._note_place()
 
     @property
@@ -122,6 +131,7 @@ class Ledger:
                 self._held = "" if error.condition == "disk" else str(error)
                 raise
             self._held = ""
+            self._note_announced(max((seq for seq in seqs if seq), default=0))
             return seqs
 
     def look(self) -> Soundness:
@@ -137,6 +147,8 @@ class Ledger:
                 return Soundness(is_well=False, is_held=True, text=self._held)
             if found := self._damage or self._altered or finding:
                 return Soundness(is_well=False, is_held=bool(self._damage), text=str(damaged(self.path, found)))
+            if self._lost:
+                return Soundness(is_well=False, is_held=False, text=self._lost)
             text = self._checked or "the end of the ledger is sound, the rest is being looked at"
             return Soundness(is_well=True, is_held=False, text=text)
 
@@ -208,7 +220,9 @@ class Ledger:
             except NotRecorded:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
             else:
-                self._connection.close()
+                with nobody_reading(self.path):
+                    self._connection.close()
+                os.close(self._announced)
 
     # Is what was opened still what the names say? Looked at before a commit, after it, and every second.
 
@@ -276,6 +290,29 @@ class Ledger:
         self.commit_s = self._clock.steady_s() - began_s
         return str(self._connection.execute("select stream from ledger").fetchone()[0])
 
+    # How far this stream has been announced is also noted beside the ledger, without waiting for the disk: where a copy
+    # of it was put back, or its -wal taken away while nobody had it open, numbers that are known must not come again.
+
+    def _note_announced(self, seq: int) -> None:
+        if seq:
+            with contextlib.suppress(OSError):
+                os.pwrite(self._announced, f"{self.stream} {seq:020d}\n".encode(), 0)
+
+    def _begin_anew_where_lost(self) -> None:
+        """A new stream, from the next number on, where the ledger ends before what was announced of this one."""
+        stream, _, seq = os.pread(self._announced, 128, 0).decode(errors="replace").strip().partition(" ")
+        last = self._last_seq()
+        if stream != self.stream or not seq.isdigit() or int(seq) <= last:
+            return
+        self.stream = str(uuid.uuid4())
+        self._connection.execute("update ledger set stream = ?", (self.stream,))
+        self._note_announced(last)
+        self._lost = (
+            f"decisions {last + 1} to {int(seq)} were announced and are not in {self.path}: an older copy was put "
+            "back, or its -wal was removed; their curves are judged again, as another stream"
+        )
+        _log.error(self._lost)
+
     def _last_seq(self) -> int:
         return int(self._connection.execute("select coalesce(max(seq), 0) from decisions").fetchone()[0])
 
@@ -339,11 +376,8 @@ class Ledger:
 
     def _mark(self, marks: Iterable[FileMark]) -> None:
         self._connection.executemany(
-            "insert or replace into files values (?, ?, ?, ?, ?, ?)",
-            [
-                (text(mark.folder), text(mark.path), mark.size_bytes, mark.mtime_ns, mark.sha256, mark.curves)
-                for mark in marks
-            ],
+            "insert or replace into files values (?, ?, ?, ?, ?, ?, ?)",
+            [(text(mark.folder), text(mark.path), *astuple(mark)[2:]) for mark in marks],
         )
 
     def _select_in(self, query: str, values: Iterable[str]) -> list[tuple[str]]:

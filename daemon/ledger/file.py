@@ -24,7 +24,7 @@ from daemon.ledger.schema import NAMES_SINCE, check_version, migrate
 #: 16 MiB of WAL before SQLite folds it back: fewer slow commits, and still far from the 64 MiB limit.
 _CHECKPOINT_PAGES, _WAL_LIMIT_BYTES = 4096, 64 << 20
 #: At the start another program's lock is waited for this long; later it is told of, and waited for as long as it lasts.
-_PATIENCE_S, _LOCKED_MS = 30.0, 1_000
+PATIENCE_S, LOCKED_S = 30.0, 1.0
 #: Decisions that are looked at before the first new one is written.
 TAIL = 1_000
 
@@ -37,10 +37,10 @@ _VIEWS: weakref.WeakSet[LedgerView] = weakref.WeakSet()
 _OPENING = threading.RLock()
 
 
-def open_for_writing(path: Path) -> sqlite3.Connection:
+def open_for_writing(path: Path, patience_s: float = LOCKED_S) -> sqlite3.Connection:
     """The one read-write connection. Raises UserError 74 for a damaged, foreign or newer file, or a full disk."""
     try:
-        connection = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(path, timeout=patience_s, isolation_level=None, check_same_thread=False)
         check_version(connection, path)
         is_new = connection.execute("pragma user_version").fetchone()[0] == 0
         connection.execute("pragma journal_mode = wal")
@@ -51,7 +51,6 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         if not is_new:
             _check_tail(connection, path)
         migrate(connection)
-        connection.execute(f"pragma busy_timeout = {_LOCKED_MS}")
         return connection
     except sqlite3.DatabaseError as error:
         raise explain(error, path) from error
@@ -316,17 +315,17 @@ class LedgerView(Closing):
     def is_decided(self, identity: str) -> bool:
         return bool(self._select("select 1 from decisions where identity = ?", text(identity)))
 
-    def finished(self, folder: str, path: str, *, of_any: bool = True) -> tuple[int, int] | None:
-        """(size_bytes, mtime_ns) with which all curves of this file of a watched folder were decided; some 10 µs.
+    def finished(self, folder: str, path: str, *, of_any: bool = True) -> tuple[int, int, int] | None:
+        """(size_bytes, mtime_ns, looked_ns) with which this file of a watched folder was decided, whole; some 10 µs.
 
         ``of_any``: believe marks from before version 2 too, which do not say of which folder they are. Of a ledger that
         cannot be read None: a file that is read once more is not decided once more.
         """
-        mark = "select size_bytes, mtime_ns from"
+        mark = "select size_bytes, mtime_ns"
         try:
-            rows = self._select(f"{mark} files where folder = ? and path = ?", text(folder), text(path))
+            rows = self._select(f"{mark}, looked_ns from files where folder = ? and path = ?", text(folder), text(path))
             if not rows and of_any:
-                rows = self._select(f"{mark} files_of_any_folder where path = ?", text(path))
+                rows = self._select(f"{mark}, 0 from files_of_any_folder where path = ?", text(path))
         except UserError:
             return None
         return rows[0] if rows else None

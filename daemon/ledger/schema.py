@@ -54,6 +54,7 @@ MIGRATIONS = (
         mtime_ns   integer not null,
         sha256     text,
         curves     integer not null,
+        looked_ns  integer not null,  -- time.time_ns() of the look that these are of; 0: not known
         primary key (folder, path)
     ) strict, without rowid;
     create table names (             -- path#curve of every decision, to find it by

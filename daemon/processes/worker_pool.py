@@ -91,10 +91,9 @@ class WorkerPool(Closing):
 
     @property
     def small_in_flight(self) -> int:
-        """Of these, the small ones that do not wait for a slow one or for a share that does not answer."""
+        """Of these, the small ones that do not wait for heavy or slow ones, or for a share that does not answer."""
         with self._changed:
-            shut = self._lanes.count(Lane.SMALL) - self._lanes.count_ready(Lane.SMALL)
-            return self._in_flight - self._large_in_flight - self._lanes.count(Lane.SLOW) - shut
+            return self._in_flight - self._large_in_flight - self._lanes.count_beside()
 
     @property
     def large_in_flight(self) -> int:
@@ -214,8 +213,8 @@ class WorkerPool(Closing):
     def finish(self, task: Task) -> None:
         with self._changed:
             was_stuck = task.answer is not None and self._lanes.set_stuck(task, False)
-            if task.answer is not None and time.monotonic() - task.head_since_s < self.slow_s:
-                self._lanes.note_quick(task)
+            if task.answer is not None:
+                self._lanes.note_done(task, time.monotonic() - task.head_since_s)
             self._lanes.release([task])
             self._done.append(task)
             self._done_bytes += sum(array.nbytes for array in task.arrays)
@@ -304,8 +303,8 @@ class _Worker(threading.Thread):
         except Exception as error:  # a thread that dies silently would hold its tasks for ever
             self._pool.fail(f"{type(error).__name__}: {error}")
         finally:
-            if self._child:
-                self._pool.bury(self._child) if self._is_over else self._child.end()
+            if self._child and (self._is_over or not self._child.end()):
+                self._pool.bury(self._child)
             self._child = None
             self._note.close()
             self._bell.close()

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import socket
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import zmq
 
 from daemon import __version__
 from daemon.common.errors import UserError
-from daemon.common.sockets import Secure, bind, open_envelope, open_socket
+from daemon.common.sockets import Secure, bind, give_memory_back, open_envelope, open_socket, receive
 from daemon.ledger import events
 from daemon.ledger.file import LedgerView
 from daemon.metrics import Metrics
@@ -34,10 +35,18 @@ from models.clock import CLOCK, Clock
 
 _HELP = events.encode({"error": 'a request is ["since", SEQ] or ["status"]'})
 _LARGEST_SEQ = 2**63 - 1
+_REQUESTS = 200  # heard in one turn
+_ANSWERS_WAITING = 8  # replies kept for a peer that does not read them, up to 10 MB each
+_MOST_FRAMES = 8  # of a request; the longest that makes sense has four
+_STATUS_KEPT_S = 0.1
 
 
 class Replay:
-    """Answers one request a call, so that the live feed goes on in between."""
+    """Answers a bounded number of requests a call, so that the live feed goes on in between.
+
+    How the service is, is said at once; the history, which takes longer, to one peer after another. So a peer that asks
+    a hundred thousand times delays nobody else.
+    """
 
     def __init__(
         self,
@@ -47,22 +56,53 @@ class Replay:
         count: Callable[[str], None] | None = None,
     ) -> None:
         self._router, self._view, self._status_body, self._count = router, view, status_body, count
+        self._asked: OrderedDict[bytes, deque[tuple[list[bytes], int]]] = OrderedDict()  # peer -> envelope and seq
+        self._status, self._status_s = b"", -math.inf
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody still waits for an answer."""
+        return bool(self._asked)
 
     def answer(self) -> None:
-        """Take one request and answer it; what makes no sense is counted and told so."""
-        envelope, request = open_envelope(self._router.recv_multipart(zmq.DONTWAIT))
-        outcome, bodies = self._bodies(request)
+        """Hear what has come and answer, all but the history, of which one piece; what makes no sense is told so."""
+        for _ in range(_REQUESTS):
+            try:
+                envelope, request = open_envelope(receive(self._router, _MOST_FRAMES))
+            except zmq.Again:
+                break
+            self._hear(envelope, request)
+        if self._asked:
+            peer, waiting = self._asked.popitem(last=False)
+            envelope, seq = waiting.popleft()
+            if waiting:
+                self._asked[peer] = waiting  # behind all others
+            self._send(envelope, *self._since(seq))
+
+    def _hear(self, envelope: list[bytes], request: list[bytes]) -> None:
+        if request == [b"status"]:
+            self._send(envelope, "status", [self._status_now()])
+        elif (seq := _seq(request)) is None:
+            self._send(envelope, "malformed", [_HELP])
+        else:
+            waiting = self._asked.setdefault(envelope[0], deque())
+            if len(waiting) < _ANSWERS_WAITING:  # no more would be kept for it, as it does not read
+                waiting.append((envelope, seq))
+
+    def _status_now(self) -> bytes:
+        now_s = time.monotonic()
+        if now_s - self._status_s > _STATUS_KEPT_S:
+            self._status, self._status_s = self._status_body(), now_s
+        return self._status
+
+    def _send(self, envelope: list[bytes], outcome: str, bodies: list[bytes]) -> None:
         if self._count is not None:
             self._count(outcome)
         if bodies:  # a peer that has gone, or that does not read, is dropped by ROUTER itself
-            self._router.send_multipart(envelope + bodies, zmq.DONTWAIT)
+            with contextlib.suppress(zmq.Again):
+                self._router.send_multipart(envelope + bodies, zmq.DONTWAIT)
 
-    def _bodies(self, request: list[bytes]) -> tuple[str, list[bytes]]:
-        if request == [b"status"]:
-            return "status", [self._status_body()]
-        seq = _seq(request)
-        if seq is None:
-            return "malformed", [_HELP]
+    def _since(self, seq: int) -> tuple[str, list[bytes]]:
         try:
             bodies = [body for _, body in self._view.bodies_since(seq)]
         except UserError as error:  # no answer: "none" would be a lie, and the client asks again
@@ -83,7 +123,7 @@ log = logging.getLogger(__name__)
 
 #: Events a subscriber may lie behind before it loses some and must ask for them.
 HIGH_WATER = 10_000
-_ANSWERS_WAITING = 8  # replies kept for a peer that does not read them, up to 10 MB each
+_SUBSCRIPTIONS = 1_000  # heard in one turn
 _LARGEST_BYTES = 1 << 20  # a frame that anybody may send us
 _LINGER_MS = 500  # after the end, for what subscribers have not been sent yet
 _PORTION = 500  # rows read at a time; requests for replay are heard in between
@@ -117,6 +157,7 @@ class Publisher(threading.Thread):
         self._ear.setblocking(False)
         self._wake.setblocking(False)
         self._ending = threading.Event()
+        self._heard = 0  # subscriptions come and gone
         with LedgerView(ledger) as view:
             self._stream, self._sent = view.stream, view.last_seq
         self._feed, self._requests = self._open_sockets()
@@ -172,13 +213,16 @@ class Publisher(threading.Thread):
                     if (status := self._look()) is not None:
                         self._send_notice(status)
                     due_s, left_s = time.monotonic() + self._heartbeat_s, self._heartbeat_s
-                ready = dict(poller.poll(int(left_s * 1000) + 1))
+                    if self._heard > 10 * _SUBSCRIPTIONS:  # a flood of them has come, or gone again
+                        self._heard = 0
+                        give_memory_back()
+                ready = dict(poller.poll(0 if replay.is_busy else int(left_s * 1000) + 1))
                 if ear in ready:
                     self._ear.recv(4096)
                 self._send_tail(view)
                 if self._feed in ready and self._has_joined():
                     self._send_notice(self._greeting())
-                if self._requests in ready:
+                if self._requests in ready or replay.is_busy:
                     replay.answer()
             self._send_tail(view)
 
@@ -231,8 +275,10 @@ class Publisher(threading.Thread):
     def _has_joined(self) -> bool:
         """Whether somebody subscribed. XPUB shows it, so nobody has to guess when to ask for the history."""
         joined = False
-        while self._feed.poll(0):
-            joined |= self._feed.recv(zmq.DONTWAIT)[:1] == b"\x01"
+        with contextlib.suppress(zmq.Again):
+            for _ in range(_SUBSCRIPTIONS):
+                joined |= self._feed.recv(zmq.DONTWAIT)[:1] == b"\x01"
+                self._heard += 1
         return joined
 
     def _count(self, kind: str, times: int = 1) -> None:

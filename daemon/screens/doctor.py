@@ -25,7 +25,7 @@ from daemon.client.feed import ask_status
 from daemon.client.folders import is_share, names_in, standings
 from daemon.client.service_file import find
 from daemon.common.errors import UNREACHABLE, UserError
-from daemon.common.mounts import lacks_share, mount_of, watched_mount
+from daemon.common.mounts import lacks_share, mount_of, planned_mount, watched_mount
 from daemon.common.sockets import Endpoint
 from daemon.common.text import clean, size
 from daemon.config import NOWHERE, Config
@@ -222,6 +222,9 @@ def watched_folders(config: Config) -> Iterator[Finding]:
         elif config.mounts_of(folder) == "network" and lacks_share(folder):
             advice = f'mount it: mount {named}; if it is no share, take mounts = "network" away'
             yield Finding("watch", "problem", f"{named} is configured as a share, and nothing is mounted there", advice)
+        elif (point := planned_mount(folder)) is not None:
+            advice = f"mount {point}; the service judges what it finds there once it is mounted"
+            yield Finding("watch", "problem", f"{named}: /etc/fstab mounts {point}, and it is not mounted", advice)
         elif standing[folder] == "closed":
             advice = f"give this user read permission: setfacl -R -m u:{os.getuid()}:rX {folder}"
             yield Finding("watch", "problem", f"{named} may not be read by this user", advice)

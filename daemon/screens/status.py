@@ -63,7 +63,8 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
 
 
 def _stopped_head(report: Mapping[str, Any]) -> Text:
-    return Text.assemble((f"{report['instrument']}  ", "bold"), ("○ not running", "bold red"), f"   {report['note']}")
+    said = "▲ running without its state folder" if report.get("process") else "○ not running"
+    return Text.assemble((f"{report['instrument']}  ", "bold"), (said, "bold red"), f"   {report['note']}")
 
 
 def _stopped(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:

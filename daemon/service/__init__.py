@@ -16,11 +16,13 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
+from daemon.client.service_file import leave_word
 from daemon.common import ending, sockets
 from daemon.common.errors import BAD_CONFIG, UserError
 from daemon.common.mounts import local
 from daemon.config import Config, changes
 from daemon.judging import Decision
+from daemon.judging.judge import note_served
 from daemon.ledger import NotRecorded, events
 from daemon.service.assembly import Parts, assemble, pace_of
 from daemon.service.connections import Connections
@@ -112,8 +114,7 @@ class Service:
         pinged_s = looked_s = time.monotonic()
         while not ending.is_asked():
             self._turn(parts, TURN_S)
-            crowd = connections.look()
-            self._health.report("connections", "degraded" if crowd else "ok", crowd or "the door is open")
+            self._look_at_door(connections)
             parts.vigil.turned()
             now_s = time.monotonic()
             if ping_s is not None and now_s - pinged_s >= ping_s / 3:
@@ -161,6 +162,13 @@ class Service:
         parts.metrics.heartbeat.labels("pipeline").set_to_current_time()
         notify(f"STATUS={self._health.line() or parts.report.line()}")
 
+    def _look_at_door(self, connections: Connections) -> None:
+        was_shut = connections.is_shut
+        crowd = connections.look()
+        self._health.report("connections", "degraded" if crowd else "ok", crowd or "the door is open")
+        if connections.is_shut != was_shut:
+            leave_word(self._config.state, crowd)
+
     def _report_log(self, parts: Parts) -> None:
         parts.metrics.log_dropped(self._log.dropped)
         trouble = self._log.trouble
@@ -169,6 +177,8 @@ class Service:
     def _look_at_ledger(self, parts: Parts) -> None:
         found = parts.ledger.look()
         parts.report.is_held = found.is_held
+        if found.is_well:
+            parts.leave_again()
         parts.metrics.ledger_sound.set(found.is_well)
         text = f"{found.text}; until then nothing is announced, and nothing lost" if found.is_held else found.text
         self._health.report("ledger", "ok" if found.is_well else "alarm", text)
@@ -250,6 +260,7 @@ class Service:
     def _swap(self, parts: Parts, loaded: Loaded) -> None:
         """Another model, another engine or other thresholds, from the next batch on."""
         config, model, old = self._config, loaded.model, parts.model
+        note_served(config.state, config.model, model)
         parts.pipeline.swap(model, loaded.judge, pace_of(config), config.text)
         self._health.report("model", "ok", f"{model.id} on {model.engine}, self-test passed")
         if model is not old:

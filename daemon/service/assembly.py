@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,11 @@ from daemon.common import ending
 from daemon.common.errors import UserError
 from daemon.common.locks import StateLock
 from daemon.config import Config
+from daemon.config.origin import SERVICE_FILE
 from daemon.formats import FORMATS
 from daemon.formats.names import Names
 from daemon.judging import Judge
-from daemon.judging.judge import Serving, release
+from daemon.judging.judge import Serving, note_served, release
 from daemon.judging.sentinel import Sentinel
 from daemon.ledger import Ledger, LedgerView
 from daemon.ledger.care import LedgerCare
@@ -123,6 +124,13 @@ class Parts:
     care: LedgerCare
     vigil: Vigil
 
+    def leave_again(self) -> None:
+        """The service file, where somebody has removed it: without it nobody finds the service."""
+        state, report = self.report.config.state, self.report
+        if not (state / SERVICE_FILE).exists():
+            with suppress(OSError):  # a disk that is full, or may not be written to
+                leave(state, report.publish, report.replay, report.started_at)
+
     @property
     def model(self) -> Model:
         """That judges now."""
@@ -144,6 +152,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     loaded = load(config, request_at_once(config))
     ending.check()
     serving = Serving(loaded.model, loaded.judge)
+    note_served(config.state, config.model, loaded.model)
     sources = open_sources(config, ledger, metrics.accounts, bell.set)
     care = LedgerCare(ledger, metrics.ledger_checked)
     closing.callback(care.stop)

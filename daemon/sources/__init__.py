@@ -27,6 +27,7 @@ class Arrival:
     companion: Path | None = None  # the ZSnsr half of an Asylum pair
     size_bytes: int = 0
     mtime_ns: int = 0
+    looked_ns: int = 0  # time.time_ns() when it was so; 0: not known
     noticed_s: float = 0.0  # time.monotonic() when the finished file was noticed
     claimed: bool = True  # its name belongs to a format; False: a reader must look inside to know
     final: bool = False

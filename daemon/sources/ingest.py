@@ -18,7 +18,7 @@ from pathlib import Path
 import zmq
 
 from daemon.common.errors import UserError
-from daemon.common.sockets import Secure, bind, open_envelope, open_socket
+from daemon.common.sockets import Secure, bind, open_envelope, open_socket, receive
 from daemon.formats.afmcurve import SUFFIX
 from daemon.sources import Arrival, SourceHealth
 from daemon.sources.message import LARGEST_FRAME_BYTES, Message, Refused, check_same, content_of, name_and_id, parse
@@ -28,7 +28,8 @@ from models.files import UNFINISHED, sync_folder, write_whole
 _log = logging.getLogger(__name__)
 _POLL_S = 0.1
 _LINGER_MS = 200  # after the end, for the last answers
-_BATCH = 32  # messages put on disk before their senders are answered
+_BATCH, _BATCH_BYTES = 32, 64 << 20  # messages put on disk before their senders are answered
+_MOST_FRAMES = 8  # more than the two of an envelope and the three of a curve, so that a fourth is seen
 _HIGH_WATER = 16  # messages waiting a sender: up to 128 MiB each
 _RETRY_S, _TRIES = 0.5, 4  # a spooled curve is whole, so a reader that says otherwise is asked only a few times more
 _DECIDED = "decided.txt"
@@ -225,8 +226,10 @@ class IngestSource:
     def _receive(self) -> None:
         """Everything that has come, in portions: write all, make them last together, then answer."""
         came: list[list[bytes]] = []
-        while len(came) < _BATCH and self._socket.poll(0):
-            came.append(self._socket.recv_multipart(zmq.DONTWAIT))
+        came_bytes = 0
+        while len(came) < _BATCH and came_bytes < _BATCH_BYTES and self._socket.poll(0):
+            came.append(receive(self._socket, _MOST_FRAMES))
+            came_bytes += sum(map(len, came[-1]))
         arrivals: dict[str, Arrival] = {}
         answers = []
         for frames in came:

@@ -65,7 +65,8 @@ class Message:
 def parse(frames: Sequence[bytes]) -> Message:
     """The curve of three frames. Raises ``Refused``."""
     if len(frames) != 3:
-        raise Refused(f"{len(frames)} frames instead of 3: header, force, distance")
+        many = f"{len(frames)} frames" if len(frames) <= 5 else "more than 5 frames"
+        raise Refused(f"{many} instead of 3: header, force, distance; send one message a curve")
     said = _object(frames[0])
     sender = said.get("id")
     try:

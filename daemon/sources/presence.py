@@ -37,8 +37,8 @@ class Presence:
 
     @property
     def trouble(self) -> str:
-        """What is wrong now; "" when all is well."""
-        return "; ".join(filter(None, [self._absence, self._lost_words, self._unmounted, self._emptiness]))
+        """What is wrong now, the cause rather than what follows from it; "" when all is well."""
+        return self._absence or self._lost_words or self._unmounted or self._emptiness
 
     def is_standing(self) -> bool:
         """Whether the folder is there right now, still the one that was last checked, and all of it."""
@@ -52,8 +52,8 @@ class Presence:
         before, was_lost = self.identity, bool(self._lost)
         table = Table.read()
         real = table.resolve(self.root)
-        self._place(table, real)
         self._find_lost(table, real)
+        self._place(table, real)
         try:
             identity = self._look(table)
         except Silent:
@@ -92,7 +92,7 @@ class Presence:
     def _place(self, table: Table, real: str) -> None:
         mount = watched_mount(self.root, self._setting, table)
         if mount != self.mount:
-            if self.identity is not None:
+            if self.identity is not None and not self._lost:
                 self.past = f"another mount lies here since {time_of_day()} ({mount.fstype})"
             self._eyes.place(mount)
             self.mount = mount

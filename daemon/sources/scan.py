@@ -28,6 +28,15 @@ class Stamp(NamedTuple):
     inode: int = 0
     looked_s: float = 0.0  # time.monotonic() of the look
 
+    def is_older_than(self, looked_ns: int) -> bool:
+        """Whether nothing can have been written after that time (time.time_ns()) without its showing.
+
+        On a clock of whole seconds what is written within the same second does not show.
+        """
+        if self.ctime_ns is None:  # only the time of the measurement is known, which may be any
+            return self.mtime_ns % _SECOND_NS != 0 or abs(self.mtime_ns - looked_ns) >= _COARSE_NS
+        return self.ctime_ns + (_COARSE_NS if self.ctime_ns % _SECOND_NS == 0 else 0) <= looked_ns
+
     def is_same(self, other: Stamp | None) -> bool:
         """Whether nothing says that the content is another one."""
         if other is None or self[:2] != other[:2]:
@@ -50,6 +59,8 @@ _FOREIGN = frozenset(
     | {"@eaDir", "#recycle", "#snapshot"}
 )
 _Answer = TypeVar("_Answer")
+_SECOND_NS = 10**9
+_COARSE_NS = 2 * _SECOND_NS  # FAT's clock ticks every second second
 _SAME_S = 3.0  # a folder's time may tick in steps of two seconds: until then the same time may hide a change
 _LIMIT_S = 6.0  # for an answer, or a part of one
 _GIVE_UP_S = 60.0  # then a silent child is killed; the kernel may hold it until the share is back

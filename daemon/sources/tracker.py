@@ -91,7 +91,7 @@ class Surroundings:
 
     stamps: Callable[[Sequence[str]], Sequence[Stamp | OSError | None]]  # of relative paths; None: gone
     is_standing: Callable[[], bool]  # the folder itself is still there
-    finished: Callable[[str], Stamp | None]  # decided before a restart (event path -> stamp)
+    is_finished: Callable[[str, Stamp], bool]  # decided before a restart, as it is now
     offer: Callable[[FileState, bool], None]  # (file, final)
     withdraw: Callable[[FileState], bool]  # take an offer back; False: the reader has the file
     ignored: Callable[[str, str, bool], None]  # (path, reason, whether it came, or was there when the folder appeared)
@@ -317,7 +317,7 @@ class FileTracker:
         """Whether it is as it was when it was decided, and nobody was heard to close it since."""
         path = pending.path
         known = self.settled.get(path)
-        if known is None and event_path(path) == path and stamp.is_same(self._world.finished(path)):
+        if known is None and event_path(path) == path and self._world.is_finished(path, stamp):
             if pending.heard_s > -math.inf:
                 return False
             self.settled.put(path, stamp)

@@ -39,7 +39,7 @@ _PAUSE_S = 1.0  # after an unexpected error
 _SILENT_S = 0.2  # between two looks at a child that does not answer
 _HANGS_S = 20.0  # a folder's thread that has not turned for so long waits for a disk
 _FULL_SCANS = 20  # of so many listings one is in full, the others pass over what has not changed
-_SCAN_SHARE = 20  # a listing is followed by a pause of so many times what it took
+_SCAN_SHARE = 20  # a listing is followed by a pause of so many times what it took, or of scan_s
 _QUESTIONS = 500  # how many of the files that a first listing found are asked for their time, to know whether they came
 _CLOCK_S = 0.05  # a file system's clock ticks less often
 
@@ -50,7 +50,7 @@ class FolderNeeds:
 
     names: Names
     wake: Callable[[], None]
-    finished: Callable[[str, str], tuple[int, int] | None] = lambda folder, path: None
+    finished: Callable[[str, str], tuple[int, ...] | None] = lambda folder, path: None
     has_files: Callable[[str], bool] = lambda folder: False
     seen: Callable[[int], None] = lambda count: None
     ignored: Callable[[str, str], None] = lambda reason, name: None
@@ -61,7 +61,7 @@ class WatchSource:
 
     ``roots`` are distinct and none lies inside another: the configuration sees to that. ``mounts`` may differ by root.
     ``names``: what the readers say of the name of a file.
-    ``finished(folder, path)``: (size_bytes, mtime_ns) with which this path was decided before a restart, else None;
+    ``finished(folder, path)``: (size_bytes, mtime_ns, looked_ns) of this path when it was decided before a restart;
     ``has_files(folder)``: whether any was.
     ``seen(1)`` is called once each time a claimed file, or a rewritten one, is first ready, and before ``take`` can
     return it; ``ignored(reason, name)`` once for each path passed over, by its name, by what it is (a link, a pipe), or
@@ -82,15 +82,9 @@ class WatchSource:
     ) -> None:
         self._ready = OfferQueue()
         settings = [mounts] * len(roots) if isinstance(mounts, str) else mounts
+        common = timing or Timing(), FolderNeeds(names, wake, **needs), self._ready
         self._folders = [
-            Folder(
-                number,
-                os.path.abspath(root),
-                setting,
-                timing or Timing(),
-                FolderNeeds(names, wake, **needs),
-                self._ready,
-            )
+            Folder(number, os.path.abspath(root), setting, *common)
             for number, (root, setting) in enumerate(zip(roots, settings, strict=True))
         ]
 
@@ -167,12 +161,12 @@ class Folder:
         return Surroundings(
             stamps=self._eyes.stamps,
             is_standing=self._presence.is_standing,
-            finished=self._finished,
+            is_finished=self._is_finished,
             offer=self._offer,
             withdraw=self._ready.withdraw,
             ignored=self._ignore,
             curve=self._arrivals.curve,
-            monotonic=time.monotonic,
+            monotonic=self._turn,
             wall=time.time,
         )
 
@@ -210,15 +204,8 @@ class Folder:
         age_s = self.oldest_waiting_s()
         oldest = "" if age_s is None else f"oldest unfinished file {age_s:.0f} s"
         detail = "; ".join(filter(None, [*troubles, *words, presence.past, self._hearing.past, oldest]))
-        return SourceHealth(
-            self.root,
-            ok=not troubles,
-            detail=detail or "starting",
-            waiting=self._waiting,
-            folder=self._number,
-            last_seen_s=presence.last_seen_s,
-            last_curve_s=self._last_curve_s,
-        )
+        since = (self._number, presence.last_seen_s, self._last_curve_s)
+        return SourceHealth(self.root, not troubles, detail or "starting", self._waiting, *since)
 
     def _silence(self) -> str:
         """What to say where nobody answers: whoever looks at the folder, or this thread itself."""
@@ -240,6 +227,11 @@ class Folder:
         self._hearing.stop()
         self._eyes.end()
 
+    def _turn(self) -> float:
+        """time.monotonic(), and a sign of life."""
+        self._turned_s = time.monotonic()
+        return self._turned_s
+
     def _begin_anew(self) -> None:
         """What was under way has come to nothing: list everything when somebody answers again."""
         self._jobs.clear()
@@ -247,7 +239,7 @@ class Folder:
 
     def _step(self) -> None:
         """One turn: messages, what is due, one piece of a listing or sweep, looks."""
-        self._turned_s = time.monotonic()
+        self._turn()
         self._read_inbox()
         if time.monotonic() >= self._check_due_s:
             self._check(time.monotonic())
@@ -332,8 +324,9 @@ class Folder:
 
     def _list(self, below: str, found: Found, in_full: bool = True) -> Iterator[None]:
         """Reconcile the tracker with the folder, one directory a piece."""
-        directories, failures, files, begun_s = [], [], 0, time.monotonic()
+        directories, failures, files, took_s, begun_s = [], [], 0, 0.0, time.monotonic()
         for listing in self._eyes.walk(below, in_full):
+            took_s += time.monotonic() - begun_s
             directories.append(listing.directory)
             if listing.error is None and not listing.is_unchanged:
                 files += len(listing.files)
@@ -345,6 +338,7 @@ class Folder:
                 failures.append(f"cannot list {listing.directory or self.root}: {listing.error.strerror}")
             elif len(directories) % _PORTION == 0:
                 yield
+            begun_s = time.monotonic()
         if below:
             return
         self._unlisted = event_path(failures[0]) if failures else ""
@@ -352,8 +346,8 @@ class Folder:
             self._tracker.settled.keep_only(directories)
             if in_full:
                 self._presence.count(files, found is Found.START, lambda: self._needs.has_files(self.root))
-        took_s = time.monotonic() - begun_s
-        self._scan_due_s = time.monotonic() + max(self._scan_every_s(), _SCAN_SHARE * took_s)
+        pause_s = max(self._scan_every_s(), min(_SCAN_SHARE * took_s, self._timing.scan_s))
+        self._scan_due_s = time.monotonic() + pause_s
         self._is_scanning = False
 
     def _sweep(self, now_s: float) -> None:
@@ -366,9 +360,13 @@ class Folder:
             self._tracker.verify(paths[start : start + _PORTION])
             yield
 
-    def _finished(self, path: str) -> Stamp | None:
+    def _is_finished(self, path: str, stamp: Stamp) -> bool:
+        """Whether a file was decided before a restart, and nothing says that it was written since."""
         found = self._needs.finished(self.root, path)
-        return None if found is None else Stamp(*found)
+        if found is None or not stamp.is_same(Stamp(*found[:2])):
+            return False
+        looked_ns = found[2] if len(found) > 2 else 0
+        return not looked_ns or stamp.is_older_than(looked_ns)
 
     def _ignore(self, path: str, reason: str, came: bool) -> None:
         name = split(path)[1]
@@ -425,6 +423,7 @@ class Folder:
             companion=Path(self.root, pending.companion) if pending.companion else None,
             size_bytes=shown.size_bytes,
             mtime_ns=shown.mtime_ns,
+            looked_ns=time.time_ns() - int((now_s - shown.looked_s) * 1e9) if shown.looked_s else 0,
             folder=self.root,
             noticed_s=pending.notice(now_s, is_final),
             claimed=pending.claimed,

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from daemon.client.folders import Standing, standings
 from daemon.common.errors import BAD_CONFIG, grouped
-from daemon.common.mounts import lacks_share, mount_of, watched_mount
+from daemon.common.mounts import lacks_share, mount_of, planned_mount, watched_mount
 from daemon.common.options import Option
 from daemon.common.stdio import as_json
 from daemon.common.text import clean, duration, latency
@@ -98,19 +98,25 @@ def _watching(folder: Path, standing: Standing, config: Config) -> str:
         if watched_mount(folder, config.mounts_of(folder)).is_network
         else f"{kind}, inotify + scan every {source.rescan_local_s:g} s"
     )
-    if standing == "silent":
-        return f"▲ watches {folder}, which does not answer; looked no further ({how})"
-    if standing == "missing":
-        return f"▲ watches {folder}, which is not there now ({how}); it is taken up when it comes"
-    if standing == "file":
-        return f"▲ watches {folder}, which is a file; name the folder that curves are saved into"
-    if config.mounts_of(folder) == "network" and lacks_share(folder):
-        return f"▲ watches {folder} ({how}), which is configured as a share, and nothing is mounted there: mount it"
-    if standing == "closed":
-        return f"▲ watches {folder}, which this user may not read; give it read permission ({how})"
+    if (trouble := _trouble(folder, standing, config)) is not None:
+        return f"▲ watches {folder} ({how}), {trouble}"
     silence_s = config.silence_of(folder)
     quiet = f"; an alarm when no curve came into it for {duration(silence_s)}" if silence_s else ""
     return f"watches {folder} ({how}), reads only; {_text(config)}{quiet}"
+
+
+def _trouble(folder: Path, standing: Standing, config: Config) -> str | None:
+    told = {
+        "silent": "which does not answer; looked no further",
+        "missing": "which is not there now; it is taken up when it comes",
+        "file": "which is a file; name the folder that curves are saved into",
+        "closed": "which this user may not read; give it read permission",
+    }.get(standing)
+    if standing == "there" and config.mounts_of(folder) == "network" and lacks_share(folder):
+        told = "which is configured as a share, and nothing is mounted there: mount it"
+    elif standing == "there" and (point := planned_mount(folder)) is not None:
+        told = f"where /etc/fstab mounts {point}, and it is not mounted now"
+    return told
 
 
 def _text(config: Config) -> str:

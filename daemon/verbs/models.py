@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from daemon import config
 from daemon.common.errors import BAD_DATA, UNREACHABLE, USAGE, UserError
 from daemon.common.options import Group, Option
+from daemon.common.text import clean
 from daemon.config import Flags, Keys
 from deploy.engines import DEVICES, NAMES, PRECISIONS
 
 if TYPE_CHECKING:
-    from models.bundle import Bundle
+    from daemon.judging.judge import Served
+    from models.bundle import Bundle, Entry
 
 
 _BUILD = Group("build: compiled engines, into the state folder, before a service wants them")
@@ -39,7 +41,7 @@ def run(options: Options) -> int:
     settings = config.load(options.service, needs_state=options.action == "build")
     models = settings.state / "models"
     if options.action == "list":
-        return _list(models, options.json)
+        return _list(settings.state, options.json)
     from models.bundle import BadBundle, read, resolve
 
     try:
@@ -80,21 +82,45 @@ def _build(options: Options, bundle: Bundle, settings: config.Config) -> int:
     return 0
 
 
-def _list(models: Path, as_json: bool) -> int:
+def _list(state: Path, as_json: bool) -> int:
+    """What is registered, then what has judged for this state and is not among it."""
+    from daemon.judging.judge import served_by
     from models.bundle import entries
+
+    served = {one.id: one for one in served_by(state)}
+    for entry in entries(state / "models"):
+        one = served.pop(entry.bundle.id, None) if entry.bundle else None
+        _show(entry, as_json, one.since if one else None)
+    for one in served.values():
+        _show(_entry_of(one), as_json, one.since, one.id)
+    return 0
+
+
+def _entry_of(served: Served) -> Entry:
+    """A model that has judged, from where it lay; its id alone where that holds another by now, or nothing."""
+    from models.bundle import BadBundle, Entry, id_in, read
+
+    try:
+        if id_in(served.folder) != served.id:
+            return Entry(served.name, served.folder, None, "its folder holds another model by now")
+        return Entry(served.name, served.folder, read(served.folder))
+    except (BadBundle, OSError):
+        return Entry(served.name, served.folder, None, "its folder is gone, or not whole any more")
+
+
+def _show(entry: Entry, as_json: bool, since: str | None, id_then: str | None = None) -> None:
     from models.certificate import percent_up
 
-    for entry in entries(models):
-        bundle = entry.bundle
-        if as_json:
-            known = {"name": entry.name, "folder": str(entry.folder), "id": bundle.id if bundle else None}
-            print(json.dumps({**known, "problem": entry.problem}))
-        elif bundle is None:
-            print(f"{entry.name:<16} unusable: {entry.problem}")
-        else:
-            promise = (
-                f"at most {percent_up(bundle.certificate.bound)} missed" if bundle.certificate else "no certificate"
-            )
-            basis = f"{bundle.manifest.score_basis}, {promise}, {bundle.manifest.created}"
-            print(f"{entry.name:<16} {bundle.id}  {basis}  {entry.folder}")
-    return 0
+    bundle = entry.bundle
+    if as_json:
+        known = {"name": entry.name, "folder": str(entry.folder), "id": bundle.id if bundle else id_then}
+        print(json.dumps({**known, "problem": entry.problem, "served_since": since}))
+        return
+    judged = f", judged first {since}" if since else ""
+    if bundle is None:
+        which = f"{id_then}{judged}: {entry.problem}" if id_then else f"unusable: {entry.problem}"
+        print(clean(f"{entry.name:<16} {which}  {entry.folder}"))
+        return
+    promise = f"at most {percent_up(bundle.certificate.bound)} missed" if bundle.certificate else "no certificate"
+    basis = f"{bundle.manifest.score_basis}, {promise}, {bundle.manifest.created}{judged}"
+    print(clean(f"{entry.name:<16} {bundle.id}  {basis}  {entry.folder}"))

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import Annotated
 
+from daemon.common.stdio import is_stopped
 from daemon.config import Flags, Keys, load
 
 
@@ -26,6 +27,6 @@ def run(options: Options) -> int:
     service = Service(config, lambda: load(options.configuration, serves=True))
     code = service.run()
     screen = next((stream for stream in (sys.stdout, sys.stderr) if stream.isatty()), None)
-    if screen is not None and service.farewell:
+    if screen is not None and service.farewell and not is_stopped(screen, 0.5):
         print("", *service.farewell, sep="\n", file=screen)
     return code

@@ -21,14 +21,15 @@ CURVES = Path(__file__).resolve().parents[2] / "daemon" / "curves"
 class Producer:
     """Writes JPK files as an instrument does: some in one go, some in two steps, some by renaming."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, prefix: str = "curve") -> None:
+        self._folder, self._prefix = folder, prefix
         self._content = (CURVES / "fmt-jpk-fd_spot3-0192.jpk-force").read_bytes()
         self.written: list[str] = []
 
     def write(self) -> Path:
         number = len(self.written)
-        name, content = f"curve-{number:06d}.jpk-force", fresh(self._content, number)
+        name = f"{self._prefix}-{number:06d}.jpk-force"
+        content = fresh(self._content, f"{self._prefix} {number}")
         path = self._folder / name
         if number % 3 == 0:
             hidden = self._folder / f".{name}.tmp"
@@ -44,7 +45,7 @@ class Producer:
         return path
 
 
-def fresh(archive: bytes, number: int) -> bytes:
+def fresh(archive: bytes, number: int | str) -> bytes:
     """The same curve with an identity of its own: a comment at the end of the zip."""
     content = io.BytesIO(archive)
     with zipfile.ZipFile(content, "a") as zip_file:

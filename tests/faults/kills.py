@@ -11,6 +11,7 @@ from pathlib import Path
 
 from daemon.client.temporary_service import TemporaryService
 from tests.faults.harness import Findings, Producer, history, judge
+from tests.faults.lab import Lab, Share, share
 
 
 def run(curves: int, kills: int, seed: int, rate: float) -> Findings:
@@ -36,6 +37,48 @@ def run(curves: int, kills: int, seed: int, rate: float) -> Findings:
             trial.stop()
 
 
+def run_on_shares(folder: Path, far: Share, curves: int, kills: int, rate: float) -> Findings:
+    """The same with a second folder on a share that is stalled and freed meanwhile, each curve in one of the two."""
+    rng = random.Random(1)
+    trial = Lab(folder / "lab", also=[far.point])
+    producers = Producer(trial.watch), Producer(far.remote, "far")
+    stop = threading.Event()
+
+    def write() -> None:
+        for number in range(curves):
+            producers[number % 2].write()
+            time.sleep(1 / rate)
+
+    def stall() -> None:
+        while not stop.wait(rng.uniform(0.2, 4.0)):
+            far.stall()
+            stop.wait(rng.uniform(0.2, 9.0))
+            far.resume()
+
+    threads = threading.Thread(target=write), threading.Thread(target=stall)
+    trial.start()
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(kills):
+            if rng.random() < 0.8:
+                trial.wait_ready()
+            time.sleep(rng.uniform(0.0, 0.5))
+            trial.kill()
+            trial.start()
+        threads[0].join(curves / rate * 3 + 60)
+        stop.set()
+        threads[1].join(20)
+        trial.wait_ready()
+        trial_written = Producer(trial.watch)
+        trial_written.written = [*producers[0].written, *producers[1].written]
+        return wait_until_judged(trial, trial_written)
+    finally:
+        stop.set()
+        far.resume()
+        trial.stop()
+
+
 def wait_until_judged(trial: TemporaryService, producer: Producer, timeout_s: float = 120.0) -> Findings:
     """The findings once everything is decided, or after the time-out."""
     deadline_s = time.monotonic() + timeout_s
@@ -52,8 +95,13 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=40.0)
+    parser.add_argument("--share", action="store_true", help="half of them on a share that stalls meanwhile")
     args = parser.parse_args()
-    found = run(args.curves, args.kills, args.seed, args.rate)
+    if args.share:
+        with tempfile.TemporaryDirectory() as folder, share(Path(folder)) as far:
+            found = run_on_shares(Path(folder), far, args.curves, args.kills, args.rate)
+    else:
+        found = run(args.curves, args.kills, args.seed, args.rate)
     print(
         f"{args.curves} curves, {args.kills} kills: decided {found.decided}, lost {len(found.lost)}, "
         f"doubled {len(found.doubled)}, gaps in seq {len(found.gaps)}"

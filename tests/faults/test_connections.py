@@ -96,6 +96,9 @@ def test_whole_connections_stop_nothing(to: str, hard: int, tmp_path: Path) -> N
             judges_all_the_same(lab, 1)
             if hard == 1024:
                 assert "connections are open" in lab.log_text()
+                status = lab.status()
+                told = status["note"] if not status["running"] else " ".join(lab.troubles())
+                assert "connections are open" in told
                 assert scrape(lab)['afm_triage_state{state="degraded"}'] == 1
             else:
                 assert lab.status()["state"] == "ready"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import time
 import urllib.request
@@ -138,3 +140,27 @@ def test_a_stalled_share_shows_in_every_number(tmp_path: Path) -> None:
                 assert metric(lab, f'afm_triage_ledger_bytes{{file="{file}"}}') >= 0
             stalling.resume()
             until(lambda: metric(lab, 'afm_triage_folder_up{folder="1"}') == 1, 40)
+
+
+@pytest.mark.timeout(240)
+def test_finished_files_that_get_no_verdict_are_told_and_measured(tmp_path: Path) -> None:
+    """Another program holds the ledger: files are finished, nothing is decided, and whoever asks has an answer."""
+    with Lab(tmp_path / "lab") as lab:
+        put(lab.watch, 1)
+        lab.wait_decided(1, 60)
+        other = sqlite3.connect(lab.state / "ledger.sqlite", isolation_level=None, timeout=10)
+        with contextlib.closing(other):
+            other.execute("begin immediate")
+            for number in (2, 3, 4):
+                put(lab.watch, number)
+            until(lambda: any(told.startswith("pending: ") for told in lab.troubles()), 75)
+            (told,) = [told for told in lab.troubles() if told.startswith("pending: ")]
+            assert re.fullmatch(r"pending: 3 curves wait for a verdict, the oldest for (6|7)\d s", told)
+            begun_s = time.monotonic()
+            assert 60 <= metric(lab, "afm_triage_oldest_pending_seconds") < 90
+            assert time.monotonic() - begun_s < 2
+            assert "all well" not in lab.run("status", "--state", lab.state).stdout
+            other.execute("rollback")
+        lab.wait_decided(4, 20)
+        until(lab.is_well, 20)
+        assert metric(lab, "afm_triage_oldest_pending_seconds") == 0

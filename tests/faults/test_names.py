@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from daemon.formats.names import event_path
 from tests.faults.harness import history
-from tests.faults.lab import Lab, put, until
+from tests.faults.lab import Lab, put, share, until
 from tests.makers import make_jpk_map
 
 pytestmark = pytest.mark.timeout(240)
@@ -98,3 +99,30 @@ def test_a_file_seen_with_two_contents_is_the_latest_and_labels_follow(tmp_path:
         assert afm_triage("labels", "add", file.name, "keep", "--rater", "ada", "--state", lab.state).returncode == 0
         (row,) = afm_triage("labels", "export", "--state", lab.state).stdout.splitlines()[1:]
         assert row.endswith(latest["sha256"])
+
+
+def test_names_hold_while_the_share_of_their_files_is_silent(tmp_path: Path) -> None:
+    with (
+        share(tmp_path) as remote,
+        Lab(tmp_path / "lab", also=[remote.point], toml="[thresholds]\nkeep = 1.0\n") as lab,
+    ):
+        lab.wait_ready()
+        put(remote.point, 1)
+        (one,) = decided(lab, 1)
+        assert (one["folder"], one["verdict"] == "discard") == (str(remote.point), False)
+        table = tmp_path / "labels.csv"
+        table.write_text(f"path,label,rater\n{one['path']},keep,bob\n")
+        remote.stall()
+        name, own = f"{one['path']}#0", ["--state", lab.state]
+        for words in (
+            ("labels", "add", name, "keep", "--rater", "ada"),
+            ("labels", "add", f"{remote.point}/{name}", "keep", "--rater", "eve"),
+            ("labels", "import", table),
+            ("labels", "remove", name, "--rater", "eve"),
+            ("explain", name, "--out", tmp_path / "why.png"),
+        ):
+            begun_s = time.monotonic()
+            told = afm_triage(*words, *own)
+            assert told.returncode == 0, told.stderr
+            assert time.monotonic() - begun_s < 20, words
+        assert len(afm_triage("labels", "export", *own).stdout.splitlines()) == 3

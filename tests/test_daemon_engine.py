@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import re
 import signal
 import time
@@ -180,6 +181,7 @@ def test_a_build_that_fails_makes_the_next_engine_serve_and_says_so(bundle: Bund
 
 def test_another_model_in_the_folder_is_not_served_under_the_old_name(tmp_path: Path, orders: Path) -> None:
     bundle = make_model(tmp_path / "small")
+    shutil.rmtree(tmp_path / "small")
     make_model(tmp_path / "small", "other")
     model = Model.of(bundle, EngineRequest(), builder(QUICK, WORKER))
     assert "holds other-" in trouble(model)

@@ -123,7 +123,11 @@ class Asker:
         return list(answers) if number == self._number else []
 
     def _is_heard(self) -> bool:
-        return self._connection is not None and bool(select.select([self._connection], [], [], 0)[0])
+        if self._connection is None:
+            return False
+        poll = select.poll()  # unlike select, for any number of open files
+        poll.register(self._connection, select.POLLIN)
+        return bool(poll.poll(0))
 
     def _send(self, message: list[Any], limit_s: float) -> None:
         if self._process is None:

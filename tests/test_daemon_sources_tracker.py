@@ -9,6 +9,7 @@ import pytest
 from sourcehelp import BINARY, TEXT
 
 from daemon.formats.names import Names
+from daemon.sources import AWAY
 from daemon.sources.file_state import FileState, Found, State, Timing
 from daemon.sources.scan import Listing, Stamp
 from daemon.sources.tracker import FileTracker, Surroundings
@@ -179,6 +180,22 @@ def test_growth_renews_patience() -> None:
         for path, _, _ in offered:
             trial.tracker.defer(path, "truncated")
     assert trial.now_s - 1000.0 == pytest.approx(28 * 40.0 + 600.0, abs=2.0)
+
+
+def test_a_share_that_is_away_costs_a_file_no_patience() -> None:
+    trial = Trial()
+    trial.write("a.jpk-force", 1)
+    trial.tracker.touch("a.jpk-force", closed_s=trial.now_s, heard_s=trial.now_s)
+    assert len(trial.run(0.0)) == 1
+    trial.now_s += 300.0
+    trial.tracker.defer("a.jpk-force", AWAY)
+    ((_, is_final, again_s),) = trial.run(5.0)
+    assert not is_final
+    trial.tracker.defer("a.jpk-force", "truncated")
+    while not trial.run(1.0)[-1:] or not trial.offers[-1][1]:
+        if trial.out[-1].state is State.READING:
+            trial.tracker.defer("a.jpk-force", "truncated")
+    assert trial.offers[-1][2] - again_s == pytest.approx(60.0, abs=6.0)
 
 
 def test_a_close_heard_while_the_reader_has_the_file_brings_it_back_at_once() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from daemon.formats.errors import UNENDED
-from daemon.sources import Arrival
+from daemon.sources import AWAY, Arrival
 from daemon.sources.scan import Stamp
 
 
@@ -187,10 +187,12 @@ class FileState:
         return self.noticed[1]
 
     def defer(self, reason: str, now_s: float, timing: Timing) -> None:
-        """The reader found it unfinished."""
+        """The reader found it unfinished, or its share away: then nobody has seen how it is, and patience begins anew."""
         self.become(State.DEFERRED)
         self.closed_s = None
         self.closed.clear()
+        if reason == AWAY:
+            self.grown_s = now_s
         tries = self.refusal.tries if self.refusal else 0
         # Where only a line end is lacking the same bytes end in the same way: until they change, only time helps.
         wait_s = math.inf if reason == UNENDED else timing.retry_s[min(tries, len(timing.retry_s) - 1)]

@@ -187,7 +187,7 @@ class FileState:
         return self.noticed[1]
 
     def defer(self, reason: str, now_s: float, timing: Timing) -> None:
-        """The reader found it unfinished, or its share away: then nobody has seen how it is, and patience begins anew."""
+        """The reader found it unfinished, or its share away: then nobody saw how it is, and patience begins anew."""
         self.become(State.DEFERRED)
         self.closed_s = None
         self.closed.clear()

@@ -16,15 +16,18 @@ STUDIES, FAULTS = Path(__file__).parent / "studies", Path(__file__).parent / "fa
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What lies in studies/ is a study test, in faults/ one of faults: its first case, the smoke, is in make test."""
+    """What lies in studies/ is a study test, in faults/ one of faults. Elsewhere its first case is smoke.
+
+    The tests in faults/ wait for real time to pass: of them only those that say so are in make test.
+    """
     seen: set[str] = set()
     for item in items:
         if item.path.is_relative_to(STUDIES):
             item.add_marker("study")
+        function = item.nodeid.partition("[")[0]
         if item.path.is_relative_to(FAULTS):
             item.add_marker("faults")
-        function = item.nodeid.partition("[")[0]
-        if item.get_closest_marker("faults") and "[" in item.nodeid and function not in seen:
+        elif item.get_closest_marker("faults") and "[" in item.nodeid and function not in seen:
             item.add_marker("smoke")
         seen.add(function)
 

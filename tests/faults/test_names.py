@@ -32,7 +32,6 @@ def decided(lab: Lab, count: int) -> list[dict[str, Any]]:
     return [event["data"] for event in history(lab)]
 
 
-@pytest.mark.smoke
 def test_every_verb_takes_the_name_that_an_event_prints(tmp_path: Path) -> None:
     here, there = tmp_path / "lab" / "watch", tmp_path / "other"
     for folder in (here, there):

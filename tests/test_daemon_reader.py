@@ -263,6 +263,17 @@ def test_text_without_a_line_end_is_unfinished_until_waiting_has_no_point(tmp_pa
     assert "unended" not in UNREADABLE  # never the reason of an event
 
 
+def test_a_file_that_grew_while_it_waited_for_its_turn_is_not_at_rest(pool: ReaderPool, tmp_path: Path) -> None:
+    curve = Path(__file__).parents[1] / "daemon" / "curves" / "waite_set1_75.txt"
+    text = tmp_path / "a.txt"
+    rested = arrive(text, curve.read_bytes() + b"\n")
+    assert pool.read(rested).outcome == "curves"
+    text.write_bytes(text.read_bytes() + b"1e-9 1e-12\n")
+    grown = pool.read(rested)
+    assert (grown.outcome, grown.reason) == ("unfinished", "changed")
+    assert pool.read(replace(rested, final=True)).outcome == "curves"
+
+
 def test_a_map_that_changed_between_two_portions_is_said_to_have_changed(tmp_path: Path) -> None:
     path = tmp_path / "m.jpk-force-map"
     with ReaderPool(1) as pool:

@@ -127,6 +127,7 @@ class ReaderPool(Closing):
                 "final": arrival.final,
                 "sha256": arrival.sha256 if arrival.first else None,
                 "total": arrival.total,
+                "size_bytes": arrival.size_bytes,
                 "profile": _as_json(self.profile) if self.profile else None,
                 "bare": self._bare,
                 "text_rule": None if rule is None else asdict(rule),

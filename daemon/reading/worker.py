@@ -60,6 +60,7 @@ class Request:
     profile: str | None = None  # the raster profile, as JSON, that the curves are to be prepared for
     bare: bool = False  # and then come without their samples, which nobody wants any more
     text_rule: dict[str, Any] | None = None  # what the configuration says of it, should it be text
+    size_bytes: int = 0  # when its source found it at rest, of both halves where it watches; 0 where nobody knows
     careful: bool = False  # a process was lost to it: its identity first, for whoever has to answer for the next one
 
 
@@ -161,6 +162,9 @@ def _open(request: Request, note: Callable[[str], None], on_read: Callable[[], N
 
     blob = blob_of(request.file)
     companion = blob_of(request.companion) if request.companion else None
+    both_bytes = blob.size_bytes + (companion.size_bytes if companion else 0)
+    if request.size_bytes not in (0, blob.size_bytes, both_bytes) and not request.first and not request.final:
+        raise Unfinished("changed")  # it has grown while it waited for its turn, and is not at rest any more
     rule = None if request.text_rule is None else text_rule.from_mapping(request.text_rule)
     try:
         reader = formats.find_reader(request.name, blob, rule)

@@ -23,9 +23,10 @@ test: install
 
 check: lint test
 
-# What takes long; `make test` has a smoke of each.
+# What takes long; `make test` has a smoke of it. FAULTS='faults and not long' leaves out the longest.
+FAULTS ?= faults
 faults: install
-	$(BIN)/python -m pytest -m faults
+	$(BIN)/python -m pytest -m '$(FAULTS)' -n 2 --dist loadfile
 
 study-test: install
 	$(BIN)/python -m pytest -m study

@@ -201,6 +201,7 @@ def test_stop_may_not_end_another_users(tmp_path: Path) -> None:
         still_runs(lab, 0)
 
 
+@pytest.mark.long
 def test_stop_does_not_wait_for_ever(tmp_path: Path) -> None:
     with Lab(tmp_path) as lab:
         os.kill(lab.pid, signal.SIGSTOP)

@@ -101,11 +101,12 @@ def test_a_flood_silences_neither_status_nor_heartbeat_nor_judging(
         heartbeats.over.set()
         heartbeats.join(5)
         heard_s = heartbeats.heard_s
-        assert len(heard_s) > 3
+        assert len(heard_s) > 2
         assert max(later - earlier for earlier, later in itertools.pairwise(heard_s)) < 5
         until(lambda: lab.pss_mb() < before_mb + 60, 20)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_two_hundred_listeners_cost_little(tmp_path: Path) -> None:
     with service(tmp_path) as (lab, _), zmq.Context() as context, contextlib.ExitStack() as held:

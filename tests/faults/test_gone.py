@@ -142,6 +142,7 @@ def test_a_stalled_share_shows_in_every_number(tmp_path: Path) -> None:
             until(lambda: metric(lab, 'afm_triage_folder_up{folder="1"}') == 1, 40)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_finished_files_that_get_no_verdict_are_told_and_measured(tmp_path: Path) -> None:
     """Another program holds the ledger: files are finished, nothing is decided, and whoever asks has an answer."""

@@ -98,8 +98,14 @@ def write_text(path: Path, rows: int, number: int) -> Path:
     return path
 
 
+SLOW_TEXTS = [
+    pytest.param(100, 30_000, id="100-of-1-MB"),
+    pytest.param(12, 300_000, id="12-of-10-MB", marks=pytest.mark.long),
+]
+
+
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("count", "rows"), [(100, 30_000), (12, 300_000)], ids=["100-of-1-MB", "12-of-10-MB"])
+@pytest.mark.parametrize(("count", "rows"), SLOW_TEXTS)
 def test_a_live_curve_does_not_wait_for_slow_texts(tmp_path: Path, count: int, rows: int) -> None:
     with Lab(tmp_path / "lab") as lab:
         waited_s(lab, 0)

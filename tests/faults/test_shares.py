@@ -68,6 +68,7 @@ def test_a_stalled_share_holds_up_nothing_else(tmp_path: Path, far: Share) -> No
         assert len(lab.history()) == 11
 
 
+@pytest.mark.long
 @pytest.mark.timeout(150)
 def test_a_share_that_stalls_in_the_middle_of_a_listing(tmp_path: Path, far: Share) -> None:
     for number in range(300):
@@ -174,7 +175,7 @@ def test_every_folder_on_shares_stalled_and_the_service_still_ends(tmp_path: Pat
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("curves", "kills"), [(60, 3), (600, 8)])
+@pytest.mark.parametrize(("curves", "kills"), [(60, 3), pytest.param(600, 8, marks=pytest.mark.long)])
 def test_kills_while_a_share_stalls_lose_and_double_nothing(
     tmp_path: Path, far: Share, curves: int, kills: int
 ) -> None:

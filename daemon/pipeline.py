@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from daemon.formats.errors import AWAY
 from daemon.formats.text_rule import TextRule
 from daemon.judging import Decision, FileMark, Judge, classify, decide, identity_of, with_compact_copy
 from daemon.judging.judge import Serving
@@ -25,7 +26,7 @@ from daemon.metrics import Metrics
 from daemon.publish import Publisher
 from daemon.reading import FileReading, Reading
 from daemon.reading.pool import ReaderPool
-from daemon.sources import AWAY, Arrival, Source
+from daemon.sources import Arrival, Source
 from deploy.serving import Model, Scored
 from models.raster import RasterProfile
 
@@ -81,7 +82,7 @@ class Backlog:
         if not arrival.first:
             arrival.later(reason)
             return
-        if reason == AWAY:
+        if reason == AWAY or self._is_unwell(arrival.folder):  # a share that is unmounted looks as if all were deleted
             self._resting.append((time.monotonic() + _RETRY_S[-1], arrival))
             return
         tries = self._tries[arrival.file]
@@ -103,6 +104,10 @@ class Backlog:
         if self._is_closed:
             return 0
         return sum(source.ready() for source in self._sources) + len(self._portions) + len(self._resting)
+
+    def _is_unwell(self, folder: str | None) -> bool:
+        healths = (health for source in self._sources for health in source.health())
+        return folder is not None and any(one.name == folder and not one.ok for one in healths)
 
     def _wake_portions(self) -> None:
         now_s = time.monotonic()

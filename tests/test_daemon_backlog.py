@@ -13,7 +13,7 @@ from test_daemon_reader import arrive, collect, reasons
 from daemon import pipeline
 from daemon.pipeline import Backlog
 from daemon.reading.pool import ReaderPool
-from daemon.sources import Arrival
+from daemon.sources import Arrival, SourceHealth
 
 
 def next_of(line: Backlog) -> Arrival:
@@ -72,6 +72,46 @@ def test_a_share_that_comes_back_in_time_costs_nothing(tmp_path: Path, monkeypat
         (rest,) = collect(pool, 1)
     assert (gone.outcome, gone.reason) == ("unfinished", "vanished")
     assert reasons(rest) == [None] * 8
+
+
+class _Watched:
+    """A source with one folder, which is well or not."""
+
+    name, is_well = "watch", False
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def take(self, limit: int, large: int) -> list[Arrival]:
+        return []
+
+    def ready(self) -> int:
+        return 0
+
+    def oldest_pending_s(self) -> float | None:
+        return None
+
+    def health(self) -> list[SourceHealth]:
+        return [SourceHealth("/far", self.is_well, "", 0)]
+
+
+def test_the_rest_of_a_map_waits_for_its_share_as_long_as_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "_RETRY_S", (0.01,) * 3)
+    watched = _Watched()
+    line = Backlog([watched])
+    rest = replace(arrive(tmp_path / "m.jpk-force-map", b"x"), folder="/far").portion(32, "0", 40)
+    line.add_portion(rest)
+    for _ in range(6):  # unmounted: all looks deleted
+        again = next_of(line)
+        assert not again.final
+        line.later(again, "vanished")
+    watched.is_well = True
+    for _ in range(3):
+        line.later(next_of(line), "vanished")
+    assert next_of(line).final
 
 
 def test_single_files_still_go_back_to_their_source(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -13,7 +14,7 @@ from makers import a_retract, make_columns, make_ibw_pair, make_jpk, make_jpk_ma
 
 from daemon.formats import NAMES, find_reader, open_file
 from daemon.formats.blob import Blob
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.errors import AWAY, Unfinished, Unreached, Unreadable
 from daemon.formats.jpk import JpkReader
 from daemon.sources.existing import find
 
@@ -76,6 +77,25 @@ def test_what_may_come_back_is_waited_for(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         with pytest.raises(Unfinished, match="no_permission"):
             Blob(secret)
+
+
+@pytest.mark.parametrize("call", ["stat", "open", "fstat", "pread", "close"])
+def test_a_share_that_is_gone_says_nothing_of_the_file(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "far").write_bytes(b"x")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOTCONN, "")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        if call == "close":
+            assert Blob(tmp_path / "far").whole() == b"x"
+            return
+        with pytest.raises(Unreached) as caught:
+            Blob(tmp_path / "far")
+    assert caught.value.reason == AWAY
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ and must still have the size and modification time it had first. Nothing is lock
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -14,11 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from daemon.formats import limits
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.errors import AWAY, Unfinished, Unreached, Unreadable
 
 _KEPT_PIECES = 2  # the directory at the end of a zip, and where its members are being read
 _CHUNK_BYTES = 1 << 20  # read at a time where nothing is kept: stays in the cache of a core
 _READ_BYTES = 4 << 20  # read at a time where it is: between two of them there is a sign of progress
+#: What only a share says whose server, or whose client, is gone. Not EIO, which a worn disk says of one file for ever.
+_AWAY = frozenset(
+    {errno.ENOTCONN, errno.ESTALE, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH}
+    | {errno.ETIMEDOUT, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EAGAIN}
+)
 _PASSING_BYTES = 4 << 30  # what is larger shall not push everything else out of the system's memory
 
 
@@ -136,9 +143,9 @@ class Blob:
             if self.size_bytes > _PASSING_BYTES:
                 os.posix_fadvise(handle, start, stop - start, os.POSIX_FADV_DONTNEED)
         except OSError as error:
-            raise Unfinished(_why(error)) from error
+            raise Unreached(_why(error)) from error
         finally:
-            os.close(handle)
+            _close(handle)
 
     def _open_and_read(self, start: int) -> bytes:
         handle = _open_regular(self._path)
@@ -152,9 +159,9 @@ class Blob:
                 raise Unfinished("changed")
             return piece
         except OSError as error:
-            raise Unfinished(_why(error)) from error
+            raise Unreached(_why(error)) from error
         finally:
-            os.close(handle)
+            _close(handle)
 
 
 def _open_regular(path: Path) -> int:
@@ -164,16 +171,29 @@ def _open_regular(path: Path) -> int:
             raise Unreadable("unreadable")
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise Unfinished(_why(error)) from error
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
+        raise Unreached(_why(error)) from error
+    try:
+        is_regular = stat.S_ISREG(os.fstat(handle).st_mode)
+    except OSError as error:
+        _close(handle)
+        raise Unreached(_why(error)) from error
+    if not is_regular:
+        _close(handle)
         raise Unreadable("unreadable")
     return handle
+
+
+def _close(handle: int) -> None:
+    """A share that is away says so even then, when there is nothing more to lose."""
+    with contextlib.suppress(OSError):
+        os.close(handle)
 
 
 def _why(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return "no_permission"
+    if error.errno in _AWAY:
+        return AWAY
     return "vanished" if isinstance(error, FileNotFoundError | NotADirectoryError) else "unreadable"
 
 

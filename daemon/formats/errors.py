@@ -10,6 +10,8 @@ from models.reasons import UNREADABLE
 #: Only a reason to wait: text whose last row has no line end may still be in the writing, or never get one. It is read
 #: in the end, so nothing is ever unreadable for it.
 UNENDED = "unended"
+#: Only a reason to wait, as long as it takes: where the file lies does not answer. No patience runs out over that.
+AWAY = "away"
 
 #: What a file can be that is nobody's curve though its name might be one's. Labels of afm_triage_files_ignored_total.
 NO_CURVES = frozenset(
@@ -41,4 +43,8 @@ class Unfinished(Exception):
 
     @property
     def reason(self) -> str:
-        return self.args[0] if self.args and self.args[0] in UNREADABLE | {UNENDED} else "truncated"
+        return self.args[0] if self.args and self.args[0] in UNREADABLE | {UNENDED, AWAY} else "truncated"
+
+
+class Unreached(Unfinished):
+    """The system gives none of its bytes, now. That says nothing of the file, nor of any of its curves."""

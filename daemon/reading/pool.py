@@ -14,12 +14,13 @@ from daemon.common.ending import Closing
 from daemon.common.errors import UNREACHABLE, UserError
 from daemon.common.mounts import Table
 from daemon.formats import limits
+from daemon.formats.errors import AWAY
 from daemon.formats.text_rule import TextRule, rule_for
 from daemon.processes import frames
 from daemon.processes.lanes import Task
 from daemon.processes.worker_pool import WorkerPool, WorkersBroken
 from daemon.reading import FileReading, Reading
-from daemon.sources import AWAY, Arrival
+from daemon.sources import Arrival
 from models.raster import RasterProfile
 
 _MOST_LARGE = 2  # large files in the readers' hands: one in work, and the next
@@ -60,7 +61,7 @@ class ReaderPool(Closing):
         self._pool = WorkerPool(
             "daemon.reading.worker", workers, name="reader", slow_s=_SLOW_S, has_lanes=is_live, wake=wake
         )
-        self._shares = _Shares()
+        self._shares, self._is_live = _Shares(), is_live
 
     @property
     def in_flight(self) -> int:
@@ -125,6 +126,7 @@ class ReaderPool(Closing):
                 "first": arrival.first,
                 "count": limits.PORTION_CURVES,
                 "final": arrival.final,
+                "waits": self._is_live,
                 "sha256": arrival.sha256 if arrival.first else None,
                 "total": arrival.total,
                 "size_bytes": arrival.size_bytes,

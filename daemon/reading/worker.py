@@ -29,7 +29,7 @@ from daemon import formats
 from daemon.formats import limits, text_rule
 from daemon.formats.base import CurveFile
 from daemon.formats.blob import Blob
-from daemon.formats.errors import NotACurve, Unfinished, Unreadable
+from daemon.formats.errors import AWAY, NotACurve, Unfinished, Unreached, Unreadable
 from daemon.processes import frames
 from daemon.processes.child import Note, give_back_freed, has_come, serving
 from models.curve import Curve, Prepared
@@ -61,6 +61,7 @@ class Request:
     bare: bool = False  # and then come without their samples, which nobody wants any more
     text_rule: dict[str, Any] | None = None  # what the configuration says of it, should it be text
     size_bytes: int = 0  # when its source found it at rest, of both halves where it watches; 0 where nobody knows
+    waits: bool = False  # whoever asks has time until what it lies on answers again
     careful: bool = False  # a process was lost to it: its identity first, for whoever has to answer for the next one
 
 
@@ -109,7 +110,8 @@ class RequestHandler:
             is_counted = formats.NAMES.claim(request.name) is True
             header = _refusal(request, "unreadable", is_over=True) if is_counted else _passed_over(error.reason)
         except Unfinished as error:
-            header = _refusal(request, error.reason, is_over=request.final)
+            is_awaited = request.waits and error.reason == AWAY
+            header = _refusal(request, error.reason, is_over=request.final and not is_awaited)
         except Unreadable as error:
             is_over = request.final or not fresh or error.reason not in _MAY_MEND
             header = _refusal(request, error.reason, is_over=is_over)
@@ -214,7 +216,7 @@ def _portion(request: Request, file: CurveFile) -> tuple[list[frames.Header], li
     for index in range(request.first, min(request.first + request.count, total)):
         try:
             curve = _checked(file.curve(index))
-        except MemoryError:
+        except (MemoryError, Unreached):  # that is no fault of this curve
             raise
         except Exception as error:  # one bad curve of a map must not take the others with it
             if total == 1:
@@ -262,7 +264,8 @@ def _refusal(request: Request, reason: str, *, is_over: bool) -> frames.Header:
     """No curves: ask again later, or (``is_over``) one reason for each curve that was asked for."""
     if not is_over:
         return {"outcome": "unfinished", "reason": reason}
-    reason = reason if reason in UNREADABLE else "truncated"  # not one that is only a reason to wait
+    if reason not in UNREADABLE:  # one that is only a reason to wait
+        reason = "unreadable" if reason == AWAY else "truncated"
     stop = min(request.first + request.count, request.total)
     curves = [{"index": index, "reason": reason} for index in range(request.first, stop)]
     return {"outcome": "curves", "total": request.total, "curves": curves}

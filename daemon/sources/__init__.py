@@ -9,8 +9,6 @@ from typing import Protocol
 
 #: A file of more bytes is large: reading it may take seconds, and a small one shall not wait for it.
 LARGE_BYTES = 32 << 20
-#: Why a file comes back unread, as often as it takes: where it lies does not answer. No patience runs out over that.
-AWAY = "away"
 
 
 @dataclass(frozen=True, slots=True)

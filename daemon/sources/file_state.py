@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
-from daemon.formats.errors import UNENDED
-from daemon.sources import AWAY, Arrival
+from daemon.formats.errors import AWAY, UNENDED
+from daemon.sources import Arrival
 from daemon.sources.scan import Stamp
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,11 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from daemon.formats import limits
+from daemon.formats.errors import AWAY
 from daemon.reading import FileReading
 from daemon.reading.pool import ReaderPool
-from daemon.sources import AWAY, Arrival
+from daemon.sources import Arrival
 from tests.faults.harness import CURVES
-from tests.faults.lab import Lab, put, share, until
+from tests.faults.lab import Lab, Share, put, share, until
+from tests.makers import make_jpk_map
 
 _GIB = 1 << 30
 _HEADS = {
@@ -239,6 +243,31 @@ def test_a_stalled_share_costs_no_verdict_of_its_own_files_either(tmp_path: Path
         assert len(paths) == 78
         assert set(paths.values()) == {1}
         assert not any(set(event["data"]["reasons"]) & {"timeout", "vanished", "crash"} for event in lab.history())
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("fault", ["its client dies", "it is unmounted"])
+def test_a_share_that_goes_in_the_middle_of_a_large_map_costs_no_curve_of_it(tmp_path: Path, fault: str) -> None:
+    """Large: more than is kept of it in memory, so that later curves are read from the share later."""
+    content = make_jpk_map(300, points=70_000)
+    assert len(content) > 2.2 * limits.SNAPSHOT_BYTES
+    with share(tmp_path) as far, Lab(tmp_path / "lab", watch=far.point) as lab:
+        (far.remote / "m.jpk-force-map").write_bytes(content)
+        until(lambda: lab.count() >= 32, 60)
+        if fault == "its client dies":
+            far._client.kill()
+            far._client.wait()
+            time.sleep(5.0)
+        subprocess.run(["umount", "-l", str(far.point)], check=True)
+        time.sleep(5.0)
+        assert lab.count() < 300
+        back = Share(far.remote, far.point)
+        try:
+            lab.wait_decided(300, 60)
+        finally:
+            back.close()
+        assert {tuple(event["data"]["reasons"]) for event in lab.history()} <= {("score",)}
+        assert len({event["data"]["curve"] for event in lab.history()}) == len(lab.history()) == 300
 
 
 @pytest.mark.timeout(120)

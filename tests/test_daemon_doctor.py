@@ -113,7 +113,11 @@ def test_alarms_of_silence_are_said(tmp_path: Path) -> None:
     config = config_of(tmp_path, watch=(tmp_path,), folder=(FolderSettings(tmp_path, "local", 600.0),))
     said = "\n".join(describe(config))
     assert "; an alarm when no curve came into it for 10 min" in said
-    assert "raises no alarm while no curve comes" in said
+    assert "raises an alarm when no curve comes, for each folder as said above" in said
+    one, other = tmp_path / "a", tmp_path / "b"
+    both = config_of(tmp_path, watch=(one, other), folder=(FolderSettings(one, None, 60.0),))
+    assert "raises no alarm while no curve comes into the other folders;" in "\n".join(describe(both))
+    assert "raises no alarm while no curve comes;" in "\n".join(describe(config_of(tmp_path, watch=(tmp_path,))))
     loud = config_of(tmp_path, watch=(tmp_path,), alarm=AlarmConfig(silence_s=7200))
     assert "raises an alarm when no curve came for 2 h" in "\n".join(describe(loud))
 

@@ -103,6 +103,9 @@ def test_check_finds_a_model_that_run_would_refuse(
     assert "✗ model: " in told.err
     assert str(folder) in told.err
     assert told.err.count("\n") == 2
+    file.write_text(f"metrics_port = -1\n{file.read_text()}")
+    assert main(["check", str(file)]) == 78
+    assert ": 2 to correct" in capsys.readouterr().err, "the model is told beside the other errors"
 
 
 def listed(state: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:

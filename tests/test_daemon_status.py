@@ -268,6 +268,9 @@ def test_reload_without_a_service_exits_69(tmp_path: Path) -> None:
     done = afm_triage("reload", "--state", str(tmp_path))
     assert (done.returncode, done.stderr.count("\n")) == (69, 1)
     assert "no service runs on" in done.stderr
+    moved = afm_triage("stop", "--state", str(tmp_path / "away"))
+    assert moved.returncode == 69
+    assert "if it was moved, put it back" in moved.stderr
 
 
 def test_a_reload_does_not_wait_for_a_service_that_has_ended() -> None:

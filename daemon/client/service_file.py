@@ -81,9 +81,15 @@ def _read(file: Path) -> dict[str, Any]:
     return {}
 
 
+_NAMING = "name it with --state, --config or --instrument"
+
+
 def none_runs(config: Config) -> UserError:
     """What a verb says that needs a service."""
-    return UserError(UNREACHABLE, f"no service runs on {config.state}; name it with --state, --config or --instrument")
+    if not config.state.is_dir():
+        gone = "as far as can be seen, for it is not there; if it was moved, put it back"
+        return UserError(UNREACHABLE, f"no service runs on {config.state} {gone}; else {_NAMING}")
+    return UserError(UNREACHABLE, f"no service runs on {config.state}; {_NAMING}")
 
 
 # The reload: a signal to the service, and the `config` event that says what came of it.

@@ -186,10 +186,13 @@ class Config:
 
 
 class ConfigError(UserError):
-    """Everything that is wrong with a configuration; ``findings`` are "key: what to do", one each."""
+    """Everything that is wrong with a configuration; ``findings`` are "key: what to do", one each.
 
-    def __init__(self, where: str, findings: list[str]) -> None:
-        self.findings = tuple(findings)
+    ``config`` is what is right of it, for whoever looks further.
+    """
+
+    def __init__(self, where: str, findings: list[str], config: Config) -> None:
+        self.findings, self.config = tuple(findings), config
         count = f"{len(findings)} errors: " if len(findings) > 1 else ""
         super().__init__(BAD_CONFIG, f"{where}: {count}" + " | ".join(grouped(findings)))
 
@@ -258,7 +261,7 @@ def load(flags: Flags, *, serves: bool = False, needs_state: bool = True) -> Con
     config = _assemble(found, file, {key: one.origin for key, one in given.items()})
     findings += [one for one in conflicts(config, serves=serves) if one.partition(":")[0] not in wrong]
     if findings:
-        raise ConfigError(str(file) if file else "configuration", findings)
+        raise ConfigError(str(file) if file else "configuration", findings, config)
     return config
 
 

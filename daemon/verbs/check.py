@@ -32,13 +32,9 @@ def run(options: Options) -> int:
     try:
         config = load(Flags(options.config), serves=True, needs_state=False)  # as `run` would
     except ConfigError as error:
-        print(f"{clean(options.config)}: {len(error.findings)} to correct", file=sys.stderr)
-        for finding in grouped(error.findings):
-            print(f"  ✗ {clean(finding)}", file=sys.stderr)
-        return BAD_CONFIG
-    if problem := _model_problem(config):
-        print(f"{clean(options.config)}: 1 to correct\n  ✗ {clean(problem)}", file=sys.stderr)
-        return BAD_CONFIG
+        return _wrong(options.config, [*error.findings, *_model_problems(error.config)])
+    if problems := _model_problems(config):
+        return _wrong(options.config, problems)
     print(f"{clean(options.config)}: good")
     for sentence in describe(config):
         print(f"  {clean(sentence)}")
@@ -49,15 +45,22 @@ def run(options: Options) -> int:
     return 0
 
 
-def _model_problem(config: Config) -> str | None:
+def _wrong(file: str, findings: list[str]) -> int:
+    print(f"{clean(file)}: {len(findings)} to correct", file=sys.stderr)
+    for finding in grouped(findings):
+        print(f"  ✗ {clean(finding)}", file=sys.stderr)
+    return BAD_CONFIG
+
+
+def _model_problems(config: Config) -> list[str]:
     """Why `run` could not take the model that is named: it is not there, or not as its manifest says."""
     try:
         read(resolve(config.model, config.state / "models"))
     except BadBundle as error:
-        return f"model: {error}"
+        return [f"model: {error}"]
     except OSError as error:
-        return f"model: {config.model} cannot be read ({error.strerror}); give this user read permission"
-    return None
+        return [f"model: {config.model} cannot be read ({error.strerror}); give this user read permission"]
+    return []
 
 
 def describe(config: Config) -> list[str]:
@@ -80,15 +83,22 @@ def describe(config: Config) -> list[str]:
     sentences.append(
         f"raises an alarm after {config.alarm.no_contact_run} curves in a row that do not reach the surface"
     )
-    silence_s = config.alarm.silence_s
-    sentences.append(
-        f"raises an alarm when no curve came for {duration(silence_s)}"
-        if silence_s
-        else "raises no alarm while no curve comes; [alarm] silence_s = 3600 raises one after an hour"
-    )
+    sentences.append(_silence(config))
     if config.watch:
         sentences.append(_unread(config))
     return sentences
+
+
+def _silence(config: Config) -> str:
+    if config.alarm.silence_s:
+        return f"raises an alarm when no curve came for {duration(config.alarm.silence_s)}"
+    own = sum(config.silence_of(folder) > 0 for folder in config.watch)
+    if own and own == len(config.watch):
+        return "raises an alarm when no curve comes, for each folder as said above"
+    return (
+        f"raises no alarm while no curve comes{' into the other folders' if own else ''};"
+        " [alarm] silence_s = 3600 raises one after an hour"
+    )
 
 
 def _watching(folder: Path, standing: Standing, config: Config) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +40,8 @@ def run(options: Options) -> int:
         if not console.snapshot(config, options.snapshot, *options.size):
             raise UserError(UNREACHABLE, "no service answered; start one, or name it with --state or --config")
     elif options.plain or not console.has_terminal() or os.environ.get("TERM", "") in ("", "dumb"):
+        if not options.plain and console.has_terminal():
+            print("afm-triage: TERM names no terminal to draw on: one line a decision, Ctrl-C leaves", file=sys.stderr)
         console.plain(config, patience_of(options.patience))
     else:
         console.live(config, patience_of(options.patience))

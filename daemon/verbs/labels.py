@@ -148,7 +148,7 @@ def _remove(asked: Remove, config: Config, labels: Labels, ledger: LedgerView | 
     if asked.undo:
         back = labels.undo_removal(identity, asked.rater, time=utc_now())
         if not back:
-            raise UserError(BAD_DATA, f"{name}: no label of it was removed{_whose(asked.rater)}")
+            raise UserError(BAD_DATA, f"{name}: no label{_whose(asked.rater)} was removed, so none can be put back")
         for label in back:
             print(clean(f"{name}: {label.label} ({label.rater}) holds again"))
         return 0

@@ -22,6 +22,8 @@ from tests.faults.lab import Lab, put, until
 
 pytestmark = pytest.mark.timeout(120)
 
+ROOT = Path(__file__).parents[2]
+
 
 @contextlib.contextmanager
 def in_a_terminal(folder: Path, *before: str) -> Iterator[tuple[Lab, Terminal]]:
@@ -30,6 +32,8 @@ def in_a_terminal(folder: Path, *before: str) -> Iterator[tuple[Lab, Terminal]]:
     lab = Lab(folder)
     lab.process = subprocess.Popen(
         [*before, *lab.command()],
+        cwd=folder,  # nohup leaves its nohup.out there
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=terminal.theirs,
         stdout=terminal.theirs,
         stderr=terminal.theirs,

@@ -268,6 +268,8 @@ def test_reload_without_a_service_exits_69(tmp_path: Path) -> None:
     done = afm_triage("reload", "--state", str(tmp_path))
     assert (done.returncode, done.stderr.count("\n")) == (69, 1)
     assert "no service runs on" in done.stderr
+    hint = afm_triage("status", "--state", str(tmp_path)).stdout
+    assert f"start it with: afm-triage run --watch DIR --state {tmp_path}\n" in hint
     moved = afm_triage("stop", "--state", str(tmp_path / "away"))
     assert moved.returncode == 69
     assert "if it was moved, put it back" in moved.stderr

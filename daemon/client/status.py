@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -134,9 +135,19 @@ def _is_ours(event: Mapping[str, Any], config: Config, ledger: Mapping[str, Any]
     return ledger is None or ledger["stream"] == event.get("stream")
 
 
+def _flags(config: Config) -> str:
+    """With which `run` would be the service that is asked about."""
+    if config.file is not None:
+        return shlex.join(["--config", str(config.file)])
+    own = {"--state": config.state, "--instrument": config.instrument}
+    words = [word for flag, value in own.items() if flag[2:] in config.origins for word in (flag, str(value))]
+    return " ".join(["--watch DIR", shlex.join(words)]).rstrip()
+
+
 def _absence(where: ServiceFile, config: Config) -> str:
     if where.pid is None:
-        return f"no service has been started on {config.state}, or it was stopped; start it with: afm-triage run"
+        start = f"start it with: afm-triage run {_flags(config)}"
+        return f"no service has been started on {config.state}, or it was stopped; {start}"
     if where.is_alive:
         why = where.why_silent or "its log says more"
         return f"process {where.pid} is there but does not answer at {where.replay}; {why}"

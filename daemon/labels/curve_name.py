@@ -206,6 +206,11 @@ class CurveFinder:
                 below = path if folder is None else event_path(os.path.relpath(file, folder))
                 found.setdefault(str(file), Subject(below, number or 0, folder, file=file))
         if not found:
+            if self._ledger is None:
+                raise NoSuchCurve(
+                    f"{clean(name)}: no such file, and no curve of that name, as there is no ledger to ask; name its "
+                    "service with --config, or give the path of the file"
+                )
             raise NoSuchCurve(
                 f"{clean(name)}: no such file, and no curve of that name was judged; give it as events print it, or "
                 "the path of its file"

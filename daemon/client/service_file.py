@@ -52,6 +52,11 @@ def leave_word(state: Path, why_silent: str) -> None:
         write_whole(state / SERVICE_FILE, (json.dumps(said, indent=1) + "\n").encode())
 
 
+def is_left(state: Path) -> bool:
+    """Whether what this process wrote is still there."""
+    return _read(state / SERVICE_FILE).get("pid") == os.getpid()
+
+
 def forget(state: Path) -> None:
     """The service ends: nobody shall look for it there."""
     (state / SERVICE_FILE).unlink(missing_ok=True)

@@ -75,6 +75,8 @@ def find_orphan(state: Path) -> Orphan | None:
             if not process.name.isdigit() or not (ledger := _open_ledger(process)):
                 continue
             words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if "run" not in words:  # a backup, or whoever looks into the ledger
+                continue
             home = os.path.join(os.readlink(process / "cwd"), _option(words, "--state"))
             is_of_it = os.path.normpath(home) == str(state.absolute()) or ledger.removesuffix(_DELETED) == expected
             if is_of_it and not _is_in_place(process, expected):

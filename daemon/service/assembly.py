@@ -17,13 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from daemon.client.service_file import forget, leave
+from daemon.client.service_file import forget, is_left, leave
 from daemon.client.status import note
 from daemon.common import ending
 from daemon.common.errors import UserError
 from daemon.common.locks import StateLock
 from daemon.config import Config
-from daemon.config.origin import SERVICE_FILE
 from daemon.formats import FORMATS
 from daemon.formats.names import Names
 from daemon.judging import Judge
@@ -125,9 +124,9 @@ class Parts:
     vigil: Vigil
 
     def leave_again(self) -> None:
-        """The service file, where somebody has removed it: without it nobody finds the service."""
+        """The service file, where somebody has removed or overwritten it: without it nobody finds the service."""
         state, report = self.report.config.state, self.report
-        if not (state / SERVICE_FILE).exists():
+        if not is_left(state):
             with suppress(OSError):  # a disk that is full, or may not be written to
                 leave(state, report.publish, report.replay, report.started_at)
 

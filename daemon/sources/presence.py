@@ -63,7 +63,8 @@ class Presence:
                 self._absence = self._words(error, was_there=before is not None)
             self.identity = None
             return "gone"
-        self.last_seen_s = time.time()
+        if not self._lost and not self._unmounted:  # else it is the empty mount point that has answered
+            self.last_seen_s = time.time()
         if self._absence or (was_lost and not self._lost):
             self.past, self._absence = f"folder is back since {time_of_day()}", ""
         self.identity = identity
@@ -73,10 +74,15 @@ class Presence:
         """A listing of the whole folder has found so many files. ``is_first``: since it appeared.
 
         A folder that is empty when it appears, though files of it were judged once (``is_known``), is an alarm: so does
-        a share look that is not mounted. One whose files we saw going is told, and no alarm: somebody has cleared it.
+        a share look that is not mounted, and so does one, while we watch, whose server has lost the disk behind it. A
+        folder of this computer whose files we saw going is told, and no alarm: somebody has cleared it.
         """
         if is_first and not files and is_known():
             self._emptiness = "is empty, though files of it were judged before: is its share mounted?"
+        elif self._has_files and not files and not self._lost and self.mount.is_network and is_known():
+            self._emptiness = (
+                f"is empty since {time_of_day()}, though files of it were judged: does its server see them?"
+            )
         elif self._has_files and not files and not self._lost:
             self.past = f"was emptied at {time_of_day()}"
         if files:

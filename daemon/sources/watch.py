@@ -330,6 +330,8 @@ class Folder:
             directories.append(listing.directory)
             if listing.error is None and not listing.is_unchanged:
                 files += len(listing.files)
+                if not in_full and not listing.files:  # it may have been the last ones: the next listing tells
+                    self._scans = 0
                 self._tracker.reconcile(listing, found)
                 if below:  # somebody has made or moved a directory here: the names in it may be old ones
                     self._tracker.verify(self._tracker.settled.names_in(listing.directory))
@@ -344,7 +346,7 @@ class Folder:
         self._unlisted = event_path(failures[0]) if failures else ""
         if not failures:
             self._tracker.settled.keep_only(directories)
-            if in_full:
+            if in_full or files:
                 self._presence.count(files, found is Found.START, lambda: self._needs.has_files(self.root))
         pause_s = max(self._scan_every_s(), min(_SCAN_SHARE * took_s, self._timing.scan_s))
         self._scan_due_s = time.monotonic() + pause_s

@@ -157,6 +157,18 @@ def test_a_folder_that_somebody_has_emptied_is_no_alarm(tmp_path: Path) -> None:
         assert trouble_of(lab, lab.watch) == ""
 
 
+@pytest.mark.timeout(60)
+def test_a_share_whose_server_has_lost_its_files_is_an_alarm(tmp_path: Path, far: Share) -> None:
+    with Lab(tmp_path / "lab", watch=far.point) as lab:
+        put(far.remote, 0)
+        lab.wait_decided(1, 20)
+        os.rename(next(far.remote.iterdir()), tmp_path / "kept.jpk-force")
+        until(lambda: "is empty since" in trouble_of(lab, far.point), 30)
+        os.rename(tmp_path / "kept.jpk-force", far.remote / "c000000.jpk-force")
+        until(lambda: trouble_of(lab, far.point) == "", 30)
+        assert len(lab.history()) == 1
+
+
 @pytest.mark.timeout(120)
 def test_every_folder_on_shares_stalled_and_the_service_still_ends(tmp_path: Path, far: Share) -> None:
     lab = Lab(tmp_path / "lab", watch=far.point)

@@ -17,8 +17,8 @@ import pytest
 import zmq
 
 from daemon.client.feed import ask_status
-from daemon.client.service_file import await_answer, find, forget, leave, reload
-from daemon.client.status import gather, is_well
+from daemon.client.service_file import await_answer, find, forget, is_left, leave, reload
+from daemon.client.status import find_orphan, gather, is_well
 from daemon.common.errors import UserError
 from daemon.config import Config
 from daemon.config.origin import SERVICE_FILE
@@ -285,3 +285,26 @@ def test_a_reload_does_not_wait_for_a_service_that_has_ended() -> None:
     ):
         await_answer(subscriber, ended.pid, 30.0)
     assert caught.value.exit_code == 69
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", "no json", ""])
+def test_a_service_file_that_somebody_has_overwritten_is_not_ours(content: str, tmp_path: Path) -> None:
+    assert not is_left(tmp_path)
+    leave(tmp_path, "tcp://127.0.0.1:1", "tcp://127.0.0.1:2", "2026-11-20T12:00:00Z")
+    assert is_left(tmp_path)
+    (tmp_path / SERVICE_FILE).write_text(content)
+    assert not is_left(tmp_path)
+
+
+def test_a_backup_of_the_ledger_is_no_service_without_its_state_folder(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger.sqlite"
+    ledger.touch()
+    script = "import sys; file = open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    for word, is_service in (("backup", False), ("run", True)):
+        with subprocess.Popen([sys.executable, "-c", script, str(ledger), word], **pipes) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            found = find_orphan(tmp_path)
+            process.kill()
+        assert (found is not None) == is_service

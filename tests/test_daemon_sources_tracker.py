@@ -237,7 +237,31 @@ def test_a_rename_onto_another_waiting_file_loses_neither_answer() -> None:
         trial.tracker.defer(name, "truncated")
     trial.files["b.jpk-force"] = trial.files.pop("a.jpk-force")
     trial.tracker.moved("a.jpk-force", "b.jpk-force", trial.now_s)
-    assert {(path, final) for path, final, _ in trial.run(0.1)} == {("a.jpk-force", True), ("b.jpk-force", False)}
+    assert {(path, final) for path, final, _ in trial.run(2.5)} == {("a.jpk-force", True), ("b.jpk-force", False)}
+
+
+def test_a_file_renamed_twice_in_the_readers_hands_is_one_file() -> None:
+    trial = Trial()
+    trial.write("a.jpk-force", 1)
+    trial.tracker.touch("a.jpk-force", closed_s=trial.now_s, heard_s=trial.now_s)
+    assert len(trial.run(0.0)) == 1
+    for before, after in (("a", "b"), ("b", "c")):
+        trial.files[f"{after}.jpk-force"] = trial.files.pop(f"{before}.jpk-force")
+        trial.tracker.moved(f"{before}.jpk-force", f"{after}.jpk-force", trial.now_s)
+    trial.tracker.defer("a.jpk-force", "vanished")
+    assert [(path, final) for path, final, _ in trial.run(5.0)] == [("c.jpk-force", False)]
+
+
+def test_a_rename_of_which_word_comes_late_is_no_loss() -> None:
+    trial = Trial()
+    trial.write("a.jpk-force", 1)
+    trial.tracker.touch("a.jpk-force", closed_s=trial.now_s, heard_s=trial.now_s)
+    assert len(trial.run(0.0)) == 1
+    trial.files["b.jpk-force"] = trial.files.pop("a.jpk-force")
+    trial.tracker.defer("a.jpk-force", "vanished")
+    assert trial.run(0.5) == []
+    trial.tracker.moved("a.jpk-force", "b.jpk-force", trial.now_s)
+    assert [(path, final) for path, final, _ in trial.run(5.0)] == [("b.jpk-force", False)]
 
 
 def test_a_rename_takes_back_an_offer_nobody_has_taken() -> None:

@@ -29,6 +29,7 @@ class Timing:
     patience_map_s: float = 600.0
     patience_zero_tail_s: float = 10.0
     patience_unended_s: float = 20.0  # text without a line end after its last row: then it is read as it is
+    rename_s: float = 2.0  # what is gone may have another name by now, of which word comes half a second later
     skew_s: float = 0.0  # how far the clock of the file system may be off
     suspicion_s: float = 60.0  # how long to scan often after a scan found what no hint told
 
@@ -110,6 +111,7 @@ class FileState:
     closed_s: float | None = None  # when something said that the writer is done
     heard_s: float = -math.inf  # when the last close was heard: what was looked at before may be old
     refusal: Refusal | None = None
+    missed_s: float | None = None  # since when it has not been there
     offers: int = 0
     counted: bool = False  # in curves_seen_total
     again: bool = False  # something happened to it while the reader had it
@@ -144,7 +146,7 @@ class FileState:
 
     def see(self, stamp: Stamp, now_s: float, age_s: float, look_s: float) -> None:
         """Take note of a look; a change starts the quiet time (and the patience) anew."""
-        is_first = self.stamp is None
+        is_first, self.missed_s = self.stamp is None, None
         if not stamp.is_same(self.stamp):
             if self.closed_s is None:  # no word that the writer is done: two equal looks
                 self.rest_s = max(self.quiet_s, look_s)

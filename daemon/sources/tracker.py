@@ -111,6 +111,7 @@ class FileTracker:
         self._names = names
         self._world = world
         self._open: dict[str, FileState] = {}
+        self._renamed: dict[str, FileState] = {}  # by their new name, those that the reader has by an earlier one
         self.settled = KnownFiles()
         self._looks: list[tuple[float, int, FileState]] = []
         self._turn = itertools.count()
@@ -214,10 +215,15 @@ class FileTracker:
 
     def moved(self, source: str, dest: str, at_s: float) -> None:
         """A rename inside the folder: the state goes with the file."""
+        if (renamed := self._renamed.pop(source, None)) is not None:  # once more, and the reader still has it
+            renamed.moved_to = dest
+            self._renamed[dest] = renamed
+            return
         pending = self._open.get(source)
         stamp = self.settled.pop(source)
         if pending is not None and pending.is_out and not self._world.withdraw(pending):
             pending.moved_to = dest  # the reader has it: its answer decides what becomes of the new path
+            self._renamed[dest] = pending
             return
         if pending is not None:
             if not self._transfer(pending, dest):
@@ -330,10 +336,15 @@ class FileTracker:
         return True
 
     def _miss(self, pending: FileState, now_s: float) -> None:
-        """It is gone. What was never offered leaves no trace; what was is offered once more, for its reason."""
+        """It is gone. What was never offered leaves no trace; what was, and was not renamed, is offered once more."""
         if not pending.offers:
             self._end(pending, State.GONE)
             self.settled.pop(pending.path)  # should it come back, it is new
+            return
+        if pending.missed_s is None:
+            pending.missed_s = now_s
+        if now_s < pending.missed_s + self.timing.rename_s:
+            self._schedule(pending, now_s + self.timing.look_s)
         elif self._world.is_standing():
             pending.stamp = None  # nothing that comes back is as it was
             self._offer(pending, is_final=True)
@@ -365,6 +376,7 @@ class FileTracker:
             return
         now_s = self._world.monotonic()
         again, dest, pending.moved_to = pending.again, pending.moved_to, None
+        self._renamed.pop(dest or "", None)
         pending.defer(reason, now_s, self.timing)
         if dest is not None and self._transfer(pending, dest):
             self.touch(dest, closed_s=now_s)
@@ -385,6 +397,7 @@ class FileTracker:
         if pending is None or pending.state is not State.READING:
             return
         self._end(pending, State.DECIDED)
+        self._renamed.pop(pending.moved_to or "", None)
         if ignored is None:
             self._world.curve()
         elif self.settled.mark_unread(path):  # a log that grows is one file, however often it is looked into

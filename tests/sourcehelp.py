@@ -14,7 +14,7 @@ from daemon.formats.base import Format, Pair
 from daemon.formats.names import Names
 from daemon.sources import Arrival
 from daemon.sources.file_state import Timing
-from daemon.sources.watch import WatchSource
+from daemon.sources.watch import FolderNeeds, WatchSource
 
 #: A tenth of the real waiting times, so that the tests take seconds.
 QUICK = Timing(
@@ -52,14 +52,14 @@ class Watched:
         self.wake = threading.Event()
         self.seen = 0
         self.ignored: Counter[str] = Counter()
-        arguments: dict[str, Any] = {"timing": QUICK, "names": NAMES}
-        self.source = WatchSource(
-            roots,
+        watches = {name: changes.pop(name) for name in ("mounts", "timing") if name in changes}
+        needs = FolderNeeds(
             wake=self.wake.set,
             seen=self._saw,
             ignored=lambda reason, name: self.ignored.update([reason]),
-            **arguments | changes,
+            **{"names": NAMES, **changes},
         )
+        self.source = WatchSource(roots, needs, **{"timing": QUICK, **watches})
         self.source.start()
 
     def _saw(self, count: int) -> None:

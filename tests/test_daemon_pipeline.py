@@ -23,7 +23,7 @@ from daemon.metrics import Metrics
 from daemon.pipeline import Backlog, Pace, Pipeline
 from daemon.publish import Publisher
 from daemon.reading.pool import ReaderPool
-from daemon.sources.watch import WatchSource
+from daemon.sources.watch import FolderNeeds, WatchSource
 from deploy.serving import Model
 
 CURVES = Path(__file__).resolve().parents[1] / "daemon" / "curves"
@@ -48,13 +48,8 @@ class Line:
         closing.callback(self.ledger.close)
         self.reader = closing.enter_context(ReaderPool(2, wake=self.bell.set))
         accounts, wake = self.metrics.accounts, self.bell.set
-        self.source = WatchSource(
-            [self.folder],
-            names=NAMES,
-            wake=wake,
-            seen=lambda count: accounts.seen("watch", count),
-            ignored=accounts.ignored,
-        )
+        needs = FolderNeeds(NAMES, wake, seen=lambda count: accounts.seen("watch", count), ignored=accounts.ignored)
+        self.source = WatchSource([self.folder], needs)
         publisher = Publisher(self.ledger.path, "afm1", publish=ANY, replay=ANY)
         closing.callback(publisher.stop)
         backlog, pace = Backlog([self.source]), Pace(BATCH, 0.005)

@@ -8,6 +8,7 @@ for on disk. Whoever writes ``/``, ``./`` or ``../`` in front means a file. What
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -98,6 +99,7 @@ class CurveFinder:
         self._ledger, self._takes_first = ledger, takes_first
         self._watched = [os.path.abspath(folder) for folder in watched]
         self._beside = os.path.abspath(beside)
+        self._mounts = mounts.Table.read()  # of one moment: a table of names is thousands of questions
 
     def find(self, name: str, curve: int | None = None) -> Subject:
         """The one curve of that name. Raises NoSuchCurve (65) and Ambiguous (64)."""
@@ -173,7 +175,7 @@ class CurveFinder:
     def _spellings(self, path: str) -> list[str]:
         """A path from the root on, as it is written and without links; a share is not touched."""
         whole = os.path.normpath(os.path.join(self._beside, path))
-        return list(dict.fromkeys((whole, str(mounts.resolve(whole)))))
+        return list(dict.fromkeys((whole, self._mounts.resolve(whole))))
 
     def _place_of(self, folder: str, path: str) -> Path | None:
         if folder:
@@ -262,7 +264,7 @@ def is_there(file: Path) -> bool:
     if mounts.mount_of(file).is_network:
         with suppress(apart.Silent):
             (found,) = apart.ask("stat", file, limit_s=_SHARE_S)
-            return not isinstance(found, OSError) and file.is_file()
+            return not isinstance(found, OSError) and stat.S_ISREG(found.st_mode)
         return False
     return file.is_file()
 

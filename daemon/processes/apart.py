@@ -22,9 +22,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from daemon.processes.child import launch
+
 _LENGTH = struct.Struct("<I")
 _PART_S, _PART_ANSWERS = 0.3, 2000  # an answer is sent after so long, or so many
-_PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 class Silent(TimeoutError):
@@ -162,25 +163,11 @@ class Asker:
     def _start(self) -> None:
         if self._is_ended:
             raise Silent("ended")
-        ours, theirs = socket.socketpair()
-        path = os.pathsep.join(filter(None, [_PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
-        quiet = subprocess.DEVNULL  # nobody waits for the end of a stream that a stuck process holds open
-        with theirs:
-            try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-S", "-m", self._module, str(theirs.fileno())],
-                    env={**os.environ, "PYTHONPATH": path},
-                    cwd="/",
-                    stdin=quiet,
-                    stdout=quiet,
-                    stderr=quiet,
-                    pass_fds=(theirs.fileno(),),
-                    process_group=0,  # Ctrl-C is for the parent
-                )
-            except OSError as error:
-                ours.close()
-                raise Silent(f"no process can be started: {error.strerror}") from error
-        self._connection = _Connection(fileno=ours.detach())
+        try:
+            child = launch([sys.executable, "-P", "-S", "-m", self._module], {}, may_be_left=True)
+        except OSError as error:
+            raise Silent(f"no process can be started: {error.strerror}") from error
+        self._process, self._connection = child.process, child.connection
 
     def _forget(self) -> None:
         if self._connection is not None:
@@ -188,13 +175,6 @@ class Asker:
         self._process = self._connection = None
         self._answered = self._number
         self.is_silent = False
-
-
-class _Connection(socket.socket):
-    """Closed with the last one who holds it: another thread must not close it under one that waits in it."""
-
-    def __del__(self) -> None:
-        self.close()
 
 
 # The child's side.

@@ -123,8 +123,14 @@ def spawn(module: str, *descriptors: int) -> Child:
     return launch([sys.executable, "-P", "-m", module], quiet, *descriptors)
 
 
-def launch(command: Sequence[str], environment: Mapping[str, str], *descriptors: int) -> Child:
-    """Start ``command`` with the number of its socket, and those of ``descriptors``, behind its words."""
+def launch(
+    command: Sequence[str], environment: Mapping[str, str], *descriptors: int, may_be_left: bool = False
+) -> Child:
+    """Start ``command`` with the number of its socket, and those of ``descriptors``, behind its words.
+
+    ``may_be_left``: the kernel may hold it for ever. Then it holds nothing that anybody waits for: no stream of ours,
+    and no folder that somebody wants to unmount.
+    """
     ours, theirs = socket.socketpair()
     with theirs:
         path = os.pathsep.join(filter(None, [_PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
@@ -134,7 +140,8 @@ def launch(command: Sequence[str], environment: Mapping[str, str], *descriptors:
             env={**os.environ, **environment, "PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=_words[0] if _words else None,
+            stderr=subprocess.DEVNULL if may_be_left else _words[0] if _words else None,
+            cwd="/" if may_be_left else None,
             pass_fds=handed_down,
             process_group=0,  # Ctrl-C is for the parent, also before the child can say so itself
         )

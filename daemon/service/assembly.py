@@ -41,7 +41,7 @@ from daemon.service.vigil import Vigil
 from daemon.sources import Source
 from daemon.sources.file_state import Timing
 from daemon.sources.ingest import IngestSource
-from daemon.sources.watch import WatchSource
+from daemon.sources.watch import FolderNeeds, WatchSource
 from deploy.serving import Model
 
 #: Where curves that came over ZeroMQ lie until they are decided, in the state folder.
@@ -70,17 +70,16 @@ def _watch(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[]
         patience_zero_tail_s=config.source.zero_tail_s,
         patience_unended_s=config.source.unended_s,
     )
-    return WatchSource(
-        config.watch,
+    needs = FolderNeeds(
         names=Names(FORMATS, text_quiet_s=config.source.text_quiet_s),
         wake=wake,
         finished=partial(view.finished, of_any=is_only),
         has_files=partial(_has_files, view),
         seen=lambda count: accounts.seen("watch", count),
         ignored=accounts.ignored,
-        mounts=[config.mounts_of(folder) for folder in config.watch],
-        timing=timing,
     )
+    mounts = [config.mounts_of(folder) for folder in config.watch]
+    return WatchSource(config.watch, needs, mounts=mounts, timing=timing)
 
 
 def _has_files(view: LedgerView, folder: str) -> bool:

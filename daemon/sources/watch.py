@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from daemon.common.mounts import MountSetting
 from daemon.common.text import clean
@@ -46,7 +45,15 @@ _CLOCK_S = 0.05  # a file system's clock ticks less often
 
 @dataclass(frozen=True, slots=True)
 class FolderNeeds:
-    """What a folder is given by its source. All of it is called from the folder's thread."""
+    """What folders ask and tell; all of it is called from their threads.
+
+    ``names``: what the readers say of the name of a file.
+    ``finished(folder, path)``: (size_bytes, mtime_ns, looked_ns) of this path when it was decided before a restart;
+    ``has_files(folder)``: whether any was.
+    ``seen(1)`` is called once each time a claimed file, or a rewritten one, is first ready, and before ``take`` can
+    return it; ``ignored(reason, name)`` once for each path passed over, by its name, by what it is (a link, a pipe), or
+    by what a reader found in it.
+    """
 
     names: Names
     wake: Callable[[], None]
@@ -60,12 +67,6 @@ class WatchSource:
     """Implements ``daemon.sources.Source`` for folders; nothing in them is ever opened or written here.
 
     ``roots`` are distinct and none lies inside another: the configuration sees to that. ``mounts`` may differ by root.
-    ``names``: what the readers say of the name of a file.
-    ``finished(folder, path)``: (size_bytes, mtime_ns, looked_ns) of this path when it was decided before a restart;
-    ``has_files(folder)``: whether any was.
-    ``seen(1)`` is called once each time a claimed file, or a rewritten one, is first ready, and before ``take`` can
-    return it; ``ignored(reason, name)`` once for each path passed over, by its name, by what it is (a link, a pipe), or
-    by what a reader found in it. These, and ``wake``, are called from the threads of this source.
     """
 
     name = "watch"
@@ -73,16 +74,14 @@ class WatchSource:
     def __init__(
         self,
         roots: Sequence[Path],
+        needs: FolderNeeds,
         *,
-        names: Names,
-        wake: Callable[[], None],
         mounts: MountSetting | Sequence[MountSetting] = "auto",
         timing: Timing | None = None,
-        **needs: Any,
     ) -> None:
         self._ready = OfferQueue()
         settings = [mounts] * len(roots) if isinstance(mounts, str) else mounts
-        common = timing or Timing(), FolderNeeds(names, wake, **needs), self._ready
+        common = timing or Timing(), needs, self._ready
         self._folders = [
             Folder(number, os.path.abspath(root), setting, *common)
             for number, (root, setting) in enumerate(zip(roots, settings, strict=True))

@@ -26,7 +26,8 @@ from daemon.formats.afmcurve import pack
 from daemon.labels import Full, Label, Labels, Locked, read_word, unanimous
 from daemon.labels import table as labeltable
 from daemon.labels.schema import MIGRATIONS
-from daemon.ledger import Ledger, LedgerView, events
+from daemon.ledger import Ledger, LedgerView
+from daemon.ledger.wire import decode
 from models.curve import Curve
 from models.files import write_whole
 from tests.ledgerhelp import decision
@@ -446,7 +447,7 @@ def test_labels_of_a_version_before_are_taken_over_and_those_of_a_later_one_refu
 def test_a_label_knows_what_was_decided_and_how_its_curve_was_chosen(state: Path, tmp_path: Path) -> None:
     """From the ledger, through a table, into another state and back; other programs' columns stay theirs."""
     with LedgerView(state / "ledger.sqlite") as ledger, Labels(state / "labels.sqlite") as labels:
-        (event,) = (events.decode(row.body) for row in ledger.since(1, 1))
+        (event,) = (decode(row.body) for row in ledger.since(1, 1))
         said = Labels.of_event(event, "keep", "ada", queue="discards", weight=50.0, session=3)
         assert labels.say([said, said]) == [said, said]
         assert (said.seq, said.stream, said.model, said.verdict, said.score) == (

@@ -109,7 +109,10 @@ class Labels(Closing):
     def __init__(self, path: Path) -> None:
         self.path, self.ledger_file = path, path.with_name("ledger.sqlite")
         self._lock = threading.RLock()
-        self._forget()
+        self._ledger: tuple[tuple[int, int] | None, str | None] = (None, None)  # its file, and its identity
+        self._last: dict[_Key, Label] = {}  # the last word of each rater on each curve, tombstones too
+        self._of_seq: dict[int, dict[_Key, None]] = {}
+        self._read_to, self._undone, self._read_of = 0, 0, ""  # up to which row, and in which state of the rest
         if not path.parent.is_dir():
             raise UserError(UNREACHABLE, f"no state folder {path.parent}: start the service once, or give --state")
         try:
@@ -294,12 +297,6 @@ class Labels(Closing):
                     stream = view.stream
                 self._ledger = (name if stream else None, stream)
             return self._ledger[1]
-
-    def _forget(self) -> None:
-        self._ledger: tuple[tuple[int, int] | None, str | None] = (None, None)
-        self._last: dict[_Key, Label] = {}  # the last word of each rater on each curve, tombstones too
-        self._of_seq: dict[int, dict[_Key, None]] = {}
-        self._read_to, self._undone, self._read_of = 0, 0, ""
 
     def _look(self) -> None:
         """Read what is new in the file; all of it where a tombstone was taken back, or the ledger is another."""

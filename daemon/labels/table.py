@@ -40,7 +40,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def write(labels: Sequence[Label], file: TextIO) -> None:
-    """One row a label; columns that are not of the contract, and that any label has, stand behind those that are."""
+    """One row a label; columns that only some labels have stand behind those that all have."""
     rows = [_cells_of(one) for one in labels]
     extra = [name for one in labels for name in one.extra]
     more = [name for name in ("folder", *MORE) if any(name in row for row in rows)]

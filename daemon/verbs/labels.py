@@ -26,8 +26,8 @@ from daemon.labels import table as labeltable
 from daemon.labels.curve_name import Ambiguous, CurveFinder, NoSuchCurve, Subject, name_of, readings_of
 from daemon.labels.sessions import Sessions
 from daemon.labels.subject import write_folder
-from daemon.ledger import events
 from daemon.ledger.file import LedgerView
+from daemon.ledger.wire import decode
 from models.clock import utc_now
 from models.files import write_whole
 
@@ -143,8 +143,8 @@ def _decided(label: Label, seq: int | None, ledger: LedgerView | None, labels: L
     if ledger is None or seq is None or label.seq is not None:
         return label
     session = Sessions(labels).of(seq)
-    event = next((events.decode(row.body) for row in ledger.since(seq - 1, 1) if row.seq == seq), None)
-    return label if event is None else label.on(event, session and session.number)
+    event = next((decode(row.body) for row in ledger.since(seq - 1, 1) if row.seq == seq), None)
+    return label if event is None else label.on(event, session.number if session else None)
 
 
 def _remove(asked: Remove, config: Config, labels: Labels, ledger: LedgerView | None) -> int:

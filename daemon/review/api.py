@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from daemon import __version__
 from daemon.common.text import clean
 from daemon.labels import Label, read_word
-from daemon.ledger.events import Event
+from daemon.ledger.wire import Event
 from daemon.review.desk import Desk, Said
 from daemon.review.security import Door, Guard, Refused
 from models.reasons import REASONS

@@ -27,9 +27,9 @@ from daemon.formats.afmcurve import unpack
 from daemon.formats.errors import Unfinished, Unreadable
 from daemon.labels import Label, Labels, Word
 from daemon.labels.curve_name import is_there
-from daemon.ledger import events
-from daemon.ledger.events import Event
+from daemon.ledger import wire
 from daemon.ledger.file import LedgerView
+from daemon.ledger.wire import Event
 from daemon.reading.pool import ReaderPool
 from daemon.review.drawing import Drawing, draw
 from daemon.review.security import Refused
@@ -67,7 +67,7 @@ class Desk(Closing):
         self._view: LedgerView | None = None
         self._readers: ReaderPool | None = None
         self._opening, self._writing, self._reading = threading.Lock(), threading.Lock(), threading.Lock()
-        self._status = _Held(lambda: ask_status(find_service(config).replay), _STATE_HOLDS_S)
+        self._status = _Held(self._ask, _STATE_HOLDS_S)
         self._folders = _Held(lambda: watched_folders(config), _FOLDERS_HOLD_S)
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class Desk(Closing):
                 its, _, seq = id.rpartition(":")
                 if its != stream or not (seq.isascii() and seq.isdecimal() and len(seq) < 19 and 0 < int(seq) <= last):
                     raise Refused(404, "no such curve: this ledger has no decision of this id")
-                found.append(events.decode(ledger.since(int(seq) - 1, 1)[0].body))
+                found.append(wire.decode(ledger.since(int(seq) - 1, 1)[0].body))
         return found
 
     def last(self, count: int = LOOKED_AT) -> list[Event]:
@@ -207,6 +207,10 @@ class Desk(Closing):
         if reading.curve is None:
             raise Refused(404, "this curve cannot be read, and there is nothing to draw")
         return reading.curve
+
+    def _ask(self) -> Event | None:
+        where = find_service(self.config)  # waiting for an answer takes a second: only where somebody may give one
+        return ask_status(where.replay) if where.is_alive or "replay" in self.config.origins else None
 
     def status(self) -> dict[str, Any]:
         """What the running service says of itself; {} where none answers, or that of another ledger."""

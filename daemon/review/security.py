@@ -116,7 +116,7 @@ class Door:
             cookies = SimpleCookie(headers.get("cookie", ""))
         except CookieError:
             cookies = SimpleCookie()
-        given = cookies[COOKIE].value if COOKIE in cookies else ""
+        given = str(cookies[COOKIE].value) if COOKIE in cookies else ""
         return self._is_right(given) or self.is_entering(scope)
 
     def _is_right(self, given: str) -> bool:
@@ -128,7 +128,8 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 
 def _in_address(scope: Scope) -> str:
-    return parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+    asked: bytes = scope["query_string"]
+    return parse_qs(asked.decode("latin-1")).get("token", [""])[0]
 
 
 def _is_of_another_page(headers: Mapping[str, str], host: str) -> bool:

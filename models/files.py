@@ -67,6 +67,17 @@ def write_synced(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """One line more, on the disk when this returns; what a crash left of the last one stays a line of its own."""
+    with path.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        is_torn = end > 0 and file.read(1) != b"\n"
+        file.write(b"\n" * is_torn + line + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def copy_synced(source: Path, path: Path) -> None:
     """Its content under another name, on the disk when this returns."""
     write_synced(path, source.read_bytes())

@@ -13,9 +13,9 @@ from modelhelp import SMALL, make_model, some_examples, untrained
 from daemon.config import ThresholdsConfig
 from daemon.judging import CutOrigin
 from daemon.judging.judge import judge_of
+from daemon.judging.registry import HISTORY, JUDGED, SERVING, Registry
 from daemon.learn import Origin, assemble
 from deploy.classifier import EngineRequest
-from deploy.registry import HISTORY, JUDGED, SERVING, Registry
 from deploy.serving import Model
 from models.bundle import MANIFEST, SHIPPED, WEIGHTS, BadBundle, Bundle, read, write
 

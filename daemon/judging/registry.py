@@ -3,12 +3,12 @@
 The configured model is the *base*. A *promotion* puts another model in its place, for the curves of one session group
 and while the configured model is still the base that it was made from. What is in force stands in one small file that
 is written whole; ``history.jsonl`` beside it tells what was done. What was promoted or has judged lies under
-``.judged`` by its id, so that nothing which happens to its own folder changes what serves (deploy/decisions/0016).
+``.judged`` by its id, so that nothing which happens to its own folder changes what serves
+(deploy/decisions/0016-registry-and-cut.md).
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -24,10 +24,12 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from daemon.common.locks import lock
 from models.bundle import CARD, MANIFEST, SHIPPED, WEIGHTS, BadBundle, Bundle, Cut, id_in, read, resolve, write
 from models.certificate import Certificate
 from models.clock import utc_now
 from models.files import (
+    append_line,
     copy_synced,
     link_or_copy,
     remove_abandoned,
@@ -223,8 +225,9 @@ class Registry:
         by: str,
     ) -> Change:
         number = (in_force.last.number if in_force.last else 0) + 1
-        named = (after.id, after.name) if after else (None, None)
-        return Change(number, act, group, *named, before.id if before else None, base_id, why, utc_now("seconds"), by)
+        id, name = (after.id, after.name) if after else (None, None)
+        held = before.id if before else None
+        return Change(number, act, group, id, name, held, base_id, why, utc_now("seconds"), by)
 
     @contextmanager
     def _changing(self) -> Iterator[_InForce]:
@@ -235,7 +238,7 @@ class Registry:
             deadline_s = time.monotonic() + _LOCK_LIMIT_S
             while True:
                 try:
-                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    lock(held)
                     break
                 except BlockingIOError:
                     if time.monotonic() >= deadline_s:
@@ -261,7 +264,7 @@ class Registry:
             return
         line, path = msgspec.json.encode(change), self.models / HISTORY
         if line not in _lines(path)[-3:]:
-            _append(path, line)
+            append_line(path, line)
 
     # Models by name and id.
 
@@ -273,7 +276,8 @@ class Registry:
         with suppress(BadBundle):
             return resolve(name, self.models)
         if Path(text).name == text:
-            named = [one.id for one in (*self.served(), *self._in_force().promotions) if one.name == text]
+            named = [one.id for one in self.served() if one.name == text]
+            named += [one.id for one in self._in_force().promotions if one.name == text]
             for id in (text, *reversed(named)):
                 for folder in self._with_id(id):
                     return folder
@@ -369,7 +373,7 @@ class Registry:
         try:
             before = self._noted()
             if not before or (before[-1].id, str(before[-1].folder)) != (bundle.id, folder):
-                _append(path, json.dumps(said).encode())
+                append_line(path, json.dumps(said).encode())
             self.keep(bundle)
         except (BadBundle, OSError) as error:  # it judges all the same: events name it
             why = error.strerror if isinstance(error, OSError) else error
@@ -435,14 +439,3 @@ def _lines(path: Path) -> list[bytes]:
         return path.read_bytes().splitlines() if path.stat().st_size <= _MOST_BYTES else []
     except OSError:
         return []
-
-
-def _append(path: Path, line: bytes) -> None:
-    """One line more; what a crash left of the last one stays a line of its own."""
-    with path.open("ab+") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(end - 1, 0))
-        is_torn = end > 0 and file.read(1) != b"\n"
-        file.write(b"\n" * is_torn + line + b"\n")
-        file.flush()
-        os.fsync(file.fileno())

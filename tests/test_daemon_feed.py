@@ -19,7 +19,8 @@ import zmq
 from daemon.client.feed import Feed, SilenceLimit, Silent
 from daemon.common.errors import UserError
 from daemon.ledger import Ledger
-from daemon.ledger.events import Event, kind_of
+from daemon.ledger.events import kind_of
+from daemon.ledger.wire import Event
 from daemon.publish import Publisher
 from tests.ledgerhelp import alarm, decision, decisions, ledger_with, status
 

@@ -17,8 +17,8 @@ import pytest
 from daemon.common.errors import UserError
 from daemon.judging import FileMark
 from daemon.ledger import Ledger, LedgerView, NotRecorded, check, schema
-from daemon.ledger.events import decode
 from daemon.ledger.file import Named, checksum
+from daemon.ledger.wire import decode
 from models.clock import Clock
 from tests.ledgerhelp import decision, decisions, ledger_with
 

@@ -18,7 +18,7 @@ import zmq
 
 from daemon.common.errors import UserError
 from daemon.ledger import Ledger, LedgerView, events
-from daemon.ledger.events import encode
+from daemon.ledger.wire import encode
 from daemon.publish import Publisher
 from tests.ledgerhelp import Clients, alarm, decision, decisions, ledger_with, next_of, status
 

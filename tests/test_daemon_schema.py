@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from daemon.config import Config
 from daemon.judging.judge import Serving
-from daemon.ledger import Ledger, events
+from daemon.ledger import Ledger, events, wire
 from daemon.metrics import STATES, Metrics
 from daemon.publish import Publisher
 from daemon.service.health import Condition, Health
@@ -93,7 +93,7 @@ def test_a_decision_has_every_field_of_the_documented_example(ledger: Ledger) ->
     validator("decision").validate(example)
     ledger.record([decision(1)])
     with ledger.view() as view:
-        event = events.decode(view.bodies_since(0)[0][1])
+        event = wire.decode(view.bodies_since(0)[0][1])
     assert list(event) == [
         "specversion", "type", "id", "source", "time", "stream", "subject", "seq", "data",
     ]  # fmt: skip
@@ -156,4 +156,4 @@ def test_a_kind_that_has_no_schema_cannot_be_sent() -> None:
 @pytest.mark.parametrize("body", [b"[]", b"12", b"\xff", b""])
 def test_what_is_no_event_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - several kinds of it
-        events.decode(body)
+        wire.decode(body)

@@ -25,7 +25,7 @@ from daemon.common.progress import progress
 from daemon.common.stdio import write_bytes
 from daemon.common.text import clean
 from daemon.judging import Decision, Judge
-from daemon.ledger import events
+from daemon.ledger import events, wire
 from daemon.reading.ahead import Job, Kept, Stamp
 from daemon.sources import Arrival
 from models.files import unfinished
@@ -338,8 +338,8 @@ class Line:
 
 def write_line(decision: Decision, file: Mapping[str, int] | None = None) -> bytes:
     """One line of JSON with its end; ``file`` as :meth:`daemon.reading.ahead.Stamp.with_curves` says it."""
-    data = events.as_plain(events.decision_data(decision, time.monotonic() - decision.noticed_s))
-    return events.encode(data if file is None else {**data, "file": file}) + b"\n"
+    data = wire.as_plain(events.decision_data(decision, time.monotonic() - decision.noticed_s))
+    return wire.encode(data if file is None else {**data, "file": file}) + b"\n"
 
 
 def read_line(content: bytes) -> Line:

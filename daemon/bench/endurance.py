@@ -34,7 +34,7 @@ from daemon.common.errors import INTERNAL, UserError
 from daemon.common.progress import progress
 from daemon.formats import NAMES
 from daemon.instrument import Recording, play, recordings
-from daemon.ledger import events
+from daemon.ledger import events, wire
 from models.bundle import Bundle, read, resolve, write
 
 RATE_PER_S = 200.0
@@ -68,7 +68,7 @@ class DecisionListener(EventListener):
 
     def _note(self, body: bytes) -> None:
         super()._note(body)
-        now_s, event = time.monotonic(), events.decode(body)
+        now_s, event = time.monotonic(), wire.decode(body)
         if events.kind_of(event) == "decision":
             data = event["data"]
             self.decisions.append(ReceivedDecision(now_s, event["seq"], data["model"], data["path"], data["curve"]))

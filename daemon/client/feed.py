@@ -23,8 +23,8 @@ from daemon.common.errors import UNREACHABLE, UserError
 from daemon.common.options import Option
 from daemon.common.sockets import await_input, open_socket
 from daemon.common.text import duration
-from daemon.ledger import events
-from daemon.ledger.events import Event
+from daemon.ledger import events, wire
+from daemon.ledger.wire import Event
 
 #: Between two requests that brought nothing.
 _PAUSE_S = 0.2
@@ -157,7 +157,7 @@ class Feed(Closing):
     def _accept(self, body: bytes) -> list[Event]:
         """The event, unless it is known, too early, of a ledger that is gone, or none at all."""
         try:
-            event = events.decode(body)
+            event = wire.decode(body)
             kind, stream, data = events.kind_of(event), str(event["stream"]), event["data"]
             seq = int(event["seq"]) if kind == "decision" else int(data["last_seq"])
         except (ValueError, KeyError, TypeError):
@@ -218,7 +218,7 @@ class EventListener(threading.Thread, Closing):
                     self._note(socket.recv_multipart(zmq.DONTWAIT)[-1])
 
     def _note(self, body: bytes) -> None:
-        now_s, event = time.monotonic(), events.decode(body)
+        now_s, event = time.monotonic(), wire.decode(body)
         self._joined.set()
         if events.kind_of(event) != "decision":
             return
@@ -321,11 +321,11 @@ def ask(endpoint: str, *request: bytes, timeout_s: float = 1.0) -> list[bytes] |
             return None
 
 
-def ask_status(endpoint: str, timeout_s: float = 1.0) -> events.Event | None:
+def ask_status(endpoint: str, timeout_s: float = 1.0) -> wire.Event | None:
     """The status event of the service whose replay socket is at ``endpoint``."""
     answer = ask(endpoint, b"status", timeout_s=timeout_s)
     try:
-        event = events.decode(answer[0]) if answer else {}
+        event = wire.decode(answer[0]) if answer else {}
     except ValueError:
         return None
     return event if events.kind_of(event) == "status" and isinstance(event.get("data"), dict) else None

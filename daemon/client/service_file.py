@@ -19,7 +19,7 @@ from daemon.common.errors import BAD_CONFIG, UNREACHABLE, UserError
 from daemon.common.sockets import await_input, open_socket
 from daemon.config import Config
 from daemon.config.origin import SERVICE_FILE, is_running
-from daemon.ledger import events
+from daemon.ledger import wire
 from models.files import write_whole
 
 
@@ -141,7 +141,7 @@ def await_answer(subscriber: zmq.Socket[bytes], pid: int, patience_s: float) -> 
         if await_input(subscriber, min(left_s, _LOOK_S)):
             topic, body = subscriber.recv_multipart(zmq.DONTWAIT)
             if topic.endswith(b".config"):
-                data: Mapping[str, Any] = events.decode(body)["data"]
+                data: Mapping[str, Any] = wire.decode(body)["data"]
                 return data
         elif not os.path.exists(f"/proc/{pid}"):
             raise UserError(UNREACHABLE, f"process {pid} has ended meanwhile; its log says more")

@@ -72,6 +72,7 @@ class Judge:
     certificate: Promise | None = None  # what an event says of it; None also where a threshold leaves it
     require_certificate: bool = False
     cut: CutOrigin = field(default_factory=partial(CutOrigin, "shipped", 0))
+    band: tuple[float, float] | None = None  # scores from the discard threshold before a raise up to the raised one
 
     def on(self, engine: EngineId | None) -> Judge:
         """The same judge where another engine had to compute: its verdicts are the same (deploy.serving)."""

@@ -22,7 +22,7 @@ from typing import Literal
 
 from daemon.common.errors import UserError
 from daemon.judging import Decision, FileMark
-from daemon.ledger import events
+from daemon.ledger import events, wire
 from daemon.ledger.file import (
     FINDINGS,
     LOCKED_S,
@@ -362,7 +362,7 @@ class Ledger:
             wall_s=self._clock.wall_s(),
             total_s=self._clock.steady_s() - decision.noticed_s + self.commit_s,
         )
-        body = events.encode(event)
+        body = wire.encode(event)
         row = (seq, text(decision.identity), decision.verdict, body, checksum(seq, decision.verdict, body))
         insert = "insert into decisions values (?, ?, ?, ?, ?) on conflict (identity) do nothing"
         if self._connection.execute(insert, row).rowcount == 0:
@@ -419,5 +419,5 @@ def _sizes_of(path: Path) -> tuple[int, int]:
 def _names(seq: int, body: bytes) -> Iterator[tuple[str, int, int, str]]:
     """The row of ``names`` of one decision; none of one that cannot be read, which the check tells of."""
     with contextlib.suppress(ValueError, KeyError):
-        data = events.decode(body)["data"]
+        data = wire.decode(body)["data"]
         yield text(data["path"]), data["curve"], seq, text(data.get("folder") or "")

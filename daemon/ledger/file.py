@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from daemon.common.ending import Closing
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
-from daemon.ledger import events
+from daemon.ledger import wire
 from daemon.ledger.schema import NAMES_SINCE, check_version, migrate
 
 #: 16 MiB of WAL before SQLite folds it back: fewer slow commits, and still far from the 64 MiB limit.
@@ -264,9 +264,9 @@ class LedgerView(Closing):
     def bodies_since(self, seq: int, limit: int = REPLAY_LIMIT) -> list[tuple[int, bytes]]:
         return [(row.seq, row.body) for row in self.since(seq, limit)]
 
-    def last(self, count: int) -> list[events.Event]:
+    def last(self, count: int) -> list[wire.Event]:
         """The last ``count`` decisions, oldest first."""
-        return [events.decode(row.body) for row in self.since(max(self.last_seq - count, 0), count)]
+        return [wire.decode(row.body) for row in self.since(max(self.last_seq - count, 0), count)]
 
     def verdict_counts(self) -> dict[str, int]:
         return dict(self._select("select verdict, curves from tally"))
@@ -363,7 +363,7 @@ class LedgerView(Closing):
             last = chore[0][0] if chore else 0
         query = """select seq, verdict, body, checksum from decisions
                    where seq <= ? and instr(body, ?) order by seq"""
-        told = events.encode({"path": path})[1:-1]
+        told = wire.encode({"path": path})[1:-1]
         deadline_s = time.monotonic() + _LOOK_THROUGH_S
         try:
             with self._lock:
@@ -419,12 +419,12 @@ def _without_labelled(connection: sqlite3.Connection, flagged: int, labels: Path
 
 
 def _data(row: Row) -> dict[str, Any]:
-    data: dict[str, Any] = events.decode(row.body)["data"]
+    data: dict[str, Any] = wire.decode(row.body)["data"]
     return data
 
 
 def _flagged(row: Row) -> Flagged:
-    event = events.decode(row.body)
+    event = wire.decode(row.body)
     data = event["data"]
     return Flagged(
         row.seq, data["path"], data["curve"], data["sha256"], data["score"], tuple(data["reasons"]), event["time"]

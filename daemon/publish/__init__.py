@@ -23,7 +23,7 @@ import zmq
 from daemon import __version__
 from daemon.common.errors import UserError
 from daemon.common.sockets import Secure, bind, give_memory_back, open_envelope, open_socket, receive
-from daemon.ledger import events
+from daemon.ledger import events, wire
 from daemon.ledger.file import LedgerView
 from daemon.metrics import Metrics
 from models.clock import CLOCK, Clock
@@ -33,7 +33,7 @@ from models.clock import CLOCK, Clock
 # Request ``["since", SEQ]``: the stored bodies with a greater ``seq``, at most 5,000, in order; one empty frame
 # when there are none. Request ``["status"]``: the status event as it is now. DEALER and REQ both work.
 
-_HELP = events.encode({"error": 'a request is ["since", SEQ] or ["status"]'})
+_HELP = wire.encode({"error": 'a request is ["since", SEQ] or ["status"]'})
 _LARGEST_SEQ = 2**63 - 1
 _REQUESTS = 200  # heard in one turn
 _ANSWERS_WAITING = 8  # replies kept for a peer that does not read them, up to 10 MB each
@@ -245,7 +245,7 @@ class Publisher(threading.Thread):
 
     def _send_notice(self, data: events.Notice) -> None:
         kind = events.kind_of_notice(data)
-        self._feed.send_multipart([events.topic(self._instrument, kind), events.encode(self._notice(data))])
+        self._feed.send_multipart([events.topic(self._instrument, kind), wire.encode(self._notice(data))])
         self._count(kind)
 
     def _notice(self, data: events.Notice) -> events.NoticeEvent:
@@ -259,7 +259,7 @@ class Publisher(threading.Thread):
 
     def _status_body(self) -> bytes:
         status = self._look()
-        return b"" if status is None else events.encode(self._notice(status))
+        return b"" if status is None else wire.encode(self._notice(status))
 
     def _look(self) -> events.Status | None:
         """How the service is; None when that cannot be said, which must not keep decisions back."""

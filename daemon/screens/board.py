@@ -22,7 +22,7 @@ from daemon.common.text import clean
 from daemon.config import Config
 from daemon.judging import VERDICTS
 from daemon.labels.curve_name import name_of
-from daemon.ledger import events
+from daemon.ledger import events, wire
 from daemon.sources.ignored import COMPANION, heard, words
 
 #: How far back rates and the row of bars look.
@@ -253,7 +253,7 @@ class Attachment:
         self._board.take_link(True, "")
         return [("attached", f"to {self._board.instrument}, {head} decided so far")]
 
-    def _is_wanted(self, event: events.Event) -> bool:
+    def _is_wanted(self, event: wire.Event) -> bool:
         origins = self._config.origins
         return "instrument" not in origins or event["data"].get("instrument") == self._config.instrument
 
@@ -261,7 +261,7 @@ class Attachment:
         self._board.take_link(False, LOST)
         return "lost", LOST
 
-    def _take(self, event: events.Event) -> Entry | Notice | None:
+    def _take(self, event: wire.Event) -> Entry | Notice | None:
         kind, data = events.kind_of(event), event["data"]
         if kind == "decision":
             return self._board.take_decision(event)

@@ -18,7 +18,7 @@ from daemon.common.errors import UserError
 from daemon.common.text import duration
 from daemon.config import Config
 from daemon.judging.judge import Serving
-from daemon.ledger import Ledger, LedgerView, events
+from daemon.ledger import Ledger, LedgerView, wire
 from daemon.ledger.events import ServingModel, State, Status
 from daemon.metrics import Metrics
 from daemon.service.health import Health
@@ -65,7 +65,7 @@ LOOKED_BACK = 200
 _COUNT_S = 0.5  # so long the number of before must do instead
 
 
-def seconds_of(event: events.Event) -> float:
+def seconds_of(event: wire.Event) -> float:
     """Since 1970, when it was sent."""
     return datetime.fromisoformat(event["time"]).timestamp()
 
@@ -81,7 +81,7 @@ class LastCurves:
     def look(self, view: LedgerView, last_seq: int) -> None:
         """A damaged ledger is told of by others, and shall not silence the status."""
         with suppress(UserError):
-            for event in map(events.decode, (row.body for row in view.since(max(self._seq, last_seq - LOOKED_BACK)))):
+            for event in map(wire.decode, (row.body for row in view.since(max(self._seq, last_seq - LOOKED_BACK)))):
                 self._seq, self.newest_s = event["seq"], seconds_of(event)
                 self._by_folder[event["data"].get("folder")] = self.newest_s
 

@@ -16,8 +16,9 @@ from daemon.common.stdio import write_bytes
 from daemon.common.text import clean
 from daemon.config import Config, Flags, Keys, load
 from daemon.judging import VERDICTS
-from daemon.ledger.events import Event, decode, encode, kind_of
+from daemon.ledger.events import kind_of
 from daemon.ledger.file import LedgerView
+from daemon.ledger.wire import Event, decode, encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

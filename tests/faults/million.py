@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from daemon.judging import Decision, Judge, Thresholds
-from daemon.ledger import Ledger, events
+from daemon.ledger import Ledger, events, wire
 from daemon.ledger.file import checksum
 from deploy.classifier import EngineId
 
@@ -69,7 +69,7 @@ def _decisions(start: int, stop: int, folder: str) -> Iterator[Decision]:
 
 def _insert(database: sqlite3.Connection, one: Decision, seq: int, stream: str, folder: str) -> None:
     event = events.decision_event(one, instrument="afm1", stream=stream, seq=seq, wall_s=1.78e9 + seq, total_s=0.02)
-    body = events.encode(event)
+    body = wire.encode(event)
     row = (seq, one.identity, one.verdict, body, checksum(seq, one.verdict, body))
     database.execute("insert into decisions values (?, ?, ?, ?, ?)", row)
     database.execute("insert into names values (?, ?, ?, ?)", (one.path, 0, seq, folder))

@@ -21,6 +21,7 @@ export class Outbox {
     this.changed = changed;
     this.taken = taken;
     this.problem = null;
+    this.stream = null; // of the ledger behind this address, once it is known
     addEventListener("online", () => this.send());
     addEventListener("storage", (event) => event.key?.startsWith(PREFIX) && this.changed(this.problem));
   }
@@ -33,6 +34,12 @@ export class Outbox {
       if (name.startsWith(PREFIX)) names.push(name);
     }
     return names.sort();
+  }
+
+  /** Those for the ledger behind this address; at another time another instrument may have had it. */
+  get ours() {
+    const isOurs = (entry) => !entry || [entry.body].flat()[0].id.startsWith(this.stream ?? "");
+    return this.waiting.filter((name) => isOurs(read(name)));
   }
 
   get labels() {
@@ -76,7 +83,7 @@ export class Outbox {
   }
 
   async #sendAll() {
-    for (let [name] = this.waiting; name; [name] = this.waiting) {
+    for (let [name] = this.ours; name; [name] = this.ours) {
       const entry = read(name);
       try {
         if (entry) await deliver(entry);
@@ -108,11 +115,17 @@ function describe({ kind, body }) {
 
 async function deliver({ kind, body }) {
   if (kind === "label") return ask("/api/labels", { method: "POST", body: body.length === 1 ? body[0] : body });
-  if (kind === "skip") return ask("/api/skips", { method: "POST", body });
+  if (kind === "skip") return ask("/api/skips", { method: "POST", body }).catch(unlessRefused);
   try {
     return await ask(`/api/labels/${encodeURIComponent(body.id)}?${query({ rater: body.rater })}`, { method: "DELETE" });
   } catch (problem) {
     if (problem.status === 404) return null; // nothing is there any more: that is what was wanted
     throw problem;
   }
+}
+
+/** A skip that is refused is no loss: the curve comes again. */
+function unlessRefused(problem) {
+  if (problem.passes) throw problem;
+  return null;
 }

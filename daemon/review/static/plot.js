@@ -61,7 +61,12 @@ function tickText(value, step) {
 
 export function axisNames(curve) {
   const force = { pN: "force (pN)", nN: "force (nN)", nm: "deflection (nm)", mV: "deflection (mV)", V: "deflection (V)" };
-  const distance = { separation: "tip–sample separation (nm)", piezo: "piezo travel (nm)", share: "share of the retract (%)" };
+  const distance = {
+    separation: "distance of the tip from the surface (nm)",
+    piezo: "piezo travel from the surface (nm)",
+    distance: "distance from the surface (nm)",
+    share: "share of the retract (%)",
+  };
   const x = distance[curve.distance_kind] ?? `distance (${curve.distance_unit || "no unit"})`;
   return { x, y: force[curve.force_unit] ?? "force (the file names no unit)" };
 }
@@ -238,7 +243,7 @@ export class Plot {
     pen.fillStyle = colours.quiet;
     pen.textAlign = "right";
     pen.textBaseline = "middle";
-    const up = ticks(y0, y1, (bottom - top) / 68);
+    const up = ticks(y0, y1, Math.max((bottom - top) / 68, 4));
     for (const value of up.found) {
       const y = Math.round(toY(value)) + 0.5;
       pen.beginPath();
@@ -249,7 +254,7 @@ export class Plot {
     }
     pen.textAlign = "center";
     pen.textBaseline = "top";
-    const along = ticks(x0, x1, (right - left) / 96);
+    const along = ticks(x0, x1, Math.max((right - left) / 96, 4));
     for (const value of along.found) {
       const x = toX(value);
       pen.beginPath();

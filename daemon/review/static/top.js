@@ -4,6 +4,7 @@ import { ask, query } from "./client.js";
 import { count, element, figure, lasting, plural } from "./words.js";
 
 const EVERY_MS = 4000;
+const NAMES = { kept: "Kept", review: "Review", discards: "Discards, blind", disagreements: "Disagreements", sheet: "Certificate sheet" };
 const $ = (id) => document.getElementById(id);
 
 export class Top {
@@ -64,7 +65,7 @@ export class Top {
     for (const button of document.querySelectorAll("button[data-queue]")) {
       const left = this.left(button.dataset.queue);
       button.querySelector("b").textContent = left === null ? "" : count(left);
-      button.setAttribute("aria-label", label(button.querySelector("span").textContent, left));
+      button.setAttribute("aria-label", label(NAMES[button.dataset.queue], left));
     }
   }
 
@@ -97,16 +98,15 @@ function judging(state) {
   const troubled = (state.health ?? []).some((one) => one.level === "alarm");
   const since = state.last_curve_s ? Date.now() / 1000 - state.last_curve_s : null;
   const words = since === null ? "no curve yet" : `last curve ${lasting(Math.max(since, 0))} ago`;
-  return [lamp(troubled ? "bad" : "on"), troubled ? `in trouble, ${words}` : `judging, ${words}`];
+  return [lamp(troubled ? "bad" : "on"), troubled ? `needs you, ${words}` : `judging, ${words}`];
 }
 
 function tonight(state) {
   const counts = state.session?.counts ?? state.counts;
   if (!counts) return [];
   const total = Object.values(counts).reduce((a, b) => a + b, 0);
-  const when = state.session ? "this session" : "in all";
   return [
-    `${when} `,
+    state.session ? "this session " : "in all ",
     element("b", {}, count(total)),
     total === 1 ? " curve · " : " curves · ",
     element("b", { class: "keep" }, `● ${count(counts.keep ?? 0)} kept`),

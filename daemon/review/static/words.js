@@ -30,12 +30,11 @@ export function plural(number, one, many = one + "s") {
   return `${count(number)} ${number === 1 ? one : many}`;
 }
 
-/** `4 s`, `3 minutes`, `2.5 hours`. */
+/** `4 s`, `3 min`, `2.5 h`, `3 days`. */
 export function lasting(seconds) {
-  if (seconds < 1) return "less than a second";
-  if (seconds < 90) return plural(Math.round(seconds), "second");
-  if (seconds < 5400) return plural(Math.round(seconds / 60), "minute");
-  if (seconds < 172800) return `${figure(seconds / 3600, 2)} hours`;
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172800) return `${figure(seconds / 3600, 2)} h`;
   return plural(Math.round(seconds / 86400), "day");
 }
 

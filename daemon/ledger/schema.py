@@ -67,9 +67,28 @@ MIGRATIONS = (
     create table chores (chore text primary key, seq integer not null) strict;
     insert into chores select 'names', max(seq) from decisions where true having max(seq) is not null;
     """,
+    # What a person may be asked to look at: every kept and flagged curve, and the discards that were drawn for audit.
+    """
+    create table looks (
+        seq         integer primary key references decisions (seq),
+        verdict     text not null check (verdict in ('keep', 'review', 'discard')),
+        score       real,
+        probability real not null check (probability > 0 and probability <= 1),  -- with which it was drawn
+        copy        blob             -- a compact copy, as in reviews, where that of a flagged curve stays
+    ) strict;
+    create index looks_by_score on looks (verdict, score desc, seq, probability);
+    create index looks_by_seq on looks (verdict, seq, score, probability);
+    create table bands (             -- discards between an old and a raised cut, which are audited more at first
+        pipeline text primary key,
+        curves   integer not null
+    ) strict, without rowid;
+    insert into chores select 'looks', max(seq) from decisions where true having max(seq) is not null;
+    """,
 )
 #: The version from which on the name of every new decision is noted in ``names``.
 NAMES_SINCE = 2
+#: The version from which on what may be looked at stands in ``looks``.
+LOOKS_SINCE = 3
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> None:

@@ -25,7 +25,7 @@ from daemon.labels import Label, Labels, Word, read_word
 from daemon.labels import table as labeltable
 from daemon.labels.curve_name import Ambiguous, CurveFinder, NoSuchCurve, Subject, name_of, readings_of
 from daemon.labels.subject import write_folder
-from daemon.ledger.file import LedgerView
+from daemon.ledger.view import LedgerView
 from models.clock import utc_now
 from models.files import write_whole
 

@@ -17,9 +17,8 @@ import pytest
 from daemon.common.errors import UserError
 from daemon.judging import FileMark
 from daemon.ledger import Ledger, LedgerView, NotRecorded, check, schema
-from daemon.ledger.file import checksum
-from daemon.ledger.view import Named
-from daemon.ledger.wire import decode
+from daemon.ledger.rows import Named
+from daemon.ledger.wire import checksum, decode
 from models.clock import Clock
 from tests.ledgerhelp import decision, decisions, ledger_with
 

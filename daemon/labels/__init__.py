@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 from daemon.common.ending import Closing
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
-from daemon.ledger.file import text
+from daemon.ledger.wire import text
 
 Word = Literal["keep", "discard", "unsure"]
 WORDS: tuple[Word, ...] = get_args(Word)

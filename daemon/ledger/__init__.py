@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,15 +27,15 @@ from daemon.ledger.file import (
     FINDINGS,
     LOCKED_S,
     PATIENCE_S,
-    checksum,
     damaged,
     explain,
     locked,
     names_of,
     open_for_writing,
-    text,
 )
+from daemon.ledger.schema import CHORES
 from daemon.ledger.view import LedgerView, nobody_reading
+from daemon.ledger.wire import checksum, text
 from models.clock import CLOCK, Clock, rfc3339
 
 __all__ = ["Ledger", "LedgerView", "NotRecorded", "Soundness"]
@@ -182,7 +182,7 @@ class Ledger:
             query = "select seq, identity, verdict, body from decisions where seq <= ? order by seq desc limit ?"
             rows = self._connection.execute(query, (chore[1], _AT_ONCE)).fetchall()
             left = rows[-1][0] - 1 if rows else 0
-            rows_of, insert = _CHORES[chore[0]]
+            rows_of, insert = CHORES[chore[0]]
             with self._transaction():
                 self._connection.executemany(insert, [made for row in rows for made in rows_of(*row)])
                 if left > 0:
@@ -437,26 +437,3 @@ def _sizes_of(path: Path) -> tuple[int, int]:
         except OSError:
             sizes_bytes.append(0)
     return sizes_bytes[0], sizes_bytes[1]
-
-
-# What a migration has left to do: the row of a decision that cannot be read is left out, and the check tells of it.
-
-
-def _name(seq: int, identity: str, verdict: str, body: bytes) -> Iterator[tuple[object, ...]]:
-    with contextlib.suppress(ValueError, KeyError):
-        data = wire.decode(body)["data"]
-        yield text(data["path"]), data["curve"], seq, text(data.get("folder") or "")
-
-
-def _look(seq: int, identity: str, verdict: str, body: bytes) -> Iterator[tuple[object, ...]]:
-    """As when it is decided now; only there is no copy of what was not flagged, and no cut had been raised."""
-    probability = audit.AUDIT_SHARE if verdict == "discard" else 1.0
-    if audit.draw(identity) < probability:
-        with contextlib.suppress(ValueError, KeyError):
-            yield seq, verdict, wire.decode(body)["data"]["score"], probability, None
-
-
-_CHORES: Mapping[str, tuple[Callable[[int, str, str, bytes], Iterator[tuple[object, ...]]], str]] = {
-    "names": (_name, "insert or ignore into names values (?, ?, ?, ?)"),
-    "looks": (_look, "insert or ignore into looks values (?, ?, ?, ?, ?)"),
-}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
 from daemon.ledger.schema import check_version, migrate
+from daemon.ledger.wire import checksum
 
 #: 16 MiB of WAL before SQLite folds it back: fewer slow commits, and still far from the 64 MiB limit.
 _CHECKPOINT_PAGES, _WAL_LIMIT_BYTES = 4096, 64 << 20
@@ -63,10 +62,6 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     raise explain(failure, path) from failure
 
 
-def checksum(seq: int, verdict: str, body: bytes) -> int:
-    return zlib.crc32(body, zlib.crc32(f"{seq} {verdict} ".encode()))
-
-
 def names_of(path: Path) -> tuple[tuple[int, int] | None, ...]:
     """Which files the names of a ledger are: itself, its ``-wal``, its ``-shm``; None where there is none."""
     return tuple(_file_of(path.with_name(path.name + suffix)) for suffix in ("", "-wal", "-shm"))
@@ -78,11 +73,6 @@ def _file_of(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return stat.st_dev, stat.st_ino
-
-
-def text(value: str) -> str:
-    """A file name as SQLite can hold it: bytes that are not UTF-8 are spelt out."""
-    return value.encode("utf-8", "backslashreplace").decode()
 
 
 def damaged(path: Path, finding: str) -> UserError:
@@ -123,23 +113,9 @@ def _check_tail(connection: sqlite3.Connection, path: Path) -> None:
     for number, row in zip(range(seq, 0, -1), rows, strict=False):
         if row[0] != number:
             raise damaged(path, f"decision {number} is not there")
-        sound(path, *row)
-
-
-class Row(NamedTuple):
-    """One decision as it lies in the ledger."""
-
-    seq: int
-    verdict: str
-    body: bytes
+        if checksum(*row[:3]) != row[3]:
+            raise damaged(path, f"decision {number} does not match its checksum")
 
 
 def _wal(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
-
-
-def sound(path: Path, seq: int, verdict: str, body: bytes, stored: int) -> Row:
-    """A decision that is as it was written. Raises UserError 74 for any other."""
-    if checksum(seq, verdict, body) != stored:
-        raise damaged(path, f"decision {seq} does not match its checksum")
-    return Row(seq, verdict, body)

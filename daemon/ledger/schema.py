@@ -6,10 +6,15 @@ with none. What has to go through all of them stands in ``chores``, and is done 
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from daemon.common.errors import INPUT_OUTPUT, UserError
+from daemon.judging import audit
+from daemon.ledger import wire
+from daemon.ledger.wire import text
 
 #: PRAGMA application_id, so that no other SQLite file is ever taken for a ledger ("AFMT").
 APPLICATION = 0x41464D54
@@ -112,3 +117,27 @@ def migrate(connection: sqlite3.Connection) -> None:
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         pragmas = f"pragma application_id = {APPLICATION}; pragma user_version = {number};"
         connection.executescript(f"begin immediate; {script} {pragmas} commit;")
+
+
+# What a migration has left to do: the row of a decision that cannot be read is left out, and the check tells of it.
+
+
+def _name(seq: int, identity: str, verdict: str, body: bytes) -> Iterator[tuple[object, ...]]:
+    with contextlib.suppress(ValueError, KeyError):
+        data = wire.decode(body)["data"]
+        yield text(data["path"]), data["curve"], seq, text(data.get("folder") or "")
+
+
+def _look(seq: int, identity: str, verdict: str, body: bytes) -> Iterator[tuple[object, ...]]:
+    """As when it is decided now; only there is no copy of what was not flagged, and no cut had been raised."""
+    probability = audit.AUDIT_SHARE if verdict == "discard" else 1.0
+    if audit.draw(identity) < probability:
+        with contextlib.suppress(ValueError, KeyError):
+            yield seq, verdict, wire.decode(body)["data"]["score"], probability, None
+
+
+#: Chore -> what it makes of a decision, and where it goes.
+CHORES: Mapping[str, tuple[Callable[[int, str, str, bytes], Iterator[tuple[object, ...]]], str]] = {
+    "names": (_name, "insert or ignore into names values (?, ?, ?, ?)"),
+    "looks": (_look, "insert or ignore into looks values (?, ?, ?, ?, ?)"),
+}

@@ -8,22 +8,20 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-from msgspec import DecodeError, Struct
-from msgspec.json import Decoder
-from numpy.typing import NDArray
 
 from daemon.common.ending import Closing
 from daemon.common.errors import UNREACHABLE, UserError
 from daemon.judging import Verdict
 from daemon.ledger import wire
-from daemon.ledger.file import Row, explain, names_of, open_for_reading, sound, text
+from daemon.ledger.file import damaged, explain, names_of, open_for_reading
+from daemon.ledger.rows import Flagged, Look, Named, Row, StreamScores
 from daemon.ledger.schema import LOOKS_SINCE, NAMES_SINCE
+from daemon.ledger.wire import checksum, text
 
 #: The views of this process. SQLite shares what it maps of a file among all connections of a process, so that after
 #: its ``-wal`` was taken away all of them have to be opened anew.
@@ -48,49 +46,6 @@ def nobody_reading(path: Path) -> Iterator[None]:
             held.enter_context(view._lock)
             view.release()
         yield
-
-
-@dataclass(frozen=True, slots=True)
-class Flagged:
-    """One entry of the review queue; its compact copy is fetched by ``seq``."""
-
-    seq: int
-    path: str
-    curve: int
-    sha256: str | None
-    score: float | None
-    reasons: tuple[str, ...]
-    time: str
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """One decision on a curve of some name; ``folder`` is "" where none was noted."""
-
-    seq: int
-    folder: str
-    path: str
-    curve: int
-    sha256: str | None
-    verdict: str
-
-
-class Look(NamedTuple):
-    """A curve that a person may be asked to look at, and the probability with which it was drawn to be."""
-
-    seq: int
-    verdict: Verdict
-    score: float | None
-    probability: float
-
-
-class StreamScores(NamedTuple):
-    """Decisions in order, an array a field; ``scores`` is NaN where none could be made."""
-
-    seqs: NDArray[np.int64]
-    scores: NDArray[np.float64]
-    verdicts: NDArray[np.object_]
-    pipelines: NDArray[np.object_]
 
 
 class LedgerView(Closing):
@@ -151,7 +106,7 @@ class LedgerView(Closing):
         rows: list[Row] = []
         for stored in self._select(query, seq, limit):
             try:
-                rows.append(sound(self.path, *stored))
+                rows.append(_sound(self.path, *stored))
             except UserError:
                 if not rows:
                     raise
@@ -184,7 +139,7 @@ class LedgerView(Closing):
         """Flagged curves with a greater ``seq``, oldest first."""
         query = """select seq, verdict, body, checksum from decisions
                    where seq in (select seq from reviews where seq > ? order by seq limit ?) order by seq"""
-        return [_flagged(sound(self.path, *row)) for row in self._select(query, after, limit)]
+        return [_flagged(_sound(self.path, *row)) for row in self._select(query, after, limit)]
 
     def find_flagged(self, curve: int, *, sha256: str | None = None, path: str | None = None) -> list[int]:
         """``seq`` of the flagged curves of this content (or, where none is given, of this path), oldest first."""
@@ -261,7 +216,7 @@ class LedgerView(Closing):
             marks = ",".join("?" * len(some))
             query = f"select seq, verdict, body, checksum from decisions where seq in ({marks})"
             for row in self._select(query, *some):
-                found[row[0]] = wire.decode(sound(self.path, *row).body)
+                found[row[0]] = wire.decode(_sound(self.path, *row).body)
         return found
 
     def seq_at(self, moment: str) -> int:
@@ -287,12 +242,11 @@ class LedgerView(Closing):
         until = self.last_seq if until is None else min(until, self.last_seq)
         start = max(after, until - last)
         query = "select seq, verdict, body, checksum from decisions where seq > ? and seq <= ? order by seq"
-        found: list[tuple[int, float | None, str, str]] = []
+        found: list[tuple[int, str, float | None, str]] = []
         for first in range(start, until, REPLAY_LIMIT):  # short reads: they never hold up a checkpoint
-            rows = [sound(self.path, *row) for row in self._select(query, first, min(first + REPLAY_LIMIT, until))]
-            told = [_told(row.body) for row in rows]
-            found += [(row.seq, one.score, row.verdict, one.pipeline) for row, one in zip(rows, told, strict=True)]
-        seqs, scores, verdicts, pipelines = zip(*found, strict=True) if found else ((), (), (), ())
+            rows = [_sound(self.path, *row) for row in self._select(query, first, min(first + REPLAY_LIMIT, until))]
+            found += [(row.seq, row.verdict, *wire.score_of(row.body)) for row in rows]
+        seqs, verdicts, scores, pipelines = zip(*found, strict=True) if found else ((), (), (), ())
         return StreamScores(
             np.array(seqs, np.int64),
             np.array(scores, np.float64),  # None becomes NaN
@@ -315,7 +269,7 @@ class LedgerView(Closing):
         """The decision on the curve of this identity."""
         query = "select seq, verdict, body, checksum from decisions where identity = ?"
         for row in self._select(query, text(identity)):
-            data = _data(sound(self.path, *row))
+            data = _data(_sound(self.path, *row))
             return Named(row[0], data.get("folder") or "", data["path"], data["curve"], data["sha256"], row[1])
         return None
 
@@ -356,7 +310,7 @@ class LedgerView(Closing):
         values = (text(path),) if curve is None else (text(path), curve)
         rows = self._select(query, *values) if (self._version >= NAMES_SINCE) else []
         found = [
-            Named(seq, its, name, number, _data(sound(self.path, seq, *rest))["sha256"], rest[0])
+            Named(seq, its, name, number, _data(_sound(self.path, seq, *rest))["sha256"], rest[0])
             for seq, its, name, number, *rest in rows
         ]
         found = [*self._unnoted(path, curve, is_needed=not found), *found]
@@ -385,7 +339,7 @@ class LedgerView(Closing):
                 return []
             said = f"the names of {last:,} decisions are still being noted: try again in some minutes"
             raise UserError(UNREACHABLE, f"{self.path}: {said}") from error
-        found = [(row[0], row[1], _data(sound(self.path, *row))) for row in rows]
+        found = [(row[0], row[1], _data(_sound(self.path, *row))) for row in rows]
         return [
             Named(seq, data.get("folder") or "", data["path"], data["curve"], data["sha256"], verdict)
             for seq, verdict, data in found
@@ -400,25 +354,11 @@ class LedgerView(Closing):
             raise explain(error, self.path) from error
 
 
-class _Told(Struct):
-    score: float | None
-    pipeline: str
-
-
-class _Body(Struct):
-    data: _Told
-
-
-_BODY = Decoder(_Body)
-
-
-def _told(body: bytes) -> _Told:
-    """What an event says of the score, without the rest of it."""
-    try:
-        return _BODY.decode(body).data
-    except DecodeError:  # a file name that is not UTF-8 is escaped as only Python reads it
-        data = wire.decode(body)["data"]
-        return _Told(data["score"], data["pipeline"])
+def _sound(path: Path, seq: int, verdict: str, body: bytes, stored: int) -> Row:
+    """A decision that is as it was written. Raises UserError 74 for any other."""
+    if checksum(seq, verdict, body) != stored:
+        raise damaged(path, f"decision {seq} does not match its checksum")
+    return Row(seq, verdict, body)
 
 
 def _without_labelled(connection: sqlite3.Connection, flagged: int, labels: Path) -> int:

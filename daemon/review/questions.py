@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import chain, zip_longest
 
 from daemon.judging import Verdict
 from daemon.labels import Kind, Labels, Word, unanimous
+from daemon.labels.raters import SHARED
 
 #: 5 % golden questions and 5 % repeats: one of each in so many curves.
 BLOCK = 20
 #: A curve comes back to its rater after this many others at the earliest.
 REPEAT_AFTER = 30
-#: Fewer curves that two raters share say nothing of how well they agree.
-SHARED = 30
 _DRAWN = 64  # curves out of which questions, and those that raters share, are chosen
-#: What each rater says of each decision that has a label, in the order in which they were first labelled.
+#: What each rater says of each decision that has a label.
 Words = Mapping[int, Mapping[str, Word]]
 
 
@@ -79,9 +77,9 @@ class Past:
     labels: Labels
     rater: str
     words: Words
-    seen: Collection[int]  # labelled, asked, or passed over
+    seen: Set[int]  # labelled, asked, or passed over
     skipped: Sequence[int]  # the longest ago first
-    own: Sequence[int]  # labelled, the first one first
+    own: Sequence[int]  # labelled
     asked: int  # curves answered, questions among them
 
     @classmethod
@@ -89,8 +87,9 @@ class Past:
         """Raises UserError 74."""
         words = labels.words()
         own = [seq for seq, said in words.items() if rater in said]
-        questions = len(labels.shown(rater, "golden")) + len(labels.shown(rater, "repeat"))
-        seen = labels.seen_by(rater)
+        shown = labels.select("select seq, kind from shown where rater = ? and stream = ?", rater, labels.stream or "")
+        questions = sum(kind in ("golden", "repeat") for _, kind in shown)
+        seen = {*own, *(seq for seq, _ in shown)}
         return cls(labels, rater, words, seen, labels.skipped_by(rater), own, len(own) + questions)
 
     def golden(self, verdict: Verdict | None) -> list[int]:
@@ -107,16 +106,23 @@ class Past:
 
     def repeats(self, verdict: Verdict | None) -> list[int]:
         """Curves that this rater has labelled a while ago, and not been asked again; the next one first."""
-        again = {one.seq for one in self.labels.shown(self.rater, "repeat")}
-        return self._of_verdict([seq for seq in self.own[:-REPEAT_AFTER] if seq not in again], "repeat", verdict)
+        query = "select seq from labels where rater = ? order by number desc limit ?"
+        lately = [row[0] for row in self.labels.select(query, self.rater, 4 * REPEAT_AFTER)]
+        too_soon = {*list(dict.fromkeys(lately))[:REPEAT_AFTER]}
+        too_soon |= {one.seq for one in self.labels.shown(self.rater, "repeat")}
+        return self._of_verdict([seq for seq in self.own if seq not in too_soon], "repeat", verdict)
 
     def to_share(self, verdict: Verdict) -> list[int]:
         """Curves of one other that this rater should see too, so that the two can be compared; empty when they can.
 
         Keeps, discards and doubts in turn: among hundreds of discards agreement would be a matter of course.
         """
-        shared = Counter(other for seq in self.own for other in self.words[seq] if other != self.rater)
-        if any(count >= SHARED for count in shared.values()):
+        shared: dict[str, Counter[Word]] = {}  # with whom, by what the other said
+        for seq in self.own:
+            for other, word in self.words[seq].items():
+                if other != self.rater:
+                    shared.setdefault(other, Counter())[word] += 1
+        if any(count.total() >= SHARED for count in shared.values()):
             return []
         said: dict[str, dict[Word, list[int]]] = {}
         for seq, by in self.words.items():
@@ -125,9 +131,14 @@ class Past:
                     said.setdefault(other, {}).setdefault(word, []).append(seq)
         if not said:
             return []
-        other = max(said, key=lambda one: (shared[one], sum(map(len, said[one].values())), one))
-        turns = zip_longest(*(self._of_verdict(seqs, "shared", verdict) for seqs in said[other].values()))
-        return [seq for seq in chain.from_iterable(turns) if seq is not None]
+        other = max(said, key=lambda one: (shared.get(one, Counter()).total(), sum(map(len, said[one].values())), one))
+        left = {word: self._of_verdict(seqs, "shared", verdict)[::-1] for word, seqs in said[other].items()}
+        count, found = Counter(shared.get(other)), list[int]()
+        while words := [word for word in sorted(left) if left[word]]:
+            word = min(words, key=lambda one: count[one])
+            found.append(left[word].pop())
+            count[word] += 1
+        return found
 
     def _of_verdict(self, seqs: Iterable[int], name: str, verdict: Verdict | None) -> list[int]:
         some = shuffled(seqs, f"{name} {self.rater}")[:_DRAWN]

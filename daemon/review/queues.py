@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, get_args
 
 from daemon.judging import Thresholds, Verdict
@@ -102,10 +103,11 @@ def queue(
     past = Past.of(labels, rater)
     fresh, late, back = dict[int, _Place](), dict[int, _Place](), dict[int, _Place]()
     skipped = set(past.skipped)
-    for seq, place in _candidates(view, name, within or _ALWAYS, aims):
+    done = past.seen - skipped
+    for seq, place in _candidates(view, name, within or _ALWAYS, aims, done):
         if seq in skipped:
             back[seq] = place
-        elif seq not in past.seen:
+        else:
             (late if seq in past.words else fresh)[seq] = place
         if len(fresh) >= limit:
             break
@@ -155,40 +157,44 @@ def _is_within(seq: int, within: Stretches) -> bool:
     return any(first <= seq and (last is None or seq <= last) for first, last in within)
 
 
-def _candidates(view: LedgerView, name: QueueName, within: Stretches, aims: Aims) -> Iterator[tuple[int, _Place]]:
-    """Every curve of a queue in its order, whoever has seen it; each once."""
+def _candidates(
+    view: LedgerView, name: QueueName, within: Stretches, aims: Aims, done: Set[int]
+) -> Iterator[tuple[int, _Place]]:
+    """Every curve of a queue in its order, but those that the rater is done with; each once."""
     given: set[int] = set()
-    for look, queue in _in_order(view, name, within, aims):
-        if look.seq not in given:
-            given.add(look.seq)
-            yield look.seq, (queue, 1 / look.probability)
+    for looks, queue in _in_order(view, name, within, aims):
+        for look in looks:
+            if look.seq not in done and look.seq not in given:
+                given.add(look.seq)
+                yield look.seq, (queue, 1 / look.probability)
 
 
 def _in_order(
     view: LedgerView, name: QueueName, within: Stretches, aims: Aims
-) -> Iterator[tuple[Look, QueueName]]:
+) -> Iterator[tuple[Iterable[Look], QueueName]]:
     if name == "kept":
         for first, last in reversed(within):
-            yield from ((look, name) for look in _pages(view, "keep", first, last, "newest"))
+            yield _pages(view, "keep", first, last, "newest"), name
     elif name in ("review", "first"):
-        yield from ((look, "first") for seq in aims.first for look in _look(view, seq))
+        yield chain.from_iterable(_look(view, seq) for seq in aims.first), "first"
         if name == "review":
             parts = [_pages(view, "review", first, last, "score") for first, last in within]
-            yield from ((look, name) for look in heapq.merge(*parts, key=_by_score))
+            yield (parts[0] if len(parts) == 1 else heapq.merge(*parts, key=_by_score)), name
     elif name in ("discards", "band"):
         if aims.band is not None:
-            yield from ((look, "band") for look in _drawn(view, within, aims.band))
+            yield _drawn(view, within, aims.band), "band"
         if name == "discards":
-            yield from ((look, name) for look in _drawn(view, within, None))
+            yield _drawn(view, within, None), name
 
 
 def _pages(
     view: LedgerView, verdict: Verdict, first: int, last: int | None, order: Literal["score", "newest"]
 ) -> Iterator[Look]:
-    offset = 0
-    while page := view.looks(verdict, after=first - 1, until=last, order=order, limit=_PAGE, offset=offset):
+    """Page by page, each larger than the one before: most of what comes first may be done."""
+    offset, size = 0, _PAGE
+    while page := view.looks(verdict, after=first - 1, until=last, order=order, limit=size, offset=offset):
         yield from page
-        offset += len(page)
+        offset, size = offset + len(page), 4 * size
 
 
 def _by_score(look: Look) -> tuple[float, int]:
@@ -220,14 +226,14 @@ def _disagreements(
     A rater is asked until they have spoken last: who was contradicted may look again, and who spoke last has done so.
     """
     words = labels.words()
-    skipped = labels.skipped_by(rater)
     differ = labels.labelled([seq for seq, said in words.items() if len(set(said.values())) > 1])
     open_now = [said for said in differ.values() if said[-1].rater != rater]
     people = [said[-1].seq for said in sorted(open_now, key=lambda said: said[-1].time, reverse=True)]
     found = [seq for seq in people if seq is not None and _is_within(seq, within)]
     if aims.serving is not None:
         found += _decided_otherwise(view, *aims.serving, within, set(words))
-    last = [seq for seq in skipped if seq in found]
+    skips = [one for one in labels.shown(rater, "skip") if one.queue == "disagreements"]
+    last = [one.seq for one in skips if one.seq in found and all(said.time < one.time for said in differ.get(one.seq, ()))]
     return [seq for seq in found if seq not in last] + last
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from daemon.judging import Thresholds, Verdict
+from daemon.judging import Thresholds, Verdict, audit
 from daemon.labels import Labels, Word
 from daemon.labels.sessions import Sessions
 from daemon.ledger import Ledger
 from daemon.ledger.view import LedgerView
-from daemon.review.queues import Aims, Item, QueueName, queue, stretches
 from daemon.review.questions import BLOCK, REPEAT_AFTER
+from daemon.review.queues import Aims, Item, QueueName, queue, stretches
 from tests.ledgerhelp import JUDGE, decision
 
 
@@ -80,11 +80,14 @@ def test_the_cut_is_served_first(night: Night) -> None:
     night.add(*[("discard", 0.01 if n % 2 else 0.2) for n in range(3_000)])
     every = night.next("discards", aims=aims)
     band = [item for item in every if item.queue == "band"]
-    assert every[: len(band)] == band and 15 <= len(band) <= 50 and night.next("band", aims=aims) == band
+    assert every[: len(band)] == band
+    assert 15 <= len(band) <= 50
+    assert night.next("band", aims=aims) == band
     assert {item.weight for item in every} == {50.0}
     assert all(night.view.decisions([item.seq])[item.seq]["data"]["score"] == 0.2 for item in band)
     order = [item.seq for item in every[len(band) :]]
-    assert order != sorted(order) and night.seqs("discards", aims=aims, limit=10) == [i.seq for i in every[:10]]
+    assert order != sorted(order)
+    assert night.seqs("discards", aims=aims, limit=10) == [i.seq for i in every[:10]]
 
 
 def test_what_was_answered_is_gone_for_its_rater_alone_and_what_was_skipped_comes_back_at_the_end(night: Night) -> None:
@@ -127,11 +130,11 @@ def test_sessions_bound_the_queues(night: Night) -> None:
 
 def test_a_second_rater_is_led_to_thirty_shared_curves_of_both_words_and_then_to_what_is_new(night: Night) -> None:
     """Each third curve, keeps and discards in turn: thirty shared discards would agree by themselves."""
-    night.add(*[("review", n / 1_000) for n in range(600)])
+    night.add(*[("review", n / 1_000) for n in range(400)])
     night.say("anna", "discard", *range(1, 200))
     night.say("anna", "keep", *range(200, 231))
     answered: list[int] = []
-    for number in range(150):
+    for number in range(105):
         item = night.next("review", "ben", limit=20)[0]
         if item.kind == "plain":
             assert (item.seq <= 230) == (number % 3 == 2 and sum(seq <= 230 for seq in answered) < 30), number
@@ -143,9 +146,9 @@ def test_a_second_rater_is_led_to_thirty_shared_curves_of_both_words_and_then_to
     assert len(shared) == 30
     assert 13 <= sum(seq >= 200 for seq in shared) <= 17
     new = [seq for seq in answered if seq > 230]
-    assert new == list(range(600, 600 - len(new), -1))  # the highest score first
+    assert new == list(range(400, 400 - len(new), -1))  # the highest score first
     rest = [item.seq for item in night.next("review", "ben") if item.kind == "plain"]
-    assert rest == [*range(600 - len(new), 230, -1), *(seq for seq in range(230, 0, -1) if seq not in shared)]
+    assert rest == [*range(400 - len(new), 230, -1), *(seq for seq in range(230, 0, -1) if seq not in shared)]
 
 
 def test_raters_who_differ_are_asked_again_until_each_has_answered_the_other(night: Night) -> None:
@@ -166,7 +169,7 @@ def test_raters_who_differ_are_asked_again_until_each_has_answered_the_other(nig
 
 def test_what_the_model_of_now_would_decide_otherwise_is_a_disagreement_too(night: Night) -> None:
     night.add(("review", 0.05), ("review", 0.5), ("keep", 0.7), ("keep", 0.9))
-    night.add(("review", 0.05), judge=JUDGE.__class__(**{**_fields(JUDGE), "pipeline": "weights:other|thresholds:1"}))
+    night.add(("review", 0.05), judge=replace(JUDGE, pipeline="weights:other|thresholds:1"))
     night.add(("review", 0.05), reasons=("flip",))
     serving = (f"{JUDGE.pipeline}|thresholds:0.1-0.8", Thresholds(0.1, 0.8))
     assert set(night.seqs("disagreements", aims=Aims(serving=serving))) == {1, 3}
@@ -174,17 +177,13 @@ def test_what_the_model_of_now_would_decide_otherwise_is_a_disagreement_too(nigh
     assert night.seqs("disagreements", aims=Aims(serving=serving)) == [3]
 
 
-def _fields(judge: Any) -> dict[str, Any]:
-    return {name: getattr(judge, name) for name in judge.__dataclass_fields__}
-
-
 def test_questions_come_in_silence_and_never_twice(night: Night) -> None:
     """Known curves that this rater never saw, and their own of a while ago; answers are no labels."""
-    night.add(*[("keep", 0.9)] * 400)
+    night.add(*[("keep", 0.9)] * 300)
     for rater in ("anna", "ben"):
         night.say(rater, "keep", *range(1, 101))
     asked: dict[str, list[int]] = {"plain": [], "golden": [], "repeat": []}
-    for number in range(10 * BLOCK):
+    for number in range(8 * BLOCK):
         item = night.next("kept", "cora", limit=5)[0]
         asked[item.kind].append(item.seq)
         if item.kind == "plain":
@@ -195,10 +194,12 @@ def test_questions_come_in_silence_and_never_twice(night: Night) -> None:
             if item.kind == "repeat":  # at least so many others lie between
                 assert item.seq in asked["plain"][:-REPEAT_AFTER], number
             night.labels.note_shown("cora", item.seq, "kept", item.kind, answer="keep", expected="keep")
-    assert len(asked["golden"]) == len(set(asked["golden"])) == 10
-    assert len(asked["repeat"]) == len(set(asked["repeat"])) and 7 <= len(asked["repeat"]) <= 9
+    assert len(asked["golden"]) == len(set(asked["golden"])) == 8
+    assert len(asked["repeat"]) == len(set(asked["repeat"]))
+    assert 5 <= len(asked["repeat"]) <= 7
     assert len(asked["plain"]) == len(set(asked["plain"]))
-    assert set(asked["golden"]) <= set(range(1, 101)) and set(asked["golden"]).isdisjoint(asked["plain"])
+    assert set(asked["golden"]) <= set(range(1, 101))
+    assert set(asked["golden"]).isdisjoint(asked["plain"])
     assert sum(one.rater == "cora" for one in night.labels.current()) == len(asked["plain"])
 
 
@@ -209,18 +210,27 @@ def test_a_question_shows_by_its_verdict_only_where_that_is_hidden(night: Night)
         night.say(rater, "discard", *range(101, 131))
     assert {item.kind for item in night.next("kept", "cora")} == {"plain"}
     blind = [item for item in night.next("kept", "cora", is_blind=True) if item.kind == "golden"]
-    assert len(blind) >= 5 and {item.seq for item in blind} <= set(range(101, 131))
+    assert len(blind) >= 5
+    assert {item.seq for item in blind} <= set(range(101, 131))
 
 
-@pytest.mark.timeout(120)
 def test_a_long_history_is_answered_at_once(night: Night) -> None:
-    """100,000 decisions, 10,000 of them flagged and labelled: at most 50 ms of computing, in every queue."""
-    draw = random.Random(1)
-    for _ in range(20):
-        shares = [draw.random() for _ in range(5_000)]
-        night.add(*[("keep" if u < 0.02 else "review" if u < 0.12 else "discard", draw.random()) for u in shares])
+    """Of some 100,000 decisions 10,000 flagged and labelled: at most 50 ms of computing, in every queue.
+
+    Of the discards only those that are drawn for audit are recorded: no queue looks at any other.
+    """
+    drawn = [n for n in range(1, 90_001) if audit.draw(f"{n:064x}#0") < audit.AUDIT_SHARE]
+    made = [decision(n, verdict="discard", score=0.01, compact_copy=b"a curve") for n in drawn]
+    scores = random.Random(1)
+    for n in range(90_001, 102_001):
+        verdict: Verdict = "keep" if n % 6 == 0 else "review"
+        made.append(decision(n, verdict=verdict, score=scores.random(), compact_copy=b"a curve"))
+    scores.shuffle(made)
+    for start in range(0, len(made), 2_000):
+        night.ledger.record(made[start : start + 2_000])
     flagged = [look.seq for look in night.view.looks("review", limit=20_000)]
-    assert len(flagged) > 9_500
+    assert len(flagged) == 10_000
+    assert night.view.count_looks("discard") == len(drawn)
     events = night.view.decisions(flagged)
     for rater, seqs in (("anna", flagged), ("ben", flagged[:5_000])):
         night.labels.add(Labels.of_event(events[seq], "keep" if seq % 9 == 0 else "discard", rater) for seq in seqs)

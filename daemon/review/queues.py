@@ -2,8 +2,8 @@
 
 *kept*: wanted anyway, and it feeds the cut; newest first. *review*: the highest score first, for an event is likeliest
 there; curves without a score behind them, by age. *discards*: the audited ones, drawn when they were decided; blind, in
-an order that tells nothing, so that any number of them from the front is a fair sample. *disagreements*: what people, or
-two models, see differently.
+an order that tells nothing, so that any number of them from the front is a fair sample. *disagreements*: what people
+or two models see differently.
 
 What a rater has answered is not shown to them again; what they skipped comes back at the end. Curves that another rater
 has labelled come after all others, but for those that let two raters be compared.
@@ -21,7 +21,8 @@ from typing import Literal, get_args
 from daemon.judging import Thresholds, Verdict
 from daemon.labels import Kind, Labels
 from daemon.labels.sessions import Sessions
-from daemon.ledger.view import LedgerView, Look
+from daemon.ledger.rows import Look
+from daemon.ledger.view import LedgerView
 from daemon.review.questions import Past, Slot, mix, shuffled
 
 #: ``first``: the curves between the old and the new cut that `adapt` wants looked at, at the head of review.
@@ -218,9 +219,7 @@ def _drawn(view: LedgerView, within: Stretches, band: tuple[float, float] | None
     return [looks[seq] for seq in shuffled(looks, "discards")]
 
 
-def _disagreements(
-    view: LedgerView, labels: Labels, rater: str, within: Stretches, aims: Aims
-) -> list[int]:
+def _disagreements(view: LedgerView, labels: Labels, rater: str, within: Stretches, aims: Aims) -> list[int]:
     """What people see differently, the latest first; then what the model of now would decide otherwise.
 
     A rater is asked until they have spoken last: who was contradicted may look again, and who spoke last has done so.
@@ -233,7 +232,9 @@ def _disagreements(
     if aims.serving is not None:
         found += _decided_otherwise(view, *aims.serving, within, set(words))
     skips = [one for one in labels.shown(rater, "skip") if one.queue == "disagreements"]
-    last = [one.seq for one in skips if one.seq in found and all(said.time < one.time for said in differ.get(one.seq, ()))]
+    last = [
+        one.seq for one in skips if one.seq in found and all(said.time < one.time for said in differ.get(one.seq, ()))
+    ]
     return [seq for seq in found if seq not in last] + last
 
 

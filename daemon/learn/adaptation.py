@@ -20,12 +20,12 @@ import numpy as np
 from daemon import __version__
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.config import Config
+from daemon.judging.registry import SERVING, Promotion, Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
 from daemon.learn.ground import Ground, Stream, base_of, stream_of, survey
 from daemon.learn.simulated_loss import SimulatedLoss
 from daemon.ledger.view import LedgerView
-from deploy.registry import SERVING, Promotion, Registry
 from models.bundle import BadBundle, Bundle, read
 from models.certificate import percent_up
 from models.cut import CONFIDENCE, FEWEST, LEAST_GAIN, MAX_MISS, MISSES, Rung, Step, climb
@@ -225,8 +225,8 @@ def _sentences(p: Proposal, ground: Ground, step: Step, stream: Stream, loss_of_
         verb = "falls" if p.moves else "would fall"
         looks = f", {len(p.look_first)} to look at first" if p.look_first else ""
         yield (
-            f"the pile{whose} {verb} from {100 * p.pile_before:.0f} to {100 * p.pile_after:.0f} % of {p.stream:,} curves;"
-            f" {p.between:,} curves between old and new cut ({p.old:.4g} and {p.new:.4g}){looks}"
+            f"the pile{whose} {verb} from {100 * p.pile_before:.0f} to {100 * p.pile_after:.0f} % of {p.stream:,}"
+            f" curves; {p.between:,} curves between old and new cut ({p.old:.4g} and {p.new:.4g}){looks}"
         )
         yield _rule(p, step)
         if p.simulated_loss is not None and loss_of_base is not None:
@@ -237,7 +237,8 @@ def _sentences(p: Proposal, ground: Ground, step: Step, stream: Stream, loss_of_
             " confirmed there takes the cut back"
         )
     if p.rung == "provisional":
-        yield f"{p.needed} more confirmed events earn the {100 * MAX_MISS:g} % promise for events above the cut in force"
+        promise = f"the {100 * MAX_MISS:g} % promise for events above the cut in force"
+        yield f"{p.needed} more confirmed events earn {promise}"
     if not ground.bar.blocks and p.events:
         yield ground.bar.text
     if ground.unscored:

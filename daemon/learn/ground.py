@@ -16,13 +16,13 @@ from daemon.common.errors import BAD_DATA, UserError
 from daemon.config import Config
 from daemon.formats.afmcurve import unpack
 from daemon.formats.errors import Unfinished, Unreadable
+from daemon.judging.registry import Promotion, Registry
 from daemon.labels import Label, Labels
 from daemon.labels.raters import Bar, bar
 from daemon.labels.sessions import Sessions
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from deploy.classifier import EngineId, EngineRequest
-from deploy.registry import Promotion, Registry
 from deploy.serving import TOLERANCE, Model
 from models.bundle import BadBundle, Bundle, read, resolve
 from models.reasons import DOUBTS
@@ -106,7 +106,7 @@ def base_of(config: Config) -> Bundle:
 
 
 def survey(config: Config, view: LedgerView, labels: Labels) -> Ground:
-    """What is known of the present session group. Raises UserError 65 where a model cannot be read, 74 as the ledger."""
+    """What is known of the present session group. Raises UserError 65 where a model, 74 where labels cannot be read."""
     base, registry = base_of(config), Registry(config.state / "models")
     sessions = Sessions(labels)
     group = sessions.group(sessions.current())
@@ -171,7 +171,7 @@ def _scored_anew(view: LedgerView, seqs: Sequence[int], base: Bundle) -> tuple[l
 
 
 def stream_of(view: LedgerView, ranges: Ranges, base: Bundle, keep: float, highest: float) -> Stream:
-    """The latest decisions of these sessions by this network; what scores up to ``highest`` is told apart by reasons."""
+    """The latest decisions of these sessions by this network; doubts are looked up of what scores up to ``highest``."""
     stem, parts, left = _stem(base.pipeline), [], STREAM
     for first, last in reversed(ranges):
         if left > 0:

@@ -14,8 +14,8 @@ from daemon.config import Config, Flags, Keys, load
 from daemon.labels.curve_name import name_of
 
 if TYPE_CHECKING:
+    from daemon.judging.registry import Promotion
     from daemon.learn.adaptation import Proposal, TakenBack
-    from deploy.registry import Promotion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +33,8 @@ class Options:
 
 def run(options: Options) -> int:
     """Exit 0, also where the cut stays; 69 without a ledger, 65 for a model that cannot be read, 74 for labels."""
+    from daemon.judging.registry import Registry
     from daemon.learn.adaptation import accept, audit, propose
-    from deploy.registry import Registry
 
     config = load(options.service)
     if "model" not in config.origins:  # the running service knows better than the default

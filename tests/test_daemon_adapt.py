@@ -97,7 +97,7 @@ def test_what_raters_differ_on_is_no_confirmed_event(tmp_path):
     night.say("unsure", [6], "ben")
     assert propose(night.config).confirmed == (1, 2, 3, 4, 5)
     with Labels(night.state / "labels.sqlite") as labels:
-        last = [one for one in labels.current() if one.rater == "ada"][0]
+        last = next(one for one in labels.current() if one.rater == "ada")
         labels.remove([last], by="ada", reason="", time="2030-01-01T00:00:00Z")
     assert propose(night.config).events == 4
 
@@ -121,7 +121,7 @@ def test_an_event_confirmed_between_both_cuts_takes_the_raised_one_back(tmp_path
     moved = accept(night.config, propose(night.config), "ada")
     assert audit(night.config) is None
     raised = read(Registry(night.state / "models").folder_of(moved))
-    low, high = raised.limits
+    low, _high = raised.limits
     (event,) = night.decide([(float(night.base.limits[0]) + low) / 2])
     night.say("discard", [event], "ben")
     assert audit(night.config) is None

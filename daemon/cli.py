@@ -31,6 +31,7 @@ VERBS = {
     "events": "print decisions as JSON lines, gap-free",
     "console": "live view of a running service",
     "status": "one screen of state",
+    "review": "a local web page: look at curves and label them",
     "labels": "add, import or export labels",
     "train": "train a model on simulated and labelled curves",
     "evaluate": "a model on labelled folders, with exact intervals",
@@ -47,7 +48,7 @@ VERBS = {
 }
 
 #: Verbs that come with later versions: their names are taken already.
-LATER = ("review", "finetune", "keys")
+LATER = ("finetune", "keys")
 #: And one that has gone: what it did needs the repository, not the program.
 GONE = {"study": "the experiments are repeated from the repository: make study TOPIC=… (make study lists them)"}
 

@@ -29,12 +29,13 @@ from safetensors.numpy import save as save_tensors
 
 from models.anatomy import shapes
 from models.certificate import Certificate
-from models.files import replace_folder, write_synced
+from models.files import link_or_copy, replace_folder, write_synced
 from models.raster import RasterProfile
 
 SHIPPED = Path(__file__).parent / "shipped"
 WEIGHTS, CARD, MANIFEST = "weights.safetensors", "card.md", "manifest.json"
 FORMAT: Literal[1] = 1
+CONFIRMED = "labels: confirmed events"  # the basis of a cut that was moved by events which people confirmed
 MAX_MANIFEST_BYTES = 16 << 20  # it notes every labelled curve that taught, 13 bytes each
 MAX_HEADER_BYTES = 1 << 20
 MAX_WEIGHT_BYTES = 256 << 20
@@ -96,6 +97,15 @@ class Cut:
         """How many events it was chosen on; 0 where nothing is noted."""
         count = self.evidence.get("events")
         return count if type(count) is int and count > 0 else 0
+
+    @property
+    def band(self) -> tuple[float, float] | None:
+        """The scores between the threshold that it was raised from and this one; None where it was not raised."""
+        try:
+            low, high = map(float, self.evidence["band"])
+        except (KeyError, TypeError, ValueError):
+            return None
+        return (low, high) if 0.0 <= low < high <= 1.0 else None
 
 
 class Network(Struct, frozen=True):
@@ -173,8 +183,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
             raise ValueError("the certificate is that of other weights")
         if not cut.discard < float(calibration.score(np.array([certificate.limit_logit]))[0]):
             raise ValueError("the discard threshold lies above what the certificate allows")
-        if self.score_basis != "labels":
-            raise ValueError("a certificate rests on labels, and score_basis says otherwise")
+        if self.score_basis != "labels" and cut.evidence.get("basis") != CONFIRMED:
+            raise ValueError("a certificate rests on labels, and neither score_basis nor the thresholds do")
 
 
 def _plain(number: object) -> float:
@@ -251,7 +261,7 @@ def objection(folder: Path, *, replaces: bool) -> str | None:
 
 def write(
     folder: Path,
-    weights: Weights,
+    weights: Weights | Path,
     manifest: Manifest,
     card: str,
     parent: Bundle | None = None,
@@ -264,11 +274,15 @@ def write(
     something already, unless it ``replaces`` it.
 
     The digests of ``manifest`` are filled in here. What it has in common with that of ``parent`` is written as it
-    stands there, with what only another version knows.
+    stands there, with what only another version knows. ``weights`` may be the file of another model, which becomes that
+    of this one as it is.
     """
-    half = {name: np.ascontiguousarray(tensor.astype(np.float16)) for name, tensor in weights.items()}
-    files = {WEIGHTS: save_tensors(half), CARD: card.encode()}
-    digests = Digests(*(hashlib.sha256(files[name]).hexdigest() for name in (WEIGHTS, CARD)))
+    files = {CARD: card.encode()}
+    if not isinstance(weights, Path):
+        half = {name: np.ascontiguousarray(tensor.astype(np.float16)) for name, tensor in weights.items()}
+        files[WEIGHTS] = save_tensors(half)
+    held = weights.read_bytes() if isinstance(weights, Path) else files[WEIGHTS]
+    digests = Digests(*(hashlib.sha256(data).hexdigest() for data in (held, files[CARD])))
     whole = msgspec.structs.replace(manifest, sha256=digests).to_mapping()
     if parent is not None:
         before = parent.manifest.to_mapping()
@@ -281,6 +295,8 @@ def write(
     try:
         for name, data in files.items():
             write_synced(fresh / name, data)
+        if isinstance(weights, Path):
+            link_or_copy(weights, fresh / WEIGHTS)
         bundle = read(fresh)
         if why := objection(folder, replaces=replaces):
             raise BadBundle(f"{folder} {why}")

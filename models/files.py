@@ -6,6 +6,7 @@ The unfinished file lies beside its place, under a name that no watched folder t
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,12 +47,51 @@ def remove_unfinished(folder: Path) -> None:
         fresh.unlink(missing_ok=True)
 
 
+def remove_abandoned(folder: Path) -> None:
+    """As :func:`remove_unfinished`, at any time: what lies in the folder itself of processes that are no more."""
+    for path in folder.glob(".*.*"):
+        found = re.fullmatch(rf"\..+\.(\d+)(?:-\d+)?(?:{re.escape(UNFINISHED)}|\.new)", path.name)
+        if found is None or Path(f"/proc/{found[1]}").exists():
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def write_synced(path: Path, content: bytes) -> None:
     """The content is on the disk when this returns; the name may not be (see :func:`sync_folder`)."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """One line more, on the disk when this returns; what a crash left of the last one stays a line of its own."""
+    with path.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        is_torn = end > 0 and file.read(1) != b"\n"
+        file.write(b"\n" * is_torn + line + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def copy_synced(source: Path, path: Path) -> None:
+    """Its content under another name, on the disk when this returns."""
+    write_synced(path, source.read_bytes())
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """The same file under a second name; a copy where the file system has no such thing, or does not allow it.
+
+    Only for what is never changed in place: whoever writes into one of them changes both.
+    """
+    try:
+        os.link(source, path)
+    except OSError:
+        copy_synced(source, path)
 
 
 def sync_folder(folder: Path) -> None:

@@ -104,6 +104,7 @@ def judge_of(
         certificate=certificate.promise if certificate else None,
         require_certificate=require_certificate,
         cut=_cut_of(bundle, override),
+        band=bundle.manifest.thresholds.band if discard == bundle.discard else None,
     )
 
 

@@ -1,0 +1,216 @@
+"""The drawing: a curve as the page shows it, in real units where the file knows them, with what was found on it.
+
+Force is above its baseline, in pN where the spring constant is known, else in nm or mV of deflection, else in the
+file's own numbers. Distance is from the surface, in nm: the separation of tip and surface where the deflection is known
+in metres (the travel of the piezo less the bend of the cantilever), else what the file has; a file without a distance
+axis is drawn over shares of its retract. What was taken is said beside it, so that nobody takes one for another.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.curve import Curve, Prepared, Samples
+from models.frontend import LARGEST, newton_per_unit, prepare
+from models.raster import RasterProfile
+from models.steps import Fall, falls
+
+ForceLabel = Literal["pN", "nm", "mV", ""]
+DistanceLabel = Literal["separation", "piezo", "distance", "share"]
+
+#: Points that are sent; more than that no screen shows. Of a longer curve the lowest and highest of each stretch.
+MOST_POINTS = 4096
+#: Ruptures that are marked, the steepest; more would hide the curve.
+MOST_RUPTURES = 24
+_PROFILE = RasterProfile()
+
+
+@dataclass(frozen=True, slots=True)
+class Rupture:
+    """Where the force falls at once: the last sample before it, so that a mark there lies on the curve."""
+
+    x: float  # as the axis
+    force: float  # of that sample, as the axis
+    drop: float  # by how much it falls, means of a few samples on each side
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What nothing pulls at. ``level`` is where it is drawn: 0, as force is counted from it."""
+
+    level: float
+    noise: float | None  # rms, as the force axis, of the averaged curve
+    line: tuple[tuple[float, float], tuple[float, float]]  # its two ends; not flat where the baseline is tilted
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawing:
+    """A curve ready to be drawn; x and y are (n,) each, the approach (m,)."""
+
+    force_unit: ForceLabel
+    distance_unit: Literal["nm", "%"]
+    distance_kind: DistanceLabel
+    x: Samples
+    y: Samples  # NaN where the file holds no finite number
+    approach: tuple[Samples, Samples] | None
+    baseline: Baseline | None  # None where no level was found
+    contact: float | None  # where the push ends, as the x axis; None where none was found
+    ruptures: tuple[Rupture, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON takes it; numbers of a line are little-endian single precision in base64."""
+        baseline = self.baseline
+        return {
+            "force_unit": self.force_unit,
+            "distance_unit": self.distance_unit,
+            "distance_kind": self.distance_kind,
+            "retract": {"x": packed(self.x), "y": packed(self.y)},
+            "approach": None if self.approach is None else dict(zip("xy", map(packed, self.approach), strict=True)),
+            "baseline": baseline and {"level": baseline.level, "noise": baseline.noise, "line": baseline.line},
+            "contact": self.contact,
+            "ruptures": [{"x": one.x, "force": one.force, "drop": one.drop} for one in self.ruptures],
+        }
+
+
+def packed(values: Samples) -> str:
+    """Numbers as base64 of little-endian single precision; what is too large for it is not finite there."""
+    with np.errstate(over="ignore"):
+        return base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode()
+
+
+def draw(curve: Curve) -> Drawing:
+    """The drawing of any curve, also of one that no score could be made of."""
+    prepared = prepare([curve], _PROFILE)[0]
+    level = 0.0 if prepared.level is None else prepared.level
+    factor, force_unit = _force_scale(curve)
+    force = _finite(curve.force) - level
+    z, surface, kind = _distance(curve, force, prepared)
+    ruptures = _ruptures(curve, force, z - surface, factor, prepared)
+    chosen = thin(force, [one for one, _ in ruptures])
+    approach = _approach(curve, level)
+    return Drawing(
+        force_unit=force_unit,
+        distance_unit="%" if kind == "share" else "nm",
+        distance_kind=kind,
+        x=(z - surface)[chosen],
+        y=factor * force[chosen],
+        approach=None if approach is None else (approach[0] - surface, factor * approach[1]),
+        baseline=None if prepared.level is None else _baseline(curve, prepared, factor, z - surface),
+        contact=None if prepared.contact is None else 0.0,
+        ruptures=tuple(rupture for _, rupture in ruptures),
+    )
+
+
+def _finite(values: Samples) -> Samples:
+    return np.where(np.abs(values) < LARGEST, values, np.nan)
+
+
+def _force_scale(curve: Curve) -> tuple[float, ForceLabel]:
+    newton = newton_per_unit(curve)
+    if newton is not None:
+        return newton * 1e12, "pN"
+    if curve.force_unit == "m":
+        return 1e9, "nm"
+    if curve.force_unit == "V":
+        return (curve.sensitivity_m_per_v * 1e9, "nm") if curve.sensitivity_m_per_v else (1e3, "mV")
+    return 1.0, ""
+
+
+def _bend_nm_per_unit(curve: Curve) -> float | None:
+    """How far the cantilever bends at one force unit; None where the file does not say enough."""
+    if curve.force_unit == "m":
+        return 1e9
+    if curve.force_unit == "V" and curve.sensitivity_m_per_v:
+        return curve.sensitivity_m_per_v * 1e9
+    if curve.force_unit == "N" and curve.spring_constant_n_per_m:
+        return 1e9 / curve.spring_constant_n_per_m
+    return None
+
+
+def _distance(curve: Curve, force: Samples, prepared: Prepared) -> tuple[Samples, float, DistanceLabel]:
+    """The axis, where on it the surface is, and what it is of. ``force`` counts from the baseline, in force_unit."""
+    kind: DistanceLabel
+    if curve.distance is None or not np.isfinite(curve.distance).all():
+        x, kind = np.linspace(0.0, 100.0, len(curve)), "share"
+        return x, 0.0, kind
+    x, kind = curve.distance * 1e9, curve.distance_kind or "distance"
+    bend = _bend_nm_per_unit(curve)
+    if kind == "piezo" and bend is not None:
+        x, kind = x - bend * np.nan_to_num(force), "separation"
+    at = 0 if prepared.contact is None else min(round(prepared.contact * len(curve)), len(curve) - 1)
+    return x, float(np.median(x[max(at - 2, 0) : at + 3])), kind
+
+
+def _approach(curve: Curve, level: float) -> tuple[Samples, Samples] | None:
+    """The approach over the same range: readers hand its force on, and its piezo goes evenly the way back."""
+    approach = curve.approach_force
+    if approach is None or approach.shape[0] < 2:
+        return None
+    force = _finite(approach) - level
+    m = force.shape[0]
+    if curve.distance is None or not np.isfinite(curve.distance).all():
+        x = np.linspace(100.0, 0.0, m)
+    else:
+        bend = _bend_nm_per_unit(curve)
+        ends = curve.distance[[-1, 0]] * 1e9
+        if curve.distance_kind == "separation" and bend is not None:
+            ends = ends + bend * np.nan_to_num(_finite(curve.force[[-1, 0]]) - level)
+        x = np.linspace(float(ends[0]), float(ends[1]), m)
+        if curve.distance_kind is not None and bend is not None:
+            x = x - bend * np.nan_to_num(force)
+    chosen = thin(force)
+    return x[chosen], force[chosen]
+
+
+def _baseline(curve: Curve, prepared: Prepared, factor: float, x: Samples) -> Baseline:
+    tilt = factor * (prepared.tilt or 0.0)
+    noise = None if prepared.noise is None else factor * prepared.noise
+    return Baseline(0.0, noise, ((float(x[0]), -tilt), (float(x[-1]), 0.0)))
+
+
+def _ruptures(curve: Curve, force: Samples, x: Samples, factor: float, prepared: Prepared) -> list[tuple[int, Rupture]]:
+    """(sample, rupture) in the order of the curve."""
+    if prepared.level is None or not np.isfinite(force).all():
+        return []
+    steepest = sorted(falls(curve.force), key=lambda one: -one.t)[:MOST_RUPTURES]
+    found: dict[int, Rupture] = {}
+    for fall in steepest:
+        at, drop = _place(force, fall)
+        found.setdefault(at, Rupture(float(x[at]), factor * float(force[at]), factor * drop))
+    return sorted(found.items())
+
+
+def _place(force: Samples, fall: Fall) -> tuple[int, float]:
+    """The last sample before a fall, on the curve as it was recorded, and how deep the fall is.
+
+    The detector sees averages over ``fall.width`` samples; within them the fall is where means of a quarter of that
+    differ most, and the mark stands on the highest sample just before it.
+    """
+    n, width = force.shape[0], max(fall.width // 4, 1)
+    start, stop = max(fall.sample - fall.width, width), min(fall.sample + fall.width, n - width)
+    if stop <= start:
+        return min(max(fall.sample, 0), n - 1), 0.0
+    total = np.concatenate(([0.0], np.cumsum(force)))
+    at = np.arange(start, stop + 1)
+    before, after = total[at] - total[at - width], total[at + width] - total[at]
+    cut = int(at[(before - after).argmax()])
+    top = cut - width + int(force[cut - width : cut + 1].argmax())
+    return top, float((total[cut] - total[cut - width] - total[cut + width] + total[cut]) / width)
+
+
+def thin(values: Samples, needed: list[int] | None = None, most: int = MOST_POINTS) -> NDArray[np.int64]:
+    """The samples to draw: of many, the lowest and the highest of each stretch, both ends, and what is ``needed``."""
+    n = values.shape[0]
+    if n <= most:
+        return np.arange(n)
+    edges = np.linspace(0, n, most // 2).astype(np.int64)
+    filled = np.nan_to_num(values)
+    low = [start + int(filled[start:stop].argmin()) for start, stop in pairwise(edges)]
+    high = [start + int(filled[start:stop].argmax()) for start, stop in pairwise(edges)]
+    return np.unique(np.array([0, n - 1, *low, *high, *(needed or [])], np.int64))

@@ -1,0 +1,225 @@
+"""The door of the page: who is let in, what may be asked, and what every answer forbids.
+
+A page of another site can make a browser ask here, and through a name of its own (DNS rebinding) even read what comes
+back. So the Host must be this machine's, and an Origin, a Referer or the browser's own word (Sec-Fetch-Site) must not
+be another site's. Where the page can be reached from other machines a token is demanded as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import json
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+from daemon.common.errors import INPUT_OUTPUT, UserError
+from models.files import write_whole
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+#: A sheet of labels is some 5 kB.
+MOST_BODY_BYTES = 1 << 20
+#: For a body to come; a browser on this machine needs milliseconds.
+BODY_S = 10.0
+COOKIE = "afm_triage_review"
+_TOKEN = "review-token"  # in the state folder
+_OPEN = "/healthz"  # says nothing but that the page lives
+_HEADERS: Mapping[str, str] = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+class Refused(Exception):
+    """The answer is this status and one sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def token_of(state: Path) -> str:
+    """The token of this state, made where there is none; only this user can read it. Raises UserError 74."""
+    file = state / _TOKEN
+    try:
+        if file.is_file() and len(text := file.read_text(encoding="ascii", errors="replace").strip()) >= 32:
+            file.chmod(0o600)
+            return text
+        before = os.umask(0o077)
+        try:
+            token = secrets.token_urlsafe(24)
+            write_whole(file, f"{token}\n".encode(), is_synced=True)
+        finally:
+            os.umask(before)
+    except OSError as error:
+        raise UserError(INPUT_OUTPUT, f"{file}: {error.strerror}; a page for other machines needs its token") from None
+    return token
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """``token``: None where only this machine can knock."""
+
+    token: str | None = None
+
+    def check(self, scope: Scope) -> None:
+        """Raises Refused."""
+        headers = _headers(scope)
+        host = headers.get("host", "")
+        if not self._is_own(host):
+            raise Refused(403, "this name is not that of this machine: open the address that the program printed")
+        is_visit = scope["method"] == "GET" and scope["path"] == "/" and headers.get("sec-fetch-mode") == "navigate"
+        if not is_visit and _is_of_another_page(headers, host):
+            raise Refused(403, "a request of another page is not answered")
+        if self.token is not None and scope["path"] != _OPEN and not self._is_known(scope, headers):
+            raise Refused(401, "open the address with its token, as the program printed it")
+
+    def is_entering(self, scope: Scope) -> bool:
+        """Whether this visit brings the right token in its address; it is answered by a cookie."""
+        return self.token is not None and scope["path"] == "/" and self._is_right(_in_address(scope))
+
+    def _is_own(self, host: str) -> bool:
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").lower()
+        except ValueError:
+            return False
+        if name == "localhost":
+            return True
+        try:
+            address = ipaddress.ip_address(name.partition("%")[0])
+        except ValueError:
+            # A name is only taken where the token guards too: whoever has a name point here does not have that.
+            return self.token is not None and name.partition(".")[0] == socket.gethostname().partition(".")[0].lower()
+        return self.token is not None or address.is_loopback
+
+    def _is_known(self, scope: Scope, headers: Mapping[str, str]) -> bool:
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return self._is_right(bearer.strip())
+        try:
+            cookies = SimpleCookie(headers.get("cookie", ""))
+        except CookieError:
+            cookies = SimpleCookie()
+        given = str(cookies[COOKIE].value) if COOKIE in cookies else ""
+        return self._is_right(given) or self.is_entering(scope)
+
+    def _is_right(self, given: str) -> bool:
+        return self.token is not None and hmac.compare_digest(given.encode(), self.token.encode())
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _in_address(scope: Scope) -> str:
+    asked: bytes = scope["query_string"]
+    return parse_qs(asked.decode("latin-1")).get("token", [""])[0]
+
+
+def _is_of_another_page(headers: Mapping[str, str], host: str) -> bool:
+    if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        return True
+    named = headers.get("origin", headers.get("referer"))  # an old browser sends only the latter
+    if named is None:
+        return False
+    try:
+        return urlsplit(named).netloc.lower() != host.lower()  # "null", of a file or a frame, has no place at all
+    except ValueError:
+        return True
+
+
+class Guard:
+    """Stands before the application: the door, the size of what is sent, and the headers of every answer."""
+
+    def __init__(self, app: ASGIApp, door: Door) -> None:
+        self._app, self._door = app, door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        is_begun = False
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal is_begun
+            if message["type"] == "http.response.start":
+                is_begun = True
+                there = {name.lower() for name, _ in message["headers"]}
+                more = [(k.encode(), v.encode()) for k, v in _HEADERS.items() if k.encode() not in there]
+                message = {**message, "headers": [*message["headers"], *more]}
+            await send(message)
+
+        try:
+            self._door.check(scope)
+            if self._door.is_entering(scope):
+                await _let_in(self._door.token or "", send_guarded)
+                return
+            body = await _body_of(scope, receive)
+            await self._app(scope, _again(body, receive), send_guarded)
+        except Refused as refused:
+            if not is_begun:
+                await _answer(refused.status, {"error": str(refused)}, send_guarded)
+
+
+async def _body_of(scope: Scope, receive: Receive) -> bytes:
+    """All that is sent with a request. Raises Refused 413 for more than there is to say, 408 for what does not come."""
+    if (length := _headers(scope).get("content-length", "0")).isdecimal() and int(length[:20]) > MOST_BODY_BYTES:
+        raise Refused(413, f"more than {MOST_BODY_BYTES >> 20} MiB at once: send fewer labels")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Refused(400, "the request ended before its end")
+                body += message.get("body", b"")
+                if len(body) > MOST_BODY_BYTES:
+                    raise Refused(413, f"more than {MOST_BODY_BYTES >> 20} MiB at once: send fewer labels")
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise Refused(408, f"the request was not complete within {BODY_S:g} s") from None
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """What has been read is handed on, once."""
+    rest = [body]
+
+    async def receive_again() -> Message:
+        if rest:
+            return {"type": "http.request", "body": rest.pop(), "more_body": False}
+        return await receive()
+
+    return receive_again
+
+
+async def _let_in(token: str, send: Send) -> None:
+    """The token goes from the address, where it would be seen and sent on, into a cookie."""
+    cookie = f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Lax; Max-Age=31536000"
+    headers = [(b"location", b"/"), (b"set-cookie", cookie.encode()), (b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": 303, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _answer(status: int, value: object, send: Send) -> None:
+    body = json.dumps(value).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status in (408, 413):
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,49 @@
+"""`review`: a local web page on which judged curves are looked at and labelled."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Annotated
+
+from daemon.common import ending
+from daemon.common.errors import UNREACHABLE, USAGE, UserError
+from daemon.common.options import Option
+from daemon.common.stdio import as_json
+from daemon.config import Flags, Keys, load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    service: Annotated[Flags, Keys("state", "instrument")]
+    port: Annotated[int, Option("of the page; 0: any that is free", "N")] = 8795
+    bind: Annotated[str, Option("address to listen at; other machines than this one need the token", "ADDRESS")] = (
+        "127.0.0.1"
+    )
+    json: Annotated[bool, Option("the address as one JSON line")] = False
+
+
+def run(options: Options) -> int:
+    """Until SIGTERM or Ctrl-C: exit 0. 69 where the port is taken or there is no state, 74 without a token file."""
+    if not 0 <= options.port <= 65535:
+        raise UserError(USAGE, "--port is a number from 0 to 65535")
+    config = load(options.service)
+    if not config.state.is_dir():
+        raise UserError(
+            UNREACHABLE, f"no state folder {config.state}: start the service once, or give --state or --config"
+        )
+    from daemon.review import address_of, is_loopback, open_door, serve
+    from daemon.review.api import application
+    from daemon.review.desk import Desk
+    from daemon.review.security import Door, token_of
+
+    listening = open_door(options.bind, options.port)
+    with closing(listening), Desk(config) as desk:
+        token = None if is_loopback(options.bind) else token_of(config.state)
+        address = address_of(listening) + (f"?token={token}" if token else "")
+        if not (config.state / "ledger.sqlite").is_file():
+            print(f"afm-triage: no ledger in {config.state} yet: the page waits for one", file=sys.stderr)
+        print(as_json({"address": address}) if options.json else f"{address}  (Ctrl-C ends the page)", flush=True)
+        serve(application(desk, Door(token)), listening)
+    return 0 if ending.is_asked() else 1

@@ -4,13 +4,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from adapthelp import EVENT_FREE, EVENTS, Night, chromosomes
-from daemon.judging.registry import Registry
-from daemon.labels.sessions import Sessions
 
 from daemon.cli import main
 from daemon.common.errors import UserError
 from daemon.config import ThresholdsConfig
+from daemon.judging.registry import Registry
 from daemon.labels import Labels
+from daemon.labels.sessions import Sessions
 from daemon.learn.adaptation import accept, audit, propose
 from models.bundle import read
 from models.cut import climb

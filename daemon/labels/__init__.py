@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 from daemon.common.ending import Closing
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
 from daemon.labels.schema import APPLICATION, MIGRATIONS
-from daemon.ledger.file import LedgerView, names_of, text
+from daemon.ledger.file import LedgerView, text
 from models.clock import utc_now
 
 Word = Literal["keep", "discard", "unsure"]
@@ -109,7 +109,7 @@ class Labels(Closing):
     def __init__(self, path: Path) -> None:
         self.path, self.ledger_file = path, path.with_name("ledger.sqlite")
         self._lock = threading.RLock()
-        self._ledger: tuple[tuple[int, int] | None, str | None] = (None, None)  # its file, and its identity
+        self._ledger: tuple[tuple[int, int, int] | None, str | None] = (None, None)  # its file, and its identity
         self._last: dict[_Key, Label] = {}  # the last word of each rater on each curve, tombstones too
         self._of_seq: dict[int, dict[_Key, None]] = {}
         self._read_to, self._undone, self._read_of = 0, 0, ""  # up to which row, and in which state of the rest
@@ -290,8 +290,11 @@ class Labels(Closing):
     def stream(self) -> str | None:
         """Identity of the ledger beside the labels; None while there is none that can be read."""
         with self._lock:
-            name = names_of(self.ledger_file)[0]
-            if name != self._ledger[0]:
+            name = None
+            with contextlib.suppress(OSError):  # an inode by itself may be that of a ledger that was removed
+                stat = self.ledger_file.stat()
+                name = (stat.st_dev, stat.st_ino, stat.st_mtime_ns)
+            if name != self._ledger[0] or name is None:
                 stream = None
                 with contextlib.suppress(UserError), LedgerView(self.ledger_file) as view:
                     stream = view.stream

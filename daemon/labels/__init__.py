@@ -23,7 +23,8 @@ from typing import Any, Literal, get_args
 from daemon.common.ending import Closing
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
 from daemon.labels.schema import APPLICATION, MIGRATIONS
-from daemon.ledger.file import LedgerView, text
+from daemon.ledger.view import LedgerView
+from daemon.ledger.wire import text
 from models.clock import utc_now
 
 Word = Literal["keep", "discard", "unsure"]

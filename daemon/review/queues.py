@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from daemon.labels import Labels
-from daemon.ledger.file import LedgerView
+from daemon.ledger.view import LedgerView
 from daemon.review.questions import Kind
 
 #: ``first``: the curves between the old and the new cut that `adapt` wants looked at, at the head of review.

@@ -26,7 +26,7 @@ from daemon.labels import table as labeltable
 from daemon.labels.curve_name import Ambiguous, CurveFinder, NoSuchCurve, Subject, name_of, readings_of
 from daemon.labels.sessions import Sessions
 from daemon.labels.subject import write_folder
-from daemon.ledger.file import LedgerView
+from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import decode
 from models.clock import utc_now
 from models.files import write_whole

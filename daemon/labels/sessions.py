@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from daemon.common.errors import USAGE, UserError
 from daemon.labels import Labels
-from daemon.ledger.view import LedgerView, text
+from daemon.ledger.view import LedgerView
+from daemon.ledger.wire import text
 from models.clock import utc_now
 
 Origin = Literal["person", "folder"]

@@ -227,7 +227,9 @@ def _disagreements(view: LedgerView, labels: Labels, rater: str, within: Stretch
     words = labels.words()
     differ = labels.labelled([seq for seq, said in words.items() if len(set(said.values())) > 1])
     open_now = [said for said in differ.values() if said[-1].rater != rater]
-    people = [said[-1].seq for said in sorted(open_now, key=lambda said: said[-1].time, reverse=True)]
+    people = [
+        said[-1].seq for said in sorted(open_now, key=lambda said: (said[-1].time, said[-1].seq or 0), reverse=True)
+    ]
     found = [seq for seq in people if seq is not None and _is_within(seq, within)]
     if aims.serving is not None:
         found += _decided_otherwise(view, *aims.serving, within, set(words))

@@ -34,7 +34,8 @@ export class Cut {
     if (this.#scores) {
       this.canvas = element("canvas", { role: "img", "aria-label": "Histogram of scores" });
       this.table = element("table", { class: "forecast" });
-      rows.push(this.canvas, this.#sliders(), this.table);
+      this.words = element("p", { role: "status" });
+      rows.push(this.canvas, this.#sliders(), this.table, this.words);
     }
     if (this.#proposal) rows.push(this.#offer());
     this.section.replaceChildren(...rows);
@@ -54,7 +55,7 @@ export class Cut {
         this.#histogram();
         this.#forecast();
       });
-      box.append(element("label", { htmlFor: slider.id }, words), slider, said);
+      box.append(element("label", { htmlFor: slider.id }, words), said, slider);
     }
     return box;
   }
@@ -127,6 +128,9 @@ export class Cut {
     const row = (name, from) => element("tr", {}, element("th", { scope: "row" }, name), ...cells(name, from));
     const head = element("tr", {}, element("th", {}, ""), ...["○ discard", "◐ review", "● keep"].map((word) => element("th", { scope: "col" }, word)));
     this.table.replaceChildren(element("thead", {}, head), element("tbody", {}, row("as it is", now), row("as moved here", then)));
+    const fewer = now.review - then.review;
+    const change = fewer === 0 ? "" : `${plural(Math.abs(fewer), "curve")} ${fewer > 0 ? "fewer" : "more"} to look at. `;
+    this.words.textContent = change + (then.discard > now.discard ? "Whether an event is among them, only looking tells." : "");
   }
 
   #offer() {

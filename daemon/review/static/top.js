@@ -107,7 +107,7 @@ function tonight(state) {
   if (!counts) return [];
   const total = Object.values(counts).reduce((a, b) => a + b, 0);
   return [
-    state.session ? "this session " : "in all ",
+    state.session ? "session " : "in all ",
     element("b", {}, count(total)),
     total === 1 ? " curve · " : " curves · ",
     element("b", { class: "keep" }, `● ${count(counts.keep ?? 0)} kept`),

@@ -17,7 +17,7 @@ from daemon.judging.registry import Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import FIELDS, Session, Sessions
 from models.bundle import BadBundle
-from models.clock import utc_now
+from models.clock import day_and_minute, utc_now
 
 _SHOWN = 10  # of the sessions before
 
@@ -127,8 +127,8 @@ def _show(asked: Show, config: Config, sessions: Sessions) -> int:
         print("no session goes on")
     for one in every[-_SHOWN:]:
         counts = one.counts(now)
-        state = "goes on" if one is every[-1] and current else f"until {_local(one.ended)}"
-        what = f"session {one.number}, {_local(one.began)} {state}, {duration(_seconds(one))}{_said(one)}"
+        state = "goes on" if one is every[-1] and current else f"until {day_and_minute(one.ended or one.began)}"
+        what = f"session {one.number}, {day_and_minute(one.began)} {state}, {duration(_seconds(one))}{_said(one)}"
         print(clean(f"{what}; {sum(counts.values()):,} curves, {verdicts_of(counts)}"))
     print(f"all time: {sum(now.values()):,} curves, {verdicts_of(now)}")
     return 0
@@ -143,8 +143,3 @@ def _plain(session: Session, now: Mapping[str, int]) -> dict[str, Any]:
 def _seconds(session: Session) -> float:
     began, ended = (datetime.fromisoformat(text) for text in (session.began, session.ended or utc_now()))
     return round(max((ended - began).total_seconds(), 0.0), 1)
-
-
-def _local(moment: str | None) -> str:
-    """In the time of this computer, to the minute."""
-    return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M") if moment else ""

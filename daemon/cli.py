@@ -36,6 +36,7 @@ VERBS = {
     "train": "train a model on simulated and labelled curves",
     "evaluate": "a model on labelled folders, with exact intervals",
     "calibrate": "probabilities, thresholds and a certificate from labelled curves",
+    "adapt": "move the discard cut from confirmed events, or say what is missing",
     "explain": "one curve with where the network looked, as a picture",
     "models": "list and show models",
     "rank": "unlabelled curves in the order that a few labelled ones teach",

@@ -68,7 +68,9 @@ def status(**changes: Any) -> events.Status:
         "session": {"seen": 0, "decided": 0, "duplicate": 0, "backlog": 0, "ignored": 0},
         "ignored": {},
         "review_queue": 0,
-        "model": events.ServingModel(JUDGE.model, JUDGE.score_basis, JUDGE.thresholds, JUDGE.prevalence, None),
+        "model": events.ServingModel(
+            JUDGE.model, JUDGE.score_basis, JUDGE.thresholds, JUDGE.prevalence, None, JUDGE.cut
+        ),
         "engine": str(JUDGE.engine),
         "device": JUDGE.engine.device,
         "engine_reasons": (),

@@ -23,9 +23,11 @@ from daemon.cli import main
 from daemon.common.errors import UserError
 from daemon.formats import open_file
 from daemon.formats.afmcurve import pack
-from daemon.labels import MIGRATIONS, Label, Labels, read_word, unanimous
+from daemon.labels import Full, Label, Labels, Locked, read_word, unanimous
 from daemon.labels import table as labeltable
+from daemon.labels.schema import MIGRATIONS
 from daemon.ledger import Ledger, LedgerView
+from daemon.ledger.wire import decode
 from models.curve import Curve
 from models.files import write_whole
 from tests.ledgerhelp import decision
@@ -361,7 +363,8 @@ def test_an_export_that_is_imported_again_changes_nothing(state: Path, tmp_path:
     )
     assert verb(state, "import", str(table)).stdout == "2 labels imported, 0 were known\n"
     first = verb(state, "export").stdout
-    assert first.startswith("path,curve_index,label,rater,reason,time,sha256,System,note\n")
+    ours = "event,model,pipeline,verdict,score,queue,weight,session"
+    assert first.startswith(f"path,curve_index,label,rater,reason,time,sha256,{ours},System,note\n")
     (tmp_path / "out.csv").write_text(first)
     assert verb(state, "import", str(tmp_path / "out.csv")).stdout == "0 labels imported, 2 were known\n"
     assert verb(state, "export").stdout == first
@@ -439,6 +442,104 @@ def test_labels_of_a_version_before_are_taken_over_and_those_of_a_later_one_refu
         later.execute(f"pragma user_version = {len(MIGRATIONS) + 1}")
     with pytest.raises(UserError, match="newer afm-triage"):
         Labels(path)
+
+
+def test_a_label_knows_what_was_decided_and_how_its_curve_was_chosen(state: Path, tmp_path: Path) -> None:
+    """From the ledger, through a table, into another state and back; other programs' columns stay theirs."""
+    with LedgerView(state / "ledger.sqlite") as ledger, Labels(state / "labels.sqlite") as labels:
+        (event,) = (decode(row.body) for row in ledger.since(1, 1))
+        said = Labels.of_event(event, "keep", "ada", queue="discards", weight=50.0, session=3)
+        assert labels.say([said, said]) == [said, said]
+        assert (said.seq, said.stream, said.model, said.verdict, said.score) == (
+            2,
+            ledger.stream,
+            "shipped",
+            "review",
+            0.25,
+        )
+        assert list(labels.history()) == [said]
+    (tmp_path / "labels.csv").write_text(verb(state, "export").stdout)
+    (row,) = labeltable.read(tmp_path / "labels.csv", now_s=0.0)
+    assert row.label == replace(said, folder=None)
+    (tmp_path / "foreign.csv").write_text("path,label,rater,score,session\nrun7/a.ibw,keep,bob,5,morning\n")
+    assert verb(state, "import", str(tmp_path / "foreign.csv")).returncode == 0
+    with Labels(state / "labels.sqlite") as labels:
+        (foreign,) = (one for one in labels.current() if one.rater == "bob")
+        assert (foreign.seq, foreign.score, foreign.extra) == (1, 0.25, {"score": "5", "session": "morning"})
+        assert labels.labelled() == {1: [foreign], 2: [said]}
+    back = tmp_path / "labels.csv"
+    back.write_text(verb(state, "export").stdout)
+    assert {row.label.extra.get("score") for row in labeltable.read(back, now_s=0.0)} == {None, "5"}
+
+
+def test_labels_are_found_by_decision_also_those_of_another_ledger(state: Path, labels: Labels) -> None:
+    """By content where the number is of another ledger, or was never noted; what is taken back is found no more."""
+    content = replace(SAID, sha256=decision(2).sha256)
+    with Labels(state / "labels.sqlite") as here, Labels(state / "labels.sqlite") as beside:
+        here.add([replace(content, stream="another", seq=1), replace(content, rater="bob", path="renamed")])
+        here.add([replace(SAID, sha256=None, path="run7/gone.ibw", rater="eve")])
+        assert {seq: {one.rater for one in found} for seq, found in here.labelled().items()} == {
+            2: {"ada", "bob", "eve"}
+        }
+        assert here.seen_by("ada") == {2}
+        assert beside.labelled([1, 2]).keys() == {2}
+        here.remove([one for one in here.current() if one.rater != "bob"], by="ada", reason="", time=SAID.time)
+        assert [one.rater for one in beside.labelled([2])[2]] == ["bob"]
+        here.undo_removal(content.identity, "ada", time=SAID.time)
+        assert [one.rater for one in beside.labelled([2])[2]] == ["ada", "bob"]
+
+
+def test_a_label_that_is_sent_again_is_stored_once_and_the_later_word_wins(labels: Labels) -> None:
+    again, ahead = (
+        replace(SAID, time="2026-11-20T12:00:05.000Z"),
+        replace(SAID, label="discard", time="2026-11-19T00:00:00.000Z"),
+    )
+    assert labels.say([SAID]) == labels.say([again]) == [SAID]
+    (held,) = labels.say([ahead])
+    assert (held.label, held.time) == ("discard", SAID.time)
+    assert list(labels.current()) == [held]
+    labels.remove([held], by="ada", reason="", time=SAID.time)
+    assert labels.say([held]) == list(labels.current()) == [held]
+    with pytest.raises(UserError):
+        labels.say([again, replace(SAID, label="perhaps", rater="bob")])  # type: ignore[arg-type]
+    assert list(labels.current()) == [held]
+    assert labels.say([again]) == [again]  # nothing of the refused one is believed to be there
+
+
+def test_what_was_shown_is_noted_once_and_is_no_label(labels: Labels) -> None:
+    for minute in (1, 2):
+        time = f"2026-11-20T12:0{minute}:00.000Z"
+        labels.note_shown("ada", 7, "review", "skip", time=time)
+        labels.note_shown(
+            "ada", -1, "review", "golden", answer=("keep", "discard")[minute - 1], expected="keep", time=time
+        )
+    labels.note_shown("ada", 5, "review", "skip", time="2026-11-20T12:01:30.000Z")
+    assert [(one.seq, one.answer) for one in labels.shown("ada")] == [(-1, "keep"), (5, None), (7, None)]
+    assert (labels.seen_by("ada"), labels.seen_by("bob")) == ({-1, 5, 7}, set())
+    assert labels.skipped_by("ada") == [5, 7]
+    labels.say([replace(SAID, seq=5)])
+    assert labels.skipped_by("ada") == [7]
+    labels.forget_shown("ada", 7)
+    assert (labels.skipped_by("ada"), len(list(labels.current()))) == ([], 1)
+
+
+def test_a_file_that_is_locked_full_or_damaged_is_told_in_one_line(labels: Labels, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(labels.path)) as other:
+        other.execute("begin exclusive")
+        labels.select("pragma busy_timeout = 50")
+        with pytest.raises(Locked, match="locked") as refusal:
+            labels.say([SAID])
+        assert refusal.value.exit_code == 74
+    (pages,) = labels.select("pragma page_count")[0]
+    labels.select(f"pragma max_page_count = {pages}")
+    with pytest.raises(Full, match="disk is full"):
+        labels.say([replace(SAID, reason="x" * 20_000)])
+    assert labels.labelled() == {}
+    assert labels.say([SAID]) == [SAID]
+    damaged = tmp_path / "damaged.sqlite"
+    damaged.write_bytes(b"no database at all, " * 100)
+    with pytest.raises(UserError, match="damaged"):
+        Labels(damaged)
 
 
 EXCEL = {

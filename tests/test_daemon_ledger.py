@@ -17,8 +17,8 @@ import pytest
 from daemon.common.errors import UserError
 from daemon.judging import FileMark
 from daemon.ledger import Ledger, LedgerView, NotRecorded, check, schema
-from daemon.ledger.file import Named, checksum
-from daemon.ledger.wire import decode
+from daemon.ledger.rows import Named
+from daemon.ledger.wire import checksum, decode
 from models.clock import Clock
 from tests.ledgerhelp import decision, decisions, ledger_with
 
@@ -236,7 +236,8 @@ def test_names_of_a_ledger_from_before_are_found_while_they_are_noted_and_after(
         assert view.finished("/any", "c1.jpk-force") is not None
         assert view.finished("/any", "c1.jpk-force", of_any=False) is None
         assert view.has_files("/any")
-        assert not ledger.do_chore()
+        while ledger.do_chore():
+            pass
         assert [one.seq for one in view.named("c1.jpk-force", 0)] == [2]
         assert [one.seq for one in view.named("c1.jpk-force", 0, "/any")] == [2]
     ledger.close()

@@ -15,7 +15,7 @@ import pytest
 from daemon.client.status import NOTE, note, watched_folders
 from daemon.client.temporary_service import TemporaryService
 from daemon.config import Config
-from daemon.ledger.file import LedgerView
+from daemon.ledger.view import LedgerView
 
 ROOT = Path(__file__).resolve().parents[1]
 CURVES = ROOT / "daemon" / "curves"

@@ -22,7 +22,7 @@ from daemon.common.text import duration
 from daemon.config import Config
 from daemon.config.origin import SERVICE_FILE
 from daemon.labels import Labels
-from daemon.ledger.file import LedgerView
+from daemon.ledger.view import LedgerView
 from daemon.sources import SEEN_S
 from models.files import write_whole
 

@@ -22,7 +22,7 @@ from daemon.formats.afmcurve import PackedReader, unpack
 from daemon.formats.text_rule import TextRule
 from daemon.judging import Decision, Judge, classify, decide
 from daemon.labels.curve_name import CurveFinder, Subject, is_there
-from daemon.ledger.file import LedgerView
+from daemon.ledger.view import LedgerView
 from daemon.reading import Reading
 from daemon.reading.pool import ReaderPool
 from daemon.sources import Arrival

@@ -22,6 +22,7 @@ from typing import Annotated, Literal, TypeVar
 from msgspec import Meta, Struct
 
 from daemon.formats.afmcurve import compact_copy_of
+from daemon.judging.audit import Band, draw, share_of
 from daemon.reading import Reading
 from deploy.classifier import EngineId
 from deploy.serving import Model, Scored, is_discard
@@ -72,7 +73,7 @@ class Judge:
     certificate: Promise | None = None  # what an event says of it; None also where a threshold leaves it
     require_certificate: bool = False
     cut: CutOrigin = field(default_factory=partial(CutOrigin, "shipped", 0))
-    band: tuple[float, float] | None = None  # scores from the discard threshold before a raise up to the raised one
+    band: Band | None = None  # what a raised cut discards and the one before it did not: audited more at first
 
     def on(self, engine: EngineId | None) -> Judge:
         """The same judge where another engine had to compute: its verdicts are the same (deploy.serving)."""
@@ -103,7 +104,7 @@ class Decision:
     acquired_s: float | None = None  # when it was measured, in s since 1970; None where not even its file has a time
     latency_s: Mapping[str, float] = field(default_factory=dict)  # read, raster, infer
     preview: str | None = None  # base64 of uint8 (2, W): lower and upper edge of each column, for consoles
-    compact_copy: bytes | None = None  # compact copy of the curve (.afmcurve bytes), kept with every review
+    compact_copy: bytes | None = None  # of the curve, .afmcurve bytes: where a person may be asked to look at it
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,13 +229,22 @@ def prepared_for(reading: Reading, profile: RasterProfile, *, is_wary: bool) -> 
 
 
 def with_compact_copy(decision: Decision, reading: Reading, profile: RasterProfile) -> Decision:
-    """Every flagged curve keeps a compact copy of its own, with what this verdict rests on: its file may go away."""
-    if decision.verdict != "review" or reading.curve is None:
+    """Every curve that a person may be asked to look at has a copy of its own, because its file may go away.
+
+    These are the kept, the flagged and the discards that are drawn for audit; of a band some that are not drawn in the
+    end. The copy holds what this verdict rests on.
+    """
+    if reading.curve is None or not _may_be_looked_at(decision):
         return decision
     prepared = None
     with suppress(Exception):  # the front-end failed on it, which the log says already
         prepared = prepared_for(reading, profile, is_wary="flipped" in decision.reasons)
     return replace(decision, compact_copy=compact_copy_of(reading.curve, profile, prepared))
+
+
+def _may_be_looked_at(decision: Decision) -> bool:
+    share = share_of(decision.score, decision.judge.band)
+    return decision.verdict != "discard" or draw(decision.identity) < share
 
 
 def shielded(items: Sequence[T], judge: Callable[[Sequence[T]], list[R]], failed: R) -> list[R]:

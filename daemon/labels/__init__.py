@@ -1,9 +1,12 @@
 """The labels: what people say of curves, in a database of their own beside the ledger.
 
-``labels.sqlite`` has its own writers (`labels add`, `labels import`), so that the ledger keeps its
-one. A curve has one label a rater; a later one supersedes it and the earlier one stays as history. One that is taken
-back gets a tombstone, a row that says who took it back, when and why; a later label, or the removal of the tombstone,
-brings it to life again. `ambiguous`, a word of published collections, reads as `unsure`.
+``labels.sqlite`` has its own writers (`labels add`, `labels import`, the page, the console), so that the ledger keeps
+its one. A curve has one label a rater; a later one supersedes it and the earlier one stays as history. One that is
+taken back gets a tombstone, a row that says who took it back, when and why; a later label, or the removal of the
+tombstone, brings it to life again. `ambiguous`, a word of published collections, reads as `unsure`.
+
+Beside the labels stands what a rater was shown. Answers to hidden questions (known curves, silent repeats) stay there:
+they say how good the rater is, and never what a curve is.
 """
 
 from __future__ import annotations
@@ -11,58 +14,30 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from daemon.common.ending import Closing
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
-from daemon.ledger.file import text
+from daemon.labels.schema import APPLICATION, MIGRATIONS
+from daemon.ledger.view import LedgerView
+from daemon.ledger.wire import text
+from models.clock import utc_now
 
 Word = Literal["keep", "discard", "unsure"]
 WORDS: tuple[Word, ...] = get_args(Word)
 _READS_AS: Mapping[str, Word] = {**{word: word for word in WORDS}, "ambiguous": "unsure"}
+#: Why a curve was shown: for a label, as a question whose answer is known, once more, or it was passed over.
+Kind = Literal["plain", "golden", "repeat", "skip"]
 
-#: PRAGMA application_id ("AFML").
-_APPLICATION = 0x41464D4C
-
-#: One script a schema version, forward only; PRAGMA user_version counts those applied. Files of before there were
-#: versions have what the first makes.
-MIGRATIONS = (
-    """
-    create table if not exists labels (
-        number integer primary key,
-        path   text not null,
-        curve  integer not null,
-        sha256 text,
-        label  text not null check (label in ('keep', 'discard', 'unsure')),
-        rater  text not null,
-        reason text not null,
-        time   text not null,           -- UTC, RFC 3339: sorts as text
-        extra  text not null            -- JSON: the other columns of an imported table
-    ) strict;
-    create index if not exists labels_by_path on labels (path, curve);
-    create index if not exists labels_by_content on labels (sha256, curve);
-    create view if not exists current as
-        select *, row_number() over (partition by coalesce(sha256, 'path ' || path), curve, rater
-                                     order by time desc, number desc) = 1 as is_last from labels;
-    """,
-    # Tombstones, and the folder of a curve that is known by its path alone.
-    """
-    alter table labels add column folder text;
-    alter table labels add column removed_by text;   -- who took the label back: the row is a tombstone
-    alter table labels add column undone text;       -- when the tombstone itself was taken back, UTC
-    drop view current;
-    create view current as
-        select *, row_number() over (
-            partition by coalesce(sha256, 'path ' || coalesce(folder || '/', '') || path), curve, rater
-            order by time desc, number desc
-        ) = 1 as is_last from labels where undone is null;
-    """,
-)
 #: What is said of a curve now: the last word of each rater, unless it was taken back.
 _CURRENT = "select * from current where is_last and removed_by is null order by time, number"
+_COLUMNS = ("path", "curve", "sha256", "label", "rater", "reason", "time", "extra", "removed_by")
+#: Of the decision and of how its curve was chosen; two labels that differ in these alone are the same.
+_DECISION = ("stream", "seq", "model", "pipeline", "verdict", "score", "queue", "weight", "session")
 
 
 def read_word(word: str) -> Word:
@@ -87,6 +62,15 @@ class Label:
     extra: Mapping[str, str] = field(default_factory=dict)
     folder: str | None = None  # the watched one that ``path`` is relative to, where that is known
     removed_by: str | None = None  # who took it back, at ``time`` and for ``reason``: no label, but a tombstone
+    stream: str | None = None  # the ledger that ``seq`` counts in
+    seq: int | None = None  # of the decision, as all of these are of what was decided when the label was given
+    model: str | None = None
+    pipeline: str | None = None
+    verdict: str | None = None
+    score: float | None = None
+    queue: str | None = None  # through which the curve came before the rater
+    weight: float | None = None  # 1 / probability with which it was drawn; None: it was chosen, not drawn
+    session: int | None = None  # number of the session that the curve is of, where the label was given
 
     @property
     def identity(self) -> tuple[str, int]:
@@ -94,43 +78,122 @@ class Label:
         place = self.path if self.folder is None else f"{self.folder}/{self.path}"
         return (self.sha256 or f"path {place}", self.curve)
 
+    def on(self, event: Mapping[str, Any], session: int | None = None) -> Label:
+        """The same with what the decision event of its curve says. Raises KeyError for what is no decision."""
+        decided = {name: event["data"][name] for name in ("model", "pipeline", "verdict", "score")}
+        return replace(self, stream=event["stream"], seq=event["seq"], session=session, **decided)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a rater was shown, and the answer to it where that is no label."""
+
+    rater: str
+    seq: int
+    kind: Kind
+    queue: str
+    time: str  # UTC, RFC 3339
+    answer: Word | None = None
+    expected: Word | None = None  # of a golden curve: what is known; of a repeat: what the rater said first
+
+
+_Key = tuple[tuple[str, int], str]  # identity and rater
+
 
 class Labels(Closing):
-    """The labels of one state folder. Several processes may write; each waits up to 5 s for the others.
+    """The labels of one state folder, for any thread.
 
-    Raises UserError 69 when there is no such folder, 74 when the file cannot be read or written.
+    Several processes may write; each waits up to 5 s for the others. Raises UserError 69 when there is no such folder,
+    74 when the file cannot be read or written: Locked while another program holds it, Full when the disk is.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.ledger_file = path, path.with_name("ledger.sqlite")
+        self._lock = threading.RLock()
+        self._ledger: tuple[tuple[int, int, int] | None, str | None] = (None, None)  # its file, and its identity
+        self._last: dict[_Key, Label] = {}  # the last word of each rater on each curve, tombstones too
+        self._of_seq: dict[int, dict[_Key, None]] = {}
+        self._words: dict[int, dict[str, Word]] = {}
+        self._read_to, self._undone, self._read_of = 0, 0, ""  # up to which row, and in which state of the rest
         if not path.parent.is_dir():
             raise UserError(UNREACHABLE, f"no state folder {path.parent}: start the service once, or give --state")
         try:
-            # A rollback journal, not WAL: the file is small, written seldom, and may be copied while nobody writes.
-            self._connection = sqlite3.connect(path, timeout=5.0, isolation_level=None)
-            self._connection.execute("pragma journal_mode = delete")
-            self._migrate()
+            self._connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
         except sqlite3.DatabaseError as error:
             raise self._explain(error) from error
+        try:
+            self._connection.row_factory = sqlite3.Row
+            # A rollback journal, not WAL: the file is small, written seldom, and may be copied while nobody writes.
+            self._connection.execute("pragma journal_mode = delete")
+            self._migrate()
+        except BaseException as error:
+            self._connection.close()
+            if isinstance(error, sqlite3.DatabaseError):
+                raise self._explain(error) from error
+            raise
 
     def close(self) -> None:
-        self._connection.close()
+        with self._lock:
+            self._connection.close()
+
+    @staticmethod
+    def of_event(
+        event: Mapping[str, Any],
+        word: Word,
+        rater: str,
+        reason: str = "",
+        *,
+        queue: str | None = None,
+        weight: float | None = None,
+        session: int | None = None,
+        time: str | None = None,
+    ) -> Label:
+        """A label on the curve of a decision event, given now. Raises KeyError for what is none."""
+        data, now = event["data"], time or utc_now()
+        label = Label(data["path"], data["curve"], word, rater, now, reason, data["sha256"], folder=data.get("folder"))
+        return replace(label.on(event, session), queue=queue, weight=weight)
 
     def add(self, labels: Iterable[Label]) -> int:
         """All of them or none; how many were new. One that is there already, in every detail, is not added."""
-        columns = ("path", "curve", "sha256", "label", "rater", "reason", "time", "extra", "removed_by")
-        insert = f"insert into labels ({', '.join(columns)}, folder) values ({', '.join('?' * (len(columns) + 1))})"
-        same = f"select 1 from labels where {' and '.join(f'{name} is ?' for name in columns)}"  # null is null, too
-        with self._transaction():
+        with self.together():
             added = 0
             for one in labels:
-                extra = json.dumps({**one.extra})
-                what = (text(one.path), one.curve, one.sha256, one.label)
-                row = (*what, one.rater, one.reason, one.time, extra, one.removed_by)
-                if self._connection.execute(same, row).fetchone() is None:
-                    self._connection.execute(insert, (*row, None if one.folder is None else text(one.folder)))
+                if not self._has(one):
+                    self._insert(one)
                     added += 1
             return added
+
+    def say(self, labels: Iterable[Label]) -> list[Label]:
+        """What raters say now, all of it or none; the labels that hold, in the same order.
+
+        What a rater has said already, in the same words, is stored once: whoever does not know whether a label arrived
+        may send it again. The later word wins, whatever a clock says.
+        """
+        held = []
+        with self.together():
+            for one in labels:
+                self._look()
+                last = self._last.get((one.identity, one.rater))
+                if (
+                    last is not None
+                    and last.removed_by is None
+                    and (last.label, last.reason) == (one.label, one.reason)
+                ):
+                    held.append(last)
+                    continue
+                held.append(one if last is None else replace(one, time=max(one.time, last.time)))
+                self._insert(held[-1])
+        return held
+
+    def _has(self, one: Label) -> bool:
+        same = f"select 1 from labels where {' and '.join(f'{name} is ?' for name in _COLUMNS)}"  # null is null, too
+        return self._connection.execute(same, _row(one)).fetchone() is not None
+
+    def _insert(self, one: Label) -> None:
+        names = (*_COLUMNS, "folder", *_DECISION)
+        insert = f"insert into labels ({', '.join(names)}) values ({', '.join('?' * len(names))})"
+        folder = None if one.folder is None else text(one.folder)
+        self._connection.execute(insert, (*_row(one), folder, *(getattr(one, name) for name in _DECISION)))
 
     def remove(self, labels: Iterable[Label], *, by: str, reason: str, time: str) -> None:
         """Take back labels that hold: each gets a tombstone, and all that was said stays as history."""
@@ -139,59 +202,185 @@ class Labels(Closing):
     def undo_removal(self, identity: tuple[str, int], rater: str | None, *, time: str) -> list[Label]:
         """Take back the last tombstones of a curve; the labels that hold again."""
         query = "select * from current where is_last and removed_by is not null and curve = ?"
-        of_curve = self._connection.execute(query, (identity[1],)).fetchall()
-        found = [(row[0], label) for row in of_curve if (label := _label(row)).identity == identity]
-        found = [(number, label) for number, label in found if rater in (None, label.rater)]
-        with self._transaction():
+        with self.together():
+            of_curve = self._connection.execute(query, (identity[1],)).fetchall()
+            found = [(row["number"], label) for row in of_curve if (label := _label(row)).identity == identity]
+            found = [(number, label) for number, label in found if rater in (None, label.rater)]
             for number, _ in found:
                 self._connection.execute("update labels set undone = ? where number = ?", (time, number))
         raters = {label.rater for _, label in found}
         return [one for one in self.current() if one.identity == identity and one.rater in raters]
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            self._connection.execute("begin immediate")
-            yield
-            self._connection.execute("commit")
-        except BaseException as error:
-            if self._connection.in_transaction:
-                self._connection.execute("rollback")
-            if isinstance(error, sqlite3.DatabaseError):
-                raise self._explain(error) from error
-            raise
-
     def current(self) -> Iterator[Label]:
         """The last word of each rater on each curve, in the order in which it was given."""
-        yield from self._select(_CURRENT)
+        yield from map(_label, self.select(_CURRENT))
 
     def history(self) -> Iterator[Label]:
         """Every label ever given, and every tombstone that holds."""
-        yield from self._select("select *, 1 from labels where undone is null order by time, number")
+        yield from map(_label, self.select("select * from labels where undone is null order by time, number"))
 
-    def _select(self, query: str) -> Iterator[Label]:
+    def labelled(self, seqs: Collection[int] | None = None) -> dict[int, list[Label]]:
+        """What holds of the decisions of this ledger (None: of all that have a label), each rater's last word.
+
+        Some microseconds a decision, whatever has been labelled: the file is read once, and then what is new in it.
+        """
+        with self._lock:
+            self._look()
+            found: dict[int, list[Label]] = {}
+            for seq in self._of_seq if seqs is None else seqs:
+                last = (self._last[key] for key in self._of_seq.get(seq, ()))
+                if words := [one for one in last if one.removed_by is None]:
+                    found[seq] = sorted(words, key=lambda one: one.time)
+            return found
+
+    def words(self) -> dict[int, dict[str, Word]]:
+        """The last word of each rater on each decision of this ledger that has a label, the first labelled first.
+
+        Some milliseconds for 10,000s, for it is kept up to date; only the outer dictionary is the caller's own.
+        """
+        with self._lock:
+            self._look()
+            return {seq: said for seq, said in self._words.items() if said}
+
+    # What a rater was shown.
+
+    def note_shown(
+        self,
+        rater: str,
+        seq: int,
+        queue: str,
+        kind: Kind,
+        *,
+        answer: Word | None = None,
+        expected: Word | None = None,
+        time: str | None = None,
+    ) -> None:
+        """Once a rater, curve and kind: the first answer stands, and of a curve passed over the last time.
+
+        ``seq`` below 0 may stand for a known curve that no ledger has.
+        """
+        insert = """insert into shown (rater, stream, seq, kind, queue, time, answer, expected)
+                    values (?, ?, ?, ?, ?, ?, ?, ?)
+                    on conflict do update set time = excluded.time where kind = 'skip'"""
+        with self.together():
+            row = (rater, self.stream or "", seq, kind, queue, time or utc_now(), answer, expected)
+            self._connection.execute(insert, row)
+
+    def forget_shown(self, rater: str, seq: int) -> None:
+        """The rater took it back, and may be shown the curve again."""
+        with self.together():
+            delete = "delete from shown where rater = ? and stream = ? and seq = ?"
+            self._connection.execute(delete, (rater, self.stream or "", seq))
+
+    def shown(self, rater: str | None = None, kind: Kind | None = None) -> list[Shown]:
+        """What was noted of this ledger's curves, in the order of time."""
+        query = """select rater, seq, kind, queue, time, answer, expected from shown
+                   where stream = ?1 and (?2 is null or rater = ?2) and (?3 is null or kind = ?3) order by time, seq"""
+        return [Shown(*row) for row in self.select(query, self.stream or "", rater, kind)]
+
+    def seen_by(self, rater: str) -> set[int]:
+        """The curves that a rater has a label on, or was shown as anything, be it to pass it over."""
+        return {seq for seq, said in self.words().items() if rater in said} | {one.seq for one in self.shown(rater)}
+
+    def skipped_by(self, rater: str) -> list[int]:
+        """The curves that a rater has passed over and not labelled since, the longest ago first."""
+        passed = [one.seq for one in self.shown(rater, "skip")]
+        labelled = self.labelled(passed)
+        return [seq for seq in passed if not any(one.rater == rater for one in labelled.get(seq, ()))]
+
+    # The file.
+
+    @property
+    def stream(self) -> str | None:
+        """Identity of the ledger beside the labels; None while there is none that can be read."""
+        with self._lock:
+            name = None
+            with contextlib.suppress(OSError):  # an inode by itself may be that of a ledger that was removed
+                stat = self.ledger_file.stat()
+                name = (stat.st_dev, stat.st_ino, stat.st_mtime_ns)
+            if name != self._ledger[0] or name is None:
+                stream = None
+                with contextlib.suppress(UserError), LedgerView(self.ledger_file) as view:
+                    stream = view.stream
+                self._ledger = (name if stream else None, stream)
+            return self._ledger[1]
+
+    def _look(self) -> None:
+        """Read what is new in the file; all of it where a tombstone was taken back, or the ledger is another."""
+        (undone,) = self.select("select count(*) from labels where undone is not null")[0]
+        stream = self.stream or ""
+        if (undone, stream) != (self._undone, self._read_of):
+            self._last, self._of_seq, self._words, self._read_to = {}, {}, {}, 0
+            self._undone, self._read_of = undone, stream
+        rows = self.select("select * from labels where number > ? and undone is null order by number", self._read_to)
+        new: dict[_Key, Label] = {}
+        for row in rows:
+            label = _label(row)
+            key = (label.identity, label.rater)
+            last = new.get(key) or self._last.get(key)
+            if last is None or label.time >= last.time:
+                new[key] = label
+        seqs = {key: label.seq for key, label in new.items() if (label.seq and label.stream == stream) or not stream}
+        if elsewhere := [key for key in new if key not in seqs]:
+            with contextlib.suppress(UserError), LedgerView(self.ledger_file) as view:
+                seqs |= {key: _seq_of(new[key], view) for key in elsewhere}
+        self._last |= new
+        for key, seq in seqs.items():
+            if seq is not None:
+                self._of_seq.setdefault(seq, {})[key] = None
+                holding = [last for one in self._of_seq[seq] if (last := self._last[one]).removed_by is None]
+                self._words[seq] = {one.rater: one.label for one in holding}
+        self._read_to = rows[-1]["number"] if rows else self._read_to
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """All changes of the block or none."""
+        with self._lock:
+            if self._connection.in_transaction:
+                yield
+                return
+            try:
+                self._connection.execute("begin immediate")
+                yield
+                self._connection.execute("commit")
+            except BaseException as error:
+                if self._connection.in_transaction:
+                    self._connection.execute("rollback")
+                if self._read_to:  # what was not written may have been read
+                    self._last, self._of_seq, self._words, self._read_to = {}, {}, {}, 0
+                if isinstance(error, sqlite3.DatabaseError):
+                    raise self._explain(error) from error
+                raise
+
+    def select(self, query: str, *values: object) -> list[sqlite3.Row]:
+        """Rows of any table of the file. Raises UserError 74."""
         try:
-            for row in self._connection.execute(query):
-                yield _label(row)
+            with self._lock:
+                return self._connection.execute(query, values).fetchall()
         except sqlite3.DatabaseError as error:
             raise self._explain(error) from error
+
+    def change(self, statement: str, *values: object) -> int:
+        """One statement on any table of the file; the number of the row that it made. Raises UserError 74."""
+        with self.together():
+            return self._connection.execute(statement, values).lastrowid or 0
 
     def _migrate(self) -> None:
         """Bring the file up to date; another process may be about to do the same."""
         if self._version() == len(MIGRATIONS):
             return
-        with self._transaction():
+        with self.together():
             version = self._version()
             for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
                 for statement in script.split(";"):
                     self._connection.execute(statement)
-                self._connection.execute(f"pragma application_id = {_APPLICATION}")
+                self._connection.execute(f"pragma application_id = {APPLICATION}")
                 self._connection.execute(f"pragma user_version = {number}")
 
     def _version(self) -> int:
         version = int(self._connection.execute("pragma user_version").fetchone()[0])
         (application,) = self._connection.execute("pragma application_id").fetchone()
-        if application not in (0, _APPLICATION):
+        if application not in (0, APPLICATION):
             raise UserError(INPUT_OUTPUT, f"{self.path} holds no labels of afm-triage: name another --state folder")
         if version > len(MIGRATIONS):
             newer = f"(schema {version}, this one knows {len(MIGRATIONS)}): install that version again"
@@ -199,13 +388,52 @@ class Labels(Closing):
         return version
 
     def _explain(self, error: sqlite3.DatabaseError) -> UserError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return Locked(f"another program holds {self.path} locked: end it (fuser {self.path} names it), then repeat")
+        if code == sqlite3.SQLITE_FULL:
+            return Full(f"{self.path}: the disk is full; make room on it, then repeat")
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            remedy = "put a backup copy of it back, or move it away to begin with no labels"
+            return UserError(INPUT_OUTPUT, f"{self.path} is damaged ({error}): {remedy}")
         return UserError(INPUT_OUTPUT, f"{self.path}: {error}; check free space and permissions, or restore a copy")
 
 
-def _label(row: Sequence[Any]) -> Label:
-    """Of a row of the view ``current``, or of the table with one column more."""
-    _, path, curve, sha256, label, rater, reason, time, extra, folder, removed_by, *_ = row
-    return Label(path, curve, label, rater, time, reason, sha256, json.loads(extra), folder, removed_by)
+class Locked(UserError):
+    """Another program holds the labels for longer than anyone waits (74)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(INPUT_OUTPUT, message)
+
+
+class Full(UserError):
+    """There is no room on the disk for another label (74)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(INPUT_OUTPUT, message)
+
+
+def _row(one: Label) -> tuple[object, ...]:
+    """The values of ``_COLUMNS``."""
+    what = (text(one.path), one.curve, one.sha256, one.label)
+    return (*what, one.rater, one.reason, one.time, json.dumps({**one.extra}), one.removed_by)
+
+
+def _label(row: sqlite3.Row) -> Label:
+    """Of a row of the table, or of the view ``current``."""
+    said = {name: row[name] for name in (*_COLUMNS, "folder", *_DECISION)}
+    return Label(**said | {"extra": json.loads(row["extra"])})
+
+
+def _seq_of(label: Label, view: LedgerView) -> int | None:
+    """The decision on its curve, of a label that does not say it, or says one of another ledger."""
+    with contextlib.suppress(UserError):
+        if label.sha256 is not None:
+            found = view.decided(f"{label.sha256}#{label.curve}")
+            return found.seq if found else None
+        named = view.named(label.path, label.curve, label.folder)
+        return named[-1].seq if named else None
+    return None
 
 
 def unanimous(words: Iterable[Word]) -> Word:

@@ -20,7 +20,7 @@ from daemon.formats.blob import Blob
 from daemon.formats.errors import Unfinished, Unreadable
 from daemon.labels import Label, unanimous
 from daemon.labels import table as labeltable
-from daemon.ledger.file import LedgerView
+from daemon.ledger.view import LedgerView
 from models.files import write_whole
 from models.frontend import prepare_to_judge
 from models.raster import RasterProfile
@@ -72,11 +72,8 @@ def write_folder(
 
 
 def _copy_in_ledger(label: Label, ledger: LedgerView) -> bytes | None:
-    """The ledger's copy of the flagged curve that the label is of."""
-    copies = (
-        ledger.compact_copy(seq) for seq in ledger.find_flagged(label.curve, sha256=label.sha256, path=label.path)
-    )
-    return next((copy for copy in copies if copy is not None), None)
+    """The ledger's copy of the curve that the label is of."""
+    return ledger.find_copy(label.curve, sha256=label.sha256, path=label.path)
 
 
 def _copy_of_file(label: Label, watched: Sequence[Path], silent: Sequence[Path]) -> bytes | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import zip_longest
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from daemon.common.errors import BAD_DATA, UserError, grouped
 from daemon.common.text import clean
@@ -26,25 +27,41 @@ from daemon.labels import Label, read_word
 from models.clock import rfc3339
 
 COLUMNS = ("path", "curve_index", "label", "rater", "reason", "time", "sha256")
+#: What else we know of a label: the decision that it is on (``event``: its id) and how its curve was chosen. A row of
+#: another program's table may have columns of these names; ours are those of a row that names its event.
+MORE = ("event", "model", "pipeline", "verdict", "score", "queue", "weight", "session")
 SEPARATORS = ",;\t"
 _MOST_DIGITS = 9  # of a curve_index: a file holds 4 million curves at the most
 #: ``path#curve``: a curve as events name it.
 NUMBERED = re.compile(rf"(.+)#([0-9]{{1,{_MOST_DIGITS}}})", re.DOTALL)
 _SEPARATOR = re.compile(rf"sep=([{SEPARATORS}])")
+_EVENT = re.compile(r"([^:\s]{1,64}):([0-9]{1,18})")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def write(labels: Sequence[Label], file: TextIO) -> None:
-    """One row a label; columns that any of them brought along stand behind ours."""
-    extra = list(dict.fromkeys(name for label in labels for name in label.extra))
-    # Where bytes could not be read, the folder must tell two files of the same name apart.
-    folders = ["folder"] if any(one.folder and not one.sha256 for one in labels) and "folder" not in extra else []
+    """One row a label; columns that only some labels have stand behind those that all have."""
+    rows = [_cells_of(one) for one in labels]
+    extra = [name for one in labels for name in one.extra]
+    more = [name for name in ("folder", *MORE) if any(name in row for row in rows)]
+    names = list(dict.fromkeys([*COLUMNS, *more, *extra]))
     table = csv.writer(file, lineterminator="\n")
-    table.writerow([*COLUMNS, *folders, *extra])
-    for one in labels:
-        row = [one.path, one.curve, one.label, one.rater, one.reason, one.time, one.sha256 or ""]
-        row += ["" if one.sha256 else one.folder or ""] if folders else []
-        table.writerow([*row, *(one.extra.get(name, "") for name in extra)])
+    table.writerow(names)
+    table.writerows([[row.get(name, "") for name in names] for row in rows])
+
+
+def _cells_of(one: Label) -> dict[str, object]:
+    cells: dict[str, object] = dict(zip(COLUMNS, (one.path, one.curve, one.label, one.rater), strict=False))
+    cells |= {"reason": one.reason, "time": one.time, "sha256": one.sha256 or ""}
+    if one.folder and not one.sha256:  # where bytes could not be read, it must tell two files of the same name apart
+        cells["folder"] = one.folder
+    if one.stream and one.seq and not set(MORE) & one.extra.keys():
+        decided = {name: getattr(one, name) for name in MORE[1:]}
+        cells |= {
+            "event": f"{one.stream}:{one.seq}",
+            **{name: "" if value is None else value for name, value in decided.items()},
+        }
+    return cells | dict(one.extra)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +136,27 @@ def _label(row: Mapping[str, str], now: str, rater: str | None) -> Label | list[
         return problems
     folder = row.get("folder", "").strip()
     is_place = not sha256 and folder.startswith("/")
-    extra = {name: value for name, value in row.items() if name not in COLUMNS and value}
-    if is_place:
-        extra.pop("folder")
-    return Label(
-        path, index, word, str(rater), time, cell["reason"], sha256 or None, extra, folder if is_place else None
-    )
+    decided = _decided(row)
+    ours = {*COLUMNS, *(MORE if decided else ()), *(("folder",) if is_place else ())}
+    extra = {name: value for name, value in row.items() if name not in ours and value}
+    place = folder if is_place else None
+    return Label(path, index, word, str(rater), time, cell["reason"], sha256 or None, extra, place, **decided)
+
+
+def _decided(row: Mapping[str, str]) -> dict[str, Any]:
+    """What our columns say of the decision; nothing where they are not ours."""
+    event = _EVENT.fullmatch(row.get("event", "").strip())
+    if event is None:
+        return {}
+    said = {name: row.get(name, "").strip() or None for name in MORE[1:]}
+    try:
+        score, weight = (None if (text := said[name]) is None else float(text) for name in ("score", "weight"))
+        session = None if (text := said["session"]) is None else int(text)
+    except ValueError:
+        return {}
+    is_possible = all(value is None or math.isfinite(value) for value in (score, weight))
+    numbers = {"seq": int(event[2]), "score": score, "weight": weight, "session": session}
+    return {**said, "stream": event[1], **numbers} if is_possible else {}
 
 
 def by_curve(labels: Iterable[Label]) -> dict[tuple[str, int], list[Label]]:

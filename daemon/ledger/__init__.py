@@ -1,8 +1,8 @@
 """The ledger: every decision, once, on disk before anybody hears of it.
 
-One process holds the one read-write connection; readers use :class:`daemon.ledger.file.LedgerView`. A batch of
-decisions, their event bodies and ``seq``, the review queue and the marks of finished files are one transaction with
-``synchronous=FULL``: after a crash or a power cut either all of it is there or none of it.
+One process holds the one read-write connection; readers use :class:`daemon.ledger.view.LedgerView`. A batch of
+decisions, their event bodies and ``seq``, what may be looked at and the marks of finished files are one transaction
+with ``synchronous=FULL``: after a crash or a power cut either all of it is there or none of it.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ from pathlib import Path
 from typing import Literal
 
 from daemon.common.errors import UserError
-from daemon.judging import Decision, FileMark
+from daemon.judging import Decision, FileMark, audit
 from daemon.ledger import events, wire
 from daemon.ledger.file import (
     FINDINGS,
     LOCKED_S,
     PATIENCE_S,
-    LedgerView,
-    checksum,
     damaged,
     explain,
     locked,
     names_of,
-    nobody_reading,
     open_for_writing,
-    text,
 )
+from daemon.ledger.schema import CHORES
+from daemon.ledger.view import LedgerView, nobody_reading
+from daemon.ledger.wire import checksum, text
 from models.clock import CLOCK, Clock, rfc3339
 
 __all__ = ["Ledger", "LedgerView", "NotRecorded", "Soundness"]
@@ -47,8 +46,8 @@ _log = logging.getLogger(__name__)
 _DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-#: Decisions whose names are noted in one small transaction.
-_NAMED_AT_ONCE = 200
+#: Decisions that a chore works through in one small transaction.
+_AT_ONCE = 200
 
 
 class NotRecorded(Exception):
@@ -171,24 +170,27 @@ class Ledger:
                 _log.warning("the ledger could not be looked through: %s", finding)
 
     def do_chore(self) -> bool:
-        """Note the names of some decisions from before, the newest first; whether there are more.
+        """Note of some decisions from before what this version notes of each, the newest first; whether there are more.
 
         Raises NotRecorded.
         """
         with self._lock:
-            chore = self._connection.execute("select seq from chores where chore = 'names'").fetchone()
+            chore = self._connection.execute("select chore, seq from chores order by chore desc").fetchone()
             if chore is None:
                 return False
             self._see_to_place()
-            query = "select seq, body from decisions where seq <= ? order by seq desc limit ?"
-            rows = self._connection.execute(query, (chore[0], _NAMED_AT_ONCE)).fetchall()
+            query = "select seq, identity, verdict, body from decisions where seq <= ? order by seq desc limit ?"
+            rows = self._connection.execute(query, (chore[1], _AT_ONCE)).fetchall()
             left = rows[-1][0] - 1 if rows else 0
+            rows_of, insert = CHORES[chore[0]]
             with self._transaction():
-                insert = "insert or ignore into names values (?, ?, ?, ?)"
-                self._connection.executemany(insert, [name for row in rows for name in _names(*row)])
-                done = "delete from chores where chore = 'names'" if left <= 0 else "update chores set seq = ?"
-                self._connection.execute(done, () if left <= 0 else (left,))
-            return left > 0
+                self._connection.executemany(insert, [made for row in rows for made in rows_of(*row)])
+                if left > 0:
+                    self._connection.execute("update chores set seq = ? where chore = ?", (left, chore[0]))
+                else:
+                    self._connection.execute("delete from chores where chore = ?", (chore[0],))
+                (is_more,) = self._connection.execute("select exists (select 1 from chores)").fetchone()
+            return bool(is_more)
 
     def known(self, identities: Sequence[str]) -> set[str]:
         """Those that have been decided, as far as the ledger can be read; ``record`` takes none of them twice."""
@@ -372,7 +374,28 @@ class Ledger:
         if decision.verdict == "review":
             review = (seq, text(decision.path), decision.curve, decision.sha256, decision.compact_copy)
             self._connection.execute("insert into reviews values (?, ?, ?, ?, ?)", review)
+        self._note_look(decision, seq)
         return True
+
+    def _note_look(self, decision: Decision, seq: int) -> None:
+        """What a person may be asked to look at: all that is not discarded, and of the discards a sample."""
+        copy, probability = decision.compact_copy, 1.0
+        if decision.verdict == "discard":
+            probability = audit.share_of(decision.score, decision.judge.band, self._number_in_band(decision))
+            if audit.draw(decision.identity) >= probability:
+                return
+        elif decision.verdict == "review":  # where it always lay
+            copy = None
+        look = (seq, decision.verdict, decision.score, probability, copy)
+        self._connection.execute("insert into looks values (?, ?, ?, ?, ?)", look)
+
+    def _number_in_band(self, decision: Decision) -> int:
+        """How many discards between the old and the raised cut there have been with this one; 0 outside."""
+        if not audit.is_in_band(decision.score, decision.judge.band):
+            return 0
+        count = """insert into bands values (?, 1) on conflict (pipeline) do update set curves = curves + 1
+                   returning curves"""
+        return int(self._connection.execute(count, (decision.judge.pipeline,)).fetchone()[0])
 
     def _mark(self, marks: Iterable[FileMark]) -> None:
         self._connection.executemany(
@@ -414,10 +437,3 @@ def _sizes_of(path: Path) -> tuple[int, int]:
         except OSError:
             sizes_bytes.append(0)
     return sizes_bytes[0], sizes_bytes[1]
-
-
-def _names(seq: int, body: bytes) -> Iterator[tuple[str, int, int, str]]:
-    """The row of ``names`` of one decision; none of one that cannot be read, which the check tells of."""
-    with contextlib.suppress(ValueError, KeyError):
-        data = wire.decode(body)["data"]
-        yield text(data["path"]), data["curve"], seq, text(data.get("folder") or "")

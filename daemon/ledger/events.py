@@ -199,6 +199,7 @@ class ServingModel(Struct, frozen=True):
     thresholds: Thresholds
     prevalence: float
     certificate: Promise | None
+    cut: CutOrigin
 
 
 class Status(Struct, frozen=True, kw_only=True):

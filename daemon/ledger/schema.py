@@ -6,10 +6,15 @@ with none. What has to go through all of them stands in ``chores``, and is done 
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from daemon.common.errors import INPUT_OUTPUT, UserError
+from daemon.judging import audit
+from daemon.ledger import wire
+from daemon.ledger.wire import text
 
 #: PRAGMA application_id, so that no other SQLite file is ever taken for a ledger ("AFMT").
 APPLICATION = 0x41464D54
@@ -67,9 +72,28 @@ MIGRATIONS = (
     create table chores (chore text primary key, seq integer not null) strict;
     insert into chores select 'names', max(seq) from decisions where true having max(seq) is not null;
     """,
+    # What a person may be asked to look at: every kept and flagged curve, and the discards that were drawn for audit.
+    """
+    create table looks (
+        seq         integer primary key references decisions (seq),
+        verdict     text not null check (verdict in ('keep', 'review', 'discard')),
+        score       real,
+        probability real not null check (probability > 0 and probability <= 1),  -- with which it was drawn
+        copy        blob             -- a compact copy, as in reviews, where that of a flagged curve stays
+    ) strict;
+    create index looks_by_score on looks (verdict, score desc, seq, probability);
+    create index looks_by_seq on looks (verdict, seq, score, probability);
+    create table bands (             -- discards between an old and a raised cut, which are audited more at first
+        pipeline text primary key,
+        curves   integer not null
+    ) strict, without rowid;
+    insert into chores select 'looks', max(seq) from decisions where true having max(seq) is not null;
+    """,
 )
 #: The version from which on the name of every new decision is noted in ``names``.
 NAMES_SINCE = 2
+#: The version from which on what may be looked at stands in ``looks``.
+LOOKS_SINCE = 3
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> None:
@@ -93,3 +117,27 @@ def migrate(connection: sqlite3.Connection) -> None:
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         pragmas = f"pragma application_id = {APPLICATION}; pragma user_version = {number};"
         connection.executescript(f"begin immediate; {script} {pragmas} commit;")
+
+
+# What a migration has left to do: the row of a decision that cannot be read is left out, and the check tells of it.
+
+
+def _name(seq: int, identity: str, verdict: str, body: bytes) -> Iterator[tuple[object, ...]]:
+    with contextlib.suppress(ValueError, KeyError):
+        data = wire.decode(body)["data"]
+        yield text(data["path"]), data["curve"], seq, text(data.get("folder") or "")
+
+
+def _look(seq: int, identity: str, verdict: str, body: bytes) -> Iterator[tuple[object, ...]]:
+    """As when it is decided now; only there is no copy of what was not flagged, and no cut had been raised."""
+    probability = audit.AUDIT_SHARE if verdict == "discard" else 1.0
+    if audit.draw(identity) < probability:
+        with contextlib.suppress(ValueError, KeyError):
+            yield seq, verdict, wire.decode(body)["data"]["score"], probability, None
+
+
+#: Chore -> what it makes of a decision, and where it goes.
+CHORES: Mapping[str, tuple[Callable[[int, str, str, bytes], Iterator[tuple[object, ...]]], str]] = {
+    "names": (_name, "insert or ignore into names values (?, ?, ?, ?)"),
+    "looks": (_look, "insert or ignore into looks values (?, ?, ?, ?, ?)"),
+}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import DecodeError, Struct
+from msgspec.json import Decoder
 
 #: An event as it comes from the wire or the ledger: another version of the program may have written it.
 Event = dict[str, Any]
@@ -63,3 +65,35 @@ def _finite(value: Any) -> Any:
 _LINE, _ASCII = (
     json.JSONEncoder(ensure_ascii=ascii_only, allow_nan=False, separators=(",", ":")) for ascii_only in (False, True)
 )
+
+
+def checksum(seq: int, verdict: str, body: bytes) -> int:
+    """Of a decision as it lies in the ledger: a flipped bit is found."""
+    return zlib.crc32(body, zlib.crc32(f"{seq} {verdict} ".encode()))
+
+
+def text(value: str) -> str:
+    """A file name as SQLite can hold it: bytes that are not UTF-8 are spelt out."""
+    return value.encode("utf-8", "backslashreplace").decode()
+
+
+class _Told(Struct):
+    score: float | None
+    pipeline: str
+
+
+class _Body(Struct):
+    data: _Told
+
+
+_BODY = Decoder(_Body)
+
+
+def score_of(body: bytes) -> tuple[float | None, str]:
+    """Score and pipeline of a decision event; five times as fast as to decode all of it."""
+    try:
+        data = _BODY.decode(body).data
+    except DecodeError:  # a file name that is not UTF-8 is escaped as only Python reads it
+        said = decode(body)["data"]
+        return said["score"], said["pipeline"]
+    return data.score, data.pipeline

@@ -28,7 +28,7 @@ from daemon.formats.errors import Unfinished, Unreadable
 from daemon.labels import Label, Labels, Word
 from daemon.labels.curve_name import is_there
 from daemon.ledger import wire
-from daemon.ledger.file import LedgerView
+from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from daemon.reading.pool import ReaderPool
 from daemon.review.drawing import Drawing, draw

@@ -147,6 +147,7 @@ class StatusReport:
                 thresholds=judge.thresholds,
                 prevalence=judge.prevalence,
                 certificate=judge.certificate,
+                cut=judge.cut,
             ),
             engine=str(serving.engine),
             device=serving.engine.device,

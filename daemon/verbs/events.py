@@ -17,7 +17,7 @@ from daemon.common.text import clean
 from daemon.config import Config, Flags, Keys, load
 from daemon.judging import VERDICTS
 from daemon.ledger.events import kind_of
-from daemon.ledger.file import LedgerView
+from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event, decode, encode
 
 

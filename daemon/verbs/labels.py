@@ -24,8 +24,10 @@ from daemon.formats import limits
 from daemon.labels import Label, Labels, Word, read_word
 from daemon.labels import table as labeltable
 from daemon.labels.curve_name import Ambiguous, CurveFinder, NoSuchCurve, Subject, name_of, readings_of
+from daemon.labels.sessions import Sessions
 from daemon.labels.subject import write_folder
-from daemon.ledger.file import LedgerView
+from daemon.ledger.view import LedgerView
+from daemon.ledger.wire import decode
 from models.clock import utc_now
 from models.files import write_whole
 
@@ -116,8 +118,10 @@ def _add(asked: Add, config: Config, labels: Labels, ledger: LedgerView | None) 
     except ValueError as error:
         raise UserError(USAGE, str(error)) from None
     subject = CurveFinder(ledger, watched_folders(config)).find(asked.file, _number(asked.curve))
-    label = _label_of(subject, word, asked.rater.strip(), utc_now(), asked.reason)
-    labels.add([label])
+    label = _decided(
+        _label_of(subject, word, asked.rater.strip(), utc_now(), asked.reason), subject.seq, ledger, labels
+    )
+    labels.say([label])
     print(clean(f"{subject.name}: {label.label} ({label.rater})"))
     return 0
 
@@ -132,6 +136,15 @@ def _label_of(subject: Subject, word: Word, rater: str, time: str, reason: str) 
     if subject.seq is None and subject.sha256 is None:
         raise UserError(BAD_DATA, f"{subject.name}: cannot be read, and was never judged; nothing to hold a label")
     return Label(subject.path, subject.curve, word, rater, time, reason, subject.sha256, folder=subject.folder)
+
+
+def _decided(label: Label, seq: int | None, ledger: LedgerView | None, labels: Labels) -> Label:
+    """The same with what was decided on its curve, where anything was."""
+    if ledger is None or seq is None or label.seq is not None:
+        return label
+    session = Sessions(labels).of(seq)
+    event = next((decode(row.body) for row in ledger.since(seq - 1, 1) if row.seq == seq), None)
+    return label if event is None else label.on(event, session.number if session else None)
 
 
 def _remove(asked: Remove, config: Config, labels: Labels, ledger: LedgerView | None) -> int:
@@ -176,7 +189,7 @@ def _import(asked: Import, config: Config, labels: Labels, ledger: LedgerView | 
     repeated = 0
     for row in progress(rows, "looking up", len(rows)):
         try:
-            label = _judged(row.label, finder, ledger)
+            label, seq = _judged(row.label, finder, ledger)
         except (NoSuchCurve, Ambiguous) as error:
             unknown.append(f"row {row.number} ({error})" if isinstance(error, Ambiguous) else _named(row))
             continue
@@ -184,7 +197,7 @@ def _import(asked: Import, config: Config, labels: Labels, ledger: LedgerView | 
         if held is not None and not row.is_dated and (held.label, held.reason) == (label.label, label.reason):
             repeated += 1
         else:
-            found.append(label)
+            found.append(_decided(label, seq, ledger, labels))
     if unknown and not found and not repeated:
         raise UserError(BAD_DATA, f"{asked.file}: {_untold(unknown, len(rows))}; nothing was imported")
     added = labels.add(found)
@@ -194,20 +207,22 @@ def _import(asked: Import, config: Config, labels: Labels, ledger: LedgerView | 
     return 0
 
 
-def _judged(label: Label, finder: CurveFinder, ledger: LedgerView | None) -> Label:
-    """The label of a row on the judged curve that it names. Raises NoSuchCurve and Ambiguous."""
+def _judged(label: Label, finder: CurveFinder, ledger: LedgerView | None) -> tuple[Label, int | None]:
+    """The label of a row on the judged curve that it names, and its decision. Raises NoSuchCurve and Ambiguous."""
     if label.sha256 is not None:
         subject = Subject(label.path, label.curve, sha256=label.sha256)
-        if ledger is not None and finder.of_content(subject).seq is None:
+        seq = None if ledger is None else finder.of_content(subject).seq
+        if ledger is not None and seq is None:
             raise NoSuchCurve("not judged")
-        return label
+        return label, seq
     name = label.path if label.folder is None else f"{label.folder}/{label.path}"
     subject = finder.find(name, label.curve or None)
     if subject.seq is None:
         raise NoSuchCurve("not judged")
-    return replace(
+    label = replace(
         label, path=subject.path, curve=subject.curve, sha256=subject.sha256, folder=subject.folder or label.folder
     )
+    return label, subject.seq
 
 
 def _named(row: labeltable.LabelRow) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from daemon.judging import Decision, Judge, Thresholds
 from daemon.ledger import Ledger, events, wire
-from daemon.ledger.file import checksum
+from daemon.ledger.wire import checksum
 from deploy.classifier import EngineId
 
 _JUDGE = Judge(

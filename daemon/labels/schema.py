@@ -1,0 +1,82 @@
+"""The labels' schema: the tables of ``labels.sqlite``, and how a file of an earlier version is brought up to date."""
+
+from __future__ import annotations
+
+#: PRAGMA application_id ("AFML").
+APPLICATION = 0x41464D4C
+
+#: One script a schema version, forward only; PRAGMA user_version counts those applied. Files of before there were
+#: versions have what the first makes. No comment in them may hold the sign that ends a statement.
+MIGRATIONS = (
+    """
+    create table if not exists labels (
+        number integer primary key,
+        path   text not null,
+        curve  integer not null,
+        sha256 text,
+        label  text not null check (label in ('keep', 'discard', 'unsure')),
+        rater  text not null,
+        reason text not null,
+        time   text not null,           -- UTC, RFC 3339: sorts as text
+        extra  text not null            -- JSON: the other columns of an imported table
+    ) strict;
+    create index if not exists labels_by_path on labels (path, curve);
+    create index if not exists labels_by_content on labels (sha256, curve);
+    create view if not exists current as
+        select *, row_number() over (partition by coalesce(sha256, 'path ' || path), curve, rater
+                                     order by time desc, number desc) = 1 as is_last from labels;
+    """,
+    # Tombstones, and the folder of a curve that is known by its path alone.
+    """
+    alter table labels add column folder text;
+    alter table labels add column removed_by text;   -- who took the label back: the row is a tombstone
+    alter table labels add column undone text;       -- when the tombstone itself was taken back, UTC
+    drop view current;
+    create view current as
+        select *, row_number() over (
+            partition by coalesce(sha256, 'path ' || coalesce(folder || '/', '') || path), curve, rater
+            order by time desc, number desc
+        ) = 1 as is_last from labels where undone is null;
+    """,
+    # The decision that a label is on and how its curve was chosen, what a person was shown, and sessions.
+    """
+    alter table labels add column stream text;       -- identity of the ledger that seq counts in
+    alter table labels add column seq integer;
+    alter table labels add column model text;
+    alter table labels add column pipeline text;
+    alter table labels add column verdict text;
+    alter table labels add column score real;
+    alter table labels add column queue text;
+    alter table labels add column weight real;       -- 1 / probability with which the curve was drawn
+    alter table labels add column session integer;
+    create index labels_undone on labels (number) where undone is not null;
+    create table shown (
+        rater    text not null,
+        stream   text not null,
+        seq      integer not null,
+        kind     text not null check (kind in ('plain', 'golden', 'repeat', 'skip')),
+        queue    text not null,
+        time     text not null,         -- UTC, RFC 3339
+        answer   text,                  -- to a golden curve or a repeat, which never becomes a label
+        expected text,
+        primary key (rater, stream, seq, kind)
+    ) strict, without rowid;
+    create table sessions (
+        number    integer primary key,
+        name      text not null,
+        tip       text not null,
+        sample    text not null,
+        operator  text not null,
+        note      text not null,
+        goal      text not null,
+        origin    text not null check (origin in ('person', 'folder')),
+        began     text not null,        -- UTC, RFC 3339
+        ended     text,
+        stream    text not null,        -- identity of the ledger that the rest counts in, '' before there was one
+        first_seq integer not null,
+        last_seq  integer,
+        before    text not null,        -- JSON: decisions by verdict before the first of it
+        after     text                  -- JSON: the same up to its last one
+    ) strict;
+    """,
+)

@@ -1,0 +1,177 @@
+"""Sessions: runs of an instrument with one tip on one sample, in the labels' file.
+
+A session is a range of decisions: from the first one after it was begun to the last one before it ended, or before
+the next one began. A person begins one (`session begin`), or a new day folder does; a folder never ends what a person
+began. The sessions of one sample are a group: its confirmed events move one cut.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, Literal
+
+from daemon.common.errors import USAGE, UserError
+from daemon.labels import Labels
+from daemon.ledger.view import LedgerView
+from daemon.ledger.wire import text
+from models.clock import utc_now
+
+Origin = Literal["person", "folder"]
+#: What a person may say of a session, and the most characters of each.
+FIELDS = ("name", "tip", "sample", "operator", "note", "goal")
+LONGEST = 2_000
+_DATES = (
+    re.compile(r"(?<!\d)(?P<y>(?:19|20)\d\d)([-_. ]?)(?P<m>\d\d)\2(?P<d>\d\d)(?!\d)"),
+    re.compile(r"(?<!\d)(?P<d>\d\d)([-_.])(?P<m>\d\d)\2(?P<y>(?:19|20)\d\d)(?!\d)"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One run. ``began`` and ``ended`` are UTC, RFC 3339; ``last_seq`` and ``ended`` are None while it goes on."""
+
+    number: int
+    name: str
+    tip: str
+    sample: str
+    operator: str
+    note: str
+    goal: str
+    origin: Origin
+    began: str
+    ended: str | None
+    first_seq: int
+    last_seq: int | None
+    stream: str = ""  # the ledger that the numbers count in; "": there was none yet
+    before: Mapping[str, int] = field(default_factory=dict)  # decisions by verdict, before its first
+    after: Mapping[str, int] | None = None  # the same up to its last
+
+    def counts(self, now: Mapping[str, int]) -> dict[str, int]:
+        """Its decisions by verdict; ``now``: those of the whole ledger, at this moment."""
+        until = now if self.after is None else self.after
+        return {verdict: max(count - self.before.get(verdict, 0), 0) for verdict, count in until.items()}
+
+
+class Sessions:
+    """The sessions of one state folder, oldest first. Raises UserError 74 as the labels do."""
+
+    def __init__(self, labels: Labels) -> None:
+        self._labels = labels
+
+    def begin(
+        self,
+        *,
+        name: str = "",
+        tip: str = "",
+        sample: str = "",
+        operator: str = "",
+        note: str = "",
+        goal: str = "",
+        origin: Origin = "person",
+        before: Mapping[str, int] | None = None,
+    ) -> Session:
+        """End what goes on, and begin with the next decision.
+
+        ``before``: decisions by verdict until then, unless those of this moment. Raises UserError 64 for a text that is
+        too long.
+        """
+        said = dict(zip(FIELDS, (name, tip, sample, operator, note, goal), strict=True))
+        for one, value in said.items():
+            if len(value) > LONGEST:
+                raise UserError(USAGE, f"--{one} has {len(value):,} characters; {LONGEST:,} are the most")
+        known = self._counted() if before is None else before
+        now, told = utc_now(), json.dumps(dict(known))
+        insert = f"""insert into sessions ({", ".join(FIELDS)}, origin, began, stream, first_seq, before)
+                     values ({", ".join("?" * 11)})"""
+        values = (*(text(value.strip()) for value in said.values()), origin, now, self._labels.stream or "")
+        with self._labels.together():
+            self._end(now, known)
+            number = self._labels.change(insert, *values, sum(known.values()) + 1, told)
+        return next(one for one in self.all() if one.number == number)
+
+    def end(self, before: Mapping[str, int] | None = None) -> Session | None:
+        """End what goes on, with the last decision; None where nothing did."""
+        going_on = self.current()
+        if going_on is None:
+            return None
+        with self._labels.together():
+            self._end(utc_now(), self._counted() if before is None else before)
+        return next(one for one in self.all() if one.number == going_on.number)
+
+    def current(self) -> Session | None:
+        """The one that goes on."""
+        last = self.all()[-1:]
+        return last[0] if last and last[0].ended is None and self._is_ours(last[0]) else None
+
+    def of(self, seq: int) -> Session | None:
+        """The one that a decision of this ledger belongs to."""
+        for one in reversed(self.all()):
+            if self._is_ours(one) and one.first_seq <= seq <= (seq if one.last_seq is None else one.last_seq):
+                return one
+        return None
+
+    def all(self) -> list[Session]:
+        """Every one, oldest first."""
+        return [_session(row) for row in self._labels.select("select * from sessions order by number")]
+
+    @staticmethod
+    def group(session: Session | None) -> str:
+        """What its confirmed events are counted with: its sample; "" where none was given."""
+        return "" if session is None else " ".join(session.sample.split()).casefold()
+
+    def seqs_of(self, group: str) -> list[tuple[int, int | None]]:
+        """First and last decision of each session of a group in this ledger; None: it goes on.
+
+        What was decided outside of any session is of the group "".
+        """
+        ours = [one for one in self.all() if self._is_ours(one)]
+        found: list[tuple[int, int | None]] = []
+        at = 1
+        for one in ours:
+            if not group and one.first_seq > at:
+                found.append((at, one.first_seq - 1))
+            if self.group(one) == group and (one.last_seq is None or one.last_seq >= one.first_seq):
+                found.append((one.first_seq, one.last_seq))
+            if one.last_seq is None:
+                return found
+            at = one.last_seq + 1
+        return [*found, (at, None)] if not group else found
+
+    def _counted(self) -> dict[str, int]:
+        """Decisions by verdict in the ledger beside the labels."""
+        if self._labels.stream is None:
+            return {"keep": 0, "review": 0, "discard": 0}
+        with LedgerView(self._labels.ledger_file) as view:
+            return view.verdict_counts()
+
+    def _is_ours(self, session: Session) -> bool:
+        """Whether its numbers count in the ledger of now: whoever begins a new ledger begins with no session."""
+        return session.stream in (self._labels.stream or "", "")
+
+    def _end(self, now: str, counts: Mapping[str, int]) -> None:
+        stream, told = self._labels.stream or "", json.dumps(dict(counts))
+        update = """update sessions set ended = ?1, last_seq = ?2, after = ?3, stream = ?4
+                    where ended is null and stream in (?4, '')"""
+        self._labels.change(update, now, sum(counts.values()), told, stream)
+        update = "update sessions set ended = ?, last_seq = first_seq - 1, after = before where ended is null"
+        self._labels.change(update, now)  # of a ledger that is not there any more
+
+
+def _session(row: Any) -> Session:
+    said = {name: row[name] for name in Session.__dataclass_fields__ if name not in ("before", "after")}
+    after = row["after"]
+    return Session(**said, before=json.loads(row["before"]), after=None if after is None else json.loads(after))
+
+
+def day_of(path: str) -> tuple[str, date] | None:
+    """The day folder of a file: the first part of its path below the watched folder that holds a date, and that day."""
+    for part in path.split("/")[:-1]:
+        for found in (match for pattern in _DATES for match in pattern.finditer(part)):
+            with suppress(ValueError):  # month 13
+                return part, date(int(found["y"]), int(found["m"]), int(found["d"]))
+    return None

@@ -1,0 +1,161 @@
+"""What a person may be asked to look at: noted with every decision, drawn fairly, found quickly."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from daemon.common.errors import UserError
+from daemon.judging import Decision, audit
+from daemon.ledger import Ledger, LedgerView, schema
+from models.clock import Clock
+from tests.ledgerhelp import JUDGE, decision, decisions, ledger_with
+
+ROOT = Path(__file__).resolve().parents[1]
+RAISED = replace(JUDGE, pipeline="raised", band=(0.04, 0.3))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite"
+
+
+def discards(start: int, stop: int, **changes: object) -> list[Decision]:
+    return [decision(number, verdict="discard", compact_copy=b"drawn", **changes) for number in range(start, stop)]
+
+
+def test_what_is_kept_or_flagged_may_be_looked_at_and_its_copy_is_there(path: Path) -> None:
+    ledger = Ledger(path, "afm1")
+    unreadable = decision(5, identity="none#x", verdict="review", score=None, compact_copy=None)
+    kept = [decision(n, verdict="keep", score=score, compact_copy=b"kept") for n, score in ((1, 0.7), (2, 0.9))]
+    ledger.record([*kept, decision(3, verdict="review", compact_copy=b"flagged"), unreadable])
+    with ledger.view() as view:
+        assert [(one.seq, one.score, one.probability) for one in view.looks("keep")] == [(2, 0.9, 1.0), (1, 0.7, 1.0)]
+        assert [one.seq for one in view.looks("keep", order="seq")] == [1, 2]
+        assert [one.seq for one in view.looks("keep", order="newest", limit=1)] == [2]
+        assert [one.seq for one in view.looks("keep", order="newest", limit=1, offset=1)] == [1]
+        assert [(one.seq, one.score) for one in view.looks("review")] == [(3, 0.25), (4, None)]
+        assert [one.seq for one in view.looks("keep", between=(0.7, 0.9))] == [2]
+        assert [view.compact_copy(seq) for seq in (1, 2, 3, 4)] == [b"kept", b"kept", b"flagged", None]
+        assert (view.count_looks("keep"), view.count_looks("keep", after=1), view.count_looks("keep", 0, 1)) == (
+            2,
+            1,
+            1,
+        )
+        assert view.find_copy(0, sha256=decision(1).sha256) == b"kept"
+        assert view.find_copy(0, sha256=decision(3).sha256) == b"flagged"
+        assert view.find_copy(0, path=decision(2).path) == b"kept"
+        assert view.find_copy(1, path=decision(2).path) is None
+        events = view.decisions([3, 1, 99])
+        assert {seq: event["data"]["verdict"] for seq, event in events.items()} == {3: "review", 1: "keep"}
+    ledger.close()
+
+
+def test_two_of_a_hundred_discards_are_drawn_and_the_same_ones_by_everybody(path: Path) -> None:
+    some = discards(1, 5001)
+    ledger = Ledger(path, "afm1")
+    for start in range(0, 5000, 1000):
+        ledger.record(some[start : start + 1000])
+    with ledger.view() as view:
+        found = view.looks("discard", order="seq")
+        assert 65 <= len(found) <= 140  # 100 on average; 3.5 times what chance moves it
+        assert {one.probability for one in found} == {audit.AUDIT_SHARE}
+        assert [one.seq for one in found] == [n for n in range(1, 5001) if audit.draw(some[n - 1].identity) < 0.02]
+        assert view.compact_copy(found[0].seq) == b"drawn"
+        assert view.count_looks("keep") == 0
+    ledger.close()
+
+
+def test_after_a_raise_the_band_is_audited_more_until_it_was(path: Path) -> None:
+    ledger = Ledger(path, "afm1")
+    below = discards(1, 2001, judge=RAISED, score=0.04)  # the old cut discarded them too
+    within = discards(2001, 2601, judge=RAISED, score=0.3)
+    ledger.record(below)
+    ledger.record(within[:300])
+    ledger.close()
+    ledger = Ledger(path, "afm1")  # what was counted outlives the process
+    ledger.record(within[300:])
+    with ledger.view() as view:
+        shares = {one.seq: one.probability for one in view.looks("discard")}
+        assert {shares[seq] for seq in shares if seq <= 2000} == {audit.AUDIT_SHARE}
+        assert {shares[seq] for seq in shares if 2000 < seq <= 2500} == {audit.BAND_SHARE}
+        assert {shares.get(seq, 0.02) for seq in range(2501, 2601)} == {audit.AUDIT_SHARE}
+        drawn = Counter(2000 < seq <= 2500 for seq in shares)
+        assert 28 <= drawn[True] <= 76  # 50 on average
+    ledger.close()
+
+
+def test_a_ledger_from_before_is_opened_at_once_and_filled_beside_the_service(path: Path) -> None:
+    """As version 2 left it: nothing is known of looks, and a copy only of what was flagged."""
+    ledger_with(path, 900).close()
+    with sqlite3.connect(path) as database:
+        database.executescript("drop table looks; drop table bands; delete from chores; pragma user_version = 2;")
+    database.close()
+    with LedgerView(path) as before, pytest.raises(UserError, match="start the service once") as refusal:
+        before.looks("keep")
+    assert refusal.value.exit_code == 69
+    with LedgerView(path) as view:
+        with pytest.raises(UserError):
+            view.count_looks("keep")
+        assert view.compact_copy(2) == b"a curve"
+        ledger = Ledger(path, "afm1")
+        assert view.count_looks("keep") == 0
+        ledger.record([decision(901, verdict="keep")])
+        portions = 1
+        while ledger.do_chore():
+            portions += 1
+        assert portions == 5
+        assert view.count_looks("keep") == 301
+        assert view.count_looks("review") == 300
+        drawn = {n for n in range(1, 901) if n % 3 == 1 and audit.draw(decision(n).identity) < audit.AUDIT_SHARE}
+        assert {one.seq for one in view.looks("discard")} == drawn
+        assert not ledger.do_chore()
+        ledger.close()
+
+
+def test_the_oldest_ledger_is_filled_too(path: Path) -> None:
+    shutil.copy(ROOT / "tests" / "faults" / "ledger-schema-1.sqlite", path)
+    ledger = Ledger(path, "afm1")
+    while ledger.do_chore():
+        pass
+    with ledger.view() as view:
+        counted = view.verdict_counts()
+        assert [view.count_looks(word) for word in ("keep", "review")] == [counted["keep"], counted["review"]]
+        assert sum(counted.values()) == view.last_seq == len(view.stream_scores().seqs)
+    ledger.close()
+    assert schema.LOOKS_SINCE == len(schema.MIGRATIONS) == 3
+
+
+def test_the_stream_of_scores_and_the_decision_of_a_moment(path: Path) -> None:
+    wall_s = [1.8e9]
+    ledger = Ledger(path, "afm1", clock=Clock(wall_s=lambda: wall_s[0]))
+    odd = decision(3, identity="ab#odd", path="caf\udce9.txt", verdict="review", score=None)
+    for one in (decision(1), decision(2, judge=RAISED), odd, decision(4, verdict="keep", score=0.9)):
+        ledger.record([one])
+        wall_s[0] += 10
+    with ledger.view() as view:
+        stream = view.stream_scores()
+        assert stream.seqs.tolist() == [1, 2, 3, 4]
+        assert np.isnan(stream.scores).tolist() == [False, False, True, False]
+        assert stream.verdicts.tolist() == ["discard", "review", "review", "keep"]
+        assert (stream.pipelines == "raised").tolist() == [False, True, False, False]
+        assert view.stream_scores(last=2).seqs.tolist() == [3, 4]
+        assert view.stream_scores(after=1, until=3).seqs.tolist() == [2, 3]
+        assert view.stream_scores(after=9).scores.shape == (0,)
+        moments = ("2027-01-15T07:59:59Z", "2027-01-15T08:00:00Z", "2027-01-15T09:00:15+01:00", "2030-01-01T00:00:00Z")
+        assert [view.seq_at(moment) for moment in moments] == [0, 1, 2, 4]
+        with pytest.raises(ValueError, match="Invalid"):
+            view.seq_at("yesterday")
+    ledger.close()
+
+
+def test_a_draw_is_spread_evenly_and_knows_odd_names() -> None:
+    drawn = np.array([audit.draw(one.identity) for one in decisions(0, 4000)])
+    assert np.abs(np.sort(drawn) - np.arange(4000) / 4000).max() < 0.03  # Kolmogorov: 1 in 500 by chance
+    assert 0 <= audit.draw("ab#caf\udce9.txt") == audit.draw("ab#caf\\udce9.txt") < 1

@@ -171,6 +171,9 @@ class Model(Struct, frozen=True):
     model: Name
     engine: str
     state: str
+    parent: Annotated[str | None, Meta(description="the model that it was made from; null: none")] | UnsetType = UNSET
+    cut: CutOrigin | UnsetType = UNSET
+    why: Annotated[str, Meta(description="what brought it here: a promotion, a reload, a start")] | UnsetType = UNSET
     last_seq: LastSeq = 0
 
 

@@ -26,7 +26,8 @@ from daemon.config import Config
 from daemon.formats import FORMATS
 from daemon.formats.names import Names
 from daemon.judging import Judge
-from daemon.judging.judge import Serving, note_served, release
+from daemon.judging.judge import Serving, release
+from daemon.judging.registry import Registry
 from daemon.judging.sentinel import Sentinel
 from daemon.ledger import Ledger, LedgerView
 from daemon.ledger.care import LedgerCare
@@ -152,7 +153,9 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     loaded = load(config, request_at_once(config))
     ending.check()
     serving = Serving(loaded.model, loaded.judge)
-    note_served(config.state, config.model, loaded.model)
+    registry = Registry(config.state / "models")
+    registry.note_base(config.model)
+    registry.note_served(loaded.chosen.name, loaded.model.bundle)
     sources = open_sources(config, ledger, metrics.accounts, bell.set)
     care = LedgerCare(ledger, metrics.ledger_checked)
     closing.callback(care.stop)
@@ -166,7 +169,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
         backlog, reader, serving, ledger, publisher, metrics, sentinel, bell, pace_of(config), config.text
     )
     _measure(config, metrics, loaded.judge, report, vigil, closing)
-    engines, model_reload = EngineWatch(health, metrics), ModelReload(config, reread)
+    engines, model_reload = EngineWatch(health, metrics), ModelReload(config, reread, loaded.chosen)
     parts = Parts(
         serving,
         ledger,

@@ -41,14 +41,17 @@ class Step:
     logit: float  # of the discard cut; the base's where nothing moves
     events: int  # that it rests on
     needed: int  # more of them earn the next rung; 0 on the last
-    is_capped: bool = False  # the lowest confirmed event holds it, not the rule
+    is_capped: bool = False  # the lowest confirmed event, or the ceiling, holds it and not the rule
 
 
-def climb(base: float, events: ArrayLike, miss: float = MISSES[0], *, is_watched: bool = False) -> Step:
+def climb(
+    base: float, events: ArrayLike, miss: float = MISSES[0], *, is_watched: bool = False, ceiling: float = math.inf
+) -> Step:
     """The cut for these confirmed events: never below ``base``, always below each of ``events``, (n,) logits.
 
     ``miss``: the share that the provisional rule may lose. ``is_watched``: the count is looked at again and again, so
-    that the exact rule needs more events. ValueError for events that are not finite or lie below ``base``.
+    that the exact rule needs more events. ``ceiling``: a logit that the cut stays below whatever the events say.
+    ValueError for events that are not finite or lie below ``base``.
     """
     logits = np.sort(np.asarray(events, np.float64))
     if not np.isfinite(logits).all() or (logits.size and logits[0] <= base):
@@ -59,8 +62,8 @@ def climb(base: float, events: ArrayLike, miss: float = MISSES[0], *, is_watched
     rung: Rung = "provisional" if count < sure else "exact"
     limit = predictive_limit(logits, miss) if rung == "provisional" else discard_limit(logits, MAX_MISS, CONFIDENCE)
     assert limit is not None
-    highest = math.nextafter(float(logits[0]), -math.inf)  # a curve at the cut is discarded
-    return Step(rung, max(base, min(limit, highest)), count, max(sure - count, 0), is_capped=base < highest <= limit)
+    cap = math.nextafter(min(float(logits[0]), ceiling), -math.inf)  # a curve at the cut is discarded
+    return Step(rung, max(base, min(limit, cap)), count, max(sure - count, 0), is_capped=cap < limit)
 
 
 def predictive_limit(events: ArrayLike, miss: float) -> float:

@@ -5,7 +5,7 @@ from makers import a_retract
 from models.curve import Curve
 from models.metrics import auc
 from models.simulate import simulate
-from models.steps import WINDOW, detect, step_down
+from models.steps import WINDOW, detect, falls, step_down
 
 
 def a_curve(drop_pn, seed=0, scale=1.0):
@@ -55,3 +55,31 @@ def test_flat_and_short_curves_score_nothing():
 def test_it_ranks_simulated_curves_far_better_than_chance():
     curves = list(simulate(300, seed=31))
     assert auc(detect([item.curve for item in curves]), [item.label == "keep" for item in curves]) > 0.85
+
+
+def test_a_stretched_molecule_s_ruptures_are_all_marked_and_a_rise_is_not():
+    rng = np.random.default_rng(5)
+    rise = np.linspace(0.0, 1.0, 150) ** 3
+    force = np.zeros(4096)
+    ends = (900, 1400, 1650, 1900)
+    for end in ends:
+        force[end - 150 : end] += 60 * rise
+    force[3000:] += 40.0  # upwards
+    force[:100] -= np.linspace(500, 0, 100)
+    found = falls(force + rng.normal(0, 2, 4096))
+    assert len(found) == len(ends)
+    assert all(abs(one.sample - end) <= one.width / 2 for one, end in zip(found, ends, strict=True))
+
+
+def test_marks_are_ruptures_as_often_as_is_said():
+    hits = marks = marked_without = without = 0
+    for item in simulate(300, seed=77):
+        found = [one.sample for one in falls(item.curve.force)]
+        if not item.ruptures:
+            without += 1
+            marked_without += bool(found)
+            continue
+        marks += len(found)
+        hits += sum(any(abs(at - one.index) < 0.012 * len(item.curve) for one in item.ruptures) for at in found)
+    assert marked_without / without < 0.12
+    assert hits / marks > 0.8

@@ -1,21 +1,38 @@
-"""The adaptation: confirmed events move the discard cut of a session group, under the guards of the ladder (models.cut).
+"""The adaptation: confirmed events move the discard cut of a session group, under the ladder's guards (models.cut).
 
 ``propose`` looks and moves nothing; ``accept`` makes a child model of the base, with its own cut, and promotes it;
-``audit`` takes a cut back of whose band an event has been confirmed.
+``audit`` takes a cut back that discards an event which a person has confirmed. The cut only rises here; that it should
+fall is said in words.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
 
-from models.cut import MISSES, Rung
+import numpy as np
 
-if TYPE_CHECKING:
-    from daemon.config import Config
+from daemon import __version__
+from daemon.common.errors import BAD_DATA, UserError
+from daemon.config import Config
+from daemon.judging.registry import SERVING, Promotion, Registry
+from daemon.labels import Labels
+from daemon.labels.sessions import Sessions
+from daemon.learn.ground import Ground, Stream, base_of, stream_of, survey
+from daemon.learn.simulated_loss import SimulatedLoss
+from daemon.ledger.view import LedgerView
+from models.bundle import BadBundle, Bundle, read
+from models.certificate import percent_up
+from models.cut import CONFIDENCE, FEWEST, LEAST_GAIN, MAX_MISS, MISSES, Rung, Step, climb
 
 #: Curves between the old and the new cut that are looked at first: those most like an event.
 LOOK_FIRST = 12
+BASIS = "labels: confirmed events"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +45,16 @@ class Proposal:
     needed: int  # more of them earn the next rung
     old: float  # the discard cut in force
     new: float  # the same where nothing moves
+    miss: float  # the chance that the next event like these lies below the new cut
     stream: int  # decisions that the piles are counted on
     pile_before: float
     pile_after: float
     between: int  # curves of the stream between both cuts
     look_first: tuple[int, ...]  # seq; of these nobody has said a word yet
-    missing: tuple[str, ...]  # what is in the way, a sentence each; empty: it may move
-    sentences: tuple[str, ...]  # all of it in words
-    simulated_loss: float | None = None  # share of simulated events that the new cut discards; None: not counted yet
+    confirmed: tuple[int, ...]  # seq of the events that it rests on
+    simulated_loss: float | None  # share of simulated events that the new cut discards; None: not counted yet
+    missing: tuple[str, ...] = ()  # what is in the way, a sentence each; empty: it may move
+    sentences: tuple[str, ...] = ()  # all of it in words
 
     @property
     def moves(self) -> bool:
@@ -46,6 +65,204 @@ class Proposal:
 def propose(config: Config, miss: float = MISSES[0], *, is_watched: bool = False) -> Proposal:
     """What the labels of the state would do to the cut of the present session group. Moves nothing.
 
-    Raises UserError 69 where there is no ledger, 74 where ledger or labels cannot be read.
+    ``miss``: what the provisional rule may lose. ``is_watched``: it is asked again and again, so that an exact promise
+    needs more events. Raises UserError 69 where there is no ledger, 74 where ledger or labels cannot be read, 65 where
+    the model cannot.
     """
-    raise NotImplementedError
+    with ExitStack() as closing:
+        view, labels = _open(config, closing)
+        ground = survey(config, view, labels)
+        keep = ground.base.keep if config.thresholds.keep is None else config.thresholds.keep
+        above = ground.above
+        ceiling = min([ground.base.calibration.logit(keep), *(one.logit - one.margin for one in above)])
+        step = climb(ground.old_logit, [one.logit for one in above], miss, is_watched=is_watched, ceiling=ceiling)
+        new = ground.old if step.logit <= ground.old_logit else _score_of(step, ground.base, keep)
+        stream = stream_of(view, Sessions(labels).seqs_of(ground.group), ground.base, keep, new)
+    between = stream.between(ground.old, new).tolist()
+    loss = SimulatedLoss(config.state, ground.base).counted()
+    proposal = Proposal(
+        rung=step.rung,
+        group=ground.group,
+        events=step.events,
+        needed=step.needed,
+        old=ground.old,
+        new=new,
+        miss=MAX_MISS if step.rung == "exact" else miss,
+        stream=len(stream),
+        pile_before=stream.pile(ground.old),
+        pile_after=stream.pile(new),
+        between=len(between),
+        look_first=tuple(seq for seq in between[:LOOK_FIRST] if seq not in ground.words),
+        confirmed=tuple(sorted(one.seq for one in above)),
+        simulated_loss=None if loss is None else loss.at(step.logit),
+    )
+    proposal = replace(proposal, missing=tuple(_objections(proposal, ground, config)))
+    before = None if loss is None else loss.at(float(ground.base.limits[0]))
+    return replace(proposal, sentences=tuple(_sentences(proposal, ground, step, stream, before)))
+
+
+def _open(config: Config, closing: ExitStack) -> tuple[LedgerView, Labels]:
+    view = closing.enter_context(LedgerView(config.state / "ledger.sqlite"))
+    return view, closing.enter_context(Labels(config.state / "labels.sqlite"))
+
+
+def _score_of(step: Step, base: Bundle, keep: float) -> float:
+    """The cut as a score that is below keep; by its nature below every confirmed event."""
+    logit, score = step.logit, 1.0
+    while not (score < keep and base.calibration.logit(score) <= step.logit):  # rounding, on the way there and back
+        score = float(base.calibration.score(np.array([logit]))[0])
+        logit = math.nextafter(logit, -math.inf)
+    return score
+
+
+def accept(config: Config, proposal: Proposal, by: str) -> Promotion:
+    """Make the child model of a proposal and let it serve. Some seconds the first time, for the simulated loss.
+
+    Raises UserError 65, and nothing has moved, where something is in the way; OSError where the state takes no file.
+    """
+    if not proposal.moves:
+        raise UserError(BAD_DATA, f"the cut stays: {proposal.missing[0] if proposal.missing else 'it is in force'}")
+    base, registry = base_of(config), Registry(config.state / "models")
+    loss = SimulatedLoss(config.state, base).count()
+    evidence = {
+        "basis": BASIS,
+        "events": proposal.events,
+        "band": [base.discard, proposal.new],
+        "group": proposal.group,
+        "rung": proposal.rung,
+        "miss": proposal.miss,
+        "stream": proposal.stream,
+        "pile": [proposal.pile_before, proposal.pile_after],
+        "between": proposal.between,
+        "simulated_loss": loss.at(base.calibration.logit(proposal.new)),
+        "simulated_loss_of_base": loss.at(float(base.limits[0])),
+        "confirmed": list(proposal.confirmed),
+    }
+    why = f"{proposal.events} confirmed events, {proposal.rung} rung"
+    try:
+        made = _child(registry, base, proposal, evidence)
+        promotion = registry.promote(made.folder.name, base=base, group=proposal.group, why=why, by=by)
+        if registry.group() != proposal.group:  # no service has seen the session begin
+            registry.turn_to(proposal.group, by=by)
+    except BadBundle as error:
+        raise UserError(BAD_DATA, f"{error}; nothing was moved") from error
+    return promotion
+
+
+def _child(registry: Registry, base: Bundle, proposal: Proposal, evidence: Mapping[str, Any]) -> Bundle:
+    """Its name follows from what it is: who is killed before the promotion finds it made already."""
+    what = json.dumps([base.id, proposal.new, proposal.group, proposal.confirmed])
+    name = f"cut-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
+    try:
+        return read(registry.models / name)
+    except BadBundle:
+        return registry.write_cut(base, name, proposal.new, evidence, code_version=__version__)
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """A cut that did not hold: events were confirmed that it discards."""
+
+    id: str  # of the model that was taken back
+    seqs: tuple[int, ...]  # the events
+    holds: Promotion | None  # in its place from now on; None: the base
+    text: str  # one sentence
+
+
+def audit(config: Config, by: str = "audit") -> TakenBack | None:
+    """Take back what discards an event that a person has confirmed; None where nothing does. Quick where nothing moved.
+
+    Raises as :func:`propose`.
+    """
+    registry, taken = Registry(config.state / "models"), None
+    if not (registry.models / SERVING).is_file():
+        return None
+    try:
+        while True:
+            with ExitStack() as closing:
+                ground = survey(config, *_open(config, closing))
+            found = ground.in_band
+            if ground.promotion is None or not found:
+                return taken
+            numbers = ", ".join(str(one.seq) for one in found[:5])
+            what = f"events {numbers} were" if len(found) > 1 else f"event {numbers} was"
+            text = f"{what} confirmed between the model's own cut and the raised one, which is taken back"
+            held, base_id = ground.promotion.id, ground.base.id
+            after = registry.rollback(by, text, group=ground.group, base_id=base_id, only=held)
+            taken = TakenBack(held, tuple(one.seq for one in found), after, text)
+    except BadBundle as error:
+        raise UserError(BAD_DATA, str(error)) from error
+
+
+# In words.
+
+
+def _objections(proposal: Proposal, ground: Ground, config: Config) -> Iterator[str]:
+    """What keeps the cut where it is."""
+    fixed = config.thresholds.discard
+    if fixed is not None:
+        yield f"[thresholds] discard = {fixed:g} of the configuration overrides every cut: remove it, then adapt again"
+    if ground.bar.blocks:
+        yield ground.bar.text
+    if proposal.events < FEWEST:
+        have = f"{proposal.events} confirmed events lie above the cut in force"
+        yield f"{have}: {FEWEST} are the fewest that say anything, so {proposal.needed} more"
+    elif proposal.new <= proposal.old:
+        yield "the confirmed events reach down to the cut in force: they allow no higher one"
+    elif not proposal.stream:
+        yield "this model has decided no curve of this session group yet"
+    elif (gain := proposal.pile_before - proposal.pile_after) < LEAST_GAIN - 1e-9:
+        at_least = f"for less than {100 * LEAST_GAIN:g} the cut is not moved"
+        yield f"only {100 * gain:.1f} points of the stream would leave the pile: {at_least}"
+
+
+def _sentences(p: Proposal, ground: Ground, step: Step, stream: Stream, loss_of_base: float | None) -> Iterator[str]:
+    """The forecast, the evidence and what comes after; where nothing moves, why, and what would be."""
+    whose = f' of "{p.group}"' if p.group else ""
+    yield from (f"the cut stays at {p.old:.4g}{whose}: {why}" for why in p.missing[:1])
+    yield from p.missing[1:]
+    if p.new > p.old:
+        verb = "falls" if p.moves else "would fall"
+        looks = f", {len(p.look_first)} to look at first" if p.look_first else ""
+        yield (
+            f"the pile{whose} {verb} from {100 * p.pile_before:.0f} to {100 * p.pile_after:.0f} % of {p.stream:,}"
+            f" curves; {p.between:,} curves between old and new cut ({p.old:.4g} and {p.new:.4g}){looks}"
+        )
+        yield _rule(p, step)
+        if p.simulated_loss is not None and loss_of_base is not None:
+            own = f"the model's own cut {100 * loss_of_base:.1f} %"
+            yield f"of simulated events it discards {100 * p.simulated_loss:.1f} %, {own}: stated, no bar"
+        yield (
+            "afterwards a tenth of the discards between both cuts is put to the look, 500 at the most; an event that is"
+            " confirmed there takes the cut back"
+        )
+    if p.rung == "provisional":
+        promise = f"the {100 * MAX_MISS:g} % promise for events above the cut in force"
+        yield f"{p.needed} more confirmed events earn {promise}"
+    if not ground.bar.blocks and p.events:
+        yield ground.bar.text
+    if ground.unscored:
+        yield f"{ground.unscored} confirmed events count for nothing: another model judged them, and no copy is kept"
+    yield from _advice(p, ground, stream)
+
+
+def _rule(p: Proposal, step: Step) -> str:
+    if p.rung == "exact":
+        promise = f"at most {percent_up(MAX_MISS)} of the events above the old cut are missed, {CONFIDENCE:.0%} sure"
+        return f"{p.events} confirmed events, none of them below it: {promise}; of those below it the audit tells"
+    held = "the lowest of them, or keep, holds it" if step.is_capped else f"{100 * p.miss:g} % of such lie below it"
+    return f"it rests on {p.events} confirmed events; {held}, and none of them is newly lost"
+
+
+def _advice(p: Proposal, ground: Ground, stream: Stream) -> Iterator[str]:
+    """Downwards the cut is a person's to move."""
+    lost = ground.below
+    if not lost:
+        return
+    score = float(ground.base.calibration.score(np.array([lost[0].logit]))[0])
+    wanted = math.floor(1e6 * score) / 1e6
+    cost = stream.pile(wanted) - stream.pile(ground.base.discard)
+    yield (
+        f"{len(lost)} confirmed events lie below the model's own cut: [thresholds] discard = {wanted:g} would show all"
+        f" such to a person, and the pile would grow by {100 * cost:.0f} points"
+    )

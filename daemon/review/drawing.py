@@ -189,19 +189,16 @@ def _ruptures(curve: Curve, force: Samples, x: Samples, factor: float, prepared:
 def _place(force: Samples, fall: Fall) -> tuple[int, float]:
     """The last sample before a fall, on the curve as it was recorded, and how deep the fall is.
 
-    The detector sees averages over ``fall.width`` samples; within them the fall is where means of a quarter of that
-    differ most, and the mark stands on the highest sample just before it.
+    The detector sees averages; among the samples behind them the fall is where the means of a few on each side differ
+    most, and the mark stands on the highest of those just before it.
     """
-    n, width = force.shape[0], max(fall.width // 4, 1)
-    start, stop = max(fall.sample - fall.width, width), min(fall.sample + fall.width, n - width)
-    if stop <= start:
-        return min(max(fall.sample, 0), n - 1), 0.0
+    n, reach, few = force.shape[0], max(fall.width // 2, 1), max(fall.width // 4, 1)
+    start, stop = max(fall.sample - reach, few), min(fall.sample + reach, n - few)
     total = np.concatenate(([0.0], np.cumsum(force)))
-    at = np.arange(start, stop + 1)
-    before, after = total[at] - total[at - width], total[at + width] - total[at]
-    cut = int(at[(before - after).argmax()])
-    top = cut - width + int(force[cut - width : cut + 1].argmax())
-    return top, float((total[cut] - total[cut - width] - total[cut + width] + total[cut]) / width)
+    cut = np.arange(start, max(stop, start) + 1)
+    drop = (2 * total[cut] - total[cut - few] - total[np.minimum(cut + few, n)]) / few
+    first = int(cut[drop.argmax()]) - few
+    return first + int(force[first : first + few + 1].argmax()), float(drop.max())
 
 
 def thin(values: Samples, needed: list[int] | None = None, most: int = MOST_POINTS) -> NDArray[np.int64]:

@@ -2,43 +2,84 @@
 
 *kept*: wanted anyway, and it feeds the cut; newest first. *review*: the highest score first, for an event is likeliest
 there; curves without a score behind them, by age. *discards*: the audited ones, drawn when they were decided; blind, in
-an order that tells nothing, so that any number of them is a fair sample. *disagreements*: what people, or two models,
-see differently.
+an order that tells nothing, so that any number of them from the front is a fair sample. *disagreements*: what people
+or two models see differently.
 
-What a rater has answered is not shown to them again; what they skipped comes back at the end.
+What a rater has answered is not shown to them again; what they skipped comes back at the end. Curves that another rater
+has labelled come after all others, but for those that let two raters be compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, get_args
 
-from daemon.labels import Labels
+from daemon.judging import Thresholds, Verdict
+from daemon.labels import Kind, Labels
+from daemon.labels.sessions import Sessions
+from daemon.ledger.rows import Look
 from daemon.ledger.view import LedgerView
-from daemon.review.questions import Kind
+from daemon.review.questions import Past, Slot, mix, shuffled
 
 #: ``first``: the curves between the old and the new cut that `adapt` wants looked at, at the head of review.
 #: ``band``: audited discards that the old cut would have sent to review, at the head of discards.
 QueueName = Literal["kept", "review", "discards", "disagreements", "first", "band"]
 QUEUES: tuple[QueueName, ...] = get_args(QueueName)
-#: Stretches of decisions, first and last ``seq`` each.
-Stretches = Sequence[tuple[int, int]]
+#: Stretches of decisions: the first and the last ``seq`` of each, oldest first; None: it goes on.
+Stretches = Sequence[tuple[int, int | None]]
+_ALWAYS: Stretches = ((1, None),)
+_LEAD_EVERY = 3  # while two raters cannot be compared yet, each third curve is one that the other has labelled
+_PAGE = 500  # looks that are fetched at once
+_VERDICT_OF: Mapping[QueueName, Verdict] = {
+    "kept": "keep",
+    "review": "review",
+    "first": "review",
+    "discards": "discard",
+    "band": "discard",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One curve that a rater is asked to look at.
 
-    ``weight``: 1 / the probability with which it was drawn, to be stored with the label. ``kind`` is for the server
-    alone: the page must not be able to tell a question from a plain curve.
+    ``weight``: 1 / the probability with which it was drawn, to be stored with the label; None for a question, whose
+    answer is none. ``queue`` and ``kind`` are for the server alone: where curves are shown blind, the page must be able
+    to tell neither a question from a plain curve nor the band from other discards.
     """
 
     seq: int
     id: str  # of its event
     queue: QueueName
-    weight: float
+    weight: float | None
     kind: Kind = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Aims:
+    """What the cut wants looked at before anything else."""
+
+    first: Sequence[int] = ()  # the curves that `adapt` names
+    band: tuple[float, float] | None = None  # scores between the cut before (excluded) and a raised one (included)
+    serving: tuple[str, Thresholds] | None = None  # pipeline and thresholds of the model that judges now
+
+
+NO_AIMS = Aims()
+
+
+def stretches(sessions: Sessions, which: int | Literal["all", "current"] = "current") -> Stretches | None:
+    """The decisions of one session, by its number; None, which means all, where none goes on. LookupError: no such."""
+    if which == "all":
+        return None
+    if which == "current":
+        chosen = sessions.current()
+    elif (chosen := next((one for one in sessions.all() if one.number == which), None)) is None:
+        raise LookupError(f"there is no session {which}")
+    return None if chosen is None else [(chosen.first_seq, chosen.last_seq)]
 
 
 def queue(
@@ -48,12 +89,183 @@ def queue(
     rater: str,
     limit: int,
     within: Stretches | None = None,
+    aims: Aims = NO_AIMS,
     *,
-    first: Sequence[int] = (),
-    band: tuple[float, float] | None = None,
+    is_blind: bool = False,
 ) -> list[Item]:
     """The next ``limit`` curves of a queue for this rater; ``within`` None: of all nights.
 
-    ``first``: of `adapt`'s proposal. ``band``: scores between the shipped and a raised cut, whose audit comes first.
+    ``is_blind``: verdict and score are not shown, so that a question may be a curve of any verdict. Raises what the
+    ledger and the labels raise.
     """
-    raise NotImplementedError
+    if name == "disagreements":
+        seqs = _disagreements(view, labels, rater, within or _ALWAYS, aims)[:limit]
+        return _items(view, [Slot(seq, "plain") for seq in seqs], {}, name)
+    past = Past.of(labels, rater)
+    fresh, late, back = dict[int, _Place](), dict[int, _Place](), dict[int, _Place]()
+    skipped = set(past.skipped)
+    done = past.seen - skipped
+    for seq, place in _candidates(view, name, within or _ALWAYS, aims, done):
+        if seq in skipped:
+            back[seq] = place
+        else:
+            (late if seq in past.words else fresh)[seq] = place
+        if len(fresh) >= limit:
+            break
+    verdict = _VERDICT_OF[name]
+    shared = [seq for seq in past.to_share(verdict) if _is_within(seq, within or _ALWAYS)]
+    last = [seq for seq in past.skipped if seq in back]
+    plain = list(dict.fromkeys([*_led(list(fresh), shared, past.asked), *late, *last]))
+    shown = None if is_blind else verdict
+    slots = mix(
+        plain,
+        rater=rater,
+        asked=past.asked,
+        golden=past.golden(shown),
+        repeats=past.repeats(shown),
+        limit=limit,
+    )
+    return _items(view, slots, late | back | fresh, name)
+
+
+#: Through which queue a curve comes, and its weight.
+_Place = tuple[QueueName, float]
+
+
+def _items(view: LedgerView, slots: Sequence[Slot], places: Mapping[int, _Place], name: QueueName) -> list[Item]:
+    """The curves of the slots, but those that nobody could look at any more."""
+    events = view.decisions([slot.seq for slot in slots])
+    found = []
+    for slot in slots:
+        place = places.get(slot.seq) or next(((name, 1 / look.probability) for look in _look(view, slot.seq)), None)
+        if place is not None and slot.seq in events:
+            queue, weight = place
+            found.append(
+                Item(slot.seq, events[slot.seq]["id"], queue, weight if slot.kind == "plain" else None, slot.kind)
+            )
+    return found
+
+
+def _led(fresh: Sequence[int], shared: Sequence[int], asked: int) -> list[int]:
+    """The fresh curves, each third place taken by one that another rater has labelled."""
+    if not shared:
+        return list(fresh)
+    ours, theirs, found = list(reversed(fresh)), list(reversed(shared)), list[int]()
+    while ours or theirs:
+        is_theirs = bool(theirs) and (not ours or (asked + len(found)) % _LEAD_EVERY == _LEAD_EVERY - 1)
+        found.append((theirs if is_theirs else ours).pop())
+    return found
+
+
+def _is_within(seq: int, within: Stretches) -> bool:
+    return any(first <= seq and (last is None or seq <= last) for first, last in within)
+
+
+def _candidates(
+    view: LedgerView, name: QueueName, within: Stretches, aims: Aims, done: Set[int]
+) -> Iterator[tuple[int, _Place]]:
+    """Every curve of a queue in its order, but those that the rater is done with; each once."""
+    given: set[int] = set()
+    for looks, queue in _in_order(view, name, within, aims):
+        for look in looks:
+            if look.seq not in done and look.seq not in given:
+                given.add(look.seq)
+                yield look.seq, (queue, 1 / look.probability)
+
+
+def _in_order(
+    view: LedgerView, name: QueueName, within: Stretches, aims: Aims
+) -> Iterator[tuple[Iterable[Look], QueueName]]:
+    if name == "kept":
+        for first, last in reversed(within):
+            yield _pages(view, "keep", first, last, "newest"), name
+    elif name in ("review", "first"):
+        yield chain.from_iterable(_look(view, seq) for seq in aims.first), "first"
+        if name == "review":
+            parts = [_pages(view, "review", first, last, "score") for first, last in within]
+            yield (parts[0] if len(parts) == 1 else heapq.merge(*parts, key=_by_score)), name
+    elif name in ("discards", "band"):
+        if aims.band is not None:
+            yield _drawn(view, within, aims.band), "band"
+        if name == "discards":
+            yield _drawn(view, within, None), name
+
+
+def _pages(
+    view: LedgerView, verdict: Verdict, first: int, last: int | None, order: Literal["score", "newest"]
+) -> Iterator[Look]:
+    """Page by page, each larger than the one before: most of what comes first may be done."""
+    offset, size = 0, _PAGE
+    while page := view.looks(verdict, after=first - 1, until=last, order=order, limit=size, offset=offset):
+        yield from page
+        offset, size = offset + len(page), 4 * size
+
+
+def _by_score(look: Look) -> tuple[float, int]:
+    return (math.inf if look.score is None else -look.score, look.seq)
+
+
+def _look(view: LedgerView, seq: int) -> Iterator[Look]:
+    """The one curve, if it may be looked at."""
+    verdicts: tuple[Verdict, ...] = ("review", "keep", "discard")
+    for verdict in verdicts:
+        yield from view.looks(verdict, after=seq - 1, until=seq)
+
+
+def _drawn(view: LedgerView, within: Stretches, band: tuple[float, float] | None) -> list[Look]:
+    """The audited discards, in an order that tells nothing."""
+    looks = {
+        look.seq: look
+        for first, last in within
+        for look in view.looks("discard", after=first - 1, until=last, order="seq", between=band, limit=1 << 40)
+    }
+    return [looks[seq] for seq in shuffled(looks, "discards")]
+
+
+def _disagreements(view: LedgerView, labels: Labels, rater: str, within: Stretches, aims: Aims) -> list[int]:
+    """What people see differently, the latest first; then what the model of now would decide otherwise.
+
+    A rater is asked until they have spoken last: who was contradicted may look again, and who spoke last has done so.
+    """
+    words = labels.words()
+    differ = labels.labelled([seq for seq, said in words.items() if len(set(said.values())) > 1])
+    spoken = sorted(differ.items(), key=lambda one: (one[1][-1].time, one[0]), reverse=True)
+    found = [seq for seq, said in spoken if said[-1].rater != rater and _is_within(seq, within)]
+    if aims.serving is not None:
+        found += _decided_otherwise(view, *aims.serving, within, set(words))
+    skips = [one for one in labels.shown(rater, "skip") if one.queue == "disagreements"]
+    last = [
+        one.seq for one in skips if one.seq in found and all(said.time < one.time for said in differ.get(one.seq, ()))
+    ]
+    return [seq for seq in found if seq not in last] + last
+
+
+def _decided_otherwise(
+    view: LedgerView, pipeline: str, now: Thresholds, within: Stretches, labelled: set[int]
+) -> list[int]:
+    """Unlabelled curves whose score the thresholds of now would give another verdict; only scores of the same scale."""
+    below_keep = math.nextafter(now.keep, -math.inf)
+    asked: tuple[tuple[Verdict, float, float], ...] = (
+        ("review", below_keep, math.inf),
+        ("review", -math.inf, now.discard),
+        ("keep", -math.inf, below_keep),
+        ("discard", now.discard, math.inf),
+    )
+    looks = [
+        look
+        for verdict, low, high in asked
+        for first, last in within
+        for look in view.looks(verdict, after=first - 1, until=last, between=(low, high), limit=_PAGE)
+        if look.seq not in labelled
+    ]
+    events = view.decisions([look.seq for look in looks[:_PAGE]])
+    return [
+        seq
+        for seq, event in events.items()
+        if event["data"]["reasons"] == ["score"] and _scale(event["data"]["pipeline"]) == _scale(pipeline)
+    ]
+
+
+def _scale(pipeline: str) -> str:
+    """What makes two scores comparable: all of a pipeline but its thresholds."""
+    return pipeline.partition("|thresholds:")[0]

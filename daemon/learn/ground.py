@@ -1,0 +1,189 @@
+"""The ground that a cut stands on: confirmed events, the stream that it would thin, and what is in force now.
+
+A confirmed event is a curve whose labels all say keep. Its logit is that of its decision where this very network and
+calibration judged it; else the curve is judged anew, from the copy that the ledger keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.common.errors import BAD_DATA, UserError
+from daemon.config import Config
+from daemon.formats.afmcurve import unpack
+from daemon.formats.errors import Unfinished, Unreadable
+from daemon.judging.registry import Promotion, Registry
+from daemon.labels import Label, Labels
+from daemon.labels.raters import Bar, bar
+from daemon.labels.sessions import Sessions
+from daemon.ledger.view import LedgerView
+from daemon.ledger.wire import Event
+from deploy.classifier import EngineId, EngineRequest
+from deploy.serving import TOLERANCE, Model
+from models.bundle import BadBundle, Bundle, read, resolve
+from models.reasons import DOUBTS
+
+#: Decisions of the group that the pile is counted on, the latest ones.
+STREAM = 20_000
+_SUREST = 1 - 1e-15  # a score of 1 has no logit
+Ranges = Sequence[tuple[int, int | None]]  # first and last decision of each session; None: it goes on
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """An event that a person has confirmed. ``margin``: how far its logit may be off, by the engine that made it."""
+
+    seq: int
+    logit: float
+    margin: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stream:
+    """What the group's latest K decisions would do at any cut; those of another network or calibration are left out."""
+
+    seqs: NDArray[np.int64]  # (K,)
+    scores: NDArray[np.float64]  # (K,), NaN where there is none
+    is_doubtful: NDArray[np.bool_]  # (K,): reviewed however low it scores
+    keep: float
+
+    def __len__(self) -> int:
+        return int(self.seqs.size)
+
+    def pile(self, cut: float) -> float:
+        """The share that goes to review at this discard cut, a score; 0 of nothing."""
+        low = (self.scores <= cut) & ~self.is_doubtful
+        return float((~low & ~(self.scores >= self.keep)).mean()) if len(self) else 0.0
+
+    def between(self, old: float, new: float) -> NDArray[np.int64]:
+        """``seq`` of those that are reviewed at the old cut and discarded at the new one, the highest score first."""
+        inside = (self.scores > old) & (self.scores <= new) & ~self.is_doubtful
+        return self.seqs[inside][np.argsort(-self.scores[inside], kind="stable")]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ground:
+    """All that a proposal rests on."""
+
+    base: Bundle  # the configured model
+    promotion: Promotion | None  # what holds in its place
+    old: float  # the discard cut of what holds
+    group: str
+    words: Mapping[int, Sequence[Label]]  # of this group's decisions
+    events: tuple[Confirmed, ...]  # of this group, whatever cut they lie at
+    unscored: int  # confirmed events that this network has not scored, and whose copies are gone
+    bar: Bar
+
+    @property
+    def old_logit(self) -> float:
+        return self.base.calibration.logit(self.old)
+
+    @property
+    def above(self) -> tuple[Confirmed, ...]:
+        return tuple(one for one in self.events if one.logit > self.old_logit)
+
+    @property
+    def in_band(self) -> tuple[Confirmed, ...]:
+        """Confirmed events that the base would have shown to a person and the cut in force discards."""
+        low = float(self.base.limits[0])
+        return tuple(one for one in self.events if low < one.logit <= self.old_logit)
+
+    @property
+    def below(self) -> tuple[Confirmed, ...]:
+        """Confirmed events that the base itself discards."""
+        return tuple(one for one in self.events if one.logit <= float(self.base.limits[0]))
+
+
+def base_of(config: Config) -> Bundle:
+    try:
+        return read(resolve(config.model, config.state / "models"))
+    except BadBundle as error:
+        raise UserError(BAD_DATA, f"model {config.model}: {error}") from error
+
+
+def survey(config: Config, view: LedgerView, labels: Labels) -> Ground:
+    """What is known of the present session group. Raises UserError 65 where a model, 74 where labels cannot be read."""
+    base, registry = base_of(config), Registry(config.state / "models")
+    sessions = Sessions(labels)
+    group = sessions.group(sessions.current())
+    try:
+        promotion = registry.for_group(group, base.id)
+        old = base.discard if promotion is None else read(registry.folder_of(promotion)).discard
+    except BadBundle as error:
+        raise UserError(BAD_DATA, str(error)) from error
+    ranges = sessions.seqs_of(group)
+    words = {seq: said for seq, said in labels.labelled().items() if _is_in(seq, ranges)}
+    sure = [seq for seq, said in words.items() if all(one.label == "keep" for one in said)]
+    events, unscored = _scored(view, sure, base)
+    return Ground(base, promotion, old, group, words, events, unscored, bar(labels))
+
+
+def _is_in(seq: int, ranges: Sequence[tuple[int, int | None]]) -> bool:
+    return any(first <= seq and (last is None or seq <= last) for first, last in ranges)
+
+
+def _scored(view: LedgerView, seqs: Collection[int], base: Bundle) -> tuple[tuple[Confirmed, ...], int]:
+    """The logits of confirmed events, and of how many there is none."""
+    stem, found, strange = _stem(base.pipeline), [], []
+    for seq, event in view.decisions(seqs).items():
+        score = event["data"]["score"]
+        if _stem(event["data"]["pipeline"]) != stem:
+            strange.append(seq)
+        elif score is not None:
+            logit = base.calibration.logit(min(score, _SUREST))
+            found.append(Confirmed(seq, logit, _margin(event)))
+    anew, unscored = _scored_anew(view, strange, base) if strange else ([], 0)
+    return tuple(sorted([*found, *anew], key=lambda one: one.logit)), unscored
+
+
+def _stem(pipeline: str) -> str:
+    """Raster, weights and calibration: what a score depends on. Thresholds stand behind."""
+    return "|".join(pipeline.split("|")[:3])
+
+
+def _margin(event: Event) -> float:
+    try:
+        precision = EngineId.parse(event["data"]["engine"]).precision
+    except ValueError:
+        return max(TOLERANCE.values())
+    return 0.0 if precision == "fp32" else TOLERANCE[precision]
+
+
+def _scored_anew(view: LedgerView, seqs: Sequence[int], base: Bundle) -> tuple[list[Confirmed], int]:
+    """Events that another model judged, by this one and in single precision, from the ledger's copies."""
+    curves = {}
+    for seq in seqs:
+        copy = view.compact_copy(seq)
+        try:
+            curves[seq] = unpack(copy or b"")[0]
+        except (Unfinished, Unreadable):
+            continue
+    if not curves:
+        return [], len(seqs)
+    model = Model.of(base, EngineRequest("cpu", precision="fp32"))
+    scored = model.judge(list(curves.values()))
+    found = [Confirmed(seq, one.logit) for seq, one in zip(curves, scored, strict=True) if one.logit is not None]
+    return found, len(seqs) - len(curves)
+
+
+def stream_of(view: LedgerView, ranges: Ranges, base: Bundle, keep: float, highest: float) -> Stream:
+    """The latest decisions of these sessions by this network; doubts are looked up of what scores up to ``highest``."""
+    stem, parts, left = _stem(base.pipeline), [], STREAM
+    for first, last in reversed(ranges):
+        if left > 0:
+            parts.append(view.stream_scores(first - 1, last, left))
+            left -= len(parts[-1].seqs)
+    if not parts:
+        return Stream(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.bool_), keep)
+    seqs, scores, verdicts, pipelines = (np.concatenate([part[place] for part in parts]) for place in range(4))
+    ours = np.array([_stem(one) == stem for one in pipelines], np.bool_)
+    seqs, scores = seqs[ours], scores[ours]
+    is_doubtful = np.array(verdicts[ours] == "review", np.bool_) & (scores <= highest)
+    asked = seqs[is_doubtful].tolist()
+    told = view.decisions(asked)
+    is_doubtful[is_doubtful] = [bool(DOUBTS.intersection(told[seq]["data"]["reasons"])) for seq in asked]
+    return Stream(seqs, scores, is_doubtful, keep)

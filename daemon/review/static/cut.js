@@ -1,0 +1,163 @@
+// The cut: where the scores lie, what moving a threshold would do, and the proposal that confirmed events have earned.
+
+import { ask } from "./client.js";
+import { along, count, element, figure, plural, unalong } from "./words.js";
+
+const BARS = 80;
+
+export class Cut {
+  #scores = null;
+  #proposal = null;
+
+  /** `say(text)`, `rater()`, `first()`: open the curves to look at first. */
+  constructor(section, hands) {
+    this.section = section;
+    this.hands = hands;
+    new ResizeObserver(() => this.#histogram()).observe(section);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#histogram());
+  }
+
+  async open() {
+    this.section.replaceChildren(element("p", { class: "quiet" }, "Counting scores …"));
+    const [scores, proposal] = await Promise.allSettled([ask("/api/scores"), ask("/api/cut")]);
+    this.#scores = scores.value ?? null;
+    this.#proposal = proposal.value ?? null;
+    const problem = scores.reason ?? proposal.reason;
+    this.#draw(problem);
+  }
+
+  #draw(problem) {
+    const { discard, keep } = this.#scores?.thresholds ?? {};
+    this.moved = { discard, keep };
+    const rows = [element("header", {}, element("h2", {}, "The cut"), element("p", { class: "quiet" }, "where the scores lie, and what moving a threshold would do; nothing moves by looking"))];
+    if (problem) rows.push(element("p", {}, `Not all is known: ${problem.message}.`));
+    if (this.#scores) {
+      this.canvas = element("canvas", { role: "img", "aria-label": "Histogram of scores" });
+      this.table = element("table", { class: "forecast" });
+      rows.push(this.canvas, this.#sliders(), this.table);
+    }
+    if (this.#proposal) rows.push(this.#offer());
+    this.section.replaceChildren(...rows);
+    this.#histogram();
+    this.#forecast();
+  }
+
+  #sliders() {
+    const box = element("div", { class: "sliders" });
+    for (const [name, words] of [["discard", "discard up to"], ["keep", "keep from"]]) {
+      const slider = element("input", { type: "range", min: "0", max: "1", step: "0.002", id: `slide-${name}` });
+      slider.value = along(this.moved[name]);
+      const said = element("output", { htmlFor: slider.id }, figure(this.moved[name]));
+      slider.addEventListener("input", () => {
+        this.moved[name] = unalong(Number(slider.value));
+        said.textContent = figure(this.moved[name]);
+        this.#histogram();
+        this.#forecast();
+      });
+      box.append(element("label", { htmlFor: slider.id }, words), slider, said);
+    }
+    return box;
+  }
+
+  /** `{discard, review, keep}`: curves on each side of two thresholds. */
+  #split({ discard, keep }) {
+    const { edges, counts } = this.#bins();
+    const found = { discard: 0, review: 0, keep: 0 };
+    counts.forEach((many, bin) => {
+      const middle = (edges[bin] + edges[bin + 1]) / 2;
+      found[middle <= along(discard) ? "discard" : middle >= along(keep) ? "keep" : "review"] += many;
+    });
+    return found;
+  }
+
+  #bins() {
+    const scores = this.#scores.scores ?? [];
+    const edges = Array.from({ length: BARS + 1 }, (_, i) => i / BARS);
+    const counts = new Array(BARS).fill(0);
+    for (const one of scores) counts[Math.min(Math.floor(along(one) * BARS), BARS - 1)]++;
+    return { edges, counts };
+  }
+
+  #histogram() {
+    const { canvas } = this;
+    if (!canvas?.clientWidth || !this.#scores) return;
+    const ratio = devicePixelRatio || 1;
+    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+    [canvas.width, canvas.height] = [width * ratio, height * ratio];
+    const pen = canvas.getContext("2d");
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    const style = getComputedStyle(document.documentElement);
+    const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+    const { edges, counts } = this.#bins();
+    const top = Math.max(...counts.map(Math.sqrt), 1);
+    const base = height - 22;
+    const [low, high] = [along(this.moved.discard), along(this.moved.keep)];
+    counts.forEach((many, bin) => {
+      const middle = (edges[bin] + edges[bin + 1]) / 2;
+      pen.fillStyle = colour(middle <= low ? "discard" : middle >= high ? "keep" : "review");
+      const tall = (Math.sqrt(many) / top) * (base - 24);
+      pen.fillRect(edges[bin] * width + 0.5, base - tall, width / BARS - 1, tall);
+    });
+    pen.fillStyle = colour("quiet");
+    pen.font = '12px system-ui, "DejaVu Sans", sans-serif';
+    pen.textBaseline = "top";
+    for (const value of [0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999]) {
+      const x = along(value) * width;
+      pen.textAlign = x < 20 ? "left" : x > width - 30 ? "right" : "center";
+      pen.fillText(String(value), x, base + 6);
+    }
+    pen.strokeStyle = colour("ink");
+    pen.lineWidth = 2;
+    for (const [place, words, align] of [[low, "○ discard", "right"], [high, "● keep", "left"]]) {
+      const x = place * width;
+      pen.beginPath();
+      pen.moveTo(x, 4);
+      pen.lineTo(x, base);
+      pen.stroke();
+      pen.fillStyle = colour("ink");
+      pen.textAlign = align;
+      pen.fillText(words, x + (align === "left" ? 7 : -7), 4);
+    }
+  }
+
+  #forecast() {
+    if (!this.table) return;
+    const [now, then] = [this.#split(this.#scores.thresholds), this.#split(this.moved)];
+    const cells = (name, from) => ["discard", "review", "keep"].map((word) => element("td", { class: word }, count(from[word])));
+    const row = (name, from) => element("tr", {}, element("th", { scope: "row" }, name), ...cells(name, from));
+    const head = element("tr", {}, element("th", {}, ""), ...["○ discard", "◐ review", "● keep"].map((word) => element("th", { scope: "col" }, word)));
+    this.table.replaceChildren(element("thead", {}, head), element("tbody", {}, row("as it is", now), row("as moved here", then)));
+  }
+
+  #offer() {
+    const proposal = this.#proposal;
+    const box = element("div", { class: "said" });
+    for (const text of proposal.sentences ?? []) box.append(element("p", {}, text));
+    for (const text of proposal.missing ?? []) box.append(element("p", { class: "quiet" }, `Missing: ${text}`));
+    const first = (proposal.look_first ?? []).length;
+    const row = element("div", { class: "row" });
+    if (first) {
+      const look = element("button", { type: "button", class: "second" }, `Look at ${plural(first, "curve")} between the cuts first`);
+      look.addEventListener("click", this.hands.first);
+      row.append(look);
+    }
+    if (proposal.new !== null && proposal.new !== undefined && proposal.new > proposal.old) {
+      const move = element("button", { type: "button", class: "main" }, `Move the cut to ${figure(proposal.new)}`);
+      move.disabled = Boolean(proposal.missing?.length);
+      move.addEventListener("click", () => this.#accept(row));
+      row.append(move);
+    }
+    box.append(row);
+    return box;
+  }
+
+  async #accept(row) {
+    try {
+      await ask("/api/cut", { method: "POST", body: { by: this.hands.rater() } });
+      this.hands.say("The cut has moved.");
+      await this.open();
+    } catch (problem) {
+      row.append(element("p", { role: "alert" }, `Not moved: ${problem.message}`));
+    }
+  }
+}

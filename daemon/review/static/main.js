@@ -1,0 +1,611 @@
+// The review page: one curve, one decision. This module holds what is looked at now and what the keys do.
+
+import { Curves, ask, query } from "./client.js";
+import { Cut } from "./cut.js";
+import { Outbox } from "./outbox.js";
+import { Plot, commonAxes, inWords } from "./plot.js";
+import { Sheets } from "./sheets.js";
+import { drawAlike, drawGauge, drawWhy, factsOf } from "./side.js";
+import { Top } from "./top.js";
+import { SHAPES, clean, clock, count, element, lasting, parts, plural } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+const FETCHED = 60; // items of a queue at once
+const AHEAD = 8; // curves that are ready before they are asked for
+const QUEUES = ["kept", "review", "discards", "disagreements"];
+const BLIND = new Set(["discards", "sheet"]);
+const WORDS = { k: "keep", d: "discard", u: "unsure", s: "skip" };
+const PAUSE_MS = 60000; // between two answers: longer was a pause, not a look
+
+const stored = (name, otherwise) => JSON.parse(sessionStorage.getItem(name) ?? "null") ?? otherwise;
+const store = (name, value) => sessionStorage.setItem(name, JSON.stringify(value));
+
+const curves = new Curves();
+const plot = new Plot($("plot"), moved);
+const outbox = new Outbox(outboxChanged, taken);
+const top = new Top(() => rater, stateChanged);
+const sheets = new Sheets($("sheets-view"), { answer: answerSheet, close: () => openView("curve"), say });
+const cut = new Cut($("cut-view"), { say, rater: () => rater, first: () => openQueue("review") });
+
+let rater = sessionStorage.getItem("rater") ?? localStorage.getItem("afm-triage.rater") ?? "";
+let view = "curve";
+let queue = "review";
+let items = []; // of the queue, those already answered too: {id, …, queue, mine}
+let at = -1;
+let isDrawn = false; // the curve at `at` can be seen (or it is said why not): only then does an answer count
+let isFetching = false;
+let isAtEnd = false;
+let wanted = 0; // counts what was asked for last, so that an answer that comes late is not shown
+let undone = stored("undo", []); // what `z` takes back, the newest last
+let looked = stored("looked", {}); // queue -> answers in this sitting
+let gaps = stored("gaps", []); // ms between the last answers
+let lastAnswer = 0;
+let heated = "";
+const answeredAt = new Map(); // id -> performance.now() of its answer
+const takenAt = new Map();
+const axes = new Map(); // kind of curve -> fixed axes
+
+// What is looked at.
+
+async function openQueue(name) {
+  openView("curve");
+  queue = name;
+  items = [];
+  at = -1;
+  isAtEnd = false;
+  location.hash = name;
+  for (const button of document.querySelectorAll("nav button[data-queue]")) {
+    button.toggleAttribute("aria-current", button.dataset.queue === name);
+  }
+  const mine = ++wanted;
+  setDrawn(null);
+  await fetchMore();
+  if (mine === wanted) show(firstOpen(0));
+}
+
+function openView(name) {
+  view = name;
+  for (const one of ["curve", "sheets", "cut"]) $(`${one}-view`).hidden = one !== name;
+  for (const button of document.querySelectorAll("nav button[data-view]")) {
+    button.toggleAttribute("aria-current", button.dataset.view === name);
+  }
+  if (name !== "curve") for (const one of document.querySelectorAll("nav button[data-queue]")) one.removeAttribute("aria-current");
+  else document.querySelector(`nav button[data-queue="${queue}"]`)?.toggleAttribute("aria-current", true);
+  document.querySelector("aside").hidden = name !== "curve";
+  document.querySelector(".rooms").classList.toggle("is-wide", name !== "curve");
+  document.querySelector("main > footer").hidden = name !== "curve";
+  if (name === "sheets") sheets.open(queue, rater);
+  if (name === "cut") cut.open();
+  if (name === "curve") plot.draw();
+}
+
+async function fetchMore() {
+  if (isFetching || isAtEnd || !rater) return;
+  isFetching = true;
+  const name = queue;
+  const began = performance.now();
+  try {
+    const blind = BLIND.has(name) ? 1 : "";
+    const found = await ask(`/api/queue?${query({ name, limit: FETCHED, rater, blind })}`);
+    if (name !== queue) return;
+    const ahead = new Set(items.slice(Math.max(at, 0)).filter((item) => !item.mine).map((item) => item.id));
+    const sent = new Set(outbox.labels.map((label) => label.id));
+    const isNew = ({ id }) =>
+      !ahead.has(id) && !sent.has(id) && !(answeredAt.has(id) && (takenAt.get(id) ?? Infinity) > began);
+    const fresh = found.filter(isNew);
+    items.push(...fresh.map((item) => ({ ...item, queue: item.queue ?? name, mine: null })));
+    isAtEnd = !fresh.length;
+  } catch (problem) {
+    if (name === queue) top.silence = problem;
+    top.drawTrouble();
+    setTimeout(() => name === queue && firstOpen(0) < 0 && fetchMore().then(() => name === queue && at < 0 && show(firstOpen(0))), 1000);
+  } finally {
+    isFetching = false;
+    if (name !== queue) fetchMore().then(() => at < 0 && show(firstOpen(0)));
+  }
+}
+
+/** The next item without an answer, from a place on; -1 for none. */
+function firstOpen(from) {
+  return items.findIndex((item, place) => place >= from && !item.mine);
+}
+
+/** Draw the item at a place; what has come already is drawn at once. */
+function show(place) {
+  const mine = ++wanted;
+  at = place;
+  heated = "";
+  setPressed("heat", false);
+  setPressed("fit", false);
+  const item = items[at];
+  drawItem(item);
+  if (!item) {
+    showNothing();
+    return;
+  }
+  const curve = curves.peek(item.id, isBlind(item));
+  if (curve) drawCurve(item, curve);
+  else {
+    setDrawn(null);
+    const slow = setTimeout(() => mine === wanted && plot.clear(), 150);
+    curves
+      .get(item.id, isBlind(item))
+      .then(
+        (come) => firstAxes(come, item).then(() => mine === wanted && drawCurve(item, come)),
+        (problem) => mine === wanted && drawProblem(item, problem),
+      )
+      .finally(() => clearTimeout(slow));
+  }
+  setTimeout(ahead, 0, mine);
+}
+
+function ahead(mine) {
+  if (mine !== wanted) return;
+  for (const item of items.slice(at + 1, at + 1 + AHEAD)) curves.get(item.id, isBlind(item));
+  if (items.length - at < FETCHED / 3) fetchMore();
+}
+
+const isBlind = (item) => BLIND.has(item.queue) || BLIND.has(queue);
+
+function drawItem(item) {
+  const { folder, file } = parts(item?.path ?? "");
+  const name = $("name").firstElementChild;
+  name.replaceChildren(
+    ...(item ? [element("span", { class: "folder" }, folder), file, element("span", { class: "number" }, ` #${item.curve}`)] : []),
+  );
+  name.title = item ? clean(item.path).slice(0, 300) : "";
+  if (!item) $("facts").textContent = "";
+  drawMine(item);
+  drawProgress();
+}
+
+function drawMine(item) {
+  const mine = $("mine");
+  mine.hidden = !item?.mine;
+  if (item?.mine) {
+    mine.className = `mine ${item.mine === "unsure" ? "review" : item.mine}`;
+    mine.textContent = item.mine === "skip" ? "skipped" : `you said ${SHAPES[item.mine]} ${item.mine}`;
+  }
+  for (const button of document.querySelectorAll(".answers [data-word]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.word === item?.mine));
+  }
+}
+
+function drawCurve(item, curve) {
+  setDrawn(item.id);
+  $("nothing").hidden = true;
+  plot.show(curve, axesFor(curve));
+  $("plot").setAttribute("aria-label", inWords(curve));
+  $("facts").textContent = factsOf(curve);
+  drawGauge(curve, isBlind(item));
+  drawWhy(curve, isBlind(item));
+  moved();
+  say(`${parts(item.path).file.slice(0, 80)}. ${inWords(curve)}`);
+  later(() => alike(item));
+}
+
+function drawProblem(item, problem) {
+  plot.clear();
+  setDrawn(problem.passes ? null : item.id);
+  drawGauge(null, isBlind(item));
+  const text = problem.passes ? "This curve has not come yet: the server does not answer." : `It cannot be drawn: ${problem.message}`;
+  $("nothing").replaceChildren(element("p", {}, clean(text)));
+  $("nothing").hidden = false;
+  $("beyond").hidden = true;
+  $("why").querySelector("div").replaceChildren();
+  say(text);
+  const mine = wanted;
+  if (problem.passes) setTimeout(() => mine === wanted && show(at), 1000);
+}
+
+function showNothing() {
+  plot.clear();
+  setDrawn(null);
+  drawGauge(null, false);
+  $("beyond").hidden = true;
+  $("alike").hidden = true;
+  $("why").querySelector("div").replaceChildren();
+  const other = QUEUES.find((name) => name !== queue && top.left(name) > 0);
+  const done = looked[queue] ? `That was all: ${plural(looked[queue], "answer")} in this sitting.` : "Nothing waits here.";
+  const rows = [element("p", {}, isFetching ? "…" : done)];
+  if (other) {
+    const button = element("button", { type: "button", class: "main" }, `Go on with ${other}: ${count(top.left(other))}`);
+    button.addEventListener("click", () => openQueue(other));
+    rows.push(button);
+  }
+  $("nothing").replaceChildren(...rows);
+  $("nothing").hidden = false;
+  $("plot").setAttribute("aria-label", done);
+  say(done);
+}
+
+// The axes: the same for all curves of a session that have the same units, so that the eye compares.
+
+const kindOf = (curve) => {
+  const where = curve.session?.number ?? curve.session ?? parts(curve.path).folder;
+  return [curve.folder, where, curve.force_unit, curve.distance_unit, curve.distance_kind].join(" ");
+};
+
+function axesFor(curve) {
+  const kind = kindOf(curve);
+  if (!axes.has(kind)) {
+    const like = items.map((item) => curves.peek(item.id, isBlind(item))).filter((one) => one?.retract && kindOf(one) === kind);
+    const found = commonAxes(like.length ? like : [curve]);
+    if (found) axes.set(kind, found);
+    return found;
+  }
+  return axes.get(kind);
+}
+
+/** Before the very first curve of a kind is drawn, a moment for those behind it: the axes shall fit them too. */
+async function firstAxes(curve, item) {
+  if (axes.has(kindOf(curve))) return;
+  const behind = items.slice(at, at + AHEAD).filter((one) => one !== item);
+  const all = Promise.allSettled(behind.map((one) => curves.get(one.id, isBlind(one))));
+  await Promise.race([all, new Promise((done) => setTimeout(done, 400))]);
+}
+
+function moved() {
+  const beyond = plot.beyond;
+  $("beyond").hidden = !beyond || !isDrawn;
+  $("beyond").textContent = beyond ? `${beyond}: a fits` : "";
+  setPressed("fit", Boolean(plot.view));
+}
+
+// Answers.
+
+function answer(word, start = performance.now()) {
+  const item = items[at];
+  if (!item || !isDrawn || view !== "curve") return;
+  const before = item.mine;
+  if (word === "skip") {
+    if (before) return void step(1);
+    outbox.add("skip", { id: item.id, rater, queue: item.queue });
+  } else outbox.add("label", [labelOf(item, word)]);
+  item.mine = word;
+  answeredAt.set(item.id, start);
+  takenAt.delete(item.id);
+  remember([{ item: { ...item, mine: before }, word }]);
+  if (!before) counted(item.queue, 1);
+  pace(start);
+  $("note").value = "";
+  const next = firstOpen(at + 1);
+  show(next >= 0 ? next : firstOpen(0));
+  if (items[at]) afterPaint(() => isDrawn && performance.measure("key-to-curve", { start, end: performance.now() }));
+  if (!items[at] && !isAtEnd) fetchMore().then(() => at < 0 && show(firstOpen(0)));
+}
+
+function labelOf(item, word) {
+  const label = { id: item.id, label: word, rater, queue: item.queue };
+  const note = $("note").value.trim();
+  return note ? { ...label, reason: note } : label;
+}
+
+/** A sheet: all of it but the exceptions, which are looked at one by one right after. */
+function answerSheet(all, exceptions, word) {
+  const labels = all.map((item) => ({ id: item.id, label: word, rater, queue: item.queue ?? queue }));
+  if (labels.length) {
+    outbox.add("label", labels);
+    remember(all.map((item) => ({ item: { ...item, queue: item.queue ?? queue, mine: null }, word })));
+    counted(queue, labels.length);
+    const done = new Set(all.map((item) => item.id));
+    for (const item of items) if (done.has(item.id)) item.mine = word;
+    for (const item of all) answeredAt.set(item.id, performance.now());
+  }
+  if (!exceptions.length) return;
+  const known = new Set(exceptions.map((item) => item.id));
+  items = items.filter((item) => item.mine || !known.has(item.id));
+  const place = items.filter((item) => item.mine).length ? at + 1 : 0;
+  items.splice(Math.max(place, 0), 0, ...exceptions.map((item) => ({ ...item, queue: item.queue ?? queue, mine: null })));
+  openView("curve");
+  show(firstOpen(Math.max(place, 0)));
+}
+
+function undo() {
+  const last = undone.pop();
+  store("undo", undone);
+  if (!last) return void say("Nothing to undo.");
+  for (const { item, word } of last) {
+    if (word !== "skip") {
+      outbox.add("undo", { id: item.id, rater });
+      if (item.mine && item.mine !== "skip") outbox.add("label", [{ id: item.id, label: item.mine, rater, queue: item.queue }]);
+    }
+    if (!item.mine) counted(item.queue, -1);
+    answeredAt.delete(item.id);
+    const place = items.findLastIndex((one) => one.id === item.id);
+    if (place >= 0) items[place].mine = item.mine;
+  }
+  openView("curve");
+  const { item } = last[0];
+  let place = items.findLastIndex((one) => one.id === item.id);
+  if (place < 0) {
+    place = Math.max(at, 0);
+    items.splice(place, 0, { ...item });
+  }
+  show(place);
+  say(last.length === 1 ? `Undone: ${parts(item.path).file.slice(0, 80)} is open again.` : `Undone: ${last.length} answers.`);
+}
+
+function remember(answers) {
+  undone = [...undone, answers].slice(-200);
+  store("undo", undone);
+}
+
+function counted(name, many) {
+  looked[name] = Math.max((looked[name] ?? 0) + many, 0);
+  store("looked", looked);
+  top.note(name, many);
+}
+
+function pace(now) {
+  const gap = now - lastAnswer;
+  if (lastAnswer && gap < PAUSE_MS) gaps = [...gaps, gap].slice(-30);
+  store("gaps", gaps);
+  lastAnswer = now;
+}
+
+function step(by) {
+  const place = at < 0 ? items.length - 1 : at + by;
+  if (place < 0 || (place >= items.length && isAtEnd && at < 0)) return;
+  if (place < items.length) show(place);
+  else if (isAtEnd) show(firstOpen(0));
+}
+
+function drawProgress() {
+  const done = looked[queue] ?? 0;
+  const left = top.left(queue);
+  const bar = $("progress");
+  bar.hidden = left === null;
+  if (left !== null) {
+    bar.max = Math.max(done + left, 1);
+    bar.value = done;
+  }
+  const each = gaps.length >= 3 ? [...gaps].sort((a, b) => a - b)[gaps.length >> 1] / 1000 : top.state?.rater?.seconds_per_answer;
+  const said = left === null ? [plural(done, "answer")] : [`${count(done)} of ${count(done + left)} looked at`];
+  if (each && left) said.push(`about ${lasting(left * each)} left`);
+  $("left").textContent = said.join(" · ");
+}
+
+// What the other parts report.
+
+function outboxChanged(problem) {
+  top.waiting = outbox.waiting.length;
+  top.refused = outbox.refused;
+  if (problem) top.silence = problem;
+  else if (!top.waiting && top.silence?.status === 0) top.look();
+  top.drawTrouble();
+}
+
+function taken(entry) {
+  for (const label of entry.kind === "label" ? entry.body : []) {
+    takenAt.set(label.id, performance.now());
+    curves.forget(label.id);
+  }
+}
+
+function stateChanged(state) {
+  if (!state) return;
+  outbox.stream = state.stream;
+  drawProgress();
+  drawEffect(state);
+  if (view === "curve" && at < 0 && top.left(queue) > 0 && !isFetching) {
+    isAtEnd = false;
+    fetchMore().then(() => at < 0 && firstOpen(0) >= 0 && show(firstOpen(0)));
+  }
+}
+
+function drawEffect(state) {
+  const said = (state.effect ?? []).map((text) => element("p", {}, text));
+  if (said.length) {
+    const more = element("button", { type: "button", class: "bare", "data-view": "cut" }, "see the cut ", element("kbd", {}, "c"));
+    said.push(element("p", {}, more));
+  }
+  $("effect").hidden = !said.length;
+  const box = $("effect").querySelector("div");
+  if (box.textContent !== said.map((one) => one.textContent).join("")) box.replaceChildren(...said);
+  const own = state.rater?.sentences ?? [];
+  $("own").hidden = !own.length;
+  $("own").querySelector("div").replaceChildren(...own.map((text) => element("p", {}, text)));
+}
+
+async function alike(item) {
+  try {
+    const found = await ask(`/api/alike/${encodeURIComponent(item.id)}?${query({ limit: 6, rater })}`);
+    if (items[at] === item) drawAlike(Array.isArray(found) ? found : (found.items ?? []), openAlike);
+  } catch {
+    if (items[at] === item) $("alike").hidden = true; // a help, not a need
+  }
+}
+
+function openAlike(item) {
+  const place = items.findIndex((one) => one.id === item.id);
+  if (place >= 0) return show(place);
+  items.splice(at + 1, 0, { ...item, queue, mine: item.label ?? null });
+  show(at + 1);
+}
+
+let idle = 0;
+/** Once the hand rests: what a quick labeller never waits for. */
+function later(work) {
+  clearTimeout(idle);
+  idle = setTimeout(work, 220);
+}
+
+async function heat() {
+  const item = items[at];
+  if (!item || !isDrawn || !plot.curve) return;
+  if (plot.heat) {
+    plot.warm(null);
+    setPressed("heat", false);
+    return;
+  }
+  const mine = wanted;
+  heated = item.id;
+  setPressed("heat", true);
+  try {
+    const found = await ask(`/api/curve/${encodeURIComponent(item.id)}/heat`);
+    if (mine !== wanted) return;
+    const { floats } = await import("./client.js");
+    const x = typeof found.x === "string" ? floats(found.x) : found.x;
+    plot.warm({ x, along: floats(found.along) });
+    say("Heat: where the network looked, warm behind the curve.");
+  } catch (problem) {
+    if (mine !== wanted) return;
+    setPressed("heat", false);
+    say(`No heat: ${problem.message}`);
+  }
+}
+
+// Hands.
+
+const ACTS = {
+  undo,
+  heat,
+  back: () => step(-1),
+  on: () => step(1),
+  fit: () => plot.fit(),
+  help: () => $("help").showModal(),
+  session: () => $("begin").showModal(),
+};
+
+const KEYS = {
+  z: undo,
+  h: heat,
+  a: ACTS.fit,
+  "?": ACTS.help,
+  "+": () => plot.zoom(1.5),
+  "=": () => plot.zoom(1.5),
+  "-": () => plot.zoom(1 / 1.5),
+  0: () => plot.reset(),
+  n: () => $("note").focus(),
+  g: () => openView(view === "sheets" ? "curve" : "sheets"),
+  c: () => openView(view === "cut" ? "curve" : "cut"),
+  ArrowLeft: (event) => (event.shiftKey ? plot.pan(-0.15, 0) : step(-1)),
+  ArrowRight: (event) => (event.shiftKey ? plot.pan(0.15, 0) : step(1)),
+  ArrowUp: (event) => event.shiftKey && plot.pan(0, 0.15),
+  ArrowDown: (event) => event.shiftKey && plot.pan(0, -0.15),
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (event.target.matches("input, textarea, select")) {
+    if (event.key === "Enter" || event.key === "Escape") event.target.blur();
+    return;
+  }
+  const key = keyOf(event);
+  if (view === "sheets" && sheets.key(key, event)) return void event.preventDefault();
+  if (WORDS[key]) {
+    event.preventDefault();
+    if (!event.repeat) answer(WORDS[key], event.timeStamp); // a key held down is one answer
+  } else if (key >= "1" && key <= "4") openQueue(QUEUES[key - 1]);
+  else if (key === "Escape" && view !== "curve") openView("curve");
+  else if (KEYS[key]) {
+    if (!(key.startsWith("Arrow") && !event.shiftKey && /Up|Down/.test(key))) event.preventDefault();
+    KEYS[key](event);
+  }
+});
+
+/** The letter on the key cap, also where another script is switched on. */
+function keyOf({ key, code }) {
+  if (key.length > 1) return key;
+  const letter = key.toLowerCase();
+  return letter > "\u007f" && code.startsWith("Key") ? code[3].toLowerCase() : letter;
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button || button.closest("dialog")) return;
+  const { word, queue: name, view: other, act } = button.dataset;
+  if (word && button.closest("#curve-view")) answer(word, event.timeStamp);
+  else if (name) openQueue(name);
+  else if (other) openView(other);
+  else if (act) ACTS[act]?.();
+  else if (button.id === "who") askRater();
+  else if (button.id === "forget") outbox.forgetRefused();
+});
+
+/** Which curve can be seen (or is said to be gone); null while none can, and then no answer counts. */
+function setDrawn(id) {
+  isDrawn = id !== null;
+  if (isDrawn) $("plot").dataset.id = id;
+  else delete $("plot").dataset.id;
+  for (const button of document.querySelectorAll(".answers [data-word]")) button.setAttribute("aria-disabled", String(!isDrawn));
+}
+
+function setPressed(act, is) {
+  document.querySelector(`[data-act="${act}"]`).setAttribute("aria-pressed", String(is));
+}
+
+function say(text) {
+  $("said").textContent = text;
+}
+
+const channel = new MessageChannel();
+let painted = [];
+channel.port1.onmessage = () => {
+  const works = painted;
+  painted = [];
+  for (const work of works) work();
+};
+function afterPaint(work) {
+  requestAnimationFrame(() => {
+    painted.push(work);
+    channel.port2.postMessage(null);
+  });
+}
+
+// Who looks.
+
+function askRater() {
+  const dialog = $("ask-rater");
+  $("rater-name").value = rater;
+  dialog.showModal();
+}
+
+$("ask-rater").addEventListener("cancel", (event) => !rater && event.preventDefault());
+$("ask-rater").addEventListener("close", () => {
+  const given = clean($("rater-name").value).replaceAll("\ufffd", "").trim();
+  if (!given) return void (rater || askRater());
+  if (given !== rater) {
+    rater = given;
+    sessionStorage.setItem("rater", rater);
+    localStorage.setItem("afm-triage.rater", rater);
+    [undone, looked, gaps] = [[], {}, []];
+    for (const [name, value] of Object.entries({ undo: undone, looked, gaps })) store(name, value);
+    answeredAt.clear();
+  }
+  begin();
+});
+
+$("begin").addEventListener("close", async () => {
+  if ($("begin").returnValue !== "begin") return;
+  const form = new FormData($("begin").querySelector("form"));
+  try {
+    await ask("/api/session", { method: "POST", body: { ...Object.fromEntries(form), operator: rater } });
+    say("The session has begun.");
+    top.look();
+  } catch (problem) {
+    say(`No session was begun: ${problem.message}`);
+    top.refused = [`the session: ${problem.message}`];
+    top.drawTrouble();
+  }
+});
+
+addEventListener("hashchange", () => {
+  const name = location.hash.slice(1);
+  if (QUEUES.includes(name) && name !== queue) openQueue(name);
+});
+
+function begin() {
+  $("rater").textContent = rater;
+  top.look();
+  outbox.send();
+  const name = location.hash.slice(1);
+  openQueue(QUEUES.includes(name) || name === "sheet" ? name : "review");
+}
+
+if (rater) begin();
+else {
+  top.look();
+  askRater();
+}

@@ -1,0 +1,551 @@
+// One force curve on a canvas: fixed axes, zoom and pan, and what was found marked on the curve itself.
+
+import { figure } from "./words.js";
+
+const MARGIN = { left: 58, right: 18, top: 34, bottom: 46 };
+const PUSH = 0.35; // of the pull: how much of the push against the surface is shown, or it would press all else flat
+const FONT = '13px system-ui, "Segoe UI", "Noto Sans", "DejaVu Sans", sans-serif';
+const SMALL = FONT.replace("13px", "12px");
+
+/** What a curve needs: `{x0, x1, y0, y1}`, its push cut short; null where it has no finite number. */
+export function extentOf({ retract, contact }) {
+  if (!retract) return null;
+  const { x, y } = retract;
+  let [x0, x1, bottom, top, below] = [Infinity, -Infinity, Infinity, -Infinity, Infinity];
+  for (let i = 0; i < x.length; i++) {
+    if (!(Number.isFinite(x[i]) && Number.isFinite(y[i]))) continue;
+    if (x[i] < x0) x0 = x[i];
+    if (x[i] > x1) x1 = x[i];
+    if (y[i] < bottom) bottom = y[i];
+    if (y[i] > top) top = y[i];
+    if (contact !== null && contact !== undefined && x[i] > contact && y[i] < below) below = y[i];
+  }
+  if (x0 > x1) return null;
+  const high = Math.max(top, 0);
+  if (below < Infinity) bottom = Math.max(bottom, Math.min(below, -PUSH * Math.max(high, -below)));
+  return { x0, x1, y0: Math.min(bottom, 0), y1: high || 1 };
+}
+
+/** Axes on which nine of ten of these curves fit whole; null for none. */
+export function commonAxes(curves) {
+  const extents = curves.map(extentOf).filter(Boolean);
+  if (!extents.length) return null;
+  const at = (name, share) => {
+    const sorted = extents.map((one) => one[name]).sort((a, b) => a - b);
+    return sorted[Math.min(Math.floor(share * sorted.length), sorted.length - 1)];
+  };
+  return roomy({ x0: at("x0", 0.1), x1: at("x1", 0.9), y0: at("y0", 0.1), y1: at("y1", 0.9) });
+}
+
+function roomy({ x0, x1, y0, y1 }) {
+  const wide = x1 - x0 || 1;
+  const tall = y1 - y0 || 1;
+  return { x0: x0 - 0.015 * wide, x1: x1 + 0.015 * wide, y0: y0 - 0.06 * tall, y1: y1 + 0.14 * tall };
+}
+
+/** About `wanted` round numbers between two others. */
+function ticks(low, high, wanted) {
+  const rough = (high - low) / Math.max(wanted, 1);
+  const ten = 10 ** Math.floor(Math.log10(rough));
+  const step = ten * [1, 2, 5, 10].find((factor) => factor * ten >= rough);
+  const found = [];
+  for (let i = Math.ceil(low / step); i * step <= high; i++) found.push(i * step);
+  return { found, step };
+}
+
+function tickText(value, step) {
+  const places = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  const text = Math.abs(value) < step / 2 ? "0" : value.toFixed(places);
+  return text.replace(/^-/, "\u2212").replace(/\B(?=(\d{3})+(?!\d))/g, places ? "" : ",");
+}
+
+export function axisNames(curve) {
+  const force = { pN: "force (pN)", nN: "force (nN)", nm: "deflection (nm)", mV: "deflection (mV)", V: "deflection (V)" };
+  const distance = {
+    separation: "distance of the tip from the surface (nm)",
+    piezo: "piezo travel from the surface (nm)",
+    distance: "distance from the surface (nm)",
+    share: "share of the retract (%)",
+  };
+  const x = distance[curve.distance_kind] ?? `distance (${curve.distance_unit || "no unit"})`;
+  return { x, y: force[curve.force_unit] ?? "force (the file names no unit)" };
+}
+
+/** The sample of the retract on which a mark belongs: the highest close to its place. */
+function onCurve({ x, y }, place, reach) {
+  let best = -1;
+  let nearest = 0;
+  for (let i = 0; i < x.length; i++) {
+    const away = Math.abs(x[i] - place);
+    if (away < Math.abs(x[nearest] - place)) nearest = i;
+    if (away <= reach && Number.isFinite(y[i]) && (best < 0 || y[i] > y[best])) best = i;
+  }
+  return best < 0 ? nearest : best;
+}
+
+/** One sentence for those who do not see the drawing. */
+export function inWords(curve) {
+  if (!curve.retract) return "No curve can be drawn.";
+  const ruptures = curve.ruptures ?? [];
+  if (!ruptures.length) return "Force curve, no rupture found by the step detector.";
+  const largest = ruptures.reduce((a, b) => (b.force > a.force ? b : a));
+  const many = ruptures.length === 1 ? "1 rupture" : `${ruptures.length} ruptures`;
+  return (
+    `Force curve, ${many}, the largest ${figure(largest.force)} ${curve.force_unit} ` +
+    `at ${figure(largest.x)} ${curve.distance_unit}.`
+  );
+}
+
+export class Plot {
+  #pointers = new Map();
+  #pinch = null;
+  #hover = null;
+
+  /** `changed()` is called when a hand has moved the view. */
+  constructor(canvas, changed = () => {}) {
+    this.canvas = canvas;
+    this.pen = canvas.getContext("2d", { alpha: false });
+    this.changed = changed;
+    this.curve = null;
+    this.axes = null; // the fixed ones
+    this.view = null; // zoomed or fitted; null: the axes
+    this.heat = null;
+    this.#readColours();
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+      this.#readColours();
+      this.draw();
+    });
+    new ResizeObserver(() => this.draw()).observe(canvas);
+    this.#listen();
+  }
+
+  show(curve, axes) {
+    this.curve = curve;
+    this.axes = axes;
+    this.view = null;
+    this.heat = null;
+    this.draw();
+  }
+
+  clear() {
+    this.curve = null;
+    this.draw();
+  }
+
+  warm(heat) {
+    this.heat = heat;
+    this.draw();
+  }
+
+  /** All of this curve, or back to the axes of all. */
+  fit() {
+    const extent = this.curve && extentOf(this.curve);
+    this.#look(this.view || !extent ? null : roomy(extent));
+  }
+
+  zoom(factor, at = null) {
+    const { x0, x1, y0, y1 } = this.shown;
+    const cx = at?.x ?? (x0 + x1) / 2;
+    const cy = at?.y ?? (y0 + y1) / 2;
+    const near = (low, high, centre) => [centre - (centre - low) / factor, centre + (high - centre) / factor];
+    const [[a, b], [c, d]] = [near(x0, x1, cx), near(y0, y1, cy)];
+    const whole = this.axes;
+    if (whole && b - a > 20 * (whole.x1 - whole.x0)) return;
+    this.#look({ x0: a, x1: b, y0: c, y1: d });
+  }
+
+  pan(dx, dy) {
+    const { x0, x1, y0, y1 } = this.shown;
+    const [wide, tall] = [(x1 - x0) * dx, (y1 - y0) * dy];
+    this.#look({ x0: x0 + wide, x1: x1 + wide, y0: y0 + tall, y1: y1 + tall });
+  }
+
+  reset() {
+    this.#look(null);
+  }
+
+  get shown() {
+    return this.view ?? this.axes ?? { x0: 0, x1: 1, y0: 0, y1: 1 };
+  }
+
+  /** What of the curve lies outside the axes, in words; "" for nothing. */
+  get beyond() {
+    const extent = this.curve && extentOf(this.curve);
+    if (!extent) return "";
+    const { x0, x1, y0, y1 } = this.shown;
+    const said = [];
+    const { force_unit: unit, distance_unit: length } = this.curve;
+    if (extent.y1 > y1) said.push(`up to ${figure(extent.y1)} ${unit}`.trim());
+    if (extent.y0 < y0 - 0.05 * (y1 - y0)) said.push(`down to ${figure(extent.y0)} ${unit}`.trim());
+    if (extent.x1 > x1 + 0.02 * (x1 - x0)) said.push(`on to ${figure(extent.x1)} ${length}`);
+    return said.length ? `goes ${said.join(", ")}` : "";
+  }
+
+  #look(view) {
+    this.view = view;
+    this.draw();
+    this.changed();
+  }
+
+  #readColours() {
+    const style = getComputedStyle(document.documentElement);
+    const named = ["ink", "quiet", "faint", "line", "approach", "heat", "card"];
+    this.colours = Object.fromEntries(named.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+  }
+
+  get #box() {
+    const { width, height } = this;
+    const { left, right, top, bottom } = MARGIN;
+    return { left, right: width - right, top, bottom: height - bottom };
+  }
+
+  #scales() {
+    const { x0, x1, y0, y1 } = this.shown;
+    const { left, right, top, bottom } = this.#box;
+    const [kx, ky] = [(right - left) / (x1 - x0), (bottom - top) / (y1 - y0)];
+    return { kx, ky, toX: (x) => left + (x - x0) * kx, toY: (y) => bottom - (y - y0) * ky };
+  }
+
+  draw() {
+    const { canvas, pen } = this;
+    const ratio = devicePixelRatio || 1;
+    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+    if (!width || !height) return;
+    const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
+    if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
+    [this.width, this.height] = [width, height];
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    pen.fillStyle = this.colours.card;
+    pen.fillRect(0, 0, width, height);
+    if (!this.curve?.retract || !this.axes) return;
+    this.#grid();
+    pen.save();
+    pen.beginPath();
+    const { left, right, top, bottom } = this.#box;
+    pen.rect(left, top - 8, right - left, bottom - top + 8);
+    pen.clip();
+    this.#levels();
+    if (this.curve.approach) this.#stroke(this.curve.approach, this.colours.approach, 1.1);
+    if (this.heat) this.#glow();
+    this.#stroke(this.curve.retract, this.colours.line, 1.4);
+    pen.restore();
+    this.#ruptures();
+    this.#readout();
+  }
+
+  #grid() {
+    const { pen, colours } = this;
+    const { left, right, top, bottom } = this.#box;
+    const { x0, x1, y0, y1 } = this.shown;
+    const { toX, toY } = this.#scales();
+    pen.font = FONT;
+    pen.lineWidth = 1;
+    pen.strokeStyle = colours.faint;
+    pen.fillStyle = colours.quiet;
+    pen.textAlign = "right";
+    pen.textBaseline = "middle";
+    const up = ticks(y0, y1, Math.max((bottom - top) / 68, 4));
+    for (const value of up.found) {
+      const y = Math.round(toY(value)) + 0.5;
+      pen.beginPath();
+      pen.moveTo(left, y);
+      pen.lineTo(right, y);
+      pen.stroke();
+      pen.fillText(tickText(value, up.step), left - 10, y);
+    }
+    pen.textAlign = "center";
+    pen.textBaseline = "top";
+    const along = ticks(x0, x1, Math.max((right - left) / 96, 4));
+    for (const value of along.found) {
+      const x = toX(value);
+      pen.beginPath();
+      pen.moveTo(Math.round(x) + 0.5, bottom);
+      pen.lineTo(Math.round(x) + 0.5, bottom + 5);
+      pen.stroke();
+      pen.fillText(tickText(value, along.step), x, bottom + 9);
+    }
+    const names = axisNames(this.curve);
+    pen.textAlign = "left";
+    pen.textBaseline = "alphabetic";
+    pen.fillText(names.y, 8, 16);
+    pen.textAlign = "right";
+    pen.fillText(names.x, right, this.height - 4);
+  }
+
+  /** The zero line with its noise, and where contact ends. */
+  #levels() {
+    const { pen, colours, curve } = this;
+    const { left, right, top, bottom } = this.#box;
+    const { toX, toY, ky } = this.#scales();
+    const level = curve.baseline?.level ?? 0;
+    const y = Math.round(toY(level)) + 0.5;
+    pen.font = SMALL;
+    pen.strokeStyle = colours.quiet;
+    pen.setLineDash([6, 5]);
+    pen.beginPath();
+    pen.moveTo(left, y);
+    pen.lineTo(right, y);
+    pen.stroke();
+    pen.setLineDash([2, 3]);
+    const contact = curve.contact;
+    if (contact !== null && contact !== undefined) {
+      const x = Math.round(toX(contact)) + 0.5;
+      pen.beginPath();
+      pen.moveTo(x, top);
+      pen.lineTo(x, bottom);
+      pen.stroke();
+      pen.setLineDash([]);
+      pen.fillStyle = colours.quiet;
+      pen.textAlign = "left";
+      pen.textBaseline = "top";
+      pen.fillText("contact ends", x + 6, top - 6);
+    }
+    pen.setLineDash([]);
+    const noise = curve.baseline?.noise;
+    const words = noise ? `zero line, noise ${figure(noise, 2)} ${curve.force_unit}`.trim() : "zero line";
+    const below = y + Math.max(8, (noise ?? 0) * ky * 3 + 6);
+    pen.fillStyle = colours.quiet;
+    pen.textAlign = "right";
+    pen.textBaseline = below > bottom - 16 ? "bottom" : "top";
+    pen.fillText(words, right - 4, below > bottom - 16 ? y - (below - y) : below);
+  }
+
+  /** A line through all samples; of many in one column of dots only the first, the extremes and the last. */
+  #trace({ x, y }) {
+    const { toX, toY } = this.#scales();
+    const dots = devicePixelRatio > 1 ? 2 : 1; // a CSS pixel
+    const path = new Path2D();
+    let isDown = false;
+    let column = NaN;
+    let low = 0;
+    let high = 0;
+    let last = 0;
+    const close = () => {
+      if (low !== high) {
+        path.lineTo(column, low);
+        path.lineTo(column, high);
+      }
+      path.lineTo(column, last);
+    };
+    for (let i = 0; i < x.length; i++) {
+      const px = Math.round(toX(x[i]) * dots) / dots;
+      const py = Math.min(Math.max(toY(y[i]), -20000), 20000);
+      if (!(px === px && py === py)) {
+        if (isDown) close();
+        isDown = false;
+        continue;
+      }
+      if (!isDown || px !== column) {
+        if (isDown) {
+          close();
+          path.lineTo(px, py);
+        } else path.moveTo(px, py);
+        isDown = true;
+        column = px;
+        low = high = last = py;
+      } else {
+        if (py < low) low = py;
+        if (py > high) high = py;
+        last = py;
+      }
+    }
+    if (isDown) close();
+    return path;
+  }
+
+  #stroke(line, colour, width) {
+    const { pen } = this;
+    pen.strokeStyle = colour;
+    pen.lineWidth = width;
+    pen.lineJoin = "bevel"; // round ones cost ten times as much, and nobody sees them
+    pen.stroke(this.#trace(line));
+  }
+
+  /** Where the network looked: a warm light behind the curve, and a strip at the foot. */
+  #glow() {
+    const { pen, colours, heat } = this;
+    const { bottom } = this.#box;
+    const { toX, toY } = this.#scales();
+    const { x, y } = this.curve.retract;
+    pen.fillStyle = colours.heat;
+    for (let i = 0; i + 1 < heat.x.length; i++) {
+      pen.globalAlpha = Math.min(0.9, heat.along[i]);
+      const left = toX(heat.x[i]);
+      pen.fillRect(left, bottom - 7, toX(heat.x[i + 1]) - left + 0.5, 7);
+    }
+    const levels = [[], [], [], [], []];
+    const warmth = (place) => heat.along[Math.min(Math.max(rank(heat.x, place), 0), heat.along.length - 1)];
+    for (let i = 0; i + 1 < x.length; i++) {
+      const level = Math.min(Math.floor(warmth(x[i]) * 5), 4);
+      if (level > 0) levels[level].push(i);
+    }
+    pen.strokeStyle = colours.heat;
+    pen.lineCap = "butt";
+    levels.forEach((samples, level) => {
+      if (!samples.length) return;
+      pen.globalAlpha = 0.13 * level;
+      pen.lineWidth = 4 + 2 * level;
+      pen.beginPath();
+      for (const i of samples) {
+        pen.moveTo(toX(x[i]), toY(y[i]));
+        pen.lineTo(toX(x[i + 1]), toY(y[i + 1]));
+      }
+      pen.stroke();
+    });
+    pen.globalAlpha = 1;
+  }
+
+  #ruptures() {
+    const { pen, colours, curve } = this;
+    const { left, right, top, bottom } = this.#box;
+    const { toX, toY } = this.#scales();
+    const { x, y } = curve.retract;
+    const reach = 0.004 * (this.axes.x1 - this.axes.x0);
+    const marks = (curve.ruptures ?? [])
+      .map((rupture) => ({ rupture, sample: onCurve(curve.retract, rupture.x, reach) }))
+      .map(({ rupture, sample }) => ({ force: rupture.force, px: toX(x[sample]), py: toY(y[sample]) }))
+      .filter(({ px, py }) => px >= left && px <= right && py >= top - 8 && py <= bottom)
+      .sort((a, b) => b.force - a.force);
+    const taken = [];
+    pen.font = FONT;
+    pen.textBaseline = "middle";
+    marks.forEach(({ force, px, py }, place) => {
+      pen.beginPath();
+      pen.arc(px, py, 4.5, 0, 2 * Math.PI);
+      pen.fillStyle = colours.card;
+      pen.fill();
+      pen.lineWidth = 1.6;
+      pen.strokeStyle = colours.ink;
+      pen.stroke();
+      const words = place === 0 ? `${figure(force)} ${curve.force_unit}`.trim() : figure(force);
+      const wide = pen.measureText(words).width;
+      const isLeft = px + 10 + wide > right;
+      const box = { x: isLeft ? px - 10 - wide : px + 10, y: Math.max(py - 9, top - 4), wide };
+      if (taken.some((one) => box.x < one.x + one.wide + 4 && one.x < box.x + wide + 4 && Math.abs(box.y - one.y) < 15)) {
+        return; // no room for its number; the circle says that it is there
+      }
+      taken.push(box);
+      pen.textAlign = "left";
+      pen.lineWidth = 3;
+      pen.strokeStyle = colours.card;
+      pen.strokeText(words, box.x, box.y);
+      pen.fillStyle = colours.ink;
+      pen.fillText(words, box.x, box.y);
+    });
+  }
+
+  /** Distance and force under the pointer. */
+  #readout() {
+    if (!this.#hover) return;
+    const { pen, colours, curve } = this;
+    const { right, top, left, bottom } = this.#box;
+    const { x, y } = this.#hover;
+    if (x < left || x > right || y < top || y > bottom) return;
+    const at = this.#valueAt(this.#hover);
+    const said = `${figure(at.x)} ${curve.distance_unit}, ${figure(at.y)} ${curve.force_unit}`;
+    pen.font = FONT;
+    pen.fillStyle = colours.quiet;
+    pen.textAlign = "right";
+    pen.textBaseline = "alphabetic";
+    pen.fillText(said, right, 16);
+  }
+
+  #valueAt({ x, y }) {
+    const { kx, ky } = this.#scales();
+    const { left, bottom } = this.#box;
+    return { x: this.shown.x0 + (x - left) / kx, y: this.shown.y0 + (bottom - y) / ky };
+  }
+
+  #listen() {
+    const { canvas } = this;
+    const place = (event) => ({ x: event.offsetX, y: event.offsetY });
+    canvas.addEventListener(
+      "wheel",
+      (event) => {
+        const isScrollable = document.documentElement.scrollHeight > innerHeight + 1;
+        if (isScrollable && !event.ctrlKey && !event.metaKey) return; // the wheel still turns the page
+        event.preventDefault();
+        this.zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.06 : 0.002)), this.#valueAt(place(event)));
+      },
+      { passive: false },
+    );
+    canvas.addEventListener("dblclick", () => this.reset());
+    canvas.addEventListener("pointerdown", (event) => {
+      if (event.button > 0) return;
+      this.#pointers.set(event.pointerId, place(event));
+      canvas.setPointerCapture(event.pointerId);
+      this.#pinch = this.#spread();
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      const now = place(event);
+      const before = this.#pointers.get(event.pointerId);
+      this.#hover = event.pointerType === "mouse" && !before ? now : null;
+      if (!before) return void (this.curve && this.draw());
+      this.#pointers.set(event.pointerId, now);
+      if (this.#pointers.size >= 2) {
+        const spread = this.#spread();
+        if (this.#pinch && spread) this.zoom(spread.size / this.#pinch.size, this.#valueAt(spread));
+        this.#pinch = spread;
+      } else if (event.pointerType === "mouse" || this.view) {
+        const { left, right, top, bottom } = this.#box;
+        this.pan(-(now.x - before.x) / (right - left), (now.y - before.y) / (bottom - top));
+      }
+    });
+    const lift = (event) => {
+      this.#pointers.delete(event.pointerId);
+      this.#pinch = this.#spread();
+    };
+    canvas.addEventListener("pointerup", lift);
+    canvas.addEventListener("pointercancel", lift);
+    canvas.addEventListener("pointerleave", () => {
+      this.#hover = null;
+      this.draw();
+    });
+  }
+
+  #spread() {
+    const [a, b] = [...this.#pointers.values()];
+    return b ? { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2, size: Math.max(Math.hypot(a.x - b.x, a.y - b.y), 1) } : null;
+  }
+}
+
+/** The last index whose value is not above `place`. */
+function rank(sorted, place) {
+  let [low, high] = [0, sorted.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (sorted[middle] <= place) low = middle + 1;
+    else high = middle;
+  }
+  return low - 1;
+}
+
+/** A curve as large as a stamp, from the two edges that an event carries. */
+export function drawSmall(canvas, edges, colour) {
+  const ratio = devicePixelRatio || 1;
+  const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+  if (!width || !height) return;
+  [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
+  const pen = canvas.getContext("2d");
+  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+  if (!edges) {
+    pen.fillStyle = colour;
+    pen.font = SMALL;
+    pen.fillText("no picture", 8, height / 2);
+    return;
+  }
+  const { low, high } = edges;
+  const [room, columns] = [4, low.length];
+  pen.beginPath();
+  for (let i = 0; i < columns; i++) {
+    const x = room + ((i + 0.5) * (width - 2 * room)) / columns;
+    const y = (edge) => height - room - (edge / 255) * (height - 2 * room);
+    if (i) pen.lineTo(x, y(high[i]));
+    else pen.moveTo(x, y(high[i]));
+    pen.lineTo(x, y(low[i]) + 0.6);
+  }
+  pen.strokeStyle = colour;
+  pen.lineWidth = 1;
+  pen.lineJoin = "round";
+  pen.stroke();
+}

@@ -1,0 +1,112 @@
+// Beside and below the curve: the score between its thresholds, the reasons in words, look-alikes.
+
+import { edges } from "./client.js";
+import { drawSmall } from "./plot.js";
+import { SHAPES, along, clean, clock, element, figure, score } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+
+/** Put words at a share of the width, inside it whatever their length: their own share lies over it. */
+function place(words, share) {
+  words.style.left = `${100 * share}%`;
+  words.style.transform = `translateX(${-100 * share}%)`;
+}
+
+function write(place, text) {
+  if (place.textContent !== text) place.textContent = text;
+}
+
+/** The bar of a judged curve; where it is shown blind, one sentence in its place and the same height. */
+export function drawGauge(curve, isBlind) {
+  const gauge = $("gauge");
+  const [above, bar, below] = gauge.children;
+  const thresholds = curve?.thresholds;
+  const isHidden = isBlind || !thresholds;
+  gauge.classList.toggle("is-blind", isHidden);
+  if (isHidden) {
+    const why = isBlind ? "Blind: what the model said is hidden, so that your eye decides." : "";
+    above.replaceChildren(element("span", {}, why));
+    gauge.setAttribute("aria-label", why);
+    return;
+  }
+  const [discard, keep] = [along(thresholds.discard), along(thresholds.keep)];
+  const [grey, amber, green, mark] = bar.children;
+  grey.style.width = `${100 * discard}%`;
+  amber.style.width = `${100 * (keep - discard)}%`;
+  green.style.width = `${100 * (1 - keep)}%`;
+  const has = curve.score !== null && curve.score !== undefined;
+  mark.hidden = !has;
+  const where = has ? along(curve.score) : (discard + keep) / 2;
+  mark.style.left = `${100 * where}%`;
+  const said = has ? `score ${score(curve.score)}` : "no score";
+  const verdict = `${SHAPES[curve.verdict]} ${curve.verdict}`;
+  const words = element("span", {}, element("b", { class: curve.verdict }, verdict), `, ${said}`);
+  above.replaceChildren(words);
+  place(words, where);
+  const [left, right] = below.children;
+  const origin = { adapted: ", moved", configured: ", set" }[curve.cut?.origin] ?? "";
+  write(left, `discard ≤ ${figure(thresholds.discard)}${origin}`);
+  write(right, `keep ≥ ${figure(thresholds.keep)}`);
+  // They meet between the thresholds; where the window is narrow, as soon as the left one has room.
+  const room = `${0.58 * left.textContent.length}em`;
+  const middle = 100 * ((discard + keep) / 2);
+  left.style.right = `min(${100 - middle}%, calc(100% - ${room}))`;
+  right.style.left = `max(${middle}%, ${room})`;
+  gauge.setAttribute("aria-label", `${said}; ${left.textContent}; ${right.textContent}; ${curve.verdict}`);
+}
+
+/** The facts of the measurement, in one line. */
+export function factsOf(curve) {
+  const said = [];
+  const time = clock(curve.acquired ?? curve.time);
+  if (time) said.push(time);
+  if (curve.points) said.push(`${curve.points.toLocaleString("en-US")} points`);
+  if (curve.velocity_um_per_s) said.push(`${figure(curve.velocity_um_per_s, 2)} µm/s`);
+  if (curve.spring_constant_n_per_m) said.push(`${figure(1000 * curve.spring_constant_n_per_m, 3)} pN/nm`);
+  return said.join(" · ");
+}
+
+export function drawWhy(curve, isBlind) {
+  const said = [];
+  const line = (text, name = "") => said.push(element("p", { class: name }, text));
+  if (isBlind) line("You see it without the model's word. It is one of a fair draw, so your answer counts for many.");
+  else {
+    const others = (curve.reasons ?? []).filter((one) => one.reason !== "score");
+    const { score: value, thresholds, verdict } = curve;
+    if (verdict === "keep") line("The network is sure enough to keep it.");
+    else if (verdict === "discard") line("The network is sure enough that nothing is there.");
+    else if (value === null || value === undefined) line("No score could be made, so a person looks.");
+    else if (thresholds && value <= thresholds.discard) line("Its score alone would discard it, but something speaks against that.");
+    else if (thresholds && value < thresholds.keep) line("Its score lies between the thresholds.");
+    for (const one of others) line(`${one.text[0].toUpperCase()}${one.text.slice(1)}.`);
+  }
+  if (curve.is_compact) line("Drawn from the ledger's copy.", "quiet");
+  const model = clean(curve.model ?? "").replace(/-([0-9a-f]{4})[0-9a-f]{6,}$/, "-$1");
+  const cut = { shipped: "cut as shipped", adapted: `cut moved by ${curve.cut?.events} events`, configured: "cut from the configuration" };
+  if (model && !isBlind) line([`Judged by ${model}`, cut[curve.cut?.origin]].filter(Boolean).join(", ") + ".", "quiet");
+  $("why").querySelector("h2").textContent = isBlind ? "A blind look" : "Why it is here";
+  $("why").querySelector("div").replaceChildren(...said);
+}
+
+/** One small curve as a button. */
+export function stamp(item, properties = {}) {
+  const name = `${clean(item.path ?? item.name)} #${item.curve ?? 0}`;
+  const canvas = element("canvas", { "aria-hidden": "true" });
+  return element("button", { type: "button", class: "stamp", title: name.slice(0, 200), "aria-label": name.slice(0, 200), ...properties }, canvas);
+}
+
+export function drawStamps(stamps) {
+  const colour = getComputedStyle(document.documentElement).getPropertyValue("--line").trim();
+  for (const [button, item] of stamps) drawSmall(button.firstChild, edges(item.preview), colour);
+}
+
+export function drawAlike(items, open) {
+  const stamps = items.map((item) => [stamp(item), item]);
+  for (const [button, item] of stamps) {
+    button.addEventListener("click", () => open(item));
+    if (item.label) button.append(element("span", { class: `shape ${item.label}` }, SHAPES[item.label] ?? ""));
+  }
+  $("alike").querySelector("ul").replaceChildren(...stamps.map(([button]) => element("li", {}, button)));
+  $("alike").hidden = !items.length;
+  drawStamps(stamps);
+}

@@ -1,0 +1,156 @@
+// The top line, the session and the lengths of the queues: what /api/state says, asked again every few seconds.
+
+import { ask, query } from "./client.js";
+import { count, element, figure, lasting, plural } from "./words.js";
+
+const EVERY_MS = 4000;
+const NAMES = { kept: "Kept", review: "Review", discards: "Discards, blind", disagreements: "Disagreements", sheet: "Certificate sheet" };
+const $ = (id) => document.getElementById(id);
+
+export class Top {
+  #timer = 0;
+  #answered = new Map(); // queue -> answers since the server last counted
+
+  /** `raterOf()`: whose figures; `changed(state)`: something new is known. */
+  constructor(raterOf, changed) {
+    this.raterOf = raterOf;
+    this.changed = changed;
+    this.state = null;
+    this.waiting = 0;
+    this.refused = [];
+    this.silence = null;
+    document.addEventListener("visibilitychange", () => !document.hidden && this.look());
+  }
+
+  async look() {
+    clearTimeout(this.#timer);
+    try {
+      const before = new Map(this.#answered);
+      this.state = await ask(`/api/state?${query({ rater: this.raterOf() })}`);
+      for (const [queue, many] of before) this.#answered.set(queue, this.#answered.get(queue) - many);
+      this.silence = null;
+    } catch (problem) {
+      this.silence = problem;
+    }
+    this.draw();
+    this.changed(this.state);
+    this.#timer = setTimeout(() => this.look(), document.hidden ? 10 * EVERY_MS : EVERY_MS);
+  }
+
+  /** One more answer (or one fewer) in a queue, before the server has counted it. */
+  note(queue, many) {
+    this.#answered.set(queue, (this.#answered.get(queue) ?? 0) + many);
+    this.drawQueues();
+  }
+
+  /** Curves that wait in a queue; null where nobody has said. */
+  left(queue) {
+    const length = this.state?.queues?.[queue];
+    return Number.isFinite(length) ? Math.max(length - (this.#answered.get(queue) ?? 0), 0) : null;
+  }
+
+  draw() {
+    const { state } = this;
+    this.drawTrouble();
+    if (!state) return;
+    $("judging").replaceChildren(...judging(state));
+    $("tonight").replaceChildren(...tonight(state));
+    $("yield").replaceChildren(...yieldOf(state));
+    $("promises").replaceChildren(promises(state));
+    $("session").replaceChildren(...session(state));
+    this.drawQueues();
+  }
+
+  drawQueues() {
+    for (const button of document.querySelectorAll("button[data-queue]")) {
+      const left = this.left(button.dataset.queue);
+      button.querySelector("b").textContent = left === null ? "" : count(left);
+      button.setAttribute("aria-label", label(NAMES[button.dataset.queue], left));
+    }
+  }
+
+  /** Red only where a person is needed. */
+  drawTrouble() {
+    const said = [];
+    const alarms = (this.state?.health ?? []).filter((one) => one.level === "alarm");
+    for (const one of alarms) said.push(element("span", {}, one.text));
+    if (this.waiting && this.silence) {
+      said.push(`${plural(this.waiting, "answer")} kept in this browser until the server takes ${this.waiting === 1 ? "it" : "them"}: ${this.silence.message}.`);
+    } else if (this.silence) said.push(`No news: ${this.silence.message}. Your answers are kept in this browser.`);
+    for (const text of this.refused) said.push(`The server refused ${text}.`);
+    const trouble = $("trouble");
+    const rows = said.map((one) => element("span", { class: "line" }, one));
+    if (this.refused.length) rows.push(element("button", { type: "button", class: "bare", id: "forget" }, "understood"));
+    const text = rows.map((row) => row.textContent).join("\n");
+    if (text !== this.told) trouble.replaceChildren(...rows.flatMap((row) => [row, " "])); // else it would be read out again
+    this.told = text;
+    trouble.hidden = !said.length;
+  }
+}
+
+function label(name, left) {
+  return left === null ? name : `${name}, ${count(left)} left`;
+}
+
+function judging(state) {
+  const lamp = (kind) => element("span", { class: `lamp ${kind}`, "aria-hidden": "true" });
+  if (!state.running) return [lamp(""), "no service is running"];
+  const troubled = (state.health ?? []).some((one) => one.level === "alarm");
+  const since = state.last_curve_s ? Date.now() / 1000 - state.last_curve_s : null;
+  const wide = element("span", { class: "only-wide" }, "last curve ");
+  const words = since === null ? ["no curve yet"] : [wide, `${lasting(Math.max(since, 0))} ago`];
+  return [lamp(troubled ? "bad" : "on"), troubled ? "needs you, " : "judging, ", ...words];
+}
+
+function tonight(state) {
+  const counts = state.session?.counts ?? state.counts;
+  if (!counts) return [];
+  const total = Object.values(counts).reduce((a, b) => a + b, 0);
+  return [
+    state.session ? "this session " : "in all ",
+    element("b", {}, count(total)),
+    total === 1 ? " curve · " : " curves · ",
+    element("b", { class: "keep" }, `● ${count(counts.keep ?? 0)} kept`),
+    " · ",
+    element("b", { class: "review" }, `◐ ${count(counts.review ?? 0)} to review`),
+  ];
+}
+
+function yieldOf(state) {
+  const hours = state.yield?.hours ?? [];
+  if (!hours.length) return [];
+  const kept = hours.map((hour) => hour.keep ?? hour);
+  const top = Math.max(...kept, 1);
+  const wide = 100 / Math.max(kept.length, 1);
+  const bars = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  bars.setAttribute("viewBox", "0 0 100 24");
+  bars.setAttribute("preserveAspectRatio", "none");
+  bars.setAttribute("role", "img");
+  bars.setAttribute("aria-label", `kept in each of the last ${plural(kept.length, "hour")}: ${kept.join(", ")}`);
+  kept.forEach((many, hour) => {
+    const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    const tall = Math.max((24 * many) / top, many ? 2 : 0.8);
+    for (const [name, value] of Object.entries({ x: hour * wide + 0.8, y: 24 - tall, width: wide - 1.6, height: tall })) {
+      bar.setAttribute(name, value);
+    }
+    bars.append(bar);
+  });
+  const rate = state.yield.per_hour ?? kept.reduce((a, b) => a + b, 0) / kept.length;
+  return ["yield ", element("b", {}, `${figure(rate, 2)}/h`), bars];
+}
+
+/** Path, your events, unseen: three numbers that are never merged. */
+function promises(state) {
+  return [state.promises?.path, state.promises?.events, state.promises?.unseen].filter(Boolean).join(" · ");
+}
+
+function session(state) {
+  const button = element("button", { type: "button", class: "bare", "data-act": "session" }, "begin a session");
+  const now = state.session;
+  if (!now) return [element("p", { class: "quiet" }, "none goes on"), button];
+  const name = [now.name, now.sample, now.tip && `tip ${now.tip}`].filter(Boolean).join(", ");
+  const lines = [element("p", {}, element("bdi", {}, name || `session ${now.number ?? ""}`))];
+  if (Number.isFinite(now.seconds)) lines.push(element("p", { class: "quiet" }, `for ${lasting(now.seconds)}`));
+  button.textContent = "begin another";
+  return [...lines, button];
+}

@@ -1,0 +1,92 @@
+"""`adapt`: moves the discard cut from confirmed events, with forecast and evidence, or says what is missing."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from daemon.common.options import Option
+from daemon.common.text import clean
+from daemon.config import Config, Flags, Keys, load
+from daemon.labels.curve_name import name_of
+
+if TYPE_CHECKING:
+    from daemon.judging.registry import Promotion
+    from daemon.learn.adaptation import Proposal, TakenBack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    service: Annotated[Flags, Keys("state", "instrument")]
+    miss: Annotated[
+        Literal["0.01", "0.02"], Option("chance that the next event like the confirmed ones lies below the new cut")
+    ] = "0.01"
+    unattended: Annotated[
+        bool, Option("for a timer: move only when the curves to look at first have been looked at")
+    ] = False
+    dry_run: Annotated[bool, Option("say what would be done, and do nothing")] = False
+    json: Annotated[bool, Option("the same as one JSON object")] = False
+
+
+def run(options: Options) -> int:
+    """Exit 0, also where the cut stays; 69 without a ledger, 65 for a model that cannot be read, 74 for labels."""
+    from daemon.judging.registry import Registry
+    from daemon.learn.adaptation import accept, audit, propose
+
+    config = load(options.service)
+    if "model" not in config.origins:  # the running service knows better than the default
+        config = replace(config, model=Registry(config.state / "models").base_name() or config.model)
+    taken = None if options.dry_run else audit(config)
+    proposal = propose(config, float(options.miss), is_watched=options.unattended)
+    is_held = options.unattended and bool(proposal.look_first)
+    moved: Promotion | None = None
+    if proposal.moves and not options.dry_run and not is_held:
+        moved = accept(config, proposal, "adapt, by its timer" if options.unattended else _user())
+    if options.json:
+        print(json.dumps(_as_json(proposal, moved, taken)))
+    else:
+        print("\n".join(clean(line) for line in _lines(options, config, proposal, moved, taken)))
+    return 0
+
+
+def _as_json(proposal: Proposal, moved: Promotion | None, taken: TakenBack | None) -> Mapping[str, Any]:
+    back = None if taken is None else {"model": taken.id, "seqs": taken.seqs, "text": taken.text}
+    return {**asdict(proposal), "moved": moved is not None, "model": moved.id if moved else None, "taken_back": back}
+
+
+def _lines(
+    options: Options, config: Config, proposal: Proposal, moved: Promotion | None, taken: TakenBack | None
+) -> Iterator[str]:
+    if taken is not None:
+        yield f"{taken.text}; {taken.holds.id if taken.holds else 'the configured model'} serves"
+    yield from proposal.sentences
+    if moved is not None:
+        yield f"{moved.id} serves from now on: it discards up to {proposal.new:.4g}; back with: models rollback"
+    elif proposal.moves:
+        why = "--dry-run" if options.dry_run else "the curves below have not been looked at"
+        yield f"nothing was moved: {why}"
+    if proposal.look_first and proposal.moves:
+        yield "look at these first; they are at the head of the review queue:"
+        yield from (f"  {name}" for name in _names(config, proposal))
+
+
+def _names(config: Config, proposal: Proposal) -> list[str]:
+    from daemon.ledger.view import LedgerView
+
+    with LedgerView(config.state / "ledger.sqlite") as view:
+        found = view.decisions(proposal.look_first)
+    return [
+        f"{name_of(found[seq]['data']['path'], found[seq]['data']['curve'])}  score {found[seq]['data']['score']:.4g}"
+        for seq in proposal.look_first
+        if seq in found
+    ]
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a name
+        return "somebody"

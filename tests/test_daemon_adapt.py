@@ -1,0 +1,239 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from adapthelp import EVENT_FREE, EVENTS, Night, chromosomes
+
+from daemon.cli import main
+from daemon.common.errors import UserError
+from daemon.config import ThresholdsConfig
+from daemon.judging.registry import Registry
+from daemon.labels import Labels
+from daemon.labels.sessions import Sessions
+from daemon.learn.adaptation import accept, audit, propose
+from models.bundle import read
+from models.cut import climb
+
+
+def adapt(state, *words):
+    return main(["adapt", "--state", str(state), *map(str, words)])
+
+
+def test_five_confirmed_events_move_the_cut_and_the_forecast_comes_true(tmp_path, capsys):
+    night = chromosomes(tmp_path / "state")
+    night.say("keep", [1, 2, 3, 4])
+    assert adapt(night.state) == 0
+    shown = capsys.readouterr().out
+    assert "4 confirmed events lie above the cut in force: 5 are the fewest that say anything, so 1 more" in shown
+    night.say("keep", [5])
+
+    forecast = propose(night.config)
+    step = climb(float(night.base.limits[0]), EVENTS[:5])
+    assert forecast.new == pytest.approx(float(night.base.calibration.score(np.array([step.logit]))[0]))
+    free = np.array(EVENT_FREE)
+    of = 5 + 20 * len(free)
+    assert forecast.pile_before == pytest.approx(20 * (free > night.base.limits[0]).sum() / of)
+    assert forecast.pile_after == pytest.approx(20 * (free > step.logit).sum() / of)
+    assert forecast.between == 20 * ((free > night.base.limits[0]) & (free <= step.logit)).sum()
+    assert len(forecast.look_first) == 12
+    assert (forecast.events, forecast.needed, forecast.rung, forecast.missing) == (5, 54, "provisional", ())
+
+    assert adapt(night.state, "--dry-run") == 0
+    assert "nothing was moved: --dry-run" in capsys.readouterr().out
+    assert Registry(night.state / "models").serving() is None
+    assert adapt(night.state, "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    serving = Registry(night.state / "models").serving(night.base.id)
+    assert (said["moved"], said["model"]) == (True, serving.id)
+    child = read(Registry(night.state / "models").folder_of(serving))
+    assert (child.discard, child.keep, child.certificate) == (forecast.new, night.base.keep, None)
+    assert child.weights_sha256 == night.base.weights_sha256
+    evidence = child.manifest.thresholds.evidence
+    assert (evidence["events"], evidence["band"]) == (5, [night.base.discard, forecast.new])
+    assert 0 < evidence["simulated_loss_of_base"] < evidence["simulated_loss"] < 1
+    assert child.manifest.thresholds.is_of_labels
+    again = propose(night.config)
+    assert (again.old, again.new) == (forecast.new, forecast.new)  # it moves no second time by itself
+    assert not again.moves
+
+
+@pytest.mark.parametrize(
+    ("events", "stream", "why"),
+    [
+        ((3.3, 3.9, 4.0, 4.2, 5.0), (-2.4, -2.2, -2.0, -1.9), "only 0.0 points"),  # nothing is in the way already
+        ((-0.49, 0.65, 0.71, 0.8, 1.0), (-2.0, -1.7, -0.45, 0.3), "reach down to the cut in force"),  # weak events
+    ],
+)
+def test_where_the_shipped_cut_is_right_nothing_moves(tmp_path, events, stream, why):
+    night = Night(tmp_path / "state")
+    night.say("keep", night.decide(events))
+    night.decide(stream * 50)
+    found = propose(night.config)
+    assert not found.moves
+    assert why in found.sentences[0]
+    with pytest.raises(UserError, match="the cut stays"):
+        accept(night.config, found, "ada")
+    assert not (night.state / "models").exists()
+
+
+def test_two_raters_who_differ_move_nothing(tmp_path):
+    night = chromosomes(tmp_path / "state", 9)
+    shared = list(range(1, 41))
+    night.say("keep", shared[:20])
+    night.say("discard", shared[20:])
+    night.say("keep", shared[:10], "ben")
+    night.say("discard", shared[10:30], "ben")
+    night.say("keep", shared[30:], "ben")
+    found = propose(night.config)
+    assert not found.moves
+    assert "kappa" in found.sentences[0]
+    assert "no label moves a cut" in found.sentences[0]
+
+
+def test_what_raters_differ_on_is_no_confirmed_event(tmp_path):
+    night = chromosomes(tmp_path / "state", 6)
+    night.say("keep", [1, 2, 3, 4, 5, 6])
+    night.say("unsure", [6], "ben")
+    assert propose(night.config).confirmed == (1, 2, 3, 4, 5)
+    with Labels(night.state / "labels.sqlite") as labels:
+        last = next(one for one in labels.current() if one.rater == "ada")
+        labels.remove([last], by="ada", reason="", time="2030-01-01T00:00:00Z")
+    assert propose(night.config).events == 4
+
+
+def test_a_configured_threshold_overrides_and_is_said(tmp_path, capsys):
+    night = chromosomes(tmp_path / "state")
+    night.say("keep", range(1, 6))
+    toml = tmp_path / "afm.toml"
+    toml.write_text(f'state = "{night.state}"\n[thresholds]\ndiscard = 0.002\n')
+    assert main(["adapt", "--config", str(toml)]) == 0
+    assert "[thresholds] discard = 0.002 of the configuration overrides every cut" in capsys.readouterr().out
+    assert Registry(night.state / "models").serving() is None
+    keep = ThresholdsConfig(keep=0.009)
+    lowered = propose(replace(night.config, thresholds=keep))
+    assert night.base.discard < lowered.new < 0.009
+
+
+def test_an_event_confirmed_between_both_cuts_takes_the_raised_one_back(tmp_path, capsys):
+    night = chromosomes(tmp_path / "state")
+    night.say("keep", range(1, 6))
+    moved = accept(night.config, propose(night.config), "ada")
+    assert audit(night.config) is None
+    raised = read(Registry(night.state / "models").folder_of(moved))
+    low, _high = raised.limits
+    (event,) = night.decide([(float(night.base.limits[0]) + low) / 2])
+    night.say("discard", [event], "ben")
+    assert audit(night.config) is None
+    night.say("keep", [event], "ben")
+    taken = audit(night.config)
+    assert (taken.id, taken.seqs, taken.holds) == (moved.id, (event,), None)
+    assert Registry(night.state / "models").serving(night.base.id) is None
+    assert f"event {event} was confirmed between" in taken.text
+    assert audit(night.config) is None
+    # now it is one of the events, and no cut goes over it
+    assert propose(night.config).new < float(night.base.calibration.score(np.array([low]))[0])
+    assert adapt(night.state, "--dry-run") == 0
+    assert adapt(night.state) == 0
+    capsys.readouterr()
+
+
+def test_unattended_waits_until_the_curves_most_like_an_event_have_been_looked_at(tmp_path, capsys):
+    night = chromosomes(tmp_path / "state")
+    night.say("keep", range(1, 6))
+    first = propose(night.config).look_first
+    assert adapt(night.state, "--unattended") == 0
+    assert "have not been looked at" in capsys.readouterr().out
+    assert Registry(night.state / "models").serving() is None
+    night.say("discard", first[:-1])
+    assert propose(night.config).look_first == first[-1:]
+    night.say("unsure", first[-1:])
+    assert propose(night.config).look_first == ()
+    assert adapt(night.state, "--unattended") == 0
+    assert Registry(night.state / "models").serving(night.base.id).by == "adapt, by its timer"
+
+
+def test_a_timer_needs_more_events_for_an_exact_promise(tmp_path):
+    night = Night(tmp_path / "state")
+    logits = np.random.default_rng(2).normal(4, 0.8, 60)
+    night.say("keep", night.decide(logits.tolist()))
+    night.decide(EVENT_FREE * 20)
+    by_hand, by_timer = propose(night.config), propose(night.config, is_watched=True)
+    assert (by_hand.rung, by_hand.needed) == ("exact", 0)
+    assert (by_timer.rung, by_timer.needed) == ("provisional", 22)
+    assert "at most 5 % of the events above the old cut are missed, 95% sure" in " ".join(by_hand.sentences)
+    assert by_hand.new < night.base.keep
+
+
+def test_sessions_of_another_sample_have_a_cut_of_their_own(tmp_path):
+    night = chromosomes(tmp_path / "state")
+    night.say("keep", range(1, 6))
+    with Labels(night.state / "labels.sqlite") as labels:
+        Sessions(labels).begin(sample="Titin")
+    assert (propose(night.config).events, propose(night.config).group) == (0, "titin")
+    night.decide(EVENT_FREE * 20)
+    night.say("keep", night.decide(EVENTS[:5]))
+    titin = propose(night.config)
+    assert (titin.events, titin.stream) == (5, 20 * len(EVENT_FREE) + 5)
+    accept(night.config, titin, "ada")
+    registry = Registry(night.state / "models")
+    assert registry.for_group("") is None
+    assert registry.serving(night.base.id).group == "titin"
+    with Labels(night.state / "labels.sqlite") as labels:
+        Sessions(labels).end()
+    assert propose(night.config).old == night.base.discard
+
+
+def test_doubtful_curves_and_those_of_another_network_are_no_gain(tmp_path):
+    night = chromosomes(tmp_path / "state", 5, times=1)
+    night.decide(EVENT_FREE * 20, None, "still_attached")
+    night.decide([None] * 10)
+    night.decide([0.0] * 1000, night.judge(pipeline="raster:other|weights:x|calibration:y|thresholds:z"))
+    night.say("keep", range(1, 6))
+    found = propose(night.config)
+    assert found.stream == 5 + 21 * len(EVENT_FREE) + 10
+    assert found.between <= len(EVENT_FREE)
+    assert "points of the stream would leave the pile" in found.missing[0]
+
+
+def test_what_an_engine_may_be_off_is_kept_clear_of(tmp_path):
+    """A cut that only the lowest event holds stays as far from it as a logit in half precision may be wrong."""
+    night = Night(tmp_path / "state")
+    events = [1.0, *[4.0] * 70]
+    night.say("keep", night.decide(events, night.judge("bf16")))
+    night.decide(EVENT_FREE * 20)
+    found = propose(night.config)
+    assert found.rung == "exact"
+    assert night.base.calibration.logit(found.new) == pytest.approx(0.9)
+
+
+def test_events_that_the_model_discards_are_advice(tmp_path):
+    night = chromosomes(tmp_path / "state", 5)
+    lost = night.decide([-1.0, -0.9])
+    night.say("keep", [*range(1, 6), *lost])
+    found = propose(night.config)
+    assert found.events == 5
+    advice = found.sentences[-1]
+    assert "2 confirmed events lie below the model's own cut: [thresholds] discard = 0.00" in advice
+    wanted = float(advice.split("discard = ")[1].split()[0])
+    assert wanted < float(night.base.calibration.score(np.array([-1.0]))[0])
+
+
+@pytest.mark.parametrize("words", [["--miss", "0.5"], ["--miss", "many"]])
+def test_another_miss_is_no_word_of_it(tmp_path, words, capsys):
+    assert adapt(tmp_path, *words) == 64
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_without_a_ledger_and_with_a_damaged_model_there_is_one_line(tmp_path, capsys):
+    assert adapt(tmp_path / "none") == 69
+    night = chromosomes(tmp_path / "state")
+    night.say("keep", range(1, 6))
+    accept(night.config, propose(night.config), "ada")
+    registry = Registry(night.state / "models")
+    folder = registry.folder_of(registry.serving())
+    (folder / "manifest.json").write_text("{}")
+    before = registry.history()
+    assert adapt(night.state) == 65
+    assert registry.history() == before
+    assert all(line for line in capsys.readouterr().err.splitlines())

@@ -93,8 +93,8 @@ def test_the_cut_is_served_first(night: Night) -> None:
 def test_what_was_answered_is_gone_for_its_rater_alone_and_what_was_skipped_comes_back_at_the_end(night: Night) -> None:
     night.add(*[("keep", 0.9)] * 6)
     night.say("anna", "keep", 6)
-    for seq in (5, 3):
-        night.labels.note_shown("anna", seq, "kept", "skip")
+    for seq, moment in ((5, "2026-11-28T10:00:00.000Z"), (3, "2026-11-28T10:00:01.000Z")):
+        night.labels.note_shown("anna", seq, "kept", "skip", time=moment)
     assert night.seqs("kept") == [4, 2, 1, 5, 3]
     assert night.seqs("kept", limit=4) == [4, 2, 1, 5]
     night.say("anna", "discard", 5)

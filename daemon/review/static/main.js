@@ -58,7 +58,7 @@ async function openQueue(name) {
     button.toggleAttribute("aria-current", button.dataset.queue === name);
   }
   const mine = ++wanted;
-  isDrawn = false;
+  setDrawn(null);
   await fetchMore();
   if (mine === wanted) show(firstOpen(0));
 }
@@ -120,15 +120,13 @@ function show(place) {
   const item = items[at];
   drawItem(item);
   if (!item) {
-    isDrawn = false;
     showNothing();
     return;
   }
   const curve = curves.peek(item.id, isBlind(item));
   if (curve) drawCurve(item, curve);
   else {
-    isDrawn = false;
-    setAnswers(false);
+    setDrawn(null);
     const slow = setTimeout(() => mine === wanted && plot.clear(), 150);
     curves
       .get(item.id, isBlind(item))
@@ -174,9 +172,8 @@ function drawMine(item) {
 }
 
 function drawCurve(item, curve) {
-  isDrawn = true;
+  setDrawn(item.id);
   $("nothing").hidden = true;
-  setAnswers(true);
   plot.show(curve, axesFor(curve));
   $("plot").setAttribute("aria-label", inWords(curve));
   $("facts").textContent = factsOf(curve);
@@ -189,8 +186,7 @@ function drawCurve(item, curve) {
 
 function drawProblem(item, problem) {
   plot.clear();
-  isDrawn = !problem.passes;
-  setAnswers(isDrawn);
+  setDrawn(problem.passes ? null : item.id);
   drawGauge(null, isBlind(item));
   const text = problem.passes ? "This curve has not come yet: the server does not answer." : `It cannot be drawn: ${problem.message}`;
   $("nothing").replaceChildren(element("p", {}, clean(text)));
@@ -204,7 +200,7 @@ function drawProblem(item, problem) {
 
 function showNothing() {
   plot.clear();
-  setAnswers(false);
+  setDrawn(null);
   drawGauge(null, false);
   $("beyond").hidden = true;
   $("alike").hidden = true;
@@ -261,10 +257,6 @@ function moved() {
 function answer(word, start = performance.now()) {
   const item = items[at];
   if (!item || !isDrawn || view !== "curve") return;
-  const button = document.querySelector(`.answers [data-word="${word}"]`);
-  button.classList.remove("is-pressed");
-  void button.offsetWidth; // so that the same press can be seen twice
-  button.classList.add("is-pressed");
   const before = item.mine;
   if (word === "skip") {
     if (before) return void step(1);
@@ -532,8 +524,12 @@ document.addEventListener("click", (event) => {
   else if (button.id === "forget") outbox.forgetRefused();
 });
 
-function setAnswers(isReady) {
-  for (const button of document.querySelectorAll(".answers [data-word]")) button.setAttribute("aria-disabled", String(!isReady));
+/** Which curve can be seen (or is said to be gone); null while none can, and then no answer counts. */
+function setDrawn(id) {
+  isDrawn = id !== null;
+  if (isDrawn) $("plot").dataset.id = id;
+  else delete $("plot").dataset.id;
+  for (const button of document.querySelectorAll(".answers [data-word]")) button.setAttribute("aria-disabled", String(!isDrawn));
 }
 
 function setPressed(act, is) {

@@ -8,6 +8,7 @@ import { Problem, ask, query } from "./client.js";
 
 const PREFIX = "afm-triage.waiting.";
 const REFUSED = "afm-triage.refused";
+const AFTER_MS = 30; // first the next curve is drawn
 const PAUSES_MS = [300, 600, 1200, 2500, 5000];
 
 export class Outbox {
@@ -52,7 +53,8 @@ export class Outbox {
     const name = `${PREFIX}${order}.${Math.random().toString(36).slice(2, 8)}`;
     localStorage.setItem(name, JSON.stringify({ kind, body }));
     this.changed(this.problem);
-    queueMicrotask(() => this.send());
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.send(), AFTER_MS);
   }
 
   get refused() {

@@ -6,11 +6,14 @@ import { SHAPES, along, clean, clock, element, figure, score } from "./words.js"
 
 const $ = (id) => document.getElementById(id);
 
-/** Put words at a share of the width, held inside it. */
+/** Put words at a share of the width, inside it whatever their length: their own share lies over it. */
 function place(words, share) {
-  const whole = words.parentElement.clientWidth;
-  const room = Math.max(whole - words.offsetWidth, 0);
-  words.style.left = `${Math.min(Math.max(share * whole - words.offsetWidth / 2, 0), room)}px`;
+  words.style.left = `${100 * share}%`;
+  words.style.transform = `translateX(${-100 * share}%)`;
+}
+
+function write(place, text) {
+  if (place.textContent !== text) place.textContent = text;
 }
 
 /** The bar of a judged curve; where it is shown blind, one sentence in its place and the same height. */
@@ -41,12 +44,14 @@ export function drawGauge(curve, isBlind) {
   above.replaceChildren(words);
   place(words, where);
   const [left, right] = below.children;
-  const rise = curve.cut?.origin === "adapted" ? " (moved by your events)" : curve.cut?.origin === "configured" ? " (set)" : "";
-  left.textContent = `discard ≤ ${figure(thresholds.discard)}${rise}`;
-  right.textContent = `keep ≥ ${figure(thresholds.keep)}`;
-  const whole = below.clientWidth;
-  left.style.left = `${Math.max(Math.min(discard * whole - left.offsetWidth / 2, keep * whole - left.offsetWidth - 12), 0)}px`;
-  right.style.left = `${Math.min(Math.max(keep * whole - right.offsetWidth / 2, left.offsetLeft + left.offsetWidth + 12), whole - right.offsetWidth)}px`;
+  const origin = { adapted: ", moved", configured: ", set" }[curve.cut?.origin] ?? "";
+  write(left, `discard ≤ ${figure(thresholds.discard)}${origin}`);
+  write(right, `keep ≥ ${figure(thresholds.keep)}`);
+  // They meet between the thresholds; where the window is narrow, as soon as the left one has room.
+  const room = `${0.58 * left.textContent.length}em`;
+  const middle = 100 * ((discard + keep) / 2);
+  left.style.right = `min(${100 - middle}%, calc(100% - ${room}))`;
+  right.style.left = `max(${middle}%, ${room})`;
   gauge.setAttribute("aria-label", `${said}; ${left.textContent}; ${right.textContent}; ${curve.verdict}`);
 }
 

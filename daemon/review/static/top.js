@@ -97,8 +97,9 @@ function judging(state) {
   if (!state.running) return [lamp(""), "no service is running"];
   const troubled = (state.health ?? []).some((one) => one.level === "alarm");
   const since = state.last_curve_s ? Date.now() / 1000 - state.last_curve_s : null;
-  const words = since === null ? "no curve yet" : `last curve ${lasting(Math.max(since, 0))} ago`;
-  return [lamp(troubled ? "bad" : "on"), troubled ? `needs you, ${words}` : `judging, ${words}`];
+  const wide = element("span", { class: "only-wide" }, "last curve ");
+  const words = since === null ? ["no curve yet"] : [wide, `${lasting(Math.max(since, 0))} ago`];
+  return [lamp(troubled ? "bad" : "on"), troubled ? "needs you, " : "judging, ", ...words];
 }
 
 function tonight(state) {

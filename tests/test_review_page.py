@@ -1,0 +1,342 @@
+"""The review page in a real browser: real keys, a real server, and the labels that are on disk afterwards."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from makers import a_retract
+
+from daemon.formats.afmcurve import compact_copy_of
+from daemon.judging import Decision
+from daemon.labels import Labels
+from models.curve import Curve
+from models.frontend import prepare_to_judge
+from models.raster import RasterProfile
+from tests.reviewhelp import Page, fill, judged
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium, or no driver of it")
+webdriver: Any = pytest.importorskip("selenium.webdriver")
+PROFILE = RasterProfile()
+WORDS = {"k": "keep", "d": "discard", "u": "unsure"}
+
+
+def copies(count: int, points: int = 4096) -> list[bytes]:
+    """Compact copies of so many different curves, each as long as an instrument writes them."""
+    made = []
+    for seed in range(count):
+        force, distance = a_retract(points, seed, peak_pn=40.0 + 12.0 * seed)
+        approach = a_retract(points, seed + 1000, peak_pn=0.0)[0][::-1].copy()
+        curve = Curve(force, "N", distance, "separation", approach, spring_constant_n_per_m=0.05, duration_s=0.4)
+        made.append(compact_copy_of(curve, PROFILE, prepare_to_judge([curve], PROFILE)[0]))
+    return made
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[bytes]:
+    return copies(12)
+
+
+def flagged(count: int, drawn: list[bytes], **changes: Any) -> list[Decision]:
+    preview = "gICAgICAgICAgICAgICAgJCQkJCQkJCQkJCQkJCQkJA="
+    return [
+        judged(number, **{
+            "verdict": "review", "score": 0.2 - number / 1000, "compact_copy": drawn[number % len(drawn)],
+            "preview": preview, **changes,
+        })
+        for number in range(1, count + 1)
+    ]  # fmt: skip
+
+
+class Browser:
+    """One window of one browser, driven by real keys."""
+
+    def __init__(self) -> None:
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM
+        for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1440,860"):
+            options.add_argument(word)
+        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+        self.driver.set_script_timeout(20)
+
+    def size(self, width: int, height: int) -> None:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def run(self, script: str, *values: Any) -> Any:
+        return self.driver.execute_script(script, *values)
+
+    def press(self, *keys: str) -> None:
+        webdriver.ActionChains(self.driver, duration=0).send_keys(*keys).perform()
+
+    def find(self, selector: str) -> Any:
+        return self.driver.find_element("css selector", selector)
+
+    def text(self, selector: str) -> str:
+        return str(self.run("return document.querySelector(arguments[0]).textContent", selector))
+
+    def open(self, page: Page, rater: str = "anna", queue: str = "review") -> str:
+        """The page as this rater, who gives the name on it; the id of the first curve."""
+        self.driver.get(f"{page.address}#{queue}")
+        self.wait(lambda: self.run("return document.querySelector('#ask-rater').open"), "nobody asks for a name")
+        self.press(rater, "\ue007")
+        return self.curve()
+
+    def curve(self, other_than: str | None = None) -> str:
+        """The id of the curve that can be seen, once it is another."""
+        self.wait(lambda: self.shown not in (None, other_than), f"no curve but {other_than}")
+        return str(self.shown)
+
+    @property
+    def shown(self) -> str | None:
+        return self.run("return document.querySelector('#plot').dataset.id ?? null")
+
+    def answer(self, key: str) -> str:
+        """Press it on the curve that is seen; the id of that curve. Then the next one, or the end, is seen."""
+        seen = self.curve()
+        self.press(key)
+        self.wait(lambda: self.shown != seen, "the answer was not taken")
+        return seen
+
+    def wait(self, until: Callable[[], Any], what: str, seconds: float = 10.0) -> None:
+        end_s = time.monotonic() + seconds
+        while not until():
+            assert time.monotonic() < end_s, what
+            time.sleep(0.01)
+
+    def settled(self) -> None:
+        """Every answer has reached the server."""
+        waiting = "return Object.keys(localStorage).filter(one => one.startsWith('afm-triage.waiting')).length"
+        self.wait(lambda: self.run(waiting) == 0, f"answers still wait: {self.text('#trouble')}")
+
+    def overflows(self) -> bool:
+        return bool(self.run("return document.documentElement.scrollWidth > innerWidth"))
+
+
+@pytest.fixture(scope="module")
+def one_browser() -> Iterator[Browser]:
+    made = Browser()
+    yield made
+    made.driver.quit()
+
+
+@pytest.fixture
+def browser(one_browser: Browser) -> Browser:
+    """A fresh window; what another test kept in the browser belongs to another port."""
+    old = one_browser.driver.window_handles
+    one_browser.driver.switch_to.new_window("tab")
+    kept = one_browser.driver.current_window_handle
+    for handle in old:
+        one_browser.driver.switch_to.window(handle)
+        one_browser.driver.close()
+    one_browser.driver.switch_to.window(kept)
+    one_browser.size(1440, 860)
+    return one_browser
+
+
+def stored(state: Path) -> list[tuple[int, str, str]]:
+    """(seq, label, rater) of every label that holds now; curve N is the Nth decision."""
+    with Labels(state / "labels.sqlite") as labels:
+        return sorted((int(one.path.partition("-")[2][:4]), one.label, one.rater) for one in labels.current())
+
+
+def seq_of(id: str) -> int:
+    return int(id.rpartition(":")[2])
+
+
+def test_sixty_curves_are_labelled_by_keyboard(tmp_path: Path, browser: Browser, drawn: list[bytes]) -> None:
+    """From the key to the next drawn curve: 50 ms in the mean, on the clock of the page."""
+    fill(tmp_path / "state", flagged(66, drawn))
+    with Page(tmp_path / "state") as page:
+        browser.open(page)
+        said = []
+        for number in range(60):
+            key = "kddudd"[number % 6]
+            said.append((seq_of(browser.answer(key)), WORDS[key], "anna"))
+        browser.settled()
+        took_ms = browser.run("return performance.getEntriesByName('key-to-curve').map(one => one.duration)")
+        assert stored(tmp_path / "state") == sorted(said)
+        assert len({seq for seq, *_ in said}) == 60
+        assert len(took_ms) == 60
+        print(f"key to next drawn curve: mean {np.mean(took_ms):.1f} ms, longest {max(took_ms):.1f} ms")
+        assert np.mean(took_ms) <= 50.0
+        # A key that is held down is one answer.
+        held = browser.curve()
+        for is_repeat in (False, True, True, True):
+            press = {"type": "keyDown", "key": "d", "text": "d", "autoRepeat": is_repeat}
+            browser.driver.execute_cdp_cmd("Input.dispatchKeyEvent", press)
+        browser.curve(held)
+        browser.settled()
+        assert len(stored(tmp_path / "state")) == 61
+
+
+def test_undo_and_a_reload_in_the_middle(tmp_path: Path, browser: Browser, drawn: list[bytes]) -> None:
+    fill(tmp_path / "state", flagged(20, drawn))
+    with Page(tmp_path / "state") as page:
+        browser.open(page)
+        first, second, third = (browser.answer(key) for key in "kdu")
+        browser.press("z")
+        assert browser.curve() not in (first, second)
+        assert browser.shown == third
+        browser.answer("k")
+        browser.driver.refresh()
+        seen = browser.curve()
+        assert seen not in (first, second, third)
+        browser.press("z", "z")  # also what was said before the page was loaded again
+        browser.wait(lambda: browser.shown == second, "two answers are not taken back")
+        assert browser.answer("k") == second
+        assert browser.answer("d") == third
+        assert browser.shown == seen
+        skipped = browser.answer("s")
+        assert skipped == seen
+        browser.settled()
+        assert stored(tmp_path / "state") == sorted(
+            [(seq_of(first), "keep", "anna"), (seq_of(second), "keep", "anna"), (seq_of(third), "discard", "anna")]
+        )
+        browser.press("\ue012")  # back to one that has an answer
+        browser.wait(lambda: "skipped" in browser.text("#mine"), "what was skipped is not told")
+        browser.press("\ue012")
+        browser.wait(lambda: "discard" in browser.text("#mine"), "one's own answer is not told")
+
+
+def test_two_raters_at_once(tmp_path: Path, browser: Browser, drawn: list[bytes]) -> None:
+    fill(tmp_path / "state", flagged(24, drawn))
+    with Page(tmp_path / "state") as page:
+        windows = []
+        for rater in ("anna", "bela"):
+            if windows:
+                browser.driver.switch_to.new_window("tab")
+                browser.driver.get(page.address)
+                browser.curve()
+                browser.press("?")  # a key that is no answer
+                browser.press("\ue00c")
+                browser.find("#who").click()
+                browser.run("document.querySelector('#rater-name').value = ''")
+                browser.find("#rater-name").send_keys(rater, "\ue007")
+                browser.wait(lambda: browser.text("#rater") == "bela", "the rater has not changed")
+                browser.curve()
+            else:
+                browser.open(page, rater)
+            windows.append((rater, browser.driver.current_window_handle))
+        said = []
+        for number in range(16):
+            rater, window = windows[number % 2]
+            browser.driver.switch_to.window(window)
+            key = "kd"[number % 3 == 0]
+            said.append((seq_of(browser.answer(key)), WORDS[key], rater))
+        browser.settled()
+        assert stored(tmp_path / "state") == sorted(said)
+
+
+def test_a_killed_server_loses_no_label_and_doubles_none(tmp_path: Path, browser: Browser, drawn: list[bytes]) -> None:
+    state = tmp_path / "state"
+    fill(state, flagged(40, drawn))
+    with Page(state) as page:
+        browser.open(page)
+        browser.wait(
+            lambda: browser.run("return performance.getEntriesByType('resource').length") > 12, "nothing ahead"
+        )
+        said = [(seq_of(browser.answer("d")), "discard", "anna") for _ in range(5)]
+        page.process.kill()
+        page.process.wait(10)
+        said += [(seq_of(browser.answer("k")), "keep", "anna") for _ in range(4)]
+        browser.wait(lambda: "kept in this browser" in browser.text("#trouble"), "nobody says that answers wait")
+        browser.driver.execute_cdp_cmd("Page.stopLoading", {})
+    with Page(state, "--port", str(page.port)):
+        browser.settled()
+        said += [(seq_of(browser.answer("u")), "unsure", "anna") for _ in range(3)]
+        browser.settled()
+        browser.wait(lambda: not browser.find("#trouble").is_displayed(), "trouble is over, and still told")
+    assert stored(state) == sorted(said)
+    with Labels(state / "labels.sqlite") as labels:
+        assert len(list(labels.history())) == len(said)
+
+
+HOSTILE = (
+    "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>.txt",
+    "gnp.\u202etxt.exe\u200f\n\r\tsecond line.txt",
+    "ab/" + "x" * 4000 + ".jpk-force",
+)
+
+
+def test_a_hostile_name_is_text(tmp_path: Path, browser: Browser, drawn: list[bytes]) -> None:
+    names = [judged(n + 1, verdict="review", compact_copy=drawn[n], path=name) for n, name in enumerate(HOSTILE)]
+    fill(tmp_path / "state", names)
+    with Page(tmp_path / "state") as page:
+        browser.open(page)
+        for width in (1440, 400):
+            browser.size(width, 800)
+            for _ in HOSTILE:
+                browser.press("\ue014")
+                browser.curve()
+                assert not browser.overflows()
+        browser.size(1440, 860)
+        seen = set()
+        for _ in HOSTILE:
+            seen.add(browser.text("#name"))
+            browser.answer("u")
+        assert HOSTILE[0] + " #0" in seen
+        assert not any(sign in name for name in seen for sign in "\u202e\u200f\n")
+        assert browser.driver.title == "afm1 · review"
+        assert browser.run("return document.querySelectorAll('bdi img, bdi script').length") == 0
+
+
+def test_everything_is_reached_by_keys_and_fits_400_px(tmp_path: Path, browser: Browser, drawn: list[bytes]) -> None:
+    others = [judged(n, verdict=v, compact_copy=drawn[0]) for n, v in ((101, "keep"), (102, "discard"))]
+    fill(tmp_path / "state", [*flagged(30, drawn), *others])
+    with Page(tmp_path / "state") as page:
+        browser.open(page)
+        reached: set[str] = set()
+        name = (
+            "const at = document.activeElement; return at.id || at.dataset.word || at.dataset.act || at.dataset.queue"
+        )
+        for _ in range(45):
+            browser.press("\ue004")
+            reached.add(str(browser.run(name + " || at.dataset.view || at.className")))
+        everything = browser.run(
+            "return [...document.querySelectorAll('button, input, canvas[tabindex], a[href]')]"
+            ".filter(one => one.checkVisibility() && !one.closest('dialog'))"
+            ".map(one => one.id || one.dataset.word || one.dataset.act || one.dataset.queue || one.dataset.view"
+            " || one.className)"
+        )
+        assert set(everything) <= reached
+        browser.press("1")
+        browser.wait(lambda: seq_of(browser.curve()) == 31, "1 does not open what was kept")
+        for key in ("?", "\ue00c", "+", "0", "a", "n", "\ue00c"):
+            browser.press(key)
+        for width, height in ((400, 800), (720, 430), (1600, 1000)):
+            browser.size(width, height)
+            for key in ("2", "g", "g", "c", "c", "3"):
+                browser.press(key)
+                time.sleep(0.1)
+                assert not browser.overflows(), (width, key)
+        browser.curve()
+        assert "Blind" in browser.text("#gauge")
+        said = browser.run("return document.querySelector('#plot').getAttribute('aria-label')")
+        assert said.startswith("Force curve")
+
+
+@pytest.mark.study
+@pytest.mark.timeout(180)
+def test_twenty_curves_take_less_than_two_minutes(tmp_path: Path, browser: Browser, drawn: list[bytes]) -> None:
+    """From the command line to the twentieth label on disk, with 4 s for a person to look at each curve."""
+    fill(tmp_path / "state", flagged(30, drawn))
+    looking_s = 4.0
+    began_s = time.monotonic()
+    with Page(tmp_path / "state") as page:
+        browser.open(page)
+        opened_s = time.monotonic() - began_s
+        for number in range(20):
+            time.sleep(looking_s)
+            browser.answer("kd"[number % 4 > 0])
+        browser.settled()
+        took_s = time.monotonic() - began_s
+    assert len(stored(tmp_path / "state")) == 20
+    print(f"twenty curves: {took_s:.1f} s; command to first curve {opened_s:.1f} s, {looking_s:g} s of looking a curve")
+    assert took_s < 120

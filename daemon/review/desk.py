@@ -142,9 +142,9 @@ class Desk(Closing):
         try:
             with told():
                 sessions = Sessions(self.labels)
-                if which == "all" or which == "current":  # noqa: PLR1714 - mypy knows a literal by ==
-                    return stretches(sessions, which)
-                return stretches(sessions, int(which[:9]))
+                if which == "all":
+                    return None
+                return stretches(sessions, "current" if which == "current" else int(which[:9]))
         except (LookupError, ValueError):
             raise Refused(404, "there is no such session: say current, all, or its number") from None
 

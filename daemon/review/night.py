@@ -137,7 +137,7 @@ def _left(view: LedgerView, labels: Labels, rater: str | None, within: Stretches
     }
     mine = [seq for seq, said in labels.words().items() if rater is None or rater in said]
     mine = [seq for seq in mine if any(first <= seq and (last is None or seq <= last) for first, last in within)]
-    for seq, said in labels.labelled(mine).items():
+    for said in labels.labelled(mine).values():
         name = next((name for verdict, name in names.items() if any(one.verdict == verdict for one in said)), None)
         if name is not None:
             left[name] = max(left[name] - 1, 0)

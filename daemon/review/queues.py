@@ -48,8 +48,8 @@ class Item:
     """One curve that a rater is asked to look at.
 
     ``weight``: 1 / the probability with which it was drawn, to be stored with the label; None for a question, whose
-    answer is no label. ``queue`` and ``kind`` are for the server alone: where curves are shown blind, the page must be
-    able to tell neither a question from a plain curve nor the band from other discards.
+    answer is none. ``queue`` and ``kind`` are for the server alone: where curves are shown blind, the page must be able
+    to tell neither a question from a plain curve nor the band from other discards.
     """
 
     seq: int
@@ -100,7 +100,7 @@ def queue(
     """
     if name == "disagreements":
         seqs = _disagreements(view, labels, rater, within or _ALWAYS, aims)[:limit]
-        return _items(view, [Slot(seq, "plain") for seq in seqs], {seq: (name, 1.0) for seq in seqs}, name)
+        return _items(view, [Slot(seq, "plain") for seq in seqs], {}, name)
     past = Past.of(labels, rater)
     fresh, late, back = dict[int, _Place](), dict[int, _Place](), dict[int, _Place]()
     skipped = set(past.skipped)
@@ -133,13 +133,16 @@ _Place = tuple[QueueName, float]
 
 
 def _items(view: LedgerView, slots: Sequence[Slot], places: Mapping[int, _Place], name: QueueName) -> list[Item]:
+    """The curves of the slots, but those that nobody could look at any more."""
     events = view.decisions([slot.seq for slot in slots])
     found = []
     for slot in slots:
-        if slot.seq in events:
-            queue, weight = places.get(slot.seq, (name, 1.0))
-            its = weight if slot.kind == "plain" else None
-            found.append(Item(slot.seq, events[slot.seq]["id"], queue, its, slot.kind))
+        place = places.get(slot.seq) or next(((name, 1 / look.probability) for look in _look(view, slot.seq)), None)
+        if place is not None and slot.seq in events:
+            queue, weight = place
+            found.append(
+                Item(slot.seq, events[slot.seq]["id"], queue, weight if slot.kind == "plain" else None, slot.kind)
+            )
     return found
 
 
@@ -226,11 +229,8 @@ def _disagreements(view: LedgerView, labels: Labels, rater: str, within: Stretch
     """
     words = labels.words()
     differ = labels.labelled([seq for seq, said in words.items() if len(set(said.values())) > 1])
-    open_now = [said for said in differ.values() if said[-1].rater != rater]
-    people = [
-        said[-1].seq for said in sorted(open_now, key=lambda said: (said[-1].time, said[-1].seq or 0), reverse=True)
-    ]
-    found = [seq for seq in people if seq is not None and _is_within(seq, within)]
+    spoken = sorted(differ.items(), key=lambda one: (one[1][-1].time, one[0]), reverse=True)
+    found = [seq for seq, said in spoken if said[-1].rater != rater and _is_within(seq, within)]
     if aims.serving is not None:
         found += _decided_otherwise(view, *aims.serving, within, set(words))
     skips = [one for one in labels.shown(rater, "skip") if one.queue == "disagreements"]

@@ -2,7 +2,7 @@
 
 import { edges } from "./client.js";
 import { drawSmall } from "./plot.js";
-import { SHAPES, along, clean, clock, element, figure, score } from "./words.js";
+import { SHAPES, along, clean, clock, element, figure, score, sentence } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -78,7 +78,7 @@ export function drawWhy(curve, isBlind) {
     else if (value === null || value === undefined) line("No score could be made, so a person looks.");
     else if (thresholds && value <= thresholds.discard) line("Its score alone would discard it, but something speaks against that.");
     else if (thresholds && value < thresholds.keep) line("Its score lies between the thresholds.");
-    for (const one of others) line(`${one.text[0].toUpperCase()}${one.text.slice(1)}.`);
+    for (const one of others) line(sentence(one.text));
   }
   if (curve.is_compact) line("Drawn from the ledger's copy.", "quiet");
   const model = clean(curve.model ?? "").replace(/-([0-9a-f]{4})[0-9a-f]{6,}$/, "-$1");

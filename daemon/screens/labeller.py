@@ -94,7 +94,7 @@ class Labeller:
         label, before = self._given[-1]
         with self._labels() as labels:
             if before is None:
-                labels.remove([label], by=self._rater, reason="undone", time=utc_now())
+                labels.remove([label], by=self._rater, reason="undone at the console", time=utc_now())
             else:
                 labels.say([replace(before, time=utc_now())])
         self._given.pop()

@@ -201,6 +201,7 @@ def frame(board: Board, width: int, height: int) -> list[Text]:
         *_session(board, width),
         _folders(board),
         *_health(board, 3 if height >= 40 else 1),
+        *_hand(board, width),
     ]
     room = height - len(head) - 1
     tape_width = width - 2 if width < 72 else max(37, min(70, int(width * 0.36)))

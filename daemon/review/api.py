@@ -65,13 +65,32 @@ def _finite(value: Any) -> Any:
     return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
+Work = Callable[["Review", Request], Any]
+
+
 class Review(Closing):
     """All that the routes are answered from."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk, self.night, self.cutting = desk, Night(desk), Cutting(desk)
         self.heats = Heats(desk.config.state)
-        self._opened = threading.Lock()
+        self._opened, self._counting = threading.Lock(), threading.Lock()
+        self._in_hand = 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a thread still works for a request, be it that nobody waits for the answer any more."""
+        return self._in_hand > 0
+
+    def do(self, work: Work, request: Request) -> Any:
+        """On a thread of the pool."""
+        with self._counting:
+            self._in_hand += 1
+        try:
+            return work(self, request)
+        finally:
+            with self._counting:
+                self._in_hand -= 1
 
     def open(self) -> None:
         """A person has opened the page: what takes seconds to load is loaded now, beside the first curves."""
@@ -91,9 +110,6 @@ class Review(Closing):
             self.heats.warm(last[0]["data"]["model"])
 
 
-Work = Callable[[Review, Request], Any]
-
-
 def application(review: Review, door: Door) -> Guard:
     """The whole page, behind its door."""
     pages = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True)
@@ -109,7 +125,7 @@ def application(review: Review, door: Door) -> Guard:
     def answering(work: Work) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             await request.body()  # read here, so that the thread has it at hand
-            found = await run_in_threadpool(work, review, request)
+            found = await run_in_threadpool(review.do, work, request)
             return found if isinstance(found, Response) else Answer(found)
 
         return endpoint

@@ -87,6 +87,7 @@ class Service:
                 closing.callback(source.stop)
             self._say_ready(parts, time.monotonic() - begun_s)
             parts.care.start()
+            parts.sessions.start()
             gc.freeze()  # half a million objects that stay to the end: no search for garbage goes through them
             self._loop(parts, connections)
             self._drain(parts)
@@ -149,6 +150,7 @@ class Service:
             self._health.report("contact", "alarm", self._contact.text)
         else:
             self._health.report("contact", "ok", "curves reach the surface")
+        parts.sessions.observe([(one.path.rpartition("/")[0] if one.folder else "", one.verdict) for one in decisions])
         for name, is_well, text in parts.sentinel.findings():
             self._health.report(f"orientation {name}", "ok" if is_well else "alarm", text)
 

@@ -38,6 +38,7 @@ from daemon.reading.pool import ReaderPool
 from daemon.service.health import EngineWatch, Health
 from daemon.service.reload import ModelReload, load, request_at_once
 from daemon.service.report import StatusReport
+from daemon.service.sessions import SessionWatch
 from daemon.service.vigil import Vigil
 from daemon.sources import Source
 from daemon.sources.file_state import Timing
@@ -122,6 +123,7 @@ class Parts:
     model_reload: ModelReload
     care: LedgerCare
     vigil: Vigil
+    sessions: SessionWatch
 
     def leave_again(self) -> None:
         """The service file, where somebody has removed or overwritten it: without it nobody finds the service."""
@@ -158,7 +160,9 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     care = LedgerCare(ledger, metrics.ledger_checked)
     closing.callback(care.stop)
     vigil = Vigil(config, sources, metrics.accounts, health)
-    report = StatusReport(config, metrics, health, serving, vigil, ledger)
+    sessions = SessionWatch(config.state, ledger.view())
+    closing.callback(sessions.stop)
+    report = StatusReport(config, metrics, health, serving, vigil, ledger, sessions)
     publisher = _speak(config, report, metrics, closing)
     backlog, sentinel = Backlog(sources), Sentinel()
     pipeline = Pipeline(
@@ -180,6 +184,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
         model_reload,
         care,
         vigil,
+        sessions,
     )
     closing.callback(lambda: release(parts.model))
     closing.callback(lambda: model_reload.close(parts.model))

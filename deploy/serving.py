@@ -179,6 +179,17 @@ class Model:
             return model
         raise (SelfTestFailed if is_wrong else NoEngine)("; ".join(failures))
 
+    def is_network_of(self, bundle: Bundle) -> bool:
+        """Whether that model is the same network on the same raster: what differs lies behind the logit.
+
+        And states the same logits of the known curves, so that what has proved this one proves that one.
+        """
+        return _network_of(bundle) == _network_of(self.bundle)
+
+    def with_bundle(self, bundle: Bundle) -> Model:
+        """Another model of the same network, on the same engine, which has proved itself already."""
+        return Model(bundle, self.classifier, self.reference, self.passed_over)
+
     @property
     def id(self) -> str:
         return self.bundle.id
@@ -292,6 +303,10 @@ class Model:
             logits[near] = self.reference.classify([signals[int(index)] for index in near]).logits
             seen = replace(seen, logits=logits)
         return seen
+
+
+def _network_of(bundle: Bundle) -> tuple[object, ...]:
+    return bundle.weights_sha256, bundle.profile, bundle.manifest.network, bundle.manifest.selftest
 
 
 def _is_open(item: Prepared) -> bool:

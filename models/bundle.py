@@ -306,14 +306,20 @@ def write(
     return replace(bundle, folder=folder)
 
 
-def read(folder: Path) -> Bundle:
-    """Read and check a model folder; BadBundle for anything that is not exactly as its manifest says."""
+def read(folder: Path, known: dict[str, Weights] | None = None) -> Bundle:
+    """Read and check a model folder; BadBundle for anything that is not exactly as its manifest says.
+
+    ``known``: weights by the SHA-256 of their file, for whoever reads many models that share theirs; it is added to.
+    """
     stored, digest = _stored(folder)
     if isinstance(digests := stored.get("sha256"), dict):  # first: a damaged file has no parts worth a closer look
         for name, expected in digests.items():
             _check_digest(folder, str(name), expected)
     manifest = _manifest(folder, stored)
-    weights = _weights(folder, manifest.network.width)
+    seen, sha256 = {} if known is None else known, manifest.sha256.weights
+    weights = seen[sha256] if sha256 in seen else _weights(folder)
+    _check_shapes(folder, weights, manifest.network.width)
+    seen[sha256] = weights
     return Bundle(id=_id(manifest.name, digest), folder=folder, manifest=manifest, stored=stored, weights=weights)
 
 
@@ -370,7 +376,7 @@ def certificate_in(folder: Path) -> Certificate | None:
     return _manifest(folder, _stored(folder)[0]).certificate
 
 
-def _weights(folder: Path, width: int) -> Weights:
+def _weights(folder: Path) -> Weights:
     data = (folder / WEIGHTS).read_bytes()
     header_bytes = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else 1 << 63
     if header_bytes > min(MAX_HEADER_BYTES, len(data)):
@@ -379,14 +385,17 @@ def _weights(folder: Path, width: int) -> Weights:
         weights = cast(Weights, load_tensors(data))
     except (SafetensorError, ValueError, KeyError) as error:
         raise BadBundle(f"model {folder}: weights.safetensors cannot be read: {error}") from None
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if found != shapes(width):
-        wrong = sorted(set(found.items()) ^ set(shapes(width).items()))[0][0]
-        raise BadBundle(f"model {folder}: weights do not fit a ResNet18 of width {width}, first difference: {wrong}")
     for name, tensor in weights.items():
         if tensor.dtype not in (np.float16, np.float32) or not np.isfinite(tensor).all():
             raise BadBundle(f"model {folder}: tensor {name} is not finite float16 or float32")
     return weights
+
+
+def _check_shapes(folder: Path, weights: Weights, width: int) -> None:
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if found != shapes(width):
+        wrong = sorted(set(found.items()) ^ set(shapes(width).items()))[0][0]
+        raise BadBundle(f"model {folder}: weights do not fit a ResNet18 of width {width}, first difference: {wrong}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,15 +425,16 @@ def resolve(name: str | Path, models: Path | None = None) -> Path:
 
 def entries(models: Path | None = None) -> Iterator[Entry]:
     """The shipped model, then every folder under ``models`` that has a manifest, by name."""
-    yield _entry("shipped", SHIPPED)
+    known: dict[str, Weights] = {}
+    yield _entry("shipped", SHIPPED, known)
     if models is not None and models.is_dir():
         for folder in sorted(models.iterdir()):
             if not folder.name.startswith(".") and (folder / MANIFEST).is_file():
-                yield _entry(folder.name, folder)
+                yield _entry(folder.name, folder, known)
 
 
-def _entry(name: str, folder: Path) -> Entry:
+def _entry(name: str, folder: Path, known: dict[str, Weights]) -> Entry:
     try:
-        return Entry(name, folder, read(folder))
+        return Entry(name, folder, read(folder, known))
     except BadBundle as error:
         return Entry(name, folder, None, str(error))

@@ -46,6 +46,11 @@ def time_of_day(wall_s: float | None = None) -> str:
     return time.strftime("%H:%M:%S", time.localtime(wall_s))
 
 
+def day_and_minute(written: str) -> str:
+    """``2026-11-20 14:05`` in the time of this computer, of what :func:`rfc3339` wrote. ValueError for nonsense."""
+    return datetime.fromisoformat(written).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
 def today() -> str:
     """``2026-11-20`` in the time of this computer."""
     return time.strftime("%Y-%m-%d")

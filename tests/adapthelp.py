@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from daemon.ledger.view import LedgerView
 from ledgerhelp import decision
 
 from daemon.config import Config
@@ -15,6 +14,7 @@ from daemon.judging import Judge, Thresholds
 from daemon.labels import Labels, Word
 from daemon.learn.simulated_loss import SimulatedLoss
 from daemon.ledger import Ledger
+from daemon.ledger.view import LedgerView
 from deploy.classifier import EngineId
 from models.bundle import SHIPPED, Bundle, read
 from models.files import write_whole

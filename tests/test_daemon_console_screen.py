@@ -302,3 +302,14 @@ def test_wording() -> None:
 
 def test_an_entry_knows_its_curve_of_a_map() -> None:
     assert Entry.of(event(1, curve=7)).label.endswith(".jpk-force#7")
+
+
+@pytest.mark.parametrize(("width", "height"), [(200, 50), (120, 36), (80, 24)])
+def test_the_session_stands_beside_the_numbers_of_all_time(width: int, height: int) -> None:
+    told = {"number": 3, "sample": "titin\x1b[2J", "tip": "OMCL", "seconds": 8000.0, "counts": {"keep": 1_234}}
+    assert " session " not in text_of(board_with(9), width, height)
+    board = board_with(9, current_session=told)
+    lines = frame(board, width, height)
+    (row,) = (line.plain for line in lines if line.plain.startswith(" session 3, titin\ufffd[2J, tip OMCL, for 2 h"))
+    assert row.split("●")[1].split()[0] == "1,236"
+    assert (len(lines), {line.cell_len for line in lines}) == (height, {width})

@@ -263,7 +263,7 @@ def test_flagged_curves_are_exported_as_a_folder_to_train_on(state: Path, tmp_pa
     folder = tmp_path / "flagged"
     done = verb(state, "export", "--curves", str(folder))
     assert done.returncode == 0
-    assert "no copy of 1: never flagged" in done.stderr
+    assert "no copy of 1: none in the ledger" in done.stderr
     rows = table(folder / "labels.csv")
     assert {row["origin_path"]: row["label"] for row in rows} == {"run7/a.ibw": "keep", "run7/gone.ibw": "unsure"}
     assert len({row["path"] for row in rows}) == 2

@@ -14,11 +14,14 @@ from jsonschema import Draft202012Validator
 
 from daemon.config import Config
 from daemon.judging.judge import Serving
+from daemon.labels import Labels
+from daemon.labels.sessions import Sessions
 from daemon.ledger import Ledger, events, wire
 from daemon.metrics import STATES, Metrics
 from daemon.publish import Publisher
 from daemon.service.health import Condition, Health
 from daemon.service.report import StatusReport
+from daemon.service.sessions import SessionWatch
 from daemon.service.vigil import Vigil
 from models.certificate import Promise
 from tests.ledgerhelp import JUDGE, Clients, decision, next_of
@@ -118,7 +121,11 @@ def test_the_other_kinds_fit_as_the_service_sends_them(ledger: Ledger, tmp_path:
     health.report("disk", "ok", "the ledger can be written")
     config = Config(state=ledger.path.parent)
     vigil = Vigil(config, [], metrics.accounts, health)
-    report = StatusReport(config, metrics, health, Serving(None, JUDGE), vigil, ledger)  # type: ignore[arg-type]
+    with Labels(tmp_path / "labels.sqlite") as labels:
+        Sessions(labels).begin(sample="titin", note="<b>\u202e", origin="person")
+    sessions = SessionWatch(tmp_path, ledger.view())
+    sessions.step()
+    report = StatusReport(config, metrics, health, Serving(None, JUDGE), vigil, ledger, sessions)  # type: ignore[arg-type]
     ledger.record([decision(1)])
     publisher = Publisher(ledger.path, "afm1", publish=ANY, replay=ANY, status=report.data, counts=metrics)
     publisher.start()

@@ -15,7 +15,7 @@ from makers import a_retract
 from modelhelp import make_model
 
 from daemon.cli import main
-from daemon.judging.judge import note_served, served_by
+from daemon.judging.registry import JUDGED, Registry
 from deploy.classifier import EngineRequest
 from deploy.serving import Model
 from models.bundle import BadBundle, read, write
@@ -120,7 +120,7 @@ def test_every_model_that_has_judged_is_listed(tmp_path: Path, capsys: pytest.Ca
     ours, mine = make_model(state / "models" / "ours"), make_model(tmp_path / "mine", "mine")
     idle = make_model(state / "models" / "idle", "idle")
     for name, made in (("ours", ours), ("mine", mine), ("mine", mine), ("ours", ours)):
-        note_served(state, name, Model.load(made.folder, CPU))
+        Registry(state / "models").note_served(name, made)
     assert len((state / "served-models.jsonl").read_text().splitlines()) == 3  # once for each time one takes over
     rows = {str(row["id"]): row for row in listed(state, capsys)}
     assert {ours.id, mine.id, idle.id} < rows.keys()
@@ -129,21 +129,25 @@ def test_every_model_that_has_judged_is_listed(tmp_path: Path, capsys: pytest.Ca
     assert rows[idle.id]["served_since"] is None
     manifest = msgspec.structs.replace(mine.manifest, name="other")
     write(mine.folder, mine.weights, manifest, "# other\n", replaces=True)
-    assert "another model" in {str(row["id"]): str(row["problem"]) for row in listed(state, capsys)}[mine.id]
     shutil.rmtree(mine.folder)
+    assert {str(row["id"]): row["problem"] for row in listed(state, capsys)}[mine.id] is None, "it stays readable"
+    shutil.rmtree(state / "models" / JUDGED / mine.id)
     assert "is gone" in {str(row["id"]): str(row["problem"]) for row in listed(state, capsys)}[mine.id]
     assert main(["models", "list", "--state", str(state)]) == 0
     assert mine.id in capsys.readouterr().out
 
 
 def test_a_note_that_was_cut_off_or_cannot_be_written_hinders_nothing(tmp_path: Path) -> None:
-    serving = Model.load(make_model(tmp_path / "mine").folder, CPU)
-    note_served(tmp_path / "nowhere", "mine", serving)
-    assert served_by(tmp_path / "nowhere") == []
+    serving = make_model(tmp_path / "mine")
+    nowhere = Registry(tmp_path / "nowhere" / "models")
+    (tmp_path / "nowhere").write_text("a file")
+    nowhere.note_served("mine", serving)
+    assert nowhere.served() == []
+    registry = Registry(tmp_path / "models")
     (tmp_path / "served-models.jsonl").write_text('[7]\n{"id": "x", "na')
-    note_served(tmp_path, "mine", serving)
-    note_served(tmp_path, "mine", serving)
-    assert [one.id for one in served_by(tmp_path)] == [serving.id]
+    registry.note_served("mine", serving)
+    registry.note_served("mine", serving)
+    assert [one.id for one in registry.served()] == [serving.id]
 
 
 def test_a_service_notes_which_model_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,10 +161,10 @@ def test_a_service_notes_which_model_judges(tmp_path: Path, capsys: pytest.Captu
     )
     try:
         deadline_s = time.monotonic() + 40
-        while not served_by(state) and time.monotonic() < deadline_s:
+        while not Registry(state / "models").served() and time.monotonic() < deadline_s:
             time.sleep(0.1)
     finally:
         process.terminate()
         process.wait(20)
-    assert [one.id for one in served_by(state)] == [made.id]
+    assert [one.id for one in Registry(state / "models").served()] == [made.id]
     assert made.id in {row["id"] for row in listed(state, capsys)}

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import json
+import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, redirect_stderr, redirect_stdout
 from datetime import date
 from pathlib import Path
 
 import pytest
 
+from daemon.cli import main
 from daemon.common.errors import UserError
+from daemon.judging.registry import Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions, day_of
 from daemon.ledger import Ledger
+from daemon.service.sessions import SessionWatch
+from models.bundle import CONFIRMED, SHIPPED, read
 from tests.ledgerhelp import decisions, ledger_with
 
 
@@ -117,3 +125,114 @@ def test_the_first_part_with_a_date_is_the_day_folder(path: str, folder: str, da
 @pytest.mark.parametrize("path", ["2026-11-27.ibw", "run7/2026-11-27.ibw", "120261127/a", "2026-13-27/a", "x/a", ""])
 def test_what_is_no_date_begins_nothing(path: str) -> None:
     assert day_of(path) is None
+
+
+# The verb.
+
+
+def verb(state: Path, *words: str) -> tuple[int, str, str]:
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        code = main(["session", *words, "--state", str(state)])
+    return code, out.getvalue(), err.getvalue()
+
+
+def test_a_person_begins_ends_and_sees_sessions(ledger: Ledger, tmp_path: Path) -> None:
+    assert verb(tmp_path, "end") == (
+        65,
+        "",
+        "afm-triage: no session goes on; begin one with: afm-triage session begin --sample TEXT\n",
+    )
+    code, told, _ = verb(tmp_path, "begin", "--sample", "Titin", "--tip", "OMCL\x1b[2J", "--goal", "")
+    assert (code, told) == (0, "session 1 begins with decision 11: tip OMCL\ufffd[2J, sample Titin\n")
+    ledger.record(decisions(11, 17))
+    told = verb(tmp_path, "begin", "--name", "evening")[1]
+    assert told.startswith("session 1 ended: 6 curves, ● keep 2   ◐ review 2   ○ discard 2\nsession 2 begins")
+    shown = verb(tmp_path, "show")[1].splitlines()
+    assert "goes on" in shown[1]
+    assert "name evening; 0 curves" in shown[1]
+    assert shown[2] == "all time: 16 curves, ● keep 5   ◐ review 5   ○ discard 6"
+    told = json.loads(verb(tmp_path, "show", "--json")[1])
+    assert (told["current"]["number"], [one["group"] for one in told["sessions"]]) == (2, ["titin", ""])
+    assert told["sessions"][0]["counts"] == {"keep": 2, "review": 2, "discard": 2}
+    assert verb(tmp_path, "end")[1].startswith("session 2 ended: 0 curves")
+    assert verb(tmp_path, "show")[1].startswith("no session goes on\n")
+    assert verb(tmp_path, "begin", "--goal", "x" * 3000)[0] == 64
+    assert verb(tmp_path / "absent", "begin")[0] == 69
+
+
+def test_a_session_of_another_sample_lets_its_cut_serve_and_says_so(ledger: Ledger, tmp_path: Path) -> None:
+    registry, base = Registry(tmp_path / "models"), read(SHIPPED)
+    registry.write_cut(
+        base, "titin-cut", 0.02, {"basis": CONFIRMED, "events": 5, "band": [base.discard, 0.02], "group": "titin"}
+    )
+    registry.promote("titin-cut", base=base, group="titin", why="5 events", by="ada")
+    assert "titin-cut, serves from the next batch on" in verb(tmp_path, "begin", "--sample", "TITIN")[1]
+    assert registry.serving() == registry.for_group("titin")
+    assert "serve" not in verb(tmp_path, "begin", "--sample", "titin ")[1]
+    assert "the configured model serves the curves of i27" in verb(tmp_path, "begin", "--sample", "I27")[1]
+    assert registry.serving() is None
+    (tmp_path / "models" / "serving.json").write_text("{}garbage")
+    code, told, complaint = verb(tmp_path, "begin", "--sample", "titin")
+    assert (code, told.splitlines()[-1].startswith("session 4 begins"), complaint.count("\n")) == (65, True, 1)
+    assert "is noted, but the model that judges stays" in complaint
+
+
+# The service.
+
+
+def test_a_new_day_folder_begins_a_session_with_its_first_curve(ledger: Ledger, tmp_path: Path) -> None:
+    watch = SessionWatch(tmp_path, ledger.view())
+
+    def comes(folder: str, start: int, stop: int) -> None:
+        ledger.record(made := decisions(start, stop))
+        watch.observe([(folder, one.verdict) for one in made])
+
+    comes("run7", 11, 14)
+    watch.step()
+    assert (watch.current, (tmp_path / "labels.sqlite").exists()) == (None, False)
+    ledger.record(both := decisions(14, 20))
+    watch.observe([("2026-11-26" if number < 2 else "2026-11-27", one.verdict) for number, one in enumerate(both)])
+    watch.step()
+    comes("2026-11-26", 20, 22)  # one of before comes late
+    watch.step()
+    with Labels(tmp_path / "labels.sqlite") as labels:
+        sessions = Sessions(labels)
+        assert [(one.name, one.first_seq, one.last_seq, one.origin) for one in sessions.all()] == [
+            ("2026-11-26", 14, 15, "folder"),
+            ("2026-11-27", 16, None, "folder"),
+        ]
+        told = watch.status(ledger.view().verdict_counts())
+        assert told is not None
+        assert (told.name, sum(told.counts.values())) == ("2026-11-27", 6)
+        sessions.begin(sample="titin")
+        comes("2026-11-28", 22, 24)
+        watch.step()
+        assert (watch.current and watch.current.sample, len(sessions.all())) == ("titin", 3)
+        again = SessionWatch(tmp_path, ledger.view())  # a restart in the middle of it
+        again.observe([("2026-11-28", "keep")])
+        again.step()
+        assert len(sessions.all()) == 3
+        sessions.end()
+        again.step()
+        again.observe([("2026-11-28", "keep")])
+        again.step()
+        assert [one.name for one in sessions.all()][3:] == ["2026-11-28"]
+
+
+def test_labels_that_are_locked_hold_up_nothing_and_the_session_begins_later(ledger: Ledger, tmp_path: Path) -> None:
+    Labels(tmp_path / "labels.sqlite").close()
+    watch = SessionWatch(tmp_path, ledger.view())
+    with closing(sqlite3.connect(tmp_path / "labels.sqlite", isolation_level=None)) as other:
+        other.execute("begin exclusive")
+        watch.start()
+        began_s = time.monotonic()
+        watch.observe([("2026-11-27", "keep")])
+        assert watch.status({"keep": 1}) is None
+        assert time.monotonic() - began_s < 1.0
+        other.execute("rollback")
+    deadline_s = time.monotonic() + 20
+    while watch.current is None and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    watch.stop()
+    assert watch.current is not None
+    assert watch.current.first_seq == 10

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from daemon.config import Config, Flags, load
-from daemon.judging.judge import load_model
+from daemon.judging.judge import choose, load_model
 from daemon.service.reload import Loaded, ModelLoading, ModelReload, with_judge
 
 
@@ -28,8 +28,9 @@ def test_a_better_engine_waits_for_the_reload_that_is_under_way(tmp_path: Path) 
         return config
 
     serving, better = load_model("shipped"), load_model("shipped")
-    renewal = ModelReload(config, reread)
-    renewal._better = ModelLoading(lambda: with_judge(config, better))
+    chosen = choose(config.model, config.state / "models", config.thresholds)
+    renewal = ModelReload(config, reread, chosen)
+    renewal._better = ModelLoading(lambda: with_judge(config, better, chosen))
     until_done(renewal._better)
     renewal.begin_reload(serving)
     assert renewal.take_better(serving) is None  # else the reload would bring the old model back after it

@@ -1,8 +1,9 @@
 """Endurance: a service whose model is swapped while curves come, and one that tens of thousands of curves go through.
 
 The swap: three times another model goes live. The largest gap between two decisions around a swap is the pause that
-anybody could notice. The models differ in their name only: their weights are read, checked, folded and built anew all
-the same. The soak: what the memory of one service does over many curves.
+anybody could notice. The models differ in their name and in a millionth of what their self-test expects: so their
+weights are read, checked, folded and built anew, where those of a moved cut are not. The soak: what the memory of one
+service does over many curves.
 """
 
 from __future__ import annotations
@@ -91,9 +92,10 @@ def measure(plan: Plan) -> dict[str, Any]:
 
 
 def rename(bundle: Bundle, folder: Path, number: int) -> None:
-    """The same model under another name: another id, in the same folder."""
-    card = (bundle.folder / "card.md").read_text()
-    manifest = msgspec.structs.replace(bundle.manifest, name=f"swap-{number}")
+    """The same model under another name: another id, in the same folder; no engine of the one before is good for it."""
+    card, told = (bundle.folder / "card.md").read_text(), bundle.manifest.selftest
+    selftest = msgspec.structs.replace(told, logits=[logit + 1e-6 * number for logit in told.logits])
+    manifest = msgspec.structs.replace(bundle.manifest, name=f"swap-{number}", selftest=selftest)
     write(folder, bundle.weights, manifest, card, parent=bundle, replaces=True)
 
 

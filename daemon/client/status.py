@@ -18,7 +18,7 @@ from daemon.client.feed import ask_status
 from daemon.client.service_file import ServiceFile, find
 from daemon.common.errors import UserError
 from daemon.common.mounts import resolve
-from daemon.common.text import duration
+from daemon.common.text import MARKS, clean, duration
 from daemon.config import Config
 from daemon.config.origin import SERVICE_FILE
 from daemon.labels import Labels
@@ -106,6 +106,22 @@ def is_well(report: Mapping[str, Any]) -> bool:
     """Running, and nothing to worry about."""
     is_ready = bool(report["running"]) and report.get("state", "ready") in ("ready", "starting")
     return is_ready and not unseen(report, time.time())
+
+
+def verdicts_of(counts: Mapping[str, int]) -> str:
+    """``● keep 12   ◐ review 40   ○ discard 1,182``."""
+    return "   ".join(f"{mark} {verdict} {counts.get(verdict, 0):,}" for verdict, mark in MARKS.items())
+
+
+def session_words(told: Mapping[str, Any]) -> str:
+    """``3, titin, tip OMCL, for 2 h 13 min``, of a current session as a status tells it."""
+    said = [
+        str(told[name]) if name in ("name", "sample") else f"{name} {told[name]}" for name in _SAID if told.get(name)
+    ]
+    return clean(", ".join([f"{told.get('number')}", *said, f"for {duration(float(told.get('seconds') or 0.0))}"]))
+
+
+_SAID = ("name", "sample", "tip", "operator", "goal")  # of a session, on one line; the note is longer
 
 
 def unseen(status: Mapping[str, Any], now_s: float) -> list[str]:

@@ -403,33 +403,36 @@ class JudgeOptions:
     """How a verb that judges files by itself is asked to judge as a service would."""
 
     config: Annotated[str | None, Option("judge as the service of this configuration does", "TOML")] = None
+    state: Annotated[str | None, Option("judge with what serves there; its ledger knows names", "DIR")] = None
+    instrument: Annotated[str | None, Option("whose state it is", "NAME")] = None
     model: Annotated[
-        str | None, Option("model that judges", "NAME-or-DIR", unless="shipped, or the configuration's")
+        str | None, Option("model that judges, or the id of one that did", "NAME-or-DIR", unless="what serves, shipped")
     ] = None
 
-    def service(self, state: str | None = None, instrument: str | None = None) -> Config:
+    def service(self, *, needs_state: bool = False) -> Config:
         """The configuration of the service whose curves are meant. Raises ConfigError (78)."""
-        given = {"state": state, "instrument": instrument}
-        return load(
-            Flags(self.config, {key: value for key, value in given.items() if value is not None}), needs_state=False
-        )
+        given = {"state": self.state, "instrument": self.instrument}
+        flags = Flags(self.config, {key: value for key, value in given.items() if value is not None})
+        return load(flags, needs_state=needs_state)
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What `score` and `explain` need of a configuration, so that their verdicts are the service's."""
 
-    model: str
-    models: Path | None  # the folder in which a laboratory's own have names
-    thresholds: ThresholdsConfig
-    text: tuple[TextRule, ...]
-    require_certificate: bool
+    model: str | None  # None: what serves for the configuration
+    config: Config  # an empty one unless a service was named
 
     @classmethod
     def of(cls, options: JudgeOptions, *, require_certificate: bool = False) -> Asked:
         """Raises ConfigError (78) with everything that is wrong with the configuration."""
-        if not options.config:
-            return cls(options.model or "shipped", None, ThresholdsConfig(), (), require_certificate)
-        config = load(Flags(options.config, {} if options.model is None else {"model": options.model}))
-        models, is_required = config.state / "models", require_certificate or config.require_certificate
-        return cls(config.model, models, config.thresholds, config.text, is_required)
+        if options.config is None and options.state is None:
+            state = options.service().state if options.model is not None else NOWHERE  # whose models have names
+            return cls(options.model or "shipped", Config(state, require_certificate=require_certificate))
+        config = options.service(needs_state=True)
+        is_required = require_certificate or config.require_certificate
+        return cls(options.model, replace(config, require_certificate=is_required))
+
+    @property
+    def text(self) -> tuple[TextRule, ...]:
+        return self.config.text

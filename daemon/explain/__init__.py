@@ -62,7 +62,7 @@ class Explanation:
 
 
 def look_up(name: str, curve: int | None, service: Config, rules: Sequence[TextRule] = ()) -> tuple[Subject, Reading]:
-    """The curve of a name, from its file, else from the copy that the ledger keeps of a flagged one.
+    """The curve of a name, from its file, else from the copy that the ledger keeps of what may be looked at.
 
     UserError 65 where there is none, 64 where the name may be that of several.
     """
@@ -80,7 +80,7 @@ def look_up(name: str, curve: int | None, service: Config, rules: Sequence[TextR
         elif ledger is not None and subject.seq is not None and (copy := ledger.compact_copy(subject.seq)) is not None:
             reading = _of_copy(subject, copy)
         else:
-            gone = "its file is gone or does not answer, and only flagged curves that could be read have a copy"
+            gone = "its file is gone or does not answer, and the ledger keeps no copy of most discards"
             raise UserError(BAD_DATA, f"{subject.name}: {gone}")
     # Under the name that events give it.
     return subject, replace(reading, arrival=replace(reading.arrival, path=subject.path, folder=subject.folder))

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from daemon.common.ending import Closing
 from daemon.common.errors import BAD_CONFIG, BAD_DATA, INTERNAL, UNREACHABLE, UserError
-from daemon.config import Config, ThresholdsConfig
+from daemon.config import Asked, Config, ThresholdsConfig
 from daemon.engine import PATIENT, EngineTimeouts, builder
 from daemon.formats.text_rule import TextRule, digest_of
 from daemon.judging import CutOrigin, Judge, Thresholds
+from daemon.judging.registry import Promotion, Registry, Stamp
 from deploy.classifier import ANY, EngineId, EngineRequest, NoEngine
 from deploy.serving import Model, SelfTestFailed
-from models.bundle import BadBundle, Bundle, id_in, resolve
-from models.clock import utc_now
-
-log = logging.getLogger(__name__)
+from models.bundle import BadBundle, Bundle, id_in, read, resolve
 
 
 @dataclass(slots=True, eq=False)
@@ -46,10 +42,22 @@ def load_model(
 ) -> Model:
     """A model that has proved itself on known curves; ``models`` is the folder in which a lab's own have names.
 
-    An engine on a GPU is guarded: close it with :func:`release`. Raises UserError for everything that can be wrong.
+    The one that is named, whatever serves. An engine on a GPU is guarded: close it with :func:`release`. Raises
+    UserError for everything that can be wrong.
     """
     try:
-        return Model.load(name, wish, models, builder(patience))
+        folder = resolve(name) if models is None else Registry(models).find(name)
+    except BadBundle as error:
+        raise UserError(BAD_DATA, f"model {name}: {error}") from error
+    return _load(name, folder, wish, patience)
+
+
+def _load(name: str, folder: Path, wish: EngineRequest, patience: EngineTimeouts, like: Model | None = None) -> Model:
+    try:
+        bundle = read(folder)
+        if like is not None and like.is_network_of(bundle):
+            return like if like.id == bundle.id else like.with_bundle(bundle)
+        return Model.of(bundle, wish, builder(patience))
     except BadBundle as error:
         raise UserError(BAD_DATA, f"model {name}: {error}") from error
     except SelfTestFailed as error:
@@ -60,18 +68,96 @@ def load_model(
         raise UserError(UNREACHABLE, f"no engine for this: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is to judge for a state: the configured model, the base, or what was promoted in its place."""
+
+    name: str
+    id: str
+    folder: Path
+    base_id: str
+    promotion: Promotion | None = None  # None: the base
+    passed_over: str | None = None  # why a promotion that there is does not hold
+    is_broken: bool = False  # it should hold, and cannot
+    stamp: Stamp = None  # of the registry when it was asked
+
+
+def base_name(config: Config) -> str:
+    """The configured model as the service has it, for a verb that may not have been told."""
+    return config.model if "model" in config.origins else Registry(config.state / "models").base_name() or config.model
+
+
+def choose(name: str, models: Path, override: ThresholdsConfig) -> Chosen:
+    """What serves where ``name`` is configured, by the registry of ``models``. BadBundle where there is no base.
+
+    What is promoted and cannot serve is passed over: the base discards less than any cut that was made from it.
+    """
+    registry = Registry(models)
+    stamp, folder = registry.stamp(), registry.find(name)
+    base = Chosen(name, base_id := id_in(folder), folder, base_id, stamp=stamp)
+    try:
+        if (promotion := registry.serving(base_id)) is None:
+            other = registry.serving()
+            return base if other is None else replace(base, passed_over=_is_of_another(other, base_id))
+        promoted = read(registry.folder_of(promotion))
+        if promoted.id != promotion.id:
+            raise BadBundle(f"{promoted.folder} holds {promoted.id}")
+    except BadBundle as error:
+        return replace(base, passed_over=f"what was promoted cannot serve, {base_id} judges: {error}", is_broken=True)
+    discard, keep = _thresholds_of(promoted, override)
+    if not discard < keep:
+        why = f"its discard threshold ({discard:g}) does not lie below the configured keep ({keep:g})"
+        return replace(base, passed_over=f"{promotion.id} was promoted and is passed over, {base_id} judges: {why}")
+    return Chosen(promotion.name, promoted.id, promoted.folder, base_id, promotion, stamp=stamp)
+
+
+def _is_of_another(promotion: Promotion, base_id: str) -> str:
+    made_from = f"{promotion.id} was promoted in the place of {promotion.base_id}"
+    return f"{made_from}; the configured model is {base_id}, which judges"
+
+
+def load_chosen(
+    config: Config, wish: EngineRequest, patience: EngineTimeouts = PATIENT, like: Model | None = None
+) -> tuple[Model, Chosen]:
+    """What serves for a configuration, on an engine of ``wish``, or on that of ``like`` where the network is the same.
+
+    Raises UserError where the base cannot judge either.
+    """
+    try:
+        chosen = choose(config.model, config.state / "models", config.thresholds)
+    except BadBundle as error:
+        raise UserError(BAD_DATA, f"model {config.model}: {error}") from error
+    try:
+        return _load(chosen.name, chosen.folder, wish, patience, like), chosen
+    except UserError as error:
+        if chosen.promotion is None:
+            raise
+        base = Registry(config.state / "models").find(config.model)
+        passed_over = f"{chosen.id} was promoted and cannot serve, {chosen.base_id} judges: {error}"
+        told = replace(chosen, name=config.model, id=chosen.base_id, folder=base, promotion=None)
+        told = replace(told, passed_over=passed_over, is_broken=True)
+        return _load(told.name, base, wish, patience, like), told
+
+
+def load_asked(asked: Asked, wish: EngineRequest) -> tuple[Model, Judge, str | None]:
+    """What a verb judges with: the model that was named, else what serves; and why something promoted does not.
+
+    Raises UserError for everything that can be wrong.
+    """
+    config, chosen = asked.config, None
+    if asked.model is None:
+        model, chosen = load_chosen(replace(config, model=base_name(config)), wish)
+    else:
+        model = load_model(asked.model, wish, config.state / "models")
+    certified = config.require_certificate
+    judge = judge_of(model, config.thresholds, require_certificate=certified, text=config.text)
+    return model, judge, None if chosen is None else chosen.passed_over
+
+
 def release(model: Model) -> None:
     """End what judges for it outside this process, if anything does."""
     if isinstance(model.classifier, Closing):
         model.classifier.close()
-
-
-def is_outdated(model: Model, name: str, models: Path | None = None) -> bool:
-    """Whether the folder that ``name`` means holds another model by now than the one that was loaded from it."""
-    try:
-        return id_in(resolve(name, models)) != model.id
-    except BadBundle:
-        return False  # nothing is there to take its place
 
 
 def judge_of(
@@ -83,8 +169,7 @@ def judge_of(
     precision, in which the evidence was counted.
     """
     bundle = model.bundle
-    discard = bundle.discard if override.discard is None else override.discard
-    keep = bundle.keep if override.keep is None else override.keep
+    discard, keep = _thresholds_of(bundle, override)
     if not discard < keep:
         raise UserError(BAD_CONFIG, f"thresholds: discard ({discard:g}) must lie below keep ({keep:g})")
     is_own = (discard, keep) == (bundle.discard, bundle.keep)
@@ -108,6 +193,11 @@ def judge_of(
     )
 
 
+def _thresholds_of(bundle: Bundle, override: ThresholdsConfig) -> tuple[float, float]:
+    discard = bundle.discard if override.discard is None else override.discard
+    return discard, bundle.keep if override.keep is None else override.keep
+
+
 def _cut_of(bundle: Bundle, override: ThresholdsConfig) -> CutOrigin:
     """Where the discard threshold in force comes from."""
     if override.discard is not None:
@@ -124,50 +214,3 @@ def _was_exact(engine: str) -> bool:
         return EngineId.parse(engine).precision == "fp32"
     except ValueError:
         return False
-
-
-_NOTE = "served-models.jsonl"  # in the state folder: a line each time another model begins to judge
-_MOST_NOTE_BYTES = 16 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A model that has judged for a state; ``since`` is when it first did, RFC 3339; ``folder`` is where it lay."""
-
-    id: str
-    name: str
-    folder: Path
-    since: str
-
-
-def note_served(state: Path, name: str, model: Model) -> None:
-    """Note that ``model`` judges from now on, before its first verdict; once for each time it takes over."""
-    path, folder = state / _NOTE, str(model.bundle.folder.absolute())
-    line = json.dumps({"id": model.id, "name": name, "folder": folder, "since": utc_now("seconds")})
-    try:
-        before = _noted(state)
-        if not before or (before[-1].id, str(before[-1].folder)) != (model.id, folder):
-            with path.open("a", encoding="utf-8") as file:
-                file.write(f"\n{line}\n" if file.tell() and not path.read_bytes().endswith(b"\n") else f"{line}\n")
-    except OSError as error:  # it judges all the same: events name it
-        log.warning("%s: %s; `models list` will not know %s", path, error.strerror, model.id)
-
-
-def served_by(state: Path) -> list[Served]:
-    """Every model that has judged for a state, the first one first."""
-    found = {one.id: one for one in reversed(_noted(state))}
-    return sorted(found.values(), key=lambda one: one.since)
-
-
-def _noted(state: Path) -> list[Served]:
-    """The lines of the note that can be read."""
-    path, found = state / _NOTE, []
-    if not path.is_file() or path.stat().st_size > _MOST_NOTE_BYTES:
-        return []
-    for line in path.read_bytes().splitlines():
-        try:
-            said = json.loads(line)
-            found.append(Served(str(said["id"]), str(said["name"]), Path(said["folder"]), str(said["since"])))
-        except (ValueError, KeyError, TypeError):  # cut by a crash
-            continue
-    return found

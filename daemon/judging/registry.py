@@ -46,6 +46,8 @@ JUDGED = ".judged"  # every model that was promoted or has judged, by its id
 SERVED = "served-models.jsonl"  # in the state folder: a line each time another model begins to judge
 _BASE, _LOCK = "base.json", ".lock"
 _MOST_BYTES = 16 << 20
+#: Of what is in force: another value each time something else came into force; None while nothing ever did.
+Stamp = tuple[int, int, int] | None
 _LOCK_LIMIT_S = 5.0  # somebody else changes what serves, which takes milliseconds
 
 
@@ -111,8 +113,8 @@ class Registry:
 
     # What is in force.
 
-    def stamp(self) -> tuple[int, int, int] | None:
-        """Another value each time something else came into force; costs one look at a file."""
+    def stamp(self) -> Stamp:
+        """Costs one look at a file."""
         try:
             found = (self.models / SERVING).stat()
         except OSError:
@@ -131,6 +133,10 @@ class Registry:
     def for_group(self, group: str, base_id: str | None = None) -> Promotion | None:
         """The last promotion of a session group that was not taken back; None: the base."""
         return self._in_force().of(group, base_id)
+
+    def last(self) -> Change | None:
+        """What was done last."""
+        return self._in_force().last
 
     def history(self) -> list[Change]:
         """What was done, the first first."""

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, Literal
 
@@ -84,7 +84,7 @@ class Sessions:
         for one, value in said.items():
             if len(value) > LONGEST:
                 raise UserError(USAGE, f"--{one} has {len(value):,} characters; {LONGEST:,} are the most")
-        known = self._counted() if before is None else before
+        known = self.counted() if before is None else before
         now, told = utc_now(), json.dumps(dict(known))
         insert = f"""insert into sessions ({", ".join(FIELDS)}, origin, began, stream, first_seq, before)
                      values ({", ".join("?" * 11)})"""
@@ -100,13 +100,13 @@ class Sessions:
         if going_on is None:
             return None
         with self._labels.together():
-            self._end(utc_now(), self._counted() if before is None else before)
+            self._end(utc_now(), self.counted() if before is None else before)
         return next(one for one in self.all() if one.number == going_on.number)
 
     def current(self) -> Session | None:
         """The one that goes on."""
         last = self.all()[-1:]
-        return last[0] if last and last[0].ended is None and self._is_ours(last[0]) else None
+        return last[0] if last and last[0].ended is None else None
 
     def of(self, seq: int) -> Session | None:
         """The one that a decision of this ledger belongs to."""
@@ -116,8 +116,14 @@ class Sessions:
         return None
 
     def all(self) -> list[Session]:
-        """Every one, oldest first."""
-        return [_session(row) for row in self._labels.select("select * from sessions order by number")]
+        """Every one, oldest first; one that went on when its ledger was taken away ended before its first curve."""
+        every = [_session(row) for row in self._labels.select("select * from sessions order by number")]
+        return [
+            one
+            if one.ended or self._is_ours(one)
+            else replace(one, ended=one.began, last_seq=one.first_seq - 1, after=one.before)
+            for one in every
+        ]
 
     @staticmethod
     def group(session: Session | None) -> str:
@@ -142,7 +148,7 @@ class Sessions:
             at = one.last_seq + 1
         return [*found, (at, None)] if not group else found
 
-    def _counted(self) -> dict[str, int]:
+    def counted(self) -> dict[str, int]:
         """Decisions by verdict in the ledger beside the labels."""
         if self._labels.stream is None:
             return {"keep": 0, "review": 0, "discard": 0}

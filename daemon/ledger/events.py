@@ -171,6 +171,9 @@ class Model(Struct, frozen=True):
     model: Name
     engine: str
     state: str
+    parent: Annotated[str | None, Meta(description="the model that it was made from; null: none")] | UnsetType = UNSET
+    cut: CutOrigin | UnsetType = UNSET
+    why: Annotated[str, Meta(description="what brought it here: a promotion, a reload, a start")] | UnsetType = UNSET
     last_seq: LastSeq = 0
 
 
@@ -197,6 +200,29 @@ class ServingModel(Struct, frozen=True):
     prevalence: float
     certificate: Promise | None
     cut: CutOrigin
+
+
+class CurrentSession(Struct, frozen=True):
+    """The run that goes on, as people or a day folder began it."""
+
+    number: Annotated[int, Meta(ge=1)]
+    name: str
+    tip: str
+    sample: str
+    operator: str
+    note: str
+    goal: str
+    origin: Literal["person", "folder"]
+    began: Moment
+    seconds: Annotated[float, Meta(ge=0)]
+    first_seq: Annotated[int, Meta(ge=1, description="its first decision")]
+    counts: Annotated[
+        Mapping[str, Count],
+        Meta(
+            description="its decisions by verdict",
+            extra_json_schema={"required": ["keep", "review", "discard"]},
+        ),
+    ]
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -228,6 +254,7 @@ class Status(Struct, frozen=True, kw_only=True):
             extra_json_schema={"required": ["seen", "decided", "duplicate", "backlog"]},
         ),
     ]
+    current_session: CurrentSession | None = None  # tip, sample and goal, with counts of its own; null: none goes on
     ignored: Annotated[
         Mapping[str, Count],
         Meta(

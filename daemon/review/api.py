@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -17,27 +20,41 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from daemon import __version__
+from daemon.common.ending import Closing
+from daemon.common.errors import UserError
 from daemon.common.text import clean
+from daemon.judging import Verdict
 from daemon.labels import Label, read_word
+from daemon.labels.sessions import FIELDS, LONGEST, Sessions
 from daemon.ledger.wire import Event
-from daemon.review.desk import Desk, Said
+from daemon.review.cutting import Cutting
+from daemon.review.desk import Desk, Said, told
+from daemon.review.drawing import draw, packed
+from daemon.review.heat import Heats
+from daemon.review.night import Night
+from daemon.review.queues import QUEUES, Item, QueueName
 from daemon.review.security import Door, Guard, Refused
 from models.reasons import REASONS
 
+log = logging.getLogger(__name__)
+
 _HERE = Path(__file__).parent
-QUEUES = ("kept", "review", "discards", "disagreements")
+#: What is shown without its verdict, whether a page asks for that or not.
+_BLIND: frozenset[QueueName] = frozenset({"discards", "band"})
 MOST_LIMIT = 1_000
 MOST_LABELS = 500  # at once
 _MOST_NAME, _MOST_REASON = 100, 2_000
+_ON_SHEETS = 240  # curves that are dealt out at once
+_ALIKE_AMONG = 5_000
+_SCORES = 20_000
 
 
 class Answer(JSONResponse):
-    """JSON; what is not a finite number is null."""
+    """JSON; what is not a finite number is null, and what is no proper text is spelt out."""
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(_finite(content), ensure_ascii=False, separators=(",", ":")).encode(
-            "utf-8", "backslashreplace"
-        )
+        text = json.dumps(_finite(content), ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "replace")
 
 
 def _finite(value: Any) -> Any:
@@ -48,22 +65,51 @@ def _finite(value: Any) -> Any:
     return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def application(desk: Desk, door: Door) -> Guard:
+class Review(Closing):
+    """All that the routes are answered from."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk, self.night, self.cutting = desk, Night(desk), Cutting(desk)
+        self.heats = Heats(desk.config.state)
+        self._opened = threading.Lock()
+
+    def open(self) -> None:
+        """A person has opened the page: what takes seconds to load is loaded now, beside the first curves."""
+        if self._opened.acquire(blocking=False):
+            self.cutting.start()
+            threading.Thread(target=self._warm, name="warm", daemon=True).start()
+
+    def close(self) -> None:
+        self.cutting.close()
+
+    def _warm(self) -> None:
+        try:
+            last = self.desk.ledger.last(1)
+        except (Refused, UserError):
+            return
+        if last:
+            self.heats.warm(last[0]["data"]["model"])
+
+
+Work = Callable[[Review, Request], Any]
+
+
+def application(review: Review, door: Door) -> Guard:
     """The whole page, behind its door."""
-    page = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True)
+    pages = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True)
+    page = pages.get_template("page.html").render(instrument=review.desk.config.instrument, version=__version__)
 
     async def index(request: Request) -> Response:
-        return HTMLResponse(
-            page.get_template("page.html").render(instrument=desk.config.instrument, version=__version__)
-        )
+        review.open()
+        return HTMLResponse(page)
 
     async def healthz(request: Request) -> Response:
         return Answer({"ok": True})
 
-    def answering(work: Callable[[Desk, Request], Any]) -> Callable[[Request], Awaitable[Response]]:
+    def answering(work: Work) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             await request.body()  # read here, so that the thread has it at hand
-            found = await run_in_threadpool(work, desk, request)
+            found = await run_in_threadpool(work, review, request)
             return found if isinstance(found, Response) else Answer(found)
 
         return endpoint
@@ -74,8 +120,16 @@ def application(desk: Desk, door: Door) -> Guard:
         Route("/api/queue", answering(queue)),
         Route("/api/state", answering(state)),
         Route("/api/curve/{id}", answering(curve)),
+        Route("/api/curve/{id}/heat", answering(heat)),
+        Route("/api/alike/{id}", answering(alike)),
+        Route("/api/sheets", answering(sheets)),
+        Route("/api/scores", answering(scores)),
         Route("/api/labels", answering(add_labels), methods=["POST"]),
         Route("/api/labels/{id}", answering(remove_label), methods=["DELETE"]),
+        Route("/api/skips", answering(skip), methods=["POST"]),
+        Route("/api/cut", answering(cut)),
+        Route("/api/cut", answering(move_cut), methods=["POST"]),
+        Route("/api/session", answering(begin_session), methods=["POST"]),
         Mount("/static", StaticFiles(directory=_HERE / "static")),
     ]
     handlers: dict[Any, Any] = {Refused: _refuse, HTTPException: _refuse_http, Exception: _fail}
@@ -92,81 +146,58 @@ def _refuse_http(request: Request, error: HTTPException) -> Response:
 
 
 def _fail(request: Request, error: Exception) -> Response:
-    return Answer({"error": f"internal error, {type(error).__name__}"}, 500)
+    log.error("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
+    return Answer({"error": f"internal error, {type(error).__name__}: the page's own output says more"}, 500)
 
 
-def queue(desk: Desk, request: Request) -> list[dict[str, Any]]:
-    """The curves of a queue that its rater has not labelled yet."""
-    name = request.query_params.get("name", "review")
-    if name not in QUEUES:
-        raise Refused(400, f"name must be one of {', '.join(QUEUES)}")
-    rater, limit = request.query_params.get("rater"), _number(request, "limit", 100, MOST_LIMIT)
-    is_blind = _flag(request, "blind")
-    own: dict[tuple[str, int], Label] = {}
-    others: dict[tuple[str, int], set[str]] = {}
-    for label in desk.current():
-        others.setdefault(label.identity, set()).add(label.label)
-        if rater is None or label.rater == rater:
-            own[label.identity] = label
+# What is looked at.
+
+
+def queue(review: Review, request: Request) -> list[dict[str, Any]]:
+    """What a rater is asked next; without a rater, what nobody has answered yet."""
+    name, rater = _queue_name(request), request.query_params.get("rater")
+    limit = _number(request, "limit", 100, MOST_LIMIT)
+    items = _items(review, request, name, limit if rater else MOST_LIMIT)
+    found = _described(review, items, rater, is_blind=_is_blind(request, name))
+    return found if rater else [one for one in found if one["label"] is None or name == "disagreements"][:limit]
+
+
+def _items(review: Review, request: Request, name: QueueName, limit: int) -> list[Item]:
+    desk, rater = review.desk, (request.query_params.get("rater") or "").strip()
+    within = desk.within(request.query_params.get("session", "current"))
+    return desk.queue(name, rater, limit, within, review.cutting.aims(), is_blind=_is_blind(request, name))
+
+
+def _described(review: Review, items: Sequence[Item], rater: str | None, *, is_blind: bool) -> list[dict[str, Any]]:
+    """What the page needs to list them. Of a question nothing tells that it is one, so the rater's own word neither."""
+    seqs = [item.seq for item in items]
+    labels = review.desk.labels
+    with told():
+        said = labels.labelled(seqs)
+    kinds = {item.seq: item.kind for item in items}
     found = []
-    for event in _queued(name, desk.last(), others):
-        its = _identity(event)
-        if name == "disagreements" or its not in own:
-            found.append(_item(event, own.get(its), is_blind=is_blind))
-            if len(found) == limit:
-                break
+    for event in review.desk.events(seqs):
+        own = [one.label for one in said.get(event["seq"], []) if rater in (None, one.rater)]
+        label = own[-1] if own and kinds[event["seq"]] == "plain" else None
+        found.append(_item(event, label, is_blind=is_blind))
     return found
 
 
-def _queued(name: str, newest_first: Sequence[Event], said: Mapping[tuple[str, int], set[str]]) -> Iterator[Event]:
-    """Of the last decisions those of a queue, in the order in which they are looked at."""
-    if name == "disagreements":
-        yield from (one for one in newest_first if len(said.get(_identity(one), ())) > 1)
-        return
-    verdict = {"kept": "keep", "review": "review", "discards": "discard"}[name]
-    chosen = [one for one in newest_first if one["data"]["verdict"] == verdict]
-    if name == "review":
-        chosen.sort(key=lambda one: (one["data"]["score"] is None, -(one["data"]["score"] or 0.0)))
-    yield from chosen
-
-
-def _identity(event: Event) -> tuple[str, int]:
-    data = event["data"]
-    return Label(
-        data["path"], data["curve"], "unsure", "", "", sha256=data["sha256"], folder=data.get("folder")
-    ).identity
-
-
-def _item(event: Event, label: Label | None, *, is_blind: bool) -> dict[str, Any]:
+def _item(event: Event, label: str | None, *, is_blind: bool) -> dict[str, Any]:
     data = event["data"]
     return {
-        "id": event["id"],
-        "path": data["path"],
-        "curve": data["curve"],
-        "name": f"{data['path']}#{data['curve']}",
-        "folder": data.get("folder"),
-        "acquired": data.get("acquired"),
-        "time": event["time"],
+        **_named(event),
         "score": None if is_blind else data["score"],
         "verdict": None if is_blind else data["verdict"],
         "reasons": [] if is_blind else data["reasons"],
-        "label": label and label.label,
+        "label": label,
         "preview": data.get("preview"),
     }
 
 
-def curve(desk: Desk, request: Request) -> dict[str, Any]:
-    """One curve, with what was found on it and said of it."""
-    event = desk.decision(request.path_params["id"])
-    data, is_blind = event["data"], _flag(request, "blind")
-    drawing, samples, is_compact = desk.drawing(event)
-    rater, identity = request.query_params.get("rater"), _identity(event)
-    labels = [one for one in desk.current() if one.identity == identity]
-    own = labels if _flag(request, "all") else [one for one in labels if one.rater == rater]
-    shown = {} if is_blind else {name: data.get(name) for name in ("verdict", "score", "thresholds", "cut")}
+def _named(event: Event) -> dict[str, Any]:
+    data = event["data"]
     return {
-        **dict.fromkeys(("verdict", "score", "thresholds", "cut")),
-        **shown,
         "id": event["id"],
         "path": data["path"],
         "curve": data["curve"],
@@ -174,16 +205,34 @@ def curve(desk: Desk, request: Request) -> dict[str, Any]:
         "folder": data.get("folder"),
         "acquired": data.get("acquired"),
         "time": event["time"],
-        "session": None,
-        "model": data["model"],
+    }
+
+
+def curve(review: Review, request: Request) -> dict[str, Any]:
+    """One curve, with what was found on it and said of it."""
+    desk, event = review.desk, review.desk.decision(request.path_params["id"])
+    data, is_blind = event["data"], _flag(request, "blind")
+    samples, is_compact = desk.curve(event)
+    labels = desk.labels_on(event["seq"])
+    rater = request.query_params.get("rater")
+    own = labels if _flag(request, "all") else [one for one in labels if one.rater == rater]
+    judged = ("model", "verdict", "score", "thresholds", "cut")
+    return {
+        **_named(event),
+        **{name: None if is_blind and name != "model" else data.get(name) for name in judged},
+        "session": desk.session_of(event["seq"]),
         "reasons": [] if is_blind else [{"reason": one, "text": _text_of(one)} for one in data["reasons"]],
-        "labels": [{"rater": one.rater, "label": one.label, "time": one.time} for one in own],
+        "labels": [_said_label(one) for one in own],
         "points": len(samples),
         "velocity_um_per_s": _velocity(samples.distance, samples.duration_s),
         "spring_constant_n_per_m": samples.spring_constant_n_per_m,
         "is_compact": is_compact,
-        **drawing.plain(),
+        **draw(samples).plain(),
     }
+
+
+def _said_label(label: Label) -> dict[str, str]:
+    return {"rater": label.rater, "label": label.label, "time": label.time}
 
 
 def _text_of(reason: str) -> str:
@@ -197,23 +246,131 @@ def _velocity(distance: Any, duration_s: float | None) -> float | None:
     return float(abs(distance[-1] - distance[0])) * 1e6 / duration_s
 
 
-def add_labels(desk: Desk, request: Request) -> Response:
+def heat(review: Review, request: Request) -> dict[str, str]:
+    """Where the network that judged it looked: a value for each point that is drawn."""
+    event = review.desk.decision(request.path_params["id"])
+    samples, _ = review.desk.curve(event)
+    along, drawn = review.heats.of(samples, event["data"]["model"]), draw(samples)
+    return {"x": packed(drawn.x), "along": packed(np.nan_to_num(along[drawn.samples]))}
+
+
+def alike(review: Review, request: Request) -> list[dict[str, Any]]:
+    """Curves that look like this one, the likest first."""
+    from daemon.review.lookalikes import nearest
+
+    event, view = review.desk.decision(request.path_params["id"]), review.desk.ledger
+    within = review.desk.within(request.query_params.get("session", "current")) or [(1, None)]
+    verdicts: tuple[Verdict, ...] = ("keep", "review")
+    with told():
+        among = [
+            look.seq
+            for verdict in verdicts
+            for first, last in within
+            for look in view.looks(verdict, after=first - 1, until=last, order="newest", limit=_ALIKE_AMONG)
+        ]
+        seqs = nearest(view, event["seq"], _number(request, "limit", 6, 50), among)
+    rater, labels = request.query_params.get("rater"), review.desk.labels
+    with told():
+        said = labels.labelled(seqs)
+    own = {seq: next((one.label for one in said.get(seq, []) if one.rater == rater), None) for seq in seqs}
+    return [_item(one, own[one["seq"]], is_blind=_flag(request, "blind")) for one in review.desk.events(seqs)]
+
+
+def sheets(review: Review, request: Request) -> list[list[dict[str, Any]]]:
+    """A queue dealt out on sheets of curves that look alike."""
+    from daemon.review.lookalikes import sheets as dealt
+
+    name, rater, view = _queue_name(request), request.query_params.get("rater"), review.desk.ledger
+    items = _items(review, request, name, _ON_SHEETS)
+    with told():
+        groups = dealt(view, [item.seq for item in items])
+    by_seq = {item.seq: item for item in items}
+    is_blind = _is_blind(request, name)
+    return [_described(review, [by_seq[seq] for seq in group], rater, is_blind=is_blind) for group in groups]
+
+
+def scores(review: Review, request: Request) -> dict[str, Any]:
+    """The scores of the last decisions, and the thresholds that they met."""
+    view, serving = review.desk.ledger, review.cutting.serving().serving
+    within = review.desk.within(request.query_params.get("session", "current")) or [(1, None)]
+    first, last = within[-1]
+    with told():
+        stream = view.stream_scores(first - 1, last, _SCORES)
+    known = np.isfinite(stream.scores)
+    thresholds = None if serving is None else {"discard": serving[1].discard, "keep": serving[1].keep}
+    rounded = [float(f"{score:.4g}") for score in stream.scores[known]]
+    return {"scores": rounded, "none": int((~known).sum()), "thresholds": thresholds}
+
+
+def state(review: Review, request: Request) -> dict[str, Any]:
+    """How the night goes, in short."""
+    rater = (request.query_params.get("rater") or "").strip() or None
+    return review.night.state(rater, review.cutting.aims(), review.cutting.effect())
+
+
+# What is said.
+
+
+def add_labels(review: Review, request: Request) -> Response:
     """One label, or a list of them: all are stored, or none."""
     given = _json(request)
     rows = given if isinstance(given, list) else [given]
     if not 1 <= len(rows) <= MOST_LABELS:
         raise Refused(400, f"send 1 to {MOST_LABELS} labels at once")
-    said = [_said(row) for row in rows]
-    stored = zip(said, desk.add(said), strict=True)
-    return Answer(
-        [{"id": one.id, "label": its.label, "rater": its.rater, "time": its.time} for one, its in stored], 201
-    )
+    stored = review.desk.say([_said(row) for row in rows])
+    if any(one.word == "keep" for one in stored):
+        review.cutting.look_again()
+    return Answer([{"id": one.id, "label": one.word, "rater": one.rater, "time": one.time} for one in stored], 201)
 
 
-def remove_label(desk: Desk, request: Request) -> Response:
+def remove_label(review: Review, request: Request) -> Response:
     rater = request.query_params.get("rater")
-    desk.remove(request.path_params["id"], None if rater is None else rater.strip())
+    review.desk.undo(request.path_params["id"], None if rater is None else rater.strip())
     return Response(status_code=204)
+
+
+def skip(review: Review, request: Request) -> Response:
+    row = _object(_json(request))
+    id, rater = _text(row, "id"), _rater(row, "rater")
+    review.desk.skip(id, rater, _known_queue(_text(row, "queue", is_needed=False)) or "review")
+    return Answer({"id": id, "rater": rater}, 201)
+
+
+def cut(review: Review, request: Request) -> dict[str, Any]:
+    return review.cutting.proposal()
+
+
+def move_cut(review: Review, request: Request) -> dict[str, Any]:
+    return review.cutting.accept(_rater(_object(_json(request)), "by"))
+
+
+def begin_session(review: Review, request: Request) -> Response:
+    """Begin one with the next curve, or end the one that goes on: ``{"end": true}``."""
+    row, labels = _object(_json(request)), review.desk.labels
+    said = {name: _text(row, name, is_needed=False).strip() for name in FIELDS}
+    if any(len(value) > LONGEST or clean(value) != value for value in said.values()):
+        raise Refused(400, f"what is said of a session is at most {LONGEST} printable characters each")
+    with told():
+        sessions = Sessions(labels)
+        session = sessions.end() if row.get("end") is True else sessions.begin(**said, origin="person", before=None)
+    if session is None:
+        raise Refused(409, "no session goes on")
+    return Answer({name: getattr(session, name) for name in ("number", *FIELDS, "began", "ended", "first_seq")}, 201)
+
+
+# What was sent, checked.
+
+
+def _queue_name(request: Request) -> QueueName:
+    name = request.query_params.get("name", "review")
+    found = next((one for one in QUEUES if one == name), None)
+    if found is None:
+        raise Refused(400, "name must be one of kept, review, discards, disagreements")
+    return found
+
+
+def _is_blind(request: Request, name: QueueName) -> bool:
+    return name in _BLIND or _flag(request, "blind")
 
 
 def _json(request: Request) -> Any:
@@ -224,20 +381,36 @@ def _json(request: Request) -> Any:
         raise Refused(400, "what was sent is no JSON") from None
 
 
+def _object(row: Any) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise Refused(400, "send a JSON object")
+    return row
+
+
 def _said(row: Any) -> Said:
     if not isinstance(row, dict):
         raise Refused(400, 'a label is an object: {"id": …, "label": …, "rater": …}')
-    texts = {name: _text(row, name) for name in ("id", "label", "rater")}
-    reason, queue, kind = (_text(row, name, is_needed=False) for name in ("reason", "queue", "kind"))
-    rater = texts["rater"].strip()
-    if not rater or len(rater) > _MOST_NAME or clean(rater) != rater:
-        raise Refused(400, f"rater is a name of 1 to {_MOST_NAME} printable characters")
+    id, word, rater = _text(row, "id"), _text(row, "label"), _rater(row, "rater")
+    reason, name = _text(row, "reason", is_needed=False), _text(row, "queue", is_needed=False)
     if len(reason) > _MOST_REASON:
         raise Refused(400, f"reason has at most {_MOST_REASON} characters")
     try:
-        return Said(texts["id"], read_word(texts["label"]), rater, reason, queue or None, kind or "plain")
-    except ValueError as error:
-        raise Refused(400, str(error)[:200]) from None
+        return Said(id, read_word(word), rater, reason, _known_queue(name))
+    except ValueError:
+        raise Refused(400, "label must be keep, discard or unsure") from None
+
+
+def _known_queue(name: str) -> str | None:
+    if name and not (len(name) <= _MOST_NAME and clean(name) == name):
+        raise Refused(400, f"queue is a name of at most {_MOST_NAME} printable characters")
+    return name or None
+
+
+def _rater(row: Mapping[str, Any], name: str) -> str:
+    rater = _text(row, name).strip()
+    if not rater or len(rater) > _MOST_NAME or clean(rater) != rater:
+        raise Refused(400, f"{name} is a name of 1 to {_MOST_NAME} printable characters")
+    return rater
 
 
 def _text(row: Mapping[str, Any], name: str, *, is_needed: bool = True) -> str:
@@ -264,22 +437,3 @@ def _number(request: Request, name: str, usual: int, most: int) -> int:
 
 def _flag(request: Request, name: str) -> bool:
     return request.query_params.get(name, "0") not in ("", "0", "false")
-
-
-def state(desk: Desk, request: Request) -> dict[str, Any]:
-    """How the night goes, in short."""
-    said = desk.status()
-    ledger = desk.ledger
-    return {
-        "instrument": desk.config.instrument,
-        "running": bool(said),
-        "health": [{k: one.get(k) for k in ("name", "level", "text")} for one in said.get("health", [])],
-        "last_curve_s": said.get("last_curve_s"),
-        "rate_per_s": said.get("rate_per_s"),
-        "counts": ledger.verdict_counts(),
-        "stream": ledger.stream,
-        "last_seq": ledger.last_seq,
-        "session": said.get("current_session"),
-        "model": said.get("model"),
-        "version": __version__,
-    }

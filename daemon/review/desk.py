@@ -1,4 +1,4 @@
-"""The desk: what the page's requests are answered from, and where labels go. All of it may wait on the disk.
+"""The desk: what the page's requests are answered from, and where its answers go. All of it may wait on the disk.
 
 The ledger is only read. Samples of a curve come from the ledger's copy, else from its file, if that lies in a watched
 folder and still holds what was judged; nothing else is ever opened.
@@ -9,15 +9,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from daemon.client.feed import ask_status
-from daemon.client.service_file import find as find_service
 from daemon.client.status import watched_folders
 from daemon.common.ending import Closing
 from daemon.common.errors import UserError
@@ -25,37 +23,45 @@ from daemon.common.mounts import resolve
 from daemon.config import Config
 from daemon.formats.afmcurve import unpack
 from daemon.formats.errors import Unfinished, Unreadable
-from daemon.labels import Label, Labels, Word
+from daemon.labels import Full, Kind, Label, Labels, Shown, Word, unanimous
 from daemon.labels.curve_name import is_there
-from daemon.ledger import wire
+from daemon.labels.schema import MIGRATIONS
+from daemon.labels.sessions import Sessions
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from daemon.reading.pool import ReaderPool
-from daemon.review.drawing import Drawing, draw
+from daemon.review.held import Held
+from daemon.review.queues import QUEUES, Aims, Item, QueueName, Stretches, queue, stretches
 from daemon.review.security import Refused
 from daemon.sources.existing import find as find_files
 from models.clock import utc_now
 from models.curve import Curve
 
-T = TypeVar("T")
-
-_STATE_HOLDS_S = 1.0  # one question to the service, however many pages ask
 _FOLDERS_HOLD_S = 10.0
-_WRITING_S = 6.0  # for the label before this one; a locked file is waited for 5 s
-#: Decisions among which a queue looks.
-LOOKED_AT = 5_000
+_WRITING_S = 6.0  # for the labels before these; a locked file is waited for 5 s
+_REMEMBERED = 50_000  # items of all raters that were handed out
+_ASKED_AGAIN = 200  # of a queue, to find out what an answer is to
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One label as a page sends it, checked."""
+    """One answer as a page sends it, checked."""
 
     id: str
     word: Word
     rater: str
     reason: str = ""
     queue: str | None = None
-    kind: str = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One answer as it lies on the disk, whether it was a label or the answer to a question."""
+
+    id: str
+    word: Word
+    rater: str
+    time: str
 
 
 class Desk(Closing):
@@ -63,98 +69,180 @@ class Desk(Closing):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.labels_file = config.state / "labels.sqlite"
         self._view: LedgerView | None = None
+        self._labels: Labels | None = None
+        self._labels_name: tuple[int, int] | None = None
         self._readers: ReaderPool | None = None
-        self._opening, self._writing, self._reading = threading.Lock(), threading.Lock(), threading.Lock()
-        self._status = _Held(self._ask, _STATE_HOLDS_S)
-        self._folders = _Held(lambda: watched_folders(config), _FOLDERS_HOLD_S)
+        self._opening, self._writing, self._reading = threading.RLock(), threading.Lock(), threading.Lock()
+        self._handed_out: OrderedDict[tuple[str, int], Item] = OrderedDict()
+        self._folders = Held(lambda: watched_folders(config), _FOLDERS_HOLD_S)
 
     def close(self) -> None:
-        if self._view is not None:
-            self._view.close()
-        if self._readers is not None:
-            self._readers.close()
+        with ExitStack() as closing:
+            for one in (self._view, self._labels, self._readers):
+                if one is not None:
+                    closing.enter_context(one)
 
     @property
     def ledger(self) -> LedgerView:
         """Raises Refused 503 where there is none, or it cannot be read."""
-        with self._opening, _told():
+        with self._opening, told():
             if self._view is None:
                 self._view = LedgerView(self.config.state / "ledger.sqlite")
             elif not self._view.is_in_place():  # a service came or went, or a backup was put back
                 self._view.release()
             return self._view
 
+    @property
+    def labels(self) -> Labels:
+        """The labels that lie there now; the file is made where there is none. Raises Refused 503, 507."""
+        file = self.config.state / "labels.sqlite"
+        with self._opening, told():
+            if self._labels is not None and self._labels_name != _name_of(file):
+                self._labels.close()
+                self._labels = None
+            if self._labels is None:
+                self._labels = Labels(file)
+                self._labels_name = _name_of(file)
+            elif self._labels.select("pragma user_version")[0][0] != len(MIGRATIONS):
+                raise Refused(503, f"another version of afm-triage has renewed {file.name}: start the page again")
+            return self._labels
+
+    # Curves by the id of their decision, STREAM:SEQ.
+
     def decision(self, id: str) -> Event:
-        """The decision of this ``id``, STREAM:SEQ. Raises Refused 404."""
+        """Raises Refused 404."""
         return self.decisions([id])[0]
 
     def decisions(self, ids: Sequence[str]) -> list[Event]:
         """Those of these ``ids``, in their order. Raises Refused 404 for one that there is not."""
+        unknown = Refused(404, "no such curve: this ledger has no decision of this id")
         ledger = self.ledger
-        found: list[Event] = []
-        with _told():
-            stream, last = ledger.stream, ledger.last_seq
+        with told():
+            stream, seqs = ledger.stream, list[int]()
             for id in ids:
                 its, _, seq = id.rpartition(":")
-                if its != stream or not (seq.isascii() and seq.isdecimal() and len(seq) < 19 and 0 < int(seq) <= last):
-                    raise Refused(404, "no such curve: this ledger has no decision of this id")
-                found.append(wire.decode(ledger.since(int(seq) - 1, 1)[0].body))
+                if its != stream or not (seq.isascii() and seq.isdecimal() and len(seq) < 19 and seq[0] != "0"):
+                    raise unknown
+                seqs.append(int(seq))
+            found = ledger.decisions(dict.fromkeys(seqs))
+        if not found.keys() >= set(seqs):
+            raise unknown
+        return [found[seq] for seq in seqs]
+
+    def events(self, seqs: Sequence[int]) -> list[Event]:
+        """The decisions of these numbers that there are, in their order."""
+        ledger = self.ledger
+        with told():
+            found = ledger.decisions(seqs)
+        return [found[seq] for seq in seqs if seq in found]
+
+    def within(self, which: str) -> Stretches | None:
+        """The decisions of ``current``, ``all`` or session N. Raises Refused 404 for a session that there is not."""
+        try:
+            with told():
+                sessions = Sessions(self.labels)
+                if which == "all":
+                    return None
+                return stretches(sessions, "current" if which == "current" else int(which[:9]))
+        except (LookupError, ValueError):
+            raise Refused(404, "there is no such session: say current, all, or its number") from None
+
+    def session_of(self, seq: int) -> int | None:
+        with told():
+            session = Sessions(self.labels).of(seq)
+        return None if session is None else session.number
+
+    # What a rater is asked, and what they answer.
+
+    def queue(
+        self, name: QueueName, rater: str, limit: int, within: Stretches | None, aims: Aims, *, is_blind: bool
+    ) -> list[Item]:
+        """What this rater is asked next."""
+        ledger, labels = self.ledger, self.labels
+        with told():
+            found = queue(ledger, labels, name, rater, limit, within, aims, is_blind=is_blind)
+        for item in found:
+            self._handed_out[rater, item.seq] = item
+            self._handed_out.move_to_end((rater, item.seq))
+        while len(self._handed_out) > _REMEMBERED:
+            self._handed_out.popitem(last=False)
         return found
 
-    def last(self, count: int = LOOKED_AT) -> list[Event]:
-        """The last decisions, newest first."""
-        ledger = self.ledger
-        with _told():
-            return ledger.last(count)[::-1]
+    def say(self, said: Sequence[Said]) -> list[Stored]:
+        """All of them or none. What a rater has said already in the same words is stored once."""
+        events = self.decisions([one.id for one in said])
+        for one, event in zip(said, events, strict=True):
+            self._ask_again(one, event["seq"])
+        with self._one_writer(), told():
+            labels = self.labels
+            sessions = Sessions(labels)
+            stored = []
+            with labels.together():
+                for one, event in zip(said, events, strict=True):
+                    stored.append(self._say(labels, sessions, one, event))
+        return stored
 
-    @contextmanager
-    def labels(self, *, writes: bool = False) -> Iterator[Labels | None]:
-        """None where nobody has said anything yet, and nobody is about to: looking makes no file."""
-        with _told():
-            if not writes and not self.labels_file.is_file():
-                yield None
+    def _say(self, labels: Labels, sessions: Sessions, said: Said, event: Event) -> Stored:
+        seq, item = event["seq"], self._handed_out.get((said.rater, event["seq"]))
+        noted = _question(labels, said.rater, seq)
+        is_sent_again = noted is not None and (noted.kind == "golden" or noted.answer == said.word)
+        if noted is not None and is_sent_again:
+            return Stored(said.id, noted.answer or said.word, said.rater, noted.time)
+        if noted is None and item is not None and item.kind in ("golden", "repeat"):
+            now, expected = utc_now(), _expected(labels, item.kind, said.rater, seq)
+            labels.note_shown(said.rater, seq, item.queue, item.kind, answer=said.word, expected=expected, time=now)
+            return Stored(said.id, said.word, said.rater, now)
+        session = sessions.of(seq)
+        label = Labels.of_event(
+            event,
+            said.word,
+            said.rater,
+            said.reason,
+            queue=item.queue if item else said.queue,
+            weight=item.weight if item else None,
+            session=session.number if session else None,
+        )
+        (held,) = labels.say([label])
+        return Stored(said.id, held.label, held.rater, held.time)
+
+    def _ask_again(self, said: Said, seq: int) -> None:
+        """What a curve was asked for, where the page has it from a server before this one."""
+        name = next((one for one in QUEUES if one == said.queue), None)
+        if name is not None and (said.rater, seq) not in self._handed_out:
+            is_blind = name in ("discards", "band")
+            self.queue(name, said.rater, _ASKED_AGAIN, self.within("current"), Aims(), is_blind=is_blind)
+
+    def skip(self, id: str, rater: str, queue: str) -> None:
+        """Note that a rater has passed a curve over."""
+        seq = self.decision(id)["seq"]
+        with self._one_writer(), told():
+            self.labels.note_shown(rater, seq, queue, "skip")
+
+    def undo(self, id: str, rater: str | None) -> None:
+        """Take back the answer on a curve. Raises Refused 404 where there is none, 409 where it may be another's."""
+        seq = self.decision(id)["seq"]
+        with self._one_writer(), told():
+            labels = self.labels
+            if rater is not None and _question(labels, rater, seq) is not None:
+                labels.forget_shown(rater, seq)
                 return
-            with Labels(self.labels_file) as labels:
-                yield labels
-
-    def current(self) -> list[Label]:
-        """What is said now, by whom."""
-        with self.labels() as labels:
-            return [] if labels is None else list(labels.current())
-
-    def add(self, said: Sequence[Said]) -> list[Label]:
-        """All of them or none; what a rater says already of a curve is stored once."""
-        decisions = self.decisions([one.id for one in said])
-        with self._one_writer(), self.labels(writes=True) as labels:
-            assert labels is not None
-            held = {(one.identity, one.rater): one for one in labels.current()}
-            fresh: list[Label] = []
-            answer: list[Label] = []
-            for one, event in zip(said, decisions, strict=True):
-                label = _label_of(event, one)
-                before = held.get((label.identity, label.rater))
-                if before is not None and before.label == label.label:
-                    label = before
-                else:
-                    fresh.append(label)
-                    held[label.identity, label.rater] = label
-                answer.append(label)
-            labels.add(fresh)
-        return answer
-
-    def remove(self, id: str, rater: str | None) -> None:
-        """Take back the label on a curve. Raises Refused 404 where there is none, 409 where it may be another's."""
-        identity = _label_of(self.decision(id), Said(id, "unsure", "")).identity
-        with self._one_writer(), self.labels() as labels:
-            holding = [one for one in labels.current() if one.identity == identity] if labels else []
-            own = [one for one in holding if rater in (None, one.rater)]
-            if labels is None or not own:
-                raise Refused(404, "this curve has no label of this rater" if rater else "this curve has no label")
+            own = [one for one in labels.labelled([seq]).get(seq, []) if rater in (None, one.rater)]
             if len(own) > 1:
                 raise Refused(409, "several raters have labelled this curve: say whose label goes, ?rater=NAME")
-            labels.remove(own, by=own[0].rater, reason="undone on the page", time=utc_now())
+            if own:
+                labels.remove(own, by=own[0].rater, reason="undone on the page", time=utc_now())
+                return
+            if rater is not None and any(one.seq == seq for one in labels.shown(rater, "skip")):
+                labels.forget_shown(rater, seq)
+                return
+        raise Refused(404, "this curve has no label of this rater" if rater else "this curve has no label")
+
+    def labels_on(self, seq: int) -> list[Label]:
+        """What holds of a decision, the first said first."""
+        labels = self.labels
+        with told():
+            return labels.labelled([seq]).get(seq, [])
 
     @contextmanager
     def _one_writer(self) -> Iterator[None]:
@@ -165,15 +253,12 @@ class Desk(Closing):
         finally:
             self._writing.release()
 
-    def drawing(self, event: Event) -> tuple[Drawing, Curve, bool]:
-        """The drawing of a curve, the curve, and whether it is a copy. Raises Refused 404 where it is gone."""
-        curve, is_compact = self.curve(event)
-        return draw(curve), curve, is_compact
+    # Samples.
 
     def curve(self, event: Event) -> tuple[Curve, bool]:
         """The samples of a judged curve, and whether they are those of a copy. Raises Refused 404."""
         ledger = self.ledger
-        with _told():
+        with told():
             copy = ledger.compact_copy(event["seq"])
         if copy is not None:
             try:
@@ -185,10 +270,10 @@ class Desk(Closing):
     def _of_file(self, data: Mapping[str, Any]) -> Curve:
         """From the instrument's file, read by a process of its own."""
         gone = Refused(404, "the file of this curve is gone or does not answer, and the ledger has no copy of it")
-        folder = data.get("folder")
+        folder, path, index = data.get("folder"), data["path"], data["curve"]
         if not folder or data.get("sha256") is None:
             raise gone
-        file = resolve(Path(folder, data["path"]))
+        file = resolve(Path(folder, path))
         if not any(file.is_relative_to(one) for one in self._folders.value()):
             raise Refused(404, "the folder of this curve is not watched any more, and the ledger has no copy of it")
         if os.path.islink(file) or not is_there(file):
@@ -198,7 +283,6 @@ class Desk(Closing):
                 self._readers = ReaderPool(1, rules=self.config.text)
             (arrival,) = find_files([file])
             part = self._readers.read(arrival)
-            index = data["curve"]
             if part.outcome == "curves" and len(part.readings) <= index < part.total:
                 part = self._readers.read(arrival.portion(index, part.readings[0].sha256, part.total))
         reading = next((one for one in part.readings if one.index == index), None)
@@ -208,64 +292,36 @@ class Desk(Closing):
             raise Refused(404, "this curve cannot be read, and there is nothing to draw")
         return reading.curve
 
-    def _ask(self) -> Event | None:
-        where = find_service(self.config)  # waiting for an answer takes a second: only where somebody may give one
-        return ask_status(where.replay) if where.is_alive or "replay" in self.config.origins else None
 
-    def status(self) -> dict[str, Any]:
-        """What the running service says of itself; {} where none answers, or that of another ledger."""
-        event = self._status.value()
-        if event is None:
-            return {}
-        try:
-            is_ours = event.get("stream") == self.ledger.stream
-        except (Refused, UserError):
-            is_ours = False
-        data: dict[str, Any] = event["data"]
-        return data if is_ours else {}
+def _name_of(file: Path) -> tuple[int, int] | None:
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
-def _label_of(event: Event, said: Said) -> Label:
-    data = event["data"]
-    return Label(
-        path=data["path"],
-        curve=data["curve"],
-        label=said.word,
-        rater=said.rater,
-        time=utc_now(),
-        reason=said.reason,
-        sha256=data["sha256"],
-        folder=data.get("folder"),
-    )
+def _question(labels: Labels, rater: str, seq: int) -> Shown | None:
+    """What was noted of a question that this rater has answered on this curve."""
+    asked = [*labels.shown(rater, "golden"), *labels.shown(rater, "repeat")]
+    return next((one for one in asked if one.seq == seq), None)
+
+
+def _expected(labels: Labels, kind: Kind, rater: str, seq: int) -> Word | None:
+    """The answer that is known: what the others say together, or what the rater said before."""
+    said = labels.labelled([seq]).get(seq, [])
+    words = [one.label for one in said if (one.rater == rater) == (kind == "repeat")]
+    return unanimous(words) if words else None
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """What is wrong with the ledger or the labels is told with the status of a server that cannot now."""
     try:
         yield
+    except Full as error:
+        raise Refused(507, str(error)) from error
     except UserError as error:
-        cause = error.__cause__
-        is_full = (
-            isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
-        )
-        raise Refused(507 if is_full else 503, str(error)) from error
+        raise Refused(503, str(error)) from error
     except sqlite3.Error as error:
         raise Refused(503, f"{error}: try again") from error
-
-
-class _Held(Generic[T]):
-    """A value that takes long to get, asked for by one thread at a time and held for a while."""
-
-    def __init__(self, get: Callable[[], T], holds_s: float) -> None:
-        self._get, self._holds_s = get, holds_s
-        self._lock = threading.Lock()
-        self._value: list[T] = []
-        self._since_s = 0.0
-
-    def value(self) -> T:
-        with self._lock:
-            if not self._value or time.monotonic() - self._since_s > self._holds_s:
-                self._value = [self._get()]
-                self._since_s = time.monotonic()
-            return self._value[0]

@@ -62,6 +62,7 @@ class Drawing:
     baseline: Baseline | None  # None where no level was found
     contact: float | None  # where the push ends, as the x axis; None where none was found
     ruptures: tuple[Rupture, ...]
+    samples: NDArray[np.int64]  # (n,) of the retract, that x and y are of
 
     def plain(self) -> dict[str, Any]:
         """As JSON takes it; numbers of a line are little-endian single precision in base64."""
@@ -104,6 +105,7 @@ def draw(curve: Curve) -> Drawing:
         baseline=None if prepared.level is None else _baseline(curve, prepared, factor, z - surface),
         contact=None if prepared.contact is None else 0.0,
         ruptures=tuple(rupture for _, rupture in ruptures),
+        samples=chosen,
     )
 
 

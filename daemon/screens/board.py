@@ -16,9 +16,9 @@ from typing import Any, Self
 
 from daemon.client.feed import SILENCE_S, Feed, ask_status
 from daemon.client.service_file import find
-from daemon.client.status import unseen
+from daemon.client.status import session_words, unseen
 from daemon.common import ending
-from daemon.common.text import clean
+from daemon.common.text import MARKS, clean
 from daemon.config import Config
 from daemon.judging import VERDICTS
 from daemon.labels.curve_name import name_of
@@ -141,6 +141,15 @@ class Board:
         """Decisions by verdict since the ledger began."""
         known = self.status.get("counts") or {}
         return {verdict: int(known.get(verdict, 0)) + self._since_status[verdict] for verdict in VERDICTS}
+
+    @property
+    def session(self) -> tuple[str, dict[str, int]] | None:
+        """The run that goes on, in words, and its decisions by verdict."""
+        told = self.status.get("current_session")
+        if not isinstance(told, dict):
+            return None
+        known = told.get("counts") or {}
+        return session_words(told), {one: int(known.get(one, 0)) + self._since_status[one] for one in MARKS}
 
     @property
     def ignored(self) -> str:

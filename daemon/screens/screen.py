@@ -195,7 +195,13 @@ _BLANK = Text()
 
 def frame(board: Board, width: int, height: int) -> list[Text]:
     """Exactly ``height`` lines of exactly ``width`` cells."""
-    head = [_header(board, width), *_numbers(board, width), _folders(board), *_health(board, 3 if height >= 40 else 1)]
+    head = [
+        _header(board, width),
+        *_numbers(board, width),
+        *_session(board, width),
+        _folders(board),
+        *_health(board, 3 if height >= 40 else 1),
+    ]
     room = height - len(head) - 1
     tape_width = width - 2 if width < 72 else max(37, min(70, int(width * 0.36)))
     gallery_width = width - tape_width - 5
@@ -300,6 +306,15 @@ def _judge(board: Board, width: int) -> list[Text]:
         Text.assemble(("model ", _QUIET), name, (basis if is_told else "", _QUIET)),
         Text.assemble(("engine ", _QUIET), clean(str(board.status.get("engine") or "–"))),
     ]
+
+
+def _session(board: Board, width: int) -> list[Text]:
+    """The run that goes on, beside the numbers of all time."""
+    if board.session is None:
+        return []
+    words, counts = board.session
+    beside = Text.assemble(*((f"  {MARKS[verdict]} {count:,}", _STYLES[verdict]) for verdict, count in counts.items()))
+    return [_right(Text.assemble((" session ", _QUIET), words), beside, width)]
 
 
 def _folders(board: Board) -> Text:

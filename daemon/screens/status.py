@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.text import Text
 
-from daemon.client.status import last_curve_s, unseen
-from daemon.common.text import MARKS, clean, duration, latency, rate, score, share
+from daemon.client.status import last_curve_s, session_words, unseen, verdicts_of
+from daemon.common.text import clean, duration, latency, rate, score, share
 from daemon.sources.ignored import heard, words
 from models.reasons import INFORMING
 
@@ -42,7 +42,9 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     yield "model", Text(_model(report.get("model") or {})).append(_engine(report))
     yield "promise", Text(_promise((report.get("model") or {}).get("certificate")))
     yield "decided", _counts(report.get("counts") or {})
-    yield "session", Text(_session(report.get("session") or {}))
+    if session := report.get("current_session"):
+        yield "session", Text.assemble(session_words(session), (":  ", "bright_black"), _counts(session["counts"]))
+    yield "handled", Text(_handled(report.get("session") or {}))
     if ignored := heard(report.get("ignored")):
         yield "ignored", Text(clean(words(ignored)))
     took = report.get("latency_s") or {}
@@ -118,11 +120,11 @@ def _short(value: Any) -> str:
 
 def _counts(counts: Mapping[str, int]) -> Text:
     total = sum(counts.values())
-    parts = [f"{MARKS[verdict]} {verdict} {counts.get(verdict, 0):,}" for verdict in MARKS]
-    return Text("   ".join(parts)).append(f"   ({share(counts.get('discard', 0), total)} discarded)", "bright_black")
+    return Text(verdicts_of(counts)).append(f"   ({share(counts.get('discard', 0), total)} discarded)", "bright_black")
 
 
-def _session(session: Mapping[str, int]) -> str:
+def _handled(session: Mapping[str, int]) -> str:
+    """Since the process began."""
     parts = [
         f"{int(session.get(name) or 0):,} {name}" for name in ("seen", "decided", "duplicate", "backlog", "ignored")
     ]

@@ -21,15 +21,17 @@ from daemon.common import ending, sockets
 from daemon.common.errors import BAD_CONFIG, UserError
 from daemon.common.mounts import local
 from daemon.config import Config, changes
-from daemon.judging import Decision
-from daemon.judging.judge import note_served
+from daemon.judging import Decision, Judge
+from daemon.judging.judge import Chosen
+from daemon.judging.registry import Registry
 from daemon.ledger import NotRecorded, events
 from daemon.service.assembly import Parts, assemble, pace_of
 from daemon.service.connections import Connections
 from daemon.service.health import Condition, ContactWatch, Health, Starting, alarm_of, notify, watchdog_interval_s
 from daemon.service.log_lines import Log
-from daemon.service.reload import Loaded, drop, retire, with_judge
+from daemon.service.reload import Loaded, drop, retire_unless_shared
 from daemon.sources.watch import WatchSource
+from deploy.serving import Model
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +87,7 @@ class Service:
                 closing.callback(source.stop)
             self._say_ready(parts, time.monotonic() - begun_s)
             parts.care.start()
+            parts.sessions.start()
             gc.freeze()  # half a million objects that stay to the end: no search for garbage goes through them
             self._loop(parts, connections)
             self._drain(parts)
@@ -105,7 +108,8 @@ class Service:
         self._health.report("model", "ok", f"{model.id} on {model.engine}, self-test passed")
         watched = ", ".join(f"{one}{_absence(one)}" for one in config.watch) or str(config.ingest)
         notify(f"READY=1\nSTATUS=watching {watched}")
-        parts.publisher.emit(events.Model(model=model.id, engine=str(model.engine), state="live"))
+        parts.publisher.emit(_model_event(model, parts.serving.judge, "the service started"))
+        self._say_chosen(parts.model_reload.chosen)
         said = f"publishes on {parts.report.publish}, model {model.id} on {model.engine}"
         log.info("ready after %.1f s: %s watches %s, %s", took_s, config.instrument, watched, said)
 
@@ -146,12 +150,14 @@ class Service:
             self._health.report("contact", "alarm", self._contact.text)
         else:
             self._health.report("contact", "ok", "curves reach the surface")
+        parts.sessions.observe([(one.path.rpartition("/")[0] if one.folder else "", one.verdict) for one in decisions])
         for name, is_well, text in parts.sentinel.findings():
             self._health.report(f"orientation {name}", "ok" if is_well else "alarm", text)
 
     def _look_around(self, parts: Parts) -> None:
         """Once a second: report how the sources are, and bring systemd's one line up to date."""
         parts.vigil.look()
+        parts.model_reload.look(parts.model)
         for source in parts.sources:
             if isinstance(source, WatchSource):
                 self._look_for_unread(source)
@@ -212,9 +218,27 @@ class Service:
             self._refuse(parts, outcome)
         elif outcome is not None:
             self._apply(parts, outcome)
+        self._follow_registry(parts)
         better = model_reload.take_better(parts.model)
         if better is not None:
             self._improve(parts, better)
+
+    def _follow_registry(self, parts: Parts) -> None:
+        """Let serve what was promoted, or what holds after a roll-back or in another session group."""
+        outcome = parts.model_reload.take_turn()
+        if isinstance(outcome, UserError):
+            text = f"what the registry says cannot serve, {parts.model.id} goes on judging: {outcome}"
+            self._health.report("model", "degraded", text)
+        elif outcome is not None:
+            was = parts.model
+            self._swap(parts, outcome)
+            parts.model_reload.adopt_turn(outcome, was)
+
+    def _say_chosen(self, chosen: Chosen) -> None:
+        text = chosen.passed_over or "what was promoted serves"
+        self._health.report("promotion", "degraded" if chosen.is_broken else "ok", text)
+        if chosen.passed_over and not chosen.is_broken:
+            log.warning("%s", chosen.passed_over)
 
     def _refuse(self, parts: Parts, error: UserError) -> None:
         """A configuration with errors, or a model that fails, changes nothing."""
@@ -238,7 +262,7 @@ class Service:
             self._contact = ContactWatch(config.alarm.no_contact_run)
         self._config = parts.vigil.config = config
         self._swap(parts, loaded)
-        parts.model_reload.adopt(config, model)
+        parts.model_reload.adopt(loaded)
         parts.metrics.reload_successful.set(1)
         self._log.adopt(config.log.level, config.log.format)
         log.info("reload: applied %s; needs a restart: %s", sorted(live) or "nothing", after_restart or "nothing")
@@ -253,26 +277,34 @@ class Service:
             parts.model.passed_over = (str(better),)
         elif better.model.engine == parts.model.engine:
             parts.model.passed_over = better.model.passed_over
-            retire(better.model)
+            retire_unless_shared(better.model, parts.model)
         else:
-            self._swap(parts, with_judge(self._config, better.model))
+            self._swap(parts, better)
 
     def _swap(self, parts: Parts, loaded: Loaded) -> None:
         """Another model, another engine or other thresholds, from the next batch on."""
         config, model, old = self._config, loaded.model, parts.model
-        note_served(config.state, config.model, model)
+        registry = Registry(config.state / "models")
+        registry.note_base(config.model)
+        registry.note_served(loaded.chosen.name, model.bundle)
         parts.pipeline.swap(model, loaded.judge, pace_of(config), config.text)
         self._health.report("model", "ok", f"{model.id} on {model.engine}, self-test passed")
+        self._say_chosen(loaded.chosen)
         if model is not old:
-            log.info("from the next batch on %s judges, on %s", model.id, model.engine)
-            parts.publisher.emit(events.Model(model=model.id, engine=str(model.engine), state="live"))
-            retire(old)
+            log.info("from the next batch on %s judges, on %s (%s)", model.id, model.engine, loaded.why)
+            parts.publisher.emit(_model_event(model, loaded.judge, loaded.why))
+            retire_unless_shared(old, model)
 
     def _announce(self, condition: Condition) -> None:
         level = logging.INFO if condition.is_ok else logging.ERROR
         log.log(level, "%s: %s", condition.name, condition.text)
         if self._parts is not None:
             self._parts.publisher.emit(events.Alarm(**asdict(condition), ok=condition.is_ok))
+
+
+def _model_event(model: Model, judge: Judge, why: str) -> events.Model:
+    parent = model.bundle.manifest.parent
+    return events.Model(model.id, str(model.engine), "live", parent=parent, cut=judge.cut, why=why)
 
 
 def _absence(folder: Path) -> str:

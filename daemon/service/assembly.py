@@ -26,7 +26,8 @@ from daemon.config import Config
 from daemon.formats import FORMATS
 from daemon.formats.names import Names
 from daemon.judging import Judge
-from daemon.judging.judge import Serving, note_served, release
+from daemon.judging.judge import Serving, release
+from daemon.judging.registry import Registry
 from daemon.judging.sentinel import Sentinel
 from daemon.ledger import Ledger, LedgerView
 from daemon.ledger.care import LedgerCare
@@ -37,6 +38,7 @@ from daemon.reading.pool import ReaderPool
 from daemon.service.health import EngineWatch, Health
 from daemon.service.reload import ModelReload, load, request_at_once
 from daemon.service.report import StatusReport
+from daemon.service.sessions import SessionWatch
 from daemon.service.vigil import Vigil
 from daemon.sources import Source
 from daemon.sources.file_state import Timing
@@ -121,6 +123,7 @@ class Parts:
     model_reload: ModelReload
     care: LedgerCare
     vigil: Vigil
+    sessions: SessionWatch
 
     def leave_again(self) -> None:
         """The service file, where somebody has removed or overwritten it: without it nobody finds the service."""
@@ -150,19 +153,23 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     loaded = load(config, request_at_once(config))
     ending.check()
     serving = Serving(loaded.model, loaded.judge)
-    note_served(config.state, config.model, loaded.model)
+    registry = Registry(config.state / "models")
+    registry.note_base(config.model)
+    registry.note_served(loaded.chosen.name, loaded.model.bundle)
     sources = open_sources(config, ledger, metrics.accounts, bell.set)
     care = LedgerCare(ledger, metrics.ledger_checked)
     closing.callback(care.stop)
     vigil = Vigil(config, sources, metrics.accounts, health)
-    report = StatusReport(config, metrics, health, serving, vigil, ledger)
+    sessions = SessionWatch(config.state, ledger.view())
+    closing.callback(sessions.stop)
+    report = StatusReport(config, metrics, health, serving, vigil, ledger, sessions)
     publisher = _speak(config, report, metrics, closing)
     backlog, sentinel = Backlog(sources), Sentinel()
     pipeline = Pipeline(
         backlog, reader, serving, ledger, publisher, metrics, sentinel, bell, pace_of(config), config.text
     )
     _measure(config, metrics, loaded.judge, report, vigil, closing)
-    engines, model_reload = EngineWatch(health, metrics), ModelReload(config, reread)
+    engines, model_reload = EngineWatch(health, metrics), ModelReload(config, reread, loaded.chosen)
     parts = Parts(
         serving,
         ledger,
@@ -177,6 +184,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
         model_reload,
         care,
         vigil,
+        sessions,
     )
     closing.callback(lambda: release(parts.model))
     closing.callback(lambda: model_reload.close(parts.model))

@@ -175,7 +175,7 @@ class EngineWatch:
     def observe(self, model: Model, judge: Judge, is_building: bool = False) -> tuple[EngineId, tuple[str, ...]]:
         """The engine that judges now, and why it is not a better one. Cheap while nothing changes."""
         status = engine_status(model)
-        if model is not self._model:
+        if self._model is None or model.classifier is not self._model.classifier:
             self._counted.clear()
         if status != self._status or judge is not self._judge:
             self._tell(status, judge)

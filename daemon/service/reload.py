@@ -1,7 +1,8 @@
 """The reload of models: what a reload names, and a better engine, are made ready beside the loop.
 
 The service starts with what serves at once. Where there is a GPU, its engine is built and proved meanwhile and takes
-over between two batches; so does a model that a reload names, or finds rewritten in its folder.
+over between two batches; so does a model that a reload names, or finds rewritten in its folder, and what the registry
+says is to serve: that is looked at once a second.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from daemon.common.errors import INTERNAL, UserError
@@ -16,10 +18,12 @@ from daemon.common.text import first_line
 from daemon.config import Config
 from daemon.engine import EngineTimeouts
 from daemon.judging import Judge
-from daemon.judging.judge import is_outdated, judge_of, load_model, release, wish_of
+from daemon.judging.judge import Chosen, choose, judge_of, load_chosen, release, wish_of
+from daemon.judging.registry import Registry
 from deploy.classifier import EngineRequest, NoEngine
 from deploy.engines import candidates
 from deploy.serving import Model
+from models.bundle import BadBundle
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +33,8 @@ class Loaded:
     config: Config
     model: Model
     judge: Judge
+    chosen: Chosen
+    why: str = "the service started"
 
 
 class ModelLoading(threading.Thread):
@@ -66,8 +72,14 @@ class ModelLoading(threading.Thread):
 
 def drop(outcome: Loaded | UserError | None, unless: Model) -> None:
     """Close what was loaded for nothing, unless it is the model that judges anyway."""
-    if isinstance(outcome, Loaded) and outcome.model is not unless:
-        retire(outcome.model)
+    if isinstance(outcome, Loaded):
+        retire_unless_shared(outcome.model, unless)
+
+
+def retire_unless_shared(model: Model, serving: Model) -> None:
+    """As :func:`retire`, but an engine that the serving model computes on stays."""
+    if model.classifier is not serving.classifier:
+        retire(model)
 
 
 def retire(model: Model) -> None:
@@ -85,16 +97,17 @@ def _forget(held: list[Model]) -> None:
 AGAIN_S = 600.0
 
 
-def load(config: Config, request: EngineRequest) -> Loaded:
-    """The configured model on an engine of ``request``. Raises UserError."""
+def load(config: Config, request: EngineRequest, like: Model | None = None) -> Loaded:
+    """What serves for this configuration, on an engine of ``request`` or on that of ``like``. Raises UserError."""
     patience = EngineTimeouts(deadline_s=config.engine.deadline_s)
-    return with_judge(config, load_model(config.model, request, config.state / "models", patience))
+    model, chosen = load_chosen(config, request, patience, like)
+    return with_judge(config, model, chosen)
 
 
-def with_judge(config: Config, model: Model) -> Loaded:
+def with_judge(config: Config, model: Model, chosen: Chosen, why: str = "the service started") -> Loaded:
     """With the thresholds of ``config``. Raises UserError when they do not go with the model's."""
     judge = judge_of(model, config.thresholds, require_certificate=config.require_certificate, text=config.text)
-    return Loaded(config, model, judge)
+    return Loaded(config, model, judge, chosen, why)
 
 
 def request_at_once(config: Config) -> EngineRequest:
@@ -108,17 +121,21 @@ def request_at_once(config: Config) -> EngineRequest:
 
 
 class ModelReload:
-    """For the loop's thread. ``reread`` gives the configuration anew."""
+    """For the loop's thread. ``reread`` gives the configuration anew; ``chosen`` is what serves."""
 
-    def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
-        self._config, self._reread = config, reread
+    def __init__(self, config: Config, reread: Callable[[], Config], chosen: Chosen) -> None:
+        self._config, self._reread, self.chosen = config, reread, chosen
+        self._registry = Registry(config.state / "models")
+        self._stamp = chosen.stamp
         self._reload: ModelLoading | None = None
+        self._turn: ModelLoading | None = None  # to what the registry says
         self._better: ModelLoading | None = None
         self._better_due_s = time.monotonic() if _has_gpu(config) else None
 
     @property
     def is_reloading(self) -> bool:
-        return self._reload is not None
+        """Whether a reload, or a turn to what was promoted, is under way: one change at a time."""
+        return self._reload is not None or self._turn is not None
 
     @property
     def is_building(self) -> bool:
@@ -136,9 +153,22 @@ class ModelReload:
         outcome, self._reload = self._reload.outcome, None
         return outcome
 
+    def look(self, model: Model) -> None:
+        """Whether something else is to serve than ``model``, which does; costs a look at a file."""
+        if not self.is_reloading and (stamp := self._registry.stamp()) != self._stamp:
+            self._stamp = stamp
+            self._turn = ModelLoading(lambda: self._turn_to(model))
+
+    def take_turn(self) -> Loaded | UserError | None:
+        """What the registry wants to serve, once it is loaded, or why it cannot; once."""
+        if self._turn is None or self._turn.outcome is None:
+            return None
+        outcome, self._turn = self._turn.outcome, None
+        return outcome
+
     def take_better(self, model: Model) -> Loaded | UserError | None:
         """The better engine for ``model`` once it is there, begun here when its time has come."""
-        if self._reload is not None:  # it was begun for the model that serves now: one change at a time
+        if self.is_reloading:  # it was begun for the model that serves now
             return None
         if self._better is None:
             if self._better_due_s is not None and time.monotonic() >= self._better_due_s:
@@ -150,13 +180,24 @@ class ModelReload:
         outcome, self._better = self._better.outcome, None
         if not isinstance(outcome, Loaded) or outcome.model.engine.device == "cpu":
             self._better_due_s = time.monotonic() + AGAIN_S
-        if isinstance(outcome, Loaded) and outcome.model.id != model.id:  # its folder was rewritten: reload takes that
-            retire(outcome.model)
-            return None
-        return outcome
+        if isinstance(outcome, Loaded) and outcome.model.id != model.id:
+            if not outcome.model.is_network_of(model.bundle):  # its folder was rewritten: reload takes that
+                retire(outcome.model)
+                return None
+            outcome = replace(outcome, model=outcome.model.with_bundle(model.bundle))  # its cut was moved meanwhile
+        return outcome if not isinstance(outcome, Loaded) else self._live(outcome)
 
-    def adopt(self, config: Config, model: Model) -> None:
-        """A reload went live with these: what was being built for other settings is not wanted any more."""
+    def _live(self, better: Loaded) -> Loaded | UserError:
+        """With what holds now of configuration and registry, which may have changed while it was built."""
+        try:
+            return with_judge(self._config, better.model, self.chosen, f"{better.model.engine} has become ready")
+        except UserError as error:
+            retire(better.model)
+            return error
+
+    def adopt(self, loaded: Loaded) -> None:
+        """This went live after a reload: what was being built for other settings is not wanted any more."""
+        config, model, self.chosen, self._stamp = loaded.config, loaded.model, loaded.chosen, loaded.chosen.stamp
         is_other = _serving(config) != _serving(self._config)
         self._config = config
         lacks_gpu = model.engine.device == "cpu" and _has_gpu(config)
@@ -165,6 +206,14 @@ class ModelReload:
         if lacks_gpu and self._better is None:  # a reload that loaded nothing is also a request to try the device again
             self._better_due_s = time.monotonic() + (AGAIN_S if is_other else 0.0)
 
+    def adopt_turn(self, loaded: Loaded, was: Model) -> None:
+        """This went live in the place of ``was``; with the same network what is being built for it is still wanted."""
+        self.chosen = loaded.chosen
+        if not loaded.model.is_network_of(was.bundle):
+            self._abandon_better(loaded.model)
+            if loaded.model.engine.device == "cpu" and _has_gpu(self._config):
+                self._better_due_s = time.monotonic() + AGAIN_S
+
     def _abandon_better(self, model: Model) -> None:
         if self._better is not None:
             self._better.abandon(unless=model)
@@ -172,17 +221,27 @@ class ModelReload:
 
     def close(self, model: Model) -> None:
         """What is on its way is left; a library in the middle of its work is given two seconds to come to an end."""
-        for loading in (self._reload, self._better):
+        for loading in (self._reload, self._turn, self._better):
             if loading is not None:
                 loading.abandon(unless=model)
                 loading.join(2.0)
 
     def _read_anew(self, model: Model) -> Loaded:
         config = self._reread()
-        is_other = _serving(config) != _serving(self._config)
-        if is_other or is_outdated(model, config.model, config.state / "models"):
-            return load(config, wish_of(config))
-        return with_judge(config, model)
+        if _serving(config) != _serving(self._config):
+            return replace(load(config, wish_of(config)), why="a reload")
+        try:
+            choose(config.model, config.state / "models", config.thresholds)
+        except BadBundle:  # the base's folder is gone: nothing is there to take its place
+            return with_judge(config, model, self.chosen, "a reload")
+        return replace(load(config, wish_of(config), model), why="a reload")
+
+    def _turn_to(self, model: Model) -> Loaded:
+        why = "the registry was removed or damaged"
+        with suppress(BadBundle):
+            if last := self._registry.last():
+                why = f"{last.act} by {last.by}: {last.why}"
+        return replace(load(self._config, wish_of(self._config), model), why=why)
 
 
 def _has_gpu(config: Config) -> bool:

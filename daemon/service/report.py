@@ -22,6 +22,7 @@ from daemon.ledger import Ledger, LedgerView, wire
 from daemon.ledger.events import ServingModel, State, Status
 from daemon.metrics import Metrics
 from daemon.service.health import Health
+from daemon.service.sessions import SessionWatch
 from daemon.service.vigil import Vigil
 from daemon.sources import SourceHealth, oldest_pending_s
 from models.clock import utc_now
@@ -102,8 +103,9 @@ class StatusReport:
         serving: Serving,
         vigil: Vigil,
         ledger: Ledger,
+        sessions: SessionWatch,
     ) -> None:
-        self.config, self._serving = config, serving
+        self.config, self._serving, self._sessions = config, serving, sessions
         self.publish, self.replay = config.publish, config.replay
         self.state: Literal["starting", "ready", "stopping"] = "starting"
         self._metrics, self._health, self._vigil = metrics, health, vigil
@@ -139,6 +141,7 @@ class StatusReport:
             last_curve_s=max(came_s, default=None),
             counts=self._counts,
             session=self._metrics.accounts.snapshot(),
+            current_session=self._sessions.status(self._counts),
             ignored=self._metrics.accounts.ignored_kinds(),
             review_queue=self.waiting(),
             model=ServingModel(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from daemon.common.errors import USAGE, UserError, need_folder
 from daemon.common.options import Option
+from daemon.common.text import clean
 from daemon.config import Asked, JudgeOptions
 from deploy.engines import DEVICES
 
@@ -18,8 +20,6 @@ class Options:
     curve: Annotated[int | None, Option("which retract of the file, from 0", "I", unless="the first")] = None
     out: Annotated[Path, Option("the picture to write", "PNG")]
     judging: JudgeOptions
-    state: Annotated[str | None, Option("whose ledger knows the curve", "DIR", unless="that of run")] = None
-    instrument: Annotated[str | None, Option("whose state it is", "NAME")] = None
     device: Annotated[str, Option("where it runs", choices=DEVICES)] = "auto"
 
 
@@ -32,15 +32,16 @@ def run(options: Options) -> int:
         raise UserError(USAGE, "--curve counts the retracts of the file from 0")
     from daemon.explain import explain, look_up
     from daemon.explain.picture import draw
-    from daemon.judging.judge import judge_of, load_model
+    from daemon.judging.judge import load_asked
     from deploy.classifier import EngineRequest
     from models.files import write_whole
 
     asked = Asked.of(options.judging)
-    service = options.judging.service(options.state, options.instrument)
-    subject, reading = look_up(options.file, options.curve, service, asked.text)
-    model = load_model(asked.model, EngineRequest(options.device), asked.models)
-    explanation = explain(reading, model, judge_of(model, asked.thresholds, text=asked.text))
+    subject, reading = look_up(options.file, options.curve, options.judging.service(), asked.text)
+    model, judge, passed_over = load_asked(asked, EngineRequest(options.device))
+    if passed_over:
+        print(f"afm-triage: {clean(passed_over)}", file=sys.stderr)
+    explanation = explain(reading, model, judge)
     write_whole(options.out, draw(explanation))
     decision = explanation.decision
     score = "no score" if decision.score is None else f"score {decision.score:.4f}"

@@ -258,7 +258,7 @@ def _export(asked: Export, config: Config, labels: Labels, ledger: LedgerView | 
             print(clean(f"{folder} does not answer; looked no further for its files"), file=sys.stderr)
         rows = progress(current, "copying", len(current))
         written, missing = write_folder(rows, ledger, asked.curves, watched, silent)
-        without = f"; no copy of {missing}: never flagged, and the file is gone or changed" if missing else ""
+        without = f"; no copy of {missing}: none in the ledger, and the file is gone or changed" if missing else ""
         print(f"{written} curves and labels.csv in {asked.curves}{without}", file=sys.stderr)
         if asked.out is None:
             return 0

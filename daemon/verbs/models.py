@@ -1,7 +1,8 @@
-"""`models list|show|build`: the models there are, what one of them is, and its engines built ahead."""
+"""`models list|show|promote|rollback|build`: the models there are, which one serves, and its engines built ahead."""
 
 from __future__ import annotations
 
+import getpass
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +16,29 @@ from daemon.config import Flags, Keys
 from deploy.engines import DEVICES, NAMES, PRECISIONS
 
 if TYPE_CHECKING:
-    from daemon.judging.judge import Served
+    from daemon.judging.registry import Change, Registry, Served
     from models.bundle import Bundle, Entry
 
 
+_MOVE = Group("promote, rollback: a running service follows within a second, between two batches")
 _BUILD = Group("build: compiled engines, into the state folder, before a service wants them")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Promote and rollback come with the learning loop."""
+    """Which model serves is a matter of the state folder."""
 
-    action: Annotated[Literal["list", "show", "build"], Option("", is_positional=True)]
-    name: Annotated[str, Option("show, build: which", "NAME-or-DIR", is_positional=True)] = "shipped"
+    action: Annotated[Literal["list", "show", "promote", "rollback", "build"], Option("", is_positional=True)]
+    name: Annotated[
+        str | None,
+        Option("show, promote, build: which; also an id", "NAME-or-DIR", is_positional=True, unless="what serves"),
+    ] = None
     json: Annotated[bool, Option("list, show: the manifest, or one JSON object a model")] = False
+    group: Annotated[
+        str | None, Option("the sample whose curves it is for", "SAMPLE", unless="the present one", group=_MOVE)
+    ] = None
+    why: Annotated[str, Option("for the history and the event", "TEXT", group=_MOVE)] = "by hand"
+    by: Annotated[str | None, Option("who wants it", "NAME", unless="this user", group=_MOVE)] = None
     device: Annotated[str, Option("that they run on", choices=DEVICES, group=_BUILD)] = "auto"
     engine: Annotated[str, Option("one alone", choices=NAMES, unless="auto: all that run here", group=_BUILD)] = "auto"
     precision: Annotated[str, Option("int8 is calibrated on --curves", choices=PRECISIONS, group=_BUILD)] = "auto"
@@ -37,24 +47,89 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Exit 0; 65 when ``show`` or ``build`` names no usable model; 69 when nothing could be built."""
-    settings = config.load(options.service, needs_state=options.action == "build")
-    models = settings.state / "models"
-    if options.action == "list":
-        return _list(settings.state, options.json)
-    from models.bundle import BadBundle, read, resolve
+    """Exit 0; 65 for a model that is none, or that may not serve: nothing is moved; 69 when nothing could be built."""
+    settings = config.load(options.service, needs_state=options.action not in ("list", "show"))
+    if options.name is None and options.action == "promote":
+        raise UserError(USAGE, "promote which? `afm-triage models list` names them")
+    if options.name is not None and options.action in ("list", "rollback"):
+        raise UserError(USAGE, f"{options.action} takes no name; promote {options.name} lets that model serve")
+    from daemon.judging.judge import base_name, choose
+    from daemon.judging.registry import Registry
+    from models.bundle import BadBundle, read
 
+    registry, base = Registry(settings.state / "models"), base_name(settings)
     try:
-        bundle = read(resolve(options.name, models))
+        if options.action == "list":
+            return _list(registry, options.json)
+        if options.action == "promote":
+            return _promote(options, registry, read(registry.find(base)), settings)
+        chosen = choose(base, registry.models, settings.thresholds)
+        if options.action == "rollback":
+            return _rollback(options, registry, chosen.base_id)
+        bundle = read(chosen.folder if options.name is None else registry.find(options.name))
     except BadBundle as error:
         raise UserError(BAD_DATA, str(error)) from None
     if options.action == "build":
         return _build(options, bundle, settings)
-    if options.json:
-        print(json.dumps({"id": bundle.id, "folder": str(bundle.folder), **bundle.stored}))
-    else:
-        print(f"{bundle.id}\n{bundle.folder}\n\n{(bundle.folder / 'card.md').read_text()}", end="")
+    return _show_one(bundle, registry, options.json)
+
+
+def _promote(options: Options, registry: Registry, base: Bundle, settings: config.Config) -> int:
+    assert options.name is not None
+    made = registry.promote(options.name, base=base, group=_group(options), why=options.why, by=_who(options))
+    print(clean(f"{made.id} serves from now on{_for_group(made.group)}, in the place of {made.base_id}"))
+    if settings.thresholds.discard is not None:
+        print(f"▲ [thresholds] discard = {settings.thresholds.discard:g} goes before its own discard threshold")
+    if made.group != (now := registry.group()):
+        print(clean(f"▲ the present session is another{_for_group(now)}: it serves when one of its sample begins"))
     return 0
+
+
+def _rollback(options: Options, registry: Registry, base_id: str) -> int:
+    group = registry.group() if (asked := _group(options)) is None else asked
+    was = registry.for_group(group, base_id)
+    after = registry.rollback(_who(options), options.why, group=group, base_id=base_id)
+    print(clean(f"{after.id if after else base_id} serves again{_for_group(group)}; taken back: {was and was.id}"))
+    return 0
+
+
+def _group(options: Options) -> str | None:
+    return None if options.group is None else options.group.strip().casefold()
+
+
+def _for_group(group: str) -> str:
+    return f" for the sample {group}" if group else ""
+
+
+def _who(options: Options) -> str:
+    if options.by is not None:
+        return options.by
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container without names
+        return "somebody"
+
+
+def _show_one(bundle: Bundle, registry: Registry, as_json: bool) -> int:
+    changes = [one for one in registry.history() if bundle.id in (one.id, one.before)]
+    if as_json:
+        history = [{"act": one.act, "time": one.time, "by": one.by, "why": one.why} for one in changes]
+        print(json.dumps({"id": bundle.id, "folder": str(bundle.folder), **bundle.stored, "history": history}))
+        return 0
+    print(f"{clean(bundle.id)}\n{clean(str(bundle.folder))}")
+    for one in changes:
+        print(clean(_words(one, bundle.id)))
+    print(f"\n{(bundle.folder / 'card.md').read_text()}", end="")
+    return 0
+
+
+def _words(change: Change, id: str) -> str:
+    did = {
+        "promote": "promoted" if change.id == id else f"gave way to {change.id}",
+        "rollback": "came back" if change.id == id else "was taken back",
+        "group": "came with its sample" if change.id == id else "went with its sample",
+    }
+    return f"{change.time} {did[change.act]}{_for_group(change.group)}, by {change.by}: {change.why}"
 
 
 def _build(options: Options, bundle: Bundle, settings: config.Config) -> int:
@@ -82,39 +157,43 @@ def _build(options: Options, bundle: Bundle, settings: config.Config) -> int:
     return 0
 
 
-def _list(state: Path, as_json: bool) -> int:
+def _list(registry: Registry, as_json: bool) -> int:
     """What is registered, then what has judged for this state and is not among it."""
-    from daemon.judging.judge import served_by
     from models.bundle import entries
 
-    served = {one.id: one for one in served_by(state)}
-    for entry in entries(state / "models"):
+    served = {one.id: one for one in registry.served()}
+    serving = registry.serving()
+    for entry in entries(registry.models):
         one = served.pop(entry.bundle.id, None) if entry.bundle else None
-        _show(entry, as_json, one.since if one else None)
+        _show(entry, as_json, one.since if one else None, serving.id if serving else None)
     for one in served.values():
-        _show(_entry_of(one), as_json, one.since, one.id)
+        _show(_entry_of(one, registry), as_json, one.since, serving.id if serving else None, one.id)
+    if serving is not None and not as_json:
+        by = f"since {serving.time}, by {serving.by}: {serving.why}"
+        print(clean(f"{serving.name} serves{_for_group(serving.group)} in the place of {serving.base_id} {by}"))
     return 0
 
 
-def _entry_of(served: Served) -> Entry:
-    """A model that has judged, from where it lay; its id alone where that holds another by now, or nothing."""
-    from models.bundle import BadBundle, Entry, id_in, read
+def _entry_of(served: Served, registry: Registry) -> Entry:
+    """A model that has judged; its id alone where its folder holds another by now, and no copy is here."""
+    from models.bundle import BadBundle, Entry, read
 
     try:
-        if id_in(served.folder) != served.id:
-            return Entry(served.name, served.folder, None, "its folder holds another model by now")
-        return Entry(served.name, served.folder, read(served.folder))
+        return Entry(served.name, served.folder, read(registry.find(served.id)))
     except (BadBundle, OSError):
-        return Entry(served.name, served.folder, None, "its folder is gone, or not whole any more")
+        return Entry(served.name, served.folder, None, "its folder is gone, not whole, or holds another model by now")
 
 
-def _show(entry: Entry, as_json: bool, since: str | None, id_then: str | None = None) -> None:
+def _show(entry: Entry, as_json: bool, since: str | None, serving: str | None, id_then: str | None = None) -> None:
     from models.certificate import percent_up
 
     bundle = entry.bundle
     if as_json:
-        known = {"name": entry.name, "folder": str(entry.folder), "id": bundle.id if bundle else id_then}
-        print(json.dumps({**known, "problem": entry.problem, "served_since": since}))
+        id = bundle.id if bundle else id_then
+        known: dict[str, object] = {"name": entry.name, "folder": str(entry.folder), "id": id, "problem": entry.problem}
+        if bundle is not None:
+            known |= {"parent": bundle.manifest.parent, "discard": bundle.discard, "keep": bundle.keep}
+        print(json.dumps({**known, "served_since": since, "is_promoted": id is not None and id == serving}))
         return
     judged = f", judged first {since}" if since else ""
     if bundle is None:
@@ -122,5 +201,6 @@ def _show(entry: Entry, as_json: bool, since: str | None, id_then: str | None = 
         print(clean(f"{entry.name:<16} {which}  {entry.folder}"))
         return
     promise = f"at most {percent_up(bundle.certificate.bound)} missed" if bundle.certificate else "no certificate"
-    basis = f"{bundle.manifest.score_basis}, {promise}, {bundle.manifest.created}{judged}"
+    cut = f"discard at {bundle.discard:.3g}"
+    basis = f"{cut}, {bundle.manifest.score_basis}, {promise}, {bundle.manifest.created}{judged}"
     print(clean(f"{entry.name:<16} {bundle.id}  {basis}  {entry.folder}"))

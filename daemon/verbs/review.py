@@ -34,16 +34,16 @@ def run(options: Options) -> int:
             UNREACHABLE, f"no state folder {config.state}: start the service once, or give --state or --config"
         )
     from daemon.review import address_of, is_loopback, open_door, serve
-    from daemon.review.api import application
+    from daemon.review.api import Review, application
     from daemon.review.desk import Desk
     from daemon.review.security import Door, token_of
 
     listening = open_door(options.bind, options.port)
-    with closing(listening), Desk(config) as desk:
+    with closing(listening), Desk(config) as desk, Review(desk) as review:
         token = None if is_loopback(options.bind) else token_of(config.state)
         address = address_of(listening) + (f"?token={token}" if token else "")
         if not (config.state / "ledger.sqlite").is_file():
             print(f"afm-triage: no ledger in {config.state} yet: the page waits for one", file=sys.stderr)
         print(as_json({"address": address}) if options.json else f"{address}  (Ctrl-C ends the page)", flush=True)
-        serve(application(desk, Door(token)), listening)
+        serve(application(review, Door(token)), listening)
     return 0 if ending.is_asked() else 1

@@ -64,14 +64,14 @@ def run(options: Options) -> int:
     is_packed = _check(options, names)
     from daemon.batch import VerdictCounts
     from daemon.batch.output import ResumableOutput
-    from daemon.judging.judge import judge_of, load_model, release
+    from daemon.judging.judge import load_asked, release
 
     selection = None if options.only is None else read_selection(options.only)
     asked = Asked.of(options.judging, require_certificate=options.require_certificate)
-    model = load_model(
-        asked.model, EngineRequest(options.device, options.engine, options.precision, cache=_built()), asked.models
-    )
-    judge = judge_of(model, asked.thresholds, require_certificate=asked.require_certificate, text=asked.text)
+    wish = EngineRequest(options.device, options.engine, options.precision, cache=_built())
+    model, judge, passed_over = load_asked(asked, wish)
+    if passed_over:
+        print(f"afm-triage: {clean(passed_over)}", file=sys.stderr)
     with ExitStack() as stack:
         stack.callback(release, model)
         sheet = stack.enter_context(ResumableOutput(options.out, fresh=options.fresh)) if options.out else None

@@ -15,6 +15,7 @@ from daemon.common.options import add_options, take_options
 
 #: topic -> one line of help; the module has its name, with _ for -.
 TOPICS: dict[str, str] = {
+    "alike": "are curves that look alike of one label, so that a sheet of them is answered at a glance",
     "archive": "how fast curves are judged from files and from an archive, and what bounds it beside a GPU",
     "baselines": "the model beside a step detector and the plain published recipe",
     "calibration": "are probabilities that were fitted once right on other streams, at other prevalences",

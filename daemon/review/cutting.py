@@ -1,0 +1,131 @@
+"""The cut as the page sees it: what the answers so far would move, what to look at before, and the move itself.
+
+What the adaptation counts takes a second, so it is counted beside the requests: after a confirmed event, which may
+also take a cut back, and when somebody opens the page of the cut.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from daemon.common.errors import BAD_DATA, UserError
+from daemon.common.text import clean
+from daemon.judging import Thresholds
+from daemon.judging.registry import Registry
+from daemon.review.desk import Desk, told
+from daemon.review.held import Held
+from daemon.review.queues import Aims
+from daemon.review.security import Refused
+from models.bundle import BadBundle, read
+
+if TYPE_CHECKING:
+    from daemon.learn.adaptation import Proposal
+
+log = logging.getLogger(__name__)
+
+_HOLDS_S = 3.0
+
+
+class Cutting(threading.Thread):
+    """Methods may be called from any thread. ``close`` ends it; a count that is under way is left."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(name="cut", daemon=True)
+        self._desk, self._registry = desk, Registry(desk.config.state / "models")
+        self._wanted, self._is_over = threading.Event(), False
+        self._proposal = Held(self._propose, _HOLDS_S)
+        self._taken_back = ""  # of the last audit that took a cut back, one sentence
+        self._band: tuple[object, tuple[float, float] | None] = (None, None)
+
+    def look_again(self) -> None:
+        """An event was confirmed: see whether a cut holds, and what the events allow."""
+        self._wanted.set()
+
+    def close(self) -> None:
+        self._is_over = True
+        self._wanted.set()
+
+    def run(self) -> None:
+        from daemon.learn.adaptation import audit
+
+        while True:
+            self._wanted.wait(3600.0)
+            self._wanted.clear()
+            if self._is_over:
+                return
+            try:
+                if (taken := audit(self._desk.config, by="review page")) is not None:
+                    self._taken_back = taken.text
+                self._proposal.renew()
+            except (UserError, Refused, OSError) as error:
+                log.warning("the cut: %s", error)
+
+    def proposal(self) -> dict[str, Any]:
+        """What the adaptation would do now, ready for JSON. Raises Refused 503."""
+        with told():
+            proposal = self._proposal.value()
+        ids = [event["id"] for event in self._desk.events(proposal.look_first)]
+        return {**asdict(proposal), "moves": proposal.moves, "look_first_ids": ids, "taken_back": self._taken_back}
+
+    def accept(self, by: str) -> dict[str, Any]:
+        """Move the cut. Raises Refused 409 where the curves to look at first wait, or something else is in the way."""
+        from daemon.learn.adaptation import accept
+
+        with told():
+            proposal = self._proposal.renew()
+        if proposal.look_first:
+            many = len(proposal.look_first)
+            raise Refused(409, f"{many} curves between the old and the new cut are to be looked at first")
+        if not proposal.moves:
+            raise Refused(409, proposal.missing[0] if proposal.missing else "the cut is in force already")
+        try:
+            promotion = accept(self._desk.config, proposal, by)
+        except UserError as error:
+            raise Refused(409 if error.exit_code == BAD_DATA else 503, str(error)) from None
+        except OSError as error:
+            raise Refused(503, f"the state takes no model: {error.strerror}") from None
+        self.look_again()
+        return {"name": promotion.name, "id": promotion.id, "group": promotion.group, "old": proposal.old,
+                "new": proposal.new}  # fmt: skip
+
+    def aims(self) -> Aims:
+        """What the cut wants looked at, as far as that is known already."""
+        proposal = self._proposal.peek()
+        return replace(
+            self.serving(), first=proposal.look_first if proposal is not None and proposal.new > proposal.old else ()
+        )
+
+    def serving(self) -> Aims:
+        """The band of the cut that serves, and what judges now, by the last decision."""
+        view = self._desk.ledger
+        with told():
+            last = view.last(1)
+        data = last[0]["data"] if last else {}
+        serving = (str(data["pipeline"]), Thresholds(**data["thresholds"])) if data else None
+        return Aims(band=self._band_of_serving(), serving=serving)
+
+    def effect(self) -> list[str]:
+        """In words, what the answers so far do to the cut; empty while nothing is known."""
+        proposal = self._proposal.peek()
+        said = [self._taken_back] if self._taken_back else []
+        return [*said, *([] if proposal is None else map(clean, proposal.sentences[:2]))]
+
+    def _propose(self) -> Proposal:
+        from daemon.learn.adaptation import propose
+
+        return propose(self._desk.config)
+
+    def _band_of_serving(self) -> tuple[float, float] | None:
+        stamp = self._registry.stamp()
+        if stamp != self._band[0]:
+            band = None
+            try:
+                if (promotion := self._registry.serving()) is not None:
+                    band = read(self._registry.folder_of(promotion)).manifest.thresholds.band
+            except (BadBundle, OSError) as error:
+                log.warning("the cut that serves: %s", error)
+            self._band = (stamp, band)
+        return self._band[1]

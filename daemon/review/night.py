@@ -1,0 +1,165 @@
+"""The night: how the service does, what it has brought, and what is left to look at; what stands around the curve."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from daemon import __version__
+from daemon.client.feed import ask_status
+from daemon.client.service_file import find as find_service
+from daemon.common.text import clean
+from daemon.judging import Verdict
+from daemon.labels import Labels
+from daemon.labels.raters import Share, figures
+from daemon.labels.sessions import FIELDS, Session, Sessions
+from daemon.ledger.view import LedgerView
+from daemon.ledger.wire import Event
+from daemon.review.desk import Desk, told
+from daemon.review.held import Held
+from daemon.review.queues import Aims, Stretches
+from daemon.review.security import Refused
+from models.clock import utc_now
+
+_STATUS_HOLDS_S = 1.0  # one question to the service, however many pages ask
+_HOURS = 12
+_COUNTED = 20_000  # of the decisions from before the page was started
+_AT_ONCE = 2_000
+_MOST_DIFFERENCES = 1_000
+
+
+class Hours:
+    """Decisions of each hour by verdict; only what is new is read."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stream, self._last = "", 0
+        self._by_hour: dict[str, Counter[str]] = {}  # "2026-11-28T10"
+
+    def last(self, view: LedgerView, now: str) -> list[dict[str, Any]]:
+        """The last twelve hours that brought anything and this one, the oldest first."""
+        with self._lock:
+            stream, last = view.stream, view.last_seq
+            if stream != self._stream or last < self._last:
+                self._stream, self._last, self._by_hour = stream, max(last - _COUNTED, 0), {}
+            while self._last < last:
+                events = view.decisions(range(self._last + 1, min(self._last + _AT_ONCE, last) + 1))
+                for event in events.values():
+                    self._by_hour.setdefault(event["time"][:13], Counter())[event["data"]["verdict"]] += 1
+                self._last = min(self._last + _AT_ONCE, last)
+            self._by_hour.setdefault(now[:13], Counter())
+            hours = sorted(self._by_hour)[-_HOURS:]
+            return [
+                {
+                    "hour": f"{hour}:00:00Z",
+                    **{word: self._by_hour[hour][word] for word in ("keep", "review", "discard")},
+                }
+                for hour in hours
+            ]
+
+
+class Night:
+    """Methods may be called from any thread; they raise what the desk raises."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._hours = Hours()
+        self._status = Held(self._ask, _STATUS_HOLDS_S)
+
+    def _ask(self) -> Event | None:
+        where = find_service(self._desk.config)  # waiting for an answer takes a second: only where one may come
+        return ask_status(where.replay) if where.is_alive or "replay" in self._desk.config.origins else None
+
+    def status(self) -> dict[str, Any]:
+        """What the running service says of itself; {} where none answers, or that of another ledger."""
+        event = self._status.value()
+        try:
+            is_ours = event is not None and event.get("stream") == self._desk.ledger.stream
+        except Refused:
+            is_ours = False
+        return dict(event["data"]) if event is not None and is_ours else {}
+
+    def state(self, rater: str | None, aims: Aims, effect: Sequence[str]) -> dict[str, Any]:
+        """What stands above and beside the curve; ``effect`` is what the answers so far do to the cut, in words."""
+        said, view, labels = self.status(), self._desk.ledger, self._desk.labels
+        with told():
+            counts = view.verdict_counts()
+            session = Sessions(labels).current()
+            hours = self._hours.last(view, utc_now())
+            within: Stretches = [(session.first_seq, session.last_seq)] if session else [(1, None)]
+            left = _left(view, labels, rater, within)
+            left["disagreements"] = len(self._desk.queue(
+                "disagreements", rater or "", _MOST_DIFFERENCES, within, aims, is_blind=False
+            ))  # fmt: skip
+            own = _figures(labels, rater) if rater else None
+            stream, last_seq = view.stream, view.last_seq
+        whole = [hour["keep"] for hour in hours[:-1]] or [hours[-1]["keep"]]
+        return {
+            "instrument": self._desk.config.instrument,
+            "version": __version__,
+            "running": bool(said),
+            "state": said.get("state"),
+            "health": [{k: one.get(k) for k in ("name", "level", "text")} for one in said.get("health", [])],
+            "last_curve_s": said.get("last_curve_s"),
+            "rate_per_s": said.get("rate_per_s"),
+            "model": said.get("model"),
+            "engine": said.get("engine"),
+            "stream": stream,
+            "last_seq": last_seq,
+            "counts": counts,
+            "session": None if session is None else _session(session, counts),
+            "yield": {"per_hour": sum(whole) / len(whole), "hours": hours},
+            "queues": left,
+            "rater": own,
+            "effect": list(effect),
+        }
+
+
+def _session(session: Session, counts: dict[str, int]) -> dict[str, Any]:
+    return {
+        "number": session.number,
+        **{name: getattr(session, name) for name in FIELDS},
+        "origin": session.origin,
+        "began": session.began,
+        "first_seq": session.first_seq,
+        "counts": session.counts(counts),
+    }
+
+
+def _left(view: LedgerView, labels: Labels, rater: str | None, within: Stretches) -> dict[str, int]:
+    """How many curves of each queue this rater has not answered (without one: nobody has)."""
+    names: dict[Verdict, str] = {"keep": "kept", "review": "review", "discard": "discards"}
+    left = {
+        name: sum(view.count_looks(verdict, first - 1, last) for first, last in within)
+        for verdict, name in names.items()
+    }
+    mine = [seq for seq, said in labels.words().items() if rater is None or rater in said]
+    mine = [seq for seq in mine if any(first <= seq and (last is None or seq <= last) for first, last in within)]
+    for said in labels.labelled(mine).values():
+        name = next((name for verdict, name in names.items() if any(one.verdict == verdict for one in said)), None)
+        if name is not None:
+            left[name] = max(left[name] - 1, 0)
+    return left
+
+
+def _figures(labels: Labels, rater: str) -> dict[str, Any]:
+    """A rater's own figures, in words, once they have labelled enough to see them."""
+    own = figures(labels, rater)
+    sentences = []
+    if own.is_shown:
+        sentences.append(f"{own.labels} labels of yours hold.")
+        for share, words in (
+            (own.agreed_with_self, "curves shown twice you said the same"),
+            (own.right, "known curves you named as others do"),
+        ):
+            if share.of:
+                sentences.append(f"On {_share(share)} {words}.")
+        if own.missed.of:
+            sentences.append(f"Of the known events you passed over {_share(own.missed)}.")
+    return {"name": clean(rater), "labels": own.labels, "sentences": sentences}
+
+
+def _share(share: Share) -> str:
+    return f"{share.count} of {share.of} ({100 * share.low:.0f} to {100 * share.high:.0f} %)"

@@ -133,18 +133,18 @@ class Sheets:
 
         ``chance``: where chance comes from; the system's, which nobody can foresee, unless a test says otherwise.
         """
-        chance = chance or random.SystemRandom()
+        dice = chance or random.SystemRandom()
         last = view.last_seq
         ranges = [range(first, min(until or last, last) + 1) for first, until in within]
         if kind == "uniform":
             decided = list(chain.from_iterable(ranges))
             drawn = [
                 Drawn(seq, min(1.0, MOST_CURVES / len(decided)))
-                for seq in chance.sample(decided, min(len(decided), MOST_CURVES))
+                for seq in dice.sample(decided, min(len(decided), MOST_CURVES))
             ]
         else:
-            drawn = _poisson(view, ranges, chance)
-            chance.shuffle(drawn)
+            drawn = _poisson(view, ranges, dice)
+            dice.shuffle(drawn)
         if not drawn:
             raise ValueError("there is nothing to draw a sheet from: no curve was decided")
         insert = (
@@ -178,21 +178,21 @@ class Sheets:
             return
         self._labels.change("update sheet_curves set rater = ? where sheet = ? and seq = ?", rater, sheet.number, seq)
 
-    def left(self, sheet: Sheet) -> list[Drawn]:
-        """What is still to be looked at, in the order of the draw."""
+    def left(self, sheet: Sheet, limit: int = MOST_CURVES) -> list[Drawn]:
+        """The next curves to be looked at, in the order of the draw; those whose answer was taken back come first."""
         words = self._labels.words()
-        query = "select seq, chance, rater from sheet_curves where sheet = ? order by place"
-        rows = self._labels.select(query, sheet.number)
-        return [
-            Drawn(seq, chance)
-            for seq, chance, rater in rows
-            if rater is None or (rater and rater not in words.get(seq, ()))
-        ]
+        answered = "select seq, chance, rater from sheet_curves where sheet = ? and rater > '' order by place"
+        rows = self._labels.select(answered, sheet.number)
+        back = [Drawn(seq, chance) for seq, chance, rater in rows if rater not in words.get(seq, ())]
+        fresh = "select seq, chance from sheet_curves where sheet = ? and rater is null order by place limit ?"
+        return [*back, *(Drawn(*row) for row in self._labels.select(fresh, sheet.number, limit))][:limit]
 
     def progress(self, sheet: Sheet, view: LedgerView) -> Progress:
         """How far it has come. Raises UserError 74 where a decision is damaged."""
         words = self._labels.words()
-        rows = self._labels.select("select seq, chance, rater from sheet_curves where sheet = ?", sheet.number)
+        (drawn,) = self._labels.select("select count(*) from sheet_curves where sheet = ?", sheet.number)[0]
+        noted = "select seq, chance, rater from sheet_curves where sheet = ? and rater is not null"
+        rows = self._labels.select(noted, sheet.number)
         said: dict[int, tuple[Word, float]] = {}
         for seq, chance, rater in rows:
             if rater and (word := words.get(seq, {}).get(rater)):
@@ -204,7 +204,7 @@ class Sheets:
         ]
         return Progress(
             sheet,
-            drawn=len(rows),
+            drawn=drawn,
             answered=len(said),
             gone=sum(rater == "" for _, _, rater in rows),
             unsure=sum(word == "unsure" and verdicts.get(seq) == "discard" for seq, (word, _) in said.items()),
@@ -213,7 +213,7 @@ class Sheets:
         )
 
 
-def _poisson(view: LedgerView, ranges: Sequence[range], chance: random.Random) -> list[Drawn]:
+def _poisson(view: LedgerView, ranges: Sequence[range], dice: random.Random) -> list[Drawn]:
     """Each curve that may be looked at with a chance of its own, independently of all others."""
     found = []
     verdicts: tuple[Verdict, ...] = ("keep", "review", "discard")
@@ -224,5 +224,5 @@ def _poisson(view: LedgerView, ranges: Sequence[range], chance: random.Random) -
             for look in view.looks(verdict, after=one.start - 1, until=one.stop - 1, order="seq", limit=1 << 40)
         ]
         share = min(1.0, ABOVE / len(looks)) if looks and verdict != "discard" else 1.0
-        found += [Drawn(look.seq, share * look.probability) for look in looks if chance.random() < share]
+        found += [Drawn(look.seq, share * look.probability) for look in looks if dice.random() < share]
     return found

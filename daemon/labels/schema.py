@@ -93,7 +93,7 @@ MIGRATIONS = (
         place  integer not null,        -- in the order of the draw
         seq    integer not null,
         chance real not null,           -- with which it was drawn
-        rater  text,                    -- who answered, whose last word it is, or '' where nobody can look at it any more
+        rater  text,                    -- who answered and whose last word it is, '' where it is gone
         primary key (sheet, place)
     ) strict, without rowid;
     """,

@@ -26,13 +26,12 @@ from daemon.labels.sessions import Sessions
 from daemon.learn.ground import Ground, Stream, base_of, stream_of, survey
 from daemon.learn.simulated_loss import SimulatedLoss
 from daemon.ledger.view import LedgerView
-from models.bundle import BadBundle, Bundle, read
+from models.bundle import CONFIRMED, BadBundle, Bundle, read
 from models.certificate import percent_up
 from models.cut import CONFIDENCE, FEWEST, LEAST_GAIN, MAX_MISS, MISSES, Rung, Step, climb
 
 #: Curves between the old and the new cut that are looked at first: those most like an event.
 LOOK_FIRST = 12
-BASIS = "labels: confirmed events"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,7 @@ def accept(config: Config, proposal: Proposal, by: str) -> Promotion:
     base, registry = base_of(config), Registry(config.state / "models")
     loss = SimulatedLoss(config.state, base).count()
     evidence = {
-        "basis": BASIS,
+        "basis": CONFIRMED,
         "events": proposal.events,
         "band": [base.discard, proposal.new],
         "group": proposal.group,

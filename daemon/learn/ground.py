@@ -16,6 +16,7 @@ from daemon.common.errors import BAD_DATA, UserError
 from daemon.config import Config
 from daemon.formats.afmcurve import unpack
 from daemon.formats.errors import Unfinished, Unreadable
+from daemon.judging.judge import base_name
 from daemon.judging.registry import Promotion, Registry
 from daemon.labels import Label, Labels
 from daemon.labels.raters import Bar, bar
@@ -24,7 +25,7 @@ from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from deploy.classifier import EngineId, EngineRequest
 from deploy.serving import TOLERANCE, Model
-from models.bundle import BadBundle, Bundle, read, resolve
+from models.bundle import BadBundle, Bundle, read
 from models.reasons import DOUBTS
 
 #: Decisions of the group that the pile is counted on, the latest ones.
@@ -99,10 +100,12 @@ class Ground:
 
 
 def base_of(config: Config) -> Bundle:
+    """The configured model, as the service has it where this verb was not told."""
+    name = base_name(config)
     try:
-        return read(resolve(config.model, config.state / "models"))
+        return read(Registry(config.state / "models").find(name))
     except BadBundle as error:
-        raise UserError(BAD_DATA, f"model {config.model}: {error}") from error
+        raise UserError(BAD_DATA, f"model {name}: {error}") from error
 
 
 def survey(config: Config, view: LedgerView, labels: Labels) -> Ground:

@@ -325,7 +325,10 @@ def current(state: Path) -> list[tuple[str, int, str, str]]:
 def test_a_removed_label_is_gone_everywhere_and_stays_as_history(state: Path) -> None:
     verb(state, "add", "run7/gone.ibw", "keep", "--rater", "ada", "--reason", "two ruptures")
     verb(state, "add", "run7/gone.ibw", "discard", "--rater", "bob")
-    assert verb(state, "disagree").stdout == "run7/gone.ibw#0: keep (ada), discard (bob)\n"
+    assert verb(state, "disagree").stdout == (
+        "run7/gone.ibw#0: keep (ada), discard (bob)\n"
+        "ada and bob agree on 0 of 1 curve that both have labelled; it counts from 30 on\n"
+    )
     refused = verb(state, "remove", "run7/gone.ibw#0")
     assert (refused.returncode, "--rater ada or bob" in refused.stderr) == (64, True)
     words = ("run7/gone.ibw#0", "--rater", "bob", "--by", "ada", "--reason", "wrong curve")

@@ -380,7 +380,8 @@ class Registry:
             before = self._noted()
             if not before or (before[-1].id, str(before[-1].folder)) != (bundle.id, folder):
                 append_line(path, json.dumps(said).encode())
-            self.keep(bundle)
+            if not (self.models / JUDGED / bundle.id / MANIFEST).is_file():
+                self.keep(bundle)
         except (BadBundle, OSError) as error:  # it judges all the same: events name it
             why = error.strerror if isinstance(error, OSError) else error
             log.warning("%s: %s; `models list` may not know %s", path, why, bundle.id)

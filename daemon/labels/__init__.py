@@ -103,11 +103,12 @@ _Key = tuple[tuple[str, int], str]  # identity and rater
 class Labels(Closing):
     """The labels of one state folder, for any thread.
 
-    Several processes may write; each waits up to 5 s for the others. Raises UserError 69 when there is no such folder,
-    74 when the file cannot be read or written: Locked while another program holds it, Full when the disk is.
+    Several processes may write; each waits for the others, at most ``patience_s``. Raises UserError 69 when there is no
+    such folder, 74 when the file cannot be read or written: Locked while another program holds it, Full when the disk
+    is.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, patience_s: float = 5.0) -> None:
         self.path, self.ledger_file = path, path.with_name("ledger.sqlite")
         self._lock = threading.RLock()
         self._ledger: tuple[tuple[int, int, int] | None, str | None] = (None, None)  # its file, and its identity
@@ -118,7 +119,7 @@ class Labels(Closing):
         if not path.parent.is_dir():
             raise UserError(UNREACHABLE, f"no state folder {path.parent}: start the service once, or give --state")
         try:
-            self._connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(path, timeout=patience_s, isolation_level=None, check_same_thread=False)
         except sqlite3.DatabaseError as error:
             raise self._explain(error) from error
         try:

@@ -54,7 +54,10 @@ class Agreement:
         """One sentence without its full stop."""
         both = f"{self.raters[0]} and {self.raters[1]}"
         if self.kappa is None:
-            return clean(f"{both} share {self.shared} curves; their agreement counts from {SHARED} on")
+            curves = "1 curve" if self.shared == 1 else f"{self.shared} curves"
+            return clean(
+                f"{both} agree on {self.agreed} of {curves} that both have labelled; it counts from {SHARED} on"
+            )
         return clean(f"{both} agree on {self.agreed} of {self.shared} shared curves (kappa {self.kappa:.2f})")
 
 

@@ -27,13 +27,12 @@ from daemon.learn.ground import Ground, Stream, stream_of, survey
 from daemon.learn.simulated_loss import SimulatedLoss
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
-from models.bundle import BadBundle, Bundle, read
+from models.bundle import CONFIRMED, BadBundle, Bundle, read
 from models.certificate import percent_up
 from models.cut import CONFIDENCE, FEWEST, LEAST_GAIN, MAX_MISS, MISSES, Rung, Step, climb
 
 #: Curves between the old and the new cut that are looked at first: those most like an event.
 LOOK_FIRST = 12
-BASIS = "labels: confirmed events"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +133,7 @@ def accept(config: Config, proposal: Proposal, by: str) -> Promotion:
         ground = survey(config, *_open(config, closing))
     network, loss = ground.network, SimulatedLoss(config.state, ground.network).count()
     evidence = {
-        "basis": BASIS,
+        "basis": CONFIRMED,
         "events": proposal.events,
         "band": [ground.own, proposal.new],
         "group": proposal.group,

@@ -84,6 +84,9 @@ class Board:
         self.recent: deque[Entry] = deque(maxlen=keep)  # newest first
         self.marked: deque[Entry] = deque(maxlen=keep)  # kept and flagged only: the rare ones stay in view
         self.version = 0  # grows with every change, so that an idle screen need not be drawn
+        self.selected: Entry | None = None  # that a person is about to label
+        self.labels: dict[int, str] = {}  # seq -> what was said of it at this screen
+        self.told = ""  # what came of the last key
         self._since_status: Counter[str] = Counter()
         self._status_seq = 0
         self._times: deque[tuple[float, str]] = deque()
@@ -127,7 +130,43 @@ class Board:
             self.is_linked, self.link_text = is_linked, text
             self.version += 1
 
+    def select(self, step: int, *, marked: bool) -> None:
+        """The next older (1) or newer (-1) decision, of all or of those kept and flagged; it stays the one selected."""
+        entries = list(self.marked if marked else self.recent)
+        if not entries:
+            return
+        if self.selected is None:
+            self.selected = entries[0]
+        else:
+            beyond = [
+                one for one in entries if (one.seq < self.selected.seq if step > 0 else one.seq > self.selected.seq)
+            ]
+            self.selected = (beyond[0] if step > 0 else beyond[-1]) if beyond else self.selected
+        self.tell("")
+
+    def select_seq(self, seq: int) -> None:
+        """The decision of this number, if it is still here."""
+        self.selected = next((one for one in (*self.recent, *self.marked) if one.seq == seq), self.selected)
+
+    def unselect(self) -> None:
+        """The newest decisions are looked at again."""
+        self.selected = None
+        self.tell("")
+
+    def note_label(self, seq: int, word: str | None) -> None:
+        """What holds of a curve now, as far as it was said here."""
+        self.labels.pop(seq, None)
+        if word is not None:
+            self.labels[seq] = word
+
+    def tell(self, text: str) -> None:
+        """One line for whoever is at the keyboard."""
+        self.told = clean(text)
+        self.version += 1
+
     def _forget(self) -> None:
+        self.selected, self.told = None, ""
+        self.labels.clear()
         self.recent.clear()
         self.marked.clear()
         self._times.clear()
@@ -284,5 +323,6 @@ def _words(kind: str, data: dict[str, Any]) -> str:
     if kind == "alarm":
         return clean(f"{'cleared: ' if data.get('ok') else ''}{data.get('name')}: {data.get('text')}")
     if kind == "model":
-        return clean(f"{data.get('model')} on {data.get('engine')}")
+        why = f" ({data['why']})" if data.get("why") else ""
+        return clean(f"{data.get('model')} on {data.get('engine')}{why}")
     return clean(f"{data.get('result')} {data.get('reason') or ', '.join(data.get('changed') or {}) or ''}").strip()

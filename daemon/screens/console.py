@@ -25,6 +25,7 @@ from daemon.client.service_file import find
 from daemon.common.text import duration, latency, score
 from daemon.config import Config
 from daemon.screens.board import Attachment, Board, Entry
+from daemon.screens.labeller import Labeller
 from daemon.screens.screen import frame, svg
 from models.clock import time_of_day
 
@@ -62,26 +63,31 @@ def keys() -> Iterator[Keys]:
 
 
 FRAME_S = 0.25  # 4 frames a second are enough for an eye, and cost little
+KEY_S = 0.05  # whoever types goes on typing
 IDLE_FRAME_S = 1.0  # nothing new: only clocks and rates move
 PATIENCE_S = 3.0  # a service that is there has answered by then
 WORTH_A_HINT_S = 10.0  # who waits less long is told at the end
 HISTORY = 1000  # decisions from before the console came, for rates and drawings
 
 
-def live(config: Config, patience_s: float = math.inf) -> None:
-    """Draw until q, Ctrl-C or SIGTERM, then give the terminal back as it was. Raises UserError 69 as ``plain`` does."""
+def live(config: Config, patience_s: float = math.inf, rater: str = "") -> None:
+    """Draw until q, Ctrl-C or SIGTERM, then give the terminal back as it was. Raises UserError 69 as ``plain`` does.
+
+    ``rater``: whose labels the keys give.
+    """
     board, terminal = Board(), Console(highlight=False)
     attachment = Attachment(config, board, HISTORY)
-    silence = SilenceLimit(patience_s, find(config).replay)
+    silence, labeller = SilenceLimit(patience_s, find(config).replay), Labeller(config, board, rater)
     drawn, drawn_s = -1, 0.0
     try:
         with keys() as keyboard, Live(console=terminal, screen=True, auto_refresh=False) as view:
-            while "q" not in keyboard.pressed().lower():
+            while "q" not in (typed := keyboard.pressed()).lower():
+                labeller.take(typed)
                 age_s = time.monotonic() - drawn_s
-                if age_s >= (FRAME_S if board.version != drawn else IDLE_FRAME_S):
+                if typed or age_s >= (FRAME_S if board.version != drawn else IDLE_FRAME_S):
                     drawn, drawn_s = board.version, time.monotonic()
                     view.update(Group(*frame(board, *terminal.size)), refresh=True)
-                attachment.turn(FRAME_S)
+                attachment.turn(KEY_S if typed else FRAME_S)
                 silence.note(heard=board.is_linked)
     except KeyboardInterrupt:
         pass

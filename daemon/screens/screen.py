@@ -201,6 +201,7 @@ def frame(board: Board, width: int, height: int) -> list[Text]:
         *_session(board, width),
         _folders(board),
         *_health(board, 3 if height >= 40 else 1),
+        *_hand(board, width),
     ]
     room = height - len(head) - 1
     tape_width = width - 2 if width < 72 else max(37, min(70, int(width * 0.36)))
@@ -252,7 +253,18 @@ def _header(board: Board, width: int) -> Text:
     else:
         parts.append((f"○ {board.link_text}", "bold red"))
     age = f"up {duration(float(board.status.get('uptime_s') or 0))} · " if board.is_linked else ""
-    return _right(Text.assemble(*parts), Text(f"{age}q leaves ", _QUIET), width)
+    keys = "" if board.selected else "↓ → select · "
+    return _right(Text.assemble(*parts), Text(f"{age}{keys}q leaves ", _QUIET), width)
+
+
+def _hand(board: Board, width: int) -> list[Text]:
+    """What the keys would do to the selected curve, and what came of the last one."""
+    one, told = board.selected, Text(board.told, "bold")
+    if one is None:
+        return [_beside(((Text.assemble(" ", told), width),))] if board.told else []
+    where = Text.assemble((" ▸ ", "bold"), (f"#{one.seq:,} ", _QUIET), tail(one.label, 40), "  ", told)
+    keys = "k keep · d discard · u unsure · z undo " if width >= 100 else "k d u · z "
+    return [_right(where, Text(keys, _QUIET), width)]
 
 
 def _numbers(board: Board, width: int) -> list[Text]:
@@ -347,11 +359,26 @@ def _tape(board: Board, width: int, height: int) -> list[Text]:
     each = 2 if height < 26 else 3
     drawing = 14 if width < 50 else 26
     lines: list[Text] = []
-    for entry in list(board.recent)[: height // each]:
-        beside = [_verdict(entry), Text(tail(entry.label, width - drawing - 1)), _footnote(entry)]
+    for entry in _around(board, board.recent, height // each):
+        beside = [_verdict(entry), _name(board, entry, width - drawing - 1), _footnote(entry)]
         for row, words in zip(_drawing(entry, drawing, min(each, 3)), beside, strict=False):
             lines.append(_beside(((row, drawing + 1), (words, width - drawing - 1))))
     return lines or [Text("no curve has come yet", _QUIET)]
+
+
+def _around(board: Board, entries: Sequence[Entry], count: int) -> list[Entry]:
+    """As many as there is room for: the newest, or down to the selected one."""
+    selected = board.selected
+    older = 0 if selected is None else sum(one.seq >= selected.seq for one in entries)
+    first = max(older - count, 0)
+    return list(entries)[first : first + count]
+
+
+def _name(board: Board, entry: Entry, width: int) -> Text:
+    """The curve, marked when it is selected, and what a person has said of it here."""
+    said = f" ✎ {board.labels[entry.seq]}" if entry.seq in board.labels else ""
+    name = tail(entry.label, width - len(said))
+    return Text.assemble((name, "reverse" if board.selected == entry else ""), (said, "bold"))
 
 
 def _verdict(entry: Entry) -> Text:
@@ -376,7 +403,7 @@ def _gallery(board: Board, width: int, height: int) -> list[Text]:
     card_width = (width + 2) // columns - 2
     rows = max(1, round(height / max(6, min(10, card_width // 4))))
     card_height = height // rows
-    cards = [_card(entry, card_width, card_height) for entry in list(board.marked)[: rows * columns]]
+    cards = [_card(board, entry, card_width, card_height) for entry in _around(board, board.marked, rows * columns)]
     if not cards:
         return [Text("none kept or flagged yet", _QUIET)]
     lines: list[Text] = []
@@ -386,10 +413,10 @@ def _gallery(board: Board, width: int, height: int) -> list[Text]:
     return lines
 
 
-def _card(entry: Entry, width: int, height: int) -> list[Text]:
+def _card(board: Board, entry: Entry, width: int, height: int) -> list[Text]:
     """One caption, then the drawing, then a line of air."""
     mark = f"{MARKS[entry.verdict]} {score(entry.score)} "
-    caption = Text.assemble((mark, f"bold {_STYLES[entry.verdict]}"), tail(entry.label, width - len(mark) - 1))
+    caption = Text.assemble((mark, f"bold {_STYLES[entry.verdict]}"), _name(board, entry, width - len(mark) - 1))
     why = [Text(f"  {entry.why}", _QUIET)] if entry.why else []
     drawing = _drawing(entry, width, max(1, height - 2 - len(why)))
     return [caption, *why, *drawing, Text()]

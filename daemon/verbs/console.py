@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 from daemon.client.feed import PATIENCE, patience_of
-from daemon.common.errors import UNREACHABLE, UserError, need_folder
+from daemon.common.errors import UNREACHABLE, USAGE, UserError, need_folder
 from daemon.common.options import Option
 from daemon.config import Flags, Keys, load
 from daemon.screens import console
+from daemon.screens.labeller import rater_of
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -27,6 +28,9 @@ def _size(text: str) -> tuple[int, int]:
 class Options:
     service: Annotated[Flags, Keys("state", "instrument", "publish", "replay")]
     patience: Annotated[float | None, PATIENCE] = None
+    rater: Annotated[
+        str | None, Option("whose labels the keys k, d and u give", "NAME", unless="whoever is logged in")
+    ] = None
     plain: Annotated[bool, Option("one line a decision, as without a terminal")] = False
     snapshot: Annotated[Path | None, Option("one picture of it, then leave", "FILE.svg")] = None
     size: Annotated[tuple[int, int], Option("of the picture", "COLUMNSxROWS", parse=_size, unless="120x36")] = (120, 36)
@@ -35,6 +39,8 @@ class Options:
 def run(options: Options) -> int:
     """Until q or Ctrl-C. Exit 69 without a service: at once for a picture, else once its patience is at its end."""
     config = load(options.service)
+    if options.rater is not None and not options.rater.strip():
+        raise UserError(USAGE, "--rater must name somebody")
     if options.snapshot is not None:
         need_folder("--snapshot", options.snapshot)
         if not console.snapshot(config, options.snapshot, *options.size):
@@ -44,5 +50,5 @@ def run(options: Options) -> int:
             print("afm-triage: TERM names no terminal to draw on: one line a decision, Ctrl-C leaves", file=sys.stderr)
         console.plain(config, patience_of(options.patience))
     else:
-        console.live(config, patience_of(options.patience))
+        console.live(config, patience_of(options.patience), rater_of(options.rater))
     return 0

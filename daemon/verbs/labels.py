@@ -21,7 +21,7 @@ from daemon.common.stdio import write_bytes
 from daemon.common.text import clean
 from daemon.config import Config, Flags, Keys, load
 from daemon.formats import limits
-from daemon.labels import Label, Labels, Word, read_word
+from daemon.labels import Label, Labels, Word, raters, read_word
 from daemon.labels import table as labeltable
 from daemon.labels.curve_name import Ambiguous, CurveFinder, NoSuchCurve, Subject, name_of, readings_of
 from daemon.labels.sessions import Sessions
@@ -82,7 +82,7 @@ _ACTIONS = {
     "remove": Action(Remove, "take a label back, or with --undo its removal"),
     "import": Action(Import, "take labels from a CSV file"),
     "export": Action(Export, "write labels as CSV"),
-    "disagree": Action(Disagree, "curves on which raters say different things"),
+    "disagree": Action(Disagree, "curves on which raters say different things, and how far they agree (kappa)"),
 }
 
 
@@ -181,8 +181,8 @@ def _remove(asked: Remove, config: Config, labels: Labels, ledger: LedgerView | 
     if not holding:
         raise UserError(BAD_DATA, f"{name}: has no label{_whose(asked.rater)}")
     if len(holding) > 1:
-        raters = " or ".join(one.rater for one in holding)
-        raise UserError(USAGE, clean(f"{name}: name one of its raters, --rater {raters}"))
+        whose = " or ".join(one.rater for one in holding)
+        raise UserError(USAGE, clean(f"{name}: name one of its raters, --rater {whose}"))
     labels.remove(holding, by=(asked.by or holding[0].rater).strip(), reason=asked.reason, time=utc_now())
     print(clean(f"{name}: {holding[0].label} ({holding[0].rater}) removed"))
     return 0
@@ -252,6 +252,10 @@ def _disagree(labels: Labels) -> int:
         if len({one.label for one in group}) > 1:
             said = ", ".join(f"{one.label} ({one.rater})" for one in group)
             print(clean(f"{name_of(group[0].path, group[0].curve)}: {said}"))
+    for one in raters.agreements(labels.current()):
+        print(one.words())
+    if (bar := raters.bar(labels)).blocks:
+        print(bar.text)
     return 0
 
 

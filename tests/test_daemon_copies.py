@@ -16,7 +16,7 @@ from daemon.config import ThresholdsConfig
 from daemon.explain import explain, find_reading
 from daemon.formats import open_file
 from daemon.formats.afmcurve import MOST_POINTS, compact_copy_of, pack, unpack
-from daemon.judging import Decision, Judge, classify, decide, with_compact_copy
+from daemon.judging import Decision, Judge, audit, classify, decide, with_compact_copy
 from daemon.judging.judge import judge_of, load_model
 from daemon.reading import Reading
 from daemon.reading.ahead import read_curves
@@ -88,6 +88,26 @@ def assert_true(files: Sequence[Path], thresholds: ThresholdsConfig, folder: Pat
 def test_copies_of_bundled_curves_are_judged_as_the_curves_were(tmp_path: Path) -> None:
     assert_true([BUNDLED], ThresholdsConfig(), tmp_path / "flagged", least=1)
     assert_true([BUNDLED], ALL_FLAGGED, tmp_path / "all", least=30)
+
+
+def test_what_may_be_looked_at_has_a_copy_and_nothing_else() -> None:
+    """All that is kept or flagged; the discards that the draw falls on, more of them in the band of a raised cut."""
+    judge = judge_of(model(), ThresholdsConfig())
+    raised = replace(judge, band=(0.002, 0.004))
+    reading = live([BUNDLED], model().bundle.profile)[0]
+    base = judged([reading], judge)[0]
+
+    def copied(**changes: object) -> int:
+        some = [replace(base, identity=f"{number}#0", **changes) for number in range(300)]
+        return sum(with_compact_copy(one, reading, model().bundle.profile).compact_copy is not None for one in some)
+
+    assert copied(verdict="keep") == copied(verdict="review", score=None) == 300
+    drawn = [audit.draw(f"{number}#0") for number in range(300)]
+    few, more = (sum(one < share for one in drawn) for share in (audit.AUDIT_SHARE, audit.BAND_SHARE))
+    assert 0 < few < more < 60
+    assert copied(verdict="discard", score=0.003) == few
+    assert copied(verdict="discard", score=0.002, judge=raised) == few
+    assert copied(verdict="discard", score=0.003, judge=raised) == more
 
 
 @pytest.mark.timeout(300)

@@ -70,14 +70,16 @@ def test_a_picture_is_written_and_its_verdict_told(
     assert said.strip() == f"{out}: {MAP}#3: {verdict}, score {float(score):.4f}"
 
 
-def test_a_flagged_curve_is_explained_by_its_name_from_the_copy_when_its_file_is_gone(
+def test_a_curve_is_explained_by_its_name_from_the_copy_when_its_file_is_gone(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     watched, out = tmp_path / "watched", tmp_path / "x.png"
     copy = pack(open_file(SAWTOOTH)[0])
     ledger = Ledger(tmp_path / "ledger.sqlite", "afm1")
     flagged = {"verdict": "review", "compact_copy": copy, "path": "run7/gone #1.txt", "folder": str(watched)}
-    ledger.record([decision(1, **flagged), decision(3, path="run7/kept.txt", folder=str(watched))])
+    kept = flagged | {"verdict": "keep", "path": "run7/gone too.txt"}
+    discarded = {"verdict": "discard", "path": "run7/kept.txt", "folder": str(watched)}
+    ledger.record([decision(1, **flagged), decision(2, **kept), decision(3, **discarded)])
     ledger.close()
 
     def said(name: str) -> tuple[int, str]:
@@ -88,6 +90,8 @@ def test_a_flagged_curve_is_explained_by_its_name_from_the_copy_when_its_file_is
     for name in ("run7/gone #1.txt#0", "run7/gone #1.txt", f"{watched}/run7/gone #1.txt#0"):
         code, told = said(name)
         assert (code, told.startswith(f"{out}: run7/gone #1.txt#0: ")) == (0, True), told
+    code, told = said("run7/gone too.txt")
+    assert (code, told.startswith(f"{out}: run7/gone too.txt#0: ")) == (0, True), told
     code, told = said("run7/kept.txt#0")
     assert (code, told.count("\n")) == (65, 1)
     assert "run7/kept.txt#0: its file is gone or does not answer" in told

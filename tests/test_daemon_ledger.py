@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,11 +17,12 @@ import pytest
 
 from daemon.common.errors import UserError
 from daemon.judging import FileMark
+from daemon.judging.audit import AUDIT_SHARE, draw
 from daemon.ledger import Ledger, LedgerView, NotRecorded, check, schema
 from daemon.ledger.rows import Named
 from daemon.ledger.wire import checksum, decode
 from models.clock import Clock
-from tests.ledgerhelp import decision, decisions, ledger_with
+from tests.ledgerhelp import as_version_2, decision, decisions, ledger_with
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -294,11 +296,15 @@ for first in range(max(start - 20, 1), 10**6, 7):  # begins again a little earli
     batch = decisions(first, first + 7)
     ledger.record(batch, [FileMark("/w", one.path, 1, 1, one.sha256, 1) for one in batch])
     print(ledger.last_seq, flush=True)
+    ledger.do_chore()
 """
 
 
 def test_kill_9_at_any_moment_leaves_no_gap_and_nothing_twice(path: Path) -> None:
-    announced = 0
+    """Nor in what may be looked at, which a chore still fills for the decisions of the version before."""
+    before, announced = 4_000, 0
+    ledger_with(path, before).close()
+    as_version_2(path)
     for trial in range(20):
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -316,10 +322,21 @@ def test_kill_9_at_any_moment_leaves_no_gap_and_nothing_twice(path: Path) -> Non
             assert [seq for seq, _ in rows] == list(range(1, len(rows) + 1))
             assert len(rows) >= announced, "what had been announced is gone"
             assert view.last_seq == sum(view.verdict_counts().values())
-            assert all(view.finished("/w", decode(body)["data"]["path"]) for _, body in rows)
-    assert announced > 40
+            assert all(view.finished("/w", decode(body)["data"]["path"]) for _, body in rows[before:])
+            new = Counter(decode(body)["data"]["verdict"] for _, body in rows[before:])
+            assert view.count_looks("keep", after=before) == new["keep"]
+            assert view.count_looks("review", after=before) == new["review"]
+    assert announced > before + 40
     identities = [decode(body)["data"]["sha256"] for _, body in rows]
     assert len(set(identities)) == len(identities)
+    ledger = Ledger(path, "afm1")
+    with ledger.view() as view:
+        while ledger.do_chore():
+            pass
+        assert view.count_looks("keep") == view.verdict_counts()["keep"]
+        drawn = [one.identity for one in decisions(1, view.last_seq + 1) if one.verdict == "discard"]
+        assert view.count_looks("discard") == sum(draw(identity) < AUDIT_SHARE for identity in drawn)
+    ledger.close()
 
 
 DISK_FULL = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from daemon.common.errors import UserError
 from daemon.judging import Decision, audit
 from daemon.ledger import Ledger, LedgerView, schema
 from models.clock import Clock
-from tests.ledgerhelp import JUDGE, decision, decisions, ledger_with
+from tests.ledgerhelp import JUDGE, as_version_2, decision, decisions, ledger_with
 
 ROOT = Path(__file__).resolve().parents[1]
 RAISED = replace(JUDGE, pipeline="raised", band=(0.04, 0.3))
@@ -94,9 +93,7 @@ def test_after_a_raise_the_band_is_audited_more_until_it_was(path: Path) -> None
 def test_a_ledger_from_before_is_opened_at_once_and_filled_beside_the_service(path: Path) -> None:
     """As version 2 left it: nothing is known of looks, and a copy only of what was flagged."""
     ledger_with(path, 900).close()
-    with sqlite3.connect(path) as database:
-        database.executescript("drop table looks; drop table bands; delete from chores; pragma user_version = 2;")
-    database.close()
+    as_version_2(path)
     with LedgerView(path) as before, pytest.raises(UserError, match="start the service once") as refusal:
         before.looks("keep")
     assert refusal.value.exit_code == 69

@@ -14,6 +14,7 @@ from makers import a_retract
 
 from daemon.formats.afmcurve import compact_copy_of
 from daemon.judging import Decision
+from daemon.judging.audit import AUDIT_SHARE, draw
 from daemon.labels import Labels
 from models.curve import Curve
 from models.frontend import prepare_to_judge
@@ -288,7 +289,8 @@ def test_a_hostile_name_is_text(tmp_path: Path, browser: Browser, drawn: list[by
 
 
 def test_everything_is_reached_by_keys_and_fits_400_px(tmp_path: Path, browser: Browser, drawn: list[bytes]) -> None:
-    others = [judged(n, verdict=v, compact_copy=drawn[0]) for n, v in ((101, "keep"), (102, "discard"))]
+    audited = next(n for n in range(200, 2000) if draw(judged(n).identity) < AUDIT_SHARE)
+    others = [judged(n, verdict=v, compact_copy=drawn[0]) for n, v in ((101, "keep"), (audited, "discard"))]
     fill(tmp_path / "state", [*flagged(30, drawn), *others])
     with Page(tmp_path / "state") as page:
         browser.open(page)

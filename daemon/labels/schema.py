@@ -78,5 +78,23 @@ MIGRATIONS = (
         before    text not null,        -- JSON: decisions by verdict before the first of it
         after     text                  -- JSON: the same up to its last one
     ) strict;
+    create table sheets (
+        number   integer primary key,
+        kind     text not null check (kind in ('uniform', 'weighted')),
+        stream   text not null,         -- identity of the ledger that was drawn from
+        sample   text not null,         -- the group of sessions
+        made     text not null,         -- UTC, RFC 3339
+        decided  integer not null,      -- decisions that could have been drawn
+        goal     integer not null,      -- confirmed events at which it ends
+        heaviest real not null          -- 1 / the least chance that a discard had
+    ) strict;
+    create table sheet_curves (
+        sheet  integer not null references sheets (number),
+        place  integer not null,        -- in the order of the draw
+        seq    integer not null,
+        chance real not null,           -- with which it was drawn
+        rater  text,                    -- who answered and whose last word it is, '' where it is gone
+        primary key (sheet, place)
+    ) strict, without rowid;
     """,
 )

@@ -21,13 +21,15 @@ from typing import Literal, get_args
 from daemon.judging import Thresholds, Verdict
 from daemon.labels import Kind, Labels
 from daemon.labels.sessions import Sessions
+from daemon.labels.sheets import Sheets
 from daemon.ledger.rows import Look
 from daemon.ledger.view import LedgerView
 from daemon.review.questions import Past, Slot, mix, shuffled
 
 #: ``first``: the curves between the old and the new cut that `adapt` wants looked at, at the head of review.
 #: ``band``: audited discards that the old cut would have sent to review, at the head of discards.
-QueueName = Literal["kept", "review", "discards", "disagreements", "first", "band"]
+#: ``sheet``: what is left of the certificate sheet that was drawn last, whatever the stretches.
+QueueName = Literal["kept", "review", "discards", "disagreements", "first", "band", "sheet"]
 QUEUES: tuple[QueueName, ...] = get_args(QueueName)
 #: Stretches of decisions: the first and the last ``seq`` of each, oldest first; None: it goes on.
 Stretches = Sequence[tuple[int, int | None]]
@@ -102,6 +104,8 @@ def queue(
         seqs = _disagreements(view, labels, rater, within or _ALWAYS, aims)[:limit]
         return _items(view, [Slot(seq, "plain") for seq in seqs], {}, name)
     past = Past.of(labels, rater)
+    if name == "sheet":
+        return _of_sheet(view, labels, past, limit)
     fresh, late, back = dict[int, _Place](), dict[int, _Place](), dict[int, _Place]()
     skipped = set(past.skipped)
     done = past.seen - skipped
@@ -144,6 +148,22 @@ def _items(view: LedgerView, slots: Sequence[Slot], places: Mapping[int, _Place]
                 Item(slot.seq, events[slot.seq]["id"], queue, weight if slot.kind == "plain" else None, slot.kind)
             )
     return found
+
+
+def _of_sheet(view: LedgerView, labels: Labels, past: Past, limit: int) -> list[Item]:
+    """Blind, and whoever has labelled a curve of it before, with its score in sight, is asked again."""
+    sheets = Sheets(labels)
+    sheet = sheets.current()
+    if sheet is None or sheets.progress(sheet, view).is_done:
+        return []
+    skips = {one.seq for one in labels.shown(past.rater, "skip") if one.queue == "sheet"}
+    drawn = sheets.left(sheet, limit + len(skips))
+    drawn.sort(key=lambda one: one.seq in skips)
+    places: dict[int, _Place] = {one.seq: ("sheet", 1 / one.chance) for one in drawn}
+    golden, repeats = ([seq for seq in pool if seq not in places] for pool in (past.golden(None), past.repeats(None)))
+    plain = [one.seq for one in drawn]
+    slots = mix(plain, rater=past.rater, asked=past.asked, golden=golden, repeats=repeats, limit=limit)
+    return _items(view, slots, places, "sheet")
 
 
 def _led(fresh: Sequence[int], shared: Sequence[int], asked: int) -> list[int]:

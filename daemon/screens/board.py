@@ -323,5 +323,6 @@ def _words(kind: str, data: dict[str, Any]) -> str:
     if kind == "alarm":
         return clean(f"{'cleared: ' if data.get('ok') else ''}{data.get('name')}: {data.get('text')}")
     if kind == "model":
-        return clean(f"{data.get('model')} on {data.get('engine')}")
+        why = f" ({data['why']})" if data.get("why") else ""
+        return clean(f"{data.get('model')} on {data.get('engine')}{why}")
     return clean(f"{data.get('result')} {data.get('reason') or ', '.join(data.get('changed') or {}) or ''}").strip()

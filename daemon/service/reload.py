@@ -101,6 +101,8 @@ def load(config: Config, request: EngineRequest, like: Model | None = None) -> L
     """What serves for this configuration, on an engine of ``request`` or on that of ``like``. Raises UserError."""
     patience = EngineTimeouts(deadline_s=config.engine.deadline_s)
     model, chosen = load_chosen(config, request, patience, like)
+    with suppress(BadBundle, OSError):  # beside the loop, which tells of it when the model begins to judge
+        Registry(config.state / "models").keep(model.bundle)
     return with_judge(config, model, chosen)
 
 

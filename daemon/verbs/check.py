@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,10 +17,11 @@ from daemon.common.options import Option
 from daemon.common.stdio import as_json
 from daemon.common.text import clean, duration, latency
 from daemon.config import HOMELESS, NOWHERE, Config, ConfigError, Flags, load, values
+from daemon.judging.registry import Registry
 from daemon.screens.doctor import LITTLE_SPACE_BYTES
 from deploy.classifier import EngineRequest, NoEngine
 from deploy.engines import ENGINES, candidates
-from models.bundle import BadBundle, certificate_in, read, resolve
+from models.bundle import BadBundle, certificate_in, read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +57,16 @@ def _wrong(file: str, findings: list[str]) -> int:
 def _model_problems(config: Config) -> list[str]:
     """Why `run` could not take the model that is named: it is not there, or not as its manifest says."""
     try:
-        read(resolve(config.model, config.state / "models"))
+        read(_folder_of(config))
     except BadBundle as error:
         return [f"model: {error}"]
     except OSError as error:
         return [f"model: {config.model} cannot be read ({error.strerror}); give this user read permission"]
     return []
+
+
+def _folder_of(config: Config) -> Path:
+    return Registry(config.state / "models").find(config.model)
 
 
 def describe(config: Config) -> list[str]:
@@ -71,6 +77,7 @@ def describe(config: Config) -> list[str]:
     if config.ingest:
         sentences.append(f"takes curves over ZeroMQ at {config.ingest}; each is answered once it is on disk")
     sentences.append(_judging(config))
+    sentences += _promoted(config)
     sentences.append(_thresholds(config))
     if config.require_certificate:
         sentences.append(_certificate(config))
@@ -153,6 +160,19 @@ def _judging(config: Config) -> str:
     return f"{what}{_deadline(config)}"
 
 
+def _promoted(config: Config) -> list[str]:
+    """What serves in the place of the configured model, or why something promoted does not."""
+    from daemon.judging.judge import choose
+
+    with suppress(BadBundle):  # that is told already
+        chosen = choose(config.model, config.state / "models", config.thresholds)
+        if (one := chosen.promotion) is not None:
+            sample = f" for the sample {one.group}" if one.group else ""
+            return [f"in its place {one.id} serves{sample}, promoted {one.time} by {one.by}: {one.why}"]
+        return [f"▲ {chosen.passed_over}"] if chosen.passed_over else []
+    return []
+
+
 def _lacking(config: Config) -> str | None:
     """Why the engine that was asked for cannot run here."""
     if (config.device, config.engine.name, config.engine.precision) == ("auto", "auto", "auto"):
@@ -164,7 +184,7 @@ def _lacking(config: Config) -> str | None:
     try:
         list(candidates(wish))
         if wish.precision == "int8":
-            find(read(resolve(config.model, config.state / "models")), wish.cache)
+            find(read(_folder_of(config)), wish.cache)
     except NoEngine as error:
         return str(error)
     except BadBundle:
@@ -203,9 +223,11 @@ def _thresholds(config: Config) -> str:
 
 
 def _certificate(config: Config) -> str:
+    from daemon.judging.judge import choose
+
     rule = "discards only under a certificate; without one a would-be discard becomes review"
     try:
-        found = certificate_in(resolve(config.model, config.state / "models"))
+        found = certificate_in(choose(config.model, config.state / "models", config.thresholds).folder)
     except BadBundle as error:
         return f"▲ {rule}; {error}"
     if found is None:

@@ -1,7 +1,7 @@
 // The cut: where the scores lie, what moving a threshold would do, and the proposal that confirmed events have earned.
 
 import { ask } from "./client.js";
-import { along, count, element, figure, plural, unalong } from "./words.js";
+import { along, count, element, figure, plural, sentence, unalong } from "./words.js";
 
 const BARS = 80;
 
@@ -21,6 +21,7 @@ export class Cut {
     this.section.replaceChildren(element("p", { class: "quiet" }, "Counting scores …"));
     const [scores, proposal] = await Promise.allSettled([ask("/api/scores"), ask("/api/cut")]);
     this.#scores = scores.value ?? null;
+    this.canvas = this.table = null;
     this.#proposal = proposal.value ?? null;
     const problem = scores.reason ?? proposal.reason;
     this.#draw(problem);
@@ -31,10 +32,11 @@ export class Cut {
     this.moved = { discard, keep };
     const rows = [element("header", {}, element("h2", {}, "The cut"), element("p", { class: "quiet" }, "where the scores lie, and what moving a threshold would do; nothing moves by looking"))];
     if (problem) rows.push(element("p", {}, `Not all is known: ${problem.message}.`));
-    if (this.#scores) {
+    if (this.#scores?.thresholds) {
       this.canvas = element("canvas", { role: "img", "aria-label": "Histogram of scores" });
       this.table = element("table", { class: "forecast" });
-      rows.push(this.canvas, this.#sliders(), this.table);
+      this.words = element("p", { role: "status" });
+      rows.push(this.canvas, this.#sliders(), this.table, this.words);
     }
     if (this.#proposal) rows.push(this.#offer());
     this.section.replaceChildren(...rows);
@@ -54,7 +56,7 @@ export class Cut {
         this.#histogram();
         this.#forecast();
       });
-      box.append(element("label", { htmlFor: slider.id }, words), slider, said);
+      box.append(element("label", { htmlFor: slider.id }, words), said, slider);
     }
     return box;
   }
@@ -80,7 +82,7 @@ export class Cut {
 
   #histogram() {
     const { canvas } = this;
-    if (!canvas?.clientWidth || !this.#scores) return;
+    if (!canvas?.clientWidth || !this.#scores?.thresholds) return;
     const ratio = devicePixelRatio || 1;
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
     [canvas.width, canvas.height] = [width * ratio, height * ratio];
@@ -127,23 +129,27 @@ export class Cut {
     const row = (name, from) => element("tr", {}, element("th", { scope: "row" }, name), ...cells(name, from));
     const head = element("tr", {}, element("th", {}, ""), ...["○ discard", "◐ review", "● keep"].map((word) => element("th", { scope: "col" }, word)));
     this.table.replaceChildren(element("thead", {}, head), element("tbody", {}, row("as it is", now), row("as moved here", then)));
+    const fewer = now.review - then.review;
+    const change = fewer === 0 ? "" : `${plural(Math.abs(fewer), "curve")} ${fewer > 0 ? "fewer" : "more"} to look at. `;
+    this.words.textContent = change + (then.discard > now.discard ? "Whether an event is among them, only looking tells." : "");
   }
 
   #offer() {
     const proposal = this.#proposal;
     const box = element("div", { class: "said" });
-    for (const text of proposal.sentences ?? []) box.append(element("p", {}, text));
-    for (const text of proposal.missing ?? []) box.append(element("p", { class: "quiet" }, `Missing: ${text}`));
-    const first = (proposal.look_first ?? []).length;
+    const told = [proposal.taken_back, ...(proposal.sentences ?? [])].filter(Boolean);
+    const missing = (proposal.missing ?? []).filter((text) => !told.some((one) => one.includes(text)));
+    for (const text of [...told, ...missing]) box.append(element("p", {}, sentence(text)));
+    const first = (proposal.look_first_ids ?? []).length;
     const row = element("div", { class: "row" });
     if (first) {
       const look = element("button", { type: "button", class: "second" }, `Look at ${plural(first, "curve")} between the cuts first`);
       look.addEventListener("click", this.hands.first);
       row.append(look);
     }
-    if (proposal.new !== null && proposal.new !== undefined && proposal.new > proposal.old) {
+    if (proposal.moves) {
       const move = element("button", { type: "button", class: "main" }, `Move the cut to ${figure(proposal.new)}`);
-      move.disabled = Boolean(proposal.missing?.length);
+      move.disabled = first > 0;
       move.addEventListener("click", () => this.#accept(row));
       row.append(move);
     }

@@ -7,7 +7,7 @@ import { Plot, commonAxes, inWords } from "./plot.js";
 import { Sheets } from "./sheets.js";
 import { drawAlike, drawGauge, drawWhy, factsOf } from "./side.js";
 import { Top } from "./top.js";
-import { SHAPES, clean, clock, count, element, lasting, parts, plural } from "./words.js";
+import { SHAPES, clean, clock, count, element, lasting, parts, plural, sentence } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const FETCHED = 60; // items of a queue at once
@@ -306,10 +306,9 @@ function undo() {
   store("undo", undone);
   if (!last) return void say("Nothing to undo.");
   for (const { item, word } of last) {
-    if (word !== "skip") {
-      outbox.add("undo", { id: item.id, rater });
-      if (item.mine && item.mine !== "skip") outbox.add("label", [{ id: item.id, label: item.mine, rater, queue: item.queue }]);
-    }
+    outbox.add("undo", { id: item.id, rater });
+    const before = word !== "skip" && item.mine !== "skip" && item.mine;
+    if (before) outbox.add("label", [{ id: item.id, label: before, rater, queue: item.queue }]);
     if (!item.mine) counted(item.queue, -1);
     answeredAt.delete(item.id);
     const place = items.findLastIndex((one) => one.id === item.id);
@@ -395,7 +394,7 @@ function stateChanged(state) {
 }
 
 function drawEffect(state) {
-  const said = (state.effect ?? []).map((text) => element("p", {}, text));
+  const said = (state.effect ?? []).map((text) => element("p", {}, sentence(text)));
   if (said.length) {
     const more = element("button", { type: "button", class: "bare", "data-view": "cut" }, "see the cut ", element("kbd", {}, "c"));
     said.push(element("p", {}, more));
@@ -466,6 +465,7 @@ const ACTS = {
   fit: () => plot.fit(),
   help: () => $("help").showModal(),
   session: () => $("begin").showModal(),
+  "session-end": () => tellSession({ end: true }, "The session has ended."),
 };
 
 const KEYS = {
@@ -521,7 +521,10 @@ document.addEventListener("click", (event) => {
   else if (other) openView(other);
   else if (act) ACTS[act]?.();
   else if (button.id === "who") askRater();
-  else if (button.id === "forget") outbox.forgetRefused();
+  else if (button.id === "forget") {
+    top.trouble = "";
+    outbox.forgetRefused();
+  }
 });
 
 /** Which curve can be seen (or is said to be gone); null while none can, and then no answer counts. */
@@ -577,19 +580,23 @@ $("ask-rater").addEventListener("close", () => {
   begin();
 });
 
-$("begin").addEventListener("close", async () => {
+$("begin").addEventListener("close", () => {
   if ($("begin").returnValue !== "begin") return;
   const form = new FormData($("begin").querySelector("form"));
+  tellSession({ ...Object.fromEntries(form), operator: rater }, "The session has begun.");
+});
+
+async function tellSession(body, done) {
   try {
-    await ask("/api/session", { method: "POST", body: { ...Object.fromEntries(form), operator: rater } });
-    say("The session has begun.");
-    top.look();
+    await ask("/api/session", { method: "POST", body });
+    say(done);
+    await top.look();
+    openQueue(queue);
   } catch (problem) {
-    say(`No session was begun: ${problem.message}`);
-    top.refused = [`the session: ${problem.message}`];
+    top.trouble = `The session: ${problem.message}.`;
     top.drawTrouble();
   }
-});
+}
 
 addEventListener("hashchange", () => {
   const name = location.hash.slice(1);

@@ -8,9 +8,10 @@ const FONT = '13px system-ui, "Segoe UI", "Noto Sans", "DejaVu Sans", sans-serif
 const SMALL = FONT.replace("13px", "12px");
 
 /** What a curve needs: `{x0, x1, y0, y1}`, its push cut short; null where it has no finite number. */
-export function extentOf({ retract, contact }) {
+export function extentOf({ retract }) {
   if (!retract) return null;
   const { x, y } = retract;
+  const beyond = pushEnds(y);
   let [x0, x1, bottom, top, below] = [Infinity, -Infinity, Infinity, -Infinity, Infinity];
   for (let i = 0; i < x.length; i++) {
     if (!(Number.isFinite(x[i]) && Number.isFinite(y[i]))) continue;
@@ -18,12 +19,23 @@ export function extentOf({ retract, contact }) {
     if (x[i] > x1) x1 = x[i];
     if (y[i] < bottom) bottom = y[i];
     if (y[i] > top) top = y[i];
-    if (contact !== null && contact !== undefined && x[i] > contact && y[i] < below) below = y[i];
+    if (i >= beyond && y[i] < below) below = y[i];
   }
   if (x0 > x1) return null;
   const high = Math.max(top, 0);
   if (below < Infinity) bottom = Math.max(bottom, Math.min(below, -PUSH * Math.max(high, -below)));
   return { x0, x1, y0: Math.min(bottom, 0), y1: high || 1 };
+}
+
+/**
+ * The sample at which the push against the surface ends: from the deepest, at the very start, up to the zero line. A dip
+ * that begins at the zero line is none: it may be an event of a curve of the wrong sign.
+ */
+function pushEnds(y) {
+  const stop = y.findIndex((one) => one >= 0);
+  let deepest = 0;
+  for (let i = 1; i < stop; i++) if (y[i] < y[deepest]) deepest = i;
+  return stop > 0 && deepest <= 0.2 * stop ? stop : 0;
 }
 
 /** Axes on which nine of ten of these curves fit whole; null for none. */
@@ -178,7 +190,9 @@ export class Plot {
     if (extent.y1 > y1) said.push(`up to ${figure(extent.y1)} ${unit}`.trim());
     if (extent.y0 < y0 - 0.05 * (y1 - y0)) said.push(`down to ${figure(extent.y0)} ${unit}`.trim());
     if (extent.x1 > x1 + 0.02 * (x1 - x0)) said.push(`on to ${figure(extent.x1)} ${length}`);
-    return said.length ? `goes ${said.join(", ")}` : "";
+    if (said.length) return `goes ${said.join(", ")}`;
+    const isSmall = this.curve.ruptures?.length && extent.y1 < 0.12 * y1 && !this.view;
+    return isSmall ? "small on these axes" : "";
   }
 
   #look(view) {
@@ -395,6 +409,22 @@ export class Plot {
     pen.globalAlpha = 1;
   }
 
+  /** How high the curve reaches between two places, in dots from the top: so that no number lies on it. */
+  #skyline({ x, y }) {
+    const { toX, toY } = this.#scales();
+    const tops = new Float32Array(Math.ceil(this.width) + 1).fill(Infinity);
+    for (let i = 0; i < x.length; i++) {
+      const column = Math.round(toX(x[i]));
+      const py = toY(y[i]);
+      if (column >= 0 && column < tops.length && py < tops[column]) tops[column] = py;
+    }
+    return (from, to) => {
+      let top = Infinity;
+      for (let i = Math.max(Math.floor(from), 0); i <= Math.min(Math.ceil(to), tops.length - 1); i++) top = Math.min(top, tops[i]);
+      return top;
+    };
+  }
+
   #ruptures() {
     const { pen, colours, curve } = this;
     const { left, right, top, bottom } = this.#box;
@@ -406,32 +436,42 @@ export class Plot {
       .map(({ rupture, sample }) => ({ force: rupture.force, px: toX(x[sample]), py: toY(y[sample]) }))
       .filter(({ px, py }) => px >= left && px <= right && py >= top - 8 && py <= bottom)
       .sort((a, b) => b.force - a.force);
-    const taken = [];
+    const taken = marks.map(({ px, py }) => ({ x: px - 7, y: py, wide: 14 }));
     pen.font = FONT;
+    pen.textAlign = "left";
     pen.textBaseline = "middle";
+    pen.fillStyle = colours.ink;
+    const highest = this.#skyline(curve.retract);
     marks.forEach(({ force, px, py }, place) => {
-      pen.beginPath();
-      pen.arc(px, py, 4.5, 0, 2 * Math.PI);
-      pen.fillStyle = colours.card;
-      pen.fill();
-      pen.lineWidth = 1.6;
-      pen.strokeStyle = colours.ink;
-      pen.stroke();
       const words = place === 0 ? `${figure(force)} ${curve.force_unit}`.trim() : figure(force);
       const wide = pen.measureText(words).width;
-      const isLeft = px + 10 + wide > right;
-      const box = { x: isLeft ? px - 10 - wide : px + 10, y: Math.max(py - 9, top - 4), wide };
-      if (taken.some((one) => box.x < one.x + one.wide + 4 && one.x < box.x + wide + 4 && Math.abs(box.y - one.y) < 15)) {
-        return; // no room for its number; the circle says that it is there
-      }
-      taken.push(box);
-      pen.textAlign = "left";
-      pen.lineWidth = 3;
-      pen.strokeStyle = colours.card;
-      pen.strokeText(words, box.x, box.y);
-      pen.fillStyle = colours.ink;
-      pen.fillText(words, box.x, box.y);
+      const over = Math.min(Math.max(px - wide / 2, left), right - wide);
+      const spots = [
+        { x: px + 10, y: py - 7, wide },
+        { x: px - 10 - wide, y: py - 7, wide },
+        { x: over, y: Math.min(highest(over, over + wide), py) - 16, wide },
+      ];
+      const own = taken[place];
+      const isFree = (spot) =>
+        spot.x >= left &&
+        spot.x + wide <= right &&
+        spot.y >= top - 6 &&
+        spot.y + 7 < highest(spot.x, spot.x + wide) &&
+        !taken.some((other) => other !== own && overlap(spot, other));
+      const spot = spots.find(isFree);
+      if (!spot) return; // no room for its number; the circle says that it is there
+      taken.push(spot);
+      pen.fillText(words, spot.x, spot.y);
     });
+    pen.lineWidth = 1.6;
+    pen.strokeStyle = colours.ink;
+    pen.fillStyle = colours.card;
+    for (const { px, py } of marks) {
+      pen.beginPath();
+      pen.arc(px, py, 4.5, 0, 2 * Math.PI);
+      pen.fill();
+      pen.stroke();
+    }
   }
 
   /** Distance and force under the pointer. */
@@ -507,6 +547,10 @@ export class Plot {
     const [a, b] = [...this.#pointers.values()];
     return b ? { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2, size: Math.max(Math.hypot(a.x - b.x, a.y - b.y), 1) } : null;
   }
+}
+
+function overlap(a, b) {
+  return a.x < b.x + b.wide + 3 && b.x < a.x + a.wide + 3 && Math.abs(a.y - b.y) < 15;
 }
 
 /** The last index whose value is not above `place`. */

@@ -4,6 +4,8 @@ import { ask, query } from "./client.js";
 import { drawStamps, stamp } from "./side.js";
 import { element, plural } from "./words.js";
 
+const wide = (text) => element("span", { class: "only-wide" }, text);
+
 export class Sheets {
   #sheets = [];
   #at = 0;
@@ -64,11 +66,11 @@ export class Sheets {
       ["discard", "d", "○", "discard"],
       ["unsure", "u", "◐", "unsure"],
     ].map(([word, key, shape, text]) => {
-      const button = element("button", { type: "button", "data-word": word }, element("kbd", {}, key), element("span", { class: "shape" }, shape), ` all ${text}`);
+      const button = element("button", { type: "button", "data-word": word }, element("kbd", {}, key), element("span", { class: "shape" }, shape), element("span", {}, wide("all "), text));
       button.addEventListener("click", () => this.#answer(word));
       return button;
     });
-    const skip = element("button", { type: "button", "data-word": "skip" }, element("kbd", {}, "s"), " next sheet");
+    const skip = element("button", { type: "button", "data-word": "skip" }, element("kbd", {}, "s"), element("span", {}, "next", wide(" sheet")));
     skip.addEventListener("click", () => this.#next());
     const undo = element("button", { type: "button", class: "undo", "data-act": "undo" }, element("kbd", {}, "z"), " undo");
     this.count = element("p", { class: "quiet", id: "sheet-count" });

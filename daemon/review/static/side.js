@@ -2,7 +2,7 @@
 
 import { edges } from "./client.js";
 import { drawSmall } from "./plot.js";
-import { SHAPES, along, clean, clock, element, figure, score } from "./words.js";
+import { SHAPES, along, clean, clock, element, figure, score, sentence } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -47,11 +47,11 @@ export function drawGauge(curve, isBlind) {
   const origin = { adapted: ", moved", configured: ", set" }[curve.cut?.origin] ?? "";
   write(left, `discard ≤ ${figure(thresholds.discard)}${origin}`);
   write(right, `keep ≥ ${figure(thresholds.keep)}`);
-  // They meet between the thresholds; where the window is narrow, as soon as the left one has room.
-  const room = `${0.58 * left.textContent.length}em`;
-  const middle = 100 * ((discard + keep) / 2);
-  left.style.right = `min(${100 - middle}%, calc(100% - ${room}))`;
-  right.style.left = `max(${middle}%, ${room})`;
+  // Each below its threshold, as far as both have room; reckoned, not measured: measuring would cost a layout.
+  const [one, other] = [left, right].map((words) => 0.56 * words.textContent.length);
+  const start = `max(0px, ${100 * discard}% - ${one / 2}em)`;
+  left.style.left = start;
+  right.style.left = `max(${100 * keep}% - ${other / 2}em, ${start} + ${one + 0.6}em)`;
   gauge.setAttribute("aria-label", `${said}; ${left.textContent}; ${right.textContent}; ${curve.verdict}`);
 }
 
@@ -78,7 +78,7 @@ export function drawWhy(curve, isBlind) {
     else if (value === null || value === undefined) line("No score could be made, so a person looks.");
     else if (thresholds && value <= thresholds.discard) line("Its score alone would discard it, but something speaks against that.");
     else if (thresholds && value < thresholds.keep) line("Its score lies between the thresholds.");
-    for (const one of others) line(`${one.text[0].toUpperCase()}${one.text.slice(1)}.`);
+    for (const one of others) line(sentence(one.text));
   }
   if (curve.is_compact) line("Drawn from the ledger's copy.", "quiet");
   const model = clean(curve.model ?? "").replace(/-([0-9a-f]{4})[0-9a-f]{6,}$/, "-$1");

@@ -19,6 +19,7 @@ export class Top {
     this.waiting = 0;
     this.refused = [];
     this.silence = null;
+    this.trouble = ""; // what a person asked for here was refused
     document.addEventListener("visibilitychange", () => !document.hidden && this.look());
   }
 
@@ -77,10 +78,11 @@ export class Top {
     if (this.waiting && this.silence) {
       said.push(`${plural(this.waiting, "answer")} kept in this browser until the server takes ${this.waiting === 1 ? "it" : "them"}: ${this.silence.message}.`);
     } else if (this.silence) said.push(`No news: ${this.silence.message}. Your answers are kept in this browser.`);
+    if (this.trouble) said.push(this.trouble);
     for (const text of this.refused) said.push(`The server refused ${text}.`);
     const trouble = $("trouble");
     const rows = said.map((one) => element("span", { class: "line" }, one));
-    if (this.refused.length) rows.push(element("button", { type: "button", class: "bare", id: "forget" }, "understood"));
+    if (this.refused.length || this.trouble) rows.push(element("button", { type: "button", class: "bare", id: "forget" }, "understood"));
     const text = rows.map((row) => row.textContent).join("\n");
     if (text !== this.told) trouble.replaceChildren(...rows.flatMap((row) => [row, " "])); // else it would be read out again
     this.told = text;
@@ -107,7 +109,7 @@ function tonight(state) {
   if (!counts) return [];
   const total = Object.values(counts).reduce((a, b) => a + b, 0);
   return [
-    state.session ? "this session " : "in all ",
+    state.session ? "session " : "in all ",
     element("b", {}, count(total)),
     total === 1 ? " curve · " : " curves · ",
     element("b", { class: "keep" }, `● ${count(counts.keep ?? 0)} kept`),
@@ -150,7 +152,9 @@ function session(state) {
   if (!now) return [element("p", { class: "quiet" }, "none goes on"), button];
   const name = [now.name, now.sample, now.tip && `tip ${now.tip}`].filter(Boolean).join(", ");
   const lines = [element("p", {}, element("bdi", {}, name || `session ${now.number ?? ""}`))];
-  if (Number.isFinite(now.seconds)) lines.push(element("p", { class: "quiet" }, `for ${lasting(now.seconds)}`));
+  const since = (Date.now() - new Date(now.began ?? NaN)) / 1000;
+  if (Number.isFinite(since)) lines.push(element("p", { class: "quiet" }, `for ${lasting(Math.max(since, 0))}`));
   button.textContent = "begin another";
-  return [...lines, button];
+  const end = element("button", { type: "button", class: "bare", "data-act": "session-end" }, "end it");
+  return [...lines, element("p", {}, button, end)];
 }

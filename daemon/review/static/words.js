@@ -30,6 +30,11 @@ export function plural(number, one, many = one + "s") {
   return `${count(number)} ${number === 1 ? one : many}`;
 }
 
+/** With a capital and a full stop. */
+export function sentence(text) {
+  return text && text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+}
+
 /** `4 s`, `3 min`, `2.5 h`, `3 days`. */
 export function lasting(seconds) {
   if (seconds < 90) return `${Math.round(seconds)} s`;

@@ -1,0 +1,141 @@
+"""`models` as a user types it: quick, sound or refused in one line; and what judges a file beside a service."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from makers import a_retract, make_jpk
+from modelhelp import make_model
+
+from daemon.cli import main
+from daemon.judging.registry import SERVING, Registry
+from models.bundle import CONFIRMED, SHIPPED, WEIGHTS, Bundle, read, write
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def a_cut(registry: Registry, base: Bundle, name: str, share: float = 0.5) -> Bundle:
+    discard = base.discard + share * (base.keep - base.discard)
+    evidence = {"basis": CONFIRMED, "events": 5, "band": [base.discard, discard], "group": ""}
+    return registry.write_cut(base, name, discard, evidence)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def run(*words: str | Path) -> tuple[int, str, float]:
+    """Exit code, what it said, and seconds of processor: the clock tells what else this machine does."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-X", "importtime", "-m", "daemon", *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert "torch" not in done.stderr, "it would take seconds to load"
+    took_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return done.returncode, done.stdout, took_s
+
+
+def test_fifty_models_are_listed_shown_promoted_and_taken_back_within_a_second_each(state: Path) -> None:
+    registry, base = Registry(state / "models"), read(SHIPPED)
+    cuts = [a_cut(registry, base, f"cut-{number:02d}", number / 60) for number in range(1, 50)]
+    own = write(registry.models / "own", base.weights, msgspec.structs.replace(base.manifest, name="own"), "# own\n")
+    at = ("--state", state)
+    code, said, took_s = run("models", "list", "--json", *at)
+    rows = [json.loads(line) for line in said.splitlines()]
+    assert (code, len(rows)) == (0, 51)
+    assert {row["id"] for row in rows} == {base.id, own.id, *(one.id for one in cuts)}
+    assert [row["problem"] for row in rows] == [None] * 51
+    times = {"list": took_s}
+    for words in (("promote", "cut-07", "--by", "ann"), ("promote", cuts[8].id), ("show",), ("rollback",)):
+        code, said, times[words[0]] = run("models", *words, *at)
+        assert code == 0, words
+        if words == ("show",):
+            assert cuts[8].id in said.splitlines()[0], "without a name: what serves"
+    assert max(times.values()) < 1.0, times
+    rows = [json.loads(line) for line in run("models", "list", "--json", *at)[1].splitlines()]
+    assert [row["id"] for row in rows if row["is_promoted"]] == [cuts[6].id]
+    assert "ann" in run("models", "list", *at)[1].splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["promote"], 64),
+        (["rollback", "x"], 64),
+        (["rollback"], 65),
+        (["promote", "no-such"], 65),
+        (["promote", "damaged"], 65),
+        (["show", "damaged"], 65),
+        (["promote", "../models"], 65),
+        (["promote", "shipped\x1b[31m"], 65),
+    ],
+)
+def test_a_mistake_is_one_line_and_moves_nothing(
+    words: list[str], code: int, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = Registry(state / "models")
+    bad = a_cut(registry, read(SHIPPED), "damaged")
+    weights = (bad.folder / WEIGHTS).read_bytes()
+    (bad.folder / WEIGHTS).unlink()
+    (bad.folder / WEIGHTS).write_bytes(weights[:-1] + b"\x07")
+    capsys.readouterr()
+    assert main(["models", *words, "--state", str(state)]) == code
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert "\x1b" not in told.err
+    assert not (registry.models / SERVING).exists()
+
+
+def test_a_state_that_cannot_be_written_is_told(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a_cut(Registry(state / "models"), read(SHIPPED), "good")
+    (state / "models" / ".lock").mkdir()
+    assert main(["models", "promote", "good", "--state", str(state)]) == 74
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.timeout(120)
+def test_a_file_is_judged_with_what_serves_or_with_any_that_ever_judged(
+    tmp_path: Path, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`score` and `explain`, by the state of a service that nobody has to run."""
+    base = make_model(tmp_path / "base", "base")
+    registry = Registry(state / "models")
+    registry.note_base(str(base.folder))  # as the service does
+    registry.note_served("base", base)
+    cut = a_cut(registry, base, "cut")
+    curve = tmp_path / "c.jpk-force"
+    curve.write_bytes(make_jpk(*a_retract(256, seed=1)))
+
+    def judged_by(*words: str) -> str:
+        capsys.readouterr()
+        assert main(["score", "--json", str(curve), *words, "--engine", "torch", "--device", "cpu"]) == 0
+        told = capsys.readouterr()
+        assert told.err in ("", warned)
+        model: str = json.loads(told.out)["model"]
+        return model
+
+    at, warned = ("--state", str(state)), ""
+    assert main(["models", "promote", "cut", *at]) == 0
+    assert judged_by(*at) == cut.id
+    config = tmp_path / "afm.toml"
+    config.write_text(f'watch = ["{tmp_path / "watch"}"]\nstate = "{state}"\nmodel = "{base.folder}"\n')
+    assert judged_by("--config", str(config)) == cut.id
+    assert main(["check", str(config)]) == 0
+    assert f"in its place {cut.id} serves" in capsys.readouterr().out
+    shutil.rmtree(base.folder)
+    shutil.rmtree(cut.folder)
+    assert judged_by(*at, "--model", cut.id) == cut.id
+    assert main(["explain", str(curve), *at, "--model", base.id, "--out", str(tmp_path / "x.png")]) == 0
+    config.write_text(config.read_text().replace(str(base.folder), "shipped"))
+    shipped = read(SHIPPED).id
+    what = f"{cut.id} was promoted in the place of {base.id}"
+    warned = f"afm-triage: {what}; the configured model is {shipped}, which judges\n"
+    assert judged_by("--config", str(config)) == shipped

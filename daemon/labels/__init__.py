@@ -429,7 +429,8 @@ def _row(one: Label) -> tuple[object, ...]:
 def _label(row: Sequence[Any]) -> Label:
     """Of the columns ``_NUMBERED``."""
     extra = {} if row[8] == "{}" else json.loads(row[8])
-    return Label(*row[1:8], extra, *row[9:])
+    cells: tuple[Any, ...] = (*row[1:8], extra, *row[9:])
+    return Label(*cells)
 
 
 def _seq_of(label: Label, view: LedgerView) -> int | None:

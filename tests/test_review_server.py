@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -335,7 +336,9 @@ def test_questions_look_like_any_curve_and_their_answers_are_no_labels(tmp_path:
     state, count = tmp_path / "state", 90
     stream = fill(state, [judged(3 * number + 2, score=number / 100) for number in range(1, count + 1)])
     ids = [f"{stream}:{seq}" for seq in range(1, count + 1)]
-    with Page(state) as page:
+    page = Page(state)
+    with ExitStack() as closing:
+        closing.enter_context(page)
         for rater in ("anna", "bela"):
             some = [{"id": id, "label": "discard", "rater": rater} for id in ids[:30]]
             assert page.ask("/api/labels", "POST", some).status == 201
@@ -350,10 +353,10 @@ def test_questions_look_like_any_curve_and_their_answers_are_no_labels(tmp_path:
             if len(order) == 60:  # killed, and what was answered last is sent again to the next one
                 page.process.kill()
                 page.process.wait(10)
-                page = Page(state)
+                page = closing.enter_context(Page(state))
                 assert page.label(order[-1], "keep", "cleo", queue="review").status == 201
             assert len(order) < 2 * count
-        with page, Labels(state / "labels.sqlite") as labels:
+        with Labels(state / "labels.sqlite") as labels:
             golden = [one for one in labels.shown("cleo", "golden")]
             repeats = [one for one in labels.shown("cleo", "repeat")]
             assert golden

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ from daemon.learn import Origin, assemble
 from deploy.classifier import EngineRequest
 from deploy.serving import Model
 from models.bundle import MANIFEST, SHIPPED, WEIGHTS, BadBundle, Bundle, read, write
+from models.certificate import Certificate, Experiment, miss_bound
 
 EVIDENCE = {"basis": "labels: confirmed events", "events": 5, "group": ""}
 
@@ -72,6 +74,28 @@ def test_no_cut_is_made_of_a_number_that_is_none(registry: Registry, base: Bundl
     assert not (registry.models / "x").exists()
 
 
+def test_a_cut_carries_only_a_certificate_of_its_own(registry: Registry, base: Bundle) -> None:
+    """Of these weights, and of a threshold that is not lower: then its decisions say what is promised."""
+    cut = a_cut(registry, base, "plain")
+    limit = float(base.calibration.logit(cut.discard)) + 0.01
+    said = {"kept queue": Experiment(events=59, missed=0, labels_sha256="0" * 64)}
+    bound = miss_bound(59, 0, 0.95)
+    earned = Certificate(0.05, 0.95, bound, 59, 0, 0, limit, said, base.weights_sha256, "torch-cpu-fp32", "2026-11-28")
+    evidence = {**EVIDENCE, "band": [base.discard, cut.discard], "events": 59}
+    made = registry.write_cut(base, "earned", cut.discard, evidence, earned)
+    model = Model.load(made.folder, EngineRequest(device="cpu", engine="torch", precision="fp32"))
+    assert judge_of(model, ThresholdsConfig()).certificate == earned.promise
+    assert (made.manifest.score_basis, made.calibration) == (base.manifest.score_basis, base.calibration)
+    for wrong in (
+        dataclasses.replace(earned, weights_sha256="1" * 64),
+        dataclasses.replace(earned, limit_logit=limit - 0.02),
+        dataclasses.replace(earned, bound=0.01),
+    ):
+        with pytest.raises(BadBundle):
+            registry.write_cut(base, "wrong", cut.discard, evidence, wrong)
+        assert not (registry.models / "wrong").exists()
+
+
 def test_promoted_and_taken_back(registry: Registry, base: Bundle) -> None:
     assert registry.serving() is None
     assert registry.stamp() is None
@@ -82,6 +106,8 @@ def test_promoted_and_taken_back(registry: Registry, base: Bundle) -> None:
     )  # fmt: skip
     assert registry.serving() == registry.serving(base.id) == first
     stamp = registry.stamp()
+    assert registry.promote(one.id, base=base, group=None, why="again", by="bob") == first, "it holds already"
+    assert registry.stamp() == stamp
     second = registry.promote(other.folder, base=base, group=None, why="ten events", by="ann")
     assert registry.stamp() != stamp
     assert registry.serving() == second
@@ -160,7 +186,15 @@ def _another_raster(folder: Path) -> None:
     shutil.copytree(SHIPPED, folder)
 
 
-@pytest.mark.parametrize("damage", [_wrong_hash, _not_a_number, _foreign_weights, _another_raster, shutil.rmtree])
+def _hostile_name(folder: Path) -> None:
+    stored = json.loads((folder / MANIFEST).read_bytes())
+    stored["name"] = "../../../outside"
+    (folder / MANIFEST).write_text(json.dumps(stored))
+
+
+@pytest.mark.parametrize(
+    "damage", [_wrong_hash, _not_a_number, _foreign_weights, _another_raster, _hostile_name, shutil.rmtree]
+)
 def test_what_is_not_sound_moves_nothing(registry: Registry, base: Bundle, damage) -> None:
     a_cut(registry, base, "good", 0.25)
     bad = a_cut(registry, base, "bad", 0.5)

@@ -168,7 +168,8 @@ class Registry:
         """Let the model that ``name`` means serve for a session group, by default the present one.
 
         ``base`` is the configured model. Refused where the folder is not as its manifest says, has another raster than
-        the base, or has weights that neither have judged here nor prove themselves on known curves.
+        the base, or has weights that neither have judged here nor prove themselves on known curves. What holds already
+        is not promoted again.
         """
         bundle = read(self.find(name))
         if bundle.profile != base.profile:
@@ -181,6 +182,8 @@ class Registry:
             group = in_force.group if group is None else group
             made = Promotion(_name_of(bundle), bundle.id, base.id, group, why, utc_now("seconds"), by)
             before = in_force.of(group, base.id)
+            if before is not None and before.id == made.id:
+                return before
             change = self._change(in_force, "promote", group, made, before, base.id, why, by)
             self._write(_InForce(1, in_force.group, (*in_force.promotions, made), change))
         return made
@@ -308,6 +311,8 @@ class Registry:
     def keep(self, bundle: Bundle) -> Path:
         """The folder of this model under its id, made where it is not there whole. BadBundle, OSError."""
         folder = self.models / JUDGED / bundle.id
+        if folder.name != bundle.id or bundle.id.startswith("."):
+            raise BadBundle(f"{bundle.id!r} is no name for a folder; give the model another name")
         with suppress(BadBundle, OSError):
             if read(folder).id == bundle.id:
                 return folder

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 PORT = 8795
-#: From the signal to the end: requests in hand are finished, those that take longer are left.
+#: From the signal on requests in hand are finished; those that take longer are left.
 _GRACE_S = 1.0
+_LAST_S = 2.0  # and this is the end, whatever hangs
 #: Connections at once; when another comes, the one goes that has waited longest without asking anything.
 MOST_CONNECTIONS = 200
 #: For the head of a request to come, once its connection stands.
@@ -65,8 +66,8 @@ def address_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def serve(app: ASGIApp, listening: socket.socket) -> None:
-    """Until SIGTERM or Ctrl-C, then at most 2 s more."""
+def serve(app: ASGIApp, listening: socket.socket) -> bool:
+    """Until SIGTERM or Ctrl-C; whether all that was begun has ended. What has not waits on a disk, and is left."""
     import uvicorn
 
     config = uvicorn.Config(
@@ -87,12 +88,15 @@ def serve(app: ASGIApp, listening: socket.socket) -> None:
     server = uvicorn.Server(config)
     # Beside the main thread, which listens to signals (daemon.common.ending); uvicorn sets no handlers there.
     thread = threading.Thread(target=server.run, args=([listening],), name="web", daemon=True)
-    ending.allow(2 * _GRACE_S)
+    ending.allow(_LAST_S)
     thread.start()
-    while thread.is_alive() and not ending.wait(0.2):
+    while thread.is_alive() and not ending.wait(0.1):
         pass
     server.should_exit = True
-    thread.join(_GRACE_S + 0.5)
+    thread.join(_GRACE_S)
+    server.force_exit = True
+    thread.join(0.2)
+    return not thread.is_alive()
 
 
 def _connection_class() -> Any:
@@ -106,9 +110,12 @@ def _connection_class() -> Any:
             super().connection_made(transport)
             self._waits_since_s = time.monotonic()
             self._limit = self.loop.call_later(_HEAD_S, self._end_if_idle)
-            if len(self.connections) > MOST_CONNECTIONS:
-                idle = [one for one in self.connections if isinstance(one, Connection) and not one.is_busy]
-                min(idle, key=lambda one: one._waits_since_s, default=self).transport.abort()
+            if len(self.connections) > MOST_CONNECTIONS:  # those that were just ended may still be among them
+                held = [one for one in self.connections if isinstance(one, Connection)]
+                held = [one for one in held if not one.transport.is_closing()]
+                if len(held) > MOST_CONNECTIONS:
+                    idle = [one for one in held if not one.is_busy]
+                    min(idle, key=lambda one: one._waits_since_s, default=self).transport.abort()
 
         @property
         def is_busy(self) -> bool:

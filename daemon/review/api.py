@@ -24,26 +24,35 @@ from daemon.common.ending import Closing
 from daemon.common.errors import UserError
 from daemon.common.text import clean
 from daemon.judging import Verdict
-from daemon.labels import Label, read_word
+from daemon.labels import Label
 from daemon.labels.sessions import FIELDS, LONGEST, Sessions
 from daemon.ledger.wire import Event
+from daemon.review.asked import (
+    flag,
+    is_blind_for,
+    known_queue,
+    number_of,
+    object_of,
+    queue_name,
+    rater_of,
+    said_of,
+    sent,
+    text_of,
+)
 from daemon.review.cutting import Cutting
-from daemon.review.desk import Desk, Said, told
+from daemon.review.desk import Desk, told
 from daemon.review.drawing import draw, packed
 from daemon.review.heat import Heats
 from daemon.review.night import Night
-from daemon.review.queues import QUEUES, Item, QueueName
+from daemon.review.queues import Item, QueueName
 from daemon.review.security import Door, Guard, Refused
 from models.reasons import REASONS
 
 log = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
-#: What is shown without its verdict, whether a page asks for that or not.
-_BLIND: frozenset[QueueName] = frozenset({"discards", "band"})
 MOST_LIMIT = 1_000
 MOST_LABELS = 500  # at once
-_MOST_NAME, _MOST_REASON = 100, 2_000
 _ON_SHEETS = 240  # curves that are dealt out at once
 _ALIKE_AMONG = 5_000
 _SCORES = 20_000
@@ -65,13 +74,32 @@ def _finite(value: Any) -> Any:
     return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
+Work = Callable[["Review", Request], Any]
+
+
 class Review(Closing):
     """All that the routes are answered from."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk, self.night, self.cutting = desk, Night(desk), Cutting(desk)
         self.heats = Heats(desk.config.state)
-        self._opened = threading.Lock()
+        self._opened, self._counting = threading.Lock(), threading.Lock()
+        self._in_hand = 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a thread still works for a request, be it that nobody waits for the answer any more."""
+        return self._in_hand > 0
+
+    def do(self, work: Work, request: Request) -> Any:
+        """On a thread of the pool."""
+        with self._counting:
+            self._in_hand += 1
+        try:
+            return work(self, request)
+        finally:
+            with self._counting:
+                self._in_hand -= 1
 
     def open(self) -> None:
         """A person has opened the page: what takes seconds to load is loaded now, beside the first curves."""
@@ -91,9 +119,6 @@ class Review(Closing):
             self.heats.warm(last[0]["data"]["model"])
 
 
-Work = Callable[[Review, Request], Any]
-
-
 def application(review: Review, door: Door) -> Guard:
     """The whole page, behind its door."""
     pages = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True)
@@ -109,7 +134,7 @@ def application(review: Review, door: Door) -> Guard:
     def answering(work: Work) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             await request.body()  # read here, so that the thread has it at hand
-            found = await run_in_threadpool(work, review, request)
+            found = await run_in_threadpool(review.do, work, request)
             return found if isinstance(found, Response) else Answer(found)
 
         return endpoint
@@ -155,17 +180,17 @@ def _fail(request: Request, error: Exception) -> Response:
 
 def queue(review: Review, request: Request) -> list[dict[str, Any]]:
     """What a rater is asked next; without a rater, what nobody has answered yet."""
-    name, rater = _queue_name(request), request.query_params.get("rater")
-    limit = _number(request, "limit", 100, MOST_LIMIT)
+    name, rater = queue_name(request), request.query_params.get("rater")
+    limit = number_of(request, "limit", 100, MOST_LIMIT)
     items = _items(review, request, name, limit if rater else MOST_LIMIT)
-    found = _described(review, items, rater, is_blind=_is_blind(request, name))
+    found = _described(review, items, rater, is_blind=is_blind_for(request, name))
     return found if rater else [one for one in found if one["label"] is None or name == "disagreements"][:limit]
 
 
 def _items(review: Review, request: Request, name: QueueName, limit: int) -> list[Item]:
     desk, rater = review.desk, (request.query_params.get("rater") or "").strip()
     within = desk.within(request.query_params.get("session", "current"))
-    return desk.queue(name, rater, limit, within, review.cutting.aims(), is_blind=_is_blind(request, name))
+    return desk.queue(name, rater, limit, within, review.cutting.aims(), is_blind=is_blind_for(request, name))
 
 
 def _described(review: Review, items: Sequence[Item], rater: str | None, *, is_blind: bool) -> list[dict[str, Any]]:
@@ -211,11 +236,11 @@ def _named(event: Event) -> dict[str, Any]:
 def curve(review: Review, request: Request) -> dict[str, Any]:
     """One curve, with what was found on it and said of it."""
     desk, event = review.desk, review.desk.decision(request.path_params["id"])
-    data, is_blind = event["data"], _flag(request, "blind")
+    data, is_blind = event["data"], flag(request, "blind")
     samples, is_compact = desk.curve(event)
     labels = desk.labels_on(event["seq"])
     rater = request.query_params.get("rater")
-    own = labels if _flag(request, "all") else [one for one in labels if one.rater == rater]
+    own = labels if flag(request, "all") else [one for one in labels if one.rater == rater]
     judged = ("model", "verdict", "score", "thresholds", "cut")
     return {
         **_named(event),
@@ -268,24 +293,24 @@ def alike(review: Review, request: Request) -> list[dict[str, Any]]:
             for first, last in within
             for look in view.looks(verdict, after=first - 1, until=last, order="newest", limit=_ALIKE_AMONG)
         ]
-        seqs = nearest(view, event["seq"], _number(request, "limit", 6, 50), among)
+        seqs = nearest(view, event["seq"], number_of(request, "limit", 6, 50), among)
     rater, labels = request.query_params.get("rater"), review.desk.labels
     with told():
         said = labels.labelled(seqs)
     own = {seq: next((one.label for one in said.get(seq, []) if one.rater == rater), None) for seq in seqs}
-    return [_item(one, own[one["seq"]], is_blind=_flag(request, "blind")) for one in review.desk.events(seqs)]
+    return [_item(one, own[one["seq"]], is_blind=flag(request, "blind")) for one in review.desk.events(seqs)]
 
 
 def sheets(review: Review, request: Request) -> list[list[dict[str, Any]]]:
     """A queue dealt out on sheets of curves that look alike."""
     from daemon.review.lookalikes import sheets as dealt
 
-    name, rater, view = _queue_name(request), request.query_params.get("rater"), review.desk.ledger
+    name, rater, view = queue_name(request), request.query_params.get("rater"), review.desk.ledger
     items = _items(review, request, name, _ON_SHEETS)
     with told():
         groups = dealt(view, [item.seq for item in items])
     by_seq = {item.seq: item for item in items}
-    is_blind = _is_blind(request, name)
+    is_blind = is_blind_for(request, name)
     return [_described(review, [by_seq[seq] for seq in group], rater, is_blind=is_blind) for group in groups]
 
 
@@ -313,11 +338,11 @@ def state(review: Review, request: Request) -> dict[str, Any]:
 
 def add_labels(review: Review, request: Request) -> Response:
     """One label, or a list of them: all are stored, or none."""
-    given = _json(request)
+    given = sent(request)
     rows = given if isinstance(given, list) else [given]
     if not 1 <= len(rows) <= MOST_LABELS:
         raise Refused(400, f"send 1 to {MOST_LABELS} labels at once")
-    stored = review.desk.say([_said(row) for row in rows])
+    stored = review.desk.say([said_of(row) for row in rows])
     if any(one.word == "keep" for one in stored):
         review.cutting.look_again()
     return Answer([{"id": one.id, "label": one.word, "rater": one.rater, "time": one.time} for one in stored], 201)
@@ -330,9 +355,9 @@ def remove_label(review: Review, request: Request) -> Response:
 
 
 def skip(review: Review, request: Request) -> Response:
-    row = _object(_json(request))
-    id, rater = _text(row, "id"), _rater(row, "rater")
-    review.desk.skip(id, rater, _known_queue(_text(row, "queue", is_needed=False)) or "review")
+    row = object_of(sent(request))
+    id, rater = text_of(row, "id"), rater_of(row, "rater")
+    review.desk.skip(id, rater, known_queue(text_of(row, "queue", is_needed=False)) or "review")
     return Answer({"id": id, "rater": rater}, 201)
 
 
@@ -341,13 +366,13 @@ def cut(review: Review, request: Request) -> dict[str, Any]:
 
 
 def move_cut(review: Review, request: Request) -> dict[str, Any]:
-    return review.cutting.accept(_rater(_object(_json(request)), "by"))
+    return review.cutting.accept(rater_of(object_of(sent(request)), "by"))
 
 
 def begin_session(review: Review, request: Request) -> Response:
     """Begin one with the next curve, or end the one that goes on: ``{"end": true}``."""
-    row, labels = _object(_json(request)), review.desk.labels
-    said = {name: _text(row, name, is_needed=False).strip() for name in FIELDS}
+    row, labels = object_of(sent(request)), review.desk.labels
+    said = {name: text_of(row, name, is_needed=False).strip() for name in FIELDS}
     if any(len(value) > LONGEST or clean(value) != value for value in said.values()):
         raise Refused(400, f"what is said of a session is at most {LONGEST} printable characters each")
     with told():
@@ -356,84 +381,3 @@ def begin_session(review: Review, request: Request) -> Response:
     if session is None:
         raise Refused(409, "no session goes on")
     return Answer({name: getattr(session, name) for name in ("number", *FIELDS, "began", "ended", "first_seq")}, 201)
-
-
-# What was sent, checked.
-
-
-def _queue_name(request: Request) -> QueueName:
-    name = request.query_params.get("name", "review")
-    found = next((one for one in QUEUES if one == name), None)
-    if found is None:
-        raise Refused(400, "name must be one of kept, review, discards, disagreements")
-    return found
-
-
-def _is_blind(request: Request, name: QueueName) -> bool:
-    return name in _BLIND or _flag(request, "blind")
-
-
-def _json(request: Request) -> Any:
-    """What was sent; the body lies ready, as ``answering`` has read it."""
-    try:
-        return json.loads(request._body)
-    except (ValueError, RecursionError):
-        raise Refused(400, "what was sent is no JSON") from None
-
-
-def _object(row: Any) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        raise Refused(400, "send a JSON object")
-    return row
-
-
-def _said(row: Any) -> Said:
-    if not isinstance(row, dict):
-        raise Refused(400, 'a label is an object: {"id": …, "label": …, "rater": …}')
-    id, word, rater = _text(row, "id"), _text(row, "label"), _rater(row, "rater")
-    reason, name = _text(row, "reason", is_needed=False), _text(row, "queue", is_needed=False)
-    if len(reason) > _MOST_REASON:
-        raise Refused(400, f"reason has at most {_MOST_REASON} characters")
-    try:
-        return Said(id, read_word(word), rater, reason, _known_queue(name))
-    except ValueError:
-        raise Refused(400, "label must be keep, discard or unsure") from None
-
-
-def _known_queue(name: str) -> str | None:
-    if name and not (len(name) <= _MOST_NAME and clean(name) == name):
-        raise Refused(400, f"queue is a name of at most {_MOST_NAME} printable characters")
-    return name or None
-
-
-def _rater(row: Mapping[str, Any], name: str) -> str:
-    rater = _text(row, name).strip()
-    if not rater or len(rater) > _MOST_NAME or clean(rater) != rater:
-        raise Refused(400, f"{name} is a name of 1 to {_MOST_NAME} printable characters")
-    return rater
-
-
-def _text(row: Mapping[str, Any], name: str, *, is_needed: bool = True) -> str:
-    value = row.get(name)
-    if value is None and not is_needed:
-        return ""
-    if not isinstance(value, str):
-        raise Refused(400, f"{name} must be a text" if name in row else f"{name} is missing")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise Refused(400, f"{name} is no proper text") from None
-    return value
-
-
-def _number(request: Request, name: str, usual: int, most: int) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        return usual
-    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) >= 1):
-        raise Refused(400, f"{name} is a whole number from 1")
-    return min(int(text), most)
-
-
-def _flag(request: Request, name: str) -> bool:
-    return request.query_params.get(name, "0") not in ("", "0", "false")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Annotated
 
 from daemon.common import ending
-from daemon.common.errors import UNREACHABLE, USAGE, UserError
+from daemon.common.errors import INTERNAL, UNREACHABLE, USAGE, UserError
 from daemon.common.options import Option
 from daemon.common.stdio import as_json
 from daemon.config import Flags, Keys, load
@@ -45,5 +46,6 @@ def run(options: Options) -> int:
         if not (config.state / "ledger.sqlite").is_file():
             print(f"afm-triage: no ledger in {config.state} yet: the page waits for one", file=sys.stderr)
         print(as_json({"address": address}) if options.json else f"{address}  (Ctrl-C ends the page)", flush=True)
-        serve(application(review, Door(token)), listening)
-    return 0 if ending.is_asked() else 1
+        if not serve(application(review, Door(token)), listening) or review.is_busy:
+            os._exit(0)  # threads that wait for a locked file would hold us for seconds; a label is whole or not there
+    return 0 if ending.is_asked() else INTERNAL

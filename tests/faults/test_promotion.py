@@ -11,11 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from modelhelp import make_model
 
 from daemon.judging.registry import JUDGED, Registry
 from models.bundle import CONFIRMED, SHIPPED, BadBundle, Bundle, read, write
-from tests.faults.harness import Producer, history, judge
+from tests.faults.fake_engine import NAME, ORDERS
+from tests.faults.harness import Producer, history, judge, scrape
 from tests.faults.lab import Lab
+from tests.test_service_engine import TrialWithDevice, _judged_on, status, until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 KILLS = 200
@@ -79,6 +82,39 @@ def test_killed_200_times_while_what_serves_is_changed(tmp_path: Path) -> None:
         read(folder)
     assert not list(registry.models.glob(".*.new"))
     assert not list(registry.models.glob(".*.tmp"))
+
+
+@pytest.mark.timeout(150)
+def test_a_cut_goes_live_on_the_engine_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device whose engine took minutes to build keeps it, and what failed before is not counted again."""
+    monkeypatch.setenv(ORDERS, str(tmp_path / "orders"))
+    base = make_model(tmp_path / "base", "base")
+    with TrialWithDevice(tmp_path / "trial", options=("--model", str(base.folder), "--device", "cuda")) as trial:
+        registry, producer = Registry(trial.state / "models"), Producer(trial.watch)
+        until(lambda: status(trial)["engine"] == str(NAME), "the device serves")
+        (tmp_path / "orders").write_text("illegal access")
+        assert _judged_on(trial, producer) != str(NAME)
+        until(lambda: status(trial)["state"] == "degraded", "told")
+        (tmp_path / "orders").write_text("slow build")
+        until(lambda: status(trial)["state"] == "ready", "won back")
+        children = Path(f"/proc/{trial.process.pid}/task/{trial.process.pid}/children") if trial.process else Path()
+        before = children.read_text()
+        for name, share in (("one", 0.2), ("other", 0.4)):
+            cut = a_cut(registry, base, name, share)
+            registry.promote(name, base=base, group=None, why="w", by="test")
+            until(lambda id=cut.id: status(trial)["model"]["id"] == id, "served")
+            assert _judged_on(trial, producer) == str(NAME)
+            assert history(trial)[-1]["data"]["model"] == cut.id
+        registry.rollback("test", "w")
+        until(lambda: status(trial)["model"]["id"] != cut.id, "taken back")
+        assert _judged_on(trial, producer) == str(NAME)
+        assert children.read_text() == before, "the same processes"
+        assert scrape(trial)['afm_triage_engine_faults_total{kind="illegal_access"}'] == 1
+        (tmp_path / "orders").write_text("illegal access")
+        assert _judged_on(trial, producer) != str(NAME)
+        until(lambda: status(trial)["state"] == "degraded", "told")
+        (tmp_path / "orders").unlink()
+        until(lambda: status(trial)["state"] == "ready", "won back also under another model than it was built for")
 
 
 @pytest.mark.timeout(400)

@@ -47,8 +47,10 @@ class Night:
         engine = EngineId("torch", "cpu", precision)  # type: ignore[arg-type]
         return Judge(self.base.id, pipeline or self.base.pipeline, engine, thresholds, "simulation", 0.02)
 
-    def decide(self, logits: Sequence[float | None], judge: Judge | None = None, *reasons: str) -> list[int]:
-        """Record curves of these logits; their ``seq``."""
+    def decide(
+        self, logits: Sequence[float | None], judge: Judge | None = None, *reasons: str, copy: bytes | None = None
+    ) -> list[int]:
+        """Record curves of these logits; their ``seq``. ``copy``: what the ledger keeps of each that is reviewed."""
         judge = judge or self.judge()
         made = []
         for logit in logits:
@@ -58,7 +60,8 @@ class Night:
             if score is not None and not reasons:
                 low, high = judge.thresholds.both
                 verdict = "keep" if score >= high else "discard" if score <= low else "review"
-            made.append(decision(self.count, score=score, verdict=verdict, judge=judge, reasons=("score", *reasons)))
+            said = {"score": score, "verdict": verdict, "judge": judge, "reasons": ("score", *reasons)}
+            made.append(decision(self.count, **said, compact_copy=copy))
         ledger = Ledger(self.state / "ledger.sqlite", "afm1")
         try:
             return [seq for seq in ledger.record(made) if seq is not None]

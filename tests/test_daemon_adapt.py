@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from adapthelp import EVENT_FREE, EVENTS, Night, chromosomes
@@ -8,12 +9,19 @@ from adapthelp import EVENT_FREE, EVENTS, Night, chromosomes
 from daemon.cli import main
 from daemon.common.errors import UserError
 from daemon.config import ThresholdsConfig
+from daemon.formats.afmcurve import compact_copy_of
+from daemon.judging import CutOrigin
 from daemon.judging.registry import Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
 from daemon.learn.adaptation import accept, audit, propose
-from models.bundle import read
+from daemon.learn.ground import survey
+from daemon.ledger.view import LedgerView
+from deploy.classifier import EngineRequest
+from deploy.serving import Model, known_curves
+from models.bundle import SHIPPED, read, write
 from models.cut import climb
+from models.frontend import prepare_to_judge
 
 
 def adapt(state, *words):
@@ -51,7 +59,7 @@ def test_five_confirmed_events_move_the_cut_and_the_forecast_comes_true(tmp_path
     assert child.weights_sha256 == night.base.weights_sha256
     evidence = child.manifest.thresholds.evidence
     assert (evidence["events"], evidence["band"]) == (5, [night.base.discard, forecast.new])
-    assert 0 < evidence["simulated_loss_of_base"] < evidence["simulated_loss"] < 1
+    assert 0 < evidence["simulated_loss_of_own_cut"] < evidence["simulated_loss"] < 1
     assert child.manifest.thresholds.is_of_labels
     again = propose(night.config)
     assert (again.old, again.new) == (forecast.new, forecast.new)  # it moves no second time by itself
@@ -62,7 +70,7 @@ def test_five_confirmed_events_move_the_cut_and_the_forecast_comes_true(tmp_path
     ("events", "stream", "why"),
     [
         ((3.3, 3.9, 4.0, 4.2, 5.0), (-2.4, -2.2, -2.0, -1.9), "only 0.0 points"),  # nothing is in the way already
-        ((-0.49, 0.65, 0.71, 0.8, 1.0), (-2.0, -1.7, -0.45, 0.3), "reach down to the cut in force"),  # weak events
+        ((-0.49, 0.65, 0.71, 0.8, 1.0), (-2.0, -1.7, -0.45, 0.3), "is as high as these events allow"),  # weak events
     ],
 )
 def test_where_the_shipped_cut_is_right_nothing_moves(tmp_path, events, stream, why):
@@ -217,6 +225,65 @@ def test_events_that_the_model_discards_are_advice(tmp_path):
     assert "2 confirmed events lie below the model's own cut: [thresholds] discard = 0.00" in advice
     wanted = float(advice.split("discard = ")[1].split()[0])
     assert wanted < float(night.base.calibration.score(np.array([-1.0]))[0])
+
+
+def test_events_that_another_network_has_judged_are_judged_anew_from_their_copies(tmp_path):
+    night = Night(tmp_path / "state")
+    model = Model.of(night.base, EngineRequest("cpu", precision="fp32"))
+    sawtooth = known_curves()[3]
+    profile = night.base.profile
+    copy = compact_copy_of(sawtooth, profile, prepare_to_judge([sawtooth], profile)[0])
+    other = night.judge(pipeline="raster:other|weights:x|calibration:y|thresholds:z")
+    seqs = [*night.decide([0.0] * 3, other, copy=copy), *night.decide([0.0], other)]  # of the last there is no copy
+    night.say("keep", seqs)
+    with LedgerView(night.state / "ledger.sqlite") as view, Labels(night.state / "labels.sqlite") as labels:
+        found = survey(night.config, view, labels)
+    assert [one.seq for one in found.events] == seqs[:3]
+    assert found.unscored == 1
+    (logit,) = {one.logit for one in found.events}
+    assert logit == pytest.approx(model.judge([sawtooth])[0].logit)
+    assert "1 confirmed events count for nothing" in " ".join(propose(night.config).sentences)
+
+
+def test_a_promoted_model_of_another_calibration_has_its_own_ladder(tmp_path):
+    night = chromosomes(tmp_path / "state")
+    registry = Registry(night.state / "models")
+    calibration = replace(night.base.calibration, bias=night.base.calibration.bias + 1)
+    manifest = msgspec.structs.replace(night.base.manifest, calibration=calibration, name="mine")
+    mine = write(registry.models / "mine", night.base.weights, manifest, "a card")
+    registry.promote("mine", base=night.base, why="", by="ada")
+    night.say("keep", range(1, 6))
+    assert propose(night.config).stream == 0  # what it would say of those curves nobody knows yet
+    night.base = mine
+    night.say("keep", night.decide(EVENTS[:5]))
+    night.decide(EVENT_FREE * 20)
+    found = propose(night.config)
+    assert (found.old, found.stream) == (mine.discard, 5 + 20 * len(EVENT_FREE))
+    moved = accept(night.config, found, "ada")
+    child = read(registry.folder_of(moved))
+    assert (child.manifest.parent, child.calibration) == (mine.id, calibration)
+    assert moved.base_id == read(SHIPPED).id
+    registry.rollback("ada", "", base_id=moved.base_id)
+    assert registry.serving().name == "mine"
+
+
+def test_the_last_decision_tells_of_a_configured_threshold(tmp_path):
+    night = chromosomes(tmp_path / "state")
+    night.say("keep", range(1, 6))
+    night.decide([3.0], replace(night.judge(), cut=CutOrigin("configured", 0)))
+    assert "is configured with a [thresholds] discard" in propose(night.config).missing[0]
+    assert propose(replace(night.config, file=tmp_path / "afm.toml")).moves
+
+
+def test_a_label_of_the_command_line_takes_a_cut_back_at_once(tmp_path, capsys):
+    night = chromosomes(tmp_path / "state")
+    night.say("keep", range(1, 6))
+    accept(night.config, propose(night.config), "ada")
+    (event,) = night.decide([0.0])
+    name = f"run7/curve-{event:04d}.jpk-force"
+    assert main(["labels", "add", name, "keep", "--rater", "ada", "--state", str(night.state)]) == 0
+    assert f"event {event} was confirmed between" in capsys.readouterr().out
+    assert Registry(night.state / "models").serving() is None
 
 
 @pytest.mark.parametrize("words", [["--miss", "0.5"], ["--miss", "many"]])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,9 +23,10 @@ from daemon.config import Config
 from daemon.judging.registry import SERVING, Promotion, Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
-from daemon.learn.ground import Ground, Stream, base_of, stream_of, survey
+from daemon.learn.ground import Ground, Stream, stream_of, survey
 from daemon.learn.simulated_loss import SimulatedLoss
 from daemon.ledger.view import LedgerView
+from daemon.ledger.wire import Event
 from models.bundle import CONFIRMED, BadBundle, Bundle, read
 from models.certificate import percent_up
 from models.cut import CONFIDENCE, FEWEST, LEAST_GAIN, MAX_MISS, MISSES, Rung, Step, climb
@@ -61,24 +62,26 @@ class Proposal:
         return self.new > self.old and not self.missing
 
 
-def propose(config: Config, miss: float = MISSES[0], *, is_watched: bool = False) -> Proposal:
+def propose(config: Config, miss: float = MISSES[0], *, is_watched: bool = False, counts: bool = False) -> Proposal:
     """What the labels of the state would do to the cut of the present session group. Moves nothing.
 
     ``miss``: what the provisional rule may lose. ``is_watched``: it is asked again and again, so that an exact promise
-    needs more events. Raises UserError 69 where there is no ledger, 74 where ledger or labels cannot be read, 65 where
-    the model cannot.
+    needs more events. ``counts``: the simulated loss of a cut that may move, too, which takes some seconds the first
+    time. Raises UserError 69 where there is no ledger, 74 where ledger or labels cannot be read, 65 where the model
+    cannot.
     """
     with ExitStack() as closing:
         view, labels = _open(config, closing)
         ground = survey(config, view, labels)
-        keep = ground.base.keep if config.thresholds.keep is None else config.thresholds.keep
-        above = ground.above
-        ceiling = min([ground.base.calibration.logit(keep), *(one.logit - one.margin for one in above)])
-        step = climb(ground.old_logit, [one.logit for one in above], miss, is_watched=is_watched, ceiling=ceiling)
-        new = ground.old if step.logit <= ground.old_logit else _score_of(step, ground.base, keep)
-        stream = stream_of(view, Sessions(labels).seqs_of(ground.group), ground.base, keep, new)
+        network, above = ground.network, ground.above
+        keep = network.keep if config.thresholds.keep is None else config.thresholds.keep
+        ceiling = min([ground.logit(keep), *(one.logit - one.margin for one in above)])
+        logits, old = [one.logit for one in above], ground.logit(ground.old)
+        step = climb(old, logits, miss, is_watched=is_watched, ceiling=ceiling)
+        new = ground.old if step.logit <= old else _score_of(step, network, keep)
+        stream = stream_of(view, Sessions(labels).seqs_of(ground.group), network, keep, new)
+        last = view.last(1)
     between = stream.between(ground.old, new).tolist()
-    loss = SimulatedLoss(config.state, ground.base).counted()
     proposal = Proposal(
         rung=step.rung,
         group=ground.group,
@@ -93,10 +96,14 @@ def propose(config: Config, miss: float = MISSES[0], *, is_watched: bool = False
         between=len(between),
         look_first=tuple(seq for seq in between[:LOOK_FIRST] if seq not in ground.words),
         confirmed=tuple(sorted(one.seq for one in above)),
-        simulated_loss=None if loss is None else loss.at(step.logit),
+        simulated_loss=None,
     )
-    proposal = replace(proposal, missing=tuple(_objections(proposal, ground, config)))
-    before = None if loss is None else loss.at(float(ground.base.limits[0]))
+    said = _overridden(config, last)
+    proposal = replace(proposal, missing=(*said, *_objections(proposal, ground)))
+    simulated = SimulatedLoss(config.state, network)
+    loss = simulated.count() if counts and proposal.moves else simulated.counted()
+    before = None if loss is None else loss.at(ground.logit(ground.own))
+    proposal = replace(proposal, simulated_loss=None if loss is None else loss.at(ground.logit(new)))
     return replace(proposal, sentences=tuple(_sentences(proposal, ground, step, stream, before)))
 
 
@@ -105,11 +112,11 @@ def _open(config: Config, closing: ExitStack) -> tuple[LedgerView, Labels]:
     return view, closing.enter_context(Labels(config.state / "labels.sqlite"))
 
 
-def _score_of(step: Step, base: Bundle, keep: float) -> float:
+def _score_of(step: Step, network: Bundle, keep: float) -> float:
     """The cut as a score that is below keep; by its nature below every confirmed event."""
     logit, score = step.logit, 1.0
-    while not (score < keep and base.calibration.logit(score) <= step.logit):  # rounding, on the way there and back
-        score = float(base.calibration.score(np.array([logit]))[0])
+    while not (score < keep and network.calibration.logit(score) <= step.logit):  # rounding, on the way there and back
+        score = float(network.calibration.score(np.array([logit]))[0])
         logit = math.nextafter(logit, -math.inf)
     return score
 
@@ -121,26 +128,28 @@ def accept(config: Config, proposal: Proposal, by: str) -> Promotion:
     """
     if not proposal.moves:
         raise UserError(BAD_DATA, f"the cut stays: {proposal.missing[0] if proposal.missing else 'it is in force'}")
-    base, registry = base_of(config), Registry(config.state / "models")
-    loss = SimulatedLoss(config.state, base).count()
+    registry = Registry(config.state / "models")
+    with ExitStack() as closing:
+        ground = survey(config, *_open(config, closing))
+    network, loss = ground.network, SimulatedLoss(config.state, ground.network).count()
     evidence = {
         "basis": CONFIRMED,
         "events": proposal.events,
-        "band": [base.discard, proposal.new],
+        "band": [ground.own, proposal.new],
         "group": proposal.group,
         "rung": proposal.rung,
         "miss": proposal.miss,
         "stream": proposal.stream,
         "pile": [proposal.pile_before, proposal.pile_after],
         "between": proposal.between,
-        "simulated_loss": loss.at(base.calibration.logit(proposal.new)),
-        "simulated_loss_of_base": loss.at(float(base.limits[0])),
+        "simulated_loss": loss.at(ground.logit(proposal.new)),
+        "simulated_loss_of_own_cut": loss.at(ground.logit(ground.own)),
         "confirmed": list(proposal.confirmed),
     }
     why = f"{proposal.events} confirmed events, {proposal.rung} rung"
     try:
-        made = _child(registry, base, proposal, evidence)
-        promotion = registry.promote(made.folder.name, base=base, group=proposal.group, why=why, by=by)
+        made = _child(registry, network, proposal, evidence)
+        promotion = registry.promote(made.folder.name, base=ground.base, group=proposal.group, why=why, by=by)
         if registry.group() != proposal.group:  # no service has seen the session begin
             registry.turn_to(proposal.group, by=by)
     except BadBundle as error:
@@ -148,14 +157,14 @@ def accept(config: Config, proposal: Proposal, by: str) -> Promotion:
     return promotion
 
 
-def _child(registry: Registry, base: Bundle, proposal: Proposal, evidence: Mapping[str, Any]) -> Bundle:
+def _child(registry: Registry, network: Bundle, proposal: Proposal, evidence: Mapping[str, Any]) -> Bundle:
     """Its name follows from what it is: who is killed before the promotion finds it made already."""
-    what = json.dumps([base.id, proposal.new, proposal.group, proposal.confirmed])
+    what = json.dumps([network.id, proposal.new, proposal.group, proposal.confirmed])
     name = f"cut-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
     try:
         return read(registry.models / name)
     except BadBundle:
-        return registry.write_cut(base, name, proposal.new, evidence, code_version=__version__)
+        return registry.write_cut(network, name, proposal.new, evidence, code_version=__version__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,18 +205,28 @@ def audit(config: Config, by: str = "audit") -> TakenBack | None:
 # In words.
 
 
-def _objections(proposal: Proposal, ground: Ground, config: Config) -> Iterator[str]:
-    """What keeps the cut where it is."""
-    fixed = config.thresholds.discard
+def _overridden(config: Config, last: Sequence[Event]) -> list[str]:
+    """Whether the laboratory has fixed the cut itself; what was not told of a configuration asks the last decision."""
+    fixed, origins = config.thresholds.discard, [one["data"].get("cut", {}).get("origin") for one in last]
+    advice = "remove it, then adapt again"
     if fixed is not None:
-        yield f"[thresholds] discard = {fixed:g} of the configuration overrides every cut: remove it, then adapt again"
+        return [f"[thresholds] discard = {fixed:g} of the configuration overrides every cut: {advice}"]
+    if config.file is None and origins == ["configured"]:
+        return [f"the running service is configured with a [thresholds] discard, which overrides every cut: {advice}"]
+    return []
+
+
+def _objections(proposal: Proposal, ground: Ground) -> Iterator[str]:
+    """What keeps the cut where it is, by the labels and the stream."""
     if ground.bar.blocks:
         yield ground.bar.text
     if proposal.events < FEWEST:
         have = f"{proposal.events} confirmed events lie above the cut in force"
         yield f"{have}: {FEWEST} are the fewest that say anything, so {proposal.needed} more"
     elif proposal.new <= proposal.old:
-        yield "the confirmed events reach down to the cut in force: they allow no higher one"
+        is_theirs = ground.old > ground.own
+        where = "is where these events put it" if is_theirs else "is as high as these events allow"
+        yield f"the cut in force {where}"
     elif not proposal.stream:
         yield "this model has decided no curve of this session group yet"
     elif (gain := proposal.pile_before - proposal.pile_after) < LEAST_GAIN - 1e-9:
@@ -258,9 +277,9 @@ def _advice(p: Proposal, ground: Ground, stream: Stream) -> Iterator[str]:
     lost = ground.below
     if not lost:
         return
-    score = float(ground.base.calibration.score(np.array([lost[0].logit]))[0])
+    score = float(ground.network.calibration.score(np.array([lost[0].logit]))[0])
     wanted = math.floor(1e6 * score) / 1e6
-    cost = stream.pile(wanted) - stream.pile(ground.base.discard)
+    cost = stream.pile(wanted) - stream.pile(ground.own)
     yield (
         f"{len(lost)} confirmed events lie below the model's own cut: [thresholds] discard = {wanted:g} would show all"
         f" such to a person, and the pile would grow by {100 * cost:.0f} points"

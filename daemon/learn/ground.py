@@ -70,76 +70,76 @@ class Stream:
 class Ground:
     """All that a proposal rests on."""
 
-    base: Bundle  # the configured model
-    promotion: Promotion | None  # what holds in its place
-    old: float  # the discard cut of what holds
+    base: Bundle  # the configured model, in whose place a cut is promoted
+    network: Bundle  # whose scores these are: the base, or what was promoted with other weights or calibration
+    promotion: Promotion | None  # what holds in the place of the base
+    own: float  # the discard cut of the network by itself
+    old: float  # the one in force
     group: str
     words: Mapping[int, Sequence[Label]]  # of this group's decisions
     events: tuple[Confirmed, ...]  # of this group, whatever cut they lie at
     unscored: int  # confirmed events that this network has not scored, and whose copies are gone
     bar: Bar
 
-    @property
-    def old_logit(self) -> float:
-        return self.base.calibration.logit(self.old)
+    def logit(self, cut: float) -> float:
+        return self.network.calibration.logit(cut)
 
     @property
     def above(self) -> tuple[Confirmed, ...]:
-        return tuple(one for one in self.events if one.logit > self.old_logit)
+        """Confirmed events that the cut in force does not discard."""
+        return tuple(one for one in self.events if one.logit > self.logit(self.old))
 
     @property
     def in_band(self) -> tuple[Confirmed, ...]:
-        """Confirmed events that the base would have shown to a person and the cut in force discards."""
-        low = float(self.base.limits[0])
-        return tuple(one for one in self.events if low < one.logit <= self.old_logit)
+        """Confirmed events that the network by itself would have shown to a person, and the cut in force discards."""
+        return tuple(one for one in self.events if self.logit(self.own) < one.logit <= self.logit(self.old))
 
     @property
     def below(self) -> tuple[Confirmed, ...]:
-        """Confirmed events that the base itself discards."""
-        return tuple(one for one in self.events if one.logit <= float(self.base.limits[0]))
-
-
-def base_of(config: Config) -> Bundle:
-    """The configured model, as the service has it where this verb was not told."""
-    name = base_name(config)
-    try:
-        return read(Registry(config.state / "models").find(name))
-    except BadBundle as error:
-        raise UserError(BAD_DATA, f"model {name}: {error}") from error
+        """Confirmed events that the network by itself discards."""
+        return tuple(one for one in self.events if one.logit <= self.logit(self.own))
 
 
 def survey(config: Config, view: LedgerView, labels: Labels) -> Ground:
     """What is known of the present session group. Raises UserError 65 where a model, 74 where labels cannot be read."""
-    base, registry = base_of(config), Registry(config.state / "models")
-    sessions = Sessions(labels)
+    registry, sessions = Registry(config.state / "models"), Sessions(labels)
     group = sessions.group(sessions.current())
+    name = base_name(config)
     try:
+        base = read(registry.find(name))
         promotion = registry.for_group(group, base.id)
-        old = base.discard if promotion is None else read(registry.folder_of(promotion)).discard
+        held = base if promotion is None else read(registry.folder_of(promotion))
     except BadBundle as error:
-        raise UserError(BAD_DATA, str(error)) from error
+        raise UserError(BAD_DATA, f"model {name}: {error}") from error
+    network, own = base, base.discard
+    if (band := held.manifest.thresholds.band) is not None:
+        own = band[0]
+    elif promotion is not None:  # by hand, with a cut that is its maker's
+        own = held.discard
+    if _stem(held.pipeline) != _stem(base.pipeline):
+        network = held
     ranges = sessions.seqs_of(group)
     words = {seq: said for seq, said in labels.labelled().items() if _is_in(seq, ranges)}
     sure = [seq for seq, said in words.items() if all(one.label == "keep" for one in said)]
-    events, unscored = _scored(view, sure, base)
-    return Ground(base, promotion, old, group, words, events, unscored, bar(labels))
+    events, unscored = _scored(view, sure, network)
+    return Ground(base, network, promotion, own, held.discard, group, words, events, unscored, bar(labels))
 
 
 def _is_in(seq: int, ranges: Sequence[tuple[int, int | None]]) -> bool:
     return any(first <= seq and (last is None or seq <= last) for first, last in ranges)
 
 
-def _scored(view: LedgerView, seqs: Collection[int], base: Bundle) -> tuple[tuple[Confirmed, ...], int]:
+def _scored(view: LedgerView, seqs: Collection[int], network: Bundle) -> tuple[tuple[Confirmed, ...], int]:
     """The logits of confirmed events, and of how many there is none."""
-    stem, found, strange = _stem(base.pipeline), [], []
+    stem, found, strange = _stem(network.pipeline), [], []
     for seq, event in view.decisions(seqs).items():
         score = event["data"]["score"]
         if _stem(event["data"]["pipeline"]) != stem:
             strange.append(seq)
         elif score is not None:
-            logit = base.calibration.logit(min(score, _SUREST))
+            logit = network.calibration.logit(min(score, _SUREST))
             found.append(Confirmed(seq, logit, _margin(event)))
-    anew, unscored = _scored_anew(view, strange, base) if strange else ([], 0)
+    anew, unscored = _scored_anew(view, strange, network) if strange else ([], 0)
     return tuple(sorted([*found, *anew], key=lambda one: one.logit)), unscored
 
 
@@ -156,7 +156,7 @@ def _margin(event: Event) -> float:
     return 0.0 if precision == "fp32" else TOLERANCE[precision]
 
 
-def _scored_anew(view: LedgerView, seqs: Sequence[int], base: Bundle) -> tuple[list[Confirmed], int]:
+def _scored_anew(view: LedgerView, seqs: Sequence[int], network: Bundle) -> tuple[list[Confirmed], int]:
     """Events that another model judged, by this one and in single precision, from the ledger's copies."""
     curves = {}
     for seq in seqs:
@@ -167,15 +167,15 @@ def _scored_anew(view: LedgerView, seqs: Sequence[int], base: Bundle) -> tuple[l
             continue
     if not curves:
         return [], len(seqs)
-    model = Model.of(base, EngineRequest("cpu", precision="fp32"))
+    model = Model.of(network, EngineRequest("cpu", precision="fp32"))
     scored = model.judge(list(curves.values()))
     found = [Confirmed(seq, one.logit) for seq, one in zip(curves, scored, strict=True) if one.logit is not None]
     return found, len(seqs) - len(curves)
 
 
-def stream_of(view: LedgerView, ranges: Ranges, base: Bundle, keep: float, highest: float) -> Stream:
+def stream_of(view: LedgerView, ranges: Ranges, network: Bundle, keep: float, highest: float) -> Stream:
     """The latest decisions of these sessions by this network; doubts are looked up of what scores up to ``highest``."""
-    stem, parts, left = _stem(base.pipeline), [], STREAM
+    stem, parts, left = _stem(network.pipeline), [], STREAM
     for first, last in reversed(ranges):
         if left > 0:
             parts.append(view.stream_scores(first - 1, last, left))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from daemon.common.options import Option
@@ -33,14 +33,11 @@ class Options:
 
 def run(options: Options) -> int:
     """Exit 0, also where the cut stays; 69 without a ledger, 65 for a model that cannot be read, 74 for labels."""
-    from daemon.judging.registry import Registry
     from daemon.learn.adaptation import accept, audit, propose
 
     config = load(options.service)
-    if "model" not in config.origins:  # the running service knows better than the default
-        config = replace(config, model=Registry(config.state / "models").base_name() or config.model)
     taken = None if options.dry_run else audit(config)
-    proposal = propose(config, float(options.miss), is_watched=options.unattended)
+    proposal = propose(config, float(options.miss), is_watched=options.unattended, counts=True)
     is_held = options.unattended and bool(proposal.look_first)
     moved: Promotion | None = None
     if proposal.moves and not options.dry_run and not is_held:

@@ -123,7 +123,19 @@ def _add(asked: Add, config: Config, labels: Labels, ledger: LedgerView | None) 
     )
     labels.say([label])
     print(clean(f"{subject.name}: {label.label} ({label.rater})"))
+    if word == "keep":
+        _see_to_the_cut(config)
     return 0
+
+
+def _see_to_the_cut(config: Config) -> None:
+    """A cut that discards what has just been confirmed goes back at once. Nothing is loaded where none was moved."""
+    if not (config.state / "models").is_dir():
+        return
+    from daemon.learn.adaptation import audit
+
+    if (taken := audit(config, by="labels")) is not None:
+        print(clean(taken.text))
 
 
 def _number(curve: int | None) -> int | None:

@@ -25,18 +25,10 @@ import msgspec
 from msgspec import Struct
 
 from daemon.common.locks import lock
+from models import files
 from models.bundle import CARD, MANIFEST, SHIPPED, WEIGHTS, BadBundle, Bundle, Cut, id_in, read, resolve, write
 from models.certificate import Certificate
 from models.clock import utc_now
-from models.files import (
-    append_line,
-    copy_synced,
-    link_or_copy,
-    remove_abandoned,
-    replace_folder,
-    sync_folder,
-    write_whole,
-)
 
 log = logging.getLogger(__name__)
 
@@ -254,8 +246,8 @@ class Registry:
                         raise
                     time.sleep(0.01)
             in_force = self._in_force()
-            remove_abandoned(self.models)
-            remove_abandoned(self.models / JUDGED)
+            files.remove_abandoned(self.models)
+            files.remove_abandoned(self.models / JUDGED)
             self._note(in_force.last)
             yield in_force
         finally:
@@ -263,8 +255,10 @@ class Registry:
 
     def _write(self, in_force: _InForce) -> None:
         """First what is in force, by one rename; then the line of the history, which the next change makes up for."""
-        write_whole(self.models / SERVING, msgspec.json.format(msgspec.json.encode(in_force)) + b"\n", is_synced=True)
-        sync_folder(self.models)
+        files.write_whole(
+            self.models / SERVING, msgspec.json.format(msgspec.json.encode(in_force)) + b"\n", is_synced=True
+        )
+        files.sync_folder(self.models)
         self._note(in_force.last)
 
     def _note(self, change: Change | None) -> None:
@@ -273,7 +267,7 @@ class Registry:
             return
         line, path = msgspec.json.encode(change), self.models / HISTORY
         if line not in _lines(path)[-3:]:
-            append_line(path, line)
+            files.append_line(path, line)
 
     # Models by name and id.
 
@@ -322,17 +316,17 @@ class Registry:
         fresh.mkdir()
         try:
             for name in (MANIFEST, CARD):
-                copy_synced(bundle.folder / name, fresh / name)
+                files.copy_synced(bundle.folder / name, fresh / name)
             if (same := self._weights_of(bundle.weights_sha256)) is not None:
-                link_or_copy(same, fresh / WEIGHTS)
+                files.link_or_copy(same, fresh / WEIGHTS)
             else:
-                copy_synced(bundle.folder / WEIGHTS, fresh / WEIGHTS)
+                files.copy_synced(bundle.folder / WEIGHTS, fresh / WEIGHTS)
             if read(fresh).id != bundle.id:
                 raise BadBundle(f"{bundle.folder} holds another model by now than {bundle.id}")
-            replace_folder(fresh, folder)
+            files.replace_folder(fresh, folder)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
-        sync_folder(folder.parent)
+        files.sync_folder(folder.parent)
         return folder
 
     def _weights_of(self, sha256: str) -> Path | None:
@@ -384,7 +378,7 @@ class Registry:
         try:
             before = self._noted()
             if not before or (before[-1].id, str(before[-1].folder)) != (bundle.id, folder):
-                append_line(path, json.dumps(said).encode())
+                files.append_line(path, json.dumps(said).encode())
             if not (self.models / JUDGED / bundle.id / MANIFEST).is_file():
                 self.keep(bundle)
         except (BadBundle, OSError) as error:  # it judges all the same: events name it
@@ -410,7 +404,7 @@ class Registry:
         with suppress(OSError):
             if self.base_name() != name:
                 self.models.mkdir(parents=True, exist_ok=True)
-                write_whole(self.models / _BASE, json.dumps({"model": name}).encode() + b"\n")
+                files.write_whole(self.models / _BASE, json.dumps({"model": name}).encode() + b"\n")
 
     def base_name(self) -> str | None:
         """The model that the last service on this state was configured with; None where there was none."""

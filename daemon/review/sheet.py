@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from daemon.labels.sessions import Sessions
@@ -56,11 +56,19 @@ class Certifying:
                 raise Refused(409, str(error)) from None
             return _plain(Sheets(labels).progress(sheet, view))
 
-    def cost(self, missing: int, per_hour: float, rater: str | None) -> str:
-        """What so many more confirmed events of the present session group cost, in a sentence; "" for none."""
+    def beside(self, state: Mapping[str, Any], needed: int, rater: str | None) -> dict[str, Any]:
+        """What the state of a night says besides: what the next rung costs, and what is left of an open sheet."""
         view, labels = self._desk.ledger, self._desk.labels
         with told():
-            return outlook(view, labels, self._group()[1]).cost(missing, per_hour, seconds_a_curve(labels, rater))
+            prospects = outlook(view, labels, self._group()[1])
+            cost = prospects.cost(needed, state["yield"]["per_hour"], seconds_a_curve(labels, rater))
+            progress = self._progress(view)
+        plain = None if progress is None else _plain(progress)
+        return {
+            "effect": [*state["effect"], *([cost] if cost else [])],
+            "sheet": plain,
+            "queues": {**state["queues"], **({"sheet": plain["left"]} if plain and not plain["done"] else {})},
+        }
 
     def _group(self) -> tuple[str, Stretches]:
         sessions = Sessions(self._desk.labels)

@@ -116,6 +116,11 @@ class Cutting(threading.Thread):
             said += [*proposal.sentences[:1], *more]
         return [clean(one) for one in said]
 
+    def needed(self) -> int:
+        """How many more confirmed events the next rung of the ladder needs, as far as that is known already."""
+        proposal = self._proposal.peek()
+        return 0 if proposal is None else proposal.needed
+
     def _propose(self) -> Proposal:
         from daemon.learn.adaptation import propose
 

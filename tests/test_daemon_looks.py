@@ -116,12 +116,16 @@ def test_a_ledger_from_before_is_opened_at_once_and_filled_beside_the_service(pa
         ledger.close()
 
 
-def test_the_oldest_ledger_is_filled_too(path: Path) -> None:
-    shutil.copy(ROOT / "tests" / "faults" / "ledger-schema-1.sqlite", path)
+@pytest.mark.parametrize("name", ["ledger-schema-1.sqlite", "ledger-schema-2.sqlite"])
+def test_ledgers_that_services_of_before_wrote_are_filled_too(path: Path, name: str) -> None:
+    shutil.copy(ROOT / "tests" / "faults" / name, path)
+    with LedgerView(path) as before:
+        stream, history = before.stream, before.bodies_since(0)
     ledger = Ledger(path, "afm1")
     while ledger.do_chore():
         pass
     with ledger.view() as view:
+        assert (view.stream, view.bodies_since(0)) == (stream, history)
         counted = view.verdict_counts()
         assert [view.count_looks(word) for word in ("keep", "review")] == [counted["keep"], counted["review"]]
         assert sum(counted.values()) == view.last_seq == len(view.stream_scores().seqs)

@@ -111,16 +111,17 @@ def _products(spread: Floats) -> Floats:
 
 # What was described is remembered for as long as the view of the ledger is there: decisions never change.
 
-_REMEMBERED: WeakKeyDictionary[LedgerView, dict[int, Floats | None]] = WeakKeyDictionary()
+_REMEMBERED: WeakKeyDictionary[LedgerView, tuple[str, dict[int, Floats | None]]] = WeakKeyDictionary()
 _LOCK = threading.Lock()
 
 
 def _described(view: LedgerView, seqs: Sequence[int]) -> tuple[list[int], Floats]:
     """Those of ``seqs`` that have a drawing, in order, and the description of each."""
+    stream = view.stream
     with _LOCK:
-        remembered = _REMEMBERED.setdefault(view, {})
-        if len(remembered) > _MOST:
-            remembered.clear()
+        remembered_of, remembered = _REMEMBERED.get(view, ("", {}))
+        if remembered_of != stream or len(remembered) > _MOST:  # another ledger may have been put in its place
+            _REMEMBERED[view] = stream, (remembered := {})
         new = [seq for seq in seqs if seq not in remembered]
     if new:
         found = _describe_stored(view, new)

@@ -1,6 +1,6 @@
 // The review page: one curve, one decision. This module holds what is looked at now and what the keys do.
 
-import { Curves, ask, query } from "./client.js";
+import { Curves, ask, floats, query } from "./client.js";
 import { Cut } from "./cut.js";
 import { Outbox } from "./outbox.js";
 import { Plot, commonAxes, inWords } from "./plot.js";
@@ -40,23 +40,19 @@ let undone = stored("undo", []); // what `z` takes back, the newest last
 let looked = stored("looked", {}); // queue -> answers in this sitting
 let gaps = stored("gaps", []); // ms between the last answers
 let lastAnswer = 0;
-let heated = "";
-const answeredAt = new Map(); // id -> performance.now() of its answer
-const takenAt = new Map();
+let pressed = null; // when the key was pressed to which the next curve is the answer
+const takenAt = new Map(); // id -> when the server took its answer: a list that was asked for before does not know it
 const axes = new Map(); // kind of curve -> fixed axes
 
 // What is looked at.
 
 async function openQueue(name) {
-  openView("curve");
   queue = name;
+  openView("curve");
   items = [];
   at = -1;
   isAtEnd = false;
   location.hash = name;
-  for (const button of document.querySelectorAll("nav button[data-queue]")) {
-    button.toggleAttribute("aria-current", button.dataset.queue === name);
-  }
   const mine = ++wanted;
   setDrawn(null);
   await fetchMore();
@@ -67,10 +63,11 @@ function openView(name) {
   view = name;
   for (const one of ["curve", "sheets", "cut"]) $(`${one}-view`).hidden = one !== name;
   for (const button of document.querySelectorAll("nav button[data-view]")) {
-    button.toggleAttribute("aria-current", button.dataset.view === name);
+    setCurrent(button, button.dataset.view === name);
   }
-  if (name !== "curve") for (const one of document.querySelectorAll("nav button[data-queue]")) one.removeAttribute("aria-current");
-  else document.querySelector(`nav button[data-queue="${queue}"]`)?.toggleAttribute("aria-current", true);
+  for (const button of document.querySelectorAll("nav button[data-queue]")) {
+    setCurrent(button, name === "curve" && button.dataset.queue === queue);
+  }
   document.querySelector("aside").hidden = name !== "curve";
   document.querySelector(".rooms").classList.toggle("is-wide", name !== "curve");
   document.querySelector("main > footer").hidden = name !== "curve";
@@ -90,8 +87,7 @@ async function fetchMore() {
     if (name !== queue) return;
     const ahead = new Set(items.slice(Math.max(at, 0)).filter((item) => !item.mine).map((item) => item.id));
     const sent = new Set(outbox.labels.map((label) => label.id));
-    const isNew = ({ id }) =>
-      !ahead.has(id) && !sent.has(id) && !(answeredAt.has(id) && (takenAt.get(id) ?? Infinity) > began);
+    const isNew = ({ id }) => !ahead.has(id) && !sent.has(id) && !(takenAt.get(id) > began);
     const fresh = found.filter(isNew);
     items.push(...fresh.map((item) => ({ ...item, queue: item.queue ?? name, mine: null })));
     isAtEnd = !fresh.length;
@@ -114,7 +110,6 @@ function firstOpen(from) {
 function show(place) {
   const mine = ++wanted;
   at = place;
-  heated = "";
   setPressed("heat", false);
   setPressed("fit", false);
   const item = items[at];
@@ -154,7 +149,7 @@ function drawItem(item) {
     ...(item ? [element("span", { class: "folder" }, folder), file, element("span", { class: "number" }, ` #${item.curve}`)] : []),
   );
   name.title = item ? clean(item.path).slice(0, 300) : "";
-  if (!item) $("facts").textContent = "";
+  if (!item) $("facts").replaceChildren();
   drawMine(item);
   drawProgress();
 }
@@ -173,10 +168,13 @@ function drawMine(item) {
 
 function drawCurve(item, curve) {
   setDrawn(item.id);
+  const start = pressed;
+  pressed = null;
+  if (start !== null) afterPaint(() => performance.measure("key-to-curve", { start, end: performance.now() }));
   $("nothing").hidden = true;
   plot.show(curve, axesFor(curve));
   $("plot").setAttribute("aria-label", inWords(curve));
-  $("facts").textContent = factsOf(curve);
+  $("facts").replaceChildren(...factsOf(curve));
   drawGauge(curve, isBlind(item));
   drawWhy(curve, isBlind(item));
   moved();
@@ -263,15 +261,13 @@ function answer(word, start = performance.now()) {
     outbox.add("skip", { id: item.id, rater, queue: item.queue });
   } else outbox.add("label", [labelOf(item, word)]);
   item.mine = word;
-  answeredAt.set(item.id, start);
-  takenAt.delete(item.id);
   remember([{ item: { ...item, mine: before }, word }]);
-  if (!before) counted(item.queue, 1);
+  if (!before && word !== "skip") counted(item.queue, 1);
   pace(start);
   $("note").value = "";
   const next = firstOpen(at + 1);
+  pressed = start;
   show(next >= 0 ? next : firstOpen(0));
-  if (items[at]) afterPaint(() => isDrawn && performance.measure("key-to-curve", { start, end: performance.now() }));
   if (!items[at] && !isAtEnd) fetchMore().then(() => at < 0 && show(firstOpen(0)));
 }
 
@@ -290,7 +286,6 @@ function answerSheet(all, exceptions, word) {
     counted(queue, labels.length);
     const done = new Set(all.map((item) => item.id));
     for (const item of items) if (done.has(item.id)) item.mine = word;
-    for (const item of all) answeredAt.set(item.id, performance.now());
   }
   if (!exceptions.length) return;
   const known = new Set(exceptions.map((item) => item.id));
@@ -309,8 +304,7 @@ function undo() {
     outbox.add("undo", { id: item.id, rater });
     const before = word !== "skip" && item.mine !== "skip" && item.mine;
     if (before) outbox.add("label", [{ id: item.id, label: before, rater, queue: item.queue }]);
-    if (!item.mine) counted(item.queue, -1);
-    answeredAt.delete(item.id);
+    if (!item.mine && word !== "skip") counted(item.queue, -1);
     const place = items.findLastIndex((one) => one.id === item.id);
     if (place >= 0) items[place].mine = item.mine;
   }
@@ -368,7 +362,8 @@ function drawProgress() {
 // What the other parts report.
 
 function outboxChanged(problem) {
-  top.waiting = outbox.waiting.length;
+  top.waiting = outbox.waiting.length - outbox.foreign.length;
+  top.foreign = outbox.foreign.length;
   top.refused = outbox.refused;
   if (problem) top.silence = problem;
   else if (!top.waiting && top.silence?.status === 0) top.look();
@@ -384,7 +379,12 @@ function taken(entry) {
 
 function stateChanged(state) {
   if (!state) return;
-  outbox.stream = state.stream;
+  if (outbox.stream !== state.stream) {
+    outbox.stream = state.stream;
+    outbox.send();
+  }
+  top.foreign = outbox.foreign.length;
+  top.drawTrouble();
   drawProgress();
   drawEffect(state);
   if (view === "curve" && at < 0 && top.left(queue) > 0 && !isFetching) {
@@ -439,14 +439,11 @@ async function heat() {
     return;
   }
   const mine = wanted;
-  heated = item.id;
   setPressed("heat", true);
   try {
     const found = await ask(`/api/curve/${encodeURIComponent(item.id)}/heat`);
     if (mine !== wanted) return;
-    const { floats } = await import("./client.js");
-    const x = typeof found.x === "string" ? floats(found.x) : found.x;
-    plot.warm({ x, along: floats(found.along) });
+    plot.warm({ along: floats(found.along) });
     say("Heat: where the network looked, warm behind the curve.");
   } catch (problem) {
     if (mine !== wanted) return;
@@ -521,6 +518,7 @@ document.addEventListener("click", (event) => {
   else if (other) openView(other);
   else if (act) ACTS[act]?.();
   else if (button.id === "who") askRater();
+  else if (button.id === "drop") outbox.dropForeign();
   else if (button.id === "forget") {
     top.trouble = "";
     outbox.forgetRefused();
@@ -533,6 +531,11 @@ function setDrawn(id) {
   if (isDrawn) $("plot").dataset.id = id;
   else delete $("plot").dataset.id;
   for (const button of document.querySelectorAll(".answers [data-word]")) button.setAttribute("aria-disabled", String(!isDrawn));
+}
+
+function setCurrent(button, is) {
+  if (is) button.setAttribute("aria-current", "true");
+  else button.removeAttribute("aria-current");
 }
 
 function setPressed(act, is) {
@@ -575,7 +578,6 @@ $("ask-rater").addEventListener("close", () => {
     localStorage.setItem("afm-triage.rater", rater);
     [undone, looked, gaps] = [[], {}, []];
     for (const [name, value] of Object.entries({ undo: undone, looked, gaps })) store(name, value);
-    answeredAt.clear();
   }
   begin();
 });

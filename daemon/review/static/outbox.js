@@ -37,10 +37,23 @@ export class Outbox {
     return names.sort();
   }
 
-  /** Those for the ledger behind this address; at another time another instrument may have had it. */
+  /** Those for the ledger behind this address: at another time another instrument may have had it. */
   get ours() {
-    const isOurs = (entry) => !entry || [entry.body].flat()[0].id.startsWith(this.stream ?? "");
-    return this.waiting.filter((name) => isOurs(read(name)));
+    return this.stream === null ? [] : this.waiting.filter((name) => !this.#isForeign(name));
+  }
+
+  get foreign() {
+    return this.stream === null ? [] : this.waiting.filter((name) => this.#isForeign(name));
+  }
+
+  #isForeign(name) {
+    const entry = read(name);
+    return entry !== null && ![entry.body].flat()[0].id.startsWith(`${this.stream}:`);
+  }
+
+  dropForeign() {
+    for (const name of this.foreign) localStorage.removeItem(name);
+    this.changed(this.problem);
   }
 
   get labels() {

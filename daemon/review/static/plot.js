@@ -240,9 +240,10 @@ export class Plot {
     pen.clip();
     this.#levels();
     if (this.curve.approach) this.#stroke(this.curve.approach, this.colours.approach, 1.1);
-    if (this.heat) this.#glow();
     this.#stroke(this.curve.retract, this.colours.line, 1.4);
+    if (this.heat) this.#glow();
     pen.restore();
+    this.#words();
     this.#ruptures();
     this.#readout();
   }
@@ -290,7 +291,7 @@ export class Plot {
   #levels() {
     const { pen, colours, curve } = this;
     const { left, right, top, bottom } = this.#box;
-    const { toX, toY, ky } = this.#scales();
+    const { toX, toY } = this.#scales();
     const level = curve.baseline?.level ?? 0;
     const y = Math.round(toY(level)) + 0.5;
     pen.font = SMALL;
@@ -308,20 +309,34 @@ export class Plot {
       pen.moveTo(x, top);
       pen.lineTo(x, bottom);
       pen.stroke();
-      pen.setLineDash([]);
-      pen.fillStyle = colours.quiet;
-      pen.textAlign = "left";
-      pen.textBaseline = "top";
-      pen.fillText("contact ends", x + 6, top - 6);
     }
     pen.setLineDash([]);
+  }
+
+  /** The names of the zero line and of contact, where neither curve nor approach is in their way. */
+  #words() {
+    const { pen, colours, curve } = this;
+    const { left, right, top, bottom } = this.#box;
+    const { toX, toY } = this.#scales();
+    const { highest, lowest } = this.#skyline([curve.retract, curve.approach].filter(Boolean));
+    pen.font = SMALL;
+    pen.fillStyle = colours.quiet;
+    pen.strokeStyle = colours.card;
+    pen.lineWidth = 4;
+    pen.textBaseline = "middle";
+    const write = (words, x, y) => {
+      pen.strokeText(words, x, y);
+      pen.fillText(words, x, y);
+    };
+    pen.textAlign = "left";
+    const contact = curve.contact;
+    if (contact !== null && contact !== undefined && toX(contact) > left) write("contact ends", toX(contact) + 6, top - 1);
     const noise = curve.baseline?.noise;
     const words = noise ? `zero line, noise ${figure(noise, 2)} ${curve.force_unit}`.trim() : "zero line";
-    const below = y + Math.max(8, (noise ?? 0) * ky * 3 + 6);
-    pen.fillStyle = colours.quiet;
-    pen.textAlign = "right";
-    pen.textBaseline = below > bottom - 16 ? "bottom" : "top";
-    pen.fillText(words, right - 4, below > bottom - 16 ? y - (below - y) : below);
+    const start = right - pen.measureText(words).width - 4;
+    const level = toY(curve.baseline?.level ?? 0);
+    const below = Math.max(lowest(start, right), level) + 11;
+    write(words, start, below < bottom - 8 ? below : Math.min(highest(start, right), level) - 11);
   }
 
   /** A line through all samples; of many in one column of dots only the first, the extremes and the last. */
@@ -375,30 +390,33 @@ export class Plot {
     pen.stroke(this.#trace(line));
   }
 
-  /** Where the network looked: a warm light behind the curve, and a strip at the foot. */
+  /** Where the network looked: warm parts of the curve itself, and a strip at the foot. */
   #glow() {
     const { pen, colours, heat } = this;
-    const { bottom } = this.#box;
+    const { left, right, bottom } = this.#box;
     const { toX, toY } = this.#scales();
     const { x, y } = this.curve.retract;
-    pen.fillStyle = colours.heat;
-    for (let i = 0; i + 1 < heat.x.length; i++) {
-      pen.globalAlpha = Math.min(0.9, heat.along[i]);
-      const left = toX(heat.x[i]);
-      pen.fillRect(left, bottom - 7, toX(heat.x[i + 1]) - left + 0.5, 7);
-    }
+    const columns = new Float32Array(Math.ceil(right - left) + 1).fill(-1);
     const levels = [[], [], [], [], []];
-    const warmth = (place) => heat.along[Math.min(Math.max(rank(heat.x, place), 0), heat.along.length - 1)];
     for (let i = 0; i + 1 < x.length; i++) {
-      const level = Math.min(Math.floor(warmth(x[i]) * 5), 4);
+      const warmth = heat.along[i] ?? 0;
+      const column = Math.round(toX(x[i]) - left);
+      if (column >= 0 && column < columns.length) columns[column] = Math.max(columns[column], warmth);
+      const level = Math.min(Math.floor(warmth * 5), 4);
       if (level > 0) levels[level].push(i);
     }
+    pen.fillStyle = colours.heat;
+    for (let i = 0, last = 0; i < columns.length; i++) {
+      last = columns[i] < 0 ? last : columns[i]; // between two samples as before them
+      pen.globalAlpha = Math.min(last, 1);
+      pen.fillRect(left + i, bottom - 7, 1, 7);
+    }
     pen.strokeStyle = colours.heat;
-    pen.lineCap = "butt";
+    pen.lineCap = "round";
     levels.forEach((samples, level) => {
       if (!samples.length) return;
-      pen.globalAlpha = 0.13 * level;
-      pen.lineWidth = 4 + 2 * level;
+      pen.globalAlpha = 0.4 + 0.15 * level;
+      pen.lineWidth = 1.4 + 0.4 * level;
       pen.beginPath();
       for (const i of samples) {
         pen.moveTo(toX(x[i]), toY(y[i]));
@@ -407,22 +425,29 @@ export class Plot {
       pen.stroke();
     });
     pen.globalAlpha = 1;
+    pen.lineCap = "butt";
   }
 
-  /** How high the curve reaches between two places, in dots from the top: so that no number lies on it. */
-  #skyline({ x, y }) {
+  /** How high and how low lines reach between two places, in dots from the top: so that no word lies on them. */
+  #skyline(lines) {
     const { toX, toY } = this.#scales();
-    const tops = new Float32Array(Math.ceil(this.width) + 1).fill(Infinity);
-    for (let i = 0; i < x.length; i++) {
-      const column = Math.round(toX(x[i]));
-      const py = toY(y[i]);
-      if (column >= 0 && column < tops.length && py < tops[column]) tops[column] = py;
+    const size = Math.ceil(this.width) + 1;
+    const [tops, feet] = [new Float32Array(size).fill(Infinity), new Float32Array(size).fill(-Infinity)];
+    for (const { x, y } of lines) {
+      for (let i = 0; i < x.length; i++) {
+        const column = Math.round(toX(x[i]));
+        const py = toY(y[i]);
+        if (column < 0 || column >= size) continue;
+        if (py < tops[column]) tops[column] = py;
+        if (py > feet[column]) feet[column] = py;
+      }
     }
-    return (from, to) => {
-      let top = Infinity;
-      for (let i = Math.max(Math.floor(from), 0); i <= Math.min(Math.ceil(to), tops.length - 1); i++) top = Math.min(top, tops[i]);
-      return top;
+    const over = (values, best) => (from, to) => {
+      let found = best === Math.min ? Infinity : -Infinity;
+      for (let i = Math.max(Math.floor(from), 0); i <= Math.min(Math.ceil(to), size - 1); i++) found = best(found, values[i]);
+      return found;
     };
+    return { highest: over(tops, Math.min), lowest: over(feet, Math.max) };
   }
 
   #ruptures() {
@@ -441,7 +466,7 @@ export class Plot {
     pen.textAlign = "left";
     pen.textBaseline = "middle";
     pen.fillStyle = colours.ink;
-    const highest = this.#skyline(curve.retract);
+    const { highest } = this.#skyline([curve.retract]);
     marks.forEach(({ force, px, py }, place) => {
       const words = place === 0 ? `${figure(force)} ${curve.force_unit}`.trim() : figure(force);
       const wide = pen.measureText(words).width;
@@ -449,8 +474,8 @@ export class Plot {
       const spots = [
         { x: px + 10, y: py - 7, wide },
         { x: px - 10 - wide, y: py - 7, wide },
-        { x: over, y: Math.min(highest(over, over + wide), py) - 16, wide },
-      ];
+        { x: over, y: Math.min(highest(over, over + wide), py) - 14, wide },
+      ].filter(({ y }) => py - y < 36); // farther away nobody would know whose it is
       const own = taken[place];
       const isFree = (spot) =>
         spot.x >= left &&
@@ -551,17 +576,6 @@ export class Plot {
 
 function overlap(a, b) {
   return a.x < b.x + b.wide + 3 && b.x < a.x + a.wide + 3 && Math.abs(a.y - b.y) < 15;
-}
-
-/** The last index whose value is not above `place`. */
-function rank(sorted, place) {
-  let [low, high] = [0, sorted.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (sorted[middle] <= place) low = middle + 1;
-    else high = middle;
-  }
-  return low - 1;
 }
 
 /** A curve as large as a stamp, from the two edges that an event carries. */

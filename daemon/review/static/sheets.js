@@ -6,6 +6,8 @@ import { element, plural } from "./words.js";
 
 const wide = (text) => element("span", { class: "only-wide" }, text);
 
+const CURVES = { kept: "kept curves", review: "curves in review", discards: "discards", disagreements: "disagreements" };
+
 export class Sheets {
   #sheets = [];
   #at = 0;
@@ -52,7 +54,7 @@ export class Sheets {
 
   #draw() {
     const items = this.#sheets[this.#at];
-    if (!items) return this.#empty(`No more sheets of ${this.queue}.`);
+    if (!items) return this.#empty(`No more sheets of ${CURVES[this.queue] ?? "curves"}.`);
     this.#stamps = items.map((item) => [stamp(item, { "aria-pressed": "false" }), item]);
     for (const [button] of this.#stamps) {
       button.addEventListener("click", () => {
@@ -60,7 +62,7 @@ export class Sheets {
         this.#count();
       });
     }
-    const title = `${items.length} of ${this.queue} that look alike`;
+    const title = `${items.length} ${CURVES[this.queue] ?? "curves"} that look alike`;
     const buttons = [
       ["keep", "k", "●", "keep"],
       ["discard", "d", "○", "discard"],

@@ -2,7 +2,7 @@
 
 import { edges } from "./client.js";
 import { drawSmall } from "./plot.js";
-import { SHAPES, along, clean, clock, element, figure, score, sentence } from "./words.js";
+import { SHAPES, along, clean, clock, count, element, figure, score, sentence } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -55,15 +55,13 @@ export function drawGauge(curve, isBlind) {
   gauge.setAttribute("aria-label", `${said}; ${left.textContent}; ${right.textContent}; ${curve.verdict}`);
 }
 
-/** The facts of the measurement, in one line. */
+/** The facts of the measurement, in one line; the number of points is the first that a narrow window leaves out. */
 export function factsOf(curve) {
-  const said = [];
-  const time = clock(curve.acquired ?? curve.time);
-  if (time) said.push(time);
-  if (curve.points) said.push(`${curve.points.toLocaleString("en-US")} points`);
-  if (curve.velocity_um_per_s) said.push(`${figure(curve.velocity_um_per_s, 2)} µm/s`);
-  if (curve.spring_constant_n_per_m) said.push(`${figure(1000 * curve.spring_constant_n_per_m, 3)} pN/nm`);
-  return said.join(" · ");
+  const { points, velocity_um_per_s: velocity, spring_constant_n_per_m: spring } = curve;
+  const said = [clock(curve.acquired ?? curve.time)];
+  if (velocity) said.push(`${figure(velocity, 2)} µm/s`);
+  if (spring) said.push(`${figure(1000 * spring, 3)} pN/nm`);
+  return [said.filter(Boolean).join(" · "), points ? element("span", { class: "only-wide" }, ` · ${count(points)} points`) : ""];
 }
 
 export function drawWhy(curve, isBlind) {
@@ -84,8 +82,9 @@ export function drawWhy(curve, isBlind) {
   const model = clean(curve.model ?? "").replace(/-([0-9a-f]{4})[0-9a-f]{6,}$/, "-$1");
   const cut = { shipped: "cut as shipped", adapted: `cut moved by ${curve.cut?.events} events`, configured: "cut from the configuration" };
   if (model && !isBlind) line([`Judged by ${model}`, cut[curve.cut?.origin]].filter(Boolean).join(", ") + ".", "quiet");
-  $("why").querySelector("h2").textContent = isBlind ? "A blind look" : "Why it is here";
-  $("why").querySelector("div").replaceChildren(...said);
+  write($("why").querySelector("h2"), isBlind ? "A blind look" : "Why it is here");
+  const box = $("why").querySelector("div");
+  if (said.map((one) => one.textContent).join("") !== box.textContent) box.replaceChildren(...said); // seldom: no layout
 }
 
 /** One small curve as a button. */

@@ -3,6 +3,7 @@
 import { ask, query } from "./client.js";
 import { count, element, figure, lasting, plural } from "./words.js";
 
+const HOURS = 12; // bars of the yield
 const EVERY_MS = 4000;
 const NAMES = { kept: "Kept", review: "Review", discards: "Discards, blind", disagreements: "Disagreements", sheet: "Certificate sheet" };
 const $ = (id) => document.getElementById(id);
@@ -18,6 +19,7 @@ export class Top {
     this.state = null;
     this.waiting = 0;
     this.refused = [];
+    this.foreign = 0;
     this.silence = null;
     this.trouble = ""; // what a person asked for here was refused
     document.addEventListener("visibilitychange", () => !document.hidden && this.look());
@@ -80,9 +82,11 @@ export class Top {
     } else if (this.silence) said.push(`No news: ${this.silence.message}. Your answers are kept in this browser.`);
     if (this.trouble) said.push(this.trouble);
     for (const text of this.refused) said.push(`The server refused ${text}.`);
+    if (this.foreign) said.push(`${plural(this.foreign, "answer")} in this browser for another ledger than this one.`);
     const trouble = $("trouble");
     const rows = said.map((one) => element("span", { class: "line" }, one));
     if (this.refused.length || this.trouble) rows.push(element("button", { type: "button", class: "bare", id: "forget" }, "understood"));
+    if (this.foreign) rows.push(element("button", { type: "button", class: "bare", id: "drop" }, "drop them"));
     const text = rows.map((row) => row.textContent).join("\n");
     if (text !== this.told) trouble.replaceChildren(...rows.flatMap((row) => [row, " "])); // else it would be read out again
     this.told = text;
@@ -111,7 +115,8 @@ function tonight(state) {
   return [
     state.session ? "session " : "in all ",
     element("b", {}, count(total)),
-    total === 1 ? " curve · " : " curves · ",
+    element("span", { class: "only-wide" }, total === 1 ? " curve" : " curves"),
+    " · ",
     element("b", { class: "keep" }, `● ${count(counts.keep ?? 0)} kept`),
     " · ",
     element("b", { class: "review" }, `◐ ${count(counts.review ?? 0)} to review`),
@@ -121,9 +126,9 @@ function tonight(state) {
 function yieldOf(state) {
   const hours = state.yield?.hours ?? [];
   if (!hours.length) return [];
-  const kept = hours.map((hour) => hour.keep ?? hour);
+  const kept = hours.map((hour) => hour.keep).slice(-HOURS);
   const top = Math.max(...kept, 1);
-  const wide = 100 / Math.max(kept.length, 1);
+  const wide = 100 / HOURS;
   const bars = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   bars.setAttribute("viewBox", "0 0 100 24");
   bars.setAttribute("preserveAspectRatio", "none");
@@ -132,13 +137,13 @@ function yieldOf(state) {
   kept.forEach((many, hour) => {
     const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
     const tall = Math.max((24 * many) / top, many ? 2 : 0.8);
-    for (const [name, value] of Object.entries({ x: hour * wide + 0.8, y: 24 - tall, width: wide - 1.6, height: tall })) {
+    for (const [name, value] of Object.entries({ x: (HOURS - kept.length + hour) * wide + 0.8, y: 24 - tall, width: wide - 1.6, height: tall })) {
       bar.setAttribute(name, value);
     }
     bars.append(bar);
   });
   const rate = state.yield.per_hour ?? kept.reduce((a, b) => a + b, 0) / kept.length;
-  return ["yield ", element("b", {}, `${figure(rate, 2)}/h`), bars];
+  return ["yield ", element("b", {}, `${figure(rate, 2)}/h`), hours.length > 1 ? bars : ""];
 }
 
 /** Path, your events, unseen: three numbers that are never merged. */

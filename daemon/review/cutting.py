@@ -113,6 +113,11 @@ class Cutting(threading.Thread):
         said = [self._taken_back] if self._taken_back else []
         return [*said, *([] if proposal is None else map(clean, proposal.sentences[:2]))]
 
+    def needed(self) -> int:
+        """How many more confirmed events the next rung of the ladder needs, as far as that is known already."""
+        proposal = self._proposal.peek()
+        return 0 if proposal is None else proposal.needed
+
     def _propose(self) -> Proposal:
         from daemon.learn.adaptation import propose
 

@@ -23,6 +23,7 @@ from daemon.cli import main
 from daemon.client.feed import patience_of
 from daemon.client.temporary_service import free_port
 from daemon.config import Config
+from daemon.labels import Labels
 from daemon.ledger import events
 from daemon.screens.board import Attachment, Board, Entry
 from daemon.screens.console import snapshot
@@ -116,6 +117,21 @@ def test_in_a_terminal_it_fills_the_screen_and_gives_it_back(speaker: Speaker, w
         assert terminal.is_as_before()
     finally:
         terminal.close()
+
+
+def test_a_key_labels_the_curve_that_the_arrows_select(speaker: Speaker) -> None:
+    terminal = Terminal(speaker, 120, 36, LOGNAME="ada")
+    try:
+        terminal.wait_for("curve-0012")
+        terminal.type("\x1b[B\x1b[Bk")
+        terminal.wait_for("z takes it back")
+        terminal.type("q")
+        assert terminal.end() == 0
+        assert terminal.is_as_before()
+    finally:
+        terminal.close()
+    with Labels(speaker.state / "labels.sqlite") as labels:
+        assert [(one.seq, one.label, one.rater) for one in labels.current()] == [(11, "keep", "ada")]
 
 
 def test_no_colour_when_the_user_wants_none(speaker: Speaker) -> None:

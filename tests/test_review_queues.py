@@ -16,6 +16,7 @@ from daemon.labels import Labels, Word
 from daemon.labels.sessions import Sessions
 from daemon.ledger import Ledger
 from daemon.ledger.view import LedgerView
+from daemon.review.pace import outlook
 from daemon.review.questions import BLOCK, REPEAT_AFTER
 from daemon.review.queues import Aims, Item, QueueName, queue, stretches
 from tests.ledgerhelp import JUDGE, decision
@@ -245,3 +246,9 @@ def test_a_long_history_is_answered_at_once(night: Night) -> None:
                 night.seqs(name, rater, limit=60)
                 took_s.append(time.thread_time() - began_s)
             assert min(took_s) <= 0.05, (rater, name)
+    took_s = []
+    for _ in range(5):
+        began_s = time.thread_time()
+        assert outlook(night.view, night.labels, [(1, None)]).decided["review"] == 10_000
+        took_s.append(time.thread_time() - began_s)
+    assert min(took_s) <= 0.05

@@ -72,7 +72,7 @@ class Option(Argument):
     """A flag, or a word that stands for itself (``is_positional``).
 
     ``parse`` makes the whole value of one text, where the type alone cannot. A name that ends in the ``unit`` gives a
-    flag without it. ``unless`` is what the help says instead of the default.
+    flag without it. ``unless`` is what the help says instead of the default, ``alone`` what a flag without value means.
     """
 
     help: str
@@ -82,6 +82,7 @@ class Option(Argument):
     choices: Collection[str] | None = None
     parse: Callable[[str], Any] | None = None
     nargs: str | None = None
+    alone: str | None = None
     unit: str | None = None
     unless: str | None = None
     group: Group | None = None
@@ -123,7 +124,9 @@ class Option(Argument):
             "choices": get_args(one) if is_literal else self.choices,
             "type": self.parse or (str if is_literal else one),
         }
-        if self.nargs is not None:
+        if self.alone is not None:
+            words |= {"nargs": "?", "const": self.alone}
+        elif self.nargs is not None:
             words["nargs"] = self.nargs
         elif self.is_positional and (is_several or default is not MISSING):
             words["nargs"] = ("+" if default is MISSING else "*") if is_several else "?"

@@ -15,7 +15,7 @@ import contextlib
 import json
 import sqlite3
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -33,11 +33,14 @@ _READS_AS: Mapping[str, Word] = {**{word: word for word in WORDS}, "ambiguous": 
 #: Why a curve was shown: for a label, as a question whose answer is known, once more, or it was passed over.
 Kind = Literal["plain", "golden", "repeat", "skip"]
 
-#: What is said of a curve now: the last word of each rater, unless it was taken back.
-_CURRENT = "select * from current where is_last and removed_by is null order by time, number"
 _COLUMNS = ("path", "curve", "sha256", "label", "rater", "reason", "time", "extra", "removed_by")
 #: Of the decision and of how its curve was chosen; two labels that differ in these alone are the same.
 _DECISION = ("stream", "seq", "model", "pipeline", "verdict", "score", "queue", "weight", "session")
+_NUMBERED = (
+    f"number, path, curve, label, rater, time, reason, sha256, extra, folder, removed_by, {', '.join(_DECISION)}"
+)
+#: What is said of a curve now: the last word of each rater, unless it was taken back.
+_CURRENT = f"select {_NUMBERED} from current where is_last and removed_by is null order by time, number"
 
 
 def read_word(word: str) -> Word:
@@ -202,10 +205,10 @@ class Labels(Closing):
 
     def undo_removal(self, identity: tuple[str, int], rater: str | None, *, time: str) -> list[Label]:
         """Take back the last tombstones of a curve; the labels that hold again."""
-        query = "select * from current where is_last and removed_by is not null and curve = ?"
+        query = f"select {_NUMBERED} from current where is_last and removed_by is not null and curve = ?"
         with self.together():
             of_curve = self._connection.execute(query, (identity[1],)).fetchall()
-            found = [(row["number"], label) for row in of_curve if (label := _label(row)).identity == identity]
+            found = [(row[0], label) for row in of_curve if (label := _label(row)).identity == identity]
             found = [(number, label) for number, label in found if rater in (None, label.rater)]
             for number, _ in found:
                 self._connection.execute("update labels set undone = ? where number = ?", (time, number))
@@ -218,7 +221,9 @@ class Labels(Closing):
 
     def history(self) -> Iterator[Label]:
         """Every label ever given, and every tombstone that holds."""
-        yield from map(_label, self.select("select * from labels where undone is null order by time, number"))
+        yield from map(
+            _label, self.select(f"select {_NUMBERED} from labels where undone is null order by time, number")
+        )
 
     def labelled(self, seqs: Collection[int] | None = None) -> dict[int, list[Label]]:
         """What holds of the decisions of this ledger (None: of all that have a label), each rater's last word.
@@ -231,7 +236,7 @@ class Labels(Closing):
             for seq in self._of_seq if seqs is None else seqs:
                 last = (self._last[key] for key in self._of_seq.get(seq, ()))
                 if words := [one for one in last if one.removed_by is None]:
-                    found[seq] = sorted(words, key=lambda one: one.time)
+                    found[seq] = words if len(words) == 1 else sorted(words, key=lambda one: one.time)
             return found
 
     def words(self) -> dict[int, dict[str, Word]]:
@@ -313,7 +318,8 @@ class Labels(Closing):
         if (undone, stream) != (self._undone, self._read_of):
             self._last, self._of_seq, self._words, self._read_to = {}, {}, {}, 0
             self._undone, self._read_of = undone, stream
-        rows = self.select("select * from labels where number > ? and undone is null order by number", self._read_to)
+        query = f"select {_NUMBERED} from labels where number > ? and undone is null order by number"
+        rows = self.select(query, self._read_to)
         new: dict[_Key, Label] = {}
         for row in rows:
             label = _label(row)
@@ -331,7 +337,7 @@ class Labels(Closing):
                 self._of_seq.setdefault(seq, {})[key] = None
                 holding = [last for one in self._of_seq[seq] if (last := self._last[one]).removed_by is None]
                 self._words[seq] = {one.rater: one.label for one in holding}
-        self._read_to = rows[-1]["number"] if rows else self._read_to
+        self._read_to = rows[-1][0] if rows else self._read_to
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -420,10 +426,11 @@ def _row(one: Label) -> tuple[object, ...]:
     return (*what, one.rater, one.reason, one.time, json.dumps({**one.extra}), one.removed_by)
 
 
-def _label(row: sqlite3.Row) -> Label:
-    """Of a row of the table, or of the view ``current``."""
-    said = {name: row[name] for name in (*_COLUMNS, "folder", *_DECISION)}
-    return Label(**said | {"extra": json.loads(row["extra"])})
+def _label(row: Sequence[Any]) -> Label:
+    """Of the columns ``_NUMBERED``."""
+    extra = {} if row[8] == "{}" else json.loads(row[8])
+    cells: tuple[Any, ...] = (*row[1:8], extra, *row[9:])
+    return Label(*cells)
 
 
 def _seq_of(label: Label, view: LedgerView) -> int | None:

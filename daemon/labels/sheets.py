@@ -173,10 +173,14 @@ class Sheets:
 
         Whoever answered first stays, unless their word was taken back. ``rater`` "": nobody can look at it any more.
         """
-        held = self._labels.select("select rater from sheet_curves where sheet = ? and seq = ?", sheet.number, seq)
-        if held and held[0][0] and held[0][0] in self._labels.words().get(seq, ()):
-            return
-        self._labels.change("update sheet_curves set rater = ? where sheet = ? and seq = ?", rater, sheet.number, seq)
+        if self.is_open(sheet, seq):
+            change = "update sheet_curves set rater = ? where sheet = ? and seq = ?"
+            self._labels.change(change, rater, sheet.number, seq)
+
+    def is_open(self, sheet: Sheet, seq: int) -> bool:
+        """Whether this curve of it is still to be answered, or to be answered again."""
+        rows = self._labels.select("select rater from sheet_curves where sheet = ? and seq = ?", sheet.number, seq)
+        return bool(rows) and not (rows[0][0] and rows[0][0] in self._labels.words().get(seq, ()))
 
     def left(self, sheet: Sheet, limit: int = MOST_CURVES) -> list[Drawn]:
         """The next curves to be looked at, in the order of the draw; those whose answer was taken back come first."""

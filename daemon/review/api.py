@@ -46,6 +46,7 @@ from daemon.review.heat import Heats
 from daemon.review.night import Night
 from daemon.review.queues import Item, QueueName
 from daemon.review.security import Door, Guard, Refused
+from daemon.review.sheet import Certifying
 from models.reasons import REASONS
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class Review(Closing):
 
     def __init__(self, desk: Desk) -> None:
         self.desk, self.night, self.cutting = desk, Night(desk), Cutting(desk)
+        self.certifying = Certifying(desk)
         self.heats = Heats(desk.config.state)
         self._opened, self._counting = threading.Lock(), threading.Lock()
         self._in_hand = 0
@@ -105,6 +107,7 @@ class Review(Closing):
         """A person has opened the page: what takes seconds to load is loaded now, beside the first curves."""
         if self._opened.acquire(blocking=False):
             self.cutting.start()
+            self.cutting.look_again()
             threading.Thread(target=self._warm, name="warm", daemon=True).start()
 
     def close(self) -> None:
@@ -154,6 +157,8 @@ def application(review: Review, door: Door) -> Guard:
         Route("/api/skips", answering(skip), methods=["POST"]),
         Route("/api/cut", answering(cut)),
         Route("/api/cut", answering(move_cut), methods=["POST"]),
+        Route("/api/sheet", answering(sheet)),
+        Route("/api/sheet", answering(draw_sheet), methods=["POST"]),
         Route("/api/session", answering(begin_session), methods=["POST"]),
         Mount("/static", StaticFiles(directory=_HERE / "static")),
     ]
@@ -199,11 +204,12 @@ def _described(review: Review, items: Sequence[Item], rater: str | None, *, is_b
     labels = review.desk.labels
     with told():
         said = labels.labelled(seqs)
-    kinds = {item.seq: item.kind for item in items}
+    # Of a question, and on a sheet, it would say what a person has said before.
+    hidden = {item.seq for item in items if item.kind != "plain" or item.queue == "sheet"}
     found = []
     for event in review.desk.events(seqs):
         own = [one.label for one in said.get(event["seq"], []) if rater in (None, one.rater)]
-        label = own[-1] if own and kinds[event["seq"]] == "plain" else None
+        label = own[-1] if own and event["seq"] not in hidden else None
         found.append(_item(event, label, is_blind=is_blind))
     return found
 
@@ -241,6 +247,7 @@ def curve(review: Review, request: Request) -> dict[str, Any]:
     labels = desk.labels_on(event["seq"])
     rater = request.query_params.get("rater")
     own = labels if flag(request, "all") else [one for one in labels if one.rater == rater]
+    own = [] if rater and desk.is_asking(rater, event["seq"]) else own
     judged = ("model", "verdict", "score", "thresholds", "cut")
     return {
         **_named(event),
@@ -330,7 +337,8 @@ def scores(review: Review, request: Request) -> dict[str, Any]:
 def state(review: Review, request: Request) -> dict[str, Any]:
     """How the night goes, in short."""
     rater = (request.query_params.get("rater") or "").strip() or None
-    return review.night.state(rater, review.cutting.aims(), review.cutting.effect())
+    found = review.night.state(rater, review.cutting.aims(), review.cutting.effect())
+    return found | review.certifying.beside(found, review.cutting.needed(), rater)
 
 
 # What is said.
@@ -367,6 +375,16 @@ def cut(review: Review, request: Request) -> dict[str, Any]:
 
 def move_cut(review: Review, request: Request) -> dict[str, Any]:
     return review.cutting.accept(rater_of(object_of(sent(request)), "by"))
+
+
+def sheet(review: Review, request: Request) -> dict[str, Any]:
+    """The certificate sheet that was drawn last, and what another would take and earn."""
+    return review.certifying.state((request.query_params.get("rater") or "").strip() or None)
+
+
+def draw_sheet(review: Review, request: Request) -> Response:
+    """Draw one: ``{"kind": "uniform"}``, or weighted."""
+    return Answer(review.certifying.draw(text_of(object_of(sent(request)), "kind")), 201)
 
 
 def begin_session(review: Review, request: Request) -> Response:

@@ -15,7 +15,7 @@ from daemon.review.queues import QUEUES, QueueName
 from daemon.review.security import Refused
 
 #: What is shown without its verdict, whether a page asks for that or not.
-_BLIND: frozenset[QueueName] = frozenset({"discards", "band"})
+BLIND: frozenset[QueueName] = frozenset({"discards", "band", "sheet"})
 _MOST_NAME, _MOST_REASON = 100, 2_000
 
 
@@ -23,12 +23,12 @@ def queue_name(request: Request) -> QueueName:
     name = request.query_params.get("name", "review")
     found = next((one for one in QUEUES if one == name), None)
     if found is None:
-        raise Refused(400, "name must be one of kept, review, discards, disagreements")
+        raise Refused(400, "name must be one of kept, review, discards, disagreements, sheet")
     return found
 
 
 def is_blind_for(request: Request, name: QueueName) -> bool:
-    return name in _BLIND or flag(request, "blind")
+    return name in BLIND or flag(request, "blind")
 
 
 def sent(request: Request) -> Any:

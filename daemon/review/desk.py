@@ -27,6 +27,7 @@ from daemon.labels import Full, Kind, Label, Labels, Shown, Word, unanimous
 from daemon.labels.curve_name import is_there
 from daemon.labels.schema import MIGRATIONS
 from daemon.labels.sessions import Sessions
+from daemon.labels.sheets import Sheets
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from daemon.reading.pool import ReaderPool
@@ -185,7 +186,8 @@ class Desk(Closing):
 
     def _say(self, labels: Labels, sessions: Sessions, said: Said, event: Event) -> Stored:
         seq, item = event["seq"], self._handed_out.get((said.rater, event["seq"]))
-        noted = _question(labels, said.rater, seq)
+        is_of_sheet = item is not None and item.queue == "sheet" and item.kind == "plain"
+        noted = None if is_of_sheet else _question(labels, said.rater, seq)  # a sheet asks whatever was asked before
         is_sent_again = noted is not None and (noted.kind == "golden" or noted.answer == said.word)
         if noted is not None and is_sent_again:
             return Stored(said.id, noted.answer or said.word, said.rater, noted.time)
@@ -204,20 +206,45 @@ class Desk(Closing):
             session=session.number if session else None,
         )
         (held,) = labels.say([label])
+        if is_of_sheet and (sheet := Sheets(labels).current()) is not None:
+            Sheets(labels).note(sheet, seq, said.rater)
         return Stored(said.id, held.label, held.rater, held.time)
+
+    def is_asking(self, rater: str, seq: int) -> bool:
+        """Whether a rater has this curve before them as a question, or on a sheet, and has not answered yet."""
+        item = self._handed_out.get((rater, seq))
+        if item is None or (item.kind == "plain" and item.queue != "sheet"):
+            return False
+        labels = self.labels
+        with told():
+            if item.kind != "plain":
+                return _question(labels, rater, seq) is None
+            sheet = Sheets(labels).current()
+            return sheet is not None and Sheets(labels).is_open(sheet, seq)
 
     def _ask_again(self, said: Said, seq: int) -> None:
         """What a curve was asked for, where the page has it from a server before this one."""
         name = next((one for one in QUEUES if one == said.queue), None)
         if name is not None and (said.rater, seq) not in self._handed_out:
-            is_blind = name in ("discards", "band")
+            is_blind = name in ("discards", "band", "sheet")
             self.queue(name, said.rater, _ASKED_AGAIN, self.within("current"), Aims(), is_blind=is_blind)
 
     def skip(self, id: str, rater: str, queue: str) -> None:
         """Note that a rater has passed a curve over."""
-        seq = self.decision(id)["seq"]
+        event = self.decision(id)
+        is_gone = queue == "sheet" and self._is_gone(event)
         with self._one_writer(), told():
-            self.labels.note_shown(rater, seq, queue, "skip")
+            labels = self.labels
+            if is_gone and (sheet := Sheets(labels).current()) is not None:
+                Sheets(labels).note(sheet, event["seq"], "")
+            labels.note_shown(rater, event["seq"], queue, "skip")
+
+    def _is_gone(self, event: Event) -> bool:
+        try:
+            self.curve(event)
+        except Refused:
+            return True
+        return False
 
     def undo(self, id: str, rater: str | None) -> None:
         """Take back the answer on a curve. Raises Refused 404 where there is none, 409 where it may be another's."""

@@ -264,7 +264,7 @@ def _hand(board: Board, width: int) -> list[Text]:
         return [_beside(((Text.assemble(" ", told), width),))] if board.told else []
     where = Text.assemble((" ▸ ", "bold"), (f"#{one.seq:,} ", _QUIET), tail(one.label, 40), "  ", told)
     keys = "k keep · d discard · u unsure · z undo " if width >= 100 else "k d u · z "
-    return [_right(where, Text(keys, _QUIET), width)]
+    return [_right(where, Text("" if board.told else keys, _QUIET), width)]
 
 
 def _numbers(board: Board, width: int) -> list[Text]:

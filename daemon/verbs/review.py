@@ -6,13 +6,16 @@ import os
 import sys
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from daemon.common import ending
 from daemon.common.errors import INTERNAL, UNREACHABLE, USAGE, UserError
 from daemon.common.options import Option
 from daemon.common.stdio import as_json
 from daemon.config import Flags, Keys, load
+
+if TYPE_CHECKING:
+    from daemon.review.api import Review
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,14 @@ class Options:
     bind: Annotated[str, Option("address to listen at; other machines than this one need the token", "ADDRESS")] = (
         "127.0.0.1"
     )
+    sheet: Annotated[
+        Literal["uniform", "weighted"] | None,
+        Option(
+            "a certificate sheet: curves drawn blind from all that was decided; uniform if no KIND",
+            "KIND",
+            alone="uniform",
+        ),
+    ] = None
     json: Annotated[bool, Option("the address as one JSON line")] = False
 
 
@@ -45,7 +56,29 @@ def run(options: Options) -> int:
         address = address_of(listening) + (f"?token={token}" if token else "")
         if not (config.state / "ledger.sqlite").is_file():
             print(f"afm-triage: no ledger in {config.state} yet: the page waits for one", file=sys.stderr)
-        print(as_json({"address": address}) if options.json else f"{address}  (Ctrl-C ends the page)", flush=True)
+        sheet = None if options.sheet is None else _sheet(review, options.sheet)
+        if options.json:
+            print(as_json({"address": address, **({} if sheet is None else {"sheet": sheet})}), flush=True)
+        else:
+            print(f"{address}{'' if sheet is None else '#sheet'}  (Ctrl-C ends the page)", flush=True)
         if not serve(application(review, Door(token)), listening) or review.is_busy:
             os._exit(0)  # threads that wait for a locked file would hold us for seconds; a label is whole or not there
     return 0 if ending.is_asked() else INTERNAL
+
+
+def _sheet(review: Review, kind: str) -> dict[str, Any]:
+    """The open sheet, or else a new one of this kind; what it takes and earns is said before. Raises UserError 69."""
+    from daemon.review.security import Refused
+
+    try:
+        said = review.certifying.state(None)
+        found: dict[str, Any] | None = said["sheet"]
+        if found is not None and not found["done"]:
+            print(f"sheet {found['number']} ({found['kind']}) is open: {found['sentence']}", file=sys.stderr)
+            return found
+        if found is not None:
+            print(f"sheet {found['number']} ({found['kind']}): {found['sentence']}", file=sys.stderr)
+        print(next(one["sentence"] for one in said["offers"] if one["kind"] == kind), file=sys.stderr)
+        return review.certifying.draw(kind)
+    except Refused as error:
+        raise UserError(UNREACHABLE, str(error)) from None

@@ -1,0 +1,177 @@
+"""The pace: what more events cost in curves and minutes, and what a certificate sheet can earn, said beforehand.
+
+Everything is counted from what is there: the decisions of a session group, what people have confirmed of each verdict,
+the hour's yield, and how fast this rater answered lately.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain, islice, pairwise
+from statistics import median
+
+from daemon.common.text import duration
+from daemon.judging import Verdict, audit
+from daemon.labels import Labels
+from daemon.labels.sheets import ABOVE, CONFIDENCE, GOAL, MAX_MISS, MOST_CURVES, SheetKind
+from daemon.ledger.view import LedgerView
+from daemon.review.queues import Stretches
+from models.certificate import miss_bound, percent_up
+from models.sheet import labels_needed, weighted_bound
+
+#: What is thought of a verdict before anybody has labelled a curve of it: the share of events, worth two labels.
+_BEFORE: Mapping[Verdict, float] = {"keep": 0.8, "review": 0.05, "discard": 0.0}
+_WORTH = 2.0
+_LABELLED = 2_000  # the last curves that anybody has labelled, of which shares are counted
+_WAITING = 5_000  # the last kept curves, of which those without a label are counted
+#: A rater of whom nothing is known yet.
+USUAL_S = 4.0
+_ANSWERS = 200  # of a rater, of which the pace is taken
+_FEWEST, _PAUSE_S = 5, 60.0  # answers that lie further apart are a pause
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """One session group, by verdict, and how many of the last kept curves nobody has labelled."""
+
+    decided: Mapping[Verdict, int]
+    confirmed: Mapping[Verdict, tuple[int, int]]  # events, of so many labelled
+    waiting: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.decided.values())
+
+    def share(self, verdict: Verdict) -> float:
+        """Of the curves of a verdict how many a person confirms as events."""
+        events, labelled = self.confirmed[verdict]
+        return (events + _WORTH * _BEFORE[verdict]) / (labelled + _WORTH)
+
+    @property
+    def events(self) -> float:
+        """How many there are, as far as can be told."""
+        return sum(count * self.share(verdict) for verdict, count in self.decided.items())
+
+    def cost(self, missing: int, per_hour: float, seconds: float) -> str:
+        """What so many more confirmed events cost: curves of the kept queue, time, and whether they are there.
+
+        ``per_hour``: kept curves that the instrument brings; ``seconds`` a curve for this rater. One sentence without
+        its full stop; "" where none is missing.
+        """
+        if missing <= 0:
+            return ""
+        curves = labels_needed(missing, self.share("keep"))
+        told = f"{_many(missing, 'more event')} {'are' if missing > 1 else 'is'} about {_many(curves, 'kept curve')}"
+        told += f", {_time(curves * seconds)} at your pace"
+        if self.waiting >= curves:
+            return f"{told}; {self.waiting:,} wait"
+        if per_hour > 0:
+            rest_s = 3600 * (curves - self.waiting) / per_hour
+            return f"{told}; {self.waiting:,} wait now, the others come in {duration(rest_s)} at {per_hour:.3g} an hour"
+        return f"{told}; only {self.waiting:,} wait, and the last hours have brought none"
+
+    def offer(self, kind: SheetKind, seconds: float) -> Offer:
+        """What a sheet can earn, and what it takes. ``seconds`` a curve for this rater."""
+        return self._uniform(seconds) if kind == "uniform" else self._weighted(seconds)
+
+    def _uniform(self, seconds: float) -> Offer:
+        share = self.events / self.total if self.total else 0.0
+        if share <= 0:
+            nothing = "nothing was decided in this session group yet: there is nothing to draw a sheet from"
+            return Offer("uniform", 0, 0, None, nothing)
+        needed = labels_needed(GOAL, share)
+        drawn = min(self.total, MOST_CURVES)
+        events = min(GOAL, math.floor(drawn * share))
+        bound = miss_bound(events, 0, CONFIDENCE)
+        curves = min(needed, drawn)
+        takes = f"about {_about(curves)} labels at the present {100 * share:.2g} % of events, {_time(curves * seconds)}"
+        takes += " at your pace"
+        if events >= GOAL:
+            promise = f"“at most {100 * MAX_MISS:g} % missed, 95 % sure”"
+            earns = f"{GOAL} confirmed events, none of them discarded, earn {promise}"
+            return Offer("uniform", curves, events, bound, f"{earns}: {takes}; neither score nor verdict is shown")
+        few = f"these {self.total:,} decisions hold about {events} events, and {GOAL} would be needed"
+        earns = f"without a miss they say “at most {percent_up(bound)} missed”" if events else "they earn nothing yet"
+        return Offer("uniform", curves, events, bound if events else None, f"{few}; {earns}, with {takes}")
+
+    def _weighted(self, seconds: float) -> Offer:
+        audited = round(audit.AUDIT_SHARE * self.decided["discard"])
+        above: list[float] = []
+        curves = audited
+        for verdict in ("keep", "review"):
+            count = self.decided[verdict]
+            drawn = min(count, ABOVE)
+            curves += drawn
+            above += [max(1.0, count / ABOVE)] * math.floor(drawn * self.share(verdict))
+        bound = weighted_bound(above, [], 1 / audit.AUDIT_SHARE, CONFIDENCE)
+        takes = (
+            f"about {_about(curves)} labels, {_time(curves * seconds)} at your pace, no file of the instrument needed"
+        )
+        if bound >= 1.0:
+            return Offer("weighted", curves, len(above), None, f"too few curves are audited for any promise; {takes}")
+        earns = f"without a miss it says “at most {percent_up(bound)} missed, 95 % sure”"
+        why = f"{audited:,} audited discards stand for {self.decided['discard']:,}"
+        return Offer("weighted", curves, len(above), bound, f"{earns}, for {why}: {takes}")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a sheet takes and earns, before it is drawn. ``bound`` is without a miss; None: it earns nothing."""
+
+    kind: SheetKind
+    labels: int
+    events: int
+    bound: float | None
+    sentence: str
+
+
+def outlook(view: LedgerView, labels: Labels, within: Stretches) -> Outlook:
+    """Count a session group. Raises what the ledger and the labels raise."""
+    last = view.last_seq
+    above: tuple[Verdict, ...] = ("keep", "review")
+    decided: dict[Verdict, int] = {
+        one: sum(view.count_looks(one, first - 1, end) for first, end in within) for one in above
+    }
+    total = sum(max(min(last if end is None else end, last) - first + 1, 0) for first, end in within)
+    decided["discard"] = max(total - sum(decided.values()), 0)
+    words = labels.words()
+    inside = [seq for seq in words if any(first <= seq and (end is None or seq <= end) for first, end in within)]
+    events, labelled = Counter[str](), Counter[str]()
+    for seq, said in labels.labelled(inside[-_LABELLED:]).items():
+        if verdict := next((one.verdict for one in said if one.verdict), None):
+            labelled[verdict] += 1
+            events[verdict] += set(words[seq].values()) == {"keep"}
+    confirmed = {one: (events[one], labelled[one]) for one in decided}
+    kept = chain.from_iterable(
+        view.looks("keep", after=first - 1, until=end, order="newest", limit=_WAITING)
+        for first, end in reversed(within)
+    )
+    return Outlook(decided, confirmed, sum(look.seq not in words for look in islice(kept, _WAITING)))
+
+
+def seconds_a_curve(labels: Labels, rater: str | None) -> float:
+    """The middle of the times between a rater's last answers; :data:`USUAL_S` while there are too few."""
+    query = "select time from labels where rater = ? order by number desc limit ?"
+    rows = labels.select(query, rater or "", _ANSWERS) if rater else []
+    times_s = sorted(datetime.fromisoformat(row[0]).timestamp() for row in rows)
+    gaps_s = [later - earlier for earlier, later in pairwise(times_s) if 0 < later - earlier <= _PAUSE_S]
+    return median(gaps_s) if len(gaps_s) >= _FEWEST else USUAL_S
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
+def _about(count: int) -> str:
+    """Two digits, rounded up: the rest would be false."""
+    unit = 10 ** max(len(str(count)) - 2, 0)
+    return f"{-(-count // unit) * unit:,}"
+
+
+def _time(seconds: float) -> str:
+    """In whole minutes: no estimate is better than that."""
+    return duration(60 * max(1, round(seconds / 60)))

@@ -106,6 +106,7 @@ class Review(Closing):
         """A person has opened the page: what takes seconds to load is loaded now, beside the first curves."""
         if self._opened.acquire(blocking=False):
             self.cutting.start()
+            self.cutting.look_again()
             threading.Thread(target=self._warm, name="warm", daemon=True).start()
 
     def close(self) -> None:
@@ -114,6 +115,8 @@ class Review(Closing):
     def _warm(self) -> None:
         try:
             last = self.desk.ledger.last(1)
+            self.night.state(None, self.cutting.aims(), [])
+            self.night.scores([(1, None)])
         except (Refused, UserError):
             return
         if last:

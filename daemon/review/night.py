@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 from itertools import islice
 from math import isnan
@@ -26,6 +26,8 @@ from daemon.review.security import Refused
 from models.clock import utc_now
 
 _STATUS_HOLDS_S = 1.0  # one question to the service, however many pages ask
+_FIGURES_HOLD_S = 10.0
+_RATERS = 50  # whose figures are held
 _HOURS = 12
 _COUNTED = 20_000  # of the decisions from before the page was started
 _AT_ONCE = 2_000
@@ -101,6 +103,7 @@ class Night:
         self._desk = desk
         self._hours, self._scores = Hours(), Scores()
         self._status = Held(self._ask, _STATUS_HOLDS_S)
+        self._figures: OrderedDict[str, Held[dict[str, Any]]] = OrderedDict()
 
     def _ask(self) -> Event | None:
         where = find_service(self._desk.config)  # waiting for an answer takes a second: only where one may come
@@ -121,6 +124,14 @@ class Night:
         with told():
             return self._scores.of(view, within)
 
+    def _own(self, rater: str) -> dict[str, Any]:
+        """A rater's own figures: every label is looked at for them, so not at every question."""
+        if rater not in self._figures:
+            self._figures[rater] = Held(lambda: _figures(self._desk.labels, rater), _FIGURES_HOLD_S)
+            while len(self._figures) > _RATERS:
+                self._figures.popitem(last=False)
+        return self._figures[rater].value()
+
     def state(self, rater: str | None, aims: Aims, effect: Sequence[str]) -> dict[str, Any]:
         """What stands above and beside the curve; ``effect`` is what the answers so far do to the cut, in words."""
         said, view, labels = self.status(), self._desk.ledger, self._desk.labels
@@ -130,7 +141,7 @@ class Night:
             hours = self._hours.last(view, utc_now())
             within: Stretches = [(session.first_seq, session.last_seq)] if session else [(1, None)]
             left = lengths(view, labels, rater, within, aims)
-            own = _figures(labels, rater) if rater else None
+            own = self._own(rater) if rater else None
             stream, last_seq = view.stream, view.last_seq
         whole = [hour["keep"] for hour in hours[:-1]] or [hours[-1]["keep"]]
         return {

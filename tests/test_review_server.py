@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +330,46 @@ def test_a_skipped_curve_comes_back_at_the_end(lab: Lab) -> None:
     assert (after[0], after[-1]) == (second, first)
     assert lab.page.ask(f"/api/labels/{first}?rater=jo", "DELETE").status == 204
     assert lab.page.ask("/api/queue?name=review&rater=jo").json[0]["id"] == first
+
+
+def test_questions_look_like_any_curve_and_their_answers_are_no_labels(tmp_path: Path) -> None:
+    state, count = tmp_path / "state", 90
+    stream = fill(state, [judged(3 * number + 2, score=number / 100) for number in range(1, count + 1)])
+    ids = [f"{stream}:{seq}" for seq in range(1, count + 1)]
+    page = Page(state)
+    with ExitStack() as closing:
+        closing.enter_context(page)
+        for rater in ("anna", "bela"):
+            some = [{"id": id, "label": "discard", "rater": rater} for id in ids[:30]]
+            assert page.ask("/api/labels", "POST", some).status == 201
+        order: list[str] = []
+        while queue := page.ask("/api/queue?name=review&rater=cleo&limit=8").json:
+            assert len({tuple(one) for one in queue}) == 1  # the same fields
+            assert {one["label"] for one in queue} == {None}
+            order.append(queue[0]["id"])
+            answer = page.label(order[-1], "keep", "cleo", queue="review")
+            assert answer.status == 201
+            assert answer.json[0].keys() == {"id", "label", "rater", "time"}
+            if len(order) == 60:  # killed, and what was answered last is sent again to the next one
+                page.process.kill()
+                page.process.wait(10)
+                page = closing.enter_context(Page(state))
+                assert page.label(order[-1], "keep", "cleo", queue="review").status == 201
+            assert len(order) < 2 * count
+        with Labels(state / "labels.sqlite") as labels:
+            golden = [one for one in labels.shown("cleo", "golden")]
+            repeats = [one for one in labels.shown("cleo", "repeat")]
+            assert golden
+            assert repeats
+            assert {(one.answer, one.expected) for one in golden} == {("keep", "discard")}
+            assert {(one.answer, one.expected) for one in repeats} == {("keep", "keep")}
+            own = [one.seq for one in labels.history() if one.rater == "cleo"]
+            assert len(own) == len(set(own))  # a repeat adds none
+            assert not {one.seq for one in golden} & set(own)
+            assert {int(id.rpartition(":")[2]) for id in order} == {*own, *(one.seq for one in golden)}
+            last = f"{stream}:{golden[-1].seq}"
+            assert page.ask(f"/api/labels/{last}?rater=cleo", "DELETE").status == 204
+            assert len(labels.shown("cleo", "golden")) == len(golden) - 1
 
 
 def test_the_state_the_scores_and_a_session_are_told(lab: Lab) -> None:

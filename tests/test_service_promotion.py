@@ -103,7 +103,12 @@ def test_a_service_follows_within_a_second_on_the_engine_that_it_has(tmp_path: P
         assert judged_by()[0] == base.id, "the base discards less than any cut of it"
         assert [one["name"] for one in status(trial)["health"] if not one["ok"]] == ["promotion"]
         assert "Traceback" not in trial.log.read_text()
-        told = listener.told
+
+        def told_since() -> list[dict[str, Any]]:
+            return [one for one in listener.told if one["why"] != "the service started"]
+
+        until(lambda: len(told_since()) == 6, "announced")
+        told = told_since()
     assert [one["model"] for one in told] == [low.id, high.id, low.id, base.id, low.id, base.id]
     assert {one["parent"] for one in told[:3]} == {base.id}
     assert "seven events" in told[0]["why"]

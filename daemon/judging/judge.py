@@ -52,9 +52,11 @@ def load_model(
     return _load(name, folder, wish, patience)
 
 
-def _load(name: str, folder: Path, wish: EngineRequest, patience: EngineTimeouts, like: Model | None = None) -> Model:
+def _load(
+    name: str, found: Path | Bundle, wish: EngineRequest, patience: EngineTimeouts, like: Model | None = None
+) -> Model:
     try:
-        bundle = read(folder)
+        bundle = read(found) if isinstance(found, Path) else found
         if like is not None and like.is_network_of(bundle):
             return like if like.id == bundle.id else like.with_bundle(bundle)
         return Model.of(bundle, wish, builder(patience))
@@ -68,7 +70,7 @@ def _load(name: str, folder: Path, wish: EngineRequest, patience: EngineTimeouts
         raise UserError(UNREACHABLE, f"no engine for this: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Chosen:
     """What is to judge for a state: the configured model, the base, or what was promoted in its place."""
 
@@ -80,6 +82,7 @@ class Chosen:
     passed_over: str | None = None  # why a promotion that there is does not hold
     is_broken: bool = False  # it should hold, and cannot
     stamp: Stamp = None  # of the registry when it was asked
+    bundle: Bundle | None = None  # where it was read already
 
 
 def base_name(config: Config) -> str:
@@ -108,7 +111,7 @@ def choose(name: str, models: Path, override: ThresholdsConfig) -> Chosen:
     if not discard < keep:
         why = f"its discard threshold ({discard:g}) does not lie below the configured keep ({keep:g})"
         return replace(base, passed_over=f"{promotion.id} was promoted and is passed over, {base_id} judges: {why}")
-    return Chosen(promotion.name, promoted.id, promoted.folder, base_id, promotion, stamp=stamp)
+    return Chosen(promotion.name, promoted.id, promoted.folder, base_id, promotion, stamp=stamp, bundle=promoted)
 
 
 def _is_of_another(promotion: Promotion, base_id: str) -> str:
@@ -128,13 +131,13 @@ def load_chosen(
     except BadBundle as error:
         raise UserError(BAD_DATA, f"model {config.model}: {error}") from error
     try:
-        return _load(chosen.name, chosen.folder, wish, patience, like), chosen
+        return _load(chosen.name, chosen.bundle or chosen.folder, wish, patience, like), chosen
     except UserError as error:
         if chosen.promotion is None:
             raise
         base = Registry(config.state / "models").find(config.model)
         passed_over = f"{chosen.id} was promoted and cannot serve, {chosen.base_id} judges: {error}"
-        told = replace(chosen, name=config.model, id=chosen.base_id, folder=base, promotion=None)
+        told = replace(chosen, name=config.model, id=chosen.base_id, folder=base, promotion=None, bundle=None)
         told = replace(told, passed_over=passed_over, is_broken=True)
         return _load(told.name, base, wish, patience, like), told
 

@@ -308,7 +308,7 @@ class Registry:
         if folder.name != bundle.id or bundle.id.startswith("."):
             raise BadBundle(f"{bundle.id!r} is no name for a folder; give the model another name")
         with suppress(BadBundle, OSError):
-            if read(folder).id == bundle.id:
+            if folder == bundle.folder or read(folder).id == bundle.id:
                 return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = folder.with_name(f".{bundle.id}.{os.getpid()}-{threading.get_ident()}.new")

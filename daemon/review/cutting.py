@@ -108,10 +108,13 @@ class Cutting(threading.Thread):
         return Aims(band=self._band_of_serving(), serving=serving)
 
     def effect(self) -> list[str]:
-        """In words, what the answers so far do to the cut; empty while nothing is known."""
+        """In words, what the answers so far do to the cut, and what more would; empty while nothing is known."""
         proposal = self._proposal.peek()
         said = [self._taken_back] if self._taken_back else []
-        return [*said, *([] if proposal is None else map(clean, proposal.sentences[:2]))]
+        if proposal is not None:
+            more = [one for one in proposal.sentences[1:] if one.startswith(f"{proposal.needed} more ")]
+            said += [*proposal.sentences[:1], *more]
+        return [clean(one) for one in said]
 
     def needed(self) -> int:
         """How many more confirmed events the next rung of the ladder needs, as far as that is known already."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +24,8 @@ from daemon.review.security import Refused
 from models.clock import utc_now
 
 _STATUS_HOLDS_S = 1.0  # one question to the service, however many pages ask
+_FIGURES_HOLD_S = 10.0
+_RATERS = 50  # whose figures are held
 _HOURS = 12
 _COUNTED = 20_000  # of the decisions from before the page was started
 _AT_ONCE = 2_000
@@ -67,6 +69,7 @@ class Night:
         self._desk = desk
         self._hours = Hours()
         self._status = Held(self._ask, _STATUS_HOLDS_S)
+        self._figures: OrderedDict[str, Held[dict[str, Any]]] = OrderedDict()
 
     def _ask(self) -> Event | None:
         where = find_service(self._desk.config)  # waiting for an answer takes a second: only where one may come
@@ -81,6 +84,14 @@ class Night:
             is_ours = False
         return dict(event["data"]) if event is not None and is_ours else {}
 
+    def _own(self, rater: str) -> dict[str, Any]:
+        """A rater's own figures: every label is looked at for them, so not at every question."""
+        if rater not in self._figures:
+            self._figures[rater] = Held(lambda: _figures(self._desk.labels, rater), _FIGURES_HOLD_S)
+            while len(self._figures) > _RATERS:
+                self._figures.popitem(last=False)
+        return self._figures[rater].value()
+
     def state(self, rater: str | None, aims: Aims, effect: Sequence[str]) -> dict[str, Any]:
         """What stands above and beside the curve; ``effect`` is what the answers so far do to the cut, in words."""
         said, view, labels = self.status(), self._desk.ledger, self._desk.labels
@@ -93,7 +104,7 @@ class Night:
             left["disagreements"] = len(self._desk.queue(
                 "disagreements", rater or "", _MOST_DIFFERENCES, within, aims, is_blind=False
             ))  # fmt: skip
-            own = _figures(labels, rater) if rater else None
+            own = self._own(rater) if rater else None
             stream, last_seq = view.stream, view.last_seq
         whole = [hour["keep"] for hour in hours[:-1]] or [hours[-1]["keep"]]
         return {

@@ -157,7 +157,6 @@ class Service:
     def _look_around(self, parts: Parts) -> None:
         """Once a second: report how the sources are, and bring systemd's one line up to date."""
         parts.vigil.look()
-        parts.model_reload.look(parts.model)
         for source in parts.sources:
             if isinstance(source, WatchSource):
                 self._look_for_unread(source)
@@ -225,6 +224,7 @@ class Service:
 
     def _follow_registry(self, parts: Parts) -> None:
         """Let serve what was promoted, or what holds after a roll-back or in another session group."""
+        parts.model_reload.look(parts.model)
         outcome = parts.model_reload.take_turn()
         if isinstance(outcome, UserError):
             text = f"what the registry says cannot serve, {parts.model.id} goes on judging: {outcome}"

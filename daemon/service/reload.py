@@ -2,7 +2,7 @@
 
 The service starts with what serves at once. Where there is a GPU, its engine is built and proved meanwhile and takes
 over between two batches; so does a model that a reload names, or finds rewritten in its folder, and what the registry
-says is to serve: that is looked at once a second.
+says is to serve: that is looked at four times a second.
 """
 
 from __future__ import annotations
@@ -93,6 +93,8 @@ def _forget(held: list[Model]) -> None:
     held.clear()
 
 
+#: So often it is looked whether something else is to serve.
+LOOK_S = 0.25
 #: A GPU that could not be had is tried again this often: another program may have had it.
 AGAIN_S = 600.0
 
@@ -128,7 +130,7 @@ class ModelReload:
     def __init__(self, config: Config, reread: Callable[[], Config], chosen: Chosen) -> None:
         self._config, self._reread, self.chosen = config, reread, chosen
         self._registry = Registry(config.state / "models")
-        self._stamp = chosen.stamp
+        self._stamp, self._looked_s = chosen.stamp, 0.0
         self._reload: ModelLoading | None = None
         self._turn: ModelLoading | None = None  # to what the registry says
         self._better: ModelLoading | None = None
@@ -156,8 +158,11 @@ class ModelReload:
         return outcome
 
     def look(self, model: Model) -> None:
-        """Whether something else is to serve than ``model``, which does; costs a look at a file."""
-        if not self.is_reloading and (stamp := self._registry.stamp()) != self._stamp:
+        """Whether something else is to serve than ``model``, which does: now and then a look at a file."""
+        if self.is_reloading or time.monotonic() - self._looked_s < LOOK_S:
+            return
+        self._looked_s = time.monotonic()
+        if (stamp := self._registry.stamp()) != self._stamp:
             self._stamp = stamp
             self._turn = ModelLoading(lambda: self._turn_to(model))
 

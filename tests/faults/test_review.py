@@ -1,0 +1,68 @@
+"""The review page killed while labels come: what was answered is on disk, and what is sent again is there once."""
+
+from __future__ import annotations
+
+import http.client
+import random
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from daemon.labels import Labels
+from tests.reviewhelp import Page, fill, judged
+
+KILLS, LABELS, PAGES = 20, 60, 2
+
+
+class Rater:
+    """A page that sends its answers one after another, each again until the server has taken it."""
+
+    def __init__(self, name: str, ids: list[str]) -> None:
+        self.name, self.ids = name, ids
+        self.taken: list[str] = []
+
+    def go_on(self, page: Page) -> None:
+        """Until all are taken, or the server is gone."""
+        try:
+            while len(self.taken) < len(self.ids):
+                id = self.ids[len(self.taken)]
+                if page.label(id, "keep", self.name).status == 201:
+                    self.taken.append(id)
+        except (OSError, http.client.HTTPException):
+            return
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kills", [4, pytest.param(KILLS, marks=pytest.mark.long)])
+def test_killed_in_the_middle_of_labels_none_is_lost_and_none_doubled(tmp_path: Path, kills: int) -> None:
+    state, chance = tmp_path / "state", random.Random(11)
+    stream = fill(state, [judged(number) for number in range(2, 3 * LABELS + 2, 3)])
+    ids = [f"{stream}:{seq}" for seq in range(1, LABELS + 1)]
+    port = 0
+    for number in range(kills):
+        raters = [Rater(f"rater{number}-{place}", ids) for place in range(PAGES)]
+        for ends in ("killed", "whole"):
+            with Page(state, "--port", str(port)) as page:
+                port = page.port
+                threads = [threading.Thread(target=one.go_on, args=(page,)) for one in raters]
+                for thread in threads:
+                    thread.start()
+                if ends == "killed":
+                    while not all(one.taken for one in raters):
+                        time.sleep(0.001)
+                    time.sleep(chance.uniform(0.0, 0.4))
+                    page.process.kill()
+                    page.process.wait(10)
+                for thread in threads:
+                    thread.join(60)
+            answered = {one.name: list(one.taken) for one in raters}
+            with Labels(state / "labels.sqlite") as labels:
+                history = list(labels.history())
+            for one in raters:
+                own = [f"{stream}:{label.seq}" for label in history if label.rater == one.name]
+                assert len(own) == len(set(own)), f"{one.name}: doubled after kill {number}"
+                assert set(answered[one.name]) <= set(own), f"{one.name}: lost after kill {number}"
+                assert len(own) <= len(answered[one.name]) + 1
+        assert all(one.taken == ids for one in raters)

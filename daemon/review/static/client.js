@@ -16,9 +16,9 @@ export class Problem extends Error {
 const PATIENCE_MS = 15000;
 
 /** The JSON of an answer; null where it has none. Throws Problem. */
-export async function ask(path, { method = "GET", body, signal } = {}) {
+export async function ask(path, { method = "GET", body, signal, patience_ms = PATIENCE_MS } = {}) {
   let answer;
-  const patience = AbortSignal.timeout(PATIENCE_MS);
+  const patience = AbortSignal.timeout(patience_ms);
   try {
     answer = await fetch(path, {
       method,

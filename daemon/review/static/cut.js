@@ -13,7 +13,7 @@ export class Cut {
   constructor(section, hands) {
     this.section = section;
     this.hands = hands;
-    new ResizeObserver(() => this.#histogram()).observe(section);
+    this.watch = new ResizeObserver(() => this.#histogram());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#histogram());
   }
 
@@ -34,6 +34,8 @@ export class Cut {
     if (problem) rows.push(element("p", {}, `Not all is known: ${problem.message}.`));
     if (this.#scores?.thresholds) {
       this.canvas = element("canvas", { role: "img", "aria-label": "Histogram of scores" });
+      this.watch.disconnect();
+      this.watch.observe(this.canvas);
       this.table = element("table", { class: "forecast" });
       this.words = element("p", { role: "status" });
       rows.push(this.canvas, this.#sliders(), this.table, this.words);
@@ -51,7 +53,9 @@ export class Cut {
       slider.value = along(this.moved[name]);
       const said = element("output", { htmlFor: slider.id }, figure(this.moved[name]));
       slider.addEventListener("input", () => {
-        this.moved[name] = unalong(Number(slider.value));
+        const other = name === "discard" ? this.moved.keep : this.moved.discard;
+        const value = unalong(Number(slider.value));
+        this.moved[name] = name === "discard" ? Math.min(value, other) : Math.max(value, other);
         said.textContent = figure(this.moved[name]);
         this.#histogram();
         this.#forecast();
@@ -63,12 +67,8 @@ export class Cut {
 
   /** `{discard, review, keep}`: curves on each side of two thresholds. */
   #split({ discard, keep }) {
-    const { edges, counts } = this.#bins();
     const found = { discard: 0, review: 0, keep: 0 };
-    counts.forEach((many, bin) => {
-      const middle = (edges[bin] + edges[bin + 1]) / 2;
-      found[middle <= along(discard) ? "discard" : middle >= along(keep) ? "keep" : "review"] += many;
-    });
+    for (const one of this.#scores.scores) found[one <= discard ? "discard" : one >= keep ? "keep" : "review"]++;
     return found;
   }
 
@@ -103,15 +103,22 @@ export class Cut {
     pen.fillStyle = colour("quiet");
     pen.font = '12px system-ui, "DejaVu Sans", sans-serif';
     pen.textBaseline = "top";
+    pen.textAlign = "left";
+    let free = 0; // from here on there is room
     for (const value of [0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999]) {
-      const x = along(value) * width;
-      pen.textAlign = x < 20 ? "left" : x > width - 30 ? "right" : "center";
+      const wide = pen.measureText(String(value)).width;
+      const x = Math.min(Math.max(along(value) * width - wide / 2, 0), width - wide);
+      if (x < free) continue;
       pen.fillText(String(value), x, base + 6);
+      free = x + wide + 8;
     }
     pen.strokeStyle = colour("ink");
     pen.lineWidth = 2;
-    for (const [place, words, align] of [[low, "○ discard", "right"], [high, "● keep", "left"]]) {
+    const marks = [[low, "○ discard", "right"], [high, "● keep", "left"]];
+    if (this.#proposal?.moves) marks.push([along(this.#proposal.new), "proposed", "left"]);
+    for (const [place, words, align] of marks) {
       const x = place * width;
+      pen.setLineDash(words === "proposed" ? [3, 4] : []);
       pen.beginPath();
       pen.moveTo(x, 4);
       pen.lineTo(x, base);
@@ -125,10 +132,12 @@ export class Cut {
   #forecast() {
     if (!this.table) return;
     const [now, then] = [this.#split(this.#scores.thresholds), this.#split(this.moved)];
-    const cells = (name, from) => ["discard", "review", "keep"].map((word) => element("td", { class: word }, count(from[word])));
-    const row = (name, from) => element("tr", {}, element("th", { scope: "row" }, name), ...cells(name, from));
+    const cells = (from) => ["discard", "review", "keep"].map((word) => element("td", { class: word }, count(from[word])));
+    const row = (name, from) => element("tr", {}, element("th", { scope: "row" }, name), ...cells(from));
     const head = element("tr", {}, element("th", {}, ""), ...["○ discard", "◐ review", "● keep"].map((word) => element("th", { scope: "col" }, word)));
-    this.table.replaceChildren(element("thead", {}, head), element("tbody", {}, row("as it is", now), row("as moved here", then)));
+    const { thresholds } = this.#scores;
+    const proposed = this.#proposal?.moves ? [row("as proposed", this.#split({ ...thresholds, discard: this.#proposal.new }))] : [];
+    this.table.replaceChildren(element("thead", {}, head), element("tbody", {}, row("as it is", now), ...proposed, row("as moved here", then)));
     const fewer = now.review - then.review;
     const change = fewer === 0 ? "" : `${plural(Math.abs(fewer), "curve")} ${fewer > 0 ? "fewer" : "more"} to look at. `;
     this.words.textContent = change + (then.discard > now.discard ? "Whether an event is among them, only looking tells." : "");
@@ -150,20 +159,27 @@ export class Cut {
     if (proposal.moves) {
       const move = element("button", { type: "button", class: "main" }, `Move the cut to ${figure(proposal.new)}`);
       move.disabled = first > 0;
-      move.addEventListener("click", () => this.#accept(row));
+      move.addEventListener("click", () => this.#accept(move, row));
       row.append(move);
     }
     box.append(row);
     return box;
   }
 
-  async #accept(row) {
+  /** What the new cut loses is counted first, on simulated curves: that takes some seconds. */
+  async #accept(move, row) {
+    const words = move.textContent;
+    move.disabled = true;
+    move.textContent = "Counting what it would lose …";
+    row.querySelector("[role=alert]")?.remove();
     try {
-      await ask("/api/cut", { method: "POST", body: { by: this.hands.rater() } });
+      await ask("/api/cut", { method: "POST", body: { by: this.hands.rater() }, patience_ms: 180000 });
       this.hands.say("The cut has moved.");
       await this.open();
     } catch (problem) {
-      row.append(element("p", { role: "alert" }, `Not moved: ${problem.message}`));
+      move.disabled = false;
+      move.textContent = words;
+      row.append(element("p", { role: "alert" }, `Not moved: ${problem.message}.`));
     }
   }
 }

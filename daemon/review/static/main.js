@@ -55,6 +55,7 @@ async function openQueue(name) {
   location.hash = name;
   const mine = ++wanted;
   setDrawn(null);
+  drawProgress();
   await fetchMore();
   if (mine === wanted) show(firstOpen(0));
 }
@@ -151,7 +152,6 @@ function drawItem(item) {
   name.title = item ? clean(item.path).slice(0, 300) : "";
   if (!item) $("facts").replaceChildren();
   drawMine(item);
-  drawProgress();
 }
 
 function drawMine(item) {
@@ -176,8 +176,8 @@ function drawCurve(item, curve) {
   $("plot").setAttribute("aria-label", inWords(curve));
   $("facts").replaceChildren(...factsOf(curve));
   drawGauge(curve, isBlind(item));
-  drawWhy(curve, isBlind(item));
   moved();
+  afterPaint(() => items[at] === item && drawWhy(curve, isBlind(item))); // first the curve, then what is said of it
   say(`${parts(item.path).file.slice(0, 80)}. ${inWords(curve)}`);
   later(() => alike(item));
 }
@@ -204,15 +204,17 @@ function showNothing() {
   $("alike").hidden = true;
   $("why").querySelector("div").replaceChildren();
   const other = QUEUES.find((name) => name !== queue && top.left(name) > 0);
+  drawProgress();
   const done = looked[queue] ? `That was all: ${plural(looked[queue], "answer")} in this sitting.` : "Nothing waits here.";
   const rows = [element("p", {}, isFetching ? "…" : done)];
   if (other) {
     const button = element("button", { type: "button", class: "main" }, `Go on with ${other}: ${count(top.left(other))}`);
-    button.addEventListener("click", () => openQueue(other));
     rows.push(button);
+    button.dataset.queue = other;
   }
   $("nothing").replaceChildren(...rows);
   $("nothing").hidden = false;
+  if (document.activeElement === document.body) $("nothing").querySelector("button")?.focus();
   $("plot").setAttribute("aria-label", done);
   say(done);
 }
@@ -299,7 +301,7 @@ function answerSheet(all, exceptions, word) {
 function undo() {
   const last = undone.pop();
   store("undo", undone);
-  if (!last) return void say("Nothing to undo.");
+  if (!last) return void tell("Nothing to undo.");
   for (const { item, word } of last) {
     outbox.add("undo", { id: item.id, rater });
     const before = word !== "skip" && item.mine !== "skip" && item.mine;
@@ -316,7 +318,7 @@ function undo() {
     items.splice(place, 0, { ...item });
   }
   show(place);
-  say(last.length === 1 ? `Undone: ${parts(item.path).file.slice(0, 80)} is open again.` : `Undone: ${last.length} answers.`);
+  tell(last.length === 1 ? "Undone: it is open again." : `Undone: ${last.length} answers.`);
 }
 
 function remember(answers) {
@@ -327,7 +329,10 @@ function remember(answers) {
 function counted(name, many) {
   looked[name] = Math.max((looked[name] ?? 0) + many, 0);
   store("looked", looked);
-  top.note(name, many);
+  afterPaint(() => {
+    top.note(name, many);
+    drawProgress();
+  });
 }
 
 function pace(now) {
@@ -448,7 +453,7 @@ async function heat() {
   } catch (problem) {
     if (mine !== wanted) return;
     setPressed("heat", false);
-    say(`No heat: ${problem.message}`);
+    tell(`No heat: ${problem.message}`);
   }
 }
 
@@ -544,6 +549,16 @@ function setPressed(act, is) {
 
 function say(text) {
   $("said").textContent = text;
+}
+
+let telling = 0;
+/** Say it, and show it for a moment. */
+function tell(text) {
+  say(text);
+  $("told").textContent = text;
+  $("told").hidden = false;
+  clearTimeout(telling);
+  telling = setTimeout(() => ($("told").hidden = true), 2500);
 }
 
 const channel = new MessageChannel();

@@ -287,19 +287,20 @@ export class Plot {
     pen.fillText(names.x, right, this.height - 4);
   }
 
-  /** The zero line with its noise, and where contact ends. */
+  /** The baseline, tilted where the file's is, and where contact ends. */
   #levels() {
     const { pen, colours, curve } = this;
     const { left, right, top, bottom } = this.#box;
     const { toX, toY } = this.#scales();
-    const level = curve.baseline?.level ?? 0;
-    const y = Math.round(toY(level)) + 0.5;
-    pen.font = SMALL;
+    const level = Math.round(toY(curve.baseline?.level ?? 0)) + 0.5;
+    const tilted = () => curve.baseline.line.map(([x, y]) => [toX(x), toY(y)]);
+    const [start, end] = this.#isTilted ? tilted() : [[left, level], [right, level]];
+    pen.lineWidth = 1;
     pen.strokeStyle = colours.quiet;
     pen.setLineDash([6, 5]);
     pen.beginPath();
-    pen.moveTo(left, y);
-    pen.lineTo(right, y);
+    pen.moveTo(...start);
+    pen.lineTo(...end);
     pen.stroke();
     pen.setLineDash([2, 3]);
     const contact = curve.contact;
@@ -311,6 +312,11 @@ export class Plot {
       pen.stroke();
     }
     pen.setLineDash([]);
+  }
+
+  get #isTilted() {
+    const { line, noise } = this.curve.baseline ?? {};
+    return Boolean(line && noise && Math.abs(line[1][1] - line[0][1]) > 4 * noise);
   }
 
   /** The names of the zero line and of contact, where neither curve nor approach is in their way. */
@@ -332,7 +338,8 @@ export class Plot {
     const contact = curve.contact;
     if (contact !== null && contact !== undefined && toX(contact) > left) write("contact ends", toX(contact) + 6, top - 1);
     const noise = curve.baseline?.noise;
-    const words = noise ? `zero line, noise ${figure(noise, 2)} ${curve.force_unit}`.trim() : "zero line";
+    const name = this.#isTilted ? "baseline, which the model takes away" : "zero line";
+    const words = noise ? `${name}, noise ${figure(noise, 2)} ${curve.force_unit}`.trim() : name;
     const start = right - pen.measureText(words).width - 4;
     const level = toY(curve.baseline?.level ?? 0);
     const below = Math.max(lowest(start, right), level) + 11;

@@ -65,7 +65,7 @@ export class Top {
   }
 
   drawQueues() {
-    for (const button of document.querySelectorAll("button[data-queue]")) {
+    for (const button of document.querySelectorAll("nav button[data-queue]")) {
       const left = this.left(button.dataset.queue);
       button.querySelector("b").textContent = left === null ? "" : count(left);
       button.setAttribute("aria-label", label(NAMES[button.dataset.queue], left));
@@ -79,7 +79,7 @@ export class Top {
     for (const one of alarms) said.push(element("span", {}, one.text));
     if (this.waiting && this.silence) {
       said.push(`${plural(this.waiting, "answer")} kept in this browser until the server takes ${this.waiting === 1 ? "it" : "them"}: ${this.silence.message}.`);
-    } else if (this.silence) said.push(`No news: ${this.silence.message}. Your answers are kept in this browser.`);
+    } else if (this.silence) said.push(`No news: ${this.silence.message}. What you answer now is kept in this browser.`);
     if (this.trouble) said.push(this.trouble);
     for (const text of this.refused) said.push(`The server refused ${text}.`);
     if (this.foreign) said.push(`${plural(this.foreign, "answer")} in this browser for another ledger than this one.`);

@@ -39,7 +39,7 @@ VERBS = {
     "calibrate": "probabilities, thresholds and a certificate from labelled curves",
     "adapt": "move the discard cut from confirmed events, or say what is missing",
     "explain": "one curve with where the network looked, as a picture",
-    "models": "list and show models",
+    "models": "list and show models, let another serve, take it back",
     "rank": "unlabelled curves in the order that a few labelled ones teach",
     "bench": "measured throughput and latency on this machine",
     "check": "say what a configuration will do, and every error in it",

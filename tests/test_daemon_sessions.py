@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from daemon.cli import main
+from daemon.client.status import gather
 from daemon.common.errors import UserError
+from daemon.config import Config
 from daemon.judging.registry import Registry
-from daemon.labels import Labels
+from daemon.labels import Label, Labels
 from daemon.labels.sessions import Sessions, day_of
 from daemon.ledger import Ledger
 from daemon.service.sessions import SessionWatch
@@ -68,6 +70,18 @@ def test_the_sessions_of_one_sample_are_a_group(ledger: Ledger, labels: Labels) 
     assert sessions.seqs_of("titin") == [(11, 15), (19, 20)]
     assert sessions.seqs_of("") == [(1, 10), (16, 18), (21, None)]
     assert sessions.seqs_of("other") == []
+
+
+def test_a_session_is_present_until_something_is_decided_outside_of_it(ledger: Ledger, labels: Labels) -> None:
+    sessions = Sessions(labels)
+    assert sessions.present() is None
+    begun = sessions.begin(sample="titin")
+    assert sessions.present() == begun
+    ledger.record(decisions(11, 13))
+    ended = sessions.end()
+    assert (sessions.current(), sessions.present()) == (None, ended)
+    ledger.record(decisions(13, 14))
+    assert sessions.present() is None
 
 
 def test_a_session_of_a_ledger_that_has_gone_is_over(ledger: Ledger, labels: Labels, tmp_path: Path) -> None:
@@ -151,7 +165,12 @@ def test_a_person_begins_ends_and_sees_sessions(ledger: Ledger, tmp_path: Path) 
     assert "goes on" in shown[1]
     assert "name evening; 0 curves" in shown[1]
     assert shown[2] == "all time: 16 curves, ● keep 5   ◐ review 5   ○ discard 6"
+    with Labels(tmp_path / "labels.sqlite") as labels:
+        labels.add(
+            Label(f"{number}", 0, "keep", "ada", "2026-11-20T12:00:00Z", sha256=f"{number:064x}") for number in (9, 12)
+        )
     told = json.loads(verb(tmp_path, "show", "--json")[1])
+    assert [one["labelled"] for one in told["sessions"]] == [1, 0]
     assert (told["current"]["number"], [one["group"] for one in told["sessions"]]) == (2, ["titin", ""])
     assert told["sessions"][0]["counts"] == {"keep": 2, "review": 2, "discard": 2}
     assert verb(tmp_path, "end")[1].startswith("session 2 ended: 0 curves")
@@ -175,6 +194,29 @@ def test_a_session_of_another_sample_lets_its_cut_serve_and_says_so(ledger: Ledg
     code, told, complaint = verb(tmp_path, "begin", "--sample", "titin")
     assert (code, told.splitlines()[-1].startswith("session 4 begins"), complaint.count("\n")) == (65, True, 1)
     assert "is noted, but the model that judges stays" in complaint
+
+
+def test_labels_of_a_newer_version_or_damaged_stop_a_verb_in_one_line_and_no_status(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    file = tmp_path / "labels.sqlite"
+    assert verb(tmp_path, "begin", "--sample", "titin")[0] == 0
+    good = file.read_bytes()
+
+    def is_refused(word: str) -> bool:
+        code, told, complaint = verb(tmp_path, "begin", "--sample", "i27")
+        return (code, told, complaint.count("\n"), word in complaint) == (74, "", 1, True)
+
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("pragma user_version = 99")
+        assert is_refused("newer afm-triage")
+        assert gather(Config(state=tmp_path))["ledger"]["last_seq"] == 10
+        other.execute("pragma user_version = 3")
+    file.write_bytes(good[:5000] + b"x" * (len(good) - 5000))
+    assert is_refused("damaged")
+    file.write_bytes(good)
+    with Labels(file) as labels:
+        assert [one.sample for one in Sessions(labels).all()] == ["titin"]
 
 
 # The service.
@@ -217,6 +259,20 @@ def test_a_new_day_folder_begins_a_session_with_its_first_curve(ledger: Ledger, 
         again.observe([("2026-11-28", "keep")])
         again.step()
         assert [one.name for one in sessions.all()][3:] == ["2026-11-28"]
+
+
+def test_whose_cut_serves_is_that_of_the_session_whoever_has_changed_it(ledger: Ledger, tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "models")
+    with Labels(tmp_path / "labels.sqlite") as labels:
+        Sessions(labels).begin(sample="Titin")
+        watch = SessionWatch(tmp_path, ledger.view())  # by the page, while no service ran
+        assert registry.group() == "titin"
+        registry.turn_to("i27", by="ada")
+        watch.step()
+        assert registry.group() == "titin"
+        Sessions(labels).end()
+        watch.step()
+        assert registry.group() == ""
 
 
 def test_labels_that_are_locked_hold_up_nothing_and_the_session_begins_later(ledger: Ledger, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from models.files import write_whole
 
 #: Flagged curves that one screen names; `events --verdict review` shows all of them.
 SHOWN_FLAGGED = 5
+_LABELS_S = 1.0  # for whoever holds the labels locked
 
 
 def gather(config: Config) -> dict[str, Any]:
@@ -203,8 +204,11 @@ def _labelled(config: Config) -> set[tuple[str, int]]:
     file = config.state / "labels.sqlite"
     if not file.is_file():  # looking must not make it
         return set()
-    with Labels(file) as labels:
-        return {(label.sha256 or f"path {label.path}", label.curve) for label in labels.current()}
+    try:
+        with Labels(file, patience_s=_LABELS_S) as labels:
+            return {(label.sha256 or f"path {label.path}", label.curve) for label in labels.current()}
+    except UserError:  # locked, damaged, of a newer version: what the ledger knows is told all the same
+        return set()
 
 
 def _brief(data: Mapping[str, Any]) -> dict[str, Any]:

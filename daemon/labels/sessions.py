@@ -51,6 +51,10 @@ class Session:
     before: Mapping[str, int] = field(default_factory=dict)  # decisions by verdict, before its first
     after: Mapping[str, int] | None = None  # the same up to its last
 
+    def holds(self, seq: int) -> bool:
+        """Whether a decision of its ledger is one of its own."""
+        return self.first_seq <= seq and (self.last_seq is None or seq <= self.last_seq)
+
     def counts(self, now: Mapping[str, int]) -> dict[str, int]:
         """Its decisions by verdict; ``now``: those of the whole ledger, at this moment."""
         until = now if self.after is None else self.after
@@ -61,7 +65,7 @@ class Sessions:
     """The sessions of one state folder, oldest first. Raises UserError 74 as the labels do."""
 
     def __init__(self, labels: Labels) -> None:
-        self._labels = labels
+        self.labels = labels
 
     def begin(
         self,
@@ -88,10 +92,10 @@ class Sessions:
         now, told = utc_now(), json.dumps(dict(known))
         insert = f"""insert into sessions ({", ".join(FIELDS)}, origin, began, stream, first_seq, before)
                      values ({", ".join("?" * 11)})"""
-        values = (*(text(value.strip()) for value in said.values()), origin, now, self._labels.stream or "")
-        with self._labels.together():
+        values = (*(text(value.strip()) for value in said.values()), origin, now, self.labels.stream or "")
+        with self.labels.together():
             self._end(now, known)
-            number = self._labels.change(insert, *values, sum(known.values()) + 1, told)
+            number = self.labels.change(insert, *values, sum(known.values()) + 1, told)
         return next(one for one in self.all() if one.number == number)
 
     def end(self, before: Mapping[str, int] | None = None) -> Session | None:
@@ -99,7 +103,7 @@ class Sessions:
         going_on = self.current()
         if going_on is None:
             return None
-        with self._labels.together():
+        with self.labels.together():
             self._end(utc_now(), self.counted() if before is None else before)
         return next(one for one in self.all() if one.number == going_on.number)
 
@@ -108,16 +112,24 @@ class Sessions:
         last = self.all()[-1:]
         return last[0] if last and last[0].ended is None else None
 
+    def present(self) -> Session | None:
+        """The one that goes on, or has ended and nothing was decided since: what people look at the morning after."""
+        last = self.all()[-1:]
+        if not last or last[0].ended is None:
+            return last[0] if last else None
+        is_latest = self._is_ours(last[0]) and last[0].last_seq == sum(self.counted().values())
+        return last[0] if is_latest else None
+
     def of(self, seq: int) -> Session | None:
         """The one that a decision of this ledger belongs to."""
         for one in reversed(self.all()):
-            if self._is_ours(one) and one.first_seq <= seq <= (seq if one.last_seq is None else one.last_seq):
+            if self._is_ours(one) and one.holds(seq):
                 return one
         return None
 
     def all(self) -> list[Session]:
         """Every one, oldest first; one that went on when its ledger was taken away ended before its first curve."""
-        every = [_session(row) for row in self._labels.select("select * from sessions order by number")]
+        every = [_session(row) for row in self.labels.select("select * from sessions order by number")]
         return [
             one
             if one.ended or self._is_ours(one)
@@ -150,22 +162,22 @@ class Sessions:
 
     def counted(self) -> dict[str, int]:
         """Decisions by verdict in the ledger beside the labels."""
-        if self._labels.stream is None:
+        if self.labels.stream is None:
             return {"keep": 0, "review": 0, "discard": 0}
-        with LedgerView(self._labels.ledger_file) as view:
+        with LedgerView(self.labels.ledger_file) as view:
             return view.verdict_counts()
 
     def _is_ours(self, session: Session) -> bool:
         """Whether its numbers count in the ledger of now: whoever begins a new ledger begins with no session."""
-        return session.stream in (self._labels.stream or "", "")
+        return session.stream in (self.labels.stream or "", "")
 
     def _end(self, now: str, counts: Mapping[str, int]) -> None:
-        stream, told = self._labels.stream or "", json.dumps(dict(counts))
+        stream, told = self.labels.stream or "", json.dumps(dict(counts))
         update = """update sessions set ended = ?1, last_seq = ?2, after = ?3, stream = ?4
                     where ended is null and stream in (?4, '')"""
-        self._labels.change(update, now, sum(counts.values()), told, stream)
+        self.labels.change(update, now, sum(counts.values()), told, stream)
         update = "update sessions set ended = ?, last_seq = first_seq - 1, after = before where ended is null"
-        self._labels.change(update, now)  # of a ledger that is not there any more
+        self.labels.change(update, now)  # of a ledger that is not there any more
 
 
 def _session(row: Any) -> Session:

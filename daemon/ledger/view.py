@@ -365,12 +365,10 @@ def _without_labelled(connection: sqlite3.Connection, flagged: int, labels: Path
     try:
         connection.execute("attach database ? as labels", (f"{labels.absolute().as_uri()}?mode=ro",))
         (version,) = connection.execute("pragma labels.user_version").fetchone()
-        holds = (
-            "labels.labels" if version < 2 else "(select * from labels.current where is_last and removed_by is null)"
-        )
-        labelled = f"""select count(*) from (
-            select reviews.seq from {holds} as said join reviews using (sha256, curve)
-            union select reviews.seq from {holds} as said join reviews using (path, curve)
+        holds = "labels.labels" if version < 2 else "labels.current where is_last and removed_by is null"
+        labelled = f"""with said as materialized (select sha256, path, curve from {holds}) select count(*) from (
+            select reviews.seq from said join reviews using (sha256, curve)
+            union select reviews.seq from said join reviews using (path, curve)
             where said.sha256 is null)"""
         return flagged - int(connection.execute(labelled).fetchone()[0])
     except sqlite3.DatabaseError:  # being made, or written for long: rather too many than no answer

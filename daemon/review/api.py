@@ -56,7 +56,6 @@ MOST_LIMIT = 1_000
 MOST_LABELS = 500  # at once
 _ON_SHEETS = 240  # curves that are dealt out at once
 _ALIKE_AMONG = 5_000
-_SCORES = 20_000
 
 
 class Answer(JSONResponse):
@@ -106,8 +105,7 @@ class Review(Closing):
     def open(self) -> None:
         """A person has opened the page: what takes seconds to load is loaded now, beside the first curves."""
         if self._opened.acquire(blocking=False):
-            self.cutting.start()
-            self.cutting.look_again()
+            self.cutting.open()
             threading.Thread(target=self._warm, name="warm", daemon=True).start()
 
     def close(self) -> None:
@@ -116,6 +114,8 @@ class Review(Closing):
     def _warm(self) -> None:
         try:
             last = self.desk.ledger.last(1)
+            self.night.state(None, self.cutting.aims(), [])
+            self.night.scores([(1, None)])
         except (Refused, UserError):
             return
         if last:
@@ -323,15 +323,11 @@ def sheets(review: Review, request: Request) -> list[list[dict[str, Any]]]:
 
 def scores(review: Review, request: Request) -> dict[str, Any]:
     """The scores of the last decisions, and the thresholds that they met."""
-    view, serving = review.desk.ledger, review.cutting.serving().serving
+    serving = review.cutting.serving().serving
     within = review.desk.within(request.query_params.get("session", "current")) or [(1, None)]
-    first, last = within[-1]
-    with told():
-        stream = view.stream_scores(first - 1, last, _SCORES)
-    known = np.isfinite(stream.scores)
+    known, count = review.night.scores(within)
     thresholds = None if serving is None else {"discard": serving[1].discard, "keep": serving[1].keep}
-    rounded = [float(f"{score:.4g}") for score in stream.scores[known]]
-    return {"scores": rounded, "none": int((~known).sum()), "thresholds": thresholds}
+    return {"scores": known, "none": count, "thresholds": thresholds}
 
 
 def state(review: Review, request: Request) -> dict[str, Any]:

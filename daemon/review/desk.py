@@ -182,6 +182,8 @@ class Desk(Closing):
             with labels.together():
                 for one, event in zip(said, events, strict=True):
                     stored.append(self._say(labels, sessions, one, event))
+            if labels is not self.labels:  # a backup was put back just now: what was written is in no file any more
+                raise Refused(503, "the labels were replaced meanwhile: send it again")
         return stored
 
     def _say(self, labels: Labels, sessions: Sessions, said: Said, event: Event) -> Stored:

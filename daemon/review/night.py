@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
+import time
+from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
+from datetime import datetime
+from itertools import islice
+from math import isnan
 from typing import Any
 
 from daemon import __version__
 from daemon.client.feed import ask_status
 from daemon.client.service_file import find as find_service
 from daemon.common.text import clean
-from daemon.judging import Verdict
 from daemon.labels import Labels
 from daemon.labels.raters import Share, figures
 from daemon.labels.sessions import FIELDS, Session, Sessions
+from daemon.ledger.rows import StreamScores
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from daemon.review.desk import Desk, told
 from daemon.review.held import Held
-from daemon.review.queues import Aims, Stretches
+from daemon.review.queues import Aims, Stretches, lengths
 from daemon.review.security import Refused
 from models.clock import utc_now
 
@@ -29,7 +33,6 @@ _RATERS = 50  # whose figures are held
 _HOURS = 12
 _COUNTED = 20_000  # of the decisions from before the page was started
 _AT_ONCE = 2_000
-_MOST_DIFFERENCES = 1_000
 
 
 class Hours:
@@ -62,13 +65,47 @@ class Hours:
             ]
 
 
+class Scores:
+    """Scores of the last decisions; only what is new is read."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stream, self._last = "", 0
+        self._scores: deque[float | None] = deque(maxlen=_COUNTED)  # of decisions in a row, the last one last
+
+    def of(self, view: LedgerView, within: Stretches) -> tuple[list[float], int]:
+        """Those of the last stretch, four digits each, and how many have none; at most 20,000 decisions."""
+        with self._lock:
+            stream, last = view.stream, view.last_seq
+            if stream != self._stream or last < self._last:
+                self._stream, self._last = stream, max(last - _COUNTED, 0)
+                self._scores.clear()
+            if self._last < last:
+                self._scores.extend(_rounded(view.stream_scores(self._last, last, _COUNTED)))
+                self._last = last
+            first, until = within[-1]
+            oldest = last - len(self._scores) + 1
+            if first >= oldest or until is None or until >= last:
+                end = len(self._scores) if until is None else min(until, last) - oldest + 1
+                some = list(islice(self._scores, max(first - oldest, 0), max(end, 0)))
+            else:
+                some = _rounded(view.stream_scores(first - 1, until, _COUNTED))
+        known = [score for score in some if score is not None]
+        return known, len(some) - len(known)
+
+
+def _rounded(stream: StreamScores) -> list[float | None]:
+    return [None if isnan(score) else float(f"{score:.4g}") for score in stream.scores.tolist()]
+
+
 class Night:
     """Methods may be called from any thread; they raise what the desk raises."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._hours = Hours()
+        self._hours, self._scores = Hours(), Scores()
         self._status = Held(self._ask, _STATUS_HOLDS_S)
+        self._promises = Held(lambda: {"events": _events(desk.labels)}, _FIGURES_HOLD_S)
         self._figures: OrderedDict[str, Held[dict[str, Any]]] = OrderedDict()
 
     def _ask(self) -> Event | None:
@@ -83,6 +120,12 @@ class Night:
         except Refused:
             is_ours = False
         return dict(event["data"]) if event is not None and is_ours else {}
+
+    def scores(self, within: Stretches) -> tuple[list[float], int]:
+        """As Scores.of."""
+        view = self._desk.ledger
+        with told():
+            return self._scores.of(view, within)
 
     def _own(self, rater: str) -> dict[str, Any]:
         """A rater's own figures: every label is looked at for them, so not at every question."""
@@ -100,10 +143,7 @@ class Night:
             session = Sessions(labels).current()
             hours = self._hours.last(view, utc_now())
             within: Stretches = [(session.first_seq, session.last_seq)] if session else [(1, None)]
-            left = _left(view, labels, rater, within)
-            left["disagreements"] = len(self._desk.queue(
-                "disagreements", rater or "", _MOST_DIFFERENCES, within, aims, is_blind=False
-            ))  # fmt: skip
+            left = lengths(view, labels, rater, within, aims)
             own = self._own(rater) if rater else None
             stream, last_seq = view.stream, view.last_seq
         whole = [hour["keep"] for hour in hours[:-1]] or [hours[-1]["keep"]]
@@ -124,6 +164,7 @@ class Night:
             "yield": {"per_hour": sum(whole) / len(whole), "hours": hours},
             "queues": left,
             "rater": own,
+            "promises": self._promises.value(),
             "effect": list(effect),
         }
 
@@ -134,25 +175,21 @@ def _session(session: Session, counts: dict[str, int]) -> dict[str, Any]:
         **{name: getattr(session, name) for name in FIELDS},
         "origin": session.origin,
         "began": session.began,
+        "seconds": max(time.time() - datetime.fromisoformat(session.began).timestamp(), 0.0),
         "first_seq": session.first_seq,
         "counts": session.counts(counts),
     }
 
 
-def _left(view: LedgerView, labels: Labels, rater: str | None, within: Stretches) -> dict[str, int]:
-    """How many curves of each queue this rater has not answered (without one: nobody has)."""
-    names: dict[Verdict, str] = {"keep": "kept", "review": "review", "discard": "discards"}
-    left = {
-        name: sum(view.count_looks(verdict, first - 1, last) for first, last in within)
-        for verdict, name in names.items()
-    }
-    mine = [seq for seq, said in labels.words().items() if rater is None or rater in said]
-    mine = [seq for seq in mine if any(first <= seq and (last is None or seq <= last) for first, last in within)]
-    for said in labels.labelled(mine).values():
-        name = next((name for verdict, name in names.items() if any(one.verdict == verdict for one in said)), None)
-        if name is not None:
-            left[name] = max(left[name] - 1, 0)
-    return left
+def _events(labels: Labels) -> str:
+    """How many of the events that people have confirmed were not discarded: of those that somebody saw."""
+    confirmed = [
+        said
+        for said in labels.labelled().values()
+        if said[-1].verdict is not None and {one.label for one in said} == {"keep"}
+    ]
+    found = sum(said[-1].verdict != "discard" for said in confirmed)
+    return f"your events {found} of {len(confirmed)}" if confirmed else ""
 
 
 def _figures(labels: Labels, rater: str) -> dict[str, Any]:

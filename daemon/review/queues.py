@@ -15,7 +15,7 @@ import heapq
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Literal, get_args
 
 from daemon.judging import Thresholds, Verdict
@@ -36,7 +36,9 @@ Stretches = Sequence[tuple[int, int | None]]
 _ALWAYS: Stretches = ((1, None),)
 _LEAD_EVERY = 3  # while two raters cannot be compared yet, each third curve is one that the other has labelled
 _PAGE = 500  # looks that are fetched at once
-_VERDICT_OF: Mapping[QueueName, Verdict] = {
+_ALL = 1 << 40
+_OTHERWISE = 40  # curves of each kind that the model of now would decide otherwise
+_VERDICT_OF: Mapping[str, Verdict] = {
     "kept": "keep",
     "review": "review",
     "first": "review",
@@ -78,7 +80,7 @@ def stretches(sessions: Sessions, which: int | Literal["all", "current"] = "curr
     if which == "all":
         return None
     if which == "current":
-        chosen = sessions.current()
+        chosen = sessions.present()
     elif (chosen := next((one for one in sessions.all() if one.number == which), None)) is None:
         raise LookupError(f"there is no session {which}")
     return None if chosen is None else [(chosen.first_seq, chosen.last_seq)]
@@ -130,6 +132,26 @@ def queue(
         limit=limit,
     )
     return _items(view, slots, late | back | fresh, name)
+
+
+def lengths(
+    view: LedgerView, labels: Labels, rater: str | None, within: Stretches | None = None, aims: Aims = NO_AIMS
+) -> dict[str, int]:
+    """How many curves of each queue this rater has not answered; without a rater, nobody has. Raises as ``queue``."""
+    if rater is None:
+        done: Set[int] = labels.words().keys()
+    else:
+        past = Past.of(labels, rater)
+        done = past.seen - set(past.skipped)
+    left: dict[str, int] = {}
+    for name in ("kept", "review", "discards"):
+        left[name] = sum(
+            look.seq not in done
+            for first, last in within or _ALWAYS
+            for look in view.looks(_VERDICT_OF[name], after=first - 1, until=last, order="seq", limit=_ALL)
+        )
+    left["disagreements"] = len(_disagreements(view, labels, rater or "", within or _ALWAYS, aims))
+    return left
 
 
 #: Through which queue a curve comes, and its weight.
@@ -212,11 +234,16 @@ def _in_order(
 
 
 def _pages(
-    view: LedgerView, verdict: Verdict, first: int, last: int | None, order: Literal["score", "newest"]
+    view: LedgerView,
+    verdict: Verdict,
+    first: int,
+    last: int | None,
+    order: Literal["score", "newest"],
+    between: tuple[float, float] | None = None,
 ) -> Iterator[Look]:
     """Page by page, each larger than the one before: most of what comes first may be done."""
-    offset, size = 0, _PAGE
-    while page := view.looks(verdict, after=first - 1, until=last, order=order, limit=size, offset=offset):
+    offset, size, after = 0, _PAGE, first - 1
+    while page := view.looks(verdict, after=after, until=last, order=order, between=between, limit=size, offset=offset):
         yield from page
         offset, size = offset + len(page), 4 * size
 
@@ -229,7 +256,7 @@ def _look(view: LedgerView, seq: int) -> Iterator[Look]:
     """The one curve, if it may be looked at."""
     verdicts: tuple[Verdict, ...] = ("review", "keep", "discard")
     for verdict in verdicts:
-        yield from view.looks(verdict, after=seq - 1, until=seq)
+        yield from view.looks(verdict, after=seq - 1, until=seq, order="seq")  # by its index, at once
 
 
 def _drawn(view: LedgerView, within: Stretches, band: tuple[float, float] | None) -> list[Look]:
@@ -237,7 +264,7 @@ def _drawn(view: LedgerView, within: Stretches, band: tuple[float, float] | None
     looks = {
         look.seq: look
         for first, last in within
-        for look in view.looks("discard", after=first - 1, until=last, order="seq", between=band, limit=1 << 40)
+        for look in view.looks("discard", after=first - 1, until=last, order="seq", between=band, limit=_ALL)
     }
     return [looks[seq] for seq in shuffled(looks, "discards")]
 
@@ -271,14 +298,12 @@ def _decided_otherwise(
         ("keep", -math.inf, below_keep),
         ("discard", now.discard, math.inf),
     )
-    looks = [
-        look
-        for verdict, low, high in asked
-        for first, last in within
-        for look in view.looks(verdict, after=first - 1, until=last, between=(low, high), limit=_PAGE)
-        if look.seq not in labelled
-    ]
-    events = view.decisions([look.seq for look in looks[:_PAGE]])
+    looks: list[Look] = []
+    for verdict, low, high in asked:
+        pages = (_pages(view, verdict, first, last, "score", (low, high)) for first, last in within)
+        unlabelled = (look for look in chain.from_iterable(pages) if look.seq not in labelled)
+        looks += islice(unlabelled, _OTHERWISE)
+    events = view.decisions([look.seq for look in looks])
     return [
         seq
         for seq, event in events.items()

@@ -9,10 +9,12 @@ from daemon.labels.sessions import Sessions
 from daemon.labels.sheets import Progress, SheetKind, Sheets
 from daemon.ledger.view import LedgerView
 from daemon.review.desk import Desk, told
+from daemon.review.held import Held
 from daemon.review.pace import Outlook, outlook, seconds_a_curve
 from daemon.review.queues import Stretches
 from daemon.review.security import Refused
 
+_HOLDS_S = 3.0  # what is counted for the line beside the curve
 KINDS: tuple[SheetKind, ...] = ("uniform", "weighted")
 
 
@@ -21,6 +23,7 @@ class Certifying:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._prospects = Held(lambda: outlook(desk.ledger, desk.labels, self._group()[1]), _HOLDS_S)
 
     def state(self, rater: str | None) -> dict[str, Any]:
         """The sheet that was drawn last, and what another one would take and earn, ready for JSON."""
@@ -60,8 +63,7 @@ class Certifying:
         """What the state of a night says besides: what the next rung costs, and what is left of an open sheet."""
         view, labels = self._desk.ledger, self._desk.labels
         with told():
-            prospects = outlook(view, labels, self._group()[1])
-            cost = prospects.cost(needed, state["yield"]["per_hour"], seconds_a_curve(labels, rater))
+            cost = self._prospects.value().cost(needed, state["yield"]["per_hour"], seconds_a_curve(labels, rater))
             progress = self._progress(view)
         plain = None if progress is None else _plain(progress)
         return {
@@ -72,7 +74,7 @@ class Certifying:
 
     def _group(self) -> tuple[str, Stretches]:
         sessions = Sessions(self._desk.labels)
-        group = Sessions.group(sessions.current())
+        group = Sessions.group(sessions.present())
         within: Sequence[tuple[int, int | None]] = sessions.seqs_of(group)
         return group, within
 

@@ -38,7 +38,8 @@ def run(options: Options) -> int:
     config = load(options.service)
     taken = None if options.dry_run else audit(config)
     proposal = propose(config, float(options.miss), is_watched=options.unattended, counts=True)
-    is_held = options.unattended and bool(proposal.look_first)
+    back = _taken_back(config, proposal) if options.unattended else None
+    is_held = options.unattended and (back is not None or bool(proposal.look_first))
     moved: Promotion | None = None
     if proposal.moves and not options.dry_run and not is_held:
         moved = accept(config, proposal, "adapt, by its timer" if options.unattended else _user())
@@ -46,7 +47,18 @@ def run(options: Options) -> int:
         print(json.dumps(_as_json(proposal, moved, taken)))
     else:
         print("\n".join(clean(line) for line in _lines(options, config, proposal, moved, taken)))
+        if back is not None and proposal.moves:
+            print(clean(f"a timer moves nothing after that: {back}; `adapt` of a person does"))
     return 0
+
+
+def _taken_back(config: Config, proposal: Proposal) -> str | None:
+    """How the last cut of this group was taken back, where nothing was promoted since."""
+    from daemon.judging.registry import Registry
+
+    changes = [one for one in Registry(config.state / "models").history() if one.group == proposal.group]
+    last = next((one for one in reversed(changes) if one.act != "group"), None)
+    return f"{last.by} took the last cut back, {last.why}" if last and last.act == "rollback" else None
 
 
 def _as_json(proposal: Proposal, moved: Promotion | None, taken: TakenBack | None) -> Mapping[str, Any]:
@@ -63,7 +75,8 @@ def _lines(
     if moved is not None:
         yield f"{moved.id} serves from now on: it discards up to {proposal.new:.4g}; back with: models rollback"
     elif proposal.moves:
-        why = "--dry-run" if options.dry_run else "the curves below have not been looked at"
+        waits = "the curves below have not been looked at" if proposal.look_first else "it was taken back"
+        why = "--dry-run" if options.dry_run else waits
         yield f"nothing was moved: {why}"
     if proposal.look_first and proposal.moves:
         yield "look at these first; they are at the head of the review queue:"

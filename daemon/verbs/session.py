@@ -116,10 +116,13 @@ def _said(session: Session) -> str:
 
 def _show(asked: Show, config: Config, sessions: Sessions) -> int:
     now = sessions.counted()
-    every = sessions.all()
-    current = sessions.current()
+    every, current, words = sessions.all(), sessions.current(), sessions.labels.words()
+
+    def labelled(one: Session) -> int:
+        return 0 if one.stream != sessions.labels.stream else sum(one.holds(seq) for seq in words)
+
     if asked.json:
-        told = [_plain(one, now) for one in every]
+        told = [{**_plain(one, now), "labelled": labelled(one)} for one in every]
         going_on = next((one for one in told if current and one["number"] == current.number), None)
         print(json.dumps({"current": going_on, "sessions": told}))
         return 0
@@ -129,7 +132,7 @@ def _show(asked: Show, config: Config, sessions: Sessions) -> int:
         counts = one.counts(now)
         state = "goes on" if one is every[-1] and current else f"until {day_and_minute(one.ended or one.began)}"
         what = f"session {one.number}, {day_and_minute(one.began)} {state}, {duration(_seconds(one))}{_said(one)}"
-        print(clean(f"{what}; {sum(counts.values()):,} curves, {verdicts_of(counts)}"))
+        print(clean(f"{what}; {sum(counts.values()):,} curves, {verdicts_of(counts)}, {labelled(one):,} labelled"))
     print(f"all time: {sum(now.values()):,} curves, {verdicts_of(now)}")
     return 0
 

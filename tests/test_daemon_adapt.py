@@ -199,6 +199,8 @@ def test_sessions_of_another_sample_have_a_cut_of_their_own(tmp_path):
     assert registry.serving(night.base.id).group == "titin"
     with Labels(night.state / "labels.sqlite") as labels:
         Sessions(labels).end()
+    assert propose(night.config).group == "titin"  # the morning after
+    night.decide(EVENTS[:1])
     assert propose(night.config).old == night.base.discard
 
 

@@ -103,7 +103,7 @@ class Ground:
 def survey(config: Config, view: LedgerView, labels: Labels) -> Ground:
     """What is known of the present session group. Raises UserError 65 where a model, 74 where labels cannot be read."""
     registry, sessions = Registry(config.state / "models"), Sessions(labels)
-    group = sessions.group(sessions.current())
+    group = sessions.group(sessions.present())
     name = base_name(config)
     try:
         base = read(registry.find(name))

@@ -71,6 +71,7 @@ class Progress:
     unsure: int  # of those discarded
     above: tuple[float, ...]
     missed: tuple[float, ...]
+    confirmed: tuple[int, ...] = ()  # seq of these events, on either side
 
     @property
     def events(self) -> int:
@@ -214,6 +215,7 @@ class Sheets:
             unsure=sum(word == "unsure" and verdicts.get(seq) == "discard" for seq, (word, _) in said.items()),
             above=tuple(weight for verdict, weight in confirmed if verdict != "discard"),
             missed=tuple(weight for verdict, weight in confirmed if verdict == "discard"),
+            confirmed=tuple(seq for seq, (word, _) in said.items() if word == "keep" and seq in verdicts),
         )
 
 

@@ -33,20 +33,24 @@ class Options:
 
 def run(options: Options) -> int:
     """Exit 0, also where the cut stays; 69 without a ledger, 65 for a model that cannot be read, 74 for labels."""
-    from daemon.learn.adaptation import accept, audit, propose
+    from daemon.learn.adaptation import accept, audit, certify, propose
 
     config = load(options.service)
     taken = None if options.dry_run else audit(config)
     proposal = propose(config, float(options.miss), is_watched=options.unattended, counts=True)
     back = _taken_back(config, proposal) if options.unattended else None
     is_held = options.unattended and (back is not None or bool(proposal.look_first))
+    by = "adapt, by its timer" if options.unattended else _user()
     moved: Promotion | None = None
     if proposal.moves and not options.dry_run and not is_held:
-        moved = accept(config, proposal, "adapt, by its timer" if options.unattended else _user())
+        moved = accept(config, proposal, by)
+    earned = None if options.dry_run or moved else certify(config, by)
     if options.json:
-        print(json.dumps(_as_json(proposal, moved, taken)))
+        print(json.dumps({**_as_json(proposal, moved, taken), "earned": earned and earned[1]}))
     else:
         print("\n".join(clean(line) for line in _lines(options, config, proposal, moved, taken)))
+        if earned is not None:
+            print(clean(f"{earned[0].id} serves from now on, the same cut with what a blind sheet earned: {earned[1]}"))
         if back is not None and proposal.moves:
             print(clean(f"a timer moves nothing after that: {back}; `adapt` of a person does"))
     return 0

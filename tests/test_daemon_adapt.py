@@ -1,5 +1,4 @@
 import json
-import random
 from dataclasses import replace
 
 import msgspec
@@ -16,7 +15,6 @@ from daemon.judging import CutOrigin
 from daemon.judging.registry import Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
-from daemon.labels.sheets import Sheets
 from daemon.learn.adaptation import accept, audit, propose
 from daemon.learn.ground import survey
 from daemon.learn.simulated_loss import SEED, SimulatedLoss
@@ -295,37 +293,6 @@ def test_the_simulated_loss_of_the_shipped_model_is_what_its_network_says(tmp_pa
     own.count()
     assert own.counted().values.size == 6
     assert own.file.parent == tmp_path
-
-
-def test_a_blind_sheet_earns_the_cut_its_certificate(tmp_path, capsys):
-    night = Night(tmp_path / "state")
-    events = night.decide(np.random.default_rng(4).normal(5, 0.8, 70).tolist())
-    night.decide([-2.0, -1.5] * 60)  # nothing is in the way already
-    with LedgerView(night.state / "ledger.sqlite") as view, Labels(night.state / "labels.sqlite") as labels:
-        sheet = Sheets(labels).draw(view, "uniform", [(1, None)], chance=random.Random(3))
-        drawn = [one.seq for one in Sheets(labels).left(sheet)]
-    for some in (drawn[:40], drawn[40:]):
-        assert adapt(night.state, "--json") == 0
-        assert json.loads(capsys.readouterr().out)["earned"] is None
-        night.say("keep", [seq for seq in some if seq in events])
-        night.say("discard", [seq for seq in some if seq not in events])
-        with Labels(night.state / "labels.sqlite") as labels:
-            for seq in some:
-                Sheets(labels).note(sheet, seq, "ada")
-    assert adapt(night.state) == 0
-    assert "70 events, 0 missed → at most 4.2 % missed, 95 % sure" in capsys.readouterr().out
-    registry = Registry(night.state / "models")
-    child = read(registry.folder_of(registry.serving(night.base.id)))
-    assert child.discard == night.base.discard
-    assert (child.certificate.events, child.certificate.missed, child.certificate.allowed) == (70, 0, 0)
-    assert list(child.certificate.experiments) == ["afm1, sheet 1"]
-    assert adapt(night.state, "--json") == 0  # once is enough
-    assert json.loads(capsys.readouterr().out)["earned"] is None
-    assert len(registry.history()) == 1
-    # and a cut that rises takes the promise along, for it stays below every event of the sheet
-    night.decide(EVENT_FREE * 40)
-    moved = accept(night.config, propose(night.config), "ada")
-    assert read(registry.folder_of(moved)).certificate.events == 70
 
 
 def test_the_last_decision_tells_of_a_configured_threshold(tmp_path):

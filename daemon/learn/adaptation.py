@@ -23,13 +23,12 @@ from daemon.config import Config
 from daemon.judging.registry import SERVING, Promotion, Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
-from daemon.learn.earned import certificate_of
 from daemon.learn.ground import Ground, Stream, stream_of, survey
 from daemon.learn.simulated_loss import SimulatedLoss
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from models.bundle import CONFIRMED, BadBundle, Bundle, read
-from models.certificate import Certificate, percent_up
+from models.certificate import percent_up
 from models.cut import CONFIDENCE, FEWEST, LEAST_GAIN, MAX_MISS, MISSES, Rung, Step, climb
 
 #: Curves between the old and the new cut that are looked at first: those most like an event.
@@ -129,14 +128,15 @@ def accept(config: Config, proposal: Proposal, by: str) -> Promotion:
     """
     if not proposal.moves:
         raise UserError(BAD_DATA, f"the cut stays: {proposal.missing[0] if proposal.missing else 'it is in force'}")
+    registry = Registry(config.state / "models")
     with ExitStack() as closing:
-        view, labels = _open(config, closing)
-        ground = survey(config, view, labels)
-        certificate = certificate_of(view, labels, ground, proposal.new, config.instrument)
-    loss = SimulatedLoss(config.state, ground.network).count()
+        ground = survey(config, *_open(config, closing))
+    network, loss = ground.network, SimulatedLoss(config.state, ground.network).count()
     evidence = {
+        "basis": CONFIRMED,
         "events": proposal.events,
         "band": [ground.own, proposal.new],
+        "group": proposal.group,
         "rung": proposal.rung,
         "miss": proposal.miss,
         "stream": proposal.stream,
@@ -147,62 +147,24 @@ def accept(config: Config, proposal: Proposal, by: str) -> Promotion:
         "confirmed": list(proposal.confirmed),
     }
     why = f"{proposal.events} confirmed events, {proposal.rung} rung"
-    return _serve(config, ground, proposal.new, evidence, certificate, why, by)
-
-
-def certify(config: Config, by: str) -> tuple[Promotion, str] | None:
-    """Give the cut in force the promise that a blind sheet has earned for it, with its sentence; None: there is none.
-
-    Nothing else changes: the verdicts stay. Raises as :func:`accept`.
-    """
-    if config.thresholds.discard is not None:
-        return None
-    with ExitStack() as closing:
-        view, labels = _open(config, closing)
-        ground = survey(config, view, labels)
-        if ground.certificate is not None or ground.bar.blocks:
-            return None
-        certificate = certificate_of(view, labels, ground, ground.old, config.instrument)
-    if certificate is None:
-        return None
-    evidence = dict(ground.evidence) | {"events": certificate.events}
-    why = certificate.sentence()
-    return _serve(config, ground, ground.old, evidence, certificate, why, by), why
-
-
-def _serve(
-    config: Config,
-    ground: Ground,
-    cut: float,
-    evidence: Mapping[str, Any],
-    certificate: Certificate | None,
-    why: str,
-    by: str,
-) -> Promotion:
-    """Make the child of the network and promote it."""
-    registry = Registry(config.state / "models")
-    told = {**evidence, "basis": CONFIRMED, "group": ground.group}
     try:
-        made = _child(registry, ground.network, cut, told, certificate)
-        promotion = registry.promote(made.folder.name, base=ground.base, group=ground.group, why=why, by=by)
-        if registry.group() != ground.group:  # no service has seen the session begin
-            registry.turn_to(ground.group, by=by)
+        made = _child(registry, network, proposal, evidence)
+        promotion = registry.promote(made.folder.name, base=ground.base, group=proposal.group, why=why, by=by)
+        if registry.group() != proposal.group:  # no service has seen the session begin
+            registry.turn_to(proposal.group, by=by)
     except BadBundle as error:
         raise UserError(BAD_DATA, f"{error}; nothing was moved") from error
     return promotion
 
 
-def _child(
-    registry: Registry, network: Bundle, cut: float, evidence: Mapping[str, Any], certificate: Certificate | None
-) -> Bundle:
+def _child(registry: Registry, network: Bundle, proposal: Proposal, evidence: Mapping[str, Any]) -> Bundle:
     """Its name follows from what it is: who is killed before the promotion finds it made already."""
-    sheets = sorted(certificate.experiments) if certificate else []
-    what = json.dumps([network.id, cut, evidence["group"], evidence.get("confirmed", []), sheets])
+    what = json.dumps([network.id, proposal.new, proposal.group, proposal.confirmed])
     name = f"cut-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
     try:
         return read(registry.models / name)
     except BadBundle:
-        return registry.write_cut(network, name, cut, evidence, certificate, code_version=__version__)
+        return registry.write_cut(network, name, proposal.new, evidence, code_version=__version__)
 
 
 @dataclass(frozen=True, slots=True)

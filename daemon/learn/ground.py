@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,6 @@ from daemon.ledger.wire import Event
 from deploy.classifier import EngineId, EngineRequest
 from deploy.serving import TOLERANCE
 from models.bundle import BadBundle, Bundle, read
-from models.certificate import Certificate
 from models.reasons import DOUBTS
 
 #: Decisions of the group that the pile is counted on, the latest ones.
@@ -82,8 +80,6 @@ class Ground:
     events: tuple[Confirmed, ...]  # of this group, whatever cut they lie at
     unscored: int  # confirmed events that this network has not scored, and whose copies are gone
     bar: Bar
-    evidence: Mapping[str, Any]  # of the cut in force, where it was raised
-    certificate: Certificate | None  # of what holds
 
     def logit(self, cut: float) -> float:
         return self.network.calibration.logit(cut)
@@ -125,20 +121,16 @@ def survey(config: Config, view: LedgerView, labels: Labels) -> Ground:
     ranges = sessions.seqs_of(group)
     words = {seq: said for seq, said in labels.labelled().items() if _is_in(seq, ranges)}
     sure = [seq for seq, said in words.items() if all(one.label == "keep" for one in said)]
-    events, unscored = scored(view, sure, network)
-    evidence = {} if band is None else held.manifest.thresholds.evidence
-    return Ground(
-        base, network, promotion, own, held.discard, group, words, events, unscored, bar(labels), evidence,
-        held.certificate,
-    )  # fmt: skip
+    events, unscored = _scored(view, sure, network)
+    return Ground(base, network, promotion, own, held.discard, group, words, events, unscored, bar(labels))
 
 
 def _is_in(seq: int, ranges: Sequence[tuple[int, int | None]]) -> bool:
     return any(first <= seq and (last is None or seq <= last) for first, last in ranges)
 
 
-def scored(view: LedgerView, seqs: Collection[int], network: Bundle) -> tuple[tuple[Confirmed, ...], int]:
-    """The logits of confirmed events, the lowest first, and of how many there is none."""
+def _scored(view: LedgerView, seqs: Collection[int], network: Bundle) -> tuple[tuple[Confirmed, ...], int]:
+    """The logits of confirmed events, and of how many there is none."""
     stem, found, strange = _stem(network.pipeline), [], []
     for seq, event in view.decisions(seqs).items():
         score = event["data"]["score"]

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from models.certificate import discard_limit, events_needed
-from models.metrics import at_most
 
 #: Fewer confirmed events say nothing: the shipped cut stays.
 FEWEST = 5
@@ -126,23 +125,3 @@ def watched_events(max_miss: float = MAX_MISS, confidence: float = CONFIDENCE) -
     while evidence_against(max_miss, count, 0) < 1 / (1 - confidence):
         count += 1
     return count
-
-
-def weighted_bound(found: int, missed: int, lowest: float, confidence: float = CONFIDENCE) -> float:
-    """The share of events that is lost at the most where curves were drawn with unequal chances; exact, and wide.
-
-    ``found`` events were confirmed above the cut, ``missed`` below it; each discard was drawn with a chance of at
-    least ``lowest``. Of more lost events than told here, so few would have been drawn too seldom. 1 without events.
-    """
-    if not 0.0 < lowest <= 1.0 or not 0.5 <= confidence < 1.0:
-        raise ValueError("a chance lies above 0 and up to 1, the confidence from 0.5 to below 1")
-    if lowest == 1.0:
-        lost = missed
-    else:
-        lost, more = missed, missed + 1
-        while at_most(missed, more, lowest) > 1 - confidence:
-            lost, more = more, 2 * more
-        while more - lost > 1:
-            middle = (lost + more) // 2
-            lost, more = (middle, more) if at_most(missed, middle, lowest) > 1 - confidence else (lost, middle)
-    return lost / (lost + found) if lost + found else 1.0

@@ -12,12 +12,10 @@ from ledgerhelp import decision
 from daemon.config import Config
 from daemon.judging import Judge, Thresholds
 from daemon.labels import Labels, Word
-from daemon.learn.simulated_loss import SimulatedLoss
 from daemon.ledger import Ledger
 from daemon.ledger.view import LedgerView
 from deploy.classifier import EngineId
 from models.bundle import SHIPPED, Bundle, read
-from models.files import write_whole
 
 #: Logits of the events of a series on chromosomes, and of curves that hold none but resemble weak ones.
 EVENTS = (3.04, 3.45, 3.45, 3.66, 3.71, 4.82, 4.95, 4.99, 5.55)
@@ -34,9 +32,6 @@ class Night:
 
     def __post_init__(self) -> None:
         self.state.mkdir(parents=True, exist_ok=True)
-        loss = SimulatedLoss(self.state, self.base)  # what some seconds of simulating would give
-        said = f'{{"raster": "{self.base.profile.id}", "logits": [{", ".join(map(str, np.linspace(-2, 8, 101)))}]}}'
-        write_whole(loss.file, said.encode())
 
     @property
     def config(self) -> Config:

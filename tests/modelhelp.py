@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from daemon.learn import Origin, assemble
+from daemon.learn.training import Origin, assemble
 from deploy.serving import known_curves
 from models.bundle import Bundle
 from models.curve import Curve

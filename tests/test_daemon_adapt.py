@@ -5,6 +5,7 @@ import msgspec
 import numpy as np
 import pytest
 from adapthelp import EVENT_FREE, EVENTS, Night, chromosomes
+from modelhelp import make_model
 
 from daemon.cli import main
 from daemon.common.errors import UserError
@@ -16,12 +17,14 @@ from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
 from daemon.learn.adaptation import accept, audit, propose
 from daemon.learn.ground import survey
+from daemon.learn.simulated_loss import SEED, SimulatedLoss
 from daemon.ledger.view import LedgerView
 from deploy.classifier import EngineRequest
 from deploy.serving import Model, known_curves
 from models.bundle import SHIPPED, read, write
 from models.cut import climb
 from models.frontend import prepare_to_judge
+from models.simulate import simulate
 
 
 def adapt(state, *words):
@@ -196,6 +199,8 @@ def test_sessions_of_another_sample_have_a_cut_of_their_own(tmp_path):
     assert registry.serving(night.base.id).group == "titin"
     with Labels(night.state / "labels.sqlite") as labels:
         Sessions(labels).end()
+    assert propose(night.config).group == "titin"  # the morning after
+    night.decide(EVENTS[:1])
     assert propose(night.config).old == night.base.discard
 
 
@@ -272,6 +277,22 @@ def test_a_promoted_model_of_another_calibration_has_its_own_ladder(tmp_path):
     assert moved.base_id == read(SHIPPED).id
     registry.rollback("ada", "", base_id=moved.base_id)
     assert registry.serving().name == "mine"
+
+
+def test_the_simulated_loss_of_the_shipped_model_is_what_its_network_says(tmp_path):
+    shipped = SimulatedLoss(tmp_path, read(SHIPPED))
+    known = shipped.counted()
+    model = Model.of(shipped.base, EngineRequest("cpu", precision="fp32"))
+    scored = model.judge([one.curve for one in simulate(24, SEED, 1.0)])
+    finite = [place for place in range(24) if np.isfinite(known.values[place])]
+    assert len(finite) > 18
+    assert [scored[place].logit for place in finite] == pytest.approx(known.values[finite], abs=0.02)
+    assert known.at(float(shipped.base.limits[0])) == pytest.approx(0.02, abs=0.012)
+    own = SimulatedLoss(tmp_path, make_model(tmp_path / "other"), events=6)
+    assert own.counted() is None
+    own.count()
+    assert own.counted().values.size == 6
+    assert own.file.parent == tmp_path
 
 
 def test_the_last_decision_tells_of_a_configured_threshold(tmp_path):

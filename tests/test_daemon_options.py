@@ -171,7 +171,7 @@ def test_every_key_above_the_tables_is_a_flag_of_run() -> None:
 
 def test_the_help_of_train_tells_what_its_modules_take() -> None:
     """It is told by hand, as --help loads no torch."""
-    from daemon.learn import HELD_OUT, MOST_MISSED
+    from daemon.learn.training import HELD_OUT, MOST_MISSED
     from models.raster import RasterProfile
 
     parser = Parser(prog="train")

@@ -15,7 +15,7 @@ from daemon.config import ThresholdsConfig
 from daemon.judging import CutOrigin
 from daemon.judging.judge import judge_of
 from daemon.judging.registry import HISTORY, JUDGED, SERVING, Registry
-from daemon.learn import Origin, assemble
+from daemon.learn.training import Origin, assemble
 from deploy.classifier import EngineRequest
 from deploy.serving import Model
 from models.bundle import MANIFEST, SHIPPED, WEIGHTS, BadBundle, Bundle, read, write

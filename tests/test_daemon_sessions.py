@@ -72,6 +72,18 @@ def test_the_sessions_of_one_sample_are_a_group(ledger: Ledger, labels: Labels) 
     assert sessions.seqs_of("other") == []
 
 
+def test_a_session_is_present_until_something_is_decided_outside_of_it(ledger: Ledger, labels: Labels) -> None:
+    sessions = Sessions(labels)
+    assert sessions.present() is None
+    begun = sessions.begin(sample="titin")
+    assert sessions.present() == begun
+    ledger.record(decisions(11, 13))
+    ended = sessions.end()
+    assert (sessions.current(), sessions.present()) == (None, ended)
+    ledger.record(decisions(13, 14))
+    assert sessions.present() is None
+
+
 def test_a_session_of_a_ledger_that_has_gone_is_over(ledger: Ledger, labels: Labels, tmp_path: Path) -> None:
     sessions = Sessions(labels)
     sessions.begin(sample="titin")
@@ -247,6 +259,20 @@ def test_a_new_day_folder_begins_a_session_with_its_first_curve(ledger: Ledger, 
         again.observe([("2026-11-28", "keep")])
         again.step()
         assert [one.name for one in sessions.all()][3:] == ["2026-11-28"]
+
+
+def test_whose_cut_serves_is_that_of_the_session_whoever_has_changed_it(ledger: Ledger, tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "models")
+    with Labels(tmp_path / "labels.sqlite") as labels:
+        Sessions(labels).begin(sample="Titin")
+        watch = SessionWatch(tmp_path, ledger.view())  # by the page, while no service ran
+        assert registry.group() == "titin"
+        registry.turn_to("i27", by="ada")
+        watch.step()
+        assert registry.group() == "titin"
+        Sessions(labels).end()
+        watch.step()
+        assert registry.group() == ""
 
 
 def test_labels_that_are_locked_hold_up_nothing_and_the_session_begins_later(ledger: Ledger, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import torch
 from modelhelp import SMALL, make_model, some_examples, untrained
 from safetensors.numpy import load_file, save_file
 
-from daemon.learn import Origin, assemble, half, known_logits
+from daemon.learn.training import Origin, assemble, half, known_logits
 from deploy.serving import known_curves
 from models.anatomy import shapes
 from models.bundle import Network, read

@@ -14,7 +14,6 @@ from models.cut import (
     predictive_limit,
     student_quantile,
     watched_events,
-    weighted_bound,
 )
 
 BASE = -0.605
@@ -107,19 +106,3 @@ def test_a_watched_promise_is_wrongly_earned_in_5_percent_at_the_most():
                 wrong += 1
                 break
     assert wrong / 600 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 600)
-
-
-def test_the_bound_of_a_weighted_sheet_covers_and_is_exact_where_it_can_be():
-    assert weighted_bound(0, 0, 0.5) == 1.0
-    assert weighted_bound(59, 0, 1.0) == 0.0
-    assert weighted_bound(59, 3, 1.0) == pytest.approx(3 / 62)
-    # none of L lost events drawn with a chance of 0.1 each: L is at most 28, 95 % sure
-    assert weighted_bound(59, 0, 0.1) == pytest.approx(28 / 87)
-    rng = np.random.default_rng(9)
-    for lost, chance in ((5, 0.3), (40, 0.05), (200, 0.02)):
-        drawn = rng.binomial(lost, chance, 2000)
-        covers = np.mean([weighted_bound(100, int(one), chance) >= lost / (lost + 100) for one in drawn])
-        assert covers >= 0.94
-    for bad in (0.0, 1.5):
-        with pytest.raises(ValueError, match="chance"):
-            weighted_bound(5, 0, bad)

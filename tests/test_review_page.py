@@ -359,6 +359,10 @@ def test_everything_is_reached_by_keys_and_fits_400_px(tmp_path: Path, browser: 
                 time.sleep(0.1)
                 assert not browser.overflows(), (width, key)
         browser.curve()
+        for width, height in ((400, 800), (720, 430)):  # a thumb reaches the answers without scrolling
+            browser.size(width, height)
+            place = browser.run("return document.querySelector('#curve-view .answers').getBoundingClientRect().bottom")
+            assert place == pytest.approx(height, abs=1)
         assert "Blind" in browser.text("#gauge")
         said = browser.run("return document.querySelector('#plot').getAttribute('aria-label')")
         assert said.startswith("Force curve")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from daemon.common.errors import UNREACHABLE, USAGE
 from daemon.labels import Labels
 from daemon.labels.schema import MIGRATIONS
 from daemon.labels.subject import sha256_of
+from tests.ledgerhelp import JUDGE
 from tests.reviewhelp import SAWTOOTH, Page, fill, judged
 
 COUNT = 36
@@ -35,7 +37,11 @@ class Lab:
 
     def __init__(self, state: Path) -> None:
         self.state = state
-        self.stream = fill(state, [judged(number, score=number / 100) for number in range(1, COUNT + 1)])
+        made = [judged(number, score=number / 100) for number in range(1, COUNT + 1)]
+        self.stream = fill(
+            state, [*made, judged(COUNT + 2, judge=replace(JUDGE, model="gone-0123456789ab"), score=0.0)]
+        )
+        self.ledger = (state / "ledger.sqlite").read_bytes()
         self.page = Page(state)
 
     def id(self, seq: int) -> str:
@@ -59,6 +65,15 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     made = Lab(tmp_path_factory.mktemp("page") / "state")
     with made.page:
         yield made
+    there = {path.name for path in made.state.iterdir()}
+    assert there <= {
+        "labels.sqlite",
+        "ledger.sqlite",
+        "ledger.sqlite-announced",
+        "ledger.sqlite-shm",
+        "ledger.sqlite-wal",
+    }
+    assert (made.state / "ledger.sqlite").read_bytes() == made.ledger
 
 
 def test_a_curve_is_found_drawn_labelled_and_the_label_taken_back(lab: Lab) -> None:
@@ -333,7 +348,7 @@ def test_a_skipped_curve_comes_back_at_the_end(lab: Lab) -> None:
 
 
 def test_questions_look_like_any_curve_and_their_answers_are_no_labels(tmp_path: Path) -> None:
-    state, count = tmp_path / "state", 90
+    state, count = tmp_path / "state", 60
     stream = fill(state, [judged(3 * number + 2, score=number / 100) for number in range(1, count + 1)])
     ids = [f"{stream}:{seq}" for seq in range(1, count + 1)]
     page = Page(state)
@@ -350,7 +365,7 @@ def test_questions_look_like_any_curve_and_their_answers_are_no_labels(tmp_path:
             answer = page.label(order[-1], "keep", "cleo", queue="review")
             assert answer.status == 201
             assert answer.json[0].keys() == {"id", "label", "rater", "time"}
-            if len(order) == 60:  # killed, and what was answered last is sent again to the next one
+            if len(order) == 45:  # killed, and what was answered last is sent again to the next one
                 page.process.kill()
                 page.process.wait(10)
                 page = closing.enter_context(Page(state))
@@ -375,20 +390,36 @@ def test_questions_look_like_any_curve_and_their_answers_are_no_labels(tmp_path:
 def test_the_state_the_scores_and_a_session_are_told(lab: Lab) -> None:
     state = lab.page.ask("/api/state?rater=kim").json
     assert state["running"] is False
-    assert sum(state["counts"].values()) == state["last_seq"] == COUNT
-    assert state["queues"]["review"] == COUNT // 3
+    assert sum(state["counts"].values()) == state["last_seq"] == COUNT + 1
+    assert state["queues"]["review"] == COUNT // 3 + 1
     assert state["yield"]["hours"][-1].keys() == {"hour", "keep", "review", "discard"}
     lab.page.label(lab.id(2), rater="kim")
-    assert lab.page.ask("/api/state?rater=kim").json["queues"]["review"] == COUNT // 3 - 1
+    assert lab.page.ask("/api/state?rater=kim").json["queues"]["review"] == COUNT // 3
     scores = lab.page.ask("/api/scores").json
-    assert (len(scores["scores"]), scores["thresholds"]) == (COUNT, {"discard": 0.04, "keep": 0.62})
+    assert (len(scores["scores"]), scores["thresholds"]) == (COUNT + 1, {"discard": 0.04, "keep": 0.62})
     begun = lab.page.ask("/api/session", "POST", {"tip": "7", "sample": "Cohesin"}).json
-    assert lab.page.ask("/api/state").json["session"]["sample"] == "Cohesin"
+    told = lab.page.ask("/api/state").json["session"]
+    assert (told["sample"], told["counts"]) == ("Cohesin", {"keep": 0, "review": 0, "discard": 0})
+    assert 0 <= told["seconds"] < 60
     assert lab.page.ask("/api/queue?name=review&rater=kim").json == []  # of this session there is nothing yet
     assert lab.page.ask("/api/queue?name=review&rater=kim&session=all").json
     assert lab.page.ask(f"/api/queue?name=review&rater=kim&session={begun['number']}").json == []
     assert lab.page.ask("/api/session", "POST", {"end": True}).status == 201
     assert lab.page.ask("/api/session", "POST", {"end": True}).status == 409
+
+
+def test_the_heat_lies_where_the_last_molecule_breaks(lab: Lab) -> None:
+    shown = lab.page.ask(f"/api/curve/{lab.id(2)}").json
+    found = lab.page.ask(f"/api/curve/{lab.id(2)}/heat").json
+    x, along = (np.frombuffer(base64.b64decode(found[name]), "<f4") for name in ("x", "along"))
+    assert found["x"] == shown["retract"]["x"]
+    assert x[along.argmax()] == pytest.approx(shown["ruptures"][-1]["x"], abs=50)
+    assert (along.min(), along.max()) == (0.0, pytest.approx(1.0, abs=0.2))
+    began_s = time.monotonic()
+    assert lab.page.ask(f"/api/curve/{lab.id(5)}/heat").status == 200
+    assert time.monotonic() - began_s < 2.0  # 60 ms where nobody else computes
+    gone = lab.page.ask(f"/api/curve/{lab.id(COUNT + 1)}/heat")
+    assert (gone.status, "cannot be read" in gone.error) == (404, True)
 
 
 # Files, and what is served of them.

@@ -112,6 +112,14 @@ class Sessions:
         last = self.all()[-1:]
         return last[0] if last and last[0].ended is None else None
 
+    def present(self) -> Session | None:
+        """The one that goes on, or has ended and nothing was decided since: what people look at the morning after."""
+        last = self.all()[-1:]
+        if not last or last[0].ended is None:
+            return last[0] if last else None
+        is_latest = self._is_ours(last[0]) and last[0].last_seq == sum(self.counted().values())
+        return last[0] if is_latest else None
+
     def of(self, seq: int) -> Session | None:
         """The one that a decision of this ledger belongs to."""
         for one in reversed(self.all()):

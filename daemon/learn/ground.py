@@ -16,7 +16,7 @@ from daemon.common.errors import BAD_DATA, UserError
 from daemon.config import Config
 from daemon.formats.afmcurve import unpack
 from daemon.formats.errors import Unfinished, Unreadable
-from daemon.judging.judge import base_name
+from daemon.judging.judge import base_name, load_model
 from daemon.judging.registry import Promotion, Registry
 from daemon.labels import Label, Labels
 from daemon.labels.raters import Bar, bar
@@ -24,7 +24,7 @@ from daemon.labels.sessions import Sessions
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from deploy.classifier import EngineId, EngineRequest
-from deploy.serving import TOLERANCE, Model
+from deploy.serving import TOLERANCE
 from models.bundle import BadBundle, Bundle, read
 from models.reasons import DOUBTS
 
@@ -103,7 +103,7 @@ class Ground:
 def survey(config: Config, view: LedgerView, labels: Labels) -> Ground:
     """What is known of the present session group. Raises UserError 65 where a model, 74 where labels cannot be read."""
     registry, sessions = Registry(config.state / "models"), Sessions(labels)
-    group = sessions.group(sessions.current())
+    group = sessions.group(sessions.present())
     name = base_name(config)
     try:
         base = read(registry.find(name))
@@ -167,7 +167,7 @@ def _scored_anew(view: LedgerView, seqs: Sequence[int], network: Bundle) -> tupl
             continue
     if not curves:
         return [], len(seqs)
-    model = Model.of(network, EngineRequest("cpu", precision="fp32"))
+    model = load_model(str(network.folder), EngineRequest("cpu", precision="fp32"))
     scored = model.judge(list(curves.values()))
     found = [Confirmed(seq, one.logit) for seq, one in zip(curves, scored, strict=True) if one.logit is not None]
     return found, len(seqs) - len(curves)

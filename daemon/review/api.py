@@ -105,8 +105,7 @@ class Review(Closing):
     def open(self) -> None:
         """A person has opened the page: what takes seconds to load is loaded now, beside the first curves."""
         if self._opened.acquire(blocking=False):
-            self.cutting.start()
-            self.cutting.look_again()
+            self.cutting.open()
             threading.Thread(target=self._warm, name="warm", daemon=True).start()
 
     def close(self) -> None:

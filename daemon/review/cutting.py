@@ -30,19 +30,35 @@ _HOLDS_S = 3.0
 
 
 class Cutting(threading.Thread):
-    """Methods may be called from any thread. ``close`` ends it; a count that is under way is left."""
+    """Methods may be called from any thread. ``close`` ends it; a count that is under way is left.
+
+    It starts when there is something to see to: what it counts with takes seconds to load.
+    """
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(name="cut", daemon=True)
         self._desk, self._registry = desk, Registry(desk.config.state / "models")
-        self._wanted, self._is_over = threading.Event(), False
+        self._wanted, self._is_over, self._is_watched = threading.Event(), False, False
+        self._starting = threading.Lock()
         self._proposal = Held(self._propose, _HOLDS_S)
         self._taken_back = ""  # of the last audit that took a cut back, one sentence
         self._band: tuple[object, tuple[float, float] | None] = (None, None)
 
+    def open(self) -> None:
+        """A person has opened the page, who wants to know what the events so far allow."""
+        self._is_watched = True
+        self._see_to_it()
+
     def look_again(self) -> None:
-        """An event was confirmed: see whether a cut holds, and what the events allow."""
+        """An event was confirmed: see whether a raised cut holds, and tell whoever watches what the events allow."""
+        if self._is_watched or self._registry.stamp() is not None:
+            self._see_to_it()
+
+    def _see_to_it(self) -> None:
         self._wanted.set()
+        with self._starting:
+            if self.ident is None:
+                self.start()
 
     def close(self) -> None:
         self._is_over = True
@@ -59,7 +75,8 @@ class Cutting(threading.Thread):
             try:
                 if (taken := audit(self._desk.config, by="review page")) is not None:
                     self._taken_back = taken.text
-                self._proposal.renew()
+                if self._is_watched:
+                    self._proposal.renew()
             except (UserError, Refused, OSError) as error:
                 log.warning("the cut: %s", error)
 

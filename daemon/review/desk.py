@@ -40,6 +40,7 @@ from models.curve import Curve
 
 _FOLDERS_HOLD_S = 10.0
 _WRITING_S = 6.0  # for the labels before these; a locked file is waited for 5 s
+_READING_S = 3.0  # for the file before this one
 _REMEMBERED = 50_000  # items of all raters that were handed out
 _ASKED_AGAIN = 200  # of a queue, to find out what an answer is to
 
@@ -182,6 +183,8 @@ class Desk(Closing):
             with labels.together():
                 for one, event in zip(said, events, strict=True):
                     stored.append(self._say(labels, sessions, one, event))
+            if labels is not self.labels:  # a backup was put back just now: what was written is in no file any more
+                raise Refused(503, "the labels were replaced meanwhile: send it again")
         return stored
 
     def _say(self, labels: Labels, sessions: Sessions, said: Said, event: Event) -> Stored:
@@ -305,13 +308,17 @@ class Desk(Closing):
             raise Refused(404, "the folder of this curve is not watched any more, and the ledger has no copy of it")
         if os.path.islink(file) or not is_there(file):
             raise gone
-        with self._reading:
+        if not self._reading.acquire(timeout=_READING_S):  # so that a share which hangs does not take every thread
+            raise Refused(503, "another file is still being read: try again")
+        try:
             if self._readers is None:
                 self._readers = ReaderPool(1, rules=self.config.text)
             (arrival,) = find_files([file])
             part = self._readers.read(arrival)
             if part.outcome == "curves" and len(part.readings) <= index < part.total:
                 part = self._readers.read(arrival.portion(index, part.readings[0].sha256, part.total))
+        finally:
+            self._reading.release()
         reading = next((one for one in part.readings if one.index == index), None)
         if reading is None or reading.sha256 != data["sha256"]:
             raise Refused(404, "the file of this curve holds something else by now, and the ledger has no copy of it")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import islice
 from math import isnan
 from typing import Any
@@ -103,6 +105,7 @@ class Night:
         self._desk = desk
         self._hours, self._scores = Hours(), Scores()
         self._status = Held(self._ask, _STATUS_HOLDS_S)
+        self._promises = Held(lambda: {"events": _events(desk.labels)}, _FIGURES_HOLD_S)
         self._figures: OrderedDict[str, Held[dict[str, Any]]] = OrderedDict()
 
     def _ask(self) -> Event | None:
@@ -161,6 +164,7 @@ class Night:
             "yield": {"per_hour": sum(whole) / len(whole), "hours": hours},
             "queues": left,
             "rater": own,
+            "promises": self._promises.value(),
             "effect": list(effect),
         }
 
@@ -171,9 +175,21 @@ def _session(session: Session, counts: dict[str, int]) -> dict[str, Any]:
         **{name: getattr(session, name) for name in FIELDS},
         "origin": session.origin,
         "began": session.began,
+        "seconds": max(time.time() - datetime.fromisoformat(session.began).timestamp(), 0.0),
         "first_seq": session.first_seq,
         "counts": session.counts(counts),
     }
+
+
+def _events(labels: Labels) -> str:
+    """How many of the events that people have confirmed were not discarded: of those that somebody saw."""
+    confirmed = [
+        said
+        for said in labels.labelled().values()
+        if said[-1].verdict is not None and {one.label for one in said} == {"keep"}
+    ]
+    found = sum(said[-1].verdict != "discard" for said in confirmed)
+    return f"your events {found} of {len(confirmed)}" if confirmed else ""
 
 
 def _figures(labels: Labels, rater: str) -> dict[str, Any]:

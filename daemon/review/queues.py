@@ -80,7 +80,7 @@ def stretches(sessions: Sessions, which: int | Literal["all", "current"] = "curr
     if which == "all":
         return None
     if which == "current":
-        chosen = sessions.current()
+        chosen = sessions.present()
     elif (chosen := next((one for one in sessions.all() if one.number == which), None)) is None:
         raise LookupError(f"there is no session {which}")
     return None if chosen is None else [(chosen.first_seq, chosen.last_seq)]

@@ -74,7 +74,7 @@ class Certifying:
 
     def _group(self) -> tuple[str, Stretches]:
         sessions = Sessions(self._desk.labels)
-        group = Sessions.group(sessions.current())
+        group = Sessions.group(sessions.present())
         within: Sequence[tuple[int, int | None]] = sessions.seqs_of(group)
         return group, within
 

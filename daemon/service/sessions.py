@@ -31,11 +31,14 @@ log = logging.getLogger(__name__)
 LOOK_S = 1.0
 #: While the file cannot be read or written it is tried again this often.
 _AGAIN_S = 10.0
-_GONE_S = 1.0
+_PATIENCE_S, _GONE_S = 1.0, 1.0
 
 
 class SessionWatch(threading.Thread):
-    """``current`` is what goes on, as last seen. Started once the service is ready."""
+    """``current`` is what goes on, as last seen.
+
+    Made before a model is loaded, for it says whose cut serves; started once the service is ready.
+    """
 
     def __init__(self, state: Path, view: LedgerView) -> None:
         super().__init__(name="sessions", daemon=True)
@@ -46,7 +49,9 @@ class SessionWatch(threading.Thread):
         self._begun: deque[tuple[str, date, Mapping[str, int]]] = deque()  # day folders, and the verdicts before each
         self._day = date.min  # of the last session that a folder began
         self._stamp: object = None
-        self._told, self._group = "", self._group_in_force()
+        self._told = ""
+        with suppress(UserError, OSError, BadBundle):  # told once it runs
+            self.step()
 
     def observe(self, decided: Sequence[tuple[str, str]]) -> None:
         """The last decisions of the ledger, once they are recorded: whether one is of a new day folder.
@@ -104,16 +109,17 @@ class SessionWatch(threading.Thread):
         while self._begun:
             folder, day, before = self._begun[0]
             if day > self._day:
-                with Labels(self._file) as labels:
+                with Labels(self._file, patience_s=_PATIENCE_S) as labels:
                     self._begin(Sessions(labels), folder, before)
             self._begun.popleft()
         self._read()
         group = Sessions.group(self.current)
-        if group != self._group:
+        if group != self._registry.group():
             served, serves = self._registry.serving(), self._registry.turn_to(group, by="service")
             if served != serves:
-                log.info("the session group is %s now: %s serves", clean(group), serves.name if serves else "the base")
-            self._group = group
+                log.info(
+                    'the session group is "%s" now: %s serves', clean(group), serves.name if serves else "the base"
+                )
 
     def _begin(self, sessions: Sessions, folder: str, before: Mapping[str, int]) -> None:
         current = sessions.current()
@@ -132,18 +138,12 @@ class SessionWatch(threading.Thread):
         stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         if stamp == self._stamp or not stat.st_size:
             return
-        with Labels(self._file) as labels:
+        with Labels(self._file, patience_s=_PATIENCE_S) as labels:
             sessions = Sessions(labels)
             every, self.current = sessions.all(), sessions.current()
         days = (found[1] for one in every if one.origin == "folder" and (found := day_of(f"{one.name}/")))
         self._day = max(days, default=date.min)
         self._stamp = stamp
-
-    def _group_in_force(self) -> str:
-        try:
-            return self._registry.group()
-        except (BadBundle, OSError):  # told by whoever needs it
-            return ""
 
 
 _day_of = lru_cache(maxsize=1024)(lambda folder: day_of(f"{folder}/"))

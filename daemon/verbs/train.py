@@ -95,9 +95,9 @@ def run(options: Options) -> int:
 
 def _train(options: Options) -> int:
     with working("loading what learns"):
-        import daemon.learn  # noqa: F401 - the seconds that its libraries take are shown
-    from daemon.learn import HELD_OUT, MOST_MISSED, Plan, train
+        import daemon.learn.training  # noqa: F401 - the seconds that its libraries take are shown
     from daemon.learn.head import HeadPlan, require_sklearn, start_of
+    from daemon.learn.training import HELD_OUT, MOST_MISSED, Plan, train
     from deploy.cpu import default_threads
     from deploy.torch_engine import bf16_in_hardware
     from models.loss import select

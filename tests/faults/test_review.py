@@ -6,11 +6,15 @@ import http.client
 import random
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+from daemon.judging.registry import Registry
 from daemon.labels import Labels
+from daemon.ledger.view import LedgerView
+from tests.adapthelp import chromosomes
 from tests.reviewhelp import Page, fill, judged
 
 KILLS, LABELS, PAGES = 20, 60, 2
@@ -66,3 +70,39 @@ def test_killed_in_the_middle_of_labels_none_is_lost_and_none_doubled(tmp_path: 
                 assert set(answered[one.name]) <= set(own), f"{one.name}: lost after kill {number}"
                 assert len(own) <= len(answered[one.name]) + 1
         assert all(one.taken == ids for one in raters)
+
+
+@pytest.mark.timeout(180)
+def test_the_cut_moves_through_the_page_and_comes_back_by_itself(tmp_path: Path) -> None:
+    """Five confirmed events, the curves to look at first, the move; then one of those turns out to be an event."""
+    night = chromosomes(tmp_path / "state")
+    with LedgerView(night.state / "ledger.sqlite") as view:
+        stream = view.stream
+    registry = Registry(night.state / "models")
+    with Page(night.state) as page:
+        assert page.ask("/").status == 200
+
+        def say(seqs: Iterable[int], word: str) -> None:
+            some = [{"id": f"{stream}:{seq}", "label": word, "rater": "ada"} for seq in seqs]
+            assert page.ask("/api/labels", "POST", some).status == 201
+
+        say(range(1, 6), "keep")
+        cut = page.ask("/api/cut").json
+        assert (cut["moves"], len(cut["look_first"])) == (True, 12)
+        first = [one["id"] for one in page.ask("/api/queue?name=review&rater=ada&limit=12").json]
+        assert first == cut["look_first_ids"]
+        answer = page.ask("/api/cut", "POST", {"by": "ada"})
+        assert (answer.status, "looked at first" in answer.error) == (409, True)
+        assert registry.serving() is None
+        say(cut["look_first"], "discard")
+        moved = page.ask("/api/cut", "POST", {"by": "ada"})
+        assert moved.status == 200, moved.body
+        assert (serving := registry.serving()) is not None
+        assert serving.id == moved.json["id"]
+        say(cut["look_first"][:1], "keep")
+        end_s = time.monotonic() + 30
+        while registry.serving() is not None:
+            assert time.monotonic() < end_s, "the event is in the band, and the cut still serves"
+            time.sleep(0.1)
+        page.ask("/api/cut")
+        assert "taken back" in " ".join(page.ask("/api/state?rater=ada").json["effect"])

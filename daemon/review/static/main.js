@@ -1,5 +1,6 @@
 // The review page: one curve, one decision. This module holds what is looked at now and what the keys do.
 
+import { Certificate } from "./certificate.js";
 import { Curves, ask, floats, query } from "./client.js";
 import { Cut } from "./cut.js";
 import { Outbox } from "./outbox.js";
@@ -14,6 +15,13 @@ const FETCHED = 60; // items of a queue at once
 const AHEAD = 8; // curves that are ready before they are asked for
 const QUEUES = ["kept", "review", "discards", "disagreements"];
 const BLIND = new Set(["discards", "sheet"]);
+const EMPTY = {
+  kept: "No kept curve waits for you.",
+  review: "No curve in review waits for you.",
+  discards: "No discard waits for you: two in a hundred are drawn for a blind look when they are decided.",
+  disagreements: "Nobody disagrees.",
+  sheet: "No sheet is open.",
+};
 const WORDS = { k: "keep", d: "discard", u: "unsure", s: "skip" };
 const PAUSE_MS = 60000; // between two answers: longer was a pause, not a look
 
@@ -25,6 +33,7 @@ const plot = new Plot($("plot"), moved);
 const outbox = new Outbox(outboxChanged, taken);
 const top = new Top(() => rater, stateChanged);
 const sheets = new Sheets($("sheets-view"), { answer: answerSheet, close: () => openView("curve"), say });
+const certificate = new Certificate($("certificate-view"), { say, rater: () => rater, look: () => openQueue("sheet") });
 const cut = new Cut($("cut-view"), { say, rater: () => rater, first: () => openQueue("review") });
 
 let rater = sessionStorage.getItem("rater") ?? localStorage.getItem("afm-triage.rater") ?? "";
@@ -62,9 +71,10 @@ async function openQueue(name) {
 
 function openView(name) {
   view = name;
-  for (const one of ["curve", "sheets", "cut"]) $(`${one}-view`).hidden = one !== name;
+  for (const one of ["curve", "sheets", "certificate", "cut"]) $(`${one}-view`).hidden = one !== name;
   for (const button of document.querySelectorAll("nav button[data-view]")) {
-    setCurrent(button, button.dataset.view === name);
+    const isSheet = button.dataset.view === "certificate" && name === "curve" && queue === "sheet";
+    setCurrent(button, isSheet || button.dataset.view === name);
   }
   for (const button of document.querySelectorAll("nav button[data-queue]")) {
     setCurrent(button, name === "curve" && button.dataset.queue === queue);
@@ -74,6 +84,7 @@ function openView(name) {
   document.querySelector("main > footer").hidden = name !== "curve";
   if (name === "sheets") sheets.open(queue, rater);
   if (name === "cut") cut.open();
+  if (name === "certificate") certificate.open();
   if (name === "curve") plot.draw();
 }
 
@@ -205,9 +216,10 @@ function showNothing() {
   $("why").querySelector("div").replaceChildren();
   const other = QUEUES.find((name) => name !== queue && top.left(name) > 0);
   drawProgress();
-  const done = looked[queue] ? `That was all: ${plural(looked[queue], "answer")} in this sitting.` : "Nothing waits here.";
+  const done = looked[queue] ? `That was all: ${plural(looked[queue], "answer")} in this sitting.` : EMPTY[queue];
   const rows = [element("p", {}, isFetching ? "…" : done)];
-  if (other) {
+  if (queue === "sheet") rows.push(element("button", { type: "button", class: "main", "data-view": "certificate" }, "See what it says"));
+  else if (other) {
     const button = element("button", { type: "button", class: "main" }, `Go on with ${other}: ${count(top.left(other))}`);
     rows.push(button);
     button.dataset.queue = other;
@@ -438,6 +450,7 @@ function later(work) {
 async function heat() {
   const item = items[at];
   if (!item || !isDrawn || !plot.curve) return;
+  if (isBlind(item) && !item.mine) return tell("Blind: first your answer, then the heat.");
   if (plot.heat) {
     plot.warm(null);
     setPressed("heat", false);
@@ -481,6 +494,7 @@ const KEYS = {
   0: () => plot.reset(),
   n: () => $("note").focus(),
   g: () => openView(view === "sheets" ? "curve" : "sheets"),
+  p: () => openView(view === "certificate" ? "curve" : "certificate"),
   c: () => openView(view === "cut" ? "curve" : "cut"),
   ArrowLeft: (event) => (event.shiftKey ? plot.pan(-0.15, 0) : step(-1)),
   ArrowRight: (event) => (event.shiftKey ? plot.pan(0.15, 0) : step(1)),
@@ -617,7 +631,7 @@ async function tellSession(body, done) {
 
 addEventListener("hashchange", () => {
   const name = location.hash.slice(1);
-  if (QUEUES.includes(name) && name !== queue) openQueue(name);
+  if (name in EMPTY && name !== queue) openQueue(name);
 });
 
 function begin() {
@@ -625,7 +639,7 @@ function begin() {
   top.look();
   outbox.send();
   const name = location.hash.slice(1);
-  openQueue(QUEUES.includes(name) || name === "sheet" ? name : "review");
+  openQueue(name in EMPTY ? name : "review");
 }
 
 if (rater) begin();

@@ -338,12 +338,14 @@ export class Plot {
     const contact = curve.contact;
     if (contact !== null && contact !== undefined && toX(contact) > left) write("contact ends", toX(contact) + 6, top - 1);
     const noise = curve.baseline?.noise;
-    const name = this.#isTilted ? "baseline, which the model takes away" : "zero line";
+    const name = this.#isTilted ? "baseline" : "zero line";
     const words = noise ? `${name}, noise ${figure(noise, 2)} ${curve.force_unit}`.trim() : name;
     const start = right - pen.measureText(words).width - 4;
     const level = toY(curve.baseline?.level ?? 0);
     const below = Math.max(lowest(start, right), level) + 11;
-    write(words, start, below < bottom - 8 ? below : Math.min(highest(start, right), level) - 11);
+    const above = Math.min(highest(start, right), level) - 11;
+    const y = below < bottom - 8 ? below : above;
+    if (Math.abs(y - level) < 90) write(words, start, y); // farther away nobody would know what it names
   }
 
   /** A line through all samples; of many in one column of dots only the first, the extremes and the last. */

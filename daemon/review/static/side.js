@@ -99,6 +99,9 @@ export function drawStamps(stamps) {
   for (const [button, item] of stamps) drawSmall(button.firstChild, edges(item.preview), colour);
 }
 
+let alike = [];
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawStamps(alike));
+
 export function drawAlike(items, open) {
   const stamps = items.map((item) => [stamp(item), item]);
   for (const [button, item] of stamps) {
@@ -107,5 +110,6 @@ export function drawAlike(items, open) {
   }
   $("alike").querySelector("ul").replaceChildren(...stamps.map(([button]) => element("li", {}, button)));
   $("alike").hidden = !items.length;
+  alike = stamps;
   drawStamps(stamps);
 }

@@ -5,7 +5,7 @@ import { count, element, figure, lasting, plural } from "./words.js";
 
 const HOURS = 12; // bars of the yield
 const EVERY_MS = 4000;
-const NAMES = { kept: "Kept", review: "Review", discards: "Discards, blind", disagreements: "Disagreements", sheet: "Certificate sheet" };
+const NAMES = { kept: "Kept", review: "Review", discards: "Discards, blind", disagreements: "Disagreements" };
 const $ = (id) => document.getElementById(id);
 
 export class Top {
@@ -65,6 +65,8 @@ export class Top {
   }
 
   drawQueues() {
+    const { sheet } = this.state ?? {};
+    $("certified").textContent = sheet ? `${count(sheet.events)}/${count(sheet.goal)}` : "";
     for (const button of document.querySelectorAll("nav button[data-queue]")) {
       const left = this.left(button.dataset.queue);
       button.querySelector("b").textContent = left === null ? "" : count(left);

@@ -74,7 +74,7 @@ def test_a_uniform_sheet_earns_the_rule_of_59_when_its_goal_is_reached_and_says_
     assert after.bound == pytest.approx(1 - 0.05 ** (1 / 59))
     assert after.sentence() == (
         "59 confirmed events, none of them discarded → at most 5 % missed, 95 % sure "
-        "(a uniform blind draw from 3,000 decisions)"
+        "(a uniform blind draw from 3,000 decisions); `adapt` puts that into the model"
     )
     assert queue(night.view, night.labels, "sheet", "anna", 10) == []
 

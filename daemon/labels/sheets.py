@@ -71,6 +71,7 @@ class Progress:
     unsure: int  # of those discarded
     above: tuple[float, ...]
     missed: tuple[float, ...]
+    confirmed: tuple[int, ...]  # seq of those events
 
     @property
     def events(self) -> int:
@@ -110,7 +111,8 @@ class Progress:
         if self.bound >= 1.0:
             return f"{told}: too few for any promise"
         whose = f"a {self.sheet.kind} blind draw from {self.sheet.decided:,} decisions"
-        return f"{told} → at most {percent_up(self.bound)} missed, {100 * CONFIDENCE:g} % sure ({whose})"
+        then = "; `adapt` puts that into the model" if self.sheet.kind == "uniform" and self.bound <= MAX_MISS else ""
+        return f"{told} → at most {percent_up(self.bound)} missed, {100 * CONFIDENCE:g} % sure ({whose}){then}"
 
 
 class Sheets:
@@ -203,17 +205,16 @@ class Sheets:
                 said[seq] = word, 1 / chance
         events = view.decisions([seq for seq, (word, _) in said.items() if word != "discard"])
         verdicts: dict[int, Verdict] = {seq: event["data"]["verdict"] for seq, event in events.items()}
-        confirmed = [
-            (verdicts[seq], weight) for seq, (word, weight) in said.items() if word == "keep" and seq in verdicts
-        ]
+        found = [seq for seq, (word, _) in said.items() if word == "keep" and seq in verdicts]
         return Progress(
             sheet,
             drawn=drawn,
             answered=len(said),
             gone=sum(rater == "" for _, _, rater in rows),
             unsure=sum(word == "unsure" and verdicts.get(seq) == "discard" for seq, (word, _) in said.items()),
-            above=tuple(weight for verdict, weight in confirmed if verdict != "discard"),
-            missed=tuple(weight for verdict, weight in confirmed if verdict == "discard"),
+            above=tuple(said[seq][1] for seq in found if verdicts[seq] != "discard"),
+            missed=tuple(said[seq][1] for seq in found if verdicts[seq] == "discard"),
+            confirmed=tuple(sorted(found)),
         )
 
 

@@ -16,6 +16,7 @@ from daemon.labels.curve_name import name_of
 if TYPE_CHECKING:
     from daemon.judging.registry import Promotion
     from daemon.learn.adaptation import Proposal, TakenBack
+    from daemon.learn.certifying import Certified
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Options:
 def run(options: Options) -> int:
     """Exit 0, also where the cut stays; 69 without a ledger, 65 for a model that cannot be read, 74 for labels."""
     from daemon.learn.adaptation import accept, audit, propose
+    from daemon.learn.certifying import certify
 
     config = load(options.service)
     taken = None if options.dry_run else audit(config)
@@ -42,11 +44,14 @@ def run(options: Options) -> int:
     is_held = options.unattended and (back is not None or bool(proposal.look_first))
     moved: Promotion | None = None
     if proposal.moves and not options.dry_run and not is_held:
-        moved = accept(config, proposal, "adapt, by its timer" if options.unattended else _user())
+        moved = accept(config, proposal, _by(options))
+    certified = None if options.dry_run else certify(config, _by(options))
     if options.json:
-        print(json.dumps(_as_json(proposal, moved, taken)))
+        print(json.dumps(_as_json(proposal, moved, taken, certified)))
     else:
         print("\n".join(clean(line) for line in _lines(options, config, proposal, moved, taken)))
+        if certified is not None:
+            print(clean(certified.text))
         if back is not None and proposal.moves:
             print(clean(f"a timer moves nothing after that: {back}; `adapt` of a person does"))
     return 0
@@ -61,9 +66,17 @@ def _taken_back(config: Config, proposal: Proposal) -> str | None:
     return f"{last.by} took the last cut back, {last.why}" if last and last.act == "rollback" else None
 
 
-def _as_json(proposal: Proposal, moved: Promotion | None, taken: TakenBack | None) -> Mapping[str, Any]:
+def _by(options: Options) -> str:
+    return "adapt, by its timer" if options.unattended else _user()
+
+
+def _as_json(
+    proposal: Proposal, moved: Promotion | None, taken: TakenBack | None, certified: Certified | None
+) -> Mapping[str, Any]:
     back = None if taken is None else {"model": taken.id, "seqs": taken.seqs, "text": taken.text}
-    return {**asdict(proposal), "moved": moved is not None, "model": moved.id if moved else None, "taken_back": back}
+    model = moved.id if moved else None
+    sheet = None if certified is None else asdict(certified)
+    return {**asdict(proposal), "moved": moved is not None, "model": model, "taken_back": back, "certificate": sheet}
 
 
 def _lines(

@@ -171,7 +171,7 @@ def test_reload_takes_new_thresholds_and_refuses_a_broken_file(tmp_path: Path) -
 
 
 def test_a_full_disk_pauses_loses_nothing_and_announces_nothing(tmp_path: Path) -> None:
-    script = 'mkdir -p "$1" && mount -t tmpfs -o size=2m tmpfs "$1" && shift && exec "$@"'
+    script = 'mkdir -p "$1" && mount -t tmpfs -o size=4m tmpfs "$1" && shift && exec "$@"'
     inside = ["unshare", "-rm", "sh", "-c", script, "sh"]
     if subprocess.run([*inside, str(tmp_path / "probe"), "true"], capture_output=True, check=False).returncode:
         pytest.skip("no private mounts on this machine")

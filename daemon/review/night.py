@@ -140,7 +140,7 @@ class Night:
         said, view, labels = self.status(), self._desk.ledger, self._desk.labels
         with told():
             counts = view.verdict_counts()
-            session = Sessions(labels).current()
+            session = Sessions(labels).present()
             hours = self._hours.last(view, utc_now())
             within: Stretches = [(session.first_seq, session.last_seq)] if session else [(1, None)]
             left = lengths(view, labels, rater, within, aims)

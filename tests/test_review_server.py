@@ -169,6 +169,8 @@ def test_what_is_shown_blind_tells_nothing(lab: Lab) -> None:
         ("/static//etc/passwd", "GET", None, 404),
         ("/static/", "GET", None, 404),
         ("/nothing", "GET", None, 404),
+        ("//evil.example/", "GET", None, 404),
+        ("/api/queue/", "GET", None, 404),
         ("/", "POST", {}, 405),
         ("/api/state", "PUT", {}, 405),
     ],

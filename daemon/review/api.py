@@ -22,7 +22,7 @@ from starlette.staticfiles import StaticFiles
 from daemon import __version__
 from daemon.common.ending import Closing
 from daemon.common.errors import UserError
-from daemon.common.text import clean
+from daemon.common.text import clean, first_line
 from daemon.judging import Verdict
 from daemon.labels import Label
 from daemon.labels.sessions import FIELDS, LONGEST, Sessions
@@ -163,7 +163,9 @@ def application(review: Review, door: Door) -> Guard:
         Mount("/static", StaticFiles(directory=_HERE / "static")),
     ]
     handlers: dict[Any, Any] = {Refused: _refuse, HTTPException: _refuse_http, Exception: _fail}
-    return Guard(Starlette(routes=routes, exception_handlers=handlers), door)
+    served = Starlette(routes=routes, exception_handlers=handlers)
+    served.router.redirect_slashes = False  # one address a thing
+    return Guard(served, door)
 
 
 def _refuse(request: Request, error: Refused) -> Response:
@@ -176,7 +178,7 @@ def _refuse_http(request: Request, error: HTTPException) -> Response:
 
 
 def _fail(request: Request, error: Exception) -> Response:
-    log.error("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
+    log.error(clean(f"{request.method} {request.url.path}: {first_line(error)}"))
     return Answer({"error": f"internal error, {type(error).__name__}: the page's own output says more"}, 500)
 
 

@@ -43,6 +43,7 @@ _WRITING_S = 6.0  # for the labels before these; a locked file is waited for 5 s
 _READING_S = 3.0  # for the file before this one
 _REMEMBERED = 50_000  # items of all raters that were handed out
 _ASKED_AGAIN = 200  # of a queue, to find out what an answer is to
+_PAGES_AT_ONCE = 4  # raters and queues in one list of answers; a page has one of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ class Desk(Closing):
         self._labels: Labels | None = None
         self._labels_name: tuple[int, int] | None = None
         self._readers: ReaderPool | None = None
-        self._opening, self._writing, self._reading = threading.RLock(), threading.Lock(), threading.Lock()
+        self._opening, self._opening_labels = threading.Lock(), threading.RLock()
+        self._writing, self._reading = threading.Lock(), threading.Lock()
         self._handed_out: OrderedDict[tuple[str, int], Item] = OrderedDict()
         self._folders = Held(lambda: watched_folders(config), _FOLDERS_HOLD_S)
 
@@ -99,16 +101,23 @@ class Desk(Closing):
     def labels(self) -> Labels:
         """The labels that lie there now; the file is made where there is none. Raises Refused 503, 507."""
         file = self.config.state / "labels.sqlite"
-        with self._opening, told():
-            if self._labels is not None and self._labels_name != _name_of(file):
-                self._labels.close()
-                self._labels = None
-            if self._labels is None:
-                self._labels = Labels(file)
-                self._labels_name = _name_of(file)
-            elif self._labels.select("pragma user_version")[0][0] != len(MIGRATIONS):
+        if not self._opening_labels.acquire(timeout=_WRITING_S):
+            raise Refused(503, f"{file.name} is held by another program: try again")
+        try:
+            with told():
+                if self._labels is not None and self._labels_name != _name_of(file):
+                    self._labels.close()
+                    self._labels = None
+                if self._labels is None:
+                    self._labels = Labels(file)
+                    self._labels_name = _name_of(file)
+                labels = self._labels
+        finally:
+            self._opening_labels.release()
+        with told():
+            if labels.select("pragma user_version")[0][0] != len(MIGRATIONS):
                 raise Refused(503, f"another version of afm-triage has renewed {file.name}: start the page again")
-            return self._labels
+        return labels
 
     # Curves by the id of their decision, STREAM:SEQ.
 
@@ -174,8 +183,7 @@ class Desk(Closing):
     def say(self, said: Sequence[Said]) -> list[Stored]:
         """All of them or none. What a rater has said already in the same words is stored once."""
         events = self.decisions([one.id for one in said])
-        for one, event in zip(said, events, strict=True):
-            self._ask_again(one, event["seq"])
+        self._ask_again(said, events)
         with self._one_writer(), told():
             labels = self.labels
             sessions = Sessions(labels)
@@ -225,12 +233,18 @@ class Desk(Closing):
             sheet = Sheets(labels).current()
             return sheet is not None and Sheets(labels).is_open(sheet, seq)
 
-    def _ask_again(self, said: Said, seq: int) -> None:
-        """What a curve was asked for, where the page has it from a server before this one."""
-        name = next((one for one in QUEUES if one == said.queue), None)
-        if name is not None and (said.rater, seq) not in self._handed_out:
-            is_blind = name in ("discards", "band", "sheet")
-            self.queue(name, said.rater, _ASKED_AGAIN, self.within("current"), Aims(), is_blind=is_blind)
+    def _ask_again(self, said: Sequence[Said], events: Sequence[Event]) -> None:
+        """What curves were asked for, where the page has them from a server before this one."""
+        unknown = [
+            one
+            for one, event in zip(said, events, strict=True)
+            if one.queue in QUEUES and (one.rater, event["seq"]) not in self._handed_out
+        ]
+        for rater, asked in [*dict.fromkeys((one.rater, one.queue) for one in unknown)][:_PAGES_AT_ONCE]:
+            for name in QUEUES:
+                if name == asked:
+                    is_blind = name in ("discards", "band", "sheet")
+                    self.queue(name, rater, _ASKED_AGAIN, self.within("current"), Aims(), is_blind=is_blind)
 
     def skip(self, id: str, rater: str, queue: str) -> None:
         """Note that a rater has passed a curve over."""

@@ -509,6 +509,18 @@ def test_a_label_that_is_sent_again_is_stored_once_and_the_later_word_wins(label
     assert labels.say([again]) == [again]  # nothing of the refused one is believed to be there
 
 
+def test_bytes_that_are_no_text_are_spelt_out_and_are_one_label(state: Path, labels: Labels) -> None:
+    odd = replace(SAID, path="a\udcff.ibw", sha256=None, rater="a\udcffda", reason="\udcfe", folder="/\udcfd")
+    assert labels.say([odd]) == labels.say([odd]) == list(labels.current())
+    assert (labels.add([odd]), next(labels.current()).rater) == (0, "a\\udcffda")
+    labels.note_shown("a\udcffda", 3, "review", "skip")
+    labels.forget_shown("a\udcffda", 3)
+    done = verb(state, "add", "run7/gone.ibw", "keep", "--rater", "\udcff\x1b[2J", "--reason", "\udcff")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    assert verb(state, "remove", "run7/gone.ibw", "--by", "\udcff", "--reason", "\udcff").returncode == 0
+
+
 def test_what_was_shown_is_noted_once_and_is_no_label(labels: Labels) -> None:
     for minute in (1, 2):
         time = f"2026-11-20T12:0{minute}:00.000Z"

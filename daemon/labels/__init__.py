@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 
 from daemon.common.ending import Closing
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
-from daemon.labels.schema import APPLICATION, MIGRATIONS
+from daemon.labels.schema import MIGRATIONS, migrate, version_of
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import text
 from models.clock import utc_now
@@ -161,7 +161,7 @@ class Labels(Closing):
         """All of them or none; how many were new. One that is there already, in every detail, is not added."""
         with self.together():
             added = 0
-            for one in labels:
+            for one in map(_storable, labels):
                 if not self._has(one):
                     self._insert(one)
                     added += 1
@@ -175,7 +175,7 @@ class Labels(Closing):
         """
         held = []
         with self.together():
-            for one in labels:
+            for one in map(_storable, labels):
                 self._look()
                 last = self._last.get((one.identity, one.rater))
                 if (
@@ -196,8 +196,7 @@ class Labels(Closing):
     def _insert(self, one: Label) -> None:
         names = (*_COLUMNS, "folder", *_DECISION)
         insert = f"insert into labels ({', '.join(names)}) values ({', '.join('?' * len(names))})"
-        folder = None if one.folder is None else text(one.folder)
-        self._connection.execute(insert, (*_row(one), folder, *(getattr(one, name) for name in _DECISION)))
+        self._connection.execute(insert, (*_row(one), one.folder, *(getattr(one, name) for name in _DECISION)))
 
     def remove(self, labels: Iterable[Label], *, by: str, reason: str, time: str) -> None:
         """Take back labels that hold: each gets a tombstone, and all that was said stays as history."""
@@ -269,14 +268,14 @@ class Labels(Closing):
                     values (?, ?, ?, ?, ?, ?, ?, ?)
                     on conflict do update set time = excluded.time where kind = 'skip'"""
         with self.together():
-            row = (rater, self.stream or "", seq, kind, queue, time or utc_now(), answer, expected)
+            row = (text(rater), self.stream or "", seq, kind, queue, time or utc_now(), answer, expected)
             self._connection.execute(insert, row)
 
     def forget_shown(self, rater: str, seq: int) -> None:
         """The rater took it back, and may be shown the curve again."""
         with self.together():
             delete = "delete from shown where rater = ? and stream = ? and seq = ?"
-            self._connection.execute(delete, (rater, self.stream or "", seq))
+            self._connection.execute(delete, (text(rater), self.stream or "", seq))
 
     def shown(self, rater: str | None = None, kind: Kind | None = None) -> list[Shown]:
         """What was noted of this ledger's curves, in the order of time."""
@@ -374,25 +373,9 @@ class Labels(Closing):
 
     def _migrate(self) -> None:
         """Bring the file up to date; another process may be about to do the same."""
-        if self._version() == len(MIGRATIONS):
-            return
-        with self.together():
-            version = self._version()
-            for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-                for statement in script.split(";"):
-                    self._connection.execute(statement)
-                self._connection.execute(f"pragma application_id = {APPLICATION}")
-                self._connection.execute(f"pragma user_version = {number}")
-
-    def _version(self) -> int:
-        version = int(self._connection.execute("pragma user_version").fetchone()[0])
-        (application,) = self._connection.execute("pragma application_id").fetchone()
-        if application not in (0, APPLICATION):
-            raise UserError(INPUT_OUTPUT, f"{self.path} holds no labels of afm-triage: name another --state folder")
-        if version > len(MIGRATIONS):
-            newer = f"(schema {version}, this one knows {len(MIGRATIONS)}): install that version again"
-            raise UserError(INPUT_OUTPUT, f"{self.path} was written by a newer afm-triage {newer}")
-        return version
+        if version_of(self._connection, self.path) < len(MIGRATIONS):
+            with self.together():
+                migrate(self._connection, self.path)
 
     def _explain(self, error: sqlite3.DatabaseError) -> UserError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -420,9 +403,22 @@ class Full(UserError):
         super().__init__(INPUT_OUTPUT, message)
 
 
+def _storable(one: Label) -> Label:
+    """The same as a file of SQLite can hold it, where a name or a word has bytes that are not UTF-8."""
+    texts = {
+        "path": one.path,
+        "rater": one.rater,
+        "reason": one.reason,
+        "folder": one.folder,
+        "removed_by": one.removed_by,
+    }
+    changed = {name: text(value) for name, value in texts.items() if value is not None and text(value) != value}
+    return replace(one, **changed) if changed else one  # type: ignore[arg-type]  # all of these are texts
+
+
 def _row(one: Label) -> tuple[object, ...]:
     """The values of ``_COLUMNS``."""
-    what = (text(one.path), one.curve, one.sha256, one.label)
+    what = (one.path, one.curve, one.sha256, one.label)
     return (*what, one.rater, one.reason, one.time, json.dumps({**one.extra}), one.removed_by)
 
 

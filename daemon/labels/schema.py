@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
+
+from daemon.common.errors import INPUT_OUTPUT, UserError
+
 #: PRAGMA application_id ("AFML").
 APPLICATION = 0x41464D4C
 
@@ -98,3 +103,25 @@ MIGRATIONS = (
     ) strict, without rowid;
     """,
 )
+
+
+def version_of(connection: sqlite3.Connection, path: Path) -> int:
+    """How many migrations a file has seen. Raises UserError 74 for one that is not ours, or of a newer version."""
+    version = int(connection.execute("pragma user_version").fetchone()[0])
+    (application,) = connection.execute("pragma application_id").fetchone()
+    if application not in (0, APPLICATION):
+        raise UserError(INPUT_OUTPUT, f"{path} holds no labels of afm-triage: name another --state folder")
+    if version > len(MIGRATIONS):
+        newer = f"(schema {version}, this one knows {len(MIGRATIONS)}): install that version again"
+        raise UserError(INPUT_OUTPUT, f"{path} was written by a newer afm-triage {newer}")
+    return version
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Apply what the file has not seen yet, within the caller's transaction."""
+    version = version_of(connection, path)
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        for statement in script.split(";"):
+            connection.execute(statement)
+        connection.execute(f"pragma application_id = {APPLICATION}")
+        connection.execute(f"pragma user_version = {number}")

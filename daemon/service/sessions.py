@@ -93,7 +93,7 @@ class SessionWatch(threading.Thread):
             try:
                 self.step()
                 self._told = ""
-            except (UserError, OSError, BadBundle) as error:
+            except Exception as error:  # whatever it is, the next look may go better
                 if str(error) != self._told:
                     log.warning("sessions: %s; trying again", error)
                 self._told, pause_s = str(error), _AGAIN_S

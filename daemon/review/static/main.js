@@ -51,7 +51,7 @@ let gaps = stored("gaps", []); // ms between the last answers
 let lastAnswer = 0;
 let pressed = null; // when the key was pressed to which the next curve is the answer
 const takenAt = new Map(); // id -> when the server took its answer: a list that was asked for before does not know it
-const axes = new Map(); // kind of curve -> fixed axes
+const axes = new Map(Object.entries(stored("axes", {}))); // kind of curve -> fixed axes, also after a reload
 
 // What is looked at.
 
@@ -244,6 +244,7 @@ function axesFor(curve) {
     const like = items.map((item) => curves.peek(item.id, isBlind(item))).filter((one) => one?.retract && kindOf(one) === kind);
     const found = commonAxes(like.length ? like : [curve]);
     if (found) axes.set(kind, found);
+    store("axes", Object.fromEntries([...axes].slice(-50)));
     return found;
   }
   return axes.get(kind);
@@ -260,7 +261,7 @@ async function firstAxes(curve, item) {
 function moved() {
   const beyond = plot.beyond;
   $("beyond").hidden = !beyond || !isDrawn;
-  $("beyond").textContent = beyond ? `${beyond}: a fits` : "";
+  $("beyond").replaceChildren(...(beyond ? [`${beyond}: `, element("kbd", {}, "a"), " fits"] : []));
   setPressed("fit", Boolean(plot.view));
 }
 

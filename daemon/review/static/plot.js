@@ -38,15 +38,15 @@ function pushEnds(y) {
   return stop > 0 && deepest <= 0.2 * stop ? stop : 0;
 }
 
-/** Axes on which nine of ten of these curves fit whole; null for none. */
+/** Axes on which most of these curves fit whole, and an odd one presses nobody flat; null for none. */
 export function commonAxes(curves) {
   const extents = curves.map(extentOf).filter(Boolean);
   if (!extents.length) return null;
-  const at = (name, share) => {
-    const sorted = extents.map((one) => one[name]).sort((a, b) => a - b);
-    return sorted[Math.min(Math.floor(share * sorted.length), sorted.length - 1)];
-  };
-  return roomy({ x0: at("x0", 0.1), x1: at("x1", 0.9), y0: at("y0", 0.1), y1: at("y1", 0.9) });
+  const last = extents.length - 1;
+  const sorted = (name) => extents.map((one) => one[name]).sort((a, b) => a - b);
+  const low = (name) => sorted(name)[Math.ceil(0.12 * last)];
+  const high = (name) => sorted(name)[Math.floor(0.88 * last)];
+  return roomy({ x0: low("x0"), x1: high("x1"), y0: low("y0"), y1: high("y1") });
 }
 
 function roomy({ x0, x1, y0, y1 }) {

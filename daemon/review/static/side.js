@@ -78,7 +78,6 @@ export function drawWhy(curve, isBlind) {
     else if (thresholds && value < thresholds.keep) line("Its score lies between the thresholds.");
     for (const one of others) line(sentence(one.text));
   }
-  if (curve.is_compact) line("Drawn from the ledger's copy.", "quiet");
   const model = clean(curve.model ?? "").replace(/-([0-9a-f]{4})[0-9a-f]{6,}$/, "-$1");
   const cut = { shipped: "cut as shipped", adapted: `cut moved by ${curve.cut?.events} events`, configured: "cut from the configuration" };
   if (model && !isBlind) line([`Judged by ${model}`, cut[curve.cut?.origin]].filter(Boolean).join(", ") + ".", "quiet");

@@ -139,7 +139,7 @@ function yieldOf(state) {
   kept.forEach((many, hour) => {
     const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
     const tall = Math.max((24 * many) / top, many ? 2 : 0.8);
-    for (const [name, value] of Object.entries({ x: (HOURS - kept.length + hour) * wide + 0.8, y: 24 - tall, width: wide - 1.6, height: tall })) {
+    for (const [name, value] of Object.entries({ x: hour * wide + 0.8, y: 24 - tall, width: wide - 1.6, height: tall })) {
       bar.setAttribute(name, value);
     }
     bars.append(bar);

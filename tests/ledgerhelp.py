@@ -104,7 +104,7 @@ class Clients:
         self._sockets: list[zmq.Socket[bytes]] = []
 
     def connect(self, kind: int, endpoint: str, topic: bytes = b"", high_water: int = 1000) -> zmq.Socket[bytes]:
-        socket = self.context.socket(kind)
+        socket: zmq.Socket[bytes] = self.context.socket(kind)
         self._sockets.append(socket)
         socket.set_hwm(high_water)
         socket.rcvtimeo = 5000

@@ -13,7 +13,7 @@ from modelhelp import SMALL, make_model, some_examples, untrained
 
 from daemon.config import ThresholdsConfig
 from daemon.judging import CutOrigin
-from daemon.judging.judge import judge_of
+from daemon.judging.judge import choose, judge_of
 from daemon.judging.registry import HISTORY, JUDGED, SERVING, Registry
 from daemon.learn.training import Origin, assemble
 from deploy.classifier import EngineRequest
@@ -210,6 +210,37 @@ def test_what_is_not_sound_moves_nothing(registry: Registry, base: Bundle, damag
 def test_trained_weights_that_prove_themselves_may_serve(registry: Registry, base: Bundle, tmp_path: Path) -> None:
     tuned = assemble(tmp_path / "tuned", untrained(seed=9), SMALL, some_examples(), Origin("tuned", "0", {}))
     assert registry.promote(tuned.folder, base=base, group=None, why="w", by="ann").id == tuned.id
+
+
+def test_what_cannot_serve_is_passed_over_and_told(registry: Registry, base: Bundle) -> None:
+    """The base judges then: it discards less than any cut that was made from it."""
+    cut = a_cut(registry, base, "cut")
+    made = registry.promote("cut", base=base, group=None, why="w", by="ann")
+
+    def chosen(override: ThresholdsConfig | None = None) -> tuple[str, str, bool]:
+        one = choose(str(base.folder), registry.models, override or ThresholdsConfig())
+        return one.id, one.passed_over or "", one.is_broken
+
+    assert chosen() == (cut.id, "", False)
+    assert chosen(ThresholdsConfig(discard=base.discard))[0] == cut.id, "the threshold goes before it, the model is it"
+    between = (base.discard + cut.discard) / 2
+    id, told, is_broken = chosen(ThresholdsConfig(keep=between))
+    assert (id, is_broken) == (base.id, False)
+    assert "does not lie below the configured keep" in told
+    other = make_model(registry.models / "other", "other")
+    one = choose("other", registry.models, ThresholdsConfig())
+    assert (one.id, one.promotion) == (other.id, None)
+    assert f"in the place of {base.id}" in str(one.passed_over)
+    weights = registry.folder_of(made) / WEIGHTS
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + b"\x07")  # in place: every cut here has this one file
+    id, told, is_broken = chosen()
+    assert (id, is_broken) == (base.id, True)
+    assert "differs from its SHA-256" in told
+    registry.rollback("ann", "damaged")
+    again = registry.write_cut(base, "again", cut.discard, cut.manifest.thresholds.evidence)
+    registry.promote("again", base=base, group=None, why="mended", by="ann")
+    assert chosen()[0] == again.id, "from the base, whose own folder is whole"
 
 
 def test_a_crash_between_the_two_files_is_made_up_for(registry: Registry, base: Bundle) -> None:

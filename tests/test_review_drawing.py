@@ -67,6 +67,19 @@ def test_the_units_are_the_best_that_the_file_knows(
     )  # 600 nm of travel; the push ends at 50, and in doubt early
 
 
+def test_a_baseline_is_drawn_tilted_where_it_is() -> None:
+    def line(force: np.ndarray) -> list[float]:
+        drawn = draw(Curve(force * 1e-12, "N", np.linspace(0, 1e-6, len(force)), "separation"))
+        assert drawn.baseline is not None
+        assert drawn.baseline.level == 0
+        return [y for _, y in drawn.baseline.line]
+
+    assert line(retract()) == [0, 0]
+    assert line(retract() + np.linspace(0, 120, 2000)) == [pytest.approx(-120, rel=0.1), 0]
+    wavy = open_file(CURVES / "force-save-0578.jpk-force")[0]  # its far end is level, with a slow wave on it
+    assert line(wavy.force * 1e12) == [0, 0]
+
+
 def test_a_file_without_distance_is_drawn_over_shares_of_its_retract() -> None:
     drawn = draw(Curve(retract() * 1e-12, "N", approach_force=-retract()[::-1] * 1e-12))
     assert (drawn.distance_unit, drawn.distance_kind, drawn.x[0], drawn.x[-1]) == ("%", "share", 0, 100)

@@ -350,7 +350,7 @@ def test_a_skipped_curve_comes_back_at_the_end(lab: Lab) -> None:
 
 
 def test_questions_look_like_any_curve_and_their_answers_are_no_labels(tmp_path: Path) -> None:
-    state, count = tmp_path / "state", 60
+    state, count = tmp_path / "state", 100
     stream = fill(state, [judged(3 * number + 2, score=number / 100) for number in range(1, count + 1)])
     ids = [f"{stream}:{seq}" for seq in range(1, count + 1)]
     page = Page(state)

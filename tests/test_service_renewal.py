@@ -8,7 +8,9 @@ from pathlib import Path
 
 from daemon.config import Config, Flags, load
 from daemon.judging.judge import choose, load_model
+from daemon.judging.registry import Registry
 from daemon.service.reload import Loaded, ModelLoading, ModelReload, with_judge
+from models.bundle import CONFIRMED
 
 
 def until_done(loading: ModelLoading | None) -> None:
@@ -42,3 +44,28 @@ def test_a_better_engine_waits_for_the_reload_that_is_under_way(tmp_path: Path) 
     taken = renewal.take_better(serving)
     assert isinstance(taken, Loaded)
     assert taken.model is better
+
+
+def test_a_better_engine_takes_the_cut_that_was_moved_while_it_was_built(tmp_path: Path) -> None:
+    """Else it would bring the old cut back, or be thrown away after minutes of building."""
+    flags = Flags(keys={"watch": [str(tmp_path / "watch")], "state": str(tmp_path / "state")})
+    config = load(flags, serves=True)
+    chosen = choose(config.model, config.state / "models", config.thresholds)
+    serving, better, registry = load_model("shipped"), load_model("shipped"), Registry(config.state / "models")
+    base = serving.bundle
+    renewal = ModelReload(config, lambda: config, chosen)
+    renewal._better = ModelLoading(lambda: with_judge(config, better, chosen))
+    until_done(renewal._better)
+    cut = registry.write_cut(base, "cut", base.discard * 2, {"basis": CONFIRMED, "events": 5})
+    registry.promote("cut", base=base, why="w", by="test")
+    renewal.look(serving)
+    assert renewal.take_better(serving) is None, "one change at a time"
+    until_done(renewal._turn)
+    turned = renewal.take_turn()
+    assert isinstance(turned, Loaded)
+    assert (turned.model.id, turned.model.classifier is serving.classifier) == (cut.id, True)
+    renewal.adopt_turn(turned, serving)
+    taken = renewal.take_better(turned.model)
+    assert isinstance(taken, Loaded)
+    assert (taken.model.id, taken.judge.thresholds.discard, taken.chosen) == (cut.id, cut.discard, turned.chosen)
+    assert taken.model.classifier is better.classifier

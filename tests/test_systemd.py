@@ -19,9 +19,10 @@ import pytest
 from daemon.cli import Parser
 from daemon.common.errors import ALREADY_RUNNING, BAD_CONFIG, USAGE
 from daemon.common.options import add_options, take_options
-from daemon.verbs import run
+from daemon.verbs import adapt, run
 
-UNIT = Path(__file__).resolve().parents[1] / "systemd" / "afm-triage@.service"
+UNITS = Path(__file__).resolve().parents[1] / "systemd"
+UNIT = UNITS / "afm-triage@.service"
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
@@ -32,8 +33,9 @@ def verify(unit: Path) -> str:
 
 
 @needs_systemd
-def test_systemd_has_nothing_to_say_about_the_unit() -> None:
-    assert verify(UNIT) == ""
+@pytest.mark.parametrize("unit", sorted(UNITS.iterdir()), ids=lambda unit: unit.name)
+def test_systemd_has_nothing_to_say_about_the_units(unit: Path) -> None:
+    assert verify(unit) == ""
 
 
 @needs_systemd
@@ -67,6 +69,17 @@ def test_every_flag_of_the_unit_is_a_flag_of_run() -> None:
     add_options(parser, run.Options)
     words = service()["ExecStart"].split("afm-triage run ")[1].replace("%i", "afm1").split()
     assert take_options(run.Options, parser.parse_args(words)).configuration.keys["instrument"] == "afm1"
+
+
+def test_the_timer_asks_for_the_state_of_the_service() -> None:
+    said = (UNITS / "afm-triage-adapt@.service").read_text()
+    words = said.split("afm-triage adapt ")[1].splitlines()[0].replace("%i", "afm1").split()
+    parser = Parser()
+    add_options(parser, adapt.Options)
+    options = take_options(adapt.Options, parser.parse_args(words))
+    assert options.unattended
+    assert (options.service.file, options.service.keys) == ("/etc/afm-triage/afm1.toml", {"instrument": "afm1"})
+    assert f"StateDirectory={service()['StateDirectory']}" in said
 
 
 def test_the_service_talks_to_systemd_as_the_unit_expects(tmp_path: Path) -> None:

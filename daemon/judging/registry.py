@@ -9,6 +9,7 @@ is written whole; ``history.jsonl`` beside it tells what was done. What was prom
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -332,10 +333,10 @@ class Registry:
     def _weights_of(self, sha256: str) -> Path | None:
         """A file of these weights that is here for good."""
         for id in self._judged():
-            folder = self.models / JUDGED / id
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                if json.loads((folder / MANIFEST).read_bytes())["sha256"][WEIGHTS] == sha256:
-                    return folder / WEIGHTS
+            file = self.models / JUDGED / id / WEIGHTS
+            with suppress(OSError):
+                if hashlib.sha256(file.read_bytes()).hexdigest() == sha256:
+                    return file
         return None
 
     def write_cut(

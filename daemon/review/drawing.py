@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.curve import Curve, Prepared, Samples
-from models.frontend import LARGEST, newton_per_unit, prepare
+from models.frontend import FAR_END, LARGEST, newton_per_unit, prepare
 from models.raster import RasterProfile
 from models.steps import Fall, falls
 
@@ -46,7 +46,7 @@ class Baseline:
 
     level: float
     noise: float | None  # rms, as the force axis, of the averaged curve
-    line: tuple[tuple[float, float], tuple[float, float]]  # its two ends; not flat where the baseline is tilted
+    line: tuple[tuple[float, float], tuple[float, float]]  # its two ends
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +102,7 @@ def draw(curve: Curve) -> Drawing:
         x=(z - surface)[chosen],
         y=factor * force[chosen],
         approach=None if approach is None else (approach[0] - surface, factor * approach[1]),
-        baseline=None if prepared.level is None else _baseline(curve, prepared, factor, z - surface),
+        baseline=None if prepared.level is None else _baseline(force, prepared, factor, z - surface),
         contact=None if prepared.contact is None else 0.0,
         ruptures=tuple(rupture for _, rupture in ruptures),
         samples=chosen,
@@ -170,10 +170,19 @@ def _approach(curve: Curve, level: float) -> tuple[Samples, Samples] | None:
     return x[chosen], force[chosen]
 
 
-def _baseline(curve: Curve, prepared: Prepared, factor: float, x: Samples) -> Baseline:
-    tilt = factor * (prepared.tilt or 0.0)
+def _baseline(force: Samples, prepared: Prepared, factor: float, x: Samples) -> Baseline:
+    """Tilted as the front-end has found it, if that describes the far end better than a level line does.
+
+    It takes the tilt from slopes in short stretches, and a slow wave has those too.
+    """
+    far = force[-max(int(FAR_END * force.shape[0]), 2) :]
+    n, tilt = far.shape[0], prepared.tilt or 0.0
+    tilted = tilt * (np.arange(n) - (n - 1)) / force.shape[0]
+    with np.errstate(invalid="ignore"):
+        is_tilted = np.median(np.abs(far - tilted)) < 0.8 * np.median(np.abs(far))
     noise = None if prepared.noise is None else factor * prepared.noise
-    return Baseline(0.0, noise, ((float(x[0]), -tilt), (float(x[-1]), 0.0)))
+    start = -factor * tilt if is_tilted else 0.0
+    return Baseline(0.0, noise, ((float(x[0]), start), (float(x[-1]), 0.0)))
 
 
 def _ruptures(curve: Curve, force: Samples, x: Samples, factor: float, prepared: Prepared) -> list[tuple[int, Rupture]]:

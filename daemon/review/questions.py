@@ -1,8 +1,9 @@
 """Questions whose answer is known: they say how far a rater's words can be trusted, and are asked in silence.
 
 A *golden* question is a curve on which at least two others agree, and that this rater has never seen; a *repeat* is one
-that the rater has judged before, at least thirty curves ago. One of each stands somewhere among every twenty curves, at
-a place that nobody can guess. Their answers are stored apart: they neither add to the labels nor replace one.
+that the rater has judged before, at least thirty curves ago, and one of thirty such. One of each stands somewhere among
+every twenty curves, at a place that nobody can guess. Their answers are stored apart: they neither add to the labels
+nor replace one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from daemon.labels.raters import SHARED
 
 #: 5 % golden questions and 5 % repeats: one of each in so many curves.
 BLOCK = 20
-#: A curve comes back to its rater after this many others at the earliest.
+#: A curve comes back to its rater after this many others at the earliest, and as one of at least as many.
 REPEAT_AFTER = 30
 _DRAWN = 64  # curves out of which questions, and those that raters share, are chosen
 #: What each rater says of each decision that has a label.
@@ -110,7 +111,8 @@ class Past:
         lately = [row[0] for row in self.labels.select(query, self.rater, 4 * REPEAT_AFTER)]
         too_soon = {*list(dict.fromkeys(lately))[:REPEAT_AFTER]}
         too_soon |= {one.seq for one in self.labels.shown(self.rater, "repeat")}
-        return self._of_verdict([seq for seq in self.own if seq not in too_soon], "repeat", verdict)
+        pool = [seq for seq in self.own if seq not in too_soon]
+        return self._of_verdict(pool, "repeat", verdict) if len(pool) >= REPEAT_AFTER else []
 
     def to_share(self, verdict: Verdict) -> list[int]:
         """Curves of one other that this rater should see too, so that the two can be compared; empty when they can.

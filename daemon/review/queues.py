@@ -97,7 +97,7 @@ def queue(
     *,
     is_blind: bool = False,
 ) -> list[Item]:
-    """The next ``limit`` curves of a queue for this rater; ``within`` None: of all nights.
+    """The next ``limit`` curves of a queue for this rater ("": for nobody in particular); ``within`` None: all nights.
 
     ``is_blind``: verdict and score are not shown, so that a question may be a curve of any verdict. Raises what the
     ledger and the labels raise.
@@ -119,18 +119,14 @@ def queue(
         if len(fresh) >= limit:
             break
     verdict = _VERDICT_OF[name]
-    shared = [seq for seq in past.to_share(verdict) if _is_within(seq, within or _ALWAYS)]
+    shared, golden, repeats = list[int](), list[int](), list[int]()
+    if rater:  # nobody in particular is led, and asked nothing
+        shared = [seq for seq in past.to_share(verdict) if _is_within(seq, within or _ALWAYS)]
+        shown = None if is_blind else verdict
+        golden, repeats = past.golden(shown), past.repeats(shown)
     last = [seq for seq in past.skipped if seq in back]
     plain = list(dict.fromkeys([*_led(list(fresh), shared, past.asked), *late, *last]))
-    shown = None if is_blind else verdict
-    slots = mix(
-        plain,
-        rater=rater,
-        asked=past.asked,
-        golden=past.golden(shown),
-        repeats=past.repeats(shown),
-        limit=limit,
-    )
+    slots = mix(plain, rater=rater, asked=past.asked, golden=golden, repeats=repeats, limit=limit)
     return _items(view, slots, late | back | fresh, name)
 
 
@@ -179,7 +175,7 @@ def _of_sheet(view: LedgerView, labels: Labels, past: Past, limit: int) -> list[
     if sheet is None or sheets.progress(sheet, view).is_done:
         return []
     skips = {one.seq for one in labels.shown(past.rater, "skip") if one.queue == "sheet"}
-    drawn = sheets.left(sheet, limit + len(skips))
+    drawn = sheets.left(sheet, limit + len(skips), past.rater)
     drawn.sort(key=lambda one: one.seq in skips)
     places: dict[int, _Place] = {one.seq: ("sheet", 1 / one.chance) for one in drawn}
     golden, repeats = ([seq for seq in pool if seq not in places] for pool in (past.golden(None), past.repeats(None)))

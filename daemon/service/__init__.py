@@ -235,7 +235,7 @@ class Service:
             parts.model_reload.adopt_turn(outcome, was)
 
     def _say_chosen(self, chosen: Chosen) -> None:
-        text = chosen.passed_over or "what was promoted serves"
+        text = chosen.passed_over or f"{chosen.id} is to serve, and does"
         self._health.report("promotion", "degraded" if chosen.is_broken else "ok", text)
         if chosen.passed_over and not chosen.is_broken:
             log.warning("%s", chosen.passed_over)

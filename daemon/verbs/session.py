@@ -105,7 +105,12 @@ def _turn_to(config: Config, group: str) -> None:
 
 def _ended(session: Session) -> str:
     counts = session.counts({})
-    return clean(f"session {session.number} ended: {sum(counts.values()):,} curves, {verdicts_of(counts)}")
+    return clean(f"session {session.number} ended: {_curves(counts)}")
+
+
+def _curves(counts: Mapping[str, int]) -> str:
+    total = sum(counts.values())
+    return f"{total:,} curve{'' if total == 1 else 's'}, {verdicts_of(counts)}"
 
 
 def _said(session: Session) -> str:
@@ -132,8 +137,8 @@ def _show(asked: Show, config: Config, sessions: Sessions) -> int:
         counts = one.counts(now)
         state = "goes on" if one is every[-1] and current else f"until {day_and_minute(one.ended or one.began)}"
         what = f"session {one.number}, {day_and_minute(one.began)} {state}, {duration(_seconds(one))}{_said(one)}"
-        print(clean(f"{what}; {sum(counts.values()):,} curves, {verdicts_of(counts)}, {labelled(one):,} labelled"))
-    print(f"all time: {sum(now.values()):,} curves, {verdicts_of(now)}")
+        print(clean(f"{what}; {_curves(counts)}, {labelled(one):,} labelled"))
+    print(f"all time: {_curves(now)}")
     return 0
 
 

@@ -25,7 +25,7 @@ from tests.ledgerhelp import ledger_with
 
 pytestmark = pytest.mark.faults
 
-CURVES, KILLS, WINDOW_S = 3_000, 200, 0.16
+CURVES, KILLS, WINDOW_S = 3_000, 200, 0.05
 
 
 def is_taken_back(number: int) -> bool:
@@ -70,15 +70,16 @@ def test_no_label_is_lost_or_doubled_by_200_kills(tmp_path: Path) -> None:
         os.close(confirmed)
         with os.fdopen(receiver) as lines:
             assert lines.readline() == "0\n", "the writer failed by itself"
+            heard = [lines.readline() for _ in range(rng.randrange(3))]
             time.sleep(rng.uniform(0.0, WINDOW_S))
             os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
             assert os.WIFSIGNALED(status), "the writer failed by itself"
-            told = max([told, *map(int, lines.read().split())])
+            told = max([told, *map(int, heard), *map(int, lines.read().split())])
     with Labels(tmp_path / "labels.sqlite") as labels:
         current = Counter(one.seq for one in labels.current())
         history = Counter((one.seq, one.removed_by is not None) for one in labels.history())
-    assert told > KILLS / 5  # enough was written for kills to hit it
+    assert told > KILLS / 2  # enough was written for kills to hit it
     assert {number for number in range(1, told + 1) if not is_taken_back(number)} <= current.keys()
     assert not [number for number in range(1, told + 1) if is_taken_back(number) and number in current]
     assert set(current.values()) == {1}

@@ -153,6 +153,19 @@ def test_the_sheet_is_a_queue_that_is_blind_even_to_what_its_rater_has_said(nigh
     assert plain[0].seq not in again[:-1]
 
 
+def test_two_raters_share_the_work(night: Night) -> None:
+    """Who began goes on from the front, the other comes from the end."""
+    sheet = night.sheets.draw(night.view, "uniform", [(1, None)])
+    order = [one.seq for one in night.sheets.left(sheet)]
+    night.say(sheet, "anna", "discard", *order[:3])
+    assert [one.seq for one in night.sheets.left(sheet, 2, "anna")] == order[3:5]
+    assert [one.seq for one in night.sheets.left(sheet, 2, "ben")] == [order[-1], order[-2]]
+    night.say(sheet, "ben", "discard", order[-1])
+    assert [one.seq for one in night.sheets.left(sheet, 2, "ben")] == [order[-2], order[-3]]
+    plain = [item.seq for item in queue(night.view, night.labels, "sheet", "ben", 40) if item.kind == "plain"]
+    assert plain == order[-2 : -2 - len(plain) : -1]
+
+
 def test_nothing_is_drawn_from_nothing(night: Night) -> None:
     with pytest.raises(ValueError, match="nothing to draw"):
         night.sheets.draw(night.view, "uniform", [(3_001, None)])

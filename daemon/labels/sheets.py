@@ -184,13 +184,18 @@ class Sheets:
         rows = self._labels.select("select rater from sheet_curves where sheet = ? and seq = ?", sheet.number, seq)
         return bool(rows) and not (rows[0][0] and rows[0][0] in self._labels.words().get(seq, ()))
 
-    def left(self, sheet: Sheet, limit: int = MOST_CURVES) -> list[Drawn]:
-        """The next curves to be looked at, in the order of the draw; those whose answer was taken back come first."""
+    def left(self, sheet: Sheet, limit: int = MOST_CURVES, rater: str | None = None) -> list[Drawn]:
+        """The next curves to be looked at; those whose answer was taken back come first.
+
+        In the order of the draw for the rater who began the sheet, from its end for others: two share the work, and
+        either way what they have answered is as fair a sample.
+        """
         words = self._labels.words()
         answered = "select seq, chance, rater from sheet_curves where sheet = ? and rater > '' order by place"
         rows = self._labels.select(answered, sheet.number)
-        back = [Drawn(seq, chance) for seq, chance, rater in rows if rater not in words.get(seq, ())]
-        fresh = "select seq, chance from sheet_curves where sheet = ? and rater is null order by place limit ?"
+        back = [Drawn(seq, chance) for seq, chance, by in rows if by not in words.get(seq, ())]
+        order = "desc" if rows and rater not in (None, rows[0][2]) else "asc"
+        fresh = f"select seq, chance from sheet_curves where sheet = ? and rater is null order by place {order} limit ?"
         return [*back, *(Drawn(*row) for row in self._labels.select(fresh, sheet.number, limit))][:limit]
 
     def progress(self, sheet: Sheet, view: LedgerView) -> Progress:

@@ -175,7 +175,7 @@ def _of_sheet(view: LedgerView, labels: Labels, past: Past, limit: int) -> list[
     if sheet is None or sheets.progress(sheet, view).is_done:
         return []
     skips = {one.seq for one in labels.shown(past.rater, "skip") if one.queue == "sheet"}
-    drawn = sheets.left(sheet, limit + len(skips))
+    drawn = sheets.left(sheet, limit + len(skips), past.rater)
     drawn.sort(key=lambda one: one.seq in skips)
     places: dict[int, _Place] = {one.seq: ("sheet", 1 / one.chance) for one in drawn}
     golden, repeats = ([seq for seq in pool if seq not in places] for pool in (past.golden(None), past.repeats(None)))

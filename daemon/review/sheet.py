@@ -48,7 +48,7 @@ class Certifying:
         if wanted is None:
             raise Refused(400, "kind must be uniform or weighted")
         view, labels = self._desk.ledger, self._desk.labels
-        with told():
+        with told(), labels.together():  # of two who draw at once the second finds the first one's
             progress = self._progress(view)
             if progress is not None and not progress.is_done:
                 raise Refused(409, f"{progress.sheet.name} is open: label it to its end, then another may be drawn")

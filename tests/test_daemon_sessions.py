@@ -21,6 +21,7 @@ from daemon.judging.registry import Registry
 from daemon.labels import Label, Labels
 from daemon.labels.sessions import Sessions, day_of
 from daemon.ledger import Ledger
+from daemon.screens.status import page
 from daemon.service.sessions import SessionWatch
 from models.bundle import CONFIRMED, SHIPPED, read
 from tests.ledgerhelp import decisions, ledger_with
@@ -130,6 +131,7 @@ def test_what_people_write_is_kept_as_it_is_and_what_is_too_long_refused(labels:
         ("ada/20261127_titin/a.ibw", "20261127_titin", (2026, 11, 27)),
         ("27.11.2026/2026-11-28/a.ibw", "27.11.2026", (2026, 11, 27)),
         ("run 2026_11_27 b/a.ibw", "run 2026_11_27 b", (2026, 11, 27)),
+        ("x/20261127153000/a.ibw", "20261127153000", (2026, 11, 27)),
     ],
 )
 def test_the_first_part_with_a_date_is_the_day_folder(path: str, folder: str, day: tuple[int, int, int]) -> None:
@@ -219,6 +221,17 @@ def test_labels_of_a_newer_version_or_damaged_stop_a_verb_in_one_line_and_no_sta
         assert [one.sample for one in Sessions(labels).all()] == ["titin"]
 
 
+def test_status_shows_the_session_beside_all_time() -> None:
+    told = {"number": 3, "sample": "titin\x1b[2J", "seconds": 8000.0, "counts": {"keep": 4, "review": 0, "discard": 6}}
+    report = {"running": True, "instrument": "afm1", "ledger": None, "flagged": [], "current_session": told}
+    rows = [row.plain for row in page({**report, "counts": {"keep": 7, "review": 0, "discard": 1_000}})]
+    (row,) = (row for row in rows if row.startswith("  session"))
+    assert (
+        row == "  session   3, titin\ufffd[2J, for 2 h 13 min:  ● keep 4   ◐ review 0   ○ discard 6   (60.0% discarded)"
+    )
+    assert any("discard 1,000" in row for row in rows)
+
+
 # The service.
 
 
@@ -233,32 +246,33 @@ def test_a_new_day_folder_begins_a_session_with_its_first_curve(ledger: Ledger, 
     watch.step()
     assert (watch.current, (tmp_path / "labels.sqlite").exists()) == (None, False)
     ledger.record(both := decisions(14, 20))
-    watch.observe([("2026-11-26" if number < 2 else "2026-11-27", one.verdict) for number, one in enumerate(both)])
+    watch.observe([("2025-11-26" if number < 2 else "2025-11-27", one.verdict) for number, one in enumerate(both)])
     watch.step()
-    comes("2026-11-26", 20, 22)  # one of before comes late
+    comes("2025-11-26", 20, 21)  # one of before comes late
+    comes("2999-01-01", 21, 22)  # and one of a day that has not come
     watch.step()
     with Labels(tmp_path / "labels.sqlite") as labels:
         sessions = Sessions(labels)
         assert [(one.name, one.first_seq, one.last_seq, one.origin) for one in sessions.all()] == [
-            ("2026-11-26", 14, 15, "folder"),
-            ("2026-11-27", 16, None, "folder"),
+            ("2025-11-26", 14, 15, "folder"),
+            ("2025-11-27", 16, None, "folder"),
         ]
         told = watch.status(ledger.view().verdict_counts())
         assert told is not None
-        assert (told.name, sum(told.counts.values())) == ("2026-11-27", 6)
+        assert (told.name, sum(told.counts.values())) == ("2025-11-27", 6)
         sessions.begin(sample="titin")
-        comes("2026-11-28", 22, 24)
+        comes("2025-11-28", 22, 24)
         watch.step()
         assert (watch.current and watch.current.sample, len(sessions.all())) == ("titin", 3)
         again = SessionWatch(tmp_path, ledger.view())  # a restart in the middle of it
-        again.observe([("2026-11-28", "keep")])
+        again.observe([("2025-11-28", "keep")])
         again.step()
         assert len(sessions.all()) == 3
         sessions.end()
         again.step()
-        again.observe([("2026-11-28", "keep")])
+        again.observe([("2025-11-28", "keep")])
         again.step()
-        assert [one.name for one in sessions.all()][3:] == ["2026-11-28"]
+        assert [one.name for one in sessions.all()][3:] == ["2025-11-28"]
 
 
 def test_whose_cut_serves_is_that_of_the_session_whoever_has_changed_it(ledger: Ledger, tmp_path: Path) -> None:
@@ -282,7 +296,7 @@ def test_labels_that_are_locked_hold_up_nothing_and_the_session_begins_later(led
         other.execute("begin exclusive")
         watch.start()
         began_s = time.monotonic()
-        watch.observe([("2026-11-27", "keep")])
+        watch.observe([("2025-11-27", "keep")])
         assert watch.status({"keep": 1}) is None
         assert time.monotonic() - began_s < 1.0
         other.execute("rollback")

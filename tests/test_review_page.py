@@ -62,6 +62,7 @@ class Browser:
     def __init__(self) -> None:
         options = webdriver.ChromeOptions()
         options.binary_location = CHROMIUM
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1440,860"):
             options.add_argument(word)
         self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
@@ -142,10 +143,13 @@ def one_browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def browser(one_browser: Browser) -> Browser:
-    """A window without a past; what another test kept in the browser belongs to another port."""
+def browser(one_browser: Browser) -> Iterator[Browser]:
+    """A window without a past; what another test kept in the browser belongs to another port. No script may fail."""
     one_browser.fresh()
-    return one_browser
+    one_browser.driver.get_log("browser")
+    yield one_browser
+    said = one_browser.driver.get_log("browser")
+    assert [one["message"] for one in said if one["source"] in ("javascript", "security")] == []
 
 
 def stored(state: Path) -> list[tuple[int, str, str]]:

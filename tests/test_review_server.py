@@ -384,6 +384,13 @@ def test_questions_look_like_any_curve_and_their_answers_are_no_labels(tmp_path:
             assert len(own) == len(set(own))  # a repeat adds none
             assert not {one.seq for one in golden} & set(own)
             assert {int(id.rpartition(":")[2]) for id in order} == {*own, *(one.seq for one in golden)}
+            once_more = f"{stream}:{repeats[-1].seq}"  # taken back, with the repeat: what is said then is a label again
+            for _ in range(2):
+                assert page.ask(f"/api/labels/{once_more}?rater=cleo", "DELETE").status == 204
+            assert page.label(once_more, "unsure", "cleo", queue="review").status == 201
+            assert [
+                one.label for one in labels.labelled([repeats[-1].seq])[repeats[-1].seq] if one.rater == "cleo"
+            ] == ["unsure"]
             last = f"{stream}:{golden[-1].seq}"
             assert page.ask(f"/api/labels/{last}?rater=cleo", "DELETE").status == 204
             assert len(labels.shown("cleo", "golden")) == len(golden) - 1

@@ -26,7 +26,7 @@ Origin = Literal["person", "folder"]
 FIELDS = ("name", "tip", "sample", "operator", "note", "goal")
 LONGEST = 2_000
 _DATES = (
-    re.compile(r"(?<!\d)(?P<y>(?:19|20)\d\d)([-_. ]?)(?P<m>\d\d)\2(?P<d>\d\d)(?!\d)"),
+    re.compile(r"(?<!\d)(?P<y>(?:19|20)\d\d)([-_. ]?)(?P<m>\d\d)\2(?P<d>\d\d)(?:\d{4}|\d{6})?(?!\d)"),
     re.compile(r"(?<!\d)(?P<d>\d\d)([-_.])(?P<m>\d\d)\2(?P<y>(?:19|20)\d\d)(?!\d)"),
 )
 

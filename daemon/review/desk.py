@@ -202,8 +202,10 @@ class Desk(Closing):
         is_sent_again = noted is not None and (noted.kind == "golden" or noted.answer == said.word)
         if noted is not None and is_sent_again:
             return Stored(said.id, noted.answer or said.word, said.rater, noted.time)
-        if noted is None and item is not None and item.kind in ("golden", "repeat"):
-            now, expected = utc_now(), _expected(labels, item.kind, said.rater, seq)
+        is_question = noted is None and item is not None and item.kind in ("golden", "repeat")
+        expected = _expected(labels, item.kind, said.rater, seq) if item is not None and is_question else None
+        if item is not None and expected is not None:  # else what it asked for was taken back meanwhile
+            now = utc_now()
             labels.note_shown(said.rater, seq, item.queue, item.kind, answer=said.word, expected=expected, time=now)
             return Stored(said.id, said.word, said.rater, now)
         session = sessions.of(seq)
@@ -276,6 +278,7 @@ class Desk(Closing):
                 raise Refused(409, "several raters have labelled this curve: say whose label goes, ?rater=NAME")
             if own:
                 labels.remove(own, by=own[0].rater, reason="undone on the page", time=utc_now())
+                self._handed_out.pop((own[0].rater, seq), None)  # it may have been about to come again, as a repeat
                 return
             if rater is not None and any(one.seq == seq for one in labels.shown(rater, "skip")):
                 labels.forget_shown(rater, seq)

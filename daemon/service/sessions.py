@@ -18,6 +18,7 @@ from time import time
 
 from daemon.common.errors import UserError
 from daemon.common.text import clean
+from daemon.formats.dates import plausible
 from daemon.judging.registry import Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import FIELDS, Session, Sessions, day_of
@@ -62,7 +63,7 @@ class SessionWatch(threading.Thread):
             return  # and the folder stays a new one, should that session end
         for number, (folder, _) in enumerate(decided):
             found = _day_of(folder)
-            if found is not None and (self._newest is None or found[1] > self._newest):
+            if found is not None and found[1] > (self._newest or date.min) and _has_come(found[1]):
                 with suppress(UserError):
                     before = Counter(self._view.verdict_counts())
                     before.subtract(verdict for _, verdict in decided[number:])
@@ -144,6 +145,11 @@ class SessionWatch(threading.Thread):
         days = (found[1] for one in every if one.origin == "folder" and (found := day_of(f"{one.name}/")))
         self._day = max(days, default=date.min)
         self._stamp = stamp
+
+
+def _has_come(day: date) -> bool:
+    """A folder of a day to come, by a slip of the pen, would be the newest one for years."""
+    return plausible(datetime(day.year, day.month, day.day).timestamp()) is not None
 
 
 _day_of = lru_cache(maxsize=1024)(lambda folder: day_of(f"{folder}/"))

@@ -1,14 +1,17 @@
 // The review page: one curve, one decision. This module holds what is looked at now and what the keys do.
 
+import { Axes } from "./axes.js";
 import { Certificate } from "./certificate.js";
 import { Curves, ask, floats, query } from "./client.js";
 import { Cut } from "./cut.js";
 import { Outbox } from "./outbox.js";
-import { Plot, commonAxes, inWords } from "./plot.js";
+import { Plot, inWords } from "./plot.js";
+import { askRater, askSession, tellSession } from "./people.js";
+import { afterPaint, say, setCurrent, setPressed, tell } from "./said.js";
 import { Sheets } from "./sheets.js";
 import { drawAlike, drawGauge, drawWhy, factsOf } from "./side.js";
 import { Top } from "./top.js";
-import { SHAPES, clean, clock, count, element, lasting, parts, plural, sentence } from "./words.js";
+import { SHAPES, clean, count, element, lasting, parts, plural, sentence } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const FETCHED = 60; // items of a queue at once
@@ -51,7 +54,7 @@ let gaps = stored("gaps", []); // ms between the last answers
 let lastAnswer = 0;
 let pressed = null; // when the key was pressed to which the next curve is the answer
 const takenAt = new Map(); // id -> when the server took its answer: a list that was asked for before does not know it
-const axes = new Map(Object.entries(stored("axes", {}))); // kind of curve -> fixed axes, also after a reload
+const axes = new Axes({ stored, store });
 
 // What is looked at.
 
@@ -99,6 +102,7 @@ async function fetchMore() {
     if (name !== queue) return;
     const ahead = new Set(items.slice(Math.max(at, 0)).filter((item) => !item.mine).map((item) => item.id));
     const sent = new Set(outbox.labels.map((label) => label.id));
+    for (const item of items) if (item.mine && name === "disagreements") ahead.add(item.id); // it may go on
     const isNew = ({ id }) => !ahead.has(id) && !sent.has(id) && !(takenAt.get(id) > began);
     const fresh = found.filter(isNew);
     items.push(...fresh.map((item) => ({ ...item, queue: item.queue ?? name, mine: null })));
@@ -183,7 +187,7 @@ function drawCurve(item, curve) {
   pressed = null;
   if (start !== null) afterPaint(() => performance.measure("key-to-curve", { start, end: performance.now() }));
   $("nothing").hidden = true;
-  plot.show(curve, axesFor(curve));
+  plot.show(curve, axes.of(curve, items.map((one) => curves.peek(one.id, isBlind(one)))));
   $("plot").setAttribute("aria-label", inWords(curve));
   $("facts").replaceChildren(...factsOf(curve));
   drawGauge(curve, isBlind(item));
@@ -231,28 +235,9 @@ function showNothing() {
   say(done);
 }
 
-// The axes: the same for all curves of a session that have the same units, so that the eye compares.
-
-const kindOf = (curve) => {
-  const where = curve.session?.number ?? curve.session ?? parts(curve.path).folder;
-  return [curve.folder, where, curve.force_unit, curve.distance_unit, curve.distance_kind].join(" ");
-};
-
-function axesFor(curve) {
-  const kind = kindOf(curve);
-  if (!axes.has(kind)) {
-    const like = items.map((item) => curves.peek(item.id, isBlind(item))).filter((one) => one?.retract && kindOf(one) === kind);
-    const found = commonAxes(like.length ? like : [curve]);
-    if (found) axes.set(kind, found);
-    store("axes", Object.fromEntries([...axes].slice(-50)));
-    return found;
-  }
-  return axes.get(kind);
-}
-
 /** Before the very first curve of a kind is drawn, a moment for those behind it: the axes shall fit them too. */
 async function firstAxes(curve, item) {
-  if (axes.has(kindOf(curve))) return;
+  if (axes.has(curve)) return;
   const behind = items.slice(at, at + AHEAD).filter((one) => one !== item);
   const all = Promise.allSettled(behind.map((one) => curves.get(one.id, isBlind(one))));
   await Promise.race([all, new Promise((done) => setTimeout(done, 400))]);
@@ -463,7 +448,7 @@ async function heat() {
     const found = await ask(`/api/curve/${encodeURIComponent(item.id)}/heat`);
     if (mine !== wanted) return;
     plot.warm({ along: floats(found.along) });
-    say("Heat: where the network looked, warm behind the curve.");
+    say("Heat: where the network looked, warm on the curve.");
   } catch (problem) {
     if (mine !== wanted) return;
     setPressed("heat", false);
@@ -480,8 +465,8 @@ const ACTS = {
   on: () => step(1),
   fit: () => plot.fit(),
   help: () => $("help").showModal(),
-  session: () => $("begin").showModal(),
-  "session-end": () => tellSession({ end: true }, "The session has ended."),
+  session: () => askSession(rater, (body) => changeSession(body, "The session has begun.")),
+  "session-end": () => changeSession({ end: true }, "The session has ended."),
 };
 
 const KEYS = {
@@ -505,11 +490,12 @@ const KEYS = {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-  if (event.target.matches("input, textarea, select")) {
-    if (event.key === "Enter" || event.key === "Escape") event.target.blur();
+  const key = keyOf(event);
+  if (event.target.matches("input:not([type=range])")) {
+    if (key === "Enter" || key === "Escape") event.target.blur();
     return;
   }
-  const key = keyOf(event);
+  if (event.target.matches("input") && key.length > 1 && key !== "Escape") return; // arrows move a slider
   if (view === "sheets" && sheets.key(key, event)) return void event.preventDefault();
   if (WORDS[key]) {
     event.preventDefault();
@@ -537,7 +523,7 @@ document.addEventListener("click", (event) => {
   else if (name) openQueue(name);
   else if (other) openView(other);
   else if (act) ACTS[act]?.();
-  else if (button.id === "who") askRater();
+  else if (button.id === "who") askRater(rater, becomes);
   else if (button.id === "drop") outbox.dropForeign();
   else if (button.id === "forget") {
     top.trouble = "";
@@ -553,75 +539,17 @@ function setDrawn(id) {
   for (const button of document.querySelectorAll(".answers [data-word]")) button.setAttribute("aria-disabled", String(!isDrawn));
 }
 
-function setCurrent(button, is) {
-  if (is) button.setAttribute("aria-current", "true");
-  else button.removeAttribute("aria-current");
-}
+// The beginning.
 
-function setPressed(act, is) {
-  document.querySelector(`[data-act="${act}"]`).setAttribute("aria-pressed", String(is));
-}
-
-function say(text) {
-  $("said").textContent = text;
-}
-
-let telling = 0;
-/** Say it, and show it for a moment. */
-function tell(text) {
-  say(text);
-  $("told").textContent = text;
-  $("told").hidden = false;
-  clearTimeout(telling);
-  telling = setTimeout(() => ($("told").hidden = true), 2500);
-}
-
-const channel = new MessageChannel();
-let painted = [];
-channel.port1.onmessage = () => {
-  const works = painted;
-  painted = [];
-  for (const work of works) work();
-};
-function afterPaint(work) {
-  requestAnimationFrame(() => {
-    painted.push(work);
-    channel.port2.postMessage(null);
-  });
-}
-
-// Who looks.
-
-function askRater() {
-  const dialog = $("ask-rater");
-  $("rater-name").value = rater;
-  dialog.showModal();
-}
-
-$("ask-rater").addEventListener("cancel", (event) => !rater && event.preventDefault());
-$("ask-rater").addEventListener("close", () => {
-  const given = clean($("rater-name").value).replaceAll("\ufffd", "").trim();
-  if (!given) return void (rater || askRater());
-  if (given !== rater) {
-    rater = given;
-    sessionStorage.setItem("rater", rater);
-    localStorage.setItem("afm-triage.rater", rater);
-    [undone, looked, gaps] = [[], {}, []];
-    for (const [name, value] of Object.entries({ undo: undone, looked, gaps })) store(name, value);
-  }
-  begin();
+addEventListener("hashchange", () => {
+  const name = location.hash.slice(1);
+  if (name in EMPTY && name !== queue) openQueue(name);
 });
 
-$("begin").addEventListener("close", () => {
-  if ($("begin").returnValue !== "begin") return;
-  const form = new FormData($("begin").querySelector("form"));
-  tellSession({ ...Object.fromEntries(form), operator: rater }, "The session has begun.");
-});
-
-async function tellSession(body, done) {
+async function changeSession(body, done) {
   try {
-    await ask("/api/session", { method: "POST", body });
-    say(done);
+    await tellSession(body);
+    tell(done);
     await top.look();
     openQueue(queue);
   } catch (problem) {
@@ -630,10 +558,17 @@ async function tellSession(body, done) {
   }
 }
 
-addEventListener("hashchange", () => {
-  const name = location.hash.slice(1);
-  if (name in EMPTY && name !== queue) openQueue(name);
-});
+/** Another person looks now: what was counted and could be undone was the other's. */
+function becomes(name) {
+  if (name !== rater) {
+    rater = name;
+    sessionStorage.setItem("rater", rater);
+    localStorage.setItem("afm-triage.rater", rater);
+    [undone, looked, gaps] = [[], {}, []];
+    for (const [key, value] of Object.entries({ undo: undone, looked, gaps })) store(key, value);
+  }
+  begin();
+}
 
 function begin() {
   $("rater").textContent = rater;
@@ -646,5 +581,5 @@ function begin() {
 if (rater) begin();
 else {
   top.look();
-  askRater();
+  askRater(rater, becomes);
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +69,10 @@ def test_a_uniform_sheet_earns_the_rule_of_59_when_its_goal_is_reached_and_says_
         night.say(sheet, "anna", word, *[seq for seq in order[: at_goal - 1] if truth(seq) == word])
     before = night.sheets.progress(sheet, night.view)
     assert (before.events, before.answered, before.is_done, before.bound) == (58, at_goal - 1, False, None)
-    assert before.sentence().startswith("58 of 59: 58 confirmed events, none of them discarded, ")
+    more = math.ceil((at_goal - 1) / 58)
+    assert before.sentence() == (
+        f"58 of 59 confirmed events, none of them discarded; {at_goal - 1:,} curves looked at, about {more} more"
+    )
     night.say(sheet, "anna", "keep", order[at_goal - 1])
     after = night.sheets.progress(sheet, night.view)
     assert after.bound == pytest.approx(1 - 0.05 ** (1 / 59))
@@ -97,6 +101,7 @@ def test_an_event_among_the_discards_costs_the_promise(night: Night) -> None:
 def test_each_curve_is_answered_once_and_open_again_when_the_answer_is_taken_back(night: Night) -> None:
     sheet = night.sheets.draw(night.view, "uniform", [(1, None)])
     first, second, third = (one.seq for one in night.sheets.left(sheet, 3))
+    assert night.sheets.progress(sheet, night.view).sentence() == "no event confirmed yet, 0 curves looked at"
     night.say(sheet, "anna", "discard", first)
     night.say(sheet, "ben", "keep", first)  # both had it before them: the sheet keeps the first answer
     assert night.sheets.progress(sheet, night.view).events == 0

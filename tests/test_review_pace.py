@@ -15,7 +15,10 @@ from tests.ledgerhelp import decision
 
 #: A night of 5,000 curves at 2 %: kept curves are events in 9 of 10, flagged ones in 1 of 25.
 NIGHT = Outlook(
-    {"keep": 90, "review": 500, "discard": 4_410}, {"keep": (44, 48), "review": (2, 46), "discard": (0, 0)}, waiting=42
+    {"keep": 90, "review": 500, "discard": 4_410},
+    {"keep": (44, 48), "review": (2, 46), "discard": (0, 0)},
+    waiting=42,
+    audited=88,
 )
 
 
@@ -24,6 +27,7 @@ def test_more_events_are_curves_and_minutes() -> None:
     assert NIGHT.cost(18, 6.0, 6.0) == "18 more events are about 20 kept curves, 2 min at your pace; 42 wait"
     assert NIGHT.cost(1, 6.0, 6.0) == "1 more event is about 2 kept curves, 1 min at your pace; 42 wait"
     assert NIGHT.cost(0, 6.0, 6.0) == ""
+    assert NIGHT.cost(18, 6.0, USUAL_S) == "18 more events are about 20 kept curves, 1 min at 4 s each; 42 wait"
     few = replace(NIGHT, waiting=8)
     assert few.cost(18, 6.0, 6.0).endswith("; 8 wait now, the others come in 2 h at 6 an hour")
     assert few.cost(18, 0.0, 6.0).endswith("; only 8 wait, and the last hours have brought none")
@@ -50,7 +54,7 @@ def test_a_uniform_sheet_says_before_what_it_takes_and_earns() -> None:
 
 def test_a_weighted_sheet_says_before_what_it_can_state() -> None:
     """After many nights the audited discards stand for enough."""
-    month = replace(NIGHT, decided={"keep": 2_700, "review": 15_000, "discard": 132_300})
+    month = replace(NIGHT, decided={"keep": 2_700, "review": 15_000, "discard": 132_300}, audited=2_646)
     offer = month.offer("weighted", 3.0)
     assert offer.labels == 2_646 + 300
     assert offer.bound is not None
@@ -89,7 +93,7 @@ def test_the_outlook_counts_a_group_and_what_people_confirmed_in_it(tmp_path: Pa
         assert dict(found.decided) == {"keep": 108, "review": 542, "discard": 650}
         assert found.confirmed["keep"] == (40, 50)  # who doubts confirms nothing
         assert found.confirmed["review"] == (sum(seq % 20 == 0 for seq in flagged), 200)
-        assert found.waiting == 58
+        assert (found.waiting, found.audited) == (58, view.count_looks("discard"))
         part = outlook(view, labels, [(1, 100), (201, 300)])
         assert part.total == 200
         assert part.confirmed["keep"][1] == sum(seq <= 100 or 201 <= seq <= 300 for seq in kept[:50])

@@ -86,7 +86,7 @@ def test_what_is_gone_leaves_the_sheet_when_it_is_passed_over(page: Page) -> Non
 
 def test_the_command_says_what_a_sheet_takes_and_goes_on_with_an_open_one(tmp_path: Path) -> None:
     state = state_of(tmp_path)
-    for said in ("59 would be needed", "sheet 1 (uniform) is open: 0 of 59"):
+    for said in ("59 would be needed", "sheet 1 (uniform) is open: no event confirmed yet"):
         words = [sys.executable, "-m", "daemon", "review", "--state", str(state), "--port", "0", "--sheet", "--json"]
         with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None

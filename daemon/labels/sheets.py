@@ -20,7 +20,7 @@ from daemon.labels import Labels, Word
 from daemon.ledger.view import LedgerView
 from models.certificate import events_needed, miss_bound, percent_up
 from models.clock import utc_now
-from models.sheet import weighted_bound
+from models.sheet import labels_needed, weighted_bound
 
 SheetKind = Literal["uniform", "weighted"]
 #: What a sheet is for: at most this share of events missed, that sure.
@@ -31,6 +31,7 @@ GOAL = events_needed(MAX_MISS, CONFIDENCE)
 MOST_CURVES = 20_000
 #: Curves of each verdict above the cut that a weighted sheet draws, on average.
 ABOVE = 150
+_FEWEST = 5  # events of which the yield of a sheet is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +99,22 @@ class Progress:
     def sentence(self) -> str:
         """What it says now, in words, without its full stop."""
         lost = f"{len(self.missed)} of them discarded" if self.missed else "none of them discarded"
-        without = [
-            f"{self.unsure} discards called unsure" if self.unsure else "",
-            f"{self.gone} gone" if self.gone else "",
-        ]
-        rest = " and ".join(one for one in without if one)
-        told = f"{self.events} confirmed events, {lost}{f' ({rest}; they are left out)' if rest else ''}"
+        gone = f"{self.gone} gone" if self.gone else ""
+        unsure = f"{self.unsure} discards called unsure" if self.unsure else ""
+        rest = " and ".join(one for one in (unsure, gone) if one)
+        left_out = f" ({rest}; they are left out)" if rest else ""
         if self.bound is None:
-            if self.sheet.kind == "uniform":
-                return f"{self.events} of {self.sheet.goal}: {told}, {self.answered:,} curves looked at"
-            return f"{self.answered:,} of {self.drawn:,} curves: {told}"
+            looked = f"{self.answered:,} curves looked at"
+            if not self.events:
+                return f"no event confirmed yet, {looked}{left_out}"
+            if self.sheet.kind == "weighted":
+                return (
+                    f"{self.events} confirmed events, {lost}{left_out}; {looked}, {self.drawn - self.answered:,} more"
+                )
+            more = labels_needed(self.sheet.goal - self.events, self.events / self.answered)
+            to_come = f", about {more:,} more" if self.events >= _FEWEST else ""
+            return f"{self.events} of {self.sheet.goal} confirmed events, {lost}{left_out}; {looked}{to_come}"
+        told = f"{self.events} confirmed events, {lost}{left_out}"
         if self.bound >= 1.0:
             return f"{told}: too few for any promise"
         whose = f"a {self.sheet.kind} blind draw from {self.sheet.decided:,} decisions"

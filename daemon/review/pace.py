@@ -30,17 +30,19 @@ _LABELLED = 2_000  # the last curves that anybody has labelled, of which shares 
 _WAITING = 5_000  # the last kept curves, of which those without a label are counted
 #: A rater of whom nothing is known yet.
 USUAL_S = 4.0
+_QUICKEST_S = 1.0  # whoever answers faster has not looked, or sends a list
 _ANSWERS = 200  # of a rater, of which the pace is taken
 _FEWEST, _PAUSE_S = 5, 60.0  # answers that lie further apart are a pause
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """One session group, by verdict, and how many of the last kept curves nobody has labelled."""
+    """One session group, by verdict; ``waiting``: those of the last kept curves that nobody has labelled."""
 
     decided: Mapping[Verdict, int]
     confirmed: Mapping[Verdict, tuple[int, int]]  # events, of so many labelled
     waiting: int
+    audited: int  # of the discards, drawn when they were decided
 
     @property
     def total(self) -> int:
@@ -66,7 +68,7 @@ class Outlook:
             return ""
         curves = labels_needed(missing, self.share("keep"))
         told = f"{_many(missing, 'more event')} {'are' if missing > 1 else 'is'} about {_many(curves, 'kept curve')}"
-        told += f", {_time(curves * seconds)} at your pace"
+        told += f", {_time(curves, seconds)}"
         if self.waiting >= curves:
             return f"{told}; {self.waiting:,} wait"
         if per_hour > 0:
@@ -88,8 +90,7 @@ class Outlook:
         events = min(GOAL, math.floor(drawn * share))
         bound = miss_bound(events, 0, CONFIDENCE)
         curves = min(needed, drawn)
-        takes = f"about {_about(curves)} labels at the present {100 * share:.2g} % of events, {_time(curves * seconds)}"
-        takes += " at your pace"
+        takes = f"about {_about(curves)} labels at the present {100 * share:.2g} % of events, {_time(curves, seconds)}"
         if events >= GOAL:
             promise = f"“at most {100 * MAX_MISS:g} % missed, 95 % sure”"
             earns = f"{GOAL} confirmed events, none of them discarded, earn {promise}"
@@ -99,7 +100,7 @@ class Outlook:
         return Offer("uniform", curves, events, bound if events else None, f"{few}; {earns}, with {takes}")
 
     def _weighted(self, seconds: float) -> Offer:
-        audited = round(audit.AUDIT_SHARE * self.decided["discard"])
+        audited = self.audited
         above: list[float] = []
         curves = audited
         for verdict in ("keep", "review"):
@@ -108,9 +109,7 @@ class Outlook:
             curves += drawn
             above += [max(1.0, count / ABOVE)] * math.floor(drawn * self.share(verdict))
         bound = weighted_bound(above, [], 1 / audit.AUDIT_SHARE, CONFIDENCE)
-        takes = (
-            f"about {_about(curves)} labels, {_time(curves * seconds)} at your pace, no file of the instrument needed"
-        )
+        takes = f"about {_about(curves)} labels, {_time(curves, seconds)}, no file of the instrument needed"
         if bound >= 1.0:
             return Offer("weighted", curves, len(above), None, f"too few curves are audited for any promise; {takes}")
         earns = f"without a miss it says “at most {percent_up(bound)} missed, 95 % sure”"
@@ -150,7 +149,9 @@ def outlook(view: LedgerView, labels: Labels, within: Stretches) -> Outlook:
         view.looks("keep", after=first - 1, until=end, order="newest", limit=_WAITING)
         for first, end in reversed(within)
     )
-    return Outlook(decided, confirmed, sum(look.seq not in words for look in islice(kept, _WAITING)))
+    waiting = sum(look.seq not in words for look in islice(kept, _WAITING))
+    audited = sum(view.count_looks("discard", first - 1, end) for first, end in within)
+    return Outlook(decided, confirmed, waiting, audited)
 
 
 def seconds_a_curve(labels: Labels, rater: str | None) -> float:
@@ -159,7 +160,7 @@ def seconds_a_curve(labels: Labels, rater: str | None) -> float:
     rows = labels.select(query, rater or "", _ANSWERS) if rater else []
     times_s = sorted(datetime.fromisoformat(row[0]).timestamp() for row in rows)
     gaps_s = [later - earlier for earlier, later in pairwise(times_s) if 0 < later - earlier <= _PAUSE_S]
-    return median(gaps_s) if len(gaps_s) >= _FEWEST else USUAL_S
+    return max(median(gaps_s), _QUICKEST_S) if len(gaps_s) >= _FEWEST else USUAL_S
 
 
 def _many(count: int, what: str) -> str:
@@ -172,6 +173,7 @@ def _about(count: int) -> str:
     return f"{-(-count // unit) * unit:,}"
 
 
-def _time(seconds: float) -> str:
+def _time(curves: int, seconds: float) -> str:
     """In whole minutes: no estimate is better than that."""
-    return duration(60 * max(1, round(seconds / 60)))
+    pace = f"at {USUAL_S:g} s each" if seconds == USUAL_S else "at your pace"
+    return f"{duration(60 * max(1, round(curves * seconds / 60)))} {pace}"

@@ -17,7 +17,7 @@ from daemon.learn.adaptation import accept, audit, propose
 from models.bundle import read
 from models.clock import utc_now
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow]
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 KILLS = 200
 
 

@@ -180,6 +180,24 @@ def test_a_promoted_cut_that_the_service_passes_over_is_not_in_force(tmp_path, c
     assert "take it back with: models rollback" in capsys.readouterr().err
 
 
+def test_what_has_changed_since_it_was_proposed_is_not_accepted(tmp_path):
+    night = chromosomes(tmp_path / "state")
+    night.say("keep", range(1, 6))
+    proposal = propose(night.config)
+    (weak,) = night.decide([0.0])
+    night.say("keep", [weak])
+    with pytest.raises(UserError, match="have changed since this was proposed"):
+        accept(night.config, proposal, "ada")
+    night.say("discard", [weak, 3])
+    with pytest.raises(UserError, match="have changed"):
+        accept(night.config, proposal, "ada")
+    night.say("keep", [3])
+    accept(night.config, proposal, "ada")
+    with pytest.raises(UserError, match="have changed"):
+        accept(night.config, proposal, "ben")  # both have pressed the button
+    assert len(Registry(night.state / "models").history()) == 1
+
+
 def test_unattended_waits_until_the_curves_most_like_an_event_have_been_looked_at(tmp_path, capsys):
     night = chromosomes(tmp_path / "state")
     night.say("keep", range(1, 6))

@@ -21,6 +21,9 @@ from daemon.review.questions import BLOCK, REPEAT_AFTER
 from daemon.review.queues import Aims, Item, QueueName, lengths, queue, stretches
 from tests.ledgerhelp import JUDGE, decision
 
+#: Of computing, for any queue of a long history: 10 to 40 ms where it was measured; a machine half as fast passes.
+LIMIT_S = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Night:
@@ -221,7 +224,7 @@ def test_a_question_shows_by_its_verdict_only_where_that_is_hidden(night: Night)
 
 
 def test_a_long_history_is_answered_at_once(night: Night) -> None:
-    """Of some 100,000 decisions 10,000 flagged and labelled: at most 50 ms of computing, in every queue.
+    """Of some 100,000 decisions 10,000 flagged and labelled: at once, in every queue.
 
     Of the discards only those that are drawn for audit are recorded: no queue looks at any other.
     """
@@ -250,7 +253,7 @@ def test_a_long_history_is_answered_at_once(night: Night) -> None:
                 began_s = time.thread_time()  # of the processor: others may be using the machine
                 night.seqs(name, rater, limit=60)
                 took_s.append(time.thread_time() - began_s)
-            assert min(took_s) <= 0.05, (rater, name)
+            assert min(took_s) <= LIMIT_S, (rater, name)
     counted: tuple[Callable[[], object], ...] = (
         lambda: lengths(night.view, night.labels, "anna"),
         lambda: outlook(night.view, night.labels, [(1, None)]),
@@ -261,7 +264,7 @@ def test_a_long_history_is_answered_at_once(night: Night) -> None:
             began_s = time.thread_time()
             count()
             took_s.append(time.thread_time() - began_s)
-        assert min(took_s) <= 0.05
+        assert min(took_s) <= LIMIT_S
     assert lengths(night.view, night.labels, "ben") == {
         "kept": 2_000,
         "review": 5_000,

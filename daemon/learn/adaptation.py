@@ -126,7 +126,8 @@ def _score_of(step: Step, network: Bundle, keep: float) -> float:
 def accept(config: Config, proposal: Proposal, by: str) -> Promotion:
     """Make the child model of a proposal and let it serve. Some seconds the first time, for the simulated loss.
 
-    Raises UserError 65, and nothing has moved, where something is in the way; OSError where the state takes no file.
+    Raises UserError 65, and nothing has moved, where something is in the way, or has changed since it was proposed;
+    OSError where the state takes no file.
     """
     if not proposal.moves:
         raise UserError(BAD_DATA, f"the cut stays: {proposal.missing[0] if proposal.missing else 'it is in force'}")
@@ -134,6 +135,12 @@ def accept(config: Config, proposal: Proposal, by: str) -> Promotion:
     with ExitStack() as closing:
         view, labels = _open(config, closing)
         ground, ledger = survey(config, view, labels), view.stream
+    crossed = [one for one in ground.events if ground.logit(ground.old) < one.logit <= ground.logit(proposal.new)]
+    is_less = not {one.seq for one in ground.events}.issuperset(proposal.confirmed)
+    if ground.group != proposal.group or ground.old != proposal.old or crossed or is_less:
+        raise UserError(
+            BAD_DATA, "the cut stays: labels, cut or session have changed since this was proposed; adapt again"
+        )
     network, loss = ground.network, SimulatedLoss(config.state, ground.network).count()
     evidence = {
         "basis": CONFIRMED,

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 
 from daemon.judging import Verdict
 from daemon.labels import Kind, Labels, Word, unanimous
@@ -22,8 +23,9 @@ BLOCK = 20
 #: A curve comes back to its rater after this many others at the earliest, and as one of at least as many.
 REPEAT_AFTER = 30
 _DRAWN = 64  # curves out of which questions, and those that raters share, are chosen
+_RECENT = 2_000  # the last curves that anybody labelled, among which those are
 #: What each rater says of each decision that has a label.
-Words = Mapping[int, Mapping[str, Word]]
+Words = dict[int, dict[str, Word]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,8 @@ class Past:
         """
         agreed = [
             seq
-            for seq, said in self.words.items()
-            if len(said) > 1 and seq not in self.seen and unanimous(said.values()) != "unsure"
+            for seq in self._recent()
+            if len(said := self.words[seq]) > 1 and seq not in self.seen and unanimous(said.values()) != "unsure"
         ]
         return self._of_verdict(agreed, "golden", verdict)
 
@@ -111,7 +113,7 @@ class Past:
         lately = [row[0] for row in self.labels.select(query, self.rater, 4 * REPEAT_AFTER)]
         too_soon = {*list(dict.fromkeys(lately))[:REPEAT_AFTER]}
         too_soon |= {one.seq for one in self.labels.shown(self.rater, "repeat")}
-        pool = [seq for seq in self.own if seq not in too_soon]
+        pool = [seq for seq in self.own[-_RECENT:] if seq not in too_soon]
         return self._of_verdict(pool, "repeat", verdict) if len(pool) >= REPEAT_AFTER else []
 
     def to_share(self, verdict: Verdict) -> list[int]:
@@ -120,16 +122,16 @@ class Past:
         Keeps, discards and doubts in turn: among hundreds of discards agreement would be a matter of course.
         """
         shared: dict[str, Counter[Word]] = {}  # with whom, by what the other said
-        for seq in self.own:
+        for seq in self.own[-_RECENT:]:
             for other, word in self.words[seq].items():
                 if other != self.rater:
                     shared.setdefault(other, Counter())[word] += 1
         if any(count.total() >= SHARED for count in shared.values()):
             return []
         said: dict[str, dict[Word, list[int]]] = {}
-        for seq, by in self.words.items():
+        for seq in self._recent():
             if seq not in self.seen:
-                for other, word in by.items():
+                for other, word in self.words[seq].items():
                     said.setdefault(other, {}).setdefault(word, []).append(seq)
         if not said:
             return []
@@ -141,6 +143,9 @@ class Past:
             found.append(left[word].pop())
             count[word] += 1
         return found
+
+    def _recent(self) -> Sequence[int]:
+        return list(islice(reversed(self.words), _RECENT))
 
     def _of_verdict(self, seqs: Iterable[int], name: str, verdict: Verdict | None) -> list[int]:
         some = shuffled(seqs, f"{name} {self.rater}")[:_DRAWN]

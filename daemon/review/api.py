@@ -88,9 +88,13 @@ class Review(Closing):
         self._in_hand = 0
 
     @property
-    def is_busy(self) -> bool:
-        """Whether a thread still works for a request, be it that nobody waits for the answer any more."""
-        return self._in_hand > 0
+    def is_held_up(self) -> bool:
+        """Whether an end in order would take long.
+
+        A thread works for a request, be it that nobody waits for the answer any more, or what was loaded for a person
+        still computes.
+        """
+        return self._in_hand > 0 or self._opened.locked()
 
     def do(self, work: Work, request: Request) -> Any:
         """On a thread of the pool."""

@@ -61,8 +61,9 @@ def run(options: Options) -> int:
             print(as_json({"address": address, **({} if sheet is None else {"sheet": sheet})}), flush=True)
         else:
             print(f"{address}{'' if sheet is None else '#sheet'}  (Ctrl-C ends the page)", flush=True)
-        if not serve(application(review, Door(token)), listening) or review.is_busy:
-            os._exit(0)  # threads that wait for a locked file would hold us for seconds; a label is whole or not there
+        if not serve(application(review, Door(token)), listening) or review.is_held_up:
+            sys.stderr.flush()
+            os._exit(0)  # its threads would hold us for seconds; a label is whole or not there
     return 0 if ending.is_asked() else INTERNAL
 
 

@@ -224,7 +224,7 @@ function showNothing() {
   const rows = [element("p", {}, isFetching ? "…" : done)];
   if (queue === "sheet") rows.push(element("button", { type: "button", class: "main", "data-view": "certificate" }, "See what it says"));
   else if (other) {
-    const button = element("button", { type: "button", class: "main" }, `Go on with ${other}: ${count(top.left(other))}`);
+    const button = element("button", { type: "button", class: "main" }, `Go on with ${other === "kept" ? "kept curves" : other}: ${count(top.left(other))}`);
     rows.push(button);
     button.dataset.queue = other;
   }

@@ -55,13 +55,13 @@ export function drawGauge(curve, isBlind) {
   gauge.setAttribute("aria-label", `${said}; ${left.textContent}; ${right.textContent}; ${curve.verdict}`);
 }
 
-/** The facts of the measurement, in one line; the number of points is the first that a narrow window leaves out. */
+/** The facts of the measurement, in one line; where it is too long for the window, the number of points is left out. */
 export function factsOf(curve) {
   const { points, velocity_um_per_s: velocity, spring_constant_n_per_m: spring } = curve;
   const said = [clock(curve.acquired ?? curve.time)];
   if (velocity) said.push(`${figure(velocity, 2)} µm/s`);
   if (spring) said.push(`${figure(1000 * spring, 3)} pN/nm`);
-  return [said.filter(Boolean).join(" · "), points ? element("span", { class: "only-wide" }, ` · ${count(points)} points`) : ""];
+  return [said.filter(Boolean).join(" · "), points ? element("span", { class: "only-wide" }, `· ${count(points)} points`) : ""];
 }
 
 export function drawWhy(curve, isBlind) {

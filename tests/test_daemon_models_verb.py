@@ -102,6 +102,28 @@ def test_a_state_that_cannot_be_written_is_told(state: Path, capsys: pytest.Capt
 
 
 @pytest.mark.timeout(120)
+def test_what_is_passed_over_does_not_serve_in_the_list(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    registry, base = Registry(state / "models"), read(SHIPPED)
+    promoted = a_cut(registry, base, "cut")
+    registry.promote("cut", base=base, why="", by="ann")
+    own = write(registry.models / "own", base.weights, msgspec.structs.replace(base.manifest, name="own"), "# own\n")
+
+    def listed(*words: str) -> tuple[str, list[str]]:
+        assert main(["models", "list", "--state", str(state), *words]) == 0
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert main(["models", "list", "--json", "--state", str(state), *words]) == 0
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        return last, [row["id"] for row in rows if row["is_promoted"]]
+
+    said, serving = listed()
+    assert (said.startswith("cut serves"), serving) == (True, [promoted.id])
+    registry.note_base("own")  # by a service that is configured with it
+    said, serving = listed()
+    assert (f"the configured model is {own.id}, which judges" in said, serving) == (True, [])
+    shutil.rmtree(own.folder)
+    assert "no model 'own'" in listed()[0]
+
+
 def test_a_file_is_judged_with_what_serves_or_with_any_that_ever_judged(
     tmp_path: Path, state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

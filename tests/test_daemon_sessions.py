@@ -235,6 +235,16 @@ def test_status_shows_the_session_beside_all_time() -> None:
 # The service.
 
 
+def test_beside_a_damaged_ledger_no_session_begins(tmp_path: Path) -> None:
+    """It would begin with decision 1, and hold all that a backup brings back."""
+    (tmp_path / "ledger.sqlite").write_bytes(b"x" * 20_000)
+    for words in (("begin", "--sample", "i27"), ("show",)):
+        code, told, complaint = verb(tmp_path, *words)
+        assert (code, told, complaint.count("\n"), "damaged" in complaint) == (74, "", 1, True), words
+    with Labels(tmp_path / "labels.sqlite") as labels:
+        assert Sessions(labels).all() == []
+
+
 def test_a_new_day_folder_begins_a_session_with_its_first_curve(ledger: Ledger, tmp_path: Path) -> None:
     watch = SessionWatch(tmp_path, ledger.view())
 

@@ -161,8 +161,11 @@ class Sessions:
         return [*found, (at, None)] if not group else found
 
     def counted(self) -> dict[str, int]:
-        """Decisions by verdict in the ledger beside the labels."""
-        if self.labels.stream is None:
+        """Decisions by verdict in the ledger beside the labels.
+
+        Raises UserError 74 where it cannot be read: a session begun there would hold all that a backup brings back.
+        """
+        if not self.labels.ledger_file.is_file():
             return {"keep": 0, "review": 0, "discard": 0}
         with LedgerView(self.labels.ledger_file) as view:
             return view.verdict_counts()

@@ -60,7 +60,7 @@ def run(options: Options) -> int:
     registry, base = Registry(settings.state / "models"), base_name(settings)
     try:
         if options.action == "list":
-            return _list(registry, options.json)
+            return _list(registry, options.json, base, settings)
         if options.action == "promote":
             return _promote(options, registry, read(registry.find(base)), settings)
         chosen = choose(base, registry.models, settings.thresholds)
@@ -157,12 +157,18 @@ def _build(options: Options, bundle: Bundle, settings: config.Config) -> int:
     return 0
 
 
-def _list(registry: Registry, as_json: bool) -> int:
-    """What is registered, then what has judged for this state and is not among it."""
-    from models.bundle import entries
+def _list(registry: Registry, as_json: bool, base: str, settings: config.Config) -> int:
+    """What is registered, then what has judged for this state and is not among it; last, what serves."""
+    from daemon.judging.judge import choose
+    from models.bundle import BadBundle, entries
 
     served = {one.id: one for one in registry.served()}
-    serving = registry.serving()
+    serving, passed_over = registry.serving(), None
+    try:
+        chosen = choose(base, registry.models, settings.thresholds)
+        serving, passed_over = chosen.promotion, chosen.passed_over
+    except BadBundle as error:  # no service could start with it; the others are listed all the same
+        passed_over = f"the configured model: {error}"
     for entry in entries(registry.models):
         one = served.pop(entry.bundle.id, None) if entry.bundle else None
         _show(entry, as_json, one.since if one else None, serving.id if serving else None)
@@ -171,6 +177,8 @@ def _list(registry: Registry, as_json: bool) -> int:
     if serving is not None and not as_json:
         by = f"since {serving.time}, by {serving.by}: {serving.why}"
         print(clean(f"{serving.name} serves{_for_group(serving.group)} in the place of {serving.base_id} {by}"))
+    if passed_over is not None and not as_json:
+        print(clean(f"▲ {passed_over}"))
     return 0
 
 

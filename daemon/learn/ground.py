@@ -80,6 +80,7 @@ class Ground:
     events: tuple[Confirmed, ...]  # of this group, whatever cut they lie at
     unscored: int  # confirmed events that this network has not scored, and whose copies are gone
     bar: Bar
+    waiting: tuple[int, ...] = ()  # curves to be looked at first, of the cut in force, on which nobody has said a word
 
     def logit(self, cut: float) -> float:
         return self.network.calibration.logit(cut)
@@ -122,7 +123,9 @@ def survey(config: Config, view: LedgerView, labels: Labels) -> Ground:
     words = {seq: said for seq, said in labels.labelled().items() if _is_in(seq, ranges)}
     sure = [seq for seq, said in words.items() if all(one.label == "keep" for one in said)]
     events, unscored = _scored(view, sure, network)
-    return Ground(base, network, promotion, own, held.discard, group, words, events, unscored, bar(labels))
+    said = held.manifest.thresholds.evidence.get("look_first") if band is not None else None
+    waiting = tuple(seq for seq in said if isinstance(seq, int) and seq not in words) if isinstance(said, list) else ()
+    return Ground(base, network, promotion, own, held.discard, group, words, events, unscored, bar(labels), waiting)
 
 
 def _is_in(seq: int, ranges: Sequence[tuple[int, int | None]]) -> bool:

@@ -150,6 +150,21 @@ def test_an_event_confirmed_between_both_cuts_takes_the_raised_one_back(tmp_path
     capsys.readouterr()
 
 
+def test_what_has_changed_since_it_was_proposed_is_not_accepted(tmp_path):
+    night = chromosomes(tmp_path / "state")
+    night.say("keep", range(1, 6))
+    proposal = propose(night.config)
+    (weak,) = night.decide([0.0])
+    night.say("keep", [weak])
+    with pytest.raises(UserError, match="have changed since this was proposed"):
+        accept(night.config, proposal, "ada")
+    night.say("discard", [weak])
+    accept(night.config, proposal, "ada")
+    with pytest.raises(UserError, match="have changed"):
+        accept(night.config, proposal, "ben")  # both have pressed the button
+    assert len(Registry(night.state / "models").history()) == 1
+
+
 def test_unattended_waits_until_the_curves_most_like_an_event_have_been_looked_at(tmp_path, capsys):
     night = chromosomes(tmp_path / "state")
     night.say("keep", range(1, 6))

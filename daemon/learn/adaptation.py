@@ -124,13 +124,19 @@ def _score_of(step: Step, network: Bundle, keep: float) -> float:
 def accept(config: Config, proposal: Proposal, by: str) -> Promotion:
     """Make the child model of a proposal and let it serve. Some seconds the first time, for the simulated loss.
 
-    Raises UserError 65, and nothing has moved, where something is in the way; OSError where the state takes no file.
+    Raises UserError 65, and nothing has moved, where something is in the way, or has changed since it was proposed;
+    OSError where the state takes no file.
     """
     if not proposal.moves:
         raise UserError(BAD_DATA, f"the cut stays: {proposal.missing[0] if proposal.missing else 'it is in force'}")
     registry = Registry(config.state / "models")
     with ExitStack() as closing:
         ground = survey(config, *_open(config, closing))
+    crossed = [one for one in ground.events if ground.logit(ground.old) < one.logit <= ground.logit(proposal.new)]
+    if ground.group != proposal.group or ground.old != proposal.old or crossed:
+        raise UserError(
+            BAD_DATA, "the cut stays: labels, cut or session have changed since this was proposed; adapt again"
+        )
     network, loss = ground.network, SimulatedLoss(config.state, ground.network).count()
     evidence = {
         "basis": CONFIRMED,

@@ -616,6 +616,9 @@ def test_other_machines_need_the_token(tmp_path: Path) -> None:
         assert "HttpOnly" in marks
         assert "SameSite" in marks
         assert page.ask("/api/state", Cookie=cookie).status == 200
+        for others in ('_ga={"x":[1, 2]}', "flag", "a{b}=1", "name=two words"):  # of a program on another port
+            assert page.ask("/api/state", Cookie=f"{others}; {cookie}").status == 200, others
+        assert page.ask("/api/state", Cookie=f"x{cookie}").status == 401
         assert page.ask("/api/state", Authorization=f"Bearer {token}").status == 200
         assert page.ask("/api/state", Cookie=cookie, Origin="http://evil.example").status == 403
         assert page.ask("/api/state", Cookie=cookie, Host="evil.example").status == 403

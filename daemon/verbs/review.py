@@ -68,7 +68,10 @@ def run(options: Options) -> int:
 
 
 def _sheet(review: Review, kind: str) -> dict[str, Any]:
-    """The open sheet, or else a new one of this kind; what it takes and earns is said before. Raises UserError 69."""
+    """The open sheet, or else a new one of this kind; what it takes and earns is said before.
+
+    Raises UserError 69 where nothing can be drawn, 74 where ledger or labels cannot be read.
+    """
     from daemon.review.security import Refused
 
     try:
@@ -82,4 +85,5 @@ def _sheet(review: Review, kind: str) -> dict[str, Any]:
         print(next(one["sentence"] for one in said["offers"] if one["kind"] == kind), file=sys.stderr)
         return review.certifying.draw(kind)
     except Refused as error:
-        raise UserError(UNREACHABLE, str(error)) from None
+        cause = error.__cause__
+        raise UserError(cause.exit_code if isinstance(cause, UserError) else UNREACHABLE, str(error)) from None

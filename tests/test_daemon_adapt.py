@@ -150,6 +150,54 @@ def test_an_event_confirmed_between_both_cuts_takes_the_raised_one_back(tmp_path
     capsys.readouterr()
 
 
+def test_a_cut_whose_events_were_taken_back_says_so(tmp_path, capsys):
+    night = chromosomes(tmp_path / "state")
+    night.say("keep", range(1, 6))
+    accept(night.config, propose(night.config), "ada")
+    found = propose(night.config)
+    assert (found.withdrawn, [one for one in found.sentences if "no more" in one]) == ((), [])
+    night.say("unsure", [2])
+    assert propose(night.config).withdrawn == (2,)
+    assert adapt(night.state) == 0
+    assert "event 2 is taken back): look again, or models rollback" in capsys.readouterr().out
+    assert Registry(night.state / "models").serving() is not None  # a person's to move
+    night.say("keep", [2])
+    assert propose(night.config).withdrawn == ()
+
+
+def test_a_promoted_cut_that_the_service_passes_over_is_not_in_force(tmp_path, capsys):
+    night = chromosomes(tmp_path / "state")
+    night.say("keep", range(1, 6))
+    moved = accept(night.config, propose(night.config), "ada")
+    raised = propose(night.config).old
+    lowered = propose(replace(night.config, thresholds=ThresholdsConfig(keep=raised / 2)))
+    assert (lowered.old, lowered.new < raised / 2) == (night.base.discard, True)
+    assert any("passed over" in one for one in lowered.sentences)
+    registry = Registry(night.state / "models")
+    manifest = registry.folder_of(moved) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(str(raised), str(raised * 1.1)))
+    assert main(["adapt", "--state", str(night.state)]) == 65
+    assert "take it back with: models rollback" in capsys.readouterr().err
+
+
+def test_what_has_changed_since_it_was_proposed_is_not_accepted(tmp_path):
+    night = chromosomes(tmp_path / "state")
+    night.say("keep", range(1, 6))
+    proposal = propose(night.config)
+    (weak,) = night.decide([0.0])
+    night.say("keep", [weak])
+    with pytest.raises(UserError, match="have changed since this was proposed"):
+        accept(night.config, proposal, "ada")
+    night.say("discard", [weak, 3])
+    with pytest.raises(UserError, match="have changed"):
+        accept(night.config, proposal, "ada")
+    night.say("keep", [3])
+    accept(night.config, proposal, "ada")
+    with pytest.raises(UserError, match="have changed"):
+        accept(night.config, proposal, "ben")  # both have pressed the button
+    assert len(Registry(night.state / "models").history()) == 1
+
+
 def test_unattended_waits_until_the_curves_most_like_an_event_have_been_looked_at(tmp_path, capsys):
     night = chromosomes(tmp_path / "state")
     night.say("keep", range(1, 6))

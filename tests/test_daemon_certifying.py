@@ -78,6 +78,25 @@ def test_a_sheet_without_a_miss_is_the_certificate_of_the_model_that_serves(tmp_
     assert "sheet" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("word", "seq", "why"), [("keep", 61, "discards 1 of its"), (None, 1, "it is open again")])
+def test_a_certificate_goes_with_the_answers_that_earned_it(tmp_path, capsys, word, seq, why):
+    night = night_with(tmp_path)
+    label_sheet(night)
+    assert main(["adapt", "--state", str(tmp_path)]) == 0
+    assert serving(night).certificate is not None
+    if word:  # looked at again, it is an event, and the cut discards it
+        night.say(word, [seq])
+    else:
+        with Labels(tmp_path / "labels.sqlite") as labels:
+            first = [one for one in labels.current() if one.seq in (1, 2)]
+            labels.remove(first, by="ada", reason="", time="2030-01-01T00:00:00Z")
+    assert main(["adapt", "--state", str(tmp_path)]) == 0
+    assert why in capsys.readouterr().out
+    assert serving(night) is None
+    assert main(["adapt", "--state", str(tmp_path)]) == 0
+    assert serving(night) is None
+
+
 def test_adapt_moves_the_cut_and_then_certifies_what_it_moved_to(tmp_path, capsys):
     """Between the base's cut and the lowest event of the sheet any cut keeps the promise."""
     night = night_with(tmp_path)

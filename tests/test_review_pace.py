@@ -39,7 +39,8 @@ def test_a_uniform_sheet_says_before_what_it_takes_and_earns() -> None:
     assert offer.bound == pytest.approx(1 - 0.05 ** (1 / 59))
     assert offer.sentence == (
         "59 confirmed events, none of them discarded, earn “at most 5 % missed, 95 % sure”: about 2,900 labels at the "
-        "present 2.1 % of events, 2 h 22 min at your pace; neither score nor verdict is shown"
+        "present 2.1 % of events, 2 h 22 min at your pace; neither score nor verdict is shown, for the kept queue "
+        "speaks only of events above the cut"
     )
     short = replace(NIGHT, decided={"keep": 9, "review": 50, "discard": 441}).offer("uniform", 3.0)
     assert (short.labels, short.events) == (500, 10)

@@ -90,17 +90,19 @@ def base_name(config: Config) -> str:
     return config.model if "model" in config.origins else Registry(config.state / "models").base_name() or config.model
 
 
-def choose(name: str, models: Path, override: ThresholdsConfig) -> Chosen:
+def choose(name: str, models: Path, override: ThresholdsConfig, group: str | None = None) -> Chosen:
     """What serves where ``name`` is configured, by the registry of ``models``. BadBundle where there is no base.
 
+    ``group``: a session group, by default the one whose promotions are in force.
     What is promoted and cannot serve is passed over: the base discards less than any cut that was made from it.
     """
     registry = Registry(models)
     stamp, folder = registry.stamp(), registry.find(name)
     base = Chosen(name, base_id := id_in(folder), folder, base_id, stamp=stamp)
     try:
-        if (promotion := registry.serving(base_id)) is None:
-            other = registry.serving()
+        group = registry.group() if group is None else group
+        if (promotion := registry.for_group(group, base_id)) is None:
+            other = registry.for_group(group)
             return base if other is None else replace(base, passed_over=_is_of_another(other, base_id))
         promoted = read(registry.folder_of(promotion))
         if promoted.id != promotion.id:

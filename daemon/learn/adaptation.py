@@ -52,6 +52,7 @@ class Proposal:
     between: int  # curves of the stream between both cuts
     look_first: tuple[int, ...]  # seq; of these nobody has said a word yet
     confirmed: tuple[int, ...]  # seq of the events that it rests on
+    withdrawn: tuple[int, ...]  # seq of events that the cut in force rests on, and that are none any more
     simulated_loss: float | None  # share of simulated events that the new cut discards; None: not counted yet
     missing: tuple[str, ...] = ()  # what is in the way, a sentence each; empty: it may move
     sentences: tuple[str, ...] = ()  # all of it in words
@@ -96,6 +97,7 @@ def propose(config: Config, miss: float = MISSES[0], *, is_watched: bool = False
         between=len(between),
         look_first=tuple(seq for seq in between[:LOOK_FIRST] if seq not in ground.words),
         confirmed=tuple(sorted(one.seq for one in above)),
+        withdrawn=ground.withdrawn,
         simulated_loss=None,
     )
     said = _overridden(config, last)
@@ -124,13 +126,21 @@ def _score_of(step: Step, network: Bundle, keep: float) -> float:
 def accept(config: Config, proposal: Proposal, by: str) -> Promotion:
     """Make the child model of a proposal and let it serve. Some seconds the first time, for the simulated loss.
 
-    Raises UserError 65, and nothing has moved, where something is in the way; OSError where the state takes no file.
+    Raises UserError 65, and nothing has moved, where something is in the way, or has changed since it was proposed;
+    OSError where the state takes no file.
     """
     if not proposal.moves:
         raise UserError(BAD_DATA, f"the cut stays: {proposal.missing[0] if proposal.missing else 'it is in force'}")
     registry = Registry(config.state / "models")
     with ExitStack() as closing:
-        ground = survey(config, *_open(config, closing))
+        view, labels = _open(config, closing)
+        ground, ledger = survey(config, view, labels), view.stream
+    crossed = [one for one in ground.events if ground.logit(ground.old) < one.logit <= ground.logit(proposal.new)]
+    is_less = not {one.seq for one in ground.events}.issuperset(proposal.confirmed)
+    if ground.group != proposal.group or ground.old != proposal.old or crossed or is_less:
+        raise UserError(
+            BAD_DATA, "the cut stays: labels, cut or session have changed since this was proposed; adapt again"
+        )
     network, loss = ground.network, SimulatedLoss(config.state, ground.network).count()
     evidence = {
         "basis": CONFIRMED,
@@ -144,6 +154,7 @@ def accept(config: Config, proposal: Proposal, by: str) -> Promotion:
         "between": proposal.between,
         "simulated_loss": loss.at(ground.logit(proposal.new)),
         "simulated_loss_of_own_cut": loss.at(ground.logit(ground.own)),
+        "ledger": ledger,
         "confirmed": list(proposal.confirmed),
     }
     why = f"{proposal.events} confirmed events, {proposal.rung} rung"
@@ -261,7 +272,19 @@ def _sentences(p: Proposal, ground: Ground, step: Step, stream: Stream, loss_of_
         yield ground.bar.text
     if ground.unscored:
         yield f"{ground.unscored} confirmed events count for nothing: another model judged them, and no copy is kept"
+    if p.withdrawn:
+        yield withdrawn_of(p)
+    if ground.passed_over:
+        yield ground.passed_over
     yield from _advice(p, ground, stream)
+
+
+def withdrawn_of(proposal: Proposal) -> str:
+    """What is to be said of events that were taken back; the cut itself stays until a person takes it back."""
+    numbers = ", ".join(map(str, proposal.withdrawn[:5]))
+    is_one = len(proposal.withdrawn) == 1
+    lost = f"event {numbers} is" if is_one else f"events {numbers} are"
+    return f"the cut in force rests on what is confirmed no more ({lost} taken back): look again, or models rollback"
 
 
 def _rule(p: Proposal, step: Step) -> str:

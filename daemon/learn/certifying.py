@@ -41,6 +41,7 @@ class Certified:
 def certify(config: Config, by: str) -> Certified | None:
     """Put what the last finished sheet of the present group has earned into the model; None where it is there already.
 
+    A certificate that the answers of its sheet do not earn any more is taken back.
     Raises UserError 69 where there is no ledger, 74 where ledger or labels cannot be read, 65 where the model cannot
     or takes no certificate; OSError where the state takes no file.
     """
@@ -53,14 +54,16 @@ def certify(config: Config, by: str) -> Certified | None:
         if not uniform:
             return None
         ground = survey(config, view, labels)
-        of_group = [one for one in uniform if one.sample == ground.group]
-        done = (one for one in (sheets.progress(sheet, view) for sheet in reversed(of_group)) if one.is_done)
-        progress = next(done, None)
-        if progress is None:
-            return None
-        events = view.decisions(progress.confirmed)
-    held = None if ground.promotion is None else read(registry.folder_of(ground.promotion)).certificate
-    if held is not None and _name(progress) in held.experiments:
+        of_group = [sheets.progress(one, view) for one in reversed(uniform) if one.sample == ground.group]
+        progress = next((one for one in of_group if one.is_done), None)
+        held = None if ground.promotion is None else read(registry.folder_of(ground.promotion)).certificate
+        carried = next((one for one in of_group if held is not None and _name(one) in held.experiments), None)
+        events = view.decisions(progress.confirmed) if progress is not None else {}
+        if carried is not None and not ground.bar.blocks:
+            why = _earned(carried, ground, view.decisions(carried.confirmed)) if carried.is_done else "it is open again"
+            if isinstance(why, str):
+                return _taken_back(registry, carried, ground, why, by)
+    if progress is None or progress is carried:
         return None
     number = progress.sheet.number
     certificate = _earned(progress, ground, events)
@@ -87,6 +90,18 @@ def certify(config: Config, by: str) -> Certified | None:
     except BadBundle as error:
         raise UserError(BAD_DATA, f"{error}; nothing was moved") from error
     return Certified(number, promotion, f"{progress.sheet.name}: {certificate.sentence()}; {promotion.id} carries that")
+
+
+def _taken_back(registry: Registry, progress: Progress, ground: Ground, why: str, by: str) -> Certified:
+    """Answers were changed, and what the sheet has promised is a promise no more."""
+    assert ground.promotion is not None  # it carries the certificate
+    text = f"the certificate of {progress.sheet.name} is taken back, its answers were changed: {why}"
+    try:
+        after = registry.rollback(by, text, group=ground.group, base_id=ground.base.id, only=ground.promotion.id)
+    except BadBundle as error:
+        raise UserError(BAD_DATA, str(error)) from error
+    serves = f"{after.id if after else ground.base.id} serves"
+    return Certified(progress.sheet.number, None, f"{text}; {serves}")
 
 
 def _name(progress: Progress) -> str:

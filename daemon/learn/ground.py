@@ -16,7 +16,7 @@ from daemon.common.errors import BAD_DATA, UserError
 from daemon.config import Config
 from daemon.formats.afmcurve import unpack
 from daemon.formats.errors import Unfinished, Unreadable
-from daemon.judging.judge import base_name, load_model
+from daemon.judging.judge import base_name, choose, load_model
 from daemon.judging.registry import Promotion, Registry
 from daemon.labels import Label, Labels
 from daemon.labels.raters import Bar, bar
@@ -80,6 +80,8 @@ class Ground:
     events: tuple[Confirmed, ...]  # of this group, whatever cut they lie at
     unscored: int  # confirmed events that this network has not scored, and whose copies are gone
     bar: Bar
+    withdrawn: tuple[int, ...]  # events that the cut in force rests on, and that people do not confirm any more
+    passed_over: str | None  # why something that was promoted does not serve
 
     def logit(self, cut: float) -> float:
         return self.network.calibration.logit(cut)
@@ -107,10 +109,12 @@ def survey(config: Config, view: LedgerView, labels: Labels) -> Ground:
     name = base_name(config)
     try:
         base = read(registry.find(name))
-        promotion = registry.for_group(group, base.id)
-        held = base if promotion is None else read(registry.folder_of(promotion))
+        chosen = choose(name, registry.models, config.thresholds, group)
+        if chosen.is_broken:
+            raise BadBundle(f"{chosen.passed_over}; take it back with: models rollback")
     except BadBundle as error:
         raise UserError(BAD_DATA, f"model {name}: {error}") from error
+    promotion, held = chosen.promotion, chosen.bundle or base
     network, own = base, base.discard
     if (band := held.manifest.thresholds.band) is not None:
         own = band[0]
@@ -120,9 +124,15 @@ def survey(config: Config, view: LedgerView, labels: Labels) -> Ground:
         network = held
     ranges = sessions.seqs_of(group)
     words = {seq: said for seq, said in labels.labelled().items() if _is_in(seq, ranges)}
-    sure = [seq for seq, said in words.items() if all(one.label == "keep" for one in said)]
+    sure = {seq for seq, said in words.items() if all(one.label == "keep" for one in said)}
     events, unscored = _scored(view, sure, network)
-    return Ground(base, network, promotion, own, held.discard, group, words, events, unscored, bar(labels))
+    evidence = held.manifest.thresholds.evidence
+    rested = evidence.get("confirmed", ()) if evidence.get("ledger") == view.stream else ()
+    withdrawn = tuple(seq for seq in rested if seq not in sure)
+    said = bar(labels)
+    return Ground(
+        base, network, promotion, own, held.discard, group, words, events, unscored, said, withdrawn, chosen.passed_over
+    )
 
 
 def _is_in(seq: int, ranges: Sequence[tuple[int, int | None]]) -> bool:

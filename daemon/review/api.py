@@ -88,9 +88,13 @@ class Review(Closing):
         self._in_hand = 0
 
     @property
-    def is_busy(self) -> bool:
-        """Whether a thread still works for a request, be it that nobody waits for the answer any more."""
-        return self._in_hand > 0
+    def is_held_up(self) -> bool:
+        """Whether an end in order would take long.
+
+        A thread works for a request, be it that nobody waits for the answer any more, or what was loaded for a person
+        still computes.
+        """
+        return self._in_hand > 0 or self._opened.locked()
 
     def do(self, work: Work, request: Request) -> Any:
         """On a thread of the pool."""
@@ -349,7 +353,7 @@ def add_labels(review: Review, request: Request) -> Response:
     if not 1 <= len(rows) <= MOST_LABELS:
         raise Refused(400, f"send 1 to {MOST_LABELS} labels at once")
     stored = review.desk.say([said_of(row) for row in rows])
-    if any(one.word == "keep" for one in stored):
+    if any(one.word == "keep" for one in stored) or review.cutting.rests_on(one.id for one in stored):
         review.cutting.look_again()
     return Answer([{"id": one.id, "label": one.word, "rater": one.rater, "time": one.time} for one in stored], 201)
 
@@ -357,6 +361,8 @@ def add_labels(review: Review, request: Request) -> Response:
 def remove_label(review: Review, request: Request) -> Response:
     rater = request.query_params.get("rater")
     review.desk.undo(request.path_params["id"], None if rater is None else rater.strip())
+    if review.cutting.rests_on([request.path_params["id"]]):
+        review.cutting.look_again()
     return Response(status_code=204)
 
 

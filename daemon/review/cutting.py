@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +50,14 @@ class Cutting(threading.Thread):
         self._is_watched = True
         self._see_to_it()
 
+    def rests_on(self, ids: Iterable[str]) -> bool:
+        """Whether the cut, or what would move it, was counted with one of these decisions as an event."""
+        proposal = self._proposal.peek()
+        numbers = {id.rpartition(":")[2] for id in ids}
+        return proposal is not None and any(str(one) in numbers for one in (*proposal.confirmed, *proposal.withdrawn))
+
     def look_again(self) -> None:
-        """An event was confirmed: see whether a raised cut holds, and tell whoever watches what the events allow."""
+        """What is an event changed: see whether a raised cut holds, and tell whoever watches what the events allow."""
         if self._is_watched or self._registry.stamp() is not None:
             self._see_to_it()
 
@@ -130,6 +137,10 @@ class Cutting(threading.Thread):
         said = [self._taken_back] if self._taken_back else []
         if proposal is not None:
             more = [one for one in proposal.sentences[1:] if one.startswith(f"{proposal.needed} more ")]
+            if proposal.withdrawn:
+                from daemon.learn.adaptation import withdrawn_of
+
+                said.append(withdrawn_of(proposal))
             said += [*proposal.sentences[:1], *more]
         return [clean(one) for one in said]
 

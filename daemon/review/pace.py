@@ -31,6 +31,7 @@ _WAITING = 5_000  # the last kept curves, of which those without a label are cou
 #: A rater of whom nothing is known yet.
 USUAL_S = 4.0
 _QUICKEST_S = 1.0  # whoever answers faster has not looked, or sends a list
+_WHY = "neither score nor verdict is shown, for the kept queue speaks only of events above the cut"
 _ANSWERS = 200  # of a rater, of which the pace is taken
 _FEWEST, _PAUSE_S = 5, 60.0  # answers that lie further apart are a pause
 
@@ -94,7 +95,7 @@ class Outlook:
         if events >= GOAL:
             promise = f"“at most {100 * MAX_MISS:g} % missed, 95 % sure”"
             earns = f"{GOAL} confirmed events, none of them discarded, earn {promise}"
-            return Offer("uniform", curves, events, bound, f"{earns}: {takes}; neither score nor verdict is shown")
+            return Offer("uniform", curves, events, bound, f"{earns}: {takes}; {_WHY}")
         few = f"these {self.total:,} decisions hold about {events} events, and {GOAL} would be needed"
         earns = f"without a miss they say “at most {percent_up(bound)} missed”" if events else "they earn nothing yet"
         return Offer("uniform", curves, events, bound if events else None, f"{few}; {earns}, with {takes}")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from daemon.common.errors import INPUT_OUTPUT, UserError
 from daemon.common.options import Option
 from daemon.common.text import clean
 from daemon.config import Config, Flags, Keys, load
@@ -43,9 +44,13 @@ def run(options: Options) -> int:
     back = _taken_back(config, proposal) if options.unattended else None
     is_held = options.unattended and (back is not None or bool(proposal.look_first))
     moved: Promotion | None = None
-    if proposal.moves and not options.dry_run and not is_held:
-        moved = accept(config, proposal, _by(options))
-    certified = None if options.dry_run else certify(config, _by(options))
+    try:
+        if proposal.moves and not options.dry_run and not is_held:
+            moved = accept(config, proposal, _by(options))
+        certified = None if options.dry_run else certify(config, _by(options))
+    except OSError as error:
+        why = f"{config.state} takes no model: {error.strerror}; see to that, and adapt again"
+        raise UserError(INPUT_OUTPUT, why) from None
     if options.json:
         print(json.dumps(_as_json(proposal, moved, taken, certified)))
     else:

@@ -61,13 +61,17 @@ def run(options: Options) -> int:
             print(as_json({"address": address, **({} if sheet is None else {"sheet": sheet})}), flush=True)
         else:
             print(f"{address}{'' if sheet is None else '#sheet'}  (Ctrl-C ends the page)", flush=True)
-        if not serve(application(review, Door(token)), listening) or review.is_busy:
-            os._exit(0)  # threads that wait for a locked file would hold us for seconds; a label is whole or not there
+        if not serve(application(review, Door(token)), listening) or review.is_held_up:
+            sys.stderr.flush()
+            os._exit(0)  # its threads would hold us for seconds; a label is whole or not there
     return 0 if ending.is_asked() else INTERNAL
 
 
 def _sheet(review: Review, kind: str) -> dict[str, Any]:
-    """The open sheet, or else a new one of this kind; what it takes and earns is said before. Raises UserError 69."""
+    """The open sheet, or else a new one of this kind; what it takes and earns is said before.
+
+    Raises UserError 69 where nothing can be drawn, 74 where ledger or labels cannot be read.
+    """
     from daemon.review.security import Refused
 
     try:
@@ -81,4 +85,5 @@ def _sheet(review: Review, kind: str) -> dict[str, Any]:
         print(next(one["sentence"] for one in said["offers"] if one["kind"] == kind), file=sys.stderr)
         return review.certifying.draw(kind)
     except Refused as error:
-        raise UserError(UNREACHABLE, str(error)) from None
+        cause = error.__cause__
+        raise UserError(cause.exit_code if isinstance(cause, UserError) else UNREACHABLE, str(error)) from None

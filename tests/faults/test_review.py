@@ -72,6 +72,43 @@ def test_killed_in_the_middle_of_labels_none_is_lost_and_none_doubled(tmp_path: 
         assert all(one.taken == ids for one in raters)
 
 
+@pytest.mark.timeout(300)
+def test_killed_in_the_middle_of_a_sheet_each_label_is_an_answer_of_it(tmp_path: Path) -> None:
+    """The label and the sheet's note of it are one act; what is sent again to the next server is noted once."""
+    state, chance, held = tmp_path / "state", random.Random(5), list[str]()
+    fill(state, [judged(number) for number in range(2, 3 * LABELS + 2, 3)])
+
+    def go_on(page: Page) -> None:
+        try:
+            while True:
+                if not held:
+                    held.extend(one["id"] for one in page.ask("/api/queue?name=sheet&rater=ada&limit=5").json)
+                if not held:
+                    return
+                if page.label(held[0], "discard", "ada", queue="sheet").status == 201:
+                    held.pop(0)
+        except (OSError, http.client.HTTPException):
+            return  # what is held is sent again
+
+    for number in range(9):
+        with Page(state) as page:
+            if number == 0:
+                assert page.ask("/api/sheet", "POST", {"kind": "uniform"}).status == 201
+            thread = threading.Thread(target=go_on, args=(page,))
+            thread.start()
+            if number < 8:
+                time.sleep(chance.uniform(0.02, 0.15))
+                page.process.kill()
+                page.process.wait(10)
+            thread.join(60)
+        with Labels(state / "labels.sqlite") as labels:
+            answered = {row[0] for row in labels.select("select seq from sheet_curves where rater = 'ada'")}
+            said = [one.seq for one in labels.history()]
+        assert len(said) == len(set(said))
+        assert answered == set(said), f"after kill {number}"
+    assert len(answered) == LABELS
+
+
 @pytest.mark.timeout(180)
 def test_the_cut_moves_through_the_page_and_comes_back_by_itself(tmp_path: Path) -> None:
     """Five confirmed events, the curves to look at first, the move; then one of those turns out to be an event."""

@@ -67,6 +67,9 @@ def test_five_confirmed_events_move_the_cut_and_the_forecast_comes_true(tmp_path
     again = propose(night.config)
     assert (again.old, again.new) == (forecast.new, forecast.new)  # it moves no second time by itself
     assert not again.moves
+    assert again.look_first == forecast.look_first  # they still wait
+    night.say("discard", forecast.look_first[1:])
+    assert propose(night.config).look_first == forecast.look_first[:1]
 
 
 @pytest.mark.parametrize(

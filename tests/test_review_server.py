@@ -23,6 +23,7 @@ import pytest
 
 from daemon.cli import main
 from daemon.common.errors import UNREACHABLE, USAGE
+from daemon.judging.audit import AUDIT_SHARE, draw
 from daemon.labels import Labels
 from daemon.labels.schema import MIGRATIONS
 from daemon.labels.subject import sha256_of
@@ -351,11 +352,16 @@ def test_a_skipped_curve_comes_back_at_the_end(lab: Lab) -> None:
 
 def test_questions_look_like_any_curve_and_their_answers_are_no_labels(tmp_path: Path) -> None:
     state, count = tmp_path / "state", 100
-    stream = fill(state, [judged(3 * number + 2, score=number / 100) for number in range(1, count + 1)])
+    drawn = next(n for n in range(1, 3000, 3) if draw(f"{n:064x}#0") < AUDIT_SHARE)  # a discard that is audited
+    made = [judged(3 * number + 2, score=number / 100) for number in range(1, count + 1)]
+    stream = fill(state, [*made, judged(drawn, score=0.01)])
     ids = [f"{stream}:{seq}" for seq in range(1, count + 1)]
     page = Page(state)
     with ExitStack() as closing:
         closing.enter_context(page)
+        for blind, shown in (("", ("discard", 0.01)), ("&blind=1", (None, None))):
+            (one,) = page.ask(f"/api/queue?name=discards&rater=cleo{blind}").json
+            assert (one["verdict"], one["score"]) == shown
         for rater in ("anna", "bela"):
             some = [{"id": id, "label": "discard", "rater": rater} for id in ids[:30]]
             assert page.ask("/api/labels", "POST", some).status == 201

@@ -50,7 +50,7 @@ class Proposal:
     pile_before: float
     pile_after: float
     between: int  # curves of the stream between both cuts
-    look_first: tuple[int, ...]  # seq; of these nobody has said a word yet
+    look_first: tuple[int, ...]  # seq; nobody has said a word of them. Where nothing moves: those of the cut in force
     confirmed: tuple[int, ...]  # seq of the events that it rests on
     withdrawn: tuple[int, ...]  # seq of events that the cut in force rests on, and that are none any more
     simulated_loss: float | None  # share of simulated events that the new cut discards; None: not counted yet
@@ -83,6 +83,7 @@ def propose(config: Config, miss: float = MISSES[0], *, is_watched: bool = False
         stream = stream_of(view, Sessions(labels).seqs_of(ground.group), network, keep, new)
         last = view.last(1)
     between = stream.between(ground.old, new).tolist()
+    first = tuple(seq for seq in between[:LOOK_FIRST] if seq not in ground.words)
     proposal = Proposal(
         rung=step.rung,
         group=ground.group,
@@ -95,7 +96,7 @@ def propose(config: Config, miss: float = MISSES[0], *, is_watched: bool = False
         pile_before=stream.pile(ground.old),
         pile_after=stream.pile(new),
         between=len(between),
-        look_first=tuple(seq for seq in between[:LOOK_FIRST] if seq not in ground.words),
+        look_first=first if new > ground.old else ground.waiting,
         confirmed=tuple(sorted(one.seq for one in above)),
         withdrawn=ground.withdrawn,
         simulated_loss=None,
@@ -156,6 +157,7 @@ def accept(config: Config, proposal: Proposal, by: str) -> Promotion:
         "simulated_loss_of_own_cut": loss.at(ground.logit(ground.own)),
         "ledger": ledger,
         "confirmed": list(proposal.confirmed),
+        "look_first": list(proposal.look_first),
     }
     why = f"{proposal.events} confirmed events, {proposal.rung} rung"
     try:

@@ -82,6 +82,7 @@ class Ground:
     bar: Bar
     withdrawn: tuple[int, ...]  # events that the cut in force rests on, and that people do not confirm any more
     passed_over: str | None  # why something that was promoted does not serve
+    waiting: tuple[int, ...] = ()  # curves to be looked at first, of the cut in force, on which nobody has said a word
 
     def logit(self, cut: float) -> float:
         return self.network.calibration.logit(cut)
@@ -127,11 +128,12 @@ def survey(config: Config, view: LedgerView, labels: Labels) -> Ground:
     sure = {seq for seq, said in words.items() if all(one.label == "keep" for one in said)}
     events, unscored = _scored(view, sure, network)
     evidence = held.manifest.thresholds.evidence
-    rested = evidence.get("confirmed", ()) if evidence.get("ledger") == view.stream else ()
-    withdrawn = tuple(seq for seq in rested if seq not in sure)
-    said = bar(labels)
+    is_ours = evidence.get("ledger") == view.stream
+    withdrawn = tuple(seq for seq in evidence.get("confirmed", ()) if seq not in sure) if is_ours else ()
+    waiting = tuple(seq for seq in evidence.get("look_first", ()) if seq not in words) if is_ours else ()
+    said, over = bar(labels), chosen.passed_over
     return Ground(
-        base, network, promotion, own, held.discard, group, words, events, unscored, said, withdrawn, chosen.passed_over
+        base, network, promotion, own, held.discard, group, words, events, unscored, said, withdrawn, over, waiting
     )
 
 

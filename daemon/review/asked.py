@@ -14,8 +14,8 @@ from daemon.review.desk import Said
 from daemon.review.queues import QUEUES, QueueName
 from daemon.review.security import Refused
 
-#: What is shown without its verdict, whether a page asks for that or not.
-BLIND: frozenset[QueueName] = frozenset({"discards", "band", "sheet"})
+#: What is shown without its verdict, whether somebody asks for that or not. The page asks for it with discards too.
+BLIND: frozenset[QueueName] = frozenset({"sheet"})
 _MOST_NAME, _MOST_REASON = 100, 2_000
 
 

@@ -100,11 +100,11 @@ class Cutting(threading.Thread):
 
         with told():
             proposal = self._proposal.renew()
+        if not proposal.moves:
+            raise Refused(409, proposal.missing[0] if proposal.missing else "the cut is in force already")
         if proposal.look_first:
             many = len(proposal.look_first)
             raise Refused(409, f"{many} curves between the old and the new cut are to be looked at first")
-        if not proposal.moves:
-            raise Refused(409, proposal.missing[0] if proposal.missing else "the cut is in force already")
         try:
             promotion = accept(self._desk.config, proposal, by)
         except UserError as error:
@@ -118,9 +118,7 @@ class Cutting(threading.Thread):
     def aims(self) -> Aims:
         """What the cut wants looked at, as far as that is known already."""
         proposal = self._proposal.peek()
-        return replace(
-            self.serving(), first=proposal.look_first if proposal is not None and proposal.new > proposal.old else ()
-        )
+        return replace(self.serving(), first=() if proposal is None else proposal.look_first)
 
     def serving(self) -> Aims:
         """The band of the cut that serves, and what judges now, by the last decision."""

@@ -96,7 +96,7 @@ def _lines(
         waits = "the curves below have not been looked at" if proposal.look_first else "it was taken back"
         why = "--dry-run" if options.dry_run else waits
         yield f"nothing was moved: {why}"
-    if proposal.look_first and proposal.moves:
+    if proposal.look_first and (proposal.moves or proposal.new == proposal.old):
         yield "look at these first; they are at the head of the review queue:"
         yield from (f"  {name}" for name in _names(config, proposal))
 

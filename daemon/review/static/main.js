@@ -147,7 +147,7 @@ function show(place) {
       )
       .finally(() => clearTimeout(slow));
   }
-  setTimeout(ahead, 0, mine);
+  afterPaint(() => ahead(mine));
 }
 
 function ahead(mine) {

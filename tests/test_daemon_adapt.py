@@ -255,6 +255,24 @@ def test_sessions_of_another_sample_have_a_cut_of_their_own(tmp_path):
     assert propose(night.config).old == night.base.discard
 
 
+def test_the_cut_of_a_session_that_has_ended_judges_no_curve_of_what_comes_after(tmp_path, capsys):
+    night = Night(tmp_path / "state")
+    registry = Registry(night.state / "models")
+    with Labels(night.state / "labels.sqlite") as labels:
+        Sessions(labels).begin(sample="Titin")
+        night.decide(EVENT_FREE * 20)
+        night.say("keep", night.decide(EVENTS[:5]))
+        Sessions(labels).end()
+    assert adapt(night.state) == 0  # the morning after
+    assert 'serves when a session of "titin" begins: it discards' in capsys.readouterr().out
+    moved = registry.for_group("titin")
+    assert (moved is None, registry.group(), registry.serving()) == (False, "", None)
+    with Labels(night.state / "labels.sqlite") as labels:
+        Sessions(labels).begin(sample="titin")
+    registry.turn_to("titin", by="session")
+    assert registry.serving() == moved
+
+
 def test_doubtful_curves_and_those_of_another_network_are_no_gain(tmp_path):
     night = chromosomes(tmp_path / "state", 5, times=1)
     night.decide(EVENT_FREE * 20, None, "still_attached")

@@ -475,6 +475,17 @@ def test_a_label_knows_what_was_decided_and_how_its_curve_was_chosen(state: Path
     assert {row.label.extra.get("score") for row in labeltable.read(back, now_s=0.0)} == {None, "5"}
 
 
+def test_a_row_that_names_the_decision_on_another_curve_is_a_label_on_its_own(state: Path, tmp_path: Path) -> None:
+    """One column sorted in a spreadsheet must not confirm an event on a curve that nobody has seen."""
+    with LedgerView(state / "ledger.sqlite") as ledger:
+        head, event = "path,curve_index,label,rater,event,verdict", f"{ledger.stream}:2"
+        (tmp_path / "sorted.csv").write_text(f"{head}\nrun7/a.ibw,0,keep,ada,{event},review\n")
+    assert verb(state, "import", str(tmp_path / "sorted.csv")).returncode == 0
+    with Labels(state / "labels.sqlite") as labels:
+        assert labels.labelled().keys() == {1}
+        assert [one.seq for one in labels.current()] == [1]
+
+
 def test_labels_are_found_by_decision_also_those_of_another_ledger(state: Path, labels: Labels) -> None:
     """By content where the number is of another ledger, or was never noted; what is taken back is found no more."""
     content = replace(SAID, sha256=decision(2).sha256)

@@ -162,7 +162,7 @@ def accept(config: Config, proposal: Proposal, by: str) -> Promotion:
     try:
         made = _child(registry, network, proposal, evidence)
         promotion = registry.promote(made.folder.name, base=ground.base, group=proposal.group, why=why, by=by)
-        if registry.group() != proposal.group:  # no service has seen the session begin
+        if ground.goes_on and registry.group() != proposal.group:  # no service has seen the session begin
             registry.turn_to(proposal.group, by=by)
     except BadBundle as error:
         raise UserError(BAD_DATA, f"{error}; nothing was moved") from error

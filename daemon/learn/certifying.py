@@ -85,7 +85,7 @@ def certify(config: Config, by: str) -> Certified | None:
         except BadBundle:
             registry.write_cut(ground.network, name, ground.old, evidence, certificate, code_version=__version__)
         promotion = registry.promote(name, base=ground.base, group=ground.group, why=certificate.sentence(), by=by)
-        if registry.group() != ground.group:  # no service has seen the session begin
+        if ground.goes_on and registry.group() != ground.group:  # no service has seen the session begin
             registry.turn_to(ground.group, by=by)
     except BadBundle as error:
         raise UserError(BAD_DATA, f"{error}; nothing was moved") from error

@@ -93,6 +93,7 @@ class Ground:
     events: tuple[Confirmed, ...]  # of this group, whatever cut they lie at
     unscored: int  # confirmed events that this network has not scored, and whose copies are gone
     bar: Bar
+    goes_on: bool  # whether the curves that come now are of this group; else its session has ended
     withdrawn: tuple[int, ...]  # events that the cut in force rests on, and that people do not confirm any more
     passed_over: str | None  # why something that was promoted does not serve
     waiting: tuple[int, ...] = ()  # curves to be looked at first, of the cut in force, on which nobody has said a word
@@ -144,9 +145,21 @@ def survey(config: Config, view: LedgerView, labels: Labels) -> Ground:
     is_ours = evidence.get("ledger") == view.stream
     withdrawn = tuple(seq for seq in evidence.get("confirmed", ()) if seq not in sure) if is_ours else ()
     waiting = tuple(seq for seq in evidence.get("look_first", ()) if seq not in words) if is_ours else ()
-    said, over = bar(labels), chosen.passed_over
     return Ground(
-        base, network, promotion, own, held.discard, group, words, events, unscored, said, withdrawn, over, waiting
+        base=base,
+        network=network,
+        promotion=promotion,
+        own=own,
+        old=held.discard,
+        group=group,
+        words=words,
+        events=events,
+        unscored=unscored,
+        bar=bar(labels),
+        goes_on=sessions.group(sessions.current()) == group,
+        withdrawn=withdrawn,
+        passed_over=chosen.passed_over,
+        waiting=waiting,
     )
 
 

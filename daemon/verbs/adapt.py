@@ -91,7 +91,8 @@ def _lines(
         yield f"{taken.text}; {taken.holds.id if taken.holds else 'the configured model'} serves"
     yield from proposal.sentences
     if moved is not None:
-        yield f"{moved.id} serves from now on: it discards up to {proposal.new:.4g}; back with: models rollback"
+        when = "from now on" if _is_turn_of(config, moved.group) else f'when a session of "{moved.group}" begins'
+        yield f"{moved.id} serves {when}: it discards up to {proposal.new:.4g}; back with: models rollback"
     elif proposal.moves:
         waits = "the curves below have not been looked at" if proposal.look_first else "it was taken back"
         why = "--dry-run" if options.dry_run else waits
@@ -99,6 +100,12 @@ def _lines(
     if proposal.look_first and (proposal.moves or proposal.new == proposal.old):
         yield "look at these first; they are at the head of the review queue:"
         yield from (f"  {name}" for name in _names(config, proposal))
+
+
+def _is_turn_of(config: Config, group: str) -> bool:
+    from daemon.judging.registry import Registry
+
+    return Registry(config.state / "models").group() == group
 
 
 def _names(config: Config, proposal: Proposal) -> list[str]:

@@ -151,8 +151,10 @@ def _label_of(subject: Subject, word: Word, rater: str, time: str, reason: str) 
 
 
 def _decided(label: Label, seq: int | None, ledger: LedgerView | None, labels: Labels) -> Label:
-    """The same with what was decided on its curve, where anything was."""
-    if ledger is None or seq is None or label.seq is not None:
+    """The same with what was decided on its curve, where anything was, whatever decision its row names."""
+    if ledger is None or seq is None:
+        return label
+    if label.seq is not None and (label.seq == seq or label.stream != ledger.stream):
         return label
     session = Sessions(labels).of(seq)
     event = next((decode(row.body) for row in ledger.since(seq - 1, 1) if row.seq == seq), None)

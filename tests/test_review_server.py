@@ -416,8 +416,10 @@ def test_the_state_the_scores_and_a_session_are_told(lab: Lab) -> None:
     told = lab.page.ask("/api/state").json["session"]
     assert (told["sample"], told["counts"]) == ("Cohesin", {"keep": 0, "review": 0, "discard": 0})
     assert 0 <= told["seconds"] < 60
-    assert lab.page.ask("/api/queue?name=review&rater=kim").json == []  # of this session there is nothing yet
-    assert lab.page.ask("/api/queue?name=review&rater=kim&session=all").json
+    assert lab.page.ask("/api/queue?name=review&rater=kim&session=current").json == []  # there is nothing yet
+    assert lab.page.ask("/api/queue?name=review&rater=kim").json  # who does not say which means all
+    assert lab.page.ask("/api/state?rater=kim").json["queues"]["review"] == 0
+    assert lab.page.ask("/api/state?rater=kim&session=all").json["queues"]["review"] == COUNT // 3
     assert lab.page.ask(f"/api/queue?name=review&rater=kim&session={begun['number']}").json == []
     assert lab.page.ask("/api/session", "POST", {"end": True}).status == 201
     assert lab.page.ask("/api/session", "POST", {"end": True}).status == 409

@@ -44,7 +44,7 @@ from daemon.review.desk import Desk, told
 from daemon.review.drawing import Heats, draw, packed
 from daemon.review.night import Night
 from daemon.review.outlook import Certifying
-from daemon.review.queues import Item, QueueName
+from daemon.review.queues import ALWAYS, Item, QueueName
 from daemon.review.security import Door, Guard, Refused
 from models.reasons import REASONS
 
@@ -117,8 +117,8 @@ class Review(Closing):
     def _warm(self) -> None:
         try:
             last = self.desk.ledger.last(1)
-            self.night.state(None, self.cutting.aims(), [])
-            self.night.scores([(1, None)])
+            self.night.state(None, ALWAYS, self.cutting.aims(), [])
+            self.night.scores(ALWAYS)
         except (Refused, UserError):
             return
         if last:
@@ -199,7 +199,7 @@ def queue(review: Review, request: Request) -> list[dict[str, Any]]:
 
 def _items(review: Review, request: Request, name: QueueName, limit: int) -> list[Item]:
     desk, rater = review.desk, (request.query_params.get("rater") or "").strip()
-    within = desk.within(request.query_params.get("session", "current"))
+    within = desk.within(request.query_params.get("session", "all"))  # the page says which: a script wants them all
     return desk.queue(name, rater, limit, within, review.cutting.aims(), is_blind=is_blind_for(request, name))
 
 
@@ -296,7 +296,7 @@ def alike(review: Review, request: Request) -> list[dict[str, Any]]:
     from daemon.review.lookalikes import nearest
 
     event, view = review.desk.decision(request.path_params["id"]), review.desk.ledger
-    within = review.desk.within(request.query_params.get("session", "current")) or [(1, None)]
+    within = review.desk.within(request.query_params.get("session", "current")) or ALWAYS
     verdicts: tuple[Verdict, ...] = ("keep", "review")
     with told():
         among = [
@@ -329,7 +329,7 @@ def sheets(review: Review, request: Request) -> list[list[dict[str, Any]]]:
 def scores(review: Review, request: Request) -> dict[str, Any]:
     """The scores of the last decisions, and the thresholds that they met."""
     serving = review.cutting.serving().serving
-    within = review.desk.within(request.query_params.get("session", "current")) or [(1, None)]
+    within = review.desk.within(request.query_params.get("session", "current")) or ALWAYS
     known, count = review.night.scores(within)
     thresholds = None if serving is None else {"discard": serving[1].discard, "keep": serving[1].keep}
     return {"scores": known, "none": count, "thresholds": thresholds}
@@ -338,7 +338,8 @@ def scores(review: Review, request: Request) -> dict[str, Any]:
 def state(review: Review, request: Request) -> dict[str, Any]:
     """How the night goes, in short."""
     rater = (request.query_params.get("rater") or "").strip() or None
-    found = review.night.state(rater, review.cutting.aims(), review.cutting.effect())
+    within = review.desk.within(request.query_params.get("session", "current"))
+    found = review.night.state(rater, within or ALWAYS, review.cutting.aims(), review.cutting.effect())
     return found | review.certifying.beside(found, review.cutting.needed(), rater)
 
 

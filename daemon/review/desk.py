@@ -281,7 +281,8 @@ class Desk(Closing):
             for name in QUEUES:
                 if name == asked:
                     is_blind = name in ("discards", "band", "sheet")
-                    self.queue(name, rater, _ASKED_AGAIN, self.within("current"), Aims(), is_blind=is_blind)
+                    for which in ("all", "current"):  # what the page looks at by itself has the last word
+                        self.queue(name, rater, _ASKED_AGAIN, self.within(which), Aims(), is_blind=is_blind)
 
     def skip(self, id: str, rater: str, queue: str) -> None:
         """Note that a rater has passed a curve over."""

@@ -133,14 +133,17 @@ class Night:
                 self._figures.popitem(last=False)
         return self._figures[rater].value()
 
-    def state(self, rater: str | None, aims: Aims, effect: Sequence[str]) -> dict[str, Any]:
-        """What stands above and beside the curve; ``effect`` is what the answers so far do to the cut, in words."""
+    def state(self, rater: str | None, within: Stretches, aims: Aims, effect: Sequence[str]) -> dict[str, Any]:
+        """What stands above and beside the curve.
+
+        ``within``: of which decisions the queues are counted. ``effect``: what the answers so far do to the cut, in
+        words.
+        """
         said, view, labels = self.status(), self._desk.ledger, self._desk.labels
         with told():
             counts = view.verdict_counts()
             session = Sessions(labels).present()
             hours = self._hours.last(view, utc_now())
-            within: Stretches = [(session.first_seq, session.last_seq)] if session else [(1, None)]
             left = lengths(view, labels, rater, within, aims)
             own = self._own(rater) if rater else None
             stream, last_seq = view.stream, view.last_seq

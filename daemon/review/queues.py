@@ -33,7 +33,7 @@ QueueName = Literal["kept", "review", "discards", "disagreements", "first", "ban
 QUEUES: tuple[QueueName, ...] = get_args(QueueName)
 #: Stretches of decisions: the first and the last ``seq`` of each, oldest first; None: it goes on.
 Stretches = Sequence[tuple[int, int | None]]
-_ALWAYS: Stretches = ((1, None),)
+ALWAYS: Stretches = ((1, None),)
 _LEAD_EVERY = 3  # while two raters cannot be compared yet, each third curve is one that the other has labelled
 _PAGE = 500  # looks that are fetched at once
 _ALL = 1 << 40
@@ -103,7 +103,7 @@ def queue(
     ledger and the labels raise.
     """
     if name == "disagreements":
-        seqs = _disagreements(view, labels, rater, within or _ALWAYS, aims)[:limit]
+        seqs = _disagreements(view, labels, rater, within or ALWAYS, aims)[:limit]
         return _items(view, [Slot(seq, "plain") for seq in seqs], {}, name)
     past = Past.of(labels, rater)
     if name == "sheet":
@@ -111,7 +111,7 @@ def queue(
     fresh, late, back = dict[int, _Place](), dict[int, _Place](), dict[int, _Place]()
     skipped = set(past.skipped)
     done = past.seen - skipped
-    for seq, place in _candidates(view, name, within or _ALWAYS, aims, done):
+    for seq, place in _candidates(view, name, within or ALWAYS, aims, done):
         if seq in skipped:
             back[seq] = place
         else:
@@ -121,7 +121,7 @@ def queue(
     verdict = _VERDICT_OF[name]
     shared, golden, repeats = list[int](), list[int](), list[int]()
     if rater:  # nobody in particular is led, and asked nothing
-        shared = [seq for seq in past.to_share(verdict) if _is_within(seq, within or _ALWAYS)]
+        shared = [seq for seq in past.to_share(verdict) if _is_within(seq, within or ALWAYS)]
         shown = None if is_blind else verdict
         golden, repeats = past.golden(shown), past.repeats(shown)
     last = [seq for seq in past.skipped if seq in back]
@@ -143,10 +143,10 @@ def lengths(
     for name in ("kept", "review", "discards"):
         left[name] = sum(
             look.seq not in done
-            for first, last in within or _ALWAYS
+            for first, last in within or ALWAYS
             for look in view.looks(_VERDICT_OF[name], after=first - 1, until=last, order="seq", limit=_ALL)
         )
-    left["disagreements"] = len(_disagreements(view, labels, rater or "", within or _ALWAYS, aims))
+    left["disagreements"] = len(_disagreements(view, labels, rater or "", within or ALWAYS, aims))
     return left
 
 

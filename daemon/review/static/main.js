@@ -85,7 +85,7 @@ function openView(name) {
   document.querySelector("aside").hidden = name !== "curve";
   document.querySelector(".rooms").classList.toggle("is-wide", name !== "curve");
   document.querySelector("main > footer").hidden = name !== "curve";
-  if (name === "sheets") sheets.open(queue, rater);
+  if (name === "sheets") sheets.open(queue, rater, top.scope);
   if (name === "cut") cut.open();
   if (name === "certificate") certificate.open();
   if (name === "curve") plot.draw();
@@ -98,7 +98,7 @@ async function fetchMore() {
   const began = performance.now();
   try {
     const blind = BLIND.has(name) ? 1 : "";
-    const found = await ask(`/api/queue?${query({ name, limit: FETCHED, rater, blind })}`);
+    const found = await ask(`/api/queue?${query({ name, limit: FETCHED, rater, blind, session: top.scope })}`);
     if (name !== queue) return;
     const ahead = new Set(items.slice(Math.max(at, 0)).filter((item) => !item.mine).map((item) => item.id));
     const sent = new Set(outbox.labels.map((label) => label.id));
@@ -467,6 +467,7 @@ const ACTS = {
   help: () => $("help").showModal(),
   session: () => askSession(rater, (body) => changeSession(body, "The session has begun.")),
   "session-end": () => changeSession({ end: true }, "The session has ended."),
+  scope: changeScope,
 };
 
 const KEYS = {
@@ -556,6 +557,14 @@ async function changeSession(body, done) {
     top.trouble = `The session: ${problem.message}.`;
     top.drawTrouble();
   }
+}
+
+/** Look at the curves of all nights, or again at those of this session alone. */
+async function changeScope() {
+  top.scope = top.scope === "all" ? "current" : "all";
+  say(top.scope === "all" ? "The curves of all nights." : "The curves of this session.");
+  await top.look();
+  openQueue(queue);
 }
 
 /** Another person looks now: what was counted and could be undone was the other's. */

@@ -20,12 +20,12 @@ export class Sheets {
     new ResizeObserver(() => drawStamps(this.#stamps)).observe(section);
   }
 
-  async open(queue, rater) {
+  async open(queue, rater, session) {
     this.queue = queue;
     this.rater = rater;
     this.section.replaceChildren(element("p", { class: "quiet" }, "Sorting by likeness …"));
     try {
-      const found = await ask(`/api/sheets?${query({ name: queue, rater })}`);
+      const found = await ask(`/api/sheets?${query({ name: queue, rater, session })}`);
       this.#sheets = (Array.isArray(found) ? found : (found.sheets ?? [])).map((one) => one.items ?? one).filter((one) => one.length);
       this.#at = 0;
       this.#draw();

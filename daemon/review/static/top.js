@@ -11,6 +11,7 @@ const $ = (id) => document.getElementById(id);
 export class Top {
   #timer = 0;
   #answered = new Map(); // queue -> answers since the server last counted
+  scope = "current"; // of which session the queues are; "all": of every night
 
   /** `raterOf()`: whose figures; `changed(state)`: something new is known. */
   constructor(raterOf, changed) {
@@ -29,7 +30,7 @@ export class Top {
     clearTimeout(this.#timer);
     try {
       const before = new Map(this.#answered);
-      this.state = await ask(`/api/state?${query({ rater: this.raterOf() })}`);
+      this.state = await ask(`/api/state?${query({ rater: this.raterOf(), session: this.scope })}`);
       for (const [queue, many] of before) this.#answered.set(queue, this.#answered.get(queue) - many);
       this.silence = null;
     } catch (problem) {
@@ -60,7 +61,7 @@ export class Top {
     $("tonight").replaceChildren(...tonight(state));
     $("yield").replaceChildren(...yieldOf(state));
     $("promises").replaceChildren(promises(state));
-    $("session").replaceChildren(...session(state));
+    $("session").replaceChildren(...session(state, this.scope));
     this.drawQueues();
   }
 
@@ -153,7 +154,7 @@ function promises(state) {
   return [state.promises?.path, state.promises?.events, state.promises?.unseen].filter(Boolean).join(" · ");
 }
 
-function session(state) {
+function session(state, scope) {
   const button = element("button", { type: "button", class: "bare", "data-act": "session" }, "begin a session");
   const now = state.session;
   if (!now) return [element("p", { class: "quiet" }, "none goes on"), button];
@@ -163,5 +164,7 @@ function session(state) {
   if (Number.isFinite(since)) lines.push(element("p", { class: "quiet" }, `for ${lasting(Math.max(since, 0))}`));
   button.textContent = "begin another";
   const end = element("button", { type: "button", class: "bare", "data-act": "session-end" }, "end it");
-  return [...lines, element("p", {}, button, end)];
+  const other = scope === "all" ? "only this session's curves" : "curves of all nights";
+  const turn = element("button", { type: "button", class: "bare", "data-act": "scope" }, other);
+  return [...lines, element("p", {}, button, end), element("p", {}, turn)];
 }

@@ -16,8 +16,7 @@ from daemon.judging.registry import Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
 from daemon.learn.adaptation import accept, audit, propose
-from daemon.learn.ground import survey
-from daemon.learn.simulated_loss import SEED, SimulatedLoss
+from daemon.learn.ground import SEED, SimulatedLoss, survey
 from daemon.ledger.view import LedgerView
 from deploy.classifier import EngineRequest
 from deploy.serving import Model, known_curves

@@ -16,7 +16,7 @@ from daemon.labels.sessions import Sessions
 from daemon.ledger import Ledger
 from daemon.ledger.wire import decode
 from daemon.screens.board import Board
-from daemon.screens.labeller import Labeller, keys_of, rater_of
+from daemon.screens.console import Labeller, keys_of, rater_of
 from daemon.screens.screen import frame
 from tests.ledgerhelp import ledger_with
 

@@ -19,8 +19,7 @@ from daemon.common.errors import UserError
 from daemon.judging import FileMark
 from daemon.judging.audit import AUDIT_SHARE, draw
 from daemon.ledger import Ledger, LedgerView, NotRecorded, check, schema
-from daemon.ledger.rows import Named
-from daemon.ledger.wire import checksum, decode
+from daemon.ledger.wire import Named, checksum, decode
 from models.clock import Clock
 from tests.ledgerhelp import as_version_2, decision, decisions, ledger_with
 

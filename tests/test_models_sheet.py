@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from models.certificate import miss_bound
-from models.sheet import labels_needed, lost_estimate, weighted_bound
+from models.certificate import labels_needed, lost_estimate, miss_bound, weighted_bound
 
 SEED = 20_261_128
 RUNS = 500

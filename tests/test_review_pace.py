@@ -10,7 +10,7 @@ import pytest
 from daemon.judging import Verdict
 from daemon.labels import Labels
 from daemon.ledger import Ledger
-from daemon.review.pace import USUAL_S, Outlook, outlook, seconds_a_curve
+from daemon.review.outlook import USUAL_S, Outlook, outlook, seconds_a_curve
 from tests.ledgerhelp import decision
 
 #: A night of 5,000 curves at 2 %: kept curves are events in 9 of 10, flagged ones in 1 of 25.

@@ -16,7 +16,7 @@ from daemon.labels import Labels, Word
 from daemon.labels.sessions import Sessions
 from daemon.ledger import Ledger
 from daemon.ledger.view import LedgerView
-from daemon.review.pace import outlook
+from daemon.review.outlook import outlook
 from daemon.review.questions import BLOCK, REPEAT_AFTER
 from daemon.review.queues import Aims, Item, QueueName, lengths, queue, stretches
 from tests.ledgerhelp import JUDGE, decision

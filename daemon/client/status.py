@@ -18,7 +18,7 @@ from daemon.client.feed import ask_status
 from daemon.client.service_file import ServiceFile, find
 from daemon.common.errors import UserError
 from daemon.common.mounts import resolve
-from daemon.common.text import MARKS, clean, duration
+from daemon.common.text import MARKS, clean, duration, latency
 from daemon.config import Config
 from daemon.config.origin import SERVICE_FILE
 from daemon.labels import Labels
@@ -252,3 +252,22 @@ def _read(file: Path) -> list[object]:
 
 def _list(said: object) -> list[object]:
     return said if isinstance(said, list) else []
+
+
+#: Verdict -> what it says, the one to look at first.
+MEANINGS = {
+    "keep": "an event, by the model",
+    "review": "unsure, or something about the file; a person looks",
+    "discard": "nothing there; the file stays where it is",
+}
+
+
+def lines(counts: Mapping[str, int], latency_s: Mapping[str, float | None], model: str, engine: str) -> Iterator[str]:
+    """``counts`` of the session, by verdict; ``latency_s``: its median ("p50") and 99th percentile ("p99")."""
+    for verdict, meaning in MEANINGS.items():
+        yield f"  {verdict:<8} {counts.get(verdict, 0):>4,}   {meaning}"
+    median_s, slowest_s = latency_s["p50"], latency_s["p99"]
+    if median_s is not None and slowest_s is not None:
+        median, slowest = latency(median_s), latency(slowest_s)
+        yield f"finished file noticed to verdict on disk: median {median}, 99 % within {slowest}"
+    yield f"model {model} on {engine}"

@@ -22,8 +22,8 @@ from daemon.formats.names import event_path
 from daemon.labels import Label
 from daemon.labels.subject import sha256_of
 from daemon.labels.table import NUMBERED
-from daemon.ledger.rows import Named
 from daemon.ledger.view import LedgerView
+from daemon.ledger.wire import Named
 from daemon.processes import apart
 
 _SHOWN = 3  # candidates

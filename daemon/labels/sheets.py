@@ -3,8 +3,8 @@
 A *uniform* sheet draws among all decisions alike, and ends when its goal of confirmed events is reached: then it earns
 what the rule of 59 earns. A *weighted* sheet draws only among curves that the ledger has copies of: some of the kept
 and flagged ones, and the discards that were drawn for audit, each with a chance that is stored; it states a number of
-its own (models.sheet). A sheet belongs to everybody: each curve of it is answered once, by whoever comes first, and
-that rater's last word counts; where it is taken back the curve is open again.
+its own (models.certificate). A sheet belongs to everybody: each curve of it is answered once, by whoever comes first,
+and that rater's last word counts; where it is taken back the curve is open again.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from typing import Literal
 from daemon.judging import Verdict, audit
 from daemon.labels import Labels, Word
 from daemon.ledger.view import LedgerView
-from models.certificate import events_needed, miss_bound, percent_up
+from models.certificate import events_needed, labels_needed, miss_bound, percent_up, weighted_bound
 from models.clock import utc_now
-from models.sheet import labels_needed, weighted_bound
 
 SheetKind = Literal["uniform", "weighted"]
 #: What a sheet is for: at most this share of events missed, that sure.

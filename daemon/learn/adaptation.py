@@ -23,8 +23,7 @@ from daemon.config import Config
 from daemon.judging.registry import SERVING, Promotion, Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
-from daemon.learn.ground import Ground, Stream, stream_of, survey
-from daemon.learn.simulated_loss import SimulatedLoss
+from daemon.learn.ground import Ground, SimulatedLoss, Stream, stream_of, survey
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from models.bundle import CONFIRMED, BadBundle, Bundle, read

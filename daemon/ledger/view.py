@@ -19,9 +19,8 @@ from daemon.common.errors import UNREACHABLE, UserError
 from daemon.judging import Verdict
 from daemon.ledger import wire
 from daemon.ledger.file import damaged, explain, names_of, open_for_reading
-from daemon.ledger.rows import Flagged, Look, Named, Row, StreamScores
 from daemon.ledger.schema import LOOKS_SINCE, NAMES_SINCE
-from daemon.ledger.wire import checksum, text
+from daemon.ledger.wire import Flagged, Look, Named, Row, StreamScores, checksum, text
 
 #: The views of this process. SQLite shares what it maps of a file among all connections of a process, so that after
 #: its ``-wal`` was taken away all of them have to be opened anew.

@@ -1,4 +1,4 @@
-"""The wire: how an event becomes one line of JSON, in the ledger as over ZeroMQ, and how it is read again."""
+"""The wire: how an event becomes one line of JSON, in the ledger as over ZeroMQ, and how it is read again; its rows."""
 
 from __future__ import annotations
 
@@ -6,15 +6,71 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 from msgspec import DecodeError, Struct
 from msgspec.json import Decoder
+from numpy.typing import NDArray
+
+from daemon.judging import Verdict
 
 #: An event as it comes from the wire or the ledger: another version of the program may have written it.
 Event = dict[str, Any]
+
+
+class Row(NamedTuple):
+    """One decision as it lies in the ledger."""
+
+    seq: int
+    verdict: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Flagged:
+    """One entry of the review queue; its compact copy is fetched by ``seq``."""
+
+    seq: int
+    path: str
+    curve: int
+    sha256: str | None
+    score: float | None
+    reasons: tuple[str, ...]
+    time: str
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """One decision on a curve of some name; ``folder`` is "" where none was noted."""
+
+    seq: int
+    folder: str
+    path: str
+    curve: int
+    sha256: str | None
+    verdict: str
+
+
+class Look(NamedTuple):
+    """A curve that a person may be asked to look at, and the probability with which it was drawn to be."""
+
+    seq: int
+    verdict: Verdict
+    score: float | None
+    probability: float
+
+
+class StreamScores(NamedTuple):
+    """Decisions in order, an array a field; ``scores`` is NaN where none could be made."""
+
+    seqs: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    verdicts: NDArray[np.object_]
+    pipelines: NDArray[np.object_]
 
 
 def encode(value: Struct | Mapping[str, Any]) -> bytes:

@@ -41,12 +41,11 @@ from daemon.review.asked import (
 )
 from daemon.review.cutting import Cutting
 from daemon.review.desk import Desk, told
-from daemon.review.drawing import draw, packed
-from daemon.review.heat import Heats
+from daemon.review.drawing import Heats, draw, packed
 from daemon.review.night import Night
+from daemon.review.outlook import Certifying
 from daemon.review.queues import ALWAYS, Item, QueueName
 from daemon.review.security import Door, Guard, Refused
-from daemon.review.sheet import Certifying
 from models.reasons import REASONS
 
 log = logging.getLogger(__name__)

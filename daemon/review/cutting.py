@@ -16,8 +16,7 @@ from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.text import clean
 from daemon.judging import Thresholds
 from daemon.judging.registry import Registry
-from daemon.review.desk import Desk, told
-from daemon.review.held import Held
+from daemon.review.desk import Desk, Held, told
 from daemon.review.queues import Aims
 from daemon.review.security import Refused
 from models.bundle import BadBundle, read

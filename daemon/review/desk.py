@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from daemon.client.status import watched_folders
 from daemon.common.ending import Closing
@@ -31,7 +32,6 @@ from daemon.labels.sheets import Sheets
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from daemon.reading.pool import ReaderPool
-from daemon.review.held import Held
 from daemon.review.queues import QUEUES, Aims, Item, QueueName, Stretches, queue, stretches
 from daemon.review.security import Refused
 from daemon.sources.existing import find as find_files
@@ -65,6 +65,41 @@ class Stored:
     word: Word
     rater: str
     time: str
+
+
+T = TypeVar("T")
+
+
+class Held(Generic[T]):
+    """A value that takes long to get: asked for by one thread at a time, and held for a while.
+
+    ``holds_s``: how long a value is as good as a new one; what ``get`` raises is not held.
+    """
+
+    def __init__(self, get: Callable[[], T], holds_s: float) -> None:
+        self._get, self._holds_s = get, holds_s
+        self._lock = threading.Lock()
+        self._value: list[T] = []
+        self._since_s = 0.0
+
+    def value(self) -> T:
+        """At most ``holds_s`` old."""
+        with self._lock:
+            if not self._value or time.monotonic() - self._since_s > self._holds_s:
+                self._value = [self._get()]
+                self._since_s = time.monotonic()
+            return self._value[0]
+
+    def renew(self) -> T:
+        """A new one."""
+        with self._lock:
+            self._since_s = -self._holds_s
+        return self.value()
+
+    def peek(self) -> T | None:
+        """The last one, however old; None where there has been none."""
+        value = self._value
+        return value[0] if value else None
 
 
 class Desk(Closing):

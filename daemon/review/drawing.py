@@ -4,22 +4,35 @@ Force is above its baseline, in pN where the spring constant is known, else in n
 file's own numbers. Distance is from the surface, in nm: the separation of tip and surface where the deflection is known
 in metres (the travel of the piezo less the bend of the cantilever), else what the file has; a file without a distance
 axis is drawn over shares of its retract. What was taken is said beside it, so that nobody takes one for another.
+
+The heat along it is where the network that judged it looked. That needs torch, which takes seconds to load and hundreds
+of megabytes: nothing of it before a person has opened the page.
 """
 
 from __future__ import annotations
 
 import base64
+import threading
+from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.judging.registry import Registry
+from daemon.review.security import Refused
+from models.bundle import BadBundle, Bundle, read
 from models.curve import Curve, Prepared, Samples
-from models.frontend import FAR_END, LARGEST, newton_per_unit, prepare
-from models.raster import RasterProfile
+from models.frontend import FAR_END, LARGEST, OPEN, newton_per_unit, prepare, turned
+from models.raster import RasterProfile, coverage, envelope
 from models.steps import Fall, falls
+
+if TYPE_CHECKING:
+    from models.network import ResNet18
 
 ForceLabel = Literal["pN", "nm", "mV", ""]
 DistanceLabel = Literal["separation", "piezo", "distance", "share"]
@@ -222,3 +235,72 @@ def thin(values: Samples, needed: list[int] | None = None, most: int = MOST_POIN
     low = [start + int(filled[start:stop].argmin()) for start, stop in pairwise(edges)]
     high = [start + int(filled[start:stop].argmax()) for start, stop in pairwise(edges)]
     return np.unique(np.array([0, n - 1, *low, *high, *(needed or [])], np.int64))
+
+
+_WARM = 3  # models; a night has one, and two where the cut has moved
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Warm:
+    bundle: Bundle
+    network: ResNet18
+
+
+class Heats:
+    """Of models that are kept warm. Methods may be called from any thread; one heat is computed at a time."""
+
+    def __init__(self, state: Path) -> None:
+        self._registry = Registry(state / "models")
+        self._models: OrderedDict[str, _Warm] = OrderedDict()
+        self._lock = threading.Lock()
+        self._warming: threading.Thread | None = None
+
+    def warm(self, model: str) -> None:
+        """Load this model in the background, once; that it cannot be found is told to who asks for a heat."""
+        if self._warming is None:
+            self._warming = threading.Thread(target=self._load, args=(model,), name="heat", daemon=True)
+            self._warming.start()
+
+    def of(self, curve: Curve, model: str) -> Samples:
+        """(n,) one value a sample of the retract, 0 to 1; NaN where the picture does not show it.
+
+        Raises Refused 404 where no score could be made of the curve, or the model is gone.
+        """
+        with self._lock:
+            warm = self._warm(model)
+            from models.gradcam import look, place_of
+
+            ways = [curve, turned(curve)] if OPEN in curve.notes else [curve]
+            seen: list[tuple[float, Curve, Prepared, Samples]] = []
+            for way in ways:
+                (prepared,) = prepare([way], warm.bundle.profile)
+                if prepared.signal is not None:
+                    heat = look(
+                        warm.network, coverage(envelope([prepared.signal], warm.bundle.profile), warm.bundle.profile)
+                    )
+                    seen.append((float(heat.logits[0]), way, prepared, heat.along[0].astype(np.float64)))
+        if not seen:
+            raise Refused(404, "no score could be made of this curve: the network has not seen it")
+        _, way, prepared, along = max(seen, key=lambda one: one[0])
+        return place_of(way, prepared, warm.bundle.profile).spread(along)
+
+    def _load(self, model: str) -> None:
+        with self._lock, suppress(Refused):
+            self._warm(model)
+
+    def _warm(self, model: str) -> _Warm:
+        if model not in self._models:
+            import torch
+
+            from models.network import load
+
+            try:
+                bundle = read(self._registry.find(model))
+            except BadBundle as error:
+                raise Refused(404, f"the model that judged this curve cannot be read: {error}") from None
+            weights = {name: torch.from_numpy(tensor) for name, tensor in bundle.weights.items()}
+            self._models[model] = _Warm(bundle, load(bundle.width, weights))
+            while len(self._models) > _WARM:
+                self._models.popitem(last=False)
+        self._models.move_to_end(model)
+        return self._models[model]

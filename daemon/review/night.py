@@ -18,11 +18,9 @@ from daemon.common.text import clean
 from daemon.labels import Labels
 from daemon.labels.raters import Share, figures
 from daemon.labels.sessions import FIELDS, Session, Sessions
-from daemon.ledger.rows import StreamScores
 from daemon.ledger.view import LedgerView
-from daemon.ledger.wire import Event
-from daemon.review.desk import Desk, told
-from daemon.review.held import Held
+from daemon.ledger.wire import Event, StreamScores
+from daemon.review.desk import Desk, Held, told
 from daemon.review.queues import Aims, Stretches, lengths
 from daemon.review.security import Refused
 from models.clock import utc_now

@@ -22,8 +22,8 @@ from daemon.judging import Thresholds, Verdict
 from daemon.labels import Kind, Labels
 from daemon.labels.sessions import Sessions
 from daemon.labels.sheets import Sheets
-from daemon.ledger.rows import Look
 from daemon.ledger.view import LedgerView
+from daemon.ledger.wire import Look
 from daemon.review.questions import Past, Slot, mix, shuffled
 
 #: ``first``: the curves between the old and the new cut that `adapt` wants looked at, at the head of review.

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Literal
 
 from daemon import __version__
-from daemon.client.summary import lines
+from daemon.client.status import lines
 from daemon.common.errors import UserError
 from daemon.common.text import duration
 from daemon.config import Config

@@ -14,7 +14,7 @@ from daemon.common.errors import UNREACHABLE, USAGE, UserError, need_folder
 from daemon.common.options import Option
 from daemon.config import Flags, Keys, load
 from daemon.screens import console
-from daemon.screens.labeller import rater_of
+from daemon.screens.console import rater_of
 
 
 def _size(text: str) -> tuple[int, int]:

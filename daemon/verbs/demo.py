@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from daemon.client.feed import ask_status
-from daemon.client.summary import lines
+from daemon.client.status import lines
 from daemon.client.temporary_service import TemporaryService
 from daemon.common import ending
 from daemon.common.errors import UNREACHABLE, USAGE, UserError

@@ -63,6 +63,14 @@ def test_agreement_lets_labels_move_a_cut_and_the_worst_pair_counts(labels: Labe
     assert "ada and eve" in bar(labels).text
 
 
+def test_of_hundreds_of_raters_only_those_with_a_kappa_are_compared(labels: Labels) -> None:
+    says(labels, "ada", ["keep", "discard"] * 15)
+    says(labels, "bob", ["keep", "keep"] * 15)
+    labels.add(Label("0.ibw", 0, "keep", f"guest {number}", TIME) for number in range(300))
+    assert [one.raters for one in agreements(labels.current())] == [("ada", "bob")]  # of 45,451 pairs
+    assert bar(labels).blocks
+
+
 def test_a_rater_sees_own_figures_after_many_labels(labels: Labels) -> None:
     for seq in range(20):
         labels.note_shown("ada", seq, "review", "golden", answer="keep" if seq else "discard", expected="keep")

@@ -23,6 +23,7 @@ SHARED = 30
 BAR = 0.6
 #: After so many labels a rater sees their own figures: earlier they would learn which curves are questions.
 OWN_FIGURES = 200
+_ALL_PAIRS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +94,16 @@ def kappa(pairs: Sequence[tuple[Word, Word]]) -> float:
 
 
 def agreements(labels: Iterable[Label]) -> list[Agreement]:
-    """Of every two raters who share a curve, those who share most first."""
+    """Of every two raters who share a curve, those who share most first.
+
+    Where more than a hundred have labelled, only of those with labels enough for a kappa: pairs grow with their square.
+    """
+    given = list(labels)
+    counts = Counter(one.rater for one in given)
+    if len(counts) > _ALL_PAIRS:
+        given = [one for one in given if counts[one.rater] >= SHARED]
     said: dict[tuple[str, str], list[tuple[Word, Word]]] = {}
-    for group in by_curve(labels).values():
+    for group in by_curve(given).values():
         for one, other in combinations(sorted(group, key=lambda label: label.rater), 2):
             said.setdefault((one.rater, other.rater), []).append((one.label, other.label))
     found = [

@@ -33,6 +33,8 @@ from numpy.typing import ArrayLike
 
 from models.metrics import at_most, clopper_pearson
 
+#: What confirmed events are to earn: at most this share of events missed, that sure.
+MAX_MISS, CONFIDENCE = 0.05, 0.95
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST = 1 << 40  # events
 _MOST_COUNTED = 1 << 24  # events of a certificate: more were never labelled, and checking them would take long

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from models.certificate import discard_limit, events_needed
+from models.certificate import CONFIDENCE, MAX_MISS, discard_limit, events_needed
 
 #: Fewer confirmed events say nothing: the shipped cut stays.
 FEWEST = 5
@@ -22,8 +22,6 @@ FEWEST = 5
 LEAST_GAIN = 0.05
 #: Shares of the confirmed events that the next one may lie below, by the provisional rule; the first is usual.
 MISSES = (0.01, 0.02)
-#: What the exact rule promises of events above the old cut: at most this share missed, that sure.
-MAX_MISS, CONFIDENCE = 0.05, 0.95
 #: Normal-inverse-gamma prior of the events' logits: mean and its weight in events; shape and scale of the variance.
 _MEAN, _WEIGHT, _SHAPE, _SCALE = 2.0, 1.0, 2.0, 2.0
 #: Beta(1, 20) mixes the shares that a watched count is tested against.

@@ -323,7 +323,7 @@ def test_events_that_another_network_has_judged_are_judged_anew_from_their_copie
     assert found.unscored == 1
     (logit,) = {one.logit for one in found.events}
     assert logit == pytest.approx(model.judge([sawtooth])[0].logit)
-    assert "1 confirmed events count for nothing" in " ".join(propose(night.config).sentences)
+    assert "1 confirmed event counts for nothing" in " ".join(propose(night.config).sentences)
 
 
 def test_a_promoted_model_of_another_calibration_has_its_own_ladder(tmp_path):

@@ -495,7 +495,6 @@ def test_labels_are_found_by_decision_also_those_of_another_ledger(state: Path, 
         assert {seq: {one.rater for one in found} for seq, found in here.labelled().items()} == {
             2: {"ada", "bob", "eve"}
         }
-        assert here.seen_by("ada") == {2}
         assert beside.labelled([1, 2]).keys() == {2}
         here.remove([one for one in here.current() if one.rater != "bob"], by="ada", reason="", time=SAID.time)
         assert [one.rater for one in beside.labelled([2])[2]] == ["bob"]
@@ -541,7 +540,6 @@ def test_what_was_shown_is_noted_once_and_is_no_label(labels: Labels) -> None:
         )
     labels.note_shown("ada", 5, "review", "skip", time="2026-11-20T12:01:30.000Z")
     assert [(one.seq, one.answer) for one in labels.shown("ada")] == [(-1, "keep"), (5, None), (7, None)]
-    assert (labels.seen_by("ada"), labels.seen_by("bob")) == ({-1, 5, 7}, set())
     assert labels.skipped_by("ada") == [5, 7]
     labels.say([replace(SAID, seq=5)])
     assert labels.skipped_by("ada") == [7]

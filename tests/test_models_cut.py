@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from models.certificate import discard_limit, events_needed
+from models.certificate import CONFIDENCE, MAX_MISS, discard_limit, events_needed
 from models.cut import (
-    CONFIDENCE,
     FEWEST,
-    MAX_MISS,
     climb,
     evidence_against,
     predictive_limit,

@@ -34,6 +34,11 @@ def rate(per_s: float) -> str:
     return f"{per_s * 60:.0f}/min" if per_s > 0 else "–"
 
 
+def many(count: int, what: str) -> str:
+    """``1 curve``, ``2,900 curves``."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
 def share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "–"
 

@@ -283,10 +283,6 @@ class Labels(Closing):
                    where stream = ?1 and (?2 is null or rater = ?2) and (?3 is null or kind = ?3) order by time, seq"""
         return [Shown(*row) for row in self.select(query, self.stream or "", rater, kind)]
 
-    def seen_by(self, rater: str) -> set[int]:
-        """The curves that a rater has a label on, or was shown as anything, be it to pass it over."""
-        return {seq for seq, said in self.words().items() if rater in said} | {one.seq for one in self.shown(rater)}
-
     def skipped_by(self, rater: str) -> list[int]:
         """The curves that a rater has passed over and not labelled since, the longest ago first."""
         passed = [one.seq for one in self.shown(rater, "skip")]

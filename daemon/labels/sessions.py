@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Literal
 
 from daemon.common.errors import USAGE, UserError
@@ -22,6 +22,8 @@ from daemon.ledger.wire import text
 from models.clock import utc_now
 
 Origin = Literal["person", "folder"]
+#: Stretches of decisions: the first and the last ``seq`` of each, oldest first; None: it goes on.
+Stretches = Sequence[tuple[int, int | None]]
 #: What a person may say of a session, and the most characters of each.
 FIELDS = ("name", "tip", "sample", "operator", "note", "goal")
 LONGEST = 2_000
@@ -54,6 +56,12 @@ class Session:
     def holds(self, seq: int) -> bool:
         """Whether a decision of its ledger is one of its own."""
         return self.first_seq <= seq and (self.last_seq is None or seq <= self.last_seq)
+
+    @property
+    def seconds(self) -> float:
+        """From its beginning to its end, or until now."""
+        began, ended = map(datetime.fromisoformat, (self.began, self.ended or utc_now()))
+        return round(max((ended - began).total_seconds(), 0.0), 1)
 
     def counts(self, now: Mapping[str, int]) -> dict[str, int]:
         """Its decisions by verdict; ``now``: those of the whole ledger, at this moment."""
@@ -187,6 +195,11 @@ def _session(row: Any) -> Session:
     said = {name: row[name] for name in Session.__dataclass_fields__ if name not in ("before", "after")}
     after = row["after"]
     return Session(**said, before=json.loads(row["before"]), after=None if after is None else json.loads(after))
+
+
+def is_within(seq: int, stretches: Stretches) -> bool:
+    """Whether a decision lies in one of them."""
+    return any(first <= seq and (last is None or seq <= last) for first, last in stretches)
 
 
 def day_of(path: str) -> tuple[str, date] | None:

@@ -15,15 +15,23 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
+from daemon.common.text import many
 from daemon.judging import Verdict, audit
 from daemon.labels import Labels, Word
+from daemon.labels.sessions import Stretches
 from daemon.ledger.view import LedgerView
-from models.certificate import events_needed, labels_needed, miss_bound, percent_up, weighted_bound
+from models.certificate import (
+    CONFIDENCE,
+    MAX_MISS,
+    events_needed,
+    labels_needed,
+    miss_bound,
+    percent_up,
+    weighted_bound,
+)
 from models.clock import utc_now
 
 SheetKind = Literal["uniform", "weighted"]
-#: What a sheet is for: at most this share of events missed, that sure.
-MAX_MISS, CONFIDENCE = 0.05, 0.95
 #: Confirmed events, none of them missed, that earn it on a uniform sheet: 59.
 GOAL = events_needed(MAX_MISS, CONFIDENCE)
 #: More curves are never drawn: nobody labels them.
@@ -97,23 +105,22 @@ class Progress:
 
     def sentence(self) -> str:
         """What it says now, in words, without its full stop."""
+        events = many(self.events, "confirmed event")
         lost = f"{len(self.missed)} of them discarded" if self.missed else "none of them discarded"
         gone = f"{self.gone} gone" if self.gone else ""
-        unsure = f"{self.unsure} discards called unsure" if self.unsure else ""
+        unsure = many(self.unsure, "discard") + " called unsure" if self.unsure else ""
         rest = " and ".join(one for one in (unsure, gone) if one)
         left_out = f" ({rest}; they are left out)" if rest else ""
         if self.bound is None:
-            looked = f"{self.answered:,} curves looked at"
+            looked = f"{many(self.answered, 'curve')} looked at"
             if not self.events:
                 return f"no event confirmed yet, {looked}{left_out}"
             if self.sheet.kind == "weighted":
-                return (
-                    f"{self.events} confirmed events, {lost}{left_out}; {looked}, {self.drawn - self.answered:,} more"
-                )
+                return f"{events}, {lost}{left_out}; {looked}, {self.drawn - self.answered:,} more"
             more = labels_needed(self.sheet.goal - self.events, self.events / self.answered)
             to_come = f", about {more:,} more" if self.events >= _FEWEST else ""
             return f"{self.events} of {self.sheet.goal} confirmed events, {lost}{left_out}; {looked}{to_come}"
-        told = f"{self.events} confirmed events, {lost}{left_out}"
+        told = f"{events}, {lost}{left_out}"
         if self.bound >= 1.0:
             return f"{told}: too few for any promise"
         whose = f"a {self.sheet.kind} blind draw from {self.sheet.decided:,} decisions"
@@ -131,7 +138,7 @@ class Sheets:
         self,
         view: LedgerView,
         kind: SheetKind,
-        within: Sequence[tuple[int, int | None]],
+        within: Stretches,
         sample: str = "",
         *,
         goal: int = GOAL,

@@ -19,7 +19,9 @@ import numpy as np
 
 from daemon import __version__
 from daemon.common.errors import BAD_DATA, UserError
+from daemon.common.text import many
 from daemon.config import Config
+from daemon.judging import audit as discards
 from daemon.judging.registry import SERVING, Promotion, Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
@@ -27,8 +29,8 @@ from daemon.learn.ground import Ground, SimulatedLoss, Stream, stream_of, survey
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from models.bundle import CONFIRMED, BadBundle, Bundle, read
-from models.certificate import percent_up
-from models.cut import CONFIDENCE, FEWEST, LEAST_GAIN, MAX_MISS, MISSES, Rung, Step, climb
+from models.certificate import CONFIDENCE, MAX_MISS, percent_up
+from models.cut import FEWEST, LEAST_GAIN, MISSES, Rung, Step, climb
 
 #: Curves between the old and the new cut that are looked at first: those most like an event.
 LOOK_FIRST = 12
@@ -233,7 +235,7 @@ def _objections(proposal: Proposal, ground: Ground) -> Iterator[str]:
     if ground.bar.blocks:
         yield ground.bar.text
     if proposal.events < FEWEST:
-        have = f"{proposal.events} confirmed events lie above the cut in force"
+        have = f"{_events(proposal.events, 'lie')} above the cut in force"
         yield f"{have}: {FEWEST} are the fewest that say anything, so {proposal.needed} more"
     elif proposal.new <= proposal.old:
         is_theirs = ground.old > ground.own
@@ -265,21 +267,32 @@ def _sentences(p: Proposal, ground: Ground, step: Step, stream: Stream, loss_of_
             own = f"the model's own cut {100 * loss_of_base:.1f} %"
             yield f"of simulated events it discards {100 * p.simulated_loss:.1f} %, {own}: stated, no bar"
         yield (
-            "afterwards a tenth of the discards between both cuts is put to the look, 500 at the most; an event that is"
-            " confirmed there takes the cut back"
+            f"afterwards {100 * discards.BAND_SHARE:g} % of the first {discards.BAND_CURVES} discards between both cuts"
+            " are put to the look; an event that is confirmed there takes the cut back"
         )
     if p.rung == "provisional":
-        promise = f"the {100 * MAX_MISS:g} % promise for events above the cut in force"
-        yield f"{p.needed} more confirmed events earn {promise}"
+        yield next_rung_of(p)
     if not ground.bar.blocks and p.events:
         yield ground.bar.text
     if ground.unscored:
-        yield f"{ground.unscored} confirmed events count for nothing: another model judged them, and no copy is kept"
+        them = "it" if ground.unscored == 1 else "them"
+        yield f"{_events(ground.unscored, 'count')} for nothing: another model judged {them}, and no copy is kept"
     if p.withdrawn:
         yield withdrawn_of(p)
     if ground.passed_over:
         yield ground.passed_over
     yield from _advice(p, ground, stream)
+
+
+def _events(count: int, verb: str, what: str = "confirmed event") -> str:
+    """``1 confirmed event lies``, ``2 confirmed events lie``."""
+    return f"{many(count, what)} {verb}" + ("s" if count == 1 else "")
+
+
+def next_rung_of(proposal: Proposal) -> str:
+    """What is to be said of events on the provisional rung: how many more of them earn the exact one."""
+    promise = f"the {100 * MAX_MISS:g} % promise for events above the cut in force"
+    return f"{_events(proposal.needed, 'earn', 'more confirmed event')} {promise}"
 
 
 def withdrawn_of(proposal: Proposal) -> str:
@@ -307,6 +320,6 @@ def _advice(p: Proposal, ground: Ground, stream: Stream) -> Iterator[str]:
     wanted = math.floor(1e6 * score) / 1e6
     cost = stream.pile(wanted) - stream.pile(ground.own)
     yield (
-        f"{len(lost)} confirmed events lie below the model's own cut: [thresholds] discard = {wanted:g} would show all"
+        f"{_events(len(lost), 'lie')} below the model's own cut: [thresholds] discard = {wanted:g} would show all"
         f" such to a person, and the pile would grow by {100 * cost:.0f} points"
     )

@@ -20,12 +20,12 @@ from daemon.common.errors import BAD_DATA, UserError
 from daemon.config import Config
 from daemon.judging.registry import Promotion, Registry
 from daemon.labels import Labels
-from daemon.labels.sheets import CONFIDENCE, MAX_MISS, Progress, Sheets
+from daemon.labels.sheets import Progress, Sheets
 from daemon.learn.ground import Ground, survey
 from daemon.ledger.view import LedgerView
 from deploy.classifier import EngineId
 from models.bundle import CONFIRMED, BadBundle, read
-from models.certificate import Certificate, Experiment, discard_limit, miss_bound, misses_allowed
+from models.certificate import CONFIDENCE, MAX_MISS, Certificate, Experiment, discard_limit, miss_bound, misses_allowed
 from models.clock import utc_now
 
 

@@ -31,7 +31,7 @@ from daemon.judging.judge import base_name, choose, load_model
 from daemon.judging.registry import Promotion, Registry
 from daemon.labels import Label, Labels
 from daemon.labels.raters import Bar, bar
-from daemon.labels.sessions import Sessions
+from daemon.labels.sessions import Sessions, Stretches, is_within
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from deploy.classifier import EngineId, EngineRequest
@@ -44,7 +44,6 @@ from models.simulate import simulate
 #: Decisions of the group that the pile is counted on, the latest ones.
 STREAM = 20_000
 _SUREST = 1 - 1e-15  # a score of 1 has no logit
-Ranges = Sequence[tuple[int, int | None]]  # first and last decision of each session; None: it goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +136,8 @@ def survey(config: Config, view: LedgerView, labels: Labels) -> Ground:
         own = held.discard
     if _stem(held.pipeline) != _stem(base.pipeline):
         network = held
-    ranges = sessions.seqs_of(group)
-    words = {seq: said for seq, said in labels.labelled().items() if _is_in(seq, ranges)}
+    within = sessions.seqs_of(group)
+    words = {seq: said for seq, said in labels.labelled().items() if is_within(seq, within)}
     sure = {seq for seq, said in words.items() if all(one.label == "keep" for one in said)}
     events, unscored = _scored(view, sure, network)
     evidence = held.manifest.thresholds.evidence
@@ -161,10 +160,6 @@ def survey(config: Config, view: LedgerView, labels: Labels) -> Ground:
         passed_over=chosen.passed_over,
         waiting=waiting,
     )
-
-
-def _is_in(seq: int, ranges: Sequence[tuple[int, int | None]]) -> bool:
-    return any(first <= seq and (last is None or seq <= last) for first, last in ranges)
 
 
 def _scored(view: LedgerView, seqs: Collection[int], network: Bundle) -> tuple[tuple[Confirmed, ...], int]:
@@ -211,10 +206,10 @@ def _scored_anew(view: LedgerView, seqs: Sequence[int], network: Bundle) -> tupl
     return found, len(seqs) - len(curves)
 
 
-def stream_of(view: LedgerView, ranges: Ranges, network: Bundle, keep: float, highest: float) -> Stream:
+def stream_of(view: LedgerView, within: Stretches, network: Bundle, keep: float, highest: float) -> Stream:
     """The latest decisions of these sessions by this network; doubts are looked up of what scores up to ``highest``."""
     stem, parts, left = _stem(network.pipeline), [], STREAM
-    for first, last in reversed(ranges):
+    for first, last in reversed(within):
         if left > 0:
             parts.append(view.stream_scores(first - 1, last, left))
             left -= len(parts[-1].seqs)

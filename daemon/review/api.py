@@ -46,6 +46,7 @@ from daemon.review.night import Night
 from daemon.review.outlook import Certifying
 from daemon.review.queues import ALWAYS, Item, QueueName
 from daemon.review.security import Door, Guard, Refused
+from models.curve import Samples
 from models.reasons import REASONS
 
 log = logging.getLogger(__name__)
@@ -276,7 +277,7 @@ def _text_of(reason: str) -> str:
     return REASONS[reason].text if reason in REASONS else reason.replace("_", " ")
 
 
-def _velocity(distance: Any, duration_s: float | None) -> float | None:
+def _velocity(distance: Samples | None, duration_s: float | None) -> float | None:
     """Of the retract, in µm/s."""
     if distance is None or not duration_s:
         return None

@@ -14,8 +14,6 @@ from daemon.review.desk import Said
 from daemon.review.queues import QUEUES, QueueName
 from daemon.review.security import Refused
 
-#: What is shown without its verdict, whether somebody asks for that or not. The page asks for it with discards too.
-BLIND: frozenset[QueueName] = frozenset({"sheet"})
 _MOST_NAME, _MOST_REASON = 100, 2_000
 
 
@@ -28,7 +26,7 @@ def queue_name(request: Request) -> QueueName:
 
 
 def is_blind_for(request: Request, name: QueueName) -> bool:
-    return name in BLIND or flag(request, "blind")
+    return name == "sheet" or flag(request, "blind")
 
 
 def sent(request: Request) -> Any:

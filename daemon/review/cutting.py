@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from daemon.common.errors import BAD_DATA, UserError
-from daemon.common.text import clean
+from daemon.common.text import clean, many
 from daemon.judging import Thresholds
 from daemon.judging.registry import Registry
 from daemon.review.desk import Desk, Held, told
@@ -102,8 +102,9 @@ class Cutting(threading.Thread):
         if not proposal.moves:
             raise Refused(409, proposal.missing[0] if proposal.missing else "the cut is in force already")
         if proposal.look_first:
-            many = len(proposal.look_first)
-            raise Refused(409, f"{many} curves between the old and the new cut are to be looked at first")
+            are = "is" if len(proposal.look_first) == 1 else "are"
+            left = many(len(proposal.look_first), "curve")
+            raise Refused(409, f"{left} between the old and the new cut {are} to be looked at first")
         try:
             promotion = accept(self._desk.config, proposal, by)
         except UserError as error:
@@ -133,12 +134,13 @@ class Cutting(threading.Thread):
         proposal = self._proposal.peek()
         said = [self._taken_back] if self._taken_back else []
         if proposal is not None:
-            more = [one for one in proposal.sentences[1:] if one.startswith(f"{proposal.needed} more ")]
-            if proposal.withdrawn:
-                from daemon.learn.adaptation import withdrawn_of
+            from daemon.learn.adaptation import next_rung_of, withdrawn_of
 
+            if proposal.withdrawn:
                 said.append(withdrawn_of(proposal))
-            said += [*proposal.sentences[:1], *more]
+            said += proposal.sentences[:1]
+            if proposal.rung == "provisional":
+                said.append(next_rung_of(proposal))
         return [clean(one) for one in said]
 
     def needed(self) -> int:

@@ -27,12 +27,12 @@ from daemon.formats.errors import Unfinished, Unreadable
 from daemon.labels import Full, Kind, Label, Labels, Shown, Word, unanimous
 from daemon.labels.curve_name import is_there
 from daemon.labels.schema import MIGRATIONS
-from daemon.labels.sessions import Sessions
+from daemon.labels.sessions import Sessions, Stretches
 from daemon.labels.sheets import Sheets
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from daemon.reading.pool import ReaderPool
-from daemon.review.queues import QUEUES, Aims, Item, QueueName, Stretches, queue, stretches
+from daemon.review.queues import BLIND, QUEUES, Aims, Item, QueueName, queue, stretches
 from daemon.review.security import Refused
 from daemon.sources.existing import find as find_files
 from models.clock import utc_now
@@ -280,9 +280,8 @@ class Desk(Closing):
         for rater, asked in [*dict.fromkeys((one.rater, one.queue) for one in unknown)][:_PAGES_AT_ONCE]:
             for name in QUEUES:
                 if name == asked:
-                    is_blind = name in ("discards", "band", "sheet")
                     for which in ("all", "current"):  # what the page looks at by itself has the last word
-                        self.queue(name, rater, _ASKED_AGAIN, self.within(which), Aims(), is_blind=is_blind)
+                        self.queue(name, rater, _ASKED_AGAIN, self.within(which), Aims(), is_blind=name in BLIND)
 
     def skip(self, id: str, rater: str, queue: str) -> None:
         """Note that a rater has passed a curve over."""

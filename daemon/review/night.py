@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
-from datetime import datetime
 from itertools import islice
 from math import isnan
 from typing import Any
@@ -17,11 +15,11 @@ from daemon.client.service_file import find as find_service
 from daemon.common.text import clean
 from daemon.labels import Labels
 from daemon.labels.raters import Share, figures
-from daemon.labels.sessions import FIELDS, Session, Sessions
+from daemon.labels.sessions import FIELDS, Session, Sessions, Stretches
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event, StreamScores
 from daemon.review.desk import Desk, Held, told
-from daemon.review.queues import Aims, Stretches, lengths
+from daemon.review.queues import Aims, lengths
 from daemon.review.security import Refused
 from models.clock import utc_now
 
@@ -176,7 +174,7 @@ def _session(session: Session, counts: dict[str, int]) -> dict[str, Any]:
         **{name: getattr(session, name) for name in FIELDS},
         "origin": session.origin,
         "began": session.began,
-        "seconds": max(time.time() - datetime.fromisoformat(session.began).timestamp(), 0.0),
+        "seconds": session.seconds,
         "first_seq": session.first_seq,
         "counts": session.counts(counts),
     }

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, islice, pairwise
 from statistics import median
 from typing import Any
 
-from daemon.common.text import duration
+from daemon.common.text import duration, many
 from daemon.judging import Verdict, audit
 from daemon.labels import Labels
-from daemon.labels.sessions import Sessions
-from daemon.labels.sheets import ABOVE, CONFIDENCE, GOAL, MAX_MISS, MOST_CURVES, Progress, SheetKind, Sheets
+from daemon.labels.sessions import Sessions, Stretches, is_within
+from daemon.labels.sheets import ABOVE, GOAL, MOST_CURVES, Progress, SheetKind, Sheets
 from daemon.ledger.view import LedgerView
 from daemon.review.desk import Desk, Held, told
-from daemon.review.queues import Stretches
 from daemon.review.security import Refused
-from models.certificate import labels_needed, miss_bound, percent_up, weighted_bound
+from models.certificate import CONFIDENCE, MAX_MISS, labels_needed, miss_bound, percent_up, weighted_bound
 
 #: What is thought of a verdict before anybody has labelled a curve of it: the share of events, worth two labels.
 _BEFORE: Mapping[Verdict, float] = {"keep": 0.8, "review": 0.05, "discard": 0.0}
@@ -71,7 +70,7 @@ class Outlook:
         if missing <= 0:
             return ""
         curves = labels_needed(missing, self.share("keep"))
-        told = f"{_many(missing, 'more event')} {'are' if missing > 1 else 'is'} about {_many(curves, 'kept curve')}"
+        told = f"{many(missing, 'more event')} {'are' if missing > 1 else 'is'} about {many(curves, 'kept curve')}"
         told += f", {_time(curves, seconds)}"
         if self.waiting >= curves:
             return f"{told}; {self.waiting:,} wait"
@@ -96,7 +95,7 @@ class Outlook:
         curves = min(needed, drawn)
         takes = f"about {_about(curves)} labels at the present {100 * share:.2g} % of events, {_time(curves, seconds)}"
         if events >= GOAL:
-            promise = f"“at most {100 * MAX_MISS:g} % missed, 95 % sure”"
+            promise = f"“at most {100 * MAX_MISS:g} % missed, {100 * CONFIDENCE:g} % sure”"
             earns = f"{GOAL} confirmed events, none of them discarded, earn {promise}"
             return Offer("uniform", curves, events, bound, f"{earns}: {takes}; {_WHY}")
         few = f"these {self.total:,} decisions hold about {events} events, and {GOAL} would be needed"
@@ -116,7 +115,7 @@ class Outlook:
         takes = f"about {_about(curves)} labels, {_time(curves, seconds)}, no file of the instrument needed"
         if bound >= 1.0:
             return Offer("weighted", curves, len(above), None, f"too few curves are audited for any promise; {takes}")
-        earns = f"without a miss it says “at most {percent_up(bound)} missed, 95 % sure”"
+        earns = f"without a miss it says “at most {percent_up(bound)} missed, {100 * CONFIDENCE:g} % sure”"
         why = f"{audited:,} audited discards stand for {self.decided['discard']:,}"
         return Offer("weighted", curves, len(above), bound, f"{earns}, for {why}: {takes}")
 
@@ -142,7 +141,7 @@ def outlook(view: LedgerView, labels: Labels, within: Stretches) -> Outlook:
     total = sum(max(min(last if end is None else end, last) - first + 1, 0) for first, end in within)
     decided["discard"] = max(total - sum(decided.values()), 0)
     words = labels.words()
-    inside = [seq for seq in words if any(first <= seq and (end is None or seq <= end) for first, end in within)]
+    inside = [seq for seq in words if is_within(seq, within)]
     events, labelled = Counter[str](), Counter[str]()
     for seq, said in labels.labelled(inside[-_LABELLED:]).items():
         if verdict := next((one.verdict for one in said if one.verdict), None):
@@ -165,10 +164,6 @@ def seconds_a_curve(labels: Labels, rater: str | None) -> float:
     times_s = sorted(datetime.fromisoformat(row[0]).timestamp() for row in rows)
     gaps_s = [later - earlier for earlier, later in pairwise(times_s) if 0 < later - earlier <= _PAUSE_S]
     return max(median(gaps_s), _QUICKEST_S) if len(gaps_s) >= _FEWEST else USUAL_S
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def _about(count: int) -> str:
@@ -244,8 +239,7 @@ class Certifying:
     def _group(self) -> tuple[str, Stretches]:
         sessions = Sessions(self._desk.labels)
         group = Sessions.group(sessions.present())
-        within: Sequence[tuple[int, int | None]] = sessions.seqs_of(group)
-        return group, within
+        return group, sessions.seqs_of(group)
 
     def _progress(self, view: LedgerView) -> Progress | None:
         sheets = Sheets(self._desk.labels)

@@ -20,7 +20,7 @@ from typing import Literal, get_args
 
 from daemon.judging import Thresholds, Verdict
 from daemon.labels import Kind, Labels
-from daemon.labels.sessions import Sessions
+from daemon.labels.sessions import Sessions, Stretches, is_within
 from daemon.labels.sheets import Sheets
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Look
@@ -31,8 +31,8 @@ from daemon.review.questions import Past, Slot, mix, shuffled
 #: ``sheet``: what is left of the certificate sheet that was drawn last, whatever the stretches.
 QueueName = Literal["kept", "review", "discards", "disagreements", "first", "band", "sheet"]
 QUEUES: tuple[QueueName, ...] = get_args(QueueName)
-#: Stretches of decisions: the first and the last ``seq`` of each, oldest first; None: it goes on.
-Stretches = Sequence[tuple[int, int | None]]
+#: What the page shows without score and verdict. A sheet is never shown with them, whoever asks.
+BLIND: frozenset[QueueName] = frozenset({"discards", "band", "sheet"})
 ALWAYS: Stretches = ((1, None),)
 _LEAD_EVERY = 3  # while two raters cannot be compared yet, each third curve is one that the other has labelled
 _PAGE = 500  # looks that are fetched at once
@@ -121,7 +121,7 @@ def queue(
     verdict = _VERDICT_OF[name]
     shared, golden, repeats = list[int](), list[int](), list[int]()
     if rater:  # nobody in particular is led, and asked nothing
-        shared = [seq for seq in past.to_share(verdict) if _is_within(seq, within or ALWAYS)]
+        shared = [seq for seq in past.to_share(verdict) if is_within(seq, within or ALWAYS)]
         shown = None if is_blind else verdict
         golden, repeats = past.golden(shown), past.repeats(shown)
     last = [seq for seq in past.skipped if seq in back]
@@ -193,10 +193,6 @@ def _led(fresh: Sequence[int], shared: Sequence[int], asked: int) -> list[int]:
         is_theirs = bool(theirs) and (not ours or (asked + len(found)) % _LEAD_EVERY == _LEAD_EVERY - 1)
         found.append((theirs if is_theirs else ours).pop())
     return found
-
-
-def _is_within(seq: int, within: Stretches) -> bool:
-    return any(first <= seq and (last is None or seq <= last) for first, last in within)
 
 
 def _candidates(
@@ -273,7 +269,7 @@ def _disagreements(view: LedgerView, labels: Labels, rater: str, within: Stretch
     words = labels.words()
     differ = labels.labelled([seq for seq, said in words.items() if len(set(said.values())) > 1])
     spoken = sorted(differ.items(), key=lambda one: (one[1][-1].time, one[0]), reverse=True)
-    found = [seq for seq, said in spoken if said[-1].rater != rater and _is_within(seq, within)]
+    found = [seq for seq, said in spoken if said[-1].rater != rater and is_within(seq, within)]
     if aims.serving is not None:
         found += _decided_otherwise(view, *aims.serving, within, set(words))
     skips = [one for one in labels.shown(rater, "skip") if one.queue == "disagreements"]

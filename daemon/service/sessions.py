@@ -14,7 +14,6 @@ from contextlib import suppress
 from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
-from time import time
 
 from daemon.common.errors import UserError
 from daemon.common.text import clean
@@ -76,13 +75,12 @@ class SessionWatch(threading.Thread):
         if one is None:
             return None
         said = {name: getattr(one, name) for name in FIELDS}
-        seconds = max(time() - datetime.fromisoformat(one.began).timestamp(), 0.0)
         return CurrentSession(
             number=one.number,
             **said,
             origin=one.origin,
             began=one.began,
-            seconds=round(seconds, 1),
+            seconds=one.seconds,
             first_seq=one.first_seq,
             counts=one.counts(counts),
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Any
 
 from daemon.client.status import verdicts_of
@@ -17,7 +16,7 @@ from daemon.judging.registry import Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import FIELDS, Session, Sessions
 from models.bundle import BadBundle
-from models.clock import day_and_minute, utc_now
+from models.clock import day_and_minute
 
 _SHOWN = 10  # of the sessions before
 
@@ -136,7 +135,7 @@ def _show(asked: Show, config: Config, sessions: Sessions) -> int:
     for one in every[-_SHOWN:]:
         counts = one.counts(now)
         state = "goes on" if one is every[-1] and current else f"until {day_and_minute(one.ended or one.began)}"
-        what = f"session {one.number}, {day_and_minute(one.began)} {state}, {duration(_seconds(one))}{_said(one)}"
+        what = f"session {one.number}, {day_and_minute(one.began)} {state}, {duration(one.seconds)}{_said(one)}"
         print(clean(f"{what}; {_curves(counts)}, {labelled(one):,} labelled"))
     print(f"all time: {_curves(now)}")
     return 0
@@ -145,9 +144,4 @@ def _show(asked: Show, config: Config, sessions: Sessions) -> int:
 def _plain(session: Session, now: Mapping[str, int]) -> dict[str, Any]:
     names = ("number", *FIELDS, "origin", "began", "ended", "first_seq", "last_seq")
     said = {name: getattr(session, name) for name in names}
-    return {**said, "group": Sessions.group(session), "seconds": _seconds(session), "counts": session.counts(now)}
-
-
-def _seconds(session: Session) -> float:
-    began, ended = (datetime.fromisoformat(text) for text in (session.began, session.ended or utc_now()))
-    return round(max((ended - began).total_seconds(), 0.0), 1)
+    return {**said, "group": Sessions.group(session), "seconds": session.seconds, "counts": session.counts(now)}

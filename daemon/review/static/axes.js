@@ -69,15 +69,14 @@ export function tickText(value, step) {
 }
 
 export function axisNames(curve) {
-  const force = { pN: "force (pN)", nN: "force (nN)", nm: "deflection (nm)", mV: "deflection (mV)", V: "deflection (V)" };
+  const force = { pN: "force (pN)", nm: "deflection (nm)", mV: "deflection (mV)" };
   const distance = {
     separation: "distance of the tip from the surface (nm)",
     piezo: "piezo travel from the surface (nm)",
     distance: "distance from the surface (nm)",
     share: "share of the retract (%)",
   };
-  const x = distance[curve.distance_kind] ?? `distance (${curve.distance_unit || "no unit"})`;
-  return { x, y: force[curve.force_unit] ?? "force (the file names no unit)" };
+  return { x: distance[curve.distance_kind], y: force[curve.force_unit] ?? "force (the file names no unit)" };
 }
 
 /** `stored(name, otherwise)` and `store(name, value)` keep them over a reload. */

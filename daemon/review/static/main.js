@@ -21,7 +21,7 @@ const BLIND = new Set(["discards", "sheet"]);
 const EMPTY = {
   kept: "No kept curve waits for you.",
   review: "No curve in review waits for you.",
-  discards: "No discard waits for you: two in a hundred are drawn for a blind look when they are decided.",
+  discards: "No discard waits for you: a few are drawn for a blind look when they are decided.",
   disagreements: "Nobody disagrees.",
   sheet: "No sheet is open.",
 };
@@ -356,7 +356,7 @@ function drawProgress() {
     bar.max = Math.max(done + left, 1);
     bar.value = done;
   }
-  const each = gaps.length >= 3 ? [...gaps].sort((a, b) => a - b)[gaps.length >> 1] / 1000 : top.state?.rater?.seconds_per_answer;
+  const each = gaps.length >= 3 ? [...gaps].sort((a, b) => a - b)[gaps.length >> 1] / 1000 : null;
   const said = left === null ? [plural(done, "answer")] : [`${count(done)} of ${count(done + left)} looked at`];
   if (each && left) said.push(`about ${lasting(left * each)} left`);
   $("left").textContent = said.join(" · ");
@@ -413,7 +413,7 @@ function drawEffect(state) {
 async function alike(item) {
   try {
     const found = await ask(`/api/alike/${encodeURIComponent(item.id)}?${query({ limit: 6, rater })}`);
-    if (items[at] === item) drawAlike(Array.isArray(found) ? found : (found.items ?? []), openAlike);
+    if (items[at] === item) drawAlike(found, openAlike);
   } catch {
     if (items[at] === item) $("alike").hidden = true; // a help, not a need
   }
@@ -497,7 +497,7 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (event.target.matches("input") && key.length > 1 && key !== "Escape") return; // arrows move a slider
-  if (view === "sheets" && sheets.key(key, event)) return void event.preventDefault();
+  if (view === "sheets" && sheets.key(key)) return void event.preventDefault();
   if (WORDS[key]) {
     event.preventDefault();
     if (!event.repeat) answer(WORDS[key], event.timeStamp); // a key held down is one answer

@@ -26,7 +26,7 @@ export class Sheets {
     this.section.replaceChildren(element("p", { class: "quiet" }, "Sorting by likeness …"));
     try {
       const found = await ask(`/api/sheets?${query({ name: queue, rater, session })}`);
-      this.#sheets = (Array.isArray(found) ? found : (found.sheets ?? [])).map((one) => one.items ?? one).filter((one) => one.length);
+      this.#sheets = found.filter((one) => one.length);
       this.#at = 0;
       this.#draw();
     } catch (problem) {

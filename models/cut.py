@@ -57,8 +57,13 @@ def climb(
     if count < FEWEST:
         return Step("shipped", base, count, FEWEST - count)
     rung: Rung = "provisional" if count < sure else "exact"
-    limit = predictive_limit(logits, miss) if rung == "provisional" else discard_limit(logits, MAX_MISS, CONFIDENCE)
-    assert limit is not None
+    limit = predictive_limit(logits, miss)
+    if rung == "exact":
+        # People mostly confirm what was kept. Of weaker events these say nothing by their order alone, and the exact
+        # rule by itself would discard all that is not kept: their spread goes on to hold the cut, and the promise too.
+        exact = discard_limit(logits, MAX_MISS, CONFIDENCE)
+        assert exact is not None
+        limit = min(limit, exact)
     cap = math.nextafter(min(float(logits[0]), ceiling), -math.inf)  # a curve at the cut is discarded
     return Step(rung, max(base, min(limit, cap)), count, max(sure - count, 0), is_capped=cap < limit)
 

@@ -100,7 +100,7 @@ def test_a_certificate_goes_with_the_answers_that_earned_it(tmp_path, capsys, wo
 def test_adapt_moves_the_cut_and_then_certifies_what_it_moved_to(tmp_path, capsys):
     """Between the base's cut and the lowest event of the sheet any cut keeps the promise."""
     night = night_with(tmp_path)
-    night.decide([0.2] * 300)
+    night.decide([0.1] * 300)
     label_sheet(night)
     with LedgerView(tmp_path / "ledger.sqlite") as view:
         assert view.last_seq == 500

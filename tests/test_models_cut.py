@@ -60,6 +60,8 @@ def test_it_never_goes_down_and_never_over_a_confirmed_event():
     for count in (5, 12, 58, 59, 93, 300):  # from 93 on the exact rule alone would give up one event
         for _ in range(40):
             events = np.abs(rng.normal(0, 2, count)) + BASE + 0.05
+            if count % 3:  # one weak event among strong ones
+                events = np.append(rng.normal(6, 0.5, count - 1), events[0])
             step = climb(BASE, events, 0.02)
             assert BASE <= step.logit < events.min()
             capped += step.is_capped
@@ -104,3 +106,14 @@ def test_a_watched_promise_is_wrongly_earned_in_5_percent_at_the_most():
                 wrong += 1
                 break
     assert wrong / 600 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 600)
+
+
+def test_one_more_kept_event_does_not_empty_the_pile():
+    """Only what was kept has been confirmed: the exact rule by itself would put the cut where keep begins."""
+    keep, rng = 1.13, np.random.default_rng(3)
+    events = rng.normal(2.5, 1.5, 400)
+    kept = events[events >= keep]
+    few, enough = (climb(BASE, kept[:count], ceiling=keep) for count in (58, 60))
+    assert (few.rung, enough.rung) == ("provisional", "exact")
+    assert enough.logit < few.logit + 0.2
+    assert np.mean(events[events > BASE] <= enough.logit) < 0.05  # as it promises

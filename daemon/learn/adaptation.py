@@ -244,6 +244,8 @@ def _sentences(p: Proposal, ground: Ground, step: Step, stream: Stream, loss_of_
             f" curves; {p.between:,} curves between old and new cut ({p.old:.4g} and {p.new:.4g}){looks}"
         )
         yield _rule(p, step)
+        if p.rung == "exact" and all(one.logit >= ground.logit(ground.network.keep) for one in ground.above):
+            yield "all of these events were kept: of weaker ones they say little, so look into the pile too"
         if p.simulated_loss is not None and loss_of_base is not None:
             own = f"the model's own cut {100 * loss_of_base:.1f} %"
             yield f"of simulated events it discards {100 * p.simulated_loss:.1f} %, {own}: stated, no bar"

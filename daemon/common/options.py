@@ -13,6 +13,7 @@ all its flags along; a field without an ``Argument`` is no flag.
 from __future__ import annotations
 
 import argparse
+import getpass
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -193,3 +194,11 @@ def _plain(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(_plain, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def this_user() -> str:
+    """Whoever is logged in; "" where nobody knows, as in a container without a name for its user."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return ""

@@ -16,6 +16,7 @@ from datetime import date, datetime
 from typing import Any, Literal
 
 from daemon.common.errors import USAGE, UserError
+from daemon.judging import VERDICTS
 from daemon.labels import Labels
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import text
@@ -148,7 +149,7 @@ class Sessions:
     @staticmethod
     def group(session: Session | None) -> str:
         """What its confirmed events are counted with: its sample; "" where none was given."""
-        return "" if session is None else " ".join(session.sample.split()).casefold()
+        return "" if session is None else group_of(session.sample)
 
     def seqs_of(self, group: str) -> list[tuple[int, int | None]]:
         """First and last decision of each session of a group in this ledger; None: it goes on.
@@ -174,7 +175,7 @@ class Sessions:
         Raises UserError 74 where it cannot be read: a session begun there would hold all that a backup brings back.
         """
         if not self.labels.ledger_file.is_file():
-            return {"keep": 0, "review": 0, "discard": 0}
+            return dict.fromkeys(VERDICTS, 0)
         with LedgerView(self.labels.ledger_file) as view:
             return view.verdict_counts()
 
@@ -195,6 +196,11 @@ def _session(row: Any) -> Session:
     said = {name: row[name] for name in Session.__dataclass_fields__ if name not in ("before", "after")}
     after = row["after"]
     return Session(**said, before=json.loads(row["before"]), after=None if after is None else json.loads(after))
+
+
+def group_of(sample: str) -> str:
+    """The group of a sample, however it is written."""
+    return " ".join(sample.split()).casefold()
 
 
 def is_within(seq: int, stretches: Stretches) -> bool:

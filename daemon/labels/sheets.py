@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Literal
 
 from daemon.common.text import many
-from daemon.judging import Verdict, audit
+from daemon.judging import VERDICTS, Verdict, audit
 from daemon.labels import Labels, Word
 from daemon.labels.sessions import Stretches
 from daemon.ledger.view import LedgerView
@@ -239,8 +239,7 @@ class Sheets:
 def _poisson(view: LedgerView, ranges: Sequence[range], dice: random.Random) -> list[Drawn]:
     """Each curve that may be looked at with a chance of its own, independently of all others."""
     found = []
-    verdicts: tuple[Verdict, ...] = ("keep", "review", "discard")
-    for verdict in verdicts:
+    for verdict in VERDICTS:
         looks = [
             look
             for one in ranges

@@ -10,14 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from daemon import __version__
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.text import many
 from daemon.config import Config
@@ -25,10 +23,10 @@ from daemon.judging import audit as discards
 from daemon.judging.registry import SERVING, Promotion, Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
-from daemon.learn.ground import Ground, SimulatedLoss, Stream, stream_of, survey
+from daemon.learn.ground import Ground, SimulatedLoss, Stream, let_serve, stream_of, survey
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
-from models.bundle import CONFIRMED, BadBundle, Bundle, read
+from models.bundle import CONFIRMED, BadBundle, Bundle
 from models.certificate import CONFIDENCE, MAX_MISS, percent_up
 from models.cut import FEWEST, LEAST_GAIN, MISSES, Rung, Step, climb
 
@@ -160,25 +158,10 @@ def accept(config: Config, proposal: Proposal, by: str) -> Promotion:
         "confirmed": list(proposal.confirmed),
         "look_first": list(proposal.look_first),
     }
-    why = f"{proposal.events} confirmed events, {proposal.rung} rung"
-    try:
-        made = _child(registry, network, proposal, evidence)
-        promotion = registry.promote(made.folder.name, base=ground.base, group=proposal.group, why=why, by=by)
-        if ground.goes_on and registry.group() != proposal.group:  # no service has seen the session begin
-            registry.turn_to(proposal.group, by=by)
-    except BadBundle as error:
-        raise UserError(BAD_DATA, f"{error}; nothing was moved") from error
-    return promotion
-
-
-def _child(registry: Registry, network: Bundle, proposal: Proposal, evidence: Mapping[str, Any]) -> Bundle:
-    """Its name follows from what it is: who is killed before the promotion finds it made already."""
     what = json.dumps([network.id, proposal.new, proposal.group, proposal.confirmed])
     name = f"cut-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
-    try:
-        return read(registry.models / name)
-    except BadBundle:
-        return registry.write_cut(network, name, proposal.new, evidence, code_version=__version__)
+    why = f"{proposal.events} confirmed events, {proposal.rung} rung"
+    return let_serve(registry, ground, name, proposal.new, evidence, why=why, by=by)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from daemon import __version__
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.config import Config
 from daemon.judging.registry import Promotion, Registry
 from daemon.labels import Labels
 from daemon.labels.sheets import Progress, Sheets
-from daemon.learn.ground import Ground, survey
+from daemon.learn.ground import Ground, let_serve, survey
 from daemon.ledger.view import LedgerView
 from deploy.classifier import EngineId
 from models.bundle import CONFIRMED, BadBundle, read
@@ -78,17 +77,8 @@ def certify(config: Config, by: str) -> Certified | None:
         "confirmed": list(progress.confirmed),
         **({"band": [ground.own, ground.old]} if ground.own < ground.old else {}),
     }
-    try:
-        name = _model_name(ground, evidence)
-        try:
-            read(registry.models / name)
-        except BadBundle:
-            registry.write_cut(ground.network, name, ground.old, evidence, certificate, code_version=__version__)
-        promotion = registry.promote(name, base=ground.base, group=ground.group, why=certificate.sentence(), by=by)
-        if ground.goes_on and registry.group() != ground.group:  # no service has seen the session begin
-            registry.turn_to(ground.group, by=by)
-    except BadBundle as error:
-        raise UserError(BAD_DATA, f"{error}; nothing was moved") from error
+    name, why = _model_name(ground, evidence), certificate.sentence()
+    promotion = let_serve(registry, ground, name, ground.old, evidence, why=why, by=by, certificate=certificate)
     return Certified(number, promotion, f"{progress.sheet.name}: {certificate.sentence()}; {promotion.id} carries that")
 
 
@@ -111,7 +101,6 @@ def _name(progress: Progress) -> str:
 
 
 def _model_name(ground: Ground, evidence: Mapping[str, Any]) -> str:
-    """It follows from what the model is: who is killed before the promotion finds it made already."""
     what = json.dumps([ground.network.id, ground.old, evidence])
     return f"sheet-{evidence['sheet']}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
 

@@ -18,10 +18,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon import __version__
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.progress import progress
 from daemon.config import Config
@@ -37,6 +39,7 @@ from daemon.ledger.wire import Event
 from deploy.classifier import EngineId, EngineRequest
 from deploy.serving import TOLERANCE
 from models.bundle import SHIPPED, BadBundle, Bundle, read
+from models.certificate import Certificate
 from models.files import write_whole
 from models.reasons import DOUBTS
 from models.simulate import simulate
@@ -160,6 +163,35 @@ def survey(config: Config, view: LedgerView, labels: Labels) -> Ground:
         passed_over=chosen.passed_over,
         waiting=waiting,
     )
+
+
+def let_serve(
+    registry: Registry,
+    ground: Ground,
+    name: str,
+    cut: float,
+    evidence: Mapping[str, Any],
+    *,
+    why: str,
+    by: str,
+    certificate: Certificate | None = None,
+) -> Promotion:
+    """Let a child model of the network, with this cut and its evidence, serve the group that the ground is of.
+
+    ``name`` follows from what it is: who is killed before the promotion finds it made already. Raises UserError 65, and
+    nothing has moved, where it may not serve; OSError where the state takes no file.
+    """
+    try:
+        try:
+            read(registry.models / name)
+        except BadBundle:
+            registry.write_cut(ground.network, name, cut, evidence, certificate, code_version=__version__)
+        promotion = registry.promote(name, base=ground.base, group=ground.group, why=why, by=by)
+        if ground.goes_on and registry.group() != ground.group:  # no service has seen the session begin
+            registry.turn_to(ground.group, by=by)
+    except BadBundle as error:
+        raise UserError(BAD_DATA, f"{error}; nothing was moved") from error
+    return promotion
 
 
 def _scored(view: LedgerView, seqs: Collection[int], network: Bundle) -> tuple[tuple[Confirmed, ...], int]:

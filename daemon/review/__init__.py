@@ -21,7 +21,6 @@ from daemon.common.errors import UNREACHABLE, USAGE, UserError
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-PORT = 8795
 #: From the signal on requests in hand are finished; those that take longer are left.
 _GRACE_S = 1.0
 _LAST_S = 2.0  # and this is the end, whatever hangs

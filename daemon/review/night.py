@@ -13,6 +13,7 @@ from daemon import __version__
 from daemon.client.feed import ask_status
 from daemon.client.service_file import find as find_service
 from daemon.common.text import clean
+from daemon.judging import VERDICTS
 from daemon.labels import Labels
 from daemon.labels.raters import Share, figures
 from daemon.labels.sessions import FIELDS, Session, Sessions, Stretches
@@ -55,7 +56,7 @@ class Hours:
             return [
                 {
                     "hour": f"{hour}:00:00Z",
-                    **{word: self._by_hour[hour][word] for word in ("keep", "review", "discard")},
+                    **{word: self._by_hour[hour][word] for word in VERDICTS},
                 }
                 for hour in hours
             ]

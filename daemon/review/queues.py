@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Literal, get_args
 
-from daemon.judging import Thresholds, Verdict
+from daemon.judging import VERDICTS, Thresholds, Verdict
 from daemon.labels import Kind, Labels
 from daemon.labels.sessions import Sessions, Stretches, is_within
 from daemon.labels.sheets import Sheets
@@ -246,8 +246,7 @@ def _by_score(look: Look) -> tuple[float, int]:
 
 def _look(view: LedgerView, seq: int) -> Iterator[Look]:
     """The one curve, if it may be looked at."""
-    verdicts: tuple[Verdict, ...] = ("review", "keep", "discard")
-    for verdict in verdicts:
+    for verdict in VERDICTS:
         yield from view.looks(verdict, after=seq - 1, until=seq, order="seq")  # by its index, at once
 
 

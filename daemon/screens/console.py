@@ -10,7 +10,6 @@ long for them than a verb does.
 
 from __future__ import annotations
 
-import getpass
 import math
 import os
 import re
@@ -30,6 +29,7 @@ from rich.live import Live
 from daemon.client.feed import SilenceLimit
 from daemon.client.service_file import find
 from daemon.common.errors import UNREACHABLE, UserError
+from daemon.common.options import this_user
 from daemon.common.text import clean, duration, latency, score
 from daemon.config import Config
 from daemon.labels import Label, Labels, Word
@@ -56,10 +56,7 @@ def keys_of(typed: str) -> Iterator[str]:
 
 def rater_of(given: str | None) -> str:
     """Who labels: as given, else whoever is logged in; "" where nobody knows."""
-    try:
-        return (getpass.getuser() if given is None else given).strip()
-    except (OSError, KeyError, ImportError):  # a container without a name for its user
-        return ""
+    return (this_user() if given is None else given).strip()
 
 
 class Labeller:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from daemon.common.errors import INPUT_OUTPUT, UserError
-from daemon.common.options import Option
+from daemon.common.options import Option, this_user
 from daemon.common.text import clean
 from daemon.config import Config, Flags, Keys, load
 from daemon.labels.curve_name import name_of
@@ -72,7 +71,7 @@ def _taken_back(config: Config, proposal: Proposal) -> str | None:
 
 
 def _by(options: Options) -> str:
-    return "adapt, by its timer" if options.unattended else _user()
+    return "adapt, by its timer" if options.unattended else this_user() or "somebody"
 
 
 def _as_json(
@@ -118,10 +117,3 @@ def _names(config: Config, proposal: Proposal) -> list[str]:
         for seq in proposal.look_first
         if seq in found
     ]
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a number without a name
-        return "somebody"

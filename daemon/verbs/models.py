@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from daemon import config
 from daemon.common.errors import BAD_DATA, UNREACHABLE, USAGE, UserError
-from daemon.common.options import Group, Option
+from daemon.common.options import Group, Option, this_user
 from daemon.common.text import clean
 from daemon.config import Flags, Keys
 from deploy.engines import DEVICES, NAMES, PRECISIONS
@@ -94,7 +93,9 @@ def _rollback(options: Options, registry: Registry, base_id: str) -> int:
 
 
 def _group(options: Options) -> str | None:
-    return None if options.group is None else options.group.strip().casefold()
+    from daemon.labels.sessions import group_of
+
+    return None if options.group is None else group_of(options.group)
 
 
 def _for_group(group: str) -> str:
@@ -102,12 +103,7 @@ def _for_group(group: str) -> str:
 
 
 def _who(options: Options) -> str:
-    if options.by is not None:
-        return options.by
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container without names
-        return "somebody"
+    return (this_user() or "somebody") if options.by is None else options.by
 
 
 def _show_one(bundle: Bundle, registry: Registry, as_json: bool) -> int:

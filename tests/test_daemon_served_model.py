@@ -113,7 +113,7 @@ def test_check_finds_a_threshold_that_the_model_does_not_go_with(
     tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "afm.toml"
-    file.write_text(f'watch = ["{tmp_path}"]\nstate = "{tmp_path / "state"}"\n[thresholds]\n{key}\n')
+    file.write_text(f'watch = ["{tmp_path / "watched"}"]\nstate = "{tmp_path / "state"}"\n[thresholds]\n{key}\n')
     assert main(["check", str(file)]) == 78
     told = capsys.readouterr().err
     assert (": 1 to correct" in told, "must lie below keep" in told) == (True, True)

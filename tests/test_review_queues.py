@@ -223,6 +223,21 @@ def test_a_question_shows_by_its_verdict_only_where_that_is_hidden(night: Night)
     assert {item.seq for item in blind} <= set(range(101, 131))
 
 
+def test_a_young_night_has_discards_to_look_at_too(night: Night) -> None:
+    """Of forty discards few are drawn for audit, most often none: others stand in, twenty in all, and weigh nothing."""
+    kept, *discards = night.add(("keep", 0.9), *[("discard", 0.01)] * 40)
+    drawn = {look.seq: 1 / look.probability for look in night.view.looks("discard")}
+    items = queue(night.view, night.labels, "discards", "anna", 100)
+    assert len(items) == 20
+    assert {item.seq for item in items} <= set(discards)
+    assert drawn.keys() <= {item.seq for item in items}
+    assert {item.seq: item.weight for item in items} == dict.fromkeys((item.seq for item in items), 0.0) | drawn
+    assert lengths(night.view, night.labels, "anna")["discards"] == 20
+    night.say("anna", "discard", items[0].seq)
+    assert lengths(night.view, night.labels, "anna")["discards"] == 19
+    assert kept not in night.seqs("discards", "anna", limit=100)
+
+
 def test_a_long_history_is_answered_at_once(night: Night) -> None:
     """Of some 100,000 decisions 10,000 flagged and labelled: at once, in every queue.
 

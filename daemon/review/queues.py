@@ -2,7 +2,8 @@
 
 *kept*: wanted anyway, and it feeds the cut; newest first. *review*: the highest score first, for an event is likeliest
 there; curves without a score behind them, by age. *discards*: the audited ones, drawn when they were decided; blind, in
-an order that tells nothing, so that any number of them from the front is a fair sample. *disagreements*: what people
+an order that tells nothing, so that any number of them from the front is a fair sample. Where a night is young and few
+are audited, others stand in, twenty in all: worth a look, and without a weight. *disagreements*: what people
 or two models see differently.
 
 What a rater has answered is not shown to them again; what they skipped comes back at the end. Curves that another rater
@@ -35,6 +36,7 @@ QUEUES: tuple[QueueName, ...] = get_args(QueueName)
 BLIND: frozenset[QueueName] = frozenset({"discards", "band", "sheet"})
 ALWAYS: Stretches = ((1, None),)
 _LEAD_EVERY = 3  # while two raters cannot be compared yet, each third curve is one that the other has labelled
+_FEWEST_DISCARDS, _AMONG = 20, 2_000  # to look at, and the last decisions of a session that they come from
 _PAGE = 500  # looks that are fetched at once
 _ALL = 1 << 40
 _OTHERWISE = 40  # curves of each kind that the model of now would decide otherwise
@@ -140,12 +142,14 @@ def lengths(
         past = Past.of(labels, rater)
         done = past.seen - set(past.skipped)
     left: dict[str, int] = {}
-    for name in ("kept", "review", "discards"):
+    for name in ("kept", "review"):
         left[name] = sum(
             look.seq not in done
             for first, last in within or ALWAYS
             for look in view.looks(_VERDICT_OF[name], after=first - 1, until=last, order="seq", limit=_ALL)
         )
+    drawn = _drawn(view, within or ALWAYS, None)
+    left["discards"] = sum(look.seq not in done for look in (*drawn, *_standing_in(view, within or ALWAYS, drawn)))
     left["disagreements"] = len(_disagreements(view, labels, rater or "", within or ALWAYS, aims))
     return left
 
@@ -222,7 +226,9 @@ def _in_order(
         if aims.band is not None:
             yield _drawn(view, within, aims.band), "band"
         if name == "discards":
-            yield _drawn(view, within, None), name
+            drawn = _drawn(view, within, None)
+            yield drawn, name
+            yield _standing_in(view, within, drawn), name
 
 
 def _pages(
@@ -258,6 +264,18 @@ def _drawn(view: LedgerView, within: Stretches, band: tuple[float, float] | None
         for look in view.looks("discard", after=first - 1, until=last, order="seq", between=band, limit=_ALL)
     }
     return [looks[seq] for seq in shuffled(looks, "discards")]
+
+
+def _standing_in(view: LedgerView, within: Stretches, drawn: Sequence[Look]) -> list[Look]:
+    """Discards that nobody drew, where few were drawn; as if they had been for certain not, so that they weigh 0."""
+    room, seqs = _FEWEST_DISCARDS - len(drawn), list[int]()
+    if room <= 0:
+        return []
+    for first, last in reversed(within):
+        stream = view.stream_scores(first - 1, last, _AMONG)
+        seqs += stream.seqs[stream.verdicts == "discard"].tolist()
+    others = shuffled(set(seqs).difference(look.seq for look in drawn), "discards")
+    return [Look(seq, "discard", None, math.inf) for seq in others[:room]]
 
 
 def _disagreements(view: LedgerView, labels: Labels, rater: str, within: Stretches, aims: Aims) -> list[int]:

@@ -108,6 +108,17 @@ def test_check_finds_a_model_that_run_would_refuse(
     assert ": 2 to correct" in capsys.readouterr().err, "the model is told beside the other errors"
 
 
+@pytest.mark.parametrize("key", ["discard = 0.9", "keep = 0.001"])
+def test_check_finds_a_threshold_that_the_model_does_not_go_with(
+    tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "afm.toml"
+    file.write_text(f'watch = ["{tmp_path / "watched"}"]\nstate = "{tmp_path / "state"}"\n[thresholds]\n{key}\n')
+    assert main(["check", str(file)]) == 78
+    told = capsys.readouterr().err
+    assert (": 1 to correct" in told, "must lie below keep" in told) == (True, True)
+
+
 def listed(state: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     capsys.readouterr()
     assert main(["models", "list", "--json", "--state", str(state)]) == 0

@@ -55,13 +55,19 @@ def _wrong(file: str, findings: list[str]) -> int:
 
 
 def _model_problems(config: Config) -> list[str]:
-    """Why `run` could not take the model that is named: it is not there, or not as its manifest says."""
+    """Why `run` could not take the model that is named: not there, not as its manifest says, or at odds with a key."""
     try:
-        read(_folder_of(config))
+        bundle = read(_folder_of(config))
     except BadBundle as error:
         return [f"model: {error}"]
     except OSError as error:
         return [f"model: {config.model} cannot be read ({error.strerror}); give this user read permission"]
+    given = config.thresholds
+    if (given.discard is None) != (given.keep is None):  # of both the configuration itself says that
+        discard = bundle.discard if given.discard is None else given.discard
+        keep = bundle.keep if given.keep is None else given.keep
+        if not discard < keep:
+            return [f"thresholds: discard ({discard:g}) must lie below keep ({keep:g}), where one is the model's own"]
     return []
 
 

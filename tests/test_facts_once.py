@@ -137,6 +137,13 @@ FACTS = (
         },
     ),
     Fact(
+        "who is logged in",
+        "daemon/common/options.py",
+        "this_user of daemon.common.options",
+        calls("getpass.getuser", "os.getlogin"),
+        "by = getpass.getuser()",
+    ),
+    Fact(
         "how tables of people's programs are read",
         "daemon/labels/table.py",
         "read_csv of daemon.labels.table",

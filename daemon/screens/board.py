@@ -18,7 +18,7 @@ from daemon.client.feed import SILENCE_S, Feed, ask_status
 from daemon.client.service_file import find
 from daemon.client.status import session_words, unseen
 from daemon.common import ending
-from daemon.common.text import MARKS, clean
+from daemon.common.text import clean
 from daemon.config import Config
 from daemon.judging import VERDICTS
 from daemon.labels.curve_name import name_of
@@ -188,7 +188,7 @@ class Board:
         if not isinstance(told, dict):
             return None
         known = told.get("counts") or {}
-        return session_words(told), {one: int(known.get(one, 0)) + self._since_status[one] for one in MARKS}
+        return session_words(told), {one: int(known.get(one, 0)) + self._since_status[one] for one in VERDICTS}
 
     @property
     def ignored(self) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from daemon.client.folders import Standing, standings
 from daemon.common.errors import BAD_CONFIG, grouped
-from daemon.common.mounts import lacks_share, mount_of, planned_mount, watched_mount
+from daemon.common.mounts import lacks_share, local, mount_of, planned_mount, watched_mount
 from daemon.common.options import Option
 from daemon.common.stdio import as_json
 from daemon.common.text import clean, duration, latency
@@ -72,7 +72,12 @@ def _model_problems(config: Config) -> list[str]:
 
 
 def _folder_of(config: Config) -> Path:
-    return Registry(config.state / "models").find(config.model)
+    return Registry(_models(config)).find(config.model)
+
+
+def _models(config: Config) -> Path:
+    """Where the laboratory's own models lie; nowhere where that is a share, which may not answer and is told of."""
+    return (NOWHERE if local(config.state) is None else config.state) / "models"
 
 
 def describe(config: Config) -> list[str]:
@@ -171,7 +176,7 @@ def _promoted(config: Config) -> list[str]:
     from daemon.judging.judge import choose
 
     with suppress(BadBundle):  # that is told already
-        chosen = choose(config.model, config.state / "models", config.thresholds)
+        chosen = choose(config.model, _models(config), config.thresholds)
         if (one := chosen.promotion) is not None:
             sample = f" for the sample {one.group}" if one.group else ""
             return [f"in its place {one.id} serves{sample}, promoted {one.time} by {one.by}: {one.why}"]

@@ -226,6 +226,42 @@ def test_undo_and_a_reload_in_the_middle(tmp_path: Path, browser: Browser, drawn
         browser.wait(lambda: "discard" in browser.text("#mine"), "one's own answer is not told")
 
 
+def test_a_note_stays_with_its_answer(tmp_path: Path, browser: Browser, drawn: list[bytes]) -> None:
+    """It is seen by who goes back, goes on with a changed answer, and comes back with an undone one."""
+    state = tmp_path / "state"
+
+    def noted() -> list[tuple[str, str]]:
+        browser.settled()
+        with Labels(state / "labels.sqlite") as labels:
+            return [(one.label, one.reason) for one in labels.current()]
+
+    fill(state, flagged(20, drawn))
+    with Page(state) as page:
+        browser.open(page)
+        browser.press("n", *"two tips", "\ue007")
+        first = browser.answer("u")
+        assert browser.run("return document.querySelector('#note').value") == ""
+        assert noted() == [("unsure", "two tips")]
+        browser.press("\ue012")
+        browser.wait(lambda: browser.shown == first, "← does not go back")
+        assert browser.run("return document.querySelector('#note').value") == "two tips"
+        browser.answer("d")
+        assert noted() == [("discard", "two tips")]
+        browser.press("\ue012")
+        browser.wait(lambda: browser.shown == first, "← does not go back")
+        browser.press("n", "!", "\ue007", "k")
+        browser.wait(lambda: browser.shown != first, "the answer was not taken")
+        assert noted() == [("keep", "two tips!")]
+        browser.press("z")
+        browser.wait(lambda: "back to ○ discard" in browser.text("#told"), "nobody says what holds again")
+        browser.press("z")
+        browser.wait(lambda: "back to ◐ unsure" in browser.text("#told"), "nobody says what holds again")
+        assert browser.shown == first
+        assert noted() == [("unsure", "two tips")]
+        browser.press("z")
+        assert noted() == []
+
+
 def test_two_raters_at_once(tmp_path: Path, browser: Browser, drawn: list[bytes]) -> None:
     fill(tmp_path / "state", flagged(24, drawn))
     with Page(tmp_path / "state") as page:

@@ -78,6 +78,11 @@ const KEPT = 48;
 export class Curves {
   #known = new Map(); // key -> {curve} | {promise}
 
+  /** `raterOf()`: whose label comes with a curve. */
+  constructor(raterOf) {
+    this.raterOf = raterOf;
+  }
+
   /** The curve if it has come already. */
   peek(id, blind) {
     return this.#known.get(`${id} ${blind}`)?.curve ?? null;
@@ -92,7 +97,7 @@ export class Curves {
       return known.promise;
     }
     const entry = {};
-    entry.promise = ask(`/api/curve/${encodeURIComponent(id)}?${query({ blind: blind ? 1 : "" })}`).then(
+    entry.promise = ask(`/api/curve/${encodeURIComponent(id)}?${query({ blind: blind ? 1 : "", rater: this.raterOf() })}`).then(
       (curve) => (entry.curve = decoded(curve)),
       (problem) => {
         if (this.#known.get(key) === entry) this.#known.delete(key);
@@ -103,6 +108,10 @@ export class Curves {
     this.#known.set(key, entry);
     while (this.#known.size > KEPT) this.#known.delete(this.#known.keys().next().value);
     return entry.promise;
+  }
+
+  forgetAll() {
+    this.#known.clear();
   }
 
   forget(id) {

@@ -92,12 +92,12 @@ export class Cut {
     const colour = (name) => style.getPropertyValue(`--${name}`).trim();
     const { edges, counts } = this.#bins();
     const top = Math.max(...counts.map(Math.sqrt), 1);
-    const base = height - 22;
+    const base = height - 38;
     const [low, high] = [along(this.moved.discard), along(this.moved.keep)];
     counts.forEach((many, bin) => {
       const middle = (edges[bin] + edges[bin + 1]) / 2;
       pen.fillStyle = colour(middle <= low ? "discard" : middle >= high ? "keep" : "review");
-      const tall = (Math.sqrt(many) / top) * (base - 24);
+      const tall = (Math.sqrt(many) / top) * (base - 40);
       pen.fillRect(edges[bin] * width + 0.5, base - tall, width / BARS - 1, tall);
     });
     pen.fillStyle = colour("quiet");
@@ -112,11 +112,16 @@ export class Cut {
       pen.fillText(String(value), x, base + 6);
       free = x + wide + 8;
     }
+    pen.textAlign = "right";
+    pen.fillText("score (by log odds); tall: many curves", width, base + 22);
     pen.strokeStyle = colour("ink");
     pen.lineWidth = 2;
-    const marks = [[low, "○ discard", "right"], [high, "● keep", "left"]];
-    if (this.#proposal?.moves) marks.push([along(this.#proposal.new), "proposed", "left"]);
-    for (const [place, words, align] of marks) {
+    const marks = [[low, "○ discard", "right", 4], [high, "● keep", "left", 4]];
+    if (this.#proposal?.moves) {
+      const place = along(this.#proposal.new);
+      marks.push([place, "proposed", place < 0.5 ? "left" : "right", 20]); // a line lower: it may lie on either
+    }
+    for (const [place, words, align, y] of marks) {
       const x = place * width;
       pen.setLineDash(words === "proposed" ? [3, 4] : []);
       pen.beginPath();
@@ -125,7 +130,7 @@ export class Cut {
       pen.stroke();
       pen.fillStyle = colour("ink");
       pen.textAlign = align;
-      pen.fillText(words, x + (align === "left" ? 7 : -7), 4);
+      pen.fillText(words, x + (align === "left" ? 7 : -7), y);
     }
   }
 
@@ -137,7 +142,7 @@ export class Cut {
     const head = element("tr", {}, element("th", {}, ""), ...["○ discard", "◐ review", "● keep"].map((word) => element("th", { scope: "col" }, word)));
     const { thresholds } = this.#scores;
     const proposed = this.#proposal?.moves ? [row("as proposed", this.#split({ ...thresholds, discard: this.#proposal.new }))] : [];
-    this.table.replaceChildren(element("thead", {}, head), element("tbody", {}, row("as it is", now), ...proposed, row("as moved here", then)));
+    this.table.replaceChildren(element("thead", {}, head), element("tbody", {}, row("with the cut in force", now), ...proposed, row("as moved here", then)));
     const fewer = now.review - then.review;
     const change = fewer === 0 ? "" : `${plural(Math.abs(fewer), "curve")} ${fewer > 0 ? "fewer" : "more"} to look at. `;
     this.words.textContent = change + (then.discard > now.discard ? "Whether an event is among them, only looking tells." : "");
@@ -159,8 +164,13 @@ export class Cut {
     if (proposal.moves) {
       const move = element("button", { type: "button", class: "main" }, `Move the cut to ${figure(proposal.new)}`);
       move.disabled = first > 0;
+      const why = first ? `Waits until ${first === 1 ? "this curve has" : `these ${count(first)} curves have`} your answer.` : "";
       move.addEventListener("click", () => this.#accept(move, row));
       row.append(move);
+      if (why) {
+        move.title = why;
+        row.append(element("p", { class: "quiet" }, why));
+      }
     }
     box.append(row);
     return box;

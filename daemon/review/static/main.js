@@ -11,7 +11,7 @@ import { afterPaint, say, setCurrent, setPressed, tell } from "./said.js";
 import { Sheets } from "./sheets.js";
 import { drawAlike, drawGauge, drawWhy, factsOf } from "./side.js";
 import { Top } from "./top.js";
-import { SHAPES, clean, count, element, lasting, parts, plural, sentence } from "./words.js";
+import { SHAPES, clean, count, element, parts, plural, sentence, waiting } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const FETCHED = 60; // items of a queue at once
@@ -22,7 +22,7 @@ const EMPTY = {
   kept: "No kept curve waits for you.",
   review: "No curve in review waits for you.",
   discards: "No discard waits for you: a few are drawn for a blind look when they are decided.",
-  disagreements: "Nobody disagrees.",
+  disagreements: "No disagreement waits for you: there is none, or you have answered all of them.",
   sheet: "No sheet is open.",
 };
 const WORDS = { k: "keep", d: "discard", u: "unsure", s: "skip" };
@@ -31,7 +31,7 @@ const PAUSE_MS = 60000; // between two answers: longer was a pause, not a look
 const stored = (name, otherwise) => JSON.parse(sessionStorage.getItem(name) ?? "null") ?? otherwise;
 const store = (name, value) => sessionStorage.setItem(name, JSON.stringify(value));
 
-const curves = new Curves();
+const curves = new Curves(() => rater);
 const plot = new Plot($("plot"), moved);
 const outbox = new Outbox(outboxChanged, taken);
 const top = new Top(() => rater, stateChanged);
@@ -42,7 +42,9 @@ const cut = new Cut($("cut-view"), { say, rater: () => rater, first: () => openQ
 let rater = sessionStorage.getItem("rater") ?? localStorage.getItem("afm-triage.rater") ?? "";
 let view = "curve";
 let queue = "review";
-let items = []; // of the queue, those already answered too: {id, …, queue, mine}
+// Of the queue, those already answered too: {id, …, queue, mine (the answer given here), said ({label, reason} that holds,
+// null for none, undefined while nobody knows), note (as it stands in the field, where a hand has changed it)}.
+let items = [];
 let at = -1;
 let isDrawn = false; // the curve at `at` can be seen (or it is said why not): only then does an answer count
 let isFetching = false;
@@ -167,6 +169,13 @@ function drawItem(item) {
   name.title = item ? clean(item.path).slice(0, 300) : "";
   if (!item) $("facts").replaceChildren();
   drawMine(item);
+  drawNote(item);
+}
+
+/** What goes with the next answer: what the hand has written on this curve, else the note of the answer that holds. */
+function drawNote(item) {
+  const text = item?.note ?? item?.said?.reason ?? "";
+  if ($("note").value !== text) $("note").value = text;
 }
 
 function drawMine(item) {
@@ -182,6 +191,9 @@ function drawMine(item) {
 }
 
 function drawCurve(item, curve) {
+  const own = curve.labels.at(-1);
+  if (item.said === undefined) item.said = own ? { label: own.label, reason: own.reason ?? "" } : null;
+  drawNote(item);
   setDrawn(item.id);
   const start = pressed;
   pressed = null;
@@ -256,25 +268,23 @@ function answer(word, start = performance.now()) {
   const item = items[at];
   if (!item || !isDrawn || view !== "curve") return;
   const before = item.mine;
+  const asItWas = { ...item };
   if (word === "skip") {
     if (before) return void step(1);
     outbox.add("skip", { id: item.id, rater, queue: item.queue });
-  } else outbox.add("label", [labelOf(item, word)]);
+  } else {
+    const label = { id: item.id, label: word, rater, queue: item.queue, reason: $("note").value.trim() };
+    outbox.add("label", [label]);
+    Object.assign(item, { said: { label: word, reason: label.reason }, note: undefined });
+  }
   item.mine = word;
-  remember([{ item: { ...item, mine: before }, word }]);
+  remember([{ item: asItWas, word }]);
   if (!before && word !== "skip") counted(item.queue, 1);
   pace(start);
-  $("note").value = "";
   const next = firstOpen(at + 1);
   pressed = start;
   show(next >= 0 ? next : firstOpen(0));
   if (!items[at] && !isAtEnd) fetchMore().then(() => at < 0 && show(firstOpen(0)));
-}
-
-function labelOf(item, word) {
-  const label = { id: item.id, label: word, rater, queue: item.queue };
-  const note = $("note").value.trim();
-  return note ? { ...label, reason: note } : label;
 }
 
 /** A sheet: all of it but the exceptions, which are looked at one by one right after. */
@@ -282,10 +292,11 @@ function answerSheet(all, exceptions, word) {
   const labels = all.map((item) => ({ id: item.id, label: word, rater, queue: item.queue ?? queue }));
   if (labels.length) {
     outbox.add("label", labels);
-    remember(all.map((item) => ({ item: { ...item, queue: item.queue ?? queue, mine: null }, word })));
+    remember(all.map((item) => ({ item: { ...item, queue: item.queue ?? queue, mine: null, said: saidOf(item) }, word })));
     counted(queue, labels.length);
     const done = new Set(all.map((item) => item.id));
-    for (const item of items) if (done.has(item.id)) item.mine = word;
+    for (const item of items) if (done.has(item.id)) Object.assign(item, { mine: word, said: { label: word, reason: "" } });
+    tell(`${plural(labels.length, "answer")} stored: ${SHAPES[word]} ${word}.`);
   }
   if (!exceptions.length) return;
   const known = new Set(exceptions.map((item) => item.id));
@@ -302,11 +313,10 @@ function undo() {
   if (!last) return void tell("Nothing to undo.");
   for (const { item, word } of last) {
     outbox.add("undo", { id: item.id, rater });
-    const before = word !== "skip" && item.mine !== "skip" && item.mine;
-    if (before) outbox.add("label", [{ id: item.id, label: before, rater, queue: item.queue }]);
+    if (item.said) outbox.add("label", [{ id: item.id, rater, queue: item.queue, ...item.said }]);
     if (!item.mine && word !== "skip") counted(item.queue, -1);
     const place = items.findLastIndex((one) => one.id === item.id);
-    if (place >= 0) items[place].mine = item.mine;
+    if (place >= 0) Object.assign(items[place], { mine: item.mine, said: item.said, note: item.note });
   }
   openView("curve");
   const { item } = last[0];
@@ -316,7 +326,14 @@ function undo() {
     items.splice(place, 0, { ...item });
   }
   show(place);
-  tell(last.length === 1 ? "Undone: it is open again." : `Undone: ${last.length} answers.`);
+  const held = last[0].word !== "skip" && item.said?.label;
+  if (last.length > 1) tell(`Undone: ${last.length} answers.`);
+  else tell(held ? `Undone: back to ${SHAPES[held]} ${held}.` : "Undone: it is open again.");
+}
+
+/** The answer that held before, as far as a list tells it. */
+function saidOf(item) {
+  return item.said ?? (item.label ? { label: item.label, reason: "" } : null);
 }
 
 function remember(answers) {
@@ -341,6 +358,7 @@ function pace(now) {
 }
 
 function step(by) {
+  if (view !== "curve") return; // a curve that nobody sees does not move on
   const place = at < 0 ? items.length - 1 : at + by;
   if (place < 0 || (place >= items.length && isAtEnd && at < 0)) return;
   if (place < items.length) show(place);
@@ -357,8 +375,9 @@ function drawProgress() {
     bar.value = done;
   }
   const each = gaps.length >= 3 ? [...gaps].sort((a, b) => a - b)[gaps.length >> 1] / 1000 : null;
-  const said = left === null ? [plural(done, "answer")] : [`${count(done)} of ${count(done + left)} looked at`];
-  if (each && left) said.push(`about ${lasting(left * each)} left`);
+  const said = left === null ? [] : [`${count(left)} ${left === 1 ? "waits" : "wait"}`];
+  if (done || left === null) said.push(`${plural(done, "answer")} in this sitting`);
+  if (each && left) said.push(waiting(left * each));
   $("left").textContent = said.join(" · ");
 }
 
@@ -412,7 +431,9 @@ function drawEffect(state) {
 
 async function alike(item) {
   try {
-    const found = await ask(`/api/alike/${encodeURIComponent(item.id)}?${query({ limit: 6, rater })}`);
+    const isHidden = isBlind(item); // what one said of its likes would tell what to say
+    const found = await ask(`/api/alike/${encodeURIComponent(item.id)}?${query({ limit: 6, rater, blind: isHidden ? 1 : "" })}`);
+    if (isHidden) for (const one of found) one.label = null;
     if (items[at] === item) drawAlike(found, openAlike);
   } catch {
     if (items[at] === item) $("alike").hidden = true; // a help, not a need
@@ -422,7 +443,7 @@ async function alike(item) {
 function openAlike(item) {
   const place = items.findIndex((one) => one.id === item.id);
   if (place >= 0) return show(place);
-  items.splice(at + 1, 0, { ...item, queue, mine: item.label ?? null });
+  items.splice(at + 1, 0, { ...item, queue, mine: item.label ?? null, said: undefined });
   show(at + 1);
 }
 
@@ -464,7 +485,10 @@ const ACTS = {
   back: () => step(-1),
   on: () => step(1),
   fit: () => plot.fit(),
-  help: () => $("help").showModal(),
+  help: () => {
+    $("help").showModal();
+    $("help").scrollTop = 0; // where it is longer than the window, its end would be shown
+  },
   session: () => askSession(rater, (body) => changeSession(body, "The session has begun.")),
   "session-end": () => changeSession({ end: true }, "The session has ended."),
   scope: changeScope,
@@ -515,6 +539,10 @@ function keyOf({ key, code }) {
   const letter = key.toLowerCase();
   return letter > "\u007f" && code.startsWith("Key") ? code[3].toLowerCase() : letter;
 }
+
+$("note").addEventListener("input", () => {
+  if (items[at]) items[at].note = $("note").value;
+});
 
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
@@ -571,6 +599,7 @@ async function changeScope() {
 function becomes(name) {
   if (name !== rater) {
     rater = name;
+    curves.forgetAll();
     sessionStorage.setItem("rater", rater);
     localStorage.setItem("afm-triage.rater", rater);
     [undone, looked, gaps] = [[], {}, []];
@@ -581,10 +610,17 @@ function becomes(name) {
 
 function begin() {
   $("rater").textContent = rater;
-  top.look();
+  const looking = top.look();
   outbox.send();
   const name = location.hash.slice(1);
-  openQueue(name in EMPTY ? name : "review");
+  if (name in EMPTY) openQueue(name);
+  else openFirst(looking);
+}
+
+/** Confirmed events among the kept curves are what moves a cut: so they come first, where some wait. */
+async function openFirst(looking) {
+  await looking;
+  if (view === "curve" && !items.length && !location.hash.slice(1)) openQueue(top.left("kept") > 0 ? "kept" : "review");
 }
 
 if (rater) begin();

@@ -77,6 +77,7 @@ export function drawWhy(curve, isBlind) {
     else if (thresholds && value <= thresholds.discard) line("Its score alone would discard it, but something speaks against that.");
     else if (thresholds && value < thresholds.keep) line("Its score lies between the thresholds.");
     for (const one of others) line(sentence(one.text));
+    if (curve.disagreement) line(sentence(curve.disagreement));
   }
   const model = clean(curve.model ?? "").replace(/-([0-9a-f]{4})[0-9a-f]{6,}$/, "-$1");
   const cut = { shipped: "cut as shipped", adapted: `cut moved by ${curve.cut?.events} events`, configured: "cut from the configuration" };

@@ -1,7 +1,7 @@
 // The top line, the session and the lengths of the queues: what /api/state says, asked again every few seconds.
 
 import { ask, query } from "./client.js";
-import { count, element, figure, lasting, plural } from "./words.js";
+import { clock, count, element, figure, lasting, plural } from "./words.js";
 
 const HOURS = 12; // bars of the yield
 const EVERY_MS = 4000;
@@ -45,6 +45,7 @@ export class Top {
   note(queue, many) {
     this.#answered.set(queue, (this.#answered.get(queue) ?? 0) + many);
     this.drawQueues();
+    this.drawTonight();
   }
 
   /** Curves that wait in a queue; null where nobody has said. */
@@ -58,11 +59,16 @@ export class Top {
     this.drawTrouble();
     if (!state) return;
     $("judging").replaceChildren(...judging(state));
-    $("tonight").replaceChildren(...tonight(state));
+    this.drawTonight();
     $("yield").replaceChildren(...yieldOf(state));
     $("promises").replaceChildren(promises(state));
+    $("promises").title = "confirmed events that the model did not discard, of all that somebody has confirmed: in every session, by every rater";
     $("session").replaceChildren(...session(state, this.scope));
     this.drawQueues();
+  }
+
+  drawTonight() {
+    if (this.state) $("tonight").replaceChildren(...tonight(this.state, this.left("review")));
   }
 
   drawQueues() {
@@ -111,7 +117,7 @@ function judging(state) {
   return [lamp(troubled ? "bad" : "on"), troubled ? "needs you, " : "judging, ", ...words];
 }
 
-function tonight(state) {
+function tonight(state, waits) {
   const counts = state.session?.counts ?? state.counts;
   if (!counts) return [];
   const total = Object.values(counts).reduce((a, b) => a + b, 0);
@@ -122,7 +128,7 @@ function tonight(state) {
     " · ",
     element("b", { class: "keep" }, `● ${count(counts.keep ?? 0)} kept`),
     " · ",
-    element("b", { class: "review" }, `◐ ${count(counts.review ?? 0)} to review`),
+    element("b", { class: "review" }, `◐ ${count(waits ?? 0)} to review`),
   ];
 }
 
@@ -161,10 +167,14 @@ function session(state, scope) {
   const name = [now.name, now.sample, now.tip && `tip ${now.tip}`].filter(Boolean).join(", ");
   const lines = [element("p", {}, element("bdi", {}, name || `session ${now.number ?? ""}`))];
   const since = (Date.now() - new Date(now.began ?? NaN)) / 1000;
-  if (Number.isFinite(since)) lines.push(element("p", { class: "quiet" }, `for ${lasting(Math.max(since, 0))}`));
-  button.textContent = "begin another";
+  if (now.ended) {
+    lines.push(element("p", { class: "quiet" }, `ended ${clock(now.ended)}`));
+    button.textContent = "begin a session";
+  } else if (Number.isFinite(since)) lines.push(element("p", { class: "quiet" }, `for ${lasting(Math.max(since, 0))}`));
+  if (now.goal) lines.push(element("p", { class: "quiet" }, "goal: ", element("bdi", {}, now.goal)));
+  if (!now.ended) button.textContent = "begin another";
   const end = element("button", { type: "button", class: "bare", "data-act": "session-end" }, "end it");
   const other = scope === "all" ? "only this session's curves" : "curves of all nights";
   const turn = element("button", { type: "button", class: "bare", "data-act": "scope" }, other);
-  return [...lines, element("p", {}, button, end), element("p", {}, turn)];
+  return [...lines, element("p", {}, button, now.ended ? "" : end), element("p", {}, turn)];
 }

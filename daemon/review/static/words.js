@@ -43,6 +43,11 @@ export function lasting(seconds) {
   return plural(Math.round(seconds / 86400), "day");
 }
 
+/** How long still, in whole minutes: no estimate is better than that. */
+export function waiting(seconds) {
+  return seconds < 60 ? "less than a minute left" : `about ${lasting(60 * Math.round(seconds / 60))} left`;
+}
+
 /** The time of day, with its date where that is not today; "" for none. */
 export function clock(moment) {
   const at = new Date(moment ?? NaN);

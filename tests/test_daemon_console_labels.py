@@ -54,6 +54,11 @@ def test_arrows_select_and_keys_label_and_z_takes_back(board: Board, tmp_path: P
     assert said(tmp_path) == [(8, "keep", "ada")]
     assert board.selected is not None
     assert board.selected.seq == 6  # kept or flagged, as 8 was: 7 is a discard
+    shown = [line.plain for line in frame(board, 120, 40)]
+    assert not any("0008" in line and "#6" in line for line in shown), "the one that was answered, and the next one"
+    assert any("0008" in line and "keep (ada)" in line for line in shown)
+    labeller.take("?")
+    assert "k keep · d discard · u unsure" in board.told
     labeller.take("d" + UP + "U")
     assert said(tmp_path) == [(8, "keep", "ada"), (6, "unsure", "ada")]
     assert board.labels == {8: "keep", 6: "unsure"}

@@ -30,6 +30,7 @@ from daemon.labels.subject import sha256_of
 from models.bundle import SHIPPED, read
 from tests.ledgerhelp import JUDGE
 from tests.reviewhelp import SAWTOOTH, Page, fill, judged
+from tests.speaker import preview
 
 COUNT = 36
 #: The thresholds in force, whatever the decisions in the ledger were made with.
@@ -157,6 +158,15 @@ def test_a_disagreement_is_told_to_who_has_spoken(lab: Lab) -> None:
     finally:
         for rater in ("olga", "paul"):
             lab.page.ask(f"/api/labels/{lab.id(14)}?rater={rater}", "DELETE")
+
+
+def test_curves_that_look_alike_are_shown_blind_without_earlier_answers(tmp_path: Path) -> None:
+    stream = fill(tmp_path, [judged(number, score=0.5, preview=preview()) for number in range(1, 10)])
+    with Page(tmp_path) as page:
+        page.label(f"{stream}:2", "keep", "rosa")
+        for more, label in (("", "keep"), ("&blind=1", None)):
+            found = page.ask(f"/api/alike/{stream}:5?rater=rosa&limit=50{more}").json
+            assert [one["label"] for one in found if one["id"] == f"{stream}:2"] == [label]
 
 
 def test_what_is_shown_blind_tells_nothing(lab: Lab) -> None:

@@ -323,7 +323,8 @@ def alike(review: Review, request: Request) -> list[dict[str, Any]]:
     with told():
         said = labels.labelled(seqs)
     own = {seq: next((one.label for one in said.get(seq, []) if one.rater == rater), None) for seq in seqs}
-    return [_item(one, own[one["seq"]], is_blind=flag(request, "blind")) for one in review.desk.events(seqs)]
+    is_blind = flag(request, "blind")  # then an earlier word of the rater's would lead them as well
+    return [_item(one, None if is_blind else own[one["seq"]], is_blind=is_blind) for one in review.desk.events(seqs)]
 
 
 def sheets(review: Review, request: Request) -> list[list[dict[str, Any]]]:

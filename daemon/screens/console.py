@@ -41,6 +41,8 @@ from models.clock import time_of_day, utc_now
 
 #: Key -> what it says of the selected curve.
 WORDS: Mapping[str, Word] = {"k": "keep", "d": "discard", "u": "unsure"}
+#: What they do, for `?`.
+KEYS = "↑ ↓ select · ← → kept or flagged · k keep · d discard · u unsure · z takes back · Esc none · q leaves"
 #: What a label that is given here is stored with, as one from a queue is with the queue's name.
 QUEUE = "console"
 _LABELS_S = 1.0  # for whoever holds the labels locked
@@ -75,6 +77,8 @@ class Labeller:
                 self._board.select(1 if key == "right" else -1, marked=True)
             elif key == "\x1b":
                 self._board.unselect()
+            elif key == "?":
+                self._board.tell(KEYS)
             elif key == "z":
                 self._attempt(None)
             elif key in WORDS:

@@ -259,12 +259,13 @@ def _header(board: Board, width: int) -> Text:
 
 def _hand(board: Board, width: int) -> list[Text]:
     """What the keys would do to the selected curve, and what came of the last one."""
-    one, told = board.selected, Text(board.told, "bold")
+    one = board.selected
+    told = [_beside(((Text.assemble(" ", (board.told, "bold")), width),))] if board.told else []
     if one is None:
-        return [_beside(((Text.assemble(" ", told), width),))] if board.told else []
-    where = Text.assemble((" ▸ ", "bold"), (f"#{one.seq:,} ", _QUIET), tail(one.label, 40), "  ", told)
+        return told
+    where = Text.assemble((" ▸ ", "bold"), (f"#{one.seq:,} ", _QUIET), tail(one.label, 40))
     keys = "k keep · d discard · u unsure · z undo " if width >= 100 else "k d u · z "
-    return [_right(where, Text("" if board.told else keys, _QUIET), width)]
+    return [*told, _right(where, Text(keys, _QUIET), width)]  # the last one answered, then the next one: a line each
 
 
 def _numbers(board: Board, width: int) -> list[Text]:

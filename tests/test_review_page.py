@@ -373,7 +373,11 @@ def test_everything_is_reached_by_keys_and_fits_400_px(tmp_path: Path, browser: 
     others = [judged(n, verdict=v, compact_copy=drawn[0]) for n, v in ((101, "keep"), (audited, "discard"))]
     fill(tmp_path / "state", [*flagged(30, drawn), *others])
     with Page(tmp_path / "state") as page:
-        browser.open(page)
+        assert seq_of(browser.open(page, queue="")) == 31, "what was kept does not come first"
+        browser.press("p", "\ue014", "p")
+        assert seq_of(browser.curve()) == 31, "a curve that nobody sees moves on"
+        browser.press("2")
+        browser.wait(lambda: seq_of(browser.curve()) != 31, "2 does not open the review queue")
         reached: set[str] = set()
         name = (
             "const at = document.activeElement; return at.id || at.dataset.word || at.dataset.act || at.dataset.queue"

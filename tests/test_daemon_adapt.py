@@ -11,13 +11,16 @@ from daemon.cli import main
 from daemon.common.errors import UserError
 from daemon.config import ThresholdsConfig
 from daemon.formats.afmcurve import compact_copy_of
-from daemon.judging import CutOrigin
+from daemon.judging import CutOrigin, Thresholds
 from daemon.judging.registry import Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
 from daemon.learn.adaptation import accept, audit, propose
 from daemon.learn.ground import SEED, SimulatedLoss, survey
 from daemon.ledger.view import LedgerView
+from daemon.review.cutting import Cutting
+from daemon.review.desk import Desk
+from daemon.review.queues import Aims, otherwise
 from deploy.classifier import EngineRequest
 from deploy.serving import Model, known_curves
 from models.bundle import SHIPPED, read, write
@@ -150,6 +153,28 @@ def test_an_event_confirmed_between_both_cuts_takes_the_raised_one_back(tmp_path
     assert adapt(night.state, "--dry-run") == 0
     assert adapt(night.state) == 0
     capsys.readouterr()
+
+
+def test_the_page_tells_the_cut_that_serves_before_it_has_judged_a_curve(tmp_path):
+    night = chromosomes(tmp_path / "state")
+    night.say("keep", range(1, 6))
+    with Desk(night.config) as desk, Desk(replace(night.config, thresholds=ThresholdsConfig(discard=0.002))) as fixed:
+        page, other = Cutting(desk), Cutting(fixed)
+        base = night.base.pipeline, Thresholds(night.base.discard, night.base.keep)
+        assert (page.serving().serving, page.serving().band) == (base, None)
+        proposal = propose(night.config)
+        accept(night.config, proposal, "ada")
+        _, now = page.serving().serving
+        assert now == Thresholds(proposal.new, night.base.keep)
+        assert page.serving().band == (night.base.discard, proposal.new)
+        (seq,) = proposal.look_first[:1]
+        (event,) = desk.events([seq])
+        assert otherwise(event, page.serving()) == "the cut in force would discard it now; it was sent to review"
+        assert otherwise(event, Aims(serving=base)) is None
+        assert otherwise(event, Aims(serving=("another", now))) is None
+        assert other.serving().serving[1].discard == 0.002
+        Registry(night.state / "models").rollback("ada", "to see it")
+        assert (page.serving().serving, page.serving().band) == (base, None)
 
 
 def test_a_cut_whose_events_were_taken_back_says_so(tmp_path, capsys):

@@ -333,7 +333,8 @@ def test_a_removed_label_is_gone_everywhere_and_stays_as_history(state: Path) ->
     assert (refused.returncode, "--rater ada or bob" in refused.stderr) == (64, True)
     words = ("run7/gone.ibw#0", "--rater", "bob", "--by", "ada", "--reason", "wrong curve")
     assert verb(state, "remove", *words).stdout == "run7/gone.ibw#0: discard (bob) removed\n"
-    assert verb(state, "disagree").stdout == ""
+    alone = verb(state, "disagree")
+    assert (alone.stdout, alone.stderr) == ("", "only ada has labelled curves: there is nobody to disagree with\n")
     assert ",bob," not in verb(state, "export").stdout
     assert verb(state, "remove", *words).returncode == 65
     with Labels(state / "labels.sqlite") as labels:

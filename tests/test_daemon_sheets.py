@@ -72,6 +72,7 @@ def test_a_uniform_sheet_earns_the_rule_of_59_when_its_goal_is_reached_and_says_
     more = math.ceil((at_goal - 1) / 58)
     assert before.sentence() == (
         f"58 of 59 confirmed events, none of them discarded; {at_goal - 1:,} curves looked at, about {more} more"
+        "; the sheet is 3,000 curves long and ends at 59 events"
     )
     night.say(sheet, "anna", "keep", order[at_goal - 1])
     after = night.sheets.progress(sheet, night.view)
@@ -88,7 +89,10 @@ def test_an_event_among_the_discards_costs_the_promise(night: Night) -> None:
     seqs = [one.seq for one in night.sheets.left(sheet)]
     kept = [seq for seq in seqs if seq % 50 == 0]
     discarded = [seq for seq in seqs if seq % 50 and seq % 10 != 5]
-    night.say(sheet, "anna", "keep", *kept[:9], discarded[0])
+    night.say(sheet, "anna", "keep", *kept[:8], discarded[0])
+    so_far = night.sheets.progress(sheet, night.view).sentence()
+    assert so_far.endswith("with 1 miss it says “at most 39.5 % missed” at its end; 5 % would need 83 more events")
+    night.say(sheet, "anna", "keep", kept[8])
     night.say(sheet, "anna", "unsure", *discarded[1:3])
     found = night.sheets.progress(sheet, night.view)
     assert (len(found.above), len(found.missed), found.unsure) == (9, 1, 2)
@@ -101,7 +105,9 @@ def test_an_event_among_the_discards_costs_the_promise(night: Night) -> None:
 def test_each_curve_is_answered_once_and_open_again_when_the_answer_is_taken_back(night: Night) -> None:
     sheet = night.sheets.draw(night.view, "uniform", [(1, None)])
     first, second, third = (one.seq for one in night.sheets.left(sheet, 3))
-    assert night.sheets.progress(sheet, night.view).sentence() == "no event confirmed yet, 0 curves looked at"
+    assert night.sheets.progress(sheet, night.view).sentence() == (
+        "no event confirmed yet, 0 curves looked at of 3,000; it ends at 59 events"
+    )
     night.say(sheet, "anna", "discard", first)
     night.say(sheet, "ben", "keep", first)  # both had it before them: the sheet keeps the first answer
     assert night.sheets.progress(sheet, night.view).events == 0

@@ -39,14 +39,15 @@ def test_a_uniform_sheet_says_before_what_it_takes_and_earns() -> None:
     assert offer.bound == pytest.approx(1 - 0.05 ** (1 / 59))
     assert offer.sentence == (
         "59 confirmed events, none of them discarded, earn “at most 5 % missed, 95 % sure”: about 2,900 labels at the "
-        "present 2.1 % of events, 2 h 22 min at your pace; neither score nor verdict is shown, for the kept queue "
-        "speaks only of events above the cut"
+        "present 2.1 % of events, 2 h 22 min at your pace; the sheet is 5,000 curves long and ends as soon as "
+        "59 events are confirmed; with 1 miss it says “at most 7.8 % missed” at its end; 5 % would need 34 more "
+        "events; neither score nor verdict is shown, for the kept queue speaks only of events above the cut"
     )
     short = replace(NIGHT, decided={"keep": 9, "review": 50, "discard": 441}).offer("uniform", 3.0)
     assert (short.labels, short.events) == (500, 10)
     assert (
-        "these 500 decisions hold about 10 events, and 59 would be needed; without a miss they say “at most 25.9 %"
-        in (short.sentence)
+        "these 500 decisions hold about 10 events, and 59 would be needed; the sheet is 500 curves long; "
+        "without a miss they say “at most 25.9 %" in (short.sentence)
     )
     empty = replace(NIGHT, decided={"keep": 0, "review": 0, "discard": 0}).offer("uniform", 3.0)
     assert (empty.bound, empty.labels) == (None, 0)

@@ -27,10 +27,13 @@ from daemon.judging.audit import AUDIT_SHARE, draw
 from daemon.labels import Labels
 from daemon.labels.schema import MIGRATIONS
 from daemon.labels.subject import sha256_of
+from models.bundle import SHIPPED, read
 from tests.ledgerhelp import JUDGE
 from tests.reviewhelp import SAWTOOTH, Page, fill, judged
 
 COUNT = 36
+#: The thresholds in force, whatever the decisions in the ledger were made with.
+NOW = {"discard": read(SHIPPED).discard, "keep": read(SHIPPED).keep}
 
 
 class Lab:
@@ -121,6 +124,39 @@ def test_the_same_label_is_stored_once_and_a_list_whole_or_not_at_all(lab: Lab) 
     lab.page.label(lab.id(5), rater="eva")
     assert lab.page.ask(f"/api/labels/{lab.id(5)}", "DELETE").status == 409
     assert lab.page.ask(f"/api/labels/{lab.id(5)}?rater=eva", "DELETE").status == 204
+
+
+def test_a_note_comes_back_with_its_label_and_goes_with_it(lab: Lab) -> None:
+    def note() -> list[tuple[str, str]]:
+        said = lab.page.ask(f"/api/curve/{lab.id(11)}?rater=nora").json["labels"]
+        return [(one["label"], one["reason"]) for one in said]
+
+    assert lab.page.label(lab.id(11), "unsure", "nora", reason="a wave").json[0]["reason"] == "a wave"
+    assert note() == [("unsure", "a wave")]
+    assert lab.page.label(lab.id(11), "unsure", "nora").json[0]["reason"] == "a wave", "nothing was said of the note"
+    for reason in ("a slow wave", ""):
+        assert lab.page.label(lab.id(11), "unsure", "nora", reason=reason).json[0]["reason"] == reason
+        assert note() == [("unsure", reason)]
+    lab.page.ask(f"/api/labels/{lab.id(11)}?rater=nora", "DELETE")
+
+
+def test_a_disagreement_is_told_to_who_has_spoken(lab: Lab) -> None:
+    def told(rater: str, more: str = "") -> str | None:
+        found: str | None = lab.page.ask(f"/api/curve/{lab.id(14)}?rater={rater}{more}").json["disagreement"]
+        return found
+
+    assert told("olga") is None
+    lab.page.label(lab.id(14), "keep", "olga")
+    lab.page.label(lab.id(14), "discard", "paul")
+    try:
+        assert told("olga") == told("paul") == "olga says keep, paul says discard"
+        assert told("olga", "&blind=1") is None
+        assert told("quin") is None, "who has not spoken is not led"
+        lab.page.ask("/api/queue?name=disagreements&rater=quin")
+        assert told("quin") == "olga says keep, paul says discard"
+    finally:
+        for rater in ("olga", "paul"):
+            lab.page.ask(f"/api/labels/{lab.id(14)}?rater={rater}", "DELETE")
 
 
 def test_what_is_shown_blind_tells_nothing(lab: Lab) -> None:
@@ -372,7 +408,7 @@ def test_questions_look_like_any_curve_and_their_answers_are_no_labels(tmp_path:
             order.append(queue[0]["id"])
             answer = page.label(order[-1], "keep", "cleo", queue="review")
             assert answer.status == 201
-            assert answer.json[0].keys() == {"id", "label", "rater", "time"}
+            assert answer.json[0].keys() == {"id", "label", "rater", "time", "reason"}
             if len(order) == 45:  # killed, and what was answered last is sent again to the next one
                 page.process.kill()
                 page.process.wait(10)
@@ -411,9 +447,10 @@ def test_the_state_the_scores_and_a_session_are_told(lab: Lab) -> None:
     lab.page.label(lab.id(2), rater="kim")
     assert lab.page.ask("/api/state?rater=kim").json["queues"]["review"] == COUNT // 3
     scores = lab.page.ask("/api/scores").json
-    assert (len(scores["scores"]), scores["thresholds"]) == (COUNT + 1, {"discard": 0.04, "keep": 0.62})
+    assert (len(scores["scores"]), scores["thresholds"]) == (COUNT + 1, NOW)
     begun = lab.page.ask("/api/session", "POST", {"tip": "7", "sample": "Cohesin"}).json
     told = lab.page.ask("/api/state").json["session"]
+    assert told["ended"] is None
     assert (told["sample"], told["counts"]) == ("Cohesin", {"keep": 0, "review": 0, "discard": 0})
     assert 0 <= told["seconds"] < 60
     assert lab.page.ask("/api/queue?name=review&rater=kim&session=current").json == []  # there is nothing yet
@@ -422,6 +459,7 @@ def test_the_state_the_scores_and_a_session_are_told(lab: Lab) -> None:
     assert lab.page.ask("/api/state?rater=kim&session=all").json["queues"]["review"] == COUNT // 3
     assert lab.page.ask(f"/api/queue?name=review&rater=kim&session={begun['number']}").json == []
     assert lab.page.ask("/api/session", "POST", {"end": True}).status == 201
+    assert lab.page.ask("/api/state").json["session"]["ended"].endswith("Z"), "over, and its curves are still shown"
     assert lab.page.ask("/api/session", "POST", {"end": True}).status == 409
 
 

@@ -116,6 +116,24 @@ def choose(name: str, models: Path, override: ThresholdsConfig, group: str | Non
     return Chosen(promotion.name, promoted.id, promoted.folder, base_id, promotion, stamp=stamp, bundle=promoted)
 
 
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What the next curve meets: the chain that scores it, its thresholds, and the band of a raised cut."""
+
+    pipeline: str
+    thresholds: Thresholds
+    band: tuple[float, float] | None
+
+
+def in_force(config: Config) -> InForce:
+    """What serves for a configuration now, by the registry and its own thresholds. BadBundle: no model can be read."""
+    chosen = choose(base_name(config), config.state / "models", config.thresholds)
+    bundle = chosen.bundle or read(chosen.folder)
+    discard, keep = _thresholds_of(bundle, config.thresholds)
+    band = bundle.manifest.thresholds.band if discard == bundle.discard else None
+    return InForce(bundle.pipeline, Thresholds(discard=discard, keep=keep), band)
+
+
 def _is_of_another(promotion: Promotion, base_id: str) -> str:
     made_from = f"{promotion.id} was promoted in the place of {promotion.base_id}"
     return f"{made_from}; the configured model is {base_id}, which judges"

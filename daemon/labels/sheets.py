@@ -114,18 +114,33 @@ class Progress:
         if self.bound is None:
             looked = f"{many(self.answered, 'curve')} looked at"
             if not self.events:
-                return f"no event confirmed yet, {looked}{left_out}"
+                ends = (
+                    f" of {self.drawn:,}; it ends at {self.sheet.goal} events" if self.sheet.kind == "uniform" else ""
+                )
+                return f"no event confirmed yet, {looked}{ends}{left_out}"
             if self.sheet.kind == "weighted":
                 return f"{events}, {lost}{left_out}; {looked}, {self.drawn - self.answered:,} more"
             more = labels_needed(self.sheet.goal - self.events, self.events / self.answered)
             to_come = f", about {more:,} more" if self.events >= _FEWEST else ""
-            return f"{self.events} of {self.sheet.goal} confirmed events, {lost}{left_out}; {looked}{to_come}"
+            ends = f"; the sheet is {many(self.drawn, 'curve')} long and ends at {many(self.sheet.goal, 'event')}"
+            costs = f"; {costs_of(len(self.missed), self.sheet.goal)}" if self.missed else ""
+            so_far = f"{self.events} of {self.sheet.goal} confirmed events, {lost}{left_out}; {looked}{to_come}"
+            return f"{so_far}{ends}{costs}"
         told = f"{events}, {lost}{left_out}"
         if self.bound >= 1.0:
             return f"{told}: too few for any promise"
         whose = f"a {self.sheet.kind} blind draw from {self.sheet.decided:,} decisions"
         then = "; `adapt` puts that into the model" if self.sheet.kind == "uniform" and self.bound <= MAX_MISS else ""
         return f"{told} → at most {percent_up(self.bound)} missed, {100 * CONFIDENCE:g} % sure ({whose}){then}"
+
+
+def costs_of(missed: int, goal: int = GOAL) -> str:
+    """What so many confirmed events that were discarded cost a uniform sheet, in words."""
+    bound = percent_up(miss_bound(goal, missed, CONFIDENCE))
+    more = events_needed(MAX_MISS, CONFIDENCE, missed) - goal
+    misses = "1 miss" if missed == 1 else f"{missed} misses"
+    earns = f"with {misses} it says “at most {bound} missed” at its end"
+    return f"{earns}; {100 * MAX_MISS:g} % would need {many(more, 'more event')}" if more > 0 else earns
 
 
 class Sheets:

@@ -44,7 +44,7 @@ from daemon.review.desk import Desk, told
 from daemon.review.drawing import Heats, draw, packed
 from daemon.review.night import Night
 from daemon.review.outlook import Certifying
-from daemon.review.queues import ALWAYS, Item, QueueName
+from daemon.review.queues import ALWAYS, Item, QueueName, otherwise
 from daemon.review.security import Door, Guard, Refused
 from models.curve import Samples
 from models.reasons import REASONS
@@ -261,6 +261,7 @@ def curve(review: Review, request: Request) -> dict[str, Any]:
         "session": desk.session_of(event["seq"]),
         "reasons": [] if is_blind else [{"reason": one, "text": _text_of(one)} for one in data["reasons"]],
         "labels": [_said_label(one) for one in own],
+        "disagreement": None if is_blind else _disagreement(review, event, labels, rater),
         "points": len(samples),
         "velocity_um_per_s": _velocity(samples.distance, samples.duration_s),
         "spring_constant_n_per_m": samples.spring_constant_n_per_m,
@@ -269,8 +270,19 @@ def curve(review: Review, request: Request) -> dict[str, Any]:
     }
 
 
+def _disagreement(review: Review, event: Event, labels: Sequence[Label], rater: str | None) -> str | None:
+    """Who or what sees it differently. What others say is for whoever has spoken, or was asked because they differ."""
+    seq = event["seq"]
+    if rater and review.desk.is_asking(rater, seq):
+        return None
+    may_know = not rater or rater in {one.rater for one in labels} or review.desk.is_of(rater, seq, "disagreements")
+    if may_know and len({one.label for one in labels}) > 1:
+        return clean(", ".join(f"{one.rater} says {one.label}" for one in labels))
+    return otherwise(event, review.cutting.serving())
+
+
 def _said_label(label: Label) -> dict[str, str]:
-    return {"rater": label.rater, "label": label.label, "time": label.time}
+    return {"rater": label.rater, "label": label.label, "time": label.time, "reason": label.reason}
 
 
 def _text_of(reason: str) -> str:
@@ -356,7 +368,8 @@ def add_labels(review: Review, request: Request) -> Response:
     stored = review.desk.say([said_of(row) for row in rows])
     if any(one.word == "keep" for one in stored) or review.cutting.rests_on(one.id for one in stored):
         review.cutting.look_again()
-    return Answer([{"id": one.id, "label": one.word, "rater": one.rater, "time": one.time} for one in stored], 201)
+    said = [{"id": one.id, "label": one.word, "rater": one.rater, "time": one.time} for one in stored]
+    return Answer([{**row, "reason": one.reason} for row, one in zip(said, stored, strict=True)], 201)
 
 
 def remove_label(review: Review, request: Request) -> Response:

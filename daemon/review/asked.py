@@ -47,8 +47,9 @@ def said_of(row: Any) -> Said:
     if not isinstance(row, dict):
         raise Refused(400, 'a label is an object: {"id": …, "label": …, "rater": …}')
     id, word, rater = text_of(row, "id"), text_of(row, "label"), rater_of(row, "rater")
-    reason, name = text_of(row, "reason", is_needed=False), text_of(row, "queue", is_needed=False)
-    if len(reason) > _MOST_REASON:
+    reason = None if row.get("reason") is None else text_of(row, "reason")
+    name = text_of(row, "queue", is_needed=False)
+    if reason is not None and len(reason) > _MOST_REASON:
         raise Refused(400, f"reason has at most {_MOST_REASON} characters")
     try:
         return Said(id, read_word(word), rater, reason, known_queue(name))

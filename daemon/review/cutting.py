@@ -19,9 +19,10 @@ from daemon.judging.registry import Registry
 from daemon.review.desk import Desk, Held, told
 from daemon.review.queues import Aims
 from daemon.review.security import Refused
-from models.bundle import BadBundle, read
+from models.bundle import BadBundle
 
 if TYPE_CHECKING:
+    from daemon.judging.judge import InForce
     from daemon.learn.adaptation import Proposal
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Cutting(threading.Thread):
         self._starting = threading.Lock()
         self._proposal = Held(self._propose, _HOLDS_S)
         self._taken_back = ""  # of the last audit that took a cut back, one sentence
-        self._band: tuple[object, tuple[float, float] | None] = (None, None)
+        self._in_force: tuple[object, InForce | None] = (None, None)
 
     def open(self) -> None:
         """A person has opened the page, who wants to know what the events so far allow."""
@@ -121,13 +122,20 @@ class Cutting(threading.Thread):
         return replace(self.serving(), first=() if proposal is None else proposal.look_first)
 
     def serving(self) -> Aims:
-        """The band of the cut that serves, and what judges now, by the last decision."""
-        view = self._desk.ledger
+        """What judges the next curve, and the band of its cut.
+
+        By the registry and the configuration; by the last decision where the service has thresholds that this page was
+        not told of, or no model can be read.
+        """
+        view, config = self._desk.ledger, self._desk.config
         with told():
             last = view.last(1)
         data = last[0]["data"] if last else {}
-        serving = (str(data["pipeline"]), Thresholds(**data["thresholds"])) if data else None
-        return Aims(band=self._band_of_serving(), serving=serving)
+        now = self._served_now()
+        is_untold = config.file is None and config.thresholds.discard is None
+        if data and (now is None or (is_untold and data.get("cut", {}).get("origin") == "configured")):
+            return Aims(serving=(str(data["pipeline"]), Thresholds(**data["thresholds"])))
+        return Aims() if now is None else Aims(band=now.band, serving=(now.pipeline, now.thresholds))
 
     def effect(self) -> list[str]:
         """In words, what the answers so far do to the cut, and what more would; empty while nothing is known."""
@@ -153,14 +161,17 @@ class Cutting(threading.Thread):
 
         return propose(self._desk.config)
 
-    def _band_of_serving(self) -> tuple[float, float] | None:
-        stamp = self._registry.stamp()
-        if stamp != self._band[0]:
-            band = None
+    def _served_now(self) -> InForce | None:
+        """Read anew where the registry, or the model that the last service was configured with, has changed."""
+        config = self._desk.config
+        key = (self._registry.stamp(), self._registry.base_name())
+        if key != self._in_force[0]:
+            from daemon.judging.judge import in_force
+
+            found = None
             try:
-                if (promotion := self._registry.serving()) is not None:
-                    band = read(self._registry.folder_of(promotion)).manifest.thresholds.band
+                found = in_force(config)
             except (BadBundle, OSError) as error:
-                log.warning("the cut that serves: %s", error)
-            self._band = (stamp, band)
-        return self._band[1]
+                log.warning("what serves: %s", error)
+            self._in_force = (key, found)
+        return self._in_force[1]

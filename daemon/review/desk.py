@@ -53,7 +53,7 @@ class Said:
     id: str
     word: Word
     rater: str
-    reason: str = ""
+    reason: str | None = None  # None: nothing is said of it, so that the one that holds stays
     queue: str | None = None
 
 
@@ -65,6 +65,7 @@ class Stored:
     word: Word
     rater: str
     time: str
+    reason: str = ""
 
 
 T = TypeVar("T")
@@ -236,19 +237,22 @@ class Desk(Closing):
         noted = None if is_of_sheet else _question(labels, said.rater, seq)  # a sheet asks whatever was asked before
         is_sent_again = noted is not None and (noted.kind == "golden" or noted.answer == said.word)
         if noted is not None and is_sent_again:
-            return Stored(said.id, noted.answer or said.word, said.rater, noted.time)
+            return Stored(said.id, noted.answer or said.word, said.rater, noted.time, said.reason or "")
         is_question = noted is None and item is not None and item.kind in ("golden", "repeat")
         expected = _expected(labels, item.kind, said.rater, seq) if item is not None and is_question else None
         if item is not None and expected is not None:  # else what it asked for was taken back meanwhile
             now = utc_now()
             labels.note_shown(said.rater, seq, item.queue, item.kind, answer=said.word, expected=expected, time=now)
-            return Stored(said.id, said.word, said.rater, now)
-        session = sessions.of(seq)
+            return Stored(said.id, said.word, said.rater, now, said.reason or "")
+        session, reason = sessions.of(seq), said.reason
+        if reason is None:
+            own = [one for one in labels.labelled([seq]).get(seq, []) if one.rater == said.rater]
+            reason = next((one.reason for one in own if one.label == said.word), "")
         label = Labels.of_event(
             event,
             said.word,
             said.rater,
-            said.reason,
+            reason,
             queue=item.queue if item else said.queue,
             weight=item.weight if item else None,
             session=session.number if session else None,
@@ -256,7 +260,7 @@ class Desk(Closing):
         (held,) = labels.say([label])
         if is_of_sheet and (sheet := Sheets(labels).current()) is not None:
             Sheets(labels).note(sheet, seq, said.rater)
-        return Stored(said.id, held.label, held.rater, held.time)
+        return Stored(said.id, held.label, held.rater, held.time, held.reason)
 
     def is_asking(self, rater: str, seq: int) -> bool:
         """Whether a rater has this curve before them as a question, or on a sheet, and has not answered yet."""
@@ -269,6 +273,11 @@ class Desk(Closing):
                 return _question(labels, rater, seq) is None
             sheet = Sheets(labels).current()
             return sheet is not None and Sheets(labels).is_open(sheet, seq)
+
+    def is_of(self, rater: str, seq: int, queue: QueueName) -> bool:
+        """Whether a rater was last asked about this curve in this queue."""
+        item = self._handed_out.get((rater, seq))
+        return item is not None and item.queue == queue
 
     def _ask_again(self, said: Sequence[Said], events: Sequence[Event]) -> None:
         """What curves were asked for, where the page has them from a server before this one."""

@@ -26,6 +26,7 @@ from models.clock import utc_now
 
 _STATUS_HOLDS_S = 1.0  # one question to the service, however many pages ask
 _FIGURES_HOLD_S = 10.0
+_EVENTS_HOLD_S = 2.0  # whoever has just confirmed one sees it counted
 _RATERS = 50  # whose figures are held
 _HOURS = 12
 _COUNTED = 20_000  # of the decisions from before the page was started
@@ -102,7 +103,7 @@ class Night:
         self._desk = desk
         self._hours, self._scores = Hours(), Scores()
         self._status = Held(self._ask, _STATUS_HOLDS_S)
-        self._promises = Held(lambda: {"events": _events(desk.labels)}, _FIGURES_HOLD_S)
+        self._promises = Held(lambda: {"events": _events(desk.labels)}, _EVENTS_HOLD_S)
         self._figures: OrderedDict[str, Held[dict[str, Any]]] = OrderedDict()
 
     def _ask(self) -> Event | None:
@@ -175,6 +176,7 @@ def _session(session: Session, counts: dict[str, int]) -> dict[str, Any]:
         **{name: getattr(session, name) for name in FIELDS},
         "origin": session.origin,
         "began": session.began,
+        "ended": session.ended,
         "seconds": session.seconds,
         "first_seq": session.first_seq,
         "counts": session.counts(counts),
@@ -182,14 +184,14 @@ def _session(session: Session, counts: dict[str, int]) -> dict[str, Any]:
 
 
 def _events(labels: Labels) -> str:
-    """How many of the events that people have confirmed were not discarded: of those that somebody saw."""
+    """How many of the events that people, whoever, have confirmed the model had not discarded."""
     confirmed = [
         said
         for said in labels.labelled().values()
         if said[-1].verdict is not None and {one.label for one in said} == {"keep"}
     ]
     found = sum(said[-1].verdict != "discard" for said in confirmed)
-    return f"your events {found} of {len(confirmed)}" if confirmed else ""
+    return f"events {found} of {len(confirmed)}" if confirmed else ""
 
 
 def _figures(labels: Labels, rater: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from daemon.common.text import duration, many
 from daemon.judging import Verdict, audit
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions, Stretches, is_within
-from daemon.labels.sheets import ABOVE, GOAL, MOST_CURVES, Progress, SheetKind, Sheets
+from daemon.labels.sheets import ABOVE, GOAL, MOST_CURVES, Progress, SheetKind, Sheets, costs_of
 from daemon.ledger.view import LedgerView
 from daemon.review.desk import Desk, Held, told
 from daemon.review.security import Refused
@@ -97,10 +97,12 @@ class Outlook:
         if events >= GOAL:
             promise = f"“at most {100 * MAX_MISS:g} % missed, {100 * CONFIDENCE:g} % sure”"
             earns = f"{GOAL} confirmed events, none of them discarded, earn {promise}"
-            return Offer("uniform", curves, events, bound, f"{earns}: {takes}; {_WHY}")
+            ends = f"the sheet is {many(drawn, 'curve')} long and ends as soon as {GOAL} events are confirmed"
+            return Offer("uniform", curves, events, bound, f"{earns}: {takes}; {ends}; {costs_of(1)}; {_WHY}")
         few = f"these {self.total:,} decisions hold about {events} events, and {GOAL} would be needed"
         earns = f"without a miss they say “at most {percent_up(bound)} missed”" if events else "they earn nothing yet"
-        return Offer("uniform", curves, events, bound if events else None, f"{few}; {earns}, with {takes}")
+        ends = f"the sheet is {many(drawn, 'curve')} long"
+        return Offer("uniform", curves, events, bound if events else None, f"{few}; {ends}; {earns}, with {takes}")
 
     def _weighted(self, seconds: float) -> Offer:
         audited = self.audited

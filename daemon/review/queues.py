@@ -24,7 +24,7 @@ from daemon.labels import Kind, Labels
 from daemon.labels.sessions import Sessions, Stretches, is_within
 from daemon.labels.sheets import Sheets
 from daemon.ledger.view import LedgerView
-from daemon.ledger.wire import Look
+from daemon.ledger.wire import Event, Look
 from daemon.review.questions import Past, Slot, mix, shuffled
 
 #: ``first``: the curves between the old and the new cut that `adapt` wants looked at, at the head of review.
@@ -318,6 +318,24 @@ def _decided_otherwise(
         for seq, event in events.items()
         if event["data"]["reasons"] == ["score"] and _scale(event["data"]["pipeline"]) == _scale(pipeline)
     ]
+
+
+_SENT: Mapping[Verdict, str] = {"keep": "kept", "review": "sent to review", "discard": "discarded"}
+_WOULD: Mapping[Verdict, str] = {"keep": "keep it", "review": "send it to review", "discard": "discard it"}
+
+
+def otherwise(event: Event, aims: Aims) -> str | None:
+    """In words, what the cut in force would make of a curve that was decided by another; None where it is the same."""
+    data = event["data"]
+    if aims.serving is None or data["score"] is None or data["reasons"] != ["score"]:
+        return None
+    pipeline, now = aims.serving
+    if _scale(data["pipeline"]) != _scale(pipeline):
+        return None
+    verdict: Verdict = "keep" if data["score"] >= now.keep else "discard" if data["score"] <= now.discard else "review"
+    if verdict == data["verdict"]:
+        return None
+    return f"the cut in force would {_WOULD[verdict]} now; it was {_SENT[data['verdict']]}"
 
 
 def _scale(pipeline: str) -> str:

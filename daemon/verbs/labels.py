@@ -18,7 +18,7 @@ from daemon.common.mounts import resolve
 from daemon.common.options import Action, Actions, Option
 from daemon.common.progress import progress
 from daemon.common.stdio import write_bytes
-from daemon.common.text import clean
+from daemon.common.text import clean, many
 from daemon.config import Config, Flags, Keys, load
 from daemon.formats import limits
 from daemon.labels import Label, Labels, Word, raters, read_word
@@ -250,15 +250,32 @@ def _untold(unknown: Sequence[str], count: int) -> str:
 
 
 def _disagree(labels: Labels) -> int:
+    found, shared, who = 0, 0, dict[str, None]()
     for group in labeltable.by_curve(labels.current()).values():
+        who |= dict.fromkeys(one.rater for one in group)
+        shared += len(group) > 1
         if len({one.label for one in group}) > 1:
+            found += 1
             said = ", ".join(f"{one.label} ({one.rater})" for one in group)
             print(clean(f"{name_of(group[0].path, group[0].curve)}: {said}"))
     for one in raters.agreements(labels.current()):
         print(one.words())
     if (bar := raters.bar(labels)).blocks:
         print(bar.text)
+    if not found:
+        print(clean(_agreed(list(who), shared)), file=sys.stderr)
     return 0
+
+
+def _agreed(who: Sequence[str], shared: int) -> str:
+    """Why there is nothing to show."""
+    if not who:
+        return "nobody has labelled a curve yet"
+    if len(who) == 1:
+        return f"only {who[0]} has labelled curves: there is nobody to disagree with"
+    if not shared:
+        return "no curve has labels of two raters yet"
+    return f"no disagreement on {many(shared, 'curve')} that several raters have labelled"
 
 
 def _export(asked: Export, config: Config, labels: Labels, ledger: LedgerView | None) -> int:

@@ -307,7 +307,7 @@ def test_doubtful_curves_and_those_of_another_network_are_no_gain(tmp_path):
     found = propose(night.config)
     assert found.stream == 5 + 21 * len(EVENT_FREE) + 10
     assert found.between <= len(EVENT_FREE)
-    assert "points of the stream would leave the pile" in found.missing[0]
+    assert "points less of all curves would go to review" in found.missing[0]
 
 
 def test_what_an_engine_may_be_off_is_kept_clear_of(tmp_path):

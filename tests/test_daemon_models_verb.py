@@ -115,6 +115,9 @@ def test_what_is_passed_over_does_not_serve_in_the_list(state: Path, capsys: pyt
         rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         return last, [row["id"] for row in rows if row["is_promoted"]]
 
+    registry.rollback("ann", "to see what is said")
+    assert listed() == ("shipped serves: the configured model, with nothing promoted in its place", [])
+    registry.promote("cut", base=base, why="", by="ann")
     said, serving = listed()
     assert (said.startswith("cut serves"), serving) == (True, [promoted.id])
     registry.note_base("own")  # by a service that is configured with it

@@ -25,6 +25,7 @@ from daemon.config.origin import SERVICE_FILE
 from daemon.labels import Label, Labels
 from daemon.ledger import events
 from daemon.screens.status import page
+from tests.reviewhelp import fill, judged
 from tests.speaker import Speaker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -269,7 +270,10 @@ def test_reload_without_a_service_exits_69(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.count("\n")) == (69, 1)
     assert "no service runs on" in done.stderr
     hint = afm_triage("status", "--state", str(tmp_path)).stdout
+    assert f"no service has run on {tmp_path} yet; start it with: afm-triage run" in hint
     assert f"start it with: afm-triage run --watch DIR --state {tmp_path}\n" in hint
+    fill(tmp_path, [judged(1)])
+    assert f"the service on {tmp_path} was stopped; start" in afm_triage("status", "--state", str(tmp_path)).stdout
     moved = afm_triage("stop", "--state", str(tmp_path / "away"))
     assert moved.returncode == 69
     assert "if it was moved, put it back" in moved.stderr

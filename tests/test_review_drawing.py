@@ -76,8 +76,18 @@ def test_a_baseline_is_drawn_tilted_where_it_is() -> None:
 
     assert line(retract()) == [0, 0]
     assert line(retract() + np.linspace(0, 120, 2000)) == [pytest.approx(-120, rel=0.1), 0]
+    assert line(retract() - np.linspace(0, 120, 2000)) == [pytest.approx(120, rel=0.1), 0]
     wavy = open_file(CURVES / "force-save-0578.jpk-force")[0]  # its far end is level, with a slow wave on it
     assert line(wavy.force * 1e12) == [0, 0]
+
+
+def test_a_line_above_the_curve_is_no_baseline() -> None:
+    """A cell that lets go late: its far half falls all the way, and nearer to the contact nothing is as high."""
+    n, rng = 2000, np.random.default_rng(3)
+    late = np.interp(np.arange(n), [0, 40, 900, 1400, n - 1], [-40, 0, 60, 220, 0]) + rng.normal(0, 8, n)
+    drawn = draw(Curve(late * 1e-12, "N", np.linspace(0, 1e-6, n), "separation"))
+    assert drawn.baseline is None
+    assert drawn.y[-1] == pytest.approx(0, abs=40), "force is counted from the far end all the same"
 
 
 def test_a_file_without_distance_is_drawn_over_shares_of_its_retract() -> None:

@@ -61,7 +61,7 @@ def test_a_weighted_sheet_says_before_what_it_can_state() -> None:
     assert offer.labels == 2_646 + 300
     assert offer.bound is not None
     assert 0.05 < offer.bound < 0.09
-    assert "2,646 audited discards stand for 132,300" in offer.sentence
+    assert "2,646 discards drawn by chance stand for all 132,300" in offer.sentence
     assert NIGHT.offer("weighted", 3.0).bound == pytest.approx(0.62, abs=0.03)
 
 

@@ -166,7 +166,11 @@ def _flags(config: Config) -> str:
 def _absence(where: ServiceFile, config: Config) -> str:
     if where.pid is None:
         start = f"start it with: afm-triage run {_flags(config)}"
-        return f"no service has been started on {config.state}, or it was stopped; {start}"
+        was_there = (config.state / "ledger.sqlite").exists()  # which only a service makes
+        told = (
+            f"the service on {config.state} was stopped" if was_there else f"no service has run on {config.state} yet"
+        )
+        return f"{told}; {start}"
     if where.is_alive:
         why = where.why_silent or "its log says more"
         return f"process {where.pid} is there but does not answer at {where.replay}; {why}"

@@ -124,12 +124,12 @@ def bar(labels: Labels) -> Bar:
     raters = sorted({one.rater for one in current})
     if len(raters) < 2:
         whose = f"all labels are {clean(raters[0])}'s" if raters else "nobody has labelled a curve"
-        return Bar(False, f"{whose}: no second rater, so nothing says how far people agree, and nothing bars a cut")
+        return Bar(False, f"{whose}: no second rater, so how far people agree is not known, and the cut may move")
     found = agreements(current)
     counted = [one for one in found if one.kappa is not None]
     if not counted:
         told = found[0].words() if found else "no two raters have labelled the same curve"
-        return Bar(False, f"{told}; until then nothing bars a cut")
+        return Bar(False, f"{told}; until then the cut may move")
     worst = min(counted, key=lambda one: one.kappa or 0.0)
     if (worst.kappa or 0.0) < BAR:
         remedy = "talk over `labels disagree`, and label those curves again"

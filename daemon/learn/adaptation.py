@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -32,6 +32,12 @@ from models.cut import FEWEST, LEAST_GAIN, MISSES, Rung, Step, climb
 
 #: Curves between the old and the new cut that are looked at first: those most like an event.
 LOOK_FIRST = 12
+#: As the history of models calls what a cut rests on.
+_RULES: Mapping[Rung, str] = {
+    "shipped": "too few to move it",
+    "provisional": "a forecast from few",
+    "exact": "enough for the exact promise",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +166,7 @@ def accept(config: Config, proposal: Proposal, by: str) -> Promotion:
     }
     what = json.dumps([network.id, proposal.new, proposal.group, proposal.confirmed])
     name = f"cut-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
-    why = f"{proposal.events} confirmed events, {proposal.rung} rung"
+    why = f"{proposal.events} confirmed events, {_RULES[proposal.rung]}"
     return let_serve(registry, ground, name, proposal.new, evidence, why=why, by=by)
 
 
@@ -228,7 +234,7 @@ def _objections(proposal: Proposal, ground: Ground) -> Iterator[str]:
         yield "this model has decided no curve of this session group yet"
     elif (gain := proposal.pile_before - proposal.pile_after) < LEAST_GAIN - 1e-9:
         at_least = f"for less than {100 * LEAST_GAIN:g} the cut is not moved"
-        yield f"only {100 * gain:.1f} points of the stream would leave the pile: {at_least}"
+        yield f"only {100 * gain:.1f} points less of all curves would go to review: {at_least}"
 
 
 def _sentences(p: Proposal, ground: Ground, step: Step, stream: Stream, loss_of_base: float | None) -> Iterator[str]:
@@ -240,18 +246,19 @@ def _sentences(p: Proposal, ground: Ground, step: Step, stream: Stream, loss_of_
         verb = "falls" if p.moves else "would fall"
         looks = f", {len(p.look_first)} to look at first" if p.look_first else ""
         yield (
-            f"the pile{whose} {verb} from {100 * p.pile_before:.0f} to {100 * p.pile_after:.0f} % of {p.stream:,}"
-            f" curves; {p.between:,} curves between old and new cut ({p.old:.4g} and {p.new:.4g}){looks}"
+            f"the pile{whose}, the share that goes to review, {verb} from {100 * p.pile_before:.0f}"
+            f" to {100 * p.pile_after:.0f} % of {p.stream:,} curves; {p.between:,} curves between old and new cut"
+            f" ({p.old:.4g} and {p.new:.4g}){looks}"
         )
         yield _rule(p, step)
         if p.rung == "exact" and all(one.logit >= ground.logit(ground.network.keep) for one in ground.above):
-            yield "all of these events were kept: of weaker ones they say little, so look into the pile too"
+            yield "all of these events were kept: of weaker ones they say little, so look at curves in review too"
         if p.simulated_loss is not None and loss_of_base is not None:
             own = f"the model's own cut {100 * loss_of_base:.1f} %"
-            yield f"of simulated events it discards {100 * p.simulated_loss:.1f} %, {own}: stated, no bar"
+            yield f"of simulated events it discards {100 * p.simulated_loss:.1f} %, {own}: for information only"
         yield (
             f"afterwards {100 * discards.BAND_SHARE:g} % of the first {discards.BAND_CURVES} discards between both cuts"
-            " are put to the look; an event that is confirmed there takes the cut back"
+            " come into the discards queue; an event that is confirmed there takes the cut back"
         )
     if p.rung == "provisional":
         yield next_rung_of(p)
@@ -289,8 +296,11 @@ def withdrawn_of(proposal: Proposal) -> str:
 def _rule(p: Proposal, step: Step) -> str:
     if p.rung == "exact":
         promise = f"at most {percent_up(MAX_MISS)} of the events above the old cut are missed, {CONFIDENCE:.0%} sure"
-        return f"{p.events} confirmed events, none of them below it: {promise}; of those below it the audit tells"
-    held = "the lowest of them, or keep, holds it" if step.is_capped else f"{100 * p.miss:g} % of such lie below it"
+        below = "weaker ones show only in the discards queue"
+        return f"{p.events} confirmed events, none of them below it: {promise}; {below}"
+    held = (
+        "the lowest of them, or keep, holds it" if step.is_capped else f"{100 * p.miss:g} % of such events lie below it"
+    )
     return f"it rests on {p.events} confirmed events; {held}, and none of them is newly lost"
 
 
@@ -304,5 +314,5 @@ def _advice(p: Proposal, ground: Ground, stream: Stream) -> Iterator[str]:
     cost = stream.pile(wanted) - stream.pile(ground.own)
     yield (
         f"{_events(len(lost), 'lie')} below the model's own cut: [thresholds] discard = {wanted:g} would show all"
-        f" such to a person, and the pile would grow by {100 * cost:.0f} points"
+        f" such to a person, and {100 * cost:.0f} points more of all curves would go to review"
     )

@@ -42,6 +42,9 @@ MOST_POINTS = 4096
 #: Ruptures that are marked, the steepest; more would hide the curve.
 MOST_RUPTURES = 24
 _PROFILE = RasterProfile()
+#: More of the free curve than this share, that far below a tilted line: the line is no baseline. A push whose end was
+#: not found lies below too, but is short.
+_MOST_BELOW, _BELOW_NOISE = 0.25, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +186,11 @@ def _approach(curve: Curve, level: float) -> tuple[Samples, Samples] | None:
     return x[chosen], force[chosen]
 
 
-def _baseline(force: Samples, prepared: Prepared, factor: float, x: Samples) -> Baseline:
+def _baseline(force: Samples, prepared: Prepared, factor: float, x: Samples) -> Baseline | None:
     """Tilted as the front-end has found it, if that describes the far end better than a level line does.
 
-    It takes the tilt from slopes in short stretches, and a slow wave has those too.
+    It takes the tilt from slopes in short stretches, and a slow wave has those too. None where the tilted line runs
+    above much of the free curve: a molecule only pulls, so that a baseline lies along its curve or below.
     """
     far = force[-max(int(FAR_END * force.shape[0]), 2) :]
     n, tilt = far.shape[0], prepared.tilt or 0.0
@@ -194,6 +198,12 @@ def _baseline(force: Samples, prepared: Prepared, factor: float, x: Samples) -> 
     with np.errstate(invalid="ignore"):
         is_tilted = np.median(np.abs(far - tilted)) < 0.8 * np.median(np.abs(far))
     noise = None if prepared.noise is None else factor * prepared.noise
+    if is_tilted and prepared.noise is not None:
+        free = force[round((prepared.contact or 0.0) * force.shape[0]) :]
+        line = tilt * np.linspace(-free.shape[0] / force.shape[0], 0.0, free.shape[0])
+        with np.errstate(invalid="ignore"):
+            if np.mean(free < line - _BELOW_NOISE * prepared.noise) > _MOST_BELOW:
+                return None
     start = -factor * tilt if is_tilted else 0.0
     return Baseline(0.0, noise, ((float(x[0]), start), (float(x[-1]), 0.0)))
 

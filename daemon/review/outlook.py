@@ -118,7 +118,8 @@ class Outlook:
         if bound >= 1.0:
             return Offer("weighted", curves, len(above), None, f"too few curves are audited for any promise; {takes}")
         earns = f"without a miss it says “at most {percent_up(bound)} missed, {100 * CONFIDENCE:g} % sure”"
-        why = f"{audited:,} audited discards stand for {self.decided['discard']:,}"
+        verb = "stands" if audited == 1 else "stand"
+        why = f"{many(audited, 'discard')} drawn by chance {verb} for all {self.decided['discard']:,}"
         return Offer("weighted", curves, len(above), bound, f"{earns}, for {why}: {takes}")
 
 

@@ -159,12 +159,12 @@ def _list(registry: Registry, as_json: bool, base: str, settings: config.Config)
     from models.bundle import BadBundle, entries
 
     served = {one.id: one for one in registry.served()}
-    serving, passed_over = registry.serving(), None
+    serving, passed_over, is_known = registry.serving(), None, True
     try:
         chosen = choose(base, registry.models, settings.thresholds)
         serving, passed_over = chosen.promotion, chosen.passed_over
     except BadBundle as error:  # no service could start with it; the others are listed all the same
-        passed_over = f"the configured model: {error}"
+        passed_over, is_known = f"the configured model: {error}", False
     for entry in entries(registry.models):
         one = served.pop(entry.bundle.id, None) if entry.bundle else None
         _show(entry, as_json, one.since if one else None, serving.id if serving else None)
@@ -173,6 +173,8 @@ def _list(registry: Registry, as_json: bool, base: str, settings: config.Config)
     if serving is not None and not as_json:
         by = f"since {serving.time}, by {serving.by}: {serving.why}"
         print(clean(f"{serving.name} serves{_for_group(serving.group)} in the place of {serving.base_id} {by}"))
+    elif is_known and not as_json:
+        print(clean(f"{base} serves: the configured model, with nothing promoted in its place"))
     if passed_over is not None and not as_json:
         print(clean(f"▲ {passed_over}"))
     return 0

@@ -235,7 +235,7 @@ def test_a_note_stays_with_its_answer(tmp_path: Path, browser: Browser, drawn: l
         with Labels(state / "labels.sqlite") as labels:
             return [(one.label, one.reason) for one in labels.current()]
 
-    fill(state, flagged(20, drawn))
+    stream = fill(state, flagged(20, drawn))
     with Page(state) as page:
         browser.open(page)
         browser.press("n", *"two tips", "\ue007")
@@ -256,10 +256,22 @@ def test_a_note_stays_with_its_answer(tmp_path: Path, browser: Browser, drawn: l
         browser.wait(lambda: "back to ○ discard" in browser.text("#told"), "nobody says what holds again")
         browser.press("z")
         browser.wait(lambda: "back to ◐ unsure" in browser.text("#told"), "nobody says what holds again")
-        assert browser.shown == first
+        assert browser.curve() == first
         assert noted() == [("unsure", "two tips")]
         browser.press("z")
         assert noted() == []
+        # Also that of an answer which this page has not given itself.
+        page.label(f"{stream}:5", "keep", "anna", reason="tilted")
+        page.label(f"{stream}:5", "discard", "ben")
+        browser.press("4")
+        browser.wait(lambda: browser.shown == f"{stream}:5", "no disagreement")
+        browser.wait(lambda: "ben says discard" in browser.text("#why"), "nobody says who disagrees")
+        assert browser.run("return document.querySelector('#note').value") == "tilted"
+        browser.press("u")
+        browser.settled()
+        browser.press("z")
+        browser.wait(lambda: "back to ● keep" in browser.text("#told"), "nobody says what holds again")
+        assert sorted(noted()) == [("discard", ""), ("keep", "tilted")]
 
 
 def test_two_raters_at_once(tmp_path: Path, browser: Browser, drawn: list[bytes]) -> None:
@@ -373,7 +385,11 @@ def test_everything_is_reached_by_keys_and_fits_400_px(tmp_path: Path, browser: 
     others = [judged(n, verdict=v, compact_copy=drawn[0]) for n, v in ((101, "keep"), (audited, "discard"))]
     fill(tmp_path / "state", [*flagged(30, drawn), *others])
     with Page(tmp_path / "state") as page:
-        browser.open(page)
+        assert seq_of(browser.open(page, queue="")) == 31, "what was kept does not come first"
+        browser.press("p", "\ue014", "p")
+        assert seq_of(browser.curve()) == 31, "a curve that nobody sees moves on"
+        browser.press("2")
+        browser.wait(lambda: seq_of(browser.curve()) != 31, "2 does not open the review queue")
         reached: set[str] = set()
         name = (
             "const at = document.activeElement; return at.id || at.dataset.word || at.dataset.act || at.dataset.queue"

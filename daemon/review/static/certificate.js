@@ -26,7 +26,7 @@ export class Certificate {
         "header",
         {},
         element("h2", {}, "Certificate"),
-        element("p", { class: "quiet" }, "a promise in one sitting: curves drawn blind, labelled to the last one"),
+        element("p", { class: "quiet" }, "a promise in one sitting: curves drawn by chance, looked at blind and in the order in which they were drawn"),
       ),
     ];
     if (sheet) rows.push(this.#sheet(sheet, isOpen));
@@ -46,7 +46,7 @@ export class Certificate {
       bar,
     );
     if (isOpen) {
-      const on = element("button", { type: "button", class: "main" }, `Go on: ${count(sheet.left)} to look at`);
+      const on = element("button", { type: "button", class: "main" }, `Go on: ${count(sheet.left)} to look at, or fewer`);
       on.addEventListener("click", this.hands.look);
       box.append(element("p", { class: "row" }, on));
     }

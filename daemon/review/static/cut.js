@@ -130,7 +130,14 @@ export class Cut {
       pen.stroke();
       pen.fillStyle = colour("ink");
       pen.textAlign = align;
-      pen.fillText(words, x + (align === "left" ? 7 : -7), y);
+      const from = x + (align === "left" ? 7 : -7);
+      pen.setLineDash([]);
+      pen.strokeStyle = colour("card");
+      pen.lineWidth = 4;
+      pen.strokeText(words, from, y);
+      pen.strokeStyle = colour("ink");
+      pen.lineWidth = 2;
+      pen.fillText(words, from, y);
     }
   }
 

@@ -41,7 +41,7 @@ const cut = new Cut($("cut-view"), { say, rater: () => rater, first: () => openQ
 
 let rater = sessionStorage.getItem("rater") ?? localStorage.getItem("afm-triage.rater") ?? "";
 let view = "curve";
-let queue = "review";
+let queue = ""; // none is chosen yet
 // Of the queue, those already answered too: {id, …, queue, mine (the answer given here), said ({label, reason} that holds,
 // null for none, undefined while nobody knows), note (as it stands in the field, where a hand has changed it)}.
 let items = [];
@@ -62,6 +62,7 @@ const axes = new Axes({ stored, store });
 
 async function openQueue(name) {
   queue = name;
+  curves.forgetAll(); // what was said of them meanwhile, and by whom it may be known, is another
   openView("curve");
   items = [];
   at = -1;
@@ -366,6 +367,7 @@ function step(by) {
 }
 
 function drawProgress() {
+  if (!queue) return;
   const done = looked[queue] ?? 0;
   const left = top.left(queue);
   const bar = $("progress");
@@ -504,7 +506,7 @@ const KEYS = {
   "-": () => plot.zoom(1 / 1.5),
   0: () => plot.reset(),
   n: () => $("note").focus(),
-  g: () => openView(view === "sheets" ? "curve" : "sheets"),
+  g: () => queue && openView(view === "sheets" ? "curve" : "sheets"),
   p: () => openView(view === "certificate" ? "curve" : "certificate"),
   c: () => openView(view === "cut" ? "curve" : "cut"),
   ArrowLeft: (event) => (event.shiftKey ? plot.pan(-0.15, 0) : step(-1)),
@@ -599,7 +601,6 @@ async function changeScope() {
 function becomes(name) {
   if (name !== rater) {
     rater = name;
-    curves.forgetAll();
     sessionStorage.setItem("rater", rater);
     localStorage.setItem("afm-triage.rater", rater);
     [undone, looked, gaps] = [[], {}, []];
@@ -620,7 +621,7 @@ function begin() {
 /** Confirmed events among the kept curves are what moves a cut: so they come first, where some wait. */
 async function openFirst(looking) {
   await looking;
-  if (view === "curve" && !items.length && !location.hash.slice(1)) openQueue(top.left("kept") > 0 ? "kept" : "review");
+  if (!queue) openQueue(top.left("kept") > 0 ? "kept" : "review");
 }
 
 if (rater) begin();

@@ -222,10 +222,12 @@ export class Plot {
     pen.lineWidth = 1;
     pen.strokeStyle = colours.quiet;
     pen.setLineDash([6, 5]);
-    pen.beginPath();
-    pen.moveTo(...start);
-    pen.lineTo(...end);
-    pen.stroke();
+    if (!this.#isWild) {
+      pen.beginPath();
+      pen.moveTo(...start);
+      pen.lineTo(...end);
+      pen.stroke();
+    }
     pen.setLineDash([2, 3]);
     const contact = curve.contact;
     if (contact !== null && contact !== undefined) {
@@ -241,6 +243,18 @@ export class Plot {
   get #isTilted() {
     const { line, noise } = this.curve.baseline ?? {};
     return Boolean(line && noise && Math.abs(line[1][1] - line[0][1]) > 4 * noise);
+  }
+
+  /** A line that runs out of the curve's own forces describes its far end alone: it is no baseline. */
+  get #isWild() {
+    if (!this.#isTilted) return false;
+    const [[, start]] = this.curve.baseline.line;
+    let [low, high] = [Infinity, -Infinity];
+    for (const y of this.curve.retract.y) {
+      if (y < low) low = y;
+      if (y > high) high = y;
+    }
+    return start < low || start > high;
   }
 
   /** The names of the zero line and of contact, where neither curve nor approach is in their way. */
@@ -262,7 +276,7 @@ export class Plot {
     const contact = curve.contact;
     if (contact !== null && contact !== undefined && toX(contact) > left) write("contact ends", toX(contact) + 6, top - 1);
     const noise = curve.baseline?.noise;
-    const name = this.#isTilted ? "baseline" : "zero line";
+    const name = this.#isWild ? "no baseline found" : this.#isTilted ? "baseline" : "zero line";
     const words = noise ? `${name}, noise ${figure(noise, 2)} ${curve.force_unit}`.trim() : name;
     const start = right - pen.measureText(words).width - 4;
     const level = toY(curve.baseline?.level ?? 0);

@@ -23,9 +23,8 @@ from models.raster import RasterProfile
 
 WINDOW = 8  # samples on each side of a step, of the 512 to which a retract is averaged
 SURFACE = 0.05  # share of the retract after the push in which the snap-off is passed over
-#: A fall is marked on a curve from this t of two lines on, and from this many times the noise. Of simulated curves
-#: without an event 7 % then have a mark, of 138 real ones 4 %; two thirds of all simulated ruptures are marked, and 89
-#: of 100 marks are ruptures.
+#: A fall is marked on a curve from this t of two lines on, and from this many times the noise: then nine in ten
+#: simulated curves with an event have a mark, and one in ten of those without (tests/test_models_steps.py).
 MARKED, MARKED_NOISE = 6.0, 8.0
 LINE = 6  # samples of each of the two lines
 _PROFILE = RasterProfile()

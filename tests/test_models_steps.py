@@ -57,6 +57,14 @@ def test_it_ranks_simulated_curves_far_better_than_chance():
     assert auc(detect([item.curve for item in curves]), [item.label == "keep" for item in curves]) > 0.85
 
 
+def test_most_simulated_events_are_marked_and_few_curves_without_one():
+    marked = {"keep": [], "discard": []}
+    for item in simulate(400, seed=33):
+        marked["keep" if item.label == "keep" else "discard"].append(bool(falls(item.curve.force)))
+    assert np.mean(marked["keep"]) > 0.82
+    assert np.mean(marked["discard"]) < 0.15
+
+
 def test_a_stretched_molecule_s_ruptures_are_all_marked_and_a_rise_is_not():
     rng = np.random.default_rng(5)
     rise = np.linspace(0.0, 1.0, 150) ** 3

@@ -12,6 +12,7 @@ from daemon.config import Asked, Config, ThresholdsConfig
 from daemon.engine import PATIENT, EngineTimeouts, builder
 from daemon.formats.text_rule import TextRule, digest_of
 from daemon.judging import CutOrigin, Judge, Thresholds
+from daemon.judging.audit import Band
 from daemon.judging.registry import Promotion, Registry, Stamp
 from deploy.classifier import ANY, EngineId, EngineRequest, NoEngine
 from deploy.serving import Model, SelfTestFailed
@@ -122,7 +123,7 @@ class InForce:
 
     pipeline: str
     thresholds: Thresholds
-    band: tuple[float, float] | None
+    band: Band | None
 
 
 def in_force(config: Config) -> InForce:
@@ -130,8 +131,7 @@ def in_force(config: Config) -> InForce:
     chosen = choose(base_name(config), config.state / "models", config.thresholds)
     bundle = chosen.bundle or read(chosen.folder)
     discard, keep = _thresholds_of(bundle, config.thresholds)
-    band = bundle.manifest.thresholds.band if discard == bundle.discard else None
-    return InForce(bundle.pipeline, Thresholds(discard=discard, keep=keep), band)
+    return InForce(bundle.pipeline, Thresholds(discard=discard, keep=keep), _band_of(bundle, discard))
 
 
 def _is_of_another(promotion: Promotion, base_id: str) -> str:
@@ -212,8 +212,13 @@ def judge_of(
         certificate=certificate.promise if certificate else None,
         require_certificate=require_certificate,
         cut=_cut_of(bundle, override),
-        band=bundle.manifest.thresholds.band if discard == bundle.discard else None,
+        band=_band_of(bundle, discard),
     )
+
+
+def _band_of(bundle: Bundle, discard: float) -> Band | None:
+    """That of a raised cut, where it is the cut in force."""
+    return bundle.manifest.thresholds.band if discard == bundle.discard else None
 
 
 def _thresholds_of(bundle: Bundle, override: ThresholdsConfig) -> tuple[float, float]:

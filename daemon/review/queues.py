@@ -20,6 +20,7 @@ from itertools import chain, islice
 from typing import Literal, get_args
 
 from daemon.judging import VERDICTS, Thresholds, Verdict
+from daemon.judging.audit import Band
 from daemon.labels import Kind, Labels
 from daemon.labels.sessions import Sessions, Stretches, is_within
 from daemon.labels.sheets import Sheets
@@ -70,7 +71,7 @@ class Aims:
     """What the cut wants looked at before anything else."""
 
     first: Sequence[int] = ()  # the curves that `adapt` names
-    band: tuple[float, float] | None = None  # scores between the cut before (excluded) and a raised one (included)
+    band: Band | None = None
     serving: tuple[str, Thresholds] | None = None  # pipeline and thresholds of the model that judges now
 
 
@@ -256,7 +257,7 @@ def _look(view: LedgerView, seq: int) -> Iterator[Look]:
         yield from view.looks(verdict, after=seq - 1, until=seq, order="seq")  # by its index, at once
 
 
-def _drawn(view: LedgerView, within: Stretches, band: tuple[float, float] | None) -> list[Look]:
+def _drawn(view: LedgerView, within: Stretches, band: Band | None) -> list[Look]:
     """The audited discards, in an order that tells nothing."""
     looks = {
         look.seq: look

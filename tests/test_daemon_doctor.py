@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.client.temporary_service import free_port
 from daemon.config import AlarmConfig, BatchConfig, Config, EngineConfig, SourceConfig, ThresholdsConfig
 from daemon.config.rule import FolderSettings
 from daemon.screens import doctor
@@ -27,12 +28,6 @@ def afm_triage(*words: str, **variables: str) -> subprocess.CompletedProcess[str
     command = [sys.executable, "-m", "daemon", *words]
     environment = {**os.environ, **variables}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def config_of(tmp_path: Path, **values: object) -> Config:

@@ -16,6 +16,7 @@ from typing import cast
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from daemon.client.temporary_service import free_port
 from daemon.common.errors import UserError
 from daemon.metrics import STATES, Accounts, Metrics
 from daemon.sources import Source, SourceHealth
@@ -24,12 +25,6 @@ from models.clock import Clock
 from tests.ledgerhelp import JUDGE, decision
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

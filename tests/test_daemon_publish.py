@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import zmq
 
+from daemon.client.temporary_service import free_port
 from daemon.common.errors import UserError
 from daemon.ledger import Ledger, LedgerView, events
 from daemon.ledger.wire import encode
@@ -240,7 +241,7 @@ def test_stop_sends_what_is_committed_and_ends_within_two_seconds(
 
 
 def test_a_restart_takes_its_port_back(ledger: Ledger, start: Start, clients: Clients) -> None:
-    first = start()
+    first = start(publish=f"tcp://127.0.0.1:{free_port()}", replay=f"tcp://127.0.0.1:{free_port()}")
     subscriber = clients.connect(zmq.SUB, first.publish_endpoint)
     next_of(subscriber, "hello")
     first.stop()

@@ -19,6 +19,7 @@ import pytest
 import zmq
 from sourcehelp import until
 
+from daemon.client.temporary_service import free_port
 from daemon.common.errors import UserError
 from daemon.formats.afmcurve import unpack
 from daemon.sources import Arrival
@@ -339,9 +340,7 @@ while True:
 
 
 def test_killed_again_and_again_no_accepted_curve_is_lost(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        endpoint = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
     journal = tmp_path / "journal"
     command = [sys.executable, "-c", SERVER, endpoint, str(tmp_path / "ingest"), str(journal)]
     server = subprocess.Popen(command)

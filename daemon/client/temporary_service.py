@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,6 +23,8 @@ from daemon.common.errors import INTERNAL, UserError
 #: A start takes 3 s on two idle cores; this is for a machine that is busy with other things.
 START_S = 60.0
 _DRAINED_S, _KILLED_S = 20.0, 10.0
+#: Linux gives outgoing connections ports from 32768 on, others from 49152 on.
+PORTS = range(10_000, 32_000)
 
 
 class TemporaryService:
@@ -114,7 +118,13 @@ class TemporaryService:
 
 
 def free_port() -> int:
-    """A TCP port of this machine that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of this machine that nobody listens on right now.
+
+    From below those that a system gives to outgoing connections, so that none of them has it when the service binds it.
+    """
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ZeroMQ does: a closed one may linger
+            probe.bind(("127.0.0.1", port))
+            return port

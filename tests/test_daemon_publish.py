@@ -6,15 +6,18 @@ import json
 import math
 import os
 import re
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import zmq
+from sourcehelp import until
 
 from daemon.client.temporary_service import free_port
 from daemon.common.errors import UserError
@@ -65,6 +68,11 @@ def clients() -> Iterator[Clients]:
     clients = Clients()
     yield clients
     clients.close()
+
+
+def is_free(endpoint: str) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", int(endpoint.rpartition(":")[2]))) != 0
 
 
 def ask(client: zmq.Socket[bytes], *frames: bytes) -> list[bytes]:
@@ -245,6 +253,8 @@ def test_a_restart_takes_its_port_back(ledger: Ledger, start: Start, clients: Cl
     subscriber = clients.connect(zmq.SUB, first.publish_endpoint)
     next_of(subscriber, "hello")
     first.stop()
+    for endpoint in (first.publish_endpoint, first.replay_endpoint):
+        assert until(partial(is_free, endpoint))  # ZeroMQ closes in a thread of its own, in its own time
     second = start(publish=first.publish_endpoint, replay=first.replay_endpoint)
     assert next_of(subscriber, "hello")["data"]["replay"] == second.replay_endpoint
 

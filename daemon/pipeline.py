@@ -228,7 +228,8 @@ class Pipeline:
             if reading.curve is not None:
                 self._sentinel.observe(reading.sign_from, decision.reasons)
         pairs = zip(decisions, batch.readings, strict=True)
-        return self._record([with_compact_copy(*pair, batch.profile) for pair in pairs], batch.files)
+        past = self._ledger.past(batch.judge.pipeline)
+        return self._record([with_compact_copy(*pair, batch.profile, past) for pair in pairs], batch.files)
 
     def _undecided(self, files: Sequence[FileReading]) -> list[Reading]:
         """The curves that nobody has decided yet, or is about to; the unfinished go back to their source."""

@@ -20,7 +20,7 @@ from daemon.formats.errors import AWAY
 from daemon.formats.text_rule import TextRule
 from daemon.judging import Decision, FileMark, Judge, classify, decide, identity_of, with_compact_copy
 from daemon.judging.judge import Serving
-from daemon.judging.sentinel import Sentinel
+from daemon.judging.sentinel import Dispute, Sentinel
 from daemon.ledger import Ledger, NotRecorded
 from daemon.metrics import Metrics
 from daemon.publish import Publisher
@@ -149,7 +149,9 @@ class Pipeline:
         bell: threading.Event,
         pace: Pace,
         rules: Sequence[TextRule] = (),
+        dispute: Dispute | None = None,
     ) -> None:
+        self._dispute = dispute or Dispute()
         self._backlog, self._reader, self._sentinel, self._bell = backlog, reader, sentinel, bell
         self._ledger, self._publisher, self._metrics = ledger, publisher, metrics
         self._classifier = ThreadPoolExecutor(1, "classifier")
@@ -227,7 +229,7 @@ class Pipeline:
         for reading, decision in zip(batch.readings, decisions, strict=True):
             if reading.curve is not None:
                 self._sentinel.observe(reading.sign_from, decision.reasons)
-        pairs = zip(decisions, batch.readings, strict=True)
+        pairs = zip(self._dispute.look_at(decisions), batch.readings, strict=True)
         return self._record([with_compact_copy(*pair, batch.profile) for pair in pairs], batch.files)
 
     def _undecided(self, files: Sequence[FileReading]) -> list[Reading]:

@@ -23,7 +23,7 @@ _HINT = frozenset({"flipped", "no_contact"})
 SHARE_PERCENT = 2
 #: In t of models.steps.second_opinion: what 2 % of the discards of a simulated stream exceed. The level that a service
 #: begins with, and the lowest.
-LEVEL = 12.0
+LEVEL = 19.6
 RECENT = 1000  # curves that the level is taken from
 FIRST = 200  # curves before it is
 BLOCK = 100  # curves of one level

@@ -5,7 +5,7 @@ decisions in one transaction, in which each becomes an event (``daemon.ledger.ev
 world. Under load the next batch is with the classifier, on a thread of its own, while this one is recorded. Whatever
 dies on the way, the folder still holds the curve and the ledger knows that it is not decided.
 
-Canaries, curves of our own whose truth is known (``daemon.guard.canaries``), go the same way in the same batches up to
+Canaries, curves of our own whose truth is known, go the same way in the same batches up to
 their verdict, and are then set aside: nothing that is recorded, counted or announced ever holds one.
 """
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from daemon.judging import Decision
+from daemon.sources import CANARY
 
 WINDOW = 200  # curves of a format that are looked back on
 MOST = 3  # hints among them; then it is told
@@ -115,8 +116,12 @@ class Dispute:
         self._is_told = ""
 
     def look_at(self, decisions: Sequence[Decision]) -> list[Decision]:
-        """The same decisions, the disputed ones marked; each is counted."""
-        return [replace(one, is_disputed=True) if self._observe(one) else one for one in decisions]
+        """The same decisions, the disputed ones marked; each is counted but for canaries."""
+
+        def is_disputed(one: Decision) -> bool:
+            return one.source != CANARY and self._observe(one)
+
+        return [replace(one, is_disputed=True) if is_disputed(one) else one for one in decisions]
 
     def finding(self) -> str:
         """What to tell where far more curves exceed the level than did before; empty while there is nothing."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple
 from pathlib import Path
@@ -18,6 +17,7 @@ from daemon.judging import Decision, audit, chance_in
 from daemon.judging.audit import Chance, Past, Stratum
 from daemon.ledger import wire
 from daemon.ledger.wire import text
+from models.clock import night_of
 
 #: PRAGMA application_id, so that no other SQLite file is ever taken for a ledger ("AFMT").
 APPLICATION = 0x41464D54
@@ -146,9 +146,6 @@ def migrate(connection: sqlite3.Connection) -> None:
         connection.executescript(f"begin immediate; {script} {pragmas} commit;")
 
 
-_NOON_S = 43_200.0  # a night has the date of its evening
-
-
 def past_of(connection: sqlite3.Connection, pipeline: str) -> Past:
     """What this pipeline has discarded so far."""
     sums = "total(discards), total(scores), total(in_band), total(disputed)"
@@ -181,12 +178,11 @@ class Audit:
         """Add it to what was discarded in the night of this moment, within the caller's transaction."""
         if not self._new.discards:
             return
-        night = time.strftime("%Y-%m-%d", time.localtime(wall_s - _NOON_S))
         add = """insert into audits (pipeline, night, discards, scores, in_band, disputed) values (?, ?, ?, ?, ?, ?)
                  on conflict (pipeline, night) do update set
                  discards = discards + excluded.discards, scores = scores + excluded.scores,
                  in_band = in_band + excluded.in_band, disputed = disputed + excluded.disputed returning number"""
-        (number,) = connection.execute(add, (self._pipeline, night, *astuple(self._new))).fetchone()
+        (number,) = connection.execute(add, (self._pipeline, night_of(wall_s), *astuple(self._new))).fetchone()
         connection.executemany("insert into draws values (?, ?, ?)", [(number, *drawn) for drawn in self._drawn])
 
 

@@ -89,10 +89,10 @@ class SimulatedLoss:
         model = load_model(str(self.base.folder), EngineRequest("cpu", precision="fp32"))
         events = [None if _is_open(one) else one.logit for one in _scored(model, self.curves, 1.0)]
         event_free = [one.logit for one in _scored(model, -(-self.curves // 4), 0.0)]
-        said = {"raster": self.base.profile.id, "seed": SEED}
-        said |= {"logits": _rounded(events), "event_free": _rounded(event_free)}
+        rounded = {"logits": _rounded(events), "event_free": _rounded(event_free)}
+        said = {"raster": self.base.profile.id, "seed": SEED, **rounded}
         write_whole(self.file, json.dumps(said).encode(), is_synced=True)
-        return Logits(_restored(said["logits"], np.inf), _restored(said["event_free"], -np.inf))
+        return Logits(_restored(rounded["logits"], np.inf), _restored(rounded["event_free"], -np.inf))
 
 
 def _scored(model: Model, count: int, prevalence: float) -> Iterator[Scored]:

@@ -7,6 +7,7 @@ Nothing here changes what the network sees.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,7 @@ class TipState:
     wave: float  # how far the baseline swings slowly about its straight line, as an rms
     slope: float | None  # of the contact, per metre of distance; None without a push, or where no distance is stored
     adhesion: float | None  # how deep the snap-off at the surface; None without a push
+    samples: int  # of the retract, as it is stored
 
 
 def tip_state(curve: Curve, prepared: Prepared) -> TipState | None:
@@ -37,27 +39,25 @@ def tip_state(curve: Curve, prepared: Prepared) -> TipState | None:
     noise, level = prepared.noise, prepared.level
     if noise is None or level is None:
         return None
-    n = len(curve)
+    n, force = len(curve), curve.force
     size = max(int(FAR * n) // PIECES, 1)
     count = min(n // size, PIECES)
-    pieces = np.add.reduce((curve.force[n - count * size :] - level).reshape(count, size), axis=1) / size
+    pieces = np.add.reduce(force[n - count * size :].reshape(count, size), axis=1) / size - level
     tilt, wave = _line(pieces, n / size)
     contact = prepared.contact
     if contact is None:
-        return TipState(noise, tilt, wave, None, None)
-    end = int(contact * n)
-    base = level - tilt * (1.0 - contact)
-    snap = curve.force[end : end + max(int(SNAP * n), 8)]
-    adhesion = max(float(snap.max()) - base, 0.0) if snap.shape[0] else 0.0
-    return TipState(noise, tilt, wave, _steepness(curve, end), adhesion)
+        return TipState(noise, tilt, wave, None, None, n)
+    end = min(int(contact * n), n - 1)
+    snap = float(force[end : end + max(int(SNAP * n), LEAST_PUSH)].max()) - (level - tilt * (1.0 - contact))
+    return TipState(noise, tilt, wave, _steepness(curve, end), max(snap, 0.0), n)
 
 
 def _line(pieces: Samples, pieces_of_whole: float) -> tuple[float, float]:
     """The tilt per whole retract, and the rms of what is left about the line; a step moves neither much."""
-    half = pieces.shape[0] // 2
-    across = float(pieces.shape[0] - half)
-    rise = median(pieces[-half:] - pieces[:half]) / across  # a piece
-    rest = pieces - rise * np.arange(pieces.shape[0])
+    count = pieces.shape[0]
+    half = count // 2
+    rise = median(pieces[count - half :] - pieces[:half]) / (count - half)  # from one piece to the next
+    rest = pieces - rise * np.arange(count)
     return rise * pieces_of_whole, 1.4826 * median(np.abs(rest - median(rest)))
 
 
@@ -67,6 +67,10 @@ def _steepness(curve: Curve, end: int) -> float | None:
     if distance is None or end < LEAST_PUSH:
         return None
     a, b, c, d = (int(share * end) for share in STEEP)
-    run = float(distance[c:d].mean() - distance[a:b].mean())
-    rise = float(curve.force[c:d].mean() - curve.force[a:b].mean())
-    return rise / run if run > 0.0 and rise > 0.0 and np.isfinite(run) else None
+    run = _mean(distance[c:d]) - _mean(distance[a:b])
+    rise = _mean(curve.force[c:d]) - _mean(curve.force[a:b])
+    return rise / run if 0.0 < run < math.inf and rise > 0.0 else None
+
+
+def _mean(some: Samples) -> float:
+    return float(np.add.reduce(some)) / some.shape[0]

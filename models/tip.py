@@ -13,13 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.curve import Curve, Prepared, Samples
-from models.frontend import median
+from models.frontend import median, tilt_of
 
-FAR = 0.5  # share of the retract, at its far end, in which tilt and wave are looked for
-PIECES = 16  # whose means stand for that part: white noise is averaged out, a step in one or two changes no median
+FAR = 0.5  # share of the retract, at its far end, in which the wave is looked for
+PIECES = 16  # whose means stand for that part, so that white noise is averaged out
 SNAP = 0.1  # share of the retract after the push in which the snap-off lies
 STEEP = (0.1, 0.3, 0.5, 0.7)  # of the push: its slope is from the mean between the first two to that between the last
+LEAD = 0.1  # of what the front-end shows, at most, is the push: its tilt is over what it shows
 LEAST_PUSH = 10  # samples; of a shorter one no slope is told
+
+_STEPS = np.arange(PIECES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +43,22 @@ def tip_state(curve: Curve, prepared: Prepared) -> TipState | None:
     if noise is None or level is None:
         return None
     n, force = len(curve), curve.force
+    tilt = tilt_of(force, 0.0)
     size = max(int(FAR * n) // PIECES, 1)
-    count = min(n // size, PIECES)
-    pieces = np.add.reduce(force[n - count * size :].reshape(count, size), axis=1) / size - level
-    tilt, wave = _line(pieces, n / size)
+    pieces = np.add.reduce(force[n - PIECES * size :].reshape(PIECES, size), axis=1) / size
+    wave = _swing(pieces - level - _STEPS * (tilt * size / n))
     contact = prepared.contact
     if contact is None:
         return TipState(noise, tilt, wave, None, None, n)
     end = min(int(contact * n), n - 1)
-    snap = float(force[end : end + max(int(SNAP * n), LEAST_PUSH)].max()) - (level - tilt * (1.0 - contact))
+    base = level - (prepared.tilt or 0.0) * (1.0 - min(contact, LEAD))
+    snap = float(force[end : end + max(int(SNAP * n), LEAST_PUSH)].max()) - base
     return TipState(noise, tilt, wave, _steepness(curve, end), max(snap, 0.0), n)
 
 
-def _line(pieces: Samples, pieces_of_whole: float) -> tuple[float, float]:
-    """The tilt per whole retract, and the rms of what is left about the line; a step moves neither much."""
-    count = pieces.shape[0]
-    half = count // 2
-    rise = median(pieces[count - half :] - pieces[:half]) / (count - half)  # from one piece to the next
-    rest = pieces - rise * np.arange(count)
-    return rise * pieces_of_whole, 1.4826 * median(np.abs(rest - median(rest)))
+def _swing(rest: Samples) -> float:
+    """The rms of what is left about the line, told by the middle one of its distances, so that no step is a swing."""
+    return 1.4826 * median(np.abs(rest - median(rest)))
 
 
 def _steepness(curve: Curve, end: int) -> float | None:
@@ -67,10 +67,11 @@ def _steepness(curve: Curve, end: int) -> float | None:
     if distance is None or end < LEAST_PUSH:
         return None
     a, b, c, d = (int(share * end) for share in STEEP)
-    run = _mean(distance[c:d]) - _mean(distance[a:b])
-    rise = _mean(curve.force[c:d]) - _mean(curve.force[a:b])
+    run: float = _mean(distance[c:d]) - _mean(distance[a:b])
+    rise: float = _mean(curve.force[c:d]) - _mean(curve.force[a:b])
     return rise / run if 0.0 < run < math.inf and rise > 0.0 else None
 
 
 def _mean(some: Samples) -> float:
-    return float(np.add.reduce(some)) / some.shape[0]
+    total: float = np.add.reduce(some)
+    return total / some.shape[0]

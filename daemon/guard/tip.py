@@ -244,7 +244,7 @@ class RunWatch:
         return count + 1, since_s
 
     def _advice(self, reason: str, since_s: float) -> Advice:
-        text = f"every curve since {_minute(since_s, self._wall_s())} carries `{reason}`: {REASONS[reason].text}"
+        text = f"nearly every curve since {_minute(since_s, self._wall_s())} carries `{reason}`: {REASONS[reason].text}"
         return Advice(kind="reason", since=rfc3339(since_s), text=text)
 
 

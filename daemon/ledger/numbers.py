@@ -103,7 +103,9 @@ class TipPoint(Struct, frozen=True, kw_only=True):
 class Advice(Struct, frozen=True, kw_only=True):
     """Something to look at, from when on it is so."""
 
-    kind: Annotated[str, Meta(pattern="^[a-z0-9_]+$", description="noise, tilt, wave, slope, adhesion, reason, yield, unit")]
+    kind: Annotated[
+        str, Meta(pattern="^[a-z0-9_]+$", description="noise, tilt, wave, slope, adhesion, reason, yield, unit")
+    ]
     since: Moment
     text: str
 

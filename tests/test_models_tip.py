@@ -63,7 +63,8 @@ def test_a_rupture_far_out_is_no_tilt_no_wave_and_no_adhesion() -> None:
     quiet, event = made(), made()
     event.force[2600:2900] += 400e-12
     one, other = state_of(quiet), state_of(event)
-    assert one is not None and other is not None
+    assert one is not None
+    assert other is not None
     assert other.adhesion == pytest.approx(one.adhesion)
     assert abs(other.tilt - one.tilt) < 10 * one.noise
     assert other.wave < 3 * one.noise
@@ -73,7 +74,8 @@ def test_a_rupture_far_out_is_no_tilt_no_wave_and_no_adhesion() -> None:
 def test_the_same_curve_in_another_unit_tells_the_same(unit: ForceUnit | None, scale: float) -> None:
     curve, in_newton = made(unit=unit, scale=scale, tilt=300), state_of(made(tilt=300))
     told = tip_state(curve, prepare([curve], PROFILE)[0])
-    assert told is not None and in_newton is not None
+    assert told is not None
+    assert in_newton is not None
     for name in ("noise", "tilt", "wave", "slope", "adhesion"):
         assert getattr(told, name) / scale == pytest.approx(getattr(in_newton, name) / 1e-12, rel=1e-3)
 
@@ -85,12 +87,15 @@ def test_what_has_no_baseline_tells_nothing_and_what_has_no_push_or_distance_tel
     assert [state_of(Curve(force, "N", good.distance)) for force in (flat, hole)] == [None, None]
     assert state_of(Curve(short, "N", good.distance[:50] if good.distance is not None else None)) is None
     bare = state_of(Curve(good.force, None))
-    assert bare is not None and (bare.slope, bare.adhesion is None) == (None, False)
+    assert bare is not None
+    assert (bare.slope, bare.adhesion is None) == (None, False)
     free = state_of(Curve(good.force[1000:], "N"))
-    assert free is not None and (free.slope, free.adhesion) == (None, None)
+    assert free is not None
+    assert (free.slope, free.adhesion) == (None, None)
     lost = np.full(N, np.nan)
     told = state_of(Curve(good.force, "N", lost))
-    assert told is not None and told.slope is None
+    assert told is not None
+    assert told.slope is None
 
 
 def test_the_samples_that_a_reader_needs_at_least_are_enough() -> None:
@@ -116,5 +121,6 @@ def test_it_comes_through_the_reader(tmp_path) -> None:
     file.write_bytes(make_jpk())
     with ReaderPool(1, profile=PROFILE) as pool:
         reading = pool.read(Arrival("score", file.name, file)).readings[0]
-    assert reading.curve is not None and reading.prepared is not None
+    assert reading.curve is not None
+    assert reading.prepared is not None
     assert reading.tip == tip_state(reading.curve, reading.prepared) is not None

@@ -1,9 +1,9 @@
 """The tip watch and the run watch: has something changed while the run goes on, and since when.
 
-The rule of the tip was measured on real sets in file order (deploy/measurements/2026-11-28-guard.md): medians of 50
-curves beside the median of the quiet blocks before them. Two in a row that differ by more than a quarter, and by more
-than six times the scatter of the quiet ones, are told; so nothing is told of a single bad place, nor of a sample whose
-curves differ anyway. All of it is advice: it never changes a verdict.
+The rule of the tip was measured on real sets in file order: medians of 50 curves beside the median of the quiet blocks
+before them. Two in a row that differ by more than a quarter, and by more than six times the scatter of the quiet ones,
+are told; so nothing is told of a single bad place, nor of a sample whose curves differ anyway. All of it is advice: it
+never changes a verdict.
 """
 
 from __future__ import annotations

@@ -73,5 +73,4 @@ def _steepness(curve: Curve, end: int) -> float | None:
 
 
 def _mean(some: Samples) -> float:
-    total: float = np.add.reduce(some)
-    return total / some.shape[0]
+    return float(np.add.reduce(some) / some.shape[0])

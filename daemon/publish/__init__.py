@@ -24,6 +24,7 @@ from daemon import __version__
 from daemon.common.errors import UserError
 from daemon.common.sockets import Secure, bind, give_memory_back, open_envelope, open_socket, receive
 from daemon.ledger import events, wire
+from daemon.ledger.numbers import Pulse
 from daemon.ledger.view import LedgerView
 from daemon.metrics import Metrics
 from models.clock import CLOCK, Clock

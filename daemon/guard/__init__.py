@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from pathlib import Path
 from daemon.common.errors import INPUT_OUTPUT, UserError
 from daemon.common.text import first_line
 from daemon.guard.logbook import NAME, Logbook
+from daemon.guard.tip import RunWatch, TipWatch
 from daemon.judging import Judged
 from daemon.judging.judge import Serving
 from daemon.judging.sentinel import Dispute
@@ -30,7 +32,9 @@ from daemon.labels.confirmed import AsDecided, Said, as_decided, events_of, netw
 from daemon.labels.sessions import Session
 from daemon.ledger import numbers
 from daemon.ledger.events import Level
+from daemon.ledger.numbers import Advice, TipPoint
 from daemon.ledger.view import LedgerView
+from models.clock import utc_now
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +46,8 @@ TOLD_S = 10.0
 _FAILED_S = 60.0
 #: A look at the labels may take this share of the time.
 _SHARE = 0.05
+#: Kinds of advice that say that curves are read as what they are not: events may be getting lost.
+_MISREAD = frozenset({"unit"})
 _PATIENCE_S, _GONE_S = 0.2, 2.0
 
 
@@ -82,7 +88,20 @@ class Guard(threading.Thread):
         self._failures: dict[str, _Failure] = {}
         self._told: dict[str, Finding] = {}
         self.logbook = Logbook(state / NAME, view.stream)
+        self._tip, self._run_watch = TipWatch(), RunWatch()
+        self._blocks: deque[tuple[TipPoint, str | None]] = deque()  # to be noted
+        self._noted: dict[tuple[str, str], Advice] = {}  # advice that holds, as it was noted last
+        self._seq = view.last_seq
+        self._restore()
         self._events = _EventWatch(state / "labels.sqlite", view, self.logbook, now)
+
+    def _restore(self) -> None:
+        """Go on where the service before this one ended."""
+        blocks = self.logbook.blocks()
+        if blocks:
+            self._tip.unit = blocks[-1][1]
+            self._tip.blocks = tuple(point for point, unit in blocks if unit == self._tip.unit)
+        self.logbook.end_all_advice(utc_now())
 
     # The loop's.
 
@@ -97,13 +116,22 @@ class Guard(threading.Thread):
             self._fail("watching", error)
 
     def _observe(self, one: Judged) -> None:
-        """One curve."""
+        if one.reading.arrival.is_canary:
+            return
+        self._seq += 1
+        session = self._session()
+        number = session and session.number
+        if point := self._tip.observe(one.reading, one.decision, self._seq, number):
+            self._blocks.append((point, self._tip.unit))
+        self._run_watch.observe(one.decision, number)
 
     # Anybody's.
 
     def status(self) -> numbers.Guard:
         """The numbers as they are known now; nothing is looked up."""
-        return numbers.Guard(events=self._events.found)
+        blocks, advice = self._tip.blocks, self._advice()
+        tip = numbers.Tip(unit=self._tip.unit, blocks=blocks, advice=advice) if blocks or advice else None
+        return numbers.Guard(events=self._events.found, tip=tip)
 
     def pulse(self) -> numbers.Pulse:
         """The same in short."""
@@ -123,6 +151,16 @@ class Guard(threading.Thread):
         yield Finding("guard", "degraded" if trouble else "ok", trouble or "the guard watches")
         if disputed := self._dispute.finding():
             yield Finding("second opinion", "alarm", disputed)
+        advice: dict[str, list[str]] = {}
+        for one in self._advice():
+            advice.setdefault(one.kind, []).append(one.text)
+        for kind, texts in advice.items():
+            is_misread = kind in _MISREAD
+            level: Level = "alarm" if is_misread else "degraded"
+            yield Finding(f"advice {kind}", level, "; ".join(texts), is_advice=not is_misread)
+
+    def _advice(self) -> tuple[Advice, ...]:
+        return (*self._tip.advice, *self._run_watch.advice)
 
     def _trouble(self) -> str:
         """What fails in the guard itself, in one line; what is over soon is not told."""
@@ -145,11 +183,16 @@ class Guard(threading.Thread):
         if self.is_alive():
             self.join(_GONE_S)
         if not self.is_alive():
+            for one in self._noted.values():
+                self.logbook.note_advice(one, ended=utc_now())
             self.logbook.close()
 
     def step(self) -> None:
         """What is slow, once a second. Raises nothing."""
-        parts: dict[str, Callable[[], None]] = {"your events": self._look_at_events, "the logbook": self._write}
+        parts: dict[str, Callable[[], None]] = {
+            "your events": self._look_at_events,
+            "the logbook": self._write,
+        }
         for name, work in parts.items():
             try:
                 work()
@@ -164,6 +207,17 @@ class Guard(threading.Thread):
         self._events.look(self._serving, self._session())
 
     def _write(self) -> None:
+        self._seq = self._view.last_seq
+        while self._blocks:
+            self.logbook.note_block(*self._blocks.popleft())
+        holds = {(one.since, one.kind): one for one in self._advice()}
+        for key, one in self._noted.items():
+            if key not in holds:
+                self.logbook.note_advice(one, ended=utc_now())
+        for key, one in holds.items():
+            if self._noted.get(key) != one:
+                self.logbook.note_advice(one)
+        self._noted = holds
         self.logbook.write()
         if self.logbook.trouble:
             raise UserError(INPUT_OUTPUT, self.logbook.trouble)

@@ -52,7 +52,7 @@ MIGRATIONS = (
         seq    integer not null,
         time   text not null,        -- UTC, RFC 3339
         unit   text,
-        noise real, tilt real, slope real, adhesion real
+        noise real, tilt real, slope real, adhesion real, wave real
     ) strict;
     create index blocks_by_time on blocks (time);
     create table advice (
@@ -81,6 +81,8 @@ _MOST = 10_000
 #: Blocks that are kept: two months of day and night at a curve a second.
 _BLOCKS = 100_000
 _CLEAN_EVERY = 1_000
+_QUANTITIES = ("noise", "tilt", "slope", "adhesion", "wave")
+_BLOCK = f"seq, time, unit, {', '.join(_QUANTITIES)}"
 
 
 class BadLogbook(Exception):
@@ -142,9 +144,15 @@ class Logbook(Closing):
         self._tallies[hour, pipeline, result] += canaries
 
     def note_block(self, point: TipPoint, unit: str | None) -> None:
-        values = (self.stream, point.seq, point.time, unit, point.noise, point.tilt, point.slope, point.adhesion)
-        columns = "stream, seq, time, unit, noise, tilt, slope, adhesion"
-        self._waiting.append((f"insert into blocks ({columns}) values (?, ?, ?, ?, ?, ?, ?, ?)", values))
+        values = (self.stream, point.seq, point.time, unit, *(getattr(point, name) for name in _QUANTITIES))
+        columns = f"stream, seq, time, unit, {', '.join(_QUANTITIES)}"
+        marks = ", ".join("?" * len(values))
+        self._waiting.append((f"insert into blocks ({columns}) values ({marks})", values))
+
+    def blocks(self) -> list[tuple[TipPoint, str | None]]:
+        """The last blocks that were noted of this ledger, the oldest first, each with its unit."""
+        query = f"select {_BLOCK} from blocks where stream = ? order by number desc limit 60"
+        return [_point(row) for row in reversed(self._select(query, self.stream))]
 
     def note_advice(self, advice: Advice, ended: str | None = None) -> None:
         """That it began, or with ``ended`` (UTC, RFC 3339) that it is over."""
@@ -282,12 +290,8 @@ class LogbookView(Closing):
 
     def blocks(self, since: str = "", last: int = 60) -> list[tuple[TipPoint, str | None]]:
         """The last blocks of the tip watch from ``since`` on, the oldest first, each with its unit."""
-        query = """select seq, time, unit, noise, tilt, slope, adhesion from blocks where time >= ?
-                   order by number desc limit ?"""
-        return [
-            (TipPoint(seq=seq, time=time, noise=noise, tilt=tilt, slope=slope, adhesion=adhesion), unit)
-            for seq, time, unit, noise, tilt, slope, adhesion in reversed(self._select(query, since, last))
-        ]
+        query = f"select {_BLOCK} from blocks where time >= ? order by number desc limit ?"
+        return [_point(row) for row in reversed(self._select(query, since, last))]
 
     def advice(self, since: str = "") -> list[tuple[Advice, str | None]]:
         """Advice that held at any time from ``since`` on, the oldest first, each with when it ended; None: it holds."""
@@ -339,6 +343,11 @@ def _file_of(path: Path) -> tuple[int, int] | None:
 def _is_damaged(error: Exception) -> bool:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT if type(error) is sqlite3.DatabaseError else 0)
     return (code & 0xFF) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _point(row: tuple[Any, ...]) -> tuple[TipPoint, str | None]:
+    seq, time, unit, *values = row
+    return TipPoint(seq=seq, time=time, **dict(zip(_QUANTITIES, values, strict=True))), unit
 
 
 def _said(score: float | None, reasons: str) -> Said:

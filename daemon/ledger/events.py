@@ -18,15 +18,13 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from daemon.judging import CutOrigin, Decision, Thresholds, Verdict
+from daemon.ledger.numbers import Count, Guard, Moment, Pulse
 from daemon.sources import SourceHealth
 from models.certificate import Promise
 from models.clock import moment, rfc3339
 from models.curve import ForceUnit
 
-Count = Annotated[int, Meta(ge=0)]
-Share = Annotated[float, Meta(ge=0, le=1)]
 Name = Annotated[str, Meta(min_length=1)]
-Moment = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{3})?Z$")]  # UTC, RFC 3339
 LastSeq = Annotated[int, Meta(ge=0, description="how far the decisions of this stream have come")]
 Level = Literal["ok", "degraded", "alarm"]
 State = Literal["starting", "ready", "degraded", "paused", "stopping"]
@@ -147,6 +145,7 @@ class Heartbeat(Struct, frozen=True):
     """The service lives, also when idle."""
 
     last_seq: LastSeq = 0
+    guard: Pulse | None = None
 
 
 class Health(Struct, frozen=True):
@@ -277,6 +276,7 @@ class Status(Struct, frozen=True, kw_only=True):
     metrics_port: int
     publish: str
     replay: str
+    guard: Guard | None = None
 
 
 Notice = Hello | Heartbeat | Status | Alarm | Model | ConfigOutcome

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
-from math import isnan
+from math import floor, isnan
 from typing import Any
 
 from daemon import __version__
@@ -26,7 +26,7 @@ from models.clock import utc_now
 
 _STATUS_HOLDS_S = 1.0  # one question to the service, however many pages ask
 _FIGURES_HOLD_S = 10.0
-_EVENTS_HOLD_S = 2.0  # whoever has just confirmed one sees it counted
+_RECKONED_HOLDS_S = 5.0  # what no service says, so that it is counted here
 _RATERS = 50  # whose figures are held
 _HOURS = 12
 _COUNTED = 20_000  # of the decisions from before the page was started
@@ -103,7 +103,7 @@ class Night:
         self._desk = desk
         self._hours, self._scores = Hours(), Scores()
         self._status = Held(self._ask, _STATUS_HOLDS_S)
-        self._promises = Held(lambda: {"events": _events(desk.labels)}, _EVENTS_HOLD_S)
+        self._at_rest = Held(self._reckon, _RECKONED_HOLDS_S)
         self._figures: OrderedDict[str, Held[dict[str, Any]]] = OrderedDict()
 
     def _ask(self) -> Event | None:
@@ -118,6 +118,17 @@ class Night:
         except Refused:
             is_ours = False
         return dict(event["data"]) if event is not None and is_ours else {}
+
+    def guard(self) -> dict[str, Any]:
+        """What is being missed, and how the tip is; ``from``: who says it, and {} where nobody can."""
+        said = self.status()
+        if said:
+            told = said.get("guard")
+            return {"guard": told or {}, "from": "service" if told else "off"}
+        return {"guard": self._at_rest.value(), "from": "ledger"}
+
+    def _reckon(self) -> dict[str, Any]:
+        return {}
 
     def scores(self, within: Stretches) -> tuple[list[float], int]:
         """As Scores.of."""
@@ -165,7 +176,7 @@ class Night:
             "yield": {"per_hour": sum(whole) / len(whole), "hours": hours},
             "queues": left,
             "rater": own,
-            "promises": self._promises.value(),
+            "promises": promises(self.guard()["guard"]),
             "effect": list(effect),
         }
 
@@ -183,15 +194,19 @@ def _session(session: Session, counts: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _events(labels: Labels) -> str:
-    """How many of the events that people, whoever, have confirmed the model had not discarded."""
-    confirmed = [
-        said
-        for said in labels.labelled().values()
-        if said[-1].verdict is not None and {one.label for one in said} == {"keep"}
-    ]
-    found = sum(said[-1].verdict != "discard" for said in confirmed)
-    return f"events {found} of {len(confirmed)}" if confirmed else ""
+def promises(guard: Mapping[str, Any]) -> dict[str, str]:
+    """The three numbers in short, each with its name; those of which nothing is known are left out."""
+    said, path = {}, guard.get("path") or {}
+    events, unseen = guard.get("events") or {}, guard.get("unseen") or {}
+    if path and not path["is_well"]:
+        said["path"] = "▲ path"
+    elif path and path["lower_bound"] is not None:
+        said["path"] = f"path ≥ {floor(1000 * path['lower_bound']) / 10:.1f} %"  # never larger than it is
+    if events.get("confirmed"):
+        said["events"] = f"events {events['shown_live']:,} of {events['confirmed']:,}"
+    if unseen.get("at_most") is not None:
+        said["unseen"] = f"unseen at most {unseen['at_most']:,}"
+    return said
 
 
 def _figures(labels: Labels, rater: str) -> dict[str, Any]:

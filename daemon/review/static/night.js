@@ -1,6 +1,6 @@
 // The night: what is being missed, in three numbers that never merge, a second opinion, and what the tip is like.
 
-import { ask, query } from "./client.js";
+import { ask } from "./client.js";
 import { say } from "./said.js";
 import { TipCharts } from "./tip.js";
 import { clock, count, element, figure, plural, sentence } from "./words.js";
@@ -19,13 +19,13 @@ const CARDS = [
   {
     name: "events",
     title: "Your events",
-    asks: "Are the events that people know found?",
+    asks: "Are known events found?",
     silent: "What nobody has confirmed. Most of these were looked at because the model had shown them.",
   },
   {
     name: "unseen",
     title: "Unseen",
-    asks: "How many events lie among the discards?",
+    asks: "What lies among the discards?",
     silent: "Which ones, and nothing of what another model or cut has discarded.",
     queue: "discards",
     words: "look at discards, blind",
@@ -33,7 +33,7 @@ const CARDS = [
   {
     name: "second",
     title: "Second opinion",
-    asks: "What does a detector see that has not learned?",
+    asks: "What would another eye see?",
     silent: "That a step is an event. What neither of the two sees stays out of any count: so “at least”.",
     queue: "disagreements",
     words: "look at what is disputed",
@@ -67,7 +67,7 @@ export class Night {
   }
 
   #build() {
-    this.verdict = element("p", { class: "verdict" });
+    this.verdict = element("div", { class: "verdict" });
     const cards = element("div", { class: "numbers" }, ...CARDS.map((card) => this.#card(card)));
     this.section.replaceChildren(
       element("header", {}, element("h2", {}, "The night"), element("p", { class: "quiet" }, "is anything being missed, and is anything wrong with the tip")),
@@ -83,15 +83,15 @@ export class Night {
       graph: element("div", { class: "graph" }),
       text: element("div", { class: "text" }),
     };
-    const silence = element("p", { class: "silent" }, element("b", {}, "Does not say: "), silent);
-    const card = element("section", { class: "number", "aria-label": title }, element("h3", {}, title), element("p", { class: "quiet" }, asks), parts.value, parts.graph, parts.text, silence);
+    const silence = element("div", { class: "silent" }, element("p", {}, element("b", {}, "Does not say: "), silent));
     if (queue) {
       parts.look = element("button", { type: "button", class: "bare look", "data-queue": queue });
       parts.words = words;
-      card.append(element("p", {}, parts.look));
+      silence.append(parts.look);
     }
     this.#cards.set(name, parts);
-    return card;
+    const head = element("header", {}, element("h3", {}, title), element("p", { class: "quiet" }, asks));
+    return element("section", { class: "number", "aria-label": title }, head, parts.value, parts.graph, parts.text, silence);
   }
 
   #draw({ guard, from, troubles }) {
@@ -113,8 +113,9 @@ export class Night {
 
   /** The one line to read first. */
   #sum(guard, from, troubles) {
-    const said = troubles.map(({ text }) => sentence(text));
-    if (said.length) return this.#judge(said.join(" "), "bad");
+    const advice = guard?.tip?.advice ?? [];
+    const said = [...troubles, ...advice].map(({ text }) => sentence(text));
+    if (said.length) return this.#judge([...new Set(said)], "bad");
     if (from !== "service") {
       const words = { ledger: "No service is running: these are the numbers of what was decided and looked at until now.", off: "The guard is switched off: nobody watches." };
       return this.#judge(words[from] ?? words.ledger, "");
@@ -124,10 +125,11 @@ export class Night {
   }
 
   #judge(text, kind) {
-    if (text === this.#told) return;
-    this.#told = text;
+    const lines = [text].flat();
+    if (lines.join(" ") === this.#told) return;
+    this.#told = lines.join(" ");
     this.verdict.className = `verdict ${kind}`;
-    this.verdict.replaceChildren(element("span", { class: `lamp ${kind}`, "aria-hidden": "true" }), text);
+    this.verdict.replaceChildren(...lines.map((line) => element("p", {}, element("span", { class: `lamp ${kind}`, "aria-hidden": "true" }), line)));
   }
 }
 
@@ -147,14 +149,13 @@ const DRAWN = {
   },
   events({ confirmed, kept_live: kept, shown_live: shown, found_now: now, scored_now: scored, session }) {
     if (!confirmed) return { value: "–", words: "none confirmed yet" };
-    const lost = confirmed - kept - shown;
     const lines = [];
     if (scored) lines.push(`the model that serves now would show ${count(now)} of ${count(scored)}`);
     if (session?.confirmed) lines.push(`in this session ${count(session.kept_live)} of ${count(session.confirmed)}`);
     return {
-      value: `${count(kept + shown)} of ${count(confirmed)}`,
-      words: "confirmed events shown when they came",
-      graph: dots({ kept, shown, lost }),
+      value: `${count(shown)} of ${count(confirmed)}`,
+      words: "confirmed events kept or shown live",
+      graph: dots({ kept, shown: shown - kept, lost: confirmed - shown }),
       lines,
     };
   },
@@ -164,17 +165,16 @@ const DRAWN = {
     if (most === null || most === undefined) return { value: "–", words: `of ${plural(discards, "discard")} nothing is known`, lines };
     return {
       value: `at most ${count(most)}`,
-      words: `of ${plural(discards, "discard")}, ${percent(most / Math.max(discards, 1))}`,
+      words: `of ${plural(discards, "discard")}, ${figure((100 * most) / Math.max(discards, 1), 2)} %`,
       graph: strip({ discards, looked, most, found }),
       lines,
     };
   },
-  second({ seen, disputed, looked_at: looked, confirmed, least_in_all: inAll, least_missed: missed }) {
+  second({ seen, disputed, looked_at: looked, confirmed }) {
     return {
       value: count(disputed),
-      words: `${disputed === 1 ? "discard" : "discards"} of ${plural(seen, "curve")} in which it sees a step`,
+      words: `${disputed === 1 ? "discard" : "discards"} in which it sees a step, of ${plural(seen, "curve")}`,
       graph: strip({ discards: Math.max(disputed, 1), looked, most: 0, found: confirmed }),
-      lines: inAll === null || inAll === undefined ? [] : [`at least ${plural(inAll, "event")} in all, at least ${count(missed ?? 0)} of them seen by neither`],
     };
   },
 };

@@ -20,13 +20,13 @@ export class TipCharts {
   #hover = null; // seconds since 1970 under the pointer
 
   constructor() {
-    this.advice = element("div", { class: "advice" });
+    this.nothing = element("p", { class: "quiet" }, "No block of 50 curves is whole yet.");
     this.charts = CHARTS.map((kind) => ({ ...kind, ...this.#chart(kind) }));
     this.section = element(
       "section",
       { class: "tip", "aria-label": "The tip" },
       element("header", {}, element("h3", {}, "The tip"), element("p", { class: "quiet" }, "medians of 50 curves each")),
-      this.advice,
+      this.nothing,
       element("div", { class: "charts" }, ...this.charts.map(({ frame }) => frame)),
     );
     const watch = new ResizeObserver(() => this.#drawAll());
@@ -47,9 +47,7 @@ export class TipCharts {
   draw(tip) {
     this.#tip = tip;
     const blocks = tip?.blocks ?? [];
-    const rows = (tip?.advice ?? []).map(({ text }) => element("p", {}, "▲ ", text));
-    if (!blocks.length) rows.push(element("p", { class: "quiet" }, "No block of 50 curves is whole yet."));
-    if (this.advice.textContent !== rows.map((row) => row.textContent).join("")) this.advice.replaceChildren(...rows);
+    this.nothing.hidden = blocks.length > 0;
     this.section.classList.toggle("is-empty", !blocks.length);
     this.#drawAll();
   }
@@ -86,7 +84,8 @@ export class TipCharts {
     const near = this.#hover === null ? known.length - 1 : nearest(times, this.#hover);
     const said = known.length && Number.isFinite(known[near]) ? `${figure(known[near], 3)} ${unit}`.trim() : "–";
     value.textContent = this.#hover === null || !known.length ? said : `${clock(blocks[near].time).slice(0, 5)}  ${said}`;
-    const begun = Math.min(...(this.#tip?.advice ?? []).map(({ since }) => Date.parse(since) / 1000));
+    const own = (this.#tip?.advice ?? []).filter(({ kind }) => kind === name);
+    const begun = Math.min(...own.map(({ since }) => Date.parse(since) / 1000)); // Infinity: all is as it was
     canvas.setAttribute("aria-label", inWords(title, finite, unit, blocks, begun));
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
     if (!width || !height) return;
@@ -192,8 +191,10 @@ function rangeOf(values, name) {
   return name === "tilt" ? { low: low - room, high: high + room } : { low: low < 0 ? low - room : 0, high: high + room };
 }
 
+/** The contact pushes with so much force over its way; all else is a force, or what stands for one. */
 function unitOf(tip, name) {
-  return tip?.units?.[name] ?? "";
+  const unit = tip?.unit ?? "";
+  return unit && name === "slope" ? `${unit}/µm` : unit;
 }
 
 function nearest(times, at) {

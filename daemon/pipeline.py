@@ -4,6 +4,9 @@ One turn takes what is finished and has been read and prepared (in other process
 decisions in one transaction, in which each becomes an event (``daemon.ledger.events``), and only then tells the
 world. Under load the next batch is with the classifier, on a thread of its own, while this one is recorded. Whatever
 dies on the way, the folder still holds the curve and the ledger knows that it is not decided.
+
+Canaries, curves of our own whose truth is known, go the same way in the same batches up to
+their verdict, and are then set aside: nothing that is recorded, counted or announced ever holds one.
 """
 
 from __future__ import annotations
@@ -11,14 +14,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from daemon.formats.errors import AWAY
 from daemon.formats.text_rule import TextRule
-from daemon.judging import Decision, FileMark, Judge, classify, decide, identity_of, with_compact_copy
+from daemon.judging import Decision, FileMark, Judge, Judged, classify, decide, identity_of, with_compact_copy
 from daemon.judging.judge import Serving
 from daemon.judging.sentinel import Sentinel
 from daemon.ledger import Ledger, NotRecorded
@@ -135,7 +138,11 @@ class _Batch:
 
 
 class Pipeline:
-    """The body of the main loop. Everything it works with is given to it; it owns the order of things."""
+    """The body of the main loop. Everything it works with is given to it; it owns the order of things.
+
+    ``observe`` is shown every batch once it is judged, canaries included, before anything is recorded; it raises
+    nothing, and keeps the loop no longer than some microseconds a curve.
+    """
 
     def __init__(
         self,
@@ -149,7 +156,9 @@ class Pipeline:
         bell: threading.Event,
         pace: Pace,
         rules: Sequence[TextRule] = (),
+        observe: Callable[[Sequence[Judged]], None] = lambda judged: None,
     ) -> None:
+        self._observe = observe
         self._backlog, self._reader, self._sentinel, self._bell = backlog, reader, sentinel, bell
         self._ledger, self._publisher, self._metrics = ledger, publisher, metrics
         self._classifier = ThreadPoolExecutor(1, "classifier")
@@ -222,27 +231,43 @@ class Pipeline:
         self._batches.append(_Batch(files, readings, judge, model.bundle.profile, scored))
 
     def _finish(self, batch: _Batch) -> list[Decision]:
-        """Decide and record a batch, once it is judged."""
-        decisions = decide(batch.readings, batch.scored.result(), batch.judge)
-        for reading, decision in zip(batch.readings, decisions, strict=True):
-            if reading.curve is not None:
-                self._sentinel.observe(reading.sign_from, decision.reasons)
-        pairs = zip(decisions, batch.readings, strict=True)
-        return self._record([with_compact_copy(*pair, batch.profile) for pair in pairs], batch.files)
+        """Decide a batch, once it is judged, and record it without its canaries."""
+        scored = batch.scored.result()
+        decisions = decide(batch.readings, scored, batch.judge)
+        judged = [Judged(*one) for one in zip(batch.readings, scored, decisions, strict=True)]
+        self._observe(judged)
+        judged = [one for one in judged if not one.reading.arrival.is_canary]
+        for one in judged:
+            if one.reading.curve is not None:
+                self._sentinel.observe(one.reading.sign_from, one.decision.reasons)
+        decided = [with_compact_copy(one.decision, one.reading, batch.profile) for one in judged]
+        return self._record(decided, self._without_canaries(batch.files))
+
+    def _without_canaries(self, files: Sequence[FileReading]) -> list[FileReading]:
+        """What is to be recorded; the source of the canaries may forget its own."""
+        for file in files:
+            if file.arrival.is_canary and file.outcome == "curves":
+                self._backlog.done(file.arrival)
+        return [file for file in files if not file.arrival.is_canary]
 
     def _undecided(self, files: Sequence[FileReading]) -> list[Reading]:
-        """The curves that nobody has decided yet, or is about to; the unfinished go back to their source."""
+        """The curves that nobody has decided yet, or is about to; the unfinished go back to their source.
+
+        Behind them the canaries, of which nobody asks whether they came before.
+        """
         fresh: dict[str, Reading] = {}
-        readings = [reading for file in files for reading in self._opened(file)]
+        opened = [reading for file in files for reading in self._opened(file)]
+        canaries = [reading for reading in opened if reading.arrival.is_canary]
+        readings = [reading for reading in opened if not reading.arrival.is_canary]
         known = self._ledger.known([identity_of(reading) for reading in readings])
-        known |= {identity_of(reading) for batch in self._batches for reading in batch.readings}
+        known |= {identity_of(one) for batch in self._batches for one in batch.readings if not one.arrival.is_canary}
         for reading in readings:
             identity = identity_of(reading)
             if identity in known or identity in fresh:
                 self._metrics.accounts.duplicate(1)
             else:
                 fresh[identity] = reading
-        return list(fresh.values())
+        return [*fresh.values(), *canaries]
 
     def _opened(self, file: FileReading) -> tuple[Reading, ...]:
         arrival = file.arrival
@@ -250,11 +275,11 @@ class Pipeline:
             self._backlog.later(arrival, file.reason or "truncated")
             return ()
         if file.outcome == "unclaimed":
-            if arrival.claimed and arrival.first == 0:
+            if arrival.claimed and arrival.first == 0 and not arrival.is_canary:
                 self._metrics.accounts.unseen(arrival.source)
             self._backlog.done(arrival, file.reason or "unclaimed")
             return ()
-        if arrival.first == 0:  # only now is it known how many curves the file holds
+        if arrival.first == 0 and not arrival.is_canary:  # only now is it known how many curves the file holds
             self._metrics.accounts.seen(arrival.source, file.total - (1 if arrival.claimed else 0))
         return file.readings
 

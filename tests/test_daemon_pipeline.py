@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,7 +16,7 @@ from makers_vendors import make_ibw_image, make_tiff
 from daemon.config import ThresholdsConfig
 from daemon.formats import NAMES
 from daemon.instrument import play, recordings
-from daemon.judging import Decision
+from daemon.judging import Decision, Judged
 from daemon.judging.judge import Serving, judge_of
 from daemon.judging.sentinel import Sentinel
 from daemon.ledger import Ledger, NotRecorded
@@ -23,6 +24,7 @@ from daemon.metrics import Metrics
 from daemon.pipeline import Backlog, Pace, Pipeline
 from daemon.publish import Publisher
 from daemon.reading.pool import ReaderPool
+from daemon.sources import CANARY, Arrival, SourceHealth
 from daemon.sources.watch import FolderNeeds, WatchSource
 from deploy.serving import Model
 
@@ -34,6 +36,41 @@ BATCH = 4
 @pytest.fixture(scope="module")
 def model() -> Model:
     return Model.load()
+
+
+class OwnCurves:
+    """A source of canaries, given by hand; what became of each stands in ``answers``."""
+
+    name = CANARY
+
+    def __init__(self) -> None:
+        self.waiting: deque[Arrival] = deque()
+        self.answers: dict[str, tuple[bool, str | None]] = {}
+
+    def add(self, file: Path) -> None:
+        arrival = Arrival(CANARY, file.name, file, size_bytes=file.stat().st_size, noticed_s=time.monotonic())
+        self.waiting.append(replace(arrival, answer=self._answered))
+
+    def _answered(self, arrival: Arrival, is_done: bool, reason: str | None) -> None:
+        self.answers[arrival.path] = (is_done, reason)
+
+    def start(self) -> None:
+        """Nothing has to begin."""
+
+    def take(self, limit: int, large: int) -> list[Arrival]:
+        return [self.waiting.popleft() for _ in range(min(limit, len(self.waiting)))]
+
+    def ready(self) -> int:
+        return len(self.waiting)
+
+    def oldest_pending_s(self) -> float | None:
+        return None
+
+    def health(self) -> list[SourceHealth]:
+        return []
+
+    def stop(self) -> None:
+        """Nothing has to end."""
 
 
 class Line:
@@ -52,10 +89,11 @@ class Line:
         self.source = WatchSource([self.folder], needs)
         publisher = Publisher(self.ledger.path, "afm1", publish=ANY, replay=ANY)
         closing.callback(publisher.stop)
-        backlog, pace = Backlog([self.source]), Pace(BATCH, 0.005)
+        self.own, self.seen = OwnCurves(), list[Judged]()
+        backlog, pace = Backlog([self.source, self.own]), Pace(BATCH, 0.005)
         judged = backlog, self.reader, Serving(model, self.judge), self.ledger
         parts = *judged, publisher, self.metrics, self.sentinel, self.bell, pace
-        self.pipeline = Pipeline(*parts)
+        self.pipeline = Pipeline(*parts, observe=self.seen.extend)
 
     def write(self, count: int) -> list[Path]:
         """JPK curves, each another recording."""
@@ -157,3 +195,39 @@ def test_what_is_under_way_is_judged_to_its_end_by_the_model_it_was_begun_with(l
     assert all(batch.scored.done() for batch in line.pipeline._batches)
     made = [decision for turn in line.turn_until(30) for decision in turn]
     assert [decision.judge.model for decision in made] == [line.judge.model] * 16 + ["the next one"] * 14
+
+
+def test_canaries_are_judged_with_the_others_and_set_aside(line: Line, tmp_path: Path) -> None:
+    files = sorted(CURVES.glob("force-save*.jpk-force"))
+    broken = tmp_path / "broken.jpk-force"
+    broken.write_bytes(files[0].read_bytes()[:-100])
+    for file in [*files[:3], broken]:
+        line.own.add(file)
+    written = [path.name for path in line.write(2 * BATCH)]
+    line.source.start()
+    sums: set[int] = set()
+    until_s = time.monotonic() + 30
+    while line.metrics.accounts.snapshot()["decided"] < 2 * BATCH or not line.pipeline.idle():
+        assert time.monotonic() < until_s
+        line.pipeline.turn(0.1)
+        books = line.metrics.accounts.snapshot()
+        sums.add(books["seen"] - books["decided"] - books["duplicate"] - books["backlog"])
+    seen = {one.reading.arrival.path: one for one in line.seen if one.reading.arrival.is_canary}
+    assert seen.keys() == {one.name for one in files[:3]}
+    assert all(one.scored is not None and one.decision.score == one.scored.score for one in seen.values())
+    assert line.own.answers == {**{one.name: (True, None) for one in files[:3]}, broken.name: (False, "truncated")}
+    books = line.metrics.accounts.snapshot()
+    assert (sums, books["seen"], books["decided"], books["duplicate"], books["unreadable"]) == ({0}, 8, 8, 0, 0)
+    told = line.ledger.view().decisions(range(1, 20))
+    assert {event["data"]["path"] for event in told.values()} == set(written)
+    assert {one.reading.arrival.path for one in line.seen} == {*seen, *written}
+    assert line.ledger.known([one.decision.identity for one in seen.values()]), "a curve like a canary is decided"
+
+
+def test_the_ledger_refuses_a_canary(line: Line) -> None:
+    line.own.add(next(iter(CURVES.glob("force-save*.jpk-force"))))
+    while not line.seen:
+        assert line.pipeline.turn(1.0) == []
+    with pytest.raises(ValueError, match="canary"):
+        line.ledger.record([line.seen[0].decision])
+    assert line.ledger.last_seq == 0

@@ -107,6 +107,19 @@ class Decision:
     compact_copy: bytes | None = None  # of the curve, .afmcurve bytes: where a person may be asked to look at it
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """A curve, what the model said of it and the verdict: all that whoever watches the line may want to know.
+
+    ``reading.arrival`` says where it comes from, and whether it is a canary. ``scored`` is None exactly where
+    ``reading.curve`` is.
+    """
+
+    reading: Reading
+    scored: Scored | None
+    decision: Decision
+
+
 @dataclass(frozen=True, slots=True)
 class FileMark:
     """A file all of whose curves are decided: after a restart it need not be opened again."""

@@ -36,6 +36,7 @@ from daemon.ledger.file import (
 from daemon.ledger.schema import CHORES
 from daemon.ledger.view import LedgerView, nobody_reading
 from daemon.ledger.wire import checksum, text
+from daemon.sources import CANARY
 from models.clock import CLOCK, Clock, rfc3339
 
 __all__ = ["Ledger", "LedgerView", "NotRecorded", "Soundness"]
@@ -117,10 +118,12 @@ class Ledger:
         duration of the commit before this one: the event is part of the commit, so its own cannot be known.
 
         Raises NotRecorded when the disk takes nothing, another program holds the ledger, it is damaged, or its files
-        are not where they were; then no ``seq`` is used up.
+        are not where they were; then no ``seq`` is used up. ValueError for a canary, which is no curve of anybody's.
         """
         if not decisions and not marks:
             return []
+        if any(decision.source == CANARY for decision in decisions):
+            raise ValueError("a canary is no decision")
         with self._lock:
             try:
                 self._see_to_place()

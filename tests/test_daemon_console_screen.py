@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from daemon.common.text import duration, latency, rate, score, size
+from daemon.common.text import bars, duration, latency, rate, score, size
 from daemon.screens.board import Board, Entry
-from daemon.screens.screen import bars, frame, sketch, svg, tail
+from daemon.screens.screen import frame, sketch, svg, tail
 from models.clock import rfc3339
 from tests.speaker import preview
 

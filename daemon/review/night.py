@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
-from math import floor, isnan
+from math import isnan
 from typing import Any
 
 from daemon import __version__
 from daemon.client.feed import ask_status
 from daemon.client.service_file import find as find_service
+from daemon.client.status import promises
 from daemon.common.text import clean
 from daemon.judging import VERDICTS
 from daemon.labels import Labels
@@ -192,21 +193,6 @@ def _session(session: Session, counts: dict[str, int]) -> dict[str, Any]:
         "first_seq": session.first_seq,
         "counts": session.counts(counts),
     }
-
-
-def promises(guard: Mapping[str, Any]) -> dict[str, str]:
-    """The three numbers in short, each with its name; those of which nothing is known are left out."""
-    said, path = {}, guard.get("path") or {}
-    events, unseen = guard.get("events") or {}, guard.get("unseen") or {}
-    if path and not path["is_well"]:
-        said["path"] = "▲ path"
-    elif path and path["lower_bound"] is not None:
-        said["path"] = f"path ≥ {floor(1000 * path['lower_bound']) / 10:.1f} %"  # never larger than it is
-    if events.get("confirmed"):
-        said["events"] = f"events {events['shown_live']:,} of {events['confirmed']:,}"
-    if unseen.get("at_most") is not None:
-        said["unseen"] = f"unseen at most {unseen['at_most']:,}"
-    return said
 
 
 def _figures(labels: Labels, rater: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import { TipCharts } from "./tip.js";
 import { clock, count, element, figure, plural, sentence } from "./words.js";
 
 const DOTS = 60; // confirmed events that are drawn one by one
-const percent = (share) => `${figure(100 * share, 3)} %`;
+const percent = (share) => `${figure(100 * share, 3)}\u00a0%`;
 
 /** What each number is asked, and what it cannot know: a number that says all is believed too much. */
 const CARDS = [
@@ -25,7 +25,7 @@ const CARDS = [
   {
     name: "unseen",
     title: "Unseen",
-    asks: "What lies among the discards?",
+    asks: "What hides in discards?",
     silent: "Which ones, and nothing of what another model or cut has discarded.",
     queue: "discards",
     words: "look at discards, blind",
@@ -33,7 +33,7 @@ const CARDS = [
   {
     name: "second",
     title: "Second opinion",
-    asks: "What would another eye see?",
+    asks: "Does anything disagree?",
     silent: "That a step is an event. What neither of the two sees stays out of any count: so “at least”.",
     queue: "disagreements",
     words: "look at what is disputed",
@@ -147,14 +147,14 @@ const DRAWN = {
       lines: since ? [`counted since ${clock(since)}`] : [],
     };
   },
-  events({ confirmed, kept_live: kept, shown_live: shown, found_now: now, scored_now: scored, session }) {
+  events({ confirmed, kept_live: kept, shown_live: shown, found_now: found, scored_now: scored, low, high, session }) {
     if (!confirmed) return { value: "–", words: "none confirmed yet" };
     const lines = [];
-    if (scored) lines.push(`the model that serves now would show ${count(now)} of ${count(scored)}`);
+    if (scored < confirmed) lines.push(`${plural(confirmed - scored, "event has", "events have")} no score of the model that serves yet`);
     if (session?.confirmed) lines.push(`in this session ${count(session.kept_live)} of ${count(session.confirmed)}`);
     return {
-      value: `${count(shown)} of ${count(confirmed)}`,
-      words: "confirmed events kept or shown live",
+      value: scored ? `${count(found)} of ${count(scored)}` : "–",
+      words: scored ? `kept or shown by the model that serves, ${percent(low)} to ${percent(high)}` : "none is scored yet",
       graph: dots({ kept, shown: shown - kept, lost: confirmed - shown }),
       lines,
     };
@@ -165,7 +165,7 @@ const DRAWN = {
     if (most === null || most === undefined) return { value: "–", words: `of ${plural(discards, "discard")} nothing is known`, lines };
     return {
       value: `at most ${count(most)}`,
-      words: `of ${plural(discards, "discard")}, ${figure((100 * most) / Math.max(discards, 1), 2)} %`,
+      words: `of ${plural(discards, "discard")}, ${figure((100 * most) / Math.max(discards, 1), 2)}\u00a0%`,
       graph: strip({ discards, looked, most, found }),
       lines,
     };

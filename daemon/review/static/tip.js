@@ -9,7 +9,7 @@ const CHARTS = [
   { name: "slope", title: "Contact slope", says: "how stiff the contact is" },
   { name: "tilt", title: "Tilt", says: "drift of the baseline over a curve" },
 ];
-const [LEFT, RIGHT, TOP, FOOT] = [46, 10, 16, 20];
+const [LEFT, RIGHT, TOP, FOOT] = [46, 10, 22, 20];
 const FONT = '12px system-ui, "Segoe UI", "Noto Sans", "DejaVu Sans", sans-serif';
 const GAP = 6; // times the usual distance between two blocks: then nothing was measured meanwhile
 
@@ -111,14 +111,14 @@ export class TipCharts {
       pen.globalAlpha = 1;
       pen.strokeStyle = colour("heat");
       pen.beginPath();
-      pen.moveTo(Math.round(x) + 0.5, TOP - 4);
+      pen.moveTo(Math.round(x) + 0.5, TOP - 8);
       pen.lineTo(Math.round(x) + 0.5, bottom);
       pen.stroke();
       pen.textBaseline = "alphabetic";
       const words = `since ${clock(begun * 1000).slice(-8).slice(0, 5)}`;
       const isLeft = x + pen.measureText(words).width + 6 > right;
       pen.textAlign = isLeft ? "right" : "left";
-      pen.fillText(words, x + (isLeft ? -5 : 5), TOP - 4);
+      pen.fillText(words, x + (isLeft ? -5 : 5), TOP - 8);
     }
     // Scales.
     const up = ticks(low, high, 3);
@@ -136,7 +136,7 @@ export class TipCharts {
     }
     pen.textAlign = "left";
     pen.textBaseline = "alphabetic";
-    pen.fillText(unit, 2, TOP - 4);
+    pen.fillText(unit, 2, TOP - 8);
     pen.textBaseline = "top";
     let free = 0;
     for (const at of hours(span, (right - LEFT) / 70)) {

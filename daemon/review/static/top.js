@@ -61,7 +61,7 @@ export class Top {
     $("judging").replaceChildren(...judging(state));
     this.drawTonight();
     $("yield").replaceChildren(...yieldOf(state));
-    drawPromises(state.promises ?? {});
+    drawPromises(state.promises ?? []);
     $("session").replaceChildren(...session(state, this.scope));
     this.drawQueues();
   }
@@ -154,11 +154,8 @@ function yieldOf(state) {
   return ["yield ", element("b", {}, `${figure(rate, 2)}/h`), hours.length > 1 ? bars : ""];
 }
 
-const PROMISES = ["path", "events", "unseen"]; // three numbers that are never merged
-
-/** Written only when they change: the button that they stand on may be in use. */
-function drawPromises(promises) {
-  const said = PROMISES.map((name) => promises[name]).filter(Boolean);
+/** Path, events, unseen: three numbers that are never merged. Written only when they change: a hand may be on them. */
+function drawPromises(said) {
   const place = $("promises").firstElementChild;
   const text = said.join(" · ") || "the night";
   if (place.textContent !== text) place.textContent = text;

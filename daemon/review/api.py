@@ -81,7 +81,8 @@ class Review(Closing):
     """All that the routes are answered from."""
 
     def __init__(self, desk: Desk) -> None:
-        self.desk, self.night, self.cutting = desk, Night(desk), Cutting(desk)
+        self.desk, self.cutting = desk, Cutting(desk)
+        self.night = Night(desk, self.cutting.serving)
         self.certifying = Certifying(desk)
         self.heats = Heats(desk.config.state)
         self._opened, self._counting = threading.Lock(), threading.Lock()

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from math import isnan
 from typing import Any
 
+import msgspec
+
 from daemon import __version__
 from daemon.client.feed import ask_status
 from daemon.client.service_file import find as find_service
-from daemon.client.status import promises
+from daemon.client.status import advice, promises
 from daemon.common.text import clean
 from daemon.judging import VERDICTS
 from daemon.labels import Labels
+from daemon.labels.confirmed import as_decided, events_of, your_events
 from daemon.labels.raters import Share, figures
 from daemon.labels.sessions import FIELDS, Session, Sessions, Stretches
+from daemon.ledger.numbers import Guard
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event, StreamScores
 from daemon.review.desk import Desk, Held, told
@@ -100,8 +104,8 @@ def _rounded(stream: StreamScores) -> list[float | None]:
 class Night:
     """Methods may be called from any thread; they raise what the desk raises."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, desk: Desk, serving: Callable[[], Aims]) -> None:
+        self._desk, self._serving = desk, serving
         self._hours, self._scores = Hours(), Scores()
         self._status = Held(self._ask, _STATUS_HOLDS_S)
         self._at_rest = Held(self._reckon, _RECKONED_HOLDS_S)
@@ -121,15 +125,25 @@ class Night:
         return dict(event["data"]) if event is not None and is_ours else {}
 
     def guard(self) -> dict[str, Any]:
-        """What is being missed, and how the tip is; ``from``: who says it, and {} where nobody can."""
+        """What is being missed, and how the tip is: as the service says, else what the ledger and the labels tell.
+
+        ``from``: ``service``, ``ledger`` where none runs, ``off`` where its guard is switched off.
+        """
         said = self.status()
-        if said:
-            told = said.get("guard")
-            return {"guard": told or {}, "from": "service" if told else "off"}
-        return {"guard": self._at_rest.value(), "from": "ledger"}
+        if not said:
+            return {"guard": self._at_rest.value(), "from": "ledger", "troubles": []}
+        guard = said.get("guard") or {}
+        troubles = [one["text"] for one in said.get("health", []) if not one.get("ok")]
+        return {"guard": guard, "from": "service" if guard else "off", "troubles": troubles + advice(said)}
 
     def _reckon(self) -> dict[str, Any]:
-        return {}
+        view, labels, serving = self._desk.ledger, self._desk.labels, self._serving().serving
+        with told():
+            if serving is None:
+                return {}
+            events = your_events(as_decided(view, events_of(labels)), *serving, Sessions(labels).present())
+        found: dict[str, Any] = msgspec.to_builtins(Guard(events=events))
+        return found
 
     def scores(self, within: Stretches) -> tuple[list[float], int]:
         """As Scores.of."""

@@ -113,9 +113,7 @@ export class Night {
 
   /** The one line to read first. */
   #sum(guard, from, troubles) {
-    const advice = guard?.tip?.advice ?? [];
-    const said = [...troubles, ...advice].map(({ text }) => sentence(text));
-    if (said.length) return this.#judge([...new Set(said)], "bad");
+    if (troubles.length) return this.#judge(troubles.map(sentence), "bad");
     if (from !== "service") {
       const words = { ledger: "No service is running: these are the numbers of what was decided and looked at until now.", off: "The guard is switched off: nobody watches." };
       return this.#judge(words[from] ?? words.ledger, "");

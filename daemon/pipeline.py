@@ -23,7 +23,7 @@ from daemon.formats.errors import AWAY
 from daemon.formats.text_rule import TextRule
 from daemon.judging import Decision, FileMark, Judge, Judged, classify, decide, identity_of, with_compact_copy
 from daemon.judging.judge import Serving
-from daemon.judging.sentinel import Sentinel
+from daemon.judging.sentinel import Dispute, Sentinel
 from daemon.ledger import Ledger, NotRecorded
 from daemon.metrics import Metrics
 from daemon.publish import Publisher
@@ -157,8 +157,9 @@ class Pipeline:
         pace: Pace,
         rules: Sequence[TextRule] = (),
         observe: Callable[[Sequence[Judged]], None] = lambda judged: None,
+        dispute: Dispute | None = None,
     ) -> None:
-        self._observe = observe
+        self._observe, self._dispute = observe, dispute or Dispute()
         self._backlog, self._reader, self._sentinel, self._bell = backlog, reader, sentinel, bell
         self._ledger, self._publisher, self._metrics = ledger, publisher, metrics
         self._classifier = ThreadPoolExecutor(1, "classifier")
@@ -233,7 +234,7 @@ class Pipeline:
     def _finish(self, batch: _Batch) -> list[Decision]:
         """Decide a batch, once it is judged, and record it without its canaries."""
         scored = batch.scored.result()
-        decisions = decide(batch.readings, scored, batch.judge)
+        decisions = self._dispute.look_at(decide(batch.readings, scored, batch.judge))
         judged = [Judged(*one) for one in zip(batch.readings, scored, decisions, strict=True)]
         self._observe(judged)
         judged = [one for one in judged if not one.reading.arrival.is_canary]

@@ -28,6 +28,9 @@ SURFACE = 0.05  # share of the retract after the push in which the snap-off is p
 MARKED, MARKED_NOISE = 6.0, 8.0
 LINE = 6  # samples of each of the two lines
 _PROFILE = RasterProfile()
+CONTACT_SIGMA = 5.0  # a prepared signal that begins further from the baseline begins in contact
+
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,51 @@ def falls(force: Samples) -> list[Fall]:
         if at >= first and t[at] == t[max(at - LINE, 0) : at + LINE + 1].max():
             found.append(Fall(int((at + LINE + 0.5) * factor), max(round(LINE * factor), 1), float(t[at])))
     return found
+
+
+def second_opinion(signals: Sequence[Floats]) -> Floats:
+    """B prepared signals -> (B,) t of the strongest step beyond the surface, up or down; 0 where there is none.
+
+    Turned upside down a signal has the same t, and so has one in other company.
+    """
+    found = np.zeros(len(signals), np.float32)
+    sizes = np.array([signal.shape[0] for signal in signals], np.int64)
+    for size in np.unique(sizes):
+        places = np.flatnonzero(sizes == size)
+        found[places] = _strongest(np.stack([signals[int(place)] for place in places]))
+    return found
+
+
+def _strongest(signals: Floats) -> Floats:
+    count = signals.shape[1]
+    if count < 2 * WINDOW:
+        return np.zeros(signals.shape[0], np.float32)
+    first = _surface(signals) + int(SURFACE * count)
+    window = np.float32(WINDOW)
+    mean, square = _sums(signals) / window, _sums(signals * signals) / window
+    variance = np.maximum(square - mean * mean, 0) * (window / (window - 1))
+    left, right = slice(None, -WINDOW), slice(WINDOW, None)
+    spread = np.sqrt((variance[:, left] + variance[:, right]) / window + 1 / (2 * window))
+    t = np.abs(mean[:, left] - mean[:, right]) / spread
+    t[np.arange(t.shape[1]) < first[:, None]] = 0
+    strongest: Floats = t.max(axis=1)
+    return strongest
+
+
+def _surface(signals: Floats) -> NDArray[np.intp]:
+    """(B, n) -> (B,): the first sample that is back at the baseline, whichever way the signal leaves it."""
+    head = np.median(signals[:, : max(signals.shape[1] // 50, 4)], axis=1)
+    is_back = np.where(head < 0, -1, 1).astype(np.float32)[:, None] * signals < CONTACT_SIGMA
+    first: NDArray[np.intp] = is_back.argmax(axis=1)
+    return first
+
+
+def _sums(values: Floats) -> Floats:
+    """(B, n) -> (B, n - WINDOW + 1): the sum of each window, by pairs, pairs of pairs, and so on."""
+    width = 1
+    while width < WINDOW:
+        values, width = values[:, :-width] + values[:, width:], 2 * width
+    return values
 
 
 def _beyond_surface(force: Samples) -> tuple[Samples, float, int]:

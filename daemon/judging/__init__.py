@@ -30,6 +30,7 @@ from models.certificate import Promise
 from models.curve import ForceUnit, Prepared
 from models.frontend import prepare_to_judge, with_flipped
 from models.raster import RasterProfile
+from models.steps import second_opinion
 
 Verdict = Literal["keep", "review", "discard"]
 VERDICTS: tuple[Verdict, ...] = ("keep", "review", "discard")
@@ -105,6 +106,8 @@ class Decision:
     latency_s: Mapping[str, float] = field(default_factory=dict)  # read, raster, infer
     preview: str | None = None  # base64 of uint8 (2, W): lower and upper edge of each column, for consoles
     compact_copy: bytes | None = None  # of the curve, .afmcurve bytes: where a person may be asked to look at it
+    steps: float | None = None  # t of its strongest step, either way (models.steps); None where it has no signal
+    is_disputed: bool = False  # a discard in which the second opinion sees a rupture (daemon.judging.sentinel)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,10 +138,18 @@ class FileMark:
 
 def decide(readings: Sequence[Reading], scored: Sequence[Scored | None], judge: Judge) -> list[Decision]:
     """One decision a reading, in order; ``scored[i]`` is None exactly where ``readings[i].curve`` is None."""
-    return [_decide(reading, score, judge) for reading, score in zip(readings, scored, strict=True)]
+    told = zip(readings, scored, _second_opinion(scored), strict=True)
+    return [_decide(reading, score, steps, judge) for reading, score, steps in told]
 
 
-def _decide(reading: Reading, scored: Scored | None, judge: Judge) -> Decision:
+def _second_opinion(scored: Sequence[Scored | None]) -> list[float | None]:
+    """Of the way of each that holds; it never changes a verdict."""
+    signals = [None if one is None or one.prepared is None else one.prepared.signal for one in scored]
+    told = iter(second_opinion([signal for signal in signals if signal is not None]).tolist())
+    return [None if signal is None else round(next(told), 3) for signal in signals]
+
+
+def _decide(reading: Reading, scored: Scored | None, steps: float | None, judge: Judge) -> Decision:
     curve, arrival = reading.curve, reading.arrival
     reasons: tuple[str, ...]
     if curve is None or scored is None:
@@ -166,6 +177,7 @@ def _decide(reading: Reading, scored: Scored | None, judge: Judge) -> Decision:
         acquired_s=_acquired_s(reading),
         latency_s=latency_s,
         preview=preview,
+        steps=steps,
     )
 
 

@@ -100,6 +100,18 @@ class DecisionData(Struct, frozen=True, kw_only=True):
         | UnsetType
         | None
     ) = UNSET
+    steps: (
+        Annotated[
+            float,
+            Meta(
+                ge=0,
+                description="the second opinion: t of the strongest step beyond the surface, up or down; "
+                "null: no signal",
+            ),
+        ]
+        | UnsetType
+        | None
+    ) = UNSET
 
 
 def decision_data(decision: Decision, total_s: float) -> DecisionData:
@@ -127,6 +139,7 @@ def decision_data(decision: Decision, total_s: float) -> DecisionData:
         latency_s={**latency_s, "total": round(max(total_s, 0.0), 6)},
         source=decision.source,
         preview=decision.preview,
+        steps=decision.steps,
     )
 
 

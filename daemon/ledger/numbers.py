@@ -97,12 +97,15 @@ class TipPoint(Struct, frozen=True, kw_only=True):
     tilt: Annotated[float | None, Meta(description="of the baseline over the curve, in the tip's unit; has a sign")]
     slope: Annotated[float | None, Meta(description="of the contact, in the tip's unit per µm")]
     adhesion: Annotated[float | None, Meta(description="depth of the snap-off, in the tip's unit")]
+    wave: Annotated[float | None, Meta(description="slow swing of the baseline, in the tip's unit, as an rms")] = None
 
 
 class Advice(Struct, frozen=True, kw_only=True):
     """Something to look at, from when on it is so."""
 
-    kind: Annotated[str, Meta(pattern="^[a-z0-9_]+$", description="noise, tilt, slope, adhesion, reason, yield, unit")]
+    kind: Annotated[
+        str, Meta(pattern="^[a-z0-9_]+$", description="noise, tilt, wave, slope, adhesion, reason, yield, unit")
+    ]
     since: Moment
     text: str
 

@@ -1,0 +1,301 @@
+"""The tip watch and the run watch: has something changed while the run goes on, and since when.
+
+The rule of the tip was measured on real sets in file order: medians of 50 curves beside the median of the quiet blocks
+before them. Two in a row that differ by more than a quarter, and by more than six times the scatter of the quiet ones,
+are told; so nothing is told of a single bad place, nor of a sample whose curves differ anyway. All of it is advice: it
+never changes a verdict.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from daemon.judging import Decision
+from daemon.ledger.numbers import Advice, TipPoint
+from daemon.reading import Reading
+from models.clock import day_and_minute, rfc3339
+from models.curve import ForceUnit
+from models.reasons import NOTED, REASONS
+from models.tip import TipState
+
+BLOCK = 50  # curves whose median is one point
+LEAST_QUIET, MOST_QUIET = 6, 40  # blocks that a new one is compared with
+LEAST_CHANGE, SIGMAS = math.log(1.25), 6.0
+IN_A_ROW = 2  # blocks that must differ, or be quiet again
+LEAST_TOLD = BLOCK // 2  # curves of a block that must tell a number, for it to have a median
+BLOCKS_SHOWN = 60
+AWAY = 6 * BLOCK  # curves of others after which a format or unit that no longer comes is forgotten
+OTHER_UNIT = 300.0  # times as much noise is no tip: the unit, or the calibration, is another one
+DAY_S = 86_400.0
+
+Quantity = Literal["noise", "tilt", "wave", "slope", "adhesion"]
+QUANTITIES: tuple[Quantity, ...] = ("noise", "tilt", "wave", "slope", "adhesion")
+#: How numbers are shown: unit of noise, tilt, wave and adhesion, and how many of it are one of the curve's own.
+_SHOWN: Mapping[ForceUnit | None, tuple[str, float]] = {
+    "N": ("pN", 1e12),
+    "m": ("nm", 1e9),
+    "V": ("mV", 1e3),
+    None: ("", 1.0),
+}
+_PER_MICROMETRE = 1e-6
+#: What each number is beside, in noises of the first quiet blocks: what is smaller has not changed by a quarter because
+#: the noise has. For tilt it is where a straight scale that has a sign becomes a logarithmic one.
+_TILT, _WAVE, _ADHESION = 48.0, 1.0, 10.0
+
+
+@dataclass(slots=True)
+class _Gauge:
+    """One number, block by block, on a scale on which a difference is a ratio."""
+
+    quiet: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_QUIET))
+    strikes: int = 0  # blocks in a row that differ
+    calm: int = 0  # and that do not, while something is told
+    began_s: float = 0.0  # of the first of those that differ
+    is_told: bool = False
+    change: float = 0.0  # of the last block that differed
+
+    def observe(self, value: float, began_s: float) -> None:
+        """The median of a block that began at ``began_s``."""
+        if len(self.quiet) < LEAST_QUIET:
+            self.quiet.append(value)
+            return
+        usual = _median(self.quiet)
+        spread = 1.4826 * _median([abs(one - usual) for one in self.quiet])
+        if abs(value - usual) > max(LEAST_CHANGE, SIGMAS * spread):
+            self.began_s = self.began_s if self.strikes or self.is_told else began_s
+            self.strikes, self.calm, self.change = self.strikes + 1, 0, value - usual
+            self.is_told = self.is_told or self.strikes >= IN_A_ROW
+            return
+        self.strikes, self.calm = 0, self.calm + 1
+        if self.is_told:
+            self.is_told = self.calm < IN_A_ROW
+        else:
+            self.quiet.append(value)
+
+    @property
+    def usual(self) -> float:
+        return _median(self.quiet)
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Curves of one format and unit."""
+
+    unit: ForceUnit | None
+    number: int = 0  # of the last curve among all that were observed
+    states: list[TipState] = field(default_factory=list)  # of the block that is being filled
+    began_s: float = 0.0
+    noise: float = 0.0  # of the first block, in the curve's unit: what small numbers are beside
+    samples: float = 0.0  # of a retract
+    gauges: dict[Quantity, _Gauge] = field(default_factory=dict)
+    last: dict[Quantity, float | None] = field(default_factory=dict)  # medians of the last block
+
+    def block(self) -> dict[Quantity, float | None]:
+        """The medians of the block that is full; begins the next one."""
+        states, self.states = self.states, []
+        samples = _median([float(one.samples) for one in states])
+        if self.noise and abs(math.log(samples / self.samples)) > LEAST_CHANGE:
+            self.noise = 0.0  # other settings: fewer samples of the same tip have less noise
+        found = {name: _told([getattr(one, name) for one in states]) for name in QUANTITIES}
+        if not self.noise:
+            self.gauges, self.samples = {name: _Gauge() for name in QUANTITIES}, samples
+            self.noise = found["noise"] or 0.0
+        self.last = found
+        for name, value in found.items():
+            if value is not None and self.noise > 0.0 and (scaled := self._scaled(name, value)) is not None:
+                self.gauges[name].observe(scaled, self.began_s)
+        return found
+
+    def _scaled(self, name: Quantity, value: float) -> float | None:
+        """On a scale on which a quarter more is 0.22, whatever the unit; None for what has no logarithm."""
+        if name == "tilt":
+            return math.asinh(value / (_TILT * self.noise))
+        if name in ("wave", "adhesion"):
+            beside = _WAVE if name == "wave" else _ADHESION
+            return math.log(math.hypot(value / self.noise, beside))
+        return math.log(value / self.noise if name == "noise" else value) if value > 0.0 else None
+
+    def told(self) -> list[tuple[Quantity | Literal["unit"], float, str]]:
+        """(what, since when, in words) of every number that has changed."""
+        gauge = self.gauges.get("noise")
+        if gauge is not None and gauge.is_told and abs(gauge.change) > math.log(OTHER_UNIT):
+            return [("unit", gauge.began_s, f"forces are {_times(gauge.change)} what they were")]
+        return [(name, one.began_s, self._words(name, one)) for name, one in self.gauges.items() if one.is_told]
+
+    def _words(self, name: Quantity, gauge: _Gauge) -> str:
+        grown = gauge.change > 0
+        if name == "noise":
+            return f"noise {_grown(gauge.change)}"
+        if name == "slope":
+            return f"contact {_times(gauge.change)} as steep"
+        if name == "wave":
+            return f"baseline swings {_times(gauge.change)} as much"
+        if name == "tilt":
+            unit, factor = _SHOWN[self.unit]
+            was = math.sinh(gauge.usual) * _TILT * self.noise
+            now = math.sinh(gauge.usual + gauge.change) * _TILT * self.noise
+            return f"baseline tilts by {now * factor:+.3g}{unit and ' '}{unit} instead of {was * factor:+.3g}"
+        now, was = (_above(level, _ADHESION) for level in (gauge.usual + gauge.change, gauge.usual))
+        if not grown and now < 0.2 * was:
+            return "adhesion gone"
+        return "adhesion appeared" if grown and was < 0.2 * now else f"adhesion {_grown(math.log(now / was))}"
+
+
+class TipWatch:
+    """``observe`` every curve that was judged; ``blocks`` and ``advice`` may be read from any thread.
+
+    Curves of one format and unit are watched together, of others apart: another unit, other settings or another session
+    begin anew.
+    """
+
+    def __init__(self, wall_s: Callable[[], float] = time.time) -> None:
+        self._wall_s = wall_s
+        self._session: object = None
+        self._watches: dict[tuple[str | None, ForceUnit | None], _Watch] = {}
+        self._number = 0
+        self.blocks: tuple[TipPoint, ...] = ()  # of what came last, the newest at the end
+        self.unit: str | None = None  # that the last block is told in: pN, nm or mV, "" where files state none
+        self.advice: tuple[Advice, ...] = ()
+
+    def observe(self, reading: Reading, decision: Decision, seq: int, session: object = None) -> TipPoint | None:
+        """A curve that was judged; the block that it has filled. ``seq``: how far the ledger has come."""
+        if session != self._session:
+            self._session, self._watches, self.advice = session, {}, ()
+        self._number += 1
+        state = reading.tip
+        if state is None:
+            return None
+        key = reading.sign_from, decision.force_unit
+        watch = self._watches.setdefault(key, _Watch(decision.force_unit))
+        watch.number = self._number
+        if not watch.states:
+            watch.began_s = when(decision, self._wall_s())
+        watch.states.append(state)
+        return self._close(watch, seq) if len(watch.states) == BLOCK else None
+
+    def _close(self, watch: _Watch, seq: int) -> TipPoint:
+        found = watch.block()
+        unit, factor = _SHOWN[watch.unit]
+        shown = {name: None if value is None else value * factor for name, value in found.items()}
+        if (slope := shown["slope"]) is not None:
+            shown["slope"] = slope * _PER_MICROMETRE
+        point = TipPoint(seq=seq, time=rfc3339(watch.began_s), **shown)
+        before = self.blocks if unit == self.unit else ()
+        self.unit, self.blocks = unit, (*before, point)[-BLOCKS_SHOWN:]
+        self._watches = {key: one for key, one in self._watches.items() if self._number - one.number < AWAY}
+        self.advice = tuple(_advice(*one, self._wall_s()) for each in self._watches.values() for one in each.told())
+        return point
+
+    def finding(self) -> str | None:
+        """What is to be looked at, in one line; None while all is quiet."""
+        return "; ".join(one.text for one in self.advice) or None
+
+
+class RunWatch:
+    """``observe`` every curve that was decided: do they all have one thing the matter with them.
+
+    A run of curves without contact is told already (daemon.service.health), and what a reader had to assume is so of
+    all files of a kind.
+    """
+
+    def __init__(self, wall_s: Callable[[], float] = time.time) -> None:
+        self._wall_s = wall_s
+        self._session: object = None
+        self._recent: deque[frozenset[str]] = deque(maxlen=BLOCK)
+        self._held: Counter[str] = Counter()  # of the recent curves, how many carry it
+        self._runs: dict[str, tuple[int, float]] = {}  # reason -> curves in a row that carry it, and since when
+        self._told: dict[str, float] = {}  # reason -> since when
+
+    def observe(self, decision: Decision, session: object = None) -> None:
+        """A curve that was decided, in the order in which they came."""
+        if session != self._session:
+            self._session, self._told = session, {}
+            self._recent.clear()
+            self._held.clear()
+            self._runs.clear()
+        carried = frozenset(decision.reasons) - _OF_ALL
+        if len(self._recent) == BLOCK:
+            self._held.subtract(self._recent[0])
+        self._recent.append(carried)
+        self._held.update(carried)
+        if carried or self._runs:
+            began_s = when(decision, self._wall_s())
+            self._runs = {one: self._longer(one, began_s) for one in carried}
+            self._told |= {one: since_s for one, (count, since_s) in self._runs.items() if count == BLOCK}
+        if self._told:
+            self._told = {one: since_s for one, since_s in self._told.items() if 2 * self._held[one] > BLOCK}
+
+    @property
+    def advice(self) -> tuple[Advice, ...]:
+        """What holds now; each from the first curve on that carried it."""
+        return tuple(self._advice(*one) for one in tuple(self._told.items()))
+
+    def finding(self) -> str | None:
+        """What is to be looked at, in one line; None while all is quiet."""
+        return "; ".join(one.text for one in self.advice) or None
+
+    def _longer(self, reason: str, began_s: float) -> tuple[int, float]:
+        count, since_s = self._runs.get(reason, (0, began_s))
+        return count + 1, since_s
+
+    def _advice(self, reason: str, since_s: float) -> Advice:
+        text = f"nearly every curve since {_minute(since_s, self._wall_s())} carries `{reason}`: {REASONS[reason].text}"
+        return Advice(kind="reason", since=rfc3339(since_s), text=text)
+
+
+#: What a curve may carry without anything being the matter with the run.
+_OF_ALL = NOTED | {"score", "sign_turned", "no_certificate", "no_contact"}
+
+#: What to do about it.
+_REMEDIES = {"unit": "look at the unit and the calibration", "wave": "look at the laser, or move the tip"}
+
+
+def _advice(kind: str, began_s: float, words: str, now_s: float) -> Advice:
+    text = f"{words} since {_minute(began_s, now_s)}: {_REMEDIES.get(kind, 'look at the tip')}"
+    return Advice(kind=kind, since=rfc3339(began_s), text=text)
+
+
+def when(decision: Decision, now_s: float) -> float:
+    """When a curve was measured, seconds since 1970; of one from another day the moment it came."""
+    acquired_s = decision.acquired_s
+    return acquired_s if acquired_s is not None and now_s - DAY_S < acquired_s <= now_s else now_s
+
+
+def _minute(wall_s: float, now_s: float) -> str:
+    """``02:14`` in the time of this computer; of another day with its date."""
+    written, today = day_and_minute(rfc3339(wall_s)), day_and_minute(rfc3339(now_s))
+    return written[11:] if written[:10] == today[:10] else written
+
+
+def _median(values: Sequence[float] | deque[float]) -> float:
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+def _told(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None and math.isfinite(value)]
+    return _median(there) if len(there) >= LEAST_TOLD else None
+
+
+def _above(scaled: float, beside: float) -> float:
+    """What lies under a scale that is beside ``beside``, in noises; never quite nothing."""
+    return math.sqrt(max(math.exp(2 * scaled) - beside * beside, 0.01))
+
+
+def _times(change: float) -> str:
+    ratio = math.exp(change)
+    return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.2g} times"
+
+
+def _grown(change: float) -> str:
+    ratio = math.exp(change)
+    for word, exact in (("doubled", 2.0), ("tripled", 3.0), ("halved", 0.5)):
+        if abs(ratio / exact - 1) < 0.15:
+            return word
+    return f"is {_times(change)} what it was"

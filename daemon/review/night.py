@@ -31,7 +31,7 @@ from models.clock import utc_now
 
 _STATUS_HOLDS_S = 1.0  # one question to the service, however many pages ask
 _FIGURES_HOLD_S = 10.0
-_RECKONED_HOLDS_S = 5.0  # what no service says, so that it is counted here
+_RECKONED_HOLDS_S = 2.0  # what no service says, so that it is counted here
 _RATERS = 50  # whose figures are held
 _HOURS = 12
 _COUNTED = 20_000  # of the decisions from before the page was started
@@ -127,14 +127,22 @@ class Night:
     def guard(self) -> dict[str, Any]:
         """What is being missed, and how the tip is: as the service says, else what the ledger and the labels tell.
 
-        ``from``: ``service``, ``ledger`` where none runs, ``off`` where its guard is switched off.
+        ``from``: ``service``, ``ledger`` where none runs, ``off`` where its guard is switched off. ``alarms`` need a
+        person; ``notes`` are worth knowing.
         """
         said = self.status()
         if not said:
-            return {"guard": self._at_rest.value(), "from": "ledger", "troubles": []}
-        guard = said.get("guard") or {}
-        troubles = [one["text"] for one in said.get("health", []) if not one.get("ok")]
-        return {"guard": guard, "from": "service" if guard else "off", "troubles": troubles + advice(said)}
+            return {"guard": self._at_rest.value(), "from": "ledger", "alarms": [], "notes": []}
+        guard, health = said.get("guard") or {}, said.get("health", [])
+        alarms, notes = (
+            [one["text"] for one in health if one.get("level") == level] for level in ("alarm", "degraded")
+        )
+        return {
+            "guard": guard,
+            "from": "service" if guard else "off",
+            "alarms": alarms + advice(said),
+            "notes": notes,
+        }
 
     def _reckon(self) -> dict[str, Any]:
         view, labels, serving = self._desk.ledger, self._desk.labels, self._serving().serving

@@ -68,10 +68,12 @@ export class Night {
 
   #build() {
     this.verdict = element("div", { class: "verdict" });
+    this.notes = element("p", { class: "quiet" });
     const cards = element("div", { class: "numbers" }, ...CARDS.map((card) => this.#card(card)));
     this.section.replaceChildren(
       element("header", {}, element("h2", {}, "The night"), element("p", { class: "quiet" }, "is anything being missed, and is anything wrong with the tip")),
       this.verdict,
+      this.notes,
       cards,
       this.charts.section,
     );
@@ -91,10 +93,10 @@ export class Night {
     }
     this.#cards.set(name, parts);
     const head = element("header", {}, element("h3", {}, title), element("p", { class: "quiet" }, asks));
-    return element("section", { class: "number", "aria-label": title }, head, parts.value, parts.graph, parts.text, silence);
+    return element("section", { class: "number-card", "aria-label": title }, head, parts.value, parts.graph, parts.text, silence);
   }
 
-  #draw({ guard, from, troubles }) {
+  #draw({ guard, from, alarms, notes }) {
     for (const { name, queue } of CARDS) {
       const [parts, told] = [this.#cards.get(name), guard?.[name] ?? null];
       const { value, words, graph, lines } = told ? DRAWN[name](told) : NOTHING;
@@ -108,18 +110,22 @@ export class Night {
       }
     }
     this.charts.draw(guard?.tip ?? null);
-    this.#sum(guard, from, troubles ?? []);
+    this.#sum(guard, from, alarms ?? []);
+    const rest = (notes ?? []).map(sentence).join(" ");
+    if (this.notes.textContent !== rest) this.notes.textContent = rest;
   }
 
   /** The one line to read first. */
-  #sum(guard, from, troubles) {
-    if (troubles.length) return this.#judge(troubles.map(sentence), "bad");
+  #sum(guard, from, alarms) {
+    const path = guard?.path;
+    if (path && !path.is_well && !alarms.length) alarms = [path.text];
+    if (alarms.length) return this.#judge(alarms.map(sentence), "bad");
     if (from !== "service") {
       const words = { ledger: "No service is running: these are the numbers of what was decided and looked at until now.", off: "The guard is switched off: nobody watches." };
       return this.#judge(words[from] ?? words.ledger, "");
     }
-    const young = guard?.path?.lower_bound === null || guard?.path?.lower_bound === undefined;
-    this.#judge(young ? "Nothing needs you so far; what can be said is still little." : "Nothing here needs you.", "on");
+    const isYoung = !Number.isFinite(path?.lower_bound ?? NaN);
+    this.#judge(isYoung ? "Nothing needs you so far; what can be said is still little." : "Nothing here needs you.", "on");
   }
 
   #judge(text, kind) {
@@ -135,8 +141,8 @@ const NOTHING = { value: "–", words: "nothing is known yet" };
 
 /** Of each number: its value, the words behind it, a small drawing, and what else is to be told. */
 const DRAWN = {
-  path({ lower_bound: bound, null: usual, canaries, missed, lost, since }) {
-    const found = canaries - missed - lost;
+  path({ lower_bound: bound, null: usual, canaries, missed, since }) {
+    const found = canaries - missed;
     if (bound === null || bound === undefined) return { value: "–", words: "too few for a bound yet" };
     return {
       value: `≥ ${percent(Math.floor(1000 * bound) / 1000)}`,

@@ -78,7 +78,7 @@ def test_what_is_missed_is_told_a_line_each(tmp_path: Path) -> None:
         "  events    of the 39 events confirmed so far 31 were kept live",
         "  unseen    of 2,184 discards at most 64 events were lost (100 looked at, 95 %)",
         "  second    31 are disputed",
-        "  tip       noise 10 pN ▄▄▄▄▄▄▄▄████, adhesion 300 pN ████████",
+        "  tip       noise 10 pN ▄▄▄▄▄▄▄▄████, adhesion – ████████    ",
         "  health    ▲ noise doubled since 02:14: look at the tip",
     ):
         assert told in said.splitlines()

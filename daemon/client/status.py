@@ -167,14 +167,19 @@ def advice(status: Mapping[str, Any]) -> list[str]:
 def trends(guard: Mapping[str, Any], width: int) -> list[tuple[str, str, str]]:
     """Noise and adhesion: name, value of now with its unit, and a row of at most ``width`` bars over the last hours."""
     tip = guard.get("tip") or {}
+    blocks = tip.get("blocks") or ()
+    edges = [place * len(blocks) // width for place in range(width + 1)]
     found = []
     for name in ("noise", "adhesion"):
-        known = [float(one[name]) for one in tip.get("blocks") or () if one.get(name) is not None]
-        if known:
-            edges = [place * len(known) // width for place in range(width + 1)]
-            shares = [known[start:stop] for start, stop in pairwise(edges) if stop > start]
-            means = [sum(some) / len(some) for some in shares]
-            found.append((name, f"{known[-1]:.3g} {clean(tip.get('unit') or '')}".rstrip(), bars(means, len(means))))
+        heights = []
+        for start, stop in pairwise(edges):
+            known = [float(one[name]) for one in blocks[start:stop] if one.get(name) is not None]
+            if stop > start:
+                heights.append(sum(known) / len(known) if known else 0.0)
+        if any(heights):
+            last = blocks[-1].get(name)
+            value = "–" if last is None else f"{last:.3g} {clean(tip.get('unit') or '')}".rstrip()
+            found.append((name, value, bars(heights, len(heights))))
     return found
 
 

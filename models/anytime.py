@@ -168,8 +168,9 @@ def lost_bound(
 
     ``probabilities`` (n,): the chance with which each curve that was looked at came to be looked at, set before
     anybody saw it: of a draw that is looked at in random order, the chance of the draw times the share of the drawn
-    ones that were looked at, night by night where that share differs. ``found`` (n,): whether it holds an event. ``rest``: that chance of the discards that were
-    not looked at: the least that any of them had, or chance -> how many; None where all chances are equal.
+    ones that were looked at, night by night where that share differs. ``found`` (n,): whether it holds an event.
+    ``rest``: that chance of the discards that were not looked at: the least that any of them had, or chance -> how
+    many; None where all chances are equal.
 
     Of events that make up the set S the product over S of (1 - chance of being found if a part l of them were none) /
     (1 - chance) for those not found, and of l for those found, is a fair bet against S; several l are mixed, which rise

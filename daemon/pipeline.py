@@ -241,7 +241,8 @@ class Pipeline:
         for one in judged:
             if one.reading.curve is not None:
                 self._sentinel.observe(one.reading.sign_from, one.decision.reasons)
-        decided = [with_compact_copy(one.decision, one.reading, batch.profile) for one in judged]
+        past = self._ledger.past(batch.judge.pipeline)
+        decided = [with_compact_copy(one.decision, one.reading, batch.profile, past) for one in judged]
         return self._record(decided, self._without_canaries(batch.files))
 
     def _without_canaries(self, files: Sequence[FileReading]) -> list[FileReading]:

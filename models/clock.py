@@ -54,3 +54,8 @@ def day_and_minute(written: str) -> str:
 def today() -> str:
     """``2026-11-20`` in the time of this computer."""
     return time.strftime("%Y-%m-%d")
+
+
+def night_of(wall_s: float) -> str:
+    """``2026-11-20`` for every moment from its noon to the next one, in the time of this computer."""
+    return time.strftime("%Y-%m-%d", time.localtime(wall_s - 43_200.0))

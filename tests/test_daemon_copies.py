@@ -66,7 +66,7 @@ def kept(decisions: Sequence[Decision], readings: Sequence[Reading], folder: Pat
     """Every flagged curve with its copy, as the ledger exports it."""
     folder.mkdir(exist_ok=True)
     for number, pair in enumerate(zip(decisions, readings, strict=True)):
-        copy = with_compact_copy(*pair, model().bundle.profile).compact_copy
+        copy = with_compact_copy(*pair, model().bundle.profile, audit.Past()).compact_copy
         if copy is not None:
             file = folder / f"{number:05d}.afmcurve"
             file.write_bytes(copy)
@@ -99,7 +99,8 @@ def test_what_may_be_looked_at_has_a_copy_and_nothing_else() -> None:
 
     def copied(**changes: object) -> int:
         some = [replace(base, identity=f"{number}#0", **changes) for number in range(300)]
-        return sum(with_compact_copy(one, reading, model().bundle.profile).compact_copy is not None for one in some)
+        made = (with_compact_copy(one, reading, model().bundle.profile, audit.Past()) for one in some)
+        return sum(one.compact_copy is not None for one in made)
 
     assert copied(verdict="keep") == copied(verdict="review", score=None) == 300
     drawn = [audit.draw(f"{number}#0") for number in range(300)]
@@ -108,6 +109,7 @@ def test_what_may_be_looked_at_has_a_copy_and_nothing_else() -> None:
     assert copied(verdict="discard", score=0.003) == few
     assert copied(verdict="discard", score=0.002, judge=raised) == few
     assert copied(verdict="discard", score=0.003, judge=raised) == more
+    assert copied(verdict="discard", is_disputed=True) == 300
 
 
 @pytest.mark.timeout(300)

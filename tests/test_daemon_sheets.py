@@ -141,7 +141,7 @@ def test_a_weighted_sheet_needs_no_file_and_states_its_own_number(night: Night) 
     found = night.sheets.progress(sheet, night.view)
     assert found.is_done
     assert found.above == (1.0,) * 60
-    assert found.bound == pytest.approx(0.73, abs=0.03)  # 60 events against 2 % of the discards say little
+    assert found.bound == pytest.approx(0.927, abs=0.01)  # 60 events say little: a discard may have weighed 232
     items = queue(night.view, night.labels, "sheet", "anna", 10)
     assert items == []
 

@@ -9,10 +9,15 @@ from scipy import stats
 from models.anytime import (
     ALARM_AT,
     EDetector,
+    YieldWatch,
     burst_limit,
     evidence_against,
+    least_events,
+    lost_bound,
     null_of,
     recall_lower_bound,
+    yield_fell,
+    yield_level,
 )
 
 
@@ -101,3 +106,126 @@ def test_the_gauge_stands_where_the_evidence_reaches_20():
     assert 0 < recall_lower_bound(1, 0) < recall_lower_bound(2, 0)
     with pytest.raises(ValueError, match="canaries"):
         recall_lower_bound(3, 4)
+
+
+def test_a_draw_of_equal_chances_without_an_event_says_what_the_binomial_says():
+    for looked, most in ((100, 66), (500, 12), (1151, 4)):
+        assert lost_bound(2184, [looked / 2184] * looked, [False] * looked) == most
+        exact = math.log(0.05) / math.log1p(-looked / 2184)  # where so many would all be overlooked in 5 %
+        assert exact - 1 < most < 1.1 * exact  # a little above it, for the other bets
+    assert lost_bound(2184, [0.2 * 100 / 2184] * 100, [False] * 100) == 340
+
+
+def test_a_census_is_exact_and_nothing_says_nothing():
+    assert lost_bound(40, [1.0] * 10 + [0.3] * 30, [True] * 7 + [False] * 33) == 7
+    assert lost_bound(40, [], []) == 40
+    assert lost_bound(0, [], []) == 0
+    assert lost_bound(40, [0.5] * 38, [True] * 38) == 40  # never more than there are
+    assert lost_bound(40, [1.0] * 10, [True] + [False] * 9, rest=0.0) == 31
+
+
+def test_what_was_surely_looked_at_takes_nothing_from_the_rest():
+    """A stratum of its own that is looked at whole adds what it holds, and no doubt."""
+    alone = lost_bound(2000, [0.01] * 20, [False] * 20)
+    assert lost_bound(2050, [0.01] * 20 + [1.0] * 50, [False] * 70, rest=0.01) == alone
+    both = lost_bound(2050, [0.01] * 20 + [1.0] * 50, [False] * 68 + [True] * 2, rest=0.01)
+    assert both > alone + 2  # the bet on nothing at all is lost
+    halves = lost_bound(2000, [0.01] * 20, [False] * 20, rest={0.01: 990, 0.02: 990})
+    assert halves == alone < 990
+    assert lost_bound(2000, [0.01] * 20, [False] * 20, rest={0.01: 100, 0.02: 1880}) < alone
+
+
+def test_the_bound_is_the_bet_that_its_words_describe():
+    """Every set of events added up by hand: the largest that is not refuted."""
+    chances, events = [0.3, 0.1, 0.5, 0.1], [True, False, False, True]
+    rest = [0.1, 0.1, 0.2, 0.4, 0.4, 0.5] * 6
+    least, best = 0.1, 0
+    for count in range(len(rest) + 1):
+        stake = 0.0  # what was found has ended the bet on nothing
+        for bet in (0.6, 2, 6, 18):
+            part = [p / least / (p / least + bet) for p in sorted(rest)[:count]]
+            known = [p / least / (p / least + bet) for p, event in zip(chances, events, strict=True) if event]
+            gains = [(1 - one * p) / (1 - p) for one, p in zip(part, sorted(rest)[:count], strict=True)]
+            stake += 0.0625 * math.prod(known) * math.prod(gains)
+        best = 2 + count if stake < 20 else best
+    told = lost_bound(40, chances, events, rest={p: rest.count(p) for p in set(rest)})
+    assert told == best < 38
+
+
+@pytest.mark.parametrize(
+    ("count", "chances", "found", "rest"),
+    [
+        (3, [0.5] * 4, [False] * 4, None),
+        (9, [0.5, 0.4], [False] * 2, None),
+        (9, [0.5, 0.0], [False] * 2, 0.1),
+        (9, [0.5, 1.1], [False] * 2, 0.1),
+        (9, [0.5, math.nan], [False] * 2, 0.1),
+        (9, [0.5], [False] * 2, 0.1),
+        (9, [0.5], [False], 1.0),
+        (9, [0.5], [False], -0.1),
+        (9, [0.5], [False], {0.1: 7}),
+    ],
+)
+def test_an_audit_that_does_not_add_up(count, chances, found, rest):
+    with pytest.raises(ValueError, match=r"chance|discard"):
+        lost_bound(count, chances, found, rest=rest)
+
+
+def test_events_hidden_where_the_draw_seldom_looks_break_the_bound_in_5_percent_at_the_most():
+    """The worst that can be: all lost events have the smallest chance; looked at after every label of twenty nights."""
+    rng, wrong, nights = np.random.default_rng(11), 0, 400
+    for _ in range(nights):
+        chance = np.where(np.arange(1200) % 6, 0.02, 0.2)
+        event = (np.arange(1200) % 6 > 0) & (rng.random(1200) < 0.2)
+        drawn = np.flatnonzero(rng.random(1200) < chance)
+        order = rng.permutation(drawn)
+        for looked in range(1, len(order) + 1):
+            share, some = looked / len(order), order[:looked]
+            if looked % 6 == 0 or looked == len(order):
+                wrong_now = lost_bound(1200, chance[some] * share, event[some], rest=0.02 * share) < event.sum()
+                wrong += wrong_now
+                if wrong_now:
+                    break
+    assert wrong / nights <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / nights)
+
+
+def test_two_detectors_say_at_least_so_many():
+    assert [least_events(*c) for c in ((0, 0, 0), (5, 4, 0), (0, 7, 0), (0, 10, 10), (200, 400, 60))] == [
+        0, 9, 7, 36, 705,
+    ]  # fmt: skip
+    for counts in ((24, 56, 6), (50, 100, 20), (200, 400, 60)):
+        total = least_events(*counts)
+        both, first, second = counts
+        seen = sum(counts)
+        tail = [stats.nchypergeom_fisher.cdf(both, n, both + first, both + second, 0.5) for n in (total, total - 1)]
+        assert tail[0] > 0.1
+        assert total == seen or tail[1] <= 0.1
+        assert seen <= total <= seen + first * second / both
+    with pytest.raises(ValueError, match="start at 0"):
+        least_events(-1, 3, 3)
+
+
+def test_a_yield_that_fell_is_fishers_test():
+    for counts in ((20_000, 400, 300, 0), (2_000, 400, 300, 30), (500, 10, 50, 2), (10, 0, 5, 0), (10, 10, 5, 5)):
+        before_n, before_k, now_n, now_k = counts
+        exact = stats.hypergeom.cdf(now_k, before_n + now_n, before_k + now_k, now_n)
+        assert yield_fell(*counts) == pytest.approx(exact, rel=1e-9)
+        rose = yield_fell(before_n, before_n - before_k, now_n, now_n - now_k)
+        assert rose == pytest.approx(stats.hypergeom.sf(now_k - 1, before_n + now_n, before_k + now_k, now_n), rel=1e-9)
+    assert yield_fell(0, 0, 300, 5) == 1.0
+    assert yield_fell(2000, 400, 300, 20) < yield_level(50) < yield_fell(2000, 400, 300, 40)
+    assert 2 * yield_level(50) * 20_000 / 50 == pytest.approx(0.01)
+    with pytest.raises(ValueError, match="then"):
+        yield_fell(10, 11, 5, 0)
+
+
+def test_a_run_whose_yield_falls_or_rises_is_told_once_it_is_sure():
+    rng = np.random.default_rng(3)
+    for usual, then, told in ((0.2, 0.05, "fell"), (0.05, 0.2, "rose"), (0.2, 0.2, None), (0.0, 0.2, "rose")):
+        watch, said = YieldWatch(), []
+        for curve in range(2000):
+            watch.observe(bool(rng.random() < (usual if curve < 1500 else then)))
+            said.append(watch.told)
+        assert set(said[:1500]) == {None}
+        assert said[1799] == said[-1] == told
+    assert YieldWatch().told is None

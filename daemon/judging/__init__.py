@@ -22,7 +22,7 @@ from typing import Annotated, Literal, TypeVar
 from msgspec import Meta, Struct
 
 from daemon.formats.afmcurve import compact_copy_of
-from daemon.judging.audit import Band, draw, share_of
+from daemon.judging.audit import Band, Chance, Past, chance_of, is_drawn
 from daemon.reading import Reading
 from deploy.classifier import EngineId
 from deploy.serving import Model, Scored, is_discard
@@ -253,13 +253,13 @@ def prepared_for(reading: Reading, profile: RasterProfile, *, is_wary: bool) -> 
     return prepared
 
 
-def with_compact_copy(decision: Decision, reading: Reading, profile: RasterProfile) -> Decision:
+def with_compact_copy(decision: Decision, reading: Reading, profile: RasterProfile, past: Past) -> Decision:
     """Every curve that a person may be asked to look at has a copy of its own, because its file may go away.
 
-    These are the kept, the flagged and the discards that are drawn for audit; of a band some that are not drawn in the
-    end. The copy holds what this verdict rests on.
+    These are the kept, the flagged and the discards that are drawn for audit; ``past``: what the same pipeline has
+    discarded before this batch, as the ledger counts it. The copy holds what this verdict rests on.
     """
-    if reading.curve is None or not _may_be_looked_at(decision):
+    if reading.curve is None or not _may_be_looked_at(decision, past):
         return decision
     prepared = None
     with suppress(Exception):  # the front-end failed on it, which the log says already
@@ -267,9 +267,13 @@ def with_compact_copy(decision: Decision, reading: Reading, profile: RasterProfi
     return replace(decision, compact_copy=compact_copy_of(reading.curve, profile, prepared))
 
 
-def _may_be_looked_at(decision: Decision) -> bool:
-    share = share_of(decision.score, decision.judge.band)
-    return decision.verdict != "discard" or draw(decision.identity) < share
+def _may_be_looked_at(decision: Decision, past: Past) -> bool:
+    return decision.verdict != "discard" or is_drawn(decision.identity, chance_in(decision, past))
+
+
+def chance_in(decision: Decision, past: Past) -> Chance:
+    """With which a discard is drawn for audit. The ledger, which notes it, and the copy both ask here."""
+    return chance_of(decision.score, decision.judge.band, past, is_disputed=decision.is_disputed)
 
 
 def shielded(items: Sequence[T], judge: Callable[[Sequence[T]], list[R]], failed: R) -> list[R]:

@@ -1,20 +1,9 @@
-"""The ground that a cut stands on: confirmed events, the stream that it would thin, and what is in force now.
-
-The *simulated loss* is the share of simulated events that a cut gives up, stated beside every moved cut: fresh curves
-of the simulator, judged once by a network and kept in the state, so that every cut of that network is read from the
-same logits. It states what the cut costs on known physics, and is no bar: a laboratory's events may be others. Those of
-the shipped model lie beside its weights; after a new one was trained ``count`` makes them there, with its folder as the
-state.
-"""
+"""The ground that a cut stands on: confirmed events, the stream that it would thin, and what is in force now."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,21 +11,17 @@ from numpy.typing import NDArray
 
 from daemon import __version__
 from daemon.common.errors import BAD_DATA, UserError
-from daemon.common.progress import progress
 from daemon.config import Config
-from daemon.judging.judge import base_name, choose, load_model
+from daemon.judging.judge import base_name, choose
 from daemon.judging.registry import Promotion, Registry
 from daemon.labels import Label, Labels
 from daemon.labels.confirmed import Confirmed, is_event, logits_of, network_of
 from daemon.labels.raters import Bar, bar
 from daemon.labels.sessions import Sessions, Stretches, is_within
 from daemon.ledger.view import LedgerView
-from deploy.classifier import EngineRequest
-from models.bundle import SHIPPED, BadBundle, Bundle, read
+from models.bundle import BadBundle, Bundle, read
 from models.certificate import Certificate
-from models.files import write_whole
 from models.reasons import DOUBTS
-from models.simulate import simulate
 
 #: Decisions of the group that the pile is counted on, the latest ones.
 STREAM = 20_000
@@ -195,59 +180,3 @@ def stream_of(view: LedgerView, within: Stretches, network: Bundle, keep: float,
     told = view.decisions(asked)
     is_doubtful[is_doubtful] = [bool(DOUBTS.intersection(told[seq]["data"]["reasons"])) for seq in asked]
     return Stream(seqs, scores, is_doubtful, keep)
-
-
-EVENTS = 1_000
-SEED = 59_000_000  # far from those of training, held-out curves and canaries
-_BATCH = 64
-#: `flipped` follows from the thresholds, and other ones are to be told of.
-_DOUBTS = DOUBTS - {"flipped"}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Logits:
-    """Of simulated events, (n,); infinite where a doubt, or no score, keeps the curve from being discarded."""
-
-    values: NDArray[np.float64]
-
-    def at(self, cut: float) -> float:
-        """The share that is discarded at this cut, a logit."""
-        return float((self.values <= cut).mean())
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatedLoss:
-    """Of the network and calibration of ``base``; what is counted once stays in ``state``."""
-
-    state: Path
-    base: Bundle
-    events: int = field(default=EVENTS)
-
-    @property
-    def file(self) -> Path:
-        return self.state / f"simulated-{self.base.weights_sha256[:12]}.json"
-
-    def counted(self) -> Logits | None:
-        """None where it has not been counted yet."""
-        for file in (self.file, SHIPPED / self.file.name):
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                said = json.loads(file.read_bytes())
-                values = [np.inf if one is None else float(one) for one in said["logits"]]
-                if values and said["raster"] == self.base.profile.id:
-                    return Logits(np.array(values, np.float64))
-        return None
-
-    def count(self) -> Logits:
-        """Counted already, or now: some seconds. UserError as ``load_model``; OSError where the state takes no file."""
-        if (known := self.counted()) is not None:
-            return known
-        model = load_model(str(self.base.folder), EngineRequest("cpu", precision="fp32"))
-        curves = iter(progress(simulate(self.events, SEED, 1.0), "simulated events", self.events))
-        logits: list[float | None] = []
-        while batch := [one.curve for one in islice(curves, _BATCH)]:
-            for scored in model.judge(batch):
-                is_open = scored.logit is None or _DOUBTS.intersection(scored.reasons)
-                logits.append(None if is_open or scored.logit is None else round(scored.logit, 4))
-        said = {"raster": self.base.profile.id, "seed": SEED, "logits": logits}
-        write_whole(self.file, json.dumps(said).encode(), is_synced=True)
-        return Logits(np.array([np.inf if one is None else one for one in logits], np.float64))

@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import astuple
 from pathlib import Path
 
 from daemon.common.errors import INPUT_OUTPUT, UserError
-from daemon.judging import audit
+from daemon.judging import Decision, audit, chance_in
+from daemon.judging.audit import Chance, Past, Stratum
 from daemon.ledger import wire
 from daemon.ledger.wire import text
+from models.clock import night_of
 
 #: PRAGMA application_id, so that no other SQLite file is ever taken for a ledger ("AFMT").
 APPLICATION = 0x41464D54
@@ -89,11 +92,35 @@ MIGRATIONS = (
     ) strict, without rowid;
     insert into chores select 'looks', max(seq) from decisions where true having max(seq) is not null;
     """,
+    # How the discards were drawn: out of how many of one pipeline in one night, and why with the chance that looks has.
+    """
+    create table audits (
+        number   integer primary key,
+        pipeline text not null,
+        night    text not null,          -- local date at its noon, from which it lasts to the next, '' from before
+        discards integer not null,
+        scores   real not null,          -- the sum of theirs
+        in_band  integer not null,       -- of the discards, and not disputed
+        disputed integer not null,       -- of the discards
+        unique (pipeline, night)
+    ) strict;
+    create table draws (
+        audit   integer not null references audits (number),
+        stratum text not null check (stratum in ('score', 'band', 'steps')),
+        seq     integer not null references looks (seq),
+        primary key (audit, stratum, seq)
+    ) strict, without rowid;
+    insert into audits (pipeline, night, discards, scores, in_band, disputed)
+        select pipeline, '', 0, 0.0, curves, 0 from bands;
+    drop table bands;
+    """,
 )
 #: The version from which on the name of every new decision is noted in ``names``.
 NAMES_SINCE = 2
 #: The version from which on what may be looked at stands in ``looks``.
 LOOKS_SINCE = 3
+#: The version from which on it is known out of how many discards a draw was made.
+DRAWS_SINCE = 4
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> None:
@@ -117,6 +144,46 @@ def migrate(connection: sqlite3.Connection) -> None:
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         pragmas = f"pragma application_id = {APPLICATION}; pragma user_version = {number};"
         connection.executescript(f"begin immediate; {script} {pragmas} commit;")
+
+
+def past_of(connection: sqlite3.Connection, pipeline: str) -> Past:
+    """What this pipeline has discarded so far."""
+    sums = "total(discards), total(scores), total(in_band), total(disputed)"
+    row = connection.execute(f"select {sums} from audits where pipeline = ?", (pipeline,)).fetchone()
+    return Past(int(row[0]), row[1], int(row[2]), int(row[3]))
+
+
+class Audit:
+    """What one batch discards by one pipeline, and what of it is drawn to be looked at."""
+
+    def __init__(self, pipeline: str, past: Past) -> None:
+        self._pipeline, self._past, self._new = pipeline, past, Past()
+        self._drawn: list[tuple[Stratum, int]] = []
+
+    def draw(self, decision: Decision, seq: int) -> Chance | None:
+        """Count a discard; its chance where it is drawn."""
+        chance, new = chance_in(decision, self._past), self._new
+        self._new = Past(
+            new.discards + 1,
+            new.scores + (decision.score or 0.0),
+            new.in_band + (chance.stratum == "band"),
+            new.disputed + (chance.stratum == "steps"),
+        )
+        if not audit.is_drawn(decision.identity, chance):
+            return None
+        self._drawn.append((chance.stratum, seq))
+        return chance
+
+    def write(self, connection: sqlite3.Connection, wall_s: float) -> None:
+        """Add it to what was discarded in the night of this moment, within the caller's transaction."""
+        if not self._new.discards:
+            return
+        add = """insert into audits (pipeline, night, discards, scores, in_band, disputed) values (?, ?, ?, ?, ?, ?)
+                 on conflict (pipeline, night) do update set
+                 discards = discards + excluded.discards, scores = scores + excluded.scores,
+                 in_band = in_band + excluded.in_band, disputed = disputed + excluded.disputed returning number"""
+        (number,) = connection.execute(add, (self._pipeline, night_of(wall_s), *astuple(self._new))).fetchone()
+        connection.executemany("insert into draws values (?, ?, ?)", [(number, *drawn) for drawn in self._drawn])
 
 
 # What a migration has left to do: the row of a decision that cannot be read is left out, and the check tells of it.

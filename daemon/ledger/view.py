@@ -17,10 +17,11 @@ import numpy as np
 from daemon.common.ending import Closing
 from daemon.common.errors import UNREACHABLE, UserError
 from daemon.judging import Verdict
+from daemon.judging.audit import Stratum
 from daemon.ledger import wire
 from daemon.ledger.file import damaged, explain, names_of, open_for_reading
-from daemon.ledger.schema import LOOKS_SINCE, NAMES_SINCE
-from daemon.ledger.wire import Flagged, Look, Named, Row, StreamScores, checksum, text
+from daemon.ledger.schema import DRAWS_SINCE, LOOKS_SINCE, NAMES_SINCE
+from daemon.ledger.wire import Audited, Draw, Flagged, Look, Named, Row, StreamScores, checksum, text
 
 #: The views of this process. SQLite shares what it maps of a file among all connections of a process, so that after
 #: its ``-wal`` was taken away all of them have to be opened anew.
@@ -203,6 +204,31 @@ class LedgerView(Closing):
                 self._open()
         if self._version < LOOKS_SINCE:
             raise UserError(UNREACHABLE, f"{self.path} is of an earlier version: start the service once, it renews it")
+
+    def audits(self, pipeline: str) -> list[Audited]:
+        """What this pipeline discarded night by night, since version 4; of a ledger from before nothing."""
+        if not self._has_draws():
+            return []
+        query = """select number, night, discards, in_band, disputed from audits
+                   where pipeline = ? and discards > 0 order by night, number"""
+        return [Audited(*row) for row in self._select(query, pipeline)]
+
+    def draws(self, audits: Iterable[int] | None = None, stratum: Stratum | None = None) -> list[Draw]:
+        """The discards that were drawn in these audits (None: in all), in order; some 10 µs each."""
+        if not self._has_draws():
+            return []
+        which = "" if audits is None else f"and audit in ({','.join(str(int(number)) for number in audits)})"
+        query = f"""select audit, stratum, seq, probability from draws join looks using (seq)
+                    where (?1 is null or stratum = ?1) {which} order by seq"""
+        return [Draw(*row) for row in self._select(query, stratum)]
+
+    def _has_draws(self) -> bool:
+        with self._lock:
+            self._open()
+            if self._version < DRAWS_SINCE:  # a service may have brought it up to date by now
+                self.release()
+                self._open()
+            return bool(self._version >= DRAWS_SINCE)
 
     def decisions(self, seqs: Iterable[int]) -> dict[int, wire.Event]:
         """The events of these decisions, each checked; those that are not there are left out.

@@ -17,6 +17,7 @@ from msgspec.json import Decoder
 from numpy.typing import NDArray
 
 from daemon.judging import Verdict
+from daemon.judging.audit import Stratum
 
 #: An event as it comes from the wire or the ledger: another version of the program may have written it.
 Event = dict[str, Any]
@@ -61,6 +62,25 @@ class Look(NamedTuple):
     seq: int
     verdict: Verdict
     score: float | None
+    probability: float
+
+
+class Audited(NamedTuple):
+    """What one pipeline discarded in one night; ``in_band`` and ``disputed`` of these, each counted once."""
+
+    number: int
+    night: str  # local date at its noon, from which it lasts to the next
+    discards: int
+    in_band: int
+    disputed: int
+
+
+class Draw(NamedTuple):
+    """A discard that was drawn to be looked at: in which audit, why, and with which probability."""
+
+    audit: int
+    stratum: Stratum
+    seq: int
     probability: float
 
 

@@ -113,7 +113,7 @@ class Outlook:
             drawn = min(count, ABOVE)
             curves += drawn
             above += [max(1.0, count / ABOVE)] * math.floor(drawn * self.share(verdict))
-        bound = weighted_bound(above, [], 1 / audit.AUDIT_SHARE, CONFIDENCE)
+        bound = weighted_bound(above, [], 1 / audit.LEAST, CONFIDENCE)
         takes = f"about {_about(curves)} labels, {_time(curves, seconds)}, no file of the instrument needed"
         if bound >= 1.0:
             return Offer("weighted", curves, len(above), None, f"too few curves are audited for any promise; {takes}")

@@ -1,0 +1,119 @@
+"""The simulated loss: what a cut costs on known physics.
+
+Fresh curves of the simulator, judged once by a network and kept, so that every cut of that network is read from the
+same logits: the share of simulated events that it discards, stated beside every moved cut and no bar (a laboratory's
+events may be others), and what canaries may miss while all is well. The shipped model's lie beside its weights; those
+of a laboratory's network in the state. ``python -m daemon.judging.loss FOLDER STATE`` counts those of the model in
+FOLDER into STATE. After a new model was trained to be shipped: its own folder, and 2000 as a third word.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.common.progress import progress
+from daemon.judging.judge import load_model
+from deploy.classifier import EngineRequest
+from deploy.serving import Model, Scored
+from models.bundle import SHIPPED, Bundle, read
+from models.files import write_whole
+from models.reasons import DOUBTS
+from models.simulate import Simulated, simulate
+
+#: With an event.
+CURVES = 1_000
+SEED = 59_000_000  # far from those of training and held-out curves
+_BATCH = 64
+#: `flipped` follows from the thresholds, and other ones are to be told of.
+_DOUBTS = DOUBTS - {"flipped"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Logits:
+    """Infinite where a doubt, or no score, keeps an event from being discarded, or a curve without one from being kept.
+
+    A quarter as many hold no event, (n/4,), as do, (n,).
+    """
+
+    events: NDArray[np.float64]
+    event_free: NDArray[np.float64]
+
+    def missed(self, cut: float) -> int:
+        """How many events are discarded at this cut, a logit."""
+        return int((self.events <= cut).sum())
+
+    def at(self, cut: float) -> float:
+        """The share of events that is discarded at this cut, a logit."""
+        return self.missed(cut) / self.events.size
+
+    def kept(self, cut: float) -> int:
+        """How many curves without an event are kept where this logit is the least that is kept."""
+        return int((self.event_free >= cut).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedLoss:
+    """Of the network and calibration of ``base``; what is counted once stays in ``state``."""
+
+    state: Path
+    base: Bundle
+    curves: int = field(default=CURVES)
+
+    @property
+    def file(self) -> Path:
+        return self.state / f"simulated-{self.base.weights_sha256[:12]}.json"
+
+    def counted(self) -> Logits | None:
+        """None where it has not been counted yet."""
+        for file in (self.file, SHIPPED / self.file.name):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                said = json.loads(file.read_bytes())
+                logits = Logits(_restored(said["logits"], np.inf), _restored(said["event_free"], -np.inf))
+                if logits.events.size and logits.event_free.size and said["raster"] == self.base.profile.id:
+                    return logits
+        return None
+
+    def count(self) -> Logits:
+        """Counted already, or now: some seconds. UserError as ``load_model``; OSError where the state takes no file."""
+        if (known := self.counted()) is not None:
+            return known
+        model = load_model(str(self.base.folder), EngineRequest("cpu", precision="fp32"))
+        events = [None if _is_open(one) else one.logit for one in _scored(model, self.curves, 1.0)]
+        event_free = [one.logit for one in _scored(model, -(-self.curves // 4), 0.0)]
+        rounded = {"logits": _rounded(events), "event_free": _rounded(event_free)}
+        said = {"raster": self.base.profile.id, "seed": SEED, **rounded}
+        write_whole(self.file, json.dumps(said).encode(), is_synced=True)
+        return Logits(_restored(rounded["logits"], np.inf), _restored(rounded["event_free"], -np.inf))
+
+
+def _scored(model: Model, count: int, prevalence: float) -> Iterator[Scored]:
+    what = "simulated events" if prevalence else "curves without one"
+    simulated: Iterable[Simulated] = progress(simulate(count, SEED, prevalence), what, count)
+    curves = iter(simulated)
+    while batch := [one.curve for one in islice(curves, _BATCH)]:
+        yield from model.judge(batch)
+
+
+def _is_open(scored: Scored) -> bool:
+    return bool(_DOUBTS.intersection(scored.reasons))
+
+
+def _rounded(logits: Iterable[float | None]) -> list[float | None]:
+    return [None if one is None else round(one, 4) for one in logits]
+
+
+def _restored(logits: Iterable[float | None], none: float) -> NDArray[np.float64]:
+    return np.array([none if one is None else float(one) for one in logits], np.float64)
+
+
+if __name__ == "__main__":
+    SimulatedLoss(Path(sys.argv[2]), read(Path(sys.argv[1])), *map(int, sys.argv[3:])).count()

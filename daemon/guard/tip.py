@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from daemon.judging import Decision
 from daemon.ledger.numbers import Advice, TipPoint
@@ -78,9 +78,20 @@ class _Gauge:
         else:
             self.quiet.append(value)
 
+    def state(self) -> dict[str, Any]:
+        """As plain values, for :meth:`of`."""
+        return {name: getattr(self, name) for name in _GAUGE} | {"quiet": list(self.quiet)}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> _Gauge:
+        return cls(deque(state["quiet"], MOST_QUIET), *(state[name] for name in _GAUGE))
+
     @property
     def usual(self) -> float:
         return _median(self.quiet)
+
+
+_GAUGE = ("strikes", "calm", "began_s", "is_told", "change")
 
 
 @dataclass(slots=True)
@@ -189,8 +200,28 @@ class TipWatch:
         before = self.blocks if unit == self.unit else ()
         self.unit, self.blocks = unit, (*before, point)[-BLOCKS_SHOWN:]
         self._watches = {key: one for key, one in self._watches.items() if self._number - one.number < AWAY}
-        self.advice = tuple(_advice(*one, self._wall_s()) for each in self._watches.values() for one in each.told())
+        self._tell()
         return point
+
+    def _tell(self) -> None:
+        self.advice = tuple(_advice(*one, self._wall_s()) for each in self._watches.values() for one in each.told())
+
+    def state(self) -> dict[str, Any]:
+        """How far it has come, as plain values; what a block that is not full holds is left out. The loop's thread."""
+        watches = [
+            [key, one.number, one.noise, one.samples, {name: gauge.state() for name, gauge in one.gauges.items()}]
+            for key, one in self._watches.items()
+        ]
+        return {"session": self._session, "number": self._number, "watches": watches}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where another one was. KeyError, TypeError or ValueError for what is no state: then it begins anew."""
+        watches = {}
+        for (sign_from, unit), number, noise, samples, gauges in state["watches"]:
+            found = {name: _Gauge.of(gauges[name]) for name in QUANTITIES if name in gauges}
+            watches[sign_from, unit] = _Watch(unit, number, noise=noise, samples=samples, gauges=found)
+        self._session, self._number, self._watches = state["session"], state["number"], watches
+        self._tell()
 
     def finding(self) -> str | None:
         """What is to be looked at, in one line; None while all is quiet."""

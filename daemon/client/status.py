@@ -178,7 +178,7 @@ def _is_advice(condition: Mapping[str, Any]) -> bool:
 def trends(guard: Mapping[str, Any], width: int) -> list[tuple[str, str, str]]:
     """Noise and adhesion: name, value of now with its unit, and a row of at most ``width`` bars over the last hours."""
     tip = guard.get("tip") or {}
-    blocks = tip.get("blocks") or ()
+    blocks: Sequence[Mapping[str, Any]] = tip.get("blocks") or ()
     edges = [place * len(blocks) // width for place in range(width + 1)]
     found = []
     for name in ("noise", "adhesion"):

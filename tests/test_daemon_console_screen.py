@@ -7,15 +7,17 @@ import re
 from typing import Any
 from xml.etree import ElementTree
 
+import msgspec
 import numpy as np
 import pytest
 from rich.console import Console
 
-from daemon.common.text import duration, latency, rate, score, size
+from daemon.common.text import bars, duration, latency, rate, score, size
 from daemon.screens.board import Board, Entry
-from daemon.screens.screen import bars, frame, sketch, svg, tail
+from daemon.screens.screen import frame, sketch, svg, tail
 from models.clock import rfc3339
 from tests.speaker import preview
+from tests.test_review_night import guard
 
 SVG = "{http://www.w3.org/2000/svg}"
 NOW_S = 1_800_000_000.0
@@ -313,3 +315,23 @@ def test_the_session_stands_beside_the_numbers_of_all_time(width: int, height: i
     (row,) = (line.plain for line in lines if line.plain.startswith(" session 3, titin\ufffd[2J, tip OMCL, for 2 h"))
     assert row.split("●")[1].split()[0] == "1,236"
     assert (len(lines), {line.cell_len for line in lines}) == (height, {width})
+
+
+def test_what_is_missed_and_how_the_tip_is() -> None:
+    """Numbers and charts share a line where there is room; advice that is no trouble yet is told like one, once."""
+    told = msgspec.to_builtins(guard(count=60, change=45))
+    board = board_with(4, guard=told)
+    numbers = " missed  path ≥ 96.3 % · events 38 of 39 · unseen at most 64"
+    noise, adhesion = "noise ▄▄▄▄▄▄▄▄▄▄▄▄████ 10 pN", "adhesion ████████████     –"
+    wide, narrow = text_of(board, 140, 40).splitlines(), text_of(board, 80, 30).splitlines()
+    assert any(line.startswith(numbers) and noise in line and adhesion in line for line in wide)
+    assert numbers in [line.rstrip() for line in narrow]
+    assert any(noise in line and numbers not in line for line in narrow)
+    advice = "noise doubled since 02:14: look at the tip"
+    assert "\n".join(wide).count(advice) == 1
+    assert "all well" not in "\n".join(wide)
+    board.take_status(status(guard=told, health=[{"name": "tip", "ok": False, "text": advice}]))
+    assert board.troubles() == [f"tip: {advice}"]
+    told["path"] |= {"is_well": False, "lower_bound": 0.81}
+    assert " missed  ▲ path not well · events" in text_of(board_with(4, guard=told), 140, 40)
+    assert "missed" not in text_of(board_with(4, guard=None), 140, 40)

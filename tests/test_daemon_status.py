@@ -27,6 +27,7 @@ from daemon.ledger import events
 from daemon.screens.status import page
 from tests.reviewhelp import fill, judged
 from tests.speaker import Speaker
+from tests.test_review_night import Watcher
 
 ROOT = Path(__file__).resolve().parents[1]
 NOBODY = "ipc:///nowhere/at/all"
@@ -66,6 +67,21 @@ def test_a_running_service_is_told_on_one_screen(speaker: Speaker) -> None:
         assert told in done.stdout
     assert done.stdout.count("\n") <= 24
     assert "\x1b" not in done.stdout
+
+
+def test_what_is_missed_is_told_a_line_each(tmp_path: Path) -> None:
+    with Watcher(tmp_path / "state") as watcher:
+        watcher.record(3)
+        said = words_of(gather(Config(state=watcher.state, instrument="afm1")))
+    for told in (
+        "  path      1,183 of 1,204 simulated events were found",
+        "  events    of the 39 events confirmed so far 31 were kept live",
+        "  unseen    of 2,184 discards at most 64 events were lost (100 looked at, 95 %)",
+        "  second    31 are disputed",
+        "  tip       noise 10 pN ▄▄▄▄▄▄▄▄████, adhesion – ████████    ",
+        "  health    ▲ noise doubled since 02:14: look at the tip",
+    ):
+        assert told in said.splitlines()
 
 
 @pytest.mark.parametrize(

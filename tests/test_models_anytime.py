@@ -9,6 +9,7 @@ from scipy import stats
 from models.anytime import (
     ALARM_AT,
     EDetector,
+    YieldWatch,
     burst_limit,
     evidence_against,
     least_events,
@@ -216,3 +217,15 @@ def test_a_yield_that_fell_is_fishers_test():
     assert 2 * yield_level(50) * 20_000 / 50 == pytest.approx(0.01)
     with pytest.raises(ValueError, match="then"):
         yield_fell(10, 11, 5, 0)
+
+
+def test_a_run_whose_yield_falls_or_rises_is_told_once_it_is_sure():
+    rng = np.random.default_rng(3)
+    for usual, then, told in ((0.2, 0.05, "fell"), (0.05, 0.2, "rose"), (0.2, 0.2, None), (0.0, 0.2, "rose")):
+        watch, said = YieldWatch(), []
+        for curve in range(2000):
+            watch.observe(bool(rng.random() < (usual if curve < 1500 else then)))
+            said.append(watch.told)
+        assert set(said[:1500]) == {None}
+        assert said[1799] == said[-1] == told
+    assert YieldWatch().told is None

@@ -21,6 +21,7 @@ from models.curve import Curve
 from models.frontend import prepare_to_judge
 from models.raster import RasterProfile
 from tests.reviewhelp import Page, fill, judged
+from tests.test_review_night import Watcher
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium, or no driver of it")
@@ -422,6 +423,34 @@ def test_everything_is_reached_by_keys_and_fits_400_px(tmp_path: Path, browser: 
         assert "Blind" in browser.text("#gauge")
         said = browser.run("return document.querySelector('#plot').getAttribute('aria-label')")
         assert said.startswith("Force curve")
+
+
+def test_the_night_is_told_at_a_glance(tmp_path: Path, browser: Browser) -> None:
+    """What needs a person comes first; each number says what it does not; the charts are drawn, and told in words."""
+    with Watcher(tmp_path / "state") as speaker, Page(speaker.state) as page:
+        speaker.record(6)
+        browser.open(page)
+        browser.press("t")
+        browser.wait(
+            lambda: "look at the tip" in browser.text("#night-view .verdict"), "nobody says that the tip is bad"
+        )
+        assert browser.text("#promises") == "path ≥ 96.3 % · events 38 of 39 · unseen at most 64"
+        cards = browser.run("return [...document.querySelectorAll('.number-card')].map(one => one.textContent)")
+        assert all("Does not say: " in card for card in cards)
+        assert [card.split("?")[0] for card in cards][:3] == [
+            "PathDoes the line work", "Your eventsAre known events found", "UnseenWhat hides in discards",
+        ]  # fmt: skip
+        noise = browser.run("return document.querySelector('.tip canvas').getAttribute('aria-label')")
+        assert noise.startswith("Noise: now 10 pN, from 5 to 10 in 12 blocks")
+        inked = """const { width, height } = arguments[0];
+            const dots = arguments[0].getContext('2d').getImageData(0, 0, width, height).data;
+            return new Set(new Uint32Array(dots.buffer)).size"""
+        assert browser.run(inked, browser.find(".tip canvas")) > 20, "the chart is empty"
+        for width, height in ((400, 800), (1200, 800), (1600, 900)):
+            browser.size(width, height)
+            assert not browser.overflows(), width
+        browser.press("t")
+        browser.curve()
 
 
 @pytest.mark.study

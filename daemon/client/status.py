@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import time
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from daemon.client.feed import ask_status
 from daemon.client.service_file import ServiceFile, find
 from daemon.common.errors import UserError
 from daemon.common.mounts import resolve
-from daemon.common.text import MARKS, clean, duration, latency
+from daemon.common.text import MARKS, bars, clean, duration, latency
 from daemon.config import Config
 from daemon.config.origin import SERVICE_FILE
 from daemon.labels import Labels
@@ -135,6 +136,50 @@ def unseen(status: Mapping[str, Any], now_s: float) -> list[str]:
             unseen_s = now_s - seen_s if isinstance(seen_s, int | float) else begun
             if unseen_s > SEEN_S:
                 found.append(f"source {source.get('name')}: has not been seen for {duration(unseen_s)}")
+    return found
+
+
+def promises(guard: Mapping[str, Any]) -> list[str]:
+    """``path ≥ 96.3 %``, ``events 38 of 39``, ``unseen at most 64``: three numbers that never merge, each in short.
+
+    One of which nothing is known yet is left out; a path that is not well begins with ▲.
+    """
+    path, events, discards = (guard.get(name) or {} for name in ("path", "events", "unseen"))
+    said = []
+    if path and not path.get("is_well"):
+        said.append("▲ path not well")
+    elif path.get("lower_bound") is not None:
+        said.append(f"path ≥ {math.floor(1000 * path['lower_bound']) / 10:.1f} %")  # never larger than it is
+    if events.get("scored_now"):
+        said.append(f"events {events['found_now']:,} of {events['scored_now']:,}")
+    if discards.get("at_most") is not None:
+        said.append(f"unseen at most {discards['at_most']:,}")
+    return said
+
+
+def advice(status: Mapping[str, Any]) -> list[str]:
+    """On tip and run, what the health of the same status does not say already."""
+    told = " ".join(str(one.get("text")) for one in _list(status.get("health")) if isinstance(one, dict))
+    said = ((status.get("guard") or {}).get("tip") or {}).get("advice") or ()
+    return [clean(text) for one in said if (text := str(one.get("text"))) not in told]
+
+
+def trends(guard: Mapping[str, Any], width: int) -> list[tuple[str, str, str]]:
+    """Noise and adhesion: name, value of now with its unit, and a row of at most ``width`` bars over the last hours."""
+    tip = guard.get("tip") or {}
+    blocks = tip.get("blocks") or ()
+    edges = [place * len(blocks) // width for place in range(width + 1)]
+    found = []
+    for name in ("noise", "adhesion"):
+        heights = []
+        for start, stop in pairwise(edges):
+            known = [float(one[name]) for one in blocks[start:stop] if one.get(name) is not None]
+            if stop > start:
+                heights.append(sum(known) / len(known) if known else 0.0)
+        if any(heights):
+            last = blocks[-1].get(name)
+            value = "–" if last is None else f"{last:.3g} {clean(tip.get('unit') or '')}".rstrip()
+            found.append((name, value, bars(heights, len(heights))))
     return found
 
 

@@ -81,7 +81,8 @@ class Review(Closing):
     """All that the routes are answered from."""
 
     def __init__(self, desk: Desk) -> None:
-        self.desk, self.night, self.cutting = desk, Night(desk), Cutting(desk)
+        self.desk, self.cutting = desk, Cutting(desk)
+        self.night = Night(desk, self.cutting.serving)
         self.certifying = Certifying(desk)
         self.heats = Heats(desk.config.state)
         self._opened, self._counting = threading.Lock(), threading.Lock()
@@ -151,6 +152,7 @@ def application(review: Review, door: Door) -> Guard:
         Route("/healthz", healthz),
         Route("/api/queue", answering(queue)),
         Route("/api/state", answering(state)),
+        Route("/api/night", answering(night)),
         Route("/api/curve/{id}", answering(curve)),
         Route("/api/curve/{id}/heat", answering(heat)),
         Route("/api/alike/{id}", answering(alike)),
@@ -355,6 +357,11 @@ def state(review: Review, request: Request) -> dict[str, Any]:
     within = review.desk.within(request.query_params.get("session", "current"))
     found = review.night.state(rater, within or ALWAYS, review.cutting.aims(), review.cutting.effect())
     return found | review.certifying.beside(found, review.cutting.needed(), rater)
+
+
+def night(review: Review, request: Request) -> dict[str, Any]:
+    """What is being missed, and how the tip is."""
+    return review.night.guard()
 
 
 # What is said.

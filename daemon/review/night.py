@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from math import isnan
 from typing import Any
 
+import msgspec
+
 from daemon import __version__
 from daemon.client.feed import ask_status
 from daemon.client.service_file import find as find_service
+from daemon.client.status import advice, promises
 from daemon.common.text import clean
 from daemon.judging import VERDICTS
 from daemon.labels import Labels
+from daemon.labels.confirmed import as_decided, events_of, your_events
 from daemon.labels.raters import Share, figures
 from daemon.labels.sessions import FIELDS, Session, Sessions, Stretches
+from daemon.ledger.numbers import Guard
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event, StreamScores
 from daemon.review.desk import Desk, Held, told
@@ -26,7 +31,7 @@ from models.clock import utc_now
 
 _STATUS_HOLDS_S = 1.0  # one question to the service, however many pages ask
 _FIGURES_HOLD_S = 10.0
-_EVENTS_HOLD_S = 2.0  # whoever has just confirmed one sees it counted
+_RECKONED_HOLDS_S = 2.0  # what no service says, so that it is counted here
 _RATERS = 50  # whose figures are held
 _HOURS = 12
 _COUNTED = 20_000  # of the decisions from before the page was started
@@ -99,11 +104,11 @@ def _rounded(stream: StreamScores) -> list[float | None]:
 class Night:
     """Methods may be called from any thread; they raise what the desk raises."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, desk: Desk, serving: Callable[[], Aims]) -> None:
+        self._desk, self._serving = desk, serving
         self._hours, self._scores = Hours(), Scores()
         self._status = Held(self._ask, _STATUS_HOLDS_S)
-        self._promises = Held(lambda: {"events": _events(desk.labels)}, _EVENTS_HOLD_S)
+        self._at_rest = Held(self._reckon, _RECKONED_HOLDS_S)
         self._figures: OrderedDict[str, Held[dict[str, Any]]] = OrderedDict()
 
     def _ask(self) -> Event | None:
@@ -118,6 +123,35 @@ class Night:
         except Refused:
             is_ours = False
         return dict(event["data"]) if event is not None and is_ours else {}
+
+    def guard(self) -> dict[str, Any]:
+        """What is being missed, and how the tip is: as the service says, else what the ledger and the labels tell.
+
+        ``from``: ``service``, ``ledger`` where none runs, ``off`` where its guard is switched off. ``alarms`` need a
+        person; ``notes`` are worth knowing.
+        """
+        said = self.status()
+        if not said:
+            return {"guard": self._at_rest.value(), "from": "ledger", "alarms": [], "notes": []}
+        guard, health = said.get("guard") or {}, said.get("health", [])
+        alarms, notes = (
+            [one["text"] for one in health if one.get("level") == level] for level in ("alarm", "degraded")
+        )
+        return {
+            "guard": guard,
+            "from": "service" if guard else "off",
+            "alarms": alarms + advice(said),
+            "notes": notes,
+        }
+
+    def _reckon(self) -> dict[str, Any]:
+        view, labels, serving = self._desk.ledger, self._desk.labels, self._serving().serving
+        with told():
+            if serving is None:
+                return {}
+            events = your_events(as_decided(view, events_of(labels)), *serving, Sessions(labels).present())
+        found: dict[str, Any] = msgspec.to_builtins(Guard(events=events))
+        return found
 
     def scores(self, within: Stretches) -> tuple[list[float], int]:
         """As Scores.of."""
@@ -165,7 +199,7 @@ class Night:
             "yield": {"per_hour": sum(whole) / len(whole), "hours": hours},
             "queues": left,
             "rater": own,
-            "promises": self._promises.value(),
+            "promises": promises(self.guard()["guard"]),
             "effect": list(effect),
         }
 
@@ -181,17 +215,6 @@ def _session(session: Session, counts: dict[str, int]) -> dict[str, Any]:
         "first_seq": session.first_seq,
         "counts": session.counts(counts),
     }
-
-
-def _events(labels: Labels) -> str:
-    """How many of the events that people, whoever, have confirmed the model had not discarded."""
-    confirmed = [
-        said
-        for said in labels.labelled().values()
-        if said[-1].verdict is not None and {one.label for one in said} == {"keep"}
-    ]
-    found = sum(said[-1].verdict != "discard" for said in confirmed)
-    return f"events {found} of {len(confirmed)}" if confirmed else ""
 
 
 def _figures(labels: Labels, rater: str) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from daemon.common.text import MARKS, clean, duration, latency, rate, score, share
+from daemon.client.status import promises, trends
+from daemon.common.text import MARKS, bars, clean, duration, latency, rate, score, share
 from daemon.screens.board import Board, Entry
 
 # The sketch: a curve in a few characters, from the column envelope that its event carries.
@@ -35,7 +36,6 @@ from daemon.screens.board import Board, Entry
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 #: A curve that rises less above its baseline (of 255) is drawn flat instead of as magnified noise.
 _LEAST_RISE = 56
-_BARS = " ▁▂▃▄▅▆▇█"
 
 
 @lru_cache(maxsize=512)
@@ -58,16 +58,6 @@ def sketch(preview: str | None, width: int, height: int) -> tuple[str, ...]:
     cells = inked.reshape(height, 4, width, 2).transpose(0, 2, 1, 3)  # (height, width, 4, 2)
     codes = 0x2800 + (cells * _DOTS).sum(axis=(2, 3))
     return tuple("".join(map(chr, line)) for line in codes)
-
-
-def bars(values: list[float], width: int) -> str:
-    """The last ``width`` values as a row of bars, the tallest of them full; nothing is drawn for zero."""
-    shown = values[-width:]
-    tallest = max(shown, default=0.0)
-    if tallest <= 0:
-        return " " * width
-    steps = [0 if value <= 0 else max(1, round(value / tallest * 8)) for value in shown]
-    return "".join(_BARS[step] for step in steps).rjust(width)
 
 
 def _range(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> tuple[float, float]:
@@ -199,6 +189,7 @@ def frame(board: Board, width: int, height: int) -> list[Text]:
         _header(board, width),
         *_numbers(board, width),
         *_session(board, width),
+        *_guard(board, width),
         _folders(board),
         *_health(board, 3 if height >= 40 else 1),
         *_hand(board, width),
@@ -328,6 +319,18 @@ def _session(board: Board, width: int) -> list[Text]:
     words, counts = board.session
     beside = Text.assemble(*((f"  {MARKS[verdict]} {count:,}", _STYLES[verdict]) for verdict, count in counts.items()))
     return [_right(Text.assemble((" session ", _QUIET), words), beside, width)]
+
+
+def _guard(board: Board, width: int) -> list[Text]:
+    """What is being missed, in three numbers that never merge, and how the tip has been; on one line if it fits."""
+    said = [Text(text, "bold red" if text.startswith("▲") else "") for text in promises(board.guard)]
+    numbers = Text.assemble((" missed  ", _QUIET), Text(" · ").join(said))
+    charts = Text()
+    for name, value, row in trends(board.guard, 16):
+        charts.append(f"  {name} ", _QUIET).append(row, "cyan").append(f" {value} ")
+    if said and charts and numbers.cell_len + charts.cell_len >= width:
+        return [numbers, Text(" tip   ", _QUIET).append(charts)]
+    return [_right(numbers if said else Text(), charts, width)] if said or charts else []
 
 
 def _folders(board: Board) -> Text:

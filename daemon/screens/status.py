@@ -9,11 +9,12 @@ from typing import Any
 
 from rich.text import Text
 
-from daemon.client.status import last_curve_s, session_words, unseen, verdicts_of
+from daemon.client.status import advice, last_curve_s, session_words, trends, unseen, verdicts_of
 from daemon.common.text import clean, duration, latency, rate, score, share
 from daemon.sources.ignored import heard, words
 from models.reasons import INFORMING
 
+_TREND = 20  # blocks of curves in a row of bars
 _STYLES = {"ready": "green", "starting": "cyan", "stopping": "cyan"}
 
 
@@ -44,6 +45,7 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     yield "decided", _counts(report.get("counts") or {})
     if session := report.get("current_session"):
         yield "session", Text.assemble(session_words(session), (":  ", "bright_black"), _counts(session["counts"]))
+    yield from _guard(report.get("guard") or {})
     yield "handled", Text(_handled(report.get("session") or {}))
     if ignored := heard(report.get("ignored")):
         yield "ignored", Text(clean(words(ignored)))
@@ -54,7 +56,7 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     metrics = f", metrics http://127.0.0.1:{port}/metrics" if port else ""
     yield "speaks", Text(f"{report.get('publish')}, replay {report.get('replay')}{metrics}")
     troubles = [one for one in report.get("health") or [] if not one.get("ok")]
-    quiet = unseen(report, time.time())
+    quiet = [*unseen(report, time.time()), *advice(report)]
     for told in quiet:
         yield "health", Text(clean(f"▲ {told}"), "bold red")
     for one in troubles:
@@ -62,6 +64,17 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
         yield "health", Text.assemble((text, "bold red"), (f"  since {one.get('since')}", "bright_black"))
     if not troubles and not quiet:
         yield "health", Text("✓ all well", "green")
+
+
+def _guard(guard: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
+    """Three numbers that never merge, a second opinion, and the tip: a line each."""
+    for name in ("path", "events", "unseen", "second"):
+        if told := guard.get(name):
+            is_well = told.get("is_well", True)
+            yield name, Text(clean(("" if is_well else "▲ ") + str(told.get("text"))), "" if is_well else "bold red")
+    rows = [f"{name} {value} {row}" for name, value, row in trends(guard, _TREND)]
+    if rows:
+        yield "tip", Text(", ".join(rows))
 
 
 def _stopped_head(report: Mapping[str, Any]) -> Text:

@@ -4,6 +4,7 @@ import { Axes } from "./axes.js";
 import { Certificate } from "./certificate.js";
 import { Curves, ask, floats, query } from "./client.js";
 import { Cut } from "./cut.js";
+import { Night } from "./night.js";
 import { Outbox } from "./outbox.js";
 import { Plot, inWords } from "./plot.js";
 import { askRater, askSession, tellSession } from "./people.js";
@@ -37,6 +38,7 @@ const outbox = new Outbox(outboxChanged, taken);
 const top = new Top(() => rater, stateChanged);
 const sheets = new Sheets($("sheets-view"), { answer: answerSheet, close: () => openView("curve"), say });
 const certificate = new Certificate($("certificate-view"), { say, rater: () => rater, look: () => openQueue("sheet") });
+const night = new Night($("night-view"), { left: (name) => top.left(name) });
 const cut = new Cut($("cut-view"), { say, rater: () => rater, first: () => openQueue("review") });
 
 let rater = sessionStorage.getItem("rater") ?? localStorage.getItem("afm-triage.rater") ?? "";
@@ -77,7 +79,7 @@ async function openQueue(name) {
 
 function openView(name) {
   view = name;
-  for (const one of ["curve", "sheets", "certificate", "cut"]) $(`${one}-view`).hidden = one !== name;
+  for (const one of ["curve", "sheets", "certificate", "cut", "night"]) $(`${one}-view`).hidden = one !== name;
   for (const button of document.querySelectorAll("nav button[data-view]")) {
     const isSheet = button.dataset.view === "certificate" && name === "curve" && queue === "sheet";
     setCurrent(button, isSheet || button.dataset.view === name);
@@ -90,6 +92,7 @@ function openView(name) {
   document.querySelector("main > footer").hidden = name !== "curve";
   if (name === "sheets") sheets.open(queue, rater, top.scope);
   if (name === "cut") cut.open();
+  if (name === "night") night.open();
   if (name === "certificate") certificate.open();
   if (name === "curve") plot.draw();
 }
@@ -411,6 +414,7 @@ function stateChanged(state) {
   top.drawTrouble();
   drawProgress();
   drawEffect(state);
+  if (view === "night") night.look();
   if (view === "curve" && at < 0 && top.left(queue) > 0 && !isFetching) {
     isAtEnd = false;
     fetchMore().then(() => at < 0 && firstOpen(0) >= 0 && show(firstOpen(0)));
@@ -509,6 +513,7 @@ const KEYS = {
   g: () => queue && openView(view === "sheets" ? "curve" : "sheets"),
   p: () => openView(view === "certificate" ? "curve" : "certificate"),
   c: () => openView(view === "cut" ? "curve" : "cut"),
+  t: () => openView(view === "night" ? "curve" : "night"),
   ArrowLeft: (event) => (event.shiftKey ? plot.pan(-0.15, 0) : step(-1)),
   ArrowRight: (event) => (event.shiftKey ? plot.pan(0.15, 0) : step(1)),
   ArrowUp: (event) => event.shiftKey && plot.pan(0, 0.15),

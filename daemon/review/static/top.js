@@ -61,8 +61,7 @@ export class Top {
     $("judging").replaceChildren(...judging(state));
     this.drawTonight();
     $("yield").replaceChildren(...yieldOf(state));
-    $("promises").replaceChildren(promises(state));
-    $("promises").title = "confirmed events that the model did not discard, of all that somebody has confirmed: in every session, by every rater";
+    drawPromises(state.promises ?? []);
     $("session").replaceChildren(...session(state, this.scope));
     this.drawQueues();
   }
@@ -155,9 +154,11 @@ function yieldOf(state) {
   return ["yield ", element("b", {}, `${figure(rate, 2)}/h`), hours.length > 1 ? bars : ""];
 }
 
-/** Path, your events, unseen: three numbers that are never merged. */
-function promises(state) {
-  return [state.promises?.path, state.promises?.events, state.promises?.unseen].filter(Boolean).join(" · ");
+/** Path, events, unseen: three numbers that are never merged. Written only when they change: a hand may be on them. */
+function drawPromises(said) {
+  const place = $("promises").firstElementChild;
+  const text = said.join(" · ") || "the night";
+  if (place.textContent !== text) place.textContent = text;
 }
 
 function session(state, scope) {

@@ -1,0 +1,103 @@
+"""What the page says of the night: the numbers of the service while one runs, else those of ledger and labels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.ledger import events, numbers
+from tests.reviewhelp import Page, fill, judged
+from tests.speaker import Speaker
+
+SINCE = "2026-11-28T02:14:00.000Z"
+
+
+def guard(count: int = 12, change: int = 8) -> numbers.Guard:
+    """Of a night in which the noise doubled."""
+    return numbers.Guard(
+        path=numbers.Path(
+            canaries=1204, missed=21, lost=0, event_free=240, false_kept=2, lower_bound=0.96349, null=0.0205,
+            since=SINCE, pending=1, is_well=True, text="1,183 of 1,204 simulated events were found",
+        ),
+        events=numbers.YourEvents(
+            confirmed=39, kept_live=31, shown_live=38, live_low=0.635, live_high=0.907, scored_now=39, found_now=38,
+            low=0.865, high=0.999, session=None, text="of the 39 events confirmed so far 31 were kept live",
+        ),
+        unseen=numbers.Unseen(
+            discards=2184, drawn=112, looked_at=100, found=0, estimate=0.0, at_most=64, nights=3,
+            text="of 2,184 discards at most 64 events were lost (100 looked at, 95 %)",
+        ),
+        second=numbers.SecondOpinion(
+            seen=2410, disputed=31, looked_at=12, confirmed=2, least_in_all=41, least_missed=1, text="31 are disputed",
+        ),
+        tip=numbers.Tip(
+            unit="pN",
+            blocks=tuple(
+                numbers.TipPoint(
+                    seq=50 * number, time=f"2026-11-28T02:{number:02}:00.000Z", noise=10.0 if number > change else 5.0,
+                    tilt=1.0, slope=1.0, adhesion=None if number > change else 300.0,
+                )
+                for number in range(1, count + 1)
+            ),
+            advice=(numbers.Advice(kind="noise", since=SINCE, text="noise doubled since 02:14: look at the tip"),),
+        ),
+    )  # fmt: skip
+
+
+class Watcher(Speaker):
+    """A service whose guard has these numbers."""
+
+    guard: numbers.Guard | None = guard()
+
+    def status(self) -> events.Status:
+        return msgspec.structs.replace(super().status(), guard=self.guard)
+
+
+def wait_for(until: Callable[[], bool], seconds: float = 5.0) -> None:
+    end_s = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+
+
+def test_the_service_s_numbers_are_told_and_never_merged(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with Watcher(state) as speaker, Page(state) as page:
+        told = page.ask("/api/state").json
+        assert told["promises"] == ["path ≥ 96.3 %", "events 38 of 39", "unseen at most 64"]
+        night = page.ask("/api/night").json
+        assert (night["from"], night["notes"]) == ("service", [])
+        assert night["alarms"] == ["noise doubled since 02:14: look at the tip"]
+        assert msgspec.convert(night["guard"], numbers.Guard) == speaker.guard
+        speaker.health = [
+            events.Health("tip", "alarm", "noise doubled since 02:14: look at the tip", SINCE, False),
+            events.Health("engine", "degraded", "the processor judges", SINCE, False),
+        ]
+        speaker.guard = None
+
+        def now() -> Any:
+            return page.ask("/api/night").json
+
+        wait_for(lambda: now()["from"] == "off")
+        assert now() == {
+            "guard": {},
+            "from": "off",
+            "alarms": ["noise doubled since 02:14: look at the tip"],
+            "notes": ["the processor judges"],
+        }
+
+
+def test_without_a_service_ledger_and_labels_tell(tmp_path: Path) -> None:
+    """Curve 3 was kept, curve 4 discarded and curve 5 sent to review; all three are events."""
+    stream = fill(tmp_path / "state", [judged(number) for number in range(1, 13)])
+    with Page(tmp_path / "state") as page:
+        for seq in (3, 4, 5):
+            assert page.label(f"{stream}:{seq}").status == 201
+        night = page.ask("/api/night").json
+        assert (night["from"], night["guard"]["path"], night["alarms"]) == ("ledger", None, [])
+        told = night["guard"]["events"]
+        assert (told["confirmed"], told["kept_live"], told["shown_live"]) == (3, 1, 2)

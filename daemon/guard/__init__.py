@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,10 +24,13 @@ from typing import Any
 
 from daemon.common.errors import INPUT_OUTPUT, UserError
 from daemon.common.text import first_line
+from daemon.config import GuardConfig
+from daemon.guard.canaries import CanarySource, Outcome, PathWatch
 from daemon.guard.logbook import NAME, Logbook
 from daemon.guard.tip import RunWatch, TipWatch
 from daemon.judging import Judged
 from daemon.judging.judge import Serving
+from daemon.judging.loss import Counting, Nulls, SimulatedLoss
 from daemon.judging.sentinel import Dispute
 from daemon.labels import Labels
 from daemon.labels.confirmed import AsDecided, Said, as_decided, events_of, network_of, your_events
@@ -36,6 +39,7 @@ from daemon.ledger import numbers
 from daemon.ledger.events import Level
 from daemon.ledger.numbers import Advice, TipPoint
 from daemon.ledger.view import LedgerView
+from daemon.metrics import CanaryResult, Metrics
 from models.clock import utc_now
 
 log = logging.getLogger(__name__)
@@ -52,6 +56,8 @@ _SHARE = 0.05
 _SAME_TIP_S = 3_600.0
 #: Kinds of advice that say that curves are read as what they are not: events may be getting lost.
 _MISREAD = frozenset({"unit"})
+#: Confirmed events that wait for the network that serves.
+_AT_ONCE = 20
 _PATIENCE_S, _GONE_S = 0.2, 2.0
 
 
@@ -81,13 +87,21 @@ class Guard(threading.Thread):
         view: LedgerView,
         serving: Serving,
         dispute: Dispute,
+        metrics: Metrics,
         session: Callable[[], Session | None] = lambda: None,
         *,
+        settings: GuardConfig,
+        wake: Callable[[], None] = lambda: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(name="guard", daemon=True)
-        self._view, self._serving, self._dispute = view, serving, dispute
-        self._session, self._now = session, now
+        self._state, self._view, self._serving, self._dispute = state, view, serving, dispute
+        self._metrics, self._session, self._now = metrics, session, now
+        self.canaries = CanarySource(state / "canaries", settings, wake)
+        self._path = PathWatch(self.canaries, self._count)
+        self._counting, self._loss = Counting(), self._loss_of_served()
+        self._results: deque[tuple[str, CanaryResult]] = deque()  # of which hour; to be noted
+        self._in_session = self._session_number()
         self._ending = threading.Event()
         self._failures: dict[str, _Failure] = {}
         self._told: dict[str, Finding] = {}
@@ -95,9 +109,10 @@ class Guard(threading.Thread):
         self._tip, self._run_watch = TipWatch(), RunWatch()
         self._blocks: deque[tuple[TipPoint, str | None, dict[str, Any]]] = deque()  # to be noted
         self._noted: dict[tuple[str, str], Advice] = {}  # advice that holds, as it was noted last
-        self._seq = view.last_seq
+        self._seq, self._watched = view.last_seq, serving.judge.pipeline
+        self._kept: Mapping[str, Any] = {}  # of the path, as it was noted last
         self._restore()
-        self._events = _EventWatch(state / "labels.sqlite", view, self.logbook, now)
+        self._events = _EventWatch(state / "labels.sqlite", view, self.logbook, self.canaries, now)
 
     def _restore(self) -> None:
         """Go on where the service before this one ended."""
@@ -110,28 +125,59 @@ class Guard(threading.Thread):
             if 0.0 <= time.time() - state["time_s"] < _SAME_TIP_S:
                 self._tip.restore(state)
         self.logbook.end_all_advice(utc_now())
+        judge = self._serving.judge
+        self._path.serve(judge, Nulls.of(self._loss, judge), self.logbook.kept("path").get(judge.pipeline))
 
     # The loop's.
 
     def observe(self, judged: Sequence[Judged]) -> None:
         """A batch that was judged, canaries among it. Raises nothing."""
         try:
+            session = self._session_number()
             for one in judged:
-                self._observe(one)
+                if not one.reading.arrival.is_canary:
+                    self._observe(one, session)
+            for outcome in self.canaries.observe(judged):
+                self._note(outcome)
         except Exception as error:  # whatever it is, the line goes on
             if "watching" not in self._failures:
                 log.exception("the guard failed on a batch")
             self._fail("watching", error)
 
-    def _observe(self, one: Judged) -> None:
-        if one.reading.arrival.is_canary:
-            return
+    def swap(self) -> None:
+        """Another model, another engine or other thresholds judge from now on. Raises nothing."""
+        try:
+            judge = self._serving.judge
+            if judge.pipeline != self._watched:
+                self._loss, self._watched = self._loss_of_served(), judge.pipeline
+                self._path.serve(judge, Nulls.of(self._loss, judge))
+            self._path.burst()
+        except Exception as error:  # the new model judges, watched or not
+            log.exception("the guard does not watch the model that judges now")
+            self._fail("watching", error)
+
+    def _observe(self, one: Judged, session: int | None) -> None:
         self._seq += 1
-        session = self._session()
-        number = session and session.number
-        if point := self._tip.observe(one.reading, one.decision, self._seq, number):
+        if point := self._tip.observe(one.reading, one.decision, self._seq, session):
             self._blocks.append((point, self._tip.unit, self._tip.state()))
-        self._run_watch.observe(one.decision, number)
+        self._run_watch.observe(one.decision, session)
+
+    def _note(self, outcome: Outcome) -> None:
+        if outcome.canary.kind == "yours":
+            self._events.hear(outcome)
+        else:
+            self._path.note(outcome)
+
+    def _count(self, result: CanaryResult) -> None:
+        self._metrics.canary.labels(result).inc()
+        self._results.append((f"{utc_now('seconds')[:13]}:00:00Z", result))
+
+    def _session_number(self) -> int | None:
+        session = self._session()
+        return None if session is None else session.number
+
+    def _loss_of_served(self) -> SimulatedLoss:
+        return SimulatedLoss(self._state, self._serving.model.bundle)
 
     # Anybody's.
 
@@ -139,7 +185,8 @@ class Guard(threading.Thread):
         """The numbers as they are known now; nothing is looked up."""
         blocks, advice = self._tip.blocks, self._advice()
         tip = numbers.Tip(unit=self._tip.unit, blocks=blocks, advice=advice) if blocks or advice else None
-        return numbers.Guard(events=self._events.found, tip=tip)
+        path = self._path.numbers() if self.canaries.settings.canaries else None
+        return numbers.Guard(path=path, events=self._events.found, tip=tip)
 
     def pulse(self) -> numbers.Pulse:
         """The same in short."""
@@ -157,6 +204,9 @@ class Guard(threading.Thread):
     def _findings(self) -> Iterator[Finding]:
         trouble = self._trouble()
         yield Finding("guard", "degraded" if trouble else "ok", trouble or "the guard watches")
+        if self.canaries.settings.canaries:
+            path = self._path.numbers()
+            yield Finding("path", "ok" if path.is_well else "alarm", path.text)
         if disputed := self._dispute.finding():
             yield Finding("second opinion", "alarm", disputed)
         advice: dict[str, list[str]] = {}
@@ -183,10 +233,14 @@ class Guard(threading.Thread):
     # The thread's.
 
     def run(self) -> None:
+        self.canaries.start()
+        self._path.burst()
         while not self._ending.wait(STEP_S):
             self.step()
 
     def stop(self) -> None:
+        self.canaries.stop()
+        self._counting.stop()
         self._ending.set()
         if self.is_alive():
             self.join(_GONE_S)
@@ -198,6 +252,7 @@ class Guard(threading.Thread):
     def step(self) -> None:
         """What is slow, once a second. Raises nothing."""
         parts: dict[str, Callable[[], None]] = {
+            "canaries": self._look_at_canaries,
             "your events": self._look_at_events,
             "the logbook": self._write,
         }
@@ -210,6 +265,22 @@ class Guard(threading.Thread):
                 self._fail(name, error)
             else:
                 self._failures.pop(name, None)
+
+    def _look_at_canaries(self) -> None:
+        if (session := self._session_number()) != self._in_session:  # another tip, or another sample
+            self._in_session = session
+            self._path.burst()
+        for outcome in self.canaries.lost():
+            self._note(outcome)
+        if not self.canaries.settings.canaries:
+            return
+        loss = self._loss
+        if self._counting.look(loss):
+            self._path.know(Nulls.of(loss, self._serving.judge))
+        bound = self._path.numbers().lower_bound
+        self._metrics.recall_lower_bound.set(float("nan") if bound is None else bound)
+        if self.canaries.trouble:
+            raise UserError(INPUT_OUTPUT, self.canaries.trouble)
 
     def _look_at_events(self) -> None:
         self._events.look(self._serving, self._session())
@@ -228,6 +299,12 @@ class Guard(threading.Thread):
             if self._noted.get(key) != one:
                 self.logbook.note_advice(one)
         self._noted = holds
+        while self._results:
+            hour, result = self._results.popleft()
+            self.logbook.count(hour, self._watched, result)
+        if (state := self._path.state) != self._kept:
+            self.logbook.keep("path", self._watched, state)
+            self._kept = state
         self.logbook.write()
         if self.logbook.trouble:
             raise UserError(INPUT_OUTPUT, self.logbook.trouble)
@@ -244,15 +321,20 @@ class Guard(threading.Thread):
 class _EventWatch:
     """Confirmed events: live, and by what serves now. For the guard's thread; ``found`` is anybody's."""
 
-    def __init__(self, labels: Path, view: LedgerView, logbook: Logbook, now: Callable[[], float]) -> None:
+    def __init__(
+        self, labels: Path, view: LedgerView, logbook: Logbook, canaries: CanarySource, now: Callable[[], float]
+    ) -> None:
         self.found: numbers.YourEvents | None = None
-        self._file, self._view, self._logbook, self._now = labels, view, logbook, now
+        self._file, self._view, self._logbook, self._canaries, self._now = labels, view, logbook, canaries, now
         self._labels: Labels | None = None
         self._stamp: tuple[int, int, int] | None = None
         self._due_s = 0.0
         self._decided: dict[int, AsDecided] = {}
         self._network = ""
         self._later: dict[int, Said] = {}  # by that network
+        self._asked: set[int] = set()  # whom that network was asked about,
+        self._waiting: set[int] = set()  # and has not answered yet
+        self._heard: deque[Outcome] = deque()
         self._seen: object = None  # what ``found`` was made of
 
     def look(self, serving: Serving, session: Session | None) -> None:
@@ -263,14 +345,43 @@ class _EventWatch:
         judge = serving.judge
         if network_of(judge.pipeline) != self._network:
             self._network = network_of(judge.pipeline)
-            self._later = self._logbook.said(self._network)
+            self._later, self._asked, self._waiting = self._logbook.said(self._network), set(), set()
         stamp = self._read()
+        self._take_heard()
+        self._ask()
         seen = (stamp, judge.pipeline, judge.thresholds, session and session.number, len(self._later))
         if seen != self._seen:
             decided = self._decided.values()
             self.found = your_events(decided, judge.pipeline, judge.thresholds, session, self._later)
             self._seen = seen
         self._due_s = began_s + (self._now() - began_s) / _SHARE
+
+    def hear(self, outcome: Outcome) -> None:
+        """What serves has judged one that another network had decided. For the loop."""
+        self._heard.append(outcome)
+
+    def _take_heard(self) -> None:
+        while self._heard:
+            outcome = self._heard.popleft()
+            seq, decision = outcome.canary.seq, None if outcome.judged is None else outcome.judged.decision
+            self._waiting.discard(seq)
+            if decision is not None and network_of(decision.judge.pipeline) == self._network:
+                said = self._later[seq] = Said(decision.score, decision.reasons)
+                self._logbook.note_said(self._network, seq, said)
+
+    def _ask(self) -> None:
+        """Have some that another network decided judged by the one that serves, where the ledger keeps a copy."""
+        if not self._canaries.settings.canaries:
+            return
+        for seq, one in self._decided.items():
+            if len(self._waiting) >= _AT_ONCE:
+                return
+            if one.network == self._network or seq in self._later or seq in self._asked:
+                continue
+            self._asked.add(seq)
+            if copy := self._view.compact_copy(seq):
+                self._waiting.add(seq)
+                self._canaries.send(copy, seq)
 
     def _read(self) -> object:
         """Bring ``_decided`` up to date, where the file is another than at the last look; its stamp."""

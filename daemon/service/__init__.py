@@ -291,6 +291,7 @@ class Service:
         registry.note_base(config.model)
         registry.note_served(loaded.chosen.name, model.bundle)
         parts.pipeline.swap(model, loaded.judge, pace_of(config), config.text)
+        parts.guard.swap()
         self._health.report("model", "ok", f"{model.id} on {model.engine}, self-test passed")
         self._say_chosen(loaded.chosen)
         if model is not old:

@@ -165,11 +165,21 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     closing.callback(care.stop)
     vigil = Vigil(config, sources, metrics.accounts, health)
     dispute = Dispute()
-    guard = Guard(config.state, ledger.view(), serving, dispute, lambda: sessions.current)
+    guard = Guard(
+        config.state,
+        ledger.view(),
+        serving,
+        dispute,
+        metrics,
+        lambda: sessions.current,
+        settings=config.guard,
+        wake=bell.set,
+    )
     closing.callback(guard.stop)
     report = StatusReport(config, metrics, health, serving, vigil, ledger, sessions, guard.status)
     publisher = _speak(config, report, guard, metrics, closing)
-    backlog, sentinel = Backlog(sources), Sentinel()
+    guard.canaries.is_held = lambda: report.condition() == "paused"
+    backlog, sentinel = Backlog([*sources, guard.canaries]), Sentinel()
     pipeline = Pipeline(
         backlog,
         reader,

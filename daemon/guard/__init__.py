@@ -19,9 +19,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from daemon.common.errors import INPUT_OUTPUT, UserError
 from daemon.common.text import first_line
+from daemon.config import GuardConfig
+from daemon.guard.canaries import Outcome, PathWatch
 from daemon.guard.logbook import NAME, Logbook
 from daemon.guard.tip import RunWatch, TipWatch
 from daemon.judging import Judged
@@ -80,8 +83,11 @@ class Guard(threading.Thread):
         session: Callable[[], Session | None] = lambda: None,
         *,
         now: Callable[[], float] = time.monotonic,
+        path: PathWatch | None = None,
     ) -> None:
         super().__init__(name="guard", daemon=True)
+        self._path, self._path_state = path, dict[str, Any]()
+        self.yours: deque[Outcome] = deque()  # copies of confirmed events that came out of the line
         self._view, self._serving, self._dispute = view, serving, dispute
         self._session, self._now = session, now
         self._ending = threading.Event()
@@ -108,6 +114,8 @@ class Guard(threading.Thread):
     def observe(self, judged: Sequence[Judged]) -> None:
         """A batch that was judged, canaries among it. Raises nothing."""
         try:
+            if self._path is not None:
+                self.yours += self._path.observe(judged)
             for one in judged:
                 self._observe(one)
         except Exception as error:  # whatever it is, the line goes on
@@ -125,13 +133,20 @@ class Guard(threading.Thread):
             self._blocks.append((point, self._tip.unit))
         self._run_watch.observe(one.decision, number)
 
+    def reloaded(self, settings: GuardConfig) -> None:
+        """The configuration was read anew."""
+        if self._path is not None:
+            self._path.source.settings = settings
+            self._path.burst()
+
     # Anybody's.
 
     def status(self) -> numbers.Guard:
         """The numbers as they are known now; nothing is looked up."""
         blocks, advice = self._tip.blocks, self._advice()
         tip = numbers.Tip(unit=self._tip.unit, blocks=blocks, advice=advice) if blocks or advice else None
-        return numbers.Guard(events=self._events.found, tip=tip)
+        path = self._path.numbers() if self._path is not None else None
+        return numbers.Guard(path=path, events=self._events.found, tip=tip)
 
     def pulse(self) -> numbers.Pulse:
         """The same in short."""
@@ -149,6 +164,8 @@ class Guard(threading.Thread):
     def _findings(self) -> Iterator[Finding]:
         trouble = self._trouble()
         yield Finding("guard", "degraded" if trouble else "ok", trouble or "the guard watches")
+        if self._path is not None and (lost := self._path.finding()):
+            yield Finding("path", "alarm", lost)
         if disputed := self._dispute.finding():
             yield Finding("second opinion", "alarm", disputed)
         advice: dict[str, list[str]] = {}
@@ -175,6 +192,8 @@ class Guard(threading.Thread):
     # The thread's.
 
     def run(self) -> None:
+        if self._path is not None:
+            self._path.source.start()
         while not self._ending.wait(STEP_S):
             self.step()
 
@@ -182,6 +201,8 @@ class Guard(threading.Thread):
         self._ending.set()
         if self.is_alive():
             self.join(_GONE_S)
+        if self._path is not None:
+            self._path.stop()
         if not self.is_alive():
             for one in self._noted.values():
                 self.logbook.note_advice(one, ended=utc_now())
@@ -190,6 +211,7 @@ class Guard(threading.Thread):
     def step(self) -> None:
         """What is slow, once a second. Raises nothing."""
         parts: dict[str, Callable[[], None]] = {
+            "the path": self._look_at_path,
             "your events": self._look_at_events,
             "the logbook": self._write,
         }
@@ -202,6 +224,21 @@ class Guard(threading.Thread):
                 self._fail(name, error)
             else:
                 self._failures.pop(name, None)
+
+    def _look_at_path(self) -> None:
+        """Raises UserError where no canary can be made."""
+        if (path := self._path) is None:
+            return
+        session = self._session()
+        path.look(self._serving, session.number if session else None, self.logbook.kept("path").get)
+        hour = f"{utc_now()[:13]}:00:00Z"
+        for result, canaries in path.results().items():
+            self.logbook.count(hour, path.pipeline, result, canaries)
+        if (state := path.state) != self._path_state:
+            self._path_state = state
+            self.logbook.keep("path", path.pipeline, state)
+        if path.source.trouble:
+            raise UserError(INPUT_OUTPUT, path.source.trouble)
 
     def _look_at_events(self) -> None:
         self._events.look(self._serving, self._session())

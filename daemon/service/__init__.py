@@ -45,7 +45,7 @@ STOP_S = 8.0
 PAUSE_S = 1.0
 #: Keys that a reload takes in flight; the others need a restart.
 LIVE_KEYS = frozenset(
-    {"model", "device", "text", "require_certificate", "thresholds", "alarm", "batch", "engine", "log"}
+    {"model", "device", "text", "require_certificate", "thresholds", "alarm", "batch", "engine", "log", "guard"}
 )
 
 
@@ -266,6 +266,7 @@ class Service:
         self._config = parts.vigil.config = config
         self._swap(parts, loaded)
         parts.model_reload.adopt(loaded)
+        parts.guard.reloaded(config.guard)
         parts.metrics.reload_successful.set(1)
         self._log.adopt(config.log.level, config.log.format)
         log.info("reload: applied %s; needs a restart: %s", sorted(live) or "nothing", after_restart or "nothing")

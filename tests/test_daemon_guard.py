@@ -219,15 +219,22 @@ def test_advice_is_an_alarm_event_once_with_its_text_and_leaves_the_state_alone(
         told = guard.status().tip
         assert told is not None
         assert ([one.kind for one in told.advice], len(told.blocks), told.unit) == (["noise"], 16, "pN")
+    with a_guard(tmp_path) as guard:  # the next service: the advice holds, and nobody hears of it as news of now
+        assert health.take(guard) == []
+        after = guard.status().tip
+        assert after is not None
+        assert (after.blocks, after.advice, after.unit) == (told.blocks, told.advice, told.unit)
+        guard.step()
+        with LogbookView(tmp_path / NAME) as view:
+            assert view.advice() == [(told.advice[0], None)]
         assert show(300, 1e-11) == [("advice noise", "ok", f"over: {text}")]
-    with LogbookView(tmp_path / NAME) as view:
-        ((advice, ended),) = view.advice()
-        assert (advice.kind, ended is not None) == ("noise", True)
-    with a_guard(tmp_path) as guard:
         after = guard.status().tip
         assert after is not None
         assert len(after.blocks) == 22
         assert after.blocks[-1].noise == pytest.approx(10.0)
+    with LogbookView(tmp_path / NAME) as view:
+        ((advice, ended),) = view.advice()
+        assert (advice, ended is not None) == (told.advice[0], True)
 
 
 def test_your_events_are_those_that_people_confirmed(tmp_path: Path) -> None:

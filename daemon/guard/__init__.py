@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ TOLD_S = 10.0
 _FAILED_S = 60.0
 #: A look at the labels may take this share of the time.
 _SHARE = 0.05
+#: A service that begins later finds another tip, for all that is known.
+_SAME_TIP_S = 3_600.0
 #: Kinds of advice that say that curves are read as what they are not: events may be getting lost.
 _MISREAD = frozenset({"unit"})
 _PATIENCE_S, _GONE_S = 0.2, 2.0
@@ -95,7 +98,7 @@ class Guard(threading.Thread):
         self._told: dict[str, Finding] = {}
         self.logbook = Logbook(state / NAME, view.stream)
         self._tip, self._run_watch = TipWatch(), RunWatch()
-        self._blocks: deque[tuple[TipPoint, str | None]] = deque()  # to be noted
+        self._blocks: deque[tuple[TipPoint, str | None, dict[str, Any]]] = deque()  # to be noted
         self._noted: dict[tuple[str, str], Advice] = {}  # advice that holds, as it was noted last
         self._seq = view.last_seq
         self._restore()
@@ -107,6 +110,10 @@ class Guard(threading.Thread):
         if blocks:
             self._tip.unit = blocks[-1][1]
             self._tip.blocks = tuple(point for point, unit in blocks if unit == self._tip.unit)
+        state = self.logbook.kept("tip").get(self.logbook.stream, {})
+        with suppress(KeyError, TypeError, ValueError):
+            if 0.0 <= time.time() - state["time_s"] < _SAME_TIP_S:
+                self._tip.restore(state)
         self.logbook.end_all_advice(utc_now())
 
     # The loop's.
@@ -130,7 +137,7 @@ class Guard(threading.Thread):
         session = self._session()
         number = session and session.number
         if point := self._tip.observe(one.reading, one.decision, self._seq, number):
-            self._blocks.append((point, self._tip.unit))
+            self._blocks.append((point, self._tip.unit, self._tip.state()))
         self._run_watch.observe(one.decision, number)
 
     def reloaded(self, settings: GuardConfig) -> None:
@@ -246,7 +253,9 @@ class Guard(threading.Thread):
     def _write(self) -> None:
         self._seq = self._view.last_seq
         while self._blocks:
-            self.logbook.note_block(*self._blocks.popleft())
+            point, unit, state = self._blocks.popleft()
+            self.logbook.note_block(point, unit)
+            self.logbook.keep("tip", self.logbook.stream, {**state, "time_s": time.time()})
         holds = {(one.since, one.kind): one for one in self._advice()}
         for key, one in self._noted.items():
             if key not in holds:

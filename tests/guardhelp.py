@@ -13,6 +13,7 @@ from ledgerhelp import JUDGE, decision
 
 from daemon.config import GuardConfig
 from daemon.guard import Guard
+from daemon.guard.canaries import CanarySource, PathWatch
 from daemon.judging import Judge, Judged
 from daemon.judging.judge import Serving
 from daemon.judging.sentinel import Dispute
@@ -61,8 +62,9 @@ def a_guard(state: Path, judge: Judge = JUDGE, **changes: Any) -> Iterator[Guard
     state.mkdir(exist_ok=True)
     if not (state / "ledger.sqlite").exists():
         Ledger(state / "ledger.sqlite", "afm1").close()
+    path = PathWatch(CanarySource(state / "canaries", GuardConfig()), Metrics(), state)
     with LedgerView(state / "ledger.sqlite") as view:
-        guard = Guard(state, view, serving(judge), Dispute(), Metrics(), **{"settings": GuardConfig(), **changes})
+        guard = Guard(state, view, serving(judge), Dispute(), **{"path": path, **changes})
         try:
             yield guard
         finally:

@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,9 +28,9 @@ from daemon.config import GuardConfig
 from daemon.guard.canaries import CanarySource, Outcome, PathWatch
 from daemon.guard.logbook import NAME, Logbook
 from daemon.guard.tip import RunWatch, TipWatch
+from daemon.guard.unseen import second, unseen
 from daemon.judging import Judged
 from daemon.judging.judge import Serving
-from daemon.judging.loss import Counting, Nulls, SimulatedLoss
 from daemon.judging.sentinel import Dispute
 from daemon.labels import Labels
 from daemon.labels.confirmed import AsDecided, Said, as_decided, events_of, network_of, your_events
@@ -39,7 +39,6 @@ from daemon.ledger import numbers
 from daemon.ledger.events import Level
 from daemon.ledger.numbers import Advice, TipPoint
 from daemon.ledger.view import LedgerView
-from daemon.metrics import CanaryResult, Metrics
 from models.clock import utc_now
 
 log = logging.getLogger(__name__)
@@ -58,6 +57,8 @@ _SAME_TIP_S = 3_600.0
 _MISREAD = frozenset({"unit"})
 #: Confirmed events that wait for the network that serves.
 _AT_ONCE = 20
+#: While only curves come, what nobody sees is counted anew this often.
+_AUDIT_S = 10.0
 _PATIENCE_S, _GONE_S = 0.2, 2.0
 
 
@@ -87,21 +88,15 @@ class Guard(threading.Thread):
         view: LedgerView,
         serving: Serving,
         dispute: Dispute,
-        metrics: Metrics,
         session: Callable[[], Session | None] = lambda: None,
         *,
-        settings: GuardConfig,
-        wake: Callable[[], None] = lambda: None,
         now: Callable[[], float] = time.monotonic,
+        path: PathWatch | None = None,
     ) -> None:
         super().__init__(name="guard", daemon=True)
-        self._state, self._view, self._serving, self._dispute = state, view, serving, dispute
-        self._metrics, self._session, self._now = metrics, session, now
-        self.canaries = CanarySource(state / "canaries", settings, wake)
-        self._path = PathWatch(self.canaries, self._count)
-        self._counting, self._loss = Counting(), self._loss_of_served()
-        self._results: deque[tuple[str, CanaryResult]] = deque()  # of which hour; to be noted
-        self._in_session = self._session_number()
+        self._path, self._path_state = path, dict[str, Any]()
+        self._view, self._serving, self._dispute = view, serving, dispute
+        self._session, self._now = session, now
         self._ending = threading.Event()
         self._failures: dict[str, _Failure] = {}
         self._told: dict[str, Finding] = {}
@@ -109,10 +104,9 @@ class Guard(threading.Thread):
         self._tip, self._run_watch = TipWatch(), RunWatch()
         self._blocks: deque[tuple[TipPoint, str | None, dict[str, Any]]] = deque()  # to be noted
         self._noted: dict[tuple[str, str], Advice] = {}  # advice that holds, as it was noted last
-        self._seq, self._watched = view.last_seq, serving.judge.pipeline
-        self._kept: Mapping[str, Any] = {}  # of the path, as it was noted last
+        self._seq = view.last_seq
         self._restore()
-        self._events = _EventWatch(state / "labels.sqlite", view, self.logbook, self.canaries, now)
+        self._labels = _LabelWatch(state / "labels.sqlite", view, self.logbook, path.source if path else None, now)
 
     def _restore(self) -> None:
         """Go on where the service before this one ended."""
@@ -125,35 +119,23 @@ class Guard(threading.Thread):
             if 0.0 <= time.time() - state["time_s"] < _SAME_TIP_S:
                 self._tip.restore(state)
         self.logbook.end_all_advice(utc_now())
-        judge = self._serving.judge
-        self._path.serve(judge, Nulls.of(self._loss, judge), self.logbook.kept("path").get(judge.pipeline))
 
     # The loop's.
 
     def observe(self, judged: Sequence[Judged]) -> None:
         """A batch that was judged, canaries among it. Raises nothing."""
         try:
-            session = self._session_number()
+            if self._path is not None:
+                for outcome in self._path.observe(judged):
+                    self._labels.hear(outcome)
+            current = self._session()
+            session = None if current is None else current.number
             for one in judged:
                 if not one.reading.arrival.is_canary:
                     self._observe(one, session)
-            for outcome in self.canaries.observe(judged):
-                self._note(outcome)
         except Exception as error:  # whatever it is, the line goes on
             if "watching" not in self._failures:
                 log.exception("the guard failed on a batch")
-            self._fail("watching", error)
-
-    def swap(self) -> None:
-        """Another model, another engine or other thresholds judge from now on. Raises nothing."""
-        try:
-            judge = self._serving.judge
-            if judge.pipeline != self._watched:
-                self._loss, self._watched = self._loss_of_served(), judge.pipeline
-                self._path.serve(judge, Nulls.of(self._loss, judge))
-            self._path.burst()
-        except Exception as error:  # the new model judges, watched or not
-            log.exception("the guard does not watch the model that judges now")
             self._fail("watching", error)
 
     def _observe(self, one: Judged, session: int | None) -> None:
@@ -162,22 +144,11 @@ class Guard(threading.Thread):
             self._blocks.append((point, self._tip.unit, self._tip.state()))
         self._run_watch.observe(one.decision, session)
 
-    def _note(self, outcome: Outcome) -> None:
-        if outcome.canary.kind == "yours":
-            self._events.hear(outcome)
-        else:
-            self._path.note(outcome)
-
-    def _count(self, result: CanaryResult) -> None:
-        self._metrics.canary.labels(result).inc()
-        self._results.append((f"{utc_now('seconds')[:13]}:00:00Z", result))
-
-    def _session_number(self) -> int | None:
-        session = self._session()
-        return None if session is None else session.number
-
-    def _loss_of_served(self) -> SimulatedLoss:
-        return SimulatedLoss(self._state, self._serving.model.bundle)
+    def reloaded(self, settings: GuardConfig) -> None:
+        """The configuration was read anew."""
+        if self._path is not None:
+            self._path.source.settings = settings
+            self._path.burst()
 
     # Anybody's.
 
@@ -185,8 +156,11 @@ class Guard(threading.Thread):
         """The numbers as they are known now; nothing is looked up."""
         blocks, advice = self._tip.blocks, self._advice()
         tip = numbers.Tip(unit=self._tip.unit, blocks=blocks, advice=advice) if blocks or advice else None
-        path = self._path.numbers() if self.canaries.settings.canaries else None
-        return numbers.Guard(path=path, events=self._events.found, tip=tip)
+        path = self._path.numbers() if self._path is not None else None
+        of_labels = self._labels
+        return numbers.Guard(
+            path=path, events=of_labels.events, unseen=of_labels.unseen, second=of_labels.second, tip=tip
+        )
 
     def pulse(self) -> numbers.Pulse:
         """The same in short."""
@@ -204,8 +178,7 @@ class Guard(threading.Thread):
     def _findings(self) -> Iterator[Finding]:
         trouble = self._trouble()
         yield Finding("guard", "degraded" if trouble else "ok", trouble or "the guard watches")
-        if self.canaries.settings.canaries:
-            path = self._path.numbers()
+        if self._path is not None and (path := self._path.numbers()) is not None:
             yield Finding("path", "ok" if path.is_well else "alarm", path.text)
         if disputed := self._dispute.finding():
             yield Finding("second opinion", "alarm", disputed)
@@ -233,17 +206,17 @@ class Guard(threading.Thread):
     # The thread's.
 
     def run(self) -> None:
-        self.canaries.start()
-        self._path.burst()
+        if self._path is not None:
+            self._path.source.start()
         while not self._ending.wait(STEP_S):
             self.step()
 
     def stop(self) -> None:
-        self.canaries.stop()
-        self._counting.stop()
         self._ending.set()
         if self.is_alive():
             self.join(_GONE_S)
+        if self._path is not None:
+            self._path.stop()
         if not self.is_alive():
             for one in self._noted.values():
                 self.logbook.note_advice(one, ended=utc_now())
@@ -252,8 +225,8 @@ class Guard(threading.Thread):
     def step(self) -> None:
         """What is slow, once a second. Raises nothing."""
         parts: dict[str, Callable[[], None]] = {
-            "canaries": self._look_at_canaries,
-            "your events": self._look_at_events,
+            "the path": self._look_at_path,
+            "the labels": self._look_at_labels,
             "the logbook": self._write,
         }
         for name, work in parts.items():
@@ -266,24 +239,23 @@ class Guard(threading.Thread):
             else:
                 self._failures.pop(name, None)
 
-    def _look_at_canaries(self) -> None:
-        if (session := self._session_number()) != self._in_session:  # another tip, or another sample
-            self._in_session = session
-            self._path.burst()
-        for outcome in self.canaries.lost():
-            self._note(outcome)
-        if not self.canaries.settings.canaries:
+    def _look_at_path(self) -> None:
+        """Raises UserError where no canary can be made."""
+        if (path := self._path) is None:
             return
-        loss = self._loss
-        if self._counting.look(loss):
-            self._path.know(Nulls.of(loss, self._serving.judge))
-        bound = self._path.numbers().lower_bound
-        self._metrics.recall_lower_bound.set(float("nan") if bound is None else bound)
-        if self.canaries.trouble:
-            raise UserError(INPUT_OUTPUT, self.canaries.trouble)
+        session = self._session()
+        path.look(self._serving, session.number if session else None, self.logbook.kept("path").get)
+        hour = f"{utc_now()[:13]}:00:00Z"
+        for result, canaries in path.results().items():
+            self.logbook.count(hour, path.pipeline, result, canaries)
+        if (state := path.state) != self._path_state:
+            self._path_state = state
+            self.logbook.keep("path", path.pipeline, state)
+        if path.source.trouble:
+            raise UserError(INPUT_OUTPUT, path.source.trouble)
 
-    def _look_at_events(self) -> None:
-        self._events.look(self._serving, self._session())
+    def _look_at_labels(self) -> None:
+        self._labels.look(self._serving, self._session())
 
     def _write(self) -> None:
         self._seq = self._view.last_seq
@@ -299,12 +271,6 @@ class Guard(threading.Thread):
             if self._noted.get(key) != one:
                 self.logbook.note_advice(one)
         self._noted = holds
-        while self._results:
-            hour, result = self._results.popleft()
-            self.logbook.count(hour, self._watched, result)
-        if (state := self._path.state) != self._kept:
-            self.logbook.keep("path", self._watched, state)
-            self._kept = state
         self.logbook.write()
         if self.logbook.trouble:
             raise UserError(INPUT_OUTPUT, self.logbook.trouble)
@@ -318,24 +284,35 @@ class Guard(threading.Thread):
         self._failures[name] = _Failure(before.since_s, now_s, text)
 
 
-class _EventWatch:
-    """Confirmed events: live, and by what serves now. For the guard's thread; ``found`` is anybody's."""
+class _LabelWatch:
+    """What rests on people's words: your events, live and now, and what nobody sees. For the guard's thread.
+
+    ``events``, ``unseen`` and ``second`` are anybody's, ``hear`` is the loop's.
+    """
 
     def __init__(
-        self, labels: Path, view: LedgerView, logbook: Logbook, canaries: CanarySource, now: Callable[[], float]
+        self,
+        labels: Path,
+        view: LedgerView,
+        logbook: Logbook,
+        canaries: CanarySource | None,
+        now: Callable[[], float],
     ) -> None:
-        self.found: numbers.YourEvents | None = None
+        self.events: numbers.YourEvents | None = None
+        self.unseen: numbers.Unseen | None = None
+        self.second: numbers.SecondOpinion | None = None
         self._file, self._view, self._logbook, self._canaries, self._now = labels, view, logbook, canaries, now
         self._labels: Labels | None = None
         self._stamp: tuple[int, int, int] | None = None
-        self._due_s = 0.0
+        self._due_s = self._audit_due_s = 0.0
         self._decided: dict[int, AsDecided] = {}
         self._network = ""
         self._later: dict[int, Said] = {}  # by that network
         self._asked: set[int] = set()  # whom that network was asked about,
         self._waiting: set[int] = set()  # and has not answered yet
         self._heard: deque[Outcome] = deque()
-        self._seen: object = None  # what ``found`` was made of
+        self._seen: object = None  # what ``events`` was made of,
+        self._audited: tuple[object, ...] = ()  # and the others
 
     def look(self, serving: Serving, session: Session | None) -> None:
         """Look at the labels where they have changed. Raises UserError where they, or the ledger, cannot be read."""
@@ -349,15 +326,27 @@ class _EventWatch:
         stamp = self._read()
         self._take_heard()
         self._ask()
-        seen = (stamp, judge.pipeline, judge.thresholds, session and session.number, len(self._later))
+        number = None if session is None else session.number
+        seen = (stamp, judge.pipeline, judge.thresholds, number, len(self._later))
         if seen != self._seen:
             decided = self._decided.values()
-            self.found = your_events(decided, judge.pipeline, judge.thresholds, session, self._later)
+            self.events = your_events(decided, judge.pipeline, judge.thresholds, session, self._later)
             self._seen = seen
+        self._audit(stamp, judge.pipeline)
         self._due_s = began_s + (self._now() - began_s) / _SHARE
 
+    def _audit(self, stamp: object, pipeline: str) -> None:
+        """At once where people have said something, and now and then while only curves come."""
+        said = (stamp, pipeline)
+        audited = (*said, self._view.last_seq)
+        if audited == self._audited or (said == self._audited[:2] and self._now() < self._audit_due_s):
+            return
+        self.unseen = unseen(self._view, self._labels, pipeline)
+        self.second = second(self._view, self._labels)
+        self._audited, self._audit_due_s = audited, self._now() + _AUDIT_S
+
     def hear(self, outcome: Outcome) -> None:
-        """What serves has judged one that another network had decided. For the loop."""
+        """What serves has judged one that another network had decided."""
         self._heard.append(outcome)
 
     def _take_heard(self) -> None:
@@ -371,7 +360,7 @@ class _EventWatch:
 
     def _ask(self) -> None:
         """Have some that another network decided judged by the one that serves, where the ledger keeps a copy."""
-        if not self._canaries.settings.canaries:
+        if self._canaries is None or not self._canaries.settings.canaries:
             return
         for seq, one in self._decided.items():
             if len(self._waiting) >= _AT_ONCE:
@@ -390,7 +379,7 @@ class _EventWatch:
         except OSError:  # nobody has said anything yet
             stat = None
         stamp = stat and (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-        if stamp == self._stamp and self.found is not None:
+        if stamp == self._stamp and self.events is not None:
             return stamp
         if self._labels is not None and (stamp is None or self._stamp is None or stamp[0] != self._stamp[0]):
             self._labels.close()

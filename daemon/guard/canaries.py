@@ -18,7 +18,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,11 +26,12 @@ from daemon.common.text import first_line
 from daemon.config import GuardConfig
 from daemon.formats.afmcurve import SUFFIX
 from daemon.judging import Judge, Judged
-from daemon.judging.loss import Nulls
+from daemon.judging.judge import Serving
+from daemon.judging.loss import Counting, Nulls, SimulatedLoss
 from daemon.ledger import numbers
-from daemon.metrics import CanaryResult
+from daemon.metrics import CanaryResult, Metrics
 from daemon.sources import CANARY, Arrival, SourceHealth
-from models.anytime import EDetector, burst_limit, recall_lower_bound
+from models.anytime import Alarm, burst_limit, recall_lower_bound
 from models.clock import CLOCK, Clock, day_and_minute, rfc3339
 
 log = logging.getLogger(__name__)
@@ -266,110 +267,93 @@ class CanarySource:
                     os.unlink(entry)
 
 
-#: After an alarm so many of a kind must come out as they should, until it is over: events, curves without one, any.
-_EVENTS_AFTER, _EVENT_FREE_AFTER, _ANY_AFTER = BURST, 40, 20
 #: A configured cut that discards more of the simulated events than this is told of.
 _MOST_BY_ITSELF = 0.10
-Trouble = Literal["missed", "lost", "kept"]
-
-
-@dataclass(slots=True)
-class _Alarm:
-    since_s: float
-    seen: int = 0  # canaries of its kind since it rang, or since it was last found to last
-    bad: int = 0  # of these
-
-
-@dataclass(slots=True)
-class _Tally:
-    """Of one pipeline, since a time."""
-
-    since_s: float
-    counts: Counter[CanaryResult] = field(default_factory=Counter)
-
-    @property
-    def events(self) -> int:
-        return self.counts["found"] + self.counts["missed"]
 
 
 class PathWatch:
     """Whether the line works, told by what became of the canaries. May be asked from any thread.
 
-    One pipeline at a time: a model, its cut and its calibration. Where an alarm rings the counts begin anew: what was
-    good before says nothing of now.
+    One pipeline at a time: a model, its calibration and its cut. Where too many are missed, and when that is over, the
+    counts begin anew: what came before says nothing of now.
     """
 
-    def __init__(self, source: CanarySource, count: Callable[[CanaryResult], None], clock: Clock = CLOCK) -> None:
-        self._source, self._count, self._clock = source, count, clock
+    def __init__(self, source: CanarySource, metrics: Metrics, state: Path, clock: Clock = CLOCK) -> None:
+        self.source = source
+        self._metrics, self._state, self._clock = metrics, state, clock
         self._lock = threading.Lock()
-        self._pipeline = self._by_itself = ""
-        self._tally = _Tally(clock.wall_s())
-        self._begin_watching(Nulls())
-        self._burst, self._burst_missed = 0, 0
-        self._alarms: dict[Trouble, _Alarm] = {}
-        self._bound: tuple[int, int, float] = (0, 0, 0.0)
+        self._counting = Counting()
+        self._loss: SimulatedLoss | None = None
+        self._told: object = None  # what is in force, as last seen
+        self.pipeline, self._by_itself = "", ""
+        self._burst = self._burst_missed = 0
+        self._fresh: Counter[CanaryResult] = Counter()  # since the last call of results
+        self._begin(Nulls())
 
-    def serve(self, judge: Judge, nulls: Nulls, state: Mapping[str, Any] | None = None) -> None:
-        """This judges from now on; ``state``: how far the watch over it had come before a restart, as :attr:`state`."""
-        with self._lock:
-            self._pipeline, self._alarms = judge.pipeline, {}
-            is_bold = judge.cut.origin == "configured" and nulls.is_counted and nulls.missed > _MOST_BY_ITSELF
-            cut = f"the configured discard threshold ({judge.thresholds.discard:g})"
-            self._by_itself = (
-                f"{cut} discards up to {nulls.missed:.0%} of simulated events by itself" if is_bold else ""
-            )
-            self._tally = _Tally(self._clock.wall_s())
-            self._begin_watching(nulls)
-            if state is not None:
-                self._restore(state)
+    # The loop's.
 
-    def know(self, nulls: Nulls) -> None:
-        """What a sound line does has been counted meanwhile."""
-        with self._lock:
-            self._begin_watching(nulls)
+    def observe(self, judged: Sequence[Judged]) -> list[Outcome]:
+        """A batch came out of the line; the outcomes of ``yours`` in it, which are for others."""
+        outcomes = self.source.observe(judged)
+        for one in outcomes:
+            self._note(one)
+        return [one for one in outcomes if one.canary.kind == "yours"]
 
     def burst(self) -> None:
         """Send many at once: something has changed."""
         with self._lock:
-            self._begin_burst()
+            self._burst, self._burst_missed = self.source.burst(), 0
 
-    def note(self, outcome: Outcome) -> None:
-        """A canary came out, or did not."""
-        result, canary = outcome.result, outcome.canary
-        if canary.kind == "yours":
-            return
-        self._count(result)
-        with self._lock:
-            if outcome.judged is not None and outcome.judged.decision.judge.pipeline != self._pipeline:
-                return  # by what served before
-            self._tally.counts[result] += 1
-            self._see("lost", result == "lost", _ANY_AFTER)
-            if result == "lost":
-                self._ring("lost")
-            elif canary.kind == "event":
-                self._burst_missed += result == "missed" and canary.burst == self._burst > 0
-                is_told = self._burst_missed >= burst_limit(self._nulls.missed, BURST)
-                self._weigh("missed", result == "missed", is_told, _EVENTS_AFTER)
-            else:
-                self._weigh("kept", result == "false_kept", False, _EVENT_FREE_AFTER)
+    # The guard's thread's.
 
-    def numbers(self) -> numbers.Path:
-        """All of it, for status, console and page."""
+    def look(self, serving: Serving, session: int | None, kept: Callable[[str], Mapping[str, Any] | None]) -> None:
+        """See what is lost and what has changed; once a second. ``kept``: of a pipeline, :attr:`state` of before."""
+        for one in self.source.lost():
+            self._note(one)
+        judge, model = serving.judge, serving.model
+        if judge.pipeline != self.pipeline:
+            self._loss = SimulatedLoss(self._state, model.bundle)
+            state = None if self.pipeline else kept(judge.pipeline)
+            self._serve(judge, Nulls.of(self._loss, judge), state)
+        if self._told != (told := (judge.pipeline, serving.engine, session)):
+            self._told = told
+            self.burst()
+        if self.source.is_at_rest and self._loss is not None and self._counting.look(self._loss):
+            self._serve(judge, Nulls.of(self._loss, judge), self.state)
+        bound = self._lower_bound()
+        self._metrics.recall_lower_bound.set(float("nan") if bound is None else bound)
+
+    def results(self) -> dict[CanaryResult, int]:
+        """How many came to what since the last call, by the pipeline that serves."""
         with self._lock:
-            tally, counts, text = self._tally, self._tally.counts, self._finding()
-            bound = self._lower_bound()
+            found, self._fresh = dict(self._fresh), Counter()
+            return found
+
+    def stop(self) -> None:
+        """End what it has begun."""
+        self.source.stop()
+        self._counting.stop()
+
+    # Anybody's.
+
+    def numbers(self) -> numbers.Path | None:
+        """All of it, for status, console and page; None where canaries are switched off."""
+        if not self.source.settings.canaries:
+            return None
+        with self._lock:
+            counts, bound, trouble = self._counts, self._lower_bound(), self._finding()
             return numbers.Path(
-                canaries=tally.events,
+                canaries=counts["found"] + counts["missed"],
                 missed=counts["missed"],
                 lost=counts["lost"],
                 event_free=counts["quiet"] + counts["false_kept"],
                 false_kept=counts["false_kept"],
                 lower_bound=bound,
                 null=self._nulls.missed,
-                since=rfc3339(tally.since_s),
-                pending=self._source.pending,
-                is_well=text is None,
-                text=text or self._words(bound),
+                since=rfc3339(self._since_s),
+                pending=self.source.pending,
+                is_well=trouble is None,
+                text=trouble or self._words(bound),
             )
 
     def finding(self) -> str | None:
@@ -379,89 +363,92 @@ class PathWatch:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What :meth:`serve` goes on from after a restart."""
+        """Of the pipeline that serves: what the next service goes on from."""
         with self._lock:
-            detectors = {name: [one.null, *one.state] for name, one in self._detectors.items()}
-            return {"since_s": self._tally.since_s, "counts": dict(self._tally.counts), "detectors": detectors}
+            evidence = {name: one.state for name, one in self._watched().items()}
+            return {"since_s": self._since_s, "counts": dict(self._counts), "evidence": evidence}
 
-    # Under the lock.
+    # Under the lock, but for the first two.
 
-    def _begin_watching(self, nulls: Nulls) -> None:
-        self._nulls = nulls
-        self._detectors = {"missed": EDetector(nulls.missed), "kept": EDetector(nulls.kept)}
-        self._recent: dict[Trouble, deque[bool]] = {name: deque(maxlen=BURST) for name in ("missed", "kept")}
+    def _note(self, outcome: Outcome) -> None:
+        if outcome.canary.kind == "yours":
+            return
+        result, judged, now_s = outcome.result, outcome.judged, self._clock.wall_s()
+        self._metrics.canary.labels(result).inc()
+        with self._lock:
+            if judged is not None and judged.decision.judge.pipeline != self.pipeline:
+                return  # by what served before
+            self._counts[result] += 1
+            self._fresh[result] += 1
+            self._lost.observe(result == "lost", now_s)
+            if result in ("found", "missed"):
+                self._burst_missed += result == "missed" and outcome.canary.burst == self._burst > 0
+                is_told = self._burst_missed >= self._burst_limit
+                if self._missed.observe(result == "missed", now_s, is_told):
+                    self._counts.clear()
+                    self._since_s = now_s
+                    self._burst, self._burst_missed = self.source.burst(), 0  # soon it is known whether it lasts
+            elif result != "lost":
+                self._kept.observe(result == "false_kept", now_s)
+
+    def _serve(self, judge: Judge, nulls: Nulls, state: Mapping[str, Any] | None) -> None:
+        with self._lock:
+            self.pipeline = judge.pipeline
+            is_bold = judge.cut.origin == "configured" and nulls.is_counted and nulls.missed > _MOST_BY_ITSELF
+            cut = f"the configured discard threshold ({judge.thresholds.discard:g})"
+            self._by_itself = (
+                f"{cut} discards up to {nulls.missed:.0%} of simulated events by itself" if is_bold else ""
+            )
+            self._begin(nulls)
+            with suppress(KeyError, TypeError, ValueError):  # of another version: begun anew
+                if state is not None:
+                    self._restore(state)
+
+    def _begin(self, nulls: Nulls) -> None:
+        self._nulls, self._burst_limit = nulls, burst_limit(nulls.missed, BURST)
+        self._missed, self._kept, self._lost = Alarm(nulls.missed, BURST), Alarm(nulls.kept, 40), Alarm(None, 20)
+        self._counts: Counter[CanaryResult] = Counter()
+        self._since_s = self._clock.wall_s()
+        self._bound: tuple[int, int, float | None] = (0, 0, None)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        with suppress(KeyError, TypeError, ValueError):  # of another version: begun anew
-            self._tally = _Tally(
-                float(state["since_s"]), Counter({name: int(n) for name, n in state["counts"].items()})
-            )
-            for name, (null, *evidence) in state["detectors"].items():
-                if self._detectors[name].null == null:
-                    self._detectors[name].restore(evidence)
+        for name, one in self._watched().items():
+            one.restore(state["evidence"][name])
+        self._counts.update({name: int(count) for name, count in state["counts"].items()})
+        self._since_s = float(state["since_s"])
 
-    def _weigh(self, trouble: Literal["missed", "kept"], is_bad: bool, is_told: bool, after: int) -> None:
-        self._recent[trouble].append(is_bad)
-        rings = self._detectors[trouble].observe(is_bad)
-        self._see(trouble, is_bad, after)
-        if rings or is_told:
-            self._ring(trouble)
-
-    def _ring(self, trouble: Trouble) -> None:
-        self._burst_missed = 0
-        if trouble in self._alarms:
-            return
-        now_s = self._clock.wall_s()
-        self._alarms[trouble] = _Alarm(now_s)
-        if trouble != "lost":
-            self._tally = _Tally(now_s)
-        self._begin_burst()  # soon it is known whether it is over
-
-    def _see(self, trouble: Trouble, is_bad: bool, after: int) -> None:
-        """An alarm is over when ``after`` canaries since came out as they should, or the next so many."""
-        if (alarm := self._alarms.get(trouble)) is None:
-            return
-        alarm.seen, alarm.bad = alarm.seen + 1, alarm.bad + is_bad
-        if alarm.seen < after:
-            return
-        allowed = {"missed": self._nulls.missed, "kept": self._nulls.kept}.get(trouble)
-        if alarm.bad < (1 if allowed is None else burst_limit(allowed, after)):
-            del self._alarms[trouble]
-            self._tally = _Tally(self._clock.wall_s())
-        alarm.seen = alarm.bad = 0
-
-    def _begin_burst(self) -> None:
-        self._burst, self._burst_missed = self._source.burst(), 0
+    def _watched(self) -> dict[str, Alarm]:
+        return {"missed": self._missed, "kept": self._kept}
 
     def _lower_bound(self) -> float | None:
-        events, missed = self._tally.events, self._tally.counts["missed"]
-        if not events:
-            return None
+        missed = self._counts["missed"]
+        events = self._counts["found"] + missed
         if self._bound[:2] != (events, missed):
-            self._bound = (events, missed, recall_lower_bound(events, missed))
+            self._bound = (events, missed, recall_lower_bound(events, missed) if events else None)
         return self._bound[2]
 
     def _words(self, bound: float | None) -> str:
-        counts, events = self._tally.counts, self._tally.events
         if bound is None:
             return "no simulated event has come out of the line yet"
-        since = day_and_minute(rfc3339(self._tally.since_s))
-        said = f"{counts['found']:,} of {events:,} simulated events found since {since}: at least {bound:.1%} are, 95 %"
+        found, missed = self._counts["found"], self._counts["missed"]
+        since = day_and_minute(rfc3339(self._since_s))
+        said = f"{found:,} of {found + missed:,} simulated events found since {since}: at least {bound:.1%} are (95 %)"
         return said if self._nulls.is_counted else f"{said}; what the cut misses by itself is not counted yet"
 
     def _finding(self) -> str | None:
-        said = [self._say(trouble, alarm) for trouble, alarm in self._alarms.items()]
-        return "; ".join([*said, *filter(None, [self._by_itself])]) or None
+        nulls = self._nulls
+        found = {
+            "curves did not come out of the line with a score: look into the log": self._lost,
+            f"events are discarded, of which this cut discards {nulls.missed:.1%} at most: {_LOOK}": self._missed,
+            f"curves without an event are kept, usually {nulls.kept:.1%} at most: {_LOOK}": self._kept,
+        }
+        said = [_said(alarm, what) for what, alarm in found.items() if alarm.since_s is not None]
+        return "; ".join(filter(None, [self._by_itself, *said])) or None
 
-    def _say(self, trouble: Trouble, alarm: _Alarm) -> str:
-        since = f"since {day_and_minute(rfc3339(alarm.since_s))}"
-        if trouble == "lost":
-            lost = self._tally.counts["lost"]
-            what = f"{lost:,} simulated {'curve' if lost == 1 else 'curves'} did not come out of the line with a score"
-            return f"{since} {what}: look into the log, and restart the service"
-        recent = self._recent[trouble]
-        many, allowed = f"{sum(recent)} of the last {len(recent)} simulated", self._nulls
-        if trouble == "kept":
-            return f"{since} {many} curves without an event are kept; {allowed.kept:.1%} at most would be usual"
-        usual = f"this cut discards {allowed.missed:.1%} at most when all is well"
-        return f"{since} {many} events are discarded, {usual}: look at the model, its cut and the engine"
+
+_LOOK = "look at model, cut and engine"
+
+
+def _said(alarm: Alarm, what: str) -> str:
+    since = day_and_minute(rfc3339(alarm.since_s or 0.0))
+    return f"since {since} {sum(alarm.recent)} of the last {len(alarm.recent)} simulated {what}"

@@ -36,7 +36,7 @@ _LEAST_ODDS = 0.5
 #: The chance of a false word on the yield, and the curves that it is spent on.
 _YIELD_WRONG, _YIELD_CURVES = 0.01, 20_000
 #: Curves that are compared with all before them, and after how many that is done again.
-_NOW, _EVERY = 300, 50
+YIELD_WINDOW, _EVERY = 300, 50
 
 
 class EDetector:
@@ -289,20 +289,26 @@ class YieldWatch:
     """
 
     def __init__(self) -> None:
-        self._before_n = self._before_k = 0  # curves, of them kept
+        self._before = [0, 0]  # curves, of them kept
         self._now: deque[bool] = deque()
         self._seen = 0
         self.told: Literal["fell", "rose"] | None = None
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """Curves before, of them kept, curves now, of them kept."""
+        before_n, before_k = self._before
+        return before_n, before_k, len(self._now), sum(self._now)
 
     def observe(self, kept: bool) -> None:
         """A curve, in the order in which they came; looked at after each fiftieth."""
         self._seen += 1
         self._now.append(kept)
-        if len(self._now) > _NOW:
-            self._before_n += 1
-            self._before_k += self._now.popleft()
-        if self._seen % _EVERY == 0 and self._before_n >= _NOW:
-            self.told = self._tell(self._before_n, self._before_k, len(self._now), sum(self._now))
+        if len(self._now) > YIELD_WINDOW:
+            self._before[0] += 1
+            self._before[1] += self._now.popleft()
+        if self._seen % _EVERY == 0 and self._before[0] >= YIELD_WINDOW:
+            self.told = self._tell(*self.counts)
 
     def _tell(self, before_n: int, before_k: int, now_n: int, now_k: int) -> Literal["fell", "rose"] | None:
         level, usual = yield_level(_EVERY), before_k * now_n

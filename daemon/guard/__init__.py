@@ -1,1 +1,296 @@
-"""The guard: what is being missed, at any moment of the night, and is anything wrong with the tip."""
+"""The guard: what is being missed, at any moment of the night, and is anything wrong with the tip.
+
+It watches beside the line and never stands in it: ``observe`` takes some microseconds a curve, what is slow is done on
+a thread of its own, and whatever fails in it is told as the one condition ``guard`` while judging goes on.
+
+What it finds becomes an alarm once, and clears when it is over. Whether events may be getting lost is an *alarm*: at
+three in the morning somebody is to be woken, for what is missed now is gone by breakfast. What the tip or the run is
+like is *advice*: it is announced the same way, at the lowest level, for whoever is at the microscope or looks at the
+console; but the service judges as well as ever, so its state stays ``ready``, and nobody whose duty is the computer is
+woken for a dirty tip.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from daemon.common.errors import INPUT_OUTPUT, UserError
+from daemon.common.text import first_line
+from daemon.guard.logbook import NAME, Logbook
+from daemon.guard.tip import RunWatch, TipWatch
+from daemon.judging import Judged
+from daemon.judging.judge import Serving
+from daemon.judging.sentinel import Dispute
+from daemon.labels import Labels
+from daemon.labels.confirmed import AsDecided, Said, as_decided, events_of, network_of, your_events
+from daemon.labels.sessions import Session
+from daemon.ledger import numbers
+from daemon.ledger.events import Level
+from daemon.ledger.numbers import Advice, TipPoint
+from daemon.ledger.view import LedgerView
+from models.clock import utc_now
+
+log = logging.getLogger(__name__)
+
+#: The thread works so often.
+STEP_S = 1.0
+#: Trouble that is over sooner is not told: another program may hold a file for a moment.
+TOLD_S = 10.0
+#: A watch that failed on a curve is said to fail for so long after.
+_FAILED_S = 60.0
+#: A look at the labels may take this share of the time.
+_SHARE = 0.05
+#: A service that begins later finds another tip, for all that is known.
+_SAME_TIP_S = 3_600.0
+#: Kinds of advice that say that curves are read as what they are not: events may be getting lost.
+_MISREAD = frozenset({"unit"})
+_PATIENCE_S, _GONE_S = 0.2, 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to be told, or that it is over (level ok). ``is_advice``: it leaves the service's state as it is."""
+
+    name: str
+    level: Level
+    text: str
+    is_advice: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    since_s: float
+    last_s: float
+    text: str
+
+
+class Guard(threading.Thread):
+    """One a service. ``observe``, ``burst`` and ``swap`` are the loop's, ``status`` and ``findings`` are anybody's."""
+
+    def __init__(
+        self,
+        state: Path,
+        view: LedgerView,
+        serving: Serving,
+        dispute: Dispute,
+        session: Callable[[], Session | None] = lambda: None,
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(name="guard", daemon=True)
+        self._view, self._serving, self._dispute = view, serving, dispute
+        self._session, self._now = session, now
+        self._ending = threading.Event()
+        self._failures: dict[str, _Failure] = {}
+        self._told: dict[str, Finding] = {}
+        self.logbook = Logbook(state / NAME, view.stream)
+        self._tip, self._run_watch = TipWatch(), RunWatch()
+        self._blocks: deque[tuple[TipPoint, str | None, dict[str, Any]]] = deque()  # to be noted
+        self._noted: dict[tuple[str, str], Advice] = {}  # advice that holds, as it was noted last
+        self._seq = view.last_seq
+        self._restore()
+        self._events = _EventWatch(state / "labels.sqlite", view, self.logbook, now)
+
+    def _restore(self) -> None:
+        """Go on where the service before this one ended."""
+        blocks = self.logbook.blocks()
+        if blocks:
+            self._tip.unit = blocks[-1][1]
+            self._tip.blocks = tuple(point for point, unit in blocks if unit == self._tip.unit)
+        state = self.logbook.kept("tip").get(self.logbook.stream, {})
+        with suppress(KeyError, TypeError, ValueError):
+            if 0.0 <= time.time() - state["time_s"] < _SAME_TIP_S:
+                self._tip.restore(state)
+        self.logbook.end_all_advice(utc_now())
+
+    # The loop's.
+
+    def observe(self, judged: Sequence[Judged]) -> None:
+        """A batch that was judged, canaries among it. Raises nothing."""
+        try:
+            for one in judged:
+                self._observe(one)
+        except Exception as error:  # whatever it is, the line goes on
+            if "watching" not in self._failures:
+                log.exception("the guard failed on a batch")
+            self._fail("watching", error)
+
+    def _observe(self, one: Judged) -> None:
+        if one.reading.arrival.is_canary:
+            return
+        self._seq += 1
+        session = self._session()
+        number = session and session.number
+        if point := self._tip.observe(one.reading, one.decision, self._seq, number):
+            self._blocks.append((point, self._tip.unit, self._tip.state()))
+        self._run_watch.observe(one.decision, number)
+
+    # Anybody's.
+
+    def status(self) -> numbers.Guard:
+        """The numbers as they are known now; nothing is looked up."""
+        blocks, advice = self._tip.blocks, self._advice()
+        tip = numbers.Tip(unit=self._tip.unit, blocks=blocks, advice=advice) if blocks or advice else None
+        return numbers.Guard(events=self._events.found, tip=tip)
+
+    def pulse(self) -> numbers.Pulse:
+        """The same in short."""
+        return numbers.in_short(self.status())
+
+    def findings(self) -> Iterator[Finding]:
+        """What there is to tell, and of what was told before that it is over."""
+        now = {one.name: one for one in self._findings()}
+        for name, before in self._told.items():
+            if name not in now:
+                yield replace(before, level="ok", text=f"over: {before.text}")
+        self._told = {name: one for name, one in now.items() if one.level != "ok"}
+        yield from now.values()
+
+    def _findings(self) -> Iterator[Finding]:
+        trouble = self._trouble()
+        yield Finding("guard", "degraded" if trouble else "ok", trouble or "the guard watches")
+        if disputed := self._dispute.finding():
+            yield Finding("second opinion", "alarm", disputed)
+        advice: dict[str, list[str]] = {}
+        for one in self._advice():
+            advice.setdefault(one.kind, []).append(one.text)
+        for kind, texts in advice.items():
+            is_misread = kind in _MISREAD
+            level: Level = "alarm" if is_misread else "degraded"
+            yield Finding(f"advice {kind}", level, "; ".join(texts), is_advice=not is_misread)
+
+    def _advice(self) -> tuple[Advice, ...]:
+        return (*self._tip.advice, *self._run_watch.advice)
+
+    def _trouble(self) -> str:
+        """What fails in the guard itself, in one line; what is over soon is not told."""
+        now_s, told = self._now(), []
+        for name, one in tuple(self._failures.items()):
+            is_old = one.last_s - one.since_s >= TOLD_S
+            is_fresh = name == "watching" and now_s - one.last_s < _FAILED_S
+            if is_old or is_fresh:
+                told.append(one.text)
+        return f"{'; '.join(told)}; judging goes on" if told else ""
+
+    # The thread's.
+
+    def run(self) -> None:
+        while not self._ending.wait(STEP_S):
+            self.step()
+
+    def stop(self) -> None:
+        self._ending.set()
+        if self.is_alive():
+            self.join(_GONE_S)
+        if not self.is_alive():
+            for one in self._noted.values():
+                self.logbook.note_advice(one, ended=utc_now())
+            self.logbook.close()
+
+    def step(self) -> None:
+        """What is slow, once a second. Raises nothing."""
+        parts: dict[str, Callable[[], None]] = {
+            "your events": self._look_at_events,
+            "the logbook": self._write,
+        }
+        for name, work in parts.items():
+            try:
+                work()
+            except Exception as error:  # of whatever kind: the next look may go better
+                if not isinstance(error, UserError) and name not in self._failures:
+                    log.exception("the guard failed on %s", name)
+                self._fail(name, error)
+            else:
+                self._failures.pop(name, None)
+
+    def _look_at_events(self) -> None:
+        self._events.look(self._serving, self._session())
+
+    def _write(self) -> None:
+        self._seq = self._view.last_seq
+        while self._blocks:
+            point, unit, state = self._blocks.popleft()
+            self.logbook.note_block(point, unit)
+            self.logbook.keep("tip", self.logbook.stream, {**state, "time_s": time.time()})
+        holds = {(one.since, one.kind): one for one in self._advice()}
+        for key, one in self._noted.items():
+            if key not in holds:
+                self.logbook.note_advice(one, ended=utc_now())
+        for key, one in holds.items():
+            if self._noted.get(key) != one:
+                self.logbook.note_advice(one)
+        self._noted = holds
+        self.logbook.write()
+        if self.logbook.trouble:
+            raise UserError(INPUT_OUTPUT, self.logbook.trouble)
+
+    def _fail(self, name: str, error: Exception) -> None:
+        said = str(error) if isinstance(error, UserError) else first_line(error)
+        now_s, text = self._now(), f"{name}: {said}"
+        before = self._failures.get(name)
+        if before is None or (name == "watching" and now_s - before.last_s > _FAILED_S):
+            before = _Failure(now_s, now_s, text)
+        self._failures[name] = _Failure(before.since_s, now_s, text)
+
+
+class _EventWatch:
+    """Confirmed events: live, and by what serves now. For the guard's thread; ``found`` is anybody's."""
+
+    def __init__(self, labels: Path, view: LedgerView, logbook: Logbook, now: Callable[[], float]) -> None:
+        self.found: numbers.YourEvents | None = None
+        self._file, self._view, self._logbook, self._now = labels, view, logbook, now
+        self._labels: Labels | None = None
+        self._stamp: tuple[int, int, int] | None = None
+        self._due_s = 0.0
+        self._decided: dict[int, AsDecided] = {}
+        self._network = ""
+        self._later: dict[int, Said] = {}  # by that network
+        self._seen: object = None  # what ``found`` was made of
+
+    def look(self, serving: Serving, session: Session | None) -> None:
+        """Look at the labels where they have changed. Raises UserError where they, or the ledger, cannot be read."""
+        began_s = self._now()
+        if began_s < self._due_s:
+            return
+        judge = serving.judge
+        if network_of(judge.pipeline) != self._network:
+            self._network = network_of(judge.pipeline)
+            self._later = self._logbook.said(self._network)
+        stamp = self._read()
+        seen = (stamp, judge.pipeline, judge.thresholds, session and session.number, len(self._later))
+        if seen != self._seen:
+            decided = self._decided.values()
+            self.found = your_events(decided, judge.pipeline, judge.thresholds, session, self._later)
+            self._seen = seen
+        self._due_s = began_s + (self._now() - began_s) / _SHARE
+
+    def _read(self) -> object:
+        """Bring ``_decided`` up to date, where the file is another than at the last look; its stamp."""
+        try:
+            stat = self._file.stat()
+        except OSError:  # nobody has said anything yet
+            stat = None
+        stamp = stat and (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        if stamp == self._stamp and self.found is not None:
+            return stamp
+        if self._labels is not None and (stamp is None or self._stamp is None or stamp[0] != self._stamp[0]):
+            self._labels.close()
+            self._labels = None
+        seqs = set()
+        if stamp and stamp[2]:
+            if self._labels is None:
+                self._labels = Labels(self._file, patience_s=_PATIENCE_S, is_reading=True)
+            seqs = events_of(self._labels)
+        fresh = as_decided(self._view, seqs - self._decided.keys())
+        known = {seq: one for seq, one in self._decided.items() if seq in seqs}
+        self._decided = known | {one.seq: one for one in fresh}
+        self._stamp = stamp
+        return stamp

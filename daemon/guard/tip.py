@@ -13,14 +13,15 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from daemon.judging import Decision
 from daemon.ledger.numbers import Advice, TipPoint
 from daemon.reading import Reading
+from models.anytime import YIELD_WINDOW, YieldWatch
 from models.clock import day_and_minute, rfc3339
 from models.curve import ForceUnit
-from models.reasons import NOTED, REASONS
+from models.reasons import NOTED, REASONS, UNREADABLE
 from models.tip import TipState
 
 BLOCK = 50  # curves whose median is one point
@@ -77,9 +78,20 @@ class _Gauge:
         else:
             self.quiet.append(value)
 
+    def state(self) -> dict[str, Any]:
+        """As plain values, for :meth:`of`."""
+        return {name: getattr(self, name) for name in _GAUGE} | {"quiet": list(self.quiet)}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> _Gauge:
+        return cls(deque(state["quiet"], MOST_QUIET), *(state[name] for name in _GAUGE))
+
     @property
     def usual(self) -> float:
         return _median(self.quiet)
+
+
+_GAUGE = ("strikes", "calm", "began_s", "is_told", "change")
 
 
 @dataclass(slots=True)
@@ -188,8 +200,28 @@ class TipWatch:
         before = self.blocks if unit == self.unit else ()
         self.unit, self.blocks = unit, (*before, point)[-BLOCKS_SHOWN:]
         self._watches = {key: one for key, one in self._watches.items() if self._number - one.number < AWAY}
-        self.advice = tuple(_advice(*one, self._wall_s()) for each in self._watches.values() for one in each.told())
+        self._tell()
         return point
+
+    def _tell(self) -> None:
+        self.advice = tuple(_advice(*one, self._wall_s()) for each in self._watches.values() for one in each.told())
+
+    def state(self) -> dict[str, Any]:
+        """How far it has come, as plain values; what a block that is not full holds is left out. The loop's thread."""
+        watches = [
+            [key, one.number, one.noise, one.samples, {name: gauge.state() for name, gauge in one.gauges.items()}]
+            for key, one in self._watches.items()
+        ]
+        return {"session": self._session, "number": self._number, "watches": watches}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where another one was. KeyError, TypeError or ValueError for what is no state: then it begins anew."""
+        watches = {}
+        for (sign_from, unit), number, noise, samples, gauges in state["watches"]:
+            found = {name: _Gauge.of(gauges[name]) for name in QUANTITIES if name in gauges}
+            watches[sign_from, unit] = _Watch(unit, number, noise=noise, samples=samples, gauges=found)
+        self._session, self._number, self._watches = state["session"], state["number"], watches
+        self._tell()
 
     def finding(self) -> str | None:
         """What is to be looked at, in one line; None while all is quiet."""
@@ -197,55 +229,76 @@ class TipWatch:
 
 
 class RunWatch:
-    """``observe`` every curve that was decided: do they all have one thing the matter with them.
+    """``observe`` every curve that was decided: do they all have one thing the matter with them, are fewer kept.
 
     A run of curves without contact is told already (daemon.service.health), and what a reader had to assume is so of
-    all files of a kind.
+    all files of a kind. Another session begins anew. ``advice`` may be read from any thread.
     """
 
     def __init__(self, wall_s: Callable[[], float] = time.time) -> None:
         self._wall_s = wall_s
         self._session: object = None
+        self.advice: tuple[Advice, ...] = ()
+        self._begin()
+
+    def _begin(self) -> None:
         self._recent: deque[frozenset[str]] = deque(maxlen=BLOCK)
         self._held: Counter[str] = Counter()  # of the recent curves, how many carry it
         self._runs: dict[str, tuple[int, float]] = {}  # reason -> curves in a row that carry it, and since when
-        self._told: dict[str, float] = {}  # reason -> since when
+        self._reasons: dict[str, Advice] = {}
+        self._yield = YieldWatch()
+        self._yield_told: str | None = None
+        self._times_s: deque[float] = deque(maxlen=YIELD_WINDOW)  # of the curves that count for the yield
+        self._yield_advice: Advice | None = None
 
     def observe(self, decision: Decision, session: object = None) -> None:
         """A curve that was decided, in the order in which they came."""
         if session != self._session:
-            self._session, self._told = session, {}
-            self._recent.clear()
-            self._held.clear()
-            self._runs.clear()
-        carried = frozenset(decision.reasons) - _OF_ALL
-        if len(self._recent) == BLOCK:
-            self._held.subtract(self._recent[0])
-        self._recent.append(carried)
-        self._held.update(carried)
-        if carried or self._runs:
-            began_s = when(decision, self._wall_s())
-            self._runs = {one: self._longer(one, began_s) for one in carried}
-            self._told |= {one: since_s for one, (count, since_s) in self._runs.items() if count == BLOCK}
-        if self._told:
-            self._told = {one: since_s for one, since_s in self._told.items() if 2 * self._held[one] > BLOCK}
-
-    @property
-    def advice(self) -> tuple[Advice, ...]:
-        """What holds now; each from the first curve on that carried it."""
-        return tuple(self._advice(*one) for one in tuple(self._told.items()))
+            self._session = session
+            self._begin()
+        now_s = self._wall_s()
+        began_s = when(decision, now_s)
+        self._observe_reasons(frozenset(decision.reasons) - _OF_ALL, began_s, now_s)
+        if not UNREADABLE.intersection(decision.reasons):
+            self._observe_yield(decision.verdict == "keep", began_s, now_s)
+        self.advice = tuple(self._reasons.values()) + ((self._yield_advice,) if self._yield_advice else ())
 
     def finding(self) -> str | None:
         """What is to be looked at, in one line; None while all is quiet."""
         return "; ".join(one.text for one in self.advice) or None
 
+    def _observe_reasons(self, carried: frozenset[str], began_s: float, now_s: float) -> None:
+        if len(self._recent) == BLOCK:
+            self._held.subtract(self._recent[0])
+        self._recent.append(carried)
+        self._held.update(carried)
+        self._runs = {one: self._longer(one, began_s) for one in carried}
+        for one, (count, since_s) in self._runs.items():
+            if count == BLOCK and one not in self._reasons:
+                text = f"every curve since {_minute(since_s, now_s)} carries `{one}`: {REASONS[one].text}"
+                self._reasons[one] = Advice(kind="reason", since=rfc3339(since_s), text=text)
+        if self._reasons:  # one curve without it ends nothing
+            self._reasons = {one: told for one, told in self._reasons.items() if 2 * self._held[one] > BLOCK}
+
     def _longer(self, reason: str, began_s: float) -> tuple[int, float]:
         count, since_s = self._runs.get(reason, (0, began_s))
         return count + 1, since_s
 
-    def _advice(self, reason: str, since_s: float) -> Advice:
-        text = f"nearly every curve since {_minute(since_s, self._wall_s())} carries `{reason}`: {REASONS[reason].text}"
-        return Advice(kind="reason", since=rfc3339(since_s), text=text)
+    def _observe_yield(self, kept: bool, began_s: float, now_s: float) -> None:
+        self._times_s.append(began_s)
+        self._yield.observe(kept)
+        if (told := self._yield.told) == self._yield_told:
+            return
+        self._yield_told, self._yield_advice = told, None
+        if told is not None:
+            before_n, before_k, now_n, now_k = self._yield.counts
+            share, usual = now_k / now_n, before_k / before_n
+            since_s = self._times_s[0]
+            text = (
+                f"the yield {told}: of the {now_n} curves since {_minute(since_s, now_s)} {share:.1%} are kept, of the "
+                f"{before_n:,} before {usual:.1%}: look whether tip or sample has changed"
+            )
+            self._yield_advice = Advice(kind="yield", since=rfc3339(since_s), text=text)
 
 
 #: What a curve may carry without anything being the matter with the run.

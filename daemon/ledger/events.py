@@ -169,6 +169,7 @@ class Health(Struct, frozen=True):
     text: Annotated[str, Meta(description="what a human should know or do")]
     since: Annotated[str, Meta(description="UTC, when it came to this level")]
     ok: bool
+    is_advice: Annotated[bool, Meta(description="of the instrument: the service is as well as ever")] = False
 
 
 class Alarm(Health, frozen=True):

@@ -88,6 +88,7 @@ class Service:
             self._say_ready(parts, time.monotonic() - begun_s)
             parts.care.start()
             parts.sessions.start()
+            parts.guard.start()
             gc.freeze()  # half a million objects that stay to the end: no search for garbage goes through them
             self._loop(parts, connections)
             self._drain(parts)
@@ -163,6 +164,8 @@ class Service:
         self._report_log(parts)
         self._terminal.look()
         self._look_at_ledger(parts)
+        for finding in parts.guard.findings():
+            self._health.report(finding.name, finding.level, finding.text, is_advice=finding.is_advice)
         parts.metrics.entered(parts.report.condition())
         parts.metrics.heartbeat.labels("pipeline").set_to_current_time()
         notify(f"STATUS={self._health.line() or parts.report.line()}")

@@ -25,10 +25,11 @@ from daemon.common.locks import StateLock
 from daemon.config import Config
 from daemon.formats import FORMATS
 from daemon.formats.names import Names
+from daemon.guard import Guard
 from daemon.judging import Judge
 from daemon.judging.judge import Serving, release
 from daemon.judging.registry import Registry
-from daemon.judging.sentinel import Sentinel
+from daemon.judging.sentinel import Dispute, Sentinel
 from daemon.ledger import Ledger, LedgerView
 from daemon.ledger.care import LedgerCare
 from daemon.metrics import Accounts, Metrics
@@ -124,6 +125,7 @@ class Parts:
     care: LedgerCare
     vigil: Vigil
     sessions: SessionWatch
+    guard: Guard
 
     def leave_again(self) -> None:
         """The service file, where somebody has removed or overwritten it: without it nobody finds the service."""
@@ -162,11 +164,25 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     care = LedgerCare(ledger, metrics.ledger_checked)
     closing.callback(care.stop)
     vigil = Vigil(config, sources, metrics.accounts, health)
-    report = StatusReport(config, metrics, health, serving, vigil, ledger, sessions)
-    publisher = _speak(config, report, metrics, closing)
+    dispute = Dispute()
+    guard = Guard(config.state, ledger.view(), serving, dispute, lambda: sessions.current)
+    closing.callback(guard.stop)
+    report = StatusReport(config, metrics, health, serving, vigil, ledger, sessions, guard.status)
+    publisher = _speak(config, report, guard, metrics, closing)
     backlog, sentinel = Backlog(sources), Sentinel()
     pipeline = Pipeline(
-        backlog, reader, serving, ledger, publisher, metrics, sentinel, bell, pace_of(config), config.text
+        backlog,
+        reader,
+        serving,
+        ledger,
+        publisher,
+        metrics,
+        sentinel,
+        bell,
+        pace_of(config),
+        config.text,
+        guard.observe,
+        dispute,
     )
     _measure(config, metrics, loaded.judge, report, vigil, closing)
     engines, model_reload = EngineWatch(health, metrics), ModelReload(config, reread, loaded.chosen)
@@ -185,6 +201,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
         care,
         vigil,
         sessions,
+        guard,
     )
     closing.callback(lambda: release(parts.model))
     closing.callback(lambda: model_reload.close(parts.model))
@@ -211,13 +228,14 @@ def pace_of(config: Config) -> Pace:
     return Pace(config.batch.largest, config.batch.wait_s)
 
 
-def _speak(config: Config, report: StatusReport, metrics: Metrics, closing: ExitStack) -> Publisher:
+def _speak(config: Config, report: StatusReport, guard: Guard, metrics: Metrics, closing: ExitStack) -> Publisher:
     publisher = Publisher(
         config.state / "ledger.sqlite",
         config.instrument,
         publish=config.publish,
         replay=config.replay,
         status=report.data,
+        pulse=guard.pulse,
         counts=metrics,
     )
     publisher.start()

@@ -85,6 +85,7 @@ class Condition:
     level: Level
     text: str  # what a human should know or do
     since: str  # UTC, when it came to this level
+    is_advice: bool = False  # something to look at on the instrument: the service itself is as well as ever
 
     @property
     def is_ok(self) -> bool:
@@ -100,14 +101,14 @@ class Health:
         self._lock = threading.Lock()
         self._conditions: dict[str, Condition] = {}
 
-    def report(self, name: str, level: Level, text: str) -> None:
+    def report(self, name: str, level: Level, text: str, *, is_advice: bool = False) -> None:
         """Say how ``name`` is; cheap and silent while its level stays. Any thread may call."""
         with self._lock:
             before = self._conditions.get(name)
             if before is not None and before.level == level:
                 self._conditions[name] = replace(before, text=text)
                 return
-            after = self._conditions[name] = Condition(name, level, text, self._now())
+            after = self._conditions[name] = Condition(name, level, text, self._now(), is_advice)
         is_news = level != "ok" or before is not None
         if self._announce is not None and is_news:
             self._announce(after)
@@ -119,8 +120,8 @@ class Health:
 
     @property
     def level(self) -> Level:
-        """The worst of all."""
-        worst = self.conditions()[:1]
+        """The worst of all; advice does not count."""
+        worst = [one for one in self.conditions() if not one.is_advice][:1]
         return worst[0].level if worst else "ok"
 
     def line(self) -> str:

@@ -28,6 +28,7 @@ TOPICS: dict[str, str] = {
     "ladder": "what confirmed events do to the discard cut, live, labelled through the page",
     "left-out": "do labels of other systems help on one that the model has never seen",
     "losses": "every loss on an equal budget, over several seeds, against cross entropy",
+    "misread": "what goes wrong in a run, and which number of the guard tells it, how soon",
     "sampling": "does a curve keep its verdict when the instrument stores fewer points of it",
     "stress": "from which strength on does a nuisance turn an event into a discard",
     "streams": "a model on streams in which events are rare, simulated and real",

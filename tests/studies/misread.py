@@ -1,0 +1,389 @@
+"""`make study TOPIC=misread`: what goes wrong in a run, and which number of the guard tells it, how soon.
+
+One laboratory, simulated: one instrument, one sample, a curve a second, two in a hundred with an event. Its files go
+through the real line (reader processes, shipped model, judge, ledger), with canaries beside them as the clock of the
+service would send them. In the middle of the run something goes wrong that nobody says. The clock is simulated, as a
+night is long; nothing else is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+
+from daemon.common.errors import USAGE, UserError
+from daemon.common.options import Option
+from daemon.common.text import align
+from daemon.sources import CANARY, Arrival, SourceHealth
+from models.curve import Curve, Samples
+from models.files import write_whole
+
+if TYPE_CHECKING:
+    from daemon.judging import Judge, Judged
+    from deploy.serving import Model, Scored
+    from models.curve import Prepared
+
+PREVALENCE = 0.02
+CURVE_S, CANARY_S = 1.0, 5.0  # one comes so often
+LOOK = 25  # curves between two looks at what is told
+BEGAN_S = 1_795_000_000.0  # a night in November 2026
+
+
+# The laboratory.
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What goes wrong with the curves, as factors; with the judge it is named by ``judge``."""
+
+    sign: float = 1.0
+    unit: float = 1.0
+    wave: float = 1.0
+    noise: float = 1.0
+    adhesion: float = 1.0
+    judge: str = ""  # "blind", "swapped"
+
+
+#: Name -> what goes wrong.
+FAULTS: Mapping[str, Fault] = {
+    "nothing": Fault(),
+    "signs flipped": Fault(sign=-1.0),
+    "unit off by 1,000": Fault(unit=1e-3),
+    "interference x 3": Fault(wave=3.0),
+    "a blind class": Fault(judge="blind"),
+    "thresholds swapped": Fault(judge="swapped"),
+    "noise x 2, adhesion gone": Fault(noise=2.0, adhesion=0.0),
+}
+
+_SAMPLES, _RAMP_NM, _CONTACT_NM, _SPRING = 2000, 500.0, 40.0, 30.0
+_NOISE_PN, _WAVE_PN, _PERIOD_NM, _TILT_PN, _ADHESION_PN = 8.0, 12.0, 290.0, 60.0, 250.0
+
+
+class Laboratory:
+    """One instrument on one sample; curve i is the same whatever came before it, but for its fault."""
+
+    def __init__(self, seed: int) -> None:
+        from models.simulate.recording import Instrument
+
+        self._seed = seed
+        travel = np.linspace(0.0, _RAMP_NM, _SAMPLES)
+        self._instrument = Instrument(travel, _CONTACT_NM, _SPRING, 1.0, 1000.0, _NOISE_PN, 1.0)
+
+    def curve(self, number: int, fault: Fault) -> Curve:
+        """As its file will tell it, in newton."""
+        from models.simulate import EVENTS
+        from models.simulate.mechanics import chance, pick
+        from models.simulate.recording import lag
+
+        rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence(self._seed, spawn_key=(number,))))
+        one = self._instrument
+        past = one.travel_nm - one.contact_nm
+        peak = _ADHESION_PN * float(rng.lognormal(0.0, 0.4)) * fault.adhesion
+        force = np.where(past < peak / _SPRING, _SPRING * past, 0.0)
+        if chance(rng, PREVALENCE):
+            family = pick(rng, {name: weight for name, (weight, _) in EVENTS.items()})
+            force = force + EVENTS[family][1](rng, one, past, max(peak / _SPRING + 8.0, 35.0)).force
+        phase = 0.3 * math.sin(number / 40.0) + float(rng.normal(0.0, 0.2))
+        wave = fault.wave * _WAVE_PN * np.sin(2 * np.pi * one.travel_nm / _PERIOD_NM + phase)
+        tilt = _TILT_PN * float(rng.normal(1.0, 0.1)) * one.travel_nm / _RAMP_NM
+        noise = fault.noise * _NOISE_PN * float(rng.lognormal(0.0, 0.1)) * rng.standard_normal(_SAMPLES)
+        seen: Samples = lag(force, one.response) + wave + tilt + noise + 300.0
+        return Curve(
+            force=fault.sign * fault.unit * 1e-12 * seen,
+            force_unit="N",
+            distance=one.travel_nm * 1e-9,
+            distance_kind="piezo",
+            spring_constant_n_per_m=_SPRING * 1e-3,
+            sensitivity_m_per_v=5e-8,
+            duration_s=_RAMP_NM / one.speed,
+        )
+
+
+# The line.
+
+
+class Files:
+    """A source of files that lie there already."""
+
+    name = "watch"
+
+    def __init__(self) -> None:
+        self._waiting: list[Arrival] = []
+
+    def add(self, arrival: Arrival) -> None:
+        self._waiting.append(arrival)
+
+    def start(self) -> None:
+        """There is nothing to begin."""
+
+    def take(self, limit: int, large: int) -> list[Arrival]:
+        taken, self._waiting = self._waiting[: max(limit, 0)], self._waiting[max(limit, 0) :]
+        return taken
+
+    def ready(self) -> int:
+        return len(self._waiting)
+
+    def oldest_pending_s(self) -> float | None:
+        return None
+
+    def health(self) -> list[SourceHealth]:
+        return []
+
+    def stop(self) -> None:
+        """There is nothing to end."""
+
+
+@dataclass(slots=True)
+class Story:
+    """What was told, by which number, how many curves after something went wrong: a negative number is before."""
+
+    told: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def note(self, at: int, said: Mapping[str, str]) -> None:
+        """What every number says now; the first time counts."""
+        for name, text in said.items():
+            if text:
+                self.told.setdefault(name, (at, text))
+
+
+class Canaries:
+    """Fresh simulated curves with their truth: five in six hold an event."""
+
+    def __init__(self, seed: int, null: float) -> None:
+        from models.anytime import EDetector
+
+        self._seed, self._sent = seed, 0
+        self._truth: dict[str, bool] = {}
+        self._missed, self._kept = EDetector(null), EDetector(0.02)
+        self.said = ""
+
+    def send(self, folder: Path) -> Arrival:
+        """The next one, as a file."""
+        from daemon.instrument.jpk_writer import pack
+        from models.simulate import simulate
+
+        self._sent += 1
+        is_event = self._sent % 6 != 0
+        (one,) = simulate(1, self._seed, 1.0 if is_event else 0.0, start=self._sent)
+        curve = one.curve
+        if curve.force_unit == "N" and curve.spring_constant_n_per_m is None:
+            curve = replace(curve, spring_constant_n_per_m=0.03)
+        name = f"canary-{self._sent}.jpk-force"
+        (folder / name).write_bytes(pack(curve))
+        self._truth[name] = is_event
+        return _arrival(folder / name, BEGAN_S, CANARY)
+
+    def observe(self, judged: Judged) -> None:
+        verdict = judged.decision.verdict
+        if self._truth.pop(judged.reading.arrival.path):
+            rings = self._missed.observe(verdict == "discard")
+            self.said = "simulated events are missed" if rings else self.said
+        else:
+            rings = self._kept.observe(verdict == "keep")
+            self.said = "simulated curves without an event are kept" if rings else self.said
+
+
+def _arrival(file: Path, at_s: float, source: str) -> Arrival:
+    size = file.stat().st_size
+    return Arrival(source, file.name, file, size_bytes=size, mtime_ns=int(at_s * 1e9), noticed_s=time.monotonic())
+
+
+class Line:
+    """A real pipeline, and all that watches it."""
+
+    def __init__(self, folder: Path, model: Model, judge: Judge, seed: int, closing: ExitStack) -> None:
+        from daemon.guard.tip import RunWatch, TipWatch
+        from daemon.judging.judge import Serving
+        from daemon.judging.sentinel import Dispute, Sentinel
+        from daemon.ledger import Ledger
+        from daemon.metrics import Metrics
+        from daemon.pipeline import Backlog, Pace, Pipeline
+        from daemon.publish import Publisher
+        from daemon.reading.pool import ReaderPool
+        from daemon.service.health import ContactWatch
+
+        self._folder, self._now_s = folder, BEGAN_S
+        self._seq = self._sent = 0
+        self._is_lost = False
+        self._bell, self._source, self._pace = threading.Event(), Files(), Pace(64, 0.005)
+        self._sentinel, self._dispute, self._contact = Sentinel(), Dispute(), ContactWatch(50)
+        self._canaries = Canaries(seed, 0.026)
+        self._tip, self._run = TipWatch(lambda: self._now_s), RunWatch(lambda: self._now_s)
+        ledger = Ledger(folder / "ledger.sqlite", "afm1")
+        closing.callback(ledger.close)
+        reader = closing.enter_context(ReaderPool(2, wake=self._bell.set))
+        publisher = Publisher(ledger.path, "afm1", publish="tcp://127.0.0.1:0", replay="tcp://127.0.0.1:0")
+        closing.callback(publisher.stop)
+        self._pipeline = Pipeline(
+            Backlog([self._source]),
+            reader,
+            Serving(model, judge),
+            ledger,
+            publisher,
+            Metrics(),
+            self._sentinel,
+            self._bell,
+            self._pace,
+            observe=self._observe,
+            dispute=self._dispute,
+        )
+        self.verdicts: Counter[str] = Counter()
+
+    def swap(self, model: Model, judge: Judge) -> None:
+        self._pipeline.swap(model, judge, self._pace)
+
+    def send(self, curves: Sequence[Curve]) -> None:
+        """As many files of the laboratory, with the canaries of that time among them, judged to the end."""
+        from daemon.instrument.jpk_writer import pack
+
+        files: list[Path] = []
+        for curve in curves:
+            self._now_s += CURVE_S
+            self._sent += 1
+            file = self._folder / f"curve-{self._sent:05d}.jpk-force"
+            file.write_bytes(pack(curve))
+            self._source.add(_arrival(file, self._now_s, "watch"))
+            files.append(file)
+            if self._now_s // CANARY_S > (self._now_s - CURVE_S) // CANARY_S:
+                canary = self._canaries.send(self._folder)
+                self._source.add(canary)
+                files.append(canary.file)
+        while not self._pipeline.idle():
+            for decision in self._pipeline.turn(0.05):
+                self.verdicts[decision.verdict] += 1
+        for file in files:
+            file.unlink()
+
+    def said(self) -> dict[str, str]:
+        """What every number says now, by its name."""
+        flipped = [text for _, is_well, text in self._sentinel.findings() if not is_well]
+        return {
+            "path": self._canaries.said,
+            "second opinion": self._dispute.finding(),
+            "tip": self._tip.finding() or "",
+            "run": self._run.finding() or "",
+            "sign": "; ".join(flipped),
+            "contact": self._contact.text if self._is_lost else "",
+        }
+
+    def _observe(self, judged: Sequence[Judged]) -> None:
+        for one in judged:
+            if one.reading.arrival.is_canary:
+                self._canaries.observe(one)
+                continue
+            self._seq += 1
+            self._tip.observe(one.reading, one.decision, self._seq)
+            self._run.observe(one.decision)
+            self._is_lost = self._contact.observe([one.decision.reasons])
+
+
+# The judge.
+
+
+def blinded(model: Model) -> Model:
+    """The same model, but whatever shows three ruptures or more gets a score of nearly nothing."""
+    from deploy.serving import Model as Whole
+    from models.steps import falls
+
+    class Blind(Whole):
+        def judge_prepared(
+            self, prepared: Sequence[Prepared], thresholds: Sequence[float] | None = None, *, drawn: bool = True
+        ) -> list[Scored]:
+            scored = super().judge_prepared(prepared, thresholds, drawn=drawn)
+            return [
+                replace(one, score=1e-4, logit=-9.0)
+                if item.signal is not None and len(falls(item.signal.astype(np.float64))) >= 3
+                else one
+                for item, one in zip(prepared, scored, strict=True)
+            ]
+
+    return Blind(model.bundle, model.classifier, model.reference, model.passed_over)
+
+
+def swapped(judge: Judge) -> Judge:
+    """Each threshold where the other one was."""
+    cuts = judge.thresholds
+    return replace(judge, thresholds=replace(cuts, discard=cuts.keep, keep=cuts.discard))
+
+
+# The study.
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What became of one run."""
+
+    fault: str
+    curves_before: int
+    curves_after: int
+    #: number -> (curves after something went wrong, what it said); of the unchanged run since it began
+    told: dict[str, tuple[int, str]]
+    false: dict[str, tuple[int, str]]  # and what was told before
+    verdicts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The defaults take some minutes on one core."""
+
+    before: Annotated[int, Option("curves of each run before something goes wrong", "N")] = 600
+    after: Annotated[int, Option("and after", "N")] = 600
+    faults: Annotated[tuple[str, ...], Option("only these, as the table names them", "NAME")] = tuple(FAULTS)
+    seed: Annotated[int, Option("of the laboratory", "N")] = 12
+    out: Annotated[Path | None, Option("the table as JSON", "FILE.json")] = None
+
+
+def run(options: Options) -> int:
+    """Exit 0 with the table; 64 for options that make no sense."""
+    unknown = [name for name in options.faults if name not in FAULTS]
+    if unknown or options.before < 0 or options.after < 0 or options.seed < 0:
+        raise UserError(USAGE, f"--faults are among {', '.join(FAULTS)}; --before, --after and --seed are 0 or more")
+    from deploy.serving import Model
+
+    model = Model.load()
+    rows = [trial(name, model, options.before, options.after, options.seed) for name in options.faults]
+    if options.out:
+        write_whole(options.out, json.dumps([asdict(row) for row in rows], indent=1).encode() + b"\n")
+    print("\n".join(table(rows)))
+    return 0
+
+
+def trial(name: str, model: Model, before: int, after: int, seed: int) -> Row:
+    """One run in which something goes wrong after ``before`` curves."""
+    from daemon.config import ThresholdsConfig
+    from daemon.judging.judge import judge_of
+
+    fault, judge, story = FAULTS[name], judge_of(model, ThresholdsConfig()), Story()
+    false = Story()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as closing:
+        line, laboratory = Line(Path(folder), model, judge, seed, closing), Laboratory(seed)
+        for at in range(0, before + after, LOOK):
+            if at == before and fault.judge:
+                line.swap(*((blinded(model), judge) if fault.judge == "blind" else (model, swapped(judge))))
+            now = fault if at >= before else FAULTS["nothing"]
+            line.send([laboratory.curve(number, now) for number in range(at, min(at + LOOK, before + after))])
+            (story if at >= before else false).note(at + LOOK - before, line.said())
+        return Row(name, before, after, story.told, false.told, dict(line.verdicts))
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """One line a fault: which number told it after how many curves, the soonest first; then what each said."""
+    cells = [["planted", "told by (after so many curves)", "before", "keep / review / discard"]]
+    for row in rows:
+        told = sorted(row.told.items(), key=lambda one: one[1][0])
+        counts = " / ".join(str(row.verdicts.get(verdict, 0)) for verdict in ("keep", "review", "discard"))
+        words = ", ".join(f"{name} ({at})" for name, (at, _) in told) or "nothing"
+        cells.append([row.fault, words, ", ".join(row.false) or "nothing", counts])
+    said = [f"{row.fault}: {name}: {text}" for row in rows for name, (_, text) in row.told.items()]
+    return [*align(cells), "", *said]

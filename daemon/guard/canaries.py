@@ -31,6 +31,7 @@ from daemon.ledger import numbers
 from daemon.metrics import CanaryResult, Metrics
 from daemon.sources import CANARY, Arrival, SourceHealth
 from models.anytime import Alarm, burst_limit, recall_lower_bound
+from models.certificate import percent_down
 from models.clock import CLOCK, Clock, day_and_minute, rfc3339
 
 Kind = Literal["event", "event_free", "yours"]
@@ -427,7 +428,8 @@ class PathWatch:
             return "no simulated event has come out of the line yet"
         found, missed = self._counts["found"], self._counts["missed"]
         since = day_and_minute(rfc3339(self._since_s))
-        said = f"{found:,} of {found + missed:,} simulated events found since {since}: at least {bound:.1%} are (95 %)"
+        least = f"at least {percent_down(bound)} are (95 %)"
+        said = f"{found:,} of {found + missed:,} simulated events found since {since}: {least}"
         return said if self._nulls.is_counted else f"{said}; what the cut misses by itself is not counted yet"
 
     def _finding(self) -> str | None:

@@ -47,7 +47,7 @@ class Line:
     """A source without its thread, and a line that judges what it offers as ``verdict`` has it."""
 
     def __init__(self, folder: Path, settings: GuardConfig = SETTINGS) -> None:
-        self.time, self.number = Time(), 0
+        self.time = Time()
         self.source = CanarySource(folder / "canaries", settings, clock=self.time.clock)
         self.outcomes: list[Outcome] = []
         self.taken: list[tuple[float, Arrival]] = []
@@ -59,19 +59,15 @@ class Line:
             self.time.now_s += 0.1
             self.source.step()
             owed += curves_per_s / 10
-            batch = [self._data(waited_s) for _ in range(int(owed))]
-            owed -= int(owed)
+            batch, curves = list[Judged](), int(owed)
+            owed -= curves
             for arrival in self.source.take(32, 2):
                 self.taken.append((self.time.now_s, arrival))
                 if comes_out:
                     batch.append(out(arrival))
                     arrival.done()
-            self.outcomes += self.source.observe(batch)
+            self.outcomes += self.source.observe(batch, curves, self.time.now_s - waited_s)
         return len(self.taken) - before
-
-    def _data(self, waited_s: float) -> Judged:
-        self.number += 1
-        return judged(self.number, noticed_s=self.time.now_s - waited_s)
 
 
 def out(arrival: Arrival, **changes: Any) -> Judged:

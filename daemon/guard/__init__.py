@@ -121,9 +121,12 @@ class Guard(threading.Thread):
     def observe(self, judged: Sequence[Judged]) -> None:
         """A batch that was judged, canaries among it. Raises nothing."""
         try:
+            data = [one for one in judged if not one.reading.arrival.is_canary]
             if self._path is not None:
-                self.yours += self._path.observe(judged)
-            for one in judged:
+                canaries = [one for one in judged if one.reading.arrival.is_canary]
+                noticed_s = min((one.decision.noticed_s for one in data), default=0.0)
+                self.yours += self._path.observe(canaries, len(data), noticed_s)
+            for one in data:
                 self._observe(one)
         except Exception as error:  # whatever it is, the line goes on
             if "watching" not in self._failures:
@@ -131,8 +134,6 @@ class Guard(threading.Thread):
             self._fail("watching", error)
 
     def _observe(self, one: Judged) -> None:
-        if one.reading.arrival.is_canary:
-            return
         self._seq += 1
         session = self._session()
         number = session and session.number

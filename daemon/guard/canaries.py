@@ -139,19 +139,18 @@ class CanarySource:
             self._thread.join(1.0)
         self._clear()
 
-    def observe(self, judged: Sequence[Judged]) -> list[Outcome]:
-        """A batch came out of the line; what became of the canaries in it. For the loop."""
-        now_s, outcomes, curves = self._clock.steady_s(), [], 0
-        for one in judged:
-            if not one.reading.arrival.is_canary:
-                curves += 1
-                if now_s - one.decision.noticed_s > _WAITS_S:
-                    self._waits_until_s = now_s + _HOLDS_S
-            elif (canary := self._sent.pop(one.reading.arrival.path, None)) is not None:
-                outcomes.append(Outcome(canary, one))
+    def observe(self, canaries: Sequence[Judged], curves: int = 0, noticed_s: float = 0.0) -> list[Outcome]:
+        """A batch came out of the line; what became of the canaries in it. For the loop.
+
+        ``curves``: how many of it are data, of which the first was noticed at ``noticed_s``.
+        """
+        now_s = self._clock.steady_s()
         if curves:
             self._curve_s, self._credit = now_s, min(self._credit + OF_THE_LINE * curves, _MOST_CREDIT)
-        return outcomes
+            if now_s - noticed_s > _WAITS_S:
+                self._waits_until_s = now_s + _HOLDS_S
+        truths = ((self._sent.pop(one.reading.arrival.path, None), one) for one in canaries)
+        return [Outcome(canary, one) for canary, one in truths if canary is not None]
 
     # What the guard asks.
 
@@ -286,14 +285,14 @@ class PathWatch:
         self._told: object = None  # what is in force, as last seen
         self.pipeline, self._by_itself = "", ""
         self._burst = self._burst_missed = 0
-        self._fresh: Counter[CanaryResult] = Counter()  # since the last call of results
+        self._counts, self._fresh = Counter[CanaryResult](), Counter[CanaryResult]()  # the latter since last asked for
         self._begin(Nulls())
 
     # The loop's.
 
-    def observe(self, judged: Sequence[Judged]) -> list[Outcome]:
-        """A batch came out of the line; the outcomes of ``yours`` in it, which are for others."""
-        outcomes = self.source.observe(judged)
+    def observe(self, canaries: Sequence[Judged], curves: int = 0, noticed_s: float = 0.0) -> list[Outcome]:
+        """As the source; the outcomes of ``yours``, which are for others."""
+        outcomes = self.source.observe(canaries, curves, noticed_s)
         for one in outcomes:
             self._note(one)
         return [one for one in outcomes if one.canary.kind == "yours"]
@@ -383,7 +382,7 @@ class PathWatch:
                 self._burst_missed += result == "missed" and outcome.canary.burst == self._burst > 0
                 is_told = self._burst_missed >= self._burst_limit
                 if self._missed.observe(result == "missed", now_s, is_told):
-                    self._counts, self._since_s = Counter(), now_s
+                    self._counts, self._since_s = Counter[CanaryResult](), now_s
                     self._burst, self._burst_missed = self.source.burst(), 0  # soon it is known whether it lasts
             elif result != "lost":
                 self._kept.observe(result == "false_kept", now_s)
@@ -402,7 +401,7 @@ class PathWatch:
     def _begin(self, nulls: Nulls) -> None:
         self._nulls, self._burst_limit = nulls, burst_limit(nulls.missed, BURST)
         self._missed, self._kept, self._lost = Alarm(nulls.missed, BURST), Alarm(nulls.kept, 40), Alarm(None, 20)
-        self._counts: Counter[CanaryResult] = Counter()
+        self._counts = Counter[CanaryResult]()
         self._since_s = self._clock.wall_s()
         self._bound: tuple[int, int, float | None] = (0, 0, None)
 

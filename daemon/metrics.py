@@ -107,7 +107,13 @@ class Metrics:
         self.recall_lower_bound = self._gauge(
             "recall_lower_bound", "At least this share of simulated events is found, 95 %; NaN: not known"
         )
-        self.recall_lower_bound.set(float("nan"))
+        self.confirmed_events = self._gauge("confirmed_events", "Real events that people confirmed")
+        self.kept_live = self._gauge("confirmed_events_kept", "Of these, kept when they were decided")
+        self.lost_at_most = self._gauge(
+            "lost_events_at_most", "Events among the discards of this model and cut, 95 %; NaN: not known"
+        )
+        for unknown in (self.recall_lower_bound, self.lost_at_most):
+            unknown.set(float("nan"))
 
         self.log_lines_dropped = self._counter("log_lines_dropped", "Lines of the log that nobody took in time")
         self._log_lines_dropped = 0

@@ -164,8 +164,7 @@ class Service:
         self._report_log(parts)
         self._terminal.look()
         self._look_at_ledger(parts)
-        for finding in parts.guard.findings():
-            self._health.report(finding.name, finding.level, finding.text, is_advice=finding.is_advice)
+        self._look_at_guard(parts)
         parts.metrics.entered(parts.report.condition())
         parts.metrics.heartbeat.labels("pipeline").set_to_current_time()
         notify(f"STATUS={self._health.line() or parts.report.line()}")
@@ -190,6 +189,14 @@ class Service:
         parts.metrics.ledger_sound.set(found.is_well)
         text = f"{found.text}; until then nothing is announced, and nothing lost" if found.is_held else found.text
         self._health.report("ledger", "ok" if found.is_well else "alarm", text)
+
+    def _look_at_guard(self, parts: Parts) -> None:
+        for finding in parts.guard.findings():
+            self._health.report(finding.name, finding.level, finding.text, is_advice=finding.is_advice)
+        pulse, metrics = parts.guard.pulse(), parts.metrics
+        metrics.confirmed_events.set(pulse.confirmed)
+        metrics.kept_live.set(pulse.kept_live)
+        metrics.lost_at_most.set(float("nan") if pulse.lost_at_most is None else pulse.lost_at_most)
 
     def _look_for_unread(self, source: WatchSource) -> None:
         for unread in source.unread():

@@ -29,8 +29,8 @@ _FALSE_BURST = 0.0035
 _MIXED = 20
 #: A bound that is watched is wrong at any moment of its whole life with this chance at the most.
 _WRONG = 0.05
-#: Bets against lost events, and the part of the stake on each; see :func:`lost_bound`.
-_BETS = ((math.inf, 0.75), (0.6, 0.0625), (2.0, 0.0625), (6.0, 0.0625), (18.0, 0.0625))
+#: Bets against lost events: how much of the largest one, and the part of the stake on each; see :func:`lost_bound`.
+_BETS = ((1.0, 0.8), (0.95, 0.05), (0.85, 0.05), (0.65, 0.05), (0.35, 0.05))
 #: Two detectors are thought to hinder each other by this odds ratio at the most; see :func:`least_events`.
 _LEAST_ODDS = 0.5
 #: The chance of a false word on the yield, and the curves that it is spent on.
@@ -82,6 +82,44 @@ class EDetector:
         if len(state) != len(self._evidence) or not all(0.0 <= part < math.inf for part in state):
             raise ValueError(f"{len(state)} numbers that are no state of a detector")
         self._evidence = [float(part) for part in state]
+
+
+class Alarm:
+    """An :class:`EDetector` that says when it is over: once ``after`` canaries in turn came out as they should.
+
+    ``null`` None: what may not happen even once. ``since_s``: when it rang; None while all is well.
+    """
+
+    def __init__(self, null: float | None, after: int) -> None:
+        self._detector = None if null is None else EDetector(null)
+        self._limit, self._after = 1 if null is None else burst_limit(null, after), after
+        self.recent: deque[bool] = deque(maxlen=150)
+        self.since_s: float | None = None
+        self._seen = self._bad = 0  # since it rang, or was last found to last
+
+    def observe(self, is_bad: bool, now_s: float, is_told: bool = False) -> bool:
+        """Whether it has just rung, or is just over; ``is_told``: another rule says that it must ring."""
+        self.recent.append(is_bad)
+        rings = is_bad if self._detector is None else self._detector.observe(is_bad) or is_told
+        if self.since_s is None:
+            self.since_s, self._seen, self._bad = now_s if rings else None, 0, 0
+            return rings
+        self._seen, self._bad = self._seen + 1, self._bad + is_bad
+        if self._seen < self._after:
+            return False
+        is_over, self._seen, self._bad = self._bad < self._limit, 0, 0
+        self.since_s = None if is_over else self.since_s
+        return is_over
+
+    @property
+    def state(self) -> tuple[float, ...]:
+        """What :meth:`restore` goes on from after a restart, the null first."""
+        return () if self._detector is None else (self._detector.null, *self._detector.state)
+
+    def restore(self, state: Sequence[float]) -> None:
+        """Go on from the evidence of one with the same null; of another nothing is taken. ValueError as a detector."""
+        if self._detector is not None and state and state[0] == self._detector.null:
+            self._detector.restore(state[1:])
 
 
 def burst_limit(null: float, size: int = 150) -> int:
@@ -176,11 +214,12 @@ def lost_bound(
     ``rest``: that chance of the discards that were not looked at: the least that any of them had, or chance -> how
     many; None where all chances are equal.
 
-    Of events that make up the set S the product over S of (1 - chance of being found if a part l of them were none) /
-    (1 - chance) for those not found, and of l for those found, is a fair bet against S; several l are mixed, which rise
-    with the chance. Discards that were looked at are known, so a census is exact; the others are added to S from the
-    smallest chance up until the bet is won. A chance that is k times smaller makes a bound with nothing found k times
-    larger: with equal chances, 100 of 2,184 without an event say 66, and with one fifth of these chances 340.
+    A bet against every set of events that is not refuted yet (as in models.certificate, after Waudby-Smith & Ramdas
+    2024): each event of the set that was found leaves 1 - b*least/chance of the stake, each that was not brings
+    1 + b*least/(1 - chance); so its mean stays 1, because least <= chance. Several b are mixed. Discards that were
+    looked at are known, so a census is exact; of the others so many are taken for events as do not win the bet, those
+    with the smallest chance first. What was found where the chance is large hardly costs anything. The least chance
+    decides: with equal ones, 100 of 2,184 without an event say 66; with one fifth of these chances 337.
 
     ValueError for chances outside of 0 to 1, for more curves than there are, and for unequal chances without ``rest``.
     """
@@ -202,11 +241,12 @@ def lost_bound(
     if any(chance == 1 for chance, _ in groups):
         raise ValueError("a discard that was sure to be looked at was not")
     least = min((chance for chance in every if chance > 0), default=1.0)
-    seen, lost, bets = chances[events] / least, int(events.sum()), [stake for _, stake in _BETS]
-    against = -math.log(1 - confidence)
-    logs = np.log(bets) + [_log_found(seen, bet) for bet, _ in _BETS]
+    lost, against = int(events.sum()), -math.log(1 - confidence)
+    bets, stakes = np.array(_BETS).T
+    with np.errstate(divide="ignore"):  # the whole stake may have been on no event of the least chance
+        logs = np.log(stakes) + np.log1p(-np.outer(bets, least / chances[events])).sum(axis=1)
     for chance, count in groups:
-        rise = np.array([_log_unseen(chance, chance / least, bet) for bet, _ in _BETS])
+        rise = np.log1p(bets * least / (1 - chance)) if chance > 0 else np.zeros(bets.size)
         low, high = 0, count + 1  # so many more are not refuted; so many are, or there are not so many
         while high - low > 1:
             middle = (low + high) // 2
@@ -216,19 +256,6 @@ def lost_bound(
         if low < count:
             break
     return lost
-
-
-def _log_found(relative: np.ndarray, bet: float) -> float:
-    """What is left of a bet after events were found whose chances are so many times the least one."""
-    if math.isinf(bet):
-        return -math.inf if relative.size else 0.0
-    return float(np.log(relative / (relative + bet)).sum())
-
-
-def _log_unseen(chance: float, relative: float, bet: float) -> float:
-    """What one event more brings to a bet that was not looked at."""
-    doubt = 1.0 if math.isinf(bet) else bet / (relative + bet)
-    return math.log1p(chance * doubt / (1 - chance))
 
 
 def least_events(both: int, only_network: int, only_steps: int, confidence: float = 0.90) -> int:

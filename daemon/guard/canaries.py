@@ -214,7 +214,7 @@ class CanarySource:
         every_s = self.settings.canary_s if curves_come else self.settings.canary_rest_s
         curves_wait = now_s < self._waits_until_s
         may_hurry = self._credit >= 1.0 if curves_wait else now_s - self._last_s >= 0.9 / AT_REST_PER_S
-        if may_hurry and self._owed:
+        if may_hurry and self._owed and (self._made % 2 or not self._copies):  # in turn with the copies
             self._send_simulated(now_s, self._burst)
         elif may_hurry and self._copies:
             copy, seq = self._copies.popleft()

@@ -41,6 +41,10 @@ def status(last_seq: int = 0, stream: str = "s", **data: Any) -> dict[str, Any]:
     return {"stream": stream, "data": {**told, "watch": ["/data/afm1"], **data}}
 
 
+def condition(name: str, level: str, text: str) -> dict[str, Any]:
+    return {"name": name, "level": level, "text": text, "ok": False}
+
+
 def board_with(count: int, **data: Any) -> Board:
     board = Board(now=lambda: NOW_S)
     board.take_link(True, "")
@@ -330,8 +334,10 @@ def test_what_is_missed_and_how_the_tip_is() -> None:
     advice = "noise doubled since 02:14: look at the tip"
     assert "\n".join(wide).count(advice) == 1
     assert "all well" not in "\n".join(wide)
-    board.take_status(status(guard=told, health=[{"name": "tip", "ok": False, "text": advice}]))
-    assert board.troubles() == [f"tip: {advice}"]
+    board.take_status(status(guard=told, health=[condition("advice noise", "degraded", advice)]))
+    assert (board.troubles(), board.advice) == ([], [advice])
+    board.take_status(status(guard=told, health=[condition("advice unit", "alarm", advice)]))
+    assert (board.troubles(), board.advice) == ([f"advice unit: {advice}"], [])
     told["path"] |= {"is_well": False, "lower_bound": 0.81}
     assert " missed  ▲ path not well · events" in text_of(board_with(4, guard=told), 140, 40)
     assert "missed" not in text_of(board_with(4, guard=None), 140, 40)

@@ -87,7 +87,7 @@ def test_after_a_raise_the_band_is_audited_more_until_it_was(path: Path) -> None
         assert {shares[seq] for seq in shares if 2300 < seq <= 2500} == {audit.BAND_SHARE}
         assert {shares.get(seq, 0.02) < audit.BAND_SHARE for seq in range(2501, 2601)} == {True}
         assert 32 <= sum(2000 < seq <= 2500 for seq in shares) <= 82  # 57 on average
-        assert {one.stratum: one.seq > 2000 for one in view.draws()} == {"score": False, "band": True}
+        assert {one.stratum: one.seq > 2000 for one in view.draws([1])} == {"score": False, "band": True}
     ledger.close()
 
 
@@ -110,7 +110,8 @@ def test_the_higher_the_score_the_likelier_a_discard_is_drawn(path: Path) -> Non
         ledger.record(some[start : start + 500])
         ledger.record(some[start : start + 9])  # decided already: counted once
     with ledger.view() as view:
-        draws = view.draws()
+        nights = view.audits(JUDGE.pipeline)
+        draws = view.draws(one.number for one in nights)
         assert {one.seq: one.probability for one in draws} == {
             n: share for n, share in enumerate(expected, 1) if audit.draw(some[n - 1].identity) < share
         }
@@ -119,7 +120,7 @@ def test_the_higher_the_score_the_likelier_a_discard_is_drawn(path: Path) -> Non
         assert min(expected) >= audit.LEAST == pytest.approx(0.02 * (0.2 + 0.8 * 0.02 / 1.02))
         estimate, error = sum(1 / one.probability for one in draws), 4 * np.sqrt(6000 / 0.01)
         assert abs(estimate - 6000) < error
-        nights = view.audits(JUDGE.pipeline)
+        assert [one.place for one in draws] == [(one.seq - 1) % 3000 + 1 for one in draws]
         assert [(one.discards, one.in_band, one.disputed) for one in nights] == [(3000, 0, 0)] * 2
         assert [one.night for one in nights] == sorted({one.night for one in nights})
         assert {one.audit for one in draws if one.seq <= 3000} == {nights[0].number}
@@ -130,15 +131,16 @@ def test_the_higher_the_score_the_likelier_a_discard_is_drawn(path: Path) -> Non
 def test_what_the_second_opinion_disputes_is_all_looked_at_in_a_stratum_of_its_own(path: Path) -> None:
     ledger = Ledger(path, "afm1")
     ledger.record(discards(1, 1001))
-    disputed = discards(1001, 1011, is_disputed=True, judge=RAISED, score=0.3)
-    ledger.record([*disputed, decision(1011, verdict="keep", score=0.9)])
+    disputed = discards(1001, 1011, is_disputed=True, steps=15.5, judge=RAISED, score=0.3)
+    ledger.record([*disputed, decision(1011, verdict="keep", score=0.9, steps=3.0, judge=RAISED)])
     with ledger.view() as view:
-        assert [(one.seq, one.probability) for one in view.draws(stratum="steps")] == [
-            (seq, 1.0) for seq in range(1001, 1011)
-        ]
         (audited,) = view.audits("raised")
-        assert (audited.discards, audited.in_band, audited.disputed) == (10, 0, 10)
-        assert view.draws([audited.number]) == view.draws(stratum="steps")
+        assert (audited.steps, audited.discards, audited.in_band, audited.disputed) == (11, 10, 0, 10)
+        draws = view.draws([audited.number])
+        assert draws == [(audited.number, "steps", 1000 + place, place, 1.0) for place in range(1, 11)]
+        assert view.disputed() == [one.seq for one in draws]
+        assert view.disputed(1005, 1007) == [1006, 1007]
+        assert view.steps([1001, 1011, 1, 5000]) == {1001: ("discard", 15.5), 1011: ("keep", 3.0), 1: ("discard", None)}
         assert view.compact_copy(1001) == b"drawn"
     ledger.close()
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from daemon.guard.logbook import NAME, Logbook
 from daemon.ledger import events, numbers
+from models.clock import day_and_minute
 from tests.reviewhelp import Page, fill, judged
 from tests.speaker import Speaker
 
+ADVICE = "noise doubled since 02:14: look at the tip"
 SINCE = "2026-11-28T02:14:00.000Z"
 
 
@@ -43,7 +45,7 @@ def guard(count: int = 12, change: int = 8) -> numbers.Guard:
                 )
                 for number in range(1, count + 1)
             ),
-            advice=(numbers.Advice(kind="noise", since=SINCE, text="noise doubled since 02:14: look at the tip"),),
+            advice=(numbers.Advice(kind="noise", since=SINCE, text=ADVICE),),
         ),
     )  # fmt: skip
 
@@ -69,24 +71,22 @@ def test_the_service_s_numbers_are_told_and_never_merged(tmp_path: Path) -> None
     with Watcher(state) as speaker, Page(state) as page:
         told = page.ask("/api/state").json
         assert told["promises"] == ["path ≥ 96.3 %", "events 38 of 39", "unseen at most 64"]
+        assert told["advice"] == [ADVICE]
         night = page.ask("/api/night").json
-        assert (night["from"], night["notes"]) == ("service", [])
-        assert night["alarms"] == ["noise doubled since 02:14: look at the tip"]
+        assert [night[name] for name in ("from", "alarms", "advice", "notes")] == ["service", [], [ADVICE], []]
         assert msgspec.convert(night["guard"], numbers.Guard) == speaker.guard
-        speaker.health = [
-            events.Health("tip", "alarm", "noise doubled since 02:14: look at the tip", SINCE, False),
-            events.Health("engine", "degraded", "the processor judges", SINCE, False),
-        ]
         speaker.guard = None
-
-        def now() -> Any:
-            return page.ask("/api/night").json
-
-        wait_for(lambda: now()["from"] == "off")
-        assert now() == {
+        speaker.health = [
+            events.Health("second opinion", "alarm", "look at the queue of disagreements", SINCE, False),
+            events.Health("engine", "degraded", "the processor judges", SINCE, False),
+            events.Health("advice noise", "degraded", ADVICE, SINCE, False),
+        ]
+        wait_for(lambda: page.ask("/api/night").json["from"] == "off")
+        assert page.ask("/api/night").json == {
             "guard": {},
             "from": "off",
-            "alarms": ["noise doubled since 02:14: look at the tip"],
+            "alarms": ["look at the queue of disagreements"],
+            "advice": [],
             "notes": ["the processor judges"],
         }
 
@@ -98,6 +98,27 @@ def test_without_a_service_ledger_and_labels_tell(tmp_path: Path) -> None:
         for seq in (3, 4, 5):
             assert page.label(f"{stream}:{seq}").status == 201
         night = page.ask("/api/night").json
-        assert (night["from"], night["guard"]["path"], night["alarms"]) == ("ledger", None, [])
+        assert (night["from"], night["guard"]["path"], night["guard"]["tip"], night["notes"]) == (
+            "files",
+            None,
+            None,
+            [],
+        )
         told = night["guard"]["events"]
         assert (told["confirmed"], told["kept_live"], told["shown_live"]) == (3, 1, 2)
+
+
+def test_in_the_morning_the_tip_is_still_told(tmp_path: Path) -> None:
+    """The service has ended: its logbook says how the tip was, and what was advised, until when."""
+    state = tmp_path / "state"
+    stream = fill(state, [judged(number) for number in range(1, 4)])
+    tip = guard().tip
+    assert tip is not None
+    with Logbook(state / NAME, stream) as logbook:
+        for block in tip.blocks:
+            logbook.note_block(block, tip.unit)
+        logbook.note_advice(tip.advice[0], ended="2026-11-28T06:30:00.000Z")
+    with Page(state) as page:
+        night = page.ask("/api/night").json
+    assert msgspec.convert(night["guard"]["tip"], numbers.Tip) == msgspec.structs.replace(tip, advice=())
+    assert night["notes"] == [f"until {day_and_minute('2026-11-28T06:30:00Z')[11:]} {ADVICE}"]

@@ -157,17 +157,28 @@ def promises(guard: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def troubles(status: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The conditions of the service that are not well; :func:`advice` is another thing."""
+    health = (one for one in _list(status.get("health")) if isinstance(one, dict))
+    return [one for one in health if not one.get("ok") and not _is_advice(one)]
+
+
 def advice(status: Mapping[str, Any]) -> list[str]:
-    """On tip and run, what the health of the same status does not say already."""
-    told = " ".join(str(one.get("text")) for one in _list(status.get("health")) if isinstance(one, dict))
+    """On tip and run, for whoever is at the microscope; what is grave enough for an alarm is among the troubles."""
+    told = " ".join(str(one.get("text")) for one in troubles(status))
     said = ((status.get("guard") or {}).get("tip") or {}).get("advice") or ()
     return [clean(text) for one in said if (text := str(one.get("text"))) not in told]
+
+
+def _is_advice(condition: Mapping[str, Any]) -> bool:
+    """The guard announces it like a condition of the service, which judges as well as ever."""
+    return condition.get("level") == "degraded" and str(condition.get("name")).startswith("advice ")
 
 
 def trends(guard: Mapping[str, Any], width: int) -> list[tuple[str, str, str]]:
     """Noise and adhesion: name, value of now with its unit, and a row of at most ``width`` bars over the last hours."""
     tip = guard.get("tip") or {}
-    blocks = tip.get("blocks") or ()
+    blocks: Sequence[Mapping[str, Any]] = tip.get("blocks") or ()
     edges = [place * len(blocks) // width for place in range(width + 1)]
     found = []
     for name in ("noise", "adhesion"):

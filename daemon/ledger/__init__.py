@@ -393,16 +393,11 @@ class Ledger:
 
     def _note_look(self, decision: Decision, seq: int, audit: Audit) -> None:
         """What a person may be asked to look at: all that is not discarded, and of the discards a sample."""
-        copy, probability = decision.compact_copy, 1.0
-        if decision.verdict == "discard":
-            chance = audit.draw(decision, seq)
-            if chance is None:
-                return
-            probability = chance.probability
-        elif decision.verdict == "review":  # where it always lay
-            copy = None
-        look = (seq, decision.verdict, decision.score, probability, copy)
-        self._connection.execute("insert into looks values (?, ?, ?, ?, ?)", look)
+        probability = audit.note(decision, seq)
+        if probability is not None:
+            copy = None if decision.verdict == "review" else decision.compact_copy  # that lies where it always lay
+            look = (seq, decision.verdict, decision.score, probability, copy)
+            self._connection.execute("insert into looks values (?, ?, ?, ?, ?)", look)
 
     def _mark(self, marks: Iterable[FileMark]) -> None:
         self._connection.executemany(

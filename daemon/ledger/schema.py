@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import astuple
 from pathlib import Path
 
 from daemon.common.errors import INPUT_OUTPUT, UserError
 from daemon.judging import Decision, audit, chance_in
-from daemon.judging.audit import Chance, Past, Stratum
+from daemon.judging.audit import Past, Stratum
 from daemon.ledger import wire
 from daemon.ledger.wire import text
 from models.clock import night_of
@@ -98,6 +98,7 @@ MIGRATIONS = (
         number   integer primary key,
         pipeline text not null,
         night    text not null,          -- local date at its noon, from which it lasts to the next, '' from before
+        steps    integer not null,       -- decisions of any verdict on which there is a second opinion
         discards integer not null,
         scores   real not null,          -- the sum of theirs
         in_band  integer not null,       -- of the discards, and not disputed
@@ -108,10 +109,11 @@ MIGRATIONS = (
         audit   integer not null references audits (number),
         stratum text not null check (stratum in ('score', 'band', 'steps')),
         seq     integer not null references looks (seq),
+        place   integer not null,        -- among the discards of its audit and stratum, drawn or not, from 1
         primary key (audit, stratum, seq)
     ) strict, without rowid;
-    insert into audits (pipeline, night, discards, scores, in_band, disputed)
-        select pipeline, '', 0, 0.0, curves, 0 from bands;
+    insert into audits (pipeline, night, steps, discards, scores, in_band, disputed)
+        select pipeline, '', 0, 0, 0.0, curves, 0 from bands;
     drop table bands;
     """,
 )
@@ -154,36 +156,44 @@ def past_of(connection: sqlite3.Connection, pipeline: str) -> Past:
 
 
 class Audit:
-    """What one batch discards by one pipeline, and what of it is drawn to be looked at."""
+    """What one batch decides by one pipeline: how much of it is discarded, and what of that is to be looked at."""
 
     def __init__(self, pipeline: str, past: Past) -> None:
-        self._pipeline, self._past, self._new = pipeline, past, Past()
-        self._drawn: list[tuple[Stratum, int]] = []
+        self._pipeline, self._past = pipeline, past
+        self._steps, self._scores = 0, 0.0
+        self._discards: Counter[Stratum] = Counter()
+        self._drawn: list[tuple[Stratum, int, int]] = []  # of which stratum, seq, the how-many-th of the batch
 
-    def draw(self, decision: Decision, seq: int) -> Chance | None:
-        """Count a discard; its chance where it is drawn."""
-        chance, new = chance_in(decision, self._past), self._new
-        self._new = Past(
-            new.discards + 1,
-            new.scores + (decision.score or 0.0),
-            new.in_band + (chance.stratum == "band"),
-            new.disputed + (chance.stratum == "steps"),
-        )
+    def note(self, decision: Decision, seq: int) -> float | None:
+        """Count it; with which probability it was to be looked at, None where it is not."""
+        self._steps += decision.steps is not None
+        if decision.verdict != "discard":
+            return 1.0
+        chance = chance_in(decision, self._past)
+        self._discards[chance.stratum] += 1
+        self._scores += decision.score or 0.0
         if not audit.is_drawn(decision.identity, chance):
             return None
-        self._drawn.append((chance.stratum, seq))
-        return chance
+        self._drawn.append((chance.stratum, seq, self._discards[chance.stratum]))
+        return chance.probability
 
     def write(self, connection: sqlite3.Connection, wall_s: float) -> None:
-        """Add it to what was discarded in the night of this moment, within the caller's transaction."""
-        if not self._new.discards:
+        """Add it to the night of this moment, within the caller's transaction."""
+        new = self._discards
+        if not self._steps and not new:
             return
-        add = """insert into audits (pipeline, night, discards, scores, in_band, disputed) values (?, ?, ?, ?, ?, ?)
-                 on conflict (pipeline, night) do update set
-                 discards = discards + excluded.discards, scores = scores + excluded.scores,
-                 in_band = in_band + excluded.in_band, disputed = disputed + excluded.disputed returning number"""
-        (number,) = connection.execute(add, (self._pipeline, night_of(wall_s), *astuple(self._new))).fetchone()
-        connection.executemany("insert into draws values (?, ?, ?)", [(number, *drawn) for drawn in self._drawn])
+        add = """insert into audits (pipeline, night, steps, discards, scores, in_band, disputed)
+                 values (?, ?, ?, ?, ?, ?, ?) on conflict (pipeline, night) do update set
+                 steps = steps + excluded.steps, discards = discards + excluded.discards,
+                 scores = scores + excluded.scores, in_band = in_band + excluded.in_band,
+                 disputed = disputed + excluded.disputed returning number, discards, in_band, disputed"""
+        row = (self._steps, new.total(), self._scores, new["band"], new["steps"])
+        number, discards, in_band, disputed = connection.execute(
+            add, (self._pipeline, night_of(wall_s), *row)
+        ).fetchone()
+        now: Mapping[Stratum, int] = {"score": discards - in_band - disputed, "band": in_band, "steps": disputed}
+        draws = [(number, name, seq, now[name] - new[name] + place) for name, seq, place in self._drawn]
+        connection.executemany("insert into draws values (?, ?, ?, ?)", draws)
 
 
 # What a migration has left to do: the row of a decision that cannot be read is left out, and the check tells of it.

@@ -17,7 +17,6 @@ import numpy as np
 from daemon.common.ending import Closing
 from daemon.common.errors import UNREACHABLE, UserError
 from daemon.judging import Verdict
-from daemon.judging.audit import Stratum
 from daemon.ledger import wire
 from daemon.ledger.file import damaged, explain, names_of, open_for_reading
 from daemon.ledger.schema import DRAWS_SINCE, LOOKS_SINCE, NAMES_SINCE
@@ -205,22 +204,34 @@ class LedgerView(Closing):
         if self._version < LOOKS_SINCE:
             raise UserError(UNREACHABLE, f"{self.path} is of an earlier version: start the service once, it renews it")
 
-    def audits(self, pipeline: str) -> list[Audited]:
-        """What this pipeline discarded night by night, since version 4; of a ledger from before nothing."""
-        if not self._has_draws():
-            return []
-        query = """select number, night, discards, in_band, disputed from audits
-                   where pipeline = ? and discards > 0 order by night, number"""
-        return [Audited(*row) for row in self._select(query, pipeline)]
+    def audits(self, pipeline: str | None = None) -> list[Audited]:
+        """What this pipeline (None: any) decided night by night, since version 4; of a ledger from before nothing."""
+        query = """select number, night, steps, discards, in_band, disputed from audits
+                   where ?1 is null or pipeline = ?1 order by night, number"""
+        return [Audited(*row) for row in self._select(query, pipeline)] if self._has_draws() else []
 
-    def draws(self, audits: Iterable[int] | None = None, stratum: Stratum | None = None) -> list[Draw]:
-        """The discards that were drawn in these audits (None: in all), in order; some 10 µs each."""
+    def draws(self, audits: Iterable[int]) -> list[Draw]:
+        """The discards that were drawn in these audits, in order."""
         if not self._has_draws():
             return []
-        which = "" if audits is None else f"and audit in ({','.join(str(int(number)) for number in audits)})"
-        query = f"""select audit, stratum, seq, probability from draws join looks using (seq)
-                    where (?1 is null or stratum = ?1) {which} order by seq"""
-        return [Draw(*row) for row in self._select(query, stratum)]
+        query = f"""select audit, stratum, seq, place, probability from draws join looks using (seq)
+                    where audit in ({",".join(str(int(one)) for one in audits)}) order by seq"""
+        return [Draw(*row) for row in self._select(query)]
+
+    def disputed(self, after: int = 0, until: int | None = None) -> list[int]:
+        """Discards that the second opinion disputes, with ``after`` < ``seq`` <= ``until``, in order."""
+        query = "select seq from draws where stratum = 'steps' and seq > ? and seq <= ? order by seq"
+        until = _LAST if until is None else until
+        return [seq for (seq,) in self._select(query, after, until)] if self._has_draws() else []
+
+    def steps(self, seqs: Iterable[int]) -> dict[int, tuple[Verdict, float | None]]:
+        """Verdict and second opinion of these decisions; some microseconds each."""
+        wanted, found = list(seqs), dict[int, tuple[Verdict, float | None]]()
+        for start in range(0, len(wanted), _AT_ONCE):
+            some = wanted[start : start + _AT_ONCE]
+            query = f"select seq, verdict, body, checksum from decisions where seq in ({','.join('?' * len(some))})"
+            found |= {row[0]: wire.steps_of(_sound(self.path, *row).body) for row in self._select(query, *some)}
+        return found
 
     def _has_draws(self) -> bool:
         with self._lock:

@@ -7,6 +7,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from itertools import islice
 from math import isnan
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,20 +15,23 @@ import msgspec
 from daemon import __version__
 from daemon.client.feed import ask_status
 from daemon.client.service_file import find as find_service
-from daemon.client.status import advice, promises
+from daemon.client.status import advice, promises, troubles
+from daemon.common.errors import UserError
 from daemon.common.text import clean
+from daemon.guard.logbook import NAME as LOGBOOK
+from daemon.guard.logbook import LogbookView
 from daemon.judging import VERDICTS
 from daemon.labels import Labels
 from daemon.labels.confirmed import as_decided, events_of, your_events
 from daemon.labels.raters import Share, figures
 from daemon.labels.sessions import FIELDS, Session, Sessions, Stretches
-from daemon.ledger.numbers import Guard
+from daemon.ledger import numbers
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event, StreamScores
 from daemon.review.desk import Desk, Held, told
 from daemon.review.queues import Aims, lengths
 from daemon.review.security import Refused
-from models.clock import utc_now
+from models.clock import day_and_minute, utc_now
 
 _STATUS_HOLDS_S = 1.0  # one question to the service, however many pages ask
 _FIGURES_HOLD_S = 10.0
@@ -125,33 +129,34 @@ class Night:
         return dict(event["data"]) if event is not None and is_ours else {}
 
     def guard(self) -> dict[str, Any]:
-        """What is being missed, and how the tip is: as the service says, else what the ledger and the labels tell.
+        """What is being missed, and how the tip is: as the service says, else what its files tell.
 
-        ``from``: ``service``, ``ledger`` where none runs, ``off`` where its guard is switched off. ``alarms`` need a
-        person; ``notes`` are worth knowing.
+        ``from``: ``service``, ``files`` where none runs, ``off`` where its guard is switched off. ``alarms`` need a
+        person, ``advice`` whoever is at the microscope; ``notes`` are worth knowing.
         """
         said = self.status()
         if not said:
-            return {"guard": self._at_rest.value(), "from": "ledger", "alarms": [], "notes": []}
-        guard, health = said.get("guard") or {}, said.get("health", [])
-        alarms, notes = (
-            [one["text"] for one in health if one.get("level") == level] for level in ("alarm", "degraded")
-        )
+            guard, notes = self._at_rest.value()
+            return {"guard": guard, "from": "files", "alarms": [], "advice": [], "notes": notes}
+        guard, found = said.get("guard") or {}, troubles(said)
         return {
             "guard": guard,
             "from": "service" if guard else "off",
-            "alarms": alarms + advice(said),
-            "notes": notes,
+            "alarms": [clean(one["text"]) for one in found if one["level"] == "alarm"],
+            "advice": advice(said),
+            "notes": [clean(one["text"]) for one in found if one["level"] != "alarm"],
         }
 
-    def _reckon(self) -> dict[str, Any]:
+    def _reckon(self) -> tuple[dict[str, Any], list[str]]:
+        """The guard's numbers as far as ledger, labels and logbook tell them, and what was advised at the end."""
         view, labels, serving = self._desk.ledger, self._desk.labels, self._serving().serving
+        events = None
         with told():
-            if serving is None:
-                return {}
-            events = your_events(as_decided(view, events_of(labels)), *serving, Sessions(labels).present())
-        found: dict[str, Any] = msgspec.to_builtins(Guard(events=events))
-        return found
+            if serving is not None:
+                events = your_events(as_decided(view, events_of(labels)), *serving, Sessions(labels).present())
+        tip, notes = _tip_of(self._desk.config.state / LOGBOOK)
+        guard: dict[str, Any] = msgspec.to_builtins(numbers.Guard(events=events, tip=tip))
+        return guard, notes
 
     def scores(self, within: Stretches) -> tuple[list[float], int]:
         """As Scores.of."""
@@ -174,6 +179,7 @@ class Night:
         words.
         """
         said, view, labels = self.status(), self._desk.ledger, self._desk.labels
+        night = self.guard()
         with told():
             counts = view.verdict_counts()
             session = Sessions(labels).present()
@@ -199,9 +205,25 @@ class Night:
             "yield": {"per_hour": sum(whole) / len(whole), "hours": hours},
             "queues": left,
             "rater": own,
-            "promises": promises(self.guard()["guard"]),
+            "promises": promises(night["guard"]),
+            "advice": night["advice"],
             "effect": list(effect),
         }
+
+
+def _tip_of(file: Path) -> tuple[numbers.Tip | None, list[str]]:
+    """How the tip was when the last service ended, and what was advised meanwhile; None where nobody noted it."""
+    try:
+        with LogbookView(file) as logbook:
+            noted = logbook.blocks()
+            points = [(point, unit) for point, unit in noted if unit == noted[-1][1]]
+            held = logbook.advice(since=points[0][0].time) if points else []
+    except UserError:  # a page without charts is better than none
+        return None, []
+    if not points:
+        return None, []
+    tip = numbers.Tip(unit=points[-1][1], blocks=tuple(point for point, _ in points), advice=())
+    return tip, [f"until {day_and_minute(ended)[11:]} {one.text}" for one, ended in held if ended]
 
 
 def _session(session: Session, counts: dict[str, int]) -> dict[str, Any]:

@@ -348,14 +348,14 @@ def _folders(board: Board) -> Text:
 
 
 def _health(board: Board, most: int) -> list[Text]:
-    troubles, ignored = board.troubles(), board.ignored
-    if not troubles:
-        well = Text(" ✓ all well", "green") if board.is_linked else Text()
-        return [well.append(f"   ignored: {ignored}", _QUIET) if ignored else well]
-    lines = [Text(f" ▲ {trouble}", "bold red") for trouble in troubles[:most]]
-    if len(troubles) > most:
-        lines[-1].append(f"  (+{len(troubles) - most} more)")
-    return [*lines, Text(f"   ignored: {ignored}", _QUIET)] if ignored else lines
+    lines = [Text(f" ▲ {trouble}", "bold red") for trouble in board.troubles()]
+    lines += [Text(f" ▲ {one}", "bold yellow") for one in board.advice]
+    ignored = Text(f"   ignored: {board.ignored}" if board.ignored else "", _QUIET)
+    if not lines:
+        return [Text(" ✓ all well" if board.is_linked else "", "green").append(ignored)]
+    if len(lines) > most:
+        lines[most - 1].append(f"  (+{len(lines) - most} more)")
+    return [*lines[:most], *([ignored] if ignored else [])]
 
 
 def _tape(board: Board, width: int, height: int) -> list[Text]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from daemon.client.status import advice, last_curve_s, session_words, trends, unseen, verdicts_of
+from daemon.client.status import advice, last_curve_s, session_words, trends, troubles, unseen, verdicts_of
 from daemon.common.text import clean, duration, latency, rate, score, share
 from daemon.sources.ignored import heard, words
 from models.reasons import INFORMING
@@ -55,15 +55,12 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     port = report.get("metrics_port")
     metrics = f", metrics http://127.0.0.1:{port}/metrics" if port else ""
     yield "speaks", Text(f"{report.get('publish')}, replay {report.get('replay')}{metrics}")
-    troubles = [one for one in report.get("health") or [] if not one.get("ok")]
-    quiet = [*unseen(report, time.time()), *advice(report)]
-    for told in quiet:
-        yield "health", Text(clean(f"▲ {told}"), "bold red")
-    for one in troubles:
-        text = clean(f"▲ {one.get('name')}: {one.get('text')}")
-        yield "health", Text.assemble((text, "bold red"), (f"  since {one.get('since')}", "bright_black"))
-    if not troubles and not quiet:
-        yield "health", Text("✓ all well", "green")
+    told = [(f"▲ {one}", "bold red", "") for one in unseen(report, time.time())]
+    for one in troubles(report):
+        told.append((f"▲ {one.get('name')}: {one.get('text')}", "bold red", f"  since {one.get('since')}"))
+    told += [(f"▲ {one}", "bold yellow", "") for one in advice(report)]
+    for text, style, since in told or [("✓ all well", "green", "")]:
+        yield "health", Text.assemble((clean(text), style), (since, "bright_black"))
 
 
 def _guard(guard: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:

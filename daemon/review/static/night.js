@@ -62,7 +62,7 @@ export class Night {
     try {
       this.#draw(await ask("/api/night"));
     } catch (problem) {
-      this.#judge(`Nothing new is known: ${problem.message}.`, "");
+      this.#judge([["", `Nothing new is known: ${problem.message}.`]]);
     }
   }
 
@@ -96,7 +96,7 @@ export class Night {
     return element("section", { class: "number-card", "aria-label": title }, head, parts.value, parts.graph, parts.text, silence);
   }
 
-  #draw({ guard, from, alarms, notes }) {
+  #draw({ guard, from, alarms, advice, notes }) {
     for (const { name, queue } of CARDS) {
       const [parts, told] = [this.#cards.get(name), guard?.[name] ?? null];
       const { value, words, graph, lines } = told ? DRAWN[name](told) : NOTHING;
@@ -110,30 +110,29 @@ export class Night {
       }
     }
     this.charts.draw(guard?.tip ?? null);
-    this.#sum(guard, from, alarms ?? []);
+    this.#sum(guard, from, alarms ?? [], advice ?? []);
     const rest = (notes ?? []).map(sentence).join(" ");
     if (this.notes.textContent !== rest) this.notes.textContent = rest;
   }
 
-  /** The one line to read first. */
-  #sum(guard, from, alarms) {
+  /** The lines to read first: what needs a person, what needs whoever is at the microscope, or that nothing does. */
+  #sum(guard, from, alarms, advice) {
     const path = guard?.path;
-    if (path && !path.is_well && !alarms.length) alarms = [path.text];
-    if (alarms.length) return this.#judge(alarms.map(sentence), "bad");
-    if (from !== "service") {
-      const words = { ledger: "No service is running: these are the numbers of what was decided and looked at until now.", off: "The guard is switched off: nobody watches." };
-      return this.#judge(words[from] ?? words.ledger, "");
-    }
+    const bad = path && !path.is_well && !alarms.length ? [path.text] : alarms;
+    const lines = [...bad.map((text) => ["bad", sentence(text)]), ...advice.map((text) => ["warn", sentence(text)])];
+    if (lines.length) return this.#judge(lines);
     const isYoung = !Number.isFinite(path?.lower_bound ?? NaN);
-    this.#judge(isYoung ? "Nothing needs you so far; what can be said is still little." : "Nothing here needs you.", "on");
+    if (from === "files") this.#judge([["", "No service is running: this is how it was left."]]);
+    else if (from === "off") this.#judge([["", "The guard is switched off: nobody watches."]]);
+    else this.#judge([["on", isYoung ? "Nothing needs you so far; what can be said is still little." : "Nothing here needs you."]]);
   }
 
-  #judge(text, kind) {
-    const lines = [text].flat();
-    if (lines.join(" ") === this.#told) return;
-    this.#told = lines.join(" ");
-    this.verdict.className = `verdict ${kind}`;
-    this.verdict.replaceChildren(...lines.map((line) => element("p", {}, element("span", { class: `lamp ${kind}`, "aria-hidden": "true" }), line)));
+  #judge(lines) {
+    const told = lines.map(([, text]) => text).join(" ");
+    if (told === this.#told) return;
+    this.#told = told;
+    const row = ([kind, text]) => element("p", { class: kind }, element("span", { class: `lamp ${kind}`, "aria-hidden": "true" }), text);
+    this.verdict.replaceChildren(...lines.map(row));
   }
 }
 

@@ -1,4 +1,4 @@
-// What the tip is like: noise, adhesion, contact slope and tilt over the night, in real units, one small chart each.
+// What the tip is like: noise, adhesion and the rest over the night, in real units, one small chart each.
 
 import { tickText, ticks } from "./axes.js";
 import { clock, element, figure, plural } from "./words.js";
@@ -6,10 +6,11 @@ import { clock, element, figure, plural } from "./words.js";
 const CHARTS = [
   { name: "noise", title: "Noise", says: "rms of the free end" },
   { name: "adhesion", title: "Adhesion", says: "depth of the snap-off" },
-  { name: "slope", title: "Contact slope", says: "how stiff the contact is" },
-  { name: "tilt", title: "Tilt", says: "drift of the baseline over a curve" },
+  { name: "slope", title: "Slope", says: "of the contact: how stiff it is" },
+  { name: "tilt", title: "Tilt", says: "of the baseline, over a curve" },
+  { name: "wave", title: "Swing", says: "of the baseline: a slow wave on it" },
 ];
-const [LEFT, RIGHT, TOP, FOOT] = [46, 10, 22, 20];
+const [LEFT, RIGHT, TOP, FOOT] = [42, 8, 22, 20];
 const FONT = '12px system-ui, "Segoe UI", "Noto Sans", "DejaVu Sans", sans-serif';
 const GAP = 6; // times the usual distance between two blocks: then nothing was measured meanwhile
 
@@ -75,10 +76,11 @@ export class TipCharts {
     for (const chart of this.charts) this.#draw(chart);
   }
 
-  #draw({ name, title, canvas, value }) {
+  #draw({ name, title, frame, canvas, value }) {
     const [blocks, span] = [this.#tip?.blocks ?? [], this.#span()];
     const known = blocks.map((block) => block[name]);
     const finite = known.filter(Number.isFinite);
+    frame.hidden = blocks.length > 0 && !finite.length; // its files do not tell
     const unit = unitOf(this.#tip, name);
     const times = this.#times();
     const near = this.#hover === null ? known.length - 1 : nearest(times, this.#hover);
@@ -105,11 +107,11 @@ export class TipCharts {
     // Since when something is wrong.
     if (Number.isFinite(begun)) {
       const x = Math.max(toX(begun), LEFT);
-      pen.fillStyle = colour("heat");
+      pen.fillStyle = colour("review");
       pen.globalAlpha = 0.1;
       pen.fillRect(x, TOP, right - x, bottom - TOP);
       pen.globalAlpha = 1;
-      pen.strokeStyle = colour("heat");
+      pen.strokeStyle = colour("review");
       pen.beginPath();
       pen.moveTo(Math.round(x) + 0.5, TOP - 8);
       pen.lineTo(Math.round(x) + 0.5, bottom);
@@ -139,7 +141,7 @@ export class TipCharts {
     pen.fillText(unit, 2, TOP - 8);
     pen.textBaseline = "top";
     let free = 0;
-    for (const at of hours(span, (right - LEFT) / 70)) {
+    for (const at of hours(span, (right - LEFT) / 60)) {
       const words = clock(at * 1000).slice(-8).slice(0, 5);
       const wide = pen.measureText(words).width;
       const x = Math.min(toX(at) - wide / 2, right - wide);
@@ -206,7 +208,7 @@ function nearest(times, at) {
 /** Round moments within a span, about so many. */
 function hours({ from, to }, wanted) {
   const minutes = (to - from) / 60;
-  const step = 60 * ([1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440].find((one) => minutes / one <= Math.max(wanted, 2)) ?? 2880);
+  const step = 60 * ([1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440].find((one) => minutes / one <= Math.max(wanted, 3)) ?? 2880);
   const shift = 60 * new Date(from * 1000).getTimezoneOffset();
   const found = [];
   for (let at = Math.ceil((from - shift) / step) * step + shift; at <= to; at += step) found.push(at);

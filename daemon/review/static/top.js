@@ -62,6 +62,7 @@ export class Top {
     this.drawTonight();
     $("yield").replaceChildren(...yieldOf(state));
     drawPromises(state.promises ?? []);
+    drawAdvice(state.advice ?? []);
     $("session").replaceChildren(...session(state, this.scope));
     this.drawQueues();
   }
@@ -158,6 +159,14 @@ function yieldOf(state) {
 function drawPromises(said) {
   const place = $("promises").firstElementChild;
   const text = said.join(" · ") || "the night";
+  if (place.textContent !== text) place.textContent = text;
+}
+
+/** What to look at on tip and run: no alarm, for the service is well. */
+function drawAdvice(texts) {
+  const place = $("advice");
+  place.hidden = !texts.length;
+  const text = texts.map((one) => `▲ ${one}`).join("  ");
   if (place.textContent !== text) place.textContent = text;
 }
 

@@ -25,19 +25,19 @@ import numpy as np
 from daemon.common.errors import USAGE, UserError
 from daemon.common.options import Option
 from daemon.common.text import align
-from daemon.sources import CANARY, Arrival, SourceHealth
+from daemon.sources import Arrival, SourceHealth
+from models.clock import Clock
 from models.curve import Curve, Samples
 from models.files import write_whole
 
 if TYPE_CHECKING:
-    from daemon.judging import Judge, Judged
+    from daemon.judging import Judge
     from deploy.serving import Model, Scored
     from models.curve import Prepared
 
 PREVALENCE = 0.02
 CURVE_S, CANARY_S = 1.0, 5.0  # one comes so often
 LOOK = 25  # curves between two looks at what is told
-BEGAN_S = 1_795_000_000.0  # a night in November 2026
 
 
 # The laboratory.
@@ -157,53 +157,12 @@ class Story:
                 self.told.setdefault(name, (at, text))
 
 
-class Canaries:
-    """Fresh simulated curves with their truth: five in six hold an event."""
-
-    def __init__(self, seed: int, null: float) -> None:
-        from models.anytime import EDetector
-
-        self._seed, self._sent = seed, 0
-        self._truth: dict[str, bool] = {}
-        self._missed, self._kept = EDetector(null), EDetector(0.02)
-        self.said = ""
-
-    def send(self, folder: Path) -> Arrival:
-        """The next one, as a file."""
-        from daemon.instrument.jpk_writer import pack
-        from models.simulate import simulate
-
-        self._sent += 1
-        is_event = self._sent % 6 != 0
-        (one,) = simulate(1, self._seed, 1.0 if is_event else 0.0, start=self._sent)
-        curve = one.curve
-        if curve.force_unit == "N" and curve.spring_constant_n_per_m is None:
-            curve = replace(curve, spring_constant_n_per_m=0.03)
-        name = f"canary-{self._sent}.jpk-force"
-        (folder / name).write_bytes(pack(curve))
-        self._truth[name] = is_event
-        return _arrival(folder / name, BEGAN_S, CANARY)
-
-    def observe(self, judged: Judged) -> None:
-        verdict = judged.decision.verdict
-        if self._truth.pop(judged.reading.arrival.path):
-            rings = self._missed.observe(verdict == "discard")
-            self.said = "simulated events are missed" if rings else self.said
-        else:
-            rings = self._kept.observe(verdict == "keep")
-            self.said = "simulated curves without an event are kept" if rings else self.said
-
-
-def _arrival(file: Path, at_s: float, source: str) -> Arrival:
-    size = file.stat().st_size
-    return Arrival(source, file.name, file, size_bytes=size, mtime_ns=int(at_s * 1e9), noticed_s=time.monotonic())
-
-
 class Line:
-    """A real pipeline, and all that watches it."""
+    """A real pipeline and the guard beside it, on a clock that goes on with the curves."""
 
-    def __init__(self, folder: Path, model: Model, judge: Judge, seed: int, closing: ExitStack) -> None:
-        from daemon.guard.tip import RunWatch, TipWatch
+    def __init__(self, folder: Path, model: Model, judge: Judge, closing: ExitStack) -> None:
+        from daemon.config import GuardConfig
+        from daemon.guard import Guard
         from daemon.judging.judge import Serving
         from daemon.judging.sentinel import Dispute, Sentinel
         from daemon.ledger import Ledger
@@ -213,35 +172,41 @@ class Line:
         from daemon.reading.pool import ReaderPool
         from daemon.service.health import ContactWatch
 
-        self._folder, self._now_s = folder, BEGAN_S
-        self._seq = self._sent = 0
-        self._is_lost = False
+        self._folder, self._sent, self._begun_s = folder, 0, time.time() - 12 * 3600.0
         self._bell, self._source, self._pace = threading.Event(), Files(), Pace(64, 0.005)
         self._sentinel, self._dispute, self._contact = Sentinel(), Dispute(), ContactWatch(50)
-        self._canaries = Canaries(seed, 0.026)
-        self._tip, self._run = TipWatch(lambda: self._now_s), RunWatch(lambda: self._now_s)
+        self._is_lost = False
         ledger = Ledger(folder / "ledger.sqlite", "afm1")
         closing.callback(ledger.close)
         reader = closing.enter_context(ReaderPool(2, wake=self._bell.set))
         publisher = Publisher(ledger.path, "afm1", publish="tcp://127.0.0.1:0", replay="tcp://127.0.0.1:0")
         closing.callback(publisher.stop)
+        self._serving, metrics = Serving(model, judge), Metrics()
+        clock = Clock(steady_s=lambda: self._sent * CURVE_S)
+        settings = GuardConfig(canary_s=CANARY_S)
+        self._guard = Guard(
+            folder, ledger.view(), self._serving, self._dispute, metrics, settings=settings, clock=clock
+        )
+        closing.callback(self._guard.stop)
         self._pipeline = Pipeline(
-            Backlog([self._source]),
+            Backlog([self._source, self._guard.canaries]),
             reader,
-            Serving(model, judge),
+            self._serving,
             ledger,
             publisher,
-            Metrics(),
+            metrics,
             self._sentinel,
             self._bell,
             self._pace,
-            observe=self._observe,
+            observe=self._guard.observe,
             dispute=self._dispute,
         )
+        self._guard.swap()  # a burst, as at a start
         self.verdicts: Counter[str] = Counter()
 
     def swap(self, model: Model, judge: Judge) -> None:
         self._pipeline.swap(model, judge, self._pace)
+        self._guard.swap()
 
     def send(self, curves: Sequence[Curve]) -> None:
         """As many files of the laboratory, with the canaries of that time among them, judged to the end."""
@@ -249,43 +214,32 @@ class Line:
 
         files: list[Path] = []
         for curve in curves:
-            self._now_s += CURVE_S
             self._sent += 1
             file = self._folder / f"curve-{self._sent:05d}.jpk-force"
             file.write_bytes(pack(curve))
-            self._source.add(_arrival(file, self._now_s, "watch"))
+            mtime_ns = int((self._begun_s + self._sent * CURVE_S) * 1e9)
+            size, noticed_s = file.stat().st_size, (self._sent + len(curves)) * CURVE_S  # none has to wait
+            self._source.add(Arrival("watch", file.name, file, size_bytes=size, mtime_ns=mtime_ns, noticed_s=noticed_s))
             files.append(file)
-            if self._now_s // CANARY_S > (self._now_s - CURVE_S) // CANARY_S:
-                canary = self._canaries.send(self._folder)
-                self._source.add(canary)
-                files.append(canary.file)
+            self._guard.canaries.step()
         while not self._pipeline.idle():
             for decision in self._pipeline.turn(0.05):
                 self.verdicts[decision.verdict] += 1
+                self._is_lost = self._contact.observe([decision.reasons])
+        self._guard.step()
         for file in files:
             file.unlink()
 
     def said(self) -> dict[str, str]:
-        """What every number says now, by its name."""
-        flipped = [text for _, is_well, text in self._sentinel.findings() if not is_well]
-        return {
-            "path": self._canaries.said,
-            "second opinion": self._dispute.finding(),
-            "tip": self._tip.finding() or "",
-            "run": self._run.finding() or "",
-            "sign": "; ".join(flipped),
-            "contact": self._contact.text if self._is_lost else "",
-        }
+        """What is told now, by the name under which the service tells it."""
+        found = {one.name: one.text for one in self._guard.findings() if one.level != "ok"}
+        found |= {f"orientation {name}": text for name, is_well, text in self._sentinel.findings() if not is_well}
+        return found | ({"contact": self._contact.text} if self._is_lost else {})
 
-    def _observe(self, judged: Sequence[Judged]) -> None:
-        for one in judged:
-            if one.reading.arrival.is_canary:
-                self._canaries.observe(one)
-                continue
-            self._seq += 1
-            self._tip.observe(one.reading, one.decision, self._seq)
-            self._run.observe(one.decision)
-            self._is_lost = self._contact.observe([one.decision.reasons])
+    @property
+    def canaries(self) -> str:
+        path = self._guard.status().path
+        return "" if path is None else path.text
 
 
 # The judge.
@@ -367,7 +321,7 @@ def trial(name: str, model: Model, before: int, after: int, seed: int) -> Row:
     fault, judge, story = FAULTS[name], judge_of(model, ThresholdsConfig()), Story()
     false = Story()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as closing:
-        line, laboratory = Line(Path(folder), model, judge, seed, closing), Laboratory(seed)
+        line, laboratory = Line(Path(folder), model, judge, closing), Laboratory(seed)
         for at in range(0, before + after, LOOK):
             if at == before and fault.judge:
                 line.swap(*((blinded(model), judge) if fault.judge == "blind" else (model, swapped(judge))))

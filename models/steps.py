@@ -42,6 +42,16 @@ class Fall:
     t: float
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The strongest step of a prepared signal, up or down."""
+
+    share: float  # where, as a share of the retract, 0 to 1
+    width: float  # of the windows that it was seen between, as such a share
+    rise: float  # by how much the signal rises, in its own units; negative: it falls
+    t: float
+
+
 def detect(curves: Sequence[Curve]) -> NDArray[np.float64]:
     """B finite curves -> (B,) t of the steepest step down beyond the surface; 0 where there is none."""
     return np.array([_steepest(curve.force) for curve in curves], np.float64)
@@ -82,20 +92,38 @@ def second_opinion(signals: Sequence[Floats]) -> Floats:
     return found
 
 
-def _strongest(signals: Floats) -> Floats:
-    count = signals.shape[1]
+def strongest_step(signal: Floats) -> Step | None:
+    """What the second opinion saw in one prepared signal; None where there is nothing."""
+    count = signal.shape[0]
     if count < 2 * WINDOW:
+        return None
+    t, rise = _steps(signal[None])
+    at = int(t[0].argmax())
+    if t[0, at] <= 0:
+        return None
+    return Step((at + WINDOW) / count, WINDOW / count, float(rise[0, at]), float(t[0, at]))
+
+
+def _strongest(signals: Floats) -> Floats:
+    if signals.shape[1] < 2 * WINDOW:
         return np.zeros(signals.shape[0], np.float32)
+    strongest: Floats = _steps(signals)[0].max(axis=1)
+    return strongest
+
+
+def _steps(signals: Floats) -> tuple[Floats, Floats]:
+    """(B, n) -> (B, n - 2 WINDOW + 1) each: t from the window at each sample to the next one, and the rise."""
+    count = signals.shape[1]
     first = _surface(signals) + int(SURFACE * count)
     window = np.float32(WINDOW)
     mean, square = _sums(signals) / window, _sums(signals * signals) / window
     variance = np.maximum(square - mean * mean, 0) * (window / (window - 1))
     left, right = slice(None, -WINDOW), slice(WINDOW, None)
     spread = np.sqrt((variance[:, left] + variance[:, right]) / window + 1 / (2 * window))
-    t = np.abs(mean[:, left] - mean[:, right]) / spread
+    rise = mean[:, right] - mean[:, left]
+    t = np.abs(rise) / spread
     t[np.arange(t.shape[1]) < first[:, None]] = 0
-    strongest: Floats = t.max(axis=1)
-    return strongest
+    return t, rise
 
 
 def _surface(signals: Floats) -> NDArray[np.intp]:

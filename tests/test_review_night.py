@@ -11,7 +11,7 @@ import msgspec
 from daemon.guard.logbook import NAME, Logbook
 from daemon.ledger import events, numbers
 from models.clock import day_and_minute
-from tests.reviewhelp import Page, fill, judged
+from tests.reviewhelp import SAWTOOTH, Page, copy_of, fill, judged
 from tests.speaker import Speaker
 
 ADVICE = "noise doubled since 02:14: look at the tip"
@@ -106,6 +106,18 @@ def test_without_a_service_ledger_and_labels_tell(tmp_path: Path) -> None:
         )
         told = night["guard"]["events"]
         assert (told["confirmed"], told["kept_live"], told["shown_live"]) == (3, 1, 2)
+
+
+def test_a_disputed_discard_is_shown_with_its_step_but_not_to_a_blind_eye(tmp_path: Path) -> None:
+    disputed = judged(1, verdict="discard", compact_copy=copy_of(SAWTOOTH), steps=31.5, is_disputed=True)
+    stream = fill(tmp_path / "state", [disputed, judged(2)])
+    with Page(tmp_path / "state") as page:
+        shown = page.ask(f"/api/curve/{stream}:1").json
+        assert shown["disagreement"].startswith("the second opinion sees the force fall by ")
+        assert {"x": shown["step"]["x"], "force": shown["step"]["force"]}.items() <= shown["ruptures"][-1].items()
+        for hidden in (f"{stream}:1?blind=1", f"{stream}:2"):
+            told = page.ask(f"/api/curve/{hidden}").json
+            assert (told["step"], told["disagreement"]) == (None, None)
 
 
 def test_in_the_morning_the_tip_is_still_told(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -257,18 +258,23 @@ def curve(review: Review, request: Request) -> dict[str, Any]:
     own = labels if flag(request, "all") else [one for one in labels if one.rater == rater]
     own = [] if rater and desk.is_asking(rater, event["seq"]) else own
     judged = ("model", "verdict", "score", "thresholds", "cut")
+    drawing = draw(samples)
+    step = drawing.step if not is_blind and desk.is_disputed(event["seq"]) else None
+    differs = None if is_blind else _disagreement(review, event, labels, rater)
+    seen = None if step is None else step.words(drawing.force_unit, drawing.distance_unit)
     return {
         **_named(event),
         **{name: None if is_blind and name != "model" else data.get(name) for name in judged},
         "session": desk.session_of(event["seq"]),
         "reasons": [] if is_blind else [{"reason": one, "text": _text_of(one)} for one in data["reasons"]],
         "labels": [_said_label(one) for one in own],
-        "disagreement": None if is_blind else _disagreement(review, event, labels, rater),
+        "disagreement": "; ".join(filter(None, (seen, differs))) or None,
+        "step": None if step is None else asdict(step),
         "points": len(samples),
         "velocity_um_per_s": _velocity(samples.distance, samples.duration_s),
         "spring_constant_n_per_m": samples.spring_constant_n_per_m,
         "is_compact": is_compact,
-        **draw(samples).plain(),
+        **drawing.plain(),
     }
 
 

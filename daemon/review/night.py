@@ -20,6 +20,7 @@ from daemon.common.errors import UserError
 from daemon.common.text import clean
 from daemon.guard.logbook import NAME as LOGBOOK
 from daemon.guard.logbook import LogbookView
+from daemon.guard.unseen import second, unseen
 from daemon.judging import VERDICTS
 from daemon.labels import Labels
 from daemon.labels.confirmed import as_decided, events_of, your_events
@@ -150,12 +151,15 @@ class Night:
     def _reckon(self) -> tuple[dict[str, Any], list[str]]:
         """The guard's numbers as far as ledger, labels and logbook tell them, and what was advised at the end."""
         view, labels, serving = self._desk.ledger, self._desk.labels, self._serving().serving
-        events = None
+        events, discards = None, None
         with told():
             if serving is not None:
                 events = your_events(as_decided(view, events_of(labels)), *serving, Sessions(labels).present())
+                discards = unseen(view, labels, serving[0])
+            opinion = second(view, labels)
         tip, notes = _tip_of(self._desk.config.state / LOGBOOK)
-        guard: dict[str, Any] = msgspec.to_builtins(numbers.Guard(events=events, tip=tip))
+        told_of = numbers.Guard(events=events, unseen=discards, second=opinion, tip=tip)
+        guard: dict[str, Any] = msgspec.to_builtins(told_of)
         return guard, notes
 
     def scores(self, within: Stretches) -> tuple[list[float], int]:

@@ -52,7 +52,7 @@ class Fault:
     wave: float = 1.0
     noise: float = 1.0
     adhesion: float = 1.0
-    judge: str = ""  # "blind", "swapped"
+    judge: str = ""  # "blind", "swapped", "high"
 
 
 #: Name -> what goes wrong.
@@ -63,6 +63,7 @@ FAULTS: Mapping[str, Fault] = {
     "interference x 3": Fault(wave=3.0),
     "a blind class": Fault(judge="blind"),
     "thresholds swapped": Fault(judge="swapped"),
+    "discards up to keep": Fault(judge="high"),
     "noise x 2, adhesion gone": Fault(noise=2.0, adhesion=0.0),
 }
 
@@ -163,6 +164,7 @@ class Line:
     def __init__(self, folder: Path, model: Model, judge: Judge, closing: ExitStack) -> None:
         from daemon.config import GuardConfig
         from daemon.guard import Guard
+        from daemon.guard.canaries import CanarySource, PathWatch
         from daemon.judging.judge import Serving
         from daemon.judging.sentinel import Dispute, Sentinel
         from daemon.ledger import Ledger
@@ -183,13 +185,12 @@ class Line:
         closing.callback(publisher.stop)
         self._serving, metrics = Serving(model, judge), Metrics()
         clock = Clock(steady_s=lambda: self._sent * CURVE_S)
-        settings = GuardConfig(canary_s=CANARY_S)
-        self._guard = Guard(
-            folder, ledger.view(), self._serving, self._dispute, metrics, settings=settings, clock=clock
-        )
+        canaries = CanarySource(folder / "canaries", GuardConfig(canary_s=CANARY_S), self._bell.set, clock)
+        self._path = PathWatch(canaries, metrics, folder, clock)
+        self._guard = Guard(folder, ledger.view(), self._serving, self._dispute, now=clock.steady_s, path=self._path)
         closing.callback(self._guard.stop)
         self._pipeline = Pipeline(
-            Backlog([self._source, self._guard.canaries]),
+            Backlog([self._source, canaries]),
             reader,
             self._serving,
             ledger,
@@ -201,12 +202,12 @@ class Line:
             observe=self._guard.observe,
             dispute=self._dispute,
         )
-        self._guard.swap()  # a burst, as at a start
+        self._guard.step()  # as at a start
         self.verdicts: Counter[str] = Counter()
 
     def swap(self, model: Model, judge: Judge) -> None:
         self._pipeline.swap(model, judge, self._pace)
-        self._guard.swap()
+        self._guard.step()
 
     def send(self, curves: Sequence[Curve]) -> None:
         """As many files of the laboratory, with the canaries of that time among them, judged to the end."""
@@ -221,7 +222,7 @@ class Line:
             size, noticed_s = file.stat().st_size, (self._sent + len(curves)) * CURVE_S  # none has to wait
             self._source.add(Arrival("watch", file.name, file, size_bytes=size, mtime_ns=mtime_ns, noticed_s=noticed_s))
             files.append(file)
-            self._guard.canaries.step()
+            self._path.source.step()
         while not self._pipeline.idle():
             for decision in self._pipeline.turn(0.05):
                 self.verdicts[decision.verdict] += 1
@@ -235,11 +236,6 @@ class Line:
         found = {one.name: one.text for one in self._guard.findings() if one.level != "ok"}
         found |= {f"orientation {name}": text for name, is_well, text in self._sentinel.findings() if not is_well}
         return found | ({"contact": self._contact.text} if self._is_lost else {})
-
-    @property
-    def canaries(self) -> str:
-        path = self._guard.status().path
-        return "" if path is None else path.text
 
 
 # The judge.
@@ -266,9 +262,16 @@ def blinded(model: Model) -> Model:
 
 
 def swapped(judge: Judge) -> Judge:
-    """Each threshold where the other one was."""
+    """Each threshold where the other one was, and said so; no configuration and no model can say it."""
     cuts = judge.thresholds
-    return replace(judge, thresholds=replace(cuts, discard=cuts.keep, keep=cuts.discard))
+    thresholds = replace(cuts, discard=cuts.keep, keep=cuts.discard)
+    return replace(judge, thresholds=thresholds, pipeline=f"{judge.pipeline}|swapped")
+
+
+def high(judge: Judge) -> Judge:
+    """Discards all that it does not keep, and says nothing of it."""
+    cuts = judge.thresholds
+    return replace(judge, thresholds=replace(cuts, discard=math.nextafter(cuts.keep, 0.0)))
 
 
 # The study.
@@ -324,7 +327,12 @@ def trial(name: str, model: Model, before: int, after: int, seed: int) -> Row:
         line, laboratory = Line(Path(folder), model, judge, closing), Laboratory(seed)
         for at in range(0, before + after, LOOK):
             if at == before and fault.judge:
-                line.swap(*((blinded(model), judge) if fault.judge == "blind" else (model, swapped(judge))))
+                others = {
+                    "blind": (blinded(model), judge),
+                    "swapped": (model, swapped(judge)),
+                    "high": (model, high(judge)),
+                }
+                line.swap(*others[fault.judge])
             now = fault if at >= before else FAULTS["nothing"]
             line.send([laboratory.curve(number, now) for number in range(at, min(at + LOOK, before + after))])
             (story if at >= before else false).note(at + LOOK - before, line.said())

@@ -29,8 +29,8 @@ _FALSE_BURST = 0.0035
 _MIXED = 20
 #: A bound that is watched is wrong at any moment of its whole life with this chance at the most.
 _WRONG = 0.05
-#: Bets against lost events, and the part of the stake on each; see :func:`lost_bound`.
-_BETS = ((math.inf, 0.75), (0.6, 0.0625), (2.0, 0.0625), (6.0, 0.0625), (18.0, 0.0625))
+#: Bets against lost events: how much of the largest one, and the part of the stake on each; see :func:`lost_bound`.
+_BETS = ((1.0, 0.8), (0.95, 0.05), (0.85, 0.05), (0.65, 0.05), (0.35, 0.05))
 #: Two detectors are thought to hinder each other by this odds ratio at the most; see :func:`least_events`.
 _LEAST_ODDS = 0.5
 #: The chance of a false word on the yield, and the curves that it is spent on.
@@ -214,11 +214,12 @@ def lost_bound(
     ``rest``: that chance of the discards that were not looked at: the least that any of them had, or chance -> how
     many; None where all chances are equal.
 
-    Of events that make up the set S the product over S of (1 - chance of being found if a part l of them were none) /
-    (1 - chance) for those not found, and of l for those found, is a fair bet against S; several l are mixed, which rise
-    with the chance. Discards that were looked at are known, so a census is exact; the others are added to S from the
-    smallest chance up until the bet is won. A chance that is k times smaller makes a bound with nothing found k times
-    larger: with equal chances, 100 of 2,184 without an event say 66, and with one fifth of these chances 340.
+    A bet against every set of events that is not refuted yet (as in models.certificate, after Waudby-Smith & Ramdas
+    2024): each event of the set that was found leaves 1 - b*least/chance of the stake, each that was not brings
+    1 + b*least/(1 - chance); so its mean stays 1, because least <= chance. Several b are mixed. Discards that were
+    looked at are known, so a census is exact; of the others so many are taken for events as do not win the bet, those
+    with the smallest chance first. What was found where the chance is large hardly costs anything. The least chance
+    decides: with equal ones, 100 of 2,184 without an event say 66; with one fifth of these chances 337.
 
     ValueError for chances outside of 0 to 1, for more curves than there are, and for unequal chances without ``rest``.
     """
@@ -240,11 +241,12 @@ def lost_bound(
     if any(chance == 1 for chance, _ in groups):
         raise ValueError("a discard that was sure to be looked at was not")
     least = min((chance for chance in every if chance > 0), default=1.0)
-    seen, lost, bets = chances[events] / least, int(events.sum()), [stake for _, stake in _BETS]
-    against = -math.log(1 - confidence)
-    logs = np.log(bets) + [_log_found(seen, bet) for bet, _ in _BETS]
+    lost, against = int(events.sum()), -math.log(1 - confidence)
+    bets, stakes = np.array(_BETS).T
+    with np.errstate(divide="ignore"):  # the whole stake may have been on no event of the least chance
+        logs = np.log(stakes) + np.log1p(-np.outer(bets, least / chances[events])).sum(axis=1)
     for chance, count in groups:
-        rise = np.array([_log_unseen(chance, chance / least, bet) for bet, _ in _BETS])
+        rise = np.log1p(bets * least / (1 - chance)) if chance > 0 else np.zeros(bets.size)
         low, high = 0, count + 1  # so many more are not refuted; so many are, or there are not so many
         while high - low > 1:
             middle = (low + high) // 2
@@ -254,19 +256,6 @@ def lost_bound(
         if low < count:
             break
     return lost
-
-
-def _log_found(relative: np.ndarray, bet: float) -> float:
-    """What is left of a bet after events were found whose chances are so many times the least one."""
-    if math.isinf(bet):
-        return -math.inf if relative.size else 0.0
-    return float(np.log(relative / (relative + bet)).sum())
-
-
-def _log_unseen(chance: float, relative: float, bet: float) -> float:
-    """What one event more brings to a bet that was not looked at."""
-    doubt = 1.0 if math.isinf(bet) else bet / (relative + bet)
-    return math.log1p(chance * doubt / (1 - chance))
 
 
 def least_events(both: int, only_network: int, only_steps: int, confidence: float = 0.90) -> int:

@@ -12,7 +12,6 @@ is a new draw, for the network says of the same curve always the same.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections import Counter, deque
@@ -33,8 +32,6 @@ from daemon.metrics import CanaryResult, Metrics
 from daemon.sources import CANARY, Arrival, SourceHealth
 from models.anytime import Alarm, burst_limit, recall_lower_bound
 from models.clock import CLOCK, Clock, day_and_minute, rfc3339
-
-log = logging.getLogger(__name__)
 
 Kind = Literal["event", "event_free", "yours"]
 #: One of so many canaries holds no event.
@@ -128,12 +125,10 @@ class CanarySource:
         return len(self._ready)
 
     def oldest_pending_s(self) -> float | None:
-        """None: nobody waits for a canary."""
-        return None
+        return None  # nobody waits for a canary
 
     def health(self) -> list[SourceHealth]:
-        """Nothing: it is no folder."""
-        return []
+        return []  # it is no folder
 
     def stop(self) -> None:
         """End the thread, and remove the files."""

@@ -3,8 +3,9 @@
 *kept*: wanted anyway, and it feeds the cut; newest first. *review*: the highest score first, for an event is likeliest
 there; curves without a score behind them, by age. *discards*: the audited ones, drawn when they were decided; blind, in
 an order that tells nothing, so that any number of them from the front is a fair sample. Where a night is young and few
-are audited, others stand in, twenty in all: worth a look, and without a weight. *disagreements*: what people
-or two models see differently.
+are audited, others stand in, twenty in all: worth a look, and without a weight. *disagreements*: what people or two
+models see differently, and discards in which the second opinion sees a rupture. Those stand among the audited ones too,
+in the same order, so that what was looked at of them is a fair sample by either way.
 
 What a rater has answered is not shown to them again; what they skipped comes back at the end. Curves that another rater
 has labelled come after all others, but for those that let two raters be compared.
@@ -38,6 +39,7 @@ BLIND: frozenset[QueueName] = frozenset({"discards", "band", "sheet"})
 ALWAYS: Stretches = ((1, None),)
 _LEAD_EVERY = 3  # while two raters cannot be compared yet, each third curve is one that the other has labelled
 _FEWEST_DISCARDS, _AMONG = 20, 2_000  # to look at, and the last decisions of a session that they come from
+_BLIND_ORDER = "discards"
 _PAGE = 500  # looks that are fetched at once
 _ALL = 1 << 40
 _OTHERWISE = 40  # curves of each kind that the model of now would decide otherwise
@@ -264,7 +266,7 @@ def _drawn(view: LedgerView, within: Stretches, band: Band | None) -> list[Look]
         for first, last in within
         for look in view.looks("discard", after=first - 1, until=last, order="seq", between=band, limit=_ALL)
     }
-    return [looks[seq] for seq in shuffled(looks, "discards")]
+    return [looks[seq] for seq in shuffled(looks, _BLIND_ORDER)]
 
 
 def _standing_in(view: LedgerView, within: Stretches, drawn: Sequence[Look]) -> list[Look]:
@@ -275,12 +277,12 @@ def _standing_in(view: LedgerView, within: Stretches, drawn: Sequence[Look]) -> 
     for first, last in reversed(within):
         stream = view.stream_scores(first - 1, last, _AMONG)
         seqs += stream.seqs[stream.verdicts == "discard"].tolist()
-    others = shuffled(set(seqs).difference(look.seq for look in drawn), "discards")
+    others = shuffled(set(seqs).difference(look.seq for look in drawn), _BLIND_ORDER)
     return [Look(seq, "discard", None, math.inf) for seq in others[:room]]
 
 
 def _disagreements(view: LedgerView, labels: Labels, rater: str, within: Stretches, aims: Aims) -> list[int]:
-    """What people see differently, the latest first; then what the model of now would decide otherwise.
+    """What people see differently, the latest first; discards that are disputed; what would be decided otherwise now.
 
     A rater is asked until they have spoken last: who was contradicted may look again, and who spoke last has done so.
     """
@@ -288,8 +290,10 @@ def _disagreements(view: LedgerView, labels: Labels, rater: str, within: Stretch
     differ = labels.labelled([seq for seq, said in words.items() if len(set(said.values())) > 1])
     spoken = sorted(differ.items(), key=lambda one: (one[1][-1].time, one[0]), reverse=True)
     found = [seq for seq, said in spoken if said[-1].rater != rater and is_within(seq, within)]
+    disputed = [seq for first, last in within for seq in view.disputed(first - 1, last) if seq not in words]
+    found += shuffled(disputed, _BLIND_ORDER)
     if aims.serving is not None:
-        found += _decided_otherwise(view, *aims.serving, within, set(words))
+        found += _decided_otherwise(view, *aims.serving, within, {*words, *disputed})
     skips = [one for one in labels.shown(rater, "skip") if one.queue == "disagreements"]
     last = [
         one.seq for one in skips if one.seq in found and all(said.time < one.time for said in differ.get(one.seq, ()))

@@ -24,6 +24,7 @@ TOPICS: dict[str, str] = {
     "few-labels": "what a few dozen labels of one's own curves add, and by which way",
     "flip": "is a curve upside down ever taken for an event, and what does looking cost",
     "gpu": "the model on this GPU: bits, speed, verdicts, new weights, real faults",
+    "guard": "how soon and how falsely the guard rings, and do its bounds hold",
     "ladder": "what confirmed events do to the discard cut, live, labelled through the page",
     "left-out": "do labels of other systems help on one that the model has never seen",
     "losses": "every loss on an equal budget, over several seeds, against cross entropy",

@@ -394,6 +394,11 @@ class PathWatch:
             self._by_itself = (
                 f"{cut} discards up to {nulls.missed:.0%} of simulated events by itself" if is_bold else ""
             )
+            low, high = judge.thresholds.discard, judge.thresholds.keep
+            if not low < high:  # no configuration and no model can say so: this program is wrong
+                self._by_itself = (
+                    f"the discard threshold ({low:g}) does not lie below keep ({high:g}): look at the model"
+                )
             self._begin(nulls)
             with suppress(KeyError, TypeError, ValueError):  # of another version: begun anew
                 if state is not None:

@@ -161,7 +161,7 @@ class Story:
 class Line:
     """A real pipeline and the guard beside it, on a clock that goes on with the curves."""
 
-    def __init__(self, folder: Path, model: Model, judge: Judge, closing: ExitStack) -> None:
+    def __init__(self, folder: Path, model: Model, judge: Judge, closing: ExitStack, canaries: bool) -> None:
         from daemon.config import GuardConfig
         from daemon.guard import Guard
         from daemon.guard.canaries import CanarySource, PathWatch
@@ -185,12 +185,12 @@ class Line:
         closing.callback(publisher.stop)
         self._serving, metrics = Serving(model, judge), Metrics()
         clock = Clock(steady_s=lambda: self._sent * CURVE_S)
-        canaries = CanarySource(folder / "canaries", GuardConfig(canary_s=CANARY_S), self._bell.set, clock)
-        self._path = PathWatch(canaries, metrics, folder, clock)
+        source = CanarySource(folder / "canaries", GuardConfig(canaries, CANARY_S), self._bell.set, clock)
+        self._path = PathWatch(source, metrics, folder, clock)
         self._guard = Guard(folder, ledger.view(), self._serving, self._dispute, now=clock.steady_s, path=self._path)
         closing.callback(self._guard.stop)
         self._pipeline = Pipeline(
-            Backlog([self._source, canaries]),
+            Backlog([self._source, source]),
             reader,
             self._serving,
             ledger,
@@ -316,7 +316,7 @@ def run(options: Options) -> int:
     return 0
 
 
-def trial(name: str, model: Model, before: int, after: int, seed: int) -> Row:
+def trial(name: str, model: Model, before: int, after: int, seed: int, *, canaries: bool = True) -> Row:
     """One run in which something goes wrong after ``before`` curves."""
     from daemon.config import ThresholdsConfig
     from daemon.judging.judge import judge_of
@@ -324,7 +324,7 @@ def trial(name: str, model: Model, before: int, after: int, seed: int) -> Row:
     fault, judge, story = FAULTS[name], judge_of(model, ThresholdsConfig()), Story()
     false = Story()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as closing:
-        line, laboratory = Line(Path(folder), model, judge, closing), Laboratory(seed)
+        line, laboratory = Line(Path(folder), model, judge, closing, canaries), Laboratory(seed)
         for at in range(0, before + after, LOOK):
             if at == before and fault.judge:
                 others = {
@@ -347,5 +347,6 @@ def table(rows: Sequence[Row]) -> list[str]:
         counts = " / ".join(str(row.verdicts.get(verdict, 0)) for verdict in ("keep", "review", "discard"))
         words = ", ".join(f"{name} ({at})" for name, (at, _) in told) or "nothing"
         cells.append([row.fault, words, ", ".join(row.false) or "nothing", counts])
+    false = [f"{row.fault}, before: {name} ({at}): {text}" for row in rows for name, (at, text) in row.false.items()]
     said = [f"{row.fault}: {name}: {text}" for row in rows for name, (_, text) in row.told.items()]
-    return [*align(cells), "", *said]
+    return [*align(cells), "", *false, *said]

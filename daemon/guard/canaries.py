@@ -389,16 +389,12 @@ class PathWatch:
     def _serve(self, judge: Judge, nulls: Nulls, state: Mapping[str, Any] | None) -> None:
         with self._lock:
             self.pipeline = judge.pipeline
+            low, high = judge.thresholds.both
             is_bold = judge.cut.origin == "configured" and nulls.is_counted and nulls.missed > _MOST_BY_ITSELF
-            cut = f"the configured discard threshold ({judge.thresholds.discard:g})"
-            self._by_itself = (
-                f"{cut} discards up to {nulls.missed:.0%} of simulated events by itself" if is_bold else ""
-            )
-            low, high = judge.thresholds.discard, judge.thresholds.keep
-            if not low < high:  # no configuration and no model can say so: this program is wrong
-                self._by_itself = (
-                    f"the discard threshold ({low:g}) does not lie below keep ({high:g}): look at the model"
-                )
+            cut = f"the configured discard threshold ({low:g}) discards up to {nulls.missed:.0%}"
+            self._by_itself = f"{cut} of simulated events by itself" if is_bold else ""
+            if not low < high:  # no configuration and no model can say so
+                self._by_itself = f"the discard threshold ({low:g}) is not below keep ({high:g}): look at the model"
             self._begin(nulls)
             with suppress(KeyError, TypeError, ValueError):  # of another version: begun anew
                 if state is not None:

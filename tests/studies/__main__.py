@@ -32,6 +32,7 @@ TOPICS: dict[str, str] = {
     "sampling": "does a curve keep its verdict when the instrument stores fewer points of it",
     "stress": "from which strength on does a nuisance turn an event into a discard",
     "streams": "a model on streams in which events are rare, simulated and real",
+    "unseen": "what an audit of discards says of the events among them, and what its draw costs",
 }
 
 

@@ -31,6 +31,7 @@ from daemon.ledger import numbers
 from daemon.metrics import CanaryResult, Metrics
 from daemon.sources import CANARY, Arrival, SourceHealth
 from models.anytime import Alarm, burst_limit, recall_lower_bound
+from models.certificate import percent_down
 from models.clock import CLOCK, Clock, day_and_minute, rfc3339
 from models.reasons import UNREADABLE
 
@@ -425,8 +426,8 @@ class PathWatch:
         if bound is None:
             return "no simulated event has come out of the line yet"
         found, since = self._counts["found"], day_and_minute(rfc3339(self._since_s))
-        events = found + self._counts["missed"]
-        said = f"{found:,} of {events:,} simulated events found since {since}: at least {bound:.1%} are (95 %)"
+        events, least = found + self._counts["missed"], percent_down(bound)
+        said = f"{found:,} of {events:,} simulated events found since {since}: at least {least} are (95 %)"
         return said if self._nulls.is_counted else f"{said}; what the cut misses by itself is not counted yet"
 
     def _finding(self) -> str | None:

@@ -309,6 +309,8 @@ class PathWatch:
         """See what is lost and what has changed; once a second. ``kept``: of a pipeline, :attr:`state` of before."""
         for one in self.source.lost():
             self._note(one)
+        if not self.source.settings.canaries:
+            return
         judge, model = serving.judge, serving.model
         if judge.pipeline != self.pipeline:
             self._loss = SimulatedLoss(self._state, model.bundle)
@@ -319,8 +321,6 @@ class PathWatch:
             self.burst()
         if self.source.is_at_rest and self._loss is not None and self._counting.look(self._loss):
             self._serve(judge, Nulls.of(self._loss, judge), self.state)
-        bound = self._lower_bound()
-        self._metrics.recall_lower_bound.set(float("nan") if bound is None else bound)
 
     def results(self) -> dict[CanaryResult, int]:
         """How many came to what since the last call, by the pipeline that serves."""

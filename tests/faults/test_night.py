@@ -65,4 +65,5 @@ def test_the_guard_goes_on_after_a_kill_and_under_another_model(tmp_path: Path) 
         now = guard_of(lab)["events"]
         assert {name: now[name] for name in LIVE} == {name: before["events"][name] for name in LIVE}
         assert len(lab.history()) == CURVES
+        until(lambda: scrape(lab)["afm_triage_recall_lower_bound"] > 0, 20)
         assert scrape(lab)["afm_triage_confirmed_events"] == CURVES

@@ -20,7 +20,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from socketserver import BaseServer, TCPServer, ThreadingMixIn
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import (
@@ -54,6 +54,9 @@ _REQUEST_S = 5.0  # from a connection to its answer
 #: How long a scrape waits for a look at a disk, and how old a number may be that stands in for it.
 _PATIENCE_S, _OLDEST_S = 0.3, 60.0
 STATES = ["starting", "ready", "degraded", "paused", "stopping"]
+#: What became of a canary: an event that is not discarded, one that is, a curve that brought no score, and of curves
+#: without an event one that is kept and one that is not.
+CanaryResult = Literal["found", "missed", "lost", "false_kept", "quiet"]
 
 
 class Metrics:
@@ -97,6 +100,20 @@ class Metrics:
             self.engine_faults.labels(kind)
         self.events_published = self._counter("events_published", "Events sent on the live feed", "type")
         self.replay_requests = self._counter("replay_requests", "Requests on the replay socket", "outcome")
+
+        self.canary = self._counter("canary", "Simulated curves sent down the line; of data they are none", "result")
+        for result in get_args(CanaryResult):
+            self.canary.labels(result)
+        self.recall_lower_bound = self._gauge(
+            "recall_lower_bound", "At least this share of simulated events is found, 95 %; NaN: not known"
+        )
+        self.confirmed_events = self._gauge("confirmed_events", "Real events that people confirmed")
+        self.kept_live = self._gauge("confirmed_events_kept", "Of these, kept when they were decided")
+        self.lost_at_most = self._gauge(
+            "lost_events_at_most", "Events among the discards of this model and cut, 95 %; NaN: not known"
+        )
+        for unknown in (self.recall_lower_bound, self.lost_at_most):
+            unknown.set(float("nan"))
 
         self.log_lines_dropped = self._counter("log_lines_dropped", "Lines of the log that nobody took in time")
         self._log_lines_dropped = 0

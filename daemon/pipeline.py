@@ -190,6 +190,11 @@ class Pipeline:
         self._serving.model, self._serving.judge, self._pace = model, judge, pace
         self._reader.profile, self._reader.rules = model.bundle.profile, rules
 
+    @property
+    def is_held(self) -> bool:
+        """Whether what is decided cannot be recorded, and everything behind it waits."""
+        return self._unrecorded is not None
+
     def idle(self) -> bool:
         """Nothing finished is waiting anywhere on the line."""
         under_way = self._batches or self._unrecorded is not None

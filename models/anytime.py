@@ -84,6 +84,44 @@ class EDetector:
         self._evidence = [float(part) for part in state]
 
 
+class Alarm:
+    """An :class:`EDetector` that says when it is over: once ``after`` canaries in turn came out as they should.
+
+    ``null`` None: what may not happen even once. ``since_s``: when it rang; None while all is well.
+    """
+
+    def __init__(self, null: float | None, after: int) -> None:
+        self._detector = None if null is None else EDetector(null)
+        self._limit, self._after = 1 if null is None else burst_limit(null, after), after
+        self.recent: deque[bool] = deque(maxlen=150)
+        self.since_s: float | None = None
+        self._seen = self._bad = 0  # since it rang, or was last found to last
+
+    def observe(self, is_bad: bool, now_s: float, is_told: bool = False) -> bool:
+        """Whether it has just rung, or is just over; ``is_told``: another rule says that it must ring."""
+        self.recent.append(is_bad)
+        rings = is_bad if self._detector is None else self._detector.observe(is_bad) or is_told
+        if self.since_s is None:
+            self.since_s, self._seen, self._bad = now_s if rings else None, 0, 0
+            return rings
+        self._seen, self._bad = self._seen + 1, self._bad + is_bad
+        if self._seen < self._after:
+            return False
+        is_over, self._seen, self._bad = self._bad < self._limit, 0, 0
+        self.since_s = None if is_over else self.since_s
+        return is_over
+
+    @property
+    def state(self) -> tuple[float, ...]:
+        """What :meth:`restore` goes on from after a restart, the null first."""
+        return () if self._detector is None else (self._detector.null, *self._detector.state)
+
+    def restore(self, state: Sequence[float]) -> None:
+        """Go on from the evidence of one with the same null; of another nothing is taken. ValueError as a detector."""
+        if self._detector is not None and state and state[0] == self._detector.null:
+            self._detector.restore(state[1:])
+
+
 def burst_limit(null: float, size: int = 150) -> int:
     """The fewest missed canaries of a burst that ring: 9 of 150 where 2 % may be missed.
 

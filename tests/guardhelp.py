@@ -11,15 +11,19 @@ from typing import Any, cast
 
 from ledgerhelp import JUDGE, decision
 
+from daemon.config import GuardConfig
 from daemon.guard import Guard
+from daemon.guard.canaries import CanarySource, PathWatch
 from daemon.judging import Judge, Judged
 from daemon.judging.judge import Serving
 from daemon.judging.sentinel import Dispute
 from daemon.ledger import Ledger, LedgerView
 from daemon.ledger.events import Level
+from daemon.metrics import Metrics
 from daemon.reading import Reading
 from daemon.service.health import Health
 from daemon.sources import Arrival
+from models.bundle import SHIPPED, read
 from models.tip import TipState
 
 
@@ -49,7 +53,7 @@ class Heard(Health):
 
 
 def serving(judge: Judge = JUDGE) -> Serving:
-    return Serving(cast("Any", SimpleNamespace()), judge)
+    return Serving(cast("Any", SimpleNamespace(bundle=read(SHIPPED))), judge)
 
 
 @contextmanager
@@ -58,8 +62,9 @@ def a_guard(state: Path, judge: Judge = JUDGE, **changes: Any) -> Iterator[Guard
     state.mkdir(exist_ok=True)
     if not (state / "ledger.sqlite").exists():
         Ledger(state / "ledger.sqlite", "afm1").close()
+    path = PathWatch(CanarySource(state / "canaries", GuardConfig()), Metrics(), state)
     with LedgerView(state / "ledger.sqlite") as view:
-        guard = Guard(state, view, serving(judge), Dispute(), **changes)
+        guard = Guard(state, view, serving(judge), Dispute(), **{"path": path, **changes})
         try:
             yield guard
         finally:

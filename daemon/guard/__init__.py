@@ -24,8 +24,11 @@ from typing import Any
 
 from daemon.common.errors import INPUT_OUTPUT, UserError
 from daemon.common.text import first_line
+from daemon.config import GuardConfig
+from daemon.guard.canaries import CanarySource, Outcome, PathWatch
 from daemon.guard.logbook import NAME, Logbook
 from daemon.guard.tip import RunWatch, TipWatch
+from daemon.guard.unseen import second, unseen
 from daemon.judging import Judged
 from daemon.judging.judge import Serving
 from daemon.judging.sentinel import Dispute
@@ -52,6 +55,10 @@ _SHARE = 0.05
 _SAME_TIP_S = 3_600.0
 #: Kinds of advice that say that curves are read as what they are not: events may be getting lost.
 _MISREAD = frozenset({"unit"})
+#: Confirmed events that wait for the network that serves.
+_AT_ONCE = 20
+#: While only curves come, what nobody sees is counted anew this often.
+_AUDIT_S = 10.0
 _PATIENCE_S, _GONE_S = 0.2, 2.0
 
 
@@ -84,8 +91,10 @@ class Guard(threading.Thread):
         session: Callable[[], Session | None] = lambda: None,
         *,
         now: Callable[[], float] = time.monotonic,
+        path: PathWatch | None = None,
     ) -> None:
         super().__init__(name="guard", daemon=True)
+        self._path, self._path_state = path, dict[str, Any]()
         self._view, self._serving, self._dispute = view, serving, dispute
         self._session, self._now = session, now
         self._ending = threading.Event()
@@ -97,7 +106,7 @@ class Guard(threading.Thread):
         self._noted: dict[tuple[str, str], Advice] = {}  # advice that holds, as it was noted last
         self._seq = view.last_seq
         self._restore()
-        self._events = _EventWatch(state / "labels.sqlite", view, self.logbook, now)
+        self._labels = _LabelWatch(state / "labels.sqlite", view, self.logbook, path.source if path else None, now)
 
     def _restore(self) -> None:
         """Go on where the service before this one ended."""
@@ -116,22 +125,30 @@ class Guard(threading.Thread):
     def observe(self, judged: Sequence[Judged]) -> None:
         """A batch that was judged, canaries among it. Raises nothing."""
         try:
+            if self._path is not None:
+                for outcome in self._path.observe(judged):
+                    self._labels.hear(outcome)
+            current = self._session()
+            session = None if current is None else current.number
             for one in judged:
-                self._observe(one)
+                if not one.reading.arrival.is_canary:
+                    self._observe(one, session)
         except Exception as error:  # whatever it is, the line goes on
             if "watching" not in self._failures:
                 log.exception("the guard failed on a batch")
             self._fail("watching", error)
 
-    def _observe(self, one: Judged) -> None:
-        if one.reading.arrival.is_canary:
-            return
+    def _observe(self, one: Judged, session: int | None) -> None:
         self._seq += 1
-        session = self._session()
-        number = session and session.number
-        if point := self._tip.observe(one.reading, one.decision, self._seq, number):
+        if point := self._tip.observe(one.reading, one.decision, self._seq, session):
             self._blocks.append((point, self._tip.unit, self._tip.state()))
-        self._run_watch.observe(one.decision, number)
+        self._run_watch.observe(one.decision, session)
+
+    def reloaded(self, settings: GuardConfig) -> None:
+        """The configuration was read anew."""
+        if self._path is not None:
+            self._path.source.settings = settings
+            self._path.burst()
 
     # Anybody's.
 
@@ -139,7 +156,11 @@ class Guard(threading.Thread):
         """The numbers as they are known now; nothing is looked up."""
         blocks, advice = self._tip.blocks, self._advice()
         tip = numbers.Tip(unit=self._tip.unit, blocks=blocks, advice=advice) if blocks or advice else None
-        return numbers.Guard(events=self._events.found, tip=tip)
+        path = self._path.numbers() if self._path is not None else None
+        of_labels = self._labels
+        return numbers.Guard(
+            path=path, events=of_labels.events, unseen=of_labels.unseen, second=of_labels.second, tip=tip
+        )
 
     def pulse(self) -> numbers.Pulse:
         """The same in short."""
@@ -157,6 +178,8 @@ class Guard(threading.Thread):
     def _findings(self) -> Iterator[Finding]:
         trouble = self._trouble()
         yield Finding("guard", "degraded" if trouble else "ok", trouble or "the guard watches")
+        if self._path is not None and (path := self._path.numbers()) is not None:
+            yield Finding("path", "ok" if path.is_well else "alarm", path.text)
         if disputed := self._dispute.finding():
             yield Finding("second opinion", "alarm", disputed)
         advice: dict[str, list[str]] = {}
@@ -183,6 +206,8 @@ class Guard(threading.Thread):
     # The thread's.
 
     def run(self) -> None:
+        if self._path is not None:
+            self._path.source.start()
         while not self._ending.wait(STEP_S):
             self.step()
 
@@ -190,6 +215,8 @@ class Guard(threading.Thread):
         self._ending.set()
         if self.is_alive():
             self.join(_GONE_S)
+        if self._path is not None:
+            self._path.stop()
         if not self.is_alive():
             for one in self._noted.values():
                 self.logbook.note_advice(one, ended=utc_now())
@@ -198,7 +225,8 @@ class Guard(threading.Thread):
     def step(self) -> None:
         """What is slow, once a second. Raises nothing."""
         parts: dict[str, Callable[[], None]] = {
-            "your events": self._look_at_events,
+            "the path": self._look_at_path,
+            "the labels": self._look_at_labels,
             "the logbook": self._write,
         }
         for name, work in parts.items():
@@ -211,8 +239,23 @@ class Guard(threading.Thread):
             else:
                 self._failures.pop(name, None)
 
-    def _look_at_events(self) -> None:
-        self._events.look(self._serving, self._session())
+    def _look_at_path(self) -> None:
+        """Raises UserError where no canary can be made."""
+        if (path := self._path) is None:
+            return
+        session = self._session()
+        path.look(self._serving, session.number if session else None, self.logbook.kept("path").get)
+        hour = f"{utc_now()[:13]}:00:00Z"
+        for result, canaries in path.results().items():
+            self.logbook.count(hour, path.pipeline, result, canaries)
+        if (state := path.state) != self._path_state:
+            self._path_state = state
+            self.logbook.keep("path", path.pipeline, state)
+        if path.source.trouble:
+            raise UserError(INPUT_OUTPUT, path.source.trouble)
+
+    def _look_at_labels(self) -> None:
+        self._labels.look(self._serving, self._session())
 
     def _write(self) -> None:
         self._seq = self._view.last_seq
@@ -241,19 +284,35 @@ class Guard(threading.Thread):
         self._failures[name] = _Failure(before.since_s, now_s, text)
 
 
-class _EventWatch:
-    """Confirmed events: live, and by what serves now. For the guard's thread; ``found`` is anybody's."""
+class _LabelWatch:
+    """What rests on people's words: your events, live and now, and what nobody sees. For the guard's thread.
 
-    def __init__(self, labels: Path, view: LedgerView, logbook: Logbook, now: Callable[[], float]) -> None:
-        self.found: numbers.YourEvents | None = None
-        self._file, self._view, self._logbook, self._now = labels, view, logbook, now
+    ``events``, ``unseen`` and ``second`` are anybody's, ``hear`` is the loop's.
+    """
+
+    def __init__(
+        self,
+        labels: Path,
+        view: LedgerView,
+        logbook: Logbook,
+        canaries: CanarySource | None,
+        now: Callable[[], float],
+    ) -> None:
+        self.events: numbers.YourEvents | None = None
+        self.unseen: numbers.Unseen | None = None
+        self.second: numbers.SecondOpinion | None = None
+        self._file, self._view, self._logbook, self._canaries, self._now = labels, view, logbook, canaries, now
         self._labels: Labels | None = None
         self._stamp: tuple[int, int, int] | None = None
-        self._due_s = 0.0
+        self._due_s = self._audit_due_s = 0.0
         self._decided: dict[int, AsDecided] = {}
         self._network = ""
         self._later: dict[int, Said] = {}  # by that network
-        self._seen: object = None  # what ``found`` was made of
+        self._asked: set[int] = set()  # whom that network was asked about,
+        self._waiting: set[int] = set()  # and has not answered yet
+        self._heard: deque[Outcome] = deque()
+        self._seen: object = None  # what ``events`` was made of,
+        self._audited: tuple[object, ...] = ()  # and the others
 
     def look(self, serving: Serving, session: Session | None) -> None:
         """Look at the labels where they have changed. Raises UserError where they, or the ledger, cannot be read."""
@@ -263,14 +322,55 @@ class _EventWatch:
         judge = serving.judge
         if network_of(judge.pipeline) != self._network:
             self._network = network_of(judge.pipeline)
-            self._later = self._logbook.said(self._network)
+            self._later, self._asked, self._waiting = self._logbook.said(self._network), set(), set()
         stamp = self._read()
-        seen = (stamp, judge.pipeline, judge.thresholds, session and session.number, len(self._later))
+        self._take_heard()
+        self._ask()
+        number = None if session is None else session.number
+        seen = (stamp, judge.pipeline, judge.thresholds, number, len(self._later))
         if seen != self._seen:
             decided = self._decided.values()
-            self.found = your_events(decided, judge.pipeline, judge.thresholds, session, self._later)
+            self.events = your_events(decided, judge.pipeline, judge.thresholds, session, self._later)
             self._seen = seen
+        self._audit(stamp, judge.pipeline)
         self._due_s = began_s + (self._now() - began_s) / _SHARE
+
+    def _audit(self, stamp: object, pipeline: str) -> None:
+        """At once where people have said something, and now and then while only curves come."""
+        said = (stamp, pipeline)
+        audited = (*said, self._view.last_seq)
+        if audited == self._audited or (said == self._audited[:2] and self._now() < self._audit_due_s):
+            return
+        self.unseen = unseen(self._view, self._labels, pipeline)
+        self.second = second(self._view, self._labels)
+        self._audited, self._audit_due_s = audited, self._now() + _AUDIT_S
+
+    def hear(self, outcome: Outcome) -> None:
+        """What serves has judged one that another network had decided."""
+        self._heard.append(outcome)
+
+    def _take_heard(self) -> None:
+        while self._heard:
+            outcome = self._heard.popleft()
+            seq, decision = outcome.canary.seq, None if outcome.judged is None else outcome.judged.decision
+            self._waiting.discard(seq)
+            if decision is not None and network_of(decision.judge.pipeline) == self._network:
+                said = self._later[seq] = Said(decision.score, decision.reasons)
+                self._logbook.note_said(self._network, seq, said)
+
+    def _ask(self) -> None:
+        """Have some that another network decided judged by the one that serves, where the ledger keeps a copy."""
+        if self._canaries is None or not self._canaries.settings.canaries:
+            return
+        for seq, one in self._decided.items():
+            if len(self._waiting) >= _AT_ONCE:
+                return
+            if one.network == self._network or seq in self._later or seq in self._asked:
+                continue
+            self._asked.add(seq)
+            if copy := self._view.compact_copy(seq):
+                self._waiting.add(seq)
+                self._canaries.send(copy, seq)
 
     def _read(self) -> object:
         """Bring ``_decided`` up to date, where the file is another than at the last look; its stamp."""
@@ -279,7 +379,7 @@ class _EventWatch:
         except OSError:  # nobody has said anything yet
             stat = None
         stamp = stat and (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-        if stamp == self._stamp and self.found is not None:
+        if stamp == self._stamp and self.events is not None:
             return stamp
         if self._labels is not None and (stamp is None or self._stamp is None or stamp[0] != self._stamp[0]):
             self._labels.close()

@@ -51,14 +51,14 @@ class _Stratum:
         return len(self.looked) / self.drawn if self.drawn else 0.0
 
 
-def unseen(view: LedgerView, labels: Labels, pipeline: str) -> Unseen:
+def unseen(view: LedgerView, labels: Labels | None, pipeline: str) -> Unseen:
     """Events among the discards of one model and cut, over all its nights; 300,000 decisions take some 30 ms.
 
-    Raises what the ledger and the labels raise.
+    ``labels``: None where nobody has said anything yet. Raises what the ledger and the labels raise.
     """
     audits = [one for one in view.audits(pipeline) if one.discards or one.in_band]
     draws = view.draws(one.number for one in audits)
-    said = labels.labelled([one.seq for one in draws])
+    said = labels.labelled([one.seq for one in draws]) if labels else {}
     of_audit = {number: list(some) for number, some in groupby(sorted(draws), key=lambda one: one.audit)}
     nights: list[list[_Stratum]] = []
     banded = 0
@@ -190,7 +190,7 @@ def _sentence(
     return f"{told} ({how}){more if found else ''}{doubt if doubts else ''}{rest if left else ''}"
 
 
-def second(view: LedgerView, labels: Labels) -> SecondOpinion:
+def second(view: LedgerView, labels: Labels | None) -> SecondOpinion:
     """What people confirm of the curves that the step detector disputes, and how many events both must be missing.
 
     Over all nights since there is a second opinion. Where it sees a rupture is told by the level that a dispute begins
@@ -198,7 +198,7 @@ def second(view: LedgerView, labels: Labels) -> SecondOpinion:
     """
     audits = view.audits()
     disputed = view.disputed()
-    words = {seq: unanimous(said.values()) for seq, said in labels.words().items()}
+    words = {seq: unanimous(said.values()) for seq, said in labels.words().items()} if labels else {}
     confirmed = [seq for seq, word in words.items() if word == "keep"]
     is_disputed = frozenset(disputed)
     both, only_network, only_steps, neither = 0, 0, 0, 0

@@ -79,7 +79,7 @@ class Disputed:
         way = "rise" if self.rise > 0 else "fall"
         what = f"the force {way} by {abs(self.rise):.3g} {force_unit}".rstrip()
         turned = ", which is a rupture if the sign is wrong" if self.rise > 0 else ""
-        return f"the second opinion sees {what} at {self.x:.3g} {distance_unit}{turned}; the network sees no event"
+        return f"the second opinion sees {what} at {self.x:.3g} {distance_unit}{turned}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -45,7 +45,7 @@ STOP_S = 8.0
 PAUSE_S = 1.0
 #: Keys that a reload takes in flight; the others need a restart.
 LIVE_KEYS = frozenset(
-    {"model", "device", "text", "require_certificate", "thresholds", "alarm", "batch", "engine", "log"}
+    {"model", "device", "text", "require_certificate", "thresholds", "alarm", "batch", "engine", "log", "guard"}
 )
 
 
@@ -164,8 +164,7 @@ class Service:
         self._report_log(parts)
         self._terminal.look()
         self._look_at_ledger(parts)
-        for finding in parts.guard.findings():
-            self._health.report(finding.name, finding.level, finding.text, is_advice=finding.is_advice)
+        self._look_at_guard(parts)
         parts.metrics.entered(parts.report.condition())
         parts.metrics.heartbeat.labels("pipeline").set_to_current_time()
         notify(f"STATUS={self._health.line() or parts.report.line()}")
@@ -190,6 +189,14 @@ class Service:
         parts.metrics.ledger_sound.set(found.is_well)
         text = f"{found.text}; until then nothing is announced, and nothing lost" if found.is_held else found.text
         self._health.report("ledger", "ok" if found.is_well else "alarm", text)
+
+    def _look_at_guard(self, parts: Parts) -> None:
+        for finding in parts.guard.findings():
+            self._health.report(finding.name, finding.level, finding.text, is_advice=finding.is_advice)
+        pulse, metrics = parts.guard.pulse(), parts.metrics
+        metrics.confirmed_events.set(pulse.confirmed)
+        metrics.kept_live.set(pulse.kept_live)
+        metrics.lost_at_most.set(float("nan") if pulse.lost_at_most is None else pulse.lost_at_most)
 
     def _look_for_unread(self, source: WatchSource) -> None:
         for unread in source.unread():
@@ -266,6 +273,7 @@ class Service:
         self._config = parts.vigil.config = config
         self._swap(parts, loaded)
         parts.model_reload.adopt(loaded)
+        parts.guard.reloaded(config.guard)
         parts.metrics.reload_successful.set(1)
         self._log.adopt(config.log.level, config.log.format)
         log.info("reload: applied %s; needs a restart: %s", sorted(live) or "nothing", after_restart or "nothing")

@@ -26,6 +26,7 @@ from daemon.config import Config
 from daemon.formats import FORMATS
 from daemon.formats.names import Names
 from daemon.guard import Guard
+from daemon.guard.canaries import CanarySource, PathWatch
 from daemon.judging import Judge
 from daemon.judging.judge import Serving, release
 from daemon.judging.registry import Registry
@@ -49,6 +50,8 @@ from deploy.serving import Model
 
 #: Where curves that came over ZeroMQ lie until they are decided, in the state folder.
 SPOOL = "ingest"
+#: And canaries on their way.
+CANARIES = "canaries"
 
 # Which sources a configuration asks for, wired to the ledger's memory and to the counters.
 
@@ -165,11 +168,13 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     closing.callback(care.stop)
     vigil = Vigil(config, sources, metrics.accounts, health)
     dispute = Dispute()
-    guard = Guard(config.state, ledger.view(), serving, dispute, lambda: sessions.current)
+    canaries = CanarySource(config.state / CANARIES, config.guard, bell.set)
+    path = PathWatch(canaries, metrics, config.state)
+    guard = Guard(config.state, ledger.view(), serving, dispute, lambda: sessions.current, path=path)
     closing.callback(guard.stop)
     report = StatusReport(config, metrics, health, serving, vigil, ledger, sessions, guard.status)
     publisher = _speak(config, report, guard, metrics, closing)
-    backlog, sentinel = Backlog(sources), Sentinel()
+    backlog, sentinel = Backlog([*sources, canaries]), Sentinel()
     pipeline = Pipeline(
         backlog,
         reader,
@@ -184,6 +189,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
         guard.observe,
         dispute,
     )
+    canaries.is_held = lambda: pipeline.is_held
     _measure(config, metrics, loaded.judge, report, vigil, closing)
     engines, model_reload = EngineWatch(health, metrics), ModelReload(config, reread, loaded.chosen)
     parts = Parts(

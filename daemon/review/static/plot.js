@@ -466,7 +466,8 @@ export class Plot {
     pen.textBaseline = "middle";
     const wide = pen.measureText(words).width;
     const x = Math.min(Math.max(px - wide / 2, left), right - wide);
-    const y = py + 26 < bottom ? py + 26 : py - 26;
+    const isAbove = step.rise < 0 && py - 24 > top - 8; // where a rupture begins nothing lies above
+    const y = isAbove ? py - 24 : py + 26 < bottom ? py + 26 : py - 26;
     pen.strokeStyle = colours.card;
     pen.lineWidth = 5;
     pen.strokeText(words, x, y);

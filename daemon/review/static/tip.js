@@ -78,10 +78,11 @@ export class TipCharts {
 
   #draw({ name, title, frame, canvas, value }) {
     const [blocks, span] = [this.#tip?.blocks ?? [], this.#span()];
-    const known = blocks.map((block) => block[name]);
+    const told = blocks.map((block) => block[name]);
+    const { factor, unit } = unitOf(this.#tip, name, told.filter(Number.isFinite));
+    const known = told.map((of) => (Number.isFinite(of) ? of * factor : null));
     const finite = known.filter(Number.isFinite);
     frame.hidden = blocks.length > 0 && !finite.length; // its files do not tell
-    const unit = unitOf(this.#tip, name);
     const times = this.#times();
     const near = this.#hover === null ? known.length - 1 : nearest(times, this.#hover);
     const said = known.length && Number.isFinite(known[near]) ? `${figure(known[near], 3)} ${unit}`.trim() : "–";
@@ -193,10 +194,18 @@ function rangeOf(values, name) {
   return name === "tilt" ? { low: low - room, high: high + room } : { low: low < 0 ? low - room : 0, high: high + room };
 }
 
-/** The contact pushes with so much force over its way; all else is a force, or what stands for one. */
-function unitOf(tip, name) {
+/** Numbers as people say them: the slope of a contact over a nanometre, and thousandths where a file has no unit. */
+function unitOf(tip, name, values) {
   const unit = tip?.unit ?? "";
-  return unit && name === "slope" ? `${unit}/µm` : unit;
+  const of = name === "slope" ? { factor: 1e-3, unit: unit && `${unit}/nm` } : { factor: 1, unit };
+  const largest = of.factor * Math.max(...values.map(Math.abs), 0);
+  if (!largest || (largest >= 0.01 && largest < 1e4)) return of;
+  const thousands = Math.floor(Math.log10(largest) / 3);
+  return { factor: of.factor / 1000 ** thousands, unit: `× 10${superscript(3 * thousands)} ${of.unit}`.trim() };
+}
+
+function superscript(number) {
+  return String(number).replace(/./g, (sign) => (sign === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(sign)]));
 }
 
 function nearest(times, at) {

@@ -128,7 +128,7 @@ def burst_limit(null: float, size: int = 150) -> int:
     A sound line, which misses ``null`` at the most, rings in 0.35 % of bursts at the most (exact binomial tail).
     """
     limit = int(size * null) + 1
-    while at_least(limit, size, null) > _FALSE_BURST:
+    while limit <= size and at_least(limit, size, null) > _FALSE_BURST:
         limit += 1
     return limit
 

@@ -125,14 +125,16 @@ class Guard(threading.Thread):
     def observe(self, judged: Sequence[Judged]) -> None:
         """A batch that was judged, canaries among it. Raises nothing."""
         try:
+            data = [one for one in judged if not one.reading.arrival.is_canary]
             if self._path is not None:
-                for outcome in self._path.observe(judged):
+                canaries = [one for one in judged if one.reading.arrival.is_canary]
+                noticed_s = min((one.decision.noticed_s for one in data), default=0.0)
+                for outcome in self._path.observe(canaries, len(data), noticed_s):
                     self._labels.hear(outcome)
             current = self._session()
             session = None if current is None else current.number
-            for one in judged:
-                if not one.reading.arrival.is_canary:
-                    self._observe(one, session)
+            for one in data:
+                self._observe(one, session)
         except Exception as error:  # whatever it is, the line goes on
             if "watching" not in self._failures:
                 log.exception("the guard failed on a batch")
@@ -180,6 +182,10 @@ class Guard(threading.Thread):
         yield Finding("guard", "degraded" if trouble else "ok", trouble or "the guard watches")
         if self._path is not None and (path := self._path.numbers()) is not None:
             yield Finding("path", "ok" if path.is_well else "alarm", path.text)
+        low, high = self._serving.judge.thresholds.both
+        if not low < high:  # no configuration and no model can say so
+            text = f"the discard threshold ({low:g}) is not below keep ({high:g}): look at the model that serves"
+            yield Finding("thresholds", "alarm", text)
         if disputed := self._dispute.finding():
             yield Finding("second opinion", "alarm", disputed)
         advice: dict[str, list[str]] = {}
@@ -208,6 +214,7 @@ class Guard(threading.Thread):
     def run(self) -> None:
         if self._path is not None:
             self._path.source.start()
+        self.step()
         while not self._ending.wait(STEP_S):
             self.step()
 

@@ -31,7 +31,9 @@ from daemon.ledger import numbers
 from daemon.metrics import CanaryResult, Metrics
 from daemon.sources import CANARY, Arrival, SourceHealth
 from models.anytime import Alarm, burst_limit, recall_lower_bound
+from models.certificate import percent_down
 from models.clock import CLOCK, Clock, day_and_minute, rfc3339
+from models.reasons import UNREADABLE
 
 Kind = Literal["event", "event_free", "yours"]
 #: One of so many canaries holds no event.
@@ -51,6 +53,8 @@ _MOST_AHEAD = 8
 _LOOK_S = 1.0
 _MOST_CREDIT = 4.0
 _NAME = "canary-"
+#: The line has failed on a canary. Of other reasons a simulated one may have its own, as one out of the model's range.
+_FAULTS = UNREADABLE | {"engine_fault", "no_score"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Outcome:
 
     @property
     def result(self) -> CanaryResult:
-        if self.judged is None or self.judged.decision.score is None:
+        if self.judged is None or _FAULTS.intersection(self.judged.decision.reasons):
             return "lost"
         decision = self.judged.decision
         if self.canary.kind == "event_free":
@@ -82,10 +86,10 @@ class Outcome:
 
 
 class CanarySource:
-    """Implements ``daemon.sources.Source``. Of no folder that anybody watches, and never in any account.
+    """Implements ``daemon.sources.Source``; a thread of its own makes and removes the files in ``folder``.
 
-    A thread of its own makes and removes the files in ``folder``. ``is_held`` tells whether the line stands because
-    nothing can be recorded: then none is sent, and none is taken for lost. ``trouble``: why none can be made, or "".
+    ``is_held`` tells whether the line stands because nothing can be recorded: then none is sent, and none is taken for
+    lost. ``trouble``: why none can be made, or "".
     """
 
     name = CANARY
@@ -96,8 +100,7 @@ class CanarySource:
         self.settings, self.trouble = settings, ""
         self.is_held: Callable[[], bool] = lambda: False
         self._folder, self._wake, self._clock = folder, wake, clock
-        self._seed = int.from_bytes(os.urandom(16))  # no other run has had it, nor has any training
-        self._made = 0
+        self._seed, self._made = int.from_bytes(os.urandom(16)), 0  # no other run has had it, nor has any training
         self._ready: deque[Arrival] = deque()
         self._sent: dict[str, Canary] = {}  # by file name, until it came out or is lost
         self._lost: deque[Outcome] = deque()
@@ -137,19 +140,18 @@ class CanarySource:
             self._thread.join(1.0)
         self._clear()
 
-    def observe(self, judged: Sequence[Judged]) -> list[Outcome]:
-        """A batch came out of the line; what became of the canaries in it. For the loop."""
-        now_s, outcomes, curves = self._clock.steady_s(), [], 0
-        for one in judged:
-            if not one.reading.arrival.is_canary:
-                curves += 1
-                if now_s - one.decision.noticed_s > _WAITS_S:
-                    self._waits_until_s = now_s + _HOLDS_S
-            elif (canary := self._sent.pop(one.reading.arrival.path, None)) is not None:
-                outcomes.append(Outcome(canary, one))
+    def observe(self, canaries: Sequence[Judged], curves: int = 0, noticed_s: float = 0.0) -> list[Outcome]:
+        """A batch came out of the line; what became of the canaries in it. For the loop.
+
+        ``curves``: how many of it are data, of which the first was noticed at ``noticed_s``.
+        """
+        now_s = self._clock.steady_s()
         if curves:
             self._curve_s, self._credit = now_s, min(self._credit + OF_THE_LINE * curves, _MOST_CREDIT)
-        return outcomes
+            if now_s - noticed_s > _WAITS_S:
+                self._waits_until_s = now_s + _HOLDS_S
+        truths = ((self._sent.pop(one.reading.arrival.path, None), one) for one in canaries)
+        return [Outcome(canary, one) for canary, one in truths if canary is not None]
 
     # What the guard asks.
 
@@ -177,8 +179,7 @@ class CanarySource:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether no burst goes on."""
-        return not self._owed
+        return not self._owed  # no burst goes on
 
     # The thread.
 
@@ -214,7 +215,7 @@ class CanarySource:
         every_s = self.settings.canary_s if curves_come else self.settings.canary_rest_s
         curves_wait = now_s < self._waits_until_s
         may_hurry = self._credit >= 1.0 if curves_wait else now_s - self._last_s >= 0.9 / AT_REST_PER_S
-        if may_hurry and self._owed:
+        if may_hurry and self._owed and (self._made % 2 or not self._copies):  # in turn with the copies
             self._send_simulated(now_s, self._burst)
         elif may_hurry and self._copies:
             copy, seq = self._copies.popleft()
@@ -238,15 +239,18 @@ class CanarySource:
         name = f"{_NAME}{self._made:08d}{suffix}"
         self._made, self._last_s, self._credit = self._made + 1, now_s, max(self._credit - 1.0, 0.0)
         file = self._folder / name
-        self._folder.mkdir(exist_ok=True)
-        file.write_bytes(content)
+        try:
+            self._folder.mkdir(exist_ok=True)
+            file.write_bytes(content)
+        except OSError:
+            self._over.append(file)
+            raise
         self._sent[name] = canary
         arrival = Arrival(CANARY, name, file, size_bytes=len(content), noticed_s=now_s, answer=self._answered)
         self._ready.append(arrival)
         self._wake()
 
-    def _answered(self, arrival: Arrival, is_done: bool, reason: str | None) -> None:
-        """Judged, or what was whole when it was written could not be read."""
+    def _answered(self, arrival: Arrival, is_done: bool, reason: str | None) -> None:  # else a whole file was not read
         self._over.append(arrival.file)
         if not is_done or reason is not None:
             self._lose(arrival.path)
@@ -282,14 +286,14 @@ class PathWatch:
         self._told: object = None  # what is in force, as last seen
         self.pipeline, self._by_itself = "", ""
         self._burst = self._burst_missed = 0
-        self._fresh: Counter[CanaryResult] = Counter()  # since the last call of results
+        self._counts, self._fresh = Counter[CanaryResult](), Counter[CanaryResult]()  # the latter since last asked for
         self._begin(Nulls())
 
     # The loop's.
 
-    def observe(self, judged: Sequence[Judged]) -> list[Outcome]:
-        """A batch came out of the line; the outcomes of ``yours`` in it, which are for others."""
-        outcomes = self.source.observe(judged)
+    def observe(self, canaries: Sequence[Judged], curves: int = 0, noticed_s: float = 0.0) -> list[Outcome]:
+        """As the source; the outcomes of ``yours``, which are for others."""
+        outcomes = self.source.observe(canaries, curves, noticed_s)
         for one in outcomes:
             self._note(one)
         return [one for one in outcomes if one.canary.kind == "yours"]
@@ -305,6 +309,8 @@ class PathWatch:
         """See what is lost and what has changed; once a second. ``kept``: of a pipeline, :attr:`state` of before."""
         for one in self.source.lost():
             self._note(one)
+        if not self.source.settings.canaries:
+            return
         judge, model = serving.judge, serving.model
         if judge.pipeline != self.pipeline:
             self._loss = SimulatedLoss(self._state, model.bundle)
@@ -315,8 +321,6 @@ class PathWatch:
             self.burst()
         if self.source.is_at_rest and self._loss is not None and self._counting.look(self._loss):
             self._serve(judge, Nulls.of(self._loss, judge), self.state)
-        bound = self._lower_bound()
-        self._metrics.recall_lower_bound.set(float("nan") if bound is None else bound)
 
     def results(self) -> dict[CanaryResult, int]:
         """How many came to what since the last call, by the pipeline that serves."""
@@ -354,7 +358,7 @@ class PathWatch:
     def finding(self) -> str | None:
         """What is wrong with the line, in one sentence; None while it works."""
         with self._lock:
-            return self._finding()
+            return self._finding() if self.source.settings.canaries else None
 
     @property
     def state(self) -> dict[str, Any]:
@@ -373,15 +377,13 @@ class PathWatch:
         with self._lock:
             if judged is not None and judged.decision.judge.pipeline != self.pipeline:
                 return  # by what served before
-            self._counts[result] += 1
-            self._fresh[result] += 1
+            self._counts[result], self._fresh[result] = self._counts[result] + 1, self._fresh[result] + 1
             self._lost.observe(result == "lost", now_s)
             if result in ("found", "missed"):
                 self._burst_missed += result == "missed" and outcome.canary.burst == self._burst > 0
                 is_told = self._burst_missed >= self._burst_limit
                 if self._missed.observe(result == "missed", now_s, is_told):
-                    self._counts.clear()
-                    self._since_s = now_s
+                    self._counts, self._since_s = Counter[CanaryResult](), now_s
                     self._burst, self._burst_missed = self.source.burst(), 0  # soon it is known whether it lasts
             elif result != "lost":
                 self._kept.observe(result == "false_kept", now_s)
@@ -390,10 +392,8 @@ class PathWatch:
         with self._lock:
             self.pipeline = judge.pipeline
             is_bold = judge.cut.origin == "configured" and nulls.is_counted and nulls.missed > _MOST_BY_ITSELF
-            cut = f"the configured discard threshold ({judge.thresholds.discard:g})"
-            self._by_itself = (
-                f"{cut} discards up to {nulls.missed:.0%} of simulated events by itself" if is_bold else ""
-            )
+            told = f"the configured discard threshold gives up up to {nulls.missed:.0%} of simulated events by itself"
+            self._by_itself = told if is_bold else ""
             self._begin(nulls)
             with suppress(KeyError, TypeError, ValueError):  # of another version: begun anew
                 if state is not None:
@@ -402,13 +402,13 @@ class PathWatch:
     def _begin(self, nulls: Nulls) -> None:
         self._nulls, self._burst_limit = nulls, burst_limit(nulls.missed, BURST)
         self._missed, self._kept, self._lost = Alarm(nulls.missed, BURST), Alarm(nulls.kept, 40), Alarm(None, 20)
-        self._counts: Counter[CanaryResult] = Counter()
+        self._counts = Counter[CanaryResult]()
         self._since_s = self._clock.wall_s()
         self._bound: tuple[int, int, float | None] = (0, 0, None)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        for name, one in self._watched().items():
-            one.restore(state["evidence"][name])
+        for name, alarm in self._watched().items():
+            alarm.restore(state["evidence"][name])
         self._counts.update({name: int(count) for name, count in state["counts"].items()})
         self._since_s = float(state["since_s"])
 
@@ -425,19 +425,19 @@ class PathWatch:
     def _words(self, bound: float | None) -> str:
         if bound is None:
             return "no simulated event has come out of the line yet"
-        found, missed = self._counts["found"], self._counts["missed"]
-        since = day_and_minute(rfc3339(self._since_s))
-        said = f"{found:,} of {found + missed:,} simulated events found since {since}: at least {bound:.1%} are (95 %)"
+        found, since = self._counts["found"], day_and_minute(rfc3339(self._since_s))
+        events, least = found + self._counts["missed"], percent_down(bound)
+        said = f"{found:,} of {events:,} simulated events found since {since}: at least {least} are (95 %)"
         return said if self._nulls.is_counted else f"{said}; what the cut misses by itself is not counted yet"
 
     def _finding(self) -> str | None:
         nulls = self._nulls
         found = {
-            "curves did not come out of the line with a score: look into the log": self._lost,
+            "curves were lost on the way through readers and engine: look into the log": self._lost,
             f"events are discarded, of which this cut discards {nulls.missed:.1%} at most: {_LOOK}": self._missed,
             f"curves without an event are kept, usually {nulls.kept:.1%} at most: {_LOOK}": self._kept,
         }
-        said = [_said(alarm, what) for what, alarm in found.items() if alarm.since_s is not None]
+        said = (_said(alarm, what) for what, alarm in found.items() if alarm.since_s is not None)
         return "; ".join(filter(None, [self._by_itself, *said])) or None
 
 

@@ -33,6 +33,7 @@ TOPICS: dict[str, str] = {
     "steps": "of the events that the network misses, how many does the second opinion see",
     "stress": "from which strength on does a nuisance turn an event into a discard",
     "streams": "a model on streams in which events are rare, simulated and real",
+    "unseen": "what an audit of discards says of the events among them, and what its draw costs",
 }
 
 

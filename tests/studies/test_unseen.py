@@ -1,0 +1,78 @@
+"""The audit over nights: through real ledgers and real labels, and what its draw costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from daemon.guard.unseen import unseen
+from daemon.labels import Labels
+from daemon.ledger import Ledger, LedgerView
+from daemon.review.queues import queue
+from tests.ledgerhelp import JUDGE, decision
+from tests.studies.unseen import coverage, price
+
+NIGHTS, DISCARDS, LOST = 30, 500, 60
+
+
+def pools(dice: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of event-free discards and of lost events, about as the shipped model gives them."""
+    return np.minimum(dice.lognormal(-9.6, 1.8, 5_000), 0.004), np.minimum(dice.lognormal(-6.6, 0.9, 500), 0.004)
+
+
+def test_the_estimate_through_ledger_page_and_labels_is_right_on_average_and_the_bound_holds(tmp_path: Path) -> None:
+    """Each night is of a pipeline of its own, and looked at as far as the rater came in the page's blind queue."""
+    dice = np.random.default_rng(5)
+    free, lost = pools(dice)
+    ledger, estimates = Ledger(tmp_path / "ledger.sqlite", "afm1"), list[float]()
+    with LedgerView(ledger.path) as view, Labels(tmp_path / "labels.sqlite") as labels:
+        for night in range(NIGHTS):
+            judge, start = replace(JUDGE, pipeline=f"night {night}"), ledger.last_seq
+            truth = dice.permutation(np.arange(DISCARDS) < LOST)
+            scores = np.where(truth, dice.choice(lost, DISCARDS), dice.choice(free, DISCARDS))
+            for first in range(0, DISCARDS, 50):
+                batch = enumerate(scores[first : first + 50].tolist(), start + first + 1)
+                ledger.record([decision(seq, verdict="discard", score=score, judge=judge) for seq, score in batch])
+            drawn = {look.seq for look in view.looks("discard", after=start)}
+            items = queue(view, labels, "discards", "anna", 1_000, [(start + 1, None)])
+            items = [item for item in items if item.kind == "plain" and item.seq in drawn]
+            items = items[: -(-len(drawn) * int(dice.integers(1, 5)) // 4)]
+            events = view.decisions([item.seq for item in items])
+            labels.say(
+                Labels.of_event(
+                    events[item.seq],
+                    "keep" if truth[item.seq - start - 1] else "discard",
+                    "anna",
+                    queue=item.queue,
+                    weight=item.weight,
+                )
+                for item in items
+            )
+            said = unseen(view, labels, judge.pipeline)
+            assert said.looked_at == len(items)
+            assert said.at_most is None or said.at_most >= LOST
+            estimates.append(said.estimate or 0.0)
+    ledger.close()
+    error = np.std(estimates) / np.sqrt(NIGHTS)
+    assert abs(np.mean(estimates) - LOST) < 4 * error
+    assert error < LOST / 4
+
+
+def test_a_uniform_part_costs_the_bound_what_a_small_chance_costs() -> None:
+    """The less of the draw is uniform, the larger the bound; more of it makes the estimate better in a misread run."""
+    dice = np.random.default_rng(5)
+    free, _ = pools(dice)
+    found = {one.uniform: one for one in price(free, {"misread": free}, dice, draws=300, bounds=15)}
+    assert found[1.0].without == pytest.approx(66, abs=6)  # 100 of 2,184 looked at by equal chances
+    assert found[0.2].without > 4 * found[1.0].without
+    assert found[1.0].error < found[0.2].error
+
+
+def test_the_bound_holds_over_nights_in_which_everything_differs() -> None:
+    dice = np.random.default_rng(5)
+    nights = coverage(*pools(dice), dice, nights=60, discards=2_000)
+    assert nights.right >= 57
+    assert abs(nights.bias) < 4 * nights.bias_error

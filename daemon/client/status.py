@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shlex
 import time
@@ -25,6 +24,7 @@ from daemon.config.origin import SERVICE_FILE
 from daemon.labels import Labels
 from daemon.ledger.view import LedgerView
 from daemon.sources import SEEN_S
+from models.certificate import percent_down
 from models.files import write_whole
 
 #: Flagged curves that one screen names; `events --verdict review` shows all of them.
@@ -140,7 +140,7 @@ def unseen(status: Mapping[str, Any], now_s: float) -> list[str]:
 
 
 def promises(guard: Mapping[str, Any]) -> list[str]:
-    """``path ≥ 96.3 %``, ``events 38 of 39``, ``unseen at most 64``: three numbers that never merge, each in short.
+    """``path ≥ 96.3 %``, ``events 38 of 39``, ``unseen ≤ 64``: three numbers that never merge, each in short.
 
     One of which nothing is known yet is left out; a path that is not well begins with ▲.
     """
@@ -149,11 +149,11 @@ def promises(guard: Mapping[str, Any]) -> list[str]:
     if path and not path.get("is_well"):
         said.append("▲ path not well")
     elif path.get("lower_bound") is not None:
-        said.append(f"path ≥ {math.floor(1000 * path['lower_bound']) / 10:.1f} %")  # never larger than it is
+        said.append(f"path ≥ {percent_down(path['lower_bound'])}")
     if events.get("scored_now"):
         said.append(f"events {events['found_now']:,} of {events['scored_now']:,}")
     if discards.get("at_most") is not None:
-        said.append(f"unseen at most {discards['at_most']:,}")
+        said.append(f"unseen ≤ {discards['at_most']:,}")
     return said
 
 

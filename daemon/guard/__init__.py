@@ -182,6 +182,10 @@ class Guard(threading.Thread):
         yield Finding("guard", "degraded" if trouble else "ok", trouble or "the guard watches")
         if self._path is not None and (path := self._path.numbers()) is not None:
             yield Finding("path", "ok" if path.is_well else "alarm", path.text)
+        low, high = self._serving.judge.thresholds.both
+        if not low < high:  # no configuration and no model can say so
+            text = f"the discard threshold ({low:g}) is not below keep ({high:g}): look at the model that serves"
+            yield Finding("thresholds", "alarm", text)
         if disputed := self._dispute.finding():
             yield Finding("second opinion", "alarm", disputed)
         advice: dict[str, list[str]] = {}
@@ -210,6 +214,7 @@ class Guard(threading.Thread):
     def run(self) -> None:
         if self._path is not None:
             self._path.source.start()
+        self.step()
         while not self._ending.wait(STEP_S):
             self.step()
 
@@ -260,7 +265,8 @@ class Guard(threading.Thread):
         self._labels.look(self._serving, self._session())
 
     def _write(self) -> None:
-        self._seq = self._view.last_seq
+        with suppress(UserError):  # told by the ledger itself
+            self._seq = self._view.last_seq
         while self._blocks:
             point, unit, state = self._blocks.popleft()
             self.logbook.note_block(point, unit)

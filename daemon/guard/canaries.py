@@ -31,6 +31,7 @@ from daemon.ledger import numbers
 from daemon.metrics import CanaryResult, Metrics
 from daemon.sources import CANARY, Arrival, SourceHealth
 from models.anytime import Alarm, burst_limit, recall_lower_bound
+from models.certificate import percent_down
 from models.clock import CLOCK, Clock, day_and_minute, rfc3339
 from models.reasons import UNREADABLE
 
@@ -214,7 +215,7 @@ class CanarySource:
         every_s = self.settings.canary_s if curves_come else self.settings.canary_rest_s
         curves_wait = now_s < self._waits_until_s
         may_hurry = self._credit >= 1.0 if curves_wait else now_s - self._last_s >= 0.9 / AT_REST_PER_S
-        if may_hurry and self._owed:
+        if may_hurry and self._owed and (self._made % 2 or not self._copies):  # in turn with the copies
             self._send_simulated(now_s, self._burst)
         elif may_hurry and self._copies:
             copy, seq = self._copies.popleft()
@@ -308,6 +309,8 @@ class PathWatch:
         """See what is lost and what has changed; once a second. ``kept``: of a pipeline, :attr:`state` of before."""
         for one in self.source.lost():
             self._note(one)
+        if not self.source.settings.canaries:
+            return
         judge, model = serving.judge, serving.model
         if judge.pipeline != self.pipeline:
             self._loss = SimulatedLoss(self._state, model.bundle)
@@ -318,8 +321,6 @@ class PathWatch:
             self.burst()
         if self.source.is_at_rest and self._loss is not None and self._counting.look(self._loss):
             self._serve(judge, Nulls.of(self._loss, judge), self.state)
-        bound = self._lower_bound()
-        self._metrics.recall_lower_bound.set(float("nan") if bound is None else bound)
 
     def results(self) -> dict[CanaryResult, int]:
         """How many came to what since the last call, by the pipeline that serves."""
@@ -425,8 +426,8 @@ class PathWatch:
         if bound is None:
             return "no simulated event has come out of the line yet"
         found, since = self._counts["found"], day_and_minute(rfc3339(self._since_s))
-        events = found + self._counts["missed"]
-        said = f"{found:,} of {events:,} simulated events found since {since}: at least {bound:.1%} are (95 %)"
+        events, least = found + self._counts["missed"], percent_down(bound)
+        said = f"{found:,} of {events:,} simulated events found since {since}: at least {least} are (95 %)"
         return said if self._nulls.is_counted else f"{said}; what the cut misses by itself is not counted yet"
 
     def _finding(self) -> str | None:

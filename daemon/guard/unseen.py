@@ -176,7 +176,8 @@ def _sentence(
     if not discards:
         return "nothing was discarded yet by this model and cut"
     if at_most is None or estimate is None:
-        waiting = f"{drawn:,} of them wait in the queue of discards" if drawn else "none of them was drawn yet"
+        wait = "waits" if drawn == 1 else "wait"
+        waiting = f"{drawn:,} of them {wait} in the queue of discards" if drawn else "none of them was drawn yet"
         return (
             f"nobody has looked at any of {many(discards, 'discard')}, so nothing is known of what is lost; {waiting}"
         )

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,7 +43,7 @@ Flags = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 NULL, BROKEN = 0.02, 0.15  # shares of canaries that are missed
-GOOD = 300  # canaries before something breaks
+GOOD, SOUND = 300, 500  # canaries before something breaks, and of a run in which nothing does
 WINDOW = 100
 BURST = 150
 DISCARDS = 2_184
@@ -55,6 +55,7 @@ class Options:
 
     runs: Annotated[int, Option("simulated streams of canaries, a rule", "N")] = 20_000
     nights: Annotated[int, Option("simulated nights, a bound", "N")] = 1_000
+    events: Annotated[int, Option("simulated events that network and step detector are both asked of", "N")] = 4_000
     seed: Annotated[int, Option("of all of it", "S")] = 1
     out: Annotated[Path | None, Option("the figures as JSON", "FILE")] = None
 
@@ -90,8 +91,8 @@ class Cover:
 
 def run(options: Options) -> int:
     """Exit 0."""
-    if min(options.runs, options.nights) < 1 or options.seed < 0:
-        raise UserError(USAGE, "--runs and --nights count from 1, --seed from 0")
+    if min(options.runs, options.nights, options.events) < 1 or options.seed < 0:
+        raise UserError(USAGE, "--runs, --nights and --events count from 1, --seed from 0")
     rng = np.random.default_rng(options.seed)
     alarms = [watch(name, make, options.runs, rng) for name, make in rules().items()]
     _show(table(alarms), burst())
@@ -99,10 +100,14 @@ def run(options: Options) -> int:
     bounds, price = promises(rng), shares(options.nights, rng)
     _show(bounds, price)
     covers += [one for part in (audit, two_detectors, yields, tip) for one in part(options.nights, rng)]
-    _show(covered(covers))
+    together = dependence(options.events)
+    _show(covered(covers), together)
     if options.out is not None:
         figures = {"alarms": [asdict(one) for one in alarms], "covers": [asdict(one) for one in covers]}
-        write_whole(options.out, (json.dumps(figures | {"bounds": bounds, "price": price}, indent=1) + "\n").encode())
+        write_whole(
+            options.out,
+            (json.dumps(figures | {"bounds": bounds, "price": price, "together": together}, indent=1) + "\n").encode(),
+        )
     return 0
 
 
@@ -191,19 +196,19 @@ def rules() -> dict[str, Callable[[], Rule]]:
 
 def watch(name: str, make: Callable[[], Rule], runs: int, rng: np.random.Generator) -> Alarm:
     """Each run sound until 500 canaries; then broken after 300 of them; and one long sound life."""
-    sound = rng.random((runs, 500)) < NULL
+    sound = rng.random((runs, SOUND)) < NULL
     first, delays = np.zeros(runs), np.zeros(runs)
     for run in progress(range(runs), name, runs):
         first[run] = _first(make(), sound[run].tolist())
         delays[run] = _delay(make(), sound[run, :GOOD].tolist(), rng)
     rule, alarms = make(), 0
     for _ in progress(range(runs), f"{name}, sound", runs):
-        alarms += sum(rule.observe(one) for one in (rng.random(1_000) < NULL).tolist())
+        alarms += sum(rule.observe(one) for one in (rng.random(SOUND) < NULL).tolist())
     return Alarm(
         rule=name,
         false_in_100=float((first <= 100).mean()),
-        false_in_500=float((first <= 500).mean()),
-        between_false=1_000 * runs / alarms if alarms else math.inf,
+        false_in_500=float((first <= SOUND).mean()),
+        between_false=SOUND * runs / alarms if alarms else math.inf,
         delay_mean=float(delays.mean()),
         delay_p99=float(np.quantile(delays, 0.99)),
         found_in_100=float((delays <= 100).mean()),
@@ -239,18 +244,18 @@ def burst() -> list[str]:
     return lines
 
 
-def gauge(runs: int, rng: np.random.Generator) -> Iterator[Cover]:
-    """Looked at after every canary, until 1,000; and what an exact interval that is not made for it would do."""
-    missed = np.cumsum(rng.random((runs, 1_000)) < NULL, axis=1)
-    bound, exact = np.zeros((1_001, missed.max() + 1)), np.zeros((1_001, missed.max() + 1))
-    for n in progress(range(1, 1_001), "gauge", 1_000):
+def gauge(runs: int, rng: np.random.Generator, until: int = 1_000) -> Iterator[Cover]:
+    """Looked at after every canary; and what an exact interval that is not made for it would do."""
+    missed = np.cumsum(rng.random((runs, until)) < NULL, axis=1)
+    bound, exact = np.zeros((until + 1, missed.max() + 1)), np.zeros((until + 1, missed.max() + 1))
+    for n in progress(range(1, until + 1), "gauge", until):
         for m in np.unique(missed[:, n - 1]).tolist():
             bound[n, m] = recall_lower_bound(n, m)
             if n % 20 == 0:
                 exact[n, m] = clopper_pearson(n - m, n, 0.90)[0]
-    places = np.arange(1, 1_001)
+    places = np.arange(1, until + 1)
     wrong, exact_wrong = ((table[places, missed] > 1 - NULL).any(axis=1).sum() for table in (bound, exact))
-    said = ", ".join(f"{bound[n, missed[:, n - 1]].mean():.3f} of {n:,}" for n in (100, 300, 1_000))
+    said = ", ".join(f"{bound[n, missed[:, n - 1]].mean():.3f} of {n:,}" for n in (100, 300, 1_000) if n <= until)
     yield Cover("gauge, looked at after every canary", runs, int(wrong), 0.05, f"at least {said} (means)")
     yield Cover("an exact bound, every 20 canaries (not used)", runs, int(exact_wrong), math.nan)
 
@@ -371,16 +376,30 @@ def two_detectors(nights: int, rng: np.random.Generator) -> Iterator[Cover]:
     for odds in (1.0, 0.7, 0.5):
         yield _paired(f"two detectors, odds ratio {odds:g}", nights, partial(_hinder, odds), rng)
 
+    yield _paired("two detectors, three events in ten are seen by the second alone", nights, _blind, rng, math.nan)
 
-def _paired(what: str, nights: int, cells: Callable[[np.random.Generator], Floats], rng: np.random.Generator) -> Cover:
+
+def _paired(
+    what: str,
+    nights: int,
+    cells: Callable[[np.random.Generator], Floats],
+    rng: np.random.Generator,
+    wrong_in: float = 0.1,
+) -> Cover:
     wrong, said = 0, []
     for _ in range(nights):
-        both, one, other, none = rng.multinomial(int(rng.integers(20, 400)), cells(rng))
-        least = least_events(int(both), int(one), int(other))
-        wrong += least > both + one + other + none
-        said.append((least - both - one - other, none))
-    least_missed, missed = np.mean(said, axis=0)
-    return Cover(what, nights, wrong, 0.10, f"both missed at least {least_missed:.1f}, true {missed:.1f} (means)")
+        both, one, other, none = map(int, rng.multinomial(rng.integers(20, 400), cells(rng)))
+        least_missed = least_events(both, one, other) - both - one - other
+        wrong += least_missed > none
+        said.append((least_missed, none))
+    least, missed = np.mean(said, axis=0)
+    return Cover(what, nights, wrong, wrong_in, f"both missed at least {least:.1f}, true {missed:.1f} (means)")
+
+
+def _blind(rng: np.random.Generator) -> Floats:
+    first, second = rng.uniform(0.9, 0.99), rng.uniform(0.2, 0.5)  # of the events of which both can see something
+    seen = [first * second, first * (1 - second), (1 - first) * second, (1 - first) * (1 - second)]
+    return 0.7 * np.array(seen) + 0.3 * np.array([0.0, 0.0, 1.0, 0.0])
 
 
 def _strong(together: float, rng: np.random.Generator) -> Floats:
@@ -400,6 +419,34 @@ def _hinder(odds: float, rng: np.random.Generator) -> Floats:
         ratio = both * (1 - first - second + both) / max((first - both) * (second - both), 1e-300)
         low, high = (both, high) if ratio < odds else (low, both)
     return np.array([both, first - both, second - both, 1 - first - second + both])
+
+
+def dependence(events: int) -> list[list[str]]:
+    """The shipped network and the step detector on simulated events: do they find the same ones."""
+    from daemon.config import ThresholdsConfig
+    from daemon.judging.judge import judge_of, load_model
+    from daemon.judging.sentinel import LEVEL
+    from models.simulate import simulate
+    from models.steps import second_opinion
+
+    model = load_model("shipped")
+    scores, steps = np.zeros(events), np.zeros(events)
+    curves = (one.curve for one in progress(simulate(events, 77_000_001, 1.0), "simulated events", events))
+    for start in range(0, events, 64):
+        scored = model.judge(list(islice(curves, 64)))
+        signals = [None if one.prepared is None else one.prepared.signal for one in scored]
+        for place, (one, signal) in enumerate(zip(scored, signals, strict=True), start):
+            scores[place] = 1.0 if one.score is None else one.score
+            steps[place] = 0.0 if signal is None else second_opinion([signal])[0]
+    rows = [["discarded", "both find", "network", "steps", "neither", "odds ratio", "said: both miss at least"]]
+    shipped = judge_of(model, ThresholdsConfig()).thresholds.discard
+    for cut in (shipped, float(np.quantile(scores, 0.1)), float(np.quantile(scores, 0.3))):
+        network, other = scores > cut, steps > LEVEL
+        cells = [int(np.sum(cell)) for cell in (network & other, network & ~other, ~network & other, ~network & ~other)]
+        ratio = cells[0] * cells[3] / max(cells[1] * cells[2], 1)
+        told = least_events(*cells[:3]) - sum(cells[:3])
+        rows.append([f"{np.mean(~network):.1%}", *map(str, cells), f"{ratio:.1f}", str(told)])
+    return rows
 
 
 # The run and the tip.

@@ -25,19 +25,19 @@ import numpy as np
 from daemon.common.errors import USAGE, UserError
 from daemon.common.options import Option
 from daemon.common.text import align
-from daemon.sources import CANARY, Arrival, SourceHealth
+from daemon.sources import Arrival, SourceHealth
+from models.clock import Clock
 from models.curve import Curve, Samples
 from models.files import write_whole
 
 if TYPE_CHECKING:
-    from daemon.judging import Judge, Judged
+    from daemon.judging import Judge
     from deploy.serving import Model, Scored
     from models.curve import Prepared
 
 PREVALENCE = 0.02
 CURVE_S, CANARY_S = 1.0, 5.0  # one comes so often
 LOOK = 25  # curves between two looks at what is told
-BEGAN_S = 1_795_000_000.0  # a night in November 2026
 
 
 # The laboratory.
@@ -52,7 +52,7 @@ class Fault:
     wave: float = 1.0
     noise: float = 1.0
     adhesion: float = 1.0
-    judge: str = ""  # "blind", "swapped"
+    judge: str = ""  # "blind", "swapped", "high"
 
 
 #: Name -> what goes wrong.
@@ -63,6 +63,7 @@ FAULTS: Mapping[str, Fault] = {
     "interference x 3": Fault(wave=3.0),
     "a blind class": Fault(judge="blind"),
     "thresholds swapped": Fault(judge="swapped"),
+    "discards up to keep": Fault(judge="high"),
     "noise x 2, adhesion gone": Fault(noise=2.0, adhesion=0.0),
 }
 
@@ -157,53 +158,13 @@ class Story:
                 self.told.setdefault(name, (at, text))
 
 
-class Canaries:
-    """Fresh simulated curves with their truth: five in six hold an event."""
-
-    def __init__(self, seed: int, null: float) -> None:
-        from models.anytime import EDetector
-
-        self._seed, self._sent = seed, 0
-        self._truth: dict[str, bool] = {}
-        self._missed, self._kept = EDetector(null), EDetector(0.02)
-        self.said = ""
-
-    def send(self, folder: Path) -> Arrival:
-        """The next one, as a file."""
-        from daemon.instrument.jpk_writer import pack
-        from models.simulate import simulate
-
-        self._sent += 1
-        is_event = self._sent % 6 != 0
-        (one,) = simulate(1, self._seed, 1.0 if is_event else 0.0, start=self._sent)
-        curve = one.curve
-        if curve.force_unit == "N" and curve.spring_constant_n_per_m is None:
-            curve = replace(curve, spring_constant_n_per_m=0.03)
-        name = f"canary-{self._sent}.jpk-force"
-        (folder / name).write_bytes(pack(curve))
-        self._truth[name] = is_event
-        return _arrival(folder / name, BEGAN_S, CANARY)
-
-    def observe(self, judged: Judged) -> None:
-        verdict = judged.decision.verdict
-        if self._truth.pop(judged.reading.arrival.path):
-            rings = self._missed.observe(verdict == "discard")
-            self.said = "simulated events are missed" if rings else self.said
-        else:
-            rings = self._kept.observe(verdict == "keep")
-            self.said = "simulated curves without an event are kept" if rings else self.said
-
-
-def _arrival(file: Path, at_s: float, source: str) -> Arrival:
-    size = file.stat().st_size
-    return Arrival(source, file.name, file, size_bytes=size, mtime_ns=int(at_s * 1e9), noticed_s=time.monotonic())
-
-
 class Line:
-    """A real pipeline, and all that watches it."""
+    """A real pipeline and the guard beside it, on a clock that goes on with the curves."""
 
-    def __init__(self, folder: Path, model: Model, judge: Judge, seed: int, closing: ExitStack) -> None:
-        from daemon.guard.tip import RunWatch, TipWatch
+    def __init__(self, folder: Path, model: Model, judge: Judge, closing: ExitStack, canaries: bool) -> None:
+        from daemon.config import GuardConfig
+        from daemon.guard import Guard
+        from daemon.guard.canaries import CanarySource, PathWatch
         from daemon.judging.judge import Serving
         from daemon.judging.sentinel import Dispute, Sentinel
         from daemon.ledger import Ledger
@@ -213,35 +174,40 @@ class Line:
         from daemon.reading.pool import ReaderPool
         from daemon.service.health import ContactWatch
 
-        self._folder, self._now_s = folder, BEGAN_S
-        self._seq = self._sent = 0
-        self._is_lost = False
+        self._folder, self._sent, self._begun_s = folder, 0, time.time() - 12 * 3600.0
         self._bell, self._source, self._pace = threading.Event(), Files(), Pace(64, 0.005)
         self._sentinel, self._dispute, self._contact = Sentinel(), Dispute(), ContactWatch(50)
-        self._canaries = Canaries(seed, 0.026)
-        self._tip, self._run = TipWatch(lambda: self._now_s), RunWatch(lambda: self._now_s)
+        self._is_lost = False
         ledger = Ledger(folder / "ledger.sqlite", "afm1")
         closing.callback(ledger.close)
         reader = closing.enter_context(ReaderPool(2, wake=self._bell.set))
         publisher = Publisher(ledger.path, "afm1", publish="tcp://127.0.0.1:0", replay="tcp://127.0.0.1:0")
         closing.callback(publisher.stop)
+        self._serving, metrics = Serving(model, judge), Metrics()
+        clock = Clock(steady_s=lambda: self._sent * CURVE_S)
+        source = CanarySource(folder / "canaries", GuardConfig(canaries, CANARY_S), self._bell.set, clock)
+        self._path = PathWatch(source, metrics, folder, clock)
+        self._guard = Guard(folder, ledger.view(), self._serving, self._dispute, now=clock.steady_s, path=self._path)
+        closing.callback(self._guard.stop)
         self._pipeline = Pipeline(
-            Backlog([self._source]),
+            Backlog([self._source, source]),
             reader,
-            Serving(model, judge),
+            self._serving,
             ledger,
             publisher,
-            Metrics(),
+            metrics,
             self._sentinel,
             self._bell,
             self._pace,
-            observe=self._observe,
+            observe=self._guard.observe,
             dispute=self._dispute,
         )
+        self._guard.step()  # as at a start
         self.verdicts: Counter[str] = Counter()
 
     def swap(self, model: Model, judge: Judge) -> None:
         self._pipeline.swap(model, judge, self._pace)
+        self._guard.step()
 
     def send(self, curves: Sequence[Curve]) -> None:
         """As many files of the laboratory, with the canaries of that time among them, judged to the end."""
@@ -249,43 +215,27 @@ class Line:
 
         files: list[Path] = []
         for curve in curves:
-            self._now_s += CURVE_S
             self._sent += 1
             file = self._folder / f"curve-{self._sent:05d}.jpk-force"
             file.write_bytes(pack(curve))
-            self._source.add(_arrival(file, self._now_s, "watch"))
+            mtime_ns = int((self._begun_s + self._sent * CURVE_S) * 1e9)
+            size, noticed_s = file.stat().st_size, (self._sent + len(curves)) * CURVE_S  # none has to wait
+            self._source.add(Arrival("watch", file.name, file, size_bytes=size, mtime_ns=mtime_ns, noticed_s=noticed_s))
             files.append(file)
-            if self._now_s // CANARY_S > (self._now_s - CURVE_S) // CANARY_S:
-                canary = self._canaries.send(self._folder)
-                self._source.add(canary)
-                files.append(canary.file)
+            self._path.source.step()
         while not self._pipeline.idle():
             for decision in self._pipeline.turn(0.05):
                 self.verdicts[decision.verdict] += 1
+                self._is_lost = self._contact.observe([decision.reasons])
+        self._guard.step()
         for file in files:
             file.unlink()
 
     def said(self) -> dict[str, str]:
-        """What every number says now, by its name."""
-        flipped = [text for _, is_well, text in self._sentinel.findings() if not is_well]
-        return {
-            "path": self._canaries.said,
-            "second opinion": self._dispute.finding(),
-            "tip": self._tip.finding() or "",
-            "run": self._run.finding() or "",
-            "sign": "; ".join(flipped),
-            "contact": self._contact.text if self._is_lost else "",
-        }
-
-    def _observe(self, judged: Sequence[Judged]) -> None:
-        for one in judged:
-            if one.reading.arrival.is_canary:
-                self._canaries.observe(one)
-                continue
-            self._seq += 1
-            self._tip.observe(one.reading, one.decision, self._seq)
-            self._run.observe(one.decision)
-            self._is_lost = self._contact.observe([one.decision.reasons])
+        """What is told now, by the name under which the service tells it."""
+        found = {one.name: one.text for one in self._guard.findings() if one.level != "ok"}
+        found |= {f"orientation {name}": text for name, is_well, text in self._sentinel.findings() if not is_well}
+        return found | ({"contact": self._contact.text} if self._is_lost else {})
 
 
 # The judge.
@@ -312,9 +262,16 @@ def blinded(model: Model) -> Model:
 
 
 def swapped(judge: Judge) -> Judge:
-    """Each threshold where the other one was."""
+    """Each threshold where the other one was, and said so; no configuration and no model can say it."""
     cuts = judge.thresholds
-    return replace(judge, thresholds=replace(cuts, discard=cuts.keep, keep=cuts.discard))
+    thresholds = replace(cuts, discard=cuts.keep, keep=cuts.discard)
+    return replace(judge, thresholds=thresholds, pipeline=f"{judge.pipeline}|swapped")
+
+
+def high(judge: Judge) -> Judge:
+    """Discards all that it does not keep, and says nothing of it."""
+    cuts = judge.thresholds
+    return replace(judge, thresholds=replace(cuts, discard=math.nextafter(cuts.keep, 0.0)))
 
 
 # The study.
@@ -359,7 +316,7 @@ def run(options: Options) -> int:
     return 0
 
 
-def trial(name: str, model: Model, before: int, after: int, seed: int) -> Row:
+def trial(name: str, model: Model, before: int, after: int, seed: int, *, canaries: bool = True) -> Row:
     """One run in which something goes wrong after ``before`` curves."""
     from daemon.config import ThresholdsConfig
     from daemon.judging.judge import judge_of
@@ -367,10 +324,15 @@ def trial(name: str, model: Model, before: int, after: int, seed: int) -> Row:
     fault, judge, story = FAULTS[name], judge_of(model, ThresholdsConfig()), Story()
     false = Story()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as closing:
-        line, laboratory = Line(Path(folder), model, judge, seed, closing), Laboratory(seed)
+        line, laboratory = Line(Path(folder), model, judge, closing, canaries), Laboratory(seed)
         for at in range(0, before + after, LOOK):
             if at == before and fault.judge:
-                line.swap(*((blinded(model), judge) if fault.judge == "blind" else (model, swapped(judge))))
+                others = {
+                    "blind": (blinded(model), judge),
+                    "swapped": (model, swapped(judge)),
+                    "high": (model, high(judge)),
+                }
+                line.swap(*others[fault.judge])
             now = fault if at >= before else FAULTS["nothing"]
             line.send([laboratory.curve(number, now) for number in range(at, min(at + LOOK, before + after))])
             (story if at >= before else false).note(at + LOOK - before, line.said())
@@ -385,5 +347,6 @@ def table(rows: Sequence[Row]) -> list[str]:
         counts = " / ".join(str(row.verdicts.get(verdict, 0)) for verdict in ("keep", "review", "discard"))
         words = ", ".join(f"{name} ({at})" for name, (at, _) in told) or "nothing"
         cells.append([row.fault, words, ", ".join(row.false) or "nothing", counts])
+    false = [f"{row.fault}, before: {name} ({at}): {text}" for row in rows for name, (at, text) in row.false.items()]
     said = [f"{row.fault}: {name}: {text}" for row in rows for name, (_, text) in row.told.items()]
-    return [*align(cells), "", *said]
+    return [*align(cells), "", *false, *said]

@@ -3,7 +3,7 @@
 import { ask } from "./client.js";
 import { say } from "./said.js";
 import { TipCharts } from "./tip.js";
-import { clock, count, element, figure, plural, sentence } from "./words.js";
+import { count, element, figure, plural, sentence } from "./words.js";
 
 const DOTS = 60; // confirmed events that are drawn one by one
 const percent = (share) => `${figure(100 * share, 3)}\u00a0%`;
@@ -99,10 +99,12 @@ export class Night {
   #draw({ guard, from, alarms, advice, notes }) {
     for (const { name, queue } of CARDS) {
       const [parts, told] = [this.#cards.get(name), guard?.[name] ?? null];
-      const { value, words, graph, lines } = told ? DRAWN[name](told) : NOTHING;
+      const isOff = name === "path" && from === "service"; // no simulated curve is sent
+      const { value, words, graph, lines } = told ? DRAWN[name](told) : { value: "–", words: isOff ? "canaries are switched off" : "nothing is known yet" };
       parts.value.replaceChildren(element("b", {}, value), words ? ` ${words}` : "");
       parts.graph.replaceChildren(graph ?? "");
-      const rows = [told?.text, ...(lines ?? [])].filter(Boolean).map((text) => element("p", {}, sentence(text)));
+      const [first, ...rest] = (told?.text ?? "").split("; "); // the sentence, and what is to be known of it
+      const rows = [first, ...rest, ...(lines ?? [])].filter(Boolean).map((text) => element("p", {}, sentence(text)));
       parts.text.replaceChildren(...rows);
       if (queue) {
         const left = this.hands.left(queue);
@@ -110,6 +112,7 @@ export class Night {
       }
     }
     this.charts.draw(guard?.tip ?? null);
+    this.section.classList.toggle("is-tip", Boolean(advice?.length && guard?.tip?.blocks?.length));
     this.#sum(guard, from, alarms ?? [], advice ?? []);
     const rest = (notes ?? []).map(sentence).join(" ");
     if (this.notes.textContent !== rest) this.notes.textContent = rest;
@@ -136,18 +139,15 @@ export class Night {
   }
 }
 
-const NOTHING = { value: "–", words: "nothing is known yet" };
-
 /** Of each number: its value, the words behind it, a small drawing, and what else is to be told. */
 const DRAWN = {
-  path({ lower_bound: bound, null: usual, canaries, missed, since }) {
+  path({ lower_bound: bound, null: usual, canaries, missed }) {
     const found = canaries - missed;
     if (bound === null || bound === undefined) return { value: "–", words: "too few for a bound yet" };
     return {
       value: `≥ ${percent(Math.floor(1000 * bound) / 1000)}`,
       words: "of simulated events found",
       graph: scale(bound, 1 - usual, `${count(found)} of ${count(canaries)}`),
-      lines: since ? [`counted since ${clock(since)}`] : [],
     };
   },
   events({ confirmed, kept_live: kept, shown_live: shown, found_now: found, scored_now: scored, low, high, session }) {
@@ -164,7 +164,7 @@ const DRAWN = {
   },
   unseen({ discards, looked_at: looked, at_most: most, found, drawn }) {
     const rest = Math.max(drawn - looked, 0);
-    const lines = rest ? [`${plural(rest, "more is", "more are")} drawn and ${rest === 1 ? "waits" : "wait"} for a look`] : [];
+    const lines = rest && looked ? [`${plural(rest, "more is", "more are")} drawn and ${rest === 1 ? "waits" : "wait"} for a look`] : [];
     if (most === null || most === undefined) return { value: "–", words: `of ${plural(discards, "discard")} nothing is known`, lines };
     return {
       value: `at most ${count(most)}`,
@@ -213,7 +213,7 @@ function scale(bound, usual, words) {
 /** Confirmed events one by one: kept, sent to review, discarded. */
 function dots({ kept, shown, lost }) {
   const all = kept + shown + lost;
-  const words = `${count(kept)} kept, ${count(shown)} sent to review, ${count(lost)} discarded`;
+  const words = `${count(kept)} kept · ${count(shown)} review · ${count(lost)} discard`;
   const kinds = [["keep", kept], ["review", shown], ["discard", lost]];
   if (all > DOTS) {
     let x = 4;

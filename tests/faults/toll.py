@@ -1,6 +1,6 @@
-"""What canaries cost; `python -m tests.faults.toll` prints it: the rate of a busy line, its CPU and its memory, on / off.
+"""What canaries cost a line that is busy; `python -m tests.faults.toll` prints rate, CPU and memory with and without.
 
-Pairs of runs one after the other, in turn with and without; a burst goes on in the whole of each run.
+Pairs of runs, in turn with and without; a burst goes on in the whole of each run.
 """
 
 from __future__ import annotations
@@ -40,12 +40,9 @@ def main() -> int:
         for number in range(2 * args.pairs):
             is_on = number % 2 == 1
             found[is_on].append(run(Path(name) / str(number), args.curves, 5.0, canaries=is_on))
-    for is_on, runs in found.items():
+    for runs in found.values():
         rate, cpu_ms, pss_mb, came = (statistics.median(column) for column in zip(*runs, strict=True))
-        word = "on " if is_on else "off"
-        print(
-            f"canaries {word}: {rate:.0f} curves/s, {cpu_ms:.2f} ms of CPU a curve, {pss_mb:.0f} MB, {came:.0f} canaries"
-        )
+        print(f"{came:.0f} canaries: {rate:.0f} curves/s, {cpu_ms:.2f} ms of CPU a curve, {pss_mb:.0f} MB")
     return 0
 
 

@@ -214,6 +214,7 @@ class Guard(threading.Thread):
     def run(self) -> None:
         if self._path is not None:
             self._path.source.start()
+        self.step()
         while not self._ending.wait(STEP_S):
             self.step()
 

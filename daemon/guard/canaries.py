@@ -215,7 +215,7 @@ class CanarySource:
         every_s = self.settings.canary_s if curves_come else self.settings.canary_rest_s
         curves_wait = now_s < self._waits_until_s
         may_hurry = self._credit >= 1.0 if curves_wait else now_s - self._last_s >= 0.9 / AT_REST_PER_S
-        if may_hurry and self._owed:
+        if may_hurry and self._owed and (self._made % 2 or not self._copies):  # in turn with the copies
             self._send_simulated(now_s, self._burst)
         elif may_hurry and self._copies:
             copy, seq = self._copies.popleft()
@@ -309,6 +309,8 @@ class PathWatch:
         """See what is lost and what has changed; once a second. ``kept``: of a pipeline, :attr:`state` of before."""
         for one in self.source.lost():
             self._note(one)
+        if not self.source.settings.canaries:
+            return
         judge, model = serving.judge, serving.model
         if judge.pipeline != self.pipeline:
             self._loss = SimulatedLoss(self._state, model.bundle)
@@ -319,8 +321,6 @@ class PathWatch:
             self.burst()
         if self.source.is_at_rest and self._loss is not None and self._counting.look(self._loss):
             self._serve(judge, Nulls.of(self._loss, judge), self.state)
-        bound = self._lower_bound()
-        self._metrics.recall_lower_bound.set(float("nan") if bound is None else bound)
 
     def results(self) -> dict[CanaryResult, int]:
         """How many came to what since the last call, by the pipeline that serves."""

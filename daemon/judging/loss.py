@@ -140,8 +140,8 @@ class Counting:
     def look(self, loss: SimulatedLoss) -> bool:
         """Begin where it has not been tried; whether it has just come to its end."""
         if self._child is None:
-            if self._tried != str(loss.file) and loss.counted() is None:
-                self._tried = str(loss.file)
+            is_tried, self._tried = self._tried == str(loss.file), str(loss.file)
+            if not is_tried and loss.counted() is None:
                 words = [str(loss.base.folder.absolute()), str(loss.state.absolute())]
                 command = [sys.executable, "-P", "-m", "daemon.judging.loss", *words]
                 self._child = launch(command, {"OMP_NUM_THREADS": "1"}, may_be_left=True)

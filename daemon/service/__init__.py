@@ -196,7 +196,11 @@ class Service:
         pulse, metrics = parts.guard.pulse(), parts.metrics
         metrics.confirmed_events.set(pulse.confirmed)
         metrics.kept_live.set(pulse.kept_live)
-        metrics.lost_at_most.set(float("nan") if pulse.lost_at_most is None else pulse.lost_at_most)
+        for gauge, known in (
+            (metrics.recall_lower_bound, pulse.recall_lower_bound),
+            (metrics.lost_at_most, pulse.lost_at_most),
+        ):
+            gauge.set(float("nan") if known is None else known)
 
     def _look_for_unread(self, source: WatchSource) -> None:
         for unread in source.unread():

@@ -325,7 +325,7 @@ def test_what_is_missed_and_how_the_tip_is() -> None:
     """Numbers and charts share a line where there is room; advice that is no trouble yet is told like one, once."""
     told = msgspec.to_builtins(guard(count=60, change=45))
     board = board_with(4, guard=told)
-    numbers = " missed  path ≥ 96.3 % · events 38 of 39 · unseen at most 64"
+    numbers = " missed  path ≥ 96.3 % · events 38 of 39 · unseen ≤ 64"
     noise, adhesion = "noise ▄▄▄▄▄▄▄▄▄▄▄▄████ 10 pN", "adhesion ████████████     –"
     wide, narrow = text_of(board, 140, 40).splitlines(), text_of(board, 80, 30).splitlines()
     assert any(line.startswith(numbers) and noise in line and adhesion in line for line in wide)

@@ -70,7 +70,7 @@ def test_the_service_s_numbers_are_told_and_never_merged(tmp_path: Path) -> None
     state = tmp_path / "state"
     with Watcher(state) as speaker, Page(state) as page:
         told = page.ask("/api/state").json
-        assert told["promises"] == ["path ≥ 96.3 %", "events 38 of 39", "unseen at most 64"]
+        assert told["promises"] == ["path ≥ 96.3 %", "events 38 of 39", "unseen ≤ 64"]
         assert told["advice"] == [ADVICE]
         night = page.ask("/api/night").json
         assert [night[name] for name in ("from", "alarms", "advice", "notes")] == ["service", [], [ADVICE], []]

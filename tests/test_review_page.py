@@ -434,7 +434,7 @@ def test_the_night_is_told_at_a_glance(tmp_path: Path, browser: Browser) -> None
         browser.wait(
             lambda: "look at the tip" in browser.text("#night-view .verdict"), "nobody says that the tip is bad"
         )
-        assert browser.text("#promises") == "path ≥ 96.3 % · events 38 of 39 · unseen at most 64"
+        assert browser.text("#promises") == "path ≥ 96.3 % · events 38 of 39 · unseen ≤ 64"
         cards = browser.run("return [...document.querySelectorAll('.number-card')].map(one => one.textContent)")
         assert all("Does not say: " in card for card in cards)
         assert [card.split("?")[0] for card in cards][:3] == [

@@ -140,7 +140,7 @@ def unseen(status: Mapping[str, Any], now_s: float) -> list[str]:
 
 
 def promises(guard: Mapping[str, Any]) -> list[str]:
-    """``path ≥ 96.3 %``, ``events 38 of 39``, ``unseen at most 64``: three numbers that never merge, each in short.
+    """``path ≥ 96.3 %``, ``events 38 of 39``, ``unseen ≤ 64``: three numbers that never merge, each in short.
 
     One of which nothing is known yet is left out; a path that is not well begins with ▲.
     """
@@ -153,7 +153,7 @@ def promises(guard: Mapping[str, Any]) -> list[str]:
     if events.get("scored_now"):
         said.append(f"events {events['found_now']:,} of {events['scored_now']:,}")
     if discards.get("at_most") is not None:
-        said.append(f"unseen at most {discards['at_most']:,}")
+        said.append(f"unseen ≤ {discards['at_most']:,}")
     return said
 
 

@@ -265,7 +265,8 @@ class Guard(threading.Thread):
         self._labels.look(self._serving, self._session())
 
     def _write(self) -> None:
-        self._seq = self._view.last_seq
+        with suppress(UserError):  # told by the ledger itself
+            self._seq = self._view.last_seq
         while self._blocks:
             point, unit, state = self._blocks.popleft()
             self.logbook.note_block(point, unit)

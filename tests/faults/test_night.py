@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 from modelhelp import make_model
 
 from daemon.client.feed import ask_status
@@ -67,3 +71,44 @@ def test_the_guard_goes_on_after_a_kill_and_under_another_model(tmp_path: Path) 
         assert len(lab.history()) == CURVES
         until(lambda: scrape(lab)["afm_triage_recall_lower_bound"] > 0, 20)
         assert scrape(lab)["afm_triage_confirmed_events"] == CURVES
+
+
+def alarms_of(listener: zmq.Socket[bytes], name: str) -> list[dict[str, Any]]:
+    """What has come so far about one condition."""
+    found = []
+    while listener.poll(0):
+        event = json.loads(listener.recv_multipart()[1])
+        if event["data"]["name"] == name:
+            found.append(event["data"])
+    return found
+
+
+@pytest.mark.timeout(60)
+def test_what_the_guard_finds_is_an_alarm_once_and_clears_when_it_is_over(tmp_path: Path) -> None:
+    """Somebody has set a threshold that gives most events up; a reload takes it back. A broken logbook is no matter."""
+    folder = tmp_path / "lab"
+    (folder / "state").mkdir(parents=True)
+    (folder / "state" / NAME).write_bytes(b"no database" * 1_000)
+    bold = "[thresholds]\ndiscard = 0.9\nkeep = 0.95\n"
+    with Lab(folder, toml=bold) as lab, zmq.Context() as context, context.socket(zmq.SUB) as listener:
+        listener.linger = 0
+        listener.connect(lab.publish)
+        listener.subscribe(b"afm.afm1.alarm")
+
+        def path() -> dict[str, Any]:
+            said = ask_status(lab.replay, 10.0)
+            assert said is not None
+            return next((one for one in said["data"]["health"] if one["name"] == "path"), {})
+
+        until(lambda: path().get("level") == "alarm", 10)
+        assert "gives up" in path()["text"]
+        assert not lab.is_well()
+        (folder / "afm.toml").write_text("")
+        os.kill(lab.pid, signal.SIGHUP)
+        until(lambda: path().get("level") == "ok", 15)
+        heard = alarms_of(listener, "path")
+        assert [one["level"] for one in heard[-2:]] in (["alarm", "ok"], ["ok"])  # the first may come before we listen
+        assert len(heard) <= 2
+        assert lab.is_well()
+        assert "was damaged" in lab.log_text()
+    assert (folder / "state" / f"{NAME}.damaged-1").exists()

@@ -103,7 +103,8 @@ export class Night {
       const { value, words, graph, lines } = told ? DRAWN[name](told) : { value: "–", words: isOff ? "canaries are switched off" : "nothing is known yet" };
       parts.value.replaceChildren(element("b", {}, value), words ? ` ${words}` : "");
       parts.graph.replaceChildren(graph ?? "");
-      const rows = [told?.text, ...(lines ?? [])].filter(Boolean).map((text) => element("p", {}, sentence(text)));
+      const [first, ...rest] = (told?.text ?? "").split("; "); // the sentence, and what is to be known of it
+      const rows = [first, ...rest, ...(lines ?? [])].filter(Boolean).map((text) => element("p", {}, sentence(text)));
       parts.text.replaceChildren(...rows);
       if (queue) {
         const left = this.hands.left(queue);
@@ -111,6 +112,7 @@ export class Night {
       }
     }
     this.charts.draw(guard?.tip ?? null);
+    this.section.classList.toggle("is-tip", Boolean(advice?.length && guard?.tip?.blocks?.length));
     this.#sum(guard, from, alarms ?? [], advice ?? []);
     const rest = (notes ?? []).map(sentence).join(" ");
     if (this.notes.textContent !== rest) this.notes.textContent = rest;
@@ -211,7 +213,7 @@ function scale(bound, usual, words) {
 /** Confirmed events one by one: kept, sent to review, discarded. */
 function dots({ kept, shown, lost }) {
   const all = kept + shown + lost;
-  const words = `${count(kept)} kept, ${count(shown)} sent to review, ${count(lost)} discarded`;
+  const words = `${count(kept)} kept · ${count(shown)} review · ${count(lost)} discard`;
   const kinds = [["keep", kept], ["review", shown], ["discard", lost]];
   if (all > DOTS) {
     let x = 4;

@@ -166,8 +166,8 @@ function drawPromises(said) {
 function drawAdvice(texts) {
   const place = $("advice");
   place.hidden = !texts.length;
-  const text = texts.map((one) => `▲ ${one}`).join("  ");
-  if (place.textContent !== text) place.textContent = text;
+  const rows = texts.map((text) => element("span", {}, `▲ ${text}`));
+  if (place.textContent !== rows.map((row) => row.textContent).join(" ")) place.replaceChildren(...rows.flatMap((row) => [row, " "]).slice(0, -1));
 }
 
 function session(state, scope) {

@@ -237,10 +237,10 @@ def test_both_watches_cost_the_loop_little(judge: Judge) -> None:
     took_s = []
     for _ in range(3):
         tip, run = TipWatch(lambda: NIGHT_S + 3600), RunWatch(lambda: NIGHT_S + 3600)
-        begun_s = time.perf_counter()
+        begun_s = time.thread_time()
         for at, one in enumerate(decisions):
             tip.observe(reading, one, at)
             run.observe(one)
-        took_s.append((time.perf_counter() - begun_s) / len(decisions))
-    assert min(took_s) < 40e-6  # about 10 µs a curve on a free core
+        took_s.append((time.thread_time() - begun_s) / len(decisions))
+    assert min(took_s) < 40e-6  # 10 µs of a core
     assert run.advice

@@ -22,15 +22,16 @@ _HINT = frozenset({"flipped", "no_contact"})
 
 #: A discard is disputed where its steps exceed what this many in a hundred curves exceed, and no more than so many are.
 SHARE_PERCENT = 2
-#: In t of models.steps.second_opinion: what 2 % of the discards of a simulated stream exceed. The level that a service
-#: begins with, and the lowest.
-LEVEL = 19.6
+#: Of models.steps.second_opinion: what 2 % of the curves of a simulated stream exceed as discards
+#: (deploy/measurements/2026-11-28-steps.md). The level that a service begins with, and the lowest.
+LEVEL = 1.26
 RECENT = 1000  # curves that the level is taken from
 FIRST = 200  # curves before it is
 BLOCK = 100  # curves of one level
 MOST_AT_ONCE = 10  # disputes, after a long time without
 #: Of a block; were the share 2 %, so many or more would come once in 200,000 blocks.
 RISE = 12
+QUIET = 5  # blocks without, after which a rise is over
 
 _REMEDIES = {
     "text": "say so, or correct it, with `pulling` in a [[text]] table of the configuration that fits these files",
@@ -110,48 +111,53 @@ class Dispute:
 
     def __init__(self) -> None:
         self.level = LEVEL
-        self._recent: deque[float] = deque(maxlen=RECENT)  # t of a discard, 0 of any other curve
+        self._recent: deque[float] = deque(maxlen=RECENT)  # steps of a discard, 0 of any other curve
         self._credit = 0  # hundredths of a dispute
         self._block: list[bool] = []  # whether each discard of this block exceeds the level, False of other curves
-        self._is_told = ""
+        self._told = ""
+        self._quiet = 0  # blocks since
 
     def look_at(self, decisions: Sequence[Decision]) -> list[Decision]:
         """The same decisions, the disputed ones marked; each is counted but for canaries."""
 
         def is_disputed(one: Decision) -> bool:
-            return one.source != CANARY and self._observe(one)
+            return one.source != CANARY and self.observe(one.steps or 0.0, is_discard=one.verdict == "discard")
 
         return [replace(one, is_disputed=True) if is_disputed(one) else one for one in decisions]
 
-    def finding(self) -> str:
-        """What to tell where far more curves exceed the level than did before; empty while there is nothing."""
-        return self._is_told
-
-    def _observe(self, decision: Decision) -> bool:
-        is_discard = decision.verdict == "discard" and decision.steps is not None
-        t = decision.steps if is_discard and decision.steps is not None else 0.0
-        exceeds = t > self.level
+    def observe(self, steps: float, *, is_discard: bool) -> bool:
+        """Count a curve whose strongest step stands out so far; whether it is disputed."""
+        seen = steps if is_discard else 0.0
+        exceeds = seen > self.level
         self._credit = min(self._credit + SHARE_PERCENT, MOST_AT_ONCE * 100)
         is_disputed = exceeds and self._credit >= 100
         if is_disputed:
             self._credit -= 100
-        self._recent.append(t)
+        self._recent.append(seen)
         self._block.append(exceeds)
         if len(self._block) >= BLOCK:
             self._end_block()
         return is_disputed
 
+    def finding(self) -> str:
+        """What to tell where far more curves exceed the level than did before; empty while there is nothing."""
+        return self._told
+
     def _end_block(self) -> None:
         many, known = sum(self._block), len(self._recent) > FIRST + BLOCK
-        self._is_told = _rise(many, len(self._block), self.level) if known and many >= RISE else ""
+        self._quiet += 1
+        if known and many >= RISE:
+            self._told, self._quiet = _rise(many, len(self._block)), 0
+        if self._quiet > QUIET:
+            self._told = ""
         self._block.clear()
         if len(self._recent) >= FIRST:
             among = sorted(self._recent, reverse=True)
             self.level = max(among[len(among) * SHARE_PERCENT // 100], LEVEL)
 
 
-def _rise(many: int, curves: int, level: float) -> str:
+def _rise(many: int, curves: int) -> str:
     return (
-        f"in {many} of the last {curves} curves, all discarded, the second opinion sees a rupture (a step of t above "
-        f"{level:.1f}); 2 in 100 were usual: look at them in the queue of disagreements"
+        f"in {many} of the last {curves} curves, all of them discarded, the second opinion sees a rupture; "
+        f"{SHARE_PERCENT} in 100 were usual: look at them in the queue of disagreements"
     )

@@ -105,8 +105,8 @@ class DecisionData(Struct, frozen=True, kw_only=True):
             float,
             Meta(
                 ge=0,
-                description="the second opinion: t of the strongest step beyond the surface, up or down; "
-                "null: no signal",
+                description="the second opinion: how far the strongest step beyond the surface, up or down, stands "
+                "out from the curve's others; null: no signal",
             ),
         ]
         | UnsetType

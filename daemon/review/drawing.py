@@ -27,7 +27,7 @@ from daemon.judging.registry import Registry
 from daemon.review.security import Refused
 from models.bundle import BadBundle, Bundle, read
 from models.curve import Curve, Prepared, Samples
-from models.frontend import FAR_END, LARGEST, OPEN, newton_per_unit, prepare, turned
+from models.frontend import FAR_END, LARGEST, OPEN, first_shown, newton_per_unit, prepare, turned
 from models.raster import RasterProfile, coverage, envelope
 from models.steps import Fall, falls, strongest_step
 
@@ -244,8 +244,9 @@ def _step(force: Samples, x: Samples, factor: float, prepared: Prepared) -> tupl
     """(sample, what was seen there), of the signal as the network has it."""
     if prepared.signal is None or not np.isfinite(force).all() or (seen := strongest_step(prepared.signal)) is None:
         return None
-    n, way = force.shape[0], 1.0 if seen.rise < 0 else -1.0
-    at, drop = _place(way * force, Fall(round(seen.share * n), max(round(seen.width * n), 1), seen.t))
+    first = first_shown(force.shape[0], prepared.contact or 0.0, _PROFILE)
+    n, way = force.shape[0] - first, 1.0 if seen.rise < 0 else -1.0
+    at, drop = _place(way * force, Fall(first + round(seen.share * n), max(round(seen.width * n), 1), seen.t))
     return at, Disputed(float(x[at]), factor * float(force[at]), -way * factor * drop, seen.t)
 
 

@@ -30,6 +30,7 @@ TOPICS: dict[str, str] = {
     "losses": "every loss on an equal budget, over several seeds, against cross entropy",
     "misread": "what goes wrong in a run, and which number of the guard tells it, how soon",
     "sampling": "does a curve keep its verdict when the instrument stores fewer points of it",
+    "steps": "of the events that the network misses, how many does the second opinion see",
     "stress": "from which strength on does a nuisance turn an event into a discard",
     "streams": "a model on streams in which events are rare, simulated and real",
     "unseen": "what an audit of discards says of the events among them, and what its draw costs",

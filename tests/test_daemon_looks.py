@@ -117,7 +117,7 @@ def test_the_higher_the_score_the_likelier_a_discard_is_drawn(path: Path) -> Non
         }
         assert {one.seq: one.probability for one in view.looks("discard")} == {o.seq: o.probability for o in draws}
         assert sum(expected[500:]) / 5500 == pytest.approx(audit.AUDIT_SHARE, rel=0.05)
-        assert min(expected) >= audit.LEAST == pytest.approx(0.02 * (0.2 + 0.8 * 0.02 / 1.02))
+        assert min(expected) >= audit.LEAST == pytest.approx(0.02 * (audit.UNIFORM + (1 - audit.UNIFORM) * 0.02 / 1.02))
         estimate, error = sum(1 / one.probability for one in draws), 4 * np.sqrt(6000 / 0.01)
         assert abs(estimate - 6000) < error
         assert [one.place for one in draws] == [(one.seq - 1) % 3000 + 1 for one in draws]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -110,7 +111,11 @@ def test_forces_a_thousand_times_as_large_are_another_unit_and_no_tip(judge: Jud
     night.go_on(500)
     night.go_on(150, noise=1e3, tilt=1e3, wave=1e3, slope=1e3, adhesion=1e3)
     (told,) = night.watch.advice
-    assert (told.kind, "times what they were" in told.text) == ("unit", True)
+    assert told.kind == "unit"
+    assert re.match(r"forces are (9\d0|1,[01]00) times larger than they were since ", told.text)
+    night.go_on(150)
+    night.go_on(150, noise=1e-3, tilt=1e-3, wave=1e-3, slope=1e-3, adhesion=1e-3)
+    assert " times smaller than they were since " in night.watch.advice[0].text
 
 
 def test_one_bad_place_is_no_change(judge: Judge) -> None:
@@ -232,10 +237,10 @@ def test_both_watches_cost_the_loop_little(judge: Judge) -> None:
     took_s = []
     for _ in range(3):
         tip, run = TipWatch(lambda: NIGHT_S + 3600), RunWatch(lambda: NIGHT_S + 3600)
-        begun_s = time.perf_counter()
+        begun_s = time.thread_time()
         for at, one in enumerate(decisions):
             tip.observe(reading, one, at)
             run.observe(one)
-        took_s.append((time.perf_counter() - begun_s) / len(decisions))
-    assert min(took_s) < 40e-6  # about 10 µs a curve on a free core
+        took_s.append((time.thread_time() - begun_s) / len(decisions))
+    assert min(took_s) < 40e-6  # 10 µs of a core
     assert run.advice

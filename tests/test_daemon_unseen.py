@@ -75,7 +75,7 @@ def test_nothing_is_claimed_before_anybody_looked(state: State) -> None:
         None,
         0,
     )
-    assert said.text == "nothing was discarded yet by this model and cut"
+    assert said.text == "no discard of this model and cut is counted yet"
     state.discard(2_184)
     said = state.unseen()
     drawn = len(state.draws())

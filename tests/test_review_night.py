@@ -133,4 +133,4 @@ def test_in_the_morning_the_tip_is_still_told(tmp_path: Path) -> None:
     with Page(state) as page:
         night = page.ask("/api/night").json
     assert msgspec.convert(night["guard"]["tip"], numbers.Tip) == msgspec.structs.replace(tip, advice=())
-    assert night["notes"] == [f"until {day_and_minute('2026-11-28T06:30:00Z')[11:]} {ADVICE}"]
+    assert night["notes"] == [f"{ADVICE} (until {day_and_minute('2026-11-28T06:30:00Z')[11:]})"]

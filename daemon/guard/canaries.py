@@ -42,8 +42,8 @@ EVENT_FREE_EVERY = 6
 BURST = 150
 #: So soon after the start the first one goes: whoever only wants to know whether the service starts does not wait.
 START_S = 2.0
-#: Of a burst while no curve waits; while curves wait, so many canaries go for each of them.
-AT_REST_PER_S, OF_THE_LINE = 5.0, 0.02
+#: Of a burst while no curve waits; while curves wait, so many canaries go for each. One costs as much as three of them.
+AT_REST_PER_S, OF_THE_LINE = 5.0, 0.01
 #: A curve that has waited so long says that curves wait now; that holds for the moment after.
 _WAITS_S, _HOLDS_S = 1.0, 1.0
 #: A canary that has not come out so long after it was sent is lost.

@@ -136,7 +136,8 @@ class _Watch:
         """(what, since when, in words) of every number that has changed."""
         gauge = self.gauges.get("noise")
         if gauge is not None and gauge.is_told and abs(gauge.change) > math.log(OTHER_UNIT):
-            return [("unit", gauge.began_s, f"forces are {_times(gauge.change)} what they were")]
+            way = "larger" if gauge.change > 0 else "smaller"
+            return [("unit", gauge.began_s, f"forces are {_times(abs(gauge.change))} {way} than they were")]
         return [(name, one.began_s, self._words(name, one)) for name, one in self.gauges.items() if one.is_told]
 
     def _words(self, name: Quantity, gauge: _Gauge) -> str:
@@ -343,7 +344,7 @@ def _above(scaled: float, beside: float) -> float:
 
 def _times(change: float) -> str:
     ratio = math.exp(change)
-    return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.2g} times"
+    return f"{float(f'{ratio:.2g}'):,.0f} times" if ratio >= 10 else f"{ratio:.2g} times"
 
 
 def _grown(change: float) -> str:

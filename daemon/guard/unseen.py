@@ -174,7 +174,7 @@ def _sentence(
     left: int,
 ) -> str:
     if not discards:
-        return "nothing was discarded yet by this model and cut"
+        return "no discard of this model and cut is counted yet"
     if at_most is None or estimate is None:
         wait = "waits" if drawn == 1 else "wait"
         waiting = f"{drawn:,} of them {wait} in the queue of discards" if drawn else "none of them was drawn yet"

@@ -227,7 +227,7 @@ def _tip_of(file: Path) -> tuple[numbers.Tip | None, list[str]]:
     if not points:
         return None, []
     tip = numbers.Tip(unit=points[-1][1], blocks=tuple(point for point, _ in points), advice=())
-    return tip, [f"until {day_and_minute(ended)[11:]} {one.text}" for one, ended in held if ended]
+    return tip, [f"{one.text} (until {day_and_minute(ended)[11:]})" for one, ended in held if ended]
 
 
 def _session(session: Session, counts: dict[str, int]) -> dict[str, Any]:

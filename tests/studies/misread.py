@@ -290,10 +290,24 @@ class Row:
     verdicts: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """A real set in which nothing went wrong, played in file order, again and again."""
+
+    name: str
+    files_curves: int
+    played: int
+    told: dict[str, tuple[int, str]]  # kind of advice -> after so many curves, what it said
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """The defaults take some minutes on one core."""
 
+    folders: Annotated[
+        tuple[Path, ...], Option("real sets: is anything told of them as they are", "DIR", is_positional=True)
+    ] = ()
+    played: Annotated[int, Option("curves that each set is played for; at least once", "N")] = 3000
     before: Annotated[int, Option("curves of each run before something goes wrong", "N")] = 600
     after: Annotated[int, Option("and after", "N")] = 600
     faults: Annotated[tuple[str, ...], Option("only these, as the table names them", "NAME")] = tuple(FAULTS)
@@ -304,11 +318,19 @@ class Options:
 def run(options: Options) -> int:
     """Exit 0 with the table; 64 for options that make no sense."""
     unknown = [name for name in options.faults if name not in FAULTS]
-    if unknown or options.before < 0 or options.after < 0 or options.seed < 0:
-        raise UserError(USAGE, f"--faults are among {', '.join(FAULTS)}; --before, --after and --seed are 0 or more")
+    if unknown or min(options.before, options.after, options.seed, options.played) < 0:
+        raise UserError(
+            USAGE, f"--faults are among {', '.join(FAULTS)}; --before, --after, --seed and --played are 0 or more"
+        )
     from deploy.serving import Model
 
     model = Model.load()
+    if options.folders:
+        sets = [real(folder, model, options.played) for folder in options.folders]
+        if options.out:
+            write_whole(options.out, json.dumps([asdict(one) for one in sets], indent=1).encode() + b"\n")
+        print("\n".join(table_of_sets(sets)))
+        return 0
     rows = [trial(name, model, options.before, options.after, options.seed) for name in options.faults]
     if options.out:
         write_whole(options.out, json.dumps([asdict(row) for row in rows], indent=1).encode() + b"\n")
@@ -337,6 +359,39 @@ def trial(name: str, model: Model, before: int, after: int, seed: int, *, canari
             line.send([laboratory.curve(number, now) for number in range(at, min(at + LOOK, before + after))])
             (story if at >= before else false).note(at + LOOK - before, line.said())
         return Row(name, before, after, story.told, false.told, dict(line.verdicts))
+
+
+def real(folder: Path, model: Model, played: int) -> Quiet:
+    """What the watches over tip and run tell of a set in which nothing went wrong."""
+    from daemon.config import ThresholdsConfig
+    from daemon.guard.tip import RunWatch, TipWatch
+    from daemon.judging import classify, decide
+    from daemon.judging.judge import judge_of
+    from daemon.reading.ahead import Job, Piece, read_ahead
+    from daemon.sources.existing import find
+
+    judge, story, number = judge_of(model, ThresholdsConfig()), Story(), 0
+    pieces = read_ahead(map(Job, find([folder])), 2, model.bundle.profile)
+    readings = [item.reading for item in pieces if isinstance(item, Piece)]
+    batches = [readings[at : at + 64] for at in range(0, len(readings), 64)]
+    decisions = [one for some in batches for one in decide(some, classify(some, model, judge.thresholds), judge)]
+    tip, run_watch = TipWatch(), RunWatch()
+    while decisions and (not number or number + len(decisions) <= played):
+        for reading, decision in zip(readings, decisions, strict=True):
+            number += 1
+            tip.observe(reading, decision, number)
+            run_watch.observe(decision)
+            story.note(number, {one.kind: one.text for one in (*tip.advice, *run_watch.advice)})
+    return Quiet(folder.name, len(readings), number, story.told)
+
+
+def table_of_sets(sets: Sequence[Quiet]) -> list[str]:
+    """One line a set."""
+    cells = [["set", "curves", "played", "told"]]
+    for one in sets:
+        told = "; ".join(f"{text} ({at})" for at, text in one.told.values()) or "nothing"
+        cells.append([one.name, str(one.files_curves), str(one.played), told])
+    return align(cells)
 
 
 def table(rows: Sequence[Row]) -> list[str]:

@@ -46,7 +46,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Of nights; ``bias``: of the estimate, as a share of the truth, with its standard error."""
+    """Of nights; ``bias``: of all estimates together, as a share of the truth, with its standard error."""
 
     nights: int
     right: int
@@ -135,7 +135,8 @@ def coverage(
     from daemon.judging.audit import LEAST, Past, chance_of, is_drawn
     from models.anytime import lost_bound
 
-    past, right, ratios, bounds = Past(), 0, list[float](), list[int]()
+    past, right, bounds = Past(), 0, list[int]()
+    truths, estimates = list[int](), list[float]()
     for night in range(nights):
         count, alike = int(dice.integers(1, MOST_LOST)), dice.random()
         scores = dice.choice(free, discards)
@@ -156,9 +157,11 @@ def coverage(
         chances, found = [share * chance for chance, _ in looked], [event for _, event in looked]
         bounds.append(lost_bound(discards, chances, found, rest=LEAST * share))
         right += bounds[-1] >= count
-        ratios.append(sum(1 / chance for chance, event in zip(chances, found, strict=True) if event) / count)
-    off = np.array(ratios) - 1
-    return Coverage(nights, right, float(off.mean()), float(off.std() / np.sqrt(nights)), float(np.median(bounds)))
+        truths.append(count)
+        estimates.append(sum(1 / chance for chance, event in zip(chances, found, strict=True) if event))
+    off = np.array(estimates) - truths
+    error = float(off.std() * np.sqrt(nights)) / sum(truths)
+    return Coverage(nights, right, float(off.sum()) / sum(truths), error, float(np.median(bounds)))
 
 
 def table(prices: Sequence[Price]) -> list[str]:

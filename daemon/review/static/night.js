@@ -8,6 +8,11 @@ import { count, element, figure, plural, sentence } from "./words.js";
 const DOTS = 60; // confirmed events that are drawn one by one
 const percent = (share) => `${figure(100 * share, 3)}\u00a0%`;
 
+const unbroken = (text) => text.replaceAll(" %", "\u00a0%");
+
+/** Why nothing is known of a number: by who says so. */
+const UNKNOWN = { path: { service: "canaries are switched off", files: "no service runs, so there is no line to try" } };
+
 /** What each number is asked, and what it cannot know: a number that says all is believed too much. */
 const CARDS = [
   {
@@ -68,7 +73,7 @@ export class Night {
 
   #build() {
     this.verdict = element("div", { class: "verdict" });
-    this.notes = element("p", { class: "quiet" });
+    this.notes = element("div", { class: "quiet" });
     const cards = element("div", { class: "numbers" }, ...CARDS.map((card) => this.#card(card)));
     this.section.replaceChildren(
       element("header", {}, element("h2", {}, "The night"), element("p", { class: "quiet" }, "is anything being missed, and is anything wrong with the tip")),
@@ -99,23 +104,22 @@ export class Night {
   #draw({ guard, from, alarms, advice, notes }) {
     for (const { name, queue } of CARDS) {
       const [parts, told] = [this.#cards.get(name), guard?.[name] ?? null];
-      const isOff = name === "path" && from === "service"; // no simulated curve is sent
-      const { value, words, graph, lines } = told ? DRAWN[name](told) : { value: "–", words: isOff ? "canaries are switched off" : "nothing is known yet" };
+      const { value, words, graph, lines } = told ? DRAWN[name](told) : { value: "–", words: UNKNOWN[name]?.[from] ?? "nothing is known yet" };
+      parts.value.classList.toggle("bad", told?.is_well === false);
       parts.value.replaceChildren(element("b", {}, value), words ? ` ${words}` : "");
       parts.graph.replaceChildren(graph ?? "");
-      const [first, ...rest] = (told?.text ?? "").split("; "); // the sentence, and what is to be known of it
-      const rows = [first, ...rest, ...(lines ?? [])].filter(Boolean).map((text) => element("p", {}, sentence(text)));
-      parts.text.replaceChildren(...rows);
+      const text = alarms.includes(told?.text) ? "" : (told?.text ?? ""); // it stands above already
+      const rows = [...text.split(/; (?![^(]*\))/), ...(lines ?? [])].filter(Boolean);
+      parts.text.replaceChildren(...rows.map((row) => element("p", {}, unbroken(sentence(row)))));
       if (queue) {
         const left = this.hands.left(queue);
         parts.look.textContent = left ? `${parts.words}: ${count(left)}` : parts.words;
       }
     }
     this.charts.draw(guard?.tip ?? null);
-    this.section.classList.toggle("is-tip", Boolean(advice?.length && guard?.tip?.blocks?.length));
-    this.#sum(guard, from, alarms ?? [], advice ?? []);
-    const rest = (notes ?? []).map(sentence).join(" ");
-    if (this.notes.textContent !== rest) this.notes.textContent = rest;
+    this.section.classList.toggle("is-tip", Boolean(advice.length && guard?.tip?.blocks?.length));
+    this.#sum(guard, from, alarms, advice);
+    if (this.notes.textContent !== notes.join("")) this.notes.replaceChildren(...notes.map((note) => element("p", {}, note)));
   }
 
   /** The lines to read first: what needs a person, what needs whoever is at the microscope, or that nothing does. */

@@ -191,19 +191,23 @@ def test_events_hidden_where_the_draw_seldom_looks_break_the_bound_in_5_percent_
 
 
 def test_two_detectors_say_at_least_so_many():
-    assert [least_events(*c) for c in ((0, 0, 0), (5, 4, 0), (0, 7, 0), (0, 10, 10), (200, 400, 60))] == [
-        0, 9, 7, 36, 705,
-    ]  # fmt: skip
-    for counts in ((24, 56, 6), (50, 100, 20), (200, 400, 60)):
+    assert [least_events(*c) for c in ((0, 0, 0), (5, 4, 0), (0, 7, 0), (200, 400, 20))] == [0, 9, 7, 627]
+    for counts in ((50, 100, 5), (200, 400, 20), (1084, 1716, 150)):
         total = least_events(*counts)
         both, first, second = counts
         seen = sum(counts)
-        tail = [stats.nchypergeom_fisher.cdf(both, n, both + first, both + second, 0.5) for n in (total, total - 1)]
+        tail = [stats.nchypergeom_fisher.cdf(both, n, both + first, both + second, 1 / 3) for n in (total, total - 1)]
         assert tail[0] > 0.1
         assert total == seen or tail[1] <= 0.1
         assert seen <= total <= seen + first * second / both
     with pytest.raises(ValueError, match="start at 0"):
         least_events(-1, 3, 3)
+
+
+def test_a_network_that_is_blind_to_something_is_told_by_what_was_seen_alone():
+    assert least_events(850, 1400, 150) > 2400  # 15 % of what the steps show
+    assert least_events(850, 1400, 151) == 2401
+    assert least_events(0, 40, 40) == 80
 
 
 def test_a_yield_that_fell_is_fishers_test():

@@ -373,46 +373,53 @@ def two_detectors(nights: int, rng: np.random.Generator) -> Iterator[Cover]:
     """Events of one strength that both go by, more or less; then detectors that hinder each other, up to the limit."""
     for together in (0.0, 0.3, 0.6, 0.9):
         yield _paired(f"two detectors, correlation {together:g}", nights, partial(_strong, together), rng)
-    for odds in (1.0, 0.7, 0.5):
-        yield _paired(f"two detectors, odds ratio {odds:g}", nights, partial(_hinder, odds), rng)
+    for odds in (1.0, 0.6, 1 / 3):
+        yield _paired(f"two detectors, odds ratio {odds:.2g}", nights, partial(_hinder, odds), rng)
 
-    yield _paired("two detectors, three events in ten are seen by the second alone", nights, _blind, rng, math.nan)
+    for part in (0.02, 0.04, 0.08, 0.3):
+        yield _paired(f"two detectors, the first blind to {part:.0%} of events", nights, partial(_blind, part), rng)
+    yield _paired("the same with 3 %, 1,500 events in all", nights, partial(_blind, 0.03), rng, 1_500)
 
 
 def _paired(
-    what: str,
-    nights: int,
-    cells: Callable[[np.random.Generator], Floats],
-    rng: np.random.Generator,
-    wrong_in: float = 0.1,
+    what: str, nights: int, cells: Callable[[np.random.Generator], Floats], rng: np.random.Generator, events: int = 0
 ) -> Cover:
+    """Nights of 20 to 400 events; of ``events`` nothing is promised."""
     wrong, said = 0, []
     for _ in range(nights):
-        both, one, other, none = map(int, rng.multinomial(rng.integers(20, 400), cells(rng)))
+        both, one, other, none = map(int, rng.multinomial(events or rng.integers(20, 400), cells(rng)))
         least_missed = least_events(both, one, other) - both - one - other
         wrong += least_missed > none
         said.append((least_missed, none))
     least, missed = np.mean(said, axis=0)
-    return Cover(what, nights, wrong, wrong_in, f"both missed at least {least:.1f}, true {missed:.1f} (means)")
+    return Cover(
+        what,
+        nights,
+        wrong,
+        math.nan if events else 0.10,
+        f"both missed at least {least:.1f}, true {missed:.1f} (means)",
+    )
 
 
-def _blind(rng: np.random.Generator) -> Floats:
-    first, second = rng.uniform(0.9, 0.99), rng.uniform(0.2, 0.5)  # of the events of which both can see something
+def _blind(part: float, rng: np.random.Generator) -> Floats:
+    """The second sees all that the first is blind to, and a part of the others."""
+    first, second = rng.uniform(0.9, 0.99), rng.uniform(0.2, 0.5)  # of these
     seen = [first * second, first * (1 - second), (1 - first) * second, (1 - first) * (1 - second)]
-    return 0.7 * np.array(seen) + 0.3 * np.array([0.0, 0.0, 1.0, 0.0])
+    return (1 - part) * np.array(seen) + part * np.array([0.0, 0.0, 1.0, 0.0])
 
 
 def _strong(together: float, rng: np.random.Generator) -> Floats:
     """Chances of (both, only the first, only the second, neither) where the strengths correlate."""
     noise = rng.normal(size=(3, 4_000))
     strength = math.sqrt(together) * noise[0] + math.sqrt(1 - together) * noise[1:]
-    first, second = (one > np.quantile(one, rng.uniform(0.05, 0.5)) for one in strength)
+    misses = rng.uniform(0.01, 0.15), rng.uniform(0.3, 0.8)
+    first, second = (one > np.quantile(one, miss) for one, miss in zip(strength, misses, strict=True))
     return np.array([np.mean(cell) for cell in (first & second, first & ~second, ~first & second, ~first & ~second)])
 
 
 def _hinder(odds: float, rng: np.random.Generator) -> Floats:
     """The same with one odds ratio for all events."""
-    first, second = rng.uniform(0.5, 0.95, 2)
+    first, second = rng.uniform(0.85, 0.99), rng.uniform(0.2, 0.7)
     low, high = max(0.0, first + second - 1), min(first, second)
     for _ in range(60):
         both = (low + high) / 2

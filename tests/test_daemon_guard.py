@@ -14,11 +14,13 @@ from adapthelp import Night
 from guardhelp import Clock, Heard, a_guard, a_tip, judged
 
 from daemon.common.errors import UserError
+from daemon.guard.canaries import PathWatch
 from daemon.guard.logbook import APPLICATION, NAME, Logbook, LogbookView
 from daemon.judging import Thresholds
 from daemon.labels import Labels
 from daemon.labels.confirmed import Said
 from daemon.ledger.numbers import Advice, TipPoint, in_short
+from daemon.ledger.numbers import Guard as Numbers
 
 POINT = TipPoint(seq=50, time="2026-11-28T02:14:00Z", noise=10.0, tilt=None, slope=40.0, adhesion=1200.0, wave=1.0)
 ADVICE = Advice(kind="noise", since="2026-11-28T02:14:00Z", text="noise doubled since 02:14: look at the tip")
@@ -194,6 +196,23 @@ def test_a_watch_that_fails_harms_nothing_and_is_told(tmp_path: Path, monkeypatc
         clock.now_s += 61.0
         guard.observe([judged(2)])
         assert health.take(guard) == [("guard", "ok", "the guard watches")]
+        with monkeypatch.context() as broken:
+            broken.setattr(PathWatch, "numbers", lambda path: 1 / 0)
+            assert guard.status() == Numbers()
+            ((name, level, _),) = health.take(guard)
+            assert (name, level) == ("guard", "degraded")
+
+
+def test_no_start_fails_on_what_was_left_behind(tmp_path: Path) -> None:
+    with a_guard(tmp_path) as guard:
+        guard.logbook.keep("tip", guard.logbook.stream, {"time_s": time.time(), "watches": [1, 2, 3]})
+        guard.logbook.keep("path", "raster:v1|model:abc", {"evidence": "none"})
+    with closing(sqlite3.connect(tmp_path / NAME)) as book:
+        book.execute("insert into states values ('tip', 'another', 'no JSON')")
+        book.commit()
+    with a_guard(tmp_path) as guard:
+        guard.step()
+        assert guard.status().path is not None
 
 
 def test_advice_is_an_alarm_event_once_with_its_text_and_leaves_the_state_alone(tmp_path: Path) -> None:
@@ -246,6 +265,7 @@ def test_your_events_are_those_that_people_confirmed(tmp_path: Path) -> None:
         found = guard.status().events
         assert found is not None
         assert found.confirmed == 0
+        assert (guard.status().unseen, guard.status().second) != (None, None)
         assert not (tmp_path / "labels.sqlite").exists()
         night.say("keep", range(1, 6))
         guard.step()

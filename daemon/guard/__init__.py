@@ -105,7 +105,11 @@ class Guard(threading.Thread):
         self._blocks: deque[tuple[TipPoint, str | None, dict[str, Any]]] = deque()  # to be noted
         self._noted: dict[tuple[str, str], Advice] = {}  # advice that holds, as it was noted last
         self._seq = view.last_seq
-        self._restore()
+        try:
+            self._restore()
+        except Exception as error:  # whatever was left behind: no start fails on it
+            log.exception("the guard begins anew")
+            self._fail("watching", error)
         self._labels = _LabelWatch(state / "labels.sqlite", view, self.logbook, path.source if path else None, now)
 
     def _restore(self) -> None:
@@ -155,7 +159,14 @@ class Guard(threading.Thread):
     # Anybody's.
 
     def status(self) -> numbers.Guard:
-        """The numbers as they are known now; nothing is looked up."""
+        """The numbers as they are known now; nothing is looked up. Raises nothing."""
+        try:
+            return self._numbers()
+        except Exception as error:  # a status without them is better than none
+            self._fail("watching", error)
+            return numbers.Guard()
+
+    def _numbers(self) -> numbers.Guard:
         blocks, advice = self._tip.blocks, self._advice()
         tip = numbers.Tip(unit=self._tip.unit, blocks=blocks, advice=advice) if blocks or advice else None
         path = self._path.numbers() if self._path is not None else None
@@ -169,8 +180,13 @@ class Guard(threading.Thread):
         return numbers.in_short(self.status())
 
     def findings(self) -> Iterator[Finding]:
-        """What there is to tell, and of what was told before that it is over."""
-        now = {one.name: one for one in self._findings()}
+        """What there is to tell, and of what was told before that it is over. Raises nothing."""
+        try:
+            now = {one.name: one for one in self._findings()}
+        except Exception as error:  # whatever was told before stays so
+            self._fail("watching", error)
+            yield Finding("guard", "degraded", self._trouble())
+            return
         for name, before in self._told.items():
             if name not in now:
                 yield replace(before, level="ok", text=f"over: {before.text}")

@@ -191,7 +191,7 @@ def frame(board: Board, width: int, height: int) -> list[Text]:
         *_session(board, width),
         *_guard(board, width),
         _folders(board),
-        *_health(board, 3 if height >= 40 else 1),
+        *_health(board, 3 if height >= 40 else 1, width),
         *_hand(board, width),
     ]
     room = height - len(head) - 1
@@ -347,14 +347,15 @@ def _folders(board: Board) -> Text:
     return line
 
 
-def _health(board: Board, most: int) -> list[Text]:
+def _health(board: Board, most: int, width: int) -> list[Text]:
     lines = [Text(f" ▲ {trouble}", "bold red") for trouble in board.troubles()]
     lines += [Text(f" ▲ {one}", "bold yellow") for one in board.advice]
     ignored = Text(f"   ignored: {board.ignored}" if board.ignored else "", _QUIET)
     if not lines:
         return [Text(" ✓ all well" if board.is_linked else "", "green").append(ignored)]
     if len(lines) > most:
-        lines[most - 1].append(f"  (+{len(lines) - most} more)")
+        more = Text(f"(+{len(lines) - most} more) ", lines[most].style)
+        lines[most - 1] = _right(lines[most - 1], more, width)
     return [*lines[:most], *([ignored] if ignored else [])]
 
 

@@ -126,7 +126,8 @@ export class Night {
   #sum(guard, from, alarms, advice) {
     const path = guard?.path;
     const bad = path && !path.is_well && !alarms.length ? [path.text] : alarms;
-    const lines = [...bad.map((text) => ["bad", sentence(text)]), ...advice.map((text) => ["warn", sentence(text)])];
+    // What to do about an alarm stands in the line above all.
+    const lines = [...bad.map((text) => ["bad", sentence(text.split(/: |; /)[0])]), ...advice.map((text) => ["warn", sentence(text)])];
     if (lines.length) return this.#judge(lines);
     const isYoung = !Number.isFinite(path?.lower_bound ?? NaN);
     if (from === "files") this.#judge([["", "No service is running: this is how it was left."]]);

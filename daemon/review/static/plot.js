@@ -447,18 +447,25 @@ export class Plot {
     }
   }
 
-  /** The step for which a discard is disputed: a ring about its place, and its height below. */
+  /** The step for which a discard is disputed: a ring about its place, and how high it is. */
   #disputed() {
     const { pen, colours, curve } = this;
     const { step } = curve;
     const { left, right, top, bottom } = this.#box;
     const { toX, toY } = this.#scales();
-    const [px, py] = [toX(step?.x ?? NaN), toY(step?.force ?? NaN)];
-    if (!(px >= left && px <= right && py >= top - 8 && py <= bottom)) return;
+    const [px, at] = [toX(step?.x ?? NaN), toY(step?.force ?? NaN)];
+    if (!(px >= left && px <= right && at === at)) return;
+    const py = Math.min(Math.max(at, top), bottom - 12);
     pen.strokeStyle = colours.review;
     pen.lineWidth = 2.2;
     pen.beginPath();
-    pen.arc(px, py, 11, 0, 2 * Math.PI);
+    if (py === at) pen.arc(px, py, 11, 0, 2 * Math.PI);
+    else {
+      const way = Math.sign(at - py); // it lies beyond the axes: an arrow that way
+      pen.moveTo(px - 8, py - 4 * way);
+      pen.lineTo(px, py + 8 * way);
+      pen.lineTo(px + 8, py - 4 * way);
+    }
     pen.stroke();
     const words = `${step.rise > 0 ? "rises" : "falls"} ${figure(Math.abs(step.rise))} ${curve.force_unit}`.trim();
     pen.font = FONT;
@@ -467,7 +474,7 @@ export class Plot {
     const wide = pen.measureText(words).width;
     const x = Math.min(Math.max(px - wide / 2, left), right - wide);
     const isAbove = step.rise < 0 && py - 24 > top - 8; // where a rupture begins nothing lies above
-    const y = isAbove ? py - 24 : py + 26 < bottom ? py + 26 : py - 26;
+    const y = isAbove ? py - 24 : py + 26 < bottom ? py + 26 : py - 24;
     pen.strokeStyle = colours.card;
     pen.lineWidth = 5;
     pen.strokeText(words, x, y);

@@ -17,7 +17,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +43,7 @@ BURST = 150
 #: So soon after the start the first one goes: whoever only wants to know whether the service starts does not wait.
 START_S = 2.0
 #: Of a burst while no curve waits; while curves wait, so many canaries go for each. One costs as much as three of them.
-AT_REST_PER_S, OF_THE_LINE = 5.0, 0.01
+AT_REST_PER_S, OF_THE_LINE = 3.0, 0.01
 #: A curve that has waited so long says that curves wait now; that holds for the moment after.
 _WAITS_S, _HOLDS_S = 1.0, 1.0
 #: A canary that has not come out so long after it was sent is lost.
@@ -320,7 +320,8 @@ class PathWatch:
             self._told = told
             self.burst()
         if self.source.is_at_rest and self._loss is not None and self._counting.look(self._loss):
-            self._serve(judge, Nulls.of(self._loss, judge), self.state)
+            self._serve(judge, replace(Nulls.of(self._loss, judge), is_awaited=False), self.state)
+            self.burst()
 
     def results(self) -> dict[CanaryResult, int]:
         """How many came to what since the last call, by the pipeline that serves."""
@@ -355,11 +356,6 @@ class PathWatch:
                 text=trouble or self._words(bound),
             )
 
-    def finding(self) -> str | None:
-        """What is wrong with the line, in one sentence; None while it works."""
-        with self._lock:
-            return self._finding() if self.source.settings.canaries else None
-
     @property
     def state(self) -> dict[str, Any]:
         """Of the pipeline that serves: what the next service goes on from."""
@@ -379,6 +375,8 @@ class PathWatch:
                 return  # by what served before
             self._counts[result], self._fresh[result] = self._counts[result] + 1, self._fresh[result] + 1
             self._lost.observe(result == "lost", now_s)
+            if self._nulls.is_awaited:
+                return  # of what this network does by itself nothing is known yet
             if result in ("found", "missed"):
                 self._burst_missed += result == "missed" and outcome.canary.burst == self._burst > 0
                 is_told = self._burst_missed >= self._burst_limit

@@ -78,8 +78,8 @@ def _strata(
     view: LedgerView, audit: Audited, draws: Sequence[Draw], said: Mapping[int, list[Label]], banded: int
 ) -> list[_Stratum]:
     """Of one night. ``banded``: how many discards of its pipeline lay in the band up to its end."""
-    chosen = {one.seq for one in draws if not _is_by_chance(said.get(one.seq, ()), one.stratum)}
-    times = [label.time for one in draws if one.seq not in chosen for label in said[one.seq]]
+    by_chance = {one.seq for one in draws if one.seq in said and _is_by_chance(said[one.seq], one.stratum)}
+    times = [label.time for seq in by_chance for label in said[seq]]
     until = _last_before(view, draws, max(times), audit.night) if times else None
     counts: Mapping[Stratum, int] = {
         "score": audit.discards - audit.in_band - audit.disputed,
@@ -95,9 +95,7 @@ def _strata(
     for name in counts:
         some = [one for one in draws if one.stratum == name and (until is None or one.seq <= until)]
         count = counts[name] if until is None else max((one.place for one in some), default=0)
-        looked = tuple(
-            (one.probability, _is_event(said[one.seq])) for one in some if one.seq in said and one.seq not in chosen
-        )
+        looked = tuple((one.probability, _is_event(said[one.seq])) for one in some if one.seq in by_chance)
         found.append(_Stratum(count, len(some), least[name], looked))
     return found
 

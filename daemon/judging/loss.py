@@ -104,12 +104,13 @@ class SimulatedLoss:
 class Nulls:
     """What a sound line does at most: the share of events that it misses, and of curves without one that it keeps.
 
-    ``is_counted``: on simulated curves of this very network; else the two stand in for that until it is done.
+    ``is_counted``: on simulated curves of this very network. Else that is awaited, or the two stand in for it.
     """
 
     missed: float = 0.05
     kept: float = 0.03
     is_counted: bool = False
+    is_awaited: bool = True
 
     @classmethod
     def of(cls, loss: SimulatedLoss, judge: Judge) -> Nulls:
@@ -118,7 +119,8 @@ class Nulls:
             return cls()
         calibration, cut = loss.base.calibration, judge.thresholds
         missed = _bound(logits.events.size, logits.missed(calibration.logit(cut.discard)))
-        return cls(missed, _bound(logits.event_free.size, logits.kept(calibration.logit(cut.keep))), True)
+        kept = _bound(logits.event_free.size, logits.kept(calibration.logit(cut.keep)))
+        return cls(missed, kept, is_counted=True, is_awaited=False)
 
 
 def _bound(curves: int, hits: int) -> float:

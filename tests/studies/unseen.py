@@ -46,7 +46,8 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Of nights; ``bias``: of all estimates together, as a share of the truth, with its standard error."""
+    """Of nights; ``bias``: of all estimates together, as a share of the truth, with the standard error that it should
+    have by the chances of all lost events: found ones alone would seldom show it."""
 
     nights: int
     right: int
@@ -136,7 +137,7 @@ def coverage(
     from models.anytime import lost_bound
 
     past, right, bounds = Past(), 0, list[int]()
-    truths, estimates = list[int](), list[float]()
+    truths, estimates, variance = list[int](), list[float](), 0.0
     for night in range(nights):
         count, alike = int(dice.integers(1, MOST_LOST)), dice.random()
         scores = dice.choice(free, discards)
@@ -145,10 +146,12 @@ def coverage(
         is_lost = np.zeros(discards, np.bool_)
         is_lost[places] = True
         drawn: list[tuple[float, bool]] = []
+        weights = 0.0  # of the lost, drawn or not
         for first in range(0, discards, BATCH):
             batch = scores[first : first + BATCH].tolist()
             for place, score in enumerate(batch, first):
                 chance = chance_of(score, None, past)
+                weights += is_lost[place] / chance.probability
                 if is_drawn(f"{night}-{place}", chance):
                     drawn.append((chance.probability, bool(is_lost[place])))
             past = Past(past.discards + len(batch), past.scores + sum(batch))
@@ -158,10 +161,10 @@ def coverage(
         bounds.append(lost_bound(discards, chances, found, rest=LEAST * share))
         right += bounds[-1] >= count
         truths.append(count)
+        variance += weights / share - count
         estimates.append(sum(1 / chance for chance, event in zip(chances, found, strict=True) if event))
-    off = np.array(estimates) - truths
-    error = float(off.std() * np.sqrt(nights)) / sum(truths)
-    return Coverage(nights, right, float(off.sum()) / sum(truths), error, float(np.median(bounds)))
+    bias, error = sum(estimates) / sum(truths) - 1, float(np.sqrt(variance)) / sum(truths)
+    return Coverage(nights, right, bias, error, float(np.median(bounds)))
 
 
 def table(prices: Sequence[Price]) -> list[str]:

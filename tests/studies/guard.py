@@ -93,13 +93,14 @@ def run(options: Options) -> int:
     """Exit 0."""
     if min(options.runs, options.nights, options.events) < 1 or options.seed < 0:
         raise UserError(USAGE, "--runs, --nights and --events count from 1, --seed from 0")
-    rng = np.random.default_rng(options.seed)
-    alarms = [watch(name, make, options.runs, rng) for name, make in rules().items()]
+    alarms_from, gauge_from, bounds_from, *nights_from = (np.random.default_rng([options.seed, n]) for n in range(7))
+    alarms = [watch(name, make, options.runs, alarms_from) for name, make in rules().items()]
     _show(table(alarms), burst())
-    covers = list(gauge(options.runs, rng))
-    bounds, price = promises(rng), shares(options.nights, rng)
+    bounds, price = promises(bounds_from), shares(options.nights, bounds_from)
     _show(bounds, price)
-    covers += [one for part in (audit, two_detectors, yields, tip) for one in part(options.nights, rng)]
+    covers = list(gauge(options.runs, gauge_from))
+    for part, rng in zip((audit, two_detectors, yields, tip), nights_from, strict=True):
+        covers += part(options.nights, rng)
     together = dependence(options.events)
     _show(covered(covers), together)
     if options.out is not None:

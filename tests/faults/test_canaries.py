@@ -73,7 +73,13 @@ def kill_among_canaries(folder: Path, kills: int, seed: int) -> tuple[Findings, 
     return told, heard, came_out
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize(
+    "kills",
+    [
+        pytest.param(4, marks=pytest.mark.timeout(120)),
+        pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
+    ],
+)
 def test_kill_9_among_canaries(tmp_path: Path, kills: int) -> None:
     told, heard, came_out = kill_among_canaries(tmp_path, kills, seed=12)
     assert (told.lost, told.doubled, told.gaps) == ([], [], [])

@@ -93,6 +93,7 @@ function openView(name) {
   if (name === "sheets") sheets.open(queue, rater, top.scope);
   if (name === "cut") cut.open();
   if (name === "night") night.open();
+  $("advice").classList.toggle("is-said", name === "night");
   if (name === "certificate") certificate.open();
   if (name === "curve") plot.draw();
 }

@@ -265,7 +265,7 @@ def least_events(both: int, only_network: int, only_steps: int, confidence: floa
     Counts of confirmed events. Given how many each detector found, the number that both found is hypergeometric where
     they are independent (Chapman 1951), and larger in tendency where they find the same ones; so few in common refute a
     small whole. Exact, as sure as ``confidence``, as long as the odds of the one to find an event fall to no less than
-    a third where the other has found it (network and step detector help each other: odds ratio 4 to 15 on simulated
+    a third where the other has found it (network and step detector help each other: odds ratio 10 to 18 on simulated
     events). A kind of event that only the second sees breaks this. So where the network misses more than 15 % of what
     the other finds, that is the news, and no more events are told of than were seen. ValueError for counts below 0.
     """

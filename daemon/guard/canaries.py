@@ -26,6 +26,7 @@ from daemon.common.errors import INPUT_OUTPUT, UserError
 from daemon.common.text import first_line
 from daemon.config import GuardConfig
 from daemon.formats.afmcurve import SUFFIX
+from daemon.formats.jpk import JpkReader
 from daemon.judging import Judge, Judged
 from daemon.judging.judge import Serving
 from daemon.judging.loss import Counting, Nulls, SimulatedLoss
@@ -232,7 +233,7 @@ class CanarySource:
         is_event = (self._made + 1) % EVENT_FREE_EVERY != 0
         (simulated,) = simulate(1, self._seed, float(is_event), self._made)
         canary = Canary("event" if is_event else "event_free", burst, 0, self._line_s)
-        self._send(pack(simulated.curve), ".jpk-force", canary, now_s)
+        self._send(pack(simulated.curve), JpkReader.format.suffixes[0], canary, now_s)
         if burst and is_event and burst == self._burst:
             self._owed = max(self._owed - 1, 0)
 

@@ -301,7 +301,8 @@ def promises(rng: np.random.Generator) -> list[list[str]]:
 
 def shares(nights: int, rng: np.random.Generator) -> list[list[str]]:
     """What the uniform part costs and gives: 20 lost events, as likely as their scores say."""
-    rows = [["uniform part", "nothing found, 100 looked at", "rmse of the estimate, 20 lost", "rmse, 20 lost anywhere"]]
+    head = ["uniform part", "nothing found, 100 looked at", "at most 64 needs", "at most 3 needs"]
+    rows = [[*head, "rmse of the estimate, 20 lost", "rmse, 20 lost anywhere"]]
     for uniform in (0.0, 0.2, 0.5, 1.0):
         errors: dict[bool, list[float]] = {True: [], False: []}
         for _ in range(nights):
@@ -311,11 +312,25 @@ def shares(nights: int, rng: np.random.Generator) -> list[list[str]]:
             for by_score, some in errors.items():
                 lost = rng.choice(DISCARDS, 20, replace=False, p=scores / scores.sum() if by_score else None)
                 some.append(float((drawn[lost] / chance[lost]).sum()) - 20)
-        least = 100 / DISCARDS * (uniform + (1 - uniform) * 0.02 / 1.02)
-        bound = lost_bound(DISCARDS, [least] * 100, [False] * 100)
+        least = uniform + (1 - uniform) * 0.02 / 1.02  # of the mean chance
+        needed = [f"{_needed(most, least):,}" for most in (64, 3)]
         rmse = [f"{math.sqrt(float(np.mean(np.square(some)))):.1f}" for some in errors.values()]
-        rows.append([f"{uniform:.0%}", f"{bound:,}", *rmse])
+        rows.append([f"{uniform:.0%}", f"{_unseen(100, least):,}", *needed, *rmse])
     return rows
+
+
+def _unseen(looked: int, least: float) -> int:
+    """What is said if nothing was found; ``least``: the least chance, of the mean one."""
+    return lost_bound(DISCARDS, [least * looked / DISCARDS] * looked, [False] * looked)
+
+
+def _needed(most: int, least: float) -> int:
+    """How many must be looked at, without an event, for no more than that to be said."""
+    low, high = 0, DISCARDS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _unseen(middle, least) <= most else (middle, high)
+    return high
 
 
 HIDDEN = ("as their scores say", "anywhere", "where the draw looks least")

@@ -52,8 +52,7 @@ _WAITS_S, _HOLDS_S = 1.0, 1.0
 #: A canary that has not come out so long after it was sent is lost.
 LOST_S = 60.0
 _MOST_AHEAD = 8  # in the line at any moment
-_LOOK_S = 1.0
-_MOST_CREDIT = 4.0
+_LOOK_S, _MOST_CREDIT = 1.0, 4.0
 _NAME = "canary-"
 _OURS = re.compile(rf"{_NAME}[0-9a-f-]+[.][a-z-]+")
 #: The line has failed on a canary. Of other reasons a simulated one may have its own, as one out of the model's range.

@@ -44,6 +44,7 @@ BLOCKS = 48  # in which the end of the push is looked for
 SNAP = 4  # samples on each side of the snap-off
 HIGH = 20.0  # times the noise: what is lower is no adhesion to be passed over
 SHORTEST = 4 * max(LINES)  # samples of a signal in which anything is looked for
+_AT_ONCE = 32  # signals, of which each takes a hundred times its samples in bytes while it is looked at
 _FAR = 1e5  # times the noise: enough for every step, and little enough for sums of squares
 
 Floats = NDArray[np.float32]
@@ -107,8 +108,10 @@ def second_opinion(signals: Sequence[Floats]) -> Floats:
     found = np.zeros(len(signals), np.float32)
     sizes = np.array([signal.shape[0] for signal in signals], np.int64)
     for size in np.unique(sizes[sizes >= SHORTEST]):
-        places = np.flatnonzero(sizes == size)
-        found[places] = _strongest(np.stack([signals[int(place)] for place in places])).t
+        those = np.flatnonzero(sizes == size)
+        for start in range(0, len(those), _AT_ONCE):
+            places = those[start : start + _AT_ONCE]
+            found[places] = _strongest(np.stack([signals[int(place)] for place in places])).t
     return found
 
 

@@ -16,6 +16,7 @@ from ledgerhelp import JUDGE
 from modelhelp import make_model
 
 import models.simulate
+from daemon.common.errors import UserError
 from daemon.config import GuardConfig
 from daemon.guard import canaries
 from daemon.guard.canaries import BURST, LOST_S, START_S, Canary, CanarySource, Outcome, PathWatch
@@ -213,6 +214,27 @@ def test_a_folder_that_takes_no_file_is_told_and_harms_nothing(tmp_path: Path, m
             time.sleep(0.05)
     finally:
         source.stop()
+
+
+def test_behind_a_link_nothing_is_written_or_removed(tmp_path: Path) -> None:
+    """The laboratory's files may have any name, and the trouble is told for as long as it lasts."""
+    theirs, folder = tmp_path / "theirs", tmp_path / "canaries"
+    theirs.mkdir()
+    for name in ("canary-00000000.jpk-force", "canary-00000009.jpk-force"):
+        (theirs / name).write_bytes(b"a curve")
+    folder.symlink_to(theirs)
+    clock = Time()
+    source = CanarySource(folder, SETTINGS, clock=clock.clock)
+    source._clear()
+    clock.now_s += SETTINGS.canary_rest_s
+    with pytest.raises(UserError, match="is no folder of this service's own"):
+        source.step()
+    source._over.append(folder / "canary-00000009.jpk-force")
+    source.stop()
+    assert {file.name: file.read_bytes() for file in theirs.iterdir()} == {
+        "canary-00000000.jpk-force": b"a curve",
+        "canary-00000009.jpk-force": b"a curve",
+    }
 
 
 # The watch over the path.

@@ -95,6 +95,41 @@ def test_nothing_is_claimed_before_anybody_looked(state: State) -> None:
     assert unseen(state.view, state.labels, "another").discards == 0
 
 
+def test_who_stops_at_the_first_event_of_a_night_does_not_make_the_others_better(state: State) -> None:
+    """What was found in a night that is left out counts as if it had been found in those that are not."""
+    state.discard(2_000)
+    first = [one.seq for one in state.draws()]
+    state.wall_s += 86_400
+    state.discard(2_000)
+    later = [one.seq for one in state.draws()][len(first) :]
+    state.wall_s += 86_400
+    state.look("discard", *first)
+    before = state.unseen()
+    state.look("keep", later[0])
+    stopped = state.unseen()
+    assert (stopped.discards, stopped.looked_at, stopped.found) == (2_000, len(first), 0)
+    chances, found = [0.02] * (len(first) + 1), [False] * len(first) + [True]
+    assert stopped.at_most == lost_bound(2_001, chances, found, rest=audit.LEAST) - 1
+    assert stopped.at_most > before.at_most
+
+
+def test_a_curve_that_was_passed_over_is_in_doubt_until_somebody_answers(state: State) -> None:
+    """Who labels only what looks easy would leave the events behind."""
+    state.discard(4_000)
+    drawn = [one.seq for one in state.draws()]
+    state.wall_s += 86_400
+    state.look("discard", *drawn[10:])
+    for seq in drawn[:10]:
+        state.labels.note_shown("anna", seq, "discards", "skip", time=rfc3339(state.wall_s))
+    passed = state.unseen()
+    assert (passed.looked_at, passed.found) == (len(drawn), 0)
+    chances, found = [0.02] * len(drawn), [True] * 10 + [False] * (len(drawn) - 10)
+    assert passed.at_most == lost_bound(4_000, chances, found, rest=audit.LEAST)
+    assert "10 curves in doubt are counted as lost" in passed.text
+    state.look("discard", *drawn[:10], rater="ben")
+    assert state.unseen().at_most == lost_bound(4_000, chances, [False] * len(drawn), rest=audit.LEAST)
+
+
 def test_what_was_looked_at_bounds_what_is_lost_over_all_nights(state: State) -> None:
     """The chance of a draw times the share of the drawn ones that were looked at, night by night."""
     state.discard(2_000)

@@ -382,7 +382,11 @@ class _LabelWatch:
 
     def _ask(self) -> None:
         """Have some that another network decided judged by the one that serves, where the ledger keeps a copy."""
-        if self._canaries is None or not self._canaries.settings.canaries:
+        if self._canaries is None:
+            return
+        if not self._canaries.settings.canaries:
+            self._asked -= self._waiting  # those on their way are forgotten there; asked again when switched on
+            self._waiting.clear()
             return
         for seq, one in self._decided.items():
             if len(self._waiting) >= _AT_ONCE:

@@ -13,6 +13,7 @@ is a new draw, for the network says of the same curve always the same.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from daemon.common.errors import INPUT_OUTPUT, UserError
 from daemon.common.text import first_line
 from daemon.config import GuardConfig
 from daemon.formats.afmcurve import SUFFIX
@@ -49,11 +51,10 @@ AT_REST_PER_S, OF_THE_LINE = 3.0, 0.01
 _WAITS_S, _HOLDS_S = 1.0, 1.0
 #: A canary that has not come out so long after it was sent is lost.
 LOST_S = 60.0
-#: No more are in the line at any moment.
-_MOST_AHEAD = 8
-_LOOK_S = 1.0
-_MOST_CREDIT = 4.0
+_MOST_AHEAD = 8  # in the line at any moment
+_LOOK_S, _MOST_CREDIT = 1.0, 4.0
 _NAME = "canary-"
+_OURS = re.compile(rf"{_NAME}[0-9a-f-]+[.][a-z-]+")
 #: The line has failed on a canary. Of other reasons a simulated one may have its own, as one out of the model's range.
 _FAULTS = UNREADABLE | {"engine_fault", "no_score"}
 
@@ -190,22 +191,22 @@ class CanarySource:
         while not self._ending.wait(pause_s):
             try:
                 pause_s = self.step()
-                self.trouble = ""
             except Exception as error:  # whatever it is: the line goes on, and it is told
-                self.trouble, pause_s = f"no canary can be made: {first_line(error)}", _LOOK_S
+                said = str(error) if isinstance(error, UserError) else first_line(error)
+                self.trouble, pause_s = f"no canary can be made: {said}", _LOOK_S
 
     def step(self) -> float:
         """Send what is due, and see which are lost; in how many seconds to come again. OSError: no file is taken."""
         now_s, is_held = self._clock.steady_s(), self.is_held()
         self._line_s += 0.0 if is_held else min(now_s - self._looked_s, 2 * _LOOK_S)
         self._looked_s = now_s
-        while self._over:
+        while self._over and not self._folder.is_symlink():
             self._over.popleft().unlink(missing_ok=True)
         for name, canary in tuple(self._sent.items()):
             if self._line_s - canary.sent_s > LOST_S:
                 self._lose(name)
         if not self.settings.canaries:
-            self._owed = 0
+            self._owed, self.trouble = 0, ""
             self._copies.clear()
         elif not is_held and now_s >= self._begin_s and self.pending < _MOST_AHEAD:
             self._send_due(now_s)
@@ -236,17 +237,18 @@ class CanarySource:
             self._owed = max(self._owed - 1, 0)
 
     def _send(self, content: bytes, suffix: str, canary: Canary, now_s: float) -> None:
-        """Write and offer it. No sync: after a crash nobody misses it."""
-        name = f"{_NAME}{self._made:08d}{suffix}"
+        name = f"{_NAME}{self._seed % 16**8:08x}-{self._made:08d}{suffix}"  # no other file has it
         self._made, self._last_s, self._credit = self._made + 1, now_s, max(self._credit - 1.0, 0.0)
         file = self._folder / name
+        if self._folder.is_symlink() or self._folder.is_file():
+            raise UserError(INPUT_OUTPUT, f"{self._folder} is no folder of this service's own: move it away")
         try:
             self._folder.mkdir(exist_ok=True)
             file.write_bytes(content)
         except OSError:
             self._over.append(file)
             raise
-        self._sent[name] = canary
+        self.trouble, self._sent[name] = "", canary
         arrival = Arrival(CANARY, name, file, size_bytes=len(content), noticed_s=now_s, answer=self._answered)
         # Whatever its content, it is never taken for a curve that was decided: a copy may well be like one.
         self._ready.append(replace(arrival, known_curve=f"{CANARY}-{self._seed:x}-{self._made}"))
@@ -262,9 +264,9 @@ class CanarySource:
             self._lost.append(Outcome(canary, None))
 
     def _clear(self) -> None:
-        with suppress(OSError):
-            for entry in os.scandir(self._folder):
-                if entry.name.startswith(_NAME):
+        with suppress(OSError):  # behind a link it is not known whose files they are
+            for entry in () if self._folder.is_symlink() else os.scandir(self._folder):
+                if _OURS.fullmatch(entry.name):
                     os.unlink(entry)
 
 

@@ -6,7 +6,8 @@ that those looked at are as good as drawn once more. How far they were looked at
 counted night by night, up to the moment of the last answer; a night that is hardly looked at yet is left out, and told.
 
 A word that came by another way, an import or somebody's choice, may have been given because of what the curve shows. It
-counts as the known event that it may be, and never as a look by chance.
+counts as the known event that it may be, and never as a look by chance. Whoever passes a curve over may do so because
+of what it shows as well: until somebody has answered, it counts as looked at and in doubt.
 """
 
 from __future__ import annotations
@@ -59,27 +60,51 @@ def unseen(view: LedgerView, labels: Labels | None, pipeline: str) -> Unseen:
     audits = [one for one in view.audits(pipeline) if one.discards or one.in_band]
     draws = view.draws(one.number for one in audits)
     said = labels.labelled([one.seq for one in draws]) if labels else {}
+    passed = {one.seq: one.time for one in labels.shown(kind="skip") if one.queue in _BY_CHANCE} if labels else {}
     of_audit = {number: list(some) for number, some in groupby(sorted(draws), key=lambda one: one.audit)}
     nights: list[list[_Stratum]] = []
     banded = 0
     for audit in audits:
         banded += audit.in_band
         if audit.discards:
-            nights.append(_strata(view, audit, of_audit.get(audit.number, []), said, banded))
-    best = max((_looked_share(one) for one in nights), default=0.0)
-    counted = [one for one in nights if _looked_share(one) >= _AS_GOOD * best] if best else nights
+            nights.append(_strata(view, audit, of_audit.get(audit.number, []), said, passed, banded))
+    counted, beyond = _counted(nights)
     strata = [stratum for night in counted for stratum in night]
     total = sum(audit.discards for audit in audits)
     known = sum(unanimous(one.label for one in said[seq]) == "keep" for seq in said)
-    return _tell(strata, total, len(nights), known)
+    return _tell(strata, total, len(nights), known, beyond)
+
+
+def _counted(nights: Sequence[Sequence[_Stratum]]) -> tuple[list[Sequence[_Stratum]], int]:
+    """The nights that were looked at far enough, and how many events were found, or are in doubt, in the others.
+
+    Whoever stops at the first event of a night leaves nights without one behind, in which all was looked at. So what
+    was found elsewhere counts as if it had been found in these.
+    """
+    best = max((_looked_share(one) for one in nights), default=0.0)
+    counted = [one for one in nights if _looked_share(one) >= _AS_GOOD * best]
+    others = [stratum for one in nights if _looked_share(one) < _AS_GOOD * best for stratum in one]
+    return counted, sum(event is not False for stratum in others for _, event in stratum.looked)
 
 
 def _strata(
-    view: LedgerView, audit: Audited, draws: Sequence[Draw], said: Mapping[int, list[Label]], banded: int
+    view: LedgerView,
+    audit: Audited,
+    draws: Sequence[Draw],
+    said: Mapping[int, list[Label]],
+    passed: Mapping[int, str],
+    banded: int,
 ) -> list[_Stratum]:
-    """Of one night. ``banded``: how many discards of its pipeline lay in the band up to its end."""
+    """Of one night.
+
+    ``passed``: curve -> when it was passed over; ``banded``: how many discards of its pipeline lay in the band up to
+    its end.
+    """
     by_chance = {one.seq for one in draws if one.seq in said and _is_by_chance(said[one.seq], one.stratum)}
     times = [label.time for seq in by_chance for label in said[seq]]
+    in_doubt = {one.seq for one in draws if one.seq in passed and one.seq not in said}
+    by_chance |= in_doubt
+    times += [passed[seq] for seq in in_doubt]
     until = _last_before(view, draws, max(times), audit.night) if times else None
     counts: Mapping[Stratum, int] = {
         "score": audit.discards - audit.in_band - audit.disputed,
@@ -95,7 +120,7 @@ def _strata(
     for name in counts:
         some = [one for one in draws if one.stratum == name and (until is None or one.seq <= until)]
         count = counts[name] if until is None else max((one.place for one in some), default=0)
-        looked = tuple((one.probability, _is_event(said[one.seq])) for one in some if one.seq in by_chance)
+        looked = tuple((one.probability, _is_event(said.get(one.seq, ()))) for one in some if one.seq in by_chance)
         found.append(_Stratum(count, len(some), least[name], looked))
     return found
 
@@ -105,7 +130,7 @@ def _is_by_chance(labels: Iterable[Label], stratum: Stratum) -> bool:
 
 
 def _is_event(labels: Iterable[Label]) -> bool | None:
-    word = unanimous(one.label for one in labels)
+    word = unanimous([one.label for one in labels] or ["unsure"])
     return None if word == "unsure" else word == "keep"
 
 
@@ -133,8 +158,12 @@ def _looked_share(night: Iterable[_Stratum]) -> float:
     return sum(len(one.looked) for one in strata) / drawn if drawn else 0.0
 
 
-def _tell(strata: Sequence[_Stratum], total: int, nights: int, known: int) -> Unseen:
-    """The numbers. ``total``: discards of all nights; ``known``: drawn ones that are confirmed, however looked at."""
+def _tell(strata: Sequence[_Stratum], total: int, nights: int, known: int, beyond: int = 0) -> Unseen:
+    """The numbers.
+
+    ``total``: discards of all nights; ``known``: drawn ones that are confirmed, however looked at; ``beyond``: what was
+    found in nights that do not count.
+    """
     discards = sum(one.discards for one in strata)
     drawn = sum(one.drawn for one in strata)
     looked = [(chance * one.share, event) for one in strata for chance, event in one.looked]
@@ -147,7 +176,9 @@ def _tell(strata: Sequence[_Stratum], total: int, nights: int, known: int) -> Un
             rest[chance] = rest.get(chance, 0) + one.discards - len(one.looked)
         chances, lost = [chance for chance, _ in looked], [event is not False for _, event in looked]
         estimate = lost_estimate(weights)[0]
-        at_most = max(lost_bound(discards, chances, lost, rest=rest), known)
+        chances += [min(chances)] * beyond
+        lost += [True] * beyond
+        at_most = max(lost_bound(discards + beyond, chances, lost, rest=rest) - beyond, known)
     found, doubts = len(weights), sum(event is None for _, event in looked)
     return Unseen(
         discards=discards,

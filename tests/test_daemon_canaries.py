@@ -19,7 +19,8 @@ import models.simulate
 from daemon.common.errors import UserError
 from daemon.config import GuardConfig
 from daemon.guard import canaries
-from daemon.guard.canaries import BURST, LOST_S, START_S, Canary, CanarySource, Outcome, PathWatch
+from daemon.guard.canaries import BURST, LOST_S, START_S, Canary, CanarySource, Outcome
+from daemon.guard.path import PathWatch
 from daemon.instrument import jpk_writer
 from daemon.judging import CutOrigin, Judged, Thresholds, loss
 from daemon.judging.judge import Serving

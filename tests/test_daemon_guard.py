@@ -14,8 +14,8 @@ from adapthelp import Night
 from guardhelp import Clock, Heard, a_guard, a_tip, judged
 
 from daemon.common.errors import UserError
-from daemon.guard.canaries import PathWatch
 from daemon.guard.logbook import APPLICATION, NAME, Logbook, LogbookView
+from daemon.guard.path import PathWatch
 from daemon.judging import Thresholds
 from daemon.labels import Labels
 from daemon.labels.confirmed import Said

@@ -39,7 +39,7 @@ from prometheus_client.registry import Collector
 from daemon import __version__
 from daemon.common.errors import UNREACHABLE, UserError
 from daemon.judging import VERDICTS, Decision, Judge, Verdict
-from daemon.sources import Source, oldest_pending_s
+from daemon.sources import CANARY, Source, oldest_pending_s
 from daemon.sources.ignored import REASONS, Ignored
 from deploy.classifier import Device, FaultKind
 from models.clock import CLOCK, Clock
@@ -212,7 +212,7 @@ class Accounts(Collector):
 
     The backlog is a number of its own, moved by the same transitions as the others and never computed from them: were a
     curve lost between two stages, the sum would show it. All under one lock, exported as one snapshot. Counts begin
-    at 0 with the process.
+    at 0 with the process. Canaries are nobody's curves and are passed over.
     """
 
     def __init__(self) -> None:
@@ -226,6 +226,8 @@ class Accounts(Collector):
 
     def seen(self, source: str, curves: int = 1) -> None:
         """A file was handed over (1), or opened and found to hold more curves (the rest)."""
+        if source == CANARY:
+            return
         with self._lock:
             self._seen[source] += curves
             self._backlog += curves
@@ -246,9 +248,7 @@ class Accounts(Collector):
 
     def unseen(self, source: str) -> None:
         """A file whose name had promised a curve holds none: it counts as ignored, and is not seen after all."""
-        with self._lock:
-            self._seen[source] -= 1
-            self._backlog -= 1
+        self.seen(source, -1)
 
     def ignored(self, reason: str, name: str = "") -> None:
         """A file of this name is passed over; it does not count as seen. ``reason``: see daemon.sources.ignored."""

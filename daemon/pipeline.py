@@ -1,12 +1,12 @@
-"""The pipeline: source → read and prepare → draw and classify → decide → record → publish.
+"""The pipeline: take → read → judge → record → announce.
 
 One turn takes what is finished and has been read and prepared (in other processes), has it judged, commits the
 decisions in one transaction, in which each becomes an event (``daemon.ledger.events``), and only then tells the
 world. Under load the next batch is with the classifier, on a thread of its own, while this one is recorded. Whatever
 dies on the way, the folder still holds the curve and the ledger knows that it is not decided.
 
-Canaries, curves of our own whose truth is known, go the same way in the same batches up to
-their verdict, and are then set aside: nothing that is recorded, counted or announced ever holds one.
+Canaries, curves of our own whose truth is known, go the same way in the same batches up to their verdict. There they
+are set apart, once: nothing that is recorded, counted or announced ever holds one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ from pathlib import Path
 
 from daemon.formats.errors import AWAY
 from daemon.formats.text_rule import TextRule
-from daemon.judging import Decision, FileMark, Judge, Judged, classify, decide, identity_of, with_compact_copy
+from daemon.judging import (
+    Decision,
+    FileMark,
+    Judge,
+    Judged,
+    canaries_apart,
+    classify,
+    decide,
+    identity_of,
+    with_compact_copy,
+)
 from daemon.judging.judge import Serving
 from daemon.judging.sentinel import Dispute, Sentinel
 from daemon.ledger import Ledger, NotRecorded
@@ -140,8 +150,8 @@ class _Batch:
 class Pipeline:
     """The body of the main loop. Everything it works with is given to it; it owns the order of things.
 
-    ``observe`` is shown every batch once it is judged, canaries included, before anything is recorded; it raises
-    nothing, and keeps the loop no longer than some microseconds a curve.
+    ``observe(judged, canaries)`` is shown every batch that was judged, before anything is recorded; it raises nothing,
+    and keeps the loop no longer than some microseconds a curve.
     """
 
     def __init__(
@@ -152,16 +162,17 @@ class Pipeline:
         ledger: Ledger,
         publisher: Publisher,
         metrics: Metrics,
-        sentinel: Sentinel,
+        *,
         bell: threading.Event,
         pace: Pace,
         rules: Sequence[TextRule] = (),
-        observe: Callable[[Sequence[Judged]], None] = lambda judged: None,
-        dispute: Dispute | None = None,
+        sentinel: Sentinel,
+        dispute: Dispute,
+        observe: Callable[[Sequence[Judged], Sequence[Judged]], None],
     ) -> None:
-        self._observe, self._dispute = observe, dispute or Dispute()
-        self._backlog, self._reader, self._sentinel, self._bell = backlog, reader, sentinel, bell
+        self._backlog, self._reader, self._bell = backlog, reader, bell
         self._ledger, self._publisher, self._metrics = ledger, publisher, metrics
+        self._sentinel, self._dispute, self._observe = sentinel, dispute, observe
         self._classifier = ThreadPoolExecutor(1, "classifier")
         self._batches: deque[_Batch] = deque()  # two at most: one being judged, one waiting for it
         self._unrecorded: tuple[list[Decision], list[FileReading]] | None = None  # only while the disk is full
@@ -237,44 +248,32 @@ class Pipeline:
         self._batches.append(_Batch(files, readings, judge, model.bundle.profile, scored))
 
     def _finish(self, batch: _Batch) -> list[Decision]:
-        """Decide a batch, once it is judged, and record it without its canaries."""
+        """Decide a batch, once it is judged, and record it: all but the canaries, whose way ends here."""
         scored = batch.scored.result()
-        decisions = self._dispute.look_at(decide(batch.readings, scored, batch.judge))
-        judged = [Judged(*one) for one in zip(batch.readings, scored, decisions, strict=True)]
-        self._observe(judged)
-        judged = [one for one in judged if not one.reading.arrival.is_canary]
+        decided = zip(batch.readings, scored, decide(batch.readings, scored, batch.judge), strict=True)
+        judged, canaries = canaries_apart([Judged(*one) for one in decided])
+        judged = self._dispute.look_at(judged)
+        self._observe(judged, canaries)
         for one in judged:
             if one.reading.curve is not None:
                 self._sentinel.observe(one.reading.sign_from, one.decision.reasons)
         past = self._ledger.past(batch.judge.pipeline)
-        decided = [with_compact_copy(one.decision, one.reading, batch.profile, past) for one in judged]
-        return self._record(decided, self._without_canaries(batch.files))
-
-    def _without_canaries(self, files: Sequence[FileReading]) -> list[FileReading]:
-        """What is to be recorded; the source of the canaries may forget its own."""
-        for file in files:
-            if file.arrival.is_canary and file.outcome == "curves":
-                self._backlog.done(file.arrival)
-        return [file for file in files if not file.arrival.is_canary]
+        decisions = [with_compact_copy(one.decision, one.reading, batch.profile, past) for one in judged]
+        return self._record(decisions, batch.files)
 
     def _undecided(self, files: Sequence[FileReading]) -> list[Reading]:
-        """The curves that nobody has decided yet, or is about to; the unfinished go back to their source.
-
-        Behind them the canaries, of which nobody asks whether they came before.
-        """
+        """The curves that nobody has decided yet, or is about to; the unfinished go back to their source."""
         fresh: dict[str, Reading] = {}
-        opened = [reading for file in files for reading in self._opened(file)]
-        canaries = [reading for reading in opened if reading.arrival.is_canary]
-        readings = [reading for reading in opened if not reading.arrival.is_canary]
+        readings = [reading for file in files for reading in self._opened(file)]
         known = self._ledger.known([identity_of(reading) for reading in readings])
-        known |= {identity_of(one) for batch in self._batches for one in batch.readings if not one.arrival.is_canary}
+        known |= {identity_of(reading) for batch in self._batches for reading in batch.readings}
         for reading in readings:
             identity = identity_of(reading)
             if identity in known or identity in fresh:
                 self._metrics.accounts.duplicate(1)
             else:
                 fresh[identity] = reading
-        return [*fresh.values(), *canaries]
+        return list(fresh.values())
 
     def _opened(self, file: FileReading) -> tuple[Reading, ...]:
         arrival = file.arrival
@@ -282,11 +281,11 @@ class Pipeline:
             self._backlog.later(arrival, file.reason or "truncated")
             return ()
         if file.outcome == "unclaimed":
-            if arrival.claimed and arrival.first == 0 and not arrival.is_canary:
+            if arrival.claimed and arrival.first == 0:
                 self._metrics.accounts.unseen(arrival.source)
             self._backlog.done(arrival, file.reason or "unclaimed")
             return ()
-        if arrival.first == 0 and not arrival.is_canary:  # only now is it known how many curves the file holds
+        if arrival.first == 0:  # only now is it known how many curves the file holds
             self._metrics.accounts.seen(arrival.source, file.total - (1 if arrival.claimed else 0))
         return file.readings
 

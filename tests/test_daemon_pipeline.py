@@ -5,20 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from makers_vendors import make_ibw_image, make_tiff
+from prometheus_client import CollectorRegistry, generate_latest
 
 from daemon.config import ThresholdsConfig
 from daemon.formats import NAMES
 from daemon.instrument import play, recordings
 from daemon.judging import Decision, Judged
 from daemon.judging.judge import Serving, judge_of
-from daemon.judging.sentinel import Sentinel
+from daemon.judging.sentinel import Dispute, Sentinel
 from daemon.ledger import Ledger, NotRecorded
 from daemon.metrics import Metrics
 from daemon.pipeline import Backlog, Pace, Pipeline
@@ -48,7 +49,7 @@ class OwnCurves:
         self.answers: dict[str, tuple[bool, str | None]] = {}
 
     def add(self, file: Path) -> None:
-        arrival = Arrival(CANARY, file.name, file, size_bytes=file.stat().st_size, noticed_s=time.monotonic())
+        arrival = Arrival(CANARY, file.name, file, noticed_s=time.monotonic(), known_curve=f"canary-{file.name}")
         self.waiting.append(replace(arrival, answer=self._answered))
 
     def _answered(self, arrival: Arrival, is_done: bool, reason: str | None) -> None:
@@ -79,6 +80,7 @@ class Line:
     def __init__(self, folder: Path, model: Model, closing: ExitStack) -> None:
         self.folder, self.bell, self.metrics = folder / "watch", threading.Event(), Metrics()
         self.sentinel = Sentinel()
+        self.curves, self.canaries = list[Judged](), list[Judged]()
         self.folder.mkdir()
         self.model, self.judge = model, judge_of(model, ThresholdsConfig())
         self.ledger = Ledger(folder / "ledger.sqlite", "afm1")
@@ -89,11 +91,24 @@ class Line:
         self.source = WatchSource([self.folder], needs)
         publisher = Publisher(self.ledger.path, "afm1", publish=ANY, replay=ANY)
         closing.callback(publisher.stop)
-        self.own, self.seen = OwnCurves(), list[Judged]()
-        backlog, pace = Backlog([self.source, self.own]), Pace(BATCH, 0.005)
-        judged = backlog, self.reader, Serving(model, self.judge), self.ledger
-        parts = *judged, publisher, self.metrics, self.sentinel, self.bell, pace
-        self.pipeline = Pipeline(*parts, observe=self.seen.extend)
+        self.own = OwnCurves()
+        self.pipeline = Pipeline(
+            Backlog([self.source, self.own]),
+            self.reader,
+            Serving(model, self.judge),
+            self.ledger,
+            publisher,
+            self.metrics,
+            bell=self.bell,
+            pace=Pace(BATCH, 0.005),
+            sentinel=self.sentinel,
+            dispute=Dispute(),
+            observe=self._observe,
+        )
+
+    def _observe(self, judged: Sequence[Judged], canaries: Sequence[Judged]) -> None:
+        self.curves += judged
+        self.canaries += canaries
 
     def write(self, count: int) -> list[Path]:
         """JPK curves, each another recording."""
@@ -212,7 +227,7 @@ def test_canaries_are_judged_with_the_others_and_set_aside(line: Line, tmp_path:
         line.pipeline.turn(0.1)
         books = line.metrics.accounts.snapshot()
         sums.add(books["seen"] - books["decided"] - books["duplicate"] - books["backlog"])
-    seen = {one.reading.arrival.path: one for one in line.seen if one.reading.arrival.is_canary}
+    seen = {one.reading.arrival.path: one for one in line.canaries}
     assert seen.keys() == {one.name for one in files[:3]}
     assert all(one.scored is not None and one.decision.score == one.scored.score for one in seen.values())
     assert line.own.answers == {**{one.name: (True, None) for one in files[:3]}, broken.name: (False, "truncated")}
@@ -220,14 +235,17 @@ def test_canaries_are_judged_with_the_others_and_set_aside(line: Line, tmp_path:
     assert (sums, books["seen"], books["decided"], books["duplicate"], books["unreadable"]) == ({0}, 8, 8, 0, 0)
     told = line.ledger.view().decisions(range(1, 20))
     assert {event["data"]["path"] for event in told.values()} == set(written)
-    assert {one.reading.arrival.path for one in line.seen} == {*seen, *written}
-    assert line.ledger.known([one.decision.identity for one in seen.values()]), "a curve like a canary is decided"
+    assert sorted(one.reading.arrival.path for one in line.curves) == sorted(written)
+    assert {one.reading.sha256 for one in seen.values()} & {one.decision.sha256 for one in line.curves}, "none alike"
+    scraped = CollectorRegistry()
+    scraped.register(line.metrics.accounts)
+    assert b"canary" not in generate_latest(scraped)
 
 
 def test_the_ledger_refuses_a_canary(line: Line) -> None:
     line.own.add(next(iter(CURVES.glob("force-save*.jpk-force"))))
-    while not line.seen:
+    while not line.canaries:
         assert line.pipeline.turn(1.0) == []
     with pytest.raises(ValueError, match="canary"):
-        line.ledger.record([line.seen[0].decision])
+        line.ledger.record([line.canaries[0].decision])
     assert line.ledger.last_seq == 0

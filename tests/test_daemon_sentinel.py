@@ -5,11 +5,10 @@ And the second opinion: no more than 2 % of the curves are disputed, whatever co
 
 import random
 
-from ledgerhelp import decision
+from guardhelp import judged
 
 from daemon.judging.sentinel import BLOCK, FIRST, LEVEL, MOST, RECENT, WARY, WINDOW, Dispute, Sentinel
 from daemon.judging.sentinel import QUIET as QUIET_BLOCKS
-from daemon.sources import CANARY
 
 HINT, PUSHED, QUIET = ("score", "no_contact", "flipped"), ("score", "flipped"), ("score",)
 
@@ -97,19 +96,18 @@ def test_the_level_is_known_before_the_curves_of_a_block_and_never_falls_below_t
     assert dispute.level == LEVEL
 
 
-def test_kept_and_reviewed_curves_and_canaries_are_not_disputed_and_a_canary_counts_for_nothing():
+def test_what_is_kept_or_has_no_steps_is_not_disputed():
     dispute = Dispute()
     disputed(dispute, [0.0] * 60)
     told = dispute.look_at(
         [
-            decision(0, verdict="keep", steps=9.0),
-            decision(1, verdict="discard", steps=9.0, source=CANARY),
-            decision(2, verdict="discard", steps=None),
-            decision(3, verdict="discard", steps=9.0),
+            judged(0, verdict="keep", steps=9.0),
+            judged(1, verdict="discard", steps=None),
+            judged(2, verdict="discard", steps=9.0),
         ]
     )
-    assert [one.is_disputed for one in told] == [False, False, False, True]
-    assert [one.verdict for one in told] == ["keep", "discard", "discard", "discard"]
+    assert [one.decision.is_disputed for one in told] == [False, False, True]
+    assert [one.decision.verdict for one in told] == ["keep", "discard", "discard"]
     assert len(dispute._recent) == 63
 
 

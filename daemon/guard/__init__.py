@@ -128,18 +128,16 @@ class Guard(threading.Thread):
 
     # The loop's.
 
-    def observe(self, judged: Sequence[Judged]) -> None:
-        """A batch that was judged, canaries among it. Raises nothing."""
+    def observe(self, judged: Sequence[Judged], canaries: Sequence[Judged] = ()) -> None:
+        """A batch that was judged, and the canaries in it. Raises nothing."""
         try:
-            data = [one for one in judged if not one.reading.arrival.is_canary]
             if self._path is not None:
-                canaries = [one for one in judged if one.reading.arrival.is_canary]
-                noticed_s = min((one.decision.noticed_s for one in data), default=0.0)
-                for outcome in self._path.observe(canaries, len(data), noticed_s):
+                noticed_s = min((one.decision.noticed_s for one in judged), default=0.0)
+                for outcome in self._path.observe(canaries, len(judged), noticed_s):
                     self._labels.hear(outcome)
             current = self._session()
             session = None if current is None else current.number
-            for one in data:
+            for one in judged:
                 self._observe(one, session)
         except Exception as error:  # whatever it is, the line goes on
             if "watching" not in self._failures:

@@ -250,7 +250,8 @@ class CanarySource:
             raise
         self.trouble, self._sent[name] = "", canary
         arrival = Arrival(CANARY, name, file, size_bytes=len(content), noticed_s=now_s, answer=self._answered)
-        self._ready.append(arrival)
+        # Whatever its content, it is never taken for a curve that was decided: a copy may well be like one.
+        self._ready.append(replace(arrival, known_curve=f"{CANARY}-{self._seed:x}-{self._made}"))
         self._wake()
 
     def _answered(self, arrival: Arrival, is_done: bool, reason: str | None) -> None:  # else a whole file was not read

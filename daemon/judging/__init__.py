@@ -123,6 +123,14 @@ class Judged:
     decision: Decision
 
 
+def canaries_apart(judged: Iterable[Judged]) -> tuple[list[Judged], list[Judged]]:
+    """The curves of the laboratory, and the canaries that were judged among them."""
+    found: tuple[list[Judged], list[Judged]] = [], []
+    for one in judged:
+        found[one.reading.arrival.is_canary].append(one)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class FileMark:
     """A file all of whose curves are decided: after a restart it need not be opened again."""

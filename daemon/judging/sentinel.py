@@ -12,8 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from daemon.judging import Decision
-from daemon.sources import CANARY
+from daemon.judging import Judged
 
 WINDOW = 200  # curves of a format that are looked back on
 MOST = 3  # hints among them; then it is told
@@ -117,13 +116,15 @@ class Dispute:
         self._told = ""
         self._quiet = 0  # blocks since
 
-    def look_at(self, decisions: Sequence[Decision]) -> list[Decision]:
-        """The same decisions, the disputed ones marked; each is counted but for canaries."""
+    def look_at(self, judged: Sequence[Judged]) -> list[Judged]:
+        """The same curves, the disputed ones marked; each is counted."""
+        return [self._looked_at(one) for one in judged]
 
-        def is_disputed(one: Decision) -> bool:
-            return one.source != CANARY and self.observe(one.steps or 0.0, is_discard=one.verdict == "discard")
-
-        return [replace(one, is_disputed=True) if is_disputed(one) else one for one in decisions]
+    def _looked_at(self, one: Judged) -> Judged:
+        decision = one.decision
+        if self.observe(decision.steps or 0.0, is_discard=decision.verdict == "discard"):
+            return replace(one, decision=replace(decision, is_disputed=True))
+        return one
 
     def observe(self, steps: float, *, is_discard: bool) -> bool:
         """Count a curve whose strongest step stands out so far; whether it is disputed."""

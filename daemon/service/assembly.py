@@ -182,12 +182,12 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
         ledger,
         publisher,
         metrics,
-        sentinel,
-        bell,
-        pace_of(config),
-        config.text,
-        guard.observe,
-        dispute,
+        bell=bell,
+        pace=pace_of(config),
+        rules=config.text,
+        sentinel=sentinel,
+        dispute=dispute,
+        observe=guard.observe,
     )
     canaries.is_held = lambda: pipeline.is_held
     _measure(config, metrics, loaded.judge, report, vigil, closing)

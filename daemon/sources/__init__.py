@@ -35,7 +35,7 @@ class Arrival:
     sha256: str | None = None  # known for later portions: the file must still be the same one
     total: int = 1  # and how many curves it had when it was opened
     folder: str | None = None  # the watched or scored folder; None for a file named directly and for ingest
-    known_curve: str | None = None  # ZeroMQ ingest: the sender's id, which is its identity
+    known_curve: str | None = None  # ZeroMQ ingest, canaries: the sender's id, which is its identity
     #: Who wants to know what became of it: (arrival, whether it is done, the reason). Called from any thread.
     answer: Callable[[Arrival, bool, str | None], None] | None = field(default=None, repr=False, compare=False)
 

@@ -196,11 +196,11 @@ class Line:
             ledger,
             publisher,
             metrics,
-            self._sentinel,
-            self._bell,
-            self._pace,
-            observe=self._guard.observe,
+            bell=self._bell,
+            pace=self._pace,
+            sentinel=self._sentinel,
             dispute=self._dispute,
+            observe=self._guard.observe,
         )
         self._guard.step()  # as at a start
         self.verdicts: Counter[str] = Counter()

@@ -18,7 +18,6 @@ from modelhelp import make_model
 import models.simulate
 from daemon.common.errors import UserError
 from daemon.config import GuardConfig
-from daemon.guard import canaries
 from daemon.guard.canaries import BURST, LOST_S, START_S, Canary, CanarySource, Outcome
 from daemon.guard.path import PathWatch
 from daemon.instrument import jpk_writer
@@ -28,6 +27,7 @@ from daemon.metrics import Metrics
 from daemon.processes.child import launch
 from daemon.sources import Arrival
 from deploy.classifier import EngineId
+from models.anytime import burst_limit
 from models.bundle import SHIPPED, read
 from models.clock import Clock
 
@@ -311,7 +311,7 @@ def test_a_model_that_is_blind_to_a_family_is_told_and_so_is_that_it_is_over(pat
 
 
 def test_a_burst_tells_by_itself_and_an_alarm_asks_for_another(path: OnePath) -> None:
-    limit = canaries.burst_limit(found.null if (found := path.watch.numbers()) else 0.0, BURST)
+    limit = burst_limit(found.null if (found := path.watch.numbers()) else 0.0, BURST)
     spread = missing(BURST // limit, BURST)
     assert sum(spread) >= limit
     assert path.show(spread, burst=0) == 0, "spread so far by the clock they do not ring"

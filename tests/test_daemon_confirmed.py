@@ -38,7 +38,7 @@ def test_live_and_now_are_counted_with_exact_intervals(night: Night) -> None:
     assert (said.scored_now, said.found_now) == (9, 8)
     assert (said.live_low, said.live_high) == clopper_pearson(6, 9)
     assert (said.low, said.high) == clopper_pearson(8, 9)
-    assert said.text == "of the 9 events confirmed so far 6 were kept live (30% to 93%)"
+    assert said.text == "of the 9 events confirmed so far 6 were kept live (29% to 93%)"
     assert said.session is None
 
 

@@ -13,7 +13,9 @@ import pytest
 from adapthelp import Night
 from guardhelp import Clock, Heard, a_guard, a_tip, judged
 
+import daemon.guard
 from daemon.common.errors import UserError
+from daemon.config import GuardConfig
 from daemon.guard.logbook import APPLICATION, NAME, Logbook, LogbookView
 from daemon.guard.path import PathWatch
 from daemon.judging import Thresholds
@@ -289,6 +291,33 @@ def test_your_events_are_those_that_people_confirmed(tmp_path: Path) -> None:
         found = guard.status().events
         assert found is not None
         assert found.confirmed == 4
+
+
+def test_events_that_never_come_out_make_room_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged copy, or canaries that were switched off meanwhile: the later number goes on."""
+    monkeypatch.setattr(daemon.guard, "_AT_ONCE", 2)
+    night, clock = Night(tmp_path), Clock()
+    night.decide([4.0, 4.1, 4.2, 4.3, 4.4], copy=b"a curve")
+    night.say("keep", range(1, 6))
+    with a_guard(tmp_path, now=clock) as guard:
+        assert guard._path is not None
+        source = guard._path.source
+
+        def asked(after_s: float) -> list[int]:
+            clock.now_s += after_s
+            guard.step()
+            copies = [seq for _, seq in source._copies]
+            source._copies.clear()
+            return copies
+
+        assert asked(0.0) == [1, 2]
+        assert asked(5.0) == []
+        assert asked(200.0) == [3, 4]
+        source.settings = GuardConfig(canaries=False)
+        assert asked(5.0) == []
+        source.settings = GuardConfig()
+        assert asked(5.0) == [3, 4]
+        assert asked(200.0) == [5]
 
 
 def test_observing_a_curve_takes_microseconds(tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ _SAME_TIP_S = 3_600.0
 _MISREAD = frozenset({"unit"})
 #: Confirmed events that wait for the network that serves.
 _AT_ONCE = 20
+#: Where none of them has come out for so long, they are lost, and others have their turn.
+_TURN_S = 120.0
 #: While only curves come, what nobody sees is counted anew this often.
 _AUDIT_S = 10.0
 _PATIENCE_S, _GONE_S = 0.2, 2.0
@@ -327,7 +329,7 @@ class _LabelWatch:
         self._file, self._view, self._logbook, self._canaries, self._now = labels, view, logbook, canaries, now
         self._labels: Labels | None = None
         self._stamp: tuple[int, int, int] | None = None
-        self._due_s = self._audit_due_s = 0.0
+        self._due_s = self._audit_due_s = self._asked_s = 0.0
         self._decided: dict[int, AsDecided] = {}
         self._network = ""
         self._later: dict[int, Said] = {}  # by that network
@@ -377,6 +379,7 @@ class _LabelWatch:
             outcome = self._heard.popleft()
             seq, decision = outcome.canary.seq, None if outcome.judged is None else outcome.judged.decision
             self._waiting.discard(seq)
+            self._asked_s = self._now()
             if decision is not None and network_of(decision.judge.pipeline) == self._network:
                 said = self._later[seq] = Said(decision.score, decision.reasons)
                 self._logbook.note_said(self._network, seq, said)
@@ -389,6 +392,8 @@ class _LabelWatch:
             self._asked -= self._waiting  # those on their way are forgotten there; asked again when switched on
             self._waiting.clear()
             return
+        if self._now() - self._asked_s > _TURN_S:
+            self._waiting.clear()
         for seq, one in self._decided.items():
             if len(self._waiting) >= _AT_ONCE:
                 return
@@ -397,6 +402,7 @@ class _LabelWatch:
             self._asked.add(seq)
             if copy := self._view.compact_copy(seq):
                 self._waiting.add(seq)
+                self._asked_s = self._now()
                 self._canaries.send(copy, seq)
 
     def _read(self) -> object:

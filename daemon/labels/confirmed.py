@@ -7,6 +7,7 @@ made it, else by one that was made later, from the copy that the ledger keeps.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -144,7 +145,8 @@ def _text(kept: int, confirmed: int, low: float | None, high: float | None) -> s
     if low is None or high is None:
         return "nobody has confirmed an event yet: label some kept and flagged curves on the review page"
     events = "1 event" if confirmed == 1 else f"{confirmed:,} events"
-    return f"of the {events} confirmed so far {kept:,} were kept live ({low:.0%} to {high:.0%})"
+    within = f"{math.floor(100 * low)}% to {math.ceil(100 * high)}%"  # outwards: 99.8 % is not all
+    return f"of the {events} confirmed so far {kept:,} were kept live ({within})"
 
 
 def _margin(engine: str) -> float:

@@ -18,6 +18,7 @@ from modelhelp import make_model
 import models.simulate
 from daemon.common.errors import UserError
 from daemon.config import GuardConfig
+from daemon.guard import canaries
 from daemon.guard.canaries import BURST, LOST_S, START_S, Canary, CanarySource, Outcome
 from daemon.guard.path import PathWatch
 from daemon.instrument import jpk_writer

@@ -117,7 +117,7 @@ def test_a_sudden_rise_is_told_and_is_over_some_blocks_later():
     assert dispute.finding() == ""
     disputed(dispute, [8.0 if place % 5 == 0 else one for place, one in enumerate(quiet(200, seed=2))])
     assert dispute.finding().startswith("in ")
-    assert "of the last 100 curves, all of them discarded, the second opinion sees a rupture" in dispute.finding()
+    assert "of the last 100 curves were discarded though the second opinion sees a rupture in them" in dispute.finding()
     disputed(dispute, quiet((QUIET_BLOCKS + 2) * BLOCK, seed=3))
     assert dispute.finding() == ""
 

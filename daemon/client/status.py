@@ -22,9 +22,11 @@ from daemon.common.text import MARKS, bars, clean, duration, latency
 from daemon.config import Config
 from daemon.config.origin import SERVICE_FILE
 from daemon.labels import Labels
+from daemon.ledger.numbers import ADVICE
 from daemon.ledger.view import LedgerView
 from daemon.sources import SEEN_S
 from models.certificate import percent_down
+from models.clock import day_and_minute, today
 from models.files import write_whole
 
 #: Flagged curves that one screen names; `events --verdict review` shows all of them.
@@ -146,7 +148,9 @@ def promises(guard: Mapping[str, Any]) -> list[str]:
     """
     path, events, discards = (guard.get(name) or {} for name in ("path", "events", "unseen"))
     said = []
-    if path and not path.get("is_well"):
+    if guard.get("no_path"):
+        said.append("path not watched")
+    elif path and not path.get("is_well"):
         said.append("▲ path not well")
     elif path.get("lower_bound") is not None:
         said.append(f"path ≥ {percent_down(path['lower_bound'])}")
@@ -155,6 +159,28 @@ def promises(guard: Mapping[str, Any]) -> list[str]:
     if discards.get("at_most") is not None:
         said.append(f"unseen ≤ {discards['at_most']:,}")
     return said
+
+
+def remembered(guard: Mapping[str, Any], *, is_running: bool) -> list[tuple[str, str]]:
+    """What was told before and is not told now, the oldest first: (level, words); ok: it needs nobody any more."""
+    found = []
+    for one in guard.get("told") or ():
+        name, level, began = str(one.get("name")), "ok", _minute(one["since"])
+        if one.get("ended"):
+            when = f"from {began} to {_minute(one['ended'])}"
+        elif is_running:
+            when = f"told since {began}, over or not seen again since the service ended {_minute(one['left'])}"
+        else:
+            left = f" {_minute(one['left'])}" if one.get("left") else ""
+            when, level = f"since {began}, and so when the service ended{left}", str(one.get("level"))
+        what = "" if name.startswith(ADVICE) else f"{name}: "
+        found.append((level, clean(f"{when}: {what}{one.get('text')}")))
+    return found
+
+
+def _minute(written: str) -> str:
+    told = day_and_minute(written)
+    return told.removeprefix(f"{today()} ")
 
 
 def troubles(status: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -172,7 +198,7 @@ def advice(status: Mapping[str, Any]) -> list[str]:
 
 def _is_advice(condition: Mapping[str, Any]) -> bool:
     """The guard announces it like a condition of the service, which judges as well as ever."""
-    return condition.get("level") == "degraded" and str(condition.get("name")).startswith("advice ")
+    return condition.get("level") == "degraded" and str(condition.get("name")).startswith(ADVICE)
 
 
 def trends(guard: Mapping[str, Any], width: int) -> list[tuple[str, str, str]]:

@@ -91,21 +91,31 @@ def test_the_service_s_numbers_are_told_and_never_merged(tmp_path: Path) -> None
         }
 
 
-def test_without_a_service_ledger_and_labels_tell(tmp_path: Path) -> None:
-    """Curve 3 was kept, curve 4 discarded and curve 5 sent to review; all three are events."""
-    stream = fill(tmp_path / "state", [judged(number) for number in range(1, 13)])
-    with Page(tmp_path / "state") as page:
+def test_without_a_service_ledger_labels_and_logbook_tell(tmp_path: Path) -> None:
+    """Curve 3 was kept, curve 4 discarded and curve 5 sent to review; all three are events.
+
+    The logbook, once there is one, says how the tip was, and what was advised, until when.
+    """
+    state = tmp_path / "state"
+    stream = fill(state, [judged(number) for number in range(1, 13)])
+    tip = guard().tip
+    assert tip is not None
+    with Page(state) as page:
         for seq in (3, 4, 5):
             assert page.label(f"{stream}:{seq}").status == 201
         night = page.ask("/api/night").json
-        assert (night["from"], night["guard"]["path"], night["guard"]["tip"], night["notes"]) == (
-            "files",
-            None,
-            None,
-            [],
-        )
+        assert (night["from"], night["notes"]) == ("files", [])
+        assert (night["guard"]["path"], night["guard"]["tip"]) == (None, None)
         told = night["guard"]["events"]
         assert (told["confirmed"], told["kept_live"], told["shown_live"]) == (3, 1, 2)
+        with Logbook(state / NAME, stream) as logbook:
+            for block in tip.blocks:
+                logbook.note_block(block, tip.unit)
+            logbook.note_advice(tip.advice[0], ended="2026-11-28T06:30:00.000Z")
+        until = day_and_minute("2026-11-28T06:30:00Z")[11:]
+        wait_for(lambda: page.ask("/api/night").json["notes"] == [f"{ADVICE} (until {until})"])
+        told = page.ask("/api/night").json["guard"]["tip"]
+    assert msgspec.convert(told, numbers.Tip) == msgspec.structs.replace(tip, advice=())
 
 
 def test_a_disputed_discard_is_shown_with_its_step_but_not_to_a_blind_eye(tmp_path: Path) -> None:
@@ -118,19 +128,3 @@ def test_a_disputed_discard_is_shown_with_its_step_but_not_to_a_blind_eye(tmp_pa
         for hidden in (f"{stream}:1?blind=1", f"{stream}:2"):
             told = page.ask(f"/api/curve/{hidden}").json
             assert (told["step"], told["disagreement"]) == (None, None)
-
-
-def test_in_the_morning_the_tip_is_still_told(tmp_path: Path) -> None:
-    """The service has ended: its logbook says how the tip was, and what was advised, until when."""
-    state = tmp_path / "state"
-    stream = fill(state, [judged(number) for number in range(1, 4)])
-    tip = guard().tip
-    assert tip is not None
-    with Logbook(state / NAME, stream) as logbook:
-        for block in tip.blocks:
-            logbook.note_block(block, tip.unit)
-        logbook.note_advice(tip.advice[0], ended="2026-11-28T06:30:00.000Z")
-    with Page(state) as page:
-        night = page.ask("/api/night").json
-    assert msgspec.convert(night["guard"]["tip"], numbers.Tip) == msgspec.structs.replace(tip, advice=())
-    assert night["notes"] == [f"{ADVICE} (until {day_and_minute('2026-11-28T06:30:00Z')[11:]})"]

@@ -18,9 +18,9 @@ ADVICE = "noise doubled since 02:14: look at the tip"
 SINCE = "2026-11-28T02:14:00.000Z"
 
 
-def guard(count: int = 12, change: int = 8) -> numbers.Guard:
+def guard(count: int = 12, change: int = 8) -> numbers.GuardNumbers:
     """Of a night in which the noise doubled."""
-    return numbers.Guard(
+    return numbers.GuardNumbers(
         path=numbers.Path(
             canaries=1204, missed=21, lost=0, event_free=240, false_kept=2, lower_bound=0.96349, null=0.0205,
             since=SINCE, pending=1, is_well=True, text="1,183 of 1,204 simulated events were found",
@@ -53,7 +53,7 @@ def guard(count: int = 12, change: int = 8) -> numbers.Guard:
 class Watcher(Speaker):
     """A service whose guard has these numbers."""
 
-    guard: numbers.Guard | None = guard()
+    guard: numbers.GuardNumbers | None = guard()
 
     def status(self) -> events.Status:
         return msgspec.structs.replace(super().status(), guard=self.guard)
@@ -74,7 +74,7 @@ def test_the_service_s_numbers_are_told_and_never_merged(tmp_path: Path) -> None
         assert told["advice"] == [ADVICE]
         night = page.ask("/api/night").json
         assert [night[name] for name in ("from", "alarms", "advice", "notes")] == ["service", [], [ADVICE], []]
-        assert msgspec.convert(night["guard"], numbers.Guard) == speaker.guard
+        assert msgspec.convert(night["guard"], numbers.GuardNumbers) == speaker.guard
         speaker.guard = None
         speaker.health = [
             events.Health("second opinion", "alarm", "look at the queue of disagreements", SINCE, False),

@@ -118,7 +118,7 @@ class Tip(Struct, frozen=True, kw_only=True):
     advice: Annotated[tuple[Advice, ...], Meta(description="what holds now")]
 
 
-class Guard(Struct, frozen=True, kw_only=True):
+class GuardNumbers(Struct, frozen=True, kw_only=True):
     """What is being missed, and how the tip is; null: the guard is off, or has nothing to say yet."""
 
     path: Path | None = None
@@ -138,7 +138,7 @@ class Pulse(Struct, frozen=True, kw_only=True):
     lost_at_most: Annotated[int | None, Meta(description="events among the discards, 95 %")]
 
 
-def in_short(guard: Guard) -> Pulse:
+def in_short(guard: GuardNumbers) -> Pulse:
     """What a heartbeat says of them."""
     path, events, unseen = guard.path, guard.events, guard.unseen
     return Pulse(

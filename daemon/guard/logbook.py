@@ -23,7 +23,7 @@ from daemon.common.ending import Closing
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
 from daemon.labels.confirmed import Said
 from daemon.ledger.file import connect_to_read
-from daemon.ledger.numbers import TipPoint, Told
+from daemon.ledger.numbers import BLOCKS_SHOWN, QUANTITIES, TipPoint, Told
 from models.files import set_aside
 
 log = logging.getLogger(__name__)
@@ -95,9 +95,8 @@ _MOST = 10_000
 #: Blocks that are kept: two months of day and night at a curve a second.
 _BLOCKS = 100_000
 _CLEAN_EVERY = 1_000
-_QUANTITIES = ("noise", "tilt", "slope", "adhesion", "wave")
-_BLOCK = f"seq, time, unit, {', '.join(_QUANTITIES)}"
-_LAST_BLOCKS = 240  # of all units: what a night shows
+_BLOCK = f"seq, time, unit, {', '.join(QUANTITIES)}"
+_LAST_BLOCKS = 4 * BLOCKS_SHOWN  # of all units
 _TOLD = ("since", "name", "level", "text", "ended", "left")
 _HELD = f"select {', '.join(_TOLD)} from told where coalesce(ended, left, '9') >= ? order by since, name"
 
@@ -161,8 +160,8 @@ class Logbook(Closing):
         self._tallies[hour, pipeline, result] += canaries
 
     def note_block(self, point: TipPoint, unit: str | None) -> None:
-        values = (self.stream, point.seq, point.time, unit, *(getattr(point, name) for name in _QUANTITIES))
-        columns = f"stream, seq, time, unit, {', '.join(_QUANTITIES)}"
+        values = (self.stream, point.seq, point.time, unit, *(getattr(point, name) for name in QUANTITIES))
+        columns = f"stream, seq, time, unit, {', '.join(QUANTITIES)}"
         marks = ", ".join("?" * len(values))
         self._waiting.append((f"insert into blocks ({columns}) values ({marks})", values))
 
@@ -370,7 +369,7 @@ def _is_damaged(error: Exception) -> bool:
 
 def _point(row: tuple[Any, ...]) -> tuple[TipPoint, str | None]:
     seq, time, unit, *values = row
-    return TipPoint(seq=seq, time=time, **dict(zip(_QUANTITIES, values, strict=True))), unit
+    return TipPoint(seq=seq, time=time, **dict(zip(QUANTITIES, values, strict=True))), unit
 
 
 def _said(score: float | None, reasons: str) -> Said:

@@ -114,15 +114,15 @@ def _told_of(advice: Advice) -> Told:
     return Told(name=f"{ADVICE}{advice.kind}", level=level_of(advice), since=advice.since, text=advice.text)
 
 
-def left_in(state: Path) -> numbers.Guard:
+def left_in(state: Path) -> numbers.GuardNumbers:
     """The guard's numbers in a state folder on which no service runs; what cannot be read is null. Raises nothing."""
-    known = numbers.Guard()
+    known = numbers.GuardNumbers()
     with suppress(UserError), ExitStack() as closing:
         view = closing.enter_context(LedgerView(state / "ledger.sqlite"))
         file = state / "labels.sqlite"  # looking must not make it
-        labels = (
-            closing.enter_context(Labels(file, patience_s=_PATIENCE_S, is_reading=True)) if file.is_file() else None
-        )
+        labels = Labels(file, patience_s=_PATIENCE_S, is_reading=True) if file.is_file() else None
+        if labels is not None:
+            closing.enter_context(labels)
         last = view.last(1)
         data = last[0]["data"] if last else None
         serving = (str(data["pipeline"]), Thresholds(**data["thresholds"])) if data else None
@@ -130,7 +130,9 @@ def left_in(state: Path) -> numbers.Guard:
     return _with_logbook(known, state / NAME)
 
 
-def at_rest(view: LedgerView, labels: Labels, logbook: Path, serving: tuple[str, Thresholds] | None) -> numbers.Guard:
+def at_rest(
+    view: LedgerView, labels: Labels, logbook: Path, serving: tuple[str, Thresholds] | None
+) -> numbers.GuardNumbers:
     """The same of files that are open. ``serving``: pipeline and thresholds of what judges the next curve.
 
     Raises what ledger and labels raise.
@@ -138,16 +140,16 @@ def at_rest(view: LedgerView, labels: Labels, logbook: Path, serving: tuple[str,
     return _with_logbook(_of_people(view, labels, serving), logbook)
 
 
-def _of_people(view: LedgerView, labels: Labels | None, serving: tuple[str, Thresholds] | None) -> numbers.Guard:
+def _of_people(view: LedgerView, labels: Labels | None, serving: tuple[str, Thresholds] | None) -> numbers.GuardNumbers:
     events, discards = None, None
     if serving is not None:
         seqs, session = (events_of(labels), Sessions(labels).present()) if labels else (set[int](), None)
         events = your_events(as_decided(view, seqs), *serving, session)
         discards = unseen(view, labels, serving[0])
-    return numbers.Guard(events=events, unseen=discards, second=second(view, labels))
+    return numbers.GuardNumbers(events=events, unseen=discards, second=second(view, labels))
 
 
-def _with_logbook(known: numbers.Guard, file: Path) -> numbers.Guard:
+def _with_logbook(known: numbers.GuardNumbers, file: Path) -> numbers.GuardNumbers:
     """And how the last service left the night; a logbook that cannot be read leaves its part out."""
     try:
         with LogbookView(file) as book:

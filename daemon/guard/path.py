@@ -27,6 +27,7 @@ from models.clock import CLOCK, Clock, day_and_minute, rfc3339
 
 #: A configured cut that discards more of the simulated events than this is told of.
 _MOST_BY_ITSELF = 0.10
+_LOOK = "look at model, cut and engine"
 
 
 class PathWatch:

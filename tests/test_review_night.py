@@ -10,7 +10,7 @@ import msgspec
 
 from daemon.guard.logbook import NAME, Logbook
 from daemon.ledger import events, numbers
-from models.clock import day_and_minute
+from models.clock import day_and_minute, today
 from tests.reviewhelp import SAWTOOTH, Page, copy_of, fill, judged
 from tests.speaker import Speaker
 
@@ -50,6 +50,10 @@ def guard(count: int = 12, change: int = 8) -> numbers.GuardNumbers:
     )  # fmt: skip
 
 
+def minute(when: str) -> str:
+    return day_and_minute(when).removeprefix(f"{today()} ")
+
+
 class Watcher(Speaker):
     """A service whose guard has these numbers."""
 
@@ -75,6 +79,11 @@ def test_the_service_s_numbers_are_told_and_never_merged(tmp_path: Path) -> None
         night = page.ask("/api/night").json
         assert [night[name] for name in ("from", "alarms", "advice", "notes")] == ["service", [], [ADVICE], []]
         assert msgspec.convert(night["guard"], numbers.GuardNumbers) == speaker.guard
+        told = numbers.Told(name="contact", level="alarm", since=SINCE, left=SINCE, text="lost")
+        speaker.guard = numbers.GuardNumbers(no_path="nobody watches", told=(told,))
+        wait_for(lambda: page.ask("/api/state").json["promises"] == ["path not watched"])
+        when = f"told since {minute(SINCE)}, over or not seen again since the service ended {minute(SINCE)}"
+        assert page.ask("/api/night").json["notes"] == [f"{when}: contact: lost"]
         speaker.guard = None
         speaker.health = [
             events.Health("second opinion", "alarm", "look at the queue of disagreements", SINCE, False),
@@ -87,6 +96,7 @@ def test_the_service_s_numbers_are_told_and_never_merged(tmp_path: Path) -> None
             "from": "off",
             "alarms": ["look at the queue of disagreements"],
             "advice": [],
+            "left": [],
             "notes": ["the processor judges"],
         }
 
@@ -111,10 +121,18 @@ def test_without_a_service_ledger_labels_and_logbook_tell(tmp_path: Path) -> Non
         with Logbook(state / NAME, stream) as logbook:
             for block in tip.blocks:
                 logbook.note_block(block, tip.unit)
-            logbook.note_advice(tip.advice[0], ended="2026-11-28T06:30:00.000Z")
-        until = day_and_minute("2026-11-28T06:30:00Z")[11:]
-        wait_for(lambda: page.ask("/api/night").json["notes"] == [f"{ADVICE} (until {until})"])
-        told = page.ask("/api/night").json["guard"]["tip"]
+            over = numbers.Told(
+                name="advice noise", level="degraded", since=SINCE, ended="2026-11-28T06:30:00.000Z", text=ADVICE
+            )
+            logbook.note_told(over)
+            logbook.note_told(msgspec.structs.replace(over, name="contact", level="alarm", text="lost", ended=None))
+            logbook.leave("2026-11-28T06:40:00.000Z")
+        began, ended, left = (minute(one) for one in (SINCE, "2026-11-28T06:30:00Z", "2026-11-28T06:40:00Z"))
+        wait_for(lambda: page.ask("/api/night").json["notes"] == [f"from {began} to {ended}: {ADVICE}"])
+        night = page.ask("/api/night").json
+    text = f"since {began}, and so when the service ended {left}: contact: lost"
+    assert night["left"] == [{"level": "alarm", "text": text}]
+    told = night["guard"]["tip"]
     assert msgspec.convert(told, numbers.Tip) == msgspec.structs.replace(tip, advice=())
 
 

@@ -58,7 +58,7 @@ class Memory:
         self._advised: dict[tuple[str, str], Told] = {}  # advice that holds, as it was noted last
         self._before: dict[str, Told] = {}  # of the services before this one
         self._told: set[str] = set()  # by this one
-        self._path: object = None
+        self._path: object = "nothing is written yet"
 
     def begin(self) -> None:
         """Whatever stands in the logbook was left by a service that ended, or was killed."""

@@ -10,9 +10,6 @@ const percent = (share) => `${figure(100 * share, 3)}\u00a0%`;
 
 const unbroken = (text) => text.replaceAll(" %", "\u00a0%");
 
-/** Why nothing is known of a number: by who says so. */
-const UNKNOWN = { path: { service: "nothing is known yet", files: "no service has left word of it" } };
-
 /** What each number is asked, and what it cannot know: a number that says all is believed too much. */
 const CARDS = [
   {
@@ -104,7 +101,7 @@ export class Night {
   #draw({ guard, from, alarms, advice, left, notes }) {
     for (const { name, queue } of CARDS) {
       const [parts, told] = [this.#cards.get(name), guard?.[name] ?? null];
-      const { value, words, graph, lines } = told ? DRAWN[name](told) : { value: "–", words: (name === "path" && guard?.no_path) || (UNKNOWN[name]?.[from] ?? "nothing is known yet") };
+      const { value, words, graph, lines } = told ? DRAWN[name](told) : { value: "–", words: (name === "path" && guard?.no_path) || "nothing is known yet" };
       parts.value.classList.toggle("bad", told?.is_well === false);
       parts.value.replaceChildren(element("b", {}, value), words ? ` ${words}` : "");
       parts.graph.replaceChildren(graph ?? "");

@@ -422,6 +422,32 @@ def test_a_network_that_nobody_has_counted_is_counted_beside_the_service(
     path.watch.stop()
 
 
+def test_a_count_that_came_to_nothing_is_tried_again_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody has ended the process, or the disk was full."""
+    commands: list[list[str]] = []
+
+    def launched(command: list[str], *others: Any, **more: Any) -> Any:
+        commands.append(command)
+        return launch([sys.executable, "-c", ""], {}, may_be_left=True)
+
+    monkeypatch.setattr(loss, "launch", launched)
+    counting = loss.Counting()
+    uncounted = loss.SimulatedLoss(tmp_path, make_model(tmp_path / "other"))
+
+    def wait_for_end() -> None:
+        until_s = time.monotonic() + 20
+        while not counting.look(uncounted):
+            assert time.monotonic() < until_s
+            time.sleep(0.02)
+
+    wait_for_end()
+    assert not any(counting.look(uncounted) for _ in range(3))
+    assert len(commands) == 1
+    counting._again_s = time.monotonic()
+    wait_for_end()
+    assert len(commands) == 2
+
+
 def test_canaries_are_curves_of_the_simulator(tmp_path: Path) -> None:
     line = Line(tmp_path)
     line.run(31, comes_out=False)

@@ -189,10 +189,10 @@ class PathWatch:
         return said if self._nulls.is_counted else f"{said}; what the cut misses by itself is not counted yet"
 
     def _finding(self) -> str | None:
-        nulls = self._nulls
+        nulls, cut = self._nulls, "this" if self._nulls.is_counted else "a usual"
         found = {
             "curves were lost on the way through readers and engine: look into the log": self._lost,
-            f"events are discarded, of which this cut discards {nulls.missed:.1%} at most: {_LOOK}": self._missed,
+            f"events are discarded, of which {cut} cut discards {nulls.missed:.1%} at most: {_LOOK}": self._missed,
             f"curves without an event are kept, usually {nulls.kept:.1%} at most: {_LOOK}": self._kept,
         }
         said = (_said(alarm, what) for what, alarm in found.items() if alarm.since_s is not None)

@@ -200,6 +200,7 @@ def test_a_copy_comes_out_as_yours(line: Line) -> None:
 
 def test_a_folder_that_takes_no_file_is_told_and_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canaries, "START_S", 0.0)
+    monkeypatch.setattr(canaries, "_LOOK_S", 0.05)
     (tmp_path / "canaries").write_text("no folder")
     source = CanarySource(tmp_path / "canaries", SETTINGS)
     source.burst()

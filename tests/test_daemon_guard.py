@@ -21,8 +21,7 @@ from daemon.guard.path import PathWatch
 from daemon.judging import Thresholds
 from daemon.labels import Labels
 from daemon.labels.confirmed import Said
-from daemon.ledger.numbers import Advice, TipPoint, in_short
-from daemon.ledger.numbers import Guard as Numbers
+from daemon.ledger.numbers import Advice, GuardNumbers, TipPoint, in_short
 
 POINT = TipPoint(seq=50, time="2026-11-28T02:14:00Z", noise=10.0, tilt=None, slope=40.0, adhesion=1200.0, wave=1.0)
 ADVICE = Advice(kind="noise", since="2026-11-28T02:14:00Z", text="noise doubled since 02:14: look at the tip")
@@ -200,7 +199,7 @@ def test_a_watch_that_fails_harms_nothing_and_is_told(tmp_path: Path, monkeypatc
         assert health.take(guard) == [("guard", "ok", "the guard watches")]
         with monkeypatch.context() as broken:
             broken.setattr(PathWatch, "numbers", lambda path: 1 / 0)
-            assert guard.status() == Numbers()
+            assert guard.status() == GuardNumbers()
             ((name, level, _),) = health.take(guard)
             assert (name, level) == ("guard", "degraded")
 

@@ -18,9 +18,9 @@ ADVICE = "noise doubled since 02:14: look at the tip"
 SINCE = "2026-11-28T02:14:00.000Z"
 
 
-def guard(count: int = 12, change: int = 8) -> numbers.Guard:
+def guard(count: int = 12, change: int = 8) -> numbers.GuardNumbers:
     """Of a night in which the noise doubled."""
-    return numbers.Guard(
+    return numbers.GuardNumbers(
         path=numbers.Path(
             canaries=1204, missed=21, lost=0, event_free=240, false_kept=2, lower_bound=0.96349, null=0.0205,
             since=SINCE, pending=1, is_well=True, text="1,183 of 1,204 simulated events were found",
@@ -53,7 +53,7 @@ def guard(count: int = 12, change: int = 8) -> numbers.Guard:
 class Watcher(Speaker):
     """A service whose guard has these numbers."""
 
-    guard: numbers.Guard | None = guard()
+    guard: numbers.GuardNumbers | None = guard()
 
     def status(self) -> events.Status:
         return msgspec.structs.replace(super().status(), guard=self.guard)
@@ -74,7 +74,7 @@ def test_the_service_s_numbers_are_told_and_never_merged(tmp_path: Path) -> None
         assert told["advice"] == [ADVICE]
         night = page.ask("/api/night").json
         assert [night[name] for name in ("from", "alarms", "advice", "notes")] == ["service", [], [ADVICE], []]
-        assert msgspec.convert(night["guard"], numbers.Guard) == speaker.guard
+        assert msgspec.convert(night["guard"], numbers.GuardNumbers) == speaker.guard
         speaker.guard = None
         speaker.health = [
             events.Health("second opinion", "alarm", "look at the queue of disagreements", SINCE, False),
@@ -91,21 +91,31 @@ def test_the_service_s_numbers_are_told_and_never_merged(tmp_path: Path) -> None
         }
 
 
-def test_without_a_service_ledger_and_labels_tell(tmp_path: Path) -> None:
-    """Curve 3 was kept, curve 4 discarded and curve 5 sent to review; all three are events."""
-    stream = fill(tmp_path / "state", [judged(number) for number in range(1, 13)])
-    with Page(tmp_path / "state") as page:
+def test_without_a_service_ledger_labels_and_logbook_tell(tmp_path: Path) -> None:
+    """Curve 3 was kept, curve 4 discarded and curve 5 sent to review; all three are events.
+
+    The logbook, once there is one, says how the tip was, and what was advised, until when.
+    """
+    state = tmp_path / "state"
+    stream = fill(state, [judged(number) for number in range(1, 13)])
+    tip = guard().tip
+    assert tip is not None
+    with Page(state) as page:
         for seq in (3, 4, 5):
             assert page.label(f"{stream}:{seq}").status == 201
         night = page.ask("/api/night").json
-        assert (night["from"], night["guard"]["path"], night["guard"]["tip"], night["notes"]) == (
-            "files",
-            None,
-            None,
-            [],
-        )
+        assert (night["from"], night["notes"]) == ("files", [])
+        assert (night["guard"]["path"], night["guard"]["tip"]) == (None, None)
         told = night["guard"]["events"]
         assert (told["confirmed"], told["kept_live"], told["shown_live"]) == (3, 1, 2)
+        with Logbook(state / NAME, stream) as logbook:
+            for block in tip.blocks:
+                logbook.note_block(block, tip.unit)
+            logbook.note_advice(tip.advice[0], ended="2026-11-28T06:30:00.000Z")
+        until = day_and_minute("2026-11-28T06:30:00Z")[11:]
+        wait_for(lambda: page.ask("/api/night").json["notes"] == [f"{ADVICE} (until {until})"])
+        told = page.ask("/api/night").json["guard"]["tip"]
+    assert msgspec.convert(told, numbers.Tip) == msgspec.structs.replace(tip, advice=())
 
 
 def test_a_disputed_discard_is_shown_with_its_step_but_not_to_a_blind_eye(tmp_path: Path) -> None:
@@ -118,19 +128,3 @@ def test_a_disputed_discard_is_shown_with_its_step_but_not_to_a_blind_eye(tmp_pa
         for hidden in (f"{stream}:1?blind=1", f"{stream}:2"):
             told = page.ask(f"/api/curve/{hidden}").json
             assert (told["step"], told["disagreement"]) == (None, None)
-
-
-def test_in_the_morning_the_tip_is_still_told(tmp_path: Path) -> None:
-    """The service has ended: its logbook says how the tip was, and what was advised, until when."""
-    state = tmp_path / "state"
-    stream = fill(state, [judged(number) for number in range(1, 4)])
-    tip = guard().tip
-    assert tip is not None
-    with Logbook(state / NAME, stream) as logbook:
-        for block in tip.blocks:
-            logbook.note_block(block, tip.unit)
-        logbook.note_advice(tip.advice[0], ended="2026-11-28T06:30:00.000Z")
-    with Page(state) as page:
-        night = page.ask("/api/night").json
-    assert msgspec.convert(night["guard"]["tip"], numbers.Tip) == msgspec.structs.replace(tip, advice=())
-    assert night["notes"] == [f"{ADVICE} (until {day_and_minute('2026-11-28T06:30:00Z')[11:]})"]

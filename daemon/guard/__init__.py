@@ -159,20 +159,20 @@ class Guard(threading.Thread):
 
     # Anybody's.
 
-    def status(self) -> numbers.Guard:
+    def status(self) -> numbers.GuardNumbers:
         """The numbers as they are known now; nothing is looked up. Raises nothing."""
         try:
             return self._numbers()
         except Exception as error:  # a status without them is better than none
             self._fail("watching", error)
-            return numbers.Guard()
+            return numbers.GuardNumbers()
 
-    def _numbers(self) -> numbers.Guard:
+    def _numbers(self) -> numbers.GuardNumbers:
         blocks, advice = self._tip.blocks, self._advice()
         tip = numbers.Tip(unit=self._tip.unit, blocks=blocks, advice=advice) if blocks or advice else None
         path = self._path.numbers() if self._path is not None else None
         of_labels = self._labels
-        return numbers.Guard(
+        return numbers.GuardNumbers(
             path=path, events=of_labels.events, unseen=of_labels.unseen, second=of_labels.second, tip=tip
         )
 

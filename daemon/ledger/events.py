@@ -18,7 +18,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from daemon.judging import CutOrigin, Decision, Thresholds, Verdict
-from daemon.ledger.numbers import Count, Guard, Moment, Pulse
+from daemon.ledger.numbers import Count, GuardNumbers, Moment, Pulse
 from daemon.sources import SourceHealth
 from models.certificate import Promise
 from models.clock import moment, rfc3339
@@ -290,7 +290,7 @@ class Status(Struct, frozen=True, kw_only=True):
     metrics_port: int
     publish: str
     replay: str
-    guard: Guard | None = None
+    guard: GuardNumbers | None = None
 
 
 Notice = Hello | Heartbeat | Status | Alarm | Model | ConfigOutcome

@@ -121,7 +121,7 @@ class Tip(Struct, frozen=True, kw_only=True):
     advice: Annotated[tuple[Advice, ...], Meta(description="what holds now")]
 
 
-class Guard(Struct, frozen=True, kw_only=True):
+class GuardNumbers(Struct, frozen=True, kw_only=True):
     """What is being missed, and how the tip is; null: the guard is off, or has nothing to say yet."""
 
     path: Path | None = None
@@ -142,7 +142,7 @@ class Pulse(Struct, frozen=True, kw_only=True):
     shown_live: Annotated[int, Meta(ge=0, description="of the confirmed, kept or sent to review")] = 0
 
 
-def in_short(guard: Guard) -> Pulse:
+def in_short(guard: GuardNumbers) -> Pulse:
     """What a heartbeat says of them."""
     path, events, unseen = guard.path, guard.events, guard.unseen
     return Pulse(

@@ -8,7 +8,6 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -254,21 +253,6 @@ class LedgerView(Closing):
             for row in self._select(query, *some):
                 found[row[0]] = wire.decode(_sound(self.path, *row).body)
         return found
-
-    def seq_at(self, moment: str) -> int:
-        """The last decision that was not made later than this moment, RFC 3339; 0 where there is none.
-
-        A time without a zone is this computer's. Raises ValueError for what is no time.
-        """
-        wanted_s = datetime.fromisoformat(moment).timestamp()
-        low, high = 0, self.last_seq
-        while low < high:  # the times rise with the numbers, but where the computer's clock was set back
-            middle = (low + high + 1) // 2
-            if datetime.fromisoformat(self.decisions([middle])[middle]["time"]).timestamp() <= wanted_s:
-                low = middle
-            else:
-                high = middle - 1
-        return low
 
     def stream_scores(self, after: int = 0, until: int | None = None, last: int = 20_000) -> StreamScores:
         """The last so many decisions with ``after`` < ``seq`` <= ``until``, in order; 20,000 take some 0.2 s.

@@ -158,7 +158,7 @@ class Night:
                 discards = unseen(view, labels, serving[0])
             opinion = second(view, labels)
         tip, notes = _tip_of(self._desk.config.state / LOGBOOK)
-        told_of = numbers.Guard(events=events, unseen=discards, second=opinion, tip=tip)
+        told_of = numbers.GuardNumbers(events=events, unseen=discards, second=opinion, tip=tip)
         guard: dict[str, Any] = msgspec.to_builtins(told_of)
         return guard, notes
 

@@ -104,7 +104,7 @@ class StatusReport:
         vigil: Vigil,
         ledger: Ledger,
         sessions: SessionWatch,
-        guard: Callable[[], numbers.Guard] | None = None,
+        guard: Callable[[], numbers.GuardNumbers] | None = None,
     ) -> None:
         self.config, self._serving, self._sessions, self._guard = config, serving, sessions, guard
         self.publish, self.replay = config.publish, config.replay

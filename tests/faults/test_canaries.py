@@ -76,7 +76,7 @@ def kill_among_canaries(folder: Path, kills: int, seed: int) -> tuple[Findings, 
 @pytest.mark.parametrize(
     "kills",
     [
-        pytest.param(4, marks=pytest.mark.timeout(120)),
+        pytest.param(3, marks=pytest.mark.timeout(120)),
         pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
     ],
 )

@@ -26,8 +26,8 @@ def guard(count: int = 12, change: int = 8) -> numbers.GuardNumbers:
             since=SINCE, pending=1, is_well=True, text="1,183 of 1,204 simulated events were found",
         ),
         events=numbers.YourEvents(
-            confirmed=39, kept_live=31, shown_live=38, shown_low=0.865, shown_high=0.999, live_low=0.635, live_high=0.907, scored_now=39, found_now=38,
-            low=0.865, high=0.999, session=None, text="38 of 39 confirmed events were shown to you live",
+            confirmed=39, kept_live=31, shown_live=38, shown_low=0.865, shown_high=0.999, live_low=0.635,
+            live_high=0.907, scored_now=39, found_now=38, low=0.865, high=0.999, session=None, text="38 of 39 confirmed events were shown to you live",
         ),
         unseen=numbers.Unseen(
             discards=2184, drawn=112, looked_at=100, found=0, estimate=0.0, at_most=64, nights=3,

@@ -295,9 +295,10 @@ class RunWatch:
             before_n, before_k, now_n, now_k = self._yield.counts
             share, usual = now_k / now_n, before_k / before_n
             since_s = self._times_s[0]
+            since = minute_of(rfc3339(since_s), now_s)
             text = (
-                f"the yield {told}: of the {now_n} curves since {minute_of(rfc3339(since_s), now_s)} {share:.1%} are kept, of the "
-                f"{before_n:,} before {usual:.1%}: look whether tip or sample has changed"
+                f"the yield {told}: of the {now_n} curves since {since} {share:.1%} are kept, "
+                f"of the {before_n:,} before {usual:.1%}: look whether tip or sample has changed"
             )
             self._yield_advice = Advice(kind="yield", since=rfc3339(since_s), text=text)
 

@@ -251,7 +251,7 @@ def _header(board: Board, width: int) -> Text:
 def _hand(board: Board, width: int) -> list[Text]:
     """What the keys would do to the selected curve, and what came of the last one."""
     one = board.selected
-    told = _wrapped(Text(f" {board.told}", "bold"), width, 2) if board.told else []
+    told = _wrapped(Text(f" {board.told}", "bold"), width) if board.told else []
     if one is None:
         return told
     where = Text.assemble((" ▸ ", "bold"), (f"#{one.seq:,} ", _QUIET), tail(one.label, 40))
@@ -267,17 +267,9 @@ def _numbers(board: Board, width: int) -> list[Text]:
         (_judge(board, third := max(20, width - first - second - 5)), third),
     ]
     shown = blocks if width >= 80 else blocks[: 2 if width >= 60 else 1]
+    widths = [1] + [room + 2 for _, room in shown[:-1]] + [shown[-1][1]]
     rows = zip(*(block for block, _ in shown), strict=True)
-    lines = [
-        _beside(
-            [
-                cell
-                for (_, room), text in zip(shown, row, strict=True)
-                for cell in ((_BLANK, 1), (text, room), (_BLANK, 1))
-            ]
-        )
-        for row in rows
-    ]
+    lines = [_beside(list(zip((_BLANK, *row), widths, strict=True))) for row in rows]
     return [Text(), *lines, Text()]
 
 
@@ -365,22 +357,17 @@ def _health(board: Board, most: int, width: int) -> list[Text]:
     ignored = Text(f"   ignored: {board.ignored}" if board.ignored else "", _QUIET)
     if not lines:
         return [Text(" ✓ all well" if board.is_linked else "", "green").append(ignored)]
-    shown = [*_wrapped(lines[0], width, 2), *lines[1:most]]
+    shown = [*_wrapped(lines[0], width), *lines[1:most]]
     if len(lines) > most:
         more = Text(f"(+{len(lines) - most} more) ", lines[most].style)
         shown[-1] = _right(shown[-1], more, width)
     return [*shown, *([ignored] if ignored else [])]
 
 
-def _wrapped(line: Text, width: int, most: int) -> list[Text]:
-    """The same in at most so many lines, broken between words: what to do stands at the end of what is told."""
-    rest, found = line.plain, list[Text]()
-    while len(found) < most - 1 and (whole := Text(rest)).cell_len > width:
-        whole.truncate(width)
-        end = max(whole.plain.rstrip().rfind(" "), 1)
-        found.append(Text(rest[:end], line.style))
-        rest = f"   {rest[end:].lstrip()}"
-    return [*found, Text(rest, line.style)]
+def _wrapped(line: Text, width: int) -> list[Text]:
+    """In at most two lines: what to do stands at the end of what is told."""
+    first, *others = line.wrap(Console(file=io.StringIO()), width)
+    return [first, Text(" ").join([Text("  "), *others])] if others else [first]
 
 
 def _tape(board: Board, width: int, height: int) -> list[Text]:

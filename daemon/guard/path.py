@@ -27,6 +27,7 @@ from models.clock import CLOCK, Clock, minute_of, rfc3339
 
 #: A configured cut that discards more of the simulated events than this is told of.
 _MOST_BY_ITSELF = 0.10
+_LOOK = "look at model, cut and engine"
 
 
 class PathWatch:
@@ -196,9 +197,6 @@ class PathWatch:
         }
         said = (_said(alarm, what) for what, alarm in found.items() if alarm.since_s is not None)
         return "; ".join(filter(None, [self._by_itself, *said])) or None
-
-
-_LOOK = "look at model, cut and engine"
 
 
 def _said(alarm: Alarm, what: str) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from daemon.judging import Decision
-from daemon.ledger.numbers import Advice, TipPoint
+from daemon.ledger.numbers import BLOCKS_SHOWN, QUANTITIES, Advice, Quantity, TipPoint
 from daemon.reading import Reading
 from models.anytime import YIELD_WINDOW, YieldWatch
 from models.clock import minute_of, rfc3339
@@ -29,13 +29,10 @@ LEAST_QUIET, MOST_QUIET = 6, 40  # blocks that a new one is compared with
 LEAST_CHANGE, SIGMAS = math.log(1.25), 6.0
 IN_A_ROW = 2  # blocks that must differ, or be quiet again
 LEAST_TOLD = BLOCK // 2  # curves of a block that must tell a number, for it to have a median
-BLOCKS_SHOWN = 60
 AWAY = 6 * BLOCK  # curves of others after which a format or unit that no longer comes is forgotten
 OTHER_UNIT = 300.0  # times as much noise is no tip: the unit, or the calibration, is another one
 DAY_S = 86_400.0
 
-Quantity = Literal["noise", "tilt", "wave", "slope", "adhesion"]
-QUANTITIES: tuple[Quantity, ...] = ("noise", "tilt", "wave", "slope", "adhesion")
 #: How numbers are shown: unit of noise, tilt, wave and adhesion, and how many of it are one of the curve's own.
 _SHOWN: Mapping[ForceUnit | None, tuple[str, float]] = {
     "N": ("pN", 1e12),
@@ -224,10 +221,6 @@ class TipWatch:
         self._session, self._number, self._watches = state["session"], state["number"], watches
         self._tell()
 
-    def finding(self) -> str | None:
-        """What is to be looked at, in one line; None while all is quiet."""
-        return "; ".join(one.text for one in self.advice) or None
-
 
 class RunWatch:
     """``observe`` every curve that was decided: do they all have one thing the matter with them, are fewer kept.
@@ -263,10 +256,6 @@ class RunWatch:
         if not UNREADABLE.intersection(decision.reasons):
             self._observe_yield(decision.verdict == "keep", began_s, now_s)
         self.advice = tuple(self._reasons.values()) + ((self._yield_advice,) if self._yield_advice else ())
-
-    def finding(self) -> str | None:
-        """What is to be looked at, in one line; None while all is quiet."""
-        return "; ".join(one.text for one in self.advice) or None
 
     def _observe_reasons(self, carried: frozenset[str], began_s: float, now_s: float) -> None:
         if len(self._recent) == BLOCK:

@@ -10,7 +10,7 @@ The plain types that every event is made of are here too. Fields are only ever a
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
 
@@ -91,6 +91,13 @@ class SecondOpinion(Struct, frozen=True, kw_only=True):
     text: str
 
 
+#: What a block tells of the tip, in the order in which people are told.
+Quantity = Literal["noise", "tilt", "wave", "slope", "adhesion"]
+QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
+#: Blocks that everybody is shown, the last ones.
+BLOCKS_SHOWN = 60
+
+
 class TipPoint(Struct, frozen=True, kw_only=True):
     """Medians of 50 curves; null where the curves do not tell."""
 
@@ -117,7 +124,7 @@ class Tip(Struct, frozen=True, kw_only=True):
     """How the tip and the run have been."""
 
     unit: Annotated[str | None, Meta(description="of noise, tilt and adhesion: pN, nm or mV; null: not known yet")]
-    blocks: Annotated[tuple[TipPoint, ...], Meta(max_length=60, description="the last ones")]
+    blocks: Annotated[tuple[TipPoint, ...], Meta(max_length=BLOCKS_SHOWN, description="the last ones")]
     advice: Annotated[tuple[Advice, ...], Meta(description="what holds now")]
 
 

@@ -22,7 +22,7 @@ from daemon.guard import canaries
 from daemon.guard.canaries import BURST, LOST_S, START_S, Canary, CanarySource, Outcome
 from daemon.guard.path import PathWatch
 from daemon.instrument import jpk_writer
-from daemon.judging import CutOrigin, Judged, Thresholds, loss
+from daemon.judging import CutOrigin, Judged, Thresholds, identity_of, loss
 from daemon.judging.judge import Serving
 from daemon.metrics import Metrics
 from daemon.processes.child import launch
@@ -192,10 +192,13 @@ def test_one_key_switches_them_off_and_on_again(tmp_path: Path) -> None:
     assert all(one.canary.kind != "yours" for one in line.outcomes)
 
 
-def test_a_copy_comes_out_as_yours(line: Line) -> None:
+def test_a_copy_comes_out_as_yours_and_a_second_one_is_no_duplicate(line: Line) -> None:
     line.source.send(b"a copy", 7)
-    line.run(1)
-    assert [(one.canary.kind, one.canary.seq) for one in line.outcomes] == [("yours", 7)]
+    line.source.send(b"a copy", 7)
+    line.run(2)
+    assert [(one.canary.kind, one.canary.seq) for one in line.outcomes] == [("yours", 7), ("yours", 7)]
+    one, other = (identity_of(replace(judged(1).reading, arrival=arrival)) for _, arrival in line.taken)
+    assert one != other
 
 
 def test_a_folder_that_takes_no_file_is_told_and_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

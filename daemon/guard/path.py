@@ -23,7 +23,7 @@ from daemon.ledger import numbers
 from daemon.metrics import CanaryResult, Metrics
 from models.anytime import Alarm, burst_limit, recall_lower_bound
 from models.certificate import percent_down
-from models.clock import CLOCK, Clock, day_and_minute, rfc3339
+from models.clock import CLOCK, Clock, minute_of, rfc3339
 
 #: A configured cut that discards more of the simulated events than this is told of.
 _MOST_BY_ITSELF = 0.10
@@ -183,7 +183,7 @@ class PathWatch:
     def _words(self, bound: float | None) -> str:
         if bound is None:
             return "no simulated event has come out of the line yet"
-        found, since = self._counts["found"], day_and_minute(rfc3339(self._since_s))
+        found, since = self._counts["found"], minute_of(rfc3339(self._since_s))
         events, least = found + self._counts["missed"], percent_down(bound)
         said = f"{found:,} of {events:,} simulated events found since {since}: at least {least} are (95 %)"
         return said if self._nulls.is_counted else f"{said}; what the cut misses by itself is not counted yet"
@@ -200,5 +200,5 @@ class PathWatch:
 
 
 def _said(alarm: Alarm, what: str) -> str:
-    since = day_and_minute(rfc3339(alarm.since_s or 0.0))
+    since = minute_of(rfc3339(alarm.since_s or 0.0))
     return f"since {since} {sum(alarm.recent)} of the last {len(alarm.recent)} simulated {what}"

@@ -22,7 +22,7 @@ from daemon.common.ending import Closing
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
 from daemon.labels.confirmed import Said
 from daemon.ledger.file import connect_to_read
-from daemon.ledger.numbers import Advice, TipPoint
+from daemon.ledger.numbers import BLOCKS_SHOWN, QUANTITIES, Advice, TipPoint
 from models.files import set_aside
 
 log = logging.getLogger(__name__)
@@ -81,8 +81,7 @@ _MOST = 10_000
 #: Blocks that are kept: two months of day and night at a curve a second.
 _BLOCKS = 100_000
 _CLEAN_EVERY = 1_000
-_QUANTITIES = ("noise", "tilt", "slope", "adhesion", "wave")
-_BLOCK = f"seq, time, unit, {', '.join(_QUANTITIES)}"
+_BLOCK = f"seq, time, unit, {', '.join(QUANTITIES)}"
 
 
 class BadLogbook(Exception):
@@ -144,15 +143,15 @@ class Logbook(Closing):
         self._tallies[hour, pipeline, result] += canaries
 
     def note_block(self, point: TipPoint, unit: str | None) -> None:
-        values = (self.stream, point.seq, point.time, unit, *(getattr(point, name) for name in _QUANTITIES))
-        columns = f"stream, seq, time, unit, {', '.join(_QUANTITIES)}"
+        values = (self.stream, point.seq, point.time, unit, *(getattr(point, name) for name in QUANTITIES))
+        columns = f"stream, seq, time, unit, {', '.join(QUANTITIES)}"
         marks = ", ".join("?" * len(values))
         self._waiting.append((f"insert into blocks ({columns}) values ({marks})", values))
 
     def blocks(self) -> list[tuple[TipPoint, str | None]]:
         """The last blocks that were noted of this ledger, the oldest first, each with its unit."""
-        query = f"select {_BLOCK} from blocks where stream = ? order by number desc limit 60"
-        return [_point(row) for row in reversed(self._select(query, self.stream))]
+        query = f"select {_BLOCK} from blocks where stream = ? order by number desc limit ?"
+        return [_point(row) for row in reversed(self._select(query, self.stream, BLOCKS_SHOWN))]
 
     def note_advice(self, advice: Advice, ended: str | None = None) -> None:
         """That it began, or with ``ended`` (UTC, RFC 3339) that it is over."""
@@ -288,7 +287,7 @@ class LogbookView(Closing):
         query = "select result, sum(canaries) from tallies where hour >= ? group by result"
         return Counter(dict(self._select(query, since)))
 
-    def blocks(self, since: str = "", last: int = 60) -> list[tuple[TipPoint, str | None]]:
+    def blocks(self, since: str = "", last: int = BLOCKS_SHOWN) -> list[tuple[TipPoint, str | None]]:
         """The last blocks of the tip watch from ``since`` on, the oldest first, each with its unit."""
         query = f"select {_BLOCK} from blocks where time >= ? order by number desc limit ?"
         return [_point(row) for row in reversed(self._select(query, since, last))]
@@ -347,7 +346,7 @@ def _is_damaged(error: Exception) -> bool:
 
 def _point(row: tuple[Any, ...]) -> tuple[TipPoint, str | None]:
     seq, time, unit, *values = row
-    return TipPoint(seq=seq, time=time, **dict(zip(_QUANTITIES, values, strict=True))), unit
+    return TipPoint(seq=seq, time=time, **dict(zip(QUANTITIES, values, strict=True))), unit
 
 
 def _said(score: float | None, reasons: str) -> Said:

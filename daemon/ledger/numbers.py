@@ -10,7 +10,7 @@ The plain types that every event is made of are here too. Fields are only ever a
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
 
@@ -43,8 +43,9 @@ class OneSession(Struct, frozen=True, kw_only=True):
 
     confirmed: Count
     kept_live: Count
-    low: Share | None
-    high: Share | None
+    low: Annotated[float | None, Meta(description="of the share kept live")]
+    high: Annotated[float | None, Meta(description="of the share kept live")]
+    shown_live: Annotated[int, Meta(ge=0, description="kept or sent to review when decided")] = 0
 
 
 class YourEvents(Struct, frozen=True, kw_only=True):
@@ -53,6 +54,8 @@ class YourEvents(Struct, frozen=True, kw_only=True):
     confirmed: Annotated[int, Meta(ge=0, description="curves whose labels all say keep")]
     kept_live: Annotated[int, Meta(ge=0, description="of the confirmed, kept when they were decided")]
     shown_live: Annotated[int, Meta(ge=0, description="of the confirmed, kept or sent to review when decided")]
+    shown_low: Annotated[float | None, Meta(description="of the share shown live")] = None
+    shown_high: Annotated[float | None, Meta(description="of the share shown live")] = None
     live_low: Annotated[float | None, Meta(description="of the share kept live")]
     live_high: Annotated[float | None, Meta(description="of the share kept live")]
     scored_now: Annotated[int, Meta(ge=0, description="of the confirmed, scored by the model that serves now")]
@@ -88,6 +91,13 @@ class SecondOpinion(Struct, frozen=True, kw_only=True):
     text: str
 
 
+#: What a block tells of the tip, in the order in which people are told.
+Quantity = Literal["noise", "tilt", "wave", "slope", "adhesion"]
+QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
+#: Blocks that everybody is shown, the last ones.
+BLOCKS_SHOWN = 60
+
+
 class TipPoint(Struct, frozen=True, kw_only=True):
     """Medians of 50 curves; null where the curves do not tell."""
 
@@ -114,7 +124,7 @@ class Tip(Struct, frozen=True, kw_only=True):
     """How the tip and the run have been."""
 
     unit: Annotated[str | None, Meta(description="of noise, tilt and adhesion: pN, nm or mV; null: not known yet")]
-    blocks: Annotated[tuple[TipPoint, ...], Meta(max_length=60, description="the last ones")]
+    blocks: Annotated[tuple[TipPoint, ...], Meta(max_length=BLOCKS_SHOWN, description="the last ones")]
     advice: Annotated[tuple[Advice, ...], Meta(description="what holds now")]
 
 
@@ -136,6 +146,7 @@ class Pulse(Struct, frozen=True, kw_only=True):
     confirmed: Annotated[int, Meta(ge=0, description="real events that people confirmed")]
     kept_live: Annotated[int, Meta(ge=0, description="of the confirmed")]
     lost_at_most: Annotated[int | None, Meta(description="events among the discards, 95 %")]
+    shown_live: Annotated[int, Meta(ge=0, description="of the confirmed, kept or sent to review")] = 0
 
 
 def in_short(guard: GuardNumbers) -> Pulse:
@@ -145,6 +156,7 @@ def in_short(guard: GuardNumbers) -> Pulse:
         recall_lower_bound=path.lower_bound if path else None,
         canaries=path.canaries if path else 0,
         confirmed=events.confirmed if events else 0,
+        shown_live=events.shown_live if events else 0,
         kept_live=events.kept_live if events else 0,
         lost_at_most=unseen.at_most if unseen else None,
     )

@@ -108,6 +108,9 @@ class Metrics:
             "recall_lower_bound", "At least this share of simulated events is found, 95 %; NaN: not known"
         )
         self.confirmed_events = self._gauge("confirmed_events", "Real events that people confirmed")
+        self.shown_live = self._gauge(
+            "confirmed_events_shown", "Of these, kept or sent to review when they were decided"
+        )
         self.kept_live = self._gauge("confirmed_events_kept", "Of these, kept when they were decided")
         self.lost_at_most = self._gauge(
             "lost_events_at_most", "Events among the discards of this model and cut, 95 %; NaN: not known"

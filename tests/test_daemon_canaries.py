@@ -22,7 +22,7 @@ from daemon.guard import canaries
 from daemon.guard.canaries import BURST, LOST_S, START_S, Canary, CanarySource, Outcome
 from daemon.guard.path import PathWatch
 from daemon.instrument import jpk_writer
-from daemon.judging import CutOrigin, Judged, Thresholds, loss
+from daemon.judging import CutOrigin, Judged, Thresholds, identity_of, loss
 from daemon.judging.judge import Serving
 from daemon.metrics import Metrics
 from daemon.processes.child import launch
@@ -192,10 +192,13 @@ def test_one_key_switches_them_off_and_on_again(tmp_path: Path) -> None:
     assert all(one.canary.kind != "yours" for one in line.outcomes)
 
 
-def test_a_copy_comes_out_as_yours(line: Line) -> None:
+def test_a_copy_comes_out_as_yours_and_a_second_one_is_no_duplicate(line: Line) -> None:
     line.source.send(b"a copy", 7)
-    line.run(1)
-    assert [(one.canary.kind, one.canary.seq) for one in line.outcomes] == [("yours", 7)]
+    line.source.send(b"a copy", 7)
+    line.run(2)
+    assert [(one.canary.kind, one.canary.seq) for one in line.outcomes] == [("yours", 7), ("yours", 7)]
+    one, other = (identity_of(replace(judged(1).reading, arrival=arrival)) for _, arrival in line.taken)
+    assert one != other
 
 
 def test_a_folder_that_takes_no_file_is_told_and_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,6 +423,32 @@ def test_a_network_that_nobody_has_counted_is_counted_beside_the_service(
     assert len(commands) == 1
     assert not path.source.is_at_rest, "now a burst tells something"
     path.watch.stop()
+
+
+def test_a_count_that_came_to_nothing_is_tried_again_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody has ended the process, or the disk was full."""
+    commands: list[list[str]] = []
+
+    def launched(command: list[str], *others: Any, **more: Any) -> Any:
+        commands.append(command)
+        return launch([sys.executable, "-c", ""], {}, may_be_left=True)
+
+    monkeypatch.setattr(loss, "launch", launched)
+    counting = loss.Counting()
+    uncounted = loss.SimulatedLoss(tmp_path, make_model(tmp_path / "other"))
+
+    def wait_for_end() -> None:
+        until_s = time.monotonic() + 20
+        while not counting.look(uncounted):
+            assert time.monotonic() < until_s
+            time.sleep(0.02)
+
+    wait_for_end()
+    assert not any(counting.look(uncounted) for _ in range(3))
+    assert len(commands) == 1
+    counting._again_s = time.monotonic()
+    wait_for_end()
+    assert len(commands) == 2
 
 
 def test_canaries_are_curves_of_the_simulator(tmp_path: Path) -> None:

@@ -38,7 +38,11 @@ def test_live_and_now_are_counted_with_exact_intervals(night: Night) -> None:
     assert (said.scored_now, said.found_now) == (9, 8)
     assert (said.live_low, said.live_high) == clopper_pearson(6, 9)
     assert (said.low, said.high) == clopper_pearson(8, 9)
-    assert said.text == "of the 9 events confirmed so far 6 were kept live (29% to 93%)"
+    assert (said.shown_low, said.shown_high) == clopper_pearson(8, 9)
+    assert said.text == (
+        "8 of 9 confirmed events were shown to you live (51.7 % to 99.8 %): "
+        "6 kept (29.9 % to 92.6 %), 2 for review, 1 discarded"
+    )
     assert said.session is None
 
 
@@ -58,13 +62,13 @@ def test_a_later_model_changes_only_the_later_number(night: Night) -> None:
         decided, session = as_decided(view, events_of(labels)), sessions.current()
     before = your_events(decided, base.pipeline, thresholds, session)
     assert before.session is not None
-    assert (before.session.confirmed, before.session.kept_live) == (5, 2)
+    assert (before.session.confirmed, before.session.shown_live, before.session.kept_live) == (5, 4, 2)
     worse = {seq: Said(0.0 if seq < 5 else 0.9, ("score",)) for seq in range(1, 9)}  # of the ninth there is no copy
     for later, found, scored in ((worse, 4, 8), ({seq: Said(0.99, ("score",)) for seq in range(1, 10)}, 9, 9)):
         after = your_events(decided, OTHER, thresholds, session, later)
         assert (after.found_now, after.scored_now) == (found, scored)
         assert (after.low, after.high) == clopper_pearson(found, scored)
-        for name in ("confirmed", "kept_live", "shown_live", "live_low", "live_high", "session", "text"):
+        for name in ("confirmed", "kept_live", "shown_live", "shown_low", "live_low", "live_high", "session", "text"):
             assert getattr(after, name) == getattr(before, name), name
 
 

@@ -25,6 +25,7 @@ from daemon.config.origin import SERVICE_FILE
 from daemon.labels import Label, Labels
 from daemon.ledger import events
 from daemon.screens.status import page
+from models.clock import day_and_minute
 from tests.reviewhelp import fill, judged
 from tests.speaker import Speaker
 from tests.test_review_night import Watcher
@@ -75,7 +76,7 @@ def test_what_is_missed_is_told_a_line_each(tmp_path: Path) -> None:
         said = words_of(gather(Config(state=watcher.state, instrument="afm1")))
     for told in (
         "  path      1,183 of 1,204 simulated events were found",
-        "  events    of the 39 events confirmed so far 31 were kept live",
+        "  events    38 of 39 confirmed events were shown to you live",
         "  unseen    of 2,184 discards at most 64 events were lost (100 looked at, 95 %)",
         "  second    31 are disputed",
         "  tip       noise 10 pN ▄▄▄▄▄▄▄▄████, adhesion – ████████    ",
@@ -142,10 +143,12 @@ def test_as_json_it_is_the_status_event_and_the_ledger(speaker: Speaker) -> None
 
 
 def test_what_is_not_well_is_said_and_is_an_exit_code(speaker: Speaker) -> None:
-    speaker.health = [events.Health("contact", "alarm", "20 curves missed \x1b[2J", "12:00", False)]
+    since = "2026-11-20T12:00:00.000Z"
+    text = "20 curves missed \x1b[2J: look at the tip"
+    speaker.health = [events.Health("contact", "alarm", text, since, False)]
     report = gather(Config(state=speaker.state))
     assert not is_well(report)
-    assert "▲ contact: 20 curves missed �[2J  since 12:00" in words_of(report)
+    assert f"▲ contact: 20 curves missed �[2J since {day_and_minute(since)}: look at the tip" in words_of(report)
 
 
 def test_a_service_that_is_down_leaves_its_ledger(speaker: Speaker) -> None:

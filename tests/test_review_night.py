@@ -10,7 +10,7 @@ import msgspec
 
 from daemon.guard.logbook import NAME, Logbook
 from daemon.ledger import events, numbers
-from models.clock import day_and_minute, today
+from models.clock import minute_of
 from tests.reviewhelp import SAWTOOTH, Page, copy_of, fill, judged
 from tests.speaker import Speaker
 
@@ -26,8 +26,9 @@ def guard(count: int = 12, change: int = 8) -> numbers.GuardNumbers:
             since=SINCE, pending=1, is_well=True, text="1,183 of 1,204 simulated events were found",
         ),
         events=numbers.YourEvents(
-            confirmed=39, kept_live=31, shown_live=38, live_low=0.635, live_high=0.907, scored_now=39, found_now=38,
-            low=0.865, high=0.999, session=None, text="of the 39 events confirmed so far 31 were kept live",
+            confirmed=39, kept_live=31, shown_live=38, shown_low=0.865, shown_high=0.999, live_low=0.635,
+            live_high=0.907, scored_now=39, found_now=38, low=0.865, high=0.999, session=None,
+            text="38 of 39 confirmed events were shown to you live",
         ),
         unseen=numbers.Unseen(
             discards=2184, drawn=112, looked_at=100, found=0, estimate=0.0, at_most=64, nights=3,
@@ -50,10 +51,6 @@ def guard(count: int = 12, change: int = 8) -> numbers.GuardNumbers:
     )  # fmt: skip
 
 
-def minute(when: str) -> str:
-    return day_and_minute(when).removeprefix(f"{today()} ")
-
-
 class Watcher(Speaker):
     """A service whose guard has these numbers."""
 
@@ -74,7 +71,7 @@ def test_the_service_s_numbers_are_told_and_never_merged(tmp_path: Path) -> None
     state = tmp_path / "state"
     with Watcher(state) as speaker, Page(state) as page:
         told = page.ask("/api/state").json
-        assert told["promises"] == ["path ≥ 96.3 %", "events 38 of 39", "unseen ≤ 64"]
+        assert told["promises"] == ["path ≥ 96.3 %", "events 38 of 39 shown", "unseen ≤ 64 of 2,184"]
         assert told["advice"] == [ADVICE]
         night = page.ask("/api/night").json
         assert [night[name] for name in ("from", "alarms", "advice", "notes")] == ["service", [], [ADVICE], []]
@@ -82,7 +79,7 @@ def test_the_service_s_numbers_are_told_and_never_merged(tmp_path: Path) -> None
         told = numbers.Told(name="contact", level="alarm", since=SINCE, left=SINCE, text="lost")
         speaker.guard = numbers.GuardNumbers(no_path="nobody watches", told=(told,))
         wait_for(lambda: page.ask("/api/state").json["promises"] == ["path not watched"])
-        when = f"told since {minute(SINCE)}, over or not seen again since the service ended {minute(SINCE)}"
+        when = f"told since {minute_of(SINCE)}, over or not seen again since the service ended {minute_of(SINCE)}"
         assert page.ask("/api/night").json["notes"] == [f"{when}: contact: lost"]
         speaker.guard = None
         speaker.health = [
@@ -94,10 +91,10 @@ def test_the_service_s_numbers_are_told_and_never_merged(tmp_path: Path) -> None
         assert page.ask("/api/night").json == {
             "guard": {},
             "from": "off",
-            "alarms": ["look at the queue of disagreements"],
+            "alarms": [f"look at the queue of disagreements since {minute_of(SINCE)}"],
             "advice": [],
             "left": [],
-            "notes": ["the processor judges"],
+            "notes": [f"the processor judges since {minute_of(SINCE)}"],
         }
 
 
@@ -127,7 +124,7 @@ def test_without_a_service_ledger_labels_and_logbook_tell(tmp_path: Path) -> Non
             logbook.note_told(over)
             logbook.note_told(msgspec.structs.replace(over, name="contact", level="alarm", text="lost", ended=None))
             logbook.leave("2026-11-28T06:40:00.000Z")
-        began, ended, left = (minute(one) for one in (SINCE, "2026-11-28T06:30:00Z", "2026-11-28T06:40:00Z"))
+        began, ended, left = (minute_of(one) for one in (SINCE, "2026-11-28T06:30:00Z", "2026-11-28T06:40:00Z"))
         wait_for(lambda: page.ask("/api/night").json["notes"] == [f"from {began} to {ended}: {ADVICE}"])
         night = page.ask("/api/night").json
     text = f"since {began}, and so when the service ended {left}: contact: lost"

@@ -25,8 +25,8 @@ from daemon.labels import Labels
 from daemon.ledger.numbers import ADVICE
 from daemon.ledger.view import LedgerView
 from daemon.sources import SEEN_S
-from models.certificate import percent_down
-from models.clock import day_and_minute, today
+from models.certificate import between, percent_down
+from models.clock import minute_of
 from models.files import write_whole
 
 #: Flagged curves that one screen names; `events --verdict review` shows all of them.
@@ -142,22 +142,25 @@ def unseen(status: Mapping[str, Any], now_s: float) -> list[str]:
 
 
 def promises(guard: Mapping[str, Any]) -> list[str]:
-    """``path ≥ 96.3 %``, ``events 38 of 39``, ``unseen ≤ 64``: three numbers that never merge, each in short.
+    """``path ≥ 96.3 %``, ``events 38 of 39 shown``, ``unseen ≤ 64 of 2,184``: three numbers that never merge, in short.
 
     One of which nothing is known yet is left out; a path that is not well begins with ▲.
     """
     path, events, discards = (guard.get(name) or {} for name in ("path", "events", "unseen"))
-    said = []
+    said, bound = [], path.get("lower_bound")
+    least = "" if bound is None else f" ≥ {percent_down(bound)}"
     if guard.get("no_path"):
         said.append("path not watched")
     elif path and not path.get("is_well"):
-        said.append("▲ path not well")
-    elif path.get("lower_bound") is not None:
-        said.append(f"path ≥ {percent_down(path['lower_bound'])}")
-    if events.get("scored_now"):
-        said.append(f"events {events['found_now']:,} of {events['scored_now']:,}")
+        judged = int(path.get("canaries") or 0)
+        found = judged - int(path.get("missed") or 0)
+        said.append(f"▲ path{least or ' not well'}" + (f", {found:,} of {judged:,} found" if judged else ""))
+    elif least:
+        said.append(f"path{least}")
+    if events.get("confirmed"):
+        said.append(f"events {events['shown_live']:,} of {events['confirmed']:,} shown")
     if discards.get("at_most") is not None:
-        said.append(f"unseen ≤ {discards['at_most']:,}")
+        said.append(f"unseen ≤ {discards['at_most']:,} of {discards['discards']:,}")
     return said
 
 
@@ -165,28 +168,52 @@ def remembered(guard: Mapping[str, Any], *, is_running: bool) -> list[tuple[str,
     """What was told before and is not told now, the oldest first: (level, words); ok: it needs nobody any more."""
     found = []
     for one in guard.get("told") or ():
-        name, level, began = str(one.get("name")), "ok", _minute(one["since"])
+        name, level, began = str(one.get("name")), "ok", minute_of(one["since"])
         if one.get("ended"):
-            when = f"from {began} to {_minute(one['ended'])}"
+            when = f"from {began} to {minute_of(one['ended'])}"
         elif is_running:
-            when = f"told since {began}, over or not seen again since the service ended {_minute(one['left'])}"
+            when = f"told since {began}, over or not seen again since the service ended {minute_of(one['left'])}"
         else:
-            left = f" {_minute(one['left'])}" if one.get("left") else ""
+            left = f" {minute_of(one['left'])}" if one.get("left") else ""
             when, level = f"since {began}, and so when the service ended{left}", str(one.get("level"))
         what = "" if name.startswith(ADVICE) else f"{name}: "
         found.append((level, clean(f"{when}: {what}{one.get('text')}")))
     return found
 
 
-def _minute(written: str) -> str:
-    told = day_and_minute(written)
-    return told.removeprefix(f"{today()} ")
+def events_now(events: Mapping[str, Any]) -> str:
+    """What the model that serves finds of the confirmed events, where that is another number than was shown live."""
+    confirmed, scored, found = (int(events.get(name) or 0) for name in ("confirmed", "scored_now", "found_now"))
+    if not scored or (scored, found) == (confirmed, events.get("shown_live")):
+        return ""
+    return f"the model that serves now finds {found:,} of {scored:,} ({between(events['low'], events['high'])})"
+
+
+def second_in_short(guard: Mapping[str, Any]) -> str:
+    """Of the second opinion; "" where it disputes nothing."""
+    second = guard.get("second") or {}
+    disputed, looked = int(second.get("disputed") or 0), int(second.get("looked_at") or 0)
+    return f"second opinion disputes {disputed:,}, {looked:,} looked at" if disputed else ""
+
+
+def with_since(text: str, since: object) -> str:
+    """``… without contact since 14:46: look …``: the moment stands before what to do, as advice says it."""
+    try:
+        moment = minute_of(str(since))
+    except ValueError:
+        return text
+    if "since " in text:
+        return text
+    ends = [place for mark in (": ", "; ") if (place := text.find(mark)) >= 0]
+    end = min(ends, default=len(text))
+    return f"{text[:end]} since {moment}{text[end:]}"
 
 
 def troubles(status: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The conditions of the service that are not well; :func:`advice` is another thing."""
+    """The conditions of the service that are not well, each since when; :func:`advice` is another thing."""
     health = (one for one in _list(status.get("health")) if isinstance(one, dict))
-    return [one for one in health if not one.get("ok") and not _is_advice(one)]
+    found = (one for one in health if not one.get("ok") and not _is_advice(one))
+    return [{**one, "text": with_since(str(one.get("text")), one.get("since"))} for one in found]
 
 
 def advice(status: Mapping[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ from daemon.ledger import numbers
 from daemon.metrics import CanaryResult, Metrics
 from models.anytime import Alarm, burst_limit, recall_lower_bound
 from models.certificate import percent_down
-from models.clock import CLOCK, Clock, day_and_minute, rfc3339
+from models.clock import CLOCK, Clock, minute_of, rfc3339
 
 #: A configured cut that discards more of the simulated events than this is told of.
 _MOST_BY_ITSELF = 0.10
@@ -182,17 +182,18 @@ class PathWatch:
     def _words(self, bound: float | None) -> str:
         if bound is None:
             return "no simulated event has come out of the line yet"
-        found, since = self._counts["found"], day_and_minute(rfc3339(self._since_s))
+        found, since = self._counts["found"], minute_of(rfc3339(self._since_s))
         events, least = found + self._counts["missed"], percent_down(bound)
         said = f"{found:,} of {events:,} simulated events found since {since}: at least {least} are (95 %)"
         return said if self._nulls.is_counted else f"{said}; what the cut misses by itself is not counted yet"
 
     def _finding(self) -> str | None:
-        nulls, found, since = self._nulls, self._counts["found"], day_and_minute(rfc3339(self._since_s))
+        nulls, found, since = self._nulls, self._counts["found"], minute_of(rfc3339(self._since_s))
+        cut = "this" if nulls.is_counted else "a usual"
         watched = {
             "curves were lost on the way through readers and engine: look into the log": self._lost,
-            f"events are discarded, of which this cut discards {nulls.missed:.1%} at most: {_TAKE_BACK}": self._missed,
-            f"curves without an event are kept, usually {nulls.kept:.1%} at most: {_TAKE_BACK}": self._kept,
+            f"events are discarded, of which {cut} cut discards {nulls.missed:.1%} at most: {_LOOK}": self._missed,
+            f"curves without an event are kept, usually {nulls.kept:.1%} at most: {_LOOK}": self._kept,
         }
         said = [_said(alarm, what) for what, alarm in watched.items() if alarm.since_s is not None]
         if self._is_bold:
@@ -205,9 +206,9 @@ class PathWatch:
 
 
 _RAISED = "lower `discard` in [thresholds] and reload"
-_TAKE_BACK = "look at the engine; `models rollback` takes back the last model or cut"
+_LOOK = "look at the engine; `models rollback` takes back the last model or cut"
 
 
 def _said(alarm: Alarm, what: str) -> str:
-    since = day_and_minute(rfc3339(alarm.since_s or 0.0))
+    since = minute_of(rfc3339(alarm.since_s or 0.0))
     return f"since {since} {sum(alarm.recent)} of the last {len(alarm.recent)} simulated {what}"

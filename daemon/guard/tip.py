@@ -19,7 +19,7 @@ from daemon.judging import Decision
 from daemon.ledger.numbers import BLOCKS_SHOWN, QUANTITIES, Advice, Quantity, TipPoint
 from daemon.reading import Reading
 from models.anytime import YIELD_WINDOW, YieldWatch
-from models.clock import day_and_minute, rfc3339
+from models.clock import minute_of, rfc3339
 from models.curve import ForceUnit
 from models.reasons import NOTED, REASONS, UNREADABLE
 from models.tip import TipState
@@ -282,7 +282,7 @@ class RunWatch:
         self._runs = {one: self._longer(one, began_s) for one in carried}
         for one, (count, since_s) in self._runs.items():
             if count == BLOCK and one not in self._reasons:
-                text = f"every curve since {_minute(since_s, now_s)} carries `{one}`: {REASONS[one].text}"
+                text = f"every curve since {minute_of(rfc3339(since_s), now_s)} carries `{one}`: {REASONS[one].text}"
                 self._reasons[one] = Advice(kind="reason", since=rfc3339(since_s), text=text)
         if self._reasons:  # one curve without it ends nothing
             self._reasons = {one: told for one, told in self._reasons.items() if 2 * self._held[one] > BLOCK}
@@ -301,9 +301,10 @@ class RunWatch:
             before_n, before_k, now_n, now_k = self._yield.counts
             share, usual = now_k / now_n, before_k / before_n
             since_s = self._times_s[0]
+            since = minute_of(rfc3339(since_s), now_s)
             text = (
-                f"the yield {told}: of the {now_n} curves since {_minute(since_s, now_s)} {share:.1%} are kept, of the "
-                f"{before_n:,} before {usual:.1%}: look whether tip or sample has changed"
+                f"the yield {told}: of the {now_n} curves since {since} {share:.1%} are kept, "
+                f"of the {before_n:,} before {usual:.1%}: look whether tip or sample has changed"
             )
             self._yield_advice = Advice(kind="yield", since=rfc3339(since_s), text=text)
 
@@ -316,7 +317,7 @@ _REMEDIES = {"unit": "look at the unit and the calibration", "wave": "look at th
 
 
 def _advice(kind: str, began_s: float, words: str, now_s: float) -> Advice:
-    text = f"{words} since {_minute(began_s, now_s)}: {_REMEDIES.get(kind, 'look at the tip')}"
+    text = f"{words} since {minute_of(rfc3339(began_s), now_s)}: {_REMEDIES.get(kind, 'look at the tip')}"
     return Advice(kind=kind, since=rfc3339(began_s), text=text)
 
 
@@ -324,12 +325,6 @@ def when(decision: Decision, now_s: float) -> float:
     """When a curve was measured, seconds since 1970; of one from another day the moment it came."""
     acquired_s = decision.acquired_s
     return acquired_s if acquired_s is not None and now_s - DAY_S < acquired_s <= now_s else now_s
-
-
-def _minute(wall_s: float, now_s: float) -> str:
-    """``02:14`` in the time of this computer; of another day with its date."""
-    written, today = day_and_minute(rfc3339(wall_s)), day_and_minute(rfc3339(now_s))
-    return written[11:] if written[:10] == today[:10] else written
 
 
 def _median(values: Sequence[float] | deque[float]) -> float:

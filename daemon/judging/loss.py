@@ -10,9 +10,11 @@ FOLDER into STATE. After a new model was trained to be shipped its own folder is
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -38,6 +40,7 @@ from models.simulate import Simulated, simulate
 CURVES = 1_000
 SEED = 59_000_000  # far from those of training and held-out curves
 _BATCH = 64
+_AGAIN_S = 600.0  # after a count that came to nothing: somebody ended it, or the disk was full
 #: `flipped` follows from the thresholds, and other ones are to be told of.
 _DOUBTS = DOUBTS - {"flipped"}
 
@@ -138,12 +141,13 @@ class Counting:
     def __init__(self) -> None:
         self._child: Child | None = None
         self._tried: str | None = None
+        self._again_s = math.inf  # the steady second from which on it is tried again
 
     def look(self, loss: SimulatedLoss) -> bool:
-        """Begin where it has not been tried; whether it has just come to its end."""
+        """Begin where it has not been tried, or failed some time ago; whether it has just come to its end."""
         if self._child is None:
             is_tried, self._tried = self._tried == str(loss.file), str(loss.file)
-            if not is_tried and loss.counted() is None:
+            if (not is_tried or time.monotonic() >= self._again_s) and loss.counted() is None:
                 words = [str(loss.base.folder.absolute()), str(loss.state.absolute())]
                 command = [sys.executable, "-P", "-m", "daemon.judging.loss", *words]
                 self._child = launch(command, {"OMP_NUM_THREADS": "1"}, may_be_left=True)
@@ -152,6 +156,7 @@ class Counting:
             return False
         self._child.connection.close()
         self._child = None
+        self._again_s = math.inf if loss.counted() is not None else time.monotonic() + _AGAIN_S
         return True
 
     def stop(self) -> None:

@@ -1,13 +1,13 @@
 """Confirmed events: curves whose labels all say keep, what was decided on each, and what a network says of it.
 
-Two numbers are kept apart. *Live* is the verdict of the moment, which no later model can change. *Now* is what the
-network and the cut that serve say of the same curves: by the score of the decision where this network and calibration
+Two numbers are kept apart. *Live* is the verdict of the moment, which no later model can change: an event was *shown*
+when it was kept or sent to review, and lost when it was discarded. *Now* is what the network and the cut that serve say
+of the same curves: by the score of the decision where this network and calibration
 made it, else by one that was made later, from the copy that the ledger keeps.
 """
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from daemon.ledger.view import LedgerView
 from deploy.classifier import EngineId, EngineRequest
 from deploy.serving import TOLERANCE
 from models.bundle import Bundle
+from models.certificate import between
 from models.metrics import clopper_pearson
 
 _AT_ONCE = 500  # events in memory, of which each takes some kilobytes
@@ -114,39 +115,46 @@ def your_events(
     scores = [said for said in now if said is not None]
     found = sum(verdict_of(said.score, said.reasons, thresholds) != "discard" for said in scores)
     kept = sum(one.verdict == "keep" for one in decided)
-    live_low, live_high = _interval(kept, len(decided))
+    shown = sum(one.verdict != "discard" for one in decided)
+    shown_within, kept_within = _interval(shown, len(decided)), _interval(kept, len(decided))
     low, high = _interval(found, len(scores))
     return YourEvents(
         confirmed=len(decided),
         kept_live=kept,
-        shown_live=sum(one.verdict != "discard" for one in decided),
-        live_low=live_low,
-        live_high=live_high,
+        shown_live=shown,
+        shown_low=shown_within[0],
+        shown_high=shown_within[1],
+        live_low=kept_within[0],
+        live_high=kept_within[1],
         scored_now=len(scores),
         found_now=found,
         low=low,
         high=high,
         session=None if session is None else _of_session(decided, session),
-        text=_text(kept, len(decided), live_low, live_high),
+        text=_text(kept, shown, len(decided)),
     )
 
 
 def _of_session(decided: Iterable[AsDecided], session: Session) -> OneSession:
     its = [one.verdict for one in decided if session.holds(one.seq)]
     low, high = _interval(its.count("keep"), len(its))
-    return OneSession(confirmed=len(its), kept_live=its.count("keep"), low=low, high=high)
+    shown = len(its) - its.count("discard")
+    return OneSession(confirmed=len(its), shown_live=shown, kept_live=its.count("keep"), low=low, high=high)
 
 
 def _interval(hits: int, of: int) -> tuple[float | None, float | None]:
     return clopper_pearson(hits, of) if of else (None, None)
 
 
-def _text(kept: int, confirmed: int, low: float | None, high: float | None) -> str:
-    if low is None or high is None:
+def _text(kept: int, shown: int, confirmed: int) -> str:
+    if not confirmed:
         return "nobody has confirmed an event yet: label some kept and flagged curves on the review page"
-    events = "1 event" if confirmed == 1 else f"{confirmed:,} events"
-    within = f"{math.floor(100 * low)}% to {math.ceil(100 * high)}%"  # outwards: 99.8 % is not all
-    return f"of the {events} confirmed so far {kept:,} were kept live ({within})"
+    was = "confirmed event was" if confirmed == 1 else "confirmed events were"
+    return (
+        f"{shown:,} of {confirmed:,} {was} shown to you live ({between(*clopper_pearson(shown, confirmed))}): "
+        f"{kept:,} kept ({between(*clopper_pearson(kept, confirmed))}), {shown - kept:,} for review, "
+        f"{confirmed - shown:,} discarded"
+    )
 
 
 def _margin(engine: str) -> float:

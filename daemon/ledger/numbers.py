@@ -46,8 +46,9 @@ class OneSession(Struct, frozen=True, kw_only=True):
 
     confirmed: Count
     kept_live: Count
-    low: Share | None
-    high: Share | None
+    low: Annotated[float | None, Meta(description="of the share kept live")]
+    high: Annotated[float | None, Meta(description="of the share kept live")]
+    shown_live: Annotated[int, Meta(ge=0, description="kept or sent to review when decided")] = 0
 
 
 class YourEvents(Struct, frozen=True, kw_only=True):
@@ -56,6 +57,8 @@ class YourEvents(Struct, frozen=True, kw_only=True):
     confirmed: Annotated[int, Meta(ge=0, description="curves whose labels all say keep")]
     kept_live: Annotated[int, Meta(ge=0, description="of the confirmed, kept when they were decided")]
     shown_live: Annotated[int, Meta(ge=0, description="of the confirmed, kept or sent to review when decided")]
+    shown_low: Annotated[float | None, Meta(description="of the share shown live")] = None
+    shown_high: Annotated[float | None, Meta(description="of the share shown live")] = None
     live_low: Annotated[float | None, Meta(description="of the share kept live")]
     live_high: Annotated[float | None, Meta(description="of the share kept live")]
     scored_now: Annotated[int, Meta(ge=0, description="of the confirmed, scored by the model that serves now")]
@@ -159,6 +162,7 @@ class Pulse(Struct, frozen=True, kw_only=True):
     confirmed: Annotated[int, Meta(ge=0, description="real events that people confirmed")]
     kept_live: Annotated[int, Meta(ge=0, description="of the confirmed")]
     lost_at_most: Annotated[int | None, Meta(description="events among the discards, 95 %")]
+    shown_live: Annotated[int, Meta(ge=0, description="of the confirmed, kept or sent to review")] = 0
 
 
 def in_short(guard: GuardNumbers) -> Pulse:
@@ -168,6 +172,7 @@ def in_short(guard: GuardNumbers) -> Pulse:
         recall_lower_bound=path.lower_bound if path else None,
         canaries=path.canaries if path else 0,
         confirmed=events.confirmed if events else 0,
+        shown_live=events.shown_live if events else 0,
         kept_live=events.kept_live if events else 0,
         lost_at_most=unseen.at_most if unseen else None,
     )

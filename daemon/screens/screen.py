@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from daemon.client.status import promises, trends
+from daemon.client.status import promises, second_in_short, trends
 from daemon.common.text import MARKS, bars, clean, duration, latency, rate, score, share
 from daemon.screens.board import Board, Entry
 
@@ -251,7 +251,7 @@ def _header(board: Board, width: int) -> Text:
 def _hand(board: Board, width: int) -> list[Text]:
     """What the keys would do to the selected curve, and what came of the last one."""
     one = board.selected
-    told = [_beside(((Text.assemble(" ", (board.told, "bold")), width),))] if board.told else []
+    told = _wrapped(Text(f" {board.told}", "bold"), width) if board.told else []
     if one is None:
         return told
     where = Text.assemble((" ▸ ", "bold"), (f"#{one.seq:,} ", _QUIET), tail(one.label, 40))
@@ -294,10 +294,11 @@ def _flow(board: Board, width: int) -> list[Text]:
     backlog, queue = int(session.get("backlog") or 0), board.review_queue
     room = min(width - 18, 30)
     history = bars(board.history(room), room) if room >= 6 else ""
+    to_review = " to review" if 19 + len(f"{queue:,}") <= width else ""
     return [
         Text.assemble(("rate     ", _QUIET), (f"{rate(board.rate_per_s()):<8}", "bold"), (history, "cyan")),
         Text.assemble(("backlog  ", _QUIET), (f"{backlog:,}", "bold yellow" if backlog > 50 else "bold")),
-        Text.assemble(("flagged  ", _QUIET), (f"{queue:,}", "bold"), (" to review", _QUIET)),
+        Text.assemble(("flagged  ", _QUIET), (f"{queue:,}", "bold"), (to_review, _QUIET)),
     ]
 
 
@@ -328,6 +329,9 @@ def _guard(board: Board, width: int) -> list[Text]:
     charts = Text()
     for name, value, row in trends(board.guard, 16):
         charts.append(f"  {name} ", _QUIET).append(row, "cyan").append(f" {value} ")
+    second = Text(f"   {second_in_short(board.guard)}".rstrip(), _QUIET)
+    if said and numbers.cell_len + second.cell_len < width:
+        numbers.append(second)
     if said and charts and numbers.cell_len + charts.cell_len >= width:
         return [numbers, Text(" tip   ", _QUIET).append(charts)]
     return [_right(numbers if said else Text(), charts, width)] if said or charts else []
@@ -353,10 +357,17 @@ def _health(board: Board, most: int, width: int) -> list[Text]:
     ignored = Text(f"   ignored: {board.ignored}" if board.ignored else "", _QUIET)
     if not lines:
         return [Text(" ✓ all well" if board.is_linked else "", "green").append(ignored)]
+    shown = [*_wrapped(lines[0], width), *lines[1:most]]
     if len(lines) > most:
         more = Text(f"(+{len(lines) - most} more) ", lines[most].style)
-        lines[most - 1] = _right(lines[most - 1], more, width)
-    return [*lines[:most], *([ignored] if ignored else [])]
+        shown[-1] = _right(shown[-1], more, width)
+    return [*shown, *([ignored] if ignored else [])]
+
+
+def _wrapped(line: Text, width: int) -> list[Text]:
+    """In at most two lines: what to do stands at the end of what is told."""
+    first, *others = line.wrap(Console(file=io.StringIO()), width)
+    return [first, Text(" ").join([Text("  "), *others])] if others else [first]
 
 
 def _tape(board: Board, width: int, height: int) -> list[Text]:

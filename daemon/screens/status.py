@@ -9,7 +9,17 @@ from typing import Any
 
 from rich.text import Text
 
-from daemon.client.status import advice, last_curve_s, remembered, session_words, trends, troubles, unseen, verdicts_of
+from daemon.client.status import (
+    advice,
+    events_now,
+    last_curve_s,
+    remembered,
+    session_words,
+    trends,
+    troubles,
+    unseen,
+    verdicts_of,
+)
 from daemon.common.text import clean, duration, latency, rate, score, share
 from daemon.sources.ignored import heard, words
 from models.reasons import INFORMING
@@ -56,13 +66,12 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     port = report.get("metrics_port")
     metrics = f", metrics http://127.0.0.1:{port}/metrics" if port else ""
     yield "speaks", Text(f"{report.get('publish')}, replay {report.get('replay')}{metrics}")
-    told = [(f"▲ {one}", "bold red", "") for one in unseen(report, time.time())]
-    for one in troubles(report):
-        told.append((f"▲ {one.get('name')}: {one.get('text')}", "bold red", f"  since {one.get('since')}"))
-    told += [(f"▲ {one}", "bold yellow", "") for one in advice(report)]
+    told = [(f"▲ {one}", "bold red") for one in unseen(report, time.time())]
+    told += [(f"▲ {one.get('name')}: {one.get('text')}", "bold red") for one in troubles(report)]
+    told += [(f"▲ {one}", "bold yellow") for one in advice(report)]
     before = remembered(report.get("guard") or {}, is_running=True)
-    for text, style, since in told or [("✓ all well now" if before else "✓ all well", "green", "")]:
-        yield "health", Text.assemble((clean(text), style), (since, "bright_black"))
+    for text, style in told or [("✓ all well now" if before else "✓ all well", "green")]:
+        yield "health", Text(clean(text), style)
     for _, text in before:
         yield "before", Text(text, "bright_black")
 
@@ -74,7 +83,9 @@ def _guard(guard: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     for name in ("path", "events", "unseen", "second"):
         if told := guard.get(name):
             is_well = told.get("is_well", True)
-            yield name, Text(clean(("" if is_well else "▲ ") + str(told.get("text"))), "" if is_well else "bold red")
+            now = events_now(told) if name == "events" else ""
+            text = ("" if is_well else "▲ ") + "; ".join(filter(None, [str(told.get("text")), now]))
+            yield name, Text(clean(text), "" if is_well else "bold red")
     rows = [f"{name} {value} {row}" for name, value, row in trends(guard, _TREND)]
     if rows:
         yield "tip", Text(", ".join(rows))

@@ -206,6 +206,7 @@ class Service:
             self._health.report(finding.name, finding.level, finding.text, is_advice=finding.is_advice)
         pulse, metrics = parts.guard.pulse(), parts.metrics
         metrics.confirmed_events.set(pulse.confirmed)
+        metrics.shown_live.set(pulse.shown_live)
         metrics.kept_live.set(pulse.kept_live)
         for gauge, known in (
             (metrics.recall_lower_bound, pulse.recall_lower_bound),

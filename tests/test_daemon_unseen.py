@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +17,9 @@ from daemon.guard.unseen import second, unseen
 from daemon.judging import audit
 from daemon.judging.sentinel import LEVEL
 from daemon.labels import Labels, Word
+from daemon.labels.sessions import Sessions
 from daemon.ledger import Ledger, LedgerView, wire
-from daemon.review.queues import queue
+from daemon.review.queues import queue, stretches
 from models.anytime import least_events, lost_bound
 from models.clock import Clock, rfc3339
 from tests.ledgerhelp import JUDGE, decision
@@ -96,7 +98,7 @@ def test_nothing_is_claimed_before_anybody_looked(state: State) -> None:
 
 
 def test_who_stops_at_the_first_event_of_a_night_does_not_make_the_others_better(state: State) -> None:
-    """What was found in a night that is left out counts as if it had been found in those that are not."""
+    """What was found in a night that counts whole counts in the bound of the others as if it had been found there."""
     state.discard(2_000)
     first = [one.seq for one in state.draws()]
     state.wall_s += 86_400
@@ -107,9 +109,10 @@ def test_who_stops_at_the_first_event_of_a_night_does_not_make_the_others_better
     before = state.unseen()
     state.look("keep", later[0])
     stopped = state.unseen()
-    assert (stopped.discards, stopped.looked_at, stopped.found) == (2_000, len(first), 0)
+    assert (stopped.discards, stopped.looked_at, stopped.found) == (4_000, len(first) + 1, 1)
     chances, found = [0.02] * (len(first) + 1), [False] * len(first) + [True]
-    assert stopped.at_most == lost_bound(2_001, chances, found, rest=audit.LEAST) - 1
+    assert stopped.at_most == lost_bound(2_001, chances, found, rest=audit.LEAST) - 1 + 2_000
+    assert "hardly anybody has looked into 2,000 of them, which count whole" in stopped.text
     assert stopped.at_most > before.at_most
 
 
@@ -142,42 +145,88 @@ def test_what_was_looked_at_bounds_what_is_lost_over_all_nights(state: State) ->
     state.wall_s += 86_400
     state.look("discard", *first)
     of_one = state.unseen()
-    assert (of_one.discards, of_one.drawn, of_one.looked_at, of_one.nights) == (2_000, len(first), len(first), 3)
-    assert of_one.at_most == lost_bound(2_000, [0.02] * len(first), [False] * len(first), rest=audit.LEAST)
-    assert of_one.estimate == 0
-    assert "1,500 more discards are not counted, as hardly any were looked at yet" in of_one.text
+    drawn = len(state.draws())
+    assert (of_one.discards, of_one.drawn, of_one.looked_at, of_one.nights) == (3_500, drawn, len(first), 3)
+    of_first = lost_bound(2_000, [0.02] * len(first), [False] * len(first), rest=audit.LEAST)
+    assert (of_one.at_most, of_one.estimate) == (of_first + 1_500, 0)
+    assert of_one.text == (
+        f"of 3,500 discards of this model and cut at most {of_first + 1_500:,} events were lost "
+        f"({len(first)} of {drawn} drawn looked at, 95 %); nobody has looked into 1,500 of them, which count whole"
+    )
     half = -(-len(second_night) // 2)
     state.look("discard", *second_night[1:half])
     state.look("keep", second_night[0])
     state.look("unsure", second_night[1], rater="ben")
     of_two = state.unseen()
     looked = len(first) + half
-    assert (of_two.discards, of_two.looked_at, of_two.found) == (3_000, looked, 1)
+    assert (of_two.discards, of_two.looked_at, of_two.found) == (3_500, looked, 1)
     share = 0.02 * half / len(second_night)
     assert of_two.estimate == pytest.approx(1 / share)
     rest = {audit.LEAST: 2_000 - len(first), audit.LEAST * half / len(second_night): 1_000 - half}
     chances = [0.02] * len(first) + [share] * half
-    assert of_two.at_most == lost_bound(
-        3_000, chances, [False] * len(first) + [True] * 2 + [False] * (half - 2), rest=rest
-    )
-    assert of_two.at_most > of_one.at_most
-    assert of_two.text.startswith(f"of 3,000 discards at most {of_two.at_most:,} events were lost ({looked} of ")
+    found = [False] * len(first) + [True] * 2 + [False] * (half - 2)
+    assert of_two.at_most == lost_bound(3_000, chances, found, rest=rest) + 500
+    assert of_two.text.startswith(f"of 3,500 discards of this model and cut at most {of_two.at_most:,} events were ")
     assert "1 event found, which stands for about" in of_two.text
     assert "1 curve in doubt is counted as lost" in of_two.text
 
 
-def test_while_the_night_goes_on_it_is_told_of_up_to_the_last_answer(state: State) -> None:
+def test_while_the_night_goes_on_what_came_after_the_last_answer_counts_whole(state: State) -> None:
     state.discard(1_500)
     seen = [one.seq for one in state.draws()]
     state.look("discard", *seen)
     state.wall_s += 3_600
     state.discard(1_500)
-    said = state.unseen()
-    last = max(seen)
-    assert (said.discards, said.drawn, said.looked_at) == (last, len(seen), len(seen))
-    assert said.text.endswith(f"{3_000 - last:,} more discards are not counted, as hardly any were looked at yet")
+    said, last, drawn = state.unseen(), max(seen), len(state.draws())
+    assert (said.discards, said.drawn, said.looked_at) == (3_000, drawn, len(seen))
+    bound = lost_bound(last, [0.02] * len(seen), [False] * len(seen), rest=audit.LEAST)
+    assert said.at_most == bound + 3_000 - last
+    assert said.text.endswith(f"nobody has looked into {3_000 - last:,} of them, which count whole")
+    state.wall_s += 86_400
     state.look("discard", *[one.seq for one in state.draws()][len(seen) :])
-    assert state.unseen().discards > 2_900
+    every = lost_bound(3_000, [0.02] * drawn, [False] * drawn, rest=audit.LEAST)
+    assert (state.unseen().at_most, state.unseen().text.count("whole")) == (every, 0)
+
+
+def test_a_look_that_finds_nothing_never_makes_it_worse(state: State) -> None:
+    """Over nights and sessions, in the order of the page, with some of what comes looked at at once and some not."""
+    dice = random.Random(3)
+    told: list[int] = []
+    for step in range(16):
+        state.discard(dice.choice((200, 600, 1_500)), score=dice.choice((0.001, 0.01, 0.02)))
+        if step % 5 == 3:
+            Sessions(state.labels).begin(sample=f"{step}")
+        told = [state.unseen().at_most or 0] if state.unseen().looked_at else []
+        within = stretches(Sessions(state.labels), dice.choice(("all", "current")))
+        waiting = [item.seq for item in queue(state.view, state.labels, "discards", "anna", 200, within) if item.weight]
+        for seq in waiting[: dice.choice((0, 1, 4, 20, 200))]:
+            state.look("discard", seq)
+            said = state.unseen()
+            assert said.at_most is not None
+            assert said.at_most <= min([said.discards, *told[-1:]]), (step, said.text)
+            told.append(said.at_most)
+            state.wall_s += 10
+            if dice.random() < 0.1:  # the night goes on while somebody looks
+                state.discard(30)
+                told = [state.unseen().at_most]
+        state.wall_s += dice.choice((60, 3_600, 86_400))
+    assert state.unseen().looked_at > 100
+    assert state.unseen().at_most < 0.5 * state.unseen().discards
+
+
+def test_the_few_looks_at_what_came_later_do_not_borrow_from_the_many_before(state: State) -> None:
+    """All drawn are looked at, none is an event; then the tip is another and every discard is one; one more look."""
+    state.discard(3_000)
+    state.look("discard", *[one.seq for one in state.draws()])
+    clean = len(state.draws())
+    state.wall_s += 60
+    state.discard(3_000)
+    later = [one.seq for one in state.draws()][clean:]
+    state.look("keep", later[0])
+    assert (state.unseen().looked_at, state.unseen().found) == (clean + 1, 1)
+    assert state.unseen().at_most >= 3_000
+    state.look("unsure", later[1])
+    assert state.unseen().at_most >= 3_000
 
 
 def test_a_word_that_did_not_come_by_chance_is_known_and_no_look(state: State) -> None:
@@ -245,15 +294,17 @@ def test_what_two_detectors_find_says_what_both_miss_at_least(state: State) -> N
     before = state.discard(5, verdict="keep", score=0.9)  # by a version without a second opinion
     said = second(state.view, state.labels)
     assert (said.seen, said.disputed, said.looked_at, said.confirmed, said.least_in_all) == (410, 20, 0, 0, None)
-    assert said.text == "the second opinion sees a rupture in 20 discards; 0 looked at, 0 confirmed"
+    assert said.text == "the second opinion disputes 20 discards; 0 looked at, 0 confirmed"
     state.look("keep", *disputed[:15], *kept, *weak, *before)
     state.look("discard", *disputed[15:18])
     said = second(state.view, state.labels)
     least = least_events(60, 30, 15)
     assert (said.looked_at, said.confirmed, said.least_in_all, said.least_missed) == (18, 15, least, least - 105)
-    assert said.text.endswith(f"there are at least {least} events, and both miss at least {least - 105} of them (90 %)")
+    assert said.text.endswith("; 18 looked at, 15 confirmed")  # that none is missed by both would say nothing
     state.look("keep", *discards[:40])  # found by neither, and known all the same
-    assert second(state.view, state.labels).least_missed == 40
+    said = second(state.view, state.labels)
+    assert said.least_missed == 40
+    assert said.text.endswith("; there are at least 145 events, and both miss at least 40 of them (90 %)")
 
 
 def test_three_hundred_thousand_decisions_are_told_of_at_once(state: State) -> None:

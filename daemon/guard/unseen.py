@@ -2,8 +2,10 @@
 
 Both are read from what people say of curves that chance put before them. Discards are drawn when they are decided, each
 with a chance that is stored (daemon.judging.audit); the page shows the drawn ones in an order that tells nothing, so
-that those looked at are as good as drawn once more. How far they were looked at differs from night to night, so it is
-counted night by night, up to the moment of the last answer; a night that is hardly looked at yet is left out, and told.
+that those looked at are as good as drawn once more. How far they were looked at differs, by night, by session and by
+what had come when somebody looked; so each stretch of one and the same looking is counted by its own share. What
+nobody looked into, or hardly, counts whole: every discard of it may be an event. Which stretches those are is chosen
+by how far they were looked at and never by what was found, so that a look which finds nothing makes no bound worse.
 
 A word that came by another way, an import or somebody's choice, may have been given because of what the curve shows. It
 counts as the known event that it may be, and never as a look by chance. Whoever passes a curve over may do so because
@@ -12,15 +14,18 @@ of what it shows as well: until somebody has answered, it counts as looked at an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from itertools import groupby
 
 from daemon.common.text import many
 from daemon.judging.audit import BAND_CURVES, BAND_SHARE, LEAST, Stratum
 from daemon.judging.sentinel import LEVEL
 from daemon.labels import Label, Labels, unanimous
+from daemon.labels.sessions import Sessions
 from daemon.ledger.numbers import SecondOpinion, Unseen
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Audited, Draw
@@ -32,24 +37,23 @@ from models.clock import night_of
 _BY_CHANCE = frozenset({"discards", "band", "sheet"})
 #: The disputed are shown there too, in the same order as among the discards.
 _DISPUTES = "disagreements"
-#: A night counts as soon as this part of what the best night has was looked at: the least chance of any curve decides
-#: how much all that was looked at can say.
-_AS_GOOD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class _Stratum:
-    """The discards of one night that had their chances for one reason, up to the last answer."""
+class _Look:
+    """Somebody saw a drawn discard without its score. ``event``: whether it is one; None: in doubt."""
+
+    time_s: float
+    event: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Discards in a row of one night, session and stratum, whose draws were looked at to one and the same extent."""
 
     discards: int
-    drawn: int
-    least: float  # the least chance to be drawn that any of them had
-    looked: tuple[tuple[float, bool | None], ...]  # chance to be drawn, and whether it is an event; None: in doubt
-
-    @property
-    def share(self) -> float:
-        """Of the drawn how many were looked at."""
-        return len(self.looked) / self.drawn if self.drawn else 0.0
+    chance: float  # the least with which any of them came to be looked at
+    looked: tuple[tuple[float, bool | None], ...]  # that chance of each that was, and whether it is an event
 
 
 def unseen(view: LedgerView, labels: Labels | None, pipeline: str) -> Unseen:
@@ -60,73 +64,103 @@ def unseen(view: LedgerView, labels: Labels | None, pipeline: str) -> Unseen:
     audits = [one for one in view.audits(pipeline) if one.discards or one.in_band]
     draws = view.draws(one.number for one in audits)
     said = labels.labelled([one.seq for one in draws]) if labels else {}
-    passed = {one.seq: one.time for one in labels.shown(kind="skip") if one.queue in _BY_CHANCE} if labels else {}
+    looks = _looks(draws, said, labels) if labels else {}
+    sessions = [one.first_seq for one in Sessions(labels).all() if one.stream == view.stream] if labels else []
     of_audit = {number: list(some) for number, some in groupby(sorted(draws), key=lambda one: one.audit)}
-    nights: list[list[_Stratum]] = []
+    parts: list[_Part] = []
     banded = 0
     for audit in audits:
         banded += audit.in_band
-        if audit.discards:
-            nights.append(_strata(view, audit, of_audit.get(audit.number, []), said, passed, banded))
-    counted, beyond = _counted(nights)
-    strata = [stratum for night in counted for stratum in night]
-    total = sum(audit.discards for audit in audits)
-    known = sum(unanimous(one.label for one in said[seq]) == "keep" for seq in said)
-    return _tell(strata, total, len(nights), known, beyond)
+        parts += _parts(view, audit, of_audit.get(audit.number, []), looks, sessions, banded)
+    return _tell(
+        sorted(parts, key=lambda one: -one.chance),
+        discards=sum(one.discards for one in audits),
+        drawn=len(draws),
+        nights=sum(one.discards > 0 for one in audits),
+        known=sum(unanimous(one.label for one in some) == "keep" for some in said.values()),
+    )
 
 
-def _counted(nights: Sequence[Sequence[_Stratum]]) -> tuple[list[Sequence[_Stratum]], int]:
-    """The nights that were looked at far enough, and how many events were found, or are in doubt, in the others.
-
-    Whoever stops at the first event of a night leaves nights without one behind, in which all was looked at. So what
-    was found elsewhere counts as if it had been found in these.
-    """
-    best = max((_looked_share(one) for one in nights), default=0.0)
-    counted = [one for one in nights if _looked_share(one) >= _AS_GOOD * best]
-    others = [stratum for one in nights if _looked_share(one) < _AS_GOOD * best for stratum in one]
-    return counted, sum(event is not False for stratum in others for _, event in stratum.looked)
-
-
-def _strata(
-    view: LedgerView,
-    audit: Audited,
-    draws: Sequence[Draw],
-    said: Mapping[int, list[Label]],
-    passed: Mapping[int, str],
-    banded: int,
-) -> list[_Stratum]:
-    """Of one night.
-
-    ``passed``: curve -> when it was passed over; ``banded``: how many discards of its pipeline lay in the band up to
-    its end.
-    """
-    by_chance = {one.seq for one in draws if one.seq in said and _is_by_chance(said[one.seq], one.stratum)}
-    times = [label.time for seq in by_chance for label in said[seq]]
-    in_doubt = {one.seq for one in draws if one.seq in passed and one.seq not in said}
-    by_chance |= in_doubt
-    times += [passed[seq] for seq in in_doubt]
-    until = _last_before(view, draws, max(times), audit.night) if times else None
-    counts: Mapping[Stratum, int] = {
-        "score": audit.discards - audit.in_band - audit.disputed,
-        "band": audit.in_band,
-        "steps": audit.disputed,
-    }
-    least: Mapping[Stratum, float] = {
-        "score": LEAST,
-        "band": BAND_SHARE if banded <= BAND_CURVES else LEAST,
-        "steps": 1.0,
-    }
-    found = []
-    for name in counts:
-        some = [one for one in draws if one.stratum == name and (until is None or one.seq <= until)]
-        count = counts[name] if until is None else max((one.place for one in some), default=0)
-        looked = tuple((one.probability, _is_event(said.get(one.seq, ()))) for one in some if one.seq in by_chance)
-        found.append(_Stratum(count, len(some), least[name], looked))
+def _looks(draws: Iterable[Draw], said: Mapping[int, list[Label]], labels: Labels) -> dict[int, _Look]:
+    """Of the drawn, by ``seq``: when each was first seen by chance, and what holds of it now."""
+    passed = {one.seq: one.time for one in labels.shown(kind="skip") if one.queue in _BY_CHANCE}
+    found = {}
+    for one in draws:
+        words = said.get(one.seq, [])
+        is_disputed = one.stratum == "steps"
+        times = [
+            label.time for label in words if label.queue in _BY_CHANCE or (is_disputed and label.queue == _DISPUTES)
+        ]
+        if not words and one.seq in passed:
+            times = [passed[one.seq]]
+        if times:
+            found[one.seq] = _Look(datetime.fromisoformat(min(times)).timestamp(), _is_event(words))
     return found
 
 
-def _is_by_chance(labels: Iterable[Label], stratum: Stratum) -> bool:
-    return any(one.queue in _BY_CHANCE or (stratum == "steps" and one.queue == _DISPUTES) for one in labels)
+def _parts(
+    view: LedgerView,
+    audit: Audited,
+    draws: Sequence[Draw],
+    looks: Mapping[int, _Look],
+    sessions: Sequence[int],
+    banded: int,
+) -> Iterator[_Part]:
+    """What somebody looked into of one night; the rest of it is in no part.
+
+    ``sessions``: the first ``seq`` of each, as people look at one session at a time; ``banded``: how many discards of
+    its pipeline lay in the band up to its end.
+    """
+    strata: Mapping[Stratum, tuple[int, float]] = {  # discards, and the least chance to be drawn that any had
+        "score": (audit.discards - audit.in_band - audit.disputed, LEAST),
+        "band": (audit.in_band, BAND_SHARE if banded <= BAND_CURVES else LEAST),
+        "steps": (audit.disputed, 1.0),
+    }
+    decided_s = cache(lambda seq: datetime.fromisoformat(view.decisions([seq])[seq]["time"]).timestamp())
+    for stratum, (discards, least) in strata.items():
+        drawn = [one for one in draws if one.stratum == stratum]
+        if not any(one.seq in looks for one in drawn):
+            continue
+        come, seen = 0, list[tuple[int, int]]()  # the look at a draw: its place, and how many had been drawn by then
+        for time_s, place in sorted(
+            (looks[one.seq].time_s, place) for place, one in enumerate(drawn) if one.seq in looks
+        ):
+            is_over = night_of(time_s) > audit.night
+            some = len(drawn) if is_over else bisect_right(drawn, time_s, lo=come, key=lambda one: decided_s(one.seq))
+            come = max(come, some, place + 1)
+            seen.append((place, come))
+        for first, last in _stretches(seen, [bisect_right(sessions, one.seq) for one in drawn]):
+            # Behind the last draw that had come, discards may have been decided later; not where the night was over.
+            until = discards if is_over and last == len(drawn) else drawn[last - 1].place
+            its = [(one.probability, looks[one.seq].event) for one in drawn[first:last] if one.seq in looks]
+            share = len(its) / (last - first)
+            since = drawn[first - 1].place if first else 0
+            yield _Part(until - since, least * share, tuple((share * chance, event) for chance, event in its))
+
+
+def _stretches(seen: Iterable[tuple[int, int]], sessions: Sequence[int]) -> list[tuple[int, int]]:
+    """Draws in a row, [first, last), that were looked at to one extent.
+
+    ``seen``: looks in order of time, each the place of a draw and how many had come by then; ``sessions``: of every
+    draw. What has come since belongs to the stretch before it as long as that does not lower the share that was looked
+    at there, else to one of its own. So one look more never takes anything from what is known.
+    """
+    found: dict[int, list[tuple[int, int, int]]] = {}  # session -> first, last, looks
+    ends = {session: place + 1 for place, session in enumerate(sessions)}
+    for place, come in seen:
+        session = sessions[place]
+        its = found.setdefault(session, [])
+        start = bisect_left(sessions, session)
+        first, last, looks = its[-1] if its else (start, start, 0)
+        until = min(come, ends[session])
+        if place < last:
+            at = next(number for number, one in enumerate(its) if place < one[1])
+            its[at] = (*its[at][:2], its[at][2] + 1)
+        elif its and looks * (until - last) <= last - first:
+            its[-1] = (first, until, looks + 1)
+        else:
+            its.append((last, until, 1))
+    return [(first, last) for its in found.values() for first, last, _ in its]
 
 
 def _is_event(labels: Iterable[Label]) -> bool | None:
@@ -134,51 +168,56 @@ def _is_event(labels: Iterable[Label]) -> bool | None:
     return None if word == "unsure" else word == "keep"
 
 
-def _last_before(view: LedgerView, draws: Sequence[Draw], answered: str, night: str) -> int | None:
-    """The last draw that was decided when the last answer was given; None where the night was over by then."""
-    answered_s = datetime.fromisoformat(answered).timestamp()
-    if night_of(answered_s) > night:
-        return None
-    seqs = sorted(one.seq for one in draws)
-    low, high = 0, len(seqs)  # so many are certainly decided by then, so many are not
-    while low < high:
-        middle = (low + high) // 2
-        event = view.decisions([seqs[middle]])[seqs[middle]]
-        if datetime.fromisoformat(event["time"]).timestamp() <= answered_s:
-            low = middle + 1
-        else:
-            high = middle
-    return None if low == len(seqs) else (seqs[low - 1] if low else 0)
+def _bound(parts: Sequence[_Part], found: Sequence[bool], beyond: int = 0) -> int:
+    """How many events lie among these at the most; ``found``: whether each that was looked at is to count as one.
+
+    ``beyond``: events found elsewhere. Whoever stops at the first event of a night leaves those without one to be
+    looked at to the end; so they count as if they had been found here.
+    """
+    rest: dict[float, int] = {}
+    for one in parts:
+        rest[one.chance] = rest.get(one.chance, 0) + one.discards - len(one.looked)
+    chances = [chance for one in parts for chance, _ in one.looked]
+    chances += [min(chances)] * beyond
+    discards = sum(one.discards for one in parts)
+    return lost_bound(discards + beyond, chances, [*found, *[True] * beyond], rest=rest) - beyond
 
 
-def _looked_share(night: Iterable[_Stratum]) -> float:
-    """Of the drawn of a night, but for the disputed: they are looked at in their own time."""
-    strata = [one for one in night if one.least < 1] or list(night)
-    drawn = sum(one.drawn for one in strata)
-    return sum(len(one.looked) for one in strata) / drawn if drawn else 0.0
+def _told_by_looks(parts: Sequence[_Part]) -> int:
+    """Of how many of the parts, those looked at furthest first, the bound tells; the others count whole.
+
+    So that the two together would be smallest if nothing had been found.
+    """
+    whole, best, chosen = 0, sum(one.discards for one in parts), len(parts)
+    for count in range(len(parts), 0, -1):
+        if count == len(parts) or parts[count].chance < parts[count - 1].chance:
+            if whole >= best:
+                break
+            told = parts[:count]
+            bound = whole + _bound(told, [False] * sum(len(one.looked) for one in told))
+            if bound < best:
+                best, chosen = bound, count
+        whole += parts[count - 1].discards
+    return chosen
 
 
-def _tell(strata: Sequence[_Stratum], total: int, nights: int, known: int, beyond: int = 0) -> Unseen:
+def _tell(parts: Sequence[_Part], *, discards: int, drawn: int, nights: int, known: int) -> Unseen:
     """The numbers.
 
-    ``total``: discards of all nights; ``known``: drawn ones that are confirmed, however looked at; ``beyond``: what was
-    found in nights that do not count.
+    ``parts``: the largest chance first; ``discards`` and ``drawn``: in all nights; ``known``: drawn ones that are
+    confirmed, however looked at.
     """
-    discards = sum(one.discards for one in strata)
-    drawn = sum(one.drawn for one in strata)
-    looked = [(chance * one.share, event) for one in strata for chance, event in one.looked]
+    looked = [one for part in parts for one in part.looked]
     weights = [1 / chance for chance, event in looked if event]
-    estimate, at_most = None, None
+    estimate, at_most, whole, hardly = None, None, discards, 0
     if looked:
-        rest: dict[float, int] = {}
-        for one in strata:
-            chance = one.least * one.share
-            rest[chance] = rest.get(chance, 0) + one.discards - len(one.looked)
-        chances, lost = [chance for chance, _ in looked], [event is not False for _, event in looked]
+        told = parts[: _told_by_looks(parts)]
+        lost = [event is not False for part in told for _, event in part.looked]
+        whole -= sum(one.discards for one in told)
+        hardly = len(looked) - len(lost)
+        beyond = sum(event is not False for _, event in looked[len(lost) :])
         estimate = lost_estimate(weights)[0]
-        chances += [min(chances)] * beyond
-        lost += [True] * beyond
-        at_most = max(lost_bound(discards + beyond, chances, lost, rest=rest) - beyond, known)
+        at_most = max(_bound(told, lost, beyond) + whole, known)
     found, doubts = len(weights), sum(event is None for _, event in looked)
     return Unseen(
         discards=discards,
@@ -188,7 +227,7 @@ def _tell(strata: Sequence[_Stratum], total: int, nights: int, known: int, beyon
         estimate=estimate,
         at_most=at_most,
         nights=nights,
-        text=_sentence(discards, drawn, len(looked), found, doubts, estimate, at_most, total - discards),
+        text=_sentence(discards, drawn, len(looked), found, doubts, estimate, at_most, whole, hardly),
     )
 
 
@@ -200,8 +239,10 @@ def _sentence(
     doubts: int,
     estimate: float | None,
     at_most: int | None,
-    left: int,
+    whole: int,
+    hardly: int,
 ) -> str:
+    """``whole``: discards that count whole, into which ``hardly`` any looks went."""
     if not discards:
         return "no discard of this model and cut is counted yet"
     if at_most is None or estimate is None:
@@ -210,14 +251,20 @@ def _sentence(
         return (
             f"nobody has looked at any of {many(discards, 'discard')}, so nothing is known of what is lost; {waiting}"
         )
-    told = f"of {many(discards, 'discard')} at most {many(at_most, 'event')} {'was' if at_most == 1 else 'were'} lost"
-    how = f"{looked:,} of {drawn:,} drawn looked at, 95 %"
-    more = f"; {many(found, 'event')} found, which {'stands' if found == 1 else 'stand'} for about {estimate:,.0f}"
-    doubt = f"; {many(doubts, 'curve')} in doubt {'is' if doubts == 1 else 'are'} counted as lost in “at most”"
-    rest = (
-        f"; {many(left, 'more discard')} {'is' if left == 1 else 'are'} not counted, as hardly any were looked at yet"
+    told = (
+        f"of {many(discards, 'discard')} of this model and cut at most {many(at_most, 'event')} "
+        f"{'was' if at_most == 1 else 'were'} lost ({looked:,} of {drawn:,} drawn looked at, 95 %)"
     )
-    return f"{told} ({how}){more if found else ''}{doubt if doubts else ''}{rest if left else ''}"
+    more = [told]
+    if found:
+        stands = f", which {'stands' if found == 1 else 'stand'} for about {estimate:,.0f}"
+        more.append(f"{many(found, 'event')} found{stands if round(estimate) > found else ''}")
+    if doubts:
+        more.append(f"{many(doubts, 'curve')} in doubt {'is' if doubts == 1 else 'are'} counted as lost in “at most”")
+    if whole:
+        who, counts = "hardly anybody" if hardly else "nobody", "counts" if whole == 1 else "count"
+        more.append(f"{who} has looked into {whole:,} of them, which {counts} whole")
+    return "; ".join(more)
 
 
 def second(view: LedgerView, labels: Labels | None) -> SecondOpinion:
@@ -261,9 +308,7 @@ def second(view: LedgerView, labels: Labels | None) -> SecondOpinion:
 def _opinion(disputed: int, looked: int, found: int, in_all: int | None, missed: int | None) -> str:
     if not disputed:
         return "the second opinion disputes no discard"
-    told = (
-        f"the second opinion sees a rupture in {many(disputed, 'discard')}; {looked:,} looked at, {found:,} confirmed"
-    )
-    if in_all is None or missed is None:
+    told = f"the second opinion disputes {many(disputed, 'discard')}; {looked:,} looked at, {found:,} confirmed"
+    if not in_all or not missed:
         return told
     return f"{told}; there are at least {many(in_all, 'event')}, and both miss at least {missed:,} of them (90 %)"

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from math import isnan
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,24 +15,20 @@ import msgspec
 from daemon import __version__
 from daemon.client.feed import ask_status
 from daemon.client.service_file import find as find_service
-from daemon.client.status import advice, promises, troubles, with_since
-from daemon.common.errors import UserError
+from daemon.client.status import advice, promises, remembered, troubles, with_since
 from daemon.common.text import clean
 from daemon.guard.logbook import NAME as LOGBOOK
-from daemon.guard.logbook import LogbookView
-from daemon.guard.unseen import second, unseen
+from daemon.guard.morning import at_rest
 from daemon.judging import VERDICTS
 from daemon.labels import Labels
-from daemon.labels.confirmed import as_decided, events_of, your_events
 from daemon.labels.raters import Share, figures
 from daemon.labels.sessions import FIELDS, Session, Sessions, Stretches
-from daemon.ledger import numbers
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event, StreamScores
 from daemon.review.desk import Desk, Held, told
 from daemon.review.queues import Aims, lengths
 from daemon.review.security import Refused
-from models.clock import day_and_minute, rfc3339, utc_now
+from models.clock import rfc3339, utc_now
 
 _STATUS_HOLDS_S = 1.0  # one question to the service, however many pages ask
 _FIGURES_HOLD_S = 10.0
@@ -156,34 +151,38 @@ class Night:
         """What is being missed, and how the tip is: as the service says, else what its files tell.
 
         ``from``: ``service``, ``files`` where none runs, ``off`` where its guard is switched off. ``alarms`` need a
-        person, ``advice`` whoever is at the microscope; ``notes`` are worth knowing. ``said``: a status just read.
+        person, ``advice`` whoever is at the microscope; ``left``: both, as they stood when the service ended; ``notes``
+        are worth knowing. ``said``: a status just read.
         """
         said = self.status() if said is None else said
         if not said:
-            guard, notes = self._at_rest.value()
-            return {"guard": guard, "from": "files", "alarms": [], "advice": [], "notes": notes}
+            guard = self._at_rest.value()
+            before = remembered(guard, is_running=False)
+            return {
+                "guard": guard,
+                "from": "files",
+                "alarms": [],
+                "advice": [],
+                "left": [{"level": level, "text": text} for level, text in before if level != "ok"],
+                "notes": [text for level, text in before if level == "ok"],
+            }
         guard, found = said.get("guard") or {}, troubles(said)
+        before = remembered(guard, is_running=True)
         return {
             "guard": guard,
             "from": "service" if guard else "off",
             "alarms": [clean(one["text"]) for one in found if one["level"] == "alarm"],
             "advice": advice(said),
-            "notes": [clean(one["text"]) for one in found if one["level"] != "alarm"],
+            "left": [],
+            "notes": [clean(one["text"]) for one in found if one["level"] != "alarm"] + [text for _, text in before],
         }
 
-    def _reckon(self) -> tuple[dict[str, Any], list[str]]:
-        """The guard's numbers as far as ledger, labels and logbook tell them, and what was advised at the end."""
-        view, labels, serving = self._desk.ledger, self._desk.labels, self._serving().serving
-        events, discards = None, None
+    def _reckon(self) -> dict[str, Any]:
+        serving = self._serving().serving
         with told():
-            if serving is not None:
-                events = your_events(as_decided(view, events_of(labels)), *serving, Sessions(labels).present())
-                discards = unseen(view, labels, serving[0])
-            opinion = second(view, labels)
-        tip, notes = _tip_of(self._desk.config.state / LOGBOOK)
-        told_of = numbers.GuardNumbers(events=events, unseen=discards, second=opinion, tip=tip)
-        guard: dict[str, Any] = msgspec.to_builtins(told_of)
-        return guard, notes
+            known = at_rest(self._desk.ledger, self._desk.labels, self._desk.config.state / LOGBOOK, serving)
+        guard: dict[str, Any] = msgspec.to_builtins(known)
+        return guard
 
     def scores(self, within: Stretches) -> tuple[list[float], int]:
         """As Scores.of."""
@@ -238,21 +237,6 @@ class Night:
             "night": night,
             "effect": list(effect),
         }
-
-
-def _tip_of(file: Path) -> tuple[numbers.Tip | None, list[str]]:
-    """How the tip was when the last service ended, and what was advised meanwhile; None where nobody noted it."""
-    try:
-        with LogbookView(file) as logbook:
-            noted = logbook.blocks()
-            points = [(point, unit) for point, unit in noted if unit == noted[-1][1]]
-            held = logbook.advice(since=points[0][0].time) if points else []
-    except UserError:  # a page without charts is better than none
-        return None, []
-    if not points:
-        return None, []
-    tip = numbers.Tip(unit=points[-1][1], blocks=tuple(point for point, _ in points), advice=())
-    return tip, [f"{one.text} (until {day_and_minute(ended)[11:]})" for one, ended in held if ended]
 
 
 def _condition(one: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,6 @@ const percent = (share) => `${figure(100 * share, 3)}\u00a0%`;
 
 const unbroken = (text) => text.replaceAll(" %", "\u00a0%");
 
-/** Why nothing is known of a number: by who says so. */
-const UNKNOWN = { path: { service: "canaries are switched off", files: "no service runs, so there is no line to try" } };
-
 /** What each number is asked, and what it cannot know: a number that says all is believed too much. */
 const CARDS = [
   {
@@ -97,10 +94,10 @@ export class Night {
     return element("section", { class: "number-card", "aria-label": title }, head, parts.value, parts.graph, parts.text, silence);
   }
 
-  #draw({ guard, from, alarms, advice, notes }) {
+  #draw({ guard, from, alarms, advice, left, notes }) {
     for (const { name, queue } of CARDS) {
       const [parts, told] = [this.#cards.get(name), guard?.[name] ?? null];
-      const { value, words, graph, rows, lines } = told ? DRAWN[name](told) : { value: "–", words: UNKNOWN[name]?.[from] ?? "nothing is known yet" };
+      const { value, words, graph, rows, lines } = told ? DRAWN[name](told) : { value: "–", words: (name === "path" && guard?.no_path) || "nothing is known yet" };
       parts.value.classList.toggle("bad", told?.is_well === false);
       parts.value.replaceChildren(element("b", {}, value), words ? ` ${words}` : "");
       parts.graph.replaceChildren(graph ?? "");
@@ -114,19 +111,23 @@ export class Night {
     }
     this.charts.draw(guard?.tip ?? null);
     this.section.classList.toggle("is-tip", Boolean(advice.length && guard?.tip?.blocks?.length));
-    this.#sum(guard, from, alarms, advice);
+    this.#sum(guard, from, alarms, advice, left);
     if (this.notes.textContent !== notes.join("")) this.notes.replaceChildren(...notes.map((note) => element("p", {}, note)));
   }
 
   /** The lines to read first: what needs a person, what needs whoever is at the microscope, or that nothing does. */
-  #sum(guard, from, alarms, advice) {
+  #sum(guard, from, alarms, advice, left) {
     const path = guard?.path;
-    const bad = path && !path.is_well && !alarms.length ? [path.text] : alarms;
+    const bad = from !== "files" && path && !path.is_well && !alarms.length ? [path.text] : alarms;
     const lines = [...bad.map((text) => ["bad", sentence(text)]), ...advice.map((text) => ["warn", sentence(text)])];
     if (lines.length) return this.#judge(lines);
     const isYoung = !Number.isFinite(path?.lower_bound ?? NaN);
-    if (from === "files") this.#judge([["", "No service is running: this is how it was left."]]);
-    else if (from === "off") this.#judge([["", "The guard is switched off: nobody watches."]]);
+    if (from === "files") {
+      const stood = left.map(({ level, text }) => [level === "alarm" ? "bad" : "warn", sentence(text)]);
+      this.#judge([["", "No service is running: this is how it was left."], ...stood]);
+    } else if (from === "off") this.#judge([["", "The guard is switched off: nobody watches."]]);
+    else if (guard?.no_path) this.#judge([["", sentence(guard.no_path)]]);
+    else if (guard?.told?.length) this.#judge([["", "Nothing here needs you now; what was told before the restart stands below."]]);
     else this.#judge([["on", isYoung ? "Nothing needs you so far; what can be said is still little." : "Nothing here needs you."]]);
   }
 
@@ -189,7 +190,7 @@ const DRAWN = {
   second({ seen, disputed, looked_at: looked, confirmed }) {
     return {
       value: count(disputed),
-      words: `${disputed === 1 ? "discard" : "discards"} in which it sees a step, of ${plural(seen, "curve")}`,
+      words: `${disputed === 1 ? "discard" : "discards"} disputed, of ${plural(seen, "curve")}`,
       graph: strip({ discards: Math.max(disputed, 1), looked, most: 0, found: confirmed }),
     };
   },

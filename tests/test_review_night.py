@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 
 from daemon.guard.logbook import NAME, Logbook
 from daemon.ledger import events, numbers
+from daemon.ledger.view import LedgerView
+from daemon.review.night import Hours
 from models.clock import minute_of
 from tests.reviewhelp import SAWTOOTH, Page, copy_of, fill, judged
 from tests.speaker import Speaker
@@ -143,3 +146,34 @@ def test_a_disputed_discard_is_shown_with_its_step_but_not_to_a_blind_eye(tmp_pa
         for hidden in (f"{stream}:1?blind=1", f"{stream}:2"):
             told = page.ask(f"/api/curve/{hidden}").json
             assert (told["step"], told["disagreement"]) == (None, None)
+
+
+class Kept:
+    """Decisions of these times, all kept."""
+
+    stream = "s"
+
+    def __init__(self, *times: str) -> None:
+        self._times, self.last_seq = times, len(times)
+
+    def decisions(self, seqs: range) -> dict[int, Any]:
+        return {seq: {"time": self._times[seq - 1], "data": {"verdict": "keep"}} for seq in seqs}
+
+
+def test_of_less_than_a_quarter_of_an_hour_no_rate_is_told(tmp_path: Path) -> None:
+    """An hour that follows on another counts whole, one that begins anew from its first curve on."""
+    day = "2026-11-28T"
+    for times, now, seconds in (
+        (["10:50:00Z"] * 9, "10:59:00Z", 540.0),
+        (["10:50:00Z", "11:20:00Z"], "11:30:00Z", 600.0 + 1800.0),
+        (["03:30:00Z", "10:50:00Z"], "10:59:00Z", 1800.0 + 540.0),
+    ):
+        hours = Hours()
+        hours.last(cast("LedgerView", Kept(*(day + one for one in times))), day + now)
+        assert hours.yielded() == (len(times), seconds)
+    fill(tmp_path / "state", [judged(number) for number in range(1, 13)])
+    with Page(tmp_path / "state") as page:
+        told = page.ask("/api/state?night=1").json
+        assert told["night"] == page.ask("/api/night").json
+        assert (told["yield"]["per_hour"], told["yield"]["kept"]) == (None, 4)
+        assert "night" not in page.ask("/api/state").json

@@ -1,9 +1,8 @@
 // The night: what is being missed, in three numbers that never merge, a second opinion, and what the tip is like.
 
-import { ask } from "./client.js";
 import { say } from "./said.js";
 import { TipCharts } from "./tip.js";
-import { count, element, figure, plural, sentence } from "./words.js";
+import { between, count, element, figure, minute, plural, sentence } from "./words.js";
 
 const DOTS = 60; // confirmed events that are drawn one by one
 const percent = (share) => `${figure(100 * share, 3)}\u00a0%`;
@@ -46,7 +45,7 @@ export class Night {
   #cards = new Map();
   #told = "";
 
-  /** `rater()`: who looks; `left(queue)`: curves that wait in one. */
+  /** `left(queue)`: curves that wait in one; `look()`: ask again. */
   constructor(section, hands) {
     this.section = section;
     this.hands = hands;
@@ -55,17 +54,14 @@ export class Night {
 
   async open() {
     if (!this.#cards.size) this.#build();
-    await this.look();
+    await this.hands.look();
     say(this.#told);
   }
 
-  /** Ask again; what a hand or a reader is at stays where it is. */
-  async look() {
-    try {
-      this.#draw(await ask("/api/night"));
-    } catch (problem) {
-      this.#judge([["", `Nothing new is known: ${problem.message}.`]]);
-    }
+  /** What was told last; what a hand or a reader is at stays where it is. */
+  show(night, problem) {
+    if (problem) this.#judge([["", `Nothing new is known: ${problem.message}.`]]);
+    else if (night) this.#draw(night);
   }
 
   #build() {
@@ -101,13 +97,13 @@ export class Night {
   #draw({ guard, from, alarms, advice, left, notes }) {
     for (const { name, queue } of CARDS) {
       const [parts, told] = [this.#cards.get(name), guard?.[name] ?? null];
-      const { value, words, graph, lines } = told ? DRAWN[name](told) : { value: "–", words: (name === "path" && guard?.no_path) || "nothing is known yet" };
+      const { value, words, graph, rows, lines } = told ? DRAWN[name](told) : { value: "–", words: (name === "path" && guard?.no_path) || "nothing is known yet" };
       parts.value.classList.toggle("bad", told?.is_well === false);
       parts.value.replaceChildren(element("b", {}, value), words ? ` ${words}` : "");
       parts.graph.replaceChildren(graph ?? "");
       const text = alarms.includes(told?.text) ? "" : (told?.text ?? ""); // it stands above already
-      const rows = [...text.split(/; (?![^(]*\))/), ...(lines ?? [])].filter(Boolean);
-      parts.text.replaceChildren(...rows.map((row) => element("p", {}, unbroken(sentence(row)))));
+      const all = rows ?? [...text.split(/; (?![^(]*\))/), ...(lines ?? [])];
+      parts.text.replaceChildren(...all.filter(Boolean).map((row) => element("p", {}, unbroken(sentence(row)))));
       if (queue) {
         const left = this.hands.left(queue);
         parts.look.textContent = left ? `${parts.words}: ${count(left)}` : parts.words;
@@ -123,8 +119,7 @@ export class Night {
   #sum(guard, from, alarms, advice, left) {
     const path = guard?.path;
     const bad = from !== "files" && path && !path.is_well && !alarms.length ? [path.text] : alarms;
-    // What to do about an alarm stands in the line above all.
-    const lines = [...bad.map((text) => ["bad", sentence(text.split(/: |; /)[0])]), ...advice.map((text) => ["warn", sentence(text)])];
+    const lines = [...bad.map((text) => ["bad", sentence(text)]), ...advice.map((text) => ["warn", sentence(text)])];
     if (lines.length) return this.#judge(lines);
     const isYoung = !Number.isFinite(path?.lower_bound ?? NaN);
     if (from === "files") {
@@ -140,32 +135,45 @@ export class Night {
     const told = lines.map(([, text]) => text).join(" ");
     if (told === this.#told) return;
     this.#told = told;
-    const row = ([kind, text]) => element("p", { class: kind }, element("span", { class: `lamp ${kind}`, "aria-hidden": "true" }), text);
+    const row = ([kind, text]) => element("p", { class: kind }, element("span", { class: `lamp ${kind}`, "aria-hidden": "true" }), ...weighed(text));
     this.verdict.replaceChildren(...lines.map(row));
   }
 }
 
+/** First what is so, then what to do. */
+function weighed(text) {
+  const end = text.search(/[:;] /);
+  return end < 0 ? [text] : [text.slice(0, end), element("span", { class: "deed" }, text.slice(end))];
+}
+
 /** Of each number: its value, the words behind it, a small drawing, and what else is to be told. */
 const DRAWN = {
-  path({ lower_bound: bound, null: usual, canaries, missed }) {
+  path({ lower_bound: bound, null: usual, canaries, missed, since, text, is_well: isWell }) {
     const found = canaries - missed;
     if (bound === null || bound === undefined) return { value: "–", words: "too few for a bound yet" };
     return {
-      value: `≥ ${percent(Math.floor(1000 * bound) / 1000)}`,
+      value: `≥ ${percent(Math.floor(1000 * bound + 1e-9) / 1000)}`,
       words: "of simulated events found",
       graph: scale(bound, 1 - usual, `${count(found)} of ${count(canaries)}`),
+      rows: [
+        `${count(found)} of ${count(canaries)} were found since ${minute(since)}`,
+        ...(isWell ? text.split("; ").slice(1) : []),
+        "“≥” is 95\u00a0% sure, however often you look; “usual” is what this cut finds when all is well",
+      ],
     };
   },
-  events({ confirmed, kept_live: kept, shown_live: shown, found_now: found, scored_now: scored, low, high, session }) {
+  events({ confirmed, kept_live: kept, live_low, live_high, shown_live: shown, shown_low, shown_high, ...told }) {
     if (!confirmed) return { value: "–", words: "none confirmed yet" };
-    const lines = [];
-    if (scored < confirmed) lines.push(`${plural(confirmed - scored, "event has", "events have")} no score of the model that serves yet`);
-    if (session?.confirmed) lines.push(`in this session ${count(session.kept_live)} of ${count(session.confirmed)}`);
+    const { found_now: found, scored_now: scored, low, high, session } = told;
+    const rows = [`kept live: ${count(kept)} (${between(live_low, live_high)}); for review ${count(shown - kept)}, discarded ${count(confirmed - shown)}`];
+    if (session?.confirmed) rows.push(`in this session ${count(session.shown_live)} of ${count(session.confirmed)} were shown, ${count(session.kept_live)} kept`);
+    if (scored) rows.push(`the model that serves now finds ${count(found)} of ${count(scored)} (${between(low, high)})`);
+    if (scored < confirmed) rows.push(`${plural(confirmed - scored, "event has", "events have")} no score of the model that serves yet`);
     return {
-      value: scored ? `${count(found)} of ${count(scored)}` : "–",
-      words: scored ? `kept or shown by the model that serves, ${percent(low)} to ${percent(high)}` : "none is scored yet",
+      value: `${count(shown)} of ${count(confirmed)}`,
+      words: `were shown to you live: kept or for review, ${between(shown_low, shown_high)}`,
       graph: dots({ kept, shown: shown - kept, lost: confirmed - shown }),
-      lines,
+      rows,
     };
   },
   unseen({ discards, looked_at: looked, at_most: most, found, drawn }) {
@@ -202,10 +210,10 @@ function shape(tag, properties, text = null) {
   return made;
 }
 
-/** Where the bound stands, and what this cut finds of simulated events when all is well. */
+/** Where the bound stands, and what this cut finds of simulated events when all is well; from half to all of them. */
 function scale(bound, usual, words) {
-  const low = bound >= 0.8 ? 0.8 : 0;
-  const place = (share) => 4 + (232 * (share - low)) / (1 - low);
+  const low = 0.5;
+  const place = (share) => 4 + (232 * (Math.max(share, low) - low)) / (1 - low);
   return drawing(
     `${words} found; at least ${percent(bound)}, usual ${percent(usual)}`,
     shape("rect", { x: 4, y: 6, width: 232, height: 6, rx: 3, class: "ground" }),

@@ -100,15 +100,15 @@ def test_what_was_told_is_not_forgotten_with_the_service(tmp_path: Path) -> None
     assert "  path      nobody watches" in said
     assert "  health    ✓ all well now" in said
     when = f"told since {moment}, over or not seen again since the service ended {moment}"
-    assert f"  before    {when}: contact: 30 curves without contact" in said
+    assert f"  before    contact: {when}: 30 curves without contact" in said
     with Logbook(state / "guard.sqlite", "any") as logbook:
         logbook.note_told(lost)
         logbook.note_told(structs.replace(lost, name="disk", ended=since, left=None, text="full"))
     done = afm_triage("status", "--state", str(state))
     for told in (
         "  events    nobody has confirmed an event yet",
-        f"  left      ▲ since {moment}, and so when the service ended {moment}: contact: 30 curves without contact",
-        f"  left      from {moment} to {moment}: disk: full",
+        f"  left      ▲ contact: 30 curves without contact (since {moment}, still so when the service ended {moment})",
+        f"  left      disk: from {moment} to {moment}: full",
     ):
         assert told in done.stdout
     guard = json.loads(afm_triage("status", "--json", "--state", str(state)).stdout)["guard"]

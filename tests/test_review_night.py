@@ -83,7 +83,7 @@ def test_the_service_s_numbers_are_told_and_never_merged(tmp_path: Path) -> None
         speaker.guard = numbers.GuardNumbers(no_path="nobody watches", told=(told,))
         wait_for(lambda: page.ask("/api/state").json["promises"] == ["path not watched"])
         when = f"told since {minute_of(SINCE)}, over or not seen again since the service ended {minute_of(SINCE)}"
-        assert page.ask("/api/night").json["notes"] == [f"{when}: contact: lost"]
+        assert page.ask("/api/night").json["notes"] == [f"{when}: lost"]
         speaker.guard = None
         speaker.health = [
             events.Health("second opinion", "alarm", "look at the queue of disagreements", SINCE, False),
@@ -125,12 +125,14 @@ def test_without_a_service_ledger_labels_and_logbook_tell(tmp_path: Path) -> Non
                 name="advice noise", level="degraded", since=SINCE, ended="2026-11-28T06:30:00.000Z", text=ADVICE
             )
             logbook.note_told(over)
-            logbook.note_told(msgspec.structs.replace(over, name="contact", level="alarm", text="lost", ended=None))
+            logbook.note_told(
+                msgspec.structs.replace(over, name="contact", level="alarm", text="lost: engage anew", ended=None)
+            )
             logbook.leave("2026-11-28T06:40:00.000Z")
         began, ended, left = (minute_of(one) for one in (SINCE, "2026-11-28T06:30:00Z", "2026-11-28T06:40:00Z"))
         wait_for(lambda: page.ask("/api/night").json["notes"] == [f"from {began} to {ended}: {ADVICE}"])
         night = page.ask("/api/night").json
-    text = f"since {began}, and so when the service ended {left}: contact: lost"
+    text = f"lost (since {began}, still so when the service ended {left}): engage anew"
     assert night["left"] == [{"level": "alarm", "text": text}]
     told = night["guard"]["tip"]
     assert msgspec.convert(told, numbers.Tip) == msgspec.structs.replace(tip, advice=())

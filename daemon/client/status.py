@@ -164,20 +164,25 @@ def promises(guard: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def remembered(guard: Mapping[str, Any], *, is_running: bool) -> list[tuple[str, str]]:
-    """What was told before and is not told now: (level, words), the gravest first; ok: it needs nobody any more."""
+def remembered(guard: Mapping[str, Any], *, is_running: bool) -> list[tuple[str, str, str]]:
+    """What was told before and is not told now, the gravest first: (level, condition, words).
+
+    ok: it needs nobody any more; "" for a condition whose words say all, as those of advice do.
+    """
     found = []
     for one in guard.get("told") or ():
-        name, level, began = str(one.get("name")), "ok", minute_of(one["since"])
+        name, text, began = str(one.get("name")), str(one.get("text")), minute_of(one["since"])
+        left, level = f" {minute_of(one['left'])}" if one.get("left") else "", "ok"
         if one.get("ended"):
-            when = f"from {began} to {minute_of(one['ended'])}"
+            said = f"from {began} to {minute_of(one['ended'])}: {text}"
         elif is_running:
-            when = f"told since {began}, over or not seen again since the service ended {minute_of(one['left'])}"
+            said = f"told since {began}, over or not seen again since the service ended{left}: {text}"
         else:
-            left = f" {minute_of(one['left'])}" if one.get("left") else ""
-            when, level = f"since {began}, and so when the service ended{left}", str(one.get("level"))
-        what = "" if name.startswith(ADVICE) else f"{name}: "
-        found.append((level, clean(f"{when}: {what}{one.get('text')}")))
+            still, level = f"still so when the service ended{left}", str(one.get("level"))
+            end = _head_of(text)
+            when = still if "since " in text[:end] else f"since {began}, {still}"
+            said = f"{text[:end]} ({when}){text[end:]}"
+        found.append((level, "" if name.startswith(ADVICE) else name, clean(said)))
     return sorted(found, key=lambda one: ("alarm", "degraded", "ok").index(one[0]))
 
 
@@ -204,9 +209,14 @@ def with_since(text: str, since: object) -> str:
         return text
     if "since " in text:
         return text
-    ends = [place for mark in (": ", "; ") if (place := text.find(mark)) >= 0]
-    end = min(ends, default=len(text))
+    end = _head_of(text)
     return f"{text[:end]} since {moment}{text[end:]}"
+
+
+def _head_of(text: str) -> int:
+    """Where what is the matter ends, and what to do begins."""
+    ends = [place for mark in (": ", "; ") if (place := text.find(mark)) >= 0]
+    return min(ends, default=len(text))
 
 
 def troubles(status: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -163,8 +163,8 @@ class Night:
                 "from": "files",
                 "alarms": [],
                 "advice": [],
-                "left": [{"level": level, "text": text} for level, text in before if level != "ok"],
-                "notes": [text for level, text in before if level == "ok"],
+                "left": [{"level": level, "text": text} for level, _, text in before if level != "ok"],
+                "notes": [text for level, _, text in before if level == "ok"],
             }
         guard, found = said.get("guard") or {}, troubles(said)
         before = remembered(guard, is_running=True)
@@ -174,7 +174,7 @@ class Night:
             "alarms": [clean(one["text"]) for one in found if one["level"] == "alarm"],
             "advice": advice(said),
             "left": [],
-            "notes": [clean(one["text"]) for one in found if one["level"] != "alarm"] + [text for _, text in before],
+            "notes": [clean(one["text"]) for one in found if one["level"] != "alarm"] + [text for *_, text in before],
         }
 
     def _reckon(self) -> dict[str, Any]:

@@ -72,8 +72,8 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     before = remembered(report.get("guard") or {}, is_running=True)
     for text, style in told or [("✓ all well now" if before else "✓ all well", "green")]:
         yield "health", Text(clean(text), style)
-    for _, text in before:
-        yield "before", Text(text, "bright_black")
+    for _, name, text in before:
+        yield "before", Text(f"{name}{name and ': '}{text}", "bright_black")
 
 
 def _guard(guard: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
@@ -108,9 +108,9 @@ def _stopped(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
         yield "last", Text(clean(f"{last['time']}  {last['verdict']}  {last['path']}#{last['curve']}"))
     guard = report.get("guard") or {}
     yield from _guard(guard)
-    for level, text in remembered(guard, is_running=False):
+    for level, name, text in remembered(guard, is_running=False):
         mark, style = _LEFT[level]
-        yield "left", Text(f"{mark}{text}", style)
+        yield "left", Text(f"{mark}{name}{name and ': '}{text}", style)
 
 
 def _last_curve(report: Mapping[str, Any]) -> str:

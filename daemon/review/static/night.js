@@ -104,7 +104,7 @@ export class Night {
   #draw({ guard, from, alarms, advice, notes }) {
     for (const { name, queue } of CARDS) {
       const [parts, told] = [this.#cards.get(name), guard?.[name] ?? null];
-      const { value, words, graph, lines } = told ? DRAWN[name](told) : { value: "–", words: UNKNOWN[name]?.[from] ?? "nothing is known yet" };
+      const { value, words, graph, lines, waits } = told ? DRAWN[name](told) : { value: "–", words: UNKNOWN[name]?.[from] ?? "nothing is known yet" };
       parts.value.classList.toggle("bad", told?.is_well === false);
       parts.value.replaceChildren(element("b", {}, value), words ? ` ${words}` : "");
       parts.graph.replaceChildren(graph ?? "");
@@ -112,8 +112,11 @@ export class Night {
       const rows = [...text.split(/; (?![^(]*\))/), ...(lines ?? [])].filter(Boolean);
       parts.text.replaceChildren(...rows.map((row) => element("p", {}, unbroken(sentence(row)))));
       if (queue) {
-        const left = this.hands.left(queue);
+        const here = this.hands.left(queue);
+        const left = waits ?? here;
         parts.look.textContent = left ? `${parts.words}: ${count(left)}` : parts.words;
+        if (here !== null && left > here) parts.look.dataset.scope = "all"; // they wait in other sessions
+        else delete parts.look.dataset.scope;
       }
     }
     this.charts.draw(guard?.tip ?? null);
@@ -170,12 +173,13 @@ const DRAWN = {
   unseen({ discards, looked_at: looked, at_most: most, found, drawn }) {
     const rest = Math.max(drawn - looked, 0);
     const lines = rest && looked ? [`${plural(rest, "more is", "more are")} drawn and ${rest === 1 ? "waits" : "wait"} for a look`] : [];
-    if (most === null || most === undefined) return { value: "–", words: `of ${plural(discards, "discard")} nothing is known`, lines };
+    if (most === null || most === undefined) return { value: "–", words: `of ${plural(discards, "discard")} nothing is known`, lines, waits: rest };
     return {
       value: `at most ${count(most)}`,
       words: `of ${plural(discards, "discard")}, ${figure((100 * most) / Math.max(discards, 1), 2)}\u00a0%`,
       graph: strip({ discards, looked, most, found }),
       lines,
+      waits: rest,
     };
   },
   second({ seen, disputed, looked_at: looked, confirmed }) {

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sqlite3
 import time
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from adapthelp import Night
 from guardhelp import Clock, Heard, a_guard, a_tip, judged
+from msgspec import structs
 
 import daemon.guard
 from daemon.common.errors import UserError
 from daemon.config import GuardConfig
 from daemon.guard.logbook import APPLICATION, NAME, Logbook, LogbookView
+from daemon.guard.morning import NO_CANARIES, left_in
 from daemon.guard.path import PathWatch
 from daemon.judging import Thresholds
 from daemon.labels import Labels
 from daemon.labels.confirmed import Said
-from daemon.ledger.numbers import Advice, GuardNumbers, TipPoint, in_short
+from daemon.ledger.numbers import GuardNumbers, TipPoint, Told, in_short
+from models.clock import utc_now
 
 POINT = TipPoint(seq=50, time="2026-11-28T02:14:00Z", noise=10.0, tilt=None, slope=40.0, adhesion=1200.0, wave=1.0)
-ADVICE = Advice(kind="noise", since="2026-11-28T02:14:00Z", text="noise doubled since 02:14: look at the tip")
+TOLD = Told(
+    name="advice noise",
+    level="degraded",
+    since="2026-11-28T02:14:00Z",
+    text="noise doubled since 02:14: look at the tip",
+)
 
 
 def note_all(book: Logbook) -> None:
     book.keep("path", "p", {"evidence": [1.0, 2.5]})
     book.count("2026-11-28T02:00:00Z", "p", "found", 3)
     book.note_block(POINT, "pN")
-    book.note_advice(ADVICE)
+    book.note_told(TOLD)
     book.note_said("network", 7, Said(0.25, ("score", "still_attached")))
 
 
@@ -41,7 +49,7 @@ def holds_all(file: Path, times: int = 1) -> None:
         assert view.tallies() == {"found": 3 * times}
         assert view.tallies("2026-11-28T03:00:00Z") == {}
         assert view.blocks() == [(POINT, "pN")] * times
-        assert view.advice("2026-11-28T03:00:00Z") == [(ADVICE, None)]
+        assert view.told("2026-11-28T03:00:00Z") == [TOLD]
         assert view.said("s", "network") == {7: Said(0.25, ("score", "still_attached"))}
         assert view.said("s", "another") == view.said("another", "network") == {}
 
@@ -62,11 +70,11 @@ def test_what_was_noted_is_read_by_others_and_by_the_next_service(tmp_path: Path
         assert book.kept("path") == {"p": {"evidence": [1.0, 2.5]}}
         assert book.blocks() == [(POINT, "pN")] * 2
         assert book.said("network")[7].score == 0.25
-        book.end_all_advice("2026-11-28T05:00:00Z")
+        book.leave("2026-11-28T05:00:00Z")
         book.write()
         with LogbookView(file) as view:
-            assert view.advice() == [(ADVICE, "2026-11-28T05:00:00Z")]
-            assert view.advice("2026-11-28T06:00:00Z") == []
+            assert view.told() == [structs.replace(TOLD, left="2026-11-28T05:00:00Z")]
+            assert view.told("2026-11-28T06:00:00Z") == []
     with closing(Logbook(file, "another ledger")) as book:  # numbers of another one mean nothing here
         assert (book.blocks(), book.said("network")) == ([], {})
 
@@ -246,15 +254,55 @@ def test_advice_is_an_alarm_event_once_with_its_text_and_leaves_the_state_alone(
         assert (after.blocks, after.advice, after.unit) == (told.blocks, told.advice, told.unit)
         guard.step()
         with LogbookView(tmp_path / NAME) as view:
-            assert view.advice() == [(told.advice[0], None)]
+            ((began, ended, left),) = [(one.since, one.ended, one.left) for one in view.told()]
+            assert (began, ended, left) == (told.advice[0].since, None, None)
         assert show(300, 1e-11) == [("advice noise", "ok", f"over: {text}")]
         after = guard.status().tip
         assert after is not None
         assert len(after.blocks) == 22
         assert after.blocks[-1].noise == pytest.approx(10.0)
     with LogbookView(tmp_path / NAME) as view:
-        ((advice, ended),) = view.advice()
-        assert (advice, ended is not None) == (told.advice[0], True)
+        (noted,) = view.told()
+        assert (noted.since, noted.text, noted.ended is not None) == (told.advice[0].since, told.advice[0].text, True)
+
+
+def test_a_stop_a_kill_and_a_restart_end_no_alarm(tmp_path: Path) -> None:
+    """What stood is told until it is told again or is over; what was over stays in the logbook with its end."""
+    texts = {"orientation jpk": "the sign may be wrong", "contact": "28 curves in a row without contact"}
+    with a_guard(tmp_path) as guard:
+        for name, text in texts.items():
+            guard.hear(name, "alarm", text, utc_now())
+        guard.step()
+        guard.hear("disk", "alarm", "the disk is full", utc_now())
+        guard.hear("disk", "ok", "the ledger can be written", utc_now())
+        assert guard.status().told == ()
+    left = left_in(tmp_path)
+    assert {one.name: one.text for one in left.told if one.left} == texts
+    assert [(one.name, one.text) for one in left.told if one.ended] == [("disk", "the disk is full")]
+    assert left.path is not None
+    assert left.path.text == "no simulated event has come out of the line yet"
+    with a_guard(tmp_path) as guard:
+        assert {one.name for one in guard.status().told} == texts.keys()
+        guard.hear("contact", "alarm", "20 curves in a row without contact", utc_now())
+        assert [one.name for one in guard.status().told] == ["orientation jpk"]
+        guard.step()
+        shutil.copytree(tmp_path, tmp_path / "killed", ignore=shutil.ignore_patterns("killed"))
+    with a_guard(tmp_path / "killed") as guard:
+        told = {one.name: one.text for one in guard.status().told}
+        assert told == texts | {"contact": "20 curves in a row without contact"}
+        guard.hear("contact", "alarm", "20 curves in a row without contact", utc_now())
+        guard.hear("contact", "ok", "curves reach the surface", utc_now())
+        guard.step()
+    with a_guard(tmp_path / "killed") as guard:
+        assert [one.name for one in guard.status().told] == ["orientation jpk"]
+
+
+def test_canaries_that_are_switched_off_are_told_and_no_path_is(tmp_path: Path) -> None:
+    with a_guard(tmp_path) as guard:
+        guard.reloaded(GuardConfig(canaries=False))
+        guard.step()
+        assert (guard.status().path, guard.status().no_path) == (None, NO_CANARIES)
+    assert (left_in(tmp_path).path, left_in(tmp_path).no_path) == (None, NO_CANARIES)
 
 
 def test_your_events_are_those_that_people_confirmed(tmp_path: Path) -> None:
@@ -274,7 +322,7 @@ def test_your_events_are_those_that_people_confirmed(tmp_path: Path) -> None:
         assert found is not None
         assert (found.confirmed, found.kept_live, found.shown_live, found.found_now) == (5, 3, 4, 4)
         base = night.base
-        guard._serving.judge = replace(night.judge(), thresholds=Thresholds(0.1, base.keep))
+        guard._serving.judge = dataclasses.replace(night.judge(), thresholds=Thresholds(0.1, base.keep))
         guard.step()
         later = guard.status().events
         assert later is not None

@@ -111,13 +111,26 @@ def test_what_is_kept_or_has_no_steps_is_not_disputed():
     assert len(dispute._recent) == 63
 
 
+def test_the_sign_explains_what_follows_only_while_most_curves_are_of_its_format() -> None:
+    sentinel = Sentinel()
+    for _ in range(3):
+        sentinel.observe("jpk", ("flipped", "no_contact"))
+    assert sentinel.turned == "jpk"
+    for _ in range(11):
+        sentinel.observe("nanoscope", ("no_contact",))
+    assert sentinel.turned == ""
+    for _ in range(11):
+        sentinel.observe("jpk", ("no_contact",))
+    assert sentinel.turned == "jpk"
+
+
 def test_a_sudden_rise_is_told_and_is_over_some_blocks_later():
     dispute = Dispute()
     disputed(dispute, quiet(1000))
     assert dispute.finding() == ""
     disputed(dispute, [8.0 if place % 5 == 0 else one for place, one in enumerate(quiet(200, seed=2))])
-    assert dispute.finding().startswith("in ")
-    assert "of the last 100 curves, all of them discarded, the second opinion sees a rupture" in dispute.finding()
+    assert dispute.finding().startswith("20 of the last 100 curves were discarded")
+    assert "of the last 100 curves were discarded though the second opinion sees a rupture in them" in dispute.finding()
     disputed(dispute, quiet((QUIET_BLOCKS + 2) * BLOCK, seed=3))
     assert dispute.finding() == ""
 

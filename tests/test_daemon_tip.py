@@ -170,6 +170,21 @@ def test_blocks_are_told_in_units_that_people_use_and_only_the_last_are_kept(jud
     assert [len(night.watch.blocks), night.watch.blocks[-1].seq] == [BLOCKS_SHOWN, BLOCK * (BLOCKS_SHOWN + 6)]
 
 
+def test_another_unit_in_between_throws_no_points_away_and_a_session_does_not_either(judge: Judge) -> None:
+    night = Night(judge)
+    night.go_on(BLOCK * 17)
+    for unit in ("m", "V", "N"):
+        night.unit = unit
+        night.go_on(BLOCK)
+    assert (night.watch.unit, len(night.watch.blocks)) == ("pN", 18)
+    night.session = 2
+    night.go_on(BLOCK)
+    assert (night.watch.unit, len(night.watch.blocks)) == ("pN", 19)
+    night.unit = "m"
+    night.go_on(BLOCK * 12)
+    assert (night.watch.unit, len(night.watch.blocks)) == ("nm", 13)
+
+
 def test_what_a_curve_does_not_tell_is_null_and_what_tells_nothing_is_passed_over(judge: Judge) -> None:
     night = Night(judge)
     for number in range(2 * BLOCK):

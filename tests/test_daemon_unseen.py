@@ -294,7 +294,7 @@ def test_what_two_detectors_find_says_what_both_miss_at_least(state: State) -> N
     before = state.discard(5, verdict="keep", score=0.9)  # by a version without a second opinion
     said = second(state.view, state.labels)
     assert (said.seen, said.disputed, said.looked_at, said.confirmed, said.least_in_all) == (410, 20, 0, 0, None)
-    assert said.text == "the second opinion sees a rupture in 20 discards; 0 looked at, 0 confirmed"
+    assert said.text == "the second opinion disputes 20 discards; 0 looked at, 0 confirmed"
     state.look("keep", *disputed[:15], *kept, *weak, *before)
     state.look("discard", *disputed[15:18])
     said = second(state.view, state.labels)

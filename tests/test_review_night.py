@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 
 from daemon.guard.logbook import NAME, Logbook
 from daemon.ledger import events, numbers
-from models.clock import day_and_minute, minute_of
+from daemon.ledger.view import LedgerView
+from daemon.review.night import Hours
+from models.clock import minute_of
 from tests.reviewhelp import SAWTOOTH, Page, copy_of, fill, judged
 from tests.speaker import Speaker
 
@@ -27,7 +30,8 @@ def guard(count: int = 12, change: int = 8) -> numbers.GuardNumbers:
         ),
         events=numbers.YourEvents(
             confirmed=39, kept_live=31, shown_live=38, shown_low=0.865, shown_high=0.999, live_low=0.635,
-            live_high=0.907, scored_now=39, found_now=38, low=0.865, high=0.999, session=None, text="38 of 39 confirmed events were shown to you live",
+            live_high=0.907, scored_now=39, found_now=38, low=0.865, high=0.999, session=None,
+            text="38 of 39 confirmed events were shown to you live",
         ),
         unseen=numbers.Unseen(
             discards=2184, drawn=112, looked_at=100, found=0, estimate=0.0, at_most=64, nights=3,
@@ -75,6 +79,11 @@ def test_the_service_s_numbers_are_told_and_never_merged(tmp_path: Path) -> None
         night = page.ask("/api/night").json
         assert [night[name] for name in ("from", "alarms", "advice", "notes")] == ["service", [], [ADVICE], []]
         assert msgspec.convert(night["guard"], numbers.GuardNumbers) == speaker.guard
+        told = numbers.Told(name="contact", level="alarm", since=SINCE, left=SINCE, text="lost")
+        speaker.guard = numbers.GuardNumbers(no_path="nobody watches", told=(told,))
+        wait_for(lambda: page.ask("/api/state").json["promises"] == ["path not watched"])
+        when = f"told since {minute_of(SINCE)}, over or not seen again since the service ended {minute_of(SINCE)}"
+        assert page.ask("/api/night").json["notes"] == [f"{when}: contact: lost"]
         speaker.guard = None
         speaker.health = [
             events.Health("second opinion", "alarm", "look at the queue of disagreements", SINCE, False),
@@ -87,6 +96,7 @@ def test_the_service_s_numbers_are_told_and_never_merged(tmp_path: Path) -> None
             "from": "off",
             "alarms": [f"look at the queue of disagreements since {minute_of(SINCE)}"],
             "advice": [],
+            "left": [],
             "notes": [f"the processor judges since {minute_of(SINCE)}"],
         }
 
@@ -111,10 +121,18 @@ def test_without_a_service_ledger_labels_and_logbook_tell(tmp_path: Path) -> Non
         with Logbook(state / NAME, stream) as logbook:
             for block in tip.blocks:
                 logbook.note_block(block, tip.unit)
-            logbook.note_advice(tip.advice[0], ended="2026-11-28T06:30:00.000Z")
-        until = day_and_minute("2026-11-28T06:30:00Z")[11:]
-        wait_for(lambda: page.ask("/api/night").json["notes"] == [f"{ADVICE} (until {until})"])
-        told = page.ask("/api/night").json["guard"]["tip"]
+            over = numbers.Told(
+                name="advice noise", level="degraded", since=SINCE, ended="2026-11-28T06:30:00.000Z", text=ADVICE
+            )
+            logbook.note_told(over)
+            logbook.note_told(msgspec.structs.replace(over, name="contact", level="alarm", text="lost", ended=None))
+            logbook.leave("2026-11-28T06:40:00.000Z")
+        began, ended, left = (minute_of(one) for one in (SINCE, "2026-11-28T06:30:00Z", "2026-11-28T06:40:00Z"))
+        wait_for(lambda: page.ask("/api/night").json["notes"] == [f"from {began} to {ended}: {ADVICE}"])
+        night = page.ask("/api/night").json
+    text = f"since {began}, and so when the service ended {left}: contact: lost"
+    assert night["left"] == [{"level": "alarm", "text": text}]
+    told = night["guard"]["tip"]
     assert msgspec.convert(told, numbers.Tip) == msgspec.structs.replace(tip, advice=())
 
 
@@ -128,3 +146,34 @@ def test_a_disputed_discard_is_shown_with_its_step_but_not_to_a_blind_eye(tmp_pa
         for hidden in (f"{stream}:1?blind=1", f"{stream}:2"):
             told = page.ask(f"/api/curve/{hidden}").json
             assert (told["step"], told["disagreement"]) == (None, None)
+
+
+class Kept:
+    """Decisions of these times, all kept."""
+
+    stream = "s"
+
+    def __init__(self, *times: str) -> None:
+        self._times, self.last_seq = times, len(times)
+
+    def decisions(self, seqs: range) -> dict[int, Any]:
+        return {seq: {"time": self._times[seq - 1], "data": {"verdict": "keep"}} for seq in seqs}
+
+
+def test_of_less_than_a_quarter_of_an_hour_no_rate_is_told(tmp_path: Path) -> None:
+    """An hour that follows on another counts whole, one that begins anew from its first curve on."""
+    day = "2026-11-28T"
+    for times, now, seconds in (
+        (["10:50:00Z"] * 9, "10:59:00Z", 540.0),
+        (["10:50:00Z", "11:20:00Z"], "11:30:00Z", 600.0 + 1800.0),
+        (["03:30:00Z", "10:50:00Z"], "10:59:00Z", 1800.0 + 540.0),
+    ):
+        hours = Hours()
+        hours.last(cast("LedgerView", Kept(*(day + one for one in times))), day + now)
+        assert hours.yielded() == (len(times), seconds)
+    fill(tmp_path / "state", [judged(number) for number in range(1, 13)])
+    with Page(tmp_path / "state") as page:
+        told = page.ask("/api/state?night=1").json
+        assert told["night"] == page.ask("/api/night").json
+        assert (told["yield"]["per_hour"], told["yield"]["kept"]) == (None, 4)
+        assert "night" not in page.ask("/api/state").json

@@ -17,6 +17,8 @@ from daemon.formats.afmcurve import compact_copy_of
 from daemon.judging import Decision
 from daemon.judging.audit import AUDIT_SHARE, draw
 from daemon.labels import Labels
+from daemon.ledger import events
+from models.clock import minute_of, utc_now
 from models.curve import Curve
 from models.frontend import prepare_to_judge
 from models.raster import RasterProfile
@@ -456,11 +458,18 @@ def test_the_night_is_told_at_a_glance(tmp_path: Path, browser: Browser) -> None
             const dots = arguments[0].getContext('2d').getImageData(0, 0, width, height).data;
             return new Set(new Uint32Array(dots.buffer)).size"""
         assert browser.run(inked, browser.find(".tip canvas")) > 20, "the chart is empty"
+        text = "28 curves in a row without contact: the tip is not reaching the surface"
+        since = utc_now()
+        speaker.health = [events.Health("contact", "alarm", text, since, False)]
+        told = f"28 curves in a row without contact since {minute_of(since)}: the tip is not reaching the surface."
+        browser.wait(lambda: browser.text("#night-view .verdict").startswith(told), "nobody says since when")
+        assert not browser.text("#trouble"), "an alarm stands twice"
         for width, height in ((400, 800), (1200, 800), (1600, 900)):
             browser.size(width, height)
             assert not browser.overflows(), width
         browser.press("t")
         browser.curve()
+        assert browser.text("#trouble").strip() == told
 
 
 @pytest.mark.study

@@ -22,6 +22,7 @@ from daemon.common.text import MARKS, bars, clean, duration, latency
 from daemon.config import Config
 from daemon.config.origin import SERVICE_FILE
 from daemon.labels import Labels
+from daemon.ledger.numbers import ADVICE
 from daemon.ledger.view import LedgerView
 from daemon.sources import SEEN_S
 from models.certificate import between, percent_down
@@ -148,7 +149,9 @@ def promises(guard: Mapping[str, Any]) -> list[str]:
     path, events, discards = (guard.get(name) or {} for name in ("path", "events", "unseen"))
     said, bound = [], path.get("lower_bound")
     least = "" if bound is None else f" ≥ {percent_down(bound)}"
-    if path and not path.get("is_well"):
+    if guard.get("no_path"):
+        said.append("path not watched")
+    elif path and not path.get("is_well"):
         judged = int(path.get("canaries") or 0)
         found = judged - int(path.get("missed") or 0)
         said.append(f"▲ path{least or ' not well'}" + (f", {found:,} of {judged:,} found" if judged else ""))
@@ -159,6 +162,23 @@ def promises(guard: Mapping[str, Any]) -> list[str]:
     if discards.get("at_most") is not None:
         said.append(f"unseen ≤ {discards['at_most']:,} of {discards['discards']:,}")
     return said
+
+
+def remembered(guard: Mapping[str, Any], *, is_running: bool) -> list[tuple[str, str]]:
+    """What was told before and is not told now, the oldest first: (level, words); ok: it needs nobody any more."""
+    found = []
+    for one in guard.get("told") or ():
+        name, level, began = str(one.get("name")), "ok", minute_of(one["since"])
+        if one.get("ended"):
+            when = f"from {began} to {minute_of(one['ended'])}"
+        elif is_running:
+            when = f"told since {began}, over or not seen again since the service ended {minute_of(one['left'])}"
+        else:
+            left = f" {minute_of(one['left'])}" if one.get("left") else ""
+            when, level = f"since {began}, and so when the service ended{left}", str(one.get("level"))
+        what = "" if name.startswith(ADVICE) else f"{name}: "
+        found.append((level, clean(f"{when}: {what}{one.get('text')}")))
+    return found
 
 
 def events_now(events: Mapping[str, Any]) -> str:
@@ -205,7 +225,7 @@ def advice(status: Mapping[str, Any]) -> list[str]:
 
 def _is_advice(condition: Mapping[str, Any]) -> bool:
     """The guard announces it like a condition of the service, which judges as well as ever."""
-    return condition.get("level") == "degraded" and str(condition.get("name")).startswith("advice ")
+    return condition.get("level") == "degraded" and str(condition.get("name")).startswith(ADVICE)
 
 
 def trends(guard: Mapping[str, Any], width: int) -> list[tuple[str, str, str]]:

@@ -27,6 +27,7 @@ from daemon.common.text import first_line
 from daemon.config import GuardConfig
 from daemon.guard.canaries import CanarySource, Outcome
 from daemon.guard.logbook import NAME, Logbook
+from daemon.guard.morning import NO_CANARIES, Memory, level_of
 from daemon.guard.path import PathWatch
 from daemon.guard.tip import RunWatch, TipWatch
 from daemon.guard.unseen import second, unseen
@@ -38,7 +39,7 @@ from daemon.labels.confirmed import AsDecided, Said, as_decided, events_of, netw
 from daemon.labels.sessions import Session
 from daemon.ledger import numbers
 from daemon.ledger.events import Level
-from daemon.ledger.numbers import Advice, TipPoint
+from daemon.ledger.numbers import ADVICE, Advice, TipPoint
 from daemon.ledger.view import LedgerView
 from models.clock import utc_now
 
@@ -54,8 +55,6 @@ _FAILED_S = 60.0
 _SHARE = 0.05
 #: A service that begins later finds another tip, for all that is known.
 _SAME_TIP_S = 3_600.0
-#: Kinds of advice that say that curves are read as what they are not: events may be getting lost.
-_MISREAD = frozenset({"unit"})
 #: Confirmed events that wait for the network that serves.
 _AT_ONCE = 20
 #: Where none of them has come out for so long, they are lost, and others have their turn.
@@ -104,9 +103,9 @@ class Guard(threading.Thread):
         self._failures: dict[str, _Failure] = {}
         self._told: dict[str, Finding] = {}
         self.logbook = Logbook(state / NAME, view.stream)
+        self._memory = Memory(self.logbook)
         self._tip, self._run_watch = TipWatch(), RunWatch()
         self._blocks: deque[tuple[TipPoint, str | None, dict[str, Any]]] = deque()  # to be noted
-        self._noted: dict[tuple[str, str], Advice] = {}  # advice that holds, as it was noted last
         self._seq = view.last_seq
         try:
             self._restore()
@@ -117,15 +116,12 @@ class Guard(threading.Thread):
 
     def _restore(self) -> None:
         """Go on where the service before this one ended."""
-        blocks = self.logbook.blocks()
-        if blocks:
-            self._tip.unit = blocks[-1][1]
-            self._tip.blocks = tuple(point for point, unit in blocks if unit == self._tip.unit)
+        self._memory.begin()
+        self._tip.remember(self.logbook.blocks())
         state = self.logbook.kept("tip").get(self.logbook.stream, {})
         with suppress(KeyError, TypeError, ValueError):
             if 0.0 <= time.time() - state["time_s"] < _SAME_TIP_S:
                 self._tip.restore(state)
-        self.logbook.end_all_advice(utc_now())
 
     # The loop's.
 
@@ -147,8 +143,8 @@ class Guard(threading.Thread):
 
     def _observe(self, one: Judged, session: int | None) -> None:
         self._seq += 1
-        if point := self._tip.observe(one.reading, one.decision, self._seq, session):
-            self._blocks.append((point, self._tip.unit, self._tip.state()))
+        if block := self._tip.observe(one.reading, one.decision, self._seq, session):
+            self._blocks.append((*block, self._tip.state()))
         self._run_watch.observe(one.decision, session)
 
     def reloaded(self, settings: GuardConfig) -> None:
@@ -158,6 +154,10 @@ class Guard(threading.Thread):
             self._path.burst()
 
     # Anybody's.
+
+    def hear(self, name: str, level: Level, text: str, since: str) -> None:
+        """A condition of the service has come to this level: for the morning. ``since``: UTC, RFC 3339."""
+        self._memory.hear(name, level, text, since)
 
     def status(self) -> numbers.GuardNumbers:
         """The numbers as they are known now; nothing is looked up. Raises nothing."""
@@ -173,7 +173,13 @@ class Guard(threading.Thread):
         path = self._path.numbers() if self._path is not None else None
         of_labels = self._labels
         return numbers.GuardNumbers(
-            path=path, events=of_labels.events, unseen=of_labels.unseen, second=of_labels.second, tip=tip
+            path=path,
+            events=of_labels.events,
+            unseen=of_labels.unseen,
+            second=of_labels.second,
+            tip=tip,
+            no_path=NO_CANARIES if self._path is not None and path is None else None,
+            told=self._memory.not_seen_again(),
         )
 
     def pulse(self) -> numbers.Pulse:
@@ -205,13 +211,11 @@ class Guard(threading.Thread):
             yield Finding("thresholds", "alarm", text)
         if disputed := self._dispute.finding():
             yield Finding("second opinion", "alarm", disputed)
-        advice: dict[str, list[str]] = {}
+        advice: dict[tuple[str, Level], list[str]] = {}
         for one in self._advice():
-            advice.setdefault(one.kind, []).append(one.text)
-        for kind, texts in advice.items():
-            is_misread = kind in _MISREAD
-            level: Level = "alarm" if is_misread else "degraded"
-            yield Finding(f"advice {kind}", level, "; ".join(texts), is_advice=not is_misread)
+            advice.setdefault((f"{ADVICE}{one.kind}", level_of(one)), []).append(one.text)
+        for (name, level), texts in advice.items():
+            yield Finding(name, level, "; ".join(texts), is_advice=level != "alarm")
 
     def _advice(self) -> tuple[Advice, ...]:
         return (*self._tip.advice, *self._run_watch.advice)
@@ -242,8 +246,8 @@ class Guard(threading.Thread):
         if self._path is not None:
             self._path.stop()
         if not self.is_alive():
-            for one in self._noted.values():
-                self.logbook.note_advice(one, ended=utc_now())
+            self._memory.note(self._advice())
+            self._memory.end()
             self.logbook.close()
 
     def step(self) -> None:
@@ -275,6 +279,7 @@ class Guard(threading.Thread):
         if (state := path.state) != self._path_state:
             self._path_state = state
             self.logbook.keep("path", path.pipeline, state)
+        self._memory.note_path(path.numbers())
         if path.source.trouble:
             raise UserError(INPUT_OUTPUT, path.source.trouble)
 
@@ -288,14 +293,7 @@ class Guard(threading.Thread):
             point, unit, state = self._blocks.popleft()
             self.logbook.note_block(point, unit)
             self.logbook.keep("tip", self.logbook.stream, {**state, "time_s": time.time()})
-        holds = {(one.since, one.kind): one for one in self._advice()}
-        for key, one in self._noted.items():
-            if key not in holds:
-                self.logbook.note_advice(one, ended=utc_now())
-        for key, one in holds.items():
-            if self._noted.get(key) != one:
-                self.logbook.note_advice(one)
-        self._noted = holds
+        self._memory.note(self._advice())
         self.logbook.write()
         if self.logbook.trouble:
             raise UserError(INPUT_OUTPUT, self.logbook.trouble)

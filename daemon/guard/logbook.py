@@ -1,9 +1,10 @@
 """The logbook: what the guard remembers over a restart, in ``guard.sqlite`` beside the ledger.
 
-Tallies of canaries by the hour, how far each watch has come, the blocks of the tip watch, advice with the times it
-began and ended, and what later networks said of confirmed events. The service is its one writer, on one thread; others
-read. Nothing here is the only copy of a verdict, so it may never be in the way: a file that is damaged is set aside,
-one that is of a newer version, locked, or on a full disk is told of, and what was to be written waits in memory.
+Tallies of canaries by the hour, how far each watch has come, the blocks of the tip watch, alarms and advice with the
+times they began and ended, and what later networks said of confirmed events. The service is its one writer, on one
+thread; others read. Nothing here is the only copy of a verdict, so it may never be in the way: a file that is damaged
+is set aside, one that is of a newer version, locked, or on a full disk is told of, and what was to be written waits in
+memory.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from daemon.common.ending import Closing
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
 from daemon.labels.confirmed import Said
 from daemon.ledger.file import connect_to_read
-from daemon.ledger.numbers import BLOCKS_SHOWN, QUANTITIES, Advice, TipPoint
+from daemon.ledger.numbers import BLOCKS_SHOWN, QUANTITIES, TipPoint, Told
 from models.files import set_aside
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,19 @@ MIGRATIONS = (
         primary key (stream, network, seq)
     ) strict, without rowid;
     """,
+    """
+    create table told (              -- alarms and advice
+        since text not null,         -- UTC, RFC 3339
+        name  text not null,
+        level text not null,         -- degraded or alarm
+        text  text not null,
+        ended text,                  -- when it was over
+        left  text,                  -- when the service ended that had told it, where it stood then
+        primary key (since, name)
+    ) strict, without rowid;
+    insert into told select since, 'advice ' || kind, 'degraded', text, ended, null from advice;
+    drop table advice;
+    """,
 )
 #: So long another program's lock is waited for; then the same is tried again later.
 PATIENCE_S = 0.2
@@ -82,6 +96,9 @@ _MOST = 10_000
 _BLOCKS = 100_000
 _CLEAN_EVERY = 1_000
 _BLOCK = f"seq, time, unit, {', '.join(QUANTITIES)}"
+_LAST_BLOCKS = 4 * BLOCKS_SHOWN  # of all units
+_TOLD = ("since", "name", "level", "text", "ended", "left")
+_HELD = f"select {', '.join(_TOLD)} from told where coalesce(ended, left, '9') >= ? order by since, name"
 
 
 class BadLogbook(Exception):
@@ -151,17 +168,20 @@ class Logbook(Closing):
     def blocks(self) -> list[tuple[TipPoint, str | None]]:
         """The last blocks that were noted of this ledger, the oldest first, each with its unit."""
         query = f"select {_BLOCK} from blocks where stream = ? order by number desc limit ?"
-        return [_point(row) for row in reversed(self._select(query, self.stream, BLOCKS_SHOWN))]
+        return [_point(row) for row in reversed(self._select(query, self.stream, _LAST_BLOCKS))]
 
-    def note_advice(self, advice: Advice, ended: str | None = None) -> None:
-        """That it began, or with ``ended`` (UTC, RFC 3339) that it is over."""
-        insert = """insert into advice values (?, ?, ?, ?)
-                    on conflict (since, kind) do update set text = excluded.text, ended = excluded.ended"""
-        self._waiting.append((insert, (advice.since, advice.kind, advice.text, ended)))
+    def note_told(self, told: Told) -> None:
+        """That it began, what has become of it, or that it is over."""
+        values = (told.since, told.name, told.level, told.text, told.ended, told.left)
+        self._waiting.append(("insert or replace into told values (?, ?, ?, ?, ?, ?)", values))
 
-    def end_all_advice(self, ended: str) -> None:
-        """What a service that was killed left open is over: this one looks anew."""
-        self._waiting.append(("update advice set ended = ? where ended is null", (ended,)))
+    def leave(self, left: str) -> None:
+        """The service ends, or was killed before this one: what stands is not over for that."""
+        self._waiting.append(("update told set left = ? where ended is null and left is null", (left,)))
+
+    def told(self, since: str) -> list[Told]:
+        """As :meth:`LogbookView.told`, of what is written down."""
+        return [Told(**dict(zip(_TOLD, row, strict=True))) for row in self._select(_HELD, since)]
 
     def note_said(self, network: str, seq: int, said: Said) -> None:
         """What a network said of a confirmed event that another one had decided."""
@@ -287,18 +307,21 @@ class LogbookView(Closing):
         query = "select result, sum(canaries) from tallies where hour >= ? group by result"
         return Counter(dict(self._select(query, since)))
 
-    def blocks(self, since: str = "", last: int = BLOCKS_SHOWN) -> list[tuple[TipPoint, str | None]]:
+    def kept(self, watch: str, key: str) -> dict[str, Any] | None:
+        """What was kept of a watch; None where nothing was."""
+        rows = self._select("select state from states where watch = ? and key = ?", watch, key)
+        with suppress(ValueError):
+            return dict(json.loads(rows[0][0])) if rows else None
+        return None
+
+    def blocks(self, since: str = "", last: int = _LAST_BLOCKS) -> list[tuple[TipPoint, str | None]]:
         """The last blocks of the tip watch from ``since`` on, the oldest first, each with its unit."""
         query = f"select {_BLOCK} from blocks where time >= ? order by number desc limit ?"
         return [_point(row) for row in reversed(self._select(query, since, last))]
 
-    def advice(self, since: str = "") -> list[tuple[Advice, str | None]]:
-        """Advice that held at any time from ``since`` on, the oldest first, each with when it ended; None: it holds."""
-        query = "select since, kind, text, ended from advice where ended is null or ended >= ? order by since, kind"
-        return [
-            (Advice(since=began, kind=kind, text=text), ended)
-            for began, kind, text, ended in self._select(query, since)
-        ]
+    def told(self, since: str = "") -> list[Told]:
+        """Alarms and advice that stood at any time from ``since`` on (UTC, RFC 3339), the oldest first."""
+        return [Told(**dict(zip(_TOLD, row, strict=True))) for row in self._select(_HELD, since)]
 
     def said(self, stream: str, network: str) -> dict[int, Said]:
         """What a network said of confirmed events of a ledger that another one had decided."""

@@ -44,7 +44,7 @@ class PathWatch:
         self._counting = Counting()
         self._loss: SimulatedLoss | None = None
         self._told: object = None  # what is in force, as last seen
-        self.pipeline, self._by_itself = "", ""
+        self.pipeline, self._is_bold = "", False
         self._burst = self._burst_missed = 0
         self._counts, self._fresh = Counter[CanaryResult](), Counter[CanaryResult]()  # the latter since last asked for
         self._begin(Nulls())
@@ -149,9 +149,8 @@ class PathWatch:
     def _serve(self, judge: Judge, nulls: Nulls, state: Mapping[str, Any] | None) -> None:
         with self._lock:
             self.pipeline = judge.pipeline
-            is_bold = judge.cut.origin == "configured" and nulls.is_counted and nulls.missed > _MOST_BY_ITSELF
-            told = f"the configured discard threshold gives up up to {nulls.missed:.0%} of simulated events by itself"
-            self._by_itself = told if is_bold else ""
+            is_configured = judge.cut.origin == "configured" and nulls.is_counted
+            self._is_bold = is_configured and nulls.missed > _MOST_BY_ITSELF
             self._begin(nulls)
             with suppress(KeyError, TypeError, ValueError):  # of another version: begun anew
                 if state is not None:
@@ -189,14 +188,25 @@ class PathWatch:
         return said if self._nulls.is_counted else f"{said}; what the cut misses by itself is not counted yet"
 
     def _finding(self) -> str | None:
-        nulls, cut = self._nulls, "this" if self._nulls.is_counted else "a usual"
-        found = {
+        nulls, found, since = self._nulls, self._counts["found"], minute_of(rfc3339(self._since_s))
+        cut = "this" if nulls.is_counted else "a usual"
+        watched = {
             "curves were lost on the way through readers and engine: look into the log": self._lost,
             f"events are discarded, of which {cut} cut discards {nulls.missed:.1%} at most: {_LOOK}": self._missed,
             f"curves without an event are kept, usually {nulls.kept:.1%} at most: {_LOOK}": self._kept,
         }
-        said = (_said(alarm, what) for what, alarm in found.items() if alarm.since_s is not None)
-        return "; ".join(filter(None, [self._by_itself, *said])) or None
+        said = [_said(alarm, what) for what, alarm in watched.items() if alarm.since_s is not None]
+        if self._is_bold:
+            bold = (
+                f"since {since} {found:,} of {found + self._counts['missed']:,} simulated events found, as the "
+                f"configured discard threshold gives up as many as {nulls.missed:.0%} of them by itself: {_RAISED}"
+            )
+            said.insert(0, bold)
+        return "; ".join(said) or None
+
+
+_RAISED = "lower `discard` in [thresholds] and reload"
+_LOOK = "look at the engine; `models rollback` takes back the last model or cut"
 
 
 def _said(alarm: Alarm, what: str) -> str:

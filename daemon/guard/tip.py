@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,9 +29,12 @@ LEAST_QUIET, MOST_QUIET = 6, 40  # blocks that a new one is compared with
 LEAST_CHANGE, SIGMAS = math.log(1.25), 6.0
 IN_A_ROW = 2  # blocks that must differ, or be quiet again
 LEAST_TOLD = BLOCK // 2  # curves of a block that must tell a number, for it to have a median
+LAST_BLOCKS = 20  # which unit most of these have is the one that is shown
 AWAY = 6 * BLOCK  # curves of others after which a format or unit that no longer comes is forgotten
 OTHER_UNIT = 300.0  # times as much noise is no tip: the unit, or the calibration, is another one
 DAY_S = 86_400.0
+
+Block = tuple[TipPoint, str | None]  # and the unit it is told in
 
 #: How numbers are shown: unit of noise, tilt, wave and adhesion, and how many of it are one of the curve's own.
 _SHOWN: Mapping[ForceUnit | None, tuple[str, float]] = {
@@ -168,11 +171,12 @@ class TipWatch:
         self._session: object = None
         self._watches: dict[tuple[str | None, ForceUnit | None], _Watch] = {}
         self._number = 0
-        self.blocks: tuple[TipPoint, ...] = ()  # of what came last, the newest at the end
-        self.unit: str | None = None  # that the last block is told in: pN, nm or mV, "" where files state none
+        self._blocks: deque[Block] = deque(maxlen=4 * BLOCKS_SHOWN)  # of all units
+        self.blocks: tuple[TipPoint, ...] = ()  # of the unit that is shown, the newest at the end
+        self.unit: str | None = None  # that they are told in: pN, nm or mV, "" where files state none
         self.advice: tuple[Advice, ...] = ()
 
-    def observe(self, reading: Reading, decision: Decision, seq: int, session: object = None) -> TipPoint | None:
+    def observe(self, reading: Reading, decision: Decision, seq: int, session: object = None) -> Block | None:
         """A curve that was judged; the block that it has filled. ``seq``: how far the ledger has come."""
         if session != self._session:
             self._session, self._watches, self.advice = session, {}, ()
@@ -188,18 +192,22 @@ class TipWatch:
         watch.states.append(state)
         return self._close(watch, seq) if len(watch.states) == BLOCK else None
 
-    def _close(self, watch: _Watch, seq: int) -> TipPoint:
+    def remember(self, blocks: Iterable[Block]) -> None:
+        """What was measured before, the oldest first."""
+        self._blocks.extend(blocks)
+        self.unit, self.blocks = shown_of(self._blocks)
+
+    def _close(self, watch: _Watch, seq: int) -> Block:
         found = watch.block()
         unit, factor = _SHOWN[watch.unit]
         shown = {name: None if value is None else value * factor for name, value in found.items()}
         if (slope := shown["slope"]) is not None:
             shown["slope"] = slope * _PER_MICROMETRE
         point = TipPoint(seq=seq, time=rfc3339(watch.began_s), **shown)
-        before = self.blocks if unit == self.unit else ()
-        self.unit, self.blocks = unit, (*before, point)[-BLOCKS_SHOWN:]
+        self.remember([(point, unit)])
         self._watches = {key: one for key, one in self._watches.items() if self._number - one.number < AWAY}
         self._tell()
-        return point
+        return point, unit
 
     def _tell(self) -> None:
         self.advice = tuple(_advice(*one, self._wall_s()) for each in self._watches.values() for one in each.told())
@@ -220,6 +228,15 @@ class TipWatch:
             watches[sign_from, unit] = _Watch(unit, number, noise=noise, samples=samples, gauges=found)
         self._session, self._number, self._watches = state["session"], state["number"], watches
         self._tell()
+
+
+def shown_of(blocks: Sequence[Block] | deque[Block]) -> tuple[str | None, tuple[TipPoint, ...]]:
+    """The unit that most of the last blocks have, and the last blocks of it: another one in between hides nothing."""
+    units = [unit for _, unit in list(blocks)[-LAST_BLOCKS:]]
+    if not units:
+        return None, ()
+    shown = max(reversed(units), key=units.count)  # of as many the one that came last
+    return shown, tuple(point for point, unit in blocks if unit == shown)[-BLOCKS_SHOWN:]
 
 
 class RunWatch:

@@ -351,9 +351,7 @@ def second(view: LedgerView, labels: Labels | None) -> SecondOpinion:
 def _opinion(disputed: int, looked: int, found: int, in_all: int | None, missed: int | None) -> str:
     if not disputed:
         return "the second opinion disputes no discard"
-    told = (
-        f"the second opinion sees a rupture in {many(disputed, 'discard')}; {looked:,} looked at, {found:,} confirmed"
-    )
+    told = f"the second opinion disputes {many(disputed, 'discard')}; {looked:,} looked at, {found:,} confirmed"
     if not in_all or not missed:
         return told
     return f"{told}; there are at least {many(in_all, 'event')}, and both miss at least {missed:,} of them (90 %)"

@@ -17,6 +17,7 @@ from daemon.judging import Judged
 WINDOW = 200  # curves of a format that are looked back on
 MOST = 3  # hints among them; then it is told
 WARY = 1000  # curves after a hint of which every would-be discard is looked at
+LAST = 20  # curves that tell what comes now
 _HINT = frozenset({"flipped", "no_contact"})
 
 #: A discard is disputed where its steps exceed what this many in a hundred curves exceed, and no more than so many are.
@@ -58,12 +59,14 @@ class Sentinel:
 
     def __init__(self) -> None:
         self._watches: dict[str, _Watch] = {}
+        self._last: deque[str] = deque(maxlen=LAST)  # formats of the last curves
 
     def observe(self, format: str | None, reasons: tuple[str, ...]) -> None:
         """Note a curve that was judged; one of no format is passed over."""
         if format is None:
             return
         watch = self._watches.setdefault(format, _Watch())
+        self._last.append(format)
         is_hint = _HINT.issubset(reasons)
         watch.recent.append(is_hint)
         watch.wary = WARY if is_hint else max(watch.wary - 1, 0)
@@ -74,6 +77,12 @@ class Sentinel:
     def wary_of(self) -> frozenset[str]:
         """The formats of which every would-be discard is to be looked at."""
         return frozenset(name for name, watch in self._watches.items() if watch.wary)
+
+    @property
+    def turned(self) -> str:
+        """The format of most of what comes, where its sign seems to be wrong; else ""."""
+        found = (name for name, watch in self._watches.items() if watch.hints >= MOST)
+        return next((name for name in found if 2 * self._last.count(name) > len(self._last)), "")
 
     def findings(self) -> Iterator[tuple[str, bool, str]]:
         """(format, whether it is well again, what to tell) of every format that there was ever anything to tell of."""
@@ -159,6 +168,7 @@ class Dispute:
 
 def _rise(many: int, curves: int) -> str:
     return (
-        f"in {many} of the last {curves} curves, all of them discarded, the second opinion sees a rupture; "
-        f"{SHARE_PERCENT} in 100 were usual: look at them in the queue of disagreements"
+        f"{many} of the last {curves} curves were discarded though the second opinion sees a rupture in them "
+        f"({SHARE_PERCENT} in 100 are usual): look at the queue of disagreements, where some of them wait, never more "
+        f"than {SHARE_PERCENT} in 100 curves"
     )

@@ -14,6 +14,9 @@ from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
 
+#: How the name of a condition begins that is advice, in health.
+ADVICE = "advice "
+
 Count = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Moment = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{3})?Z$")]  # UTC, RFC 3339
@@ -128,6 +131,17 @@ class Tip(Struct, frozen=True, kw_only=True):
     advice: Annotated[tuple[Advice, ...], Meta(description="what holds now")]
 
 
+class Told(Struct, frozen=True, kw_only=True):
+    """An alarm, or advice, that was told and is not seen now."""
+
+    name: Annotated[str, Meta(description="of the condition, as in health")]
+    level: Literal["ok", "degraded", "alarm"]
+    since: Moment
+    ended: Annotated[str | None, Meta(description="when it was over; null: that was not seen")] = None
+    left: Annotated[str | None, Meta(description="when the service ended that had told it, and it stood")] = None
+    text: str
+
+
 class GuardNumbers(Struct, frozen=True, kw_only=True):
     """What is being missed, and how the tip is; null: the guard is off, or has nothing to say yet."""
 
@@ -136,6 +150,8 @@ class GuardNumbers(Struct, frozen=True, kw_only=True):
     unseen: Unseen | None = None
     second: SecondOpinion | None = None
     tip: Tip | None = None
+    no_path: Annotated[str | None, Meta(description="why there is no path, where it is not watched")] = None
+    told: Annotated[tuple[Told, ...], Meta(description="before the service began, and not seen again since")] = ()
 
 
 class Pulse(Struct, frozen=True, kw_only=True):

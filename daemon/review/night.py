@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from itertools import islice
 from math import isnan
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,30 +15,27 @@ import msgspec
 from daemon import __version__
 from daemon.client.feed import ask_status
 from daemon.client.service_file import find as find_service
-from daemon.client.status import advice, promises, troubles
-from daemon.common.errors import UserError
+from daemon.client.status import advice, promises, remembered, troubles, with_since
 from daemon.common.text import clean
 from daemon.guard.logbook import NAME as LOGBOOK
-from daemon.guard.logbook import LogbookView
-from daemon.guard.unseen import second, unseen
+from daemon.guard.morning import at_rest
 from daemon.judging import VERDICTS
 from daemon.labels import Labels
-from daemon.labels.confirmed import as_decided, events_of, your_events
 from daemon.labels.raters import Share, figures
 from daemon.labels.sessions import FIELDS, Session, Sessions, Stretches
-from daemon.ledger import numbers
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event, StreamScores
 from daemon.review.desk import Desk, Held, told
 from daemon.review.queues import Aims, lengths
 from daemon.review.security import Refused
-from models.clock import day_and_minute, utc_now
+from models.clock import rfc3339, utc_now
 
 _STATUS_HOLDS_S = 1.0  # one question to the service, however many pages ask
 _FIGURES_HOLD_S = 10.0
 _RECKONED_HOLDS_S = 2.0  # what no service says, so that it is counted here
 _RATERS = 50  # whose figures are held
 _HOURS = 12
+_YOUNG_S = 900.0  # of less time no rate per hour is told: only what was kept
 _COUNTED = 20_000  # of the decisions from before the page was started
 _AT_ONCE = 2_000
 
@@ -50,20 +47,26 @@ class Hours:
         self._lock = threading.Lock()
         self._stream, self._last = "", 0
         self._by_hour: dict[str, Counter[str]] = {}  # "2026-11-28T10"
+        self._first: dict[str, str] = {}  # and when the first decision of it was made
+        self._yielded = (0, 0.0)
 
     def last(self, view: LedgerView, now: str) -> list[dict[str, Any]]:
         """The last twelve hours that brought anything and this one, the oldest first."""
         with self._lock:
             stream, last = view.stream, view.last_seq
             if stream != self._stream or last < self._last:
-                self._stream, self._last, self._by_hour = stream, max(last - _COUNTED, 0), {}
+                self._stream, self._last, self._by_hour, self._first = stream, max(last - _COUNTED, 0), {}, {}
             while self._last < last:
                 events = view.decisions(range(self._last + 1, min(self._last + _AT_ONCE, last) + 1))
                 for event in events.values():
-                    self._by_hour.setdefault(event["time"][:13], Counter())[event["data"]["verdict"]] += 1
+                    hour = event["time"][:13]
+                    self._first.setdefault(hour, event["time"])
+                    self._by_hour.setdefault(hour, Counter())[event["data"]["verdict"]] += 1
                 self._last = min(self._last + _AT_ONCE, last)
             self._by_hour.setdefault(now[:13], Counter())
             hours = sorted(self._by_hour)[-_HOURS:]
+            kept = sum(self._by_hour[hour]["keep"] for hour in hours)
+            self._yielded = kept, sum(self._seconds(hour, now) for hour in hours)
             return [
                 {
                     "hour": f"{hour}:00:00Z",
@@ -71,6 +74,21 @@ class Hours:
                 }
                 for hour in hours
             ]
+
+    def yielded(self) -> tuple[int, float]:
+        """What was kept in those hours, and how many seconds of them curves came or could have come."""
+        return self._yielded
+
+    def _seconds(self, hour: str, now: str) -> float:
+        """Of an hour before which none brought anything from its first decision on; of this hour until now."""
+        before = _moment(f"{hour}:00:00Z") - 3600
+        is_first = rfc3339(before, "seconds")[:13] not in self._by_hour
+        begin = _moment(self._first.get(hour, now)) if is_first else before + 3600
+        return max(min(_moment(now), before + 7200) - begin, 0.0)
+
+
+def _moment(written: str) -> float:
+    return datetime.fromisoformat(written).timestamp()
 
 
 class Scores:
@@ -129,38 +147,42 @@ class Night:
             is_ours = False
         return dict(event["data"]) if event is not None and is_ours else {}
 
-    def guard(self) -> dict[str, Any]:
+    def guard(self, said: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What is being missed, and how the tip is: as the service says, else what its files tell.
 
         ``from``: ``service``, ``files`` where none runs, ``off`` where its guard is switched off. ``alarms`` need a
-        person, ``advice`` whoever is at the microscope; ``notes`` are worth knowing.
+        person, ``advice`` whoever is at the microscope; ``left``: both, as they stood when the service ended; ``notes``
+        are worth knowing. ``said``: a status just read.
         """
-        said = self.status()
+        said = self.status() if said is None else said
         if not said:
-            guard, notes = self._at_rest.value()
-            return {"guard": guard, "from": "files", "alarms": [], "advice": [], "notes": notes}
+            guard = self._at_rest.value()
+            before = remembered(guard, is_running=False)
+            return {
+                "guard": guard,
+                "from": "files",
+                "alarms": [],
+                "advice": [],
+                "left": [{"level": level, "text": text} for level, text in before if level != "ok"],
+                "notes": [text for level, text in before if level == "ok"],
+            }
         guard, found = said.get("guard") or {}, troubles(said)
+        before = remembered(guard, is_running=True)
         return {
             "guard": guard,
             "from": "service" if guard else "off",
             "alarms": [clean(one["text"]) for one in found if one["level"] == "alarm"],
             "advice": advice(said),
-            "notes": [clean(one["text"]) for one in found if one["level"] != "alarm"],
+            "left": [],
+            "notes": [clean(one["text"]) for one in found if one["level"] != "alarm"] + [text for _, text in before],
         }
 
-    def _reckon(self) -> tuple[dict[str, Any], list[str]]:
-        """The guard's numbers as far as ledger, labels and logbook tell them, and what was advised at the end."""
-        view, labels, serving = self._desk.ledger, self._desk.labels, self._serving().serving
-        events, discards = None, None
+    def _reckon(self) -> dict[str, Any]:
+        serving = self._serving().serving
         with told():
-            if serving is not None:
-                events = your_events(as_decided(view, events_of(labels)), *serving, Sessions(labels).present())
-                discards = unseen(view, labels, serving[0])
-            opinion = second(view, labels)
-        tip, notes = _tip_of(self._desk.config.state / LOGBOOK)
-        told_of = numbers.GuardNumbers(events=events, unseen=discards, second=opinion, tip=tip)
-        guard: dict[str, Any] = msgspec.to_builtins(told_of)
-        return guard, notes
+            known = at_rest(self._desk.ledger, self._desk.labels, self._desk.config.state / LOGBOOK, serving)
+        guard: dict[str, Any] = msgspec.to_builtins(known)
+        return guard
 
     def scores(self, within: Stretches) -> tuple[list[float], int]:
         """As Scores.of."""
@@ -183,7 +205,7 @@ class Night:
         words.
         """
         said, view, labels = self.status(), self._desk.ledger, self._desk.labels
-        night = self.guard()
+        night = self.guard(said)  # one read: what stands on one screen is of one moment
         with told():
             counts = view.verdict_counts()
             session = Sessions(labels).present()
@@ -191,13 +213,14 @@ class Night:
             left = lengths(view, labels, rater, within, aims)
             own = self._own(rater) if rater else None
             stream, last_seq = view.stream, view.last_seq
-        whole = [hour["keep"] for hour in hours[:-1]] or [hours[-1]["keep"]]
+        kept, seconds = self._hours.yielded() if session is None or session.ended else _of(session, counts)
+        per_hour = 3600 * kept / seconds if seconds >= _YOUNG_S else None
         return {
             "instrument": self._desk.config.instrument,
             "version": __version__,
             "running": bool(said),
             "state": said.get("state"),
-            "health": [{k: one.get(k) for k in ("name", "level", "text")} for one in said.get("health", [])],
+            "health": [_condition(one) for one in said.get("health", [])],
             "last_curve_s": said.get("last_curve_s"),
             "rate_per_s": said.get("rate_per_s"),
             "model": said.get("model"),
@@ -206,28 +229,29 @@ class Night:
             "last_seq": last_seq,
             "counts": counts,
             "session": None if session is None else _session(session, counts),
-            "yield": {"per_hour": sum(whole) / len(whole), "hours": hours},
+            "yield": {"per_hour": per_hour, "kept": kept, "seconds": seconds, "hours": hours},
             "queues": left,
             "rater": own,
             "promises": promises(night["guard"]),
             "advice": night["advice"],
+            "night": night,
             "effect": list(effect),
         }
 
 
-def _tip_of(file: Path) -> tuple[numbers.Tip | None, list[str]]:
-    """How the tip was when the last service ended, and what was advised meanwhile; None where nobody noted it."""
-    try:
-        with LogbookView(file) as logbook:
-            noted = logbook.blocks()
-            points = [(point, unit) for point, unit in noted if unit == noted[-1][1]]
-            held = logbook.advice(since=points[0][0].time) if points else []
-    except UserError:  # a page without charts is better than none
-        return None, []
-    if not points:
-        return None, []
-    tip = numbers.Tip(unit=points[-1][1], blocks=tuple(point for point, _ in points), advice=())
-    return tip, [f"{one.text} (until {day_and_minute(ended)[11:]})" for one, ended in held if ended]
+def _condition(one: Mapping[str, Any]) -> dict[str, Any]:
+    text = str(one.get("text"))
+    is_ok = one.get("level") == "ok"
+    return {
+        "name": one.get("name"),
+        "level": one.get("level"),
+        "text": text if is_ok else with_since(text, one.get("since")),
+    }
+
+
+def _of(session: Session, counts: dict[str, int]) -> tuple[int, float]:
+    """Kept curves of a session that goes on, and its seconds."""
+    return session.counts(counts)["keep"], session.seconds
 
 
 def _session(session: Session, counts: dict[str, int]) -> dict[str, Any]:

@@ -230,7 +230,8 @@ class Certifying:
         """What the state of a night says besides: what the next rung costs, and what is left of an open sheet."""
         view, labels = self._desk.ledger, self._desk.labels
         with told():
-            cost = self._prospects.value().cost(needed, state["yield"]["per_hour"], seconds_a_curve(labels, rater))
+            per_hour = state["yield"]["per_hour"] or 0.0  # not known yet
+            cost = self._prospects.value().cost(needed, per_hour, seconds_a_curve(labels, rater))
             progress = self._progress(view)
         plain = None if progress is None else _plain(progress)
         return {

@@ -9,12 +9,23 @@ from typing import Any
 
 from rich.text import Text
 
-from daemon.client.status import advice, events_now, last_curve_s, session_words, trends, troubles, unseen, verdicts_of
+from daemon.client.status import (
+    advice,
+    events_now,
+    last_curve_s,
+    remembered,
+    session_words,
+    trends,
+    troubles,
+    unseen,
+    verdicts_of,
+)
 from daemon.common.text import clean, duration, latency, rate, score, share
 from daemon.sources.ignored import heard, words
 from models.reasons import INFORMING
 
 _TREND = 20  # blocks of curves in a row of bars
+_LEFT = {"alarm": ("▲ ", "bold red"), "degraded": ("▲ ", "bold yellow"), "ok": ("", "bright_black")}
 _STYLES = {"ready": "green", "starting": "cyan", "stopping": "cyan"}
 
 
@@ -58,12 +69,17 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     told = [(f"▲ {one}", "bold red") for one in unseen(report, time.time())]
     told += [(f"▲ {one.get('name')}: {one.get('text')}", "bold red") for one in troubles(report)]
     told += [(f"▲ {one}", "bold yellow") for one in advice(report)]
-    for text, style in told or [("✓ all well", "green")]:
+    before = remembered(report.get("guard") or {}, is_running=True)
+    for text, style in told or [("✓ all well now" if before else "✓ all well", "green")]:
         yield "health", Text(clean(text), style)
+    for _, text in before:
+        yield "before", Text(text, "bright_black")
 
 
 def _guard(guard: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     """Three numbers that never merge, a second opinion, and the tip: a line each."""
+    if unwatched := guard.get("no_path"):
+        yield "path", Text(clean(unwatched), "yellow")
     for name in ("path", "events", "unseen", "second"):
         if told := guard.get(name):
             is_well = told.get("is_well", True)
@@ -90,6 +106,11 @@ def _stopped(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     yield "decided", _counts(ledger["counts"])
     if last := ledger["last_decision"]:
         yield "last", Text(clean(f"{last['time']}  {last['verdict']}  {last['path']}#{last['curve']}"))
+    guard = report.get("guard") or {}
+    yield from _guard(guard)
+    for level, text in remembered(guard, is_running=False):
+        mark, style = _LEFT[level]
+        yield "left", Text(f"{mark}{text}", style)
 
 
 def _last_curve(report: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +24,9 @@ from daemon.config import Config, changes
 from daemon.judging import Decision, Judge
 from daemon.judging.judge import Chosen
 from daemon.judging.registry import Registry
+from daemon.judging.sentinel import Sentinel
 from daemon.ledger import NotRecorded, events
+from daemon.ledger.numbers import ADVICE
 from daemon.service.assembly import Parts, assemble, pace_of
 from daemon.service.connections import Connections
 from daemon.service.health import Condition, ContactWatch, Health, Starting, alarm_of, notify, watchdog_interval_s
@@ -82,6 +84,9 @@ class Service:
             except KeyboardInterrupt:
                 log.info("stopped by %s before it was ready", ending.asked_by().name)
                 return 0
+            for condition in self._health.conditions():
+                if not condition.is_ok:  # announced before there was a guard to hear it
+                    self._note(parts, condition)
             for source in parts.sources:
                 source.start()
                 closing.callback(source.stop)
@@ -147,13 +152,19 @@ class Service:
     def _take_note(self, parts: Parts, decisions: list[Decision]) -> None:
         now_s = time.monotonic()
         parts.report.rates.observe((now_s - decision.noticed_s for decision in decisions), now_s)
-        if self._contact.observe(one.reasons for one in decisions):
-            self._health.report("contact", "alarm", self._contact.text)
-        else:
-            self._health.report("contact", "ok", "curves reach the surface")
+        self._look_at_surface(parts.sentinel, decisions)
         parts.sessions.observe([(one.path.rpartition("/")[0] if one.folder else "", one.verdict) for one in decisions])
-        for name, is_well, text in parts.sentinel.findings():
+
+    def _look_at_surface(self, sentinel: Sentinel, decisions: Sequence[Decision]) -> None:
+        """The sign first: with a wrong one no curve seems to reach the surface, and nobody is to engage anew for it."""
+        for name, is_well, text in sentinel.findings():
             self._health.report(f"orientation {name}", "ok" if is_well else "alarm", text)
+        if not self._contact.observe(one.reasons for one in decisions):
+            self._health.report("contact", "ok", "curves reach the surface")
+        elif turned := sentinel.turned:
+            self._health.report("contact", "ok", self._contact.explained_by(turned))
+        else:
+            self._health.report("contact", "alarm", self._contact.text)
 
     def _look_around(self, parts: Parts) -> None:
         """Once a second: report how the sources are, and bring systemd's one line up to date."""
@@ -312,10 +323,16 @@ class Service:
             retire_unless_shared(old, model)
 
     def _announce(self, condition: Condition) -> None:
-        level = logging.INFO if condition.is_ok else logging.ERROR
-        log.log(level, "%s: %s", condition.name, condition.text)
+        is_grave = logging.WARNING if condition.is_advice else logging.ERROR
+        log.log(logging.INFO if condition.is_ok else is_grave, "%s: %s", condition.name, condition.text)
         if self._parts is not None:
             self._parts.publisher.emit(events.Alarm(**asdict(condition), ok=condition.is_ok))
+            self._note(self._parts, condition)
+
+    def _note(self, parts: Parts, condition: Condition) -> None:
+        """For the morning; advice the guard notes by itself, with the time from when on it is so."""
+        if not condition.name.startswith(ADVICE):
+            parts.guard.hear(condition.name, condition.level, condition.text, condition.since)
 
 
 def _model_event(model: Model, judge: Judge, why: str) -> events.Model:

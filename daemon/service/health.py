@@ -77,6 +77,10 @@ def watchdog_interval_s() -> float | None:
     return int(period_us) / 2e6
 
 
+#: What a wrong sign, a lost unit or a full disk brings with it: told after them.
+_CONSEQUENCES = frozenset({"contact", "second opinion"})
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """One thing that can be wrong."""
@@ -114,9 +118,9 @@ class Health:
             self._announce(after)
 
     def conditions(self) -> list[Condition]:
-        """The gravest first, then in the order they were first reported."""
+        """The gravest first; of those a cause before what follows from it; then in the order they were reported."""
         with self._lock:
-            return sorted(self._conditions.values(), key=lambda one: -_GRAVITY[one.level])
+            return sorted(self._conditions.values(), key=lambda one: (-_GRAVITY[one.level], one.name in _CONSEQUENCES))
 
     @property
     def level(self) -> Level:
@@ -158,6 +162,10 @@ class ContactWatch:
             f"{self._run} curves in a row without contact: the tip is not reaching the surface "
             "(check engage, setpoint, drift)"
         )
+
+    def explained_by(self, turned: str) -> str:
+        """The same where the sign of the format ``turned`` seems to be wrong: then any tip misses the surface."""
+        return f"{self._run} curves in a row without contact, as their sign seems wrong: see orientation {turned}"
 
 
 # Which engine computes, and if it is not the wanted one, why not; reported to health, metrics and status.

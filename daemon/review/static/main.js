@@ -35,10 +35,10 @@ const store = (name, value) => sessionStorage.setItem(name, JSON.stringify(value
 const curves = new Curves(() => rater);
 const plot = new Plot($("plot"), moved);
 const outbox = new Outbox(outboxChanged, taken);
-const top = new Top(() => rater, stateChanged);
+const top = new Top(() => rater, stateChanged, () => view === "night");
 const sheets = new Sheets($("sheets-view"), { answer: answerSheet, close: () => openView("curve"), say });
 const certificate = new Certificate($("certificate-view"), { say, rater: () => rater, look: () => openQueue("sheet") });
-const night = new Night($("night-view"), { left: (name) => top.left(name) });
+const night = new Night($("night-view"), { left: (name) => top.left(name), look: () => top.look() });
 const cut = new Cut($("cut-view"), { say, rater: () => rater, first: () => openQueue("review") });
 
 let rater = sessionStorage.getItem("rater") ?? localStorage.getItem("afm-triage.rater") ?? "";
@@ -62,10 +62,11 @@ const axes = new Axes({ stored, store });
 
 // What is looked at.
 
-async function openQueue(name) {
+/** `seen`: what is looked at then. */
+async function openQueue(name, seen = "curve") {
   queue = name;
   curves.forgetAll(); // what was said of them meanwhile, and by whom it may be known, is another
-  openView("curve");
+  openView(seen);
   items = [];
   at = -1;
   isAtEnd = false;
@@ -94,6 +95,7 @@ function openView(name) {
   if (name === "cut") cut.open();
   if (name === "night") night.open();
   $("advice").classList.toggle("is-said", name === "night");
+  top.drawTrouble();
   if (name === "certificate") certificate.open();
   if (name === "curve") plot.draw();
 }
@@ -417,7 +419,7 @@ function stateChanged(state) {
   top.drawTrouble();
   drawProgress();
   drawEffect(state);
-  if (view === "night") night.look();
+  if (view === "night") night.show(state.night, top.silence);
   if (view === "curve" && at < 0 && top.left(queue) > 0 && !isFetching) {
     isAtEnd = false;
     fetchMore().then(() => at < 0 && firstOpen(0) >= 0 && show(firstOpen(0)));
@@ -630,7 +632,7 @@ function begin() {
 /** Confirmed events among the kept curves are what moves a cut: so they come first, where some wait. */
 async function openFirst(looking) {
   await looking;
-  if (!queue) openQueue(top.left("kept") > 0 ? "kept" : "review");
+  if (!queue) openQueue(top.left("kept") > 0 ? "kept" : "review", view); // a key may have been faster
 }
 
 if (rater) begin();

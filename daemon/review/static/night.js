@@ -1,17 +1,13 @@
 // The night: what is being missed, in three numbers that never merge, a second opinion, and what the tip is like.
 
-import { ask } from "./client.js";
 import { say } from "./said.js";
 import { TipCharts } from "./tip.js";
-import { count, element, figure, plural, sentence } from "./words.js";
+import { between, count, element, figure, minute, plural, sentence } from "./words.js";
 
 const DOTS = 60; // confirmed events that are drawn one by one
 const percent = (share) => `${figure(100 * share, 3)}\u00a0%`;
 
 const unbroken = (text) => text.replaceAll(" %", "\u00a0%");
-
-/** Why nothing is known of a number: by who says so. */
-const UNKNOWN = { path: { service: "canaries are switched off", files: "no service runs, so there is no line to try" } };
 
 /** What each number is asked, and what it cannot know: a number that says all is believed too much. */
 const CARDS = [
@@ -49,7 +45,7 @@ export class Night {
   #cards = new Map();
   #told = "";
 
-  /** `rater()`: who looks; `left(queue)`: curves that wait in one. */
+  /** `left(queue)`: curves that wait in one; `look()`: ask again. */
   constructor(section, hands) {
     this.section = section;
     this.hands = hands;
@@ -58,17 +54,14 @@ export class Night {
 
   async open() {
     if (!this.#cards.size) this.#build();
-    await this.look();
+    await this.hands.look();
     say(this.#told);
   }
 
-  /** Ask again; what a hand or a reader is at stays where it is. */
-  async look() {
-    try {
-      this.#draw(await ask("/api/night"));
-    } catch (problem) {
-      this.#judge([["", `Nothing new is known: ${problem.message}.`]]);
-    }
+  /** What was told last; what a hand or a reader is at stays where it is. */
+  show(night, problem) {
+    if (problem) this.#judge([["", `Nothing new is known: ${problem.message}.`]]);
+    else if (night) this.#draw(night);
   }
 
   #build() {
@@ -101,40 +94,43 @@ export class Night {
     return element("section", { class: "number-card", "aria-label": title }, head, parts.value, parts.graph, parts.text, silence);
   }
 
-  #draw({ guard, from, alarms, advice, notes }) {
+  #draw({ guard, from, alarms, advice, left, notes }) {
     for (const { name, queue } of CARDS) {
       const [parts, told] = [this.#cards.get(name), guard?.[name] ?? null];
-      const { value, words, graph, lines, waits } = told ? DRAWN[name](told) : { value: "–", words: UNKNOWN[name]?.[from] ?? "nothing is known yet" };
+      const { value, words, graph, rows, lines, waits } = told ? DRAWN[name](told) : { value: "–", words: (name === "path" && guard?.no_path) || "nothing is known yet" };
       parts.value.classList.toggle("bad", told?.is_well === false);
       parts.value.replaceChildren(element("b", {}, value), words ? ` ${words}` : "");
       parts.graph.replaceChildren(graph ?? "");
       const text = alarms.includes(told?.text) ? "" : (told?.text ?? ""); // it stands above already
-      const rows = [...text.split(/; (?![^(]*\))/), ...(lines ?? [])].filter(Boolean);
-      parts.text.replaceChildren(...rows.map((row) => element("p", {}, unbroken(sentence(row)))));
+      const all = rows ?? [...text.split(/; (?![^(]*\))/), ...(lines ?? [])];
+      parts.text.replaceChildren(...all.filter(Boolean).map((row) => element("p", {}, unbroken(sentence(row)))));
       if (queue) {
         const here = this.hands.left(queue);
-        const left = waits ?? here;
-        parts.look.textContent = left ? `${parts.words}: ${count(left)}` : parts.words;
-        if (here !== null && left > here) parts.look.dataset.scope = "all"; // they wait in other sessions
+        const many = waits ?? here;
+        parts.look.textContent = many ? `${parts.words}: ${count(many)}` : parts.words;
+        if (here !== null && many > here) parts.look.dataset.scope = "all"; // they wait in other sessions
         else delete parts.look.dataset.scope;
       }
     }
     this.charts.draw(guard?.tip ?? null);
     this.section.classList.toggle("is-tip", Boolean(advice.length && guard?.tip?.blocks?.length));
-    this.#sum(guard, from, alarms, advice);
+    this.#sum(guard, from, alarms, advice, left);
     if (this.notes.textContent !== notes.join("")) this.notes.replaceChildren(...notes.map((note) => element("p", {}, note)));
   }
 
   /** The lines to read first: what needs a person, what needs whoever is at the microscope, or that nothing does. */
-  #sum(guard, from, alarms, advice) {
+  #sum(guard, from, alarms, advice, left) {
     const path = guard?.path;
-    const bad = path && !path.is_well && !alarms.length ? [path.text] : alarms;
-    // What to do about an alarm stands in the line above all.
-    const lines = [...bad.map((text) => ["bad", sentence(text.split(/: |; /)[0])]), ...advice.map((text) => ["warn", sentence(text)])];
+    const bad = from !== "files" && path && !path.is_well && !alarms.length ? [path.text] : alarms;
+    const lines = [...bad.map((text) => ["bad", sentence(text)]), ...advice.map((text) => ["warn", sentence(text)])];
     if (lines.length) return this.#judge(lines);
     const isYoung = !Number.isFinite(path?.lower_bound ?? NaN);
-    if (from === "files") this.#judge([["", "No service is running: this is how it was left."]]);
-    else if (from === "off") this.#judge([["", "The guard is switched off: nobody watches."]]);
+    if (from === "files") {
+      const stood = left.map(({ level, text }) => [level === "alarm" ? "bad" : "warn", sentence(text)]);
+      this.#judge([["", "No service is running: this is how it was left."], ...stood]);
+    } else if (from === "off") this.#judge([["", "The guard is switched off: nobody watches."]]);
+    else if (guard?.no_path) this.#judge([["", sentence(guard.no_path)]]);
+    else if (guard?.told?.length) this.#judge([["", "Nothing here needs you now; what was told before the restart stands below."]]);
     else this.#judge([["on", isYoung ? "Nothing needs you so far; what can be said is still little." : "Nothing here needs you."]]);
   }
 
@@ -142,32 +138,45 @@ export class Night {
     const told = lines.map(([, text]) => text).join(" ");
     if (told === this.#told) return;
     this.#told = told;
-    const row = ([kind, text]) => element("p", { class: kind }, element("span", { class: `lamp ${kind}`, "aria-hidden": "true" }), text);
+    const row = ([kind, text]) => element("p", { class: kind }, element("span", { class: `lamp ${kind}`, "aria-hidden": "true" }), ...weighed(text));
     this.verdict.replaceChildren(...lines.map(row));
   }
 }
 
+/** First what is so, then what to do. */
+function weighed(text) {
+  const end = text.search(/[:;] /);
+  return end < 0 ? [text] : [text.slice(0, end), element("span", { class: "deed" }, text.slice(end))];
+}
+
 /** Of each number: its value, the words behind it, a small drawing, and what else is to be told. */
 const DRAWN = {
-  path({ lower_bound: bound, null: usual, canaries, missed }) {
+  path({ lower_bound: bound, null: usual, canaries, missed, since, text, is_well: isWell }) {
     const found = canaries - missed;
     if (bound === null || bound === undefined) return { value: "–", words: "too few for a bound yet" };
     return {
-      value: `≥ ${percent(Math.floor(1000 * bound) / 1000)}`,
+      value: `≥ ${percent(Math.floor(1000 * bound + 1e-9) / 1000)}`,
       words: "of simulated events found",
       graph: scale(bound, 1 - usual, `${count(found)} of ${count(canaries)}`),
+      rows: [
+        `${count(found)} of ${count(canaries)} were found since ${minute(since)}`,
+        ...(isWell ? text.split("; ").slice(1) : []),
+        "“≥” is 95\u00a0% sure, however often you look; “usual” is what this cut finds when all is well",
+      ],
     };
   },
-  events({ confirmed, kept_live: kept, shown_live: shown, found_now: found, scored_now: scored, low, high, session }) {
+  events({ confirmed, kept_live: kept, live_low, live_high, shown_live: shown, shown_low, shown_high, ...told }) {
     if (!confirmed) return { value: "–", words: "none confirmed yet" };
-    const lines = [];
-    if (scored < confirmed) lines.push(`${plural(confirmed - scored, "event has", "events have")} no score of the model that serves yet`);
-    if (session?.confirmed) lines.push(`in this session ${count(session.kept_live)} of ${count(session.confirmed)}`);
+    const { found_now: found, scored_now: scored, low, high, session } = told;
+    const rows = [`kept live: ${count(kept)} (${between(live_low, live_high)}); for review ${count(shown - kept)}, discarded ${count(confirmed - shown)}`];
+    if (session?.confirmed) rows.push(`in this session ${count(session.shown_live)} of ${count(session.confirmed)} were shown, ${count(session.kept_live)} kept`);
+    if (scored) rows.push(`the model that serves now finds ${count(found)} of ${count(scored)} (${between(low, high)})`);
+    if (scored < confirmed) rows.push(`${plural(confirmed - scored, "event has", "events have")} no score of the model that serves yet`);
     return {
-      value: scored ? `${count(found)} of ${count(scored)}` : "–",
-      words: scored ? `kept or shown by the model that serves, ${percent(low)} to ${percent(high)}` : "none is scored yet",
+      value: `${count(shown)} of ${count(confirmed)}`,
+      words: `were shown to you live: kept or for review, ${between(shown_low, shown_high)}`,
       graph: dots({ kept, shown: shown - kept, lost: confirmed - shown }),
-      lines,
+      rows,
     };
   },
   unseen({ discards, looked_at: looked, at_most: most, found, drawn }) {
@@ -185,7 +194,7 @@ const DRAWN = {
   second({ seen, disputed, looked_at: looked, confirmed }) {
     return {
       value: count(disputed),
-      words: `${disputed === 1 ? "discard" : "discards"} in which it sees a step, of ${plural(seen, "curve")}`,
+      words: `${disputed === 1 ? "discard" : "discards"} disputed, of ${plural(seen, "curve")}`,
       graph: strip({ discards: Math.max(disputed, 1), looked, most: 0, found: confirmed }),
     };
   },
@@ -205,10 +214,10 @@ function shape(tag, properties, text = null) {
   return made;
 }
 
-/** Where the bound stands, and what this cut finds of simulated events when all is well. */
+/** Where the bound stands, and what this cut finds of simulated events when all is well; from half to all of them. */
 function scale(bound, usual, words) {
-  const low = bound >= 0.8 ? 0.8 : 0;
-  const place = (share) => 4 + (232 * (share - low)) / (1 - low);
+  const low = 0.5;
+  const place = (share) => 4 + (232 * (Math.max(share, low) - low)) / (1 - low);
   return drawing(
     `${words} found; at least ${percent(bound)}, usual ${percent(usual)}`,
     shape("rect", { x: 4, y: 6, width: 232, height: 6, rx: 3, class: "ground" }),

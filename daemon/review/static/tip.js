@@ -1,7 +1,7 @@
 // What the tip is like: noise, adhesion and the rest over the night, in real units, one small chart each.
 
 import { tickText, ticks } from "./axes.js";
-import { clock, element, figure, plural } from "./words.js";
+import { clock, element, figure, minute, plural } from "./words.js";
 
 const CHARTS = [
   { name: "noise", title: "Noise", says: "rms of the free end" },
@@ -86,7 +86,7 @@ export class TipCharts {
     const times = this.#times();
     const near = this.#hover === null ? known.length - 1 : nearest(times, this.#hover);
     const said = known.length && Number.isFinite(known[near]) ? `${figure(known[near], 3)} ${unit}`.trim() : "–";
-    value.textContent = this.#hover === null || !known.length ? said : `${clock(blocks[near].time).slice(0, 5)}  ${said}`;
+    value.textContent = this.#hover === null || !known.length ? said : `${minute(blocks[near].time)}  ${said}`;
     const own = (this.#tip?.advice ?? []).filter(({ kind }) => kind === name);
     const begun = Math.min(...own.map(({ since }) => Date.parse(since) / 1000)); // Infinity: all is as it was
     canvas.setAttribute("aria-label", inWords(title, finite, unit, blocks, begun));
@@ -118,7 +118,7 @@ export class TipCharts {
       pen.lineTo(Math.round(x) + 0.5, bottom);
       pen.stroke();
       pen.textBaseline = "alphabetic";
-      const words = `since ${clock(begun * 1000).slice(-8).slice(0, 5)}`;
+      const words = `since ${minute(begun * 1000)}`;
       const isLeft = x + pen.measureText(words).width + 6 > right;
       pen.textAlign = isLeft ? "right" : "left";
       pen.fillText(words, x + (isLeft ? -5 : 5), TOP - 8);
@@ -143,7 +143,7 @@ export class TipCharts {
     pen.textBaseline = "top";
     let free = 0;
     for (const at of hours(span, (right - LEFT) / 60)) {
-      const words = clock(at * 1000).slice(-8).slice(0, 5);
+      const words = minute(at * 1000).slice(-5);
       const wide = pen.measureText(words).width;
       const x = Math.min(toX(at) - wide / 2, right - wide);
       if (x < Math.max(free, LEFT - 8)) continue;

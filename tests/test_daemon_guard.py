@@ -270,8 +270,10 @@ def test_a_stop_a_kill_and_a_restart_end_no_alarm(tmp_path: Path) -> None:
     """What stood is told until it is told again or is over; what was over stays in the logbook with its end."""
     texts = {"orientation jpk": "the sign may be wrong", "contact": "28 curves in a row without contact"}
     with a_guard(tmp_path) as guard:
-        for name, text in texts.items():
-            guard.hear(name, "alarm", text, utc_now())
+        since = utc_now()
+        for text in ("20 curves in a row without contact", texts["contact"]):
+            guard.hear("contact", "alarm", text, since)
+        guard.hear("orientation jpk", "alarm", texts["orientation jpk"], utc_now())
         guard.step()
         guard.hear("disk", "alarm", "the disk is full", utc_now())
         guard.hear("disk", "ok", "the ledger can be written", utc_now())

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import zmq
+from msgspec import convert, structs
 
 from daemon.client.feed import ask_status
 from daemon.client.service_file import await_answer, find, forget, is_left, leave, reload
@@ -22,10 +23,12 @@ from daemon.client.status import find_orphan, gather, is_well
 from daemon.common.errors import UserError
 from daemon.config import Config
 from daemon.config.origin import SERVICE_FILE
+from daemon.guard.logbook import Logbook
 from daemon.labels import Label, Labels
 from daemon.ledger import events
+from daemon.ledger.numbers import GuardNumbers, Told
 from daemon.screens.status import page
-from models.clock import day_and_minute
+from models.clock import day_and_minute, minute_of
 from tests.reviewhelp import fill, judged
 from tests.speaker import Speaker
 from tests.test_review_night import Watcher
@@ -83,6 +86,33 @@ def test_what_is_missed_is_told_a_line_each(tmp_path: Path) -> None:
         "  health    ▲ noise doubled since 02:14: look at the tip",
     ):
         assert told in said.splitlines()
+
+
+def test_what_was_told_is_not_forgotten_with_the_service(tmp_path: Path) -> None:
+    """A restart makes no bad night a good one, and when none runs the files tell."""
+    state, since = tmp_path / "state", "2026-11-28T02:14:00.000Z"
+    moment = minute_of(since)
+    lost = Told(name="contact", level="alarm", since=since, left=since, text="30 curves without contact")
+    with Watcher(state) as watcher:
+        watcher.record(3)
+        watcher.guard = GuardNumbers(no_path="nobody watches", told=(lost,))
+        said = words_of(gather(Config(state=state, instrument="afm1"))).splitlines()
+    assert "  path      nobody watches" in said
+    assert "  health    ✓ all well now" in said
+    when = f"told since {moment}, over or not seen again since the service ended {moment}"
+    assert f"  before    {when}: contact: 30 curves without contact" in said
+    with Logbook(state / "guard.sqlite", "any") as logbook:
+        logbook.note_told(lost)
+        logbook.note_told(structs.replace(lost, name="disk", ended=since, left=None, text="full"))
+    done = afm_triage("status", "--state", str(state))
+    for told in (
+        "  events    nobody has confirmed an event yet",
+        f"  left      ▲ since {moment}, and so when the service ended {moment}: contact: 30 curves without contact",
+        f"  left      from {moment} to {moment}: disk: full",
+    ):
+        assert told in done.stdout
+    guard = json.loads(afm_triage("status", "--json", "--state", str(state)).stdout)["guard"]
+    assert convert(guard, GuardNumbers).told[0] == lost
 
 
 @pytest.mark.parametrize(

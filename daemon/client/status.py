@@ -165,7 +165,7 @@ def promises(guard: Mapping[str, Any]) -> list[str]:
 
 
 def remembered(guard: Mapping[str, Any], *, is_running: bool) -> list[tuple[str, str]]:
-    """What was told before and is not told now, the oldest first: (level, words); ok: it needs nobody any more."""
+    """What was told before and is not told now: (level, words), the gravest first; ok: it needs nobody any more."""
     found = []
     for one in guard.get("told") or ():
         name, level, began = str(one.get("name")), "ok", minute_of(one["since"])
@@ -178,7 +178,7 @@ def remembered(guard: Mapping[str, Any], *, is_running: bool) -> list[tuple[str,
             when, level = f"since {began}, and so when the service ended{left}", str(one.get("level"))
         what = "" if name.startswith(ADVICE) else f"{name}: "
         found.append((level, clean(f"{when}: {what}{one.get('text')}")))
-    return found
+    return sorted(found, key=lambda one: ("alarm", "degraded", "ok").index(one[0]))
 
 
 def events_now(events: Mapping[str, Any]) -> str:

@@ -70,7 +70,7 @@ class Memory:
         self._logbook.leave(now)
 
     def hear(self, name: str, level: Level, text: str, since: str) -> None:
-        """A condition has come to this level. ``since``: UTC, RFC 3339."""
+        """A condition has come to this level, or has other words at it. ``since``: UTC, RFC 3339."""
         self._told.add(name)
         self._heard.append(Told(name=name, level=level, since=since, text=text))
 
@@ -92,7 +92,8 @@ class Memory:
         self._advised = holds
         while self._heard:
             told = self._heard.popleft()
-            if before := self._standing.pop(told.name, None):
+            before = self._standing.pop(told.name, None)
+            if before and (told.level == "ok" or before.since != told.since):  # else only its words are others
                 self._logbook.note_told(replace(before, ended=told.since))
             if told.level != "ok":
                 self._standing[told.name] = told

@@ -84,9 +84,7 @@ class Service:
             except KeyboardInterrupt:
                 log.info("stopped by %s before it was ready", ending.asked_by().name)
                 return 0
-            for condition in self._health.conditions():
-                if not condition.is_ok:  # announced before there was a guard to hear it
-                    self._note(parts, condition)
+            self._note_all(parts)  # what was announced before there was a guard to hear it
             for source in parts.sources:
                 source.start()
                 closing.callback(source.stop)
@@ -97,6 +95,7 @@ class Service:
             gc.freeze()  # half a million objects that stay to the end: no search for garbage goes through them
             self._loop(parts, connections)
             self._drain(parts)
+            self._note_all(parts)  # as it is now: the words that were announced may be hours old
             log.info("stopped by %s; the ledger ends at seq %d", ending.asked_by().name, parts.report.last_seq())
             self.farewell = parts.report.farewell() if self._terminal.look() else []
         return 0
@@ -328,6 +327,11 @@ class Service:
         if self._parts is not None:
             self._parts.publisher.emit(events.Alarm(**asdict(condition), ok=condition.is_ok))
             self._note(self._parts, condition)
+
+    def _note_all(self, parts: Parts) -> None:
+        for condition in self._health.conditions():
+            if not condition.is_ok:
+                self._note(parts, condition)
 
     def _note(self, parts: Parts, condition: Condition) -> None:
         """For the morning; advice the guard notes by itself, with the time from when on it is so."""

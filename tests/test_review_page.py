@@ -385,7 +385,9 @@ def test_a_hostile_name_is_text(tmp_path: Path, browser: Browser, drawn: list[by
 
 def test_everything_is_reached_by_keys_and_fits_400_px(tmp_path: Path, browser: Browser, drawn: list[bytes]) -> None:
     audited = next(n for n in range(200, 2000) if draw(judged(n).identity) < AUDIT_SHARE)
-    others = [judged(n, verdict=v, compact_copy=drawn[0]) for n, v in ((101, "keep"), (audited, "discard"))]
+    passed_over = next(n for n in range(200, 2000) if draw(judged(n).identity) > AUDIT_SHARE)
+    some = ((101, "keep"), (audited, "discard"), (passed_over, "discard"))
+    others = [judged(n, verdict=v, compact_copy=drawn[0]) for n, v in some]
     fill(tmp_path / "state", [*flagged(30, drawn), *others])
     with Page(tmp_path / "state") as page:
         assert seq_of(browser.open(page, queue="")) == 31, "what was kept does not come first"
@@ -423,6 +425,14 @@ def test_everything_is_reached_by_keys_and_fits_400_px(tmp_path: Path, browser: 
             place = browser.run("return document.querySelector('#curve-view .answers').getBoundingClientRect().bottom")
             assert place == pytest.approx(height, abs=1)
         assert "Blind" in browser.text("#gauge")
+        assert browser.text("[data-queue=discards] b") == "1"
+        browser.wait(lambda: "counts for many" in browser.text("#why"), "nothing says that it was drawn")
+        browser.answer("d")
+        browser.wait(lambda: "0 drawn wait" in browser.text("#left"), "what stands in waits")
+        (stands_in,) = page.ask("/api/queue?name=discards&rater=anna&blind=1").json
+        assert not stands_in["is_drawn"]  # its file is gone, so that nothing is said of it here
+        browser.run("return import('/static/side.js').then((side) => side.drawWhy({}, true, arguments[0]))", False)
+        assert "a look that is not counted" in browser.text("#why")
         said = browser.run("return document.querySelector('#plot').getAttribute('aria-label')")
         assert said.startswith("Force curve")
 

@@ -18,8 +18,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from itertools import groupby
+from typing import NamedTuple
 
 from daemon.common.text import many
 from daemon.judging.audit import BAND_CURVES, BAND_SHARE, LEAST, Stratum
@@ -37,6 +38,8 @@ from models.clock import night_of
 _BY_CHANCE = frozenset({"discards", "band", "sheet"})
 #: The disputed are shown there too, in the same order as among the discards.
 _DISPUTES = "disagreements"
+#: Decisions since the last draw that are looked through at the most.
+_FAR = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def unseen(view: LedgerView, labels: Labels | None, pipeline: str) -> Unseen:
     banded = 0
     for audit in audits:
         banded += audit.in_band
-        parts += _parts(view, audit, of_audit.get(audit.number, []), looks, sessions, banded)
+        parts += _parts(view, pipeline, audit, of_audit.get(audit.number, []), looks, sessions, banded)
     return _tell(
         sorted(parts, key=lambda one: -one.chance),
         discards=sum(one.discards for one in audits),
@@ -100,6 +103,7 @@ def _looks(draws: Iterable[Draw], said: Mapping[int, list[Label]], labels: Label
 
 def _parts(
     view: LedgerView,
+    pipeline: str,
     audit: Audited,
     draws: Sequence[Draw],
     looks: Mapping[int, _Look],
@@ -116,51 +120,90 @@ def _parts(
         "band": (audit.in_band, BAND_SHARE if banded <= BAND_CURVES else LEAST),
         "steps": (audit.disputed, 1.0),
     }
-    decided_s = cache(lambda seq: datetime.fromisoformat(view.decisions([seq])[seq]["time"]).timestamp())
+    decided_s = cache(lambda one: _decided_s(view, one.seq))
     for stratum, (discards, least) in strata.items():
         drawn = [one for one in draws if one.stratum == stratum]
         if not any(one.seq in looks for one in drawn):
             continue
-        come, seen = 0, list[tuple[int, int]]()  # the look at a draw: its place, and how many had been drawn by then
+        come, is_over, seen = 0, False, list[_Seen]()
         for time_s, place in sorted(
             (looks[one.seq].time_s, place) for place, one in enumerate(drawn) if one.seq in looks
         ):
             is_over = night_of(time_s) > audit.night
-            some = len(drawn) if is_over else bisect_right(drawn, time_s, lo=come, key=lambda one: decided_s(one.seq))
+            some = len(drawn) if is_over else bisect_right(drawn, time_s, lo=come, key=decided_s)
             come = max(come, some, place + 1)
-            seen.append((place, come))
-        for first, last in _stretches(seen, [bisect_right(sessions, one.seq) for one in drawn]):
-            # Behind the last draw that had come, discards may have been decided later; not where the night was over.
-            until = discards if is_over and last == len(drawn) else drawn[last - 1].place
+            seen.append(_Seen(place, come, time_s))
+        end = 0
+        for stretch in _stretches(seen, [bisect_right(sessions, one.seq) for one in drawn]):
+            first, last = stretch.first, stretch.last
+            since, until = max(end, drawn[first - 1].place if first else 0), drawn[last - 1].place
+            if is_over and last == len(drawn):
+                until = discards
+            elif stratum == "score" and not audit.in_band and stretch.seen_s is not None:
+                until += _discarded(view, view.stream, pipeline, drawn[last - 1].seq, stretch.seen_s)
+            end = until
             its = [(one.probability, looks[one.seq].event) for one in drawn[first:last] if one.seq in looks]
             share = len(its) / (last - first)
-            since = drawn[first - 1].place if first else 0
             yield _Part(until - since, least * share, tuple((share * chance, event) for chance, event in its))
 
 
-def _stretches(seen: Iterable[tuple[int, int]], sessions: Sequence[int]) -> list[tuple[int, int]]:
-    """Draws in a row, [first, last), that were looked at to one extent.
+def _decided_s(view: LedgerView, seq: int) -> float:
+    return datetime.fromisoformat(view.decisions([seq])[seq]["time"]).timestamp()
 
-    ``seen``: looks in order of time, each the place of a draw and how many had come by then; ``sessions``: of every
-    draw. What has come since belongs to the stretch before it as long as that does not lower the share that was looked
-    at there, else to one of its own. So one look more never takes anything from what is known.
+
+@lru_cache(maxsize=4_096)
+def _discarded(view: LedgerView, stream: str, pipeline: str, after: int, seen_s: float) -> int:
+    """How many had been discarded by then and since a draw, none of them drawn; of what is past it never changes."""
+    later = range(after + 1, min(after + _FAR, view.last_seq) + 1)
+    until = after + bisect_right(later, seen_s, key=lambda seq: _decided_s(view, seq))
+    found = view.stream_scores(after, until)
+    some = (found.verdicts == "discard") & (found.pipelines == pipeline)
+    return int(some.sum()) - len(view.disputed(after, until))
+
+
+class _Seen(NamedTuple):
+    """A look: the place of its draw, how many had been drawn by then, and when it was."""
+
+    place: int
+    come: int
+    time_s: float
+
+
+class _Stretch(NamedTuple):
+    """Draws in a row, [first, last), of which ``looks`` were looked at.
+
+    ``seen_s``: when somebody looked, and all of these had come and none behind them; None where none can say.
     """
-    found: dict[int, list[tuple[int, int, int]]] = {}  # session -> first, last, looks
+
+    first: int
+    last: int
+    looks: int
+    seen_s: float | None
+
+
+def _stretches(seen: Iterable[_Seen], sessions: Sequence[int]) -> list[_Stretch]:
+    """Draws that were looked at to one extent; ``seen`` in order of time, ``sessions``: of every draw.
+
+    What has come since belongs to the stretch before it as long as that does not lower the share that was looked at
+    there, else to one of its own. So one look more never takes anything from what is known.
+    """
+    found: dict[int, list[_Stretch]] = {}
     ends = {session: place + 1 for place, session in enumerate(sessions)}
-    for place, come in seen:
+    for place, come, time_s in seen:
         session = sessions[place]
         its = found.setdefault(session, [])
         start = bisect_left(sessions, session)
-        first, last, looks = its[-1] if its else (start, start, 0)
+        first, last, looks, _ = its[-1] if its else (start, start, 0, None)
         until = min(come, ends[session])
+        seen_s = time_s if until == come else None
         if place < last:
-            at = next(number for number, one in enumerate(its) if place < one[1])
-            its[at] = (*its[at][:2], its[at][2] + 1)
+            at = next(number for number, one in enumerate(its) if place < one.last)
+            its[at] = its[at]._replace(looks=its[at].looks + 1)
         elif its and looks * (until - last) <= last - first:
-            its[-1] = (first, until, looks + 1)
+            its[-1] = _Stretch(first, until, looks + 1, seen_s)
         else:
-            its.append((last, until, 1))
-    return [(first, last) for its in found.values() for first, last, _ in its]
+            its.append(_Stretch(last, until, 1, seen_s))
+    return sorted(one for its in found.values() for one in its)
 
 
 def _is_event(labels: Iterable[Label]) -> bool | None:

@@ -215,11 +215,12 @@ def _described(review: Review, items: Sequence[Item], rater: str | None, *, is_b
         said = labels.labelled(seqs)
     # Of a question, and on a sheet, it would say what a person has said before.
     hidden = {item.seq for item in items if item.kind != "plain" or item.queue == "sheet"}
+    drawn = {item.seq for item in items if item.is_drawn}
     found = []
     for event in review.desk.events(seqs):
         own = [one.label for one in said.get(event["seq"], []) if rater in (None, one.rater)]
         label = own[-1] if own and event["seq"] not in hidden else None
-        found.append(_item(event, label, is_blind=is_blind))
+        found.append(_item(event, label, is_blind=is_blind) | {"is_drawn": event["seq"] in drawn})
     return found
 
 

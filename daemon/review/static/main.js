@@ -166,6 +166,7 @@ function ahead(mine) {
 }
 
 const isBlind = (item) => BLIND.has(item.queue) || BLIND.has(queue);
+const isDrawnByChance = (item) => item.is_drawn !== false; // else it stands in where few were drawn
 
 function drawItem(item) {
   const { folder, file } = parts(item?.path ?? "");
@@ -211,7 +212,7 @@ function drawCurve(item, curve) {
   $("facts").replaceChildren(...factsOf(curve));
   drawGauge(curve, isBlind(item));
   moved();
-  afterPaint(() => items[at] === item && drawWhy(curve, isBlind(item))); // first the curve, then what is said of it
+  afterPaint(() => items[at] === item && drawWhy(curve, isBlind(item), isDrawnByChance(item))); // first the curve, then what is said of it
   say(`${parts(item.path).file.slice(0, 80)}. ${inWords(curve)}`);
   later(() => alike(item));
 }
@@ -286,7 +287,7 @@ function answer(word, start = performance.now()) {
   }
   item.mine = word;
   remember([{ item: asItWas, word }]);
-  if (!before && word !== "skip") counted(item.queue, 1);
+  if (!before && word !== "skip") counted(item.queue, 1, Number(isDrawnByChance(item)));
   pace(start);
   const next = firstOpen(at + 1);
   pressed = start;
@@ -300,7 +301,7 @@ function answerSheet(all, exceptions, word) {
   if (labels.length) {
     outbox.add("label", labels);
     remember(all.map((item) => ({ item: { ...item, queue: item.queue ?? queue, mine: null, said: saidOf(item) }, word })));
-    counted(queue, labels.length);
+    counted(queue, labels.length, all.filter(isDrawnByChance).length);
     const done = new Set(all.map((item) => item.id));
     for (const item of items) if (done.has(item.id)) Object.assign(item, { mine: word, said: { label: word, reason: "" } });
     tell(`${plural(labels.length, "answer")} stored: ${SHAPES[word]} ${word}.`);
@@ -321,7 +322,7 @@ function undo() {
   for (const { item, word } of last) {
     outbox.add("undo", { id: item.id, rater });
     if (item.said) outbox.add("label", [{ id: item.id, rater, queue: item.queue, ...item.said }]);
-    if (!item.mine && word !== "skip") counted(item.queue, -1);
+    if (!item.mine && word !== "skip") counted(item.queue, -1, -Number(isDrawnByChance(item)));
     const place = items.findLastIndex((one) => one.id === item.id);
     if (place >= 0) Object.assign(items[place], { mine: item.mine, said: item.said, note: item.note });
   }
@@ -348,11 +349,12 @@ function remember(answers) {
   store("undo", undone);
 }
 
-function counted(name, many) {
+/** Answers of this sitting, and of how many of them somebody waited: not for what stands in. */
+function counted(name, many, waited) {
   looked[name] = Math.max((looked[name] ?? 0) + many, 0);
   store("looked", looked);
   afterPaint(() => {
-    top.note(name, many);
+    top.note(name, waited);
     drawProgress();
   });
 }
@@ -383,7 +385,7 @@ function drawProgress() {
     bar.value = done;
   }
   const each = gaps.length >= 3 ? [...gaps].sort((a, b) => a - b)[gaps.length >> 1] / 1000 : null;
-  const said = left === null ? [] : [`${count(left)} ${left === 1 ? "waits" : "wait"}`];
+  const said = left === null ? [] : [`${count(left)} ${queue === "discards" ? "drawn " : ""}${left === 1 ? "waits" : "wait"}`];
   if (done || left === null) said.push(`${plural(done, "answer")} in this sitting`);
   if (each && left) said.push(waiting(left * each));
   $("left").textContent = said.join(" · ");
@@ -500,7 +502,7 @@ const ACTS = {
   },
   session: () => askSession(rater, (body) => changeSession(body, "The session has begun.")),
   "session-end": () => changeSession({ end: true }, "The session has ended."),
-  scope: changeScope,
+  scope: () => changeScope(),
 };
 
 const KEYS = {
@@ -557,8 +559,9 @@ $("note").addEventListener("input", () => {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button || button.closest("dialog")) return;
-  const { word, queue: name, view: other, act } = button.dataset;
+  const { word, queue: name, view: other, act, scope } = button.dataset;
   if (word && button.closest("#curve-view")) answer(word, event.timeStamp);
+  else if (scope && scope !== top.scope) changeScope(name);
   else if (name) openQueue(name);
   else if (other) openView(other);
   else if (act) ACTS[act]?.();
@@ -598,11 +601,11 @@ async function changeSession(body, done) {
 }
 
 /** Look at the curves of all nights, or again at those of this session alone. */
-async function changeScope() {
+async function changeScope(name = queue) {
   top.scope = top.scope === "all" ? "current" : "all";
   say(top.scope === "all" ? "The curves of all nights." : "The curves of this session.");
   await top.look();
-  openQueue(queue);
+  openQueue(name);
 }
 
 /** Another person looks now: what was counted and could be undone was the other's. */

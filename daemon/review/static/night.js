@@ -97,7 +97,7 @@ export class Night {
   #draw({ guard, from, alarms, advice, left, notes }) {
     for (const { name, queue } of CARDS) {
       const [parts, told] = [this.#cards.get(name), guard?.[name] ?? null];
-      const { value, words, graph, rows, lines } = told ? DRAWN[name](told) : { value: "–", words: (name === "path" && guard?.no_path) || "nothing is known yet" };
+      const { value, words, graph, rows, lines, waits } = told ? DRAWN[name](told) : { value: "–", words: (name === "path" && guard?.no_path) || "nothing is known yet" };
       parts.value.classList.toggle("bad", told?.is_well === false);
       parts.value.replaceChildren(element("b", {}, value), words ? ` ${words}` : "");
       parts.graph.replaceChildren(graph ?? "");
@@ -105,8 +105,11 @@ export class Night {
       const all = rows ?? [...text.split(/; (?![^(]*\))/), ...(lines ?? [])];
       parts.text.replaceChildren(...all.filter(Boolean).map((row) => element("p", {}, unbroken(sentence(row)))));
       if (queue) {
-        const left = this.hands.left(queue);
-        parts.look.textContent = left ? `${parts.words}: ${count(left)}` : parts.words;
+        const here = this.hands.left(queue);
+        const many = waits ?? here;
+        parts.look.textContent = many ? `${parts.words}: ${count(many)}` : parts.words;
+        if (here !== null && many > here) parts.look.dataset.scope = "all"; // they wait in other sessions
+        else delete parts.look.dataset.scope;
       }
     }
     this.charts.draw(guard?.tip ?? null);
@@ -179,12 +182,13 @@ const DRAWN = {
   unseen({ discards, looked_at: looked, at_most: most, found, drawn }) {
     const rest = Math.max(drawn - looked, 0);
     const lines = rest && looked ? [`${plural(rest, "more is", "more are")} drawn and ${rest === 1 ? "waits" : "wait"} for a look`] : [];
-    if (most === null || most === undefined) return { value: "–", words: `of ${plural(discards, "discard")} nothing is known`, lines };
+    if (most === null || most === undefined) return { value: "–", words: `of ${plural(discards, "discard")} nothing is known`, lines, waits: rest };
     return {
       value: `at most ${count(most)}`,
       words: `of ${plural(discards, "discard")}, ${figure((100 * most) / Math.max(discards, 1), 2)}\u00a0%`,
       graph: strip({ discards, looked, most, found }),
       lines,
+      waits: rest,
     };
   },
   second({ seen, disputed, looked_at: looked, confirmed }) {

@@ -26,7 +26,7 @@ from tests.ledgerhelp import JUDGE, decision
 
 PIPELINE = JUDGE.pipeline
 EVENING_S = 1.8e9  # 2027-01-15T08:00Z, hours from any noon that matters
-#: Of computing; 30 ms where it was measured, of 300,000 decisions.
+#: Of computing; 50 ms where it was measured, of 300,000 decisions.
 LIMIT_S = 0.1
 
 

@@ -429,6 +429,7 @@ def test_everything_is_reached_by_keys_and_fits_400_px(tmp_path: Path, browser: 
         browser.wait(lambda: "counts for many" in browser.text("#why"), "nothing says that it was drawn")
         browser.answer("d")
         browser.wait(lambda: "0 drawn wait" in browser.text("#left"), "what stands in waits")
+        browser.settled()
         (stands_in,) = page.ask("/api/queue?name=discards&rater=anna&blind=1").json
         assert not stands_in["is_drawn"]  # its file is gone, so that nothing is said of it here
         browser.run("return import('/static/side.js').then((side) => side.drawWhy({}, true, arguments[0]))", False)

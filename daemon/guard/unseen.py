@@ -7,9 +7,10 @@ what had come when somebody looked; so each stretch of one and the same looking 
 nobody looked into, or hardly, counts whole: every discard of it may be an event. Which stretches those are is chosen
 by how far they were looked at and never by what was found, so that a look which finds nothing makes no bound worse.
 
-A word that came by another way, an import or somebody's choice, may have been given because of what the curve shows. It
-counts as the known event that it may be, and never as a look by chance. Whoever passes a curve over may do so because
-of what it shows as well: until somebody has answered, it counts as looked at and in doubt.
+A word that came by another way, somebody's choice or another queue, may have been given because of what the curve
+shows. It counts as the known event that it may be, and never as a look by chance. Labels that are imported say by which
+way their curves came, and are believed: they may be a copy that is put back. Whoever passes a curve over may do so
+because of what it shows as well: until somebody has answered, it counts as looked at and in doubt.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class _Part:
 
 
 def unseen(view: LedgerView, labels: Labels | None, pipeline: str) -> Unseen:
-    """Events among the discards of one model and cut, over all its nights; 300,000 decisions take some 30 ms.
+    """Events among the discards of one model and cut, over all its nights; 300,000 decisions take some 50 ms.
 
     ``labels``: None where nobody has said anything yet. Raises what the ledger and the labels raise.
     """

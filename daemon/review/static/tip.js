@@ -107,7 +107,7 @@ export class TipCharts {
     pen.lineWidth = 1;
     // Since when something is wrong.
     if (Number.isFinite(begun)) {
-      const x = Math.max(toX(begun), LEFT);
+      const x = Math.min(Math.max(toX(begun), LEFT), right);
       pen.fillStyle = colour("review");
       pen.globalAlpha = 0.1;
       pen.fillRect(x, TOP, right - x, bottom - TOP);

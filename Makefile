@@ -29,7 +29,7 @@ faults: install
 	$(BIN)/python -m pytest -m '$(FAULTS)' -n 2 --dist loadfile
 
 study-test: install
-	$(BIN)/python -m pytest -m study
+	$(BIN)/python -m pytest -m study -n 2 --dist loadfile
 
 # Which modules a curve enters, and which forms it takes.
 route: install

@@ -20,7 +20,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from socketserver import BaseServer, TCPServer, ThreadingMixIn
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import (
@@ -39,7 +39,7 @@ from prometheus_client.registry import Collector
 from daemon import __version__
 from daemon.common.errors import UNREACHABLE, UserError
 from daemon.judging import VERDICTS, Decision, Judge, Verdict
-from daemon.sources import Source, oldest_pending_s
+from daemon.sources import CANARY, Source, oldest_pending_s
 from daemon.sources.ignored import REASONS, Ignored
 from deploy.classifier import Device, FaultKind
 from models.clock import CLOCK, Clock
@@ -54,6 +54,9 @@ _REQUEST_S = 5.0  # from a connection to its answer
 #: How long a scrape waits for a look at a disk, and how old a number may be that stands in for it.
 _PATIENCE_S, _OLDEST_S = 0.3, 60.0
 STATES = ["starting", "ready", "degraded", "paused", "stopping"]
+#: What became of a canary: an event that is not discarded, one that is, a curve that brought no score, and of curves
+#: without an event one that is kept and one that is not.
+CanaryResult = Literal["found", "missed", "lost", "false_kept", "quiet"]
 
 
 class Metrics:
@@ -97,6 +100,23 @@ class Metrics:
             self.engine_faults.labels(kind)
         self.events_published = self._counter("events_published", "Events sent on the live feed", "type")
         self.replay_requests = self._counter("replay_requests", "Requests on the replay socket", "outcome")
+
+        self.canary = self._counter("canary", "Simulated curves sent down the line; of data they are none", "result")
+        for result in get_args(CanaryResult):
+            self.canary.labels(result)
+        self.recall_lower_bound = self._gauge(
+            "recall_lower_bound", "At least this share of simulated events is found, 95 %; NaN: not known"
+        )
+        self.confirmed_events = self._gauge("confirmed_events", "Real events that people confirmed")
+        self.shown_live = self._gauge(
+            "confirmed_events_shown", "Of these, kept or sent to review when they were decided"
+        )
+        self.kept_live = self._gauge("confirmed_events_kept", "Of these, kept when they were decided")
+        self.lost_at_most = self._gauge(
+            "lost_events_at_most", "Events among the discards of this model and cut, 95 %; NaN: not known"
+        )
+        for unknown in (self.recall_lower_bound, self.lost_at_most):
+            unknown.set(float("nan"))
 
         self.log_lines_dropped = self._counter("log_lines_dropped", "Lines of the log that nobody took in time")
         self._log_lines_dropped = 0
@@ -195,7 +215,7 @@ class Accounts(Collector):
 
     The backlog is a number of its own, moved by the same transitions as the others and never computed from them: were a
     curve lost between two stages, the sum would show it. All under one lock, exported as one snapshot. Counts begin
-    at 0 with the process.
+    at 0 with the process. Canaries are nobody's curves and are passed over.
     """
 
     def __init__(self) -> None:
@@ -209,6 +229,8 @@ class Accounts(Collector):
 
     def seen(self, source: str, curves: int = 1) -> None:
         """A file was handed over (1), or opened and found to hold more curves (the rest)."""
+        if source == CANARY:
+            return
         with self._lock:
             self._seen[source] += curves
             self._backlog += curves
@@ -229,9 +251,7 @@ class Accounts(Collector):
 
     def unseen(self, source: str) -> None:
         """A file whose name had promised a curve holds none: it counts as ignored, and is not seen after all."""
-        with self._lock:
-            self._seen[source] -= 1
-            self._backlog -= 1
+        self.seen(source, -1)
 
     def ignored(self, reason: str, name: str = "") -> None:
         """A file of this name is passed over; it does not count as seen. ``reason``: see daemon.sources.ignored."""

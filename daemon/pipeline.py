@@ -1,9 +1,12 @@
-"""The pipeline: source → read and prepare → draw and classify → decide → record → publish.
+"""The pipeline: take → read → judge → record → announce.
 
 One turn takes what is finished and has been read and prepared (in other processes), has it judged, commits the
 decisions in one transaction, in which each becomes an event (``daemon.ledger.events``), and only then tells the
 world. Under load the next batch is with the classifier, on a thread of its own, while this one is recorded. Whatever
 dies on the way, the folder still holds the curve and the ledger knows that it is not decided.
+
+Canaries, curves of our own whose truth is known, go the same way in the same batches up to their verdict. There they
+are set apart, once: nothing that is recorded, counted or announced ever holds one.
 """
 
 from __future__ import annotations
@@ -11,16 +14,26 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from daemon.formats.errors import AWAY
 from daemon.formats.text_rule import TextRule
-from daemon.judging import Decision, FileMark, Judge, classify, decide, identity_of, with_compact_copy
+from daemon.judging import (
+    Decision,
+    FileMark,
+    Judge,
+    Judged,
+    canaries_apart,
+    classify,
+    decide,
+    identity_of,
+    with_compact_copy,
+)
 from daemon.judging.judge import Serving
-from daemon.judging.sentinel import Sentinel
+from daemon.judging.sentinel import Dispute, Sentinel
 from daemon.ledger import Ledger, NotRecorded
 from daemon.metrics import Metrics
 from daemon.publish import Publisher
@@ -135,7 +148,11 @@ class _Batch:
 
 
 class Pipeline:
-    """The body of the main loop. Everything it works with is given to it; it owns the order of things."""
+    """The body of the main loop. Everything it works with is given to it; it owns the order of things.
+
+    ``observe(judged, canaries)`` is shown every batch that was judged, before anything is recorded; it raises nothing,
+    and keeps the loop no longer than some microseconds a curve.
+    """
 
     def __init__(
         self,
@@ -145,13 +162,17 @@ class Pipeline:
         ledger: Ledger,
         publisher: Publisher,
         metrics: Metrics,
-        sentinel: Sentinel,
+        *,
         bell: threading.Event,
         pace: Pace,
         rules: Sequence[TextRule] = (),
+        sentinel: Sentinel,
+        dispute: Dispute,
+        observe: Callable[[Sequence[Judged], Sequence[Judged]], None],
     ) -> None:
-        self._backlog, self._reader, self._sentinel, self._bell = backlog, reader, sentinel, bell
+        self._backlog, self._reader, self._bell = backlog, reader, bell
         self._ledger, self._publisher, self._metrics = ledger, publisher, metrics
+        self._sentinel, self._dispute, self._observe = sentinel, dispute, observe
         self._classifier = ThreadPoolExecutor(1, "classifier")
         self._batches: deque[_Batch] = deque()  # two at most: one being judged, one waiting for it
         self._unrecorded: tuple[list[Decision], list[FileReading]] | None = None  # only while the disk is full
@@ -179,6 +200,11 @@ class Pipeline:
         wait([batch.scored for batch in self._batches])
         self._serving.model, self._serving.judge, self._pace = model, judge, pace
         self._reader.profile, self._reader.rules = model.bundle.profile, rules
+
+    @property
+    def is_held(self) -> bool:
+        """Whether what is decided cannot be recorded, and everything behind it waits."""
+        return self._unrecorded is not None
 
     def idle(self) -> bool:
         """Nothing finished is waiting anywhere on the line."""
@@ -222,13 +248,18 @@ class Pipeline:
         self._batches.append(_Batch(files, readings, judge, model.bundle.profile, scored))
 
     def _finish(self, batch: _Batch) -> list[Decision]:
-        """Decide and record a batch, once it is judged."""
-        decisions = decide(batch.readings, batch.scored.result(), batch.judge)
-        for reading, decision in zip(batch.readings, decisions, strict=True):
-            if reading.curve is not None:
-                self._sentinel.observe(reading.sign_from, decision.reasons)
-        pairs = zip(decisions, batch.readings, strict=True)
-        return self._record([with_compact_copy(*pair, batch.profile) for pair in pairs], batch.files)
+        """Decide a batch, once it is judged, and record it: all but the canaries, whose way ends here."""
+        scored = batch.scored.result()
+        decided = zip(batch.readings, scored, decide(batch.readings, scored, batch.judge), strict=True)
+        judged, canaries = canaries_apart([Judged(*one) for one in decided])
+        judged = self._dispute.look_at(judged)
+        self._observe(judged, canaries)
+        for one in judged:
+            if one.reading.curve is not None:
+                self._sentinel.observe(one.reading.sign_from, one.decision.reasons)
+        past = self._ledger.past(batch.judge.pipeline)
+        decisions = [with_compact_copy(one.decision, one.reading, batch.profile, past) for one in judged]
+        return self._record(decisions, batch.files)
 
     def _undecided(self, files: Sequence[FileReading]) -> list[Reading]:
         """The curves that nobody has decided yet, or is about to; the unfinished go back to their source."""

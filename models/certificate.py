@@ -190,6 +190,18 @@ def percent_up(share: float) -> str:
     return f"{100 * round_up(share):.4g} %"
 
 
+def percent_down(share: float) -> str:
+    """A lower bound in words, never larger than it is: ``96.3 %``."""
+    return f"{100 * math.floor(1000 * share + 1e-9) / 1000:.4g} %"
+
+
+def between(low: float, high: float) -> str:
+    """An interval, rounded outwards: ``73.9 % to 99.9 %``; 100 % only where it is 1."""
+    digits = next((many for many in range(3, 9) if high >= 1 or math.ceil(10**many * high - 1e-9) < 10**many), 9)
+    upper = math.ceil(10**digits * high - 1e-9) / 10 ** (digits - 2)
+    return f"{percent_down(low)} to {upper:.{digits}g} %"
+
+
 #: How much of the largest bet is placed, and which part of the stake goes on it.
 _BETS = ((1.0, 0.8), (0.6, 0.04), (0.35, 0.04), (0.2, 0.04), (0.1, 0.04), (0.05, 0.04))
 

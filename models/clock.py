@@ -51,6 +51,18 @@ def day_and_minute(written: str) -> str:
     return datetime.fromisoformat(written).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
+def minute_of(written: str, now_s: float | None = None) -> str:
+    """``14:05`` in the time of this computer; of another day than that of ``now_s`` as :func:`day_and_minute`."""
+    told = day_and_minute(written)
+    today = time.strftime("%Y-%m-%d", time.localtime(now_s))
+    return told[11:] if told[:10] == today else told
+
+
 def today() -> str:
     """``2026-11-20`` in the time of this computer."""
     return time.strftime("%Y-%m-%d")
+
+
+def night_of(wall_s: float) -> str:
+    """``2026-11-20`` for every moment from its noon to the next one, in the time of this computer."""
+    return time.strftime("%Y-%m-%d", time.localtime(wall_s - 43_200.0))

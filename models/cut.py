@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from models.anytime import evidence_against
 from models.certificate import CONFIDENCE, MAX_MISS, discard_limit, events_needed
 
 #: Fewer confirmed events say nothing: the shipped cut stays.
@@ -24,8 +25,6 @@ LEAST_GAIN = 0.05
 MISSES = (0.01, 0.02)
 #: Normal-inverse-gamma prior of the events' logits: mean and its weight in events; shape and scale of the variance.
 _MEAN, _WEIGHT, _SHAPE, _SCALE = 2.0, 1.0, 2.0, 2.0
-#: Beta(1, 20) mixes the shares that a watched count is tested against.
-_MIXED = 20
 
 Rung = Literal["shipped", "provisional", "exact"]
 
@@ -106,20 +105,6 @@ def _student_tail(t: float, degrees: int) -> float:
         term *= cos * cos * k / (k + 1)
     inside = 2 / math.pi * (angle + sin * total) if odd else sin * total
     return max((1 - inside) / 2, 0.0)
-
-
-def evidence_against(share: float, events: int, missed: int) -> float:
-    """How strongly ``missed`` of ``events`` speak against a miss of ``share`` or more; above 20 by chance in 5 %.
-
-    A test by betting: valid however often and whenever it is looked at (Ville 1939). Only for a miss below ``share``.
-    """
-    grid = np.linspace(0.0, share, 4_001)
-    middle = (grid[1:] + grid[:-1]) / 2
-    density = (1 - middle) ** (_MIXED - 1)
-    gain = (
-        missed * np.log(middle / share) + (events - missed) * np.log1p(-middle) - (events - missed) * math.log1p(-share)
-    )
-    return float((density * np.exp(gain)).sum() / density.sum())
 
 
 def watched_events(max_miss: float = MAX_MISS, confidence: float = CONFIDENCE) -> int:

@@ -59,6 +59,15 @@ def remove_abandoned(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def set_aside(path: Path) -> Path:
+    """Give a damaged file another name beside its own, so that a new one can be begun; that name. OSError."""
+    number = 1
+    while (other := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    path.rename(other)
+    return other
+
+
 def write_synced(path: Path, content: bytes) -> None:
     """The content is on the disk when this returns; the name may not be (see :func:`sync_folder`)."""
     with path.open("wb") as file:

@@ -57,7 +57,9 @@ def ledger_with(path: Path, count: int) -> Ledger:
 def as_version_2(path: Path) -> None:
     """The ledger as a service of the version before left it: nothing in it says what may be looked at."""
     with contextlib.closing(sqlite3.connect(path)) as database:
-        database.executescript("drop table looks; drop table bands; delete from chores; pragma user_version = 2;")
+        database.executescript(
+            "drop table draws; drop table audits; drop table looks; delete from chores; pragma user_version = 2;"
+        )
 
 
 def status(**changes: Any) -> events.Status:

@@ -12,11 +12,12 @@ from daemon.common.errors import UserError
 from daemon.config import ThresholdsConfig
 from daemon.formats.afmcurve import compact_copy_of
 from daemon.judging import CutOrigin, Thresholds
+from daemon.judging.loss import SEED, SimulatedLoss
 from daemon.judging.registry import Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
 from daemon.learn.adaptation import accept, audit, propose
-from daemon.learn.ground import SEED, SimulatedLoss, survey
+from daemon.learn.ground import survey
 from daemon.ledger.view import LedgerView
 from daemon.review.cutting import Cutting
 from daemon.review.desk import Desk
@@ -378,14 +379,14 @@ def test_the_simulated_loss_of_the_shipped_model_is_what_its_network_says(tmp_pa
     known = shipped.counted()
     model = Model.of(shipped.base, EngineRequest("cpu", precision="fp32"))
     scored = model.judge([one.curve for one in simulate(24, SEED, 1.0)])
-    finite = [place for place in range(24) if np.isfinite(known.values[place])]
+    finite = [place for place in range(24) if np.isfinite(known.events[place])]
     assert len(finite) > 18
-    assert [scored[place].logit for place in finite] == pytest.approx(known.values[finite], abs=0.02)
+    assert [scored[place].logit for place in finite] == pytest.approx(known.events[finite], abs=0.02)
     assert known.at(float(shipped.base.limits[0])) == pytest.approx(0.02, abs=0.012)
-    own = SimulatedLoss(tmp_path, make_model(tmp_path / "other"), events=6)
+    own = SimulatedLoss(tmp_path, make_model(tmp_path / "other"), curves=6)
     assert own.counted() is None
     own.count()
-    assert own.counted().values.size == 6
+    assert own.counted().events.size == 6
     assert own.file.parent == tmp_path
 
 

@@ -7,15 +7,18 @@ import re
 from typing import Any
 from xml.etree import ElementTree
 
+import msgspec
 import numpy as np
 import pytest
 from rich.console import Console
 
-from daemon.common.text import duration, latency, rate, score, size
+from daemon.common.text import bars, duration, latency, rate, score, size
 from daemon.screens.board import Board, Entry
-from daemon.screens.screen import bars, frame, sketch, svg, tail
-from models.clock import rfc3339
+from daemon.screens.console import KEYS
+from daemon.screens.screen import frame, sketch, svg, tail
+from models.clock import day_and_minute, rfc3339
 from tests.speaker import preview
+from tests.test_review_night import guard
 
 SVG = "{http://www.w3.org/2000/svg}"
 NOW_S = 1_800_000_000.0
@@ -37,6 +40,10 @@ def event(seq: int, verdict: str = "keep", age_s: float = 1.0, **data: Any) -> d
 def status(last_seq: int = 0, stream: str = "s", **data: Any) -> dict[str, Any]:
     told: dict[str, Any] = {"last_seq": last_seq, "instrument": "afm1", "state": "ready", "uptime_s": 8000.0}
     return {"stream": stream, "data": {**told, "watch": ["/data/afm1"], **data}}
+
+
+def condition(name: str, level: str, text: str) -> dict[str, Any]:
+    return {"name": name, "level": level, "text": text, "ok": False}
 
 
 def board_with(count: int, **data: Any) -> Board:
@@ -313,3 +320,44 @@ def test_the_session_stands_beside_the_numbers_of_all_time(width: int, height: i
     (row,) = (line.plain for line in lines if line.plain.startswith(" session 3, titin\ufffd[2J, tip OMCL, for 2 h"))
     assert row.split("●")[1].split()[0] == "1,236"
     assert (len(lines), {line.cell_len for line in lines}) == (height, {width})
+
+
+def test_what_is_missed_and_how_the_tip_is() -> None:
+    """Numbers and charts share a line where there is room; advice that is no trouble yet is told like one, once."""
+    told = msgspec.to_builtins(guard(count=60, change=45))
+    board = board_with(4, guard=told)
+    numbers = " missed  path ≥ 96.3 % · events 38 of 39 shown · unseen ≤ 64 of 2,184"
+    noise, adhesion = "noise ▄▄▄▄▄▄▄▄▄▄▄▄████ 10 pN", "adhesion ████████████     –"
+    wide, narrow = text_of(board, 200, 40).splitlines(), text_of(board, 80, 30).splitlines()
+    second = "second opinion disputes 31, 12 looked at"
+    assert any(line.startswith(f"{numbers}   {second}") and noise in line and adhesion in line for line in wide)
+    assert numbers in [line.rstrip() for line in narrow]
+    assert any(noise in line and numbers not in line for line in narrow)
+    advice = "noise doubled since 02:14: look at the tip"
+    assert "\n".join(wide).count(advice) == 1
+    assert "all well" not in "\n".join(wide)
+    board.take_status(status(guard=told, health=[condition("advice noise", "degraded", advice)]))
+    assert (board.troubles(), board.advice) == ([], [advice])
+    board.take_status(status(guard=told, health=[condition("advice unit", "alarm", advice)]))
+    assert (board.troubles(), board.advice) == ([f"advice unit: {advice}"], [])
+    told["path"] |= {"is_well": False, "lower_bound": 0.81}
+    assert " missed  ▲ path ≥ 81 %, 1,183 of 1,204 found · events" in text_of(board_with(4, guard=told), 140, 40)
+    assert "missed" not in text_of(board_with(4, guard=None), 140, 40)
+
+
+def test_on_a_small_terminal_a_red_line_still_says_since_when_and_what_to_do() -> None:
+    """80 by 24: numbers keep apart, what is wrong takes two lines, and so does the help."""
+    since = "2026-11-20T12:00:00.000Z"
+    text = "28 curves in a row without contact: the tip is not reaching the surface (check engage, setpoint, drift)"
+    health = [{**condition("contact", "alarm", text), "since": since}, condition("disk", "degraded", "full")]
+    board = board_with(4, review_queue=276, health=health, engine="cpu, openvino")
+    board.tell(KEYS)
+    lines = text_of(board, 80, 24).splitlines()
+    assert "flagged  277  " in "\n".join(lines)
+    begin = next(place for place, line in enumerate(lines) if line.startswith(" ▲ contact"))
+    told = " ".join(" ".join(lines[begin : begin + 2]).split())
+    when = day_and_minute(since)
+    assert told.startswith(f"▲ contact: 28 curves in a row without contact since {when}: the tip is not reaching")
+    assert told.endswith("(check engage, setpoint, drift) (+1 more)")
+    assert KEYS in " ".join("\n".join(lines).split())
+    assert {len(line) for line in lines} == {80}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -18,6 +19,7 @@ from daemon.formats import open_file
 from daemon.formats.afmcurve import MOST_POINTS, compact_copy_of, pack, unpack
 from daemon.judging import Decision, Judge, audit, classify, decide, with_compact_copy
 from daemon.judging.judge import judge_of, load_model
+from daemon.ledger import Ledger, LedgerView
 from daemon.reading import Reading
 from daemon.reading.ahead import read_curves
 from daemon.reading.pool import ReaderPool
@@ -66,7 +68,7 @@ def kept(decisions: Sequence[Decision], readings: Sequence[Reading], folder: Pat
     """Every flagged curve with its copy, as the ledger exports it."""
     folder.mkdir(exist_ok=True)
     for number, pair in enumerate(zip(decisions, readings, strict=True)):
-        copy = with_compact_copy(*pair, model().bundle.profile).compact_copy
+        copy = with_compact_copy(*pair, model().bundle.profile, audit.Past()).compact_copy
         if copy is not None:
             file = folder / f"{number:05d}.afmcurve"
             file.write_bytes(copy)
@@ -99,7 +101,8 @@ def test_what_may_be_looked_at_has_a_copy_and_nothing_else() -> None:
 
     def copied(**changes: object) -> int:
         some = [replace(base, identity=f"{number}#0", **changes) for number in range(300)]
-        return sum(with_compact_copy(one, reading, model().bundle.profile).compact_copy is not None for one in some)
+        made = (with_compact_copy(one, reading, model().bundle.profile, audit.Past()) for one in some)
+        return sum(one.compact_copy is not None for one in made)
 
     assert copied(verdict="keep") == copied(verdict="review", score=None) == 300
     drawn = [audit.draw(f"{number}#0") for number in range(300)]
@@ -108,6 +111,33 @@ def test_what_may_be_looked_at_has_a_copy_and_nothing_else() -> None:
     assert copied(verdict="discard", score=0.003) == few
     assert copied(verdict="discard", score=0.002, judge=raised) == few
     assert copied(verdict="discard", score=0.003, judge=raised) == more
+    assert copied(verdict="discard", is_disputed=True) == 300
+
+
+def test_batch_after_batch_the_copies_are_those_of_the_discards_that_the_ledger_draws(tmp_path: Path) -> None:
+    """The copy is made before the commit that notes the draw: both follow from the same past, after a restart too."""
+    judge = replace(judge_of(model(), ThresholdsConfig()), band=(0.003, 0.004))
+    reading = live([BUNDLED], model().bundle.profile)[0]
+    base = replace(judged([reading], judge)[0], verdict="discard")
+    dice, copied = random.Random(12), set[str]()
+    for batch in range(20):
+        if batch % 5 == 0:
+            ledger = Ledger(tmp_path / "ledger.sqlite", "afm1")
+        past = ledger.past(judge.pipeline)
+        made = [
+            replace(base, identity=f"{batch}-{n}#0", score=min(dice.expovariate(800), 0.004), is_disputed=n == 7)
+            for n in range(100)
+        ]
+        made = [with_compact_copy(one, reading, model().bundle.profile, past) for one in made]
+        copied |= {one.identity for one in made if one.compact_copy is not None}
+        ledger.record(made)
+        if batch % 5 == 4:
+            ledger.close()
+    with LedgerView(ledger.path) as view:
+        looks = view.looks("discard")
+        assert all(view.compact_copy(look.seq) for look in looks)
+        assert len(looks) == len(copied) > 20 + 20
+        assert len({look.probability for look in looks}) > 10
 
 
 @pytest.mark.timeout(300)

@@ -13,7 +13,7 @@ from daemon.reading import Reading
 from daemon.sources import Arrival
 from deploy.classifier import EngineId
 from deploy.serving import Scored
-from models.curve import Curve
+from models.curve import Curve, Prepared
 from models.reasons import LIFTING
 
 THRESHOLDS = Thresholds(discard=0.04, keep=0.62)
@@ -50,6 +50,21 @@ def test_two_thresholds_with_a_floor_under_doubt(score: float | None, reasons: t
 def test_unreadable_file_is_review_with_its_reason_whatever_else() -> None:
     decision = decide([reading(curve=False, reason="truncated")], [None], JUDGE)[0]
     assert (decision.verdict, decision.score, decision.reasons) == ("review", None, ("truncated",))
+
+
+def test_the_second_opinion_is_that_of_the_signal_and_changes_no_verdict() -> None:
+    wave = np.zeros(512, np.float32)
+    wave[200:] = -40.0
+    seen, flat, unread = Prepared(wave), Prepared(np.zeros(512, np.float32)), Prepared(None, ("too_short",))
+    scored = [Scored(0.01, (), prepared=item) for item in (seen, unread, flat)] + [None]
+    readings = [reading(), reading(), reading(), reading(curve=False, reason="truncated")]
+    told = decide(readings, scored, JUDGE)
+    assert told[0].steps is not None
+    assert told[0].steps > 3
+    assert [one.steps for one in told[1:]] == [None, 0.0, None]
+    assert [one.verdict for one in told[:3]] == ["discard"] * 3
+    assert not any(one.is_disputed for one in told)
+    assert events.decision_data(told[0], 0.0).steps == told[0].steps
 
 
 def test_a_scored_curve_says_that_the_score_decided_and_what_else_was_seen() -> None:

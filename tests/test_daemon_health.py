@@ -103,5 +103,8 @@ def test_the_gravest_comes_first_and_gives_the_line() -> None:
     one.report("folder", "degraded", "/data is gone")
     one.report("contact", "alarm", "20 missed")
     assert [c.name for c in one.conditions()] == ["contact", "folder", "engine"]
+    one.report("orientation jpk", "alarm", "3 upside down")  # a cause, though it was found later
+    assert [c.name for c in one.conditions()] == ["orientation jpk", "contact", "folder", "engine"]
+    one.report("orientation jpk", "ok", "none")
     assert one.level == "alarm"
     assert one.line() == "contact: 20 missed; folder: /data is gone"

@@ -325,6 +325,10 @@ def test_kill_9_at_any_moment_leaves_no_gap_and_nothing_twice(path: Path) -> Non
             new = Counter(decode(body)["data"]["verdict"] for _, body in rows[before:])
             assert view.count_looks("keep", after=before) == new["keep"]
             assert view.count_looks("review", after=before) == new["review"]
+            audits = view.audits()
+            assert sum(one.discards for one in audits) == new["discard"]
+            draws = view.draws(one.number for one in audits)
+            assert [one.seq for one in draws] == [one.seq for one in view.looks("discard", after=before, order="seq")]
     assert announced > before + 40
     identities = [decode(body)["data"]["sha256"] for _, body in rows]
     assert len(set(identities)) == len(identities)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 from daemon.common.errors import UserError
-from daemon.judging import Decision, audit
+from daemon.judging import Decision, audit, chance_in
 from daemon.ledger import Ledger, LedgerView, schema
 from models.clock import Clock
 from tests.ledgerhelp import JUDGE, as_version_2, decision, decisions, ledger_with
@@ -79,14 +78,70 @@ def test_after_a_raise_the_band_is_audited_more_until_it_was(path: Path) -> None
     ledger.record(within[:300])
     ledger.close()
     ledger = Ledger(path, "afm1")  # what was counted outlives the process
-    ledger.record(within[300:])
+    ledger.record(within[300:500])
+    ledger.record(within[500:])
     with ledger.view() as view:
         shares = {one.seq: one.probability for one in view.looks("discard")}
         assert {shares[seq] for seq in shares if seq <= 2000} == {audit.AUDIT_SHARE}
-        assert {shares[seq] for seq in shares if 2000 < seq <= 2500} == {audit.BAND_SHARE}
-        assert {shares.get(seq, 0.02) for seq in range(2501, 2601)} == {audit.AUDIT_SHARE}
-        drawn = Counter(2000 < seq <= 2500 for seq in shares)
-        assert 28 <= drawn[True] <= 76  # 50 on average
+        assert {shares[seq] > audit.BAND_SHARE for seq in shares if 2000 < seq <= 2300} == {True}  # by score, even more
+        assert {shares[seq] for seq in shares if 2300 < seq <= 2500} == {audit.BAND_SHARE}
+        assert {shares.get(seq, 0.02) < audit.BAND_SHARE for seq in range(2501, 2601)} == {True}
+        assert 32 <= sum(2000 < seq <= 2500 for seq in shares) <= 82  # 57 on average
+        assert {one.stratum: one.seq > 2000 for one in view.draws([1])} == {"score": False, "band": True}
+    ledger.close()
+
+
+def test_the_higher_the_score_the_likelier_a_discard_is_drawn(path: Path) -> None:
+    """By what was discarded before its batch, and no more; each with its chance, and counted out of how many."""
+    dice = np.random.default_rng(12)
+    scores = [0.0, *dice.exponential(0.004, 5999)]
+    some = [decision(n, verdict="discard", score=score, compact_copy=b"drawn") for n, score in enumerate(scores, 1)]
+    wall_s = [1.8e9]  # in the middle of a night, whatever the zone: 2027-01-15T08:00Z
+    ledger = Ledger(path, "afm1", clock=Clock(wall_s=lambda: wall_s[0]))
+    expected = list[float]()
+    for start in range(0, 6000, 500):
+        if start == 3000:
+            ledger.close()
+            wall_s[0] += 86_400.0
+            ledger = Ledger(path, "afm1", clock=Clock(wall_s=lambda: wall_s[0]))
+        past = ledger.past(JUDGE.pipeline)
+        assert (past.discards, past.scores) == (start, pytest.approx(sum(scores[:start])))
+        expected += [chance_in(one, past).probability for one in some[start : start + 500]]
+        ledger.record(some[start : start + 500])
+        ledger.record(some[start : start + 9])  # decided already: counted once
+    with ledger.view() as view:
+        nights = view.audits(JUDGE.pipeline)
+        draws = view.draws(one.number for one in nights)
+        assert {one.seq: one.probability for one in draws} == {
+            n: share for n, share in enumerate(expected, 1) if audit.draw(some[n - 1].identity) < share
+        }
+        assert {one.seq: one.probability for one in view.looks("discard")} == {o.seq: o.probability for o in draws}
+        assert sum(expected[500:]) / 5500 == pytest.approx(audit.AUDIT_SHARE, rel=0.05)
+        assert min(expected) >= audit.LEAST == pytest.approx(0.02 * (audit.UNIFORM + (1 - audit.UNIFORM) * 0.02 / 1.02))
+        estimate, error = sum(1 / one.probability for one in draws), 4 * np.sqrt(6000 / 0.01)
+        assert abs(estimate - 6000) < error
+        assert [one.place for one in draws] == [(one.seq - 1) % 3000 + 1 for one in draws]
+        assert [(one.discards, one.in_band, one.disputed) for one in nights] == [(3000, 0, 0)] * 2
+        assert [one.night for one in nights] == sorted({one.night for one in nights})
+        assert {one.audit for one in draws if one.seq <= 3000} == {nights[0].number}
+        assert view.audits("another") == []
+    ledger.close()
+
+
+def test_what_the_second_opinion_disputes_is_all_looked_at_in_a_stratum_of_its_own(path: Path) -> None:
+    ledger = Ledger(path, "afm1")
+    ledger.record(discards(1, 1001))
+    disputed = discards(1001, 1011, is_disputed=True, steps=15.5, judge=RAISED, score=0.3)
+    ledger.record([*disputed, decision(1011, verdict="keep", score=0.9, steps=3.0, judge=RAISED)])
+    with ledger.view() as view:
+        (audited,) = view.audits("raised")
+        assert (audited.steps, audited.discards, audited.in_band, audited.disputed) == (11, 10, 0, 10)
+        draws = view.draws([audited.number])
+        assert draws == [(audited.number, "steps", 1000 + place, place, 1.0) for place in range(1, 11)]
+        assert view.disputed() == [one.seq for one in draws]
+        assert view.disputed(1005, 1007) == [1006, 1007]
+        assert view.steps([1001, 1011, 1, 5000]) == {1001: ("discard", 15.5), 1011: ("keep", 3.0), 1: ("discard", None)}
+        assert view.compact_copy(1001) == b"drawn"
     ledger.close()
 
 
@@ -116,7 +171,7 @@ def test_a_ledger_from_before_is_opened_at_once_and_filled_beside_the_service(pa
         ledger.close()
 
 
-@pytest.mark.parametrize("name", ["ledger-schema-1.sqlite", "ledger-schema-2.sqlite"])
+@pytest.mark.parametrize("name", ["ledger-schema-1.sqlite", "ledger-schema-2.sqlite", "ledger-schema-3.sqlite"])
 def test_ledgers_that_services_of_before_wrote_are_filled_too(path: Path, name: str) -> None:
     shutil.copy(ROOT / "tests" / "faults" / name, path)
     with LedgerView(path) as before:
@@ -130,16 +185,14 @@ def test_ledgers_that_services_of_before_wrote_are_filled_too(path: Path, name: 
         assert [view.count_looks(word) for word in ("keep", "review")] == [counted["keep"], counted["review"]]
         assert sum(counted.values()) == view.last_seq == len(view.stream_scores().seqs)
     ledger.close()
-    assert schema.LOOKS_SINCE == len(schema.MIGRATIONS) == 3
+    assert schema.LOOKS_SINCE + 1 == schema.DRAWS_SINCE == len(schema.MIGRATIONS) == 4
 
 
-def test_the_stream_of_scores_and_the_decision_of_a_moment(path: Path) -> None:
-    wall_s = [1.8e9]
-    ledger = Ledger(path, "afm1", clock=Clock(wall_s=lambda: wall_s[0]))
+def test_the_stream_of_scores(path: Path) -> None:
+    ledger = Ledger(path, "afm1")
     odd = decision(3, identity="ab#odd", path="caf\udce9.txt", verdict="review", score=None)
     for one in (decision(1), decision(2, judge=RAISED), odd, decision(4, verdict="keep", score=0.9)):
         ledger.record([one])
-        wall_s[0] += 10
     with ledger.view() as view:
         stream = view.stream_scores()
         assert stream.seqs.tolist() == [1, 2, 3, 4]
@@ -149,10 +202,6 @@ def test_the_stream_of_scores_and_the_decision_of_a_moment(path: Path) -> None:
         assert view.stream_scores(last=2).seqs.tolist() == [3, 4]
         assert view.stream_scores(after=1, until=3).seqs.tolist() == [2, 3]
         assert view.stream_scores(after=9).scores.shape == (0,)
-        moments = ("2027-01-15T07:59:59Z", "2027-01-15T08:00:00Z", "2027-01-15T09:00:15+01:00", "2030-01-01T00:00:00Z")
-        assert [view.seq_at(moment) for moment in moments] == [0, 1, 2, 4]
-        with pytest.raises(ValueError, match="Invalid"):
-            view.seq_at("yesterday")
     ledger.close()
 
 

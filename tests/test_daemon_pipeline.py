@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from makers_vendors import make_ibw_image, make_tiff
+from prometheus_client import CollectorRegistry, generate_latest
 
 from daemon.config import ThresholdsConfig
 from daemon.formats import NAMES
 from daemon.instrument import play, recordings
-from daemon.judging import Decision
+from daemon.judging import Decision, Judged
 from daemon.judging.judge import Serving, judge_of
-from daemon.judging.sentinel import Sentinel
+from daemon.judging.sentinel import Dispute, Sentinel
 from daemon.ledger import Ledger, NotRecorded
 from daemon.metrics import Metrics
 from daemon.pipeline import Backlog, Pace, Pipeline
 from daemon.publish import Publisher
 from daemon.reading.pool import ReaderPool
+from daemon.sources import CANARY, Arrival, SourceHealth
 from daemon.sources.watch import FolderNeeds, WatchSource
 from deploy.serving import Model
 
@@ -36,12 +39,48 @@ def model() -> Model:
     return Model.load()
 
 
+class OwnCurves:
+    """A source of canaries, given by hand; what became of each stands in ``answers``."""
+
+    name = CANARY
+
+    def __init__(self) -> None:
+        self.waiting: deque[Arrival] = deque()
+        self.answers: dict[str, tuple[bool, str | None]] = {}
+
+    def add(self, file: Path) -> None:
+        arrival = Arrival(CANARY, file.name, file, noticed_s=time.monotonic(), known_curve=f"canary-{file.name}")
+        self.waiting.append(replace(arrival, answer=self._answered))
+
+    def _answered(self, arrival: Arrival, is_done: bool, reason: str | None) -> None:
+        self.answers[arrival.path] = (is_done, reason)
+
+    def start(self) -> None:
+        """Nothing has to begin."""
+
+    def take(self, limit: int, large: int) -> list[Arrival]:
+        return [self.waiting.popleft() for _ in range(min(limit, len(self.waiting)))]
+
+    def ready(self) -> int:
+        return len(self.waiting)
+
+    def oldest_pending_s(self) -> float | None:
+        return None
+
+    def health(self) -> list[SourceHealth]:
+        return []
+
+    def stop(self) -> None:
+        """Nothing has to end."""
+
+
 class Line:
     """A pipeline on one folder, turned by hand."""
 
     def __init__(self, folder: Path, model: Model, closing: ExitStack) -> None:
         self.folder, self.bell, self.metrics = folder / "watch", threading.Event(), Metrics()
         self.sentinel = Sentinel()
+        self.curves, self.canaries = list[Judged](), list[Judged]()
         self.folder.mkdir()
         self.model, self.judge = model, judge_of(model, ThresholdsConfig())
         self.ledger = Ledger(folder / "ledger.sqlite", "afm1")
@@ -52,10 +91,24 @@ class Line:
         self.source = WatchSource([self.folder], needs)
         publisher = Publisher(self.ledger.path, "afm1", publish=ANY, replay=ANY)
         closing.callback(publisher.stop)
-        backlog, pace = Backlog([self.source]), Pace(BATCH, 0.005)
-        judged = backlog, self.reader, Serving(model, self.judge), self.ledger
-        parts = *judged, publisher, self.metrics, self.sentinel, self.bell, pace
-        self.pipeline = Pipeline(*parts)
+        self.own = OwnCurves()
+        self.pipeline = Pipeline(
+            Backlog([self.source, self.own]),
+            self.reader,
+            Serving(model, self.judge),
+            self.ledger,
+            publisher,
+            self.metrics,
+            bell=self.bell,
+            pace=Pace(BATCH, 0.005),
+            sentinel=self.sentinel,
+            dispute=Dispute(),
+            observe=self._observe,
+        )
+
+    def _observe(self, judged: Sequence[Judged], canaries: Sequence[Judged]) -> None:
+        self.curves += judged
+        self.canaries += canaries
 
     def write(self, count: int) -> list[Path]:
         """JPK curves, each another recording."""
@@ -157,3 +210,42 @@ def test_what_is_under_way_is_judged_to_its_end_by_the_model_it_was_begun_with(l
     assert all(batch.scored.done() for batch in line.pipeline._batches)
     made = [decision for turn in line.turn_until(30) for decision in turn]
     assert [decision.judge.model for decision in made] == [line.judge.model] * 16 + ["the next one"] * 14
+
+
+def test_canaries_are_judged_with_the_others_and_set_aside(line: Line, tmp_path: Path) -> None:
+    files = sorted(CURVES.glob("force-save*.jpk-force"))
+    broken = tmp_path / "broken.jpk-force"
+    broken.write_bytes(files[0].read_bytes()[:-100])
+    for file in [*files[:3], broken]:
+        line.own.add(file)
+    written = [path.name for path in line.write(2 * BATCH)]
+    line.source.start()
+    sums: set[int] = set()
+    until_s = time.monotonic() + 30
+    while line.metrics.accounts.snapshot()["decided"] < 2 * BATCH or not line.pipeline.idle():
+        assert time.monotonic() < until_s
+        line.pipeline.turn(0.1)
+        books = line.metrics.accounts.snapshot()
+        sums.add(books["seen"] - books["decided"] - books["duplicate"] - books["backlog"])
+    seen = {one.reading.arrival.path: one for one in line.canaries}
+    assert seen.keys() == {one.name for one in files[:3]}
+    assert all(one.scored is not None and one.decision.score == one.scored.score for one in seen.values())
+    assert line.own.answers == {**{one.name: (True, None) for one in files[:3]}, broken.name: (False, "truncated")}
+    books = line.metrics.accounts.snapshot()
+    assert (sums, books["seen"], books["decided"], books["duplicate"], books["unreadable"]) == ({0}, 8, 8, 0, 0)
+    told = line.ledger.view().decisions(range(1, 20))
+    assert {event["data"]["path"] for event in told.values()} == set(written)
+    assert sorted(one.reading.arrival.path for one in line.curves) == sorted(written)
+    assert {one.reading.sha256 for one in seen.values()} & {one.decision.sha256 for one in line.curves}, "none alike"
+    scraped = CollectorRegistry()
+    scraped.register(line.metrics.accounts)
+    assert b"canary" not in generate_latest(scraped)
+
+
+def test_the_ledger_refuses_a_canary(line: Line) -> None:
+    line.own.add(next(iter(CURVES.glob("force-save*.jpk-force"))))
+    while not line.canaries:
+        assert line.pipeline.turn(1.0) == []
+    with pytest.raises(ValueError, match="canary"):
+        line.ledger.record([line.canaries[0].decision])
+    assert line.ledger.last_seq == 0

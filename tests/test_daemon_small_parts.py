@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ledgerhelp import decision
 
 from daemon.common.errors import UserError
 from daemon.common.locks import StateLock
 from daemon.common.progress import progress
+from daemon.config import Config
 from daemon.judging import decide
+from daemon.judging.sentinel import Sentinel
+from daemon.service import Service
 from daemon.service.health import ContactWatch
 from daemon.service.report import Rates
 from tests.test_daemon_decide import JUDGE, reading
@@ -26,6 +31,31 @@ def test_twenty_curves_without_contact_in_a_row_raise_the_alarm_and_one_with_con
     assert "20 curves" in watch.text
     assert not watch.observe([("score",)])
     assert not watch.observe([("score", "no_contact")] * 19)
+
+
+def test_where_the_sign_seems_wrong_nobody_is_told_to_engage_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An alarm is an error in the log, advice a warning."""
+    config = Config(state=tmp_path)
+    service = Service(config, lambda: config)
+    sentinel, lost = Sentinel(), replace(decision(1), reasons=("flipped", "no_contact"))
+
+    def told(curves: int) -> list[tuple[str, str]]:
+        for _ in range(curves):
+            sentinel.observe("jpk", lost.reasons)
+        service._look_at_surface(sentinel, [lost] * curves)
+        return [(one.name, one.level) for one in service._health.conditions()]
+
+    assert told(2) == [("contact", "ok")]
+    assert told(30) == [("orientation jpk", "alarm"), ("contact", "ok")]
+    (said,) = [one.text for one in service._health.conditions() if one.name == "contact"]
+    assert said.endswith("as their sign seems wrong: see orientation jpk")
+    service._health.report("advice noise", "degraded", "noise doubled", is_advice=True)
+    assert [one.levelname for one in caplog.records] == ["ERROR", "WARNING"]
+    sentinel = Sentinel()
+    service._look_at_surface(sentinel, [lost])
+    assert [one.name for one in service._health.conditions() if one.level == "alarm"] == ["orientation jpk", "contact"]
 
 
 def test_an_unreadable_file_says_nothing_about_the_tip() -> None:

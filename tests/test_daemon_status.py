@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import zmq
+from msgspec import convert, structs
 
 from daemon.client.feed import ask_status
 from daemon.client.service_file import await_answer, find, forget, is_left, leave, reload
@@ -22,11 +23,15 @@ from daemon.client.status import find_orphan, gather, is_well
 from daemon.common.errors import UserError
 from daemon.config import Config
 from daemon.config.origin import SERVICE_FILE
+from daemon.guard.logbook import Logbook
 from daemon.labels import Label, Labels
 from daemon.ledger import events
+from daemon.ledger.numbers import GuardNumbers, Told
 from daemon.screens.status import page
+from models.clock import day_and_minute, minute_of
 from tests.reviewhelp import fill, judged
 from tests.speaker import Speaker
+from tests.test_review_night import Watcher
 
 ROOT = Path(__file__).resolve().parents[1]
 NOBODY = "ipc:///nowhere/at/all"
@@ -66,6 +71,48 @@ def test_a_running_service_is_told_on_one_screen(speaker: Speaker) -> None:
         assert told in done.stdout
     assert done.stdout.count("\n") <= 24
     assert "\x1b" not in done.stdout
+
+
+def test_what_is_missed_is_told_a_line_each(tmp_path: Path) -> None:
+    with Watcher(tmp_path / "state") as watcher:
+        watcher.record(3)
+        said = words_of(gather(Config(state=watcher.state, instrument="afm1")))
+    for told in (
+        "  path      1,183 of 1,204 simulated events were found",
+        "  events    38 of 39 confirmed events were shown to you live",
+        "  unseen    of 2,184 discards at most 64 events were lost (100 looked at, 95 %)",
+        "  second    31 are disputed",
+        "  tip       noise 10 pN ▄▄▄▄▄▄▄▄████, adhesion – ████████    ",
+        "  health    ▲ noise doubled since 02:14: look at the tip",
+    ):
+        assert told in said.splitlines()
+
+
+def test_what_was_told_is_not_forgotten_with_the_service(tmp_path: Path) -> None:
+    """A restart makes no bad night a good one, and when none runs the files tell."""
+    state, since = tmp_path / "state", "2026-11-28T02:14:00.000Z"
+    moment = minute_of(since)
+    lost = Told(name="contact", level="alarm", since=since, left=since, text="30 curves without contact")
+    with Watcher(state) as watcher:
+        watcher.record(3)
+        watcher.guard = GuardNumbers(no_path="nobody watches", told=(lost,))
+        said = words_of(gather(Config(state=state, instrument="afm1"))).splitlines()
+    assert "  path      nobody watches" in said
+    assert "  health    ✓ all well now" in said
+    when = f"told since {moment}, over or not seen again since the service ended {moment}"
+    assert f"  before    contact: {when}: 30 curves without contact" in said
+    with Logbook(state / "guard.sqlite", "any") as logbook:
+        logbook.note_told(lost)
+        logbook.note_told(structs.replace(lost, name="disk", ended=since, left=None, text="full"))
+    done = afm_triage("status", "--state", str(state))
+    for told in (
+        "  events    nobody has confirmed an event yet",
+        f"  left      ▲ contact: 30 curves without contact (since {moment}, still so when the service ended {moment})",
+        f"  left      disk: from {moment} to {moment}: full",
+    ):
+        assert told in done.stdout
+    guard = json.loads(afm_triage("status", "--json", "--state", str(state)).stdout)["guard"]
+    assert convert(guard, GuardNumbers).told[0] == lost
 
 
 @pytest.mark.parametrize(
@@ -126,10 +173,12 @@ def test_as_json_it_is_the_status_event_and_the_ledger(speaker: Speaker) -> None
 
 
 def test_what_is_not_well_is_said_and_is_an_exit_code(speaker: Speaker) -> None:
-    speaker.health = [events.Health("contact", "alarm", "20 curves missed \x1b[2J", "12:00", False)]
+    since = "2026-11-20T12:00:00.000Z"
+    text = "20 curves missed \x1b[2J: look at the tip"
+    speaker.health = [events.Health("contact", "alarm", text, since, False)]
     report = gather(Config(state=speaker.state))
     assert not is_well(report)
-    assert "▲ contact: 20 curves missed �[2J  since 12:00" in words_of(report)
+    assert f"▲ contact: 20 curves missed �[2J since {day_and_minute(since)}: look at the tip" in words_of(report)
 
 
 def test_a_service_that_is_down_leaves_its_ledger(speaker: Speaker) -> None:

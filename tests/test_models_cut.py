@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from models.anytime import evidence_against
 from models.certificate import CONFIDENCE, MAX_MISS, discard_limit, events_needed
 from models.cut import (
     FEWEST,
     climb,
-    evidence_against,
     predictive_limit,
     student_quantile,
     watched_events,

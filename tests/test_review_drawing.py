@@ -39,6 +39,22 @@ def test_the_five_peaks_of_a_published_pull_are_marked_on_the_curve() -> None:
     assert abs(drawn.approach[1][: len(drawn.approach[1]) // 4].mean()) < 10
 
 
+@pytest.mark.parametrize("way", [1.0, -1.0])
+def test_the_step_of_the_second_opinion_is_marked_just_before_it(way: float) -> None:
+    """Turned upside down the same step is seen, as a rise."""
+    force = retract()
+    force[100:] *= way
+    drawn = draw(Curve(force * 1e-12, "N", np.linspace(0, 1e-6, 2000), "separation", spring_constant_n_per_m=0.05))
+    assert drawn.step is not None
+    (at,) = np.flatnonzero(drawn.x == drawn.step.x)
+    assert drawn.y[at] == drawn.step.force == pytest.approx(way * 150, abs=25)
+    assert drawn.step.rise == pytest.approx(-way * 150, rel=0.25)
+    assert way * (drawn.y[at] - drawn.y[at + 4 : at + 24].mean()) > 100
+    words = drawn.step.words("pN", "nm")
+    assert ("the force fall by" in words) == (way > 0)
+    assert ("a rupture if the sign is wrong" in words) == (way < 0)
+
+
 @pytest.mark.parametrize(
     ("unit", "more", "force_unit", "kind", "peak"),
     [

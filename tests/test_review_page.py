@@ -17,10 +17,13 @@ from daemon.formats.afmcurve import compact_copy_of
 from daemon.judging import Decision
 from daemon.judging.audit import AUDIT_SHARE, draw
 from daemon.labels import Labels
+from daemon.ledger import events
+from models.clock import minute_of, utc_now
 from models.curve import Curve
 from models.frontend import prepare_to_judge
 from models.raster import RasterProfile
 from tests.reviewhelp import Page, fill, judged
+from tests.test_review_night import Watcher
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium, or no driver of it")
@@ -382,7 +385,9 @@ def test_a_hostile_name_is_text(tmp_path: Path, browser: Browser, drawn: list[by
 
 def test_everything_is_reached_by_keys_and_fits_400_px(tmp_path: Path, browser: Browser, drawn: list[bytes]) -> None:
     audited = next(n for n in range(200, 2000) if draw(judged(n).identity) < AUDIT_SHARE)
-    others = [judged(n, verdict=v, compact_copy=drawn[0]) for n, v in ((101, "keep"), (audited, "discard"))]
+    passed_over = next(n for n in range(200, 2000) if draw(judged(n).identity) > AUDIT_SHARE)
+    some = ((101, "keep"), (audited, "discard"), (passed_over, "discard"))
+    others = [judged(n, verdict=v, compact_copy=drawn[0]) for n, v in some]
     fill(tmp_path / "state", [*flagged(30, drawn), *others])
     with Page(tmp_path / "state") as page:
         assert seq_of(browser.open(page, queue="")) == 31, "what was kept does not come first"
@@ -420,8 +425,52 @@ def test_everything_is_reached_by_keys_and_fits_400_px(tmp_path: Path, browser: 
             place = browser.run("return document.querySelector('#curve-view .answers').getBoundingClientRect().bottom")
             assert place == pytest.approx(height, abs=1)
         assert "Blind" in browser.text("#gauge")
+        assert browser.text("[data-queue=discards] b") == "1"
+        browser.wait(lambda: "counts for many" in browser.text("#why"), "nothing says that it was drawn")
+        browser.answer("d")
+        browser.wait(lambda: "0 drawn wait" in browser.text("#left"), "what stands in waits")
+        browser.settled()
+        (stands_in,) = page.ask("/api/queue?name=discards&rater=anna&blind=1").json
+        assert not stands_in["is_drawn"]  # its file is gone, so that nothing is said of it here
+        browser.run("return import('/static/side.js').then((side) => side.drawWhy({}, true, arguments[0]))", False)
+        assert "a look that is not counted" in browser.text("#why")
         said = browser.run("return document.querySelector('#plot').getAttribute('aria-label')")
         assert said.startswith("Force curve")
+
+
+def test_the_night_is_told_at_a_glance(tmp_path: Path, browser: Browser) -> None:
+    """What needs a person comes first; each number says what it does not; the charts are drawn, and told in words."""
+    with Watcher(tmp_path / "state") as speaker, Page(speaker.state) as page:
+        speaker.record(6)
+        browser.open(page)
+        browser.press("t")
+        browser.wait(
+            lambda: "look at the tip" in browser.text("#night-view .verdict"), "nobody says that the tip is bad"
+        )
+        assert browser.text("#promises") == "path ≥ 96.3 % · events 38 of 39 shown · unseen ≤ 64 of 2,184"
+        cards = browser.run("return [...document.querySelectorAll('.number-card')].map(one => one.textContent)")
+        assert all("Does not say: " in card for card in cards)
+        assert [card.split("?")[0] for card in cards][:3] == [
+            "PathDoes the line work", "Your eventsAre known events found", "UnseenWhat hides in discards",
+        ]  # fmt: skip
+        noise = browser.run("return document.querySelector('.tip canvas').getAttribute('aria-label')")
+        assert noise.startswith("Noise: now 10 pN, from 5 to 10 in 12 blocks")
+        inked = """const { width, height } = arguments[0];
+            const dots = arguments[0].getContext('2d').getImageData(0, 0, width, height).data;
+            return new Set(new Uint32Array(dots.buffer)).size"""
+        assert browser.run(inked, browser.find(".tip canvas")) > 20, "the chart is empty"
+        text = "28 curves in a row without contact: the tip is not reaching the surface"
+        since = utc_now()
+        speaker.health = [events.Health("contact", "alarm", text, since, False)]
+        told = f"28 curves in a row without contact since {minute_of(since)}: the tip is not reaching the surface."
+        browser.wait(lambda: browser.text("#night-view .verdict").startswith(told), "nobody says since when")
+        assert not browser.text("#trouble"), "an alarm stands twice"
+        for width, height in ((400, 800), (1200, 800), (1600, 900)):
+            browser.size(width, height)
+            assert not browser.overflows(), width
+        browser.press("t")
+        browser.curve()
+        assert browser.text("#trouble").strip() == told
 
 
 @pytest.mark.study

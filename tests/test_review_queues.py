@@ -224,18 +224,38 @@ def test_a_question_shows_by_its_verdict_only_where_that_is_hidden(night: Night)
 
 
 def test_a_young_night_has_discards_to_look_at_too(night: Night) -> None:
-    """Of forty discards few are drawn for audit, most often none: others stand in, twenty in all, and weigh nothing."""
-    kept, *discards = night.add(("keep", 0.9), *[("discard", 0.01)] * 40)
+    """Few are drawn for audit: others stand in behind them, twenty in all; they weigh nothing, nobody waits for them.
+
+    A question among them looks like what stands around it.
+    """
+    kept, *discards = night.add(("keep", 0.9), *[("discard", 0.01)] * 300)
     drawn = {look.seq: 1 / look.probability for look in night.view.looks("discard")}
     items = queue(night.view, night.labels, "discards", "anna", 100)
     assert len(items) == 20
+    assert 2 <= len(drawn) <= 12
+    assert [item.is_drawn for item in items] == [True] * len(drawn) + [False] * (20 - len(drawn))
+    assert {item.seq for item in items[: len(drawn)]} == drawn.keys()
     assert {item.seq for item in items} <= set(discards)
     assert drawn.keys() <= {item.seq for item in items}
     assert {item.seq: item.weight for item in items} == dict.fromkeys((item.seq for item in items), 0.0) | drawn
-    assert lengths(night.view, night.labels, "anna")["discards"] == 20
-    night.say("anna", "discard", items[0].seq)
-    assert lengths(night.view, night.labels, "anna")["discards"] == 19
+    assert lengths(night.view, night.labels, "anna")["discards"] == len(drawn)
+    night.say("anna", "discard", items[0].seq, items[-1].seq, queue="discards")
+    assert lengths(night.view, night.labels, "anna")["discards"] == len(drawn) - 1
     assert kept not in night.seqs("discards", "anna", limit=100)
+    night.labels.note_shown("anna", items[1].seq, "discards", "skip", time="2026-11-28T10:00:00.000Z")
+    again = [item.seq for item in queue(night.view, night.labels, "discards", "anna", 100)]
+    assert again == [item.seq for item in (*items[2 : len(drawn)], items[1], *items[len(drawn) : -1])]
+
+    known = night.add(*[("keep", 0.9)] * 40)
+    for rater in ("ben", "cora"):
+        night.say(rater, "keep", *known)
+    kinds = set[str]()
+    for rater in ("dora", "eve", "fay", "gil"):
+        night.say(rater, "discard", *drawn, queue="discards")
+        asked = queue(night.view, night.labels, "discards", rater, 100, is_blind=True)
+        assert {item.is_drawn for item in asked} == {False}
+        kinds |= {item.kind for item in asked}
+    assert kinds == {"plain", "golden"}
 
 
 def test_a_long_history_is_answered_at_once(night: Night) -> None:

@@ -53,7 +53,18 @@ def test_real_files_are_decided_live_and_exactly_as_a_later_score_decides_them(t
     live = {(event["data"]["path"], event["data"]["curve"]): event["data"] for event in history(trial)}
     assert live.keys() == expected.keys()
     for key, row in expected.items():
-        same = ("verdict", "score", "reasons", "model", "pipeline", "engine", "sha256", "force_unit", "preview")
+        same = (
+            "verdict",
+            "score",
+            "reasons",
+            "model",
+            "pipeline",
+            "engine",
+            "sha256",
+            "force_unit",
+            "preview",
+            "steps",
+        )
         assert {name: live[key][name] for name in same} == {name: row[name] for name in same}
     assert {row["verdict"] for row in live.values()} == {"keep", "review", "discard"}
     totals_s = [row["latency_s"]["total"] for row in (*live.values(), *expected.values())]

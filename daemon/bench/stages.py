@@ -91,7 +91,8 @@ def record_ms(
             fresh = [replace(one, identity=f"{number:032d}{place:032d}#0") for place, one in enumerate(decisions)]
             begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
             ledger.known([one.identity for one in fresh])
-            kept = [with_compact_copy(one, reading, profile) for one, reading in zip(fresh, readings, strict=True)]
+            past = ledger.past(fresh[0].judge.pipeline)
+            kept = [with_compact_copy(*pair, profile, past) for pair in zip(fresh, readings, strict=True)]
             ledger.record(kept, [_mark(reading) for reading in readings])
             cpu_s.append(time.process_time() - begun_cpu_s)
             wall_s.append(time.perf_counter() - begun_s)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ from daemon.client.feed import ask_status
 from daemon.client.service_file import ServiceFile, find
 from daemon.common.errors import UserError
 from daemon.common.mounts import resolve
-from daemon.common.text import MARKS, clean, duration, latency
+from daemon.common.text import MARKS, bars, clean, duration, latency
 from daemon.config import Config
 from daemon.config.origin import SERVICE_FILE
 from daemon.labels import Labels
+from daemon.ledger.numbers import ADVICE
 from daemon.ledger.view import LedgerView
 from daemon.sources import SEEN_S
+from models.certificate import between, percent_down
+from models.clock import minute_of
 from models.files import write_whole
 
 #: Flagged curves that one screen names; `events --verdict review` shows all of them.
@@ -135,6 +138,122 @@ def unseen(status: Mapping[str, Any], now_s: float) -> list[str]:
             unseen_s = now_s - seen_s if isinstance(seen_s, int | float) else begun
             if unseen_s > SEEN_S:
                 found.append(f"source {source.get('name')}: has not been seen for {duration(unseen_s)}")
+    return found
+
+
+def promises(guard: Mapping[str, Any]) -> list[str]:
+    """``path ≥ 96.3 %``, ``events 38 of 39 shown``, ``unseen ≤ 64 of 2,184``: three numbers that never merge, in short.
+
+    One of which nothing is known yet is left out; a path that is not well begins with ▲.
+    """
+    path, events, discards = (guard.get(name) or {} for name in ("path", "events", "unseen"))
+    said, bound = [], path.get("lower_bound")
+    least = "" if bound is None else f" ≥ {percent_down(bound)}"
+    if guard.get("no_path"):
+        said.append("path not watched")
+    elif path and not path.get("is_well"):
+        judged = int(path.get("canaries") or 0)
+        found = judged - int(path.get("missed") or 0)
+        said.append(f"▲ path{least or ' not well'}" + (f", {found:,} of {judged:,} found" if judged else ""))
+    elif least:
+        said.append(f"path{least}")
+    if events.get("confirmed"):
+        said.append(f"events {events['shown_live']:,} of {events['confirmed']:,} shown")
+    if discards.get("at_most") is not None:
+        said.append(f"unseen ≤ {discards['at_most']:,} of {discards['discards']:,}")
+    return said
+
+
+def remembered(guard: Mapping[str, Any], *, is_running: bool) -> list[tuple[str, str, str]]:
+    """What was told before and is not told now, the gravest first: (level, condition, words).
+
+    ok: it needs nobody any more; "" for a condition whose words say all, as those of advice do.
+    """
+    found = []
+    for one in guard.get("told") or ():
+        name, text, began = str(one.get("name")), str(one.get("text")), minute_of(one["since"])
+        left, level = f" {minute_of(one['left'])}" if one.get("left") else "", "ok"
+        if one.get("ended"):
+            said = f"from {began} to {minute_of(one['ended'])}: {text}"
+        elif is_running:
+            said = f"told since {began}, over or not seen again since the service ended{left}: {text}"
+        else:
+            still, level = f"still so when the service ended{left}", str(one.get("level"))
+            end = _head_of(text)
+            when = still if "since " in text[:end] else f"since {began}, {still}"
+            said = f"{text[:end]} ({when}){text[end:]}"
+        found.append((level, "" if name.startswith(ADVICE) else name, clean(said)))
+    return sorted(found, key=lambda one: ("alarm", "degraded", "ok").index(one[0]))
+
+
+def events_now(events: Mapping[str, Any]) -> str:
+    """What the model that serves finds of the confirmed events, where that is another number than was shown live."""
+    confirmed, scored, found = (int(events.get(name) or 0) for name in ("confirmed", "scored_now", "found_now"))
+    if not scored or (scored, found) == (confirmed, events.get("shown_live")):
+        return ""
+    return f"the model that serves now finds {found:,} of {scored:,} ({between(events['low'], events['high'])})"
+
+
+def second_in_short(guard: Mapping[str, Any]) -> str:
+    """Of the second opinion; "" where it disputes nothing."""
+    second = guard.get("second") or {}
+    disputed, looked = int(second.get("disputed") or 0), int(second.get("looked_at") or 0)
+    return f"second opinion disputes {disputed:,}, {looked:,} looked at" if disputed else ""
+
+
+def with_since(text: str, since: object) -> str:
+    """``… without contact since 14:46: look …``: the moment stands before what to do, as advice says it."""
+    try:
+        moment = minute_of(str(since))
+    except ValueError:
+        return text
+    if "since " in text:
+        return text
+    end = _head_of(text)
+    return f"{text[:end]} since {moment}{text[end:]}"
+
+
+def _head_of(text: str) -> int:
+    """Where what is the matter ends, and what to do begins."""
+    ends = [place for mark in (": ", "; ") if (place := text.find(mark)) >= 0]
+    return min(ends, default=len(text))
+
+
+def troubles(status: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The conditions of the service that are not well, each since when; :func:`advice` is another thing."""
+    health = (one for one in _list(status.get("health")) if isinstance(one, dict))
+    found = (one for one in health if not one.get("ok") and not _is_advice(one))
+    return [{**one, "text": with_since(str(one.get("text")), one.get("since"))} for one in found]
+
+
+def advice(status: Mapping[str, Any]) -> list[str]:
+    """On tip and run, for whoever is at the microscope; what is grave enough for an alarm is among the troubles."""
+    told = " ".join(str(one.get("text")) for one in troubles(status))
+    said = ((status.get("guard") or {}).get("tip") or {}).get("advice") or ()
+    return [clean(text) for one in said if (text := str(one.get("text"))) not in told]
+
+
+def _is_advice(condition: Mapping[str, Any]) -> bool:
+    """The guard announces it like a condition of the service, which judges as well as ever."""
+    return condition.get("level") == "degraded" and str(condition.get("name")).startswith(ADVICE)
+
+
+def trends(guard: Mapping[str, Any], width: int) -> list[tuple[str, str, str]]:
+    """Noise and adhesion: name, value of now with its unit, and a row of at most ``width`` bars over the last hours."""
+    tip = guard.get("tip") or {}
+    blocks: Sequence[Mapping[str, Any]] = tip.get("blocks") or ()
+    edges = [place * len(blocks) // width for place in range(width + 1)]
+    found = []
+    for name in ("noise", "adhesion"):
+        heights = []
+        for start, stop in pairwise(edges):
+            known = [float(one[name]) for one in blocks[start:stop] if one.get(name) is not None]
+            if stop > start:
+                heights.append(sum(known) / len(known) if known else 0.0)
+        if any(heights):
+            last = blocks[-1].get(name)
+            value = "–" if last is None else f"{last:.3g} {clean(tip.get('unit') or '')}".rstrip()
+            found.append((name, value, bars(heights, len(heights))))
     return found
 
 

@@ -57,6 +57,19 @@ def size(count_bytes: float) -> str:
     return f"{count_bytes:.1f} TB"
 
 
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+def bars(values: Sequence[float], width: int) -> str:
+    """The last ``width`` values as a row of bars, the tallest of them full; nothing is drawn for zero."""
+    shown = values[-width:]
+    tallest = max(shown, default=0.0)
+    if tallest <= 0:
+        return " " * width
+    steps = [0 if value <= 0 else max(1, round(value / tallest * 8)) for value in shown]
+    return "".join(_BARS[step] for step in steps).rjust(width)
+
+
 def first_line(error: BaseException) -> str:
     """An error's name and the first line of what it says; some libraries go on for pages."""
     lines = str(error).strip().splitlines() or [""]

@@ -119,6 +119,15 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardConfig:
+    """``[guard]``: simulated curves go down the line too, which tells whether it works; they are never counted."""
+
+    canaries: Annotated[bool, Switch()] = True
+    canary_s: Annotated[float, Number(0.2, 3600)] = 5.0  # one so often while curves come,
+    canary_rest_s: Annotated[float, Number(0.2, 86400)] = 30.0  # and at rest
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """``[log]``: lines on standard error; under systemd the journal adds the time."""
 
@@ -160,6 +169,7 @@ class Config:
     source: SourceConfig = SourceConfig()
     thresholds: ThresholdsConfig = ThresholdsConfig()
     alarm: AlarmConfig = AlarmConfig()
+    guard: GuardConfig = GuardConfig()
     batch: BatchConfig = BatchConfig()
     engine: EngineConfig = EngineConfig()
     log: LogConfig = LogConfig()

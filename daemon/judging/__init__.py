@@ -22,7 +22,7 @@ from typing import Annotated, Literal, TypeVar
 from msgspec import Meta, Struct
 
 from daemon.formats.afmcurve import compact_copy_of
-from daemon.judging.audit import Band, draw, share_of
+from daemon.judging.audit import Band, Chance, Past, chance_of, is_drawn
 from daemon.reading import Reading
 from deploy.classifier import EngineId
 from deploy.serving import Model, Scored, is_discard
@@ -30,6 +30,7 @@ from models.certificate import Promise
 from models.curve import ForceUnit, Prepared
 from models.frontend import prepare_to_judge, with_flipped
 from models.raster import RasterProfile
+from models.steps import second_opinion
 
 Verdict = Literal["keep", "review", "discard"]
 VERDICTS: tuple[Verdict, ...] = ("keep", "review", "discard")
@@ -105,6 +106,29 @@ class Decision:
     latency_s: Mapping[str, float] = field(default_factory=dict)  # read, raster, infer
     preview: str | None = None  # base64 of uint8 (2, W): lower and upper edge of each column, for consoles
     compact_copy: bytes | None = None  # of the curve, .afmcurve bytes: where a person may be asked to look at it
+    steps: float | None = None  # how far its strongest step stands out (models.steps); None: it has no signal
+    is_disputed: bool = False  # a discard in which the second opinion sees a rupture (daemon.judging.sentinel)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """A curve, what the model said of it and the verdict: all that whoever watches the line may want to know.
+
+    ``reading.arrival`` says where it comes from, and whether it is a canary. ``scored`` is None exactly where
+    ``reading.curve`` is.
+    """
+
+    reading: Reading
+    scored: Scored | None
+    decision: Decision
+
+
+def canaries_apart(judged: Iterable[Judged]) -> tuple[list[Judged], list[Judged]]:
+    """The curves of the laboratory, and the canaries that were judged among them."""
+    found: tuple[list[Judged], list[Judged]] = [], []
+    for one in judged:
+        found[one.reading.arrival.is_canary].append(one)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +146,18 @@ class FileMark:
 
 def decide(readings: Sequence[Reading], scored: Sequence[Scored | None], judge: Judge) -> list[Decision]:
     """One decision a reading, in order; ``scored[i]`` is None exactly where ``readings[i].curve`` is None."""
-    return [_decide(reading, score, judge) for reading, score in zip(readings, scored, strict=True)]
+    told = zip(readings, scored, _second_opinion(scored), strict=True)
+    return [_decide(reading, score, steps, judge) for reading, score, steps in told]
 
 
-def _decide(reading: Reading, scored: Scored | None, judge: Judge) -> Decision:
+def _second_opinion(scored: Sequence[Scored | None]) -> list[float | None]:
+    """Of the way of each that holds; it never changes a verdict."""
+    signals = [None if one is None or one.prepared is None else one.prepared.signal for one in scored]
+    told = iter(second_opinion([signal for signal in signals if signal is not None]).tolist())
+    return [None if signal is None else round(next(told), 3) for signal in signals]
+
+
+def _decide(reading: Reading, scored: Scored | None, steps: float | None, judge: Judge) -> Decision:
     curve, arrival = reading.curve, reading.arrival
     reasons: tuple[str, ...]
     if curve is None or scored is None:
@@ -153,6 +185,7 @@ def _decide(reading: Reading, scored: Scored | None, judge: Judge) -> Decision:
         acquired_s=_acquired_s(reading),
         latency_s=latency_s,
         preview=preview,
+        steps=steps,
     )
 
 
@@ -228,13 +261,13 @@ def prepared_for(reading: Reading, profile: RasterProfile, *, is_wary: bool) -> 
     return prepared
 
 
-def with_compact_copy(decision: Decision, reading: Reading, profile: RasterProfile) -> Decision:
+def with_compact_copy(decision: Decision, reading: Reading, profile: RasterProfile, past: Past) -> Decision:
     """Every curve that a person may be asked to look at has a copy of its own, because its file may go away.
 
-    These are the kept, the flagged and the discards that are drawn for audit; of a band some that are not drawn in the
-    end. The copy holds what this verdict rests on.
+    These are the kept, the flagged and the discards that are drawn for audit; ``past``: what the same pipeline has
+    discarded before this batch, as the ledger counts it. The copy holds what this verdict rests on.
     """
-    if reading.curve is None or not _may_be_looked_at(decision):
+    if reading.curve is None or not _may_be_looked_at(decision, past):
         return decision
     prepared = None
     with suppress(Exception):  # the front-end failed on it, which the log says already
@@ -242,9 +275,13 @@ def with_compact_copy(decision: Decision, reading: Reading, profile: RasterProfi
     return replace(decision, compact_copy=compact_copy_of(reading.curve, profile, prepared))
 
 
-def _may_be_looked_at(decision: Decision) -> bool:
-    share = share_of(decision.score, decision.judge.band)
-    return decision.verdict != "discard" or draw(decision.identity) < share
+def _may_be_looked_at(decision: Decision, past: Past) -> bool:
+    return decision.verdict != "discard" or is_drawn(decision.identity, chance_in(decision, past))
+
+
+def chance_in(decision: Decision, past: Past) -> Chance:
+    """With which a discard is drawn for audit. The ledger, which notes it, and the copy both ask here."""
+    return chance_of(decision.score, decision.judge.band, past, is_disputed=decision.is_disputed)
 
 
 def shielded(items: Sequence[T], judge: Callable[[Sequence[T]], list[R]], failed: R) -> list[R]:

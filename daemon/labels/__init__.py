@@ -108,10 +108,10 @@ class Labels(Closing):
 
     Several processes may write; each waits for the others, at most ``patience_s``. Raises UserError 69 when there is no
     such folder, 74 when the file cannot be read or written: Locked while another program holds it, Full when the disk
-    is.
+    is. ``is_reading``: nothing is ever written, and there must be a file of this version already.
     """
 
-    def __init__(self, path: Path, *, patience_s: float = 5.0) -> None:
+    def __init__(self, path: Path, *, patience_s: float = 5.0, is_reading: bool = False) -> None:
         self.path, self.ledger_file = path, path.with_name("ledger.sqlite")
         self._lock = threading.RLock()
         self._ledger: tuple[tuple[int, int, int] | None, str | None] = (None, None)  # its file, and its identity
@@ -121,15 +121,20 @@ class Labels(Closing):
         self._read_to, self._undone, self._read_of = 0, 0, ""  # up to which row, and in which state of the rest
         if not path.parent.is_dir():
             raise UserError(UNREACHABLE, f"no state folder {path.parent}: start the service once, or give --state")
+        name = f"{path.absolute().as_uri()}{'?mode=ro' if is_reading else ''}"
         try:
-            self._connection = sqlite3.connect(path, timeout=patience_s, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(
+                name, timeout=patience_s, isolation_level=None, check_same_thread=False, uri=True
+            )
         except sqlite3.DatabaseError as error:
             raise self._explain(error) from error
         try:
             self._connection.row_factory = sqlite3.Row
-            # A rollback journal, not WAL: the file is small, written seldom, and may be copied while nobody writes.
-            self._connection.execute("pragma journal_mode = delete")
-            self._migrate()
+            if is_reading and version_of(self._connection, path) < len(MIGRATIONS):
+                raise UserError(INPUT_OUTPUT, f"{path} is of an earlier version: whoever writes a label renews it")
+            if not is_reading:  # a rollback journal, not WAL: the file is small, and may be copied while nobody writes
+                self._connection.execute("pragma journal_mode = delete")
+                self._migrate()
         except BaseException as error:
             self._connection.close()
             if isinstance(error, sqlite3.DatabaseError):

@@ -180,7 +180,7 @@ class Sheets:
         insert = (
             """insert into sheets (kind, stream, sample, made, decided, goal, heaviest) values (?, ?, ?, ?, ?, ?, ?)"""
         )
-        heaviest = 1 / audit.AUDIT_SHARE if kind == "weighted" else 1 / drawn[0].chance
+        heaviest = 1 / audit.LEAST if kind == "weighted" else 1 / drawn[0].chance
         row = (kind, view.stream, sample, utc_now(), sum(map(len, ranges)), goal, heaviest)
         with self._labels.together():
             number = self._labels.change(insert, *row)

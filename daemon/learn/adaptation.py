@@ -20,10 +20,11 @@ from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.text import many
 from daemon.config import Config
 from daemon.judging import audit as discards
+from daemon.judging.loss import SimulatedLoss
 from daemon.judging.registry import SERVING, Promotion, Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
-from daemon.learn.ground import Ground, SimulatedLoss, Stream, let_serve, stream_of, survey
+from daemon.learn.ground import Ground, Stream, let_serve, stream_of, survey
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from models.bundle import CONFIRMED, BadBundle, Bundle

@@ -1,23 +1,9 @@
-"""The ground that a cut stands on: confirmed events, the stream that it would thin, and what is in force now.
-
-A confirmed event is a curve whose labels all say keep. Its logit is that of its decision where this very network and
-calibration judged it; else the curve is judged anew, from the copy that the ledger keeps.
-
-The *simulated loss* is the share of simulated events that a cut gives up, stated beside every moved cut: fresh curves
-of the simulator, judged once by a network and kept in the state, so that every cut of that network is read from the
-same logits. It states what the cut costs on known physics, and is no bar: a laboratory's events may be others. Those of
-the shipped model lie beside its weights; after a new one was trained ``count`` makes them there, with its folder as the
-state.
-"""
+"""The ground that a cut stands on: confirmed events, the stream that it would thin, and what is in force now."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,37 +11,20 @@ from numpy.typing import NDArray
 
 from daemon import __version__
 from daemon.common.errors import BAD_DATA, UserError
-from daemon.common.progress import progress
 from daemon.config import Config
-from daemon.formats.afmcurve import unpack
-from daemon.formats.errors import Unfinished, Unreadable
-from daemon.judging.judge import base_name, choose, load_model
+from daemon.judging.judge import base_name, choose
 from daemon.judging.registry import Promotion, Registry
 from daemon.labels import Label, Labels
+from daemon.labels.confirmed import Confirmed, is_event, logits_of, network_of
 from daemon.labels.raters import Bar, bar
 from daemon.labels.sessions import Sessions, Stretches, is_within
 from daemon.ledger.view import LedgerView
-from daemon.ledger.wire import Event
-from deploy.classifier import EngineId, EngineRequest
-from deploy.serving import TOLERANCE
-from models.bundle import SHIPPED, BadBundle, Bundle, read
+from models.bundle import BadBundle, Bundle, read
 from models.certificate import Certificate
-from models.files import write_whole
 from models.reasons import DOUBTS
-from models.simulate import simulate
 
 #: Decisions of the group that the pile is counted on, the latest ones.
 STREAM = 20_000
-_SUREST = 1 - 1e-15  # a score of 1 has no logit
-
-
-@dataclass(frozen=True, slots=True)
-class Confirmed:
-    """An event that a person has confirmed. ``margin``: how far its logit may be off, by the engine that made it."""
-
-    seq: int
-    logit: float
-    margin: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,12 +106,12 @@ def survey(config: Config, view: LedgerView, labels: Labels) -> Ground:
         own = band[0]
     elif promotion is not None:  # by hand, with a cut that is its maker's
         own = held.discard
-    if _stem(held.pipeline) != _stem(base.pipeline):
+    if network_of(held.pipeline) != network_of(base.pipeline):
         network = held
     within = sessions.seqs_of(group)
     words = {seq: said for seq, said in labels.labelled().items() if is_within(seq, within)}
-    sure = {seq for seq, said in words.items() if all(one.label == "keep" for one in said)}
-    events, unscored = _scored(view, sure, network)
+    sure = {seq for seq, said in words.items() if is_event(one.label for one in said)}
+    events, unscored = logits_of(view, sure, network)
     evidence = held.manifest.thresholds.evidence
     is_ours = evidence.get("ledger") == view.stream
     withdrawn = tuple(seq for seq in evidence.get("confirmed", ()) if seq not in sure) if is_ours else ()
@@ -194,53 +163,9 @@ def let_serve(
     return promotion
 
 
-def _scored(view: LedgerView, seqs: Collection[int], network: Bundle) -> tuple[tuple[Confirmed, ...], int]:
-    """The logits of confirmed events, and of how many there is none."""
-    stem, found, strange = _stem(network.pipeline), [], []
-    for seq, event in view.decisions(seqs).items():
-        score = event["data"]["score"]
-        if _stem(event["data"]["pipeline"]) != stem:
-            strange.append(seq)
-        elif score is not None:
-            logit = network.calibration.logit(min(score, _SUREST))
-            found.append(Confirmed(seq, logit, _margin(event)))
-    anew, unscored = _scored_anew(view, strange, network) if strange else ([], 0)
-    return tuple(sorted([*found, *anew], key=lambda one: one.logit)), unscored
-
-
-def _stem(pipeline: str) -> str:
-    """Raster, weights and calibration: what a score depends on. Thresholds stand behind."""
-    return "|".join(pipeline.split("|")[:3])
-
-
-def _margin(event: Event) -> float:
-    try:
-        precision = EngineId.parse(event["data"]["engine"]).precision
-    except ValueError:
-        return max(TOLERANCE.values())
-    return 0.0 if precision == "fp32" else TOLERANCE[precision]
-
-
-def _scored_anew(view: LedgerView, seqs: Sequence[int], network: Bundle) -> tuple[list[Confirmed], int]:
-    """Events that another model judged, by this one and in single precision, from the ledger's copies."""
-    curves = {}
-    for seq in seqs:
-        copy = view.compact_copy(seq)
-        try:
-            curves[seq] = unpack(copy or b"")[0]
-        except (Unfinished, Unreadable):
-            continue
-    if not curves:
-        return [], len(seqs)
-    model = load_model(str(network.folder), EngineRequest("cpu", precision="fp32"))
-    scored = model.judge(list(curves.values()))
-    found = [Confirmed(seq, one.logit) for seq, one in zip(curves, scored, strict=True) if one.logit is not None]
-    return found, len(seqs) - len(curves)
-
-
 def stream_of(view: LedgerView, within: Stretches, network: Bundle, keep: float, highest: float) -> Stream:
     """The latest decisions of these sessions by this network; doubts are looked up of what scores up to ``highest``."""
-    stem, parts, left = _stem(network.pipeline), [], STREAM
+    name, parts, left = network_of(network.pipeline), [], STREAM
     for first, last in reversed(within):
         if left > 0:
             parts.append(view.stream_scores(first - 1, last, left))
@@ -248,66 +173,10 @@ def stream_of(view: LedgerView, within: Stretches, network: Bundle, keep: float,
     if not parts:
         return Stream(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.bool_), keep)
     seqs, scores, verdicts, pipelines = (np.concatenate([part[place] for part in parts]) for place in range(4))
-    ours = np.array([_stem(one) == stem for one in pipelines], np.bool_)
+    ours = np.array([network_of(one) == name for one in pipelines], np.bool_)
     seqs, scores = seqs[ours], scores[ours]
     is_doubtful = np.array(verdicts[ours] == "review", np.bool_) & (scores <= highest)
     asked = seqs[is_doubtful].tolist()
     told = view.decisions(asked)
     is_doubtful[is_doubtful] = [bool(DOUBTS.intersection(told[seq]["data"]["reasons"])) for seq in asked]
     return Stream(seqs, scores, is_doubtful, keep)
-
-
-EVENTS = 1_000
-SEED = 59_000_000  # far from those of training, held-out curves and canaries
-_BATCH = 64
-#: `flipped` follows from the thresholds, and other ones are to be told of.
-_DOUBTS = DOUBTS - {"flipped"}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Logits:
-    """Of simulated events, (n,); infinite where a doubt, or no score, keeps the curve from being discarded."""
-
-    values: NDArray[np.float64]
-
-    def at(self, cut: float) -> float:
-        """The share that is discarded at this cut, a logit."""
-        return float((self.values <= cut).mean())
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatedLoss:
-    """Of the network and calibration of ``base``; what is counted once stays in ``state``."""
-
-    state: Path
-    base: Bundle
-    events: int = field(default=EVENTS)
-
-    @property
-    def file(self) -> Path:
-        return self.state / f"simulated-{self.base.weights_sha256[:12]}.json"
-
-    def counted(self) -> Logits | None:
-        """None where it has not been counted yet."""
-        for file in (self.file, SHIPPED / self.file.name):
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                said = json.loads(file.read_bytes())
-                values = [np.inf if one is None else float(one) for one in said["logits"]]
-                if values and said["raster"] == self.base.profile.id:
-                    return Logits(np.array(values, np.float64))
-        return None
-
-    def count(self) -> Logits:
-        """Counted already, or now: some seconds. UserError as ``load_model``; OSError where the state takes no file."""
-        if (known := self.counted()) is not None:
-            return known
-        model = load_model(str(self.base.folder), EngineRequest("cpu", precision="fp32"))
-        curves = iter(progress(simulate(self.events, SEED, 1.0), "simulated events", self.events))
-        logits: list[float | None] = []
-        while batch := [one.curve for one in islice(curves, _BATCH)]:
-            for scored in model.judge(batch):
-                is_open = scored.logit is None or _DOUBTS.intersection(scored.reasons)
-                logits.append(None if is_open or scored.logit is None else round(scored.logit, 4))
-        said = {"raster": self.base.profile.id, "seed": SEED, "logits": logits}
-        write_whole(self.file, json.dumps(said).encode(), is_synced=True)
-        return Logits(np.array([np.inf if one is None else one for one in logits], np.float64))

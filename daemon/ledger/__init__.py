@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Literal
 
 from daemon.common.errors import UserError
-from daemon.judging import Decision, FileMark, audit
+from daemon.judging import Decision, FileMark
+from daemon.judging.audit import Past
 from daemon.ledger import events, wire
 from daemon.ledger.file import (
     FINDINGS,
@@ -33,9 +34,10 @@ from daemon.ledger.file import (
     names_of,
     open_for_writing,
 )
-from daemon.ledger.schema import CHORES
+from daemon.ledger.schema import CHORES, Audit, past_of
 from daemon.ledger.view import LedgerView, nobody_reading
 from daemon.ledger.wire import checksum, text
+from daemon.sources import CANARY
 from models.clock import CLOCK, Clock, rfc3339
 
 __all__ = ["Ledger", "LedgerView", "NotRecorded", "Soundness"]
@@ -117,10 +119,12 @@ class Ledger:
         duration of the commit before this one: the event is part of the commit, so its own cannot be known.
 
         Raises NotRecorded when the disk takes nothing, another program holds the ledger, it is damaged, or its files
-        are not where they were; then no ``seq`` is used up.
+        are not where they were; then no ``seq`` is used up. ValueError for a canary, which is no curve of anybody's.
         """
         if not decisions and not marks:
             return []
+        if any(decision.source == CANARY for decision in decisions):
+            raise ValueError("a canary is no decision")
         with self._lock:
             try:
                 self._see_to_place()
@@ -196,6 +200,12 @@ class Ledger:
         """Those that have been decided, as far as the ledger can be read; ``record`` takes none of them twice."""
         stored = {text(identity): identity for identity in identities}
         return {stored[row[0]] for row in self._select_in("select identity from decisions where identity in", stored)}
+
+    def past(self, pipeline: str) -> Past:
+        """What this pipeline has discarded, as far as it is on disk; nothing where the ledger cannot be read."""
+        with self._lock, contextlib.suppress(sqlite3.DatabaseError):
+            return past_of(self._connection, pipeline)
+        return Past()
 
     def verdict_counts(self) -> dict[str, int]:
         """Decisions by verdict since the ledger began."""
@@ -343,9 +353,11 @@ class Ledger:
     def _insert(self, decisions: Sequence[Decision]) -> list[int | None]:
         seqs: list[int | None] = []
         fresh: Counter[str] = Counter()
+        pipelines = {one.judge.pipeline for one in decisions}
+        audits = {one: Audit(one, past_of(self._connection, one)) for one in pipelines}
         seq = self._last_seq() + 1  # asked anew each time: nothing in memory can disagree with the disk
         for decision in decisions:
-            if self._insert_one(decision, seq):
+            if self._insert_one(decision, seq, audits[decision.judge.pipeline]):
                 fresh[decision.verdict] += 1
                 seqs.append(seq)
                 seq += 1
@@ -353,9 +365,11 @@ class Ledger:
                 seqs.append(None)
         tally = [(count, verdict) for verdict, count in fresh.items()]
         self._connection.executemany("update tally set curves = curves + ? where verdict = ?", tally)
+        for audit in audits.values():
+            audit.write(self._connection, self._clock.wall_s())
         return seqs
 
-    def _insert_one(self, decision: Decision, seq: int) -> bool:
+    def _insert_one(self, decision: Decision, seq: int, audit: Audit) -> bool:
         event = events.decision_event(
             decision,
             instrument=self.instrument,
@@ -374,28 +388,16 @@ class Ledger:
         if decision.verdict == "review":
             review = (seq, text(decision.path), decision.curve, decision.sha256, decision.compact_copy)
             self._connection.execute("insert into reviews values (?, ?, ?, ?, ?)", review)
-        self._note_look(decision, seq)
+        self._note_look(decision, seq, audit)
         return True
 
-    def _note_look(self, decision: Decision, seq: int) -> None:
+    def _note_look(self, decision: Decision, seq: int, audit: Audit) -> None:
         """What a person may be asked to look at: all that is not discarded, and of the discards a sample."""
-        copy, probability = decision.compact_copy, 1.0
-        if decision.verdict == "discard":
-            probability = audit.share_of(decision.score, decision.judge.band, self._number_in_band(decision))
-            if audit.draw(decision.identity) >= probability:
-                return
-        elif decision.verdict == "review":  # where it always lay
-            copy = None
-        look = (seq, decision.verdict, decision.score, probability, copy)
-        self._connection.execute("insert into looks values (?, ?, ?, ?, ?)", look)
-
-    def _number_in_band(self, decision: Decision) -> int:
-        """How many discards between the old and the raised cut there have been with this one; 0 outside."""
-        if not audit.is_in_band(decision.score, decision.judge.band):
-            return 0
-        count = """insert into bands values (?, 1) on conflict (pipeline) do update set curves = curves + 1
-                   returning curves"""
-        return int(self._connection.execute(count, (decision.judge.pipeline,)).fetchone()[0])
+        probability = audit.note(decision, seq)
+        if probability is not None:
+            copy = None if decision.verdict == "review" else decision.compact_copy  # that lies where it always lay
+            look = (seq, decision.verdict, decision.score, probability, copy)
+            self._connection.execute("insert into looks values (?, ?, ?, ?, ?)", look)
 
     def _mark(self, marks: Iterable[FileMark]) -> None:
         self._connection.executemany(

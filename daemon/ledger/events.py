@@ -18,15 +18,13 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from daemon.judging import CutOrigin, Decision, Thresholds, Verdict
+from daemon.ledger.numbers import Count, GuardNumbers, Moment, Pulse
 from daemon.sources import SourceHealth
 from models.certificate import Promise
 from models.clock import moment, rfc3339
 from models.curve import ForceUnit
 
-Count = Annotated[int, Meta(ge=0)]
-Share = Annotated[float, Meta(ge=0, le=1)]
 Name = Annotated[str, Meta(min_length=1)]
-Moment = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{3})?Z$")]  # UTC, RFC 3339
 LastSeq = Annotated[int, Meta(ge=0, description="how far the decisions of this stream have come")]
 Level = Literal["ok", "degraded", "alarm"]
 State = Literal["starting", "ready", "degraded", "paused", "stopping"]
@@ -102,6 +100,18 @@ class DecisionData(Struct, frozen=True, kw_only=True):
         | UnsetType
         | None
     ) = UNSET
+    steps: (
+        Annotated[
+            float,
+            Meta(
+                ge=0,
+                description="the second opinion: how far the strongest step beyond the surface, up or down, stands "
+                "out from the curve's others; null: no signal",
+            ),
+        ]
+        | UnsetType
+        | None
+    ) = UNSET
 
 
 def decision_data(decision: Decision, total_s: float) -> DecisionData:
@@ -129,6 +139,7 @@ def decision_data(decision: Decision, total_s: float) -> DecisionData:
         latency_s={**latency_s, "total": round(max(total_s, 0.0), 6)},
         source=decision.source,
         preview=decision.preview,
+        steps=decision.steps,
     )
 
 
@@ -147,6 +158,7 @@ class Heartbeat(Struct, frozen=True):
     """The service lives, also when idle."""
 
     last_seq: LastSeq = 0
+    guard: Pulse | None = None
 
 
 class Health(Struct, frozen=True):
@@ -157,6 +169,7 @@ class Health(Struct, frozen=True):
     text: Annotated[str, Meta(description="what a human should know or do")]
     since: Annotated[str, Meta(description="UTC, when it came to this level")]
     ok: bool
+    is_advice: Annotated[bool, Meta(description="of the instrument: the service is as well as ever")] = False
 
 
 class Alarm(Health, frozen=True):
@@ -277,6 +290,7 @@ class Status(Struct, frozen=True, kw_only=True):
     metrics_port: int
     publish: str
     replay: str
+    guard: GuardNumbers | None = None
 
 
 Notice = Hello | Heartbeat | Status | Alarm | Model | ConfigOutcome

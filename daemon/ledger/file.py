@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
@@ -42,9 +43,21 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     """A read-only connection, beside a running service or without one. Raises UserError 69 when there is no ledger."""
     if not path.is_file():
         raise UserError(UNREACHABLE, f"no ledger at {path}: start the service, or name the right --state folder")
-    # A reader who may not write into the folder can still read a ledger that nobody has open.
+    try:
+        return connect_to_read(path, check_version)
+    except sqlite3.DatabaseError as error:
+        raise explain(error, path) from error
+
+
+def connect_to_read(path: Path, check: Callable[[sqlite3.Connection, Path], None]) -> sqlite3.Connection:
+    """A read-only connection to any file of ours that has a -wal while it is written.
+
+    ``check`` is called with it, and raises for one that is not what it should be. Raises sqlite3.DatabaseError.
+    """
+    # A reader who may not write into the folder can still read a file that nobody has open.
     modes = ("mode=ro",) if _wal(path).exists() else ("mode=ro", "mode=ro&immutable=1")
     for mode in modes:
+        connection = None
         try:
             connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?{mode}",
@@ -53,13 +66,13 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
                 isolation_level=None,
                 check_same_thread=False,
             )
-            check_version(connection, path)
+            check(connection, path)
             return connection
         except sqlite3.OperationalError as error:
             failure = error
-        except sqlite3.DatabaseError as error:
-            raise explain(error, path) from error
-    raise explain(failure, path) from failure
+            if connection is not None:
+                connection.close()
+    raise failure
 
 
 def names_of(path: Path) -> tuple[tuple[int, int] | None, ...]:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from daemon.common.errors import INPUT_OUTPUT, UserError
-from daemon.judging import audit
+from daemon.judging import Decision, audit, chance_in
+from daemon.judging.audit import Past, Stratum
 from daemon.ledger import wire
 from daemon.ledger.wire import text
+from models.clock import night_of
 
 #: PRAGMA application_id, so that no other SQLite file is ever taken for a ledger ("AFMT").
 APPLICATION = 0x41464D54
@@ -89,11 +92,37 @@ MIGRATIONS = (
     ) strict, without rowid;
     insert into chores select 'looks', max(seq) from decisions where true having max(seq) is not null;
     """,
+    # How the discards were drawn: out of how many of one pipeline in one night, and why with the chance that looks has.
+    """
+    create table audits (
+        number   integer primary key,
+        pipeline text not null,
+        night    text not null,          -- local date at its noon, from which it lasts to the next, '' from before
+        steps    integer not null,       -- decisions of any verdict on which there is a second opinion
+        discards integer not null,
+        scores   real not null,          -- the sum of theirs
+        in_band  integer not null,       -- of the discards, and not disputed
+        disputed integer not null,       -- of the discards
+        unique (pipeline, night)
+    ) strict;
+    create table draws (
+        audit   integer not null references audits (number),
+        stratum text not null check (stratum in ('score', 'band', 'steps')),
+        seq     integer not null references looks (seq),
+        place   integer not null,        -- among the discards of its audit and stratum, drawn or not, from 1
+        primary key (audit, stratum, seq)
+    ) strict, without rowid;
+    insert into audits (pipeline, night, steps, discards, scores, in_band, disputed)
+        select pipeline, '', 0, 0, 0.0, curves, 0 from bands;
+    drop table bands;
+    """,
 )
 #: The version from which on the name of every new decision is noted in ``names``.
 NAMES_SINCE = 2
 #: The version from which on what may be looked at stands in ``looks``.
 LOOKS_SINCE = 3
+#: The version from which on it is known out of how many discards a draw was made.
+DRAWS_SINCE = 4
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> None:
@@ -117,6 +146,54 @@ def migrate(connection: sqlite3.Connection) -> None:
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         pragmas = f"pragma application_id = {APPLICATION}; pragma user_version = {number};"
         connection.executescript(f"begin immediate; {script} {pragmas} commit;")
+
+
+def past_of(connection: sqlite3.Connection, pipeline: str) -> Past:
+    """What this pipeline has discarded so far."""
+    sums = "total(discards), total(scores), total(in_band), total(disputed)"
+    row = connection.execute(f"select {sums} from audits where pipeline = ?", (pipeline,)).fetchone()
+    return Past(int(row[0]), row[1], int(row[2]), int(row[3]))
+
+
+class Audit:
+    """What one batch decides by one pipeline: how much of it is discarded, and what of that is to be looked at."""
+
+    def __init__(self, pipeline: str, past: Past) -> None:
+        self._pipeline, self._past = pipeline, past
+        self._steps, self._scores = 0, 0.0
+        self._discards: Counter[Stratum] = Counter()
+        self._drawn: list[tuple[Stratum, int, int]] = []  # of which stratum, seq, the how-many-th of the batch
+
+    def note(self, decision: Decision, seq: int) -> float | None:
+        """Count it; with which probability it was to be looked at, None where it is not."""
+        self._steps += decision.steps is not None
+        if decision.verdict != "discard":
+            return 1.0
+        chance = chance_in(decision, self._past)
+        self._discards[chance.stratum] += 1
+        self._scores += decision.score or 0.0
+        if not audit.is_drawn(decision.identity, chance):
+            return None
+        self._drawn.append((chance.stratum, seq, self._discards[chance.stratum]))
+        return chance.probability
+
+    def write(self, connection: sqlite3.Connection, wall_s: float) -> None:
+        """Add it to the night of this moment, within the caller's transaction."""
+        new = self._discards
+        if not self._steps and not new:
+            return
+        add = """insert into audits (pipeline, night, steps, discards, scores, in_band, disputed)
+                 values (?, ?, ?, ?, ?, ?, ?) on conflict (pipeline, night) do update set
+                 steps = steps + excluded.steps, discards = discards + excluded.discards,
+                 scores = scores + excluded.scores, in_band = in_band + excluded.in_band,
+                 disputed = disputed + excluded.disputed returning number, discards, in_band, disputed"""
+        row = (self._steps, new.total(), self._scores, new["band"], new["steps"])
+        number, discards, in_band, disputed = connection.execute(
+            add, (self._pipeline, night_of(wall_s), *row)
+        ).fetchone()
+        now: Mapping[Stratum, int] = {"score": discards - in_band - disputed, "band": in_band, "steps": disputed}
+        draws = [(number, name, seq, now[name] - new[name] + place) for name, seq, place in self._drawn]
+        connection.executemany("insert into draws values (?, ?, ?, ?)", draws)
 
 
 # What a migration has left to do: the row of a decision that cannot be read is left out, and the check tells of it.

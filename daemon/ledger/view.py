@@ -8,7 +8,6 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +18,8 @@ from daemon.common.errors import UNREACHABLE, UserError
 from daemon.judging import Verdict
 from daemon.ledger import wire
 from daemon.ledger.file import damaged, explain, names_of, open_for_reading
-from daemon.ledger.schema import LOOKS_SINCE, NAMES_SINCE
-from daemon.ledger.wire import Flagged, Look, Named, Row, StreamScores, checksum, text
+from daemon.ledger.schema import DRAWS_SINCE, LOOKS_SINCE, NAMES_SINCE
+from daemon.ledger.wire import Audited, Draw, Flagged, Look, Named, Row, StreamScores, checksum, text
 
 #: The views of this process. SQLite shares what it maps of a file among all connections of a process, so that after
 #: its ``-wal`` was taken away all of them have to be opened anew.
@@ -204,6 +203,43 @@ class LedgerView(Closing):
         if self._version < LOOKS_SINCE:
             raise UserError(UNREACHABLE, f"{self.path} is of an earlier version: start the service once, it renews it")
 
+    def audits(self, pipeline: str | None = None) -> list[Audited]:
+        """What this pipeline (None: any) decided night by night, since version 4; of a ledger from before nothing."""
+        query = """select number, night, steps, discards, in_band, disputed from audits
+                   where ?1 is null or pipeline = ?1 order by night, number"""
+        return [Audited(*row) for row in self._select(query, pipeline)] if self._has_draws() else []
+
+    def draws(self, audits: Iterable[int]) -> list[Draw]:
+        """The discards that were drawn in these audits, in order."""
+        if not self._has_draws():
+            return []
+        query = f"""select audit, stratum, seq, place, probability from draws join looks using (seq)
+                    where audit in ({",".join(str(int(one)) for one in audits)}) order by seq"""
+        return [Draw(*row) for row in self._select(query)]
+
+    def disputed(self, after: int = 0, until: int | None = None) -> list[int]:
+        """Discards that the second opinion disputes, with ``after`` < ``seq`` <= ``until``, in order."""
+        query = "select seq from draws where stratum = 'steps' and seq > ? and seq <= ? order by seq"
+        until = _LAST if until is None else until
+        return [seq for (seq,) in self._select(query, after, until)] if self._has_draws() else []
+
+    def steps(self, seqs: Iterable[int]) -> dict[int, tuple[Verdict, float | None]]:
+        """Verdict and second opinion of these decisions; some microseconds each."""
+        wanted, found = list(seqs), dict[int, tuple[Verdict, float | None]]()
+        for start in range(0, len(wanted), _AT_ONCE):
+            some = wanted[start : start + _AT_ONCE]
+            query = f"select seq, verdict, body, checksum from decisions where seq in ({','.join('?' * len(some))})"
+            found |= {row[0]: wire.steps_of(_sound(self.path, *row).body) for row in self._select(query, *some)}
+        return found
+
+    def _has_draws(self) -> bool:
+        with self._lock:
+            self._open()
+            if self._version < DRAWS_SINCE:  # a service may have brought it up to date by now
+                self.release()
+                self._open()
+            return bool(self._version >= DRAWS_SINCE)
+
     def decisions(self, seqs: Iterable[int]) -> dict[int, wire.Event]:
         """The events of these decisions, each checked; those that are not there are left out.
 
@@ -217,21 +253,6 @@ class LedgerView(Closing):
             for row in self._select(query, *some):
                 found[row[0]] = wire.decode(_sound(self.path, *row).body)
         return found
-
-    def seq_at(self, moment: str) -> int:
-        """The last decision that was not made later than this moment, RFC 3339; 0 where there is none.
-
-        A time without a zone is this computer's. Raises ValueError for what is no time.
-        """
-        wanted_s = datetime.fromisoformat(moment).timestamp()
-        low, high = 0, self.last_seq
-        while low < high:  # the times rise with the numbers, but where the computer's clock was set back
-            middle = (low + high + 1) // 2
-            if datetime.fromisoformat(self.decisions([middle])[middle]["time"]).timestamp() <= wanted_s:
-                low = middle
-            else:
-                high = middle - 1
-        return low
 
     def stream_scores(self, after: int = 0, until: int | None = None, last: int = 20_000) -> StreamScores:
         """The last so many decisions with ``after`` < ``seq`` <= ``until``, in order; 20,000 take some 0.2 s.

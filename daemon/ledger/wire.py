@@ -17,6 +17,7 @@ from msgspec.json import Decoder
 from numpy.typing import NDArray
 
 from daemon.judging import Verdict
+from daemon.judging.audit import Stratum
 
 #: An event as it comes from the wire or the ledger: another version of the program may have written it.
 Event = dict[str, Any]
@@ -61,6 +62,27 @@ class Look(NamedTuple):
     seq: int
     verdict: Verdict
     score: float | None
+    probability: float
+
+
+class Audited(NamedTuple):
+    """What one pipeline decided in one night; of the ``discards`` each is in the band, disputed or neither."""
+
+    number: int
+    night: str  # local date at its noon, from which it lasts to the next; "" for a band from before version 4
+    steps: int  # decisions of any verdict on which there is a second opinion
+    discards: int
+    in_band: int
+    disputed: int
+
+
+class Draw(NamedTuple):
+    """A discard that was drawn to be looked at: in which audit, why, and with which probability."""
+
+    audit: int
+    stratum: Stratum
+    seq: int
+    place: int  # among the discards of its audit and stratum, from 1
     probability: float
 
 
@@ -145,6 +167,18 @@ class _Body(Struct):
 _BODY = Decoder(_Body)
 
 
+class _Opinion(Struct):
+    verdict: Verdict
+    steps: float | None = None
+
+
+class _OpinionBody(Struct):
+    data: _Opinion
+
+
+_OPINION = Decoder(_OpinionBody)
+
+
 def score_of(body: bytes) -> tuple[float | None, str]:
     """Score and pipeline of a decision event; five times as fast as to decode all of it."""
     try:
@@ -153,3 +187,13 @@ def score_of(body: bytes) -> tuple[float | None, str]:
         said = decode(body)["data"]
         return said["score"], said["pipeline"]
     return data.score, data.pipeline
+
+
+def steps_of(body: bytes) -> tuple[Verdict, float | None]:
+    """Verdict and second opinion of a decision event, None where there is none."""
+    try:
+        data = _OPINION.decode(body).data
+    except DecodeError:  # as above
+        said = decode(body)["data"]
+        return said["verdict"], said.get("steps")
+    return data.verdict, data.steps

@@ -24,6 +24,7 @@ from daemon import __version__
 from daemon.common.errors import UserError
 from daemon.common.sockets import Secure, bind, give_memory_back, open_envelope, open_socket, receive
 from daemon.ledger import events, wire
+from daemon.ledger.numbers import Pulse
 from daemon.ledger.view import LedgerView
 from daemon.metrics import Metrics
 from models.clock import CLOCK, Clock
@@ -130,7 +131,7 @@ _PORTION = 500  # rows read at a time; requests for replay are heard in between
 
 
 class Publisher(threading.Thread):
-    """One thread, two sockets, bound when this returns. ``status`` is called from this thread.
+    """One thread, two sockets, bound when this returns. ``status`` and ``pulse`` are called from this thread.
 
     Raises UserError 78 for an address that other machines could reach without ``secure``, 69 for one that cannot be
     bound. ``publish_endpoint`` and ``replay_endpoint`` are the addresses in fact, also where port 0 was asked for.
@@ -144,6 +145,7 @@ class Publisher(threading.Thread):
         publish: str,
         replay: str,
         status: Callable[[], events.Status] | None = None,
+        pulse: Callable[[], Pulse] | None = None,
         counts: Metrics | None = None,
         secure: Secure | None = None,
         heartbeat_s: float = 2.0,
@@ -151,7 +153,7 @@ class Publisher(threading.Thread):
     ) -> None:
         super().__init__(name="publisher", daemon=True)
         self._ledger, self._instrument, self._clock = ledger, instrument, clock
-        self._status, self._counts, self._heartbeat_s = status, counts, heartbeat_s
+        self._status, self._pulse, self._counts, self._heartbeat_s = status, pulse, counts, heartbeat_s
         self._notices: deque[events.Notice] = deque(maxlen=1_000)
         self._ear, self._wake = socket.socketpair()
         self._ear.setblocking(False)
@@ -209,7 +211,7 @@ class Publisher(threading.Thread):
             due_s = 0.0  # the first heartbeat goes out at once
             while not self._ending.is_set():
                 if (left_s := due_s - time.monotonic()) <= 0:
-                    self._send_notice(events.Heartbeat())
+                    self._send_notice(events.Heartbeat(guard=self._pulse() if self._pulse else None))
                     if (status := self._look()) is not None:
                         self._send_notice(status)
                     due_s, left_s = time.monotonic() + self._heartbeat_s, self._heartbeat_s

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from daemon.sources import Arrival
 from models.curve import Curve, Prepared
 from models.raster import RasterProfile
+from models.tip import TipState
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,6 +24,7 @@ class Reading:
     profile: RasterProfile | None = None  # for this profile
     format: str | None = None  # the name of the reader that opened the file
     acquired_s: float | None = None  # when it was measured, as its file states it, in seconds since 1970
+    tip: TipState | None = None  # what it tells of the tip, where the reader ran the front-end
 
     @property
     def sign_from(self) -> str | None:

@@ -22,6 +22,7 @@ from daemon.processes.worker_pool import WorkerPool, WorkersBroken
 from daemon.reading import FileReading, Reading
 from daemon.sources import Arrival
 from models.raster import RasterProfile
+from models.tip import TipState
 
 _MOST_LARGE = 2  # large files in the readers' hands: one in work, and the next
 _MOUNTS_HOLD_S = 1.0
@@ -195,8 +196,9 @@ def _reading(task: _FileTask) -> FileReading:
         curve, prepared = frames.restore(entry, arrays) if "samples" in entry else (None, None)
         origin = (task.arrival, entry["index"], header["sha256"])
         acquired_s = None if curve is None else curve.acquired_s
-        reason = entry.get("reason")
-        readings.append(Reading(*origin, curve, reason, share_s, prepared, task.profile, format, acquired_s))
+        reason, told = entry.get("reason"), entry.get("tip")
+        tip = None if told is None else TipState(*told)
+        readings.append(Reading(*origin, curve, reason, share_s, prepared, task.profile, format, acquired_s, tip))
     total, reason = header.get("total", 0), header.get("reason")
     return FileReading(task.arrival, header["outcome"], tuple(readings), total, reason, format)
 

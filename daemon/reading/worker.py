@@ -18,7 +18,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from models.curve import Curve, Prepared
 from models.frontend import prepare_to_judge
 from models.raster import RasterProfile
 from models.reasons import UNREADABLE
+from models.tip import tip_state
 
 _FRESH_S = 2.0  # a file changed less long ago may still be in the writing, whatever it looks like
 _KEPT = 2  # maps that are open
@@ -225,13 +226,14 @@ def _portion(request: Request, file: CurveFile) -> tuple[list[frames.Header], li
             curves.append({"index": index, "reason": reason})
             continue
         prepared = _prepared(curve, profile) if profile else None
+        tip = _tip(curve, prepared)
         if request.bare and prepared is not None:
             curve = replace(curve, force=_NO_SAMPLES, distance=None, approach_force=None, original=None)
         described, own = frames.describe(curve, prepared)
         samples += sum(array.shape[0] for array in own)
         if samples > 2 * limits.POINTS and curves:
             break
-        curves.append({"index": index, **described})
+        curves.append({"index": index, "tip": tip, **described})
         arrays += own
     return curves, arrays
 
@@ -247,6 +249,15 @@ def _prepared(curve: Curve, profile: RasterProfile) -> Prepared | None:
         return prepare_to_judge([curve], profile)[0]
     except Exception:
         return None
+
+
+def _tip(curve: Curve, prepared: Prepared | None) -> tuple[float | None, ...] | None:
+    """What the curve tells of the tip, as JSON takes it; None where it tells nothing."""
+    try:
+        state = None if prepared is None else tip_state(curve, prepared)
+    except Exception:  # an advice less, and no curve
+        return None
+    return None if state is None else astuple(state)
 
 
 def _checked(curve: Curve) -> Curve:

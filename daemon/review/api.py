@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ class Review(Closing):
     """All that the routes are answered from."""
 
     def __init__(self, desk: Desk) -> None:
-        self.desk, self.night, self.cutting = desk, Night(desk), Cutting(desk)
+        self.desk, self.cutting = desk, Cutting(desk)
+        self.night = Night(desk, self.cutting.serving)
         self.certifying = Certifying(desk)
         self.heats = Heats(desk.config.state)
         self._opened, self._counting = threading.Lock(), threading.Lock()
@@ -151,6 +153,7 @@ def application(review: Review, door: Door) -> Guard:
         Route("/healthz", healthz),
         Route("/api/queue", answering(queue)),
         Route("/api/state", answering(state)),
+        Route("/api/night", answering(night)),
         Route("/api/curve/{id}", answering(curve)),
         Route("/api/curve/{id}/heat", answering(heat)),
         Route("/api/alike/{id}", answering(alike)),
@@ -212,11 +215,12 @@ def _described(review: Review, items: Sequence[Item], rater: str | None, *, is_b
         said = labels.labelled(seqs)
     # Of a question, and on a sheet, it would say what a person has said before.
     hidden = {item.seq for item in items if item.kind != "plain" or item.queue == "sheet"}
+    drawn = {item.seq for item in items if item.is_drawn}
     found = []
     for event in review.desk.events(seqs):
         own = [one.label for one in said.get(event["seq"], []) if rater in (None, one.rater)]
         label = own[-1] if own and event["seq"] not in hidden else None
-        found.append(_item(event, label, is_blind=is_blind))
+        found.append(_item(event, label, is_blind=is_blind) | {"is_drawn": event["seq"] in drawn})
     return found
 
 
@@ -255,18 +259,23 @@ def curve(review: Review, request: Request) -> dict[str, Any]:
     own = labels if flag(request, "all") else [one for one in labels if one.rater == rater]
     own = [] if rater and desk.is_asking(rater, event["seq"]) else own
     judged = ("model", "verdict", "score", "thresholds", "cut")
+    drawing = draw(samples)
+    step = drawing.step if not is_blind and desk.is_disputed(event["seq"]) else None
+    differs = None if is_blind else _disagreement(review, event, labels, rater)
+    seen = None if step is None else step.words(drawing.force_unit, drawing.distance_unit)
     return {
         **_named(event),
         **{name: None if is_blind and name != "model" else data.get(name) for name in judged},
         "session": desk.session_of(event["seq"]),
         "reasons": [] if is_blind else [{"reason": one, "text": _text_of(one)} for one in data["reasons"]],
         "labels": [_said_label(one) for one in own],
-        "disagreement": None if is_blind else _disagreement(review, event, labels, rater),
+        "disagreement": "; ".join(filter(None, (seen, differs))) or None,
+        "step": None if step is None else asdict(step),
         "points": len(samples),
         "velocity_um_per_s": _velocity(samples.distance, samples.duration_s),
         "spring_constant_n_per_m": samples.spring_constant_n_per_m,
         "is_compact": is_compact,
-        **draw(samples).plain(),
+        **drawing.plain(),
     }
 
 
@@ -350,11 +359,18 @@ def scores(review: Review, request: Request) -> dict[str, Any]:
 
 
 def state(review: Review, request: Request) -> dict[str, Any]:
-    """How the night goes, in short."""
+    """How the night goes, in short; with ``?night=1`` all of :func:`night` too, as of the same moment."""
     rater = (request.query_params.get("rater") or "").strip() or None
     within = review.desk.within(request.query_params.get("session", "current"))
     found = review.night.state(rater, within or ALWAYS, review.cutting.aims(), review.cutting.effect())
+    if not request.query_params.get("night"):
+        del found["night"]
     return found | review.certifying.beside(found, review.cutting.needed(), rater)
+
+
+def night(review: Review, request: Request) -> dict[str, Any]:
+    """What is being missed, and how the tip is."""
+    return review.night.guard()
 
 
 # What is said.

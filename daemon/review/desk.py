@@ -274,6 +274,11 @@ class Desk(Closing):
             sheet = Sheets(labels).current()
             return sheet is not None and Sheets(labels).is_open(sheet, seq)
 
+    def is_disputed(self, seq: int) -> bool:
+        """Whether it is a discard in which the second opinion sees a rupture."""
+        with told():
+            return bool(self.ledger.disputed(seq - 1, seq))
+
     def is_of(self, rater: str, seq: int, queue: QueueName) -> bool:
         """Whether a rater was last asked about this curve in this queue."""
         item = self._handed_out.get((rater, seq))

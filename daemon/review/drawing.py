@@ -27,9 +27,9 @@ from daemon.judging.registry import Registry
 from daemon.review.security import Refused
 from models.bundle import BadBundle, Bundle, read
 from models.curve import Curve, Prepared, Samples
-from models.frontend import FAR_END, LARGEST, OPEN, newton_per_unit, prepare, turned
+from models.frontend import FAR_END, LARGEST, OPEN, first_shown, newton_per_unit, prepare, turned
 from models.raster import RasterProfile, coverage, envelope
-from models.steps import Fall, falls
+from models.steps import Fall, falls, strongest_step
 
 if TYPE_CHECKING:
     from models.network import ResNet18
@@ -65,6 +65,23 @@ class Baseline:
     line: tuple[tuple[float, float], tuple[float, float]]  # its two ends
 
 
+@dataclass(frozen=True, slots=True)
+class Disputed:
+    """The strongest step, up or down, that the second opinion saw beyond the surface."""
+
+    x: float  # of the last sample before it, as the axis
+    force: float  # of that sample, as the axis
+    rise: float  # as the force axis; negative: it falls
+    t: float
+
+    def words(self, force_unit: str, distance_unit: str) -> str:
+        """What is to be looked at."""
+        way = "rise" if self.rise > 0 else "fall"
+        what = f"the force {way} by {abs(self.rise):.3g} {force_unit}".rstrip()
+        turned = ", which is a rupture if the sign is wrong" if self.rise > 0 else ""
+        return f"the second opinion sees {what} at {self.x:.3g} {distance_unit}{turned}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawing:
     """A curve ready to be drawn; x and y are (n,) each, the approach (m,)."""
@@ -78,6 +95,7 @@ class Drawing:
     baseline: Baseline | None  # None where no level was found
     contact: float | None  # where the push ends, as the x axis; None where none was found
     ruptures: tuple[Rupture, ...]
+    step: Disputed | None
     samples: NDArray[np.int64]  # (n,) of the retract, that x and y are of
 
     def plain(self) -> dict[str, Any]:
@@ -109,7 +127,8 @@ def draw(curve: Curve) -> Drawing:
     force = _finite(curve.force) - level
     z, surface, kind = _distance(curve, force, prepared)
     ruptures = _ruptures(curve, force, z - surface, factor, prepared)
-    chosen = thin(force, [one for one, _ in ruptures])
+    step = _step(force, z - surface, factor, prepared)
+    chosen = thin(force, [one for one, _ in ruptures] + ([] if step is None else [step[0]]))
     approach = _approach(curve, level)
     return Drawing(
         force_unit=force_unit,
@@ -121,6 +140,7 @@ def draw(curve: Curve) -> Drawing:
         baseline=None if prepared.level is None else _baseline(force, prepared, factor, z - surface),
         contact=None if prepared.contact is None else 0.0,
         ruptures=tuple(rupture for _, rupture in ruptures),
+        step=None if step is None else step[1],
         samples=chosen,
     )
 
@@ -218,6 +238,16 @@ def _ruptures(curve: Curve, force: Samples, x: Samples, factor: float, prepared:
         at, drop = _place(force, fall)
         found.setdefault(at, Rupture(float(x[at]), factor * float(force[at]), factor * drop))
     return sorted(found.items())
+
+
+def _step(force: Samples, x: Samples, factor: float, prepared: Prepared) -> tuple[int, Disputed] | None:
+    """(sample, what was seen there), of the signal as the network has it."""
+    if prepared.signal is None or not np.isfinite(force).all() or (seen := strongest_step(prepared.signal)) is None:
+        return None
+    first = first_shown(force.shape[0], prepared.contact or 0.0, _PROFILE)
+    n, way = force.shape[0] - first, 1.0 if seen.rise < 0 else -1.0
+    at, drop = _place(way * force, Fall(first + round(seen.share * n), max(round(seen.width * n), 1), seen.t))
+    return at, Disputed(float(x[at]), factor * float(force[at]), -way * factor * drop, seen.t)
 
 
 def _place(force: Samples, fall: Fall) -> tuple[int, float]:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from itertools import islice
 from math import isnan
 from typing import Any
 
+import msgspec
+
 from daemon import __version__
 from daemon.client.feed import ask_status
 from daemon.client.service_file import find as find_service
+from daemon.client.status import advice, promises, remembered, troubles, with_since
 from daemon.common.text import clean
+from daemon.guard.logbook import NAME as LOGBOOK
+from daemon.guard.morning import at_rest
 from daemon.judging import VERDICTS
 from daemon.labels import Labels
 from daemon.labels.raters import Share, figures
@@ -22,13 +28,14 @@ from daemon.ledger.wire import Event, StreamScores
 from daemon.review.desk import Desk, Held, told
 from daemon.review.queues import Aims, lengths
 from daemon.review.security import Refused
-from models.clock import utc_now
+from models.clock import rfc3339, utc_now
 
 _STATUS_HOLDS_S = 1.0  # one question to the service, however many pages ask
 _FIGURES_HOLD_S = 10.0
-_EVENTS_HOLD_S = 2.0  # whoever has just confirmed one sees it counted
+_RECKONED_HOLDS_S = 2.0  # what no service says, so that it is counted here
 _RATERS = 50  # whose figures are held
 _HOURS = 12
+_YOUNG_S = 900.0  # of less time no rate per hour is told: only what was kept
 _COUNTED = 20_000  # of the decisions from before the page was started
 _AT_ONCE = 2_000
 
@@ -40,20 +47,26 @@ class Hours:
         self._lock = threading.Lock()
         self._stream, self._last = "", 0
         self._by_hour: dict[str, Counter[str]] = {}  # "2026-11-28T10"
+        self._first: dict[str, str] = {}  # and when the first decision of it was made
+        self._yielded = (0, 0.0)
 
     def last(self, view: LedgerView, now: str) -> list[dict[str, Any]]:
         """The last twelve hours that brought anything and this one, the oldest first."""
         with self._lock:
             stream, last = view.stream, view.last_seq
             if stream != self._stream or last < self._last:
-                self._stream, self._last, self._by_hour = stream, max(last - _COUNTED, 0), {}
+                self._stream, self._last, self._by_hour, self._first = stream, max(last - _COUNTED, 0), {}, {}
             while self._last < last:
                 events = view.decisions(range(self._last + 1, min(self._last + _AT_ONCE, last) + 1))
                 for event in events.values():
-                    self._by_hour.setdefault(event["time"][:13], Counter())[event["data"]["verdict"]] += 1
+                    hour = event["time"][:13]
+                    self._first.setdefault(hour, event["time"])
+                    self._by_hour.setdefault(hour, Counter())[event["data"]["verdict"]] += 1
                 self._last = min(self._last + _AT_ONCE, last)
             self._by_hour.setdefault(now[:13], Counter())
             hours = sorted(self._by_hour)[-_HOURS:]
+            kept = sum(self._by_hour[hour]["keep"] for hour in hours)
+            self._yielded = kept, sum(self._seconds(hour, now) for hour in hours)
             return [
                 {
                     "hour": f"{hour}:00:00Z",
@@ -61,6 +74,21 @@ class Hours:
                 }
                 for hour in hours
             ]
+
+    def yielded(self) -> tuple[int, float]:
+        """What was kept in those hours, and how many seconds of them curves came or could have come."""
+        return self._yielded
+
+    def _seconds(self, hour: str, now: str) -> float:
+        """Of an hour before which none brought anything from its first decision on; of this hour until now."""
+        before = _moment(f"{hour}:00:00Z") - 3600
+        is_first = rfc3339(before, "seconds")[:13] not in self._by_hour
+        begin = _moment(self._first.get(hour, now)) if is_first else before + 3600
+        return max(min(_moment(now), before + 7200) - begin, 0.0)
+
+
+def _moment(written: str) -> float:
+    return datetime.fromisoformat(written).timestamp()
 
 
 class Scores:
@@ -99,11 +127,11 @@ def _rounded(stream: StreamScores) -> list[float | None]:
 class Night:
     """Methods may be called from any thread; they raise what the desk raises."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, desk: Desk, serving: Callable[[], Aims]) -> None:
+        self._desk, self._serving = desk, serving
         self._hours, self._scores = Hours(), Scores()
         self._status = Held(self._ask, _STATUS_HOLDS_S)
-        self._promises = Held(lambda: {"events": _events(desk.labels)}, _EVENTS_HOLD_S)
+        self._at_rest = Held(self._reckon, _RECKONED_HOLDS_S)
         self._figures: OrderedDict[str, Held[dict[str, Any]]] = OrderedDict()
 
     def _ask(self) -> Event | None:
@@ -118,6 +146,43 @@ class Night:
         except Refused:
             is_ours = False
         return dict(event["data"]) if event is not None and is_ours else {}
+
+    def guard(self, said: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What is being missed, and how the tip is: as the service says, else what its files tell.
+
+        ``from``: ``service``, ``files`` where none runs, ``off`` where its guard is switched off. ``alarms`` need a
+        person, ``advice`` whoever is at the microscope; ``left``: both, as they stood when the service ended; ``notes``
+        are worth knowing. ``said``: a status just read.
+        """
+        said = self.status() if said is None else said
+        if not said:
+            guard = self._at_rest.value()
+            before = remembered(guard, is_running=False)
+            return {
+                "guard": guard,
+                "from": "files",
+                "alarms": [],
+                "advice": [],
+                "left": [{"level": level, "text": text} for level, _, text in before if level != "ok"],
+                "notes": [text for level, _, text in before if level == "ok"],
+            }
+        guard, found = said.get("guard") or {}, troubles(said)
+        before = remembered(guard, is_running=True)
+        return {
+            "guard": guard,
+            "from": "service" if guard else "off",
+            "alarms": [clean(one["text"]) for one in found if one["level"] == "alarm"],
+            "advice": advice(said),
+            "left": [],
+            "notes": [clean(one["text"]) for one in found if one["level"] != "alarm"] + [text for *_, text in before],
+        }
+
+    def _reckon(self) -> dict[str, Any]:
+        serving = self._serving().serving
+        with told():
+            known = at_rest(self._desk.ledger, self._desk.labels, self._desk.config.state / LOGBOOK, serving)
+        guard: dict[str, Any] = msgspec.to_builtins(known)
+        return guard
 
     def scores(self, within: Stretches) -> tuple[list[float], int]:
         """As Scores.of."""
@@ -140,6 +205,7 @@ class Night:
         words.
         """
         said, view, labels = self.status(), self._desk.ledger, self._desk.labels
+        night = self.guard(said)  # one read: what stands on one screen is of one moment
         with told():
             counts = view.verdict_counts()
             session = Sessions(labels).present()
@@ -147,13 +213,14 @@ class Night:
             left = lengths(view, labels, rater, within, aims)
             own = self._own(rater) if rater else None
             stream, last_seq = view.stream, view.last_seq
-        whole = [hour["keep"] for hour in hours[:-1]] or [hours[-1]["keep"]]
+        kept, seconds = self._hours.yielded() if session is None or session.ended else _of(session, counts)
+        per_hour = 3600 * kept / seconds if seconds >= _YOUNG_S else None
         return {
             "instrument": self._desk.config.instrument,
             "version": __version__,
             "running": bool(said),
             "state": said.get("state"),
-            "health": [{k: one.get(k) for k in ("name", "level", "text")} for one in said.get("health", [])],
+            "health": [_condition(one) for one in said.get("health", [])],
             "last_curve_s": said.get("last_curve_s"),
             "rate_per_s": said.get("rate_per_s"),
             "model": said.get("model"),
@@ -162,12 +229,29 @@ class Night:
             "last_seq": last_seq,
             "counts": counts,
             "session": None if session is None else _session(session, counts),
-            "yield": {"per_hour": sum(whole) / len(whole), "hours": hours},
+            "yield": {"per_hour": per_hour, "kept": kept, "seconds": seconds, "hours": hours},
             "queues": left,
             "rater": own,
-            "promises": self._promises.value(),
+            "promises": promises(night["guard"]),
+            "advice": night["advice"],
+            "night": night,
             "effect": list(effect),
         }
+
+
+def _condition(one: Mapping[str, Any]) -> dict[str, Any]:
+    text = str(one.get("text"))
+    is_ok = one.get("level") == "ok"
+    return {
+        "name": one.get("name"),
+        "level": one.get("level"),
+        "text": text if is_ok else with_since(text, one.get("since")),
+    }
+
+
+def _of(session: Session, counts: dict[str, int]) -> tuple[int, float]:
+    """Kept curves of a session that goes on, and its seconds."""
+    return session.counts(counts)["keep"], session.seconds
 
 
 def _session(session: Session, counts: dict[str, int]) -> dict[str, Any]:
@@ -181,17 +265,6 @@ def _session(session: Session, counts: dict[str, int]) -> dict[str, Any]:
         "first_seq": session.first_seq,
         "counts": session.counts(counts),
     }
-
-
-def _events(labels: Labels) -> str:
-    """How many of the events that people, whoever, have confirmed the model had not discarded."""
-    confirmed = [
-        said
-        for said in labels.labelled().values()
-        if said[-1].verdict is not None and {one.label for one in said} == {"keep"}
-    ]
-    found = sum(said[-1].verdict != "discard" for said in confirmed)
-    return f"events {found} of {len(confirmed)}" if confirmed else ""
 
 
 def _figures(labels: Labels, rater: str) -> dict[str, Any]:

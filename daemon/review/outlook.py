@@ -113,7 +113,7 @@ class Outlook:
             drawn = min(count, ABOVE)
             curves += drawn
             above += [max(1.0, count / ABOVE)] * math.floor(drawn * self.share(verdict))
-        bound = weighted_bound(above, [], 1 / audit.AUDIT_SHARE, CONFIDENCE)
+        bound = weighted_bound(above, [], 1 / audit.LEAST, CONFIDENCE)
         takes = f"about {_about(curves)} labels, {_time(curves, seconds)}, no file of the instrument needed"
         if bound >= 1.0:
             return Offer("weighted", curves, len(above), None, f"too few curves are audited for any promise; {takes}")
@@ -230,7 +230,8 @@ class Certifying:
         """What the state of a night says besides: what the next rung costs, and what is left of an open sheet."""
         view, labels = self._desk.ledger, self._desk.labels
         with told():
-            cost = self._prospects.value().cost(needed, state["yield"]["per_hour"], seconds_a_curve(labels, rater))
+            per_hour = state["yield"]["per_hour"] or 0.0  # not known yet
+            cost = self._prospects.value().cost(needed, per_hour, seconds_a_curve(labels, rater))
             progress = self._progress(view)
         plain = None if progress is None else _plain(progress)
         return {

@@ -3,8 +3,10 @@
 *kept*: wanted anyway, and it feeds the cut; newest first. *review*: the highest score first, for an event is likeliest
 there; curves without a score behind them, by age. *discards*: the audited ones, drawn when they were decided; blind, in
 an order that tells nothing, so that any number of them from the front is a fair sample. Where a night is young and few
-are audited, others stand in, twenty in all: worth a look, and without a weight. *disagreements*: what people
-or two models see differently.
+are audited, others stand in behind them, twenty in all: worth a look, without a weight, and shown as what they are; how
+long the queue is, only the drawn ones say. *disagreements*: what people or two models see differently, and discards in
+which the second opinion sees a rupture. Those stand among the audited ones too, in the same order, so that what was
+looked at of them is a fair sample by either way.
 
 What a rater has answered is not shown to them again; what they skipped comes back at the end. Curves that another rater
 has labelled come after all others, but for those that let two raters be compared.
@@ -38,6 +40,7 @@ BLIND: frozenset[QueueName] = frozenset({"discards", "band", "sheet"})
 ALWAYS: Stretches = ((1, None),)
 _LEAD_EVERY = 3  # while two raters cannot be compared yet, each third curve is one that the other has labelled
 _FEWEST_DISCARDS, _AMONG = 20, 2_000  # to look at, and the last decisions of a session that they come from
+_BLIND_ORDER = "discards"
 _PAGE = 500  # looks that are fetched at once
 _ALL = 1 << 40
 _OTHERWISE = 40  # curves of each kind that the model of now would decide otherwise
@@ -56,7 +59,8 @@ class Item:
 
     ``weight``: 1 / the probability with which it was drawn, to be stored with the label; None for a question, whose
     answer is none. ``queue`` and ``kind`` are for the server alone: where curves are shown blind, the page must be able
-    to tell neither a question from a plain curve nor the band from other discards.
+    to tell neither a question from a plain curve nor the band from other discards. ``is_drawn``: by chance or by the
+    order of its queue; of a question what is true of the curves around it.
     """
 
     seq: int
@@ -64,6 +68,7 @@ class Item:
     queue: QueueName
     weight: float | None
     kind: Kind = "plain"
+    is_drawn: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +133,11 @@ def queue(
         shown = None if is_blind else verdict
         golden, repeats = past.golden(shown), past.repeats(shown)
     last = [seq for seq in past.skipped if seq in back]
+    places = late | back | fresh
     plain = list(dict.fromkeys([*_led(list(fresh), shared, past.asked), *late, *last]))
+    plain.sort(key=lambda seq: seq in places and _stands_in(places[seq]))
     slots = mix(plain, rater=rater, asked=past.asked, golden=golden, repeats=repeats, limit=limit)
-    return _items(view, slots, late | back | fresh, name)
+    return _items(view, slots, places, name)
 
 
 def lengths(
@@ -149,8 +156,7 @@ def lengths(
             for first, last in within or ALWAYS
             for look in view.looks(_VERDICT_OF[name], after=first - 1, until=last, order="seq", limit=_ALL)
         )
-    drawn = _drawn(view, within or ALWAYS, None)
-    left["discards"] = sum(look.seq not in done for look in (*drawn, *_standing_in(view, within or ALWAYS, drawn)))
+    left["discards"] = sum(look.seq not in done for look in _drawn(view, within or ALWAYS, None))
     left["disagreements"] = len(_disagreements(view, labels, rater or "", within or ALWAYS, aims))
     return left
 
@@ -159,17 +165,24 @@ def lengths(
 _Place = tuple[QueueName, float]
 
 
+def _stands_in(place: _Place) -> bool:
+    return place[1] == 0
+
+
 def _items(view: LedgerView, slots: Sequence[Slot], places: Mapping[int, _Place], name: QueueName) -> list[Item]:
     """The curves of the slots, but those that nobody could look at any more."""
     events = view.decisions([slot.seq for slot in slots])
     found = []
+    first = next((places[slot.seq] for slot in slots if slot.kind == "plain" and slot.seq in places), None)
+    is_drawn = first is None or not _stands_in(first)
     for slot in slots:
         place = places.get(slot.seq) or next(((name, 1 / look.probability) for look in _look(view, slot.seq)), None)
         if place is not None and slot.seq in events:
             queue, weight = place
-            found.append(
-                Item(slot.seq, events[slot.seq]["id"], queue, weight if slot.kind == "plain" else None, slot.kind)
-            )
+            if slot.kind == "plain":
+                is_drawn = not _stands_in(place)
+            stored = weight if slot.kind == "plain" else None
+            found.append(Item(slot.seq, events[slot.seq]["id"], queue, stored, slot.kind, is_drawn))
     return found
 
 
@@ -264,7 +277,7 @@ def _drawn(view: LedgerView, within: Stretches, band: Band | None) -> list[Look]
         for first, last in within
         for look in view.looks("discard", after=first - 1, until=last, order="seq", between=band, limit=_ALL)
     }
-    return [looks[seq] for seq in shuffled(looks, "discards")]
+    return [looks[seq] for seq in shuffled(looks, _BLIND_ORDER)]
 
 
 def _standing_in(view: LedgerView, within: Stretches, drawn: Sequence[Look]) -> list[Look]:
@@ -275,12 +288,12 @@ def _standing_in(view: LedgerView, within: Stretches, drawn: Sequence[Look]) -> 
     for first, last in reversed(within):
         stream = view.stream_scores(first - 1, last, _AMONG)
         seqs += stream.seqs[stream.verdicts == "discard"].tolist()
-    others = shuffled(set(seqs).difference(look.seq for look in drawn), "discards")
+    others = shuffled(set(seqs).difference(look.seq for look in drawn), _BLIND_ORDER)
     return [Look(seq, "discard", None, math.inf) for seq in others[:room]]
 
 
 def _disagreements(view: LedgerView, labels: Labels, rater: str, within: Stretches, aims: Aims) -> list[int]:
-    """What people see differently, the latest first; then what the model of now would decide otherwise.
+    """What people see differently, the latest first; discards that are disputed; what would be decided otherwise now.
 
     A rater is asked until they have spoken last: who was contradicted may look again, and who spoke last has done so.
     """
@@ -288,8 +301,10 @@ def _disagreements(view: LedgerView, labels: Labels, rater: str, within: Stretch
     differ = labels.labelled([seq for seq, said in words.items() if len(set(said.values())) > 1])
     spoken = sorted(differ.items(), key=lambda one: (one[1][-1].time, one[0]), reverse=True)
     found = [seq for seq, said in spoken if said[-1].rater != rater and is_within(seq, within)]
+    disputed = [seq for first, last in within for seq in view.disputed(first - 1, last) if seq not in words]
+    found += shuffled(disputed, _BLIND_ORDER)
     if aims.serving is not None:
-        found += _decided_otherwise(view, *aims.serving, within, set(words))
+        found += _decided_otherwise(view, *aims.serving, within, {*words, *disputed})
     skips = [one for one in labels.shown(rater, "skip") if one.queue == "disagreements"]
     last = [
         one.seq for one in skips if one.seq in found and all(said.time < one.time for said in differ.get(one.seq, ()))

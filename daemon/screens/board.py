@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from daemon.client.feed import SILENCE_S, Feed, ask_status
 from daemon.client.service_file import find
-from daemon.client.status import session_words, unseen
+from daemon.client.status import advice, session_words, troubles, unseen
 from daemon.common import ending
 from daemon.common.text import clean
 from daemon.config import Config
@@ -191,6 +191,11 @@ class Board:
         return session_words(told), {one: int(known.get(one, 0)) + self._since_status[one] for one in VERDICTS}
 
     @property
+    def guard(self) -> Mapping[str, Any]:
+        """What is being missed, and how the tip is; {} where the service does not say."""
+        return self.status.get("guard") or {}
+
+    @property
     def ignored(self) -> str:
         """Files passed over since the service began, in words; companions of pairs alone are not worth one."""
         kinds = heard(self.status.get("ignored"))
@@ -225,9 +230,13 @@ class Board:
 
     def troubles(self) -> list[str]:
         """What is not well, in words; empty when all is."""
-        told = self.status.get("health") or []
-        found = [f"{one.get('name')}: {one.get('text')}" for one in told if isinstance(one, dict) and not one.get("ok")]
+        found = [f"{one.get('name')}: {one.get('text')}" for one in troubles(self.status)]
         return [clean(one) for one in found + unseen(self.status, self.now())]
+
+    @property
+    def advice(self) -> list[str]:
+        """What to look at, on tip and run, though the service is well."""
+        return advice(self.status)
 
     @property
     def last_curve_s(self) -> float | None:

@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from daemon.common.text import MARKS, clean, duration, latency, rate, score, share
+from daemon.client.status import promises, second_in_short, trends
+from daemon.common.text import MARKS, bars, clean, duration, latency, rate, score, share
 from daemon.screens.board import Board, Entry
 
 # The sketch: a curve in a few characters, from the column envelope that its event carries.
@@ -35,7 +36,6 @@ from daemon.screens.board import Board, Entry
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 #: A curve that rises less above its baseline (of 255) is drawn flat instead of as magnified noise.
 _LEAST_RISE = 56
-_BARS = " ▁▂▃▄▅▆▇█"
 
 
 @lru_cache(maxsize=512)
@@ -58,16 +58,6 @@ def sketch(preview: str | None, width: int, height: int) -> tuple[str, ...]:
     cells = inked.reshape(height, 4, width, 2).transpose(0, 2, 1, 3)  # (height, width, 4, 2)
     codes = 0x2800 + (cells * _DOTS).sum(axis=(2, 3))
     return tuple("".join(map(chr, line)) for line in codes)
-
-
-def bars(values: list[float], width: int) -> str:
-    """The last ``width`` values as a row of bars, the tallest of them full; nothing is drawn for zero."""
-    shown = values[-width:]
-    tallest = max(shown, default=0.0)
-    if tallest <= 0:
-        return " " * width
-    steps = [0 if value <= 0 else max(1, round(value / tallest * 8)) for value in shown]
-    return "".join(_BARS[step] for step in steps).rjust(width)
 
 
 def _range(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> tuple[float, float]:
@@ -199,8 +189,9 @@ def frame(board: Board, width: int, height: int) -> list[Text]:
         _header(board, width),
         *_numbers(board, width),
         *_session(board, width),
+        *_guard(board, width),
         _folders(board),
-        *_health(board, 3 if height >= 40 else 1),
+        *_health(board, 3 if height >= 40 else 1, width),
         *_hand(board, width),
     ]
     room = height - len(head) - 1
@@ -260,7 +251,7 @@ def _header(board: Board, width: int) -> Text:
 def _hand(board: Board, width: int) -> list[Text]:
     """What the keys would do to the selected curve, and what came of the last one."""
     one = board.selected
-    told = [_beside(((Text.assemble(" ", (board.told, "bold")), width),))] if board.told else []
+    told = _wrapped(Text(f" {board.told}", "bold"), width) if board.told else []
     if one is None:
         return told
     where = Text.assemble((" ▸ ", "bold"), (f"#{one.seq:,} ", _QUIET), tail(one.label, 40))
@@ -303,10 +294,11 @@ def _flow(board: Board, width: int) -> list[Text]:
     backlog, queue = int(session.get("backlog") or 0), board.review_queue
     room = min(width - 18, 30)
     history = bars(board.history(room), room) if room >= 6 else ""
+    to_review = " to review" if 19 + len(f"{queue:,}") <= width else ""
     return [
         Text.assemble(("rate     ", _QUIET), (f"{rate(board.rate_per_s()):<8}", "bold"), (history, "cyan")),
         Text.assemble(("backlog  ", _QUIET), (f"{backlog:,}", "bold yellow" if backlog > 50 else "bold")),
-        Text.assemble(("flagged  ", _QUIET), (f"{queue:,}", "bold"), (" to review", _QUIET)),
+        Text.assemble(("flagged  ", _QUIET), (f"{queue:,}", "bold"), (to_review, _QUIET)),
     ]
 
 
@@ -330,6 +322,21 @@ def _session(board: Board, width: int) -> list[Text]:
     return [_right(Text.assemble((" session ", _QUIET), words), beside, width)]
 
 
+def _guard(board: Board, width: int) -> list[Text]:
+    """What is being missed, in three numbers that never merge, and how the tip has been; on one line if it fits."""
+    said = [Text(text, "bold red" if text.startswith("▲") else "") for text in promises(board.guard)]
+    numbers = Text.assemble((" missed  ", _QUIET), Text(" · ").join(said))
+    charts = Text()
+    for name, value, row in trends(board.guard, 16):
+        charts.append(f"  {name} ", _QUIET).append(row, "cyan").append(f" {value} ")
+    second = Text(f"   {second_in_short(board.guard)}".rstrip(), _QUIET)
+    if said and numbers.cell_len + second.cell_len < width:
+        numbers.append(second)
+    if said and charts and numbers.cell_len + charts.cell_len >= width:
+        return [numbers, Text(" tip   ", _QUIET).append(charts)]
+    return [_right(numbers if said else Text(), charts, width)] if said or charts else []
+
+
 def _folders(board: Board) -> Text:
     """When the last curve came, what waits, and a mark for each watched folder; what is not well comes first."""
     last_s, oldest_s = board.last_curve_s, board.oldest_pending_s
@@ -344,15 +351,23 @@ def _folders(board: Board) -> Text:
     return line
 
 
-def _health(board: Board, most: int) -> list[Text]:
-    troubles, ignored = board.troubles(), board.ignored
-    if not troubles:
-        well = Text(" ✓ all well", "green") if board.is_linked else Text()
-        return [well.append(f"   ignored: {ignored}", _QUIET) if ignored else well]
-    lines = [Text(f" ▲ {trouble}", "bold red") for trouble in troubles[:most]]
-    if len(troubles) > most:
-        lines[-1].append(f"  (+{len(troubles) - most} more)")
-    return [*lines, Text(f"   ignored: {ignored}", _QUIET)] if ignored else lines
+def _health(board: Board, most: int, width: int) -> list[Text]:
+    lines = [Text(f" ▲ {trouble}", "bold red") for trouble in board.troubles()]
+    lines += [Text(f" ▲ {one}", "bold yellow") for one in board.advice]
+    ignored = Text(f"   ignored: {board.ignored}" if board.ignored else "", _QUIET)
+    if not lines:
+        return [Text(" ✓ all well" if board.is_linked else "", "green").append(ignored)]
+    shown = [*_wrapped(lines[0], width), *lines[1:most]]
+    if len(lines) > most:
+        more = Text(f"(+{len(lines) - most} more) ", lines[most].style)
+        shown[-1] = _right(shown[-1], more, width)
+    return [*shown, *([ignored] if ignored else [])]
+
+
+def _wrapped(line: Text, width: int) -> list[Text]:
+    """In at most two lines: what to do stands at the end of what is told."""
+    first, *others = line.wrap(Console(file=io.StringIO()), width)
+    return [first, Text(" ").join([Text("  "), *others])] if others else [first]
 
 
 def _tape(board: Board, width: int, height: int) -> list[Text]:

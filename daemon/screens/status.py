@@ -9,11 +9,23 @@ from typing import Any
 
 from rich.text import Text
 
-from daemon.client.status import last_curve_s, session_words, unseen, verdicts_of
+from daemon.client.status import (
+    advice,
+    events_now,
+    last_curve_s,
+    remembered,
+    session_words,
+    trends,
+    troubles,
+    unseen,
+    verdicts_of,
+)
 from daemon.common.text import clean, duration, latency, rate, score, share
 from daemon.sources.ignored import heard, words
 from models.reasons import INFORMING
 
+_TREND = 20  # blocks of curves in a row of bars
+_LEFT = {"alarm": ("▲ ", "bold red"), "degraded": ("▲ ", "bold yellow"), "ok": ("", "bright_black")}
 _STYLES = {"ready": "green", "starting": "cyan", "stopping": "cyan"}
 
 
@@ -44,6 +56,7 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     yield "decided", _counts(report.get("counts") or {})
     if session := report.get("current_session"):
         yield "session", Text.assemble(session_words(session), (":  ", "bright_black"), _counts(session["counts"]))
+    yield from _guard(report.get("guard") or {})
     yield "handled", Text(_handled(report.get("session") or {}))
     if ignored := heard(report.get("ignored")):
         yield "ignored", Text(clean(words(ignored)))
@@ -53,15 +66,29 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     port = report.get("metrics_port")
     metrics = f", metrics http://127.0.0.1:{port}/metrics" if port else ""
     yield "speaks", Text(f"{report.get('publish')}, replay {report.get('replay')}{metrics}")
-    troubles = [one for one in report.get("health") or [] if not one.get("ok")]
-    quiet = unseen(report, time.time())
-    for told in quiet:
-        yield "health", Text(clean(f"▲ {told}"), "bold red")
-    for one in troubles:
-        text = clean(f"▲ {one.get('name')}: {one.get('text')}")
-        yield "health", Text.assemble((text, "bold red"), (f"  since {one.get('since')}", "bright_black"))
-    if not troubles and not quiet:
-        yield "health", Text("✓ all well", "green")
+    told = [(f"▲ {one}", "bold red") for one in unseen(report, time.time())]
+    told += [(f"▲ {one.get('name')}: {one.get('text')}", "bold red") for one in troubles(report)]
+    told += [(f"▲ {one}", "bold yellow") for one in advice(report)]
+    before = remembered(report.get("guard") or {}, is_running=True)
+    for text, style in told or [("✓ all well now" if before else "✓ all well", "green")]:
+        yield "health", Text(clean(text), style)
+    for _, name, text in before:
+        yield "before", Text(f"{name}{name and ': '}{text}", "bright_black")
+
+
+def _guard(guard: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
+    """Three numbers that never merge, a second opinion, and the tip: a line each."""
+    if unwatched := guard.get("no_path"):
+        yield "path", Text(clean(unwatched), "yellow")
+    for name in ("path", "events", "unseen", "second"):
+        if told := guard.get(name):
+            is_well = told.get("is_well", True)
+            now = events_now(told) if name == "events" else ""
+            text = ("" if is_well else "▲ ") + "; ".join(filter(None, [str(told.get("text")), now]))
+            yield name, Text(clean(text), "" if is_well else "bold red")
+    rows = [f"{name} {value} {row}" for name, value, row in trends(guard, _TREND)]
+    if rows:
+        yield "tip", Text(", ".join(rows))
 
 
 def _stopped_head(report: Mapping[str, Any]) -> Text:
@@ -79,6 +106,11 @@ def _stopped(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     yield "decided", _counts(ledger["counts"])
     if last := ledger["last_decision"]:
         yield "last", Text(clean(f"{last['time']}  {last['verdict']}  {last['path']}#{last['curve']}"))
+    guard = report.get("guard") or {}
+    yield from _guard(guard)
+    for level, name, text in remembered(guard, is_running=False):
+        mark, style = _LEFT[level]
+        yield "left", Text(f"{mark}{name}{name and ': '}{text}", style)
 
 
 def _last_curve(report: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +24,9 @@ from daemon.config import Config, changes
 from daemon.judging import Decision, Judge
 from daemon.judging.judge import Chosen
 from daemon.judging.registry import Registry
+from daemon.judging.sentinel import Sentinel
 from daemon.ledger import NotRecorded, events
+from daemon.ledger.numbers import ADVICE
 from daemon.service.assembly import Parts, assemble, pace_of
 from daemon.service.connections import Connections
 from daemon.service.health import Condition, ContactWatch, Health, Starting, alarm_of, notify, watchdog_interval_s
@@ -45,7 +47,7 @@ STOP_S = 8.0
 PAUSE_S = 1.0
 #: Keys that a reload takes in flight; the others need a restart.
 LIVE_KEYS = frozenset(
-    {"model", "device", "text", "require_certificate", "thresholds", "alarm", "batch", "engine", "log"}
+    {"model", "device", "text", "require_certificate", "thresholds", "alarm", "batch", "engine", "log", "guard"}
 )
 
 
@@ -82,15 +84,18 @@ class Service:
             except KeyboardInterrupt:
                 log.info("stopped by %s before it was ready", ending.asked_by().name)
                 return 0
+            self._note_all(parts)  # what was announced before there was a guard to hear it
             for source in parts.sources:
                 source.start()
                 closing.callback(source.stop)
             self._say_ready(parts, time.monotonic() - begun_s)
             parts.care.start()
             parts.sessions.start()
+            parts.guard.start()
             gc.freeze()  # half a million objects that stay to the end: no search for garbage goes through them
             self._loop(parts, connections)
             self._drain(parts)
+            self._note_all(parts)  # as it is now: the words that were announced may be hours old
             log.info("stopped by %s; the ledger ends at seq %d", ending.asked_by().name, parts.report.last_seq())
             self.farewell = parts.report.farewell() if self._terminal.look() else []
         return 0
@@ -146,13 +151,19 @@ class Service:
     def _take_note(self, parts: Parts, decisions: list[Decision]) -> None:
         now_s = time.monotonic()
         parts.report.rates.observe((now_s - decision.noticed_s for decision in decisions), now_s)
-        if self._contact.observe(one.reasons for one in decisions):
-            self._health.report("contact", "alarm", self._contact.text)
-        else:
-            self._health.report("contact", "ok", "curves reach the surface")
+        self._look_at_surface(parts.sentinel, decisions)
         parts.sessions.observe([(one.path.rpartition("/")[0] if one.folder else "", one.verdict) for one in decisions])
-        for name, is_well, text in parts.sentinel.findings():
+
+    def _look_at_surface(self, sentinel: Sentinel, decisions: Sequence[Decision]) -> None:
+        """The sign first: with a wrong one no curve seems to reach the surface, and nobody is to engage anew for it."""
+        for name, is_well, text in sentinel.findings():
             self._health.report(f"orientation {name}", "ok" if is_well else "alarm", text)
+        if not self._contact.observe(one.reasons for one in decisions):
+            self._health.report("contact", "ok", "curves reach the surface")
+        elif turned := sentinel.turned:
+            self._health.report("contact", "ok", self._contact.explained_by(turned))
+        else:
+            self._health.report("contact", "alarm", self._contact.text)
 
     def _look_around(self, parts: Parts) -> None:
         """Once a second: report how the sources are, and bring systemd's one line up to date."""
@@ -163,6 +174,7 @@ class Service:
         self._report_log(parts)
         self._terminal.look()
         self._look_at_ledger(parts)
+        self._look_at_guard(parts)
         parts.metrics.entered(parts.report.condition())
         parts.metrics.heartbeat.labels("pipeline").set_to_current_time()
         notify(f"STATUS={self._health.line() or parts.report.line()}")
@@ -187,6 +199,19 @@ class Service:
         parts.metrics.ledger_sound.set(found.is_well)
         text = f"{found.text}; until then nothing is announced, and nothing lost" if found.is_held else found.text
         self._health.report("ledger", "ok" if found.is_well else "alarm", text)
+
+    def _look_at_guard(self, parts: Parts) -> None:
+        for finding in parts.guard.findings():
+            self._health.report(finding.name, finding.level, finding.text, is_advice=finding.is_advice)
+        pulse, metrics = parts.guard.pulse(), parts.metrics
+        metrics.confirmed_events.set(pulse.confirmed)
+        metrics.shown_live.set(pulse.shown_live)
+        metrics.kept_live.set(pulse.kept_live)
+        for gauge, known in (
+            (metrics.recall_lower_bound, pulse.recall_lower_bound),
+            (metrics.lost_at_most, pulse.lost_at_most),
+        ):
+            gauge.set(float("nan") if known is None else known)
 
     def _look_for_unread(self, source: WatchSource) -> None:
         for unread in source.unread():
@@ -263,6 +288,7 @@ class Service:
         self._config = parts.vigil.config = config
         self._swap(parts, loaded)
         parts.model_reload.adopt(loaded)
+        parts.guard.reloaded(config.guard)
         parts.metrics.reload_successful.set(1)
         self._log.adopt(config.log.level, config.log.format)
         log.info("reload: applied %s; needs a restart: %s", sorted(live) or "nothing", after_restart or "nothing")
@@ -296,10 +322,21 @@ class Service:
             retire_unless_shared(old, model)
 
     def _announce(self, condition: Condition) -> None:
-        level = logging.INFO if condition.is_ok else logging.ERROR
-        log.log(level, "%s: %s", condition.name, condition.text)
+        is_grave = logging.WARNING if condition.is_advice else logging.ERROR
+        log.log(logging.INFO if condition.is_ok else is_grave, "%s: %s", condition.name, condition.text)
         if self._parts is not None:
             self._parts.publisher.emit(events.Alarm(**asdict(condition), ok=condition.is_ok))
+            self._note(self._parts, condition)
+
+    def _note_all(self, parts: Parts) -> None:
+        for condition in self._health.conditions():
+            if not condition.is_ok:
+                self._note(parts, condition)
+
+    def _note(self, parts: Parts, condition: Condition) -> None:
+        """For the morning; advice the guard notes by itself, with the time from when on it is so."""
+        if not condition.name.startswith(ADVICE):
+            parts.guard.hear(condition.name, condition.level, condition.text, condition.since)
 
 
 def _model_event(model: Model, judge: Judge, why: str) -> events.Model:

@@ -25,10 +25,13 @@ from daemon.common.locks import StateLock
 from daemon.config import Config
 from daemon.formats import FORMATS
 from daemon.formats.names import Names
+from daemon.guard import Guard
+from daemon.guard.canaries import CanarySource
+from daemon.guard.path import PathWatch
 from daemon.judging import Judge
 from daemon.judging.judge import Serving, release
 from daemon.judging.registry import Registry
-from daemon.judging.sentinel import Sentinel
+from daemon.judging.sentinel import Dispute, Sentinel
 from daemon.ledger import Ledger, LedgerView
 from daemon.ledger.care import LedgerCare
 from daemon.metrics import Accounts, Metrics
@@ -48,6 +51,8 @@ from deploy.serving import Model
 
 #: Where curves that came over ZeroMQ lie until they are decided, in the state folder.
 SPOOL = "ingest"
+#: And canaries on their way.
+CANARIES = "canaries"
 
 # Which sources a configuration asks for, wired to the ledger's memory and to the counters.
 
@@ -124,6 +129,7 @@ class Parts:
     care: LedgerCare
     vigil: Vigil
     sessions: SessionWatch
+    guard: Guard
 
     def leave_again(self) -> None:
         """The service file, where somebody has removed or overwritten it: without it nobody finds the service."""
@@ -162,12 +168,29 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     care = LedgerCare(ledger, metrics.ledger_checked)
     closing.callback(care.stop)
     vigil = Vigil(config, sources, metrics.accounts, health)
-    report = StatusReport(config, metrics, health, serving, vigil, ledger, sessions)
-    publisher = _speak(config, report, metrics, closing)
-    backlog, sentinel = Backlog(sources), Sentinel()
+    dispute = Dispute()
+    canaries = CanarySource(config.state / CANARIES, config.guard, bell.set)
+    path = PathWatch(canaries, metrics, config.state)
+    guard = Guard(config.state, ledger.view(), serving, dispute, lambda: sessions.current, path=path)
+    closing.callback(guard.stop)
+    report = StatusReport(config, metrics, health, serving, vigil, ledger, sessions, guard.status)
+    publisher = _speak(config, report, guard, metrics, closing)
+    backlog, sentinel = Backlog([*sources, canaries]), Sentinel()
     pipeline = Pipeline(
-        backlog, reader, serving, ledger, publisher, metrics, sentinel, bell, pace_of(config), config.text
+        backlog,
+        reader,
+        serving,
+        ledger,
+        publisher,
+        metrics,
+        bell=bell,
+        pace=pace_of(config),
+        rules=config.text,
+        sentinel=sentinel,
+        dispute=dispute,
+        observe=guard.observe,
     )
+    canaries.is_held = lambda: pipeline.is_held
     _measure(config, metrics, loaded.judge, report, vigil, closing)
     engines, model_reload = EngineWatch(health, metrics), ModelReload(config, reread, loaded.chosen)
     parts = Parts(
@@ -185,6 +208,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
         care,
         vigil,
         sessions,
+        guard,
     )
     closing.callback(lambda: release(parts.model))
     closing.callback(lambda: model_reload.close(parts.model))
@@ -211,13 +235,14 @@ def pace_of(config: Config) -> Pace:
     return Pace(config.batch.largest, config.batch.wait_s)
 
 
-def _speak(config: Config, report: StatusReport, metrics: Metrics, closing: ExitStack) -> Publisher:
+def _speak(config: Config, report: StatusReport, guard: Guard, metrics: Metrics, closing: ExitStack) -> Publisher:
     publisher = Publisher(
         config.state / "ledger.sqlite",
         config.instrument,
         publish=config.publish,
         replay=config.replay,
         status=report.data,
+        pulse=guard.pulse,
         counts=metrics,
     )
     publisher.start()

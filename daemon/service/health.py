@@ -77,6 +77,10 @@ def watchdog_interval_s() -> float | None:
     return int(period_us) / 2e6
 
 
+#: What a wrong sign, a lost unit or a full disk brings with it: told after them.
+_CONSEQUENCES = frozenset({"contact", "second opinion"})
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """One thing that can be wrong."""
@@ -85,6 +89,7 @@ class Condition:
     level: Level
     text: str  # what a human should know or do
     since: str  # UTC, when it came to this level
+    is_advice: bool = False  # something to look at on the instrument: the service itself is as well as ever
 
     @property
     def is_ok(self) -> bool:
@@ -100,27 +105,27 @@ class Health:
         self._lock = threading.Lock()
         self._conditions: dict[str, Condition] = {}
 
-    def report(self, name: str, level: Level, text: str) -> None:
+    def report(self, name: str, level: Level, text: str, *, is_advice: bool = False) -> None:
         """Say how ``name`` is; cheap and silent while its level stays. Any thread may call."""
         with self._lock:
             before = self._conditions.get(name)
             if before is not None and before.level == level:
                 self._conditions[name] = replace(before, text=text)
                 return
-            after = self._conditions[name] = Condition(name, level, text, self._now())
+            after = self._conditions[name] = Condition(name, level, text, self._now(), is_advice)
         is_news = level != "ok" or before is not None
         if self._announce is not None and is_news:
             self._announce(after)
 
     def conditions(self) -> list[Condition]:
-        """The gravest first, then in the order they were first reported."""
+        """The gravest first; of those a cause before what follows from it; then in the order they were reported."""
         with self._lock:
-            return sorted(self._conditions.values(), key=lambda one: -_GRAVITY[one.level])
+            return sorted(self._conditions.values(), key=lambda one: (-_GRAVITY[one.level], one.name in _CONSEQUENCES))
 
     @property
     def level(self) -> Level:
-        """The worst of all."""
-        worst = self.conditions()[:1]
+        """The worst of all; advice does not count."""
+        worst = [one for one in self.conditions() if not one.is_advice][:1]
         return worst[0].level if worst else "ok"
 
     def line(self) -> str:
@@ -157,6 +162,10 @@ class ContactWatch:
             f"{self._run} curves in a row without contact: the tip is not reaching the surface "
             "(check engage, setpoint, drift)"
         )
+
+    def explained_by(self, turned: str) -> str:
+        """The same where the sign of the format ``turned`` seems to be wrong: then any tip misses the surface."""
+        return f"{self._run} curves in a row without contact, as their sign seems wrong: see orientation {turned}"
 
 
 # Which engine computes, and if it is not the wanted one, why not; reported to health, metrics and status.

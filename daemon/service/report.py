@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -18,7 +18,7 @@ from daemon.common.errors import UserError
 from daemon.common.text import duration
 from daemon.config import Config
 from daemon.judging.judge import Serving
-from daemon.ledger import Ledger, LedgerView, wire
+from daemon.ledger import Ledger, LedgerView, numbers, wire
 from daemon.ledger.events import ServingModel, State, Status
 from daemon.metrics import Metrics
 from daemon.service.health import Health
@@ -104,8 +104,9 @@ class StatusReport:
         vigil: Vigil,
         ledger: Ledger,
         sessions: SessionWatch,
+        guard: Callable[[], numbers.GuardNumbers] | None = None,
     ) -> None:
-        self.config, self._serving, self._sessions = config, serving, sessions
+        self.config, self._serving, self._sessions, self._guard = config, serving, sessions, guard
         self.publish, self.replay = config.publish, config.replay
         self.state: Literal["starting", "ready", "stopping"] = "starting"
         self._metrics, self._health, self._vigil = metrics, health, vigil
@@ -161,6 +162,7 @@ class StatusReport:
             metrics_port=config.metrics_port,
             publish=self.publish,
             replay=self.replay,
+            guard=self._guard() if self._guard else None,
         )
 
     def farewell(self) -> list[str]:

@@ -9,6 +9,8 @@ from typing import Protocol
 
 #: A file of more bytes is large: reading it may take seconds, and a small one shall not wait for it.
 LARGE_BYTES = 32 << 20
+#: ``Arrival.source`` of a curve that the service sends down its own line: judged like any other, and never counted.
+CANARY = "canary"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class Arrival:
     unfinished file is then answered with a reason instead of being handed back.
     """
 
-    source: str  # "watch", "ingest", "score": the label of afm_triage_curves_seen_total
+    source: str  # "watch", "ingest", "score": the label of afm_triage_curves_seen_total; CANARY is none
     path: str  # relative to the watched folder, '/' between parts; what events call data.path
     file: Path  # where it lies
     companion: Path | None = None  # the ZSnsr half of an Asylum pair
@@ -33,7 +35,7 @@ class Arrival:
     sha256: str | None = None  # known for later portions: the file must still be the same one
     total: int = 1  # and how many curves it had when it was opened
     folder: str | None = None  # the watched or scored folder; None for a file named directly and for ingest
-    known_curve: str | None = None  # ZeroMQ ingest: the sender's id, which is its identity
+    known_curve: str | None = None  # ZeroMQ ingest, canaries: the sender's id, which is its identity
     #: Who wants to know what became of it: (arrival, whether it is done, the reason). Called from any thread.
     answer: Callable[[Arrival, bool, str | None], None] | None = field(default=None, repr=False, compare=False)
 
@@ -41,6 +43,11 @@ class Arrival:
     def is_large(self) -> bool:
         """Whether reading it may take long: many bytes, or a later portion of a map."""
         return self.first > 0 or self.size_bytes > LARGE_BYTES
+
+    @property
+    def is_canary(self) -> bool:
+        """Whether it is one of our own, which no ledger, account or subscriber may ever see."""
+        return self.source == CANARY
 
     def done(self, ignored: str | None = None) -> None:
         """Its decisions are on disk, or no reader wants it, for a reason of ignored.py."""

@@ -102,9 +102,20 @@ def describe(config: Config) -> list[str]:
         f"raises an alarm after {config.alarm.no_contact_run} curves in a row that do not reach the surface"
     )
     sentences.append(_silence(config))
+    sentences.append(_canaries(config))
     if config.watch:
         sentences.append(_unread(config))
     return sentences
+
+
+def _canaries(config: Config) -> str:
+    guard = config.guard
+    if not guard.canaries:
+        return "sends no simulated curves down the line; [guard] canaries = true does, and tells whether it works"
+    return (
+        f"sends a simulated curve down the line every {duration(guard.canary_s)} while curves come and every"
+        f" {duration(guard.canary_rest_s)} at rest, and raises an alarm when too many are missed; none is ever counted"
+    )
 
 
 def _silence(config: Config) -> str:

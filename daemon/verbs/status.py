@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import msgspec
+
 from daemon.client import status
 from daemon.common.errors import UNREACHABLE
 from daemon.common.options import Option
@@ -22,7 +24,12 @@ class Options:
 
 def run(options: Options) -> int:
     """Exit 0 when the service runs and is well, 69 otherwise."""
-    report = status.gather(load(options.service))
+    config = load(options.service)
+    report = status.gather(config)
+    if not report["running"]:
+        from daemon.guard.morning import left_in  # of a service that runs all is known from itself
+
+        report["guard"] = msgspec.to_builtins(left_in(config.state))
     if options.json:
         print(as_json(report, indent=1))
     else:

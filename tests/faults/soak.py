@@ -1,4 +1,8 @@
-"""Many curves, and what the service's memory does meanwhile; `python -m tests.faults.soak --curves 20000` prints it."""
+"""Many curves, and what the service does meanwhile; `python -m tests.faults.soak --curves 20000` prints its memory.
+
+With ``--rate 50`` the curves are those of one simulated laboratory (tests.studies.misread) in which nothing ever goes
+wrong, as many a second: no alarm may ring. ``--cuts 10`` moves the discard cut as often on the way, as `adapt` does.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,20 @@ import argparse
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from daemon.client.feed import EventListener, ask
 from daemon.client.temporary_service import TemporaryService
+from daemon.instrument.jpk_writer import pack
+from daemon.judging.registry import Registry
+from daemon.ledger import events, wire
+from models.bundle import CONFIRMED, SHIPPED, Bundle, read
 from tests.faults.harness import Producer, history, judge, scrape
+from tests.studies.misread import FAULTS, Laboratory
 
 
 def processes_of(pid: int) -> list[int]:
@@ -25,43 +39,114 @@ def pss_bytes(pid: int) -> int:
     """Proportional set size of the service, all its processes together."""
     total = 0
     for process in processes_of(pid):
-        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1]) * 1024
+        with suppress(ProcessLookupError, FileNotFoundError):  # one of them has just ended
+            for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
     return total
 
 
-def run(curves: int) -> tuple[int, int, int, float]:
-    """Memory when ready, at its peak and at the end (bytes), and curves decided a second."""
-    with tempfile.TemporaryDirectory() as folder, TemporaryService(Path(folder)) as trial:
+class AlarmListener(EventListener):
+    """Keeps what was told of conditions."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(endpoint)
+        self.told: list[dict[str, Any]] = []
+
+    def _note(self, body: bytes) -> None:
+        super()._note(body)
+        event = wire.decode(body)
+        if events.kind_of(event) == "alarm":
+            self.told.append(event["data"])
+
+
+@dataclass(slots=True)
+class Soaked:
+    """Memory in bytes, when ready, at its peak and at the end; curves decided a second; and what was told."""
+
+    at_start: int
+    peak: int = 0
+    at_end: int = 0
+    rate: float = 0.0
+    told: list[dict[str, Any]] = field(default_factory=list)
+    guard: dict[str, Any] = field(default_factory=dict)
+
+
+def run(curves: int, rate: float | None = None, cuts: int = 0) -> Soaked:
+    """As fast as they are written, or ``rate`` a second of a laboratory; ``cuts`` are moved on the way."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        TemporaryService(Path(folder)) as trial,
+        AlarmListener(trial.publish) as listener,
+    ):
         assert trial.process is not None
         producer = Producer(trial.watch)
-        at_start = peak = pss_bytes(trial.process.pid)
+        found = Soaked(pss_bytes(trial.process.pid))
         begun_s = time.monotonic()
-        writer = threading.Thread(target=lambda: [producer.write() for _ in range(curves)])
+        write = producer.write if rate is None else _of_laboratory(trial.watch, producer, rate)
+        writer = threading.Thread(target=lambda: [write() for _ in range(curves)])
         writer.start()
-        decided = 0.0
+        decided, moved = 0.0, 0
         while decided < curves:
             time.sleep(0.5)
-            peak = max(peak, pss_bytes(trial.process.pid))
+            found.peak = max(found.peak, pss_bytes(trial.process.pid))
             numbers = scrape(trial)
             decided = sum(value for key, value in numbers.items() if key.startswith("afm_triage_decisions_total"))
-        rate = curves / (time.monotonic() - begun_s)
+            if moved < min(cuts, int(decided * (cuts + 1) / curves)):
+                _move_cut(Registry(trial.state / "models"), read(SHIPPED), moved)
+                moved += 1
+        found.rate = curves / (time.monotonic() - begun_s)
         writer.join()
-        findings = judge(producer.written, history(trial))
-        assert (findings.lost, findings.doubled, findings.gaps) == ([], [], [])
-        return at_start, peak, pss_bytes(trial.process.pid), rate
+        assert moved == cuts
+        judged = judge(producer.written, history(trial))
+        assert (judged.lost, judged.doubled, judged.gaps) == ([], [], [])
+        found.at_end = pss_bytes(trial.process.pid)
+        answer = ask(trial.replay, b"status", timeout_s=10.0)
+        found.guard = {} if answer is None else wire.decode(answer[-1])["data"].get("guard") or {}
+        found.told = listener.told
+        return found
+
+
+def _of_laboratory(folder: Path, producer: Producer, rate: float) -> Callable[[], object]:
+    """Writes the next curve of an unchanged laboratory when its time has come."""
+    laboratory, begun_s = Laboratory(20_000), time.monotonic()
+
+    def write() -> None:
+        number = len(producer.written)
+        content = pack(laboratory.curve(number, FAULTS["nothing"]))
+        time.sleep(max(begun_s + number / rate - time.monotonic(), 0.0))
+        name = f"curve-{number:06d}.jpk-force"
+        (folder / name).write_bytes(content)
+        producer.written.append(name)
+
+    return write
+
+
+def _move_cut(registry: Registry, base: Bundle, number: int) -> None:
+    """As `adapt` does once a person has accepted; up, and down again."""
+    share = (0.05, 0.10, 0.15, 0.20, 0.25)[number % 5]
+    discard = base.discard + share * (base.keep - base.discard)
+    evidence = {"basis": CONFIRMED, "events": 7, "band": [base.discard, discard], "group": ""}
+    bundle = registry.write_cut(base, f"cut-{number}", discard, evidence)
+    registry.promote(bundle.id, base=base, group="", why="seven confirmed events", by="soak")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--curves", type=int, default=20_000)
+    parser.add_argument("--rate", type=float, help="curves a second of a laboratory in which nothing goes wrong")
+    parser.add_argument("--cuts", type=int, default=0, help="discard cuts that are moved on the way")
     args = parser.parse_args()
-    at_start, peak, at_end, rate = run(args.curves)
+    found = run(args.curves, args.rate, args.cuts)
     print(
-        f"{args.curves} curves at {rate:.0f} a second: memory {at_start / 1e6:.0f} MB when ready, "
-        f"{peak / 1e6:.0f} MB at its peak, {at_end / 1e6:.0f} MB at the end (PSS, all processes)"
+        f"{args.curves} curves at {found.rate:.0f} a second: memory {found.at_start / 1e6:.0f} MB when ready, "
+        f"{found.peak / 1e6:.0f} MB at its peak, {found.at_end / 1e6:.0f} MB at the end (PSS, all processes)"
     )
+    bad = [one for one in found.told if not one["ok"]]
+    print(f"{args.cuts} cuts moved; {len(bad)} alarms", *(f"{one['name']}: {one['text']}" for one in bad), sep="\n  ")
+    for name, one in found.guard.items():
+        if one and "text" in one:
+            print(f"{name}: {one['text']}")
     return 0
 
 

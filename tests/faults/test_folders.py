@@ -144,7 +144,7 @@ def test_a_storm_of_renames_loses_and_doubles_nothing(tmp_path: Path) -> None:
 def test_twenty_thousand_folders_hold_up_no_curve(tmp_path: Path) -> None:
     for number in range(20_000):
         os.makedirs(tmp_path / "lab" / "watch" / f"{number // 100}" / f"{number}")
-    with Lab(tmp_path / "lab") as lab:
+    with Lab(tmp_path / "lab", toml="[guard]\ncanaries = false\n") as lab:
         put(lab.watch, 0)
         lab.wait_decided(1, 10)
         time.sleep(15.0)

@@ -294,7 +294,7 @@ def test_sigterm_is_heard_and_systemd_asked_for_patience_while_the_start_waits(t
         assert b"EXTEND_TIMEOUT_USEC=" in said[0]
 
 
-@pytest.mark.parametrize("name", ["ledger-schema-1.sqlite", "ledger-schema-2.sqlite"])
+@pytest.mark.parametrize("name", ["ledger-schema-1.sqlite", "ledger-schema-2.sqlite", "ledger-schema-3.sqlite"])
 def test_the_history_of_a_version_before_goes_on(tmp_path: Path, name: str) -> None:
     kept = Path(__file__).parent / name
     lab = Lab(tmp_path)

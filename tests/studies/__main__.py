@@ -24,12 +24,16 @@ TOPICS: dict[str, str] = {
     "few-labels": "what a few dozen labels of one's own curves add, and by which way",
     "flip": "is a curve upside down ever taken for an event, and what does looking cost",
     "gpu": "the model on this GPU: bits, speed, verdicts, new weights, real faults",
+    "guard": "how soon and how falsely the guard rings, and do its bounds hold",
     "ladder": "what confirmed events do to the discard cut, live, labelled through the page",
     "left-out": "do labels of other systems help on one that the model has never seen",
     "losses": "every loss on an equal budget, over several seeds, against cross entropy",
+    "misread": "what goes wrong in a run, and which number of the guard tells it, how soon",
     "sampling": "does a curve keep its verdict when the instrument stores fewer points of it",
+    "steps": "of the events that the network misses, how many does the second opinion see",
     "stress": "from which strength on does a nuisance turn an event into a discard",
     "streams": "a model on streams in which events are rare, simulated and real",
+    "unseen": "what an audit of discards says of the events among them, and what its draw costs",
 }
 
 

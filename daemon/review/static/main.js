@@ -4,6 +4,7 @@ import { Axes } from "./axes.js";
 import { Certificate } from "./certificate.js";
 import { Curves, ask, floats, query } from "./client.js";
 import { Cut } from "./cut.js";
+import { Night } from "./night.js";
 import { Outbox } from "./outbox.js";
 import { Plot, inWords } from "./plot.js";
 import { askRater, askSession, tellSession } from "./people.js";
@@ -34,9 +35,10 @@ const store = (name, value) => sessionStorage.setItem(name, JSON.stringify(value
 const curves = new Curves(() => rater);
 const plot = new Plot($("plot"), moved);
 const outbox = new Outbox(outboxChanged, taken);
-const top = new Top(() => rater, stateChanged);
+const top = new Top(() => rater, stateChanged, () => view === "night");
 const sheets = new Sheets($("sheets-view"), { answer: answerSheet, close: () => openView("curve"), say });
 const certificate = new Certificate($("certificate-view"), { say, rater: () => rater, look: () => openQueue("sheet") });
+const night = new Night($("night-view"), { left: (name) => top.left(name), look: () => top.look() });
 const cut = new Cut($("cut-view"), { say, rater: () => rater, first: () => openQueue("review") });
 
 let rater = sessionStorage.getItem("rater") ?? localStorage.getItem("afm-triage.rater") ?? "";
@@ -60,10 +62,11 @@ const axes = new Axes({ stored, store });
 
 // What is looked at.
 
-async function openQueue(name) {
+/** `seen`: what is looked at then. */
+async function openQueue(name, seen = "curve") {
   queue = name;
   curves.forgetAll(); // what was said of them meanwhile, and by whom it may be known, is another
-  openView("curve");
+  openView(seen);
   items = [];
   at = -1;
   isAtEnd = false;
@@ -77,7 +80,7 @@ async function openQueue(name) {
 
 function openView(name) {
   view = name;
-  for (const one of ["curve", "sheets", "certificate", "cut"]) $(`${one}-view`).hidden = one !== name;
+  for (const one of ["curve", "sheets", "certificate", "cut", "night"]) $(`${one}-view`).hidden = one !== name;
   for (const button of document.querySelectorAll("nav button[data-view]")) {
     const isSheet = button.dataset.view === "certificate" && name === "curve" && queue === "sheet";
     setCurrent(button, isSheet || button.dataset.view === name);
@@ -90,6 +93,9 @@ function openView(name) {
   document.querySelector("main > footer").hidden = name !== "curve";
   if (name === "sheets") sheets.open(queue, rater, top.scope);
   if (name === "cut") cut.open();
+  if (name === "night") night.open();
+  $("advice").classList.toggle("is-said", name === "night");
+  top.drawTrouble();
   if (name === "certificate") certificate.open();
   if (name === "curve") plot.draw();
 }
@@ -160,6 +166,7 @@ function ahead(mine) {
 }
 
 const isBlind = (item) => BLIND.has(item.queue) || BLIND.has(queue);
+const isDrawnByChance = (item) => item.is_drawn !== false; // else it stands in where few were drawn
 
 function drawItem(item) {
   const { folder, file } = parts(item?.path ?? "");
@@ -205,7 +212,7 @@ function drawCurve(item, curve) {
   $("facts").replaceChildren(...factsOf(curve));
   drawGauge(curve, isBlind(item));
   moved();
-  afterPaint(() => items[at] === item && drawWhy(curve, isBlind(item))); // first the curve, then what is said of it
+  afterPaint(() => items[at] === item && drawWhy(curve, isBlind(item), isDrawnByChance(item))); // first the curve, then what is said of it
   say(`${parts(item.path).file.slice(0, 80)}. ${inWords(curve)}`);
   later(() => alike(item));
 }
@@ -280,7 +287,7 @@ function answer(word, start = performance.now()) {
   }
   item.mine = word;
   remember([{ item: asItWas, word }]);
-  if (!before && word !== "skip") counted(item.queue, 1);
+  if (!before && word !== "skip") counted(item.queue, 1, Number(isDrawnByChance(item)));
   pace(start);
   const next = firstOpen(at + 1);
   pressed = start;
@@ -294,7 +301,7 @@ function answerSheet(all, exceptions, word) {
   if (labels.length) {
     outbox.add("label", labels);
     remember(all.map((item) => ({ item: { ...item, queue: item.queue ?? queue, mine: null, said: saidOf(item) }, word })));
-    counted(queue, labels.length);
+    counted(queue, labels.length, all.filter(isDrawnByChance).length);
     const done = new Set(all.map((item) => item.id));
     for (const item of items) if (done.has(item.id)) Object.assign(item, { mine: word, said: { label: word, reason: "" } });
     tell(`${plural(labels.length, "answer")} stored: ${SHAPES[word]} ${word}.`);
@@ -315,7 +322,7 @@ function undo() {
   for (const { item, word } of last) {
     outbox.add("undo", { id: item.id, rater });
     if (item.said) outbox.add("label", [{ id: item.id, rater, queue: item.queue, ...item.said }]);
-    if (!item.mine && word !== "skip") counted(item.queue, -1);
+    if (!item.mine && word !== "skip") counted(item.queue, -1, -Number(isDrawnByChance(item)));
     const place = items.findLastIndex((one) => one.id === item.id);
     if (place >= 0) Object.assign(items[place], { mine: item.mine, said: item.said, note: item.note });
   }
@@ -342,11 +349,12 @@ function remember(answers) {
   store("undo", undone);
 }
 
-function counted(name, many) {
+/** Answers of this sitting, and of how many of them somebody waited: not for what stands in. */
+function counted(name, many, waited) {
   looked[name] = Math.max((looked[name] ?? 0) + many, 0);
   store("looked", looked);
   afterPaint(() => {
-    top.note(name, many);
+    top.note(name, waited);
     drawProgress();
   });
 }
@@ -377,7 +385,7 @@ function drawProgress() {
     bar.value = done;
   }
   const each = gaps.length >= 3 ? [...gaps].sort((a, b) => a - b)[gaps.length >> 1] / 1000 : null;
-  const said = left === null ? [] : [`${count(left)} ${left === 1 ? "waits" : "wait"}`];
+  const said = left === null ? [] : [`${count(left)} ${queue === "discards" ? "drawn " : ""}${left === 1 ? "waits" : "wait"}`];
   if (done || left === null) said.push(`${plural(done, "answer")} in this sitting`);
   if (each && left) said.push(waiting(left * each));
   $("left").textContent = said.join(" · ");
@@ -411,6 +419,7 @@ function stateChanged(state) {
   top.drawTrouble();
   drawProgress();
   drawEffect(state);
+  if (view === "night") night.show(state.night, top.silence);
   if (view === "curve" && at < 0 && top.left(queue) > 0 && !isFetching) {
     isAtEnd = false;
     fetchMore().then(() => at < 0 && firstOpen(0) >= 0 && show(firstOpen(0)));
@@ -493,7 +502,7 @@ const ACTS = {
   },
   session: () => askSession(rater, (body) => changeSession(body, "The session has begun.")),
   "session-end": () => changeSession({ end: true }, "The session has ended."),
-  scope: changeScope,
+  scope: () => changeScope(),
 };
 
 const KEYS = {
@@ -509,6 +518,7 @@ const KEYS = {
   g: () => queue && openView(view === "sheets" ? "curve" : "sheets"),
   p: () => openView(view === "certificate" ? "curve" : "certificate"),
   c: () => openView(view === "cut" ? "curve" : "cut"),
+  t: () => openView(view === "night" ? "curve" : "night"),
   ArrowLeft: (event) => (event.shiftKey ? plot.pan(-0.15, 0) : step(-1)),
   ArrowRight: (event) => (event.shiftKey ? plot.pan(0.15, 0) : step(1)),
   ArrowUp: (event) => event.shiftKey && plot.pan(0, 0.15),
@@ -549,8 +559,9 @@ $("note").addEventListener("input", () => {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button || button.closest("dialog")) return;
-  const { word, queue: name, view: other, act } = button.dataset;
+  const { word, queue: name, view: other, act, scope } = button.dataset;
   if (word && button.closest("#curve-view")) answer(word, event.timeStamp);
+  else if (scope && scope !== top.scope) changeScope(name);
   else if (name) openQueue(name);
   else if (other) openView(other);
   else if (act) ACTS[act]?.();
@@ -590,11 +601,11 @@ async function changeSession(body, done) {
 }
 
 /** Look at the curves of all nights, or again at those of this session alone. */
-async function changeScope() {
+async function changeScope(name = queue) {
   top.scope = top.scope === "all" ? "current" : "all";
   say(top.scope === "all" ? "The curves of all nights." : "The curves of this session.");
   await top.look();
-  openQueue(queue);
+  openQueue(name);
 }
 
 /** Another person looks now: what was counted and could be undone was the other's. */
@@ -621,7 +632,7 @@ function begin() {
 /** Confirmed events among the kept curves are what moves a cut: so they come first, where some wait. */
 async function openFirst(looking) {
   await looking;
-  if (!queue) openQueue(top.left("kept") > 0 ? "kept" : "review");
+  if (!queue) openQueue(top.left("kept") > 0 ? "kept" : "review", view); // a key may have been faster
 }
 
 if (rater) begin();

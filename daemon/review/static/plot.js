@@ -127,7 +127,7 @@ export class Plot {
 
   #readColours() {
     const style = getComputedStyle(document.documentElement);
-    const named = ["ink", "quiet", "faint", "line", "approach", "heat", "card"];
+    const named = ["ink", "quiet", "faint", "line", "approach", "heat", "card", "review"];
     this.colours = Object.fromEntries(named.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
   }
 
@@ -169,6 +169,7 @@ export class Plot {
     pen.restore();
     this.#words();
     this.#ruptures();
+    this.#disputed();
     this.#readout();
   }
 
@@ -444,6 +445,41 @@ export class Plot {
       pen.fill();
       pen.stroke();
     }
+  }
+
+  /** The step for which a discard is disputed: a ring about its place, and how high it is. */
+  #disputed() {
+    const { pen, colours, curve } = this;
+    const { step } = curve;
+    const { left, right, top, bottom } = this.#box;
+    const { toX, toY } = this.#scales();
+    const [px, at] = [toX(step?.x ?? NaN), toY(step?.force ?? NaN)];
+    if (!(px >= left && px <= right && at === at)) return;
+    const py = Math.min(Math.max(at, top), bottom - 12);
+    pen.strokeStyle = colours.review;
+    pen.lineWidth = 2.2;
+    pen.beginPath();
+    if (py === at) pen.arc(px, py, 11, 0, 2 * Math.PI);
+    else {
+      const way = Math.sign(at - py); // it lies beyond the axes: an arrow that way
+      pen.moveTo(px - 8, py - 4 * way);
+      pen.lineTo(px, py + 8 * way);
+      pen.lineTo(px + 8, py - 4 * way);
+    }
+    pen.stroke();
+    const words = `${step.rise > 0 ? "rises" : "falls"} ${figure(Math.abs(step.rise))} ${curve.force_unit}`.trim();
+    pen.font = FONT;
+    pen.textAlign = "left";
+    pen.textBaseline = "middle";
+    const wide = pen.measureText(words).width;
+    const x = Math.min(Math.max(px - wide / 2, left), right - wide);
+    const isAbove = step.rise < 0 && py - 24 > top - 8; // where a rupture begins nothing lies above
+    const y = isAbove ? py - 24 : py + 26 < bottom ? py + 26 : py - 24;
+    pen.strokeStyle = colours.card;
+    pen.lineWidth = 5;
+    pen.strokeText(words, x, y);
+    pen.fillStyle = colours.review;
+    pen.fillText(words, x, y);
   }
 
   /** Distance and force under the pointer. */

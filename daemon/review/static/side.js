@@ -64,11 +64,15 @@ export function factsOf(curve) {
   return [said.filter(Boolean).join(" · "), points ? element("span", { class: "only-wide" }, `· ${count(points)} points`) : ""];
 }
 
-export function drawWhy(curve, isBlind) {
+/** `isDrawn`: where it is shown blind, whether by chance. */
+export function drawWhy(curve, isBlind, isDrawn) {
   const said = [];
   const line = (text, name = "") => said.push(element("p", { class: name }, text));
-  if (isBlind) line("You see it without the model's word. It is one of a fair draw, so your answer counts for many.");
-  else {
+  if (isBlind) {
+    line("You see it without the model's word.");
+    if (isDrawn) line("Drawn by chance: your answer counts for many.");
+    else line("Not drawn, shown because few are yet: a look that is not counted.");
+  } else {
     const others = (curve.reasons ?? []).filter((one) => one.reason !== "score");
     const { score: value, thresholds, verdict } = curve;
     if (verdict === "keep") line("The network is sure enough to keep it.");

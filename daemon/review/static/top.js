@@ -1,7 +1,7 @@
 // The top line, the session and the lengths of the queues: what /api/state says, asked again every few seconds.
 
 import { ask, query } from "./client.js";
-import { clock, count, element, figure, lasting, plural } from "./words.js";
+import { clock, count, element, figure, lasting, plural, sentence } from "./words.js";
 
 const HOURS = 12; // bars of the yield
 const EVERY_MS = 4000;
@@ -13,9 +13,10 @@ export class Top {
   #answered = new Map(); // queue -> answers since the server last counted
   scope = "current"; // of which session the queues are; "all": of every night
 
-  /** `raterOf()`: whose figures; `changed(state)`: something new is known. */
-  constructor(raterOf, changed) {
+  /** `raterOf()`: whose figures; `changed(state)`: something new is known; `isNight()`: the night is looked at. */
+  constructor(raterOf, changed, isNight = () => false) {
     this.raterOf = raterOf;
+    this.isNight = isNight;
     this.changed = changed;
     this.state = null;
     this.waiting = 0;
@@ -30,7 +31,7 @@ export class Top {
     clearTimeout(this.#timer);
     try {
       const before = new Map(this.#answered);
-      this.state = await ask(`/api/state?${query({ rater: this.raterOf(), session: this.scope })}`);
+      this.state = await ask(`/api/state?${query({ rater: this.raterOf(), session: this.scope, night: this.isNight() ? 1 : "" })}`);
       for (const [queue, many] of before) this.#answered.set(queue, this.#answered.get(queue) - many);
       this.silence = null;
     } catch (problem) {
@@ -61,8 +62,8 @@ export class Top {
     $("judging").replaceChildren(...judging(state));
     this.drawTonight();
     $("yield").replaceChildren(...yieldOf(state));
-    $("promises").replaceChildren(promises(state));
-    $("promises").title = "confirmed events that the model did not discard, of all that somebody has confirmed: in every session, by every rater";
+    drawPromises(state.promises ?? []);
+    drawAdvice(state.advice ?? []);
     $("session").replaceChildren(...session(state, this.scope));
     this.drawQueues();
   }
@@ -85,7 +86,9 @@ export class Top {
   drawTrouble() {
     const said = [];
     const alarms = (this.state?.health ?? []).filter((one) => one.level === "alarm");
-    for (const one of alarms) said.push(element("span", {}, one.text));
+    const mark = () => element("span", { class: "lamp bad", "aria-hidden": "true" });
+    // The night tells them itself, so that each stands once.
+    if (!this.isNight()) for (const one of alarms) said.push(element("span", {}, mark(), sentence(one.text)));
     if (this.waiting && this.silence) {
       said.push(`${plural(this.waiting, "answer")} kept in this browser until the server takes ${this.waiting === 1 ? "it" : "them"}: ${this.silence.message}.`);
     } else if (this.silence) said.push(`No news: ${this.silence.message}. What you answer now is kept in this browser.`);
@@ -151,13 +154,24 @@ function yieldOf(state) {
     }
     bars.append(bar);
   });
-  const rate = state.yield.per_hour ?? kept.reduce((a, b) => a + b, 0) / kept.length;
-  return ["yield ", element("b", {}, `${figure(rate, 2)}/h`), hours.length > 1 ? bars : ""];
+  const { per_hour: rate, kept: many, seconds } = state.yield;
+  const words = Number.isFinite(rate) ? ["yield ", element("b", {}, `${figure(rate, 2)}/h`)] : many ? ["yield ", element("b", {}, count(many)), ` in ${lasting(seconds)}`] : [];
+  return [...words, hours.length > 1 ? bars : ""];
 }
 
-/** Path, your events, unseen: three numbers that are never merged. */
-function promises(state) {
-  return [state.promises?.path, state.promises?.events, state.promises?.unseen].filter(Boolean).join(" · ");
+/** Path, events, unseen: three numbers that are never merged. Written only when they change: a hand may be on them. */
+function drawPromises(said) {
+  const place = $("promises").firstElementChild;
+  const text = said.join(" · ") || "the night";
+  if (place.textContent !== text) place.textContent = text;
+}
+
+/** What to look at on tip and run: no alarm, for the service is well. */
+function drawAdvice(texts) {
+  const place = $("advice");
+  place.hidden = !texts.length;
+  const rows = texts.map((text) => element("span", {}, `▲ ${text}`));
+  if (place.textContent !== rows.map((row) => row.textContent).join(" ")) place.replaceChildren(...rows.flatMap((row) => [row, " "]).slice(0, -1));
 }
 
 function session(state, scope) {

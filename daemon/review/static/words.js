@@ -58,6 +58,21 @@ export function clock(moment) {
   return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${time}`;
 }
 
+/** `14:05`, with its date where that is not today; "" for none. */
+export function minute(moment) {
+  const text = clock(moment);
+  return text.length === 8 ? text.slice(0, 5) : text;
+}
+
+/** An interval of shares, rounded outwards: `73.9 % to 99.9 %`; 100 % only where it is 1. */
+export function between(low, high) {
+  let digits = 3;
+  const up = (many) => Math.ceil(10 ** many * high - 1e-9) / 10 ** many;
+  while (digits < 9 && high < 1 && up(digits) >= 1) digits++;
+  const least = Math.floor(1000 * low + 1e-9) / 1000;
+  return `${figure(100 * least, 3)}\u00a0% to ${figure(100 * up(digits), digits)}\u00a0%`;
+}
+
 /** A name from a disk as text that cannot disturb its surroundings: no line breaks, no signs that turn the direction. */
 export function clean(name) {
   // eslint-disable-next-line no-control-regex

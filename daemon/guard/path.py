@@ -27,7 +27,8 @@ from models.clock import CLOCK, Clock, minute_of, rfc3339
 
 #: A configured cut that discards more of the simulated events than this is told of.
 _MOST_BY_ITSELF = 0.10
-_LOOK = "look at model, cut and engine"
+_RAISED = "lower `discard` in [thresholds] and reload"
+_LOOK = "look at the engine; `models rollback` takes back the last model or cut"
 
 
 class PathWatch:
@@ -203,10 +204,6 @@ class PathWatch:
             )
             said.insert(0, bold)
         return "; ".join(said) or None
-
-
-_RAISED = "lower `discard` in [thresholds] and reload"
-_LOOK = "look at the engine; `models rollback` takes back the last model or cut"
 
 
 def _said(alarm: Alarm, what: str) -> str:

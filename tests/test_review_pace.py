@@ -10,6 +10,7 @@ import pytest
 from daemon.judging import Verdict
 from daemon.labels import Labels
 from daemon.ledger import Ledger
+from daemon.review.desk import Held
 from daemon.review.outlook import USUAL_S, Outlook, outlook, seconds_a_curve
 from tests.ledgerhelp import decision
 
@@ -100,3 +101,22 @@ def test_the_outlook_counts_a_group_and_what_people_confirmed_in_it(tmp_path: Pa
         assert part.total == 200
         assert part.confirmed["keep"][1] == sum(seq <= 100 or 201 <= seq <= 300 for seq in kept[:50])
     ledger.close()
+
+
+def test_what_was_got_before_it_changed_is_not_held() -> None:
+    """A label comes while the page counts what the labels allow."""
+    labels = 0
+
+    def count() -> int:
+        found = labels
+        if found == 0:
+            say()
+        return found
+
+    def say() -> None:
+        nonlocal labels
+        labels = 1
+        held.forget()
+
+    held = Held(count, 60.0)
+    assert [held.value(), held.value()] == [0, 1]

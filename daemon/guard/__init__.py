@@ -82,7 +82,7 @@ class _Failure:
 
 
 class Guard(threading.Thread):
-    """One a service. ``observe`` and ``reloaded`` are the loop's, ``hear``, ``status`` and ``findings`` are anybody's."""
+    """One a service. ``observe`` and ``reloaded`` are the loop's, the others but for ``step`` are anybody's."""
 
     def __init__(
         self,

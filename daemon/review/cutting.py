@@ -58,6 +58,7 @@ class Cutting(threading.Thread):
 
     def look_again(self) -> None:
         """What is an event changed: see whether a raised cut holds, and tell whoever watches what the events allow."""
+        self._proposal.forget()
         if self._is_watched or self._registry.stamp() is not None:
             self._see_to_it()
 

@@ -6,6 +6,7 @@ folder and still holds what was judged; nothing else is ever opened.
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import threading
@@ -82,19 +83,25 @@ class Held(Generic[T]):
         self._lock = threading.Lock()
         self._value: list[T] = []
         self._since_s = 0.0
+        self._forgotten = 0  # times
 
     def value(self) -> T:
-        """At most ``holds_s`` old."""
+        """At most ``holds_s`` old, and got after it was last forgotten."""
         with self._lock:
             if not self._value or time.monotonic() - self._since_s > self._holds_s:
+                forgotten = self._forgotten
                 self._value = [self._get()]
-                self._since_s = time.monotonic()
+                self._since_s = time.monotonic() if forgotten == self._forgotten else -math.inf
             return self._value[0]
+
+    def forget(self) -> None:
+        """It has changed: one that is being got now is not held either."""
+        self._forgotten += 1
+        self._since_s = -math.inf
 
     def renew(self) -> T:
         """A new one."""
-        with self._lock:
-            self._since_s = -self._holds_s
+        self.forget()
         return self.value()
 
     def peek(self) -> T | None:

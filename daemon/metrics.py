@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import errno
 import logging
+import math
 import os
 import platform
 import socket
@@ -68,13 +69,25 @@ class Metrics:
         self.accounts = Accounts()
         self.registry.register(self.accounts)
         ProcessCollector(registry=self.registry)
+        self._of_the_line()
+        self._of_the_service()
+        self._of_the_guard()
 
+    def _of_the_line(self) -> None:
         self.stage_duration = self._histogram("stage_duration_seconds", "Time a curve spent in a stage", "stage")
         self.decision_latency = self._histogram("decision_latency_seconds", "Finished file noticed to decision on disk")
         self.batch_size = self._histogram("batch_size_curves", "Curves decided in one transaction", buckets=CURVES)
         self.ledger_commit = self._histogram("ledger_commit_seconds", "One commit of the ledger, disk included")
-
         self.last_decision = self._gauge("last_decision_timestamp_seconds", "When the last decision was recorded")
+        self.classifier_device = self._gauge("classifier_device", "1 for the device that classifies", "device")
+        self.classifier_faults = self._counter(
+            "classifier_faults", "Curves the classifier failed on; decided as review"
+        )
+        self.engine_faults = self._counter("engine_faults", "Times a device failed on a batch or a canary", "kind")
+        for kind in get_args(FaultKind):
+            self.engine_faults.labels(kind)
+
+    def _of_the_service(self) -> None:
         self.heartbeat = self._gauge("heartbeat_timestamp_seconds", "When a stage last turned", "stage")
         self.review_queue = self._gauge("review_queue_curves", "Flagged curves that nobody has labelled yet")
         self.oldest_pending = self._gauge(
@@ -88,19 +101,19 @@ class Metrics:
         self.ledger_check = self._gauge("ledger_check_timestamp_seconds", "When every decision was last found sound")
         self.ledger_check_duration = self._gauge("ledger_check_duration_seconds", "How long that look through it took")
         self.selftest_pass = self._gauge("selftest_pass", "1 when known curves scored right at the last self-test")
-        self.classifier_device = self._gauge("classifier_device", "1 for the device that classifies", "device")
         self.reload_successful = self._gauge("config_last_reload_successful", "0 when the last reload was refused")
         self.reload_successful.set(1)
-
-        self.classifier_faults = self._counter(
-            "classifier_faults", "Curves the classifier failed on; decided as review"
-        )
-        self.engine_faults = self._counter("engine_faults", "Times a device failed on a batch or a canary", "kind")
-        for kind in get_args(FaultKind):
-            self.engine_faults.labels(kind)
         self.events_published = self._counter("events_published", "Events sent on the live feed", "type")
         self.replay_requests = self._counter("replay_requests", "Requests on the replay socket", "outcome")
+        self.log_lines_dropped = self._counter("log_lines_dropped", "Lines of the log that nobody took in time")
+        self._log_lines_dropped = 0
+        self.model = Info("afm_triage_model", "The model that judges", registry=self.registry)
+        self._state = self._gauge("state", "1 for what the service is doing", "state")
+        self.entered("starting")
+        build = Info("afm_triage_build", "Versions of what runs here", registry=self.registry)
+        build.info({"version": __version__, "python": platform.python_version(), "sqlite": sqlite3.sqlite_version})
 
+    def _of_the_guard(self) -> None:
         self.canary = self._counter("canary", "Simulated curves sent down the line; of data they are none", "result")
         for result in get_args(CanaryResult):
             self.canary.labels(result)
@@ -115,17 +128,17 @@ class Metrics:
         self.lost_at_most = self._gauge(
             "lost_events_at_most", "Events among the discards of this model and cut, 95 %; NaN: not known"
         )
-        for unknown in (self.recall_lower_bound, self.lost_at_most):
-            unknown.set(float("nan"))
+        self.guarded(0, 0, 0, None, None)
 
-        self.log_lines_dropped = self._counter("log_lines_dropped", "Lines of the log that nobody took in time")
-        self._log_lines_dropped = 0
-
-        self.model = Info("afm_triage_model", "The model that judges", registry=self.registry)
-        self._state = self._gauge("state", "1 for what the service is doing", "state")
-        self.entered("starting")
-        build = Info("afm_triage_build", "Versions of what runs here", registry=self.registry)
-        build.info({"version": __version__, "python": platform.python_version(), "sqlite": sqlite3.sqlite_version})
+    def guarded(
+        self, confirmed: int, shown_live: int, kept_live: int, recall: float | None, lost_at_most: int | None
+    ) -> None:
+        """The guard's numbers, as they are now; None: not known."""
+        self.confirmed_events.set(confirmed)
+        self.shown_live.set(shown_live)
+        self.kept_live.set(kept_live)
+        self.recall_lower_bound.set(math.nan if recall is None else recall)
+        self.lost_at_most.set(math.nan if lost_at_most is None else lost_at_most)
 
     def recorded(self, decisions: Sequence[Decision], commit_s: float | None = None) -> None:
         """A batch is in the ledger."""
@@ -400,7 +413,7 @@ class _Asked:
 
     def __init__(self, value: Callable[[], float], keep_s: float) -> None:
         self._value, self._keep_s = value, keep_s
-        self._last, self._until_s, self._known_s = float("nan"), 0.0, 0.0
+        self._last, self._until_s, self._known_s = math.nan, 0.0, 0.0
         self._lock = threading.Lock()
         self._looking: threading.Thread | None = None
 
@@ -412,7 +425,7 @@ class _Asked:
                 looking.start()
         if looking is not None:
             looking.join(_PATIENCE_S)
-        return self._last if time.monotonic() - self._known_s < self._keep_s + _OLDEST_S else float("nan")
+        return self._last if time.monotonic() - self._known_s < self._keep_s + _OLDEST_S else math.nan
 
     def _look(self) -> None:
         try:

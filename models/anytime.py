@@ -1,8 +1,10 @@
 """What may be said of a night at any moment of it: alarms and bounds that hold however often they are looked at.
 
-Each is a bet. A stake of 1 is bet, curve by curve, against what is to be refuted; as long as that is true the stake
-has a mean of at most 1, so it seldom grows large, at whatever moment one looks (Ville 1939; Ramdas, Gruenwald, Vovk &
-Shafer 2023, Statistical Science 38, 576). Nothing here knows a curve: counts go in, alarms and bounds come out.
+The alarm of the canaries, their gauge and the bound of the audit are bets. A stake of 1 is bet, curve by curve, against
+what is to be refuted; as long as that is true the stake has a mean of at most 1, so it seldom grows large, at whatever
+moment one looks (Ville 1939; Ramdas, Gruenwald, Vovk & Shafer 2023, Statistical Science 38, 576). The yield is watched
+by exact tests that share out their error over a long run, and two detectors are compared by an exact test at one look.
+Nothing here knows a curve: counts go in, alarms and bounds come out.
 """
 
 from __future__ import annotations

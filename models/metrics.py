@@ -149,7 +149,7 @@ def clopper_pearson(hits: int, of: int, confidence: float = 0.95) -> tuple[float
 def at_most(hits: int, of: int, p: float) -> float:
     """P(X <= hits) of a binomial of ``of`` draws with chance ``p``, summed from its largest term outwards.
 
-    Terms too small to change the sum are left out: a million draws take a tenth of a millisecond.
+    Terms too small to change the sum are left out.
     """
     if p <= 0.0:
         return 1.0

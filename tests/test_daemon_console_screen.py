@@ -336,7 +336,7 @@ def test_what_is_missed_and_how_the_tip_is() -> None:
     advice = "noise doubled since 02:14: look at the tip"
     assert "\n".join(wide).count(advice) == 1
     assert "all well" not in "\n".join(wide)
-    board.take_status(status(guard=told, health=[condition("advice noise", "degraded", advice)]))
+    board.take_status(status(guard=told, health=[condition("advice noise", "degraded", advice) | {"is_advice": True}]))
     assert (board.troubles(), board.advice) == ([], [advice])
     board.take_status(status(guard=told, health=[condition("advice unit", "alarm", advice)]))
     assert (board.troubles(), board.advice) == ([f"advice unit: {advice}"], [])

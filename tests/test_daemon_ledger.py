@@ -11,6 +11,7 @@ import time
 import tracemalloc
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -199,7 +200,7 @@ def test_a_newer_or_foreign_file_is_refused_and_left_alone(path: Path) -> None:
 def test_an_older_file_is_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger_with(path, 3).close()
     later = (*schema.MIGRATIONS, "alter table files add column format text;")
-    monkeypatch.setattr(schema, "MIGRATIONS", later)
+    monkeypatch.setattr(schema, "VERSIONS", replace(schema.VERSIONS, scripts=later))
     ledger = Ledger(path, "afm1")
     assert ledger.last_seq == 3
     ledger.close()

@@ -88,7 +88,7 @@ def test_the_service_s_numbers_are_told_and_never_merged(tmp_path: Path) -> None
         speaker.health = [
             events.Health("second opinion", "alarm", "look at the queue of disagreements", SINCE, False),
             events.Health("engine", "degraded", "the processor judges", SINCE, False),
-            events.Health("advice noise", "degraded", ADVICE, SINCE, False),
+            events.Health("advice noise", "degraded", ADVICE, SINCE, False, is_advice=True),
         ]
         wait_for(lambda: page.ask("/api/night").json["from"] == "off")
         assert page.ask("/api/night").json == {

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from modelhelp import make_model
 
-from daemon.client.feed import EventListener, ask
+from daemon.client.feed import ask
 from daemon.client.temporary_service import TemporaryService
 from daemon.judging.registry import JUDGED, SERVING, Registry
-from daemon.ledger import events, wire
+from daemon.ledger import wire
 from models.bundle import CONFIRMED, Bundle
-from tests.faults.harness import Producer, history
+from tests.faults.harness import NoticeListener, Producer, history
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,20 +26,6 @@ def a_cut(registry: Registry, base: Bundle, name: str, share: float) -> Bundle:
     discard = base.discard + share * (base.keep - base.discard)
     evidence = {"basis": CONFIRMED, "events": 7, "band": [base.discard, discard], "group": ""}
     return registry.write_cut(base, name, discard, evidence)
-
-
-class ModelListener(EventListener):
-    """Keeps what is told of models."""
-
-    def __init__(self, endpoint: str) -> None:
-        super().__init__(endpoint)
-        self.told: list[dict[str, Any]] = []
-
-    def _note(self, body: bytes) -> None:
-        super()._note(body)
-        event = wire.decode(body)
-        if events.kind_of(event) == "model":
-            self.told.append(event["data"])
 
 
 def until(condition: Callable[[], object], what: str, timeout_s: float = 40.0) -> float:
@@ -73,7 +59,7 @@ def test_a_service_follows_within_a_second_on_the_engine_that_it_has(tmp_path: P
     options = ("--model", str(base.folder), "--device", "cpu")
     with (
         TemporaryService(tmp_path / "trial", options=options) as trial,
-        ModelListener(trial.publish) as listener,
+        NoticeListener("model", trial.publish) as listener,
     ):
         registry, producer = Registry(trial.state / "models"), Producer(trial.watch)
         low, high = a_cut(registry, base, "low", 0.2), a_cut(registry, base, "high", 0.4)

@@ -222,7 +222,7 @@ def _head_of(text: str) -> int:
 def troubles(status: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The conditions of the service that are not well, each since when; :func:`advice` is another thing."""
     health = (one for one in _list(status.get("health")) if isinstance(one, dict))
-    found = (one for one in health if not one.get("ok") and not _is_advice(one))
+    found = (one for one in health if not one.get("ok") and not one.get("is_advice"))
     return [{**one, "text": with_since(str(one.get("text")), one.get("since"))} for one in found]
 
 
@@ -231,11 +231,6 @@ def advice(status: Mapping[str, Any]) -> list[str]:
     told = " ".join(str(one.get("text")) for one in troubles(status))
     said = ((status.get("guard") or {}).get("tip") or {}).get("advice") or ()
     return [clean(text) for one in said if (text := str(one.get("text"))) not in told]
-
-
-def _is_advice(condition: Mapping[str, Any]) -> bool:
-    """The guard announces it like a condition of the service, which judges as well as ever."""
-    return condition.get("level") == "degraded" and str(condition.get("name")).startswith(ADVICE)
 
 
 def trends(guard: Mapping[str, Any], width: int) -> list[tuple[str, str, str]]:

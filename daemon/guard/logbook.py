@@ -21,18 +21,15 @@ from typing import Any
 
 from daemon.common.ending import Closing
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
+from daemon.common.sqlite_file import Versions, connect_to_read, file_of, is_damaged, trouble
 from daemon.labels.confirmed import Said
-from daemon.ledger.file import connect_to_read
 from daemon.ledger.numbers import BLOCKS_SHOWN, QUANTITIES, TipPoint, Told
 from models.files import set_aside
 
 log = logging.getLogger(__name__)
 
 NAME = "guard.sqlite"
-#: PRAGMA application_id ("AFMG").
-APPLICATION = 0x41464D47
-#: One script a schema version, forward only; PRAGMA user_version counts those applied.
-MIGRATIONS = (
+_SCRIPTS = (
     """
     create table states (            -- how far a watch has come
         watch text not null,
@@ -56,13 +53,6 @@ MIGRATIONS = (
         noise real, tilt real, slope real, adhesion real, wave real
     ) strict;
     create index blocks_by_time on blocks (time);
-    create table advice (
-        since text not null,         -- UTC, RFC 3339
-        kind  text not null,
-        text  text not null,
-        ended text,
-        primary key (since, kind)
-    ) strict, without rowid;
     create table scores (            -- of confirmed events that another network decided
         stream  text not null,
         network text not null,
@@ -71,8 +61,6 @@ MIGRATIONS = (
         reasons text not null,       -- JSON
         primary key (stream, network, seq)
     ) strict, without rowid;
-    """,
-    """
     create table told (              -- alarms and advice
         since text not null,         -- UTC, RFC 3339
         name  text not null,
@@ -82,10 +70,10 @@ MIGRATIONS = (
         left  text,                  -- when the service ended that had told it, where it stood then
         primary key (since, name)
     ) strict, without rowid;
-    insert into told select since, 'advice ' || kind, 'degraded', text, ended, null from advice;
-    drop table advice;
     """,
 )
+#: The application is "AFMG".
+VERSIONS = Versions(0x41464D47, _SCRIPTS, "is no logbook of afm-triage: move it away")
 #: So long another program's lock is waited for; then the same is tried again later.
 PATIENCE_S = 0.2
 #: A file that cannot be opened is tried again this often.
@@ -99,21 +87,6 @@ _BLOCK = f"seq, time, unit, {', '.join(QUANTITIES)}"
 _LAST_BLOCKS = 4 * BLOCKS_SHOWN  # of all units
 _TOLD = ("since", "name", "level", "text", "ended", "left")
 _HELD = f"select {', '.join(_TOLD)} from told where coalesce(ended, left, '9') >= ? order by since, name"
-
-
-class BadLogbook(Exception):
-    """A file that is not to be touched: of another program, or of a newer version of this one."""
-
-
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    (version,) = connection.execute("pragma user_version").fetchone()
-    (application,) = connection.execute("pragma application_id").fetchone()
-    (tables,) = connection.execute("select count(*) from sqlite_schema").fetchone()
-    if tables and application != APPLICATION:
-        raise BadLogbook(f"{path} is no logbook of afm-triage: move it away")
-    if version > len(MIGRATIONS):
-        newer = f"(schema {version}, this one knows {len(MIGRATIONS)})"
-        raise BadLogbook(f"{path} was written by a newer afm-triage {newer}: install that version again")
 
 
 class Logbook(Closing):
@@ -195,7 +168,7 @@ class Logbook(Closing):
 
     def write(self) -> None:
         """Put down what waits. Cheap when nothing does."""
-        if self._connection is not None and _file_of(self.path) != self._file:  # somebody has taken it away
+        if self._connection is not None and file_of(self.path) != self._file:  # somebody has taken it away
             self._connection.close()
             self._connection, self._due_s = None, 0.0
         if self._connection is None and self._now() >= self._due_s:
@@ -248,10 +221,10 @@ class Logbook(Closing):
         for is_last in (False, True):
             try:
                 self._connection = _connect(self.path)
-                self._file = _file_of(self.path)
+                self._file = file_of(self.path)
                 self.trouble = ""
                 return
-            except (sqlite3.DatabaseError, BadLogbook, OSError) as error:
+            except (sqlite3.DatabaseError, UserError, OSError) as error:
                 self._due_s = self._now() + _AGAIN_S
                 self._say(error)
                 if is_last or not _is_damaged(error) or not self._set_aside(error):
@@ -275,13 +248,7 @@ class Logbook(Closing):
         return True
 
     def _say(self, error: Exception) -> None:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            self.trouble = f"another program holds {self.path} locked: end it (fuser {self.path} names it)"
-        elif isinstance(error, BadLogbook):
-            self.trouble = str(error)
-        else:
-            self.trouble = f"{self.path}: {error}; check free space and permissions of {self.path.parent}"
+        self.trouble = str(error) if isinstance(error, UserError) else trouble(error, self.path)
 
 
 class LogbookView(Closing):
@@ -295,8 +262,8 @@ class LogbookView(Closing):
         if not path.is_file():
             raise UserError(UNREACHABLE, f"no logbook at {path}: start the service, or name the right --state folder")
         try:
-            self._connection = connect_to_read(path, _check)
-        except (sqlite3.DatabaseError, BadLogbook) as error:
+            self._connection = connect_to_read(path, VERSIONS.of)
+        except sqlite3.DatabaseError as error:
             raise UserError(INPUT_OUTPUT, f"{path}: {error}") from error
 
     def close(self) -> None:
@@ -323,11 +290,6 @@ class LogbookView(Closing):
         """Alarms and advice that stood at any time from ``since`` on (UTC, RFC 3339), the oldest first."""
         return [Told(**dict(zip(_TOLD, row, strict=True))) for row in self._select(_HELD, since)]
 
-    def said(self, stream: str, network: str) -> dict[int, Said]:
-        """What a network said of confirmed events of a ledger that another one had decided."""
-        query = "select seq, score, reasons from scores where stream = ? and network = ?"
-        return {seq: _said(score, reasons) for seq, score, reasons in self._select(query, stream, network)}
-
     def _select(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         try:
             return self._connection.execute(query, values).fetchall()
@@ -338,33 +300,24 @@ class LogbookView(Closing):
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
     try:
-        _check(connection, path)
+        VERSIONS.of(connection, path)
         connection.execute("pragma journal_mode = wal")
         connection.execute("pragma synchronous = normal")
-        (version,) = connection.execute("pragma user_version").fetchone()
-        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-            pragmas = f"pragma application_id = {APPLICATION}; pragma user_version = {number};"
-            connection.executescript(f"begin immediate; {script} {pragmas} commit;")
+        VERSIONS.bring_up(connection)
         connection.execute("select count(*) from states").fetchone()
         (finding,) = connection.execute("pragma quick_check(1)").fetchone()
         if finding != "ok":
-            raise sqlite3.DatabaseError(finding)
+            damage = sqlite3.DatabaseError(finding)
+            damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise damage
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _file_of(path: Path) -> tuple[int, int] | None:
-    with suppress(OSError):
-        stat = path.stat()
-        return stat.st_dev, stat.st_ino
-    return None
-
-
 def _is_damaged(error: Exception) -> bool:
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT if type(error) is sqlite3.DatabaseError else 0)
-    return (code & 0xFF) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return isinstance(error, sqlite3.Error) and is_damaged(error)
 
 
 def _point(row: tuple[Any, ...]) -> tuple[TipPoint, str | None]:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from daemon.common.text import many
 from daemon.judging.audit import BAND_CURVES, BAND_SHARE, LEAST, Stratum
-from daemon.judging.sentinel import LEVEL
+from daemon.judging.dispute import LEVEL
 from daemon.labels import Label, Labels, unanimous
 from daemon.labels.sessions import Sessions
 from daemon.ledger.numbers import SecondOpinion, Unseen
@@ -61,7 +61,7 @@ class _Part:
 
 
 def unseen(view: LedgerView, labels: Labels | None, pipeline: str) -> Unseen:
-    """Events among the discards of one model and cut, over all its nights; 300,000 decisions take some 50 ms.
+    """Events among the discards of one model and cut, over all its nights; what it looks at is indexed.
 
     ``labels``: None where nobody has said anything yet. Raises what the ledger and the labels raise.
     """

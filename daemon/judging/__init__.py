@@ -107,7 +107,7 @@ class Decision:
     preview: str | None = None  # base64 of uint8 (2, W): lower and upper edge of each column, for consoles
     compact_copy: bytes | None = None  # of the curve, .afmcurve bytes: where a person may be asked to look at it
     steps: float | None = None  # how far its strongest step stands out (models.steps); None: it has no signal
-    is_disputed: bool = False  # a discard in which the second opinion sees a rupture (daemon.judging.sentinel)
+    is_disputed: bool = False  # a discard in which the second opinion sees a rupture (daemon.judging.dispute)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

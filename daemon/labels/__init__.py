@@ -22,7 +22,8 @@ from typing import Any, Literal, get_args
 
 from daemon.common.ending import Closing
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
-from daemon.labels.schema import MIGRATIONS, migrate, version_of
+from daemon.common.sqlite_file import is_damaged, is_locked, locked
+from daemon.labels.schema import MIGRATIONS, VERSIONS, migrate
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import text
 from models.clock import utc_now
@@ -130,7 +131,7 @@ class Labels(Closing):
             raise self._explain(error) from error
         try:
             self._connection.row_factory = sqlite3.Row
-            if is_reading and version_of(self._connection, path) < len(MIGRATIONS):
+            if is_reading and VERSIONS.of(self._connection, path) < len(MIGRATIONS):
                 raise UserError(INPUT_OUTPUT, f"{path} is of an earlier version: whoever writes a label renews it")
             if not is_reading:  # a rollback journal, not WAL: the file is small, and may be copied while nobody writes
                 self._connection.execute("pragma journal_mode = delete")
@@ -374,17 +375,16 @@ class Labels(Closing):
 
     def _migrate(self) -> None:
         """Bring the file up to date; another process may be about to do the same."""
-        if version_of(self._connection, self.path) < len(MIGRATIONS):
+        if VERSIONS.of(self._connection, self.path) < len(MIGRATIONS):
             with self.together():
                 migrate(self._connection, self.path)
 
     def _explain(self, error: sqlite3.DatabaseError) -> UserError:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return Locked(f"another program holds {self.path} locked: end it (fuser {self.path} names it), then repeat")
-        if code == sqlite3.SQLITE_FULL:
+        if is_locked(error):
+            return Locked(f"{locked(self.path)}, then repeat")
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
             return Full(f"{self.path}: the disk is full; make room on it, then repeat")
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if is_damaged(error):
             remedy = "put a backup copy of it back, or move it away to begin with no labels"
             return UserError(INPUT_OUTPUT, f"{self.path} is damaged ({error}): {remedy}")
         return UserError(INPUT_OUTPUT, f"{self.path}: {error}; check free space and permissions, or restore a copy")

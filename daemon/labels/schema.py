@@ -5,13 +5,10 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from daemon.common.errors import INPUT_OUTPUT, UserError
+from daemon.common.sqlite_file import Versions
 
-#: PRAGMA application_id ("AFML").
-APPLICATION = 0x41464D4C
-
-#: One script a schema version, forward only; PRAGMA user_version counts those applied. Files of before there were
-#: versions have what the first makes. No comment in them may hold the sign that ends a statement.
+#: One script a version. Files of before there were versions have what the first makes. No comment in them may hold the
+#: sign that ends a statement.
 MIGRATIONS = (
     """
     create table if not exists labels (
@@ -105,23 +102,15 @@ MIGRATIONS = (
 )
 
 
-def version_of(connection: sqlite3.Connection, path: Path) -> int:
-    """How many migrations a file has seen. Raises UserError 74 for one that is not ours, or of a newer version."""
-    version = int(connection.execute("pragma user_version").fetchone()[0])
-    (application,) = connection.execute("pragma application_id").fetchone()
-    if application not in (0, APPLICATION):
-        raise UserError(INPUT_OUTPUT, f"{path} holds no labels of afm-triage: name another --state folder")
-    if version > len(MIGRATIONS):
-        newer = f"(schema {version}, this one knows {len(MIGRATIONS)}): install that version again"
-        raise UserError(INPUT_OUTPUT, f"{path} was written by a newer afm-triage {newer}")
-    return version
+#: The application is "AFML".
+VERSIONS = Versions(0x41464D4C, MIGRATIONS, "holds no labels of afm-triage: name another --state folder", unmarked=True)
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Apply what the file has not seen yet, within the caller's transaction."""
-    version = version_of(connection, path)
+    version = VERSIONS.of(connection, path)
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         for statement in script.split(";"):
             connection.execute(statement)
-        connection.execute(f"pragma application_id = {APPLICATION}")
+        connection.execute(f"pragma application_id = {VERSIONS.application}")
         connection.execute(f"pragma user_version = {number}")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from daemon.common.errors import UserError
+from daemon.common.sqlite_file import is_damaged, is_locked, locked
 from daemon.judging import Decision, FileMark
 from daemon.judging.audit import Past
 from daemon.ledger import events, wire
@@ -30,7 +31,6 @@ from daemon.ledger.file import (
     PATIENCE_S,
     damaged,
     explain,
-    locked,
     names_of,
     open_for_writing,
 )
@@ -46,8 +46,6 @@ _log = logging.getLogger(__name__)
 
 #: The disk's fault, which may pass: space can be freed, a remount repaired.
 _DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
-_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 #: Decisions that a chore works through in one small transaction.
 _AT_ONCE = 200
 
@@ -422,9 +420,9 @@ class Ledger:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _DISK:
             return NotRecorded(f"{self.path}: {error}: free some space, or mend the disk", "disk")
-        if code in _LOCKED:
+        if is_locked(error):
             return NotRecorded(locked(self.path))
-        if code in _DAMAGED:
+        if is_damaged(error):
             self._damage = str(error)
             return NotRecorded(str(damaged(self.path, self._damage)))
         return explain(error, self.path) if not isinstance(error, sqlite3.IntegrityError) else error

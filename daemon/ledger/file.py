@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
-from daemon.ledger.schema import check_version, migrate
+from daemon.common.sqlite_file import connect_to_read, file_of, is_damaged, is_locked, trouble
+from daemon.ledger import schema
 from daemon.ledger.wire import checksum
 
 #: 16 MiB of WAL before SQLite folds it back: fewer slow commits, and still far from the 64 MiB limit.
@@ -24,8 +24,7 @@ def open_for_writing(path: Path, patience_s: float = LOCKED_S) -> sqlite3.Connec
     """The one read-write connection. Raises UserError 74 for a damaged, foreign or newer file, or a full disk."""
     try:
         connection = sqlite3.connect(path, timeout=patience_s, isolation_level=None, check_same_thread=False)
-        check_version(connection, path)
-        is_new = connection.execute("pragma user_version").fetchone()[0] == 0
+        is_new = schema.VERSIONS.of(connection, path) == 0
         connection.execute("pragma journal_mode = wal")
         connection.execute("pragma synchronous = full")
         connection.execute("pragma foreign_keys = on")
@@ -33,7 +32,7 @@ def open_for_writing(path: Path, patience_s: float = LOCKED_S) -> sqlite3.Connec
         connection.execute(f"pragma journal_size_limit = {_WAL_LIMIT_BYTES}")
         if not is_new:
             _check_tail(connection, path)
-        migrate(connection)
+        schema.VERSIONS.bring_up(connection)
         return connection
     except sqlite3.DatabaseError as error:
         raise explain(error, path) from error
@@ -44,48 +43,14 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise UserError(UNREACHABLE, f"no ledger at {path}: start the service, or name the right --state folder")
     try:
-        return connect_to_read(path, check_version)
+        return connect_to_read(path, schema.VERSIONS.of)
     except sqlite3.DatabaseError as error:
         raise explain(error, path) from error
 
 
-def connect_to_read(path: Path, check: Callable[[sqlite3.Connection, Path], None]) -> sqlite3.Connection:
-    """A read-only connection to any file of ours that has a -wal while it is written.
-
-    ``check`` is called with it, and raises for one that is not what it should be. Raises sqlite3.DatabaseError.
-    """
-    # A reader who may not write into the folder can still read a file that nobody has open.
-    modes = ("mode=ro",) if _wal(path).exists() else ("mode=ro", "mode=ro&immutable=1")
-    for mode in modes:
-        connection = None
-        try:
-            connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?{mode}",
-                uri=True,
-                timeout=5.0,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            check(connection, path)
-            return connection
-        except sqlite3.OperationalError as error:
-            failure = error
-            if connection is not None:
-                connection.close()
-    raise failure
-
-
 def names_of(path: Path) -> tuple[tuple[int, int] | None, ...]:
     """Which files the names of a ledger are: itself, its ``-wal``, its ``-shm``; None where there is none."""
-    return tuple(_file_of(path.with_name(path.name + suffix)) for suffix in ("", "-wal", "-shm"))
-
-
-def _file_of(path: Path) -> tuple[int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino
+    return tuple(file_of(path.with_name(path.name + suffix)) for suffix in ("", "-wal", "-shm"))
 
 
 def damaged(path: Path, finding: str) -> UserError:
@@ -98,18 +63,11 @@ def damaged(path: Path, finding: str) -> UserError:
     )
 
 
-def locked(path: Path) -> str:
-    return f"another program holds {path} locked: end it (fuser {path} names it)"
-
-
 def explain(error: sqlite3.DatabaseError, path: Path) -> UserError:
     """The same trouble as one line that says what to do."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if is_damaged(error):
         return damaged(path, str(error))
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return UserError(INPUT_OUTPUT, f"{locked(path)}, then start again")
-    return UserError(INPUT_OUTPUT, f"{path}: {error}; check free space and permissions of {path.parent}")
+    return UserError(INPUT_OUTPUT, f"{trouble(error, path)}{', then start again' if is_locked(error) else ''}")
 
 
 def _check_tail(connection: sqlite3.Connection, path: Path) -> None:
@@ -128,7 +86,3 @@ def _check_tail(connection: sqlite3.Connection, path: Path) -> None:
             raise damaged(path, f"decision {number} is not there")
         if checksum(*row[:3]) != row[3]:
             raise damaged(path, f"decision {number} does not match its checksum")
-
-
-def _wal(path: Path) -> Path:
-    return path.with_name(f"{path.name}-wal")

@@ -10,19 +10,15 @@ import contextlib
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
-from daemon.common.errors import INPUT_OUTPUT, UserError
+from daemon.common.sqlite_file import Versions
 from daemon.judging import Decision, audit, chance_in
 from daemon.judging.audit import Past, Stratum
 from daemon.ledger import wire
 from daemon.ledger.wire import text
 from models.clock import night_of
 
-#: PRAGMA application_id, so that no other SQLite file is ever taken for a ledger ("AFMT").
-APPLICATION = 0x41464D54
-
-#: One script a schema version, forward only; PRAGMA user_version counts those applied.
+#: One script a version.
 MIGRATIONS = (
     """
     create table ledger (only integer primary key check (only = 1), stream text not null, opened text) strict;
@@ -125,27 +121,8 @@ LOOKS_SINCE = 3
 DRAWS_SINCE = 4
 
 
-def check_version(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises UserError 74 for a file that is no ledger, or of a newer version."""
-    (version,) = connection.execute("pragma user_version").fetchone()
-    (application,) = connection.execute("pragma application_id").fetchone()
-    (tables,) = connection.execute("select count(*) from sqlite_schema").fetchone()
-    if tables and application != APPLICATION:
-        raise UserError(INPUT_OUTPUT, f"{path} is no ledger of afm-triage: name another --state folder")
-    if version > len(MIGRATIONS):
-        raise UserError(
-            INPUT_OUTPUT,
-            f"{path} was written by a newer afm-triage (schema {version}, this one knows {len(MIGRATIONS)}): "
-            "install that version again",
-        )
-
-
-def migrate(connection: sqlite3.Connection) -> None:
-    """Apply what the file has not seen yet, each version whole or not at all."""
-    (version,) = connection.execute("pragma user_version").fetchone()
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        pragmas = f"pragma application_id = {APPLICATION}; pragma user_version = {number};"
-        connection.executescript(f"begin immediate; {script} {pragmas} commit;")
+#: The application is "AFMT".
+VERSIONS = Versions(0x41464D54, MIGRATIONS, "is no ledger of afm-triage: name another --state folder")
 
 
 def past_of(connection: sqlite3.Connection, pipeline: str) -> Past:

@@ -190,28 +190,29 @@ class LedgerView(Closing):
     def _where_looks(
         self, verdict: Verdict, after: int, until: int | None, between: tuple[float, float] | None
     ) -> tuple[str, tuple[object, ...]]:
-        self._need_looks()
+        if not self._is_of(LOOKS_SINCE):
+            raise UserError(UNREACHABLE, f"{self.path} is of an earlier version: start the service once, it renews it")
         where, values = "verdict = ? and seq > ? and seq <= ?", (verdict, after, _LAST if until is None else until)
         return (where, values) if between is None else (f"{where} and score > ? and score <= ?", (*values, *between))
 
-    def _need_looks(self) -> None:
+    def _is_of(self, version: int) -> bool:
+        """Whether the ledger is of this version, or a later one."""
         with self._lock:
             self._open()
-            if self._version < LOOKS_SINCE:  # a service may have brought it up to date by now
+            if self._version < version:  # a service may have brought it up to date by now
                 self.release()
                 self._open()
-        if self._version < LOOKS_SINCE:
-            raise UserError(UNREACHABLE, f"{self.path} is of an earlier version: start the service once, it renews it")
+            return bool(self._version >= version)
 
     def audits(self, pipeline: str | None = None) -> list[Audited]:
         """What this pipeline (None: any) decided night by night, since version 4; of a ledger from before nothing."""
         query = """select number, night, steps, discards, in_band, disputed from audits
                    where ?1 is null or pipeline = ?1 order by night, number"""
-        return [Audited(*row) for row in self._select(query, pipeline)] if self._has_draws() else []
+        return [Audited(*row) for row in self._select(query, pipeline)] if self._is_of(DRAWS_SINCE) else []
 
     def draws(self, audits: Iterable[int]) -> list[Draw]:
         """The discards that were drawn in these audits, in order."""
-        if not self._has_draws():
+        if not self._is_of(DRAWS_SINCE):
             return []
         query = f"""select audit, stratum, seq, place, probability from draws join looks using (seq)
                     where audit in ({",".join(str(int(one)) for one in audits)}) order by seq"""
@@ -221,38 +222,26 @@ class LedgerView(Closing):
         """Discards that the second opinion disputes, with ``after`` < ``seq`` <= ``until``, in order."""
         query = "select seq from draws where stratum = 'steps' and seq > ? and seq <= ? order by seq"
         until = _LAST if until is None else until
-        return [seq for (seq,) in self._select(query, after, until)] if self._has_draws() else []
+        return [seq for (seq,) in self._select(query, after, until)] if self._is_of(DRAWS_SINCE) else []
 
     def steps(self, seqs: Iterable[int]) -> dict[int, tuple[Verdict, float | None]]:
         """Verdict and second opinion of these decisions; some microseconds each."""
-        wanted, found = list(seqs), dict[int, tuple[Verdict, float | None]]()
-        for start in range(0, len(wanted), _AT_ONCE):
-            some = wanted[start : start + _AT_ONCE]
-            query = f"select seq, verdict, body, checksum from decisions where seq in ({','.join('?' * len(some))})"
-            found |= {row[0]: wire.steps_of(_sound(self.path, *row).body) for row in self._select(query, *some)}
-        return found
-
-    def _has_draws(self) -> bool:
-        with self._lock:
-            self._open()
-            if self._version < DRAWS_SINCE:  # a service may have brought it up to date by now
-                self.release()
-                self._open()
-            return bool(self._version >= DRAWS_SINCE)
+        return {row.seq: wire.steps_of(row.body) for row in self._of(seqs)}
 
     def decisions(self, seqs: Iterable[int]) -> dict[int, wire.Event]:
         """The events of these decisions, each checked; those that are not there are left out.
 
         Raises UserError 74 where one is damaged.
         """
-        wanted, found = list(seqs), {}
+        return {row.seq: wire.decode(row.body) for row in self._of(seqs)}
+
+    def _of(self, seqs: Iterable[int]) -> Iterator[Row]:
+        wanted = list(seqs)
         for start in range(0, len(wanted), _AT_ONCE):
             some = wanted[start : start + _AT_ONCE]
-            marks = ",".join("?" * len(some))
-            query = f"select seq, verdict, body, checksum from decisions where seq in ({marks})"
+            query = f"select seq, verdict, body, checksum from decisions where seq in ({','.join('?' * len(some))})"
             for row in self._select(query, *some):
-                found[row[0]] = wire.decode(_sound(self.path, *row).body)
-        return found
+                yield _sound(self.path, *row)
 
     def stream_scores(self, after: int = 0, until: int | None = None, last: int = 20_000) -> StreamScores:
         """The last so many decisions with ``after`` < ``seq`` <= ``until``, in order; 20,000 take some 0.2 s.

@@ -22,6 +22,7 @@ from daemon.client.status import watched_folders
 from daemon.common.ending import Closing
 from daemon.common.errors import UserError
 from daemon.common.mounts import resolve
+from daemon.common.sqlite_file import file_of
 from daemon.config import Config
 from daemon.formats.afmcurve import unpack
 from daemon.formats.errors import Unfinished, Unreadable
@@ -148,12 +149,12 @@ class Desk(Closing):
             raise Refused(503, f"{file.name} is held by another program: try again")
         try:
             with told():
-                if self._labels is not None and self._labels_name != _name_of(file):
+                if self._labels is not None and self._labels_name != file_of(file):
                     self._labels.close()
                     self._labels = None
                 if self._labels is None:
                     self._labels = Labels(file)
-                    self._labels_name = _name_of(file)
+                    self._labels_name = file_of(file)
                 labels = self._labels
         finally:
             self._opening_labels.release()
@@ -398,14 +399,6 @@ class Desk(Closing):
         if reading.curve is None:
             raise Refused(404, "this curve cannot be read, and there is nothing to draw")
         return reading.curve
-
-
-def _name_of(file: Path) -> tuple[int, int] | None:
-    try:
-        stat = file.stat()
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino
 
 
 def _question(labels: Labels, rater: str, seq: int) -> Shown | None:

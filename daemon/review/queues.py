@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Literal, get_args
 
-from daemon.judging import VERDICTS, Thresholds, Verdict
+from daemon.judging import VERDICTS, Thresholds, Verdict, verdict_of
 from daemon.judging.audit import Band
 from daemon.labels import Kind, Labels
 from daemon.labels.sessions import Sessions, Stretches, is_within
@@ -348,7 +348,7 @@ def otherwise(event: Event, aims: Aims) -> str | None:
     pipeline, now = aims.serving
     if _scale(data["pipeline"]) != _scale(pipeline):
         return None
-    verdict: Verdict = "keep" if data["score"] >= now.keep else "discard" if data["score"] <= now.discard else "review"
+    verdict = verdict_of(data["score"], data["reasons"], now)
     if verdict == data["verdict"]:
         return None
     return f"the cut in force would {_WOULD[verdict]} now; it was {_SENT[data['verdict']]}"

@@ -23,7 +23,6 @@ from daemon.common.mounts import local
 from daemon.config import Config, changes
 from daemon.judging import Decision, Judge
 from daemon.judging.judge import Chosen
-from daemon.judging.registry import Registry
 from daemon.judging.sentinel import Sentinel
 from daemon.ledger import NotRecorded, events
 from daemon.ledger.numbers import ADVICE
@@ -31,7 +30,7 @@ from daemon.service.assembly import Parts, assemble, pace_of
 from daemon.service.connections import Connections
 from daemon.service.health import Condition, ContactWatch, Health, Starting, alarm_of, notify, watchdog_interval_s
 from daemon.service.log_lines import Log
-from daemon.service.reload import Loaded, drop, retire_unless_shared
+from daemon.service.reload import Loaded, drop, note_served, retire_unless_shared
 from daemon.sources.watch import WatchSource
 from deploy.serving import Model
 
@@ -203,15 +202,10 @@ class Service:
     def _look_at_guard(self, parts: Parts) -> None:
         for finding in parts.guard.findings():
             self._health.report(finding.name, finding.level, finding.text, is_advice=finding.is_advice)
-        pulse, metrics = parts.guard.pulse(), parts.metrics
-        metrics.confirmed_events.set(pulse.confirmed)
-        metrics.shown_live.set(pulse.shown_live)
-        metrics.kept_live.set(pulse.kept_live)
-        for gauge, known in (
-            (metrics.recall_lower_bound, pulse.recall_lower_bound),
-            (metrics.lost_at_most, pulse.lost_at_most),
-        ):
-            gauge.set(float("nan") if known is None else known)
+        pulse = parts.guard.pulse()
+        parts.metrics.guarded(
+            pulse.confirmed, pulse.shown_live, pulse.kept_live, pulse.recall_lower_bound, pulse.lost_at_most
+        )
 
     def _look_for_unread(self, source: WatchSource) -> None:
         for unread in source.unread():
@@ -310,9 +304,7 @@ class Service:
     def _swap(self, parts: Parts, loaded: Loaded) -> None:
         """Another model, another engine or other thresholds, from the next batch on."""
         config, model, old = self._config, loaded.model, parts.model
-        registry = Registry(config.state / "models")
-        registry.note_base(config.model)
-        registry.note_served(loaded.chosen.name, model.bundle)
+        note_served(loaded)
         parts.pipeline.swap(model, loaded.judge, pace_of(config), config.text)
         self._health.report("model", "ok", f"{model.id} on {model.engine}, self-test passed")
         self._say_chosen(loaded.chosen)

@@ -29,9 +29,9 @@ from daemon.guard import Guard
 from daemon.guard.canaries import CanarySource
 from daemon.guard.path import PathWatch
 from daemon.judging import Judge
+from daemon.judging.dispute import Dispute
 from daemon.judging.judge import Serving, release
-from daemon.judging.registry import Registry
-from daemon.judging.sentinel import Dispute, Sentinel
+from daemon.judging.sentinel import Sentinel
 from daemon.ledger import Ledger, LedgerView
 from daemon.ledger.care import LedgerCare
 from daemon.metrics import Accounts, Metrics
@@ -39,7 +39,7 @@ from daemon.pipeline import Backlog, Pace, Pipeline
 from daemon.publish import Publisher
 from daemon.reading.pool import ReaderPool
 from daemon.service.health import EngineWatch, Health
-from daemon.service.reload import ModelReload, load, request_at_once
+from daemon.service.reload import ModelReload, load, note_served, request_at_once
 from daemon.service.report import StatusReport
 from daemon.service.sessions import SessionWatch
 from daemon.service.vigil import Vigil
@@ -161,15 +161,12 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     loaded = load(config, request_at_once(config))
     ending.check()
     serving = Serving(loaded.model, loaded.judge)
-    registry = Registry(config.state / "models")
-    registry.note_base(config.model)
-    registry.note_served(loaded.chosen.name, loaded.model.bundle)
+    note_served(loaded)
     sources = open_sources(config, ledger, metrics.accounts, bell.set)
     care = LedgerCare(ledger, metrics.ledger_checked)
     closing.callback(care.stop)
     vigil = Vigil(config, sources, metrics.accounts, health)
-    dispute = Dispute()
-    canaries = CanarySource(config.state / CANARIES, config.guard, bell.set)
+    canaries, dispute = CanarySource(config.state / CANARIES, config.guard, bell.set), Dispute()
     path = PathWatch(canaries, metrics, config.state)
     guard = Guard(config.state, ledger.view(), serving, dispute, lambda: sessions.current, path=path)
     closing.callback(guard.stop)

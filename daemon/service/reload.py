@@ -37,6 +37,13 @@ class Loaded:
     why: str = "the service started"
 
 
+def note_served(loaded: Loaded) -> None:
+    """That it judges from now on, and in whose place: every model that ever judged stays to be found."""
+    registry = Registry(loaded.config.state / "models")
+    registry.note_base(loaded.config.model)
+    registry.note_served(loaded.chosen.name, loaded.model.bundle)
+
+
 class ModelLoading(threading.Thread):
     """Does ``work`` at once, in a thread of its own. ``outcome`` is what it returned, or why it could not."""
 

@@ -9,11 +9,14 @@ import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import zmq
 
+from daemon.client.feed import EventListener
 from daemon.client.temporary_service import TemporaryService
+from daemon.ledger import events, wire
 
 CURVES = Path(__file__).resolve().parents[2] / "daemon" / "curves"
 
@@ -106,3 +109,18 @@ def identity_holds(numbers: dict[str, float]) -> bool:
 
     accounted = total("decisions_total") + total("curves_duplicate_total") + total("backlog_curves")
     return total("curves_seen_total") == accounted
+
+
+class NoticeListener(EventListener):
+    """Keeps what is told of one kind."""
+
+    def __init__(self, kind: str, endpoint: str) -> None:
+        super().__init__(endpoint)
+        self.told: list[dict[str, Any]] = []
+        self._kind = kind
+
+    def _note(self, body: bytes) -> None:
+        super()._note(body)
+        event = wire.decode(body)
+        if events.kind_of(event) == self._kind:
+            self.told.append(event["data"])

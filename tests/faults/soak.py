@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daemon.client.feed import EventListener, ask
+from daemon.client.feed import ask
 from daemon.client.temporary_service import TemporaryService
 from daemon.instrument.jpk_writer import pack
 from daemon.judging.registry import Registry
-from daemon.ledger import events, wire
+from daemon.ledger import wire
 from models.bundle import CONFIRMED, SHIPPED, Bundle, read
-from tests.faults.harness import Producer, history, judge, scrape
+from tests.faults.harness import NoticeListener, Producer, history, judge, scrape
 from tests.studies.misread import FAULTS, Laboratory
 
 
@@ -46,20 +46,6 @@ def pss_bytes(pid: int) -> int:
     return total
 
 
-class AlarmListener(EventListener):
-    """Keeps what was told of conditions."""
-
-    def __init__(self, endpoint: str) -> None:
-        super().__init__(endpoint)
-        self.told: list[dict[str, Any]] = []
-
-    def _note(self, body: bytes) -> None:
-        super()._note(body)
-        event = wire.decode(body)
-        if events.kind_of(event) == "alarm":
-            self.told.append(event["data"])
-
-
 @dataclass(slots=True)
 class Soaked:
     """Memory in bytes, when ready, at its peak and at the end; curves decided a second; and what was told."""
@@ -77,7 +63,7 @@ def run(curves: int, rate: float | None = None, cuts: int = 0) -> Soaked:
     with (
         tempfile.TemporaryDirectory() as folder,
         TemporaryService(Path(folder)) as trial,
-        AlarmListener(trial.publish) as listener,
+        NoticeListener("alarm", trial.publish) as listener,
     ):
         assert trial.process is not None
         producer = Producer(trial.watch)

@@ -1,6 +1,7 @@
-"""What canaries cost a line that is busy; `python -m tests.faults.toll` prints rate, CPU and memory with and without.
+"""What the guard costs a line that is busy: `python -m tests.faults.toll` prints rate, CPU and memory.
 
-Pairs of runs, in turn with and without; a burst goes on in the whole of each run.
+Pairs of runs, in turn without canaries and with them; a burst goes on in the whole of each run. With ``--beside DIR``
+the service of another checkout stands in for the one without: of a version before the guard, to see all that it costs.
 """
 
 from __future__ import annotations
@@ -15,9 +16,15 @@ from tests.faults.harness import CURVES, fresh, scrape
 from tests.faults.lab import Lab
 
 
-def run(folder: Path, curves: int, settle_s: float, *, canaries: bool) -> tuple[float, float, float, float]:
+def lab_of(folder: Path, *, canaries: bool, beside: Path | None) -> Lab:
+    """A service with canaries, or one without: ours, or that of the checkout ``beside``, as it is."""
+    if canaries or beside is None:
+        return Lab(folder, toml=f"[guard]\ncanaries = {str(canaries).lower()}\n")
+    return Lab(folder, environment={"PYTHONPATH": str(beside)}, popen={"cwd": beside})
+
+
+def run(lab: Lab, curves: int, settle_s: float) -> tuple[float, float, float, float]:
     """Curves a second, CPU in ms a curve, memory in MB at rest after it, and canaries that came out."""
-    lab = Lab(folder, toml=f"[guard]\ncanaries = {str(canaries).lower()}\n")
     content = (CURVES / "fmt-jpk-fd_spot3-0192.jpk-force").read_bytes()
     with lab:
         time.sleep(settle_s)
@@ -34,12 +41,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--curves", type=int, default=2_000)
     parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--beside", type=Path, help="another checkout, whose service has no canaries")
     args = parser.parse_args()
     found: dict[bool, list[tuple[float, float, float, float]]] = {True: [], False: []}
     with tempfile.TemporaryDirectory() as name:
         for number in range(2 * args.pairs):
             is_on = number % 2 == 1
-            found[is_on].append(run(Path(name) / str(number), args.curves, 5.0, canaries=is_on))
+            lab = lab_of(Path(name) / str(number), canaries=is_on, beside=args.beside and args.beside.absolute())
+            found[is_on].append(run(lab, args.curves, 5.0))
     for runs in found.values():
         rate, cpu_ms, pss_mb, came = (statistics.median(column) for column in zip(*runs, strict=True))
         print(f"{came:.0f} canaries: {rate:.0f} curves/s, {cpu_ms:.2f} ms of CPU a curve, {pss_mb:.0f} MB")

@@ -11,7 +11,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,6 +33,7 @@ from models.anytime import (
     null_of,
     recall_lower_bound,
 )
+from models.bundle import SHIPPED, read
 from models.files import write_whole
 from models.metrics import at_least, clopper_pearson
 
@@ -183,6 +184,17 @@ class Cusum:
 Rule = Window | Cusum | EDetector
 
 
+@cache
+def shipped_null() -> float:
+    """What canaries are held against as long as the shipped cut serves."""
+    from daemon.judging.loss import SimulatedLoss
+
+    bundle = read(SHIPPED)
+    counted = SimulatedLoss(SHIPPED, bundle).counted()
+    assert counted is not None, "the simulated curves of the shipped model are beside its weights"
+    return null_of(counted.events.size, counted.missed(bundle.calibration.logit(bundle.discard)))
+
+
 def rules() -> dict[str, Callable[[], Rule]]:
     """The four of the table, and the one that runs with the null of the shipped cut."""
     too_many = next(k for k in count() if clopper_pearson(WINDOW - k, WINDOW)[0] < 0.90)
@@ -191,7 +203,7 @@ def rules() -> dict[str, Callable[[], Rule]]:
         f"Clopper-Pearson < 0.90 of 100 (>= {too_many})": lambda: Window(too_many),
         "CUSUM 0.02/0.15, h = 6": lambda: Cusum(6.0),
         "e-detector, null 2 %": lambda: EDetector(NULL),
-        "e-detector, null of the shipped cut": lambda: EDetector(null_of(2_000, 41)),
+        "e-detector, null of the shipped cut": lambda: EDetector(shipped_null()),
     }
 
 
@@ -236,7 +248,7 @@ def _delay(rule: Rule, before: Sequence[bool], rng: np.random.Generator) -> int:
 def burst() -> list[str]:
     """Exact chances of the rule for a burst."""
     lines = []
-    for null in (NULL, null_of(2_000, 41)):
+    for null in (NULL, shipped_null()):
         limit = burst_limit(null, BURST)
         lines.append(
             f"burst of {BURST}, null {null:.2%}: rings at >= {limit} missed; false {at_least(limit, BURST, null):.2%}, "
@@ -447,8 +459,8 @@ def _hinder(odds: float, rng: np.random.Generator) -> Floats:
 def dependence(events: int) -> list[list[str]]:
     """The shipped network and the step detector on simulated events: do they find the same ones."""
     from daemon.config import ThresholdsConfig
+    from daemon.judging.dispute import LEVEL
     from daemon.judging.judge import judge_of, load_model
-    from daemon.judging.sentinel import LEVEL
     from models.simulate import simulate
     from models.steps import second_opinion
 

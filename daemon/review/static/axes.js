@@ -68,6 +68,20 @@ export function tickText(value, step) {
   return text.replace(/^-/, "\u2212").replace(/\B(?=(\d{3})+(?!\d))/g, places ? "" : ",");
 }
 
+/** The lines of a scale that stands at the left, each with its number `gap` before it; `up` are its ticks. */
+export function drawLevels(pen, up, toY, { left, right, gap }) {
+  pen.textAlign = "right";
+  pen.textBaseline = "middle";
+  for (const at of up.found) {
+    const y = Math.round(toY(at)) + 0.5;
+    pen.beginPath();
+    pen.moveTo(left, y);
+    pen.lineTo(right, y);
+    pen.stroke();
+    pen.fillText(tickText(at, up.step), left - gap, y);
+  }
+}
+
 export function axisNames(curve) {
   const force = { pN: "force (pN)", nm: "deflection (nm)", mV: "deflection (mV)" };
   const distance = {

@@ -1,6 +1,6 @@
 // One force curve on a canvas: fixed axes, zoom and pan, and what was found marked on the curve itself.
 
-import { axisNames, extentOf, roomy, tickText, ticks } from "./axes.js";
+import { axisNames, drawLevels, extentOf, roomy, tickText, ticks } from "./axes.js";
 import { figure } from "./words.js";
 
 const MARGIN = { left: 58, right: 18, top: 34, bottom: 46 };
@@ -182,17 +182,7 @@ export class Plot {
     pen.lineWidth = 1;
     pen.strokeStyle = colours.faint;
     pen.fillStyle = colours.quiet;
-    pen.textAlign = "right";
-    pen.textBaseline = "middle";
-    const up = ticks(y0, y1, Math.max((bottom - top) / 68, 4));
-    for (const value of up.found) {
-      const y = Math.round(toY(value)) + 0.5;
-      pen.beginPath();
-      pen.moveTo(left, y);
-      pen.lineTo(right, y);
-      pen.stroke();
-      pen.fillText(tickText(value, up.step), left - 10, y);
-    }
+    drawLevels(pen, ticks(y0, y1, Math.max((bottom - top) / 68, 4)), toY, { left, right, gap: 10 });
     pen.textAlign = "center";
     pen.textBaseline = "top";
     const along = ticks(x0, x1, Math.max((right - left) / 96, 4));

@@ -1,6 +1,6 @@
 // What the tip is like: noise, adhesion and the rest over the night, in real units, one small chart each.
 
-import { tickText, ticks } from "./axes.js";
+import { drawLevels, ticks } from "./axes.js";
 import { clock, element, figure, minute, plural } from "./words.js";
 
 const CHARTS = [
@@ -127,16 +127,7 @@ export class TipCharts {
     const up = ticks(low, high, 3);
     pen.fillStyle = colour("quiet");
     pen.strokeStyle = colour("faint");
-    pen.textAlign = "right";
-    pen.textBaseline = "middle";
-    for (const at of up.found) {
-      const y = Math.round(toY(at)) + 0.5;
-      pen.beginPath();
-      pen.moveTo(LEFT, y);
-      pen.lineTo(right, y);
-      pen.stroke();
-      pen.fillText(tickText(at, up.step), LEFT - 6, y);
-    }
+    drawLevels(pen, up, toY, { left: LEFT, right, gap: 6 });
     pen.textAlign = "left";
     pen.textBaseline = "alphabetic";
     pen.fillText(unit, 2, TOP - 8);

@@ -8,7 +8,7 @@ import afmformats
 import numpy as np
 import pytest
 
-from daemon.formats.blob import Blob
+from daemon.formats.base import Blob
 from daemon.formats.jpk import JpkReader
 from daemon.instrument import jpk_writer
 from models.curve import Curve

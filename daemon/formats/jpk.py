@@ -19,9 +19,7 @@ from typing import Any
 import numpy as np
 
 from daemon.formats import dates, limits, samples
-from daemon.formats.base import Format
-from daemon.formats.blob import Blob
-from daemon.formats.errors import NotACurve, Unfinished, Unreadable
+from daemon.formats.base import Blob, Format, NotACurve, Unfinished, Unreadable
 from daemon.formats.zip import ZipFile
 from models.curve import Curve, ForceUnit, Samples
 

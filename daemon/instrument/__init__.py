@@ -21,8 +21,7 @@ from typing import Literal
 from daemon.common import ending
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.formats import NAMES, find_reader
-from daemon.formats.blob import Blob
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.base import Blob, Unfinished, Unreadable
 
 # Another recording of the same curve: other bytes, hence another identity, but every number in it the same.
 #

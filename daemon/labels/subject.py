@@ -16,8 +16,7 @@ from daemon.common.errors import INPUT_OUTPUT, UserError
 from daemon.common.mounts import resolve
 from daemon.formats import NAMES, open_file
 from daemon.formats.afmcurve import SUFFIX, compact_copy_of
-from daemon.formats.blob import Blob
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.base import Blob, Unfinished, Unreadable
 from daemon.labels import Label, unanimous
 from daemon.labels import table as labeltable
 from daemon.ledger.view import LedgerView

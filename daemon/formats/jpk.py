@@ -31,7 +31,7 @@ _FIRST_MEMBER = re.compile(
 _SHARED = b"shared-data/header.properties"
 _SERIES = b"header.properties"
 _ENDED = "force-segment-header.time-stamp"  # of the segment; the times of a zip's own members are no dates
-_SIMULATED = ("force-scan-series.description.instrument", "simulated")  # as daemon.instrument.jpk_writer has it
+_SIMULATED = ("force-scan-series.description.instrument", "simulated")  # as daemon.instrument has it
 #: Best first: the measured position of the piezo, then the position it was asked for.
 HEIGHTS = (
     "measuredHeight",

@@ -16,7 +16,7 @@ from daemon.common.text import clean
 from daemon.config import INSTRUMENT, Asked, JudgeOptions
 from daemon.formats.text_rule import TextRule
 from daemon.labels.table import HELP, Selection, read_selection
-from daemon.sources.ignored import words
+from daemon.sources import words
 from deploy.classifier import EngineRequest
 from deploy.engines import DEVICES, NAMES, PRECISIONS
 

@@ -1,12 +1,13 @@
 """What a person is shown next: the queues, each in the order in which looking pays.
 
-*kept*: wanted anyway, and it feeds the cut; newest first. *review*: the highest score first, for an event is likeliest
-there; curves without a score behind them, by age. *discards*: the audited ones, drawn when they were decided; blind, in
-an order that tells nothing, so that any number of them from the front is a fair sample. Where a night is young and few
-are audited, others stand in behind them, twenty in all: worth a look, without a weight, and shown as what they are; how
-long the queue is, only the drawn ones say. *disagreements*: what people or two models see differently, and discards in
-which the second opinion sees a rupture. Those stand among the audited ones too, in the same order, so that what was
-looked at of them is a fair sample by either way.
+*kept*: wanted anyway, and it feeds the cut; newest first. *review*: in the order of a head on the labels, once there is
+one, else the highest score first, for an event is likeliest there; curves without a score behind them, by age.
+*discards*: the audited ones, drawn when they were decided; blind, in an order that tells nothing, so that any number of
+them from the front is a fair sample. Where a night is young and few are audited, others stand in behind them, twenty in
+all: worth a look, without a weight, and shown as what they are; how long the queue is, only the drawn ones say.
+*disagreements*: what people or two models see differently, and discards in which the second opinion sees a rupture.
+Those stand among the audited ones too, in the same order, so that what was looked at of them is a fair sample by either
+way.
 
 What a rater has answered is not shown to them again; what they skipped comes back at the end. Curves that another rater
 has labelled come after all others, but for those that let two raters be compared.
@@ -26,6 +27,7 @@ from daemon.judging.audit import Band
 from daemon.labels import Kind, Labels
 from daemon.labels.sessions import Sessions, Stretches, is_within
 from daemon.labels.sheets import Sheets
+from daemon.learn.order import Ranking
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event, Look
 from daemon.review.questions import Past, Slot, mix, shuffled
@@ -42,6 +44,7 @@ _LEAD_EVERY = 3  # while two raters cannot be compared yet, each third curve is 
 _FEWEST_DISCARDS, _AMONG = 20, 2_000  # to look at, and the last decisions of a session that they come from
 _BLIND_ORDER = "discards"
 _PAGE = 500  # looks that are fetched at once
+_ORDERED = 20_000  # flagged curves that a head orders, those of the highest scores
 _ALL = 1 << 40
 _OTHERWISE = 40  # curves of each kind that the model of now would decide otherwise
 _VERDICT_OF: Mapping[str, Verdict] = {
@@ -73,10 +76,11 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Aims:
-    """What the cut wants looked at before anything else."""
+    """What the cut wants looked at before anything else, and how the pile is ordered."""
 
     first: Sequence[int] = ()  # the curves that `adapt` names
     band: Band | None = None
+    ranking: Ranking | None = None  # None: by score
     serving: tuple[str, Thresholds] | None = None  # pipeline and thresholds of the model that judges now
 
 
@@ -234,8 +238,7 @@ def _in_order(
     elif name in ("review", "first"):
         yield chain.from_iterable(_look(view, seq) for seq in aims.first), "first"
         if name == "review":
-            parts = [_pages(view, "review", first, last, "score") for first, last in within]
-            yield (parts[0] if len(parts) == 1 else heapq.merge(*parts, key=_by_score)), name
+            yield pile(view, within, aims.ranking), name
     elif name in ("discards", "band"):
         if aims.band is not None:
             yield _drawn(view, within, aims.band), "band"
@@ -243,6 +246,15 @@ def _in_order(
             drawn = _drawn(view, within, None)
             yield drawn, name
             yield _standing_in(view, within, drawn), name
+
+
+def pile(view: LedgerView, within: Stretches, ranking: Ranking | None) -> Iterator[Look]:
+    """The flagged curves, the likest to be an event first."""
+    parts = [_pages(view, "review", first, last, "score") for first, last in within]
+    looks = parts[0] if len(parts) == 1 else heapq.merge(*parts, key=_by_score)
+    if ranking is not None:
+        yield from ranking.order(list(islice(looks, _ORDERED)))
+    yield from looks
 
 
 def _pages(

@@ -1,0 +1,261 @@
+"""The gate: the statistics that a candidate network has to pass before it may take the place of its parent.
+
+Each test looks at plain arrays and gives one :class:`Finding` with its figures. Everything that is compared is paired:
+both networks have seen the same curves, each at its own cut. A look at a candidate spends error: look i is allowed
+:func:`alpha` of i, so that all looks of a parent together let harm of the stated size through with less than 5 %.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from models.anytime import lost_bound
+from models.certificate import CONFIDENCE, MAX_MISS, events_needed
+from models.cut import LEAST_GAIN
+from models.metrics import at_least, auc, class_weights, reliability_slope
+
+#: Error that all looks at candidates of one parent may spend together.
+WHOLE = 0.05
+#: Golden events that the parent finds, below which "none newly lost" says too little: 5 % lost, 95 % sure.
+FEWEST_GOLDEN = events_needed(MAX_MISS, CONFIDENCE)
+#: Of simulated events: what the candidate may lose more than the parent, at the most, as sure as the look asks.
+MOST_NET_LOSS = 0.005
+#: Evidence of harm on simulated events that refuses, whatever the look.
+HARM = 0.05
+#: Curves of the stream, not trained on, below which a pile is no forecast.
+FEWEST_SHADOW = 1_000
+#: The area under the ROC curve on simulated curves may be this much below the parent's.
+AUC_BELOW = 0.01
+#: The slope of the log odds, and the mean score over the prevalence, both lie between 1 / this and this.
+CALIBRATED_WITHIN = 2.0
+#: Times the parent's seconds a batch; the network is the same, so that only a machine that is busy comes near.
+SLOWER = 2.0
+#: Of simulated events, left between the cut of equal loss and the cut: else every second sound candidate fails the
+#: bound of the net loss by chance alone.
+SPARE = 0.0025
+
+Flags = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one test says. ``text`` names the test with its figures, in one sentence."""
+
+    test: str
+    passed: bool
+    text: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+def alpha(look: int) -> float:
+    """The error that look number ``look``, from 1, may spend: 0.05 / 2, / 4, / 8 …; ValueError below 1."""
+    if look < 1:
+        raise ValueError("looks are counted from 1")
+    return float(WHOLE * 0.5**look)
+
+
+def refuses(loss: float, events: int) -> float:
+    """The chance that "none newly lost of so many events" refuses what truly loses this share of them."""
+    return float(1 - (1 - loss) ** events)
+
+
+def newly_lost(before: ArrayLike, after: ArrayLike, look_alpha: float) -> Finding:
+    """None of the golden events that the parent finds may lie below the candidate's cut.
+
+    ``before`` and ``after``, (n,): whether each is found, that is kept or shown. Needs :data:`FEWEST_GOLDEN` that the
+    parent finds. With 0 lost of n a true loss x stays unseen with chance (1 - x)ⁿ.
+    """
+    found, still = np.asarray(before, np.bool_), np.asarray(after, np.bool_)
+    count, lost = int(found.sum()), int((found & ~still).sum())
+    figures = {"events": float(count), "newly_lost": float(lost)}
+    figures |= {f"refuses_{percent}": refuses(percent / 100, count) for percent in (2, 5, 10)}
+    if lost:
+        lie = "lies" if lost == 1 else "lie"
+        was = "was" if lost == 1 else "were"
+        text = f"newly lost: {lost} of {count} golden events {lie} below the candidate's cut and {was} found before"
+        return Finding("newly lost", False, text, figures)
+    if count < FEWEST_GOLDEN:
+        text = (
+            f"newly lost: {count} golden events that the parent finds are too few to tell: {FEWEST_GOLDEN - count} more"
+        )
+        return Finding("newly lost", False, text, figures)
+    most = 1 - look_alpha ** (1 / count)
+    figures["at_most"] = most
+    chances = ", ".join(f"{100 * figures[f'refuses_{percent}']:.0f} %" for percent in (2, 5, 10))
+    text = (
+        f"newly lost: 0 of {count} golden events, so at most {100 * most:.1f} % of their like"
+        f" ({100 * (1 - look_alpha):.4g} % sure); a true loss of 2, 5 and 10 % is refused with {chances}"
+    )
+    return Finding("newly lost", True, text, figures)
+
+
+def mcnemar(before: ArrayLike, after: ArrayLike, look_alpha: float) -> Finding:
+    """Simulated events: no evidence of harm, and the net loss is bounded.
+
+    ``before`` and ``after``, (n,): whether each event is found. The exact one-sided test of McNemar (1947) on the
+    pairs that differ, and the score bound of Tango (1998, Statistics in Medicine 17, 891) on their difference.
+    """
+    found, still = np.asarray(before, np.bool_), np.asarray(after, np.bool_)
+    lost, won, count = int((found & ~still).sum()), int((~found & still).sum()), found.size
+    p = at_least(lost, lost + won, 0.5) if lost + won else 1.0
+    bound = net_loss_bound(lost, won, count, look_alpha)
+    figures = {"events": float(count), "lost": float(lost), "won": float(won), "p": p, "net_loss_at_most": bound}
+    passed = p > HARM and bound <= MOST_NET_LOSS
+    told = f"of {count:,} simulated events {lost} are lost and {won} won"
+    if p <= HARM:
+        text = f"simulated events: {told}, which is no chance (p = {p:.2g}, McNemar)"
+    elif bound > MOST_NET_LOSS:
+        may = f"the net loss may be {100 * bound:.2f} %, more than {100 * MOST_NET_LOSS:g} %"
+        text = f"simulated events: {told}: {may} ({100 * (1 - look_alpha):.4g} % sure)"
+    else:
+        may = f"at most {100 * bound:.2f} % net ({100 * (1 - look_alpha):.4g} % sure)"
+        text = f"simulated events: {told}, {may}, p = {p:.2g} (McNemar)"
+    return Finding("simulated events", passed, text, figures)
+
+
+def net_loss_bound(lost: int, won: int, count: int, error: float) -> float:
+    """The upper bound, ``1 - error`` sure, of the share lost minus the share won (Tango's score bound); 1 of none."""
+    if not count:
+        return 1.0
+    z, difference = NormalDist().inv_cdf(1 - error), (lost - won) / count
+
+    def is_refuted(share: float) -> bool:
+        """Whether a net loss of this share is too large for what was seen."""
+        a = 2 * count
+        b = -lost - won + (2 * count - lost + won) * share
+        c = -won * share * (1 - share)
+        won_share = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+        variance = count * (2 * won_share + share * (1 - share))
+        return count * (share - difference) >= z * math.sqrt(max(variance, 1e-300))
+
+    low, high = max(difference, 0.0), 1.0
+    if is_refuted(low):
+        return low
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_refuted(middle) else (middle, high)
+    return high
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shadow:
+    """What both networks make of the group's latest decisions, none of which the candidate was trained on.
+
+    Kept and reviewed curves are all judged again; of D discards those that the audit drew, each with its chance.
+    """
+
+    before: Flags  # (C,) of kept and reviewed curves: goes to review by the parent at the cut in force
+    after: Flags  # (C,) goes to review by the candidate, or would be kept by it alone
+    discards: int  # D
+    piled: int  # of these, that the parent at the cut in force sends to review
+    chances: Floats  # (d,) of the drawn ones
+    enters: Flags  # (d,) the candidate does not discard it
+    least: float  # the least chance that any discard had
+
+    def __len__(self) -> int:
+        return int(self.before.size) + self.discards
+
+
+def pile(shadow: Shadow, look_alpha: float) -> Finding:
+    """The pile has to be 5 points smaller by the best estimate, and surely smaller.
+
+    The estimate is that of Horvitz & Thompson (1952). Its lower bound takes half the error for the discards that
+    nobody can judge again (:func:`models.anytime.lost_bound`), half for the stream that comes after this one.
+    """
+    count = len(shadow)
+    if count < FEWEST_SHADOW:
+        text = f"pile: {count:,} decisions of this model in this group are no forecast: {FEWEST_SHADOW - count:,} more"
+        return Finding("pile", False, text, {"curves": float(count)})
+    weights = 1 / shadow.chances[shadow.enters]
+    entering, variance = float(weights.sum()), float((weights * (weights - 1)).sum())
+    was, now = int(shadow.before.sum()) + shadow.piled, int(shadow.after.sum())
+    before, after = was / count, (now + entering) / count
+    most = lost_bound(shadow.discards, shadow.chances, shadow.enters, 1 - look_alpha / 2, rest=shadow.least)
+    moved = shadow.before.astype(np.float64) - shadow.after
+    spread = math.sqrt(max(float((moved**2).sum()) / count - (float(moved.sum()) / count) ** 2, 0.0) / count)
+    gain, error = before - after, NormalDist().inv_cdf(1 - look_alpha / 2) * spread
+    at_least_gain = (was - now - most) / count - error
+    figures = {
+        "curves": float(count),
+        "before": before,
+        "after": after,
+        "standard_error": math.sqrt(variance) / count,
+        "audited": float(shadow.chances.size),
+        "gain": gain,
+        "gain_at_least": at_least_gain,
+    }
+    told = f"{100 * before:.1f} to {100 * after:.1f} % of {count:,} curves go to review"
+    sure = f"{100 * at_least_gain:.1f} points less at least ({100 * (1 - look_alpha):.4g} % sure)"
+    if gain < LEAST_GAIN:
+        text = f"pile: {told}: for less than {100 * LEAST_GAIN:g} points no network is promoted"
+    elif at_least_gain <= 0:
+        audited = f"{shadow.chances.size} of {shadow.discards:,} discards can be judged again"
+        text = f"pile: {told}, but it may not shrink at all: {sure}, for {audited}"
+    else:
+        text = f"pile: {told}, {sure}"
+    return Finding("pile", gain >= LEAST_GAIN and at_least_gain > 0, text, figures)
+
+
+def calibrated(scores: ArrayLike, events: ArrayLike, prevalence: float) -> Finding:
+    """Scores of simulated curves, (n,), are probabilities at the prevalence that the model states."""
+    s, is_event = np.asarray(scores, np.float64), np.asarray(events, np.bool_)
+    slope = reliability_slope(s, is_event, prevalence)
+    ratio = float(np.average(s, weights=class_weights(is_event, prevalence))) / prevalence
+    figures = {"slope": min(slope, 1e9), "mean_over_prevalence": ratio}
+    passed = all(1 / CALIBRATED_WITHIN <= one <= CALIBRATED_WITHIN for one in (slope, ratio))  # also not NaN
+    text = f"calibration: the slope is {slope:.2f}, the mean score {ratio:.2f} times the prevalence"
+    if not passed:
+        text += f"; both must lie between {1 / CALIBRATED_WITHIN:g} and {CALIBRATED_WITHIN:g}"
+    return Finding("calibration", passed, text, figures)
+
+
+def ranks(before: ArrayLike, after: ArrayLike, events: ArrayLike) -> Finding:
+    """The candidate still tells simulated curves apart: (n,) logits of both networks; a collapsed one has AUC 0.5."""
+    was, now = auc(before, events), auc(after, events)
+    if was is None or now is None:
+        return Finding("ranking", False, "ranking: there are no simulated curves of both kinds to rank")
+    passed = now >= was - AUC_BELOW
+    text = f"ranking: AUC {now:.4f} on simulated curves, the parent's is {was:.4f}"
+    if not passed:
+        text += f"; it may be {AUC_BELOW:g} lower at the most"
+    return Finding("ranking", passed, text, {"auc": now, "auc_of_parent": was})
+
+
+def kept_wrongly(before: ArrayLike, after: ArrayLike) -> Finding:
+    """Simulated curves without an event, (n,): the candidate keeps no more of them than the parent, but for chance."""
+    was, now = np.asarray(before, np.bool_), np.asarray(after, np.bool_)
+    more, fewer = int((now & ~was).sum()), int((was & ~now).sum())
+    p = at_least(more, more + fewer, 0.5) if more + fewer else 1.0
+    text = (
+        f"kept: {int(now.sum())} of {now.size:,} simulated curves without an event, the parent keeps {int(was.sum())}"
+    )
+    figures = {"event_free": float(now.size), "kept": float(now.sum()), "kept_by_parent": float(was.sum()), "p": p}
+    return Finding("kept", p > HARM, text + ("" if p > HARM else f", which is no chance (p = {p:.2g})"), figures)
+
+
+def latency(before_s: float, after_s: float) -> Finding:
+    """Seconds of a batch by both networks, the best of some tries each."""
+    ratio = after_s / before_s
+    text = f"latency: {ratio:.2f} times the parent's, {SLOWER:g} at the most"
+    return Finding("latency", bool(ratio <= SLOWER), text, {"ratio": ratio, "seconds": after_s})
+
+
+def equal_loss_cut(before: ArrayLike, after: ArrayLike, cut: float, spare: float = 0.0) -> float:
+    """The highest logit of the candidate at which it discards no more simulated events than the parent at its ``cut``.
+
+    ``before`` and ``after``, (n,): the logits of the same events by the parent and by the candidate, infinite where a
+    doubt keeps one from being discarded. ``spare``: this share of the events less; :data:`SPARE` where a cut is chosen
+    that the gate is to pass. ValueError without events.
+    """
+    old, new = np.asarray(before, np.float64), np.sort(np.asarray(after, np.float64))
+    if not new.size or old.shape != new.shape:
+        raise ValueError(f"{old.shape} and {new.shape} logits are not those of the same events")
+    allowed = max(int((old <= cut).sum()) - math.ceil(spare * new.size - 1e-9), 0)
+    return math.nextafter(float(new[min(allowed, new.size - 1)]), -math.inf)

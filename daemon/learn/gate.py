@@ -26,7 +26,7 @@ from daemon.common.progress import progress
 from daemon.common.text import clean, many
 from daemon.config import Config
 from daemon.formats.afmcurve import unpack
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.base import Unfinished, Unreadable
 from daemon.judging import Thresholds, verdict_of
 from daemon.judging.audit import LEAST
 from daemon.labels import Labels
@@ -205,16 +205,16 @@ def _differences(child: Bundle, parent: Bundle, taught: Taught | None) -> Iterat
 
 def _weights_differ(child: Bundle, parent: Bundle) -> Finding:
     """Only what is tuned, and that it is."""
-    changed = [
-        name for name, tensor in parent.weights.items() if tensor.tobytes() != child.weights[name].tobytes()
-    ]
+    changed = [name for name, tensor in parent.weights.items() if tensor.tobytes() != child.weights[name].tobytes()]
     foreign = [one for one in changed if not one.startswith(_TUNED) or any(part in one for part in _KEPT)]
     figures = {"changed": float(len(changed)), "foreign": float(len(foreign))}
     if foreign:
         which = f"{many(len(foreign), 'tensor')} that no tuning changes, the first {foreign[0]}"
         return Finding("foreign weights", False, f"foreign weights: it differs from its parent in {which}", figures)
     if not changed:
-        return Finding("foreign weights", False, "foreign weights: they are the parent's, so nothing was learned", figures)
+        return Finding(
+            "foreign weights", False, "foreign weights: they are the parent's, so nothing was learned", figures
+        )
     return Finding("foreign weights", True, "foreign weights: none outside layer4 and the last layer", figures)
 
 
@@ -227,7 +227,7 @@ def _taught_on(child: Bundle, parent: Bundle, taught: Taught | None) -> Iterator
     if not its.curves >= before.curves:
         text = f"it leaves out {len(before.curves - its.curves)} curves that its parent was trained on"
     elif not new:
-        text = "it does not say what it was trained on"
+        text = "it was trained on no labelled curve that its parent does not know"
     elif known != new:
         text = f"{len(new) - len(known)} of {len(new)} curves that it was trained on were never labelled here"
     else:
@@ -287,19 +287,21 @@ class _Judge:
 
     def both(self, curves: Iterable[Curve], what: str, count: int) -> tuple[_Logits, _Logits]:
         """What the parent and the candidate say of the same curves."""
-        parent, candidate = [], []
+        parent: list[Scored] = []
+        candidate: list[Scored] = []
         told = iter(progress(curves, what, count))
         while some := list(islice(told, _BATCH)):
             prepared = prepare_to_judge(some, self.parent.bundle.profile)
-            for model, said in ((self.parent, parent), (self.candidate, candidate)):
-                said += model.judge_prepared(prepared, _NO_LIMITS, drawn=False)
+            for model, answers in ((self.parent, parent), (self.candidate, candidate)):
+                answers.extend(model.judge_prepared(prepared, _NO_LIMITS, drawn=False))
         return _logits(parent), _logits(candidate)
 
     def golden(self, taught: Taught | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """(n,): whether each golden event is found by the parent, and by the candidate."""
         events = golden_events()
         found = [
-            said.found(cut) for said, cut in zip(self.both(events, "golden events", len(events)), self.cuts, strict=True)
+            said.found(cut)
+            for said, cut in zip(self.both(events, "golden events", len(events)), self.cuts, strict=True)
         ]
         if taught is not None and taught.golden.any():
             own = [said[taught.golden] > cut for said, cut in zip(self._taught(taught), self.cuts, strict=True)]
@@ -309,7 +311,7 @@ class _Judge:
     def _taught(self, taught: Taught) -> tuple[Floats, Floats]:
         """(N,) logits of the labelled curves by the parent and by the candidate."""
         parent, candidate = (
-            taught.logits(_network_of(one), one) for one in (self.parent.bundle, self.candidate.bundle)
+            taught.logits(_network_of(one), one.profile) for one in (self.parent.bundle, self.candidate.bundle)
         )
         return parent, candidate
 
@@ -380,9 +382,7 @@ def _missing(golden: NDArray[np.bool_], curves: int, look_alpha: float) -> Itera
         yield few
 
 
-def _shadow(
-    view: LedgerView, stream: Stream, judge: _Judge, keep: float | None, *, may_discard: bool
-) -> Shadow:
+def _shadow(view: LedgerView, stream: Stream, judge: _Judge, keep: float | None, *, may_discard: bool) -> Shadow:
     """The stream as both networks would have it; what the candidate was trained on is left out.
 
     ``keep``: the threshold that the configuration sets for every model.
@@ -420,7 +420,7 @@ def _shadow(
 def _judged_again(
     view: LedgerView, seqs: Sequence[int], model: Model, learned: frozenset[str], keep: float | None
 ) -> dict[int, str]:
-    """seq -> the verdict of the candidate, or ``learned``; without those of which no copy can be read."""
+    """``seq`` -> the verdict of the candidate, or ``learned``; without those of which no copy can be read."""
     found: dict[int, str] = {}
     told = iter(progress(seqs, "the stream again", len(seqs)))
     thresholds = Thresholds(model.bundle.discard, model.bundle.keep if keep is None else keep)

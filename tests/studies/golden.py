@@ -1,4 +1,4 @@
-"""`make study TOPIC=golden`: make the golden events that ship, models/golden/events.zip, from a collection of public data.
+"""`make study TOPIC=golden`: the golden events that ship, models/golden/events.zip, from public data.
 
 Only what may be passed on under its licence (MIT, BSD, Apache-2.0 without more) and is labelled keep. Of each curve the
 force alone is kept, in single precision, as a compact copy has it; which way up it pulls is settled here, so that no
@@ -42,7 +42,7 @@ class Options:
 def run(options: Options) -> int:
     folders = read_labels([options.data])
     chosen = [
-        replace(one, rows=[row for row in one.rows if row.path.startswith(FREE) and row.label == "keep"])
+        replace(one, rows=tuple(row for row in one.rows if row.path.startswith(FREE) and row.label == "keep"))
         for one in folders
     ]
     problems: list[str] = []

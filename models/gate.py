@@ -65,7 +65,7 @@ class Report:
     parent: str  # id of the network that it would replace
     network: str  # SHA-256 of the parent's weights: looks are counted by it
     cut: float  # in force when it was looked at, a score
-    night: str  # local date, YYYY-MM-DD
+    night: str  # local date at its noon, from which it lasts to the next, YYYY-MM-DD
     time: str  # UTC, RFC 3339
     look: int  # its number, from 1; 0: none was spent
     alpha: float  # what the look may spend

@@ -12,7 +12,6 @@ import time
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -39,7 +38,7 @@ from deploy.classifier import EngineFault, EngineRequest, NoEngine
 from deploy.serving import Model, Scored, SelfTestFailed
 from models import gate
 from models.bundle import SHIPPED, BadBundle, Bundle, read
-from models.clock import utc_now
+from models.clock import night_of, utc_now
 from models.curve import Curve
 from models.cut import FEWEST
 from models.files import append_line
@@ -93,8 +92,8 @@ def look(
     """
     folder = candidate.folder if isinstance(candidate, Bundle) else candidate
     before = [one for one in looks(config.state) if one.network == parent.weights_sha256]
-    number, now = len(before) + 1, datetime.now().astimezone()
-    last = next((one for one in before if one.night == now.date().isoformat()), None)
+    number, night = len(before) + 1, night_of(time.time())
+    last = next((one for one in before if one.night == night), None)
 
     def report(findings: Sequence[Finding], *, is_look: bool = False) -> Report:
         return Report(
@@ -102,7 +101,7 @@ def look(
             parent=parent.id,
             network=parent.weights_sha256,
             cut=cut,
-            night=now.date().isoformat(),
+            night=night,
             time=utc_now("seconds"),
             look=number if is_look else 0,
             alpha=alpha(number),
@@ -116,7 +115,7 @@ def look(
     if last is not None and spend:
         if (last.candidate, last.parent, last.cut) == (model.id, parent.id, cut):
             return last
-        text = f"look: one a night, and number {last.look} was taken at {last.time}; nothing is spent until tomorrow"
+        text = f"look: one a night, and number {last.look} was taken at {last.time}; nothing is spent until noon"
         return report([Finding("look", False, text)])
     with (
         LedgerView(config.state / "ledger.sqlite") as view,

@@ -27,6 +27,7 @@ TOPICS: dict[str, str] = {
     "gpu": "the model on this GPU: bits, speed, verdicts, new weights, real faults",
     "guard": "how soon and how falsely the guard rings, and do its bounds hold",
     "ladder": "what confirmed events do to the discard cut, live, labelled through the page",
+    "learn": "what a night of fine-tuning does to events and pile, and whether the gate judges it right",
     "left-out": "do labels of other systems help on one that the model has never seen",
     "losses": "every loss on an equal budget, over several seeds, against cross entropy",
     "misread": "what goes wrong in a run, and which number of the guard tells it, how soon",

@@ -147,7 +147,7 @@ def choose_like_parent(
         "keep_rule": "taking no more simulated curves without an event than its parent",
         "auc": auc(scores, labels),
         "ece": calibration_error(scores, labels, calibration.prevalence),
-        "cross_fitted": [math.floor(1e4 * one) / 1e4 for one in np.sort(confirmed)],
+        "cross_fitted": np.sort(confirmed).tolist(),
     }
     if own is not None and (low := score_up_to(calibration, old, keep)) < discard:
         evidence["band"] = [low, discard]

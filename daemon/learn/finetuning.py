@@ -28,7 +28,7 @@ from daemon.common.progress import progress, working
 from daemon.config import Config
 from daemon.judging.registry import Promotion, Registry
 from daemon.labels import Labels
-from daemon.learn.gate import Report, look, looks
+from daemon.learn.gate import SIMULATED, golden_fingerprints, look
 from daemon.learn.ground import Ground, promote, survey, taken_back
 from daemon.learn.lessons import Taught, lessons_of
 from daemon.learn.training import Origin, as_stored, publish
@@ -39,7 +39,7 @@ from models.bundle import BadBundle, Bundle, read
 from models.calibrate import choose_like_parent, fit_platt
 from models.files import remove_abandoned, remove_unfinished, write_whole
 from models.finetune import Lessons, Tuning, TuningRecipe, cross_fit, steps_of, tail_logits, trunk_of
-from models.gate import FEWEST_SHADOW, Finding
+from models.gate import Report, looks
 from models.loss import describe
 from models.network import ResNet18, load
 from models.raster import RasterProfile
@@ -71,6 +71,7 @@ class Night:
     simulate: int = REPLAYED
     held_out: int = HELD_OUT
     epochs: int | None = None  # None: as the recipe says
+    asked: int = SIMULATED  # simulated events that the gate asks about; with fewer than usual hardly anything passes
     candidate: Path | None = None  # nothing is learned: the gate looks at this model
 
     def recipe(self) -> TuningRecipe:
@@ -120,7 +121,7 @@ def _survey(config: Config, night: Night) -> tuple[Ground, Taught]:
     events = config.finetune.events if night.events is None else night.events
     with LedgerView(config.state / "ledger.sqlite") as view, Labels(config.state / "labels.sqlite") as labels:
         ground = survey(config, view, labels)
-        return ground, lessons_of(config, view, labels, ground, events=events)
+        return ground, lessons_of(config, view, labels, ground, events=events, never=golden_fingerprints())
 
 
 def _nothing_to_do(config: Config, night: Night, ground: Ground, taught: Taught) -> str | None:
@@ -323,6 +324,7 @@ def _through_the_gate(config: Config, night: Night, ground: Ground, taught: Taug
             None if taught.missing else taught,
             cross_fitted=crossed,
             spend=not night.dry_run,
+            simulated=night.asked,
         )
     if not report.passed:
         return Outcome("refused", tuple(_refusal(report, candidate)), candidate.id, candidate.folder, report)
@@ -338,18 +340,9 @@ def _through_the_gate(config: Config, night: Night, ground: Ground, taught: Taug
 
 
 def _refused_before(config: Config, candidate: Bundle) -> Report | None:
-    """The look of an earlier night that has settled it: what failed was not a lack of curves, which time mends."""
+    """The look that has refused this very candidate: another one would spend error and find the same."""
     found = [one for one in looks(config.state) if one.candidate == candidate.id]
-    if not found or found[-1].passed:
-        return None
-    failed = [one for one in found[-1].findings if not one.passed]
-    return None if any(_time_mends(one) for one in failed) else found[-1]
-
-
-def _time_mends(finding: Finding) -> bool:
-    """Whether a test failed for a lack of curves alone."""
-    is_golden = finding.test == "newly lost" and not finding.figures.get("newly_lost")
-    return is_golden or finding.figures.get("curves", FEWEST_SHADOW) < FEWEST_SHADOW
+    return found[-1] if found and not found[-1].passed else None
 
 
 def _refusal(report: Report, candidate: Bundle) -> Iterator[str]:

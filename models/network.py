@@ -50,10 +50,18 @@ class ResNet18(nn.Module):
         self.fc = nn.Linear(8 * width, 1)
         _initialise(self)
 
+    def forward_trunk(self, x: Tensor) -> Tensor:
+        """(B, 1, H, W) -> (B, 4 width, H/16, W/16): what no fine-tuning changes."""
+        x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
+        return cast(Tensor, self.layer3(self.layer2(self.layer1(x))))
+
+    def forward_tail(self, trunk: Tensor) -> Tensor:
+        """(B, 4 width, h, w) -> (B,): layer4 and the last layer."""
+        return self.forward_head(self.layer4(trunk))
+
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, 1, H, W) -> (B, 8 width, H/32, W/32): what Grad-CAM and embeddings look at."""
-        x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
-        return cast(Tensor, self.layer4(self.layer3(self.layer2(self.layer1(x)))))
+        return cast(Tensor, self.layer4(self.forward_trunk(x)))
 
     def forward_head(self, features: Tensor) -> Tensor:
         """(B, 8 width, h, w) -> (B,)."""

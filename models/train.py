@@ -107,16 +107,20 @@ class Run:
             yield images.contiguous(memory_format=torch.channels_last), labels * (1 - 2 * smoothing) + smoothing
 
     def _step(self, images: torch.Tensor, labels: torch.Tensor, rate: float) -> float:
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
         with torch.autocast("cpu", torch.bfloat16, enabled=self._recipe.bf16):
             logits = self.network(images)
-        loss = self._loss(logits.float(), labels)
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self._optimiser.step()
-        return float(loss.detach())
+        return descend(self.network, self._optimiser, self._loss(logits.float(), labels), rate)
+
+
+def descend(network: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> float:
+    """One step down the gradient of a loss, which is cut off where it is steep; the loss as a number."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+    optimiser.step()
+    return float(loss.detach())
 
 
 def rate_at(step: int, steps: int, warmup: float) -> float:

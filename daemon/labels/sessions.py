@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
@@ -135,6 +135,11 @@ class Sessions:
             if self._is_ours(one) and one.holds(seq):
                 return one
         return None
+
+    def groups_of(self, seqs: Iterable[int]) -> dict[int, str]:
+        """The group of each of these decisions of this ledger; "" of what was decided outside of any session."""
+        ours = [(self.group(one), one) for one in reversed(self.all()) if self._is_ours(one)]
+        return {seq: next((group for group, one in ours if one.holds(seq)), "") for seq in seqs}
 
     def all(self) -> list[Session]:
         """Every one, oldest first; one that went on when its ledger was taken away ended before its first curve."""

@@ -57,7 +57,7 @@ def write_folder(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for group in labeltable.by_curve(labels).values():
-            compact_copy = _copy_in_ledger(group[0], ledger) or _copy_of_file(group[0], watched, silent)
+            compact_copy = _copy_in_ledger(group[0], ledger) or copy_of_file(group[0], watched, silent)
             if compact_copy is None:
                 missing += 1
                 continue
@@ -76,7 +76,7 @@ def _copy_in_ledger(label: Label, ledger: LedgerView) -> bytes | None:
     return ledger.find_copy(label.curve, sha256=label.sha256, path=label.path)
 
 
-def _copy_of_file(label: Label, watched: Sequence[Path], silent: Sequence[Path]) -> bytes | None:
+def copy_of_file(label: Label, watched: Sequence[Path], silent: Sequence[Path]) -> bytes | None:
     """A copy made from the instrument's file; None where it is gone or holds something else by now."""
     own = [Path(label.folder)] if label.folder else []
     for file in (folder / label.path for folder in (*own, Path(), *watched)):

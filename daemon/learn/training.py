@@ -197,7 +197,7 @@ def _open(what: str, plan: Plan, labels: Sequence[LabelledFolder], identities: s
     """Sure labels only: `unsure` teaches neither side. Names for :class:`TrainingRecord` go to ``identities``."""
     problems: list[str] = []
     rows = sum(len(folder.rows) for folder in labels)
-    curves, oriented = progress(curves_of(labels, problems), what, rows), _orientation(plan)
+    curves, oriented = progress(curves_of(labels, problems), what, rows), orientation(plan.parent)
 
     def sure() -> Iterator[tuple[Curve, bool]]:
         for item in curves:
@@ -217,7 +217,7 @@ def _open(what: str, plan: Plan, labels: Sequence[LabelledFolder], identities: s
     return examples
 
 
-def _orientation(plan: Plan) -> Callable[[Curve], Curve]:
+def orientation(parent: Bundle | None) -> Callable[[Curve], Curve]:
     """Which way up a labelled event is taught: as its reader believes, unless its sign is open and surely wrong.
 
     Nobody has labelled the sign. Where the model which training begins from would discard the event as its reader
@@ -226,16 +226,16 @@ def _orientation(plan: Plan) -> Callable[[Curve], Curve]:
     """
 
     @cache
-    def parent(folder: Path) -> Model:
+    def judge(folder: Path) -> Model:
         return load_model(str(folder), EngineRequest(device="cpu", precision="fp32"))
 
     def oriented(curve: Curve) -> Curve:
-        if plan.parent is None or OPEN not in curve.notes:
+        if parent is None or OPEN not in curve.notes:
             return curve
         other = turned(curve)
-        believed, upside_down = parent(plan.parent.folder).judge_prepared(prepare([curve, other], plan.parent.profile))
-        is_nothing = believed.score is not None and believed.score <= plan.parent.discard
-        return other if is_nothing and (upside_down.score or 0.0) >= plan.parent.keep else curve
+        believed, upside_down = judge(parent.folder).judge_prepared(prepare([curve, other], parent.profile))
+        is_nothing = believed.score is not None and believed.score <= parent.discard
+        return other if is_nothing and (upside_down.score or 0.0) >= parent.keep else curve
 
     return oriented
 

@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -121,15 +122,13 @@ class Review(Closing):
         self.orderer.close()
 
     def aims(self) -> Aims:
-        """What is wanted first, and the order of the pile."""
         self.orderer.open()
         return replace(self.cutting.aims(), ranking=self.orderer.now.ranking)
 
     def _has_labels(self) -> bool:
-        try:
+        with suppress(Refused, UserError):
             return (self.desk.config.state / "labels.sqlite").is_file() and bool(self.desk.labels.words())
-        except (Refused, UserError):
-            return False
+        return False
 
     def _warm(self) -> None:
         try:
@@ -379,7 +378,9 @@ def state(review: Review, request: Request) -> dict[str, Any]:
     found = review.night.state(rater, within or ALWAYS, review.aims(), review.cutting.effect())
     if not request.query_params.get("night"):
         del found["night"]
-    return found | {"order": review.orderer.now.plain()} | review.certifying.beside(found, review.cutting.needed(), rater)
+    return (
+        found | {"order": review.orderer.now.plain()} | review.certifying.beside(found, review.cutting.needed(), rater)
+    )
 
 
 def night(review: Review, request: Request) -> dict[str, Any]:

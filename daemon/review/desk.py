@@ -25,7 +25,7 @@ from daemon.common.mounts import resolve
 from daemon.common.sqlite_file import file_of
 from daemon.config import Config
 from daemon.formats.afmcurve import unpack
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.base import Unfinished, Unreadable
 from daemon.labels import Full, Kind, Label, Labels, Shown, Word, unanimous
 from daemon.labels.curve_name import is_there
 from daemon.labels.schema import MIGRATIONS

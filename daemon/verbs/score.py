@@ -17,7 +17,7 @@ from daemon.config import INSTRUMENT
 from daemon.formats.text_rule import TextRule
 from daemon.judging.judge import Asked, JudgeOptions
 from daemon.labels.table import HELP, Selection, read_selection
-from daemon.sources.ignored import words
+from daemon.sources import words
 from deploy.classifier import EngineRequest
 from deploy.engines import DEVICES, NAMES, PRECISIONS
 

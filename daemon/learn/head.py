@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from daemon.common.errors import BAD_DATA, UNREACHABLE, UserError
 from daemon.formats.afmcurve import unpack
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.base import Unfinished, Unreadable
 from daemon.reading import Reading
 from models.bundle import BadBundle, Bundle, read, resolve
 from models.frontend import prepare, prepare_to_judge

@@ -6,7 +6,6 @@ import json
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +87,7 @@ class Review(Closing):
         self.night = Night(desk, self.cutting.serving)
         self.certifying = Certifying(desk)
         self.heats = Heats(desk.config.state)
-        self.orderer = Orderer(desk.config, self._has_labels)
+        self.orderer = Orderer(desk.config, desk.has_labels)
         self._opened, self._counting = threading.Lock(), threading.Lock()
         self._in_hand = 0
 
@@ -124,11 +123,6 @@ class Review(Closing):
     def aims(self) -> Aims:
         self.orderer.open()
         return replace(self.cutting.aims(), ranking=self.orderer.now.ranking)
-
-    def _has_labels(self) -> bool:
-        with suppress(Refused, UserError):
-            return (self.desk.config.state / "labels.sqlite").is_file() and bool(self.desk.labels.words())
-        return False
 
     def _warm(self) -> None:
         try:

@@ -39,10 +39,14 @@ class Stream:
     def __len__(self) -> int:
         return int(self.seqs.size)
 
+    def is_piled(self, cut: float) -> NDArray[np.bool_]:
+        """(K,): whether each goes to review at this discard cut, a score."""
+        low = (self.scores <= cut) & ~self.is_doubtful
+        return np.asarray(~low & ~(self.scores >= self.keep), np.bool_)
+
     def pile(self, cut: float) -> float:
         """The share that goes to review at this discard cut, a score; 0 of nothing."""
-        low = (self.scores <= cut) & ~self.is_doubtful
-        return float((~low & ~(self.scores >= self.keep)).mean()) if len(self) else 0.0
+        return float(self.is_piled(cut).mean()) if len(self) else 0.0
 
     def between(self, old: float, new: float) -> NDArray[np.int64]:
         """``seq`` of those that are reviewed at the old cut and discarded at the new one, the highest score first."""

@@ -128,6 +128,14 @@ class GuardConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ReviewConfig:
+    """``[review]``: by what the pile is ordered, and on which features a head on the labels stands."""
+
+    order: Literal["head", "score"] = "head"  # score: as the network has it, whatever is labelled
+    features: Literal["none", "pca", "autoencoder", "soft-kmeans"] = "none"
+
+
+@dataclass(frozen=True, slots=True)
 class FinetuneConfig:
     """``[finetune]``: when people have said enough to teach the network itself."""
 
@@ -180,6 +188,7 @@ class Config:
     finetune: FinetuneConfig = FinetuneConfig()
     batch: BatchConfig = BatchConfig()
     engine: EngineConfig = EngineConfig()
+    review: ReviewConfig = ReviewConfig()
     log: LogConfig = LogConfig()
     file: Path | None = field(default=None, compare=False)  # what a reload reads again
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)  # key -> file, environment, flag

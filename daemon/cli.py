@@ -38,6 +38,7 @@ VERBS = {
     "evaluate": "a model on labelled folders, with exact intervals",
     "calibrate": "probabilities, thresholds and a certificate from labelled curves",
     "adapt": "move the discard cut from confirmed events, or say what is missing",
+    "finetune": "teach the network your labels; it serves if it passes the gate",
     "explain": "one curve with where the network looked, as a picture",
     "models": "list and show models, let another serve, take it back",
     "rank": "unlabelled curves in the order that a few labelled ones teach",
@@ -49,7 +50,7 @@ VERBS = {
 }
 
 #: Verbs that come with later versions: their names are taken already.
-LATER = ("finetune", "keys")
+LATER = ("keys",)
 #: And one that has gone: what it did needs the repository, not the program.
 GONE = {"study": "the experiments are repeated from the repository: make study TOPIC=… (make study lists them)"}
 

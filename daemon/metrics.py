@@ -40,8 +40,7 @@ from prometheus_client.registry import Collector
 from daemon import __version__
 from daemon.common.errors import UNREACHABLE, UserError
 from daemon.judging import VERDICTS, Decision, Judge, Verdict
-from daemon.sources import CANARY, Source, oldest_pending_s
-from daemon.sources.ignored import REASONS, Ignored
+from daemon.sources import CANARY, REASONS, Ignored, Source, oldest_pending_s
 from deploy.classifier import Device, FaultKind
 from models.clock import CLOCK, Clock
 from models.reasons import UNREADABLE
@@ -267,7 +266,7 @@ class Accounts(Collector):
         self.seen(source, -1)
 
     def ignored(self, reason: str, name: str = "") -> None:
-        """A file of this name is passed over; it does not count as seen. ``reason``: see daemon.sources.ignored."""
+        """A file of this name is passed over; it does not count as seen. ``reason``: see daemon.sources."""
         with self._lock:
             self._ignored.note(reason, name)
 

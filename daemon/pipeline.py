@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from daemon.formats.errors import AWAY
+from daemon.formats.base import AWAY
 from daemon.formats.text_rule import TextRule
 from daemon.judging import (
     Decision,

@@ -8,10 +8,13 @@ both networks have seen the same curves, each at its own cut. A look at a candid
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -52,6 +55,61 @@ class Finding:
     passed: bool
     text: str
     figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What the gate says of one candidate; a line of its log where a look was spent."""
+
+    candidate: str  # its id; its folder where that holds no model
+    parent: str  # id of the network that it would replace
+    network: str  # SHA-256 of the parent's weights: looks are counted by it
+    cut: float  # in force when it was looked at, a score
+    night: str  # local date at its noon, from which it lasts to the next, YYYY-MM-DD
+    time: str  # UTC, RFC 3339
+    look: int  # its number, from 1; 0: none was spent
+    alpha: float  # what the look may spend
+    passed: bool
+    findings: tuple[Finding, ...]
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the tests that refused it."""
+        return tuple(one.test for one in self.findings if not one.passed)
+
+    def sentences(self) -> Iterator[str]:
+        """All of it in words; what refused it comes first."""
+        yield from (one.text for one in self.findings if not one.passed)
+        yield from (one.text for one in self.findings if one.passed)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Ready for JSON; :meth:`from_mapping` reads it again."""
+        return dict(msgspec.to_builtins(self))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Report:
+        """Raises msgspec.ValidationError for anything else."""
+        return msgspec.convert(values, cls)
+
+
+def log_of(state: Path) -> Path:
+    """Where the looks of a state are noted, a line each."""
+    return state / "finetune" / "gate.jsonl"
+
+
+def looks(state: Path) -> list[Report]:
+    """The looks that were spent, oldest first; lines that a crash has cut, or nobody here wrote, are passed over."""
+    found = []
+    try:
+        lines = log_of(state).read_bytes().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        try:
+            found.append(msgspec.json.decode(line, type=Report))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+    return found
 
 
 def alpha(look: int) -> float:
@@ -170,9 +228,8 @@ def pile(shadow: Shadow, look_alpha: float) -> Finding:
     nobody can judge again (:func:`models.anytime.lost_bound`), half for the stream that comes after this one.
     """
     count = len(shadow)
-    if count < FEWEST_SHADOW:
-        text = f"pile: {count:,} decisions of this model in this group are no forecast: {FEWEST_SHADOW - count:,} more"
-        return Finding("pile", False, text, {"curves": float(count)})
+    if (few := too_few(count)) is not None:
+        return few
     weights = 1 / shadow.chances[shadow.enters]
     entering, variance = float(weights.sum()), float((weights * (weights - 1)).sum())
     was, now = int(shadow.before.sum()) + shadow.piled, int(shadow.after.sum())
@@ -201,6 +258,14 @@ def pile(shadow: Shadow, look_alpha: float) -> Finding:
     else:
         text = f"pile: {told}, {sure}"
     return Finding("pile", gain >= LEAST_GAIN and at_least_gain > 0, text, figures)
+
+
+def too_few(curves: int) -> Finding | None:
+    """What is to be said where the stream is too short for a forecast; None where it is not."""
+    if curves >= FEWEST_SHADOW:
+        return None
+    text = f"pile: {curves:,} decisions of this model in this group are no forecast: {FEWEST_SHADOW - curves:,} more"
+    return Finding("pile", False, text, {"curves": float(curves)})
 
 
 def calibrated(scores: ArrayLike, events: ArrayLike, prevalence: float) -> Finding:
@@ -238,6 +303,14 @@ def kept_wrongly(before: ArrayLike, after: ArrayLike) -> Finding:
     )
     figures = {"event_free": float(now.size), "kept": float(now.sum()), "kept_by_parent": float(was.sum()), "p": p}
     return Finding("kept", p > HARM, text + ("" if p > HARM else f", which is no chance (p = {p:.2g})"), figures)
+
+
+def cut_is_low(cut: float, highest: float) -> Finding:
+    """The candidate's discard cut, a logit, lies no higher than where it loses what the parent loses."""
+    text = f"cut: it lies at logit {cut:.3f}, and at {highest:.3f} as many simulated events are lost as by the parent"
+    if cut > highest:
+        text += ": it has to be below"
+    return Finding("cut", cut <= highest, text, {"cut": cut, "highest": max(highest, -1e9)})
 
 
 def latency(before_s: float, after_s: float) -> Finding:

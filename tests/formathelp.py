@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from daemon.formats.base import Reader
-from daemon.formats.blob import Blob
-from daemon.formats.errors import NotACurve, Unfinished, Unreadable
+from daemon.formats.base import Blob, NotACurve, Reader, Unfinished, Unreadable
 from daemon.formats.limits import HEAD_BYTES
 from models.curve import Curve
 

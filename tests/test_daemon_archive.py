@@ -26,7 +26,7 @@ from daemon.archive.layout import ATTRIBUTE, COLUMNS, PARTS, BadArchive, Origin,
 from daemon.archive.worker import MappedPart, survey
 from daemon.archive.writer import ArchiveWriter
 from daemon.cli import main
-from daemon.formats.blob import Blob
+from daemon.formats.base import Blob
 from daemon.processes.worker_pool import WorkersBroken
 from models.curve import Curve
 from models.frontend import prepare

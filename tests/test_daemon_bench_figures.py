@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from modelhelp import SHARED, make_model
 
-from daemon.bench import BATCH, STAGES
-from daemon.bench.endurance import slope_mb, thin
-from daemon.bench.harness import Plan, compare, cpu_ms, spread_ms
+from daemon.bench import BATCH, STAGES, Plan, compare, cpu_ms, spread_ms
+from daemon.bench.line import slope_mb, thin
 from daemon.bench.machine import Machine, Others, Sample, families, look
 from daemon.bench.report import write_page, write_report
 from daemon.bench.table import Bar, bars, draw, factor_of

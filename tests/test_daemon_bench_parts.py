@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 from modelhelp import make_model
 
-from daemon.bench import BATCH, STAGES, machine
+from daemon.bench import BATCH, STAGES, Plan, machine
 from daemon.bench.child import ChildFailed, call
 from daemon.bench.engines import REFERENCE, measure
-from daemon.bench.harness import Plan
 from daemon.bench.line import Line, serving, split
 from daemon.bench.machine import ProcessMonitor, neighbours
 from daemon.bench.report import shares

@@ -19,7 +19,7 @@ from daemon.common.errors import UserError
 from daemon.config import ThresholdsConfig
 from daemon.formats import open_file
 from daemon.formats.afmcurve import compact_copy_of, pack
-from daemon.instrument.jpk_writer import pack as pack_simulated
+from daemon.instrument import pack as pack_simulated
 from daemon.judging import CutOrigin, decide
 from daemon.judging.judge import judge_of, load_model
 from daemon.learn.calibration import (

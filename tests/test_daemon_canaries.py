@@ -16,12 +16,12 @@ from ledgerhelp import JUDGE
 from modelhelp import make_model
 
 import models.simulate
+from daemon import instrument
 from daemon.common.errors import UserError
 from daemon.config import GuardConfig
 from daemon.guard import canaries
 from daemon.guard.canaries import BURST, LOST_S, START_S, Canary, CanarySource, Outcome
 from daemon.guard.path import PathWatch
-from daemon.instrument import jpk_writer
 from daemon.judging import CutOrigin, Judged, Thresholds, identity_of, loss
 from daemon.judging.judge import Serving
 from daemon.metrics import Metrics
@@ -83,7 +83,7 @@ def out(arrival: Arrival, **changes: Any) -> Judged:
 def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Line:
     """Whose curves cost nothing to make."""
     monkeypatch.setattr(models.simulate, "simulate", lambda *_: [SimpleNamespace(curve=None)])
-    monkeypatch.setattr(jpk_writer, "pack", lambda _: b"a curve")
+    monkeypatch.setattr(instrument, "pack", lambda _: b"a curve")
     return Line(tmp_path)
 
 
@@ -456,5 +456,5 @@ def test_canaries_are_curves_of_the_simulator(tmp_path: Path) -> None:
     line.run(31, comes_out=False)
     (_, arrival), seed = line.taken[0], line.source._seed
     (made,) = models.simulate.simulate(1, seed, 1.0)
-    assert arrival.file.read_bytes() == jpk_writer.pack(made.curve)
+    assert arrival.file.read_bytes() == instrument.pack(made.curve)
     assert seed > 2**64

@@ -10,7 +10,7 @@ from modelhelp import make_model
 import deploy.engines
 from daemon.cli import main
 from daemon.config import Config, EngineConfig
-from daemon.engine import process
+from daemon.engine import supervisor
 from daemon.screens.doctor import engines
 from daemon.verbs.check import describe
 from deploy.engines import ENGINES
@@ -21,7 +21,7 @@ from tests.faults.fake_engine import FAKE, NAME, ORDERS, WORKER
 def orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(ORDERS, str(tmp_path / "orders"))
     monkeypatch.setattr(deploy.engines, "ENGINES", (FAKE, *ENGINES[-2:]))
-    monkeypatch.setattr(process, "COMMAND", WORKER)
+    monkeypatch.setattr(supervisor, "COMMAND", WORKER)
     make_model(tmp_path / "ours")
     return tmp_path / "orders"
 

@@ -22,7 +22,7 @@ from daemon.explain.picture import BASELINE, Trace, _curve, along, draw, thin, t
 from daemon.formats import open_file
 from daemon.formats.afmcurve import pack
 from daemon.judging.judge import judge_of, load_model
-from daemon.labels.subject import sha256_of
+from daemon.labels.curve_name import sha256_of
 from daemon.ledger import Ledger
 from tests.ledgerhelp import decision
 

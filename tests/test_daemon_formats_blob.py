@@ -13,8 +13,7 @@ import pytest
 from makers import a_retract, make_columns, make_ibw_pair, make_jpk, make_jpk_map, make_nanoscope
 
 from daemon.formats import NAMES, find_reader, open_file
-from daemon.formats.blob import Blob
-from daemon.formats.errors import AWAY, Unfinished, Unreached, Unreadable
+from daemon.formats.base import AWAY, Blob, Unfinished, Unreached, Unreadable
 from daemon.formats.jpk import JpkReader
 from daemon.sources.existing import find
 

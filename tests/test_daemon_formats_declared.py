@@ -16,7 +16,7 @@ from test_daemon_formats_images import IMAGES
 
 from daemon.formats import FORMATS, NAMES, READERS, Format, Reader, find_reader, open_file
 from daemon.formats.afmcurve import pack
-from daemon.formats.blob import Blob
+from daemon.formats.base import Blob
 from daemon.formats.names import Names
 from daemon.sources.existing import find
 from models.curve import Curve

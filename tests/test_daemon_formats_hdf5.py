@@ -13,7 +13,7 @@ from makers import a_retract
 from makers_vendors import make_hdf5
 
 from daemon.formats import open_file
-from daemon.formats.errors import Unreadable
+from daemon.formats.base import Unreadable
 from daemon.formats.hdf5 import Hdf5Reader
 from models.frontend import prepare
 from models.raster import RasterProfile

@@ -12,8 +12,7 @@ import pytest
 from makers import make_ibw, make_ibw_pair
 
 from daemon.formats.asylum import Wave, read
-from daemon.formats.blob import Blob
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.base import Blob, Unfinished, Unreadable
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

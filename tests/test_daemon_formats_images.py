@@ -17,8 +17,7 @@ from makers_vendors import (
 )
 
 from daemon.formats import NAMES, find_reader, open_file
-from daemon.formats.blob import Blob
-from daemon.formats.errors import NO_CURVES, NotACurve, Unfinished, Unreadable
+from daemon.formats.base import NO_CURVES, Blob, NotACurve, Unfinished, Unreadable
 from daemon.reading import FileReading
 from daemon.reading.pool import ReaderPool
 from daemon.reading.worker import Request, RequestHandler

@@ -16,7 +16,7 @@ import pytest
 from makers import a_retract, make_jpk, make_jpk_map
 
 from daemon.formats import open_file
-from daemon.formats.errors import Unfinished
+from daemon.formats.base import Unfinished
 from daemon.formats.jpk import JpkReader, lines_of, parse
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"

@@ -11,7 +11,7 @@ import pytest
 from makers import a_retract, make_nanoscope
 
 from daemon.formats import open_file
-from daemon.formats.errors import Unfinished
+from daemon.formats.base import Unfinished
 from daemon.formats.nanoscope import NanoscopeReader, Section, sensitivity_m_per_v
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"

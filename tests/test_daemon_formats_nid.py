@@ -13,8 +13,7 @@ from makers import SENSITIVITY_M_PER_V, SPRING_CONSTANT_N_PER_M, a_retract
 from makers_vendors import make_nid
 
 from daemon.formats import open_file
-from daemon.formats.blob import Blob
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.base import Blob, Unfinished, Unreadable
 from daemon.formats.nid import NidReader
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "open" / "formats" / "nanosurf_spectroscopy.nid"

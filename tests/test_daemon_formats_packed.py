@@ -15,8 +15,7 @@ import pytest
 from makers import a_retract
 
 from daemon.formats.afmcurve import PackedReader, pack, unpack
-from daemon.formats.blob import Blob
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.base import Blob, Unfinished, Unreadable
 from daemon.formats.hdf5 import Hdf5Reader
 from models.curve import Curve
 

@@ -13,7 +13,7 @@ from makers import SENSITIVITY_M_PER_V, SPRING_CONSTANT_N_PER_M, a_retract
 from makers_vendors import make_park, make_tiff
 
 from daemon.formats import open_file
-from daemon.formats.errors import Unreadable
+from daemon.formats.base import Unreadable
 from daemon.formats.park import ParkReader
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "open" / "formats" / "park_forcecurve_009.tiff"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from daemon.formats import text_lines
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.base import Unfinished, Unreadable
 from daemon.formats.table import blocks
 from daemon.formats.text_layout import layout_of
 

@@ -11,7 +11,7 @@ import pytest
 from makers import a_retract, make_columns, make_jpk_text
 
 from daemon.formats import open_file
-from daemon.formats.errors import Unfinished
+from daemon.formats.base import Unfinished
 from daemon.formats.samples import turnaround
 from daemon.formats.text import TextReader
 

@@ -12,7 +12,7 @@ from makers import a_retract
 from numpy.typing import NDArray
 
 from daemon.formats import NAMES
-from daemon.formats.errors import NotACurve, Unreadable
+from daemon.formats.base import NotACurve, Unreadable
 from daemon.formats.text import TextReader
 from models.curve import Curve
 

@@ -11,7 +11,7 @@ import pytest
 from makers import a_retract, make_columns
 from numpy.typing import NDArray
 
-from daemon.formats.errors import NotACurve, Unreadable
+from daemon.formats.base import NotACurve, Unreadable
 from daemon.formats.text import TextReader
 from daemon.formats.text_rule import from_mapping
 from models.curve import Curve

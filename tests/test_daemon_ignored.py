@@ -6,7 +6,7 @@ import pytest
 
 from daemon.formats import NAMES
 from daemon.metrics import Accounts
-from daemon.sources.ignored import MOST_SUFFIXES, REASONS, Ignored, heard, suffix_of, words
+from daemon.sources import MOST_SUFFIXES, REASONS, Ignored, heard, suffix_of, words
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import afmformats
 import numpy as np
 import pytest
 
-from daemon.formats.blob import Blob
+from daemon import instrument
+from daemon.formats.base import Blob
 from daemon.formats.jpk import JpkReader
-from daemon.instrument import jpk_writer
 from models.curve import Curve
 
 STIFFNESS, SENSITIVITY = 0.03, 6e-8
@@ -33,7 +33,7 @@ def a_curve(unit="N", **changes):
 
 
 def read_back(curve):
-    file = JpkReader().open(Blob.of(jpk_writer.pack(curve)), "a.jpk-force")
+    file = JpkReader().open(Blob.of(instrument.pack(curve)), "a.jpk-force")
     assert len(file) == 1
     return file.curve(0)
 
@@ -63,7 +63,7 @@ def test_the_calibration_travels_with_the_unit_that_needs_it():
 def test_afmformats_reads_the_same_numbers(tmp_path):
     curve = a_curve("N")
     path = tmp_path / "a.jpk-force"
-    path.write_bytes(jpk_writer.pack(curve))
+    path.write_bytes(instrument.pack(curve))
     (loaded,) = afmformats.load_data(path)
     assert loaded.metadata["spring constant"] == pytest.approx(STIFFNESS)
     assert loaded.metadata["sensitivity"] == pytest.approx(SENSITIVITY)
@@ -95,8 +95,8 @@ def test_a_curve_without_distance_and_approach_is_one_segment():
 
 
 def test_equal_curves_give_equal_bytes_with_fixed_dates():
-    packed = jpk_writer.pack(a_curve())
-    assert packed == jpk_writer.pack(a_curve())
+    packed = instrument.pack(a_curve())
+    assert packed == instrument.pack(a_curve())
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert archive.testzip() is None
@@ -112,7 +112,7 @@ def test_equal_curves_give_equal_bytes_with_fixed_dates():
 )
 def test_what_the_format_cannot_say_is_refused(changes, word):
     with pytest.raises(ValueError, match=word):
-        jpk_writer.pack(a_curve(**changes))
+        instrument.pack(a_curve(**changes))
 
 
 def test_a_constant_channel_survives():

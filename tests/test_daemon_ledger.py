@@ -19,7 +19,7 @@ import pytest
 from daemon.common.errors import UserError
 from daemon.judging import FileMark
 from daemon.judging.audit import AUDIT_SHARE, draw
-from daemon.ledger import Ledger, LedgerView, NotRecorded, check, schema
+from daemon.ledger import Ledger, LedgerView, NotRecorded, check, file
 from daemon.ledger.wire import Named, checksum, decode
 from models.clock import Clock
 from tests.ledgerhelp import as_version_2, decision, decisions, ledger_with
@@ -199,8 +199,8 @@ def test_a_newer_or_foreign_file_is_refused_and_left_alone(path: Path) -> None:
 
 def test_an_older_file_is_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger_with(path, 3).close()
-    later = (*schema.MIGRATIONS, "alter table files add column format text;")
-    monkeypatch.setattr(schema, "VERSIONS", replace(schema.VERSIONS, scripts=later))
+    later = (*file.MIGRATIONS, "alter table files add column format text;")
+    monkeypatch.setattr(file, "VERSIONS", replace(file.VERSIONS, scripts=later))
     ledger = Ledger(path, "afm1")
     assert ledger.last_seq == 3
     ledger.close()

@@ -11,7 +11,7 @@ import pytest
 
 from daemon.common.errors import UserError
 from daemon.judging import Decision, audit, chance_in
-from daemon.ledger import Ledger, LedgerView, schema
+from daemon.ledger import Ledger, LedgerView, file
 from models.clock import Clock
 from tests.ledgerhelp import JUDGE, as_version_2, decision, decisions, ledger_with
 
@@ -185,7 +185,7 @@ def test_ledgers_that_services_of_before_wrote_are_filled_too(path: Path, name: 
         assert [view.count_looks(word) for word in ("keep", "review")] == [counted["keep"], counted["review"]]
         assert sum(counted.values()) == view.last_seq == len(view.stream_scores().seqs)
     ledger.close()
-    assert schema.LOOKS_SINCE + 1 == schema.DRAWS_SINCE == len(schema.MIGRATIONS) == 4
+    assert file.LOOKS_SINCE + 1 == file.DRAWS_SINCE == len(file.MIGRATIONS) == 4
 
 
 def test_the_stream_of_scores(path: Path) -> None:

@@ -146,7 +146,7 @@ def lacking(options: type) -> Iterator[str]:
 
 
 #: Fields that a verb fills in itself.
-NO_FLAGS = {"daemon.bench.harness.Plan.soak"}
+NO_FLAGS = {"daemon.bench.Plan.soak"}
 
 
 @pytest.mark.parametrize("verb", VERBS)

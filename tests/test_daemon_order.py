@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-import numpy as np
-from adapthelp import Night
+import logging
+import os
+import shutil
+import signal
+import sqlite3
+import time
 
+import numpy as np
+import pytest
+from adapthelp import Night
+from modelhelp import noisy
+
+from daemon.formats.afmcurve import compact_copy_of
 from daemon.labels import Labels
-from daemon.learn.order import Ranking
+from daemon.learn.order import Orderer, Pile, Ranking
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Look
 from daemon.review.queues import Aims, queue
+from deploy.serving import known_curves
+from models.bundle import SHIPPED, read
+from models.frontend import prepare_to_judge
 
 
 def looks(*scores: float | None) -> list[Look]:
@@ -44,3 +57,134 @@ def test_the_queue_follows_the_head(tmp_path) -> None:
         assert [one.seq for one in queue(view, labels, "review", "", 9, aims=head)] == seqs[::-1]
         first = Aims(first=[seqs[2]], ranking=head.ranking)
         assert [one.seq for one in queue(view, labels, "review", "", 2, aims=first)] == [seqs[2], seqs[4]]
+
+
+#: Of each known curve, with other noise each: whether it holds an event.
+TRUTH = (False, False, True, True, True, False)
+EACH = 4
+
+
+@pytest.fixture(scope="module")
+def flagged(tmp_path_factory) -> Night:
+    """Curves of two kinds, all of one score, so that the network's word decides nothing; the last one has no copy."""
+    night, profile = Night(tmp_path_factory.mktemp("flagged") / "state"), read(SHIPPED).profile
+    for number in range(EACH):
+        for place, curve in enumerate(known_curves()):
+            some = noisy(curve, 10 * number + place)
+            night.decide([0.3], copy=compact_copy_of(some, profile, prepare_to_judge([some], profile)[0]))
+    night.decide([0.3], copy=b"no curve")
+    return night
+
+
+@pytest.fixture
+def night(flagged, tmp_path) -> Night:
+    """A copy of it, as nobody has touched it yet."""
+    shutil.copytree(flagged.state, tmp_path / "state")
+    return Night(tmp_path / "state", count=flagged.count)
+
+
+def of_kind(kind: bool) -> list[int]:
+    return [seq for seq in range(1, EACH * len(TRUTH) + 1) if TRUTH[(seq - 1) % len(TRUTH)] == kind]
+
+
+def ordered(pile: Pile) -> Ranking | None:
+    pile.look()
+    while pile.left:
+        pile.embed_some()
+    return pile.ranking()
+
+
+def test_eight_labels_of_both_kinds_order_the_others_whatever_the_labels_call_an_event(night) -> None:
+    pytest.importorskip("sklearn")
+    told: list[str] = []
+    night.say("keep", of_kind(False)[:4])  # a laboratory that looks for the others
+    with Pile(night.config, told.append) as pile:
+        assert ordered(pile) is None
+        assert pile.missing == "4 more labels"
+        night.say("keep", of_kind(False)[4:8])
+        assert ordered(pile) is None
+        assert "other kind" in pile.missing
+        night.say("discard", of_kind(True)[:4])
+        night.say("unsure", of_kind(True)[4:5])
+        night.say("discard", of_kind(False)[:1], "ben")  # of whom the one says this and the other that: no lesson
+        found = ordered(pile)
+        assert not pile.look(), "nothing has changed since"
+    assert found is not None
+    assert found.labels == 11
+    assert found.seqs.tolist() == [*range(1, night.count)], "the one that cannot be read has no place in it"
+    best = found.seqs[np.argsort(-found.scores)][: len(of_kind(False))]
+    assert set(best.tolist()) == set(of_kind(False))
+    assert not told
+
+
+def test_what_was_embedded_is_embedded_once_and_a_damaged_file_is_made_anew(night) -> None:
+    told: list[str] = []
+    file = night.state / "order.sqlite"
+
+    def left() -> int:
+        with Pile(night.config, told.append) as pile:
+            pile.look()
+            count = pile.left
+            while pile.left:
+                pile.embed_some()
+            return count
+
+    assert (left(), left()) == (night.count, 0)
+    with sqlite3.connect(file) as database:
+        database.execute("update vectors set network = 'of another ledger'")
+    database.close()
+    assert (left(), left(), told) == (night.count, 0, [])
+    file.write_bytes(b"SQLite format 3\0" + b"\xff" * 5_000)
+    assert (left(), left()) == (night.count, 0)
+    assert [one for one in told if "made anew" not in one] == []
+    assert told
+
+
+def test_a_file_that_cannot_be_written_is_done_without_and_told_of(night) -> None:
+    told: list[str] = []
+    file = night.state / "order.sqlite"
+    sqlite3.connect(file).execute("create table of_somebody_else (x)").connection.close()
+    before = file.read_bytes()
+    night.say("keep", of_kind(True)[:4])
+    night.say("discard", of_kind(False)[:4])
+    with Pile(night.config, told.append) as pile:
+        assert ordered(pile) is not None
+    assert len(told) == 1
+    assert "move it away; what was embedded is not kept" in told[0]
+    assert file.read_bytes() == before
+
+
+@pytest.mark.timeout(90)
+def test_the_order_comes_from_a_process_that_stands_back_and_ends_with_the_page(night, caplog) -> None:
+    night.say("keep", of_kind(True)[:4])
+    night.say("discard", of_kind(False)[:4])
+    orderer = Orderer(night.config, lambda: True)
+    assert orderer.now.plain() == {"by": "score", "labels": 0, "sentence": "by the network's score"}
+    orderer.open()
+    try:
+        wait_for(lambda: orderer.now.ranking is not None)
+        assert orderer.now.sentence == "in the order of your 8 labels"
+        child = orderer._child
+        assert child is not None
+        assert os.getpriority(os.PRIO_PROCESS, child.pid) == 15
+        begun_s = time.monotonic()
+        night.say("keep", of_kind(True)[4:5])
+        wait_for(lambda: orderer.now.plain()["labels"] == 9)
+        assert time.monotonic() - begun_s < 3.0  # well below a second, where nobody else computes
+        with caplog.at_level(logging.WARNING):
+            os.kill(child.pid, signal.SIGKILL)
+            wait_for(lambda: orderer.now.ranking is None)
+        assert [one.getMessage() for one in caplog.records] == [
+            "the order of the pile: the process that orders the pile ended by signal 9"
+        ]
+    finally:
+        orderer.close()
+    orderer.join(5.0)
+    assert not orderer.is_alive()
+
+
+def wait_for(is_so, limit_s: float = 40.0) -> None:
+    deadline_s = time.monotonic() + limit_s
+    while not is_so():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)

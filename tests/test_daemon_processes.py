@@ -270,7 +270,7 @@ def state_of(pid: int) -> str:
 #: What the kit does, so that nobody does it in a way of their own.
 ONLY_HERE: dict[str, str | tuple[str, ...]] = {
     # Of a child, and of the service itself: how many files it may open.
-    "resource.setrlimit": ("daemon/processes/child.py", "daemon/service/connections.py"),
+    "resource.setrlimit": ("daemon/processes/child.py", "daemon/common/sockets.py"),
     "os.memfd_create": "daemon/processes/child.py",
     "libc.prctl": "daemon/processes/child.py",
     "connection.sendall": "daemon/processes",

@@ -5,8 +5,9 @@ import pytest
 
 from daemon.cli import main
 from daemon.common.errors import UserError
+from daemon.learn import int8
 from daemon.learn.int8 import build_int8
-from deploy import engines, quantiser
+from deploy import engines
 from deploy.openvino_engine import find
 from models.bundle import SHIPPED, read
 
@@ -21,7 +22,7 @@ def curves(tmp_path_factory):
 
 
 def test_int8_is_built_from_files_and_told_of(curves, tmp_path, monkeypatch):
-    monkeypatch.setattr(quantiser, "SIMULATED", (60, 200))
+    monkeypatch.setattr(int8, "SIMULATED", (60, 200))
     bundle = read(SHIPPED)
     said = "\n".join(build_int8(bundle, [curves], tmp_path / "engines", 1))
     assert f"{bundle.id} in int8, on 60 of these curves" in said
@@ -43,7 +44,7 @@ def test_folders_that_will_not_do_are_said(tmp_path, folder, code, says):
 
 
 def test_a_cache_that_others_can_write_is_refused(curves, tmp_path, monkeypatch):
-    monkeypatch.setattr(quantiser, "SIMULATED", (10, 50))
+    monkeypatch.setattr(int8, "SIMULATED", (10, 50))
     (tmp_path / "engines").mkdir(mode=0o777)
     (tmp_path / "engines").chmod(0o777)
     with pytest.raises(UserError, match="can be written by others"):

@@ -19,10 +19,9 @@ from daemon.labels.sessions import Sessions
 from daemon.ledger import Ledger, events, wire
 from daemon.metrics import STATES, Metrics
 from daemon.publish import Publisher
-from daemon.service.health import Condition, Health
+from daemon.service.health import Condition, Health, Vigil
 from daemon.service.report import StatusReport
 from daemon.service.sessions import SessionWatch
-from daemon.service.vigil import Vigil
 from models.certificate import Promise
 from tests.ledgerhelp import JUDGE, Clients, decision, next_of
 

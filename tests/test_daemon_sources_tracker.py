@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from sourcehelp import BINARY, TEXT
 
-from daemon.formats.errors import AWAY
+from daemon.formats.base import AWAY
 from daemon.formats.names import Names
 from daemon.sources.file_state import FileState, Found, State, Timing
 from daemon.sources.scan import Listing, Stamp

@@ -12,7 +12,7 @@ from sourcehelp import Watched, until, watching
 from daemon.config import AlarmConfig
 from daemon.formats import NAMES
 from daemon.service.health import alarm_of
-from daemon.sources.ignored import Unread, UnreadCount
+from daemon.sources import Unread, UnreadCount
 from daemon.sources.watch import WatchSource
 
 ALARM = AlarmConfig()

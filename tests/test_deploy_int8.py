@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from modelhelp import make_model
 
-from deploy import quantiser
+from daemon.learn import int8
+from daemon.learn.int8 import FEWEST, SAFETY, CannotQuantise, find_ranges, quantise
 from deploy.classifier import EngineRequest, NoEngine
 from deploy.engines import ENGINES, candidates
 from deploy.openvino_engine import FILE, Int8, find, keep
-from deploy.quantiser import FEWEST, SAFETY, CannotQuantise, find_ranges, quantise
 from deploy.serving import TOLERANCE, Model, known_curves
 from models.bundle import SHIPPED, Digests, read
 from models.frontend import prepare
@@ -34,7 +34,7 @@ def bundle():
 @pytest.fixture(scope="module")
 def found(bundle):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quantiser, "SIMULATED", (60, 300))  # in service more, which takes longer
+        patch.setattr(int8, "SIMULATED", (60, 300))  # in service more, which takes longer
         return quantise(bundle, signals_of(160, 31, bundle), 1)
 
 
@@ -127,7 +127,7 @@ def test_too_few_curves_are_refused(bundle):
 def test_a_model_that_eight_bits_do_not_carry_is_refused(bundle, monkeypatch):
     weights = {name: tensor.copy() for name, tensor in bundle.weights.items()}
     weights["fc.weight"] = weights["fc.weight"] * 10  # ten times the logits, and ten times the errors
-    monkeypatch.setattr(quantiser, "SIMULATED", (0, 50))
+    monkeypatch.setattr(int8, "SIMULATED", (0, 50))
     with pytest.raises(CannotQuantise, match=r"does not stand int8: near a threshold a logit is \d"):
         quantise(replace(bundle, weights=weights), signals_of(110, 34, bundle), 1)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.simulate import events, recording, surface
+from models.simulate import background, events, recording
 from models.simulate.background import visible
 from models.simulate.mechanics import (
     FORCE_PN,
@@ -135,7 +135,7 @@ def test_events_pull_and_break_after_contact_only(make, rng):
 
 def test_hard_contact_has_the_slope_of_the_cantilever():
     instrument = an_instrument()
-    force = surface.contact(np.random.default_rng(0), instrument, soft=False)
+    force = background.contact(np.random.default_rng(0), instrument, soft=False)
     pushing = instrument.travel_nm < 45.0
     assert np.gradient(force[pushing], instrument.travel_nm[pushing]) == pytest.approx(instrument.spring)
     assert (force[instrument.travel_nm > 50.0] == 0.0).all()
@@ -143,9 +143,9 @@ def test_hard_contact_has_the_slope_of_the_cantilever():
 
 def test_a_soft_sample_pushes_back_less(rng):
     instrument = an_instrument(contact=300.0)
-    hard = surface.contact(rng, instrument, soft=False)
+    hard = background.contact(rng, instrument, soft=False)
     for _ in range(20):
-        soft = surface.contact(rng, instrument, soft=True)
+        soft = background.contact(rng, instrument, soft=True)
         assert (soft >= hard - 1e-6).all()
         assert (np.diff(soft) >= 0.0).all()
 
@@ -154,15 +154,15 @@ def test_adhesion_ends_near_the_surface(rng):
     for _ in range(50):
         instrument = draw_instrument(rng)
         past = instrument.travel_nm - instrument.contact_nm
-        assert surface.snap_off(rng, instrument, past, 25.0).end_nm <= 25.0
-        assert surface.ragged(rng, instrument, past).end_nm <= 28.0
+        assert background.snap_off(rng, instrument, past, 25.0).end_nm <= 25.0
+        assert background.ragged(rng, instrument, past).end_nm <= 28.0
 
 
 def test_a_viscous_fade_has_no_step(rng):
     instrument = an_instrument(samples=20000)
     past = instrument.travel_nm - instrument.contact_nm
     for _ in range(50):
-        force = surface.fade(rng, instrument, past).force
+        force = background.fade(rng, instrument, past).force
         beyond = force[past > 10.0]
         assert -np.diff(beyond).min() < 0.05 * force.max()
 
@@ -229,7 +229,7 @@ def test_a_soft_body_crumbles_in_drops_that_are_small_beside_its_peak(rng):
     past = np.linspace(0.0, 500.0, 5000)
     hump = 1000.0 * np.exp(-past / 100.0)
     for _ in range(20):
-        left = surface._crumble(rng, past, hump, 50.0, 5.0)
+        left = background._crumble(rng, past, hump, 50.0, 5.0)
         assert (left <= hump + 1e-9).all()
         assert (left >= -1e-9).all()
         lost = np.diff(left[500:] / hump[500:]) * hump[501:]

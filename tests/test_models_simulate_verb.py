@@ -9,7 +9,7 @@ import time
 import pytest
 
 from daemon.cli import main
-from daemon.formats.blob import Blob
+from daemon.formats.base import Blob
 from daemon.formats.jpk import JpkReader
 from models.simulate import simulate
 

@@ -25,8 +25,8 @@ from daemon.cli import main
 from daemon.common.errors import UNREACHABLE, USAGE
 from daemon.judging.audit import AUDIT_SHARE, draw
 from daemon.labels import Labels
+from daemon.labels.curve_name import sha256_of
 from daemon.labels.schema import MIGRATIONS
-from daemon.labels.subject import sha256_of
 from models.bundle import SHIPPED, read
 from tests.ledgerhelp import JUDGE
 from tests.reviewhelp import SAWTOOTH, Page, fill, judged

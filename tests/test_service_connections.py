@@ -8,7 +8,7 @@ import sys
 CODE = """
 import resource, socket, sys, time
 resource.setrlimit(resource.RLIMIT_NOFILE, (300, 400))
-from daemon.service.connections import Connections
+from daemon.common.sockets import Connections
 
 def listening():
     one = socket.socket()

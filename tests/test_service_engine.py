@@ -14,8 +14,7 @@ import pytest
 import zmq
 from modelhelp import make_model
 
-from daemon.bench import endurance
-from daemon.bench.harness import Plan
+from daemon.bench import Plan, line
 from daemon.client.temporary_service import TemporaryService
 from tests.faults.fake_engine import NAME, ORDERS
 from tests.faults.harness import Producer, history, judge, scrape
@@ -127,8 +126,8 @@ def _it_fails_and_is_won_back(trial: TemporaryService, producer: Producer, order
 def test_three_models_go_live_at_200_curves_a_second_and_no_batch_is_lost_or_mixed(
     ours: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(endurance, "_BEFORE_S", 1.0)
-    found = endurance.measure(Plan(model=str(ours)))
+    monkeypatch.setattr(line, "_BEFORE_S", 1.0)
+    found = line.measure_swap(Plan(model=str(ours)))
     with capsys.disabled():
         print(f"\nlargest gap around a swap {found['largest_gap_ms']} ms, without one {found['usual_gap_ms']} ms")
     assert (found["lost"], found["doubled"], found["switches"]) == (0, 0, 3)
@@ -140,7 +139,7 @@ def test_three_models_go_live_at_200_curves_a_second_and_no_batch_is_lost_or_mix
 def test_a_model_that_fails_its_self_test_leaves_the_old_one_serving_and_is_told(tmp_path: Path, ours: Path) -> None:
     with (
         TemporaryService(tmp_path / "trial", options=("--model", str(ours))) as trial,
-        endurance.DecisionListener(trial.publish) as listener,
+        line.DecisionListener(trial.publish) as listener,
     ):
         assert trial.process is not None
         producer, manifest = Producer(trial.watch), ours / "manifest.json"

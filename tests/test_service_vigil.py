@@ -15,8 +15,7 @@ from daemon.client.temporary_service import TemporaryService
 from daemon.config import AlarmConfig, Config
 from daemon.config.rule import FolderSettings
 from daemon.metrics import Accounts
-from daemon.service.health import Condition, Health
-from daemon.service.vigil import Vigil
+from daemon.service.health import Condition, Health, Vigil
 from daemon.sources import Source, SourceHealth
 
 FOLDERS = (Path("/data/local"), Path("/mnt/share"))

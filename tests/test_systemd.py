@@ -13,13 +13,14 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from daemon.cli import Parser
 from daemon.common.errors import ALREADY_RUNNING, BAD_CONFIG, USAGE
 from daemon.common.options import add_options, take_options
-from daemon.verbs import adapt, run
+from daemon.verbs import adapt, finetune, run
 
 UNITS = Path(__file__).resolve().parents[1] / "systemd"
 UNIT = UNITS / "afm-triage@.service"
@@ -71,15 +72,18 @@ def test_every_flag_of_the_unit_is_a_flag_of_run() -> None:
     assert take_options(run.Options, parser.parse_args(words)).configuration.keys["instrument"] == "afm1"
 
 
-def test_the_timer_asks_for_the_state_of_the_service() -> None:
-    said = (UNITS / "afm-triage-adapt@.service").read_text()
-    words = said.split("afm-triage adapt ")[1].splitlines()[0].replace("%i", "afm1").split()
+@pytest.mark.parametrize("verb", [adapt, finetune], ids=["adapt", "finetune"])
+def test_a_timer_asks_for_the_state_of_the_service(verb: ModuleType) -> None:
+    name = verb.__name__.rpartition(".")[2]
+    said = (UNITS / f"afm-triage-{name}@.service").read_text()
+    words = said.split(f"afm-triage {name} ")[1].splitlines()[0].replace("%i", "afm1").split()
     parser = Parser()
-    add_options(parser, adapt.Options)
-    options = take_options(adapt.Options, parser.parse_args(words))
+    add_options(parser, verb.Options)
+    options = take_options(verb.Options, parser.parse_args(words))
     assert options.unattended
     assert (options.service.file, options.service.keys) == ("/etc/afm-triage/afm1.toml", {"instrument": "afm1"})
     assert f"StateDirectory={service()['StateDirectory']}" in said
+    assert (UNITS / f"afm-triage-{name}@.timer").is_file()
 
 
 def test_the_service_talks_to_systemd_as_the_unit_expects(tmp_path: Path) -> None:

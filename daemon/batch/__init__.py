@@ -13,8 +13,7 @@ from daemon.judging.sentinel import Sentinel
 from daemon.labels.table import Selection
 from daemon.reading import Reading
 from daemon.reading.ahead import Job, Kept, Piece, Stamp, read_ahead
-from daemon.sources import Arrival
-from daemon.sources.ignored import Ignored
+from daemon.sources import Arrival, Ignored
 from deploy.classifier import EngineId
 from deploy.cpu import usable_cores
 from deploy.serving import Model, Scored

@@ -11,8 +11,8 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+from daemon.bench import REPEAT_S, Plan, compare, spread_ms
 from daemon.bench.child import ChildFailed, call
-from daemon.bench.harness import REPEAT_S, Plan, compare, spread_ms
 from daemon.common.progress import progress
 from daemon.config import INSTRUMENT
 from daemon.config.origin import default_state

@@ -21,8 +21,7 @@ import numpy as np
 from daemon.common import ending
 from daemon.common.ending import Closing
 from daemon.formats import find_reader, open_file
-from daemon.formats.blob import Blob
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.base import Blob, Unfinished, Unreadable
 from daemon.sources import Arrival
 from daemon.sources.existing import find
 from deploy.cpu import usable_cores

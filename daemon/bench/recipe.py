@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.bench.harness import cpu_ms
+from daemon.bench import cpu_ms
 from daemon.bench.line import split
 from daemon.formats import open_file
 from daemon.instrument import recordings

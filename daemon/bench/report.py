@@ -8,10 +8,9 @@ from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from daemon.bench import BATCH, endurance, engines, line, machine
+from daemon.bench import BATCH, Plan, engines, line, machine
 from daemon.bench.child import ChildFailed, call
 from daemon.bench.engines import bare
-from daemon.bench.harness import Plan
 from daemon.bench.table import bars, write_text
 from daemon.common.errors import BAD_DATA, INTERNAL, UNREACHABLE, UserError
 from deploy.classifier import EngineId, NoEngine
@@ -109,9 +108,9 @@ def _part(part: str, plan: Plan, found: Mapping[str, Any]) -> dict[str, Any]:
         if part == "engines":
             return {part: engines.measure(plan)}
         if part == "soak":
-            return {part: endurance.measure_soak(plan)}
+            return {part: line.measure_soak(plan)}
         if part == "swap":
-            return {part: endurance.measure(plan)}
+            return {part: line.measure_swap(plan)}
         if part == "recipe":
             return {part: call("recipe", plan.request())}
         loaded = line.measure(plan)

@@ -19,9 +19,8 @@ from typing import Any
 
 import zmq
 
-from daemon.bench import BATCH, STAGES, machine
+from daemon.bench import BATCH, REPEAT_S, STAGES, cpu_ms, machine
 from daemon.bench.engines import wish_of
-from daemon.bench.harness import REPEAT_S, cpu_ms
 from daemon.bench.machine import OTHERS, Family, families
 from daemon.common.sockets import await_input, open_socket
 from daemon.config import ThresholdsConfig

@@ -91,19 +91,19 @@ def holder_of(state: Path) -> int | None:
 
 
 @contextmanager
-def lock_work_folder(work: Path) -> Iterator[None]:
-    """Hold the work folder of a training, made if need be, while the block runs; UserError 73 while another run does.
+def lock_work_folder(work: Path, busy: str = "another training run is making this model") -> Iterator[None]:
+    """Hold a work folder, made if need be, while the block runs; UserError 73 while another process does: ``busy``.
 
     The folder itself is locked, and stays so when :func:`clear` empties it.
     """
     work.mkdir(parents=True, exist_ok=True)
     held = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        lock(held)
+        try:
+            lock(held)
+        except BlockingIOError:
+            raise UserError(ALREADY_RUNNING, f"{busy} (its work folder is {work}); wait until it has ended") from None
         yield
-    except BlockingIOError:
-        said = f"another training run is making this model (its work folder is {work}); wait, or choose another --out"
-        raise UserError(ALREADY_RUNNING, said) from None
     finally:
         os.close(held)
 

@@ -128,6 +128,21 @@ class GuardConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ReviewConfig:
+    """``[review]``: by what the pile is ordered, and on which features a head on the labels stands."""
+
+    order: Literal["head", "score"] = "head"  # score: as the network has it, whatever is labelled
+    features: Literal["none", "pca", "autoencoder", "soft-kmeans"] = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneConfig:
+    """``[finetune]``: when people have said enough to teach the network itself."""
+
+    events: Annotated[int, Number(20, 1_000_000, whole=True)] = 100  # confirmed; with fewer the cut alone is moved
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """``[log]``: lines on standard error; under systemd the journal adds the time."""
 
@@ -170,8 +185,10 @@ class Config:
     thresholds: ThresholdsConfig = ThresholdsConfig()
     alarm: AlarmConfig = AlarmConfig()
     guard: GuardConfig = GuardConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     batch: BatchConfig = BatchConfig()
     engine: EngineConfig = EngineConfig()
+    review: ReviewConfig = ReviewConfig()
     log: LogConfig = LogConfig()
     file: Path | None = field(default=None, compare=False)  # what a reload reads again
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)  # key -> file, environment, flag
@@ -406,43 +423,3 @@ def _bindings(config: Config) -> list[str]:
             found.append(f"{key}: {text} is already taken by {taken[mark]}; choose another port")
         taken[mark] = key
     return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgeOptions:
-    """How a verb that judges files by itself is asked to judge as a service would."""
-
-    config: Annotated[str | None, Option("judge as the service of this configuration does", "TOML")] = None
-    state: Annotated[str | None, Option("judge with what serves there; its ledger knows names", "DIR")] = None
-    instrument: Annotated[str | None, Option("whose state it is", "NAME")] = None
-    model: Annotated[
-        str | None, Option("model that judges, or the id of one that did", "NAME-or-DIR", unless="what serves, shipped")
-    ] = None
-
-    def service(self, *, needs_state: bool = False) -> Config:
-        """The configuration of the service whose curves are meant. Raises ConfigError (78)."""
-        given = {"state": self.state, "instrument": self.instrument}
-        flags = Flags(self.config, {key: value for key, value in given.items() if value is not None})
-        return load(flags, needs_state=needs_state)
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What `score` and `explain` need of a configuration, so that their verdicts are the service's."""
-
-    model: str | None  # None: what serves for the configuration
-    config: Config  # an empty one unless a service was named
-
-    @classmethod
-    def of(cls, options: JudgeOptions, *, require_certificate: bool = False) -> Asked:
-        """Raises ConfigError (78) with everything that is wrong with the configuration."""
-        if options.config is None and options.state is None:
-            state = options.service().state if options.model is not None else NOWHERE  # whose models have names
-            return cls(options.model or "shipped", Config(state, require_certificate=require_certificate))
-        config = options.service(needs_state=True)
-        is_required = require_certificate or config.require_certificate
-        return cls(options.model, replace(config, require_certificate=is_required))
-
-    @property
-    def text(self) -> tuple[TextRule, ...]:
-        return self.config.text

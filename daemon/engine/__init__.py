@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from daemon.common.text import first_line
-from daemon.engine.process import EngineProcess, Proof
-from daemon.engine.supervisor import PATIENT, EngineStatus, EngineTimeouts, GuardedClassifier
+from daemon.engine.supervisor import PATIENT, EngineProcess, EngineStatus, EngineTimeouts, GuardedClassifier, Proof
 from deploy.classifier import Classifier, EngineFault, EngineRequest, NoEngine
 from deploy.engines import Engine, candidates
 from deploy.serving import Build, Model

@@ -14,9 +14,7 @@ from pathlib import Path
 
 from daemon.formats.afmcurve import PackedReader
 from daemon.formats.asylum import AsylumReader
-from daemon.formats.base import CurveFile, Format, Reader
-from daemon.formats.blob import Blob
-from daemon.formats.errors import NotACurve, Unfinished, Unreadable
+from daemon.formats.base import Blob, CurveFile, Format, NotACurve, Reader, Unfinished, Unreadable
 from daemon.formats.hdf5 import Hdf5Reader
 from daemon.formats.jpk import JpkReader
 from daemon.formats.names import Names

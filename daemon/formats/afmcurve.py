@@ -22,9 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.formats import dates, limits, samples
-from daemon.formats.base import Format
-from daemon.formats.blob import Blob
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.base import Blob, Format, Unfinished, Unreadable
 from models.curve import Curve, Original, Prepared, Samples, describe, restore
 from models.raster import RasterProfile
 from models.reasons import REASONS

@@ -22,9 +22,7 @@ from typing import Any
 import numpy as np
 
 from daemon.formats import dates, limits, samples
-from daemon.formats.base import Format, Pair
-from daemon.formats.blob import Blob
-from daemon.formats.errors import NotACurve, Unfinished, Unreadable
+from daemon.formats.base import Blob, Format, NotACurve, Pair, Unfinished, Unreadable
 from models.curve import Curve, Samples
 
 _PAIR = Pair(first="Defl.ibw", second="ZSnsr.ibw")

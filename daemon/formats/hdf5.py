@@ -20,9 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from daemon.formats import dates, limits, samples
-from daemon.formats.base import CurveFile, Format
-from daemon.formats.blob import Blob
-from daemon.formats.errors import NotACurve, Unfinished, Unreadable
+from daemon.formats.base import Blob, CurveFile, Format, NotACurve, Unfinished, Unreadable
 from daemon.formats.text_exports import afmformats_curve
 from models.curve import Curve, DistanceKind, ForceUnit, Samples
 

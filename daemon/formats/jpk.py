@@ -19,9 +19,7 @@ from typing import Any
 import numpy as np
 
 from daemon.formats import dates, limits, samples
-from daemon.formats.base import Format
-from daemon.formats.blob import Blob
-from daemon.formats.errors import NotACurve, Unfinished, Unreadable
+from daemon.formats.base import Blob, Format, NotACurve, Unfinished, Unreadable
 from daemon.formats.zip import ZipFile
 from models.curve import Curve, ForceUnit, Samples
 
@@ -33,7 +31,7 @@ _FIRST_MEMBER = re.compile(
 _SHARED = b"shared-data/header.properties"
 _SERIES = b"header.properties"
 _ENDED = "force-segment-header.time-stamp"  # of the segment; the times of a zip's own members are no dates
-_SIMULATED = ("force-scan-series.description.instrument", "simulated")  # as daemon.instrument.jpk_writer has it
+_SIMULATED = ("force-scan-series.description.instrument", "simulated")  # as daemon.instrument has it
 #: Best first: the measured position of the piezo, then the position it was asked for.
 HEIGHTS = (
     "measuredHeight",

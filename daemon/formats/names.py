@@ -58,7 +58,7 @@ class Names:
         return True if self._curves.search(name) else None
 
     def why_ignored(self, name: str) -> str | None:
-        """Why a file of this name is never opened, one of sources/ignored.REASONS; None for one that may be a curve."""
+        """Why a file of this name is never opened, one of daemon.sources.REASONS; None for one that may be a curve."""
         by_kind = {
             "sentinel": sentinel_target(name) is not None and not name.startswith(_HIDDEN),
             "temporary": _TEMPORARY.search(name) is not None,

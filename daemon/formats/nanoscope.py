@@ -22,9 +22,7 @@ from typing import Any
 import numpy as np
 
 from daemon.formats import dates, limits, samples
-from daemon.formats.base import Format
-from daemon.formats.blob import Blob
-from daemon.formats.errors import NotACurve, Unfinished, Unreadable
+from daemon.formats.base import Blob, Format, NotACurve, Unfinished, Unreadable
 from models.curve import Curve, DistanceKind, ForceUnit, Samples
 
 _MAGICS = (b"\\*Force file list", b"\\*File list")  # of a ramp; of a force volume and of an image

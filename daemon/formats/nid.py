@@ -16,9 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from daemon.formats import dates, limits, samples
-from daemon.formats.base import Format
-from daemon.formats.blob import Blob
-from daemon.formats.errors import NotACurve, Unfinished, Unreadable
+from daemon.formats.base import Blob, Format, NotACurve, Unfinished, Unreadable
 from models.curve import Curve, ForceUnit, Samples
 
 _FIRST_LINE = b"[DataSet]"

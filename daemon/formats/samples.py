@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.formats import limits
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.base import Unfinished, Unreadable
 from models.curve import ForceUnit, Samples
 
 _JUMP = 0.5  # of the span of a ramp

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.formats import columns, limits, text_lines
-from daemon.formats.errors import Unreadable
+from daemon.formats.base import Unreadable
 from daemon.formats.samples import is_steady, runs_on
 from daemon.formats.text_layout import COMMENT, FEWEST_ROWS, PLAIN, Layout, layout_of
 

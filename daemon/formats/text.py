@@ -13,9 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from daemon.formats import dates, limits, samples, table, text_bare, text_exports, text_lines, text_named, text_rule
-from daemon.formats.base import CurveFile, Format
-from daemon.formats.blob import Blob
-from daemon.formats.errors import UNENDED, Unfinished, Unreadable
+from daemon.formats.base import UNENDED, Blob, CurveFile, Format, Unfinished, Unreadable
 from daemon.formats.text_layout import layout_of
 from daemon.formats.text_rule import TextRule
 from models.curve import Curve

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.formats import columns, limits, samples, text_rows
+from daemon.formats.base import NotACurve, Unreadable
 from daemon.formats.columns import Column, Side, side_of, unit_of
-from daemon.formats.errors import NotACurve, Unreadable
 from daemon.formats.table import Block, Table
 from daemon.formats.text_rows import Branch, Part, follow, follows_rows
 from daemon.formats.text_rule import Facts, TextRule

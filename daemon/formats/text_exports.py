@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from daemon.formats import dates, limits, samples
+from daemon.formats.base import Unfinished, Unreadable
 from daemon.formats.columns import unit_of
-from daemon.formats.errors import Unfinished, Unreadable
 from daemon.formats.jpk import HEIGHTS
 from daemon.formats.table import Table, rows_of
 from models.curve import Curve, ForceUnit, Samples

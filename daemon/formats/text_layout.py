@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from daemon.formats import limits
-from daemon.formats.errors import Unreadable
+from daemon.formats.base import Unreadable
 
 MOST_COLUMNS = 2 * limits.TEXT_CURVES
 FEWEST_ROWS = 8  # a shorter run of numbers is a remark, where there is a longer one

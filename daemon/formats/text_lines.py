@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from daemon.formats import limits
+from daemon.formats.base import Unfinished, Unreadable
 from daemon.formats.columns import count_known_words, unit_of
-from daemon.formats.errors import Unfinished, Unreadable
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _MARKS = (

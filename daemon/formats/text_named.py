@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from daemon.formats import columns, limits, samples, text_bare, text_rows
+from daemon.formats.base import NotACurve, Unreadable
 from daemon.formats.columns import Column, Side
-from daemon.formats.errors import NotACurve, Unreadable
 from daemon.formats.table import Block
 from daemon.formats.text_bare import SI_FORCE, SI_LENGTH
 from daemon.formats.text_rows import Branch, Part, Sheet

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from daemon.formats import limits
-from daemon.formats.blob import Blob
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.base import Blob, Unfinished, Unreadable
 
 _END = struct.Struct("<4s4H2LH")  # end of central directory
 _END64_AT = struct.Struct("<4sLQL")  # where the zip64 end record lies

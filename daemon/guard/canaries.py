@@ -219,7 +219,7 @@ class CanarySource:
             self._send_simulated(now_s, 0)
 
     def _send_simulated(self, now_s: float, burst: int) -> None:
-        from daemon.instrument.jpk_writer import pack  # late: no start of a service waits for them
+        from daemon.instrument import pack  # late: no start of a service waits for them
         from models.simulate import simulate
 
         is_event = (self._made + 1) % EVENT_FREE_EVERY != 0

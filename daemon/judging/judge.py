@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 from daemon.common.ending import Closing
 from daemon.common.errors import BAD_CONFIG, BAD_DATA, INTERNAL, UNREACHABLE, UserError
-from daemon.config import Asked, Config, ThresholdsConfig
+from daemon.common.options import Option
+from daemon.config import NOWHERE, Config, Flags, ThresholdsConfig, load
 from daemon.engine import PATIENT, EngineTimeouts, builder
 from daemon.formats.text_rule import TextRule, digest_of
 from daemon.judging import CutOrigin, Judge, Thresholds
@@ -160,6 +162,46 @@ def load_chosen(
         told = replace(chosen, name=config.model, id=chosen.base_id, folder=base, promotion=None, bundle=None)
         told = replace(told, passed_over=passed_over, is_broken=True)
         return _load(told.name, base, wish, patience, like), told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeOptions:
+    """How a verb that judges files by itself is asked to judge as a service would."""
+
+    config: Annotated[str | None, Option("judge as the service of this configuration does", "TOML")] = None
+    state: Annotated[str | None, Option("judge with what serves there; its ledger knows names", "DIR")] = None
+    instrument: Annotated[str | None, Option("whose state it is", "NAME")] = None
+    model: Annotated[
+        str | None, Option("model that judges, or the id of one that did", "NAME-or-DIR", unless="what serves, shipped")
+    ] = None
+
+    def service(self, *, needs_state: bool = False) -> Config:
+        """The configuration of the service whose curves are meant. Raises ConfigError (78)."""
+        given = {"state": self.state, "instrument": self.instrument}
+        flags = Flags(self.config, {key: value for key, value in given.items() if value is not None})
+        return load(flags, needs_state=needs_state)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What `score` and `explain` need of a configuration, so that their verdicts are the service's."""
+
+    model: str | None  # None: what serves for the configuration
+    config: Config  # an empty one unless a service was named
+
+    @classmethod
+    def of(cls, options: JudgeOptions, *, require_certificate: bool = False) -> Asked:
+        """Raises ConfigError (78) with everything that is wrong with the configuration."""
+        if options.config is None and options.state is None:
+            state = options.service().state if options.model is not None else NOWHERE  # whose models have names
+            return cls(options.model or "shipped", Config(state, require_certificate=require_certificate))
+        config = options.service(needs_state=True)
+        is_required = require_certificate or config.require_certificate
+        return cls(options.model, replace(config, require_certificate=is_required))
+
+    @property
+    def text(self) -> tuple[TextRule, ...]:
+        return self.config.text
 
 
 def load_asked(asked: Asked, wish: EngineRequest) -> tuple[Model, Judge, str | None]:

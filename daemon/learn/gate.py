@@ -1,63 +1,70 @@
 """The gate: a candidate network is promoted only where every test lets it through, and each refusal says which did not.
 
-First the folder: it is a model, a child of the parent, and differs from it only where the tuning may. That costs
-nothing and may be asked at any time. Then the statistics (models.gate), on golden events, fixed simulated curves and
-the curves of the stream: a *look*, one a night, each with half the error of the one before. The log of looks is
-``STATE/finetune/gate.jsonl``.
+First the folder: it is a model, a child of the parent, differs from it only where the tuning may, and says what it was
+trained on. That costs nothing and may be asked at any time. Then the statistics (models.gate), on golden events, fixed
+simulated curves and the curves of the stream: a *look*, one a night, each with half the error of the one before. The
+log of looks is ``STATE/finetune/gate.jsonl``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from daemon.common.errors import USAGE, UserError
+from daemon.common.errors import INPUT_OUTPUT, UserError
+from daemon.common.progress import progress
+from daemon.common.text import clean, many
 from daemon.config import Config
-from models.bundle import Bundle
-from models.gate import Finding
+from daemon.formats.afmcurve import unpack
+from daemon.formats.base import Unfinished, Unreadable
+from daemon.judging import Thresholds, verdict_of
+from daemon.judging.audit import LEAST
+from daemon.labels import Labels
+from daemon.labels.sessions import Sessions
+from daemon.learn.ground import Stream, stream_of
+from daemon.learn.lessons import Taught, is_held_out
+from daemon.learn.training_record import TrainingRecord, fingerprint_of
+from daemon.ledger.view import LedgerView
+from deploy.classifier import EngineFault, EngineRequest, NoEngine
+from deploy.serving import Model, Scored, SelfTestFailed
+from models import gate
+from models.bundle import SHIPPED, BadBundle, Bundle, read
+from models.clock import night_of, utc_now
+from models.curve import Curve
+from models.cut import FEWEST
+from models.files import append_line
+from models.frontend import prepare_to_judge, turned
+from models.gate import FEWEST_GOLDEN, Finding, Report, Shadow, alpha, log_of, looks
+from models.network import ResNet18, load
+from models.reasons import DOUBTS
+from models.simulate import simulate
 
-#: In the state folder.
-LOG = Path("finetune") / "gate.jsonl"
+#: Real events that ship with the program (models/golden/ORIGIN.md).
+GOLDEN = SHIPPED.with_name("golden") / "events.zip"
+#: Simulated events that every candidate is asked about, and half as many curves without one; nobody else draws them.
+SIMULATED = 2_000
+SEED = 83_000_000
+#: Kept and reviewed curves of the stream that are judged again, the latest ones.
+_MOST_JUDGED = 4_000
+#: What of a network the tuning may change: the convolutions of layer4, and the last layer.
+_TUNED = ("layer4.", "fc.")
+_KEPT = (".bn1.", ".bn2.", ".downsample.1.")
+_BATCH = 64
+_TRIES = 5
+_EXACT = EngineRequest("cpu", precision="fp32")
+#: Nothing is discarded, so that nothing is judged upside down.
+_NO_LIMITS = (-1.0, 2.0)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What the gate says of one candidate."""
-
-    candidate: str  # its id; its folder where that holds no model
-    parent: str  # id of the network that it would replace
-    network: str  # SHA-256 of the parent's weights: looks are counted by it
-    cut: float  # in force when it was looked at, a score
-    night: str  # local date, YYYY-MM-DD
-    time: str  # UTC, RFC 3339
-    look: int  # its number, from 1; 0: none was spent
-    alpha: float  # what the look spent, or would have
-    passed: bool
-    findings: tuple[Finding, ...]
-    is_noted: bool = False  # it was looked at before, this very night: this is what was found then
-
-    @property
-    def failed(self) -> tuple[str, ...]:
-        """Names of the tests that refused it."""
-        return tuple(one.test for one in self.findings if not one.passed)
-
-    def sentences(self) -> Iterator[str]:
-        """All of it in words; what refused it comes first."""
-        yield from (one.text for one in self.findings if not one.passed)
-        yield from (one.text for one in self.findings if one.passed)
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Ready for JSON; :meth:`from_mapping` reads it again."""
-        return dict(msgspec.to_builtins(self))
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Report:
-        """Raises msgspec.ValidationError for anything else."""
-        return msgspec.convert(values, cls)
+Floats = NDArray[np.float64]
 
 
 def look(
@@ -65,34 +72,368 @@ def look(
     candidate: Bundle | Path,
     parent: Bundle,
     cut: float,
-    taught: object | None,
+    taught: Taught | None,
     *,
     cross_fitted: Sequence[float] = (),
     spend: bool = True,
+    simulated: int = SIMULATED,
 ) -> Report:
-    """Every test on one candidate; moves nothing.
+    """Every test on one candidate; moves nothing. A minute or two, on one core.
 
     ``parent``: the network that serves the present session group, ``cut`` its discard threshold in force, a score.
     ``cross_fitted``: logits of the confirmed events that it does not discard, each by a network tuned without its
-    experiment and day. ``spend``: note the look, as one that may end in a promotion does.
+    experiment and day. ``spend``: note the look, as one that may end in a promotion does. ``simulated``: events; with
+    fewer than usual hardly anything passes.
 
-    The same candidate asked about again in the same night is answered from the log. Raises UserError 65 where another
-    candidate of this parent was looked at this night, 69 without a ledger, 74 where ledger or labels cannot be read;
-    OSError where the state takes no line of the log.
+    No look is spent on a folder that is no fit candidate, nor where there is too little to judge it by. The same
+    candidate asked about again in the same night is answered from the log; another one is refused, and nothing spent.
+    Raises UserError 69 without a ledger, 74 where ledger, labels or the golden events cannot be read; OSError where the
+    state takes no line of the log.
     """
-    raise UserError(USAGE, "the gate is not in this version yet, so no network is promoted")
+    folder = candidate.folder if isinstance(candidate, Bundle) else candidate
+    before = [one for one in looks(config.state) if one.network == parent.weights_sha256]
+    number, night = len(before) + 1, night_of(time.time())
+    last = next((one for one in before if one.night == night), None)
+
+    def report(findings: Sequence[Finding], *, is_look: bool = False) -> Report:
+        return Report(
+            candidate=clean(str(folder)) if model is None else model.id,
+            parent=parent.id,
+            network=parent.weights_sha256,
+            cut=cut,
+            night=night,
+            time=utc_now("seconds"),
+            look=number if is_look else 0,
+            alpha=alpha(number),
+            passed=bool(findings) and all(one.passed for one in findings),
+            findings=tuple(findings),
+        )
+
+    model, findings = examine(folder, parent, taught)
+    if model is None or not all(one.passed for one in findings):
+        return report(findings)
+    if last is not None and spend:
+        if (last.candidate, last.parent, last.cut) == (model.id, parent.id, cut):
+            return last
+        text = f"look: one a night, and number {last.look} was taken at {last.time}; nothing is spent until noon"
+        return report([Finding("look", False, text)])
+    with (
+        LedgerView(config.state / "ledger.sqlite") as view,
+        Labels(config.state / "labels.sqlite", is_reading=True) as labels,
+    ):
+        keep = parent.keep if config.thresholds.keep is None else config.thresholds.keep
+        sessions = Sessions(labels)
+        group = sessions.group(sessions.present())
+        stream = stream_of(view, sessions.seqs_of(group), parent, keep, cut)
+        judge = _Judge(model, Model.of(parent, _EXACT), Thresholds(cut, keep), alpha(number))
+        golden = judge.golden(taught)
+        if missing := list(_missing(golden[0], len(stream), judge.alpha)):
+            return report([*findings, *missing])
+        findings.append(gate.newly_lost(*golden, judge.alpha))
+        findings += judge.on_simulated(simulated)
+        if own := judge.own_events(taught, cross_fitted):
+            findings.append(own)
+        shadow = _shadow(view, stream, judge, config.thresholds.keep, may_discard=not config.require_certificate)
+    findings.append(gate.pile(shadow, judge.alpha))
+    said = report(findings, is_look=spend)
+    if spend:
+        log = log_of(config.state)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        append_line(log, msgspec.json.encode(said))
+    return said
 
 
-def looks(state: Path) -> list[Report]:
-    """The looks that were spent, oldest first; lines that a crash cut are passed over."""
-    found = []
+# The golden events that ship.
+
+
+@cache
+def golden_events() -> tuple[Curve, ...]:
+    """Real events under free licences, pulling upwards; nothing may ever be trained on them. UserError 74."""
     try:
-        lines = (state / LOG).read_bytes().splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        try:
-            found.append(msgspec.json.decode(line, type=Report))
-        except msgspec.DecodeError:
-            continue
+        with zipfile.ZipFile(GOLDEN) as held:
+            return tuple(unpack(held.read(name))[0] for name in held.namelist())
+    except (OSError, zipfile.BadZipFile, Unfinished, Unreadable) as error:
+        raise UserError(INPUT_OUTPUT, f"{GOLDEN} cannot be read ({error}); install the program again") from error
+
+
+@cache
+def golden_fingerprints() -> frozenset[str]:
+    """Of these, as their publishers have them and as they are kept here, either way up."""
+    held = golden_events()
+    with zipfile.ZipFile(GOLDEN) as opened:
+        published = [Path(name).stem.rpartition("-")[2] for name in opened.namelist()]
+    return frozenset([*published, *map(fingerprint_of, held), *(fingerprint_of(turned(one)) for one in held)])
+
+
+# The folder.
+
+
+def examine(folder: Path, parent: Bundle, taught: Taught | None) -> tuple[Model | None, list[Finding]]:
+    """Whether a folder may be a candidate at all: the model, where it is one, and what was found."""
+    try:
+        bundle = read(folder)
+    except (BadBundle, OSError) as error:
+        return None, [Finding("model", False, clean(f"model: {error}"))]
+    findings = list(_differences(bundle, parent, taught))
+    try:
+        model = Model.of(bundle, _EXACT)
+    except (SelfTestFailed, NoEngine, EngineFault) as error:
+        text = clean(f"self-test: it does not judge known curves as its manifest says: {error}")
+        return None, [*findings, Finding("self-test", False, text)]
+    return model, [*findings, Finding("self-test", True, "self-test: it judges known curves as its manifest says")]
+
+
+def _differences(child: Bundle, parent: Bundle, taught: Taught | None) -> Iterator[Finding]:
+    def same(test: str, what: str, its: object, parents: object) -> Finding:
+        text = f"{test}: {what}" if its == parents else f"{test}: {what} is {its} and has to be {parents}"
+        return Finding(test, its == parents, text)
+
+    yield same("raster", "the picture that it was made for", child.profile.id, parent.profile.id)
+    its = child.manifest.network
+    told = [f"{one.architecture}, width {one.width}" for one in (its, parent.manifest.network)]
+    yield same("network", "its kind and size", *told)
+    prevalences = (child.calibration.prevalence, parent.calibration.prevalence)
+    yield same("prevalence", "at which its scores are probabilities", *prevalences)
+    yield same("parent", "the model that it comes from", child.manifest.parent, parent.id)
+    yield same("certificate", "a promise, which nobody has counted for these weights", child.certificate, None)
+    if told[0] == told[1]:
+        yield _weights_differ(child, parent)
+    yield from _taught_on(child, parent, taught)
+    yield _evidence_of(child)
+
+
+def _weights_differ(child: Bundle, parent: Bundle) -> Finding:
+    """Only what is tuned, and that it is."""
+    changed = [name for name, tensor in parent.weights.items() if tensor.tobytes() != child.weights[name].tobytes()]
+    foreign = [one for one in changed if not one.startswith(_TUNED) or any(part in one for part in _KEPT)]
+    figures = {"changed": float(len(changed)), "foreign": float(len(foreign))}
+    if foreign:
+        which = f"{many(len(foreign), 'tensor')} that no tuning changes, the first {foreign[0]}"
+        return Finding("foreign weights", False, f"foreign weights: it differs from its parent in {which}", figures)
+    if not changed:
+        return Finding(
+            "foreign weights", False, "foreign weights: they are the parent's, so nothing was learned", figures
+        )
+    return Finding("foreign weights", True, "foreign weights: none outside layer4 and the last layer", figures)
+
+
+def _taught_on(child: Bundle, parent: Bundle, taught: Taught | None) -> Iterator[Finding]:
+    """What the training record says: it goes on from the parent's, knows its curves, and none of them is golden."""
+    its, before = (TrainingRecord.of(one.manifest.training) for one in (child, parent))
+    new = its.curves - before.curves
+    known = new if taught is None else new & set(taught.fingerprints)
+    figures = {"curves": float(len(new)), "unknown": float(len(new) - len(known))}
+    if not its.curves >= before.curves:
+        text = f"it leaves out {len(before.curves - its.curves)} curves that its parent was trained on"
+    elif not new:
+        text = "it was trained on no labelled curve that its parent does not know"
+    elif known != new:
+        text = f"{len(new) - len(known)} of {len(new)} curves that it was trained on were never labelled here"
+    else:
+        text = f"it was trained on {many(len(new), 'labelled curve')} more than its parent"
+    is_sound = bool(new) and known == new and its.curves >= before.curves
+    yield Finding("training record", is_sound, f"training record: {text}", figures)
+    leaked = [one for one in new if one in golden_fingerprints() or is_held_out(one)]
+    text = f"{len(leaked)} of {len(new)} curves that it was trained on are held out" if leaked else "none"
+    yield Finding("leaked golden rows", not leaked, f"leaked golden rows: {text}", {"leaked": float(len(leaked))})
+
+
+def _evidence_of(child: Bundle) -> Finding:
+    """What the cut rests on."""
+    cut = child.manifest.thresholds
+    basis = str(cut.evidence.get("basis", ""))
+    is_known = basis.startswith(("labels", "simulation"))
+    enough = is_known and cut.events >= FEWEST
+    text = f"evidence: the cut rests on {many(cut.events, 'event')} ({clean(basis) or 'nobody says which'})"
+    if not enough:
+        text += f", and {FEWEST} are the fewest"
+    return Finding("evidence", enough, text, {"events": float(cut.events)})
+
+
+# The statistics: both networks on the same curves.
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Logits:
+    """What a network says of n curves. ``is_open``: a doubt keeps it from being discarded, whatever its score."""
+
+    raw: Floats  # (n,), NaN without a score
+    is_open: NDArray[np.bool_]  # (n,)
+
+    def found(self, cut: float) -> NDArray[np.bool_]:
+        """(n,): whether each is kept or shown at this cut, a logit."""
+        return self.is_open | ~(self.raw <= cut)
+
+    @property
+    def to_lose(self) -> Floats:
+        """(n,), infinite where a curve is not discarded at any cut."""
+        return np.where(self.found(np.inf), np.inf, self.raw)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """Both networks, each at its own thresholds."""
+
+    candidate: Model
+    parent: Model
+    thresholds: Thresholds  # of the parent, as they are in force
+    alpha: float
+
+    @property
+    def cuts(self) -> tuple[float, float]:
+        """The logits below which the parent and the candidate discard."""
+        return self.parent.bundle.calibration.logit(self.thresholds.discard), float(self.candidate.bundle.limits[0])
+
+    def both(self, curves: Iterable[Curve], what: str, count: int) -> tuple[_Logits, _Logits]:
+        """What the parent and the candidate say of the same curves."""
+        parent: list[Scored] = []
+        candidate: list[Scored] = []
+        told = iter(progress(curves, what, count))
+        while some := list(islice(told, _BATCH)):
+            prepared = prepare_to_judge(some, self.parent.bundle.profile)
+            for model, answers in ((self.parent, parent), (self.candidate, candidate)):
+                answers.extend(model.judge_prepared(prepared, _NO_LIMITS, drawn=False))
+        return _logits(parent), _logits(candidate)
+
+    def golden(self, taught: Taught | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """(n,): whether each golden event is found by the parent, and by the candidate."""
+        events = golden_events()
+        found = [
+            said.found(cut)
+            for said, cut in zip(self.both(events, "golden events", len(events)), self.cuts, strict=True)
+        ]
+        if taught is not None and taught.golden.any():
+            own = [said[taught.golden] > cut for said, cut in zip(self._taught(taught), self.cuts, strict=True)]
+            found = [np.concatenate(pair) for pair in zip(found, own, strict=True)]
+        return found[0], found[1]
+
+    def _taught(self, taught: Taught) -> tuple[Floats, Floats]:
+        """(N,) logits of the labelled curves by the parent and by the candidate."""
+        parent, candidate = (
+            taught.logits(_network_of(one), one.profile) for one in (self.parent.bundle, self.candidate.bundle)
+        )
+        return parent, candidate
+
+    def own_events(self, taught: Taught | None, cross_fitted: Sequence[float]) -> Finding | None:
+        """The cut lies below every confirmed event that the parent shows, as a network sees it that did not learn it.
+
+        Where nobody has worked that out, as the candidate itself sees it, which flatters it.
+        """
+        old, new = self.cuts
+        logits, how = np.asarray(cross_fitted, np.float64), "by networks that had not seen them"
+        if not logits.size and taught is not None and len(taught):
+            before, after = self._taught(taught)
+            logits, how = after[taught.is_event & (before > old)], "by the candidate, which has seen them"
+        if not logits.size:
+            return None
+        below = int((logits <= new).sum())
+        text = f"own events: {below} of {logits.size} confirmed ones that the parent shows lie below the cut, {how}"
+        return Finding("own events", not below, text, {"events": float(logits.size), "below": float(below)})
+
+    def on_simulated(self, events: int) -> Iterator[Finding]:
+        """What fixed simulated curves say: is the network whole, is its cut, are its probabilities, is its speed."""
+        held = self.both((one.curve for one in simulate(events, SEED, 1.0)), "simulated events", events)
+        free = self.both((one.curve for one in simulate(events // 2, SEED, 0.0)), "curves without one", events // 2)
+        is_event = np.repeat([True, False], [events, events // 2])
+        raw = [np.concatenate((one.raw, other.raw)) for one, other in zip(held, free, strict=True)]
+        able = ~np.isnan(raw[0]) & ~np.isnan(raw[1])
+        old, new = self.cuts
+        yield gate.ranks(raw[0][able], raw[1][able], is_event[able])
+        calibration = self.candidate.bundle.calibration
+        yield gate.calibrated(calibration.score(raw[1][able]), is_event[able], calibration.prevalence)
+        yield gate.mcnemar(held[0].found(old), held[1].found(new), self.alpha)
+        highest = gate.equal_loss_cut(held[0].to_lose, held[1].to_lose, old)
+        yield gate.cut_is_low(new, highest)
+        keeps = self.parent.bundle.calibration.logit(self.thresholds.keep), float(self.candidate.bundle.limits[1])
+        kept = [np.nan_to_num(one.raw, nan=-np.inf) >= keep for one, keep in zip(free, keeps, strict=True)]
+        yield gate.kept_wrongly(*kept)
+        yield gate.latency(*self._seconds())
+
+    def _seconds(self) -> tuple[float, float]:
+        """Of a batch by each network, the best of some tries, taken in turn."""
+        prepared = prepare_to_judge([one.curve for one in simulate(_BATCH, SEED, 0.0)], self.parent.bundle.profile)
+        signals = [one.signal for one in prepared if one.signal is not None]
+        best = [np.inf, np.inf]
+        for _ in range(_TRIES):
+            for place, model in enumerate((self.parent, self.candidate)):
+                begun_s = time.perf_counter()
+                model.classify(signals)
+                best[place] = min(best[place], time.perf_counter() - begun_s)
+        return best[0], best[1]
+
+
+def _logits(said: Sequence[Scored]) -> _Logits:
+    raw = np.array([np.nan if one.logit is None else one.logit for one in said], np.float64)
+    return _Logits(raw, np.array([bool(DOUBTS.intersection(one.reasons)) for one in said], np.bool_))
+
+
+def _network_of(bundle: Bundle) -> ResNet18:
+    import torch
+
+    return load(bundle.width, {name: torch.from_numpy(tensor) for name, tensor in bundle.weights.items()})
+
+
+def _missing(golden: NDArray[np.bool_], curves: int, look_alpha: float) -> Iterator[Finding]:
+    """What there is too little of to judge any candidate by."""
+    if golden.sum() < FEWEST_GOLDEN:
+        yield gate.newly_lost(golden, golden, look_alpha)
+    if (few := gate.too_few(curves)) is not None:
+        yield few
+
+
+def _shadow(view: LedgerView, stream: Stream, judge: _Judge, keep: float | None, *, may_discard: bool) -> Shadow:
+    """The stream as both networks would have it; what the candidate was trained on is left out.
+
+    ``keep``: the threshold that the configuration sets for every model.
+    """
+    learned = TrainingRecord.of(judge.candidate.bundle.manifest.training).curves
+    verdicts = {seq: verdict for seq, (verdict, _) in view.steps(stream.seqs.tolist()).items()}
+    is_shown = np.array([verdicts[seq] != "discard" for seq in stream.seqs.tolist()], np.bool_)
+    first = max(int(np.flatnonzero(is_shown)[-_MOST_JUDGED:][0]), 0) if is_shown.sum() > _MOST_JUDGED else 0
+    seqs, is_shown, piled = stream.seqs[first:], is_shown[first:], stream.is_piled(judge.thresholds.discard)[first:]
+    chances = {one.seq: one.probability for one in view.draws(audit.number for audit in view.audits())}
+    drawn = np.array([seq in chances for seq in seqs.tolist()], np.bool_) & ~is_shown
+    asked = seqs[is_shown | drawn].tolist()
+    again = _judged_again(view, asked, judge.candidate, learned, keep)
+    gone = np.array([again.get(seq) == "learned" for seq in seqs.tolist()], np.bool_)
+    stays = {seq: not (verdict == "discard" and may_discard) for seq, verdict in again.items()}
+
+    def after(which: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Only what would be discarded leaves the pile; what cannot be judged again stays in it."""
+        return np.array([stays.get(seq, True) for seq in seqs[which].tolist()], np.bool_)
+
+    shown, discards, drawn = is_shown & ~gone, ~is_shown & ~gone, drawn & ~gone
+    is_kept = np.array([again.get(seq) == "keep" for seq in seqs[shown].tolist()], np.bool_)
+    before = piled[shown]
+    return Shadow(
+        before=before,
+        after=after(shown) & ~(is_kept & ~before),
+        discards=int(discards.sum()),
+        piled=int((piled & discards).sum()),
+        chances=np.array([chances[seq] for seq in seqs[drawn].tolist()], np.float64),
+        enters=after(drawn),
+        least=LEAST,
+    )
+
+
+def _judged_again(
+    view: LedgerView, seqs: Sequence[int], model: Model, learned: frozenset[str], keep: float | None
+) -> dict[int, str]:
+    """``seq`` -> the verdict of the candidate, or ``learned``; without those of which no copy can be read."""
+    found: dict[int, str] = {}
+    told = iter(progress(seqs, "the stream again", len(seqs)))
+    thresholds = Thresholds(model.bundle.discard, model.bundle.keep if keep is None else keep)
+    while some := list(islice(told, _BATCH)):
+        curves: dict[int, Curve] = {}
+        for seq in some:
+            try:
+                curve = unpack(view.compact_copy(seq) or b"")[0]
+            except (Unfinished, Unreadable):
+                continue
+            if fingerprint_of(curve) in learned:
+                found[seq] = "learned"
+            else:
+                curves[seq] = curve
+        for seq, one in zip(curves, model.judge(list(curves.values()), thresholds.both), strict=True):
+            found[seq] = verdict_of(one.score, one.reasons, thresholds)
     return found

@@ -8,7 +8,8 @@ hundred is lost (that takes 300 others). `afm-triage calibrate` with labels of o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from daemon.common.errors import BAD_DATA, UNREACHABLE, UserError
+from daemon.formats.afmcurve import unpack
+from daemon.formats.base import Unfinished, Unreadable
 from daemon.reading import Reading
 from models.bundle import BadBundle, Bundle, read, resolve
-from models.frontend import prepare
+from models.frontend import prepare, prepare_to_judge
 from models.heads import (
     HEADS,
     WIDTH,
@@ -159,6 +162,27 @@ def parent_of(name: str) -> Bundle:
 CHUNK = 256
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Beside:
+    """Features of two kinds, one after the other: (N, K + L)."""
+
+    first: Features
+    second: Features
+
+    def apply(self, vectors: Vectors) -> Vectors:
+        return np.concatenate((self.first.apply(vectors), self.second.apply(vectors)), axis=1)
+
+
+def features_of(network: ResNet18, name: str, seen: Vectors, seed: int = 1) -> Features:
+    """Features learned from (N, D) curves whether labelled or not, with the network's own logit beside them.
+
+    ``name``: none, pca, autoencoder or soft-kmeans.
+    """
+    if name in ("none", "pca"):
+        return _features(network, name, seen)
+    return Beside(_learn(seen, name, seed), own_logit(network, seen))
+
+
 def rank(
     known: Vectors, events: NDArray[np.bool_], others: Vectors, features: str, head: str, seed: int
 ) -> NDArray[np.float64]:
@@ -203,3 +227,27 @@ def _embed(network: ResNet18, readings: Sequence[Reading], profile: RasterProfil
         signals = [signal for one in prepared if (signal := one.signal) is not None]
         vectors[able] = embed(network, envelope(signals, profile), profile)
     return vectors
+
+
+def embed_copies(
+    network: ResNet18, profile: RasterProfile, copies: Mapping[int, bytes | None]
+) -> dict[int, NDArray[np.float16]]:
+    """Compact copies -> (D,) of each, or (0,) where it can get no score.
+
+    Where the sign is open, that of the sign which is the more like an event.
+    """
+    owners, signals = list[int](), []
+    for seq, copy in copies.items():
+        with suppress(Unreadable, Unfinished):
+            prepared = prepare_to_judge([unpack(copy or b"")[0]], profile)[0]
+            ways = (prepared, prepared.flipped)
+            mine = [signal for way in ways if way is not None and (signal := way.signal) is not None]
+            owners += [seq] * len(mine)
+            signals += mine
+    found = dict.fromkeys(copies, np.zeros(0, np.float16))
+    if signals:
+        vectors = embed(network, envelope(signals, profile), profile)
+        logits = vectors @ network.fc.weight.detach().numpy()[0]
+        for place in np.argsort(logits, kind="stable"):  # the most like an event last
+            found[owners[place]] = vectors[place].astype(np.float16)
+    return found

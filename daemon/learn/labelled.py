@@ -17,7 +17,7 @@ from daemon.common.errors import BAD_DATA, UserError, grouped
 from daemon.common.progress import progress
 from daemon.common.text import clean
 from daemon.formats import open_file
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.base import Unfinished, Unreadable
 from daemon.labels import WORDS, Word, read_word, unanimous
 from daemon.labels.table import CsvTable, Selection, check_names, plain_path, read_csv, read_index
 from daemon.sources import Arrival

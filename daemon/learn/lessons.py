@@ -24,12 +24,11 @@ from daemon.common.progress import progress
 from daemon.common.text import many
 from daemon.config import Config
 from daemon.formats.afmcurve import unpack
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.base import Unfinished, Unreadable
 from daemon.labels import Label, Labels, Word
 from daemon.labels.confirmed import events_of, is_event
-from daemon.labels.curve_name import name_of
+from daemon.labels.curve_name import copy_of_file, name_of
 from daemon.labels.sessions import Sessions
-from daemon.labels.subject import copy_of_file
 from daemon.labels.table import by_curve
 from daemon.learn.ground import Ground
 from daemon.learn.training import orientation

@@ -26,15 +26,17 @@ from daemon.judging import Decision, FileMark
 from daemon.judging.audit import Past
 from daemon.ledger import events, wire
 from daemon.ledger.file import (
+    CHORES,
     FINDINGS,
     LOCKED_S,
     PATIENCE_S,
+    Audit,
     damaged,
     explain,
     names_of,
     open_for_writing,
+    past_of,
 )
-from daemon.ledger.schema import CHORES, Audit, past_of
 from daemon.ledger.view import LedgerView, nobody_reading
 from daemon.ledger.wire import checksum, text
 from daemon.sources import CANARY

@@ -17,8 +17,7 @@ from daemon.common.ending import Closing
 from daemon.common.errors import UNREACHABLE, UserError
 from daemon.judging import Verdict
 from daemon.ledger import wire
-from daemon.ledger.file import damaged, explain, names_of, open_for_reading
-from daemon.ledger.schema import DRAWS_SINCE, LOOKS_SINCE, NAMES_SINCE
+from daemon.ledger.file import DRAWS_SINCE, LOOKS_SINCE, NAMES_SINCE, damaged, explain, names_of, open_for_reading
 from daemon.ledger.wire import Audited, Draw, Flagged, Look, Named, Row, StreamScores, checksum, text
 
 #: The views of this process. SQLite shares what it maps of a file among all connections of a process, so that after

@@ -16,8 +16,7 @@ from daemon.formats.limits import MIB, PORTION_CURVES
 from daemon.formats.text_rule import TextRule
 from daemon.reading import FileReading, Reading
 from daemon.reading.pool import ReaderPool
-from daemon.sources import Arrival
-from daemon.sources.ignored import UNCLAIMED, Ignored
+from daemon.sources import UNCLAIMED, Arrival, Ignored
 from models.raster import RasterProfile
 
 _PAUSE_S = 0.002  # in which answers gather: nobody waits for a single one

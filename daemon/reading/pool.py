@@ -14,7 +14,7 @@ from daemon.common.ending import Closing
 from daemon.common.errors import UNREACHABLE, UserError
 from daemon.common.mounts import Table
 from daemon.formats import limits
-from daemon.formats.errors import AWAY
+from daemon.formats.base import AWAY
 from daemon.formats.text_rule import TextRule, rule_for
 from daemon.processes import frames
 from daemon.processes.lanes import Task

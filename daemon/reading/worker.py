@@ -27,9 +27,7 @@ import numpy as np
 
 from daemon import formats
 from daemon.formats import limits, text_rule
-from daemon.formats.base import CurveFile
-from daemon.formats.blob import Blob
-from daemon.formats.errors import AWAY, NotACurve, Unfinished, Unreached, Unreadable
+from daemon.formats.base import AWAY, Blob, CurveFile, NotACurve, Unfinished, Unreached, Unreadable
 from daemon.processes import frames
 from daemon.processes.child import Note, give_back_freed, has_come, serving
 from models.curve import Curve, Prepared

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from daemon.common.text import clean, first_line
 from daemon.judging import Verdict
 from daemon.labels import Label
 from daemon.labels.sessions import FIELDS, LONGEST, Sessions
+from daemon.learn.order import Orderer
 from daemon.ledger.wire import Event
 from daemon.review.asked import (
     flag,
@@ -45,7 +46,7 @@ from daemon.review.desk import Desk, told
 from daemon.review.drawing import Heats, draw, packed
 from daemon.review.night import Night
 from daemon.review.outlook import Certifying
-from daemon.review.queues import ALWAYS, Item, QueueName, otherwise
+from daemon.review.queues import ALWAYS, Aims, Item, QueueName, otherwise
 from daemon.review.security import Door, Guard, Refused
 from models.curve import Samples
 from models.reasons import REASONS
@@ -86,6 +87,7 @@ class Review(Closing):
         self.night = Night(desk, self.cutting.serving)
         self.certifying = Certifying(desk)
         self.heats = Heats(desk.config.state)
+        self.orderer = Orderer(desk.config, desk.has_labels)
         self._opened, self._counting = threading.Lock(), threading.Lock()
         self._in_hand = 0
 
@@ -116,11 +118,16 @@ class Review(Closing):
 
     def close(self) -> None:
         self.cutting.close()
+        self.orderer.close()
+
+    def aims(self) -> Aims:
+        self.orderer.open()
+        return replace(self.cutting.aims(), ranking=self.orderer.now.ranking)
 
     def _warm(self) -> None:
         try:
             last = self.desk.ledger.last(1)
-            self.night.state(None, ALWAYS, self.cutting.aims(), [])
+            self.night.state(None, ALWAYS, self.aims(), [])
             self.night.scores(ALWAYS)
         except (Refused, UserError):
             return
@@ -204,7 +211,7 @@ def queue(review: Review, request: Request) -> list[dict[str, Any]]:
 def _items(review: Review, request: Request, name: QueueName, limit: int) -> list[Item]:
     desk, rater = review.desk, (request.query_params.get("rater") or "").strip()
     within = desk.within(request.query_params.get("session", "all"))  # the page says which: a script wants them all
-    return desk.queue(name, rater, limit, within, review.cutting.aims(), is_blind=is_blind_for(request, name))
+    return desk.queue(name, rater, limit, within, review.aims(), is_blind=is_blind_for(request, name))
 
 
 def _described(review: Review, items: Sequence[Item], rater: str | None, *, is_blind: bool) -> list[dict[str, Any]]:
@@ -362,10 +369,12 @@ def state(review: Review, request: Request) -> dict[str, Any]:
     """How the night goes, in short; with ``?night=1`` all of :func:`night` too, as of the same moment."""
     rater = (request.query_params.get("rater") or "").strip() or None
     within = review.desk.within(request.query_params.get("session", "current"))
-    found = review.night.state(rater, within or ALWAYS, review.cutting.aims(), review.cutting.effect())
+    found = review.night.state(rater, within or ALWAYS, review.aims(), review.cutting.effect())
     if not request.query_params.get("night"):
         del found["night"]
-    return found | review.certifying.beside(found, review.cutting.needed(), rater)
+    return (
+        found | {"order": review.orderer.now.plain()} | review.certifying.beside(found, review.cutting.needed(), rater)
+    )
 
 
 def night(review: Review, request: Request) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -25,7 +25,7 @@ from daemon.common.mounts import resolve
 from daemon.common.sqlite_file import file_of
 from daemon.config import Config
 from daemon.formats.afmcurve import unpack
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.base import Unfinished, Unreadable
 from daemon.labels import Full, Kind, Label, Labels, Shown, Word, unanimous
 from daemon.labels.curve_name import is_there
 from daemon.labels.schema import MIGRATIONS
@@ -347,6 +347,12 @@ class Desk(Closing):
         labels = self.labels
         with told():
             return labels.labelled([seq]).get(seq, [])
+
+    def has_labels(self) -> bool:
+        """Whether anybody has labelled a curve, as far as can be told; looking makes no file."""
+        with suppress(Refused, UserError):
+            return (self.config.state / "labels.sqlite").is_file() and bool(self.labels.words())
+        return False
 
     @contextmanager
     def _one_writer(self) -> Iterator[None]:

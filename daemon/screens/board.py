@@ -23,7 +23,7 @@ from daemon.config import Config
 from daemon.judging import VERDICTS
 from daemon.labels.curve_name import name_of
 from daemon.ledger import events, wire
-from daemon.sources.ignored import COMPANION, heard, words
+from daemon.sources import COMPANION, heard, words
 
 #: How far back rates and the row of bars look.
 WINDOW_S = 60.0

@@ -30,7 +30,7 @@ from daemon.common.sockets import Endpoint
 from daemon.common.text import clean, size
 from daemon.config import NOWHERE, Config
 from daemon.formats import NAMES
-from daemon.sources.ignored import Ignored, words
+from daemon.sources import Ignored, words
 
 # The finding: one thing that the doctor has looked at.
 

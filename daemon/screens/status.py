@@ -21,7 +21,7 @@ from daemon.client.status import (
     verdicts_of,
 )
 from daemon.common.text import clean, duration, latency, rate, score, share
-from daemon.sources.ignored import heard, words
+from daemon.sources import heard, words
 from models.reasons import INFORMING
 
 _TREND = 20  # blocks of curves in a row of bars

@@ -20,6 +20,7 @@ from daemon.client.service_file import leave_word
 from daemon.common import ending, sockets
 from daemon.common.errors import BAD_CONFIG, UserError
 from daemon.common.mounts import local
+from daemon.common.sockets import Connections
 from daemon.config import Config, changes
 from daemon.judging import Decision, Judge
 from daemon.judging.judge import Chosen
@@ -27,7 +28,6 @@ from daemon.judging.sentinel import Sentinel
 from daemon.ledger import NotRecorded, events
 from daemon.ledger.numbers import ADVICE
 from daemon.service.assembly import Parts, assemble, pace_of
-from daemon.service.connections import Connections
 from daemon.service.health import Condition, ContactWatch, Health, Starting, alarm_of, notify, watchdog_interval_s
 from daemon.service.log_lines import Log
 from daemon.service.reload import Loaded, drop, note_served, retire_unless_shared

@@ -38,11 +38,10 @@ from daemon.metrics import Accounts, Metrics
 from daemon.pipeline import Backlog, Pace, Pipeline
 from daemon.publish import Publisher
 from daemon.reading.pool import ReaderPool
-from daemon.service.health import EngineWatch, Health
+from daemon.service.health import EngineWatch, Health, Vigil
 from daemon.service.reload import ModelReload, load, note_served, request_at_once
 from daemon.service.report import StatusReport
 from daemon.service.sessions import SessionWatch
-from daemon.service.vigil import Vigil
 from daemon.sources import Source
 from daemon.sources.file_state import Timing
 from daemon.sources.ingest import IngestSource

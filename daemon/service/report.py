@@ -21,9 +21,8 @@ from daemon.judging.judge import Serving
 from daemon.ledger import Ledger, LedgerView, numbers, wire
 from daemon.ledger.events import ServingModel, State, Status
 from daemon.metrics import Metrics
-from daemon.service.health import Health
+from daemon.service.health import Health, Vigil
 from daemon.service.sessions import SessionWatch
-from daemon.service.vigil import Vigil
 from daemon.sources import SourceHealth, oldest_pending_s
 from models.clock import utc_now
 

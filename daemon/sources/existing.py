@@ -9,8 +9,7 @@ from pathlib import Path
 
 from daemon.formats import NAMES
 from daemon.formats.names import event_path
-from daemon.sources import Arrival
-from daemon.sources.ignored import Ignored
+from daemon.sources import Arrival, Ignored
 
 
 class Found:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
-from daemon.formats.errors import AWAY, UNENDED
+from daemon.formats.base import AWAY, UNENDED
 from daemon.sources import Arrival
 from daemon.sources.scan import Stamp
 

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from daemon.formats import dates
 from daemon.formats.afmcurve import pack, unpack
-from daemon.formats.errors import Unfinished, Unreadable
+from daemon.formats.base import Unfinished, Unreadable
 from models.curve import Curve, DistanceKind, ForceUnit, Samples
 
 LARGEST_FRAME_BYTES = 64 << 20

@@ -21,12 +21,10 @@ from daemon.common.mounts import MountSetting
 from daemon.common.text import clean
 from daemon.formats.names import Names, event_path
 from daemon.processes.apart import Silent
-from daemon.sources import Arrival, SourceHealth
+from daemon.sources import Arrival, SourceHealth, Unread, UnreadCount
 from daemon.sources.file_state import FileState, Found, OfferQueue, Timing
-from daemon.sources.ignored import Unread, UnreadCount
 from daemon.sources.inotify import Hearing, Kind
-from daemon.sources.presence import Presence
-from daemon.sources.scan import Eyes, Stamp, split
+from daemon.sources.scan import Eyes, Presence, Stamp, split
 from daemon.sources.tracker import FileTracker, Surroundings
 from models.clock import time_of_day
 

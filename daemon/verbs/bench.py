@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-from daemon.bench import PARTS
-from daemon.bench.harness import Plan
+from daemon.bench import PARTS, Plan
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
 from daemon.common.options import Group, Option
 

@@ -10,7 +10,7 @@ from typing import Annotated
 from daemon.common.errors import USAGE, UserError, need_folder
 from daemon.common.options import Option
 from daemon.common.text import clean
-from daemon.config import Asked, JudgeOptions
+from daemon.judging.judge import Asked, JudgeOptions
 from deploy.engines import DEVICES
 
 

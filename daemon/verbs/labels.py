@@ -23,9 +23,8 @@ from daemon.config import Config, Flags, Keys, load
 from daemon.formats import limits
 from daemon.labels import Label, Labels, Word, raters, read_word
 from daemon.labels import table as labeltable
-from daemon.labels.curve_name import Ambiguous, CurveFinder, NoSuchCurve, Subject, name_of, readings_of
+from daemon.labels.curve_name import Ambiguous, CurveFinder, NoSuchCurve, Subject, name_of, readings_of, write_folder
 from daemon.labels.sessions import Sessions
-from daemon.labels.subject import write_folder
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import decode
 from models.clock import utc_now

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError, need_folder
 from daemon.common.options import Option
 from daemon.common.text import clean
-from daemon.sources.ignored import Ignored, words
+from daemon.sources import Ignored, words
 
 if TYPE_CHECKING:
     from daemon.archive.layout import Origin

@@ -13,10 +13,11 @@ from daemon.client.folders import wait_for_shares
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError, grouped, need_folder
 from daemon.common.options import Group, Option
 from daemon.common.text import clean
-from daemon.config import INSTRUMENT, Asked, JudgeOptions
+from daemon.config import INSTRUMENT
 from daemon.formats.text_rule import TextRule
+from daemon.judging.judge import Asked, JudgeOptions
 from daemon.labels.table import HELP, Selection, read_selection
-from daemon.sources.ignored import words
+from daemon.sources import words
 from deploy.classifier import EngineRequest
 from deploy.engines import DEVICES, NAMES, PRECISIONS
 

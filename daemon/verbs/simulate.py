@@ -30,7 +30,7 @@ def run(options: Options) -> int:
     """Exit 0 when all files lie in the folder."""
     _check(options)
     from daemon.common.progress import progress
-    from daemon.instrument.jpk_writer import pack
+    from daemon.instrument import pack
     from models.simulate import simulate
 
     options.into.mkdir(parents=True, exist_ok=True)

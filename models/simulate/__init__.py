@@ -2,8 +2,8 @@
 
 ``simulate`` draws the curves of a seed: number i is the same whatever came before it. The modules beside it hold one
 subject each, with the source of every range: ``mechanics`` (elasticity of chains, Bell-Evans), ``events`` (molecules
-and soft bodies), ``surface`` (contact, adhesion), ``recording`` (the instrument, and the noise and baseline that it
-adds), ``background`` (which of these come together, and what may be called an event).
+and soft bodies), ``recording`` (the instrument, and the noise and baseline that it adds), ``background`` (contact and
+adhesion, which of all these come together, and what may be called an event).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from models.simulate import events, recording
 from models.simulate.background import (
     BACKGROUNDS,
     UNTOUCHED,
+    Surface,
     approach_force,
     place,
     smooth_forces,
@@ -27,7 +28,6 @@ from models.simulate.background import (
 )
 from models.simulate.mechanics import Pulled, Rng, Rupture, chance, log_uniform, pick
 from models.simulate.recording import Instrument, draw_instrument
-from models.simulate.surface import Surface
 
 __all__ = ["Rupture", "Simulated", "simulate"]
 

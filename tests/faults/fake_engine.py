@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import deploy.engines
-from daemon.engine import EngineTimeouts, process
+from daemon.engine import EngineTimeouts, supervisor
 from deploy.classifier import EngineId, EngineRequest, Seen, Signals
 from deploy.engines import Engine
 from deploy.torch_engine import TorchClassifier
@@ -72,7 +72,7 @@ def main() -> int:
     from daemon.cli import main as afm_triage
     from daemon.service import reload
 
-    process.COMMAND = WORKER
+    supervisor.COMMAND = WORKER
     reload.EngineTimeouts = partial(EngineTimeouts, first_pause_s=0.5, longest_pause_s=1.0)  # type: ignore[misc, assignment]
     return afm_triage(sys.argv[1:])
 

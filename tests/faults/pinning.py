@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from daemon.bench.harness import spread_ms
+from daemon.bench import spread_ms
 from daemon.bench.machine import neighbours
 from deploy.openvino_engine import HINTS, Graph, openvino
 from models.anatomy import fold

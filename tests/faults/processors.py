@@ -25,9 +25,9 @@ CURVES = 500
 
 def measure() -> dict[str, object]:
     """In a process of its own: logits in single precision, their speed, and what int8 comes to."""
+    from daemon.learn.int8 import CannotQuantise, quantise
     from deploy.classifier import EngineRequest
     from deploy.engines import named
-    from deploy.quantiser import CannotQuantise, quantise
     from models.bundle import SHIPPED, read
     from models.frontend import prepare
     from models.simulate import simulate

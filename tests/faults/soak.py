@@ -18,7 +18,7 @@ from typing import Any
 
 from daemon.client.feed import ask
 from daemon.client.temporary_service import TemporaryService
-from daemon.instrument.jpk_writer import pack
+from daemon.instrument import pack
 from daemon.judging.registry import Registry
 from daemon.ledger import wire
 from models.bundle import CONFIRMED, SHIPPED, Bundle, read

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from daemon.formats import limits
-from daemon.formats.errors import AWAY
+from daemon.formats.base import AWAY
 from daemon.reading import FileReading
 from daemon.reading.pool import ReaderPool
 from daemon.sources import Arrival

@@ -20,7 +20,7 @@ from textmutants import Mutant, mutant
 
 from daemon.config import ThresholdsConfig
 from daemon.formats import open_file
-from daemon.formats.errors import NotACurve, Unfinished, Unreadable
+from daemon.formats.base import NotACurve, Unfinished, Unreadable
 from daemon.judging import classify, decide
 from daemon.judging.judge import judge_of, load_model
 from daemon.reading import Reading

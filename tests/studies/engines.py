@@ -19,8 +19,8 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.bench import compare
 from daemon.bench.child import ChildFailed, call
-from daemon.bench.harness import compare
 from daemon.bench.machine import neighbours
 from daemon.common.errors import USAGE, UserError
 from daemon.common.options import Option
@@ -109,8 +109,8 @@ def teach_int8(bundle: Bundle, curves: PreparedCurves, cache: Path, fewest: int)
         return why
     if curves.real < fewest:
         return f"int8 is calibrated on real curves, and {curves.real} are too few ({fewest})"
+    from daemon.learn.int8 import CannotQuantise, quantise
     from deploy.openvino_engine import keep
-    from deploy.quantiser import CannotQuantise, quantise
 
     try:
         found = quantise(bundle, curves.signals[: curves.real : 2], 1)

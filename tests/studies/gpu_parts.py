@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from daemon.bench.harness import compare
+from daemon.bench import compare
 from daemon.learn.int8 import PreparedCurves
 from deploy.classifier import Classifier, EngineFault, Signals
 from deploy.gpu import CudaClassifier, DeviceClassifier, recorded

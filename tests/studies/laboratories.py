@@ -16,10 +16,9 @@ import numpy as np
 
 from models.curve import Curve, Samples
 from models.simulate import EVENTS, Rupture, recording
-from models.simulate.background import BACKGROUNDS, place, smooth_forces, touch_surface, visible
+from models.simulate.background import BACKGROUNDS, Surface, place, smooth_forces, touch_surface, visible
 from models.simulate.mechanics import Pulled, Rng, chance, log_uniform, pick, sign
 from models.simulate.recording import Instrument, draw_instrument
-from models.simulate.surface import Surface
 
 #: Seeds of the ten that tables are made of.
 TEN = tuple(range(10))

@@ -213,7 +213,7 @@ class Line:
 
     def send(self, curves: Sequence[Curve]) -> None:
         """As many files of the laboratory, with the canaries of that time among them, judged to the end."""
-        from daemon.instrument.jpk_writer import pack
+        from daemon.instrument import pack
 
         files: list[Path] = []
         for curve in curves:

@@ -20,7 +20,7 @@ from daemon.common.options import Option
 from daemon.common.progress import progress
 from daemon.common.text import align
 from daemon.config import ThresholdsConfig
-from daemon.formats.errors import Unfinished
+from daemon.formats.base import Unfinished
 from daemon.formats.samples import check_written
 from daemon.judging import Judge, Verdict, verdict_of
 from daemon.judging.judge import judge_of, load_model

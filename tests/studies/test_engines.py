@@ -4,7 +4,7 @@ from importlib.util import find_spec
 import pytest
 
 from daemon.cli import main
-from deploy import quantiser
+from daemon.learn import int8
 from tests.studies.__main__ import main as study
 from tests.studies.engines import cpu_requests, write_text
 
@@ -17,7 +17,7 @@ def some_requests(cache, with_int8):
 
 @pytest.mark.timeout(180)
 def test_every_engine_is_asked_and_costed(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(quantiser, "SIMULATED", (20, 100))
+    monkeypatch.setattr(int8, "SIMULATED", (20, 100))
     monkeypatch.setattr("tests.studies.engines.timed_requests", some_requests)  # each takes a process of its own
     monkeypatch.setattr("tests.studies.engines.NEIGHBOURS", (0,))
     monkeypatch.setattr("tests.studies.engines.THREADS", (1,))

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -17,8 +18,8 @@ from daemon.formats.afmcurve import pack
 from daemon.labels import Label, Labels, Word
 from daemon.labels.raters import Bar
 from daemon.learn.ground import survey
-from daemon.learn.lessons import Taught, is_held_out, lessons_of, missing_of
-from daemon.learn.training_record import fingerprint_of
+from daemon.learn.lessons import Taught, is_held_out, lessons_of, missing_of, untaught
+from daemon.learn.training_record import TrainingRecord, fingerprint_of
 from daemon.ledger.view import LedgerView
 from deploy.serving import known_curves
 from models.bundle import Bundle
@@ -91,6 +92,24 @@ def test_the_logits_are_those_of_service(nights: Nights) -> None:
     scores = np.array([decided[int(seq)]["data"]["score"] for seq in taught.seqs])
     found = bundle.calibration.score(taught.logits(network, bundle.profile))
     assert np.abs(found - scores).max() < 0.02
+
+
+def test_every_night_begins_at_the_network_that_no_label_has_taught(nights: Nights) -> None:
+    """Else what is said by cross-fit would come from a network that has seen the curve, the night before."""
+    taught = taught_by(nights.config)
+    with LedgerView(nights.state / "ledger.sqlite") as view, Labels(nights.state / "labels.sqlite") as labels:
+        ground = survey(nights.config, view, labels)
+    base = ground.base
+    tuned = replace(base, id="tuned", weights={**base.weights, "fc.bias": base.weights["fc.bias"] + 1})
+    other = replace(base, id="other", weights={**base.weights, "conv1.weight": -base.weights["conv1.weight"]})
+    assert untaught(ground, taught) is base
+    assert untaught(replace(ground, network=tuned), taught) is base
+    assert untaught(replace(ground, network=other), taught) is other
+    record = TrainingRecord.of(base.manifest.training).with_more({}, taught.fingerprints[:1])
+    manifest = msgspec.structs.replace(base.manifest, training={**base.manifest.training, **record.for_manifest()})
+    knowing = replace(base, manifest=manifest)
+    assert taught.unseen_by(knowing).tolist() == [False] + [True] * (len(taught) - 1)
+    assert untaught(replace(ground, base=knowing, network=tuned), taught) is tuned
 
 
 def test_three_in_ten_is_three_in_ten() -> None:

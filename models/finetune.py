@@ -130,7 +130,7 @@ class TuningRecipe:
     most: int = 1_000  # labelled curves an epoch draws, however many there are: a night has its time
     replay: float = 0.5  # share of what is drawn that is replayed
     events: float = 0.5  # share of events in what is drawn, of the labelled and of the replayed alike
-    pull: float = 0.1  # towards the parent's weights, times the rate, a step (decoupled, as AdamW's decay)
+    pull: float = 0.1  # towards the parent, a step at the full rate: no weight gets further than rate / pull from it
     seed: int = 1
     threads: int = 1
 

@@ -15,7 +15,7 @@ import { Top } from "./top.js";
 import { SHAPES, clean, count, element, parts, plural, sentence, waiting } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-const FETCHED = 60; // items of a queue at once
+const FETCHED = 30; // items of a queue at once: what is answered meanwhile changes what comes behind them
 const AHEAD = 8; // curves that are ready before they are asked for
 const QUEUES = ["kept", "review", "discards", "disagreements"];
 const BLIND = new Set(["discards", "sheet"]);
@@ -90,7 +90,7 @@ function openView(name) {
   }
   document.querySelector("aside").hidden = name !== "curve";
   document.querySelector(".rooms").classList.toggle("is-wide", name !== "curve");
-  document.querySelector("main > footer").hidden = name !== "curve";
+  for (const below of [document.querySelector("main > footer"), $("enough")]) below.hidden = name !== "curve";
   if (name === "sheets") sheets.open(queue, rater, top.scope);
   if (name === "cut") cut.open();
   if (name === "night") night.open();
@@ -212,7 +212,7 @@ function drawCurve(item, curve) {
   $("facts").replaceChildren(...factsOf(curve));
   drawGauge(curve, isBlind(item));
   moved();
-  afterPaint(() => items[at] === item && drawWhy(curve, isBlind(item), isDrawnByChance(item))); // first the curve, then what is said of it
+  afterPaint(() => items[at] === item && drawWhy(curve, isBlind(item), isDrawnByChance(item), item.by_chance)); // first the curve, then what is said of it
   say(`${parts(item.path).file.slice(0, 80)}. ${inWords(curve)}`);
   later(() => alike(item));
 }
@@ -389,6 +389,7 @@ function drawProgress() {
   if (done || left === null) said.push(`${plural(done, "answer")} in this sitting`);
   if (each && left) said.push(waiting(left * each));
   $("left").textContent = said.join(" · ");
+  $("enough").textContent = queue === "review" ? sentence(top.state?.enough?.text ?? "") : "";
 }
 
 // What the other parts report.

@@ -284,10 +284,6 @@ class _Judge:
         """The logits below which the parent and the candidate discard."""
         return self.parent.bundle.calibration.logit(self.thresholds.discard), float(self.candidate.bundle.limits[0])
 
-    def both(self, prepared: Sequence[Prepared], what: str) -> tuple[_Logits, _Logits]:
-        """What the parent and the candidate say of the same curves."""
-        return _said(self.parent, prepared, what), _said(self.candidate, prepared, what)
-
     def _simulated(self, count: int, prevalence: float) -> tuple[_Logits, _Logits]:
         prepared = _drawn(count, prevalence, self.parent.bundle.profile)
         what, parent = "simulated events" if prevalence else "curves without one", self.parent.bundle
@@ -299,7 +295,8 @@ class _Judge:
     def golden(self, taught: Taught | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """(n,): whether each golden event is found by the parent, and by the candidate."""
         events = prepare_to_judge(golden_events(), self.parent.bundle.profile)
-        found = [said.found(cut) for said, cut in zip(self.both(events, "golden events"), self.cuts, strict=True)]
+        judges = zip((self.parent, self.candidate), self.cuts, strict=True)
+        found = [_said(model, events, "golden events").found(cut) for model, cut in judges]
         if taught is not None and taught.golden.any():
             own = [said[taught.golden] > cut for said, cut in zip(self._taught(taught), self.cuts, strict=True)]
             found = [np.concatenate(pair) for pair in zip(found, own, strict=True)]

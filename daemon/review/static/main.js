@@ -419,7 +419,7 @@ function stateChanged(state) {
   top.drawTrouble();
   drawProgress();
   drawEffect(state);
-  if (view === "night") night.show(state.night, top.silence);
+  if (view === "night") night.show(state.night, top.silence, state.learning);
   if (view === "curve" && at < 0 && top.left(queue) > 0 && !isFetching) {
     isAtEnd = false;
     fetchMore().then(() => at < 0 && firstOpen(0) >= 0 && show(firstOpen(0)));

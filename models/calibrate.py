@@ -1,8 +1,8 @@
 """The calibration: from logits to a probability at a stated prevalence, and to the two thresholds.
 
 Temperature and bias together (Platt 1999), because a focal or balanced training shifts the intercept too. A fit to
-simulated curves ends with :func:`choose_cut`; one to labels of real ones with :func:`choose_discard` and
-:func:`choose_keep`, and it earns a certificate.
+simulated curves ends with :func:`choose_cut`, or of a tuned child with :func:`choose_like_parent`; one to labels of
+real ones with :func:`choose_discard` and :func:`choose_keep`, and it earns a certificate.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import Calibration, Cut
+from models.bundle import CONFIRMED, Calibration, Cut
+from models.cut import FEWEST
+from models.gate import SPARE, equal_loss_cut
 from models.metrics import Prior, auc, calibration_error, class_weights, clopper_pearson, regress
 
 Logits = NDArray[np.float64]
 Labels = NDArray[np.bool_]
 Scores = NDArray[np.float64]
+SIMULATED = "simulation, held out"  # the basis of a cut that was chosen on curves of the simulator
 HIGHEST = 1.0 - 1e-9  # a threshold that certainty alone reaches
 MARGIN = 1.0 - 1e-9  # another processor may compute the last digits of a score otherwise
 
@@ -75,7 +78,7 @@ def choose_cut(
     discard = min(discard, float(np.nextafter(keep, 0.0)))  # a model that is certain of everything discards less
     missed, taken = int((events <= discard).sum()), int((others >= keep).sum())
     evidence = {
-        "basis": "simulation, held out",
+        "basis": SIMULATED,
         "events": int(events.size),
         "event_free": int(others.size),
         "events_discarded": missed,
@@ -88,6 +91,66 @@ def choose_cut(
         "auc": auc(scores, labels),
         "ece": calibration_error(scores, labels, calibration.prevalence),
     }
+    return Cut(discard, keep, evidence)
+
+
+def score_up_to(calibration: Calibration, logit: float, below: float = 1.0) -> float:
+    """A score below ``below`` that stands for this logit or one just below it, whatever is rounded on the way."""
+    at, score = logit, 1.0
+    while not (score < below and calibration.logit(score) <= logit):
+        score = float(calibration.score(np.array([at]))[0])
+        at = math.nextafter(at, -math.inf)
+    return score
+
+
+def choose_like_parent(
+    calibration: Calibration,
+    before: Logits,
+    after: Logits,
+    labels: Labels,
+    limits: tuple[float, float],
+    confirmed: Logits,
+    own: float | None = None,
+) -> Cut:
+    """Both thresholds of a tuned network, by what its parent does to the same simulated curves.
+
+    ``before`` and ``after``, (N,): logits of held-out simulated curves by the parent and the child; ``limits``: the
+    parent's logits of discard and keep in force, and ``own``, where its discard was raised, the one it was raised from.
+    The child discards no more of the events, keeps no more of the others, and discards none of ``confirmed``, (n,):
+    cross-fitted logits of events that the parent does not discard; fewer than five say nothing.
+    """
+    starts = limits[0], limits[0] if own is None else own
+    equal, old = (equal_loss_cut(before[labels], after[labels], limit, SPARE) for limit in starts)
+    lowest = float(confirmed.min()) if confirmed.size >= FEWEST else math.inf
+    cut = min(equal, math.nextafter(lowest, -math.inf))
+    others = np.sort(after[~labels])[::-1]
+    allowed = int((before[~labels] >= limits[1]).sum())
+    top = float(others[allowed]) if allowed < others.size else -math.inf
+    keep = float(calibration.score(np.array([math.nextafter(max(top, cut), math.inf)]))[0])
+    keep = min(float(np.nextafter(keep, 1.0)), HIGHEST)
+    discard = score_up_to(calibration, cut, keep)
+    scores = calibration.score(after)
+    missed, taken = int((scores[labels] <= discard).sum()), int((scores[~labels] >= keep).sum())
+    is_held = cut < equal  # by events that people confirmed
+    evidence = {
+        "basis": CONFIRMED if is_held else SIMULATED,
+        "events": int(confirmed.size if is_held else labels.sum()),
+        "event_free": int((~labels).sum()),
+        "events_discarded": 0 if is_held else missed,
+        "event_free_discarded": int((scores[~labels] <= discard).sum()),
+        "event_free_kept": taken,
+        "simulated_loss": missed / int(labels.sum()),
+        "simulated_loss_of_parent": float((before[labels] <= limits[0]).mean()),
+        "discard_rule": "below every cross-fitted confirmed event"
+        if is_held
+        else "missing no more simulated events than its parent",
+        "keep_rule": "taking no more simulated curves without an event than its parent",
+        "auc": auc(scores, labels),
+        "ece": calibration_error(scores, labels, calibration.prevalence),
+        "cross_fitted": np.sort(confirmed).tolist(),
+    }
+    if own is not None and (low := score_up_to(calibration, old, keep)) < discard:
+        evidence["band"] = [low, discard]
     return Cut(discard, keep, evidence)
 
 

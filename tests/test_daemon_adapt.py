@@ -242,7 +242,7 @@ def test_unattended_waits_until_the_curves_most_like_an_event_have_been_looked_a
     assert registry.serving(night.base.id).by == "adapt, by its timer"
     registry.rollback("ada", "the pile was too small")  # a timer does not overrule a person
     assert adapt(night.state, "--unattended") == 0
-    assert "ada took the last cut back, the pile was too small" in capsys.readouterr().out
+    assert "ada took the last promotion back, the pile was too small" in capsys.readouterr().out
     assert registry.serving() is None
     assert adapt(night.state) == 0
     assert registry.serving() is not None

@@ -27,7 +27,8 @@ from daemon.labels.sessions import Sessions
 from daemon.learn.ground import Ground, Stream, let_serve, stream_of, survey
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
-from models.bundle import CONFIRMED, BadBundle, Bundle
+from models.bundle import CONFIRMED, BadBundle
+from models.calibrate import score_up_to
 from models.certificate import CONFIDENCE, MAX_MISS, percent_up
 from models.cut import FEWEST, LEAST_GAIN, MISSES, Rung, Step, climb
 
@@ -85,7 +86,7 @@ def propose(config: Config, miss: float = MISSES[0], *, is_watched: bool = False
         ceiling = min([ground.logit(keep), *(one.logit - one.margin for one in above)])
         logits, old = [one.logit for one in above], ground.logit(ground.old)
         step = climb(old, logits, miss, is_watched=is_watched, ceiling=ceiling)
-        new = ground.old if step.logit <= old else _score_of(step, network, keep)
+        new = ground.old if step.logit <= old else score_up_to(network.calibration, step.logit, keep)
         stream = stream_of(view, Sessions(labels).seqs_of(ground.group), network, keep, new)
         last = view.last(1)
     between = stream.between(ground.old, new).tolist()
@@ -119,15 +120,6 @@ def propose(config: Config, miss: float = MISSES[0], *, is_watched: bool = False
 def _open(config: Config, closing: ExitStack) -> tuple[LedgerView, Labels]:
     view = closing.enter_context(LedgerView(config.state / "ledger.sqlite"))
     return view, closing.enter_context(Labels(config.state / "labels.sqlite"))
-
-
-def _score_of(step: Step, network: Bundle, keep: float) -> float:
-    """The cut as a score that is below keep; by its nature below every confirmed event."""
-    logit, score = step.logit, 1.0
-    while not (score < keep and network.calibration.logit(score) <= step.logit):  # rounding, on the way there and back
-        score = float(network.calibration.score(np.array([logit]))[0])
-        logit = math.nextafter(logit, -math.inf)
-    return score
 
 
 def accept(config: Config, proposal: Proposal, by: str) -> Promotion:

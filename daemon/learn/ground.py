@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -159,12 +160,30 @@ def let_serve(
             read(registry.models / name)
         except BadBundle:
             registry.write_cut(ground.network, name, cut, evidence, certificate, code_version=__version__)
+    except BadBundle as error:
+        raise UserError(BAD_DATA, f"{error}; nothing was moved") from error
+    return promote(registry, ground, name, why=why, by=by)
+
+
+def promote(registry: Registry, ground: Ground, name: str | Path, *, why: str, by: str) -> Promotion:
+    """Let a model, by name or folder, serve the group that the ground is of.
+
+    Raises UserError 65, and nothing has moved, where it may not serve; OSError where the state takes no file.
+    """
+    try:
         promotion = registry.promote(name, base=ground.base, group=ground.group, why=why, by=by)
         if ground.goes_on and registry.group() != ground.group:  # no service has seen the session begin
             registry.turn_to(ground.group, by=by)
     except BadBundle as error:
         raise UserError(BAD_DATA, f"{error}; nothing was moved") from error
     return promotion
+
+
+def taken_back(registry: Registry, group: str) -> str | None:
+    """How the last promotion of a group was taken back, where nothing was promoted since: a timer leaves it so."""
+    changes = (one for one in reversed(registry.history()) if one.group == group and one.act != "group")
+    last = next(changes, None)
+    return f"{last.by} took the last promotion back, {last.why}" if last and last.act == "rollback" else None
 
 
 def stream_of(view: LedgerView, within: Stretches, network: Bundle, keep: float, highest: float) -> Stream:

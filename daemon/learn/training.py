@@ -27,8 +27,8 @@ from daemon.learn.training_record import TrainingRecord, fingerprint_of, read_un
 from deploy import serving
 from deploy.classifier import EngineRequest
 from deploy.serving import Model
-from models.bundle import BadBundle, Bundle, Manifest, Network, SelfTest, Weights, write
-from models.calibrate import choose_cut, fit_platt
+from models.bundle import BadBundle, Bundle, Calibration, Cut, Manifest, Network, SelfTest, Weights, write
+from models.calibrate import SIMULATED, choose_cut, fit_platt
 from models.card import describe
 from models.clock import utc_now
 from models.curve import Curve
@@ -273,11 +273,29 @@ def assemble(
     replaces: bool = False,
 ) -> Bundle:
     """Calibrate on ``heldout`` (never trained on), then write the whole folder as one act."""
-    weights = half(network)
-    rounded = load(network.width, {name: torch.from_numpy(tensor) for name, tensor in weights.items()})
+    rounded = as_stored(network)
     logits, labels = infer(rounded, heldout.edges, profile), heldout.labels > 0.5
     calibration = fit_platt(logits, labels, prevalence)
     cut = choose_cut(calibration, logits, labels, most_missed, most_kept)
+    return publish(folder, rounded, profile, calibration, cut, origin, replaces=replaces)
+
+
+def as_stored(network: ResNet18) -> ResNet18:
+    """The network as a weight file holds it, in half precision: what is calibrated is what will serve."""
+    return load(network.width, {name: torch.from_numpy(tensor) for name, tensor in half(network).items()})
+
+
+def publish(
+    folder: Path,
+    network: ResNet18,
+    profile: RasterProfile,
+    calibration: Calibration,
+    cut: Cut,
+    origin: Origin,
+    *,
+    replaces: bool = False,
+) -> Bundle:
+    """Write the whole folder of a network that is :func:`as_stored`, as one act."""
     manifest = Manifest(
         name=origin.name,
         created=utc_now("seconds"),
@@ -285,14 +303,14 @@ def assemble(
         code_version=origin.code_version,
         profile=profile,
         network=Network(network.width),
-        calibration=replace(calibration, basis=cut.evidence["basis"]),
+        calibration=replace(calibration, basis=SIMULATED),
         thresholds=cut,
         score_basis=origin.score_basis,
         certificate=None,
         training=dict(origin.training),
-        selftest=SelfTest(serving.VERSION, known_logits(rounded, profile)),
+        selftest=SelfTest(serving.VERSION, known_logits(network, profile)),
     )
-    return write(folder, weights, manifest, describe(manifest), replaces=replaces)
+    return write(folder, half(network), manifest, describe(manifest), replaces=replaces)
 
 
 def half(network: ResNet18) -> Weights:

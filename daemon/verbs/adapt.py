@@ -34,13 +34,15 @@ class Options:
 
 def run(options: Options) -> int:
     """Exit 0, also where the cut stays; 69 without a ledger, 65 for a model that cannot be read, 74 for labels."""
+    from daemon.judging.registry import Registry
     from daemon.learn.adaptation import accept, audit, propose
     from daemon.learn.certifying import certify
+    from daemon.learn.ground import taken_back
 
     config = load(options.service)
     taken = None if options.dry_run else audit(config)
     proposal = propose(config, float(options.miss), is_watched=options.unattended, counts=True)
-    back = _taken_back(config, proposal) if options.unattended else None
+    back = taken_back(Registry(config.state / "models"), proposal.group) if options.unattended else None
     is_held = options.unattended and (back is not None or bool(proposal.look_first))
     moved: Promotion | None = None
     try:
@@ -59,15 +61,6 @@ def run(options: Options) -> int:
         if back is not None and proposal.moves:
             print(clean(f"a timer moves nothing after that: {back}; `adapt` of a person does"))
     return 0
-
-
-def _taken_back(config: Config, proposal: Proposal) -> str | None:
-    """How the last cut of this group was taken back, where nothing was promoted since."""
-    from daemon.judging.registry import Registry
-
-    changes = [one for one in Registry(config.state / "models").history() if one.group == proposal.group]
-    last = next((one for one in reversed(changes) if one.act != "group"), None)
-    return f"{last.by} took the last cut back, {last.why}" if last and last.act == "rollback" else None
 
 
 def _by(options: Options) -> str:

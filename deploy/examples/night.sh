@@ -5,7 +5,7 @@
 #   sh deploy/examples/night.sh        from the folder of a checkout after `make demo`
 #
 # The microscope is a simulated laboratory and the person knows its truth; with yours the other lines are the same.
-# CURVES=400 makes both nights short; LEARN="--events 20 --simulate 200 --epochs 1" lets it learn from so few.
+# CURVES=500 makes both nights short; LEARN="--events 20 --simulate 200 --epochs 1" lets it learn from so few.
 set -eu
 python=${PYTHON:-.venv/bin/python} curves=${CURVES:-4000} learn=${LEARN:-}
 night=$(mktemp -d)
@@ -17,6 +17,12 @@ measure() { # a night's curves, and a wait until each of them has its decision
         --night "$1" --curves "$curves"
     until [ "$(afm events --since 0 | wc -l)" -ge $(($1 * curves)) ]; do kill -0 "$service"; sleep 1; done
 }
+say() { # what a person says who looks at all that was kept or sent to review
+    for verdict in keep review; do afm events --since 0 --verdict $verdict; done >"$night/shown.jsonl"
+    sed 's/.*"path":"\([^"]*\)".*/\1,/' "$night/shown.jsonl" >"$night/shown"
+    { head -n 1 "$night/truth.csv"; grep -F -f "$night/shown" "$night/truth.csv"; } >"$night/labels.csv"
+    does labels import "$night/labels.csv" --rater you
+}
 trap 'afm stop >"$night/log" 2>&1; rm -rf "$night"' EXIT
 trap 'exit 130' INT TERM
 
@@ -27,13 +33,13 @@ until afm status >"$night/told" 2>&1; do kill -0 $service || cat "$night/log" >&
 
 does session begin --sample titin --name "first night"
 measure 1
-does labels import "$night/truth.csv" --rater you
+say
 does adapt
 # shellcheck disable=SC2086 # several words
 does finetune $learn
 does models list
 does session begin --sample titin --name "second night"
 measure 2
-does labels import "$night/truth.csv" --rater you
+say
 does session show
 does status

@@ -290,7 +290,7 @@ def learning(state: Path, labels: Labels | None, needed: int) -> dict[str, Any]:
             "why": why,
         }
     events, stream = (None, None) if labels is None else (len(events_of(labels)), labels.stream)
-    found = {"events": events, "events_needed": needed, "stream": stream, "last": last}
+    found: dict[str, Any] = {"events": events, "events_needed": needed, "stream": stream, "last": last}
     found |= {"looks": len(spent), "alpha": alpha, "alpha_of": WHOLE}
     return found | {"text": "; ".join(_learned(found))}
 

@@ -240,8 +240,7 @@ class Pile(Closing):
 
     def ranking(self) -> Ranking | None:
         """What a head on the labels so far thinks of the flagged curves that are embedded; None where it cannot be."""
-        from daemon.learn.head import features_of
-        from models.heads import logistic
+        from daemon.learn.head import features_of, order
 
         known = [seq for seq in self._events if self._has(seq)]
         events = np.array([self._events[seq] for seq in known], np.bool_)
@@ -253,9 +252,7 @@ class Pile(Closing):
             seen = self._stack([*some, *known])
             features = features_of(self._network[2], self._config.review.features, seen)
             self._features = (len(flagged), features)
-        features = self._features[1]
-        head = logistic(features.apply(self._stack(known)), events, None)
-        scores = head.score(features.apply(self._stack(flagged)))
+        scores = order(self._network[2], self._features[1], self._stack(known), events, self._stack(flagged))
         return Ranking(np.array(flagged, np.int64), scores, len(known))
 
     def _has(self, seq: int) -> bool:

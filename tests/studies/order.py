@@ -50,7 +50,7 @@ class Options:
     laboratories: Annotated[int, Option("simulated ones", "N")] = 10
     simulate: Annotated[int, Option("curves of each without an event; half as many with one", "N")] = 1200
     repeats: Annotated[int, Option("draws of each pile", "N")] = 3
-    every: Annotated[int, Option("labels between two orders", "N")] = 10
+    every: Annotated[int, Option("labels between two orders of a simulated pile; of a real set 1", "N")] = 10
     seed: Annotated[int, Option("", "N")] = 1
     out: Annotated[Path | None, Option("the table as JSON", "FILE.json")] = None
 
@@ -101,7 +101,8 @@ def run(options: Options) -> int:
     real = list(_real(options.folders, bundle, network)) if options.folders else []
     piles = [*((False, one) for one in _laboratories(options, bundle, network)), *((True, one) for one in real)]
     for is_real, pile in progress(piles, "looking", len(piles)):
-        rows.append(row_of(pile, network, is_real, options.repeats, options.every, options.seed))
+        every = 1 if is_real else options.every  # a real set is small
+        rows.append(row_of(pile, network, is_real, options.repeats, every, options.seed))
     if options.out:
         write_whole(options.out, json.dumps([asdict(row) for row in rows], indent=1).encode() + b"\n")
     print(write_text(bundle.id, rows))

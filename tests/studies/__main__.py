@@ -20,6 +20,7 @@ TOPICS: dict[str, str] = {
     "baselines": "the model beside a step detector and the plain published recipe",
     "calibration": "are probabilities that were fitted once right on other streams, at other prevalences",
     "engines": "does every engine on a CPU give the verdicts of single precision, and what does each cost",
+    "enough": "does the promise about what is unseen in a pile hold, and how much is looked at for it",
     "explain": "does the heat of an explanation lie where something truly broke",
     "few-labels": "what a few dozen labels of one's own curves add, and by which way",
     "flip": "is a curve upside down ever taken for an event, and what does looking cost",

@@ -236,7 +236,7 @@ def _open(
             if signal is None:  # as in service
                 aside["they can get no score"] += 1
                 continue
-            place = experiments[seq] if seq else _experiment("", label.folder, curve.acquired_s or 0.0)
+            place = experiments.get(seq) or _experiment("", label.folder, curve.acquired_s or 0.0)
             found[name] = _Shown(signal, curve if OPEN in curve.notes else None, seq, place)
         found[name].words += [one.label for one in words]
     if unknown:
@@ -252,11 +252,12 @@ def _open(
 
 def _experiments(view: LedgerView, sessions: Sessions, seqs: Sequence[int]) -> dict[int, str]:
     """Each ``seq`` -> sample of its session, watched folder and day of measurement."""
-    samples, events = sessions.groups_of(seqs), view.decisions(seqs)
-    return {
-        seq: _experiment(samples[seq], one.get("folder"), datetime.fromisoformat(one["acquired"]).timestamp())
-        for seq, one in ((seq, event["data"]) for seq, event in events.items())
-    }
+    samples, found = sessions.groups_of(seqs), {}
+    for seq, event in view.decisions(seqs).items():
+        data = event["data"]
+        acquired = data.get("acquired") or event["time"]  # of a decision from before files were asked when they are of
+        found[seq] = _experiment(samples[seq], data.get("folder"), datetime.fromisoformat(acquired).timestamp())
+    return found
 
 
 def _experiment(sample: str, folder: str | None, acquired_s: float) -> str:

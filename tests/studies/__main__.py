@@ -32,6 +32,8 @@ TOPICS: dict[str, str] = {
     "left-out": "do labels of other systems help on one that the model has never seen",
     "losses": "every loss on an equal budget, over several seeds, against cross entropy",
     "misread": "what goes wrong in a run, and which number of the guard tells it, how soon",
+    "order": "of the events in a pile how many are found, against the share of it that was looked at",
+    "poison": "which test of the gate refuses which poisoned candidate",
     "sampling": "does a curve keep its verdict when the instrument stores fewer points of it",
     "steps": "of the events that the network misses, how many does the second opinion see",
     "stress": "from which strength on does a nuisance turn an event into a discard",

@@ -202,7 +202,7 @@ class _Shown:
 
 
 def _said(labels: Labels) -> _Said:
-    """Every curve that somebody has said a word on, in the order of decisions; what is not in this ledger comes first."""
+    """Every curve that somebody has said a word on, in the order of decisions; what this ledger has not comes first."""
     decided = labels.labelled()
     known = {one.identity for words in decided.values() for one in words}
     others = [words for identity, words in by_curve(labels.current()).items() if identity not in known]

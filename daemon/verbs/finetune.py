@@ -58,6 +58,7 @@ def _learn(config: Config, options: Options) -> Outcome:
     night = Night(
         by="finetune, by its timer" if options.unattended else this_user() or "somebody",
         is_unattended=options.unattended,
+        stands_back=True,
         dry_run=options.dry_run,
         device=options.device,
         events=options.events,

@@ -371,12 +371,12 @@ def scores(review: Review, request: Request) -> dict[str, Any]:
 
 
 def state(review: Review, request: Request) -> dict[str, Any]:
-    """How the night goes, in short; with ``?night=1`` all of :func:`night` too, as of the same moment."""
+    """How the night goes, in short; with ``?night=1`` all of :func:`night` and of what was learned too."""
     rater = (request.query_params.get("rater") or "").strip() or None
     within = review.desk.within(request.query_params.get("session", "current"))
     found = review.night.state(rater, within or ALWAYS, review.aims(), review.cutting.effect())
     if not request.query_params.get("night"):
-        del found["night"]
+        del found["night"], found["learning"]
     found |= {"order": review.orderer.now.plain(), "enough": review.desk.portion(within).plain()}
     return found | review.certifying.beside(found, review.cutting.needed(), rater)
 

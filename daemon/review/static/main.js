@@ -436,7 +436,7 @@ function stateChanged(state) {
   drawProgress();
   reorder(state);
   drawEffect(state);
-  if (view === "night") night.show(state.night, top.silence);
+  if (view === "night") night.show(state.night, top.silence, state.learning);
   if (view === "curve" && at < 0 && top.left(queue) > 0 && !isFetching) {
     isAtEnd = false;
     fetchMore().then(() => at < 0 && firstOpen(0) >= 0 && show(firstOpen(0)));

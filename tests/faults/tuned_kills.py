@@ -200,7 +200,9 @@ def run(folder: Path, kills: int, seed: int) -> Found:
             _, status = os.waitpid(taught(config, number), 0)
             if status or not check(config, registry, found):
                 found.wrong.append("the last night did not come to its end")
-            time.sleep(1.0)
+            deadline_s = time.monotonic() + 60
+            while not decided_by(lab, registry) and time.monotonic() < deadline_s:
+                time.sleep(0.2)
         deadline_s = time.monotonic() + 60
         while len(lab.history()) < len(producer.written) + 80 and time.monotonic() < deadline_s:
             time.sleep(0.1)
@@ -209,6 +211,12 @@ def run(folder: Path, kills: int, seed: int) -> Found:
     left = [one for one in (lab.state / FOLDER).iterdir() if one.name.startswith(".") or one.name == "checkpoint"]
     found.wrong += [f"left behind: {one.name}" for one in left]
     return found
+
+
+def decided_by(lab: Lab, registry: Registry) -> bool:
+    """Whether what serves has decided the last curve."""
+    serving, told = registry.serving(), lab.history()
+    return serving is not None and told[-1]["data"]["model"] == serving.id
 
 
 def _judge(folder: Path, registry: Registry, written: Sequence[str], told: Sequence[dict], found: Found) -> None:  # type: ignore[type-arg]
@@ -231,6 +239,8 @@ def _judge(folder: Path, registry: Registry, written: Sequence[str], told: Seque
         elif score is None or abs(data["score"] - score) > 1e-4:
             found.wrong.append(f"seq {one['seq']} names {bundle.id}, whose score is {score}, not {data['score']}")
     found.served = len(models)
+    if found.served < 2:
+        found.wrong.append("what was promoted did not decide")
     scores = {round(score or 0.0, 4) for _, score in models.values()}
     if len(models) > 1 and len(scores) == 1:
         found.wrong.append("the models cannot be told apart by their scores")

@@ -42,7 +42,7 @@ from models.curve import Curve, Prepared
 from models.cut import FEWEST
 from models.files import append_line
 from models.frontend import prepare_to_judge, turned
-from models.gate import FEWEST_GOLDEN, SIMULATED, Finding, Report, Shadow, alpha, log_of, looks
+from models.gate import SIMULATED, Finding, Report, Shadow, alpha, log_of, looks
 from models.network import ResNet18, load
 from models.raster import RasterProfile
 from models.reasons import DOUBTS
@@ -117,17 +117,14 @@ def look(
             return last
         text = f"look: one a night, and number {last.look} was taken at {last.time}; nothing is spent until noon"
         return report([Finding("look", False, text)])
-    with (
-        LedgerView(config.state / "ledger.sqlite") as view,
-        Labels(config.state / "labels.sqlite") as labels,
-    ):
+    with LedgerView(config.state / "ledger.sqlite") as view, Labels(config.state / "labels.sqlite") as labels:
         keep = parent.keep if config.thresholds.keep is None else config.thresholds.keep
         sessions = Sessions(labels)
         group = sessions.group(sessions.present())
         stream = stream_of(view, sessions.seqs_of(group), parent, keep, cut)
         judge = _Judge(model, Model.of(parent, _EXACT), Thresholds(cut, keep), alpha(number))
         golden = judge.golden(taught)
-        if missing := list(_missing(golden[0], len(stream), judge.alpha)):
+        if missing := [one for one in (gate.too_few_golden(golden[0]), gate.too_few(len(stream))) if one is not None]:
             return report([*findings, *missing])
         findings.append(gate.newly_lost(*golden, judge.alpha))
         findings += judge.on_simulated(simulated)
@@ -280,6 +277,10 @@ class _Judge:
     alpha: float
 
     @property
+    def models(self) -> tuple[Model, Model]:
+        return self.parent, self.candidate
+
+    @property
     def cuts(self) -> tuple[float, float]:
         """The logits below which the parent and the candidate discard."""
         return self.parent.bundle.calibration.logit(self.thresholds.discard), float(self.candidate.bundle.limits[0])
@@ -295,7 +296,7 @@ class _Judge:
     def golden(self, taught: Taught | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """(n,): whether each golden event is found by the parent, and by the candidate."""
         events = prepare_to_judge(golden_events(), self.parent.bundle.profile)
-        judges = zip((self.parent, self.candidate), self.cuts, strict=True)
+        judges = zip(self.models, self.cuts, strict=True)
         found = [_said(model, events, "golden events").found(cut) for model, cut in judges]
         if taught is not None and taught.golden.any():
             own = [said[taught.golden] > cut for said, cut in zip(self._taught(taught), self.cuts, strict=True)]
@@ -304,9 +305,7 @@ class _Judge:
 
     def _taught(self, taught: Taught) -> tuple[Floats, Floats]:
         """(N,) logits of the labelled curves by the parent and by the candidate."""
-        parent, candidate = (
-            taught.logits(_network_of(one), one.profile) for one in (self.parent.bundle, self.candidate.bundle)
-        )
+        parent, candidate = (taught.logits(_network_of(one.bundle), one.bundle.profile) for one in self.models)
         return parent, candidate
 
     def own_events(self, taught: Taught | None, cross_fitted: Sequence[float]) -> Finding | None:
@@ -349,7 +348,7 @@ class _Judge:
         signals = [one.signal for one in prepared if one.signal is not None]
         best = [np.inf, np.inf]
         for _ in range(_TRIES):
-            for place, model in enumerate((self.parent, self.candidate)):
+            for place, model in enumerate(self.models):
                 begun_s = time.perf_counter()
                 model.classify(signals)
                 best[place] = min(best[place], time.perf_counter() - begun_s)
@@ -386,14 +385,6 @@ def _network_of(bundle: Bundle) -> ResNet18:
     import torch
 
     return load(bundle.width, {name: torch.from_numpy(tensor) for name, tensor in bundle.weights.items()})
-
-
-def _missing(golden: NDArray[np.bool_], curves: int, look_alpha: float) -> Iterator[Finding]:
-    """What there is too little of to judge any candidate by."""
-    if golden.sum() < FEWEST_GOLDEN:
-        yield gate.newly_lost(golden, golden, look_alpha)
-    if (few := gate.too_few(curves)) is not None:
-        yield few
 
 
 def _shadow(view: LedgerView, stream: Stream, judge: _Judge, keep: float | None, *, may_discard: bool) -> Shadow:

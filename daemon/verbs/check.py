@@ -105,7 +105,18 @@ def describe(config: Config) -> list[str]:
     sentences.append(_canaries(config))
     if config.watch:
         sentences.append(_unread(config))
+    sentences.append(_learning(config))
     return sentences
+
+
+def _learning(config: Config) -> str:
+    order = "the network's score" if config.review.order == "score" else "a head on your labels, from 8 of them on"
+    is_plain = config.review.order == "score" or config.review.features == "none"
+    features = "" if is_plain else f" ({config.review.features} features)"
+    return (
+        f"shows the pile in the order of {order}{features}; `finetune` teaches the network itself from"
+        f" {config.finetune.events:,} confirmed events on"
+    )
 
 
 def _canaries(config: Config) -> str:

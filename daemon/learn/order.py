@@ -312,12 +312,12 @@ _AGAIN_S = 5.0  # after trouble
 
 def main(descriptor: int) -> None:
     """Order the pile of the state that is named, anew whenever something changes, until the page hangs up."""
-    import torch
-
-    from daemon.learn.head import require_sklearn
-
-    torch.set_num_threads(1)
     with serving(descriptor, memory_bytes=None) as connection:
+        import torch
+
+        from daemon.learn.head import require_sklearn
+
+        torch.set_num_threads(1)
         said, _ = frames.receive(connection)
 
         def tell(text: str) -> None:
@@ -409,7 +409,7 @@ class Orderer(threading.Thread):
             if self._is_over.wait(1.0):
                 return
         for _ in range(_STARTS):
-            self._child = child = spawn("daemon.learn.order")
+            self._child = child = spawn("daemon.learn.order", may_be_left=True)  # by a page that was killed
             child.stand_back()
             if self._is_over.is_set():
                 child.end()

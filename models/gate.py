@@ -18,7 +18,6 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from models.anytime import lost_bound
 from models.certificate import CONFIDENCE, MAX_MISS, events_needed
 from models.cut import LEAST_GAIN
 from models.metrics import at_least, auc, class_weights, reliability_slope
@@ -39,9 +38,11 @@ AUC_BELOW = 0.01
 CALIBRATED_WITHIN = 2.0
 #: Times the parent's seconds a batch; the network is the same, so that only a machine that is busy comes near.
 SLOWER = 2.0
-#: Of simulated events, left between the cut of equal loss and the cut: else every second sound candidate fails the
-#: bound of the net loss by chance alone.
-SPARE = 0.0025
+#: Standard errors of the difference, as the gate will see it, that a chosen cut stays below the cut of equal loss: nine
+#: sound candidates in ten then lose no more of the gate's simulated events than their parent.
+SPARE = 1.3
+#: Simulated events that the gate asks about.
+SIMULATED = 2_000
 
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -215,7 +216,6 @@ class Shadow:
     piled: int  # of these, that the parent at the cut in force sends to review
     chances: Floats  # (d,) of the drawn ones
     enters: Flags  # (d,) the candidate does not discard it
-    least: float  # the least chance that any discard had
 
     def __len__(self) -> int:
         return int(self.before.size) + self.discards
@@ -224,26 +224,28 @@ class Shadow:
 def pile(shadow: Shadow, look_alpha: float) -> Finding:
     """The pile has to be 5 points smaller by the best estimate, and surely smaller.
 
-    The estimate is that of Horvitz & Thompson (1952). Its lower bound takes half the error for the discards that
-    nobody can judge again (:func:`models.anytime.lost_bound`), half for the stream that comes after this one.
+    The estimate is that of Horvitz & Thompson (1952): a drawn discard stands for 1 / chance. Its variance counts one
+    more of the mean weight than was found, so that a few draws without a hit do not pass for knowledge; the stream that
+    comes after this one adds its own. Both together are taken as normal.
     """
     count = len(shadow)
     if (few := too_few(count)) is not None:
         return few
     weights = 1 / shadow.chances[shadow.enters]
-    entering, variance = float(weights.sum()), float((weights * (weights - 1)).sum())
+    one_more = shadow.discards / max(shadow.chances.size, 1)
+    entering, variance = float(weights.sum()), float((weights * (weights - 1)).sum()) + one_more**2
     was, now = int(shadow.before.sum()) + shadow.piled, int(shadow.after.sum())
     before, after = was / count, (now + entering) / count
-    most = lost_bound(shadow.discards, shadow.chances, shadow.enters, 1 - look_alpha / 2, rest=shadow.least)
     moved = shadow.before.astype(np.float64) - shadow.after
-    spread = math.sqrt(max(float((moved**2).sum()) / count - (float(moved.sum()) / count) ** 2, 0.0) / count)
-    gain, error = before - after, NormalDist().inv_cdf(1 - look_alpha / 2) * spread
-    at_least_gain = (was - now - most) / count - error
+    of_stream = max(float((moved**2).sum()) / count - (float(moved.sum()) / count) ** 2, 0.0) / count
+    error = math.sqrt(of_stream + variance / count**2)
+    gain = before - after
+    at_least_gain = gain - NormalDist().inv_cdf(1 - look_alpha) * error
     figures = {
         "curves": float(count),
         "before": before,
         "after": after,
-        "standard_error": math.sqrt(variance) / count,
+        "standard_error": error,
         "audited": float(shadow.chances.size),
         "gain": gain,
         "gain_at_least": at_least_gain,
@@ -324,11 +326,17 @@ def equal_loss_cut(before: ArrayLike, after: ArrayLike, cut: float, spare: float
     """The highest logit of the candidate at which it discards no more simulated events than the parent at its ``cut``.
 
     ``before`` and ``after``, (n,): the logits of the same events by the parent and by the candidate, infinite where a
-    doubt keeps one from being discarded. ``spare``: this share of the events less; :data:`SPARE` where a cut is chosen
-    that the gate is to pass. ValueError without events.
+    doubt keeps one from being discarded. ``spare``: it discards fewer, by so many standard errors of the difference on
+    :data:`SIMULATED` events; :data:`SPARE` where a cut is chosen that the gate is to pass. ValueError without events.
     """
-    old, new = np.asarray(before, np.float64), np.sort(np.asarray(after, np.float64))
+    old, new = np.asarray(before, np.float64), np.asarray(after, np.float64)
     if not new.size or old.shape != new.shape:
         raise ValueError(f"{old.shape} and {new.shape} logits are not those of the same events")
-    allowed = max(int((old <= cut).sum()) - math.ceil(spare * new.size - 1e-9), 0)
-    return math.nextafter(float(new[min(allowed, new.size - 1)]), -math.inf)
+    gone, ranked = old <= cut, np.sort(new)
+    for count in range(min(int(gone.sum()), new.size - 1), -1, -1):
+        limit = math.nextafter(float(ranked[count]), -math.inf)
+        falls = new <= limit
+        differing = int((falls != gone).sum()) / new.size
+        if int(falls.sum()) - int(gone.sum()) <= -spare * math.sqrt(differing / SIMULATED) * new.size:
+            return limit
+    return math.nextafter(float(ranked[0]), -math.inf)

@@ -28,7 +28,7 @@ from daemon.common.progress import progress, working
 from daemon.config import Config
 from daemon.judging.registry import Promotion, Registry
 from daemon.labels import Labels
-from daemon.learn.gate import SIMULATED, golden_fingerprints, look
+from daemon.learn.gate import golden_fingerprints, look
 from daemon.learn.ground import Ground, promote, survey, taken_back
 from daemon.learn.lessons import Taught, lessons_of
 from daemon.learn.training import Origin, as_stored, publish
@@ -39,7 +39,7 @@ from models.bundle import BadBundle, Bundle, read
 from models.calibrate import choose_like_parent, fit_platt
 from models.files import remove_abandoned, remove_unfinished, write_whole
 from models.finetune import Lessons, Tuning, TuningRecipe, cross_fit, steps_of, tail_logits, trunk_of
-from models.gate import Report, looks
+from models.gate import SIMULATED, Report, looks
 from models.loss import describe
 from models.network import ResNet18, load
 from models.raster import RasterProfile

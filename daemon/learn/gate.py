@@ -27,7 +27,6 @@ from daemon.config import Config
 from daemon.formats.afmcurve import unpack
 from daemon.formats.base import Unfinished, Unreadable
 from daemon.judging import Thresholds, verdict_of
-from daemon.judging.audit import LEAST
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
 from daemon.learn.ground import Stream, stream_of
@@ -43,15 +42,14 @@ from models.curve import Curve
 from models.cut import FEWEST
 from models.files import append_line
 from models.frontend import prepare_to_judge, turned
-from models.gate import FEWEST_GOLDEN, Finding, Report, Shadow, alpha, log_of, looks
+from models.gate import FEWEST_GOLDEN, SIMULATED, Finding, Report, Shadow, alpha, log_of, looks
 from models.network import ResNet18, load
 from models.reasons import DOUBTS
 from models.simulate import simulate
 
 #: Real events that ship with the program (models/golden/ORIGIN.md).
 GOLDEN = SHIPPED.with_name("golden") / "events.zip"
-#: Simulated events that every candidate is asked about, and half as many curves without one; nobody else draws them.
-SIMULATED = 2_000
+#: Of the simulated curves that every candidate is asked about; nobody else draws them.
 SEED = 83_000_000
 #: Kept and reviewed curves of the stream that are judged again, the latest ones.
 _MOST_JUDGED = 4_000
@@ -82,8 +80,8 @@ def look(
 
     ``parent``: the network that serves the present session group, ``cut`` its discard threshold in force, a score.
     ``cross_fitted``: logits of the confirmed events that it does not discard, each by a network tuned without its
-    experiment and day. ``spend``: note the look, as one that may end in a promotion does. ``simulated``: events; with
-    fewer than usual hardly anything passes.
+    experiment and day. ``spend``: note the look, as one that may end in a promotion does.
+    ``simulated``: events, and half as many curves without one; with fewer than usual hardly anything passes.
 
     No look is spent on a folder that is no fit candidate, nor where there is too little to judge it by. The same
     candidate asked about again in the same night is answered from the log; another one is refused, and nothing spent.
@@ -412,7 +410,6 @@ def _shadow(view: LedgerView, stream: Stream, judge: _Judge, keep: float | None,
         piled=int((piled & discards).sum()),
         chances=np.array([chances[seq] for seq in seqs[drawn].tolist()], np.float64),
         enters=after(drawn),
-        least=LEAST,
     )
 
 

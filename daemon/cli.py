@@ -41,7 +41,7 @@ VERBS = {
     "finetune": "teach the network your labels; it serves if it passes the gate",
     "explain": "one curve with where the network looked, as a picture",
     "models": "list and show models, let another serve, take it back",
-    "rank": "unlabelled curves in the order that a few labelled ones teach",
+    "rank": "curves in the order that labels teach: the pile of a state, or folders",
     "bench": "measured throughput and latency on this machine",
     "check": "say what a configuration will do, and every error in it",
     "doctor": "versions, devices, watch limits, mounts, and what to do about each problem",

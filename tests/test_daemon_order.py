@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from adapthelp import Night
 from modelhelp import noisy
 
+from daemon.cli import main
 from daemon.formats.afmcurve import compact_copy_of
 from daemon.labels import Labels
 from daemon.learn.order import Orderer, Pile, Ranking
@@ -159,7 +161,7 @@ def test_the_order_comes_from_a_process_that_stands_back_and_ends_with_the_page(
     night.say("keep", of_kind(True)[:4])
     night.say("discard", of_kind(False)[:4])
     orderer = Orderer(night.config, lambda: True)
-    assert orderer.now.plain() == {"by": "score", "labels": 0, "sentence": "by the network's score"}
+    assert orderer.now.plain() == {"by": "score", "labels": 0, "sentence": "by score"}
     orderer.open()
     try:
         wait_for(lambda: orderer.now.ranking is not None)
@@ -188,3 +190,23 @@ def wait_for(is_so, limit_s: float = 40.0) -> None:
     while not is_so():
         assert time.monotonic() < deadline_s
         time.sleep(0.02)
+
+
+def test_rank_lists_the_pile_of_a_state_in_that_order(night, capsys) -> None:
+    pytest.importorskip("sklearn")
+    file = night.state / "order.csv"
+    words = ["rank", "--state", str(night.state), "--list", str(file)]
+    assert main(words) == 0
+    assert "25 flagged curves by score: 8 more labels" in capsys.readouterr().err
+    night.say("discard", of_kind(True)[:4])
+    night.say("keep", of_kind(False)[:4])
+    assert main(words) == 0
+    assert "17 flagged curves in the order of 8 labels" in capsys.readouterr().err
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    named = [int(row["path"][-14:-10]) for row in rows]
+    assert set(named[:8]) == set(of_kind(False)[4:])
+    assert (named[-1], rows[-1]["score"]) == (night.count, ""), "what cannot be read is left out of no list"
+    assert main([*words, "--labelled", str(night.state)]) == 64
+    assert main([*words, str(night.state)]) == 64
+    assert main(["rank", "--state", str(night.state / "none"), "--list", str(file)]) == 69
+    assert all(line.startswith("afm-triage") for line in capsys.readouterr().err.splitlines())

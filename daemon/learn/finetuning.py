@@ -30,7 +30,7 @@ from daemon.judging.registry import Promotion, Registry
 from daemon.labels import Labels
 from daemon.learn.gate import golden_fingerprints, look
 from daemon.learn.ground import Ground, promote, survey, taken_back
-from daemon.learn.lessons import Taught, lessons_of
+from daemon.learn.lessons import Taught, lessons_of, untaught
 from daemon.learn.training import Origin, as_stored, publish
 from daemon.learn.training_record import TrainingRecord
 from daemon.ledger.view import LedgerView
@@ -158,6 +158,7 @@ class _Teaching:
     def __init__(self, config: Config, night: Night, ground: Ground, taught: Taught, folder: Path) -> None:
         self._night, self._ground, self._taught, self._folder = night, ground, taught, folder
         self._parent, self._recipe = ground.network, night.recipe()
+        self._start = untaught(ground, taught)
         self._device = _device_of(night.device)
         with LedgerView(config.state / "ledger.sqlite") as view:
             self._stream = view.stream
@@ -168,6 +169,7 @@ class _Teaching:
         recipe = {name: value for name, value in asdict(self._recipe).items() if name != "threads"}
         return {
             "parent": self._parent.id,
+            "start": self._start.id,
             "cut": [self._ground.own, self._ground.old],
             "lessons": _digest_of(self._taught),
             "recipe": recipe,
@@ -186,13 +188,12 @@ class _Teaching:
         os.nice(max(_NICE - os.nice(0), 0))  # the instrument's curves go first, at the disk too
         with working("loading the network"):
             profile = self._parent.profile
-            weights = {name: torch.from_numpy(tensor) for name, tensor in self._parent.weights.items()}
-            network = load(self._parent.width, weights)
+            network, start = (_loaded(bundle) for bundle in (self._parent, self._start))
             taught_logits = self._taught.logits(network, profile)
         replayed = _drawn(self._folder, "replayed", profile, self._night.simulate)
         lessons = self._lessons(network, replayed)
-        crossed = self._cross_fit(network, lessons)
-        tuning = Tuning(network, lessons, self._recipe, self._folder / "checkpoint", self._device)
+        crossed = self._cross_fit(start, lessons)
+        tuning = Tuning(start, lessons, self._recipe, self._folder / "checkpoint", self._device)
         for _ in progress(tuning, "tuning", len(tuning)):
             pass
         held_out = _drawn(self._folder, "held-out", profile, self._night.held_out)
@@ -253,7 +254,8 @@ class _Teaching:
         before, after = (tail_logits(one, trunk, self._device) for one in (parent, network))
         calibration = fit_platt(after, events, base.calibration.prevalence)
         own = ground.logit(ground.own) if ground.own < ground.old else None
-        shown = (taught.is_event & (taught_logits > ground.logit(ground.old)))[taught.trained]
+        known = taught.is_event & taught.unseen_by(self._start)
+        shown = (known & (taught_logits > ground.logit(ground.old)))[taught.trained]
         limits = ground.logit(ground.old), ground.logit(base.keep)
         cut = choose_like_parent(calibration, before, after, events, limits, crossed[0][shown], own)
         seqs = sorted(taught.seqs[taught.trained][shown].tolist())
@@ -274,6 +276,10 @@ class _Teaching:
         record = TrainingRecord.of(self._parent.manifest.training)
         record = record.with_more({f"labels of {self._stream[:8]}": _digest_of(self._taught)}, self._taught.curves)
         return {**self._made_of, **record.for_manifest(), "loss": describe(self._recipe.loss)}
+
+
+def _loaded(bundle: Bundle) -> ResNet18:
+    return load(bundle.width, {name: torch.from_numpy(tensor) for name, tensor in bundle.weights.items()})
 
 
 def _counts(taught: Taught) -> dict[str, int]:

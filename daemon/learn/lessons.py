@@ -32,11 +32,11 @@ from daemon.labels.sessions import Sessions
 from daemon.labels.table import by_curve
 from daemon.learn.ground import Ground
 from daemon.learn.training import orientation
-from daemon.learn.training_record import fingerprint_of
+from daemon.learn.training_record import TrainingRecord, fingerprint_of
 from daemon.ledger.view import LedgerView
 from models.bundle import Bundle
 from models.curve import Curve
-from models.finetune import Lessons, trunk_of
+from models.finetune import TAIL, Lessons, trunk_of
 from models.frontend import OPEN, prepare, turned
 from models.network import ResNet18
 from models.raster import Floats, RasterProfile, envelope
@@ -111,6 +111,11 @@ class Taught:
         np.maximum.at(logits, self.turned_of, infer(network, self.turned, profile))
         return logits
 
+    def unseen_by(self, bundle: Bundle) -> NDArray[np.bool_]:
+        """(N,): the model was not trained on it, as its record says."""
+        seen = TrainingRecord.of(bundle.manifest.training).curves
+        return np.array([name not in seen for name in self.fingerprints], np.bool_)
+
     def sentences(self) -> Iterator[str]:
         """What there is, and what was left aside."""
         if self.missing:
@@ -126,6 +131,21 @@ class Taught:
                 f"{int(self.is_held_out.sum()) - golden} others"
             )
         yield from (f"{many(count, 'curve')} left aside: {why}" for why, count in self.left_aside.items())
+
+
+def untaught(ground: Ground, taught: Taught) -> Bundle:
+    """The network that a tuning starts from: the base, where what serves is a child of it that labels have taught.
+
+    So every night begins anew, with all labels there are: what is said of them by cross-fit is by networks that never
+    saw them, and nothing drifts from night to night. Where the base is no parent of it in the layers below, or was
+    trained on these curves itself, it is the network that serves.
+    """
+    base, network = ground.base, ground.network
+    if (base.width, base.profile) != (network.width, network.profile) or base.weights.keys() != network.weights.keys():
+        return network
+    trunk = [name for name in base.weights if not name.startswith(TAIL)]
+    is_parent = all(np.array_equal(base.weights[name], network.weights[name]) for name in trunk)
+    return base if is_parent and taught.unseen_by(base).all() else network
 
 
 def lessons_of(

@@ -367,7 +367,7 @@ class Order:
         return {"by": by, "labels": labels, "sentence": self.sentence}
 
 
-_BY_SCORE = "by the network's score"
+_BY_SCORE = "by score"
 _STARTS = 3  # of a process that ends by itself
 _PAUSE_S = 30.0  # before the next start
 
@@ -436,7 +436,7 @@ class Orderer(threading.Thread):
             self._now = Order(ranking, f"in the order of your {many(ranking.labels, 'label')}")
         else:
             lacks = header["missing"]
-            more = f"{lacks} and it follows your labels" if lacks else "the order of your labels is being worked out"
+            more = f"{lacks} and your labels order it" if lacks else "the order of your labels is being worked out"
             self._now = Order(None, f"{_BY_SCORE}; {more}")
 
     def _say(self, text: str) -> None:

@@ -17,6 +17,7 @@ import { SHAPES, clean, count, element, parts, plural, sentence, waiting } from 
 const $ = (id) => document.getElementById(id);
 const FETCHED = 60; // items of a queue at once
 const AHEAD = 8; // curves that are ready before they are asked for
+const STAYS = 3; // of them, when the order of the pile changes
 const QUEUES = ["kept", "review", "discards", "disagreements"];
 const BLIND = new Set(["discards", "sheet"]);
 const EMPTY = {
@@ -51,6 +52,7 @@ let at = -1;
 let isDrawn = false; // the curve at `at` can be seen (or it is said why not): only then does an answer count
 let isFetching = false;
 let isAtEnd = false;
+let ordered = ""; // by what the pile was ordered when it was last asked for
 let wanted = 0; // counts what was asked for last, so that an answer that comes late is not shown
 let undone = stored("undo", []); // what `z` takes back, the newest last
 let looked = stored("looked", {}); // queue -> answers in this sitting
@@ -105,6 +107,7 @@ async function fetchMore() {
   isFetching = true;
   const name = queue;
   const began = performance.now();
+  ordered = orderOf(top.state);
   try {
     const blind = BLIND.has(name) ? 1 : "";
     const found = await ask(`/api/queue?${query({ name, limit: FETCHED, rater, blind, session: top.scope })}`);
@@ -124,6 +127,17 @@ async function fetchMore() {
     isFetching = false;
     if (name !== queue) fetchMore().then(() => at < 0 && show(firstOpen(0)));
   }
+}
+
+const orderOf = (state) => JSON.stringify(state?.order ?? null);
+
+/** The labels order the pile anew: what lies further ahead is asked for again. */
+function reorder(state) {
+  if (queue !== "review" || isFetching || orderOf(state) === ordered) return;
+  const from = at < 0 ? items.length : at + 1 + STAYS;
+  items = items.filter((item, place) => place < from || item.mine);
+  isAtEnd = false;
+  fetchMore();
 }
 
 /** The next item without an answer, from a place on; -1 for none. */
@@ -388,6 +402,7 @@ function drawProgress() {
   const said = left === null ? [] : [`${count(left)} ${queue === "discards" ? "drawn " : ""}${left === 1 ? "waits" : "wait"}`];
   if (done || left === null) said.push(`${plural(done, "answer")} in this sitting`);
   if (each && left) said.push(waiting(left * each));
+  if (queue === "review" && left && top.state.order) said.push(top.state.order.sentence);
   $("left").textContent = said.join(" · ");
 }
 
@@ -418,6 +433,7 @@ function stateChanged(state) {
   top.foreign = outbox.foreign.length;
   top.drawTrouble();
   drawProgress();
+  reorder(state);
   drawEffect(state);
   if (view === "night") night.show(state.night, top.silence);
   if (view === "curve" && at < 0 && top.left(queue) > 0 && !isFetching) {

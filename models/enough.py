@@ -8,7 +8,7 @@ number of those r whose place lies below the front is binomial, and it is known,
 been looked at, by either order. That the r stand still while the ranking looks at some of them is all the proof needs.
 
 *Enough.* With s events seen before the first drawn look and h events below the front, a promise of at most 5 % unseen
-must refute r >= q + h, q = s // 19 + 1. So there is a front for each h, and r >= q + h is refuted where at most h events
+must refute r >= q + h, q = s // 19 + 1. So there is a front for each h, where r >= q + h is refuted if at most h events
 lie below it. The fronts are the smallest that keep the chance of ever refuting what is true at 4.5 % for every
 r, exactly, by the recursion of a group-sequential test (Armitage, McPherson & Rowe 1969, JRSS A 132, 235). Without an
 event below it the first is 1 - 0.045^(1/q): 0.40 for 100 events seen, 0.25 for 200.
@@ -87,7 +87,7 @@ class Standing:
             return f"{said}, {_events(self.seen)} seen; with fewer than {FEWEST} look at all"
         more = "look at all for 5 %" if self.more is None else f"about {self.more:,} more for 5 %"
         if self.unseen_bound is None or self.likely is None:
-            return f"{said}, {_events(self.seen)} seen; what is left is measured once fewer come; {more}"
+            return f"{said}, {_events(self.seen)} seen; {more}"
         return f"{said}: at most {self.unseen_bound:,} of about {self.likely:,} events unseen (95 % sure); {more}"
 
 

@@ -123,13 +123,14 @@ class TuningRecipe:
 
     epochs: int = 8
     batch: int = 32
-    rate: float = 1e-4
+    rate: float = 3e-4
     warmup: float = 0.1  # share of all steps
     loss: str = "focal"  # as models.loss.select reads it
     smoothing: float = 0.05  # targets are pulled this far towards the middle: people err
+    most: int = 1_000  # labelled curves an epoch draws, however many there are: a night has its time
     replay: float = 0.5  # share of what is drawn that is replayed
     events: float = 0.5  # share of events in what is drawn, of the labelled and of the replayed alike
-    pull: float = 0.1  # towards the parent's weights, times the rate, a step (decoupled, as AdamW's decay)
+    pull: float = 0.1  # towards the parent, a step at the full rate: no weight gets further than rate / pull from it
     seed: int = 1
     threads: int = 1
 
@@ -208,7 +209,7 @@ class _Draw:
         if not len(self._labelled):
             raise ValueError("lessons without a labelled curve teach nothing")
         share = recipe.replay if len(self._replayed) else 0.0
-        count = len(self._labelled) / (1 - share)
+        count = min(len(self._labelled), recipe.most) / (1 - share)
         self.steps = max(round(count / recipe.batch), 1)
         self._of_replay = round(share * recipe.batch)
         self._batch, self._seed = recipe.batch, recipe.seed
@@ -267,10 +268,12 @@ def cross_fit(
     """Tune once a fold, on the others and all that is replayed. ``progress`` is told of every step, as 1.
 
     Where there are fewer groups than folds, curves are split by the hash of their content, so that copies of one curve
-    stay together. ``checkpoint`` as of :class:`Tuning`. ValueError for fewer than two labelled curves.
+    stay together. ``checkpoint`` as of :class:`Tuning`. ValueError for fewer than two different labelled curves.
     """
     places = np.flatnonzero(~lessons.is_replayed)
     fold_of, is_by_group = _folds(lessons, places, folds)
+    if len(np.unique(fold_of)) < 2:
+        raise ValueError("a cross-fit takes at least two different labelled curves")
     logits = np.full(len(lessons), np.nan)
     for fold in range(folds):
         own = places[fold_of == fold]

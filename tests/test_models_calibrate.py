@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from models.bundle import Calibration
-from models.calibrate import choose_cut, fit_platt, prior_of, score_apart
+from models.bundle import CONFIRMED, Calibration, Cut
+from models.calibrate import SIMULATED, choose_cut, choose_like_parent, fit_platt, prior_of, score_apart
 from models.metrics import calibration_error
 
 
@@ -118,3 +118,48 @@ def test_a_model_that_is_certain_of_everything_still_gets_two_thresholds():
     certain, labels = Calibration(1.0, 0.0, 0.02), np.arange(100) < 50
     cut = choose_cut(certain, np.full(100, 500.0), labels)
     assert 0.0 <= cut.discard < cut.keep < 1.0
+
+
+def of_a_child(
+    confirmed: tuple[float, ...], own: float | None = None
+) -> tuple[Calibration, Cut, np.ndarray, np.ndarray]:
+    """A child whose logits are twice the parent's, and a little noise: its cut, its logits and the truth."""
+    rng = np.random.default_rng(4)
+    labels = rng.random(4_000) < 0.5
+    before = rng.normal(np.where(labels, 2.5, -2.5), 1.0)
+    after = 2 * before + rng.normal(0, 0.2, before.size)
+    calibration = fit_platt(after, labels, 0.02)
+    cut = choose_like_parent(calibration, before, after, labels, (0.5, 1.5), np.array(confirmed), own)
+    return calibration, cut, after, labels
+
+
+def test_a_child_misses_and_keeps_no_more_than_its_parent() -> None:
+    _, cut, _, _ = of_a_child(())
+    evidence = cut.evidence
+    assert evidence["basis"] == SIMULATED
+    lost, parents = evidence["simulated_loss"], evidence["simulated_loss_of_parent"]
+    assert 0.5 * parents < lost < parents
+    assert evidence["event_free_kept"] <= 3  # the parent keeps what lies four sigma out
+    assert cut.band is None
+    assert 0 < cut.discard < cut.keep < 1
+
+
+@pytest.mark.parametrize(("events", "holds"), [(4, False), (5, True)])
+def test_confirmed_events_hold_the_cut_of_a_child_from_five_on(events: int, holds: bool) -> None:
+    lowest = -0.3
+    calibration, cut, _, _ = of_a_child((lowest, *[3.0] * (events - 1)))
+    assert (cut.evidence["basis"] == CONFIRMED) == holds
+    assert (calibration.logit(cut.discard) < lowest) == holds
+    if holds:
+        assert cut.events == events
+        assert calibration.logit(cut.discard) == pytest.approx(lowest)
+
+
+def test_a_cut_that_was_raised_leaves_its_band_to_the_child() -> None:
+    calibration, cut, after, labels = of_a_child((), own=0.0)
+    assert cut.band is not None
+    low, high = map(calibration.logit, cut.band)
+    assert cut.band[1] == cut.discard
+    assert high == pytest.approx(1.0, abs=0.5), "twice the parent's"
+    assert low == pytest.approx(0.0, abs=0.7)
+    assert (after[labels] <= low).mean() < (after[labels] <= high).mean()

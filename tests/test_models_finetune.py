@@ -33,7 +33,7 @@ def test_the_trunk_and_the_tail_are_the_network(tmp_path):
     assert trunk.shape == (48, 16, 4, 4)
     assert trunk.dtype == np.float16
     assert np.abs(tail_logits(untrained(), trunk) - infer(untrained(), edges, SMALL)).max() < 0.005
-    on_disk = trunk_of(untrained(), edges, SMALL, file=tmp_path / "trunk.npy")
+    on_disk = trunk_of(untrained(), edges, SMALL, "cpu:0", file=tmp_path / "trunk.npy")
     assert np.array_equal(np.load(tmp_path / "trunk.npy"), on_disk)
     assert np.abs(on_disk.astype(np.float32) - trunk).max() < 0.01
 
@@ -51,7 +51,7 @@ def test_it_learns_and_leaves_what_it_was_given(lessons):
 
 
 def test_only_convolutions_of_layer4_and_the_last_layer_change(lessons):
-    tuning = Tuning(untrained(), lessons, QUICK)
+    tuning = Tuning(untrained(), lessons, QUICK, device="cpu:0")
     list(tuning)
     old, new = untrained().state_dict(), tuning.network.state_dict()
     changed = {name for name in old if not torch.equal(old[name], new[name])}
@@ -115,6 +115,15 @@ def test_too_few_days_are_said_and_copies_stay_together(lessons):
     assert sum(steps) == 5 * steps_of(few, replace(QUICK, epochs=1))
 
 
-def test_lessons_without_labels_are_refused(lessons):
+def test_a_night_has_its_time_however_many_labels_there_are(lessons):
+    assert steps_of(lessons, QUICK) == 3 * 6
+    assert steps_of(lessons, replace(QUICK, most=16)) == 3 * 2
+
+
+def test_too_few_lessons_are_refused(lessons):
     with pytest.raises(ValueError, match="without a labelled"):
         Tuning(untrained(), Lessons.replayed(lessons.trunk, lessons.targets), QUICK)
+    one = np.zeros(4, np.int64)  # a curve and its copies
+    alone = Lessons(lessons.trunk[one], lessons.targets[one], lessons.weights[one], one)
+    with pytest.raises(ValueError, match="two different"):
+        cross_fit(untrained(), alone, QUICK)

@@ -18,7 +18,7 @@ from daemon.ledger import Ledger
 from daemon.ledger.view import LedgerView
 from daemon.review.outlook import outlook
 from daemon.review.questions import BLOCK, REPEAT_AFTER
-from daemon.review.queues import Aims, Item, QueueName, lengths, queue, stretches
+from daemon.review.queues import Aims, Item, QueueName, lengths, portion, queue, stretches
 from tests.ledgerhelp import JUDGE, decision
 
 #: Of computing, for any queue of a long history: 10 to 40 ms where it was measured; a machine half as fast passes.
@@ -306,3 +306,71 @@ def test_a_long_history_is_answered_at_once(night: Night) -> None:
         "discards": len(drawn),
         "disagreements": 0,
     }
+
+
+def answer(night: Night, items: list[Item], is_event: Callable[[int], bool], rater: str = "anna") -> None:
+    """As the server stores what was handed out, all of it at once."""
+    events = night.view.decisions([item.seq for item in items])
+    night.labels.say(
+        Labels.of_event(events[one.seq], "keep" if is_event(one.seq) else "discard", rater, queue=one.queue)
+        for one in items
+    )
+
+
+def test_when_the_ranking_runs_dry_curves_come_by_chance_until_it_is_enough(night: Night) -> None:
+    """The pile is that of the first drawn curve; what comes later is a portion of its own; anybody's answers count."""
+    events = set(night.add(*[("review", 0.9 - n / 1_000) for n in range(60)]))
+    night.add(*[("review", 0.5 - n / 1_000) for n in range(440)])
+    answer(night, night.next("review", limit=60), events.__contains__)
+    asked = night.next("review", limit=50)
+    assert {item.queue for item in asked} == {"review"}  # the ranking has just brought nothing but events
+    answer(night, asked, events.__contains__)
+    looked = portion(night.view, night.labels).standing.looked
+    assert portion(night.view, night.labels).standing.text.endswith("seen; about 212 more for 5 %")
+
+    asked = [item for item in night.next("review", limit=40) if item.kind == "plain"]
+    assert {item.queue for item in asked} == {"drawn"}
+    seqs = [item.seq for item in asked]
+    assert seqs not in (sorted(seqs), sorted(seqs, reverse=True))
+    assert night.seqs("drawn", "", limit=len(seqs)) == seqs
+    dealt = queue(night.view, night.labels, "review", "anna", 40, is_dealt=True)
+    assert {item.queue for item in [*dealt, *night.next("review", "")]} == {"review"}
+
+    answer(night, night.next("drawn", "", limit=len(seqs)), events.__contains__, "ben")
+    later = night.add(*[("review", 0.95)] * 5)  # the most likely ones, but not of this portion
+    now = portion(night.view, night.labels)
+    assert (now.later, now.standing.looked, now.standing.left) == (5, looked + len(asked), 500 - looked - len(asked))
+    assert now.standing.unseen_bound is not None
+    assert set(night.seqs("drawn", limit=1_000)).isdisjoint(later)
+    for _ in range(40):
+        if portion(night.view, night.labels).before is not None:
+            break
+        answer(night, night.next("review", limit=20), events.__contains__)
+    now = portion(night.view, night.labels)
+    assert now.before is not None
+    assert now.before.is_enough
+    assert now.before.looked < 0.85 * 500
+    assert now.plain()["text"].startswith("enough: looked at ")
+    assert (now.standing.looked, now.standing.left, now.later) == (0, 5, 0)
+    assert night.seqs("review", limit=5) == later  # by rank again
+
+
+def test_an_answer_taken_back_or_passed_over_leaves_the_drawn_curve_open(night: Night) -> None:
+    night.add(*[("review", 0.9 - n / 1_000) for n in range(300)])
+    answer(night, night.next("review", limit=90), lambda seq: seq <= 60)
+    drawn = [item for item in night.next("review", limit=60) if item.queue == "drawn"]
+    answer(night, drawn, lambda seq: False)
+    before = portion(night.view, night.labels).standing
+    assert before.unseen_bound is not None
+    holding = [one for one in night.labels.current() if one.seq == drawn[3].seq]
+    night.labels.remove(holding, by="anna", reason="undone", time="2026-11-28T10:00:00.000Z")
+    undone = portion(night.view, night.labels)
+    assert undone.drawn[0].seq == drawn[3].seq
+    assert undone.standing.unseen_bound > before.unseen_bound
+    assert night.seqs("review", limit=1) == [drawn[3].seq]
+    night.labels.note_shown("anna", drawn[3].seq, "review", "skip")
+    assert night.seqs("review", limit=1) == [undone.drawn[1].seq]
+    night.say("ben", "discard", drawn[3].seq)
+    assert portion(night.view, night.labels).standing == before
+    night.say("ben", "unsure", drawn[3].seq)
+    assert portion(night.view, night.labels).standing.unseen_bound > before.unseen_bound

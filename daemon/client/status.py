@@ -18,7 +18,7 @@ from daemon.client.feed import ask_status
 from daemon.client.service_file import ServiceFile, find
 from daemon.common.errors import UserError
 from daemon.common.mounts import resolve
-from daemon.common.text import MARKS, bars, clean, duration, latency
+from daemon.common.text import MARKS, bars, clean, duration, latency, many
 from daemon.config import Config
 from daemon.config.origin import SERVICE_FILE
 from daemon.labels import Labels
@@ -259,6 +259,62 @@ def last_curve_s(report: Mapping[str, Any]) -> float | None:
         return float(told)
     last = (report.get("ledger") or {}).get("last_decision")
     return datetime.fromisoformat(last["time"]).timestamp() if last else None
+
+
+def learning(state: Path, labels: Labels | None, needed: int) -> dict[str, Any]:
+    """How the teaching of the network stands: what the gate said last, and what people have still to say.
+
+    ``needed``: confirmed events from which on there is something to learn. ``labels``: None where they cannot be read.
+    ``alpha`` is the error that looks at candidates of the same parent have spent, of ``alpha_of``. Raises UserError 74
+    as the labels do.
+    """
+    from daemon.judging.registry import Registry  # late, as are the next: a console starts sooner without them
+    from daemon.labels.confirmed import events_of
+    from models.gate import WHOLE, looks
+
+    last, alpha, spent = None, 0.0, looks(state)
+    if spent:
+        one, history = spent[-1], Registry(state / "models").history()
+        made = [act for act in history if act.act != "group" and one.candidate in (act.id, act.before)]
+        outcome = "passed" if one.passed else "refused"
+        if any(act.act == "promote" and act.id == one.candidate for act in made):
+            is_back = made[-1].act == "rollback" and made[-1].before == one.candidate
+            outcome = f"taken back by {made[-1].by}, {made[-1].why}" if is_back else "promoted"
+        alpha = sum(other.alpha for other in spent if other.network == one.network)
+        why = [clean(finding.text) for finding in one.findings if not finding.passed]
+        last = {
+            "time": one.time,
+            "candidate": one.candidate,
+            "parent": one.parent,
+            "outcome": clean(outcome),
+            "why": why,
+        }
+    events, stream = (None, None) if labels is None else (len(events_of(labels)), labels.stream)
+    found: dict[str, Any] = {"events": events, "events_needed": needed, "stream": stream, "last": last}
+    found |= {"looks": len(spent), "alpha": alpha, "alpha_of": WHOLE}
+    return found | {"text": "; ".join(_learned(found))}
+
+
+def _learned(told: Mapping[str, Any]) -> Iterator[str]:
+    """The last look first, then what there is to learn from; nothing where nobody has said anything yet."""
+    if last := told["last"]:
+        yield f"{minute_of(last['time'])} {last['candidate']} {last['outcome']}"
+        yield from last["why"]
+        yield f"{100 * told['alpha']:.3g} of {100 * told['alpha_of']:g} % error spent in {many(told['looks'], 'look')}"
+    events, needed = told["events"], told["events_needed"]
+    if events:
+        more = f": {needed - events:,} more before the network learns" if events < needed else " to learn from"
+        yield f"{events:,} of {needed:,} confirmed events{more}"
+
+
+def learning_of(config: Config) -> dict[str, Any]:
+    """The same for whoever holds no labels open; of those that cannot be read nothing is told."""
+    file = config.state / "labels.sqlite"
+    with suppress(UserError):
+        if file.is_file():  # looking must not make it
+            with Labels(file, patience_s=_LABELS_S, is_reading=True) as labels:
+                return learning(config.state, labels, config.finetune.events)
+    return learning(config.state, None, config.finetune.events)
 
 
 def _is_ours(event: Mapping[str, Any], config: Config, ledger: Mapping[str, Any] | None) -> bool:

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,14 +70,9 @@ class Night:
     events: int | None = None  # confirmed ones that it takes; None: as the configuration says
     simulate: int = REPLAYED
     held_out: int = HELD_OUT
-    epochs: int | None = None  # None: as the recipe says
+    recipe: TuningRecipe = field(default_factory=lambda: TuningRecipe(threads=0))  # threads 0: all cores but one
     asked: int = SIMULATED  # simulated events that the gate asks about; with fewer than usual hardly anything passes
     candidate: Path | None = None  # nothing is learned: the gate looks at this model
-
-    def recipe(self) -> TuningRecipe:
-        """How the network learns."""
-        usual = TuningRecipe(threads=default_threads())
-        return usual if self.epochs is None else replace(usual, epochs=self.epochs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +152,8 @@ class _Teaching:
 
     def __init__(self, config: Config, night: Night, ground: Ground, taught: Taught, folder: Path) -> None:
         self._night, self._ground, self._taught, self._folder = night, ground, taught, folder
-        self._parent, self._recipe = ground.network, night.recipe()
-        self._start = untaught(ground, taught)
+        self._parent, self._start = ground.network, untaught(ground, taught)
+        self._recipe = replace(night.recipe, threads=night.recipe.threads or default_threads())
         self._device = _device_of(night.device)
         with LedgerView(config.state / "ledger.sqlite") as view:
             self._stream = view.stream

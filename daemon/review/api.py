@@ -208,10 +208,11 @@ def queue(review: Review, request: Request) -> list[dict[str, Any]]:
     return found if rater else [one for one in found if one["label"] is None or name == "disagreements"][:limit]
 
 
-def _items(review: Review, request: Request, name: QueueName, limit: int) -> list[Item]:
+def _items(review: Review, request: Request, name: QueueName, limit: int, *, is_dealt: bool = False) -> list[Item]:
     desk, rater = review.desk, (request.query_params.get("rater") or "").strip()
     within = desk.within(request.query_params.get("session", "all"))  # the page says which: a script wants them all
-    return desk.queue(name, rater, limit, within, review.aims(), is_blind=is_blind_for(request, name))
+    is_blind = is_blind_for(request, name)
+    return desk.queue(name, rater, limit, within, review.aims(), is_blind=is_blind, is_dealt=is_dealt)
 
 
 def _described(review: Review, items: Sequence[Item], rater: str | None, *, is_blind: bool) -> list[dict[str, Any]]:
@@ -223,11 +224,15 @@ def _described(review: Review, items: Sequence[Item], rater: str | None, *, is_b
     # Of a question, and on a sheet, it would say what a person has said before.
     hidden = {item.seq for item in items if item.kind != "plain" or item.queue == "sheet"}
     drawn = {item.seq for item in items if item.is_drawn}
+    by_chance = {item.seq for item in items if item.queue == "drawn"}
     found = []
     for event in review.desk.events(seqs):
         own = [one.label for one in said.get(event["seq"], []) if rater in (None, one.rater)]
         label = own[-1] if own and event["seq"] not in hidden else None
-        found.append(_item(event, label, is_blind=is_blind) | {"is_drawn": event["seq"] in drawn})
+        found.append(
+            _item(event, label, is_blind=is_blind)
+            | {"is_drawn": event["seq"] in drawn, "by_chance": event["seq"] in by_chance}
+        )
     return found
 
 
@@ -348,7 +353,7 @@ def sheets(review: Review, request: Request) -> list[list[dict[str, Any]]]:
     from daemon.review.lookalikes import sheets as dealt
 
     name, rater, view = queue_name(request), request.query_params.get("rater"), review.desk.ledger
-    items = _items(review, request, name, _ON_SHEETS)
+    items = _items(review, request, name, _ON_SHEETS, is_dealt=True)
     with told():
         groups = dealt(view, [item.seq for item in items])
     by_seq = {item.seq: item for item in items}
@@ -366,15 +371,14 @@ def scores(review: Review, request: Request) -> dict[str, Any]:
 
 
 def state(review: Review, request: Request) -> dict[str, Any]:
-    """How the night goes, in short; with ``?night=1`` all of :func:`night` too, as of the same moment."""
+    """How the night goes, in short; with ``?night=1`` all of :func:`night` and of what was learned too."""
     rater = (request.query_params.get("rater") or "").strip() or None
     within = review.desk.within(request.query_params.get("session", "current"))
     found = review.night.state(rater, within or ALWAYS, review.aims(), review.cutting.effect())
     if not request.query_params.get("night"):
-        del found["night"]
-    return (
-        found | {"order": review.orderer.now.plain()} | review.certifying.beside(found, review.cutting.needed(), rater)
-    )
+        del found["night"], found["learning"]
+    found |= {"order": review.orderer.now.plain(), "enough": review.desk.portion(within).plain()}
+    return found | review.certifying.beside(found, review.cutting.needed(), rater)
 
 
 def night(review: Review, request: Request) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from daemon.labels.sheets import Sheets
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from daemon.reading.pool import ReaderPool
-from daemon.review.queues import BLIND, QUEUES, Aims, Item, QueueName, queue, stretches
+from daemon.review.queues import BLIND, QUEUES, Aims, Item, Portion, QueueName, portion, queue, stretches
 from daemon.review.security import Refused
 from daemon.sources.existing import find as find_files
 from models.clock import utc_now
@@ -211,18 +211,32 @@ class Desk(Closing):
     # What a rater is asked, and what they answer.
 
     def queue(
-        self, name: QueueName, rater: str, limit: int, within: Stretches | None, aims: Aims, *, is_blind: bool
+        self,
+        name: QueueName,
+        rater: str,
+        limit: int,
+        within: Stretches | None,
+        aims: Aims,
+        *,
+        is_blind: bool,
+        is_dealt: bool = False,
     ) -> list[Item]:
         """What this rater is asked next."""
         ledger, labels = self.ledger, self.labels
         with told():
-            found = queue(ledger, labels, name, rater, limit, within, aims, is_blind=is_blind)
+            found = queue(ledger, labels, name, rater, limit, within, aims, is_blind=is_blind, is_dealt=is_dealt)
         for item in found:
             self._handed_out[rater, item.seq] = item
             self._handed_out.move_to_end((rater, item.seq))
         while len(self._handed_out) > _REMEMBERED:
             self._handed_out.popitem(last=False)
         return found
+
+    def portion(self, within: Stretches | None) -> Portion:
+        """Where the pile stands, and whether enough of it was looked at."""
+        ledger, labels = self.ledger, self.labels
+        with told():
+            return portion(ledger, labels, within)
 
     def say(self, said: Sequence[Said]) -> list[Stored]:
         """All of them or none. What a rater has said already in the same words is stored once."""

@@ -15,7 +15,7 @@ import msgspec
 from daemon import __version__
 from daemon.client.feed import ask_status
 from daemon.client.service_file import find as find_service
-from daemon.client.status import advice, promises, remembered, troubles, with_since
+from daemon.client.status import advice, learning, promises, remembered, troubles, with_since
 from daemon.common.text import clean
 from daemon.guard.logbook import NAME as LOGBOOK
 from daemon.guard.morning import at_rest
@@ -132,6 +132,7 @@ class Night:
         self._hours, self._scores = Hours(), Scores()
         self._status = Held(self._ask, _STATUS_HOLDS_S)
         self._at_rest = Held(self._reckon, _RECKONED_HOLDS_S)
+        self._learning = Held(self._learned, _FIGURES_HOLD_S)
         self._figures: OrderedDict[str, Held[dict[str, Any]]] = OrderedDict()
 
     def _ask(self) -> Event | None:
@@ -184,6 +185,15 @@ class Night:
         guard: dict[str, Any] = msgspec.to_builtins(known)
         return guard
 
+    def learning(self) -> dict[str, Any]:
+        """How the teaching of the network stands: as `status` tells it."""
+        return self._learning.value()
+
+    def _learned(self) -> dict[str, Any]:
+        config = self._desk.config
+        with told():
+            return learning(config.state, self._desk.labels, config.finetune.events)
+
     def scores(self, within: Stretches) -> tuple[list[float], int]:
         """As Scores.of."""
         view = self._desk.ledger
@@ -235,6 +245,7 @@ class Night:
             "promises": promises(night["guard"]),
             "advice": night["advice"],
             "night": night,
+            "learning": self.learning(),
             "effect": list(effect),
         }
 

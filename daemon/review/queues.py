@@ -9,6 +9,9 @@ all: worth a look, without a weight, and shown as what they are; how long the qu
 Those stand among the audited ones too, in the same order, so that what was looked at of them is a fair sample by either
 way.
 
+When the ranking of *review* runs dry, curves drawn by chance take its places, until it may be said that enough was
+looked at (models.enough).
+
 What a rater has answered is not shown to them again; what they skipped comes back at the end. Curves that another rater
 has labelled come after all others, but for those that let two raters be compared.
 """
@@ -18,24 +21,28 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain, islice
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+import numpy as np
 
 from daemon.judging import VERDICTS, Thresholds, Verdict, verdict_of
 from daemon.judging.audit import Band
-from daemon.labels import Kind, Labels
+from daemon.labels import Kind, Labels, unanimous
 from daemon.labels.sessions import Sessions, Stretches, is_within
 from daemon.labels.sheets import Sheets
 from daemon.learn.order import Ranking
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event, Look
 from daemon.review.questions import Past, Slot, mix, shuffled
+from models.enough import Looks, Standing, secret_places, stand
 
 #: ``first``: the curves between the old and the new cut that `adapt` wants looked at, at the head of review.
 #: ``band``: audited discards that the old cut would have sent to review, at the head of discards.
 #: ``sheet``: what is left of the certificate sheet that was drawn last, whatever the stretches.
-QueueName = Literal["kept", "review", "discards", "disagreements", "first", "band", "sheet"]
+#: ``drawn``: curves of review by chance, which tell how many events are left in it.
+QueueName = Literal["kept", "review", "discards", "disagreements", "first", "band", "sheet", "drawn"]
 QUEUES: tuple[QueueName, ...] = get_args(QueueName)
 #: What the page shows without score and verdict. A sheet is never shown with them, whoever asks.
 BLIND: frozenset[QueueName] = frozenset({"discards", "band", "sheet"})
@@ -51,6 +58,7 @@ _VERDICT_OF: Mapping[str, Verdict] = {
     "kept": "keep",
     "review": "review",
     "first": "review",
+    "drawn": "review",
     "discards": "discard",
     "band": "discard",
 }
@@ -108,11 +116,12 @@ def queue(
     aims: Aims = NO_AIMS,
     *,
     is_blind: bool = False,
+    is_dealt: bool = False,
 ) -> list[Item]:
     """The next ``limit`` curves of a queue for this rater ("": for nobody in particular); ``within`` None: all nights.
 
-    ``is_blind``: verdict and score are not shown, so that a question may be a curve of any verdict. Raises what the
-    ledger and the labels raise.
+    ``is_blind``: verdict and score are not shown, so that a question may be a curve of any verdict. ``is_dealt``: they
+    will not be looked at in this order, so that none is drawn. Raises what the ledger and the labels raise.
     """
     if name == "disagreements":
         seqs = _disagreements(view, labels, rater, within or ALWAYS, aims)[:limit]
@@ -123,7 +132,9 @@ def queue(
     fresh, late, back = dict[int, _Place](), dict[int, _Place](), dict[int, _Place]()
     skipped = set(past.skipped)
     done = past.seen - skipped
-    for seq, place in _candidates(view, name, within or ALWAYS, aims, done):
+    is_mixed = name == "drawn" or (name == "review" and bool(rater) and not is_dealt)
+    part = portion(view, labels, within) if is_mixed else None
+    for seq, place in _candidates(view, name, within or ALWAYS, aims, done, part):
         if seq in skipped:
             back[seq] = place
         else:
@@ -218,19 +229,19 @@ def _led(fresh: Sequence[int], shared: Sequence[int], asked: int) -> list[int]:
 
 
 def _candidates(
-    view: LedgerView, name: QueueName, within: Stretches, aims: Aims, done: Set[int]
+    view: LedgerView, name: QueueName, within: Stretches, aims: Aims, done: Set[int], part: Portion | None
 ) -> Iterator[tuple[int, _Place]]:
     """Every curve of a queue in its order, but those that the rater is done with; each once."""
-    given: set[int] = set()
-    for looks, queue in _in_order(view, name, within, aims):
+    given = set(done)
+    for looks, queue in _in_order(view, name, within, aims, part, given):
         for look in looks:
-            if look.seq not in done and look.seq not in given:
+            if look.seq not in given:
                 given.add(look.seq)
                 yield look.seq, (queue, 1 / look.probability)
 
 
 def _in_order(
-    view: LedgerView, name: QueueName, within: Stretches, aims: Aims
+    view: LedgerView, name: QueueName, within: Stretches, aims: Aims, part: Portion | None, given: Set[int]
 ) -> Iterator[tuple[Iterable[Look], QueueName]]:
     if name == "kept":
         for first, last in reversed(within):
@@ -238,7 +249,16 @@ def _in_order(
     elif name in ("review", "first"):
         yield chain.from_iterable(_look(view, seq) for seq in aims.first), "first"
         if name == "review":
-            yield pile(view, within, aims.ranking), name
+            ranked = (look for look in pile(view, within, aims.ranking) if look.seq not in given)
+            if part is not None and part.standing.drawn_share == 1:
+                yield part.drawn, "drawn"
+            elif part is not None and part.standing.drawn_share > 0:
+                for by_chance, by_rank in zip(part.drawn, ranked, strict=False):
+                    yield [by_rank], name
+                    yield [by_chance], "drawn"
+            yield ranked, name
+    elif name == "drawn" and part is not None:
+        yield part.drawn, name
     elif name in ("discards", "band"):
         if aims.band is not None:
             yield _drawn(view, within, aims.band), "band"
@@ -255,6 +275,65 @@ def pile(view: LedgerView, within: Stretches, ranking: Ranking | None) -> Iterat
     if ranking is not None:
         yield from ranking.order(list(islice(looks, _ORDERED)))
     yield from looks
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """The part of a pile that a promise is about: what lay there when the first curve of it was drawn.
+
+    What comes later is not added: it is the next portion, once enough of this one was looked at.
+    """
+
+    standing: Standing
+    drawn: Sequence[Look]  # what nobody has looked at, in the order of their secret places
+    later: int  # curves that have come since
+    before: Standing | None  # of the portion before this one
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON, with ``text`` in words."""
+        said = self.standing.text if self.before is None else f"{self.before.text}; since then {self.standing.text}"
+        return asdict(self.standing) | {"text": f"{said}; {self.later:,} came later" if self.later else said}
+
+
+def portion(view: LedgerView, labels: Labels, within: Stretches | None = None) -> Portion:
+    """Where the pile stands, whoever has looked at it. Raises what the ledger and the labels raise."""
+    looks = [
+        look
+        for first, last in within or ALWAYS
+        for look in view.looks("review", after=first - 1, until=last, order="seq", limit=_ALL)
+    ]
+    numbers, words = np.array([look.seq for look in looks], np.int64), labels.words()
+    place = dict(zip(numbers.tolist(), secret_places(view.stream, numbers).tolist(), strict=True))
+    firsts: dict[int, tuple[str, str]] = {}
+    query = "select seq, queue, time from labels where stream = ? and removed_by is null order by number"
+    for seq, queue, time in labels.select(query, view.stream):
+        firsts.setdefault(seq, (queue, time))
+    drawn = {seq for seq, (queue, _) in firsts.items() if queue == "drawn"}
+    looked, begin, before = [seq for seq in words if seq in place], 0, None
+    while True:
+        first = next((seq for seq in looked if seq > begin and seq in drawn), None)
+        end = view.last_seq if first is None else max(_decided_by(view, firsts[first][1]), first)
+        its = [seq for seq in looked if begin < seq <= end]
+        said = np.array([unanimous(words[seq].values()) for seq in its], object)
+        places = np.array([place[seq] for seq in its], np.float64)
+        left = [look for look in looks if begin < look.seq <= end and look.seq not in words]
+        left.sort(key=lambda look: place[look.seq])
+        told = Looks(places, np.isin(its, list(drawn)), said != "discard", said == "keep")
+        standing = stand(told, [place[look.seq] for look in left])
+        later = int((numbers > end).sum())
+        if first is None or not standing.is_enough or not later:
+            return Portion(standing, left, later, before)
+        begin, before = end, standing
+
+
+def _decided_by(view: LedgerView, time: str) -> int:
+    """The last decision before a moment; decisions are in the order of time."""
+    low, high = 0, view.last_seq + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = view.decisions([middle]).get(middle)
+        low, high = (middle, high) if found is not None and found["time"] <= time else (low, middle)
+    return low
 
 
 def _pages(

@@ -87,6 +87,7 @@ class Board:
         self.selected: Entry | None = None  # that a person is about to label
         self.labels: dict[int, str] = {}  # seq -> what was said of it at this screen
         self.told = ""  # what came of the last key
+        self.learning = ""  # how the teaching of the network stands
         self._since_status: Counter[str] = Counter()
         self._status_seq = 0
         self._times: deque[tuple[float, str]] = deque()

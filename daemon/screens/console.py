@@ -28,6 +28,7 @@ from rich.live import Live
 
 from daemon.client.feed import SilenceLimit
 from daemon.client.service_file import find
+from daemon.client.status import learning_of
 from daemon.common.errors import UNREACHABLE, UserError
 from daemon.common.options import this_user
 from daemon.common.text import clean, duration, latency, score
@@ -173,6 +174,7 @@ KEY_S = 0.05  # whoever types goes on typing
 IDLE_FRAME_S = 1.0  # nothing new: only clocks and rates move
 PATIENCE_S = 3.0  # a service that is there has answered by then
 WORTH_A_HINT_S = 10.0  # who waits less long is told at the end
+LEARNED_S = 60.0  # between two looks at labels and the gate's log, which change by night
 HISTORY = 1000  # decisions from before the console came, for rates and drawings
 
 
@@ -184,11 +186,14 @@ def live(config: Config, patience_s: float = math.inf, rater: str = "") -> None:
     board, terminal = Board(), Console(highlight=False)
     attachment = Attachment(config, board, HISTORY)
     silence, labeller = SilenceLimit(patience_s, find(config).replay), Labeller(config, board, rater)
-    drawn, drawn_s = -1, 0.0
+    drawn, drawn_s, learned_s = -1, 0.0, -math.inf
     try:
         with keys() as keyboard, Live(console=terminal, screen=True, auto_refresh=False) as view:
             while "q" not in (typed := keyboard.pressed()).lower():
                 labeller.take(typed)
+                if board.is_linked and time.monotonic() - learned_s > LEARNED_S:
+                    learned_s = time.monotonic()
+                    note_learning(config, board)
                 age_s = time.monotonic() - drawn_s
                 if typed or age_s >= (FRAME_S if board.version != drawn else IDLE_FRAME_S):
                     drawn, drawn_s = board.version, time.monotonic()
@@ -199,6 +204,12 @@ def live(config: Config, patience_s: float = math.inf, rater: str = "") -> None:
         pass
     finally:
         attachment.close()
+
+
+def note_learning(config: Config, board: Board) -> None:
+    """What labels and the gate's log tell, where the state folder is that of the service."""
+    told = learning_of(config)
+    board.learning = told["text"] if told["stream"] == board.status.get("stream") else ""
 
 
 def plain(config: Config, patience_s: float) -> None:
@@ -241,6 +252,7 @@ def snapshot(config: Config, file: Path, width: int, height: int, patience_s: fl
     finally:
         attachment.close()
     if board.is_linked:
+        note_learning(config, board)
         file.write_text(svg(frame(board, width, height), "afm-triage console"), encoding="utf-8")
     return board.is_linked
 

@@ -190,6 +190,7 @@ def frame(board: Board, width: int, height: int) -> list[Text]:
         *_numbers(board, width),
         *_session(board, width),
         *_guard(board, width),
+        *([Text.assemble((" learns  ", _QUIET), board.learning)] if board.learning else []),
         _folders(board),
         *_health(board, 3 if height >= 40 else 1, width),
         *_hand(board, width),

@@ -57,6 +57,7 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     if session := report.get("current_session"):
         yield "session", Text.assemble(session_words(session), (":  ", "bright_black"), _counts(session["counts"]))
     yield from _guard(report.get("guard") or {})
+    yield from _learning(report)
     yield "handled", Text(_handled(report.get("session") or {}))
     if ignored := heard(report.get("ignored")):
         yield "ignored", Text(clean(words(ignored)))
@@ -91,6 +92,12 @@ def _guard(guard: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
         yield "tip", Text(", ".join(rows))
 
 
+def _learning(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
+    """Once there is anything to say."""
+    if told := (report.get("learning") or {}).get("text"):
+        yield "learning", Text(clean(told))
+
+
 def _stopped_head(report: Mapping[str, Any]) -> Text:
     said = "▲ running without its state folder" if report.get("process") else "○ not running"
     return Text.assemble((f"{report['instrument']}  ", "bold"), (said, "bold red"), f"   {report['note']}")
@@ -108,6 +115,7 @@ def _stopped(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
         yield "last", Text(clean(f"{last['time']}  {last['verdict']}  {last['path']}#{last['curve']}"))
     guard = report.get("guard") or {}
     yield from _guard(guard)
+    yield from _learning(report)
     for level, name, text in remembered(guard, is_running=False):
         mark, style = _LEFT[level]
         yield "left", Text(f"{mark}{name}{name and ': '}{text}", style)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +27,7 @@ class Options:
         int | None, Option("confirmed events that it takes", "N", unless="[finetune] events, else 100")
     ] = None
     simulate: Annotated[int, Option("simulated curves that are replayed, so that nothing is forgotten", "N")] = 4_000
+    held_out: Annotated[int, Option("simulated curves that thresholds stand on", "N")] = 8_000
     epochs: Annotated[int | None, Option("times through the labels", "N", unless="8")] = None
     candidate: Annotated[
         Path | None, Option("learn nothing: the gate looks at this model, which may then serve", "DIR")
@@ -53,6 +54,7 @@ def _learn(config: Config, options: Options) -> Outcome:
     """UserError 65 for labels or a candidate, 69 without a ledger, 73 while another one works, 74 for a full disk."""
     with working("loading what learns"):
         from daemon.learn.finetuning import Night, finetune
+    usual = Night(by="").recipe
     night = Night(
         by="finetune, by its timer" if options.unattended else this_user() or "somebody",
         is_unattended=options.unattended,
@@ -60,7 +62,8 @@ def _learn(config: Config, options: Options) -> Outcome:
         device=options.device,
         events=options.events,
         simulate=options.simulate,
-        epochs=options.epochs,
+        held_out=options.held_out,
+        recipe=usual if options.epochs is None else replace(usual, epochs=options.epochs),
         candidate=options.candidate,
     )
     try:
@@ -83,7 +86,7 @@ def _mistake(options: Options) -> str | None:
     """What is wrong with the options, in words, or None."""
     mistakes = {
         "--events is 20 or more": options.events is not None and options.events < 20,
-        "--simulate is 100 or more": options.simulate < 100,
+        "--simulate and --held-out are 100 or more": min(options.simulate, options.held_out) < 100,
         "--epochs is 1 or more": options.epochs is not None and options.epochs < 1,
         "--candidate learns nothing; leave out --events, --simulate and --epochs": options.candidate is not None
         and (options.events is not None or options.epochs is not None),

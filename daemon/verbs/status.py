@@ -25,7 +25,7 @@ class Options:
 def run(options: Options) -> int:
     """Exit 0 when the service runs and is well, 69 otherwise."""
     config = load(options.service)
-    report = status.gather(config)
+    report = {**status.gather(config), "learning": status.learning_of(config)}
     if not report["running"]:
         from daemon.guard.morning import left_in  # of a service that runs all is known from itself
 

@@ -8,13 +8,21 @@ network was trained on. They show harm and whether a recipe can learn at all; wh
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
+from daemon.cli import Parser, execute
+from daemon.common.options import Option, add_options, take_options
+from daemon.common.progress import progress
+from daemon.instrument import pack
 from models.curve import Curve, Samples
+from models.files import write_whole
 from models.simulate import EVENTS, Rupture, recording
 from models.simulate.background import BACKGROUNDS, Surface, place, smooth_forces, touch_surface, visible
 from models.simulate.mechanics import Pulled, Rng, chance, log_uniform, pick, sign
@@ -250,3 +258,39 @@ def _refused(seen: tuple[Rupture, ...], instrument: Instrument) -> float:
 
 def _generator(*key: int) -> Rng:
     return np.random.Generator(np.random.SFC64(np.random.SeedSequence(key)))
+
+
+# As an instrument: a night of a laboratory in files, and the truth about it, for a script that has no microscope.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    into: Annotated[Path, Option("folder that the files are put into", "DIR")]
+    truth: Annotated[Path, Option("CSV of path, curve_index, label; never in DIR", "FILE")]
+    laboratory: Annotated[int, Option("which", "N")] = 2
+    night: Annotated[int, Option("another one brings other curves", "N")] = 1
+    curves: Annotated[int, Option("how many", "N")] = 3000
+    prevalence: Annotated[float, Option("share with an event", "P")] = 0.05
+
+
+def run(options: Options) -> int:
+    """Exit 0; each file is put in place whole, and all of the truth when they are all there."""
+    laboratory, rows = Laboratory(options.laboratory), ["path,curve_index,label"]
+    options.into.mkdir(parents=True, exist_ok=True)
+    for number in progress(range(options.curves), "measuring", options.curves):
+        curve, is_event, *_ = laboratory.curve(number, options.prevalence, options.night)
+        name = f"night-{options.night}-{number:06d}.jpk-force"
+        write_whole(options.into / name, pack(curve))
+        rows.append(f"{name},0,{'keep' if is_event else 'discard'}")
+    write_whole(options.truth, ("\n".join(rows) + "\n").encode())
+    return 0
+
+
+if __name__ == "__main__":
+
+    def _asked(words: list[str]) -> Callable[[], int]:
+        parser = Parser(prog="python -m tests.studies.laboratories", description="A night of a simulated laboratory.")
+        add_options(parser, Options)
+        return partial(run, take_options(Options, parser.parse_args(words)))
+
+    sys.exit(execute(sys.argv[1:], _asked))

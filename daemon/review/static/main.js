@@ -15,7 +15,7 @@ import { Top } from "./top.js";
 import { SHAPES, clean, count, element, parts, plural, sentence, waiting } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-const FETCHED = 60; // items of a queue at once
+const FETCHED = 30; // items of a queue at once: what is answered meanwhile changes what comes behind them
 const AHEAD = 8; // curves that are ready before they are asked for
 const STAYS = 3; // of them, when the order of the pile changes
 const QUEUES = ["kept", "review", "discards", "disagreements"];
@@ -92,7 +92,7 @@ function openView(name) {
   }
   document.querySelector("aside").hidden = name !== "curve";
   document.querySelector(".rooms").classList.toggle("is-wide", name !== "curve");
-  document.querySelector("main > footer").hidden = name !== "curve";
+  for (const below of [document.querySelector("main > footer"), $("enough")]) below.hidden = name !== "curve";
   if (name === "sheets") sheets.open(queue, rater, top.scope);
   if (name === "cut") cut.open();
   if (name === "night") night.open();
@@ -226,7 +226,7 @@ function drawCurve(item, curve) {
   $("facts").replaceChildren(...factsOf(curve));
   drawGauge(curve, isBlind(item));
   moved();
-  afterPaint(() => items[at] === item && drawWhy(curve, isBlind(item), isDrawnByChance(item))); // first the curve, then what is said of it
+  afterPaint(() => items[at] === item && drawWhy(curve, isBlind(item), isDrawnByChance(item), item.by_chance)); // first the curve, then what is said of it
   say(`${parts(item.path).file.slice(0, 80)}. ${inWords(curve)}`);
   later(() => alike(item));
 }
@@ -404,6 +404,7 @@ function drawProgress() {
   if (each && left) said.push(waiting(left * each));
   if (queue === "review" && left && top.state.order) said.push(top.state.order.sentence);
   $("left").textContent = said.join(" · ");
+  $("enough").textContent = queue === "review" ? sentence(top.state?.enough?.text ?? "") : "";
 }
 
 // What the other parts report.
@@ -435,7 +436,7 @@ function stateChanged(state) {
   drawProgress();
   reorder(state);
   drawEffect(state);
-  if (view === "night") night.show(state.night, top.silence);
+  if (view === "night") night.show(state.night, top.silence, state.learning);
   if (view === "curve" && at < 0 && top.left(queue) > 0 && !isFetching) {
     isAtEnd = false;
     fetchMore().then(() => at < 0 && firstOpen(0) >= 0 && show(firstOpen(0)));

@@ -59,7 +59,8 @@ export class Night {
   }
 
   /** What was told last; what a hand or a reader is at stays where it is. */
-  show(night, problem) {
+  show(night, problem, learning) {
+    this.#teach(learning);
     if (problem) this.#judge([["", `Nothing new is known: ${problem.message}.`]]);
     else if (night) this.#draw(night);
   }
@@ -68,11 +69,13 @@ export class Night {
     this.verdict = element("div", { class: "verdict" });
     this.notes = element("div", { class: "quiet" });
     const cards = element("div", { class: "numbers" }, ...CARDS.map((card) => this.#card(card)));
+    this.learned = element("section", { class: "learned", "aria-label": "Learning", hidden: true });
     this.section.replaceChildren(
       element("header", {}, element("h2", {}, "The night"), element("p", { class: "quiet" }, "is anything being missed, and is anything wrong with the tip")),
       this.verdict,
       this.notes,
       cards,
+      this.learned,
       this.charts.section,
     );
   }
@@ -116,6 +119,16 @@ export class Night {
     this.section.classList.toggle("is-tip", Boolean(advice.length && guard?.tip?.blocks?.length));
     this.#sum(guard, from, alarms, advice, left);
     if (this.notes.textContent !== notes.join("")) this.notes.replaceChildren(...notes.map((note) => element("p", {}, note)));
+  }
+
+  /** What the gate said of the last network that labels taught, and what is missing for the next. */
+  #teach(learning) {
+    const lines = (learning?.text ?? "").split("; ").filter(Boolean);
+    if (!this.learned || this.learned.dataset.told === lines.join()) return;
+    this.learned.dataset.told = lines.join();
+    this.learned.hidden = !lines.length;
+    const rows = lines.map((line) => element("p", {}, unbroken(sentence(line))));
+    this.learned.replaceChildren(element("header", {}, element("h3", {}, "Learning"), element("p", { class: "quiet" }, "What do your labels teach?")), ...rows);
   }
 
   /** The lines to read first: what needs a person, what needs whoever is at the microscope, or that nothing does. */

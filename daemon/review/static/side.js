@@ -64,8 +64,8 @@ export function factsOf(curve) {
   return [said.filter(Boolean).join(" · "), points ? element("span", { class: "only-wide" }, `· ${count(points)} points`) : ""];
 }
 
-/** `isDrawn`: where it is shown blind, whether by chance. */
-export function drawWhy(curve, isBlind, isDrawn) {
+/** `isDrawn`: where it is shown blind, whether by chance; `isByChance`: of the pile, where all others come by rank. */
+export function drawWhy(curve, isBlind, isDrawn, isByChance) {
   const said = [];
   const line = (text, name = "") => said.push(element("p", { class: name }, text));
   if (isBlind) {
@@ -73,6 +73,7 @@ export function drawWhy(curve, isBlind, isDrawn) {
     if (isDrawn) line("Drawn by chance: your answer counts for many.");
     else line("Not drawn, shown because few are yet: a look that is not counted.");
   } else {
+    if (isByChance) line("Drawn by chance: it tells how many events are left in the pile.");
     const others = (curve.reasons ?? []).filter((one) => one.reason !== "score");
     const { score: value, thresholds, verdict } = curve;
     if (verdict === "keep") line("The network is sure enough to keep it.");

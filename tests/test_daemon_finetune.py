@@ -1,0 +1,177 @@
+"""`finetune`: what is missing is said, a candidate is a child of what serves, and it serves only past the gate."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.cli import main
+from daemon.common.locks import lock_work_folder
+from daemon.config import Config
+from daemon.judging.registry import Registry
+from daemon.learn import finetuning
+from daemon.learn.adaptation import propose
+from daemon.learn.finetuning import FOLDER, Night, finetune
+from daemon.learn.lessons import is_held_out
+from daemon.learn.training_record import TrainingRecord
+from models.bundle import SHIPPED, Bundle, read
+from models.finetune import TuningRecipe
+from models.gate import Finding, Report
+from tests.studies.laboratories import Laboratory
+from tests.studies.nights import Nights
+
+SMALL = {"events": 20, "simulate": 100, "held_out": 200, "recipe": TuningRecipe(epochs=1, threads=1)}
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state with 40 labelled curves of two days, and one more that nobody has said a word about."""
+    nights = Nights(tmp_path_factory.mktemp("labelled") / "state")
+    seqs: list[int] = []
+    for day, seed in (("2026-11-20", 1), ("2026-11-21", 2)):
+        samples = Laboratory(1).curves(40, 0.7, seed)
+        seqs += nights.record(((one.curve, one.is_event) for one in samples), day=day)
+    shown = nights.may_be_looked_at(seqs)
+    events = [seq for seq in shown if nights.truth[seq]]
+    others = [seq for seq in shown if not nights.truth[seq]]
+    nights.label([*events[:30], *others[:10]])
+    return nights.state
+
+
+@pytest.fixture(scope="module")
+def taught(labelled: Path) -> Path:
+    """The same after a first night: there is a candidate, and the gate has had too little to judge it by."""
+    outcome = finetune(Config(state=labelled), Night(by="ada", **SMALL))
+    assert outcome.kind == "refused"
+    assert outcome.sentences[0].endswith("more"), outcome.sentences
+    return labelled
+
+
+@pytest.fixture
+def state(taught: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(taught, tmp_path / "state"))
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], object]]]:
+    """In the place of the gate one that lets everything through, after doing what is in the list."""
+    meanwhile: list[Callable[[], object]] = []
+
+    def look(config: Config, candidate: Bundle, parent: Bundle, cut: float, *_: Any, **__: Any) -> Report:
+        for one in meanwhile:
+            one()
+        found = (Finding("pile", True, "pile: 30.0 to 20.0 % of 2,000 curves go to review"),)
+        return Report(candidate=candidate.id, parent=parent.id, network=parent.weights_sha256, cut=cut, night="",
+                      time="", look=1, alpha=0.025, passed=True, findings=found)  # fmt: skip
+
+    monkeypatch.setattr(finetuning, "look", look)
+    return meanwhile
+
+
+def test_what_is_missing_is_said_and_nothing_is_written(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(one.name for one in labelled.iterdir())
+    assert main(["finetune", "--state", str(labelled)]) == 0
+    said = capsys.readouterr().out
+    assert "30 of 100 confirmed events: 70 more" in said
+    assert main(["finetune", "--state", str(labelled), "--json", "--events", "50"]) == 0
+    assert json.loads(capsys.readouterr().out)["outcome"] == "waits"
+    assert FOLDER not in before
+    assert sorted(one.name for one in labelled.iterdir()) == before
+
+
+def test_user_errors_are_one_line(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "no-model").mkdir()
+    words = ["finetune", "--state", str(labelled)]
+    cases = {
+        ("finetune", "--state", str(tmp_path / "empty")): 69,
+        (*words, "--epochs", "0"): 64,
+        (*words, "--held-out", "3"): 64,
+        (*words, "--candidate", str(tmp_path / "no-model"), "--epochs", "3"): 64,
+        (*words, "--candidate", str(tmp_path / "no-model")): 65,
+        (*words, "--candidate", str(tmp_path / "nowhere")): 65,
+    }
+    for said, code in cases.items():
+        assert main(list(said)) == code, said
+        told = capsys.readouterr()
+        assert told.err.count("\n") == 1, told.err
+        assert not told.out
+    assert not list((tmp_path / "empty").iterdir())
+    with lock_work_folder(labelled / FOLDER):
+        assert main([*words, "--events", "20"]) == 73
+    assert "another finetune works on this state" in capsys.readouterr().err
+    shutil.rmtree(labelled / FOLDER)
+
+
+def test_a_candidate_is_a_child_of_what_serves(taught: Path) -> None:
+    (folder,) = (taught / FOLDER).glob("tuned-*")
+    child, parent = read(folder), read(SHIPPED)
+    changed = [name for name, tensor in parent.weights.items() if tensor.tobytes() != child.weights[name].tobytes()]
+    assert changed
+    assert all(name.startswith(("layer4.", "fc.")) for name in changed)
+    manifest, cut = child.manifest, child.manifest.thresholds
+    assert (manifest.parent, manifest.certificate, child.profile) == (parent.id, None, parent.profile)
+    assert child.calibration.prevalence == parent.calibration.prevalence
+    crossed = cut.evidence["cross_fitted"]
+    assert len(crossed) >= 10
+    assert child.calibration.logit(child.discard) < min(crossed)
+    assert cut.evidence["simulated_loss"] <= cut.evidence["simulated_loss_of_parent"]
+    record = TrainingRecord.of(manifest.training)
+    assert len(record.curves) == cut.evidence["labels"]["curves"]
+    assert not any(map(is_held_out, record.curves))
+    assert not (taught / FOLDER / "checkpoint").exists()
+
+
+def test_a_candidate_is_found_again_until_people_have_said_more(state: Path) -> None:
+    (before,) = (state / FOLDER).glob("tuned-*")
+    made_ns = (before / "manifest.json").stat().st_mtime_ns
+    outcome = finetune(Config(state=state), Night(by="ada", **SMALL))
+    assert outcome.folder == before
+    assert (before / "manifest.json").stat().st_mtime_ns == made_ns
+    other = finetune(Config(state=state), Night(by="ada", **{**SMALL, "simulate": 101}))
+    assert other.folder is not None
+    assert [other.folder] == list((state / FOLDER).glob("tuned-*")), "the older one is gone"
+    assert other.folder != before
+
+
+def test_what_passes_serves_and_a_timer_leaves_what_a_person_took_back(
+    state: Path, gate: list[Callable[[], object]]
+) -> None:
+    config, registry = Config(state=state), Registry(state / "models")
+    timer, ada = Night(by="timer", is_unattended=True, **SMALL), Night(by="ada", **SMALL)
+    dry = finetune(config, Night(by="ada", dry_run=True, **SMALL))
+    assert (dry.kind, registry.serving()) == ("held", None)
+    outcome = finetune(config, timer)
+    serving = registry.serving()
+    assert outcome.kind == "promoted"
+    assert serving is not None
+    assert (serving.id, serving.by) == (outcome.model, "timer")
+    assert registry.folder_of(serving).is_dir()
+    assert propose(config).old == read(registry.folder_of(serving)).discard, "adapt goes on from its cut"
+    assert finetune(config, ada).sentences[0].startswith("nothing new to learn")
+    registry.rollback("ada", "too many lost")
+    held = finetune(config, timer)
+    assert held.kind == "waits"
+    assert "ada took the last promotion back, too many lost" in held.sentences[0]
+    assert finetune(config, ada).kind == "promoted"
+
+
+def test_what_was_compared_with_another_cut_does_not_serve(state: Path, gate: list[Callable[[], object]]) -> None:
+    registry, base = Registry(state / "models"), read(SHIPPED)
+
+    def adapt() -> None:
+        registry.write_cut(base, "cut", 2 * base.discard, {"basis": "labels: confirmed events", "events": 5})
+        registry.promote("cut", base=base, why="w", by="ben")
+
+    gate.append(adapt)
+    outcome = finetune(Config(state=state), Night(by="ada", **SMALL))
+    assert outcome.kind == "held"
+    assert "have changed meanwhile" in outcome.sentences[0]
+    serving = registry.serving()
+    assert serving is not None
+    assert serving.name == "cut"

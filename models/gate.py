@@ -140,11 +140,8 @@ def newly_lost(before: ArrayLike, after: ArrayLike, look_alpha: float) -> Findin
         was = "was" if lost == 1 else "were"
         text = f"newly lost: {lost} of {count} golden events {lie} below the candidate's cut and {was} found before"
         return Finding("newly lost", False, text, figures)
-    if count < FEWEST_GOLDEN:
-        text = (
-            f"newly lost: {count} golden events that the parent finds are too few to tell: {FEWEST_GOLDEN - count} more"
-        )
-        return Finding("newly lost", False, text, figures)
+    if (few := too_few_golden(found)) is not None:
+        return few
     most = 1 - look_alpha ** (1 / count)
     figures["at_most"] = most
     chances = ", ".join(f"{100 * figures[f'refuses_{percent}']:.0f} %" for percent in (2, 5, 10))
@@ -153,6 +150,16 @@ def newly_lost(before: ArrayLike, after: ArrayLike, look_alpha: float) -> Findin
         f" ({100 * (1 - look_alpha):.4g} % sure); a true loss of 2, 5 and 10 % is refused with {chances}"
     )
     return Finding("newly lost", True, text, figures)
+
+
+def too_few_golden(found: ArrayLike) -> Finding | None:
+    """What is to be said where the parent finds too few golden events, (n,), to tell; None where it does not."""
+    count = int(np.asarray(found, np.bool_).sum())
+    if count >= FEWEST_GOLDEN:
+        return None
+    needed = f"{FEWEST_GOLDEN - count} more"
+    text = f"newly lost: {count} golden events that the parent finds are too few to tell: {needed}"
+    return Finding("newly lost", False, text, {"events": float(count)})
 
 
 def mcnemar(before: ArrayLike, after: ArrayLike, look_alpha: float) -> Finding:

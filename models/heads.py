@@ -138,12 +138,14 @@ class LinearHead:
         return features @ self.weight + self.bias
 
 
-def logistic(features: Vectors, labels: Labels, weights: Weights | None = None) -> LinearHead:
+def logistic(
+    features: Vectors, labels: Labels, weights: Weights | None = None, strength: float = STRENGTH
+) -> LinearHead:
     """Logistic regression, both classes equally heavy. ValueError when one class is missing."""
     from sklearn.linear_model import LogisticRegression
 
     _check(labels)
-    found = LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=2000)
+    found = LogisticRegression(C=strength, class_weight="balanced", max_iter=2000)
     return _plain(found.fit(features, labels, sample_weight=weights))
 
 

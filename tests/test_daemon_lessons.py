@@ -126,6 +126,15 @@ def test_too_few_events_are_said_and_nothing_is_opened(nights: Nights) -> None:
     assert list(taught.sentences()) == [taught.missing]
 
 
+def test_a_night_opens_no_more_than_it_has_time_for(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = taught_by(nights.config)
+    monkeypatch.setattr("daemon.learn.lessons.MOST", len(everything) - 3)
+    taught = taught_by(nights.config)
+    gone = sorted(set(everything.seqs.tolist()) - set(taught.seqs.tolist()))
+    assert gone == everything.seqs[everything.is_free].tolist()[:3]
+    assert list(taught.left_aside.values()) == [3]
+
+
 def test_golden_curves_of_the_program_teach_nothing(nights: Nights) -> None:
     name = taught_by(nights.config).fingerprints[0]
     taught = taught_by(nights.config, never=frozenset([name]))

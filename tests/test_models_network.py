@@ -40,6 +40,14 @@ def test_one_logit_a_picture(size):
     assert network.forward_head(features).shape == (2,)
 
 
+def test_trunk_and_tail_are_the_network_bit_by_bit():
+    x = torch.rand(3, 1, 128, 256)
+    with torch.inference_mode():
+        trunk = untrained().forward_trunk(x)
+        assert trunk.shape == (3, 16, 8, 16)
+        assert torch.equal(untrained().forward_tail(trunk), untrained()(x))
+
+
 def test_folding_changes_nothing_but_the_cost():
     x = torch.rand(4, 1, 64, 64)
     network = untrained()

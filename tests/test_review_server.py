@@ -100,7 +100,12 @@ def test_a_curve_is_found_drawn_labelled_and_the_label_taken_back(lab: Lab) -> N
     ]
     assert [one["label"] for one in lab.page.ask(f"/api/curve/{first['id']}?rater=anna").json["labels"]] == ["keep"]
     assert lab.page.ask(f"/api/curve/{first['id']}?rater=bela").json["labels"] == []
+    enough = lab.page.ask("/api/state?rater=anna").json["enough"]
+    assert enough["text"] == "looked at 1 of 13, 1 event seen; with fewer than 20 look at all"
+    assert (enough["looked"], enough["left"], enough["unseen_bound"], enough["is_enough"]) == (1, 12, None, False)
     left = lab.page.ask("/api/queue?name=review&rater=anna").json
+    assert [one["by_chance"] for one in left] == [False] * len(left)
+    assert {one["by_chance"] for one in lab.page.ask("/api/queue?name=drawn&rater=anna").json} == {True}
     assert first["id"] not in [one["id"] for one in left]
     assert first["id"] not in [one["id"] for one in lab.page.ask("/api/queue?name=review").json]
     for status in (204, 404):

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import time
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -38,12 +38,13 @@ from deploy.serving import Model, Scored, SelfTestFailed
 from models import gate
 from models.bundle import SHIPPED, BadBundle, Bundle, read
 from models.clock import night_of, utc_now
-from models.curve import Curve
+from models.curve import Curve, Prepared
 from models.cut import FEWEST
 from models.files import append_line
 from models.frontend import prepare_to_judge, turned
-from models.gate import FEWEST_GOLDEN, SIMULATED, Finding, Report, Shadow, alpha, log_of, looks
+from models.gate import SIMULATED, Finding, Report, Shadow, alpha, log_of, looks
 from models.network import ResNet18, load
+from models.raster import RasterProfile
 from models.reasons import DOUBTS
 from models.simulate import simulate
 
@@ -57,7 +58,8 @@ _MOST_JUDGED = 4_000
 _TUNED = ("layer4.", "fc.")
 _KEPT = (".bn1.", ".bn2.", ".downsample.1.")
 _BATCH = 64
-_TRIES = 5
+#: Curves, and how often, that the latency is measured on.
+_TIMED, _TRIES = 32, 3
 _EXACT = EngineRequest("cpu", precision="fp32")
 #: Nothing is discarded, so that nothing is judged upside down.
 _NO_LIMITS = (-1.0, 2.0)
@@ -115,17 +117,14 @@ def look(
             return last
         text = f"look: one a night, and number {last.look} was taken at {last.time}; nothing is spent until noon"
         return report([Finding("look", False, text)])
-    with (
-        LedgerView(config.state / "ledger.sqlite") as view,
-        Labels(config.state / "labels.sqlite", is_reading=True) as labels,
-    ):
+    with LedgerView(config.state / "ledger.sqlite") as view, Labels(config.state / "labels.sqlite") as labels:
         keep = parent.keep if config.thresholds.keep is None else config.thresholds.keep
         sessions = Sessions(labels)
         group = sessions.group(sessions.present())
         stream = stream_of(view, sessions.seqs_of(group), parent, keep, cut)
         judge = _Judge(model, Model.of(parent, _EXACT), Thresholds(cut, keep), alpha(number))
         golden = judge.golden(taught)
-        if missing := list(_missing(golden[0], len(stream), judge.alpha)):
+        if missing := [one for one in (gate.too_few_golden(golden[0]), gate.too_few(len(stream))) if one is not None]:
             return report([*findings, *missing])
         findings.append(gate.newly_lost(*golden, judge.alpha))
         findings += judge.on_simulated(simulated)
@@ -278,28 +277,27 @@ class _Judge:
     alpha: float
 
     @property
+    def models(self) -> tuple[Model, Model]:
+        return self.parent, self.candidate
+
+    @property
     def cuts(self) -> tuple[float, float]:
         """The logits below which the parent and the candidate discard."""
         return self.parent.bundle.calibration.logit(self.thresholds.discard), float(self.candidate.bundle.limits[0])
 
-    def both(self, curves: Iterable[Curve], what: str, count: int) -> tuple[_Logits, _Logits]:
-        """What the parent and the candidate say of the same curves."""
-        parent: list[Scored] = []
-        candidate: list[Scored] = []
-        told = iter(progress(curves, what, count))
-        while some := list(islice(told, _BATCH)):
-            prepared = prepare_to_judge(some, self.parent.bundle.profile)
-            for model, answers in ((self.parent, parent), (self.candidate, candidate)):
-                answers.extend(model.judge_prepared(prepared, _NO_LIMITS, drawn=False))
-        return _logits(parent), _logits(candidate)
+    def _simulated(self, count: int, prevalence: float) -> tuple[_Logits, _Logits]:
+        prepared = _drawn(count, prevalence, self.parent.bundle.profile)
+        what, parent = "simulated events" if prevalence else "curves without one", self.parent.bundle
+        key = parent.weights_sha256, parent.profile, count, prevalence
+        if key not in _OF_PARENTS:
+            _OF_PARENTS[key] = _said(self.parent, prepared, what)
+        return _OF_PARENTS[key], _said(self.candidate, prepared, what)
 
     def golden(self, taught: Taught | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """(n,): whether each golden event is found by the parent, and by the candidate."""
-        events = golden_events()
-        found = [
-            said.found(cut)
-            for said, cut in zip(self.both(events, "golden events", len(events)), self.cuts, strict=True)
-        ]
+        events = prepare_to_judge(golden_events(), self.parent.bundle.profile)
+        judges = zip(self.models, self.cuts, strict=True)
+        found = [_said(model, events, "golden events").found(cut) for model, cut in judges]
         if taught is not None and taught.golden.any():
             own = [said[taught.golden] > cut for said, cut in zip(self._taught(taught), self.cuts, strict=True)]
             found = [np.concatenate(pair) for pair in zip(found, own, strict=True)]
@@ -307,9 +305,7 @@ class _Judge:
 
     def _taught(self, taught: Taught) -> tuple[Floats, Floats]:
         """(N,) logits of the labelled curves by the parent and by the candidate."""
-        parent, candidate = (
-            taught.logits(_network_of(one), one.profile) for one in (self.parent.bundle, self.candidate.bundle)
-        )
+        parent, candidate = (taught.logits(_network_of(one.bundle), one.bundle.profile) for one in self.models)
         return parent, candidate
 
     def own_events(self, taught: Taught | None, cross_fitted: Sequence[float]) -> Finding | None:
@@ -330,8 +326,7 @@ class _Judge:
 
     def on_simulated(self, events: int) -> Iterator[Finding]:
         """What fixed simulated curves say: is the network whole, is its cut, are its probabilities, is its speed."""
-        held = self.both((one.curve for one in simulate(events, SEED, 1.0)), "simulated events", events)
-        free = self.both((one.curve for one in simulate(events // 2, SEED, 0.0)), "curves without one", events // 2)
+        held, free = self._simulated(events, 1.0), self._simulated(events // 2, 0.0)
         is_event = np.repeat([True, False], [events, events // 2])
         raw = [np.concatenate((one.raw, other.raw)) for one, other in zip(held, free, strict=True)]
         able = ~np.isnan(raw[0]) & ~np.isnan(raw[1])
@@ -349,15 +344,36 @@ class _Judge:
 
     def _seconds(self) -> tuple[float, float]:
         """Of a batch by each network, the best of some tries, taken in turn."""
-        prepared = prepare_to_judge([one.curve for one in simulate(_BATCH, SEED, 0.0)], self.parent.bundle.profile)
+        prepared = prepare_to_judge([one.curve for one in simulate(_TIMED, SEED, 0.0)], self.parent.bundle.profile)
         signals = [one.signal for one in prepared if one.signal is not None]
         best = [np.inf, np.inf]
         for _ in range(_TRIES):
-            for place, model in enumerate((self.parent, self.candidate)):
+            for place, model in enumerate(self.models):
                 begun_s = time.perf_counter()
                 model.classify(signals)
                 best[place] = min(best[place], time.perf_counter() - begun_s)
         return best[0], best[1]
+
+
+#: What a network said of the simulated curves, for whoever looks at many candidates of it.
+_OF_PARENTS: dict[tuple[str, RasterProfile, int, float], _Logits] = {}
+
+
+@lru_cache(maxsize=2)
+def _drawn(count: int, prevalence: float, profile: RasterProfile) -> list[Prepared]:
+    curves = iter(progress((one.curve for one in simulate(count, SEED, prevalence)), "simulating for the gate", count))
+    prepared: list[Prepared] = []
+    while some := list(islice(curves, _BATCH)):
+        prepared += prepare_to_judge(some, profile)
+    return prepared
+
+
+def _said(model: Model, prepared: Sequence[Prepared], what: str) -> _Logits:
+    said: list[Scored] = []
+    curves = iter(progress(prepared, what, len(prepared)))
+    while some := list(islice(curves, _BATCH)):
+        said += model.judge_prepared(some, _NO_LIMITS, drawn=False)
+    return _logits(said)
 
 
 def _logits(said: Sequence[Scored]) -> _Logits:
@@ -369,14 +385,6 @@ def _network_of(bundle: Bundle) -> ResNet18:
     import torch
 
     return load(bundle.width, {name: torch.from_numpy(tensor) for name, tensor in bundle.weights.items()})
-
-
-def _missing(golden: NDArray[np.bool_], curves: int, look_alpha: float) -> Iterator[Finding]:
-    """What there is too little of to judge any candidate by."""
-    if golden.sum() < FEWEST_GOLDEN:
-        yield gate.newly_lost(golden, golden, look_alpha)
-    if (few := gate.too_few(curves)) is not None:
-        yield few
 
 
 def _shadow(view: LedgerView, stream: Stream, judge: _Judge, keep: float | None, *, may_discard: bool) -> Shadow:

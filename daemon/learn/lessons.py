@@ -44,6 +44,8 @@ from models.train import infer
 
 #: Confirmed events from which on a fine-tuning is worth having: with tens it gains no more than the cut does.
 EVENTS = 100
+#: The most labelled curves that one night opens: 320 MB of memory, and some minutes.
+MOST = 20_000
 _TEACHES: Mapping[Word, float] = {"keep": 1.0, "discard": 0.0, "unsure": 0.5}
 _HELD_OUT_OF_TEN = 3
 
@@ -173,6 +175,7 @@ def lessons_of(
     if (missing := _missing(confirmed, events)) is not None:
         return _taught(ground.network, {}, {}, missing)
     aside: Counter[str] = Counter()
+    said = _latest(said, aside)
     found = _open(config, view, Sessions(labels), said, ground.network.profile, aside)
     for name in found.keys() & set(never):
         del found[name]
@@ -199,11 +202,20 @@ class _Shown:
 
 
 def _said(labels: Labels) -> _Said:
-    """Every curve on which somebody has said a word."""
+    """Every curve that somebody has said a word on, in the order of decisions; what this ledger has not comes first."""
     decided = labels.labelled()
     known = {one.identity for words in decided.values() for one in words}
     others = [words for identity, words in by_curve(labels.current()).items() if identity not in known]
-    return [*sorted(decided.items()), *((0, words) for words in others)]
+    return [*((0, words) for words in others), *sorted(decided.items())]
+
+
+def _latest(said: _Said, aside: Counter[str]) -> _Said:
+    """All that anybody calls an event, and as many of the others, the latest ones, as a night can open."""
+    others = [place for place, (_, words) in enumerate(said) if all(one.label != "keep" for one in words)]
+    leave = set(others[: max(len(said) - MOST, 0)])
+    if leave:
+        aside["labelled long ago, and there are enough without events"] += len(leave)
+    return [one for place, one in enumerate(said) if place not in leave]
 
 
 def _check_kinds(said: _Said, events: int) -> None:
@@ -236,7 +248,7 @@ def _open(
             if signal is None:  # as in service
                 aside["they can get no score"] += 1
                 continue
-            place = experiments[seq] if seq else _experiment("", label.folder, curve.acquired_s or 0.0)
+            place = experiments.get(seq) or _experiment("", label.folder, curve.acquired_s or 0.0)
             found[name] = _Shown(signal, curve if OPEN in curve.notes else None, seq, place)
         found[name].words += [one.label for one in words]
     if unknown:
@@ -252,11 +264,12 @@ def _open(
 
 def _experiments(view: LedgerView, sessions: Sessions, seqs: Sequence[int]) -> dict[int, str]:
     """Each ``seq`` -> sample of its session, watched folder and day of measurement."""
-    samples, events = sessions.groups_of(seqs), view.decisions(seqs)
-    return {
-        seq: _experiment(samples[seq], one.get("folder"), datetime.fromisoformat(one["acquired"]).timestamp())
-        for seq, one in ((seq, event["data"]) for seq, event in events.items())
-    }
+    samples, found = sessions.groups_of(seqs), {}
+    for seq, event in view.decisions(seqs).items():
+        data = event["data"]
+        acquired = data.get("acquired") or event["time"]  # of a decision from before files were asked when they are of
+        found[seq] = _experiment(samples[seq], data.get("folder"), datetime.fromisoformat(acquired).timestamp())
+    return found
 
 
 def _experiment(sample: str, folder: str | None, acquired_s: float) -> str:

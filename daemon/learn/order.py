@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sqlite3
 import sys
 import threading
@@ -51,6 +52,7 @@ FEWEST = 8
 MOST_CURVES, MOST_LABELLED = 20_000, 2_000
 
 Vector = NDArray[np.float16]  # (D,); (0,) of a curve that has none
+_TELL_S = 2.0  # between two looks at what was decided, and between two rankings while curves are being embedded
 _AT_ONCE = 32  # curves between two looks at the labels: a tenth of a second
 _LEARNED_ON = 4_000  # curves at most from which features are learned, and again when half as many more are there
 _NAME = "order.sqlite"
@@ -177,6 +179,7 @@ class Pile(Closing):
         self._cache = Cache(config.state / _NAME, tell)
         self._serving: object = None  # what the registry said when it was last asked
         self._marks: tuple[object, int] = (None, -1)  # of the labels, and of the ledger
+        self._counted_s, self._last = -math.inf, 0  # when curves were last counted
         self._network: tuple[str, Bundle, ResNet18] | None = None
         self._vectors: dict[int, Vector] = {}
         self._features: tuple[int, Features] | None = None  # and from how many curves they were learned
@@ -192,16 +195,18 @@ class Pile(Closing):
 
     @property
     def left(self) -> int:
-        """How many curves are still to be embedded."""
+        """Curves still to be embedded."""
         return len(self._left)
 
     def look(self) -> bool:
-        """See what is new: labels, curves, the network that serves. Whether anything is."""
+        """See what is new: labels, the network that serves, and now and then curves. Whether anything is."""
         if not self._view.is_in_place():
             self._view.release()
         key = (self._registry.stamp(), self._registry.base_name())
         is_other = key != self._serving
-        marks = (_mark(self._labels_file), self._view.last_seq)
+        if time.monotonic() - self._counted_s > _TELL_S:
+            self._counted_s, self._last = time.monotonic(), self._view.last_seq
+        marks = (_mark(self._labels_file), self._last)
         if not is_other and marks == self._marks:
             return False
         if is_other:
@@ -240,8 +245,7 @@ class Pile(Closing):
 
     def ranking(self) -> Ranking | None:
         """What a head on the labels so far thinks of the flagged curves that are embedded; None where it cannot be."""
-        from daemon.learn.head import features_of
-        from models.heads import logistic
+        from daemon.learn.head import features_of, order
 
         known = [seq for seq in self._events if self._has(seq)]
         events = np.array([self._events[seq] for seq in known], np.bool_)
@@ -253,9 +257,7 @@ class Pile(Closing):
             seen = self._stack([*some, *known])
             features = features_of(self._network[2], self._config.review.features, seen)
             self._features = (len(flagged), features)
-        features = self._features[1]
-        head = logistic(features.apply(self._stack(known)), events, None)
-        scores = head.score(features.apply(self._stack(flagged)))
+        scores = order(self._network[2], self._features[1], self._stack(known), events, self._stack(flagged))
         return Ranking(np.array(flagged, np.int64), scores, len(known))
 
     def _has(self, seq: int) -> bool:
@@ -305,18 +307,17 @@ def _mark(file: Path) -> tuple[int, int, int] | None:
 # The process.
 
 _LOOK_S = 0.2  # between two looks at the labels
-_TELL_S = 2.0  # between two rankings while curves are being embedded
 _AGAIN_S = 5.0  # after trouble
 
 
 def main(descriptor: int) -> None:
     """Order the pile of the state that is named, anew whenever something changes, until the page hangs up."""
-    import torch
-
-    from daemon.learn.head import require_sklearn
-
-    torch.set_num_threads(1)
     with serving(descriptor, memory_bytes=None) as connection:
+        import torch
+
+        from daemon.learn.head import require_sklearn
+
+        torch.set_num_threads(1)
         said, _ = frames.receive(connection)
 
         def tell(text: str) -> None:
@@ -395,8 +396,7 @@ class Orderer(threading.Thread):
 
     def close(self) -> None:
         self._is_over.set()
-        child = self._child
-        if child is not None:
+        if (child := self._child) is not None:
             child.end()
 
     @property
@@ -409,7 +409,7 @@ class Orderer(threading.Thread):
             if self._is_over.wait(1.0):
                 return
         for _ in range(_STARTS):
-            self._child = child = spawn("daemon.learn.order")
+            self._child = child = spawn("daemon.learn.order", may_be_left=True)  # by a page that was killed
             child.stand_back()
             if self._is_over.is_set():
                 child.end()

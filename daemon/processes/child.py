@@ -117,10 +117,13 @@ def words_go_to(descriptor: int | None) -> None:
     _words[:] = [] if descriptor is None else [descriptor]
 
 
-def spawn(module: str, *descriptors: int) -> Child:
-    """Start ``python -m module FD DESCRIPTORS…`` on one thread; a fresh process with nothing of the parent's in it."""
+def spawn(module: str, *descriptors: int, may_be_left: bool = False) -> Child:
+    """Start ``python -m module FD DESCRIPTORS…`` on one thread; a fresh process with nothing of the parent's in it.
+
+    ``may_be_left`` as for :func:`launch`.
+    """
     quiet = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
-    return launch([sys.executable, "-P", "-m", module], quiet, *descriptors)
+    return launch([sys.executable, "-P", "-m", module], quiet, *descriptors, may_be_left=may_be_left)
 
 
 def launch(

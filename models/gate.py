@@ -187,9 +187,14 @@ def mcnemar(before: ArrayLike, after: ArrayLike, look_alpha: float) -> Finding:
 
 
 def net_loss_bound(lost: int, won: int, count: int, error: float) -> float:
-    """The upper bound, ``1 - error`` sure, of the share lost minus the share won (Tango's score bound); 1 of none."""
+    """The upper bound, ``1 - error`` sure, of the share lost minus the share won; 1 of none.
+
+    Tango's score bound; where none is lost the exact one of the share lost, which is smaller at a small error.
+    """
     if not count:
         return 1.0
+    if not lost:
+        return float(1 - error ** (1 / count))
     z, difference = NormalDist().inv_cdf(1 - error), (lost - won) / count
 
     def is_refuted(share: float) -> bool:

@@ -62,7 +62,12 @@ def test_fifty_models_are_listed_shown_promoted_and_taken_back_within_a_second_e
     assert max(times.values()) < 1.0, times
     rows = [json.loads(line) for line in run("models", "list", "--json", *at)[1].splitlines()]
     assert [row["id"] for row in rows if row["is_promoted"]] == [cuts[6].id]
-    assert "ann" in run("models", "list", *at)[1].splitlines()[-1]
+    told = run("models", "list", *at)[1].splitlines()
+    assert "ann" in told[-1]
+    assert [f"from {base.id}, " in line for line in told[:-1] if line.startswith(("shipped ", "cut-07 "))] == [
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from models import gate
 from models.gate import Finding, Report, Shadow
+from tests.studies.poison import passing
 
 
 def test_looks_together_spend_what_one_may():
@@ -43,7 +44,7 @@ def test_the_net_loss_bound_covers_the_truth():
         bounds = {tuple(one): gate.net_loss_bound(int(one[0]), int(one[1]), 2_000, 0.05) for one in drawn[:, :2]}
         covered = np.mean([bounds[tuple(one)] >= lost - won for one in drawn[:, :2]])
         assert covered > 0.94
-    assert gate.net_loss_bound(0, 0, 2_000, 0.025) == pytest.approx(1.96**2 / (2_000 + 1.96**2), rel=0.01)
+    assert (1 - gate.net_loss_bound(0, 4, 2_000, 0.025)) ** 2_000 == pytest.approx(0.025)
     assert gate.net_loss_bound(0, 0, 0, 0.025) == 1.0
 
 
@@ -154,3 +155,10 @@ def test_the_log_reads_what_it_wrote_and_passes_damage_over(tmp_path):
     log.parent.mkdir()
     log.write_bytes(line + b"\n" + line[:40] + b"\n\xff\n{}\n" + line + b"\n")
     assert gate.looks(tmp_path) == [report, report]
+
+
+@pytest.mark.parametrize(("look", "differing"), [(1, 0.002), (1, 0.01), (5, 0.002)])
+def test_nine_sound_candidates_in_ten_pass_on_simulated_events(look, differing):
+    """A cut that was chosen with SPARE on other simulated events, where both networks differ on 0.2 or 1 in 100."""
+    assert passing(look, differing) > 0.87
+    assert passing(look, differing, harm=0.015) < 0.01

@@ -65,6 +65,7 @@ class Night:
 
     by: str
     is_unattended: bool = False  # by a timer: what a person took back stays taken back
+    stands_back: bool = False  # this process works when the others leave it time: the instrument's curves go first
     dry_run: bool = False  # all but the promotion, and no look is spent
     device: str = "auto"
     events: int | None = None  # confirmed ones that it takes; None: as the configuration says
@@ -180,7 +181,8 @@ class _Teaching:
             return read(self._folder / name)
         self._begin(made_of)
         torch.set_num_threads(self._recipe.threads)
-        os.nice(max(_NICE - os.nice(0), 0))  # the instrument's curves go first, at the disk too
+        if self._night.stands_back:
+            os.nice(max(_NICE - os.nice(0), 0))
         with working("loading the network"):
             profile = self._parent.profile
             network, start = (_loaded(bundle) for bundle in (self._parent, self._start))

@@ -103,9 +103,21 @@ def describe(config: Config) -> list[str]:
     )
     sentences.append(_silence(config))
     sentences.append(_canaries(config))
+    sentences.append(_pile(config))
     if config.watch:
         sentences.append(_unread(config))
+    sentences.append(_learning(config))
     return sentences
+
+
+def _learning(config: Config) -> str:
+    order = "the network's score" if config.review.order == "score" else "a head on your labels, from 8 of them on"
+    is_plain = config.review.order == "score" or config.review.features == "none"
+    features = "" if is_plain else f" ({config.review.features} features)"
+    return (
+        f"shows the pile in the order of {order}{features}; `finetune` teaches the network itself from"
+        f" {config.finetune.events:,} confirmed events on"
+    )
 
 
 def _canaries(config: Config) -> str:
@@ -116,6 +128,13 @@ def _canaries(config: Config) -> str:
         f"sends a simulated curve down the line every {duration(guard.canary_s)} while curves come and every"
         f" {duration(guard.canary_rest_s)} at rest, and raises an alarm when too many are missed; none is ever counted"
     )
+
+
+def _pile(config: Config) -> str:
+    if config.review.order == "score":
+        return 'shows the review queue by score, whatever is labelled; [review] order = "head" lets labels order it'
+    features = "" if config.review.features == "none" else f" on features by {config.review.features}"
+    return f"shows the review queue in the order that labels teach{features}, once there are enough of both kinds"
 
 
 def _silence(config: Config) -> str:

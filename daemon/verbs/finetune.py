@@ -58,6 +58,7 @@ def _learn(config: Config, options: Options) -> Outcome:
     night = Night(
         by="finetune, by its timer" if options.unattended else this_user() or "somebody",
         is_unattended=options.unattended,
+        stands_back=True,
         dry_run=options.dry_run,
         device=options.device,
         events=options.events,
@@ -69,7 +70,8 @@ def _learn(config: Config, options: Options) -> Outcome:
     try:
         return finetune(config, night)
     except OSError as error:
-        why = f"{config.state} takes no file: {error.strerror or error}; make room, then go on with the same command"
+        remedy = "make room, then go on with the same command"
+        why = f"{config.state} takes no file: {error.strerror}; {remedy}" if error.strerror else str(error)
         raise UserError(INPUT_OUTPUT, why) from None
 
 

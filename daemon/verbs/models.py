@@ -208,5 +208,6 @@ def _show(entry: Entry, as_json: bool, since: str | None, serving: str | None, i
         return
     promise = f"at most {percent_up(bundle.certificate.bound)} missed" if bundle.certificate else "no certificate"
     cut = f"discard at {bundle.discard:.3g}"
-    basis = f"{cut}, {bundle.manifest.score_basis}, {promise}, {bundle.manifest.created}{judged}"
+    parent = f"from {bundle.manifest.parent}, " if bundle.manifest.parent else ""
+    basis = f"{parent}{cut}, {bundle.manifest.score_basis}, {promise}, {bundle.manifest.created}{judged}"
     print(clean(f"{entry.name:<16} {bundle.id}  {basis}  {entry.folder}"))

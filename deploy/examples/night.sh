@@ -7,13 +7,13 @@
 # The microscope is a simulated laboratory and the person knows its truth; with yours the other lines are the same.
 # CURVES=500 makes both nights short; LEARN="--events 20 --simulate 200 --epochs 1" lets it learn from so few.
 set -eu
-python=${PYTHON:-.venv/bin/python} curves=${CURVES:-4000} learn=${LEARN:-}
+python=${PYTHON:-.venv/bin/python} curves=${CURVES:-2000} learn=${LEARN:-}
 night=$(mktemp -d)
 afm() { "$python" -m daemon "$@" --state "$night/state"; }
 does() { printf '\n$ afm-triage %s\n' "$*"; afm "$@"; }
 port() { "$python" -c 'from daemon.client.temporary_service import free_port; print(f"tcp://127.0.0.1:{free_port()}")'; }
 measure() { # a night's curves, and a wait until each of them has its decision
-    "$python" -m tests.studies.laboratories --into "$night/afm" --truth "$night/truth.csv" --laboratory 5 \
+    "$python" -m tests.studies.laboratories --into "$night/afm" --truth "$night/truth.csv" --laboratory 5 --prevalence 0.08 \
         --night "$1" --curves "$curves"
     until [ "$(afm events --since 0 | wc -l)" -ge $(($1 * curves)) ]; do kill -0 "$service"; sleep 1; done
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from safetensors.numpy import save as bytes_of
 
 from daemon.common.errors import INTERNAL, UserError
 from daemon.common.options import Option
+from daemon.common.text import align
 from daemon.labels import Labels
 from daemon.learn.gate import golden_events, golden_fingerprints, look
 from daemon.learn.ground import Ground, survey
@@ -32,6 +34,7 @@ from daemon.learn.lessons import Taught, lessons_of
 from daemon.learn.training import Origin, as_stored, publish
 from daemon.learn.training_record import TrainingRecord
 from daemon.ledger.view import LedgerView
+from models import gate
 from models.bundle import CARD, CONFIRMED, MANIFEST, WEIGHTS, BadBundle, Bundle, Cut, read, write
 from models.calibrate import choose_like_parent, fit_platt
 from models.files import append_line, write_whole
@@ -47,6 +50,7 @@ from tests.studies.workplace import open_workplace
 DAYS, A_DAY, LABELLED_PREVALENCE = 5, 120, 0.35
 REPLAYED, HELD_OUT = 2_000, 4_000
 FLIPS = 5
+DIFFERING, HARMS = (0.001, 0.002, 0.005, 0.01, 0.02), (0.0025, 0.005, 0.01)
 Edit = Callable[[dict[str, Any]], object]
 
 
@@ -503,7 +507,7 @@ def _head(labels: int) -> Poison:
         lessons = kitchen.lessons
         chosen = rng.choice(len(lessons), min(labels, len(lessons)), replace=False)
         parts = kitchen.network.layer4
-        with torch.inference_mode():
+        with torch.no_grad():
             features = parts(torch.from_numpy(lessons.trunk[chosen]).float()).mean((2, 3)).double()
         targets = torch.from_numpy(lessons.targets[chosen]).double()
         start = kitchen.network.fc
@@ -586,6 +590,7 @@ def run(options: Options) -> int:
             append_line(log, json.dumps(one).encode())
             done.append(one)
             print(row(one), flush=True)
+    print("\n".join(power()))
     poisoned = [one for one in done if one["name"] != "good"]
     through = [f"{one['name']} (laboratory {one['laboratory']})" for one in poisoned if one["passed"]]
     if options.out is not None:
@@ -594,6 +599,31 @@ def run(options: Options) -> int:
     if through:
         raise UserError(INTERNAL, f"the gate let {len(through)} poisoned candidates through")
     return 0
+
+
+def passing(number: int, differing: float, harm: float = 0.0, draws: int = 500) -> float:
+    """The share of candidates that pass on simulated events, with a cut that keeps :data:`models.gate.SPARE`.
+
+    ``number``: of the look; ``differing``: the share of events on which both networks differ; ``harm``: events that the
+    candidate loses beside.
+    """
+    gain = gate.SPARE * math.sqrt(differing / SIMULATED)
+    shares = ((differing - gain) / 2 + harm, (differing + gain) / 2, 1 - differing - harm)
+    drawn = np.random.default_rng(6).multinomial(SIMULATED, shares, size=draws)[:, :2].tolist()
+    limit, passed = gate.alpha(number), 0
+    for lost, won in drawn:
+        passed += lost <= won and gate.net_loss_bound(lost, won, SIMULATED, limit) <= gate.MOST_NET_LOSS
+    return passed / draws
+
+
+def power() -> list[str]:
+    """Lines of a table: how often a sound candidate passes on simulated events, and one that loses some more."""
+    rows = [["look", *(f"{100 * one:g} % differ" for one in DIFFERING), *(f"{100 * one:g} % lost" for one in HARMS)]]
+    for number in (1, 2, 3, 5, 8):
+        sound = [passing(number, one) for one in DIFFERING]
+        harmful = [passing(number, 0.005, one) for one in HARMS]
+        rows.append([str(number), *(f"{100 * one:.0f} %" for one in (*sound, *harmful))])
+    return align(rows)
 
 
 def tried(kitchen: Kitchen, name: str, simulated: int = SIMULATED) -> dict[str, Any]:

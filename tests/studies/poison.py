@@ -507,7 +507,7 @@ def _head(labels: int) -> Poison:
         lessons = kitchen.lessons
         chosen = rng.choice(len(lessons), min(labels, len(lessons)), replace=False)
         parts = kitchen.network.layer4
-        with torch.inference_mode():
+        with torch.no_grad():
             features = parts(torch.from_numpy(lessons.trunk[chosen]).float()).mean((2, 3)).double()
         targets = torch.from_numpy(lessons.targets[chosen]).double()
         start = kitchen.network.fc

@@ -93,7 +93,7 @@ class Outcome:
 
 
 def finetune(config: Config, night: Night) -> Outcome:
-    """Teach, calibrate, have the gate look, promote. Some minutes for 500 labels; at most 1.5 GB of memory.
+    """Teach, calibrate, have the gate look, promote. Some minutes for 500 labels, and less than 1 GB of memory.
 
     Raises UserError: 65 for labels that contradict each other, or a candidate that is no model; 69 without a ledger, or
     without the GPU that is asked for; 73 while another one works; 74 where ledger or labels cannot be read. OSError

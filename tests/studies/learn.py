@@ -373,6 +373,10 @@ class Study:
 
     def _finetune(self, state: Path, *words: str) -> tuple[dict[str, Any], float, float]:
         """What `finetune` says as JSON, its seconds, and those of the processors."""
+        drawn, folder = self.work / "drawn", state / "finetune"
+        for kept in drawn.glob("*.npy"):  # simulated curves are the same for all: as on every night but the first
+            folder.mkdir(exist_ok=True)
+            shutil.copyfile(kept, folder / kept.name)
         command = [sys.executable, "-m", "daemon", "finetune", "--state", str(state), "--json", *words]
         if self.options.simulate is not None and "--candidate" not in words:
             command += ["--simulate", str(self.options.simulate)]
@@ -381,6 +385,10 @@ class Study:
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         if ran.returncode:
             raise UserError(INTERNAL, f"finetune ended with {ran.returncode}: {ran.stderr.strip()[-300:]}")
+        drawn.mkdir(exist_ok=True)
+        for fresh in folder.glob("*.npy"):
+            if not (drawn / fresh.name).is_file():
+                shutil.copyfile(fresh, drawn / fresh.name)
         cpu_s = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
         return json.loads(ran.stdout), time.monotonic() - began_s, cpu_s
 

@@ -21,7 +21,7 @@ from daemon.learn.lessons import is_held_out
 from daemon.learn.training_record import TrainingRecord
 from models.bundle import SHIPPED, Bundle, read
 from models.finetune import TuningRecipe
-from models.gate import Finding, Report
+from models.gate import Finding, Report, last_said
 from tests.studies.laboratories import Laboratory
 from tests.studies.nights import Nights
 
@@ -132,6 +132,8 @@ def test_a_candidate_is_found_again_until_people_have_said_more(state: Path) -> 
     made_ns = (before / "manifest.json").stat().st_mtime_ns
     outcome = finetune(Config(state=state), Night(by="ada", **SMALL))
     assert outcome.folder == before
+    assert outcome.report is not None
+    assert last_said(state) == outcome.report, "`status` tells it, be it that no look was spent"
     assert (before / "manifest.json").stat().st_mtime_ns == made_ns
     other = finetune(Config(state=state), Night(by="ada", **{**SMALL, "simulate": 101}))
     assert other.folder is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -106,6 +107,25 @@ def test_user_errors_are_one_line(labelled: Path, tmp_path: Path, capsys: pytest
         assert main([*words, "--events", "20"]) == 73
     assert "another finetune works on this state" in capsys.readouterr().err
     shutil.rmtree(labelled / FOLDER)
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError("51200 requested and 23520 written"), "not all of one could be written"),  # as numpy says it
+    ],
+)
+def test_a_full_disk_is_one_line_whoever_meets_it(
+    labelled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, why: str
+) -> None:
+    def fill_up(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(finetuning, "finetune", fill_up)
+    assert main(["finetune", "--state", str(labelled)]) == 74
+    said = f"afm-triage: {labelled} takes no file: {why}; make room, then go on with the same command\n"
+    assert capsys.readouterr().err == said
 
 
 def test_a_candidate_is_a_child_of_what_serves(taught: Path) -> None:

@@ -265,16 +265,19 @@ def learning(state: Path, labels: Labels | None, needed: int) -> dict[str, Any]:
     """How the teaching of the network stands: what the gate said last, and what people have still to say.
 
     ``needed``: confirmed events from which on there is something to learn. ``labels``: None where they cannot be read.
-    ``alpha`` is the error that looks at candidates of the same parent have spent, of ``alpha_of``. Raises UserError 74
-    as the labels do.
+    ``alpha`` is the error spent by looks at candidates of one parent, of ``alpha_of``. UserError 74 as labels do.
     """
-    from daemon.judging.registry import Registry  # late, as are the next: a console starts sooner without them
+    from daemon.judging.registry import Change, Registry  # late, as are the next: a console starts sooner without them
     from daemon.labels.confirmed import events_of
-    from models.gate import WHOLE, looks
+    from models.bundle import BadBundle
+    from models.gate import WHOLE, Report, looks
 
-    last, alpha, spent = None, 0.0, looks(state)
+    last, alpha, spent, history = None, 0.0, list[Report](), list[Change]()
+    with suppress(OSError, BadBundle):  # damaged, as others say
+        spent = looks(state)
+        history = Registry(state / "models").history()
     if spent:
-        one, history = spent[-1], Registry(state / "models").history()
+        one = spent[-1]
         made = [act for act in history if act.act != "group" and one.candidate in (act.id, act.before)]
         outcome = "passed" if one.passed else "refused"
         if any(act.act == "promote" and act.id == one.candidate for act in made):

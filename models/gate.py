@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import NormalDist
@@ -20,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from models.certificate import CONFIDENCE, MAX_MISS, events_needed
 from models.cut import LEAST_GAIN
+from models.files import write_whole
 from models.metrics import at_least, auc, class_weights, reliability_slope
 
 #: Error that all looks at candidates of one parent may spend together.
@@ -115,6 +117,23 @@ def looks(state: Path) -> list[Report]:
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
     return found
+
+
+def note_last(state: Path, report: Report) -> None:
+    """Keep what the gate has just said, also where no look was spent: whole or not at all. OSError for a full disk."""
+    write_whole(_last_of(state), msgspec.json.encode(report))
+
+
+def last_said(state: Path) -> Report | None:
+    """What the gate said last: the note, or a look that is newer because a crash came before the note."""
+    said = looks(state)[-1:]
+    with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+        said.insert(0, msgspec.json.decode(_last_of(state).read_bytes(), type=Report))
+    return max(said, key=lambda one: one.time, default=None)
+
+
+def _last_of(state: Path) -> Path:
+    return log_of(state).with_name("last.json")
 
 
 def alpha(look: int) -> float:

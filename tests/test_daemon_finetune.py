@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from daemon.learn.lessons import is_held_out
 from daemon.learn.training_record import TrainingRecord
 from models.bundle import SHIPPED, Bundle, read
 from models.finetune import TuningRecipe
-from models.gate import Finding, Report
+from models.gate import Finding, Report, last_said
 from tests.studies.laboratories import Laboratory
 from tests.studies.nights import Nights
 
@@ -109,6 +110,25 @@ def test_user_errors_are_one_line(labelled: Path, tmp_path: Path, capsys: pytest
     shutil.rmtree(labelled / FOLDER)
 
 
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError("51200 requested and 23520 written"), "not all of one could be written"),  # as numpy says it
+    ],
+)
+def test_a_full_disk_is_one_line_whoever_meets_it(
+    labelled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, why: str
+) -> None:
+    def fill_up(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(finetuning, "finetune", fill_up)
+    assert main(["finetune", "--state", str(labelled)]) == 74
+    said = f"afm-triage: {labelled} takes no file: {why}; make room, then go on with the same command\n"
+    assert capsys.readouterr().err == said
+
+
 def test_a_candidate_is_a_child_of_what_serves(taught: Path) -> None:
     (folder,) = (taught / FOLDER).glob("tuned-*")
     child, parent = read(folder), read(SHIPPED)
@@ -133,6 +153,8 @@ def test_a_candidate_is_found_again_until_people_have_said_more(state: Path) -> 
     made_ns = (before / "manifest.json").stat().st_mtime_ns
     outcome = finetune(Config(state=state), Night(by="ada", **SMALL))
     assert outcome.folder == before
+    assert outcome.report is not None
+    assert last_said(state) == outcome.report, "`status` tells it, be it that no look was spent"
     assert (before / "manifest.json").stat().st_mtime_ns == made_ns
     other = finetune(Config(state=state), Night(by="ada", **{**SMALL, "simulate": 101}))
     assert other.folder is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -20,10 +21,11 @@ from daemon.screens.screen import frame
 from daemon.screens.status import page
 from models.clock import minute_of
 from models.files import append_line
-from models.gate import Finding, Report, log_of
+from models.gate import Finding, Report, last_said, log_of, note_last
 from tests.reviewhelp import Page
 
 TIME = "2026-11-28T02:14:00Z"
+LATER = "2026-11-28T03:15:00Z"
 LOST = "newly lost: 2 of 96 golden events lie below the candidate's cut and were found before"
 
 
@@ -37,7 +39,7 @@ def night(tmp_path: Path) -> Night:
     return night
 
 
-def looked(night: Night, candidate: str, number: int, *findings: Finding) -> None:
+def looked(night: Night, candidate: str, number: int, *findings: Finding) -> Report:
     passed = all(one.passed for one in findings)
     report = Report(
         candidate=candidate, parent=night.base.id, network=night.base.weights_sha256, cut=0.004, night="2026-11-28",
@@ -45,6 +47,7 @@ def looked(night: Night, candidate: str, number: int, *findings: Finding) -> Non
     )  # fmt: skip
     log_of(night.state).parent.mkdir(exist_ok=True)
     append_line(log_of(night.state), msgspec.json.encode(report.to_mapping()))
+    return report
 
 
 def text_of(night: Night, needed: int = 100) -> str:
@@ -73,6 +76,21 @@ def test_a_refusal_names_its_tests_and_what_the_looks_have_spent(
     last = {"time": TIME, "candidate": "tuned-b", "parent": night.base.id, "outcome": "refused", "why": [LOST]}
     assert told["last"] == last
     assert f"  learning  {told['text']}" in [line.plain for line in page(report)]
+
+
+def test_a_refusal_without_a_look_is_told_too_and_has_spent_nothing(night: Night) -> None:
+    few = Finding("golden", False, "golden: 40 events, and 59 are the fewest")
+    note_last(night.state, replace(looked(night, "tuned-a", 1, Finding("pile", False, "pile: too few")), time=LATER))
+    assert "tuned-a refused; pile: too few; 2.5 of 5 % error spent in 1 look" in text_of(night)
+    log_of(night.state).unlink()
+    noted = last_said(night.state)
+    assert noted is not None
+    note_last(night.state, replace(noted, candidate="tuned-b", look=0, findings=(few,)))
+    assert text_of(night).startswith(f"{minute_of(LATER)} tuned-b refused; {few.text}; 5 of 100 confirmed events")
+    looked(night, "tuned-c", 1, Finding("pile", False, "pile: too few"))
+    assert "tuned-b refused" in text_of(night), "the newer of both is told"
+    log_of(night.state).with_name("last.json").write_text("{")
+    assert "tuned-c refused" in text_of(night), "a damaged note is passed over"
 
 
 def test_the_page_tells_it_where_the_night_is_looked_at(tmp_path: Path) -> None:

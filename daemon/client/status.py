@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import time
@@ -17,7 +16,6 @@ from typing import Any
 from daemon.client.feed import ask_status
 from daemon.client.service_file import ServiceFile, find
 from daemon.common.errors import UserError
-from daemon.common.mounts import resolve
 from daemon.common.text import MARKS, bars, clean, duration, latency, many
 from daemon.config import Config
 from daemon.config.origin import SERVICE_FILE
@@ -27,7 +25,6 @@ from daemon.ledger.view import LedgerView
 from daemon.sources import SEEN_S
 from models.certificate import between, percent_down
 from models.clock import minute_of
-from models.files import write_whole
 
 #: Flagged curves that one screen names; `events --verdict review` shows all of them.
 SHOWN_FLAGGED = 5
@@ -265,25 +262,25 @@ def learning(state: Path, labels: Labels | None, needed: int) -> dict[str, Any]:
     """How the teaching of the network stands: what the gate said last, and what people have still to say.
 
     ``needed``: confirmed events from which on there is something to learn. ``labels``: None where they cannot be read.
-    ``alpha`` is the error spent by looks at candidates of one parent, of ``alpha_of``. UserError 74 as labels do.
+    ``alpha`` is the error that the ``looks`` at candidates of the same parent have spent, of ``alpha_of``. Raises
+    UserError 74 as the labels do.
     """
     from daemon.judging.registry import Change, Registry  # late, as are the next: a console starts sooner without them
     from daemon.labels.confirmed import events_of
     from models.bundle import BadBundle
-    from models.gate import WHOLE, Report, looks
+    from models.gate import WHOLE, Report, last_said, looks
 
-    last, alpha, spent, history = None, 0.0, list[Report](), list[Change]()
+    last, spent, history, before, one = None, [], list[Change](), list[Report](), None
     with suppress(OSError, BadBundle):  # damaged, as others say
-        spent = looks(state)
+        before, one = looks(state), last_said(state)
         history = Registry(state / "models").history()
-    if spent:
-        one = spent[-1]
+    if one:
         made = [act for act in history if act.act != "group" and one.candidate in (act.id, act.before)]
         outcome = "passed" if one.passed else "refused"
         if any(act.act == "promote" and act.id == one.candidate for act in made):
             is_back = made[-1].act == "rollback" and made[-1].before == one.candidate
             outcome = f"taken back by {made[-1].by}, {made[-1].why}" if is_back else "promoted"
-        alpha = sum(other.alpha for other in spent if other.network == one.network)
+        spent = [other.alpha for other in before if other.network == one.network]
         why = [clean(finding.text) for finding in one.findings if not finding.passed]
         last = {
             "time": one.time,
@@ -294,7 +291,7 @@ def learning(state: Path, labels: Labels | None, needed: int) -> dict[str, Any]:
         }
     events, stream = (None, None) if labels is None else (len(events_of(labels)), labels.stream)
     found: dict[str, Any] = {"events": events, "events_needed": needed, "stream": stream, "last": last}
-    found |= {"looks": len(spent), "alpha": alpha, "alpha_of": WHOLE}
+    found |= {"looks": len(spent), "alpha": sum(spent), "alpha_of": WHOLE}
     return found | {"text": "; ".join(_learned(found))}
 
 
@@ -303,6 +300,7 @@ def _learned(told: Mapping[str, Any]) -> Iterator[str]:
     if last := told["last"]:
         yield f"{minute_of(last['time'])} {last['candidate']} {last['outcome']}"
         yield from last["why"]
+    if told["looks"]:
         yield f"{100 * told['alpha']:.3g} of {100 * told['alpha_of']:g} % error spent in {many(told['looks'], 'look')}"
     events, needed = told["events"], told["events_needed"]
     if events:
@@ -390,41 +388,6 @@ def _labelled(config: Config) -> set[tuple[str, int]]:
 
 def _brief(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: data[name] for name in ("verdict", "path", "curve", "score", "reasons") if name in data}
-
-
-# The watched folders: the service's own, also for a verb that was not told of them.
-#
-# The service leaves a note of them in its state folder. The note outlives it: what is put into such a folder
-# while it rests is judged at its next start.
-
-NOTE = "watched.json"
-
-
-def note(config: Config) -> None:
-    """The service writes which folders it watches; whole or not at all."""
-    folders = [str(folder) for folder in config.watch]
-    write_whole(config.state / NOTE, (json.dumps({"watch": folders}, indent=1) + "\n").encode())
-
-
-def watched_folders(config: Config) -> list[Path]:
-    """Resolved: those of ``config``, and those of the service on its state folder, be it running or at rest."""
-    known = _ask(config) or _read(config.state / NOTE)
-    folders = [*config.watch, *(Path(text) for text in known if isinstance(text, str))]
-    return list(dict.fromkeys(resolve(folder) for folder in folders))
-
-
-def _ask(config: Config) -> list[object]:
-    # Waiting for an answer takes a second: only where somebody may give one.
-    if not find(config).is_alive and "replay" not in config.origins:
-        return []
-    return _list(gather(config).get("watch"))
-
-
-def _read(file: Path) -> list[object]:
-    with suppress(OSError, ValueError, RecursionError):
-        said = json.loads(file.read_bytes())
-        return _list(said.get("watch")) if isinstance(said, dict) else []
-    return []
 
 
 def _list(said: object) -> list[object]:

@@ -39,7 +39,7 @@ from models.bundle import BadBundle, Bundle, read
 from models.calibrate import choose_like_parent, fit_platt
 from models.files import remove_abandoned, remove_unfinished, write_whole
 from models.finetune import Lessons, Tuning, TuningRecipe, cross_fit, steps_of, tail_logits, trunk_of
-from models.gate import SIMULATED, Report, looks
+from models.gate import SIMULATED, Report, looks, note_last
 from models.loss import describe
 from models.network import ResNet18, load
 from models.raster import RasterProfile
@@ -337,6 +337,8 @@ def _through_the_gate(config: Config, night: Night, ground: Ground, taught: Taug
             spend=not night.dry_run,
             simulated=night.asked,
         )
+    if not night.dry_run:
+        note_last(config.state, report)
     if not report.passed:
         return Outcome("refused", tuple(_refusal(report, candidate)), candidate.id, candidate.folder, report)
     why_not = "--dry-run" if night.dry_run else _meanwhile(config, ground)

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.client.folders import standings
-from daemon.client.status import watched_folders
+from daemon.client.folders import standings, watched_folders
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.progress import progress
 from daemon.common.text import many

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from daemon.client.status import watched_folders
+from daemon.client.folders import watched_folders
 from daemon.common.ending import Closing
 from daemon.common.errors import UserError
 from daemon.common.mounts import resolve

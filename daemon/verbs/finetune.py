@@ -71,8 +71,8 @@ def _learn(config: Config, options: Options) -> Outcome:
         return finetune(config, night)
     except OSError as error:
         remedy = "make room, then go on with the same command"
-        why = f"{config.state} takes no file: {error.strerror}; {remedy}" if error.strerror else str(error)
-        raise UserError(INPUT_OUTPUT, why) from None
+        why = error.strerror or "not all of one could be written"  # numpy names no reason where a disk fills up
+        raise UserError(INPUT_OUTPUT, f"{config.state} takes no file: {why}; {remedy}") from None
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:

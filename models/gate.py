@@ -74,6 +74,7 @@ class Report:
     alpha: float  # what the look may spend
     passed: bool
     findings: tuple[Finding, ...]
+    group: str = ""  # the session group whose stream was asked
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -101,11 +102,14 @@ def log_of(state: Path) -> Path:
 
 
 def looks(state: Path) -> list[Report]:
-    """The looks that were spent, oldest first; lines that a crash has cut, or nobody here wrote, are passed over."""
+    """The looks that were spent, oldest first; lines that a crash has cut, or nobody here wrote, are passed over.
+
+    OSError where there is a log that cannot be read: nobody knows then what was spent.
+    """
     found = []
     try:
         lines = log_of(state).read_bytes().splitlines()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     for line in lines:
         try:

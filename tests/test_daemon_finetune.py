@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from daemon.cli import main
+from daemon.common.errors import UserError
 from daemon.common.locks import lock_work_folder
-from daemon.config import Config
+from daemon.config import Config, ThresholdsConfig
 from daemon.judging.registry import Registry
 from daemon.learn import finetuning
 from daemon.learn.adaptation import propose
@@ -197,3 +198,49 @@ def test_what_was_compared_with_another_cut_does_not_serve(state: Path, gate: li
     serving = registry.serving()
     assert serving is not None
     assert serving.name == "cut"
+
+
+def test_only_what_the_gate_has_looked_at_serves(state: Path, gate: list[Callable[[], object]]) -> None:
+    """The folder holds another model by the time it is promoted: it is that of whoever named it."""
+    (own,) = (state / FOLDER).glob("tuned-*")
+    named = Path(shutil.copytree(own, state / "named"))
+
+    def swap() -> None:
+        manifest = json.loads((named / "manifest.json").read_bytes())
+        manifest["thresholds"]["discard"] = 0.9 * manifest["thresholds"]["keep"]
+        (named / "manifest.json").write_text(json.dumps(manifest))
+
+    gate.append(swap)
+    with pytest.raises(UserError, match="holds another model by now") as refused:
+        finetune(Config(state=state), Night(by="ada", candidate=named, **SMALL))
+    assert refused.value.exit_code == 65
+    assert Registry(state / "models").serving() is None
+
+
+def test_nothing_is_promoted_where_it_would_not_judge_as_it_was_looked_at(
+    state: Path, gate: list[Callable[[], object]]
+) -> None:
+    """A cut of the configuration overrides the candidate's, at scores that are another network's."""
+    (own,) = (state / FOLDER).glob("tuned-*")
+    gate.append(lambda: pytest.fail("a look was spent"))
+    config = Config(state=state, thresholds=ThresholdsConfig(discard=0.3))
+    for candidate in (None, own):
+        outcome = finetune(config, Night(by="ada", candidate=candidate, **SMALL))
+        assert outcome.kind == "waits"
+        assert outcome.sentences[0].startswith("[thresholds] discard = 0.3 of the configuration overrides every cut")
+
+
+def test_a_timer_does_not_promote_a_candidate_by_name_either(state: Path, gate: list[Callable[[], object]]) -> None:
+    (own,) = (state / FOLDER).glob("tuned-*")
+    config, registry = Config(state=state), Registry(state / "models")
+    assert finetune(config, Night(by="ada", **SMALL)).kind == "promoted"
+    registry.rollback("ada", "too many lost")
+    held = finetune(config, Night(by="timer", is_unattended=True, candidate=own, **SMALL))
+    assert (held.kind, registry.serving()) == ("waits", None)
+
+
+def test_a_plan_that_was_damaged_is_made_anew(state: Path, gate: list[Callable[[], object]]) -> None:
+    (own,) = (state / FOLDER).glob("tuned-*")
+    shutil.rmtree(own)
+    (state / FOLDER / "plan.json").write_bytes(b"\xff\xfe{")
+    assert finetune(Config(state=state), Night(by="ada", dry_run=True, **SMALL)).folder == own

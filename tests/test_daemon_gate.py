@@ -16,7 +16,10 @@ import pytest
 import torch
 from adapthelp import Night
 
+from daemon.client.status import learning
 from daemon.formats.afmcurve import compact_copy_of
+from daemon.labels import Labels
+from daemon.labels.sessions import Sessions
 from daemon.learn import gate as whole
 from daemon.learn.gate import GOLDEN, examine, golden_events, golden_fingerprints, look
 from daemon.learn.training import known_logits
@@ -27,7 +30,7 @@ from models import gate
 from models.bundle import CONFIRMED, MANIFEST, SHIPPED, WEIGHTS, Bundle, Cut, SelfTest, read, write
 from models.curve import Curve
 from models.frontend import prepare, turned
-from models.gate import equal_loss_cut, looks
+from models.gate import equal_loss_cut, log_of, looks
 from models.network import load
 from models.raster import coverage, envelope
 from models.simulate import simulate
@@ -145,6 +148,10 @@ def test_a_sound_candidate_passes_once_a_night_and_the_look_is_noted(fresh, doub
     monkeypatch.setattr(whole, "night_of", lambda wall_s: "2030-01-01")
     again = ask(fresh, doubted, doubted.better)
     assert (again.look, again.alpha) == (2, 0.0125)
+    with Labels(fresh.state / "labels.sqlite") as labels:
+        Sessions(labels).begin(sample="another surface")
+    elsewhere = ask(fresh, doubted, doubted.better)
+    assert elsewhere.failed == ("look",), "what passed for one surface has not passed for the next"
 
 
 def test_what_would_do_harm_is_refused_by_name(fresh, doubted, tmp_path):
@@ -243,3 +250,10 @@ def test_golden_events_ship_and_the_parent_finds_them_all(doubted):
 def test_the_log_can_be_read_without_torch():
     code = "import sys, models.gate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0
+
+
+def test_looks_that_nobody_can_read_are_not_taken_for_none(tmp_path):
+    log_of(tmp_path).mkdir(parents=True)
+    with pytest.raises(OSError, match="directory"):
+        looks(tmp_path)
+    assert learning(tmp_path, None, 100)["looks"] == 0, "status goes on"

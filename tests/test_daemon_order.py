@@ -138,6 +138,11 @@ def test_what_was_embedded_is_embedded_once_and_a_damaged_file_is_made_anew(nigh
         database.execute("update vectors set network = 'of another ledger'")
     database.close()
     assert (left(), left(), told) == (night.count, 0, [])
+    strange = [b"\0", b"\0\0", np.full(read(SHIPPED).width * 8, np.nan, "<f2").tobytes()]
+    with sqlite3.connect(file) as database:
+        database.executemany("update vectors set vector = ? where seq = ?", zip(strange, (1, 2, 3), strict=True))
+    database.close()
+    assert (left(), left(), told) == (3, 0, [])
     file.write_bytes(b"SQLite format 3\0" + b"\xff" * 5_000)
     assert (left(), left()) == (night.count, 0)
     assert [one for one in told if "made anew" not in one] == []

@@ -265,19 +265,22 @@ def learning(state: Path, labels: Labels | None, needed: int) -> dict[str, Any]:
     ``alpha`` is the error that the ``looks`` at candidates of the same parent have spent, of ``alpha_of``. Raises
     UserError 74 as the labels do.
     """
-    from daemon.judging.registry import Registry  # late, as are the next: a console starts sooner without them
+    from daemon.judging.registry import Change, Registry  # late, as are the next: a console starts sooner without them
     from daemon.labels.confirmed import events_of
-    from models.gate import WHOLE, last_said, looks
+    from models.bundle import BadBundle
+    from models.gate import WHOLE, Report, last_said, looks
 
-    last, spent = None, []
-    if one := last_said(state):
+    last, spent, history, before, one = None, [], list[Change](), list[Report](), None
+    with suppress(OSError, BadBundle):  # damaged, as others say
+        before, one = looks(state), last_said(state)
         history = Registry(state / "models").history()
+    if one:
         made = [act for act in history if act.act != "group" and one.candidate in (act.id, act.before)]
         outcome = "passed" if one.passed else "refused"
         if any(act.act == "promote" and act.id == one.candidate for act in made):
             is_back = made[-1].act == "rollback" and made[-1].before == one.candidate
             outcome = f"taken back by {made[-1].by}, {made[-1].why}" if is_back else "promoted"
-        spent = [other.alpha for other in looks(state) if other.network == one.network]
+        spent = [other.alpha for other in before if other.network == one.network]
         why = [clean(finding.text) for finding in one.findings if not finding.passed]
         last = {
             "time": one.time,

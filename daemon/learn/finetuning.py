@@ -29,7 +29,7 @@ from daemon.config import Config
 from daemon.judging.registry import Promotion, Registry
 from daemon.labels import Labels
 from daemon.learn.gate import golden_fingerprints, look
-from daemon.learn.ground import Ground, promote, survey, taken_back
+from daemon.learn.ground import Ground, overridden, promote, survey, taken_back
 from daemon.learn.lessons import Taught, lessons_of, untaught
 from daemon.learn.training import Origin, as_stored, publish
 from daemon.learn.training_record import TrainingRecord
@@ -100,7 +100,7 @@ def finetune(config: Config, night: Night) -> Outcome:
     where the state takes no file.
     """
     ground, taught = _survey(config, night)
-    if night.candidate is None and (why := _nothing_to_do(config, night, ground, taught)) is not None:
+    if (why := _nothing_to_do(config, night, ground, taught)) is not None:
         return Outcome("waits", (why, *taught.sentences()))
     folder = config.state / FOLDER
     with lock_work_folder(folder, "another finetune works on this state"):
@@ -122,12 +122,17 @@ def _survey(config: Config, night: Night) -> tuple[Ground, Taught]:
 
 def _nothing_to_do(config: Config, night: Night, ground: Ground, taught: Taught) -> str | None:
     """Why there is nothing to learn tonight, in one sentence."""
+    with LedgerView(config.state / "ledger.sqlite") as view:
+        if (fixed := overridden(config, view.last(1))) is not None:
+            return fixed  # no cut of a candidate would be the one that serves
+    back = taken_back(Registry(config.state / "models"), ground.group) if night.is_unattended else None
+    if night.candidate is not None:
+        return f"a timer promotes nothing after that: {back}; `finetune` of a person does" if back else None
     if taught.missing is not None:
         return f"nothing is learned yet: {taught.missing}"
     network = ground.network.manifest
     if network.training.get("lessons") == _digest_of(taught):
         return f"nothing new to learn: {ground.network.id}, which serves, has been taught all of these labels"
-    back = taken_back(Registry(config.state / "models"), ground.group) if night.is_unattended else None
     return f"a timer teaches nothing after that: {back}; `finetune` of a person does" if back else None
 
 
@@ -143,6 +148,8 @@ def _named(config: Config, folder: Path) -> Bundle:
         return read(Registry(config.state / "models").find(folder))
     except BadBundle as error:
         raise UserError(BAD_DATA, f"--candidate {folder}: {error}") from None
+    except OSError as error:
+        raise UserError(BAD_DATA, f"--candidate {folder} cannot be read: {error.strerror}") from None
 
 
 # Teaching.
@@ -202,7 +209,7 @@ class _Teaching:
     def _begin(self, made_of: str) -> None:
         """Go on with what was begun for these very labels, else afresh; simulated curves are the same for all."""
         note = self._folder / "plan.json"
-        if not note.is_file() or note.read_text() != made_of:
+        if not note.is_file() or note.read_bytes() != made_of.encode():
             self._tidy(None)
             write_whole(note, made_of.encode())
 
@@ -316,7 +323,8 @@ def _through_the_gate(config: Config, night: Night, ground: Ground, taught: Taug
     """Have the gate look at a candidate, and let it serve where it passes."""
     evidence = candidate.manifest.thresholds.evidence
     crossed = tuple(evidence.get("cross_fitted", ())) if night.candidate is None else ()
-    if night.candidate is None and not night.dry_run and (before := _refused_before(config, candidate)) is not None:
+    asks_anew = night.candidate is not None or night.dry_run
+    if not asks_anew and (before := _refused_before(config, ground, candidate)) is not None:
         return Outcome("refused", tuple(_refusal(before, candidate)), candidate.id, candidate.folder, before)
     with working("the gate looks"):
         report = look(
@@ -338,15 +346,15 @@ def _through_the_gate(config: Config, night: Night, ground: Ground, taught: Taug
         said = f"{candidate.id} passes the gate; nothing was promoted: {why_not}"
         return Outcome("held", (said, *report.sentences()), candidate.id, candidate.folder, report)
     registry, why = Registry(config.state / "models"), _why(candidate, taught)
-    promotion = promote(registry, ground, candidate.folder, why=why, by=night.by)
+    promotion = promote(registry, ground, candidate, why=why, by=night.by)
     when = "from now on" if registry.group() == promotion.group else f'when a session of "{promotion.group}" begins'
     said = f"{candidate.id} passed the gate and serves {when}; back with: models rollback"
     return Outcome("promoted", (said, *report.sentences()), candidate.id, candidate.folder, report, promotion)
 
 
-def _refused_before(config: Config, candidate: Bundle) -> Report | None:
-    """The look that has refused this very candidate: another one would spend error and find the same."""
-    found = [one for one in looks(config.state) if one.candidate == candidate.id]
+def _refused_before(config: Config, ground: Ground, candidate: Bundle) -> Report | None:
+    """The look that has refused this very candidate here: another one would spend error and find the same."""
+    found = [one for one in looks(config.state) if (one.candidate, one.group) == (candidate.id, ground.group)]
     return found[-1] if found and not found[-1].passed else None
 
 

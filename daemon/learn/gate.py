@@ -90,14 +90,13 @@ def look(
     Raises UserError 69 without a ledger, 74 where ledger, labels or the golden events cannot be read; OSError where the
     state takes no line of the log.
     """
-    folder = candidate.folder if isinstance(candidate, Bundle) else candidate
     before = [one for one in looks(config.state) if one.network == parent.weights_sha256]
     number, night = len(before) + 1, night_of(time.time())
     last = next((one for one in before if one.night == night), None)
 
     def report(findings: Sequence[Finding], *, is_look: bool = False) -> Report:
         return Report(
-            candidate=clean(str(folder)) if model is None else model.id,
+            candidate=clean(str(candidate)) if model is None else model.id,
             parent=parent.id,
             network=parent.weights_sha256,
             cut=cut,
@@ -107,20 +106,21 @@ def look(
             alpha=alpha(number),
             passed=bool(findings) and all(one.passed for one in findings),
             findings=tuple(findings),
+            group=group,
         )
 
-    model, findings = examine(folder, parent, taught)
-    if model is None or not all(one.passed for one in findings):
-        return report(findings)
-    if last is not None and spend:
-        if (last.candidate, last.parent, last.cut) == (model.id, parent.id, cut):
-            return last
-        text = f"look: one a night, and number {last.look} was taken at {last.time}; nothing is spent until noon"
-        return report([Finding("look", False, text)])
     with LedgerView(config.state / "ledger.sqlite") as view, Labels(config.state / "labels.sqlite") as labels:
-        keep = parent.keep if config.thresholds.keep is None else config.thresholds.keep
         sessions = Sessions(labels)
         group = sessions.group(sessions.present())
+        model, findings = examine(candidate, parent, taught)
+        if model is None or not all(one.passed for one in findings):
+            return report(findings)
+        if last is not None and spend:
+            if (last.candidate, last.parent, last.cut, last.group) == (model.id, parent.id, cut, group):
+                return last
+            text = f"look: one a night, and number {last.look} was taken at {last.time}; nothing is spent until noon"
+            return report([Finding("look", False, text)])
+        keep = parent.keep if config.thresholds.keep is None else config.thresholds.keep
         stream = stream_of(view, sessions.seqs_of(group), parent, keep, cut)
         judge = _Judge(model, Model.of(parent, _EXACT), Thresholds(cut, keep), alpha(number))
         golden = judge.golden(taught)
@@ -165,10 +165,13 @@ def golden_fingerprints() -> frozenset[str]:
 # The folder.
 
 
-def examine(folder: Path, parent: Bundle, taught: Taught | None) -> tuple[Model | None, list[Finding]]:
-    """Whether a folder may be a candidate at all: the model, where it is one, and what was found."""
+def examine(candidate: Bundle | Path, parent: Bundle, taught: Taught | None) -> tuple[Model | None, list[Finding]]:
+    """Whether this may be a candidate at all: the model, where a folder holds one, and what was found.
+
+    A bundle is taken as it was read: what becomes of its folder meanwhile is nothing to it.
+    """
     try:
-        bundle = read(folder)
+        bundle = candidate if isinstance(candidate, Bundle) else read(candidate)
     except (BadBundle, OSError) as error:
         return None, [Finding("model", False, clean(f"model: {error}"))]
     findings = list(_differences(bundle, parent, taught))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from daemon.cli import main
@@ -239,8 +240,12 @@ def test_a_timer_does_not_promote_a_candidate_by_name_either(state: Path, gate: 
     assert (held.kind, registry.serving()) == ("waits", None)
 
 
-def test_a_plan_that_was_damaged_is_made_anew(state: Path, gate: list[Callable[[], object]]) -> None:
+def test_what_was_damaged_is_made_anew(state: Path, gate: list[Callable[[], object]]) -> None:
     (own,) = (state / FOLDER).glob("tuned-*")
-    shutil.rmtree(own)
+    (own / "manifest.json").write_bytes(b"{")
     (state / FOLDER / "plan.json").write_bytes(b"\xff\xfe{")
-    assert finetune(Config(state=state), Night(by="ada", dry_run=True, **SMALL)).folder == own
+    for file in (state / FOLDER).glob("*-edges.npy"):
+        np.save(file, np.load(file)[:, 0, 0])
+    outcome = finetune(Config(state=state), Night(by="ada", dry_run=True, **SMALL))
+    assert (outcome.kind, outcome.folder) == ("held", own)
+    assert read(own).id == outcome.model

@@ -183,7 +183,7 @@ EDITS = {
     "parent": lambda said: said.update(parent="shipped-000000000000"),
     "evidence": lambda said: said["thresholds"].update(evidence={"basis": CONFIRMED, "events": 3}),
     "training record": lambda said: said["training"].update(curves=""),
-    "leaked golden rows": lambda said: said["training"].update(curves=f"{LEARNED} 000000000001"),
+    "leaked golden rows": lambda said: said["training"].update(curves=f"{LEARNED} 000000000001 no-curve"),
     "self-test": lambda said: said["selftest"].update(logits=[0.0] * 6),
     "raster": lambda said: said["profile"].update(noise_low_pn=0.125),
     "model": lambda said: said["thresholds"].update(discard=0.9, keep=0.1),

@@ -186,6 +186,7 @@ class _Teaching:
         name = _CANDIDATE + hashlib.sha256(made_of.encode()).hexdigest()[:8]
         with suppress(BadBundle):
             return read(self._folder / name)
+        _remove(self._folder / name)  # damaged, or half there
         self._begin(made_of)
         torch.set_num_threads(self._recipe.threads)
         if self._night.stands_back:
@@ -282,6 +283,14 @@ class _Teaching:
         return {**self._made_of, **record.for_manifest(), "loss": describe(self._recipe.loss)}
 
 
+def _remove(path: Path) -> None:
+    """Whatever it is. OSError where that cannot be."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
+
+
 def _loaded(bundle: Bundle) -> ResNet18:
     return load(bundle.width, {name: torch.from_numpy(tensor) for name, tensor in bundle.weights.items()})
 
@@ -306,7 +315,7 @@ def _drawn(folder: Path, what: str, profile: RasterProfile, count: int) -> Examp
     """Simulated curves, drawn once for all nights."""
     name = f"{what}-{profile.id.replace(':', '-')}-{count}"
     kept = Examples.load(folder / name)
-    if kept is not None:
+    if kept is not None and kept.edges.shape[1:] == (2, profile.columns) and np.isfinite(kept.labels).all():
         return kept
     for old in folder.glob(f"{what}-*.npy"):
         old.unlink()

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -85,15 +84,6 @@ class Report:
         """All of it in words; what refused it comes first."""
         yield from (one.text for one in self.findings if not one.passed)
         yield from (one.text for one in self.findings if one.passed)
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Ready for JSON; :meth:`from_mapping` reads it again."""
-        return dict(msgspec.to_builtins(self))
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Report:
-        """Raises msgspec.ValidationError for anything else."""
-        return msgspec.convert(values, cls)
 
 
 def log_of(state: Path) -> Path:

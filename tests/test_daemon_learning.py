@@ -46,7 +46,7 @@ def looked(night: Night, candidate: str, number: int, *findings: Finding) -> Rep
         time=TIME, look=number, alpha=0.05 / 2**number, passed=passed, findings=findings,
     )  # fmt: skip
     log_of(night.state).parent.mkdir(exist_ok=True)
-    append_line(log_of(night.state), msgspec.json.encode(report.to_mapping()))
+    append_line(log_of(night.state), msgspec.json.encode(report))
     return report
 
 
@@ -58,7 +58,7 @@ def test_what_is_missing_is_told_and_of_nothing_nothing(tmp_path: Path, night: N
     assert learning_of(Config(state=tmp_path / "none"))["text"] == ""
     assert not (tmp_path / "none").exists()
     assert text_of(night) == "5 of 100 confirmed events: 95 more before the network learns"
-    assert text_of(night, 5) == "5 of 5 confirmed events to learn from"
+    assert text_of(night, 5) == "5 confirmed events to learn from"
 
 
 def test_a_refusal_names_its_tests_and_what_the_looks_have_spent(

@@ -266,7 +266,7 @@ def learning(state: Path, labels: Labels | None, needed: int) -> dict[str, Any]:
     UserError 74 as the labels do.
     """
     from daemon.judging.registry import Change, Registry  # late, as are the next: a console starts sooner without them
-    from daemon.labels.confirmed import events_of
+    from daemon.labels.confirmed import events_of, missing_of
     from models.bundle import BadBundle
     from models.gate import WHOLE, Report, last_said, looks
 
@@ -291,21 +291,22 @@ def learning(state: Path, labels: Labels | None, needed: int) -> dict[str, Any]:
         }
     events, stream = (None, None) if labels is None else (len(events_of(labels)), labels.stream)
     found: dict[str, Any] = {"events": events, "events_needed": needed, "stream": stream, "last": last}
+    missing = missing_of(events, needed) if events else None
     found |= {"looks": len(spent), "alpha": sum(spent), "alpha_of": WHOLE}
-    return found | {"text": "; ".join(_learned(found))}
+    return found | {"text": "; ".join(_learned(found, missing))}
 
 
-def _learned(told: Mapping[str, Any]) -> Iterator[str]:
+def _learned(told: Mapping[str, Any], missing: str | None) -> Iterator[str]:
     """The last look first, then what there is to learn from; nothing where nobody has said anything yet."""
     if last := told["last"]:
         yield f"{minute_of(last['time'])} {last['candidate']} {last['outcome']}"
         yield from last["why"]
     if told["looks"]:
         yield f"{100 * told['alpha']:.3g} of {100 * told['alpha_of']:g} % error spent in {many(told['looks'], 'look')}"
-    events, needed = told["events"], told["events_needed"]
-    if events:
-        more = f": {needed - events:,} more before the network learns" if events < needed else " to learn from"
-        yield f"{events:,} of {needed:,} confirmed events{more}"
+    if missing:
+        yield f"{missing} before the network learns"
+    elif told["events"]:
+        yield f"{many(told['events'], 'confirmed event')} to learn from"
 
 
 def learning_of(config: Config) -> dict[str, Any]:

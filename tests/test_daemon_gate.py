@@ -203,6 +203,14 @@ def test_an_edited_manifest_is_refused_before_a_look(test, doubted, tmp_path):
     assert next(one.text for one in findings if not one.passed).startswith(f"{test}: ")
 
 
+def test_evidence_that_nobody_could_go_through_is_refused(doubted, tmp_path):
+    told = {"basis": CONFIRMED, "events": 30, "confirmed": 5}
+    weights = doubted.good.weights
+    with_network(tmp_path / "bad", doubted.parent, weights, -3.0, thresholds=Cut(0.001, doubted.parent.keep, told))
+    _, findings = examine(tmp_path / "bad", doubted.parent, None)
+    assert [one.test for one in findings if not one.passed] == ["evidence"]
+
+
 @pytest.mark.parametrize("name", ["conv1.weight", "layer4.0.bn1.running_mean", "layer3.1.conv2.weight"])
 def test_foreign_weights_are_refused(name, doubted, tmp_path):
     weights = {key: one.copy() for key, one in doubted.good.weights.items()}

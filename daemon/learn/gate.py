@@ -242,7 +242,8 @@ def _evidence_of(child: Bundle) -> Finding:
     """What the cut rests on."""
     cut = child.manifest.thresholds
     basis = str(cut.evidence.get("basis", ""))
-    is_known = basis.startswith(("labels", "simulation"))
+    lists = [cut.evidence.get(name, []) for name in ("confirmed", "look_first")]  # `adapt` goes through them
+    is_known = basis.startswith(("labels", "simulation")) and all(isinstance(one, list) for one in lists)
     enough = is_known and cut.events >= FEWEST
     text = f"evidence: the cut rests on {many(cut.events, 'event')} ({clean(basis) or 'nobody says which'})"
     if not enough:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import NormalDist
 
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from models.certificate import CONFIDENCE, MAX_MISS, events_needed
-from models.clock import minute_of
+from models.clock import end_of_night, minute_of
 from models.cut import LEAST_GAIN
 from models.files import write_whole
 from models.metrics import at_least, auc, class_weights, reliability_slope
@@ -130,10 +129,9 @@ def _last_of(state: Path) -> Path:
 
 def taken(last: Report) -> str:
     """That tonight's look was taken, and from when on the next one may be, in local time."""
-    noon = datetime.strptime(last.night, "%Y-%m-%d") + timedelta(days=1, hours=12)
     return (
         f"look: one a night, and number {last.look} was taken at {minute_of(last.time)}; the next may be taken from"
-        f" {noon:%Y-%m-%d %H:%M} on, and none is used up until then"
+        f" {end_of_night(last.night)} on, and none is used up until then"
     )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from models.certificate import CONFIDENCE, MAX_MISS, events_needed
+from models.clock import end_of_night, minute_of
 from models.cut import LEAST_GAIN
 from models.files import write_whole
 from models.metrics import at_least, auc, class_weights, reliability_slope
@@ -124,6 +125,14 @@ def last_said(state: Path) -> Report | None:
 
 def _last_of(state: Path) -> Path:
     return log_of(state).with_name("last.json")
+
+
+def taken(last: Report) -> str:
+    """That tonight's look was taken, and from when on the next one may be, in local time."""
+    return (
+        f"look: one a night, and number {last.look} was taken at {minute_of(last.time)}; the next may be taken from"
+        f" {end_of_night(last.night)} on, and none is used up until then"
+    )
 
 
 def alpha(look: int) -> float:
@@ -275,7 +284,7 @@ def pile(shadow: Shadow, look_alpha: float) -> Finding:
         "gain": gain,
         "gain_at_least": at_least_gain,
     }
-    told = f"{100 * before:.1f} to {100 * after:.1f} % of {count:,} curves go to review"
+    told = f"{100 * before:.1f} to {100 * after:.1f} % of {count:,} curves that it has not learned from go to review"
     sure = f"{100 * at_least_gain:.1f} points less at least ({100 * (1 - look_alpha):.4g} % sure)"
     if gain < LEAST_GAIN:
         text = f"pile: {told}: for less than {100 * LEAST_GAIN:g} points no network is promoted"
@@ -287,11 +296,18 @@ def pile(shadow: Shadow, look_alpha: float) -> Finding:
     return Finding("pile", gain >= LEAST_GAIN and at_least_gain > 0, text, figures)
 
 
-def too_few(curves: int) -> Finding | None:
-    """What is to be said where the stream is too short for a forecast; None where it is not."""
+def too_few(curves: int, of: int | None = None) -> Finding | None:
+    """What is to be said where the stream is too short for a forecast; None where it is not.
+
+    ``curves``: decisions by this model on this sample that the candidate has not learned from, ``of`` so many in all.
+    """
     if curves >= FEWEST_SHADOW:
         return None
-    text = f"pile: {curves:,} decisions of this model in this group are no forecast: {FEWEST_SHADOW - curves:,} more"
+    among = "" if of is None else f" of {of:,}"
+    text = (
+        f"pile: {curves:,}{among} decisions by this model on this sample are left without those that it learns from,"
+        f" too few to foresee the pile: {FEWEST_SHADOW - curves:,} more"
+    )
     return Finding("pile", False, text, {"curves": float(curves)})
 
 

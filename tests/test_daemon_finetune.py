@@ -5,17 +5,19 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from daemon.cli import main
 from daemon.common.errors import UserError
 from daemon.common.locks import lock_work_folder
-from daemon.config import Config, ThresholdsConfig
+from daemon.config import Config, FinetuneConfig, ThresholdsConfig
 from daemon.judging.registry import Registry
 from daemon.learn import finetuning
 from daemon.learn.adaptation import propose
@@ -23,8 +25,10 @@ from daemon.learn.finetuning import FOLDER, Night, finetune
 from daemon.learn.lessons import is_held_out
 from daemon.learn.training_record import TrainingRecord
 from models.bundle import SHIPPED, Bundle, read
+from models.clock import night_of, utc_now
+from models.files import append_line
 from models.finetune import TuningRecipe
-from models.gate import Finding, Report, last_said
+from models.gate import Finding, Report, last_said, log_of
 from tests.studies.laboratories import Laboratory
 from tests.studies.nights import Nights
 
@@ -249,3 +253,34 @@ def test_what_was_damaged_is_made_anew(state: Path, gate: list[Callable[[], obje
     outcome = finetune(Config(state=state), Night(by="ada", dry_run=True, **SMALL))
     assert (outcome.kind, outcome.folder) == ("held", own)
     assert read(own).id == outcome.model
+
+
+def test_what_the_gate_cannot_let_pass_is_not_taught(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too few decisions, or the look of tonight taken: both are known before the minutes of teaching."""
+    monkeypatch.setattr(finetuning, "_drawn", lambda *_: pytest.fail("it teaches"))
+    config, parent = Config(state=state, finetune=FinetuneConfig(events=20)), read(SHIPPED)
+    more = {**SMALL, "simulate": 102}
+    few = finetune(config, Night(by="ada", **{**more, "events": None}))
+    assert (few.kind, few.report) == ("waits", None)
+    assert few.sentences[0].startswith("nothing is taught")
+    assert few.sentences[0].endswith(" more")
+    night, begun = night_of(time.time()), utc_now("seconds")
+    spent = Report(candidate="tuned-0-1", parent=parent.id, network=parent.weights_sha256, cut=0.1, night=night,
+                   time=begun, look=1, alpha=0.025, passed=False, findings=())  # fmt: skip
+    append_line(log_of(state), msgspec.json.encode(spent))
+    taken = finetune(config, Night(by="ada", **more))
+    assert taken.kind == "waits"
+    assert "nothing is taught: look: one a night, and number 1 was taken at " in taken.sentences[0]
+    assert "12:00" in taken.sentences[0]
+
+
+def test_an_answer_of_before_says_so(state: Path) -> None:
+    (own,) = (state / FOLDER).glob("tuned-*")
+    group = finetuning._survey(Config(state=state), Night(by="ada", **SMALL))[0].group
+    parent, found = read(SHIPPED), (Finding("pile", False, "pile: it grows"),)
+    refused = Report(candidate=read(own).id, parent=parent.id, network=parent.weights_sha256, cut=0.1, look=1,
+                     night="2026-11-20", time="2026-11-20T18:00:00Z", alpha=0.025, passed=False,
+                     findings=found, group=group)  # fmt: skip
+    append_line(log_of(state), msgspec.json.encode(refused))
+    said = finetune(Config(state=state), Night(by="ada", **SMALL)).sentences
+    assert said[1].startswith("this is the answer of 2026-11-20 ")

@@ -178,6 +178,15 @@ def test_where_there_is_too_little_to_judge_by_no_look_is_spent(tmp_path, doubte
     assert looks(night.state) == []
 
 
+def test_what_the_candidate_has_learned_counts_not_and_costs_no_look(fresh, doubted, monkeypatch):
+    """A stream of 1,040, of which it has learned from 100: that is known before, so no look is spent on it."""
+    monkeypatch.setattr(whole, "_judged_again", lambda view, seqs, *_: dict.fromkeys(seqs, "learned"))
+    report = ask(fresh, doubted, doubted.good)
+    assert (report.look, report.failed, looks(fresh.state)) == (0, ("pile",), [])
+    assert next(report.sentences()).startswith("pile: 9")
+    assert " of 1,040 decisions" in next(report.sentences())
+
+
 EDITS = {
     "prevalence": lambda said: said["calibration"].update(prevalence=0.2),
     "parent": lambda said: said.update(parent="shipped-000000000000"),

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -28,8 +29,9 @@ from daemon.common.progress import progress, working
 from daemon.config import Config
 from daemon.judging.registry import Promotion, Registry
 from daemon.labels import Labels
+from daemon.labels.sessions import Sessions
 from daemon.learn.gate import golden_fingerprints, look
-from daemon.learn.ground import Ground, overridden, promote, survey, taken_back
+from daemon.learn.ground import Ground, overridden, promote, stream_of, survey, taken_back
 from daemon.learn.lessons import Taught, lessons_of, untaught
 from daemon.learn.training import Origin, as_stored, publish
 from daemon.learn.training_record import TrainingRecord
@@ -37,9 +39,10 @@ from daemon.ledger.view import LedgerView
 from deploy.cpu import default_threads
 from models.bundle import BadBundle, Bundle, read
 from models.calibrate import choose_like_parent, fit_platt
+from models.clock import minute_of, night_of
 from models.files import remove_abandoned, remove_unfinished, write_whole
 from models.finetune import Lessons, Tuning, TuningRecipe, cross_fit, steps_of, tail_logits, trunk_of
-from models.gate import SIMULATED, Report, looks, note_last
+from models.gate import SIMULATED, Report, looks, note_last, taken, too_few
 from models.loss import describe
 from models.network import ResNet18, load
 from models.raster import RasterProfile
@@ -133,7 +136,31 @@ def _nothing_to_do(config: Config, night: Night, ground: Ground, taught: Taught)
     network = ground.network.manifest
     if network.training.get("lessons") == _digest_of(taught):
         return f"nothing new to learn: {ground.network.id}, which serves, has been taught all of these labels"
-    return f"a timer teaches nothing after that: {back}; `finetune` of a person does" if back else None
+    if back:
+        return f"a timer teaches nothing after that: {back}; `finetune` of a person does"
+    return None if night.dry_run else _too_early(config, night, ground, taught)
+
+
+def _too_early(config: Config, night: Night, ground: Ground, taught: Taught) -> str | None:
+    """Why the gate could let nothing pass that is taught now, as far as that is known before teaching; one sentence.
+
+    Whoever names a number of events has a candidate made all the same, where decisions alone are missing.
+    """
+    ours = [one for one in looks(config.state) if one.network == ground.network.weights_sha256]
+    tonight = next((one for one in ours if one.night == night_of(time.time())), None)
+    name = _Teaching(config, night, ground, taught, config.state / FOLDER).name
+    if tonight is not None and tonight.candidate.rpartition("-")[0] != name:
+        return f"nothing is taught: {taken(tonight)}"
+    if night.events is not None:
+        return None
+    keep = ground.network.keep if config.thresholds.keep is None else config.thresholds.keep
+    with LedgerView(config.state / "ledger.sqlite") as view, Labels(config.state / "labels.sqlite") as labels:
+        stream = stream_of(view, Sessions(labels).seqs_of(ground.group), ground.network, keep, ground.old)
+    learned = int(np.isin(stream.seqs, taught.seqs[taught.trained]).sum())
+    if (few := too_few(len(stream) - learned, len(stream))) is None:
+        return None
+    on = f' on the sample "{ground.group}"' if ground.group else ""
+    return f"nothing is taught{on} yet: {few.text}"
 
 
 def _digest_of(taught: Taught) -> str:
@@ -180,10 +207,14 @@ class _Teaching:
             "held_out": self._night.held_out,
         }
 
+    @property
+    def name(self) -> str:
+        """Of the candidate, before it is made."""
+        return _CANDIDATE + hashlib.sha256(json.dumps(self._made_of, sort_keys=True).encode()).hexdigest()[:8]
+
     def candidate(self) -> Bundle:
         """Found where it was made already, else made; OSError where the state takes no file."""
-        made_of = json.dumps(self._made_of, sort_keys=True)
-        name = _CANDIDATE + hashlib.sha256(made_of.encode()).hexdigest()[:8]
+        made_of, name = json.dumps(self._made_of, sort_keys=True), self.name
         with suppress(BadBundle):
             return read(self._folder / name)
         _remove(self._folder / name)  # damaged, or half there
@@ -334,7 +365,8 @@ def _through_the_gate(config: Config, night: Night, ground: Ground, taught: Taug
     crossed = tuple(evidence.get("cross_fitted", ())) if night.candidate is None else ()
     asks_anew = night.candidate is not None or night.dry_run
     if not asks_anew and (before := _refused_before(config, ground, candidate)) is not None:
-        return Outcome("refused", tuple(_refusal(before, candidate)), candidate.id, candidate.folder, before)
+        return Outcome("refused", tuple(_refusal(before, candidate, True)), candidate.id, candidate.folder, before)
+    known = looks(config.state)
     with working("the gate looks"):
         report = look(
             config,
@@ -349,7 +381,8 @@ def _through_the_gate(config: Config, night: Night, ground: Ground, taught: Taug
     if not night.dry_run:
         note_last(config.state, report)
     if not report.passed:
-        return Outcome("refused", tuple(_refusal(report, candidate)), candidate.id, candidate.folder, report)
+        sentences = tuple(_refusal(report, candidate, report in known))
+        return Outcome("refused", sentences, candidate.id, candidate.folder, report)
     why_not = "--dry-run" if night.dry_run else _meanwhile(config, ground)
     if why_not is not None:
         said = f"{candidate.id} passes the gate; nothing was promoted: {why_not}"
@@ -367,9 +400,11 @@ def _refused_before(config: Config, ground: Ground, candidate: Bundle) -> Report
     return found[-1] if found and not found[-1].passed else None
 
 
-def _refusal(report: Report, candidate: Bundle) -> Iterator[str]:
+def _refusal(report: Report, candidate: Bundle, is_old: bool) -> Iterator[str]:
     failed, *others = report.sentences()
     yield f"{candidate.id} is refused, and nothing was promoted: {failed}"
+    if is_old:
+        yield f"this is the answer of {minute_of(report.time)}: nothing was looked at again, and no look is used up"
     yield from others
 
 

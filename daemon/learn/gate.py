@@ -118,19 +118,20 @@ def look(
         if last is not None and spend:
             if (last.candidate, last.parent, last.cut, last.group) == (model.id, parent.id, cut, group):
                 return last
-            text = f"look: one a night, and number {last.look} was taken at {last.time}; nothing is spent until noon"
-            return report([Finding("look", False, text)])
+            return report([Finding("look", False, gate.taken(last))])
         keep = parent.keep if config.thresholds.keep is None else config.thresholds.keep
         stream = stream_of(view, sessions.seqs_of(group), parent, keep, cut)
         judge = _Judge(model, Model.of(parent, _EXACT), Thresholds(cut, keep), alpha(number))
         golden = judge.golden(taught)
         if missing := [one for one in (gate.too_few_golden(golden[0]), gate.too_few(len(stream))) if one is not None]:
             return report([*findings, *missing])
+        shadow = _shadow(view, stream, judge, config.thresholds.keep, may_discard=not config.require_certificate)
+        if (few := gate.too_few(len(shadow), len(stream))) is not None:
+            return report([*findings, few])
         findings.append(gate.newly_lost(*golden, judge.alpha))
         findings += judge.on_simulated(simulated)
         if own := judge.own_events(taught, cross_fitted):
             findings.append(own)
-        shadow = _shadow(view, stream, judge, config.thresholds.keep, may_discard=not config.require_certificate)
     findings.append(gate.pile(shadow, judge.alpha))
     said = report(findings, is_look=spend)
     if spend:

@@ -158,8 +158,6 @@ class Registry:
             advice = f"move it away, and promote again what {HISTORY} beside it names"
             raise BadBundle(f"{file} is damaged or of another version ({error}): {advice}") from None
 
-    # Changing it.
-
     def promote(self, name: str | Path, *, base: Bundle, group: str | None = None, why: str, by: str) -> Promotion:
         """Let the model that ``name`` means serve for a session group, by default the present one.
 

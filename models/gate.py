@@ -8,7 +8,7 @@ both networks have seen the same curves, each at its own cut. A look at a candid
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -371,11 +371,15 @@ def kept_wrongly(before: ArrayLike, after: ArrayLike) -> Finding:
     return Finding("kept", p > HARM, text + ("" if p > HARM else f", which is no chance (p = {p:.2g})"), figures)
 
 
-def cut_is_low(cut: float, highest: float) -> Finding:
-    """The candidate's discard cut, a logit, lies no higher than where it loses what the parent loses."""
-    text = f"cut: it lies at logit {cut:.3f}, and at {highest:.3f} as many simulated events are lost as by the parent"
+def cut_is_low(cut: float, highest: float, score: Callable[[ArrayLike], ArrayLike]) -> Finding:
+    """The candidate's discard cut, a logit, lies no higher than where it loses what the parent loses.
+
+    ``score``: of logits, as people are told them.
+    """
+    at, limit = (float(np.asarray(score(np.array([one])))[0]) for one in (cut, highest))
+    text = f"cut: it discards up to a score of {at:.4g}; up to {limit:.4g} it loses no more simulated events than before"
     if cut > highest:
-        text += ": it has to be below"
+        text += ", so that it is too high"
     return Finding("cut", cut <= highest, text, {"cut": cut, "highest": max(highest, -1e9)})
 
 

@@ -84,7 +84,8 @@ def test_what_is_missing_is_said_and_nothing_is_written(labelled: Path, capsys: 
     before = sorted(one.name for one in labelled.iterdir())
     assert main(["finetune", "--state", str(labelled)]) == 0
     said = capsys.readouterr().out
-    assert "30 of 100 confirmed events: 70 more" in said
+    assert said.count("30 of 100 confirmed events: 70 more") == 1
+    assert "afm-triage review" in said
     assert main(["finetune", "--state", str(labelled), "--json", "--events", "50"]) == 0
     assert json.loads(capsys.readouterr().out)["outcome"] == "waits"
     assert FOLDER not in before
@@ -280,10 +281,16 @@ def test_what_the_gate_cannot_let_pass_is_not_taught(state: Path, monkeypatch: p
 def test_an_answer_of_before_says_so(state: Path) -> None:
     (own,) = (state / FOLDER).glob("tuned-*")
     group = finetuning._survey(Config(state=state), Night(by="ada", **SMALL))[0].group
-    parent, found = read(SHIPPED), (Finding("pile", False, "pile: it grows"),)
+    parent, found = read(SHIPPED), (Finding("raster", True, "raster: it is"), Finding("pile", False, "pile: it grows"),
+                                     Finding("ranking", False, "ranking: none"))  # fmt: skip
     refused = Report(candidate=read(own).id, parent=parent.id, network=parent.weights_sha256, cut=0.1, look=1,
                      night="2026-11-20", time="2026-11-20T18:00:00Z", alpha=0.025, passed=False,
                      findings=found, group=group)  # fmt: skip
     append_line(log_of(state), msgspec.json.encode(refused))
+    assert finetune(Config(state=state), Night(by="ada", candidate=SHIPPED, **SMALL)).sentences[0] == (
+        f"{parent.id} serves already"
+    )
     said = finetune(Config(state=state), Night(by="ada", **SMALL)).sentences
+    assert said[2].startswith("✗ ranking")
+    assert said[3].startswith("✓ raster")
     assert said[1].startswith("this is the answer of 2026-11-20 ")

@@ -130,9 +130,16 @@ def _nothing_to_do(config: Config, night: Night, ground: Ground, taught: Taught)
             return fixed  # no cut of a candidate would be the one that serves
     back = _still_taken_back(config, night, ground)
     if night.candidate is not None:
-        return f"a timer promotes nothing after that: {back}; `finetune` of a person does" if back else None
+        if back:
+            return f"a timer promotes nothing after that: {back}; `finetune` of a person does"
+        serves = _named(config, night.candidate).id == ground.network.id
+        return f"{ground.network.id} serves already" if serves else None
+    return _nothing_to_teach(config, night, ground, taught, back)
+
+
+def _nothing_to_teach(config: Config, night: Night, ground: Ground, taught: Taught, back: str | None) -> str | None:
     if taught.missing is not None:
-        return f"nothing is learned yet: {taught.missing}"
+        return f"nothing is learned yet: {taught.missing}; label on the review page: afm-triage review"
     network = ground.network.manifest
     if network.training.get("lessons") == _digest_of(taught):
         return f"nothing new to learn: {ground.network.id}, which serves, has been taught all of these labels"
@@ -400,12 +407,12 @@ def _through_the_gate(config: Config, night: Night, ground: Ground, taught: Taug
     why_not = "--dry-run" if night.dry_run else _meanwhile(config, ground)
     if why_not is not None:
         said = f"{candidate.id} passes the gate; nothing was promoted: {why_not}"
-        return Outcome("held", (said, *report.sentences()), candidate.id, candidate.folder, report)
+        return Outcome("held", (said, *_passed(report)), candidate.id, candidate.folder, report)
     registry, why = Registry(config.state / "models"), _why(candidate, taught)
     promotion = promote(registry, ground, candidate, why=why, by=night.by)
     when = "from now on" if registry.group() == promotion.group else f'when a session of "{promotion.group}" begins'
     said = f"{candidate.id} passed the gate and serves {when}; back with: models rollback"
-    return Outcome("promoted", (said, *report.sentences()), candidate.id, candidate.folder, report, promotion)
+    return Outcome("promoted", (said, *_passed(report)), candidate.id, candidate.folder, report, promotion)
 
 
 def _refused_before(config: Config, ground: Ground, candidate: Bundle) -> Report | None:
@@ -414,12 +421,18 @@ def _refused_before(config: Config, ground: Ground, candidate: Bundle) -> Report
     return found[-1] if found and not found[-1].passed else None
 
 
+def _passed(report: Report) -> Iterator[str]:
+    yield from (f"✓ {one}" for one in report.sentences())
+
+
 def _refusal(report: Report, candidate: Bundle, is_old: bool) -> Iterator[str]:
     failed, *others = report.sentences()
     yield f"{candidate.id} is refused, and nothing was promoted: {failed}"
     if is_old:
         yield f"this is the answer of {minute_of(report.time)}: nothing was looked at again, and no look is used up"
-    yield from others
+    failures = len(report.failed) - 1
+    yield from (f"✗ {one}" for one in others[:failures])
+    yield from (f"✓ {one}" for one in others[failures:])
 
 
 def _meanwhile(config: Config, ground: Ground) -> str | None:

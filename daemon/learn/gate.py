@@ -186,7 +186,7 @@ def examine(candidate: Bundle | Path, parent: Bundle, taught: Taught | None) -> 
 
 def _differences(child: Bundle, parent: Bundle, taught: Taught | None) -> Iterator[Finding]:
     def same(test: str, what: str, its: object, parents: object) -> Finding:
-        text = f"{test}: {what}" if its == parents else f"{test}: {what} is {its} and has to be {parents}"
+        text = f"{test}: as it has to be" if its == parents else f"{test}: {what} is {its} and has to be {parents}"
         return Finding(test, its == parents, text)
 
     yield same("raster", "the picture that it was made for", child.profile.id, parent.profile.id)
@@ -215,7 +215,9 @@ def _weights_differ(child: Bundle, parent: Bundle) -> Finding:
         return Finding(
             "foreign weights", False, "foreign weights: they are the parent's, so nothing was learned", figures
         )
-    return Finding("foreign weights", True, "foreign weights: none outside layer4 and the last layer", figures)
+    return Finding(
+        "foreign weights", True, "foreign weights: none, only the last layers differ from its parent", figures
+    )
 
 
 def _taught_on(child: Bundle, parent: Bundle, taught: Taught | None) -> Iterator[Finding]:
@@ -322,7 +324,10 @@ class _Judge:
         logits, how = np.asarray(cross_fitted, np.float64), "by networks that had not seen them"
         if not logits.size and taught is not None and len(taught):
             before, after = self._taught(taught)
-            logits, how = after[taught.is_event & (before > old)], "by the candidate, which has seen them"
+            logits, how = (
+                after[taught.is_event & (before > old)],
+                "by the candidate, which has seen them: that proves little",
+            )
         if not logits.size:
             return None
         below = int((logits <= new).sum())
@@ -341,7 +346,7 @@ class _Judge:
         yield gate.calibrated(calibration.score(raw[1][able]), is_event[able], calibration.prevalence)
         yield gate.mcnemar(held[0].found(old), held[1].found(new), self.alpha)
         highest = gate.equal_loss_cut(held[0].to_lose, held[1].to_lose, old)
-        yield gate.cut_is_low(new, highest)
+        yield gate.cut_is_low(new, highest, calibration.score)
         keeps = self.parent.bundle.calibration.logit(self.thresholds.keep), float(self.candidate.bundle.limits[1])
         kept = [np.nan_to_num(one.raw, nan=-np.inf) >= keep for one, keep in zip(free, keeps, strict=True)]
         yield gate.kept_wrongly(*kept)
@@ -375,7 +380,7 @@ def _drawn(count: int, prevalence: float, profile: RasterProfile) -> list[Prepar
 
 def _said(model: Model, prepared: Sequence[Prepared], what: str) -> _Logits:
     said: list[Scored] = []
-    curves = iter(progress(prepared, what, len(prepared)))
+    curves = iter(progress(prepared, f"the gate asks {what}", len(prepared)))
     while some := list(islice(curves, _BATCH)):
         said += model.judge_prepared(some, _NO_LIMITS, drawn=False)
     return _logits(said)
@@ -431,7 +436,7 @@ def _judged_again(
 ) -> dict[int, str]:
     """``seq`` -> the verdict of the candidate, or ``learned``; without those of which no copy can be read."""
     found: dict[int, str] = {}
-    told = iter(progress(seqs, "the stream again", len(seqs)))
+    told = iter(progress(seqs, "the gate asks the stream", len(seqs)))
     thresholds = Thresholds(model.bundle.discard, model.bundle.keep if keep is None else keep)
     while some := list(islice(told, _BATCH)):
         curves: dict[int, Curve] = {}

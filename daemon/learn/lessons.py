@@ -112,9 +112,7 @@ class Taught:
         return np.array([name not in seen for name in self.fingerprints], np.bool_)
 
     def sentences(self) -> Iterator[str]:
-        """What there is, and what was left aside."""
-        if self.missing:
-            yield self.missing
+        """What there is, and what was left aside; what is missing stands in :attr:`missing`."""
         if len(self):
             events, free = int(self.is_event.sum()), int(self.is_free.sum())
             golden = int(self.golden.sum())

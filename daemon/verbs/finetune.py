@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 class Options:
     service: Annotated[Flags, Keys("state", "instrument")]
     device: Annotated[str, Option("where it learns", choices=DEVICES)] = "auto"
-    dry_run: Annotated[bool, Option("all but the promotion; the gate's look is not spent")] = False
+    dry_run: Annotated[
+        bool, Option("all but the promotion; as nothing can come of it, no look is used up: choose no candidate by it")
+    ] = False
     events: Annotated[
         int | None, Option("confirmed events that it takes", "N", unless="[finetune] events, else 100")
     ] = None
@@ -33,7 +35,9 @@ class Options:
         Path | None, Option("learn nothing: the gate looks at this model, which may then serve", "DIR")
     ] = None
     unattended: Annotated[bool, Option("for a timer: never again after a person took a promotion back")] = False
-    json: Annotated[bool, Option("the same as one JSON object")] = False
+    json: Annotated[
+        bool, Option("the same as one JSON object: whether it waits, is refused, held or promoted; all exit with 0")
+    ] = False
 
 
 def run(options: Options) -> int:

@@ -371,13 +371,15 @@ def kept_wrongly(before: ArrayLike, after: ArrayLike) -> Finding:
     return Finding("kept", p > HARM, text + ("" if p > HARM else f", which is no chance (p = {p:.2g})"), figures)
 
 
-def cut_is_low(cut: float, highest: float, score: Callable[[ArrayLike], ArrayLike]) -> Finding:
+def cut_is_low(cut: float, highest: float, score: Callable[[Floats], Floats]) -> Finding:
     """The candidate's discard cut, a logit, lies no higher than where it loses what the parent loses.
 
     ``score``: of logits, as people are told them.
     """
-    at, limit = (float(np.asarray(score(np.array([one])))[0]) for one in (cut, highest))
-    text = f"cut: it discards up to a score of {at:.4g}; up to {limit:.4g} it loses no more simulated events than before"
+    at, limit = (float(score(np.array([one]))[0]) for one in (cut, highest))
+    text = (
+        f"cut: it discards up to a score of {at:.4g}; up to {limit:.4g} it loses no more simulated events than before"
+    )
     if cut > highest:
         text += ", so that it is too high"
     return Finding("cut", cut <= highest, text, {"cut": cut, "highest": max(highest, -1e9)})

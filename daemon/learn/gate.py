@@ -215,9 +215,7 @@ def _weights_differ(child: Bundle, parent: Bundle) -> Finding:
         return Finding(
             "foreign weights", False, "foreign weights: they are the parent's, so nothing was learned", figures
         )
-    return Finding(
-        "foreign weights", True, "foreign weights: none, only the last layers differ from its parent", figures
-    )
+    return Finding("foreign weights", True, "foreign weights: none, only the last layers have changed", figures)
 
 
 def _taught_on(child: Bundle, parent: Bundle, taught: Taught | None) -> Iterator[Finding]:
@@ -324,10 +322,7 @@ class _Judge:
         logits, how = np.asarray(cross_fitted, np.float64), "by networks that had not seen them"
         if not logits.size and taught is not None and len(taught):
             before, after = self._taught(taught)
-            logits, how = (
-                after[taught.is_event & (before > old)],
-                "by the candidate, which has seen them: that proves little",
-            )
+            logits, how = after[taught.is_event & (before > old)], "by itself, which has seen them: that proves little"
         if not logits.size:
             return None
         below = int((logits <= new).sum())

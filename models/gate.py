@@ -127,6 +127,29 @@ def _last_of(state: Path) -> Path:
     return log_of(state).with_name("last.json")
 
 
+def refusal_of(state: Path, candidate: str) -> Report | None:
+    """What the gate said last of this model, where it has refused it. OSError as the log of looks does."""
+    said = [one for one in (*looks(state), last_said(state)) if one is not None and one.candidate == candidate]
+    last = max(said, key=lambda one: one.time, default=None)
+    return last if last is not None and not last.passed else None
+
+
+def lift(state: Path, change: int) -> None:
+    """A person teaches on after this change of the registry, a rollback, so that a timer may as well."""
+    write_whole(_lifted_of(state), msgspec.json.encode(sorted({*lifted(state), change})))
+
+
+def lifted(state: Path) -> frozenset[int]:
+    """The rollbacks after which a person has taught on; damage lifts none."""
+    with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return frozenset(msgspec.json.decode(_lifted_of(state).read_bytes(), type=list[int]))
+    return frozenset()
+
+
+def _lifted_of(state: Path) -> Path:
+    return log_of(state).with_name("lifted.json")
+
+
 def taken(last: Report) -> str:
     """That tonight's look was taken, and from when on the next one may be, in local time."""
     return (

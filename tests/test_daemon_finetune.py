@@ -186,7 +186,10 @@ def test_what_passes_serves_and_a_timer_leaves_what_a_person_took_back(
     held = finetune(config, timer)
     assert held.kind == "waits"
     assert "ada took the last promotion back, too many lost" in held.sentences[0]
-    assert finetune(config, ada).kind == "promoted"
+    finetune(config, Night(by="ada", dry_run=True, **SMALL))
+    assert finetune(config, timer).kind == "waits", "a dry run sets nothing free"
+    finetune(config, Night(by="ada", **{**SMALL, "events": 90}))
+    assert finetune(config, timer).kind == "promoted", "a person has taught on, though there was too little"
 
 
 def test_what_was_compared_with_another_cut_does_not_serve(state: Path, gate: list[Callable[[], object]]) -> None:

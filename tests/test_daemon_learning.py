@@ -21,7 +21,7 @@ from daemon.screens.screen import frame
 from daemon.screens.status import page
 from models.clock import minute_of
 from models.files import append_line
-from models.gate import Finding, Report, last_said, log_of, note_last
+from models.gate import Finding, Report, last_said, lift, log_of, note_last
 from tests.reviewhelp import Page
 
 TIME = "2026-11-28T02:14:00Z"
@@ -58,7 +58,7 @@ def test_what_is_missing_is_told_and_of_nothing_nothing(tmp_path: Path, night: N
     assert learning_of(Config(state=tmp_path / "none"))["text"] == ""
     assert not (tmp_path / "none").exists()
     assert text_of(night) == "5 of 100 confirmed events: 95 more before the network learns"
-    assert text_of(night, 5) == "5 confirmed events to learn from"
+    assert text_of(night, 5) == "5 confirmed events to learn from (5 are needed)"
 
 
 def test_a_refusal_names_its_tests_and_what_the_looks_have_spent(
@@ -70,10 +70,17 @@ def test_a_refusal_names_its_tests_and_what_the_looks_have_spent(
     report = json.loads(capsys.readouterr().out)
     told = report["learning"]
     assert told["text"] == (
-        f"{minute_of(TIME)} tuned-b refused; {LOST}; 3.75 of 5 % error spent in 2 looks; "
+        f"{minute_of(TIME)} tuned-b refused; {LOST}; 2 looks used up, the next is stricter; "
         "5 of 100 confirmed events: 95 more before the network learns"
     )
-    last = {"time": TIME, "candidate": "tuned-b", "parent": night.base.id, "outcome": "refused", "why": [LOST]}
+    last = {
+        "time": TIME,
+        "candidate": "tuned-b",
+        "parent": night.base.id,
+        "sample": "",
+        "outcome": "refused",
+        "why": [LOST],
+    }
     assert told["last"] == last
     shown = [line.plain for line in page(report)]
     first = shown.index(f"  learning  {minute_of(TIME)} tuned-b refused")
@@ -85,7 +92,7 @@ def test_a_refusal_names_its_tests_and_what_the_looks_have_spent(
 def test_a_refusal_without_a_look_is_told_too_and_has_spent_nothing(night: Night) -> None:
     few = Finding("golden", False, "golden: 40 events, and 59 are the fewest")
     note_last(night.state, replace(looked(night, "tuned-a", 1, Finding("pile", False, "pile: too few")), time=LATER))
-    assert "tuned-a refused; pile: too few; 2.5 of 5 % error spent in 1 look" in text_of(night)
+    assert "tuned-a refused; pile: too few; 1 look used up, the next is stricter" in text_of(night)
     log_of(night.state).unlink()
     noted = last_said(night.state)
     assert noted is not None
@@ -104,7 +111,10 @@ def test_the_page_tells_it_where_the_night_is_looked_at(tmp_path: Path) -> None:
     with Page(night.state) as web:
         told = web.ask("/api/state?night=1").json["learning"]
         assert told == learning_of(night.config) | {"events": 0, "stream": told["stream"]}
-        assert told["text"] == f"{minute_of(TIME)} tuned-a refused; {LOST}; 2.5 of 5 % error spent in 1 look"
+        assert told["text"] == (
+            f"{minute_of(TIME)} tuned-a refused; {LOST}; 1 look used up, the next is stricter; "
+            "0 of 100 confirmed events: 100 more before the network learns"
+        )
         assert "learning" not in web.ask("/api/state").json
 
 
@@ -113,9 +123,24 @@ def test_a_promotion_and_its_end_are_told(night: Night) -> None:
     registry.write_cut(night.base, "tuned", 0.02, {}, None, code_version="1")
     candidate = registry.promote("tuned", base=night.base, group="", why="the gate", by="finetune").id
     looked(night, candidate, 1, Finding("newly lost", True, "none"))
-    assert text_of(night).startswith(f"{minute_of(TIME)} {candidate} promoted; 2.5 of 5 % error spent in 1 look")
+    assert text_of(night).startswith(f"{minute_of(TIME)} {candidate} promoted; 1 look used up, the next is stricter")
     registry.rollback("ada", "it kept rubbish", group="", base_id=night.base.id)
-    assert text_of(night).startswith(f"{minute_of(TIME)} {candidate} taken back by ada, it kept rubbish; 2.5 of")
+    assert text_of(night).startswith(
+        f"{minute_of(TIME)} {candidate} taken back by ada, it kept rubbish; a timer teaches nothing "
+    )
+    lift(night.state, registry.history()[-1].number)
+    assert "a timer" not in text_of(night)
+
+
+def test_what_a_person_lets_serve_against_the_gate_is_told_as_that(night: Night) -> None:
+    registry = Registry(night.state / "models")
+    registry.write_cut(night.base, "tuned", 0.02, {}, None, code_version="1")
+    candidate = registry.promote("tuned", base=night.base, group="", why="I say so", by="ada").id
+    note_last(
+        night.state, replace(looked(night, candidate, 1, Finding("pile", False, "pile: it grows")), group="titin")
+    )
+    said = f'{candidate} promoted by ada, although the gate refused it on the sample "titin"; pile: it grows; '
+    assert said in text_of(night)
 
 
 def test_the_console_tells_it_of_its_own_state_alone(night: Night) -> None:

@@ -276,31 +276,44 @@ def learning(state: Path, labels: Labels | None, needed: int) -> dict[str, Any]:
     """
     from daemon.judging.registry import Change, Registry  # late, as are the next: a console starts sooner without them
     from daemon.labels.confirmed import events_of, missing_of
+    from daemon.labels.sessions import Sessions
     from models.bundle import BadBundle
-    from models.gate import WHOLE, Report, last_said, looks
+    from models.gate import WHOLE, Report, last_said, lifted, looks
 
-    last, spent, history, before, one = None, [], list[Change](), list[Report](), None
+    last, spent, history, before, one, back, group = None, [], list[Change](), list[Report](), None, None, ""
     with suppress(OSError, BadBundle):  # damaged, as others say
         before, one = looks(state), last_said(state)
-        history = Registry(state / "models").history()
+        registry = Registry(state / "models")
+        history, group = registry.history(), registry.group()
+        if labels is not None:
+            sessions = Sessions(labels)
+            group = sessions.group(sessions.present())
+        back = registry.taken_back(group)
+        back = None if back is None or back.number in lifted(state) else back
     if one:
         made = [act for act in history if act.act != "group" and one.candidate in (act.id, act.before)]
         outcome = "passed" if one.passed else "refused"
-        if any(act.act == "promote" and act.id == one.candidate for act in made):
+        if by := [act.by for act in made if act.act == "promote" and act.id == one.candidate]:
             is_back = made[-1].act == "rollback" and made[-1].before == one.candidate
             outcome = f"taken back by {made[-1].by}, {made[-1].why}" if is_back else "promoted"
+            if not one.passed and not is_back:
+                outcome = f"promoted by {by[-1]}, although the gate refused it"
         spent = [other.alpha for other in before if other.network == one.network]
         why = [clean(finding.text) for finding in one.findings if not finding.passed]
         last = {
             "time": one.time,
             "candidate": one.candidate,
             "parent": one.parent,
+            "sample": clean(one.group),
             "outcome": clean(outcome),
             "why": why,
         }
     events, stream = (None, None) if labels is None else (len(events_of(labels)), labels.stream)
+    if labels is None and (state / "ledger.sqlite").is_file() and not (state / "labels.sqlite").exists():
+        events = 0  # nobody has said a word yet
     found: dict[str, Any] = {"events": events, "events_needed": needed, "stream": stream, "last": last}
-    missing = missing_of(events, needed) if events else None
+    found["waits"] = None if back is None else clean(f"{back.by} took the last promotion back, {back.why}")
+    missing = missing_of(events, needed) if events is not None else None
     found |= {"looks": len(spent), "alpha": sum(spent), "alpha_of": WHOLE}
     return found | {"text": "; ".join(_learned(found, missing))}
 
@@ -308,14 +321,17 @@ def learning(state: Path, labels: Labels | None, needed: int) -> dict[str, Any]:
 def _learned(told: Mapping[str, Any], missing: str | None) -> Iterator[str]:
     """The last look first, then what there is to learn from; nothing where nobody has said anything yet."""
     if last := told["last"]:
-        yield f"{minute_of(last['time'])} {last['candidate']} {last['outcome']}"
+        on = f' on the sample "{last["sample"]}"' if last["sample"] else ""
+        yield f"{minute_of(last['time'])} {last['candidate']} {last['outcome']}{on}"
         yield from last["why"]
+    if told["waits"]:
+        yield f"a timer teaches nothing on this sample until you type `afm-triage finetune`: {told['waits']}"
     if told["looks"]:
-        yield f"{100 * told['alpha']:.3g} of {100 * told['alpha_of']:g} % error spent in {many(told['looks'], 'look')}"
+        yield f"{many(told['looks'], 'look')} used up, the next is stricter"
     if missing:
         yield f"{missing} before the network learns"
     elif told["events"]:
-        yield f"{many(told['events'], 'confirmed event')} to learn from"
+        yield f"{many(told['events'], 'confirmed event')} to learn from ({told['events_needed']:,} are needed)"
 
 
 def learning_of(config: Config) -> dict[str, Any]:

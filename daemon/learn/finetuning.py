@@ -42,7 +42,7 @@ from models.calibrate import choose_like_parent, fit_platt
 from models.clock import minute_of, night_of
 from models.files import remove_abandoned, remove_unfinished, write_whole
 from models.finetune import Lessons, Tuning, TuningRecipe, cross_fit, steps_of, tail_logits, trunk_of
-from models.gate import SIMULATED, Report, looks, note_last, taken, too_few
+from models.gate import SIMULATED, Report, lift, lifted, log_of, looks, note_last, taken, too_few
 from models.loss import describe
 from models.network import ResNet18, load
 from models.raster import RasterProfile
@@ -128,7 +128,7 @@ def _nothing_to_do(config: Config, night: Night, ground: Ground, taught: Taught)
     with LedgerView(config.state / "ledger.sqlite") as view:
         if (fixed := overridden(config, view.last(1))) is not None:
             return fixed  # no cut of a candidate would be the one that serves
-    back = taken_back(Registry(config.state / "models"), ground.group) if night.is_unattended else None
+    back = _still_taken_back(config, night, ground)
     if night.candidate is not None:
         return f"a timer promotes nothing after that: {back}; `finetune` of a person does" if back else None
     if taught.missing is not None:
@@ -139,6 +139,20 @@ def _nothing_to_do(config: Config, night: Night, ground: Ground, taught: Taught)
     if back:
         return f"a timer teaches nothing after that: {back}; `finetune` of a person does"
     return None if night.dry_run else _too_early(config, night, ground, taught)
+
+
+def _still_taken_back(config: Config, night: Night, ground: Ground) -> str | None:
+    """What a timer has to leave alone, in words; a person who teaches sets it free, whatever comes of that night."""
+    registry = Registry(config.state / "models")
+    change = registry.taken_back(ground.group)
+    if change is None or change.number in lifted(config.state):
+        return None
+    if night.is_unattended:
+        return taken_back(registry, ground.group)
+    if not night.dry_run:
+        log_of(config.state).parent.mkdir(exist_ok=True)
+        lift(config.state, change.number)
+    return None
 
 
 def _too_early(config: Config, night: Night, ground: Ground, taught: Taught) -> str | None:

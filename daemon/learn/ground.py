@@ -198,9 +198,8 @@ def overridden(config: Config, last: Sequence[Event]) -> str | None:
 
 def taken_back(registry: Registry, group: str) -> str | None:
     """How the last promotion of a group was taken back, where nothing was promoted since: a timer leaves it so."""
-    changes = (one for one in reversed(registry.history()) if one.group == group and one.act != "group")
-    last = next(changes, None)
-    return f"{last.by} took the last promotion back, {last.why}" if last and last.act == "rollback" else None
+    last = registry.taken_back(group)
+    return f"{last.by} took the last promotion back, {last.why}" if last else None
 
 
 def stream_of(view: LedgerView, within: Stretches, network: Bundle, keep: float, highest: float) -> Stream:

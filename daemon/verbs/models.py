@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,6 +14,7 @@ from daemon.common.options import Group, Option, this_user
 from daemon.common.text import clean
 from daemon.config import Flags, Keys
 from deploy.engines import DEVICES, NAMES, PRECISIONS
+from models.clock import minute_of
 
 if TYPE_CHECKING:
     from daemon.judging.registry import Change, Registry, Served
@@ -82,11 +84,23 @@ def _promote(options: Options, registry: Registry, base: Bundle, settings: confi
     assert options.name is not None
     made = registry.promote(options.name, base=base, group=_group(options), why=options.why, by=_who(options))
     print(clean(f"{made.id} serves from now on{_for_group(made.group)}, in the place of {made.base_id}"))
+    if said := _refused(settings, made.id):
+        print(clean(f"▲ {said}; a person has the last word, and takes it back with: models rollback"))
     if settings.thresholds.discard is not None:
         print(f"▲ [thresholds] discard = {settings.thresholds.discard:g} goes before its own discard threshold")
     if made.group != (now := registry.group()):
         print(clean(f"▲ the present session is another{_for_group(now)}: it serves when one of its sample begins"))
     return 0
+
+
+def _refused(settings: config.Config, id: str) -> str | None:
+    """That the gate has refused this very model, and by which tests; None where it has not, or nobody can read it."""
+    from models.gate import refusal_of
+
+    with suppress(OSError):
+        if report := refusal_of(settings.state, id):
+            return f"the gate has refused it at {minute_of(report.time)}: {', '.join(report.failed)}"
+    return None
 
 
 def _rollback(options: Options, registry: Registry, base_id: str) -> int:
@@ -173,6 +187,8 @@ def _list(registry: Registry, as_json: bool, base: str, settings: config.Config)
     for entry in entries(registry.models):
         one = served.pop(entry.bundle.id, None) if entry.bundle else None
         _show(entry, as_json, one.since if one else None, serving.id if serving else None)
+        if entry.bundle and not as_json and (said := _refused(settings, entry.bundle.id)):
+            print(clean(f"{'':<16} ▲ {said}"))
     for one in served.values():
         _show(_entry_of(one, registry), as_json, one.since, serving.id if serving else None, one.id)
     if not as_json:

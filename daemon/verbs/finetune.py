@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 class Options:
     service: Annotated[Flags, Keys("state", "instrument")]
     device: Annotated[str, Option("where it learns", choices=DEVICES)] = "auto"
-    dry_run: Annotated[bool, Option("all but the promotion; as often as you like: no look is spent, and its figures are for the eye")] = False
+    dry_run: Annotated[
+        bool, Option("all but the promotion; as often as you like: no look is spent, and its figures are for the eye")
+    ] = False
     events: Annotated[
         int | None, Option("confirmed events that it takes", "N", unless="[finetune] events, else 100")
     ] = None

@@ -11,7 +11,7 @@ import pytest
 from adapthelp import EVENTS, Night
 
 from daemon.cli import main
-from daemon.client.status import learning_of
+from daemon.client.status import events_now, learning_of
 from daemon.common.errors import UNREACHABLE
 from daemon.config import Config, FinetuneConfig
 from daemon.judging.registry import Registry
@@ -82,7 +82,11 @@ def test_a_refusal_names_its_tests_and_what_the_looks_have_spent(
         "why": [LOST],
     }
     assert told["last"] == last
-    assert f"  learning  {told['text']}" in [line.plain for line in page(report)]
+    shown = [line.plain for line in page(report)]
+    first = shown.index(f"  learning  {minute_of(TIME)} tuned-b refused")
+    assert [line.strip() for line in shown[first + 1 : first + 1 + told["text"].count("; ")]] == told["text"].split(
+        "; "
+    )[1:]
 
 
 def test_a_refusal_without_a_look_is_told_too_and_has_spent_nothing(night: Night) -> None:
@@ -146,3 +150,16 @@ def test_the_console_tells_it_of_its_own_state_alone(night: Night) -> None:
         note_learning(night.config, board)
         shown = [line.plain.rstrip() for line in frame(board, width, 40)]
         assert [line.removeprefix(" learns  ") for line in shown if line.startswith(" learns")] == lines
+    looked(night, "tuned-a", 1, Finding("pile", False, "pile: " + "too few, " * 40), Finding("newly lost", False, LOST))
+    note_learning(night.config, board)
+    assert board.learning == f"refused: pile, newly lost, {minute_of(TIME)}, tuned-a", "whole in 80 columns"
+
+
+def test_the_page_says_what_the_answers_do_for_the_network(night: Night) -> None:
+    with Page(night.state) as web:
+        assert "5 of 100 confirmed events: 95 more before the network learns" in web.ask("/api/state").json["effect"]
+
+
+def test_while_events_are_judged_again_it_is_said_of_how_many() -> None:
+    told = {"confirmed": 227, "shown_live": 227, "scored_now": 4, "found_now": 4, "low": 0.4, "high": 1.0}
+    assert "now finds 4 of 4, re-judged so far of 227, (" in events_now(told)

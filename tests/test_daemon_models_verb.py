@@ -101,6 +101,24 @@ def test_a_mistake_is_one_line_and_moves_nothing(
     assert not (registry.models / SERVING).exists()
 
 
+def test_a_state_that_is_not_there_is_refused_and_not_made(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("list", "rollback"):
+        assert main(["models", word, "--state", str(state)]) == 69
+        assert capsys.readouterr().err.count(f"no ledger at {state}") == 1
+    assert not state.exists()
+
+
+def test_the_list_says_who_took_back_what(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    registry, base = Registry(state / "models"), read(SHIPPED)
+    cut = a_cut(registry, base, "cut")
+    registry.promote("cut", base=base, why="", by="ann")
+    registry.rollback("ada", "it kept rubbish", base_id=base.id)
+    assert main(["models", "list", "--state", str(state)]) == 0
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if "taken back" in line]
+    assert told.startswith(f"{cut.id}: ")
+    assert told.endswith("was taken back, by ada: it kept rubbish")
+
+
 def test_a_state_that_cannot_be_written_is_told(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a_cut(Registry(state / "models"), read(SHIPPED), "good")
     (state / "models" / ".lock").mkdir()

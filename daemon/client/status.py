@@ -188,7 +188,16 @@ def events_now(events: Mapping[str, Any]) -> str:
     confirmed, scored, found = (int(events.get(name) or 0) for name in ("confirmed", "scored_now", "found_now"))
     if not scored or (scored, found) == (confirmed, events.get("shown_live")):
         return ""
-    return f"the model that serves now finds {found:,} of {scored:,} ({between(events['low'], events['high'])})"
+    of = f"{scored:,}" + (f", re-judged so far of {confirmed:,}," if scored < confirmed else "")
+    return f"the model that serves now finds {found:,} of {of} ({between(events['low'], events['high'])})"
+
+
+def learned_in_short(learning: Mapping[str, Any]) -> str:
+    """One line of how the teaching of the network stands, the last outcome with the tests that refused it first."""
+    if not (last := learning["last"]):
+        return str(learning["text"])
+    tests = ", ".join(dict.fromkeys(text.partition(":")[0] for text in last["why"]))
+    return f"{last['outcome']}{tests and ': '}{tests}, {minute_of(last['time'])}, {last['candidate']}"
 
 
 def second_in_short(guard: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ class Options:
     service: Annotated[Flags, Keys("state", "instrument")]
     device: Annotated[str, Option("where it learns", choices=DEVICES)] = "auto"
     dry_run: Annotated[
-        bool, Option("all but the promotion; as nothing can come of it, no look is used up: choose no candidate by it")
+        bool, Option("all but the promotion; as often as you like: no look is spent, and its figures are for the eye")
     ] = False
     events: Annotated[
         int | None, Option("confirmed events that it takes", "N", unless="[finetune] events, else 100")

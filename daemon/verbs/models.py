@@ -50,6 +50,11 @@ class Options:
 def run(options: Options) -> int:
     """Exit 0; 65 for a model that is none, or that may not serve: nothing is moved; 69 when nothing could be built."""
     settings = config.load(options.service, needs_state=options.action not in ("list", "show"))
+    is_meant = options.action == "rollback" or (options.action == "list" and "state" in settings.origins)
+    if is_meant and not settings.state.is_dir():
+        from daemon.ledger.view import LedgerView
+
+        LedgerView(settings.state / "ledger.sqlite").close()  # says that there is none, as every verb does
     if options.name is None and options.action == "promote":
         raise UserError(USAGE, "promote which? `afm-triage models list` names them")
     if options.name is not None and options.action in ("list", "rollback"):
@@ -186,6 +191,11 @@ def _list(registry: Registry, as_json: bool, base: str, settings: config.Config)
             print(clean(f"{'':<16} ▲ {said}"))
     for one in served.values():
         _show(_entry_of(one, registry), as_json, one.since, serving.id if serving else None, one.id)
+    if not as_json:
+        group = registry.group()
+        changes = [one for one in registry.history() if one.act != "group" and one.group == group]
+        if changes and changes[-1].act == "rollback" and changes[-1].before is not None:
+            print(clean(f"{changes[-1].before}: {_words(changes[-1], changes[-1].before)}"))
     if serving is not None and not as_json:
         by = f"since {serving.time}, by {serving.by}: {serving.why}"
         print(clean(f"{serving.name} serves{_for_group(serving.group)} in the place of {serving.base_id} {by}"))

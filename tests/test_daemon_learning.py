@@ -11,7 +11,7 @@ import pytest
 from adapthelp import EVENTS, Night
 
 from daemon.cli import main
-from daemon.client.status import events_now, learning_of
+from daemon.client.status import events_now, learned_in_short, learning_of
 from daemon.common.errors import UNREACHABLE
 from daemon.config import Config, FinetuneConfig
 from daemon.judging.registry import Registry
@@ -153,6 +153,8 @@ def test_the_console_tells_it_of_its_own_state_alone(night: Night) -> None:
     looked(night, "tuned-a", 1, Finding("pile", False, "pile: " + "too few, " * 40), Finding("newly lost", False, LOST))
     note_learning(night.config, board)
     assert board.learning == f"refused: pile, newly lost, {minute_of(TIME)}, tuned-a", "whole in 80 columns"
+    told = learning_of(night.config) | {"waits": "ada took the last promotion back, it kept rubbish"}
+    assert learned_in_short(told).startswith("the timer waits until you type `afm-triage finetune`: ada took")
 
 
 def test_the_page_says_what_the_answers_do_for_the_network(night: Night) -> None:

@@ -194,10 +194,13 @@ def events_now(events: Mapping[str, Any]) -> str:
 
 def learned_in_short(learning: Mapping[str, Any]) -> str:
     """One line of how the teaching of the network stands, the last outcome with the tests that refused it first."""
+    if learning["waits"]:
+        return f"the timer waits until you type `afm-triage finetune`: {learning['waits']}"
     if not (last := learning["last"]):
         return str(learning["text"])
+    on = f', on the sample "{last["sample"]}"' if last["sample"] else ""
     tests = ", ".join(dict.fromkeys(text.partition(":")[0] for text in last["why"]))
-    return f"{last['outcome']}{tests and ': '}{tests}, {minute_of(last['time'])}, {last['candidate']}"
+    return f"{last['outcome']}{tests and ': '}{tests}{on}, {minute_of(last['time'])}, {last['candidate']}"
 
 
 def second_in_short(guard: Mapping[str, Any]) -> str:

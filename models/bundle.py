@@ -312,12 +312,14 @@ def read(folder: Path, known: dict[str, Weights] | None = None) -> Bundle:
     ``known``: weights by the SHA-256 of their file, for whoever reads many models that share theirs; it is added to.
     """
     stored, digest = _stored(folder)
-    if isinstance(digests := stored.get("sha256"), dict):  # first: a damaged file has no parts worth a closer look
-        for name, expected in digests.items():
-            _check_digest(folder, str(name), expected)
+    digests = stored.get("sha256")
+    if not isinstance(digests, dict) or not digests:
+        raise BadBundle(f"model {folder}: manifest.json names no SHA-256 of its files; copy the folder again")
+    for name, expected in digests.items():  # first: a damaged file has no parts worth a closer look
+        _check_digest(folder, str(name), expected)
     manifest = _manifest(folder, stored)
     seen, sha256 = {} if known is None else known, manifest.sha256.weights
-    weights = seen[sha256] if sha256 in seen else _weights(folder)
+    weights = seen[sha256] if sha256 in seen else _weights(folder, sha256)
     _check_shapes(folder, weights, manifest.network.width)
     seen[sha256] = weights
     return Bundle(id=_id(manifest.name, digest), folder=folder, manifest=manifest, stored=stored, weights=weights)
@@ -376,8 +378,10 @@ def certificate_in(folder: Path) -> Certificate | None:
     return _manifest(folder, _stored(folder)[0]).certificate
 
 
-def _weights(folder: Path) -> Weights:
+def _weights(folder: Path, sha256: str) -> Weights:
     data = (folder / WEIGHTS).read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:  # another file by now than the one that was checked
+        raise BadBundle(f"model {folder}: {WEIGHTS} changes while it is read; try again when nobody writes there")
     header_bytes = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else 1 << 63
     if header_bytes > min(MAX_HEADER_BYTES, len(data)):
         raise BadBundle(f"model {folder}: weights.safetensors is no safetensors file; nothing of it was loaded")

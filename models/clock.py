@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 
@@ -66,3 +66,8 @@ def today() -> str:
 def night_of(wall_s: float) -> str:
     """``2026-11-20`` for every moment from its noon to the next one, in the time of this computer."""
     return time.strftime("%Y-%m-%d", time.localtime(wall_s - 43_200.0))
+
+
+def end_of_night(night: str) -> str:
+    """``2026-11-21 12:00``, the noon at which the night ``2026-11-20`` of :func:`night_of` ends."""
+    return f"{datetime.fromisoformat(night) + timedelta(days=1):%Y-%m-%d} 12:00"

@@ -79,12 +79,12 @@ class Standing:
         """In words, without a capital."""
         said = f"looked at {self.looked:,} of {self.looked + self.left:,}"
         if not self.left:
-            return f"{said}: all, with {_events(self.seen)}"
+            return f"{said}: all, with {_events(self.seen)}" if self.looked else "nothing to look at yet"
         if self.is_enough:
             bound = "no event" if not self.unseen_bound else f"at most {_events(self.unseen_bound)}"
             return f"enough: {said}, and {bound} of about {self.likely:,} unseen (95 % sure)"
         if not self.is_begun and self.seen < FEWEST:
-            return f"{said}, {_events(self.seen)} seen; with fewer than {FEWEST} look at all"
+            return f"{said}, {_events(self.seen)} seen; with fewer than {FEWEST} events look at all"
         more = "look at all for 5 %" if self.more is None else f"about {self.more:,} more for 5 %"
         if self.unseen_bound is None or self.likely is None:
             return f"{said}, {_events(self.seen)} seen; {more}"

@@ -8,18 +8,20 @@ both networks have seen the same curves, each at its own cut. A look at a candid
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from models.certificate import CONFIDENCE, MAX_MISS, events_needed
+from models.clock import end_of_night, minute_of
 from models.cut import LEAST_GAIN
+from models.files import write_whole
 from models.metrics import at_least, auc, class_weights, reliability_slope
 
 #: Error that all looks at candidates of one parent may spend together.
@@ -72,6 +74,7 @@ class Report:
     alpha: float  # what the look may spend
     passed: bool
     findings: tuple[Finding, ...]
+    group: str = ""  # the session group whose stream was asked
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -83,15 +86,6 @@ class Report:
         yield from (one.text for one in self.findings if not one.passed)
         yield from (one.text for one in self.findings if one.passed)
 
-    def to_mapping(self) -> dict[str, Any]:
-        """Ready for JSON; :meth:`from_mapping` reads it again."""
-        return dict(msgspec.to_builtins(self))
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Report:
-        """Raises msgspec.ValidationError for anything else."""
-        return msgspec.convert(values, cls)
-
 
 def log_of(state: Path) -> Path:
     """Where the looks of a state are noted, a line each."""
@@ -99,11 +93,14 @@ def log_of(state: Path) -> Path:
 
 
 def looks(state: Path) -> list[Report]:
-    """The looks that were spent, oldest first; lines that a crash has cut, or nobody here wrote, are passed over."""
+    """The looks that were spent, oldest first; lines that a crash has cut, or nobody here wrote, are passed over.
+
+    OSError where there is a log that cannot be read: nobody knows then what was spent.
+    """
     found = []
     try:
         lines = log_of(state).read_bytes().splitlines()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     for line in lines:
         try:
@@ -111,6 +108,54 @@ def looks(state: Path) -> list[Report]:
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
     return found
+
+
+def note_last(state: Path, report: Report) -> None:
+    """Keep what the gate has just said, also where no look was spent: whole or not at all. OSError for a full disk."""
+    write_whole(_last_of(state), msgspec.json.encode(report))
+
+
+def last_said(state: Path) -> Report | None:
+    """What the gate said last: the note, or a look that is newer because a crash came before the note."""
+    said = looks(state)[-1:]
+    with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+        said.insert(0, msgspec.json.decode(_last_of(state).read_bytes(), type=Report))
+    return max(said, key=lambda one: one.time, default=None)
+
+
+def _last_of(state: Path) -> Path:
+    return log_of(state).with_name("last.json")
+
+
+def refusal_of(state: Path, candidate: str) -> Report | None:
+    """What the gate said last of this model, where it has refused it. OSError as the log of looks does."""
+    said = [one for one in (*looks(state), last_said(state)) if one is not None and one.candidate == candidate]
+    last = max(said, key=lambda one: one.time, default=None)
+    return last if last is not None and not last.passed else None
+
+
+def lift(state: Path, change: int) -> None:
+    """A person teaches on after this change of the registry, a rollback, so that a timer may as well."""
+    write_whole(_lifted_of(state), msgspec.json.encode(sorted({*lifted(state), change})))
+
+
+def lifted(state: Path) -> frozenset[int]:
+    """The rollbacks after which a person has taught on; damage lifts none."""
+    with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return frozenset(msgspec.json.decode(_lifted_of(state).read_bytes(), type=list[int]))
+    return frozenset()
+
+
+def _lifted_of(state: Path) -> Path:
+    return log_of(state).with_name("lifted.json")
+
+
+def taken(last: Report) -> str:
+    """That tonight's look was taken, and from when on the next one may be, in local time."""
+    return (
+        f"look: one a night, and number {last.look} was taken at {minute_of(last.time)}; the next may be taken from"
+        f" {end_of_night(last.night)} on, and none is used up until then"
+    )
 
 
 def alpha(look: int) -> float:
@@ -262,7 +307,7 @@ def pile(shadow: Shadow, look_alpha: float) -> Finding:
         "gain": gain,
         "gain_at_least": at_least_gain,
     }
-    told = f"{100 * before:.1f} to {100 * after:.1f} % of {count:,} curves go to review"
+    told = f"{100 * before:.1f} to {100 * after:.1f} % of {count:,} curves that it has not learned from go to review"
     sure = f"{100 * at_least_gain:.1f} points less at least ({100 * (1 - look_alpha):.4g} % sure)"
     if gain < LEAST_GAIN:
         text = f"pile: {told}: for less than {100 * LEAST_GAIN:g} points no network is promoted"
@@ -274,11 +319,18 @@ def pile(shadow: Shadow, look_alpha: float) -> Finding:
     return Finding("pile", gain >= LEAST_GAIN and at_least_gain > 0, text, figures)
 
 
-def too_few(curves: int) -> Finding | None:
-    """What is to be said where the stream is too short for a forecast; None where it is not."""
+def too_few(curves: int, of: int | None = None) -> Finding | None:
+    """What is to be said where the stream is too short for a forecast; None where it is not.
+
+    ``curves``: decisions by this model on this sample that the candidate has not learned from, ``of`` so many in all.
+    """
     if curves >= FEWEST_SHADOW:
         return None
-    text = f"pile: {curves:,} decisions of this model in this group are no forecast: {FEWEST_SHADOW - curves:,} more"
+    among = "" if of is None else f" of {of:,}"
+    text = (
+        f"pile: {curves:,}{among} decisions by this model on this sample are left without those that it learns from,"
+        f" too few to foresee the pile: {FEWEST_SHADOW - curves:,} more"
+    )
     return Finding("pile", False, text, {"curves": float(curves)})
 
 
@@ -319,11 +371,17 @@ def kept_wrongly(before: ArrayLike, after: ArrayLike) -> Finding:
     return Finding("kept", p > HARM, text + ("" if p > HARM else f", which is no chance (p = {p:.2g})"), figures)
 
 
-def cut_is_low(cut: float, highest: float) -> Finding:
-    """The candidate's discard cut, a logit, lies no higher than where it loses what the parent loses."""
-    text = f"cut: it lies at logit {cut:.3f}, and at {highest:.3f} as many simulated events are lost as by the parent"
+def cut_is_low(cut: float, highest: float, score: Callable[[Floats], Floats]) -> Finding:
+    """The candidate's discard cut, a logit, lies no higher than where it loses what the parent loses.
+
+    ``score``: of logits, as people are told them.
+    """
+    at, limit = (float(score(np.array([one]))[0]) for one in (cut, highest))
+    text = (
+        f"cut: it discards up to a score of {at:.4g}; up to {limit:.4g} it loses no more simulated events than before"
+    )
     if cut > highest:
-        text += ": it has to be below"
+        text += ", so that it is too high"
     return Finding("cut", cut <= highest, text, {"cut": cut, "highest": max(highest, -1e9)})
 
 

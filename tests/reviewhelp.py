@@ -23,6 +23,8 @@ from models.raster import RasterProfile
 from tests.ledgerhelp import decision
 
 CURVES = Path(__file__).resolve().parents[1] / "daemon" / "curves"
+#: The pile in the order of the network's scores: a head takes a process that loads torch, for seconds.
+BY_SCORE = {"AFM_TRIAGE_REVIEW__ORDER": "score"}
 SAWTOOTH = CURVES / "force-save-0441.jpk-force"
 
 
@@ -78,7 +80,7 @@ class Page:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | dict(environment or {}),
+            env=os.environ | BY_SCORE | dict(environment or {}),
             process_group=0,
         )
         assert self.process.stdout is not None

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 
 from daemon.cli import main
+from daemon.common.errors import UserError
 from daemon.common.locks import lock_work_folder
-from daemon.config import Config
+from daemon.config import Config, FinetuneConfig, ThresholdsConfig
 from daemon.judging.registry import Registry
 from daemon.learn import finetuning
 from daemon.learn.adaptation import propose
@@ -20,8 +25,10 @@ from daemon.learn.finetuning import FOLDER, Night, finetune
 from daemon.learn.lessons import is_held_out
 from daemon.learn.training_record import TrainingRecord
 from models.bundle import SHIPPED, Bundle, read
+from models.clock import night_of, utc_now
+from models.files import append_line
 from models.finetune import TuningRecipe
-from models.gate import Finding, Report
+from models.gate import Finding, Report, last_said, log_of
 from tests.studies.laboratories import Laboratory
 from tests.studies.nights import Nights
 
@@ -77,7 +84,8 @@ def test_what_is_missing_is_said_and_nothing_is_written(labelled: Path, capsys: 
     before = sorted(one.name for one in labelled.iterdir())
     assert main(["finetune", "--state", str(labelled)]) == 0
     said = capsys.readouterr().out
-    assert "30 of 100 confirmed events: 70 more" in said
+    assert said.count("30 of 100 confirmed events: 70 more") == 1
+    assert "afm-triage review" in said
     assert main(["finetune", "--state", str(labelled), "--json", "--events", "50"]) == 0
     assert json.loads(capsys.readouterr().out)["outcome"] == "waits"
     assert FOLDER not in before
@@ -108,6 +116,25 @@ def test_user_errors_are_one_line(labelled: Path, tmp_path: Path, capsys: pytest
     shutil.rmtree(labelled / FOLDER)
 
 
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError("51200 requested and 23520 written"), "not all of one could be written"),  # as numpy says it
+    ],
+)
+def test_a_full_disk_is_one_line_whoever_meets_it(
+    labelled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, why: str
+) -> None:
+    def fill_up(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(finetuning, "finetune", fill_up)
+    assert main(["finetune", "--state", str(labelled)]) == 74
+    said = f"afm-triage: {labelled} takes no file: {why}; make room, then go on with the same command\n"
+    assert capsys.readouterr().err == said
+
+
 def test_a_candidate_is_a_child_of_what_serves(taught: Path) -> None:
     (folder,) = (taught / FOLDER).glob("tuned-*")
     child, parent = read(folder), read(SHIPPED)
@@ -132,6 +159,8 @@ def test_a_candidate_is_found_again_until_people_have_said_more(state: Path) -> 
     made_ns = (before / "manifest.json").stat().st_mtime_ns
     outcome = finetune(Config(state=state), Night(by="ada", **SMALL))
     assert outcome.folder == before
+    assert outcome.report is not None
+    assert last_said(state) == outcome.report, "`status` tells it, be it that no look was spent"
     assert (before / "manifest.json").stat().st_mtime_ns == made_ns
     other = finetune(Config(state=state), Night(by="ada", **{**SMALL, "simulate": 101}))
     assert other.folder is not None
@@ -158,7 +187,10 @@ def test_what_passes_serves_and_a_timer_leaves_what_a_person_took_back(
     held = finetune(config, timer)
     assert held.kind == "waits"
     assert "ada took the last promotion back, too many lost" in held.sentences[0]
-    assert finetune(config, ada).kind == "promoted"
+    finetune(config, Night(by="ada", dry_run=True, **SMALL))
+    assert finetune(config, timer).kind == "waits", "a dry run sets nothing free"
+    finetune(config, Night(by="ada", **{**SMALL, "events": 90}))
+    assert finetune(config, timer).kind == "promoted", "a person has taught on, though there was too little"
 
 
 def test_what_was_compared_with_another_cut_does_not_serve(state: Path, gate: list[Callable[[], object]]) -> None:
@@ -175,3 +207,90 @@ def test_what_was_compared_with_another_cut_does_not_serve(state: Path, gate: li
     serving = registry.serving()
     assert serving is not None
     assert serving.name == "cut"
+
+
+def test_only_what_the_gate_has_looked_at_serves(state: Path, gate: list[Callable[[], object]]) -> None:
+    """The folder holds another model by the time it is promoted: it is that of whoever named it."""
+    (own,) = (state / FOLDER).glob("tuned-*")
+    named = Path(shutil.copytree(own, state / "named"))
+
+    def swap() -> None:
+        manifest = json.loads((named / "manifest.json").read_bytes())
+        manifest["thresholds"]["discard"] = 0.9 * manifest["thresholds"]["keep"]
+        (named / "manifest.json").write_text(json.dumps(manifest))
+
+    gate.append(swap)
+    with pytest.raises(UserError, match="holds another model by now") as refused:
+        finetune(Config(state=state), Night(by="ada", candidate=named, **SMALL))
+    assert refused.value.exit_code == 65
+    assert Registry(state / "models").serving() is None
+
+
+def test_nothing_is_promoted_where_it_would_not_judge_as_it_was_looked_at(
+    state: Path, gate: list[Callable[[], object]]
+) -> None:
+    """A cut of the configuration overrides the candidate's, at scores that are another network's."""
+    (own,) = (state / FOLDER).glob("tuned-*")
+    gate.append(lambda: pytest.fail("a look was spent"))
+    config = Config(state=state, thresholds=ThresholdsConfig(discard=0.3))
+    for candidate in (None, own):
+        outcome = finetune(config, Night(by="ada", candidate=candidate, **SMALL))
+        assert outcome.kind == "waits"
+        assert outcome.sentences[0].startswith("[thresholds] discard = 0.3 of the configuration overrides every cut")
+
+
+def test_a_timer_does_not_promote_a_candidate_by_name_either(state: Path, gate: list[Callable[[], object]]) -> None:
+    (own,) = (state / FOLDER).glob("tuned-*")
+    config, registry = Config(state=state), Registry(state / "models")
+    assert finetune(config, Night(by="ada", **SMALL)).kind == "promoted"
+    registry.rollback("ada", "too many lost")
+    held = finetune(config, Night(by="timer", is_unattended=True, candidate=own, **SMALL))
+    assert (held.kind, registry.serving()) == ("waits", None)
+
+
+def test_what_was_damaged_is_made_anew(state: Path, gate: list[Callable[[], object]]) -> None:
+    (own,) = (state / FOLDER).glob("tuned-*")
+    (own / "manifest.json").write_bytes(b"{")
+    (state / FOLDER / "plan.json").write_bytes(b"\xff\xfe{")
+    for file in (state / FOLDER).glob("*-edges.npy"):
+        np.save(file, np.load(file)[:, 0, 0])
+    outcome = finetune(Config(state=state), Night(by="ada", dry_run=True, **SMALL))
+    assert (outcome.kind, outcome.folder) == ("held", own)
+    assert read(own).id == outcome.model
+
+
+def test_what_the_gate_cannot_let_pass_is_not_taught(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too few decisions, or the look of tonight taken: both are known before the minutes of teaching."""
+    monkeypatch.setattr(finetuning, "_drawn", lambda *_: pytest.fail("it teaches"))
+    config, parent = Config(state=state, finetune=FinetuneConfig(events=20)), read(SHIPPED)
+    more = {**SMALL, "simulate": 102}
+    few = finetune(config, Night(by="ada", **{**more, "events": None}))
+    assert (few.kind, few.report) == ("waits", None)
+    assert few.sentences[0].startswith("nothing is taught")
+    assert few.sentences[0].endswith(" more")
+    night, begun = night_of(time.time()), utc_now("seconds")
+    spent = Report(candidate="tuned-0-1", parent=parent.id, network=parent.weights_sha256, cut=0.1, night=night,
+                   time=begun, look=1, alpha=0.025, passed=False, findings=())  # fmt: skip
+    append_line(log_of(state), msgspec.json.encode(spent))
+    taken = finetune(config, Night(by="ada", **more))
+    assert taken.kind == "waits"
+    assert "nothing is taught: look: one a night, and number 1 was taken at " in taken.sentences[0]
+    assert "12:00" in taken.sentences[0]
+
+
+def test_an_answer_of_before_says_so(state: Path) -> None:
+    (own,) = (state / FOLDER).glob("tuned-*")
+    group = finetuning._survey(Config(state=state), Night(by="ada", **SMALL))[0].group
+    parent, found = read(SHIPPED), (Finding("raster", True, "raster: it is"), Finding("pile", False, "pile: it grows"),
+                                     Finding("ranking", False, "ranking: none"))  # fmt: skip
+    refused = Report(candidate=read(own).id, parent=parent.id, network=parent.weights_sha256, cut=0.1, look=1,
+                     night="2026-11-20", time="2026-11-20T18:00:00Z", alpha=0.025, passed=False,
+                     findings=found, group=group)  # fmt: skip
+    append_line(log_of(state), msgspec.json.encode(refused))
+    assert finetune(Config(state=state), Night(by="ada", candidate=SHIPPED, **SMALL)).sentences[0] == (
+        f"{parent.id} serves already"
+    )
+    said = finetune(Config(state=state), Night(by="ada", **SMALL)).sentences
+    assert said[2].startswith("✗ ranking")
+    assert said[3].startswith("✓ raster")
+    assert said[1].startswith("this is the answer of 2026-11-20 ")

@@ -16,7 +16,10 @@ import pytest
 import torch
 from adapthelp import Night
 
+from daemon.client.status import learning
 from daemon.formats.afmcurve import compact_copy_of
+from daemon.labels import Labels
+from daemon.labels.sessions import Sessions
 from daemon.learn import gate as whole
 from daemon.learn.gate import GOLDEN, examine, golden_events, golden_fingerprints, look
 from daemon.learn.training import known_logits
@@ -27,7 +30,7 @@ from models import gate
 from models.bundle import CONFIRMED, MANIFEST, SHIPPED, WEIGHTS, Bundle, Cut, SelfTest, read, write
 from models.curve import Curve
 from models.frontend import prepare, turned
-from models.gate import equal_loss_cut, looks
+from models.gate import equal_loss_cut, log_of, looks
 from models.network import load
 from models.raster import coverage, envelope
 from models.simulate import simulate
@@ -145,6 +148,10 @@ def test_a_sound_candidate_passes_once_a_night_and_the_look_is_noted(fresh, doub
     monkeypatch.setattr(whole, "night_of", lambda wall_s: "2030-01-01")
     again = ask(fresh, doubted, doubted.better)
     assert (again.look, again.alpha) == (2, 0.0125)
+    with Labels(fresh.state / "labels.sqlite") as labels:
+        Sessions(labels).begin(sample="another surface")
+    elsewhere = ask(fresh, doubted, doubted.better)
+    assert elsewhere.failed == ("look",), "what passed for one surface has not passed for the next"
 
 
 def test_what_would_do_harm_is_refused_by_name(fresh, doubted, tmp_path):
@@ -171,12 +178,21 @@ def test_where_there_is_too_little_to_judge_by_no_look_is_spent(tmp_path, doubte
     assert looks(night.state) == []
 
 
+def test_what_the_candidate_has_learned_counts_not_and_costs_no_look(fresh, doubted, monkeypatch):
+    """A stream of 1,040, of which it has learned from 100: that is known before, so no look is spent on it."""
+    monkeypatch.setattr(whole, "_judged_again", lambda view, seqs, *_: dict.fromkeys(seqs, "learned"))
+    report = ask(fresh, doubted, doubted.good)
+    assert (report.look, report.failed, looks(fresh.state)) == (0, ("pile",), [])
+    assert next(report.sentences()).startswith("pile: 9")
+    assert " of 1,040 decisions" in next(report.sentences())
+
+
 EDITS = {
     "prevalence": lambda said: said["calibration"].update(prevalence=0.2),
     "parent": lambda said: said.update(parent="shipped-000000000000"),
     "evidence": lambda said: said["thresholds"].update(evidence={"basis": CONFIRMED, "events": 3}),
     "training record": lambda said: said["training"].update(curves=""),
-    "leaked golden rows": lambda said: said["training"].update(curves=f"{LEARNED} 000000000001"),
+    "leaked golden rows": lambda said: said["training"].update(curves=f"{LEARNED} 000000000001 no-curve"),
     "self-test": lambda said: said["selftest"].update(logits=[0.0] * 6),
     "raster": lambda said: said["profile"].update(noise_low_pn=0.125),
     "model": lambda said: said["thresholds"].update(discard=0.9, keep=0.1),
@@ -194,6 +210,14 @@ def test_an_edited_manifest_is_refused_before_a_look(test, doubted, tmp_path):
     failed = [one.test for one in findings if not one.passed]
     assert failed == [test]
     assert next(one.text for one in findings if not one.passed).startswith(f"{test}: ")
+
+
+def test_evidence_that_nobody_could_go_through_is_refused(doubted, tmp_path):
+    told = {"basis": CONFIRMED, "events": 30, "confirmed": 5}
+    weights = doubted.good.weights
+    with_network(tmp_path / "bad", doubted.parent, weights, -3.0, thresholds=Cut(0.001, doubted.parent.keep, told))
+    _, findings = examine(tmp_path / "bad", doubted.parent, None)
+    assert [one.test for one in findings if not one.passed] == ["evidence"]
 
 
 @pytest.mark.parametrize("name", ["conv1.weight", "layer4.0.bn1.running_mean", "layer3.1.conv2.weight"])
@@ -243,3 +267,10 @@ def test_golden_events_ship_and_the_parent_finds_them_all(doubted):
 def test_the_log_can_be_read_without_torch():
     code = "import sys, models.gate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0
+
+
+def test_looks_that_nobody_can_read_are_not_taken_for_none(tmp_path):
+    log_of(tmp_path).mkdir(parents=True)
+    with pytest.raises(OSError, match="directory"):
+        looks(tmp_path)
+    assert learning(tmp_path, None, 100)["looks"] == 0, "status goes on"

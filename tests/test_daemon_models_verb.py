@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from modelhelp import make_model
 from daemon.cli import main
 from daemon.judging.registry import SERVING, Registry
 from models.bundle import CONFIRMED, SHIPPED, WEIGHTS, Bundle, read, write
+from models.gate import Finding, Report, log_of, note_last
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -99,6 +101,24 @@ def test_a_mistake_is_one_line_and_moves_nothing(
     assert not (registry.models / SERVING).exists()
 
 
+def test_a_state_that_is_not_there_is_refused_and_not_made(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("list", "rollback"):
+        assert main(["models", word, "--state", str(state)]) == 69
+        assert capsys.readouterr().err.count(f"no ledger at {state}") == 1
+    assert not state.exists()
+
+
+def test_the_list_says_who_took_back_what(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    registry, base = Registry(state / "models"), read(SHIPPED)
+    cut = a_cut(registry, base, "cut")
+    registry.promote("cut", base=base, why="", by="ann")
+    registry.rollback("ada", "it kept rubbish", base_id=base.id)
+    assert main(["models", "list", "--state", str(state)]) == 0
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if "taken back" in line]
+    assert told.startswith(f"{cut.id}: ")
+    assert told.endswith("was taken back, by ada: it kept rubbish")
+
+
 def test_a_state_that_cannot_be_written_is_told(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a_cut(Registry(state / "models"), read(SHIPPED), "good")
     (state / "models" / ".lock").mkdir()
@@ -169,3 +189,21 @@ def test_a_file_is_judged_with_what_serves_or_with_any_that_ever_judged(
     what = f"{cut.id} was promoted in the place of {base.id}"
     warned = f"afm-triage: {what}; the configured model is {shipped}, which judges\n"
     assert judged_by("--config", str(config)) == shipped
+
+
+def test_what_the_gate_has_refused_serves_with_a_word(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, registry = read(SHIPPED), Registry(state / "models")
+    made = a_cut(registry, base, "tuned")
+    found = (Finding("pile", False, "pile: it grows"), Finding("ranking", True, "ranking: as before"))
+    refused = Report(candidate=made.id, parent=base.id, network=base.weights_sha256, cut=0.1, night="2026-11-20",
+                     time="2026-11-20T18:00:00Z", look=1, alpha=0.025, passed=False, findings=found)  # fmt: skip
+    log_of(state).parent.mkdir()
+    note_last(state, refused)
+    for words in (["promote", "tuned"], ["list"]):
+        assert main(["models", *words, "--state", str(state)]) == 0
+        told = [line for line in capsys.readouterr().out.splitlines() if "▲ the gate has refused it at " in line]
+        assert len(told) == 1
+        assert ": pile" in told[0]
+    note_last(state, replace(refused, passed=True))
+    assert main(["models", "promote", "tuned", "--state", str(state)]) == 0
+    assert "▲ the gate" not in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import os
 import shutil
@@ -16,6 +17,7 @@ from adapthelp import Night
 from modelhelp import noisy
 
 from daemon.cli import main
+from daemon.client.folders import NOTE
 from daemon.formats.afmcurve import compact_copy_of
 from daemon.labels import Labels
 from daemon.learn.order import Orderer, Pile, Ranking
@@ -138,6 +140,11 @@ def test_what_was_embedded_is_embedded_once_and_a_damaged_file_is_made_anew(nigh
         database.execute("update vectors set network = 'of another ledger'")
     database.close()
     assert (left(), left(), told) == (night.count, 0, [])
+    strange = [b"\0", b"\0\0", np.full(read(SHIPPED).width * 8, np.nan, "<f2").tobytes()]
+    with sqlite3.connect(file) as database:
+        database.executemany("update vectors set vector = ? where seq = ?", zip(strange, (1, 2, 3), strict=True))
+    database.close()
+    assert (left(), left(), told) == (3, 0, [])
     file.write_bytes(b"SQLite format 3\0" + b"\xff" * 5_000)
     assert (left(), left()) == (night.count, 0)
     assert [one for one in told if "made anew" not in one] == []
@@ -201,7 +208,7 @@ def test_rank_lists_the_pile_of_a_state_in_that_order(night, capsys) -> None:
     file = night.state / "order.csv"
     words = ["rank", "--state", str(night.state), "--list", str(file)]
     assert main(words) == 0
-    assert "25 flagged curves by score: 8 more labels" in capsys.readouterr().err
+    assert "25 flagged curves by score: 8 more labels needed" in capsys.readouterr().err
     night.say("keep", of_kind(True)[:4])
     night.say("discard", of_kind(False)[:4])
     assert main(words) == 0
@@ -209,8 +216,12 @@ def test_rank_lists_the_pile_of_a_state_in_that_order(night, capsys) -> None:
     rows = list(csv.DictReader(file.read_text().splitlines()))
     named = [int(row["path"][-14:-10]) for row in rows]
     assert set(named[:8]) == set(of_kind(True)[4:])
-    assert (named[-1], rows[-1]["score"]) == (night.count, ""), "what cannot be read is left out of no list"
+    assert (named[-1], rows[-1]["rank_score"]) == (night.count, ""), "what cannot be read is left out of no list"
     assert main([*words, "--labelled", str(night.state)]) == 64
+    (night.state / NOTE).write_text(json.dumps({"watch": [str(night.state / "afm")]}))
+    (night.state / "afm").mkdir()
+    assert main(["rank", "--state", str(night.state), "--list", str(night.state / "afm" / "o.csv")]) == 64
+    assert not list((night.state / "afm").iterdir()), "it would be judged"
     assert main([*words, str(night.state)]) == 64
     assert main(["rank", "--state", str(night.state / "none"), "--list", str(file)]) == 69
     assert all(line.startswith("afm-triage") for line in capsys.readouterr().err.splitlines())

@@ -32,8 +32,8 @@ def test_every_curve_is_in_the_list_and_events_come_first(lab, tmp_path, feature
     assert order(lab, tmp_path / "order.csv", *words, model="shipped") == 0
     rows = list(csv.DictReader((tmp_path / "order.csv").read_text().splitlines()))
     assert len(rows) == 19
-    assert rows[-1] == {"path": "broken.ibw", "curve_index": "0", "score": ""}
-    scores = [float(row["score"]) for row in rows[:-1]]
+    assert rows[-1] == {"path": "broken.ibw", "curve_index": "0", "rank_score": ""}
+    scores = [float(row["rank_score"]) for row in rows[:-1]]
     assert scores == sorted(scores, reverse=True)
     events = [TRUTH[int(row["path"][-5])] == "keep" for row in rows[:-1]]
     assert sum(events[:9]) >= 8

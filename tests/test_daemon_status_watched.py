@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.client.status import NOTE, note, watched_folders
+from daemon.client.folders import NOTE, note, watched_folders
 from daemon.client.temporary_service import TemporaryService
 from daemon.config import Config
 from daemon.ledger.view import LedgerView

@@ -91,8 +91,8 @@ def test_nothing_is_claimed_before_anybody_looked(state: State) -> None:
         1,
     )
     assert said.text == (
-        "nobody has looked at any of 2,184 discards, so nothing is known of what is lost; "
-        f"{drawn} of them wait in the queue of discards"
+        "nobody has looked blind at any of 2,184 discards, so no bound on what is lost; "
+        f"{drawn} of them were drawn for the queue of discards"
     )
     assert unseen(state.view, state.labels, "another").discards == 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,13 @@ class Fact:
     apart: dict[str, str] = field(default_factory=dict)
 
 
+@cache
+def nodes_of(source: str) -> tuple[ast.AST, ...]:
+    """Once for all facts."""
+    return tuple(ast.walk(ast.parse(source)))
+
+
+@cache
 def call_of(node: ast.AST) -> str:
     """``os.rename``, ``socket.bind``, ``open``: what a piece of source calls; "" where it calls nothing."""
     return ast.unparse(node.func) if isinstance(node, ast.Call) else ""
@@ -156,7 +164,7 @@ FACTS = (
 
 def told_in(source: str, fact: Fact) -> Iterator[int]:
     """The lines that do the thing themselves."""
-    return (getattr(node, "lineno", 0) for node in ast.walk(ast.parse(source)) if fact.is_told(node))
+    return (getattr(node, "lineno", 0) for node in nodes_of(source) if fact.is_told(node))
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.name)

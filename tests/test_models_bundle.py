@@ -9,6 +9,7 @@ import pytest
 from modelhelp import SMALL, make_model
 from safetensors.numpy import load_file, save_file
 
+from models import bundle
 from models.bundle import SHIPPED, BadBundle, read, write
 
 
@@ -216,3 +217,23 @@ def test_the_shipped_model_is_whole_and_small():
     evidence = bundle.manifest.thresholds.evidence
     assert evidence["events_discarded"] <= evidence["most_missed"] * evidence["events"]
     assert "simulation alone" in (SHIPPED / "card.md").read_text()
+
+
+def test_a_manifest_without_digests_is_refused(folder):
+    """Else its weights would be checked by nobody, and be those of every other one that has none."""
+    edit(folder, lambda manifest: manifest.pop("sha256"))
+    with pytest.raises(BadBundle, match="names no SHA-256"):
+        read(folder)
+
+
+def test_weights_that_change_while_they_are_read_are_refused(folder, monkeypatch):
+    whole = bundle._manifest
+
+    def meanwhile(*words):
+        data = (folder / "weights.safetensors").read_bytes()
+        (folder / "weights.safetensors").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        return whole(*words)
+
+    monkeypatch.setattr(bundle, "_manifest", meanwhile)
+    with pytest.raises(BadBundle, match="changes while it is read"):
+        read(folder)

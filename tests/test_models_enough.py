@@ -89,7 +89,8 @@ def test_few_events_mean_look_at_all():
     standing, looks, _ = replay(events, np.random.default_rng(4).random(300))
     assert (looks, standing.text) == (300, "looked at 300 of 300: all, with 15 events")
     some = stand(Looks(np.full(40, 0.5), np.zeros(40, bool), events[:40], events[:40]), np.full(260, 0.5))
-    assert some.text == f"looked at 40 of 300, 15 events seen; with fewer than {FEWEST} look at all"
+    assert some.text == f"looked at 40 of 300, 15 events seen; with fewer than {FEWEST} events look at all"
+    assert stand(NOTHING, []).text == "nothing to look at yet"
     assert (some.drawn_share, some.more) == (0.0, None)
 
 

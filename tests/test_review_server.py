@@ -101,7 +101,7 @@ def test_a_curve_is_found_drawn_labelled_and_the_label_taken_back(lab: Lab) -> N
     assert [one["label"] for one in lab.page.ask(f"/api/curve/{first['id']}?rater=anna").json["labels"]] == ["keep"]
     assert lab.page.ask(f"/api/curve/{first['id']}?rater=bela").json["labels"] == []
     enough = lab.page.ask("/api/state?rater=anna").json["enough"]
-    assert enough["text"] == "looked at 1 of 13, 1 event seen; with fewer than 20 look at all"
+    assert enough["text"] == "looked at 1 of 13, 1 event seen; with fewer than 20 events look at all"
     assert (enough["looked"], enough["left"], enough["unseen_bound"], enough["is_enough"]) == (1, 12, None, False)
     left = lab.page.ask("/api/queue?name=review&rater=anna").json
     assert [one["by_chance"] for one in left] == [False] * len(left)

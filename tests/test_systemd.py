@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import shutil
 import signal
 import socket
@@ -84,6 +85,17 @@ def test_a_timer_asks_for_the_state_of_the_service(verb: ModuleType) -> None:
     assert (options.service.file, options.service.keys) == ("/etc/afm-triage/afm1.toml", {"instrument": "afm1"})
     assert f"StateDirectory={service()['StateDirectory']}" in said
     assert (UNITS / f"afm-triage-{name}@.timer").is_file()
+
+
+def test_the_readme_installs_every_unit_that_it_tells_to_enable() -> None:
+    readme = (UNITS.parent / "README.md").read_text()
+    line = next(line for line in readme.splitlines() if line.strip().startswith("sudo install") and "systemd/" in line)
+    patterns = [word for word in line.split("#")[0].split() if word.startswith("systemd/")]
+    copied = {path.name for pattern in patterns for path in UNITS.parent.glob(pattern)}
+    told = {one.replace("@afm1", "@") for one in re.findall(r"systemctl enable --now (afm-triage\S*)", readme)}
+    assert len(told) >= 2
+    assert {one if "." in one else f"{one}.service" for one in told} <= copied
+    assert copied == {path.name for path in UNITS.iterdir()}
 
 
 def test_the_service_talks_to_systemd_as_the_unit_expects(tmp_path: Path) -> None:

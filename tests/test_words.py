@@ -139,8 +139,8 @@ def test_settle_and_archive_mean_one_thing_each() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             name = node.name if isinstance(node, ast.ClassDef | ast.FunctionDef) else ""
             name = node.attr if isinstance(node, ast.Attribute) else name
+            parts = re.findall(r"[a-z]+", re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()) if name else ()
             for word, places in rooms.items():
-                parts = re.findall(r"[a-z]+", re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower())
                 if word in parts or f"{word}d" in parts:
                     assert relative(path).startswith(places), f"{relative(path)}:{node.lineno}: {name}"
 

@@ -1,19 +1,25 @@
-"""A look at watched folders for a verb: what lies on a share is looked at by a child process, and only for a moment."""
+"""The watched folders, for a verb: which they are, and a look that no share holds up: a child process takes it."""
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from daemon.common.mounts import watched_mount
+from daemon.client.service_file import find
+from daemon.client.status import gather
+from daemon.common.mounts import resolve, watched_mount
 from daemon.common.text import clean
+from daemon.config import Config
 from daemon.processes.apart import Silent, ask
 from daemon.sources.scan import LINK, ODD, ODDITIES, stamp_of, walk
+from models.files import write_whole
 
 #: A share that is well answers within milliseconds; a verb waits no longer than this for one that is not.
 SHARE_S = 1.5
@@ -94,3 +100,42 @@ def _names_on_share(folder: Path) -> Iterator[tuple[str, str | None]]:
         if not isinstance(found, OSError) and not stat.S_ISDIR(found.st_mode):
             odd = ODDITIES[LINK if stat.S_ISLNK(found.st_mode) else ODD]
             yield name, None if stat.S_ISREG(found.st_mode) else odd
+
+
+# The watched folders: the service's own, also for a verb that was not told of them.
+#
+# The service leaves a note of them in its state folder. The note outlives it: what is put into such a folder
+# while it rests is judged at its next start.
+
+NOTE = "watched.json"
+
+
+def note(config: Config) -> None:
+    """The service writes which folders it watches; whole or not at all."""
+    folders = [str(folder) for folder in config.watch]
+    write_whole(config.state / NOTE, (json.dumps({"watch": folders}, indent=1) + "\n").encode())
+
+
+def watched_folders(config: Config) -> list[Path]:
+    """Resolved: those of ``config``, and those of the service on its state folder, be it running or at rest."""
+    known = _ask(config) or _read(config.state / NOTE)
+    folders = [*config.watch, *map(Path, known)]
+    return list(dict.fromkeys(resolve(folder) for folder in folders))
+
+
+def _ask(config: Config) -> list[str]:
+    # Waiting for an answer takes a second: only where somebody may give one.
+    if not find(config).is_alive and "replay" not in config.origins:
+        return []
+    return _texts(gather(config).get("watch"))
+
+
+def _read(file: Path) -> list[str]:
+    with suppress(OSError, ValueError, RecursionError):
+        said = json.loads(file.read_bytes())
+        return _texts(said.get("watch")) if isinstance(said, dict) else []
+    return []
+
+
+def _texts(said: object) -> list[str]:
+    return [one for one in said if isinstance(one, str)] if isinstance(said, list) else []

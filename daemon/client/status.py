@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import time
@@ -17,7 +16,6 @@ from typing import Any
 from daemon.client.feed import ask_status
 from daemon.client.service_file import ServiceFile, find
 from daemon.common.errors import UserError
-from daemon.common.mounts import resolve
 from daemon.common.text import MARKS, bars, clean, duration, latency, many
 from daemon.config import Config
 from daemon.config.origin import SERVICE_FILE
@@ -27,7 +25,6 @@ from daemon.ledger.view import LedgerView
 from daemon.sources import SEEN_S
 from models.certificate import between, percent_down
 from models.clock import minute_of
-from models.files import write_whole
 
 #: Flagged curves that one screen names; `events --verdict review` shows all of them.
 SHOWN_FLAGGED = 5
@@ -191,7 +188,19 @@ def events_now(events: Mapping[str, Any]) -> str:
     confirmed, scored, found = (int(events.get(name) or 0) for name in ("confirmed", "scored_now", "found_now"))
     if not scored or (scored, found) == (confirmed, events.get("shown_live")):
         return ""
-    return f"the model that serves now finds {found:,} of {scored:,} ({between(events['low'], events['high'])})"
+    of = f"{scored:,}" + (f", re-judged so far of {confirmed:,}," if scored < confirmed else "")
+    return f"the model that serves now finds {found:,} of {of} ({between(events['low'], events['high'])})"
+
+
+def learned_in_short(learning: Mapping[str, Any]) -> str:
+    """One line of how the teaching of the network stands, the last outcome with the tests that refused it first."""
+    if learning["waits"]:
+        return f"the timer waits until you type `afm-triage finetune`: {learning['waits']}"
+    if not (last := learning["last"]):
+        return str(learning["text"])
+    on = f', on the sample "{last["sample"]}"' if last["sample"] else ""
+    tests = ", ".join(dict.fromkeys(text.partition(":")[0] for text in last["why"]))
+    return f"{last['outcome']}{tests and ': '}{tests}{on}, {minute_of(last['time'])}, {last['candidate']}"
 
 
 def second_in_short(guard: Mapping[str, Any]) -> str:
@@ -265,46 +274,67 @@ def learning(state: Path, labels: Labels | None, needed: int) -> dict[str, Any]:
     """How the teaching of the network stands: what the gate said last, and what people have still to say.
 
     ``needed``: confirmed events from which on there is something to learn. ``labels``: None where they cannot be read.
-    ``alpha`` is the error that looks at candidates of the same parent have spent, of ``alpha_of``. Raises UserError 74
-    as the labels do.
+    ``alpha`` is the error that the ``looks`` at candidates of the same parent have spent, of ``alpha_of``. Raises
+    UserError 74 as the labels do.
     """
-    from daemon.judging.registry import Registry  # late, as are the next: a console starts sooner without them
-    from daemon.labels.confirmed import events_of
-    from models.gate import WHOLE, looks
+    from daemon.judging.registry import Change, Registry  # late, as are the next: a console starts sooner without them
+    from daemon.labels.confirmed import events_of, missing_of
+    from daemon.labels.sessions import Sessions
+    from models.bundle import BadBundle
+    from models.gate import WHOLE, Report, last_said, lifted, looks
 
-    last, alpha, spent = None, 0.0, looks(state)
-    if spent:
-        one, history = spent[-1], Registry(state / "models").history()
+    last, spent, history, before, one, back, group = None, [], list[Change](), list[Report](), None, None, ""
+    with suppress(OSError, BadBundle):  # damaged, as others say
+        before, one = looks(state), last_said(state)
+        registry = Registry(state / "models")
+        history, group = registry.history(), registry.group()
+        if labels is not None:
+            sessions = Sessions(labels)
+            group = sessions.group(sessions.present())
+        back = registry.taken_back(group)
+        back = None if back is None or back.number in lifted(state) else back
+    if one:
         made = [act for act in history if act.act != "group" and one.candidate in (act.id, act.before)]
         outcome = "passed" if one.passed else "refused"
-        if any(act.act == "promote" and act.id == one.candidate for act in made):
+        if by := [act.by for act in made if act.act == "promote" and act.id == one.candidate]:
             is_back = made[-1].act == "rollback" and made[-1].before == one.candidate
             outcome = f"taken back by {made[-1].by}, {made[-1].why}" if is_back else "promoted"
-        alpha = sum(other.alpha for other in spent if other.network == one.network)
+            if not one.passed and not is_back:
+                outcome = f"promoted by {by[-1]}, although the gate refused it"
+        spent = [other.alpha for other in before if other.network == one.network]
         why = [clean(finding.text) for finding in one.findings if not finding.passed]
         last = {
             "time": one.time,
             "candidate": one.candidate,
             "parent": one.parent,
+            "sample": clean(one.group),
             "outcome": clean(outcome),
             "why": why,
         }
     events, stream = (None, None) if labels is None else (len(events_of(labels)), labels.stream)
+    if labels is None and (state / "ledger.sqlite").is_file() and not (state / "labels.sqlite").exists():
+        events = 0  # nobody has said a word yet
     found: dict[str, Any] = {"events": events, "events_needed": needed, "stream": stream, "last": last}
-    found |= {"looks": len(spent), "alpha": alpha, "alpha_of": WHOLE}
-    return found | {"text": "; ".join(_learned(found))}
+    found["waits"] = None if back is None else clean(f"{back.by} took the last promotion back, {back.why}")
+    missing = missing_of(events, needed) if events is not None else None
+    found |= {"looks": len(spent), "alpha": sum(spent), "alpha_of": WHOLE}
+    return found | {"text": "; ".join(_learned(found, missing))}
 
 
-def _learned(told: Mapping[str, Any]) -> Iterator[str]:
+def _learned(told: Mapping[str, Any], missing: str | None) -> Iterator[str]:
     """The last look first, then what there is to learn from; nothing where nobody has said anything yet."""
     if last := told["last"]:
-        yield f"{minute_of(last['time'])} {last['candidate']} {last['outcome']}"
+        on = f' on the sample "{last["sample"]}"' if last["sample"] else ""
+        yield f"{minute_of(last['time'])} {last['candidate']} {last['outcome']}{on}"
         yield from last["why"]
-        yield f"{100 * told['alpha']:.3g} of {100 * told['alpha_of']:g} % error spent in {many(told['looks'], 'look')}"
-    events, needed = told["events"], told["events_needed"]
-    if events:
-        more = f": {needed - events:,} more before the network learns" if events < needed else " to learn from"
-        yield f"{events:,} of {needed:,} confirmed events{more}"
+    if told["waits"]:
+        yield f"a timer teaches nothing on this sample until you type `afm-triage finetune`: {told['waits']}"
+    if told["looks"]:
+        yield f"{many(told['looks'], 'look')} used up, the next is stricter"
+    if missing:
+        yield f"{missing} before the network learns"
+    elif told["events"]:
+        yield f"{many(told['events'], 'confirmed event')} to learn from ({told['events_needed']:,} are needed)"
 
 
 def learning_of(config: Config) -> dict[str, Any]:
@@ -387,41 +417,6 @@ def _labelled(config: Config) -> set[tuple[str, int]]:
 
 def _brief(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: data[name] for name in ("verdict", "path", "curve", "score", "reasons") if name in data}
-
-
-# The watched folders: the service's own, also for a verb that was not told of them.
-#
-# The service leaves a note of them in its state folder. The note outlives it: what is put into such a folder
-# while it rests is judged at its next start.
-
-NOTE = "watched.json"
-
-
-def note(config: Config) -> None:
-    """The service writes which folders it watches; whole or not at all."""
-    folders = [str(folder) for folder in config.watch]
-    write_whole(config.state / NOTE, (json.dumps({"watch": folders}, indent=1) + "\n").encode())
-
-
-def watched_folders(config: Config) -> list[Path]:
-    """Resolved: those of ``config``, and those of the service on its state folder, be it running or at rest."""
-    known = _ask(config) or _read(config.state / NOTE)
-    folders = [*config.watch, *(Path(text) for text in known if isinstance(text, str))]
-    return list(dict.fromkeys(resolve(folder) for folder in folders))
-
-
-def _ask(config: Config) -> list[object]:
-    # Waiting for an answer takes a second: only where somebody may give one.
-    if not find(config).is_alive and "replay" not in config.origins:
-        return []
-    return _list(gather(config).get("watch"))
-
-
-def _read(file: Path) -> list[object]:
-    with suppress(OSError, ValueError, RecursionError):
-        said = json.loads(file.read_bytes())
-        return _list(said.get("watch")) if isinstance(said, dict) else []
-    return []
 
 
 def _list(said: object) -> list[object]:

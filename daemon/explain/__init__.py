@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.client.folders import wait_for_shares
-from daemon.client.status import watched_folders
+from daemon.client.folders import wait_for_shares, watched_folders
 from daemon.common.errors import BAD_DATA, UNREACHABLE, UserError
 from daemon.common.text import clean
 from daemon.config import Config

@@ -290,11 +290,9 @@ def _sentence(
     if not discards:
         return "no discard of this model and cut is counted yet"
     if at_most is None or estimate is None:
-        wait = "waits" if drawn == 1 else "wait"
-        waiting = f"{drawn:,} of them {wait} in the queue of discards" if drawn else "none of them was drawn yet"
-        return (
-            f"nobody has looked at any of {many(discards, 'discard')}, so nothing is known of what is lost; {waiting}"
-        )
+        was = "was" if drawn == 1 else "were"  # how many of these wait for whom the queue itself says
+        waiting = f"{drawn:,} of them {was} drawn for the queue of discards" if drawn else "none of them was drawn yet"
+        return f"nobody has looked blind at any of {many(discards, 'discard')}, so no bound on what is lost; {waiting}"
     told = (
         f"of {many(discards, 'discard')} of this model and cut at most {many(at_most, 'event')} "
         f"{'was' if at_most == 1 else 'were'} lost ({looked:,} of {drawn:,} drawn looked at, 95 %)"

@@ -133,14 +133,17 @@ class Registry:
 
     def history(self) -> list[Change]:
         """What was done, the first first."""
-        found: dict[int, Change] = {}
+        found = list[Change]()
         for line in _lines(self.models / HISTORY):
             with suppress(msgspec.DecodeError):  # cut by a crash
-                change = msgspec.json.decode(line, type=Change)
-                found[change.number] = change
-        if (last := self._in_force().last) is not None:  # a crash may have come between the two files
-            found[last.number] = last
-        return [found[number] for number in sorted(found)]
+                found.append(msgspec.json.decode(line, type=Change))
+        known = {one.number: one for one in (*found, self._in_force().last) if one}  # a crash may lie between
+        return [known[number] for number in sorted(known)]
+
+    def taken_back(self, group: str) -> Change | None:
+        """The last promotion of a group that was taken back, where nothing was promoted since."""
+        its = [one for one in self.history() if one.group == group and one.act != "group"]
+        return its[-1] if its and its[-1].act == "rollback" else None
 
     def _in_force(self) -> _InForce:
         file = self.models / SERVING
@@ -154,8 +157,6 @@ class Registry:
         except msgspec.DecodeError as error:
             advice = f"move it away, and promote again what {HISTORY} beside it names"
             raise BadBundle(f"{file} is damaged or of another version ({error}): {advice}") from None
-
-    # Changing it.
 
     def promote(self, name: str | Path, *, base: Bundle, group: str | None = None, why: str, by: str) -> Promotion:
         """Let the model that ``name`` means serve for a session group, by default the present one.

@@ -63,6 +63,11 @@ def network_of(pipeline: str) -> str:
     return "|".join(pipeline.split("|")[:3])
 
 
+def missing_of(have: int, needed: int) -> str | None:
+    """How many confirmed events are missing until the network has something to learn, in words; None where none is."""
+    return f"{have:,} of {needed:,} confirmed events: {needed - have:,} more" if have < needed else None
+
+
 def events_of(labels: Labels) -> set[int]:
     """``seq`` of the confirmed events of this ledger. Raises UserError 74 as the labels do."""
     return {seq for seq, said in labels.words().items() if is_event(said.values())}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -24,9 +24,8 @@ from daemon.judging.loss import SimulatedLoss
 from daemon.judging.registry import SERVING, Promotion, Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
-from daemon.learn.ground import Ground, Stream, let_serve, stream_of, survey
+from daemon.learn.ground import Ground, Stream, let_serve, overridden, stream_of, survey
 from daemon.ledger.view import LedgerView
-from daemon.ledger.wire import Event
 from models.bundle import CONFIRMED, BadBundle
 from models.calibrate import score_up_to
 from models.certificate import CONFIDENCE, MAX_MISS, percent_up
@@ -108,7 +107,7 @@ def propose(config: Config, miss: float = MISSES[0], *, is_watched: bool = False
         withdrawn=ground.withdrawn,
         simulated_loss=None,
     )
-    said = _overridden(config, last)
+    said = [] if (fixed := overridden(config, last)) is None else [fixed]
     proposal = replace(proposal, missing=(*said, *_objections(proposal, ground)))
     simulated = SimulatedLoss(config.state, network)
     loss = simulated.count() if counts and proposal.moves else simulated.counted()
@@ -199,17 +198,6 @@ def audit(config: Config, by: str = "audit") -> TakenBack | None:
 
 
 # In words.
-
-
-def _overridden(config: Config, last: Sequence[Event]) -> list[str]:
-    """Whether the laboratory has fixed the cut itself; what was not told of a configuration asks the last decision."""
-    fixed, origins = config.thresholds.discard, [one["data"].get("cut", {}).get("origin") for one in last]
-    advice = "remove it, then adapt again"
-    if fixed is not None:
-        return [f"[thresholds] discard = {fixed:g} of the configuration overrides every cut: {advice}"]
-    if config.file is None and origins == ["configured"]:
-        return [f"the running service is configured with a [thresholds] discard, which overrides every cut: {advice}"]
-    return []
 
 
 def _objections(proposal: Proposal, ground: Ground) -> Iterator[str]:

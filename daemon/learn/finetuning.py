@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -28,8 +29,9 @@ from daemon.common.progress import progress, working
 from daemon.config import Config
 from daemon.judging.registry import Promotion, Registry
 from daemon.labels import Labels
+from daemon.labels.sessions import Sessions
 from daemon.learn.gate import golden_fingerprints, look
-from daemon.learn.ground import Ground, promote, survey, taken_back
+from daemon.learn.ground import Ground, overridden, promote, stream_of, survey, taken_back
 from daemon.learn.lessons import Taught, lessons_of, untaught
 from daemon.learn.training import Origin, as_stored, publish
 from daemon.learn.training_record import TrainingRecord
@@ -37,9 +39,10 @@ from daemon.ledger.view import LedgerView
 from deploy.cpu import default_threads
 from models.bundle import BadBundle, Bundle, read
 from models.calibrate import choose_like_parent, fit_platt
+from models.clock import minute_of, night_of
 from models.files import remove_abandoned, remove_unfinished, write_whole
 from models.finetune import Lessons, Tuning, TuningRecipe, cross_fit, steps_of, tail_logits, trunk_of
-from models.gate import SIMULATED, Report, looks
+from models.gate import SIMULATED, Report, lift, lifted, log_of, looks, note_last, taken, too_few
 from models.loss import describe
 from models.network import ResNet18, load
 from models.raster import RasterProfile
@@ -100,7 +103,7 @@ def finetune(config: Config, night: Night) -> Outcome:
     where the state takes no file.
     """
     ground, taught = _survey(config, night)
-    if night.candidate is None and (why := _nothing_to_do(config, night, ground, taught)) is not None:
+    if (why := _nothing_to_do(config, night, ground, taught)) is not None:
         return Outcome("waits", (why, *taught.sentences()))
     folder = config.state / FOLDER
     with lock_work_folder(folder, "another finetune works on this state"):
@@ -122,13 +125,63 @@ def _survey(config: Config, night: Night) -> tuple[Ground, Taught]:
 
 def _nothing_to_do(config: Config, night: Night, ground: Ground, taught: Taught) -> str | None:
     """Why there is nothing to learn tonight, in one sentence."""
+    with LedgerView(config.state / "ledger.sqlite") as view:
+        if (fixed := overridden(config, view.last(1))) is not None:
+            return fixed  # no cut of a candidate would be the one that serves
+    back = _still_taken_back(config, night, ground)
+    if night.candidate is not None:
+        if back:
+            return f"a timer promotes nothing after that: {back}; `finetune` of a person does"
+        serves = _named(config, night.candidate).id == ground.network.id
+        return f"{ground.network.id} serves already" if serves else None
+    return _nothing_to_teach(config, night, ground, taught, back)
+
+
+def _nothing_to_teach(config: Config, night: Night, ground: Ground, taught: Taught, back: str | None) -> str | None:
     if taught.missing is not None:
-        return f"nothing is learned yet: {taught.missing}"
+        return f"nothing is learned yet: {taught.missing}; label on the review page: afm-triage review"
     network = ground.network.manifest
     if network.training.get("lessons") == _digest_of(taught):
         return f"nothing new to learn: {ground.network.id}, which serves, has been taught all of these labels"
-    back = taken_back(Registry(config.state / "models"), ground.group) if night.is_unattended else None
-    return f"a timer teaches nothing after that: {back}; `finetune` of a person does" if back else None
+    if back:
+        return f"a timer teaches nothing after that: {back}; `finetune` of a person does"
+    return None if night.dry_run else _too_early(config, night, ground, taught)
+
+
+def _still_taken_back(config: Config, night: Night, ground: Ground) -> str | None:
+    """What a timer has to leave alone, in words; a person who teaches sets it free, whatever comes of that night."""
+    registry = Registry(config.state / "models")
+    change = registry.taken_back(ground.group)
+    if change is None or change.number in lifted(config.state):
+        return None
+    if night.is_unattended:
+        return taken_back(registry, ground.group)
+    if not night.dry_run:
+        log_of(config.state).parent.mkdir(exist_ok=True)
+        lift(config.state, change.number)
+    return None
+
+
+def _too_early(config: Config, night: Night, ground: Ground, taught: Taught) -> str | None:
+    """Why the gate could let nothing pass that is taught now, as far as that is known before teaching; one sentence.
+
+    Whoever names a number of events has a candidate made all the same, where decisions alone are missing.
+    """
+    ours = [one for one in looks(config.state) if one.network == ground.network.weights_sha256]
+    tonight = next((one for one in ours if one.night == night_of(time.time())), None)
+    name = _Teaching(config, night, ground, taught, config.state / FOLDER).name
+    if tonight is not None and tonight.candidate.rpartition("-")[0] != name:
+        return f"nothing is taught: {taken(tonight)}"
+    if night.events is not None:
+        return None
+    keep = ground.network.keep if config.thresholds.keep is None else config.thresholds.keep
+    with LedgerView(config.state / "ledger.sqlite") as view, Labels(config.state / "labels.sqlite") as labels:
+        stream = stream_of(view, Sessions(labels).seqs_of(ground.group), ground.network, keep, ground.old)
+    learned = int(np.isin(stream.seqs, taught.seqs[taught.trained]).sum())
+    if (few := too_few(len(stream) - learned, len(stream))) is None:
+        return None
+    on = f' on the sample "{ground.group}"' if ground.group else ""
+    return f"nothing is taught{on} yet: {few.text}"
 
 
 def _digest_of(taught: Taught) -> str:
@@ -143,6 +196,8 @@ def _named(config: Config, folder: Path) -> Bundle:
         return read(Registry(config.state / "models").find(folder))
     except BadBundle as error:
         raise UserError(BAD_DATA, f"--candidate {folder}: {error}") from None
+    except OSError as error:
+        raise UserError(BAD_DATA, f"--candidate {folder} cannot be read: {error.strerror}") from None
 
 
 # Teaching.
@@ -173,12 +228,17 @@ class _Teaching:
             "held_out": self._night.held_out,
         }
 
+    @property
+    def name(self) -> str:
+        """Of the candidate, before it is made."""
+        return _CANDIDATE + hashlib.sha256(json.dumps(self._made_of, sort_keys=True).encode()).hexdigest()[:8]
+
     def candidate(self) -> Bundle:
         """Found where it was made already, else made; OSError where the state takes no file."""
-        made_of = json.dumps(self._made_of, sort_keys=True)
-        name = _CANDIDATE + hashlib.sha256(made_of.encode()).hexdigest()[:8]
+        made_of, name = json.dumps(self._made_of, sort_keys=True), self.name
         with suppress(BadBundle):
             return read(self._folder / name)
+        _remove(self._folder / name)  # damaged, or half there
         self._begin(made_of)
         torch.set_num_threads(self._recipe.threads)
         if self._night.stands_back:
@@ -202,7 +262,7 @@ class _Teaching:
     def _begin(self, made_of: str) -> None:
         """Go on with what was begun for these very labels, else afresh; simulated curves are the same for all."""
         note = self._folder / "plan.json"
-        if not note.is_file() or note.read_text() != made_of:
+        if not note.is_file() or note.read_bytes() != made_of.encode():
             self._tidy(None)
             write_whole(note, made_of.encode())
 
@@ -275,6 +335,14 @@ class _Teaching:
         return {**self._made_of, **record.for_manifest(), "loss": describe(self._recipe.loss)}
 
 
+def _remove(path: Path) -> None:
+    """Whatever it is. OSError where that cannot be."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
+
+
 def _loaded(bundle: Bundle) -> ResNet18:
     return load(bundle.width, {name: torch.from_numpy(tensor) for name, tensor in bundle.weights.items()})
 
@@ -299,7 +367,7 @@ def _drawn(folder: Path, what: str, profile: RasterProfile, count: int) -> Examp
     """Simulated curves, drawn once for all nights."""
     name = f"{what}-{profile.id.replace(':', '-')}-{count}"
     kept = Examples.load(folder / name)
-    if kept is not None:
+    if kept is not None and kept.edges.shape[1:] == (2, profile.columns) and np.isfinite(kept.labels).all():
         return kept
     for old in folder.glob(f"{what}-*.npy"):
         old.unlink()
@@ -316,8 +384,10 @@ def _through_the_gate(config: Config, night: Night, ground: Ground, taught: Taug
     """Have the gate look at a candidate, and let it serve where it passes."""
     evidence = candidate.manifest.thresholds.evidence
     crossed = tuple(evidence.get("cross_fitted", ())) if night.candidate is None else ()
-    if night.candidate is None and not night.dry_run and (before := _refused_before(config, candidate)) is not None:
-        return Outcome("refused", tuple(_refusal(before, candidate)), candidate.id, candidate.folder, before)
+    asks_anew = night.candidate is not None or night.dry_run
+    if not asks_anew and (before := _refused_before(config, ground, candidate)) is not None:
+        return Outcome("refused", tuple(_refusal(before, candidate, True)), candidate.id, candidate.folder, before)
+    known = looks(config.state)
     with working("the gate looks"):
         report = look(
             config,
@@ -329,29 +399,40 @@ def _through_the_gate(config: Config, night: Night, ground: Ground, taught: Taug
             spend=not night.dry_run,
             simulated=night.asked,
         )
+    if not night.dry_run:
+        note_last(config.state, report)
     if not report.passed:
-        return Outcome("refused", tuple(_refusal(report, candidate)), candidate.id, candidate.folder, report)
+        sentences = tuple(_refusal(report, candidate, report in known))
+        return Outcome("refused", sentences, candidate.id, candidate.folder, report)
     why_not = "--dry-run" if night.dry_run else _meanwhile(config, ground)
     if why_not is not None:
         said = f"{candidate.id} passes the gate; nothing was promoted: {why_not}"
-        return Outcome("held", (said, *report.sentences()), candidate.id, candidate.folder, report)
+        return Outcome("held", (said, *_passed(report)), candidate.id, candidate.folder, report)
     registry, why = Registry(config.state / "models"), _why(candidate, taught)
-    promotion = promote(registry, ground, candidate.folder, why=why, by=night.by)
+    promotion = promote(registry, ground, candidate, why=why, by=night.by)
     when = "from now on" if registry.group() == promotion.group else f'when a session of "{promotion.group}" begins'
     said = f"{candidate.id} passed the gate and serves {when}; back with: models rollback"
-    return Outcome("promoted", (said, *report.sentences()), candidate.id, candidate.folder, report, promotion)
+    return Outcome("promoted", (said, *_passed(report)), candidate.id, candidate.folder, report, promotion)
 
 
-def _refused_before(config: Config, candidate: Bundle) -> Report | None:
-    """The look that has refused this very candidate: another one would spend error and find the same."""
-    found = [one for one in looks(config.state) if one.candidate == candidate.id]
+def _refused_before(config: Config, ground: Ground, candidate: Bundle) -> Report | None:
+    """The look that has refused this very candidate here: another one would spend error and find the same."""
+    found = [one for one in looks(config.state) if (one.candidate, one.group) == (candidate.id, ground.group)]
     return found[-1] if found and not found[-1].passed else None
 
 
-def _refusal(report: Report, candidate: Bundle) -> Iterator[str]:
+def _passed(report: Report) -> Iterator[str]:
+    yield from (f"✓ {one}" for one in report.sentences())
+
+
+def _refusal(report: Report, candidate: Bundle, is_old: bool) -> Iterator[str]:
     failed, *others = report.sentences()
     yield f"{candidate.id} is refused, and nothing was promoted: {failed}"
-    yield from others
+    if is_old:
+        yield f"this is the answer of {minute_of(report.time)}: nothing was looked at again, and no look is used up"
+    failures = len(report.failed) - 1
+    yield from (f"✗ {one}" for one in others[:failures])
+    yield from (f"✓ {one}" for one in others[failures:])
 
 
 def _meanwhile(config: Config, ground: Ground) -> str | None:

@@ -90,14 +90,13 @@ def look(
     Raises UserError 69 without a ledger, 74 where ledger, labels or the golden events cannot be read; OSError where the
     state takes no line of the log.
     """
-    folder = candidate.folder if isinstance(candidate, Bundle) else candidate
     before = [one for one in looks(config.state) if one.network == parent.weights_sha256]
     number, night = len(before) + 1, night_of(time.time())
     last = next((one for one in before if one.night == night), None)
 
     def report(findings: Sequence[Finding], *, is_look: bool = False) -> Report:
         return Report(
-            candidate=clean(str(folder)) if model is None else model.id,
+            candidate=clean(str(candidate)) if model is None else model.id,
             parent=parent.id,
             network=parent.weights_sha256,
             cut=cut,
@@ -107,30 +106,32 @@ def look(
             alpha=alpha(number),
             passed=bool(findings) and all(one.passed for one in findings),
             findings=tuple(findings),
+            group=group,
         )
 
-    model, findings = examine(folder, parent, taught)
-    if model is None or not all(one.passed for one in findings):
-        return report(findings)
-    if last is not None and spend:
-        if (last.candidate, last.parent, last.cut) == (model.id, parent.id, cut):
-            return last
-        text = f"look: one a night, and number {last.look} was taken at {last.time}; nothing is spent until noon"
-        return report([Finding("look", False, text)])
     with LedgerView(config.state / "ledger.sqlite") as view, Labels(config.state / "labels.sqlite") as labels:
-        keep = parent.keep if config.thresholds.keep is None else config.thresholds.keep
         sessions = Sessions(labels)
         group = sessions.group(sessions.present())
+        model, findings = examine(candidate, parent, taught)
+        if model is None or not all(one.passed for one in findings):
+            return report(findings)
+        if last is not None and spend:
+            if (last.candidate, last.parent, last.cut, last.group) == (model.id, parent.id, cut, group):
+                return last
+            return report([Finding("look", False, gate.taken(last))])
+        keep = parent.keep if config.thresholds.keep is None else config.thresholds.keep
         stream = stream_of(view, sessions.seqs_of(group), parent, keep, cut)
         judge = _Judge(model, Model.of(parent, _EXACT), Thresholds(cut, keep), alpha(number))
         golden = judge.golden(taught)
         if missing := [one for one in (gate.too_few_golden(golden[0]), gate.too_few(len(stream))) if one is not None]:
             return report([*findings, *missing])
+        shadow = _shadow(view, stream, judge, config.thresholds.keep, may_discard=not config.require_certificate)
+        if (few := gate.too_few(len(shadow), len(stream))) is not None:
+            return report([*findings, few])
         findings.append(gate.newly_lost(*golden, judge.alpha))
         findings += judge.on_simulated(simulated)
         if own := judge.own_events(taught, cross_fitted):
             findings.append(own)
-        shadow = _shadow(view, stream, judge, config.thresholds.keep, may_discard=not config.require_certificate)
     findings.append(gate.pile(shadow, judge.alpha))
     said = report(findings, is_look=spend)
     if spend:
@@ -165,10 +166,13 @@ def golden_fingerprints() -> frozenset[str]:
 # The folder.
 
 
-def examine(folder: Path, parent: Bundle, taught: Taught | None) -> tuple[Model | None, list[Finding]]:
-    """Whether a folder may be a candidate at all: the model, where it is one, and what was found."""
+def examine(candidate: Bundle | Path, parent: Bundle, taught: Taught | None) -> tuple[Model | None, list[Finding]]:
+    """Whether this may be a candidate at all: the model, where a folder holds one, and what was found.
+
+    A bundle is taken as it was read: what becomes of its folder meanwhile is nothing to it.
+    """
     try:
-        bundle = read(folder)
+        bundle = candidate if isinstance(candidate, Bundle) else read(candidate)
     except (BadBundle, OSError) as error:
         return None, [Finding("model", False, clean(f"model: {error}"))]
     findings = list(_differences(bundle, parent, taught))
@@ -182,7 +186,7 @@ def examine(folder: Path, parent: Bundle, taught: Taught | None) -> tuple[Model 
 
 def _differences(child: Bundle, parent: Bundle, taught: Taught | None) -> Iterator[Finding]:
     def same(test: str, what: str, its: object, parents: object) -> Finding:
-        text = f"{test}: {what}" if its == parents else f"{test}: {what} is {its} and has to be {parents}"
+        text = f"{test}: as it has to be" if its == parents else f"{test}: {what} is {its} and has to be {parents}"
         return Finding(test, its == parents, text)
 
     yield same("raster", "the picture that it was made for", child.profile.id, parent.profile.id)
@@ -211,7 +215,7 @@ def _weights_differ(child: Bundle, parent: Bundle) -> Finding:
         return Finding(
             "foreign weights", False, "foreign weights: they are the parent's, so nothing was learned", figures
         )
-    return Finding("foreign weights", True, "foreign weights: none outside layer4 and the last layer", figures)
+    return Finding("foreign weights", True, "foreign weights: none, only the last layers have changed", figures)
 
 
 def _taught_on(child: Bundle, parent: Bundle, taught: Taught | None) -> Iterator[Finding]:
@@ -239,7 +243,8 @@ def _evidence_of(child: Bundle) -> Finding:
     """What the cut rests on."""
     cut = child.manifest.thresholds
     basis = str(cut.evidence.get("basis", ""))
-    is_known = basis.startswith(("labels", "simulation"))
+    lists = [cut.evidence.get(name, []) for name in ("confirmed", "look_first")]  # `adapt` goes through them
+    is_known = basis.startswith(("labels", "simulation")) and all(isinstance(one, list) for one in lists)
     enough = is_known and cut.events >= FEWEST
     text = f"evidence: the cut rests on {many(cut.events, 'event')} ({clean(basis) or 'nobody says which'})"
     if not enough:
@@ -317,7 +322,7 @@ class _Judge:
         logits, how = np.asarray(cross_fitted, np.float64), "by networks that had not seen them"
         if not logits.size and taught is not None and len(taught):
             before, after = self._taught(taught)
-            logits, how = after[taught.is_event & (before > old)], "by the candidate, which has seen them"
+            logits, how = after[taught.is_event & (before > old)], "by itself, which has seen them: that proves little"
         if not logits.size:
             return None
         below = int((logits <= new).sum())
@@ -336,7 +341,7 @@ class _Judge:
         yield gate.calibrated(calibration.score(raw[1][able]), is_event[able], calibration.prevalence)
         yield gate.mcnemar(held[0].found(old), held[1].found(new), self.alpha)
         highest = gate.equal_loss_cut(held[0].to_lose, held[1].to_lose, old)
-        yield gate.cut_is_low(new, highest)
+        yield gate.cut_is_low(new, highest, calibration.score)
         keeps = self.parent.bundle.calibration.logit(self.thresholds.keep), float(self.candidate.bundle.limits[1])
         kept = [np.nan_to_num(one.raw, nan=-np.inf) >= keep for one, keep in zip(free, keeps, strict=True)]
         yield gate.kept_wrongly(*kept)
@@ -370,7 +375,7 @@ def _drawn(count: int, prevalence: float, profile: RasterProfile) -> list[Prepar
 
 def _said(model: Model, prepared: Sequence[Prepared], what: str) -> _Logits:
     said: list[Scored] = []
-    curves = iter(progress(prepared, what, len(prepared)))
+    curves = iter(progress(prepared, f"the gate asks {what}", len(prepared)))
     while some := list(islice(curves, _BATCH)):
         said += model.judge_prepared(some, _NO_LIMITS, drawn=False)
     return _logits(said)
@@ -426,7 +431,7 @@ def _judged_again(
 ) -> dict[int, str]:
     """``seq`` -> the verdict of the candidate, or ``learned``; without those of which no copy can be read."""
     found: dict[int, str] = {}
-    told = iter(progress(seqs, "the stream again", len(seqs)))
+    told = iter(progress(seqs, "the gate asks the stream", len(seqs)))
     thresholds = Thresholds(model.bundle.discard, model.bundle.keep if keep is None else keep)
     while some := list(islice(told, _BATCH)):
         curves: dict[int, Curve] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from daemon.labels.confirmed import Confirmed, is_event, logits_of, network_of
 from daemon.labels.raters import Bar, bar
 from daemon.labels.sessions import Sessions, Stretches, is_within
 from daemon.ledger.view import LedgerView
+from daemon.ledger.wire import Event
 from models.bundle import BadBundle, Bundle, read
 from models.certificate import Certificate
 from models.reasons import DOUBTS
@@ -165,12 +165,14 @@ def let_serve(
     return promote(registry, ground, name, why=why, by=by)
 
 
-def promote(registry: Registry, ground: Ground, name: str | Path, *, why: str, by: str) -> Promotion:
-    """Let a model, by name or folder, serve the group that the ground is of.
+def promote(registry: Registry, ground: Ground, model: str | Bundle, *, why: str, by: str) -> Promotion:
+    """Let a model, by name or as it was read, serve the group that the ground is of.
 
-    Raises UserError 65, and nothing has moved, where it may not serve; OSError where the state takes no file.
+    Raises UserError 65, and nothing has moved, where it may not serve, or where the folder of a model that was read
+    holds another one by now; OSError where the state takes no file.
     """
     try:
+        name = registry.keep(model) if isinstance(model, Bundle) else model
         promotion = registry.promote(name, base=ground.base, group=ground.group, why=why, by=by)
         if ground.goes_on and registry.group() != ground.group:  # no service has seen the session begin
             registry.turn_to(ground.group, by=by)
@@ -179,11 +181,25 @@ def promote(registry: Registry, ground: Ground, name: str | Path, *, why: str, b
     return promotion
 
 
+def overridden(config: Config, last: Sequence[Event]) -> str | None:
+    """Whether the laboratory has fixed the cut itself, in words; None where it has not.
+
+    What was not told of a configuration asks the last decision, of which ``last`` consists.
+    """
+    fixed, origins = config.thresholds.discard, [one["data"].get("cut", {}).get("origin") for one in last]
+    if fixed is not None:
+        where = f"[thresholds] discard = {fixed:g} of the configuration"
+    elif config.file is None and origins == ["configured"]:
+        where = "the running service is configured with a [thresholds] discard, which"
+    else:
+        return None
+    return f"{where} overrides every cut: remove it, then come again"
+
+
 def taken_back(registry: Registry, group: str) -> str | None:
     """How the last promotion of a group was taken back, where nothing was promoted since: a timer leaves it so."""
-    changes = (one for one in reversed(registry.history()) if one.group == group and one.act != "group")
-    last = next(changes, None)
-    return f"{last.by} took the last promotion back, {last.why}" if last and last.act == "rollback" else None
+    last = registry.taken_back(group)
+    return f"{last.by} took the last promotion back, {last.why}" if last else None
 
 
 def stream_of(view: LedgerView, within: Stretches, network: Bundle, keep: float, highest: float) -> Stream:

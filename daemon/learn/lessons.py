@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.client.folders import standings
-from daemon.client.status import watched_folders
+from daemon.client.folders import standings, watched_folders
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.progress import progress
 from daemon.common.text import many
@@ -26,7 +25,7 @@ from daemon.config import Config
 from daemon.formats.afmcurve import unpack
 from daemon.formats.base import Unfinished, Unreadable
 from daemon.labels import Label, Labels, Word
-from daemon.labels.confirmed import events_of, is_event
+from daemon.labels.confirmed import is_event, missing_of
 from daemon.labels.curve_name import copy_of_file, name_of
 from daemon.labels.sessions import Sessions
 from daemon.labels.table import by_curve
@@ -51,17 +50,11 @@ _HELD_OUT_OF_TEN = 3
 
 
 def is_held_out(fingerprint: str) -> bool:
-    """Whether nothing may ever be trained on this curve: three in ten, by its samples alone."""
-    return int(fingerprint, 16) % 10 < _HELD_OUT_OF_TEN
-
-
-def missing_of(labels: Labels, events: int = EVENTS) -> str | None:
-    """What is missing until there is something to learn, as a sentence; None where nothing is. Some milliseconds."""
-    return _missing(len(events_of(labels)), events)
-
-
-def _missing(have: int, events: int) -> str | None:
-    return f"{have} of {events} confirmed events: {events - have} more" if have < events else None
+    """Whether nothing may ever be trained on this curve: three in ten, and what is no fingerprint."""
+    try:
+        return int(fingerprint, 16) % 10 < _HELD_OUT_OF_TEN
+    except ValueError:
+        return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +112,7 @@ class Taught:
         return np.array([name not in seen for name in self.fingerprints], np.bool_)
 
     def sentences(self) -> Iterator[str]:
-        """What there is, and what was left aside."""
-        if self.missing:
-            yield self.missing
+        """What there is, and what was left aside; what is missing stands in :attr:`missing`."""
         if len(self):
             events, free = int(self.is_event.sum()), int(self.is_free.sum())
             golden = int(self.golden.sum())
@@ -172,7 +163,7 @@ def lessons_of(
     said = _said(labels)
     _check_kinds(said, events)
     confirmed = sum(is_event(one.label for one in words) for _, words in said)
-    if (missing := _missing(confirmed, events)) is not None:
+    if (missing := missing_of(confirmed, events)) is not None:
         return _taught(ground.network, {}, {}, missing)
     aside: Counter[str] = Counter()
     said = _latest(said, aside)
@@ -181,7 +172,7 @@ def lessons_of(
         del found[name]
         aside["they are golden curves of the program"] += 1
     taught = _taught(ground.network, found, aside, None)
-    return replace(taught, missing=_missing(int(taught.is_event.sum()), events))
+    return replace(taught, missing=missing_of(int(taught.is_event.sum()), events))
 
 
 _Said = list[tuple[int, list[Label]]]  # seq, 0 where this ledger has none, and what raters say of the curve

@@ -113,19 +113,20 @@ class Cache(Closing):
             self._connection.close()
         self._connection = None
 
-    def load(self, network: str, wanted: Collection[int]) -> dict[int, Vector]:
-        """What is known of these curves; all else is dropped from the file."""
+    def load(self, network: str, wanted: Collection[int], size: int) -> dict[int, Vector]:
+        """What is known of these curves, (size,) or (0,) each; all else is dropped from the file."""
         found: dict[int, Vector] = {}
 
         def take(connection: sqlite3.Connection) -> None:
-            connection.execute("delete from vectors where network <> ?", (network,))
-            rows = connection.execute("select seq, vector from vectors where network = ?", (network,)).fetchall()
-            found.update((seq, np.frombuffer(vector, "<f2").astype(np.float16)) for seq, vector in rows)
-            others = [(network, seq) for seq in found.keys() - set(wanted)]
-            connection.executemany("delete from vectors where network = ? and seq = ?", others)
+            strange = "network <> ? or length(vector) not in (0, ?)"
+            connection.execute(f"delete from vectors where {strange}", (network, 2 * size))
+            rows = connection.execute("select seq, vector from vectors").fetchall()
+            read = ((seq, np.frombuffer(vector, "<f2").astype(np.float16)) for seq, vector in rows)
+            found.update((seq, vector) for seq, vector in read if seq in wanted and np.isfinite(vector).all())
+            connection.executemany("delete from vectors where seq = ?", ((seq,) for seq, _ in rows if seq not in found))
 
         self._change(take)
-        return {seq: vector for seq, vector in found.items() if seq in wanted}
+        return found
 
     def store(self, network: str, vectors: Mapping[int, Vector]) -> None:
         rows = [(network, seq, vector.astype("<f2").tobytes()) for seq, vector in vectors.items()]
@@ -219,7 +220,8 @@ class Pile(Closing):
         self._marks = marks
         wanted = [*self._flagged, *self._events]  # from its end on: the labelled ones first, then the newest
         if is_other and self._network is not None:
-            self._vectors = self._cache.load(self._network[0], set(wanted))
+            name, _, net = self._network
+            self._vectors = self._cache.load(name, set(wanted), net.fc.in_features)
         self._left = [seq for seq in dict.fromkeys(reversed(wanted)) if seq not in self._vectors][::-1]
         return True
 
@@ -240,8 +242,7 @@ class Pile(Closing):
         """What a head lacks, in words; "" where it lacks nothing."""
         if len(self._events) < FEWEST:
             return many(FEWEST - len(self._events), "more label")
-        kinds = set(self._events.values())
-        return "" if len(kinds) > 1 else "a label of the other kind, keep or discard"
+        return "" if len(set(self._events.values())) > 1 else "a label of the other kind, keep or discard"
 
     def ranking(self) -> Ranking | None:
         """What a head on the labels so far thinks of the flagged curves that are embedded; None where it cannot be."""
@@ -255,8 +256,7 @@ class Pile(Closing):
         if self._features is None or 2 * len(flagged) > 3 * self._features[0]:
             some = flagged[:: -(-len(flagged) // _LEARNED_ON)]
             seen = self._stack([*some, *known])
-            features = features_of(self._network[2], self._config.review.features, seen)
-            self._features = (len(flagged), features)
+            self._features = len(flagged), features_of(self._network[2], self._config.review.features, seen)
         scores = order(self._network[2], self._features[1], self._stack(known), events, self._stack(flagged))
         return Ranking(np.array(flagged, np.int64), scores, len(known))
 

@@ -40,15 +40,16 @@ from daemon.review.asked import (
     said_of,
     sent,
     text_of,
+    who,
 )
 from daemon.review.cutting import Cutting
 from daemon.review.desk import Desk, told
-from daemon.review.drawing import Heats, draw, packed
+from daemon.review.drawing import Heats, draw, packed, velocity
 from daemon.review.night import Night
 from daemon.review.outlook import Certifying
-from daemon.review.queues import ALWAYS, Aims, Item, QueueName, otherwise
+from daemon.review.pile import ALWAYS
+from daemon.review.queues import Aims, Item, QueueName, otherwise
 from daemon.review.security import Door, Guard, Refused
-from models.curve import Samples
 from models.reasons import REASONS
 
 log = logging.getLogger(__name__)
@@ -209,7 +210,7 @@ def queue(review: Review, request: Request) -> list[dict[str, Any]]:
 
 
 def _items(review: Review, request: Request, name: QueueName, limit: int, *, is_dealt: bool = False) -> list[Item]:
-    desk, rater = review.desk, (request.query_params.get("rater") or "").strip()
+    desk, rater = review.desk, who(request) or ""
     within = desk.within(request.query_params.get("session", "all"))  # the page says which: a script wants them all
     is_blind = is_blind_for(request, name)
     return desk.queue(name, rater, limit, within, review.aims(), is_blind=is_blind, is_dealt=is_dealt)
@@ -284,7 +285,7 @@ def curve(review: Review, request: Request) -> dict[str, Any]:
         "disagreement": "; ".join(filter(None, (seen, differs))) or None,
         "step": None if step is None else asdict(step),
         "points": len(samples),
-        "velocity_um_per_s": _velocity(samples.distance, samples.duration_s),
+        "velocity_um_per_s": velocity(samples.distance, samples.duration_s),
         "spring_constant_n_per_m": samples.spring_constant_n_per_m,
         "is_compact": is_compact,
         **drawing.plain(),
@@ -308,13 +309,6 @@ def _said_label(label: Label) -> dict[str, str]:
 
 def _text_of(reason: str) -> str:
     return REASONS[reason].text if reason in REASONS else reason.replace("_", " ")
-
-
-def _velocity(distance: Samples | None, duration_s: float | None) -> float | None:
-    """Of the retract, in µm/s."""
-    if distance is None or not duration_s:
-        return None
-    return float(abs(distance[-1] - distance[0])) * 1e6 / duration_s
 
 
 def heat(review: Review, request: Request) -> dict[str, str]:
@@ -372,7 +366,7 @@ def scores(review: Review, request: Request) -> dict[str, Any]:
 
 def state(review: Review, request: Request) -> dict[str, Any]:
     """How the night goes, in short; with ``?night=1`` all of :func:`night` and of what was learned too."""
-    rater = (request.query_params.get("rater") or "").strip() or None
+    rater = who(request)
     within = review.desk.within(request.query_params.get("session", "current"))
     found = review.night.state(rater, within or ALWAYS, review.aims(), review.cutting.effect())
     if not request.query_params.get("night"):
@@ -427,7 +421,7 @@ def move_cut(review: Review, request: Request) -> dict[str, Any]:
 
 def sheet(review: Review, request: Request) -> dict[str, Any]:
     """The certificate sheet that was drawn last, and what another would take and earn."""
-    return review.certifying.state((request.query_params.get("rater") or "").strip() or None)
+    return review.certifying.state(who(request))
 
 
 def draw_sheet(review: Review, request: Request) -> Response:

@@ -25,6 +25,11 @@ def queue_name(request: Request) -> QueueName:
     return found
 
 
+def who(request: Request) -> str | None:
+    """The rater that asks; None for nobody in particular."""
+    return (request.query_params.get("rater") or "").strip() or None
+
+
 def is_blind_for(request: Request, name: QueueName) -> bool:
     return name == "sheet" or flag(request, "blind")
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from daemon.client.status import watched_folders
+from daemon.client.folders import watched_folders
 from daemon.common.ending import Closing
 from daemon.common.errors import UserError
 from daemon.common.mounts import resolve
@@ -34,7 +34,8 @@ from daemon.labels.sheets import Sheets
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from daemon.reading.pool import ReaderPool
-from daemon.review.queues import BLIND, QUEUES, Aims, Item, Portion, QueueName, portion, queue, stretches
+from daemon.review.pile import Portion, portion
+from daemon.review.queues import BLIND, QUEUES, Aims, Item, QueueName, queue, stretches
 from daemon.review.security import Refused
 from daemon.sources.existing import find as find_files
 from models.clock import utc_now

@@ -16,11 +16,12 @@ from daemon import __version__
 from daemon.client.feed import ask_status
 from daemon.client.service_file import find as find_service
 from daemon.client.status import advice, learning, promises, remembered, troubles, with_since
-from daemon.common.text import clean
+from daemon.common.text import clean, many
 from daemon.guard.logbook import NAME as LOGBOOK
 from daemon.guard.morning import at_rest
 from daemon.judging import VERDICTS
 from daemon.labels import Labels
+from daemon.labels.confirmed import missing_of
 from daemon.labels.raters import Share, figures
 from daemon.labels.sessions import FIELDS, Session, Sessions, Stretches
 from daemon.ledger.view import LedgerView
@@ -215,6 +216,7 @@ class Night:
         words.
         """
         said, view, labels = self.status(), self._desk.ledger, self._desk.labels
+        learns = self.learning()
         night = self.guard(said)  # one read: what stands on one screen is of one moment
         with told():
             counts = view.verdict_counts()
@@ -245,8 +247,8 @@ class Night:
             "promises": promises(night["guard"]),
             "advice": night["advice"],
             "night": night,
-            "learning": self.learning(),
-            "effect": list(effect),
+            "learning": learns,
+            "effect": [*effect, *_taught(learns)],
         }
 
 
@@ -258,6 +260,15 @@ def _condition(one: Mapping[str, Any]) -> dict[str, Any]:
         "level": one.get("level"),
         "text": text if is_ok else with_since(text, one.get("since")),
     }
+
+
+def _taught(learns: Mapping[str, Any]) -> list[str]:
+    """What the answers so far mean for the network, in words."""
+    if not (events := learns["events"]):
+        return []
+    if missing := missing_of(events, learns["events_needed"]):
+        return [f"{missing} before the network learns"]
+    return [f"{many(events, 'confirmed event')} can teach the network: `finetune`, or its timer by night"]
 
 
 def _of(session: Session, counts: dict[str, int]) -> tuple[int, float]:

@@ -77,7 +77,8 @@ class Outlook:
         if per_hour > 0:
             rest_s = 3600 * (curves - self.waiting) / per_hour
             return f"{told}; {self.waiting:,} wait now, the others come in {duration(rest_s)} at {per_hour:.3g} an hour"
-        return f"{told}; only {self.waiting:,} wait, and the last hours have brought none"
+        waits = f"only {self.waiting:,} {'waits' if self.waiting == 1 else 'wait'}" if self.waiting else "none waits"
+        return f"{told}; {waits}, and none has come lately"
 
     def offer(self, kind: SheetKind, seconds: float) -> Offer:
         """What a sheet can earn, and what it takes. ``seconds`` a curve for this rater."""

@@ -18,25 +18,22 @@ has labelled come after all others, but for those that let two raters be compare
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, Literal, get_args
-
-import numpy as np
+from typing import Literal, get_args
 
 from daemon.judging import VERDICTS, Thresholds, Verdict, verdict_of
 from daemon.judging.audit import Band
-from daemon.labels import Kind, Labels, unanimous
+from daemon.labels import Kind, Labels
 from daemon.labels.sessions import Sessions, Stretches, is_within
 from daemon.labels.sheets import Sheets
 from daemon.learn.order import Ranking
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event, Look
+from daemon.review.pile import ALL, ALWAYS, Portion, pages, pile, portion
 from daemon.review.questions import Past, Slot, mix, shuffled
-from models.enough import Looks, Standing, secret_places, stand
 
 #: ``first``: the curves between the old and the new cut that `adapt` wants looked at, at the head of review.
 #: ``band``: audited discards that the old cut would have sent to review, at the head of discards.
@@ -46,13 +43,9 @@ QueueName = Literal["kept", "review", "discards", "disagreements", "first", "ban
 QUEUES: tuple[QueueName, ...] = get_args(QueueName)
 #: What the page shows without score and verdict. A sheet is never shown with them, whoever asks.
 BLIND: frozenset[QueueName] = frozenset({"discards", "band", "sheet"})
-ALWAYS: Stretches = ((1, None),)
 _LEAD_EVERY = 3  # while two raters cannot be compared yet, each third curve is one that the other has labelled
 _FEWEST_DISCARDS, _AMONG = 20, 2_000  # to look at, and the last decisions of a session that they come from
 _BLIND_ORDER = "discards"
-_PAGE = 500  # looks that are fetched at once
-_ORDERED = 20_000  # flagged curves that a head orders, those of the highest scores
-_ALL = 1 << 40
 _OTHERWISE = 40  # curves of each kind that the model of now would decide otherwise
 _VERDICT_OF: Mapping[str, Verdict] = {
     "kept": "keep",
@@ -169,7 +162,7 @@ def lengths(
         left[name] = sum(
             look.seq not in done
             for first, last in within or ALWAYS
-            for look in view.looks(_VERDICT_OF[name], after=first - 1, until=last, order="seq", limit=_ALL)
+            for look in view.looks(_VERDICT_OF[name], after=first - 1, until=last, order="seq", limit=ALL)
         )
     left["discards"] = sum(look.seq not in done for look in _drawn(view, within or ALWAYS, None))
     left["disagreements"] = len(_disagreements(view, labels, rater or "", within or ALWAYS, aims))
@@ -245,7 +238,7 @@ def _in_order(
 ) -> Iterator[tuple[Iterable[Look], QueueName]]:
     if name == "kept":
         for first, last in reversed(within):
-            yield _pages(view, "keep", first, last, "newest"), name
+            yield pages(view, "keep", first, last, "newest"), name
     elif name in ("review", "first"):
         yield chain.from_iterable(_look(view, seq) for seq in aims.first), "first"
         if name == "review":
@@ -268,93 +261,6 @@ def _in_order(
             yield _standing_in(view, within, drawn), name
 
 
-def pile(view: LedgerView, within: Stretches, ranking: Ranking | None) -> Iterator[Look]:
-    """The flagged curves, the likest to be an event first."""
-    parts = [_pages(view, "review", first, last, "score") for first, last in within]
-    looks = parts[0] if len(parts) == 1 else heapq.merge(*parts, key=_by_score)
-    if ranking is not None:
-        yield from ranking.order(list(islice(looks, _ORDERED)))
-    yield from looks
-
-
-@dataclass(frozen=True, slots=True)
-class Portion:
-    """The part of a pile that a promise is about: what lay there when the first curve of it was drawn.
-
-    What comes later is not added: it is the next portion, once enough of this one was looked at.
-    """
-
-    standing: Standing
-    drawn: Sequence[Look]  # what nobody has looked at, in the order of their secret places
-    later: int  # curves that have come since
-    before: Standing | None  # of the portion before this one
-
-    def plain(self) -> dict[str, Any]:
-        """For JSON, with ``text`` in words."""
-        said = self.standing.text if self.before is None else f"{self.before.text}; since then {self.standing.text}"
-        return asdict(self.standing) | {"text": f"{said}; {self.later:,} came later" if self.later else said}
-
-
-def portion(view: LedgerView, labels: Labels, within: Stretches | None = None) -> Portion:
-    """Where the pile stands, whoever has looked at it. Raises what the ledger and the labels raise."""
-    looks = [
-        look
-        for first, last in within or ALWAYS
-        for look in view.looks("review", after=first - 1, until=last, order="seq", limit=_ALL)
-    ]
-    numbers, words = np.array([look.seq for look in looks], np.int64), labels.words()
-    place = dict(zip(numbers.tolist(), secret_places(view.stream, numbers).tolist(), strict=True))
-    firsts: dict[int, tuple[str, str]] = {}
-    query = "select seq, queue, time from labels where stream = ? and removed_by is null order by number"
-    for seq, queue, time in labels.select(query, view.stream):
-        firsts.setdefault(seq, (queue, time))
-    drawn = {seq for seq, (queue, _) in firsts.items() if queue == "drawn"}
-    looked, begin, before = [seq for seq in words if seq in place], 0, None
-    while True:
-        first = next((seq for seq in looked if seq > begin and seq in drawn), None)
-        end = view.last_seq if first is None else max(_decided_by(view, firsts[first][1]), first)
-        its = [seq for seq in looked if begin < seq <= end]
-        said = np.array([unanimous(words[seq].values()) for seq in its], object)
-        places = np.array([place[seq] for seq in its], np.float64)
-        left = [look for look in looks if begin < look.seq <= end and look.seq not in words]
-        left.sort(key=lambda look: place[look.seq])
-        told = Looks(places, np.isin(its, list(drawn)), said != "discard", said == "keep")
-        standing = stand(told, [place[look.seq] for look in left])
-        later = int((numbers > end).sum())
-        if first is None or not standing.is_enough or not later:
-            return Portion(standing, left, later, before)
-        begin, before = end, standing
-
-
-def _decided_by(view: LedgerView, time: str) -> int:
-    """The last decision before a moment; decisions are in the order of time."""
-    low, high = 0, view.last_seq + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        found = view.decisions([middle]).get(middle)
-        low, high = (middle, high) if found is not None and found["time"] <= time else (low, middle)
-    return low
-
-
-def _pages(
-    view: LedgerView,
-    verdict: Verdict,
-    first: int,
-    last: int | None,
-    order: Literal["score", "newest"],
-    between: tuple[float, float] | None = None,
-) -> Iterator[Look]:
-    """Page by page, each larger than the one before: most of what comes first may be done."""
-    offset, size, after = 0, _PAGE, first - 1
-    while page := view.looks(verdict, after=after, until=last, order=order, between=between, limit=size, offset=offset):
-        yield from page
-        offset, size = offset + len(page), 4 * size
-
-
-def _by_score(look: Look) -> tuple[float, int]:
-    return (math.inf if look.score is None else -look.score, look.seq)
-
-
 def _look(view: LedgerView, seq: int) -> Iterator[Look]:
     """The one curve, if it may be looked at."""
     for verdict in VERDICTS:
@@ -366,7 +272,7 @@ def _drawn(view: LedgerView, within: Stretches, band: Band | None) -> list[Look]
     looks = {
         look.seq: look
         for first, last in within
-        for look in view.looks("discard", after=first - 1, until=last, order="seq", between=band, limit=_ALL)
+        for look in view.looks("discard", after=first - 1, until=last, order="seq", between=band, limit=ALL)
     }
     return [looks[seq] for seq in shuffled(looks, _BLIND_ORDER)]
 
@@ -416,8 +322,8 @@ def _decided_otherwise(
     )
     looks: list[Look] = []
     for verdict, low, high in asked:
-        pages = (_pages(view, verdict, first, last, "score", (low, high)) for first, last in within)
-        unlabelled = (look for look in chain.from_iterable(pages) if look.seq not in labelled)
+        parts = (pages(view, verdict, first, last, "score", (low, high)) for first, last in within)
+        unlabelled = (look for look in chain.from_iterable(parts) if look.seq not in labelled)
         looks += islice(unlabelled, _OTHERWISE)
     events = view.decisions([look.seq for look in looks])
     return [

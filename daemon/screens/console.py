@@ -28,7 +28,7 @@ from rich.live import Live
 
 from daemon.client.feed import SilenceLimit
 from daemon.client.service_file import find
-from daemon.client.status import learning_of
+from daemon.client.status import learned_in_short, learning_of
 from daemon.common.errors import UNREACHABLE, UserError
 from daemon.common.options import this_user
 from daemon.common.text import clean, duration, latency, score
@@ -209,7 +209,7 @@ def live(config: Config, patience_s: float = math.inf, rater: str = "") -> None:
 def note_learning(config: Config, board: Board) -> None:
     """What labels and the gate's log tell, where the state folder is that of the service."""
     told = learning_of(config)
-    board.learning = told["text"] if told["stream"] == board.status.get("stream") else ""
+    board.learning = learned_in_short(told) if told["stream"] == board.status.get("stream") else ""
 
 
 def plain(config: Config, patience_s: float) -> None:

@@ -93,9 +93,9 @@ def _guard(guard: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
 
 
 def _learning(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
-    """Once there is anything to say."""
-    if told := (report.get("learning") or {}).get("text"):
-        yield "learning", Text(clean(told))
+    """Once there is anything to say, a line each: a refusal has several reasons, and each is a long one."""
+    for number, one in enumerate(filter(None, str((report.get("learning") or {}).get("text") or "").split("; "))):
+        yield "" if number else "learning", Text(clean(one))
 
 
 def _stopped_head(report: Mapping[str, Any]) -> Text:

@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from daemon.client.folders import note
 from daemon.client.service_file import forget, is_left, leave
-from daemon.client.status import note
 from daemon.common import ending
 from daemon.common.errors import UserError
 from daemon.common.locks import StateLock

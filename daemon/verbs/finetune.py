@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 class Options:
     service: Annotated[Flags, Keys("state", "instrument")]
     device: Annotated[str, Option("where it learns", choices=DEVICES)] = "auto"
-    dry_run: Annotated[bool, Option("all but the promotion; the gate's look is not spent")] = False
+    dry_run: Annotated[
+        bool, Option("all but the promotion; as often as you like: no look is spent, and its figures are for the eye")
+    ] = False
     events: Annotated[
         int | None, Option("confirmed events that it takes", "N", unless="[finetune] events, else 100")
     ] = None
@@ -33,7 +35,9 @@ class Options:
         Path | None, Option("learn nothing: the gate looks at this model, which may then serve", "DIR")
     ] = None
     unattended: Annotated[bool, Option("for a timer: never again after a person took a promotion back")] = False
-    json: Annotated[bool, Option("the same as one JSON object")] = False
+    json: Annotated[
+        bool, Option("the same as one JSON object: whether it waits, is refused, held or promoted; all exit with 0")
+    ] = False
 
 
 def run(options: Options) -> int:
@@ -71,8 +75,8 @@ def _learn(config: Config, options: Options) -> Outcome:
         return finetune(config, night)
     except OSError as error:
         remedy = "make room, then go on with the same command"
-        why = f"{config.state} takes no file: {error.strerror}; {remedy}" if error.strerror else str(error)
-        raise UserError(INPUT_OUTPUT, why) from None
+        why = error.strerror or "not all of one could be written"  # numpy names no reason where a disk fills up
+        raise UserError(INPUT_OUTPUT, f"{config.state} takes no file: {why}; {remedy}") from None
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:

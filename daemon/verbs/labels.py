@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-from daemon.client.folders import standings
-from daemon.client.status import watched_folders
+from daemon.client.folders import standings, watched_folders
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
 from daemon.common.mounts import resolve
 from daemon.common.options import Action, Actions, Option

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,6 +14,7 @@ from daemon.common.options import Group, Option, this_user
 from daemon.common.text import clean
 from daemon.config import Flags, Keys
 from deploy.engines import DEVICES, NAMES, PRECISIONS
+from models.clock import minute_of
 
 if TYPE_CHECKING:
     from daemon.judging.registry import Change, Registry, Served
@@ -48,6 +50,11 @@ class Options:
 def run(options: Options) -> int:
     """Exit 0; 65 for a model that is none, or that may not serve: nothing is moved; 69 when nothing could be built."""
     settings = config.load(options.service, needs_state=options.action not in ("list", "show"))
+    is_meant = options.action == "rollback" or (options.action == "list" and "state" in settings.origins)
+    if is_meant and not settings.state.is_dir():
+        from daemon.ledger.view import LedgerView
+
+        LedgerView(settings.state / "ledger.sqlite").close()  # says that there is none, as every verb does
     if options.name is None and options.action == "promote":
         raise UserError(USAGE, "promote which? `afm-triage models list` names them")
     if options.name is not None and options.action in ("list", "rollback"):
@@ -77,11 +84,23 @@ def _promote(options: Options, registry: Registry, base: Bundle, settings: confi
     assert options.name is not None
     made = registry.promote(options.name, base=base, group=_group(options), why=options.why, by=_who(options))
     print(clean(f"{made.id} serves from now on{_for_group(made.group)}, in the place of {made.base_id}"))
+    if said := _refused(settings, made.id):
+        print(clean(f"▲ {said}; a person has the last word, and takes it back with: models rollback"))
     if settings.thresholds.discard is not None:
         print(f"▲ [thresholds] discard = {settings.thresholds.discard:g} goes before its own discard threshold")
     if made.group != (now := registry.group()):
         print(clean(f"▲ the present session is another{_for_group(now)}: it serves when one of its sample begins"))
     return 0
+
+
+def _refused(settings: config.Config, id: str) -> str | None:
+    """That the gate has refused this very model, and by which tests; None where it has not, or nobody can read it."""
+    from models.gate import refusal_of
+
+    with suppress(OSError):
+        if report := refusal_of(settings.state, id):
+            return f"the gate has refused it at {minute_of(report.time)}: {', '.join(report.failed)}"
+    return None
 
 
 def _rollback(options: Options, registry: Registry, base_id: str) -> int:
@@ -168,8 +187,15 @@ def _list(registry: Registry, as_json: bool, base: str, settings: config.Config)
     for entry in entries(registry.models):
         one = served.pop(entry.bundle.id, None) if entry.bundle else None
         _show(entry, as_json, one.since if one else None, serving.id if serving else None)
+        if entry.bundle and not as_json and (said := _refused(settings, entry.bundle.id)):
+            print(clean(f"{'':<16} ▲ {said}"))
     for one in served.values():
         _show(_entry_of(one, registry), as_json, one.since, serving.id if serving else None, one.id)
+    if not as_json:
+        group = registry.group()
+        changes = [one for one in registry.history() if one.act != "group" and one.group == group]
+        if changes and changes[-1].act == "rollback" and changes[-1].before is not None:
+            print(clean(f"{changes[-1].before}: {_words(changes[-1], changes[-1].before)}"))
     if serving is not None and not as_json:
         by = f"since {serving.time}, by {serving.by}: {serving.why}"
         print(clean(f"{serving.name} serves{_for_group(serving.group)} in the place of {serving.base_id} {by}"))

@@ -3,7 +3,7 @@
 Of a state the flagged curves that nobody has labelled, as its review page orders them; or unlabelled curves of folders,
 by what labelled folders teach, also on features and with a head that make no model.
 
-The list is a CSV of path, curve_index and rank score (no probability), best first, as `score --only` and
+The list is a CSV of path, curve_index and rank_score (no probability), best first, as `score --only` and
 `evaluate --only` take it. Curves that get no score stand at its end with an empty one: nothing is left out.
 """
 
@@ -32,7 +32,7 @@ class Options:
     labelled: Annotated[tuple[Path, ...], Option("has a labels.csv; with folders only", "DIR")] = ()
     features: Annotated[
         Literal["none", "pca", "autoencoder", "soft-kmeans"] | None,
-        Option("what the head looks at", unless="autoencoder; of a state as [review] says"),
+        Option("what the head looks at", unless="none; of a state as [review] says"),
     ] = None
     head: Annotated[Literal["logistic", "svm"], Option("svm has a Gaussian kernel; with folders only")] = "svm"
     model: Annotated[str, Option("whose embedding is used; of a state the one that serves")] = "shipped"
@@ -59,13 +59,17 @@ def run(options: Options) -> int:
 
 
 def _of_state(options: Options) -> int:
+    from daemon.client.folders import watched_folders
     from daemon.common import ending
+    from daemon.common.mounts import resolve
     from daemon.common.progress import working
     from daemon.labels import Labels
     from daemon.learn.order import Pile
     from daemon.ledger.view import LedgerView
 
     config = load(options.service)
+    if inside := next((one for one in watched_folders(config) if resolve(options.list).is_relative_to(one)), None):
+        raise UserError(USAGE, f"--list {options.list} lies in the watched folder {inside}: put it elsewhere")
     if options.features is not None:
         config = replace(config, review=replace(config.review, features=options.features))
 
@@ -92,7 +96,8 @@ def _of_state(options: Options) -> int:
         events = view.decisions([look.seq for look in looks])
     data = ((events[look.seq]["data"], scores.get(look.seq)) for look in looks)
     _write(options.list, ((one["path"], one["curve"], score) for one, score in data))
-    by = f"by score: {pile.missing}" if ranking is None else f"in the order of {ranking.labels} labels"
+    lacks = f": {pile.missing} needed for an order by your labels" if pile.missing else ""
+    by = f"by score{lacks}" if ranking is None else f"in the order of {ranking.labels} labels that can teach it"
     print(f"{options.list}: {len(looks)} flagged curves {by}", file=sys.stderr)
     return 0
 
@@ -125,7 +130,7 @@ def _of_folders(options: Options) -> int:
         raise UserError(BAD_DATA, f"{options.folders[0]}: holds no curve")
     able = np.isfinite(vectors).all(axis=1)
     scores = np.full(len(names), np.nan)
-    scores[able] = rank(known, events, vectors[able], options.features or "autoencoder", options.head, options.seed)
+    scores[able] = rank(known, events, vectors[able], options.features or "none", options.head, options.seed)
     order = np.argsort(-scores, kind="stable")  # NaN sorts last
     _write(options.list, ((*names[place], None if np.isnan(scores[place]) else scores[place]) for place in order))
     print(
@@ -138,7 +143,7 @@ def _write(file: Path, rows: Iterable[tuple[str, int, float | None]]) -> None:
     """Path, number of the curve and its score, in the order of the list; whole or not at all."""
     table = io.StringIO(newline="")
     writer = csv.writer(table)
-    writer.writerow(("path", "curve_index", "score"))
+    writer.writerow(("path", "curve_index", "rank_score"))
     writer.writerows((path, curve, "" if score is None else f"{score:.6g}") for path, curve, score in rows)
     try:
         write_whole(file, table.getvalue().encode())

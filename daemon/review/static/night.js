@@ -183,8 +183,9 @@ const DRAWN = {
     const { found_now: found, scored_now: scored, low, high, session } = told;
     const rows = [`kept live: ${count(kept)} (${between(live_low, live_high)}); for review ${count(shown - kept)}, discarded ${count(confirmed - shown)}`];
     if (session?.confirmed) rows.push(`in this session ${count(session.shown_live)} of ${count(session.confirmed)} were shown, ${count(session.kept_live)} kept`);
-    if (scored) rows.push(`the model that serves now finds ${count(found)} of ${count(scored)} (${between(low, high)})`);
-    if (scored < confirmed) rows.push(`${plural(confirmed - scored, "event has", "events have")} no score of the model that serves yet`);
+    const so = scored < confirmed ? `, re-judged so far of ${count(confirmed)},` : "";
+    if (scored) rows.push(`the model that serves now finds ${count(found)} of ${count(scored)}${so} (${between(low, high)})`);
+    else if (confirmed) rows.push(`${plural(confirmed, "event has", "events have")} no score of the model that serves yet`);
     return {
       value: `${count(shown)} of ${count(confirmed)}`,
       words: `were shown to you live: kept or for review, ${between(shown_low, shown_high)}`,

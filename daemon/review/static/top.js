@@ -131,7 +131,7 @@ function tonight(state, waits) {
     " · ",
     element("b", { class: "keep" }, `● ${count(counts.keep ?? 0)} kept`),
     " · ",
-    element("b", { class: "review" }, `◐ ${count(waits ?? 0)} to review`),
+    element("b", { class: "review" }, `◐ ${count(waits ?? 0)}`, element("span", { class: "only-wide" }, " left"), " to review"),
   ];
 }
 

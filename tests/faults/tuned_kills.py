@@ -187,7 +187,7 @@ def run(folder: Path, kills: int, seed: int) -> Found:
     with lab:
         lab.wait_ready()
         with writing(producer):
-            for _ in range(2 * kills):
+            for _ in range(10 * kills):  # a night may have come to its end before it is killed
                 if found.kills >= kills:
                     break
                 kill_once(config, number, chance, found)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from modelhelp import make_model
 
+from daemon.cli import main
 from daemon.client.feed import ask
 from daemon.client.temporary_service import TemporaryService
 from daemon.judging.registry import JUDGED, SERVING, Registry
@@ -82,8 +83,9 @@ def test_a_service_follows_within_a_second_on_the_engine_that_it_has(tmp_path: P
         assert judged_by()[2] == {"origin": "adapted", "events": 7}
         comes_within_a_second(high, lambda: registry.promote("high", base=base, why="w", by="ann"))
         comes_within_a_second(low, lambda: models(trial.state, "rollback", "--why", "an event in the band"))
-        comes_within_a_second(base, lambda: registry.turn_to("titin", by="ann"))
-        comes_within_a_second(low, lambda: registry.turn_to("", by="ann"))
+        begin = ["session", "begin", "--sample", "titin", "--state", str(trial.state)]
+        comes_within_a_second(base, lambda: main(begin))
+        comes_within_a_second(low, lambda: main(["session", "end", "--state", str(trial.state)]))
         (registry.models / SERVING).write_text("damaged")
         until(lambda: status(trial)["state"] == "degraded", "told")
         assert judged_by()[0] == base.id, "the base discards less than any cut of it"

@@ -21,7 +21,8 @@ from daemon.formats.afmcurve import compact_copy_of
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
 from daemon.learn import gate as whole
-from daemon.learn.gate import GOLDEN, examine, golden_events, golden_fingerprints, look
+from daemon.learn.gate import examine, look
+from daemon.learn.lessons import GOLDEN, golden_events, golden_fingerprints
 from daemon.learn.training import known_logits
 from daemon.learn.training_record import fingerprint_of
 from deploy.classifier import EngineRequest

@@ -30,9 +30,9 @@ from daemon.config import Config
 from daemon.judging.registry import Promotion, Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
-from daemon.learn.gate import golden_fingerprints, look
+from daemon.learn.gate import look
 from daemon.learn.ground import Ground, overridden, promote, stream_of, survey, taken_back
-from daemon.learn.lessons import Taught, lessons_of, untaught
+from daemon.learn.lessons import Taught, golden_fingerprints, lessons_of, untaught
 from daemon.learn.training import Origin, as_stored, publish
 from daemon.learn.training_record import TrainingRecord
 from daemon.ledger.view import LedgerView

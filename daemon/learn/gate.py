@@ -9,10 +9,9 @@ log of looks is ``STATE/finetune/gate.jsonl``.
 from __future__ import annotations
 
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -20,7 +19,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.common.errors import INPUT_OUTPUT, UserError
 from daemon.common.progress import progress
 from daemon.common.text import clean, many
 from daemon.config import Config
@@ -30,26 +28,24 @@ from daemon.judging import Thresholds, verdict_of
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
 from daemon.learn.ground import Stream, stream_of
-from daemon.learn.lessons import Taught, is_held_out
+from daemon.learn.lessons import Taught, golden_events, golden_fingerprints, is_held_out
 from daemon.learn.training_record import TrainingRecord, fingerprint_of
 from daemon.ledger.view import LedgerView
 from deploy.classifier import EngineFault, EngineRequest, NoEngine
 from deploy.serving import Model, Scored, SelfTestFailed
 from models import gate
-from models.bundle import SHIPPED, BadBundle, Bundle, read
+from models.bundle import BadBundle, Bundle, read
 from models.clock import night_of, utc_now
 from models.curve import Curve, Prepared
 from models.cut import FEWEST
 from models.files import append_line
-from models.frontend import prepare_to_judge, turned
+from models.frontend import prepare_to_judge
 from models.gate import SIMULATED, Finding, Report, Shadow, alpha, log_of, looks
 from models.network import ResNet18, load
 from models.raster import RasterProfile
 from models.reasons import DOUBTS
 from models.simulate import simulate
 
-#: Real events that ship with the program (models/golden/ORIGIN.md).
-GOLDEN = SHIPPED.with_name("golden") / "events.zip"
 #: Of the simulated curves that every candidate is asked about; nobody else draws them.
 SEED = 83_000_000
 #: Kept and reviewed curves of the stream that are judged again, the latest ones.
@@ -65,6 +61,7 @@ _EXACT = EngineRequest("cpu", precision="fp32")
 _NO_LIMITS = (-1.0, 2.0)
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
 def look(
@@ -126,41 +123,15 @@ def look(
         if missing := [one for one in (gate.too_few_golden(golden[0]), gate.too_few(len(stream))) if one is not None]:
             return report([*findings, *missing])
         shadow = _shadow(view, stream, judge, config.thresholds.keep, may_discard=not config.require_certificate)
-        if (few := gate.too_few(len(shadow), len(stream))) is not None:
-            return report([*findings, few])
-        findings.append(gate.newly_lost(*golden, judge.alpha))
-        findings += judge.on_simulated(simulated)
-        if own := judge.own_events(taught, cross_fitted):
-            findings.append(own)
-    findings.append(gate.pile(shadow, judge.alpha))
+    if (few := gate.too_few(len(shadow), len(stream))) is not None:
+        return report([*findings, few])
+    findings += judge.findings(golden, shadow, taught, cross_fitted, simulated)
     said = report(findings, is_look=spend)
     if spend:
         log = log_of(config.state)
         log.parent.mkdir(parents=True, exist_ok=True)
         append_line(log, msgspec.json.encode(said))
     return said
-
-
-# The golden events that ship.
-
-
-@cache
-def golden_events() -> tuple[Curve, ...]:
-    """Real events under free licences, pulling upwards; nothing may ever be trained on them. UserError 74."""
-    try:
-        with zipfile.ZipFile(GOLDEN) as held:
-            return tuple(unpack(held.read(name))[0] for name in held.namelist())
-    except (OSError, zipfile.BadZipFile, Unfinished, Unreadable) as error:
-        raise UserError(INPUT_OUTPUT, f"{GOLDEN} cannot be read ({error}); install the program again") from error
-
-
-@cache
-def golden_fingerprints() -> frozenset[str]:
-    """Of these, as their publishers have them and as they are kept here, either way up."""
-    held = golden_events()
-    with zipfile.ZipFile(GOLDEN) as opened:
-        published = [Path(name).stem.rpartition("-")[2] for name in opened.namelist()]
-    return frozenset([*published, *map(fingerprint_of, held), *(fingerprint_of(turned(one)) for one in held)])
 
 
 # The folder.
@@ -297,6 +268,21 @@ class _Judge:
         if key not in _OF_PARENTS:
             _OF_PARENTS[key] = _said(self.parent, prepared, what)
         return _OF_PARENTS[key], _said(self.candidate, prepared, what)
+
+    def findings(
+        self,
+        golden: tuple[Flags, Flags],
+        shadow: Shadow,
+        taught: Taught | None,
+        cross_fitted: Sequence[float],
+        simulated: int,
+    ) -> Iterator[Finding]:
+        """All that is asked in a look."""
+        yield gate.newly_lost(*golden, self.alpha)
+        yield from self.on_simulated(simulated)
+        if own := self.own_events(taught, cross_fitted):
+            yield own
+        yield gate.pile(shadow, self.alpha)
 
     def golden(self, taught: Taught | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """(n,): whether each golden event is found by the parent, and by the candidate."""

@@ -7,18 +7,19 @@ asks; the event-free ones are for figures.
 
 from __future__ import annotations
 
+import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daemon.client.folders import standings, watched_folders
-from daemon.common.errors import BAD_DATA, UserError
+from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UserError
 from daemon.common.progress import progress
 from daemon.common.text import many
 from daemon.config import Config
@@ -33,7 +34,7 @@ from daemon.learn.ground import Ground
 from daemon.learn.training import orientation
 from daemon.learn.training_record import TrainingRecord, fingerprint_of
 from daemon.ledger.view import LedgerView
-from models.bundle import Bundle
+from models.bundle import SHIPPED, Bundle
 from models.curve import Curve
 from models.finetune import TAIL, Lessons, trunk_of
 from models.frontend import OPEN, prepare, turned
@@ -41,12 +42,33 @@ from models.network import ResNet18
 from models.raster import Floats, RasterProfile, envelope
 from models.train import infer
 
+#: Real events that ship with the program (models/golden/ORIGIN.md).
+GOLDEN = SHIPPED.with_name("golden") / "events.zip"
 #: Confirmed events from which on a fine-tuning is worth having: with tens it gains no more than the cut does.
 EVENTS = 100
 #: The most labelled curves that one night opens: 320 MB of memory, and some minutes.
 MOST = 20_000
 _TEACHES: Mapping[Word, float] = {"keep": 1.0, "discard": 0.0, "unsure": 0.5}
 _HELD_OUT_OF_TEN = 3
+
+
+@cache
+def golden_events() -> tuple[Curve, ...]:
+    """Real events under free licences, pulling upwards; nothing may ever be trained on them. UserError 74."""
+    try:
+        with zipfile.ZipFile(GOLDEN) as held:
+            return tuple(unpack(held.read(name))[0] for name in held.namelist())
+    except (OSError, zipfile.BadZipFile, Unfinished, Unreadable) as error:
+        raise UserError(INPUT_OUTPUT, f"{GOLDEN} cannot be read ({error}); install the program again") from error
+
+
+@cache
+def golden_fingerprints() -> frozenset[str]:
+    """Of these, as their publishers have them and as they are kept here, either way up."""
+    held = golden_events()
+    with zipfile.ZipFile(GOLDEN) as opened:
+        published = [Path(name).stem.rpartition("-")[2] for name in opened.namelist()]
+    return frozenset([*published, *map(fingerprint_of, held), *(fingerprint_of(turned(one)) for one in held)])
 
 
 def is_held_out(fingerprint: str) -> bool:

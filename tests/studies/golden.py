@@ -20,8 +20,8 @@ from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.options import Option
 from daemon.formats.afmcurve import compact, pack
 from daemon.judging.judge import load_model
-from daemon.learn.gate import GOLDEN
 from daemon.learn.labelled import LabelledCurve, curves_of, read_labels, refuse
+from daemon.learn.lessons import GOLDEN
 from daemon.learn.training_record import fingerprint_of
 from deploy.classifier import EngineRequest
 from models.files import write_whole

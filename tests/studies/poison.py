@@ -28,9 +28,9 @@ from daemon.common.errors import INTERNAL, UserError
 from daemon.common.options import Option
 from daemon.common.text import align
 from daemon.labels import Labels
-from daemon.learn.gate import golden_events, golden_fingerprints, look
+from daemon.learn.gate import look
 from daemon.learn.ground import Ground, survey
-from daemon.learn.lessons import Taught, lessons_of
+from daemon.learn.lessons import Taught, golden_events, golden_fingerprints, lessons_of
 from daemon.learn.training import Origin, as_stored, publish
 from daemon.learn.training_record import TrainingRecord
 from daemon.ledger.view import LedgerView

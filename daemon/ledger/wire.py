@@ -7,6 +7,7 @@ import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -179,6 +180,18 @@ class _OpinionBody(Struct):
 _OPINION = Decoder(_OpinionBody)
 
 
+class _Acquired(Struct):
+    acquired: str | None = None
+
+
+class _TimesBody(Struct):
+    time: str
+    data: _Acquired
+
+
+_TIMES = Decoder(_TimesBody)
+
+
 def score_of(body: bytes) -> tuple[float | None, str]:
     """Score and pipeline of a decision event; five times as fast as to decode all of it."""
     try:
@@ -187,6 +200,17 @@ def score_of(body: bytes) -> tuple[float | None, str]:
         said = decode(body)["data"]
         return said["score"], said["pipeline"]
     return data.score, data.pipeline
+
+
+def times_of(body: bytes) -> tuple[float, float | None]:
+    """When a decision was made, and when its curve was measured (None: unknown), in seconds since 1970."""
+    try:
+        event = _TIMES.decode(body)
+        decided, acquired = event.time, event.data.acquired
+    except DecodeError:  # as above
+        said = decode(body)
+        decided, acquired = said["time"], said["data"].get("acquired")
+    return datetime.fromisoformat(decided).timestamp(), acquired and datetime.fromisoformat(acquired).timestamp()
 
 
 def steps_of(body: bytes) -> tuple[Verdict, float | None]:

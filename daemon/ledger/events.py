@@ -23,6 +23,7 @@ from daemon.sources import SourceHealth
 from models.certificate import Promise
 from models.clock import moment, rfc3339
 from models.curve import ForceUnit
+from models.raster import PreviewAxes
 
 Name = Annotated[str, Meta(min_length=1)]
 LastSeq = Annotated[int, Meta(ge=0, description="how far the decisions of this stream have come")]
@@ -100,6 +101,7 @@ class DecisionData(Struct, frozen=True, kw_only=True):
         | UnsetType
         | None
     ) = UNSET
+    preview_axes: PreviewAxes | UnsetType | None = UNSET
     steps: (
         Annotated[
             float,
@@ -139,6 +141,7 @@ def decision_data(decision: Decision, total_s: float) -> DecisionData:
         latency_s={**latency_s, "total": round(max(total_s, 0.0), 6)},
         source=decision.source,
         preview=decision.preview,
+        preview_axes=decision.preview_axes,
         steps=decision.steps,
     )
 
@@ -424,6 +427,8 @@ def _inlined(node: Any, parts: Mapping[str, Any]) -> Any:
     if "$ref" in node:
         return _inlined({**parts[node["$ref"]], **{key: one for key, one in node.items() if key != "$ref"}}, parts)
     made = {key: _inlined(one, parts) for key, one in node.items() if key not in ("title", "default", "properties")}
+    if isinstance(said := made.get("description"), str):
+        made["description"] = " ".join(said.split())
     if "properties" in node:
         made["required"] = [n for n, one in node["properties"].items() if n in node["required"] or "default" in one]
         made["properties"] = {name: _inlined(one, parts) for name, one in node["properties"].items()}

@@ -25,7 +25,7 @@ LAYERS = (
     "ledger metrics",
     "publish labels",
     "client",
-    "pipeline batch learn explain guard",
+    "pipeline batch learn explain guard notify",
     "archive service screens bench review collect",
     "verbs",
     "cli",

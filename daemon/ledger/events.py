@@ -28,6 +28,9 @@ from models.raster import PreviewAxes
 
 Name = Annotated[str, Meta(min_length=1)]
 LastSeq = Annotated[int, Meta(ge=0, description="how far the decisions of this stream have come")]
+Sha256 = Annotated[
+    str, Meta(pattern="^[0-9a-f]{64}$", description="of the file's bytes; null when not one of them could be read")
+]
 Level = Literal["ok", "degraded", "alarm"]
 State = Literal["starting", "ready", "degraded", "paused", "stopping"]
 
@@ -51,16 +54,7 @@ class DecisionData(Struct, frozen=True, kw_only=True):
         | UnsetType
         | None
     ) = UNSET
-    sha256: (
-        Annotated[
-            str,
-            Meta(
-                pattern="^[0-9a-f]{64}$",
-                description="of the file's bytes; null when not one of them could be read",
-            ),
-        ]
-        | None
-    )
+    sha256: Sha256 | None
     verdict: Verdict
     score: (
         Annotated[

@@ -23,6 +23,7 @@ from daemon.sources import SourceHealth
 from models.certificate import Promise
 from models.clock import moment, rfc3339
 from models.curve import ForceUnit
+from models.goal import Goal
 
 Name = Annotated[str, Meta(min_length=1)]
 LastSeq = Annotated[int, Meta(ge=0, description="how far the decisions of this stream have come")]
@@ -238,6 +239,15 @@ class CurrentSession(Struct, frozen=True):
     ]
 
 
+class Messages(Struct, frozen=True, kw_only=True):
+    """What is sent to a person when something is wrong, and whether it arrives."""
+
+    to: Annotated[tuple[str, ...], Meta(description="where to, in words without any secret; empty: nowhere")]
+    waiting: Annotated[int, Meta(ge=0, description="messages that have not arrived yet")]
+    last_arrived: Annotated[Moment | None, Meta(description="when one last arrived everywhere; null: never")]
+    trouble: Annotated[str, Meta(description='why one does not arrive; "" when all is well')]
+
+
 class Status(Struct, frozen=True, kw_only=True):
     """How the service is."""
 
@@ -291,6 +301,8 @@ class Status(Struct, frozen=True, kw_only=True):
     publish: str
     replay: str
     guard: GuardNumbers | None = None
+    goal: Goal | None = None  # of the session that goes on, else of this night; null: nothing is known of it
+    messages: Messages | None = None  # null: [notify] names nobody
 
 
 Notice = Hello | Heartbeat | Status | Alarm | Model | ConfigOutcome

@@ -2,15 +2,15 @@
 
 A run alternates between stretches in which curves come, and pauses. While curves come, events are kept at random
 moments at some rate (a Poisson process), and the rate changes: its logarithm wanders, as a tip wears, and jumps now
-and then, as where a tip is changed or another spot of the sample is taken. What the rate is now follows from the moments
-at which curves were kept, by a forward filter on a grid (Rabiner 1989, Proc. IEEE 77, 257); with a steady rate, asked
-at the moment of the k-th, that is the gamma distribution of k events in the time that passed, and the time to m more
-over it follows the exact F distribution. From there futures are drawn, with pauses as long and as often as there were,
-and as a night usually has: between their 5 % and 95 % quantiles lies the interval. The draws are always the same ones,
-so that the same run gives the same words.
+and then, as where a tip is changed or another spot of the sample is taken. What the rate is now follows from the
+moments at which curves were kept, by a forward filter on a grid (Rabiner 1989, Proc. IEEE 77, 257); of a rate that
+stays, asked at the moment of the k-th, that is the gamma distribution of k events in the time that passed, and the time
+to m more over it follows the exact F distribution. From there futures are drawn, with pauses as long and as often as
+there were, and as a night usually has: between their 5 % and 95 % quantiles lies the interval. The draws are always the
+same ones, so that the same run gives the same words.
 
-How fast rates change and how often a night pauses were set on simulated nights of several kinds; whether the interval
-holds was then asked of others (deploy/measurements/2026-11-28-goal.md).
+How fast rates change and how often a night pauses was set on simulated nights of several kinds; whether the interval
+holds was then asked of others (`make study TOPIC=goal`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ HORIZON_S = 7 * 86_400.0
 _PAUSE_S, _PAUSE_TIMES = 60.0, 20.0
 _HOUR_S = 3_600.0
 #: The logarithm of the rate wanders by so much in an hour (rms), and jumps by so much (rms) so often in an hour.
-_WANDER, _JUMP, _JUMPS_PER_H = 0.25, 1.0, 0.25
+_WANDER, _JUMP, _JUMPS_PER_H = 0.15, 1.0, 0.25
 #: Pauses of a night of which nothing is known: as many as were seen in so many hours; their median, and its spread.
 _PAUSES, _PAUSES_H, _LENGTH_S, _SPREAD = 0.5, 1.0, 600.0, 1.0
 _LEVELS = np.linspace(math.log(0.02 / _HOUR_S), math.log(5_000 / _HOUR_S), 96)
@@ -129,8 +129,7 @@ def _changes(step_s: float) -> Floats:
         return np.asarray(found / found.sum(axis=1, keepdims=True))
 
     wander = _WANDER**2 * hours
-    # a wander of less than a level would be lost between two: it then moves to the next one now and then
-    if wander < space**2:
+    if wander < space**2:  # less than a level, which would be lost between two: it moves to the next one now and then
         near = np.eye(_LEVELS.size) * (1 - wander / space**2)
         for side in (-1, 1):
             near += np.eye(_LEVELS.size, k=side) * 0.5 * wander / space**2

@@ -202,6 +202,11 @@ def score_of(body: bytes) -> tuple[float | None, str]:
     return data.score, data.pipeline
 
 
+def seconds_of(written: str) -> float:
+    """RFC 3339 as seconds since 1970."""
+    return datetime.fromisoformat(written).timestamp()
+
+
 def times_of(body: bytes) -> tuple[float, float | None]:
     """When a decision was made, and when its curve was measured (None: unknown), in seconds since 1970."""
     try:
@@ -210,7 +215,7 @@ def times_of(body: bytes) -> tuple[float, float | None]:
     except DecodeError:  # as above
         said = decode(body)
         decided, acquired = said["time"], said["data"].get("acquired")
-    return datetime.fromisoformat(decided).timestamp(), acquired and datetime.fromisoformat(acquired).timestamp()
+    return seconds_of(decided), None if acquired is None else seconds_of(acquired)
 
 
 def steps_of(body: bytes) -> tuple[Verdict, float | None]:

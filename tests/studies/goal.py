@@ -3,9 +3,9 @@
 A night is a row of curves, each kept or not, until the goal is reached or a week is over: all that models.goal is shown
 of a night. Its rate of curves, its yield, how that changes and how long it pauses are drawn anew for each, by none of
 the ways in which models.goal thinks of them. *steady*: it stays. *wearing*: it falls, to a half in one to six hours.
-*tips*: after two to five hours another tip is put in, which takes a while, and yields more or less; each wears. *spots*:
-every 15 to 60 minutes another spot of the sample, one in eight of them empty. *drift*: it swings about its mean, to and
-fro in some hours. Every night has short pauses, and one in three a long one.
+*tips*: after two to five hours another tip is put in, which takes a while, and yields more or less; each wears.
+*spots*: every 15 to 60 minutes another spot of the sample, one in eight of them empty. *drift*: it swings about its
+mean, to and fro in some hours. Every night has short pauses, and one in three a long one.
 
 The question is asked at the moment of the fifth kept, of the 10th, 20th and 35th, and at moments that have nothing to
 do with the curves. *holds*: the truth, pauses and all, lies in the interval; where the goal is not reached within the
@@ -191,7 +191,14 @@ def write_text(every: Sequence[Asked]) -> str:
             late = sum(one.truth_s > one.high_s for one in some)
             wide = float(np.median([one.high_s / max(one.low_s, 1.0) for one in some]))
             rows.append(
-                (kind, when, f"{len(some):,}", percent(share(held, len(some))), f"{late / len(some):.1%}",
-                 f"{sum(one.truth_s < one.low_s for one in some) / len(some):.1%}", f"{wide:.1f}")
+                (
+                    kind,
+                    when,
+                    f"{len(some):,}",
+                    percent(share(held, len(some))),
+                    f"{late / len(some):.1%}",
+                    f"{sum(one.truth_s < one.low_s for one in some) / len(some):.1%}",
+                    f"{wide:.1f}",
+                )
             )
     return "\n".join(align(rows, left=(0, 1)))

@@ -6,8 +6,7 @@ baseline: the usual figure of a single bond and of an unfolding domain. ``drop``
 one tether of several that pull side by side. Of the last rupture of a curve both should agree.
 
 It is enough for a histogram of a night and for a first look. It is no analysis: no chain is fitted, a rupture that
-hides in the noise or in the snap-off at the surface is passed over, and how far the figures are off on curves whose
-ruptures are known is told in deploy/measurements/2026-11-28-ruptures.md.
+hides in the noise or in the snap-off at the surface is passed over.
 """
 
 from __future__ import annotations

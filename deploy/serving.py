@@ -33,7 +33,7 @@ from deploy.engines import Engine, candidates
 from models.bundle import Bundle, read, resolve
 from models.curve import Curve, Prepared, Samples
 from models.frontend import OPEN, prepare, prepare_to_judge
-from models.raster import previews
+from models.raster import RasterProfile, previews
 from models.reasons import DOUBTS
 
 # The self-test: known curves through the whole way, from force to logit, before anything is judged.
@@ -108,7 +108,8 @@ class Scored:
     reasons: tuple[str, ...]
     logit: float | None = None
     preview: str | None = None  # base64 of uint8 (2, W)
-    prepared: Prepared | None = None  # of the way that holds
+    prepared: Prepared | None = None  # of the way that holds,
+    profile: RasterProfile | None = None  # for this profile
     raster_s: float = 0.0  # this curve's share of its batch
     infer_s: float = 0.0
     engine: EngineId | None = None  # that made the score; a fallback's where the usual one failed
@@ -265,6 +266,7 @@ class Model:
                 logit=None if score is None else float(seen.logits[place]),
                 preview=drawings[place],
                 prepared=item,
+                profile=self.bundle.profile,
                 raster_s=raster_s,
                 infer_s=infer_s,
                 engine=seen.engine or engine,

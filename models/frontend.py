@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.curve import Curve, Original, Prepared, Samples
-from models.raster import RasterProfile
+from models.raster import ForceLabel, PreviewAxes, RasterProfile
 from models.reasons import BLOCKING, LIFTING, NOTED
 
 MIN_POINTS = 64  # fewer cannot show a rupture
@@ -128,6 +128,41 @@ def newton_per_unit(curve: Curve) -> float | None:
     if curve.force_unit == "V" and curve.spring_constant_n_per_m and curve.sensitivity_m_per_v:
         return curve.spring_constant_n_per_m * curve.sensitivity_m_per_v
     return None
+
+
+def force_scale(curve: Curve) -> tuple[float, ForceLabel]:
+    """What turns the curve's force unit into the one that people are shown, and that unit."""
+    newton = newton_per_unit(curve)
+    if newton is not None:
+        return newton * 1e12, "pN"
+    if curve.force_unit == "m":
+        return 1e9, "nm"
+    if curve.force_unit == "V":
+        return (curve.sensitivity_m_per_v * 1e9, "nm") if curve.sensitivity_m_per_v else (1e3, "mV")
+    return 1.0, ""
+
+
+def axes_of(curve: Curve, prepared: Prepared, profile: RasterProfile) -> PreviewAxes | None:
+    """Of the preview of ``prepared``, to four digits; None where it has no picture."""
+    if prepared.signal is None or prepared.noise is None:
+        return None
+    factor, unit = force_scale(curve)
+    scale = factor * prepared.noise if profile.scale == "sigma" else 1.0
+    contact = prepared.contact or 0.0
+    from_nm = to_nm = None
+    if curve.distance is not None and len(curve):
+        last = len(curve) - 1
+        places = (min(round(contact * len(curve)), last), first_shown(len(curve), contact, profile), last)
+        at, *ends = (1e9 * float(curve.distance[place]) for place in places)
+        if math.isfinite(at + sum(ends)):
+            way = 1.0 if ends[1] >= ends[0] else -1.0
+            from_nm, to_nm = (_four_digits(way * (end - at)) for end in ends)
+    low, high, softness = (_four_digits(scale * one) for one in (profile.lowest, profile.highest, profile.softness))
+    return PreviewAxes(unit, softness, low, high, from_nm, to_nm) if 0 < softness < math.inf else None
+
+
+def _four_digits(value: float) -> float:
+    return float(f"{value:.4g}")
 
 
 def first_shown(n: int, push: float, profile: RasterProfile) -> int:

@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 # it was made from. Change any number here and it is another profile, with another id.
 
 Scale = Literal["sigma", "pn"]
+#: Units in which people are shown a force: pN, else a deflection.
+ForceLabel = Literal["pN", "nm", "mV", ""]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,33 @@ def coverage(edges: Floats, profile: RasterProfile) -> Floats:
         picture -= np.maximum(lower[place], edge, out=above)
         np.clip(picture, np.float32(0), np.float32(1), out=picture)
     return images
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewAxes:
+    """What the numbers of a preview stand for: force above the baseline, and piezo travel from the surface.
+
+    A level v of 0 ... 255 is ``softness * sinh(a + v / 255 * (b - a))`` in ``unit``, where a and b are
+    ``asinh(low / softness)`` and ``asinh(high / softness)``: near the baseline it is linear, far above logarithmic.
+    Columns lie evenly between ``from_nm`` and ``to_nm``.
+    """
+
+    unit: ForceLabel  # "" where the file names none
+    softness: float
+    low: float  # of the bottom edge, which pushes
+    high: float  # of the top edge
+    from_nm: float | None  # None where the file has no distance
+    to_nm: float | None
+
+    def force(self, level: float) -> float:
+        """Of a level of 0 to 255, in ``unit``."""
+        bottom, top = math.asinh(self.low / self.softness), math.asinh(self.high / self.softness)
+        return self.softness * math.sinh(bottom + level / 255 * (top - bottom))
+
+    def level(self, force: float) -> float:
+        """The inverse of :meth:`force`."""
+        bottom, top = math.asinh(self.low / self.softness), math.asinh(self.high / self.softness)
+        return 255 * (math.asinh(force / self.softness) - bottom) / (top - bottom)
 
 
 def previews(edges: Floats, profile: RasterProfile) -> list[str]:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from makers import a_retract
 
+from daemon.charts import Axis, Drawing, draw_trace, even_ticks, outline, trace
 from daemon.judging import Judge, Thresholds
-from daemon.learn.diagrams import Axis, Drawing, draw_all, outline, rank
-from daemon.learn.evaluation import Judged, evaluate, trace
-from daemon.learn.report import MOST, draw_thumbnail, worst, write_html
+from daemon.learn.evaluation import Judged, evaluate
+from daemon.learn.report import MOST, draw_all, rank, thumbnail, worst, write_html
 from deploy.classifier import EngineId
 from models.curve import Curve
 
@@ -64,7 +64,11 @@ def test_the_page_is_whole_safe_and_alone():
     assert "<script" not in page
     assert "\x1b" not in page
     assert "b<c" not in page
-    assert not {name for name, _ in balance.attributes} & {"href", "src", "onload", "onclick", "action"}
+    assert not {name for name, _ in balance.attributes} & {"src", "onload", "onclick", "action"}
+    marks = {value for name, value in balance.attributes if name == "id"}
+    links = [value for name, value in balance.attributes if name == "href"]
+    assert links
+    assert {link.removeprefix("#") for link in links} == marks, "a picture is enlarged by a link to itself"
     assert "url(" not in page
     assert "@import" not in page
     assert "nan" not in re.sub(r"<[^>]*>", "", page).lower()
@@ -98,10 +102,11 @@ def test_the_worst_come_first_and_none_without_a_score():
 
 def test_a_thumbnail_says_what_was_measured_and_what_was_said():
     one = Judged("titin", "keep", "review", 0.1234, "day1/a.txt#0", ("score", "no_contact"), trace(a_curve()))
-    drawn = draw_thumbnail(one)
-    for words in ("day1/a.txt#0", "review", "0.1234", "labelled event; titin; no_contact", "pN over 400 nm"):
-        assert words in drawn
-    assert "cannot be drawn" in draw_thumbnail(Judged("x", "keep", "review", None, "a#0"))
+    drawn = thumbnail(one)
+    told = (drawn.name, drawn.verdict, drawn.beside, drawn.caption)
+    assert told == ("day1/a.txt#0", "review", "0.1234", "labelled event; titin; no_contact")
+    assert "pN over 400 nm" in drawn.svg
+    assert "cannot be drawn" in thumbnail(Judged("x", "keep", "review", None, "a#0")).svg
 
 
 def test_one_kind_of_curves_has_a_histogram_only():
@@ -113,9 +118,9 @@ def test_one_kind_of_curves_has_a_histogram_only():
 @pytest.mark.parametrize("scores", [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]])
 def test_extreme_scores_and_thresholds_can_be_drawn(scores):
     curves = [Judged("a", label, "review", score) for label, score in zip(("keep", "discard"), scores, strict=True)]
-    for svg, _ in draw_all(rank(curves), Thresholds(0.0, 1.0), 0.02):
-        ElementTree.fromstring(svg)
-        assert "nan" not in svg
+    for drawn in draw_all(rank(curves), Thresholds(0.0, 1.0), 0.02):
+        ElementTree.fromstring(drawn.svg)
+        assert "nan" not in drawn.svg
 
 
 def test_a_logit_axis_spreads_the_ends():
@@ -141,3 +146,21 @@ def test_a_trace_keeps_spikes_and_knows_its_units():
     assert drawn.travel_nm == pytest.approx(1000)
     assert trace(Curve(force=np.array([0.0, np.nan, 1.0]), force_unit=None)) is None
     assert trace(Curve(force=np.zeros(3), force_unit=None)).edges.shape == (2, 1)
+
+
+def test_a_mark_stands_where_the_sample_is():
+    drawn = draw_trace(trace(a_curve(), samples=[0, len(a_curve()) - 1]))
+    assert [float(x) for x in re.findall(r'class="threshold" d="M([\d.]+) ', drawn)] == [0.0, 220.0]
+
+
+@pytest.mark.parametrize(
+    ("high", "ticks"),
+    [
+        (7, (0, 2, 4, 6, 8)),
+        (1, (0, 0.2, 0.4, 0.6, 0.8, 1.0)),
+        (0, (0, 0.2, 0.4, 0.6, 0.8, 1.0)),
+        (640, (0, 200, 400, 600, 800)),
+    ],
+)
+def test_ticks_are_even_and_reach_beyond(high, ticks):
+    assert even_ticks(high) == pytest.approx(ticks)

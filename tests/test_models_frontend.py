@@ -1,3 +1,4 @@
+import base64
 import time
 
 import numpy as np
@@ -6,8 +7,8 @@ from modelhelp import SHARED
 
 from deploy.serving import known_curves
 from models.curve import Curve
-from models.frontend import noise_of, prepare, resample, tilt_of
-from models.raster import RasterProfile
+from models.frontend import axes_of, noise_of, prepare, resample, tilt_of
+from models.raster import RasterProfile, envelope, previews
 from models.reasons import BLOCKING, LIFTING
 
 PROFILE = RasterProfile(columns=128, rows=128, samples_per_column=4)
@@ -232,3 +233,30 @@ def test_real_curves_are_all_judged():
         prepared = one(open_file(file)[0])
         assert prepared.reasons == ()
         assert 5e-12 < prepared.noise < 15e-12
+
+
+@pytest.mark.parametrize(
+    ("unit", "per_unit", "shown"), [("N", 1.0, "pN"), ("m", 1 / 0.04, "pN"), ("m", 0.04e3, "nm"), ("V", 1e9, "mV")]
+)
+@pytest.mark.parametrize("way", [1, -1])
+def test_a_preview_says_where_and_how_high_its_rupture_is(unit, per_unit, shown, way):
+    """200 pN at 150 nm from the surface, read back from the picture that an event carries."""
+    n, contact = 4000, 400
+    z_nm = np.linspace(-100, 900, n)
+    force = white(n)
+    force[:contact] -= np.linspace(2e-9, 0, contact)
+    pull = (z_nm > 60) & (z_nm < 150)
+    force[pull] += 200e-12 * (z_nm[pull] - 60) / 90
+    spring = 0.04 if shown == "pN" else None
+    item = curve(force * per_unit, force_unit=unit, spring_constant_n_per_m=spring, distance=way * (z_nm + 777) * 1e-9)
+    profile = RasterProfile()
+    prepared = one(item, profile)
+    axes = axes_of(item, prepared, profile)
+    drawn = np.frombuffer(base64.b64decode(previews(envelope([prepared.signal], profile), profile)[0]), np.uint8)
+    _, upper = drawn.reshape(2, -1)
+    peak = 60 + int(upper[60:].argmax())
+    factor = {"pN": 1e12 / (1.0 if unit == "N" else 25.0), "nm": 1e9, "mV": 1e3}[shown]
+    assert axes.unit == shown
+    assert axes.force(float(upper[peak])) == pytest.approx(200e-12 * per_unit * factor, rel=0.06)
+    assert axes.from_nm + (axes.to_nm - axes.from_nm) * (peak + 0.5) / upper.size == pytest.approx(150, abs=12)
+    assert axes.level(axes.force(93.0)) == pytest.approx(93.0)

@@ -27,9 +27,9 @@ from daemon.reading import Reading
 from deploy.classifier import EngineId
 from deploy.serving import Model, Scored, is_discard
 from models.certificate import Promise
-from models.curve import ForceUnit, Prepared
-from models.frontend import prepare_to_judge, with_flipped
-from models.raster import RasterProfile
+from models.curve import Curve, ForceUnit, Prepared
+from models.frontend import axes_of, prepare_to_judge, with_flipped
+from models.raster import PreviewAxes, RasterProfile
 from models.steps import second_opinion
 
 Verdict = Literal["keep", "review", "discard"]
@@ -105,6 +105,7 @@ class Decision:
     acquired_s: float | None = None  # when it was measured, in s since 1970; None where not even its file has a time
     latency_s: Mapping[str, float] = field(default_factory=dict)  # read, raster, infer
     preview: str | None = None  # base64 of uint8 (2, W): lower and upper edge of each column, for consoles
+    preview_axes: PreviewAxes | None = None  # what its numbers stand for
     compact_copy: bytes | None = None  # of the curve, .afmcurve bytes: where a person may be asked to look at it
     steps: float | None = None  # how far its strongest step stands out (models.steps); None: it has no signal
     is_disputed: bool = False  # a discard in which the second opinion sees a rupture (daemon.judging.dispute)
@@ -185,8 +186,15 @@ def _decide(reading: Reading, scored: Scored | None, steps: float | None, judge:
         acquired_s=_acquired_s(reading),
         latency_s=latency_s,
         preview=preview,
+        preview_axes=_axes(curve, scored),
         steps=steps,
     )
+
+
+def _axes(curve: Curve | None, scored: Scored | None) -> PreviewAxes | None:
+    if curve is None or scored is None or scored.preview is None or scored.prepared is None or scored.profile is None:
+        return None
+    return axes_of(curve, scored.prepared, scored.profile)
 
 
 def _acquired_s(reading: Reading) -> float | None:

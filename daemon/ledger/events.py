@@ -23,9 +23,14 @@ from daemon.sources import SourceHealth
 from models.certificate import Promise
 from models.clock import moment, rfc3339
 from models.curve import ForceUnit
+from models.goal import Goal
+from models.raster import PreviewAxes
 
 Name = Annotated[str, Meta(min_length=1)]
 LastSeq = Annotated[int, Meta(ge=0, description="how far the decisions of this stream have come")]
+Sha256 = Annotated[
+    str, Meta(pattern="^[0-9a-f]{64}$", description="of the file's bytes; null when not one of them could be read")
+]
 Level = Literal["ok", "degraded", "alarm"]
 State = Literal["starting", "ready", "degraded", "paused", "stopping"]
 
@@ -49,16 +54,7 @@ class DecisionData(Struct, frozen=True, kw_only=True):
         | UnsetType
         | None
     ) = UNSET
-    sha256: (
-        Annotated[
-            str,
-            Meta(
-                pattern="^[0-9a-f]{64}$",
-                description="of the file's bytes; null when not one of them could be read",
-            ),
-        ]
-        | None
-    )
+    sha256: Sha256 | None
     verdict: Verdict
     score: (
         Annotated[
@@ -100,6 +96,7 @@ class DecisionData(Struct, frozen=True, kw_only=True):
         | UnsetType
         | None
     ) = UNSET
+    preview_axes: PreviewAxes | UnsetType | None = UNSET
     steps: (
         Annotated[
             float,
@@ -139,6 +136,7 @@ def decision_data(decision: Decision, total_s: float) -> DecisionData:
         latency_s={**latency_s, "total": round(max(total_s, 0.0), 6)},
         source=decision.source,
         preview=decision.preview,
+        preview_axes=decision.preview_axes,
         steps=decision.steps,
     )
 
@@ -238,6 +236,15 @@ class CurrentSession(Struct, frozen=True):
     ]
 
 
+class Messages(Struct, frozen=True, kw_only=True):
+    """What is sent to a person when something is wrong, and whether it arrives."""
+
+    to: Annotated[tuple[str, ...], Meta(description="where to, in words without any secret; empty: nowhere")]
+    waiting: Annotated[int, Meta(ge=0, description="messages that have not arrived yet")]
+    last_arrived: Annotated[Moment | None, Meta(description="when one last arrived everywhere; null: never")]
+    trouble: Annotated[str, Meta(description='why one does not arrive; "" when all is well')]
+
+
 class Status(Struct, frozen=True, kw_only=True):
     """How the service is."""
 
@@ -291,6 +298,8 @@ class Status(Struct, frozen=True, kw_only=True):
     publish: str
     replay: str
     guard: GuardNumbers | None = None
+    goal: Goal | None = None  # of the session that goes on, else of this night; null: nothing is known of it
+    messages: Messages | None = None  # null: [notify] names nobody
 
 
 Notice = Hello | Heartbeat | Status | Alarm | Model | ConfigOutcome
@@ -424,6 +433,8 @@ def _inlined(node: Any, parts: Mapping[str, Any]) -> Any:
     if "$ref" in node:
         return _inlined({**parts[node["$ref"]], **{key: one for key, one in node.items() if key != "$ref"}}, parts)
     made = {key: _inlined(one, parts) for key, one in node.items() if key not in ("title", "default", "properties")}
+    if isinstance(said := made.get("description"), str):
+        made["description"] = " ".join(said.split())
     if "properties" in node:
         made["required"] = [n for n, one in node["properties"].items() if n in node["required"] or "default" in one]
         made["properties"] = {name: _inlined(one, parts) for name, one in node["properties"].items()}

@@ -27,14 +27,13 @@ from daemon.judging.registry import Registry
 from daemon.review.security import Refused
 from models.bundle import BadBundle, Bundle, read
 from models.curve import Curve, Prepared, Samples
-from models.frontend import FAR_END, LARGEST, OPEN, first_shown, newton_per_unit, prepare, turned
-from models.raster import RasterProfile, coverage, envelope
+from models.frontend import FAR_END, LARGEST, OPEN, first_shown, force_scale, prepare, turned
+from models.raster import ForceLabel, RasterProfile, coverage, envelope
 from models.steps import Fall, falls, strongest_step
 
 if TYPE_CHECKING:
     from models.network import ResNet18
 
-ForceLabel = Literal["pN", "nm", "mV", ""]
 DistanceLabel = Literal["separation", "piezo", "distance", "share"]
 
 #: Points that are sent; more than that no screen shows. Of a longer curve the lowest and highest of each stretch.
@@ -123,7 +122,7 @@ def draw(curve: Curve) -> Drawing:
     """The drawing of any curve, also of one that no score could be made of."""
     prepared = prepare([curve], _PROFILE)[0]
     level = 0.0 if prepared.level is None else prepared.level
-    factor, force_unit = _force_scale(curve)
+    factor, force_unit = force_scale(curve)
     force = _finite(curve.force) - level
     z, surface, kind = _distance(curve, force, prepared)
     ruptures = _ruptures(curve, force, z - surface, factor, prepared)
@@ -147,17 +146,6 @@ def draw(curve: Curve) -> Drawing:
 
 def _finite(values: Samples) -> Samples:
     return np.where(np.abs(values) < LARGEST, values, np.nan)
-
-
-def _force_scale(curve: Curve) -> tuple[float, ForceLabel]:
-    newton = newton_per_unit(curve)
-    if newton is not None:
-        return newton * 1e12, "pN"
-    if curve.force_unit == "m":
-        return 1e9, "nm"
-    if curve.force_unit == "V":
-        return (curve.sensitivity_m_per_v * 1e9, "nm") if curve.sensitivity_m_per_v else (1e3, "mV")
-    return 1.0, ""
 
 
 def _bend_nm_per_unit(curve: Curve) -> float | None:

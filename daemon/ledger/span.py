@@ -19,7 +19,7 @@ from typing import Any
 from daemon.common.errors import USAGE, UserError
 from daemon.judging import Verdict
 from daemon.ledger import wire
-from models.clock import CLOCK
+from models.clock import CLOCK, day_and_minute, rfc3339
 
 _HOW = "write today, yesterday, a day (2026-11-27), a time (2026-11-27T22:00) or the number of a decision"
 #: Decisions that are named in one read, so that none of them holds up a checkpoint.
@@ -78,7 +78,7 @@ EVER = Span()
 
 
 def _minute(wall_s: float) -> str:
-    return f"{datetime.fromtimestamp(wall_s):%Y-%m-%d %H:%M}"
+    return day_and_minute(rfc3339(wall_s, "seconds"))
 
 
 def _read(option: str, written: str, now_s: float, *, is_end: bool) -> float | int:

@@ -180,16 +180,38 @@ class _OpinionBody(Struct):
 _OPINION = Decoder(_OpinionBody)
 
 
-class _Acquired(Struct):
+class Timed(NamedTuple):
+    """When a curve was measured, in s since 1970; where nobody knows it, when it was decided."""
+
+    acquired_s: float
+    verdict: Verdict
+    score: float | None
+
+
+class _Times(Struct):
+    verdict: Verdict
+    score: float | None
     acquired: str | None = None
 
 
 class _TimesBody(Struct):
     time: str
-    data: _Acquired
+    data: _Times
 
 
 _TIMES = Decoder(_TimesBody)
+
+
+def timed(body: bytes) -> Timed:
+    """Of a decision event; some microseconds. Raises ValueError and KeyError for what is none."""
+    try:
+        event = _TIMES.decode(body)
+        time, verdict, score = event.data.acquired or event.time, event.data.verdict, event.data.score
+    except DecodeError:  # as below
+        said = decode(body)
+        data = said["data"]
+        time, verdict, score = data.get("acquired") or said["time"], data["verdict"], data["score"]
+    return Timed(datetime.fromisoformat(time).timestamp(), verdict, score)
 
 
 def score_of(body: bytes) -> tuple[float | None, str]:
@@ -200,22 +222,6 @@ def score_of(body: bytes) -> tuple[float | None, str]:
         said = decode(body)["data"]
         return said["score"], said["pipeline"]
     return data.score, data.pipeline
-
-
-def seconds_of(written: str) -> float:
-    """RFC 3339 as seconds since 1970."""
-    return datetime.fromisoformat(written).timestamp()
-
-
-def times_of(body: bytes) -> tuple[float, float | None]:
-    """When a decision was made, and when its curve was measured (None: unknown), in seconds since 1970."""
-    try:
-        event = _TIMES.decode(body)
-        decided, acquired = event.time, event.data.acquired
-    except DecodeError:  # as above
-        said = decode(body)
-        decided, acquired = said["time"], said["data"].get("acquired")
-    return seconds_of(decided), None if acquired is None else seconds_of(acquired)
 
 
 def steps_of(body: bytes) -> tuple[Verdict, float | None]:

@@ -172,8 +172,8 @@ class RunSoFar:
         self._of: object = None  # session or night
         self._seq = self._first = 0  # the last decision that was read, and the one before the first
         self._before = 0  # kept before that one
-        self._times_s, self._kept, self._newest = array("d"), bytearray(), (0.0, 0.0)
-        self._due_s, self._seen = 0.0, (0, 0)
+        self._times_s, self._kept = array("d"), bytearray()  # of each
+        self._decided_s = self._due_s = 0.0  # when the last one was decided; when the goal is reckoned again
 
     def heard(self, words: Mapping[int, Mapping[str, str]]) -> None:
         """What people have said, by ``seq``."""
@@ -189,13 +189,9 @@ class RunSoFar:
             self._begin(session, last, of)
             self._of = of
         while self._seq < last and (rows := self._view.since(self._seq, 2_000)):
-            for row in rows:
-                decided, acquired = wire.times_of(row.body)
-                came_s = decided if acquired is None else acquired
-                self._times_s.append(came_s)
-                self._kept.append(row.verdict == "keep")
-                self._newest = max(self._newest, (came_s, decided))
-            self._seq = rows[-1].seq
+            self._times_s.extend(wire.timed(row.body).acquired_s for row in rows)
+            self._kept.extend(row.verdict == "keep" for row in rows)
+            self._seq, self._decided_s = rows[-1].seq, _moment(wire.decode(rows[-1].body)["time"])
         if time.monotonic() >= self._due_s:
             self._reckon(now_s, WANTED if session is None else wanted_of(session.goal))
             self._due_s = time.monotonic() + RECKON_S
@@ -203,7 +199,7 @@ class RunSoFar:
     def _begin(self, session: Session | None, last: int, night: str) -> None:
         first = _first_of(self._view, night, last) if session is None else session.first_seq
         self._first = self._seq = max(first - 1, last - LONGEST_RUN, 0)
-        self._times_s, self._kept, self._newest = array("d"), bytearray(), (0.0, 0.0)
+        self._times_s, self._kept = array("d"), bytearray()
         kept = self._view.verdict_counts()["keep"] - (session.before.get("keep", 0) if session else 0)
         is_cut = self._first > first - 1
         self._before = max(kept - self._view.count_looks("keep", self._first), 0) if is_cut else 0
@@ -216,9 +212,12 @@ class RunSoFar:
             if 0 <= place < len(kept) and len(words) == 1:
                 word = next(iter(words))
                 kept[place] = {"discard": 0, "keep": 1}.get(word, kept[place])
-        newest_s, decided_s = self._newest
-        found = outlook(self._times_s, kept, newest_s + max(now_s - decided_s, 0.0), wanted, self._before)
-        self.goal = found
+        silent_s = max(now_s - self._decided_s, 0.0)  # the instrument's clock may tell another time than ours
+        self.goal = outlook(self._times_s, kept, max(self._times_s, default=0.0) + silent_s, wanted, self._before)
+
+
+def _moment(written: str) -> float:
+    return datetime.fromisoformat(written).timestamp()
 
 
 def _first_of(view: LedgerView, night: str, last: int) -> int:
@@ -227,7 +226,7 @@ def _first_of(view: LedgerView, night: str, last: int) -> int:
     while low < high:
         middle = (low + high) // 2
         found = view.decisions([middle])
-        if not found or night_of(datetime.fromisoformat(found[middle]["time"]).timestamp()) < night:
+        if not found or night_of(_moment(found[middle]["time"])) < night:
             low = middle + 1
         else:
             high = middle

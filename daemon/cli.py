@@ -45,6 +45,7 @@ VERBS = {
     "bench": "measured throughput and latency on this machine",
     "check": "say what a configuration will do, and every error in it",
     "doctor": "versions, devices, watch limits, mounts, and what to do about each problem",
+    "notify": "try whether a message about a fault would reach a person",
     "stop": "end the running service in order",
     "reload": "make the running service take its configuration anew",
 }

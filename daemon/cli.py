@@ -65,11 +65,10 @@ TOLD = {
     "verdicts": ("explain",),
     "collect": ("collect", "score", "pack"),
     "teach": ("adapt", "finetune", "models", "evaluate", "calibrate", "train", "rank"),
-    "service": ("run", "doctor", "check", "reload", "stop"),
+    "service": ("run", "doctor", "check", "reload", "stop", "demo", "replay", "simulate"),
     "alerts": ("notify",),
     "programs": ("events",),
     "engines": ("bench",),
-    "developers": ("demo", "replay", "simulate"),
 }
 
 #: Verbs that come with later versions: their names are taken already.

@@ -59,6 +59,8 @@ def test_no_heading_is_empty(page: Path) -> None:
 def test_help_of_every_verb_names_the_page_that_tells_it(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([verb, "--help"])
-    (page,) = [line.removeprefix("more: ") for line in capsys.readouterr().out.splitlines() if line.startswith("more: ")]
+    (page,) = [
+        line.removeprefix("more: ") for line in capsys.readouterr().out.splitlines() if line.startswith("more: ")
+    ]
     assert re.search(rf"\b{verb}\b", Path(page).read_text()), f"{Path(page).name} does not tell {verb}"
     assert sum(verb in verbs for verbs in SHELVES.values()) == 1, "in --help it stands where it is looked for"

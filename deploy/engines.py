@@ -98,7 +98,7 @@ def _no_cuda() -> str | None:
     import torch
 
     if torch.version.cuda is None:
-        return "torch is its CPU build (README says how to install the other)"
+        return "torch is its CPU build (deploy/docs/engines.md says how to install the other)"
     return None if torch.cuda.is_available() else "there is no NVIDIA GPU that torch can use"
 
 

@@ -58,7 +58,8 @@ def as_version_2(path: Path) -> None:
     """The ledger as a service of the version before left it: nothing in it says what may be looked at."""
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.executescript(
-            "drop table draws; drop table audits; drop table looks; delete from chores; pragma user_version = 2;"
+            "drop table times; drop table draws; drop table audits; drop table looks; delete from chores;"
+            "pragma user_version = 2;"
         )
 
 

@@ -126,7 +126,7 @@ def test_what_lies_in_a_watched_folder_is_told_and_asked_about_when_nothing_of_i
     _, found = doctor.watched_folders(config_of(tmp_path, watch=(watch,)))
     told = f"{watch}: 0 files that may be curves; ignored: 2 unclaimed .pfc, 1 image, 1 link; 1 companion"
     assert (found.topic, found.level, found.text.startswith(told)) == ("files", "note", True)
-    assert "README" in found.advice
+    assert "deploy/docs/files.md names the kinds" in found.advice
     (watch / "run" / "a.jpk-force").touch()
     _, found = doctor.watched_folders(config_of(tmp_path, watch=(watch,)))
     assert "1 file that may be a curve; ignored: 2" in found.text

@@ -1,6 +1,6 @@
 """A format is declared once, by its reader: what everybody else needs to know of it is asked for there.
 
-To add one: a module with its reader, its line in ``daemon.formats.READERS``, a row of README and a sample.
+To add one: a module with its reader, its line in ``daemon.formats.READERS``, a row of deploy/docs/files.md, a sample.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from models.curve import Curve
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "tests" / "samples"
+PAGE = ROOT / "deploy" / "docs" / "files.md"
 BUNDLED = ROOT / "daemon" / "curves"
 BINARY = [reader for reader in READERS if reader.format.name != "text"]
 each_reader = pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.format.name)
@@ -33,20 +34,20 @@ def suffixes_of(one: Format) -> tuple[str, ...]:
 
 
 @each_reader
-def test_readme_has_its_row(reader: Reader) -> None:
+def test_the_page_of_files_has_its_row(reader: Reader) -> None:
     row = f"| {reader.format.instrument} | {reader.format.files} |"
-    assert row in (ROOT / "README.md").read_text().splitlines(), f"write into README, Which files it reads:\n{row}"
+    assert row in PAGE.read_text().splitlines(), f"write into {PAGE.name}, Which files it reads:\n{row}"
 
 
 @each_reader
-def test_readme_names_every_suffix(reader: Reader) -> None:
-    text, one = (ROOT / "README.md").read_text().lower(), reader.format
+def test_the_page_of_files_names_every_suffix(reader: Reader) -> None:
+    text, one = PAGE.read_text().lower(), reader.format
     if one.name == "text":
         return  # under any name
     for suffix in (*one.suffixes, *one.shared_suffixes):
         assert f"`{suffix}`".lower() in one.files.lower() + one.instrument.lower(), f"name {suffix} in {one.name}.files"
     for suffix in (*one.image_suffixes, *one.unread_suffixes):
-        assert f"`{suffix}`" in text, f"README, below the table of formats: say what becomes of {suffix} ({one.name})"
+        assert f"`{suffix}`" in text, f"{PAGE.name}, below the table: say what becomes of {suffix} ({one.name})"
 
 
 def made(folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from msgspec import structs
 import daemon.guard
 from daemon.common.errors import UserError
 from daemon.config import GuardConfig
-from daemon.guard.logbook import NAME, VERSIONS, Logbook, LogbookView
+from daemon.guard.logbook import NAME, VERSIONS, Logbook, LogbookView, Run
 from daemon.guard.morning import NO_CANARIES, left_in
 from daemon.guard.path import PathWatch
 from daemon.judging import Thresholds
@@ -158,6 +158,46 @@ def test_what_cannot_be_written_waits(tmp_path: Path) -> None:
         clock.now_s += 11.0
         book.write()
         holds_all(file)
+
+
+def test_when_the_service_ran_and_what_it_passed_over_outlives_it(tmp_path: Path) -> None:
+    """A service that is killed leaves its run without an end; the next one has its own, and counts from nothing."""
+    with a_guard(tmp_path) as guard:
+        guard.serve("openvino-cpu-fp32", {"unclaimed .docx": 2})
+        guard.step()
+        guard.serve("openvino-cpu-fp32", {"unclaimed .docx": 3, "image": 1})
+        guard.step()
+        shutil.copytree(tmp_path, tmp_path / "killed")
+    with a_guard(tmp_path / "killed") as guard:
+        guard.serve("torch-cpu-bf16", {"image": 4})
+        guard.step()
+    for folder, ends, engines, images in (
+        (tmp_path, [True], ["openvino-cpu-fp32"], 1),
+        (tmp_path / "killed", [False, True], ["openvino-cpu-fp32", "torch-cpu-bf16"], 5),
+    ):
+        with LogbookView(folder / NAME) as view:
+            runs = view.runs()
+            assert [one.ended is not None for one in runs] == ends
+            assert [one.engine for one in runs] == engines
+            assert view.ignored() == {"unclaimed .docx": 3, "image": images}
+            assert view.runs("2999") == []
+            assert not view.ignored("2999")
+
+
+def test_a_logbook_of_the_version_before_knows_no_runs(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / NAME)) as old:
+        old.executescript(
+            f"{VERSIONS.scripts[0]} pragma application_id = {VERSIONS.application}; pragma user_version = 1;"
+        )
+    with LogbookView(tmp_path / NAME) as view:
+        assert view.runs() == []
+        assert not view.ignored()
+    with Logbook(tmp_path / NAME, "s") as book:
+        book.note_run(Run("2020-01-01T00:00:00Z", "2020-01-01T00:00:00Z", None, "0", "e"))
+        book.write()
+        book.forget_old(time.time())
+    with LogbookView(tmp_path / NAME) as view:
+        assert view.runs() == []
 
 
 def test_there_is_no_logbook_to_read_before_there_is_one(tmp_path: Path) -> None:

@@ -144,11 +144,11 @@ def test_the_list_tells_every_reason_in_words_and_each_has_one_effect() -> None:
     assert not UNREADABLE & NOTED
 
 
-def test_the_table_in_readme_says_what_each_reason_does() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| .* \| (yes|no) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert {word for word, _ in rows} >= NOTED, "a reason that a reader notes has its row in README.md"
+def test_the_table_of_files_md_says_what_each_reason_does() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (yes|no) \|$", (ROOT / "deploy/docs/files.md").read_text(), re.MULTILINE)
+    assert {word for word, _ in rows} >= NOTED, "a reason that a reader notes has its row in files.md"
     for word, may_be_discarded in rows:
-        assert (may_be_discarded == "yes") == (word in INFORMING), f"README.md tells {word} otherwise than its effect"
+        assert (may_be_discarded == "yes") == (word in INFORMING), f"files.md tells {word} otherwise than its effect"
 
 
 @pytest.mark.parametrize(

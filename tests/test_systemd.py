@@ -1,4 +1,4 @@
-"""The unit: systemd's own checker must have nothing to say, and the unit must mean what the README promises."""
+"""The unit: systemd's own checker must have nothing to say, and the unit must mean what the pages promise."""
 
 from __future__ import annotations
 
@@ -87,12 +87,12 @@ def test_a_timer_asks_for_the_state_of_the_service(verb: ModuleType) -> None:
     assert (UNITS / f"afm-triage-{name}@.timer").is_file()
 
 
-def test_the_readme_installs_every_unit_that_it_tells_to_enable() -> None:
-    readme = (UNITS.parent / "README.md").read_text()
-    line = next(line for line in readme.splitlines() if line.strip().startswith("sudo install") and "systemd/" in line)
+def test_the_pages_install_every_unit_that_they_tell_to_enable() -> None:
+    pages = "\n".join(page.read_text() for page in sorted((UNITS.parent / "deploy" / "docs").glob("*.md")))
+    line = next(line for line in pages.splitlines() if line.strip().startswith("sudo install") and "systemd/" in line)
     patterns = [word for word in line.split("#")[0].split() if word.startswith("systemd/")]
     copied = {path.name for pattern in patterns for path in UNITS.parent.glob(pattern)}
-    told = {one.replace("@afm1", "@") for one in re.findall(r"systemctl enable --now (afm-triage\S*)", readme)}
+    told = {one.replace("@afm1", "@") for one in re.findall(r"systemctl enable --now (afm-triage\S*)", pages)}
     assert len(told) >= 2
     assert {one if "." in one else f"{one}.service" for one in told} <= copied
     assert copied == {path.name for path in UNITS.iterdir()}

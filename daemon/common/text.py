@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 #: A mark a verdict, so that a screen without colour says the same.
 MARKS: Mapping[str, str] = {"keep": "●", "review": "◐", "discard": "○"}
+
+
+def page(name: str) -> str:
+    """Where a page of the documentation lies on this computer, with or without the repository: ``page("files")``."""
+    return str(Path(__file__).parents[2] / "deploy" / "docs" / f"{name}.md")
 
 
 def duration(seconds: float) -> str:

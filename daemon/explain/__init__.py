@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from daemon.client.folders import wait_for_shares, watched_folders
 from daemon.common.errors import BAD_DATA, UNREACHABLE, UserError
-from daemon.common.text import clean
+from daemon.common.text import clean, page
 from daemon.config import Config
 from daemon.formats import NAMES
 from daemon.formats.afmcurve import PackedReader, unpack
@@ -99,7 +99,7 @@ def find_reading(file: Path, index: int, rules: Sequence[TextRule] = ()) -> Read
         part = pool.read(arrival)
         if part.outcome != "curves":
             why = f" ({part.reason})" if part.reason else ""
-            raise UserError(BAD_DATA, f"{shown}: no force curve{why}; see README for what is read")
+            raise UserError(BAD_DATA, f"{shown}: no force curve{why}; which are read: {page('files')}")
         if index >= part.total:
             there = (
                 "holds one curve, number 0" if part.total == 1 else f"holds {part.total} curves, 0 to {part.total - 1}"

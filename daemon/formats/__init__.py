@@ -1,7 +1,7 @@
 """Every kind of file the program can read, and the one way to read it.
 
-To add a format: a module with its reader, which declares the ``Format``, and a line in ``READERS``. README's table and
-a sample are asked for by ``tests/test_daemon_formats_declared.py``.
+To add a format: a module with its reader, which declares the ``Format``, and a line in ``READERS``. The table in
+deploy/docs/files.md and a sample are asked for by ``tests/test_daemon_formats_declared.py``.
 
 ``open_file`` is for tests and scripts; the service reads in a child process (``daemon.reading.worker``), as a file can
 be made to do anything to its reader.

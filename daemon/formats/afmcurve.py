@@ -41,7 +41,7 @@ MOST_APPROACH_POINTS = 1024  # it is only looked at, and asked for its level far
 class PackedReader:
     format = Format(
         name="afmcurve",
-        instrument="[your own software](#from-your-own-software)",
+        instrument="[your own software](programs.md#from-your-own-software)",
         files="`.afmcurve`, one curve a file, as `labels export --curves` writes them; or over ZeroMQ",
         suffixes=(SUFFIX,),
     )

@@ -310,7 +310,7 @@ class Format:
     """
 
     name: str  # in events and metrics
-    instrument: str = ""  # the row of README's table: who writes such files,
+    instrument: str = ""  # the row in deploy/docs/files.md: who writes such files,
     files: str = ""  # and which of them are read
     suffixes: tuple[str, ...] = ()  # nobody else's: such a file is counted as a curve before it is opened
     shared_suffixes: tuple[str, ...] = ()  # of curves, and of images or anything else: the first bytes must tell

@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,6 +97,7 @@ class Guard(threading.Thread):
     ) -> None:
         super().__init__(name="guard", daemon=True)
         self._path, self._path_state = path, dict[str, Any]()
+        self._service: tuple[str, Mapping[str, int]] = ("", {})
         self._view, self._serving, self._dispute = view, serving, dispute
         self._session, self._now = session, now
         self._ending = threading.Event()
@@ -158,6 +159,10 @@ class Guard(threading.Thread):
     def hear(self, name: str, level: Level, text: str, since: str) -> None:
         """A condition of the service has come to this level: for the morning. ``since``: UTC, RFC 3339."""
         self._memory.hear(name, level, text, since)
+
+    def serve(self, engine: str, ignored: Mapping[str, int]) -> None:
+        """For the morning too: on what the service judges, and how many files of each kind it has passed over."""
+        self._service = engine, ignored
 
     def status(self) -> numbers.GuardNumbers:
         """The numbers as they are known now; nothing is looked up. Raises nothing."""
@@ -294,6 +299,7 @@ class Guard(threading.Thread):
             self.logbook.note_block(point, unit)
             self.logbook.keep("tip", self.logbook.stream, {**state, "time_s": time.time()})
         self._memory.note(self._advice())
+        self._memory.note_service(*self._service)
         self.logbook.write()
         if self.logbook.trouble:
             raise UserError(INPUT_OUTPUT, self.logbook.trouble)

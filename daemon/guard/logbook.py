@@ -1,7 +1,8 @@
 """The logbook: what the guard remembers over a restart, in ``guard.sqlite`` beside the ledger.
 
-Tallies of canaries by the hour, how far each watch has come, the blocks of the tip watch, alarms and advice with the
-times they began and ended, and what later networks said of confirmed events. The service is its one writer, on one
+Tallies of canaries and of ignored files by the hour, how far each watch has come, the blocks of the tip watch, alarms
+and advice with the times they began and ended, when the service ran, and what later networks said of confirmed events.
+What is older than a year and a month is forgotten. The service is its one writer, on one
 thread; others read. Nothing here is the only copy of a verdict, so it may never be in the way: a file that is damaged
 is set aside, one that is of a newer version, locked, or on a full disk is told of, and what was to be written waits in
 memory.
@@ -17,13 +18,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from daemon.common.ending import Closing
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
 from daemon.common.sqlite_file import Versions, connect_to_read, file_of, is_damaged, trouble
 from daemon.labels.confirmed import Said
 from daemon.ledger.numbers import BLOCKS_SHOWN, QUANTITIES, TipPoint, Told
+from models.clock import rfc3339
 from models.files import set_aside
 
 log = logging.getLogger(__name__)
@@ -71,9 +73,28 @@ _SCRIPTS = (
         primary key (since, name)
     ) strict, without rowid;
     """,
+    """
+    create table runs (              -- of the service
+        began   text primary key,    -- UTC, RFC 3339
+        seen    text not null,       -- when it was last known to run
+        ended   text,                -- in order; null: it was killed, or it runs
+        version text not null,
+        engine  text not null        -- the last one
+    ) strict, without rowid;
+    create table ignored (           -- files that were passed over
+        hour  text not null,         -- UTC, RFC 3339, its beginning
+        kind  text not null,
+        files integer not null,
+        primary key (hour, kind)
+    ) strict, without rowid;
+    """,
 )
 #: The application is "AFMG".
 VERSIONS = Versions(0x41464D47, _SCRIPTS, "is no logbook of afm-triage: move it away")
+#: From this version on it says when the service ran, and what was ignored.
+_RUNS_SINCE = 2
+#: What is older is forgotten at a start; so are alarms beyond so many.
+_KEPT_S, _MOST_TOLD = 400 * 86_400.0, 20_000
 #: So long another program's lock is waited for; then the same is tried again later.
 PATIENCE_S = 0.2
 #: A file that cannot be opened is tried again this often.
@@ -86,7 +107,18 @@ _CLEAN_EVERY = 1_000
 _BLOCK = f"seq, time, unit, {', '.join(QUANTITIES)}"
 _LAST_BLOCKS = 4 * BLOCKS_SHOWN  # of all units
 _TOLD = ("since", "name", "level", "text", "ended", "left")
+_RUN = ("began", "seen", "ended", "version", "engine")
 _HELD = f"select {', '.join(_TOLD)} from told where coalesce(ended, left, '9') >= ? order by since, name"
+
+
+class Run(NamedTuple):
+    """One run of the service; times are UTC, RFC 3339."""
+
+    began: str
+    seen: str  # when it was last known to run
+    ended: str | None  # in order; None: it was killed, or it runs
+    version: str
+    engine: str
 
 
 class Logbook(Closing):
@@ -131,6 +163,23 @@ class Logbook(Closing):
     def count(self, hour: str, pipeline: str, result: str, canaries: int = 1) -> None:
         """Canaries that came to this result in an hour (UTC, RFC 3339, its beginning)."""
         self._tallies[hour, pipeline, result] += canaries
+
+    def ignore(self, hour: str, kind: str, files: int) -> None:
+        """Files of this kind that were passed over in an hour (UTC, RFC 3339, its beginning)."""
+        insert = """insert into ignored values (?, ?, ?)
+                    on conflict do update set files = files + excluded.files"""
+        self._waiting.append((insert, (hour, kind, files)))
+
+    def note_run(self, run: Run) -> None:
+        """How a run of the service stands."""
+        self._waiting.append(("insert or replace into runs values (?, ?, ?, ?, ?)", tuple(run)))
+
+    def forget_old(self, now_s: float) -> None:
+        """What is too old to be asked about."""
+        for table, column in (("tallies", "hour"), ("ignored", "hour"), ("runs", "began"), ("told", "since")):
+            self._waiting.append((f"delete from {table} where {column} < ?", (rfc3339(now_s - _KEPT_S),)))
+        last = "(select since from told order by since desc limit 1 offset ?)"
+        self._waiting.append((f"delete from told where since < {last}", (_MOST_TOLD,)))
 
     def note_block(self, point: TipPoint, unit: str | None) -> None:
         values = (self.stream, point.seq, point.time, unit, *(getattr(point, name) for name in QUANTITIES))
@@ -263,6 +312,7 @@ class LogbookView(Closing):
             raise UserError(UNREACHABLE, f"no logbook at {path}: start the service, or name the right --state folder")
         try:
             self._connection = connect_to_read(path, VERSIONS.of)
+            self._version = VERSIONS.of(self._connection, path)
         except sqlite3.DatabaseError as error:
             raise UserError(INPUT_OUTPUT, f"{path}: {error}") from error
 
@@ -280,6 +330,16 @@ class LogbookView(Closing):
         with suppress(ValueError):
             return dict(json.loads(rows[0][0])) if rows else None
         return None
+
+    def ignored(self, since: str = "", until: str = "9") -> Counter[str]:
+        """Files that were passed over by kind, of the hours from ``since`` on and before ``until`` (UTC, RFC 3339)."""
+        query = "select kind, sum(files) from ignored where hour >= ? and hour < ? group by kind"
+        return Counter(dict(self._select(query, since, until))) if self._version >= _RUNS_SINCE else Counter()
+
+    def runs(self, since: str = "") -> list[Run]:
+        """Those that were known to run at any time from ``since`` on (UTC, RFC 3339), the oldest first."""
+        query = f"select {', '.join(_RUN)} from runs where coalesce(ended, seen) >= ? order by began"
+        return [Run(*row) for row in self._select(query, since)] if self._version >= _RUNS_SINCE else []
 
     def blocks(self, since: str = "", last: int = _LAST_BLOCKS) -> list[tuple[TipPoint, str | None]]:
         """The last blocks of the tip watch from ``since`` on, the oldest first, each with its unit."""

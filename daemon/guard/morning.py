@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
@@ -15,8 +15,9 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
+from daemon import __version__
 from daemon.common.errors import UserError
-from daemon.guard.logbook import NAME, Logbook, LogbookView
+from daemon.guard.logbook import NAME, Logbook, LogbookView, Run
 from daemon.guard.tip import shown_of
 from daemon.guard.unseen import second, unseen
 from daemon.judging import Thresholds
@@ -37,6 +38,8 @@ NO_CANARIES = "canaries are switched off ([guard] canaries = false): whether the
 _MISREAD = frozenset({"unit"})
 #: The state in the logbook that holds the number itself, for when no service can be asked.
 _SHOWN = "shown"
+#: A run that was killed is known to have lasted until so long before it was.
+_SEEN_EVERY_S = 60.0
 _PATIENCE_S = 1.0  # for whoever holds the labels locked
 
 
@@ -59,10 +62,14 @@ class Memory:
         self._before: dict[str, Told] = {}  # of the services before this one
         self._told: set[str] = set()  # by this one
         self._path: object = "nothing is written yet"
+        self._run = Run(utc_now(), utc_now(), None, __version__, "")
+        self._ignored: Counter[str] = Counter()  # as it was noted last
 
     def begin(self) -> None:
         """Whatever stands in the logbook was left by a service that ended, or was killed."""
         now = utc_now()
+        self._logbook.forget_old(time.time())
+        self._logbook.note_run(self._run)
         for told in self._logbook.told(rfc3339(time.time() - REMEMBERED_S)):
             self._before.pop(told.name, None)
             if told.ended is None:
@@ -106,9 +113,23 @@ class Memory:
             self._path = shown
             self._logbook.keep(_SHOWN, "path", msgspec.to_builtins(shown) if shown else {})
 
+    def note_service(self, engine: str, ignored: Mapping[str, int]) -> None:
+        """That the service runs, on which engine, and how many files of each kind it has passed over so far."""
+        now = utc_now()
+        past_s = (datetime.fromisoformat(now) - datetime.fromisoformat(self._run.seen)).total_seconds()
+        if not 0.0 <= past_s < _SEEN_EVERY_S or engine != self._run.engine:
+            self._run = self._run._replace(seen=now, engine=engine)
+            self._logbook.note_run(self._run)
+        fresh = Counter(ignored) - self._ignored
+        for kind, files in fresh.items():
+            self._logbook.ignore(f"{now[:13]}:00:00Z", kind, files)
+        self._ignored += fresh
+
     def end(self) -> None:
         """The service stops: what stands is left as it is."""
-        self._logbook.leave(utc_now())
+        now = utc_now()
+        self._logbook.leave(now)
+        self._logbook.note_run(self._run._replace(seen=now, ended=now))
 
 
 def _told_of(advice: Advice) -> Told:

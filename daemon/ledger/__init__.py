@@ -385,6 +385,8 @@ class Ledger:
             return False
         name = (text(decision.path), decision.curve, seq, text(decision.folder or ""))
         self._connection.execute("insert into names values (?, ?, ?, ?)", name)
+        when = (wire.timed(body).acquired_s, seq, decision.verdict, decision.score)
+        self._connection.execute("insert into times values (?, ?, ?, ?)", when)
         if decision.verdict == "review":
             review = (seq, text(decision.path), decision.curve, decision.sha256, decision.compact_copy)
             self._connection.execute("insert into reviews values (?, ?, ?, ?, ?)", review)

@@ -114,6 +114,17 @@ MIGRATIONS = (
         select pipeline, '', 0, 0, 0.0, curves, 0 from bands;
     drop table bands;
     """,
+    # When each curve was measured: people ask for a night, and a curve may be judged days later, or by another clock.
+    """
+    create table times (
+        acquired_s real not null,        -- since 1970; where nobody knows it, when it was decided
+        seq        integer not null references decisions (seq),
+        verdict    text not null,
+        score      real,
+        primary key (acquired_s, seq)
+    ) strict, without rowid;
+    insert into chores select 'times', max(seq) from decisions where true having max(seq) is not null;
+    """,
 )
 #: The version from which on the name of every new decision is noted in ``names``.
 NAMES_SINCE = 2
@@ -121,6 +132,8 @@ NAMES_SINCE = 2
 LOOKS_SINCE = 3
 #: The version from which on it is known out of how many discards a draw was made.
 DRAWS_SINCE = 4
+#: The version from which on ``times`` says when each curve was measured.
+TIMES_SINCE = 5
 
 
 #: The application is "AFMT".
@@ -192,10 +205,17 @@ def _look(seq: int, identity: str, verdict: str, body: bytes) -> Iterator[tuple[
             yield seq, verdict, wire.decode(body)["data"]["score"], probability, None
 
 
+def _time(seq: int, identity: str, verdict: str, body: bytes) -> Iterator[tuple[object, ...]]:
+    with contextlib.suppress(ValueError, KeyError):
+        one = wire.timed(body)
+        yield one.acquired_s, seq, one.verdict, one.score
+
+
 #: Chore -> what it makes of a decision, and where it goes.
 CHORES: Mapping[str, tuple[Callable[[int, str, str, bytes], Iterator[tuple[object, ...]]], str]] = {
     "names": (_name, "insert or ignore into names values (?, ?, ?, ?)"),
     "looks": (_look, "insert or ignore into looks values (?, ?, ?, ?, ?)"),
+    "times": (_time, "insert or ignore into times values (?, ?, ?, ?)"),
 }
 
 

@@ -7,6 +7,7 @@ import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -177,6 +178,40 @@ class _OpinionBody(Struct):
 
 
 _OPINION = Decoder(_OpinionBody)
+
+
+class Timed(NamedTuple):
+    """When a curve was measured, in s since 1970; where nobody knows it, when it was decided."""
+
+    acquired_s: float
+    verdict: Verdict
+    score: float | None
+
+
+class _Times(Struct):
+    verdict: Verdict
+    score: float | None
+    acquired: str | None = None
+
+
+class _TimesBody(Struct):
+    time: str
+    data: _Times
+
+
+_TIMES = Decoder(_TimesBody)
+
+
+def timed(body: bytes) -> Timed:
+    """Of a decision event; some microseconds. Raises ValueError and KeyError for what is none."""
+    try:
+        event = _TIMES.decode(body)
+        time, verdict, score = event.data.acquired or event.time, event.data.verdict, event.data.score
+    except DecodeError:  # as below
+        said = decode(body)
+        data = said["data"]
+        time, verdict, score = data.get("acquired") or said["time"], data["verdict"], data["score"]
+    return Timed(datetime.fromisoformat(time).timestamp(), verdict, score)
 
 
 def score_of(body: bytes) -> tuple[float | None, str]:

@@ -27,7 +27,7 @@ from daemon.client.service_file import find
 from daemon.common.errors import UNREACHABLE, UserError
 from daemon.common.mounts import lacks_share, mount_of, planned_mount, watched_mount
 from daemon.common.sockets import Endpoint
-from daemon.common.text import clean, size
+from daemon.common.text import clean, page, size
 from daemon.config import NOWHERE, Config
 from daemon.formats import NAMES
 from daemon.screens import BAD, KEEP, QUIET, REVIEW
@@ -111,7 +111,7 @@ def _gpu() -> Finding:
     except PackageNotFoundError:
         is_cpu_build = False
     if is_cpu_build:
-        return Finding("gpu", "note", f"{found}, but torch is its CPU build (README, Engines); the processor judges")
+        return Finding("gpu", "note", f"{found}, but torch is its CPU build ({page('engines')}); the processor judges")
     return Finding("gpu", "ok", found)
 
 
@@ -252,7 +252,7 @@ def _content(folder: Path) -> Finding:
     text += f"; ignored: {told}" if told else ""
     if found or not ignored.total:
         return Finding("files", "ok", clean(text))
-    advice = "is this the folder that the curves are saved into? README, Which files it reads, names the kinds"
+    advice = f"is this the folder that the curves are saved into? {page('files')} names the kinds"
     return Finding("files", "note", clean(text), advice)
 
 

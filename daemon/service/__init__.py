@@ -202,6 +202,7 @@ class Service:
     def _look_at_guard(self, parts: Parts) -> None:
         for finding in parts.guard.findings():
             self._health.report(finding.name, finding.level, finding.text, is_advice=finding.is_advice)
+        parts.guard.serve(str(parts.serving.engine), parts.metrics.accounts.ignored_kinds())
         pulse = parts.guard.pulse()
         parts.metrics.guarded(
             pulse.confirmed, pulse.shown_live, pulse.kept_live, pulse.recall_lower_bound, pulse.lost_at_most

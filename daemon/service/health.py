@@ -226,10 +226,7 @@ def alarm_of(unread: Unread, alarm: AlarmConfig, now_s: float) -> str | None:
         return None
     kinds = {kind.removeprefix(f"{UNCLAIMED} "): files for kind, files in unread.kinds.items()}
     remedy = "watch the folder that the curves are saved into, or save them in a kind that is read"
-    return (
-        f"{unread.files:,} files came and none is a kind that is read: {words(kinds)}; {remedy}"
-        " (README, Which files it reads)"
-    )
+    return f"{unread.files:,} files came and none is a kind that is read: {words(kinds)}; {remedy} (see doctor)"
 
 
 #: A finished file has its verdict within a second; after so long something is wrong, or too much came at once.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError, need_folder
 from daemon.common.options import Option
-from daemon.common.text import clean
+from daemon.common.text import clean, page
 from daemon.sources import Ignored, words
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _packed(options: Options, writer: ArchiveWriter) -> Iterator[Origin]:
         names = ", ".join(clean(str(folder)) for folder in found.unlisted)
         raise UserError(INPUT_OUTPUT, f"nothing was written, these folders could not be listed: {names}")
     if not writer.has_curves:
-        raise UserError(BAD_DATA, "no force curve found; see README for the formats that are read")
+        raise UserError(BAD_DATA, f"no force curve found; which are read: {page('files')}")
     ignored.add(found.ignored)
     if ignored.total:
         print(f"ignored: {words(ignored.kinds)}", file=sys.stderr)

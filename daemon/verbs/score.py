@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from daemon.client.folders import wait_for_shares
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError, grouped, need_folder
 from daemon.common.options import Group, Option
-from daemon.common.text import clean
+from daemon.common.text import clean, page
 from daemon.config import INSTRUMENT
 from daemon.formats.text_rule import TextRule
 from daemon.judging.judge import Asked, JudgeOptions
@@ -187,7 +187,7 @@ def _score_files(
     _say_missing(found, selection)
     if not tally.curves + tally.kept:
         among = f" ({told})" if (told := words(tally.ignored.kinds)) else ""
-        raise UserError(BAD_DATA, f"no force curve found{among}; see README for the formats that are read")
+        raise UserError(BAD_DATA, f"no force curve found{among}; which are read: {page('files')}")
 
 
 def _score_archives(

@@ -1,4 +1,4 @@
-"""The script from night to morning, as README shows it: it ends by itself, and leaves nothing behind."""
+"""The script from night to morning, as teach.md shows it: it ends by itself, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -44,10 +44,18 @@ def test_it_goes_from_night_to_morning(tmp_path: Path, curves: int, learn: str, 
     ).stdout.replace(f"--basetemp={tmp_path.parent}", "")  # fmt: skip
 
 
-def test_what_readme_shows_is_what_the_script_does() -> None:
-    """Each line of README's ten is a line of the script, but for where it keeps its night."""
-    shown = (ROOT / "README.md").read_text().split("deploy/examples/night.sh`", 1)[1].split("\n\n", 2)[1]
-    lines = [line.split("#")[0].strip().removeprefix("afm-triage ") for line in shown.splitlines()]
+def test_what_the_page_shows_is_what_the_script_does() -> None:
+    """Each line of the page's ten is a line of the script, but for where it keeps its night."""
+    shown = (
+        (ROOT / "deploy/docs/teach.md")
+        .read_text()
+        .split("deploy/examples/night.sh`", 1)[1]
+        .split(
+            "\n\n",
+        )[1]
+        .split("```")[1]
+    )
+    lines = [line.split("#")[0].strip().removeprefix("afm-triage ") for line in shown.splitlines()[1:]]
     script = SCRIPT.read_text()
     verbs = [line for line in lines if line and not line.startswith("run ")]
     assert len(lines) <= 10

@@ -1,0 +1,170 @@
+"""A span of decisions: from when until when, as people write it, and which decisions of a ledger lie in it.
+
+People ask by the time of acquisition, and a decision may come days after it: a folder of last month is judged when it
+is first watched, a computer's clock is wrong, another is set back. So the ledger notes of every decision when its curve
+was measured (table ``times``), in that order; a night is found among a million decisions in some milliseconds.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import date, datetime, time, timedelta
+from heapq import merge
+from typing import Any
+
+from daemon.common.errors import USAGE, UserError
+from daemon.judging import Verdict
+from daemon.ledger import wire
+from models.clock import CLOCK, day_and_minute, rfc3339
+
+_HOW = "write today, yesterday, a day (2026-11-27), a time (2026-11-27T22:00) or the number of a decision"
+#: Decisions that are named in one read, so that none of them holds up a checkpoint.
+PAGE = 1_000
+#: Decisions from the first to the last ``seq``; None: it goes on.
+Seqs = tuple[int, int | None]
+ALL: Seqs = (1, None)
+Verdicts = Collection[Verdict]
+_Select = Callable[..., list[tuple[Any, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """``since_s`` <= acquired < ``until_s`` (seconds since 1970), and ``after`` < seq <= ``last`` (None: no end)."""
+
+    since_s: float = -math.inf
+    until_s: float = math.inf
+    after: int = 0
+    last: int | None = None
+
+    @classmethod
+    def parse(cls, since: str | None = None, until: str | None = None, now_s: float | None = None) -> Span:
+        """What ``--since`` and ``--until`` say, in this computer's time; ``now_s``: the moment that `today` holds.
+
+        A day as ``until`` is in it to its end. A bare number is a decision: since the one behind it, as `events` takes
+        it, or until that one. Raises UserError 64 for nonsense, and where the end lies before the beginning.
+        """
+        now_s = CLOCK.wall_s() if now_s is None else now_s
+        span = cls()
+        if since is not None:
+            begin = _read("--since", since, now_s, is_end=False)
+            span = replace(span, after=begin) if isinstance(begin, int) else replace(span, since_s=begin)
+        if until is not None:
+            end = _read("--until", until, now_s, is_end=True)
+            span = replace(span, last=end) if isinstance(end, int) else replace(span, until_s=end)
+        if span.until_s <= span.since_s or (span.last is not None and span.last <= span.after):
+            raise UserError(USAGE, f"--since {since} is not before --until {until}: exchange them")
+        return span
+
+    def of_seqs(self, first: int, last: int | None) -> Span:
+        """What of it lies in a stretch of decisions, as that of a session; ``last`` None: it goes on."""
+        ends = [end for end in (self.last, last) if end is not None]
+        return replace(self, after=max(self.after, first - 1), last=min(ends, default=None))
+
+    @property
+    def text(self) -> str:
+        """In words, in this computer's time: ``since 2026-11-27 12:00, until 2026-11-28 12:00``."""
+        said = [] if self.since_s == -math.inf else [f"since {_minute(self.since_s)}"]
+        said += [f"behind decision {self.after:,}"] if self.after else []
+        said += [] if self.until_s == math.inf else [f"until {_minute(self.until_s)}"]
+        said += [] if self.last is None else [f"up to decision {self.last:,}"]
+        return ", ".join(said) or "since the ledger began"
+
+
+EVER = Span()
+
+
+def _minute(wall_s: float) -> str:
+    return day_and_minute(rfc3339(wall_s, "seconds"))
+
+
+def _read(option: str, written: str, now_s: float, *, is_end: bool) -> float | int:
+    """A number of a decision (int), or seconds since 1970 (float)."""
+    word = written.strip()
+    if word.isascii() and word.isdigit() and len(word) <= 18:
+        return int(word)
+    try:
+        today = datetime.fromtimestamp(now_s).date()
+        days = {"today": today, "yesterday": today - timedelta(days=1)}
+        if (day := days.get(word.lower()) or _day(word)) is not None:
+            return datetime.combine(day + timedelta(days=is_end), time()).timestamp()
+        return datetime.fromisoformat(word).timestamp()  # without a zone it is this computer's
+    except (ValueError, OverflowError, OSError):
+        raise UserError(USAGE, f'{option} "{written}": {_HOW}') from None
+
+
+def _day(word: str) -> date | None:
+    return date.fromisoformat(word) if len(word) == len("2026-11-27") else None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which decisions are wanted: of a span, up to ``last``, with these verdicts, with no lower score."""
+
+    span: Span
+    last: int
+    verdicts: Verdicts
+    min_score: float | None = None
+
+    def keys(self, select: _Select, unnoted: int) -> Iterator[tuple[float, int]]:
+        """(acquired, seq) of each, in the order of acquisition.
+
+        ``select`` asks the ledger. Decisions up to ``unnoted`` stand in no table yet: those are looked through, which
+        takes some seconds a million, and 16 bytes of memory for each that is wanted.
+        """
+        noted = self._noted(select, unnoted)
+        return merge(self._unnoted(select, unnoted), noted) if unnoted > self.span.after else noted
+
+    def counts(self, select: _Select, unnoted: int) -> int:
+        """How many there are."""
+        where, values = self._where(unnoted)
+        (count,) = select(f"select count(*) from times where {where}", *values)[0] if where else (0,)
+        return int(count) + sum(1 for _ in self._looked_through(select, unnoted))
+
+    def _noted(self, select: _Select, unnoted: int) -> Iterator[tuple[float, int]]:
+        where, values = self._where(unnoted)
+        query = f"""select acquired_s, seq from times where (acquired_s, seq) > (?, ?) and {where}
+                    order by acquired_s, seq limit {PAGE}"""
+        place = (self.span.since_s, -1)
+        while where and (rows := select(query, *place, *values)):
+            yield from rows
+            place = rows[-1]
+
+    def _where(self, unnoted: int) -> tuple[str, list[object]]:
+        """Nothing where no decision can be of it."""
+        span, verdicts = self.span, sorted(self.verdicts)
+        if self.last <= unnoted:
+            return "", []
+        which = f"seq > ? and seq <= ? and verdict in ({','.join('?' * len(verdicts))})"
+        where = f"acquired_s >= ? and acquired_s < ? and {which}"
+        values: list[object] = [span.since_s, span.until_s, max(span.after, unnoted), self.last, *verdicts]
+        if self.min_score is not None:
+            where, values = f"{where} and score >= ?", [*values, self.min_score]
+        return where, values
+
+    def _unnoted(self, select: _Select, unnoted: int) -> Iterator[tuple[float, int]]:
+        times, seqs = array("d"), array("q")
+        for acquired_s, seq in self._looked_through(select, unnoted):
+            times.append(acquired_s)
+            seqs.append(seq)
+        for place in sorted(range(len(seqs)), key=times.__getitem__):
+            yield times[place], seqs[place]
+
+    def _looked_through(self, select: _Select, unnoted: int) -> Iterator[tuple[float, int]]:
+        span = self.span
+        last = min(unnoted, self.last)
+        query = "select seq, body from decisions where seq > ? and seq <= ? order by seq"
+        for first in range(span.after, last, PAGE):
+            for seq, body in select(query, first, min(first + PAGE, last)):
+                with suppress(ValueError, KeyError):  # one that cannot be read: the check of the ledger tells of it
+                    one = wire.timed(body)
+                    if self._wants(one):
+                        yield one.acquired_s, seq
+
+    def _wants(self, one: wire.Timed) -> bool:
+        if not self.span.since_s <= one.acquired_s < self.span.until_s or one.verdict not in self.verdicts:
+            return False
+        return self.min_score is None or (one.score is not None and one.score >= self.min_score)

@@ -31,6 +31,7 @@ VERBS = {
     "events": "print decisions as JSON lines, gap-free",
     "console": "live view of a running service",
     "status": "one screen of state",
+    "report": "what happened since last noon, or since any moment: one screen, or a page",
     "review": "a local web page: look at curves and label them",
     "labels": "add, import or export labels",
     "session": "begin, end or show a run with its tip, sample and goal",

@@ -153,7 +153,7 @@ def _diagrams(judged: Sequence[Judged], limits: Thresholds, prevalence: float) -
     ranking = rank(judged)
     if not ranking.scores.size:
         return paragraph("No curve with a sure label got a score.")
-    return pictures(draw_all(ranking, limits, prevalence), "diagrams", "scores")
+    return pictures(draw_all(ranking, limits, prevalence), "diagrams two", "scores")
 
 
 # The four diagrams: scores, reliability, precision over recall, and ROC.

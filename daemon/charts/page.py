@@ -195,7 +195,7 @@ class Picture:
 
 
 def pictures(some: Iterable[Picture], kind: str, prefix: str) -> str:
-    """``kind``: diagrams, "diagrams two" for two columns, or thumbnails. ``prefix``: of their marks, one a page each."""
+    """``kind``: diagrams, "diagrams two" for two columns, or thumbnails. ``prefix``: of their marks, each once."""
     figures = (_figure(one, f"{prefix}{number}") for number, one in enumerate(some))
     return f'<div class="{kind}">{"".join(figures)}</div>'
 

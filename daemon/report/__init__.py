@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,6 @@ from models.clock import rfc3339
 
 #: Blocks of the tip watch that are looked at.
 _MOST_BLOCKS = 20_000
-#: The last night's noon: the clock hour at which a night begins and ends.
-_NOON = "12:00"
 _PATIENCE_S = 1.0  # for whoever holds the labels locked
 
 
@@ -187,12 +185,6 @@ def plain(report: Report) -> dict[str, Any]:
 
 def _no_trace(_: object) -> None:
     return None
-
-
-def last_night(now_s: float | None = None) -> str:
-    """WHEN the night that is over, or goes on, began: yesterday's noon."""
-    now = datetime.fromtimestamp(time.time() if now_s is None else now_s)
-    return f"{now - timedelta(days=1):%Y-%m-%d}T{_NOON}"
 
 
 def gather(config: Config, span: Span, *, is_drawn: bool = False, now_s: float | None = None) -> Report:

@@ -26,7 +26,6 @@ from daemon.report import Bar, Report
 from daemon.report.gallery import MOST_DISCARDED, Break, Shown
 from daemon.report.words import (
     alarm_in_words,
-    day_and_time,
     headline,
     missed_in_all,
     missed_in_words,
@@ -34,11 +33,11 @@ from daemon.report.words import (
     runs_in_words,
     silence_in_words,
     split,
-    start_in_words,
     tip_in_words,
 )
 from daemon.report.words import paragraph as in_sentences
 from daemon.sources import words as kinds_in_words
+from models.clock import as_when, spoken, spoken_hour, spoken_start
 from models.reasons import REASONS
 
 _MOST_FOLDERS = 40
@@ -73,7 +72,7 @@ def write_html(report: Report) -> str:
         *_tip(report),
         *_people(report),
         *_service(report),
-        paragraph(f"Made {day_and_time(report.made)} from {report.state_dir}.", "soft"),
+        paragraph(f"Made {spoken(report.made)} from {report.state_dir}.", "soft"),
     ]
     return page(headline(report), parts)
 
@@ -97,17 +96,13 @@ def _next(report: Report) -> Iterator[str]:
         return
     yield heading("What to do now")
     where = shlex.join(["--state", report.state_dir])
-    since = "" if report.since is None else f" --since {_local(report.since)}"
+    since = "" if report.since is None else f" --since {as_when(report.since)}"
     if report.counts["keep"]:
         yield paragraph("The kept curves as a table and as copies:")
         yield copied(f"afm-triage collect{since} --csv kept.csv --copy kept {where}")
     if report.waiting or report.missed.discards:
         yield paragraph(f"Look at the {report.waiting:,} unsure ones, and blind at some of what was thrown away:")
         yield copied(f"afm-triage review {where}")
-
-
-def _local(written: str) -> str:
-    return datetime.fromisoformat(written).astimezone().strftime("%Y-%m-%dT%H:%M")
 
 
 def _by_time(report: Report) -> Iterator[str]:
@@ -126,7 +121,7 @@ def _by_time(report: Report) -> Iterator[str]:
     )
     rows = [
         [
-            start_in_words(one.start),
+            spoken_start(one.start),
             f"{one.curves:,}",
             f"{one.keep:,}",
             f"{one.review:,}",
@@ -151,11 +146,11 @@ def _bars(some: Sequence[Bar], title: str, what: str) -> str:
     ticks = even_ticks(max(heights))
     step = -(-len(some) // _LABELS)
     named = range(0, len(some), step)
-    names = tuple(start_in_words(some[place].start) for place in named)
+    names = tuple(spoken_start(some[place].start) for place in named)
     across = Axis("", 0.0, float(len(some)), tuple(place + 0.5 for place in named), names=names)
     drawing = Drawing(title, across, Axis(title, 0.0, ticks[-1], ticks))
     for place, one in enumerate(some):
-        wide, begun = (place + 0.08, place + 0.92), start_in_words(one.start)
+        wide, begun = (place + 0.08, place + 0.92), spoken_start(one.start)
         if what == "all":
             says = f"{begun}: {many(one.curves, 'curve')}, {one.keep} kept, {one.review} unsure"
             drawing.box(wide, (0.0, one.curves), "rest", says)
@@ -178,8 +173,8 @@ def _by_folder(report: Report) -> Iterator[str]:
             Cell(one.folder, kind="path"),
             *_numbers(one.curves, one.keep, one.review),
             share(one.review, one.curves),
-            day_and_time(one.first),
-            day_and_time(one.last),
+            spoken(one.first),
+            spoken(one.last),
         ]
         for one in report.folders[:_MOST_FOLDERS]
     ]
@@ -194,9 +189,9 @@ def _sessions(report: Report) -> Iterator[str]:
     for one in report.sessions:
         said = ", ".join(f"{name} {one[name]}" for name in ("name", "sample", "tip", "operator", "goal") if one[name])
         counts = one["counts"]
-        end = f"to {day_and_time(one['ended'])}" if one["ended"] else "and goes on"
+        end = f"to {spoken(one['ended'])}" if one["ended"] else "and goes on"
         numbers = f"{counts.get('keep', 0):,} kept, {counts.get('review', 0):,} unsure, {sum(counts.values()):,} in all"
-        yield f"Session {one['number']}{said and ': '}{said}; begun {day_and_time(one['began'])} {end}; {numbers}."
+        yield f"Session {one['number']}{said and ': '}{said}; begun {spoken(one['began'])} {end}; {numbers}."
 
 
 def _kept(report: Report) -> Iterator[str]:
@@ -261,7 +256,7 @@ def _picture(one: Shown, names_model: bool) -> Picture:
     score = "no score" if one.score is None else f"{one.score:.2g}" if one.score < 0.1 else f"{one.score:.3f}"
     reasons = ", ".join(reason for reason in one.reasons if reason != "score")
     said = {"keep": "people: an event", "discard": "people: no event", "unsure": "people: in doubt"}.get(one.said, "")
-    told = [_forces(one.ruptures), said, reasons, day_and_time(one.acquired), one.model if names_model else ""]
+    told = [_forces(one.ruptures), said, reasons, spoken(one.acquired), one.model if names_model else ""]
     caption, name = "; ".join(filter(None, told)), one.name.rpartition("/")[2]
     return Picture(draw_trace(one.trace), caption, name, one.verdict, score, one.file)
 
@@ -337,12 +332,12 @@ def _course(times: Sequence[str], values: Sequence[float | None], title: str) ->
         return ""
     first, last = known[0][0], known[-1][0]
     at = [first + share * (last - first) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    names = tuple(datetime.fromtimestamp(one).strftime("%a %H:%M") for one in at)
+    names = tuple(map(spoken_hour, at))
     ticks = even_ticks(max(value for _, value in known))
     drawing = Drawing(title, Axis("", first, last, tuple(at), names=names), Axis(title, 0.0, ticks[-1], ticks))
     drawing.line(known, "curve")
     for when, value in known[:: max(len(known) // 100, 1)]:
-        says = f"{datetime.fromtimestamp(when):%a %H:%M}: {value:.3g}"
+        says = f"{spoken_hour(when)}: {value:.3g}"
         drawing.dot(when, value, 2.5, "point", says)
     return str(drawing)
 
@@ -365,7 +360,7 @@ def _people(report: Report) -> Iterator[str]:
 
 def _service(report: Report) -> Iterator[str]:
     yield heading("The service", "service")
-    rows = [[one.model, f"{one.curves:,}", day_and_time(one.first), day_and_time(one.last)] for one in report.models]
+    rows = [[one.model, f"{one.curves:,}", spoken(one.first), spoken(one.last)] for one in report.models]
     yield table(("model that judged", "curves", "first measured", "last measured"), rows)
     took, lines = report.latency_s, []
     if report.engines:
@@ -384,8 +379,8 @@ def _service(report: Report) -> Iterator[str]:
 
 
 def _run(began: str, ended: str | None, seen: str, version: str, engine: str) -> str:
-    end = f"to {day_and_time(ended)}" if ended else f"last seen {day_and_time(seen)}"
-    return f"{day_and_time(began)} {end}, version {version}{f' on {engine}' if engine else ''}"
+    end = f"to {spoken(ended)}" if ended else f"last seen {spoken(seen)}"
+    return f"{spoken(began)} {end}, version {version}{f' on {engine}' if engine else ''}"
 
 
 def _sentence(text: str) -> str:

@@ -11,14 +11,14 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from statistics import median
 
 import numpy as np
 
 from daemon.judging import VERDICTS, Verdict
 from daemon.ledger.wire import Event
-from models.clock import night_of, rfc3339
+from models.clock import hour_of, hours_between, night_of, rfc3339
 
 #: A pause between two curves is a silence from so long on, and ten times what is usual between them.
 SILENT_S = 900.0
@@ -140,16 +140,10 @@ def bars_of(hours: Mapping[str, Count]) -> list[tuple[str, Count]]:
     """One bar an hour from the first to the last, empty ones too; a day or a month each where those are too many."""
     if not hours:
         return []
-    first, last = (datetime.fromisoformat(f"{hour}:00") for hour in (min(hours), max(hours)))
-    size = 13
-    if (last - first) >= timedelta(hours=_MOST_BARS):
-        size = 10 if (last - first) < timedelta(days=_MOST_BARS) else 7
-    step = {13: timedelta(hours=1), 10: timedelta(days=1), 7: timedelta(days=28)}[size]
-    found: dict[str, Count] = {}
-    at = first
-    while at <= last:
-        found.setdefault(f"{at:%Y-%m-%dT%H}"[:size], Count())
-        at += step
+    every = list(hours_between(min(hours), max(hours)))
+    days = len(every) // 24
+    size = 13 if len(every) <= _MOST_BARS else 10 if days < _MOST_BARS else 7
+    found = {hour[:size]: Count() for hour in every}
     for hour, count in hours.items():
         into = found.setdefault(hour[:size], Count())
         into.by_verdict += count.by_verdict
@@ -160,11 +154,6 @@ def bars_of(hours: Mapping[str, Count]) -> list[tuple[str, Count]]:
 def spread(seqs: Sequence[int], most: int) -> list[int]:
     """At most so many of them, evenly over all."""
     return list(seqs) if len(seqs) <= most else [seqs[place * len(seqs) // most] for place in range(most)]
-
-
-def hour_of(wall_s: float) -> str:
-    """``2026-11-27T22``, in the time of this computer."""
-    return datetime.fromtimestamp(wall_s).strftime("%Y-%m-%dT%H")
 
 
 def when(wall_s: float) -> str:

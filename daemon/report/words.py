@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 
 from daemon.common.text import MARKS, bars, clean, duration, latency, many, share
 from daemon.ledger.numbers import ADVICE, Told, Unseen
 from daemon.report import Bar, Gap, Report
 from daemon.sources import words as kinds_in_words
 from models.certificate import between
+from models.clock import spoken, spoken_start
 from models.metrics import clopper_pearson
 
 #: Lines of a screen that name alarms, silences and folders.
@@ -23,9 +23,9 @@ _FRESH_S = 300.0
 def headline(report: Report) -> str:
     """``afm1, Fri 27 Nov 17:40 to Sat 28 Nov 02:57``."""
     if report.first is None or report.last is None:
-        begin = "the beginning" if report.since is None else day_and_time(report.since)
+        begin = "the beginning" if report.since is None else spoken(report.since)
         return f"{report.instrument}, since {begin}"
-    return f"{report.instrument}, {day_and_time(report.first)} to {day_and_time(report.last)}"
+    return f"{report.instrument}, {spoken(report.first)} to {spoken(report.last)}"
 
 
 def paragraph(report: Report) -> str:
@@ -35,7 +35,7 @@ def paragraph(report: Report) -> str:
 
 def _brought(report: Report) -> Iterator[str]:
     if not report.curves:
-        last = f" The last one before was measured {day_and_time(report.last_before)}." if report.last_before else ""
+        last = f" The last one before was measured {spoken(report.last_before)}." if report.last_before else ""
         yield f"No curve was measured in this time.{last}"
         return
     counts = report.counts
@@ -151,7 +151,7 @@ def _trend(some: Sequence[Bar], room: int) -> list[str]:
     ):
         shown = heights[-wide:]
         rows.append(f"{name:<7}{bars([float(one) for one in shown], len(shown))}  at most {max(shown):,}")
-    return [*rows, f"{'':<7}{start_in_words(some[-wide].start)} … {start_in_words(some[-1].start)}"]
+    return [*rows, f"{'':<7}{spoken_start(some[-wide].start)} … {spoken_start(some[-1].start)}"]
 
 
 def _folders(report: Report, room: int) -> list[str]:
@@ -167,7 +167,7 @@ def alarm_in_words(one: Told) -> str:
     """``02:14 to 03:10 disk: …``."""
     end = f"to {time_of(one.ended, one.since)}" if one.ended else "until the service ended" if one.left else "on"
     name = "" if one.name.startswith(ADVICE) else f" {one.name}:"
-    begin = day_and_time(one.since)
+    begin = spoken(one.since)
     return clean(f"{begin} {end}{name} {one.text}")
 
 
@@ -179,7 +179,7 @@ def silence_in_words(one: Gap) -> str:
         if one.ran
         else ", and the service did not run all the time"
     )
-    begin, end = day_and_time(one.since), time_of(one.until, one.since)
+    begin, end = spoken(one.since), time_of(one.until, one.since)
     return f"no curve from {begin} to {end} ({duration(one.seconds)}){why}"
 
 
@@ -247,27 +247,15 @@ def runs_in_words(report: Report) -> str:
     return f"{started}{ends}, {now}"
 
 
-def day_and_time(written: str) -> str:
-    """``Fri 27 Nov 17:40``, in the time of this computer."""
-    return datetime.fromisoformat(written).astimezone().strftime("%a %d %b %H:%M")
-
-
 def time_of(written: str, beside: str) -> str:
     """The same; only the time where the day is that of ``beside``."""
-    told, other = day_and_time(written), day_and_time(beside)
+    told, other = spoken(written), spoken(beside)
     return told[-5:] if told[:-5] == other[:-5] else told
 
 
 def period_of(some: Sequence[Bar]) -> str:
     """hour, day or month: what one bar holds."""
     return {13: "hour", 10: "day"}.get(len(some[0].start), "month") if some else "hour"
-
-
-def start_in_words(start: str) -> str:
-    """``Fri 22:00``, ``27 Nov`` or ``Nov 2026``."""
-    if len(start) == 13:
-        return datetime.fromisoformat(f"{start}:00").strftime("%a %H:%M")
-    return datetime.fromisoformat(f"{start}-01"[:10]).strftime("%d %b" if len(start) == 10 else "%b %Y")
 
 
 def _cut(text: str, room: int) -> str:

@@ -15,6 +15,7 @@ from daemon.common.mounts import resolve
 from daemon.common.options import Option
 from daemon.common.stdio import as_json
 from daemon.config import Config, Flags, Keys, load
+from models.clock import CLOCK, noon_before_last
 
 if TYPE_CHECKING:
     from daemon.report import Report
@@ -40,11 +41,11 @@ class Options:
 def run(options: Options) -> int:
     """Exit 0, also where nothing came; 64 for a WHEN that makes no sense, 69 without a ledger, 74 for --html."""
     from daemon.ledger.span import Span
-    from daemon.report import gather, last_night
+    from daemon.report import gather
 
     if options.unattended and (options.since or options.until or options.html):
         raise UserError(USAGE, "--unattended chooses span and page itself; leave out --since, --until and --html")
-    span = Span.parse(options.since or last_night(), options.until)
+    span = Span.parse(options.since or noon_before_last(CLOCK.wall_s()), options.until)
     config = load(options.service)
     page = _night_page(config) if options.unattended else options.html
     if page is not None:
@@ -80,9 +81,8 @@ def _print(report: Report) -> None:
 
 def _night_page(config: Config) -> Path:
     from daemon.guard.morning import REPORTS
-    from daemon.report import last_night
 
-    return config.state / REPORTS / f"{last_night()[:10]}.html"
+    return config.state / REPORTS / f"{noon_before_last(CLOCK.wall_s())[:10]}.html"
 
 
 def _check(page: Path, config: Config) -> None:

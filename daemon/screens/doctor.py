@@ -31,6 +31,7 @@ from daemon.common.text import clean, page, size
 from daemon.config import NOWHERE, Config
 from daemon.formats import NAMES
 from daemon.notify.channels import channels_of, noted
+from daemon.screens import BAD, KEEP, QUIET, REVIEW
 from daemon.sources import Ignored, words
 from models.clock import minute_of
 
@@ -337,7 +338,7 @@ def messages(config: Config) -> Iterator[Finding]:
             yield Finding("messages", "problem", clean(text), f"mend it, then try: {try_it}")
 
 
-_MARKS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "problem": ("✗", "bold red")}
+_MARKS = {"ok": ("✓", KEEP), "note": ("·", REVIEW), "problem": ("✗", BAD)}
 
 
 def examine(config: Config) -> Iterator[Finding]:
@@ -356,7 +357,7 @@ def line(finding: Finding) -> Text:
     """One finding, and what to do when it is a problem."""
     mark, style = _MARKS[finding.level]
     advice = (f"\n            → {finding.advice}" if finding.advice else "", "bold")
-    return Text.assemble((f"{mark} ", style), (f"{finding.topic:<9} ", "bright_black"), finding.text, advice)
+    return Text.assemble((f"{mark} ", style), (f"{finding.topic:<9} ", QUIET), finding.text, advice)
 
 
 def as_json(findings: Sequence[Finding]) -> Mapping[str, Any]:

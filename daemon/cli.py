@@ -33,6 +33,7 @@ VERBS = {
     "status": "one screen of state",
     "review": "a local web page: look at curves and label them",
     "labels": "add, import or export labels",
+    "collect": "hand over what was kept: a table, copies, links or an archive",
     "session": "begin, end or show a run with its tip, sample and goal",
     "train": "train a model on simulated and labelled curves",
     "evaluate": "a model on labelled folders, with exact intervals",

@@ -8,8 +8,10 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,12 +21,12 @@ from daemon.common.errors import UserError
 from daemon.config import Config
 from daemon.judging.registry import Registry
 from daemon.labels import Label, Labels
-from daemon.labels.sessions import Sessions, day_of
+from daemon.labels.sessions import Sessions, day_of, wanted_of
 from daemon.ledger import Ledger
 from daemon.screens.status import page
-from daemon.service.sessions import SessionWatch
+from daemon.service.sessions import RunSoFar, SessionWatch
 from models.bundle import CONFIRMED, SHIPPED, read
-from tests.ledgerhelp import decisions, ledger_with
+from tests.ledgerhelp import decision, decisions, ledger_with
 
 
 @pytest.fixture
@@ -316,3 +318,44 @@ def test_labels_that_are_locked_hold_up_nothing_and_the_session_begins_later(led
     watch.stop()
     assert watch.current is not None
     assert watch.current.first_seq == 10
+
+
+def test_the_goal_counts_what_was_kept_less_what_people_said_no_to(
+    ledger: Ledger, labels: Labels, tmp_path: Path
+) -> None:
+    begun_s = time.time() - 4_000.0
+    sessions = Sessions(labels)
+    sessions.begin(goal="40 kept")
+    first = ledger.view().last_seq + 1
+    ledger.record([replace(decision(number), acquired_s=begun_s + 20.0 * number) for number in range(100, 160)])
+    watch = RunSoFar(ledger.view())
+    watch.look(sessions.current())
+    goal = watch.goal
+    assert goal is not None
+    assert (goal.kept, goal.wanted) == (20, 40)
+    assert goal.low_s is not None
+    kept = [seq for seq, event in ledger.view().decisions(range(first, first + 60)).items() if is_kept(event)]
+    flagged = first if first not in kept else first + 1
+    for seq, word in ((kept[0], "discard"), (kept[1], "discard"), (flagged, "keep")):
+        labels.say([Labels.of_event(ledger.view().decisions([seq])[seq], word, "ada")])
+    watch.heard(labels.words())
+    watch.look(sessions.current())
+    assert watch.goal is not None
+    assert watch.goal.kept == 19
+    sessions.end()
+    night = RunSoFar(ledger.view())
+    night.look(None)
+    assert night.goal is not None
+    assert (night.goal.kept, night.goal.wanted) == (ledger.view().verdict_counts()["keep"], 50)
+
+
+def is_kept(event: dict[str, Any]) -> bool:
+    return bool(event["data"]["verdict"] == "keep")
+
+
+@pytest.mark.parametrize(
+    ("goal", "wanted"),
+    [("", 50), ("200 events", 200), ("30", 30), ("12 kept by noon", 12), ("2 spots", 50), ("500 curves", 50)],
+)
+def test_a_goal_that_begins_with_a_number_of_events_is_counted_to(goal: str, wanted: int) -> None:
+    assert wanted_of(goal) == wanted

@@ -21,6 +21,7 @@ from daemon.labels import Labels
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import text
 from models.clock import utc_now
+from models.goal import WANTED
 
 Origin = Literal["person", "folder"]
 #: Stretches of decisions: the first and the last ``seq`` of each, oldest first; None: it goes on.
@@ -201,6 +202,15 @@ def _session(row: Any) -> Session:
     said = {name: row[name] for name in Session.__dataclass_fields__ if name not in ("before", "after")}
     after = row["after"]
     return Session(**said, before=json.loads(row["before"]), after=None if after is None else json.loads(after))
+
+
+def wanted_of(goal: str) -> int:
+    """How many curves are to be kept, where a goal begins with it (``50``, ``200 events``); else the usual number."""
+    found = _WANTED.match(goal.strip())
+    return max(int(found[1]), 1) if found else WANTED
+
+
+_WANTED = re.compile(r"(\d{1,6})\s*(?:$|kept\b|events?\b|ruptures?\b|unfoldings?\b|unbindings?\b)", re.IGNORECASE)
 
 
 def group_of(sample: str) -> str:

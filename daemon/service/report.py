@@ -162,6 +162,7 @@ class StatusReport:
             publish=self.publish,
             replay=self.replay,
             guard=self._guard() if self._guard else None,
+            goal=self._sessions.goal,
         )
 
     def farewell(self) -> list[str]:

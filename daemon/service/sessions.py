@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from array import array
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,10 +22,12 @@ from daemon.common.text import clean
 from daemon.formats.dates import plausible
 from daemon.judging.registry import Registry
 from daemon.labels import Labels
-from daemon.labels.sessions import FIELDS, Session, Sessions, day_of
-from daemon.ledger import LedgerView
+from daemon.labels.sessions import FIELDS, Session, Sessions, day_of, wanted_of
+from daemon.ledger import LedgerView, wire
 from daemon.ledger.events import CurrentSession
 from models.bundle import BadBundle
+from models.clock import night_of
+from models.goal import WANTED, Goal, outlook
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +36,8 @@ LOOK_S = 1.0
 #: While the file cannot be read or written it is tried again this often.
 _AGAIN_S = 10.0
 _PATIENCE_S, _GONE_S = 1.0, 1.0
+#: The time to the goal is reckoned anew this often at most, and looks back over so many curves.
+RECKON_S, LONGEST_RUN = 5.0, 100_000
 
 
 class SessionWatch(threading.Thread):
@@ -50,6 +56,7 @@ class SessionWatch(threading.Thread):
         self._day = date.min  # of the last session that a folder began
         self._stamp: object = None
         self._told = ""
+        self._run = RunSoFar(view)
         with suppress(UserError, OSError, BadBundle):  # told once it runs
             self.step()
 
@@ -85,12 +92,18 @@ class SessionWatch(threading.Thread):
             counts=one.counts(counts),
         )
 
+    @property
+    def goal(self) -> Goal | None:
+        """Of the session that goes on, else of this night; None before the first look."""
+        return self._run.goal
+
     def run(self) -> None:
         pause_s = 0.0
         while not self._ending.wait(pause_s):
             pause_s = LOOK_S
             try:
                 self.step()
+                self._run.look(self.current)
                 self._told = ""
             except Exception as error:  # whatever it is, the next look may go better
                 if str(error) != self._told:
@@ -140,9 +153,84 @@ class SessionWatch(threading.Thread):
         with Labels(self._file, patience_s=_PATIENCE_S) as labels:
             sessions = Sessions(labels)
             every, self.current = sessions.all(), sessions.current()
+            self._run.heard(labels.words())
         days = (found[1] for one in every if one.origin == "folder" and (found := day_of(f"{one.name}/")))
         self._day = max(days, default=date.min)
         self._stamp = stamp
+
+
+class RunSoFar:
+    """The curves of the session that goes on, or of this night where none does: when each came, and whether it counts.
+
+    It counts where it was kept, unless everybody who said a word on it says discard; and where it was not kept, but
+    everybody says keep. For one thread; ``goal`` is anybody's.
+    """
+
+    def __init__(self, view: LedgerView) -> None:
+        self.goal: Goal | None = None
+        self._view, self._words = view, dict[int, Mapping[str, str]]()
+        self._of: object = None  # session or night
+        self._seq = self._first = 0  # the last decision that was read, and the one before the first
+        self._before = 0  # kept before that one
+        self._times_s, self._kept = array("d"), bytearray()  # of each
+        self._decided_s = self._due_s = 0.0  # when the last one was decided; when the goal is reckoned again
+
+    def heard(self, words: Mapping[int, Mapping[str, str]]) -> None:
+        """What people have said, by ``seq``."""
+        self._words = dict(words)
+        self._due_s = 0.0
+
+    def look(self, session: Session | None) -> None:
+        """Read what is new, and reckon. Raises UserError where the ledger cannot be read."""
+        now_s = time.time()
+        of = night_of(now_s) if session is None else f"session {session.number}"
+        last = self._view.last_seq
+        if of != self._of or last < self._seq:
+            self._begin(session, last, of)
+            self._of = of
+        while self._seq < last and (rows := self._view.since(self._seq, 2_000)):
+            self._times_s.extend(wire.timed(row.body).acquired_s for row in rows)
+            self._kept.extend(row.verdict == "keep" for row in rows)
+            self._seq, self._decided_s = rows[-1].seq, _moment(wire.decode(rows[-1].body)["time"])
+        if time.monotonic() >= self._due_s:
+            self._reckon(now_s, WANTED if session is None else wanted_of(session.goal))
+            self._due_s = time.monotonic() + RECKON_S
+
+    def _begin(self, session: Session | None, last: int, night: str) -> None:
+        first = _first_of(self._view, night, last) if session is None else session.first_seq
+        self._first = self._seq = max(first - 1, last - LONGEST_RUN, 0)
+        self._times_s, self._kept = array("d"), bytearray()
+        kept = self._view.verdict_counts()["keep"] - (session.before.get("keep", 0) if session else 0)
+        is_cut = self._first > first - 1
+        self._before = max(kept - self._view.count_looks("keep", self._first), 0) if is_cut else 0
+        self._due_s = 0.0
+
+    def _reckon(self, now_s: float, wanted: int) -> None:
+        kept = bytearray(self._kept)
+        for seq, said in self._words.items():
+            place, words = seq - self._first - 1, set(said.values())
+            if 0 <= place < len(kept) and len(words) == 1:
+                word = next(iter(words))
+                kept[place] = {"discard": 0, "keep": 1}.get(word, kept[place])
+        silent_s = max(now_s - self._decided_s, 0.0)  # the instrument's clock may tell another time than ours
+        self.goal = outlook(self._times_s, kept, max(self._times_s, default=0.0) + silent_s, wanted, self._before)
+
+
+def _moment(written: str) -> float:
+    return datetime.fromisoformat(written).timestamp()
+
+
+def _first_of(view: LedgerView, night: str, last: int) -> int:
+    """The first decision of a night; decisions are told from each other by halves, as their times go up."""
+    low, high = 1, last + 1
+    while low < high:
+        middle = (low + high) // 2
+        found = view.decisions([middle])
+        if not found or night_of(_moment(found[middle]["time"])) < night:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 def _has_come(day: date) -> bool:

@@ -24,6 +24,7 @@ TOPICS: dict[str, str] = {
     "explain": "does the heat of an explanation lie where something truly broke",
     "few-labels": "what a few dozen labels of one's own curves add, and by which way",
     "flip": "is a curve upside down ever taken for an event, and what does looking cost",
+    "goal": "does the interval for the time to the goal hold, over nights whose yield changes",
     "golden": "make the golden events that ship, from a collection of public data",
     "gpu": "the model on this GPU: bits, speed, verdicts, new weights, real faults",
     "guard": "how soon and how falsely the guard rings, and do its bounds hold",

@@ -94,6 +94,11 @@ class CurveFolder(Closing):
             return there
         raise NotPlaced("its name is taken")
 
+    def save_table(self) -> None:
+        """Where anything has come. Raises UserError 74."""
+        if self._held is not None:
+            self.table.save()
+
     def _note(self, key: str, name: str) -> None:
         self._place_of[key] = name
         self._taken[name.casefold()] = key
@@ -215,6 +220,10 @@ class CurveArchive(Closing):
         if self._writer is not None:
             self._writer.close()
 
+    def has(self, one: Chosen) -> bool:
+        """Whether it is in it already."""
+        return _key(one.data["sha256"], one.data["path"], one.data["curve"]) in self.known
+
     def add(self, one: Chosen, curve: Curve) -> None:
         """In the file after :meth:`save`. Raises UserError 74."""
         data = one.data
@@ -250,10 +259,14 @@ class CurveArchive(Closing):
 
 
 def _in_archive(path: Path) -> frozenset[str]:
-    """The curves that are in it, by their content."""
+    """The curves that are in it, by their content where that is known."""
     try:
         with start_workers(1) as workers:
             found = [origin for one in portions([Archive.open(path, workers)]) for origin in one.origins()]
     except (BadArchive, WorkersBroken, OSError) as error:
         raise UserError(BAD_DATA, f"--archive {path}: is no archive ({error}); name another file") from None
-    return frozenset(f"{origin.sha256}#{origin.index}" for origin in found)
+    return frozenset(_key(origin.sha256, origin.path, origin.index) for origin in found)
+
+
+def _key(sha256: str | None, path: str, curve: int) -> str:
+    return f"{sha256 or path}#{curve}"

@@ -125,12 +125,8 @@ class Table:
         writer = csv.writer(out, delimiter=self._separator, lineterminator="\r\n")
         if not self._before:
             writer.writerow(self._columns)
-        writer.writerows(
-            [
-                [self._cell(row.get(name, "")) for name in self._columns]
-                for _, row in sorted(self._rows, key=itemgetter(0))
-            ]
-        )
+        rows = [row for _, row in sorted(self._rows, key=itemgetter(0))]
+        writer.writerows([[self._cell(row.get(name, "")) for name in self._columns] for row in rows])
         head = self._before or _BOM.encode()
         joint = b"\r\n" if self._before and not self._before.endswith(b"\n") else b""
         try:

@@ -155,7 +155,7 @@ class _Targets(Closing):
         """Whether any of them has not got it yet; each that has is counted."""
         has = {name: one.identity in folder.table.known for name, folder in self.folders.items()}
         has |= {name: one.identity in table.known for name, table in self.tables.items()}
-        has |= {name: one.identity in archive.known for name, archive in self.archives.items()}
+        has |= {name: archive.has(one) for name, archive in self.archives.items()}
         told.already.update(name for name, is_there in has.items() if is_there)
         return not all(has.values())
 
@@ -183,7 +183,7 @@ class _Targets(Closing):
                 table.add(one, cells_of(one, found, content.kind, place))
                 told.new[target] += 1
         for target, archive in self.archives.items():
-            if one.identity not in archive.known and content.kind != "gone" and (curve is not None or self.is_dry):
+            if not archive.has(one) and content.kind != "gone" and (curve is not None or self.is_dry):
                 if curve is not None:
                     archive.add(one, curve)
                 told.new[target] += 1
@@ -196,8 +196,10 @@ class _Targets(Closing):
     def save_tables(self) -> None:
         """Also of what came before a disk was full: what lies in a folder is in its table."""
         if not self.is_dry:
-            for table in (*self.tables.values(), *(folder.table for folder in self.folders.values())):
+            for table in self.tables.values():
                 table.save()
+            for folder in self.folders.values():
+                folder.save_table()
 
 
 def _hand_over(

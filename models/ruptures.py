@@ -29,14 +29,16 @@ _PROFILE = RasterProfile()
 SHARP = 5.0  # a break is looked for on ever shorter means, while its drop is so many of their standard errors
 SHORTEST = 4  # samples of a line
 GROWTH = 1.5  # from one line to the next longer one
-REACH = 0.06  # share of the retract: a longer line says nothing of its end
+DETAIL = (1, 2, 4)  # times as many averages as models.steps has: the finer tell apart what lies close
 AGREE = 1.4  # standard errors: a longer line is taken as long as it agrees so well with all shorter ones
 WINDOWS = 6  # of the free end, at least, that tell how far a line of their length is off
-FALLING = 1.5  # times the noise of a sample: one that lies so far above the next few belongs to the fall
-SETTLED = 4  # samples
+FALLING = 1.0  # times the noise of a sample: one that lies so far above the next few belongs to the fall
+NEXT = 4  # samples
+SLOWEST = 30  # samples that a fall takes, at most
 PIECES = 16  # of the free end, through which the baseline is laid
 HELD = 2.0  # lengths of the free end: as far in front of it its slope is believed
-WAVING = 0.3  # of how much the slopes of its halves differ: what it may be off by
+#: Lines and baseline are off by so many times what their noise says: a fall takes time, and a wave has a shape.
+DOUBT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Rupture:
     index: int  # last sample of the retract before it
     force: float  # there, against the baseline
     drop: float  # to the branch behind it
-    error: float  # standard error of ``force`` by noise and baseline; a spring constant has one of its own
+    error: float  # standard error of ``force`` by noise and baseline; that of the spring constant comes on top
     drop_error: float  # of ``drop``, by noise
     unit: Unit  # "nm" and "V": of deflection, where the file does not say what makes it a force; "" says nothing
     position_nm: float  # from the surface, or without a push from the first sample; NaN without a distance
@@ -81,8 +83,7 @@ def ruptures(curve: Curve, prepared: Prepared | None = None) -> tuple[Rupture, .
     if found.level is None:
         return ()
     force = curve.force - found.level
-    seen = [_break_of(force, fall) for fall in falls(curve.force)]
-    breaks = sorted({one.before: one for one in seen if one is not None}.values(), key=lambda one: one.before)
+    breaks = _breaks_of(force)
     if not breaks:
         return ()
     free = force[breaks[-1].after :]
@@ -101,8 +102,8 @@ def ruptures(curve: Curve, prepared: Prepared | None = None) -> tuple[Rupture, .
                 index=at,
                 force=factor * (before - level),
                 drop=factor * (before - behind),
-                error=factor * math.hypot(error, spread),
-                drop_error=factor * math.hypot(error, rest),
+                error=factor * DOUBT * math.hypot(error, spread),
+                drop_error=factor * DOUBT * math.hypot(error, rest),
                 unit=unit,
                 position_nm=math.nan if axis is None else float(axis[at]),
                 position_kind=kind,
@@ -161,6 +162,20 @@ def positions_nm(curve: Curve, prepared: Prepared) -> tuple[Samples | None, Dist
 class _Break:
     before: int  # last sample of the branch before
     after: int  # first sample of the branch behind
+    t: float
+
+
+def _breaks_of(force: Samples) -> list[_Break]:
+    """In order; of those that are one and the same fall, seen in more and in less detail, the clearest."""
+    seen = [fall for finer in DETAIL if finer == 1 or force.shape[0] > 256 * finer for fall in falls(force, finer)]
+    placed = [one for fall in seen if (one := _break_of(force, fall)) is not None]
+    told: list[_Break] = []
+    for one in sorted(placed, key=lambda one: (one.before, -one.t)):
+        if told and one.before <= told[-1].after:
+            told[-1] = max(told[-1], one, key=lambda one: one.t)
+        else:
+            told.append(one)
+    return told
 
 
 def _break_of(force: Samples, fall: Fall) -> _Break | None:
@@ -185,13 +200,13 @@ def _break_of(force: Samples, fall: Fall) -> _Break | None:
     if drop <= 0.0:
         return None
     before, after = middle - 1, middle
-    reach = max(2 * few, SETTLED)
-    first, last, clear = max(middle - reach, SETTLED), min(middle + reach, n - 1 - SETTLED), FALLING * noise
-    while before > first and _mean(force[before - SETTLED : before]) > force[before] + clear:
+    reach = max(4 * few, SLOWEST)
+    first, last, clear = max(middle - reach, NEXT), min(middle + reach, n - 1 - NEXT), FALLING * noise
+    while before > first and _mean(force[before - NEXT : before]) > force[before] + clear:
         before -= 1
-    while after < last and force[after] > _mean(force[after + 1 : after + 1 + SETTLED]) + clear:
+    while after < last and force[after] > _mean(force[after + 1 : after + 1 + NEXT]) + clear:
         after += 1
-    return _Break(before, after)
+    return _Break(before, after, fall.t)
 
 
 def _mean(some: Samples) -> float:
@@ -225,7 +240,7 @@ class _Baseline:
     def at(self, before: int) -> tuple[float, float]:
         """Its height ``before`` samples before the free end, and its standard error."""
         beyond = min(before / self._size, self._most)
-        return self._edge - self._slope * beyond, math.hypot(self._waves, WAVING * self._differ * beyond)
+        return self._edge - self._slope * beyond, math.hypot(self._waves, self._differ * beyond)
 
 
 def _slope(heights: Samples) -> tuple[float, float]:

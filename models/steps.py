@@ -31,6 +31,7 @@ SURFACE = 0.05  # share of the retract after the push in which the snap-off is p
 MARKED, MARKED_NOISE = 6.0, 8.0
 LINE = 6  # samples of each of the two lines
 _PROFILE = RasterProfile()
+_FINER = {finer: RasterProfile(samples_per_column=2 * finer) for finer in (1, 2, 4, 8)}
 
 # The second opinion. Chosen on simulated curves and one half of the folders of labelled real ones
 # (deploy/measurements/2026-11-28-steps.md).
@@ -82,13 +83,15 @@ def _steepest(force: Samples) -> float:
     return max(float(steps.max()), 0.0) if steps.size else 0.0
 
 
-def falls(force: Samples) -> list[Fall]:
+def falls(force: Samples, finer: int = 1) -> list[Fall]:
     """Every fall of a finite retract beyond the surface that is worth a mark, in order.
+
+    It is looked at in 512 averages, or ``finer`` times as many: few have less noise, many tell apart what lies close.
 
     A molecule is stretched before it breaks, and a mean over the rise says nothing of its end. So a line is laid
     through the samples on each side, and the fall is from the end of one to the beginning of the other.
     """
-    signal, noise, first = _beyond_surface(force)
+    signal, noise, first = _beyond_surface(force, _FINER[finer])
     t, jump = line_down(signal, noise)
     factor = force.shape[0] / signal.shape[0]
     found: list[Fall] = []
@@ -270,9 +273,9 @@ def _last(those: NDArray[np.bool_]) -> Places:
     return last
 
 
-def _beyond_surface(force: Samples) -> tuple[Samples, float, int]:
+def _beyond_surface(force: Samples, profile: RasterProfile = _PROFILE) -> tuple[Samples, float, int]:
     """The averaged signal, its noise, and the first sample of it beyond the surface."""
-    signal = resample(force - float(np.median(force[-max(len(force) // 10, 1) :])), _PROFILE)
+    signal = resample(force - float(np.median(force[-max(len(force) // 10, 1) :])), profile)
     noise = max(noise_of(signal), 1e-5 * float(np.ptp(signal)))
     return signal, noise, int(((find_contact(signal, noise) or 0.0) + SURFACE) * signal.shape[0])
 

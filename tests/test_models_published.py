@@ -3,9 +3,10 @@ import pytest
 import torch
 from modelhelp import noisy
 
+from daemon.bench.recipe import SIDE, ThreeChannels, draw
 from deploy.serving import known_curves
 from models.metrics import auc
-from models.published import SIDE, PublishedRun, Settings, ThreeChannels, draw
+from tests.studies.published import PublishedRun, Settings
 
 TRUTH = (False, False, True, True, True, False)
 QUICK = Settings(epochs=2, batch=4, width=4, bf16=False)

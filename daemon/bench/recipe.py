@@ -1,8 +1,10 @@
 """The published recipe beside ours: a matplotlib picture, PIL, a plain ResNet18 at 224 x 224, curve by curve.
 
-After arXiv 2606.09541 (models/published.py), in torch as it comes, with all cores. It is treated kindly: one figure is
-used again and again, no PNG is written, and where afmformats cannot read a file our own reader stands in. Beside
-it, afmformats against our reader on the files that both can read.
+After Rodriguez-Ramos 2026 (arXiv 2606.09541: rasterised curves, ResNet18) and FUSION (Doffini, Liu, Liu & Nash 2023,
+Nano Lett. 23:10406: pictures of 224 x 224 and an ImageNet network), in torch as it comes, with all cores. What those
+papers leave open is filled with the defaults of the tools: matplotlib's margins, ImageNet's normalisation. It is
+treated kindly: one figure is used again and again, no PNG is written, and where afmformats cannot read a file our own
+reader stands in. Beside it, afmformats against our reader on the files that both can read.
 """
 
 from __future__ import annotations
@@ -11,26 +13,75 @@ import logging
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from daemon.bench import cpu_ms
 from daemon.bench.line import split
 from daemon.formats import open_file
 from daemon.instrument import recordings
 from deploy.cpu import usable_cores
-from models.curve import Curve
+from models.curve import Curve, Samples
+from models.network import ResNet18
 
 PASSES_S = 5.0  # over all files, again and again
 READ_S = 0.15  # a file and reader
+
+SIDE = 224
+_MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+
+Pictures = NDArray[np.uint8]  # (N, 224, 224), grey, 255 is paper
+
+
+def draw(curves: Iterable[Curve]) -> Iterator[Pictures]:
+    """Each curve as matplotlib draws a line, axes to its own smallest and largest value: (224, 224)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(SIDE / 100, SIDE / 100), dpi=100)
+    canvas: Any = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set_axis_off()
+    (line,) = axes.plot([0.0, 1.0], [0.0, 1.0], color="black", linewidth=1.0)
+    for curve in curves:
+        places = curve.distance if curve.distance is not None else np.arange(len(curve), dtype=np.float64)
+        line.set_data(_scaled(places), _scaled(curve.force))
+        axes.relim()
+        axes.autoscale_view()
+        canvas.draw()
+        yield np.asarray(canvas.buffer_rgba())[..., :3].mean(axis=2).astype(np.uint8)
+
+
+def _scaled(values: Samples) -> Samples:
+    """Newton and metres brought near 1, so that no limit of matplotlib's is met; the drawing is the same."""
+    largest: float = float(np.abs(values).max())
+    return values / (largest or 1.0)
+
+
+class ThreeChannels(nn.Module):
+    """torchvision's ResNet18 in shape, with one logit: (B, 224, 224) grey bytes -> (B,)."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.body = ResNet18(width)
+        self.body.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        nn.init.kaiming_normal_(self.body.conv1.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, grey: Tensor) -> Tensor:
+        mean, spread = (torch.tensor(values)[None, :, None, None] for values in (_MEAN, _SPREAD))
+        x = (grey[:, None].float() / 255 - mean) / spread
+        return cast(Tensor, self.body(x))
+
 
 Read = Callable[[Path], object]
 
@@ -88,13 +139,13 @@ def _sample_of(path: Path) -> SampleFile:
 
 def _run(samples: list[SampleFile], seconds: float) -> dict[str, Any]:
     """The rate is that of the medians: what disturbed a single curve is not held against it."""
-    draw, judge = _drawer(), _network()
+    picture_of, judge = _drawer(), _network()
     spent_s: dict[str, list[float]] = {"read": [], "picture": [], "network": []}
 
     def show(sample: SampleFile) -> None:
         _timed(spent_s["read"], partial(sample.read, sample.path), len(sample.curves))
         for curve in sample.curves:
-            picture = _timed(spent_s["picture"], partial(draw, curve))
+            picture = _timed(spent_s["picture"], partial(picture_of, curve))
             _timed(spent_s["network"], partial(judge, picture))
 
     show(samples[0])  # the first time everything is slow
@@ -118,8 +169,6 @@ def _drawer() -> Callable[[Curve], NDArray[np.uint8]]:
     """Curve -> (224, 224) through PIL."""
     from PIL import Image
 
-    from models.published import SIDE, draw
-
     coming: deque[Curve] = deque()
 
     def feed() -> Iterator[Curve]:
@@ -138,10 +187,6 @@ def _drawer() -> Callable[[Curve], NDArray[np.uint8]]:
 
 def _network() -> Callable[[NDArray[np.uint8]], float]:
     """Untrained: that makes no difference to its speed."""
-    import torch
-
-    from models.published import ThreeChannels
-
     torch.set_num_threads(usable_cores())
     network = ThreeChannels().eval()
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.bench.recipe import SIDE, Pictures, draw
 from daemon.common.options import Option
 from daemon.common.progress import progress
 from daemon.common.text import align
@@ -25,11 +26,11 @@ from deploy.torch_engine import bf16_in_hardware
 from models.curve import Curve
 from models.files import unfinished
 from models.metrics import auc
-from models.published import SIDE, Pictures, PublishedRun, Settings, draw
 from models.raster import RasterProfile
 from models.simulate import Simulated, simulate
 from models.statistics import STATISTICS, difference, spread
 from models.train import Recipe, Run, gather, infer
+from tests.studies.published import PublishedRun, Settings
 
 if TYPE_CHECKING:
     import numpy as np

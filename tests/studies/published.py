@@ -1,14 +1,12 @@
-"""The published recipe, plainly: a picture of the curve, autoscaled, and an ImageNet-style network on it.
+"""The plain published recipe, trained: what the model is compared with in `make study TOPIC=baselines`.
 
-After Rodriguez-Ramos 2026 (arXiv 2606.09541: rasterised curves, ResNet18, focal loss) and FUSION (Doffini, Liu, Liu &
-Nash 2023, Nano Lett. 23:10406: pictures of 224 x 224 and an ImageNet network). What those papers leave open is filled
-with the defaults of the tools: matplotlib's margins, ImageNet's normalisation, Lin's alpha and gamma (2017, arXiv
-1708.02002), Adam at 0.001. It stands here only to be compared with.
+What the paper leaves open is filled with the defaults of the tools: Lin's alpha and gamma (2017, arXiv 1708.02002),
+Adam at 0.001. Its picture and its network are those of the bench.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,57 +14,11 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.curve import Curve, Samples
+from daemon.bench.recipe import Pictures, ThreeChannels
 from models.loss import Focal
-from models.network import ResNet18
 from models.train import rate_at, restore, store
-
-SIDE = 224
-_MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
-
-Pictures = NDArray[np.uint8]  # (N, 224, 224), grey, 255 is paper
-
-
-def draw(curves: Iterable[Curve]) -> Iterator[Pictures]:
-    """Each curve as matplotlib draws a line, axes to its own smallest and largest value: (224, 224)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(SIDE / 100, SIDE / 100), dpi=100)
-    canvas: Any = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    axes.set_axis_off()
-    (line,) = axes.plot([0.0, 1.0], [0.0, 1.0], color="black", linewidth=1.0)
-    for curve in curves:
-        places = curve.distance if curve.distance is not None else np.arange(len(curve), dtype=np.float64)
-        line.set_data(_scaled(places), _scaled(curve.force))
-        axes.relim()
-        axes.autoscale_view()
-        canvas.draw()
-        yield np.asarray(canvas.buffer_rgba())[..., :3].mean(axis=2).astype(np.uint8)
-
-
-def _scaled(values: Samples) -> Samples:
-    """Newton and metres brought near 1, so that no limit of matplotlib's is met; the drawing is the same."""
-    largest: float = float(np.abs(values).max())
-    return values / (largest or 1.0)
-
-
-class ThreeChannels(nn.Module):
-    """torchvision's ResNet18 in shape, with one logit: (B, 224, 224) grey bytes -> (B,)."""
-
-    def __init__(self, width: int = 64) -> None:
-        super().__init__()
-        self.body = ResNet18(width)
-        self.body.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
-        nn.init.kaiming_normal_(self.body.conv1.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, grey: Tensor) -> Tensor:
-        mean, spread = (torch.tensor(values)[None, :, None, None] for values in (_MEAN, _SPREAD))
-        x = (grey[:, None].float() / 255 - mean) / spread
-        return cast(Tensor, self.body(x))
 
 
 @dataclass(frozen=True, slots=True)

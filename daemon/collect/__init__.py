@@ -39,6 +39,8 @@ from models.curve import Curve
 Identity = str
 #: Of the instrument's file, of the ledger's compact copy, or nothing of it is left.
 ContentKind = Literal["file", "compact copy", "gone"]
+#: Of a file that is not handed over: it is gone, holds something else, or the curve was sent by a program.
+Fate = Literal["", "gone", "changed", "sent"]
 
 
 def identity_of(data: Mapping[str, Any], event: str) -> Identity:
@@ -123,7 +125,7 @@ class Content:
     file: Path | None = None
     other: Path | None = None  # the second half of a pair
     copy: bytes | None = None
-    why: Literal["", "gone", "changed", "sent"] = ""  # why it is not the file
+    fate: Fate = ""
 
     def name(self, one: Chosen) -> str:
         """Where it belongs below the folder that it is handed over to: never outside of it."""
@@ -154,14 +156,14 @@ class Contents:
         found = self._last[1]
         if found is not None and found.kind == "file":
             return found
-        why = "gone" if found is None else found.why
+        fate: Fate = "gone" if found is None else found.fate
         copy = self._view.compact_copy(one.event["seq"])
-        return Content("gone", why=why) if copy is None else Content("compact copy", copy=copy, why=why)
+        return Content("gone", fate=fate) if copy is None else Content("compact copy", copy=copy, fate=fate)
 
     def _file_of(self, one: Chosen) -> Content | None:
         data = one.data
         if data.get("source") == "ingest":
-            return Content("gone", why="sent")
+            return Content("gone", fate="sent")
         folders = [Path(data["folder"])] if data.get("folder") else [*self._watched, Path()]
         is_other = False
         for file in (Path(folder, data["path"]) for folder in folders):
@@ -171,7 +173,7 @@ class Contents:
                 other = NAMES.find_other(there) if NAMES.is_first_half(there.name) else None
                 return Content("file", there, other)
             is_other = True
-        return Content("gone", why="changed") if is_other else None
+        return Content("gone", fate="changed") if is_other else None
 
 
 def _spelt(file: Path) -> Path | None:

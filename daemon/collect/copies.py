@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +29,7 @@ from daemon.formats.base import Blob, Unfinished, Unreadable
 from daemon.labels.curve_name import sha256_of
 from daemon.processes.worker_pool import WorkersBroken
 from models.curve import Curve
-from models.files import UNFINISHED, remove_abandoned, write_whole
+from models.files import remove_abandoned, unfinished, write_whole
 
 TABLE = "curves.csv"
 How = Literal["copy", "link"]
@@ -171,25 +171,22 @@ def _content_key(identity: str, name: str) -> str:
 def _copy(content: Content, target: Path, sha256: str) -> None:
     """Of a pair both or none that is seen: the half that is read gets its name last. Raises NotPlaced."""
     assert content.file is not None
-    halves = [(content.file, target)]
-    if content.other is not None:
-        halves.insert(0, (content.other, target.with_name(content.other.name)))
-    fresh: Mapping[Path, Path] = {
-        place: place.with_name(f".{place.name}.{os.getpid()}{UNFINISHED}") for _, place in halves
-    }
-    try:
-        for source, place in halves:
-            shutil.copyfile(source, fresh[place])
-            shutil.copystat(source, fresh[place])  # its time is what a file without a date is dated by
-            fresh[place].chmod(0o644)
-        digest = _digest(*(fresh[place] for _, place in reversed(halves)))
-        if digest != sha256:
+    with ExitStack() as places:  # whose files get their names from the last to the first
+        fresh = places.enter_context(unfinished(target))
+        _copy_file(content.file, fresh)
+        other = None
+        if content.other is not None:
+            other = places.enter_context(unfinished(target.with_name(content.other.name)))
+            _copy_file(content.other, other)
+        if _digest(fresh, other) != sha256:
             raise NotPlaced("it changed while it was copied")
-        for _, place in halves:
-            fresh[place].rename(place)
-    finally:
-        for path in fresh.values():
-            path.unlink(missing_ok=True)
+
+
+def _copy_file(source: Path, fresh: Path) -> None:
+    """With its time: that is what a file which says no date is dated by."""
+    shutil.copyfile(source, fresh)
+    status = source.stat()
+    os.utime(fresh, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _digest(first: Path, second: Path | None = None) -> str | None:

@@ -12,7 +12,6 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from operator import itemgetter
 from pathlib import Path
 from typing import Literal
@@ -21,6 +20,7 @@ from daemon.collect import Chosen, Identity, identity_of
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
 from daemon.labels import unanimous
 from daemon.labels.table import SEPARATORS, read_csv, read_index
+from models.clock import day_and_second
 from models.curve import Curve
 from models.files import write_whole
 from models.frontend import OPEN
@@ -64,13 +64,12 @@ def cells_of(one: Chosen, found: Sequence[Rupture] | None, content: str, file: s
     data, session = one.data, one.session
     forces = [] if found is None else [rupture.force_pn for rupture in found]
     known = [force for force in forces if math.isfinite(force)]
-    local = datetime.fromisoformat(data["acquired"]).astimezone() if data.get("acquired") else None
     return {
         "folder": data.get("folder") or "",
         "path": data["path"],
         "curve": data["curve"],
         "acquired": data.get("acquired") or "",
-        "acquired_local": "" if local is None else f"{local:%Y-%m-%d %H:%M:%S}",
+        "acquired_local": day_and_second(data["acquired"]) if data.get("acquired") else "",
         "session": "" if session is None else session.number,
         "sample": "" if session is None else session.sample,
         "tip": "" if session is None else session.tip,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _WHEN = "today, yesterday, a day (2026-11-27), a time (2026-11-27T22:00), or the number of a decision"
 _SHOWN = 3  # names in a line
 _AHEAD_S = 60.0  # clocks of one laboratory agree so well
-_WHY: Mapping[str, str] = {
+_FATES: Mapping[str, str] = {
     "gone": "the file is gone",
     "changed": "the file holds something else by now",
     "sent": "it was sent by a program and never was a file",
@@ -108,7 +108,7 @@ def _check(options: Options) -> None:
 
 @dataclass(slots=True)
 class _Told:
-    """What came of it. Names of curves, by why their file was not handed over."""
+    """What came of it. Names of curves, by what became of the file that was not handed over."""
 
     chosen: int = 0
     new: Counter[str] = field(default_factory=Counter)  # by target
@@ -218,8 +218,8 @@ def _hand_over(
                 continue
             content = contents.of(one)
             if content.kind != "file":
-                by_why = told.gone if content.kind == "gone" else told.copied
-                by_why.setdefault(content.why, []).append(_name(one))
+                by_fate = told.gone if content.kind == "gone" else told.copied
+                by_fate.setdefault(content.fate, []).append(_name(one))
             yield one, content
 
     found = ((*one, None) for one in fresh()) if targets.is_dry else read(fresh(), config.text)
@@ -255,10 +255,10 @@ def _remarks(view: LedgerView, wanted: Wanted, targets: _Targets, told: _Told) -
     """What is not as one would think, a line each."""
     from daemon.collect import judged_since
 
-    for why, names in told.copied.items():
-        yield f"{_WHY[why]}: the ledger's compact copy was handed over of {_some(names)}"
-    for why, names in told.gone.items():
-        yield f"{_WHY[why]}, and the ledger has no copy: {_some(names)}"
+    for fate, names in told.copied.items():
+        yield f"{_FATES[fate]}: the ledger's compact copy was handed over of {_some(names)}"
+    for fate, names in told.gone.items():
+        yield f"{_FATES[fate]}, and the ledger has no copy: {_some(names)}"
     if told.not_placed:
         yield f"not handed over: {_some(told.not_placed)}"
     for folder in targets.folders.values():

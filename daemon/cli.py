@@ -32,6 +32,7 @@ VERBS = {
     "events": "print verdicts as JSON lines, for scripts: none is left out",
     "console": "live view of a running service",
     "status": "one screen: what was kept, what waits for you, what is wrong",
+    "report": "what the last night brought, or any time: one screen, or a page with curves",
     "review": "a web page on this computer: look at curves, say what they are",
     "labels": "say what a curve is; read labels from a table, write them into one",
     "collect": "take what was kept with you: a table, copies, links, an archive",

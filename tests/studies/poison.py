@@ -126,7 +126,7 @@ class Kitchen:
     @cached_property
     def replay(self) -> Lessons:
         drawn = self.drawn(self.replayed, 71_000_000)
-        return Lessons.replayed(trunk_of(self.network, drawn.edges, self.parent.profile), drawn.labels)
+        return Lessons.replayed(self.network, trunk_of(self.network, drawn.edges, self.parent.profile))
 
     @cached_property
     def lessons(self) -> Lessons:

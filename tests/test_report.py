@@ -213,6 +213,8 @@ def test_a_timer_leaves_a_page_a_night_and_the_last_sixty(tmp_path: Path, capsys
     assert names[-2] == f"{night_of(time.time() - 86_400)}.html" or names[-2] == f"{night_of(time.time())}.html"
     assert "No curve was measured in this time." in (pages / names[-2]).read_text()
     assert main(["report", "--state", str(tmp_path), "--unattended", "--since", "today"]) == 64
+    assert main(["status", "--state", str(tmp_path)]) == 69
+    assert f"report    {pages / names[-2]}" in capsys.readouterr().out
 
 
 def test_a_time_without_curves_says_when_the_last_one_came(state: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,6 +59,7 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
         yield "session", Text.assemble(session_words(session), (":  ", QUIET), _counts(session["counts"]))
     yield from _guard(report.get("guard") or {})
     yield from _learning(report)
+    yield from _written(report)
     yield "handled", Text(_handled(report.get("session") or {}))
     if ignored := heard(report.get("ignored")):
         yield "ignored", Text(clean(words(ignored)))
@@ -99,6 +100,12 @@ def _learning(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
         yield "" if number else "learning", Text(clean(one))
 
 
+def _written(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
+    """Where the page of the last night lies, that a timer has written."""
+    if last := report.get("last_report"):
+        yield "report", Text(clean(str(last)))
+
+
 def _stopped_head(report: Mapping[str, Any]) -> Text:
     said = "▲ running without its state folder" if report.get("process") else "○ not running"
     return Text.assemble((f"{report['instrument']}  ", "bold"), (said, BAD), f"   {report['note']}")
@@ -117,6 +124,7 @@ def _stopped(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     guard = report.get("guard") or {}
     yield from _guard(guard)
     yield from _learning(report)
+    yield from _written(report)
     for level, name, text in remembered(guard, is_running=False):
         mark, style = _LEFT[level]
         yield "left", Text(f"{mark}{name}{name and ': '}{text}", style)

@@ -19,34 +19,58 @@ from typing import NoReturn
 from daemon import __version__
 from daemon.common import ending, stdio
 from daemon.common.errors import INPUT_OUTPUT, INTERNAL, USAGE, UserError
+from daemon.common.text import page
 
 #: verb -> one line of help; the module is daemon.verbs.<verb>.
 VERBS = {
-    "run": "watch folders and judge every new curve (the service, in the foreground)",
+    "run": "watch folders and judge every new curve, until Ctrl-C (the service)",
     "demo": "see it work on bundled real curves, then a summary",
     "replay": "play an instrument: copy real files into a folder as one writes them",
     "simulate": "write physics-simulated curves",
-    "score": "judge files, folders or an archive once, without service or ledger",
-    "pack": "curves of files into one archive that can be judged again quickly",
-    "events": "print decisions as JSON lines, gap-free",
+    "score": "judge files, folders or an archive once, without a service",
+    "pack": "put the curves of many files into one archive, quick to judge again",
+    "events": "print verdicts as JSON lines, for scripts: none is left out",
     "console": "live view of a running service",
-    "status": "one screen of state",
-    "review": "a local web page: look at curves and label them",
-    "labels": "add, import or export labels",
+    "status": "one screen: what was kept, what waits for you, what is wrong",
+    "report": "what the last night brought, or any time: one screen, or a page with curves",
+    "review": "a web page on this computer: look at curves, say what they are",
+    "labels": "say what a curve is; read labels from a table, write them into one",
+    "collect": "take what was kept with you: a table, copies, links, an archive",
     "session": "begin, end or show a run with its tip, sample and goal",
     "train": "train a model on simulated and labelled curves",
-    "evaluate": "a model on labelled folders, with exact intervals",
-    "calibrate": "probabilities, thresholds and a certificate from labelled curves",
-    "adapt": "move the discard cut from confirmed events, or say what is missing",
-    "finetune": "teach the network your labels; it serves if it passes the gate",
-    "explain": "one curve with where the network looked, as a picture",
-    "models": "list and show models, let another serve, take it back",
-    "rank": "curves in the order that labels teach: the pile of a state, or folders",
-    "bench": "measured throughput and latency on this machine",
+    "evaluate": "how good a model is on labelled folders, with exact intervals",
+    "calibrate": "give a model probabilities, thresholds and a certificate from labels",
+    "adapt": "have less to look at, from 5 events on that you confirmed",
+    "finetune": "teach the network your labels; it serves if it passes its tests",
+    "explain": "why this verdict: a picture of a curve, and where the network looked",
+    "models": "which model judges; let another one judge, take it back",
+    "rank": "put curves into the order that labels teach, likely events first",
+    "bench": "measure speed and latency on this computer",
     "check": "say what a configuration will do, and every error in it",
-    "doctor": "versions, devices, watch limits, mounts, and what to do about each problem",
-    "stop": "end the running service in order",
-    "reload": "make the running service take its configuration anew",
+    "doctor": "is this computer fit for the job, and if not, what to do",
+    "stop": "end the running service, once what it has in hand is done",
+    "reload": "have the running service read its configuration anew",
+}
+
+#: What somebody wants -> its verbs, in the order of --help; a verb that stands nowhere comes last.
+SHELVES = {
+    "to try it": ("demo", "replay", "simulate"),
+    "every day": ("run", "console", "status", "session", "review", "explain", "report", "collect"),
+    "curves that are there already": ("score", "pack"),
+    "what your labels are for": ("labels", "adapt", "finetune", "models", "evaluate", "calibrate", "train", "rank"),
+    "to look after it": ("doctor", "check", "reload", "stop", "notify", "events", "bench"),
+}
+#: The page under deploy/docs that says more -> its verbs.
+TOLD = {
+    "review": ("console", "review", "labels", "session"),
+    "morning": ("status", "report"),
+    "verdicts": ("explain",),
+    "collect": ("collect", "score", "pack"),
+    "teach": ("adapt", "finetune", "models", "evaluate", "calibrate", "train", "rank"),
+    "service": ("run", "doctor", "check", "reload", "stop", "demo", "replay", "simulate"),
+    "alerts": ("notify",),
+    "programs": ("events",),
+    "engines": ("bench",),
 }
 
 #: Verbs that come with later versions: their names are taken already.
@@ -62,18 +86,38 @@ class Parser(argparse.ArgumentParser):
         raise UserError(USAGE, f"{message} (try: {self.prog} --help)")
 
 
+class Help(argparse.HelpFormatter):
+    """Texts are filled, but a path stays whole."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return indent + text if text.startswith("more: ") else super()._fill_text(text, width, indent)
+
+
+def _shelves() -> str:
+    """Every verb with its line, by what somebody wants, and where the pages lie."""
+    width = max(map(len, VERBS))
+    placed = {verb for verbs in SHELVES.values() for verb in verbs}
+    shelves = {**SHELVES, "more": tuple(verb for verb in VERBS if verb not in placed)}
+    rows = [
+        "\n".join([f"{title}:", *(f"  {verb:<{width}}  {VERBS[verb]}" for verb in verbs if verb in VERBS)])
+        for title, verbs in shelves.items()
+        if verbs
+    ]
+    pages = os.path.dirname(page("files"))
+    return "\n\n".join([*rows, f"afm-triage VERB --help says more of one; the pages to read lie in\n{pages}"])
+
+
 def _parse(argv: list[str]) -> Callable[[], int]:
     """The verb that was asked for, with its options."""
-    width = max(map(len, VERBS))
     top = Parser(
         prog="afm-triage",
-        description="Looks at every AFM force curve while the instrument writes it.",
+        description="Looks at every AFM force curve while the instrument writes it, and says: keep, review or discard.",
         usage="afm-triage VERB [options]",
-        epilog="verbs:\n" + "\n".join(f"  {verb:<{width}}  {line}" for verb, line in VERBS.items()),
+        epilog=_shelves(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"afm-triage {__version__}")
-    top.add_argument("verb", metavar="VERB", choices=VERBS)
+    top.add_argument("verb", metavar="VERB", choices=VERBS, help=argparse.SUPPRESS)
     if argv[0] in LATER:
         raise UserError(USAGE, f"{argv[0]} is not in this version yet (afm-triage {__version__})")
     if argv[0] in GONE:
@@ -81,7 +125,8 @@ def _parse(argv: list[str]) -> Callable[[], int]:
     verb = top.parse_args(argv[:1]).verb
     from daemon.common.options import add_options, take_options  # here, so that --help alone has none of it to load
 
-    parser = Parser(prog=f"afm-triage {verb}", description=VERBS[verb])
+    more = next((f"more: {page(name)}" for name, verbs in TOLD.items() if verb in verbs), None)
+    parser = Parser(prog=f"afm-triage {verb}", description=VERBS[verb], epilog=more, formatter_class=Help)
     module = importlib.import_module(f"daemon.verbs.{verb}")
     add_options(parser, module.Options)
     return partial(module.run, take_options(module.Options, parser.parse_args(argv[1:])))

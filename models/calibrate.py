@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.bundle import CONFIRMED, Calibration, Cut
 from models.cut import FEWEST
-from models.gate import SPARE, equal_loss_cut
+from models.gate import SPARE, equal_loss_cut, most_below
 from models.metrics import Prior, auc, calibration_error, class_weights, clopper_pearson, regress
 
 Logits = NDArray[np.float64]
@@ -116,12 +116,13 @@ def choose_like_parent(
 
     ``before`` and ``after``, (N,): logits of held-out simulated curves by the parent and the child; ``limits``: the
     parent's logits of discard and keep in force, and ``own``, where its discard was raised, the one it was raised from.
-    The child discards no more of the events, keeps no more of the others, and discards none of ``confirmed``, (n,):
-    cross-fitted logits of events that the parent does not discard; fewer than five say nothing.
+    The child discards no more of the events, keeps no more of the others, and of ``confirmed``, (n,), at most
+    :func:`models.gate.most_below`: cross-fitted logits of events that the parent does not discard; fewer than five say
+    nothing.
     """
     starts = limits[0], limits[0] if own is None else own
     equal, old = (equal_loss_cut(before[labels], after[labels], limit, SPARE) for limit in starts)
-    lowest = float(confirmed.min()) if confirmed.size >= FEWEST else math.inf
+    lowest = float(np.sort(confirmed)[most_below(confirmed.size)]) if confirmed.size >= FEWEST else math.inf
     cut = min(equal, math.nextafter(lowest, -math.inf))
     others = np.sort(after[~labels])[::-1]
     allowed = int((before[~labels] >= limits[1]).sum())
@@ -136,12 +137,12 @@ def choose_like_parent(
         "basis": CONFIRMED if is_held else SIMULATED,
         "events": int(confirmed.size if is_held else labels.sum()),
         "event_free": int((~labels).sum()),
-        "events_discarded": 0 if is_held else missed,
+        "events_discarded": int((confirmed <= cut).sum()) if is_held else missed,
         "event_free_discarded": int((scores[~labels] <= discard).sum()),
         "event_free_kept": taken,
         "simulated_loss": missed / int(labels.sum()),
         "simulated_loss_of_parent": float((before[labels] <= limits[0]).mean()),
-        "discard_rule": "below every cross-fitted confirmed event"
+        "discard_rule": "below the cross-fitted confirmed events, but for so many that 5 % of their like is the most"
         if is_held
         else "missing no more simulated events than its parent",
         "keep_rule": "taking no more simulated curves without an event than its parent",

@@ -6,7 +6,7 @@ The one thing tests replace.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -51,6 +51,11 @@ def day_and_minute(written: str) -> str:
     return datetime.fromisoformat(written).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
+def day_and_second(written: str) -> str:
+    """``2026-11-20 14:05:09``, as :func:`day_and_minute`: what spreadsheets take for a time."""
+    return datetime.fromisoformat(written).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
 def minute_of(written: str, now_s: float | None = None) -> str:
     """``14:05`` in the time of this computer; of another day than that of ``now_s`` as :func:`day_and_minute`."""
     told = day_and_minute(written)
@@ -71,3 +76,43 @@ def night_of(wall_s: float) -> str:
 def end_of_night(night: str) -> str:
     """``2026-11-21 12:00``, the noon at which the night ``2026-11-20`` of :func:`night_of` ends."""
     return f"{datetime.fromisoformat(night) + timedelta(days=1):%Y-%m-%d} 12:00"
+
+
+def hour_of(wall_s: float) -> str:
+    """``2026-11-20T14``, in the time of this computer."""
+    return time.strftime("%Y-%m-%dT%H", time.localtime(wall_s))
+
+
+def hours_between(first: str, last: str) -> Iterator[str]:
+    """Every hour from the one to the other, both as :func:`hour_of` writes them, and these two."""
+    at, end = (datetime.fromisoformat(f"{hour}:00") for hour in (first, last))
+    while at <= end:
+        yield at.strftime("%Y-%m-%dT%H")
+        at += timedelta(hours=1)
+
+
+def spoken(written: str) -> str:
+    """``Fri 20 Nov 14:05`` in the time of this computer, of what :func:`rfc3339` wrote."""
+    return datetime.fromisoformat(written).astimezone().strftime("%a %d %b %H:%M")
+
+
+def spoken_hour(wall_s: float) -> str:
+    """``Fri 14:05`` in the time of this computer."""
+    return time.strftime("%a %H:%M", time.localtime(wall_s))
+
+
+def spoken_start(start: str) -> str:
+    """``Fri 14:00``, ``20 Nov`` or ``Nov 2026`` of ``2026-11-20T14``, ``2026-11-20`` or ``2026-11``."""
+    if len(start) == len("2026-11-20T14"):
+        return datetime.fromisoformat(f"{start}:00").strftime("%a %H:%M")
+    return datetime.fromisoformat(f"{start}-01"[:10]).strftime("%d %b" if len(start) == len("2026-11-20") else "%b %Y")
+
+
+def as_when(written: str) -> str:
+    """``2026-11-20T14:05`` in the time of this computer, as --since takes it, of what :func:`rfc3339` wrote."""
+    return day_and_minute(written).replace(" ", "T")
+
+
+def noon_before_last(now_s: float) -> str:
+    """``2026-11-19T12:00`` all through the 20th: when the night that is over, or goes on, began."""
+    return f"{datetime.fromtimestamp(now_s) - timedelta(days=1):%Y-%m-%d}T12:00"

@@ -2,8 +2,9 @@
 
 The trunk (through layer3) never changes, so that what it gives of a curve is worked out once and kept in half
 precision: 16 kB a curve with the shipped raster and width. Batch norms stay as they are, statistics and scales. Two
-things hold the network back from forgetting: simulated and earlier curves in every batch (replay), and a pull of every
-weight towards the parent's (L2-SP, Li et al. 2018, arXiv 1802.01483).
+things hold the network back from forgetting: replayed curves in every batch, of which it goes on to say what its parent
+says (distillation, Li & Hoiem 2016, arXiv 1606.09282), and a pull of every weight towards the parent's (L2-SP, Li et
+al. 2018, arXiv 1802.01483).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.loss import select
+from models.loss import CrossEntropy, select
 from models.network import ResNet18
 from models.raster import Floats, RasterProfile, coverage
 from models.train import descend, rate_at, restore, store
@@ -98,10 +99,14 @@ class Lessons:
         )
 
     @classmethod
-    def replayed(cls, trunk: Trunk, targets: NDArray[np.float32]) -> Lessons:
-        """Curves that were learned before, all of one weight."""
-        count = len(trunk)
-        return cls(trunk, targets.astype(np.float32), np.ones(count, np.float32), np.full(count, REPLAY, np.int64))
+    def replayed(cls, network: ResNet18, trunk: Trunk, device: str = "cpu") -> Lessons:
+        """Curves of which the tuned network is to say what this one says, its parent; all of one weight.
+
+        The truth of simulated curves would push weak events up, and down what resembles them, whatever labels say of
+        the two: the cut of equal simulated loss then falls, and the pile that labels made small grows again.
+        """
+        count, said = len(trunk), 1 / (1 + np.exp(-tail_logits(network, trunk, device)))
+        return cls(trunk, said.astype(np.float32), np.ones(count, np.float32), np.full(count, REPLAY, np.int64))
 
     @property
     def is_replayed(self) -> NDArray[np.bool_]:
@@ -125,12 +130,12 @@ class TuningRecipe:
     batch: int = 32
     rate: float = 3e-4
     warmup: float = 0.1  # share of all steps
-    loss: str = "focal"  # as models.loss.select reads it
-    smoothing: float = 0.05  # targets are pulled this far towards the middle: people err
+    loss: str = "focal"  # of labelled curves, as models.loss.select reads it
+    smoothing: float = 0.05  # labels are pulled this far towards the middle: people err
     most: int = 1_000  # labelled curves an epoch draws, however many there are: a night has its time
-    replay: float = 0.5  # share of what is drawn that is replayed
+    replay: float = 0.75  # share of what is drawn that is replayed
     events: float = 0.5  # share of events in what is drawn, of the labelled and of the replayed alike
-    pull: float = 0.1  # towards the parent, a step at the full rate: no weight gets further than rate / pull from it
+    pull: float = 0.01  # towards the parent, a step at the full rate: no weight gets further than rate / pull from it
     seed: int = 1
     threads: int = 1
 
@@ -177,13 +182,29 @@ class Tuning:
                 store(self._checkpoint, self.network, self._optimiser, self._done)
 
     def _step(self, chosen: NDArray[np.int64], rate: float) -> float:
-        smoothing = self._recipe.smoothing
-        targets = torch.from_numpy(self._lessons.targets[chosen]).to(self._device) * (1 - 2 * smoothing) + smoothing
         logits = self.network.forward_tail(_on(self._lessons.trunk[chosen], self._device))
-        loss = descend(self.network, self._optimiser, self._loss(logits, targets), rate)
+        loss = descend(self.network, self._optimiser, self._loss_of(logits, chosen), rate)
         with torch.no_grad():
             for parameter, parent in zip(self._learned, self._parent, strict=True):
                 parameter.lerp_(parent, rate / self._recipe.rate * self._recipe.pull)
+        return loss
+
+    def _loss_of(self, logits: torch.Tensor, chosen: NDArray[np.int64]) -> torch.Tensor:
+        """By the shares of labelled and replayed curves among the chosen, (B,).
+
+        What is replayed counts by cross entropy, whatever the loss of labels: a focal one would pass over what its
+        parent is unsure of, which is where the cut lies.
+        """
+        smoothing = self._recipe.smoothing
+        targets = torch.from_numpy(self._lessons.targets[chosen]).to(self._device)
+        replayed = torch.from_numpy(self._lessons.is_replayed[chosen]).to(self._device)
+        share, loss = replayed.float().mean(), torch.zeros((), device=logits.device)
+        if not replayed.all():
+            loss = loss + (1 - share) * self._loss(
+                logits[~replayed], targets[~replayed] * (1 - 2 * smoothing) + smoothing
+            )
+        if replayed.any():
+            loss = loss + share * CrossEntropy()(logits[replayed], targets[replayed])
         return loss
 
 

@@ -207,6 +207,17 @@ def too_few_golden(found: ArrayLike) -> Finding | None:
     return Finding("newly lost", False, text, {"events": float(count)})
 
 
+def most_below(events: int) -> int:
+    """Of so many confirmed events, how many may lie below a cut: surely at most 5 % of their like then do.
+
+    None of fewer than 93. Were it none of any number, the cut would sink with every label.
+    """
+    below = 0
+    while events_needed(MAX_MISS, CONFIDENCE, below + 1) <= events:
+        below += 1
+    return below
+
+
 def mcnemar(before: ArrayLike, after: ArrayLike, look_alpha: float) -> Finding:
     """Simulated events: no evidence of harm, and the net loss is bounded.
 
@@ -357,6 +368,18 @@ def ranks(before: ArrayLike, after: ArrayLike, events: ArrayLike) -> Finding:
     if not passed:
         text += f"; it may be {AUC_BELOW:g} lower at the most"
     return Finding("ranking", passed, text, {"auc": now, "auc_of_parent": was})
+
+
+def ranks_own(cross_fitted: float, before: float) -> Finding:
+    """What was learned holds on labelled curves that were not learned: the area under the ROC curve on them.
+
+    ``cross_fitted``: each judged by a network that saw no curve of its experiment and day; ``before``: by the network
+    that the tuning began with. Labels that are wrong at random teach nothing that holds on others.
+    """
+    passed = cross_fitted > before
+    told = f"AUC {cross_fitted:.3f} on labelled curves, by networks that had not seen them; {before:.3f} before"
+    text = f"own ranking: {told}" + ("" if passed else ": what these labels teach does not hold on others")
+    return Finding("own ranking", passed, text, {"auc": cross_fitted, "auc_before": before})
 
 
 def kept_wrongly(before: ArrayLike, after: ArrayLike) -> Finding:

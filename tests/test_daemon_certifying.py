@@ -13,7 +13,7 @@ from daemon.judging.registry import Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
 from daemon.labels.sheets import Sheets
-from daemon.learn.certifying import certify
+from daemon.learn.adaptation import certify
 from daemon.ledger.view import LedgerView
 from deploy.classifier import EngineRequest
 from deploy.serving import Model

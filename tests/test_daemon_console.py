@@ -146,6 +146,19 @@ def test_no_colour_when_the_user_wants_none(speaker: Speaker) -> None:
         terminal.close()
 
 
+def test_plain_lines_end_with_q_too(speaker: Speaker) -> None:
+    terminal = Terminal(speaker, 80, 24, TERM="dumb")
+    try:
+        terminal.wait_for("attached to afm1, 12 decided so far")
+        assert "q or Ctrl-C leaves" in terminal.output
+        terminal.type("q")
+        assert terminal.end() == 0
+        assert "\x1b" not in terminal.output
+        assert terminal.is_as_before()
+    finally:
+        terminal.close()
+
+
 def test_without_a_terminal_it_prints_one_plain_line_a_decision(speaker: Speaker) -> None:
     # Variables that make rich believe in a terminal must not bring escapes into a log.
     variables = {**os.environ, "FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "TERM": "xterm-256color"}

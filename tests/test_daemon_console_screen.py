@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -13,13 +14,17 @@ import pytest
 from rich.console import Console
 
 from daemon.common.text import bars, duration, latency, rate, score, size
+from daemon.config import Config
+from daemon.screens import curves, svg
 from daemon.screens.board import Board, Entry
-from daemon.screens.console import KEYS
-from daemon.screens.screen import frame, sketch, svg, tail
-from models.clock import day_and_minute, rfc3339
+from daemon.screens.console import Labeller
+from daemon.screens.curves import tail
+from daemon.screens.screen import KEYS, frame
+from models.clock import day_and_minute, rfc3339, time_of_day
 from tests.speaker import preview
 from tests.test_review_night import guard
 
+DOWN, RIGHT = "\x1b[B", "\x1b[C"
 SVG = "{http://www.w3.org/2000/svg}"
 NOW_S = 1_800_000_000.0
 
@@ -62,6 +67,11 @@ def text_of(board: Board, width: int, height: int) -> str:
 # sketch
 
 
+def sketch(preview: str | None, width: int, height: int) -> tuple[str, ...]:
+    drawn = curves.sketch(preview, width, height)
+    return () if drawn is None else drawn.rows
+
+
 def edges_of(lower: list[int], upper: list[int]) -> str:
     return base64.b64encode(np.array([lower, upper], np.uint8).tobytes()).decode()
 
@@ -90,7 +100,7 @@ def test_the_noise_of_a_flat_curve_is_not_magnified() -> None:
 
 @pytest.mark.parametrize("damaged", [None, "", "no base64!", "QQ==", "QUFB", "é"])
 def test_no_curve_no_drawing(damaged: str | None) -> None:
-    assert sketch(damaged, 5, 2) == ("     ", "     ")
+    assert sketch(damaged, 5, 2) == ()
 
 
 def test_any_number_of_columns_is_drawn() -> None:
@@ -259,10 +269,24 @@ def test_wide_characters_are_cut_by_cells() -> None:
 
 def test_while_the_service_is_away_the_last_known_stays() -> None:
     board = board_with(9, counts={"keep": 1, "review": 1, "discard": 1})
+    heard_s = NOW_S
+    board.now = lambda: heard_s + 312
     board.take_link(False, "service not reachable, retrying")
-    text = text_of(board, 80, 24)
-    assert "service not reachable, retrying" in text
-    assert "curve-0009" in text
+    lines = frame(board, 80, 24)
+    assert f"▲ no answer for 5 min, as of {time_of_day(heard_s)}" in lines[0].plain
+    assert "ready" not in lines[0].plain
+    assert "curve-0009" in "\n".join(line.plain for line in lines)
+    assert all("dim" in [str(span.style) for span in line.spans] for line in lines[1:])
+    assert not any(str(span.style) == "dim" for line in frame(board_with(9), 80, 24) for span in line.spans)
+
+
+def test_a_service_that_fell_silent_is_no_longer_called_ready() -> None:
+    """Heartbeats come every 5 s; until the connection is given up nobody shall take old numbers for new ones."""
+    board = board_with(3)
+    board.now = lambda: NOW_S + 6.5
+    assert "no answer for 6 s" in text_of(board, 80, 24).splitlines()[0]
+    board.note_heard()
+    assert "● ready" in text_of(board, 80, 24).splitlines()[0]
 
 
 def picture(width: int = 120, height: int = 36) -> ElementTree.Element:
@@ -303,7 +327,11 @@ def test_wording() -> None:
     assert [duration(s) for s in (0, 59, 60, 8000, 360000)] == ["0 s", "59 s", "1 min", "2 h 13 min", "4 d 4 h"]
     assert [latency(s) for s in (None, 0.0004, 0.018, 1.24)] == ["–", "0.4 ms", "18 ms", "1.2 s"]
     assert [rate(r) for r in (0, 0.2, 9.81, 250.4)] == ["–", "12/min", "9.8/s", "250/s"]
-    assert [score(x) for x in (None, 0.0, 0.99996, 1.0)] == ["  –  ", "0.000", "0.999", "1.000"]
+    shown = [score(x) for x in (None, 0.0, 0.99996, 1.0, 0.973, 0.0421, 0.00321, 0.00096, 0.00094, 3.2e-5, 4e-12)]
+    assert {len(one) for one in shown} == {6, 7}  # the longest is no score that a network gives
+    assert [one.strip() for one in shown] == [
+        "–", "0", "0.999", "1.000", "0.973", "0.042", "0.0032", "0.0010", "9.4e-4", "3.2e-5", "4.0e-12",
+    ]  # fmt: skip
     assert [size(b) for b in (12, 3_200, 84_100_000_000, 2e12)] == ["12 bytes", "3.2 kB", "84.1 GB", "2.0 TB"]
 
 
@@ -313,12 +341,18 @@ def test_an_entry_knows_its_curve_of_a_map() -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(200, 50), (120, 36), (80, 24)])
 def test_the_session_stands_beside_the_numbers_of_all_time(width: int, height: int) -> None:
-    told = {"number": 3, "sample": "titin\x1b[2J", "tip": "OMCL", "seconds": 8000.0, "counts": {"keep": 1_234}}
+    counts = {"keep": 1_234, "review": 0, "discard": 10_000}
+    told = {"number": 3, "sample": "titin\x1b[2J", "tip": "OMCL", "seconds": 8000.0, "counts": counts}
+    all_time = {"keep": 5_000, "review": 0, "discard": 70_000}
     assert " session " not in text_of(board_with(9), width, height)
-    board = board_with(9, current_session=told)
+    goal = {"kept": 12, "wanted": 50, "text": "12 of 50 kept; 50 in 1 h 40 min to 6 h (90 %)"}
+    board = board_with(9, current_session=told, counts=all_time, goal=goal)
     lines = frame(board, width, height)
-    (row,) = (line.plain for line in lines if line.plain.startswith(" session 3, titin\ufffd[2J, tip OMCL, for 2 h"))
-    assert row.split("●")[1].split()[0] == "1,236"
+    text = "\n".join(line.plain for line in lines)
+    assert " session 3, titin\ufffd[2J, tip OMCL, for 2 h 13 min" in text
+    assert " goal    12 of 50 kept; 50 in 1 h 40 min to 6 h (90 %)" in text
+    (row,) = (line.plain for line in lines if line.plain.startswith(" ● keep"))
+    assert row.split()[2:6] == ["1,236", "11.0%", "5,002", "6.7%"]
     assert (len(lines), {line.cell_len for line in lines}) == (height, {width})
 
 
@@ -345,19 +379,89 @@ def test_what_is_missed_and_how_the_tip_is() -> None:
     assert "missed" not in text_of(board_with(4, guard=None), 140, 40)
 
 
-def test_on_a_small_terminal_a_red_line_still_says_since_when_and_what_to_do() -> None:
-    """80 by 24: numbers keep apart, what is wrong takes two lines, and so does the help."""
+ALARMS = [
+    "28 curves in a row without contact: the tip is not reaching the surface (check engage, setpoint, drift)",
+    "the share does not answer: look whether the instrument computer is on, then mount it again; curves that are "
+    "written meanwhile are not lost, they are read when it is back",
+    "3.1 GB left where the state lies: free some space or move the state folder",
+    "openvino could not be loaded: torch judges instead, four times as slow",
+    "the noise doubled: look at the tip, or wait until the laser is warm",
+    "nothing was kept for 40 min: compare with the first hour",
+]
+
+
+def test_on_a_small_terminal_every_alarm_is_told_whole() -> None:
+    """80 by 24: as many as fit, each with what to do; a key shows all, and the curve that is open leaves one."""
     since = "2026-11-20T12:00:00.000Z"
-    text = "28 curves in a row without contact: the tip is not reaching the surface (check engage, setpoint, drift)"
-    health = [{**condition("contact", "alarm", text), "since": since}, condition("disk", "degraded", "full")]
+    health = [{**condition(f"c{number}", "alarm", text), "since": since} for number, text in enumerate(ALARMS)]
     board = board_with(4, review_queue=276, health=health, engine="cpu, openvino")
-    board.tell(KEYS)
-    lines = text_of(board, 80, 24).splitlines()
-    assert "flagged  277  " in "\n".join(lines)
-    begin = next(place for place, line in enumerate(lines) if line.startswith(" ▲ contact"))
-    told = " ".join(" ".join(lines[begin : begin + 2]).split())
+    labeller = Labeller(Config(state=Path("/nowhere")), board, "ada")
+
+    def told() -> str:
+        lines = text_of(board, 80, 24).splitlines()
+        assert {len(line) for line in lines} == {80}
+        return " ".join(" ".join(lines).split())
+
     when = day_and_minute(since)
-    assert told.startswith(f"▲ contact: 28 curves in a row without contact since {when}: the tip is not reaching")
-    assert told.endswith("(check engage, setpoint, drift) (+1 more)")
-    assert KEYS in " ".join("\n".join(lines).split())
-    assert {len(line) for line in lines} == {80}
+    first = f"▲ c0: 28 curves in a row without contact since {when}: the tip is not reaching the surface"
+    overview = told()
+    assert first in overview
+    shown = [text.split(": ", 1)[1] in overview for text in ALARMS]
+    assert sum(shown) >= 2
+    assert shown == sorted(shown, reverse=True)
+    assert overview.count("▲ c") == sum(shown)  # nothing is begun that is not told to its end
+    assert f"▲ {6 - sum(shown)} more: press ! to read" in overview
+    assert "review 277" in overview
+    assert "curve-0004" in overview
+    labeller.take("!")
+    page = told()
+    assert all(text.split(":")[1].strip() in page for text in ALARMS)
+    labeller.take("!\r")
+    opened = told()
+    assert first in opened
+    assert re.search(r"▲ [45] more: press ! to read", opened)
+    labeller.take("\x1b?")
+    assert KEYS in told()
+
+
+def test_an_opened_curve_is_large_with_its_scales_and_pages_lead_to_the_others() -> None:
+    board = board_with(0)
+    axes = {"unit": "pN", "softness": 20.0, "low": -200.0, "high": 5000.0, "from_nm": -80.0, "to_nm": 720.0}
+    for seq in range(1, 41):
+        acquired = rfc3339(NOW_S - 3600 * 30 - seq, "seconds")
+        board.take_decision(event(seq, ("keep", "discard")[seq % 2], preview_axes=axes, folder="/d", acquired=acquired))
+    labeller = Labeller(Config(state=Path("/nowhere")), board, "ada")
+    labeller.take("\r")
+    assert board.selected is not None
+    assert board.selected.seq == 40
+    text = text_of(board, 100, 30)
+    day = day_and_minute(rfc3339(NOW_S - 3600 * 30 - 40, "seconds"))
+    for promised in ("● keep 0.500", day, "/d/run7/curve-0040.jpk-force#0", "1 of 20 kept", " pN┤"):
+        assert promised in text
+    assert re.search(r" 0 .* [67]00 nm", text)
+    ticks = [int(one) for one in re.findall(r"^ +([\d,]+)(?: pN)?┤", text, re.M)]
+    assert ticks == sorted(ticks, reverse=True)
+    assert ticks[-1] == 0
+    assert len(ticks) >= 3
+    labeller.take("\x1b[6~" + RIGHT + DOWN)
+    assert board.selected.seq == 16  # ten older, and two
+    labeller.take("\x1b[5~" + "\x1b")
+    assert (board.view, board.selected.seq) == ("all", 36)
+    board.take_decision(event(41, "keep", preview_axes={"unit": "stone"}))  # of another version
+    assert "curve-0041" in text_of(board, 100, 30)
+
+
+def test_drawings_keep_apart_and_show_all_of_the_pull() -> None:
+    """Below each other a row of dots stays free; what is left out is push at the surface, never a pull or a dip."""
+    rng = np.random.default_rng(3)
+    for _ in range(40):
+        middle = 83 + 60 * rng.random() * np.sin(np.linspace(0, 20 * rng.random(), 256))
+        middle[:20] = np.linspace(0, 83, 20)
+        middle[40 : 40 + int(30 * rng.random())] += 160 * rng.random()
+        levels = np.clip([middle - 3, middle + 3], 0, 255).astype(int)
+        drawn = curves.sketch(edges_of(*levels), 14, 2)
+        assert drawn is not None
+        assert not any(ord(char) & 0b1001 for char in drawn.rows[0])  # the highest dots
+        assert drawn.floor <= levels[0, 26:].min()
+        assert drawn.ceiling >= levels[1].max()
+        assert drawn.first <= 0.1

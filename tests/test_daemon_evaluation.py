@@ -6,8 +6,7 @@ from scipy import stats
 
 from daemon.cli import main
 from daemon.judging import Judge, Thresholds
-from daemon.learn.evaluation import Judged, evaluate
-from daemon.learn.report import write_text
+from daemon.learn.evaluation import Judged, evaluate, write_text
 from deploy.classifier import EngineId
 
 JUDGE = Judge("model-1", "p", EngineId("torch", "cpu", "fp32"), Thresholds(0.1, 0.8), "simulation", 0.02)

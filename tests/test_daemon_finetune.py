@@ -19,7 +19,7 @@ from daemon.common.errors import UserError
 from daemon.common.locks import lock_work_folder
 from daemon.config import Config, FinetuneConfig, ThresholdsConfig
 from daemon.judging.registry import Registry
-from daemon.learn import finetuning
+from daemon.learn import finetuning, teaching
 from daemon.learn.adaptation import propose
 from daemon.learn.finetuning import FOLDER, Night, finetune
 from daemon.learn.lessons import is_held_out
@@ -261,7 +261,7 @@ def test_what_was_damaged_is_made_anew(state: Path, gate: list[Callable[[], obje
 
 def test_what_the_gate_cannot_let_pass_is_not_taught(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too few decisions, or the look of tonight taken: both are known before the minutes of teaching."""
-    monkeypatch.setattr(finetuning, "_drawn", lambda *_: pytest.fail("it teaches"))
+    monkeypatch.setattr(teaching, "_drawn", lambda *_: pytest.fail("it teaches"))
     config, parent = Config(state=state, finetune=FinetuneConfig(events=20)), read(SHIPPED)
     more = {**SMALL, "simulate": 102}
     few = finetune(config, Night(by="ada", **{**more, "events": None}))

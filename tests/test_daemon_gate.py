@@ -162,9 +162,9 @@ def test_what_would_do_harm_is_refused_by_name(fresh, doubted, tmp_path):
     score = float(parent.calibration.score(np.array([cut]))[0])
     thresholds = {"thresholds": Cut(score, score * 1.01, {"basis": "simulation, held out", "events": 4_000})}
     bad = with_network(tmp_path / "bad", parent, weights, cut, **thresholds)
-    report = ask(fresh, doubted, bad, cross_fitted=[9.0, cut - 0.1])
+    report = ask(fresh, doubted, bad, cross_fitted=[9.0, cut - 0.1], own_ranking=(0.61, 0.62))
     assert (report.passed, report.look) == (False, 1)
-    assert {"newly lost", "ranking", "simulated events", "cut", "own events"} <= set(report.failed)
+    assert {"newly lost", "ranking", "simulated events", "cut", "own events", "own ranking"} <= set(report.failed)
     texts = {one.test: one.text for one in report.findings}
     assert texts["newly lost"].startswith("newly lost: 69 of 69 golden events lie below the candidate's cut")
     assert texts["own events"].startswith("own events: 1 of 2 confirmed ones")

@@ -8,8 +8,7 @@ from makers import a_retract
 
 from daemon.charts import Axis, Drawing, draw_trace, even_ticks, outline, trace
 from daemon.judging import Judge, Thresholds
-from daemon.learn.evaluation import Judged, evaluate
-from daemon.learn.report import MOST, draw_all, rank, thumbnail, worst, write_html
+from daemon.learn.evaluation import MOST, Judged, draw_all, evaluate, rank, thumbnail, worst, write_html
 from deploy.classifier import EngineId
 from models.curve import Curve
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from daemon.cli import SHELVES, VERBS, main
+
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "deploy" / "docs").glob("*.md"))
@@ -51,3 +53,14 @@ def test_no_heading_is_empty(page: Path) -> None:
     assert not re.search(r"^(#+) .*\n\s*(?:\1 .*|\Z)", text, re.MULTILINE), "a heading with nothing below it"
     names = HEADING.findall(text)
     assert len(names) == len(set(names)), f"two headings of one name: {names}"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb_names_the_page_that_tells_it(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    (page,) = [
+        line.removeprefix("more: ") for line in capsys.readouterr().out.splitlines() if line.startswith("more: ")
+    ]
+    assert re.search(rf"\b{verb}\b", Path(page).read_text()), f"{Path(page).name} does not tell {verb}"
+    assert sum(verb in verbs for verbs in SHELVES.values()) == 1, "in --help it stands where it is looked for"

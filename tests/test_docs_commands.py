@@ -113,7 +113,7 @@ class Reader:
         (self.watch / "run7").mkdir(parents=True)
         (folder / "home").mkdir()
         self.state = folder / "home" / ".local" / "state" / "afm-triage" / "afm1"
-        for place in ("data/yesterday", "data/2026", "data/local", "mnt/afm"):
+        for place in ("data/afm2", "data/yesterday", "data/2026", "data/local", "mnt/afm"):
             (folder / place).mkdir(parents=True)
             shutil.copy(CURVES / "fsas_mica_fz.000", folder / place)
         for number, name in enumerate(("0441", "0446", "0578", "0612", "0891")):

@@ -155,6 +155,15 @@ def test_confirmed_events_hold_the_cut_of_a_child_from_five_on(events: int, hold
         assert calibration.logit(cut.discard) == pytest.approx(lowest)
 
 
+@pytest.mark.parametrize(("events", "below"), [(92, 0), (93, 1), (124, 2)])
+def test_more_labels_make_the_cut_of_a_child_no_stricter(events: int, below: int) -> None:
+    """As many may lie below it as leave it likely that 5 % of their like do at most."""
+    lowest = [-0.9, -0.6, -0.3]
+    calibration, cut, _, _ = of_a_child((*lowest, *[3.0] * (events - 3)))
+    assert calibration.logit(cut.discard) == pytest.approx(lowest[below])
+    assert (cut.evidence["events_discarded"], cut.events) == (below, events)
+
+
 def test_a_cut_that_was_raised_leaves_its_band_to_the_child() -> None:
     calibration, cut, after, labels = of_a_child((), own=0.0)
     assert cut.band is not None

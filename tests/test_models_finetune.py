@@ -6,12 +6,12 @@ import pytest
 import torch
 from modelhelp import SMALL, some_examples, untrained
 
-from models.finetune import Lessons, Tuning, TuningRecipe, cross_fit, steps_of, tail_logits, trunk_of
+from models.finetune import REPLAY, Lessons, Tuning, TuningRecipe, cross_fit, steps_of, tail_logits, trunk_of
 from models.metrics import auc
 from models.network import ResNet18
 from models.train import infer
 
-QUICK = TuningRecipe(epochs=3, batch=16, rate=1e-2, pull=0.0)
+QUICK = TuningRecipe(epochs=3, batch=16, rate=1e-2, pull=0.0, replay=0.5)
 
 
 def same(one: ResNet18, other: ResNet18) -> bool:
@@ -24,7 +24,7 @@ def lessons() -> Lessons:
     examples, trunk = some_examples(), trunk_of(untrained(), some_examples().edges, SMALL)
     days = np.repeat(np.arange(8), 6)
     labelled = Lessons(trunk, examples.labels, np.ones(len(examples), np.float32), days)
-    return labelled + Lessons.replayed(trunk, examples.labels)
+    return labelled + replace(labelled, groups=np.full(len(examples), REPLAY))
 
 
 def test_the_trunk_and_the_tail_are_the_network(tmp_path):
@@ -78,6 +78,24 @@ def test_the_pull_holds_the_weights_by_the_parents(lessons):
         return float((tuning.network.fc.weight - untrained().fc.weight).detach().norm())
 
     assert distance(0.5) < 0.5 * distance(0.0)
+
+
+def test_of_replayed_curves_it_goes_on_to_say_what_its_parent_says(lessons):
+    """All labels say event, and everything would rise; what is replayed stays where it was."""
+    parent = Tuning(untrained(), lessons, replace(QUICK, epochs=5))
+    list(parent)
+    days = lessons.groups >= 0
+    trunk, said = lessons.trunk[days], tail_logits(parent.network, lessons.trunk[days])
+    replayed = Lessons.replayed(parent.network, trunk[12:])
+    np.testing.assert_allclose(replayed.targets, 1 / (1 + np.exp(-said[12:])), atol=1e-6)
+    own = Lessons(trunk[:12], np.ones(12, np.float32), np.ones(12, np.float32), np.arange(12))
+
+    def moved(whole: Lessons) -> float:
+        tuning = Tuning(parent.network, whole, replace(QUICK, rate=3e-3, replay=0.75))
+        list(tuning)
+        return float(np.abs(tail_logits(tuning.network, trunk[12:]) - said[12:]).mean())
+
+    assert moved(own + replayed) < 0.5 * moved(own)
 
 
 def test_a_batch_holds_the_wanted_shares(lessons):
@@ -140,7 +158,7 @@ def test_a_night_has_its_time_however_many_labels_there_are(lessons):
 
 def test_too_few_lessons_are_refused(lessons):
     with pytest.raises(ValueError, match="without a labelled"):
-        Tuning(untrained(), Lessons.replayed(lessons.trunk, lessons.targets), QUICK)
+        Tuning(untrained(), Lessons.replayed(untrained(), lessons.trunk), QUICK)
     one = np.zeros(4, np.int64)  # a curve and its copies
     alone = Lessons(lessons.trunk[one], lessons.targets[one], lessons.weights[one], one)
     with pytest.raises(ValueError, match="two different"):

@@ -9,6 +9,7 @@ import pytest
 
 from models import gate
 from models.gate import Finding, Report, Shadow
+from models.metrics import clopper_pearson
 from tests.studies.poison import passing
 
 
@@ -101,6 +102,20 @@ def test_a_collapsed_network_does_not_rank():
     assert gate.ranks(logits, logits + rng.normal(0.0, 0.1, 1_000), events).passed
     assert not gate.ranks(logits, np.zeros(1_000), events).passed
     assert not gate.ranks(logits, logits, np.ones(1_000, bool)).passed
+
+
+@pytest.mark.parametrize(("events", "below"), [(0, 0), (92, 0), (93, 1), (124, 2), (1_000, 38)])
+def test_of_confirmed_events_so_many_may_lie_below_that_the_promise_stands(events, below):
+    assert gate.most_below(events) == below
+    for lost, is_kept in ((below, True), (below + 1, False)) if events >= 59 else ():
+        assert (clopper_pearson(lost, events, 0.90)[1] <= 0.05) == is_kept, "one-sided, 95 % sure"
+
+
+def test_labels_that_teach_nothing_about_others_are_refused():
+    assert gate.ranks_own(0.970, 0.959).passed
+    refused = gate.ranks_own(0.607, 0.614)
+    assert (refused.test, refused.passed) == ("own ranking", False)
+    assert "AUC 0.607 on labelled curves" in refused.text
 
 
 def test_a_batch_may_not_take_twice_the_time():

@@ -21,7 +21,7 @@ import pytest
 from daemon.cli import Parser
 from daemon.common.errors import ALREADY_RUNNING, BAD_CONFIG, USAGE
 from daemon.common.options import add_options, take_options
-from daemon.verbs import adapt, finetune, run
+from daemon.verbs import adapt, finetune, report, run
 
 UNITS = Path(__file__).resolve().parents[1] / "systemd"
 UNIT = UNITS / "afm-triage@.service"
@@ -73,7 +73,7 @@ def test_every_flag_of_the_unit_is_a_flag_of_run() -> None:
     assert take_options(run.Options, parser.parse_args(words)).configuration.keys["instrument"] == "afm1"
 
 
-@pytest.mark.parametrize("verb", [adapt, finetune], ids=["adapt", "finetune"])
+@pytest.mark.parametrize("verb", [adapt, finetune, report], ids=["adapt", "finetune", "report"])
 def test_a_timer_asks_for_the_state_of_the_service(verb: ModuleType) -> None:
     name = verb.__name__.rpartition(".")[2]
     said = (UNITS / f"afm-triage-{name}@.service").read_text()

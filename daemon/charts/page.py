@@ -6,6 +6,7 @@ enlarged by a click: a link to itself, as a style sheet alone can do it. A path 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -29,6 +30,7 @@ p, ul { max-width: 60rem } small, .soft { color: var(--soft); font-weight: 400 }
 .well { border-left: 4px solid var(--event); background: var(--band); padding: .6rem 1rem }
 code { font: .85em/1.4 ui-monospace, monospace; overflow-wrap: anywhere; user-select: all; -webkit-user-select: all;
   background: var(--band); border-radius: .2rem; padding: 0 .2rem }
+nav { display: flex; flex-wrap: wrap; gap: .4rem .8rem; margin: 1rem 0 } nav a { color: var(--event) }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; font-size: .84rem }
 th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top }
@@ -40,7 +42,8 @@ tr.strong { font-weight: 600; background: var(--band) } td.bad { color: var(--ma
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .8rem; margin: 1.2rem 0 }
 .tile { background: var(--band); border-radius: .5rem; padding: .6rem 1rem }
 .tile b { display: block; font-size: 1.5rem; line-height: 1.2 } .tile small { display: block; line-height: 1.35 }
-.diagrams { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 34rem)); gap: 1.5rem }
+.diagrams { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); gap: 1.5rem }
+.two { grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 34rem)) }
 .thumbnails { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); gap: 1rem }
 .thumbnails figure { border: 1px solid var(--line); border-radius: .5rem; padding: .5rem }
 figure { margin: 0; min-width: 0 } figcaption { font-size: .8rem; color: var(--soft); overflow-wrap: anywhere }
@@ -66,12 +69,17 @@ svg .threshold { stroke: var(--mark); fill: none; stroke-width: 1.5 } svg .trace
   .cards td { border: 0; padding: .1rem 0; text-align: right; overflow: hidden } .cards td:first-child { font-weight:
   600 } .cards td:not(:first-child)::before { content: attr(data-head); float: left; color: var(--soft); font-weight:
   400; margin-right: 1rem } .cards td.words { text-align: right } .cards td.empty { display: none } }
+@media print { nav { display: none } }
 @media print { :root { --ink: #000; --soft: #444; --line: #bbb; --paper: #fff; --band: #eee; --event: #0b7a75;
   --none: #9a6a00; --mark: #b3261e } body { margin: 0; font-size: 10pt } figure, tr { break-inside: avoid }
   h2 { break-after: avoid } table { font-size: 7.5pt } figure:target { position: static; padding: .5rem }
   figure:target a.back { display: none } .thumbnails { grid-template-columns: repeat(4, 1fr) }
   .diagrams { grid-template-columns: repeat(2, 1fr) } .wide { overflow: visible } }
 """
+
+
+#: So many columns fit on a telephone.
+_FEW = 5
 
 
 def page(title: str, parts: Iterable[str]) -> str:
@@ -82,18 +90,26 @@ def page(title: str, parts: Iterable[str]) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
 
 
-def heading(text: str) -> str:
-    return f"<h2>{_text(text)}</h2>"
+def heading(text: str, mark: str = "") -> str:
+    """``mark``: what a link of this page may lead to."""
+    at = f' id="{_text(mark)}"' if mark else ""
+    return f"<h2{at}>{_text(text)}</h2>"
+
+
+def places(some: Iterable[tuple[str, str]]) -> str:
+    """(words, mark of a heading): links to places of this page."""
+    told = (f'<a href="#{_text(mark)}">{_text(words)}</a>' for words, mark in some)
+    return f"<nav>{''.join(told)}</nav>"
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """``kind``: lead, soft, warning or well."""
-    return f'<p class="{kind}">{_text(text)}</p>' if kind else f"<p>{_text(text)}</p>"
+    """``kind``: lead, soft, warning or well. What stands between `backticks` is a command to copy."""
+    return f'<p class="{kind}">{_with_code(text)}</p>' if kind else f"<p>{_with_code(text)}</p>"
 
 
 def listed(lines: Iterable[str], kind: str = "") -> str:
-    """Lines with a dot before each."""
-    return f'<ul class="{kind}">{"".join(f"<li>{_text(line)}</li>" for line in lines)}</ul>'
+    """Lines with a dot before each, as paragraphs are."""
+    return f'<ul class="{kind}">{"".join(f"<li>{_with_code(line)}</li>" for line in lines)}</ul>'
 
 
 def copied(text: str) -> str:
@@ -120,7 +136,7 @@ def tiles(some: Iterable[Tile]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell of a table; ``kind``: bad, or words for one that begins at its left edge."""
+    """One cell of a table; ``kind``: bad, words for one that begins at its left edge, path for one to copy."""
 
     text: str
     small: str = ""
@@ -128,7 +144,7 @@ class Cell:
 
 
 def table(head: Sequence[str | tuple[str, str]], rows: Sequence[Sequence[str | Cell]], strong: int = 0) -> str:
-    """Rows under a head, the first ``strong`` of them emphasised; on a narrow screen each row becomes a card.
+    """Rows under a head, the first ``strong`` of them emphasised; on a narrow screen each row of many is a card.
 
     A head of two texts is a group of columns and the one's name in it; neighbours of one group share its head.
     """
@@ -138,10 +154,8 @@ def table(head: Sequence[str | tuple[str, str]], rows: Sequence[Sequence[str | C
         cells = [one if isinstance(one, Cell) else Cell(one) for one in row]
         filled = "".join(_cell(cell, name) for cell, name in zip(cells, names, strict=True))
         body.append(f'<tr class="strong">{filled}</tr>' if number < strong else f"<tr>{filled}</tr>")
-    lines = "\n".join(body)
-    return (
-        f'<div class="wide"><table class="cards"><thead>{_head(names)}</thead><tbody>\n{lines}\n</tbody></table></div>'
-    )
+    lines, kind = "\n".join(body), ' class="cards"' if len(names) > _FEW else ""
+    return f'<div class="wide"><table{kind}><thead>{_head(names)}</thead><tbody>\n{lines}\n</tbody></table></div>'
 
 
 def _head(names: Sequence[tuple[str, str]]) -> str:
@@ -164,7 +178,8 @@ def _cell(cell: Cell, name: tuple[str, str]) -> str:
     kind = f' class="{kinds}"' if kinds else ""
     small = f"<small>{_text(cell.small)}</small>" if cell.small else ""
     told = ", ".join(filter(None, name))
-    return f'<td{kind} data-head="{_text(told)}">{_text(cell.text)}{small}</td>'
+    text = f"<code>{_text(cell.text)}</code>" if cell.kind == "path" else _text(cell.text)
+    return f'<td{kind} data-head="{_text(told)}">{text}{small}</td>'
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +195,7 @@ class Picture:
 
 
 def pictures(some: Iterable[Picture], kind: str, prefix: str) -> str:
-    """``kind``: diagrams or thumbnails. ``prefix`` begins the marks of these pictures: once a page each."""
+    """``kind``: diagrams, "diagrams two" for two columns, or thumbnails. ``prefix``: of their marks, each once."""
     figures = (_figure(one, f"{prefix}{number}") for number, one in enumerate(some))
     return f'<div class="{kind}">{"".join(figures)}</div>'
 
@@ -199,6 +214,10 @@ def _figure(one: Picture, mark: str) -> str:
         f'<div id="{mark}-at"><figure id="{mark}"><a class="back" href="#{mark}-at">close</a>'
         f'<a href="#{mark}">{one.svg}</a><figcaption>{"<br>".join(lines)}</figcaption></figure></div>'
     )
+
+
+def _with_code(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", _text(text))
 
 
 def _text(text: str) -> str:

@@ -1,4 +1,7 @@
-"""The service file: the addresses of the running service, as it wrote them into ``state/service.json`` at its start."""
+"""The service file: the addresses of the running service, as it wrote them into ``state/service.json`` at its start.
+
+A review page leaves its own in ``state/review-page.json``, so that a console can open a curve on it.
+"""
 
 from __future__ import annotations
 
@@ -76,6 +79,30 @@ def find(config: Config) -> ServiceFile:
         started_at=started_at if isinstance(started_at, str) else None,
         why_silent=why_silent if isinstance(why_silent, str) else "",
     )
+
+
+_PAGE_FILE = "review-page.json"
+
+
+def leave_page(state: Path, address: str) -> None:
+    """The review page writes where it is, without its token; a state that cannot be written has none that is known."""
+    with suppress(OSError):
+        write_whole(state / _PAGE_FILE, (json.dumps({"pid": os.getpid(), "address": address}) + "\n").encode())
+
+
+def forget_page(state: Path) -> None:
+    """The page ends; what another one has left stays."""
+    if _read(state / _PAGE_FILE).get("pid") == os.getpid():
+        with suppress(OSError):
+            (state / _PAGE_FILE).unlink(missing_ok=True)
+
+
+def find_page(state: Path) -> str | None:
+    """``http://127.0.0.1:8795/`` of the review page on this state; None where none runs."""
+    said = _read(state / _PAGE_FILE)
+    pid, address = said.get("pid"), said.get("address")
+    is_there = isinstance(pid, int) and pid > 0 and isinstance(address, str) and is_running(pid)
+    return str(address) if is_there else None
 
 
 def _read(file: Path) -> dict[str, Any]:

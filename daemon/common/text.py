@@ -50,8 +50,17 @@ def share(part: int, whole: int) -> str:
 
 
 def score(value: float | None) -> str:
-    """Three digits, never rounded up to a certainty; blank when no score could be made."""
-    return "  –  " if value is None else f"{min(value, 0.999):.3f}" if value < 1 else "1.000"
+    """Six cells: ``0.973``, ``0.042``, ``0.0032``, ``3.2e-5``: two digits that say something, also of a discard.
+
+    Never rounded up to a certainty; a dash when no score could be made.
+    """
+    if value is None:
+        return "  –   "
+    if value >= 0.01 or value <= 0:
+        told = "0" if value <= 0 else f"{min(value, 0.999):.3f}" if value < 1 else "1.000"
+    else:
+        told = f"{value:.4f}" if value >= 0.00095 else f"{value:.1e}".replace("e-0", "e-")
+    return told.ljust(6)
 
 
 def size(count_bytes: float) -> str:

@@ -319,10 +319,10 @@ class LogbookView(Closing):
     def close(self) -> None:
         self._connection.close()
 
-    def tallies(self, since: str = "") -> Counter[str]:
-        """Canaries by result, of the hours from ``since`` on (UTC, RFC 3339)."""
-        query = "select result, sum(canaries) from tallies where hour >= ? group by result"
-        return Counter(dict(self._select(query, since)))
+    def tallies(self, since: str = "", until: str = "9") -> Counter[str]:
+        """Canaries by result, of the hours from ``since`` on and before ``until`` (UTC, RFC 3339)."""
+        query = "select result, sum(canaries) from tallies where hour >= ? and hour < ? group by result"
+        return Counter(dict(self._select(query, since, until)))
 
     def kept(self, watch: str, key: str) -> dict[str, Any] | None:
         """What was kept of a watch; None where nothing was."""

@@ -34,6 +34,8 @@ from models.clock import rfc3339, utc_now
 REMEMBERED_S = 12 * 3_600.0
 #: Why there is no path.
 NO_CANARIES = "canaries are switched off ([guard] canaries = false): whether the line works is not watched"
+#: In the state folder: a page a night, 2026-11-27.html, that a timer writes.
+REPORTS = "reports"
 #: Kinds of advice that say that curves are read as what they are not: events may be getting lost.
 _MISREAD = frozenset({"unit"})
 #: The state in the logbook that holds the number itself, for when no service can be asked.
@@ -134,6 +136,13 @@ class Memory:
 
 def _told_of(advice: Advice) -> Told:
     return Told(name=f"{ADVICE}{advice.kind}", level=level_of(advice), since=advice.since, text=advice.text)
+
+
+def last_report(state: Path) -> Path | None:
+    """The page of the last night that a timer has written; None where there is none. Raises nothing."""
+    with suppress(OSError):
+        return max((state / REPORTS).glob("????-??-??.html"), default=None)
+    return None
 
 
 def left_in(state: Path) -> numbers.GuardNumbers:

@@ -16,7 +16,7 @@ because of what it shows as well: until somebody has answered, it counts as look
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, lru_cache
@@ -60,12 +60,14 @@ class _Part:
     looked: tuple[tuple[float, bool | None], ...]  # that chance of each that was, and whether it is an event
 
 
-def unseen(view: LedgerView, labels: Labels | None, pipeline: str) -> Unseen:
+def unseen(view: LedgerView, labels: Labels | None, pipeline: str, nights: Container[str] | None = None) -> Unseen:
     """Events among the discards of one model and cut, over all its nights; what it looks at is indexed.
 
-    ``labels``: None where nobody has said anything yet. Raises what the ledger and the labels raise.
+    ``labels``: None where nobody has said anything yet. ``nights``: only of these, as models.clock.night_of writes
+    them; whoever names them does not choose by what was found. Raises what the ledger and the labels raise.
     """
-    audits = [one for one in view.audits(pipeline) if one.discards or one.in_band]
+    every = [one for one in view.audits(pipeline) if one.discards or one.in_band]
+    audits = [one for one in every if nights is None or one.night in nights]
     draws = view.draws(one.number for one in audits)
     said = labels.labelled([one.seq for one in draws]) if labels else {}
     looks = _looks(draws, said, labels) if labels else {}
@@ -73,9 +75,10 @@ def unseen(view: LedgerView, labels: Labels | None, pipeline: str) -> Unseen:
     of_audit = {number: list(some) for number, some in groupby(sorted(draws), key=lambda one: one.audit)}
     parts: list[_Part] = []
     banded = 0
-    for audit in audits:
+    for audit in every:
         banded += audit.in_band
-        parts += _parts(view, pipeline, audit, of_audit.get(audit.number, []), looks, sessions, banded)
+        if nights is None or audit.night in nights:
+            parts += _parts(view, pipeline, audit, of_audit.get(audit.number, []), looks, sessions, banded)
     return _tell(
         sorted(parts, key=lambda one: -one.chance),
         discards=sum(one.discards for one in audits),

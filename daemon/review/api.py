@@ -29,7 +29,16 @@ from daemon.labels import Label
 from daemon.labels.sessions import FIELDS, LONGEST, Sessions
 from daemon.learn.order import Orderer
 from daemon.ledger.wire import Event
-from daemon.review.asked import (
+from daemon.review.cutting import Cutting
+from daemon.review.desk import Desk, told
+from daemon.review.drawing import Heats, draw, packed
+from daemon.review.night import Night
+from daemon.review.outlook import Certifying
+from daemon.review.queues import ALWAYS, Aims, Item, QueueName, otherwise
+from daemon.review.request import (
+    Door,
+    Guard,
+    Refused,
     flag,
     is_blind_for,
     known_queue,
@@ -42,14 +51,6 @@ from daemon.review.asked import (
     text_of,
     who,
 )
-from daemon.review.cutting import Cutting
-from daemon.review.desk import Desk, told
-from daemon.review.drawing import Heats, draw, packed
-from daemon.review.night import Night
-from daemon.review.outlook import Certifying
-from daemon.review.pile import ALWAYS
-from daemon.review.queues import Aims, Item, QueueName, otherwise
-from daemon.review.security import Door, Guard, Refused
 from models.reasons import REASONS
 
 log = logging.getLogger(__name__)

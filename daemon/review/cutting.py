@@ -18,7 +18,7 @@ from daemon.judging import Thresholds
 from daemon.judging.registry import Registry
 from daemon.review.desk import Desk, Held, told
 from daemon.review.queues import Aims
-from daemon.review.security import Refused
+from daemon.review.request import Refused
 from models.bundle import BadBundle
 
 if TYPE_CHECKING:

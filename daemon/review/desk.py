@@ -34,9 +34,8 @@ from daemon.labels.sheets import Sheets
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from daemon.reading.pool import ReaderPool
-from daemon.review.pile import Portion, portion
-from daemon.review.queues import BLIND, QUEUES, Aims, Item, QueueName, queue, stretches
-from daemon.review.security import Refused
+from daemon.review.queues import BLIND, QUEUES, Aims, Item, Portion, QueueName, portion, queue, stretches
+from daemon.review.request import Refused, Said
 from daemon.sources.existing import find as find_files
 from models.clock import utc_now
 from models.curve import Curve
@@ -47,17 +46,6 @@ _READING_S = 3.0  # for the file before this one
 _REMEMBERED = 50_000  # items of all raters that were handed out
 _ASKED_AGAIN = 200  # of a queue, to find out what an answer is to
 _PAGES_AT_ONCE = 4  # raters and queues in one list of answers; a page has one of each
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """One answer as a page sends it, checked."""
-
-    id: str
-    word: Word
-    rater: str
-    reason: str | None = None  # None: nothing is said of it, so that the one that holds stays
-    queue: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.judging.registry import Registry
-from daemon.review.security import Refused
+from daemon.review.request import Refused
 from models.bundle import BadBundle, Bundle, read
 from models.curve import Curve, Prepared, Samples
 from models.frontend import FAR_END, LARGEST, OPEN, first_shown, force_scale, prepare, turned

@@ -28,7 +28,7 @@ from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event, StreamScores
 from daemon.review.desk import Desk, Held, told
 from daemon.review.queues import Aims, lengths
-from daemon.review.security import Refused
+from daemon.review.request import Refused
 from models.clock import rfc3339, utc_now
 
 _STATUS_HOLDS_S = 1.0  # one question to the service, however many pages ask

@@ -22,7 +22,7 @@ from daemon.labels.sessions import Sessions, Stretches, is_within
 from daemon.labels.sheets import ABOVE, GOAL, MOST_CURVES, Progress, SheetKind, Sheets, costs_of
 from daemon.ledger.view import LedgerView
 from daemon.review.desk import Desk, Held, told
-from daemon.review.security import Refused
+from daemon.review.request import Refused
 from models.certificate import CONFIDENCE, MAX_MISS, labels_needed, miss_bound, percent_up, weighted_bound
 
 #: What is thought of a verdict before anybody has labelled a curve of it: the share of events, worth two labels.

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
+
+import msgspec
 
 from daemon.client.feed import SILENCE_S, Feed, ask_status
 from daemon.client.service_file import find
@@ -24,7 +26,10 @@ from daemon.judging import VERDICTS
 from daemon.labels.curve_name import name_of
 from daemon.ledger import events, wire
 from daemon.sources import COMPANION, heard, words
+from models.raster import PreviewAxes
 
+#: Kept and flagged decisions that are held to be paged through.
+MOST_MARKED = 5_000
 #: How far back rates and the row of bars look.
 WINDOW_S = 60.0
 
@@ -42,11 +47,16 @@ class Entry:
     reasons: tuple[str, ...]
     latency_s: float | None
     preview: str | None
+    axes: PreviewAxes | None = None  # of the preview; None where an older service says nothing of them
+    acquired_s: float | None = None  # seconds since 1970
+    folder: str = ""  # that the path is relative to; "" for ingest
+    model: str = ""
 
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> Self:
         """Raises KeyError, TypeError or ValueError for what is no decision."""
         data, score, preview = dict(event["data"]), event["data"]["score"], event["data"].get("preview")
+        acquired, axes = data.get("acquired"), data.get("preview_axes")
         latency_s = dict(data.get("latency_s") or {}).get("total")
         if data["verdict"] not in VERDICTS:
             raise ValueError(data["verdict"])
@@ -60,6 +70,10 @@ class Entry:
             reasons=tuple(clean(str(reason)) for reason in data.get("reasons", ())),
             latency_s=None if latency_s is None else float(latency_s),
             preview=preview if isinstance(preview, str) else None,
+            axes=_axes_of(axes),
+            acquired_s=datetime.fromisoformat(acquired).timestamp() if acquired else None,
+            folder=clean(str(data.get("folder") or "")),
+            model=clean(str(data.get("model", ""))),
         )
 
     @property
@@ -68,9 +82,26 @@ class Entry:
         return name_of(self.path, self.curve)
 
     @property
+    def full_name(self) -> str:
+        """With the folder, where it has one: what a person can copy."""
+        return f"{self.folder.rstrip('/')}/{self.label}" if self.folder else self.label
+
+    @property
     def why(self) -> str:
         """The reasons that say more than "the score did"."""
         return ", ".join(reason for reason in self.reasons if reason != "score")
+
+
+def _axes_of(told: object) -> PreviewAxes | None:
+    """None also for what another version may have made of them: a drawing without a scale is still one."""
+    try:
+        return None if told is None else msgspec.convert(told, PreviewAxes)
+    except msgspec.MsgspecError:
+        return None
+
+
+#: What a screen shows: the overview, the selected curve large, or all that is not well.
+View = Literal["all", "one", "alarms"]
 
 
 class Board:
@@ -82,8 +113,10 @@ class Board:
         self.is_linked = False
         self.link_text = "waiting for the service"
         self.recent: deque[Entry] = deque(maxlen=keep)  # newest first
-        self.marked: deque[Entry] = deque(maxlen=keep)  # kept and flagged only: the rare ones stay in view
+        self.marked: deque[Entry] = deque()  # kept and flagged only: the rare ones stay in view, back to the first
         self.version = 0  # grows with every change, so that an idle screen need not be drawn
+        self.heard_s: float | None = None  # when the service last gave a sign of life, as ``now``
+        self.view: View = "all"
         self.selected: Entry | None = None  # that a person is about to label
         self.labels: dict[int, str] = {}  # seq -> what was said of it at this screen
         self.told = ""  # what came of the last key
@@ -101,6 +134,7 @@ class Board:
         if self.status and stream != self.status.get("stream"):
             self._forget()  # another ledger: its numbers have nothing to do with these
         self.status = {**data, "stream": stream}
+        self.note_heard()
         self._status_seq = int(data.get("last_seq", 0))
         # Decisions the status does not count yet are still ours to add.
         self._since_status = Counter(entry.verdict for entry in self.recent if entry.seq > self._status_seq)
@@ -115,8 +149,10 @@ class Board:
         if self.recent and entry.seq <= self.recent[0].seq:
             return None
         self.recent.appendleft(entry)
-        if entry.verdict != "discard":
+        if entry.verdict != "discard" and (not self.marked or entry.seq > self.marked[0].seq):
             self.marked.appendleft(entry)
+            while len(self.marked) > MOST_MARKED:
+                self.marked.pop()
         if entry.seq > self._status_seq:
             self._since_status[entry.verdict] += 1
         self._times.append((entry.time_s, entry.verdict))
@@ -124,6 +160,23 @@ class Board:
             self._times.popleft()
         self.version += 1
         return entry
+
+    def take_older(self, entries: Sequence[Entry]) -> None:
+        """Kept and flagged decisions from before those that are here, the newest first."""
+        known = self.marked[-1].seq if self.marked else None
+        self.marked.extend(one for one in entries if known is None or one.seq < known)
+        self.version += 1
+
+    def note_heard(self) -> None:
+        """The service gave a sign of life."""
+        self.heard_s = self.now()
+
+    def show(self, view: View) -> None:
+        """Turn to another view; the one of a curve shows the newest that was kept or flagged, if none is selected."""
+        if view == "one" and self.selected is None:
+            self.select(1, marked=True)
+        self.view = view if view != "one" or self.selected is not None else "all"
+        self.version += 1
 
     def take_link(self, is_linked: bool, text: str) -> None:
         """Whether the service answers, in words."""
@@ -149,9 +202,11 @@ class Board:
         """The decision of this number, if it is still here."""
         self.selected = next((one for one in (*self.recent, *self.marked) if one.seq == seq), self.selected)
 
-    def unselect(self) -> None:
-        """The newest decisions are looked at again."""
-        self.selected = None
+    def go_back(self) -> None:
+        """One view back; from the overview the newest decisions are looked at again."""
+        if self.view == "all":
+            self.selected = None
+        self.view = "all"
         self.tell("")
 
     def note_label(self, seq: int, word: str | None) -> None:
@@ -166,7 +221,7 @@ class Board:
         self.version += 1
 
     def _forget(self) -> None:
-        self.selected, self.told = None, ""
+        self.selected, self.told, self.view = None, "", "all"
         self.labels.clear()
         self.recent.clear()
         self.marked.clear()
@@ -183,13 +238,32 @@ class Board:
         return {verdict: int(known.get(verdict, 0)) + self._since_status[verdict] for verdict in VERDICTS}
 
     @property
-    def session(self) -> tuple[str, dict[str, int]] | None:
-        """The run that goes on, in words, and its decisions by verdict."""
+    def session(self) -> tuple[int, dict[str, int]] | None:
+        """The number of the run that goes on, and its decisions by verdict."""
         told = self.status.get("current_session")
         if not isinstance(told, dict):
             return None
         known = told.get("counts") or {}
-        return session_words(told), {one: int(known.get(one, 0)) + self._since_status[one] for one in VERDICTS}
+        number = int(told.get("number") or 0)
+        return number, {one: int(known.get(one, 0)) + self._since_status[one] for one in VERDICTS}
+
+    @property
+    def session_words(self) -> str:
+        """``3, titin, tip OMCL, for 2 h 13 min``; "" where none goes on."""
+        told = self.status.get("current_session")
+        return session_words(told) if isinstance(told, dict) else ""
+
+    @property
+    def messages_to(self) -> str:
+        """To whom a message goes when something is wrong; "" where to nobody."""
+        told = self.status.get("messages")
+        return clean(", ".join(map(str, told.get("to") or ()))) if isinstance(told, dict) else ""
+
+    @property
+    def goal(self) -> str:
+        """How long until enough are kept, in words; "" where the service says nothing of it."""
+        told = self.status.get("goal")
+        return clean(str(told.get("text") or "")) if isinstance(told, dict) else ""
 
     @property
     def guard(self) -> Mapping[str, Any]:
@@ -232,6 +306,9 @@ class Board:
     def troubles(self) -> list[str]:
         """What is not well, in words; empty when all is."""
         found = [f"{one.get('name')}: {one.get('text')}" for one in troubles(self.status)]
+        messages = self.status.get("messages")
+        if isinstance(messages, dict) and messages.get("trouble"):
+            found.append(f"messages: {messages['trouble']}")
         return [clean(one) for one in found + unseen(self.status, self.now())]
 
     @property
@@ -308,6 +385,7 @@ class Attachment:
         since, stream = max(head - self._history, known, 0), str(event["stream"])
         self._feed = Feed(where.publish, where.replay, since=since, stream=stream)
         self._attached_s = time.monotonic()
+        self._board.note_heard()
         self._board.take_link(True, "")
         return [("attached", f"to {self._board.instrument}, {head} decided so far")]
 
@@ -320,6 +398,7 @@ class Attachment:
         return "lost", LOST
 
     def _take(self, event: wire.Event) -> Entry | Notice | None:
+        self._board.note_heard()
         kind, data = events.kind_of(event), event["data"]
         if kind == "decision":
             return self._board.take_decision(event)

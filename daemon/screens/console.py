@@ -3,9 +3,9 @@
 Start and leave as many as you like: the service does not notice. Without a terminal it prints one plain
 line a decision.
 
-With its keys a person labels the curve that is selected. A label is on disk before the screen says so; what cannot be
-stored is told in one line and nothing has changed. Other programs may hold the labels for a moment: a screen waits less
-long for them than a verb does.
+With its keys a person opens and labels the curve that is selected, and pages through all that was ever kept or flagged.
+A label is on disk before the screen says so; what cannot be stored is told in one line and nothing has changed. Other
+programs may hold the labels for a moment: a screen waits less long for them than a verb does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import termios
 import time
 import tty
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,30 +36,71 @@ from daemon.config import Config
 from daemon.labels import Label, Labels, Word
 from daemon.labels.sessions import Sessions
 from daemon.ledger.view import LedgerView
-from daemon.screens.board import Attachment, Board, Entry
-from daemon.screens.screen import frame, svg
+from daemon.screens import svg
+from daemon.screens.board import MOST_MARKED, Attachment, Board, Entry
+from daemon.screens.opener import Opener
+from daemon.screens.screen import KEYS, frame
 from models.clock import time_of_day, utc_now
 
+#: Key -> direction (1: older), how many curves, and whether only among those kept or flagged.
+_STEPS: Mapping[str, tuple[int, int, bool]] = {
+    "up": (-1, 1, False),
+    "down": (1, 1, False),
+    "left": (-1, 1, True),
+    "right": (1, 1, True),
+    "page up": (-1, 10, True),
+    "page down": (1, 10, True),
+}
+#: Kept and flagged curves that are fetched from the ledger at once.
+FETCHED = 60
 #: Key -> what it says of the selected curve.
 WORDS: Mapping[str, Word] = {"k": "keep", "d": "discard", "u": "unsure"}
-#: What they do, for `?`.
-KEYS = "↑ ↓ select · ← → kept or flagged · k keep · d discard · u unsure · z takes back · Esc none · q leaves"
 #: What a label that is given here is stored with, as one from a queue is with the queue's name.
 QUEUE = "console"
 _LABELS_S = 1.0  # for whoever holds the labels locked
-_KEYS = re.compile(r"\x1b[\[O]([A-D])|(.)", re.DOTALL)
-_ARROWS = {"A": "up", "B": "down", "C": "right", "D": "left"}
+_KEYS = re.compile(r"\x1b(?:[\[O]([A-DFH])|\[([0-9;]*)[~A-Za-z])|(.)", re.DOTALL)
+_NAMED = {"A": "up", "B": "down", "C": "right", "D": "left", "5": "page up", "6": "page down"}
 
 
 def keys_of(typed: str) -> Iterator[str]:
-    """``up down left right``, or the character; of what a terminal sends."""
-    for arrow, char in _KEYS.findall(typed):
-        yield _ARROWS[arrow] if arrow else char.lower()
+    """``up down left right``, ``page up`` and ``page down``, ``enter``, or the character; of what a terminal sends."""
+    for letter, number, char in _KEYS.findall(typed):
+        if char:
+            yield "enter" if char in "\r\n" else char.lower()
+        elif name := _NAMED.get(letter or number):
+            yield name
 
 
 def rater_of(given: str | None) -> str:
     """Who labels: as given, else whoever is logged in; "" where nobody knows."""
     return (this_user() if given is None else given).strip()
+
+
+class Past:
+    """Kept and flagged decisions from before the screen began, of the ledger in the service's state folder."""
+
+    def __init__(self, config: Config, board: Board) -> None:
+        self._file, self._board = config.state / "ledger.sqlite", board
+        self._is_whole = False  # there is nothing older than what the board has
+
+    def fetch(self, count: int) -> None:
+        """At most so many more; none where the ledger cannot be read: then what the events brought is all there is."""
+        if self._is_whole or len(self._board.marked) >= MOST_MARKED:
+            return
+        oldest = self._board.marked[-1].seq if self._board.marked else None
+        with suppress(UserError), LedgerView(self._file) as ledger:
+            if ledger.stream != self._board.status.get("stream"):
+                return
+            until = None if oldest is None else oldest - 1
+            looks = [
+                look.seq
+                for verdict in ("keep", "review")
+                for look in ledger.looks(verdict, until=until, order="newest", limit=count)
+            ]
+            seqs = sorted(looks, reverse=True)[:count]
+            events = ledger.decisions(seqs)
+            self._is_whole = len(looks) < count
+            self._board.take_older([Entry.of(events[seq]) for seq in seqs if seq in events])
 
 
 class Labeller:
@@ -68,22 +109,41 @@ class Labeller:
     def __init__(self, config: Config, board: Board, rater: str) -> None:
         self._config, self._board, self._rater = config, board, rater
         self._given: list[tuple[Label, Label | None]] = []  # and what the rater had said before
+        self.past, self.opener = Past(config, board), Opener(config, board)
 
     def take(self, typed: str) -> None:
         """What was typed since the last time."""
+        board = self._board
         for key in keys_of(typed):
-            if key in ("up", "down"):
-                self._board.select(1 if key == "down" else -1, marked=False)
-            elif key in ("left", "right"):
-                self._board.select(1 if key == "right" else -1, marked=True)
+            if key in _STEPS:
+                step, times, marked = _STEPS[key]
+                self._select(step, times, marked=marked or board.view == "one")
             elif key == "\x1b":
-                self._board.unselect()
+                board.go_back()
+            elif key == "enter":
+                board.show("all" if board.view == "one" else "one")
+            elif key == "!":
+                board.show("all" if board.view == "alarms" else "alarms")
             elif key == "?":
-                self._board.tell(KEYS)
+                board.tell(KEYS)
+            elif key == "e":
+                self.opener.explain()
+            elif key == "o":
+                self.opener.open_page()
             elif key == "z":
                 self._attempt(None)
             elif key in WORDS:
                 self._attempt(WORDS[key])
+
+    def _select(self, step: int, times: int, *, marked: bool) -> None:
+        """Older or newer; at the oldest that is here more of them come from the ledger."""
+        if self._board.view == "alarms":
+            return
+        for _ in range(times):
+            selected = self._board.selected
+            if marked and step > 0 and selected is not None and selected.seq <= self._board.marked[-1].seq:
+                self.past.fetch(FETCHED)
+            self._board.select(step, marked=marked)
 
     def _attempt(self, word: Word | None) -> None:
         try:
@@ -145,6 +205,11 @@ class Keys:
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
 
+    @property
+    def is_there(self) -> bool:
+        """Whether somebody may type."""
+        return self._descriptor is not None
+
     def pressed(self) -> str:
         if self._descriptor is None or not select.select([self._descriptor], [], [], 0)[0]:
             return ""
@@ -171,6 +236,7 @@ def keys() -> Iterator[Keys]:
 
 FRAME_S = 0.25  # 4 frames a second are enough for an eye, and cost little
 KEY_S = 0.05  # whoever types goes on typing
+_LOOK_S = 0.25  # between two looks for a key beside plain lines
 IDLE_FRAME_S = 1.0  # nothing new: only clocks and rates move
 PATIENCE_S = 3.0  # a service that is there has answered by then
 WORTH_A_HINT_S = 10.0  # who waits less long is told at the end
@@ -191,9 +257,12 @@ def live(config: Config, patience_s: float = math.inf, rater: str = "") -> None:
         with keys() as keyboard, Live(console=terminal, screen=True, auto_refresh=False) as view:
             while "q" not in (typed := keyboard.pressed()).lower():
                 labeller.take(typed)
+                labeller.opener.look()
                 if board.is_linked and time.monotonic() - learned_s > LEARNED_S:
                     learned_s = time.monotonic()
                     note_learning(config, board)
+                    if len(board.marked) < FETCHED:
+                        labeller.past.fetch(FETCHED)
                 age_s = time.monotonic() - drawn_s
                 if typed or age_s >= (FRAME_S if board.version != drawn else IDLE_FRAME_S):
                     drawn, drawn_s = board.version, time.monotonic()
@@ -203,6 +272,7 @@ def live(config: Config, patience_s: float = math.inf, rater: str = "") -> None:
     except KeyboardInterrupt:
         pass
     finally:
+        labeller.opener.close()
         attachment.close()
 
 
@@ -213,7 +283,7 @@ def note_learning(config: Config, board: Board) -> None:
 
 
 def plain(config: Config, patience_s: float) -> None:
-    """One line a decision from now on, and one for every other thing worth a word; until Ctrl-C or SIGTERM.
+    """One line a decision from now on, and one for every other thing worth a word; until q, Ctrl-C or SIGTERM.
 
     Raises UserError 69 once no service has answered for ``patience_s``, from the start or in between.
     """
@@ -222,13 +292,14 @@ def plain(config: Config, patience_s: float) -> None:
     silence = SilenceLimit(patience_s, find(config).replay)
     hint_s = time.monotonic() + PATIENCE_S if patience_s > WORTH_A_HINT_S else math.inf
     try:
-        while True:
-            if not board.is_linked and time.monotonic() > hint_s:
-                print(_hint(config, patience_s), file=sys.stderr, flush=True)
-                hint_s = math.inf
-            for news in attachment.turn(min(1.0, patience_s)):
-                print(_entry_line(news) if isinstance(news, Entry) else _notice_line(*news), flush=True)
-            silence.note(heard=board.is_linked)
+        with keys() as keyboard:
+            while "q" not in keyboard.pressed().lower():
+                if not board.is_linked and time.monotonic() > hint_s:
+                    print(_hint(config, patience_s), file=sys.stderr, flush=True)
+                    hint_s = math.inf
+                for news in attachment.turn(min(_LOOK_S if keyboard.is_there else 1.0, patience_s)):
+                    print(_entry_line(news) if isinstance(news, Entry) else _notice_line(*news), flush=True)
+                silence.note(heard=board.is_linked)
     except KeyboardInterrupt:
         pass
     finally:
@@ -253,6 +324,7 @@ def snapshot(config: Config, file: Path, width: int, height: int, patience_s: fl
         attachment.close()
     if board.is_linked:
         note_learning(config, board)
+        Past(config, board).fetch(FETCHED)
         file.write_text(svg(frame(board, width, height), "afm-triage console"), encoding="utf-8")
     return board.is_linked
 

@@ -30,6 +30,7 @@ from daemon.common.sockets import Endpoint
 from daemon.common.text import clean, page, size
 from daemon.config import NOWHERE, Config
 from daemon.formats import NAMES
+from daemon.screens import BAD, KEEP, QUIET, REVIEW
 from daemon.sources import Ignored, words
 
 # The finding: one thing that the doctor has looked at.
@@ -316,7 +317,7 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
-_MARKS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "problem": ("✗", "bold red")}
+_MARKS = {"ok": ("✓", KEEP), "note": ("·", REVIEW), "problem": ("✗", BAD)}
 
 
 def examine(config: Config) -> Iterator[Finding]:
@@ -334,7 +335,7 @@ def line(finding: Finding) -> Text:
     """One finding, and what to do when it is a problem."""
     mark, style = _MARKS[finding.level]
     advice = (f"\n            → {finding.advice}" if finding.advice else "", "bold")
-    return Text.assemble((f"{mark} ", style), (f"{finding.topic:<9} ", "bright_black"), finding.text, advice)
+    return Text.assemble((f"{mark} ", style), (f"{finding.topic:<9} ", QUIET), finding.text, advice)
 
 
 def as_json(findings: Sequence[Finding]) -> Mapping[str, Any]:

@@ -21,32 +21,33 @@ from daemon.client.status import (
     verdicts_of,
 )
 from daemon.common.text import clean, duration, latency, rate, score, share
+from daemon.screens import BAD, BARS, KEEP, QUIET, REVIEW, WARN
 from daemon.sources import heard, words
 from models.reasons import INFORMING
 
 _TREND = 20  # blocks of curves in a row of bars
-_LEFT = {"alarm": ("▲ ", "bold red"), "degraded": ("▲ ", "bold yellow"), "ok": ("", "bright_black")}
-_STYLES = {"ready": "green", "starting": "cyan", "stopping": "cyan"}
+_LEFT = {"alarm": ("▲ ", BAD), "degraded": ("▲ ", WARN), "ok": ("", QUIET)}
+_STYLES = {"ready": KEEP, "starting": BARS, "stopping": BARS}
 
 
 def page(report: Mapping[str, Any]) -> list[Text]:
     """What :func:`daemon.client.status.gather` found."""
     head, facts = (_running_head, _running) if report["running"] else (_stopped_head, _stopped)
-    rows = [Text.assemble((f"  {name:<9} ", "bright_black"), fact) for name, fact in facts(report)]
+    rows = [Text.assemble((f"  {name:<9} ", QUIET), fact) for name, fact in facts(report)]
     return [head(report), *rows, *_flagged(report)]
 
 
 def _running_head(report: Mapping[str, Any]) -> Text:
     state, up = str(report.get("state")), duration(report.get("uptime_s") or 0)
     facts = f"   up {up}, process {report.get('pid')}, version {report.get('version')}"
-    state_style = _STYLES.get(state, "yellow")
+    state_style = _STYLES.get(state, REVIEW)
     name = f"{report['instrument']}  "
-    return Text.assemble((name, "bold"), (f"● {state}", state_style), (facts, "bright_black"))
+    return Text.assemble((name, "bold"), (f"● {state}", state_style), (facts, QUIET))
 
 
 def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     for source in report.get("sources") or []:
-        mark = ("" if source.get("ok") else "▲ ", "bold red")
+        mark = ("" if source.get("ok") else "▲ ", BAD)
         waiting = f", {source['waiting']} not finished yet" if source.get("waiting") else ""
         came = f", last curve {_ago(source['last_curve_s'])}" if source.get("last_curve_s") else ""
         yield "watches", Text.assemble(mark, clean(f"{source.get('name')}: {source.get('detail')}{waiting}{came}"))
@@ -55,9 +56,10 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     yield "promise", Text(_promise((report.get("model") or {}).get("certificate")))
     yield "decided", _counts(report.get("counts") or {})
     if session := report.get("current_session"):
-        yield "session", Text.assemble(session_words(session), (":  ", "bright_black"), _counts(session["counts"]))
+        yield "session", Text.assemble(session_words(session), (":  ", QUIET), _counts(session["counts"]))
     yield from _guard(report.get("guard") or {})
     yield from _learning(report)
+    yield from _written(report)
     yield "handled", Text(_handled(report.get("session") or {}))
     if ignored := heard(report.get("ignored")):
         yield "ignored", Text(clean(words(ignored)))
@@ -67,26 +69,26 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     port = report.get("metrics_port")
     metrics = f", metrics http://127.0.0.1:{port}/metrics" if port else ""
     yield "speaks", Text(f"{report.get('publish')}, replay {report.get('replay')}{metrics}")
-    told = [(f"▲ {one}", "bold red") for one in unseen(report, time.time())]
-    told += [(f"▲ {one.get('name')}: {one.get('text')}", "bold red") for one in troubles(report)]
-    told += [(f"▲ {one}", "bold yellow") for one in advice(report)]
+    told = [(f"▲ {one}", BAD) for one in unseen(report, time.time())]
+    told += [(f"▲ {one.get('name')}: {one.get('text')}", BAD) for one in troubles(report)]
+    told += [(f"▲ {one}", WARN) for one in advice(report)]
     before = remembered(report.get("guard") or {}, is_running=True)
-    for text, style in told or [("✓ all well now" if before else "✓ all well", "green")]:
+    for text, style in told or [("✓ all well now" if before else "✓ all well", KEEP)]:
         yield "health", Text(clean(text), style)
     for _, name, text in before:
-        yield "before", Text(f"{name}{name and ': '}{text}", "bright_black")
+        yield "before", Text(f"{name}{name and ': '}{text}", QUIET)
 
 
 def _guard(guard: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     """Three numbers that never merge, a second opinion, and the tip: a line each."""
     if unwatched := guard.get("no_path"):
-        yield "path", Text(clean(unwatched), "yellow")
+        yield "path", Text(clean(unwatched), REVIEW)
     for name in ("path", "events", "unseen", "second"):
         if told := guard.get(name):
             is_well = told.get("is_well", True)
             now = events_now(told) if name == "events" else ""
             text = ("" if is_well else "▲ ") + "; ".join(filter(None, [str(told.get("text")), now]))
-            yield name, Text(clean(text), "" if is_well else "bold red")
+            yield name, Text(clean(text), "" if is_well else BAD)
     rows = [f"{name} {value} {row}" for name, value, row in trends(guard, _TREND)]
     if rows:
         yield "tip", Text(", ".join(rows))
@@ -98,9 +100,15 @@ def _learning(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
         yield "" if number else "learning", Text(clean(one))
 
 
+def _written(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
+    """Where the page of the last night lies, that a timer has written."""
+    if last := report.get("last_report"):
+        yield "report", Text(clean(str(last)))
+
+
 def _stopped_head(report: Mapping[str, Any]) -> Text:
     said = "▲ running without its state folder" if report.get("process") else "○ not running"
-    return Text.assemble((f"{report['instrument']}  ", "bold"), (said, "bold red"), f"   {report['note']}")
+    return Text.assemble((f"{report['instrument']}  ", "bold"), (said, BAD), f"   {report['note']}")
 
 
 def _stopped(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
@@ -116,6 +124,7 @@ def _stopped(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     guard = report.get("guard") or {}
     yield from _guard(guard)
     yield from _learning(report)
+    yield from _written(report)
     for level, name, text in remembered(guard, is_running=False):
         mark, style = _LEFT[level]
         yield "left", Text(f"{mark}{name}{name and ': '}{text}", style)
@@ -160,7 +169,7 @@ def _short(value: Any) -> str:
 
 def _counts(counts: Mapping[str, int]) -> Text:
     total = sum(counts.values())
-    return Text(verdicts_of(counts)).append(f"   ({share(counts.get('discard', 0), total)} discarded)", "bright_black")
+    return Text(verdicts_of(counts)).append(f"   ({share(counts.get('discard', 0), total)} discarded)", QUIET)
 
 
 def _handled(session: Mapping[str, int]) -> str:
@@ -182,4 +191,4 @@ def _flagged(report: Mapping[str, Any]) -> Iterator[Text]:
             reasons.insert(0, "between the thresholds")
         why = ", ".join(reasons)
         name = clean(f"{one['path']}#{one['curve']}")
-        yield Text.assemble((f"    ◐ {score(one['score'])}  ", "yellow"), name, (f"  {clean(why)}", "bright_black"))
+        yield Text.assemble((f"    ◐ {score(one['score'])}  ", REVIEW), name, (f"  {clean(why)}", QUIET))

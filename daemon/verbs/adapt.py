@@ -15,8 +15,7 @@ from daemon.labels.curve_name import name_of
 
 if TYPE_CHECKING:
     from daemon.judging.registry import Promotion
-    from daemon.learn.adaptation import Proposal, TakenBack
-    from daemon.learn.certifying import Certified
+    from daemon.learn.adaptation import Certified, Proposal, TakenBack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +34,7 @@ class Options:
 def run(options: Options) -> int:
     """Exit 0, also where the cut stays; 69 without a ledger, 65 for a model that cannot be read, 74 for labels."""
     from daemon.judging.registry import Registry
-    from daemon.learn.adaptation import accept, audit, propose
-    from daemon.learn.certifying import certify
+    from daemon.learn.adaptation import accept, audit, certify, propose
     from daemon.learn.ground import taken_back
 
     config = load(options.service)

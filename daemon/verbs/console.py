@@ -47,7 +47,10 @@ def run(options: Options) -> int:
             raise UserError(UNREACHABLE, "no service answered; start one, or name it with --state or --config")
     elif options.plain or not console.has_terminal() or os.environ.get("TERM", "") in ("", "dumb"):
         if not options.plain and console.has_terminal():
-            print("afm-triage: TERM names no terminal to draw on: one line a decision, Ctrl-C leaves", file=sys.stderr)
+            print(
+                "afm-triage: TERM names no terminal to draw on: one line a decision, q or Ctrl-C leaves",
+                file=sys.stderr,
+            )
         console.plain(config, patience_of(options.patience))
     else:
         console.live(config, patience_of(options.patience), rater_of(options.rater))

@@ -33,9 +33,8 @@ def run(options: Options) -> int:
         raise UserError(INPUT_OUTPUT, f"--report {options.report}: name a file in a folder that exists")
     from daemon.common.progress import progress
     from daemon.judging.judge import judge_of, load_model
-    from daemon.learn.evaluation import evaluate, judge_all
+    from daemon.learn.evaluation import evaluate, judge_all, write_html, write_text
     from daemon.learn.labelled import count_classes, curves_of, narrow, read_labels, refuse
-    from daemon.learn.report import write_html, write_text
     from daemon.learn.training_record import KnownCurves
     from deploy.classifier import EngineRequest
     from models.files import write_whole

@@ -45,15 +45,17 @@ def run(options: Options) -> int:
         raise UserError(
             UNREACHABLE, f"no state folder {config.state}: start the service once, or give --state or --config"
         )
+    from daemon.client.service_file import forget_page, leave_page
     from daemon.review import address_of, is_loopback, open_door, serve
     from daemon.review.api import Review, application
     from daemon.review.desk import Desk
-    from daemon.review.security import Door, token_of
+    from daemon.review.request import Door, token_of
 
     listening = open_door(options.bind, options.port)
     with closing(listening), Desk(config) as desk, Review(desk) as review:
         token = None if is_loopback(options.bind) else token_of(config.state)
         address = address_of(listening) + (f"?token={token}" if token else "")
+        leave_page(config.state, address_of(listening))
         if not (config.state / "ledger.sqlite").is_file():
             print(f"afm-triage: no ledger in {config.state} yet: the page waits for one", file=sys.stderr)
         sheet = None if options.sheet is None else _sheet(review, options.sheet)
@@ -61,7 +63,11 @@ def run(options: Options) -> int:
             print(as_json({"address": address, **({} if sheet is None else {"sheet": sheet})}), flush=True)
         else:
             print(f"{address}{'' if sheet is None else '#sheet'}  (Ctrl-C ends the page)", flush=True)
-        if not serve(application(review, Door(token)), listening) or review.is_held_up:
+        try:
+            is_over = serve(application(review, Door(token)), listening)
+        finally:
+            forget_page(config.state)
+        if not is_over or review.is_held_up:
             sys.stderr.flush()
             os._exit(0)  # its threads would hold us for seconds; a label is whole or not there
     return 0 if ending.is_asked() else INTERNAL
@@ -72,7 +78,7 @@ def _sheet(review: Review, kind: str) -> dict[str, Any]:
 
     Raises UserError 69 where nothing can be drawn, 74 where ledger or labels cannot be read.
     """
-    from daemon.review.security import Refused
+    from daemon.review.request import Refused
 
     try:
         said = review.certifying.state(None)

@@ -26,9 +26,11 @@ def run(options: Options) -> int:
     """Exit 0 when the service runs and is well, 69 otherwise."""
     config = load(options.service)
     report = {**status.gather(config), "learning": status.learning_of(config)}
-    if not report["running"]:
-        from daemon.guard.morning import left_in  # of a service that runs all is known from itself
+    from daemon.guard.morning import last_report, left_in
 
+    written = last_report(config.state)
+    report["last_report"] = None if written is None else str(written)
+    if not report["running"]:  # of a service that runs all is known from itself
         report["guard"] = msgspec.to_builtins(left_in(config.state))
     if options.json:
         print(as_json(report, indent=1))

@@ -92,8 +92,7 @@ class Kitchen:
             Labels(self.nights.state / "labels.sqlite") as labels,
         ):
             self.ground = survey(self.nights.config, view, labels)
-            never = golden_fingerprints()
-            self.taught = lessons_of(self.nights.config, view, labels, self.ground, events=20, never=never)
+            self.taught = lessons_of(self.nights.config, view, labels, self.ground, events=20)
 
     def _live(self) -> None:
         laboratory = Laboratory(self.seed)
@@ -126,7 +125,7 @@ class Kitchen:
     @cached_property
     def replay(self) -> Lessons:
         drawn = self.drawn(self.replayed, 71_000_000)
-        return Lessons.replayed(trunk_of(self.network, drawn.edges, self.parent.profile), drawn.labels)
+        return Lessons.replayed(self.network, trunk_of(self.network, drawn.edges, self.parent.profile))
 
     @cached_property
     def lessons(self) -> Lessons:

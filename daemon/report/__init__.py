@@ -1,0 +1,389 @@
+"""The report: what happened since a moment, as the files of a state tell it, with a service beside them or without one.
+
+What was kept and where, how much came by the hour of *measurement* and by folder, what waits for a person, what was
+thrown away that a person should see, how many events can have been missed at the most, and whether everything was well.
+Nothing is written, and no watched folder is touched: pictures are drawn from the copies in the ledger.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.client.service_file import find
+from daemon.common.errors import UserError
+from daemon.common.text import many
+from daemon.config import Config
+from daemon.guard.logbook import NAME as LOGBOOK
+from daemon.guard.logbook import LogbookView, Run
+from daemon.guard.unseen import unseen
+from daemon.judging import VERDICTS
+from daemon.labels import Label, Labels
+from daemon.labels.raters import agreements
+from daemon.labels.sessions import Session, Sessions
+from daemon.ledger.numbers import Told, Unseen
+from daemon.ledger.span import Span
+from daemon.ledger.view import LedgerView
+from daemon.report.gallery import Shown, pictures, word_of
+from daemon.report.tally import Silence, Tally, bars_of, when
+from models.clock import rfc3339
+
+#: Blocks of the tip watch that are looked at.
+_MOST_BLOCKS = 20_000
+_PATIENCE_S = 1.0  # for whoever holds the labels locked
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """Curves of one hour, day or month, as ``start`` is long: "2026-11-27T22", of this computer's time."""
+
+    start: str
+    keep: int
+    review: int
+    discard: int
+
+    @property
+    def curves(self) -> int:
+        return self.keep + self.review + self.discard
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Curves of one folder. Times are UTC, RFC 3339."""
+
+    folder: str  # absolute, where its watched folder is known
+    keep: int
+    review: int
+    discard: int
+    first: str
+    last: str
+
+    @property
+    def curves(self) -> int:
+        return self.keep + self.review + self.discard
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model that judged in this span; times of measurement, UTC, RFC 3339."""
+
+    model: str
+    curves: int
+    first: str
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """No curve was measured; UTC, RFC 3339. ``ran``: whether the service ran all the time; None: not known."""
+
+    since: str
+    until: str
+    seconds: float
+    ran: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class TipHours:
+    """Medians of 50 curves each, in the order of ``times`` (UTC, RFC 3339, of measurement); None: not told."""
+
+    unit: str | None
+    times: tuple[str, ...]
+    noise: tuple[float | None, ...]
+    adhesion: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """What can have been missed in this span: three numbers that never merge.
+
+    ``canaries`` by result are simulated events and say whether the line works; ``confirmed`` are real events that
+    people named, and what was decided on them; ``unseen`` bounds the events among the discards, model by model.
+    """
+
+    canaries: Mapping[str, int]
+    confirmed: Mapping[str, int]  # verdict -> confirmed events
+    discards: int
+    at_most: int | None  # None: nobody has looked blind
+    looked_at: int
+    disputed: int
+    disputed_looked_at: int
+    unseen: tuple[Unseen, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """What one person said of curves of this span."""
+
+    rater: str
+    keep: int
+    discard: int
+    unsure: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that is told; times are UTC, RFC 3339, unless said otherwise."""
+
+    instrument: str
+    state_dir: str
+    running: bool  # the service, now
+    stream: str
+    since: str | None
+    until: str | None
+    made: str
+    counts: Mapping[str, int]
+    first: str | None
+    last: str | None
+    per_hour: float | None  # kept an hour, without the silences; None: of less than a quarter of an hour
+    kept_but_not: int  # kept, and people say that they hold no event
+    waiting: int  # flagged, and nobody has said a word
+    bars: tuple[Bar, ...]
+    folders: tuple[Place, ...]
+    sessions: tuple[Mapping[str, Any], ...]
+    reasons: Mapping[str, Mapping[str, int]]
+    models: tuple[Served, ...]
+    engines: Mapping[str, int]
+    latency_s: Mapping[str, float | None]
+    alarms: tuple[Told, ...]
+    silences: tuple[Gap, ...]
+    runs: tuple[Run, ...]
+    ignored: Mapping[str, int]
+    tip: TipHours | None
+    missed: Missed
+    raters: tuple[Spoken, ...]
+    agreement: tuple[str, ...]
+    kept: tuple[Shown, ...]
+    flagged: tuple[Shown, ...]
+    discarded: tuple[Shown, ...]  # confirmed by people, then what the second opinion disputes
+    last_before: str | None  # of a span without curves: when the last one before it was measured
+    notes: tuple[str, ...]  # what the files do not tell, and why
+
+    @property
+    def curves(self) -> int:
+        return sum(self.counts.values())
+
+
+def plain(report: Report) -> dict[str, Any]:
+    """As JSON takes it."""
+    told: dict[str, Any] = msgspec.to_builtins(report, enc_hook=_no_trace)
+    for group in ("kept", "flagged", "discarded"):
+        for one in told[group]:
+            one.pop("trace")
+    return told
+
+
+def _no_trace(_: object) -> None:
+    return None
+
+
+def gather(config: Config, span: Span, *, is_drawn: bool = False, now_s: float | None = None) -> Report:
+    """The report of a span. ``is_drawn``: with curves, for a page.
+
+    Raises UserError 69 where there is no ledger, 74 where it is damaged; labels and logbook that cannot be read are
+    told in ``notes``.
+    """
+    now_s = time.time() if now_s is None else now_s
+    notes: list[str] = []
+    with ExitStack() as closing:
+        view = closing.enter_context(LedgerView(config.state / "ledger.sqlite"))
+        labels = _opened(config.state / "labels.sqlite", closing, notes)
+        book = _book(config.state / LOGBOOK, closing, notes)
+        tally = Tally()
+        for event in view.within(span):
+            tally.add(event)
+        said = _said(labels, tally)
+        night = _Night(tally, span, now_s)
+        runs = book.runs(night.since) if book else []
+        return Report(
+            instrument=config.instrument,
+            state_dir=str(config.state),
+            running=find(config).is_alive,
+            stream=view.stream,
+            since=_written(span.since_s),
+            until=_written(span.until_s),
+            made=rfc3339(now_s, "seconds"),
+            counts={verdict: tally.all[verdict] for verdict in VERDICTS},
+            first=_written(tally.all.first_s),
+            last=_written(tally.all.last_s),
+            per_hour=_per_hour(tally),
+            kept_but_not=sum(word_of(said.get(seq)) == "discard" for seq in tally.seqs_of("keep")),
+            waiting=sum(seq not in said for seq in tally.seqs_of("review")),
+            bars=tuple(Bar(start, one["keep"], one["review"], one["discard"]) for start, one in bars_of(tally.hours)),
+            folders=tuple(_folders(tally)),
+            sessions=tuple(_sessions(labels, view.stream, tally)),
+            reasons={reason: dict(counts) for reason, counts in _often_first(tally.reasons) if reason != "score"},
+            models=tuple(
+                Served(name, one.curves, when(one.first_s), when(one.last_s)) for name, one in tally.models.items()
+            ),
+            engines=dict(tally.engines.most_common()),
+            latency_s={"p50": tally.latency_s(0.5), "p99": tally.latency_s(0.99)},
+            alarms=tuple(one for one in (book.told(night.since) if book else []) if one.since < night.until),
+            silences=tuple(_gap(one, runs) for one in tally.silences()),
+            runs=tuple(one for one in runs if one.began < night.until),
+            ignored=dict(book.ignored(night.since[:13], night.until)) if book else {},
+            tip=_tip(book, tally, night) if book and tally.seqs else None,
+            missed=_missed(view, labels, book, tally, said, night),
+            raters=tuple(_raters(said)),
+            agreement=tuple(one.words() for one in agreements(label for some in said.values() for label in some)),
+            last_before=None if tally.seqs else _last_before(view, span),
+            notes=(*notes, *_doubts(tally)),
+            **pictures(view, tally, said) if is_drawn else {"kept": (), "flagged": (), "discarded": ()},
+        )
+
+
+class _Night:
+    """From when until when the service's own notes belong to a span: as asked, or as its decisions were made.
+
+    A folder of last month that is judged tonight was measured then and decided now: so both count.
+    """
+
+    def __init__(self, tally: Tally, span: Span, now_s: float) -> None:
+        first_s, last_s = tally.decided if tally.seqs else (math.inf, -math.inf)
+        since_s = min(span.since_s if span.since_s > -math.inf else math.inf, first_s)
+        until_s = max(span.until_s if span.until_s < math.inf else now_s, last_s + 1.0)
+        self.since = rfc3339(since_s) if since_s < math.inf else ""
+        self.until = rfc3339(until_s)
+
+
+def _opened(file: Path, closing: ExitStack, notes: list[str]) -> Labels | None:
+    if not file.is_file():  # looking must not make it
+        return None
+    try:
+        return closing.enter_context(Labels(file, patience_s=_PATIENCE_S, is_reading=True))
+    except UserError as error:
+        notes.append(f"what people said is not told: {error}")
+        return None
+
+
+def _book(file: Path, closing: ExitStack, notes: list[str]) -> LogbookView | None:
+    try:
+        return closing.enter_context(LogbookView(file))
+    except UserError as error:
+        notes.append(f"alarms, restarts and the tip are not told: {error}")
+        return None
+
+
+def _said(labels: Labels | None, tally: Tally) -> dict[int, list[Label]]:
+    if labels is None:
+        return {}
+    every = labels.labelled()
+    return {seq: every[seq] for seq in sorted(tally.holds(every))}
+
+
+def _written(wall_s: float) -> str | None:
+    return rfc3339(wall_s, "seconds") if math.isfinite(wall_s) else None
+
+
+def _per_hour(tally: Tally) -> float | None:
+    busy_s = tally.busy_s()
+    return tally.all["keep"] / busy_s * 3600 if busy_s >= 900 else None
+
+
+def _often_first(reasons: Mapping[str, Counter[str]]) -> list[tuple[str, Counter[str]]]:
+    return sorted(reasons.items(), key=lambda one: -one[1].total())
+
+
+def _folders(tally: Tally) -> Iterator[Place]:
+    ordered = sorted(tally.folders.items(), key=lambda one: one[1].first_s)
+    for (folder, part), one in ordered:
+        name = os.path.join(folder, part) or "."
+        yield Place(name, one["keep"], one["review"], one["discard"], when(one.first_s), when(one.last_s))
+
+
+def _sessions(labels: Labels | None, stream: str, tally: Tally) -> Iterator[dict[str, Any]]:
+    if labels is None or not tally.seqs:
+        return
+    first, last = min(tally.seqs), max(tally.seqs)
+    for one in Sessions(labels).all():
+        if one.stream in ("", stream) and one.first_seq <= last and (one.last_seq is None or one.last_seq >= first):
+            yield _session(one, tally)
+
+
+def _session(one: Session, tally: Tally) -> dict[str, Any]:
+    verdicts = Counter(verdict for verdict in VERDICTS for seq in tally.seqs_of(verdict) if one.holds(seq))
+    names = ("number", "name", "sample", "tip", "operator", "goal", "note", "began", "ended")
+    return {**{name: getattr(one, name) for name in names}, "counts": dict(verdicts)}
+
+
+def _gap(one: Silence, runs: Sequence[Run]) -> Gap:
+    since, until = when(one.since_s), when(one.until_s)
+    ran = None
+    if runs and runs[0].began <= since:
+        ran = any(run.began <= since and (run.ended or run.seen) >= until for run in runs)
+    return Gap(since, until, one.seconds, ran)
+
+
+def _tip(book: LogbookView, tally: Tally, night: _Night) -> TipHours | None:
+    blocks = [(point, unit) for point, unit in book.blocks(night.since, _MOST_BLOCKS) if point.time < night.until]
+    if not blocks:
+        return None
+    unit, _ = Counter(unit for _, unit in blocks).most_common(1)[0]
+    points = [point for point, its in blocks if its == unit]
+    return TipHours(
+        unit,
+        tuple(when(tally.measured_s(one.seq)) for one in points),
+        tuple(one.noise for one in points),
+        tuple(one.adhesion for one in points),
+    )
+
+
+def _missed(
+    view: LedgerView,
+    labels: Labels | None,
+    book: LogbookView | None,
+    tally: Tally,
+    said: Mapping[int, Sequence[Label]],
+    night: _Night,
+) -> Missed:
+    confirmed = {seq for seq, words in said.items() if word_of(words) == "keep"}
+    disputed = tally.holds(view.disputed(min(tally.seqs) - 1, max(tally.seqs)) if tally.seqs else [])
+    bounds = tuple(unseen(view, labels, pipeline, nights) for pipeline, nights in tally.nights.items())
+    known = [one.at_most for one in bounds if one.at_most is not None]
+    return Missed(
+        canaries=dict(book.tallies(night.since[:13], night.until)) if book else {},
+        confirmed={
+            verdict: sum(seq in confirmed for seq in tally.seqs_of(verdict))
+            for verdict in ("keep", "review", "discard")
+        },
+        discards=sum(one.discards for one in bounds),
+        at_most=sum(known) + sum(one.discards for one in bounds if one.at_most is None) if known else None,
+        looked_at=sum(one.looked_at for one in bounds),
+        disputed=len(disputed),
+        disputed_looked_at=len(disputed & said.keys()),
+        unseen=bounds,
+    )
+
+
+def _raters(said: Mapping[int, Sequence[Label]]) -> Iterator[Spoken]:
+    words: dict[str, Counter[str]] = {}
+    for some in said.values():
+        for one in some:
+            words.setdefault(one.rater, Counter())[one.label] += 1
+    for rater, counts in sorted(words.items(), key=lambda one: -one[1].total()):
+        yield Spoken(rater, counts["keep"], counts["discard"], counts["unsure"])
+
+
+def _doubts(tally: Tally) -> Iterator[str]:
+    if tally.untimed:
+        yield f"{many(tally.untimed, 'curve')} without a time of measurement: counted when they were decided"
+    if tally.ahead:
+        ahead = f"{many(tally.ahead, 'curve')} measured after the verdict, by the times that the files tell"
+        yield f"{ahead}: is the clock of the instrument, or of this computer, right?"
+
+
+def _last_before(view: LedgerView, span: Span) -> str | None:
+    """When the last curve before an empty span was measured, as far as the last decisions tell."""
+    before = [told for event in view.last(200) if (told := event["data"].get("acquired") or event["time"])]
+    past = [one for one in before if datetime.fromisoformat(one).timestamp() < span.until_s]
+    return max(past, default=None)

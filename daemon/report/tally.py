@@ -1,0 +1,169 @@
+"""The tally: one pass over the decisions of a span, in the order in which their curves were measured.
+
+It takes some 20 µs a decision and 40 bytes; of a curve that is kept or flagged its number is remembered, so that it can
+be drawn.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from statistics import median
+
+import numpy as np
+
+from daemon.judging import VERDICTS, Verdict
+from daemon.ledger.wire import Event
+from models.clock import hour_of, hours_between, night_of, rfc3339
+
+#: A pause between two curves is a silence from so long on, and ten times what is usual between them.
+SILENT_S = 900.0
+_USUAL_TIMES = 10.0
+#: A curve cannot be measured after its verdict; so far two clocks may differ.
+_CLOCKS_S = 60.0
+#: Bars that one chart shows.
+_MOST_BARS = 49
+
+
+@dataclass(slots=True)
+class Count:
+    """Curves by verdict, and when the first and the last of them were measured (seconds since 1970)."""
+
+    by_verdict: Counter[str] = field(default_factory=Counter)
+    first_s: float = float("inf")
+    last_s: float = float("-inf")
+
+    def add(self, verdict: str, acquired_s: float) -> None:
+        self.by_verdict[verdict] += 1
+        self.first_s, self.last_s = min(self.first_s, acquired_s), max(self.last_s, acquired_s)
+
+    @property
+    def curves(self) -> int:
+        return self.by_verdict.total()
+
+    def __getitem__(self, verdict: Verdict) -> int:
+        return self.by_verdict[verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """No curve was measured between these two; seconds since 1970."""
+
+    since_s: float
+    until_s: float
+
+    @property
+    def seconds(self) -> float:
+        return self.until_s - self.since_s
+
+
+class Tally:
+    """What the decisions of a span add up to."""
+
+    def __init__(self) -> None:
+        self.all = Count()
+        self.hours: dict[str, Count] = {}  # "2026-11-27T22", of this computer's time
+        self.folders: dict[tuple[str, str], Count] = {}  # watched folder ("" for none), folder within it
+        self.models: dict[str, Count] = {}
+        self.engines: Counter[str] = Counter()
+        self.reasons: dict[str, Counter[str]] = {}  # reason -> verdicts
+        self.nights: dict[str, set[str]] = {}  # pipeline -> nights in which it discarded
+        self.untimed = self.ahead = 0  # without a time of measurement; measured after their verdict
+        self.latencies_s = array("d")
+        self.decided = [float("inf"), float("-inf")]  # when the first and the last was decided, seconds since 1970
+        self.seqs, self.acquired_s = array("q"), array("d")
+        self.verdicts = bytearray()  # of each, its place in VERDICTS
+
+    def add(self, event: Event) -> None:
+        data, decided_s = event["data"], _seconds(event["time"])
+        verdict, told = data["verdict"], data.get("acquired")
+        acquired_s = decided_s if told is None else _seconds(told)
+        self.untimed += told is None
+        self.ahead += acquired_s > decided_s + _CLOCKS_S
+        place = _folder_of(data.get("folder") or "", data["path"])
+        self.hours.setdefault(hour_of(acquired_s), Count()).add(verdict, acquired_s)
+        self.folders.setdefault(place, Count()).add(verdict, acquired_s)
+        self.models.setdefault(data["model"], Count()).add(verdict, acquired_s)
+        self.all.add(verdict, acquired_s)
+        self.engines[data["engine"]] += 1
+        for reason in data["reasons"]:
+            self.reasons.setdefault(reason, Counter())[verdict] += 1
+        if verdict == "discard":
+            self.nights.setdefault(data["pipeline"], set()).add(night_of(decided_s))
+        self.decided = [min(self.decided[0], decided_s), max(self.decided[1], decided_s)]
+        self.latencies_s.append(data["latency_s"].get("total") or 0.0)
+        self.seqs.append(event["seq"])
+        self.acquired_s.append(acquired_s)
+        self.verdicts.append(VERDICTS.index(verdict))
+
+    def seqs_of(self, verdict: Verdict) -> list[int]:
+        """Of the decisions of this verdict, in the order of measurement."""
+        chosen = np.frombuffer(self.verdicts, np.uint8) == VERDICTS.index(verdict)
+        return [int(seq) for seq in np.array(self.seqs, np.int64)[chosen]]
+
+    def holds(self, seqs: Iterable[int]) -> set[int]:
+        """Those of them that are of this span."""
+        asked = np.fromiter(seqs, np.int64)
+        return set(asked[np.isin(asked, np.array(self.seqs, np.int64))].tolist())
+
+    def latency_s(self, share: float) -> float | None:
+        """Of the time from a finished file to its verdict; ``share``: 0.5 for the median."""
+        return float(np.quantile(np.array(self.latencies_s), share)) if self.latencies_s else None
+
+    def silences(self) -> list[Silence]:
+        """The longest first."""
+        gaps = np.diff(np.array(self.acquired_s))
+        if not gaps.size:
+            return []
+        least_s = max(SILENT_S, _USUAL_TIMES * median(gaps.tolist()))
+        found = [Silence(self.acquired_s[at], self.acquired_s[at + 1]) for at in np.flatnonzero(gaps >= least_s)]
+        return sorted(found, key=lambda one: -one.seconds)
+
+    def busy_s(self) -> float:
+        """Seconds in which the instrument measured: from the first curve to the last, without the silences."""
+        whole_s = max(self.all.last_s - self.all.first_s, 0.0) if self.seqs else 0.0
+        return whole_s - sum(one.seconds for one in self.silences())
+
+    def measured_s(self, seq: int) -> float:
+        """When the curve of this decision, or of the last one before it, was measured."""
+        seqs = np.array(self.seqs, np.int64)
+        order = np.argsort(seqs)
+        at = int(np.searchsorted(seqs[order], seq, "right")) - 1
+        return float(self.acquired_s[int(order[max(at, 0)])])
+
+
+def bars_of(hours: Mapping[str, Count]) -> list[tuple[str, Count]]:
+    """One bar an hour from the first to the last, empty ones too; a day or a month each where those are too many."""
+    if not hours:
+        return []
+    every = list(hours_between(min(hours), max(hours)))
+    days = len(every) // 24
+    size = 13 if len(every) <= _MOST_BARS else 10 if days < _MOST_BARS else 7
+    found = {hour[:size]: Count() for hour in every}
+    for hour, count in hours.items():
+        into = found.setdefault(hour[:size], Count())
+        into.by_verdict += count.by_verdict
+        into.first_s, into.last_s = min(into.first_s, count.first_s), max(into.last_s, count.last_s)
+    return sorted(found.items())
+
+
+def spread(seqs: Sequence[int], most: int) -> list[int]:
+    """At most so many of them, evenly over all."""
+    return list(seqs) if len(seqs) <= most else [seqs[place * len(seqs) // most] for place in range(most)]
+
+
+def when(wall_s: float) -> str:
+    """UTC, RFC 3339, in whole seconds."""
+    return rfc3339(wall_s, "seconds")
+
+
+def _seconds(written: str) -> float:
+    return datetime.fromisoformat(written).timestamp()
+
+
+def _folder_of(folder: str, path: str) -> tuple[str, str]:
+    return folder, os.path.dirname(path)

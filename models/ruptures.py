@@ -5,8 +5,9 @@ force is read off. Two forces are told of each. ``force`` is what the tip felt j
 baseline: the usual figure of a single bond and of an unfolding domain. ``drop`` is by how much the force fell: that of
 one tether of several that pull side by side. Of the last rupture of a curve both should agree.
 
-It is enough for a histogram of a night and for a first look. It is no analysis: no chain is fitted, a rupture that
-hides in the noise or in the snap-off at the surface is passed over.
+It is enough for a histogram of a night and for a first look. It is no analysis: no chain is fitted, and what hides in
+the noise or in the snap-off at the surface is passed over (how far the figures are off where the truth is known:
+deploy/measurements/2026-11-28-ruptures.md).
 """
 
 from __future__ import annotations

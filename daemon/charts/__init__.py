@@ -54,8 +54,8 @@ class Drawing:
     title: str
     x: Axis
     y: Axis
-    width: int = 440
-    height: int = 300
+    width: int = 400
+    height: int = 280
     _parts: list[str] = field(default_factory=list)
 
     def place(self, x: float, y: float) -> tuple[float, float]:
@@ -121,6 +121,11 @@ def even_ticks(high: float, most: int = 6) -> tuple[float, ...]:
     return tuple(round(place * step, 12) for place in range(max(math.ceil(high / step - 1e-9), 1) + 1))
 
 
+def short(value: float) -> str:
+    """Three digits, and no power of ten where people would write none: ``0.0417``, ``31.2``, ``4,090``."""
+    return f"{float(f'{value:.3g}'):,.0f}" if 1_000 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
 def round_up(number: int) -> float:
     """A round number that is no smaller: 1, 2, 5, 10, 20 and so on."""
     size = 10 ** math.floor(math.log10(max(number, 1)))
@@ -183,7 +188,7 @@ def draw_trace(drawn: Trace | None) -> str:
         np.clip((edge - bottom) / (top - bottom), 0.0, 1.0).tolist() for edge in _thick(lower, upper, top - bottom)
     ]
     scale, unit = _UNITS.get(drawn.unit, _UNITS[None])
-    size = f"{rise * scale:.3g} {unit}" + ("" if drawn.travel_nm is None else f" over {drawn.travel_nm:.0f} nm")
+    size = f"{short(rise * scale)} {unit}" + ("" if drawn.travel_nm is None else f" over {drawn.travel_nm:.0f} nm")
     level = (1 - (base - bottom) / (top - bottom)) * _HEIGHT
     marks = "".join(
         f'<path class="threshold" d="M{share * _WIDTH:.1f} {_HEAD * _HEIGHT:.1f}v8"/>' for share in drawn.places

@@ -34,9 +34,9 @@ nav { display: flex; flex-wrap: wrap; gap: .4rem .8rem; margin: 1rem 0 } nav a {
 .wide { overflow-x: auto }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; font-size: .84rem }
 th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top }
-th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; min-width: 7rem }
+th:first-child, td:first-child { text-align: left; overflow-wrap: break-word; min-width: 7rem; max-width: 30rem }
 th { vertical-align: bottom; color: var(--soft); line-height: 1.25 }
-th.group { text-align: center } td.words, th.words { text-align: left; overflow-wrap: anywhere }
+th.group { text-align: center } td.words, th.words { text-align: left; overflow-wrap: break-word }
 td small { display: block; font-size: .78rem }
 tr.strong { font-weight: 600; background: var(--band) } td.bad { color: var(--mark); font-weight: 600 }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .8rem; margin: 1.2rem 0 }
@@ -67,8 +67,9 @@ svg .threshold { stroke: var(--mark); fill: none; stroke-width: 1.5 } svg .trace
 @media (max-width: 56rem) { table.cards, .cards tbody, .cards tr, .cards td { display: block } .cards thead { display:
   none } .cards tr { border: 1px solid var(--line); border-radius: .5rem; padding: .3rem .6rem; margin: .6rem 0 }
   .cards td { border: 0; padding: .1rem 0; text-align: right; overflow: hidden } .cards td:first-child { font-weight:
-  600 } .cards td:not(:first-child)::before { content: attr(data-head); float: left; color: var(--soft); font-weight:
-  400; margin-right: 1rem } .cards td.words { text-align: right } .cards td.empty { display: none } }
+  600; text-align: left }
+  .cards td:not(:first-child)::before { content: attr(data-head); float: left; color: var(--soft); font-weight: 400;
+  margin-right: 1rem } .cards td.words { text-align: right } .cards td.empty { display: none } }
 @media print { nav { display: none } }
 @media print { :root { --ink: #000; --soft: #444; --line: #bbb; --paper: #fff; --band: #eee; --event: #0b7a75;
   --none: #9a6a00; --mark: #b3261e } body { margin: 0; font-size: 10pt } figure, tr { break-inside: avoid }
@@ -143,24 +144,28 @@ class Cell:
     kind: str = ""
 
 
-def table(head: Sequence[str | tuple[str, str]], rows: Sequence[Sequence[str | Cell]], strong: int = 0) -> str:
+def table(heads: Sequence[str | tuple[str, str]], rows: Sequence[Sequence[str | Cell]], strong: int = 0) -> str:
     """Rows under a head, the first ``strong`` of them emphasised; on a narrow screen each row of many is a card.
 
     A head of two texts is a group of columns and the one's name in it; neighbours of one group share its head.
     """
-    names = [("", one) if isinstance(one, str) else one for one in head]
+    names = [("", one) if isinstance(one, str) else one for one in heads]
     body = []
     for number, row in enumerate(rows):
         cells = [one if isinstance(one, Cell) else Cell(one) for one in row]
         filled = "".join(_cell(cell, name) for cell, name in zip(cells, names, strict=True))
         body.append(f'<tr class="strong">{filled}</tr>' if number < strong else f"<tr>{filled}</tr>")
+    is_text = [bool(rows) and isinstance(one, Cell) and one.kind == "words" for one in (rows[0] if rows else names)]
     lines, kind = "\n".join(body), ' class="cards"' if len(names) > _FEW else ""
-    return f'<div class="wide"><table{kind}><thead>{_head(names)}</thead><tbody>\n{lines}\n</tbody></table></div>'
+    return (
+        f'<div class="wide"><table{kind}><thead>{_head(names, is_text)}</thead><tbody>\n{lines}\n</tbody></table></div>'
+    )
 
 
-def _head(names: Sequence[tuple[str, str]]) -> str:
+def _head(names: Sequence[tuple[str, str]], is_text: Sequence[bool]) -> str:
     groups = [group for group, _ in names]
-    second = "".join(f"<th>{_text(name)}</th>" for _, name in names)
+    kinds = [' class="words"' if one else "" for one in is_text]
+    second = "".join(f"<th{kind}>{_text(name)}</th>" for kind, (_, name) in zip(kinds, names, strict=True))
     if not any(groups):
         return f"<tr>{second}</tr>"
     first, place = [], 0

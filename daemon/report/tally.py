@@ -25,8 +25,8 @@ SILENT_S = 900.0
 _USUAL_TIMES = 10.0
 #: A curve cannot be measured after its verdict; so far two clocks may differ.
 _CLOCKS_S = 60.0
-#: Bars that one chart shows.
-_MOST_BARS = 49
+#: Bars that one chart shows: hours, and days.
+_MOST_HOURS, _MOST_DAYS = 49, 93
 
 
 @dataclass(slots=True)
@@ -142,7 +142,7 @@ def bars_of(hours: Mapping[str, Count]) -> list[tuple[str, Count]]:
         return []
     every = list(hours_between(min(hours), max(hours)))
     days = len(every) // 24
-    size = 13 if len(every) <= _MOST_BARS else 10 if days < _MOST_BARS else 7
+    size = 13 if len(every) <= _MOST_HOURS else 10 if days < _MOST_DAYS else 7
     found = {hour[:size]: Count() for hour in every}
     for hour, count in hours.items():
         into = found.setdefault(hour[:size], Count())

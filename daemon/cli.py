@@ -35,6 +35,7 @@ VERBS = {
     "report": "what the last night brought, or any time: one screen, or a page with curves",
     "review": "a web page on this computer: look at curves, say what they are",
     "labels": "say what a curve is; read labels from a table, write them into one",
+    "collect": "take what was kept with you: a table, copies, links, an archive",
     "session": "begin, end or show a run with its tip, sample and goal",
     "train": "train a model on simulated and labelled curves",
     "evaluate": "how good a model is on labelled folders, with exact intervals",

@@ -51,6 +51,11 @@ def day_and_minute(written: str) -> str:
     return datetime.fromisoformat(written).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
+def day_and_second(written: str) -> str:
+    """``2026-11-20 14:05:09``, as :func:`day_and_minute`: what spreadsheets take for a time."""
+    return datetime.fromisoformat(written).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
 def minute_of(written: str, now_s: float | None = None) -> str:
     """``14:05`` in the time of this computer; of another day than that of ``now_s`` as :func:`day_and_minute`."""
     told = day_and_minute(written)

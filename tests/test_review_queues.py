@@ -17,9 +17,8 @@ from daemon.labels.sessions import Sessions
 from daemon.ledger import Ledger
 from daemon.ledger.view import LedgerView
 from daemon.review.outlook import outlook
-from daemon.review.pile import portion
 from daemon.review.questions import BLOCK, REPEAT_AFTER
-from daemon.review.queues import Aims, Item, QueueName, lengths, queue, stretches
+from daemon.review.queues import Aims, Item, QueueName, lengths, portion, queue, stretches
 from tests.ledgerhelp import JUDGE, decision
 
 #: Of computing, for any queue of a long history: 10 to 40 ms where it was measured; a machine half as fast passes.

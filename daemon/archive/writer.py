@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,12 @@ _GREETING = b" HDF5 follows at byte 512: any HDF5 program reads it.\n"
 
 
 class ArchiveWriter(Closing):
-    """Curves in, one archive out; memory for one part. Without :meth:`finish` nothing has been written."""
+    """Curves in, one archive out; memory for one part. Without :meth:`finish` nothing has been written.
 
-    def __init__(self, path: Path, *, with_distance: bool = False) -> None:
+    ``is_added_to``: there is an archive of that name already, whose curves come first.
+    """
+
+    def __init__(self, path: Path, *, with_distance: bool = False, is_added_to: bool = False) -> None:
         import h5py
 
         self._path = path
@@ -59,12 +63,19 @@ class ArchiveWriter(Closing):
         self.curves = 0
         self._lock = _lock(self._fresh)  # ours, for HDF5 empties a file before it looks whether another has locked it
         try:
-            words: dict[str, Any] = {"libver": "earliest", "userblock_size": USER_BLOCK_BYTES, "locking": False}
-            self._file: Any = h5py.File(self._fresh, "w", **words)
+            words: dict[str, Any] = {"libver": "earliest", "locking": False}
+            if is_added_to:
+                shutil.copyfile(path, self._fresh)
+                self._file: Any = h5py.File(self._fresh, "r+", **words)
+            else:
+                self._file = h5py.File(self._fresh, "w", userblock_size=USER_BLOCK_BYTES, **words)
         except OSError:
             self._fresh.unlink(missing_ok=True)  # a disk without room leaves it empty
             os.close(self._lock)
             raise
+        if is_added_to:
+            self.curves, self._parts = int(self._file.attrs["curves"]), self._file[PARTS]
+            return
         self._file.attrs[ATTRIBUTE] = VERSION
         self._file.attrs["curves"] = np.int64(0)
         self._file.attrs["about"] = ABOUT

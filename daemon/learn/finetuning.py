@@ -22,7 +22,7 @@ from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
 from daemon.learn.gate import look
 from daemon.learn.ground import Ground, overridden, promote, stream_of, survey, taken_back
-from daemon.learn.lessons import Taught, golden_fingerprints, lessons_of
+from daemon.learn.lessons import Taught, lessons_of
 from daemon.learn.teaching import Course, Teaching, counts, digest_of
 from daemon.ledger.view import LedgerView
 from models.bundle import BadBundle, Bundle, read
@@ -87,7 +87,7 @@ def _survey(config: Config, night: Night) -> tuple[Ground, Taught]:
     events = config.finetune.events if night.events is None else night.events
     with LedgerView(config.state / "ledger.sqlite") as view, Labels(config.state / "labels.sqlite") as labels:
         ground = survey(config, view, labels)
-        return ground, lessons_of(config, view, labels, ground, events=events, never=golden_fingerprints())
+        return ground, lessons_of(config, view, labels, ground, events=events)
 
 
 def _nothing_to_do(config: Config, night: Night, ground: Ground, taught: Taught) -> str | None:

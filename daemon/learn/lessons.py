@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zipfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache, cached_property
@@ -170,12 +170,11 @@ def lessons_of(
     ground: Ground,
     *,
     events: int = EVENTS,
-    never: Collection[str] = (),
 ) -> Taught:
     """All that the labels teach, of every session group of the ledger; some 5 ms a curve.
 
     ``events``: confirmed ones that there must be; with fewer nothing is opened and :attr:`Taught.missing` says so.
-    ``never``: fingerprints of curves that are golden elsewhere: they teach nothing here, and are counted.
+    Curves that the gate asks every laboratory about teach nothing here, and are counted.
 
     Raises UserError 65 where raters contradict each other (kappa), where all labels say one and the same, and for
     labels on curves that nobody knows; 74 as the ledger and the labels do.
@@ -190,7 +189,7 @@ def lessons_of(
     aside: Counter[str] = Counter()
     said = _latest(said, aside)
     found = _open(config, view, Sessions(labels), said, ground.network.profile, aside)
-    for name in found.keys() & set(never):
+    for name in found.keys() & golden_fingerprints():
         del found[name]
         aside["they are golden curves of the program"] += 1
     taught = _taught(ground.network, found, aside, None)

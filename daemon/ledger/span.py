@@ -64,6 +64,11 @@ class Span:
         ends = [end for end in (self.last, last) if end is not None]
         return replace(self, after=max(self.after, first - 1), last=min(ends, default=None))
 
+    def holds(self, acquired_s: float, seq: int) -> bool:
+        """Whether a decision lies in it."""
+        is_seq = self.after < seq and (self.last is None or seq <= self.last)
+        return is_seq and self.since_s <= acquired_s < self.until_s
+
     @property
     def text(self) -> str:
         """In words, in this computer's time: ``since 2026-11-27 12:00, until 2026-11-28 12:00``."""

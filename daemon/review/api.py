@@ -34,8 +34,7 @@ from daemon.review.desk import Desk, told
 from daemon.review.drawing import Heats, draw, packed, velocity
 from daemon.review.night import Night
 from daemon.review.outlook import Certifying
-from daemon.review.pile import ALWAYS
-from daemon.review.queues import Aims, Item, QueueName, otherwise
+from daemon.review.queues import ALWAYS, Aims, Item, QueueName, otherwise
 from daemon.review.request import (
     Door,
     Guard,

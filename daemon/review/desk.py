@@ -34,8 +34,7 @@ from daemon.labels.sheets import Sheets
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from daemon.reading.pool import ReaderPool
-from daemon.review.pile import Portion, portion
-from daemon.review.queues import BLIND, QUEUES, Aims, Item, QueueName, queue, stretches
+from daemon.review.queues import BLIND, QUEUES, Aims, Item, Portion, QueueName, portion, queue, stretches
 from daemon.review.request import Refused, Said
 from daemon.sources.existing import find as find_files
 from models.clock import utc_now

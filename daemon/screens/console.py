@@ -36,9 +36,9 @@ from daemon.config import Config
 from daemon.labels import Label, Labels, Word
 from daemon.labels.sessions import Sessions
 from daemon.ledger.view import LedgerView
+from daemon.screens import svg
 from daemon.screens.board import MOST_MARKED, Attachment, Board, Entry
 from daemon.screens.opener import Opener
-from daemon.screens.picture import svg
 from daemon.screens.screen import KEYS, frame
 from models.clock import time_of_day, utc_now
 

@@ -92,8 +92,7 @@ class Kitchen:
             Labels(self.nights.state / "labels.sqlite") as labels,
         ):
             self.ground = survey(self.nights.config, view, labels)
-            never = golden_fingerprints()
-            self.taught = lessons_of(self.nights.config, view, labels, self.ground, events=20, never=never)
+            self.taught = lessons_of(self.nights.config, view, labels, self.ground, events=20)
 
     def _live(self) -> None:
         laboratory = Laboratory(self.seed)

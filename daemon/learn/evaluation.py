@@ -13,8 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.charts import Axis, Drawing, Trace, draw_trace, round_up, trace
-from daemon.charts.page import Cell, Picture, Tile, heading, page, paragraph, pictures, table, tiles
+from daemon.charts import (
+    Axis,
+    Cell,
+    Drawing,
+    Picture,
+    Tile,
+    Trace,
+    draw_trace,
+    heading,
+    page,
+    paragraph,
+    pictures,
+    round_up,
+    table,
+    tiles,
+    trace,
+)
 from daemon.common.text import align
 from daemon.judging import Judge, Thresholds, Verdict, verdict_of
 from daemon.learn.labelled import LabelledCurve
@@ -303,12 +318,8 @@ def rank(judged: Sequence[Judged]) -> Ranking:
 
 def draw_all(ranking: Ranking, thresholds: Thresholds, prevalence: float) -> list[Picture]:
     """Each diagram that these curves allow."""
-    drawn = [
-        Picture(
-            str(histogram(ranking, thresholds)),
-            "How many curves have which score. Up: events. Down: event-free, on a scale of their own.",
-        )
-    ]
+    both = "How many curves have which score. Up: events. Down: event-free, on a scale of their own."
+    drawn = [Picture(str(histogram(ranking, thresholds)), both)]
     if ranking.events.any() and not ranking.events.all():
         cuts = sweep(ranking.scores, ranking.events)
         meaning = (

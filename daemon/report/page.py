@@ -6,24 +6,28 @@ import shlex
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from daemon.charts import Axis, Drawing, draw_trace, even_ticks, short
-from daemon.charts.page import (
+from daemon.charts import (
+    Axis,
     Cell,
+    Drawing,
     Picture,
     Tile,
     copied,
+    draw_trace,
+    even_ticks,
     heading,
     listed,
     page,
     paragraph,
     pictures,
     places,
+    short,
     table,
     tiles,
 )
 from daemon.common.text import clean, latency, many, share
 from daemon.report import Bar, Report
-from daemon.report.gallery import MOST_DISCARDED, Break, Shown
+from daemon.report.decisions import MOST_DISCARDED, Break, Shown
 from daemon.report.words import (
     alarm_in_words,
     headline,

@@ -128,8 +128,8 @@ def _rows(report: Report, room: int) -> Iterator[tuple[str, list[str]]]:
         rest = [f"and {len(told_of) - _ALARMS:,} more: --html FILE shows all"] if len(told_of) > _ALARMS else []
         yield "▲ told", [_cut(one, room) for one in told_of[:_ALARMS]] + rest
     if report.silences:
-        rest = f"; and {len(report.silences) - 1:,} more" if len(report.silences) > 1 else ""
-        yield "silent", [_cut(silence_in_words(report.silences[0]), room - len(rest)) + rest]
+        others = f"; and {len(report.silences) - 1:,} more" if len(report.silences) > 1 else ""
+        yield "silent", [_cut(silence_in_words(report.silences[0]), room - len(others)) + others]
     if said := tip_in_words(report):
         yield "tip", [_cut(said, room)]
     yield "missed?", [_cut(one, room) for one in missed_in_words(report)]

@@ -50,9 +50,6 @@ def test_an_alarm_is_told_within_a_minute_and_a_receiver_that_hangs_delays_no_ve
             hanging.got.get(timeout=60)
             during_s = verdicts_after_s(lab, CURVES)  # while it hangs
             assert statistics.median(during_s) < statistics.median(before_s) + 0.1
-            print(
-                f"median {statistics.median(before_s) * 1e3:.0f} ms before, {statistics.median(during_s) * 1e3:.0f} ms"
-            )
             until(lambda: scrape(lab)['afm_triage_notifications_total{result="failed"}'] >= 1, 60)
             status = lab.status()
             assert status["messages"]["waiting"] == 1  # for ntfy alone

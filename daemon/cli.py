@@ -48,6 +48,7 @@ VERBS = {
     "bench": "measure speed and latency on this computer",
     "check": "say what a configuration will do, and every error in it",
     "doctor": "is this computer fit for the job, and if not, what to do",
+    "notify": "try whether a message about a fault reaches a person",
     "stop": "end the running service, once what it has in hand is done",
     "reload": "have the running service read its configuration anew",
 }

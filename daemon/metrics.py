@@ -104,6 +104,11 @@ class Metrics:
         self.reload_successful.set(1)
         self.events_published = self._counter("events_published", "Events sent on the live feed", "type")
         self.replay_requests = self._counter("replay_requests", "Requests on the replay socket", "outcome")
+        self.notifications = self._counter(
+            "notifications", "Messages to a person: sent, tries that failed, and faults that no message told", "result"
+        )
+        for result in ("sent", "failed", "held"):
+            self.notifications.labels(result)
         self.log_lines_dropped = self._counter("log_lines_dropped", "Lines of the log that nobody took in time")
         self._log_lines_dropped = 0
         self.model = Info("afm_triage_model", "The model that judges", registry=self.registry)
@@ -183,6 +188,10 @@ class Metrics:
         """So many since the start."""
         self.log_lines_dropped.inc(lines - self._log_lines_dropped)
         self._log_lines_dropped = lines
+
+    def messaged(self, result: str, times: int = 1) -> None:
+        """``sent`` or ``failed``, on one channel each, or ``held``."""
+        self.notifications.labels(result).inc(times)
 
     def watch_sources(self, sources: Sequence[Source]) -> None:
         """They are asked at each scrape, of what they have in memory: what stands still shows, and holds nothing up."""

@@ -38,12 +38,12 @@ HORIZON_S = 7 * 86_400.0
 _PAUSE_S, _PAUSE_TIMES = 60.0, 20.0
 _HOUR_S = 3_600.0
 #: The logarithm of the rate wanders by so much in an hour (rms), and jumps by so much (rms) so often in an hour.
-_WANDER, _JUMP, _JUMPS_PER_H = 0.15, 1.0, 0.25
+_WANDER, _JUMP, _JUMPS_PER_H = 0.15, 1.0, 0.18
 #: Pauses of a night of which nothing is known: as many as were seen in so many hours; their median, and its spread.
-_PAUSES, _PAUSES_H, _LENGTH_S, _SPREAD = 0.5, 1.0, 600.0, 1.0
+_PAUSES, _PAUSES_H, _LENGTH_S, _SPREAD = 0.3, 1.0, 600.0, 1.0
 _LEVELS = np.linspace(math.log(0.02 / _HOUR_S), math.log(5_000 / _HOUR_S), 96)
 _STEPS_PER_H, _MOST_STEPS, _FEWEST_STEPS = 12, 96, 8
-_FUTURES = 1_024
+_FUTURES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def _changes(step_s: float) -> Floats:
 
 
 def _futures(run: _Run, missing: int) -> Floats:
-    """(1024,): seconds from now until so many more are kept, each as likely as any other; inf: beyond the horizon."""
+    """(512,): seconds from now until so many more are kept, each as likely as any other; inf: beyond the horizon."""
     rng = np.random.default_rng(0)
     chance = _rate_now(run)
     space = _LEVELS[1] - _LEVELS[0]
@@ -169,7 +169,7 @@ def _futures(run: _Run, missing: int) -> Floats:
 
 
 def _pauses(run: _Run, running_s: Floats, rng: np.random.Generator) -> Floats:
-    """(1024,): how long no curve comes until then."""
+    """(512,): how long no curve comes until then."""
     often = rng.standard_gamma(_PAUSES + run.pauses_s.size, _FUTURES) / (_PAUSES_H * _HOUR_S + run.seconds)
     counts = rng.poisson(often * np.minimum(running_s, HORIZON_S))
     counts = np.minimum(counts, 500)

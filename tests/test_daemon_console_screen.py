@@ -15,11 +15,10 @@ from rich.console import Console
 
 from daemon.common.text import bars, duration, latency, rate, score, size
 from daemon.config import Config
-from daemon.screens import curves
+from daemon.screens import curves, svg
 from daemon.screens.board import Board, Entry
 from daemon.screens.console import Labeller
 from daemon.screens.curves import tail
-from daemon.screens.picture import svg
 from daemon.screens.screen import KEYS, frame
 from models.clock import day_and_minute, rfc3339, time_of_day
 from tests.speaker import preview

@@ -232,6 +232,13 @@ def test_undo_and_a_reload_in_the_middle(tmp_path: Path, browser: Browser, drawn
         browser.wait(lambda: "skipped" in browser.text("#mine"), "what was skipped is not told")
         browser.press("\ue012")
         browser.wait(lambda: "discard" in browser.text("#mine"), "one's own answer is not told")
+        for other in (first, seen):  # answered, so in no queue any more, and one that waits: as a console opens them
+            browser.run("location.hash = `curve=${arguments[0]}`", other)
+            browser.wait(lambda other=other: browser.shown == other, "the curve of the address is not shown")
+        browser.press("o")
+        browser.wait(lambda: browser.run("return document.querySelector('#handover').open"), "o hands nothing over")
+        assert browser.text("#handover-table").startswith("afm-triage collect --state ")
+        browser.press("\ue00c")
 
 
 def test_a_note_stays_with_its_answer(tmp_path: Path, browser: Browser, drawn: list[bytes]) -> None:

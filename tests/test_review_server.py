@@ -6,6 +6,8 @@ import base64
 import json
 import os
 import resource
+import shlex
+import shutil
 import signal
 import socket
 import sqlite3
@@ -28,6 +30,7 @@ from daemon.labels import Labels
 from daemon.labels.curve_name import sha256_of
 from daemon.labels.schema import MIGRATIONS
 from models.bundle import SHIPPED, read
+from models.clock import night_of
 from tests.ledgerhelp import JUDGE
 from tests.reviewhelp import SAWTOOTH, Page, fill, judged
 from tests.speaker import preview
@@ -682,3 +685,30 @@ def test_other_machines_need_the_token(tmp_path: Path) -> None:
     with Page(state, "--bind", "0.0.0.0") as page:
         assert page.address.rpartition("?token=")[2] == token  # a bookmark still opens it
     assert stored(state) == []
+
+
+def test_the_page_says_how_to_hand_over_and_leads_to_the_last_report(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lab.page.ask("/report").status == 404
+    known = lab.page.ask("/api/state").json
+    assert (known["goal"], known["report"]) == (None, None)
+    night = night_of(time.time())
+    assert known["handover"]["what"] == f"since {night}, noon"
+    words = shlex.split(known["handover"]["table"])
+    since = ["--since", f"{night}T12:00"]
+    assert words == ["afm-triage", "collect", "--state", str(lab.state), *since, "--csv", f"kept-{night}.csv"]
+    assert main([*words[1:-1], str(lab.state.parent / "x.csv"), "--dry-run"]) == 0, capsys.readouterr()
+    reports = lab.state / "reports"
+    reports.mkdir()
+    try:
+        (reports / "2026-11-26.html").write_text("<p>older</p>")
+        (reports / "2026-11-27.html").write_text("<style>p { color: red }</style><p>the night</p>")
+        answer = lab.page.ask("/report")
+        assert "the night" in answer.body.decode()
+        policy = answer.headers["content-security-policy"]
+        assert "script" not in policy
+        assert "default-src 'none'" in policy
+        assert lab.page.ask("/api/state").json["report"] == "2026-11-27"
+    finally:
+        shutil.rmtree(reports)

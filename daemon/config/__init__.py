@@ -40,8 +40,10 @@ from daemon.config.rule import (
     FolderTables,
     ModelName,
     Name,
+    NotifyConfig,
     Number,
     Rule,
+    SecretUrl,
     Switch,
     TextRules,
 )
@@ -190,6 +192,7 @@ class Config:
     engine: EngineConfig = EngineConfig()
     review: ReviewConfig = ReviewConfig()
     log: LogConfig = LogConfig()
+    notify: NotifyConfig = NotifyConfig()  # noqa: RUF009 - a frozen value
     file: Path | None = field(default=None, compare=False)  # what a reload reads again
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)  # key -> file, environment, flag
 
@@ -335,7 +338,7 @@ def _plain(value: Any) -> Any:
         return [_plain(one) for one in value]
     if is_dataclass(value) and not isinstance(value, type):
         return {key: _plain(one) for key, one in asdict(value).items()}
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path | SecretUrl) else value
 
 
 def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
@@ -350,6 +353,7 @@ def conflicts(config: Config, *, serves: bool) -> list[str]:
     Endpoints of a verb that only connects may lie anywhere.
     """
     found = _thresholds(config) + _state(config.state) + _folders(config) + _settings(config)
+    found += config.notify.conflicts()
     if serves:
         found += _bindings(config) + _files(config)
         if not config.watch and config.ingest is None:

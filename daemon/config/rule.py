@@ -7,13 +7,15 @@ raw value of a text.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
+from urllib.parse import urlsplit
 
 from daemon.common.mounts import MountSetting
 from daemon.common.sockets import Endpoint
@@ -198,3 +200,125 @@ def _settings(table: dict[str, Any], folder: Path) -> FolderSettings:
     if errors:
         raise ValueError(*errors)
     return FolderSettings(**found)
+
+
+# ``[notify]``: who is told when something is wrong, and how.
+
+
+class Line(Rule):
+    """One line of text, "" where nothing is given."""
+
+    def __call__(self, raw: Any, folder: Path) -> str:
+        if not isinstance(raw, str) or not raw.isprintable():
+            raise ValueError(f'must be a text in quotes, "…", on one line, and is {_kind(raw)}')
+        return raw.strip()
+
+
+@dataclass(frozen=True)
+class Lines(Rule):
+    """Several such texts, each like ``pattern``; one may be given as a plain text. In the environment by ``,``."""
+
+    pattern: str
+    like: str
+
+    def __call__(self, raw: Any, folder: Path) -> tuple[str, ...]:
+        texts = [raw] if isinstance(raw, str) else raw
+        if not isinstance(texts, list | tuple) or not all(isinstance(one, str) for one in texts):
+            raise ValueError(f"must be a list of texts, {self.like}, and is {_kind(raw)}")
+        for one in texts:
+            if not re.fullmatch(self.pattern, one):
+                raise ValueError(f'"{one}" is none; write {self.like}')
+        return tuple(dict.fromkeys(texts))
+
+    def read(self, text: str) -> Any:
+        return [part.strip() for part in text.split(",") if part.strip()]
+
+
+class SecretUrl:
+    """An address that whoever knows it may write to. Its text says where it leads, and never the rest of it."""
+
+    __slots__ = ("url",)
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def __str__(self) -> str:
+        parts = urlsplit(self.url)
+        digest = hashlib.sha256(self.url.encode()).hexdigest()[:6]
+        return f"{parts.scheme}://{self.host}/… ({digest})"  # by its digest another one is told from it
+
+    __repr__ = __str__
+
+    @property
+    def host(self) -> str:
+        """With its port, where one is given."""
+        parts = urlsplit(self.url)
+        return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SecretUrl) and other.url == self.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+
+class Url(Rule):
+    """An http address. What is wrong with it is said without telling it."""
+
+    def __call__(self, raw: Any, folder: Path) -> SecretUrl:
+        url = _text(raw)
+        try:
+            parts = urlsplit(url)
+            is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_good = False
+        if not is_good or not url.isascii() or not url.isprintable() or " " in url:
+            raise ValueError("must be an address that begins with https:// (or http://) and a host")
+        if parts.username or parts.password:
+            raise ValueError("must hold no user and password; ntfy takes a token from ntfy_token_file")
+        return SecretUrl(url)
+
+
+_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+#: Security of the connection to the mail server -> the port where none is given.
+SMTP_PORTS = {"starttls": 587, "tls": 465, "none": 25}
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyConfig:
+    """``[notify]``: a message to a person when something is wrong: by mail, ntfy or a webhook, or several of them."""
+
+    to: Annotated[tuple[str, ...], Lines(r"[^@\s,;<>\"]+@[^@\s,;<>\"]+", '["ada@example.org"]')] = ()
+    sender: Annotated[str, Line()] = ""  # "": smtp_user where that is an address, else the first of `to`
+    smtp_host: Annotated[str, Line()] = ""
+    smtp_port: Annotated[int, Number(0, 65535, whole=True)] = 0  # 0: 587, or what smtp_security has
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    smtp_user: Annotated[str, Line()] = ""
+    password_file: Annotated[Path | None, Folder()] = None  # its first line; nobody else may read it
+    ntfy: Annotated[SecretUrl | None, Url()] = None  # with the topic
+    ntfy_token_file: Annotated[Path | None, Folder()] = None
+    webhook: Annotated[SecretUrl | None, Url()] = None  # gets JSON by POST
+    level: Literal["alarm", "degraded", "advice"] = "alarm"  # the least that is told
+    kinds: Annotated[tuple[str, ...], Lines(r"[a-z][a-z ]*", '["source", "path"]')] = ()  # of conditions; (): all
+    cool_down_s: Annotated[float, Number(0, 86400)] = 900.0  # between two messages on the same kind
+    most_a_night: Annotated[int, Number(1, 100, whole=True)] = 3  # messages on the same kind, from noon to noon
+
+    @property
+    def is_on(self) -> bool:
+        return bool(self.to or self.ntfy or self.webhook)
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that are each fine and together are not, a "key: what to do" each."""
+        if bool(self.to) != bool(self.smtp_host):
+            missing, because = ("smtp_host", "to") if self.to else ("to", "smtp_host")
+            yield f"notify.{missing}: is missing, and {because} is there; mail needs both"
+        if bool(self.smtp_user) != bool(self.password_file):
+            missing = "password_file" if self.smtp_user else "smtp_user"
+            yield f"notify.{missing}: is missing; a mail server that asks for a password wants user and password"
+        if self.password_file and self.smtp_security == "none" and self.smtp_host not in _LOCAL_HOSTS:
+            yield 'notify.smtp_security: "none" would send the password for all to read; write "starttls" or "tls"'
+        if self.ntfy_token_file and not self.ntfy:
+            yield "notify.ntfy: is missing, and ntfy_token_file is there"
+        is_open = self.ntfy is not None and self.ntfy.url.startswith("http:")
+        if self.ntfy_token_file and self.ntfy and is_open and self.ntfy.host.partition(":")[0] not in _LOCAL_HOSTS:
+            yield "notify.ntfy: begins with http:// and would send the token for all to read; write https://"

@@ -34,8 +34,7 @@ from daemon.labels.sessions import Session, Sessions
 from daemon.ledger.numbers import Told, Unseen
 from daemon.ledger.span import Span
 from daemon.ledger.view import LedgerView
-from daemon.report.gallery import Shown, pictures, word_of
-from daemon.report.tally import Silence, Tally, bars_of, when
+from daemon.report.decisions import Shown, Silence, Tally, bars_of, pictures, when, word_of
 from models.clock import rfc3339
 
 #: Blocks of the tip watch that are looked at.

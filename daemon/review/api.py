@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -24,6 +24,7 @@ from daemon import __version__
 from daemon.common.ending import Closing
 from daemon.common.errors import UserError
 from daemon.common.text import clean, first_line
+from daemon.guard.morning import last_report
 from daemon.judging import Verdict
 from daemon.labels import Label
 from daemon.labels.sessions import FIELDS, LONGEST, Sessions
@@ -31,7 +32,7 @@ from daemon.learn.order import Orderer
 from daemon.ledger.wire import Event
 from daemon.review.cutting import Cutting
 from daemon.review.desk import Desk, told
-from daemon.review.drawing import Heats, draw, packed, velocity
+from daemon.review.drawing import Heats, draw, packed
 from daemon.review.night import Night
 from daemon.review.outlook import Certifying
 from daemon.review.queues import ALWAYS, Aims, Item, QueueName, otherwise
@@ -56,6 +57,7 @@ from models.reasons import REASONS
 log = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
+_OF_REPORT = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 MOST_LIMIT = 1_000
 MOST_LABELS = 500  # at once
 _ON_SHEETS = 240  # curves that are dealt out at once
@@ -95,11 +97,7 @@ class Review(Closing):
 
     @property
     def is_held_up(self) -> bool:
-        """Whether an end in order would take long.
-
-        A thread works for a request, be it that nobody waits for the answer any more, or what was loaded for a person
-        still computes.
-        """
+        """Whether an end in order would take long: a thread works for a request, or for what a person has opened."""
         return self._in_hand > 0 or self._opened.locked()
 
     def do(self, work: Work, request: Request) -> Any:
@@ -146,6 +144,13 @@ def application(review: Review, door: Door) -> Guard:
         review.open()
         return HTMLResponse(page)
 
+    async def report(request: Request) -> Response:
+        """The page of the last night: one file, without scripts, whose styles stand in it."""
+        file = await run_in_threadpool(last_report, review.desk.config.state)
+        if file is None:
+            raise Refused(404, "no report lies here yet: `afm-triage report --html FILE` writes one")
+        return FileResponse(file, media_type="text/html", headers={"content-security-policy": _OF_REPORT})
+
     async def healthz(request: Request) -> Response:
         return Answer({"ok": True})
 
@@ -159,6 +164,7 @@ def application(review: Review, door: Door) -> Guard:
 
     routes = [
         Route("/", index),
+        Route("/report", report),
         Route("/healthz", healthz),
         Route("/api/queue", answering(queue)),
         Route("/api/state", answering(state)),
@@ -286,7 +292,7 @@ def curve(review: Review, request: Request) -> dict[str, Any]:
         "disagreement": "; ".join(filter(None, (seen, differs))) or None,
         "step": None if step is None else asdict(step),
         "points": len(samples),
-        "velocity_um_per_s": velocity(samples.distance, samples.duration_s),
+        "velocity_um_per_s": samples.velocity_um_per_s,
         "spring_constant_n_per_m": samples.spring_constant_n_per_m,
         "is_compact": is_compact,
         **drawing.plain(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +18,9 @@ from daemon.client.feed import ask_status
 from daemon.client.service_file import find as find_service
 from daemon.client.status import advice, learning, promises, remembered, troubles, with_since
 from daemon.common.text import clean, many
+from daemon.config import Config
 from daemon.guard.logbook import NAME as LOGBOOK
-from daemon.guard.morning import at_rest
+from daemon.guard.morning import at_rest, last_report
 from daemon.judging import VERDICTS
 from daemon.labels import Labels
 from daemon.labels.confirmed import missing_of
@@ -29,7 +31,7 @@ from daemon.ledger.wire import Event, StreamScores
 from daemon.review.desk import Desk, Held, told
 from daemon.review.queues import Aims, lengths
 from daemon.review.request import Refused
-from models.clock import rfc3339, utc_now
+from models.clock import CLOCK, night_of, rfc3339, utc_now
 
 _STATUS_HOLDS_S = 1.0  # one question to the service, however many pages ask
 _FIGURES_HOLD_S = 10.0
@@ -244,12 +246,28 @@ class Night:
             "yield": {"per_hour": per_hour, "kept": kept, "seconds": seconds, "hours": hours},
             "queues": left,
             "rater": own,
+            "goal": said.get("goal"),
+            "report": None if (report := last_report(self._desk.config.state)) is None else report.stem,
+            "handover": handover(self._desk.config, session),
             "promises": promises(night["guard"]),
             "advice": night["advice"],
             "night": night,
             "learning": learns,
             "effect": [*effect, *_taught(learns)],
         }
+
+
+def handover(config: Config, session: Session | None) -> dict[str, Any]:
+    """How what was kept is handed over, ready to be typed: of the present session, else of this night."""
+    if session is None:
+        night = night_of(CLOCK.wall_s())
+        what, which, name = f"since {night}, noon", ["--since", f"{night}T12:00"], f"kept-{night}"
+    else:
+        what = f"in session {session.number}" + ("" if session.ended else ", so far")
+        which, name = ["--session", str(session.number)], f"kept-session-{session.number}"
+    words = ["afm-triage", "collect", "--state", str(config.state), *which]
+    table, copies = (shlex.join([*words, *rest]) for rest in (["--csv", f"{name}.csv"], ["--copy", name]))
+    return {"what": what, "table": clean(table), "copies": clean(copies)}
 
 
 def _condition(one: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,9 +36,9 @@ from daemon.config import Config
 from daemon.labels import Label, Labels, Word
 from daemon.labels.sessions import Sessions
 from daemon.ledger.view import LedgerView
+from daemon.screens import svg
 from daemon.screens.board import MOST_MARKED, Attachment, Board, Entry
 from daemon.screens.opener import Opener
-from daemon.screens.picture import svg
 from daemon.screens.screen import KEYS, frame
 from models.clock import time_of_day, utc_now
 
@@ -81,15 +81,16 @@ class Past:
 
     def __init__(self, config: Config, board: Board) -> None:
         self._file, self._board = config.state / "ledger.sqlite", board
-        self._is_whole = False  # there is nothing older than what the board has
+        self._whole_of = ""  # the stream of which there is nothing older than what the board has
 
     def fetch(self, count: int) -> None:
         """At most so many more; none where the ledger cannot be read: then what the events brought is all there is."""
-        if self._is_whole or len(self._board.marked) >= MOST_MARKED:
+        stream = self._board.status.get("stream")
+        if not count or self._whole_of == stream or len(self._board.marked) >= MOST_MARKED:
             return
         oldest = self._board.marked[-1].seq if self._board.marked else None
         with suppress(UserError), LedgerView(self._file) as ledger:
-            if ledger.stream != self._board.status.get("stream"):
+            if ledger.stream != stream:
                 return
             until = None if oldest is None else oldest - 1
             looks = [
@@ -99,7 +100,7 @@ class Past:
             ]
             seqs = sorted(looks, reverse=True)[:count]
             events = ledger.decisions(seqs)
-            self._is_whole = len(looks) < count
+            self._whole_of = ledger.stream if len(looks) < count else ""
             self._board.take_older([Entry.of(events[seq]) for seq in seqs if seq in events])
 
 
@@ -252,7 +253,7 @@ def live(config: Config, patience_s: float = math.inf, rater: str = "") -> None:
     board, terminal = Board(), Console(highlight=False)
     attachment = Attachment(config, board, HISTORY)
     silence, labeller = SilenceLimit(patience_s, find(config).replay), Labeller(config, board, rater)
-    drawn, drawn_s, learned_s = -1, 0.0, -math.inf
+    drawn, drawn_s, learned_s, has_past = -1, 0.0, -math.inf, False
     try:
         with keys() as keyboard, Live(console=terminal, screen=True, auto_refresh=False) as view:
             while "q" not in (typed := keyboard.pressed()).lower():
@@ -261,8 +262,9 @@ def live(config: Config, patience_s: float = math.inf, rater: str = "") -> None:
                 if board.is_linked and time.monotonic() - learned_s > LEARNED_S:
                     learned_s = time.monotonic()
                     note_learning(config, board)
-                    if len(board.marked) < FETCHED:
-                        labeller.past.fetch(FETCHED)
+                if not has_past and _is_complete(board):  # what the events bring stands before it
+                    has_past = True
+                    labeller.past.fetch(max(FETCHED - len(board.marked), 0))
                 age_s = time.monotonic() - drawn_s
                 if typed or age_s >= (FRAME_S if board.version != drawn else IDLE_FRAME_S):
                     drawn, drawn_s = board.version, time.monotonic()

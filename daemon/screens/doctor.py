@@ -30,8 +30,10 @@ from daemon.common.sockets import Endpoint
 from daemon.common.text import clean, page, size
 from daemon.config import NOWHERE, Config
 from daemon.formats import NAMES
+from daemon.notify.channels import channels_of, noted
 from daemon.screens import BAD, KEEP, QUIET, REVIEW
 from daemon.sources import Ignored, words
+from models.clock import minute_of
 
 # The finding: one thing that the doctor has looked at.
 
@@ -317,6 +319,25 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
+def messages(config: Config) -> Iterator[Finding]:
+    """Who is told of an alarm, and whether a message last arrived; nothing is sent."""
+    channels = channels_of(config.notify)
+    if not channels:
+        yield Finding("messages", "note", "no person is told of an alarm: [notify] in the configuration names nobody")
+        return
+    last = noted(config.state)
+    for name, channel in channels.items():
+        told = last.get(name)
+        try_it = "afm-triage notify --test, with the same --config"
+        if told is None:
+            yield Finding("messages", "note", f"{channel}: nothing was sent yet; try it: {try_it}")
+        elif told["is_sent"]:
+            yield Finding("messages", "ok", f"{channel}: the last message was taken {minute_of(told['time'])}")
+        else:
+            text = f"{channel}: the last message, {minute_of(told['time'])}, did not arrive: {told['text']}"
+            yield Finding("messages", "problem", clean(text), f"mend it, then try: {try_it}")
+
+
 _MARKS = {"ok": ("✓", KEEP), "note": ("·", REVIEW), "problem": ("✗", BAD)}
 
 
@@ -328,6 +349,7 @@ def examine(config: Config) -> Iterator[Finding]:
     yield from watched_folders(config)
     yield from state_folder(config)
     yield from ports(config)
+    yield from messages(config)
     yield from engines(config)
 
 

@@ -27,6 +27,7 @@ from daemon.judging.judge import Chosen
 from daemon.judging.sentinel import Sentinel
 from daemon.ledger import NotRecorded, events
 from daemon.ledger.numbers import ADVICE
+from daemon.notify import OWN as MESSAGES
 from daemon.service.assembly import Parts, assemble, pace_of
 from daemon.service.health import Condition, ContactWatch, Health, Starting, alarm_of, notify, watchdog_interval_s
 from daemon.service.log_lines import Log
@@ -46,7 +47,8 @@ STOP_S = 8.0
 PAUSE_S = 1.0
 #: Keys that a reload takes in flight; the others need a restart.
 LIVE_KEYS = frozenset(
-    {"model", "device", "text", "require_certificate", "thresholds", "alarm", "batch", "engine", "log", "guard"}
+    {"model", "device", "text", "require_certificate", "thresholds"}
+    | {"alarm", "batch", "engine", "log", "guard", "notify"}
 )
 
 
@@ -91,6 +93,7 @@ class Service:
             parts.care.start()
             parts.sessions.start()
             parts.guard.start()
+            parts.notifier.start()
             gc.freeze()  # half a million objects that stay to the end: no search for garbage goes through them
             self._loop(parts, connections)
             self._drain(parts)
@@ -174,6 +177,8 @@ class Service:
         self._terminal.look()
         self._look_at_ledger(parts)
         self._look_at_guard(parts)
+        late = parts.notifier.trouble
+        self._health.report(MESSAGES, "degraded" if late else "ok", late or "messages to a person arrive")
         parts.metrics.entered(parts.report.condition())
         parts.metrics.heartbeat.labels("pipeline").set_to_current_time()
         notify(f"STATUS={self._health.line() or parts.report.line()}")
@@ -284,6 +289,7 @@ class Service:
         self._swap(parts, loaded)
         parts.model_reload.adopt(loaded)
         parts.guard.reloaded(config.guard)
+        parts.notifier.adopt(config.notify)
         parts.metrics.reload_successful.set(1)
         self._log.adopt(config.log.level, config.log.format)
         log.info("reload: applied %s; needs a restart: %s", sorted(live) or "nothing", after_restart or "nothing")
@@ -327,7 +333,12 @@ class Service:
                 self._note(parts, condition)
 
     def _note(self, parts: Parts, condition: Condition) -> None:
-        """For the morning; advice the guard notes by itself, with the time from when on it is so."""
+        """For the person who is told at once, and for the morning.
+
+        Advice the guard notes by itself, with the time from when on it is so.
+        """
+        name, level, is_advice = condition.name, condition.level, condition.is_advice
+        parts.notifier.hear(name, level, condition.text, condition.since, is_advice=is_advice)
         if not condition.name.startswith(ADVICE):
             parts.guard.hear(condition.name, condition.level, condition.text, condition.since)
 

@@ -29,12 +29,12 @@ from daemon.guard import Guard
 from daemon.guard.canaries import CanarySource
 from daemon.guard.path import PathWatch
 from daemon.judging import Judge
-from daemon.judging.dispute import Dispute
 from daemon.judging.judge import Serving, release
-from daemon.judging.sentinel import Sentinel
+from daemon.judging.sentinel import Dispute, Sentinel
 from daemon.ledger import Ledger, LedgerView
 from daemon.ledger.care import LedgerCare
 from daemon.metrics import Accounts, Metrics
+from daemon.notify import Notifier
 from daemon.pipeline import Backlog, Pace, Pipeline
 from daemon.publish import Publisher
 from daemon.reading.pool import ReaderPool
@@ -129,6 +129,7 @@ class Parts:
     vigil: Vigil
     sessions: SessionWatch
     guard: Guard
+    notifier: Notifier
 
     def leave_again(self) -> None:
         """The service file, where somebody has removed or overwritten it: without it nobody finds the service."""
@@ -169,7 +170,11 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     path = PathWatch(canaries, metrics, config.state)
     guard = Guard(config.state, ledger.view(), serving, dispute, lambda: sessions.current, path=path)
     closing.callback(guard.stop)
-    report = StatusReport(config, metrics, health, serving, vigil, ledger, sessions, guard.status)
+    notifier = Notifier(config.notify, config.state, about=sessions.words, count=metrics.messaged)
+    closing.callback(notifier.stop)
+    report = StatusReport(
+        config, metrics, health, serving, vigil, ledger, sessions, guard.status, messages=notifier.status
+    )
     publisher = _speak(config, report, guard, metrics, closing)
     backlog, sentinel = Backlog([*sources, canaries]), Sentinel()
     pipeline = Pipeline(
@@ -205,6 +210,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
         vigil,
         sessions,
         guard,
+        notifier,
     )
     closing.callback(lambda: release(parts.model))
     closing.callback(lambda: model_reload.close(parts.model))

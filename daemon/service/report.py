@@ -19,7 +19,7 @@ from daemon.common.text import duration
 from daemon.config import Config
 from daemon.judging.judge import Serving
 from daemon.ledger import Ledger, LedgerView, numbers, wire
-from daemon.ledger.events import ServingModel, State, Status
+from daemon.ledger.events import Messages, ServingModel, State, Status
 from daemon.metrics import Metrics
 from daemon.service.health import Health, Vigil
 from daemon.service.sessions import SessionWatch
@@ -104,8 +104,11 @@ class StatusReport:
         ledger: Ledger,
         sessions: SessionWatch,
         guard: Callable[[], numbers.GuardNumbers] | None = None,
+        *,
+        messages: Callable[[], Messages | None] = lambda: None,
     ) -> None:
         self.config, self._serving, self._sessions, self._guard = config, serving, sessions, guard
+        self._messages = messages
         self.publish, self.replay = config.publish, config.replay
         self.state: Literal["starting", "ready", "stopping"] = "starting"
         self._metrics, self._health, self._vigil = metrics, health, vigil
@@ -163,6 +166,7 @@ class StatusReport:
             replay=self.replay,
             guard=self._guard() if self._guard else None,
             goal=self._sessions.goal,
+            messages=self._messages(),
         )
 
     def farewell(self) -> list[str]:

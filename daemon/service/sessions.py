@@ -97,6 +97,13 @@ class SessionWatch(threading.Thread):
         """Of the session that goes on, else of this night; None before the first look."""
         return self._run.goal
 
+    def words(self) -> str:
+        """One line on what goes on, for whoever is far away."""
+        current, goal = self.current, self.goal
+        said = "" if current is None else current.name or current.sample
+        which = "This night" if current is None else f"Session {current.number}{said and f', {said}'}"
+        return "" if goal is None else clean(f"{which}: {goal.text}.")
+
     def run(self) -> None:
         pause_s = 0.0
         while not self._ending.wait(pause_s):

@@ -22,6 +22,7 @@ from daemon.screens.doctor import LITTLE_SPACE_BYTES
 from deploy.classifier import EngineRequest, NoEngine
 from deploy.engines import ENGINES, candidates
 from models.bundle import BadBundle, certificate_in, read
+from models.clock import minute_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +103,7 @@ def describe(config: Config) -> list[str]:
         f"raises an alarm after {config.alarm.no_contact_run} curves in a row that do not reach the surface"
     )
     sentences.append(_silence(config))
+    sentences.append(_person(config))
     sentences.append(_canaries(config))
     sentences.append(_pile(config))
     if config.watch:
@@ -135,6 +137,28 @@ def _pile(config: Config) -> str:
         return 'shows the review queue by score, whatever is labelled; [review] order = "head" lets labels order it'
     features = "" if config.review.features == "none" else f" on features by {config.review.features}"
     return f"shows the review queue in the order that labels teach{features}, once there are enough of both kinds"
+
+
+def _person(config: Config) -> str:
+    from daemon.notify.channels import NotSent, channels_of, noted, secret_in
+
+    told, channels = config.notify, channels_of(config.notify)
+    if not channels:
+        return "tells no person of an alarm; [notify] does, by mail, ntfy or a webhook"
+    try:
+        for key in ("password_file", "ntfy_token_file"):
+            if (file := getattr(told, key)) is not None:
+                secret_in(file, key)
+    except NotSent as error:
+        return f"▲ can tell no person of an alarm: {error}"
+    more = {"alarm": "", "degraded": " or a trouble", "advice": ", a trouble or advice"}[told.level]
+    which = f" on {', '.join(told.kinds)}" if told.kinds else ""
+    last = [one["time"] for one in noted(config.state).values() if one.get("is_sent")]
+    arrived = f"the last message was taken {minute_of(max(last))}" if last else "try it with: afm-triage notify --test"
+    return (
+        f"tells a person of an alarm{more}{which} by {', '.join(map(str, channels.values()))}, at most"
+        f" {told.most_a_night} times a night for each kind; {arrived}"
+    )
 
 
 def _silence(config: Config) -> str:

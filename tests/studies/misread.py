@@ -166,9 +166,8 @@ class Line:
         from daemon.guard import Guard
         from daemon.guard.canaries import CanarySource
         from daemon.guard.path import PathWatch
-        from daemon.judging.dispute import Dispute
         from daemon.judging.judge import Serving
-        from daemon.judging.sentinel import Sentinel
+        from daemon.judging.sentinel import Dispute, Sentinel
         from daemon.ledger import Ledger
         from daemon.metrics import Metrics
         from daemon.pipeline import Backlog, Pace, Pipeline
@@ -370,7 +369,7 @@ def real(folder: Path, model: Model, played: int) -> Quiet:
     from daemon.judging import classify, decide
     from daemon.judging.judge import judge_of
     from daemon.reading.ahead import Job, Piece, read_ahead
-    from daemon.sources.existing import find
+    from daemon.sources import find
 
     judge, story, number = judge_of(model, ThresholdsConfig()), Story(), 0
     pieces = read_ahead(map(Job, find([folder])), 2, model.bundle.profile)

@@ -7,7 +7,7 @@ import { Cut } from "./cut.js";
 import { Night } from "./night.js";
 import { Outbox } from "./outbox.js";
 import { Plot, inWords } from "./plot.js";
-import { askRater, askSession, tellSession } from "./people.js";
+import { askHandover, askRater, askSession, tellSession } from "./people.js";
 import { afterPaint, say, setCurrent, setPressed, tell } from "./said.js";
 import { Sheets } from "./sheets.js";
 import { drawAlike, drawGauge, drawWhy, factsOf } from "./side.js";
@@ -520,6 +520,7 @@ const ACTS = {
   session: () => askSession(rater, (body) => changeSession(body, "The session has begun.")),
   "session-end": () => changeSession({ end: true }, "The session has ended."),
   scope: () => changeScope(),
+  handover: () => top.state?.handover && askHandover(top.state.handover),
 };
 
 const KEYS = {
@@ -536,6 +537,8 @@ const KEYS = {
   p: () => openView(view === "certificate" ? "curve" : "certificate"),
   c: () => openView(view === "cut" ? "curve" : "cut"),
   t: () => openView(view === "night" ? "curve" : "night"),
+  o: ACTS.handover,
+  r: () => top.state?.report && window.open("/report", "_blank", "noopener"),
   ArrowLeft: (event) => (event.shiftKey ? plot.pan(-0.15, 0) : step(-1)),
   ArrowRight: (event) => (event.shiftKey ? plot.pan(0.15, 0) : step(1)),
   ArrowUp: (event) => event.shiftKey && plot.pan(0, 0.15),
@@ -603,7 +606,33 @@ function setDrawn(id) {
 addEventListener("hashchange", () => {
   const name = location.hash.slice(1);
   if (name in EMPTY && name !== queue) openQueue(name);
+  else if (linked()) openLinked();
 });
+
+/** The id of the curve that the address names, as a console opens it; "" where it names none. */
+function linked() {
+  return location.hash.startsWith("#curve=") ? decodeURIComponent(location.hash.slice(7)) : "";
+}
+
+/** The curve of the address at the head of the kept or flagged ones: its queue goes on behind it. */
+async function openLinked() {
+  const id = linked();
+  let item = null;
+  try {
+    const { path, curve, verdict } = await ask(`/api/curve/${encodeURIComponent(id)}?${query({ rater })}`);
+    item = { id, path, curve, verdict };
+  } catch (problem) {
+    top.trouble = `The curve of this address: ${problem.message}.`;
+    top.drawTrouble();
+    return openFirst(top.look());
+  }
+  const name = item.verdict === "keep" ? "kept" : "review";
+  await openQueue(name);
+  if (queue !== name) return;
+  const place = items.findIndex((one) => one.id === id);
+  if (place < 0) items.unshift({ ...item, queue: "link", mine: null, said: undefined });
+  show(Math.max(place, 0));
+}
 
 async function changeSession(body, done) {
   try {
@@ -643,6 +672,7 @@ function begin() {
   outbox.send();
   const name = location.hash.slice(1);
   if (name in EMPTY) openQueue(name);
+  else if (linked()) openLinked();
   else openFirst(looking);
 }
 

@@ -1,7 +1,7 @@
-// Who looks, and under which session: the two things that a person tells the page.
+// Who looks, under which session, and how what was kept is handed over: what a person and the page tell each other.
 
 import { ask } from "./client.js";
-import { clean } from "./words.js";
+import { clean, element } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const GIVEN = "given";
@@ -28,6 +28,34 @@ export function askSession(operator, then) {
     if (dialog.returnValue === GIVEN) then({ ...Object.fromEntries(new FormData(dialog.querySelector("form"))), operator });
   };
   dialog.showModal();
+}
+
+/** How what was kept is handed over: commands to copy. */
+export function askHandover({ what, table, copies }) {
+  const dialog = $("handover");
+  $("handover-what").textContent = `Kept ${what}.`;
+  for (const [id, text] of Object.entries({ "handover-table": table, "handover-copies": copies })) $(id).replaceChildren(...whole(text));
+  for (const button of dialog.querySelectorAll("[data-copy]")) {
+    button.textContent = "copy";
+    button.onclick = () => copy($(button.dataset.copy), button);
+  }
+  dialog.showModal();
+}
+
+/** Words that are not torn apart at their hyphens. */
+function whole(command) {
+  return command.split(" ").flatMap((word, place) => [place ? " " : "", element("span", {}, word)]);
+}
+
+/** Into the clipboard; where the browser forbids it (no https, another machine) it is selected, and a hand copies it. */
+async function copy(code, button) {
+  getSelection().selectAllChildren(code);
+  try {
+    await navigator.clipboard.writeText(code.textContent);
+    button.textContent = "copied";
+  } catch {
+    button.textContent = "selected: Ctrl C";
+  }
 }
 
 /** Begin or end a session. Throws Problem. */

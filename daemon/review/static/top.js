@@ -1,7 +1,7 @@
 // The top line, the session and the lengths of the queues: what /api/state says, asked again every few seconds.
 
 import { ask, query } from "./client.js";
-import { clock, count, element, figure, lasting, plural, sentence } from "./words.js";
+import { SHAPES, clock, count, element, figure, lasting, plural, sentence } from "./words.js";
 
 const HOURS = 12; // bars of the yield
 const EVERY_MS = 4000;
@@ -63,6 +63,8 @@ export class Top {
     this.drawTonight();
     $("yield").replaceChildren(...yieldOf(state));
     drawPromises(state.promises ?? []);
+    $("last-report").hidden = !state.report;
+    $("last-report").querySelector("b").textContent = state.report?.slice(5) ?? "";
     drawAdvice(state.advice ?? []);
     $("session").replaceChildren(...session(state, this.scope));
     this.drawQueues();
@@ -177,7 +179,7 @@ function drawAdvice(texts) {
 function session(state, scope) {
   const button = element("button", { type: "button", class: "bare", "data-act": "session" }, "begin a session");
   const now = state.session;
-  if (!now) return [element("p", { class: "quiet" }, "none goes on"), button];
+  if (!now) return [element("p", { class: "quiet" }, "none goes on"), ...goalOf(state), button];
   const name = [now.name, now.sample, now.tip && `tip ${now.tip}`].filter(Boolean).join(", ");
   const lines = [element("p", {}, element("bdi", {}, name || `session ${now.number ?? ""}`))];
   const since = (Date.now() - new Date(now.began ?? NaN)) / 1000;
@@ -186,9 +188,26 @@ function session(state, scope) {
     button.textContent = "begin a session";
   } else if (Number.isFinite(since)) lines.push(element("p", { class: "quiet" }, `for ${lasting(Math.max(since, 0))}`));
   if (now.goal) lines.push(element("p", { class: "quiet" }, "goal: ", element("bdi", {}, now.goal)));
+  lines.push(...goalOf(state), beside(now.counts ?? {}, state.counts ?? {}));
   if (!now.ended) button.textContent = "begin another";
   const end = element("button", { type: "button", class: "bare", "data-act": "session-end" }, "end it");
   const other = scope === "all" ? "only this session's curves" : "curves of all nights";
   const turn = element("button", { type: "button", class: "bare", "data-act": "scope" }, other);
   return [...lines, element("p", {}, button, now.ended ? "" : end), element("p", {}, turn)];
 }
+
+/** How long until enough are kept, as the service says it. */
+function goalOf({ goal }) {
+  return goal?.text ? [element("p", { class: "goal" }, unbroken(goal.text))] : [];
+}
+
+/** The session's verdicts beside those of all nights. */
+function beside(session, all) {
+  const name = (word) => element("th", { scope: "row", title: word }, SHAPES[word], element("span", { class: "unseen" }, word));
+  const cells = (word, one, other) => element("tr", {}, name(word), element("td", {}, one), element("td", { class: "quiet" }, other));
+  const head = element("tr", {}, element("td"), ...["session", "all"].map((text) => element("th", { scope: "col" }, text)));
+  const rows = ["keep", "review", "discard"].map((word) => cells(word, count(session[word] ?? 0), count(all[word] ?? 0)));
+  return element("table", { class: "beside" }, element("tbody", {}, head, ...rows));
+}
+
+const unbroken = (text) => text.replaceAll(" %", "\u00a0%");

@@ -1,1 +1,0 @@
-"""What every room uses: errors, words, files, the clock, signals, sockets. It imports nothing of ours but models."""

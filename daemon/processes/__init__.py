@@ -1,1 +1,0 @@
-"""Child processes: spawned, spoken to in frames, limited, ended with us."""

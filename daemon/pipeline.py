@@ -32,9 +32,8 @@ from daemon.judging import (
     identity_of,
     with_compact_copy,
 )
-from daemon.judging.dispute import Dispute
 from daemon.judging.judge import Serving
-from daemon.judging.sentinel import Sentinel
+from daemon.judging.sentinel import Dispute, Sentinel
 from daemon.ledger import Ledger, NotRecorded
 from daemon.metrics import Metrics
 from daemon.publish import Publisher

@@ -93,3 +93,10 @@ class Curve:
 
     def __len__(self) -> int:
         return int(self.force.shape[0])
+
+    @property
+    def velocity_um_per_s(self) -> float | None:
+        """Of the retract; None where the file does not say enough."""
+        if self.distance is None or not self.duration_s:
+            return None
+        return float(abs(self.distance[-1] - self.distance[0])) * 1e6 / self.duration_s

@@ -5,8 +5,9 @@ force is read off. Two forces are told of each. ``force`` is what the tip felt j
 baseline: the usual figure of a single bond and of an unfolding domain. ``drop`` is by how much the force fell: that of
 one tether of several that pull side by side. Of the last rupture of a curve both should agree.
 
-It is enough for a histogram of a night and for a first look. It is no analysis: no chain is fitted, a rupture that
-hides in the noise or in the snap-off at the surface is passed over.
+It is enough for a histogram of a night and for a first look. It is no analysis: no chain is fitted, and what hides in
+the noise or in the snap-off at the surface is passed over (how far the figures are off where the truth is known:
+deploy/measurements/2026-11-28-ruptures.md).
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.curve import Curve, DistanceKind, Prepared, Samples
-from models.frontend import LARGEST, MIN_POINTS, newton_per_unit, prepare, turned
+from models.frontend import LARGEST, MIN_POINTS, first_shown, newton_per_unit, prepare, turned
 from models.raster import RasterProfile
-from models.steps import Fall, falls
+from models.steps import Fall, falls, snap_off
 
 Unit = Literal["pN", "nm", "V", ""]
 _PROFILE = RasterProfile()
@@ -39,6 +40,8 @@ PIECES = 16  # of the free end, through which the baseline is laid
 HELD = 2.0  # lengths of the free end: as far in front of it its slope is believed
 #: Lines and baseline are off by so many times what their noise says: a fall takes time, and a wave has a shape.
 DOUBT = 2.0
+AWAY = 10.0  # nm between tip and sample: what breaks farther out is no snap-off, however it looks
+CLEAR = 2.0  # standard errors, so doubted: what falls by less is no rupture
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +86,19 @@ def ruptures(curve: Curve, prepared: Prepared | None = None) -> tuple[Rupture, .
     if found.level is None:
         return ()
     force = curve.force - found.level
-    breaks = _breaks_of(force)
+    axis, kind = positions_nm(curve, found)
+    push, adhesion = _surface(found, n)
+    clear = np.arange(n) >= adhesion
+    if axis is not None and kind == "separation":
+        clear |= axis > AWAY
+    breaks = [one for one in _breaks_of(force) if clear[one.before]]
     if not breaks:
         return ()
     free = force[breaks[-1].after :]
     baseline, scatter = _Baseline(free), _Scatter(free)
     factor, unit = unit_of(curve)
-    axis, kind = positions_nm(curve, found)
     told: list[Rupture] = []
-    start = round((found.contact or 0.0) * n)
+    start = push
     for one, stop in zip(breaks, [*(other.before + 1 for other in breaks[1:]), n], strict=True):
         at = one.before
         before, error = _end_of(force[min(start, at) : at + 1][::-1], scatter, 0)
@@ -110,7 +117,7 @@ def ruptures(curve: Curve, prepared: Prepared | None = None) -> tuple[Rupture, .
             )
         )
         start = one.after
-    return tuple(told)
+    return tuple(one for one in told if one.force > 0.0 and one.drop > CLEAR * one.drop_error)
 
 
 def pulling(curve: Curve) -> Curve:
@@ -158,11 +165,35 @@ def positions_nm(curve: Curve, prepared: Prepared) -> tuple[Samples | None, Dist
     return axis - float(np.median(axis[max(at - 2, 0) : at + 3])), kind
 
 
+def approach_nm(curve: Curve, prepared: Prepared) -> Samples | None:
+    """(m,) where the approach lies on the axis of :func:`positions_nm`; None where that has none.
+
+    Readers hand on its force alone: its piezo is taken to go evenly the way back.
+    """
+    approach, (axis, kind) = curve.approach_force, positions_nm(curve, prepared)
+    if approach is None or axis is None:
+        return None
+    if kind != "separation" or (bend := bend_nm_per_unit(curve)) is None:
+        return np.linspace(axis[-1], axis[0], approach.shape[0])
+    level = prepared.level or 0.0
+    ends = axis[[-1, 0]] + bend * (curve.force[[-1, 0]] - level)
+    return np.linspace(ends[0], ends[1], approach.shape[0]) - bend * (approach - level)
+
+
 @dataclass(frozen=True, slots=True)
 class _Break:
     before: int  # last sample of the branch before
     after: int  # first sample of the branch behind
     t: float
+
+
+def _surface(found: Prepared, n: int) -> tuple[int, int]:
+    """The first sample behind the push, and the first one behind the snap-off that follows it."""
+    push = round((found.contact or 0.0) * n)
+    if found.signal is None or (end := snap_off(found.signal)) == 0.0:
+        return push, push
+    first = first_shown(n, found.contact or 0.0, _PROFILE)
+    return push, first + int(end * (n - first))
 
 
 def _breaks_of(force: Samples) -> list[_Break]:

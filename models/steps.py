@@ -130,6 +130,15 @@ def strongest_step(signal: Floats) -> Step | None:
     return Step((at + 0.5) / count, size / count, float(found.rise[0]), float(found.t[0]))
 
 
+def snap_off(signal: Floats) -> float:
+    """Where in a prepared signal the fall from the adhesion has ended, as a share of it; 0 where there is none."""
+    if signal.shape[0] < SHORTEST:
+        return 0.0
+    oriented = np.clip(signal[None], -_FAR, _FAR).astype(np.float64)
+    sums = _Sums(oriented)
+    return float(_snap_off(oriented, sums, _push(oriented, sums))[0]) / len(signal)
+
+
 @dataclass(slots=True, eq=False)
 class _Strongest:
     """(B,) each: how far the step stands out, its sample, the samples of each of its lines, the rise."""

@@ -16,8 +16,8 @@ from daemon.guard import Guard
 from daemon.guard.canaries import CanarySource
 from daemon.guard.path import PathWatch
 from daemon.judging import Judge, Judged
-from daemon.judging.dispute import Dispute
 from daemon.judging.judge import Serving
+from daemon.judging.sentinel import Dispute
 from daemon.ledger import Ledger, LedgerView
 from daemon.ledger.events import Level
 from daemon.metrics import Metrics

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,25 @@ from modelhelp import make_model
 
 from daemon.cli import main
 from daemon.config import ThresholdsConfig
-from daemon.explain import Explanation, explain, find_reading, sentences, share
-from daemon.explain.picture import BASELINE, Trace, _curve, along, draw, thin, trace_of
+from daemon.explain import Explanation, Trace, explain, find_reading, sentences, share, thin, trace_of
+from daemon.explain.picture import (
+    APPROACH,
+    BASELINE,
+    Form,
+    _amount,
+    _curve,
+    _mark_ruptures,
+    _told_ruptures,
+    along,
+    draw,
+)
 from daemon.formats import open_file
 from daemon.formats.afmcurve import pack
 from daemon.judging.judge import judge_of, load_model
+from daemon.judging.registry import Registry
 from daemon.labels.curve_name import sha256_of
 from daemon.ledger import Ledger
+from models.bundle import read
 from tests.ledgerhelp import decision
 
 CURVES = Path(__file__).resolve().parents[1] / "daemon" / "curves"
@@ -158,11 +171,11 @@ def test_a_retract_of_the_wrong_sign_without_a_push_is_all_there(tmp_path: Path)
     assert not [text for text in axes.texts if "push" in text.get_text()]
 
 
-def test_the_dashed_line_has_a_name(sawtooth: Explanation) -> None:
+def test_the_dashed_line_and_the_approach_have_names(sawtooth: Explanation) -> None:
     *_, axes = drawn(trace_of(sawtooth))
     legend = axes.get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == [BASELINE]
+    assert [text.get_text() for text in legend.get_texts()] == [BASELINE, APPROACH]
 
 
 def test_what_is_warm_is_red(sawtooth: Explanation) -> None:
@@ -177,6 +190,73 @@ def test_what_is_warm_is_red(sawtooth: Explanation) -> None:
 
 def test_the_same_curve_is_the_same_picture(sawtooth: Explanation) -> None:
     assert draw(sawtooth) == draw(sawtooth)
+
+
+def test_ruptures_are_marked_where_they_are_with_their_force(sawtooth: Explanation) -> None:
+    """The teeth of the membrane protein; the last falls by 290 pN at 259 nm between tip and sample."""
+    assert [round(one.position_nm, -1) for one in sawtooth.ruptures] == [150, 190, 200, 220, 260]
+    trace = trace_of(sawtooth)
+    axes = Figure().add_subplot()
+    _curve(axes, trace, 1.0)
+    _mark_ruptures(axes, trace, sawtooth.ruptures)
+    (rings,) = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [abs(x - one.position_nm) < 0.01 for x, one in zip(rings.get_xdata(), sawtooth.ruptures, strict=True)]
+    last = sawtooth.ruptures[-1]
+    assert last.force_pn == pytest.approx(300, abs=25)
+    assert f"{last.force_pn:.3g} pN" in [text.get_text() for text in axes.texts]
+    assert _told_ruptures(sawtooth).startswith(f"5 ruptures, the highest {last.force_pn:.3g} pN")
+    assert [_amount(value, "pN", 2) for value in (48_990.0, 335.4, -0.0)] == ["49 nN", "340 pN", "-0 pN"]
+
+
+@pytest.mark.parametrize(("form", "head"), [("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_a_picture_in_lines_is_the_same_each_time(sawtooth: Explanation, form: Form, head: bytes) -> None:
+    drawn = draw(sawtooth, form)
+    assert drawn.startswith(head)
+    assert drawn == draw(sawtooth, form)
+
+
+def test_of_a_folder_each_curve_is_drawn_and_a_bad_one_is_told(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab, out = tmp_path / "lab", tmp_path / "out"
+    for folder in ("one", "two"):
+        (lab / folder).mkdir(parents=True)
+        text_file(lab / folder, 200)
+    (lab / "two" / "bad.jpk-force").write_bytes(b"PK\x03\x04 no zip at all")
+    assert main(["explain", str(lab), "--out", str(out), "--model", model]) == 65
+    assert sorted(file.name for file in out.iterdir()) == ["curve.txt-2.png", "curve.txt.png"]
+    told = capsys.readouterr()
+    assert told.out.count("\n") == 2
+    assert "bad.jpk-force: curve 0 cannot be read" in told.err
+    both = [str(lab / folder / "curve.txt") for folder in ("one", "two")]
+    assert main(["explain", *both, "--out", str(out), "--model", model]) == 0
+    (tmp_path / "none").mkdir()
+    assert main(["explain", str(tmp_path / "none"), "--out", str(out), "--model", model]) == 65
+
+
+def test_a_curve_is_explained_by_the_model_of_that_day_and_never_into_a_watched_folder(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watched, out, state = tmp_path / "watched", tmp_path / "x.png", tmp_path / "state"
+    watched.mkdir()
+    file = text_file(watched, 200)
+    sha256, id = hashlib.sha256(file.read_bytes()).hexdigest(), read(Path(model)).id
+    Registry(state / "models").keep(read(Path(model)))
+    ledger = Ledger(state / "ledger.sqlite", "afm1")
+    asked = {"path": "curve.txt", "folder": str(watched), "sha256": sha256}
+    judge = replace(decision(1).judge, model=id)
+    ledger.record([replace(decision(1, **asked), judge=judge), decision(2, **asked | {"path": "gone.txt"})])
+    ledger.close()
+    (state / "watched.json").write_text(json.dumps({"watch": [str(watched)]}))
+    words = ["--state", str(state), "--out"]
+    assert main(["explain", str(file), *words, str(watched / "x.png")]) == 64
+    assert "lies in the watched folder" in capsys.readouterr().err
+    assert main(["explain", str(file), *words, str(out)]) == 0
+    told = capsys.readouterr()
+    assert (told.err, out.is_file()) == ("", True)
+    file.write_bytes(file.read_bytes() + b"2e-9\t1e-12\n")
+    assert main(["explain", str(file), *words, str(out)]) == 0
+    assert "the file has changed since it was judged" in capsys.readouterr().err
 
 
 def test_a_curve_without_a_score_is_drawn_with_its_reason(
@@ -203,7 +283,7 @@ def test_units_are_those_that_the_file_has(model: str) -> None:
     ("name", "words", "code", "said"),
     [
         ("none.txt", [], 65, "no such file"),
-        (".", [], 65, "is a folder; name one file"),
+        (".", [], 64, "several curves make several pictures; name a folder for them"),
         ("empty.txt", [], 65, "empty"),
         ("note.pdf", [], 65, "no force curve"),
         ("aZSNSR.IBW", [], 65, "is the second half of a pair; name the first, aDefl.ibw"),

@@ -18,9 +18,8 @@ from daemon.config import ThresholdsConfig
 from daemon.formats import NAMES
 from daemon.instrument import play, recordings
 from daemon.judging import Decision, Judged
-from daemon.judging.dispute import Dispute
 from daemon.judging.judge import Serving, judge_of
-from daemon.judging.sentinel import Sentinel
+from daemon.judging.sentinel import Dispute, Sentinel
 from daemon.ledger import Ledger, NotRecorded
 from daemon.metrics import Metrics
 from daemon.pipeline import Backlog, Pace, Pipeline

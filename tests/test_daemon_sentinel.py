@@ -7,9 +7,8 @@ import random
 
 from guardhelp import judged
 
-from daemon.judging.dispute import BLOCK, FIRST, LEVEL, RECENT, Dispute
-from daemon.judging.dispute import QUIET as QUIET_BLOCKS
-from daemon.judging.sentinel import MOST, WARY, WINDOW, Sentinel
+from daemon.judging.sentinel import BLOCK, FIRST, LEVEL, MOST, RECENT, WARY, WINDOW, Dispute, Sentinel
+from daemon.judging.sentinel import QUIET as QUIET_BLOCKS
 
 HINT, PUSHED, QUIET = ("score", "no_contact", "flipped"), ("score", "flipped"), ("score",)
 

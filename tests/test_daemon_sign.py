@@ -13,8 +13,7 @@ from modelhelp import make_model
 
 from daemon.cli import main
 from daemon.config import ThresholdsConfig
-from daemon.explain import explain, find_reading
-from daemon.explain.picture import trace_of
+from daemon.explain import explain, find_reading, trace_of
 from daemon.formats.afmcurve import pack
 from daemon.judging import classify, decide
 from daemon.judging.judge import judge_of, load_model

@@ -15,7 +15,7 @@ import pytest
 
 from daemon.guard.unseen import second, unseen
 from daemon.judging import audit
-from daemon.judging.dispute import LEVEL
+from daemon.judging.sentinel import LEVEL
 from daemon.labels import Labels, Word
 from daemon.labels.sessions import Sessions
 from daemon.ledger import Ledger, LedgerView, wire

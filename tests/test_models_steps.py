@@ -148,7 +148,7 @@ def test_the_second_opinion_says_nothing_of_what_is_short_flat_or_broken():
 
 
 def test_the_second_opinion_finds_events_whose_sign_is_wrong_at_a_level_that_few_others_reach(simulated):
-    from daemon.judging.dispute import LEVEL
+    from daemon.judging.sentinel import LEVEL
 
     curves = simulated[:250]
     prepared = prepare([turned(one.curve) for one in curves], PROFILE)

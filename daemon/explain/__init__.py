@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from daemon.config import Config
 from daemon.formats import NAMES
 from daemon.formats.afmcurve import PackedReader, unpack
 from daemon.formats.text_rule import TextRule
-from daemon.judging import Decision, Judge, classify, decide
+from daemon.judging import Decision, Judge, Thresholds, Verdict, classify, decide
 from daemon.labels.curve_name import CurveFinder, Subject, is_there
 from daemon.ledger.view import LedgerView
 from daemon.reading import Reading
@@ -27,11 +28,12 @@ from daemon.reading.pool import ReaderPool
 from daemon.sources import Arrival, find
 from deploy.serving import Model
 from models.bundle import Bundle
-from models.curve import Curve, Prepared
-from models.frontend import prepare, turned
+from models.curve import Curve, Prepared, Samples
+from models.frontend import LARGEST, newton_per_unit, prepare, turned
 from models.gradcam import Place, place_of
 from models.raster import coverage, envelope
 from models.reasons import REASONS
+from models.ruptures import Rupture, approach_nm, positions_nm, ruptures
 
 if TYPE_CHECKING:
     from models.network import ResNet18
@@ -57,12 +59,43 @@ class Explanation:
     prepared: Prepared
     bundle: Bundle
     attention: Attention | None
+    ruptures: tuple[Rupture, ...] = ()
+    judged: Judged | None = None
 
 
-def look_up(name: str, curve: int | None, service: Config, rules: Sequence[TextRule] = ()) -> tuple[Subject, Reading]:
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The decision that the ledger has of a curve."""
+
+    time: str  # RFC 3339
+    verdict: Verdict
+    score: float | None
+    model: str  # its id
+    thresholds: Thresholds
+    sha256: str | None  # of the file as it was then
+
+
+def judged(subject: Subject, service: Config) -> Judged | None:
+    """What was decided of a curve that :func:`look_up` found; None where it never was, or no ledger says so."""
+    ledger = None if subject.seq is None else _ledger_of(service, Path(subject.path))
+    if ledger is None or subject.seq is None:
+        return None
+    with ledger:
+        event = ledger.decisions([subject.seq]).get(subject.seq)
+    if event is None:
+        return None
+    data = event["data"]
+    cuts = Thresholds(data["thresholds"]["discard"], data["thresholds"]["keep"])
+    return Judged(event["time"], data["verdict"], data["score"], data["model"], cuts, data.get("sha256"))
+
+
+def look_up(
+    name: str, curve: int | None, service: Config, rules: Sequence[TextRule] = (), pool: ReaderPool | None = None
+) -> tuple[Subject, Reading]:
     """The curve of a name, from its file, else from the copy that the ledger keeps of what may be looked at.
 
-    UserError 65 where there is none, 64 where the name may be that of several.
+    ``pool``: readers with these rules, for who asks for many. UserError 65 where there is none, 64 where the name may
+    be that of several.
     """
     wait_for_shares([Path(name)])
     if os.path.isdir(name):
@@ -74,7 +107,7 @@ def look_up(name: str, curve: int | None, service: Config, rules: Sequence[TextR
         watched = service.watch if ledger is None else watched_folders(service)
         subject = CurveFinder(ledger, watched, takes_first=True).find(name, curve)
         if subject.file is not None and is_there(subject.file):
-            reading = find_reading(subject.file, subject.curve, rules)
+            reading = find_reading(subject.file, subject.curve, rules, pool)
         elif ledger is not None and subject.seq is not None and (copy := ledger.compact_copy(subject.seq)) is not None:
             reading = _of_copy(subject, copy)
         else:
@@ -84,7 +117,7 @@ def look_up(name: str, curve: int | None, service: Config, rules: Sequence[TextR
     return subject, replace(reading, arrival=replace(reading.arrival, path=subject.path, folder=subject.folder))
 
 
-def find_reading(file: Path, index: int, rules: Sequence[TextRule] = ()) -> Reading:
+def find_reading(file: Path, index: int, rules: Sequence[TextRule] = (), shared: ReaderPool | None = None) -> Reading:
     """Curve ``index`` of a file; UserError 65 when there is no such file or curve, or nobody can read it."""
     shown = clean(str(file))
     if file.is_dir():
@@ -94,7 +127,7 @@ def find_reading(file: Path, index: int, rules: Sequence[TextRule] = ()) -> Read
     if NAMES.is_second_half(file.name):
         raise UserError(BAD_DATA, f"{shown}: is the second half of a pair; name the first, {_first_half(file)}")
     (arrival,) = find([file])
-    with ReaderPool(1, rules=rules) as pool:
+    with ReaderPool(1, rules=rules) if shared is None else nullcontext(shared) as pool:
         part = pool.read(arrival)
         if part.outcome != "curves":
             why = f" ({part.reason})" if part.reason else ""
@@ -133,8 +166,11 @@ def _first_half(second: Path) -> str:
     return clean((NAMES.find_other(second) or second.with_name(next(NAMES.other_names(second.name)))).name)
 
 
-def explain(reading: Reading, model: Model, judge: Judge) -> Explanation:
-    """Judge the curve of ``reading`` as in service, then look again with gradients, in single precision."""
+def explain(reading: Reading, model: Model, judge: Judge, before: Judged | None = None) -> Explanation:
+    """Judge the curve of ``reading`` as in service, then look again with gradients, in single precision.
+
+    ``before``: what was decided of it, to be told beside.
+    """
     assert reading.curve is not None
     (scored,) = classify([reading], model, judge.thresholds)
     decision = decide([reading], [scored], judge)[0]
@@ -143,7 +179,8 @@ def explain(reading: Reading, model: Model, judge: Judge) -> Explanation:
     attention = None
     if decision.score is not None:
         attention = _look(curve, prepared, network_of(model), model.bundle)
-    return Explanation(decision, curve, prepared, model.bundle, attention)
+    broken = ruptures(curve, prepared)
+    return Explanation(decision, curve, prepared, model.bundle, attention, broken, before)
 
 
 def network_of(model: Model) -> ResNet18:
@@ -177,3 +214,105 @@ def share(value: float) -> str:
     if 0.9995 <= value < 1.0:
         return "> 0.999"
     return f"{value:.3g}" if value >= 1e-4 else f"{value:.0e}"
+
+
+# The axes of an explanation: a retract in units that a biophysicist reads, thinned to what a screen can show.
+
+SCREEN = 1500  # pairs of points; a picture is not wider
+_EARLY = 0.2  # of a push: the tip is deepest where it turns round, and while it rests there
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """A retract ready to be drawn, (n,) each."""
+
+    x: Samples
+    y: Samples  # baseline at 0 where it is known; NaN where the file holds no finite number
+    approach: tuple[Samples, Samples] | None  # x and y, (m,) each, in time order
+    baseline: Samples | None  # (n,) what the model took away
+    heat: Samples  # 0 to 1, NaN where the picture does not show the sample
+    noise: float | None  # rms of the averaged baseline, as y
+    x_label: str
+    y_label: str
+    x_unit: str
+    y_unit: str
+
+
+def trace_of(explanation: Explanation) -> Trace:
+    """Force in pN where the file says how, else in nm or V of deflection, else in the file's own numbers."""
+    curve, prepared = explanation.curve, explanation.prepared
+    x, x_label, x_unit = _abscissa(curve, prepared)
+    level = prepared.level if prepared.level is not None else 0.0
+    force = np.where(np.abs(curve.force) < LARGEST, curve.force - level, np.nan)
+    factor, y_label, y_unit = _ordinate(curve, float(np.nanmax(np.abs(force), initial=0.0)))
+    attention = explanation.attention
+    heat = np.full(len(curve), np.nan) if attention is None else attention.place.spread(attention.along)
+    baseline = None if attention is None else factor * _baseline(prepared, attention.place.first, len(curve))
+    noise = None if prepared.noise is None else factor * prepared.noise
+    on = approach_nm(curve, prepared) if x_unit else None
+    approach = None if on is None or curve.approach_force is None else (on, factor * (curve.approach_force - level))
+    return Trace(x, factor * force, approach, baseline, heat, noise, x_label, y_label, x_unit, y_unit)
+
+
+def extent_of(trace: Trace) -> tuple[float, float]:
+    """(bottom, top) that hold the whole retract, both ways, and of the push against the surface a third of the rest.
+
+    A push is often many times as high as a rupture and would press everything else flat. Raises ValueError where no
+    sample is finite.
+    """
+    y = trace.y[np.isfinite(trace.y)]
+    bottom, top = float(y.min()), float(y.max())
+    if trace.baseline is None:
+        return bottom, top  # no score: nobody has said which part is the retract
+    beyond = y[_contact_of(y) :]
+    lowest, highest = float(beyond.min()), float(beyond.max())
+    return max(bottom, min(lowest, -0.35 * max(highest, -lowest))), top
+
+
+def _contact_of(y: Samples) -> int:
+    """How many samples push against the surface: from the deepest, at the very start, up to the baseline.
+
+    A dip that begins at the baseline is none, however low it goes: it may be an event of a curve of the wrong sign.
+    """
+    above = np.flatnonzero(y >= 0.0)
+    stop = int(above[0]) if above.size else 0
+    return stop if stop and int(y[:stop].argmin()) <= _EARLY * stop else 0
+
+
+def thin(trace: Trace, most: int = SCREEN) -> NDArray[np.int64]:
+    """The samples to draw: of many, the lowest and the highest of each of ``most`` stretches, in order."""
+    n = trace.y.shape[0]
+    if n <= 2 * most:
+        return np.arange(n)
+    edges = np.linspace(0, n, most + 1).astype(np.int64)
+    filled = np.nan_to_num(trace.y)
+    pairs = [
+        (start + int(filled[start:stop].argmin()), start + int(filled[start:stop].argmax()))
+        for start, stop in pairwise(edges)
+    ]
+    return np.unique(np.array(pairs))
+
+
+def _baseline(prepared: Prepared, first: int, n: int) -> Samples:
+    """(n,) in force_unit, 0 at the far end; a line over what is shown."""
+    return (prepared.tilt or 0.0) * (np.arange(n) - (n - 1)) / max(n - first, 1)
+
+
+def _abscissa(curve: Curve, prepared: Prepared) -> tuple[Samples, str, str]:
+    x, kind = positions_nm(curve, prepared)
+    if x is None:
+        return np.arange(len(curve), dtype=np.float64), "sample of the retract", ""
+    words = {"piezo": "piezo travel", "separation": "tip–sample separation"}
+    start = "the turnaround" if prepared.contact is None else "the surface"
+    return x, f"{words.get(kind or '', 'distance')} from {start} (nm)", "nm"
+
+
+def _ordinate(curve: Curve, largest: float) -> tuple[float, str, str]:
+    newton = newton_per_unit(curve)
+    if newton is not None and newton * largest > 1e-8:
+        return newton * 1e9, "force (nN)", "nN"
+    if newton is not None:
+        return newton * 1e12, "force (pN)", "pN"
+    if curve.force_unit == "m":
+        return 1e9, "deflection (nm)", "nm"
+    return (1.0, "deflection (V)", "V") if curve.force_unit == "V" else (1.0, "force (the file names no unit)", "")

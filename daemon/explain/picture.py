@@ -1,7 +1,7 @@
-"""The picture of an explanation, 1200 x 700 dots.
+"""The picture of an explanation, 1200 x 700 dots, or as many hundredths of an inch where it is drawn in lines.
 
-Above, the force curve with its heat; below, the picture that the network saw with the map laid over, and the verdict
-beside its thresholds.
+Above, the force curve with its heat and its ruptures, and the approach in grey; below, the picture that the network saw
+with the map laid over, and the verdict beside its thresholds.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import rc_context
@@ -20,112 +19,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from matplotlib.ticker import MaxNLocator
 
 from daemon.common.text import clean
-from daemon.explain import Explanation, sentences, share
+from daemon.explain import SCREEN, Explanation, Trace, extent_of, sentences, share, thin, trace_of
 from daemon.judging import Judge
-from models.curve import Curve, Prepared, Samples
-from models.frontend import LARGEST, newton_per_unit
+from models.clock import day_and_minute, moment
+from models.curve import Prepared, Samples
 from models.raster import to_rows
-
-# The axes of an explanation: a retract in units that a biophysicist reads, thinned to what a screen can show.
-
-SCREEN = 1500  # pairs of points; a picture is not wider
-_EARLY = 0.2  # of a push: the tip is deepest where it turns round, and while it rests there
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Trace:
-    """A retract ready to be drawn, (n,) each."""
-
-    x: Samples
-    y: Samples  # baseline at 0 where it is known; NaN where the file holds no finite number
-    baseline: Samples | None  # (n,) what the model took away
-    heat: Samples  # 0 to 1, NaN where the picture does not show the sample
-    noise: float | None  # rms of the averaged baseline, as y
-    x_label: str
-    y_label: str
-    x_unit: str
-    y_unit: str
-
-
-def trace_of(explanation: Explanation) -> Trace:
-    """Force in pN where the file says how, else in nm or V of deflection, else in the file's own numbers."""
-    curve, prepared = explanation.curve, explanation.prepared
-    x, x_label, x_unit = _abscissa(curve)
-    level = prepared.level if prepared.level is not None else 0.0
-    force = np.where(np.abs(curve.force) < LARGEST, curve.force - level, np.nan)
-    factor, y_label, y_unit = _ordinate(curve, float(np.nanmax(np.abs(force), initial=0.0)))
-    attention = explanation.attention
-    heat = np.full(len(curve), np.nan) if attention is None else attention.place.spread(attention.along)
-    baseline = None if attention is None else factor * _baseline(prepared, attention.place.first, len(curve))
-    noise = None if prepared.noise is None else factor * prepared.noise
-    return Trace(x, factor * force, baseline, heat, noise, x_label, y_label, x_unit, y_unit)
-
-
-def extent_of(trace: Trace) -> tuple[float, float]:
-    """(bottom, top) that hold the whole retract, both ways, and of the push against the surface a third of the rest.
-
-    A push is often many times as high as a rupture and would press everything else flat. Raises ValueError where no
-    sample is finite.
-    """
-    y = trace.y[np.isfinite(trace.y)]
-    bottom, top = float(y.min()), float(y.max())
-    if trace.baseline is None:
-        return bottom, top  # no score: nobody has said which part is the retract
-    beyond = y[_contact_of(y) :]
-    lowest, highest = float(beyond.min()), float(beyond.max())
-    return max(bottom, min(lowest, -0.35 * max(highest, -lowest))), top
-
-
-def _contact_of(y: Samples) -> int:
-    """How many samples push against the surface: from the deepest, at the very start, up to the baseline.
-
-    A dip that begins at the baseline is none, however low it goes: it may be an event of a curve of the wrong sign.
-    """
-    above = np.flatnonzero(y >= 0.0)
-    stop = int(above[0]) if above.size else 0
-    return stop if stop and int(y[:stop].argmin()) <= _EARLY * stop else 0
-
-
-def thin(trace: Trace, most: int = SCREEN) -> NDArray[np.int64]:
-    """The samples to draw: of many, the lowest and the highest of each of ``most`` stretches, in order."""
-    n = trace.y.shape[0]
-    if n <= 2 * most:
-        return np.arange(n)
-    edges = np.linspace(0, n, most + 1).astype(np.int64)
-    filled = np.nan_to_num(trace.y)
-    pairs = [
-        (start + int(filled[start:stop].argmin()), start + int(filled[start:stop].argmax()))
-        for start, stop in pairwise(edges)
-    ]
-    return np.unique(np.array(pairs))
-
-
-def _baseline(prepared: Prepared, first: int, n: int) -> Samples:
-    """(n,) in force_unit, 0 at the far end; a line over what is shown."""
-    return (prepared.tilt or 0.0) * (np.arange(n) - (n - 1)) / max(n - first, 1)
-
-
-def _abscissa(curve: Curve) -> tuple[Samples, str, str]:
-    if curve.distance is None or not np.isfinite(curve.distance).all():
-        return np.arange(len(curve), dtype=np.float64), "sample of the retract", ""
-    x = (curve.distance - curve.distance[0]) * 1e9
-    words = {"piezo": "piezo travel", "separation": "tip–sample separation"}
-    return x, f"{words.get(curve.distance_kind or '', 'distance')} since the turnaround (nm)", "nm"
-
-
-def _ordinate(curve: Curve, largest: float) -> tuple[float, str, str]:
-    newton = newton_per_unit(curve)
-    if newton is not None and newton * largest > 1e-8:
-        return newton * 1e9, "force (nN)", "nN"
-    if newton is not None:
-        return newton * 1e12, "force (pN)", "pN"
-    if curve.force_unit == "m":
-        return 1e9, "deflection (nm)", "nm"
-    return (1.0, "deflection (V)", "V") if curve.force_unit == "V" else (1.0, "force (the file names no unit)", "")
-
+from models.ruptures import Rupture
 
 # The colours of an explanation: ink on paper, and warmth for heat alone.
 
@@ -187,18 +89,30 @@ _STYLE: dict[Any, Any] = {
     "axes.edgecolor": FAINT,
     "axes.labelcolor": QUIET,
     "text.parse_math": False,  # a dollar in a file's name is a dollar
+    "svg.hashsalt": "afm-triage",
 }
 TALL, BEND = 200.0, 60.0  # times the noise: a curve so high is drawn logarithmically from there on
 CAPTION = """Heat: what raised the score (Grad-CAM), paler the lower the score.
 It tells where the network looked, not what the molecule was."""
 BASELINE = "baseline: what the model takes away before it looks"
+_BESIDE: dict[str, Any] = {"textcoords": "offset points", "size": 9, "color": INK, "zorder": 4}
 _FOOT: dict[str, Any] = {"textcoords": "offset points", "size": 8.5, "color": QUIET, "style": "italic"}
+APPROACH = "approach"
+MOST_NAMED = 6  # ruptures, the highest: more words would hide the curve
+APART = 0.03  # of the width: words that are nearer to those of a higher one are left out
+Form = Literal["png", "svg", "pdf"]
 _NOTE: dict[str, Any] = {"ha": "right", "va": "top", "size": 8.5, "color": QUIET, "style": "italic"}
+#: No moment at which it was drawn.
+_METADATA: dict[Form, dict[str, Any]] = {
+    "png": {"Software": "afm-triage"},
+    "svg": {"Creator": "afm-triage", "Date": None},
+    "pdf": {"Creator": "afm-triage", "CreationDate": None},
+}
 _TICKS = (-30.0, -10.0, -3.0, 0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 
-def draw(explanation: Explanation) -> bytes:
-    """The picture as a PNG."""
+def draw(explanation: Explanation, form: Form = "png") -> bytes:
+    """The picture as the bytes of a file; the same curve gives the same ones."""
     with rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name in letters that the font lacks shows as boxes
         figure = Figure(figsize=(12, 7), dpi=100, facecolor=PAPER)
@@ -213,11 +127,12 @@ def draw(explanation: Explanation) -> bytes:
             _curve(axes, trace, warmth)
             if attention.peak is not None and score > explanation.decision.judge.thresholds.discard:
                 _mark(axes, trace, attention.peak)
+            _mark_ruptures(axes, trace, explanation.ruptures)
             _strip(figure.add_axes((0.068, 0.484, 0.914, 0.019)), trace, warmth)
             _picture(figure.add_axes((0.068, 0.085, 0.49, 0.285)), trace, explanation, warmth)
         _facts(figure, explanation)
         out = io.BytesIO()
-        figure.savefig(out, format="png", metadata={"Software": "afm-triage"})
+        figure.savefig(out, format=form, metadata=_METADATA[form])
     return out.getvalue()
 
 
@@ -226,7 +141,7 @@ def _head(figure: Figure, explanation: Explanation) -> None:
     name = clean(decision.path)
     name = name if len(name) <= 90 else f"… {name[-88:]}"
     figure.text(0.068, 0.945, name, size=15 if len(name) <= 66 else 11.5, weight="bold", va="center")
-    figure.text(0.068, 0.896, f"curve {decision.curve}  ·  {len(explanation.curve):,} points", color=QUIET, va="center")
+    figure.text(0.068, 0.896, "  ·  ".join(_particulars(explanation)), color=QUIET, va="center")
     figure.text(
         0.982,
         0.945,
@@ -238,6 +153,17 @@ def _head(figure: Figure, explanation: Explanation) -> None:
         va="center",
         bbox={"boxstyle": "round,pad=0.35", "facecolor": VERDICT[decision.verdict], "edgecolor": "none"},
     )
+
+
+def _particulars(explanation: Explanation) -> list[str]:
+    """What the file says of the measurement."""
+    curve, said = explanation.curve, [f"curve {explanation.decision.curve}", f"{len(explanation.curve):,} points"]
+    if curve.acquired_s is not None and (when := moment(curve.acquired_s)) is not None:
+        said.append(f"measured {day_and_minute(when)}")
+    spring = curve.spring_constant_n_per_m
+    said.append("no spring constant" if spring is None else f"spring constant {spring:.3g} N/m")
+    speed = curve.velocity_um_per_s
+    return said if speed is None else [*said, f"{speed:.3g} µm/s"]
 
 
 def _plain(axes: Axes) -> None:
@@ -254,7 +180,11 @@ def _curve(axes: Axes, trace: Trace, warmth: float) -> None:
     if trace.baseline is not None:
         ends = trace.x[[0, -1]], trace.baseline[[0, -1]]
         axes.plot(*ends, color=FAINT, linewidth=1, linestyle=(0, (5, 4)), zorder=1, label=BASELINE)
-        _name_baseline(axes)
+    if trace.approach is not None:
+        x, y = (side[:: max(side.shape[0] // SCREEN, 1)] for side in trace.approach)
+        axes.plot(x, y, color=FAINT, linewidth=0.8, zorder=0.5, label=APPROACH)
+    if trace.baseline is not None:
+        _name_lines(axes)
         axes.tick_params(labelbottom=False, bottom=False)
     else:
         axes.set_xlabel(trace.x_label)
@@ -300,15 +230,15 @@ def _limit(axes: Axes, trace: Trace) -> None:
     axes.minorticks_off()
 
 
-def _name_baseline(axes: Axes) -> None:
+def _name_lines(axes: Axes) -> None:
     """Above the curve, where nothing is in its way."""
     place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.1}
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=QUIET, handlelength=3.2, **place)
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=QUIET, handlelength=3.2, ncols=2, **place)
 
 
 def _mark(axes: Axes, trace: Trace, peak: float) -> None:
     """Where the curve is warmest."""
-    at = float(np.interp(peak, np.arange(trace.x.shape[0]), trace.x))
+    at = float(trace.x[round(peak)])
     side, shift = ("left", 6) if at < sum(axes.get_xlim()) / 2 else ("right", -6)
     axes.axvline(at, color=WARM, linewidth=0.9, linestyle=(0, (1, 3)), zorder=0)
     place: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
@@ -316,12 +246,29 @@ def _mark(axes: Axes, trace: Trace, peak: float) -> None:
     axes.annotate(words, (at, 1.0), (shift, -2), ha=side, va="top", color=WARM, **place)
 
 
+def _mark_ruptures(axes: Axes, trace: Trace, ruptures: Sequence[Rupture]) -> None:
+    """A ring on each, and the force of the highest beside it."""
+    axes.plot(
+        [trace.x[one.index] for one in ruptures], [trace.y[one.index] for one in ruptures],
+        linestyle="", marker="o", markersize=6, markerfacecolor="none", markeredgecolor=INK, zorder=4,
+    )  # fmt: skip
+    low, high = axes.get_xlim()
+    named: list[float] = []
+    for one in sorted(ruptures, key=lambda one: -one.force):
+        at = float(trace.x[one.index])
+        if len(named) == MOST_NAMED or any(abs(at - other) < APART * (high - low) for other in named):
+            continue
+        named.append(at)
+        words = _amount(one.force, one.unit)
+        axes.annotate(words, (at, float(trace.y[one.index])), (-5, 3), ha="right", **_BESIDE)
+
+
 def _strip(axes: Axes, trace: Trace, warmth: float) -> None:
     """The heat alone, below the curve; hatched where the picture does not show the retract."""
     axes.set_facecolor(BARE)
     known = np.isfinite(trace.heat)
-    span, first = _span(trace), float(trace.x[known][0])
-    heat = np.interp(np.linspace(*span, 1000), trace.x[known], trace.heat[known])
+    span, first = _span(trace), float(trace.x[known].min())
+    heat = _along_axis(trace.x[known], trace.heat[known], np.linspace(*span, 1001))
     axes.imshow(warmth * heat[None], cmap=STRIP, vmin=0, vmax=1, aspect="auto", extent=(*span, 0, 1))
     if first > span[0]:
         axes.axvspan(span[0], first, facecolor=BARE, edgecolor=FAINT, hatch="////", linewidth=0)
@@ -331,6 +278,15 @@ def _strip(axes: Axes, trace: Trace, warmth: float) -> None:
     axes.set_xlabel(trace.x_label, labelpad=2)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def _along_axis(x: Samples, heat: Samples, edges: Samples) -> Samples:
+    """(k,) the warmest between each two of k + 1 edges; a separation goes back where a bond breaks."""
+    place = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, edges.shape[0] - 2)
+    warmest = np.full(edges.shape[0] - 1, -1.0)
+    np.maximum.at(warmest, place, heat)
+    seen = np.flatnonzero(warmest >= 0.0)
+    return np.asarray(np.interp(np.arange(warmest.shape[0]), seen, warmest[seen]))
 
 
 def _span(trace: Trace) -> tuple[float, float]:
@@ -350,12 +306,42 @@ def _picture(axes: Axes, trace: Trace, explanation: Explanation, warmth: float) 
     ticks = [(float(row), f"{tick:g}") for row, tick in zip(rows, _TICKS, strict=True) if 0 < row < profile.rows]
     axes.set_yticks([row for row, _ in ticks], [words for _, words in ticks], size=8)
     axes.set_ylabel("force / its noise" if profile.scale == "sigma" else "force (pN)", size=9)
-    columns = np.linspace(0, profile.columns - 1, 5)
-    at = np.interp(attention.place.sample_of(columns), np.arange(trace.x.shape[0]), trace.x)
-    words = [str(round(float(x))) if np.ptp(at) > 40 else f"{x:.2g}" for x in at]
-    axes.set_xticks([float(column) + 0.5 for column in columns], words, size=8)
+    at = trace.x[np.round(attention.place.sample_of(np.arange(profile.columns))).astype(np.int64)]
+    onward = np.maximum.accumulate(at)  # a separation goes back where a bond breaks
+    round_ones = [tick for tick in MaxNLocator(6).tick_values(onward[0], onward[-1]) if onward[0] <= tick <= onward[-1]]
+    columns = np.interp(round_ones, onward, np.arange(profile.columns))
+    axes.set_xticks([float(column) + 0.5 for column in columns], [f"{tick:g}" for tick in round_ones], size=8)
     axes.set_title("what the network saw, and where it looked", size=10, loc="left", color=QUIET)
+    axes.set_title(_why_bent(trace, explanation.prepared), size=8, loc="right", color=QUIET, style="italic")
     axes.set_xlabel("place on the retract" + (f" ({trace.x_unit})" if trace.x_unit else ""), size=9, labelpad=2)
+
+
+def _why_bent(trace: Trace, prepared: Prepared) -> str:
+    """Why a flat baseline is not flat there."""
+    if trace.baseline is None or not prepared.tilt:
+        return "log scale: noise looks large"
+    tilt = abs(float(trace.baseline[0] - trace.baseline[-1]))
+    return f"log scale less a tilt of {tilt:.2g} {trace.y_unit}: flat looks bent"
+
+
+def _told_ruptures(explanation: Explanation) -> str:
+    """The highest in words, and how many there are."""
+    ruptures = explanation.ruptures
+    if not ruptures:
+        return "no rupture stands out beyond the surface"
+    one = max(ruptures, key=lambda one: one.force)
+    where = "" if math.isnan(one.position_nm) else f" at {one.position_nm:.3g} nm"
+    what = f"{_amount(one.force, one.unit)} (± {_amount(one.error, one.unit, 2)}){where}"
+    if explanation.decision.verdict == "discard":
+        return f"falls that are marked: {len(ruptures)}; the network takes none for an event"
+    return f"one rupture: {what}" if len(ruptures) == 1 else f"{len(ruptures)} ruptures, the highest {what}"
+
+
+def _amount(value: float, unit: str, digits: int = 3) -> str:
+    """``335 pN``, ``48.9 nN``: never as a power of ten where it can be helped."""
+    if unit == "pN" and abs(value) >= 1e4:
+        value, unit = value / 1e3, "nN"
+    return f"{float(f'{value:.{digits}g}'):,g} {unit}".rstrip()
 
 
 def _facts(figure: Figure, explanation: Explanation) -> None:
@@ -371,7 +357,12 @@ def _facts(figure: Figure, explanation: Explanation) -> None:
         said += [] if attention.peak is not None else ["nothing in the picture speaks for an event: no heat"]
         figure.text(x, 0.026, CAPTION, size=8.5, color=QUIET, linespacing=1.45, style="italic")
     certificate = explanation.bundle.certificate
+    said += [] if attention is None else [_told_ruptures(explanation)]
     lines = [*((f"•  {text}", INK) for text in said)]
+    if (before := explanation.judged) is not None:
+        score = "no score" if before.score is None else f"score {share(before.score)}"
+        by = "it" if before.model == decision.judge.model else before.model
+        lines.append((f"judged {day_and_minute(before.time)} by {by}: {before.verdict}, {score}", QUIET))
     lines.append((f"model {decision.judge.model}  ·  {decision.judge.engine}", QUIET))
     lines.append((f"certificate: {certificate.sentence() if certificate else 'none'}", QUIET))
     step = min(0.033, 0.125 / len(lines))

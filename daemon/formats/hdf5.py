@@ -21,7 +21,7 @@ import numpy as np
 
 from daemon.formats import dates, limits, samples
 from daemon.formats.base import Blob, CurveFile, Format, NotACurve, Unfinished, Unreadable
-from daemon.formats.text_exports import afmformats_curve
+from daemon.formats.text import afmformats_curve
 from models.curve import Curve, DistanceKind, ForceUnit, Samples
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"

@@ -32,8 +32,8 @@ from daemon.guard.path import PathWatch
 from daemon.guard.tip import RunWatch, TipWatch
 from daemon.guard.unseen import second, unseen
 from daemon.judging import Judged
-from daemon.judging.dispute import Dispute
 from daemon.judging.judge import Serving
+from daemon.judging.sentinel import Dispute
 from daemon.labels import Labels
 from daemon.labels.confirmed import AsDecided, Said, as_decided, events_of, network_of, your_events
 from daemon.labels.sessions import Session

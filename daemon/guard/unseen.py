@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from daemon.common.text import many
 from daemon.judging.audit import BAND_CURVES, BAND_SHARE, LEAST, Stratum
-from daemon.judging.dispute import LEVEL
+from daemon.judging.sentinel import LEVEL
 from daemon.labels import Label, Labels, unanimous
 from daemon.labels.sessions import Sessions
 from daemon.ledger.numbers import SecondOpinion, Unseen

@@ -108,7 +108,7 @@ class Decision:
     preview_axes: PreviewAxes | None = None  # what its numbers stand for
     compact_copy: bytes | None = None  # of the curve, .afmcurve bytes: where a person may be asked to look at it
     steps: float | None = None  # how far its strongest step stands out (models.steps); None: it has no signal
-    is_disputed: bool = False  # a discard in which the second opinion sees a rupture (daemon.judging.dispute)
+    is_disputed: bool = False  # a discard in which the second opinion sees a rupture (daemon.judging.sentinel)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,8 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.charts import Axis, Drawing, Trace, draw_trace, round_up, trace
-from daemon.charts.page import Cell, Picture, Tile, heading, page, paragraph, pictures, table, tiles
+from daemon.charts import (
+    Axis,
+    Cell,
+    Drawing,
+    Picture,
+    Tile,
+    Trace,
+    draw_trace,
+    heading,
+    page,
+    paragraph,
+    pictures,
+    round_up,
+    table,
+    tiles,
+    trace,
+)
 from daemon.common.text import align
 from daemon.judging import Judge, Thresholds, Verdict, verdict_of
 from daemon.learn.labelled import LabelledCurve
@@ -303,9 +318,8 @@ def rank(judged: Sequence[Judged]) -> Ranking:
 
 def draw_all(ranking: Ranking, thresholds: Thresholds, prevalence: float) -> list[Picture]:
     """Each diagram that these curves allow."""
-    drawn = [
-        Picture(str(histogram(ranking, thresholds)), "How many curves have which score. Up: events. Down: event-free.")
-    ]
+    both = "How many curves have which score. Up: events. Down: event-free, on a scale of their own."
+    drawn = [Picture(str(histogram(ranking, thresholds)), both)]
     if ranking.events.any() and not ranking.events.all():
         cuts = sweep(ranking.scores, ranking.events)
         meaning = (
@@ -322,22 +336,23 @@ def draw_all(ranking: Ranking, thresholds: Thresholds, prevalence: float) -> lis
 
 
 def histogram(ranking: Ranking, thresholds: Thresholds) -> Drawing:
-    """Scores on a logit axis, events above and the others below the line."""
+    """Scores on a logit axis, events above and the others below the line, each half on its own scale."""
     places = np.array([_SCORES.share(score) for score in ranking.scores])
     slots = np.minimum((places * _BINS).astype(int), _BINS - 1)
     counts = [np.bincount(slots[ranking.events == kind], minlength=_BINS) for kind in (True, False)]
-    up, down = (round_up(int(count.max())) for count in counts)
-    drawing = Drawing("histogram of scores", _SCORES, Axis("curves", -down, up, (-down, 0.0, up)))
+    most = [round_up(int(count.max())) for count in counts]
+    names = (f"{most[1]:,.0f}", "0", f"{most[0]:,.0f}")
+    drawing = Drawing("histogram of scores", _SCORES, Axis("curves", -1.0, 1.0, (-1.0, 0.0, 1.0), names=names))
     edges = [_unlogit(place / _BINS) for place in range(_BINS + 1)]
-    for kind, sign, count in (("event", 1, counts[0]), ("none", -1, counts[1])):
+    for kind, scale, count in (("event", 1 / most[0], counts[0]), ("none", -1 / most[1], counts[1])):
         for slot in np.flatnonzero(count):
-            ends = sorted((0.0, sign * float(count[slot])))
+            ends = sorted((0.0, scale * float(count[slot])))
             words = "events" if kind == "event" else "event-free"
             says = f"{count[slot]} {words}, score {edges[slot]:.3g} to {edges[slot + 1]:.3g}"
             drawing.box((edges[slot], edges[slot + 1]), (ends[0], ends[1]), kind, says)
     drawing.line([(_SCORES.low, 0.0), (_SCORES.high, 0.0)], "rule")
-    for name, value, height, below in (("discard", thresholds.discard, -down, -6), ("keep", thresholds.keep, up, 10)):
-        drawing.line([(value, -down), (value, up)], "threshold")
+    for name, value, height, below in (("discard", thresholds.discard, -1.0, -6), ("keep", thresholds.keep, 1.0, 10)):
+        drawing.line([(value, -1.0), (value, 1.0)], "threshold")
         drawing.note(value, height, f"{name} {value:.3g}", "start", (4, below))
     return drawing
 

@@ -34,8 +34,7 @@ from daemon.labels.sessions import Session, Sessions
 from daemon.ledger.numbers import Told, Unseen
 from daemon.ledger.span import Span
 from daemon.ledger.view import LedgerView
-from daemon.report.gallery import Shown, pictures, word_of
-from daemon.report.tally import Silence, Tally, bars_of, when
+from daemon.report.decisions import Shown, Silence, Tally, bars_of, pictures, when, word_of
 from models.clock import rfc3339
 
 #: Blocks of the tip watch that are looked at.
@@ -141,6 +140,8 @@ class Report:
     stream: str
     since: str | None
     until: str | None
+    after: int  # only decisions behind this one,
+    last_seq: int | None  # and up to this one; None: no end
     made: str
     counts: Mapping[str, int]
     first: str | None
@@ -212,6 +213,8 @@ def gather(config: Config, span: Span, *, is_drawn: bool = False, now_s: float |
             stream=view.stream,
             since=_written(span.since_s),
             until=_written(span.until_s),
+            after=span.after,
+            last_seq=span.last,
             made=rfc3339(now_s, "seconds"),
             counts={verdict: tally.all[verdict] for verdict in VERDICTS},
             first=_written(tally.all.first_s),

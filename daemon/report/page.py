@@ -6,24 +6,28 @@ import shlex
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from daemon.charts import Axis, Drawing, draw_trace, even_ticks
-from daemon.charts.page import (
+from daemon.charts import (
+    Axis,
     Cell,
+    Drawing,
     Picture,
     Tile,
     copied,
+    draw_trace,
+    even_ticks,
     heading,
     listed,
     page,
     paragraph,
     pictures,
     places,
+    short,
     table,
     tiles,
 )
 from daemon.common.text import clean, latency, many, share
 from daemon.report import Bar, Report
-from daemon.report.gallery import MOST_DISCARDED, Break, Shown
+from daemon.report.decisions import MOST_DISCARDED, Break, Shown
 from daemon.report.words import (
     alarm_in_words,
     headline,
@@ -96,13 +100,20 @@ def _next(report: Report) -> Iterator[str]:
         return
     yield heading("What to do now")
     where = shlex.join(["--state", report.state_dir])
-    since = "" if report.since is None else f" --since {as_when(report.since)}"
+    since = _asked(report)
     if report.counts["keep"]:
         yield paragraph("The kept curves as a table and as copies:")
         yield copied(f"afm-triage collect{since} --csv kept.csv --copy kept {where}")
     if report.waiting or report.missed.discards:
         yield paragraph(f"Look at the {report.waiting:,} unsure ones, and blind at some of what was thrown away:")
         yield copied(f"afm-triage review {where}")
+
+
+def _asked(report: Report) -> str:
+    """The same span for another verb."""
+    begin = as_when(report.since) if report.since else report.after or ""
+    end = as_when(report.until) if report.until else report.last_seq or ""
+    return (f" --since {begin}" if begin else "") + (f" --until {end}" if end else "")
 
 
 def _by_time(report: Report) -> Iterator[str]:
@@ -272,15 +283,16 @@ def _forces(some: Sequence[Break]) -> str:
 
 def _force(one: Break) -> str:
     at = "" if one.position_nm is None else f" at {one.position_nm:.0f} nm"
-    return f"{one.force:.3g} {one.unit}{at}".replace("  ", " ")
+    return " ".join(filter(None, [short(one.force), f"{one.unit}{at}"]))
 
 
 def _missed(report: Report) -> Iterator[str]:
     yield heading("What can have been missed", "missed")
     if bound := missed_in_all(report):
         yield paragraph(bound)
-    yield listed([_sentence(one) for one in missed_in_words(report)])
-    yield listed([_sentence(one.text) for one in report.missed.unseen], "soft")
+    path, events, _, *second = missed_in_words(report)
+    bounds = [f"unseen: {one.text}" for one in report.missed.unseen]
+    yield listed([_sentence(one) for one in (path, events, *bounds, *second)])
     yield paragraph(
         "Path: simulated events through the live line; they say whether the line works, nothing about real ones. Your "
         "events: real ones that people confirmed; they say nothing about curves that nobody was shown. Unseen: a bound "

@@ -13,8 +13,8 @@ from models.certificate import between
 from models.clock import spoken, spoken_start
 from models.metrics import clopper_pearson
 
-#: Lines of a screen that name alarms, silences and folders.
-_ALARMS, _SILENCES, _FOLDERS = 3, 2, 3
+#: Lines of a screen that name alarms and folders.
+_ALARMS, _FOLDERS = 3, 3
 _WIDTH = 80
 #: The last word of a run that has no end is so old at the most while it goes on.
 _FRESH_S = 300.0
@@ -41,7 +41,8 @@ def _brought(report: Report) -> Iterator[str]:
     counts = report.counts
     kept = f"{counts['keep']:,} of {many(report.curves, 'curve')} {'was' if counts['keep'] == 1 else 'were'} kept"
     rate = "" if report.per_hour is None else f", {report.per_hour:.3g} an hour while the instrument measured"
-    not_so = f"; people say that {report.kept_but_not:,} of them hold no event" if report.kept_but_not else ""
+    holds = "holds" if report.kept_but_not == 1 else "hold"
+    not_so = f"; people say that {report.kept_but_not:,} of them {holds} no event" if report.kept_but_not else ""
     yield f"{kept}{rate}{not_so}."
     if counts["review"]:
         unsure = f"{counts['review']:,} ({share(counts['review'], report.curves)}) {_are(counts['review'])} unsure"
@@ -79,7 +80,7 @@ def _wellness(report: Report) -> Iterator[str]:
     if advice:
         faults.append(f"{many(len(advice), 'piece')} of advice on tip or run")
     if killed:
-        faults.append(f"the service ended {many(killed, 'time')} without stopping in order")
+        faults.append(f"the service ended {_times(killed)} without stopping in order")
     if report.silences:
         longest = report.silences[0]
         faults.append(f"{many(len(report.silences), 'silence')}, the longest of {duration(longest.seconds)}")
@@ -91,6 +92,8 @@ def _wellness(report: Report) -> Iterator[str]:
         yield "Whether everything was well is not known: there is no logbook."
     else:
         yield "Everything was well."
+    if report.until is None and not report.running:
+        yield "The service does not run now."
 
 
 def split(told: Sequence[Told]) -> tuple[list[Told], list[Told]]:
@@ -127,13 +130,14 @@ def _rows(report: Report, room: int) -> Iterator[tuple[str, list[str]]]:
         rest = [f"and {len(told_of) - _ALARMS:,} more: --html FILE shows all"] if len(told_of) > _ALARMS else []
         yield "▲ told", [_cut(one, room) for one in told_of[:_ALARMS]] + rest
     if report.silences:
-        yield "silent", [_cut(silence_in_words(one), room) for one in report.silences[:_SILENCES]]
+        others = f"; and {len(report.silences) - 1:,} more" if len(report.silences) > 1 else ""
+        yield "silent", [_cut(silence_in_words(report.silences[0]), room - len(others)) + others]
     if said := tip_in_words(report):
         yield "tip", [_cut(said, room)]
     yield "missed?", [_cut(one, room) for one in missed_in_words(report)]
     if report.raters:
         who = ", ".join(f"{one.rater} {one.keep + one.discard + one.unsure:,}" for one in report.raters)
-        yield "said", [_cut(one, room) for one in (f"labels by {who}", *report.agreement[:1])]
+        yield "said", [_cut("; ".join((f"labels by {who}", *report.agreement[:1])), room)]
     yield "service", [_cut(one, room) for one in service_in_words(report)]
     if said := kinds_in_words(report.ignored):
         yield "ignored", [_cut(said, room)]
@@ -211,14 +215,11 @@ def missed_in_words(report: Report) -> list[str]:
     if confirmed:
         shown = confirmed - missed.confirmed["discard"]
         within = between(*clopper_pearson(shown, confirmed))
-        events = (
-            f"your events: {shown:,} of {confirmed:,} confirmed were shown ({within}), "
-            f"{missed.confirmed['discard']:,} discarded"
-        )
+        events = f"your events: {shown:,} of {confirmed:,} shown, {missed.confirmed['discard']:,} discarded ({within})"
     else:
         events = "your events: nobody has confirmed one of this time yet"
     bound = "no bound" if missed.at_most is None else f"at most {missed.at_most:,}"
-    unseen = f"unseen: {bound} of {many(missed.discards, 'discard')}, {missed.looked_at:,} looked at blind"
+    unseen = f"unseen: {bound} of {many(missed.discards, 'discard')}; {missed.looked_at:,} looked at blind"
     second = (
         f"second opinion: disputes {many(missed.disputed, 'discard')}, {missed.disputed_looked_at:,} looked at"
         if missed.disputed
@@ -241,8 +242,8 @@ def runs_in_words(report: Report) -> str:
         return ""
     begun = [run for run in report.runs if report.since is None or run.began >= report.since]
     killed = killed_runs(report)
-    started = f"started {many(len(begun), 'time')}" if begun else "ran through"
-    ends = f", {killed} of them ended without stopping" if killed else ""
+    started = f"started {_times(len(begun))}" if begun else "ran through"
+    ends = f", ended {_times(killed)} without stopping" if killed else ""
     now = "runs now" if report.running else "does not run now"
     return f"{started}{ends}, {now}"
 
@@ -264,6 +265,10 @@ def _cut(text: str, room: int) -> str:
 
 def _cut_left(text: str, room: int) -> str:
     return text if len(text) <= room else f"…{text[1 - room :]}"
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
 
 
 def _are(count: int) -> str:

@@ -32,7 +32,7 @@ from daemon.learn.order import Orderer
 from daemon.ledger.wire import Event
 from daemon.review.cutting import Cutting
 from daemon.review.desk import Desk, told
-from daemon.review.drawing import Heats, draw, packed, velocity
+from daemon.review.drawing import Heats, draw, packed
 from daemon.review.night import Night
 from daemon.review.outlook import Certifying
 from daemon.review.queues import ALWAYS, Aims, Item, QueueName, otherwise
@@ -292,7 +292,7 @@ def curve(review: Review, request: Request) -> dict[str, Any]:
         "disagreement": "; ".join(filter(None, (seen, differs))) or None,
         "step": None if step is None else asdict(step),
         "points": len(samples),
-        "velocity_um_per_s": velocity(samples.distance, samples.duration_s),
+        "velocity_um_per_s": samples.velocity_um_per_s,
         "spring_constant_n_per_m": samples.spring_constant_n_per_m,
         "is_compact": is_compact,
         **drawing.plain(),

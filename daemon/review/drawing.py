@@ -332,10 +332,3 @@ class Heats:
                 self._models.popitem(last=False)
         self._models.move_to_end(model)
         return self._models[model]
-
-
-def velocity(distance: Samples | None, duration_s: float | None) -> float | None:
-    """Of the retract, in µm/s."""
-    if distance is None or not duration_s:
-        return None
-    return float(abs(distance[-1] - distance[0])) * 1e6 / duration_s

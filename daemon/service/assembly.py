@@ -29,9 +29,8 @@ from daemon.guard import Guard
 from daemon.guard.canaries import CanarySource
 from daemon.guard.path import PathWatch
 from daemon.judging import Judge
-from daemon.judging.dispute import Dispute
 from daemon.judging.judge import Serving, release
-from daemon.judging.sentinel import Sentinel
+from daemon.judging.sentinel import Dispute, Sentinel
 from daemon.ledger import Ledger, LedgerView
 from daemon.ledger.care import LedgerCare
 from daemon.metrics import Accounts, Metrics

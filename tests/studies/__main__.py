@@ -35,6 +35,7 @@ TOPICS: dict[str, str] = {
     "misread": "what goes wrong in a run, and which number of the guard tells it, how soon",
     "order": "of the events in a pile how many are found, against the share of it that was looked at",
     "poison": "which test of the gate refuses which poisoned candidate",
+    "ruptures": "how far force and place of a rupture are off, and how many are found, where the truth is known",
     "sampling": "does a curve keep its verdict when the instrument stores fewer points of it",
     "steps": "of the events that the network misses, how many does the second opinion see",
     "stress": "from which strength on does a nuisance turn an event into a discard",

@@ -459,8 +459,8 @@ def _hinder(odds: float, rng: np.random.Generator) -> Floats:
 def dependence(events: int) -> list[list[str]]:
     """The shipped network and the step detector on simulated events: do they find the same ones."""
     from daemon.config import ThresholdsConfig
-    from daemon.judging.dispute import LEVEL
     from daemon.judging.judge import judge_of, load_model
+    from daemon.judging.sentinel import LEVEL
     from models.simulate import simulate
     from models.steps import second_opinion
 

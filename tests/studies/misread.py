@@ -166,9 +166,8 @@ class Line:
         from daemon.guard import Guard
         from daemon.guard.canaries import CanarySource
         from daemon.guard.path import PathWatch
-        from daemon.judging.dispute import Dispute
         from daemon.judging.judge import Serving
-        from daemon.judging.sentinel import Sentinel
+        from daemon.judging.sentinel import Dispute, Sentinel
         from daemon.ledger import Ledger
         from daemon.metrics import Metrics
         from daemon.pipeline import Backlog, Pace, Pipeline

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from daemon.config import Config
 from daemon.judging import Decision, Judge, Judged, classify, decide, with_compact_copy
-from daemon.judging.dispute import Dispute
 from daemon.judging.judge import judge_of, load_chosen
+from daemon.judging.sentinel import Dispute
 from daemon.labels import Label, Labels, Word
 from daemon.labels.sessions import Sessions
 from daemon.ledger import Ledger

@@ -22,7 +22,7 @@ from daemon.common.errors import USAGE, UserError
 from daemon.common.options import Option
 from daemon.common.progress import progress
 from daemon.common.text import align
-from daemon.judging.dispute import LEVEL, Dispute
+from daemon.judging.sentinel import LEVEL, Dispute
 from models.files import write_whole
 from models.frontend import OPEN, prepare, turned
 from models.metrics import clopper_pearson

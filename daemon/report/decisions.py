@@ -1,32 +1,42 @@
-"""The tally: one pass over the decisions of a span, in the order in which their curves were measured.
+"""The decisions of a span: what they add up to, and the curves of them that a page shows.
 
-It takes some 20 µs a decision and 40 bytes; of a curve that is kept or flagged its number is remembered, so that it can
-be drawn.
+They are gone through once, in the order in which their curves were measured; that takes some 40 µs a decision, and 40
+bytes. What is shown is drawn from the copies in the ledger, each with its ruptures.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from statistics import median
 
 import numpy as np
 
+from daemon.charts import Trace, trace
+from daemon.formats.afmcurve import unpack
+from daemon.formats.base import Unfinished, Unreadable
 from daemon.judging import VERDICTS, Verdict
+from daemon.labels import Label, unanimous
+from daemon.labels.curve_name import name_of
+from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from models.clock import hour_of, hours_between, night_of, rfc3339
+from models.curve import Curve
+from models.frontend import OPEN
+from models.ruptures import Rupture, pulling, ruptures
 
 #: A pause between two curves is a silence from so long on, and ten times what is usual between them.
 SILENT_S = 900.0
 _USUAL_TIMES = 10.0
 #: A curve cannot be measured after its verdict; so far two clocks may differ.
 _CLOCKS_S = 60.0
-#: Bars that one chart shows.
-_MOST_BARS = 49
+#: Bars that one chart shows: hours, and days.
+_MOST_HOURS, _MOST_DAYS = 49, 93
 
 
 @dataclass(slots=True)
@@ -77,6 +87,7 @@ class Tally:
         self.decided = [float("inf"), float("-inf")]  # when the first and the last was decided, seconds since 1970
         self.seqs, self.acquired_s = array("q"), array("d")
         self.verdicts = bytearray()  # of each, its place in VERDICTS
+        self.scores, self.steps = array("d"), array("d")  # of each, NaN for none
 
     def add(self, event: Event) -> None:
         data, decided_s = event["data"], _seconds(event["time"])
@@ -99,6 +110,8 @@ class Tally:
         self.seqs.append(event["seq"])
         self.acquired_s.append(acquired_s)
         self.verdicts.append(VERDICTS.index(verdict))
+        for values, value in ((self.scores, data["score"]), (self.steps, data.get("steps"))):
+            values.append(math.nan if value is None else value)
 
     def seqs_of(self, verdict: Verdict) -> list[int]:
         """Of the decisions of this verdict, in the order of measurement."""
@@ -109,6 +122,12 @@ class Tally:
         """Those of them that are of this span."""
         asked = np.fromiter(seqs, np.int64)
         return set(asked[np.isin(asked, np.array(self.seqs, np.int64))].tolist())
+
+    def highest(self, seqs: Collection[int], values: Sequence[float], most: int) -> list[int]:
+        """So many of them with the highest ``values``, which are ``scores`` or ``steps``; those without any last."""
+        places = np.flatnonzero(np.isin(np.array(self.seqs, np.int64), np.fromiter(seqs, np.int64, len(seqs))))
+        order = np.argsort(-np.nan_to_num(np.array(values)[places], nan=-math.inf), kind="stable")
+        return [self.seqs[place] for place in places[order][:most]]
 
     def latency_s(self, share: float) -> float | None:
         """Of the time from a finished file to its verdict; ``share``: 0.5 for the median."""
@@ -142,7 +161,7 @@ def bars_of(hours: Mapping[str, Count]) -> list[tuple[str, Count]]:
         return []
     every = list(hours_between(min(hours), max(hours)))
     days = len(every) // 24
-    size = 13 if len(every) <= _MOST_BARS else 10 if days < _MOST_BARS else 7
+    size = 13 if len(every) <= _MOST_HOURS else 10 if days < _MOST_DAYS else 7
     found = {hour[:size]: Count() for hour in every}
     for hour, count in hours.items():
         into = found.setdefault(hour[:size], Count())
@@ -167,3 +186,101 @@ def _seconds(written: str) -> float:
 
 def _folder_of(folder: str, path: str) -> tuple[str, str]:
     return folder, os.path.dirname(path)
+
+
+# The curves that a page shows.
+
+#: Kept curves that are shown, evenly over the span; of the pile, and of what was thrown away.
+MOST_KEPT, MOST_FLAGGED, MOST_DISCARDED = 60, 12, 12
+_COLUMNS = 300  # of a curve: it can be enlarged
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """One rupture of a curve that is shown; force and drop in ``unit``."""
+
+    force: float
+    drop: float
+    unit: str
+    position_nm: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """A curve with its picture."""
+
+    seq: int
+    name: str  # path#curve
+    file: str  # absolute, where its folder is known
+    acquired: str
+    verdict: str
+    score: float | None
+    reasons: tuple[str, ...]
+    model: str
+    said: str  # what people say of it: keep, discard, unsure, or "" for nobody yet
+    steps: float | None  # how far its strongest step stands out, by the second opinion
+    ruptures: tuple[Break, ...] = ()
+    trace: Trace | None = None  # left out of JSON
+
+
+def word_of(said: Sequence[Label] | None) -> str:
+    """What people say of a curve; "" where nobody has said anything."""
+    return unanimous(one.label for one in said) if said else ""
+
+
+def pictures(view: LedgerView, tally: Tally, said: Mapping[int, Sequence[Label]]) -> dict[str, tuple[Shown, ...]]:
+    """The curves that a page shows."""
+    kept = spread(tally.seqs_of("keep"), MOST_KEPT)
+    waiting = {seq for seq in tally.seqs_of("review") if seq not in said}
+    flagged = _shown(view, tally.highest(waiting, tally.scores, MOST_FLAGGED), said)
+    lost = [seq for seq in tally.seqs_of("discard") if word_of(said.get(seq)) == "keep"][:MOST_DISCARDED]
+    held = tally.holds(view.disputed(min(tally.seqs) - 1, max(tally.seqs)) if tally.seqs else [])
+    disputed = _shown(view, tally.highest(held - said.keys(), tally.steps, MOST_DISCARDED), said)
+    discarded = [*_shown(view, lost, said), *disputed][:MOST_DISCARDED]
+    shown = {"kept": _shown(view, kept, said), "flagged": flagged, "discarded": discarded}
+    return {name: tuple(_drawn(view, one) for one in some) for name, some in shown.items()}
+
+
+def _shown(view: LedgerView, seqs: Sequence[int], said: Mapping[int, Sequence[Label]]) -> list[Shown]:
+    found = view.decisions(seqs)
+    return [_of(found[seq], word_of(said.get(seq))) for seq in seqs if seq in found]
+
+
+def _of(event: Event, said: str) -> Shown:
+    data = event["data"]
+    return Shown(
+        seq=event["seq"],
+        name=name_of(data["path"], data["curve"]),
+        file=os.path.join(data.get("folder") or "", data["path"]),
+        acquired=data.get("acquired") or event["time"],
+        verdict=data["verdict"],
+        score=data["score"],
+        reasons=tuple(data["reasons"]),
+        model=data["model"],
+        said=said,
+        steps=data.get("steps"),
+    )
+
+
+def _drawn(view: LedgerView, one: Shown) -> Shown:
+    """With its curve, as the ledger keeps it, and with its ruptures; one that has no copy stays without."""
+    try:
+        curve, _ = unpack(view.compact_copy(one.seq) or b"")
+    except (Unfinished, Unreadable):
+        return one
+    return _with_curve(one, pulling(curve) if OPEN in curve.notes else curve)
+
+
+def _with_curve(one: Shown, curve: Curve) -> Shown:
+    found = ruptures(curve)
+    breaks = tuple(_break_of(each) for each in found)
+    return replace(one, ruptures=breaks, trace=trace(curve, _COLUMNS, samples=[each.index for each in found]))
+
+
+def _break_of(one: Rupture) -> Break:
+    place = None if math.isnan(one.position_nm) else round(one.position_nm, 2)
+    return Break(_short(one.force), _short(one.drop), one.unit, place)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")

@@ -180,6 +180,8 @@ def test_the_page_is_whole_safe_and_answers_the_six_questions(
     assert f"{state.parent / 'afm'}/titin/curve-0.jpk-force" in page
     assert page.count("cannot be drawn") == 1  # the discard that people call an event: the ledger has no copy of it
     assert "people: an event" in page
+    told(state, capsys, "--since", "20", "--until", "35", "--html", str(tmp_path / "night.html"))
+    assert "collect --since 20 --until 35 --csv" in (tmp_path / "night.html").read_text()
 
 
 def test_nothing_is_written_into_a_watched_folder_nor_half(

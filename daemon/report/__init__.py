@@ -140,6 +140,8 @@ class Report:
     stream: str
     since: str | None
     until: str | None
+    after: int  # only decisions behind this one,
+    last_seq: int | None  # and up to this one; None: no end
     made: str
     counts: Mapping[str, int]
     first: str | None
@@ -211,6 +213,8 @@ def gather(config: Config, span: Span, *, is_drawn: bool = False, now_s: float |
             stream=view.stream,
             since=_written(span.since_s),
             until=_written(span.until_s),
+            after=span.after,
+            last_seq=span.last,
             made=rfc3339(now_s, "seconds"),
             counts={verdict: tally.all[verdict] for verdict in VERDICTS},
             first=_written(tally.all.first_s),

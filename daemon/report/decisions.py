@@ -10,7 +10,7 @@ import math
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from statistics import median
@@ -87,6 +87,7 @@ class Tally:
         self.decided = [float("inf"), float("-inf")]  # when the first and the last was decided, seconds since 1970
         self.seqs, self.acquired_s = array("q"), array("d")
         self.verdicts = bytearray()  # of each, its place in VERDICTS
+        self.scores, self.steps = array("d"), array("d")  # of each, NaN for none
 
     def add(self, event: Event) -> None:
         data, decided_s = event["data"], _seconds(event["time"])
@@ -109,6 +110,8 @@ class Tally:
         self.seqs.append(event["seq"])
         self.acquired_s.append(acquired_s)
         self.verdicts.append(VERDICTS.index(verdict))
+        for values, value in ((self.scores, data["score"]), (self.steps, data.get("steps"))):
+            values.append(math.nan if value is None else value)
 
     def seqs_of(self, verdict: Verdict) -> list[int]:
         """Of the decisions of this verdict, in the order of measurement."""
@@ -119,6 +122,12 @@ class Tally:
         """Those of them that are of this span."""
         asked = np.fromiter(seqs, np.int64)
         return set(asked[np.isin(asked, np.array(self.seqs, np.int64))].tolist())
+
+    def highest(self, seqs: Collection[int], values: Sequence[float], most: int) -> list[int]:
+        """So many of them with the highest ``values``, which are ``scores`` or ``steps``; those without any last."""
+        places = np.flatnonzero(np.isin(np.array(self.seqs, np.int64), np.fromiter(seqs, np.int64, len(seqs))))
+        order = np.argsort(-np.nan_to_num(np.array(values)[places], nan=-math.inf), kind="stable")
+        return [self.seqs[place] for place in places[order][:most]]
 
     def latency_s(self, share: float) -> float | None:
         """Of the time from a finished file to its verdict; ``share``: 0.5 for the median."""
@@ -223,23 +232,18 @@ def pictures(view: LedgerView, tally: Tally, said: Mapping[int, Sequence[Label]]
     """The curves that a page shows."""
     kept = spread(tally.seqs_of("keep"), MOST_KEPT)
     waiting = {seq for seq in tally.seqs_of("review") if seq not in said}
-    flagged = sorted(_shown(view, waiting, said), key=lambda one: -(one.score or 0.0))[:MOST_FLAGGED]
+    flagged = _shown(view, tally.highest(waiting, tally.scores, MOST_FLAGGED), said)
     lost = [seq for seq in tally.seqs_of("discard") if word_of(said.get(seq)) == "keep"][:MOST_DISCARDED]
     held = tally.holds(view.disputed(min(tally.seqs) - 1, max(tally.seqs)) if tally.seqs else [])
-    disputed = sorted(_shown(view, held - said.keys(), said), key=lambda one: -(one.steps or 0.0))
+    disputed = _shown(view, tally.highest(held - said.keys(), tally.steps, MOST_DISCARDED), said)
     discarded = [*_shown(view, lost, said), *disputed][:MOST_DISCARDED]
     shown = {"kept": _shown(view, kept, said), "flagged": flagged, "discarded": discarded}
     return {name: tuple(_drawn(view, one) for one in some) for name, some in shown.items()}
 
 
-def _shown(view: LedgerView, seqs: Iterable[int], said: Mapping[int, Sequence[Label]]) -> list[Shown]:
-    found = view.decisions(list(seqs))
-    return [_of(event, word_of(said.get(seq))) for seq, event in sorted(found.items(), key=_measured)]
-
-
-def _measured(item: tuple[int, Event]) -> tuple[float, int]:
-    told = item[1]["data"].get("acquired") or item[1]["time"]
-    return datetime.fromisoformat(told).timestamp(), item[0]
+def _shown(view: LedgerView, seqs: Sequence[int], said: Mapping[int, Sequence[Label]]) -> list[Shown]:
+    found = view.decisions(seqs)
+    return [_of(found[seq], word_of(said.get(seq))) for seq in seqs if seq in found]
 
 
 def _of(event: Event, said: str) -> Shown:

@@ -100,13 +100,20 @@ def _next(report: Report) -> Iterator[str]:
         return
     yield heading("What to do now")
     where = shlex.join(["--state", report.state_dir])
-    since = "" if report.since is None else f" --since {as_when(report.since)}"
+    since = _asked(report)
     if report.counts["keep"]:
         yield paragraph("The kept curves as a table and as copies:")
         yield copied(f"afm-triage collect{since} --csv kept.csv --copy kept {where}")
     if report.waiting or report.missed.discards:
         yield paragraph(f"Look at the {report.waiting:,} unsure ones, and blind at some of what was thrown away:")
         yield copied(f"afm-triage review {where}")
+
+
+def _asked(report: Report) -> str:
+    """The same span for another verb."""
+    begin = as_when(report.since) if report.since else report.after or ""
+    end = as_when(report.until) if report.until else report.last_seq or ""
+    return (f" --since {begin}" if begin else "") + (f" --until {end}" if end else "")
 
 
 def _by_time(report: Report) -> Iterator[str]:

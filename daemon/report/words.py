@@ -92,6 +92,8 @@ def _wellness(report: Report) -> Iterator[str]:
         yield "Whether everything was well is not known: there is no logbook."
     else:
         yield "Everything was well."
+    if report.until is None and not report.running:
+        yield "The service does not run now."
 
 
 def split(told: Sequence[Told]) -> tuple[list[Told], list[Told]]:

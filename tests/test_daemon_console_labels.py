@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from daemon.cli import main
+from daemon.client.service_file import find_page, forget_page, leave_page
 from daemon.config import Config
 from daemon.labels import Label, Labels
 from daemon.labels.sessions import Sessions
@@ -142,3 +144,52 @@ def test_who_labels_is_whoever_is_logged_in_unless_told(monkeypatch: pytest.Monk
 def test_a_rater_without_a_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["console", "--state", str(tmp_path), "--rater", " "]) == 64
     assert capsys.readouterr().err == "afm-triage: --rater must name somebody\n"
+
+
+def test_pages_lead_back_to_the_first_that_was_kept_or_flagged(ledger: Ledger, tmp_path: Path) -> None:
+    """The events brought the last three only; the older ones come out of the ledger as they are asked for."""
+    board = Board()
+    board.take_link(True, "")
+    board.take_status({"stream": ledger.stream, "data": {"last_seq": 9}})
+    for row in ledger.view().since(6):
+        board.take_decision(decode(row.body))
+    before = [one.seq for one in board.marked]
+    assert before == [9, 8]
+    labeller = Labeller(Config(state=tmp_path), board, "ada")
+    labeller.take(RIGHT * 9)
+    assert [one.seq for one in board.marked] == [9, 8, 6, 5, 3, 2]  # every third is a discard
+    assert board.selected is not None
+    assert board.selected.seq == 2
+    text = "\n".join(line.plain for line in (board.show("one"), frame(board, 100, 30))[1])
+    assert "6 of 6 kept and flagged" in text
+    board.take_status({"stream": "another", "data": {"last_seq": 0}})
+    labeller.past.fetch(60)
+    assert not board.marked
+
+
+def test_a_curve_is_opened_on_the_page_or_it_is_said_how(
+    board: Board, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    labeller = Labeller(Config(state=tmp_path), board, "ada")
+    labeller.take("o")
+    assert board.told == "select a curve with the arrows first"
+    labeller.take(DOWN + "o")
+    assert board.told == f"no review page runs; start it with: afm-triage review --state {tmp_path}"
+    leave_page(tmp_path, "http://127.0.0.1:8795/")
+    labeller.take("o")
+    assert board.told == f"open in a browser: http://127.0.0.1:8795/#curve={ledger.stream}:9"
+    forget_page(tmp_path)
+    assert find_page(tmp_path) is None
+    labeller.take("e")
+    assert board.told.startswith("drawing run7/curve-0009")
+    labeller.take("e")
+    assert board.told == "one picture is being made already"
+    until_s = time.monotonic() + 40
+    while not board.told.startswith("no picture"):  # its file was never there, and a kept curve of long ago has no copy
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+        labeller.opener.look()
+    assert "0009" in board.told
+    labeller.opener.close()

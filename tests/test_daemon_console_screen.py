@@ -270,11 +270,13 @@ def test_wide_characters_are_cut_by_cells() -> None:
 def test_while_the_service_is_away_the_last_known_stays() -> None:
     board = board_with(9, counts={"keep": 1, "review": 1, "discard": 1})
     heard_s = NOW_S
+    board.status = {**board.status, "sources": [{"name": "/d", "ok": True, "folder": 0, "last_seen_s": heard_s}]}
     board.now = lambda: heard_s + 312
     board.take_link(False, "service not reachable, retrying")
     lines = frame(board, 80, 24)
     assert f"▲ no answer for 5 min, as of {time_of_day(heard_s)}" in lines[0].plain
     assert "ready" not in lines[0].plain
+    assert board.troubles() == []  # what the folder does now nobody knows
     assert "curve-0009" in "\n".join(line.plain for line in lines)
     assert all("dim" in [str(span.style) for span in line.spans] for line in lines[1:])
     assert not any(str(span.style) == "dim" for line in frame(board_with(9), 80, 24) for span in line.spans)

@@ -309,7 +309,11 @@ class Board:
         messages = self.status.get("messages")
         if isinstance(messages, dict) and messages.get("trouble"):
             found.append(f"messages: {messages['trouble']}")
-        return [clean(one) for one in found + unseen(self.status, self.now())]
+        return [clean(one) for one in found + self._unseen()]
+
+    def _unseen(self) -> list[str]:
+        """Folders that were not seen lately; of a service that does not answer nobody knows what it sees."""
+        return unseen(self.status, self.now()) if self.is_linked else []
 
     @property
     def advice(self) -> list[str]:
@@ -330,7 +334,7 @@ class Board:
 
     def folders(self) -> list[tuple[bool, str, float | None]]:
         """Of each watched folder or socket: whether it is well, its name, and when its last curve came."""
-        gone = " ".join(unseen(self.status, self.now()))
+        gone = " ".join(self._unseen())
         found = []
         for one in self.status.get("sources") or []:
             name, came_s = str(one.get("name")), one.get("last_curve_s")

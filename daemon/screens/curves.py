@@ -282,7 +282,8 @@ def _card(board: Board, entry: Entry, width: int, height: int) -> list[Text]:
 def one_large(board: Board, entry: Entry, width: int, height: int) -> list[Text]:
     """The curve that was opened, with all that its event tells, over ``height`` lines."""
     place = next((number for number, one in enumerate(board.marked, 1) if one.seq == entry.seq), None)
-    among = "" if place is None else f"{place:,} of {len(board.marked):,} kept and flagged, the newest first"
+    whole = max(board.counts["keep"] + board.counts["review"], len(board.marked))
+    among = "" if place is None else f"{place:,} of {whole:,} kept and flagged, the newest first"
     verdict = f" {MARKS[entry.verdict]} {entry.verdict} {score(entry.score).strip()}  "
     said = f"  ✎ {board.labels[entry.seq]}" if entry.seq in board.labels else ""
     head = Text.assemble((verdict, f"bold {VERDICTS[entry.verdict]}"), (when(entry, board.now()), "bold"))

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from daemon.client.service_file import find_page
@@ -93,6 +94,9 @@ class Opener:
                 process.wait(_GIVEN_UP_S)
             if process.stderr is not None:
                 process.stderr.close()
+        if self._folder is not None:
+            with suppress(OSError):
+                self._folder.rmdir()  # only where it holds no picture
 
     def _selected(self) -> Entry | None:
         if self._board.selected is None:

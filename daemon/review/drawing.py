@@ -29,7 +29,8 @@ from models.bundle import BadBundle, Bundle, read
 from models.curve import Curve, Prepared, Samples
 from models.frontend import FAR_END, LARGEST, OPEN, first_shown, force_scale, prepare, turned
 from models.raster import ForceLabel, RasterProfile, coverage, envelope
-from models.steps import Fall, falls, strongest_step
+from models.ruptures import approach_nm, positions_nm, ruptures, unit_of
+from models.steps import Fall, strongest_step
 
 if TYPE_CHECKING:
     from models.network import ResNet18
@@ -38,7 +39,7 @@ DistanceLabel = Literal["separation", "piezo", "distance", "share"]
 
 #: Points that are sent; more than that no screen shows. Of a longer curve the lowest and highest of each stretch.
 MOST_POINTS = 4096
-#: Ruptures that are marked, the steepest; more would hide the curve.
+#: Ruptures that are marked, the highest; more would hide the curve.
 MOST_RUPTURES = 24
 _PROFILE = RasterProfile()
 #: More of the free curve than this share, that far below a tilted line: the line is no baseline. A push whose end was
@@ -48,11 +49,11 @@ _MOST_BELOW, _BELOW_NOISE = 0.25, 5.0
 
 @dataclass(frozen=True, slots=True)
 class Rupture:
-    """Where the force falls at once: the last sample before it, so that a mark there lies on the curve."""
+    """Where the force falls at once, as models.ruptures has it, in the units of the axes."""
 
-    x: float  # as the axis
-    force: float  # of that sample, as the axis
-    drop: float  # by how much it falls, means of a few samples on each side
+    x: float  # of the last sample before it, so that a mark there lies on the curve
+    force: float  # just before it, against the baseline
+    drop: float  # by how much it falls
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,21 +125,21 @@ def draw(curve: Curve) -> Drawing:
     level = 0.0 if prepared.level is None else prepared.level
     factor, force_unit = force_scale(curve)
     force = _finite(curve.force) - level
-    z, surface, kind = _distance(curve, force, prepared)
-    ruptures = _ruptures(curve, force, z - surface, factor, prepared)
-    step = _step(force, z - surface, factor, prepared)
-    chosen = thin(force, [one for one, _ in ruptures] + ([] if step is None else [step[0]]))
-    approach = _approach(curve, level)
+    x, kind = _distance(curve, prepared)
+    broken = _ruptures(curve, x, factor, prepared)
+    step = _step(force, x, factor, prepared)
+    chosen = thin(force, [one for one, _ in broken] + ([] if step is None else [step[0]]))
+    approach = _approach(curve, prepared)
     return Drawing(
         force_unit=force_unit,
         distance_unit="%" if kind == "share" else "nm",
         distance_kind=kind,
-        x=(z - surface)[chosen],
+        x=x[chosen],
         y=factor * force[chosen],
-        approach=None if approach is None else (approach[0] - surface, factor * approach[1]),
-        baseline=None if prepared.level is None else _baseline(force, prepared, factor, z - surface),
+        approach=None if approach is None else (approach[0], factor * approach[1]),
+        baseline=None if prepared.level is None else _baseline(force, prepared, factor, x),
         contact=None if prepared.contact is None else 0.0,
-        ruptures=tuple(rupture for _, rupture in ruptures),
+        ruptures=tuple(rupture for _, rupture in broken),
         step=None if step is None else step[1],
         samples=chosen,
     )
@@ -148,48 +149,20 @@ def _finite(values: Samples) -> Samples:
     return np.where(np.abs(values) < LARGEST, values, np.nan)
 
 
-def _bend_nm_per_unit(curve: Curve) -> float | None:
-    """How far the cantilever bends at one force unit; None where the file does not say enough."""
-    if curve.force_unit == "m":
-        return 1e9
-    if curve.force_unit == "V" and curve.sensitivity_m_per_v:
-        return curve.sensitivity_m_per_v * 1e9
-    if curve.force_unit == "N" and curve.spring_constant_n_per_m:
-        return 1e9 / curve.spring_constant_n_per_m
-    return None
+def _distance(curve: Curve, prepared: Prepared) -> tuple[Samples, DistanceLabel]:
+    """The axis, from the surface, and what it is of."""
+    x, kind = positions_nm(curve, prepared)
+    return (np.linspace(0.0, 100.0, len(curve)), "share") if x is None else (x, kind or "distance")
 
 
-def _distance(curve: Curve, force: Samples, prepared: Prepared) -> tuple[Samples, float, DistanceLabel]:
-    """The axis, where on it the surface is, and what it is of. ``force`` counts from the baseline, in force_unit."""
-    kind: DistanceLabel
-    if curve.distance is None or not np.isfinite(curve.distance).all():
-        x, kind = np.linspace(0.0, 100.0, len(curve)), "share"
-        return x, 0.0, kind
-    x, kind = curve.distance * 1e9, curve.distance_kind or "distance"
-    bend = _bend_nm_per_unit(curve)
-    if kind == "piezo" and bend is not None:
-        x, kind = x - bend * np.nan_to_num(force), "separation"
-    at = 0 if prepared.contact is None else min(round(prepared.contact * len(curve)), len(curve) - 1)
-    return x, float(np.median(x[max(at - 2, 0) : at + 3])), kind
-
-
-def _approach(curve: Curve, level: float) -> tuple[Samples, Samples] | None:
-    """The approach over the same range: readers hand its force on, and its piezo goes evenly the way back."""
+def _approach(curve: Curve, prepared: Prepared) -> tuple[Samples, Samples] | None:
+    """The approach over the same range."""
     approach = curve.approach_force
     if approach is None or approach.shape[0] < 2:
         return None
-    force = _finite(approach) - level
-    m = force.shape[0]
-    if curve.distance is None or not np.isfinite(curve.distance).all():
-        x = np.linspace(100.0, 0.0, m)
-    else:
-        bend = _bend_nm_per_unit(curve)
-        ends = curve.distance[[-1, 0]] * 1e9
-        if curve.distance_kind == "separation" and bend is not None:
-            ends = ends + bend * np.nan_to_num(_finite(curve.force[[-1, 0]]) - level)
-        x = np.linspace(float(ends[0]), float(ends[1]), m)
-        if curve.distance_kind is not None and bend is not None:
-            x = x - bend * np.nan_to_num(force)
+    force = _finite(approach) - (prepared.level or 0.0)
+    x = approach_nm(curve, prepared)
+    x = np.linspace(100.0, 0.0, force.shape[0]) if x is None else x
     chosen = thin(force)
     return x[chosen], force[chosen]
 
@@ -216,16 +189,12 @@ def _baseline(force: Samples, prepared: Prepared, factor: float, x: Samples) -> 
     return Baseline(0.0, noise, ((float(x[0]), start), (float(x[-1]), 0.0)))
 
 
-def _ruptures(curve: Curve, force: Samples, x: Samples, factor: float, prepared: Prepared) -> list[tuple[int, Rupture]]:
-    """(sample, rupture) in the order of the curve."""
-    if prepared.level is None or not np.isfinite(force).all():
-        return []
-    steepest = sorted(falls(curve.force), key=lambda one: -one.t)[:MOST_RUPTURES]
-    found: dict[int, Rupture] = {}
-    for fall in steepest:
-        at, drop = _place(force, fall)
-        found.setdefault(at, Rupture(float(x[at]), factor * float(force[at]), factor * drop))
-    return sorted(found.items())
+def _ruptures(curve: Curve, x: Samples, factor: float, prepared: Prepared) -> list[tuple[int, Rupture]]:
+    """(sample, rupture) in the order of the curve; of many the highest."""
+    scale = factor / unit_of(curve)[0]
+    highest = sorted(ruptures(curve, prepared), key=lambda one: -one.force)[:MOST_RUPTURES]
+    told = [(one.index, Rupture(float(x[one.index]), scale * one.force, scale * one.drop)) for one in highest]
+    return sorted(told, key=lambda one: one[0])
 
 
 def _step(force: Samples, x: Samples, factor: float, prepared: Prepared) -> tuple[int, Disputed] | None:

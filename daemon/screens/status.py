@@ -20,9 +20,10 @@ from daemon.client.status import (
     unseen,
     verdicts_of,
 )
-from daemon.common.text import clean, duration, latency, rate, score, share
+from daemon.common.text import clean, duration, latency, many, rate, score, share
 from daemon.screens import BAD, BARS, KEEP, QUIET, REVIEW, WARN
 from daemon.sources import heard, words
+from models.clock import minute_of
 from models.reasons import INFORMING
 
 _TREND = 20  # blocks of curves in a row of bars
@@ -59,6 +60,7 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
         yield "session", Text.assemble(session_words(session), (":  ", QUIET), _counts(session["counts"]))
     yield from _guard(report.get("guard") or {})
     yield from _learning(report)
+    yield from _told(report)
     yield from _written(report)
     yield "handled", Text(_handled(report.get("session") or {}))
     if ignored := heard(report.get("ignored")):
@@ -98,6 +100,17 @@ def _learning(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     """Once there is anything to say, a line each: a refusal has several reasons, and each is a long one."""
     for number, one in enumerate(filter(None, str((report.get("learning") or {}).get("text") or "").split("; "))):
         yield "" if number else "learning", Text(clean(one))
+
+
+def _told(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
+    """How long until there is enough, and who is told when something is wrong; what does not arrive is a trouble."""
+    if goal := report.get("goal"):
+        yield "goal", Text(clean(str(goal.get("text"))))
+    if messages := report.get("messages"):
+        last, waiting = messages.get("last_arrived"), int(messages.get("waiting") or 0)
+        arrived = f"the last was taken {minute_of(last)}" if last else "none was sent yet"
+        waits = f"; {many(waiting, 'message')} on the way" if waiting else ""
+        yield "messages", Text(clean(f"{', '.join(messages.get('to') or ())}; {arrived}{waits}"))
 
 
 def _written(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:

@@ -30,7 +30,8 @@ Decimal = Literal["point", "comma"]
 Cells = Mapping[str, object]
 
 #: ``acquired`` is as events say it, ``acquired_local`` in the time of this computer, as spreadsheets read it.
-#: ``rupture_deflections_nm`` stands in the place of forces where the file says no spring constant. ``file`` is where the curve lies now: below the folder of the table where it was handed over with it.
+#: ``rupture_deflections_nm`` stands in the place of forces where the file says no spring constant. ``file`` is where
+#: the curve lies now: below the folder of the table where it was handed over with it.
 COLUMNS = (
     "folder",
     "path",

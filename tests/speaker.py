@@ -16,6 +16,7 @@ from daemon.ledger import Ledger, events
 from daemon.publish import Publisher
 from daemon.sources import SourceHealth
 from models.clock import utc_now
+from models.goal import WANTED, told
 from tests.ledgerhelp import decision, status
 
 ANY = "tcp://127.0.0.1:0"
@@ -75,6 +76,7 @@ class Speaker:
             watch=["/data/afm1"],
             publish=self.publish,
             replay=self.replay,
+            goal=told(counts["keep"], WANTED),
         )
 
     def fall_silent(self) -> None:

@@ -230,6 +230,8 @@ def test_a_day_without_curves_is_told(lab: Lab, capsys: pytest.CaptureFixture[st
     assert "no curve that is wanted, since 2026-11-28 12:00" in said.out
     assert [*csv.reader(table.read_text("utf-8-sig").splitlines())] == [list(COLUMNS)]
     assert not (lab.root / "none").exists()
+    assert lab("--csv", table, "--since", "20261127") == 0
+    assert "the last decision is 10, none is behind 20261127; a day is written 2026-11-27" in capsys.readouterr().err
 
 
 def test_a_clock_that_was_set_back_is_told_with_what_brings_its_curves(

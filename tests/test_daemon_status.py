@@ -61,6 +61,7 @@ def test_a_running_service_is_told_on_one_screen(speaker: Speaker) -> None:
         "/data/afm1: inotify + scan every 30 s, 2 not finished yet",
         "shipped, keep from 0.62, discard to 0.04, calibrated on simulation, on torch-cpu-bf16",
         "● keep 4   ◐ review 4   ○ discard 4   (33.3% discarded)",
+        "4 of 50 kept, too early to say how long",
         "12 seen = 12 decided + 0 duplicate + 0 backlog; 1 ignored",
         "p50 18 ms, p99 41 ms",
         speaker.publish,

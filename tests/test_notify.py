@@ -24,6 +24,7 @@ from daemon.common.errors import UserError
 from daemon.config import Config, Flags, changes, load, values
 from daemon.config.rule import NotifyConfig, SecretUrl
 from daemon.notify import GATHER_S, OWN, Fault, Notifier, Rules, channels, kind_of
+from daemon.screens import doctor
 from models.clock import Clock, rfc3339
 from tests.reviewhelp import SAWTOOTH, copy_of, fill, judged
 
@@ -115,6 +116,15 @@ def test_the_next_night_is_counted_anew_and_a_restart_goes_on_counting():
     again.hear(fault(at_s=EVENING_S + 9_000), EVENING_S + 9_000)
     assert again.letter(EVENING_S + 9_010) is None
     assert again.letter(EVENING_S + 86_400) is not None
+
+
+def test_a_clock_that_was_set_back_holds_no_message_back():
+    rules = Rules(NotifyConfig())
+    assert len(night(rules, [(0, fault())], 100)) == 1
+    for name in ("source /b", "disk"):
+        rules.hear(fault(name), EVENING_S - 18_000)
+    told = [at for at in range(0, 1_000, 10) if rules.letter(EVENING_S - 18_000 + at)]
+    assert told == [40, 900]  # the other kind; and the first again after its cool-down
 
 
 # The channels.
@@ -406,3 +416,15 @@ def test_nothing_secret_is_shown_and_every_mistake_is_said_at_once(tmp_path, cap
     assert "notify.password_file" in str(refusal.value)
     assert Config(state=tmp_path).notify.is_on is False
     assert os.environ.get("AFM_TRIAGE_NOTIFY__TO") is None
+
+
+def test_doctor_says_of_each_channel_whether_its_last_message_was_taken(tmp_path):
+    config = load(Flags(configuration(tmp_path, 'ntfy = "https://ntfy.example.org/t"\nwebhook = "https://x.org/h"')))
+    assert [one.level for one in doctor.messages(Config(state=tmp_path))] == ["note"]
+    assert [one.level for one in doctor.messages(config)] == ["note", "note"]
+    (tmp_path / "state").mkdir()
+    channels.note(config.state, {"ntfy": channels.Result(True), "webhook": channels.Result(False, "x.org: refused")})
+    taken, failed = doctor.messages(config)
+    assert (taken.level, failed.level) == ("ok", "problem")
+    assert "x.org: refused" in failed.text
+    assert "notify --test" in failed.advice

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -22,6 +23,7 @@ from daemon.guard.logbook import NAME, Logbook, Run
 from daemon.guard.unseen import unseen
 from daemon.judging import Decision
 from daemon.labels import Labels
+from daemon.learn.evaluation import evaluate, write_html
 from daemon.ledger import Ledger, LedgerView
 from daemon.ledger.numbers import TipPoint, Told
 from models.clock import night_of, rfc3339
@@ -256,3 +258,37 @@ def test_a_bound_of_some_nights_counts_their_discards_alone(tmp_path: Path) -> N
         every, tonight = unseen(view, None, pipeline), unseen(view, None, pipeline, {night_of(now_s)})
         assert (every.discards, every.nights) == (37, 2)
         assert (tonight.discards, tonight.nights) == (7, 1)
+
+
+@pytest.mark.skipif(not (shutil.which("chromium") and shutil.which("chromedriver")), reason="no browser, or no driver")
+def test_nothing_of_either_page_is_cut_at_any_width_and_a_click_enlarges(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("selenium.webdriver")
+    from tests.test_daemon_report import JUDGE
+    from tests.test_daemon_report import judged as labelled
+    from tests.test_review_page import Browser
+
+    told(state, capsys, "--html", str(tmp_path / "night.html"))
+    (tmp_path / "evaluate.html").write_text(write_html(evaluate(labelled(), JUDGE), labelled()))
+    beyond = """return [...document.querySelectorAll('h1, h2, p, li, td, th, figcaption, svg')].filter(
+        one => one.getBoundingClientRect().right > innerWidth + 1).length"""
+    browser = Browser()
+    try:
+        for name in ("night.html", "evaluate.html"):
+            for width in (400, 1200, 1600):
+                browser.size(width, 900)
+                browser.driver.get((tmp_path / name).as_uri())
+                assert browser.run(beyond) == 0, f"{name} is cut at {width} pixels"
+                charts = (
+                    "return [...document.querySelectorAll('.diagrams svg')].map(one => Math.round(one.clientWidth))"
+                )
+                assert len(set(browser.run(charts))) == 1, f"charts of {name} have several sizes at {width} pixels"
+        wide = "return document.querySelector('.thumbnails figure').getBoundingClientRect().width"
+        before = browser.run(wide)
+        browser.find(".thumbnails figure a:not(.back)").click()
+        assert browser.run(wide) > 4 * before
+        browser.find(".thumbnails figure a.back").click()
+        assert browser.run(wide) == before
+    finally:
+        browser.driver.quit()

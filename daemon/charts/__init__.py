@@ -270,6 +270,7 @@ svg .whisker { stroke: var(--event); fill: none; opacity: .5 }
 svg .point { fill: var(--event) } svg .rest { fill: var(--line) }
 svg .event { fill: var(--event) } svg .none { fill: var(--none) } svg .mark { fill: var(--mark) }
 svg .threshold { stroke: var(--mark); fill: none; stroke-width: 1.5 } svg .trace { fill: var(--ink) }
+@media (max-width: 30rem) { th, td { padding: .25rem .3rem } th:first-child, td:first-child { min-width: 0 } }
 @media (max-width: 56rem) { table.cards, .cards tbody, .cards tr, .cards td { display: block } .cards thead { display:
   none } .cards tr { border: 1px solid var(--line); border-radius: .5rem; padding: .3rem .6rem; margin: .6rem 0 }
   .cards td { border: 0; padding: .1rem 0; text-align: right; overflow: hidden } .cards td:first-child { font-weight:
@@ -285,8 +286,8 @@ svg .threshold { stroke: var(--mark); fill: none; stroke-width: 1.5 } svg .trace
 """
 
 
-#: So many columns fit on a telephone.
-_FEW = 5
+#: So many columns fit on a telephone, of cells no longer than this.
+_FEW, _LONG = 5, 16
 
 
 def page(title: str, parts: Iterable[str]) -> str:
@@ -351,18 +352,19 @@ class Cell:
 
 
 def table(heads: Sequence[str | tuple[str, str]], rows: Sequence[Sequence[str | Cell]], strong: int = 0) -> str:
-    """Rows under a head, the first ``strong`` of them emphasised; on a narrow screen each row of many is a card.
+    """Rows under a head, the first ``strong`` of them emphasised; on a narrow screen each row of a wide one is a card.
 
     A head of two texts is a group of columns and the one's name in it; neighbours of one group share its head.
     """
     names = [("", one) if isinstance(one, str) else one for one in heads]
+    filled_rows = [[one if isinstance(one, Cell) else Cell(one) for one in row] for row in rows]
     body = []
-    for number, row in enumerate(rows):
-        cells = [one if isinstance(one, Cell) else Cell(one) for one in row]
+    for number, cells in enumerate(filled_rows):
         filled = "".join(_cell(cell, name) for cell, name in zip(cells, names, strict=True))
         body.append(f'<tr class="strong">{filled}</tr>' if number < strong else f"<tr>{filled}</tr>")
-    is_text = [bool(rows) and isinstance(one, Cell) and one.kind == "words" for one in (rows[0] if rows else names)]
-    lines, kind = "\n".join(body), ' class="cards"' if len(names) > _FEW else ""
+    is_text = [any(cells[place].kind == "words" for cells in filled_rows) for place in range(len(names))]
+    is_wide = len(names) > _FEW or any(len(cell.text) > _LONG for cells in filled_rows for cell in cells)
+    lines, kind = "\n".join(body), ' class="cards"' if is_wide else ""
     return (
         f'<div class="wide"><table{kind}><thead>{_head(names, is_text)}</thead><tbody>\n{lines}\n</tbody></table></div>'
     )

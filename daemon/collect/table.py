@@ -29,8 +29,9 @@ from models.ruptures import Rupture, pulling, ruptures
 Decimal = Literal["point", "comma"]
 Cells = Mapping[str, object]
 
-#: ``acquired`` is as events say it, ``acquired_local`` in the time of this computer, as spreadsheets read it. ``file``
-#: is where the curve lies now: below the folder of the table where it was handed over with it.
+#: ``acquired`` is as events say it, ``acquired_local`` in the time of this computer, as spreadsheets read it.
+#: ``rupture_deflections_nm`` stands in the place of forces where the file says no spring constant. ``file`` is where
+#: the curve lies now: below the folder of the table where it was handed over with it.
 COLUMNS = (
     "folder",
     "path",
@@ -49,6 +50,7 @@ COLUMNS = (
     "n_ruptures",
     "max_rupture_force_pn",
     "rupture_forces_pn",
+    "rupture_deflections_nm",
     "rupture_positions_nm",
     "content",
     "file",
@@ -63,7 +65,8 @@ def cells_of(one: Chosen, found: Sequence[Rupture] | None, content: str, file: s
     """A row. ``found`` None: the curve could not be read; ``content``: of the file, a compact copy, or gone."""
     data, session = one.data, one.session
     forces = [] if found is None else [rupture.force_pn for rupture in found]
-    known = [force for force in forces if math.isfinite(force)]
+    known = [force for force in forces if math.isfinite(force)]  # all of a curve, or none
+    deflections = [rupture.force for rupture in found or () if rupture.unit == "nm"]
     return {
         "folder": data.get("folder") or "",
         "path": data["path"],
@@ -81,7 +84,8 @@ def cells_of(one: Chosen, found: Sequence[Rupture] | None, content: str, file: s
         "rater": ", ".join(dict.fromkeys(label.rater for label in one.labels)),
         "n_ruptures": "" if found is None else len(found),
         "max_rupture_force_pn": round(max(known), 2) if known else "",
-        "rupture_forces_pn": [round(force, 2) for force in forces],
+        "rupture_forces_pn": [round(force, 2) for force in known],
+        "rupture_deflections_nm": [round(deflection, 3) for deflection in deflections],
         "rupture_positions_nm": [] if found is None else [round(rupture.position_nm, 2) for rupture in found],
         "content": content,
         "file": file,

@@ -155,7 +155,7 @@ class LedgerView(Closing):
         min_score: float | None = None,
         session: Seqs = ALL,
     ) -> int:
-        """How many ``within`` yields; 0.1 s for a million."""
+        """How many ``within`` yields; some 0.2 s for a million."""
         asked, untimed = self._asked(span, verdicts, min_score, session)
         return asked.counts(self._select, untimed)
 

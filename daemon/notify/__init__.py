@@ -89,7 +89,7 @@ class Rules:
     def __init__(self, config: NotifyConfig) -> None:
         self.config, self.held = config, 0
         self._kinds: dict[str, _Kind] = {}
-        self._night, self._sent_s = "", 0.0
+        self._night, self._sent_s, self._seen_s = "", 0.0, 0.0
 
     def hear(self, fault: Fault, now_s: float) -> None:
         """A condition has come to a level."""
@@ -163,7 +163,16 @@ class Rules:
         return kind.is_told and is_quiet and kind.sent < self.config.most_a_night
 
     def _turn(self, now_s: float) -> None:
-        """At noon the messages are counted anew; what came and went in a night that is over is told no more."""
+        """At noon the messages are counted anew; what came and went in a night that is over is told no more.
+
+        Where the clock was set back, nothing waits for the time that it told before.
+        """
+        if now_s < self._seen_s:
+            self._sent_s = min(self._sent_s, now_s)
+            for kind in self._kinds.values():
+                kind.untold_s, kind.quiet_s = min(kind.untold_s, now_s), min(kind.quiet_s, now_s)
+                kind.sent_s = min(kind.sent_s, now_s)
+        self._seen_s = now_s
         night = night_of(now_s)
         if night == self._night:
             return

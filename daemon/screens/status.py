@@ -58,6 +58,8 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     yield "decided", _counts(report.get("counts") or {})
     if session := report.get("current_session"):
         yield "session", Text.assemble(session_words(session), (":  ", QUIET), _counts(session["counts"]))
+    if goal := report.get("goal"):
+        yield "goal", Text(clean(str(goal.get("text"))))
     yield from _guard(report.get("guard") or {})
     yield from _learning(report)
     yield from _told(report)

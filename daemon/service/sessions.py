@@ -38,6 +38,8 @@ _AGAIN_S = 10.0
 _PATIENCE_S, _GONE_S = 1.0, 1.0
 #: The time to the goal is reckoned anew this often at most, and looks back over so many curves.
 RECKON_S, LONGEST_RUN = 5.0, 100_000
+#: And while no curve comes, when only the silence grows.
+_REST_S = 30.0
 
 
 class SessionWatch(threading.Thread):
@@ -181,11 +183,12 @@ class RunSoFar:
         self._before = 0  # kept before that one
         self._times_s, self._kept = array("d"), bytearray()  # of each
         self._decided_s = self._due_s = 0.0  # when the last one was decided; when the goal is reckoned again
+        self._is_new = True
 
     def heard(self, words: Mapping[int, Mapping[str, str]]) -> None:
         """What people have said, by ``seq``."""
         self._words = dict(words)
-        self._due_s = 0.0
+        self._is_new, self._due_s = True, 0.0
 
     def look(self, session: Session | None) -> None:
         """Read what is new, and reckon. Raises UserError where the ledger cannot be read."""
@@ -195,13 +198,15 @@ class RunSoFar:
         if of != self._of or last < self._seq:
             self._begin(session, last, of)
             self._of = of
+        is_new = self._seq < last
         while self._seq < last and (rows := self._view.since(self._seq, 2_000)):
             self._times_s.extend(wire.timed(row.body).acquired_s for row in rows)
             self._kept.extend(row.verdict == "keep" for row in rows)
             self._seq, self._decided_s = rows[-1].seq, _moment(wire.decode(rows[-1].body)["time"])
-        if time.monotonic() >= self._due_s:
+        self._is_new = self._is_new or is_new
+        if time.monotonic() >= self._due_s + (0.0 if self._is_new else _REST_S):
             self._reckon(now_s, WANTED if session is None else wanted_of(session.goal))
-            self._due_s = time.monotonic() + RECKON_S
+            self._due_s, self._is_new = time.monotonic() + RECKON_S, False
 
     def _begin(self, session: Session | None, last: int, night: str) -> None:
         first = _first_of(self._view, night, last) if session is None else session.first_seq
@@ -210,7 +215,7 @@ class RunSoFar:
         kept = self._view.verdict_counts()["keep"] - (session.before.get("keep", 0) if session else 0)
         is_cut = self._first > first - 1
         self._before = max(kept - self._view.count_looks("keep", self._first), 0) if is_cut else 0
-        self._due_s = 0.0
+        self._is_new, self._due_s = True, 0.0
 
     def _reckon(self, now_s: float, wanted: int) -> None:
         kept = bytearray(self._kept)

@@ -97,6 +97,13 @@ def _check(options: Options) -> None:
         raise UserError(USAGE, "say where to: --csv FILE, --copy DIR, --link DIR or --archive FILE.h5")
     if options.copy is not None and options.copy == options.link:
         raise UserError(USAGE, "--copy and --link need a folder each")
+    for folder in (options.copy, options.link):
+        if (
+            folder is not None
+            and options.csv is not None
+            and options.csv.absolute() == folder.absolute() / "curves.csv"
+        ):
+            raise UserError(USAGE, f"--csv {options.csv}: this table is written with the folder; leave --csv away")
     if options.min_score is not None and not 0.0 <= options.min_score <= 1.0:
         raise UserError(USAGE, f"--min-score {options.min_score:g}: scores are from 0 to 1")
     for option in ("csv", "archive"):
@@ -266,6 +273,8 @@ def _remarks(view: LedgerView, wanted: Wanted, targets: _Targets, told: _Told) -
             yield f"two files have one name, nothing was replaced: {_some(folder.clashes)}"
     if told.ahead:
         yield f"{many(told.ahead, 'curve')} dated after being judged: the clock of the instrument is ahead of this one"
+    if wanted.span.after > view.last_seq:
+        yield f"the last decision is {view.last_seq:,}, none is behind {wanted.span.after}; a day is written 2026-11-27"
     if wanted.session is not None and wanted.session.ended is None:
         yield f"session {wanted.session.number} has not ended: its curves until now"
     if (before := judged_since(view, wanted)) is not None:

@@ -62,6 +62,7 @@ export class Top {
     $("judging").replaceChildren(...judging(state));
     this.drawTonight();
     $("yield").replaceChildren(...yieldOf(state));
+    drawGoal(state.goal);
     drawPromises(state.promises ?? []);
     $("last-report").hidden = !state.report;
     $("last-report").querySelector("b").textContent = state.report?.slice(5) ?? "";
@@ -194,6 +195,17 @@ function session(state, scope) {
   const other = scope === "all" ? "only this session's curves" : "curves of all nights";
   const turn = element("button", { type: "button", class: "bare", "data-act": "scope" }, other);
   return [...lines, element("p", {}, button, now.ended ? "" : end), element("p", {}, turn)];
+}
+
+/** The goal in the top line, in short: a telephone has no room for the sentence, which the session tells. */
+function drawGoal(goal) {
+  const { kept, wanted, low_s: low, high_s: high, text } = goal ?? {};
+  const isReached = kept >= wanted;
+  const span = isReached ? " reached" : !Number.isFinite(low) ? "" : Number.isFinite(high) ? ` in ${lasting(low)} to ${lasting(high)}` : ` in ${lasting(low)} or more`;
+  const place = $("goal");
+  place.hidden = !goal;
+  place.title = text ?? "";
+  place.replaceChildren(...(goal ? ["goal ", element("b", {}, isReached ? count(wanted) : `${count(kept)}/${count(wanted)}`), span] : []));
 }
 
 /** How long until enough are kept, as the service says it. */

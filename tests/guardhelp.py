@@ -13,8 +13,7 @@ from ledgerhelp import JUDGE, decision
 
 from daemon.config import GuardConfig
 from daemon.guard import Guard
-from daemon.guard.canaries import CanarySource
-from daemon.guard.path import PathWatch
+from daemon.guard.canaries import CanarySource, PathWatch
 from daemon.judging import Judge, Judged
 from daemon.judging.judge import Serving
 from daemon.judging.sentinel import Dispute

@@ -116,7 +116,7 @@ sys.setprofile(profile)
 def trace(curve: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Modules and forms, each with the function where it was met first."""
     from daemon.client.feed import EventListener
-    from daemon.client.temporary_service import TemporaryService
+    from daemon.client.service_file import TemporaryService
 
     with tempfile.TemporaryDirectory(prefix="afm-route-") as name:
         folder = Path(name)

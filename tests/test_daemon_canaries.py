@@ -20,8 +20,7 @@ from daemon import instrument
 from daemon.common.errors import UserError
 from daemon.config import GuardConfig
 from daemon.guard import canaries
-from daemon.guard.canaries import BURST, LOST_S, START_S, Canary, CanarySource, Outcome
-from daemon.guard.path import PathWatch
+from daemon.guard.canaries import BURST, LOST_S, START_S, Canary, CanarySource, Outcome, PathWatch
 from daemon.judging import CutOrigin, Judged, Thresholds, identity_of, loss
 from daemon.judging.judge import Serving
 from daemon.metrics import Metrics

@@ -21,7 +21,7 @@ import pytest
 
 from daemon.cli import main
 from daemon.client.feed import patience_of
-from daemon.client.temporary_service import free_port
+from daemon.client.service_file import free_port
 from daemon.config import Config
 from daemon.labels import Labels
 from daemon.ledger import events

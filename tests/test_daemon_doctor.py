@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.client.temporary_service import free_port
+from daemon.client.service_file import free_port
 from daemon.config import AlarmConfig, BatchConfig, Config, EngineConfig, SourceConfig, ThresholdsConfig
 from daemon.config.rule import FolderSettings
 from daemon.screens import doctor

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from daemon.cli import main
-from daemon.client.temporary_service import TemporaryService, free_port
+from daemon.client.service_file import TemporaryService, free_port
 from tests.ledgerhelp import ledger_with
 from tests.speaker import Speaker
 

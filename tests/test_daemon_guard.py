@@ -17,9 +17,9 @@ from msgspec import structs
 import daemon.guard
 from daemon.common.errors import UserError
 from daemon.config import GuardConfig
+from daemon.guard.canaries import PathWatch
 from daemon.guard.logbook import NAME, VERSIONS, Logbook, LogbookView, Run
 from daemon.guard.morning import NO_CANARIES, left_in
-from daemon.guard.path import PathWatch
 from daemon.judging import Thresholds
 from daemon.labels import Labels
 from daemon.labels.confirmed import Said

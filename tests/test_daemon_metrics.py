@@ -16,7 +16,7 @@ from typing import cast
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from daemon.client.temporary_service import free_port
+from daemon.client.service_file import free_port
 from daemon.common.errors import UserError
 from daemon.metrics import STATES, Accounts, Metrics
 from daemon.sources import Source, SourceHealth

@@ -19,7 +19,7 @@ import pytest
 import zmq
 from sourcehelp import until
 
-from daemon.client.temporary_service import free_port
+from daemon.client.service_file import free_port
 from daemon.common.errors import UserError
 from daemon.ledger import Ledger, LedgerView, events
 from daemon.ledger.wire import encode

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from daemon.client.folders import NOTE, note, watched_folders
-from daemon.client.temporary_service import TemporaryService
+from daemon.client.service_file import TemporaryService
 from daemon.config import Config
 from daemon.ledger.view import LedgerView
 

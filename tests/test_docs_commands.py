@@ -29,7 +29,7 @@ from pathlib import Path
 import pytest
 
 from daemon import cli
-from daemon.client.temporary_service import free_port
+from daemon.client.service_file import free_port
 from daemon.judging.registry import Registry
 from models.bundle import SHIPPED, read
 from tests.test_daemon_models_verb import a_cut

@@ -140,7 +140,7 @@ FACTS = (
         lambda node: method(node) == "bind",
         "self._socket.bind(endpoint)",
         {
-            "daemon/client/temporary_service.py": "looks for a free port",
+            "daemon/client/service_file.py": "looks for a free port",
             "daemon/screens/doctor.py": "looks whether a port is free",
         },
     ),

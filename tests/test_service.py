@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.client.temporary_service import TemporaryService
+from daemon.client.service_file import TemporaryService
 from tests.faults.disorder import run as run_disorder
 from tests.faults.harness import CURVES, Producer, fresh, history, identity_holds, judge, scrape
 from tests.faults.kills import run as run_kills

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from daemon.client.temporary_service import TemporaryService
+from daemon.client.service_file import TemporaryService
 from models.bundle import SHIPPED, read
 from models.certificate import Certificate, Experiment, miss_bound
 from tests.faults.harness import CURVES, fresh, history

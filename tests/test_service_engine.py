@@ -15,7 +15,7 @@ import zmq
 from modelhelp import make_model
 
 from daemon.bench import Plan, line
-from daemon.client.temporary_service import TemporaryService
+from daemon.client.service_file import TemporaryService
 from tests.faults.fake_engine import NAME, ORDERS
 from tests.faults.harness import Producer, history, judge, scrape
 

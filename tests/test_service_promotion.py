@@ -14,7 +14,7 @@ from modelhelp import make_model
 
 from daemon.cli import main
 from daemon.client.feed import ask
-from daemon.client.temporary_service import TemporaryService
+from daemon.client.service_file import TemporaryService
 from daemon.judging.registry import JUDGED, SERVING, Registry
 from daemon.ledger import wire
 from models.bundle import CONFIRMED, Bundle

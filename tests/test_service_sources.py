@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import zmq
 
-from daemon.client.temporary_service import TemporaryService, free_port
+from daemon.client.service_file import TemporaryService, free_port
 from tests.faults.harness import history, identity_holds, judge, scrape
 from tests.makers import a_retract, make_ibw_pair, make_jpk, make_jpk_map
 from tests.test_service import until

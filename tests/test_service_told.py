@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from daemon.client.temporary_service import TemporaryService
+from daemon.client.service_file import TemporaryService
 from tests.faults.harness import CURVES, history, identity_holds, scrape
 from tests.makers import a_retract, make_columns, make_ibw_pair, make_jpk
 from tests.test_service import score, until

@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from daemon.client.temporary_service import TemporaryService
+from daemon.client.service_file import TemporaryService
 from daemon.config import AlarmConfig, Config
 from daemon.config.rule import FolderSettings
 from daemon.metrics import Accounts

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from modelhelp import make_model
 
-from daemon.client.temporary_service import TemporaryService
+from daemon.client.service_file import TemporaryService
 from tests.faults.harness import Producer, history
 
 pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.client.temporary_service import TemporaryService
+from daemon.client.service_file import TemporaryService
 from tests.faults.harness import history
 from tests.makers import a_retract, make_columns
 from tests.test_service import until

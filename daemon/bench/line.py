@@ -32,7 +32,7 @@ import numpy as np
 from daemon.bench import CURVES, Plan, spread_ms
 from daemon.bench.machine import OTHERS, ProcessMonitor, Sample, families, neighbours
 from daemon.client.feed import EventListener
-from daemon.client.temporary_service import TemporaryService
+from daemon.client.service_file import TemporaryService
 from daemon.common import ending
 from daemon.common.ending import Closing
 from daemon.common.errors import INTERNAL, UserError

@@ -25,10 +25,9 @@ from typing import Any
 from daemon.common.errors import INPUT_OUTPUT, UserError
 from daemon.common.text import first_line
 from daemon.config import GuardConfig
-from daemon.guard.canaries import CanarySource, Outcome
+from daemon.guard.canaries import CanarySource, Outcome, PathWatch
 from daemon.guard.logbook import NAME, Logbook
 from daemon.guard.morning import NO_CANARIES, Memory, level_of
-from daemon.guard.path import PathWatch
 from daemon.guard.tip import RunWatch, TipWatch
 from daemon.guard.unseen import second, unseen
 from daemon.judging import Judged

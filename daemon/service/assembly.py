@@ -26,8 +26,7 @@ from daemon.config import Config
 from daemon.formats import FORMATS
 from daemon.formats.names import Names
 from daemon.guard import Guard
-from daemon.guard.canaries import CanarySource
-from daemon.guard.path import PathWatch
+from daemon.guard.canaries import CanarySource, PathWatch
 from daemon.judging import Judge
 from daemon.judging.judge import Serving, release
 from daemon.judging.sentinel import Dispute, Sentinel

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from daemon.client.feed import ask_status
+from daemon.client.service_file import TemporaryService
 from daemon.client.status import lines
-from daemon.client.temporary_service import TemporaryService
 from daemon.common import ending
 from daemon.common.errors import UNREACHABLE, USAGE, UserError
 from daemon.common.options import Option

@@ -11,7 +11,7 @@ python=${PYTHON:-.venv/bin/python} curves=${CURVES:-2000} learn=${LEARN:-}
 night=$(mktemp -d)
 afm() { "$python" -m daemon "$@" --state "$night/state"; }
 does() { printf '\n$ afm-triage %s\n' "$*"; afm "$@"; }
-port() { "$python" -c 'from daemon.client.temporary_service import free_port; print(f"tcp://127.0.0.1:{free_port()}")'; }
+port() { "$python" -c 'from daemon.client.service_file import free_port; print(f"tcp://127.0.0.1:{free_port()}")'; }
 measure() { # a night's curves, and a wait until each of them has its decision
     "$python" -m tests.studies.laboratories --into "$night/afm" --truth "$night/truth.csv" --laboratory 5 --prevalence 0.08 \
         --night "$1" --curves "$curves"

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from daemon.client.temporary_service import TemporaryService
+from daemon.client.service_file import TemporaryService
 from tests.faults.harness import CURVES, fresh, history, identity_holds, scrape
 from tests.faults.soak import processes_of
 from tests.makers import a_retract, make_ibw_pair, make_jpk_map

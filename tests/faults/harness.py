@@ -15,7 +15,7 @@ from urllib.request import urlopen
 import zmq
 
 from daemon.client.feed import EventListener
-from daemon.client.temporary_service import TemporaryService
+from daemon.client.service_file import TemporaryService
 from daemon.ledger import events, wire
 
 CURVES = Path(__file__).resolve().parents[2] / "daemon" / "curves"

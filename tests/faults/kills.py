@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from daemon.client.temporary_service import TemporaryService
+from daemon.client.service_file import TemporaryService
 from tests.faults.harness import Findings, Producer, history, judge
 from tests.faults.lab import Lab, Share, share
 

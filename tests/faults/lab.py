@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from daemon.client.temporary_service import TemporaryService
+from daemon.client.service_file import TemporaryService
 from tests.faults.harness import CURVES, fresh
 
 _JPK = (CURVES / "fmt-jpk-fd_spot3-0192.jpk-force").read_bytes()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.client.feed import ask
-from daemon.client.temporary_service import TemporaryService
+from daemon.client.service_file import TemporaryService
 from daemon.instrument import pack
 from daemon.judging.registry import Registry
 from daemon.ledger import wire

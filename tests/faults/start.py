@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from daemon.bench.machine import TICK_S
-from daemon.client.temporary_service import TemporaryService
+from daemon.client.service_file import TemporaryService
 from tests.faults.soak import pss_bytes
 
 

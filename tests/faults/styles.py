@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daemon.client.temporary_service import TemporaryService
+from daemon.client.service_file import TemporaryService
 from tests.faults.harness import history, identity_holds, scrape
 
 SAME = ("verdict", "score", "reasons", "sha256", "model", "pipeline", "engine", "force_unit")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from daemon.client.temporary_service import free_port
+from daemon.client.service_file import free_port
 from tests.faults.harness import scrape
 from tests.faults.lab import Lab, put, until
 

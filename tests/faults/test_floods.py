@@ -15,7 +15,7 @@ import pytest
 import zmq
 
 from daemon.client.feed import ask_status
-from daemon.client.temporary_service import free_port
+from daemon.client.service_file import free_port
 from tests.faults.lab import Lab, put, until
 
 pytestmark = pytest.mark.timeout(200)

@@ -28,7 +28,7 @@ from daemon.common.text import align
 from models.files import write_whole
 
 if TYPE_CHECKING:
-    from daemon.client.temporary_service import TemporaryService
+    from daemon.client.service_file import TemporaryService
     from daemon.config import Config
     from tests.reviewhelp import Page
 
@@ -111,7 +111,7 @@ def _truths(data: Path) -> dict[str, tuple[bool | None, dict[str, str]]]:
 
 
 def _study(system: str, folder: Path, labels: Mapping[str, Any], options: Options) -> dict[str, Any]:
-    from daemon.client.temporary_service import TemporaryService
+    from daemon.client.service_file import TemporaryService
     from daemon.config import Config
     from tests.reviewhelp import Page
 

@@ -164,8 +164,7 @@ class Line:
     def __init__(self, folder: Path, model: Model, judge: Judge, closing: ExitStack, canaries: bool) -> None:
         from daemon.config import GuardConfig
         from daemon.guard import Guard
-        from daemon.guard.canaries import CanarySource
-        from daemon.guard.path import PathWatch
+        from daemon.guard.canaries import CanarySource, PathWatch
         from daemon.judging.judge import Serving
         from daemon.judging.sentinel import Dispute, Sentinel
         from daemon.ledger import Ledger

@@ -328,7 +328,7 @@ def _told_ruptures(explanation: Explanation) -> str:
     """The highest in words, and how many there are."""
     ruptures = explanation.ruptures
     if not ruptures:
-        return "no rupture stands out beyond the surface"
+        return "no fall is steep and high enough to be measured as a rupture"
     one = max(ruptures, key=lambda one: one.force)
     where = "" if math.isnan(one.position_nm) else f" at {one.position_nm:.3g} nm"
     what = f"{_amount(one.force, one.unit)} (± {_amount(one.error, one.unit, 2)}){where}"

@@ -243,8 +243,8 @@ def _session(board: Board, width: int) -> list[Text]:
     """The run that goes on, and how long until enough are kept."""
     told = Text.assemble((" session ", QUIET), board.session_words) if board.session_words else Text()
     goal = Text.assemble((" goal    ", QUIET), board.goal) if board.goal else Text()
-    if told and goal and told.cell_len + goal.cell_len + 2 < width:
-        return [told.append("  ").append(goal)]
+    if told and goal and told.cell_len + goal.cell_len < width:
+        return [told.append("   goal ", QUIET).append(board.goal)]
     return [line for one in (told, goal) if one for line in wrapped(one, width, 9)]
 
 

@@ -25,10 +25,12 @@ import pytest
 
 from daemon.cli import main
 from daemon.common.errors import UNREACHABLE, USAGE
+from daemon.config import Config
 from daemon.judging.audit import AUDIT_SHARE, draw
 from daemon.labels import Labels
 from daemon.labels.curve_name import sha256_of
 from daemon.labels.schema import MIGRATIONS
+from daemon.review.night import handover
 from models.bundle import SHIPPED, read
 from models.clock import night_of
 from tests.ledgerhelp import JUDGE
@@ -95,7 +97,8 @@ def test_a_curve_is_found_drawn_labelled_and_the_label_taken_back(lab: Lab) -> N
     x, y = (np.frombuffer(base64.b64decode(shown["retract"][axis]), "<f4") for axis in "xy")
     assert len(x) == len(y) == shown["points"]
     for one in shown["ruptures"]:
-        assert one["force"] == pytest.approx(float(y[np.abs(x - one["x"]).argmin()]), rel=1e-5)
+        # On the curve but for its noise: a line through the branch before the break says how high it was.
+        assert one["force"] == pytest.approx(float(y[np.abs(x - one["x"]).argmin()]), rel=0.15)
     assert lab.page.label(first["id"], reason="five peaks", queue="review").status == 201
     with Labels(lab.state / "labels.sqlite") as labels:
         (held,) = labels.labelled([int(first["id"].rpartition(":")[2])]).values()
@@ -691,13 +694,17 @@ def test_the_page_says_how_to_hand_over_and_leads_to_the_last_report(
     lab: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert lab.page.ask("/report").status == 404
+    begun = lab.page.ask("/api/session", "POST", {"sample": "titin"}).json["number"]
     known = lab.page.ask("/api/state").json
     assert (known["goal"], known["report"]) == (None, None)
-    night = night_of(time.time())
-    assert known["handover"]["what"] == f"since {night}, noon"
+    assert known["handover"]["what"] == f"in session {begun}, so far"
     words = shlex.split(known["handover"]["table"])
-    since = ["--since", f"{night}T12:00"]
-    assert words == ["afm-triage", "collect", "--state", str(lab.state), *since, "--csv", f"kept-{night}.csv"]
+    which = ["--state", str(lab.state), "--session", str(begun)]
+    assert words == ["afm-triage", "collect", *which, "--csv", f"kept-session-{begun}.csv"]
+    lab.page.ask("/api/session", "POST", {"end": True})
+    assert lab.page.ask("/api/state").json["handover"]["what"] == f"in session {begun}"
+    night = night_of(time.time())
+    assert f"--since {night}T12:00 --copy kept-{night}" in handover(Config(state=lab.state), None)["copies"]
     assert main([*words[1:-1], str(lab.state.parent / "x.csv"), "--dry-run"]) == 0, capsys.readouterr()
     reports = lab.state / "reports"
     reports.mkdir()

@@ -54,6 +54,7 @@ REAL = {
 DAYS = tuple(f"2026-11-{day:02d}" for day in range(9, 19))  # that a stream is spread over
 PREVALENCE = 0.02  # that a pile is stated for
 GAIN, HARM = 0.05, 0.01  # less pile is a gain, more lost is harm; shares
+FEWEST_EVENTS = 20  # confirmed ones, from which a night may teach: a study asks what comes of few
 _JITTER = 0.3  # of a curve's own noise, added where a real curve is drawn again
 
 
@@ -75,6 +76,7 @@ class Options:
     simulate: Annotated[int | None, Option("of finetune", "N")] = None
     strangers: Annotated[bool, Option("also ask the gate of each laboratory about a candidate of another one")] = False
     seed: Annotated[int, Option("of streams and labels", "N")] = 1
+    wrong: Annotated[float, Option("share of the labels that say the opposite of the truth", "SHARE")] = 0.0
     out: Annotated[Path | None, Option("the table as JSON", "FILE.json")] = None
 
 
@@ -275,7 +277,7 @@ class Study:
     def __init__(self, options: Options) -> None:
         self.options = options
         settings: dict[str, Any] = {"stream": options.stream, "fresh": options.fresh, "seed": options.seed}
-        settings |= {"simulate": options.simulate, "model": read(SHIPPED).id}
+        settings |= {"simulate": options.simulate, "model": read(SHIPPED).id, "wrong": options.wrong}
         self.work = open_workplace(options.work, settings)
 
     @cached_property
@@ -308,7 +310,7 @@ class Study:
         events = self._label(nights, labels)
         before, parent = self._worth(system, read(SHIPPED)), read(SHIPPED)
         adapted = self._adapted(nights, system)
-        said, took_s, cpu_s = self._finetune(nights.state, "--events", str(max(events, 20)))
+        said, took_s, cpu_s = self._finetune(nights.state, "--events", str(FEWEST_EVENTS))
         candidate = None if said["folder"] is None else read(Path(said["folder"]))
         others = {}
         for other in () if candidate is None else self.systems:
@@ -357,7 +359,8 @@ class Study:
         shown = [int(seq) for seq in rng.permutation(nights.may_be_looked_at(nights.truth))]
         events = [seq for seq in shown if nights.truth[seq]][: labels // 2]
         free = [seq for seq in shown if not nights.truth[seq]][: labels - len(events)]
-        nights.label([*events, *free])
+        said = [*events, *free]
+        nights.label(said, wrong=[seq for seq in said if rng.random() < self.options.wrong])
         return len(events)
 
     def _adapted(self, nights: Nights, system: System) -> Worth:

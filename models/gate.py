@@ -36,6 +36,8 @@ HARM = 0.05
 FEWEST_SHADOW = 1_000
 #: The area under the ROC curve on simulated curves may be this much below the parent's.
 AUC_BELOW = 0.01
+#: The least area under the ROC curve on the laboratory's own labelled curves, by networks that had not seen them.
+OWN_AUC = 0.8
 #: The slope of the log odds, and the mean score over the prevalence, both lie between 1 / this and this.
 CALIBRATED_WITHIN = 2.0
 #: Times the parent's seconds a batch; the network is the same, so that only a machine that is busy comes near.
@@ -374,11 +376,12 @@ def ranks_own(cross_fitted: float, before: float) -> Finding:
     """What was learned holds on labelled curves that were not learned: the area under the ROC curve on them.
 
     ``cross_fitted``: each judged by a network that saw no curve of its experiment and day; ``before``: by the network
-    that the tuning began with. Labels that are wrong at random teach nothing that holds on others.
+    that the tuning began with. Where three labels in ten are wrong no network gets beyond 0.7, however well it sees.
     """
-    passed = cross_fitted > before
-    told = f"AUC {cross_fitted:.3f} on labelled curves, by networks that had not seen them; {before:.3f} before"
-    text = f"own ranking: {told}" + ("" if passed else ": what these labels teach does not hold on others")
+    passed = cross_fitted >= max(OWN_AUC, before - AUC_BELOW)
+    text = f"own ranking: AUC {cross_fitted:.3f} on labelled curves, by networks that had not seen them"
+    if not passed:
+        text += f"; it was {before:.3f} before, and {OWN_AUC:g} is the least: what these labels teach does not hold"
     return Finding("own ranking", passed, text, {"auc": cross_fitted, "auc_before": before})
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from models import gate
 from models.gate import Finding, Report, Shadow
-from models.metrics import clopper_pearson
+from models.metrics import auc, clopper_pearson
 from tests.studies.poison import passing
 
 
@@ -111,11 +111,21 @@ def test_of_confirmed_events_so_many_may_lie_below_that_the_promise_stands(event
         assert (clopper_pearson(lost, events, 0.90)[1] <= 0.05) == is_kept, "one-sided, 95 % sure"
 
 
-def test_labels_that_teach_nothing_about_others_are_refused():
-    assert gate.ranks_own(0.970, 0.959).passed
-    refused = gate.ranks_own(0.607, 0.614)
-    assert (refused.test, refused.passed) == ("own ranking", False)
-    assert "AUC 0.607 on labelled curves" in refused.text
+@pytest.mark.parametrize(
+    ("cross_fitted", "before", "passes"),
+    [(0.970, 0.959, True), (0.995, 0.996, True), (0.85, 0.70, True), (0.69, 0.66, False), (0.93, 0.97, False)],
+)
+def test_labels_that_teach_nothing_about_others_are_refused(cross_fitted, before, passes):
+    found = gate.ranks_own(cross_fitted, before)
+    assert (found.test, found.passed) == ("own ranking", passes)
+    assert f"AUC {cross_fitted:.3f} on labelled curves" in found.text
+
+
+def test_no_network_ranks_well_where_three_labels_in_ten_are_wrong():
+    rng = np.random.default_rng(3)
+    truth = np.repeat([True, False], 2_000)
+    said = truth ^ (rng.random(truth.size) < 0.3)
+    assert auc(truth + 0.01 * rng.random(truth.size), said) < 0.75 < gate.OWN_AUC
 
 
 def test_a_batch_may_not_take_twice_the_time():

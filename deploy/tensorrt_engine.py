@@ -37,7 +37,7 @@ from models.bundle import Bundle
 SMALLEST, BEST, LARGEST = BUCKETS[0], 64, BUCKETS[-1]  # batches of a plan; kernels are chosen for the middle one
 PLAN = "engine.plan"
 Loaded = TypeVar("Loaded")
-_WRITTEN_IN = ("models.network", "models.raster_torch", "deploy.gpu", "deploy.tensorrt_engine")
+_WRITTEN_IN = ("models.network", "deploy.gpu", "deploy.tensorrt_engine")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from daemon.learn.calibration import (
 from daemon.learn.labelled import read_labels
 from daemon.learn.training_record import TrainingRecord, fingerprint_of
 from daemon.ledger import events
-from daemon.screens.status import page
+from daemon.verbs.status import page
 from deploy.classifier import EngineId, EngineRequest
 from deploy.serving import Model, Scored, known_curves
 from models.bundle import SHIPPED, BadBundle, Cut, read, write

@@ -18,7 +18,7 @@ from daemon.judging.registry import Registry
 from daemon.screens.board import Board
 from daemon.screens.console import note_learning
 from daemon.screens.screen import frame
-from daemon.screens.status import page
+from daemon.verbs.status import page
 from models.clock import minute_of
 from models.files import append_line
 from models.gate import Finding, Report, last_said, lift, log_of, note_last

@@ -23,8 +23,8 @@ from daemon.judging.registry import Registry
 from daemon.labels import Label, Labels
 from daemon.labels.sessions import Sessions, day_of, wanted_of
 from daemon.ledger import Ledger
-from daemon.screens.status import page
 from daemon.service.sessions import RunSoFar, SessionWatch
+from daemon.verbs.status import page
 from models.bundle import CONFIRMED, SHIPPED, read
 from tests.ledgerhelp import decision, decisions, ledger_with
 

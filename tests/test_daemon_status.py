@@ -27,7 +27,7 @@ from daemon.guard.logbook import Logbook
 from daemon.labels import Label, Labels
 from daemon.ledger import events
 from daemon.ledger.numbers import GuardNumbers, Told
-from daemon.screens.status import page
+from daemon.verbs.status import page
 from models.clock import day_and_minute, minute_of
 from tests.reviewhelp import fill, judged
 from tests.speaker import Speaker

@@ -28,9 +28,9 @@ from models.files import unfinished
 from models.metrics import auc
 from models.raster import RasterProfile
 from models.simulate import Simulated, simulate
-from models.statistics import STATISTICS, difference, spread
 from models.train import Recipe, Run, gather, infer
 from tests.studies.published import PublishedRun, Settings
+from tests.studies.resampling import STATISTICS, difference, spread
 
 if TYPE_CHECKING:
     import numpy as np

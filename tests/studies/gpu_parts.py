@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from daemon.bench import compare
 from daemon.learn.int8 import PreparedCurves
 from deploy.classifier import Classifier, EngineFault, Signals
-from deploy.gpu import CudaClassifier, DeviceClassifier, recorded
+from deploy.gpu import LARGEST_ROW_ERROR, CudaClassifier, DeviceClassifier, Picture, envelope, recorded
 from deploy.serving import TOLERANCE, Model, SelfTestFailed
 from deploy.tensorrt_engine import TensorRtClassifier, missing
 from deploy.torch_engine import TorchClassifier
 from models.bundle import Bundle
 from models.raster import coverage, to_rows
 from models.raster import envelope as envelope_by_numpy
-from models.raster_torch import LARGEST_ROW_ERROR, Picture, envelope
 
 BATCHES = (1, 8, 64, 256)
 _FEWEST = 3

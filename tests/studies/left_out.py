@@ -22,7 +22,7 @@ from daemon.common.options import Option
 from daemon.common.text import align
 from daemon.learn.labelled import Collection
 from models.metrics import auc, clopper_pearson
-from models.statistics import Statistic, difference, spread
+from tests.studies.resampling import Statistic, difference, spread
 from tests.studies.trials import Answers
 
 if TYPE_CHECKING:

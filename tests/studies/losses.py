@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from models.statistics import Comparison, Outcome
+    from tests.studies.resampling import Comparison, Outcome
     from tests.studies.trials import Pool, Trials
 
 
@@ -127,7 +127,7 @@ def _real_sets(options: Options, profile: Any) -> dict[str, Pool]:
 def _compare(options: Options, trials: Trials, name: str, pool: Pool, share: float | None) -> dict[str, Any]:
     import numpy as np
 
-    from models.statistics import compare
+    from tests.studies.resampling import compare
 
     seeds = range(1, options.seeds + 1)
     outcomes = [_outcome(trials, loss, seeds, name, pool, share) for loss in options.losses]
@@ -149,7 +149,7 @@ def _outcome(trials: Trials, loss: str, seeds: range, name: str, pool: Pool, sha
     import numpy as np
 
     from models.calibrate import choose_cut, fit_platt
-    from models.statistics import Outcome
+    from tests.studies.resampling import Outcome
 
     held_out = trials.held_out()
     scores: list[NDArray[np.float64]] = []
@@ -169,7 +169,7 @@ def _outcome(trials: Trials, loss: str, seeds: range, name: str, pool: Pool, sha
 
 def _told(found: Comparison) -> dict[str, Any]:
     """Each figure by its name: mean, difference with both intervals, and the difference of each seed."""
-    from models.statistics import FIGURES
+    from tests.studies.resampling import FIGURES
 
     return {
         figure: {

@@ -94,8 +94,8 @@ def _simulated(options: Options, model: Model, judge: Judge, control: Answers | 
     """Streams of fresh events among each mix of event-free curves, and what their kinds came to."""
     import numpy as np
 
-    from models.statistics import Tally, best_cut, deal, share
-    from models.statistics import redraw_streams as redraw
+    from tests.studies.resampling import Tally, best_cut, deal, share
+    from tests.studies.resampling import redraw_streams as redraw
 
     streams, none = options.streams, CURVES - EVENTS
     held = judge_simulated("events", streams * EVENTS, options.seed, True, model, judge)
@@ -132,7 +132,7 @@ def _by_kind(answers: Answers) -> dict[str, Any]:
 
 
 def _by_verdict(verdicts: Any) -> dict[str, Any]:
-    from models.statistics import VERDICTS, share
+    from tests.studies.resampling import VERDICTS, share
 
     return {verdict: share(verdicts, verdict) for verdict in VERDICTS}
 
@@ -141,8 +141,8 @@ def _real(options: Options, held: Answers, free: Answers) -> dict[str, Any]:
     """Streams of labelled curves, for each system with enough of both kinds and for all that are not told apart."""
     import numpy as np
 
-    from models.statistics import Tally, share
-    from models.statistics import redraw_streams as redraw
+    from tests.studies.resampling import Tally, share
+    from tests.studies.resampling import redraw_streams as redraw
 
     both = (held.kinds, free.kinds)
     groups = {str(system): [kinds == system for kinds in both] for system in np.unique(held.kinds)}

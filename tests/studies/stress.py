@@ -31,7 +31,7 @@ from models.curve import Curve
 from models.frontend import prepare
 from models.metrics import count_table
 from models.simulate import simulate
-from models.stress import NUISANCES, Nuisance, Subject, is_visible, subject_of
+from tests.studies.nuisances import NUISANCES, Nuisance, Subject, is_visible, subject_of
 from tests.studies.workplace import percent, share
 
 # The table of `make study TOPIC=stress`: what each strength of each nuisance did to events and to event-free curves.

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from models.statistics import Tally, best_cut, count, deal, share
-from models.statistics import redraw_streams as redraw
+from tests.studies.resampling import Tally, best_cut, count, deal, share
+from tests.studies.resampling import redraw_streams as redraw
 
 
 def verdicts(keep=0, review=0, discard=0):

@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from models.metrics import auc, discarded_at
-from models.statistics import difference, interval, redraw, spread
+from tests.studies.resampling import difference, interval, redraw, spread
 
 
 def a_set(n=200, seed=0, shift=1.5):

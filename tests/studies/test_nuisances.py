@@ -12,7 +12,7 @@ from models.curve import Curve
 from models.frontend import prepare
 from models.raster import RasterProfile
 from models.simulate import Rupture, simulate
-from models.stress import NUISANCES, Subject, is_visible, subject_of
+from tests.studies.nuisances import NUISANCES, Subject, is_visible, subject_of
 
 PROFILE = RasterProfile()
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from models.metrics import average_precision, count_table
-from models.statistics import FIGURES, Outcome, Ranking, compare, draw, in_mix
+from tests.studies.resampling import FIGURES, Outcome, Ranking, compare, draw, in_mix
 
 AP, RECALL, CUT, REVIEW, KEEP = range(len(FIGURES))
 ONES = np.ones(400)

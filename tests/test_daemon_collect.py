@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from daemon.collect import Chosen, Wanted, choose, session_of
 from daemon.collect.table import COLUMNS, Table, as_written, cells_of, safe
 from daemon.common.errors import UserError
 from daemon.formats import open_file
+from daemon.formats.afmcurve import pack
 from daemon.judging import Verdict
 from daemon.labels import Labels, Word
 from daemon.labels.curve_name import sha256_of
@@ -169,11 +170,39 @@ def test_what_was_kept_is_handed_over_whole_and_the_same_command_adds_what_is_ne
         file.write(b"later")
     lab.judge(lab.kept("b/afm", "later.jpk-force"))
     assert lab(*words) == 0
-    assert f"{table}: 1 new, 9 there already\n{out}: 1 new, 8 there already" in capsys.readouterr().out
+    taken = "8 there already, 2 of them taken out of the folder since"
+    assert f"{table}: 1 new, 9 there already\n{out}: 1 new, {taken}" in capsys.readouterr().out
     assert [row["path"] for row in rows_of(table)] == [*(row["path"] for row in rows), "later.jpk-force"]
     assert not (out / "map.jpk-force-map").exists()
     after = {name: stamp for name, stamp in lab.listing().items() if not name.endswith("later.jpk-force")}
     assert after == before
+
+
+def test_a_spring_constant_that_no_file_says_makes_forces_of_deflections(lab: Lab) -> None:
+    said = open_file(SAWTOOTH)[0]
+    pair = replace(
+        said, force=said.force / 0.02, force_unit="m", spring_constant_n_per_m=None, sensitivity_m_per_v=None
+    )
+    sent = decision(
+        50, source="ingest", identity="ingest:d#0", sha256=None, path="/n/deflection", verdict="keep",
+        acquired_s=NIGHT, score=0.9, compact_copy=pack(pair),
+    )  # fmt: skip
+    lab.judge(sent)
+
+    def row(name: str, *words: str) -> dict[str, dict[str, str]]:
+        assert lab("--csv", lab.root / name, *words) == 0
+        return {one["path"]: one for one in rows_of(lab.root / name)}
+
+    without, named = row("without.csv"), row("named.csv", "--spring-constant", "0.02")
+    assert without["/n/deflection"]["rupture_forces_pn"] == ""
+    deflections_nm = [float(one) for one in without["/n/deflection"]["rupture_deflections_nm"].split()]
+    forces_pn = [float(one) for one in named["/n/deflection"]["rupture_forces_pn"].split()]
+    assert forces_pn == pytest.approx([20 * one for one in deflections_nm], rel=1e-3, abs=0.02)
+    assert forces_pn
+    assert named["/n/deflection"]["rupture_deflections_nm"] == ""
+    sawtooth = "'=1+1.jpk-force"  # its file says its own, and that stays
+    assert named[sawtooth]["rupture_forces_pn"] == without[sawtooth]["rupture_forces_pn"] != ""
+    assert lab("--csv", lab.root / "bad.csv", "--spring-constant", "60000") == 64
 
 
 def test_links_lead_to_the_files_and_what_has_none_is_a_copy(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,23 +17,26 @@ from daemon.labels.curve_name import sha256_of
 from daemon.ledger import Ledger
 from models.simulate import simulate
 from tests.ledgerhelp import decision
+from tests.makers import make_ibw_pair
 from tests.reviewhelp import CURVES
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "deploy" / "examples"
-EVENTS, CURVES_IN_ALL = 9, 300
+EVENTS, CURVES_IN_ALL = 10, 300
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A night of 300 curves with 9 events, and what was kept of it handed over."""
+    """A night of 300 curves with 10 events, and what was kept of it handed over."""
     folder = tmp_path_factory.mktemp("night")
     (folder / "afm").mkdir()
     (folder / "state").mkdir()
-    for number, one in enumerate(simulate(EVENTS - 1, 7, 1.0)):
+    for number, one in enumerate(simulate(EVENTS - 2, 7, 1.0)):
         (folder / "afm" / f"event-{number}.afmcurve").write_bytes(pack(one.curve))
     shutil.copy(CURVES / "fmt-jpk-fd_spot3-0192.jpk-force", folder / "afm")
-    files = sorted((folder / "afm").iterdir())
+    for name, half in zip(("Defl", "ZSnsr"), make_ibw_pair(), strict=True):
+        (folder / "afm" / f"Line0Point0{name}.ibw").write_bytes(half)
+    files = sorted(file for file in (folder / "afm").iterdir() if "ZSnsr" not in file.name)
     made = [
         decision(number, verdict="discard", compact_copy=None, score=0.01)
         for number in range(len(files), CURVES_IN_ALL)
@@ -53,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(name: str, *words: str | Path, **more: object) -> str:
     command = [sys.executable, str(EXAMPLES / name), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **more)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     return str(done.stdout)
 
 
@@ -72,7 +75,7 @@ def test_five_lines_of_pandas_make_a_histogram_of_rupture_forces(folder: Path) -
 def test_the_copies_open_in_afmformats(folder: Path) -> None:
     said = run("curves.py", folder / "kept").splitlines()
     assert any(line.startswith("fmt-jpk-fd_spot3-0192.jpk-force curve 0: 2000 samples, ") for line in said)
-    assert sum("not read by afmformats" in line for line in said) == EVENTS - 1  # our own format
+    assert sum("not read by afmformats" in line for line in said) == EVENTS - 1  # our own format, and a pair
 
 
 def test_a_run_is_stopped_after_so_many_kept(folder: Path) -> None:

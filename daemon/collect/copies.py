@@ -94,6 +94,11 @@ class CurveFolder(Closing):
             return there
         raise NotPlaced("its name is taken")
 
+    def is_taken_out(self, one: Chosen) -> bool:
+        """Whether it was handed over, and its file is there no more: a person has thrown it away, or moved it."""
+        name = self.table.known.get(one.identity)
+        return bool(name) and not os.path.lexists(self.folder / str(name))
+
     def save_table(self) -> None:
         """Where anything has come. Raises UserError 74."""
         if self._held is not None:

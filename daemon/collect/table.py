@@ -12,6 +12,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Literal
@@ -92,6 +93,12 @@ def cells_of(one: Chosen, found: Sequence[Rupture] | None, content: str, file: s
         "event": one.event["id"],
         "sha256": data["sha256"] or "",
     }
+
+
+def with_spring(curve: Curve, n_per_m: float | None) -> Curve:
+    """With this spring constant, where its file says none; what a file says is never replaced."""
+    is_said = n_per_m is None or curve.force_unit == "N" or curve.spring_constant_n_per_m
+    return curve if is_said else replace(curve, spring_constant_n_per_m=n_per_m)
 
 
 def ruptures_of(curve: Curve) -> tuple[Rupture, ...]:

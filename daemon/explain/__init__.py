@@ -211,9 +211,9 @@ def sentences(reasons: Sequence[str]) -> list[str]:
 
 def share(value: float) -> str:
     """``0.97``, ``0.0021``: three digits that count, never rounded to a certainty."""
-    if 0.9995 <= value < 1.0:
+    if value >= 0.9995:
         return "> 0.999"
-    return f"{value:.3g}" if value >= 1e-4 else f"{value:.0e}"
+    return f"{value:.3g}" if value >= 1e-4 else "< 0.0001"
 
 
 # The axes of an explanation: a retract in units that a biophysicist reads, thinned to what a screen can show.

@@ -98,6 +98,7 @@ BASELINE = "baseline: what the model takes away before it looks"
 _BESIDE: dict[str, Any] = {"textcoords": "offset points", "size": 9, "color": INK, "zorder": 4}
 _FOOT: dict[str, Any] = {"textcoords": "offset points", "size": 8.5, "color": QUIET, "style": "italic"}
 APPROACH = "approach"
+RUPTURES = "rupture, with its force: a line through the branch, less the baseline that is free"
 MOST_NAMED = 6  # ruptures, the highest: more words would hide the curve
 APART = 0.03  # of the width: words that are nearer to those of a higher one are left out
 Form = Literal["png", "svg", "pdf"]
@@ -128,6 +129,7 @@ def draw(explanation: Explanation, form: Form = "png") -> bytes:
             if attention.peak is not None and score > explanation.decision.judge.thresholds.discard:
                 _mark(axes, trace, attention.peak)
             _mark_ruptures(axes, trace, explanation.ruptures)
+            _name_lines(axes)
             _strip(figure.add_axes((0.068, 0.484, 0.914, 0.019)), trace, warmth)
             _picture(figure.add_axes((0.068, 0.085, 0.49, 0.285)), trace, explanation, warmth)
         _facts(figure, explanation)
@@ -184,7 +186,6 @@ def _curve(axes: Axes, trace: Trace, warmth: float) -> None:
         x, y = (side[:: max(side.shape[0] // SCREEN, 1)] for side in trace.approach)
         axes.plot(x, y, color=FAINT, linewidth=0.8, zorder=0.5, label=APPROACH)
     if trace.baseline is not None:
-        _name_lines(axes)
         axes.tick_params(labelbottom=False, bottom=False)
     else:
         axes.set_xlabel(trace.x_label)
@@ -213,12 +214,12 @@ def _limit(axes: Axes, trace: Trace) -> None:
     bottom, top = extent_of(trace)
     deepest = int(np.nanargmin(trace.y))
     if trace.y[deepest] < bottom:
-        words = f"the push goes down to {float(f'{trace.y[deepest]:.3g}'):,g} {trace.y_unit}".rstrip()
+        words = f"the push against the surface goes on below, to {_amount(float(trace.y[deepest]), trace.y_unit)}"
         axes.annotate(words, (trace.x[deepest], 0.0), (24, 3), **_FOOT, xycoords=axes.get_xaxis_transform())
     largest = max(top, -bottom)
     if trace.baseline is None or not trace.noise or largest <= TALL * trace.noise:
         room = 0.06 * (top - bottom) or 1.0
-        axes.set_ylim(bottom - room, top + 2 * room)
+        axes.set_ylim(bottom - room, top + 3.5 * room)  # above: the words of a rupture, and over them the warmest
         return
     axes.set_yscale("asinh", linear_width=BEND * trace.noise)
     axes.text(0.998, 0.97, "force scale: logarithmic far from 0", transform=axes.transAxes, **_NOTE)
@@ -233,7 +234,7 @@ def _limit(axes: Axes, trace: Trace) -> None:
 def _name_lines(axes: Axes) -> None:
     """Above the curve, where nothing is in its way."""
     place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.1}
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=QUIET, handlelength=3.2, ncols=2, **place)
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=QUIET, handlelength=3.2, ncols=3, **place)
 
 
 def _mark(axes: Axes, trace: Trace, peak: float) -> None:
@@ -251,6 +252,7 @@ def _mark_ruptures(axes: Axes, trace: Trace, ruptures: Sequence[Rupture]) -> Non
     axes.plot(
         [trace.x[one.index] for one in ruptures], [trace.y[one.index] for one in ruptures],
         linestyle="", marker="o", markersize=6, markerfacecolor="none", markeredgecolor=INK, zorder=4,
+        label=RUPTURES if ruptures else "",
     )  # fmt: skip
     low, high = axes.get_xlim()
     named: list[float] = []
@@ -321,7 +323,7 @@ def _why_bent(trace: Trace, prepared: Prepared) -> str:
     if trace.baseline is None or not prepared.tilt:
         return "log scale: noise looks large"
     tilt = abs(float(trace.baseline[0] - trace.baseline[-1]))
-    return f"log scale less a tilt of {tilt:.2g} {trace.y_unit}: flat looks bent"
+    return f"log scale less a tilt of {_amount(tilt, trace.y_unit, 2)}: flat looks bent"
 
 
 def _told_ruptures(explanation: Explanation) -> str:

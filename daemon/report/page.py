@@ -25,6 +25,7 @@ from daemon.charts import (
     tiles,
 )
 from daemon.common.text import clean, latency, many, share
+from daemon.formats.afmcurve import MOST_POINTS
 from daemon.report import Bar, Report
 from daemon.report.decisions import MOST_DISCARDED, Break, Shown
 from daemon.report.words import (
@@ -215,8 +216,9 @@ def _kept(report: Report) -> Iterator[str]:
             f"{len(report.kept):,} of {total:,}, evenly over the time; `afm-triage collect` hands all of them over."
         )
     yield paragraph(
-        "Forces are those of the ruptures as they stand in the raw curve, against its baseline: enough for a first "
-        "look, no analysis.",
+        "Forces are those of the ruptures against the baseline, read off the ledger's copy of the curve, which is "
+        f"averaged to {MOST_POINTS:,} points: enough for a first look. Of a longer curve the table of "
+        "`afm-triage collect` has them as the file does, and may count others.",
         "soft",
     )
     yield _drawn(report.kept, "kept", report)

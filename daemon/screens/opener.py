@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from daemon.client.service_file import find_page
@@ -67,7 +66,7 @@ class Opener:
         if process.returncode:
             self._board.tell(f"no picture: {clean(said[-1]) if said else f'exit code {process.returncode}'}")
         else:
-            self._board.tell(f"picture: {file}{'' if _open(str(file)) else '  (open it with any viewer)'}")
+            self._board.tell(f"picture: {file}{'' if _open(str(file)) else '  (open it before the console ends)'}")
 
     def open_page(self) -> None:
         """The selected curve on the review page."""
@@ -83,7 +82,7 @@ class Opener:
         self._board.tell(f"{'opened' if _open(address) else 'open in a browser'}: {address}")
 
     def close(self) -> None:
-        """Pictures lie in a temporary folder; one that is still being made is given up."""
+        """Pictures lie in a temporary folder, which goes too; one that is still being made is given up."""
         if self._running is not None:
             process, _ = self._running
             process.terminate()
@@ -95,8 +94,7 @@ class Opener:
             if process.stderr is not None:
                 process.stderr.close()
         if self._folder is not None:
-            with suppress(OSError):
-                self._folder.rmdir()  # only where it holds no picture
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _selected(self) -> Entry | None:
         if self._board.selected is None:

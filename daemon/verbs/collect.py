@@ -59,6 +59,9 @@ class Options:
     decimal: Annotated[
         Literal["point", "comma"] | None, Option("of the table: comma is for Excel in German, French and others")
     ] = None
+    spring_constant: Annotated[
+        float | None, Option("N/m, for the forces in the table of curves whose files say none", "K")
+    ] = None
     dry_run: Annotated[bool, Option("say what would be handed over, and write nothing")] = False
     service: Annotated[Flags, Keys("state", "instrument")]
 
@@ -106,6 +109,8 @@ def _check(options: Options) -> None:
             raise UserError(USAGE, f"--csv {options.csv}: this table is written with the folder; leave --csv away")
     if options.min_score is not None and not 0.0 <= options.min_score <= 1.0:
         raise UserError(USAGE, f"--min-score {options.min_score:g}: scores are from 0 to 1")
+    if options.spring_constant is not None and not 1e-4 <= options.spring_constant <= 1e3:
+        raise UserError(USAGE, f"--spring-constant {options.spring_constant:g}: it is in N/m, like 0.06")
     for option in ("csv", "archive"):
         if (file := getattr(options, option)) is not None:
             need_folder(f"--{option}", file)
@@ -120,6 +125,7 @@ class _Told:
     chosen: int = 0
     new: Counter[str] = field(default_factory=Counter)  # by target
     already: Counter[str] = field(default_factory=Counter)
+    taken_out: Counter[str] = field(default_factory=Counter)  # of those: by a person, of a folder
     copied: dict[str, list[str]] = field(default_factory=dict)
     gone: dict[str, list[str]] = field(default_factory=dict)
     not_placed: list[str] = field(default_factory=list)
@@ -136,7 +142,7 @@ class _Targets(Closing):
         for option in ("csv", "copy", "link", "archive"):
             if (target := getattr(options, option)) is not None:
                 refuse_watched(f"--{option}", target, watched)
-        self.is_dry = options.dry_run
+        self.is_dry, self._spring_constant = options.dry_run, options.spring_constant
         with ExitStack() as closing:
             self.folders: dict[str, CurveFolder] = {}
             ways: Sequence[tuple[Path | None, How]] = ((options.copy, "copy"), (options.link, "link"))
@@ -161,6 +167,7 @@ class _Targets(Closing):
     def without(self, one: Chosen, told: _Told) -> bool:
         """Whether any of them has not got it yet; each that has is counted."""
         has = {name: one.identity in folder.table.known for name, folder in self.folders.items()}
+        told.taken_out.update(name for name, folder in self.folders.items() if folder.is_taken_out(one))
         has |= {name: one.identity in table.known for name, table in self.tables.items()}
         has |= {name: archive.has(one) for name, archive in self.archives.items()}
         told.already.update(name for name, is_there in has.items() if is_there)
@@ -169,9 +176,9 @@ class _Targets(Closing):
     def take(self, one: Chosen, content: Content, curve: Curve | None, told: _Told) -> None:
         """Into each that has not got it. Raises UserError 74."""
         from daemon.collect.copies import NotPlaced
-        from daemon.collect.table import cells_of, ruptures_of
+        from daemon.collect.table import cells_of, ruptures_of, with_spring
 
-        found = None if self.is_dry or curve is None else ruptures_of(curve)
+        found = None if self.is_dry or curve is None else ruptures_of(with_spring(curve, self._spring_constant))
         place = ""
         for target, folder in self.folders.items():
             if one.identity in folder.table.known or content.kind == "gone":
@@ -253,7 +260,10 @@ def _tell(options: Options, wanted: Wanted, targets: _Targets, told: _Told) -> N
     out = sys.stderr if options.csv is not None and options.csv.exists() and not options.csv.is_file() else sys.stdout
     new = "would be new" if options.dry_run else "new"
     for target in targets.names:
-        print(clean(f"{target}: {told.new[target]:,} {new}, {told.already[target]:,} there already"), file=out)
+        taken = told.taken_out[target]
+        out_again = f", {taken:,} of them taken out of the folder since" if taken else ""
+        line = f"{target}: {told.new[target]:,} {new}, {told.already[target]:,} there already{out_again}"
+        print(clean(line), file=out)
     if not told.chosen:
         print(f"no curve that is wanted, {wanted.span.text}", file=out)
 

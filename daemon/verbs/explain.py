@@ -177,6 +177,8 @@ class _Drawing:
 
 
 def _said(explanation: Explanation) -> str:
+    from daemon.explain import share
+
     decision = explanation.decision
-    score = "no score" if decision.score is None else f"score {decision.score:.4f}"
+    score = "no score" if decision.score is None else f"score {share(decision.score)}"
     return f"{decision.verdict}, {score}"

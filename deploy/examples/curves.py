@@ -2,15 +2,18 @@
 
 python curves.py kept
 
-nanite reads with afmformats: `nanite.IndentationGroup(file)` takes the same files.
+nanite reads with afmformats: `nanite.IndentationGroup(file)` takes the same files. What it does not read is told, and
+stands in the HDF5 file of `afm-triage collect --archive kept.h5`, which any HDF5 program opens.
 """
 
+import logging
 import sys
 from pathlib import Path
 
 import afmformats
 import pandas as pd
 
+logging.getLogger("afmformats").setLevel(logging.CRITICAL)  # else a traceback for every file that it does not know
 folder = Path(sys.argv[1])
 table = pd.read_csv(folder / "curves.csv")
 for row in table[table.content == "file"].itertuples():  # a compact copy (.afmcurve) is this program's own format

@@ -28,8 +28,13 @@ def rfc3339(wall_s: float, digits: Literal["seconds", "milliseconds"] = "millise
     return datetime.fromtimestamp(wall_s, UTC).isoformat(timespec=digits).replace("+00:00", "Z")
 
 
+def since_1970(written: str) -> float:
+    """The seconds of what :func:`rfc3339` wrote; a time without a zone is this computer's. ValueError for nonsense."""
+    return datetime.fromisoformat(written).timestamp()
+
+
 def moment(wall_s: float) -> str | None:
-    """The same, with milliseconds only where there are any; None for a time that no calendar has."""
+    """As :func:`rfc3339`, with milliseconds only where there are any; None for a time that no calendar has."""
     try:
         return rfc3339(wall_s, "seconds" if float(wall_s).is_integer() else "milliseconds")
     except (ValueError, OverflowError, OSError):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from daemon.archive import Archive, portions, start_workers
 from daemon.cli import main
 from daemon.collect import Chosen, Wanted, choose, session_of
 from daemon.collect.table import COLUMNS, Table, as_written, cells_of, safe
@@ -190,10 +191,10 @@ def test_links_lead_to_the_files_and_what_has_none_is_a_copy(lab: Lab, capsys: p
     assert "." not in row["rupture_positions_nm"]
     lab.judge(lab.kept("a/afm", "map.jpk-force-map", 1, identity="again", score=0.8))
     assert lab("--archive", archive) == 0
-    assert main(["score", str(archive), "--json"]) == 0
-    said = capsys.readouterr().out
-    assert f"{archive}: 1 new, 8 there already" in said
-    assert len([line for line in said.splitlines() if line.startswith("{")]) == 9
+    assert f"{archive}: 1 new, 8 there already" in capsys.readouterr().out
+    with start_workers(1) as workers:
+        found = [one for part in portions([Archive.open(archive, workers)]) for one in part.origins()]
+    assert len(found) == len({(one.path, one.sha256, one.index) for one in found}) == 9
 
 
 def test_a_curve_that_is_called_as_the_table_keeps_its_name_beside_and_links_are_never_told_as_copies(

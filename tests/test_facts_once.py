@@ -113,6 +113,14 @@ FACTS = (
         'time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())',
     ),
     Fact(
+        "the seconds of a time that we wrote",
+        "models/clock.py",
+        "since_1970 of models.clock",
+        lambda node: method(node) == "timestamp" and "fromisoformat" in ast.unparse(node),
+        "datetime.fromisoformat(written).timestamp()",
+        {"daemon/ledger/span.py": "a time that a person typed"},
+    ),
+    Fact(
         "that OpenMP's threads do not spin",
         "daemon/cli.py",
         "nothing: daemon/cli.py sets it before any verb is imported, and child processes inherit it",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import socket
 import subprocess
 import threading
 import time
@@ -20,6 +19,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
 from daemon.cli import main
+from daemon.client.service_file import free_port
 from daemon.common.errors import UserError
 from daemon.config import Config, Flags, changes, load, values
 from daemon.config.rule import NotifyConfig, SecretUrl
@@ -184,12 +184,6 @@ def http_receiver(**settings):
     finally:
         server.shutdown()
         server.server_close()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Letters:

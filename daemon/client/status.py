@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from daemon.ledger.numbers import ADVICE
 from daemon.ledger.view import LedgerView
 from daemon.sources import SEEN_S
 from models.certificate import between, percent_down
-from models.clock import minute_of
+from models.clock import minute_of, since_1970
 
 #: Flagged curves that one screen names; `events --verdict review` shows all of them.
 SHOWN_FLAGGED = 5
@@ -267,7 +266,7 @@ def last_curve_s(report: Mapping[str, Any]) -> float | None:
     if isinstance(told, int | float):
         return float(told)
     last = (report.get("ledger") or {}).get("last_decision")
-    return datetime.fromisoformat(last["time"]).timestamp() if last else None
+    return since_1970(last["time"]) if last else None
 
 
 def learning(state: Path, labels: Labels | None, needed: int) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from heapq import merge
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -34,6 +33,7 @@ from daemon.ledger.wire import Event, decode
 from daemon.reading.ahead import Job, Piece, read_ahead
 from daemon.sources import find
 from deploy.cpu import usable_cores
+from models.clock import since_1970
 from models.curve import Curve
 
 Identity = str
@@ -107,7 +107,7 @@ def choose(view: LedgerView, labels: Labels | None, wanted: Wanted) -> Iterator[
 
 def measured(event: Event) -> tuple[float, int]:
     """When, in s since 1970, or where nobody knows when it was judged, and its number: what curves are ordered by."""
-    return datetime.fromisoformat(event["data"].get("acquired") or event["time"]).timestamp(), event["seq"]
+    return since_1970(event["data"].get("acquired") or event["time"]), event["seq"]
 
 
 def _is_within(event: Event, span: Span, min_score: float | None) -> bool:
@@ -231,7 +231,7 @@ def judged_since(view: LedgerView, wanted: Wanted) -> tuple[int, int] | None:
     while low < high:
         middle = (low + high) // 2
         (row,) = view.since(middle, 1)
-        if datetime.fromisoformat(decode(row.body)["time"]).timestamp() < since_s:
+        if since_1970(decode(row.body)["time"]) < since_s:
             low = middle + 1
         else:
             high = middle

@@ -9,7 +9,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -28,7 +27,7 @@ from daemon.ledger import numbers
 from daemon.ledger.events import Level
 from daemon.ledger.numbers import ADVICE, Advice, Told
 from daemon.ledger.view import LedgerView
-from models.clock import rfc3339, utc_now
+from models.clock import rfc3339, since_1970, utc_now
 
 #: What was told before a restart, or was over before the end, is remembered for so long.
 REMEMBERED_S = 12 * 3_600.0
@@ -118,7 +117,7 @@ class Memory:
     def note_service(self, engine: str, ignored: Mapping[str, int]) -> None:
         """That the service runs, on which engine, and how many files of each kind it has passed over so far."""
         now = utc_now()
-        past_s = (datetime.fromisoformat(now) - datetime.fromisoformat(self._run.seen)).total_seconds()
+        past_s = since_1970(now) - since_1970(self._run.seen)
         if not 0.0 <= past_s < _SEEN_EVERY_S or engine != self._run.engine:
             self._run = self._run._replace(seen=now, engine=engine)
             self._logbook.note_run(self._run)
@@ -201,5 +200,5 @@ def _of_last_night(told: Sequence[Told]) -> tuple[Told, ...]:
     """The last word on each condition, from the hours before the last of them: it may be late when this is read."""
     last = {one.name: one for one in told}.values()
     ends = [one.ended or one.left or utc_now() for one in last]
-    since = datetime.fromisoformat(max(ends)).timestamp() - REMEMBERED_S if ends else 0.0
-    return tuple(one for one, end in zip(last, ends, strict=True) if datetime.fromisoformat(end).timestamp() >= since)
+    since = since_1970(max(ends)) - REMEMBERED_S if ends else 0.0
+    return tuple(one for one, end in zip(last, ends, strict=True) if since_1970(end) >= since)

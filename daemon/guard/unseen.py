@@ -18,7 +18,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache, lru_cache
 from itertools import groupby
 from typing import NamedTuple
@@ -33,7 +32,7 @@ from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Audited, Draw
 from models.anytime import least_events, lost_bound
 from models.certificate import lost_estimate
-from models.clock import night_of
+from models.clock import night_of, since_1970
 
 #: Ways on which a curve comes before a rater by chance.
 _BY_CHANCE = frozenset({"discards", "band", "sheet"})
@@ -101,7 +100,7 @@ def _looks(draws: Iterable[Draw], said: Mapping[int, list[Label]], labels: Label
         if not words and one.seq in passed:
             times = [passed[one.seq]]
         if times:
-            found[one.seq] = _Look(datetime.fromisoformat(min(times)).timestamp(), _is_event(words))
+            found[one.seq] = _Look(since_1970(min(times)), _is_event(words))
     return found
 
 
@@ -152,7 +151,7 @@ def _parts(
 
 
 def _decided_s(view: LedgerView, seq: int) -> float:
-    return datetime.fromisoformat(view.decisions([seq])[seq]["time"]).timestamp()
+    return since_1970(view.decisions([seq])[seq]["time"])
 
 
 @lru_cache(maxsize=4_096)

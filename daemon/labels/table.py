@@ -16,7 +16,6 @@ import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,7 +23,7 @@ from typing import Any, TextIO
 from daemon.common.errors import BAD_DATA, UserError, grouped
 from daemon.common.text import clean
 from daemon.labels import Label, read_word
-from models.clock import rfc3339
+from models.clock import rfc3339, since_1970
 
 COLUMNS = ("path", "curve_index", "label", "rater", "reason", "time", "sha256")
 #: What else we know of a label: the decision that it is on (``event``: its id) and how its curve was chosen. A row of
@@ -129,7 +128,7 @@ def _label(row: Mapping[str, str], now: str, rater: str | None) -> Label | list[
         problems.append(str(error))
     time = cell["time"] or now
     try:
-        time = rfc3339(datetime.fromisoformat(time).timestamp())
+        time = rfc3339(since_1970(time))
     except (ValueError, OverflowError, OSError):
         problems.append(f'time "{time}" cannot be read; write 2026-11-20T12:00:00Z, or leave it empty')
     if problems:

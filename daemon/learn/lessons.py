@@ -35,6 +35,7 @@ from daemon.learn.training import orientation
 from daemon.learn.training_record import TrainingRecord, fingerprint_of
 from daemon.ledger.view import LedgerView
 from models.bundle import SHIPPED, Bundle
+from models.clock import since_1970
 from models.curve import Curve
 from models.finetune import TAIL, Lessons, trunk_of
 from models.frontend import OPEN, prepare, turned
@@ -280,7 +281,7 @@ def _experiments(view: LedgerView, sessions: Sessions, seqs: Sequence[int]) -> d
     for seq, event in view.decisions(seqs).items():
         data = event["data"]
         acquired = data.get("acquired") or event["time"]  # of a decision from before files were asked when they are of
-        found[seq] = _experiment(samples[seq], data.get("folder"), datetime.fromisoformat(acquired).timestamp())
+        found[seq] = _experiment(samples[seq], data.get("folder"), since_1970(acquired))
     return found
 
 

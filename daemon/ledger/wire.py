@@ -7,7 +7,6 @@ import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from daemon.judging import Verdict
 from daemon.judging.audit import Stratum
+from models.clock import since_1970
 
 #: An event as it comes from the wire or the ledger: another version of the program may have written it.
 Event = dict[str, Any]
@@ -211,7 +211,7 @@ def timed(body: bytes) -> Timed:
         said = decode(body)
         data = said["data"]
         time, verdict, score = data.get("acquired") or said["time"], data["verdict"], data["score"]
-    return Timed(datetime.fromisoformat(time).timestamp(), verdict, score)
+    return Timed(since_1970(time), verdict, score)
 
 
 def score_of(body: bytes) -> tuple[float | None, str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from daemon.formats.afmcurve import unpack
 from daemon.formats.base import Unfinished, Unreadable
 from daemon.ledger import wire
 from daemon.ledger.view import LedgerView
-from models.clock import time_of_day
+from models.clock import since_1970, time_of_day
 from models.curve import Curve
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def _last(view: LedgerView, since_s: float) -> list[tuple[float, str]]:
     found: list[tuple[float, str]] = []
     seq = max(view.last_seq - _MOST_CURVES, 0)
     while rows := view.since(seq):
-        times = (datetime.fromisoformat(wire.decode(row.body)["time"]).timestamp() for row in rows)
+        times = (since_1970(wire.decode(row.body)["time"]) for row in rows)
         found += [(at, row.verdict) for at, row in zip(times, rows, strict=True) if at >= since_s]
         seq = rows[-1].seq
     return found

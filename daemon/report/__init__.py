@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from daemon.ledger.numbers import Told, Unseen
 from daemon.ledger.span import Span
 from daemon.ledger.view import LedgerView
 from daemon.report.decisions import Shown, Silence, Tally, bars_of, pictures, when, word_of
-from models.clock import rfc3339
+from models.clock import rfc3339, since_1970
 
 #: Blocks of the tip watch that are looked at.
 _MOST_BLOCKS = 20_000
@@ -391,5 +390,5 @@ def _doubts(tally: Tally) -> Iterator[str]:
 def _last_before(view: LedgerView, span: Span) -> str | None:
     """When the last curve before an empty span was measured, as far as the last decisions tell."""
     before = [told for event in view.last(200) if (told := event["data"].get("acquired") or event["time"])]
-    past = [one for one in before if datetime.fromisoformat(one).timestamp() < span.until_s]
+    past = [one for one in before if since_1970(one) < span.until_s]
     return max(past, default=None)

@@ -12,7 +12,6 @@ from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from statistics import median
 
 import numpy as np
@@ -25,7 +24,7 @@ from daemon.labels import Label, unanimous
 from daemon.labels.curve_name import name_of
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
-from models.clock import hour_of, hours_between, night_of, rfc3339
+from models.clock import hour_of, hours_between, night_of, rfc3339, since_1970
 from models.curve import Curve
 from models.frontend import OPEN
 from models.ruptures import Rupture, pulling, ruptures
@@ -90,9 +89,9 @@ class Tally:
         self.scores, self.steps = array("d"), array("d")  # of each, NaN for none
 
     def add(self, event: Event) -> None:
-        data, decided_s = event["data"], _seconds(event["time"])
+        data, decided_s = event["data"], since_1970(event["time"])
         verdict, told = data["verdict"], data.get("acquired")
-        acquired_s = decided_s if told is None else _seconds(told)
+        acquired_s = decided_s if told is None else since_1970(told)
         self.untimed += told is None
         self.ahead += acquired_s > decided_s + _CLOCKS_S
         place = _folder_of(data.get("folder") or "", data["path"])
@@ -178,10 +177,6 @@ def spread(seqs: Sequence[int], most: int) -> list[int]:
 def when(wall_s: float) -> str:
     """UTC, RFC 3339, in whole seconds."""
     return rfc3339(wall_s, "seconds")
-
-
-def _seconds(written: str) -> float:
-    return datetime.fromisoformat(written).timestamp()
 
 
 def _folder_of(folder: str, path: str) -> tuple[str, str]:

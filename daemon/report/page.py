@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 
 from daemon.charts import (
     Axis,
@@ -41,7 +40,7 @@ from daemon.report.words import (
 )
 from daemon.report.words import paragraph as in_sentences
 from daemon.sources import words as kinds_in_words
-from models.clock import as_when, spoken, spoken_hour, spoken_start
+from models.clock import as_when, since_1970, spoken, spoken_hour, spoken_start
 from models.reasons import REASONS
 
 _MOST_FOLDERS = 40
@@ -335,11 +334,7 @@ def _tip(report: Report) -> Iterator[str]:
 
 def _course(times: Sequence[str], values: Sequence[float | None], title: str) -> str:
     """A line over time; "" where fewer than two points are known."""
-    known = sorted(
-        (datetime.fromisoformat(when).timestamp(), value)
-        for when, value in zip(times, values, strict=True)
-        if value is not None
-    )
+    known = sorted((since_1970(when), value) for when, value in zip(times, values, strict=True) if value is not None)
     if len(known) < 2 or known[0][0] == known[-1][0]:
         return ""
     first, last = known[0][0], known[-1][0]

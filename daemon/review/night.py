@@ -6,7 +6,6 @@ import shlex
 import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from itertools import islice
 from math import isnan
 from typing import Any
@@ -31,7 +30,7 @@ from daemon.ledger.wire import Event, StreamScores
 from daemon.review.desk import Desk, Held, told
 from daemon.review.queues import Aims, lengths
 from daemon.review.request import Refused
-from models.clock import CLOCK, night_of, rfc3339, utc_now
+from models.clock import CLOCK, night_of, rfc3339, since_1970, utc_now
 
 _STATUS_HOLDS_S = 1.0  # one question to the service, however many pages ask
 _FIGURES_HOLD_S = 10.0
@@ -84,14 +83,10 @@ class Hours:
 
     def _seconds(self, hour: str, now: str) -> float:
         """Of an hour before which none brought anything from its first decision on; of this hour until now."""
-        before = _moment(f"{hour}:00:00Z") - 3600
+        before = since_1970(f"{hour}:00:00Z") - 3600
         is_first = rfc3339(before, "seconds")[:13] not in self._by_hour
-        begin = _moment(self._first.get(hour, now)) if is_first else before + 3600
-        return max(min(_moment(now), before + 7200) - begin, 0.0)
-
-
-def _moment(written: str) -> float:
-    return datetime.fromisoformat(written).timestamp()
+        begin = since_1970(self._first.get(hour, now)) if is_first else before + 3600
+        return max(min(since_1970(now), before + 7200) - begin, 0.0)
 
 
 class Scores:

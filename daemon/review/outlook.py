@@ -10,7 +10,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import chain, islice, pairwise
 from statistics import median
 from typing import Any
@@ -24,6 +23,7 @@ from daemon.ledger.view import LedgerView
 from daemon.review.desk import Desk, Held, told
 from daemon.review.request import Refused
 from models.certificate import CONFIDENCE, MAX_MISS, labels_needed, miss_bound, percent_up, weighted_bound
+from models.clock import since_1970
 
 #: What is thought of a verdict before anybody has labelled a curve of it: the share of events, worth two labels.
 _BEFORE: Mapping[Verdict, float] = {"keep": 0.8, "review": 0.05, "discard": 0.0}
@@ -165,7 +165,7 @@ def seconds_a_curve(labels: Labels, rater: str | None) -> float:
     """The middle of the times between a rater's last answers; :data:`USUAL_S` while there are too few."""
     query = "select time from labels where rater = ? order by number desc limit ?"
     rows = labels.select(query, rater or "", _ANSWERS) if rater else []
-    times_s = sorted(datetime.fromisoformat(row[0]).timestamp() for row in rows)
+    times_s = sorted(since_1970(row[0]) for row in rows)
     gaps_s = [later - earlier for earlier, later in pairwise(times_s) if 0 < later - earlier <= _PAUSE_S]
     return max(median(gaps_s), _QUICKEST_S) if len(gaps_s) >= _FEWEST else USUAL_S
 

@@ -11,7 +11,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Literal, Self
 
 import msgspec
@@ -26,6 +25,7 @@ from daemon.judging import VERDICTS
 from daemon.labels.curve_name import name_of
 from daemon.ledger import events, wire
 from daemon.sources import COMPANION, heard, words
+from models.clock import since_1970
 from models.raster import PreviewAxes
 
 #: Kept and flagged decisions that are held to be paged through.
@@ -62,7 +62,7 @@ class Entry:
             raise ValueError(data["verdict"])
         return cls(
             seq=int(event["seq"]),
-            time_s=datetime.fromisoformat(event["time"]).timestamp(),
+            time_s=since_1970(event["time"]),
             verdict=data["verdict"],
             score=None if score is None else float(score),
             path=clean(str(data["path"])),
@@ -71,7 +71,7 @@ class Entry:
             latency_s=None if latency_s is None else float(latency_s),
             preview=preview if isinstance(preview, str) else None,
             axes=_axes_of(axes),
-            acquired_s=datetime.fromisoformat(acquired).timestamp() if acquired else None,
+            acquired_s=since_1970(acquired) if acquired else None,
             folder=clean(str(data.get("folder") or "")),
             model=clean(str(data.get("model", ""))),
         )

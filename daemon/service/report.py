@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from typing import Literal
 
 from daemon import __version__
@@ -24,7 +23,7 @@ from daemon.metrics import Metrics
 from daemon.service.health import Health, Vigil
 from daemon.service.sessions import SessionWatch
 from daemon.sources import SourceHealth, oldest_pending_s
-from models.clock import utc_now
+from models.clock import since_1970, utc_now
 
 # The rates: how fast decisions come, and how long a curve waits for one; over the last thousand.
 
@@ -67,7 +66,7 @@ _COUNT_S = 0.5  # so long the number of before must do instead
 
 def seconds_of(event: wire.Event) -> float:
     """Since 1970, when it was sent."""
-    return datetime.fromisoformat(event["time"]).timestamp()
+    return since_1970(event["time"])
 
 
 class LastCurves:

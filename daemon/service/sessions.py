@@ -26,7 +26,7 @@ from daemon.labels.sessions import FIELDS, Session, Sessions, day_of, wanted_of
 from daemon.ledger import LedgerView, wire
 from daemon.ledger.events import CurrentSession
 from models.bundle import BadBundle
-from models.clock import night_of
+from models.clock import night_of, since_1970
 from models.goal import WANTED, Goal, outlook
 
 log = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ class RunSoFar:
         while self._seq < last and (rows := self._view.since(self._seq, 2_000)):
             self._times_s.extend(wire.timed(row.body).acquired_s for row in rows)
             self._kept.extend(row.verdict == "keep" for row in rows)
-            self._seq, self._decided_s = rows[-1].seq, _moment(wire.decode(rows[-1].body)["time"])
+            self._seq, self._decided_s = rows[-1].seq, since_1970(wire.decode(rows[-1].body)["time"])
         self._is_new = self._is_new or is_new
         if time.monotonic() >= self._due_s + (0.0 if self._is_new else _REST_S):
             self._reckon(now_s, WANTED if session is None else wanted_of(session.goal))
@@ -228,17 +228,13 @@ class RunSoFar:
         self.goal = outlook(self._times_s, kept, max(self._times_s, default=0.0) + silent_s, wanted, self._before)
 
 
-def _moment(written: str) -> float:
-    return datetime.fromisoformat(written).timestamp()
-
-
 def _first_of(view: LedgerView, night: str, last: int) -> int:
     """The first decision of a night; decisions are told from each other by halves, as their times go up."""
     low, high = 1, last + 1
     while low < high:
         middle = (low + high) // 2
         found = view.decisions([middle])
-        if not found or night_of(_moment(found[middle]["time"])) < night:
+        if not found or night_of(since_1970(found[middle]["time"])) < night:
             low = middle + 1
         else:
             high = middle

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,6 +22,7 @@ from daemon.config import Config, Flags, Keys, load
 from daemon.judging import Verdict
 from daemon.labels import Labels, Word
 from daemon.labels.curve_name import name_of
+from models.clock import since_1970
 
 if TYPE_CHECKING:
     from daemon.collect import Chosen, Content, Contents, Wanted
@@ -244,7 +244,7 @@ def _is_ahead(one: Chosen) -> bool:
     acquired = one.data.get("acquired")
     if not acquired:
         return False
-    judged, measured = (datetime.fromisoformat(text).timestamp() for text in (one.event["time"], acquired))
+    judged, measured = (since_1970(text) for text in (one.event["time"], acquired))
     return measured > judged + _AHEAD_S
 
 

@@ -80,7 +80,7 @@ def test_a_picture_is_written_and_its_verdict_told(
     said = capsys.readouterr().out
     assert main(["score", str(MAP), "--model", model]) == 0
     verdict, score = capsys.readouterr().out.splitlines()[3].split()[:2]
-    assert said.strip() == f"{out}: {MAP}#3: {verdict}, score {float(score):.4f}"
+    assert said.strip() == f"{out}: {MAP}#3: {verdict}, score {share(float(score))}"
 
 
 def test_a_curve_is_explained_by_its_name_from_the_copy_when_its_file_is_gone(
@@ -155,7 +155,7 @@ def test_the_whole_retract_lies_within_the_axes_whatever_its_sign(tmp_path: Path
     assert bottom < beyond.min() <= beyond.max() < top
     if sign > 0:  # and the push, which would press it flat, is told instead
         assert trace.y.min() < bottom
-        assert any("the push goes down to -" in text.get_text() for text in axes.texts)
+        assert any("goes on below, to -" in text.get_text() for text in axes.texts)
         assert beyond.max() - beyond.min() > 0.6 * (top - bottom)
     else:
         assert bottom < trace.y.min() <= trace.y.max() < top

@@ -30,12 +30,12 @@ from deploy.serving import Model
 from models.bundle import Bundle
 from models.curve import Curve, Prepared, Samples
 from models.frontend import LARGEST, newton_per_unit, prepare, turned
-from models.gradcam import Place, place_of
 from models.raster import coverage, envelope
 from models.reasons import REASONS
 from models.ruptures import Rupture, approach_nm, positions_nm, ruptures
 
 if TYPE_CHECKING:
+    from models.gradcam import Place
     from models.network import ResNet18
 
 
@@ -194,7 +194,7 @@ def network_of(model: Model) -> ResNet18:
 
 
 def _look(curve: Curve, prepared: Prepared, network: ResNet18, bundle: Bundle) -> Attention:
-    from models.gradcam import look
+    from models.gradcam import look, place_of
 
     assert prepared.signal is not None
     picture = coverage(envelope([prepared.signal], bundle.profile), bundle.profile)
@@ -211,9 +211,9 @@ def sentences(reasons: Sequence[str]) -> list[str]:
 
 def share(value: float) -> str:
     """``0.97``, ``0.0021``: three digits that count, never rounded to a certainty."""
-    if value >= 0.9995:
+    if 0.9995 <= value < 1.0:
         return "> 0.999"
-    return f"{value:.3g}" if value >= 1e-4 else "< 0.0001"
+    return f"{value:.3g}" if value >= 1e-4 else f"{value:.0e}"
 
 
 # The axes of an explanation: a retract in units that a biophysicist reads, thinned to what a screen can show.

@@ -129,7 +129,6 @@ def draw(explanation: Explanation, form: Form = "png") -> bytes:
             if attention.peak is not None and score > explanation.decision.judge.thresholds.discard:
                 _mark(axes, trace, attention.peak)
             _mark_ruptures(axes, trace, explanation.ruptures)
-            _name_lines(axes)
             _strip(figure.add_axes((0.068, 0.484, 0.914, 0.019)), trace, warmth)
             _picture(figure.add_axes((0.068, 0.085, 0.49, 0.285)), trace, explanation, warmth)
         _facts(figure, explanation)
@@ -186,6 +185,7 @@ def _curve(axes: Axes, trace: Trace, warmth: float) -> None:
         x, y = (side[:: max(side.shape[0] // SCREEN, 1)] for side in trace.approach)
         axes.plot(x, y, color=FAINT, linewidth=0.8, zorder=0.5, label=APPROACH)
     if trace.baseline is not None:
+        _name_lines(axes)
         axes.tick_params(labelbottom=False, bottom=False)
     else:
         axes.set_xlabel(trace.x_label)
@@ -254,6 +254,7 @@ def _mark_ruptures(axes: Axes, trace: Trace, ruptures: Sequence[Rupture]) -> Non
         linestyle="", marker="o", markersize=6, markerfacecolor="none", markeredgecolor=INK, zorder=4,
         label=RUPTURES if ruptures else "",
     )  # fmt: skip
+    _name_lines(axes)
     low, high = axes.get_xlim()
     named: list[float] = []
     for one in sorted(ruptures, key=lambda one: -one.force):

@@ -1,7 +1,7 @@
 """The channels: how a message reaches a person, by mail, by ntfy, or as JSON to a webhook.
 
 Whatever answers on the other side may hang, or dribble a byte now and then. So every message is sent by a process of
-its own, in which each channel has a thread, and which is ended when its time
+its own, ``python -m daemon.notify.channels FD``, in which each channel has a thread, and which is ended when its time
 is over. It is told everything through its socket: nothing secret stands in its command line.
 
 At least once: a message whose sender was ended after the receiver had taken it is sent again, as the same message.
@@ -37,7 +37,7 @@ from daemon.common.text import clean, first_line
 from daemon.config.rule import SMTP_PORTS, NotifyConfig, SecretUrl
 from daemon.ledger.events import Level
 from daemon.processes import frames
-from daemon.processes.child import launch, serving
+from daemon.processes.child import serving, spawn
 from models.clock import utc_now
 from models.files import write_whole
 
@@ -49,9 +49,6 @@ _MOST_ANSWER_BYTES, _MOST_TOLD = 4_096, 300
 #: Characters: what is shorter, like the `api` of an address, is a word of everybody's.
 _LEAST_SECRET = 4
 _NTFY_BYTES, _NTFY_PRIORITY = 3_900, {"alarm": "5", "degraded": "3", "ok": "3"}
-#: The sender's command. Not ``-m``: the package has imported this module by then, and Python would warn of it.
-_SENDER = (sys.executable, "-P", "-c", f"import sys; from {__name__} import main; main(int(sys.argv[1]))")
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 #: What the sender notes of each channel, for `doctor`, `check` and `status`.
 NOTE = "notify-last.json"
 
@@ -272,7 +269,7 @@ def deliver(config: NotifyConfig, messages: Mapping[str, Message], state: Path) 
     until_s = time.monotonic() + SEND_S
     found: dict[str, Result] = {}
     try:
-        child = launch(_SENDER, _ONE_THREAD)
+        child = spawn(__name__)
     except OSError as error:
         return dict.fromkeys(messages, Result(False, f"no process can be started to send it ({_why(error)})"))
     child.stand_back()  # verdicts go first
@@ -412,3 +409,7 @@ def main(descriptor: int) -> None:
     with serving(descriptor) as connection, suppress(queue.Empty):
         _serve(connection)
     os._exit(0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -231,12 +231,12 @@ class RunSoFar:
                 kept[place] = counts
         silent_s = max(now_s - self._decided_s, 0.0)  # the instrument's clock may tell another time than ours
         named = {"discard": "called no event", "keep": "called an event"}
-        said = ", ".join(f"{said_of[word]:,} {name}" for word, name in named.items() if said_of[word])
+        told = ", ".join(f"{said_of[word]:,} {name}" for word, name in named.items() if said_of[word])
         if self._times_s and self._decided_s - self._times_s[-1] > OLD_S:
-            self.goal = of_old_files(self._before + sum(kept), wanted, said)
+            self.goal = of_old_files(self._before + sum(kept), wanted, told)
         else:
             last_s = max(self._times_s, default=0.0)
-            self.goal = outlook(self._times_s, kept, last_s + silent_s, wanted, self._before, said)
+            self.goal = outlook(self._times_s, kept, last_s + silent_s, wanted, self._before, told)
 
 
 def _first_of(view: LedgerView, night: str, last: int) -> int:

@@ -197,6 +197,36 @@ def test_links_lead_to_the_files_and_what_has_none_is_a_copy(lab: Lab, capsys: p
     assert len(found) == len({(one.path, one.sha256, one.index) for one in found}) == 9
 
 
+def test_a_curve_that_is_called_as_the_table_keeps_its_name_beside_and_links_are_never_told_as_copies(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    curve = lab.root / "a/afm/curves.csv"
+    curve.write_bytes(TEXT.read_bytes() + b"\n\n")
+    lab.judge(lab.kept("a/afm", "curves.csv"))
+    copies, links = lab.root / "copies", lab.root / "links"
+    for option, out in (("--copy", copies), ("--link", links)):
+        assert lab(option, out) == 0
+        assert (out / "afm~2/curves.csv").read_bytes() == curve.read_bytes()
+        assert "afm~2/curves.csv" in [row["file"] for row in rows_of(out / "curves.csv")]
+    capsys.readouterr()
+    assert lab("--copy", links) == 64
+    assert "holds links, like " in capsys.readouterr().err
+
+
+def test_a_table_that_somebody_saves_meanwhile_is_not_written_over(lab: Lab) -> None:
+    file = lab.root / "kept.csv"
+    one, other = Table(file), Table(file)
+    with LedgerView(lab.state / "ledger.sqlite") as view:
+        first, second = list(choose(view, None, Wanted(("keep",))))[:2]
+    one.add(first, cells_of(first, None, "gone", ""))
+    one.save()
+    other.add(second, cells_of(second, None, "gone", ""))
+    with pytest.raises(UserError, match="give the same command again") as told:
+        other.save()
+    assert told.value.exit_code == 73
+    assert [row["event"] for row in rows_of(file)] == [first.event["id"]]
+
+
 @pytest.mark.parametrize("option", ["--csv", "--copy", "--link", "--archive"])
 def test_nothing_is_put_into_a_watched_folder(lab: Lab, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     inside = lab.root / "a/afm/run7/kept"

@@ -144,6 +144,7 @@ class Receiver:
     status: int = 200
     hang_s: float = 0.0
     most_bytes: int = 1 << 30
+    says_it_again: bool = False
     got: queue.Queue = field(default_factory=queue.Queue)
     port: int = 0
 
@@ -162,6 +163,8 @@ def http_receiver(**settings):
                 self.wfile.write(b"H")  # a byte now and then: no time limit of a socket ends that
             self.send_response(receiver.status if len(body) <= receiver.most_bytes else 413)
             self.end_headers()
+            if receiver.says_it_again:
+                self.wfile.write(f"{'.' * 150} Cannot POST {self.path} with\n{self.headers}".encode())
 
         def log_message(self, *_):
             pass
@@ -263,11 +266,11 @@ def test_a_mail_arrives_over_starttls_with_password_and_picture(state, tmp_path,
         (picture,) = letter.iter_attachments()
         assert picture.get_content().startswith(b"\x89PNG")
         password.chmod(0o644)  # anybody may read it now
-        refused = channels.deliver(config, {"mail": alarm()}, state)["mail"]
+        refused = channels.deliver(config, {"mail": alarm()}, tmp_path)["mail"]  # no ledger there: no picture is drawn
         assert not refused.is_sent
         assert "chmod 600" in refused.text
         assert "hunter2" not in refused.text
-    assert channels.noted(state)["mail"]["is_sent"] is False
+    assert [channels.noted(place)["mail"]["is_sent"] for place in (state, tmp_path)] == [True, False]
 
 
 @pytest.mark.faults
@@ -297,6 +300,24 @@ def test_ntfy_and_webhook_take_picture_and_words_and_words_alone_where_they_refu
         found = channels.deliver(config, {"ntfy": alarm()}, state)["ntfy"]
         assert found == channels.Result(True, "without the picture, which its server does not take")
         assert [receiver.got.get(timeout=5).body[:4] for _ in range(2)] == [b"\x89PNG", "▲ ".encode()]
+
+
+def test_a_receiver_that_says_again_what_it_was_sent_tells_nobody_a_secret(tmp_path):
+    token = tmp_path / "token"
+    token.write_text("tk_hunter2\n")
+    token.chmod(0o600)
+    with http_receiver(status=404, says_it_again=True) as receiver:
+        url = SecretUrl(f"http://127.0.0.1:{receiver.port}/hooks/{SECRET}?key=abcdef")
+        config = NotifyConfig(ntfy=url, webhook=url, ntfy_token_file=token)
+        found = channels.deliver(config, {"ntfy": alarm(), "webhook": alarm()}, tmp_path)
+    for result in found.values():
+        assert "answered 404 Not Found" in result.text
+        assert "Cannot POST /…" in result.text
+    told = str(found) + (tmp_path / channels.NOTE).read_text()
+    assert not [secret for secret in ("hunter2", "topic", "abcdef", "tk_") if secret in told]
+    mail = channels.Mail(NotifyConfig(smtp_user="ada", password_file=token))
+    again = "500 what is AUTH PLAIN AGFkYQB0a19odW50ZXIy"  # NUL ada NUL tk_hunter2
+    assert channels.without_secrets(again, mail) == "500 what is AUTH PLAIN …"
 
 
 @pytest.mark.faults

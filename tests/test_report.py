@@ -275,12 +275,13 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_there(tmp_path: Path, capsy
     with closing(Ledger(tmp_path / "ledger.sqlite", "afm1")) as ledger:
         ledger.record([judged(1, acquired_s=time.time() + 3_600.0), judged(2, acquired_s=None)])
     (tmp_path / "labels.sqlite").write_bytes(b"no database at all" * 100)
+    (tmp_path / NAME).touch()  # as a full disk leaves it, which takes no table
     report = json.loads(told(tmp_path, capsys, "--json"))
     assert sum(report["counts"].values()) == 2
     notes = " ".join(report["notes"])
     for said in (
         "what people said is not told",
-        "no logbook",
+        "restarts and the tip are not told",
         "1 curve without a time of measurement",
         "is the clock of the instrument",
     ):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,36 @@ _TASK = 64  # simulated curves a worker makes at a time
 _GREETING = b" HDF5 follows at byte 512: any HDF5 program reads it.\n"
 
 
+class _Disk(io.FileIO):
+    """The file as HDF5 is given it, which crashes the process where a write fails: it hears of none.
+
+    ``trouble`` is the first that did; nothing is written after it, and the file is thrown away.
+    """
+
+    trouble: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        try:
+            while self.trouble is None and left:
+                left = left[super().write(left) or 0 :]
+        except OSError as error:
+            self.trouble = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.trouble = self.trouble or error
+            return self.tell() if size is None else size
+
+    def check(self) -> None:
+        """Raises OSError where not all of it is there."""
+        if self.trouble is not None:
+            raise self.trouble
+
+
 class ArchiveWriter(Closing):
     """Curves in, one archive out; memory for one part. Without :meth:`finish` nothing has been written.
 
@@ -63,12 +95,13 @@ class ArchiveWriter(Closing):
         self.curves = 0
         self._lock = _lock(self._fresh)  # ours, for HDF5 empties a file before it looks whether another has locked it
         try:
-            words: dict[str, Any] = {"libver": "earliest", "locking": False}
             if is_added_to:
                 shutil.copyfile(path, self._fresh)
-                self._file: Any = h5py.File(self._fresh, "r+", **words)
+            self._disk = _Disk(self._fresh, "r+" if is_added_to else "w+")
+            if is_added_to:
+                self._file: Any = h5py.File(self._disk, "r+", libver="earliest")
             else:
-                self._file = h5py.File(self._fresh, "w", userblock_size=USER_BLOCK_BYTES, **words)
+                self._file = h5py.File(self._disk, "w", libver="earliest", userblock_size=USER_BLOCK_BYTES)
         except OSError:
             self._fresh.unlink(missing_ok=True)  # a disk without room leaves it empty
             os.close(self._lock)
@@ -100,6 +133,8 @@ class ArchiveWriter(Closing):
             self._flush()
         self._file.attrs["curves"] = np.int64(self.curves)
         self._file.close()
+        self._disk.check()
+        self._disk.close()
         with self._fresh.open("r+b") as file:
             file.write((MAGIC + _GREETING).ljust(USER_BLOCK_BYTES, b"\0"))
             file.flush()
@@ -109,10 +144,10 @@ class ArchiveWriter(Closing):
     def close(self) -> None:
         """Take away what has not been finished."""
         try:
-            if self._file:
-                self._file.close()
-        except Exception:  # a full disk, which has been told already
-            pass
+            with suppress(Exception):  # what is wrong has been told already
+                if self._file:
+                    self._file.close()
+                self._disk.close()
         finally:
             if _is_named(self._lock, self._fresh):
                 self._fresh.unlink()
@@ -124,6 +159,7 @@ class ArchiveWriter(Closing):
         for name, values in _columns(self._rows, with_distance=self.with_distance).items():
             dataset = group.create_dataset(name, data=values, track_times=False)
             dataset.attrs["about"] = COLUMNS[name].about
+        self._disk.check()
         self.curves += len(self._rows)
         self._rows, self._samples = [], 0
 

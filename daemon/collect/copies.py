@@ -24,7 +24,7 @@ from daemon.common.ending import Closing
 from daemon.common.errors import ALREADY_RUNNING, BAD_DATA, INPUT_OUTPUT, USAGE, UserError
 from daemon.common.locks import lock_where_possible
 from daemon.common.mounts import resolve
-from daemon.common.text import first_line
+from daemon.common.text import clean, first_line
 from daemon.formats.base import Blob, Unfinished, Unreadable
 from daemon.labels.curve_name import sha256_of
 from daemon.processes.worker_pool import WorkersBroken
@@ -67,14 +67,20 @@ class CurveFolder(Closing):
             self._hold()
         self.table = Table(folder / TABLE, decimal)
         self._place_of: dict[str, str] = {}  # by content: name below the folder
-        self._taken: dict[str, str] = {}  # by name, as a disk without capital letters has it: content
+        # by name, as a disk without capital letters has it: content; a curve may be called as the table is
+        self._taken = {TABLE.casefold(): ""}
         for identity, name in self.table.known.items():
             if name:
                 self._note(_content_key(identity, name), name)
+        link = next((name for name in self._place_of.values() if (folder / name).is_symlink()), None)
+        if how == "copy" and link is not None:
+            self.close()
+            raise UserError(USAGE, f"--copy {folder}: holds links, like {clean(link)}; name another folder")
 
     def close(self) -> None:
         if self._held is not None:
             os.close(self._held)
+            self._held = None
 
     def place(self, one: Chosen, content: Content) -> str:
         """Put it there, unless it is; its name below the folder. Raises NotPlaced, and UserError 74."""

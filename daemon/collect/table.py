@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from daemon.collect import Chosen, Identity, identity_of
-from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError
+from daemon.common.errors import ALREADY_RUNNING, BAD_DATA, INPUT_OUTPUT, USAGE, UserError
 from daemon.labels import unanimous
 from daemon.labels.table import SEPARATORS, read_csv, read_index
 from models.clock import day_and_second
@@ -121,9 +121,12 @@ class Table:
         self._rows.append((one.order, row))
 
     def save(self) -> None:
-        """The whole file with what has come, or as it was. Raises UserError 74."""
+        """The whole file with what has come, or as it was. Raises UserError 74, and 73 where somebody else wrote it."""
         if self._before and not self._rows:
             return
+        if _content_of(self.path) != self._before:  # another run, or a person who has saved it meanwhile
+            what = f"{self.path} was written by somebody else meanwhile, and stays as it is"
+            raise UserError(ALREADY_RUNNING, f"{what}: give the same command again")
         out = io.StringIO(newline="")
         writer = csv.writer(out, delimiter=self._separator, lineterminator="\r\n")
         if not self._before:

@@ -30,12 +30,12 @@ from deploy.serving import Model
 from models.bundle import Bundle
 from models.curve import Curve, Prepared, Samples
 from models.frontend import LARGEST, newton_per_unit, prepare, turned
-from models.gradcam import Place, place_of
 from models.raster import coverage, envelope
 from models.reasons import REASONS
 from models.ruptures import Rupture, approach_nm, positions_nm, ruptures
 
 if TYPE_CHECKING:
+    from models.gradcam import Place
     from models.network import ResNet18
 
 
@@ -194,7 +194,7 @@ def network_of(model: Model) -> ResNet18:
 
 
 def _look(curve: Curve, prepared: Prepared, network: ResNet18, bundle: Bundle) -> Attention:
-    from models.gradcam import look
+    from models.gradcam import look, place_of
 
     assert prepared.signal is not None
     picture = coverage(envelope([prepared.signal], bundle.profile), bundle.profile)

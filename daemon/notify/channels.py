@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -44,7 +45,9 @@ from models.files import write_whole
 SEND_S = 30.0
 #: Of it for the picture, and for one answer of the other side.
 _PICTURE_S, _ANSWER_S = 12.0, 10.0
-_MOST_ANSWER_BYTES = 4_096
+_MOST_ANSWER_BYTES, _MOST_TOLD = 4_096, 300
+#: Characters: what is shorter, like the `api` of an address, is a word of everybody's.
+_LEAST_SECRET = 4
 _NTFY_BYTES, _NTFY_PRIORITY = 3_900, {"alarm": "5", "degraded": "3", "ok": "3"}
 #: What the sender notes of each channel, for `doctor`, `check` and `status`.
 NOTE = "notify-last.json"
@@ -225,7 +228,7 @@ def _post(url: SecretUrl, body: bytes, headers: Mapping[str, str]) -> None:
             answer.read(_MOST_ANSWER_BYTES)
     except urllib.error.HTTPError as error:
         with error:
-            said = clean(error.read(200).decode(errors="replace").strip())
+            said = clean(error.read(_MOST_ANSWER_BYTES).decode(errors="replace").strip())
         raise _Refused(f"{url.host} answered {error.code} {error.reason}{said and f': {said}'}") from None
     except urllib.error.URLError as error:
         raise NotSent(f"{url.host}: {_why(error.reason)}") from None
@@ -343,11 +346,38 @@ def _within(seconds: float, name: str, work: Any) -> Any:
 
 def _send_one(name: str, channel: Channel, message: Message, png: bytes | None, done: queue.Queue[Any]) -> None:
     try:
-        done.put((name, Result(True, channel.send(message, png))))
+        is_sent, text = True, channel.send(message, png)
     except NotSent as error:
-        done.put((name, Result(False, str(error))))
+        is_sent, text = False, str(error)
     except Exception as error:  # whatever it is: the others are sent
-        done.put((name, Result(False, first_line(error))))
+        is_sent, text = False, first_line(error)
+    done.put((name, Result(is_sent, without_secrets(text, channel)[:_MOST_TOLD])))
+
+
+def _words_of(config: NotifyConfig) -> set[str]:
+    """Password and token, and the password as SMTP carries it."""
+    found: set[str] = set()
+    for file in (config.password_file, config.ntfy_token_file):
+        with suppress(NotSent):
+            if file is not None:
+                word = secret_in(file, "")
+                sent = (word, f"\0{config.smtp_user}\0{word}")
+                found |= {word, *(base64.b64encode(one.encode()).decode() for one in sent)}
+    return found
+
+
+def without_secrets(text: str, channel: Channel) -> str:
+    """What a server answers may repeat what it was sent: `Cannot POST /TOPIC` is what many say by default."""
+    secrets: set[str] = set()
+    if not isinstance(channel, Mail):
+        _, _, path, query, _ = urllib.parse.urlsplit(channel.url.url)
+        secrets = {path.strip("/"), query, *path.split("/")}
+        secrets |= {urllib.parse.unquote(one) for one in secrets}
+    if not isinstance(channel, Webhook):
+        secrets |= _words_of(channel.config)
+    for one in sorted(secrets, key=len, reverse=True):
+        text = text.replace(one, "…") if len(one) >= _LEAST_SECRET else text
+    return text
 
 
 def _serve(connection: socket.socket) -> None:

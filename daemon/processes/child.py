@@ -123,7 +123,9 @@ def spawn(module: str, *descriptors: int, may_be_left: bool = False) -> Child:
     ``may_be_left`` as for :func:`launch`.
     """
     quiet = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
-    return launch([sys.executable, "-P", "-m", module], quiet, *descriptors, may_be_left=may_be_left)
+    # a module that its own package imports makes runpy warn, on the terminal of whoever asked
+    words = ["-P", "-W", "ignore::RuntimeWarning:runpy", "-m", module]
+    return launch([sys.executable, *words], quiet, *descriptors, may_be_left=may_be_left)
 
 
 def launch(

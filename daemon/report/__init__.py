@@ -300,7 +300,10 @@ def _opened(file: Path, closing: ExitStack, notes: list[str]) -> Labels | None:
 
 def _book(file: Path, closing: ExitStack, notes: list[str]) -> LogbookView | None:
     try:
-        return closing.enter_context(LogbookView(file))
+        book = closing.enter_context(LogbookView(file))
+        for read in (book.told, book.runs, book.ignored, book.tallies, book.blocks):  # damage may lie in any of it
+            read()
+        return book
     except UserError as error:
         notes.append(f"alarms, restarts and the tip are not told: {error}")
         return None

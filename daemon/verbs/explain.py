@@ -127,8 +127,6 @@ class _Drawing:
     def draw(self, name: str, out: Path, form: Form) -> None:
         """Raises UserError for a curve that there is not (65) and a picture that cannot be written (74)."""
         from daemon.explain import explain, judged, look_up
-        from daemon.explain.picture import draw
-        from models.files import write_whole
 
         subject, reading = look_up(name, self._options.curve, self._service, self._asked.text, self._pool)
         before = judged(subject, self._service)
@@ -136,6 +134,9 @@ class _Drawing:
             print(f"afm-triage: {subject.name}: the file has changed since it was judged", file=sys.stderr)
             before = None
         explanation = explain(reading, *self._judge(subject, before), before)
+        from daemon.explain.picture import draw  # matplotlib takes a second: only where there is a curve
+        from models.files import write_whole
+
         try:
             write_whole(out, draw(explanation, form))
         except OSError as error:

@@ -104,3 +104,36 @@ def test_a_disk_that_takes_no_more_is_told_and_what_is_there_is_whole(state: Pat
     assert "the same command goes on from there" in wrong
     assert wholes(state, target) == 0
     assert not list(target.glob(".*"))
+
+
+FULL = """
+import resource, signal, sys
+from dataclasses import replace
+from pathlib import Path
+from daemon.archive.layout import Origin
+from daemon.archive.writer import ArchiveWriter
+from models.simulate import simulate
+(one,) = simulate(1, 1)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with ArchiveWriter(Path(sys.argv[1])) as writer:
+    writer.add(Origin("c", 0, 1, None, 0, 0, "N"), replace(one.curve, force=one.curve.force[:300]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    try:
+        writer.finish()
+    except OSError as error:
+        print(error.strerror)
+"""
+
+
+def test_an_archive_of_few_curves_on_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    """HDF5 ends the process (SIGSEGV) when what it holds back for small curves cannot be written at the end."""
+    ran = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path / "kept.h5"],
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "File too large\n", "")
+    assert not list(tmp_path.iterdir())

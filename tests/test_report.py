@@ -132,7 +132,7 @@ def test_one_screen_says_what_was_kept_and_whether_all_was_well(
     words = " ".join(lines)
     for said in (
         "8 of 40 curves (20.0%) were kept, 2.11 an hour while the instrument measured; people say that 1 of them holds",
-        "12 (30.0%) are unsure; nobody has looked at 11 of them yet.",
+        "12 (30.0%) are unsure; nobody has looked at 11 yet.",
         "Nobody has looked blind at any of the 20 discards",
         "1 alarm, the service ended once without stopping in order, 1 silence, the longest of 2 h 6 min",
         "noise 8 → 16 pN",

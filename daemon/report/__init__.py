@@ -110,7 +110,7 @@ class Missed:
     """
 
     canaries: Mapping[str, int]  # of whole hours,
-    counted_since: str | None  # the first of which began here; None: the service's beginning
+    counted_since: str | None  # the first of which began here, before the span; None: with it
     confirmed: Mapping[str, int]  # verdict -> confirmed events
     discards: int  # of this span,
     of_nights: int  # and of the whole nights that it is of, which the bound is made from
@@ -277,6 +277,8 @@ class _Night:
         until_s = max(span.until_s if span.until_s < math.inf else now_s, last_s + 1.0)
         self.since = rfc3339(since_s) if since_s < math.inf else ""
         self.until = rfc3339(until_s)
+        is_inside = math.isfinite(span.since_s) and span.since_s % 3600 != 0
+        self.counted_since = f"{self.since[:13]}:00:00Z" if is_inside else None
 
     def ran_s(self, runs: Sequence[Run]) -> float:
         """How long the service ran of it."""
@@ -398,7 +400,7 @@ def _missed(
     at_most = sum(known) + sum(one.discards for one in bounds if one.at_most is None) if known else None
     return Missed(
         canaries=dict(book.tallies(night.since[:13], night.until)) if book else {},
-        counted_since=f"{night.since[:13]}:00:00Z" if night.since else None,
+        counted_since=night.counted_since,
         confirmed={
             verdict: sum(seq in confirmed for seq in tally.seqs_of(verdict))
             for verdict in ("keep", "review", "discard")
@@ -433,7 +435,7 @@ def _doubts(tally: Tally) -> Iterator[str]:
 def _older(view: LedgerView, span: Span) -> Older | None:
     if (every := dated_before(view, span)) is None:
         return None
-    kept = dated_before(view, span, ("keep",))
+    kept = dated_before(view, span, [one for one in VERDICTS if one == "keep"])
     return Older(every[0], kept[0] if kept else 0, every[1])
 
 

@@ -53,7 +53,7 @@ def _brought(report: Report) -> Iterator[str]:
     yield f"{kept}{rate}{not_so}."
     if counts["review"]:
         unsure = f"{counts['review']:,} ({share(counts['review'], report.curves)}) {_are(counts['review'])} unsure"
-        open_ones = f"nobody has looked at {report.waiting:,} of them yet" if report.waiting else "all were looked at"
+        open_ones = f"nobody has looked at {report.waiting:,} yet" if report.waiting else "all were looked at"
         yield f"{unsure}; {open_ones}."
     yield _of_older(report)
 
@@ -78,8 +78,8 @@ def missed_in_all(report: Report) -> str:
     nights = f"{many(missed.discards, 'discard')} of {_its_nights(report)}"
     if missed.at_most is None:
         return (
-            f"Nobody has looked blind at any of the {nights}, so no number says how many events were thrown away: "
-            f"look at some (`afm-triage review`, the queue of discards)."
+            f"Nobody has looked blind at any of the {nights}, so how many events were thrown away is not known; "
+            f"look at some: `afm-triage review`."
         )
     rest = f"; from all {missed.of_nights:,} of the night" if missed.of_nights > missed.discards else ""
     return f"At most {many(missed.at_most, 'event')} can lie among the {nights} (95 % sure{rest})."
@@ -135,7 +135,7 @@ def killed_runs(report: Report) -> int:
 
 def screen(report: Report, width: int = _WIDTH) -> list[str]:
     """One screen; lines that begin with ▲ are what was not well."""
-    lines = [headline(report), *textwrap.wrap(paragraph(report), width)]
+    lines = [headline(report), *_wrapped(paragraph(report), width)]
     for name, texts in _rows(report, width - 10):
         for number, text in enumerate(texts):
             lines.append(f"{'' if number else name:<9} {clean(text)}".rstrip())
@@ -155,22 +155,25 @@ def _rows(report: Report, room: int) -> Iterator[tuple[str, list[str]]]:
     alarms, advice = split(report.alarms)
     if told_of := [alarm_in_words(one) for one in (*alarms, *advice)]:
         rest = [f"and {len(told_of) - _ALARMS:,} more: --html FILE shows all"] if len(told_of) > _ALARMS else []
-        yield "▲ told", [line for one in told_of[:_ALARMS] for line in textwrap.wrap(one, room)] + rest
+        yield "▲ told", [line for one in told_of[:_ALARMS] for line in _wrapped(one, room)] + rest
     if report.silences:
         others = f"; and {len(report.silences) - 1:,} more" if len(report.silences) > 1 else ""
-        yield "silent", textwrap.wrap(silence_in_words(report.silences[0]) + others, room)
+        yield (
+            "silent",
+            _wrapped(silence_in_words(report.silences[0]).removeprefix("no curve from ") + others, room),
+        )
     if said := tip_in_words(report):
         yield "tip", [_cut(said, room)]
     yield "missed?", [_cut(one, room) for one in missed_in_words(report)]
     if report.raters:
         who = ", ".join(f"{one.rater} {one.keep + one.discard + one.unsure:,}" for one in report.raters)
-        yield "said", textwrap.wrap("; ".join((f"labels by {who}", *report.agreement[:1])), room)
-    if served := [line for one in service_in_words(report) for line in textwrap.wrap(one, room)]:
+        yield "said", _wrapped("; ".join((f"labels by {who}", *report.agreement[:1])), room)
+    if served := [line for one in service_in_words(report) for line in _wrapped(one, room)]:
         yield "service", served
     if said := kinds_in_words(report.ignored):
         yield "ignored", [_cut(f"files that are no curves: {said}", room)]
     if report.notes:
-        yield "note", [line for one in report.notes for line in textwrap.wrap(one, room)]
+        yield "note", [line for one in report.notes for line in _wrapped(one, room)]
 
 
 def _worth_a_look(report: Report, room: int) -> list[str]:
@@ -196,7 +199,10 @@ def _trend(some: Sequence[Bar], room: int) -> list[str]:
         shown, part = heights[-wide:], "" if name == "curves" else f" ({share(sum(heights), whole)})"
         rows.append(f"{name:<7}{bars([float(one) for one in shown], len(shown))}  at most {max(shown):,}{part}")
     left_out = f", the last {wide} of {len(some)} {period_of(some)}s" if wide < len(some) else ""
-    return [*rows, f"{'':<7}{spoken_start(some[-wide].start)} … {spoken_start(some[-1].start)}{left_out}"]
+    when = f"{spoken_start(some[-wide].start)} … {spoken_start(some[-1].start)}{left_out}"
+    if len(rows[0]) + len(when) + 4 <= room:
+        return [f"{rows[0]}    {when}", *rows[1:]]
+    return [*rows, f"{'':<7}{when}"]
 
 
 def _bar_in_words(one: Bar) -> str:
@@ -259,7 +265,7 @@ def missed_in_words(report: Report) -> list[str]:
     )
     path += f", {lost:,} lost in the line" if lost else ""
     if missed.counted_since and (judged or lost):
-        path += f", by whole hours since {spoken(missed.counted_since)}"
+        path += f" since {spoken(missed.counted_since)[-5:]}, by whole hours"
     confirmed = sum(missed.confirmed.values())
     if confirmed:
         shown = confirmed - missed.confirmed["discard"]
@@ -279,11 +285,16 @@ def missed_in_words(report: Report) -> list[str]:
 
 def service_in_words(report: Report) -> list[str]:
     """Which model and engine judged, how fast, and how often the service began."""
-    models = ", ".join(one.model for one in report.models) or "no model judged"
+    models = ", ".join(one.model for one in report.models)
     engines = ", ".join(report.engines)
     took = report.latency_s
     speed = "" if took["p50"] is None else f"verdict after {latency(took['p50'])}, 99 % within {latency(took['p99'])}"
-    return [f"{models}{f' on {engines}' if engines else ''}", "; ".join(filter(None, [speed, runs_in_words(report)]))]
+    if not report.models:
+        return [one for one in [runs_in_words(report)] if one]
+    return [
+        "; ".join(filter(None, [f"{models}{f' on {engines}' if engines else ''}", speed])),
+        *filter(None, [runs_in_words(report)]),
+    ]
 
 
 def runs_in_words(report: Report) -> str:
@@ -306,6 +317,10 @@ def time_of(written: str, beside: str) -> str:
 def period_of(some: Sequence[Bar]) -> str:
     """hour, day or month: what one bar holds."""
     return {13: "hour", 10: "day"}.get(len(some[0].start), "month") if some else "hour"
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    return textwrap.wrap(text, room, break_on_hyphens=False)  # a command is copied
 
 
 def _cut(text: str, room: int) -> str:

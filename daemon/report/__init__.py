@@ -433,9 +433,9 @@ def _doubts(tally: Tally) -> Iterator[str]:
 
 
 def _older(view: LedgerView, span: Span) -> Older | None:
-    if (every := dated_before(view, span)) is None:
+    if (every := dated_before(view.since, view.count_within, view.last_seq, span)) is None:
         return None
-    kept = dated_before(view, span, [one for one in VERDICTS if one == "keep"])
+    kept = dated_before(view.since, view.count_within, view.last_seq, span, [one for one in VERDICTS if one == "keep"])
     return Older(every[0], kept[0] if kept else 0, every[1])
 
 

@@ -78,8 +78,8 @@ def missed_in_all(report: Report) -> str:
     nights = f"{many(missed.discards, 'discard')} of {_its_nights(report)}"
     if missed.at_most is None:
         return (
-            f"Nobody has looked blind at any of the {nights}, so how many events were thrown away is not known; "
-            f"look at some: `afm-triage review`."
+            f"Nobody has looked blind at any of the {nights}, so nobody knows how many events were thrown away: "
+            "`afm-triage review`."
         )
     rest = f"; from all {missed.of_nights:,} of the night" if missed.of_nights > missed.discards else ""
     return f"At most {many(missed.at_most, 'event')} can lie among the {nights} (95 % sure{rest})."

@@ -16,7 +16,7 @@ holds was then asked of others (`make study TOPIC=goal`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Annotated
 
@@ -58,23 +58,26 @@ class Goal:
     text: Annotated[str, Meta(description="the same in words, for people")]
 
 
-def outlook(times_s: ArrayLike, is_kept: ArrayLike, now_s: float, wanted: int = WANTED, before: int = 0) -> Goal:
+def outlook(
+    times_s: ArrayLike, is_kept: ArrayLike, now_s: float, wanted: int = WANTED, before: int = 0, said: str = ""
+) -> Goal:
     """The goal of a run. ``times_s`` (N,): when each of its curves was measured, in any order; ``is_kept`` (N,).
 
     ``now_s`` by the same clock; one that lies before the last curve counts as that. ``before``: kept earlier in the
-    run, by curves that are not among these. Some milliseconds.
+    run, by curves that are not among these. ``said``: for the words, why not as many count as the network has kept.
+    Some milliseconds.
     """
     times, marks = np.asarray(times_s, np.float64), np.asarray(is_kept, np.bool_)
     kept = before + int(marks.sum())
     if kept >= wanted or kept < FEWEST or not times.size:
-        return told(kept, wanted)
+        return told(kept, wanted, said=said)
     run = _run(times, marks, now_s)
     if run.seconds <= 0.0:
-        return told(kept, wanted)  # all of one moment, as the curves of a map
+        return told(kept, wanted, said=said)  # all of one moment, as the curves of a map
     futures = _futures(run, wanted - kept)
     low, likely, high = (float(one) for one in np.quantile(futures, (0.05, 0.5, 0.95), method="higher"))
     times_told = low, likely if likely < HORIZON_S else None, high if high < HORIZON_S else None
-    return told(kept, wanted, times_told)
+    return told(kept, wanted, times_told, said, run.open_s)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,7 +181,8 @@ def _pauses(run: _Run, running_s: Floats, rng: np.random.Generator) -> Floats:
     total = np.bincount(owner, lengths, _FUTURES)
     if run.open_s:
         whole = _lengths(run, 16 * _FUTURES, rng).reshape(16, _FUTURES)
-        longer = np.where(whole > run.open_s, whole, np.inf).min(axis=0)
+        is_longer = whole > run.open_s  # the first of such: the least of them would end every pause too soon
+        longer = np.where(is_longer.any(axis=0), whole[is_longer.argmax(axis=0), np.arange(_FUTURES)], np.inf)
         rest = np.where(np.isfinite(longer), longer - run.open_s, run.open_s * rng.pareto(1.5, _FUTURES))
         total = total + rest
     return np.asarray(total)
@@ -193,9 +197,18 @@ def _lengths(run: _Run, count: int, rng: np.random.Generator) -> Floats:
     return np.asarray(np.where(rng.random(count) < 2 / (2 + run.pauses_s.size), usual, own))
 
 
-def told(kept: int, wanted: int, times_s: tuple[float, float | None, float | None] | None = None) -> Goal:
-    """The goal with its words. ``times_s``: low, likely and high; None: too early to say, or there."""
-    so_far = f"{kept:,} of {wanted:,} kept"
+def told(
+    kept: int,
+    wanted: int,
+    times_s: tuple[float, float | None, float | None] | None = None,
+    said: str = "",
+    silent_s: float = 0.0,
+) -> Goal:
+    """The goal with its words. ``times_s``: low, likely and high; None: too early to say, or there.
+
+    ``said`` as for :func:`outlook`; ``silent_s``: for so long no curve has come, where that is a pause, else 0.
+    """
+    so_far = f"{kept:,} of {wanted:,} kept{said and f' ({said})'}"
     if kept >= wanted:
         return Goal(kept, wanted, 0.0, 0.0, 0.0, f"{so_far}: the goal is reached")
     if times_s is None:
@@ -204,7 +217,18 @@ def told(kept: int, wanted: int, times_s: tuple[float, float | None, float | Non
     low_s, likely_s, high_s = times_s
     until = f"{_words(low_s)} or more, no end in sight" if high_s is None else f"{_words(low_s)} to {_words(high_s)}"
     likely = "" if likely_s is None else f", likely {_words(likely_s)}"
+    if silent_s:  # when it goes on is the first question, and what is likeliest then nobody knows
+        so_far, likely = f"{so_far}; stands still for {_words(silent_s)}", ""
     return Goal(kept, wanted, low_s, likely_s, high_s, f"{so_far}; {wanted:,} in {until} (90 %){likely}")
+
+
+def of_old_files(kept: int, wanted: int, said: str = "") -> Goal:
+    """Where the curves that come were measured days ago: their times say nothing of when there will be enough."""
+    goal = told(kept, wanted, said=said)
+    if kept >= wanted:
+        return goal
+    words = goal.text.partition(", too early")[0]
+    return replace(goal, text=f"{words}; of files of other days no time is foretold")
 
 
 def _words(seconds: float) -> str:

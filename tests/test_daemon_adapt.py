@@ -79,8 +79,8 @@ def test_five_confirmed_events_move_the_cut_and_the_forecast_comes_true(tmp_path
     ("events", "stream", "why"),
     [
         ((3.3, 3.9, 4.0, 4.2, 5.0), (-2.4, -2.2, -2.0, -1.9), "only 0.0 points"),  # nothing is in the way already
-        ((-0.49, 0.65, 0.71, 0.8, 1.0), (-2.0, -1.7, -0.45, 0.3), "is as high as these events allow"),  # weak events
-        (EVENT_FREE[5:11], EVENT_FREE, "is as high as these events allow"),  # none of them is one
+        ((-0.49, 0.65, 0.71, 0.8, 1.0), (-2.0, -1.7, -0.45, 0.3), "no higher one is safe"),  # weak events
+        (EVENT_FREE[5:11], EVENT_FREE, "no higher one is safe"),  # none of them is one
     ],
 )
 def test_where_the_shipped_cut_is_right_nothing_moves(tmp_path, events, stream, why):

@@ -226,12 +226,14 @@ def test_labels_of_a_newer_version_or_damaged_stop_a_verb_in_one_line_and_no_sta
 def test_status_shows_the_session_beside_all_time() -> None:
     told = {"number": 3, "sample": "titin\x1b[2J", "seconds": 8000.0, "counts": {"keep": 4, "review": 0, "discard": 6}}
     report = {"running": True, "instrument": "afm1", "ledger": None, "flagged": [], "current_session": told}
+    report["goal"] = {"text": "4 of 50 kept, too early to say how long"}
     rows = [row.plain for row in page({**report, "counts": {"keep": 7, "review": 0, "discard": 1_000}})]
     (row,) = (row for row in rows if row.startswith("  session"))
     assert (
         row == "  session   3, titin\ufffd[2J, for 2 h 13 min:  ● keep 4   ◐ review 0   ○ discard 6   (60.0% discarded)"
     )
     assert any("discard 1,000" in row for row in rows)
+    assert [row for row in rows if "too early" in row] == ["  goal      4 of 50 kept, too early to say how long"]
 
 
 # The service.
@@ -342,11 +344,21 @@ def test_the_goal_counts_what_was_kept_less_what_people_said_no_to(
     watch.look(sessions.current())
     assert watch.goal is not None
     assert watch.goal.kept == 19
+    assert watch.goal.text.startswith("19 of 40 kept (2 called no event, 1 called an event); ")
     sessions.end()
     night = RunSoFar(ledger.view())
     night.look(None)
     assert night.goal is not None
     assert (night.goal.kept, night.goal.wanted) == (ledger.view().verdict_counts()["keep"], 50)
+
+
+def test_files_of_another_year_foretell_nothing_of_tonight(ledger: Ledger) -> None:
+    ledger.record([replace(decision(number), acquired_s=1_243_000_000.0 + number) for number in range(100, 160)])
+    run = RunSoFar(ledger.view())
+    run.look(None)
+    assert run.goal is not None
+    assert (run.goal.kept >= 5, run.goal.low_s) == (True, None)
+    assert run.goal.text.endswith(" of 50 kept; of files of other days no time is foretold")
 
 
 def is_kept(event: dict[str, Any]) -> bool:

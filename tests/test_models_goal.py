@@ -52,7 +52,9 @@ def test_what_was_kept_earlier_counts_and_a_silence_lengthens_it():
     assert (later.kept, goal.kept) == (40, 30)
     assert later.likely_s < goal.likely_s
     silent = outlook(*some, 3_600.0 + 5_400.0, 50)
-    assert silent.likely_s > goal.likely_s  # nobody knows when it goes on
+    assert silent.likely_s > goal.likely_s + 1_800.0  # a long pause, as pauses of an hour and a half are
+    assert "; stands still for 1 h 30 min; 50 in" in silent.text
+    assert "likely" not in silent.text
     assert outlook(*some, 0.0, 50) == goal  # a clock that was set back
 
 

@@ -31,8 +31,9 @@ def test_more_events_are_curves_and_minutes() -> None:
     assert NIGHT.cost(18, 6.0, USUAL_S) == "18 more events are about 20 kept curves, 1 min at 4 s each; 42 wait"
     few = replace(NIGHT, waiting=8)
     assert few.cost(18, 6.0, 6.0).endswith("; 8 wait now, the others come in 2 h at 6 an hour")
-    assert few.cost(18, 0.0, 6.0).endswith("; only 8 wait, and none has come lately")
-    assert replace(NIGHT, waiting=0).cost(18, 0.0, 6.0).endswith("; none waits, and none has come lately")
+    assert few.cost(18, 0.0, 6.0).endswith("; only 8 wait, and no curve was kept lately")
+    none = replace(NIGHT, waiting=0).cost(18, 0.0, 6.0)
+    assert none.endswith("; none of those kept waits for an answer, and no curve was kept lately")
 
 
 def test_a_uniform_sheet_says_before_what_it_takes_and_earns() -> None:

@@ -698,6 +698,7 @@ def test_the_page_says_how_to_hand_over_and_leads_to_the_last_report(
     known = lab.page.ask("/api/state").json
     assert (known["goal"], known["report"]) == (None, None)
     assert known["handover"]["what"] == f"in session {begun}, so far"
+    assert f"report --state {lab.state} --html" in known["handover"]["report"]  # where no timer writes one
     words = shlex.split(known["handover"]["table"])
     which = ["--state", str(lab.state), "--session", str(begun)]
     assert words == ["afm-triage", "collect", *which, "--csv", f"kept-session-{begun}.csv"]

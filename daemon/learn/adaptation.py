@@ -227,9 +227,8 @@ def _objections(proposal: Proposal, ground: Ground) -> Iterator[str]:
         have = f"{_events(proposal.events, 'lie')} above the cut in force"
         yield f"{have}: {FEWEST} are the fewest that say anything, so {proposal.needed} more"
     elif proposal.new <= proposal.old:
-        is_theirs = ground.old > ground.own
-        where = "is where these events put it" if is_theirs else "is as high as these events allow"
-        yield f"the cut in force {where}"
+        where = "your confirmed events have put it there" if ground.old > ground.own else "no higher one is safe"
+        yield f"{where}: with more left out of review, events as weak as the weakest of yours would be lost"
     elif not proposal.stream:
         yield "this model has decided no curve of this session group yet"
     elif (gain := proposal.pile_before - proposal.pile_after) < LEAST_GAIN - 1e-9:

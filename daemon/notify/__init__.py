@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 import uuid
 from collections.abc import Callable, Mapping
@@ -47,6 +48,14 @@ LATE_S = 60.0
 _MOST_WAITING, _MOST_NAMED, _LOOK_S, _GONE_S = 20, 6, 0.5, 1.0
 #: Names of conditions whose further words say which one: a folder, a format.
 _MANY = frozenset({"source", "silence", "folder", "orientation"})
+#: By kind of condition, what whoever reads the message can do first.
+DEEDS: Mapping[str, str] = {
+    "source": "is the instrument's computer on, and its share still mounted?",
+    "silence": "does the instrument still measure, and write into the watched folder?",
+    "disk": "make room on the disk of the state folder",
+    "clock": "set the clock of the computer that runs afm-triage",
+    "tip": "look at the last curves before you go on with this tip",
+}
 _GRAVITY = {"ok": 0, "advice": 1, "degraded": 2, "alarm": 3}
 
 
@@ -105,8 +114,8 @@ class Rules:
         elif kind.open.pop(fault.name, None) is not None and not kind.open:
             kind.quiet_s = now_s
 
-    def letter(self, now_s: float, about: str = "") -> Message | None:
-        """What is due, as one message. ``about`` stands below: how the night is."""
+    def letter(self, now_s: float, about: str = "", instrument: str = "") -> Message | None:
+        """What is due, as one message. ``about`` stands below: how the night is; ``instrument`` before all."""
         self._turn(now_s)
         begun = {name: kind for name, kind in self._kinds.items() if self._is_due(kind, now_s)}
         over = {name: kind for name, kind in self._kinds.items() if name not in begun and self._is_over(kind, now_s)}
@@ -129,8 +138,9 @@ class Rules:
         self._sent_s = now_s
         ends = [name for name in (*begun, *over) if self._kinds[name].sent >= self.config.most_a_night]
         parts += [f"No more messages about {', '.join(ends)} before noon."] if ends else []
-        title = _title(begun, over)
-        return Message(uuid.uuid4().hex, title, "\n".join([*parts, "", about]).strip(), level)
+        title = clean(f"{instrument} {_title(begun, over)}".strip())
+        foot = _foot(instrument, begun)
+        return Message(uuid.uuid4().hex, title, "\n".join([*parts, "", *foot, about]).strip(), level)
 
     def state(self) -> dict[str, Any]:
         """What is to be remembered over a restart, ready for JSON."""
@@ -207,6 +217,13 @@ def _begun(name: str, kind: _Kind) -> str:
     return "\n".join(lines)
 
 
+def _foot(instrument: str, begun: Mapping[str, _Kind]) -> list[str]:
+    """What to do first, and where more is said."""
+    deeds = [DEEDS[name] for name, kind in begun.items() if kind.open and name in DEEDS]
+    where = f"instrument {instrument}, on {socket.gethostname()}: `afm-triage status` there says what stands now"
+    return [*(f"What to do: {deed}" for deed in deeds), *([clean(where)] if instrument else [])]
+
+
 def _over(name: str, kind: _Kind) -> str:
     quiet = minute_of(rfc3339(kind.quiet_s, "seconds"))
     what = "" if kind.last is None else f" ({kind.last.text})"
@@ -225,7 +242,7 @@ class _Letter:
 
 
 class Notifier(threading.Thread):
-    """Sends what the rules want. ``hear``, ``adopt`` and ``status`` are anybody's and never wait.
+    """Sends what the rules want, of ``instrument``. ``hear``, ``adopt`` and ``status`` are anybody's and never wait.
 
     ``about`` says how the night is, for the foot of a message; ``count`` is told what became of messages: ``sent``,
     ``failed`` (a try on one channel) or ``held`` (faults that were told in no message).
@@ -236,12 +253,14 @@ class Notifier(threading.Thread):
         config: NotifyConfig,
         state: Path,
         *,
+        instrument: str = "",
         about: Callable[[], str] = str,
         count: Callable[[str, int], None] = lambda result, times: None,
         clock: Clock = CLOCK,
     ) -> None:
         super().__init__(name="notify", daemon=True)
         self._state, self._about, self._count, self._clock = state, about, count, clock
+        self._instrument = instrument
         self._lock, self._ending, self._news = threading.Lock(), threading.Event(), threading.Event()
         self._rules = Rules(config)
         self._outbox: list[_Letter] = []
@@ -309,7 +328,7 @@ class Notifier(threading.Thread):
             if not self._rules.config.is_on:
                 self._outbox.clear()
                 return
-            message = self._rules.letter(now_s, self._about())
+            message = self._rules.letter(now_s, self._about(), self._instrument)
             if message is not None:
                 self._outbox.append(_Letter(message, now_s, tuple(channels_of(self._rules.config))))
                 self._due_s = 0.0

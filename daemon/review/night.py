@@ -262,7 +262,8 @@ def handover(config: Config, session: Session | None) -> dict[str, Any]:
         which, name = ["--session", str(session.number)], f"kept-session-{session.number}"
     words = ["afm-triage", "collect", "--state", str(config.state), *which]
     table, copies = (shlex.join([*words, *rest]) for rest in (["--csv", f"{name}.csv"], ["--copy", name]))
-    return {"what": what, "table": clean(table), "copies": clean(copies)}
+    report = shlex.join(["afm-triage", "report", "--state", str(config.state), "--html", "night.html"])
+    return {"what": what, "table": clean(table), "copies": clean(copies), "report": clean(report)}
 
 
 def _condition(one: Mapping[str, Any]) -> dict[str, Any]:

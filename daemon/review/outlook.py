@@ -77,8 +77,12 @@ class Outlook:
         if per_hour > 0:
             rest_s = 3600 * (curves - self.waiting) / per_hour
             return f"{told}; {self.waiting:,} wait now, the others come in {duration(rest_s)} at {per_hour:.3g} an hour"
-        waits = f"only {self.waiting:,} {'waits' if self.waiting == 1 else 'wait'}" if self.waiting else "none waits"
-        return f"{told}; {waits}, and none has come lately"
+        waits = (
+            f"only {self.waiting:,} {'waits' if self.waiting == 1 else 'wait'}"
+            if self.waiting
+            else "none of those kept waits for an answer"
+        )
+        return f"{told}; {waits}, and no curve was kept lately"
 
     def offer(self, kind: SheetKind, seconds: float) -> Offer:
         """What a sheet can earn, and what it takes. ``seconds`` a curve for this rater."""

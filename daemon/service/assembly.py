@@ -169,7 +169,9 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     path = PathWatch(canaries, metrics, config.state)
     guard = Guard(config.state, ledger.view(), serving, dispute, lambda: sessions.current, path=path)
     closing.callback(guard.stop)
-    notifier = Notifier(config.notify, config.state, about=sessions.words, count=metrics.messaged)
+    notifier = Notifier(
+        config.notify, config.state, instrument=config.instrument, about=sessions.words, count=metrics.messaged
+    )
     closing.callback(notifier.stop)
     report = StatusReport(
         config, metrics, health, serving, vigil, ledger, sessions, guard.status, messages=notifier.status

@@ -27,7 +27,7 @@ from daemon.ledger import LedgerView, wire
 from daemon.ledger.events import CurrentSession
 from models.bundle import BadBundle
 from models.clock import night_of, since_1970
-from models.goal import WANTED, Goal, outlook
+from models.goal import WANTED, Goal, of_old_files, outlook
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ _AGAIN_S = 10.0
 _PATIENCE_S, _GONE_S = 1.0, 1.0
 #: The time to the goal is reckoned anew this often at most, and looks back over so many curves.
 RECKON_S, LONGEST_RUN = 5.0, 100_000
+#: Files that were measured so long before they were judged are old ones, and their times say nothing of tonight.
+OLD_S = 86_400.0
 #: And while no curve comes, when only the silence grows.
 _REST_S = 30.0
 
@@ -219,13 +221,22 @@ class RunSoFar:
 
     def _reckon(self, now_s: float, wanted: int) -> None:
         kept = bytearray(self._kept)
+        said_of = Counter[str]()
         for seq, said in self._words.items():
             place, words = seq - self._first - 1, set(said.values())
             if 0 <= place < len(kept) and len(words) == 1:
                 word = next(iter(words))
-                kept[place] = {"discard": 0, "keep": 1}.get(word, kept[place])
+                counts = {"discard": 0, "keep": 1}.get(word, kept[place])
+                said_of[word] += counts != kept[place]
+                kept[place] = counts
         silent_s = max(now_s - self._decided_s, 0.0)  # the instrument's clock may tell another time than ours
-        self.goal = outlook(self._times_s, kept, max(self._times_s, default=0.0) + silent_s, wanted, self._before)
+        named = {"discard": "called no event", "keep": "called an event"}
+        told = ", ".join(f"{said_of[word]:,} {name}" for word, name in named.items() if said_of[word])
+        if self._times_s and self._decided_s - self._times_s[-1] > OLD_S:
+            self.goal = of_old_files(self._before + sum(kept), wanted, told)
+        else:
+            last_s = max(self._times_s, default=0.0)
+            self.goal = outlook(self._times_s, kept, last_s + silent_s, wanted, self._before, told)
 
 
 def _first_of(view: LedgerView, night: str, last: int) -> int:

@@ -7,6 +7,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Annotated
 
+from daemon.client import status
 from daemon.common.errors import BAD_CONFIG, UNREACHABLE, USAGE, UserError
 from daemon.common.options import Option
 from daemon.common.text import clean
@@ -27,7 +28,13 @@ def run(options: Options) -> int:
     config = load(options.service)
     channels = channels_of(config.notify)
     if not channels:
-        raise UserError(BAD_CONFIG, f"{config.file or 'no --config, and so'}: [notify] names nobody; {HOW}")
+        told = status.gather(config).get("messages")
+        names = f"{config.file or 'no --config, and so'}: [notify] names nobody"
+        if told:
+            to = ", ".join(told.get("to") or ())
+            how = f"the running {config.instrument} tells {to}: give the --config that it was started with"
+            raise UserError(BAD_CONFIG, clean(f"{names}; {how}"))
+        raise UserError(BAD_CONFIG, f"{names}; {HOW}")
     title = f"afm-triage {config.instrument}: a test"
     text = (
         f"Sent by hand on {socket.gethostname()}. An alarm of {config.instrument} would take the same way;"

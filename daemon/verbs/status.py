@@ -137,9 +137,7 @@ def _learning(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
 
 
 def _told(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
-    """How long until there is enough, and who is told when something is wrong; what does not arrive is a trouble."""
-    if goal := report.get("goal"):
-        yield "goal", Text(clean(str(goal.get("text"))))
+    """Who is told when something is wrong; what does not arrive is a trouble."""
     if messages := report.get("messages"):
         last, waiting = messages.get("last_arrived"), int(messages.get("waiting") or 0)
         arrived = f"the last was taken {minute_of(last)}" if last else "none was sent yet"

@@ -538,7 +538,10 @@ const KEYS = {
   c: () => openView(view === "cut" ? "curve" : "cut"),
   t: () => openView(view === "night" ? "curve" : "night"),
   o: ACTS.handover,
-  r: () => top.state?.report && window.open("/report", "_blank", "noopener"),
+  r: () => {
+    if (top.state?.report) window.open("/report", "_blank", "noopener");
+    else if (top.state?.handover) askHandover(top.state.handover, "No report was written by night yet; the last command makes one. ");
+  },
   ArrowLeft: (event) => (event.shiftKey ? plot.pan(-0.15, 0) : step(-1)),
   ArrowRight: (event) => (event.shiftKey ? plot.pan(0.15, 0) : step(1)),
   ArrowUp: (event) => event.shiftKey && plot.pan(0, 0.15),

@@ -143,8 +143,12 @@ export class Night {
       this.#judge([["", "No service is running: this is how it was left."], ...stood]);
     } else if (from === "off") this.#judge([["", "The guard is switched off: nobody watches."]]);
     else if (guard?.no_path) this.#judge([["", sentence(guard.no_path)]]);
-    else if (guard?.told?.length) this.#judge([["", "Nothing here needs you now; what was told before the restart stands below."]]);
-    else this.#judge([["on", isYoung ? "Nothing needs you so far; what can be said is still little." : "Nothing here needs you."]]);
+    else if (guard?.told?.length) this.#judge([["", "Nothing is wrong now; what was told before the restart stands below."]]);
+    else {
+      const waits = this.hands.left("review");
+      const looks = waits ? ` Your look is wanted: ${count(waits)} in review ${waits > 1 ? "wait" : "waits"}.` : "";
+      this.#judge([["on", `Nothing is wrong${isYoung ? " so far; what can be said is still little" : ""}.${looks}`]]);
+    }
   }
 
   #judge(lines) {

@@ -31,10 +31,11 @@ export function askSession(operator, then) {
 }
 
 /** How what was kept is handed over: commands to copy. */
-export function askHandover({ what, table, copies }) {
+export function askHandover({ what, table, copies, report }, why = "") {
   const dialog = $("handover");
-  $("handover-what").textContent = `Kept ${what}.`;
-  for (const [id, text] of Object.entries({ "handover-table": table, "handover-copies": copies })) $(id).replaceChildren(...whole(text));
+  $("handover-what").textContent = `${why}Kept ${what}.`;
+  const commands = { "handover-table": table, "handover-copies": copies, "handover-report": report };
+  for (const [id, text] of Object.entries(commands)) $(id).replaceChildren(...whole(text));
   for (const button of dialog.querySelectorAll("[data-copy]")) {
     button.textContent = "copy";
     button.onclick = () => copy($(button.dataset.copy), button);

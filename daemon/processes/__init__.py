@@ -1,0 +1,1 @@
+"""Child processes: spawned, spoken to in frames, limited, ended with us."""

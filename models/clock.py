@@ -97,8 +97,12 @@ def hours_between(first: str, last: str) -> Iterator[str]:
 
 
 def spoken(written: str) -> str:
-    """``Fri 20 Nov 14:05`` in the time of this computer, of what :func:`rfc3339` wrote."""
-    return datetime.fromisoformat(written).astimezone().strftime("%a %d %b %H:%M")
+    """``Fri 20 Nov 14:05`` in the time of this computer, of what :func:`rfc3339` wrote; the year where it is another.
+
+    Its last five letters are the time of day.
+    """
+    told = datetime.fromisoformat(written).astimezone()
+    return told.strftime("%a %d %b %H:%M" if _is_this_year(told) else "%a %d %b %Y %H:%M")
 
 
 def spoken_hour(wall_s: float) -> str:
@@ -107,10 +111,21 @@ def spoken_hour(wall_s: float) -> str:
 
 
 def spoken_start(start: str) -> str:
-    """``Fri 14:00``, ``20 Nov`` or ``Nov 2026`` of ``2026-11-20T14``, ``2026-11-20`` or ``2026-11``."""
+    """``Fri 14:00``, ``20 Nov`` or ``Nov 2026`` of ``2026-11-20T14``, ``2026-11-20`` or ``2026-11``.
+
+    With the year where it is another: ``20 Nov 2009 14:00``, ``20 Nov 2009``.
+    """
     if len(start) == len("2026-11-20T14"):
-        return datetime.fromisoformat(f"{start}:00").strftime("%a %H:%M")
-    return datetime.fromisoformat(f"{start}-01"[:10]).strftime("%d %b" if len(start) == len("2026-11-20") else "%b %Y")
+        told = datetime.fromisoformat(f"{start}:00")
+        return told.strftime("%a %H:%M" if _is_this_year(told) else "%d %b %Y %H:%M")
+    if len(start) == len("2026-11"):
+        return datetime.fromisoformat(f"{start}-01").strftime("%b %Y")
+    told = datetime.fromisoformat(start)
+    return told.strftime("%d %b" if _is_this_year(told) else "%d %b %Y")
+
+
+def _is_this_year(told: datetime) -> bool:
+    return told.year == datetime.fromtimestamp(CLOCK.wall_s()).year
 
 
 def as_when(written: str) -> str:

@@ -19,6 +19,7 @@ from reviewhelp import SAWTOOTH, copy_of, judged
 
 from daemon.cli import main
 from daemon.client.folders import NOTE
+from daemon.config import Flags, load
 from daemon.guard.logbook import NAME, Logbook, Run
 from daemon.guard.unseen import unseen
 from daemon.judging import Decision
@@ -26,6 +27,9 @@ from daemon.labels import Labels
 from daemon.learn.evaluation import evaluate, write_html
 from daemon.ledger import Ledger, LedgerView
 from daemon.ledger.numbers import TipPoint, Told
+from daemon.ledger.span import Span
+from daemon.report import gather
+from daemon.report.words import missed_in_all
 from models.clock import night_of, rfc3339
 
 EVENING_S = datetime.now().replace(hour=12, minute=5, second=0, microsecond=0).timestamp() - 86_400
@@ -67,7 +71,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 labels.add([Labels.of_event(events[place], word, rater)])  # type: ignore[arg-type]  # they are words
     now = time.time()
     with Logbook(state / NAME, stream) as book:
-        book.note_run(Run(rfc3339(now - 50_000), rfc3339(now - 40_000), None, "0.1.0", "torch-cpu-bf16"))
+        book.note_run(Run(rfc3339(EVENING_S - 600), rfc3339(now - 40_000), None, "0.1.0", "torch-cpu-bf16"))
         book.note_run(Run(rfc3339(now - 39_000), rfc3339(now - 10), rfc3339(now - 10), "0.1.0", "torch-cpu-bf16"))
         book.note_told(
             Told(name="disk", level="alarm", since=rfc3339(now - 300), ended=rfc3339(now - 200), text=f"full {EVIL}")
@@ -127,8 +131,8 @@ def test_one_screen_says_what_was_kept_and_whether_all_was_well(
     assert max(map(len, lines)) <= 80
     words = " ".join(lines)
     for said in (
-        "8 of 40 curves were kept, 2.11 an hour while the instrument measured; people say that 1 of them holds",
-        "12 (30.0%) are unsure; nobody has looked at 11 of them yet.",
+        "8 of 40 curves (20.0%) were kept, 2.11 an hour while the instrument measured; people say that 1 of them holds",
+        "12 (30.0%) are unsure; nobody has looked at 11 yet.",
         "Nobody has looked blind at any of the 20 discards",
         "1 alarm, the service ended once without stopping in order, 1 silence, the longest of 2 h 6 min",
         "noise 8 → 16 pN",
@@ -226,6 +230,45 @@ def test_a_time_without_curves_says_when_the_last_one_came(state: Path, capsys: 
     assert "No curve was measured in this time." in said
     tomorrow = f"{datetime.now() + timedelta(days=1):%Y-%m-%d}"
     assert "The last one before was measured" in told(state, capsys, "--since", tomorrow)
+
+
+def test_old_files_that_are_judged_tonight_are_told_and_make_no_empty_months(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    state, now = tmp_path / "state", time.time()
+    state.mkdir()
+    years = [datetime(year, 3, 5, 14).timestamp() for year in (2009, 2009, 2014, 2026)]
+    with closing(Ledger(state / "ledger.sqlite", "afm1")) as ledger:
+        made = [judged(number, verdict="keep", acquired_s=when) for number, when in enumerate(years)]
+        ledger.record([*made, judged(9, verdict="discard", score=0.001, acquired_s=now - 60)])
+        stream = ledger.stream
+    with Logbook(state / NAME, stream) as book:
+        book.note_run(Run(rfc3339(now - 600), rfc3339(now - 5), rfc3339(now - 5), "0.1.0", "torch-cpu-bf16"))
+        book.write()
+    report = json.loads(told(state, capsys, "--json"))
+    assert report["older"] == {"curves": 4, "keep": 4, "after": 0}
+    said = " ".join(told(state, capsys).split())
+    assert "None of 1 curve was kept. 4 more curves (4 kept) were judged in this time" in said
+    assert "`--since 0` has them too" in said
+    assert "Everything was well in the 9 min that the service ran." in said
+    every = json.loads(told(state, capsys, "--since", "0", "--json"))
+    assert sum(one["keep"] for one in every["bars"]) == 4
+    assert 3 <= len(every["bars"]) <= 4, "months without a curve are left out"
+    assert every["silences"] == [], "the service did not run yet"
+    assert every["per_hour"] is None
+    assert "Thu 05 Mar 2009 14:00" in told(state, capsys, "--since", "0")
+    before = " ".join(told(state, capsys, "--since", "2020-01-01", "--until", "2020-01-02").split())
+    assert "The service did not run in this time" in before
+    assert "Everything was well" not in before
+
+
+def test_a_part_of_a_night_has_its_own_discards_below_the_bound_of_the_night(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.sqlite", "afm1")) as ledger:
+        ledger.record([judged(number, verdict="discard", score=0.001) for number in range(30)])
+    report = gather(load(Flags(keys={"state": str(tmp_path)})), Span(after=20))
+    assert (report.missed.discards, report.missed.of_nights) == (10, 30)
+    assert "any of the 10 discards of this time" in missed_in_all(report)
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from models.curve import Curve
 
 #: Room beside the axes, in pixels: for ticks and their words.
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40
+_LETTER = 6.5  # how wide a letter is, in pixels; rather too wide
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,9 @@ class Drawing:
         for tick, name in self.x.named():
             px = self.place(tick, self.y.low)[0]
             parts.append(f'<path class="grid" d="M{px:.1f} {top:.1f}V{bottom:.1f}"/>')
-            parts.append(f'<text x="{px:.1f}" y="{bottom + 15:.1f}" text-anchor="middle">{escape(name)}</text>')
+            half = _LETTER * len(name) / 2
+            at = min(max(px, half), self.width - half)  # the first and the last word stay in the frame
+            parts.append(f'<text x="{at:.1f}" y="{bottom + 15:.1f}" text-anchor="middle">{escape(name)}</text>')
         for tick, name in self.y.named():
             py = self.place(self.x.low, tick)[1]
             parts.append(f'<path class="grid" d="M{left:.1f} {py:.1f}H{right:.1f}"/>')
@@ -123,6 +126,12 @@ def even_ticks(high: float, most: int = 6) -> tuple[float, ...]:
     size = 10.0 ** math.floor(math.log10(high / most))
     step = next(one * size for one in (1, 2, 5, 10, 20) if math.ceil(high / (one * size)) <= most)
     return tuple(round(place * step, 12) for place in range(max(math.ceil(high / step - 1e-9), 1) + 1))
+
+
+def apart(names: Sequence[str]) -> list[int]:
+    """The places of so many of the words, evenly over all, as stand below a chart without touching each other."""
+    most = int((400 - LEFT - RIGHT) // (_LETTER * max(map(len, names), default=1) + 10)) or 1
+    return list(range(0, len(names), -(-len(names) // most))) if names else []
 
 
 def short(value: float) -> str:
@@ -192,7 +201,9 @@ def draw_trace(drawn: Trace | None) -> str:
         np.clip((edge - bottom) / (top - bottom), 0.0, 1.0).tolist() for edge in _thick(lower, upper, top - bottom)
     ]
     scale, unit = _UNITS.get(drawn.unit, _UNITS[None])
-    size = f"{short(rise * scale)} {unit}" + ("" if drawn.travel_nm is None else f" over {drawn.travel_nm:.0f} nm")
+    # Where ruptures are marked, their forces are told beside the picture: against another baseline than this one.
+    force = "" if drawn.places else f"{short(rise * scale)} {unit}"
+    size = " over ".join(filter(None, [force, "" if drawn.travel_nm is None else f"{drawn.travel_nm:.0f} nm"]))
     level = (1 - (base - bottom) / (top - bottom)) * _HEIGHT
     marks = "".join(
         f'<path class="threshold" d="M{share * _WIDTH:.1f} {_HEAD * _HEIGHT:.1f}v8"/>' for share in drawn.places

@@ -7,7 +7,6 @@ into a folder; an archive is written here.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -29,7 +28,7 @@ from daemon.labels.curve_name import is_there, sha256_of
 from daemon.labels.sessions import Session, Sessions
 from daemon.ledger.span import EVER, Span
 from daemon.ledger.view import LedgerView
-from daemon.ledger.wire import Event, decode
+from daemon.ledger.wire import Event
 from daemon.reading.ahead import Job, Piece, read_ahead
 from daemon.sources import find
 from deploy.cpu import usable_cores
@@ -217,27 +216,6 @@ def _of_copy(copy: bytes | None) -> Curve | None:
         with suppress(Unreadable, Unfinished):
             return unpack(copy)[0]
     return None
-
-
-def judged_since(view: LedgerView, wanted: Wanted) -> tuple[int, int] | None:
-    """How many were judged after the wanted time began and are dated before it, and behind which decision they begin.
-
-    None where there are none, or no time was named. The order of decisions is that in which they were judged.
-    """
-    since_s = wanted.span.since_s
-    if not math.isfinite(since_s):
-        return None
-    low, high = wanted.span.after, view.last_seq
-    while low < high:
-        middle = (low + high) // 2
-        (row,) = view.since(middle, 1)
-        if since_1970(decode(row.body)["time"]) < since_s:
-            low = middle + 1
-        else:
-            high = middle
-    before = Span(until_s=since_s, after=low)
-    count = view.count_within(before, verdicts=wanted.verdicts, min_score=wanted.min_score) if wanted.verdicts else 0
-    return (count, low) if count else None
 
 
 def session_of(labels: Labels | None, word: str) -> Session:

@@ -63,6 +63,15 @@ def score(value: float | None) -> str:
     return told.ljust(6)
 
 
+def score_in_words(value: float | None) -> str:
+    """``0.973``, ``> 0.999``, ``0.0032``, ``3.3e-5`` with a true minus, ``no score``: in a sentence."""
+    if value is None:
+        return "no score"
+    if 0.9995 <= value < 1:
+        return "> 0.999"
+    return f"{value:.3g}" if value >= 1e-4 or value <= 0 else f"{value:.1e}".replace("e-0", "e-").replace("-", "\u2212")
+
+
 def size(count_bytes: float) -> str:
     """``3.2 GB``."""
     for unit in ("bytes", "kB", "MB", "GB"):

@@ -17,9 +17,9 @@ from heapq import merge
 from typing import Any
 
 from daemon.common.errors import USAGE, UserError
-from daemon.judging import Verdict
+from daemon.judging import VERDICTS, Verdict
 from daemon.ledger import wire
-from models.clock import CLOCK, day_and_minute, rfc3339
+from models.clock import CLOCK, day_and_minute, rfc3339, since_1970
 
 _HOW = "write today, yesterday, a day (2026-11-27), a time (2026-11-27T22:00) or the number of a decision"
 #: Decisions that are named in one read, so that none of them holds up a checkpoint.
@@ -29,6 +29,7 @@ Seqs = tuple[int, int | None]
 ALL: Seqs = (1, None)
 Verdicts = Collection[Verdict]
 _Select = Callable[..., list[tuple[Any, ...]]]
+_Since = Callable[[int, int], list[wire.Row]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,41 @@ def _read(option: str, written: str, now_s: float, *, is_end: bool) -> float | i
 
 def _day(word: str) -> date | None:
     return date.fromisoformat(word) if len(word) == len("2026-11-27") else None
+
+
+def dated_before(
+    since: _Since,
+    count_within: Callable[..., int],
+    last_seq: int,
+    span: Span,
+    verdicts: Verdicts = VERDICTS,
+    min_score: float | None = None,
+) -> tuple[int, int] | None:
+    """How many were judged in the time of a span and are dated before it, and behind which decision they begin.
+
+    None where there are none, or no time was named. The order of decisions is that in which they were judged.
+    The first three are those of a LedgerView.
+    """
+    if not math.isfinite(span.since_s):
+        return None
+    end = last_seq if span.last is None else min(span.last, last_seq)
+    after = _judged_before(since, span.since_s, span.after, end)
+    last = end if span.until_s == math.inf else _judged_before(since, span.until_s, after, end)
+    before = Span(until_s=span.since_s, after=after, last=last)
+    count = count_within(before, verdicts=verdicts, min_score=min_score) if verdicts and last > after else 0
+    return (count, after) if count else None
+
+
+def _judged_before(since: _Since, wall_s: float, low: int, high: int) -> int:
+    """The last decision between these two that was made before a moment; ``low`` where none was."""
+    while low < high:
+        middle = (low + high) // 2
+        (row,) = since(middle, 1)
+        if since_1970(wire.decode(row.body)["time"]) < wall_s:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,9 @@ from daemon.labels import Label, Labels
 from daemon.labels.raters import agreements
 from daemon.labels.sessions import Session, Sessions
 from daemon.ledger.numbers import Told, Unseen
-from daemon.ledger.span import Span
+from daemon.ledger.span import Span, dated_before
 from daemon.ledger.view import LedgerView
-from daemon.report.decisions import Shown, Silence, Tally, bars_of, pictures, when, word_of
+from daemon.report.decisions import SILENT_S, Shown, Silence, Tally, bars_of, pictures, when, word_of
 from models.clock import rfc3339, since_1970
 
 #: Blocks of the tip watch that are looked at.
@@ -109,14 +109,25 @@ class Missed:
     people named, and what was decided on them; ``unseen`` bounds the events among the discards, model by model.
     """
 
-    canaries: Mapping[str, int]
+    canaries: Mapping[str, int]  # of whole hours,
+    counted_since: str | None  # the first of which began here, before the span; None: with it
     confirmed: Mapping[str, int]  # verdict -> confirmed events
-    discards: int
-    at_most: int | None  # None: nobody has looked blind
+    discards: int  # of this span,
+    of_nights: int  # and of the whole nights that it is of, which the bound is made from
+    at_most: int | None  # of this span; None: nobody has looked blind
     looked_at: int
     disputed: int
     disputed_looked_at: int
     unseen: tuple[Unseen, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Older:
+    """Curves that were judged in this time and are dated before it: an old folder, or a clock that was set back."""
+
+    curves: int
+    keep: int
+    after: int  # they are behind this decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +169,8 @@ class Report:
     alarms: tuple[Told, ...]
     silences: tuple[Gap, ...]
     runs: tuple[Run, ...]
+    ran_s: float | None  # so long the service ran in this time; None: not known
+    asked_s: float | None  # so long this time is; None: since the ledger began
     ignored: Mapping[str, int]
     tip: TipHours | None
     missed: Missed
@@ -166,6 +179,7 @@ class Report:
     kept: tuple[Shown, ...]
     flagged: tuple[Shown, ...]
     discarded: tuple[Shown, ...]  # confirmed by people, then what the second opinion disputes
+    older: Older | None
     last_before: str | None  # of a span without curves: when the last one before it was measured
     notes: tuple[str, ...]  # what the files do not tell, and why
 
@@ -204,11 +218,15 @@ def gather(config: Config, span: Span, *, is_drawn: bool = False, now_s: float |
             tally.add(event)
         said = _said(labels, tally)
         night = _Night(tally, span, now_s)
-        runs = book.runs(night.since) if book else []
+        is_running = find(config).is_alive
+        every = book.runs() if book else []
+        if is_running and every and every[-1].ended is None:
+            every[-1] = every[-1]._replace(seen=max(every[-1].seen, rfc3339(now_s)))
+        runs = [one for one in every if _end_of(one) >= night.since and one.began < night.until]
         return Report(
             instrument=config.instrument,
             state_dir=str(config.state),
-            running=find(config).is_alive,
+            running=is_running,
             stream=view.stream,
             since=_written(span.since_s),
             until=_written(span.until_s),
@@ -231,16 +249,19 @@ def gather(config: Config, span: Span, *, is_drawn: bool = False, now_s: float |
             engines=dict(tally.engines.most_common()),
             latency_s={"p50": tally.latency_s(0.5), "p99": tally.latency_s(0.99)},
             alarms=tuple(one for one in (book.told(night.since) if book else []) if one.since < night.until),
-            silences=tuple(_gap(one, runs) for one in tally.silences()),
-            runs=tuple(one for one in runs if one.began < night.until),
-            ignored=dict(book.ignored(night.since[:13], night.until)) if book else {},
+            silences=tuple(sorted(_gaps(tally, every), key=lambda one: -one.seconds)),
+            runs=tuple(runs),
+            ran_s=night.ran_s(runs) if book else None,
+            asked_s=None if span.since_s == -math.inf else min(span.until_s, now_s) - span.since_s,
+            ignored=dict(book.ignored(night.since[:13], night.until)) if book and runs else {},
             tip=_tip(book, tally, night) if book and tally.seqs else None,
-            missed=_missed(view, labels, book, tally, said, night),
+            missed=_missed(view, labels, book if runs else None, tally, said, night),
             raters=tuple(_raters(said)),
             agreement=tuple(one.words() for one in agreements(label for some in said.values() for label in some)),
+            older=_older(view, span),
             last_before=None if tally.seqs else _last_before(view, span),
             notes=(*notes, *_doubts(tally)),
-            **pictures(view, tally, said) if is_drawn else {"kept": (), "flagged": (), "discarded": ()},
+            **pictures(view, tally, said, is_drawn=is_drawn),
         )
 
 
@@ -256,6 +277,17 @@ class _Night:
         until_s = max(span.until_s if span.until_s < math.inf else now_s, last_s + 1.0)
         self.since = rfc3339(since_s) if since_s < math.inf else ""
         self.until = rfc3339(until_s)
+        is_inside = math.isfinite(span.since_s) and span.since_s % 3600 != 0
+        self.counted_since = f"{self.since[:13]}:00:00Z" if is_inside else None
+
+    def ran_s(self, runs: Sequence[Run]) -> float:
+        """How long the service ran of it."""
+        stretches = ((max(one.began, self.since), min(_end_of(one), self.until)) for one in runs)
+        return sum(max(since_1970(end) - since_1970(begin), 0.0) for begin, end in stretches)
+
+
+def _end_of(one: Run) -> str:
+    return one.ended or one.seen
 
 
 def _opened(file: Path, closing: ExitStack, notes: list[str]) -> Labels | None:
@@ -321,11 +353,20 @@ def _session(one: Session, tally: Tally) -> dict[str, Any]:
     return {**{name: getattr(one, name) for name in names}, "counts": dict(verdicts)}
 
 
+def _gaps(tally: Tally, runs: Sequence[Run]) -> Iterator[Gap]:
+    """None from before the service ever ran: what was measured then says when files were copied, not what stood."""
+    first_s = since_1970(runs[0].began) if runs else -math.inf
+    for one in tally.silences():
+        since_s = max(one.since_s, first_s)
+        if one.until_s - since_s >= SILENT_S:
+            yield _gap(replace(one, since_s=since_s), runs)
+
+
 def _gap(one: Silence, runs: Sequence[Run]) -> Gap:
     since, until = when(one.since_s), when(one.until_s)
     ran = None
     if runs and runs[0].began <= since:
-        ran = any(run.began <= since and (run.ended or run.seen) >= until for run in runs)
+        ran = any(run.began <= since and _end_of(run) >= until for run in runs)
     return Gap(since, until, one.seconds, ran)
 
 
@@ -355,14 +396,18 @@ def _missed(
     disputed = tally.holds(view.disputed(min(tally.seqs) - 1, max(tally.seqs)) if tally.seqs else [])
     bounds = tuple(unseen(view, labels, pipeline, nights) for pipeline, nights in tally.nights.items())
     known = [one.at_most for one in bounds if one.at_most is not None]
+    discards, of_nights = tally.all["discard"], sum(one.discards for one in bounds)
+    at_most = sum(known) + sum(one.discards for one in bounds if one.at_most is None) if known else None
     return Missed(
         canaries=dict(book.tallies(night.since[:13], night.until)) if book else {},
+        counted_since=night.counted_since,
         confirmed={
             verdict: sum(seq in confirmed for seq in tally.seqs_of(verdict))
             for verdict in ("keep", "review", "discard")
         },
-        discards=sum(one.discards for one in bounds),
-        at_most=sum(known) + sum(one.discards for one in bounds if one.at_most is None) if known else None,
+        discards=discards,
+        of_nights=of_nights,
+        at_most=None if at_most is None else min(at_most + max(discards - of_nights, 0), discards),
         looked_at=sum(one.looked_at for one in bounds),
         disputed=len(disputed),
         disputed_looked_at=len(disputed & said.keys()),
@@ -385,6 +430,13 @@ def _doubts(tally: Tally) -> Iterator[str]:
     if tally.ahead:
         ahead = f"{many(tally.ahead, 'curve')} measured after the verdict, by the times that the files tell"
         yield f"{ahead}: is the clock of the instrument, or of this computer, right?"
+
+
+def _older(view: LedgerView, span: Span) -> Older | None:
+    if (every := dated_before(view.since, view.count_within, view.last_seq, span)) is None:
+        return None
+    kept = dated_before(view.since, view.count_within, view.last_seq, span, [one for one in VERDICTS if one == "keep"])
+    return Older(every[0], kept[0] if kept else 0, every[1])
 
 
 def _last_before(view: LedgerView, span: Span) -> str | None:

@@ -31,6 +31,8 @@ from models.ruptures import Rupture, pulling, ruptures
 
 #: A pause between two curves is a silence from so long on, and ten times what is usual between them.
 SILENT_S = 900.0
+#: However seldom they come, a pause of so long is one: files of several years lie in one folder.
+_SURELY_SILENT_S = 21_600.0
 _USUAL_TIMES = 10.0
 #: A curve cannot be measured after its verdict; so far two clocks may differ.
 _CLOCKS_S = 60.0
@@ -137,7 +139,7 @@ class Tally:
         gaps = np.diff(np.array(self.acquired_s))
         if not gaps.size:
             return []
-        least_s = max(SILENT_S, _USUAL_TIMES * median(gaps.tolist()))
+        least_s = min(max(SILENT_S, _USUAL_TIMES * median(gaps.tolist())), _SURELY_SILENT_S)
         found = [Silence(self.acquired_s[at], self.acquired_s[at + 1]) for at in np.flatnonzero(gaps >= least_s)]
         return sorted(found, key=lambda one: -one.seconds)
 
@@ -155,13 +157,17 @@ class Tally:
 
 
 def bars_of(hours: Mapping[str, Count]) -> list[tuple[str, Count]]:
-    """One bar an hour from the first to the last, empty ones too; a day or a month each where those are too many."""
+    """One bar an hour from the first to the last, empty ones too.
+
+    A day or a month each where those are too many, and then only such in which a curve was measured: old files that
+    are judged today lie years apart.
+    """
     if not hours:
         return []
     every = list(hours_between(min(hours), max(hours)))
     days = len(every) // 24
     size = 13 if len(every) <= _MOST_HOURS else 10 if days < _MOST_DAYS else 7
-    found = {hour[:size]: Count() for hour in every}
+    found = {hour: Count() for hour in every} if size == len("2026-11-27T22") else {}
     for hour, count in hours.items():
         into = found.setdefault(hour[:size], Count())
         into.by_verdict += count.by_verdict
@@ -223,15 +229,19 @@ def word_of(said: Sequence[Label] | None) -> str:
     return unanimous(one.label for one in said) if said else ""
 
 
-def pictures(view: LedgerView, tally: Tally, said: Mapping[int, Sequence[Label]]) -> dict[str, tuple[Shown, ...]]:
-    """The curves that a page shows."""
+def pictures(
+    view: LedgerView, tally: Tally, said: Mapping[int, Sequence[Label]], *, is_drawn: bool
+) -> dict[str, tuple[Shown, ...]]:
+    """The curves that a page shows; without ``is_drawn`` only which discards a person should see."""
     kept = spread(tally.seqs_of("keep"), MOST_KEPT)
     waiting = {seq for seq in tally.seqs_of("review") if seq not in said}
-    flagged = _shown(view, tally.highest(waiting, tally.scores, MOST_FLAGGED), said)
+    flagged = [] if not is_drawn else _shown(view, tally.highest(waiting, tally.scores, MOST_FLAGGED), said)
     lost = [seq for seq in tally.seqs_of("discard") if word_of(said.get(seq)) == "keep"][:MOST_DISCARDED]
     held = tally.holds(view.disputed(min(tally.seqs) - 1, max(tally.seqs)) if tally.seqs else [])
     disputed = _shown(view, tally.highest(held - said.keys(), tally.steps, MOST_DISCARDED), said)
     discarded = [*_shown(view, lost, said), *disputed][:MOST_DISCARDED]
+    if not is_drawn:
+        return {"kept": (), "flagged": (), "discarded": tuple(discarded)}
     shown = {"kept": _shown(view, kept, said), "flagged": flagged, "discarded": discarded}
     return {name: tuple(_drawn(view, one) for one in some) for name, some in shown.items()}
 

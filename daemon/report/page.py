@@ -11,6 +11,7 @@ from daemon.charts import (
     Drawing,
     Picture,
     Tile,
+    apart,
     copied,
     draw_trace,
     even_ticks,
@@ -24,7 +25,8 @@ from daemon.charts import (
     table,
     tiles,
 )
-from daemon.common.text import clean, latency, many, share
+from daemon.common.text import clean, latency, many, score_in_words, share
+from daemon.guard.logbook import Run
 from daemon.report import Bar, Report
 from daemon.report.decisions import MOST_DISCARDED, Break, Shown
 from daemon.report.words import (
@@ -40,11 +42,11 @@ from daemon.report.words import (
 )
 from daemon.report.words import paragraph as in_sentences
 from daemon.sources import words as kinds_in_words
-from models.clock import as_when, since_1970, spoken, spoken_hour, spoken_start
+from models.clock import as_when, hour_of, since_1970, spoken, spoken_hour, spoken_start
 from models.reasons import REASONS
 
 _MOST_FOLDERS = 40
-_LABELS = 8  # words below the bars of one chart
+_WEEK_S = 6 * 86_400.0  # from so long on a day of the week names no day
 _EFFECTS = {"informs": "", "lifts": "keeps a curve from being discarded", "blocks": "no score can be made"}
 #: What people ask in the morning, and where on this page the answer stands.
 _QUESTIONS = (
@@ -85,7 +87,9 @@ def _tiles(report: Report) -> Iterator[Tile]:
     yield Tile("curves", f"{report.curves:,}", f"{counts['discard']:,} discarded: the files stay where they are")
     yield Tile("kept", f"{counts['keep']:,}", share(counts["keep"], report.curves) + " of all")
     rate = "–" if report.per_hour is None else f"{report.per_hour:.3g}"
-    yield Tile("kept an hour", rate, "while the instrument measured, silences left out")
+    why = "it measured for less than a quarter of an hour" if report.curves else "no curve was measured"
+    says = why if report.per_hour is None else "while the instrument measured, silences left out"
+    yield Tile("kept an hour", rate, says)
     yield Tile("unsure", f"{counts['review']:,}", f"{share(counts['review'], report.curves)}; {report.waiting:,} wait")
     bound = report.missed.at_most
     yield Tile("thrown away at most", "?" if bound is None else f"{bound:,}", "events among the discards, 95 % sure")
@@ -120,6 +124,8 @@ def _by_time(report: Report) -> Iterator[str]:
         return
     period = period_of(report.bars)
     yield heading(f"By the {period} of measurement", "hours")
+    if period != "hour":
+        yield paragraph(f"Only {period}s in which a curve was measured stand here.", "soft")
     yield pictures(
         [
             Picture(_bars(report.bars, f"curves by {period}", "all"), "Curves: kept, unsure above, the rest in grey."),
@@ -134,12 +140,14 @@ def _by_time(report: Report) -> Iterator[str]:
             spoken_start(one.start),
             f"{one.curves:,}",
             f"{one.keep:,}",
+            share(one.keep, one.curves),
             f"{one.review:,}",
             share(one.review, one.curves),
         ]
         for one in report.bars
+        if one.curves
     ]
-    yield table((period, "curves", "kept", "unsure", "share unsure"), rows)
+    yield table((period, "curves", "kept", "share kept", "unsure", "share unsure"), rows)
 
 
 def _numbers(*some: int) -> list[str]:
@@ -154,8 +162,7 @@ def _bars(some: Sequence[Bar], title: str, what: str) -> str:
         "share": [100 * one.review / one.curves if one.curves else 0.0 for one in some],
     }[what]
     ticks = even_ticks(max(heights))
-    step = -(-len(some) // _LABELS)
-    named = range(0, len(some), step)
+    named = apart([spoken_start(one.start) for one in some])
     names = tuple(spoken_start(some[place].start) for place in named)
     across = Axis("", 0.0, float(len(some)), tuple(place + 0.5 for place in named), names=names)
     drawing = Drawing(title, across, Axis(title, 0.0, ticks[-1], ticks))
@@ -177,11 +184,13 @@ def _by_folder(report: Report) -> Iterator[str]:
     if not report.folders:
         return
     yield heading("By folder")
-    head = ("folder", "curves", "kept", "unsure", "share unsure", "first", "last")
+    head = ("folder", "curves", "kept", "share kept", "unsure", "share unsure", "first", "last")
     rows: list[list[str | Cell]] = [
         [
             Cell(one.folder, kind="path"),
-            *_numbers(one.curves, one.keep, one.review),
+            *_numbers(one.curves, one.keep),
+            share(one.keep, one.curves),
+            *_numbers(one.review),
             share(one.review, one.curves),
             spoken(one.first),
             spoken(one.last),
@@ -216,7 +225,7 @@ def _kept(report: Report) -> Iterator[str]:
         )
     yield paragraph(
         "Forces are those of the ruptures as they stand in the raw curve, against its baseline: enough for a first "
-        "look, no analysis.",
+        "look, no analysis. Of the push only as much is drawn as leaves the pull its room.",
         "soft",
     )
     yield _drawn(report.kept, "kept", report)
@@ -263,12 +272,15 @@ def _drawn(some: Sequence[Shown], mark: str, report: Report) -> str:
 
 
 def _picture(one: Shown, names_model: bool) -> Picture:
-    score = "no score" if one.score is None else f"{one.score:.2g}" if one.score < 0.1 else f"{one.score:.3f}"
-    reasons = ", ".join(reason for reason in one.reasons if reason != "score")
+    reasons = ", ".join(_in_words(reason) for reason in one.reasons if reason != "score")
     said = {"keep": "people: an event", "discard": "people: no event", "unsure": "people: in doubt"}.get(one.said, "")
     told = [_forces(one.ruptures), said, reasons, spoken(one.acquired), one.model if names_model else ""]
     caption, name = "; ".join(filter(None, told)), one.name.rpartition("/")[2]
-    return Picture(draw_trace(one.trace), caption, name, one.verdict, score, one.file)
+    return Picture(draw_trace(one.trace), caption, name, one.verdict, score_in_words(one.score), one.file)
+
+
+def _in_words(reason: str) -> str:
+    return REASONS[reason].text if reason in REASONS else reason
 
 
 def _forces(some: Sequence[Break]) -> str:
@@ -338,10 +350,14 @@ def _course(times: Sequence[str], values: Sequence[float | None], title: str) ->
     if len(known) < 2 or known[0][0] == known[-1][0]:
         return ""
     first, last = known[0][0], known[-1][0]
-    at = [first + share * (last - first) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    names = tuple(map(spoken_hour, at))
+    is_long = last - first > _WEEK_S
+    named = {  # of equal words the first alone
+        spoken_start(hour_of(at)[:10]) if is_long else spoken_hour(at): at
+        for at in (first + share * (last - first) for share in (1.0, 0.75, 0.5, 0.25, 0.0))
+    }
+    names, at = tuple(named), tuple(named.values())
     ticks = even_ticks(max(value for _, value in known))
-    drawing = Drawing(title, Axis("", first, last, tuple(at), names=names), Axis(title, 0.0, ticks[-1], ticks))
+    drawing = Drawing(title, Axis("", first, last, at, names=names), Axis(title, 0.0, ticks[-1], ticks))
     drawing.line(known, "curve")
     for when, value in known[:: max(len(known) // 100, 1)]:
         says = f"{spoken_hour(when)}: {value:.3g}"
@@ -379,15 +395,16 @@ def _service(report: Report) -> Iterator[str]:
         lines.append(f"From the finished file to its verdict: {latency(took['p50'])} in the middle, 99 % within {slow}")
     if said := runs_in_words(report):
         lines.append(f"It {said}")
-    lines += [_run(run.began, run.ended, run.seen, run.version, run.engine) for run in report.runs[-20:]]
+    lines += [_run(run, report.running and run == report.runs[-1]) for run in report.runs[-20:]]
     if said := kinds_in_words(report.ignored):
-        lines.append(f"Files passed over: {said}")
+        lines.append(f"Files passed over, as they are no curves: {said}")
     yield listed(_sentence(one) for one in lines)
 
 
-def _run(began: str, ended: str | None, seen: str, version: str, engine: str) -> str:
-    end = f"to {spoken(ended)}" if ended else f"last seen {spoken(seen)}"
-    return f"{spoken(began)} {end}, version {version}{f' on {engine}' if engine else ''}"
+def _run(one: Run, is_running: bool) -> str:
+    end = f"was last seen {spoken(one.seen)}, and did not stop in order"
+    end = f"stopped {spoken(one.ended)}" if one.ended else "runs now" if is_running else end
+    return f"began {spoken(one.began)}, {end}; version {one.version}{f' on {one.engine}' if one.engine else ''}"
 
 
 def _sentence(text: str) -> str:

@@ -260,7 +260,7 @@ def _tell(options: Options, wanted: Wanted, targets: _Targets, told: _Told) -> N
 
 def _remarks(view: LedgerView, wanted: Wanted, targets: _Targets, told: _Told) -> Iterator[str]:
     """What is not as one would think, a line each."""
-    from daemon.collect import judged_since
+    from daemon.ledger.span import dated_before
 
     for fate, names in told.copied.items():
         yield f"{_FATES[fate]}: the ledger's compact copy was handed over of {_some(names)}"
@@ -277,7 +277,8 @@ def _remarks(view: LedgerView, wanted: Wanted, targets: _Targets, told: _Told) -
         yield f"the last decision is {view.last_seq:,}, none is behind {wanted.span.after}; a day is written 2026-11-27"
     if wanted.session is not None and wanted.session.ended is None:
         yield f"session {wanted.session.number} has not ended: its curves until now"
-    if (before := judged_since(view, wanted)) is not None:
+    asked = wanted.span, wanted.verdicts, wanted.min_score
+    if (before := dated_before(view.since, view.count_within, view.last_seq, *asked)) is not None:
         count, seq = before
         what = f"{many(count, 'more curve')} judged in that time, dated before it"
         yield f"{what} (an older folder, or a clock that was set back): --since {seq} has them too"

@@ -225,7 +225,9 @@ def _kept(report: Report) -> Iterator[str]:
         )
     yield paragraph(
         "Forces are those of the ruptures as they stand in the raw curve, against its baseline: enough for a first "
-        "look, no analysis. Of the push only as much is drawn as leaves the pull its room.",
+        "look, no analysis. They are read from the ledger's smaller copies; `collect` measures the whole files, so its "
+        "forces differ a little, and it may find more ruptures. Of the push "
+        "only as much is drawn as leaves the pull its room.",
         "soft",
     )
     yield _drawn(report.kept, "kept", report)

@@ -347,12 +347,14 @@ def test_the_session_stands_beside_the_numbers_of_all_time(width: int, height: i
     told = {"number": 3, "sample": "titin\x1b[2J", "tip": "OMCL", "seconds": 8000.0, "counts": counts}
     all_time = {"keep": 5_000, "review": 0, "discard": 70_000}
     assert " session " not in text_of(board_with(9), width, height)
-    goal = {"kept": 12, "wanted": 50, "text": "12 of 50 kept; 50 in 1 h 40 min to 6 h (90 %)"}
+    words = "12 of 50 kept (2 called no event); 50 in 1 h 40 min to 6 h 5 min (90 %), likely 2 h"
+    goal = {"kept": 12, "wanted": 50, "text": words}
     board = board_with(9, current_session=told, counts=all_time, goal=goal)
     lines = frame(board, width, height)
     text = "\n".join(line.plain for line in lines)
     assert " session 3, titin\ufffd[2J, tip OMCL, for 2 h 13 min" in text
-    assert re.search(r" goal +12 of 50 kept; 50 in 1 h 40 min to 6 h \(90 %\)", text)
+    assert re.search(r" goal +12 of 50 kept \(2 called no event\); 50 in 1 h 40 min to 6 h 5 min \(90 %\)", text)
+    assert ("likely 2 h" in text) == (width > 80)  # not torn in two: what is likeliest is left out where it has no room
     (row,) = (line.plain for line in lines if line.plain.startswith(" ● keep"))
     assert row.split()[2:6] == ["1,236", "11.0%", "5,002", "6.7%"]
     assert (len(lines), {line.cell_len for line in lines}) == (height, {width})

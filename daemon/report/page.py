@@ -26,7 +26,6 @@ from daemon.charts import (
     tiles,
 )
 from daemon.common.text import clean, latency, many, score_in_words, share
-from daemon.formats.afmcurve import MOST_POINTS
 from daemon.guard.logbook import Run
 from daemon.report import Bar, Report
 from daemon.report.decisions import MOST_DISCARDED, Break, Shown
@@ -225,10 +224,10 @@ def _kept(report: Report) -> Iterator[str]:
             f"{len(report.kept):,} of {total:,}, evenly over the time; `afm-triage collect` hands all of them over."
         )
     yield paragraph(
-        "Forces are those of the ruptures against the baseline, read off the ledger's copy of the curve, which is "
-        f"averaged to {MOST_POINTS:,} points: enough for a first look. Of a longer curve the table of "
-        "`afm-triage collect` has them as the file does, and may count others. Of the push only as much is drawn as "
-        "leaves the pull its room.",
+        "Forces are those of the ruptures as they stand in the raw curve, against its baseline: enough for a first "
+        "look, no analysis. They are read from the ledger's smaller copies; `collect` measures the whole files, so its "
+        "forces differ a little, and it may find more ruptures. Of the push "
+        "only as much is drawn as leaves the pull its room.",
         "soft",
     )
     yield _drawn(report.kept, "kept", report)

@@ -245,6 +245,8 @@ def _session(board: Board, width: int) -> list[Text]:
     goal = Text.assemble((" goal    ", QUIET), board.goal) if board.goal else Text()
     if told and goal and told.cell_len + goal.cell_len < width:
         return [told.append("   goal ", QUIET).append(board.goal)]
+    if goal.cell_len > width:  # what is likeliest goes first: half of it on a line of its own says nothing
+        goal = Text.assemble((" goal    ", QUIET), board.goal.partition(", likely ")[0])
     return [line for one in (told, goal) if one for line in wrapped(one, width, 9)]
 
 

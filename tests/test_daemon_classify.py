@@ -5,7 +5,7 @@ from pathlib import Path
 
 from daemon.judging import Thresholds, classify
 from daemon.reading.pool import ReaderPool
-from daemon.sources import find
+from daemon.sources.existing import find
 from deploy.serving import Model
 from models.curve import Curve
 

@@ -23,7 +23,7 @@ from daemon.ledger import Ledger, LedgerView
 from daemon.reading import Reading
 from daemon.reading.ahead import read_curves
 from daemon.reading.pool import ReaderPool
-from daemon.sources import find
+from daemon.sources.existing import find
 from daemon.sources.message import content_of, parse
 from deploy.classifier import EngineRequest
 from deploy.serving import Model

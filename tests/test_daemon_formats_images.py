@@ -21,7 +21,7 @@ from daemon.formats.base import NO_CURVES, Blob, NotACurve, Unfinished, Unreadab
 from daemon.reading import FileReading
 from daemon.reading.pool import ReaderPool
 from daemon.reading.worker import Request, RequestHandler
-from daemon.sources import find
+from daemon.sources.existing import find
 from models.reasons import UNREADABLE
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -305,13 +305,15 @@ def test_kill_9_at_any_moment_leaves_no_gap_and_nothing_twice(path: Path) -> Non
     before, announced = 4_000, 0
     ledger_with(path, before).close()
     as_version_2(path)
-    for trial in range(20):
+    for trial in range(40):
+        if trial >= 20 and announced > before + 40:  # a busy machine takes longer to announce as much
+            break
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
         assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"
-        time.sleep(0.004 * (trial % 10) + 0.0013 * trial)
+        time.sleep((0.004 * (trial % 10) + 0.0013 * trial) * (1 if trial < 20 else 5))
         writer.kill()
         seen = writer.stdout.read().split("\n")[:-1]  # the last line may be cut
         writer.stdout.close()

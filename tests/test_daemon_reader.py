@@ -34,7 +34,8 @@ from daemon.processes.child import launch
 from daemon.reading import FileReading
 from daemon.reading.ahead import Job, Piece, read_ahead, read_curves
 from daemon.reading.pool import ReaderBroken, ReaderPool
-from daemon.sources import Arrival, Ignored, find
+from daemon.sources import Arrival, Ignored
+from daemon.sources.existing import find
 from models.curve import Curve, Prepared
 from models.frontend import prepare_to_judge
 from models.raster import RasterProfile

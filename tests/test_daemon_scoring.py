@@ -23,7 +23,8 @@ from daemon.cli import main
 from daemon.common.errors import UserError
 from daemon.judging import overlap
 from daemon.reading.ahead import Job, Kept, Piece, Stamp, read_ahead
-from daemon.sources import Ignored, find
+from daemon.sources import Ignored
+from daemon.sources.existing import find
 from models.frontend import prepare
 from models.raster import RasterProfile
 

@@ -30,7 +30,7 @@ from daemon.ledger.span import EVER, Span
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
 from daemon.reading.ahead import Job, Piece, read_ahead
-from daemon.sources import find
+from daemon.sources.existing import find
 from deploy.cpu import usable_cores
 from models.clock import since_1970
 from models.curve import Curve

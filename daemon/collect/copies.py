@@ -25,6 +25,7 @@ from daemon.common.errors import ALREADY_RUNNING, BAD_DATA, INPUT_OUTPUT, USAGE,
 from daemon.common.locks import lock_where_possible
 from daemon.common.mounts import resolve
 from daemon.common.text import clean, first_line
+from daemon.formats.afmcurve import SUFFIX
 from daemon.formats.base import Blob, Unfinished, Unreadable
 from daemon.labels.curve_name import sha256_of
 from daemon.processes.worker_pool import WorkersBroken
@@ -176,7 +177,7 @@ class CurveFolder(Closing):
 
 def _content_key(identity: str, name: str) -> str:
     """Of a file its digest, for it is handed over once with all its curves; else the curve."""
-    return identity if name.endswith(".afmcurve") else identity.partition("#")[0]
+    return identity if name.endswith(SUFFIX) else identity.partition("#")[0]
 
 
 def _copy(content: Content, target: Path, sha256: str) -> None:

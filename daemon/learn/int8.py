@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from daemon.common.errors import BAD_DATA, UNREACHABLE, UserError
 from daemon.common.progress import progress
 from daemon.reading.ahead import read_curves
-from daemon.sources import find
+from daemon.sources.existing import find
 from deploy.classifier import EngineRequest, Signals
 from deploy.cpu import CHUNK
 from deploy.engine_cache import UnsafeCache

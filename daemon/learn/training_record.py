@@ -22,7 +22,7 @@ from daemon.common.progress import progress
 from daemon.formats.afmcurve import compact
 from daemon.learn.labelled import LabelledCurve
 from daemon.reading.ahead import read_curves
-from daemon.sources import find
+from daemon.sources.existing import find
 from models.curve import Curve
 from models.raster import RasterProfile
 from models.train import gather

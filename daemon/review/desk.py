@@ -36,7 +36,7 @@ from daemon.ledger.wire import Event
 from daemon.reading.pool import ReaderPool
 from daemon.review.queues import BLIND, QUEUES, Aims, Item, Portion, QueueName, portion, queue, stretches
 from daemon.review.request import Refused, Said
-from daemon.sources import find as find_files
+from daemon.sources.existing import find as find_files
 from models.clock import utc_now
 from models.curve import Curve
 

@@ -109,7 +109,7 @@ def _of_folders(options: Options) -> int:
     from daemon.learn.head import Start, embed_all, parent_of, rank
     from daemon.learn.labelled import collect
     from daemon.reading.ahead import read_curves
-    from daemon.sources import find
+    from daemon.sources.existing import find
     from models.heads import embed
 
     if absent := [folder for folder in options.folders if not folder.exists()]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from daemon.batch.output import ResumableOutput
     from daemon.judging import Judge
     from daemon.reading import Reading
-    from daemon.sources import Found
+    from daemon.sources.existing import Found
     from deploy.serving import Model
 
 
@@ -166,7 +166,7 @@ def _score_files(
     from daemon.batch import score_jobs
     from daemon.batch.output import Earlier, note, tell
     from daemon.reading.ahead import Job
-    from daemon.sources import find
+    from daemon.sources.existing import find
 
     found = find(options.paths)
     wanted = (arrival for arrival in found if selection is None or selection.has_file(arrival.path, arrival.file))

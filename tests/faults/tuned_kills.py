@@ -248,7 +248,7 @@ def _judge(folder: Path, registry: Registry, written: Sequence[str], told: Seque
 
 def _curve(file: Path):  # type: ignore[no-untyped-def]  # models.curve.Curve
     from daemon.reading.ahead import read_curves
-    from daemon.sources import find
+    from daemon.sources.existing import find
 
     (reading,) = read_curves(find([file]))
     assert reading.curve is not None

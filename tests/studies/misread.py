@@ -368,7 +368,7 @@ def real(folder: Path, model: Model, played: int) -> Quiet:
     from daemon.judging import classify, decide
     from daemon.judging.judge import judge_of
     from daemon.reading.ahead import Job, Piece, read_ahead
-    from daemon.sources import find
+    from daemon.sources.existing import find
 
     judge, story, number = judge_of(model, ThresholdsConfig()), Story(), 0
     pieces = read_ahead(map(Job, find([folder])), 2, model.bundle.profile)

@@ -447,7 +447,6 @@ def test_a_large_folder_is_cheap_and_is_forgotten_when_it_goes(memory_path: Path
         assert len(watched.decide(5_000, 10.0)) == 5_000
         tracker = watched.source._folders[0]._tracker
 
-
         def settled() -> list[str] | None:
             with suppress(RuntimeError):  # read here while the watcher's thread notes more
                 return tracker.settled.paths()

@@ -18,7 +18,7 @@ LIST = ROOT / "models" / "reasons.py"
 #: Notes of a reader that tell where a curve comes from, or how, and are no reasons of a verdict.
 ONLY_NOTES = {"simulated", "averaged", "unit_assumed"}
 #: What a file is instead of a curve: it ends without an event.
-NO_VERDICT = {"image", "link", "table", "unclaimed"}
+NO_VERDICT = {"image", "table", "unclaimed"}
 
 _WORD = re.compile(r"[a-z]+(_[a-z0-9]+)*")
 _HOLDS = re.compile(r"_?(reasons?|notes?|why)")  # a name that holds words

@@ -14,7 +14,7 @@ from tests.faults.harness import scrape
 from tests.faults.lab import Lab, put, until
 from tests.test_notify import SECRET, http_receiver
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.long]  # a minute: tests/test_notify.py has the rules and senders
 CURVES = 10
 
 
@@ -44,7 +44,7 @@ def test_an_alarm_is_told_within_a_minute_and_a_receiver_that_hangs_delays_no_ve
                 (elsewhere / f"x{number}.xyz").write_bytes(b"no curve")
             said: dict[str, Any] = json.loads(well.got.get(timeout=60).body)
             assert time.monotonic() - begun_s < 60.0
-            assert said["title"].startswith("▲ folder: ")
+            assert said["title"].startswith("afm1 ▲ folder: ")
             assert "none is a kind that is read" in said["text"]
             assert said["picture"].startswith("iVBOR")
             hanging.got.get(timeout=60)

@@ -14,17 +14,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.curve import Curve, DistanceKind, Prepared, Samples
-from models.frontend import LARGEST, MIN_POINTS, first_shown, newton_per_unit, prepare, turned
-from models.raster import RasterProfile
+from models.frontend import LARGEST, MIN_POINTS, first_shown, force_scale, prepare, turned
+from models.raster import ForceLabel, RasterProfile
 from models.steps import Fall, falls, snap_off
 
-Unit = Literal["pN", "nm", "V", ""]
 _PROFILE = RasterProfile()
 
 SHARP = 5.0  # a break is looked for on ever shorter means, while its drop is so many of their standard errors
@@ -53,7 +51,7 @@ class Rupture:
     drop: float  # to the branch behind it
     error: float  # standard error of ``force`` by noise and baseline; that of the spring constant comes on top
     drop_error: float  # of ``drop``, by noise
-    unit: Unit  # "nm" and "V": of deflection, where the file does not say what makes it a force; "" says nothing
+    unit: ForceLabel  # "nm" and "mV": of deflection, where the file does not say what makes it a force; "" says nothing
     position_nm: float  # from the surface, or without a push from the first sample; NaN without a distance
     position_kind: DistanceKind | None  # of ``position_nm``; None: the file does not say of what its distance is
 
@@ -96,7 +94,7 @@ def ruptures(curve: Curve, prepared: Prepared | None = None) -> tuple[Rupture, .
         return ()
     free = force[breaks[-1].after :]
     baseline, scatter = _Baseline(free), _Scatter(free)
-    factor, unit = unit_of(curve)
+    factor, unit = force_scale(curve)
     told: list[Rupture] = []
     start = push
     for one, stop in zip(breaks, [*(other.before + 1 for other in breaks[1:]), n], strict=True):
@@ -125,16 +123,6 @@ def pulling(curve: Curve) -> Curve:
     other = turned(curve)
     ways = [max((one.t for one in falls(way.force)), default=0.0) for way in (curve, other)]
     return other if ways[1] > ways[0] else curve
-
-
-def unit_of(curve: Curve) -> tuple[float, Unit]:
-    """What turns the curve's own unit into the one that is told, and that."""
-    newton = newton_per_unit(curve)
-    if newton is not None:
-        return newton * 1e12, "pN"
-    if curve.force_unit == "m":
-        return 1e9, "nm"
-    return (1.0, "V") if curve.force_unit == "V" else (1.0, "")
 
 
 def bend_nm_per_unit(curve: Curve) -> float | None:

@@ -275,8 +275,8 @@ def test_units_are_those_that_the_file_has(model: str) -> None:
     judge = judge_of(judging, ThresholdsConfig())
     volts = trace_of(explain(find_reading(VOLTS, 0), judging, judge))
     bare = trace_of(explain(find_reading(CURVES / "waite_set1_16.txt", 0), judging, judge))
-    assert volts.y_label == "deflection (V)"
-    assert np.nanmax(np.abs(volts.y)) < 10
+    assert volts.y_label == "deflection (mV)"
+    assert 10 < np.nanmax(np.abs(volts.y)) < 10_000
     assert bare.x_label == "sample of the retract"
     assert bare.y_label == "force (the file names no unit)"
 

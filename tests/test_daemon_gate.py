@@ -21,7 +21,7 @@ from daemon.formats.afmcurve import compact_copy_of
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
 from daemon.learn import gate as whole
-from daemon.learn.gate import examine, look
+from daemon.learn.gate import CrossFitted, examine, look
 from daemon.learn.lessons import GOLDEN, golden_events, golden_fingerprints
 from daemon.learn.training import known_logits
 from daemon.learn.training_record import fingerprint_of
@@ -135,7 +135,7 @@ def ask(night, doubted, candidate, **words):
 def test_a_sound_candidate_passes_once_a_night_and_the_look_is_noted(fresh, doubted, lenient, monkeypatch):
     dry = ask(fresh, doubted, doubted.good, spend=False)
     assert (list(dry.failed), dry.look, looks(fresh.state)) == ([], 0, []), list(dry.sentences())[:3]
-    report = ask(fresh, doubted, doubted.good.folder, cross_fitted=[9.0])
+    report = ask(fresh, doubted, doubted.good.folder, crossed=CrossFitted([9.0], None))
     assert (report.passed, report.look, report.alpha) == (True, 1, 0.025)
     assert looks(fresh.state) == [report]
     told = {one.test: one for one in report.findings}
@@ -162,7 +162,7 @@ def test_what_would_do_harm_is_refused_by_name(fresh, doubted, tmp_path):
     score = float(parent.calibration.score(np.array([cut]))[0])
     thresholds = {"thresholds": Cut(score, score * 1.01, {"basis": "simulation, held out", "events": 4_000})}
     bad = with_network(tmp_path / "bad", parent, weights, cut, **thresholds)
-    report = ask(fresh, doubted, bad, cross_fitted=[9.0, cut - 0.1], own_ranking=(0.61, 0.62))
+    report = ask(fresh, doubted, bad, crossed=CrossFitted([9.0, cut - 0.1], (0.61, 0.62)))
     assert (report.passed, report.look) == (False, 1)
     assert {"newly lost", "ranking", "simulated events", "cut", "own events", "own ranking"} <= set(report.failed)
     texts = {one.test: one.text for one in report.findings}

@@ -72,7 +72,7 @@ def test_a_deflection_is_told_as_one_and_a_force_only_where_it_is_known():
     assert bent.position_nm == pytest.approx(newton.position_nm)
     volts = replace(metres, force=metres.force / 5e-8, force_unit="V", distance=None, distance_kind=None)
     (raw, *_) = ruptures(volts)
-    assert (raw.unit, raw.force) == ("V", pytest.approx(bent.force / 50.0))
+    assert (raw.unit, raw.force) == ("mV", pytest.approx(1e3 * bent.force / 50.0))
     assert math.isnan(raw.position_nm)
     assert raw.position_kind is None
     known = replace(volts, sensitivity_m_per_v=5e-8, spring_constant_n_per_m=0.02)

@@ -30,7 +30,7 @@ from daemon.sources.existing import find
 from deploy.serving import Model
 from models.bundle import Bundle
 from models.curve import Curve, Prepared, Samples
-from models.frontend import LARGEST, newton_per_unit, prepare, turned
+from models.frontend import LARGEST, force_scale, prepare, turned
 from models.raster import coverage, envelope
 from models.reasons import REASONS
 from models.ruptures import Rupture, approach_nm, positions_nm, ruptures
@@ -309,11 +309,8 @@ def _abscissa(curve: Curve, prepared: Prepared) -> tuple[Samples, str, str]:
 
 
 def _ordinate(curve: Curve, largest: float) -> tuple[float, str, str]:
-    newton = newton_per_unit(curve)
-    if newton is not None and newton * largest > 1e-8:
-        return newton * 1e9, "force (nN)", "nN"
-    if newton is not None:
-        return newton * 1e12, "force (pN)", "pN"
-    if curve.force_unit == "m":
-        return 1e9, "deflection (nm)", "nm"
-    return (1.0, "deflection (V)", "V") if curve.force_unit == "V" else (1.0, "force (the file names no unit)", "")
+    factor, unit = force_scale(curve)
+    if unit == "pN" and factor * largest > 1e4:
+        return factor / 1e3, "force (nN)", "nN"
+    what = {"pN": "force (pN)", "": "force (the file names no unit)"}
+    return factor, what.get(unit, f"deflection ({unit})"), unit

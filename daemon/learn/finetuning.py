@@ -20,7 +20,7 @@ from daemon.config import Config
 from daemon.judging.registry import Promotion, Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
-from daemon.learn.gate import look
+from daemon.learn.gate import CrossFitted, look
 from daemon.learn.ground import Ground, overridden, promote, stream_of, survey, taken_back
 from daemon.learn.lessons import Taught, lessons_of
 from daemon.learn.teaching import Course, Teaching, counts, digest_of
@@ -167,8 +167,7 @@ def _named(config: Config, folder: Path) -> Bundle:
 def _through_the_gate(config: Config, night: Night, ground: Ground, taught: Taught, candidate: Bundle) -> Outcome:
     """Have the gate look at a candidate, and let it serve where it passes."""
     evidence = candidate.manifest.thresholds.evidence
-    is_ours = night.candidate is None
-    crossed = tuple(evidence.get("cross_fitted", ())) if is_ours else ()
+    crossed = CrossFitted(evidence["cross_fitted"], evidence["own_ranking"]) if night.candidate is None else None
     asks_anew = night.candidate is not None or night.dry_run
     if not asks_anew and (before := _refused_before(config, ground, candidate)) is not None:
         return Outcome("refused", tuple(_refusal(before, candidate, True)), candidate.id, candidate.folder, before)
@@ -180,8 +179,7 @@ def _through_the_gate(config: Config, night: Night, ground: Ground, taught: Taug
             ground.network,
             ground.old,
             None if taught.missing else taught,
-            cross_fitted=crossed,
-            own_ranking=evidence.get("own_ranking") if is_ours else None,
+            crossed=crossed,
             spend=not night.dry_run,
             simulated=night.asked,
         )

@@ -64,6 +64,14 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 
+@dataclass(frozen=True, slots=True)
+class CrossFitted:
+    """What networks say of labelled curves that were tuned without their experiment and day."""
+
+    events: Sequence[float]  # logits of the confirmed events that the parent does not discard
+    ranking: tuple[float, float] | None  # as models.gate.ranks_own takes it; None where labels are of one kind
+
+
 def look(
     config: Config,
     candidate: Bundle | Path,
@@ -71,18 +79,15 @@ def look(
     cut: float,
     taught: Taught | None,
     *,
-    cross_fitted: Sequence[float] = (),
-    own_ranking: tuple[float, float] | None = None,
+    crossed: CrossFitted | None = None,
     spend: bool = True,
     simulated: int = SIMULATED,
 ) -> Report:
     """Every test on one candidate; moves nothing. A minute or two, on one core.
 
     ``parent``: the network that serves the present session group, ``cut`` its discard threshold in force, a score.
-    ``cross_fitted``: logits of the confirmed events that it does not discard, each by a network tuned without its
-    experiment and day; ``own_ranking``: as :func:`models.gate.ranks_own` takes it, None where nobody has worked it out.
-    ``spend``: note the look, as one that may end in a promotion does. ``simulated``: events, and half as many curves
-    without one; with fewer than usual hardly anything passes.
+    ``crossed``: what was found out while it was tuned, None where nobody has. ``spend``: note the look, as one that may
+    end in a promotion does. ``simulated``: events, and half as many curves without one; fewer let hardly anything pass.
 
     No look is spent on a folder that is no fit candidate, nor where there is too little to judge it by. The same
     candidate asked about again in the same night is answered from the log; another one is refused, and nothing spent.
@@ -127,15 +132,15 @@ def look(
         shadow = _shadow(view, stream, judge, config.thresholds.keep, may_discard=not config.require_certificate)
     if (few := gate.too_few(len(shadow), len(stream))) is not None:
         return report([*findings, few])
-    findings += judge.findings(golden, shadow, taught, cross_fitted, simulated)
-    if own_ranking is not None:
-        findings.append(gate.ranks_own(*own_ranking))
-    said = report(findings, is_look=spend)
+    said = report([*findings, *judge.findings(golden, shadow, taught, crossed, simulated)], is_look=spend)
     if spend:
-        log = log_of(config.state)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        append_line(log, msgspec.json.encode(said))
+        _note(config.state, said)
     return said
+
+
+def _note(state: Path, said: Report) -> None:
+    log_of(state).parent.mkdir(parents=True, exist_ok=True)
+    append_line(log_of(state), msgspec.json.encode(said))
 
 
 # The folder.
@@ -278,14 +283,16 @@ class _Judge:
         golden: tuple[Flags, Flags],
         shadow: Shadow,
         taught: Taught | None,
-        cross_fitted: Sequence[float],
+        crossed: CrossFitted | None,
         simulated: int,
     ) -> Iterator[Finding]:
         """All that is asked in a look."""
         yield gate.newly_lost(*golden, self.alpha)
         yield from self.on_simulated(simulated)
-        if own := self.own_events(taught, cross_fitted):
+        if own := self.own_events(taught, () if crossed is None else crossed.events):
             yield own
+        if crossed is not None and crossed.ranking is not None:
+            yield gate.ranks_own(*crossed.ranking)
         yield gate.pile(shadow, self.alpha)
 
     def golden(self, taught: Taught | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -190,15 +190,11 @@ class Report:
 
 def plain(report: Report) -> dict[str, Any]:
     """As JSON takes it."""
-    told: dict[str, Any] = msgspec.to_builtins(report, enc_hook=_no_trace)
+    told: dict[str, Any] = msgspec.to_builtins(report, enc_hook=lambda _: None)  # traces are for pictures
     for group in ("kept", "flagged", "discarded"):
         for one in told[group]:
             one.pop("trace")
     return told
-
-
-def _no_trace(_: object) -> None:
-    return None
 
 
 def gather(config: Config, span: Span, *, is_drawn: bool = False, now_s: float | None = None) -> Report:
@@ -219,9 +215,7 @@ def gather(config: Config, span: Span, *, is_drawn: bool = False, now_s: float |
         said = _said(labels, tally)
         night = _Night(tally, span, now_s)
         is_running = find(config).is_alive
-        every = book.runs() if book else []
-        if is_running and every and every[-1].ended is None:
-            every[-1] = every[-1]._replace(seen=max(every[-1].seen, rfc3339(now_s)))
+        every = _runs(book, now_s, goes_on=is_running)
         runs = [one for one in every if _end_of(one) >= night.since and one.began < night.until]
         return Report(
             instrument=config.instrument,
@@ -263,6 +257,14 @@ def gather(config: Config, span: Span, *, is_drawn: bool = False, now_s: float |
             notes=(*notes, *_doubts(tally)),
             **pictures(view, tally, said, is_drawn=is_drawn),
         )
+
+
+def _runs(book: LogbookView | None, now_s: float, *, goes_on: bool) -> list[Run]:
+    """Of the service, oldest first; one that goes on was seen just now."""
+    every = book.runs() if book else []
+    if goes_on and every and every[-1].ended is None:
+        every[-1] = every[-1]._replace(seen=max(every[-1].seen, rfc3339(now_s)))
+    return every
 
 
 class _Night:

@@ -29,7 +29,7 @@ from models.bundle import BadBundle, Bundle, read
 from models.curve import Curve, Prepared, Samples
 from models.frontend import FAR_END, LARGEST, OPEN, first_shown, force_scale, prepare, turned
 from models.raster import ForceLabel, RasterProfile, coverage, envelope
-from models.ruptures import approach_nm, positions_nm, ruptures, unit_of
+from models.ruptures import approach_nm, positions_nm, ruptures
 from models.steps import Fall, strongest_step
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def draw(curve: Curve) -> Drawing:
     factor, force_unit = force_scale(curve)
     force = _finite(curve.force) - level
     x, kind = _distance(curve, prepared)
-    broken = _ruptures(curve, x, factor, prepared)
+    broken = _ruptures(curve, x, prepared)
     step = _step(force, x, factor, prepared)
     chosen = thin(force, [one for one, _ in broken] + ([] if step is None else [step[0]]))
     approach = _approach(curve, prepared)
@@ -189,11 +189,10 @@ def _baseline(force: Samples, prepared: Prepared, factor: float, x: Samples) -> 
     return Baseline(0.0, noise, ((float(x[0]), start), (float(x[-1]), 0.0)))
 
 
-def _ruptures(curve: Curve, x: Samples, factor: float, prepared: Prepared) -> list[tuple[int, Rupture]]:
+def _ruptures(curve: Curve, x: Samples, prepared: Prepared) -> list[tuple[int, Rupture]]:
     """(sample, rupture) in the order of the curve; of many the highest."""
-    scale = factor / unit_of(curve)[0]
     highest = sorted(ruptures(curve, prepared), key=lambda one: -one.force)[:MOST_RUPTURES]
-    told = [(one.index, Rupture(float(x[one.index]), scale * one.force, scale * one.drop)) for one in highest]
+    told = [(one.index, Rupture(float(x[one.index]), one.force, one.drop)) for one in highest]
     return sorted(told, key=lambda one: one[0])
 
 

@@ -28,7 +28,7 @@ from daemon.common.errors import INTERNAL, UserError
 from daemon.common.options import Option
 from daemon.common.text import align
 from daemon.labels import Labels
-from daemon.learn.gate import look
+from daemon.learn.gate import CrossFitted, look
 from daemon.learn.ground import Ground, survey
 from daemon.learn.lessons import Taught, golden_events, golden_fingerprints, lessons_of
 from daemon.learn.training import Origin, as_stored, publish
@@ -198,14 +198,14 @@ class Kitchen:
 
     def look(self, folder: Path, simulated: int, *, is_honest: bool = False) -> Report:
         """What the gate says; a poisoner hands no cross-fitted events over."""
-        crossed = self.crossed.tolist() if is_honest else ()
+        crossed = CrossFitted(self.crossed.tolist(), None) if is_honest else None
         return look(
             self.nights.config,
             folder,
             self.parent,
             self.ground.old,
             self.taught,
-            cross_fitted=crossed,
+            crossed=crossed,
             spend=False,
             simulated=simulated,
         )

@@ -40,7 +40,7 @@ from daemon.ledger.file import (
 from daemon.ledger.view import LedgerView, nobody_reading
 from daemon.ledger.wire import checksum, text
 from daemon.sources import CANARY
-from models.clock import CLOCK, Clock, rfc3339
+from models.clock import CLOCK, Clock, rfc3339, since_1970
 
 __all__ = ["Ledger", "LedgerView", "NotRecorded", "Soundness"]
 
@@ -385,7 +385,7 @@ class Ledger:
             return False
         name = (text(decision.path), decision.curve, seq, text(decision.folder or ""))
         self._connection.execute("insert into names values (?, ?, ?, ?)", name)
-        when = (wire.timed(body).acquired_s, seq, decision.verdict, decision.score)
+        when = (since_1970(event.data.acquired or event.time), seq, decision.verdict, decision.score)
         self._connection.execute("insert into times values (?, ?, ?, ?)", when)
         if decision.verdict == "review":
             review = (seq, text(decision.path), decision.curve, decision.sha256, decision.compact_copy)

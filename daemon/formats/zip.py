@@ -90,7 +90,7 @@ def _directory(blob: Blob, wanted: Callable[[bytes], bool]) -> tuple[int, dict[b
             raise Unreadable("unreadable")
         at += _ENTRY.size
         name = directory[at : at + n]
-        if packed == _WIDE or size == _WIDE or offset == _WIDE:
+        if _WIDE in (packed, size, offset):
             size, packed, offset = _zip64_sizes(directory[at + n : at + n + x], size, packed, offset)
         at += n + x + c
         packed_total += packed

@@ -15,8 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
-from daemon.archive import Archive, BadArchive, portions, start_workers
-from daemon.archive.layout import Origin
+from daemon.archive import Archive, BadArchive, Origin, portions, start_workers
 from daemon.archive.writer import ArchiveWriter
 from daemon.collect import Chosen, Content, Decimal, Table
 from daemon.common.ending import Closing

@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 #: The free space is looked at so often.
 LOOK_S = 10.0
 #: It is compared over each of these times; one that was looked back on is believed for so many of it.
-_WINDOWS_S, _BELIEVED = (60.0, 600.0, 3600.0, 7200.0, 14400.0), 6
+_WINDOWS_S, _BELIEVED = (60.0, 600.0, 3600.0, 10_800.0), 8
 #: The files and folders of a state.
 LEDGER, LABELS, SPOOL = "ledger.sqlite", "labels.sqlite", "ingest"
 _MONTH_S = 30 * 86400.0
@@ -55,13 +55,13 @@ _QUIET_S = 900.0
 class DiskWatch:
     """When a disk is full, from how its free space went; times are of a steady clock.
 
-    Of each of some windows the least free space is compared with that of the window before. So a program that writes
-    files and deletes them again is no rate, however much it is; and a single large copy is none as long as it leaves
-    most of the disk. From a minute it is told what comes within minutes, from four hours what comes within a day.
+    The least free space is compared over three windows one after the other, and the slower of the two steps is the
+    rate. So a program that writes files and deletes them again is no rate, however much it is, nor is one large copy.
+    From three minutes it is told what comes within minutes, from nine hours what comes within a day.
     """
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque(maxlen=2 + int(2 * _WINDOWS_S[-1] / LOOK_S))
+        self._seen: deque[tuple[float, int]] = deque(maxlen=2 + int(3 * _WINDOWS_S[-1] / LOOK_S))
 
     def note(self, now_s: float, free_bytes: int) -> None:
         """So much is free now; called every ``LOOK_S``, or more rarely."""
@@ -84,11 +84,14 @@ class DiskWatch:
 
     def _rate(self, now_s: float, window_s: float) -> float | None:
         """Bytes a second that go, by the least free space of two windows; None where they are not known."""
-        recent = [free for when_s, free in self._seen if when_s > now_s - window_s]
-        before = [free for when_s, free in self._seen if now_s - 2 * window_s < when_s <= now_s - window_s]
-        if not before or self._seen[0][0] > now_s - 2 * window_s + LOOK_S:
+        if self._seen[0][0] > now_s - 3 * window_s + LOOK_S:
             return None
-        return (min(before) - min(recent)) / window_s
+        least = [math.inf] * 3
+        for when_s, free in self._seen:
+            if (place := int((now_s - when_s) / window_s)) < 3:
+                least[place] = min(least[place], free)
+        latest, before, first = least
+        return min(before - latest, first - before) / window_s if math.isfinite(sum(least)) else 0.0
 
 
 class FullWarning:

@@ -20,9 +20,10 @@ from typing import TypeVar
 from daemon.client.folders import note
 from daemon.client.service_file import forget, is_left, leave
 from daemon.common import ending
-from daemon.common.errors import UserError
+from daemon.common.errors import UNREACHABLE, UserError
 from daemon.common.locks import StateLock
-from daemon.config import Config
+from daemon.common.sockets import Endpoint, is_free
+from daemon.config import MOST_INSTRUMENTS, PORTS, Config, usual_port
 from daemon.formats import FORMATS
 from daemon.formats.names import Names
 from daemon.guard import Guard
@@ -149,6 +150,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     Raises UserError for what stands in the way, KeyboardInterrupt when the end is asked for meanwhile.
     """
     closing.callback(StateLock(config.state).release)
+    need_places(config)
     ledger = _beside(lambda: Ledger(config.state / "ledger.sqlite", config.instrument))
     closing.callback(ledger.close)
     metrics, bell = Metrics(), threading.Event()
@@ -216,6 +218,27 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     closing.callback(lambda: release(parts.model))
     closing.callback(lambda: model_reload.close(parts.model))
     return parts
+
+
+def need_places(config: Config) -> None:
+    """Raises UserError 69 that names every address which another program has, and what to give instead."""
+    named = {"publish": config.publish, "replay": config.replay, "ingest": config.ingest}
+    places = {key: (text, Endpoint.parse(text)) for key, text in named.items() if text}
+    if config.metrics_port:
+        places["metrics_port"] = (str(config.metrics_port), Endpoint("tcp", "127.0.0.1", config.metrics_port))
+    taken = {key: text for key, (text, place) in places.items() if place.port != 0 and not is_free(place)}
+    if not taken:
+        return
+    said = ", ".join(f"{key} {text}" for key, text in taken.items())
+    advice = "stop it, or choose others with " + " and ".join(f"--{key.replace('_', '-')}" for key in taken)
+    number = next((one for one in range(1, MOST_INSTRUMENTS + 1) if _has_room(one)), None)
+    if number is not None and not any(config.origins.get(key) in ("file", "environment", "flag") for key in taken):
+        advice = f"is it another instrument's service? then give this one a number of its own: number = {number}"
+    raise UserError(UNREACHABLE, f"another program has {said}; {advice}")
+
+
+def _has_room(number: int) -> bool:
+    return all(is_free(Endpoint("tcp", "127.0.0.1", usual_port(key, number))) for key in PORTS)
 
 
 def _beside(open_it: Callable[[], T]) -> T:

@@ -75,6 +75,6 @@ def test_the_warning_names_the_disk_and_what_to_do(tmp_path: Path, monkeypatch: 
     while not care.text:
         care.look(next(looks) * LOOK_S)
     assert 17 <= next(looks) <= 19, "after three minutes"
-    assert f"the disk of {tmp_path} is full in 1 min at the present rate, 1.2 GB are free" in care.text
+    assert f"the disk of {tmp_path} is full in 2 min at the present rate, 1.3 GB are free" in care.text
     assert "ledger size" in care.text
     ledger.close()

@@ -15,7 +15,6 @@ import hashlib
 import os
 import shutil
 import sqlite3
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -32,14 +31,22 @@ from daemon.common.text import size
 from daemon.ledger.care import look_through
 from daemon.ledger.file import VERSIONS
 from daemon.ledger.space import LABELS, LEDGER, free_bytes
-from models.clock import rfc3339
-from models.files import copy_synced, remove_abandoned, sync_folder, write_synced
+from models.clock import rfc3339, stamp
+from models.files import (
+    copy_synced,
+    remove_abandoned,
+    remove_folder,
+    replace_folder,
+    sync_file,
+    sync_folder,
+    write_synced,
+)
 
 #: Where snapshots lie when no other place is given, in the state folder.
 HOME = "snapshots"
 MANIFEST = "snapshot.json"
 #: Of a snapshot's name: when it was taken, UTC. In order they are the oldest first.
-_NAME, _LIKE = "%Y-%m-%dT%H%M%SZ", "????-??-??T??????Z"
+_LIKE = "????-??-??T??????Z"
 #: Databases, those that name decisions of the ledger before the ledger itself.
 _DATABASES = ("guard.sqlite", LABELS, LEDGER)
 _MODELS, _ALSO = "models", ("served-models.jsonl",)
@@ -97,20 +104,19 @@ def take(state: Path, home: Path, instrument: str, *, keep: int, wall_s: float) 
         with _held(home):
             remove_abandoned(home)
             _see_to_room(state, home)
-            folder = home / time.strftime(_NAME, time.gmtime(wall_s))
-            if folder.exists():
-                raise UserError(ALREADY_RUNNING, f"{folder} was taken in this very second: it is there")
+            while (folder := home / stamp(wall_s)).exists():
+                wall_s += 1.0  # two in one second
             fresh = home / f".{folder.name}.{os.getpid()}.tmp"
             fresh.mkdir()
             try:
                 manifest = _fill(fresh, state, instrument, wall_s, known(home))
-                fresh.rename(folder)
+                replace_folder(fresh, folder)
                 sync_folder(home)
             except BaseException:
                 shutil.rmtree(fresh, ignore_errors=True)
                 raise
             for old in known(home)[:-keep]:
-                _remove(old)
+                remove_folder(old)
             return folder, manifest
     except OSError as error:
         why = f"{home}: {error.strerror or error}"
@@ -228,17 +234,23 @@ def _copy(source: Path, path: Path, before: Path | None) -> None:
 
 
 def _copy_database(source: Path, path: Path) -> None:
-    """As it is at one moment, beside whoever writes it; compact, and without a ``-wal``. Raises UserError 74."""
+    """As it is at one moment, beside whoever writes it, and without a ``-wal``. Raises UserError 74.
+
+    In one step: the reader's mark keeps the pages as they were, and no writer waits for it, nor begins it anew.
+    """
     try:
         check = VERSIONS.of if source.name == LEDGER else lambda database, path: None
-        with contextlib.closing(connect_to_read(source, check)) as database:
-            # Nobody else knows of the file: it needs no locks, which some shares do not have.
-            database.execute("vacuum into ?", (f"{path.absolute().as_uri()}?nolock=1",))
+        # Nobody else knows of the new file: it needs no locks, which some shares do not have, and is synced at the end.
+        copy = sqlite3.connect(f"{path.absolute().as_uri()}?nolock=1", uri=True, isolation_level=None)
+        with contextlib.closing(connect_to_read(source, check)) as database, contextlib.closing(copy):
+            copy.execute("pragma synchronous = off")
+            database.backup(copy)
     except sqlite3.DatabaseError as error:
         why = "is damaged" if is_damaged(error) else trouble(error, path)
         raise UserError(INPUT_OUTPUT, f"no snapshot was taken of {source}: {why} ({error})") from error
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    with path.open("r+b") as file:  # it has no -wal, so that it can be read where nothing may be written
+        os.pwrite(file.fileno(), b"\1\1", 18)  # the two versions of sqlite.org/fileformat.html, 1.3.3: 2 is WAL
+    sync_file(path)
     word, finding = look_at(path)
     if word != "sound":
         why = f"{source} is {word} ({finding})"
@@ -265,13 +277,6 @@ def _stream_of(ledger: Path) -> tuple[str, int]:
         (stream,) = database.execute("select stream from ledger").fetchone()
         (last_seq,) = database.execute("select coalesce(max(seq), 0) from decisions").fetchone()
     return str(stream), int(last_seq)
-
-
-def _remove(folder: Path) -> None:
-    """First its name, so that what is half gone is no snapshot."""
-    gone = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    folder.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:

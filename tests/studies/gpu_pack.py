@@ -58,8 +58,8 @@ def pack(out: Path, python: str, torch: str) -> Path:
             zipfile.ZipFile(wheel).extractall(site)
         _shrink(site)
         _write(out / PACK, site)
-        told = {"python": python, "torch": torch, "wheels": sorted(path.name for path in folder.glob("*.whl"))}
-    told |= {"bytes": (out / PACK).stat().st_size, "sha256": _digest(out / PACK)}
+        wheels = sorted(path.name for path in folder.glob("*.whl"))
+    told = {"python": python, "torch": torch, "wheels": wheels, "sha256": _digest(out / PACK)}
     (out / TELLS).write_text(json.dumps(told, indent=1) + "\n")
     return out / PACK
 
@@ -130,7 +130,8 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--run", nargs=2, type=Path, metavar=("PACK", "OUT"), help="run the study there")
     found, options = parser.parse_known_args(words)
     if found.run:
-        return run(*found.run, options)
+        packed, out = found.run
+        return run(packed, out, options)
     if not found.out or options:
         parser.error("--out DIR to pack, --run PACK OUT [options of the study] to run")
     packed = pack(found.out, found.python, found.torch)

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from daemon.common.ending import Closing
 from daemon.common.errors import BAD_DATA, UserError
-from daemon.common.sqlite_file import Versions, file_of, is_damaged, trouble
+from daemon.common.sqlite_file import Versions, ensure_file, file_of, is_damaged, trouble
 from daemon.common.text import first_line, many
 from daemon.config import Config, Flags, load
 from daemon.judging.judge import base_name, choose
@@ -133,6 +133,7 @@ class Cache(Closing):
         self._change(lambda connection: connection.executemany("insert or replace into vectors values (?, ?, ?)", rows))
 
     def _open(self) -> None:
+        ensure_file(self._path)
         self._connection = sqlite3.connect(self._path, timeout=2.0, isolation_level=None)
         _VERSIONS.of(self._connection, self._path)
         self._connection.execute("pragma synchronous = off")  # what a power failure damages is made anew

@@ -98,6 +98,7 @@ ledger.close()
 """
 
 
+@pytest.mark.faults
 @needs_root
 def test_the_service_and_a_person_of_its_group_write_side_by_side_and_nobody_else(place: Path) -> None:
     state = place / "afm1"

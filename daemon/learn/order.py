@@ -118,8 +118,9 @@ class Cache(Closing):
         found: dict[int, Vector] = {}
 
         def take(connection: sqlite3.Connection) -> None:
-            strange = "network <> ? or length(vector) not in (0, ?)"
-            connection.execute(f"delete from vectors where {strange}", (network, 2 * size))
+            connection.execute(
+                "delete from vectors where network <> ? or length(vector) not in (0, ?)", (network, 2 * size)
+            )
             rows = connection.execute("select seq, vector from vectors").fetchall()
             read = ((seq, np.frombuffer(vector, "<f2").astype(np.float16)) for seq, vector in rows)
             found.update((seq, vector) for seq, vector in read if seq in wanted and np.isfinite(vector).all())

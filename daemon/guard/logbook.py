@@ -358,8 +358,7 @@ class LogbookView(Closing):
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    ensure_file(path)
-    connection = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(ensure_file(path), timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
     try:
         VERSIONS.of(connection, path)
         connection.execute("pragma journal_mode = wal")

@@ -118,12 +118,11 @@ class Cache(Closing):
         found: dict[int, Vector] = {}
 
         def take(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "delete from vectors where network <> ? or length(vector) not in (0, ?)", (network, 2 * size)
-            )
+            strange = "network <> ? or length(vector) not in (0, ?)"
+            connection.execute(f"delete from vectors where {strange}", (network, 2 * size))
             rows = connection.execute("select seq, vector from vectors").fetchall()
-            read = ((seq, np.frombuffer(vector, "<f2").astype(np.float16)) for seq, vector in rows)
-            found.update((seq, vector) for seq, vector in read if seq in wanted and np.isfinite(vector).all())
+            read = ((seq, np.frombuffer(vector, "<f2").astype(np.float16)) for seq, vector in rows if seq in wanted)
+            found.update((seq, vector) for seq, vector in read if np.isfinite(vector).all())
             connection.executemany("delete from vectors where seq = ?", ((seq,) for seq, _ in rows if seq not in found))
 
         self._change(take)
@@ -134,8 +133,7 @@ class Cache(Closing):
         self._change(lambda connection: connection.executemany("insert or replace into vectors values (?, ?, ?)", rows))
 
     def _open(self) -> None:
-        ensure_file(self._path)
-        self._connection = sqlite3.connect(self._path, timeout=2.0, isolation_level=None)
+        self._connection = sqlite3.connect(ensure_file(self._path), timeout=2.0, isolation_level=None)
         _VERSIONS.of(self._connection, self._path)
         self._connection.execute("pragma synchronous = off")  # what a power failure damages is made anew
         _VERSIONS.bring_up(self._connection)

@@ -250,9 +250,10 @@ FINDINGS: dict[Path, str] = {}
 
 def open_for_writing(path: Path, patience_s: float = LOCKED_S) -> sqlite3.Connection:
     """The one read-write connection. Raises UserError 74 for a damaged, foreign or newer file, or a full disk."""
-    ensure_file(path)
     try:
-        connection = sqlite3.connect(path, timeout=patience_s, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            ensure_file(path), timeout=patience_s, isolation_level=None, check_same_thread=False
+        )
         is_new = VERSIONS.of(connection, path) == 0
         if is_new:  # so that what is pruned can be given back to the disk; says nothing to a file that has tables
             connection.execute("pragma auto_vacuum = incremental")

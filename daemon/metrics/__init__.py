@@ -73,6 +73,8 @@ class Metrics:
 
     def _of_the_line(self) -> None:
         self.stage_duration = self._histogram("stage_duration_seconds", "Time a curve spent in a stage", "stage")
+        for stage in ("read", "raster", "infer"):  # there from the start, so that the first curves count in a rate
+            self.stage_duration.labels(stage)
         self.decision_latency = self._histogram("decision_latency_seconds", "Finished file noticed to decision on disk")
         self.batch_size = self._histogram("batch_size_curves", "Curves decided in one transaction", buckets=CURVES)
         self.ledger_commit = self._histogram("ledger_commit_seconds", "One commit of the ledger, disk included")

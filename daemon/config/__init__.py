@@ -48,6 +48,7 @@ from daemon.config.rule import (
     Number,
     Rule,
     SecretUrl,
+    SpaceConfig,
     Switch,
     TextRules,
 )
@@ -205,6 +206,7 @@ class Config:
     batch: BatchConfig = BatchConfig()
     engine: EngineConfig = EngineConfig()
     review: ReviewConfig = ReviewConfig()
+    space: SpaceConfig = SpaceConfig()  # noqa: RUF009 - a frozen value
     log: LogConfig = LogConfig()
     notify: NotifyConfig = NotifyConfig()  # noqa: RUF009 - a frozen value
     file: Path | None = field(default=None, compare=False)  # what a reload reads again

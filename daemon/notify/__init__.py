@@ -49,7 +49,7 @@ RETRY_S = (15.0, 30.0, 60.0, 120.0, 300.0)
 LATE_S = 60.0
 _MOST_WAITING, _MOST_NAMED, _LOOK_S, _GONE_S = 20, 6, 0.5, 1.0
 #: Names of conditions whose further words say which one: a folder, a format.
-_MANY = frozenset({"source", "silence", "folder", "orientation"})
+_MANY = frozenset({"source", "silence", "folder", "orientation", "disk"})
 #: By kind of condition, what whoever reads the message can do first.
 DEEDS: Mapping[str, str] = {
     "source": "is the instrument's computer on, and its share still mounted?",

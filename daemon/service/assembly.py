@@ -33,6 +33,7 @@ from daemon.judging.judge import Serving, release
 from daemon.judging.sentinel import Dispute, Sentinel
 from daemon.ledger import Ledger, LedgerView
 from daemon.ledger.care import LedgerCare
+from daemon.ledger.space import SPOOL, SpaceCare
 from daemon.metrics import Accounts, Metrics
 from daemon.notify import Notifier
 from daemon.pipeline import Backlog, Pace, Pipeline
@@ -48,9 +49,7 @@ from daemon.sources.ingest import IngestSource
 from daemon.sources.watch import FolderNeeds, WatchSource
 from deploy.serving import Model
 
-#: Where curves that came over ZeroMQ lie until they are decided, in the state folder.
-SPOOL = "ingest"
-#: And canaries on their way.
+#: Where canaries lie on their way, in the state folder.
 CANARIES = "canaries"
 
 # Which sources a configuration asks for, wired to the ledger's memory and to the counters.
@@ -126,6 +125,7 @@ class Parts:
     engines: EngineWatch
     model_reload: ModelReload
     care: LedgerCare
+    space: SpaceCare
     vigil: Vigil
     sessions: SessionWatch
     guard: Guard
@@ -166,6 +166,8 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     sources = open_sources(config, ledger, metrics.accounts, bell.set)
     care = LedgerCare(ledger, metrics.ledger_checked)
     closing.callback(care.stop)
+    space = SpaceCare(config, ledger, metrics.prune)
+    closing.callback(space.stop)
     vigil = Vigil(config, sources, metrics.accounts, health)
     canaries, dispute = CanarySource(config.state / CANARIES, config.guard, bell.set), Dispute()
     path = PathWatch(canaries, metrics, config.state)
@@ -176,7 +178,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     )
     closing.callback(notifier.stop)
     report = StatusReport(
-        config, metrics, health, serving, vigil, ledger, sessions, guard.status, messages=notifier.status
+        config, metrics, health, serving, vigil, ledger, sessions, guard.status, messages=notifier.status, space=space
     )
     publisher = _speak(config, report, guard, metrics, closing)
     backlog, sentinel = Backlog([*sources, canaries]), Sentinel()
@@ -210,6 +212,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
         engines,
         model_reload,
         care,
+        space,
         vigil,
         sessions,
         guard,

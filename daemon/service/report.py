@@ -19,6 +19,7 @@ from daemon.config import Config
 from daemon.judging.judge import Serving
 from daemon.ledger import Ledger, LedgerView, numbers, wire
 from daemon.ledger.events import Messages, ServingModel, State, Status
+from daemon.ledger.space import SpaceCare
 from daemon.metrics import Metrics
 from daemon.service.health import Health, Vigil
 from daemon.service.sessions import SessionWatch
@@ -105,9 +106,10 @@ class StatusReport:
         guard: Callable[[], numbers.GuardNumbers] | None = None,
         *,
         messages: Callable[[], Messages | None] = lambda: None,
+        space: SpaceCare | None = None,
     ) -> None:
         self.config, self._serving, self._sessions, self._guard = config, serving, sessions, guard
-        self._messages = messages
+        self._messages, self._space = messages, space
         self.publish, self.replay = config.publish, config.replay
         self.state: Literal["starting", "ready", "stopping"] = "starting"
         self._metrics, self._health, self._vigil = metrics, health, vigil
@@ -166,6 +168,7 @@ class StatusReport:
             guard=self._guard() if self._guard else None,
             goal=self._sessions.goal,
             messages=self._messages(),
+            disk=self._space.disk if self._space else None,
         )
 
     def farewell(self) -> list[str]:

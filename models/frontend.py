@@ -276,7 +276,7 @@ def tilt_of(signal: Samples, noise: float) -> float:
 @lru_cache(maxsize=64)
 def _across(length: int) -> tuple[Samples, float]:
     """The samples of a stretch, counted from its middle, and the sum of their squares."""
-    x = np.arange(length) - (length - 1) / 2
+    x: Samples = np.arange(length, dtype=np.float64) - (length - 1) / 2
     return x, float(x @ x)
 
 
@@ -321,7 +321,8 @@ def median(values: Samples) -> float:
     if count <= _FEW and values.dtype == np.float64:
         few = sorted(values.tolist())
         if not math.isnan(sum(few)):
-            return (few[half] if count % 2 else (few[half - 1] + few[half]) / 2) + 0.0
+            of_few: float = few[half] if count % 2 else (few[half - 1] + few[half]) / 2
+            return of_few + 0.0
     ordered = values.copy()
     ordered.partition((half, -1) if count % 2 else (half - 1, half, -1))  # NaN is sorted to the end
     if math.isnan(ordered[-1]):

@@ -24,6 +24,7 @@ _LOCAL = struct.Struct("<4s22x2H")  # of the same member in front of its bytes: 
 _COMMENT_BYTES = 65535
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED = 0x1
+_BROKEN: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # a type, whatever its stub says
 _WIDE = 0xFFFFFFFF  # the figure stands in the extra field, with 64 bits
 
 
@@ -67,7 +68,7 @@ def _inflate(packed: bytes, expected: int) -> bytes:
     machine = isal_zlib.decompressobj(-isal_zlib.MAX_WBITS)
     try:
         content = machine.decompress(packed, expected + 1)
-    except isal_zlib.error as error:
+    except _BROKEN as error:
         raise Unreadable("unreadable") from error
     if len(content) > expected:
         raise Unreadable("bomb")

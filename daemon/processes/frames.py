@@ -35,7 +35,7 @@ _TYPES = ("<f4", "<f8")
 
 def send(connection: socket.socket, header: Header, arrays: Iterable[Array] = (), until_s: float | None = None) -> None:
     """Send one frame. TimeoutError when the other side has not taken it by ``until_s`` of the monotonic clock."""
-    parts = [np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for array in arrays]
+    parts = [np.ascontiguousarray(one, one.dtype if one.dtype.str in _TYPES else _little(one)) for one in arrays]
     described = [(part.dtype.str, part.shape) for part in parts]
     line = _encoded({**header, "arrays": described})
     payload_bytes = sum(_padded(part.nbytes) for part in parts)
@@ -62,6 +62,10 @@ def receive(
         raise EOFError("a frame that is none") from error
 
 
+def _little(array: Array) -> np.dtype[np.floating[Any]]:
+    return array.dtype.newbyteorder("<")
+
+
 def _encoded(header: Header) -> bytes:
     try:
         return _PACKED.encode(header)
@@ -70,7 +74,7 @@ def _encoded(header: Header) -> bytes:
 
 
 def _decoded(line: memoryview) -> Header:
-    header: Header = json.loads(bytes(line)) if line[:1] == b"{" else msgspec.msgpack.decode(line)
+    header: Header = json.loads(bytes(line)) if line[:1].tobytes() == b"{" else msgspec.msgpack.decode(line)
     return header
 
 
@@ -116,7 +120,14 @@ def _take(connection: socket.socket, count: int, until_s: float | None) -> bytea
 
 
 def _set_limit(connection: socket.socket, until_s: float | None) -> None:
-    connection.settimeout(None if until_s is None else max(until_s - time.monotonic(), 0.001))
+    """Each change is a call of the system, so a limit that is as good as the one that holds is left."""
+    limit_s = None if until_s is None else max(until_s - time.monotonic(), 0.001)
+    held_s = connection.gettimeout()
+    if limit_s is None or held_s is None:
+        if limit_s is not held_s:
+            connection.settimeout(limit_s)
+    elif not 0.95 * limit_s <= held_s <= limit_s:
+        connection.settimeout(limit_s)
 
 
 # How a curve, and what the front-end made of it, stands in a frame.

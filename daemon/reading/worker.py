@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from daemon import formats
 from daemon.formats import limits, text_rule
@@ -43,8 +44,7 @@ _NO_SAMPLES = np.zeros(0)
 _MAY_MEND = frozenset({"unreadable", "no_retract", "no_force_channel"})
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(Struct, frozen=True):
     """One arrival as the worker needs it."""
 
     id: int

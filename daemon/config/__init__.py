@@ -31,8 +31,8 @@ from daemon.config.origin import (
     from_environment,
     from_file,
     from_flags,
+    share_with_group,
     usual_places,
-    usual_port,
 )
 from daemon.config.rule import (
     MONTH_S,
@@ -57,15 +57,12 @@ from deploy.classifier import Device
 from deploy.engines import NAMES, PRECISIONS
 
 __all__ = [
-    "MOST_INSTRUMENTS",
-    "PORTS",
     "Config",
     "ConfigError",
     "Flags",
     "Keys",
     "changes",
     "load",
-    "usual_port",
     "values",
 ]
 
@@ -313,6 +310,7 @@ def load(flags: Flags, *, serves: bool = False, needs_state: bool = True) -> Con
     findings += [one for one in conflicts(config, serves=serves) if one.partition(":")[0] not in wrong]
     if findings:
         raise ConfigError(str(file) if file else "configuration", findings, config)
+    share_with_group(config.state)
     return config
 
 

@@ -12,7 +12,8 @@ from daemon.common import ending
 from daemon.common.errors import INTERNAL, UNREACHABLE, USAGE, UserError
 from daemon.common.options import Option
 from daemon.common.stdio import as_json
-from daemon.config import Flags, Keys, load, usual_port
+from daemon.config import Flags, Keys, load
+from daemon.config.origin import usual_port
 
 if TYPE_CHECKING:
     from daemon.review.api import Review

@@ -12,7 +12,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
-from daemon.client.feed import ask_status
+from daemon.client.feed import ask_status, why_deaf
 from daemon.client.service_file import ServiceFile, find
 from daemon.common.errors import UserError
 from daemon.common.text import MARKS, bars, clean, duration, latency, many
@@ -34,18 +34,18 @@ def gather(config: Config) -> dict[str, Any]:
     """``running`` and, when it is, everything of the status event; ``ledger`` and ``flagged`` from the disk."""
     where = find(config)
     ledger = _read_ledger(config)
-    event = ask_status(where.replay)
+    event = ask_status(where.replay, key=where.key)
     orphan = None if event else find_orphan(config.state)
     if orphan is not None and orphan.replay:
         where = replace(where, replay=orphan.replay)
-        event = ask_status(where.replay)
+        event = ask_status(where.replay, key=where.key)
     data = dict(event["data"]) if event and _is_ours(event, config, ledger) else {}
     flagged = ledger.pop("flagged") if ledger else []
     report = {"running": bool(data), "instrument": config.instrument, "state_dir": str(config.state)}
     report["process"] = orphan.pid if orphan else None
     if data:  # where it speaks in fact, also when it was told to take any free port
         data |= {"publish": where.publish, "replay": where.replay}
-    note = "" if data else orphan.words(config.state) if orphan else _absence(where, config)
+    note = "" if data else orphan.words(config.state) if orphan else _why_not(where, config)
     return report | data | {"ledger": ledger, "flagged": flagged, "note": note}
 
 
@@ -360,6 +360,11 @@ def _flags(config: Config) -> str:
     own = {"--state": config.state, "--instrument": config.instrument}
     words = [word for flag, value in own.items() if flag[2:] in config.origins for word in (flag, str(value))]
     return " ".join(["--watch DIR", shlex.join(words)]).rstrip()
+
+
+def _why_not(where: ServiceFile, config: Config) -> str:
+    is_asked_for = where.is_alive or where.key is not None or "replay" in config.origins
+    return (why_deaf(where.replay, where.key) if is_asked_for else "") or _absence(where, config)
 
 
 def _absence(where: ServiceFile, config: Config) -> str:

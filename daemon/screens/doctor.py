@@ -287,7 +287,7 @@ def ports(config: Config) -> Iterator[Finding]:
         yield Finding("ports", "note", "not looked at: where a service speaks stands in the state folder")
         return
     where = find(config)
-    event = ask_status(where.replay, timeout_s=1.0)
+    event = ask_status(where.replay, timeout_s=1.0, key=where.key)
     if event is not None and event["data"].get("instrument") == config.instrument:
         pid = event["data"].get("pid")
         yield Finding("ports", "ok", f"{config.instrument} is running as process {pid} and answers")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from daemon.common import ending
 from daemon.common.errors import INTERNAL, UNREACHABLE, USAGE, UserError
 from daemon.common.options import Option
+from daemon.common.sockets import is_loopback
 from daemon.common.stdio import as_json
 from daemon.config import Flags, Keys, load
 
@@ -46,7 +47,7 @@ def run(options: Options) -> int:
             UNREACHABLE, f"no state folder {config.state}: start the service once, or give --state or --config"
         )
     from daemon.client.service_file import forget_page, leave_page
-    from daemon.review import address_of, is_loopback, open_door, serve
+    from daemon.review import address_of, open_door, serve
     from daemon.review.api import Review, application
     from daemon.review.desk import Desk
     from daemon.review.request import Door, token_of

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import daemon.guard
+import daemon.service
 from daemon.ledger.events import Health as Told
+from daemon.metrics import CONDITIONS, Metrics
 from daemon.service.health import Condition, Health, notify, watchdog_interval_s
 
 
@@ -85,6 +89,28 @@ def test_a_condition_is_announced_when_it_comes_and_when_it_goes() -> None:
     ):
         one.report("contact", level, text)  # type: ignore[arg-type]
     assert [(c.level, c.text) for c in heard] == [("alarm", "20 missed"), ("ok", "tip ok")]
+
+
+def test_every_kind_is_as_grave_as_its_worst_and_has_a_metric() -> None:
+    health, metrics = Health(), Metrics()
+    health.report("source /a", "ok", "fine")
+    health.report("source /b", "alarm", "gone")
+    health.report("engine", "degraded", "cpu judges")
+    health.report("advice tilt", "degraded", "tilted", is_advice=True)
+    assert health.grave() == {"source": 3, "engine": 2, "tilt": 1}
+    metrics.felt(health.grave())
+    health.report("source /b", "ok", "back")
+    before = metrics.registry.get_sample_value("afm_triage_condition", {"kind": "source"})
+    metrics.felt(health.grave())
+    assert (before, metrics.registry.get_sample_value("afm_triage_condition", {"kind": "source"})) == (3, 0)
+
+
+def test_no_condition_is_reported_that_the_metrics_do_not_know() -> None:
+    rooms = [Path(daemon.service.__path__[0]), Path(daemon.guard.__path__[0])]
+    sources = "".join(path.read_text() for room in rooms for path in room.glob("*.py"))
+    named = re.findall(r"""(?:\breport|_say|Finding|Advice)\((?:kind=)?f?"([a-z ]+)(?= \{|")""", sources)
+    assert len(named) > 15
+    assert set(named) <= set(CONDITIONS)
 
 
 def test_the_text_follows_but_since_stays() -> None:

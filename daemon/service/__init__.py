@@ -180,6 +180,9 @@ class Service:
         late = parts.notifier.trouble
         self._health.report(MESSAGES, "degraded" if late else "ok", late or "messages to a person arrive")
         parts.metrics.entered(parts.report.condition())
+        parts.metrics.felt(self._health.grave())
+        current = parts.sessions.current
+        parts.metrics.session_open.set(current is not None and current.origin == "person")
         parts.metrics.heartbeat.labels("pipeline").set_to_current_time()
         notify(f"STATUS={self._health.line() or parts.report.line()}")
 

@@ -288,6 +288,8 @@ def _measure(
 ) -> None:
     metrics.serving(judge)
     metrics.selftest_pass.set(1)  # a model that fails it never comes this far
+    if (newest_s := report.newest_s()) is not None:  # of the service before: a restart is no new beginning of the night
+        metrics.last_decision.set(newest_s)
     metrics.ask(metrics.review_queue, report.waiting)
     metrics.watch_sources(vigil.sources)
     ledger = config.state / "ledger.sqlite"

@@ -27,6 +27,7 @@ from daemon.judging import Judge
 from daemon.ledger import events
 from daemon.ledger.events import Level
 from daemon.metrics import Accounts, Metrics
+from daemon.notify import kind_of
 from daemon.sources import SEEN_S, UNCLAIMED, Source, SourceHealth, Unread, oldest_pending_s, words
 from deploy.classifier import EngineId
 from deploy.serving import Model
@@ -134,6 +135,14 @@ class Health:
         """The worst of all; advice does not count."""
         worst = [one for one in self.conditions() if not one.is_advice][:1]
         return worst[0].level if worst else "ok"
+
+    def grave(self) -> dict[str, int]:
+        """Of each kind of condition how the worst is: 0 well, 1 advice, 2 degraded, 3 alarm; for the metrics."""
+        found: dict[str, int] = {}
+        for one in self.conditions():
+            kind, grade = kind_of(one.name), 0 if one.is_ok else 1 if one.is_advice else 1 + _GRAVITY[one.level]
+            found[kind] = max(grade, found.get(kind, 0))
+        return found
 
     def line(self) -> str:
         """One line for ``STATUS=``: what is wrong, or nothing when all is well."""

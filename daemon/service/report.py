@@ -190,6 +190,11 @@ class StatusReport:
             self._last_seq = self._view.last_seq
         return self._last_seq
 
+    def newest_s(self) -> float | None:
+        """When the last decision of the ledger was made, since 1970; None where there is none."""
+        self._curves.look(self._view, self.last_seq())
+        return self._curves.newest_s
+
     def waiting(self) -> int:
         """Flagged curves that nobody has labelled yet."""
         if self._counting.acquire(timeout=_COUNT_S):  # a scrape and a status ask over one connection

@@ -7,22 +7,18 @@ is a line of :class:`Accounts`, where they must add up.
 from __future__ import annotations
 
 import collections
-import errno
 import logging
 import math
 import os
 import platform
-import socket
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from socketserver import BaseServer, TCPServer, ThreadingMixIn
-from typing import Any, Literal, get_args
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from socketserver import BaseServer
+from typing import Literal, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -32,14 +28,13 @@ from prometheus_client import (
     Info,
     ProcessCollector,
     disable_created_metrics,
-    make_wsgi_app,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from daemon import __version__
-from daemon.common.errors import UNREACHABLE, UserError
 from daemon.judging import VERDICTS, Decision, Judge, Verdict
+from daemon.metrics.endpoint import serve
 from daemon.sources import CANARY, REASONS, Ignored, Source, oldest_pending_s
 from deploy.classifier import Device, FaultKind
 from models.clock import CLOCK, Clock
@@ -49,11 +44,15 @@ log = logging.getLogger(__name__)
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 CURVES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-_MOST_CONNECTIONS = 16  # to the metrics at once
-_REQUEST_S = 5.0  # from a connection to its answer
 #: How long a scrape waits for a look at a disk, and how old a number may be that stands in for it.
 _PATIENCE_S, _OLDEST_S = 0.3, 60.0
 STATES = ["starting", "ready", "degraded", "paused", "stopping"]
+#: What the service looks after, each by one word whatever folder or format it is about; the last line is of the run.
+CONDITIONS = (
+    *("source", "silence", "folder", "pending", "judging", "ledger", "disk", "log", "connections", "messages"),
+    *("engine", "model", "promotion", "guard", "path", "thresholds", "second opinion", "contact", "orientation"),
+    *("noise", "tilt", "wave", "slope", "adhesion", "unit", "reason", "yield"),
+)
 #: What became of a canary: an event that is not discarded, one that is, a curve that brought no score, and of curves
 #: without an event one that is kept and one that is not.
 CanaryResult = Literal["found", "missed", "lost", "false_kept", "quiet"]
@@ -114,6 +113,11 @@ class Metrics:
         self.model = Info("afm_triage_model", "The model that judges", registry=self.registry)
         self._state = self._gauge("state", "1 for what the service is doing", "state")
         self.entered("starting")
+        self._condition = self._gauge(
+            "condition", "How it is with one thing: 0 well, 1 advice, 2 degraded, 3 alarm", "kind"
+        )
+        self.felt({})
+        self.session_open = self._gauge("session_open", "1 while a session goes on that a person has begun")
         build = Info("afm_triage_build", "Versions of what runs here", registry=self.registry)
         build.info({"version": __version__, "python": platform.python_version(), "sqlite": sqlite3.sqlite_version})
 
@@ -178,6 +182,11 @@ class Metrics:
         for known in STATES:
             self._state.labels(known).set(known == state)
 
+    def felt(self, grave: Mapping[str, int]) -> None:
+        """What is not well now: 1 advice, 2 degraded, 3 alarm, by one of CONDITIONS."""
+        for kind in {*CONDITIONS, *grave}:
+            self._condition.labels(kind).set(grave.get(kind, 0))
+
     def published(self, kind: str, times: int = 1) -> None:
         self.events_published.labels(kind).inc(times)
 
@@ -209,17 +218,7 @@ class Metrics:
 
     def serve(self, port: int) -> BaseServer | None:
         """Answer on 127.0.0.1:``port`` from threads of its own; 0 = off. Raises UserError 69 when it is taken."""
-        if port == 0:
-            return None
-        try:
-            server = _Server(("127.0.0.1", port), _Handler)
-        except OSError as error:
-            taken = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error})"
-            hint = "choose another with --metrics-port or metrics_port = …, 0 is off"
-            raise UserError(UNREACHABLE, f"--metrics-port {port} {taken}: {hint}") from None
-        server.set_app(make_wsgi_app(self.registry))
-        threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
-        return server
+        return serve(self.registry, port)
 
     def _histogram(self, name: str, help_text: str, *labels: str, buckets: Sequence[float] = SECONDS) -> Histogram:
         return Histogram(f"afm_triage_{name}", help_text, labels, buckets=buckets, registry=self.registry)
@@ -328,67 +327,6 @@ def _size_bytes(path: Path) -> int:
     if path.is_dir():
         return sum(entry.stat().st_size for entry in os.scandir(path) if entry.is_file())
     return path.stat().st_size if path.exists() else 0
-
-
-class _Handler(WSGIRequestHandler):
-    timeout = _REQUEST_S
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing: a scrape every few seconds is no news."""
-
-
-class _Server(ThreadingMixIn, WSGIServer):
-    """A thread a connection, for few connections and a short time: who is slow goes when others come."""
-
-    daemon_threads, request_queue_size = True, 64
-
-    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
-        self._lock = threading.Lock()
-        self._since_s: dict[socket.socket, float] = {}  # of each connection, the oldest first
-        super().__init__(address, handler)
-
-    def server_bind(self) -> None:
-        """Without asking the network for the name of this computer, as the class above does."""
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
-        self.setup_environ()
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        try:
-            return super().get_request()
-        except OSError:  # no file left for it: it stays where it is, and is not asked for at once
-            time.sleep(0.1)
-            raise
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._lock:
-            if len(self._since_s) >= _MOST_CONNECTIONS:
-                oldest = next(iter(self._since_s))
-                self._since_s.pop(oldest)
-                _hang_up(oldest)
-            self._since_s[request] = time.monotonic()
-        super().process_request(request, client_address)
-
-    def service_actions(self) -> None:
-        """Twice a second: a client that sends a byte now and then is hung up on all the same."""
-        with self._lock:
-            for request, since_s in self._since_s.items():
-                if time.monotonic() - since_s > _REQUEST_S:
-                    _hang_up(request)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._lock:
-            self._since_s.pop(request, None)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has gone, or was sent away, is no news either."""
-
-
-def _hang_up(connection: socket.socket) -> None:
-    """Its thread finds out, and closes it."""
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Folders(Collector):

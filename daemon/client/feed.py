@@ -21,8 +21,8 @@ from zmq.utils.monitor import parse_monitor_message
 from daemon.common import ending
 from daemon.common.ending import Closing
 from daemon.common.errors import UNREACHABLE, UserError
-from daemon.common.options import Option
 from daemon.common.keys import Key
+from daemon.common.options import Option
 from daemon.common.sockets import await_input, connect, open_socket
 from daemon.common.text import duration
 from daemon.ledger import events, wire
@@ -349,7 +349,9 @@ def ask_status(endpoint: str, timeout_s: float = 1.0, key: Key | None = None) ->
 # Why nothing is heard: what a keyed service says to whoever it does not let in.
 
 _KNOCK_S = 1.5  # a machine that is there answers within milliseconds
-_NO_SUCH_MECHANISM = 0x11000002  # the other side asks for keys, or for none (ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
+_NO_SUCH_MECHANISM = (
+    0x11000002  # the other side asks for keys, or for none (ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
+)
 
 _SHOWN = (
     zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -380,12 +382,12 @@ def _refusal(watch: zmq.Socket[bytes], endpoint: str, key: Key | None) -> str:
         if told["event"] in (zmq.EVENT_HANDSHAKE_SUCCEEDED, zmq.EVENT_CLOSED):
             return ""
         if told["event"] == zmq.EVENT_HANDSHAKE_FAILED_AUTH and key is not None:
-            return f'the service at {endpoint} does not let in this key: there, `afm-triage keys allow NAME "{key.public}"`'
+            return f'{endpoint} does not let in this key; there: afm-triage keys allow NAME "{key.public}"'
         if told["event"] == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and told["value"] == _NO_SUCH_MECHANISM:
             if key is None:
-                return f"the service at {endpoint} asks for a key: give --key FILE, which `afm-triage keys new NAME` makes there"
-            return f"what answers at {endpoint} asks for no key: leave --key out, or correct the address"
+                return f"{endpoint} asks for a key: give --key FILE, which `afm-triage keys new NAME` makes there"
+            return f"{endpoint} asks for no key: leave --key out, or correct the address"
         hung_up += 1
     if hung_up and key is not None:
-        return f"what answers at {endpoint} is not the service that this key is for: copy a key of it anew, or correct the address"
+        return f"what answers at {endpoint} is not the service that this key is for: get a new key from it"
     return ""

@@ -87,9 +87,9 @@ def find(config: Config) -> ServiceFile:
     """What was asked for by flag or environment, else what the service wrote, else what it is configured to use."""
     said = _read(config.state / SERVICE_FILE)
     chosen = {}
-    for key in ("publish", "replay"):
-        written = said.get(key) if config.origins.get(key) not in ("flag", "environment") else None
-        chosen[key] = written if isinstance(written, str) else getattr(config, key)
+    for name in ("publish", "replay"):
+        written = said.get(name) if config.origins.get(name) not in ("flag", "environment") else None
+        chosen[name] = written if isinstance(written, str) else getattr(config, name)
     key = keys.read_client(config.key, "--key") if config.key is not None else _local_key(config, said)
     pid, started_at, why_silent = said.get("pid"), said.get("started_at"), said.get("why_silent")
     return ServiceFile(

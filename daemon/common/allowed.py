@@ -96,8 +96,10 @@ class Allowed(threading.Thread, Closing):
                 return
             names = allowed_in(self._folder)
         except OSError as error:
-            if self._trouble != (self._trouble := f"{self._folder} cannot be read: {error.strerror}"):
-                log.error("keys: %s; whoever was on the list stays on it", self._trouble)
+            trouble = f"{self._folder} cannot be read: {error.strerror}"
+            if trouble != self._trouble:
+                log.error("keys: %s; whoever was on the list stays on it", trouble)
+            self._trouble = trouble
             return
         gone, new = self._names.keys() - names.keys(), names.keys() - self._names.keys()
         before, self._names, self._seen_ns, self._trouble = self._names, names, seen_ns, ""

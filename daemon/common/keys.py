@@ -76,7 +76,7 @@ def read(file: Path, called: str, *, needs_secret: bool = True) -> Key:
         raise UserError(BAD_CONFIG, f"{called} {file} is not there; `afm-triage keys new` makes keys") from None
     except OSError as error:
         raise UserError(BAD_CONFIG, f"{called} {file} cannot be read: {error.strerror}") from None
-    found = dict(match.groups() for match in map(_LINE.fullmatch, text.splitlines()) if match)
+    found = {match[1]: match[2] for match in map(_LINE.fullmatch, text.splitlines()) if match}
     names = [name for name in ("public-key", "secret-key", "server-key") if name in found]
     if "public-key" not in found or not all(is_key(found[name]) for name in names):
         raise UserError(BAD_CONFIG, f"{called} {file} is no key; copy it again, or make another: afm-triage keys new")
@@ -174,9 +174,7 @@ def secret_line(file: Path, called: str) -> str:
         with file.open() as opened:
             mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
             if mode & 0o077:
-                raise UserError(
-                    BAD_CONFIG, f"{called} {file} can be read by others, and is not used: chmod 600 {file}"
-                )
+                raise UserError(BAD_CONFIG, f"{called} {file} can be read by others, and is not used: chmod 600 {file}")
             line = opened.readline(_LONGEST_BYTES).strip()
     except OSError as error:
         raise UserError(BAD_CONFIG, f"{called} {file} cannot be read ({error.strerror})") from None

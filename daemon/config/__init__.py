@@ -17,8 +17,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from daemon.common.errors import BAD_CONFIG, USAGE, UserError, grouped
 from daemon.common import keys
+from daemon.common.errors import BAD_CONFIG, USAGE, UserError, grouped
 from daemon.common.mounts import MountSetting, holds, local, resolve
 from daemon.common.options import Argument, Group, Option, Place
 from daemon.common.sockets import Endpoint, unprotected
@@ -63,24 +63,23 @@ from daemon.config.tables import (
 )
 from daemon.formats.text_rule import TextRule
 from deploy.classifier import Device
-from deploy.engines import NAMES, PRECISIONS
 
 __all__ = [
     "AlarmConfig",
     "BatchConfig",
+    "Config",
+    "ConfigError",
     "EngineConfig",
     "FinetuneConfig",
+    "Flags",
     "GuardConfig",
+    "Keys",
     "KeysConfig",
     "LogConfig",
     "MetricsConfig",
     "ReviewConfig",
     "SourceConfig",
     "ThresholdsConfig",
-    "Config",
-    "ConfigError",
-    "Flags",
-    "Keys",
     "changes",
     "load",
     "values",

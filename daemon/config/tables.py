@@ -143,8 +143,8 @@ class MetricsConfig:
                 f"metrics.token_file: is missing, and other machines could read the metrics at {self.bind};"
                 " write a long random line into a file that nobody else may read, and name it here"
             )
-        if port and self.token_file is not None:
-            yield from tried(lambda: keys.secret_line(self.token_file, "metrics.token_file"))
+        if port and (file := self.token_file) is not None:
+            yield from tried(lambda: keys.secret_line(file, "metrics.token_file"))
         if bool(self.certificate_file) != bool(self.certificate_key_file):
             missing = "certificate_key_file" if self.certificate_file else "certificate_file"
             yield f"metrics.{missing}: is missing; TLS needs the certificate and its key"

@@ -135,8 +135,9 @@ _PORTION = 500  # rows read at a time; requests for replay are heard in between
 class Publisher(threading.Thread):
     """One thread, two sockets, bound when this returns. ``status`` and ``pulse`` are called from this thread.
 
-    ``allowed`` says who may listen from other machines; who is revoked is hung up on. Raises UserError 78 for an address
-    that other machines could reach without it, 69 for one that cannot be bound. ``publish_endpoint`` and ``replay_endpoint`` are the addresses in fact, also where port 0 was asked for.
+    ``allowed`` says who may listen from other machines; who is revoked is hung up on. Raises UserError 78 for an
+    address that other machines could reach without it, 69 for one that cannot be bound. ``publish_endpoint`` and
+    ``replay_endpoint`` are the addresses in fact, also where port 0 was asked for.
     """
 
     def __init__(

@@ -172,7 +172,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     ending.check()
     serving = Serving(loaded.model, loaded.judge)
     note_served(loaded)
-    allowed = _guarded(config, closing)
+    allowed = _guarded(config, metrics, closing)
     sources = open_sources(config, ledger, metrics.accounts, bell.set, allowed)
     care = LedgerCare(ledger, metrics.ledger_checked)
     closing.callback(care.stop)
@@ -250,11 +250,11 @@ def pace_of(config: Config) -> Pace:
     return Pace(config.batch.largest, config.batch.wait_s)
 
 
-def _guarded(config: Config, closing: ExitStack) -> Allowed | None:
+def _guarded(config: Config, metrics: Metrics, closing: ExitStack) -> Allowed | None:
     """Who may come from other machines, where an address is bound that they can reach. Raises UserError 78."""
     if not config.open_endpoints:
         return None
-    allowed = Allowed(read(config.own_key, "keys.secret"), config.allow)
+    allowed = Allowed(read(config.own_key, "keys.secret"), config.allow, metrics.clients_refused.inc)
     closing.callback(allowed.close)
     allowed.start()
     return allowed
@@ -295,6 +295,6 @@ def _measure(
     ledger = config.state / "ledger.sqlite"
     files = {"ledger": ledger, "ledger-wal": ledger.with_name(f"{ledger.name}-wal")}
     metrics.watch_files({**files, "labels": config.state / "labels.sqlite", "spool": config.state / SPOOL})
-    if (server := metrics.serve(config.metrics_port)) is not None:
+    if (server := metrics.serve(config.metrics_port, config.metrics)) is not None:
         stop: Callable[[], None] = server.shutdown
         closing.callback(stop)

@@ -31,7 +31,9 @@ class Options:
     out: Annotated[Path | None, Option("new: the file to copy to that computer", "FILE", unless="NAME.key")] = None
     server: Annotated[
         str | None,
-        Option("new: on the other computer itself, for the service of this public key", "KEY", unless="of this service"),
+        Option(
+            "new: on the other computer itself, for the service of this public key", "KEY", unless="of this service"
+        ),
     ] = None
     json: Annotated[bool, Option("list: as one JSON object")] = False
     service: Annotated[Flags, Keys("state", "instrument")]
@@ -84,10 +86,11 @@ def _new(config: Config, options: Options) -> Iterator[str]:
     if is_made:
         yield f"{config.own_key} is the key of the service, made now; start the service anew once"
     yield f"{options.name} may listen; copy {file} to its computer, and keep no other copy. There:"
-    yield f"  afm-triage events --follow --publish {_seen(config.publish)} --replay {_seen(config.replay)} --key {file.name}"
+    where = f"--publish {_seen(config.publish)} --replay {_seen(config.replay)}"
+    yield f"  afm-triage events --follow {where} --key {file.name}"
     if shut := [key for key in ("publish", "replay") if key not in config.open_endpoints]:
         yield (
-            f"other machines cannot reach {' and '.join(shut)} yet: write publish = \"tcp://0.0.0.0:5795\" and"
+            f'other machines cannot reach {" and ".join(shut)} yet: write publish = "tcp://0.0.0.0:5795" and'
             ' replay = "tcp://0.0.0.0:5796" into the configuration'
         )
 
@@ -133,7 +136,7 @@ def _allow(config: Config, options: Options) -> Iterator[str]:
     own, is_made = _own(config)
     _let_in(config, name, public)
     yield f"{name} may listen" + (f"; {config.own_key} was made: start the service anew once" if is_made else "")
-    yield f"its key needs the line that says whose it is: server-key = \"{own.public}\""
+    yield f'its key needs the line that says whose it is: server-key = "{own.public}"'
 
 
 def _need_new(config: Config, name: str) -> None:
@@ -163,7 +166,9 @@ def _allowed(config: Config) -> dict[str, str]:
     try:
         return keys.allowed_in(config.allow)
     except OSError as error:
-        raise UserError(INPUT_OUTPUT, f"{config.allow} cannot be read: {error.strerror}; ask for it with sudo") from None
+        raise UserError(
+            INPUT_OUTPUT, f"{config.allow} cannot be read: {error.strerror}; ask for it with sudo"
+        ) from None
 
 
 def _list(config: Config, is_json: bool) -> int:
@@ -174,7 +179,9 @@ def _list(config: Config, is_json: bool) -> int:
         named = [{"name": name, "public": public} for public, name in found.items()]
         print(as_json({"server_key": own, "secret": str(config.own_key), "allow": str(config.allow), "allowed": named}))
         return 0
-    print(f"the service of {config.instrument}: " + (f'server-key = "{own}"' if own else "no key yet: keys new makes one"))
+    print(
+        f"the service of {config.instrument}: " + (f'server-key = "{own}"' if own else "no key yet: keys new makes one")
+    )
     for public, name in found.items():
         print(f"  {name:<16} {public}")
     if not found:

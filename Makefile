@@ -2,6 +2,7 @@
 #   make demo    real curves triaged live, in two minutes      make check   lint, types, tests
 #   make test    the test suite, but for what takes long       make bench   measured speed on this machine
 #   make faults  long faults and kills                         make study-test  tests of the experiments
+#   make soak    200,000 curves through all that goes wrong    make again   live verdicts against a second look
 #
 # TORCH_INDEX chooses where torch comes from. Default: the CPU build of the public PyTorch index, added to pip's own
 # settings; with an NVIDIA card: make demo TORCH_INDEX=https://download.pytorch.org/whl/cu130
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check faults study-test route schema bench study gpu model install lint tensorrt-rtx clean
+.PHONY: demo test check faults study-test soak again route schema bench study gpu model install lint tensorrt-rtx clean
 
 demo: install
 	$(BIN)/afm-triage demo
@@ -30,6 +31,16 @@ faults: install
 
 study-test: install
 	$(BIN)/python -m pytest -m study -n 2 --dist loadfile
+
+# 200,000 curves, kills, full disks, lost shares and swaps in 95 minutes; its page goes to build/soak.md.
+SOAK ?=
+soak: install
+	mkdir -p build
+	$(BIN)/python -m tests.faults.soak --page build/soak.md $(SOAK)
+
+# 10,000 curves judged live, in any order and through kills, and then again from an archive: no verdict may differ.
+again: install
+	$(BIN)/python -m tests.faults.again
 
 # Which modules a curve enters, and which forms it takes.
 route: install

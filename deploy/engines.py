@@ -121,7 +121,7 @@ def _tensorrt(bundle: Bundle, wish: EngineRequest) -> Classifier:
 
 
 def _cuda(bundle: Bundle, wish: EngineRequest) -> Classifier:
-    from deploy.gpu import CudaClassifier
+    from deploy.torch_engine import CudaClassifier
 
     return CudaClassifier(bundle, wish.precision_or("fp16"))
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from deploy.classifier import EngineFault, EngineId, device_faults
 from deploy.engine_cache import EngineCache, Key
-from deploy.gpu import BUCKETS, DeviceClassifier, DeviceNetwork, recorded
+from deploy.torch_engine import BUCKETS, DeviceClassifier, DeviceNetwork, recorded
 from models.bundle import Bundle
 
 # The plan: the whole device network compiled by TensorRT for the GPU of this machine, as plain bytes.
@@ -37,7 +37,7 @@ from models.bundle import Bundle
 SMALLEST, BEST, LARGEST = BUCKETS[0], 64, BUCKETS[-1]  # batches of a plan; kernels are chosen for the middle one
 PLAN = "engine.plan"
 Loaded = TypeVar("Loaded")
-_WRITTEN_IN = ("models.network", "deploy.gpu", "deploy.tensorrt_engine")
+_WRITTEN_IN = ("models.network", "deploy.torch_engine", "deploy.tensorrt_engine")
 
 
 @dataclass(frozen=True, slots=True)

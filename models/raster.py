@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -70,8 +71,7 @@ class RasterProfile:
     @property
     def id(self) -> str:
         """Readable, and different for every difference: ``sigma-v1-256x128-1a2b3c4d``."""
-        digest = hashlib.sha256(self.to_json().encode()).hexdigest()[:8]
-        return f"{self.name}-v{self.version}-{self.columns}x{self.rows}-{digest}"
+        return _id_of(self)
 
     @property
     def samples(self) -> int:
@@ -95,6 +95,12 @@ class RasterProfile:
                 raise ValueError(f"raster profile: {field.name} has the wrong kind: {value!r}")
             converted[field.name] = float(value) if field.type == "float" else value
         return cls(**converted)
+
+
+@lru_cache(maxsize=16)  # it is asked for with every curve
+def _id_of(profile: RasterProfile) -> str:
+    digest = hashlib.sha256(profile.to_json().encode()).hexdigest()[:8]
+    return f"{profile.name}-v{profile.version}-{profile.columns}x{profile.rows}-{digest}"
 
 
 Floats = NDArray[np.float32]

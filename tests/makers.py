@@ -53,11 +53,13 @@ def make_jpk(
     return _zipped({**members, **(extra or {})}, drop)
 
 
-def make_jpk_map(curves: int, points: int = 128, *, drop: Sequence[str] = (), seed: int = 0) -> bytes:
+def make_jpk_map(
+    curves: int, points: int = 128, *, drop: Sequence[str] = (), seed: int = 0, peak_pn: float = 150.0
+) -> bytes:
     """A ``.jpk-force-map`` archive; curve i has seed + i."""
     members: dict[str, bytes] = {}
     for index in range(curves):
-        force, distance = a_retract(points, seed + index)
+        force, distance = a_retract(points, seed + index, peak_pn)
         members |= _jpk_series(f"index/{index}/", force, distance, True, False, None)
     members["shared-data/header.properties"] = _jpk_shared(SPRING_CONSTANT_N_PER_M, SENSITIVITY_M_PER_V)
     members["header.properties"] = b"type=force-scan-map\n"

@@ -174,12 +174,12 @@ def main(folder: Path) -> None:
     import_without_its_cpp_part()
     import tensorrt_rtx as trt
 
-    from deploy import gpu
-    from deploy.gpu import DeviceNetwork
+    from deploy import torch_engine
     from deploy.tensorrt_engine import FLAVOURS, TensorRtClassifier, key_of
+    from deploy.torch_engine import DeviceNetwork
     from models.bundle import SHIPPED, read
 
-    gpu.BUCKETS = (1, 8, 16)  # torch would warm up on hundreds of pictures at each start
+    torch_engine.BUCKETS = (1, 8, 16)  # torch would warm up on hundreds of pictures at each start
     bundle, cache = read(SHIPPED), folder / "engines"
     watch_what_is_built(trt)
     trt.Runtime, CONTROL.network = Runtime, DeviceNetwork(bundle, torch.float32)

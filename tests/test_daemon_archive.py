@@ -21,8 +21,20 @@ from makers import a_retract, make_jpk, make_jpk_map
 from modelhelp import make_model
 
 from daemon import formats
-from daemon.archive import Archive, blocks, portions, start_workers
-from daemon.archive.layout import ATTRIBUTE, COLUMNS, PARTS, BadArchive, Origin, Part, is_archive, origins
+from daemon.archive import (
+    ATTRIBUTE,
+    COLUMNS,
+    PARTS,
+    Archive,
+    BadArchive,
+    Origin,
+    Part,
+    blocks,
+    is_archive,
+    origins,
+    portions,
+    start_workers,
+)
 from daemon.archive.worker import MappedPart, survey
 from daemon.archive.writer import ArchiveWriter
 from daemon.cli import main

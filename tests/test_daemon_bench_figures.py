@@ -53,7 +53,7 @@ def held(rate: float, p99: float, lost: int = 0) -> dict[str, Any]:
 @pytest.fixture
 def found() -> dict[str, Any]:
     """What a whole run measures, with every bar kept."""
-    family = {"points": 4096, "files": 5, "ms": dict.fromkeys(STAGES, 0.2), "beyond_ms": 1.2, "commit_wall_ms": 0.3}
+    family = {"points": 4096, "files": 5, "ms": dict.fromkeys(STAGES, 0.2), "beyond_ms": 0.9, "commit_wall_ms": 0.3}
     sustained = {"curves": 100.0, "per_s": 900.0, "service_cpu_ms": 1.0, "reader_cpu_ms": 1.0, "cpu_ms": 2.0}
     engine = "openvino-cpu-bf16"
     share = {"engine": engine, "line_per_s": 900.0, "bare_per_s": 1000.0, "share": 0.9, "ceiling_per_s": 1000.0}
@@ -113,7 +113,7 @@ def missed(found: dict[str, Any]) -> list[str]:
 def test_a_bar_is_met_at_its_very_limit_and_says_so() -> None:
     assert Bar("p99", 50.0, 50.0, "ms").row() == ["p99", "50 ms", "<= 50 ms", "holds"]
     assert Bar("p99", 50.1, 50.0, "ms").row()[-1] == "missed"
-    assert Bar("share", 0.349, 0.85, "%", at_most=False).row() == ["share", "34.9 %", ">= 85 %", "missed"]
+    assert Bar("share", 0.349, 0.65, "%", at_most=False).row() == ["share", "34.9 %", ">= 65 %", "missed"]
     assert Bar("lost", 0, 0, "").row() == ["lost", "0", "<= 0", "holds"]
 
 
@@ -125,7 +125,7 @@ def test_every_bar_of_a_good_run_holds(found: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "names"),
     [
-        (("stages", "families", "JPK", "beyond_ms"), 2.6, ["beyond the engine, JPK (4096 points)"]),
+        (("stages", "families", "JPK", "beyond_ms"), 1.1, ["beyond the engine, JPK (4096 points)"]),
         (("stages", "families", "others", "beyond_ms"), 9.0, []),  # nothing was promised for text
         (("engines", "engines", 0, "in_service"), agreed(0.002), ["verdicts changed, openvino-cpu-bf16"]),
         (("engines", "engines", 0, "in_service"), agreed(0.0, "a"), ["keep turned discard or back, openvino-cpu-bf16"]),
@@ -134,7 +134,7 @@ def test_every_bar_of_a_good_run_holds(found: dict[str, Any]) -> None:
         (("load", "busy", 1), held(10, 101), ["p99 at 10 curves/s, 2 busy neighbours"]),
         (("load", "text"), held(10, 2000, lost=1), ["files without an event"]),
         (("load", "memory", "largest_bytes"), 1.3e9, ["memory of the service"]),
-        (("shares", 0, "share"), 0.84, ["end to end of the bare engine, openvino-cpu-bf16"]),
+        (("shares", 0, "share"), 0.64, ["end to end of the bare engine, openvino-cpu-bf16"]),
         (("recipe", "per_s"), 100.0, ["times the published recipe"]),
         (("soak", "slope_mb"), 50.0, ["its growth for 10,000 curves, second half"]),
     ],

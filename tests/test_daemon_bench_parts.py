@@ -16,8 +16,7 @@ import pytest
 from modelhelp import make_model
 
 from daemon.bench import BATCH, STAGES, Plan, machine
-from daemon.bench.child import ChildFailed, call
-from daemon.bench.engines import REFERENCE, measure
+from daemon.bench.apart import REFERENCE, ChildFailed, call, measure
 from daemon.bench.line import Line, serving, split
 from daemon.bench.machine import ProcessMonitor, neighbours
 from daemon.bench.report import shares

@@ -30,8 +30,7 @@ from daemon.learn.calibration import (
     write_model,
     write_text,
 )
-from daemon.learn.labelled import read_labels
-from daemon.learn.training_record import TrainingRecord, fingerprint_of
+from daemon.learn.evidence import TrainingRecord, fingerprint_of, read_labels
 from daemon.ledger import events
 from daemon.verbs.status import page
 from deploy.classifier import EngineId, EngineRequest

@@ -17,8 +17,7 @@ import pytest
 
 from daemon.archive import Archive, portions, start_workers
 from daemon.cli import main
-from daemon.collect import Chosen, Wanted, choose, session_of
-from daemon.collect.table import COLUMNS, Table, as_written, cells_of, safe
+from daemon.collect import COLUMNS, Chosen, Table, Wanted, as_written, cells_of, choose, safe, session_of
 from daemon.common.errors import UserError
 from daemon.formats import open_file
 from daemon.formats.afmcurve import pack

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
 
 from daemon.cli import Parser
-from daemon.common.errors import BAD_CONFIG, USAGE, UserError
+from daemon.common.errors import BAD_CONFIG, UNREACHABLE, USAGE, UserError
 from daemon.common.options import add_options, take_options
-from daemon.config import Config, ConfigError, Flags, changes, load, values
+from daemon.config import MOST_INSTRUMENTS, PORTS, Config, ConfigError, Flags, changes, load, usual_port, values
 from daemon.config.origin import PREFIX, default_state
+from daemon.service.assembly import need_places
 from daemon.verbs import run
 
 
@@ -349,3 +352,60 @@ def test_a_watched_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
     file.touch()
     told = findings(tmp_path, f'watch = ["{file}", "{tmp_path}/folder"]\n')
     assert told == (f"watch: {file} is a file; name the folder that curves are saved into",)
+
+
+def test_the_instrument_s_number_gives_every_port_and_what_is_given_wins(tmp_path: Path) -> None:
+    second = load_run("--config", write(tmp_path, 'watch = "data"\nnumber = 2\nreplay = "tcp://127.0.0.1:7000"'))
+    said = (second.publish, second.replay, second.metrics_port)
+    assert said == ("tcp://127.0.0.1:5805", "tcp://127.0.0.1:7000", 9805)
+    assert (second.origins["publish"], second.origins["replay"]) == ("number 2", "file")
+    assert load_run("--watch", str(tmp_path / "data"), "--number", "3", "--metrics-port", "0").metrics_port == 0
+    assert findings(tmp_path, 'watch = "data"\nnumber = 0')[0].startswith("number: 0 is out of range: 1 to 99")
+    used = [usual_port(key, number) for number in range(1, MOST_INSTRUMENTS + 1) for key in PORTS]
+    assert len(set(used)) == len(used)
+
+
+def test_all_ports_that_another_program_has_are_told_in_one_line_with_the_number_that_is_free(tmp_path: Path) -> None:
+    with ExitStack() as others:
+        ports = [others.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(2)]
+        file = write(tmp_path, f'watch = "data"\nreplay = "tcp://127.0.0.1:{ports[0]}"\nmetrics_port = {ports[1]}')
+        with pytest.raises(UserError) as refusal:
+            need_places(load_run("--config", file, "--publish", "tcp://127.0.0.1:0"))
+        said = f"replay tcp://127.0.0.1:{ports[0]}, metrics_port {ports[1]}"
+        assert str(refusal.value).startswith(f"another program has {said}; stop it, or choose others with --replay")
+        others.enter_context(listening_at(usual_port("publish", 98)))
+        with pytest.raises(UserError, match="a number of its own: number = ") as refusal:
+            need_places(load_run("--watch", str(tmp_path / "data"), "--number", "98"))
+        assert refusal.value.exit_code == UNREACHABLE
+        free = str(refusal.value).rpartition("= ")[2]
+        need_places(
+            load_run("--watch", str(tmp_path / "data"), "--number", free)
+        )  # it does not advise a number that is taken
+
+
+def listening_at(port: int) -> AbstractContextManager[object]:
+    """Another program on this port, unless a real one is there already."""
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError:
+        return nullcontext()
+
+
+def test_an_ipc_socket_that_a_service_answers_at_is_not_taken_from_it(tmp_path: Path) -> None:
+    place = f"ipc://{tmp_path}/events"
+    words = (
+        "--watch",
+        str(tmp_path / "data"),
+        "--publish",
+        place,
+        "--replay",
+        "tcp://127.0.0.1:0",
+        "--metrics-port",
+        "0",
+    )
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(f"{tmp_path}/events")
+        other.listen()
+        with pytest.raises(UserError, match="another program has publish ipc://"):
+            need_places(load_run(*words))
+    need_places(load_run(*words))  # the file is still there, and nobody behind it

@@ -125,7 +125,7 @@ def test_the_shipped_model_holds_its_bar_on_real_curves(capsys):
     from daemon.config import ThresholdsConfig
     from daemon.judging.judge import judge_of, load_model
     from daemon.learn.evaluation import judge_all
-    from daemon.learn.labelled import read_folder
+    from daemon.learn.evidence import read_folder
 
     model = load_model("shipped")
     judge = judge_of(model, ThresholdsConfig())

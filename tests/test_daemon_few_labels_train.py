@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from test_models_transfer import published
 
 from daemon.cli import main
+from daemon.learn.evidence import TrainingRecord
 from daemon.learn.head import HeadPlan, _weights, fit_head
-from daemon.learn.training_record import TrainingRecord
 from deploy.serving import Model, known_curves
 from models.bundle import read
 from models.metrics import auc

@@ -21,9 +21,9 @@ from daemon.config import Config, FinetuneConfig, ThresholdsConfig
 from daemon.judging.registry import Registry
 from daemon.learn import finetuning, teaching
 from daemon.learn.adaptation import propose
+from daemon.learn.evidence import TrainingRecord
 from daemon.learn.finetuning import FOLDER, Night, finetune
 from daemon.learn.lessons import is_held_out
-from daemon.learn.training_record import TrainingRecord
 from models.bundle import SHIPPED, Bundle, read
 from models.clock import night_of, utc_now
 from models.files import append_line

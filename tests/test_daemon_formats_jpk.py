@@ -17,7 +17,7 @@ from makers import a_retract, make_jpk, make_jpk_map
 
 from daemon.formats import open_file
 from daemon.formats.base import Unfinished
-from daemon.formats.jpk import JpkReader, lines_of, parse
+from daemon.formats.jpk import JpkReader, Properties
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -228,5 +228,7 @@ def test_a_header_is_what_the_rule_for_its_lines_says() -> None:
     for _ in range(5000):
         text = b"".join(random.choices(pieces, k=random.randrange(24)))
         expected = dict(rule.findall(text.decode("latin-1")))
-        assert parse(lines_of(text)) == expected
-        assert parse(lines_of(text), "a") == {key: value for key, value in expected.items() if key.startswith("a")}
+        found = Properties(text)
+        assert {key: found.get(key) for key in expected} == expected
+        for key in ("a", "b", "v", "av", "va", "a\\"):
+            assert (key in found) == (key in expected), (key, text)

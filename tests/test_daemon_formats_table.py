@@ -7,7 +7,7 @@ import gzip
 import numpy as np
 import pytest
 
-from daemon.formats import text_lines
+from daemon.formats import text_layout
 from daemon.formats.base import Unfinished, Unreadable
 from daemon.formats.table import blocks
 from daemon.formats.text_layout import layout_of
@@ -49,7 +49,7 @@ def written(form: str, end: str = "\n", **replace: str) -> str:
     ],
 )
 def test_marks_and_numbers(text: str) -> None:
-    (block,) = blocks(text_lines.decode(text.encode()))
+    (block,) = blocks(text_layout.decode(text.encode()))
     np.testing.assert_allclose(block.rows, ROWS, atol=6e-4)
     assert not block.layout.is_ambiguous
 
@@ -63,16 +63,16 @@ def test_a_comma_that_may_be_both_is_told() -> None:
 
 @pytest.mark.parametrize("name", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "mac_roman"])
 def test_encodings_of_europe(name: str) -> None:
-    assert text_lines.decode("Höhe\tKraft für µN\n1\t2\n".encode(name)).startswith("Höhe\tKraft für")
+    assert text_layout.decode("Höhe\tKraft für µN\n1\t2\n".encode(name)).startswith("Höhe\tKraft für")
 
 
 @pytest.mark.parametrize(("name", "text"), [("gb18030", "距离(nm)\t力(pN)\n"), ("shift_jis", "変位(nm)\t荷重(pN)\n")])
 def test_encodings_of_east_asia(name: str, text: str) -> None:
-    assert text_lines.decode((text + "1\t2\n" * 20).encode(name)).startswith(text)
+    assert text_layout.decode((text + "1\t2\n" * 20).encode(name)).startswith(text)
 
 
 def test_text_cut_inside_a_character_is_still_utf_8() -> None:
-    assert text_lines.decode("Höhe µ".encode()[:-1]) == "Höhe "
+    assert text_layout.decode("Höhe µ".encode()[:-1]) == "Höhe "
 
 
 def test_blank_cells_are_missing_numbers() -> None:
@@ -125,11 +125,11 @@ def test_more_columns_than_anybody_writes() -> None:
 
 def test_gzip_has_an_end_and_a_limit() -> None:
     content = gzip.compress(b"1\t2\n" * 1000)
-    assert text_lines.unzip(content, 10_000) == b"1\t2\n" * 1000
-    assert text_lines.unzip(content + content, 10_000) == b"1\t2\n" * 2000
-    assert text_lines.unzip_head(content)[:4] == b"1\t2\n"
+    assert text_layout.unzip(content, 10_000) == b"1\t2\n" * 1000
+    assert text_layout.unzip(content + content, 10_000) == b"1\t2\n" * 2000
+    assert text_layout.unzip_head(content)[:4] == b"1\t2\n"
     with pytest.raises(Unfinished):
-        text_lines.unzip(content[:-9], 10_000)
+        text_layout.unzip(content[:-9], 10_000)
     with pytest.raises(Unreadable) as caught:
-        text_lines.unzip(gzip.compress(bytes(50_000_000)), 1_000_000)
+        text_layout.unzip(gzip.compress(bytes(50_000_000)), 1_000_000)
     assert caught.value.reason == "bomb"

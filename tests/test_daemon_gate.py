@@ -21,10 +21,10 @@ from daemon.formats.afmcurve import compact_copy_of
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
 from daemon.learn import gate as whole
+from daemon.learn.evidence import fingerprint_of
 from daemon.learn.gate import CrossFitted, examine, look
 from daemon.learn.lessons import GOLDEN, golden_events, golden_fingerprints
 from daemon.learn.training import known_logits
-from daemon.learn.training_record import fingerprint_of
 from deploy.classifier import EngineRequest
 from deploy.serving import Model
 from models import gate

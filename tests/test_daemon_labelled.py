@@ -3,7 +3,7 @@ import pytest
 from modelhelp import GOOD, SHARED, make_model, write_folder
 
 from daemon.cli import main
-from daemon.learn.labelled import read_folder
+from daemon.learn.evidence import read_folder
 from models.bundle import read
 
 

@@ -17,9 +17,9 @@ from daemon.config import Config
 from daemon.formats.afmcurve import pack
 from daemon.labels import Label, Labels, Word
 from daemon.labels.raters import Bar
+from daemon.learn.evidence import TrainingRecord, fingerprint_of
 from daemon.learn.ground import survey
 from daemon.learn.lessons import Taught, is_held_out, lessons_of, untaught
-from daemon.learn.training_record import TrainingRecord, fingerprint_of
 from daemon.ledger.view import LedgerView
 from deploy.serving import known_curves
 from models.bundle import Bundle

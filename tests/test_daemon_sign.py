@@ -164,8 +164,8 @@ def test_evaluate_judges_an_open_sign_as_the_service_does(tmp_path: Path, capsys
 
 def test_a_labelled_event_with_an_open_sign_is_taught_as_the_first_model_keeps_it(tmp_path: Path) -> None:
     """The reader's wrong belief changes nothing where there is a model to begin from; from scratch it does."""
+    from daemon.learn.evidence import read_labels
     from daemon.learn.head import Start
-    from daemon.learn.labelled import read_labels
     from daemon.learn.training import Plan, _open
     from models.bundle import SHIPPED, read
     from models.train import Recipe

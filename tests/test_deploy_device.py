@@ -6,9 +6,8 @@ import torch
 from modelhelp import SMALL, make_model
 
 from deploy.classifier import Classifier, EngineFault, device_faults, fault_of
-from deploy.gpu import BUCKETS, CudaClassifier, DeviceNetwork, Head
 from deploy.serving import TOLERANCE, known_curves
-from deploy.torch_engine import TorchClassifier
+from deploy.torch_engine import BUCKETS, CudaClassifier, DeviceNetwork, Head, TorchClassifier
 from models.bundle import SHIPPED, read
 from models.frontend import prepare
 from models.raster import envelope

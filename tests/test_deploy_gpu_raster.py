@@ -8,9 +8,9 @@ import pytest
 import torch
 from modelhelp import SHARED, noisy
 
-from deploy import gpu
-from deploy.gpu import LARGEST_ROW_ERROR, Picture, envelope
+from deploy import torch_engine
 from deploy.serving import known_curves
+from deploy.torch_engine import LARGEST_ROW_ERROR, Picture, envelope
 from models.frontend import prepare
 from models.raster import RasterProfile, coverage, to_rows
 from models.raster import envelope as envelope_by_numpy
@@ -101,22 +101,22 @@ def test_not_a_number_shows_in_both_alike():
 
 def test_a_long_curve_among_short_ones_is_gathered_apart(monkeypatch):
     asked = []
-    gathered = gpu._gathered
+    gathered = torch_engine._gathered
 
     def counted(samples, starts, sizes, width, depth):
         asked.append(starts.shape[0] * width * depth)
         return gathered(samples, starts, sizes, width, depth)
 
-    monkeypatch.setattr(gpu, "_gathered", counted)
+    monkeypatch.setattr(torch_engine, "_gathered", counted)
     rng = np.random.default_rng(1)
     signals = [rng.normal(0, 9, n).astype(np.float32) for n in [512] * 60 + [2_000_000] + [512] * 60]
     assert np.array_equal(by_torch(signals), envelope_by_numpy(signals, PROFILE))
-    assert max(asked) <= gpu.CELLS
+    assert max(asked) <= torch_engine.CELLS
     assert sum(asked) < 1.1 * sum(map(len, signals)) + 121 * 256 * 2
 
 
 def test_many_curves_are_gathered_in_parts(monkeypatch):
-    monkeypatch.setattr(gpu, "CELLS", 10_000)
+    monkeypatch.setattr(torch_engine, "CELLS", 10_000)
     signals = signals_of("simulated")
     assert np.array_equal(by_torch(signals), envelope_by_numpy(signals, PROFILE))
 

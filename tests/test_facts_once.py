@@ -149,7 +149,6 @@ FACTS = (
         "self._socket.bind(endpoint)",
         {
             "daemon/client/service_file.py": "looks for a free port",
-            "daemon/screens/doctor.py": "looks whether a port is free",
         },
     ),
     Fact(

@@ -413,6 +413,36 @@ def test_a_test_takes_the_real_path_and_fails_whenever_that_would(tmp_path, capf
     assert SECRET not in said.out + said.err
 
 
+def test_that_the_service_is_down_is_told_with_its_last_words_and_that_it_is_back(tmp_path, monkeypatch, capfd):
+    (tmp_path / "state").mkdir()
+    monkeypatch.setattr("daemon.notify.GATHER_S", 0.2)
+    journal = tmp_path / "journalctl"  # stands in for the journal, which only systemd has
+    journal.write_text('#!/bin/sh\necho "afm-triage: /etc/afm-triage/afm1.toml: 2 errors"; echo "$@" >&2\n')
+    journal.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name, value in {"UNIT": "afm-triage@afm1.service", "SERVICE_RESULT": "exit-code", "EXIT_STATUS": "78"}.items():
+        monkeypatch.setenv(f"MONITOR_{name}", value)
+    with http_receiver() as receiver:
+        hook = f'webhook = "http://127.0.0.1:{receiver.port}/hook"\n'
+        file = configuration(tmp_path, f'{hook}level = "advice"\ncool_down = 3')  # and that is why it failed
+        assert main(["notify", "--failed", "--config", file]) == 0
+        said = json.loads(receiver.got.get(timeout=5).body)
+        assert said["title"].startswith("afm1 ▲ service down: it ended with exit code 78: wrong configuration")
+        assert "Its last words:\n  afm-triage: /etc/afm-triage/afm1.toml: 2 errors" in said["text"]
+        steady, wall = [0.0], [time.time()]
+        back = Notifier(
+            NotifyConfig(webhook=SecretUrl(f"http://127.0.0.1:{receiver.port}/hook")),
+            tmp_path / "state",
+            clock=Clock(lambda: wall[0], lambda: steady[0]),
+        )
+        for _ in range(3):
+            back.step()
+            wall[0], steady[0] = wall[0] + 40.0, steady[0] + 40.0
+        assert json.loads(receiver.got.get(timeout=5).body)["title"] == "over: service down"
+    assert main(["notify", "--failed", "--config", configuration(tmp_path, "")]) == 0
+    assert "[notify] names nobody" in capfd.readouterr().out
+
+
 def test_nothing_secret_is_shown_and_every_mistake_is_said_at_once(tmp_path, capsys):
     (tmp_path / "watched").mkdir()
     good = configuration(tmp_path, f'ntfy = "https://ntfy.example.org/{SECRET}"\nwebhook = "https://x.org/{SECRET}"')

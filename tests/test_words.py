@@ -18,7 +18,7 @@ PAGES = [ROOT / "README.md", ROOT / "Makefile", *sorted((ROOT / "deploy").glob("
 MEASURED = ROOT / "deploy/measurements"  # what was printed on a day stays as it was printed
 TEXTS = [path for path in (*PYTHON, *PAGES, *sorted((ROOT / "systemd").iterdir())) if path.parent != MEASURED]
 GLOSSARY = ROOT / "deploy/glossary.md"
-WRITTEN_BY_US = {"card.md"}  # pages that the program writes into a model folder
+WRITTEN_BY_US = {"card.md", "build/soak.md"}  # pages that programs write: into a model folder, and of a soak
 
 #: Papers that stand in no repository, and the ways in which comments used to point to them.
 OUTSIDE = re.compile(r"\bcontract (?:§|section)|\b(?:of|in|by) the contract\b|\(contract\)|§ ?\d", re.IGNORECASE)

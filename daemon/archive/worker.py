@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.archive.layout import (
+from daemon.archive import (
     ATTRIBUTE,
     COLUMNS,
     MOST_APPROACH,

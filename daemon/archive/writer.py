@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon import __version__
-from daemon.archive import start_workers
-from daemon.archive.layout import (
+from daemon.archive import (
     ATTRIBUTE,
     COLUMNS,
     MAGIC,
@@ -28,6 +27,7 @@ from daemon.archive.layout import (
     USER_BLOCK_BYTES,
     VERSION,
     Origin,
+    start_workers,
 )
 from daemon.common.ending import Closing
 from daemon.common.locks import lock_where_possible

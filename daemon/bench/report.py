@@ -8,9 +8,8 @@ from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from daemon.bench import BATCH, Plan, engines, line, machine
-from daemon.bench.child import ChildFailed, call
-from daemon.bench.engines import bare
+from daemon.bench import BATCH, Plan, apart, line, machine
+from daemon.bench.apart import ChildFailed, bare, call
 from daemon.bench.table import bars, write_text
 from daemon.common.errors import BAD_DATA, INTERNAL, UNREACHABLE, UserError
 from deploy.classifier import EngineId, NoEngine
@@ -106,7 +105,7 @@ def _part(part: str, plan: Plan, found: Mapping[str, Any]) -> dict[str, Any]:
         if part == "stages":
             return {part: call("stages", plan.request(wish=asdict(plan.wish)))}
         if part == "engines":
-            return {part: engines.measure(plan)}
+            return {part: apart.measure(plan)}
         if part == "soak":
             return {part: line.measure_soak(plan)}
         if part == "swap":

@@ -15,11 +15,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
-from daemon.archive import Archive, BadArchive, portions, start_workers
-from daemon.archive.layout import Origin
+from daemon.archive import Archive, BadArchive, Origin, portions, start_workers
 from daemon.archive.writer import ArchiveWriter
-from daemon.collect import Chosen, Content
-from daemon.collect.table import Decimal, Table
+from daemon.collect import Chosen, Content, Decimal, Table
 from daemon.common.ending import Closing
 from daemon.common.errors import ALREADY_RUNNING, BAD_DATA, INPUT_OUTPUT, USAGE, UserError
 from daemon.common.locks import lock_where_possible

@@ -220,6 +220,25 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_free(place: Endpoint) -> bool:
+    """Whether nobody listens there now. What cannot be told (a name that nobody knows) passes: to bind it says more."""
+    if place.transport == "ipc":  # a file that a process left which is no more is free: nobody answers behind it
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(place.host)
+            except OSError:
+                return True
+            return False
+    host = "" if place.host == "*" else place.host.strip("[]")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ZeroMQ does: a closed one may linger
+        try:
+            probe.bind((host, place.port or 0))
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE
+    return True
+
+
 #: Open files, connections nearly all of them, that are enough: each costs some ten kilobytes.
 MOST_OPEN = 4_096
 #: More than any part of the service is asked to hold.

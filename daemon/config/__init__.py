@@ -23,6 +23,8 @@ from daemon.common.mounts import MountSetting, holds, local, resolve
 from daemon.common.options import Argument, Group, Option, Place
 from daemon.common.sockets import Endpoint, unprotected
 from daemon.config.origin import (
+    MOST_INSTRUMENTS,
+    PORTS,
     Flags,
     Given,
     Homeless,
@@ -30,6 +32,8 @@ from daemon.config.origin import (
     from_environment,
     from_file,
     from_flags,
+    usual_places,
+    usual_port,
 )
 from daemon.config.rule import (
     Address,
@@ -44,6 +48,7 @@ from daemon.config.rule import (
     Number,
     Rule,
     SecretUrl,
+    SpaceConfig,
     Switch,
     TextRules,
 )
@@ -65,6 +70,8 @@ from daemon.formats.text_rule import TextRule
 from deploy.classifier import Device
 
 __all__ = [
+    "MOST_INSTRUMENTS",
+    "PORTS",
     "AlarmConfig",
     "BatchConfig",
     "Config",
@@ -82,6 +89,7 @@ __all__ = [
     "ThresholdsConfig",
     "changes",
     "load",
+    "usual_port",
     "values",
 ]
 
@@ -110,16 +118,23 @@ class Config:
     instrument: Annotated[str, Name(), Option("short name, used in topics and folders", "NAME", group=_SERVICE)] = (
         INSTRUMENT
     )
+    number: Annotated[
+        int,
+        Number(1, MOST_INSTRUMENTS, whole=True),
+        Option("of the instrument on this computer: each takes usual ports of its own", "N", group=_ENDPOINTS),
+    ] = 1
     publish: Annotated[str, Address(), Option("events, a ZeroMQ PUB socket", "ENDPOINT", group=_ENDPOINTS)] = (
-        "tcp://127.0.0.1:5795"
+        f"tcp://127.0.0.1:{PORTS['publish']}"
     )
     replay: Annotated[str, Address(), Option("stored events, a ZeroMQ ROUTER", "ENDPOINT", group=_ENDPOINTS)] = (
-        "tcp://127.0.0.1:5796"
+        f"tcp://127.0.0.1:{PORTS['replay']}"
     )
     ingest: Annotated[
         str | None, Address(), Option("take curves over a ZeroMQ ROUTER too", "ENDPOINT", unless="off")
     ] = None
-    metrics_port: Annotated[int, Number(0, 65535, whole=True), Option("Prometheus on 127.0.0.1, 0 = off", "N")] = 9795
+    metrics_port: Annotated[int, Number(0, 65535, whole=True), Option("Prometheus on 127.0.0.1, 0 = off", "N")] = PORTS[
+        "metrics_port"
+    ]
     model: Annotated[str, ModelName(), Option("model that judges", "NAME-or-DIR")] = "shipped"
     device: Annotated[Literal["auto", Device], Option("where it runs")] = "auto"
     require_certificate: Annotated[
@@ -140,6 +155,7 @@ class Config:
     batch: BatchConfig = BatchConfig()
     engine: EngineConfig = EngineConfig()
     review: ReviewConfig = ReviewConfig()
+    space: SpaceConfig = SpaceConfig()  # noqa: RUF009 - a frozen value
     log: LogConfig = LogConfig()
     keys: KeysConfig = KeysConfig()
     metrics: MetricsConfig = MetricsConfig()
@@ -255,7 +271,12 @@ def load(flags: Flags, *, serves: bool = False, needs_state: bool = True) -> Con
         found["state"] = _default_state(found.get("instrument", INSTRUMENT), serves, needs_state, findings)
     if "watch" in wrong:
         wrong.add("folder")  # whose paths are compared with those of watch
-    config = _assemble(found, file, {key: one.origin for key, one in given.items()})
+    origins = {key: one.origin for key, one in given.items()}
+    if (number := found.get("number", 1)) > 1:
+        usual = {key: value for key, value in usual_places(number).items() if key not in given}
+        found |= usual
+        origins |= dict.fromkeys(usual, f"number {number}")
+    config = _assemble(found, file, origins)
     findings += [one for one in conflicts(config, serves=serves) if one.partition(":")[0] not in wrong]
     if findings:
         raise ConfigError(str(file) if file else "configuration", findings, config)

@@ -1,6 +1,6 @@
 """The origin: what the file, the environment and the flags say, before any rule has judged it.
 
-And the home of a service: the state folder that is meant when nobody names one.
+And the home of a service: the state folder and the ports that are meant when nobody names them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from daemon.common.errors import BAD_CONFIG, UserError
@@ -149,3 +150,19 @@ def _is_served(state: Path) -> bool:
         pid = json.loads((state / SERVICE_FILE).read_bytes())["pid"]
         return isinstance(pid, int) and pid > 0 and is_running(pid)
     return False
+
+
+#: Key of a port -> the usual one of the first instrument of a computer; each further instrument's lie 10 higher.
+PORTS: Mapping[str, int] = MappingProxyType({"publish": 5795, "replay": 5796, "metrics_port": 9795, "review": 8795})
+MOST_INSTRUMENTS = 99
+
+
+def usual_port(key: str, number: int = 1) -> int:
+    """The port that a key of PORTS stands for on the instrument of this number (1 to 99)."""
+    return PORTS[key] + 10 * (number - 1)
+
+
+def usual_places(number: int) -> dict[str, Any]:
+    """What the keys are that say where a service speaks, where nobody gives them."""
+    local = {key: f"tcp://127.0.0.1:{usual_port(key, number)}" for key in ("publish", "replay")}
+    return {**local, "metrics_port": usual_port("metrics_port", number)}

@@ -202,6 +202,17 @@ def _settings(table: dict[str, Any], folder: Path) -> FolderSettings:
     return FolderSettings(**found)
 
 
+@dataclass(frozen=True, slots=True)
+class SpaceConfig:
+    """``[space]``: how much of the disk a state may take, and when somebody should make room."""
+
+    copies_bytes: Annotated[int, Number(0, 1e15, whole=True)] = 0  # of curves in the ledger; 0: no limit
+    spool_bytes: Annotated[int, Number(0, 1e15, whole=True)] = 0  # of curves that came over ZeroMQ; 0: no limit
+    full_s: Annotated[float, Number(0, MONTH_S)] = 86400.0  # an alarm when the disk is full in less; 0: never
+    snapshots: Annotated[int, Number(1, 1000, whole=True)] = 3  # that are kept, the newest
+    snapshot_to: Annotated[Path | None, Folder()] = None  # None: into the state folder itself
+
+
 # ``[notify]``: who is told when something is wrong, and how.
 
 

@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -33,6 +34,7 @@ _ARRAYS = ("force", "distance", "approach_force")
 _SIGNALS = ("prepared", "flipped")  # of the front-end, float32
 _NUMBERS = ("spring_constant_n_per_m", "sensitivity_m_per_v", "duration_s", "acquired_s")
 _MOST_HEADER_BYTES = 1 << 20
+_LINE = json.JSONEncoder(allow_nan=False)
 #: Of a compact copy. Enough to look at and to train on: the raster averages to far fewer. 32 KB with its distance axis.
 MOST_POINTS = 4096
 MOST_APPROACH_POINTS = 1024  # it is only looked at, and asked for its level far away
@@ -81,9 +83,10 @@ def pack(curve: Curve, meta: Mapping[str, Any] | None = None, dtype: Literal["<f
         types |= dict.fromkeys(signals, "<f4")
         arrays |= signals
     with np.errstate(over="ignore"):  # a damaged number may be none of single precision
-        payload = b"".join(np.ascontiguousarray(arrays[name], dtype=kind).tobytes() for name, kind in types.items())
+        parts = [np.ascontiguousarray(arrays[name], dtype=kind).tobytes() for name, kind in types.items()]
+    payload = b"".join(parts)
     header = {
-        "arrays": {name: {"dtype": kind, "points": int(arrays[name].shape[0])} for name, kind in types.items()},
+        "arrays": {name: {"dtype": kind, "points": arrays[name].shape[0]} for name, kind in types.items()},
         "payload_bytes": len(payload),
         "sha256": hashlib.sha256(payload).hexdigest(),
         "force_unit": curve.force_unit,
@@ -94,8 +97,7 @@ def pack(curve: Curve, meta: Mapping[str, Any] | None = None, dtype: Literal["<f
         "original": original,
         "meta": dict(meta or {}),
     }
-    line = json.dumps(header, separators=(", ", ": "), allow_nan=False)
-    return _MAGIC + line[1:].encode() + b"\n" + payload
+    return b"".join((_MAGIC, _LINE.encode(header)[1:].encode(), b"\n", payload))
 
 
 def unpack(content: bytes) -> tuple[Curve, dict[str, Any]]:
@@ -198,6 +200,13 @@ def compact(samples: Samples, most: int = MOST_POINTS) -> Samples:
     n = samples.shape[0]
     if n <= most:
         return samples
-    edges = np.arange(most) * n // most
-    means: Samples = np.add.reduceat(samples, edges) / np.diff(edges, append=n)
+    edges, sizes = _neighbours(n, most)
+    means: Samples = np.add.reduceat(samples, edges) / sizes
     return means
+
+
+@lru_cache(maxsize=64)  # curves of one instrument have few lengths
+def _neighbours(n: int, most: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where each of ``most`` means begins among ``n`` samples, and of how many it is; (most,) each."""
+    edges = np.arange(most, dtype=np.intp) * n // most
+    return edges, np.diff(edges, append=n)

@@ -44,10 +44,6 @@ HEIGHTS = (
 _WANTED = (b"segment-header.properties", *(f"/{name}.dat".encode() for name in ("vDeflection", *HEIGHTS)))
 _KEPT_SEGMENTS = 8
 _FORCES: tuple[tuple[str, ForceUnit], ...] = (("force", "N"), ("distance", "m"))
-Properties = dict[str, str]
-
-_NO_KEY = frozenset("#!=" + "".join(filter(str.isspace, map(chr, range(256)))))  # what no key begins with
-_LINE = re.compile(r"^([^#!=\s][^=\r\n]*)=([^\r\n]*)", re.MULTILINE)
 _STORED = {
     "signedshort": ">i2",
     "unsignedshort": ">u2",
@@ -60,6 +56,47 @@ _STORED = {
     "double": ">f8",
 }
 _LONGEST_CHAIN = 8
+_MOST_SLOTS = 64  # of one channel; real ones have ten at most
+
+
+class Properties:
+    """The keys and values of a ``.properties`` file, searched for: of its 70 to 600 lines a curve needs a dozen.
+
+    Of a key that stands there twice the last one holds. Escapes are left alone: no value that we use has any. Keys
+    that are asked for begin with a letter, and hold no mark of equality.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, content: bytes = b"") -> None:
+        self._text = f"\n{content.decode('latin-1')}\n"
+
+    def about(self, beginning: str) -> Properties:
+        """From the first to the last of the keys that begin so: for whoever asks for many of them."""
+        mark = f"\n{beginning}"
+        part, last = Properties(), self._text.rfind(mark)
+        if last >= 0:
+            part._text = self._text[self._text.index(mark) : self._text.index("\n", last + 1) + 1]
+        return part
+
+    def get(self, key: str, default: str = "") -> str:
+        """The value of ``key``, up to the end of its line."""
+        at = self._text.rfind(f"\n{key}=")
+        if at < 0:
+            return default
+        start = at + len(key) + 2
+        value = self._text[start : self._text.index("\n", start)]
+        return value.partition("\r")[0] if "\r" in value else value
+
+    def __contains__(self, key: str) -> bool:
+        return f"\n{key}=" in self._text
+
+    def number(self, key: str) -> float | None:
+        """A value as a float, or None where it is missing or not a number."""
+        try:
+            return float(self.get(key))
+        except ValueError:
+            return None
 
 
 class JpkReader:
@@ -95,9 +132,8 @@ class JpkFile:
         for curve, _, name in sorted(found):
             series.setdefault(curve, []).append(name)
         self._series = list(series.values())
-        self._shared: list[str] = []
-        if _SHARED in self.zip.members:
-            self._shared = lines_of(self.zip.read(_SHARED, limits.HEADER_BYTES))
+        is_shared = _SHARED in self.zip.members
+        self.shared = Properties(self.zip.read(_SHARED, limits.HEADER_BYTES) if is_shared else b"")
         self._notes = self._find_notes()
         self._scalings: dict[str, Scaling] = {}
         self._segments: dict[bytes, _Segment] = {}
@@ -126,20 +162,16 @@ class JpkFile:
             approach_force=None if approach is None else approach.force_in(unit),
             spring_constant_n_per_m=limits.plausible_spring_constant(scaling.factor("force", "distance")),
             sensitivity_m_per_v=limits.plausible_sensitivity(scaling.factor("distance", scaling.base)),
-            duration_s=number(retract.properties, "force-segment-header.duration"),
-            acquired_s=None if self._notes else dates.moment(retract.properties.get(_ENDED, "").replace("\\", "")),
+            duration_s=retract.properties.number("force-segment-header.duration"),
+            acquired_s=None if self._notes else dates.moment(retract.properties.get(_ENDED).replace("\\", "")),
             notes=self._notes,
         )
-
-    def shared(self, beginning: str) -> Properties:
-        """What all segments share under keys that begin so; of some 200 lines a curve needs 40."""
-        return parse(self._shared, beginning)
 
     def shared_scaling(self, link: str) -> Scaling:
         """The scaling that channels of many segments point to."""
         if link not in self._scalings:
             prefix = f"lcd-info.{link}."
-            self._scalings[link] = scaling_of(self.shared(prefix), prefix)
+            self._scalings[link] = scaling_of(self.shared.about(prefix), prefix)
         return self._scalings[link]
 
     def _find_notes(self) -> tuple[str, ...]:
@@ -151,7 +183,7 @@ class JpkFile:
         except (Unreadable, Unfinished):  # nothing else is read from it
             return ()
         key, value = _SIMULATED
-        return ("simulated",) if key.encode() in series and parse(lines_of(series)).get(key) == value else ()
+        return ("simulated",) if key.encode() in series and Properties(series).get(key) == value else ()
 
     def _find_retracts(self) -> list[tuple[int, int]]:
         """(series, position of the segment) of every retract.
@@ -185,8 +217,8 @@ class _Segment:
     def __init__(self, file: JpkFile, name: bytes) -> None:
         self._file = file
         self._folder = name.rpartition(b"/")[0]
-        self.properties = parse(lines_of(file.zip.read(name, limits.HEADER_BYTES)))
-        self.points = int(number(self.properties, "force-segment-header.num-points") or 0)
+        self.properties = Properties(file.zip.read(name, limits.HEADER_BYTES))
+        self.points = int(self.properties.number("force-segment-header.num-points") or 0)
         self.style = _style(self.properties, file)
 
     def deflection(self) -> tuple[ForceUnit, Samples, Scaling]:
@@ -217,13 +249,15 @@ class _Segment:
 
     def _channel(self, name: str) -> tuple[np.ndarray[Any, np.dtype[Any]], Scaling]:
         prefix = f"channel.{name}."
-        file_name = self.properties.get(prefix + "data.file.name")
-        if file_name is None:
+        if (key := prefix + "data.file.name") not in self.properties:
             raise Unreadable("no_force_channel")
-        points = int(number(self.properties, prefix + "data.num-points") or self.points)
+        file_name = self.properties.get(key)
+        points = int(self.properties.number(prefix + "data.num-points") or self.points)
         samples.check_points(points)
-        link = self.properties.get(prefix + "lcd-info.*")
-        scaling = scaling_of(self.properties, prefix) if link is None else self._file.shared_scaling(link)
+        if (key := prefix + "lcd-info.*") in self.properties:
+            scaling = self._file.shared_scaling(self.properties.get(key))
+        else:
+            scaling = scaling_of(self.properties.about(prefix), prefix)
         try:
             content = self._file.zip.read(self._folder + b"/" + file_name.encode("latin-1"), limits.MEMBER_BYTES)
         except KeyError:
@@ -241,11 +275,10 @@ def _style(properties: Properties, file: JpkFile) -> str:
     own = "force-segment-header."
     for key in (own + "settings.style", own + "settings.segment-settings.style", own + "style"):
         if key in properties:
-            return properties[key]
+            return properties.get(key)
     link = properties.get(own + "force-segment-header-info.*")
     there = f"force-segment-header-info.{link}.settings."
-    shared = file.shared(there)
-    return shared.get(there + "style") or shared.get(there + "segment-settings.style", "")
+    return file.shared.get(there + "style") or file.shared.get(there + "segment-settings.style")
 
 
 def _best_unit(scaling: Scaling) -> ForceUnit:
@@ -266,28 +299,6 @@ def _best_unit(scaling: Scaling) -> ForceUnit:
 def _in_unit(stored: np.ndarray[Any, np.dtype[Any]], scaling: Scaling, unit: ForceUnit) -> Samples:
     slot = {"N": "force", "m": "distance", "V": scaling.base}[unit]
     return apply(stored, scaling, scaling.chain(slot) or [])
-
-
-def lines_of(text: bytes) -> list[str]:
-    """The lines of a ``.properties`` file."""
-    content = text.decode("latin-1").replace("\r\n", "\n")
-    if "\r" in content:
-        return [f"{key}={value}" for key, value in _LINE.findall(content)]
-    return content.split("\n")
-
-
-def parse(lines: list[str], beginning: str = "") -> Properties:
-    """Keys and values of the lines that begin so. Escapes are left alone: no value we use has any."""
-    parts = [line.partition("=") for line in lines if line.startswith(beginning)]
-    return {key: value for key, mark, value in parts if mark and key and key[0] not in _NO_KEY}
-
-
-def number(properties: Properties, key: str) -> float | None:
-    """A value as a float, or None where it is missing or not a number."""
-    try:
-        return float(properties[key])
-    except (KeyError, ValueError):
-        return None
 
 
 @dataclass(frozen=True)
@@ -352,13 +363,13 @@ def apply(stored: np.ndarray[tuple[int], np.dtype[np.generic]], scaling: Scaling
 def scaling_of(properties: Properties, prefix: str) -> Scaling:
     """The scaling of the channel whose keys begin with ``prefix`` (its own header or the shared one)."""
     at = prefix + "data." if prefix + "data.type" in properties else prefix
-    kind = properties.get(at + "encoder.type") or properties.get(at + "type", "")
+    kind = properties.get(at + "encoder.type") or properties.get(at + "type")
     if kind not in _STORED:
         raise Unreadable("unreadable")
     sets = prefix + "conversion-set."
     slots, parents = {}, {}
     base = properties.get(sets + "conversions.base", "volts")
-    for slot in properties.get(sets + "conversions.list", "").split():
+    for slot in properties.get(sets + "conversions.list").split()[:_MOST_SLOTS]:
         key = f"{sets}conversion.{slot}."
         step = _step(properties, slot, key + "scaling.")
         if step and properties.get(key + "defined") == "true":
@@ -367,14 +378,14 @@ def scaling_of(properties: Properties, prefix: str) -> Scaling:
     encoder = _step(properties, "encoder", at + "encoder.scaling.")
     if encoder is None and not kind.startswith(("float", "double")):
         raise Unreadable("unreadable")
-    unit = encoder.unit if encoder else properties.get(at + "unit.unit", "")
+    unit = encoder.unit if encoder else properties.get(at + "unit.unit")
     default = properties.get(sets + "conversions.default", base)
     return Scaling(np.dtype(_STORED[kind]), unit, encoder, slots, parents, base, default)
 
 
 def _step(properties: Properties, slot: str, key: str) -> Step | None:
-    multiplier, offset = number(properties, key + "multiplier"), number(properties, key + "offset")
+    multiplier, offset = properties.number(key + "multiplier"), properties.number(key + "offset")
     if multiplier is None or offset is None:
         return None
-    unit = properties.get(key + "unit.unit") or properties.get(key + "unit", "")
+    unit = properties.get(key + "unit.unit") or properties.get(key + "unit")
     return Step(slot, unit, multiplier, offset)

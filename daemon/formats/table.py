@@ -11,7 +11,7 @@ from itertools import chain, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.formats import columns, limits, text_lines
+from daemon.formats import columns, limits, text_layout
 from daemon.formats.base import Unreadable
 from daemon.formats.samples import is_steady, runs_on
 from daemon.formats.text_layout import COMMENT, FEWEST_ROWS, PLAIN, Layout, layout_of
@@ -126,7 +126,7 @@ def _counts(samples: Table) -> bool:
 
 def blocks(text: str) -> list[Block]:
     """The tables of a text, in order. Raises ``Unreadable`` where rows disagree, or are more than any curve has."""
-    lines = text_lines.lines_of(text)
+    lines = text_layout.lines_of(text)
     layout = layout_of(lines)
     if layout is None:
         raise Unreadable("unreadable")

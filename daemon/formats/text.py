@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from daemon.formats import dates, limits, samples, table, text_bare, text_lines, text_named, text_rule
+from daemon.formats import dates, limits, samples, table, text_bare, text_layout, text_named, text_rule
 from daemon.formats.base import UNENDED, Blob, CurveFile, Format, Unfinished, Unreadable
 from daemon.formats.columns import unit_of
 from daemon.formats.jpk import HEIGHTS
@@ -67,16 +67,16 @@ class TextReader:
     )
 
     def claims(self, name: str, head: bytes) -> bool:
-        if text_lines.is_gzip(head):
-            head = text_lines.unzip_head(head)
-        text = text_lines.decode(head)
+        if text_layout.is_gzip(head):
+            head = text_layout.unzip_head(head)
+        text = text_layout.decode(head)
         if is_jpk(text) or is_afmformats(text) or text_rule.is_known(text):
             return True
-        lines = [line for line in text_lines.without_wrapping(text.splitlines()) if line.strip()]
+        lines = [line for line in text_layout.without_wrapping(text.splitlines()) if line.strip()]
         if not lines or _NOT_OURS.match(lines[0]):
             return False
         is_cut = len(head) >= limits.HEAD_BYTES
-        if text_lines.standing(lines) or (is_cut and len(lines) <= 2 and text_lines.is_channel(lines[0])):
+        if text_layout.standing(lines) or (is_cut and len(lines) <= 2 and text_layout.is_channel(lines[0])):
             return True
         if is_cut and len(lines) > 1:
             lines = lines[:-1]  # in the middle
@@ -93,9 +93,9 @@ class TextReader:
         if blob.size_bytes > _MOST_BYTES:
             raise Unreadable("too_large")
         content = blob.whole()
-        if text_lines.is_gzip(content):
-            content = text_lines.unzip(content, _MOST_BYTES)
-        text = text_lines.decode(content)
+        if text_layout.is_gzip(content):
+            content = text_layout.unzip(content, _MOST_BYTES)
+        text = text_layout.decode(content)
         if not text.endswith(("\n", "\r")):
             if content.endswith(_NEVER_WRITTEN):
                 raise Unfinished("zero_tail")

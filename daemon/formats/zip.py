@@ -17,11 +17,12 @@ from daemon.formats.base import Blob, Unfinished, Unreadable
 _END = struct.Struct("<4s4H2LH")  # end of central directory
 _END64_AT = struct.Struct("<4sLQL")  # where the zip64 end record lies
 _END64 = struct.Struct("<4sQ2H2L4Q")
-_ENTRY = struct.Struct("<4s6H3L5H2L")  # one member in the central directory
-_LOCAL = struct.Struct("<4s5H3L2H")  # the same member in front of its bytes
+_ENTRY = struct.Struct("<4s4x2H4x3L3H8xL")  # of one member in the central directory, what is used
+_LOCAL = struct.Struct("<4s22x2H")  # of the same member in front of its bytes: the lengths of its name and extra field
 _COMMENT_BYTES = 65535
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED = 0x1
+_WIDE = 0xFFFFFFFF  # the figure stands in the extra field, with 64 bits
 
 
 class Member(NamedTuple):
@@ -49,10 +50,9 @@ class ZipFile:
         if member.bytes > most:
             raise Unreadable("bomb")
         at = member.start + self._shift
-        local = self._blob.read(at, _LOCAL.size)
-        if local[:4] != b"PK\x03\x04":
+        mark, name_bytes, extra_bytes = _LOCAL.unpack(self._blob.read(at, _LOCAL.size))
+        if mark != b"PK\x03\x04":
             raise Unreadable("unreadable")
-        name_bytes, extra_bytes = _LOCAL.unpack(local)[-2:]
         packed = self._blob.read(at + _LOCAL.size + name_bytes + extra_bytes, member.packed_bytes)
         content = packed if member.method == _STORED else _inflate(packed, member.bytes)
         if len(content) != member.bytes or zlib.crc32(content) != member.crc32:
@@ -83,12 +83,14 @@ def _directory(blob: Blob, wanted: Callable[[bytes], bool]) -> tuple[int, dict[b
     members: dict[bytes, Member] = {}
     at = packed_total = 0
     for _ in range(count):
-        if directory[at : at + 4] != b"PK\x01\x02" or at + _ENTRY.size > length:
+        if at + _ENTRY.size > length:
             raise Unreadable("unreadable")
-        _, _, _, flags, method, _, _, crc32, packed, size, n, x, c, _, _, _, offset = _ENTRY.unpack_from(directory, at)
+        mark, flags, method, crc32, packed, size, n, x, c, offset = _ENTRY.unpack_from(directory, at)
+        if mark != b"PK\x01\x02":
+            raise Unreadable("unreadable")
         at += _ENTRY.size
         name = directory[at : at + n]
-        if 0xFFFFFFFF in (packed, size, offset):
+        if _WIDE in (packed, size, offset):
             size, packed, offset = _zip64_sizes(directory[at + n : at + n + x], size, packed, offset)
         at += n + x + c
         packed_total += packed
@@ -103,10 +105,13 @@ def _directory(blob: Blob, wanted: Callable[[bytes], bool]) -> tuple[int, dict[b
 
 def _end_record(blob: Blob) -> tuple[int, int, int, int]:
     """Number of members, length and start of the directory, and where it ends."""
-    tail_bytes = min(blob.size_bytes, _END.size + _COMMENT_BYTES)
-    tail_at = blob.size_bytes - tail_bytes
-    tail = blob.read(tail_at, tail_bytes)
-    found = tail.rfind(b"PK\x05\x06")
+    for longest_comment in (0, _COMMENT_BYTES):  # hardly any zip has one
+        tail_bytes = min(blob.size_bytes, _END.size + longest_comment)
+        tail_at = blob.size_bytes - tail_bytes
+        tail = blob.read(tail_at, tail_bytes)
+        found = tail.rfind(b"PK\x05\x06")
+        if found == 0:
+            break
     if found < 0 or found + _END.size > len(tail):
         head = blob.head[:4]
         if not b"PK\x03\x04".startswith(head) and any(head):  # waiting does not make a zip of it

@@ -24,8 +24,7 @@ from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.progress import progress
 from daemon.common.text import clean
 from daemon.judging import Thresholds, verdict_of
-from daemon.learn.labelled import LabelledCurve, LabelledFolder, refuse
-from daemon.learn.training_record import TrainingRecord, fingerprint_of
+from daemon.learn.evidence import LabelledCurve, LabelledFolder, TrainingRecord, fingerprint_of, refuse
 from deploy.serving import Model
 from models.bundle import Bundle, Calibration, Cut, write
 from models.calibrate import (

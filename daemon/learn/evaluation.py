@@ -32,7 +32,7 @@ from daemon.charts import (
 )
 from daemon.common.text import align
 from daemon.judging import Judge, Thresholds, Verdict, verdict_of
-from daemon.learn.labelled import LabelledCurve
+from daemon.learn.evidence import LabelledCurve
 from deploy.serving import Model
 from models.frontend import turned
 from models.metrics import (

@@ -27,9 +27,9 @@ from daemon.formats.base import Unfinished, Unreadable
 from daemon.judging import Thresholds, verdict_of
 from daemon.labels import Labels
 from daemon.labels.sessions import Sessions
+from daemon.learn.evidence import TrainingRecord, fingerprint_of
 from daemon.learn.ground import Stream, stream_of
 from daemon.learn.lessons import Taught, golden_events, golden_fingerprints, is_held_out
-from daemon.learn.training_record import TrainingRecord, fingerprint_of
 from daemon.ledger.view import LedgerView
 from deploy.classifier import EngineFault, EngineRequest, NoEngine
 from deploy.serving import Model, Scored, SelfTestFailed

@@ -30,9 +30,9 @@ from daemon.labels.confirmed import is_event, missing_of
 from daemon.labels.curve_name import copy_of_file, name_of
 from daemon.labels.sessions import Sessions
 from daemon.labels.table import by_curve
+from daemon.learn.evidence import TrainingRecord, fingerprint_of
 from daemon.learn.ground import Ground
 from daemon.learn.training import orientation
-from daemon.learn.training_record import TrainingRecord, fingerprint_of
 from daemon.ledger.view import LedgerView
 from models.bundle import SHIPPED, Bundle
 from models.clock import since_1970

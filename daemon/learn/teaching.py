@@ -24,10 +24,10 @@ from daemon.common import ending
 from daemon.common.errors import BAD_DATA, UNREACHABLE, UserError
 from daemon.common.progress import progress, working
 from daemon.config import Config
+from daemon.learn.evidence import TrainingRecord
 from daemon.learn.ground import Ground
 from daemon.learn.lessons import Taught, untaught
 from daemon.learn.training import Origin, as_stored, publish
-from daemon.learn.training_record import TrainingRecord
 from daemon.ledger.view import LedgerView
 from deploy.cpu import default_threads
 from models.bundle import BadBundle, Bundle, read

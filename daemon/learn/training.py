@@ -21,9 +21,17 @@ from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.locks import clear, lock_work_folder
 from daemon.common.progress import progress, working
 from daemon.judging.judge import load_model
+from daemon.learn.evidence import (
+    LabelledFolder,
+    TrainingRecord,
+    curves_of,
+    fingerprint_of,
+    read_labels,
+    read_unlabelled,
+    refuse,
+    tell_apart,
+)
 from daemon.learn.head import HeadPlan, Start, fit_head
-from daemon.learn.labelled import LabelledFolder, curves_of, read_labels, refuse
-from daemon.learn.training_record import TrainingRecord, fingerprint_of, read_unlabelled, tell_apart
 from deploy import serving
 from deploy.classifier import EngineRequest
 from deploy.serving import Model

@@ -15,10 +15,10 @@ import sqlite3
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from daemon.common.errors import UserError
 from daemon.common.sqlite_file import is_damaged, is_locked, locked
@@ -26,12 +26,12 @@ from daemon.judging import Decision, FileMark
 from daemon.judging.audit import Past
 from daemon.ledger import events, wire
 from daemon.ledger.file import (
-    CHORES,
     FINDINGS,
     LOCKED_S,
     PATIENCE_S,
     Audit,
     damaged,
+    do_chore,
     explain,
     names_of,
     open_for_writing,
@@ -48,8 +48,7 @@ _log = logging.getLogger(__name__)
 
 #: The disk's fault, which may pass: space can be freed, a remount repaired.
 _DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
-#: Decisions that a chore works through in one small transaction.
-_AT_ONCE = 200
+T = TypeVar("T")
 
 
 class NotRecorded(Exception):
@@ -174,27 +173,19 @@ class Ledger:
                 _log.warning("the ledger could not be looked through: %s", finding)
 
     def do_chore(self) -> bool:
-        """Note of some decisions from before what this version notes of each, the newest first; whether there are more.
-
-        Raises NotRecorded.
-        """
+        """Note of some decisions from before what this version notes of each; whether there are more. NotRecorded."""
         with self._lock:
-            chore = self._connection.execute("select chore, seq from chores order by chore desc").fetchone()
-            if chore is None:
-                return False
+            (is_any,) = self._connection.execute("select exists (select 1 from chores)").fetchone()
+            return bool(is_any) and self.tend(do_chore)
+
+    def tend(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What ``work`` makes of the ledger in one transaction, all of it or nothing. Raises NotRecorded."""
+        with self._lock:
             self._see_to_place()
-            query = "select seq, identity, verdict, body from decisions where seq <= ? order by seq desc limit ?"
-            rows = self._connection.execute(query, (chore[1], _AT_ONCE)).fetchall()
-            left = rows[-1][0] - 1 if rows else 0
-            rows_of, insert = CHORES[chore[0]]
             with self._transaction():
-                self._connection.executemany(insert, [made for row in rows for made in rows_of(*row)])
-                if left > 0:
-                    self._connection.execute("update chores set seq = ? where chore = ?", (left, chore[0]))
-                else:
-                    self._connection.execute("delete from chores where chore = ?", (chore[0],))
-                (is_more,) = self._connection.execute("select exists (select 1 from chores)").fetchone()
-            return bool(is_more)
+                done = work(self._connection)
+            self._note_sizes()
+            return done
 
     def known(self, identities: Sequence[str]) -> set[str]:
         """Those that have been decided, as far as the ledger can be read; ``record`` takes none of them twice."""

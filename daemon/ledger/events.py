@@ -18,7 +18,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from daemon.judging import CutOrigin, Decision, Thresholds, Verdict
-from daemon.ledger.numbers import Count, GuardNumbers, Moment, Pulse
+from daemon.ledger.numbers import Count, Disk, GuardNumbers, Moment, Pulse
 from daemon.sources import SourceHealth
 from models.certificate import Promise
 from models.clock import moment, rfc3339
@@ -300,6 +300,7 @@ class Status(Struct, frozen=True, kw_only=True):
     guard: GuardNumbers | None = None
     goal: Goal | None = None  # of the session that goes on, else of this night; null: nothing is known of it
     messages: Messages | None = None  # null: [notify] names nobody
+    disk: Disk | None = None  # null: not looked at yet
 
 
 Notice = Hello | Heartbeat | Status | Alarm | Model | ConfigOutcome

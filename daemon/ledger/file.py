@@ -219,6 +219,25 @@ CHORES: Mapping[str, tuple[Callable[[int, str, str, bytes], Iterator[tuple[objec
 }
 
 
+#: Decisions that a chore works through in one small transaction.
+_AT_ONCE = 200
+
+
+def do_chore(connection: sqlite3.Connection) -> bool:
+    """A portion of the first chore, the newest decisions first, in the caller's transaction; whether there is more."""
+    chore, last = connection.execute("select chore, seq from chores order by chore desc").fetchone()
+    query = "select seq, identity, verdict, body from decisions where seq <= ? order by seq desc limit ?"
+    rows = connection.execute(query, (last, _AT_ONCE)).fetchall()
+    left = rows[-1][0] - 1 if rows else 0
+    rows_of, insert = CHORES[chore]
+    connection.executemany(insert, [made for row in rows for made in rows_of(*row)])
+    if left > 0:
+        connection.execute("update chores set seq = ? where chore = ?", (left, chore))
+    else:
+        connection.execute("delete from chores where chore = ?", (chore,))
+    return bool(connection.execute("select exists (select 1 from chores)").fetchone()[0])
+
+
 #: 16 MiB of WAL before SQLite folds it back: fewer slow commits, and still far from the 64 MiB limit.
 _CHECKPOINT_PAGES, _WAL_LIMIT_BYTES = 4096, 64 << 20
 #: At the start another program's lock is waited for this long; later it is told of, and waited for as long as it lasts.
@@ -234,6 +253,8 @@ def open_for_writing(path: Path, patience_s: float = LOCKED_S) -> sqlite3.Connec
     try:
         connection = sqlite3.connect(path, timeout=patience_s, isolation_level=None, check_same_thread=False)
         is_new = VERSIONS.of(connection, path) == 0
+        if is_new:  # so that what is pruned can be given back to the disk; says nothing to a file that has tables
+            connection.execute("pragma auto_vacuum = incremental")
         connection.execute("pragma journal_mode = wal")
         connection.execute("pragma synchronous = full")
         connection.execute("pragma foreign_keys = on")

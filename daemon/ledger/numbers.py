@@ -5,7 +5,8 @@ line; it says nothing about real ones. *your events*: how real events that peopl
 about those that nobody was shown. *unseen*: how many events can lie among the discards; it says nothing of the line.
 Beside them stand a second opinion, and the watch over the tip. ``text`` is always one sentence for people.
 
-The plain types that every event is made of are here too. Fields are only ever added.
+The disk that the ledger lies on, and the plain types that every event is made of, are here too. Fields are only ever
+added.
 """
 
 from __future__ import annotations
@@ -176,3 +177,12 @@ def in_short(guard: GuardNumbers) -> Pulse:
         kept_live=events.kept_live if events else 0,
         lost_at_most=unseen.at_most if unseen else None,
     )
+
+
+class Disk(Struct, frozen=True, kw_only=True):
+    """That of the state folder."""
+
+    free_bytes: Count
+    full_s: Annotated[
+        float | None, Meta(description="seconds until it is full at the present rate; null: it does not fill")
+    ]

@@ -74,6 +74,8 @@ class Metrics:
 
     def _of_the_line(self) -> None:
         self.stage_duration = self._histogram("stage_duration_seconds", "Time a curve spent in a stage", "stage")
+        for stage in ("read", "raster", "infer"):  # there from the start, so that the first curves count in a rate
+            self.stage_duration.labels(stage)
         self.decision_latency = self._histogram("decision_latency_seconds", "Finished file noticed to decision on disk")
         self.batch_size = self._histogram("batch_size_curves", "Curves decided in one transaction", buckets=CURVES)
         self.ledger_commit = self._histogram("ledger_commit_seconds", "One commit of the ledger, disk included")
@@ -99,6 +101,12 @@ class Metrics:
         self.ledger_sound.set(1)
         self.ledger_check = self._gauge("ledger_check_timestamp_seconds", "When every decision was last found sound")
         self.ledger_check_duration = self._gauge("ledger_check_duration_seconds", "How long that look through it took")
+        self.disk_free = self._gauge("disk_free_bytes", "Free on the disk of the state folder")
+        self.disk_full = self._gauge("disk_full_seconds", "Until that is full at the present rate; +Inf: it fills not")
+        self.disk_full.set(math.inf)
+        self.pruned = self._counter("pruned", "Curves whose copy or spooled file went, to keep a budget", "what")
+        for what in ("copies", "spool"):
+            self.pruned.labels(what)
         self.selftest_pass = self._gauge("selftest_pass", "1 when known curves scored right at the last self-test")
         self.reload_successful = self._gauge("config_last_reload_successful", "0 when the last reload was refused")
         self.reload_successful.set(1)
@@ -196,6 +204,15 @@ class Metrics:
 
     def replayed(self, outcome: str) -> None:
         self.replay_requests.labels(outcome).inc()
+
+    def disk(self, free_bytes: int, full_s: float | None) -> None:
+        """``full_s``: until it is full; None: it does not fill."""
+        self.disk_free.set(free_bytes)
+        self.disk_full.set(math.inf if full_s is None else full_s)
+
+    def prune(self, what: str, curves: int) -> None:
+        """The ``copies`` of so many curves in the ledger went, or their files in the ``spool``."""
+        self.pruned.labels(what).inc(curves)
 
     def log_dropped(self, lines: int) -> None:
         """So many since the start."""

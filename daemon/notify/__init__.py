@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 OUTBOX = "notify.json"
 #: The condition that says that a message does not arrive: no message is sent about it.
 OWN = "messages"
+#: And the one that the service cannot tell itself: systemd has `notify --failed` say it.
+DOWN = "service down"
 #: What comes within so long goes out together; and after a message, when a fault often brings others with it.
 GATHER_S, GATHER_AFTER_S = 3.0, 40.0
 #: A fault is over when it has not come back for so long; one that came back, for a cool-down.
@@ -47,10 +49,11 @@ RETRY_S = (15.0, 30.0, 60.0, 120.0, 300.0)
 LATE_S = 60.0
 _MOST_WAITING, _MOST_NAMED, _LOOK_S, _GONE_S = 20, 6, 0.5, 1.0
 #: Names of conditions whose further words say which one: a folder, a format.
-_MANY = frozenset({"source", "silence", "folder", "orientation"})
+_MANY = frozenset({"source", "silence", "folder", "orientation", "disk"})
 #: By kind of condition, what whoever reads the message can do first.
 DEEDS: Mapping[str, str] = {
     "source": "is the instrument's computer on, and its share still mounted?",
+    DOWN: "look with: systemctl status 'afm-triage@*' (what its last words name, then systemctl restart)",
     "silence": "does the instrument still measure, and write into the watched folder?",
     "disk": "make room on the disk of the state folder",
     "clock": "set the clock of the computer that runs afm-triage",

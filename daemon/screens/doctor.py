@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import socket
 import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from itertools import islice
@@ -26,7 +24,7 @@ from daemon.client.folders import is_share, names_in, standings
 from daemon.client.service_file import find
 from daemon.common.errors import UNREACHABLE, UserError
 from daemon.common.mounts import lacks_share, mount_of, planned_mount, watched_mount
-from daemon.common.sockets import Endpoint
+from daemon.common.sockets import Endpoint, is_free
 from daemon.common.text import clean, page, size
 from daemon.config import NOWHERE, Config
 from daemon.formats import NAMES
@@ -297,26 +295,15 @@ def ports(config: Config) -> Iterator[Finding]:
         return
     named = {"publish": config.publish, "replay": config.replay, "ingest": config.ingest}
     places = {key: (text, Endpoint.parse(text)) for key, text in named.items() if text}
-    wanted = {key: (place.host, place.port) for key, (_, place) in places.items() if place.port}
+    wanted = {key: place for key, (_, place) in places.items() if place.port}
     if config.metrics_port:
-        wanted["metrics_port"] = ("127.0.0.1", config.metrics_port)
-    taken = {key: port for key, (host, port) in wanted.items() if not _is_free(host, port)}
+        wanted["metrics_port"] = Endpoint("tcp", "127.0.0.1", config.metrics_port)
+    taken = {key: place.port for key, place in wanted.items() if not is_free(place)}
     for key, port in taken.items():
         advice = f"stop the program that has it (ss -ltnp 'sport = :{port}'), or give --{key.replace('_', '-')} another"
         yield Finding("ports", "problem", f"port {port} of {key} is taken", advice)
     if not taken:
-        yield Finding("ports", "ok", ", ".join(f"{key} {port}" for key, (_, port) in wanted.items()) + " are free")
-
-
-def _is_free(host: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with closing(socket.socket(family)) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host.strip("[]"), port))
-        except OSError:
-            return False
-    return True
+        yield Finding("ports", "ok", ", ".join(f"{key} {place.port}" for key, place in wanted.items()) + " are free")
 
 
 def messages(config: Config) -> Iterator[Finding]:

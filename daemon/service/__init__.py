@@ -48,7 +48,7 @@ PAUSE_S = 1.0
 #: Keys that a reload takes in flight; the others need a restart.
 LIVE_KEYS = frozenset(
     {"model", "device", "text", "require_certificate", "thresholds"}
-    | {"alarm", "batch", "engine", "log", "guard", "notify"}
+    | {"alarm", "batch", "engine", "log", "guard", "notify", "space"}
 )
 
 
@@ -91,6 +91,7 @@ class Service:
                 closing.callback(source.stop)
             self._say_ready(parts, time.monotonic() - begun_s)
             parts.care.start()
+            parts.space.start()
             parts.sessions.start()
             parts.guard.start()
             parts.notifier.start()
@@ -176,6 +177,7 @@ class Service:
         self._report_log(parts)
         self._terminal.look()
         self._look_at_ledger(parts)
+        self._look_at_space(parts)
         self._look_at_guard(parts)
         late = parts.notifier.trouble
         self._health.report(MESSAGES, "degraded" if late else "ok", late or "messages to a person arrive")
@@ -206,6 +208,12 @@ class Service:
         parts.metrics.ledger_sound.set(found.is_well)
         text = f"{found.text}; until then nothing is announced, and nothing lost" if found.is_held else found.text
         self._health.report("ledger", "ok" if found.is_well else "alarm", text)
+
+    def _look_at_space(self, parts: Parts) -> None:
+        """The disk that is full holds everything up (`disk`); the one that will be is told a day before."""
+        told = parts.space.text
+        self._health.report("disk space", "alarm" if told else "ok", told or "there is room on the disk")
+        parts.metrics.disk(parts.space.disk.free_bytes, parts.space.disk.full_s)
 
     def _look_at_guard(self, parts: Parts) -> None:
         for finding in parts.guard.findings():
@@ -293,6 +301,7 @@ class Service:
         parts.model_reload.adopt(loaded)
         parts.guard.reloaded(config.guard)
         parts.notifier.adopt(config.notify)
+        parts.space.settings = config.space
         parts.metrics.reload_successful.set(1)
         self._log.adopt(config.log.level, config.log.format)
         log.info("reload: applied %s; needs a restart: %s", sorted(live) or "nothing", after_restart or "nothing")

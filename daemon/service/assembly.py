@@ -21,10 +21,11 @@ from daemon.client.folders import note
 from daemon.client.service_file import forget, is_left, leave
 from daemon.common import ending
 from daemon.common.allowed import Allowed
-from daemon.common.errors import UserError
+from daemon.common.errors import UNREACHABLE, UserError
 from daemon.common.keys import read
 from daemon.common.locks import StateLock
-from daemon.config import Config
+from daemon.common.sockets import Endpoint, is_free
+from daemon.config import MOST_INSTRUMENTS, PORTS, Config, usual_port
 from daemon.formats import FORMATS
 from daemon.formats.names import Names
 from daemon.guard import Guard
@@ -34,6 +35,7 @@ from daemon.judging.judge import Serving, release
 from daemon.judging.sentinel import Dispute, Sentinel
 from daemon.ledger import Ledger, LedgerView
 from daemon.ledger.care import LedgerCare
+from daemon.ledger.space import SPOOL, SpaceCare
 from daemon.metrics import Accounts, Metrics
 from daemon.notify import Notifier
 from daemon.pipeline import Backlog, Pace, Pipeline
@@ -49,9 +51,7 @@ from daemon.sources.ingest import IngestSource
 from daemon.sources.watch import FolderNeeds, WatchSource
 from deploy.serving import Model
 
-#: Where curves that came over ZeroMQ lie until they are decided, in the state folder.
-SPOOL = "ingest"
-#: And canaries on their way.
+#: Where canaries lie on their way, in the state folder.
 CANARIES = "canaries"
 
 # Which sources a configuration asks for, wired to the ledger's memory and to the counters.
@@ -136,6 +136,7 @@ class Parts:
     engines: EngineWatch
     model_reload: ModelReload
     care: LedgerCare
+    space: SpaceCare
     vigil: Vigil
     sessions: SessionWatch
     guard: Guard
@@ -160,6 +161,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     Raises UserError for what stands in the way, KeyboardInterrupt when the end is asked for meanwhile.
     """
     closing.callback(StateLock(config.state).release)
+    need_places(config)
     ledger = _beside(lambda: Ledger(config.state / "ledger.sqlite", config.instrument))
     closing.callback(ledger.close)
     metrics, bell = Metrics(), threading.Event()
@@ -176,6 +178,8 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     sources = open_sources(config, ledger, metrics.accounts, bell.set, allowed)
     care = LedgerCare(ledger, metrics.ledger_checked)
     closing.callback(care.stop)
+    space = SpaceCare(config, ledger, metrics.prune)
+    closing.callback(space.stop)
     vigil = Vigil(config, sources, metrics.accounts, health)
     canaries, dispute = CanarySource(config.state / CANARIES, config.guard, bell.set), Dispute()
     path = PathWatch(canaries, metrics, config.state)
@@ -186,7 +190,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     )
     closing.callback(notifier.stop)
     report = StatusReport(
-        config, metrics, health, serving, vigil, ledger, sessions, guard.status, messages=notifier.status
+        config, metrics, health, serving, vigil, ledger, sessions, guard.status, messages=notifier.status, space=space
     )
     publisher = _speak(config, report, guard, metrics, closing, allowed)
     backlog, sentinel = Backlog([*sources, canaries]), Sentinel()
@@ -220,6 +224,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
         engines,
         model_reload,
         care,
+        space,
         vigil,
         sessions,
         guard,
@@ -228,6 +233,27 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     closing.callback(lambda: release(parts.model))
     closing.callback(lambda: model_reload.close(parts.model))
     return parts
+
+
+def need_places(config: Config) -> None:
+    """Raises UserError 69 that names every address which another program has, and what to give instead."""
+    named = {"publish": config.publish, "replay": config.replay, "ingest": config.ingest}
+    places = {key: (text, Endpoint.parse(text)) for key, text in named.items() if text}
+    if config.metrics_port:
+        places["metrics_port"] = (str(config.metrics_port), Endpoint("tcp", "127.0.0.1", config.metrics_port))
+    taken = {key: text for key, (text, place) in places.items() if place.port != 0 and not is_free(place)}
+    if not taken:
+        return
+    said = ", ".join(f"{key} {text}" for key, text in taken.items())
+    advice = "stop it, or choose others with " + " and ".join(f"--{key.replace('_', '-')}" for key in taken)
+    number = next((one for one in range(1, MOST_INSTRUMENTS + 1) if _has_room(one)), None)
+    if number is not None and not any(config.origins.get(key) in ("file", "environment", "flag") for key in taken):
+        advice = f"is it another instrument's service? then give this one a number of its own: number = {number}"
+    raise UserError(UNREACHABLE, f"another program has {said}; {advice}")
+
+
+def _has_room(number: int) -> bool:
+    return all(is_free(Endpoint("tcp", "127.0.0.1", usual_port(key, number))) for key in PORTS)
 
 
 def _beside(open_it: Callable[[], T]) -> T:

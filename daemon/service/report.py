@@ -20,6 +20,7 @@ from daemon.config import Config
 from daemon.judging.judge import Serving
 from daemon.ledger import Ledger, LedgerView, numbers, wire
 from daemon.ledger.events import Messages, ServingModel, State, Status
+from daemon.ledger.space import SpaceCare
 from daemon.metrics import Metrics
 from daemon.service.health import Health, Vigil
 from daemon.service.sessions import SessionWatch
@@ -106,9 +107,10 @@ class StatusReport:
         guard: Callable[[], numbers.GuardNumbers] | None = None,
         *,
         messages: Callable[[], Messages | None] = lambda: None,
+        space: SpaceCare | None = None,
     ) -> None:
         self.config, self._serving, self._sessions, self._guard = config, serving, sessions, guard
-        self._messages = messages
+        self._messages, self._space = messages, space
         self.publish, self.replay = config.publish, config.replay
         self.local_key: Key | None = None  # for verbs of this computer, where keys are asked for
         self.state: Literal["starting", "ready", "stopping"] = "starting"
@@ -168,6 +170,7 @@ class StatusReport:
             guard=self._guard() if self._guard else None,
             goal=self._sessions.goal,
             messages=self._messages(),
+            disk=self._space.disk if self._space else None,
         )
 
     def farewell(self) -> list[str]:

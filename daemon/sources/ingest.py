@@ -11,8 +11,9 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import zmq
@@ -22,9 +23,18 @@ from daemon.common.errors import UserError
 from daemon.common.sockets import bind, open_envelope, open_socket, receive
 from daemon.formats.afmcurve import SUFFIX
 from daemon.sources import Arrival, SourceHealth
-from daemon.sources.message import LARGEST_FRAME_BYTES, Message, Refused, check_same, content_of, name_and_id, parse
+from daemon.sources.message import (
+    LARGEST_FRAME_BYTES,
+    Message,
+    Refused,
+    check_same,
+    content_of,
+    digest_of,
+    name_and_id,
+    parse,
+)
 from models.clock import today
-from models.files import UNFINISHED, sync_folder, write_whole
+from models.files import UNFINISHED, append_line, sync_folder, write_whole
 
 _log = logging.getLogger(__name__)
 _POLL_S = 0.1
@@ -34,7 +44,7 @@ _BATCH, _BATCH_BYTES = 32, 64 << 20  # messages put on disk before their senders
 _MOST_FRAMES = 8  # more than the two of an envelope and the three of a curve, so that a fourth is seen
 _HIGH_WATER = 16  # messages waiting a sender: up to 128 MiB each
 _RETRY_S, _TRIES = 0.5, 4  # a spooled curve is whole, so a reader that says otherwise is asked only a few times more
-_DECIDED = "decided.txt"
+_DECIDED, _PRUNED = "decided.txt", "pruned.txt"
 
 
 class Spool:
@@ -70,9 +80,12 @@ class Spool:
                 self._names[stem] = day
                 if stem not in done:
                     yield folder / name
+        with contextlib.suppress(FileNotFoundError):
+            gone = (folder / _PRUNED).read_text("ascii", "replace").splitlines()
+            self._names |= {line.partition(" ")[0]: day for line in gone}
 
     def find(self, identity: str) -> Path | None:
-        """The file of this id's curve, decided or not; None for an id that is new."""
+        """The file of this id's curve, decided or not, pruned or there; None for an id that is new."""
         stem = _stem(identity)
         day = self._names.get(stem)
         return None if day is None else self._folder / day / (stem + SUFFIX)
@@ -107,6 +120,27 @@ class Spool:
         for folder, stems in days.items():
             with open(folder / _DECIDED, "a", encoding="ascii") as file:
                 file.write("".join(stem + "\n" for stem in stems))
+
+
+def prune(paths: Sequence[Path]) -> None:
+    """Files of one day whose curves are decided go; what each curve was is noted first, so that an id stays taken.
+
+    Beside the running source, from any thread or process. OSError.
+    """
+    note = paths[0].with_name(_PRUNED)
+    append_line(note, "\n".join(f"{path.name.removesuffix(SUFFIX)} {digest_of(path)}" for path in paths).encode())
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _digest_noted(path: Path) -> str | None:
+    """What the curve of a file that was pruned was; None where it was not."""
+    with contextlib.suppress(FileNotFoundError):
+        for line in path.with_name(_PRUNED).read_text("ascii", "replace").splitlines():
+            stem, _, digest = line.partition(" ")
+            if stem == path.name.removesuffix(SUFFIX):
+                return digest
+    return None
 
 
 def _stem(identity: str) -> str:
@@ -280,7 +314,7 @@ class IngestSource:
             if (path := self._spool.find(message.id)) is None:
                 arrivals[message.id] = self._write(message, noticed_s)
             else:
-                check_same(message, path)
+                check_same(message, path, partial(_digest_noted, path))
         except Refused as refusal:
             return refusal.id, str(refusal)
         except OSError as error:

@@ -6,10 +6,11 @@ are ``[style, start, stop]`` with ``stop`` behind the last sample, in the order 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
@@ -203,10 +204,26 @@ def content_of(message: Message) -> bytes:
     return pack(message.curve, meta, message.dtype)
 
 
-def check_same(message: Message, path: Path) -> None:
-    """Raises ``Refused`` unless the file holds the very curve that came again: an id is decided only once."""
+def digest_of(path: Path) -> str:
+    """What makes the curve of a file, in short; "" for one that cannot be read. OSError."""
     try:
-        is_same = _essence(path.read_bytes()) == _essence(content_of(message))
+        return hashlib.sha256(_essence(path.read_bytes())).hexdigest()
+    except (Unfinished, Unreadable, KeyError):
+        return ""
+
+
+def check_same(message: Message, path: Path, noted: Callable[[], str | None] = lambda: None) -> None:
+    """Raises ``Refused`` unless the file holds the very curve that came again: an id is decided only once.
+
+    ``noted``: the ``digest_of`` a file that was pruned.
+    """
+    essence = _essence(content_of(message))
+    try:
+        is_same = _essence(path.read_bytes()) == essence if path.exists() else None
+        if is_same is None and (digest := noted()) is not None:
+            is_same = digest == hashlib.sha256(essence).hexdigest()
+        if is_same is None:
+            raise FileNotFoundError(path)
     except (OSError, Unfinished, Unreadable, KeyError):
         reason = "is known, but its curve cannot be read any more; send this one with another id"
     else:

@@ -35,7 +35,7 @@ def run(options: Options) -> int:
         raise UserError(USAGE, wrong)
     from daemon.judging.judge import load_model
     from daemon.learn.calibration import CalibrationTarget, calibrate, gather_eligible, write_model, write_text
-    from daemon.learn.labelled import read_labels
+    from daemon.learn.evidence import read_labels
     from deploy.classifier import EngineRequest
     from models.bundle import BadBundle
     from models.calibrate import KeepRule

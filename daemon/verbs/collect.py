@@ -136,8 +136,8 @@ class _Targets(Closing):
     """Everything that curves are handed over to, each under the name that it was given."""
 
     def __init__(self, options: Options, watched: Sequence[Path]) -> None:
+        from daemon.collect import Table
         from daemon.collect.copies import CurveArchive, CurveFolder, How, refuse_watched
-        from daemon.collect.table import Table
 
         for option in ("csv", "copy", "link", "archive"):
             if (target := getattr(options, option)) is not None:
@@ -175,8 +175,8 @@ class _Targets(Closing):
 
     def take(self, one: Chosen, content: Content, curve: Curve | None, told: _Told) -> None:
         """Into each that has not got it. Raises UserError 74."""
+        from daemon.collect import cells_of, ruptures_of, with_spring
         from daemon.collect.copies import NotPlaced
-        from daemon.collect.table import cells_of, ruptures_of, with_spring
 
         found = None if self.is_dry or curve is None else ruptures_of(with_spring(curve, self._spring_constant))
         place = ""

@@ -34,8 +34,7 @@ def run(options: Options) -> int:
     from daemon.common.progress import progress
     from daemon.judging.judge import judge_of, load_model
     from daemon.learn.evaluation import evaluate, judge_all, write_html, write_text
-    from daemon.learn.labelled import count_classes, curves_of, narrow, read_labels, refuse
-    from daemon.learn.training_record import KnownCurves
+    from daemon.learn.evidence import KnownCurves, count_classes, curves_of, narrow, read_labels, refuse
     from deploy.classifier import EngineRequest
     from models.files import write_whole
 

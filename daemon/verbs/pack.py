@@ -16,7 +16,7 @@ from daemon.common.text import clean, page
 from daemon.sources import Ignored, words
 
 if TYPE_CHECKING:
-    from daemon.archive.layout import Origin
+    from daemon.archive import Origin
     from daemon.archive.writer import ArchiveWriter
 
 
@@ -76,7 +76,7 @@ def _packed(options: Options, writer: ArchiveWriter) -> Iterator[Origin]:
 
 
 def _check(options: Options) -> None:
-    from daemon.archive.layout import is_archive
+    from daemon.archive import is_archive
 
     if bool(options.paths) == (options.simulate is not None):
         raise UserError(USAGE, "name files or folders to pack, or --simulate N")

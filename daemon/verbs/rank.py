@@ -106,8 +106,8 @@ def _of_folders(options: Options) -> int:
     import numpy as np
 
     from daemon.common.progress import progress
+    from daemon.learn.evidence import collect
     from daemon.learn.head import Start, embed_all, parent_of, rank
-    from daemon.learn.labelled import collect
     from daemon.reading.ahead import read_curves
     from daemon.sources.existing import find
     from models.heads import embed

@@ -13,7 +13,7 @@ from daemon.common.errors import INTERNAL, UNREACHABLE, USAGE, UserError
 from daemon.common.options import Option
 from daemon.common.sockets import is_loopback
 from daemon.common.stdio import as_json
-from daemon.config import Flags, Keys, load
+from daemon.config import Flags, Keys, load, usual_port
 
 if TYPE_CHECKING:
     from daemon.review.api import Review
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     service: Annotated[Flags, Keys("state", "instrument")]
-    port: Annotated[int, Option("of the page; 0: any that is free", "N")] = 8795
+    port: Annotated[
+        int | None,
+        Option("of the page; 0: any that is free", "N", unless=f"{usual_port('review')}, by the instrument's number"),
+    ] = None
     bind: Annotated[str, Option("address to listen at; other machines than this one need the token", "ADDRESS")] = (
         "127.0.0.1"
     )
@@ -39,9 +42,10 @@ class Options:
 
 def run(options: Options) -> int:
     """Until SIGTERM or Ctrl-C: exit 0. 69 where the port is taken or there is no state, 74 without a token file."""
-    if not 0 <= options.port <= 65535:
+    if options.port is not None and not 0 <= options.port <= 65535:
         raise UserError(USAGE, "--port is a number from 0 to 65535")
     config = load(options.service)
+    port = usual_port("review", config.number) if options.port is None else options.port
     if not config.state.is_dir():
         raise UserError(
             UNREACHABLE, f"no state folder {config.state}: start the service once, or give --state or --config"
@@ -52,7 +56,7 @@ def run(options: Options) -> int:
     from daemon.review.desk import Desk
     from daemon.review.request import Door, token_of
 
-    listening = open_door(options.bind, options.port)
+    listening = open_door(options.bind, port)
     with closing(listening), Desk(config) as desk, Review(desk) as review:
         token = None if is_loopback(options.bind) else token_of(config.state)
         address = address_of(listening) + (f"?token={token}" if token else "")

@@ -123,7 +123,7 @@ def _built() -> Path | None:
 
 def _check(options: Options, names: Sequence[Reading]) -> bool:
     """Whether archives are to be scored."""
-    from daemon.archive.layout import is_archive
+    from daemon.archive import is_archive
 
     if names and (options.out or options.only is not None):
         raise UserError(USAGE, "a curve by its name goes with neither --out nor --only; name its file")

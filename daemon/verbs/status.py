@@ -26,7 +26,7 @@ from daemon.client.status import (
 from daemon.common.errors import UNREACHABLE
 from daemon.common.options import Option
 from daemon.common.stdio import as_json
-from daemon.common.text import clean, duration, latency, many, rate, score, share
+from daemon.common.text import clean, duration, latency, many, rate, score, share, size
 from daemon.config import Flags, Keys, load
 from daemon.screens import BAD, BARS, KEEP, QUIET, REVIEW, WARN, Printer
 from daemon.sources import heard, words
@@ -105,6 +105,10 @@ def _running(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     port = report.get("metrics_port")
     metrics = f", metrics http://127.0.0.1:{port}/metrics" if port else ""
     yield "speaks", Text(f"{report.get('publish')}, replay {report.get('replay')}{metrics}")
+    if disk := report.get("disk"):
+        full_s = disk.get("full_s")
+        rest = f", full in {duration(full_s)} at the present rate" if full_s is not None else ""
+        yield "disk", Text(f"{size(disk.get('free_bytes') or 0)} free{rest}")
     told = [(f"▲ {one}", BAD) for one in unseen(report, time.time())]
     told += [(f"▲ {one.get('name')}: {one.get('text')}", BAD) for one in troubles(report)]
     told += [(f"▲ {one}", WARN) for one in advice(report)]

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from daemon.client.service_file import TemporaryService
 from tests.faults.harness import CURVES, fresh, history, identity_holds, scrape
-from tests.faults.soak import processes_of
+from tests.faults.memory import processes_of
 from tests.makers import a_retract, make_ibw_pair, make_jpk_map
 
 RAW = (CURVES / "fmt-jpk-fd_spot3-0192.jpk-force").read_bytes()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from daemon.bench.machine import TICK_S
 from daemon.client.service_file import TemporaryService
-from tests.faults.soak import pss_bytes
+from tests.faults.memory import pss_bytes
 
 
 def start(engine: str) -> tuple[float, float, int]:

@@ -110,7 +110,7 @@ FULL = """
 import resource, signal, sys
 from dataclasses import replace
 from pathlib import Path
-from daemon.archive.layout import Origin
+from daemon.archive import Origin
 from daemon.archive.writer import ArchiveWriter
 from models.simulate import simulate
 (one,) = simulate(1, 1)

@@ -56,7 +56,7 @@ class Options:
 
 def run(options: Options) -> int:
     """Exit 0; UserError 65 for labels that make no sense."""
-    from daemon.learn.labelled import collect
+    from daemon.learn.evidence import collect
     from daemon.review.lookalikes import describe
     from models.raster import RasterProfile, previews
 

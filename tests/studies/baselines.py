@@ -21,7 +21,7 @@ from daemon.common.options import Option
 from daemon.common.progress import progress
 from daemon.common.text import align
 from daemon.labels.table import plain_path, read_csv, read_index
-from daemon.learn.labelled import Collection
+from daemon.learn.evidence import Collection
 from deploy.torch_engine import bf16_in_hardware
 from models.curve import Curve
 from models.files import unfinished
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from daemon.learn.labelled import Collection
+    from daemon.learn.evidence import Collection
     from models.bundle import Bundle
 
 
@@ -61,8 +61,8 @@ class Options:
 
 def run(options: Options) -> int:
     """Exit 0 with the table, 65 for labels that make no sense."""
+    from daemon.learn.evidence import collect
     from daemon.learn.head import parent_of
-    from daemon.learn.labelled import collect
     from models.steps import detect
 
     bundle = parent_of(options.model)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.bench import compare
-from daemon.bench.child import ChildFailed, call
+from daemon.bench.apart import ChildFailed, call
 from daemon.bench.machine import neighbours
 from daemon.common.errors import USAGE, UserError
 from daemon.common.options import Option

@@ -267,7 +267,7 @@ def embedded(curves: Sequence[Curve], events: Sequence[bool], *, is_whole: bool 
 
 def real_pools(data: Path) -> Iterator[tuple[str, Pool]]:
     """Of each real set. UserError 65 where there is no labels.csv."""
-    from daemon.learn.labelled import collect
+    from daemon.learn.evidence import collect
     from models.bundle import SHIPPED, read
 
     if not (data / "labels.csv").is_file():

@@ -44,8 +44,8 @@ def run(options: Options) -> int:
     if not (options.repeats >= 2 and options.tuned_repeats >= 0 and options.simulate >= 2):
         raise UserError(USAGE, "--repeats and --simulate are 2 or more, --tuned-repeats 0 or more")
     from daemon.common.progress import progress
+    from daemon.learn.evidence import collect
     from daemon.learn.head import parent_of, require_sklearn
-    from daemon.learn.labelled import collect
     from tests.studies.few_labels_trial import make_bench, settings, try_out
 
     require_sklearn()

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from daemon.common.progress import progress
-from daemon.learn.labelled import Collection
+from daemon.learn.evidence import Collection
 from deploy.torch_engine import bf16_in_hardware
 from models.bundle import Bundle
 from models.heads import (

@@ -20,9 +20,8 @@ from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.options import Option
 from daemon.formats.afmcurve import compact, pack
 from daemon.judging.judge import load_model
-from daemon.learn.labelled import LabelledCurve, curves_of, read_labels, refuse
+from daemon.learn.evidence import LabelledCurve, curves_of, fingerprint_of, read_labels, refuse
 from daemon.learn.lessons import GOLDEN
-from daemon.learn.training_record import fingerprint_of
 from deploy.classifier import EngineRequest
 from models.files import write_whole
 from models.frontend import turned

@@ -16,10 +16,17 @@ from numpy.typing import NDArray
 from daemon.bench import compare
 from daemon.learn.int8 import PreparedCurves
 from deploy.classifier import Classifier, EngineFault, Signals
-from deploy.gpu import LARGEST_ROW_ERROR, CudaClassifier, DeviceClassifier, Picture, envelope, recorded
 from deploy.serving import TOLERANCE, Model, SelfTestFailed
 from deploy.tensorrt_engine import TensorRtClassifier, missing
-from deploy.torch_engine import TorchClassifier
+from deploy.torch_engine import (
+    LARGEST_ROW_ERROR,
+    CudaClassifier,
+    DeviceClassifier,
+    Picture,
+    TorchClassifier,
+    envelope,
+    recorded,
+)
 from models.bundle import Bundle
 from models.raster import coverage, to_rows
 from models.raster import envelope as envelope_by_numpy

@@ -17,9 +17,8 @@ import torch
 from daemon.engine import EngineTimeouts, GuardedClassifier
 from deploy.classifier import EngineRequest, Signals
 from deploy.engines import Engine, named
-from deploy.gpu import DeviceNetwork
 from deploy.tensorrt_engine import TensorRtClassifier, bindings_of, build, flavours_here, missing
-from deploy.torch_engine import TorchClassifier
+from deploy.torch_engine import DeviceNetwork, TorchClassifier
 from tests.studies.gpu_faulty import CPU, CUDA, MAGIC
 from tests.studies.gpu_parts import Session, failed
 

@@ -37,7 +37,7 @@ from tests.studies.laboratories import TEN, Laboratory
 from tests.studies.workplace import open_workplace
 
 if TYPE_CHECKING:
-    from daemon.learn.labelled import Collection
+    from daemon.learn.evidence import Collection
     from models.network import ResNet18
     from tests.studies.nights import Nights
     from tests.studies.trials import Pool
@@ -156,7 +156,7 @@ def _systems(options: Options) -> list[System]:
     found: list[System] = [Simulated(Laboratory(seed)) for seed in options.laboratories]
     if options.data is None:
         return found
-    from daemon.learn.labelled import collect
+    from daemon.learn.evidence import collect
 
     if not (options.data / "labels.csv").is_file():
         raise UserError(BAD_DATA, f"{options.data}: holds no labels.csv; name a collection of labelled curves")

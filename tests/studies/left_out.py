@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.options import Option
 from daemon.common.text import align
-from daemon.learn.labelled import Collection
+from daemon.learn.evidence import Collection
 from models.metrics import auc, clopper_pearson
 from tests.studies.resampling import Statistic, difference, spread
 from tests.studies.trials import Answers
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from daemon.learn.labelled import Collection
+    from daemon.learn.evidence import Collection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +63,8 @@ class Fold:
 
 def run(options: Options) -> int:
     """Exit 0 with the table, 65 for labels that make no sense."""
+    from daemon.learn.evidence import collect
     from daemon.learn.head import parent_of
-    from daemon.learn.labelled import collect
     from tests.studies.trials import Tuner
 
     bundle = parent_of(options.model)

@@ -107,7 +107,7 @@ def _real_sets(options: Options, profile: Any) -> dict[str, Pool]:
     """The labelled curves that are sure, in two sets; one that lacks a kind is left out."""
     import numpy as np
 
-    from daemon.learn.labelled import collect
+    from daemon.learn.evidence import collect
     from models.reasons import LIFTING
     from tests.studies.trials import Pool
 

@@ -165,7 +165,7 @@ def _laboratories(options: Options, bundle: Bundle, network: ResNet18) -> Iterat
 
 def _real(folders: Sequence[Path], bundle: Bundle, network: ResNet18) -> Iterator[Embedded]:
     """Each set of experiments whose names begin alike, if it holds curves enough of both kinds."""
-    from daemon.learn.labelled import collect
+    from daemon.learn.evidence import collect
 
     found = collect(folders, bundle.profile, "experiment")
     names = np.array([str(name).partition("_")[0] for name in found.systems])

@@ -28,11 +28,11 @@ from daemon.common.errors import INTERNAL, UserError
 from daemon.common.options import Option
 from daemon.common.text import align
 from daemon.labels import Labels
+from daemon.learn.evidence import TrainingRecord
 from daemon.learn.gate import CrossFitted, look
 from daemon.learn.ground import Ground, survey
 from daemon.learn.lessons import Taught, golden_events, golden_fingerprints, lessons_of
 from daemon.learn.training import Origin, as_stored, publish
-from daemon.learn.training_record import TrainingRecord
 from daemon.ledger.view import LedgerView
 from models import gate
 from models.bundle import CARD, CONFIRMED, MANIFEST, WEIGHTS, BadBundle, Bundle, Cut, read, write

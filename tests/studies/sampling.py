@@ -19,7 +19,7 @@ from models.files import write_whole
 
 if TYPE_CHECKING:
     from daemon.judging import Judge
-    from daemon.learn.labelled import LabelledCurve
+    from daemon.learn.evidence import LabelledCurve
     from deploy.serving import Model
     from models.curve import Curve
 
@@ -53,7 +53,7 @@ def run(options: Options) -> int:
     from daemon.common.progress import progress
     from daemon.config import ThresholdsConfig
     from daemon.judging.judge import judge_of, load_model
-    from daemon.learn.labelled import curves_of, read_labels, refuse
+    from daemon.learn.evidence import curves_of, read_labels, refuse
 
     model = load_model(options.model)
     judge = judge_of(model, ThresholdsConfig())

@@ -174,7 +174,7 @@ class Row:
 
 def real(folders: Sequence[Path], level: float, model: Model, judge: Judge) -> Iterator[Row]:
     """All, both halves, and every system."""
-    from daemon.learn.labelled import curves_of, read_labels, refuse
+    from daemon.learn.evidence import curves_of, read_labels, refuse
 
     problems: list[str] = []
     items = [item for item in curves_of(read_labels(folders), problems) if item.row.label != "unsure"]

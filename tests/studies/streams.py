@@ -27,7 +27,7 @@ from daemon.common.progress import progress
 from daemon.common.text import align
 from daemon.judging import Judge, verdict_of
 from daemon.learn.evaluation import judge_all
-from daemon.learn.labelled import LabelledFolder, curves_of
+from daemon.learn.evidence import LabelledFolder, curves_of
 from daemon.sources.existing import Found
 from deploy.serving import Model
 from models.reasons import DOUBTS, LIFTING
@@ -67,7 +67,7 @@ def run(options: Options) -> int:
         raise UserError(USAGE, f"--streams and --least are 1 or more, --pool is 0 or at least {CURVES}")
     from daemon.config import ThresholdsConfig
     from daemon.judging.judge import judge_of, load_model
-    from daemon.learn.labelled import read_labels
+    from daemon.learn.evidence import read_labels
     from deploy.classifier import EngineRequest
 
     labels = read_labels(options.folders, options.system_column)  # said first, before minutes of simulation

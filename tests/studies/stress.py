@@ -24,7 +24,7 @@ from daemon.formats.base import Unfinished
 from daemon.formats.samples import check_written
 from daemon.judging import Judge, Verdict, verdict_of
 from daemon.judging.judge import judge_of, load_model
-from daemon.learn.labelled import curves_of, read_labels, refuse
+from daemon.learn.evidence import curves_of, read_labels, refuse
 from deploy.classifier import EngineRequest
 from deploy.serving import Model
 from models.curve import Curve

@@ -7,7 +7,7 @@ import pytest
 from modelhelp import GOOD, make_model, write_folder
 
 from daemon.common.errors import UserError
-from daemon.learn.labelled import collect
+from daemon.learn.evidence import collect
 from models.raster import RasterProfile
 from tests.studies.__main__ import main as study
 from tests.studies.baselines import compare, read_twice

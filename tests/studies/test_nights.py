@@ -9,7 +9,7 @@ import pytest
 from daemon.formats.afmcurve import unpack
 from daemon.labels import Labels
 from daemon.learn.adaptation import propose
-from daemon.learn.training_record import fingerprint_of
+from daemon.learn.evidence import fingerprint_of
 from daemon.ledger.view import LedgerView
 from tests.studies.laboratories import Laboratory
 from tests.studies.nights import Nights

@@ -39,7 +39,7 @@ def test_the_table_counts_what_moved(tmp_path: Path, capsys):
 
 def test_a_verdict_that_moves_is_seen():
     from daemon.judging import Judge, Thresholds
-    from daemon.learn.labelled import LabelledCurve
+    from daemon.learn.evidence import LabelledCurve
     from tests.studies.sampling import sample
 
     class Fickle:

@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 
 from daemon.common.progress import progress
 from daemon.judging import Thresholds, verdict_of
-from daemon.learn.labelled import Collection
+from daemon.learn.evidence import Collection
 from daemon.learn.training import HELD_OUT_SEED, LABELLED_SHARE, half
 from deploy.torch_engine import bf16_in_hardware
 from models.bundle import Bundle, Calibration

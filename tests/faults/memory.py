@@ -1,4 +1,4 @@
-"""Many curves, and what the service does meanwhile; `python -m tests.faults.soak --curves 20000` prints its memory.
+"""Many curves, and what the service does meanwhile; `python -m tests.faults.memory --curves 20000` prints its memory.
 
 With ``--rate 50`` the curves are those of one simulated laboratory (tests.studies.misread) in which nothing ever goes
 wrong, as many a second: no alarm may ring. ``--cuts 10`` moves the discard cut as often on the way, as `adapt` does.

@@ -382,7 +382,7 @@ def _refusal(watch: zmq.Socket[bytes], endpoint: str, key: Key | None) -> str:
         if told["event"] in (zmq.EVENT_HANDSHAKE_SUCCEEDED, zmq.EVENT_CLOSED):
             return ""
         if told["event"] == zmq.EVENT_HANDSHAKE_FAILED_AUTH and key is not None:
-            return f'{endpoint} does not let in this key; there: afm-triage keys allow NAME "{key.public}"'
+            return f"{endpoint} does not let in this key; there: afm-triage keys allow NAME '{key.public}'"
         if told["event"] == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and told["value"] == _NO_SUCH_MECHANISM:
             if key is None:
                 return f"{endpoint} asks for a key: give --key FILE, which `afm-triage keys new NAME` makes there"

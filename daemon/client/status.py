@@ -33,7 +33,7 @@ _LABELS_S = 1.0  # for whoever holds the labels locked
 def gather(config: Config) -> dict[str, Any]:
     """``running`` and, when it is, everything of the status event; ``ledger`` and ``flagged`` from the disk."""
     where = find(config)
-    ledger = _read_ledger(config)
+    ledger = None if _is_elsewhere(config) else _read_ledger(config)
     event = ask_status(where.replay, key=where.key)
     orphan = None if event else find_orphan(config.state)
     if orphan is not None and orphan.replay:
@@ -45,7 +45,7 @@ def gather(config: Config) -> dict[str, Any]:
     report["process"] = orphan.pid if orphan else None
     if data:  # where it speaks in fact, also when it was told to take any free port
         data |= {"publish": where.publish, "replay": where.replay}
-    note = "" if data else orphan.words(config.state) if orphan else _why_not(where, config)
+    note = "" if data else orphan.words(config.state) if orphan else _absence(where, config)
     return report | data | {"ledger": ledger, "flagged": flagged, "note": note}
 
 
@@ -346,6 +346,11 @@ def learning_of(config: Config) -> dict[str, Any]:
     return learning(config.state, None, config.finetune.events)
 
 
+def _is_elsewhere(config: Config) -> bool:
+    """Whether an address or a key names the service, which may be anywhere: no ledger of this machine is meant."""
+    return (config.key is not None or "replay" in config.origins) and "state" not in config.origins and not config.watch
+
+
 def _is_ours(event: Mapping[str, Any], config: Config, ledger: Mapping[str, Any] | None) -> bool:
     """Another instrument's service may answer at the default address."""
     if "instrument" in config.origins and event["data"].get("instrument") != config.instrument:
@@ -362,12 +367,11 @@ def _flags(config: Config) -> str:
     return " ".join(["--watch DIR", shlex.join(words)]).rstrip()
 
 
-def _why_not(where: ServiceFile, config: Config) -> str:
-    is_asked_for = where.is_alive or where.key is not None or "replay" in config.origins
-    return (why_deaf(where.replay, where.key) if is_asked_for else "") or _absence(where, config)
-
-
 def _absence(where: ServiceFile, config: Config) -> str:
+    is_elsewhere = _is_elsewhere(config)
+    why = why_deaf(where.replay, where.key) if where.is_alive or is_elsewhere else ""
+    if why or is_elsewhere:
+        return why or f"nothing answers at {where.replay}"
     if where.pid is None:
         start = f"start it with: afm-triage run {_flags(config)}"
         was_there = (config.state / "ledger.sqlite").exists()  # which only a service makes

@@ -131,5 +131,5 @@ class Allowed(threading.Thread, Closing):
             return
         more = f" (and {self._untold - 1} more since the last line)" if self._untold > 1 else ""
         self._told_s, self._untold = time.monotonic(), 0
-        advice = f'if it may listen: afm-triage keys allow NAME "{public}"'
+        advice = f"if it may listen: afm-triage keys allow NAME '{public}'"
         log.warning("keys: a client at %s is not on the list, and hears nothing%s; %s", address, more, advice)

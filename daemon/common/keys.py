@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from daemon.common.errors import BAD_CONFIG, INPUT_OUTPUT, UserError
-from models.files import unfinished
+from models.files import unfinished, write_synced
 
 if TYPE_CHECKING:
     import zmq
@@ -113,12 +113,10 @@ def write(file: Path, key: Key, mode: int | None = None, *, like: Path | None = 
     lines += [f'    server-key = "{key.server}"'] if key.server else []
     try:
         with unfinished(file) as fresh:
-            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as opened:
-                os.fchmod(opened.fileno(), mode)
-                opened.write("\n".join(lines) + "\n")
-                opened.flush()
-                os.fsync(opened.fileno())
+            os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
             give_to_owner_of(like, fresh)
+            fresh.chmod(mode)
+            write_synced(fresh, ("\n".join(lines) + "\n").encode("ascii"))
     except OSError as error:
         raise UserError(INPUT_OUTPUT, f"{file} cannot be written: {error.strerror}") from None
 

@@ -242,7 +242,7 @@ class Keys(Argument):
 
     def _options(self) -> Iterator[tuple[str, Option, Any, Any]]:
         """Key, flag, type and default of each; a path stays a text, which its rule is the first to read."""
-        texts: dict[Any, Any] = {Path: str, tuple[Path, ...]: tuple[str, ...]}
+        texts: dict[Any, Any] = {Path: str, Path | None: str, tuple[Path, ...]: tuple[str, ...]}
         hints = get_type_hints(Config, include_extras=True)
         for one in fields(Config):
             kind, *notes = get_args(hints[one.name]) or (None,)

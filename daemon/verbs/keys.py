@@ -116,7 +116,7 @@ def _made_elsewhere(options: Options, server: str) -> int:
         raise UserError(BAD_DATA, f'"{clean(server)}" is no public key: 40 characters, as `keys list` prints them')
     file = _file_to_copy(options)
     keys.write(file, key := Key.new(options.name, server))
-    print(f'{file} is made; now, where the service runs: afm-triage keys allow {options.name} "{key.public}"')
+    print(f"{file} is made; now, where the service runs: afm-triage keys allow {options.name} '{key.public}'")
     return 0
 
 

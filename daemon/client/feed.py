@@ -348,6 +348,7 @@ def ask_status(endpoint: str, timeout_s: float = 1.0, key: Key | None = None) ->
 
 # Why nothing is heard: what a keyed service says to whoever it does not let in.
 
+_HUNG_UP = 4  # times, before it is no accident
 _KNOCK_S = 1.5  # a machine that is there answers within milliseconds
 _NO_SUCH_MECHANISM = (
     0x11000002  # the other side asks for keys, or for none (ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
@@ -373,11 +374,12 @@ def why_deaf(endpoint: str, key: Key | None) -> str:
             return ""
         finally:
             socket.disable_monitor()
+            watch.close(linger=0)
 
 
 def _refusal(watch: zmq.Socket[bytes], endpoint: str, key: Key | None) -> str:
     deadline_s, hung_up = time.monotonic() + _KNOCK_S, 0
-    while (left_s := deadline_s - time.monotonic()) > 0 and await_input(watch, left_s):
+    while hung_up < _HUNG_UP and (left_s := deadline_s - time.monotonic()) > 0 and await_input(watch, left_s):
         told = parse_monitor_message(watch.recv_multipart())
         if told["event"] in (zmq.EVENT_HANDSHAKE_SUCCEEDED, zmq.EVENT_CLOSED):
             return ""

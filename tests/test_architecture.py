@@ -73,7 +73,7 @@ FORBIDDEN = {
     "pty",
 }
 FORBIDDEN_CALLS = {
-    *("eval", "exec", "compile", "__import__"),
+    *("eval", "exec", "compile"),
     *(
         "torch.load",
         "torch.save",

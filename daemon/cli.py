@@ -146,6 +146,8 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a traceback is no answer to Ctrl-C, however early it comes
     stdio.name_files_in_utf8()
     stdio.steady()
+    if stdio.is_journal(2) and logging.lastResort is not None:  # of the verbs that timers run; the service has its own
+        logging.lastResort.setFormatter(stdio.JournalLine())
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it has much to say where there is no home folder
     try:
         code = execute(sys.argv[1:] or ["--help"], _parse)

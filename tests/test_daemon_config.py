@@ -12,8 +12,8 @@ import pytest
 from daemon.cli import Parser
 from daemon.common.errors import BAD_CONFIG, UNREACHABLE, USAGE, UserError
 from daemon.common.options import add_options, take_options
-from daemon.config import MOST_INSTRUMENTS, PORTS, Config, ConfigError, Flags, changes, load, usual_port, values
-from daemon.config.origin import PREFIX, default_state
+from daemon.config import Config, ConfigError, Flags, changes, load, values
+from daemon.config.origin import MOST_INSTRUMENTS, PORTS, PREFIX, default_state, usual_port
 from daemon.service.assembly import need_places
 from daemon.verbs import run
 

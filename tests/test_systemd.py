@@ -19,12 +19,15 @@ from types import ModuleType
 import pytest
 
 from daemon.cli import Parser
-from daemon.common.errors import ALREADY_RUNNING, BAD_CONFIG, USAGE
+from daemon.common.errors import ALREADY_RUNNING, BAD_CONFIG, UNREACHABLE, USAGE
 from daemon.common.options import add_options, take_options
-from daemon.verbs import adapt, finetune, report, run
+from daemon.config.origin import PORTS
+from daemon.verbs import adapt, finetune, notify, report, run
 
 UNITS = Path(__file__).resolve().parents[1] / "systemd"
 UNIT = UNITS / "afm-triage@.service"
+SERVICES = sorted(UNITS.glob("*.service"))
+INSTALL = UNITS.parent / "deploy" / "install"
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
@@ -35,9 +38,76 @@ def verify(unit: Path) -> str:
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", sorted(UNITS.iterdir()), ids=lambda unit: unit.name)
+@pytest.mark.parametrize("unit", [*SERVICES, *sorted(UNITS.glob("*.timer"))], ids=lambda unit: unit.name)
 def test_systemd_has_nothing_to_say_about_the_units(unit: Path) -> None:
     assert verify(unit) == ""
+
+
+@needs_systemd
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
+def test_little_of_the_computer_lies_open_to_a_unit(unit: Path) -> None:
+    command = ["systemd-analyze", "security", "--offline=yes", "--threshold=15", "--no-pager", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout.splitlines()[-1]
+
+
+def sandbox(unit: Path) -> list[str]:
+    """Its settings from the user on, without words of ours."""
+    lines = unit.read_text().partition("\n[Install]")[0].splitlines()
+    return [line for line in lines[lines.index("User=afm-triage") :] if line and not line.startswith("#")]
+
+
+def test_every_unit_has_the_same_sandbox_and_cuda_still_finds_its_cards() -> None:
+    first, *others = (sandbox(unit) for unit in SERVICES)
+    assert [unit.name for unit, its in zip(SERVICES[1:], others, strict=True) if its != first] == []
+    said = dict(line.split("=", 1) for line in first)
+    assert {"PrivateDevices", "ProcSubset", "MemoryDenyWriteExecute"}.isdisjoint(said)  # each would end CUDA
+    assert "DeviceAllow=char-nvidia-uvm rw" in first
+    assert (said["ProtectSystem"], said["ProtectHome"]) == ("strict", "read-only")  # the instrument's folder
+
+
+@needs_systemd
+def test_the_user_of_the_units_is_one_that_systemd_makes(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    command = ["systemd-sysusers", f"--root={tmp_path}", str(UNITS / "afm-triage.conf")]
+    subprocess.run(command, capture_output=True, timeout=60, check=True)
+    assert {line.split(":")[0] for line in (tmp_path / "etc/passwd").read_text().splitlines()} == {"afm-triage"}
+
+
+def test_a_failed_service_is_told_by_a_unit_that_is_there_and_what_may_pass_is_tried_anew() -> None:
+    told = re.search(r"^OnFailure=(\S+)%i\.service$", UNIT.read_text(), re.MULTILINE)
+    assert told is not None
+    said = (UNITS / f"{told[1]}.service").read_text()
+    words = said.split("afm-triage notify ")[1].splitlines()[0].replace("%i", "afm1").split()
+    parser = Parser()
+    add_options(parser, notify.Options)
+    assert take_options(notify.Options, parser.parse_args(words)).failed
+    (never,) = re.findall(r"in ([\d|]+)\) exit", said)
+    assert set(never.split("|")) == set(service()["RestartPreventExitStatus"].split())
+
+
+def test_the_installer_refuses_in_one_line(tmp_path: Path) -> None:
+    def refusal(*words: str) -> tuple[int, str]:
+        done = subprocess.run([str(INSTALL), *words], capture_output=True, text=True, timeout=60, check=False)
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert done.stdout == ""
+        return done.returncode, done.stderr
+
+    assert refusal()[0] == USAGE
+    assert "there is no --purge-all" in refusal("--purge-all")[1]
+    assert refusal("afm1", "/mnt", "--purge")[0] == USAGE
+    assert refusal("--rollback", "afm1")[0] == USAGE
+    code, said = refusal("afm1", str(tmp_path / "gone"))  # whoever runs the tests: nothing is installed
+    assert code == UNREACHABLE
+    assert re.search("only root|systemd does not run|there is no folder", said)
+
+
+def test_the_installer_reads_from_the_project_what_the_project_says() -> None:
+    script = INSTALL.read_text()
+    assert re.search(r"^TORCH := torch==", (UNITS.parent / "Makefile").read_text(), re.MULTILINE)
+    assert "sed -n 's/^TORCH := //p'" in script
+    assert f"$(({PORTS['review']} + 10 *" in script
+    assert subprocess.run(["sh", "-n", str(INSTALL)], timeout=10, check=False).returncode == 0
 
 
 @needs_systemd
@@ -59,9 +129,8 @@ def test_what_cannot_pass_is_not_tried_again() -> None:
     assert set(service()["RestartPreventExitStatus"].split()) == {str(USAGE), str(ALREADY_RUNNING), str(BAD_CONFIG)}
 
 
-def test_the_configuration_is_checked_before_every_start() -> None:
+def test_systemd_waits_until_it_is_ready_and_reloads_it_by_a_signal() -> None:
     keys = service()
-    assert keys["ExecStartPre"].endswith("afm-triage check /etc/afm-triage/%i.toml")
     assert keys["Type"] == "notify"
     assert "-HUP" in keys["ExecReload"]
 
@@ -87,15 +156,10 @@ def test_a_timer_asks_for_the_state_of_the_service(verb: ModuleType) -> None:
     assert (UNITS / f"afm-triage-{name}@.timer").is_file()
 
 
-def test_the_pages_install_every_unit_that_they_tell_to_enable() -> None:
+def test_the_pages_enable_units_that_are_there() -> None:
     pages = "\n".join(page.read_text() for page in sorted((UNITS.parent / "deploy" / "docs").glob("*.md")))
-    line = next(line for line in pages.splitlines() if line.strip().startswith("sudo install") and "systemd/" in line)
-    patterns = [word for word in line.split("#")[0].split() if word.startswith("systemd/")]
-    copied = {path.name for pattern in patterns for path in UNITS.parent.glob(pattern)}
     told = {one.replace("@afm1", "@") for one in re.findall(r"systemctl enable --now (afm-triage[\w@.-]*)", pages)}
-    assert len(told) >= 2
-    assert {one if "." in one else f"{one}.service" for one in told} <= copied
-    assert copied == {path.name for path in UNITS.iterdir()}
+    assert {one if "." in one else f"{one}.service" for one in told} <= {path.name for path in UNITS.iterdir()}
 
 
 def test_the_service_talks_to_systemd_as_the_unit_expects(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ that one of a newer version is left alone, and that no reader makes or changes a
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -44,6 +45,16 @@ class Versions:
         for number, script in enumerate(self.scripts[version:], start=version + 1):
             marks = f"pragma application_id = {self.application}; pragma user_version = {number};"
             connection.executescript(f"begin immediate; {script} {marks} commit;")
+
+
+def ensure_file(path: Path) -> Path:
+    """A file to connect to, with the rights that this process gives to others: SQLite's own lets no group write.
+
+    What it makes beside the file (-wal, -shm, -journal) it gives the rights of the file.
+    """
+    with suppress(OSError):  # to connect says why it cannot be made
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+    return path
 
 
 def connect_to_read(path: Path, check: Callable[[sqlite3.Connection, Path], object]) -> sqlite3.Connection:

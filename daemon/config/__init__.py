@@ -32,8 +32,8 @@ from daemon.config.origin import (
     from_environment,
     from_file,
     from_flags,
+    share_with_group,
     usual_places,
-    usual_port,
 )
 from daemon.config.rule import (
     Address,
@@ -70,8 +70,6 @@ from daemon.formats.text_rule import TextRule
 from deploy.classifier import Device
 
 __all__ = [
-    "MOST_INSTRUMENTS",
-    "PORTS",
     "AlarmConfig",
     "BatchConfig",
     "Config",
@@ -89,7 +87,6 @@ __all__ = [
     "ThresholdsConfig",
     "changes",
     "load",
-    "usual_port",
     "values",
 ]
 
@@ -280,6 +277,7 @@ def load(flags: Flags, *, serves: bool = False, needs_state: bool = True) -> Con
     findings += [one for one in conflicts(config, serves=serves) if one.partition(":")[0] not in wrong]
     if findings:
         raise ConfigError(str(file) if file else "configuration", findings, config)
+    share_with_group(config.state)
     return config
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import stat
 import tomllib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -17,6 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from daemon.common.errors import BAD_CONFIG, UserError
+from daemon.common.mounts import local
 from daemon.config.rule import Rule
 
 PREFIX = "AFM_TRIAGE_"
@@ -132,6 +134,19 @@ def default_state(instrument: str, *, serves: bool, units: Path = UNITS) -> Path
     if serves or not unit.is_dir() or _is_served(mine):
         return mine
     return unit if _is_served(unit) or not mine.is_dir() else mine
+
+
+def share_with_group(state: Path) -> None:
+    """Where the state folder is a group's (setgid, and the group writes, as systemd makes it), so is what we make.
+
+    Else a label of one person would lie in a file that neither the service nor anybody else can write.
+    """
+    if local(state) is None:
+        return  # a share, which may not answer
+    with suppress(OSError):
+        mode = state.stat().st_mode
+        if mode & stat.S_ISGID and mode & stat.S_IWGRP:
+            os.umask(os.umask(0o077) & ~0o070)
 
 
 def is_running(pid: int) -> bool:

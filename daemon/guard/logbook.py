@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from daemon.common.ending import Closing
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
-from daemon.common.sqlite_file import Versions, connect_to_read, file_of, is_damaged, trouble
+from daemon.common.sqlite_file import Versions, connect_to_read, ensure_file, file_of, is_damaged, trouble
 from daemon.labels.confirmed import Said
 from daemon.ledger.numbers import BLOCKS_SHOWN, QUANTITIES, TipPoint, Told
 from models.clock import rfc3339
@@ -358,7 +358,7 @@ class LogbookView(Closing):
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(ensure_file(path), timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
     try:
         VERSIONS.of(connection, path)
         connection.execute("pragma journal_mode = wal")

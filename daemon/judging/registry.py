@@ -236,7 +236,7 @@ class Registry:
     def _changing(self) -> Iterator[_InForce]:
         """What is in force, while nobody else may change it. The kernel frees the lock of whoever dies."""
         self.models.mkdir(parents=True, exist_ok=True)
-        held = os.open(self.models / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        held = os.open(self.models / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             deadline_s = time.monotonic() + _LOCK_LIMIT_S
             while True:

@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 
 from daemon.common.ending import Closing
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
-from daemon.common.sqlite_file import is_damaged, is_locked, locked
+from daemon.common.sqlite_file import ensure_file, is_damaged, is_locked, locked
 from daemon.labels.schema import MIGRATIONS, VERSIONS, migrate
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import text
@@ -123,6 +123,8 @@ class Labels(Closing):
         if not path.parent.is_dir():
             raise UserError(UNREACHABLE, f"no state folder {path.parent}: start the service once, or give --state")
         name = f"{path.absolute().as_uri()}{'?mode=ro' if is_reading else ''}"
+        if not is_reading:
+            ensure_file(path)
         try:
             self._connection = sqlite3.connect(
                 name, timeout=patience_s, isolation_level=None, check_same_thread=False, uri=True

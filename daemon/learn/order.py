@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from daemon.common.ending import Closing
 from daemon.common.errors import BAD_DATA, UserError
-from daemon.common.sqlite_file import Versions, file_of, is_damaged, trouble
+from daemon.common.sqlite_file import Versions, ensure_file, file_of, is_damaged, trouble
 from daemon.common.text import first_line, many
 from daemon.config import Config, Flags, load
 from daemon.judging.judge import base_name, choose
@@ -121,8 +121,8 @@ class Cache(Closing):
             strange = "network <> ? or length(vector) not in (0, ?)"
             connection.execute(f"delete from vectors where {strange}", (network, 2 * size))
             rows = connection.execute("select seq, vector from vectors").fetchall()
-            read = ((seq, np.frombuffer(vector, "<f2").astype(np.float16)) for seq, vector in rows)
-            found.update((seq, vector) for seq, vector in read if seq in wanted and np.isfinite(vector).all())
+            read = ((seq, np.frombuffer(vector, "<f2").astype(np.float16)) for seq, vector in rows if seq in wanted)
+            found.update((seq, vector) for seq, vector in read if np.isfinite(vector).all())
             connection.executemany("delete from vectors where seq = ?", ((seq,) for seq, _ in rows if seq not in found))
 
         self._change(take)
@@ -133,7 +133,7 @@ class Cache(Closing):
         self._change(lambda connection: connection.executemany("insert or replace into vectors values (?, ?, ?)", rows))
 
     def _open(self) -> None:
-        self._connection = sqlite3.connect(self._path, timeout=2.0, isolation_level=None)
+        self._connection = sqlite3.connect(ensure_file(self._path), timeout=2.0, isolation_level=None)
         _VERSIONS.of(self._connection, self._path)
         self._connection.execute("pragma synchronous = off")  # what a power failure damages is made anew
         _VERSIONS.bring_up(self._connection)

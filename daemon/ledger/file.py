@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
-from daemon.common.sqlite_file import Versions, connect_to_read, file_of, is_damaged, is_locked, trouble
+from daemon.common.sqlite_file import Versions, connect_to_read, ensure_file, file_of, is_damaged, is_locked, trouble
 from daemon.judging import Decision, audit, chance_in
 from daemon.judging.audit import Past, Stratum
 from daemon.ledger import wire
@@ -251,7 +251,9 @@ FINDINGS: dict[Path, str] = {}
 def open_for_writing(path: Path, patience_s: float = LOCKED_S) -> sqlite3.Connection:
     """The one read-write connection. Raises UserError 74 for a damaged, foreign or newer file, or a full disk."""
     try:
-        connection = sqlite3.connect(path, timeout=patience_s, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            ensure_file(path), timeout=patience_s, isolation_level=None, check_same_thread=False
+        )
         is_new = VERSIONS.of(connection, path) == 0
         if is_new:  # so that what is pruned can be given back to the disk; says nothing to a file that has tables
             connection.execute("pragma auto_vacuum = incremental")

@@ -120,8 +120,10 @@ class Metrics:
         )
         for result in ("sent", "failed", "held"):
             self.notifications.labels(result)
-        self.log_lines_dropped = self._counter("log_lines_dropped", "Lines of the log that nobody took in time")
-        self._log_lines_dropped = 0
+        self._log_lines = self._counter("log_lines", "Lines of the log, also those that nobody took", "level")
+        self._log_lines_dropped = self._counter("log_lines_dropped", "Lines of the log that nobody took in time")
+        self._logged: dict[str, int] = {}
+        self.logged({"info": 0, "warning": 0, "error": 0}, 0)
         self.model = Info("afm_triage_model", "The model that judges", registry=self.registry)
         self._state = self._gauge("state", "1 for what the service is doing", "state")
         self.entered("starting")
@@ -205,6 +207,13 @@ class Metrics:
     def replayed(self, outcome: str) -> None:
         self.replay_requests.labels(outcome).inc()
 
+    def logged(self, lines: Mapping[str, int], dropped: int) -> None:
+        """So many since the start, by level, and so many that nobody took."""
+        for level, count in {**lines, "": dropped}.items():
+            counter = self._log_lines.labels(level) if level else self._log_lines_dropped
+            counter.inc(count - self._logged.get(level, 0))
+            self._logged[level] = count
+
     def disk(self, free_bytes: int, full_s: float | None) -> None:
         """``full_s``: until it is full; None: it does not fill."""
         self.disk_free.set(free_bytes)
@@ -213,11 +222,6 @@ class Metrics:
     def prune(self, what: str, curves: int) -> None:
         """The ``copies`` of so many curves in the ledger went, or their files in the ``spool``."""
         self.pruned.labels(what).inc(curves)
-
-    def log_dropped(self, lines: int) -> None:
-        """So many since the start."""
-        self.log_lines_dropped.inc(lines - self._log_lines_dropped)
-        self._log_lines_dropped = lines
 
     def messaged(self, result: str, times: int = 1) -> None:
         """``sent`` or ``failed``, on one channel each, or ``held``."""

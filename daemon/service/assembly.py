@@ -25,7 +25,8 @@ from daemon.common.errors import UNREACHABLE, UserError
 from daemon.common.keys import read
 from daemon.common.locks import StateLock
 from daemon.common.sockets import Endpoint, is_free
-from daemon.config import MOST_INSTRUMENTS, PORTS, Config, usual_port
+from daemon.config import Config
+from daemon.config.origin import MOST_INSTRUMENTS, PORTS, usual_port
 from daemon.formats import FORMATS
 from daemon.formats.names import Names
 from daemon.guard import Guard

@@ -15,7 +15,8 @@ from daemon.common.keys import secret_line
 from daemon.common.options import Option
 from daemon.common.sockets import is_loopback
 from daemon.common.stdio import as_json
-from daemon.config import Flags, Keys, load, usual_port
+from daemon.config import Flags, Keys, load
+from daemon.config.origin import usual_port
 
 if TYPE_CHECKING:
     from daemon.review.api import Review

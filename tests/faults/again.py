@@ -145,10 +145,11 @@ def _compare(
     doubted, furthest, first = 0, 0.0, [f"{path}#{curve}: not judged live" for path, curve in missing[:3]]
     for key, was in live.items():
         now = second.get(key, {})
-        if "flipped" in was["reasons"] and was["verdict"] == "review":
-            doubted += 1
-            continue
+        is_held = "flipped" in was["reasons"] and (was["verdict"], now.get("verdict")) == ("review", "discard")
+        doubted += is_held
         others = [name for name in SAME if was[name] != now.get(name)]
+        if is_held:
+            others = [name for name in others if name not in ("verdict", "reasons")]
         differing.update(others)
         if "score" in others and was["score"] is not None and now.get("score") is not None:
             furthest = max(furthest, abs(was["score"] - now["score"]))

@@ -50,6 +50,7 @@ VERBS = {
     "doctor": "is this computer fit for the job, and if not, what to do",
     "ledger": "how much it takes, a snapshot of it, whether it is sound, what may go",
     "notify": "try whether a message about a fault reaches a person",
+    "keys": "who may listen from other machines: make, allow and revoke keys",
     "stop": "end the running service, once what it has in hand is done",
     "reload": "have the running service read its configuration anew",
 }
@@ -60,7 +61,7 @@ SHELVES = {
     "every day": ("run", "console", "status", "session", "review", "explain", "report", "collect"),
     "curves that are there already": ("score", "pack"),
     "what your labels are for": ("labels", "adapt", "finetune", "models", "evaluate", "calibrate", "train", "rank"),
-    "to look after it": ("doctor", "check", "reload", "stop", "ledger", "notify", "events", "bench"),
+    "to look after it": ("doctor", "check", "reload", "stop", "ledger", "notify", "events", "keys", "bench"),
 }
 #: The page under deploy/docs that says more -> its verbs.
 TOLD = {
@@ -71,12 +72,13 @@ TOLD = {
     "teach": ("adapt", "finetune", "models", "evaluate", "calibrate", "train", "rank"),
     "service": ("run", "doctor", "check", "reload", "stop", "ledger", "demo", "replay", "simulate"),
     "alerts": ("notify",),
+    "keys": ("keys",),
     "programs": ("events",),
     "engines": ("bench",),
 }
 
 #: Verbs that come with later versions: their names are taken already.
-LATER = ("keys",)
+LATER: tuple[str, ...] = ()
 #: And one that has gone: what it did needs the repository, not the program.
 GONE = {"study": "the experiments are repeated from the repository: make study TOPIC=… (make study lists them)"}
 

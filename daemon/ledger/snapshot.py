@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import shutil
 import sqlite3
@@ -26,7 +27,7 @@ from daemon import __version__
 from daemon.common.errors import ALREADY_RUNNING, INPUT_OUTPUT, UNREACHABLE, UserError
 from daemon.common.locks import lock_where_possible
 from daemon.common.mounts import planned_mount
-from daemon.common.sqlite_file import connect_to_read, is_damaged, trouble
+from daemon.common.sqlite_file import connect_to_read, ensure_file, is_damaged, trouble
 from daemon.common.text import size
 from daemon.ledger.care import look_through
 from daemon.ledger.file import VERSIONS
@@ -40,11 +41,14 @@ from models.files import (
     sync_file,
     sync_folder,
     write_synced,
+    write_whole,
 )
 
 #: Where snapshots lie when no other place is given, in the state folder.
 HOME = "snapshots"
 MANIFEST = "snapshot.json"
+#: In the state folder: where the last one lies. The service tells how old it is.
+NOTE = "last-snapshot"
 #: Of a snapshot's name: when it was taken, UTC. In order they are the oldest first.
 _LIKE = "????-??-??T??????Z"
 #: Databases, those that name decisions of the ledger before the ledger itself.
@@ -115,6 +119,8 @@ def take(state: Path, home: Path, instrument: str, *, keep: int, wall_s: float) 
             except BaseException:
                 shutil.rmtree(fresh, ignore_errors=True)
                 raise
+            with contextlib.suppress(OSError):  # a state that is only read
+                write_whole(state / NOTE, f"{folder}\n".encode())
             for old in known(home)[:-keep]:
                 remove_folder(old)
             return folder, manifest
@@ -142,6 +148,14 @@ def verify(folder: Path) -> Manifest:
         raise Damaged(f"{Path(error.filename or folder).name}: {error.strerror}") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Damaged(f"{MANIFEST} is none: {error}") from error
+
+
+def last_taken_s(state: Path) -> float:
+    """When the last one was taken, in seconds since 1970; NaN where none was."""
+    try:
+        return (state / NOTE).stat().st_mtime
+    except OSError:
+        return math.nan
 
 
 def newest_whole(home: Path) -> Path | None:
@@ -241,7 +255,7 @@ def _copy_database(source: Path, path: Path) -> None:
     try:
         check = VERSIONS.of if source.name == LEDGER else lambda database, path: None
         # Nobody else knows of the new file: it needs no locks, which some shares do not have, and is synced at the end.
-        copy = sqlite3.connect(f"{path.absolute().as_uri()}?nolock=1", uri=True, isolation_level=None)
+        copy = sqlite3.connect(f"{ensure_file(path).absolute().as_uri()}?nolock=1", uri=True, isolation_level=None)
         with contextlib.closing(connect_to_read(source, check)) as database, contextlib.closing(copy):
             copy.execute("pragma synchronous = off")
             database.backup(copy)

@@ -36,6 +36,7 @@ from daemon.judging.judge import Serving, release
 from daemon.judging.sentinel import Dispute, Sentinel
 from daemon.ledger import Ledger, LedgerView
 from daemon.ledger.care import LedgerCare
+from daemon.ledger.snapshot import last_taken_s
 from daemon.ledger.space import SPOOL, SpaceCare
 from daemon.metrics import Accounts, Metrics
 from daemon.notify import Notifier
@@ -318,6 +319,7 @@ def _measure(
     if (newest_s := report.newest_s()) is not None:  # of the service before: a restart is no new beginning of the night
         metrics.last_decision.set(newest_s)
     metrics.ask(metrics.review_queue, report.waiting)
+    metrics.ask(metrics.snapshot, lambda: last_taken_s(config.state))
     metrics.watch_sources(vigil.sources)
     ledger = config.state / "ledger.sqlite"
     files = {"ledger": ledger, "ledger-wal": ledger.with_name(f"{ledger.name}-wal")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shutil
@@ -17,7 +18,9 @@ from urllib.request import urlopen
 
 import pytest
 
+from daemon.cli import Parser
 from daemon.client.service_file import TemporaryService, free_port
+from daemon.common.options import add_options
 from daemon.metrics import CONDITIONS, STATES
 from tests.faults.harness import Producer, identity_holds, scrape
 
@@ -71,6 +74,16 @@ def test_every_alert_has_a_case_in_which_it_fires_and_says_what_to_do() -> None:
     assert len(names) >= 11
     assert {f"labels: '{{alertname=\"{name}\"}}'" for name in names} <= set(re.findall(r"labels: '\{[^']*\}'", cases))
     assert ALERTS.count("summary:") == ALERTS.count("action:") == len(names) == len(rule_expressions())
+
+
+def test_every_command_that_an_alert_advises_can_be_typed() -> None:
+    actions = " ".join(re.sub(r"{{.*?}}", "afm1", ALERTS).split())
+    commands = re.findall(r"`afm-triage ([^`]+)`", actions)
+    assert len(commands) > 10
+    for words in map(str.split, commands):
+        parser = Parser()
+        add_options(parser, importlib.import_module(f"daemon.verbs.{words[0]}").Options)
+        parser.parse_args(words[1:])  # a UserError for what no verb takes
 
 
 def test_alerts_and_dashboard_name_only_conditions_and_states_that_there_are() -> None:

@@ -78,7 +78,9 @@ def complain(message: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         if is_stopped(sys.stderr, _STOPPED_S):
             let_go(sys.stderr)
-        mark = priority(logging.ERROR) if is_journal(sys.stderr.fileno()) else ""
+        mark = ""
+        with contextlib.suppress(OSError, ValueError):  # it may be no file
+            mark = priority(logging.ERROR) if is_journal(sys.stderr.fileno()) else ""
         lines = f"afm-triage: {message}".split("\n")
         print("\n".join(f"{mark}{clean(line)}" for line in lines), file=sys.stderr, flush=True)
 

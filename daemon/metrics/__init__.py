@@ -33,8 +33,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from daemon import __version__
+from daemon.config import MetricsConfig
 from daemon.judging import VERDICTS, Decision, Judge, Verdict
-from daemon.metrics.endpoint import serve
+from daemon.metrics.endpoint import ALONE, serve
 from daemon.sources import CANARY, REASONS, Ignored, Source, oldest_pending_s
 from deploy.classifier import Device, FaultKind
 from models.clock import CLOCK, Clock
@@ -111,6 +112,9 @@ class Metrics:
         self.reload_successful.set(1)
         self.events_published = self._counter("events_published", "Events sent on the live feed", "type")
         self.replay_requests = self._counter("replay_requests", "Requests on the replay socket", "outcome")
+        self.clients_refused = self._counter(
+            "clients_refused", "Clients of other machines whose key is not on the list"
+        )
         self.notifications = self._counter(
             "notifications", "Messages to a person: sent, tries that failed, and faults that no message told", "result"
         )
@@ -237,9 +241,9 @@ class Metrics:
         """Have ``gauge`` ask for its value when scraped, at most once in ``keep_s``; a failure costs no scrape."""
         gauge.set_function(_Asked(value, keep_s))
 
-    def serve(self, port: int) -> BaseServer | None:
-        """Answer on 127.0.0.1:``port`` from threads of its own; 0 = off. Raises UserError 69 when it is taken."""
-        return serve(self.registry, port)
+    def serve(self, port: int, access: MetricsConfig = ALONE) -> BaseServer | None:
+        """Answer on ``port`` from threads of its own; 0 = off. Raises UserError 69 when it is taken."""
+        return serve(self.registry, port, access)
 
     def _histogram(self, name: str, help_text: str, *labels: str, buckets: Sequence[float] = SECONDS) -> Histogram:
         return Histogram(f"afm_triage_{name}", help_text, labels, buckets=buckets, registry=self.registry)

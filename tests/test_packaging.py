@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import re
+import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -26,3 +29,31 @@ def test_every_verb_of_the_table_has_a_module() -> None:
 
     modules = {path.stem for path in (ROOT / "daemon" / "verbs").glob("[a-z]*.py")}
     assert set(VERBS) == modules
+
+
+def test_every_package_that_is_needed_has_its_reason_and_no_other_is_imported() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    lines = [line for line in text.splitlines() if re.match(r'  "[\w-]+[><=]', line)]
+    assert len(lines) > 20
+    bare = [line for line in lines if not re.search(r'",\s+# \w', line)]
+    assert not bare, f"say beside it what it is for: {bare}"
+    block = text[text.index("\ndependencies = [") : text.index("[project.optional-dependencies]")]
+    needed = {name.lower() for name in re.findall(r'^  "([\w-]+)', block, re.M)}
+    page = (ROOT / "deploy" / "docs" / "developers.md").read_text()
+    table = page[page.index("## What it stands on") : page.index("## The shipped model again")]
+    assert not {name for name in needed if not re.search(rf"\b{name}\b", table)}, "the page has the same list"
+    extras = {"torch-tensorrt", "torch-tensorrt-rtx", "scikit-learn", "cuda-bindings", "nvidia-ml-py"}
+    owners = packages_distributions()
+    for top in ("daemon", "models", "deploy"):
+        for path in (ROOT / top).rglob("*.py"):
+            if path.is_relative_to(ROOT / "deploy" / "examples"):
+                continue
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+                for name in {one.partition(".")[0] for one in names} - sys.stdlib_module_names - {top}:
+                    bringing = {one.lower() for one in owners.get(name, [name])} | {name}
+                    known = {"daemon", "models", "deploy", "afm-triage", "torch_tensorrt"} | needed | extras
+                    assert bringing & known, (
+                        f"{path.relative_to(ROOT)} imports {name}, which no line of pyproject names"
+                    )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import re
-import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -31,7 +29,7 @@ def test_every_verb_of_the_table_has_a_module() -> None:
     assert set(VERBS) == modules
 
 
-def test_every_package_that_is_needed_has_its_reason_and_no_other_is_imported() -> None:
+def test_every_package_that_is_needed_has_its_reason() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     lines = [line for line in text.splitlines() if re.match(r'  "[\w-]+[><=]', line)]
     assert len(lines) > 20
@@ -42,18 +40,3 @@ def test_every_package_that_is_needed_has_its_reason_and_no_other_is_imported() 
     page = (ROOT / "deploy" / "docs" / "developers.md").read_text()
     table = page[page.index("## What it stands on") : page.index("## The shipped model again")]
     assert not {name for name in needed if not re.search(rf"\b{name}\b", table)}, "the page has the same list"
-    extras = {"pillow", "torch-tensorrt", "torch-tensorrt-rtx", "scikit-learn"}  # pillow: with matplotlib
-    owners = packages_distributions()
-    for top in ("daemon", "models", "deploy"):
-        for path in (ROOT / top).rglob("*.py"):
-            if path.is_relative_to(ROOT / "deploy" / "examples"):
-                continue
-            for node in ast.walk(ast.parse(path.read_text())):
-                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-                names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-                for name in {one.partition(".")[0] for one in names} - sys.stdlib_module_names - {top}:
-                    bringing = {one.lower().replace("_", "-") for one in [*owners.get(name, []), name]}
-                    known = {"daemon", "models", "deploy", "afm-triage"} | needed | extras
-                    assert bringing & known, (
-                        f"{path.relative_to(ROOT)} imports {name}, which no line of pyproject names"
-                    )

@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check faults study-test soak again route schema bench study gpu model install lint tensorrt-rtx clean
+.PHONY: demo test check faults study-test soak again route schema bench study gpu gpu-pack model install lint tensorrt-rtx clean
 
 demo: install
 	$(BIN)/afm-triage demo
@@ -68,10 +68,14 @@ bench: install
 study: install
 	$(BIN)/python -m tests.studies $(TOPIC) $(ARGS)
 
-# Everything that only a machine with an NVIDIA GPU can tell: bits, speed, verdicts, swap, real faults.
+# Everything that only a machine with an NVIDIA GPU can tell: bits, speed, verdicts, swap, real faults; eight minutes.
 gpu: install
 	mkdir -p build
-	$(BIN)/python -m tests.studies gpu --out build/gpu.json
+	$(BIN)/python -m tests.studies gpu --out build/gpu.json --page build/gpu.md $(ARGS)
+
+# What such a machine lacks where it has no network and another Python: made here, run there (deploy/docs/developers.md).
+gpu-pack: install
+	$(BIN)/python -m tests.studies.gpu_pack --out build/gpu-pack $(ARGS)
 
 # The TensorRT flavour that installs without a GPU too: then the tests convert and build the shipped network with it.
 tensorrt-rtx: install

@@ -49,6 +49,7 @@ VERBS = {
     "check": "say what a configuration will do, and every error in it",
     "doctor": "is this computer fit for the job, and if not, what to do",
     "notify": "try whether a message about a fault reaches a person",
+    "keys": "who may listen from other machines: make, allow and revoke keys",
     "stop": "end the running service, once what it has in hand is done",
     "reload": "have the running service read its configuration anew",
 }
@@ -59,7 +60,7 @@ SHELVES = {
     "every day": ("run", "console", "status", "session", "review", "explain", "report", "collect"),
     "curves that are there already": ("score", "pack"),
     "what your labels are for": ("labels", "adapt", "finetune", "models", "evaluate", "calibrate", "train", "rank"),
-    "to look after it": ("doctor", "check", "reload", "stop", "notify", "events", "bench"),
+    "to look after it": ("doctor", "check", "reload", "stop", "notify", "events", "keys", "bench"),
 }
 #: The page under deploy/docs that says more -> its verbs.
 TOLD = {
@@ -70,12 +71,13 @@ TOLD = {
     "teach": ("adapt", "finetune", "models", "evaluate", "calibrate", "train", "rank"),
     "service": ("run", "doctor", "check", "reload", "stop", "demo", "replay", "simulate"),
     "alerts": ("notify",),
+    "keys": ("keys",),
     "programs": ("events",),
     "engines": ("bench",),
 }
 
 #: Verbs that come with later versions: their names are taken already.
-LATER = ("keys",)
+LATER: tuple[str, ...] = ()
 #: And one that has gone: what it did needs the repository, not the program.
 GONE = {"study": "the experiments are repeated from the repository: make study TOPIC=… (make study lists them)"}
 
@@ -144,6 +146,8 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a traceback is no answer to Ctrl-C, however early it comes
     stdio.name_files_in_utf8()
     stdio.steady()
+    if stdio.is_journal(2) and logging.lastResort is not None:  # of the verbs that timers run; the service has its own
+        logging.lastResort.setFormatter(stdio.JournalLine())
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it has much to say where there is no home folder
     try:
         code = execute(sys.argv[1:] or ["--help"], _parse)

@@ -44,6 +44,7 @@ TILT_SIGMA = 12.0  # per whole signal; about three standard errors
 HEAD = 0.02  # share of the retract that is the turnaround
 CONTACT_SIGMA = 5.0  # pushing harder than this is contact
 
+_FEW = 16  # values
 _ACROSS = np.arange(WINDOW) - (WINDOW - 1) / 2  # a window's samples, counted from its middle
 _SQUARES = _ACROSS @ _ACROSS
 _BEFORE = np.arange(1, BLOCKS - 1)  # blocks before each
@@ -105,7 +106,7 @@ def _prepare(curve: Curve, profile: RasterProfile) -> Prepared:
     usual = newton is None or profile.noise_low_pn <= noise * newton * 1e12 <= profile.noise_high_pn
     if quiet or garbage or not usual:
         reasons.append("noise_out_of_range")
-    if _at_rail(curve.force, middle, 20 * noise):
+    if highest - middle > 20 * noise and _at_rail(curve.force, highest):
         reasons.append("saturated")
     reasons += [note for note in curve.notes if note in NOTED]
     signal = sigmas if profile.scale == "sigma" else (averaged - level) * (newton or 1.0) * 1e12
@@ -175,7 +176,8 @@ def _reasons_of_shape(sigmas: Samples) -> list[str]:
     """Reasons that the shape of the whole retract gives."""
     head = max(int(HEAD * sigmas.shape[0]), 4)
     start, end = median(sigmas[:head]), float(sigmas[-head:].min())
-    flat = float(np.ptp(sigmas[: 4 * head])) < 2 * WRONG_END_SIGMA and abs(start) < WRONG_END_SIGMA
+    begun = sigmas[: 4 * head]
+    flat = float(begun.max() - begun.min()) < 2 * WRONG_END_SIGMA and abs(start) < WRONG_END_SIGMA
     return ["orientation"] if flat and end < -WRONG_END_SIGMA else []
 
 
@@ -195,10 +197,9 @@ def _holds_on(curve: Curve, sigmas: Samples, level: float, noise: float) -> bool
     return (level - median(approach[: approach.shape[0] // 10])) / noise > GAP_SIGMA
 
 
-def _at_rail(force: Samples, middle: float, clear: float) -> bool:
-    """At least 1 % of the samples sit at exactly the largest pull, clear of the noise."""
-    highest = float(force.max())
-    return highest - middle > clear and np.count_nonzero(force == highest) >= max(RAIL_SHARE * force.shape[0], 8)
+def _at_rail(force: Samples, highest: float) -> bool:
+    """At least 1 % of the samples sit at exactly the largest pull."""
+    return bool(np.count_nonzero(force == highest) >= max(RAIL_SHARE * force.shape[0], 8))
 
 
 def resample(force: Samples, profile: RasterProfile) -> Samples:
@@ -267,9 +268,16 @@ def tilt_of(signal: Samples, noise: float) -> float:
     """
     length = signal.shape[0] // STRETCHES
     far = signal[-length * (STRETCHES // 2) :].reshape(-1, length)
-    x = np.arange(length) - (length - 1) / 2
-    tilt = median(far @ x) / float(x @ x) * signal.shape[0]
+    x, squares = _across(length)
+    tilt = median(far @ x) / squares * signal.shape[0]
     return tilt if abs(tilt) > TILT_SIGMA * noise else 0.0
+
+
+@lru_cache(maxsize=64)
+def _across(length: int) -> tuple[Samples, float]:
+    """The samples of a stretch, counted from its middle, and the sum of their squares."""
+    x: Samples = np.arange(length, dtype=np.float64) - (length - 1) / 2
+    return x, float(x @ x)
 
 
 def level_of(signal: Samples) -> float:
@@ -303,12 +311,18 @@ def find_contact(signal: Samples, noise: float) -> float | None:
 def median(values: Samples) -> float:
     """(n,) -> what ``numpy.median`` gives, bit for bit; NaN where there is nothing, or where a NaN is among them.
 
-    ``numpy.median`` spends 7 µs around a selection that takes one, and the front-end asks for a dozen a curve.
+    ``numpy.median`` spends 7 µs around a selection that takes one, and the front-end asks for a dozen a curve. Half of
+    them are of a handful, which Python has sorted before numpy begins.
     """
     count = values.shape[0]
     if not count:
         return math.nan
     half = count // 2
+    if count <= _FEW and values.dtype == np.float64:
+        few = sorted(values.tolist())
+        if not math.isnan(sum(few)):
+            of_few: float = few[half] if count % 2 else (few[half - 1] + few[half]) / 2
+            return of_few + 0.0
     ordered = values.copy()
     ordered.partition((half, -1) if count % 2 else (half - 1, half, -1))  # NaN is sorted to the end
     if math.isnan(ordered[-1]):

@@ -58,17 +58,35 @@ PROTOCOLS = {
     "models/loss.py:Loss": "a frozen value that is called; seven of them, chosen by name",
     "models/heads.py:Features": "what a head looks at: linear features become a model, the others only rank",
 }
-#: Names that turn data into code, or run a shell.
-FORBIDDEN = {"pickle", "cPickle", "marshal", "shelve", "dill", "joblib", "yaml"}
-FORBIDDEN_CALLS = {
-    "eval",
-    "exec",
-    "torch.load",
-    "torch.jit.load",
-    "torch.export.load",
-    "os.system",
-    "os.popen",
+#: What turns data into code, or runs a shell; weights are read from safetensors, and nothing else is unpacked.
+FORBIDDEN = {
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "marshal",
+    "shelve",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "yaml",
+    "code",
+    "pty",
 }
+FORBIDDEN_CALLS = {
+    *("eval", "exec", "compile"),
+    *(
+        "torch.load",
+        "torch.save",
+        "torch.jit.load",
+        "torch.export.load",
+        "torch.hub.load",
+        "torch.package.PackageImporter",
+    ),
+    *("pd.read_pickle", "pandas.read_pickle", "h5py.h5pl.append"),
+    *("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "asyncio.create_subprocess_shell"),
+}
+#: What is held to the same, and is no part of the program: experiments, and what a user copies.
+APART = sorted([*(ROOT / "tests" / "studies").rglob("*.py"), *(ROOT / "deploy" / "examples").rglob("*.py")])
 
 
 def imports_of(tree: ast.AST) -> set[str]:
@@ -114,17 +132,16 @@ def arrows_of(name: str) -> set[str]:
 ARROWS = {name: arrows_of(name) for name in NAMES}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_room_imports_only_from_rooms_below_it(name: str) -> None:
-    room = room_of(name)
-    if name == "daemon":
-        return
-    assert room in HEIGHT, f"{name}: give the room {room} a place in LAYERS"
-    for imported in ARROWS[name] - {"daemon"}:
-        other = room_of(imported)
-        assert other == room or HEIGHT[other] < HEIGHT[room], (
-            f"{name} imports {imported}: {other} lies not below {room}"
-        )
+def test_a_room_imports_only_from_rooms_below_it() -> None:
+    wrong = []
+    for name in NAMES.keys() - {"daemon"}:
+        room = room_of(name)
+        assert room in HEIGHT, f"{name}: give the room {room} a place in LAYERS"
+        for imported in ARROWS[name] - {"daemon"}:
+            other = room_of(imported)
+            if other != room and HEIGHT[other] >= HEIGHT[room]:
+                wrong.append(f"{name} imports {imported}: {other} lies not below {room}")
+    assert not wrong
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
@@ -173,9 +190,9 @@ def test_protocols_stand_at_the_seams() -> None:
     assert found == PROTOCOLS.keys(), "a Protocol is a seam: use the class itself, or name the seam and its reason"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*MODULES, *APART], ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_turns_data_into_code(path: Path) -> None:
-    tree = TREES[path]
+    tree = TREES[path] if path in TREES else ast.parse(path.read_text(encoding="utf-8"))
     assert not {name.split(".")[0] for name in imports_of(tree)} & FORBIDDEN
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
@@ -185,7 +202,7 @@ def test_nothing_turns_data_into_code(path: Path) -> None:
                 assert "allow_pickle" in {word.arg for word in node.keywords}, f"{path.name}:{node.lineno}"
             for word in node.keywords:
                 value = word.value.value if isinstance(word.value, ast.Constant) else None
-                assert not (word.arg in ("shell", "allow_pickle") and value is True), f"{path.name}:{node.lineno}"
+                assert not (word.arg in ("shell", "allow_pickle") and value is not False), f"{path.name}:{node.lineno}"
 
 
 def test_nobody_imports_tensorrt_at_module_level() -> None:
@@ -231,21 +248,19 @@ ONLY_IN = {
 WAITING = ("wait", "join", "communicate", "term", "destroy")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_waits_without_a_limit_and_no_handler_or_context_is_made_elsewhere(path: Path) -> None:
-    name = str(path.relative_to(ROOT))
-    for node in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(node, ast.Call):
-            continue
-        call = ast.unparse(node.func)
-        assert name in ONLY_IN.get(call, {name}), f"{name}:{node.lineno}: {call}"
-        if isinstance(node.func, ast.Attribute) and node.func.attr in (
-            "wait",
-            "join",
-            "communicate",
-            "term",
-            "destroy",
-        ):
-            assert node.args or node.keywords, f"{name}:{node.lineno}: {call} without a limit"
-        if call == "subprocess.run":
-            assert "timeout" in {word.arg for word in node.keywords}, f"{name}:{node.lineno}: {call} without a limit"
+def test_nothing_waits_without_a_limit_and_no_handler_or_context_is_made_elsewhere() -> None:
+    wrong = []
+    for path, tree in TREES.items():
+        name = str(path.relative_to(ROOT))
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            call, place = ast.unparse(node.func), f"{name}:{node.lineno}"
+            if name not in ONLY_IN.get(call, {name}):
+                wrong.append(f"{place}: {call} stands elsewhere")
+            is_waiting = isinstance(node.func, ast.Attribute) and node.func.attr in WAITING
+            if is_waiting and not (node.args or node.keywords):
+                wrong.append(f"{place}: {call} without a limit")
+            if call == "subprocess.run" and "timeout" not in {word.arg for word in node.keywords}:
+                wrong.append(f"{place}: {call} without a limit")
+    assert not wrong

@@ -228,7 +228,7 @@ def test_a_header_is_what_the_rule_for_its_lines_says() -> None:
     for _ in range(5000):
         text = b"".join(random.choices(pieces, k=random.randrange(24)))
         expected = dict(rule.findall(text.decode("latin-1")))
-        found = Properties(text)
+        found = Properties(text.decode("latin-1"))
         assert {key: found.get(key) for key in expected} == expected
         for key in ("a", "b", "v", "av", "va", "a\\"):
             assert (key in found) == (key in expected), (key, text)

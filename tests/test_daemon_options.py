@@ -14,7 +14,7 @@ import pytest
 from daemon.cli import VERBS, Parser
 from daemon.common.errors import USAGE, UserError
 from daemon.common.options import Action, Actions, Argument, Group, Option, add_options, take_options
-from daemon.config import Config, Flags, Keys
+from daemon.config import CLIENTS, Config, Flags, Keys
 
 ONE = Group("how it is told", is_choice=True)
 
@@ -156,8 +156,8 @@ def test_every_option_of_a_verb_is_a_flag(verb: str) -> None:
     assert not forgotten, f"without a flag: write Annotated[type, Option(help, METAVAR)] for {', '.join(forgotten)}"
 
 
-#: Keys above the first table that a command line cannot say.
-NO_KEYS = {"text", "folder"}
+#: Keys above the first table that the command line of `run` cannot say.
+NO_KEYS = {"text", "folder", *CLIENTS}
 
 
 def test_every_key_above_the_tables_is_a_flag_of_run() -> None:

@@ -149,6 +149,7 @@ FACTS = (
         "self._socket.bind(endpoint)",
         {
             "daemon/client/service_file.py": "looks for a free port",
+            "daemon/common/allowed.py": "where ZeroMQ asks who may come: within the process, reached by nobody else",
         },
     ),
     Fact(

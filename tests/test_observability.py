@@ -29,7 +29,7 @@ needs_prometheus = pytest.mark.skipif(
 )
 
 #: Panels that show something only when something is wrong.
-EMPTY_WHEN_WELL = ("Alerts", "What is not well")
+EMPTY_WHEN_WELL = ("Alerts", "What is not well", "Disk full in")
 QUIET_WHEN_WELL = ("unreadable", "ignored")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -41,7 +42,7 @@ class Reader:
         self._opened: list[Log] = []
 
     def open(self, level: str = "info", form: str = "text") -> Log:
-        writer = Log(level, form, self.writing)
+        writer = Log(level, form, self.writing, instrument="afm9")
         writer.open()
         self._opened.append(writer)
         return writer
@@ -92,6 +93,54 @@ def test_a_line_carries_a_priority_for_the_journal_and_json_for_collectors(
     writer.close()
     assert json.loads(reader.lines()[1])["message"] == "told"
     assert len(reader.lines()) == 2
+    assert writer.said == {"info": 0, "warning": 1, "error": 1}
+
+
+def test_what_was_raised_is_one_object_too_and_its_end_is_never_cut(reader: Reader) -> None:
+    writer = reader.open(form="json")
+    try:
+        raise ValueError("x" * 5_000 + " the last word")
+    except ValueError:
+        _log.exception("two\nlines")
+    writer.close()
+    (line,) = reader.lines()
+    found = json.loads(line)
+    assert (found["level"], found["instrument"], found["message"]) == ("error", "afm9", "two\nlines")
+    assert found["error"].startswith("ValueError: xxx")
+    assert found["error"].endswith("the last word")
+    assert found["traceback"].startswith("Traceback")
+    assert found["traceback"].endswith("the last word")
+    assert max(map(len, found.values())) == log_lines.LONGEST_LINE
+
+
+def test_a_verb_that_a_timer_runs_tells_the_journal_that_it_failed(tmp_path: Path) -> None:
+    with (tmp_path / "stderr").open("wb") as said:
+        found = os.fstat(said.fileno())
+        journal = {**os.environ, "JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
+        words = [sys.executable, "-m", "daemon", "notify", "--test", "--config", str(tmp_path / "no.toml")]
+        subprocess.run(words, stderr=said, env=journal, timeout=30, check=False)
+    assert (tmp_path / "stderr").read_text().startswith("<3>afm-triage: ")
+
+
+def test_a_service_that_cannot_start_says_so_in_an_object_where_objects_are_collected(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('[log]\nformat = "json"\n')
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        words = [
+            "--config",
+            tmp_path / "a.toml",
+            "--watch",
+            tmp_path / "w",
+            "--state",
+            tmp_path / "s",
+            "--publish",
+            endpoint,
+        ]
+        command = [sys.executable, "-m", "daemon", "run", *map(str, words), "--replay", "tcp://127.0.0.1:0"]
+        run = subprocess.run([*command, "--metrics-port", "0"], capture_output=True, text=True, timeout=50, check=False)
+    said = [json.loads(line) for line in run.stderr.splitlines()]
+    assert (run.returncode, said[-1]["level"]) == (69, "critical")
+    assert endpoint.rpartition(":")[2] in said[-1]["message"]
 
 
 def test_the_journals_variable_alone_makes_no_journal(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:

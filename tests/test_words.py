@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ PAGES = [ROOT / "README.md", ROOT / "Makefile", *sorted((ROOT / "deploy").glob("
 MEASURED = ROOT / "deploy/measurements"  # what was printed on a day stays as it was printed
 TEXTS = [path for path in (*PYTHON, *PAGES, *sorted((ROOT / "systemd").iterdir())) if path.parent != MEASURED]
 GLOSSARY = ROOT / "deploy/glossary.md"
-WRITTEN_BY_US = {"card.md", "build/soak.md"}  # pages that programs write: into a model folder, and of a soak
+WRITTEN_BY_US = {"card.md", "build/soak.md", "build/gpu.md"}  # pages that programs write: of a model, a soak, a GPU
 
 #: Papers that stand in no repository, and the ways in which comments used to point to them.
 OUTSIDE = re.compile(r"\bcontract (?:§|section)|\b(?:of|in|by) the contract\b|\(contract\)|§ ?\d", re.IGNORECASE)
@@ -40,17 +41,25 @@ def lines_with(pattern: re.Pattern[str], path: Path) -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize("path", [path for path in TEXTS if path != Path(__file__)], ids=relative)
-def test_texts_point_to_nothing_outside_the_repository(path: Path) -> None:
-    outside = [f"{place}: {found}" for place, found in lines_with(OUTSIDE, path)]
+def test_texts_point_to_nothing_outside_the_repository() -> None:
+    read = [path for path in TEXTS if path != Path(__file__)]
+    outside = [f"{place}: {found}" for path in read for place, found in lines_with(OUTSIDE, path)]
     assert not outside, f"say the fact itself, or point to a page under deploy/: {outside}"
-    if ROOT / "tests" in path.parents:
-        return  # tests make up pages
-    for place, page in lines_with(PAGE, path):
-        there = (folder / page for folder in (ROOT, path.parent, ROOT / "deploy", ROOT / "deploy" / "docs"))
-        assert page in WRITTEN_BY_US or any(one.exists() for one in there), f"{place}: there is no {page}"
 
 
+def test_pages_that_texts_name_exist() -> None:
+    gone = []
+    for path in TEXTS:
+        if ROOT / "tests" in path.parents:
+            continue  # tests make up pages
+        for place, page in lines_with(PAGE, path):
+            there = (folder / page for folder in (ROOT, path.parent, ROOT / "deploy", ROOT / "deploy" / "docs"))
+            if page not in WRITTEN_BY_US and not any(one.exists() for one in there):
+                gone.append(f"{place}: there is no {page}")
+    assert not gone
+
+
+@cache
 def exists(name: str) -> bool:
     """A path as texts write it: with or without .py, with stars, a decision by its number alone."""
     if re.fullmatch(r"deploy/decisions/\d{4}", name):
@@ -58,14 +67,13 @@ def exists(name: str) -> bool:
     return any(any(ROOT.glob(name + suffix)) for suffix in ("", ".py", "*.service"))
 
 
-@pytest.mark.parametrize("path", [path for path in TEXTS if path != Path(__file__)], ids=relative)
-def test_paths_that_texts_name_exist(path: Path) -> None:
-    if path.suffix == ".py" and ROOT / "tests" in path.parents:
-        return  # tests make up paths
-    gone = [f"{place}: {name}" for place, name in lines_with(PATH, path) if not exists(name)]
+def test_paths_that_texts_name_exist() -> None:
+    read = [path for path in TEXTS if path.suffix != ".py" or ROOT / "tests" not in path.parents]  # tests make up paths
+    gone = [f"{place}: {name}" for path in read for place, name in lines_with(PATH, path) if not exists(name)]
     assert not gone, f"no such file or folder; it was moved or never came: {gone}"
 
 
+@cache
 def is_module(name: str) -> bool:
     """A module or package of ours, or a name that stands in one."""
     parts = name.split(".")
@@ -79,15 +87,15 @@ def is_module(name: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("path", PRODUCT, ids=relative)
-def test_modules_that_comments_and_docstrings_name_exist(path: Path) -> None:
-    text = path.read_text()
-    nodes = [
-        node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-    ]
-    said = [ast.get_docstring(node) or "" for node in nodes] + re.findall(r"#.*", text)
-    gone = [found[1] for line in said for found in MODULE.finditer(line) if not is_module(found[1])]
-    assert not gone, f"{relative(path)} names what is not there: {gone}"
+def test_modules_that_comments_and_docstrings_name_exist() -> None:
+    gone = []
+    for path in PRODUCT:
+        text = path.read_text()
+        nodes = (n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef))
+        said = [*(ast.get_docstring(node) or "" for node in nodes), *re.findall(r"#.*", text)]
+        found = (name[1] for line in said for name in MODULE.finditer(line))
+        gone += [f"{relative(path)}: {name}" for name in found if not is_module(name)]
+    assert not gone, f"these name what is not there: {gone}"
 
 
 def test_commands_that_texts_name_exist() -> None:
@@ -101,12 +109,14 @@ def test_commands_that_texts_name_exist() -> None:
             assert topic in TOPICS, f"{place}: there is no study {topic}"
 
 
-@pytest.mark.parametrize("path", [p for p in PYTHON if "tests" not in p.parts or "studies" in p.parts], ids=relative)
-def test_what_is_switched_off_says_why(path: Path) -> None:
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        if off := re.search(r"# (?:noqa|type: ignore)(.*)", line):
-            why = re.fullmatch(r"(?:: [A-Z0-9, ]+ - |\[[a-z, -]+\]  # )\S.*", off[1])
-            assert why, f"{relative(path)}:{number}: say why: `# noqa: CODE - why` or `# type: ignore[code]  # why`"
+def test_what_is_switched_off_says_why() -> None:
+    silent = []
+    for path in (one for one in PYTHON if "tests" not in one.parts or "studies" in one.parts):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if off := re.search(r"# (?:noqa|type: ignore)(.*)", line):
+                why = re.fullmatch(r"(?:: [A-Z0-9, ]+ - |\[[a-z, -]+\]  # )\S.*", off[1])
+                silent += [] if why else [f"{relative(path)}:{number}"]
+    assert not silent, f"say why: `# noqa: CODE - why` or `# type: ignore[code]  # why`: {silent}"
 
 
 def entries() -> list[tuple[str, str]]:

@@ -308,7 +308,10 @@ def _judged_ms(family: Family, model: Model, seconds: float) -> tuple[dict[str, 
     curves, profile = [curve for _, curve in pairs], model.bundle.profile
     judge = judge_of(model, ThresholdsConfig())
     signals = [one.signal for one in prepare(curves, profile) if one.signal is not None]
-    readings = [Reading(arrival, place, f"{place:064d}", curve) for place, (arrival, curve) in enumerate(pairs)]
+    readings = [
+        Reading(arrival, place, f"{place:064d}", curve, prepared=prepared, profile=profile)  # as the readers hand it on
+        for place, ((arrival, curve), prepared) in enumerate(zip(pairs, prepare_to_judge(curves, profile), strict=True))
+    ]
     scored = model.judge(curves)
     raster = cpu_ms(lambda: coverage(envelope(signals, profile), profile), seconds) / len(signals)
     whole = cpu_ms(lambda: model.classify(signals), seconds) / len(signals)

@@ -16,12 +16,14 @@ from collections.abc import Collection, Iterator
 from typing import Self
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from daemon.common import ending
 from daemon.common.ending import Closing
 from daemon.common.errors import UNREACHABLE, UserError
+from daemon.common.keys import Key
 from daemon.common.options import Option
-from daemon.common.sockets import await_input, open_socket
+from daemon.common.sockets import await_input, connect, open_socket
 from daemon.common.text import duration
 from daemon.ledger import events, wire
 from daemon.ledger.wire import Event
@@ -38,11 +40,19 @@ class Feed(Closing):
     """Decoded events of one service: decisions in order and gap-free, other kinds as they come.
 
     ``since``: the last ``seq`` already known; None begins now. ``stream``: the ledger that ``since`` belongs to. When
-    the service comes back with another ledger, its decisions are delivered from their first one.
+    the service comes back with another ledger, its decisions are delivered from their first one. ``key``: what the
+    service asks for, where it asks for one.
     """
 
     def __init__(
-        self, publish: str, replay: str, *, since: int | None = None, stream: str | None = None, answer_s: float = 3.0
+        self,
+        publish: str,
+        replay: str,
+        *,
+        since: int | None = None,
+        stream: str | None = None,
+        answer_s: float = 3.0,
+        key: Key | None = None,
     ) -> None:
         self.last, self.stream = since, stream
         self._answer_s = answer_s
@@ -53,8 +63,8 @@ class Feed(Closing):
         self._answers = 0
         self._ready: deque[Event] = deque()
         self.heard_s: float | None = None  # time.monotonic() of the last sign of life
-        self._live = self._connect(zmq.SUB, publish)
-        self._requests = self._connect(zmq.DEALER, replay)
+        self._live = self._connect(zmq.SUB, publish, key)
+        self._requests = self._connect(zmq.DEALER, replay, key)
         self._poller = zmq.Poller()
         self._poller.register(self._live, zmq.POLLIN)
         self._poller.register(self._requests, zmq.POLLIN)
@@ -103,17 +113,16 @@ class Feed(Closing):
                 raise Silent
             yield from (event for event in found if events.kind_of(event) == "decision")
 
-    def _connect(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
+    def _connect(self, kind: int, endpoint: str, key: Key | None) -> zmq.Socket[bytes]:
         socket = open_socket(kind)
         socket.set_hwm(100_000)
-        socket.setsockopt(zmq.IPV6, "[" in endpoint)
         socket.setsockopt(zmq.IMMEDIATE, 1)  # no request is queued for a service that is away
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)  # a cable that was pulled says nothing by itself
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
         if kind == zmq.SUB:
             socket.subscribe(b"")
-        socket.connect(endpoint)
+        connect(socket, endpoint, key)
         return socket
 
     def _ask(self) -> None:
@@ -285,18 +294,25 @@ def patience_of(given_s: float | None) -> float:
 class SilenceLimit:
     """Of a service at ``place``, towards one that has ``patience_s``."""
 
-    def __init__(self, patience_s: float, place: str) -> None:
-        self._patience_s, self._place = patience_s, place
+    def __init__(self, patience_s: float, place: str, key: Key | None = None) -> None:
+        self._patience_s, self._place, self._key = patience_s, place, key
         self._silent_s, self._noted_s = 0.0, time.monotonic()
+        self._knock_after_s = _STEP_S
 
     def note(self, *, heard: bool) -> None:
-        """Called after each look. Raises UserError 69 once the patience is at its end."""
+        """Called after each look. Raises UserError 69 once the patience is at its end, or we are not let in."""
         now_s = time.monotonic()
         self._silent_s = 0.0 if heard else self._silent_s + min(now_s - self._noted_s, _STEP_S)
         self._noted_s = now_s
         if heard:  # from now on it may be silent between two heartbeats
             self._patience_s = max(self._patience_s, SILENCE_S)
-        elif self._silent_s >= self._patience_s:
+            self._knock_after_s = SILENCE_S
+            return
+        if self._silent_s >= self._knock_after_s:
+            self._knock_after_s = self._silent_s + PATIENCE_S
+            if why := why_deaf(self._place, self._key):
+                raise UserError(UNREACHABLE, why)
+        if self._silent_s >= self._patience_s:
             start = "start one with: afm-triage run --watch DIR, or wait longer with --patience"
             raise UserError(
                 UNREACHABLE, f"no service has answered at {self._place} for {duration(self._silent_s)}; {start}"
@@ -306,26 +322,74 @@ class SilenceLimit:
 # Asking: one question to a running service, one answer or none in time.
 
 
-def ask(endpoint: str, *request: bytes, timeout_s: float = 1.0) -> list[bytes] | None:
+def ask(endpoint: str, *request: bytes, timeout_s: float = 1.0, key: Key | None = None) -> list[bytes] | None:
     """The frames of the answer; None when nobody answered in time (or nobody could at such an address).
 
     Raises KeyboardInterrupt when the process is asked to end meanwhile.
     """
     with open_socket(zmq.DEALER) as socket:
         try:
-            socket.setsockopt(zmq.IPV6, 1)
-            socket.connect(endpoint)
+            connect(socket, endpoint, key)
             socket.send_multipart(list(request), zmq.DONTWAIT)
             return socket.recv_multipart(zmq.DONTWAIT) if await_input(socket, timeout_s) else None
         except zmq.ZMQError:
             return None
 
 
-def ask_status(endpoint: str, timeout_s: float = 1.0) -> wire.Event | None:
+def ask_status(endpoint: str, timeout_s: float = 1.0, key: Key | None = None) -> wire.Event | None:
     """The status event of the service whose replay socket is at ``endpoint``."""
-    answer = ask(endpoint, b"status", timeout_s=timeout_s)
+    answer = ask(endpoint, b"status", timeout_s=timeout_s, key=key)
     try:
         event = wire.decode(answer[0]) if answer else {}
     except ValueError:
         return None
     return event if events.kind_of(event) == "status" and isinstance(event.get("data"), dict) else None
+
+
+# Why nothing is heard: what a keyed service says to whoever it does not let in.
+
+_HUNG_UP = 4  # times, before it is no accident
+_KNOCK_S = 1.5  # a machine that is there answers within milliseconds
+_NO_SUCH_MECHANISM = (
+    0x11000002  # the other side asks for keys, or for none (ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
+)
+
+_SHOWN = (
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_CLOSED  # nobody listens there
+)
+
+
+def why_deaf(endpoint: str, key: Key | None) -> str:
+    """One line that says why a service at ``endpoint`` does not let us in; "" where keys are not the reason."""
+    with open_socket(zmq.DEALER) as socket:
+        watch = socket.get_monitor_socket(_SHOWN)
+        try:
+            connect(socket, endpoint, key)
+            return _refusal(watch, endpoint, key)
+        except zmq.ZMQError:
+            return ""
+        finally:
+            socket.disable_monitor()
+            watch.close(linger=0)
+
+
+def _refusal(watch: zmq.Socket[bytes], endpoint: str, key: Key | None) -> str:
+    deadline_s, hung_up = time.monotonic() + _KNOCK_S, 0
+    while hung_up < _HUNG_UP and (left_s := deadline_s - time.monotonic()) > 0 and await_input(watch, left_s):
+        told = parse_monitor_message(watch.recv_multipart())
+        if told["event"] in (zmq.EVENT_HANDSHAKE_SUCCEEDED, zmq.EVENT_CLOSED):
+            return ""
+        if told["event"] == zmq.EVENT_HANDSHAKE_FAILED_AUTH and key is not None:
+            return f"{endpoint} does not let in this key; there: afm-triage keys allow NAME '{key.public}'"
+        if told["event"] == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and told["value"] == _NO_SUCH_MECHANISM:
+            if key is None:
+                return f"{endpoint} asks for a key: give --key FILE, which `afm-triage keys new NAME` makes there"
+            return f"{endpoint} asks for no key: leave --key out, or correct the address"
+        hung_up += 1
+    if hung_up and key is not None:
+        return f"what answers at {endpoint} is not the service that this key is for: get a new key from it"
+    return ""

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,10 +26,11 @@ from typing import Any, Self
 import zmq
 
 from daemon.client.feed import ask, ask_status
-from daemon.common import ending
+from daemon.common import ending, keys
 from daemon.common.errors import BAD_CONFIG, INTERNAL, UNREACHABLE, UserError
-from daemon.common.sockets import await_input, open_socket
-from daemon.config import Config
+from daemon.common.keys import Key
+from daemon.common.sockets import await_input, connect, open_socket
+from daemon.config import KEYS, Config
 from daemon.config.origin import SERVICE_FILE, is_running
 from daemon.ledger import wire
 from models.files import write_whole
@@ -43,6 +44,7 @@ class ServiceFile:
     replay: str
     pid: int | None = None
     started_at: str | None = None
+    key: Key | None = None  # that the service asks for, where it asks for one
     why_silent: str = ""  # as the service itself has written it, where it knows that nobody can reach it
 
     @property
@@ -51,9 +53,16 @@ class ServiceFile:
         return self.pid is not None and is_running(self.pid)
 
 
-def leave(state: Path, publish: str, replay: str, started_at: str) -> None:
-    """The service writes where it speaks; whole or not at all, so that nobody reads half of it."""
+def leave(state: Path, publish: str, replay: str, started_at: str, local: Key | None = None) -> None:
+    """The service writes where it speaks; whole or not at all, so that nobody reads half of it.
+
+    ``local``: the key for verbs of this computer. Whoever may look into the state folder as its group may read it.
+    """
     said = {"pid": os.getpid(), "publish": publish, "replay": replay, "started_at": started_at}
+    if local is not None:
+        said["server_key"] = local.server
+        keys.make_folder(state / KEYS, like=state)
+        keys.write(state / KEYS / _LOCAL, local, 0o640, like=state)
     write_whole(state / SERVICE_FILE, (json.dumps(said, indent=1) + "\n").encode())
 
 
@@ -78,16 +87,32 @@ def find(config: Config) -> ServiceFile:
     """What was asked for by flag or environment, else what the service wrote, else what it is configured to use."""
     said = _read(config.state / SERVICE_FILE)
     chosen = {}
-    for key in ("publish", "replay"):
-        written = said.get(key) if config.origins.get(key) not in ("flag", "environment") else None
-        chosen[key] = written if isinstance(written, str) else getattr(config, key)
+    for name in ("publish", "replay"):
+        written = said.get(name) if config.origins.get(name) not in ("flag", "environment") else None
+        chosen[name] = written if isinstance(written, str) else getattr(config, name)
+    key = keys.read_client(config.key, "--key") if config.key is not None else _local_key(config, said)
     pid, started_at, why_silent = said.get("pid"), said.get("started_at"), said.get("why_silent")
     return ServiceFile(
         **chosen,
         pid=pid if isinstance(pid, int) and pid > 0 else None,
         started_at=started_at if isinstance(started_at, str) else None,
+        key=key,
         why_silent=why_silent if isinstance(why_silent, str) else "",
     )
+
+
+_LOCAL = f"local{keys.SUFFIX}"
+
+
+def _local_key(config: Config, said: Mapping[str, Any]) -> Key | None:
+    """The key that the service has made for verbs of this computer; None where it asks for none, or not us."""
+    is_elsewhere = any(config.origins.get(key) in ("flag", "environment") for key in ("publish", "replay"))
+    if is_elsewhere or not isinstance(said.get("server_key"), str):
+        return None
+    with suppress(UserError):  # of a user who may not read it; why nothing is heard is said then
+        key = keys.read_client(config.state / KEYS / _LOCAL, "key")
+        return replace(key, is_given=False) if key.server == said["server_key"] else None
+    return None
 
 
 _PAGE_FILE = "review-page.json"
@@ -147,8 +172,7 @@ def reload(config: Config, patience_s: float = PATIENCE_S) -> str:
     pid = _pid(where, config)
     subscriber = open_socket(zmq.SUB)
     try:
-        subscriber.setsockopt(zmq.IPV6, 1)
-        subscriber.connect(where.publish)
+        connect(subscriber, where.publish, where.key)
         subscriber.subscribe(f"afm.{config.instrument}.")
         if not await_input(subscriber, _GREETING_S):  # the greeting: from here on nothing is missed
             raise UserError(UNREACHABLE, f"process {pid} does not publish at {where.publish}; is it still starting?")
@@ -163,7 +187,7 @@ def reload(config: Config, patience_s: float = PATIENCE_S) -> str:
 def _pid(where: ServiceFile, config: Config) -> int:
     if where.pid is None or not where.is_alive:
         raise none_runs(config)
-    event = ask_status(where.replay)
+    event = ask_status(where.replay, key=where.key)
     # A process of the same number may be anybody's: only the one that answers as ours gets a signal.
     if event is None or event["data"].get("pid") != where.pid:
         raise UserError(UNREACHABLE, f"process {where.pid} does not answer at {where.replay}; its log says more")

@@ -12,7 +12,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
-from daemon.client.feed import ask_status
+from daemon.client.feed import ask_status, why_deaf
 from daemon.client.service_file import ServiceFile, find
 from daemon.common.errors import UserError
 from daemon.common.text import MARKS, bars, clean, duration, latency, many
@@ -33,12 +33,12 @@ _LABELS_S = 1.0  # for whoever holds the labels locked
 def gather(config: Config) -> dict[str, Any]:
     """``running`` and, when it is, everything of the status event; ``ledger`` and ``flagged`` from the disk."""
     where = find(config)
-    ledger = _read_ledger(config)
-    event = ask_status(where.replay)
+    ledger = None if _is_elsewhere(config) else _read_ledger(config)
+    event = ask_status(where.replay, key=where.key)
     orphan = None if event else find_orphan(config.state)
     if orphan is not None and orphan.replay:
         where = replace(where, replay=orphan.replay)
-        event = ask_status(where.replay)
+        event = ask_status(where.replay, key=where.key)
     data = dict(event["data"]) if event and _is_ours(event, config, ledger) else {}
     flagged = ledger.pop("flagged") if ledger else []
     report = {"running": bool(data), "instrument": config.instrument, "state_dir": str(config.state)}
@@ -346,6 +346,11 @@ def learning_of(config: Config) -> dict[str, Any]:
     return learning(config.state, None, config.finetune.events)
 
 
+def _is_elsewhere(config: Config) -> bool:
+    """Whether an address or a key names the service, which may be anywhere: no ledger of this machine is meant."""
+    return (config.key is not None or "replay" in config.origins) and "state" not in config.origins and not config.watch
+
+
 def _is_ours(event: Mapping[str, Any], config: Config, ledger: Mapping[str, Any] | None) -> bool:
     """Another instrument's service may answer at the default address."""
     if "instrument" in config.origins and event["data"].get("instrument") != config.instrument:
@@ -363,6 +368,10 @@ def _flags(config: Config) -> str:
 
 
 def _absence(where: ServiceFile, config: Config) -> str:
+    is_elsewhere = _is_elsewhere(config)
+    why = why_deaf(where.replay, where.key) if where.is_alive or is_elsewhere else ""
+    if why or is_elsewhere:
+        return why or f"nothing answers at {where.replay}"
     if where.pid is None:
         start = f"start it with: afm-triage run {_flags(config)}"
         was_there = (config.state / "ledger.sqlite").exists()  # which only a service makes

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Self
 
 from daemon.common import ending
 from daemon.common.errors import BAD_CONFIG, UNREACHABLE, UserError
+from daemon.common.keys import Key
 
 if TYPE_CHECKING:
     import zmq
@@ -59,11 +60,29 @@ def open_socket(kind: int, linger_ms: int = 0) -> zmq.Socket[bytes]:
     return socket
 
 
-def bind(socket: zmq.Socket[bytes], endpoint: str, key: str, largest_bytes: int, secure: Secure | None = None) -> str:
+def connect(socket: zmq.Socket[bytes], endpoint: str, key: Key | None = None) -> None:
+    """Towards a service, which is shown ``key``; one that was not given, only where it asks. Raises zmq.ZMQError."""
+    import zmq
+
+    socket.setsockopt(zmq.IPV6, 1)
+    if key is not None and (key.is_given or not Endpoint.parse(endpoint).is_local):
+        key.apply(socket)
+    socket.connect(endpoint)
+
+
+def bind(
+    socket: zmq.Socket[bytes],
+    endpoint: str,
+    key: str,
+    largest_bytes: int,
+    secure: Secure | None = None,
+    patience_s: float = 0.0,
+) -> str:
     """Bind, and return the address in fact. ``key``: what the configuration calls it.
 
-    Who sends a frame above ``largest_bytes`` is disconnected. Raises UserError 78 when other machines could reach the
-    address and ``secure`` is None, 69 when it is taken.
+    What other machines can reach is bound with ``secure``. Who sends a frame above ``largest_bytes`` is disconnected.
+    A socket that was just closed may hold the address for ``patience_s`` more. Raises UserError 78 when other machines
+    could reach the address and ``secure`` is None, 69 when it is taken.
     """
     import zmq
 
@@ -71,26 +90,38 @@ def bind(socket: zmq.Socket[bytes], endpoint: str, key: str, largest_bytes: int,
         place = Endpoint.parse(endpoint)
     except ValueError as error:
         raise UserError(BAD_CONFIG, f"--{key}: {error}") from None
-    if secure is not None:
+    if not place.is_local:
+        if secure is None:
+            raise UserError(BAD_CONFIG, f"--{key}: {unprotected(endpoint, place)}")
         secure(socket)
-    elif not place.is_local:
-        raise UserError(
-            BAD_CONFIG,
-            f"--{key} {endpoint} could be reached from other machines and no CURVE keys protect it: "
-            f"bind tcp://127.0.0.1:{place.port} instead (or ipc://)",
-        )
     socket.setsockopt(zmq.MAXMSGSIZE, largest_bytes)
     socket.setsockopt(zmq.IPV6, ":" in place.host)
     socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
     socket.setsockopt(zmq.HANDSHAKE_IVL, 1000)
     socket.setsockopt(zmq.BACKLOG, WAITING_CONNECTIONS)
+    deadline_s = time.monotonic() + patience_s
     try:
-        socket.bind(f"tcp://{place.host}:*" if place.port == 0 else endpoint)
+        while True:
+            try:
+                socket.bind(f"tcp://{place.host}:*" if place.port == 0 else endpoint)
+                break
+            except zmq.ZMQError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline_s:
+                    raise
+                ending.wait(0.01)
     except zmq.ZMQError as error:
         taken = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error})"
         raise UserError(UNREACHABLE, f"--{key} {endpoint} {taken}: choose another with --{key} or {key} = …") from None
     bound: bytes = socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]  # the stub says int or bytes
     return bound.rstrip(b"\0").decode()
+
+
+def unprotected(endpoint: str, place: Endpoint) -> str:
+    """What to do about an address that other machines can reach, where there are no keys."""
+    return (
+        f"{endpoint} could be reached from other machines, and no CURVE keys protect it; make some with"
+        f" `afm-triage keys new`, or use tcp://127.0.0.1:{place.port or 'PORT'} with an SSH tunnel from elsewhere"
+    )
 
 
 def receive(socket: zmq.Socket[bytes], most_frames: int) -> list[bytes]:
@@ -175,13 +206,18 @@ class Endpoint:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach it (a name other than localhost could resolve to anything)."""
-        if self.transport == "ipc" or self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
-        except ValueError:
-            return False
+        """Whether only this machine can reach it."""
+        return self.transport == "ipc" or is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it (a name other than localhost could resolve to anything)."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def is_free(place: Endpoint) -> bool:

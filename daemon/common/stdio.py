@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import io
 import json
+import logging
 import os
 import select
 import sys
@@ -15,6 +16,8 @@ from daemon.common.errors import INPUT_OUTPUT
 from daemon.common.text import clean
 
 _STOPPED_S = 10  # that a last word waits for a terminal
+#: As the journal counts them.
+_PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
 def name_files_in_utf8() -> None:
@@ -70,11 +73,36 @@ def complain(message: str) -> None:
     """One line on standard error, where it can be written, with nothing in it that steers a terminal.
 
     A terminal that somebody has stopped is waited for, but not for ever: a service that failed shall be started again.
+    The journal is told that it is an error, whichever unit says it.
     """
     with contextlib.suppress(OSError, ValueError):
         if is_stopped(sys.stderr, _STOPPED_S):
             let_go(sys.stderr)
-        print("\n".join(f"{clean(line)}" for line in f"afm-triage: {message}".split("\n")), file=sys.stderr, flush=True)
+        mark = ""
+        with contextlib.suppress(OSError, ValueError):  # it may be no file
+            mark = priority(logging.ERROR) if is_journal(sys.stderr.fileno()) else ""
+        lines = f"afm-triage: {message}".split("\n")
+        print("\n".join(f"{mark}{clean(line)}" for line in lines), file=sys.stderr, flush=True)
+
+
+def is_journal(descriptor: int) -> bool:
+    """The variable alone says little: a terminal that a desktop's service has opened inherits it."""
+    with contextlib.suppress(OSError):
+        found = os.fstat(descriptor)
+        return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+    return False
+
+
+def priority(level: int) -> str:
+    """How a line for the journal begins, which strips it (see sd-daemon(3)); ``level`` is one of logging's."""
+    return f"<{_PRIORITY.get(level, 6)}>"
+
+
+class JournalLine(logging.Formatter):
+    """One line whatever is in it: the journal makes an entry of its own, without a priority, of every further one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return priority(record.levelno) + clean(super().format(record).replace("\n", " | "))
 
 
 def is_stopped(stream: Any, seconds: float) -> bool:

@@ -17,10 +17,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from daemon.common import keys
 from daemon.common.errors import BAD_CONFIG, USAGE, UserError, grouped
 from daemon.common.mounts import MountSetting, holds, local, resolve
 from daemon.common.options import Argument, Group, Option, Place
-from daemon.common.sockets import Endpoint
+from daemon.common.sockets import Endpoint, unprotected
 from daemon.config.origin import (
     MOST_INSTRUMENTS,
     PORTS,
@@ -35,7 +36,6 @@ from daemon.config.origin import (
     usual_places,
 )
 from daemon.config.rule import (
-    MONTH_S,
     Address,
     Choice,
     Folder,
@@ -52,109 +52,55 @@ from daemon.config.rule import (
     Switch,
     TextRules,
 )
+from daemon.config.tables import (
+    AlarmConfig,
+    BatchConfig,
+    EngineConfig,
+    FinetuneConfig,
+    GuardConfig,
+    KeysConfig,
+    LogConfig,
+    MetricsConfig,
+    ReviewConfig,
+    SourceConfig,
+    ThresholdsConfig,
+    tried,
+)
 from daemon.formats.text_rule import TextRule
 from deploy.classifier import Device
-from deploy.engines import NAMES, PRECISIONS
 
 __all__ = [
+    "AlarmConfig",
+    "BatchConfig",
     "Config",
     "ConfigError",
+    "EngineConfig",
+    "FinetuneConfig",
     "Flags",
+    "GuardConfig",
     "Keys",
+    "KeysConfig",
+    "LogConfig",
+    "MetricsConfig",
+    "ReviewConfig",
+    "SourceConfig",
+    "ThresholdsConfig",
     "changes",
     "load",
     "values",
 ]
 
 INSTRUMENT = "afm1"
+#: In the state folder: the service's own key, and those of who may listen.
+KEYS = "keys"
+#: Keys of a client alone, which are no flags of ``run``.
+CLIENTS = frozenset({"key"})
 #: The state of a verb that can do without one.
 NOWHERE = Path("/nonexistent/afm-triage")
 HOMELESS = "this user has no home folder to keep it in; give --state DIR, or set HOME or XDG_STATE_HOME"
 
 _SERVICE = Group("which service")
 _ENDPOINTS = Group("where it speaks")
-
-
-@dataclass(frozen=True, slots=True)
-class SourceConfig:
-    """``[source]``: how watched folders are looked at."""
-
-    mounts: MountSetting = "auto"
-    text_quiet_s: Annotated[float, Number(0.1, 600)] = 2.0  # a text file has no end mark: it must be still so long
-    unended_s: Annotated[float, Number(0, 86400)] = 20.0  # the same without a line end after its last row
-    rescan_local_s: Annotated[float, Number(0.5, 3600)] = 30.0
-    rescan_network_s: Annotated[float, Number(0.5, 3600)] = 2.0
-    give_up_s: Annotated[float, Number(1, 86400)] = 60.0  # an unfinished single curve, without growth
-    give_up_map_s: Annotated[float, Number(1, 86400)] = 600.0
-    zero_tail_s: Annotated[float, Number(0, 3600)] = 10.0  # right size, but the end still zeros
-
-
-@dataclass(frozen=True, slots=True)
-class ThresholdsConfig:
-    """``[thresholds]``: None leaves the model's own, which its calibration has evidence for."""
-
-    discard: Annotated[float | None, Number(0, 1)] = None
-    keep: Annotated[float | None, Number(0, 1)] = None
-
-
-@dataclass(frozen=True, slots=True)
-class AlarmConfig:
-    """``[alarm]``: when somebody should look at the instrument."""
-
-    no_contact_run: Annotated[int, Number(1, 100_000, whole=True)] = 20  # curves in a row that miss the surface
-    unread_files: Annotated[int, Number(0, 100_000, whole=True)] = 20  # came into a folder, none a kind that is read
-    unread_s: Annotated[float, Number(1, 86400)] = 300.0  # or so long after the first of them; unread_files 0: never
-    silence_s: Annotated[float, Number(0, MONTH_S)] = 0.0  # no curve came for so long; 0: an instrument may rest
-
-
-@dataclass(frozen=True, slots=True)
-class BatchConfig:
-    """``[batch]``: a lone curve is never held back longer than ``wait_s``."""
-
-    wait_s: Annotated[float, Number(0, 0.1)] = 0.005
-    largest: Annotated[int, Number(1, 1024, whole=True)] = 32
-
-
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """``[engine]``: what runs the network; auto is the best that passes its self-test on ``device``."""
-
-    name: Annotated[str, Choice(NAMES)] = "auto"
-    precision: Annotated[str, Choice(PRECISIONS)] = "auto"
-    threads: Annotated[int, Number(0, 1024, whole=True)] = 0  # 0: the cores less one, which is the instrument's
-    deadline_s: Annotated[float, Number(0.05, 4)] = 2.0  # a GPU that takes longer is wedged; the CPU answers in 5 s
-
-
-@dataclass(frozen=True, slots=True)
-class GuardConfig:
-    """``[guard]``: simulated curves go down the line too, which tells whether it works; they are never counted."""
-
-    canaries: Annotated[bool, Switch()] = True
-    canary_s: Annotated[float, Number(0.2, 3600)] = 5.0  # one so often while curves come,
-    canary_rest_s: Annotated[float, Number(0.2, 86400)] = 30.0  # and at rest
-
-
-@dataclass(frozen=True, slots=True)
-class ReviewConfig:
-    """``[review]``: by what the pile is ordered, and on which features a head on the labels stands."""
-
-    order: Literal["head", "score"] = "head"  # score: as the network has it, whatever is labelled
-    features: Literal["none", "pca", "autoencoder", "soft-kmeans"] = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class FinetuneConfig:
-    """``[finetune]``: when people have said enough to teach the network itself."""
-
-    events: Annotated[int, Number(20, 1_000_000, whole=True)] = 100  # confirmed; with fewer the cut alone is moved
-
-
-@dataclass(frozen=True, slots=True)
-class LogConfig:
-    """``[log]``: lines on standard error; under systemd the journal adds the time."""
-
-    level: Annotated[str, Choice(("debug", "info", "warning", "error"))] = "info"
-    format: Literal["text", "json"] = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +139,9 @@ class Config:
         Switch(),
         Option("while the model has no certificate, a would-be discard becomes review", unless="off"),
     ] = False
+    key: Annotated[Path | None, Folder(), Option("the key that its service has given me", "FILE", group=_ENDPOINTS)] = (
+        None
+    )
     text: Annotated[tuple[TextRule, ...], TextRules()] = ()  # [[text]] tables, the first that matches counts
     folder: Annotated[tuple[FolderSettings, ...], FolderTables()] = ()  # [[folder]] tables, each of a watched folder
     source: SourceConfig = SourceConfig()
@@ -205,6 +154,8 @@ class Config:
     review: ReviewConfig = ReviewConfig()
     space: SpaceConfig = SpaceConfig()  # noqa: RUF009 - a frozen value
     log: LogConfig = LogConfig()
+    keys: KeysConfig = KeysConfig()
+    metrics: MetricsConfig = MetricsConfig()
     notify: NotifyConfig = NotifyConfig()  # noqa: RUF009 - a frozen value
     file: Path | None = field(default=None, compare=False)  # what a reload reads again
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)  # key -> file, environment, flag
@@ -221,6 +172,22 @@ class Config:
 
     def _settings_of(self, folder: Path) -> FolderSettings | None:
         return next((one for one in self.folder if one.path == folder), None)
+
+    @property
+    def own_key(self) -> Path:
+        """Where the service's own key lies, or would."""
+        return self.keys.secret or self.state / KEYS / f"service{keys.SUFFIX}"
+
+    @property
+    def allow(self) -> Path:
+        """The folder of those who may listen."""
+        return self.keys.allow or self.state / KEYS / "allowed"
+
+    @property
+    def open_endpoints(self) -> dict[str, str]:
+        """Key -> endpoint, of those that other machines can reach, and keys must protect."""
+        named = {"publish": self.publish, "replay": self.replay, "ingest": self.ingest}
+        return {key: text for key, text in named.items() if text is not None and not Endpoint.parse(text).is_local}
 
     @property
     def digest(self) -> str:
@@ -272,12 +239,12 @@ class Keys(Argument):
 
     def _options(self) -> Iterator[tuple[str, Option, Any, Any]]:
         """Key, flag, type and default of each; a path stays a text, which its rule is the first to read."""
-        texts: dict[Any, Any] = {Path: str, tuple[Path, ...]: tuple[str, ...]}
+        texts: dict[Any, Any] = {Path: str, Path | None: str, tuple[Path, ...]: tuple[str, ...]}
         hints = get_type_hints(Config, include_extras=True)
         for one in fields(Config):
             kind, *notes = get_args(hints[one.name]) or (None,)
             for note in notes:
-                if isinstance(note, Option) and (not self._keys or one.name in self._keys):
+                if isinstance(note, Option) and (one.name in self._keys if self._keys else one.name not in CLIENTS):
                     usual = None if one.default is MISSING else one.default
                     yield one.name, note, texts.get(kind, kind), usual
 
@@ -374,7 +341,7 @@ def conflicts(config: Config, *, serves: bool) -> list[str]:
     found = _thresholds(config) + _state(config.state) + _folders(config) + _settings(config)
     found += config.notify.conflicts()
     if serves:
-        found += _bindings(config) + _files(config)
+        found += _bindings(config) + _files(config) + _secrets(config)
         if not config.watch and config.ingest is None:
             found.append('watch: nothing to watch; give --watch DIR or write watch = ["/data/afm1"]')
     return found
@@ -426,6 +393,14 @@ def _files(config: Config) -> list[str]:
     return [f"watch: {path} is a file; name the folder that curves are saved into" for path in files]
 
 
+def _secrets(config: Config) -> list[str]:
+    """Keys and tokens that are asked for and cannot be used."""
+    found = list(config.metrics.conflicts(config.metrics_port))
+    if config.open_endpoints and (config.keys.secret or config.own_key.is_file()):
+        found += tried(lambda: keys.read(config.own_key, "keys.secret"))
+    return found
+
+
 def _bindings(config: Config) -> list[str]:
     named = {"publish": config.publish, "replay": config.replay, "ingest": config.ingest}
     found: list[str] = []
@@ -434,11 +409,8 @@ def _bindings(config: Config) -> list[str]:
         if text is None:
             continue
         place = Endpoint.parse(text)
-        if not place.is_local:
-            found.append(
-                f"{key}: {text} could be reached from other machines, and no CURVE keys protect it;"
-                " use tcp://127.0.0.1:PORT, or ipc:///PATH, with an SSH tunnel from elsewhere"
-            )
+        if not place.is_local and config.keys.secret is None and not config.own_key.is_file():
+            found.append(f"{key}: {unprotected(text, place)}")
         if place.port == 0:
             continue
         mark = (place.transport, place.port or place.host)

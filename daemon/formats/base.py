@@ -56,9 +56,12 @@ class Blob:
         self._path, self.is_final, self._on_read = path, is_final, on_read
         self._piece_bytes = piece_bytes
         self._pieces: OrderedDict[int, bytes] = OrderedDict()
+        self._all: bytes | None = None  # of a file that is one piece, as nearly every one is
         self._sha256: str | None = None
         self._stamp: tuple[int, int] | None = None
-        self._pieces[0] = self._open_and_read(0)
+        self._pieces[0] = first = self._open_and_read(0)
+        if len(first) == self.size_bytes:
+            self._all = first
 
     @classmethod
     def of(cls, content: bytes, *, is_final: bool = False) -> Blob:
@@ -68,6 +71,7 @@ class Blob:
         blob._on_read = lambda: None
         blob._piece_bytes = max(len(content), 1)
         blob._pieces = OrderedDict({0: content})
+        blob._all = content
         return blob
 
     @property
@@ -83,6 +87,8 @@ class Blob:
         """Bytes ``start`` to ``start + count``; ``Unfinished("truncated")`` when the file ends before."""
         if start < 0 or count < 0 or start + count > self.size_bytes:
             raise Unfinished("truncated")
+        if self._all is not None:
+            return self._all[start : start + count]
         number, offset = divmod(start, self._piece_bytes)
         if offset + count <= self._piece_bytes:
             piece = self._piece(number)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -68,16 +68,14 @@ class Properties:
 
     __slots__ = ("_text",)
 
-    def __init__(self, content: bytes = b"") -> None:
-        self._text = f"\n{content.decode('latin-1')}\n"
+    def __init__(self, text: str = "") -> None:
+        self._text = f"\n{text}\n"
 
-    def about(self, beginning: str) -> Properties:
-        """From the first to the last of the keys that begin so: for whoever asks for many of them."""
+    def about(self, beginning: str) -> str:
+        """The lines from the first to the last of the keys that begin so."""
         mark = f"\n{beginning}"
-        part, last = Properties(), self._text.rfind(mark)
-        if last >= 0:
-            part._text = self._text[self._text.index(mark) : self._text.index("\n", last + 1) + 1]
-        return part
+        last = self._text.rfind(mark)
+        return "" if last < 0 else self._text[self._text.index(mark) + 1 : self._text.index("\n", last + 1)]
 
     def get(self, key: str, default: str = "") -> str:
         """The value of ``key``, up to the end of its line."""
@@ -133,7 +131,7 @@ class JpkFile:
             series.setdefault(curve, []).append(name)
         self._series = list(series.values())
         is_shared = _SHARED in self.zip.members
-        self.shared = Properties(self.zip.read(_SHARED, limits.HEADER_BYTES) if is_shared else b"")
+        self.shared = _header(self.zip, _SHARED) if is_shared else Properties()
         self._notes = self._find_notes()
         self._scalings: dict[str, Scaling] = {}
         self._segments: dict[bytes, _Segment] = {}
@@ -179,18 +177,19 @@ class JpkFile:
         if _SERIES not in self.zip.members:
             return ()
         try:
-            series = self.zip.read(_SERIES, limits.HEADER_BYTES)
+            series = _header(self.zip, _SERIES)
         except (Unreadable, Unfinished):  # nothing else is read from it
             return ()
         key, value = _SIMULATED
-        return ("simulated",) if key.encode() in series and Properties(series).get(key) == value else ()
+        return ("simulated",) if series.get(key) == value else ()
 
     def _find_retracts(self) -> list[tuple[int, int]]:
         """(series, position of the segment) of every retract.
 
         In a map all series are alike: the first and last are looked at, and the rest only where they differ in length.
         """
-        kinds = {len(names): self._retracts_among(names) for names in (self._series[0], self._series[-1])}
+        ends = self._series if len(self._series) == 1 else (self._series[0], self._series[-1])
+        kinds = {len(names): self._retracts_among(names) for names in ends}
         found = []
         for series, names in enumerate(self._series):
             if len(names) not in kinds:
@@ -217,7 +216,7 @@ class _Segment:
     def __init__(self, file: JpkFile, name: bytes) -> None:
         self._file = file
         self._folder = name.rpartition(b"/")[0]
-        self.properties = Properties(file.zip.read(name, limits.HEADER_BYTES))
+        self.properties = _header(file.zip, name)
         self.points = int(self.properties.number("force-segment-header.num-points") or 0)
         self.style = _style(self.properties, file)
 
@@ -263,6 +262,10 @@ class _Segment:
         except KeyError:
             raise Unreadable("no_force_channel") from None
         return decode(content, points, scaling), scaling
+
+
+def _header(file: ZipFile, name: bytes) -> Properties:
+    return Properties(file.read(name, limits.HEADER_BYTES).decode("latin-1"))
 
 
 def _is_wanted(name: bytes) -> bool:
@@ -356,12 +359,15 @@ def apply(stored: np.ndarray[tuple[int], np.dtype[np.generic]], scaling: Scaling
     """Scale (n,) stored numbers; step by step, as the vendor's program does, so that values agree to the last bit."""
     samples: Samples = stored.astype(np.float64)
     for step in ([scaling.encoder] if scaling.encoder else []) + steps:
-        samples = samples * step.multiplier + step.offset
+        samples *= step.multiplier
+        samples += step.offset
     return samples
 
 
-def scaling_of(properties: Properties, prefix: str) -> Scaling:
-    """The scaling of the channel whose keys begin with ``prefix`` (its own header or the shared one)."""
+@lru_cache(maxsize=16)  # the curves of a session have the same few
+def scaling_of(lines: str, prefix: str) -> Scaling:
+    """What ``lines`` of a header, its own or the shared one, say of the channel whose keys begin with ``prefix``."""
+    properties = Properties(lines)
     at = prefix + "data." if prefix + "data.type" in properties else prefix
     kind = properties.get(at + "encoder.type") or properties.get(at + "type")
     if kind not in _STORED:

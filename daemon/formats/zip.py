@@ -1,15 +1,17 @@
 """A zip file read from a ``Blob``: its directory as a plain dict, its members counted while they unpack.
 
 Written by hand because the standard library makes one object a member (a quantitative image has 0.9 million),
-keeps the file open, and trusts declared sizes. Zip64 is read, encryption and disks are not. Format: PKWARE APPNOTE 6.3.
+keeps the file open, and trusts declared sizes. What unpacks is ISA-L, in half the time of zlib. Zip64 is read,
+encryption and disks are not. Format: PKWARE APPNOTE 6.3.
 """
 
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Callable
 from typing import NamedTuple
+
+from isal import isal_zlib
 
 from daemon.formats import limits
 from daemon.formats.base import Blob, Unfinished, Unreadable
@@ -22,6 +24,7 @@ _LOCAL = struct.Struct("<4s22x2H")  # of the same member in front of its bytes: 
 _COMMENT_BYTES = 65535
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED = 0x1
+_BROKEN: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # a type, whatever its stub says
 _WIDE = 0xFFFFFFFF  # the figure stands in the extra field, with 64 bits
 
 
@@ -55,17 +58,17 @@ class ZipFile:
             raise Unreadable("unreadable")
         packed = self._blob.read(at + _LOCAL.size + name_bytes + extra_bytes, member.packed_bytes)
         content = packed if member.method == _STORED else _inflate(packed, member.bytes)
-        if len(content) != member.bytes or zlib.crc32(content) != member.crc32:
+        if len(content) != member.bytes or isal_zlib.crc32(content) != member.crc32:
             raise Unreadable("unreadable")
         return content
 
 
 def _inflate(packed: bytes, expected: int) -> bytes:
     """Unpack, never to more than one byte above what was declared."""
-    machine = zlib.decompressobj(-zlib.MAX_WBITS)
+    machine = isal_zlib.decompressobj(-isal_zlib.MAX_WBITS)
     try:
         content = machine.decompress(packed, expected + 1)
-    except zlib.error as error:
+    except _BROKEN as error:
         raise Unreadable("unreadable") from error
     if len(content) > expected:
         raise Unreadable("bomb")

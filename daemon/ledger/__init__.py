@@ -16,7 +16,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -395,7 +395,10 @@ class Ledger:
     def _mark(self, marks: Iterable[FileMark]) -> None:
         self._connection.executemany(
             "insert or replace into files values (?, ?, ?, ?, ?, ?, ?)",
-            [(text(mark.folder), text(mark.path), *astuple(mark)[2:]) for mark in marks],
+            [
+                (text(one.folder), text(one.path), one.size_bytes, one.mtime_ns, one.sha256, one.curves, one.looked_ns)
+                for one in marks
+            ],
         )
 
     def _select_in(self, query: str, values: Iterable[str]) -> list[tuple[str]]:

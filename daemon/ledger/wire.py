@@ -97,19 +97,11 @@ class StreamScores(NamedTuple):
 
 
 def encode(value: Struct | Mapping[str, Any]) -> bytes:
-    """UTF-8 JSON in one line; what is not a finite number becomes null, because JSON has no NaN.
-
-    Python's own encoder writes it: events written by earlier versions are the same bytes.
-    """
-    plain = as_plain(value)
+    """UTF-8 JSON in one line; what is not a finite number becomes null, because JSON has no NaN."""
     try:
-        line = _LINE.encode(plain)
-    except ValueError:  # NaN or infinite: seldom, so that nothing is looked at twice
-        line = _LINE.encode(_finite(plain))
-    try:
-        return line.encode()
+        return _LINE.encode(value)
     except UnicodeEncodeError:  # a file name that is not UTF-8: escaped, so that it comes back unchanged
-        return _ASCII.encode(_finite(plain)).encode()
+        return _ASCII.encode(_finite(as_plain(value))).encode()
 
 
 def decode(body: bytes) -> Event:
@@ -141,9 +133,8 @@ def _finite(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no place in an event")
 
 
-_LINE, _ASCII = (
-    json.JSONEncoder(ensure_ascii=ascii_only, allow_nan=False, separators=(",", ":")) for ascii_only in (False, True)
-)
+_LINE = msgspec.json.Encoder(enc_hook=_finite)
+_ASCII = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 def checksum(seq: int, verdict: str, body: bytes) -> int:

@@ -33,8 +33,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from daemon import __version__
+from daemon.config import MetricsConfig
 from daemon.judging import VERDICTS, Decision, Judge, Verdict
-from daemon.metrics.endpoint import serve
+from daemon.metrics.endpoint import ALONE, serve
 from daemon.sources import CANARY, REASONS, Ignored, Source, oldest_pending_s
 from deploy.classifier import Device, FaultKind
 from models.clock import CLOCK, Clock
@@ -111,13 +112,18 @@ class Metrics:
         self.reload_successful.set(1)
         self.events_published = self._counter("events_published", "Events sent on the live feed", "type")
         self.replay_requests = self._counter("replay_requests", "Requests on the replay socket", "outcome")
+        self.clients_refused = self._counter(
+            "clients_refused", "Clients of other machines whose key is not on the list"
+        )
         self.notifications = self._counter(
             "notifications", "Messages to a person: sent, tries that failed, and faults that no message told", "result"
         )
         for result in ("sent", "failed", "held"):
             self.notifications.labels(result)
-        self.log_lines_dropped = self._counter("log_lines_dropped", "Lines of the log that nobody took in time")
-        self._log_lines_dropped = 0
+        self._log_lines = self._counter("log_lines", "Lines of the log, also those that nobody took", "level")
+        self._log_lines_dropped = self._counter("log_lines_dropped", "Lines of the log that nobody took in time")
+        self._logged: dict[str, int] = {}
+        self.logged({"info": 0, "warning": 0, "error": 0}, 0)
         self.model = Info("afm_triage_model", "The model that judges", registry=self.registry)
         self._state = self._gauge("state", "1 for what the service is doing", "state")
         self.entered("starting")
@@ -201,6 +207,13 @@ class Metrics:
     def replayed(self, outcome: str) -> None:
         self.replay_requests.labels(outcome).inc()
 
+    def logged(self, lines: Mapping[str, int], dropped: int) -> None:
+        """So many since the start, by level, and so many that nobody took."""
+        for level, count in {**lines, "": dropped}.items():
+            counter = self._log_lines.labels(level) if level else self._log_lines_dropped
+            counter.inc(count - self._logged.get(level, 0))
+            self._logged[level] = count
+
     def disk(self, free_bytes: int, full_s: float | None) -> None:
         """``full_s``: until it is full; None: it does not fill."""
         self.disk_free.set(free_bytes)
@@ -209,11 +222,6 @@ class Metrics:
     def prune(self, what: str, curves: int) -> None:
         """The ``copies`` of so many curves in the ledger went, or their files in the ``spool``."""
         self.pruned.labels(what).inc(curves)
-
-    def log_dropped(self, lines: int) -> None:
-        """So many since the start."""
-        self.log_lines_dropped.inc(lines - self._log_lines_dropped)
-        self._log_lines_dropped = lines
 
     def messaged(self, result: str, times: int = 1) -> None:
         """``sent`` or ``failed``, on one channel each, or ``held``."""
@@ -233,9 +241,9 @@ class Metrics:
         """Have ``gauge`` ask for its value when scraped, at most once in ``keep_s``; a failure costs no scrape."""
         gauge.set_function(_Asked(value, keep_s))
 
-    def serve(self, port: int) -> BaseServer | None:
-        """Answer on 127.0.0.1:``port`` from threads of its own; 0 = off. Raises UserError 69 when it is taken."""
-        return serve(self.registry, port)
+    def serve(self, port: int, access: MetricsConfig = ALONE) -> BaseServer | None:
+        """Answer on ``port`` from threads of its own; 0 = off. Raises UserError 69 when it is taken."""
+        return serve(self.registry, port, access)
 
     def _histogram(self, name: str, help_text: str, *labels: str, buckets: Sequence[float] = SECONDS) -> Histogram:
         return Histogram(f"afm_triage_{name}", help_text, labels, buckets=buckets, registry=self.registry)

@@ -1,37 +1,83 @@
-"""Where the metrics are asked for: a small HTTP server, which nobody who scrapes it can hold up."""
+"""Where the metrics are asked for: a small HTTP server, which nobody who scrapes it can hold up.
+
+Other machines show a token, as Prometheus sends it (`authorization: credentials_file`), and TLS keeps it unread.
+"""
 
 from __future__ import annotations
 
 import errno
+import hmac
 import socket
+import ssl
 import threading
 import time
 from contextlib import suppress
 from socketserver import BaseServer, TCPServer, ThreadingMixIn
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from daemon.common.errors import UNREACHABLE, UserError
+from daemon.common.errors import BAD_CONFIG, UNREACHABLE, UserError
+from daemon.common.keys import secret_line
+from daemon.config import MetricsConfig
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 _MOST_CONNECTIONS = 16  # at once
 _REQUEST_S = 5.0  # from a connection to its answer
+#: Who is not told otherwise: this computer alone.
+ALONE = MetricsConfig()
 
 
-def serve(registry: CollectorRegistry, port: int) -> BaseServer | None:
-    """Answer on 127.0.0.1:``port`` from threads of its own; 0 = off. Raises UserError 69 when it is taken."""
+def serve(registry: CollectorRegistry, port: int, access: MetricsConfig = ALONE) -> BaseServer | None:
+    """Answer on ``port`` from threads of its own; 0 = off.
+
+    Raises UserError 69 when it is taken, 78 for a token or a certificate that cannot be used.
+    """
     if port == 0:
         return None
+    app: WSGIApplication = make_wsgi_app(registry)
+    if access.token_file is not None:
+        app = _asking(app, secret_line(access.token_file, "metrics.token_file").encode())
+    tls = _tls_of(access)
     try:
-        server = _Server(("127.0.0.1", port), _Handler)
+        server = _Server((access.bind, port), _Handler, tls)
     except OSError as error:
         taken = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error})"
         hint = "choose another with --metrics-port or metrics_port = …, 0 is off"
         raise UserError(UNREACHABLE, f"--metrics-port {port} {taken}: {hint}") from None
-    server.set_app(make_wsgi_app(registry))
+    server.set_app(app)
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server
+
+
+def _asking(app: WSGIApplication, token: bytes) -> WSGIApplication:
+    """``app`` for whoever shows the token."""
+
+    def guarded(environment: WSGIEnvironment, start: StartResponse) -> Any:
+        scheme, _, shown = str(environment.get("HTTP_AUTHORIZATION", "")).partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(shown.strip().encode("latin-1", "replace"), token):
+            return app(environment, start)
+        start("401 Unauthorized", [("WWW-Authenticate", "Bearer"), ("Content-Type", "text/plain")])
+        return [b"show the token of the metrics: Authorization: Bearer TOKEN\n"]
+
+    return guarded
+
+
+def _tls_of(access: MetricsConfig) -> ssl.SSLContext | None:
+    if access.certificate_file is None:
+        return None
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        tls.load_cert_chain(access.certificate_file, access.certificate_key_file)
+    except (OSError, ssl.SSLError) as error:
+        why = f"{access.certificate_file} and its key cannot be used ({error})"
+        raise UserError(
+            BAD_CONFIG, f"metrics.certificate_file: {why}; both are PEM, and the service reads them"
+        ) from None
+    return tls
 
 
 class _Handler(WSGIRequestHandler):
@@ -46,8 +92,11 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     daemon_threads, request_queue_size = True, 64
 
-    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
-        self._lock = threading.Lock()
+    def __init__(
+        self, address: tuple[str, int], handler: type[WSGIRequestHandler], tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._lock, self._tls = threading.Lock(), tls
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._since_s: dict[socket.socket, float] = {}  # of each connection, the oldest first
         super().__init__(address, handler)
 
@@ -59,7 +108,10 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
-            return super().get_request()
+            request, address = super().get_request()
+            if self._tls is not None:  # what the two agree on is read in the thread of the connection
+                request = self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+            return request, address
         except OSError:  # no file left for it: it stays where it is, and is not asked for at once
             time.sleep(0.1)
             raise

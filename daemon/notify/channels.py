@@ -16,7 +16,6 @@ import queue
 import smtplib
 import socket
 import ssl
-import stat
 import sys
 import threading
 import time
@@ -33,6 +32,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from daemon.common.errors import UserError
+from daemon.common.keys import secret_line
 from daemon.common.text import clean, first_line
 from daemon.config.rule import SMTP_PORTS, NotifyConfig, SecretUrl
 from daemon.ledger.events import Level
@@ -198,16 +199,9 @@ def channels_of(config: NotifyConfig) -> dict[str, Channel]:
 def secret_in(file: Path, key: str) -> str:
     """The first line of a file that nobody else may read. Raises NotSent."""
     try:
-        with file.open() as opened:
-            mode = os.fstat(opened.fileno()).st_mode
-            if stat.S_IMODE(mode) & 0o077:
-                raise NotSent(f"{key} {file} can be read by others, and is not used: chmod 600 {file}")
-            line = opened.readline().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise NotSent(f"{key} {file} cannot be read ({_why(error)})") from None
-    if not line:
-        raise NotSent(f"{key} {file} is empty: write the secret into its first line")
-    return line
+        return secret_line(file, key)
+    except UserError as error:
+        raise NotSent(str(error)) from None
 
 
 class _Refused(Exception):

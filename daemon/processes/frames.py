@@ -1,8 +1,9 @@
-"""Frames between the service and its child processes: one JSON header, and the raw arrays that it describes.
+"""Frames between the service and its child processes: one header of plain values, and the raw arrays that it describes.
 
 A frame is the length of the header (uint32) and of the payload (uint64), the header, the payload; all little-endian.
-Each array begins at a multiple of eight bytes. Nothing in a frame is ever executed, and one that announces more than
-the limits allow ends the connection. Whoever waits for a frame may say until when the whole of it must have come: what
+The header is MessagePack, which is told apart from JSON, a header whose text is not UTF-8, by its first byte. Payload
+and arrays begin at a multiple of eight bytes. Nothing in a frame is ever executed, and one that announces more than the
+limits allow ends the connection. Whoever waits for a frame may say until when the whole of it must have come: what
 hangs says nothing for ever.
 """
 
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,11 +35,11 @@ _TYPES = ("<f4", "<f8")
 
 def send(connection: socket.socket, header: Header, arrays: Iterable[Array] = (), until_s: float | None = None) -> None:
     """Send one frame. TimeoutError when the other side has not taken it by ``until_s`` of the monotonic clock."""
-    parts = [np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for array in arrays]
+    parts = [np.ascontiguousarray(one, one.dtype if one.dtype.str in _TYPES else _little(one)) for one in arrays]
     described = [(part.dtype.str, part.shape) for part in parts]
-    line = json.dumps({**header, "arrays": described}).encode()
-    line += b" " * (-len(line) % 8)
-    pieces: list[bytes | memoryview] = [_LENGTHS.pack(len(line), sum(_padded(part.nbytes) for part in parts)), line]
+    line = _encoded({**header, "arrays": described})
+    payload_bytes = sum(_padded(part.nbytes) for part in parts)
+    pieces: list[bytes | memoryview] = [_LENGTHS.pack(len(line), payload_bytes), line, bytes(-len(line) % 8)]
     for part in parts:
         pieces += [part.data, bytes(-part.nbytes % 8)]
     _set_limit(connection, until_s)
@@ -51,12 +53,39 @@ def receive(
     header_bytes, payload_bytes = _LENGTHS.unpack(_take(connection, _LENGTHS.size, until_s))
     if header_bytes > _MOST_HEADER_BYTES or payload_bytes > most_bytes:
         raise EOFError("a frame too large to be one")
-    content = _take(connection, header_bytes + payload_bytes, until_s)
+    at = _padded(header_bytes)
+    content = _take(connection, at + payload_bytes, until_s)
     try:
-        header: Header = json.loads(content[:header_bytes])
-        return header, _arrays(header.pop("arrays"), content, header_bytes)
+        header = _decoded(memoryview(content)[:header_bytes])
+        return header, _arrays(header.pop("arrays"), content, at)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise EOFError("a frame that is none") from error
+
+
+def _little(array: Array) -> np.dtype[np.floating[Any]]:
+    return array.dtype.newbyteorder("<")
+
+
+def _encoded(header: Header) -> bytes:
+    try:
+        return _PACKED.encode(header)
+    except UnicodeEncodeError:  # a file name of other bytes: JSON spells them out
+        return json.dumps(header).encode()
+
+
+def _decoded(line: memoryview) -> Header:
+    header: Header = json.loads(bytes(line)) if line[:1].tobytes() == b"{" else msgspec.msgpack.decode(line)
+    return header
+
+
+def _plain(value: object) -> float:
+    """A number of numpy's that passes for one of Python's."""
+    if isinstance(value, float):
+        return float(value)
+    raise TypeError(f"{type(value).__name__} has no place in a frame")
+
+
+_PACKED = msgspec.msgpack.Encoder(enc_hook=_plain)
 
 
 def _arrays(described: list[tuple[str, list[int]]], content: bytearray, at: int) -> list[Array]:
@@ -91,7 +120,14 @@ def _take(connection: socket.socket, count: int, until_s: float | None) -> bytea
 
 
 def _set_limit(connection: socket.socket, until_s: float | None) -> None:
-    connection.settimeout(None if until_s is None else max(until_s - time.monotonic(), 0.001))
+    """Each change is a call of the system, so a limit that is as good as the one that holds is left."""
+    limit_s = None if until_s is None else max(until_s - time.monotonic(), 0.001)
+    held_s = connection.gettimeout()
+    if limit_s is None or held_s is None:
+        if limit_s is not held_s:
+            connection.settimeout(limit_s)
+    elif not 0.95 * limit_s <= held_s <= limit_s:
+        connection.settimeout(limit_s)
 
 
 # How a curve, and what the front-end made of it, stands in a frame.

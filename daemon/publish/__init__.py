@@ -21,8 +21,9 @@ from pathlib import Path
 import zmq
 
 from daemon import __version__
+from daemon.common.allowed import Allowed
 from daemon.common.errors import UserError
-from daemon.common.sockets import Secure, bind, give_memory_back, open_envelope, open_socket, receive
+from daemon.common.sockets import Endpoint, Secure, bind, give_memory_back, open_envelope, open_socket, receive
 from daemon.ledger import events, wire
 from daemon.ledger.numbers import Pulse
 from daemon.ledger.view import LedgerView
@@ -127,14 +128,16 @@ HIGH_WATER = 10_000
 _SUBSCRIPTIONS = 1_000  # heard in one turn
 _LARGEST_BYTES = 1 << 20  # a frame that anybody may send us
 _LINGER_MS = 500  # after the end, for what subscribers have not been sent yet
+_CLOSED_S = 5.0  # that the address of a socket we have closed may stay taken
 _PORTION = 500  # rows read at a time; requests for replay are heard in between
 
 
 class Publisher(threading.Thread):
     """One thread, two sockets, bound when this returns. ``status`` and ``pulse`` are called from this thread.
 
-    Raises UserError 78 for an address that other machines could reach without ``secure``, 69 for one that cannot be
-    bound. ``publish_endpoint`` and ``replay_endpoint`` are the addresses in fact, also where port 0 was asked for.
+    ``allowed`` says who may listen from other machines; who is revoked is hung up on. Raises UserError 78 for an
+    address that other machines could reach without it, 69 for one that cannot be bound. ``publish_endpoint`` and
+    ``replay_endpoint`` are the addresses in fact, also where port 0 was asked for.
     """
 
     def __init__(
@@ -147,7 +150,7 @@ class Publisher(threading.Thread):
         status: Callable[[], events.Status] | None = None,
         pulse: Callable[[], Pulse] | None = None,
         counts: Metrics | None = None,
-        secure: Secure | None = None,
+        allowed: Allowed | None = None,
         heartbeat_s: float = 2.0,
         clock: Clock = CLOCK,
     ) -> None:
@@ -162,10 +165,12 @@ class Publisher(threading.Thread):
         self._heard = 0  # subscriptions come and gone
         with LedgerView(ledger) as view:
             self._stream, self._sent = view.stream, view.last_seq
-        self._feed, self._requests = self._open_sockets()
+        self._allowed = allowed
+        self._revocations = 0 if allowed is None else allowed.revocations
+        self._feed, self._requests = _feed_socket(), _requests_socket()
         try:
-            self.publish_endpoint = bind(self._feed, publish, "publish", _LARGEST_BYTES, secure)
-            self.replay_endpoint = bind(self._requests, replay, "replay", _LARGEST_BYTES, secure)
+            self.publish_endpoint = bind(self._feed, publish, "publish", _LARGEST_BYTES, self._secure())
+            self.replay_endpoint = bind(self._requests, replay, "replay", _LARGEST_BYTES, self._secure())
         except UserError:
             self._close()
             raise
@@ -194,6 +199,8 @@ class Publisher(threading.Thread):
         try:
             while not self._ending.is_set():
                 try:
+                    if self._has_revoked():
+                        self._hang_up()
                     self._follow()
                 except Exception as error:
                     log.error("publisher: %s: %s; trying again in 1 s", type(error).__name__, error)
@@ -209,7 +216,7 @@ class Publisher(threading.Thread):
             replay = Replay(self._requests, view, self._status_body, self._counts.replayed if self._counts else None)
             self._send_notice(self._greeting())
             due_s = 0.0  # the first heartbeat goes out at once
-            while not self._ending.is_set():
+            while not self._ending.is_set() and not self._has_revoked():
                 if (left_s := due_s - time.monotonic()) <= 0:
                     self._send_notice(events.Heartbeat(guard=self._pulse() if self._pulse else None))
                     if (status := self._look()) is not None:
@@ -287,15 +294,41 @@ class Publisher(threading.Thread):
         if self._counts is not None:
             self._counts.published(kind, times)
 
-    def _open_sockets(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
-        feed, requests = open_socket(zmq.XPUB, _LINGER_MS), open_socket(zmq.ROUTER, _LINGER_MS)
-        feed.set_hwm(HIGH_WATER)
-        feed.setsockopt(zmq.XPUB_VERBOSE, 1)  # every subscription shows, not only the first of its kind
-        requests.setsockopt(zmq.SNDHWM, _ANSWERS_WAITING)
-        return feed, requests
+    def _secure(self) -> Secure | None:
+        return None if self._allowed is None else self._allowed.secure
+
+    def _has_revoked(self) -> bool:
+        """Whether somebody may be connected who was let in once, and may listen no more."""
+        return self._allowed is not None and self._allowed.revocations != self._revocations
+
+    def _hang_up(self) -> None:
+        """On everybody from other machines: who may still listen comes back by itself, and asks for what it missed."""
+        revocations = self._allowed.revocations if self._allowed is not None else 0
+        if not Endpoint.parse(self.publish_endpoint).is_local:
+            self._feed.close(linger=0)
+            self._feed = _feed_socket()
+            bind(self._feed, self.publish_endpoint, "publish", _LARGEST_BYTES, self._secure(), _CLOSED_S)
+        if not Endpoint.parse(self.replay_endpoint).is_local:
+            self._requests.close(linger=0)
+            self._requests = _requests_socket()
+            bind(self._requests, self.replay_endpoint, "replay", _LARGEST_BYTES, self._secure(), _CLOSED_S)
+        self._revocations = revocations
 
     def _close(self) -> None:
         self._feed.close()
         self._requests.close()
         self._ear.close()
         self._wake.close()
+
+
+def _feed_socket() -> zmq.Socket[bytes]:
+    feed = open_socket(zmq.XPUB, _LINGER_MS)
+    feed.set_hwm(HIGH_WATER)
+    feed.setsockopt(zmq.XPUB_VERBOSE, 1)  # every subscription shows, not only the first of its kind
+    return feed
+
+
+def _requests_socket() -> zmq.Socket[bytes]:
+    requests = open_socket(zmq.ROUTER, _LINGER_MS)
+    requests.setsockopt(zmq.SNDHWM, _ANSWERS_WAITING)
+    return requests

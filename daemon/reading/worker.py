@@ -18,12 +18,13 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from daemon import formats
 from daemon.formats import limits, text_rule
@@ -43,8 +44,7 @@ _NO_SAMPLES = np.zeros(0)
 _MAY_MEND = frozenset({"unreadable", "no_retract", "no_force_channel"})
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(Struct, frozen=True):
     """One arrival as the worker needs it."""
 
     id: int
@@ -93,14 +93,17 @@ class RequestHandler:
 
         ``on_bytes(sha256)`` is called before the first byte is interpreted, if it takes no time or is asked for.
         """
-        started_s = time.perf_counter()
+        started_s, started_wall_s = time.perf_counter(), time.time()
         identity: list[str] = []
 
         def note(sha256: str) -> None:
             identity.append(sha256)
             on_bytes(sha256)
 
-        fresh = _is_fresh(request.file)
+        def is_over() -> bool:
+            """Whether what is wrong stays so: nobody waits, or the file was not changed just before."""
+            return request.final or not _is_fresh(request.file, started_wall_s)
+
         arrays: list[frames.Array] = []
         try:
             header, arrays = self._read(request, note)
@@ -112,15 +115,14 @@ class RequestHandler:
             is_awaited = request.waits and error.reason == AWAY
             header = _refusal(request, error.reason, is_over=request.final and not is_awaited)
         except Unreadable as error:
-            is_over = request.final or not fresh or error.reason not in _MAY_MEND
-            header = _refusal(request, error.reason, is_over=is_over)
+            header = _refusal(request, error.reason, is_over=error.reason not in _MAY_MEND or is_over())
         except (KeyboardInterrupt, SystemExit):
             raise
         except MemoryError:
             self._kept.clear()
             header = _refusal(request, "too_large", is_over=True)
         except BaseException:  # some parsers' errors are no Exception
-            header = _refusal(request, "unreadable", is_over=request.final or not fresh)
+            header = _refusal(request, "unreadable", is_over=is_over())
         header["sha256"] = request.sha256 or (identity[-1] if identity else header.get("sha256"))
         header |= {"id": request.id, "read_s": time.perf_counter() - started_s}
         return header, arrays
@@ -255,7 +257,9 @@ def _tip(curve: Curve, prepared: Prepared | None) -> tuple[float | None, ...] | 
         state = None if prepared is None else tip_state(curve, prepared)
     except Exception:  # an advice less, and no curve
         return None
-    return None if state is None else astuple(state)
+    if state is None:
+        return None
+    return state.noise, state.tilt, state.wave, state.slope, state.adhesion, state.samples
 
 
 def _checked(curve: Curve) -> Curve:
@@ -280,9 +284,10 @@ def _refusal(request: Request, reason: str, *, is_over: bool) -> frames.Header:
     return {"outcome": "curves", "total": request.total, "curves": curves}
 
 
-def _is_fresh(file: str) -> bool:
+def _is_fresh(file: str, wall_s: float) -> bool:
+    """Whether it was changed shortly before ``wall_s``, or since."""
     try:
-        return abs(time.time() - os.stat(file).st_mtime) < _FRESH_S
+        return wall_s - _FRESH_S < os.stat(file).st_mtime < time.time() + _FRESH_S
     except OSError:
         return False
 

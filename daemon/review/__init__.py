@@ -47,16 +47,6 @@ def open_door(bind: str, port: int) -> socket.socket:
         raise UserError(USAGE, f"--bind {bind}: {why}; give an address of this machine, or leave it out") from None
 
 
-def is_loopback(bind: str) -> bool:
-    """Whether only this machine can reach it."""
-    if bind == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(bind).is_loopback
-    except ValueError:
-        return False
-
-
 def address_of(listening: socket.socket) -> str:
     """``http://127.0.0.1:8795/``; of a socket that listens everywhere the name of this machine."""
     host, port = listening.getsockname()[:2]

@@ -135,7 +135,9 @@ class Night:
 
     def _ask(self) -> Event | None:
         where = find_service(self._desk.config)  # waiting for an answer takes a second: only where one may come
-        return ask_status(where.replay) if where.is_alive or "replay" in self._desk.config.origins else None
+        return (
+            ask_status(where.replay, key=where.key) if where.is_alive or "replay" in self._desk.config.origins else None
+        )
 
     def status(self) -> dict[str, Any]:
         """What the running service says of itself; {} where none answers, or that of another ledger."""

@@ -37,9 +37,16 @@ MOST_BODY_BYTES = 1 << 20
 #: For a body to come; a browser on this machine needs milliseconds.
 BODY_S = 10.0
 COOKIE = "afm_triage_review"
-_TOKEN = "review-token"  # in the state folder
+TOKEN = "review-token"  # in the state folder
 _MOST_NAME, _MOST_REASON = 100, 2_000
 _OPEN = "/healthz"  # says nothing but that the page lives
+_LOGIN = "/login"  # takes the token, typed into a form
+_WRONG_S = 1.0  # before a wrong token is called wrong
+_FORM = b"""<!doctype html><meta charset="utf-8"><title>afm-triage</title>
+<form method="post" action="/login"><label>Token of this page:
+<input type="password" name="token" autofocus autocomplete="current-password"></label> <button>Open</button></form>
+<p>It lies in a file on the computer of the page; whoever looks after that knows it.</p>
+"""
 _HEADERS: Mapping[str, str] = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -62,7 +69,7 @@ class Refused(Exception):
 
 def token_of(state: Path) -> str:
     """The token of this state, made where there is none; only this user can read it. Raises UserError 74."""
-    file = state / _TOKEN
+    file = state / TOKEN
     try:
         if file.is_file() and len(text := file.read_text(encoding="ascii", errors="replace").strip()) >= 32:
             file.chmod(0o600)
@@ -93,12 +100,15 @@ class Door:
         is_visit = scope["method"] == "GET" and scope["path"] == "/" and headers.get("sec-fetch-mode") == "navigate"
         if not is_visit and _is_of_another_page(headers, host):
             raise Refused(403, "a request of another page is not answered")
-        if self.token is not None and scope["path"] != _OPEN and not self._is_known(scope, headers):
+        if self.token is not None and scope["path"] not in (_OPEN, _LOGIN) and not self._is_known(scope, headers):
             raise Refused(401, "open the address with its token, as the program printed it")
 
     def is_entering(self, scope: Scope) -> bool:
         """Whether this visit brings the right token in its address; it is answered by a cookie."""
-        return self.token is not None and scope["path"] == "/" and self._is_right(_in_address(scope))
+        return self.token is not None and scope["path"] == "/" and self.is_right(_in_address(scope))
+
+    def is_right(self, given: str) -> bool:
+        return self.token is not None and hmac.compare_digest(given.encode(), self.token.encode())
 
     def _is_own(self, host: str) -> bool:
         try:
@@ -117,11 +127,8 @@ class Door:
     def _is_known(self, scope: Scope, headers: Mapping[str, str]) -> bool:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            return self._is_right(bearer.strip())
-        return any(map(self._is_right, _cookies(headers))) or self.is_entering(scope)
-
-    def _is_right(self, given: str) -> bool:
-        return self.token is not None and hmac.compare_digest(given.encode(), self.token.encode())
+            return self.is_right(bearer.strip())
+        return any(map(self.is_right, _cookies(headers))) or self.is_entering(scope)
 
 
 def _headers(scope: Scope) -> dict[str, str]:
@@ -174,13 +181,26 @@ class Guard:
         try:
             self._door.check(scope)
             if self._door.is_entering(scope):
-                await _let_in(self._door.token or "", send_guarded)
+                await _let_in(self._door.token or "", scope, send_guarded)
                 return
             body = await _body_of(scope, receive)
+            if scope["path"] == _LOGIN and scope["method"] == "POST":
+                await self._log_in(body, scope)
+                await _let_in(self._door.token or "", scope, send_guarded)
+                return
             await self._app(scope, _again(body, receive), send_guarded)
         except Refused as refused:
-            if not is_begun:
+            if not is_begun and refused.status == 401 and "text/html" in _headers(scope).get("accept", ""):
+                await _ask_for_token(send_guarded)
+            elif not is_begun:
                 await _answer(refused.status, {"error": str(refused)}, send_guarded)
+
+    async def _log_in(self, body: bytes, scope: Scope) -> None:
+        """Raises Refused for a token that is wrong, after a while: nobody tries many."""
+        given = parse_qs(body.decode("latin-1")).get("token", [""])[0]
+        if not self._door.is_right(given.strip()):
+            await asyncio.sleep(_WRONG_S)
+            raise Refused(401, "that is not the token of this page")
 
 
 async def _body_of(scope: Scope, receive: Receive) -> bytes:
@@ -215,9 +235,20 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return receive_again
 
 
-async def _let_in(token: str, send: Send) -> None:
+async def _ask_for_token(send: Send) -> None:
+    """A form, for a person with a browser."""
+    policy = _HEADERS["content-security-policy"].replace("form-action 'none'", "form-action 'self'")
+    headers = [(b"content-type", b"text/html"), (b"content-length", str(len(_FORM)).encode())]
+    headers.append((b"content-security-policy", policy.encode()))
+    await send({"type": "http.response.start", "status": 401, "headers": headers})
+    await send({"type": "http.response.body", "body": _FORM})
+
+
+async def _let_in(token: str, scope: Scope, send: Send) -> None:
     """The token goes from the address, where it would be seen and sent on, into a cookie."""
-    cookie = f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Lax; Max-Age=31536000"
+    is_encrypted = _headers(scope).get("x-forwarded-proto") == "https"  # by the proxy that stands before us
+    secure = "; Secure" if is_encrypted else ""
+    cookie = f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Lax; Max-Age=31536000{secure}"
     headers = [(b"location", b"/"), (b"set-cookie", cookie.encode()), (b"content-length", b"0")]
     await send({"type": "http.response.start", "status": 303, "headers": headers})
     await send({"type": "http.response.body", "body": b""})

@@ -378,7 +378,7 @@ class Attachment:
     def _attach(self, timeout_s: float) -> list[Entry | Notice]:
         where = find(self._config)  # a restarted service may speak elsewhere
         begun_s = time.monotonic()
-        event = ask_status(where.replay, timeout_s=0.5)
+        event = ask_status(where.replay, timeout_s=0.5, key=where.key)
         if event is None or not self._is_wanted(event):
             ending.pause(begun_s + timeout_s - time.monotonic())
             is_news = self._board.link_text != LOST
@@ -387,7 +387,7 @@ class Attachment:
             self._board.take_status(event)
         head, known = int(event["data"]["last_seq"]), self._board.recent[0].seq if self._board.recent else 0
         since, stream = max(head - self._history, known, 0), str(event["stream"])
-        self._feed = Feed(where.publish, where.replay, since=since, stream=stream)
+        self._feed = Feed(where.publish, where.replay, since=since, stream=stream, key=where.key)
         self._attached_s = time.monotonic()
         self._board.note_heard()
         self._board.take_link(True, "")

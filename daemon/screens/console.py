@@ -252,7 +252,7 @@ def live(config: Config, patience_s: float = math.inf, rater: str = "") -> None:
     """
     board, terminal = Board(), Console(highlight=False)
     attachment = Attachment(config, board, HISTORY)
-    silence, labeller = SilenceLimit(patience_s, find(config).replay), Labeller(config, board, rater)
+    silence, labeller = _limit(patience_s, config), Labeller(config, board, rater)
     drawn, drawn_s, learned_s, has_past = -1, 0.0, -math.inf, False
     try:
         with keys() as keyboard, Live(console=terminal, screen=True, auto_refresh=False) as view:
@@ -291,7 +291,7 @@ def plain(config: Config, patience_s: float) -> None:
     """
     board = Board()
     attachment = Attachment(config, board, history=0)
-    silence = SilenceLimit(patience_s, find(config).replay)
+    silence = _limit(patience_s, config)
     hint_s = time.monotonic() + PATIENCE_S if patience_s > WORTH_A_HINT_S else math.inf
     try:
         with keys() as keyboard:
@@ -306,6 +306,11 @@ def plain(config: Config, patience_s: float) -> None:
         pass
     finally:
         attachment.close()
+
+
+def _limit(patience_s: float, config: Config) -> SilenceLimit:
+    place = find(config)
+    return SilenceLimit(patience_s, place.replay, place.key)
 
 
 def _hint(config: Config, patience_s: float) -> str:

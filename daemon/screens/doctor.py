@@ -23,7 +23,8 @@ from daemon.client.feed import ask_status
 from daemon.client.folders import is_share, names_in, standings
 from daemon.client.service_file import find
 from daemon.common.errors import UNREACHABLE, UserError
-from daemon.common.mounts import lacks_share, mount_of, planned_mount, watched_mount
+from daemon.common.keys import allowed_in, read
+from daemon.common.mounts import lacks_share, local, mount_of, planned_mount, watched_mount
 from daemon.common.sockets import Endpoint, is_free
 from daemon.common.text import clean, page, size
 from daemon.config import NOWHERE, Config
@@ -285,7 +286,7 @@ def ports(config: Config) -> Iterator[Finding]:
         yield Finding("ports", "note", "not looked at: where a service speaks stands in the state folder")
         return
     where = find(config)
-    event = ask_status(where.replay, timeout_s=1.0)
+    event = ask_status(where.replay, timeout_s=1.0, key=where.key)
     if event is not None and event["data"].get("instrument") == config.instrument:
         pid = event["data"].get("pid")
         yield Finding("ports", "ok", f"{config.instrument} is running as process {pid} and answers")
@@ -304,6 +305,28 @@ def ports(config: Config) -> Iterator[Finding]:
         yield Finding("ports", "problem", f"port {port} of {key} is taken", advice)
     if not taken:
         yield Finding("ports", "ok", ", ".join(f"{key} {place.port}" for key, place in wanted.items()) + " are free")
+
+
+def said_of_keys(config: Config) -> tuple[bool, str]:
+    """Whether all is well, and what other machines can reach and who of them is let in; no file of a share is read."""
+    if not (places := config.open_endpoints):
+        return True, "asks nobody for a key: only this computer can reach what it publishes"
+    if local(config.allow) is None or local(config.own_key) is None:
+        return False, f"▲ keeps its keys on a network share ({config.allow}), which may not answer"
+    try:
+        own, names = read(config.own_key, "keys.secret"), sorted(allowed_in(config.allow).values())
+    except (UserError, OSError) as error:
+        return False, f"▲ its keys cannot be read: {error}"
+    asks = f"at {', '.join(places)} other machines are asked for a key (the service's own is {own.public})"
+    if not names:
+        return False, f"▲ {asks}, and nobody may listen: afm-triage keys new NAME"
+    return True, f"{asks}; {', '.join(names)} may listen, by {config.allow}"
+
+
+def protection(config: Config) -> Iterator[Finding]:
+    """Keys, for what other machines can reach."""
+    is_well, said = said_of_keys(config)
+    yield Finding("keys", "ok" if is_well else "note", clean(said.removeprefix("▲ ")))
 
 
 def messages(config: Config) -> Iterator[Finding]:
@@ -336,6 +359,7 @@ def examine(config: Config) -> Iterator[Finding]:
     yield from watched_folders(config)
     yield from state_folder(config)
     yield from ports(config)
+    yield from protection(config)
     yield from messages(config)
     yield from engines(config)
 

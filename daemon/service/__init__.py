@@ -18,7 +18,7 @@ from pathlib import Path
 
 from daemon.client.service_file import leave_word
 from daemon.common import ending, sockets
-from daemon.common.errors import BAD_CONFIG, UserError
+from daemon.common.errors import BAD_CONFIG, INTERNAL, UserError
 from daemon.common.mounts import local
 from daemon.common.sockets import Connections
 from daemon.config import Config, changes
@@ -64,7 +64,7 @@ class Service:
         self._health = Health(announce=self._announce)
         self._contact = ContactWatch(config.alarm.no_contact_run)
         self._parts: Parts | None = None
-        self._log = Log(config.log.level, config.log.format)
+        self._log = Log(config.log.level, config.log.format, instrument=config.instrument)
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code. Raises UserError for what keeps it from starting."""
@@ -76,32 +76,46 @@ class Service:
             ending.allow(STOP_S)
             ending.insist()
             ending.write_in_background()
-            connections = Connections(apart=self._config.metrics_port)
-            ending.also(signal.SIGHUP, self._hang_up)
-            closing.callback(sockets.close)
             try:
-                with Starting():
-                    parts = self._parts = assemble(self._config, self._reread, self._health, closing)
-            except KeyboardInterrupt:
-                log.info("stopped by %s before it was ready", ending.asked_by().name)
-                return 0
-            self._note_all(parts)  # what was announced before there was a guard to hear it
-            for source in parts.sources:
-                source.start()
-                closing.callback(source.stop)
-            self._say_ready(parts, time.monotonic() - begun_s)
-            parts.care.start()
-            parts.space.start()
-            parts.sessions.start()
-            parts.guard.start()
-            parts.notifier.start()
-            gc.freeze()  # half a million objects that stay to the end: no search for garbage goes through them
-            self._loop(parts, connections)
-            self._drain(parts)
-            self._note_all(parts)  # as it is now: the words that were announced may be hours old
-            log.info("stopped by %s; the ledger ends at seq %d", ending.asked_by().name, parts.report.last_seq())
-            self.farewell = parts.report.farewell() if self._terminal.look() else []
+                self._serve(closing, begun_s)
+            except UserError as error:
+                if self._config.log.format != "json":  # whoever collects objects gets the last word as one too
+                    raise
+                log.critical("%s", error)
+                return error.exit_code
+            except Exception as error:
+                log.critical("the service ends by a mistake of its own: %s", error, exc_info=True)
+                if self._config.log.format != "json":
+                    raise
+                return INTERNAL
         return 0
+
+    def _serve(self, closing: ExitStack, begun_s: float) -> None:
+        connections = Connections(apart=self._config.metrics_port)
+        ending.also(signal.SIGHUP, self._hang_up)
+        closing.callback(sockets.close)
+        try:
+            with Starting():
+                parts = self._parts = assemble(self._config, self._reread, self._health, closing)
+        except KeyboardInterrupt:
+            log.info("stopped by %s before it was ready", ending.asked_by().name)
+            return
+        self._note_all(parts)  # what was announced before there was a guard to hear it
+        for source in parts.sources:
+            source.start()
+            closing.callback(source.stop)
+        self._say_ready(parts, time.monotonic() - begun_s)
+        parts.care.start()
+        parts.space.start()
+        parts.sessions.start()
+        parts.guard.start()
+        parts.notifier.start()
+        gc.freeze()  # half a million objects that stay to the end: no search for garbage goes through them
+        self._loop(parts, connections)
+        self._drain(parts)
+        self._note_all(parts)  # as it is now: the words that were announced may be hours old
+        log.info("stopped by %s; the ledger ends at seq %d", ending.asked_by().name, parts.report.last_seq())
+        self.farewell = parts.report.farewell() if self._terminal.look() else []
 
     def _hang_up(self) -> bool:
         """SIGHUP: the terminal has gone, which ends us, or somebody wants a reload."""
@@ -196,7 +210,7 @@ class Service:
             leave_word(self._config.state, crowd)
 
     def _report_log(self, parts: Parts) -> None:
-        parts.metrics.log_dropped(self._log.dropped)
+        parts.metrics.logged(self._log.said, self._log.dropped)
         trouble = self._log.trouble
         self._health.report("log", "degraded" if trouble else "ok", trouble or "lines are taken")
 

@@ -20,7 +20,9 @@ from typing import TypeVar
 from daemon.client.folders import note
 from daemon.client.service_file import forget, is_left, leave
 from daemon.common import ending
+from daemon.common.allowed import Allowed
 from daemon.common.errors import UNREACHABLE, UserError
+from daemon.common.keys import read
 from daemon.common.locks import StateLock
 from daemon.common.sockets import Endpoint, is_free
 from daemon.config import Config
@@ -56,13 +58,19 @@ CANARIES = "canaries"
 # Which sources a configuration asks for, wired to the ledger's memory and to the counters.
 
 
-def open_sources(config: Config, ledger: Ledger, accounts: Accounts, wake: Callable[[], None]) -> list[Source]:
+def open_sources(
+    config: Config,
+    ledger: Ledger,
+    accounts: Accounts,
+    wake: Callable[[], None],
+    allowed: Allowed | None = None,
+) -> list[Source]:
     """Not started yet. Raises UserError for folders that cannot be watched together, or a taken ingest port."""
     sources: list[Source] = []
     if config.watch:
         sources.append(_watch(config, ledger, accounts, wake))
     if config.ingest:
-        sources.append(_ingest(config.ingest, config.state / SPOOL, accounts, wake))
+        sources.append(_ingest(config.ingest, config.state / SPOOL, accounts, wake, allowed))
     return sources
 
 
@@ -96,13 +104,16 @@ def _has_files(view: LedgerView, folder: str) -> bool:
         return False
 
 
-def _ingest(endpoint: str, folder: Path, accounts: Accounts, wake: Callable[[], None]) -> IngestSource:
+def _ingest(
+    endpoint: str, folder: Path, accounts: Accounts, wake: Callable[[], None], allowed: Allowed | None
+) -> IngestSource:
     return IngestSource(
         endpoint,
         folder,
         wake=wake,
         seen=lambda count: accounts.seen("ingest", count),
         refused=lambda reason: accounts.ignored("ingest_refused"),
+        allowed=allowed,
     )
 
 
@@ -137,7 +148,7 @@ class Parts:
         state, report = self.report.config.state, self.report
         if not is_left(state):
             with suppress(OSError):  # a disk that is full, or may not be written to
-                leave(state, report.publish, report.replay, report.started_at)
+                leave(state, report.publish, report.replay, report.started_at, report.local_key)
 
     @property
     def model(self) -> Model:
@@ -164,7 +175,8 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     ending.check()
     serving = Serving(loaded.model, loaded.judge)
     note_served(loaded)
-    sources = open_sources(config, ledger, metrics.accounts, bell.set)
+    allowed = _guarded(config, metrics, closing)
+    sources = open_sources(config, ledger, metrics.accounts, bell.set, allowed)
     care = LedgerCare(ledger, metrics.ledger_checked)
     closing.callback(care.stop)
     space = SpaceCare(config, ledger, metrics.prune)
@@ -181,7 +193,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     report = StatusReport(
         config, metrics, health, serving, vigil, ledger, sessions, guard.status, messages=notifier.status, space=space
     )
-    publisher = _speak(config, report, guard, metrics, closing)
+    publisher = _speak(config, report, guard, metrics, closing, allowed)
     backlog, sentinel = Backlog([*sources, canaries]), Sentinel()
     pipeline = Pipeline(
         backlog,
@@ -265,7 +277,19 @@ def pace_of(config: Config) -> Pace:
     return Pace(config.batch.largest, config.batch.wait_s)
 
 
-def _speak(config: Config, report: StatusReport, guard: Guard, metrics: Metrics, closing: ExitStack) -> Publisher:
+def _guarded(config: Config, metrics: Metrics, closing: ExitStack) -> Allowed | None:
+    """Who may come from other machines, where an address is bound that they can reach. Raises UserError 78."""
+    if not config.open_endpoints:
+        return None
+    allowed = Allowed(read(config.own_key, "keys.secret"), config.allow, metrics.clients_refused.inc)
+    closing.callback(allowed.close)
+    allowed.start()
+    return allowed
+
+
+def _speak(
+    config: Config, report: StatusReport, guard: Guard, metrics: Metrics, closing: ExitStack, allowed: Allowed | None
+) -> Publisher:
     publisher = Publisher(
         config.state / "ledger.sqlite",
         config.instrument,
@@ -274,11 +298,13 @@ def _speak(config: Config, report: StatusReport, guard: Guard, metrics: Metrics,
         status=report.data,
         pulse=guard.pulse,
         counts=metrics,
+        allowed=allowed,
     )
     publisher.start()
     closing.callback(publisher.stop)
     report.publish, report.replay = publisher.publish_endpoint, publisher.replay_endpoint
-    leave(config.state, report.publish, report.replay, report.started_at)
+    report.local_key = None if allowed is None else allowed.local
+    leave(config.state, report.publish, report.replay, report.started_at, report.local_key)
     closing.callback(forget, config.state)
     note(config)
     return publisher
@@ -296,6 +322,6 @@ def _measure(
     ledger = config.state / "ledger.sqlite"
     files = {"ledger": ledger, "ledger-wal": ledger.with_name(f"{ledger.name}-wal")}
     metrics.watch_files({**files, "labels": config.state / "labels.sqlite", "spool": config.state / SPOOL})
-    if (server := metrics.serve(config.metrics_port)) is not None:
+    if (server := metrics.serve(config.metrics_port, config.metrics)) is not None:
         stop: Callable[[], None] = server.shutdown
         closing.callback(stop)

@@ -17,9 +17,9 @@ import sys
 import threading
 import time
 from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from daemon.common.stdio import JournalLine, is_journal
 from daemon.common.text import clean
 from daemon.processes import child
 from models.clock import rfc3339
@@ -39,7 +39,6 @@ _MOST_KNOWN = 200  # different warnings whose repetitions are counted
 _LOOK_MS = 1_000  # between two looks at a descriptor that takes nothing
 _BUSY_S = 0.05  # between two tries at one that somebody has made non-blocking
 
-_PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 _log = logging.getLogger(__name__)
 
 
@@ -49,11 +48,12 @@ class Log(logging.Handler):
     Any thread logs, none waits.
     """
 
-    def __init__(self, level: str, form: str, descriptor: int = 2) -> None:
+    def __init__(self, level: str, form: str, descriptor: int = 2, *, instrument: str = "") -> None:
         super().__init__()
-        self._descriptor = descriptor
+        self._descriptor, self._instrument = descriptor, instrument
         self._changed = threading.Condition()
         self._lines: deque[str] = deque()
+        self.said = dict.fromkeys(("info", "warning", "error"), 0)  # lines since the start, by level
         self._dropped = self._untold = 0  # lines since the start, and of these what the log has not told yet
         self._trouble = ""  # why the last one was not taken
         self._is_closing = False
@@ -73,7 +73,7 @@ class Log(logging.Handler):
 
     def adopt(self, level: str, form: str) -> None:
         """``form`` is "text" or "json"; also in flight."""
-        self.setFormatter(_formatter(form, self._descriptor))
+        self.setFormatter(_formatter(form, self._descriptor, self._instrument))
         logging.getLogger().setLevel(level.upper())
 
     @property
@@ -102,6 +102,7 @@ class Log(logging.Handler):
         except Exception as error:  # a library's mistake in what it wants to say
             line = f"{record.name}: {record.msg!r} cannot be put into words: {error}"
         with self._changed:
+            self.said[_level_of(record)] += 1
             if self._untold and not self._trouble and len(self._lines) < MOST_WAITING - 1:
                 self._tell_dropped()
             if len(self._lines) < MOST_WAITING:
@@ -149,6 +150,11 @@ class Log(logging.Handler):
                     self._count_dropped(1)
                 elif self._untold and not self._lines:
                     self._tell_dropped()
+
+
+def _level_of(record: logging.LogRecord) -> str:
+    is_grave = record.levelno >= logging.ERROR
+    return "error" if is_grave else "warning" if record.levelno >= logging.WARNING else "info"
 
 
 def _write(descriptor: int, line: bytes) -> str:
@@ -232,32 +238,36 @@ class _TextLine(logging.Formatter):
         return clean(_cut(super().format(record).replace("\n", " | ")))
 
 
-class _JournalLine(_TextLine):
+class _JournalLine(JournalLine):
     def format(self, record: logging.LogRecord) -> str:
-        return f"<{_PRIORITY.get(record.levelno, 6)}>{super().format(record)}"
+        return _cut(super().format(record))
 
 
 class _JsonLine(logging.Formatter):
+    """One object a line, whatever is in it. ``error`` and ``traceback`` are there where something was raised."""
+
+    def __init__(self, instrument: str) -> None:
+        super().__init__()
+        self._instrument = instrument
+
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {"time": rfc3339(record.created, "seconds"), "level": record.levelname.lower()}
-        return json.dumps({**line, "logger": record.name, "message": _cut(super().format(record))})
+        line: dict[str, Any] = {"time": rfc3339(record.created), "level": record.levelname.lower()}
+        line |= {"instrument": self._instrument, "logger": record.name, "thread": record.threadName}
+        line["message"] = _cut(record.getMessage())
+        if record.exc_info and (raised := record.exc_info[1]) is not None:
+            line["error"] = _cut(f"{type(raised).__name__}: {raised}")
+            line["traceback"] = _cut(self.formatException(record.exc_info))
+        return json.dumps(line)
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_LINE else text[: LONGEST_LINE - 1] + "…"
+    """The middle goes: of a traceback the end says what was wrong."""
+    return text if len(text) <= LONGEST_LINE else f"{text[: LONGEST_LINE // 4]} … {text[-LONGEST_LINE // 4 * 3 + 3 :]}"
 
 
-def _formatter(form: str, descriptor: int) -> logging.Formatter:
+def _formatter(form: str, descriptor: int, instrument: str) -> logging.Formatter:
     if form == "json":
-        return _JsonLine("%(message)s")
-    if _is_journal(descriptor):
+        return _JsonLine(instrument)
+    if is_journal(descriptor):
         return _JournalLine("%(message)s")
     return _TextLine("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
-
-
-def _is_journal(descriptor: int) -> bool:
-    """The variable alone says little: a terminal that a desktop's service has opened inherits it."""
-    with suppress(OSError):
-        found = os.fstat(descriptor)
-        return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
-    return False

@@ -14,6 +14,7 @@ from typing import Literal
 from daemon import __version__
 from daemon.client.status import lines
 from daemon.common.errors import UserError
+from daemon.common.keys import Key
 from daemon.common.text import duration
 from daemon.config import Config
 from daemon.judging.judge import Serving
@@ -111,6 +112,7 @@ class StatusReport:
         self.config, self._serving, self._sessions, self._guard = config, serving, sessions, guard
         self._messages, self._space = messages, space
         self.publish, self.replay = config.publish, config.replay
+        self.local_key: Key | None = None  # for verbs of this computer, where keys are asked for
         self.state: Literal["starting", "ready", "stopping"] = "starting"
         self._metrics, self._health, self._vigil = metrics, health, vigil
         self._ledger, self._labels = ledger, config.state / "labels.sqlite"

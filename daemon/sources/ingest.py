@@ -18,8 +18,9 @@ from pathlib import Path
 
 import zmq
 
+from daemon.common.allowed import Allowed
 from daemon.common.errors import UserError
-from daemon.common.sockets import Secure, bind, open_envelope, open_socket, receive
+from daemon.common.sockets import bind, open_envelope, open_socket, receive
 from daemon.formats.afmcurve import SUFFIX
 from daemon.sources import Arrival, SourceHealth
 from daemon.sources.message import (
@@ -38,6 +39,7 @@ from models.files import UNFINISHED, append_line, sync_folder, write_whole
 _log = logging.getLogger(__name__)
 _POLL_S = 0.1
 _LINGER_MS = 200  # after the end, for the last answers
+_CLOSED_S = 5.0  # that the address of a socket we have closed may stay taken
 _BATCH, _BATCH_BYTES = 32, 64 << 20  # messages put on disk before their senders are answered
 _MOST_FRAMES = 8  # more than the two of an envelope and the three of a curve, so that a fourth is seen
 _HIGH_WATER = 16  # messages waiting a sender: up to 128 MiB each
@@ -156,7 +158,7 @@ class IngestSource:
     """Implements ``daemon.sources.Source`` for curves that a script sends.
 
     ``seen(1)`` is called for each curve before it can be taken, ``refused(reason)`` for each message that was none;
-    these and ``wake`` from the thread of this source. ``secure`` puts CURVE keys onto the socket.
+    these and ``wake`` from the thread of this source. ``allowed`` says who may send from other machines.
     """
 
     name = "ingest"
@@ -169,11 +171,12 @@ class IngestSource:
         wake: Callable[[], None],
         seen: Callable[[int], None] = lambda count: None,
         refused: Callable[[str], None] = lambda reason: None,
-        secure: Secure | None = None,
+        allowed: Allowed | None = None,
     ) -> None:
         self.endpoint = endpoint  # after start: the address in fact
         self._spool = Spool(folder)
-        self._wake, self._seen, self._refused, self._secure = wake, seen, refused, secure
+        self._wake, self._seen, self._refused, self._allowed = wake, seen, refused, allowed
+        self._revocations = 0
         self._ready: deque[Arrival] = deque()
         self._inbox: queue.SimpleQueue[Path | _Later] = queue.SimpleQueue()
         self._later: list[_Later] = []
@@ -187,16 +190,23 @@ class IngestSource:
 
     def start(self) -> None:
         """Bind, offer what an earlier run left undecided, and listen. Raises UserError when it cannot bind."""
-        self._socket = open_socket(zmq.ROUTER, _LINGER_MS)
-        try:
-            self._socket.setsockopt(zmq.RCVHWM, _HIGH_WATER)
-            self.endpoint = bind(self._socket, self.endpoint, "ingest", LARGEST_FRAME_BYTES, self._secure)
-        except UserError:
-            self._socket.close()
-            raise
+        self._bind()
         for path in self._spool.open():
             self._offer(self._recall(path))
         self._thread.start()
+
+    def _bind(self, patience_s: float = 0.0) -> None:
+        """Raises UserError, with a closed socket."""
+        allowed = self._allowed
+        secure, revocations = (None, 0) if allowed is None else (allowed.secure, allowed.revocations)
+        self._socket = open_socket(zmq.ROUTER, _LINGER_MS)
+        try:
+            self._socket.setsockopt(zmq.RCVHWM, _HIGH_WATER)
+            self.endpoint = bind(self._socket, self.endpoint, "ingest", LARGEST_FRAME_BYTES, secure, patience_s)
+        except UserError:
+            self._socket.close()
+            raise
+        self._revocations = revocations
 
     def take(self, limit: int, large: int) -> list[Arrival]:
         """At most ``limit`` curves, in the order they came. Each fits into one message, so none is ``large``."""
@@ -247,15 +257,23 @@ class IngestSource:
         try:
             while not self._stopping.is_set():
                 try:
+                    if self._allowed is not None and self._allowed.revocations != self._revocations:
+                        self._hang_up()
                     if self._socket.poll(int(_POLL_S * 1000)):
                         self._receive()
                     self._settle_and_retry()
-                except (zmq.ZMQError, OSError) as error:
+                except (zmq.ZMQError, OSError, UserError) as error:
                     _log.warning("ingest: %s, going on", error)
                     self._stopping.wait(_POLL_S)
             self._settle_and_retry()
         finally:
             self._socket.close()
+
+    def _hang_up(self) -> None:
+        """On everybody, as somebody was revoked; what has come is answered, and what was not is sent again."""
+        self._receive()
+        self._socket.close()
+        self._bind(_CLOSED_S)
 
     def _receive(self) -> None:
         """Everything that has come, in portions: write all, make them last together, then answer."""

@@ -14,11 +14,12 @@ from daemon.client.folders import Standing, standings
 from daemon.common.errors import BAD_CONFIG, grouped
 from daemon.common.mounts import lacks_share, local, mount_of, planned_mount, watched_mount
 from daemon.common.options import Option
+from daemon.common.sockets import is_loopback
 from daemon.common.stdio import as_json
 from daemon.common.text import clean, duration, latency
 from daemon.config import HOMELESS, NOWHERE, Config, ConfigError, Flags, load, values
 from daemon.judging.registry import Registry
-from daemon.screens.doctor import LITTLE_SPACE_BYTES
+from daemon.screens.doctor import LITTLE_SPACE_BYTES, said_of_keys
 from deploy.classifier import EngineRequest, NoEngine
 from deploy.engines import ENGINES, candidates
 from models.bundle import BadBundle, certificate_in, read
@@ -96,8 +97,8 @@ def describe(config: Config) -> list[str]:
     batch = config.batch
     sentences.append(f"takes up to {batch.largest} curves a batch; a lone one waits {latency(batch.wait_s)} at most")
     sentences.append(f"publishes at {config.publish}, replays history at {config.replay}")
-    port = config.metrics_port
-    sentences.append(f"metrics at http://127.0.0.1:{port}/metrics" if port else "metrics are off")
+    sentences.append(said_of_keys(config)[1])
+    sentences.append(_metrics(config))
     sentences.append(_state(config.state))
     sentences.append(
         f"raises an alarm after {config.alarm.no_contact_run} curves in a row that do not reach the surface"
@@ -110,6 +111,19 @@ def describe(config: Config) -> list[str]:
         sentences.append(_unread(config))
     sentences.append(_learning(config))
     return sentences
+
+
+def _metrics(config: Config) -> str:
+    metrics, port = config.metrics, config.metrics_port
+    if not port:
+        return "metrics are off"
+    host = f"[{metrics.bind}]" if ":" in metrics.bind else metrics.bind
+    said = f"metrics at {'https' if metrics.certificate_file else 'http'}://{host}:{port}/metrics"
+    if metrics.token_file is None:
+        return said
+    said += f", for whoever shows the token in {metrics.token_file}"
+    is_open = not is_loopback(metrics.bind) and metrics.certificate_file is None
+    return f"▲ {said}, which can be read on the way: [metrics] certificate_file is TLS" if is_open else said
 
 
 def _learning(config: Config) -> str:

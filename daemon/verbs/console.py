@@ -26,7 +26,7 @@ def _size(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    service: Annotated[Flags, Keys("state", "instrument", "publish", "replay")]
+    service: Annotated[Flags, Keys("state", "instrument", "publish", "replay", "key")]
     patience: Annotated[float | None, PATIENCE] = None
     rater: Annotated[
         str | None, Option("whose labels the keys k, d and u give", "NAME", unless="whoever is logged in")

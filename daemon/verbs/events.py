@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from daemon.client.feed import PATIENCE, Feed, SilenceLimit, Silent, ask_status, patience_of
+from daemon.client.feed import PATIENCE, Feed, SilenceLimit, Silent, ask_status, patience_of, why_deaf
 from daemon.client.service_file import ServiceFile, find
 from daemon.common.errors import UNREACHABLE, USAGE, UserError
 from daemon.common.options import Option
@@ -26,7 +26,7 @@ class Options:
     since: Annotated[int | None, Option("begin behind this seq; 0 is the whole history", "SEQ", unless="now")] = None
     follow: Annotated[bool, Option("go on with what comes; ends with Ctrl-C")] = False
     verdict: Annotated[str | None, Option("only these decisions", choices=VERDICTS)] = None
-    service: Annotated[Flags, Keys("state", "instrument", "publish", "replay")]
+    service: Annotated[Flags, Keys("state", "instrument", "publish", "replay", "key")]
     patience: Annotated[float | None, PATIENCE] = None
 
 
@@ -59,7 +59,7 @@ def _stranger(config: Config, place: ServiceFile) -> Event | None:
     """The status of the service that answers, where an instrument was named and this one is of another."""
     if "instrument" not in config.origins:
         return None
-    event = ask_status(place.replay)
+    event = ask_status(place.replay, key=place.key)
     return None if event is None or event.get("source") == f"/{config.instrument}" else event
 
 
@@ -78,16 +78,18 @@ def _looks_elsewhere(service: Flags) -> bool:
 
 def _events(place: ServiceFile, ledger: Path | None, options: Options) -> Iterator[Event]:
     stream, since = None, options.since
-    silence = SilenceLimit(patience_of(options.patience), place.replay)
+    silence = SilenceLimit(patience_of(options.patience), place.replay, place.key)
     answer_s = 3.0 if place.is_alive or ledger is None else 1.0
     if options.patience is not None and (ledger is None or not ledger.exists()):
         answer_s = options.patience  # there is nothing else to read
-    with Feed(place.publish, place.replay, since=since, answer_s=answer_s) as feed:
+    with Feed(place.publish, place.replay, since=since, answer_s=answer_s, key=place.key) as feed:
         try:
             for event in feed.history():
                 since, stream = event["seq"], event["stream"]
                 yield event
         except Silent:
+            if why := why_deaf(place.replay, place.key):
+                raise UserError(UNREACHABLE, why) from None
             if ledger is None or not ledger.exists():
                 where = f"nothing answers at {place.replay}" + (f", and no ledger at {ledger}" if ledger else "")
                 raise UserError(UNREACHABLE, f"{where}: start the service, or give --state or --replay") from None
@@ -97,7 +99,7 @@ def _events(place: ServiceFile, ledger: Path | None, options: Options) -> Iterat
             return
     since, stream = yield from _stored(ledger, since)
     if options.follow:
-        with Feed(place.publish, place.replay, since=since, stream=stream) as feed:
+        with Feed(place.publish, place.replay, since=since, stream=stream, key=place.key) as feed:
             yield from _follow(feed, silence)
 
 

@@ -6,11 +6,14 @@ import os
 import sys
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from daemon.common import ending
 from daemon.common.errors import INTERNAL, UNREACHABLE, USAGE, UserError
+from daemon.common.keys import secret_line
 from daemon.common.options import Option
+from daemon.common.sockets import is_loopback
 from daemon.common.stdio import as_json
 from daemon.config import Flags, Keys, load
 from daemon.config.origin import usual_port
@@ -29,6 +32,9 @@ class Options:
     bind: Annotated[str, Option("address to listen at; other machines than this one need the token", "ADDRESS")] = (
         "127.0.0.1"
     )
+    token_file: Annotated[
+        Path | None, Option("asked for, also on this computer, behind a proxy; its first line", "FILE", unless="none")
+    ] = None
     sheet: Annotated[
         Literal["uniform", "weighted"] | None,
         Option(
@@ -51,15 +57,19 @@ def run(options: Options) -> int:
             UNREACHABLE, f"no state folder {config.state}: start the service once, or give --state or --config"
         )
     from daemon.client.service_file import forget_page, leave_page
-    from daemon.review import address_of, is_loopback, open_door, serve
+    from daemon.review import address_of, open_door, serve
     from daemon.review.api import Review, application
     from daemon.review.desk import Desk
-    from daemon.review.request import Door, token_of
+    from daemon.review.request import TOKEN, Door, token_of
 
     listening = open_door(options.bind, port)
     with closing(listening), Desk(config) as desk, Review(desk) as review:
         token = None if is_loopback(options.bind) else token_of(config.state)
-        address = address_of(listening) + (f"?token={token}" if token else "")
+        if options.token_file is not None:
+            token = secret_line(options.token_file, "--token-file")
+        # Once, to the person who started it or the script that asked for it: no log shall hold it.
+        is_shown = options.token_file is None and (options.json or sys.stdout.isatty())
+        address = address_of(listening) + (f"?token={token}" if token and is_shown else "")
         leave_page(config.state, address_of(listening))
         if not (config.state / "ledger.sqlite").is_file():
             print(f"afm-triage: no ledger in {config.state} yet: the page waits for one", file=sys.stderr)
@@ -67,7 +77,9 @@ def run(options: Options) -> int:
         if options.json:
             print(as_json({"address": address, **({} if sheet is None else {"sheet": sheet})}), flush=True)
         else:
-            print(f"{address}{'' if sheet is None else '#sheet'}  (Ctrl-C ends the page)", flush=True)
+            file = options.token_file or config.state / TOKEN
+            asks = "" if token is None or is_shown else f"  asks for the token in {file}"
+            print(f"{address}{'' if sheet is None else '#sheet'}{asks}  (Ctrl-C ends the page)", flush=True)
         try:
             is_over = serve(application(review, Door(token)), listening)
         finally:

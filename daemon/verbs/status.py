@@ -40,7 +40,7 @@ _STYLES = {"ready": KEEP, "starting": BARS, "stopping": BARS}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    service: Annotated[Flags, Keys("state", "instrument")]
+    service: Annotated[Flags, Keys("state", "instrument", "replay", "key")]
     json: Annotated[bool, Option("the same as one JSON object")] = False
 
 

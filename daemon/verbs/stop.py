@@ -77,7 +77,7 @@ def _service_of(config: Config) -> int:
     if where.pid is None or not where.is_alive:
         raise none_runs(config)
     # On some file systems locks are not told of; else the number is an old one, and now somebody else's.
-    event = ask_status(where.replay)
+    event = ask_status(where.replay, key=where.key)
     if event is None or event["data"].get("pid") != where.pid:
         raise none_runs(config)
     return where.pid

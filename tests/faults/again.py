@@ -38,6 +38,7 @@ class Compared:
 
     live: int
     missing: int
+    doubted: int  # of them: held for a person while the sign of their format was in doubt, which an archive cannot know
     differing: Counter[str]
     furthest: float  # between a score and its second
     first: list[str]
@@ -141,17 +142,21 @@ def _compare(
     known = {(row["sha256"], row["curve"]) for row in live.values()}
     missing = [key for key, row in second.items() if key not in live and (row["sha256"], row["curve"]) not in known]
     differing: Counter[str] = Counter()
-    furthest, first = 0.0, [f"{path}#{curve}: not judged live" for path, curve in missing[:3]]
+    doubted, furthest, first = 0, 0.0, [f"{path}#{curve}: not judged live" for path, curve in missing[:3]]
     for key, was in live.items():
         now = second.get(key, {})
+        is_held = "flipped" in was["reasons"] and (was["verdict"], now.get("verdict")) == ("review", "discard")
+        doubted += is_held
         others = [name for name in SAME if was[name] != now.get(name)]
+        if is_held:
+            others = [name for name in others if name not in ("verdict", "reasons")]
         differing.update(others)
         if "score" in others and was["score"] is not None and now.get("score") is not None:
             furthest = max(furthest, abs(was["score"] - now["score"]))
         if others and len(first) < 6:
             told = ", ".join(f"{name} {was[name]} and then {now.get(name)}" for name in others)
             first.append(f"{key[0]}#{key[1]}: {told}")
-    return Compared(len(live), len(missing), differing, furthest, first, seconds)
+    return Compared(len(live), len(missing), doubted, differing, furthest, first, seconds)
 
 
 def main() -> int:
@@ -166,7 +171,7 @@ def main() -> int:
     print(
         f"{found.live} curves judged live through {args.kills} kills, and again from an archive "
         f"({found.seconds:.0f} s): {found.differing['verdict']} verdicts differ, {found.differing['score']} scores "
-        f"(by {found.furthest:.2g} at most), {found.missing} never judged live"
+        f"(by {found.furthest:.2g} at most), {found.missing} never judged live, {found.doubted} held as flipped"
     )
     print(*[f"  {name}: {count}" for name, count in found.differing.items()], *found.first, sep="\n")
     return 1 if found.differing["verdict"] or found.missing else 0

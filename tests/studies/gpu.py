@@ -1,14 +1,20 @@
 """Study gpu: the model on the GPU of this machine: bits, speed, verdicts, a million curves, new weights, real faults.
 
-Needs numpy, torch with CUDA and safetensors beside this repository, and TensorRT where it is installed; a part that
-fails says so and hides no other. With ``--device cpu`` the study only tries itself: its figures mean nothing.
+Needs numpy, torch with CUDA, safetensors, msgspec and rich beside this repository, and TensorRT where it is installed
+(tests/studies/gpu_pack.py brings what is missing to a machine without network). Parts come in their order of worth,
+each in a process of its own and within a time of its own: what fails, hangs or takes the process along says so and
+hides no other, and what was found by then is kept. With ``--device cpu`` the study only tries itself: its figures mean
+nothing.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,89 +27,184 @@ from daemon.common.text import align
 if TYPE_CHECKING:
     from tests.studies.gpu_parts import Session
 
+#: In their order of worth on a machine that is lent for minutes; each with the seconds that it may take on a GPU.
+PARTS = {"plans": 75.0, "raster": 30.0, "engines": 110.0, "verdicts": 60.0}
+PARTS |= {"rescore": 80.0, "swap": 60.0, "faults": 90.0}
+_LEAST_S = 5.0  # with less left no part is begun
+_LOOK_S = 0.05
 
-PARTS = ("raster", "engines", "verdicts", "rescore", "plans", "swap", "faults")
+Found = Mapping[str, Any]
+Work = Callable[[Callable[[Found], None]], Found]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Defaults take about five minutes of an H100."""
+    """Defaults are meant for a machine that is lent for eight minutes."""
 
     model: Annotated[str, Option("model that judges")] = "shipped"
     device: Annotated[Literal["cuda", "cpu"], Option("cpu: only to try the study")] = "cuda"
-    only: Annotated[tuple[str, ...] | None, Option(f"repeatable: {', '.join(PARTS)}", "PART", choices=PARTS)] = None
+    only: Annotated[tuple[str, ...] | None, Option(f"repeatable: {', '.join(PARTS)}", "PART", choices=tuple(PARTS))] = (
+        None
+    )
     simulate: Annotated[int, Option("curves beside the bundled ones", "N")] = 4000
     rescore: Annotated[int, Option("curves to judge again", "N")] = 1_000_000
     seconds: Annotated[float, Option("each repeated measurement", "S")] = 1.0
+    within: Annotated[float, Option("all parts together, at most", "S")] = 470.0
     seed: Annotated[int, Option("of the simulated curves", "N")] = 1
     out: Annotated[Path | None, Option("also what the tables were made from, part by part", "FILE.json")] = None
+    page: Annotated[Path | None, Option("also a page for deploy/measurements, part by part", "FILE.md")] = None
 
 
 def run(options: Options) -> int:
     """Exit 0 with the tables, 64 for options that make no sense, 69 where there is no GPU."""
     if options.simulate < 1 or options.rescore < 1 or options.seed < 0 or not options.seconds > 0:
         raise UserError(USAGE, "--simulate and --rescore are 1 or more, --seconds above 0, --seed 0 or more")
-    import tempfile
+    begun_s = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="afm-triage-") as folder:
+        machine = apart(lambda _: _machine(options.device), options.within, Path(folder))
+        if "failed" in machine:
+            raise UserError(UNREACHABLE, f"{machine['failed']} (--device cpu only tries the study)")
+        session = _session(options, Path(folder))
+        found: dict[str, Any] = {"time": time.strftime("%Y-%m-%d", time.gmtime()), "machine": machine}
+        found |= {"model": session.bundle.id, "settings": _settings(options), "took_s": {}}
+        found["took_s"]["start"] = round(time.monotonic() - begun_s, 1)
+        for part, limit_s in PARTS.items():
+            if part in (options.only or PARTS):
+                left_s = options.within - (time.monotonic() - begun_s)
+                print(f"{part} …", file=sys.stderr, flush=True)
+                found |= _measured(part, session, min(limit_s, left_s) if session.has_gpu else left_s, found)
+                _keep(options, found)
+    print(write_text(found))
+    return 0
 
-    import torch
 
+def _session(options: Options, folder: Path) -> Session:
+    """The curves are drawn once for all parts. Nothing here wakes torch's threads or the GPU: the process is forked."""
     from daemon.bench import CURVES
     from daemon.learn.int8 import gather
     from models.bundle import BadBundle, read, resolve
     from tests.studies.gpu_parts import Session
 
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise UserError(UNREACHABLE, "there is no NVIDIA GPU that torch can use (--device cpu only tries the study)")
     try:
         bundle = read(resolve(options.model))
     except BadBundle as error:
         raise UserError(BAD_DATA, str(error)) from None
     curves = gather((CURVES,), options.simulate, options.seed, bundle.profile)
-    found: dict[str, Any] = {"machine": _machine(options.device), "model": bundle.id, "settings": _settings(options)}
-    with tempfile.TemporaryDirectory(prefix="afm-triage-") as folder:
-        session = Session(bundle, options.device, curves, options.seconds, options.rescore, Path(folder) / "engines")
-        for part in PARTS:
-            if part in (options.only or PARTS):
-                print(f"{part} …", file=sys.stderr, flush=True)
-                found[part] = _measured(_parts()[part], session)
-                _keep(options.out, found)
-    print(write_text(found))
-    return 0
+    return Session(bundle, options.device, curves, options.seconds, options.rescore, folder / "engines")
 
 
-def _parts() -> dict[str, Callable[[Session], dict[str, Any]]]:
-    from tests.studies import gpu_parts, gpu_swap
+def _measured(part: str, session: Session, limit_s: float, before: Found) -> Found:
+    """What is new in what was found: the part, and the seconds that it took."""
+    if limit_s < _LEAST_S:
+        return {part: {"skipped": "no time was left"}}
 
-    return {
-        "raster": gpu_parts.compare_rasters,
-        "engines": gpu_parts.time_engines,
-        "verdicts": gpu_parts.compare_verdicts,
-        "rescore": gpu_parts.rescore,
-        "plans": gpu_swap.plans,
-        "swap": gpu_swap.swap,
-        "faults": gpu_swap.cause_faults,
-    }
+    def work(note: Callable[[Found], None]) -> Found:
+        from tests.studies import gpu_parts, gpu_swap
+
+        parts: dict[str, Callable[[Session, Callable[[Found], None]], Found]] = {
+            "plans": gpu_swap.plans,
+            "raster": gpu_parts.compare_rasters,
+            "engines": gpu_parts.time_engines,
+            "verdicts": gpu_parts.compare_verdicts,
+            "rescore": gpu_parts.rescore,
+            "swap": gpu_swap.swap,
+            "faults": gpu_swap.cause_faults,
+        }
+        return parts[part](session, note)
+
+    begun_s = time.monotonic()
+    answer = apart(work, limit_s, session.cache.parent)
+    return {part: answer, "took_s": before["took_s"] | {part: round(time.monotonic() - begun_s, 1)}}
 
 
-def _measured(part: Callable[[Session], dict[str, Any]], session: Session) -> dict[str, Any]:
-    """Whatever a part raises is what it found."""
-    from tests.studies.gpu_parts import failed
+def apart(work: Work, limit_s: float, folder: Path) -> dict[str, Any]:
+    """What ``work`` finds in a process of its own, which is ended after ``limit_s`` with all that it has started.
 
+    ``work`` is given a function to note what it has found so far. Where it does not come to its end the last note is
+    the answer, with why in "failed".
+    """
+    from models.files import write_whole
+
+    noted = folder / "found.json"
+    noted.unlink(missing_ok=True)
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        os.setsid()
+        try:
+            write_whole(noted, json.dumps(_ended(work, lambda found: _note(noted, found))).encode())
+        finally:
+            os._exit(0)
     try:
-        return part(session)
-    except Exception as error:
-        return failed(error)
+        why = _why_ended(child, time.monotonic() + limit_s, limit_s)
+    finally:
+        _end_group(child)
+    found: dict[str, Any] = json.loads(noted.read_bytes()) if noted.exists() else {}
+    if found.pop("is_whole", False):
+        return found
+    return {**found, "failed": why or "it ended before its end"}
 
 
-def _keep(out: Path | None, found: dict[str, Any]) -> None:
-    """After every part: a library may end the process."""
-    if out is not None:
-        from models.files import write_whole
+def _note(noted: Path, found: Found) -> None:
+    from models.files import write_whole
 
-        write_whole(out, (json.dumps(found, indent=1) + "\n").encode())
+    write_whole(noted, json.dumps(found).encode())
+
+
+def _ended(work: Work, note: Callable[[Found], None]) -> Found:
+    """Whatever a part raises is what it found."""
+    try:
+        return {**work(note), "is_whole": True}
+    except BaseException as error:
+        from tests.studies.gpu_parts import failed
+
+        return {**failed(error), "is_whole": True}
+
+
+def _why_ended(child: int, until_s: float, limit_s: float) -> str | None:
+    """Waits for the process; None where it came to its end by itself."""
+    while time.monotonic() < until_s:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            number = os.waitstatus_to_exitcode(status)
+            return f"its process was ended by {signal.Signals(-number).name}" if number < 0 else None
+        time.sleep(_LOOK_S)
+    return f"not done within {limit_s:.0f} s"
+
+
+def _end_group(child: int) -> None:
+    """The process, if it still runs, and the engine processes that it has left."""
+    try:
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    except (ProcessLookupError, ChildProcessError):
+        return
+
+
+def _keep(options: Options, found: dict[str, Any]) -> None:
+    """After every part: the machine may go before the last."""
+    from models.files import write_whole
+
+    if options.out is not None:
+        write_whole(options.out, (json.dumps(found, indent=1) + "\n").encode())
+    if options.page is not None:
+        write_whole(options.page, write_page(found, f"python -m tests.studies gpu{_flags(options)}").encode())
+
+
+def _flags(options: Options) -> str:
+    """Those that differ from their defaults, but for where the results go."""
+    usual = Options()
+    given = {name: getattr(options, name) for name in ("model", "device", *_NUMBERS)}
+    words = [f" --{name} {value}" for name, value in given.items() if value != getattr(usual, name)]
+    return "".join([*words, *(f" --only {part}" for part in options.only or ())])
+
+
+_NUMBERS = ("simulate", "rescore", "seconds", "within", "seed")
 
 
 def _machine(device: str) -> dict[str, Any]:
+    """Raises RuntimeError where there is no GPU. ``awake_s``: from nothing to the first answer of the device."""
+    begun_s = time.monotonic()
     import torch
 
     from deploy.tensorrt_engine import driver, flavours_here
@@ -111,33 +212,50 @@ def _machine(device: str) -> dict[str, Any]:
     found: dict[str, Any] = {"torch": torch.__version__, "device": device, "cores": len(os.sched_getaffinity(0))}
     found["torch-tensorrt"] = ", ".join(flavour.distribution for flavour in flavours_here()) or "not installed"
     if device == "cuda":
+        if not torch.cuda.is_available():
+            raise RuntimeError("there is no NVIDIA GPU that torch can use")
         card = torch.cuda.get_device_properties(0)
         found |= {"gpu": card.name, "capability": f"{card.major}.{card.minor}", "driver": driver()}
         found |= {"gpu_bytes": card.total_memory, "cuda": torch.version.cuda}
-    return found
+        torch.zeros(1, device="cuda").item()
+    return found | {"awake_s": round(time.monotonic() - begun_s, 1)}
 
 
 def _settings(options: Options) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("simulate", "rescore", "seconds", "seed", "only")}
+    return {name: getattr(options, name) for name in (*_NUMBERS, "only")}
 
 
 # The tables of `make study TOPIC=gpu`, part by part; what was not measured says why.
 
-Found = Mapping[str, Any]
+
+def write_page(found: Found, command: str) -> str:
+    """For deploy/measurements: the card, the command, and below it what it printed."""
+    machine = found["machine"]
+    card = f"on {machine['gpu']}" if "gpu" in machine else "tried on a processor"
+    about = "**No GPU was there**: the study only tried itself, and its figures mean nothing."
+    if "gpu" in machine:
+        about = f"Card {machine['gpu']} (capability {machine['capability']}), driver {machine['driver']}."
+    shown = "\n".join(f"    {row}".rstrip() for row in [f"$ {command}", *write_text(found).splitlines()])
+    return f"# The network {card}, {found['time']}\n\n{about}\n\n{shown}\n"
 
 
 def write_text(found: Found) -> str:
-    """Lines for a terminal, or for a page between the fences of a code block."""
-    machine = found["machine"]
-    lines = [f"{key}: {value}" for key, value in machine.items()]
+    """Lines for a terminal, or for a page."""
+    lines = [f"{key}: {value}" for key, value in found["machine"].items()]
+    took = found.get("took_s", {})
+    if took:
+        lines.append("seconds: " + ", ".join(f"{part} {seconds:g}" for part, seconds in took.items()))
     for part, write in _PARTS.items():
         if part in found:
-            lines += ["", *(_trouble(part, found[part]) or list(write(found[part])))]
+            lines += ["", *_lines(part, found[part], write)]
     return "\n".join(lines)
 
 
-def _trouble(part: str, one: Found) -> list[str]:
-    return [f"{part}: {word}: {one[word]}" for word in ("skipped", "failed") if word in one]
+def _lines(part: str, one: Found, write: Callable[[Found], Iterator[str]]) -> list[str]:
+    """Of a part that did not come to its end, what it had noted, and why it did not."""
+    trouble = [f"{part}: {word}: {one[word]}" for word in ("skipped", "failed") if word in one]
+    rest = {key: value for key, value in one.items() if key not in ("skipped", "failed")}
+    return [*trouble, *(write(rest) if rest else ())]
 
 
 def _raster(one: Found) -> Iterator[str]:
@@ -198,9 +316,12 @@ def _rescore(one: Found) -> Iterator[str]:
 
 
 def _plans(one: Found) -> Iterator[str]:
-    yield f"{one['library']}: accepted by this GPU: {'yes' if one['accepted'] else 'NO'}; {one['bytes'] / 1e6:.1f} MB"
-    yield f"  compiled in {one['build_s']:.2f} s, loaded in {one['load_s']:.2f} s"
-    refit = one["refit"]
+    yield f"{one['library']}: accepts this GPU: {'yes' if one['accepted'] else 'NO'}"
+    if "build_s" not in one:
+        return
+    yield f"  {one['bytes'] / 1e6:.1f} MB, compiled in {one['build_s']:.2f} s, loaded in {one['load_s']:.2f} s"
+    if (refit := one.get("refit")) is None:
+        return
     if "failed" in refit:
         yield f"  refit: {refit['failed']}"
     else:
@@ -234,11 +355,11 @@ def _named(one: Found) -> Iterator[tuple[str, Found]]:
 
 
 _PARTS = {
+    "plans": _plans,
     "raster": _raster,
     "engines": _engines,
     "verdicts": _verdicts,
     "rescore": _rescore,
-    "plans": _plans,
     "swap": _swap,
     "faults": _faults,
 }

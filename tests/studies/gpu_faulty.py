@@ -17,7 +17,7 @@ from deploy import engines
 from deploy.classifier import Classifier, Seen, Signals
 
 MAGIC = 123456.0  # no prepared curve begins with it
-CUDA = ("out_of_memory", "illegal_access", "assert", "wedged", "died")
+CUDA = ("illegal_access", "wedged", "out_of_memory", "assert", "died")  # the likeliest of a night first
 CPU = ("died",)  # to try the study: whoever waits for a wedged call waits as long everywhere
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from models.raster import coverage, to_rows
 from models.raster import envelope as envelope_by_numpy
 
 BATCHES = (1, 8, 64, 256)
+Note = Callable[[Mapping[str, Any]], None]  # what was found so far, should the process not come to its end
 _FEWEST = 3
 
 
@@ -78,7 +79,7 @@ class Session:
         return [signals[place % len(signals)] for place in range(size)]
 
 
-def failed(error: Exception) -> dict[str, str]:
+def failed(error: BaseException) -> dict[str, str]:
     """What stands in the place of figures: one failure hides no other."""
     kind = error.kind if isinstance(error, EngineFault) else type(error).__name__
     return {"failed": " ".join(f"{kind}: {error}".split())[:400]}
@@ -123,7 +124,7 @@ def queued_ms(work: Callable[[], object], stream: torch.cuda.Stream | None, seco
 _PART = 256
 
 
-def compare_rasters(session: Session) -> dict[str, Any]:
+def compare_rasters(session: Session, note: Note) -> dict[str, Any]:
     """Curves, how many envelopes differ in a bit, the largest errors of rows and pixels, microseconds by batch size."""
     signals, profile = session.curves.signals, session.bundle.profile
     picture = Picture(profile).to(session.device)
@@ -170,7 +171,7 @@ def _on(session: Session, signals: Signals) -> tuple[torch.Tensor, NDArray[np.in
 # The engines: how long each takes to be built and to judge a batch, and the raster's share of it.
 
 
-def time_engines(session: Session) -> dict[str, Any]:
+def time_engines(session: Session, note: Note) -> dict[str, Any]:
     """``{name: {"engine", "build_s", "again_s", "batches": {size: …}} or {"failed"}}``; a failure hides no other."""
     found: dict[str, Any] = {}
     if session.has_gpu and (why := missing()) is not None:
@@ -191,6 +192,7 @@ def time_engines(session: Session) -> dict[str, Any]:
             }
         except Exception as error:  # whatever a library raises
             found[name] = failed(error)
+        note(found)
     return found
 
 
@@ -239,7 +241,7 @@ def _between_buckets(session: Session, engine: DeviceClassifier) -> float:
 _CHUNK = 4096
 
 
-def compare_verdicts(session: Session) -> dict[str, Any]:
+def compare_verdicts(session: Session, note: Note) -> dict[str, Any]:
     """Of each engine: the self-test, verdicts against single precision alone and with the second look."""
     reference = TorchClassifier(session.bundle, "fp32", threads=len(os.sched_getaffinity(0)))
     wanted = reference.classify(session.curves.signals).logits
@@ -249,6 +251,7 @@ def compare_verdicts(session: Session) -> dict[str, Any]:
             found[name] = _verdicts(session, make(), reference, wanted.tolist())
         except Exception as error:  # whatever a library raises
             found[name] = failed(error)
+        note(found)
     return found
 
 
@@ -269,7 +272,7 @@ def _verdicts(session: Session, engine: Classifier, reference: Classifier, wante
     }
 
 
-def rescore(session: Session) -> dict[str, Any]:
+def rescore(session: Session, note: Note) -> dict[str, Any]:
     """So many prepared signals, as they lie in memory, by each engine: alone, and with the second look."""
     rows = _rows(session)
     reference = TorchClassifier(session.bundle, "fp32", threads=len(os.sched_getaffinity(0)))
@@ -281,6 +284,7 @@ def rescore(session: Session) -> dict[str, Any]:
             found[name] = {"alone_s": _through(rows, engine.classify), "in_service_s": _through(rows, model.classify)}
         except Exception as error:  # whatever a library raises
             found[name] = failed(error)
+        note(found)
     return found
 
 

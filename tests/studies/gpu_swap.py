@@ -20,17 +20,18 @@ from deploy.engines import Engine, named
 from deploy.tensorrt_engine import TensorRtClassifier, bindings_of, build, flavours_here, missing
 from deploy.torch_engine import DeviceNetwork, TorchClassifier
 from tests.studies.gpu_faulty import CPU, CUDA, MAGIC
-from tests.studies.gpu_parts import Session, failed
+from tests.studies.gpu_parts import Note, Session, failed
 
 _RATE_PER_S = 200.0
 
 
-def plans(session: Session) -> dict[str, Any]:
+def plans(session: Session, note: Note) -> dict[str, Any]:
     """Seconds that TensorRT needs to compile the model, to load it, and to give a loaded one other weights."""
     if not session.has_gpu or (why := missing()) is not None:
         return {"skipped": why if session.has_gpu else "no GPU"}
     trt = bindings_of(flavours_here()[0])
     logger = trt.Logger(trt.Logger.ERROR)
+    note({"library": f"{trt.__name__} {trt.__version__}", "accepted": _accepts(trt, logger)})
     runtime, columns = trt.Runtime(logger), session.bundle.profile.columns
     network = DeviceNetwork(session.bundle, torch.float16).to(session.device)
     begun_s = time.perf_counter()
@@ -45,11 +46,22 @@ def plans(session: Session) -> dict[str, Any]:
         "load_s": round(loaded_s - built_s, 3),
         "accepted": engine is not None,
     }
+    note(found)
     try:
         found["refit"] = _refit(trt, logger, runtime, build(network, columns, refittable=True))
     except Exception as error:  # whatever the library raises: it is what is to be found out
         found["refit"] = failed(error)
     return found
+
+
+def _accepts(trt: Any, logger: Any) -> bool:
+    """Whether the library builds and loads anything at all for this card: a network of one layer."""
+    builder = trt.Builder(logger)
+    network, config = builder.create_network(0), builder.create_builder_config()
+    layer = network.add_identity(network.add_input("x", trt.float32, (1, 1, 32, 32)))
+    network.mark_output(layer.get_output(0))
+    plan = builder.build_serialized_network(network, config)
+    return plan is not None and trt.Runtime(logger).deserialize_cuda_engine(plan) is not None
 
 
 def _refit(trt: Any, logger: Any, runtime: Any, plan: bytes) -> dict[str, Any]:
@@ -66,7 +78,7 @@ def _refit(trt: Any, logger: Any, runtime: Any, plan: bytes) -> dict[str, Any]:
     return {"tensors": len(names), "done": done, "refit_s": round(time.perf_counter() - begun_s, 3)}
 
 
-def swap(session: Session) -> dict[str, Any]:
+def swap(session: Session, _note: Note) -> dict[str, Any]:
     """A second engine process is built, not from the cache, beside one that judges 200 curves/s, and then takes over.
 
     The longest wait between two answers counts, at any time of it.
@@ -140,7 +152,7 @@ _BATCH = 32
 _LONGEST_S = 120.0  # for a device to come back
 
 
-def cause_faults(session: Session) -> dict[str, Any]:
+def cause_faults(session: Session, note: Note) -> dict[str, Any]:
     """``{fault: {"answered_s", "by", "back_s", …}}``; the deadline is part of ``answered_s`` where a call is wedged."""
     found: dict[str, Any] = {}
     for fault in CUDA if session.has_gpu else CPU:
@@ -148,6 +160,7 @@ def cause_faults(session: Session) -> dict[str, Any]:
             found[fault] = _break(session, fault)
         except Exception as error:  # whatever a library raises
             found[fault] = failed(error)
+        note(found)
     return found
 
 

@@ -1,8 +1,12 @@
 """The study of a GPU, tried where there is none: every part runs, and says what it could not measure."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +17,14 @@ from modelhelp import make_model
 from daemon.learn.int8 import PreparedCurves
 from deploy.classifier import EngineId, Seen
 from deploy.tensorrt_engine import flavours_here
+from tests.studies import gpu_pack
 from tests.studies.__main__ import main as study
-from tests.studies.gpu import write_text
+from tests.studies.gpu import apart, write_page, write_text
 from tests.studies.gpu_faulty import CAUSES, CUDA, MAGIC, Faulty
 from tests.studies.gpu_parts import Session, rescore
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.timeout(240)  # seven parts, each in a process of its own; on busy cores they take minutes
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
 
@@ -111,7 +117,7 @@ def test_the_table_tells_of_failures_and_of_a_gpu_too():
     text = write_text(found)
     assert "raster: failed: AcceleratorError" in text
     assert text.count("device_lost: refused") == 3
-    assert "accepted by this GPU: NO" in text
+    assert "accepts this GPU: NO" in text
     assert "42 tensors in 0.010 s" in text
     assert "died: gone" in text
 
@@ -124,12 +130,77 @@ def test_an_engine_that_fails_hides_no_other(tmp_path):
         def makers(self):
             return {"TensorRT": broken, **Session.makers(self)}
 
+    noted = []
     bundle = make_model(tmp_path / "model")
     signals = tuple(np.random.default_rng(0).normal(0, 3, (4, 128)).astype(np.float32))
     curves = PreparedCurves(("a", "b", "c", "d"), signals, ((),) * 4, 0)
-    found = rescore(Two(bundle, "cpu", curves, 0.01, 10, tmp_path / "engines"))
+    found = rescore(Two(bundle, "cpu", curves, 0.01, 10, tmp_path / "engines"), noted.append)
     assert found["TensorRT"] == {"failed": "ImportError: libnvinfer.so.10: cannot open shared object file"}
     assert found["step by step"]["alone_s"] > 0
+
+
+def hangs(note):
+    """As a wedged kernel: something was found, then nothing more, and a process of its own is left."""
+    note({"TensorRT": {"failed": "device_lost: refused"}, "child": subprocess.Popen(["sleep", "60"]).pid})
+    time.sleep(60)
+
+
+def test_a_part_that_hangs_is_ended_with_its_children_and_what_it_had_found_is_kept(tmp_path):
+    begun_s = time.monotonic()
+    found = apart(hangs, 0.8, tmp_path)
+    assert time.monotonic() - begun_s < 20
+    assert found["failed"] == "not done within 1 s"
+    assert found["TensorRT"] == {"failed": "device_lost: refused"}
+    state = Path(f"/proc/{found['child']}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+def test_a_library_that_ends_the_process_ends_only_its_part(tmp_path):
+    assert apart(lambda _: os.kill(os.getpid(), signal.SIGKILL), 20, tmp_path) == {
+        "failed": "its process was ended by SIGKILL"
+    }
+    assert apart(lambda _: {"curves": 3}, 20, tmp_path) == {"curves": 3}  # and the next one begins anew
+
+
+def test_a_page_names_card_driver_and_command():
+    machine = {"torch": "2.11.0", "gpu": "NVIDIA H200", "capability": "9.0", "driver": "580.1"}
+    found = {"machine": machine, "time": "2026-12-05", "raster": {"failed": "not done within 30 s"}}
+    page = write_page(found, "python -m tests.studies gpu")
+    assert page.startswith(
+        "# The network on NVIDIA H200, 2026-12-05\n\nCard NVIDIA H200 (capability 9.0), driver 580.1."
+    )
+    assert "    $ python -m tests.studies gpu\n" in page
+    assert "    raster: failed: not done within 30 s\n" in page
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """A pack for this Python, which holds one module and no TensorRT."""
+    (tmp_path / "there.py").write_text("")
+    with tarfile.open(tmp_path / gpu_pack.PACK, "w:xz") as tar:
+        tar.add(tmp_path / "there.py", "there.py")
+    told = {"python": f"3.{sys.version_info.minor}", "sha256": gpu_pack._digest(tmp_path / gpu_pack.PACK)}
+    (tmp_path / gpu_pack.TELLS).write_text(json.dumps(told))
+    return tmp_path
+
+
+def test_a_pack_is_unpacked_and_the_study_run_in_one_command(packed, capfd):
+    out, trial = packed / "out", ["--device", "cpu", "--simulate", "1", "--only", "plans"]
+    assert gpu_pack.main(["--run", str(packed), str(out), *trial]) == 0
+    assert capfd.readouterr().out.startswith("unpacked in ")
+    assert json.loads((out / "gpu.json").read_text())["plans"] == {"skipped": "no GPU"}
+    page = (out / "gpu.md").read_text()
+    assert "**No GPU was there**" in page
+    assert "    $ python -m tests.studies gpu --device cpu --simulate 1 --only plans\n" in page
+
+
+def test_a_damaged_pack_or_one_for_another_python_is_refused(packed, capsys):
+    (packed / gpu_pack.PACK).write_bytes(b"cut off")
+    assert gpu_pack.main(["--run", str(packed), str(packed)]) == 65
+    assert "copy it again" in capsys.readouterr().out
+    (packed / gpu_pack.TELLS).write_text('{"python": "2.7", "sha256": ""}')
+    assert gpu_pack.main(["--run", str(packed), str(packed)]) == 65
+    assert "pack again with --python 3." in capsys.readouterr().out
 
 
 @no_gpu

@@ -28,6 +28,7 @@ from tests.faults.soak.trouble import Fall, FarShare, Plan, SoakedLab, Trouble, 
 
 _STATE_BYTES = 6 << 30
 _PATIENCE_S = 300.0  # after the last curve was written, without one more decision
+_SAMPLE_S = 2.0
 _FRESH_S = 5.0  # within which a curve must be decided once all is over
 
 
@@ -65,7 +66,7 @@ def run(folder: Path, curves: int, minutes: float, plan: Plan) -> Soaked:
         sender = Sender(ingest, Contents(plan.seed).sent)
         stack.callback(sender.close)
         feeds = _feeds(lab, far, sender, curves, minutes * 60, plan.seed)
-        trouble, sampler = Trouble(lab, plan, far, disk), Sampler(lab, min(5.0, minutes))
+        trouble, sampler = Trouble(lab, plan, far, disk), Sampler(lab, _SAMPLE_S)
         stack.callback(trouble.close)
         stack.callback(lab.stop)
         lab.start()

@@ -48,6 +48,7 @@ VERBS = {
     "bench": "measure speed and latency on this computer",
     "check": "say what a configuration will do, and every error in it",
     "doctor": "is this computer fit for the job, and if not, what to do",
+    "ledger": "how much it takes, a snapshot of it, whether it is sound, what may go",
     "notify": "try whether a message about a fault reaches a person",
     "keys": "who may listen from other machines: make, allow and revoke keys",
     "stop": "end the running service, once what it has in hand is done",
@@ -60,7 +61,7 @@ SHELVES = {
     "every day": ("run", "console", "status", "session", "review", "explain", "report", "collect"),
     "curves that are there already": ("score", "pack"),
     "what your labels are for": ("labels", "adapt", "finetune", "models", "evaluate", "calibrate", "train", "rank"),
-    "to look after it": ("doctor", "check", "reload", "stop", "notify", "events", "keys", "bench"),
+    "to look after it": ("doctor", "check", "reload", "stop", "ledger", "notify", "events", "keys", "bench"),
 }
 #: The page under deploy/docs that says more -> its verbs.
 TOLD = {
@@ -69,7 +70,7 @@ TOLD = {
     "verdicts": ("explain",),
     "collect": ("collect", "score", "pack"),
     "teach": ("adapt", "finetune", "models", "evaluate", "calibrate", "train", "rank"),
-    "service": ("run", "doctor", "check", "reload", "stop", "demo", "replay", "simulate"),
+    "service": ("run", "doctor", "check", "reload", "stop", "ledger", "demo", "replay", "simulate"),
     "alerts": ("notify",),
     "keys": ("keys",),
     "programs": ("events",),

@@ -73,6 +73,11 @@ def today() -> str:
     return time.strftime("%Y-%m-%d")
 
 
+def stamp(wall_s: float) -> str:
+    """``2026-11-20T115958Z``: a moment in the name of a folder, on any disk; later ones sort behind it."""
+    return time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime(wall_s))
+
+
 def night_of(wall_s: float) -> str:
     """``2026-11-20`` for every moment from its noon to the next one, in the time of this computer."""
     return time.strftime("%Y-%m-%d", time.localtime(wall_s - 43_200.0))

@@ -76,6 +76,12 @@ def write_synced(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def sync_file(path: Path) -> None:
+    """What somebody else has written is on the disk when this returns."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def append_line(path: Path, line: bytes) -> None:
     """One line more, on the disk when this returns; what a crash left of the last one stays a line of its own."""
     with path.open("ab+") as file:
@@ -124,3 +130,10 @@ def replace_folder(fresh: Path, folder: Path) -> None:
             old.rename(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """First its name, so that nobody takes what is half gone for the whole. OSError where it stays."""
+    gone = folder.with_name(f".{folder.name}.{os.getpid()}{UNFINISHED}")
+    folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)

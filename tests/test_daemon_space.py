@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from itertools import count as count_from
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from daemon.cli import main
+from daemon.common.errors import UserError
 from daemon.config import Config
 from daemon.config.rule import SpaceConfig
+from daemon.judging import Decision
+from daemon.judging.audit import LEAST, draw
+from daemon.labels import Label, Labels
 from daemon.ledger import Ledger
 from daemon.ledger.numbers import Disk
-from daemon.ledger.space import LOOK_S, DiskWatch, FullWarning, SpaceCare
+from daemon.ledger.space import LOOK_S, DiskWatch, FullWarning, Pruner, SpaceCare
+from daemon.sources.ingest import Spool, digest_noted
+from daemon.sources.message import Refused, check_same, content_of, parse
+from models.clock import utc_now
+from tests.ledgerhelp import decision
 
 GB, HOUR_S, DAY_S = 1 << 30, 3600.0, 86_400.0
 
@@ -78,3 +95,114 @@ def test_the_warning_names_the_disk_and_what_to_do(tmp_path: Path, monkeypatch: 
     assert f"the disk of {tmp_path} is full in 2 min at the present rate, 1.3 GB are free" in care.text
     assert "ledger size" in care.text
     ledger.close()
+
+
+# What goes when a budget is full.
+
+COPY = b"a compact copy" * 100
+
+
+def drawn(start: int, count: int) -> list[Decision]:
+    """Discards that are drawn for audit, by their identity."""
+    found = (one for one in map(decision, count_from(start)) if draw(one.identity) < LEAST)
+    return [replace(one, verdict="discard", score=0.01, compact_copy=COPY) for one in islice(found, count)]
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """Ten audited discards of two months ago, a disputed one, a kept and a flagged curve; ten discards of today."""
+    ledger = Ledger(tmp_path / "ledger.sqlite", "afm1")
+    others = [
+        decision(1, verdict="discard", is_disputed=True, compact_copy=COPY),
+        decision(2, verdict="keep", compact_copy=COPY),
+        decision(3, verdict="review", compact_copy=COPY),
+    ]
+    ledger.record([*drawn(100, 10), *others])
+    ledger.close()
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)) as database:
+        database.execute("update audits set night = '2026-01-01'")
+    ledger = Ledger(tmp_path / "ledger.sqlite", "afm1")
+    ledger.record(drawn(10_000, 10))
+    ledger.close()
+    return tmp_path
+
+
+def copies_in(state: Path) -> dict[int, int]:
+    """``seq`` of every look with a copy, and of every flagged curve -> its bytes."""
+    query = "select seq, length(copy) from looks where copy is not null union select seq, length(keepsake) from reviews"
+    with closing(sqlite3.connect(state / "ledger.sqlite")) as database:
+        return dict(database.execute(query))
+
+
+def test_only_what_nobody_waits_for_goes_and_the_oldest_first(state: Path) -> None:
+    old, labelled = range(1, 11), 2
+    with Labels(state / "labels.sqlite") as labels:
+        sha256 = drawn(100, 10)[labelled - 1].sha256
+        labels.add([Label(path="x", curve=0, sha256=sha256, label="keep", rater="ada", reason="", time=utc_now())])
+    before = copies_in(state)
+    assert len(before) == 23
+    dry = Pruner(state, None).copies(before[1] * 20)
+    assert (dry.curves, copies_in(state)) == (3, before)
+    ledger = Ledger(state / "ledger.sqlite", "afm1")
+    went = Pruner(state, ledger).copies(before[1] * 20)
+    assert went == dry
+    assert before.keys() - copies_in(state).keys() == {1, 3, 4}
+    rest = Pruner(state, ledger).copies(0)
+    assert before.keys() - copies_in(state).keys() == set(old) - {labelled}
+    assert rest.left_bytes == sum(copies_in(state).values())
+    assert ledger.last_seq == 23
+    ledger.close()
+
+
+def test_where_the_labels_cannot_be_read_nothing_goes(state: Path) -> None:
+    (state / "labels.sqlite").write_bytes(b"no database" * 1000)
+    before = copies_in(state)
+    ledger = Ledger(state / "ledger.sqlite", "afm1")
+    with pytest.raises(UserError, match="nothing is pruned"):
+        Pruner(state, ledger).copies(0)
+    ledger.close()
+    assert copies_in(state) == before
+
+
+def test_what_goes_is_given_back_to_the_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite", "afm1")
+    ledger.record([replace(one, compact_copy=b"x" * 100_000) for one in drawn(1, 40)])
+    ledger.tend(lambda database: database.execute("update audits set night = '2026-01-01'"))
+    ledger.close()
+    before_bytes = (tmp_path / "ledger.sqlite").stat().st_size
+    assert main(["ledger", "prune", "--state", str(tmp_path), "--copies-bytes", "0", "--dry-run"]) == 0
+    assert "40 curves would go" in capsys.readouterr().out
+    assert main(["ledger", "prune", "--state", str(tmp_path), "--copies-bytes", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["copies"] == {"curves": 40, "freed_bytes": 4_000_000, "left_bytes": 0}
+    assert before_bytes - (tmp_path / "ledger.sqlite").stat().st_size > 3_900_000
+
+
+def test_an_id_that_was_pruned_stays_taken(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite", "afm1")
+    spool, messages = Spool(tmp_path / "ingest"), [parse(frames(number)) for number in range(3)]
+    spool.open()
+    paths = [spool.write(one.id, content_of(one)) for one in messages]
+    verdicts = ("discard", "keep", "discard")
+    ledger.record(
+        [
+            decision(number, identity=f"ingest:{one.id}#0", verdict=verdict, source="ingest")
+            for number, (one, verdict) in enumerate(zip(messages[:2], verdicts, strict=False), 10)
+        ]
+    )
+    went = Pruner(tmp_path, ledger).spool(0)
+    ledger.close()
+    assert (went.curves, [path.exists() for path in paths]) == (1, [False, True, True]), "kept, or not decided yet"
+    again = Spool(tmp_path / "ingest")
+    assert again.open() == paths[1:]
+    found = again.find(messages[0].id)
+    assert found == paths[0]
+    check_same(messages[0], found, partial(digest_noted, found))
+    other = parse(frames(7, id=messages[0].id))
+    with pytest.raises(Refused, match="was given to another curve"):
+        check_same(other, found, partial(digest_noted, found))
+
+
+def frames(number: int, **header: object) -> list[bytes]:
+    said = {"id": f"curve-{number}", "name": f"curve-{number}", "dtype": "<f8", "force_unit": "N"}
+    said |= {"pulling": "positive", "distance_grows": "away", **header}
+    return [json.dumps(said).encode(), (np.arange(100.0) + number).tobytes(), b""]

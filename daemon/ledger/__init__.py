@@ -310,9 +310,11 @@ class Ledger:
         self.stream = str(uuid.uuid4())
         self._connection.execute("update ledger set stream = ?", (self.stream,))
         self._note_announced(last)
+        is_known = int(seq) > last + 1  # a snapshot says one more than it has, as it does not know
+        which = f"{last + 1} to {int(seq)} were" if is_known else f"after {last} may have been"
         self._lost = (
-            f"decisions {last + 1} to {int(seq)} were announced and are not in {self.path}: an older copy was put "
-            "back, or its -wal was removed; their curves are judged again, as another stream"
+            f"decisions {which} announced and are not in {self.path}: an older copy was put back, or its -wal was "
+            "removed; their curves are judged again, as another stream"
         )
         _log.error(self._lost)
 

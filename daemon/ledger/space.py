@@ -24,15 +24,16 @@ from daemon.common.errors import INPUT_OUTPUT, UserError
 from daemon.common.sqlite_file import trouble
 from daemon.common.text import duration, many, size
 from daemon.config import Config
+from daemon.config.rule import SpaceConfig
 from daemon.formats.afmcurve import SUFFIX
 from daemon.ledger import Ledger, NotRecorded
-from daemon.ledger.file import DRAWS_SINCE, LOOKS_SINCE
+from daemon.ledger.file import DRAWS_SINCE, LOOKS_SINCE, explain
 from daemon.ledger.numbers import Disk
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import text
 from daemon.sources.ingest import prune as prune_files
 from daemon.sources.message import name_and_id
-from models.clock import night_of
+from models.clock import night_of, since_1970
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ _PRUNE_S, _SHARE, _REST_S, _GONE_S = 600.0, 1e-2, 0.02, 1.0
 #: Nor is a day of the spool, all of which stays, read again before that.
 _AGAIN_S = 86_400.0
 _PORTION, _PAGES_AT_ONCE = 200, 2_000
+_WORTH = 0.05  # of a ledger that are free pages: below that it is not written anew
 #: A warning goes when there has been no cause for it for so long: what writes in bursts shall not raise it each time.
 _QUIET_S = 900.0
 
@@ -274,25 +276,31 @@ def _portions(paths: Mapping[Path, int]) -> Iterator[list[Path]]:
 class SpaceCare(threading.Thread):
     """Looks at the disk of the running service, and keeps its budgets.
 
-    ``settings`` may be another one from any moment on; ``count(what, curves)`` hears of what went.
+    ``count(what, curves)`` hears of what went.
     """
 
     def __init__(self, config: Config, ledger: Ledger, count: Callable[[str, int], None]) -> None:
         super().__init__(name="space", daemon=True)
-        self.settings, self.disk = config.space, Disk(free_bytes=free_bytes(config.state), full_s=None)
+        self._settings, self.disk = config.space, Disk(free_bytes=free_bytes(config.state), full_s=None)
         self._state, self._ledger, self._count = config.state, ledger, count
         self._watch, self._warning, self._ending = DiskWatch(), FullWarning(), threading.Event()
         self.text = ""  # what to warn of; "": nothing
+        self._due_s = 0.0  # when the budgets are looked at again, by time.monotonic()
 
     def run(self) -> None:
-        pruner, due_s, pause_s = Pruner(self._state, self._ledger, self._rest), time.monotonic(), LOOK_S
-        while not self._ending.wait(pause_s):
+        pruner = Pruner(self._state, self._ledger, self._rest)
+        while not self._ending.wait(LOOK_S):
             self.look(time.monotonic())
-            if time.monotonic() >= due_s:
+            if time.monotonic() >= self._due_s:
                 began_s = time.monotonic()
+                self._due_s = math.inf
                 self._keep_budgets(pruner)
-                took_s = time.monotonic() - began_s
-                due_s = time.monotonic() + max(took_s / _SHARE, _PRUNE_S)
+                now_s = time.monotonic()
+                self._due_s = min(self._due_s, now_s + max((now_s - began_s) / _SHARE, _PRUNE_S))
+
+    def adopt(self, settings: SpaceConfig) -> None:
+        """Other budgets, from the next look on."""
+        self._settings, self._due_s = settings, 0.0
 
     def stop(self) -> None:
         self._ending.set()
@@ -308,7 +316,7 @@ class SpaceCare(threading.Thread):
         self._watch.note(now_s, free)
         full_s = self._watch.full_s()
         self.disk = Disk(free_bytes=free, full_s=None if math.isinf(full_s) else round(full_s, 1))
-        self._warning.observe(now_s, self.disk, self.settings.full_s)
+        self._warning.observe(now_s, self.disk, self._settings.full_s)
         self.text = self._words(free, self._warning.full_s) if self._warning.full_s is not None else ""
 
     def _words(self, free: int, full_s: float) -> str:
@@ -322,8 +330,8 @@ class SpaceCare(threading.Thread):
 
     def _keep_budgets(self, pruner: Pruner) -> None:
         for what, prune, budget_bytes in (
-            ("copies", pruner.copies, self.settings.copies_bytes),
-            ("spool", pruner.spool, self.settings.spool_bytes),
+            ("copies", pruner.copies, self._settings.copies_bytes),
+            ("spool", pruner.spool, self._settings.spool_bytes),
         ):
             if not budget_bytes:
                 continue
@@ -343,3 +351,87 @@ def free_bytes(state: Path) -> int:
     """On the disk of a folder that is there; for us, without what is root's alone. OSError."""
     found = os.statvfs(state)
     return found.f_bavail * found.f_frsize
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a state takes on its disk."""
+
+    bytes: dict[str, int]  # by what it is
+    free_bytes: int
+    growth_bytes_per_day: int
+    looked_back_s: float  # over which that was
+
+
+#: What lies in a state folder beside the ledger: what it is -> its files and folders.
+_PLACES = {
+    "spool": (SPOOL,),
+    "labels": (LABELS,),
+    "guard": ("guard.sqlite",),
+    "models": ("models",),
+    "engines": ("engines",),
+    "reports": ("reports",),
+    "snapshots": ("snapshots",),
+}
+_WEEK_S, _HOUR_S = 7 * 86_400.0, 3600.0
+
+
+def taken(state: Path) -> Taken:
+    """Beside a running service or without one. Raises UserError 69 where there is no ledger, 74 where it is damaged."""
+    with SpaceView(state / LEDGER) as view:
+        files = _size_of(state / LEDGER, state / f"{LEDGER}-wal", state / f"{LEDGER}-shm")
+        copies, free = view.copies_bytes(), view.free_in_file_bytes()
+        found = {"decisions": max(files - copies - free, 0), "copies": copies, "room in the ledger": free}
+        found |= {what: _size_of(*(state / name for name in names)) for what, names in _PLACES.items()}
+        found["other"] = max(_size_of(state) - sum(found.values()), 0)
+        now_s, last = time.time(), view.last_seq
+        since = _first_since(view, now_s - _WEEK_S, last)
+        looked_back_s = min(max(now_s - _decided_s(view, since), _HOUR_S), _WEEK_S) if since <= last else _WEEK_S
+        grown = (found["decisions"] + copies) * (last - since + 1) / last if last else 0.0
+        recent = (one for files_of in _days(state / SPOOL).values() for one in files_of.items())
+        grown += sum(count for path, count in recent if path.stat().st_mtime >= now_s - looked_back_s)
+    per_day = int(grown * 86_400 / looked_back_s)
+    return Taken(found, free_bytes(state), per_day, looked_back_s)
+
+
+def _decided_s(view: SpaceView, seq: int) -> float:
+    return since_1970(str(view.decisions([seq])[seq]["time"]))
+
+
+def _first_since(view: SpaceView, since_s: float, last: int) -> int:
+    """The first decision made since then, by halves; ``last`` + 1 where there is none."""
+    low, high = 1, last + 1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _decided_s(view, middle) >= since_s else (middle + 1, high)
+    return low
+
+
+def _size_of(*places: Path) -> int:
+    total = 0
+    for place in places:
+        with contextlib.suppress(OSError):
+            total += place.stat().st_size
+            if place.is_dir():
+                total += sum(_size_of(Path(one.path)) for one in os.scandir(place) if not one.is_symlink())
+    return total
+
+
+def compact(path: Path) -> None:
+    """Give free pages back to the disk, of a ledger that nobody has open, as far as there is room to do it in.
+
+    One from before is written anew, once: from then on it gives back what is pruned. Raises UserError 74.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+            pages, free = (database.execute(f"pragma {one}_count").fetchone()[0] for one in ("page", "freelist"))
+            (page_bytes,) = database.execute("pragma page_size").fetchone()
+            (mode,) = database.execute("pragma auto_vacuum").fetchone()
+            if mode == 0 and free > pages * _WORTH and 2.2 * (pages - free) * page_bytes < free_bytes(path.parent):
+                database.execute("pragma auto_vacuum = incremental")
+                database.execute("vacuum")
+            elif mode:
+                database.executescript("pragma incremental_vacuum")
+            database.execute("pragma wal_checkpoint(truncate)")
+    except sqlite3.DatabaseError as error:
+        raise explain(error, path) from error

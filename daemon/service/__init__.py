@@ -315,7 +315,7 @@ class Service:
         parts.model_reload.adopt(loaded)
         parts.guard.reloaded(config.guard)
         parts.notifier.adopt(config.notify)
-        parts.space.settings = config.space
+        parts.space.adopt(config.space)
         parts.metrics.reload_successful.set(1)
         self._log.adopt(config.log.level, config.log.format)
         log.info("reload: applied %s; needs a restart: %s", sorted(live) or "nothing", after_restart or "nothing")

@@ -133,7 +133,7 @@ def prune(paths: Sequence[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _digest_noted(path: Path) -> str | None:
+def digest_noted(path: Path) -> str | None:
     """What the curve of a file that was pruned was; None where it was not."""
     with contextlib.suppress(FileNotFoundError):
         for line in path.with_name(_PRUNED).read_text("ascii", "replace").splitlines():
@@ -314,7 +314,7 @@ class IngestSource:
             if (path := self._spool.find(message.id)) is None:
                 arrivals[message.id] = self._write(message, noticed_s)
             else:
-                check_same(message, path, partial(_digest_noted, path))
+                check_same(message, path, partial(digest_noted, path))
         except Refused as refusal:
             return refusal.id, str(refusal)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from models.raster import coverage
 STUDIES, FAULTS = Path(__file__).parent / "studies", Path(__file__).parent / "faults"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """What lies in studies/ is a study test, in faults/ one of faults. Elsewhere its first case is smoke.
 
-    The tests in faults/ wait for real time to pass: of them only those that say so are in make test.
+    The tests in faults/ wait for real time to pass: of them only those that say so are in make test. They come in the
+    order of their own limits, the longest first: so no worker is left alone with a long one at the end.
     """
     seen: set[str] = set()
     for item in items:
@@ -30,6 +33,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         elif item.get_closest_marker("faults") and "[" in item.nodeid and function not in seen:
             item.add_marker("smoke")
         seen.add(function)
+    yield  # to what takes out those that were not asked for
+    if all(item.get_closest_marker("faults") for item in items):
+        items.sort(key=lambda item: -limit_s(item))
+
+
+def limit_s(item: pytest.Item) -> float:
+    """That a test gives itself; 0 where it takes the one of pyproject.toml."""
+    mark = item.get_closest_marker("timeout")
+    return float(mark.args[0]) if mark is not None and mark.args else 0.0
 
 
 @pytest.fixture(scope="session")

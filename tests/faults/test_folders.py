@@ -63,8 +63,14 @@ def test_a_folder_that_becomes_another_with_the_same_names(tmp_path: Path, how: 
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("place", ["over the folder", "below the folder"])
-@pytest.mark.parametrize("kind", ["bind", "tmpfs"])
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        *(("bind", "over the folder"), ("tmpfs", "below the folder")),
+        pytest.param("bind", "below the folder", marks=pytest.mark.long),
+        pytest.param("tmpfs", "over the folder", marks=pytest.mark.long),
+    ],
+)
 def test_a_mount_that_appears_under_the_service(tmp_path: Path, place: str, kind: str) -> None:
     watch, elsewhere = tmp_path / "watch", tmp_path / "elsewhere"
     point = watch if place.startswith("over") else watch / "run"

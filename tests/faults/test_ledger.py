@@ -76,7 +76,9 @@ def feed(lab: Lab, start: int, stop: int) -> None:
         put(lab.watch, number)
 
 
-@pytest.mark.parametrize("gone", [("-wal", "-shm"), ("-wal",), ("-shm",)], ids=str)
+@pytest.mark.parametrize(
+    "gone", [("-wal", "-shm"), ("-wal",), pytest.param(("-shm",), marks=pytest.mark.long)], ids=str
+)
 @pytest.mark.timeout(120)
 def test_what_was_announced_outlives_the_loss_of_the_wal(tmp_path: Path, gone: tuple[str, ...]) -> None:
     with Lab(tmp_path) as lab:

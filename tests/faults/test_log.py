@@ -93,7 +93,7 @@ def ends(lab: Lab) -> float:
     return time.monotonic() - begun_s
 
 
-@pytest.mark.parametrize("kind", ["terminal", "pipe", "journal"])
+@pytest.mark.parametrize("kind", ["terminal", pytest.param("pipe", marks=pytest.mark.long), "journal"])
 def test_a_reader_that_takes_nothing_delays_nothing(kind: str, tmp_path: Path) -> None:
     with logging_onto(kind, tmp_path) as (lab, ending):
         ending.stop()
@@ -143,7 +143,7 @@ def test_a_log_on_a_full_disk_stops_nothing(tmp_path: Path) -> None:
         assert ends(lab) < 5
 
 
-@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", ["2>&-", pytest.param(">&- 2>&-", marks=pytest.mark.long), "<&- >&- 2>&-"])
 def test_streams_may_be_closed(closed: str, tmp_path: Path) -> None:
     lab = Lab(tmp_path)
     words = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *lab.command()]
@@ -159,7 +159,7 @@ def test_streams_may_be_closed(closed: str, tmp_path: Path) -> None:
         lab.process.wait(20)
 
 
-@pytest.mark.parametrize("reader", ["head -n 1", "sleep 60", "cat"])
+@pytest.mark.parametrize("reader", ["head -n 1", "sleep 60", pytest.param("cat", marks=pytest.mark.long)])
 def test_in_a_shells_pipe(reader: str, tmp_path: Path) -> None:
     lab = Lab(tmp_path)
     lab.process = subprocess.Popen(

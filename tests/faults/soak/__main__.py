@@ -41,6 +41,7 @@ class Soaked:
     findings: verdict.Findings
     falls: list[Fall]
     done: Counter[str]
+    told: list[str]
     samples: list[Sample]
     canaries: dict[str, int]
     scrapes: int
@@ -66,7 +67,7 @@ def run(folder: Path, curves: int, minutes: float, plan: Plan) -> Soaked:
         sender = Sender(ingest, Contents(plan.seed).sent)
         stack.callback(sender.close)
         feeds = _feeds(lab, far, sender, curves, minutes * 60, plan.seed)
-        trouble, sampler = Trouble(lab, plan, far, disk), Sampler(lab, _SAMPLE_S)
+        trouble, sampler = Trouble(lab, plan, far, disk), Sampler(lab, _SAMPLE_S, folder / "samples.csv")
         stack.callback(trouble.close)
         stack.callback(lab.stop)
         lab.start()
@@ -102,6 +103,7 @@ def run(folder: Path, curves: int, minutes: float, plan: Plan) -> Soaked:
             findings=found,
             falls=trouble.falls,
             done=trouble.done,
+            told=trouble.told,
             samples=sampler.samples,
             canaries=sampler.canaries_told(),
             scrapes=sampler.scrapes,
@@ -172,7 +174,7 @@ def _fresh(lab: SoakedLab, oracle: Oracle) -> float:
 
 
 def _trouble_left(lab: SoakedLab, sampler: Sampler) -> list[str]:
-    said = [f"afterwards: {one}" for one in lab.troubles()]
+    said = [f"afterwards: {one}" for one in lab.troubles() if not one.startswith("advice")]  # of tip and sample
     if lost := sampler.canaries_told().get("lost"):
         said.append(f"{lost} canaries never came back")
     if sampler.unbalanced:
@@ -216,6 +218,7 @@ def report(found: Soaked, command: str) -> str:
         *(f"    {what:<28}{count:>6}" for what, count in sorted(found.done.items())),
         f"    {'messages sent again':<28}{found.again:>6}",
         f"    {'scrapes':<28}{found.scrapes:>6}",
+        *(f"    {one}" for one in found.told),
         "",
         "## What came of it",
         "",
@@ -239,6 +242,7 @@ def report(found: Soaked, command: str) -> str:
         f"The last life of the service, {flat.hours:.2f} h: everything but the kills. PSS; a slope by least squares.",
         "",
         *(f"    {row}" for row in flat.rows()),
+        f"    all processes, MB, by tenths of that life: {flat.tenths()}",
         *(f"    {of:<12}{_three([getattr(one, of) for one in last])}" for of in ("threads", "descriptors")),
         f"    WAL at most {max(one.wal_mb for one in found.samples):.1f} MB; ledger {last[-1].ledger_mb:.0f} MB",
         f"    CPU {last[-1].cpu_s - last[0].cpu_s:.0f} s in {flat.hours:.2f} h",

@@ -40,9 +40,10 @@ class Sample:
 class Sampler(threading.Thread):
     """Looks every ``pause_s``; between a kill and the next start there is nothing to see."""
 
-    def __init__(self, lab: Lab, pause_s: float) -> None:
+    def __init__(self, lab: Lab, pause_s: float, file: Path) -> None:
         super().__init__(name="sampler", daemon=True)
         self._lab, self._pause_s, self._done = lab, pause_s, threading.Event()
+        self._file = file  # as they come, for whoever looks while it works
         self.samples: list[Sample] = []
         self.scrapes = self.unbalanced = 0
         self._lives: dict[int, dict[str, float]] = {}
@@ -73,18 +74,20 @@ class Sampler(threading.Thread):
         self.unbalanced += not identity_holds(numbers)
         self._lives[process.pid] = {key: value for key, value in numbers.items() if "_canary_total" in key}
         ledger = self._lab.state / "ledger.sqlite"
-        self.samples.append(
-            Sample(
-                at_s=time.time(),
-                pid=process.pid,
-                memory_mb=memory,
-                threads=threads,
-                descriptors=descriptors,
-                wal_mb=(self._lab.state / "ledger.sqlite-wal").stat().st_size / 1e6,
-                ledger_mb=ledger.stat().st_size / 1e6,
-                cpu_s=self._lab.cpu_s(),
-            )
+        sample = Sample(
+            at_s=time.time(),
+            pid=process.pid,
+            memory_mb=memory,
+            threads=threads,
+            descriptors=descriptors,
+            wal_mb=(self._lab.state / "ledger.sqlite-wal").stat().st_size / 1e6,
+            ledger_mb=ledger.stat().st_size / 1e6,
+            cpu_s=self._lab.cpu_s(),
         )
+        self.samples.append(sample)
+        words = [f"{sample.at_s:.0f}", sample.pid, *(f"{memory[role]:.1f}" for role in ROLES), threads, descriptors]
+        with self._file.open("a") as file:
+            print(*words, f"{sample.wal_mb:.1f}", f"{sample.ledger_mb:.0f}", sep=",", file=file)
 
     def canaries_told(self) -> dict[str, int]:
         """Result -> how many, over all lives of the service, as far as a scrape saw them."""

@@ -24,6 +24,7 @@ from models.bundle import CONFIRMED, SHIPPED, read
 from tests.faults.lab import Lab, Share
 
 _SETTLED_S = 30.0  # so long after a disturbance its backlog may still be seen in how late a verdict is
+_BUDGET_BYTES = 20_000_000  # of copies and of spool, so that a prune has something to do
 _BATCHES = (1, 8, 64, 32)
 
 
@@ -77,6 +78,7 @@ class Trouble:
         self.falls: list[Fall] = []
         self.done: Counter[str] = Counter()
         self.said: list[str] = []  # what did not go as it should
+        self.told: list[str] = []  # what the verbs of care say
         self._acts: dict[str, Callable[[], None]] = {
             "kill -9": self._kill,
             "a reader is killed": self._kill_reader,
@@ -172,15 +174,19 @@ class Trouble:
         into = self._lab.folder / "snapshots"
         into.mkdir(exist_ok=True)
         self._verb("snapshot", "ledger", "snapshot", "--to", into, "--state", self._lab.state)
+        for one in sorted(into.iterdir())[-1:]:
+            self._verb("verify", "ledger", "verify", one, "--state", self._lab.state)
 
     def _prune(self) -> None:
         if "ledger" in VERBS:
-            self._verb("prune", "ledger", "prune", "--state", self._lab.state)
+            budget = ("--copies-bytes", str(_BUDGET_BYTES), "--spool-bytes", str(_BUDGET_BYTES))
+            self._verb("prune", "ledger", "prune", *budget, "--state", self._lab.state)
 
     def _verb(self, what: str, *words: str | Path) -> None:
         answer = self._lab.run(*words, limit_s=300)
         if answer.returncode:
             self.said.append(f"{what}: exit {answer.returncode}: {answer.stderr.strip()}")
+        self.told.append(f"{what}: {' '.join(answer.stdout.split())[:160]}")
         self.done[what] += 1
 
     def _stall(self) -> None:

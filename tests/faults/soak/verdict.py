@@ -160,6 +160,11 @@ class Flat:
             rows.append(f"{role or 'all':<10}{begin:>10.1f}{end:>10.1f}{max(memory):>10.1f}{slope:>12.1f}")
         return rows
 
+    def tenths(self) -> str:
+        """The median memory of each tenth."""
+        parts = np.array_split([one.total_mb for one in self.samples], min(10, len(self.samples)))
+        return " ".join(f"{np.median(part):.0f}" for part in parts)
+
     def growth(self, of: str) -> float:
         """Between the first tenth and the last, of "total_mb", "threads" or "descriptors"."""
         tenth = max(len(self.samples) // 10, 1)

@@ -180,6 +180,8 @@ def test_the_service_talks_to_systemd_as_the_unit_expects(tmp_path: Path) -> Non
         process = subprocess.Popen(command, cwd=UNIT.parents[1], env={**os.environ, **given}, stderr=subprocess.DEVNULL)
         try:
             said = [systemd.recv(4096).decode()]
+            while said[0].startswith("EXTEND_TIMEOUT_USEC="):  # this computer is busy, and patience is asked for
+                said[0] = systemd.recv(4096).decode()
             assert said[0].startswith("READY=1\nSTATUS="), "nothing is said before READY"
             begun_s = time.monotonic()
             while time.monotonic() < begun_s + 1.2:  # no curve comes, and it is still alive

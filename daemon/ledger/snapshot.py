@@ -17,6 +17,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -41,14 +42,11 @@ from models.files import (
     sync_file,
     sync_folder,
     write_synced,
-    write_whole,
 )
 
 #: Where snapshots lie when no other place is given, in the state folder.
 HOME = "snapshots"
 MANIFEST = "snapshot.json"
-#: In the state folder: where the last one lies. The service tells how old it is.
-NOTE = "last-snapshot"
 #: Of a snapshot's name: when it was taken, UTC. In order they are the oldest first.
 _LIKE = "????-??-??T??????Z"
 #: Databases, those that name decisions of the ledger before the ledger itself.
@@ -96,6 +94,12 @@ def known(home: Path) -> list[Path]:
     return sorted(one for one in home.glob(_LIKE) if (one / MANIFEST).is_file())
 
 
+def newest_s(home: Path) -> float:
+    """When the last one was taken, since 1970; NaN where there is none. It is not looked into."""
+    names = [one.name for one in known(home)]
+    return datetime.strptime(f"{names[-1]}+0000", "%Y-%m-%dT%H%M%SZ%z").timestamp() if names else math.nan
+
+
 def take(state: Path, home: Path, instrument: str, *, keep: int, wall_s: float) -> tuple[Path, Manifest]:
     """Take one, whole or not at all; of those before the newest stay, ``keep`` in all.
 
@@ -119,8 +123,6 @@ def take(state: Path, home: Path, instrument: str, *, keep: int, wall_s: float) 
             except BaseException:
                 shutil.rmtree(fresh, ignore_errors=True)
                 raise
-            with contextlib.suppress(OSError):  # a state that is only read
-                write_whole(state / NOTE, f"{folder}\n".encode())
             for old in known(home)[:-keep]:
                 remove_folder(old)
             return folder, manifest
@@ -148,14 +150,6 @@ def verify(folder: Path) -> Manifest:
         raise Damaged(f"{Path(error.filename or folder).name}: {error.strerror}") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Damaged(f"{MANIFEST} is none: {error}") from error
-
-
-def last_taken_s(state: Path) -> float:
-    """When the last one was taken, in seconds since 1970; NaN where none was."""
-    try:
-        return (state / NOTE).stat().st_mtime
-    except OSError:
-        return math.nan
 
 
 def newest_whole(home: Path) -> Path | None:

@@ -34,9 +34,8 @@ from daemon.guard.canaries import CanarySource, PathWatch
 from daemon.judging import Judge
 from daemon.judging.judge import Serving, release
 from daemon.judging.sentinel import Dispute, Sentinel
-from daemon.ledger import Ledger, LedgerView
+from daemon.ledger import Ledger, LedgerView, snapshot
 from daemon.ledger.care import LedgerCare
-from daemon.ledger.snapshot import last_taken_s
 from daemon.ledger.space import SPOOL, SpaceCare
 from daemon.metrics import Accounts, Metrics
 from daemon.notify import Notifier
@@ -319,11 +318,12 @@ def _measure(
     if (newest_s := report.newest_s()) is not None:  # of the service before: a restart is no new beginning of the night
         metrics.last_decision.set(newest_s)
     metrics.ask(metrics.review_queue, report.waiting)
-    metrics.ask(metrics.snapshot, lambda: last_taken_s(config.state))
     metrics.watch_sources(vigil.sources)
     ledger = config.state / "ledger.sqlite"
     files = {"ledger": ledger, "ledger-wal": ledger.with_name(f"{ledger.name}-wal")}
     metrics.watch_files({**files, "labels": config.state / "labels.sqlite", "spool": config.state / SPOOL})
+    home = snapshot.home_of(config.state, config.space.snapshot_to, config.instrument)
+    metrics.ask(metrics.snapshot, partial(snapshot.newest_s, home), keep_s=60.0)
     if (server := metrics.serve(config.metrics_port, config.metrics)) is not None:
         stop: Callable[[], None] = server.shutdown
         closing.callback(stop)

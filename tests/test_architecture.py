@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,18 @@ def test_nothing_turns_data_into_code(path: Path) -> None:
             for word in node.keywords:
                 value = word.value.value if isinstance(word.value, ast.Constant) else None
                 assert not (word.arg in ("shell", "allow_pickle") and value is not False), f"{path.name}:{node.lineno}"
+
+
+def test_nothing_is_imported_that_pyproject_does_not_name() -> None:
+    named = {
+        one.lower() for one in re.findall(r'^(?:  |.*\[)"([\w-]+)[><=]', (ROOT / "pyproject.toml").read_text(), re.M)
+    }
+    known = named | {"pillow", "torch-tensorrt", "daemon", "models", "deploy"}  # pillow comes with matplotlib
+    owners = packages_distributions()
+    for path, tree in TREES.items():
+        for name in {one.partition(".")[0] for one in imports_of(tree)} - sys.stdlib_module_names:
+            bringing = {one.lower().replace("_", "-") for one in [*owners.get(name, []), name]}
+            assert bringing & known, f"{path.relative_to(ROOT)} imports {name}, which no line of pyproject names"
 
 
 def test_nobody_imports_tensorrt_at_module_level() -> None:

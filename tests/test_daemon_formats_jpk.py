@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from makers import a_retract, make_jpk, make_jpk_map
 
+from daemon.bench import CURVES
 from daemon.formats import open_file
-from daemon.formats.base import Unfinished
+from daemon.formats.base import Blob, Unfinished, Unreadable
 from daemon.formats.jpk import JpkReader, Properties
+from daemon.formats.zip import ZipFile
 
 DATA = Path(__file__).resolve().parents[1] / "daemon" / "curves"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -232,3 +234,27 @@ def test_a_header_is_what_the_rule_for_its_lines_says() -> None:
         assert {key: found.get(key) for key in expected} == expected
         for key in ("a", "b", "v", "av", "va", "a\\"):
             assert (key in found) == (key in expected), (key, text)
+
+
+def test_members_are_those_of_the_standard_library_and_of_a_damaged_file_the_same_or_none() -> None:
+    content = (CURVES / "fmt-jpk-fd_spot3-0192.jpk-force").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {name.encode(): archive.read(name) for name in archive.namelist()}
+    whole = ZipFile(Blob.of(content), lambda name: True)
+    assert {name: whole.read(name, 1 << 20) for name in whole.members} == members
+    random, refused = Random(2), 0
+    for _ in range(200):
+        damaged = bytearray(content)
+        for _ in range(random.choice((1, 4))):
+            damaged[random.randrange(len(content))] ^= 1 << random.randrange(8)
+        try:
+            file = ZipFile(Blob.of(bytes(damaged)), members.__contains__)
+        except (Unreadable, Unfinished):
+            refused += 1
+            continue
+        for name in file.members:
+            try:
+                assert file.read(name, 1 << 20) == members[name]
+            except (Unreadable, Unfinished):
+                refused += 1
+    assert refused > 150

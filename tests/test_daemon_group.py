@@ -117,3 +117,4 @@ def test_the_service_and_a_person_of_its_group_write_side_by_side_and_nobody_els
         assert stat.S_IMODE((state / name).stat().st_mode) & 0o070 == 0o060
     code, out, complaint = run(STRANGER, READS, state)
     assert (code, out, len(complaint.splitlines())) == (INPUT_OUTPUT, "", 1)
+    assert f"is for the group {GROUP} alone: sudo usermod -aG {GROUP} " in complaint

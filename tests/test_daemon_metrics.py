@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from daemon.client.service_file import free_port
 from daemon.common.errors import UserError
+from daemon.config import MetricsConfig
 from daemon.metrics import STATES, Accounts, Metrics
 from daemon.sources import Source, SourceHealth
 from deploy.classifier import EngineId
@@ -252,6 +254,34 @@ def test_a_scraper_that_never_reads_holds_nobody_up(served: tuple[Metrics, int])
     with socket.create_connection(("127.0.0.1", port)) as silent:
         silent.sendall(b"GET /metr")
         assert total(scrape(port), "backlog_curves") == 0
+
+
+def test_other_machines_show_the_token_of_the_metrics(tmp_path: Path) -> None:
+    token, port = tmp_path / "token", free_port()
+    token.write_text("a-long-line\n")
+    token.chmod(0o600)
+    server = Metrics().serve(port, MetricsConfig(bind="0.0.0.0", token_file=token))
+    assert server is not None
+
+    def status(shown: str | None) -> int:
+        headers = {} if shown is None else {"Authorization": shown}
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code if b"afm_triage" not in error.read() else 0
+
+    shown = [None, "Bearer a-long-lin", "Bearer a-long-line-", "Basic a-long-line", "Bearer \xe9", "Bearer a-long-line"]
+    try:
+        assert [status(one) for one in shown] == [401, 401, 401, 401, 401, 200]
+    finally:
+        threading.Thread(target=lambda: (server.shutdown(), server.server_close())).start()
+    token.chmod(0o644)
+    with pytest.raises(UserError, match="can be read by others") as refusal:
+        Metrics().serve(port, MetricsConfig(token_file=token))
+    assert refusal.value.exit_code == 78
 
 
 def test_a_taken_port_is_named_and_0_is_off(served: tuple[Metrics, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sqlite3
@@ -15,7 +16,7 @@ from daemon.cli import main
 from daemon.common.errors import UserError
 from daemon.labels import Label, Labels
 from daemon.ledger import Ledger, LedgerView, snapshot
-from daemon.ledger.snapshot import Damaged, known, take, verify
+from daemon.ledger.snapshot import Damaged, known, newest_s, take, verify
 from models.clock import utc_now
 from tests.ledgerhelp import decision, decisions, ledger_with
 
@@ -119,9 +120,11 @@ def test_no_room_for_a_snapshot_is_said_before_anything_is_written(
     assert list((tmp_path / "there").iterdir()) == []
 
 
-def test_one_disk_holds_a_models_weights_once(state: Path, tmp_path: Path) -> None:
+def test_one_disk_holds_a_models_weights_once_and_the_newest_is_known_by_its_time(state: Path, tmp_path: Path) -> None:
+    assert math.isnan(newest_s(tmp_path / "there"))
     for number in range(2):
         of(state, tmp_path / "there", NOW_S + number)
+    assert newest_s(tmp_path / "there") == NOW_S + 1
     weights = [one / "models" / "mine" / "weights.safetensors" for one in known(tmp_path / "there")]
     assert {one.stat().st_ino for one in weights} == {(state / "models/mine/weights.safetensors").stat().st_ino}
 

@@ -217,3 +217,30 @@ def test_the_verb_makes_allows_lists_and_revokes(tmp_path: Path, capsys: pytest.
         assert main(["keys", *wrong, *state]) == code
         assert capsys.readouterr().err.count("\n") == 1
     assert keys.read(own, "keys.secret") == service, "the service's own key is never made anew"
+
+
+def test_check_says_what_is_protected_and_by_which_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, state = tmp_path / "afm.toml", tmp_path / "state"
+    file.write_text(
+        f'watch = ["{tmp_path}/watch"]\nstate = "{state}"\npublish = "tcp://0.0.0.0:5795"\n'
+        '[metrics]\nbind = "0.0.0.0"\n'
+    )
+    assert main(["check", str(file)]) == 78
+    told = capsys.readouterr().err
+    assert "publish: tcp://0.0.0.0:5795 could be reached from other machines, and no CURVE keys protect it" in told
+    assert "metrics.token_file: is missing" in told
+    token = tmp_path / "token"
+    token.write_text("a-long-line")
+    token.chmod(0o600)
+    file.write_text(file.read_text() + f'token_file = "{token}"\n')
+    assert main(["keys", "new", "laptop", "--out", str(tmp_path / "laptop.key"), "--config", str(file)]) == 0
+    capsys.readouterr()
+    assert main(["check", str(file)]) == 0
+    told = capsys.readouterr().out
+    assert "at publish other machines are asked for a key" in told
+    assert "laptop may listen" in told
+    assert "which can be read on the way" in told
+    assert "a-long-line" not in told
+    (state / "keys" / "service.key").chmod(0o644)
+    assert main(["check", str(file)]) == 78
+    assert "can be read by everybody" in capsys.readouterr().err

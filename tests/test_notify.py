@@ -416,6 +416,7 @@ def test_a_test_takes_the_real_path_and_fails_whenever_that_would(tmp_path, capf
 def test_that_the_service_is_down_is_told_with_its_last_words_and_that_it_is_back(tmp_path, monkeypatch, capfd):
     (tmp_path / "state").mkdir()
     monkeypatch.setattr("daemon.notify.GATHER_S", 0.2)
+    monkeypatch.setattr("daemon.notify.GATHER_AFTER_S", 0.2)
     journal = tmp_path / "journalctl"  # stands in for the journal, which only systemd has
     journal.write_text('#!/bin/sh\necho "afm-triage: /etc/afm-triage/afm1.toml: 2 errors"; echo "$@" >&2\n')
     journal.chmod(0o755)
@@ -425,7 +426,12 @@ def test_that_the_service_is_down_is_told_with_its_last_words_and_that_it_is_bac
     with http_receiver() as receiver:
         hook = f'webhook = "http://127.0.0.1:{receiver.port}/hook"\n'
         file = configuration(tmp_path, f'{hook}level = "advice"\ncool_down = 3')  # and that is why it failed
+        older = Notifier(NotifyConfig(webhook=SecretUrl(f"http://127.0.0.1:{free_port()}/hook")), tmp_path / "state")
+        older.hear("disk", "alarm", "is full", rfc3339(time.time()))
+        while older.status().waiting == 0:
+            older.step()
         assert main(["notify", "--failed", "--config", file]) == 0
+        assert "disk" in json.loads(receiver.got.get(timeout=5).body)["title"]  # what had not arrived goes first
         said = json.loads(receiver.got.get(timeout=5).body)
         assert said["title"].startswith("afm1 ▲ service down: it ended with exit code 78: wrong configuration")
         assert "Its last words:\n  afm-triage: /etc/afm-triage/afm1.toml: 2 errors" in said["text"]
@@ -438,7 +444,7 @@ def test_that_the_service_is_down_is_told_with_its_last_words_and_that_it_is_bac
         for _ in range(3):
             back.step()
             wall[0], steady[0] = wall[0] + 40.0, steady[0] + 40.0
-        assert json.loads(receiver.got.get(timeout=5).body)["title"] == "over: service down"
+        assert json.loads(receiver.got.get(timeout=5).body)["title"] == "over: disk, service down"
     assert main(["notify", "--failed", "--config", configuration(tmp_path, "")]) == 0
     assert "[notify] names nobody" in capfd.readouterr().out
 

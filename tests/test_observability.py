@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shutil
@@ -13,16 +14,21 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlencode
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
+from daemon.cli import Parser
 from daemon.client.service_file import TemporaryService, free_port
+from daemon.common.options import add_options
 from daemon.metrics import CONDITIONS, STATES
-from tests.faults.harness import Producer, identity_holds, scrape
+from tests.faults.harness import Producer
 
 FILES = Path(__file__).resolve().parents[1] / "deploy" / "observability"
 ALERTS = (FILES / "alerts.yml").read_text()
+
+#: Where prometheus.yml says that the token lies.
+TOKEN = "/etc/prometheus/afm-triage-token"
 
 needs_prometheus = pytest.mark.skipif(
     shutil.which("promtool") is None or shutil.which("prometheus") is None, reason="prometheus is not installed"
@@ -73,6 +79,16 @@ def test_every_alert_has_a_case_in_which_it_fires_and_says_what_to_do() -> None:
     assert ALERTS.count("summary:") == ALERTS.count("action:") == len(names) == len(rule_expressions())
 
 
+def test_every_command_that_an_alert_advises_can_be_typed() -> None:
+    actions = " ".join(re.sub(r"{{.*?}}", "afm1", ALERTS).split())
+    commands = re.findall(r"`afm-triage ([^`]+)`", actions)
+    assert len(commands) > 10
+    for words in map(str.split, commands):
+        parser = Parser()
+        add_options(parser, importlib.import_module(f"daemon.verbs.{words[0]}").Options)
+        parser.parse_args(words[1:])  # a UserError for what no verb takes
+
+
 def test_alerts_and_dashboard_name_only_conditions_and_states_that_there_are() -> None:
     asked = " ".join([*rule_expressions(), *(expression for *_, expression in targets())])
     kinds = {kind for words in re.findall(r'kind!?=~?"([^"]+)"', asked) for kind in words.split("|")}
@@ -91,11 +107,13 @@ def test_the_dashboard_is_bound_to_no_server() -> None:
 
 
 class Prometheus:
-    """Debian's, with our files; only addresses and times are others."""
+    """Debian's, with our files and the token; only addresses and times are others."""
 
-    def __init__(self, folder: Path, target_port: int) -> None:
+    def __init__(self, folder: Path, target_port: int, token: Path) -> None:
         config = (FILES / "prometheus.yml").read_text()
         config = config.replace("127.0.0.1:9795", f"127.0.0.1:{target_port}").replace(": 15s", ": 250ms")
+        config = config.replace("# authorization:", "authorization:").replace(TOKEN, str(token))
+        assert str(token) in config
         (folder / "prometheus.yml").write_text(config)
         shutil.copy(FILES / "alerts.yml", folder)
         port = free_port()
@@ -125,18 +143,26 @@ class Prometheus:
 
 
 @pytest.fixture
-def trial(tmp_path: Path) -> Iterator[TemporaryService]:
-    settings = tmp_path / "canaries.toml"
-    settings.write_text("[guard]\ncanary_s = 0.2\ncanary_rest_s = 0.2\n")
+def token(tmp_path: Path) -> Path:
+    file = tmp_path / "token"
+    file.touch(mode=0o600)
+    file.write_text("a-word-that-nobody-guesses\n")
+    return file
+
+
+@pytest.fixture
+def trial(tmp_path: Path, token: Path) -> Iterator[TemporaryService]:
+    settings = tmp_path / "afm1.toml"
+    settings.write_text(f'[guard]\ncanary_s = 0.2\ncanary_rest_s = 0.2\n[metrics]\ntoken_file = "{token}"\n')
     with TemporaryService(tmp_path / "trial", options=("--config", str(settings))) as running:
         yield running
 
 
 @pytest.fixture
-def prometheus(tmp_path: Path, trial: TemporaryService) -> Iterator[Prometheus]:
+def prometheus(tmp_path: Path, trial: TemporaryService, token: Path) -> Iterator[Prometheus]:
     folder = tmp_path / "prometheus"
     folder.mkdir()
-    running = Prometheus(folder, trial.metrics_port)
+    running = Prometheus(folder, trial.metrics_port, token)
     yield running
     running.process.terminate()
     running.process.wait(10)
@@ -145,7 +171,7 @@ def prometheus(tmp_path: Path, trial: TemporaryService) -> Iterator[Prometheus]:
 @needs_prometheus
 @pytest.mark.faults
 def test_a_real_prometheus_understands_every_expression_and_finds_data_where_data_is_due(
-    trial: TemporaryService, prometheus: Prometheus
+    trial: TemporaryService, prometheus: Prometheus, token: Path
 ) -> None:
     prometheus.until('up{job="afm-triage"} == 1')  # a rate is of what comes between two scrapes
     producer = Producer(trial.watch)
@@ -164,9 +190,12 @@ def test_a_real_prometheus_understands_every_expression_and_finds_data_where_dat
     exported = set(prometheus.ask("label/__name__/values"))
     named = {word for one in rule_expressions() for word in re.findall(r"\b(?:afm_triage|process)_\w+", one)}
     assert named <= exported, "an alert on a metric that is not there never fires"
-    with urlopen(f"http://127.0.0.1:{trial.metrics_port}/metrics", timeout=5) as answer:
+    names = ("curves_seen_total", "decisions_total", "curves_duplicate_total", "backlog_curves")
+    seen, *places = (f"sum(afm_triage_{name})" for name in names)
+    assert prometheus.query(f"{seen} - {' - '.join(places)} == 0"), "every curve is somewhere"
+    shown = {"Authorization": f"Bearer {token.read_text().strip()}"}
+    with urlopen(Request(f"http://127.0.0.1:{trial.metrics_port}/metrics", headers=shown), timeout=5) as answer:
         checked = promtool("check", "metrics", given=answer.read().decode())
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
-    assert identity_holds(scrape(trial))
     trial.stop()
     prometheus.until('ALERTS{alertname="AfmTriageTargetDown", alertstate="pending"}')

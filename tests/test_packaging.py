@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -26,3 +27,16 @@ def test_every_verb_of_the_table_has_a_module() -> None:
 
     modules = {path.stem for path in (ROOT / "daemon" / "verbs").glob("[a-z]*.py")}
     assert set(VERBS) == modules
+
+
+def test_every_package_that_is_needed_has_its_reason() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    lines = [line for line in text.splitlines() if re.match(r'  "[\w-]+[><=]', line)]
+    assert len(lines) > 20
+    bare = [line for line in lines if not re.search(r'",\s+# \w', line)]
+    assert not bare, f"say beside it what it is for: {bare}"
+    block = text[text.index("\ndependencies = [") : text.index("[project.optional-dependencies]")]
+    needed = {name.lower() for name in re.findall(r'^  "([\w-]+)', block, re.M)}
+    page = (ROOT / "deploy" / "docs" / "developers.md").read_text()
+    table = page[page.index("## What it stands on") : page.index("## The shipped model again")]
+    assert not {name for name in needed if not re.search(rf"\b{name}\b", table)}, "the page has the same list"

@@ -31,6 +31,7 @@ from daemon.labels import Labels
 from daemon.labels.curve_name import sha256_of
 from daemon.labels.schema import MIGRATIONS
 from daemon.review.night import handover
+from daemon.review.request import token_of
 from models.bundle import SHIPPED, read
 from models.clock import night_of
 from tests.ledgerhelp import JUDGE
@@ -685,8 +686,28 @@ def test_other_machines_need_the_token(tmp_path: Path) -> None:
         assert page.ask("/api/state", Cookie=cookie, Origin="http://evil.example").status == 403
         assert page.ask("/api/state", Cookie=cookie, Host="evil.example").status == 403
         assert page.ask("/api/state", Cookie=cookie, Host=f"10.0.0.5:{page.port}").status == 200
-    with Page(state, "--bind", "0.0.0.0") as page:
-        assert page.address.rpartition("?token=")[2] == token  # a bookmark still opens it
+    assert token_of(state) == token  # a bookmark still opens it
+    mine = tmp_path / "token"
+    mine.write_text("a-line-of-mine\n")
+    mine.chmod(0o600)
+    with Page(state, "--token-file", str(mine)) as page:  # also on this computer, behind a proxy, which says what it is
+        assert "token" not in page.address
+        form = page.ask("/", Accept="text/html,*/*")
+        assert (
+            form.status,
+            b"<form" in form.body,
+            "form-action 'self'" in form.headers["content-security-policy"],
+        ) == (
+            *(401, True),
+            True,
+        )
+        assert page.ask("/login", "POST", body=b"token=guessed").status == 401
+        assert page.ask("/login", "POST", body=b"token=a-line-of-mine", Origin="http://evil.example").status == 403
+        entered = page.ask("/login", "POST", body=b"token=a-line-of-mine", X_Forwarded_Proto="https")
+        cookie, _, marks = entered.headers["set-cookie"].partition(";")
+        assert (entered.status, "Secure" in marks) == (303, True)
+        assert page.ask("/api/state", Cookie=cookie).status == 200
+        assert page.ask("/api/state").status == 401
     assert stored(state) == []
 
 

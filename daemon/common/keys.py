@@ -75,7 +75,8 @@ def read(file: Path, called: str, *, needs_secret: bool = True) -> Key:
     except FileNotFoundError:
         raise UserError(BAD_CONFIG, f"{called} {file} is not there; `afm-triage keys new` makes keys") from None
     except OSError as error:
-        raise UserError(BAD_CONFIG, f"{called} {file} cannot be read: {error.strerror}") from None
+        sudo = "; ask for it with sudo" if isinstance(error, PermissionError) else ""
+        raise UserError(BAD_CONFIG, f"{called} {file} cannot be read: {error.strerror}{sudo}") from None
     found = {match[1]: match[2] for match in map(_LINE.fullmatch, text.splitlines()) if match}
     names = [name for name in ("public-key", "secret-key", "server-key") if name in found]
     if "public-key" not in found or not all(is_key(found[name]) for name in names):
@@ -128,15 +129,17 @@ def make_folder(folder: Path, *, like: Path) -> None:
         for one in reversed(missing):
             one.mkdir(exist_ok=True)
             give_to_owner_of(like, one)
+            one.chmod(0o755 | stat.S_IMODE(one.stat().st_mode) & stat.S_ISGID)  # its group shall let nobody in
     except OSError as error:
         raise UserError(INPUT_OUTPUT, f"{folder} cannot be made: {error.strerror}") from None
 
 
 def give_to_owner_of(like: Path | None, file: Path) -> None:
-    """What root makes for the service is the service's."""
-    if like is not None and os.geteuid() == 0:
-        owner = like.stat()
-        os.chown(file, owner.st_uid, owner.st_gid)
+    """What root makes for the service is the service's; what that makes itself is of its folder's group."""
+    if like is not None:
+        owner, is_root = like.stat(), os.geteuid() == 0
+        with suppress(PermissionError):
+            os.chown(file, owner.st_uid if is_root else -1, owner.st_gid)
 
 
 def file_of(folder: Path, name: str) -> Path:

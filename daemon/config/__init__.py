@@ -396,7 +396,7 @@ def _files(config: Config) -> list[str]:
 def _secrets(config: Config) -> list[str]:
     """Keys and tokens that are asked for and cannot be used."""
     found = list(config.metrics.conflicts(config.metrics_port))
-    if config.open_endpoints and (config.keys.secret or config.own_key.is_file()):
+    if config.open_endpoints and (config.keys.secret or os.path.lexists(config.own_key)):
         found += tried(lambda: keys.read(config.own_key, "keys.secret"))
     return found
 
@@ -409,7 +409,7 @@ def _bindings(config: Config) -> list[str]:
         if text is None:
             continue
         place = Endpoint.parse(text)
-        if not place.is_local and config.keys.secret is None and not config.own_key.is_file():
+        if not place.is_local and config.keys.secret is None and not os.path.lexists(config.own_key):
             found.append(f"{key}: {unprotected(text, place)}")
         if place.port == 0:
             continue

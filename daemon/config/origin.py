@@ -6,6 +6,7 @@ And the home of a service: the state folder and the ports that are meant when no
 from __future__ import annotations
 
 import difflib
+import grp
 import json
 import os
 import stat
@@ -17,8 +18,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from daemon.common.errors import BAD_CONFIG, UserError
+from daemon.common.errors import BAD_CONFIG, INPUT_OUTPUT, UserError
 from daemon.common.mounts import local
+from daemon.common.options import this_user
 from daemon.config.rule import Rule
 
 PREFIX = "AFM_TRIAGE_"
@@ -139,14 +141,27 @@ def default_state(instrument: str, *, serves: bool, units: Path = UNITS) -> Path
 def share_with_group(state: Path) -> None:
     """Where the state folder is a group's (setgid, and the group writes, as systemd makes it), so is what we make.
 
-    Else a label of one person would lie in a file that neither the service nor anybody else can write.
+    Else a label of one person would lie in a file that neither the service nor anybody else can write. Raises UserError
+    74 for somebody who is not of the group.
     """
     if local(state) is None:
         return  # a share, which may not answer
     with suppress(OSError):
-        mode = state.stat().st_mode
-        if mode & stat.S_ISGID and mode & stat.S_IWGRP:
-            os.umask(os.umask(0o077) & ~0o070)
+        found = state.stat()
+        if not (found.st_mode & stat.S_ISGID and found.st_mode & stat.S_IWGRP):
+            return
+        if not os.access(state, os.R_OK | os.X_OK):
+            group = _name_of(found.st_gid)
+            how = f"sudo usermod -aG {group} {this_user() or 'NAME'}, and log in anew"
+            raise UserError(INPUT_OUTPUT, f"{state} is for the group {group} alone: {how}")
+        os.umask(os.umask(0o077) & ~0o070)
+
+
+def _name_of(group: int) -> str:
+    try:
+        return grp.getgrgid(group).gr_name
+    except KeyError:
+        return str(group)
 
 
 def is_running(pid: int) -> bool:

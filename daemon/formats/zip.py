@@ -1,8 +1,7 @@
 """A zip file read from a ``Blob``: its directory as a plain dict, its members counted while they unpack.
 
 Written by hand because the standard library makes one object a member (a quantitative image has 0.9 million),
-keeps the file open, and trusts declared sizes. What unpacks is ISA-L, in half the time of zlib. Zip64 is read,
-encryption and disks are not. Format: PKWARE APPNOTE 6.3.
+keeps the file open, and trusts declared sizes. Zip64 is read, encryption and disks are not. Format: PKWARE APPNOTE 6.3.
 """
 
 from __future__ import annotations
@@ -11,7 +10,10 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from isal import isal_zlib
+try:
+    from isal import isal_zlib as deflate  # ISA-L: the same bytes in half the time
+except ImportError:  # a machine for which there is no wheel of it
+    import zlib as deflate  # type: ignore[no-redef]  # the same functions
 
 from daemon.formats import limits
 from daemon.formats.base import Blob, Unfinished, Unreadable
@@ -24,7 +26,7 @@ _LOCAL = struct.Struct("<4s22x2H")  # of the same member in front of its bytes: 
 _COMMENT_BYTES = 65535
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED = 0x1
-_BROKEN: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # a type, whatever its stub says
+_BROKEN: type[Exception] = deflate.error  # type: ignore[assignment]  # a type, whatever its stub says
 _WIDE = 0xFFFFFFFF  # the figure stands in the extra field, with 64 bits
 
 
@@ -58,14 +60,14 @@ class ZipFile:
             raise Unreadable("unreadable")
         packed = self._blob.read(at + _LOCAL.size + name_bytes + extra_bytes, member.packed_bytes)
         content = packed if member.method == _STORED else _inflate(packed, member.bytes)
-        if len(content) != member.bytes or isal_zlib.crc32(content) != member.crc32:
+        if len(content) != member.bytes or deflate.crc32(content) != member.crc32:
             raise Unreadable("unreadable")
         return content
 
 
 def _inflate(packed: bytes, expected: int) -> bytes:
     """Unpack, never to more than one byte above what was declared."""
-    machine = isal_zlib.decompressobj(-isal_zlib.MAX_WBITS)
+    machine = deflate.decompressobj(-deflate.MAX_WBITS)
     try:
         content = machine.decompress(packed, expected + 1)
     except _BROKEN as error:

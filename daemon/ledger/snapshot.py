@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -90,6 +92,12 @@ def home_of(state: Path, to: Path | None, instrument: str) -> Path:
 def known(home: Path) -> list[Path]:
     """Every snapshot there that is whole, the oldest first."""
     return sorted(one for one in home.glob(_LIKE) if (one / MANIFEST).is_file())
+
+
+def newest_s(home: Path) -> float:
+    """When the last one was taken, since 1970; NaN where there is none. It is not looked into."""
+    names = [one.name for one in known(home)]
+    return datetime.strptime(f"{names[-1]}+0000", "%Y-%m-%dT%H%M%SZ%z").timestamp() if names else math.nan
 
 
 def take(state: Path, home: Path, instrument: str, *, keep: int, wall_s: float) -> tuple[Path, Manifest]:

@@ -104,6 +104,8 @@ class Metrics:
         self.disk_free = self._gauge("disk_free_bytes", "Free on the disk of the state folder")
         self.disk_full = self._gauge("disk_full_seconds", "Until that is full at the present rate; +Inf: it fills not")
         self.disk_full.set(math.inf)
+        self.snapshot = self._gauge("snapshot_timestamp_seconds", "When the last one was taken; NaN: there is none")
+        self.snapshot.set(math.nan)
         self.pruned = self._counter("pruned", "Curves whose copy or spooled file went, to keep a budget", "what")
         for what in ("copies", "spool"):
             self.pruned.labels(what)

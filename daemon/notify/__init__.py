@@ -145,6 +145,10 @@ class Rules:
         foot = _foot(instrument, begun)
         return Message(uuid.uuid4().hex, title, "\n".join([*parts, "", *foot, about]).strip(), level)
 
+    def gathers(self, now_s: float) -> bool:
+        """Whether there is something to tell, which waits for what may come with it."""
+        return any(self._is_due(kind, now_s) for kind in self._kinds.values())
+
     def state(self) -> dict[str, Any]:
         """What is to be remembered over a restart, ready for JSON."""
         names = ("is_told", "came_back", "sent", "sent_s")
@@ -276,6 +280,11 @@ class Notifier(threading.Thread):
         with self._lock:
             self._rules.hear(Fault(name, level, text, since, is_advice), self._clock.wall_s())
         self._news.set()
+
+    def gathers(self) -> bool:
+        """Whether a message will be made within seconds."""
+        with self._lock:
+            return self._rules.gathers(self._clock.wall_s())
 
     def adopt(self, config: NotifyConfig) -> None:
         """The configuration was read anew; what waits goes by the new one."""

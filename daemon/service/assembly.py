@@ -34,7 +34,7 @@ from daemon.guard.canaries import CanarySource, PathWatch
 from daemon.judging import Judge
 from daemon.judging.judge import Serving, release
 from daemon.judging.sentinel import Dispute, Sentinel
-from daemon.ledger import Ledger, LedgerView
+from daemon.ledger import Ledger, LedgerView, snapshot
 from daemon.ledger.care import LedgerCare
 from daemon.ledger.space import SPOOL, SpaceCare
 from daemon.metrics import Accounts, Metrics
@@ -322,6 +322,8 @@ def _measure(
     ledger = config.state / "ledger.sqlite"
     files = {"ledger": ledger, "ledger-wal": ledger.with_name(f"{ledger.name}-wal")}
     metrics.watch_files({**files, "labels": config.state / "labels.sqlite", "spool": config.state / SPOOL})
+    home = snapshot.home_of(config.state, config.space.snapshot_to, config.instrument)
+    metrics.ask(metrics.snapshot, partial(snapshot.newest_s, home), keep_s=60.0)
     if (server := metrics.serve(config.metrics_port, config.metrics)) is not None:
         stop: Callable[[], None] = server.shutdown
         closing.callback(stop)

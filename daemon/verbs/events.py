@@ -37,7 +37,8 @@ def run(options: Options) -> int:
         print("nothing to print: --since 0 is the history, --follow waits for what comes", file=sys.stderr)
     config = load(options.service)
     place = find(config)
-    ledger = None if _looks_elsewhere(options.service) else config.state / "ledger.sqlite"
+    is_elsewhere = _looks_elsewhere(options.service) or (config.key is not None and "state" not in config.origins)
+    ledger = None if is_elsewhere else config.state / "ledger.sqlite"
     other = _stranger(config, place)
     if other is None:
         found = _events(place, ledger, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def run(options: Options) -> int:
 
 def _own(config: Config) -> tuple[Key, bool]:
     """The service's own key, and whether it was made just now. Raises UserError 78, 74."""
-    if config.own_key.exists():
+    if os.path.lexists(config.own_key):
         return keys.read(config.own_key, "keys.secret"), False
     keys.make_folder(config.own_key.parent, like=_owner(config))
     keys.write(config.own_key, key := Key.new(config.instrument), like=_owner(config))
@@ -174,14 +175,18 @@ def _allowed(config: Config) -> dict[str, str]:
 def _list(config: Config, is_json: bool) -> int:
     """The service's public key is no secret, but its file is: who may not read it is told so."""
     found = _allowed(config)
-    own = keys.read(config.own_key, "keys.secret").public if config.own_key.exists() else None
+    own = why = None
+    if os.path.lexists(config.own_key):
+        try:
+            own = keys.read(config.own_key, "keys.secret").public
+        except UserError as error:
+            why = str(error)
     if is_json:
         named = [{"name": name, "public": public} for public, name in found.items()]
         print(as_json({"server_key": own, "secret": str(config.own_key), "allow": str(config.allow), "allowed": named}))
         return 0
-    print(
-        f"the service of {config.instrument}: " + (f'server-key = "{own}"' if own else "no key yet: keys new makes one")
-    )
+    told = f'server-key = "{own}"' if own else why or "no key yet: keys new makes one"
+    print(clean(f"the service of {config.instrument}: {told}"))
     for public, name in found.items():
         print(f"  {name:<16} {public}")
     if not found:

@@ -109,7 +109,7 @@ def _failed(options: Options) -> int:
     if not config.notify.is_on:
         print(f"{config.instrument} is down, and no message says so: [notify] names nobody")
         return 0
-    return _tell(config, _why(os.environ), _last_words(config.instrument))
+    return _tell(config, _why(os.environ), _last_words(config.instrument, os.environ.get("MONITOR_INVOCATION_ID")))
 
 
 def _tell(config: Config, why: str, words: str) -> int:
@@ -122,14 +122,16 @@ def _tell(config: Config, why: str, words: str) -> int:
     notifier = Notifier(config.notify, config.state, instrument=config.instrument, about=lambda: words, count=count)
     notifier.hear(DOWN, "alarm", why, utc_now())
     ending.allow(SEND_S)
-    until_s = time.monotonic() + GATHER_AFTER_S + 2.0
-    while not counts and time.monotonic() < until_s:
-        notifier.step()
+    until_s = time.monotonic() + SEND_S + GATHER_AFTER_S
+    is_news = notifier.gathers()
+    notifier.step()  # what has not arrived yet
+    while notifier.gathers() and time.monotonic() < until_s:
         ending.pause(0.2)
+        notifier.step()
     if counts["failed"]:
         trouble = "kept, and sent when the service is back or has failed again"
         raise UserError(UNREACHABLE, f"not every channel has taken that {config.instrument} is down: {trouble}")
-    print("told" if counts["sent"] else "told before: no message on the same so soon, or none more tonight")
+    print("told" if is_news else "told before: no message on the same so soon, or none more tonight")
     return 0
 
 
@@ -145,10 +147,11 @@ def _why(said: Mapping[str, str]) -> str:
     return f"it ended with exit code {status_}: {meaning}"
 
 
-def _last_words(instrument: str) -> str:
-    """The last lines that the service wrote into the journal; "" where there is none, or it may not be read."""
-    unit = f"_SYSTEMD_UNIT=afm-triage@{instrument}.service"
-    command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={_LAST_LINES}", unit]
+def _last_words(instrument: str, invocation: str | None) -> str:
+    """The last lines that this run of the service wrote into the journal; "" where there are none to be read."""
+    of_run = [f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else []
+    command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={_LAST_LINES}", *of_run]
+    command += [f"_SYSTEMD_UNIT=afm-triage@{instrument}.service"]
     with suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(command, capture_output=True, text=True, timeout=_ASKED_S, check=True, errors="replace")
         if lines := [clean(line) for line in done.stdout.splitlines() if line.strip()]:

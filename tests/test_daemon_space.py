@@ -29,7 +29,7 @@ from daemon.ledger.space import LOOK_S, DiskWatch, FullWarning, Pruner, SpaceCar
 from daemon.sources.ingest import Spool, digest_noted
 from daemon.sources.message import Refused, check_same, content_of, parse
 from models.clock import utc_now
-from tests.ledgerhelp import decision
+from tests.ledgerhelp import decision, decisions
 
 GB, HOUR_S, DAY_S = 1 << 30, 3600.0, 86_400.0
 
@@ -175,6 +175,27 @@ def test_what_goes_is_given_back_to_the_disk(tmp_path: Path, capsys: pytest.Capt
     assert main(["ledger", "prune", "--state", str(tmp_path), "--copies-bytes", "0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["copies"] == {"curves": 40, "freed_bytes": 4_000_000, "left_bytes": 0}
     assert before_bytes - (tmp_path / "ledger.sqlite").stat().st_size > 3_900_000
+
+
+def test_a_running_service_gives_back_what_goes_and_sees_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite cuts the file off at a checkpoint, which is none that somebody else did."""
+    monkeypatch.setattr("daemon.ledger.file._CHECKPOINT_PAGES", 1)
+    ledger = Ledger(tmp_path / "ledger.sqlite", "afm1")
+    ledger.record([replace(one, compact_copy=b"x" * 100_000) for one in drawn(1, 40)])
+    ledger.tend(lambda database: database.execute("update audits set night = '2026-01-01'"))
+    ledger.record([decision(1)])
+    before_bytes = (tmp_path / "ledger.sqlite").stat().st_size
+    gone = dict[str, int]()
+    care = SpaceCare(Config(state=tmp_path, space=SpaceConfig(copies_bytes=1)), ledger, gone.__setitem__)
+    care.keep_budgets()
+    assert gone == {"copies": 40}
+    assert ledger.record(decisions(2, 12)) == list(range(42, 52))
+    assert ledger.look().is_well
+    assert not ledger.wants_check
+    assert before_bytes - (tmp_path / "ledger.sqlite").stat().st_size > 3_900_000
+    ledger.close()
 
 
 def test_an_id_that_was_pruned_stays_taken(tmp_path: Path) -> None:

@@ -255,7 +255,10 @@ def test_a_configuration_that_is_shown_can_be_read(block: Block, tmp_path: Path)
     for folder in re.findall(rf'"({tmp_path}/[^"]*)"', text):
         Path(folder).mkdir(parents=True, exist_ok=True)
     file = tmp_path / "my-afm.toml"
-    file.write_text(("" if "watch =" in text else f'watch = ["{tmp_path}"]\n') + text)
+    more = "" if "watch =" in text else f'watch = ["{tmp_path}/data"]\n'
+    is_open = re.search(r'"tcp://(?!127\.0\.0\.1)', text) is not None  # which needs the key of a service
+    file.write_text((f'state = "{tmp_path}/state"\n' if is_open else "") + more + text)
+    assert not is_open or cli.main(["keys", "new", "--config", str(file)]) == 0
     assert cli.main(["check", str(file)]) == 0
 
 

@@ -127,9 +127,8 @@ def make_folder(folder: Path, *, like: Path) -> None:
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         for one in reversed(missing):
-            one.mkdir(exist_ok=True)
+            one.mkdir(0o755, exist_ok=True)  # its group shall let nobody in; setgid comes from above
             give_to_owner_of(like, one)
-            one.chmod(0o755 | stat.S_IMODE(one.stat().st_mode) & stat.S_ISGID)  # its group shall let nobody in
     except OSError as error:
         raise UserError(INPUT_OUTPUT, f"{folder} cannot be made: {error.strerror}") from None
 

@@ -28,7 +28,7 @@ from daemon import __version__
 from daemon.common.errors import ALREADY_RUNNING, INPUT_OUTPUT, UNREACHABLE, UserError
 from daemon.common.locks import lock_where_possible
 from daemon.common.mounts import planned_mount
-from daemon.common.sqlite_file import connect_to_read, is_damaged, trouble
+from daemon.common.sqlite_file import connect_to_read, ensure_file, is_damaged, trouble
 from daemon.common.text import size
 from daemon.ledger.care import look_through
 from daemon.ledger.file import VERSIONS
@@ -249,7 +249,7 @@ def _copy_database(source: Path, path: Path) -> None:
     try:
         check = VERSIONS.of if source.name == LEDGER else lambda database, path: None
         # Nobody else knows of the new file: it needs no locks, which some shares do not have, and is synced at the end.
-        copy = sqlite3.connect(f"{path.absolute().as_uri()}?nolock=1", uri=True, isolation_level=None)
+        copy = sqlite3.connect(f"{ensure_file(path).absolute().as_uri()}?nolock=1", uri=True, isolation_level=None)
         with contextlib.closing(connect_to_read(source, check)) as database, contextlib.closing(copy):
             copy.execute("pragma synchronous = off")
             database.backup(copy)

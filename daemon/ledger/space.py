@@ -107,7 +107,7 @@ class FullWarning:
         """``warn_s``: a disk that is full within so long is a cause; 0: never."""
         if disk.full_s is not None and disk.full_s < warn_s:
             self._cause_s, self._free_bytes, self.full_s = now_s, disk.free_bytes, disk.full_s
-        elif not warn_s or now_s - self._cause_s >= _QUIET_S or disk.free_bytes >= 2 * self._free_bytes:
+        elif not warn_s or now_s - self._cause_s >= _QUIET_S or disk.free_bytes >= 1.5 * self._free_bytes:
             self.full_s = None
 
 
@@ -284,17 +284,17 @@ class SpaceCare(threading.Thread):
         self._settings, self.disk = config.space, Disk(free_bytes=free_bytes(config.state), full_s=None)
         self._state, self._ledger, self._count = config.state, ledger, count
         self._watch, self._warning, self._ending = DiskWatch(), FullWarning(), threading.Event()
+        self._pruner = Pruner(config.state, ledger, self._rest)
         self.text = ""  # what to warn of; "": nothing
         self._due_s = 0.0  # when the budgets are looked at again, by time.monotonic()
 
     def run(self) -> None:
-        pruner = Pruner(self._state, self._ledger, self._rest)
         while not self._ending.wait(LOOK_S):
             self.look(time.monotonic())
             if time.monotonic() >= self._due_s:
                 began_s = time.monotonic()
                 self._due_s = math.inf
-                self._keep_budgets(pruner)
+                self.keep_budgets()
                 now_s = time.monotonic()
                 self._due_s = min(self._due_s, now_s + max((now_s - began_s) / _SHARE, _PRUNE_S))
 
@@ -328,7 +328,9 @@ class SpaceCare(threading.Thread):
     def _rest(self) -> bool:
         return self._ending.wait(_REST_S)
 
-    def _keep_budgets(self, pruner: Pruner) -> None:
+    def keep_budgets(self) -> None:
+        """What is above a limit goes now."""
+        pruner = self._pruner
         for what, prune, budget_bytes in (
             ("copies", pruner.copies, self._settings.copies_bytes),
             ("spool", pruner.spool, self._settings.spool_bytes),

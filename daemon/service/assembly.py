@@ -147,7 +147,7 @@ class Parts:
         """The service file, where somebody has removed or overwritten it: without it nobody finds the service."""
         state, report = self.report.config.state, self.report
         if not is_left(state):
-            with suppress(OSError):  # a disk that is full, or may not be written to
+            with suppress(OSError, UserError):  # a disk that is full, or may not be written to
                 leave(state, report.publish, report.replay, report.started_at, report.local_key)
 
     @property

@@ -16,7 +16,7 @@ from daemon.common.mounts import lacks_share, local, mount_of, planned_mount, wa
 from daemon.common.options import Option
 from daemon.common.sockets import is_loopback
 from daemon.common.stdio import as_json
-from daemon.common.text import clean, duration, latency
+from daemon.common.text import clean, duration, latency, size
 from daemon.config import HOMELESS, NOWHERE, Config, ConfigError, Flags, load, values
 from daemon.judging.registry import Registry
 from daemon.screens.doctor import LITTLE_SPACE_BYTES, said_of_keys
@@ -100,6 +100,7 @@ def describe(config: Config) -> list[str]:
     sentences.append(said_of_keys(config)[1])
     sentences.append(_metrics(config))
     sentences.append(_state(config.state))
+    sentences.append(_space(config))
     sentences.append(
         f"raises an alarm after {config.alarm.no_contact_run} curves in a row that do not reach the surface"
     )
@@ -124,6 +125,19 @@ def _metrics(config: Config) -> str:
     said += f", for whoever shows the token in {metrics.token_file}"
     is_open = not is_loopback(metrics.bind) and metrics.certificate_file is None
     return f"▲ {said}, which can be read on the way: [metrics] certificate_file is TLS" if is_open else said
+
+
+def _space(config: Config) -> str:
+    space = config.space
+    limits = [
+        f"{what} at {size(limit)}"
+        for what, limit in (("copies in the ledger", space.copies_bytes), ("the ingest spool", space.spool_bytes))
+        if limit
+    ]
+    told = f"raises an alarm {duration(space.full_s)} before the disk of the state is full" if space.full_s else ""
+    kept = f"keeps {space.snapshots} snapshots in {space.snapshot_to or config.state / 'snapshots'}, where a timer asks"
+    held = f"holds {' and '.join(limits)}, by discards that nobody waits for" if limits else ""
+    return "; ".join(filter(None, [told, held, kept]))
 
 
 def _learning(config: Config) -> str:

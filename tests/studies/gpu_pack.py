@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import lzma
 import os
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACK, TELLS = "site.tar.xz", "pack.json"
 #: torch-tensorrt-rtx belongs to one minor version of torch, and to one TensorRT-RTX.
 RTX_OF = {"2.11": "1.4.0.76", "2.13": "1.5.0.114"}
+_FILTERS = ({"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 256 << 20})  # machine code
 #: What the lean wheels of these have no use for at run time: headers, and a program that converts files.
 _IDLE = ("torch_tensorrt/include", "torch_tensorrt/bin")
 #: torch-tensorrt 2.11 imports this folder where it finds it, and the import fails: its half in the bindings is missing.
@@ -87,7 +89,7 @@ def _libraries(site: Path) -> Iterator[Path]:
 
 def _write(pack: Path, site: Path) -> None:
     fresh = pack.with_suffix(".unfinished")
-    with tarfile.open(fresh, "w:xz", preset=6) as tar:
+    with lzma.open(fresh, "wb", filters=_FILTERS) as packed, tarfile.open(fileobj=packed, mode="w|") as tar:
         for path in sorted(site.rglob("*")):
             if path.is_file():
                 tar.add(path, str(path.relative_to(site)))
@@ -135,7 +137,7 @@ def main(words: Sequence[str]) -> int:
     if not found.out or options:
         parser.error("--out DIR to pack, --run PACK OUT [options of the study] to run")
     packed = pack(found.out, found.python, found.torch)
-    print(f"{packed}: {packed.stat().st_size / 2**20:.1f} MiB")
+    print(f"{packed}: {packed.stat().st_size / 2**20:.1f} MiB, for Python {found.python} and torch {found.torch}")
     return 0
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 
@@ -176,9 +175,9 @@ def test_a_page_names_card_driver_and_command():
 @pytest.fixture
 def packed(tmp_path):
     """A pack for this Python, which holds one module and no TensorRT."""
-    (tmp_path / "there.py").write_text("")
-    with tarfile.open(tmp_path / gpu_pack.PACK, "w:xz") as tar:
-        tar.add(tmp_path / "there.py", "there.py")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "there.py").write_text("")
+    gpu_pack._write(tmp_path / gpu_pack.PACK, tmp_path / "site")
     told = {"python": f"3.{sys.version_info.minor}", "sha256": gpu_pack._digest(tmp_path / gpu_pack.PACK)}
     (tmp_path / gpu_pack.TELLS).write_text(json.dumps(told))
     return tmp_path

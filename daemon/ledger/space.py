@@ -107,7 +107,7 @@ class FullWarning:
         """``warn_s``: a disk that is full within so long is a cause; 0: never."""
         if disk.full_s is not None and disk.full_s < warn_s:
             self._cause_s, self._free_bytes, self.full_s = now_s, disk.free_bytes, disk.full_s
-        elif not warn_s or now_s - self._cause_s >= _QUIET_S or disk.free_bytes >= 2 * self._free_bytes:
+        elif not warn_s or now_s - self._cause_s >= _QUIET_S or disk.free_bytes >= 1.5 * self._free_bytes:
             self.full_s = None
 
 

@@ -24,7 +24,7 @@ from tests.faults.lab import put
 from tests.faults.soak import verdict
 from tests.faults.soak.feed import SHARES, Contents, Feed, Oracle, Sender, commented, into_folder, renumbered
 from tests.faults.soak.sampling import Sample, Sampler
-from tests.faults.soak.trouble import Fall, FarShare, Plan, SoakedLab, Trouble, small_disk
+from tests.faults.soak.trouble import SETTINGS, Fall, FarShare, Plan, SoakedLab, Trouble, small_disk
 
 _STATE_BYTES = 6 << 30
 _PATIENCE_S = 300.0  # after the last curve was written, without one more decision
@@ -44,6 +44,7 @@ class Soaked:
     told: list[str]
     samples: list[Sample]
     canaries: dict[str, int]
+    pruned: Counter[str]
     scrapes: int
     begun_s: float
     ended_s: float
@@ -63,7 +64,7 @@ def run(folder: Path, curves: int, minutes: float, plan: Plan) -> Soaked:
                 stack.callback(far.close)
         ingest = f"tcp://127.0.0.1:{free_port()}"
         also = [far.point] if far else []
-        lab = SoakedLab(folder / "lab", also=also, toml="[batch]\n", options=("--ingest", ingest))
+        lab = SoakedLab(folder / "lab", also=also, toml=SETTINGS, options=("--ingest", ingest))
         sender = Sender(ingest, Contents(plan.seed).sent)
         stack.callback(sender.close)
         feeds = _feeds(lab, far, sender, curves, minutes * 60, plan.seed)
@@ -106,6 +107,7 @@ def run(folder: Path, curves: int, minutes: float, plan: Plan) -> Soaked:
             told=trouble.told,
             samples=sampler.samples,
             canaries=sampler.canaries_told(),
+            pruned=sampler.pruned,
             scrapes=sampler.scrapes,
             begun_s=begun_s,
             ended_s=ended_s,
@@ -228,6 +230,7 @@ def report(found: Soaked, command: str) -> str:
         f"    by reason: {_told(reasons)}",
         f"    models that judged: {len({one.model for one in found.decided})}",
         f"    canaries: {_told(Counter(found.canaries))}",
+        f"    pruned in the last life: {_told(found.pruned)}",
         f"    a fresh curve afterwards: {found.fresh_s:.2f} s",
         "",
         "## How late a verdict is",

@@ -6,6 +6,7 @@ import os
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class Sampler(threading.Thread):
         self._file = file  # as they come, for whoever looks while it works
         self.samples: list[Sample] = []
         self.scrapes = self.unbalanced = 0
+        self.pruned: Counter[str] = Counter()  # by the process that lives
         self._lives: dict[int, dict[str, float]] = {}
 
     def run(self) -> None:
@@ -73,6 +75,9 @@ class Sampler(threading.Thread):
         self.scrapes += 1
         self.unbalanced += not identity_holds(numbers)
         self._lives[process.pid] = {key: value for key, value in numbers.items() if "_canary_total" in key}
+        self.pruned = Counter(
+            {re.findall(r'"(\w+)"', key)[0]: int(value) for key, value in numbers.items() if "_pruned_total" in key}
+        )
         ledger = self._lab.state / "ledger.sqlite"
         sample = Sample(
             at_s=time.time(),

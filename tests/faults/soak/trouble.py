@@ -24,7 +24,13 @@ from models.bundle import CONFIRMED, SHIPPED, read
 from tests.faults.lab import Lab, Share
 
 _SETTLED_S = 30.0  # so long after a disturbance its backlog may still be seen in how late a verdict is
-_BUDGET_BYTES = 20_000_000  # of copies and of spool, so that a prune has something to do
+#: Of copies and of spool, so that the service has something to prune; and of batches, which a reload changes.
+SETTINGS = """
+[space]
+copies_bytes = 20_000_000
+spool_bytes = 20_000_000
+[batch]
+"""
 _BATCHES = (1, 8, 64, 32)
 
 
@@ -38,7 +44,7 @@ class Plan:
     reloads: int = 12
     fulls: int = 2
     losses: int = 5
-    care: int = 3  # snapshots, and prunes
+    care: int = 3  # snapshots
     outage_s: float = 25.0  # that a disk is full, or a share away
     seed: int = 1
 
@@ -52,7 +58,7 @@ class Plan:
         falls += [(0.45 + 0.35 * i / max(self.reloads, 1), "reload") for i in range(self.reloads)]
         falls += [(0.50 + 0.22 * i, "the disk is full") for i in range(self.fulls)]
         falls += [(0.15 if i == 0 else 0.45 + 0.08 * i, "a share is lost") for i in range(self.losses)]
-        falls += [(0.55 + 0.10 * i, word) for i in range(self.care) for word in ("snapshot", "prune")]
+        falls += [(0.55 + 0.10 * i, "snapshot") for i in range(self.care)]
         return sorted([*falls, (0.42, "two subscribers stall")])
 
 
@@ -87,7 +93,6 @@ class Trouble:
             "the disk is full": self._fill,
             "a share is lost": self._lose,
             "snapshot": self._snapshot,
-            "prune": self._prune,
             "two subscribers stall": self._stall,
         }
 
@@ -140,7 +145,7 @@ class Trouble:
         number = self.done["reload"]
         is_wrong = number % 4 == 3
         largest = 0 if is_wrong else _BATCHES[number % len(_BATCHES)]
-        self._lab.configure(f"[batch]\nlargest = {largest}\n")
+        self._lab.configure(f"{SETTINGS}largest = {largest}\n")
         answer = self._lab.run("reload", "--state", self._lab.state, limit_s=120)
         if answer.returncode != (78 if is_wrong else 0):
             self.said.append(f"reload {number}: exit {answer.returncode}: {answer.stderr.strip()}")
@@ -174,13 +179,8 @@ class Trouble:
         into = self._lab.folder / "snapshots"
         into.mkdir(exist_ok=True)
         self._verb("snapshot", "ledger", "snapshot", "--to", into, "--state", self._lab.state)
-        for one in sorted(into.iterdir())[-1:]:
+        for one in sorted(into.glob("*/*/"))[-1:]:  # a folder an instrument, and in it one a snapshot
             self._verb("verify", "ledger", "verify", one, "--state", self._lab.state)
-
-    def _prune(self) -> None:
-        if "ledger" in VERBS:
-            budget = ("--copies-bytes", str(_BUDGET_BYTES), "--spool-bytes", str(_BUDGET_BYTES))
-            self._verb("prune", "ledger", "prune", *budget, "--state", self._lab.state)
 
     def _verb(self, what: str, *words: str | Path) -> None:
         answer = self._lab.run(*words, limit_s=300)

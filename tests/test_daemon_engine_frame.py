@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import struct
 import time
@@ -45,6 +46,16 @@ def test_arrays_come_back_as_they_went(pair: Pair) -> None:
     for sent, got in zip(arrays, found, strict=True):
         assert (got.dtype, got.shape) == (sent.dtype, sent.shape)
         np.testing.assert_array_equal(got, sent)
+
+
+@pytest.mark.parametrize("name", ["curve.jpk-force", "Kürve.jpk-force", "\udcff.jpk-force"])
+def test_a_header_comes_back_as_it_went_whatever_the_bytes_of_a_name(pair: Pair, name: str) -> None:
+    header = {"file": name, "noise": np.float64(0.1), "tilt": 5e-324, "tip": (1.0, None), "none": None, "is": True}
+    frames.send(pair[0], {**header, "bad": math.nan}, [np.arange(3.0)])
+    found, (array,) = frames.receive(pair[1], soon())
+    assert math.isnan(found.pop("bad"))
+    assert found == {**header, "tip": [1.0, None]}
+    np.testing.assert_array_equal(array, np.arange(3.0))
 
 
 def test_a_frame_may_only_hold_as_much_as_is_allowed(pair: Pair) -> None:

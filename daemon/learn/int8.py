@@ -21,8 +21,7 @@ from daemon.common.errors import BAD_DATA, UNREACHABLE, UserError
 from daemon.common.progress import progress
 from daemon.reading.ahead import read_curves
 from daemon.sources.existing import find
-from deploy.classifier import EngineRequest, Signals
-from deploy.cpu import CHUNK
+from deploy.classifier import CHUNK, EngineRequest, Signals
 from deploy.engine_cache import UnsafeCache
 from deploy.engines import named
 from deploy.openvino_engine import Graph, Int8, OpenVinoClassifier, compiled, keep

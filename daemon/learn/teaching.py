@@ -29,7 +29,7 @@ from daemon.learn.ground import Ground
 from daemon.learn.lessons import Taught, untaught
 from daemon.learn.training import Origin, as_stored, publish
 from daemon.ledger.view import LedgerView
-from deploy.cpu import default_threads
+from deploy.classifier import default_threads
 from models.bundle import BadBundle, Bundle, read
 from models.calibrate import choose_like_parent, fit_platt
 from models.files import write_whole

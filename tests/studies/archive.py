@@ -64,7 +64,7 @@ def run(options: Options) -> int:
 def _measure(options: Options, folder: Path, model: Model, judge: Judge) -> Found:
     from daemon.bench import CURVES
     from daemon.instrument import play, recordings
-    from deploy.cpu import usable_cores
+    from deploy.classifier import usable_cores
 
     files = folder / "files"
     for _ in play(recordings([CURVES]), files, rate=1e9, writer="rename", count=options.files):

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.common.errors import BAD_DATA, UserError, grouped
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.common.text import clean
 from daemon.formats import open_file
 from daemon.formats.afmcurve import compact

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.common.text import clean, many
 from daemon.config import Config
 from daemon.formats.afmcurve import unpack

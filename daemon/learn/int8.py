@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.common.errors import BAD_DATA, UNREACHABLE, UserError
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.reading.ahead import read_curves
 from daemon.sources.existing import find
 from deploy.classifier import CHUNK, EngineRequest, Signals

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from daemon import __version__
 from daemon.common import ending
 from daemon.common.errors import BAD_DATA, UNREACHABLE, UserError
-from daemon.common.progress import progress, working
+from daemon.common.stdio import progress, working
 from daemon.config import Config
 from daemon.learn.evidence import TrainingRecord
 from daemon.learn.ground import Ground

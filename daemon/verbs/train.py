@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from daemon.common.errors import USAGE, UserError
 from daemon.common.options import Group, Option
-from daemon.common.progress import telling, working
+from daemon.common.stdio import telling, working
 
 _LOSSES = "focal, bce, weighted_bce, asymmetric_focal, dice, focal_dice, multi"  # torch is not imported for --help
 

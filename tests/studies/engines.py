@@ -24,7 +24,7 @@ from daemon.bench.apart import ChildFailed, call
 from daemon.bench.machine import neighbours
 from daemon.common.errors import USAGE, UserError
 from daemon.common.options import Option
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.common.text import align, first_line
 from daemon.learn.int8 import PreparedCurves
 from deploy.classifier import Classifier, EngineRequest, Seen, usable_cores

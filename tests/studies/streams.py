@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from daemon.batch import score
 from daemon.common.errors import BAD_DATA, USAGE, UserError
 from daemon.common.options import Option
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.common.text import align
 from daemon.judging import Judge, verdict_of
 from daemon.learn.evaluation import judge_all

@@ -36,8 +36,7 @@ from models.reasons import REASONS
 from models.ruptures import Rupture, approach_nm, positions_nm, ruptures
 
 if TYPE_CHECKING:
-    from models.gradcam import Place
-    from models.network import ResNet18
+    from models.network import Place, ResNet18
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,7 +194,7 @@ def network_of(model: Model) -> ResNet18:
 
 
 def _look(curve: Curve, prepared: Prepared, network: ResNet18, bundle: Bundle) -> Attention:
-    from models.gradcam import look, place_of
+    from models.network import look, place_of
 
     assert prepared.signal is not None
     picture = coverage(envelope([prepared.signal], bundle.profile), bundle.profile)

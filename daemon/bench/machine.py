@@ -22,8 +22,8 @@ from daemon.common import ending
 from daemon.common.ending import Closing
 from daemon.formats import find_reader, open_file
 from daemon.formats.base import Blob, Unfinished, Unreadable
+from daemon.reading.ahead import find
 from daemon.sources import Arrival
-from daemon.sources.existing import find
 from deploy.classifier import usable_cores
 from models.curve import Curve
 

@@ -24,9 +24,9 @@ from daemon.judging import Decision, Judge, Thresholds, Verdict, classify, decid
 from daemon.labels.curve_name import CurveFinder, Subject, is_there
 from daemon.ledger.view import LedgerView
 from daemon.reading import Reading
+from daemon.reading.ahead import find
 from daemon.reading.pool import ReaderPool
 from daemon.sources import Arrival
-from daemon.sources.existing import find
 from deploy.serving import Model
 from models.bundle import Bundle
 from models.curve import Curve, Prepared, Samples

@@ -29,9 +29,8 @@ from daemon.formats.afmcurve import compact
 from daemon.formats.base import Unfinished, Unreadable
 from daemon.labels import WORDS, Word, read_word, unanimous
 from daemon.labels.table import CsvTable, Selection, check_names, plain_path, read_csv, read_index
-from daemon.reading.ahead import read_curves
+from daemon.reading.ahead import find, read_curves
 from daemon.sources import Arrival
-from daemon.sources.existing import find
 from models.curve import Curve
 from models.frontend import prepare
 from models.raster import RasterProfile, envelope

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from daemon.common.errors import BAD_DATA, UNREACHABLE, UserError
 from daemon.common.stdio import progress
-from daemon.reading.ahead import read_curves
-from daemon.sources.existing import find
+from daemon.reading.ahead import find, read_curves
 from deploy.classifier import CHUNK, EngineRequest, Signals
 from deploy.engine_cache import UnsafeCache
 from deploy.engines import named

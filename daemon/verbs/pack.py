@@ -58,7 +58,7 @@ def run(options: Options) -> int:
 
 def _packed(options: Options, writer: ArchiveWriter) -> Iterator[Origin]:
     from daemon.archive.writer import pack_files, pack_simulated
-    from daemon.sources.existing import find
+    from daemon.reading.ahead import find
 
     if options.simulate:
         yield from pack_simulated(options.simulate, options.seed, options.prevalence, writer)

@@ -108,8 +108,7 @@ def _of_folders(options: Options) -> int:
     from daemon.common.stdio import progress
     from daemon.learn.evidence import collect
     from daemon.learn.head import Start, embed_all, parent_of, rank
-    from daemon.reading.ahead import read_curves
-    from daemon.sources.existing import find
+    from daemon.reading.ahead import find, read_curves
     from models.heads import embed
 
     if absent := [folder for folder in options.folders if not folder.exists()]:

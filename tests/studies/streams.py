@@ -28,7 +28,7 @@ from daemon.common.text import align
 from daemon.judging import Judge, verdict_of
 from daemon.learn.evaluation import judge_all
 from daemon.learn.evidence import LabelledFolder, curves_of
-from daemon.sources.existing import Found
+from daemon.reading.ahead import Found
 from deploy.serving import Model
 from models.reasons import DOUBTS, LIFTING
 from models.simulate import Simulated, simulate

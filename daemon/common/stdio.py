@@ -21,9 +21,6 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-
 from daemon.common import ending
 from daemon.common.errors import INPUT_OUTPUT, USAGE, UserError
 from daemon.common.text import clean, duration
@@ -178,6 +175,10 @@ def working(what: str, total: int | None = None) -> Iterator[Callable[[], None]]
         with nullcontext(lambda: None) if _teller is None else _teller.phase(what, total) as done:
             yield done
         return
+    # Only here: every verb begins with this module, and rich takes as long to load as all else that it begins with.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

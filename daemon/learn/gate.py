@@ -35,9 +35,9 @@ from deploy.classifier import EngineFault, EngineRequest, NoEngine
 from deploy.serving import Model, Scored, SelfTestFailed
 from models import gate
 from models.bundle import BadBundle, Bundle, read
+from models.calibrate import FEWEST
 from models.clock import night_of, utc_now
 from models.curve import Curve, Prepared
-from models.cut import FEWEST
 from models.files import append_line
 from models.frontend import prepare_to_judge
 from models.gate import SIMULATED, Finding, Report, Shadow, alpha, log_of, looks

@@ -203,7 +203,8 @@ def _held(home: Path) -> Iterator[None]:
 
 def _see_to_room(state: Path, home: Path) -> None:
     """Before anything is written: a disk that is full stops the service too."""
-    needed = sum((state / name).stat().st_size for name in _DATABASES if (state / name).exists())
+    files = (state / f"{name}{of}" for name in _DATABASES for of in ("", "-wal"))
+    needed = sum(file.stat().st_size for file in files if file.exists())
     free = free_bytes(home)
     if needed * 1.1 > free:
         raise UserError(

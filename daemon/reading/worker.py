@@ -308,8 +308,15 @@ def _serve(connection: socket.socket, note: Note) -> None:
         if not has_come(connection, _REST_S):
             handler.rest()  # once: nothing more can be given back until something comes
         header, _ = frames.receive(connection)
-        request = Request(**header)
-        frames.send(connection, *handler.answer(request, partial(note.write, request.id)))
+        frames.send(connection, *_answer(handler, header, partial(note.write, header["id"])))
+
+
+def _answer(handler: RequestHandler, asked: frames.Header, on_bytes: Callable[[str], None]) -> frames.Answer:
+    """One request, or the ``files`` of several small ones, answered in one frame in the same order."""
+    if "files" not in asked:
+        return handler.answer(Request(**asked), on_bytes)
+    answers = [handler.answer(Request(id=asked["id"], **one)) for one in asked["files"]]
+    return {"id": asked["id"], "files": [header for header, _ in answers]}, [one for _, some in answers for one in some]
 
 
 def _warm_up(connection: socket.socket) -> None:

@@ -33,10 +33,9 @@ from daemon.formats.afmcurve import pack
 from daemon.formats.text_rule import from_mapping
 from daemon.processes.child import launch
 from daemon.reading import FileReading
-from daemon.reading.ahead import Job, Piece, read_ahead, read_curves
+from daemon.reading.ahead import Job, Piece, find, read_ahead, read_curves
 from daemon.reading.pool import ReaderBroken, ReaderPool
 from daemon.sources import Arrival, Ignored
-from daemon.sources.existing import find
 from models.curve import Curve, Prepared
 from models.frontend import prepare_to_judge
 from models.raster import RasterProfile

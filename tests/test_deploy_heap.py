@@ -6,7 +6,7 @@ import sys
 COUNT = """
 import resource, sys
 import numpy as np
-from deploy.cpu import keep_freed
+from deploy.classifier import keep_freed
 if sys.argv[1] == "kept":
     keep_freed()
 

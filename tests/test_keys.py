@@ -176,6 +176,8 @@ def test_what_strangers_send_to_a_keyed_address_stops_nobody(lab: Lab) -> None:
         (f'public-key = "{ANNA.public}"\nsecret-key = "{ANNA.secret}"', 0o600, "does not say which service"),
         (f'public-key = "{ANNA.public}"\nsecret-key = "{ANNA.secret}"', 0o604, "can be read by everybody"),
     ],
+    # Keys are drawn anew in each worker, and a test has one name in all of them.
+    ids=["missing", "empty", "short", "public_only", "no_server", "world_readable"],
 )
 def test_a_key_that_cannot_be_used_is_told_in_one_line(
     text: str | None, mode: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -97,7 +97,7 @@ class ReaderPool(Closing):
             raise ReaderBroken(str(error)) from error
         found: list[FileReading] = []
         for task in done:
-            if task.failure is not None and len(task.files) > 1:
+            if task.failure is not None and task.others:
                 self._pool.submit(self._task(file.arrival) for file in task.files)
             else:
                 found += self._found(task)
@@ -176,15 +176,24 @@ class ReaderPool(Closing):
             kin=arrival.file.suffix.lower(),
             place=share or arrival.folder or "",
             is_remote=share is not None,
-            files=[_File(arrival, self.profile, rule)],
+            arrival=arrival,
+            profile=self.profile,
+            text_rule=rule,
         )
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _FileTask(Task):
-    """A portion of a file to be read, or several small files."""
+    """A portion of a file to be read, for this profile and by this rule, and with it perhaps other small files."""
 
-    files: list[_File]
+    arrival: Arrival
+    profile: RasterProfile | None
+    text_rule: TextRule | None
+    others: list[_FileTask] = field(default_factory=list)
+
+    @property
+    def files(self) -> list[_FileTask]:
+        return [self, *self.others]
 
     @property
     def may_be_grouped(self) -> bool:
@@ -193,21 +202,12 @@ class _FileTask(Task):
 
     def take_in(self, other: _FileTask) -> None:
         """The file of another task too; if anything goes wrong nobody is to blame until each was asked for alone."""
-        if len(self.files) == 1:
+        if not self.others:
             self.request, self.tries = {"files": [self.request]}, 1
             self.limit_s = min(self.limit_s, _GROUP_LIMIT_S)
         self.request["files"].append(other.request)
-        self.files += other.files
-        self.counts, self.size_bytes = len(self.files), max(self.size_bytes, other.size_bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """What is to be read, for this profile and by this rule."""
-
-    arrival: Arrival
-    profile: RasterProfile | None
-    text_rule: TextRule | None
+        self.others.append(other)
+        self.counts, self.size_bytes = self.counts + 1, max(self.size_bytes, other.size_bytes)
 
 
 class _Shares:
@@ -235,7 +235,7 @@ def _as_json(profile: RasterProfile) -> str:
     return profile.to_json()
 
 
-def _reading(file: _File, header: frames.Header, arrays: Iterator[frames.Array]) -> FileReading:
+def _reading(file: _FileTask, header: frames.Header, arrays: Iterator[frames.Array]) -> FileReading:
     """What a process said of a file, as the stages after this one know it; its arrays are the next ones."""
     arrival, format = file.arrival, header.get("format")
     curves = header.get("curves", ())
@@ -254,8 +254,7 @@ def _reading(file: _File, header: frames.Header, arrays: Iterator[frames.Array])
 
 def _lost(task: _FileTask) -> FileReading:
     """A task that took its processes with it: one reason for each curve that was asked for."""
-    (file,) = task.files
-    arrival = file.arrival
+    arrival = task.arrival
     if task.failure == "away":
         return FileReading(arrival, "unfinished", reason=AWAY)
     spent_s = time.monotonic() - task.head_since_s

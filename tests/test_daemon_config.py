@@ -262,6 +262,9 @@ def test_a_verb_that_only_looks_goes_to_the_service_that_runs(tmp_path: Path, mo
     unit.mkdir(parents=True)
     assert looks() == unit  # the user has none
     mine.mkdir(parents=True)
+    (mine / "lock").touch()
+    assert looks() == unit  # what a refused start has left holds nothing
+    (mine / "ledger.sqlite").touch()
     assert looks() == mine
     (unit / "service.json").write_text(f'{{"pid": {os.getpid()}}}')
     assert looks() == unit  # that one runs

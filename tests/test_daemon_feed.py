@@ -149,6 +149,49 @@ def test_another_ledger_begins_at_1_and_is_delivered_whole(service: Service, tmp
         assert feed.stream == service.ledger.stream != old
 
 
+def put_back(service: Service, copy: bytes, announced: str) -> None:
+    """A snapshot of the ledger, with the note that it has beside it, and the service started again."""
+    service.publisher.stop()
+    service.ledger.close()
+    service.ledger.path.write_bytes(copy)
+    service.ledger.path.with_name("ledger.sqlite-announced").write_text(announced)
+    service.ledger = Ledger(service.ledger.path, "afm1")
+    service.start()
+
+
+def test_a_ledger_that_was_put_back_is_delivered_to_its_end(service: Service) -> None:
+    """Each decision once, whether a listener was there before, in between or after: (stream, seq) tells them apart."""
+    service.record(1, 6)
+    first = service.ledger.stream
+    service.ledger.close()
+    copy = service.ledger.path.read_bytes()
+    service.ledger = Ledger(service.ledger.path, "afm1")
+    with (
+        Feed(service.publish, service.replay, since=0) as ahead,
+        Feed(service.publish, service.replay, since=4) as late,
+    ):
+        service.record(6, 9)
+        assert (seqs(iter(ahead), 8), seqs(iter(late), 4)) == (list(range(1, 9)), list(range(5, 9)))
+        put_back(service, copy, f"{first} 6\n")
+        second = service.ledger.stream
+        service.ledger.record(decisions(6, 10))
+        service.publisher.poke()
+        for feed in (ahead, late):
+            assert [(one["stream"], one["seq"]) for one in decided(feed, 4)] == [(second, seq) for seq in range(6, 10)]
+        with Feed(service.publish, service.replay, since=0) as feed:
+            told = [(one["stream"], one["seq"]) for one in feed.history()]
+            assert told == [(first if seq < 6 else second, seq) for seq in range(1, 10)]
+        put_back(service, copy, f"{first} 6\n")  # once more, and shorter than what is known
+        third = service.ledger.stream
+        service.record(6, 8)
+        for feed in (ahead, late):
+            assert [(one["stream"], one["seq"]) for one in decided(feed, 2)] == [(third, 6), (third, 7)]
+
+
+def decided(feed: Feed, count: int) -> list[Event]:
+    return list(islice((event for event in feed if kind_of(event) == "decision"), count))
+
+
 def test_other_kinds_pass_through(service: Service) -> None:
     with Feed(service.publish, service.replay) as feed:
         assert kind_of(next(iter(feed))) in ("hello", "heartbeat", "status")

@@ -30,6 +30,8 @@ from daemon.ledger.wire import Event
 
 #: Between two requests that brought nothing.
 _PAUSE_S = 0.2
+#: So long words of a service that was replaced may still be on the way.
+_LATE_S = 10.0
 
 
 class Silent(Exception):
@@ -40,8 +42,9 @@ class Feed(Closing):
     """Decoded events of one service: decisions in order and gap-free, other kinds as they come.
 
     ``since``: the last ``seq`` already known; None begins now. ``stream``: the ledger that ``since`` belongs to. When
-    the service comes back with another ledger, its decisions are delivered from their first one. ``key``: what the
-    service asks for, where it asks for one.
+    the service comes back with another ledger, or with an older copy that was put back, all of its decisions that were
+    not delivered before are: a ledger may hold decisions of several streams, each going on where the one before ends.
+    ``key``: what the service asks for, where it asks for one.
     """
 
     def __init__(
@@ -58,7 +61,12 @@ class Feed(Closing):
         self._answer_s = answer_s
         self._head = 0  # how far the ledger is known to be
         self._is_complete = False  # whether an answer has said that there is no more
-        self._past_streams: set[str] = set()
+        self._heard: dict[str, tuple[int, int]] = {}  # stream -> first and last seq that is known of it
+        self._known_to = 0  # how far it was delivered when another stream took over
+        self._has_met_known = False  # whether the ledger, read anew, has come to a stream that was heard before
+        self._is_live_known = False  # whether a live word has said which stream goes on
+        self._left_s: dict[str, float] = {}  # stream -> when another took its place
+        self._replay, self._key = replay, key
         self._wait_until_s = 0.0  # no request before
         self._answers = 0
         self._ready: deque[Event] = deque()
@@ -144,12 +152,12 @@ class Feed(Closing):
 
     def _take(self, bodies: list[bytes]) -> list[Event]:
         """An answer. Without a word that is new it means that there is no more."""
-        before = self.last
-        self._answers += 1
-        found = [event for body in bodies for event in self._accept(body)]
+        before, ends = self.last, bodies == [b""]
+        found = [event for body in bodies for event in self._accept(body, is_live=False)]
+        self._answers += self.last != before or ends  # one that brings nothing of what was asked for is none
         self._wait_until_s = 0.0
         if self.last == before:
-            self._is_complete |= bodies == [b""]
+            self._is_complete |= ends
             self._wait_until_s = time.monotonic() + _PAUSE_S
         return found
 
@@ -160,10 +168,10 @@ class Feed(Closing):
                 frames = self._live.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 break
-            found += self._accept(frames[-1])
+            found += self._accept(frames[-1], is_live=True)
         return found
 
-    def _accept(self, body: bytes) -> list[Event]:
+    def _accept(self, body: bytes, *, is_live: bool) -> list[Event]:
         """The event, unless it is known, too early, of a ledger that is gone, or none at all."""
         try:
             event = wire.decode(body)
@@ -172,30 +180,68 @@ class Feed(Closing):
         except (ValueError, KeyError, TypeError):
             return []
         self.heard_s = time.monotonic()
-        if not kind or not self._belongs(stream):
+        is_decision = kind == "decision"
+        if not kind or not self._belongs(stream, is_current=is_live or not is_decision, is_decision=is_decision):
             return []
         self._head = max(self._head, seq)
         if kind == "hello":  # the service may have come back, without the request that was under way
             self._wait_until_s = 0.0
         if self.last is None:
-            self.last = seq - (kind == "decision")
+            self.last = seq - is_decision
             self._is_complete = True
-        if kind != "decision":
+        if not self._heard:
+            self._heard[stream] = (0, self.last)
+        if not is_decision:
             return [event]
         if seq != self.last + 1:  # known, or a gap: then the head is ahead, and the ledger is asked
             return []
         self.last = seq
-        return [event]
+        return [] if self._is_known(stream, seq) else [event]
 
-    def _belongs(self, stream: str) -> bool:
-        """Whether it is this ledger's. A new one begins at 1 again; words of an older one may still be on the way."""
-        if stream in self._past_streams:
-            return False
-        if self.stream is not None and stream != self.stream:
-            self._past_streams.add(self.stream)
-            self.last, self._head, self._is_complete, self._wait_until_s = 0, 0, False, 0.0
-        self.stream = stream
+    def _belongs(self, stream: str, *, is_current: bool, is_decision: bool) -> bool:
+        """Whether it is this ledger's.
+
+        What is said now (``is_current``) is of the stream that goes on; the history that is asked for may begin with
+        older ones. Where another stream goes on, the history is read anew, as it may have parted at any number. Words
+        of the one before may still be on the way; later it has come back.
+        """
+        if not is_current:
+            if not self._is_live_known:
+                self.stream = stream
+            return True
+        if stream in self._left_s and (is_decision or time.monotonic() - self._left_s[stream] < _LATE_S):
+            return stream == self.stream
+        has_changed = self.stream is not None and stream != self.stream
+        # Before the first live word nobody could say whether all the answers were of one service.
+        if has_changed or (not self._is_live_known and len(self._heard) > 1):
+            self._begin_anew(self.stream if has_changed else None)
+        self.stream, self._is_live_known = stream, True
         return True
+
+    def _begin_anew(self, left: str | None) -> None:
+        if left is not None:
+            self._left_s[left] = time.monotonic()
+        self._known_to = max(self._known_to, self.last or 0)
+        self.last, self._head, self._is_complete, self._wait_until_s = 0, 0, False, 0.0
+        self._has_met_known = False
+        self._poller.unregister(self._requests)  # with what the service before has answered
+        self._requests.close()
+        self._requests = self._connect(zmq.DEALER, self._replay, self._key)
+        self._poller.register(self._requests, zmq.POLLIN)
+
+    def _is_known(self, stream: str, seq: int) -> bool:
+        """Whether it was delivered, or lies before what was: else it is noted that it is now."""
+        if stream in self._heard:
+            self._has_met_known = True
+            first, last = self._heard[stream]
+            if first <= seq <= last:
+                return True
+            self._heard[stream] = (first if seq == last + 1 else seq, seq)
+            return False
+        if not self._has_met_known and stream != self.stream and seq <= self._known_to:
+            return True  # older than all that this feed ever heard of
+        self._heard[stream] = (seq, seq)
+        return False
 
 
 # The listener: receives a service's events and notes when the verdict of each file came.

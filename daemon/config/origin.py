@@ -111,6 +111,7 @@ def from_flags(flags: Flags) -> dict[str, Given]:
 
 
 UNITS = Path("/var/lib/afm-triage")
+LEDGER_FILE = "ledger.sqlite"
 SERVICE_FILE = "service.json"  # a service leaves its process number in it, and takes it away at its end
 
 
@@ -122,7 +123,8 @@ def default_state(instrument: str, *, serves: bool, units: Path = UNITS) -> Path
     """What systemd gives, else the user's state folder.
 
     A verb that only looks (not ``serves``) finds the folder of the system's service when that one runs or the user
-    has none: its labels belong to the service that is there, not to a trial of last month. Raises Homeless.
+    has no ledger: its labels belong to the service that is there, not to a trial of last month or to a `run` that was
+    refused. Raises Homeless.
     """
     if given := os.environ.get("STATE_DIRECTORY"):
         return Path(given.split(":")[0])
@@ -135,7 +137,14 @@ def default_state(instrument: str, *, serves: bool, units: Path = UNITS) -> Path
         return unit
     if serves or not unit.is_dir() or _is_served(mine):
         return mine
-    return unit if _is_served(unit) or not mine.is_dir() else mine
+    return unit if _is_served(unit) or not (mine / LEDGER_FILE).exists() else mine
+
+
+def served(units: Path = UNITS) -> list[str]:
+    """The instruments that services of the system run for, as far as this user may look."""
+    with suppress(OSError):
+        return sorted(one.name for one in units.iterdir() if _is_served(one))
+    return []
 
 
 def share_with_group(state: Path) -> None:

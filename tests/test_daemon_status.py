@@ -6,10 +6,12 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from daemon.config import Config
 from daemon.config.origin import SERVICE_FILE
 from daemon.guard.logbook import Logbook
 from daemon.labels import Label, Labels
-from daemon.ledger import events
+from daemon.ledger import Ledger, events
 from daemon.ledger.numbers import GuardNumbers, Told
 from daemon.verbs.status import page
 from models.clock import day_and_minute, minute_of
@@ -213,8 +215,6 @@ def test_nothing_at_all_exits_69(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_another_ledger_s_service_at_the_default_address_is_not_ours(tmp_path: Path, speaker: Speaker) -> None:
-    from daemon.ledger import Ledger
-
     other = tmp_path / "other"
     other.mkdir()
     Ledger(other / "ledger.sqlite", "afm1").close()
@@ -223,6 +223,21 @@ def test_another_ledger_s_service_at_the_default_address_is_not_ours(tmp_path: P
     named = Config(state=tmp_path, instrument="afm2", replay=speaker.replay, origins={"instrument": "flag"})
     assert gather(named)["running"] is False
     assert gather(Config(state=tmp_path, replay=speaker.replay))["running"] is True
+
+
+def test_a_ledger_of_a_newer_version_is_not_told_as_another_service_s(tmp_path: Path, speaker: Speaker) -> None:
+    """Nobody can compare who answers at the usual address with a ledger that cannot be read."""
+    other = tmp_path / "newer"
+    other.mkdir()
+    Ledger(other / "ledger.sqlite", "afm1").close()
+    with closing(sqlite3.connect(other / "ledger.sqlite")) as database:
+        database.execute("pragma user_version = 99")
+    report = gather(Config(state=other, replay=speaker.replay))
+    assert report["running"] is False
+    assert "newer" in report["note"]
+    assert "newer" in words_of(report)
+    report["others"] = ["afm2"]
+    assert words_of(report).endswith("afm2 runs too: afm-triage status --instrument afm2")
 
 
 def test_file_names_cannot_steer_the_terminal(speaker: Speaker) -> None:

@@ -142,6 +142,18 @@ def test_a_second_service_on_the_same_state_exits_73(trial: TemporaryService) ->
     assert "already runs" in second.stderr
 
 
+def test_the_same_instrument_on_another_state_exits_73_and_leaves_no_folder(
+    trial: TemporaryService, tmp_path: Path
+) -> None:
+    pid = json.loads((trial.state / "service.json").read_bytes())["pid"]
+    words = trial.command()
+    words[words.index("--state") + 1] = str(tmp_path / "other")
+    second = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    assert (second.returncode, second.stderr.count("\n")) == (73, 1)
+    assert f"is already running as process {pid}" in second.stderr
+    assert not (tmp_path / "other").exists()
+
+
 def test_ready_comes_after_the_self_test_and_the_watchdog_is_fed_while_idle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from daemon.client.feed import ask_status, why_deaf
 from daemon.client.service_file import ServiceFile, find
-from daemon.common.errors import UserError
+from daemon.common.errors import INPUT_OUTPUT, UserError
 from daemon.common.text import MARKS, bars, clean, duration, latency, many
 from daemon.config import Config
 from daemon.config.origin import SERVICE_FILE
@@ -25,27 +25,27 @@ from daemon.sources import SEEN_S
 from models.certificate import between, percent_down
 from models.clock import minute_of, since_1970
 
-#: Flagged curves that one screen names; `events --verdict review` shows all of them.
-SHOWN_FLAGGED = 5
+SHOWN_FLAGGED = 5  # curves that one screen names; `events --verdict review` shows all of them
 _LABELS_S = 1.0  # for whoever holds the labels locked
 
 
 def gather(config: Config) -> dict[str, Any]:
     """``running`` and, when it is, everything of the status event; ``ledger`` and ``flagged`` from the disk."""
     where = find(config)
-    ledger = None if _is_elsewhere(config) else _read_ledger(config)
+    ledger, unreadable = (None, "") if _is_elsewhere(config) else _read_ledger(config)
     event = ask_status(where.replay, key=where.key)
-    orphan = None if event else find_orphan(config.state)
-    if orphan is not None and orphan.replay:
+    if (orphan := None if event else find_orphan(config.state)) and orphan.replay:
         where = replace(where, replay=orphan.replay)
         event = ask_status(where.replay, key=where.key)
-    data = dict(event["data"]) if event and _is_ours(event, config, ledger) else {}
+    # With a ledger that cannot be read nobody can compare who answers at the usual address.
+    is_stranger = bool(unreadable) and not where.is_alive and "replay" not in config.origins
+    data = dict(event["data"]) if event and not is_stranger and _is_ours(event, config, ledger) else {}
     flagged = ledger.pop("flagged") if ledger else []
     report = {"running": bool(data), "instrument": config.instrument, "state_dir": str(config.state)}
     report["process"] = orphan.pid if orphan else None
     if data:  # where it speaks in fact, also when it was told to take any free port
         data |= {"publish": where.publish, "replay": where.replay}
-    note = "" if data else orphan.words(config.state) if orphan else _absence(where, config)
+    note = "" if data else orphan.words(config.state) if orphan else unreadable or _absence(where, config)
     return report | data | {"ledger": ledger, "flagged": flagged, "note": note}
 
 
@@ -374,22 +374,21 @@ def _absence(where: ServiceFile, config: Config) -> str:
         return why or f"nothing answers at {where.replay}"
     if where.pid is None:
         start = f"start it with: afm-triage run {_flags(config)}"
-        was_there = (config.state / "ledger.sqlite").exists()  # which only a service makes
-        told = (
-            f"the service on {config.state} was stopped" if was_there else f"no service has run on {config.state} yet"
-        )
-        return f"{told}; {start}"
+        if (config.state / "ledger.sqlite").exists():  # which only a service makes
+            return f"the service on {config.state} was stopped; {start}"
+        return f"no service has run on {config.state} yet; {start}"
     if where.is_alive:
         why = where.why_silent or "its log says more"
         return f"process {where.pid} is there but does not answer at {where.replay}; {why}"
     return f"it ran as process {where.pid} and has gone without stopping in order; start it again, nothing is lost"
 
 
-def _read_ledger(config: Config) -> dict[str, Any] | None:
+def _read_ledger(config: Config) -> tuple[dict[str, Any] | None, str]:
+    """What it knows; else why it cannot be read, "" where there is none."""
     try:
         with LedgerView(config.state / "ledger.sqlite") as view:
             last = view.last(1)
-            return {
+            known = {
                 "path": str(view.path),
                 "stream": view.stream,
                 "last_seq": view.last_seq,
@@ -398,8 +397,9 @@ def _read_ledger(config: Config) -> dict[str, Any] | None:
                 "last_decision": {"time": last[0]["time"], **_brief(last[0]["data"])} if last else None,
                 "flagged": list(islice(_unlabelled(view, config), SHOWN_FLAGGED)),
             }
-    except UserError:
-        return None
+            return known, ""
+    except UserError as error:
+        return None, str(error) if error.exit_code == INPUT_OUTPUT else ""
 
 
 def _unlabelled(view: LedgerView, config: Config) -> Iterator[dict[str, Any]]:

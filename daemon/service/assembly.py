@@ -8,25 +8,28 @@ started: the first curve shall find everything in its place.
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from daemon.client.feed import ask_status
 from daemon.client.folders import note
-from daemon.client.service_file import forget, is_left, leave
+from daemon.client.service_file import find, forget, is_left, leave
 from daemon.common import ending
 from daemon.common.allowed import Allowed
-from daemon.common.errors import UNREACHABLE, UserError
+from daemon.common.errors import ALREADY_RUNNING, UNREACHABLE, UserError
 from daemon.common.keys import read
 from daemon.common.locks import StateLock
+from daemon.common.mounts import resolve
 from daemon.common.sockets import Endpoint, is_free
 from daemon.config import Config
-from daemon.config.origin import MOST_INSTRUMENTS, PORTS, usual_port
+from daemon.config.origin import MOST_INSTRUMENTS, PORTS, UNITS, usual_port
 from daemon.formats import FORMATS
 from daemon.formats.names import Names
 from daemon.guard import Guard
@@ -157,11 +160,22 @@ class Parts:
 
 
 def assemble(config: Config, reread: Callable[[], Config], health: Health, closing: ExitStack) -> Parts:
-    """Everything but started sources; ``closing`` undoes it.
+    """Everything but started sources; ``closing`` undoes it. A state folder that is only now made goes with a refusal.
 
     Raises UserError for what stands in the way, KeyboardInterrupt when the end is asked for meanwhile.
     """
+    is_new, refusals = not config.state.exists(), list[UserError]()
     closing.callback(StateLock(config.state).release)
+    if is_new:  # and ours alone, as the lock is held; every verb would look there for the service
+        closing.callback(lambda: shutil.rmtree(config.state, ignore_errors=True) if refusals else None)
+    try:
+        return _assemble(config, reread, health, closing)
+    except UserError as error:
+        refusals.append(error)
+        raise
+
+
+def _assemble(config: Config, reread: Callable[[], Config], health: Health, closing: ExitStack) -> Parts:
     need_places(config)
     ledger = _beside(lambda: Ledger(config.state / "ledger.sqlite", config.instrument))
     closing.callback(ledger.close)
@@ -237,7 +251,10 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
 
 
 def need_places(config: Config) -> None:
-    """Raises UserError 69 that names every address which another program has, and what to give instead."""
+    """Raises UserError 69 that names every address which another program has, and what to give instead.
+
+    73 where that program is the service of this instrument on these folders, with another state.
+    """
     named = {"publish": config.publish, "replay": config.replay, "ingest": config.ingest}
     places = {key: (text, Endpoint.parse(text)) for key, text in named.items() if text}
     if config.metrics_port:
@@ -245,12 +262,27 @@ def need_places(config: Config) -> None:
     taken = {key: text for key, (text, place) in places.items() if place.port != 0 and not is_free(place)}
     if not taken:
         return
+    if pid := _same_service(config):
+        advice = "one is enough, and two would judge everything twice; stop it, or leave it"
+        raise UserError(ALREADY_RUNNING, f"{config.instrument} is already running as process {pid}: {advice}")
     said = ", ".join(f"{key} {text}" for key, text in taken.items())
     advice = "stop it, or choose others with " + " and ".join(f"--{key.replace('_', '-')}" for key in taken)
     number = next((one for one in range(1, MOST_INSTRUMENTS + 1) if _has_room(one)), None)
     if number is not None and not any(config.origins.get(key) in ("file", "environment", "flag") for key in taken):
         advice = f"is it another instrument's service? then give this one a number of its own: number = {number}"
     raise UserError(UNREACHABLE, f"another program has {said}; {advice}")
+
+
+def _same_service(config: Config) -> int | None:
+    """The process that serves this instrument and one of these folders already, by its own word."""
+    unit = find(replace(config, state=UNITS / config.instrument))
+    for place in [unit] if unit.is_alive else [find(config)]:
+        said = (ask_status(place.replay, key=place.key) or {}).get("data", {})
+        watched = {str(resolve(Path(one))) for one in said.get("watch") or () if isinstance(one, str)}
+        is_of_folders = not config.watch or bool(watched & {str(resolve(one)) for one in config.watch})
+        if said.get("instrument") == config.instrument and is_of_folders and isinstance(said.get("pid"), int):
+            return int(said["pid"])
+    return None
 
 
 def _has_room(number: int) -> bool:

@@ -28,6 +28,7 @@ from daemon.common.options import Option
 from daemon.common.stdio import as_json
 from daemon.common.text import clean, duration, latency, many, rate, score, share, size
 from daemon.config import Flags, Keys, load
+from daemon.config.origin import served
 from daemon.screens import BAD, BARS, KEEP, QUIET, REVIEW, WARN, Printer
 from daemon.sources import heard, words
 from models.clock import minute_of
@@ -50,6 +51,8 @@ def run(options: Options) -> int:
     report = {**status.gather(config), "learning": status.learning_of(config)}
     from daemon.guard.morning import last_report, left_in
 
+    is_named = config.file is not None or config.origins.keys() & {"state", "instrument", "replay", "key"}
+    report["others"] = [] if is_named else [name for name in served() if name != config.instrument]
     written = last_report(config.state)
     report["last_report"] = None if written is None else str(written)
     if not report["running"]:  # of a service that runs all is known from itself
@@ -67,7 +70,10 @@ def page(report: Mapping[str, Any]) -> list[Text]:
     """What :func:`daemon.client.status.gather` found."""
     head, facts = (_running_head, _running) if report["running"] else (_stopped_head, _stopped)
     rows = [Text.assemble((f"  {name:<9} ", QUIET), fact) for name, fact in facts(report)]
-    return [head(report), *rows, *_flagged(report)]
+    others = [
+        f"  {name} runs too: afm-triage status --instrument {name}" for name in map(clean, report.get("others", ()))
+    ]
+    return [head(report), *rows, *_flagged(report), *(Text(one, QUIET) for one in others)]
 
 
 def _running_head(report: Mapping[str, Any]) -> Text:
@@ -163,7 +169,7 @@ def _stopped_head(report: Mapping[str, Any]) -> Text:
 def _stopped(report: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     ledger = report["ledger"]
     if ledger is None:
-        yield "ledger", Text(f"none in {report['state_dir']}; is --state, --config or --instrument right?")
+        yield "ledger", Text(f"none to read in {report['state_dir']}; is --state, --config or --instrument right?")
         return
     yield "ledger", Text(f"{ledger['path']}, {ledger['last_seq']:,} decisions")
     yield "curves", Text(_last_curve(report))

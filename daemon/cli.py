@@ -176,7 +176,9 @@ def execute(words: list[str], parse: Callable[[list[str]], Callable[[], int]]) -
         except KeyboardInterrupt:
             return ending.exit_code()
         except OSError as error:
-            stdio.complain(str(error))
+            denied = isinstance(error, PermissionError) and error.filename is not None
+            hint = "join the group that it belongs to (ls -ld says which), or ask for it with sudo"
+            stdio.complain(f"{error.filename}: {error.strerror}; {hint}" if denied else str(error))
             return INPUT_OUTPUT
         except Exception as error:
             if os.environ.get("AFM_TRIAGE_DEBUG"):

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.classifier import EngineId, NoEngine, Precision
-from deploy.cpu import CHUNK, PictureClassifier, default_threads
+from deploy.classifier import CHUNK, EngineId, NoEngine, PictureClassifier, Precision, default_threads
 from deploy.engine_cache import EngineCache, UnsafeCache
 from models.anatomy import convolutions, fold
 from models.bundle import SHIPPED, Bundle

@@ -29,8 +29,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deploy.classifier import Device, EngineId, Precision, Seen, Signals, device_faults
-from deploy.cpu import PictureClassifier, default_threads
+from deploy.classifier import (
+    Device,
+    EngineId,
+    PictureClassifier,
+    Precision,
+    Seen,
+    Signals,
+    default_threads,
+    device_faults,
+)
 from models.bundle import Bundle
 from models.network import ResNet18, fold, load
 from models.raster import RasterProfile

@@ -20,7 +20,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from models.certificate import CONFIDENCE, MAX_MISS, events_needed
 from models.clock import end_of_night, minute_of
-from models.cut import LEAST_GAIN
 from models.files import write_whole
 from models.metrics import at_least, auc, class_weights, reliability_slope
 
@@ -34,6 +33,8 @@ MOST_NET_LOSS = 0.005
 HARM = 0.05
 #: Curves of the stream, not trained on, below which a pile is no forecast.
 FEWEST_SHADOW = 1_000
+#: Points of the stream that must leave the pile for another network, or another cut, to be worth its risk.
+LEAST_GAIN = 0.05
 #: The area under the ROC curve on simulated curves may be this much below the parent's.
 AUC_BELOW = 0.01
 #: The least area under the ROC curve on the laboratory's own labelled curves, by networks that had not seen them.

@@ -10,7 +10,7 @@ import pytest
 from daemon.batch import score as score_files
 from daemon.config import ThresholdsConfig
 from daemon.judging.judge import judge_of, load_model
-from daemon.sources.existing import find
+from daemon.reading.ahead import find
 from deploy.serving import Model
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"

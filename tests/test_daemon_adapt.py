@@ -25,7 +25,7 @@ from daemon.review.queues import Aims, otherwise
 from deploy.classifier import EngineRequest
 from deploy.serving import Model, known_curves
 from models.bundle import SHIPPED, read, write
-from models.cut import climb
+from models.calibrate import climb
 from models.frontend import prepare_to_judge
 from models.simulate import simulate
 

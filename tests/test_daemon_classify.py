@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from daemon.judging import Thresholds, classify
+from daemon.reading.ahead import find
 from daemon.reading.pool import ReaderPool
-from daemon.sources.existing import find
 from deploy.serving import Model
 from models.curve import Curve
 

@@ -21,9 +21,8 @@ from daemon.judging import Decision, Judge, audit, classify, decide, with_compac
 from daemon.judging.judge import judge_of, load_model
 from daemon.ledger import Ledger, LedgerView
 from daemon.reading import Reading
-from daemon.reading.ahead import read_curves
+from daemon.reading.ahead import find, read_curves
 from daemon.reading.pool import ReaderPool
-from daemon.sources.existing import find
 from daemon.sources.message import content_of, parse
 from deploy.classifier import EngineRequest
 from deploy.serving import Model

@@ -15,7 +15,7 @@ from makers import a_retract, make_columns, make_ibw_pair, make_jpk, make_jpk_ma
 from daemon.formats import NAMES, find_reader, open_file
 from daemon.formats.base import AWAY, Blob, Unfinished, Unreached, Unreadable
 from daemon.formats.jpk import JpkReader
-from daemon.sources.existing import find
+from daemon.reading.ahead import find
 
 
 def test_a_large_file_is_read_in_pieces_of_one_and_the_same_file(tmp_path: Path) -> None:

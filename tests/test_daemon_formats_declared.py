@@ -18,7 +18,7 @@ from daemon.formats import FORMATS, NAMES, READERS, Format, Reader, find_reader,
 from daemon.formats.afmcurve import pack
 from daemon.formats.base import Blob
 from daemon.formats.names import Names
-from daemon.sources.existing import find
+from daemon.reading.ahead import find
 from models.curve import Curve
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,9 +19,9 @@ from makers_vendors import (
 from daemon.formats import NAMES, find_reader, open_file
 from daemon.formats.base import NO_CURVES, Blob, NotACurve, Unfinished, Unreadable
 from daemon.reading import FileReading
+from daemon.reading.ahead import find
 from daemon.reading.pool import ReaderPool
 from daemon.reading.worker import Request, RequestHandler
-from daemon.sources.existing import find
 from models.reasons import UNREADABLE
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

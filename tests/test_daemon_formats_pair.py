@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from daemon.formats import NAMES
-from daemon.sources.existing import find
+from daemon.reading.ahead import find
 
 
 def test_names_of_halves() -> None:

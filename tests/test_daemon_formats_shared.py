@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from daemon.formats import open_file
-from daemon.sources.existing import find
+from daemon.reading.ahead import find
 from models.curve import Curve, Samples
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.sources.existing import find
+from daemon.reading.ahead import find
 from tests.makers import make_jpk
 
 

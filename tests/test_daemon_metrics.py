@@ -276,6 +276,8 @@ def test_other_machines_show_the_token_of_the_metrics(tmp_path: Path) -> None:
     shown = [None, "Bearer a-long-lin", "Bearer a-long-line-", "Basic a-long-line", "Bearer \xe9", "Bearer a-long-line"]
     try:
         assert [status(one) for one in shown] == [401, 401, 401, 401, 401, 200]
+        token.write_text("another-long-line\n")  # the first became known: no restart is needed
+        assert [status(f"Bearer {one}-long-line") for one in ("a", "another")] == [401, 200]
     finally:
         threading.Thread(target=lambda: (server.shutdown(), server.server_close())).start()
     token.chmod(0o644)

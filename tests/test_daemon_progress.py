@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from daemon.common import progress
+from daemon.common import stdio
 
 _SLOW = """
 import time
-from daemon.common.progress import progress, telling, working
+from daemon.common.stdio import progress, telling, working
 with telling():
     with working("loading"):
         time.sleep(0.2)
@@ -63,10 +63,10 @@ def test_training_shows_itself_within_two_seconds(tmp_path: Path, is_terminal: b
 def test_a_log_gets_a_line_now_and_then_and_no_more(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "_FIRST_S", 0.05)
-    monkeypatch.setattr(progress, "_PAUSES_S", (0.1, 10.0))
-    with progress.telling():
-        for _ in progress.progress((time.sleep(0.1) for _ in range(6)), "simulating", 6):
+    monkeypatch.setattr(stdio, "_FIRST_S", 0.05)
+    monkeypatch.setattr(stdio, "_PAUSES_S", (0.1, 10.0))
+    with stdio.telling():
+        for _ in stdio.progress((time.sleep(0.1) for _ in range(6)), "simulating", 6):
             pass
     lines = capsys.readouterr().err.splitlines()
     assert 2 <= len(lines) <= 3
@@ -74,6 +74,6 @@ def test_a_log_gets_a_line_now_and_then_and_no_more(
 
 
 def test_without_a_reader_of_logs_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress.working("anything"):
-        time.sleep(progress._FIRST_S + 0.3)
+    with stdio.working("anything"):
+        time.sleep(stdio._FIRST_S + 0.3)
     assert capsys.readouterr().err == ""

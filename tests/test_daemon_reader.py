@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import random
@@ -32,10 +33,9 @@ from daemon.formats.afmcurve import pack
 from daemon.formats.text_rule import from_mapping
 from daemon.processes.child import launch
 from daemon.reading import FileReading
-from daemon.reading.ahead import Job, Piece, read_ahead, read_curves
+from daemon.reading.ahead import Job, Piece, find, read_ahead, read_curves
 from daemon.reading.pool import ReaderBroken, ReaderPool
 from daemon.sources import Arrival, Ignored
-from daemon.sources.existing import find
 from models.curve import Curve, Prepared
 from models.frontend import prepare_to_judge
 from models.raster import RasterProfile
@@ -397,6 +397,24 @@ def test_a_file_that_two_processes_died_of_is_a_crash_and_costs_no_other(tmp_pat
         found = {reading.arrival.path: reasons(reading) for reading in collect(pool, 4)}
         assert pool.in_flight == 0
     assert found == {"slow.txt": ["crash"], **{f"{i}.jpk-force": [None] for i in range(3)}}
+
+
+def test_small_files_that_are_read_together_pay_for_none_of_them(tmp_path: Path) -> None:
+    """What a process was lost to with several files in its hands is asked for file by file."""
+    rows = gzip.compress(b"# distance (m)\tforce (N)\n" + b"1.0e-6\t2.0e-9\n" * 1_000_000)
+    texts = [arrive(tmp_path / f"{i}.txt.gz", rows if i == 5 else make_columns(*a_retract(seed=i))) for i in range(16)]
+    with ReaderPool(1, limit_s=0.6) as pool:
+        (victim,) = pids(pool)
+        os.kill(victim, signal.SIGSTOP)
+        pool.submit(texts)
+        assert pool.in_flight == 16
+        while not (held := pool._pool._workers[0]._tasks):
+            time.sleep(0.002)
+        assert held[0].counts == 4
+        os.kill(victim, signal.SIGKILL)
+        found = {reading.arrival.path: reasons(reading) for reading in collect(pool, 16)}
+        assert pool.in_flight == 0
+    assert found == {**{f"{i}.txt.gz": [None] for i in range(16)}, "5.txt.gz": ["timeout"]}
 
 
 def test_a_process_killed_while_idle_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None:

@@ -22,9 +22,8 @@ from daemon.batch.output import ResumableOutput
 from daemon.cli import main
 from daemon.common.errors import UserError
 from daemon.judging import overlap
-from daemon.reading.ahead import Job, Kept, Piece, Stamp, read_ahead
+from daemon.reading.ahead import Job, Kept, Piece, Stamp, find, read_ahead
 from daemon.sources import Ignored
-from daemon.sources.existing import find
 from models.frontend import prepare
 from models.raster import RasterProfile
 

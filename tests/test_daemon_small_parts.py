@@ -12,7 +12,7 @@ from ledgerhelp import decision
 
 from daemon.common.errors import UserError
 from daemon.common.locks import StateLock
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.config import Config
 from daemon.judging import decide
 from daemon.judging.sentinel import Sentinel

@@ -83,10 +83,32 @@ def test_a_snapshot_that_is_not_as_it_was_written_is_told(state: Path, tmp_path:
     with pytest.raises(Damaged, match="No such file"):
         verify(third)
     assert snapshot.newest_whole(home) == first
+    written = (first / "snapshot.json").read_text()
+    for before, after, said in (
+        ('"format": 1', '"format": 2', "taken by a newer afm-triage"),
+        ('"guard.sqlite"', '"guard\\u0000"', "null byte"),
+    ):
+        (first / "snapshot.json").write_text(written.replace(before, after))
+        with pytest.raises(Damaged, match=said):
+            verify(first)
+    (first / "snapshot.json").write_text(written)
+    (first / "guard.sqlite").unlink()
+    os.mkfifo(first / "guard.sqlite")
+    with pytest.raises(Damaged, match="no regular file"):
+        verify(first)
     (first / "snapshot.json").write_text('{"files": ')
     with pytest.raises(Damaged, match=r"snapshot\.json"):
         verify(first)
     assert snapshot.newest_whole(home) is None
+
+
+def test_a_clock_that_was_set_back_takes_no_snapshot_away_from_itself(state: Path, tmp_path: Path) -> None:
+    home, week_s = tmp_path / "there", 7 * 86_400.0
+    ahead = [of(state, home, NOW_S + number) for number in range(3)]
+    taken = [of(state, home, NOW_S - week_s + number) for number in range(3)]
+    assert known(home) == taken, "those with a name from the future have gone first"
+    assert of(state, home, NOW_S - week_s + 3, keep=1).is_dir()
+    assert not any(one.exists() for one in (*ahead, *taken))
 
 
 def test_a_damaged_ledger_gives_no_snapshot_and_the_way_back_is_told(

@@ -154,6 +154,25 @@ def test_only_what_nobody_waits_for_goes_and_the_oldest_first(state: Path) -> No
     ledger.close()
 
 
+def test_what_is_labelled_or_drawn_while_others_go_stays(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.ledger.space._PORTION", 4)
+    ledger = Ledger(state / "ledger.sqlite", "afm1")
+    labelled = drawn(100, 10)[9]
+
+    def meanwhile() -> bool:
+        if ledger.last_seq == 23:
+            ledger.record(drawn(20_000, 1))
+            with Labels(state / "labels.sqlite") as labels:
+                said = {"path": "x", "curve": 0, "label": "keep", "rater": "ada"}
+                labels.add([Label(**said, sha256=labelled.sha256, time=utc_now())])
+        return False
+
+    went = Pruner(state, ledger, meanwhile).copies(0)
+    ledger.close()
+    assert went.curves == 9
+    assert {10, 24} <= copies_in(state).keys(), "the tenth was labelled, and the 24th drawn, when four had gone"
+
+
 def test_where_the_labels_cannot_be_read_nothing_goes(state: Path) -> None:
     (state / "labels.sqlite").write_bytes(b"no database" * 1000)
     before = copies_in(state)

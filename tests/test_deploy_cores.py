@@ -3,7 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from deploy.cpu import default_threads, quotas, usable_cores
+from deploy.classifier import default_threads, quotas, usable_cores
 
 
 def test_a_core_is_left_to_the_instrument():
@@ -13,7 +13,7 @@ def test_a_core_is_left_to_the_instrument():
 
 def test_one_core_is_enough():
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-    code += "from deploy.cpu import default_threads, usable_cores; print(usable_cores(), default_threads())"
+    code += "from deploy.classifier import default_threads, usable_cores; print(usable_cores(), default_threads())"
     root = Path(__file__).resolve().parents[1]
     run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert run.stdout == "1 1\n"

@@ -44,7 +44,7 @@ def adversarial():
 
 def real():
     from daemon.formats import open_file
-    from daemon.sources.existing import find
+    from daemon.reading.ahead import find
 
     return [curve for arrival in find([BUNDLED]) for curve in open_file(arrival.file)]
 
@@ -134,7 +134,7 @@ def test_no_signals_and_wrong_ones():
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the collection of real curves is not beside this checkout")
 def test_real_curves_of_other_laboratories():
     from daemon.formats import open_file
-    from daemon.sources.existing import find
+    from daemon.reading.ahead import find
 
     found = [arrival.file for arrival in find([SHARED / "data" / "open"])][:60]
     signals = drawn([curve for file in found for curve in open_file(file)][:300])

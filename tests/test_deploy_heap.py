@@ -7,7 +7,7 @@ from pathlib import Path
 COUNT = """
 import resource, sys
 import numpy as np
-from deploy.cpu import keep_freed
+from deploy.classifier import keep_freed
 if sys.argv[1] == "kept":
     keep_freed()
 
@@ -33,7 +33,7 @@ def test_memory_is_not_fetched_anew_for_every_batch() -> None:
 
 HEAPS = """
 import ctypes, pathlib, sys, threading
-from deploy.cpu import share_heaps
+from deploy.classifier import share_heaps
 if sys.argv[1] == "shared":
     share_heaps()
 libc, begun, over = ctypes.CDLL(None), threading.Barrier(13), threading.Event()

@@ -192,6 +192,80 @@ def test_a_key_that_cannot_be_used_is_told_in_one_line(
         assert (told.count("\n"), said in told) == (1, True), told
 
 
+def test_what_is_no_file_of_a_key_holds_nobody_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "a.key", 0o600)
+    for called in (["events", "--key", "a.key"], ["review", "--state", ".", "--token-file", "a.key"]):
+        called[-1] = str(tmp_path / called[-1])
+        assert main(called) == 78
+        assert "it is no regular file" in capsys.readouterr().err
+    (tmp_path / "token").write_text("x" * 5000)
+    (tmp_path / "token").chmod(0o600)
+    with pytest.raises(UserError, match="over 1000 characters"):
+        keys.secret_line(tmp_path / "token", "token_file")
+    (tmp_path / "token").write_text("two words; and more")
+    assert main(["review", "--port", "0", "--state", str(tmp_path), "--token-file", str(tmp_path / "token")]) == 78
+    assert "a token is of letters, digits" in capsys.readouterr().err
+
+
+def test_a_list_with_spoilt_files_in_it_is_still_looked_at(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "link.key").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.key")
+    keys.write(tmp_path / "anna.key", Key("anna", ANNA.public))
+    keys.write(tmp_path / "bela.key", BELA, 0o644)  # as copied whole: its secret could be read by everybody
+    with Allowed(OWN, tmp_path) as allowed:
+        allowed.start()
+        assert sum("lets nobody in" in one for one in caplog.messages) == 3
+        (tmp_path / "bela.key").chmod(0o600)
+        until(lambda: "bela may listen" in "".join(allowed_lines(caplog)), 4)
+        (tmp_path / "anna.key").unlink()
+        until(lambda: allowed.revocations == 1, 4)
+    assert sum("lets nobody in" in one for one in caplog.messages) == 3, "once each"
+
+
+def allowed_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [one for one in caplog.messages if "may listen" in one]
+
+
+def test_who_is_on_the_list_twice_is_told_to_the_one_that_revokes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = ("--state", str(tmp_path))
+    assert main(["keys", "allow", "anna", ANNA.public, *state]) == 0
+    keys.write(tmp_path / "keys" / "allowed" / "copy.key", Key("copy", ANNA.public))
+    capsys.readouterr()
+    assert main(["keys", "revoke", "anna", *state]) == 0
+    assert "still on it as copy: afm-triage keys revoke copy" in capsys.readouterr().out
+
+
+def test_ingest_comes_back_when_its_address_was_taken_as_somebody_was_revoked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.sources.ingest._CLOSED_S", 0.05)
+    for key in (ANNA, BELA):
+        (tmp_path / "allowed").mkdir(exist_ok=True)
+        keys.write(tmp_path / "allowed" / f"{key.name}.key", Key(key.name, key.public))
+    with Allowed(OWN, tmp_path / "allowed") as allowed:
+        allowed.start()
+        port = free_port()
+        source = IngestSource(f"tcp://0.0.0.0:{port}", tmp_path / "spool", wake=lambda: None, allowed=allowed)
+        source._bind()  # by hand, so that the thief comes in between
+        source._socket.close()
+        with socket.socket() as thief:
+            until(lambda: thief.connect_ex(("127.0.0.1", port)) != 0, 5)  # ZeroMQ closes in a thread of its own
+        with socket.socket() as thief:
+            thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            thief.bind(("0.0.0.0", port))
+            thief.listen()
+            with pytest.raises(UserError, match="is taken"):
+                source._hang_up()
+        source._hang_up()
+        source._thread.start()
+        try:
+            assert b"refused" in (ask(f"tcp://127.0.0.1:{port}", b"{}", key=ANNA) or [b""])[0]
+        finally:
+            source.stop()
+
+
 def test_the_verb_makes_allows_lists_and_revokes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "state").mkdir()
     state, out = ("--state", str(tmp_path / "state")), tmp_path / "laptop.key"

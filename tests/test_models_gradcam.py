@@ -11,8 +11,7 @@ from modelhelp import untrained
 
 from models.bundle import SHIPPED, read
 from models.frontend import prepare
-from models.gradcam import Lens, look, place_of
-from models.network import ResNet18, load
+from models.network import Lens, ResNet18, load, look, place_of
 from models.raster import coverage, envelope
 from models.simulate import simulate
 

@@ -7,7 +7,7 @@ import pytest
 
 from models.curve import Curve
 from models.frontend import prepare
-from models.gradcam import Place, place_of
+from models.network import Place, place_of
 from models.raster import RasterProfile, envelope
 
 PROFILE = RasterProfile()

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from daemon.review.questions import BLOCK, Slot, kind_at, mix
+from daemon.labels.raters import BLOCK, Slot, kind_at, mix
 
 
 def shown(count: int, golden: int = 1_000, repeats: int = 1_000) -> list[Slot]:

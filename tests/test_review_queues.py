@@ -13,11 +13,11 @@ import pytest
 
 from daemon.judging import Thresholds, Verdict, audit
 from daemon.labels import Labels, Word
+from daemon.labels.raters import BLOCK, REPEAT_AFTER
 from daemon.labels.sessions import Sessions
 from daemon.ledger import Ledger
 from daemon.ledger.view import LedgerView
 from daemon.review.outlook import outlook
-from daemon.review.questions import BLOCK, REPEAT_AFTER
 from daemon.review.queues import Aims, Item, QueueName, lengths, portion, queue, stretches
 from tests.ledgerhelp import JUDGE, decision
 

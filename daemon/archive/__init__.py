@@ -31,7 +31,7 @@ from daemon.processes.worker_pool import WorkerPool
 from daemon.reading import Reading
 from daemon.reading.ahead import Kept, Stamp
 from daemon.sources import Arrival
-from deploy.cpu import usable_cores
+from deploy.classifier import usable_cores
 from deploy.serving import Model, Scored
 from models.curve import Curve, ForceUnit, Prepared
 from models.raster import RasterProfile

@@ -34,7 +34,7 @@ from daemon.common.locks import lock_where_possible
 from daemon.processes import frames
 from daemon.reading.ahead import Job, Piece, Stamp, read_ahead
 from daemon.sources import Arrival, Ignored
-from deploy.cpu import usable_cores
+from deploy.classifier import usable_cores
 from models.curve import Curve, Samples
 
 ABOUT = """\

@@ -14,8 +14,7 @@ from daemon.labels.table import Selection
 from daemon.reading import Reading
 from daemon.reading.ahead import Job, Kept, Piece, Stamp, read_ahead
 from daemon.sources import Arrival, Ignored
-from deploy.classifier import EngineId
-from deploy.cpu import usable_cores
+from deploy.classifier import EngineId, usable_cores
 from deploy.serving import Model, Scored
 
 BATCH = 64

@@ -21,8 +21,7 @@ from daemon.batch import Judged, VerdictCounts
 from daemon.common.ending import Closing
 from daemon.common.errors import ALREADY_RUNNING, BAD_DATA, INPUT_OUTPUT, UserError
 from daemon.common.locks import lock_where_possible
-from daemon.common.progress import progress
-from daemon.common.stdio import write_bytes
+from daemon.common.stdio import progress, write_bytes
 from daemon.common.text import clean
 from daemon.judging import Decision, Judge
 from daemon.ledger import events, wire

@@ -28,8 +28,8 @@ import zmq
 from daemon.bench import BATCH, REPEAT_S, STAGES, Plan, compare, cpu_ms, machine, spread_ms
 from daemon.bench.machine import OTHERS, Family, families
 from daemon.common.errors import UserError
-from daemon.common.progress import progress
 from daemon.common.sockets import await_input, open_socket
+from daemon.common.stdio import progress
 from daemon.config import INSTRUMENT, ThresholdsConfig
 from daemon.config.origin import default_state
 from daemon.judging import Decision, FileMark, decide, identity_of, with_compact_copy

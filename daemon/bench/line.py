@@ -36,7 +36,7 @@ from daemon.client.service_file import TemporaryService
 from daemon.common import ending
 from daemon.common.ending import Closing
 from daemon.common.errors import INTERNAL, UserError
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.formats import NAMES
 from daemon.instrument import Recording, Writer, play, recordings
 from daemon.ledger import events, wire

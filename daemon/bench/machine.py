@@ -22,9 +22,9 @@ from daemon.common import ending
 from daemon.common.ending import Closing
 from daemon.formats import find_reader, open_file
 from daemon.formats.base import Blob, Unfinished, Unreadable
+from daemon.reading.ahead import find
 from daemon.sources import Arrival
-from daemon.sources.existing import find
-from deploy.cpu import usable_cores
+from deploy.classifier import usable_cores
 from models.curve import Curve
 
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")

@@ -30,7 +30,7 @@ from daemon.bench import cpu_ms
 from daemon.bench.line import split
 from daemon.formats import open_file
 from daemon.instrument import recordings
-from deploy.cpu import usable_cores
+from deploy.classifier import usable_cores
 from models.curve import Curve, Samples
 from models.network import ResNet18
 

@@ -12,8 +12,7 @@ from daemon.bench import BATCH, Plan, apart, line, machine
 from daemon.bench.apart import ChildFailed, bare, call
 from daemon.bench.table import bars, write_text
 from daemon.common.errors import BAD_DATA, INTERNAL, UNREACHABLE, UserError
-from deploy.classifier import EngineId, NoEngine
-from deploy.cpu import default_threads
+from deploy.classifier import EngineId, NoEngine, default_threads
 from deploy.engines import candidates
 from models.bundle import BadBundle, read, resolve
 from models.clock import utc_now

@@ -350,10 +350,8 @@ def ask_status(endpoint: str, timeout_s: float = 1.0, key: Key | None = None) ->
 
 _HUNG_UP = 4  # times, before it is no accident
 _KNOCK_S = 1.5  # a machine that is there answers within milliseconds
-_NO_SUCH_MECHANISM = (
-    0x11000002  # the other side asks for keys, or for none (ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
-)
-
+#: The other side asks for keys, or for none.
+_NO_SUCH_MECHANISM = zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
 _SHOWN = (
     zmq.EVENT_HANDSHAKE_FAILED_AUTH
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL

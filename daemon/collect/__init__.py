@@ -39,9 +39,8 @@ from daemon.labels.table import SEPARATORS, read_csv, read_index
 from daemon.ledger.span import EVER, Span
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
-from daemon.reading.ahead import Job, Piece, read_ahead
-from daemon.sources.existing import find
-from deploy.cpu import usable_cores
+from daemon.reading.ahead import Job, Piece, find, read_ahead
+from deploy.classifier import usable_cores
 from models.clock import day_and_second, since_1970
 from models.curve import Curve
 from models.files import write_whole

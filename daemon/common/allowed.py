@@ -46,7 +46,7 @@ class Allowed(threading.Thread, Closing):
         self.revocations = 0
         self._names: dict[str, str] = {}
         self._seen_ns: object = None
-        self._trouble = ""
+        self._trouble, self._spoilt = "", list[str]()
         self._told_s, self._untold = -_TOLD_S, 0
         self._ending = threading.Event()
         self._socket = open_socket(zmq.ROUTER)
@@ -94,15 +94,20 @@ class Allowed(threading.Thread, Closing):
             seen_ns = changed_ns(self._folder)
             if seen_ns == self._seen_ns:
                 return
-            names = allowed_in(self._folder)
+            spoilt: list[str] = []
+            names = allowed_in(self._folder, spoilt.append)
         except OSError as error:
             trouble = f"{self._folder} cannot be read: {error.strerror}"
             if trouble != self._trouble:
                 log.error("keys: %s; whoever was on the list stays on it", trouble)
             self._trouble = trouble
             return
+        for why in spoilt:
+            if why not in self._spoilt:
+                log.warning("keys: %s; it lets nobody in", why)
         gone, new = self._names.keys() - names.keys(), names.keys() - self._names.keys()
-        before, self._names, self._seen_ns, self._trouble = self._names, names, seen_ns, ""
+        before, self._names, self._spoilt, self._trouble = self._names, names, spoilt, ""
+        self._seen_ns = None if spoilt else seen_ns  # what cannot be read now may be readable in a second
         if gone:
             self.revocations += 1
             log.info("keys: %s may listen no more", ", ".join(sorted(before[key] for key in gone)))

@@ -7,9 +7,11 @@ reach asks for no key.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 SUFFIX = ".key"
 _Z85 = r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}"  # 32 bytes in ZeroMQ's alphabet (rfc.zeromq.org/spec/32)
 _LINE = re.compile(r'\s*(name|public-key|secret-key|server-key)\s*=\s*"([^"]*)"\s*')
-_LONGEST_BYTES = 10_000
+_LONGEST_BYTES, _LONGEST_LINE = 10_000, 1_000
 _FOR_ALL = 0o007  # may read, write, or go through
 
 
@@ -69,9 +71,8 @@ def is_key(text: str) -> bool:
 def read(file: Path, called: str, *, needs_secret: bool = True) -> Key:
     """The key in ``file``. ``called``: what the configuration calls it. Raises UserError 78 with what to do."""
     try:
-        with file.open("rb") as opened:
-            mode = os.fstat(opened.fileno()).st_mode
-            text = opened.read(_LONGEST_BYTES).decode("utf-8", "replace")
+        mode, content = _content(file)
+        text = content.decode("utf-8", "replace")
     except FileNotFoundError:
         raise UserError(BAD_CONFIG, f"{called} {file} is not there; `afm-triage keys new` makes keys") from None
     except OSError as error:
@@ -84,7 +85,7 @@ def read(file: Path, called: str, *, needs_secret: bool = True) -> Key:
     key = Key(found.get("name", file.stem), found["public-key"], found.get("secret-key"), found.get("server-key"))
     if key.secret is None and needs_secret:
         raise UserError(BAD_CONFIG, f"{called} {file} has no secret key in it; name the file that was made with it")
-    if key.secret is not None and stat.S_IMODE(mode) & _FOR_ALL:
+    if key.secret is not None and mode & _FOR_ALL:
         raise UserError(BAD_CONFIG, f"{called} {file} can be read by everybody, and is not used: chmod 600 {file}")
     return key
 
@@ -146,40 +147,61 @@ def file_of(folder: Path, name: str) -> Path:
     return folder / f"{name}{SUFFIX}"
 
 
-def allowed_in(folder: Path) -> dict[str, str]:
+def allowed_in(folder: Path, spoilt: Callable[[str], None] = lambda why: None) -> dict[str, str]:
     """Public key -> name, of all who may listen. A file that is none lets nobody in; of a folder that is not there too.
 
-    Raises OSError where the folder cannot be listed.
+    ``spoilt`` hears why of each file that is none. Raises OSError where the folder cannot be listed.
     """
     found: dict[str, str] = {}
-    with suppress(FileNotFoundError):
-        for entry in sorted(os.scandir(folder), key=lambda one: one.name):
-            if entry.name.endswith(SUFFIX) and not entry.name.startswith("."):
-                with suppress(UserError):
-                    found[read(Path(entry.path), "key", needs_secret=False).public] = entry.name.removesuffix(SUFFIX)
+    for file in _files_in(folder):
+        try:
+            found[read(file, "key", needs_secret=False).public] = file.name.removesuffix(SUFFIX)
+        except UserError as error:
+            spoilt(str(error))
     return found
 
 
 def changed_ns(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Another value whenever a key comes or goes. Raises OSError where the folder cannot be listed."""
-    with suppress(FileNotFoundError):
-        found = ((entry.name, entry.stat()) for entry in os.scandir(folder) if entry.name.endswith(SUFFIX))
-        return tuple(sorted((name, its.st_mtime_ns, its.st_ino) for name, its in found))
-    return ()
+    """Another value whenever a key comes, goes or changes. Raises OSError where the folder cannot be listed."""
+    found = []
+    for file in _files_in(folder):
+        with suppress(OSError):  # a link to nowhere, or it has gone just now
+            its = file.stat()
+            found.append((file.name, its.st_ctime_ns, its.st_ino))
+    return tuple(found)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(one for one in folder.iterdir() if one.name.endswith(SUFFIX) and not one.name.startswith("."))
+    except FileNotFoundError:
+        return []
+
+
+def _content(file: Path) -> tuple[int, bytes]:
+    """Mode and first bytes of a regular file; of another, which might never end, an OSError."""
+    with open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as opened:
+        mode = os.fstat(opened.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return stat.S_IMODE(mode), opened.read(_LONGEST_BYTES + 1)
 
 
 def secret_line(file: Path, called: str) -> str:
     """The first line of a file that only its owner may read: a token, a password. Raises UserError 78."""
     try:
-        with file.open() as opened:
-            mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
-            if mode & 0o077:
-                raise UserError(BAD_CONFIG, f"{called} {file} can be read by others, and is not used: chmod 600 {file}")
-            line = opened.readline(_LONGEST_BYTES).strip()
+        mode, content = _content(file)
+        if mode & 0o077:
+            raise UserError(BAD_CONFIG, f"{called} {file} can be read by others, and is not used: chmod 600 {file}")
+        line = content.partition(b"\n")[0].decode().strip()
     except OSError as error:
         raise UserError(BAD_CONFIG, f"{called} {file} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise UserError(BAD_CONFIG, f"{called} {file} is no text") from None
+    if len(line) > _LONGEST_LINE:
+        raise UserError(
+            BAD_CONFIG, f"{called} {file} begins with a line of over {_LONGEST_LINE} characters: a wrong file?"
+        )
     if not line:
         raise UserError(BAD_CONFIG, f"{called} {file} is empty: write the secret into its first line")
     return line

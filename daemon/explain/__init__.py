@@ -24,9 +24,9 @@ from daemon.judging import Decision, Judge, Thresholds, Verdict, classify, decid
 from daemon.labels.curve_name import CurveFinder, Subject, is_there
 from daemon.ledger.view import LedgerView
 from daemon.reading import Reading
+from daemon.reading.ahead import find
 from daemon.reading.pool import ReaderPool
 from daemon.sources import Arrival
-from daemon.sources.existing import find
 from deploy.serving import Model
 from models.bundle import Bundle
 from models.curve import Curve, Prepared, Samples
@@ -36,8 +36,7 @@ from models.reasons import REASONS
 from models.ruptures import Rupture, approach_nm, positions_nm, ruptures
 
 if TYPE_CHECKING:
-    from models.gradcam import Place
-    from models.network import ResNet18
+    from models.network import Place, ResNet18
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,7 +194,7 @@ def network_of(model: Model) -> ResNet18:
 
 
 def _look(curve: Curve, prepared: Prepared, network: ResNet18, bundle: Bundle) -> Attention:
-    from models.gradcam import look, place_of
+    from models.network import look, place_of
 
     assert prepared.signal is not None
     picture = coverage(envelope([prepared.signal], bundle.profile), bundle.profile)

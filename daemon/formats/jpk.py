@@ -223,15 +223,16 @@ class _Segment:
     def deflection(self) -> tuple[ForceUnit, Samples, Scaling]:
         """The best calibrated deflection, repulsion positive: newtons, else metres, else volts."""
         stored, scaling = self._channel("vDeflection")
-        samples.check_written(stored)
-        unit = _best_unit(scaling)
-        return unit, _in_unit(stored, scaling, unit), scaling
+        numbers = stored.astype(np.float64)
+        samples.check_written(numbers)
+        unit = scaling.best_unit
+        return unit, _in_unit(numbers, scaling, unit), scaling
 
     def force_in(self, unit: ForceUnit) -> Samples | None:
         """The deflection of an approach, pulling positive, in the unit of its retract; None where it has none."""
         try:
             stored, scaling = self._channel("vDeflection")
-            return -_in_unit(stored, scaling, unit) if _best_unit(scaling) == unit else None
+            return -_in_unit(stored.astype(np.float64), scaling, unit) if scaling.best_unit == unit else None
         except Unreadable:
             return None
 
@@ -242,8 +243,8 @@ class _Segment:
                 continue
             stored, scaling = self._channel(name)
             steps = scaling.default_chain
-            if steps is not None and scaling.unit(scaling.default) == "m" and np.any(stored != stored[:1]):
-                return apply(stored, scaling, steps)
+            if steps is not None and scaling.unit(scaling.default) == "m" and _moves(stored):
+                return scaled(stored.astype(np.float64), scaling, steps)
         return None
 
     def _channel(self, name: str) -> tuple[np.ndarray[Any, np.dtype[Any]], Scaling]:
@@ -284,24 +285,14 @@ def _style(properties: Properties, file: JpkFile) -> str:
     return file.shared.get(there + "style") or file.shared.get(there + "segment-settings.style")
 
 
-def _best_unit(scaling: Scaling) -> ForceUnit:
-    for slot, unit in _FORCES:
-        steps = scaling.chain(slot)
-        if not steps or scaling.unit(slot) != unit:
-            continue
-        k, sensitivity = scaling.factor("force", "distance"), scaling.factor("distance", scaling.base)
-        if sensitivity is not None and limits.plausible_sensitivity(sensitivity) is None:
-            continue
-        if unit == "m" or limits.plausible_spring_constant(k) is not None:
-            return unit
-    if scaling.base_unit != "V":
-        raise Unreadable("no_force_channel")
-    return "V"
+def _moves(stored: np.ndarray[Any, np.dtype[Any]]) -> bool:
+    """Whether not all of them are the same; the ends of a ramp tell at once."""
+    return bool(stored.size and (stored[-1] != stored[0] or np.any(stored != stored[0])))
 
 
-def _in_unit(stored: np.ndarray[Any, np.dtype[Any]], scaling: Scaling, unit: ForceUnit) -> Samples:
+def _in_unit(numbers: Samples, scaling: Scaling, unit: ForceUnit) -> Samples:
     slot = {"N": "force", "m": "distance", "V": scaling.base}[unit]
-    return apply(stored, scaling, scaling.chain(slot) or [])
+    return scaled(numbers, scaling, scaling.chain(slot) or [])
 
 
 @dataclass(frozen=True)
@@ -342,6 +333,22 @@ class Scaling:
         return self.base_unit if slot == self.base else self.slots[slot].unit
 
     @cached_property
+    def best_unit(self) -> ForceUnit:
+        """That a plausible calibration leads to. Raises Unreadable for what is not even volts."""
+        for slot, unit in _FORCES:
+            steps = self.chain(slot)
+            if not steps or self.unit(slot) != unit:
+                continue
+            k, sensitivity = self.factor("force", "distance"), self.factor("distance", self.base)
+            if sensitivity is not None and limits.plausible_sensitivity(sensitivity) is None:
+                continue
+            if unit == "m" or limits.plausible_spring_constant(k) is not None:
+                return unit
+        if self.base_unit != "V":
+            raise Unreadable("no_force_channel")
+        return "V"
+
+    @cached_property
     def default_chain(self) -> list[Step] | None:
         return self.chain(self.default)
 
@@ -355,13 +362,12 @@ def decode(content: bytes, points: int, scaling: Scaling) -> np.ndarray[tuple[in
     return np.frombuffer(content, scaling.dtype, points)
 
 
-def apply(stored: np.ndarray[tuple[int], np.dtype[np.generic]], scaling: Scaling, steps: list[Step]) -> Samples:
-    """Scale (n,) stored numbers; step by step, as the vendor's program does, so that values agree to the last bit."""
-    samples: Samples = stored.astype(np.float64)
+def scaled(numbers: Samples, scaling: Scaling, steps: list[Step]) -> Samples:
+    """(n,) stored numbers, scaled where they lie; step by step, as the vendor does, so that the last bits agree."""
     for step in ([scaling.encoder] if scaling.encoder else []) + steps:
-        samples *= step.multiplier
-        samples += step.offset
-    return samples
+        numbers *= step.multiplier
+        numbers += step.offset
+    return numbers
 
 
 @lru_cache(maxsize=16)  # the curves of a session have the same few

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Container, Iterator, Sequence
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -30,6 +31,7 @@ _FOREIGN = re.compile(
     re.IGNORECASE,
 )
 _GZIP = ".gz"
+_REMEMBERED = 4096  # names
 
 
 class Names:
@@ -47,6 +49,7 @@ class Names:
         self._unread = any_of(tuple(chain.from_iterable(one.unread_suffixes for one in formats)))
         self._maps = any_of(tuple(chain.from_iterable(one.map_suffixes for one in formats)))
         self._pairs = [one.pair for one in formats if one.pair is not None]
+        self._why_ignored = lru_cache(_REMEMBERED)(self._find_why)  # it is asked half a dozen times of a file
 
     def claim(self, name: str) -> bool | None:
         """Whether a file of this name is a curve file: True, False, or None: its first bytes must tell.
@@ -59,6 +62,9 @@ class Names:
 
     def why_ignored(self, name: str) -> str | None:
         """Why a file of this name is never opened, one of daemon.sources.REASONS; None for one that may be a curve."""
+        return self._why_ignored(name)
+
+    def _find_why(self, name: str) -> str | None:
         by_kind = {
             "sentinel": sentinel_target(name) is not None and not name.startswith(_HIDDEN),
             "temporary": _TEMPORARY.search(name) is not None,

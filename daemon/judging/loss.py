@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.judging import Judge
 from daemon.judging.judge import load_model
 from daemon.processes.child import Child, launch, serving

@@ -1,4 +1,4 @@
-"""The adaptation: confirmed events move the discard cut of a session group, under the ladder's guards (models.cut).
+"""The adaptation: confirmed events move the discard cut of a session group, by the ladder of models.calibrate.
 
 ``propose`` looks and moves nothing; ``accept`` makes a child model of the base, with its own cut, and promotes it;
 ``audit`` takes a cut back that discards an event which a person has confirmed. The cut only rises here; that it should
@@ -36,7 +36,7 @@ from daemon.learn.ground import Ground, Stream, let_serve, overridden, stream_of
 from daemon.ledger.view import LedgerView
 from deploy.classifier import EngineId
 from models.bundle import CONFIRMED, BadBundle, read
-from models.calibrate import score_up_to
+from models.calibrate import FEWEST, MISSES, Rung, Step, climb, score_up_to
 from models.certificate import (
     CONFIDENCE,
     MAX_MISS,
@@ -48,7 +48,7 @@ from models.certificate import (
     percent_up,
 )
 from models.clock import utc_now
-from models.cut import FEWEST, LEAST_GAIN, MISSES, Rung, Step, climb
+from models.gate import LEAST_GAIN
 
 #: Curves between the old and the new cut that are looked at first: those most like an event.
 LOOK_FIRST = 12

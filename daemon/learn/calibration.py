@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from daemon import __version__
 from daemon.common.errors import BAD_DATA, UserError
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.common.text import clean
 from daemon.judging import Thresholds, verdict_of
 from daemon.learn.evidence import LabelledCurve, LabelledFolder, TrainingRecord, fingerprint_of, refuse

@@ -22,16 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.common.errors import BAD_DATA, UserError, grouped
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.common.text import clean
 from daemon.formats import open_file
 from daemon.formats.afmcurve import compact
 from daemon.formats.base import Unfinished, Unreadable
 from daemon.labels import WORDS, Word, read_word, unanimous
 from daemon.labels.table import CsvTable, Selection, check_names, plain_path, read_csv, read_index
-from daemon.reading.ahead import read_curves
+from daemon.reading.ahead import find, read_curves
 from daemon.sources import Arrival
-from daemon.sources.existing import find
 from models.curve import Curve
 from models.frontend import prepare
 from models.raster import RasterProfile, envelope

@@ -15,7 +15,7 @@ import numpy as np
 
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.locks import lock_work_folder
-from daemon.common.progress import working
+from daemon.common.stdio import working
 from daemon.config import Config
 from daemon.judging.registry import Promotion, Registry
 from daemon.labels import Labels

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.common.text import clean, many
 from daemon.config import Config
 from daemon.formats.afmcurve import unpack
@@ -35,9 +35,9 @@ from deploy.classifier import EngineFault, EngineRequest, NoEngine
 from deploy.serving import Model, Scored, SelfTestFailed
 from models import gate
 from models.bundle import BadBundle, Bundle, read
+from models.calibrate import FEWEST
 from models.clock import night_of, utc_now
 from models.curve import Curve, Prepared
-from models.cut import FEWEST
 from models.files import append_line
 from models.frontend import prepare_to_judge
 from models.gate import SIMULATED, Finding, Report, Shadow, alpha, log_of, looks

@@ -18,11 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.common.errors import BAD_DATA, UNREACHABLE, UserError
-from daemon.common.progress import progress
-from daemon.reading.ahead import read_curves
-from daemon.sources.existing import find
-from deploy.classifier import EngineRequest, Signals
-from deploy.cpu import CHUNK
+from daemon.common.stdio import progress
+from daemon.reading.ahead import find, read_curves
+from deploy.classifier import CHUNK, EngineRequest, Signals
 from deploy.engine_cache import UnsafeCache
 from deploy.engines import named
 from deploy.openvino_engine import Graph, Int8, OpenVinoClassifier, compiled, keep

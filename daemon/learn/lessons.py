@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from daemon.client.folders import standings, watched_folders
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UserError
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.common.text import many
 from daemon.config import Config
 from daemon.formats.afmcurve import unpack

@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from daemon import __version__
 from daemon.common import ending
 from daemon.common.errors import BAD_DATA, UNREACHABLE, UserError
-from daemon.common.progress import progress, working
+from daemon.common.stdio import progress, working
 from daemon.config import Config
 from daemon.learn.evidence import TrainingRecord
 from daemon.learn.ground import Ground
 from daemon.learn.lessons import Taught, untaught
 from daemon.learn.training import Origin, as_stored, publish
 from daemon.ledger.view import LedgerView
-from deploy.cpu import default_threads
+from deploy.classifier import default_threads
 from models.bundle import BadBundle, Bundle, read
 from models.calibrate import choose_like_parent, fit_platt
 from models.files import write_whole

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from daemon import __version__
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.locks import clear, lock_work_folder
-from daemon.common.progress import progress, working
+from daemon.common.stdio import progress, working
 from daemon.judging.judge import load_model
 from daemon.learn.evidence import (
     LabelledFolder,

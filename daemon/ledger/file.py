@@ -7,6 +7,7 @@ with none. What has to go through all of them stands in ``chores``, and is done 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -242,6 +243,7 @@ def do_chore(connection: sqlite3.Connection) -> bool:
 _CHECKPOINT_PAGES, _WAL_LIMIT_BYTES = 4096, 64 << 20
 #: At the start another program's lock is waited for this long; later it is told of, and waited for as long as it lasts.
 PATIENCE_S, LOCKED_S = 30.0, 1.0
+_WORTH = 0.05  # of a ledger that are free pages: below that it is not written anew
 #: Decisions that are looked at before the first new one is written.
 TAIL = 1_000
 #: What views of this process have found damaged in a file.
@@ -266,6 +268,30 @@ def open_for_writing(path: Path, patience_s: float = LOCKED_S) -> sqlite3.Connec
             _check_tail(connection, path)
         VERSIONS.bring_up(connection)
         return connection
+    except sqlite3.DatabaseError as error:
+        raise explain(error, path) from error
+
+
+def compact(path: Path) -> None:
+    """Give free pages back to the disk, of a ledger that nobody has open, as far as there is room to do it in.
+
+    One from before is written anew, once: from then on it gives back what is pruned. Raises UserError 74.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+            pages, free = (database.execute(f"pragma {one}_count").fetchone()[0] for one in ("page", "freelist"))
+            (page_bytes,) = database.execute("pragma page_size").fetchone()
+            (mode,) = database.execute("pragma auto_vacuum").fetchone()
+            if (
+                mode == 0
+                and free > pages * _WORTH
+                and 2.2 * (pages - free) * page_bytes < shutil.disk_usage(path.parent).free
+            ):
+                database.execute("pragma auto_vacuum = incremental")
+                database.execute("vacuum")
+            elif mode:
+                database.executescript("pragma incremental_vacuum")
+            database.execute("pragma wal_checkpoint(truncate)")
     except sqlite3.DatabaseError as error:
         raise explain(error, path) from error
 

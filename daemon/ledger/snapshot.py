@@ -29,7 +29,7 @@ from daemon.common.errors import ALREADY_RUNNING, INPUT_OUTPUT, UNREACHABLE, Use
 from daemon.common.locks import lock_where_possible
 from daemon.common.mounts import planned_mount
 from daemon.common.sqlite_file import connect_to_read, ensure_file, is_damaged, trouble
-from daemon.common.text import size
+from daemon.common.text import clean, size
 from daemon.ledger.care import look_through
 from daemon.ledger.file import VERSIONS
 from daemon.ledger.space import LABELS, LEDGER, free_bytes
@@ -84,6 +84,10 @@ class Damaged(Exception):
     """A snapshot that cannot be restored; the text says why."""
 
 
+class Newer(Damaged):
+    """By this program; the one that took it can."""
+
+
 def home_of(state: Path, to: Path | None, instrument: str) -> Path:
     """The folder of an instrument's snapshots: in its state, or in a folder that several may share."""
     return state / HOME if to is None else to / instrument
@@ -123,7 +127,9 @@ def take(state: Path, home: Path, instrument: str, *, keep: int, wall_s: float) 
             except BaseException:
                 shutil.rmtree(fresh, ignore_errors=True)
                 raise
-            for old in known(home)[:-keep]:
+            # The one just taken stays; a later name than its own is of a clock that went wrong, and goes first.
+            others = sorted(set(known(home)) - {folder}, key=lambda one: (one.name < folder.name, one.name))
+            for old in others[: len(others) + 1 - keep]:
                 remove_folder(old)
             return folder, manifest
     except OSError as error:
@@ -134,11 +140,13 @@ def take(state: Path, home: Path, instrument: str, *, keep: int, wall_s: float) 
 def verify(folder: Path) -> Manifest:
     """That of a snapshot all of which is there, as it was written. Raises Damaged."""
     try:
-        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        manifest = _manifest_of(folder)
         for name, expected in manifest.files.items():
             found = folder / name
             if not found.resolve().is_relative_to(folder.resolve()):
                 raise Damaged(f"names {name}, which lies outside of it")
+            if found.exists() and not found.is_file():
+                raise Damaged(f"{name} is no regular file")
             if found.stat().st_size != expected.bytes:
                 raise Damaged(f"{name} has {found.stat().st_size:,} bytes instead of {expected.bytes:,}: it is cut off")
             if _sha256(found) != expected.sha256:
@@ -148,8 +156,21 @@ def verify(folder: Path) -> Manifest:
         return manifest
     except OSError as error:
         raise Damaged(f"{Path(error.filename or folder).name}: {error.strerror}") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, ValueError) as error:  # ValueError: no text, or a name that no file can have
         raise Damaged(f"{MANIFEST} is none: {error}") from error
+
+
+class _Format(Struct):
+    format: int
+    version: str = "?"
+
+
+def _manifest_of(folder: Path) -> Manifest:
+    """OSError, msgspec.MsgspecError, ValueError; Newer."""
+    content = (folder / MANIFEST).read_bytes()
+    if (found := msgspec.json.decode(content, type=_Format)).format > 1:
+        raise Newer(f"taken by a newer afm-triage ({clean(found.version)}), which can read it")
+    return msgspec.json.decode(content, type=Manifest)
 
 
 def newest_whole(home: Path) -> Path | None:
@@ -182,7 +203,8 @@ def _held(home: Path) -> Iterator[None]:
 
 def _see_to_room(state: Path, home: Path) -> None:
     """Before anything is written: a disk that is full stops the service too."""
-    needed = sum((state / name).stat().st_size for name in _DATABASES if (state / name).exists())
+    files = (state / f"{name}{of}" for name in _DATABASES for of in ("", "-wal"))
+    needed = sum(file.stat().st_size for file in files if file.exists())
     free = free_bytes(home)
     if needed * 1.1 > free:
         raise UserError(

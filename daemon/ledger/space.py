@@ -27,7 +27,7 @@ from daemon.config import Config
 from daemon.config.rule import SpaceConfig
 from daemon.formats.afmcurve import SUFFIX
 from daemon.ledger import Ledger, NotRecorded
-from daemon.ledger.file import DRAWS_SINCE, LOOKS_SINCE, explain
+from daemon.ledger.file import DRAWS_SINCE, LOOKS_SINCE
 from daemon.ledger.numbers import Disk
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import text
@@ -49,7 +49,6 @@ _PRUNE_S, _SHARE, _REST_S, _GONE_S = 600.0, 1e-2, 0.02, 1.0
 #: Nor is a day of the spool, all of which stays, read again before that.
 _AGAIN_S = 86_400.0
 _PORTION, _PAGES_AT_ONCE = 200, 2_000
-_WORTH = 0.05  # of a ledger that are free pages: below that it is not written anew
 #: A warning goes when there has been no cause for it for so long: what writes in bursts shall not raise it each time.
 _QUIET_S = 900.0
 
@@ -111,6 +110,28 @@ class FullWarning:
             self.full_s = None
 
 
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """Discards that must not go, as they were known at one moment; those decided later may be among them too."""
+
+    seqs: set[int]
+    last_seq: int
+    labels: tuple[int, ...]  # differs when a label has come since
+
+    def __contains__(self, seq: int) -> bool:
+        return seq > self.last_seq or seq in self.seqs
+
+
+def _changes_of(database: Path) -> tuple[int, ...]:
+    """Other numbers after each transaction."""
+    found: list[int] = []
+    for file in (database, database.with_name(f"{database.name}-wal")):
+        with contextlib.suppress(OSError):
+            its = file.stat()
+            found += (its.st_ino, its.st_size, its.st_mtime_ns)
+    return tuple(found)
+
+
 class SpaceView(LedgerView):
     """What can be pruned of a ledger, and what must not be."""
 
@@ -127,18 +148,19 @@ class SpaceView(LedgerView):
         page, free = (int(self._select(f"pragma {name}")[0][0]) for name in ("page_size", "freelist_count"))
         return page * free
 
-    def awaited(self, labels: Path) -> set[int]:
-        """Discards that stay: labelled, disputed, or drawn for audit within a month.
+    def awaited(self, labels: Path) -> Awaited:
+        """Discards that stay: labelled, disputed, or drawn for audit within a month; and whoever came after this look.
 
         Raises UserError where that cannot be known.
         """
+        last, state = self.last_seq, _changes_of(labels)  # before the looks: what they miss stays
         since = night_of(time.time() - _MONTH_S)
         drawn = "select seq from draws join audits on number = audit where stratum = 'steps' or night >= ?"
         found = {seq for (seq,) in self._select(drawn, since)} if self._is_of(DRAWS_SINCE) else set()
         if labels.is_file() and labels.stat().st_size:
             with self._lock:
                 found |= _labelled(self._open(), labels)
-        return found
+        return Awaited(found, last, state)
 
     def idle_copies(self, after: int, limit: int) -> list[tuple[int, int]]:
         """``seq`` and bytes of discards with a copy, the oldest with a greater ``seq`` first."""
@@ -194,8 +216,9 @@ class Pruner:
     def copies(self, budget_bytes: int) -> Pruned:
         """Compact copies go until all together take no more than that. Raises NotRecorded, UserError."""
         left, curves, freed, after = self.view.copies_bytes(), 0, 0, 0
-        awaited = self.view.awaited(self._labels) if left > budget_bytes else set()
+        awaited = None
         while left > budget_bytes and (found := self.view.idle_copies(after, _PORTION)):
+            awaited = self._awaited(awaited)
             after, some = found[-1][0], []
             for seq, count_bytes in found:
                 if seq not in awaited and left > budget_bytes:
@@ -212,7 +235,7 @@ class Pruner:
         """Files of the ingest spool go until all together take no more than that. Raises OSError, UserError."""
         days = _days(self._spool)
         left, curves, freed = sum(sum(sizes.values()) for sizes in days.values()), 0, 0
-        awaited = self.view.awaited(self._labels) if left > budget_bytes else set()
+        awaited = None
         for day, sizes in days.items():
             if left <= budget_bytes:
                 break
@@ -220,6 +243,7 @@ class Pruner:
             if stayed == len(sizes) and time.monotonic() - when_s < _AGAIN_S:
                 continue
             for some in _portions(sizes):
+                awaited = self._awaited(awaited)
                 idle = [path for path in some if left > budget_bytes and self._is_idle(path, awaited)]
                 went_bytes = sum(sizes[path] for path in idle)
                 curves, left, freed = curves + len(idle), left - went_bytes, freed + went_bytes
@@ -231,7 +255,12 @@ class Pruner:
                 self._looked[day] = len(_files(self._spool / day)), time.monotonic()
         return Pruned(curves, freed, left)
 
-    def _is_idle(self, path: Path, awaited: set[int]) -> bool:
+    def _awaited(self, before: Awaited | None) -> Awaited:
+        """As it is now: people label while we are at it."""
+        is_new = before is not None and before.labels == _changes_of(self._labels)
+        return before if is_new and before is not None else self.view.awaited(self._labels)
+
+    def _is_idle(self, path: Path, awaited: Awaited) -> bool:
         """Whether it is a decided discard that nobody waits for; a file that cannot be read stays."""
         try:
             _, identity = name_and_id(path)
@@ -417,23 +446,3 @@ def _size_of(*places: Path) -> int:
             if place.is_dir():
                 total += sum(_size_of(Path(one.path)) for one in os.scandir(place) if not one.is_symlink())
     return total
-
-
-def compact(path: Path) -> None:
-    """Give free pages back to the disk, of a ledger that nobody has open, as far as there is room to do it in.
-
-    One from before is written anew, once: from then on it gives back what is pruned. Raises UserError 74.
-    """
-    try:
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
-            pages, free = (database.execute(f"pragma {one}_count").fetchone()[0] for one in ("page", "freelist"))
-            (page_bytes,) = database.execute("pragma page_size").fetchone()
-            (mode,) = database.execute("pragma auto_vacuum").fetchone()
-            if mode == 0 and free > pages * _WORTH and 2.2 * (pages - free) * page_bytes < free_bytes(path.parent):
-                database.execute("pragma auto_vacuum = incremental")
-                database.execute("vacuum")
-            elif mode:
-                database.executescript("pragma incremental_vacuum")
-            database.execute("pragma wal_checkpoint(truncate)")
-    except sqlite3.DatabaseError as error:
-        raise explain(error, path) from error

@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from socketserver import BaseServer, TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -40,7 +41,7 @@ def serve(registry: CollectorRegistry, port: int, access: MetricsConfig = ALONE)
         return None
     app: WSGIApplication = make_wsgi_app(registry)
     if access.token_file is not None:
-        app = _asking(app, secret_line(access.token_file, "metrics.token_file").encode())
+        app = _asking(app, access.token_file)
     tls = _tls_of(access)
     try:
         server = _Server((access.bind, port), _Handler, tls)
@@ -53,12 +54,22 @@ def serve(registry: CollectorRegistry, port: int, access: MetricsConfig = ALONE)
     return server
 
 
-def _asking(app: WSGIApplication, token: bytes) -> WSGIApplication:
-    """``app`` for whoever shows the token."""
+def _asking(app: WSGIApplication, file: Path) -> WSGIApplication:
+    """``app`` for whoever shows the token in ``file`` as it is then: one that became known is changed in flight.
+
+    A file that cannot be used any more lets nobody in. Raises UserError 78 where it cannot be used now.
+    """
+    called = "metrics.token_file"
+    secret_line(file, called)
+
+    def is_right(shown: str) -> bool:
+        with suppress(UserError):
+            return hmac.compare_digest(shown.strip().encode("latin-1", "replace"), secret_line(file, called).encode())
+        return False
 
     def guarded(environment: WSGIEnvironment, start: StartResponse) -> Any:
         scheme, _, shown = str(environment.get("HTTP_AUTHORIZATION", "")).partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(shown.strip().encode("latin-1", "replace"), token):
+        if scheme.lower() == "bearer" and is_right(shown):
             return app(environment, start)
         start("401 Unauthorized", [("WWW-Authenticate", "Bearer"), ("Content-Type", "text/plain")])
         return [b"show the token of the metrics: Authorization: Bearer TOKEN\n"]

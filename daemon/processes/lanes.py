@@ -35,6 +35,7 @@ class Task:
     request: frames.Header
     limit_s: float  # that it may be worked on without a sign of progress
     comes_last: bool = False  # behind every request that does not
+    counts: int = 1  # pieces of work that it stands for
     tries: int = 2  # processes that may be lost to it: the fault may have been another's (no memory, a share away)
     again: frames.Header = field(default_factory=dict)  # what the request says besides, once one was
     is_large: bool = False  # it may take long, and must not keep what is small waiting

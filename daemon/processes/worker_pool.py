@@ -86,7 +86,7 @@ class WorkerPool(Closing):
 
     @property
     def in_flight(self) -> int:
-        """Tasks submitted and not collected."""
+        """Tasks submitted and not collected, each for what it counts."""
         return self._in_flight
 
     @property
@@ -103,7 +103,8 @@ class WorkerPool(Closing):
     @property
     def ready(self) -> int:
         """Of these, how many ``collect`` would give at once."""
-        return len(self._done)
+        with self._changed:
+            return sum(task.counts for task in self._done)
 
     def submit(self, tasks: Iterable[Task]) -> None:
         """Queue them, in order."""
@@ -111,7 +112,7 @@ class WorkerPool(Closing):
             for task in tasks:
                 task.id = next(self._ids)
                 self._lanes.put([task])
-                self._in_flight += 1
+                self._in_flight += task.counts
                 self._large_in_flight += task.is_large
         self._nudge()
 
@@ -123,7 +124,7 @@ class WorkerPool(Closing):
                 raise self._broken
             done = list(self._done)
             self._done.clear()
-            self._in_flight -= len(done)
+            self._in_flight -= sum(task.counts for task in done)
             self._large_in_flight -= sum(task.is_large for task in done)
             was_full, self._done_bytes = self._done_bytes > _MOST_DONE_BYTES, 0
         if was_full:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,6 +27,9 @@ from models.tip import TipState
 _MOST_LARGE = 2  # large files in the readers' hands: one in work, and the next
 _MOUNTS_HOLD_S = 1.0
 _SLOW_S = 0.3  # a file that takes longer holds back no other
+#: Of files that are read in a moment several go to a process at once, and their answers come back at once. One that
+#: takes so long may be held up by any of them: each is then asked for alone.
+_GROUP_FILES, _GROUP_FILE_BYTES, _GROUP_LIMIT_S = 4, 256 << 10, 1.0
 #: That a reader may take without a sign of progress: 10 s, and what the parsing of so many bytes takes.
 _LIMIT_S, _LIMIT_BYTES_PER_S = 10.0, 50e6
 
@@ -62,7 +65,7 @@ class ReaderPool(Closing):
         self._pool = WorkerPool(
             "daemon.reading.worker", workers, name="reader", slow_s=_SLOW_S, has_lanes=is_live, wake=wake
         )
-        self._shares, self._is_live = _Shares(), is_live
+        self._shares, self._is_live, self._workers = _Shares(), is_live, workers
 
     @property
     def in_flight(self) -> int:
@@ -84,7 +87,7 @@ class ReaderPool(Closing):
 
     def submit(self, arrivals: Iterable[Arrival]) -> None:
         """Queue files; later portions of maps wait behind every whole file."""
-        self._pool.submit([self._task(arrival) for arrival in arrivals])
+        self._pool.submit(self._grouped([self._task(arrival) for arrival in arrivals]))
 
     def collect(self, timeout_s: float = 0.0) -> list[FileReading]:
         """Everything that is done; waits up to ``timeout_s`` for the first. Raises ``ReaderBroken``."""
@@ -92,9 +95,26 @@ class ReaderPool(Closing):
             done = [task for task in self._pool.collect(timeout_s) if isinstance(task, _FileTask)]
         except WorkersBroken as error:
             raise ReaderBroken(str(error)) from error
-        if stale := [task.arrival for task in done if not self._holds(task)]:
-            self.submit(stale)
-        return [_reading(task) for task in done if self._holds(task)]
+        found: list[FileReading] = []
+        for task in done:
+            if task.failure is not None and task.others:
+                self._pool.submit(self._task(file.arrival) for file in task.files)
+            else:
+                found += self._found(task)
+        return found
+
+    def _found(self, task: _FileTask) -> Iterator[FileReading]:
+        """What became of the files of a task; those that were read by another rule than holds now are read again."""
+        if task.answer is None:
+            readings = [_lost(task)]
+        else:
+            headers, arrays = task.answer.get("files", [task.answer]), iter(task.arrays)
+            readings = [_reading(*one, arrays) for one in zip(task.files, headers, strict=True)]
+        for file, reading in zip(task.files, readings, strict=True):
+            if file.text_rule == self._rule_of(file.arrival):
+                yield reading
+            else:
+                self.submit([file.arrival])
 
     def read(self, arrival: Arrival) -> FileReading:
         """One file or portion at once, for a pool with nothing else in flight. Raises ``ReaderBroken``."""
@@ -107,12 +127,25 @@ class ReaderPool(Closing):
         """End the child processes; what was under way is forgotten (the folder still has it)."""
         self._pool.close()
 
-    def _holds(self, task: _FileTask) -> bool:
-        """Whether a file was read as the rules of now would have it."""
-        return task.text_rule == self._rule_of(task.arrival)
-
     def _rule_of(self, arrival: Arrival) -> TextRule | None:
         return rule_for(arrival.file, self.rules) if self.rules else None
+
+    def _grouped(self, tasks: list[_FileTask]) -> list[_FileTask]:
+        """Small files of one kind and one place together, as far as every process still has four groups to do."""
+        most = min(_GROUP_FILES, len(tasks) // (4 * self._workers))
+        grouped: list[_FileTask] = []
+        open_groups: dict[tuple[str, str], _FileTask] = {}
+        for task in tasks:
+            if most < 2 or not task.may_be_grouped:
+                grouped.append(task)
+                continue
+            group = open_groups.get(kind := (task.kin, task.place))
+            if group is None or group.counts >= most:
+                grouped.append(task)
+                open_groups[kind] = task
+            else:
+                group.take_in(task)
+        return grouped
 
     def _task(self, arrival: Arrival) -> _FileTask:
         rule = self._rule_of(arrival)
@@ -151,11 +184,30 @@ class ReaderPool(Closing):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _FileTask(Task):
-    """A portion of a file to be read, for this profile and by this rule."""
+    """A portion of a file to be read, for this profile and by this rule, and with it perhaps other small files."""
 
     arrival: Arrival
     profile: RasterProfile | None
     text_rule: TextRule | None
+    others: list[_FileTask] = field(default_factory=list)
+
+    @property
+    def files(self) -> list[_FileTask]:
+        return [self, *self.others]
+
+    @property
+    def may_be_grouped(self) -> bool:
+        """Whether it is read in a moment, as far as can be told: a share, or a large file, may hold up the others."""
+        return not (self.comes_last or self.is_remote) and 0 < self.size_bytes <= _GROUP_FILE_BYTES
+
+    def take_in(self, other: _FileTask) -> None:
+        """The file of another task too; if anything goes wrong nobody is to blame until each was asked for alone."""
+        if not self.others:
+            self.request, self.tries = {"files": [self.request]}, 1
+            self.limit_s = min(self.limit_s, _GROUP_LIMIT_S)
+        self.request["files"].append(other.request)
+        self.others.append(other)
+        self.counts, self.size_bytes = self.counts + 1, max(self.size_bytes, other.size_bytes)
 
 
 class _Shares:
@@ -172,10 +224,10 @@ class _Shares:
         if now_s - self._looked_s > _MOUNTS_HOLD_S:
             self._table, self._looked_s = Table.read(), now_s
             self._found.clear()
-        if file.parent not in self._found:
-            mount = self._table.under(self._table.resolve(file.parent))
-            self._found[file.parent] = mount.point if mount.is_network else None
-        return self._found[file.parent]
+        if (folder := file.parent) not in self._found:
+            mount = self._table.under(self._table.resolve(folder))
+            self._found[folder] = mount.point if mount.is_network else None
+        return self._found[folder]
 
 
 @lru_cache(maxsize=2)
@@ -183,24 +235,21 @@ def _as_json(profile: RasterProfile) -> str:
     return profile.to_json()
 
 
-def _reading(task: _FileTask) -> FileReading:
-    """What became of a task, as the stages after this one know it."""
-    header = task.answer
-    if header is None:
-        return _lost(task)
-    arrays, format = iter(task.arrays), header.get("format")
+def _reading(file: _FileTask, header: frames.Header, arrays: Iterator[frames.Array]) -> FileReading:
+    """What a process said of a file, as the stages after this one know it; its arrays are the next ones."""
+    arrival, format = file.arrival, header.get("format")
     curves = header.get("curves", ())
     share_s = header["read_s"] / max(len(curves), 1)
     readings = []
     for entry in curves:
         curve, prepared = frames.restore(entry, arrays) if "samples" in entry else (None, None)
-        origin = (task.arrival, entry["index"], header["sha256"])
+        origin = (arrival, entry["index"], header["sha256"])
         acquired_s = None if curve is None else curve.acquired_s
         reason, told = entry.get("reason"), entry.get("tip")
         tip = None if told is None else TipState(*told)
-        readings.append(Reading(*origin, curve, reason, share_s, prepared, task.profile, format, acquired_s, tip))
+        readings.append(Reading(*origin, curve, reason, share_s, prepared, file.profile, format, acquired_s, tip))
     total, reason = header.get("total", 0), header.get("reason")
-    return FileReading(task.arrival, header["outcome"], tuple(readings), total, reason, format)
+    return FileReading(arrival, header["outcome"], tuple(readings), total, reason, format)
 
 
 def _lost(task: _FileTask) -> FileReading:

@@ -33,10 +33,10 @@ from daemon.labels.sessions import Sessions, Stretches
 from daemon.labels.sheets import Sheets
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event
+from daemon.reading.ahead import find as find_files
 from daemon.reading.pool import ReaderPool
 from daemon.review.queues import BLIND, QUEUES, Aims, Item, Portion, QueueName, portion, queue, stretches
 from daemon.review.request import Refused, Said
-from daemon.sources.existing import find as find_files
 from models.clock import utc_now
 from models.curve import Curve
 

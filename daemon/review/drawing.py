@@ -264,7 +264,7 @@ class Heats:
         """
         with self._lock:
             warm = self._warm(model)
-            from models.gradcam import look, place_of
+            from models.network import look, place_of
 
             ways = [curve, turned(curve)] if OPEN in curve.notes else [curve]
             seen: list[tuple[float, Curve, Prepared, Samples]] = []

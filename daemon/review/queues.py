@@ -32,12 +32,12 @@ import numpy as np
 from daemon.judging import VERDICTS, Thresholds, Verdict, verdict_of
 from daemon.judging.audit import Band
 from daemon.labels import Kind, Labels, unanimous
+from daemon.labels.raters import Past, Slot, mix, shuffled
 from daemon.labels.sessions import Sessions, Stretches, is_within
 from daemon.labels.sheets import Sheets
 from daemon.learn.order import Ranking
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event, Look
-from daemon.review.questions import Past, Slot, mix, shuffled
 from models.enough import Looks, Standing, secret_places, stand
 
 #: ``first``: the curves between the old and the new cut that `adapt` wants looked at, at the head of review.

@@ -312,21 +312,21 @@ def said_of_keys(config: Config) -> tuple[bool, str]:
     if not (places := config.open_endpoints):
         return True, "asks nobody for a key: only this computer can reach what it publishes"
     if local(config.allow) is None or local(config.own_key) is None:
-        return False, f"▲ keeps its keys on a network share ({config.allow}), which may not answer"
+        return False, f"keeps its keys on a network share ({config.allow}), which may not answer"
     try:
         own, names = read(config.own_key, "keys.secret"), sorted(allowed_in(config.allow).values())
     except (UserError, OSError) as error:
-        return False, f"▲ its keys cannot be read: {error}"
+        return False, f"its keys cannot be read: {error}"
     asks = f"at {', '.join(places)} other machines are asked for a key (the service's own is {own.public})"
     if not names:
-        return False, f"▲ {asks}, and nobody may listen: afm-triage keys new NAME"
+        return False, f"{asks}, and nobody may listen: afm-triage keys new NAME"
     return True, f"{asks}; {', '.join(names)} may listen, by {config.allow}"
 
 
 def protection(config: Config) -> Iterator[Finding]:
     """Keys, for what other machines can reach."""
     is_well, said = said_of_keys(config)
-    yield Finding("keys", "ok" if is_well else "note", clean(said.removeprefix("▲ ")))
+    yield Finding("keys", "ok" if is_well else "note", clean(said))
 
 
 def messages(config: Config) -> Iterator[Finding]:

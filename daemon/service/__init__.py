@@ -33,7 +33,7 @@ from daemon.service.health import Condition, ContactWatch, Health, Starting, ala
 from daemon.service.log_lines import Log
 from daemon.service.reload import Loaded, drop, note_served, retire_unless_shared
 from daemon.sources.watch import WatchSource
-from deploy.cpu import share_heaps
+from deploy.classifier import share_heaps
 from deploy.serving import Model
 
 log = logging.getLogger(__name__)

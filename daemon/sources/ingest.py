@@ -271,8 +271,9 @@ class IngestSource:
 
     def _hang_up(self) -> None:
         """On everybody, as somebody was revoked; what has come is answered, and what was not is sent again."""
-        self._receive()
-        self._socket.close()
+        if not self._socket.closed:  # else the address could not be had back at once
+            self._receive()
+            self._socket.close()
         self._bind(_CLOSED_S)
 
     def _receive(self) -> None:

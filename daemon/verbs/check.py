@@ -97,7 +97,8 @@ def describe(config: Config) -> list[str]:
     batch = config.batch
     sentences.append(f"takes up to {batch.largest} curves a batch; a lone one waits {latency(batch.wait_s)} at most")
     sentences.append(f"publishes at {config.publish}, replays history at {config.replay}")
-    sentences.append(said_of_keys(config)[1])
+    is_well, said = said_of_keys(config)
+    sentences.append(said if is_well else f"▲ {said}")
     sentences.append(_metrics(config))
     sentences.append(_state(config.state))
     sentences.append(_space(config))

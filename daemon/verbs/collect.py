@@ -220,7 +220,7 @@ def _hand_over(
     config: Config, view: LedgerView, labels: Labels | None, wanted: Wanted, targets: _Targets, contents: Contents
 ) -> _Told:
     from daemon.collect import choose, read
-    from daemon.common.progress import progress
+    from daemon.common.stdio import progress
 
     told = _Told()
 

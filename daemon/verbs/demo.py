@@ -15,7 +15,7 @@ from daemon.client.status import lines
 from daemon.common import ending
 from daemon.common.errors import UNREACHABLE, USAGE, UserError
 from daemon.common.options import Option
-from daemon.common.progress import check_rate
+from daemon.common.stdio import check_rate
 from daemon.processes.child import run_errand
 
 CURVES = Path(__file__).resolve().parents[1] / "curves"

@@ -97,7 +97,7 @@ def _draw_all(drawing: _Drawing, options: Options) -> int:
 
 def _names(files: Sequence[str]) -> Iterator[str]:
     """Files and names as they are given, and of a folder every file of curves in it, in order."""
-    from daemon.sources.existing import find
+    from daemon.reading.ahead import find
 
     for file in files:
         if os.path.isdir(file):

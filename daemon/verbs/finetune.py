@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from daemon.common.errors import INPUT_OUTPUT, USAGE, UserError
 from daemon.common.options import Option, this_user
-from daemon.common.progress import telling, working
+from daemon.common.stdio import telling, working
 from daemon.common.text import clean
 from daemon.config import Config, Flags, Keys, load
 from deploy.engines import DEVICES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -152,7 +153,9 @@ def _let_in(config: Config, name: str, public: str) -> None:
 
 def _revoke(config: Config, options: Options) -> Iterator[str]:
     name = options.name or ""
-    file = keys.file_of(config.allow, name)
+    file, public = keys.file_of(config.allow, name), None
+    with suppress(UserError):  # one that is no key goes too
+        public = keys.read(file, "key", needs_secret=False).public
     try:
         file.unlink()
     except FileNotFoundError:
@@ -160,6 +163,9 @@ def _revoke(config: Config, options: Options) -> Iterator[str]:
         raise UserError(BAD_DATA, f"{name} is not on the list in {config.allow}; on it: {there}") from None
     except OSError as error:
         raise UserError(INPUT_OUTPUT, f"{file} cannot be taken away: {error.strerror}; ask for it with sudo") from None
+    if public is not None and (other := _allowed(config).get(public)) is not None:
+        yield f"{name} is off the list, but the same key is still on it as {other}: afm-triage keys revoke {other}"
+        return
     yield f"{name} may listen no more; a running service hangs up on it within seconds"
 
 

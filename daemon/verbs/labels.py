@@ -15,8 +15,7 @@ from daemon.client.folders import standings, watched_folders
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
 from daemon.common.mounts import resolve
 from daemon.common.options import Action, Actions, Option
-from daemon.common.progress import progress
-from daemon.common.stdio import write_bytes
+from daemon.common.stdio import progress, write_bytes
 from daemon.common.text import clean, many
 from daemon.config import Config, Flags, Keys, load
 from daemon.formats import limits

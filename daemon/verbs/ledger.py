@@ -161,7 +161,7 @@ def _way_back(config: Config, folder: Path) -> str:
 
 def _verify(action: Verify, config: Config) -> int:
     """Each file, or each snapshot, has a line; the first that is not sound makes it exit 74."""
-    from daemon.ledger.snapshot import Damaged, home_of, known, newest_whole, verify
+    from daemon.ledger.snapshot import Damaged, Newer, home_of, known, newest_whole, verify
 
     if action.snapshot is not None:
         if not action.snapshot.is_dir():
@@ -177,12 +177,14 @@ def _verify(action: Verify, config: Config) -> int:
             manifest = verify(folder)
             found.append((str(folder), "sound", f"{many(manifest.last_seq, 'decision')}, taken {manifest.taken}"))
         except Damaged as error:
-            found.append((str(folder), "damaged", str(error)))
+            found.append((str(folder), "newer" if isinstance(error, Newer) else "damaged", str(error)))
     bad = [one for one in found if one[1] != "sound"]
     rows = [dict(zip(("what", "is", "text"), one, strict=True)) for one in found]
     _say(action.json, {"well": not bad, "found": rows}, [f"{what}: {word}, {text}" for what, word, text in found])
     if not bad:
         return 0
+    if bad[0][1] == "newer":
+        raise UserError(INPUT_OUTPUT, f"{bad[0][0]} was {bad[0][2]}: leave it, and restore it with that version")
     whole = newest_whole(folders[0].parent) if folders else None
     advice = "no snapshot is whole: put a backup copy back" if whole is None else _way_back(config, whole)
     if bad[0][0] in map(str, folders):
@@ -251,7 +253,8 @@ def _prune_for_good(config: Config, copies: int | None, spool: int | None) -> tu
     """What went, and the bytes that the files of the ledger have become smaller by."""
     from daemon.common.locks import StateLock
     from daemon.ledger import Ledger, NotRecorded
-    from daemon.ledger.space import Pruner, compact, free_bytes
+    from daemon.ledger.file import compact
+    from daemon.ledger.space import Pruner, free_bytes
 
     lock = StateLock(config.state)
     try:

@@ -34,7 +34,7 @@ def run(options: Options) -> int:
     """Exit 0 when the archive is there; 65 when there was nothing to pack; 74 when a folder could not be listed."""
     _check(options)
     from daemon.archive.writer import ArchiveWriter
-    from daemon.common.progress import progress
+    from daemon.common.stdio import progress
     from daemon.processes.worker_pool import WorkersBroken
 
     begun_s = time.monotonic()
@@ -58,7 +58,7 @@ def run(options: Options) -> int:
 
 def _packed(options: Options, writer: ArchiveWriter) -> Iterator[Origin]:
     from daemon.archive.writer import pack_files, pack_simulated
-    from daemon.sources.existing import find
+    from daemon.reading.ahead import find
 
     if options.simulate:
         yield from pack_simulated(options.simulate, options.seed, options.prevalence, writer)

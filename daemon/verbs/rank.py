@@ -62,7 +62,7 @@ def _of_state(options: Options) -> int:
     from daemon.client.folders import watched_folders
     from daemon.common import ending
     from daemon.common.mounts import resolve
-    from daemon.common.progress import working
+    from daemon.common.stdio import working
     from daemon.labels import Labels
     from daemon.learn.order import Pile
     from daemon.ledger.view import LedgerView
@@ -105,11 +105,10 @@ def _of_state(options: Options) -> int:
 def _of_folders(options: Options) -> int:
     import numpy as np
 
-    from daemon.common.progress import progress
+    from daemon.common.stdio import progress
     from daemon.learn.evidence import collect
     from daemon.learn.head import Start, embed_all, parent_of, rank
-    from daemon.reading.ahead import read_curves
-    from daemon.sources.existing import find
+    from daemon.reading.ahead import find, read_curves
     from models.heads import embed
 
     if absent := [folder for folder in options.folders if not folder.exists()]:

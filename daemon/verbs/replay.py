@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from daemon.common.errors import USAGE, UserError
 from daemon.common.options import Option
-from daemon.common.progress import check_rate
+from daemon.common.stdio import check_rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Options:
 def run(options: Options) -> int:
     """Exit 0 when every file lies in the folder; 65 when there is nothing to play."""
     _check(options)
-    from daemon.common.progress import progress
+    from daemon.common.stdio import progress
     from daemon.instrument import play, recordings
 
     found = recordings(options.sources)

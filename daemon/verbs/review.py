@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from daemon.common import ending
-from daemon.common.errors import INTERNAL, UNREACHABLE, USAGE, UserError
+from daemon.common.errors import BAD_CONFIG, INTERNAL, UNREACHABLE, USAGE, UserError
 from daemon.common.keys import secret_line
 from daemon.common.options import Option
 from daemon.common.sockets import is_loopback
@@ -20,6 +21,9 @@ from daemon.config.origin import usual_port
 
 if TYPE_CHECKING:
     from daemon.review.api import Review
+
+
+_OF_A_TOKEN = r"[A-Za-z0-9._~+/=-]+"  # RFC 6750, and a cookie takes it as it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +71,10 @@ def run(options: Options) -> int:
         token = None if is_loopback(options.bind) else token_of(config.state)
         if options.token_file is not None:
             token = secret_line(options.token_file, "--token-file")
+            if not re.fullmatch(_OF_A_TOKEN, token):  # a browser would send another one back
+                raise UserError(
+                    BAD_CONFIG, f"--token-file {options.token_file}: a token is of letters, digits and -._~+/="
+                )
         # Once, to the person who started it or the script that asked for it: no log shall hold it.
         is_shown = options.token_file is None and (options.json or sys.stdout.isatty())
         address = address_of(listening) + (f"?token={token}" if token and is_shown else "")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from daemon.batch.output import ResumableOutput
     from daemon.judging import Judge
     from daemon.reading import Reading
-    from daemon.sources.existing import Found
+    from daemon.reading.ahead import Found
     from deploy.serving import Model
 
 
@@ -165,8 +165,7 @@ def _score_files(
 ) -> None:
     from daemon.batch import score_jobs
     from daemon.batch.output import Earlier, note, tell
-    from daemon.reading.ahead import Job
-    from daemon.sources.existing import find
+    from daemon.reading.ahead import Job, find
 
     found = find(options.paths)
     wanted = (arrival for arrival in found if selection is None or selection.has_file(arrival.path, arrival.file))

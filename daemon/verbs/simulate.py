@@ -12,7 +12,7 @@ from typing import Annotated
 
 from daemon.common.errors import USAGE, UserError
 from daemon.common.options import Option
-from daemon.common.progress import check_rate, paced
+from daemon.common.stdio import check_rate, paced
 from models.files import write_whole
 
 
@@ -29,7 +29,7 @@ class Options:
 def run(options: Options) -> int:
     """Exit 0 when all files lie in the folder."""
     _check(options)
-    from daemon.common.progress import progress
+    from daemon.common.stdio import progress
     from daemon.instrument import pack
     from models.simulate import simulate
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from daemon.common.errors import USAGE, UserError
 from daemon.common.options import Group, Option
-from daemon.common.progress import telling, working
+from daemon.common.stdio import telling, working
 
 _LOSSES = "focal, bce, weighted_bce, asymmetric_focal, dice, focal_dice, multi"  # torch is not imported for --help
 
@@ -98,7 +98,7 @@ def _train(options: Options) -> int:
         import daemon.learn.training  # noqa: F401 - the seconds that its libraries take are shown
     from daemon.learn.head import HeadPlan, require_sklearn, start_of
     from daemon.learn.training import HELD_OUT, MOST_MISSED, Plan, train
-    from deploy.cpu import default_threads
+    from deploy.classifier import default_threads
     from deploy.torch_engine import bf16_in_hardware
     from models.loss import select
     from models.raster import RasterProfile

@@ -247,8 +247,7 @@ def _judge(folder: Path, registry: Registry, written: Sequence[str], told: Seque
 
 
 def _curve(file: Path):  # type: ignore[no-untyped-def]  # models.curve.Curve
-    from daemon.reading.ahead import read_curves
-    from daemon.sources.existing import find
+    from daemon.reading.ahead import find, read_curves
 
     (reading,) = read_curves(find([file]))
     assert reading.curve is not None

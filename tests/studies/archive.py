@@ -64,7 +64,7 @@ def run(options: Options) -> int:
 def _measure(options: Options, folder: Path, model: Model, judge: Judge) -> Found:
     from daemon.bench import CURVES
     from daemon.instrument import play, recordings
-    from deploy.cpu import usable_cores
+    from deploy.classifier import usable_cores
 
     files = folder / "files"
     for _ in play(recordings([CURVES]), files, rate=1e9, writer="rename", count=options.files):
@@ -109,7 +109,7 @@ def _cpu_s(who: int) -> float:
 
 def _pack(path: Path, *, files: Path | None = None, count: int = 0, seed: int = 0) -> int:
     from daemon.archive.writer import ArchiveWriter, pack_files, pack_simulated
-    from daemon.sources.existing import find
+    from daemon.reading.ahead import find
 
     with ArchiveWriter(path) as writer:
         rows = pack_files(find([files]), writer) if files else pack_simulated(count, seed, 0.05, writer)
@@ -121,7 +121,7 @@ def _pack(path: Path, *, files: Path | None = None, count: int = 0, seed: int = 
 def _score_files(folder: Path, model: Model, judge: Judge) -> int:
     from daemon.batch import score
     from daemon.batch.output import write_line
-    from daemon.sources.existing import find
+    from daemon.reading.ahead import find
 
     return sum(1 for decision in score(find([folder]), model, judge) if write_line(decision))
 

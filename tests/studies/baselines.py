@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from daemon.bench.recipe import SIDE, Pictures, draw
 from daemon.common.options import Option
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.common.text import align
 from daemon.labels.table import plain_path, read_csv, read_index
 from daemon.learn.evidence import Collection

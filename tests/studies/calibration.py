@@ -79,7 +79,7 @@ def _judge(model: Model, count: int, seed: int, prevalence: float) -> Judged:
 
     import numpy as np
 
-    from daemon.common.progress import progress
+    from daemon.common.stdio import progress
     from models.simulate import simulate
 
     curves = iter(progress(simulate(count, seed, prevalence), f"judging curves of seed {seed}", count))

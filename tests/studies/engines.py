@@ -24,11 +24,10 @@ from daemon.bench.apart import ChildFailed, call
 from daemon.bench.machine import neighbours
 from daemon.common.errors import USAGE, UserError
 from daemon.common.options import Option
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.common.text import align, first_line
 from daemon.learn.int8 import PreparedCurves
-from deploy.classifier import Classifier, EngineRequest, Seen
-from deploy.cpu import usable_cores
+from deploy.classifier import Classifier, EngineRequest, Seen, usable_cores
 from deploy.engines import ENGINES, named
 from deploy.serving import Model
 from models.bundle import Bundle

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from daemon.common.errors import BAD_DATA, UserError
 from daemon.common.options import Option
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.common.text import align
 from models.enough import UNSEEN, Looks, Standing, stand
 from models.files import write_whole

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from daemon.common.errors import BAD_DATA, USAGE, UserError
 from daemon.common.options import Option
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.common.text import align
 from daemon.config import ThresholdsConfig
 from daemon.explain import network_of
@@ -26,14 +26,13 @@ from daemon.judging.judge import judge_of, load_model
 from deploy.classifier import EngineRequest
 from deploy.serving import Model
 from models.frontend import prepare
-from models.gradcam import place_of
+from models.network import place_of
 from models.raster import coverage, envelope
 from models.simulate import Simulated, simulate
 from tests.studies.workplace import percent, share
 
 if TYPE_CHECKING:
-    from models.gradcam import Lens
-    from models.network import ResNet18
+    from models.network import Lens, ResNet18
 
 
 # The table of `make study TOPIC=explain`: how often the warmest place is a rupture, a family a line.
@@ -122,7 +121,7 @@ def run(options: Options) -> int:
 
 
 def _lenses(compare: bool) -> dict[str, Lens]:
-    from models.gradcam import Lens
+    from models.network import Lens
 
     used = {SHIPPED_LENS: Lens()}
     if not compare:
@@ -144,7 +143,7 @@ def _look(
     chunk: Sequence[Simulated], model: Model, judge: Judge, network: ResNet18, lenses: Mapping[str, Lens]
 ) -> list[Kept]:
     """The kept curves of a chunk, with what each place has hit."""
-    from models.gradcam import look
+    from models.network import look
 
     profile = model.bundle.profile
     scored = model.judge([one.curve for one in chunk])

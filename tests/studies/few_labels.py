@@ -43,7 +43,7 @@ def run(options: Options) -> int:
     """Exit 0 with the tables, 65 for labels that make no sense or are too few to split, 69 without scikit-learn."""
     if not (options.repeats >= 2 and options.tuned_repeats >= 0 and options.simulate >= 2):
         raise UserError(USAGE, "--repeats and --simulate are 2 or more, --tuned-repeats 0 or more")
-    from daemon.common.progress import progress
+    from daemon.common.stdio import progress
     from daemon.learn.evidence import collect
     from daemon.learn.head import parent_of, require_sklearn
     from tests.studies.few_labels_trial import make_bench, settings, try_out

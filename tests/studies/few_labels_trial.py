@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.learn.evidence import Collection
 from deploy.torch_engine import bf16_in_hardware
 from models.bundle import Bundle

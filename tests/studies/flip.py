@@ -103,7 +103,7 @@ def run(options: Options) -> int:
 
 def samples(folders: Sequence[Path], simulated: int, seed: int) -> Iterator[Sample]:
     """Curves with a sure label, system by system, then simulated ones, two in a hundred with an event."""
-    from daemon.common.progress import progress
+    from daemon.common.stdio import progress
     from daemon.learn.evidence import curves_of, read_labels, refuse
     from models.simulate import simulate
 

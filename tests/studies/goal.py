@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.common.options import Option
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.common.text import align
 from models.files import write_whole
 from models.goal import FEWEST, HORIZON_S, WANTED, outlook

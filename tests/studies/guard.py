@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from daemon.common.errors import USAGE, UserError
 from daemon.common.options import Option
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.common.text import align
 from daemon.judging.audit import AUDIT_SHARE, Past, chance_of
 from models.anytime import (

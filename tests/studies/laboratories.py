@@ -19,7 +19,7 @@ import numpy as np
 
 from daemon.cli import Parser, execute
 from daemon.common.options import Option, add_options, take_options
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.instrument import pack
 from models.curve import Curve, Samples
 from models.files import write_whole

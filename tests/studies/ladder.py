@@ -23,7 +23,7 @@ import numpy as np
 
 from daemon.common.errors import BAD_DATA, INTERNAL, UserError
 from daemon.common.options import Option
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.common.text import align
 from models.files import write_whole
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from daemon.common.errors import BAD_DATA, INTERNAL, UserError
 from daemon.common.options import Option
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.common.text import align
 from models.bundle import SHIPPED, Bundle, read
 from models.curve import Curve

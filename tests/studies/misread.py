@@ -367,8 +367,7 @@ def real(folder: Path, model: Model, played: int) -> Quiet:
     from daemon.guard.tip import RunWatch, TipWatch
     from daemon.judging import classify, decide
     from daemon.judging.judge import judge_of
-    from daemon.reading.ahead import Job, Piece, read_ahead
-    from daemon.sources.existing import find
+    from daemon.reading.ahead import Job, Piece, find, read_ahead
 
     judge, story, number = judge_of(model, ThresholdsConfig()), Story(), 0
     pieces = read_ahead(map(Job, find([folder])), 2, model.bundle.profile)

@@ -88,7 +88,7 @@ class Row:
 
 def run(options: Options) -> int:
     """Exit 0 with the table, 65 for labels that make no sense, 69 without scikit-learn."""
-    from daemon.common.progress import progress
+    from daemon.common.stdio import progress
     from daemon.learn.head import Start, parent_of, require_sklearn
 
     if min(options.repeats, options.every) < 1 or options.laboratories < 0 or options.simulate < 100:

@@ -19,7 +19,7 @@ import numpy as np
 
 from daemon.common.errors import USAGE, UserError
 from daemon.common.options import Option
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.common.text import align
 from models.files import write_whole
 from models.ruptures import Rupture, ruptures

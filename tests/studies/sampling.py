@@ -50,7 +50,7 @@ class Options:
 
 def run(options: Options) -> int:
     """Exit 0; UserError 65 for labels without a curve."""
-    from daemon.common.progress import progress
+    from daemon.common.stdio import progress
     from daemon.config import ThresholdsConfig
     from daemon.judging.judge import judge_of, load_model
     from daemon.learn.evidence import curves_of, read_labels, refuse

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from daemon.batch import score
 from daemon.common.errors import BAD_DATA, USAGE, UserError
 from daemon.common.options import Option
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.common.text import align
 from daemon.judging import Judge, verdict_of
 from daemon.learn.evaluation import judge_all
 from daemon.learn.evidence import LabelledFolder, curves_of
-from daemon.sources.existing import Found
+from daemon.reading.ahead import Found
 from deploy.serving import Model
 from models.reasons import DOUBTS, LIFTING
 from models.simulate import Simulated, simulate

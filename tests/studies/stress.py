@@ -17,7 +17,7 @@ import numpy as np
 
 from daemon.common.errors import BAD_DATA, USAGE, UserError
 from daemon.common.options import Option
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.common.text import align
 from daemon.config import ThresholdsConfig
 from daemon.formats.base import Unfinished

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from daemon.common.progress import progress
+from daemon.common.stdio import progress
 from daemon.judging import Thresholds, verdict_of
 from daemon.learn.evidence import Collection
 from daemon.learn.training import HELD_OUT_SEED, LABELLED_SHARE, half

@@ -5,14 +5,14 @@ import pytest
 from scipy import stats
 
 from models.anytime import evidence_against
-from models.certificate import CONFIDENCE, MAX_MISS, discard_limit, events_needed
-from models.cut import (
+from models.calibrate import (
     FEWEST,
     climb,
     predictive_limit,
     student_quantile,
     watched_events,
 )
+from models.certificate import CONFIDENCE, MAX_MISS, discard_limit, events_needed
 
 BASE = -0.605
 #: Logits of five of the chromosome events of the study.

@@ -207,7 +207,10 @@ class Feed(Closing):
         """
         if not is_current:
             if not self._is_live_known:
-                self.stream = stream
+                left, self.stream = self.stream, stream
+                if left not in (None, stream) and left not in self._left_s:  # another service may be answering
+                    self._begin_anew(left)
+                    self.stream = None
             return True
         if stream in self._left_s and (is_decision or time.monotonic() - self._left_s[stream] < _LATE_S):
             return stream == self.stream

@@ -386,6 +386,8 @@ class Labels(Closing):
             return Locked(f"{locked(self.path)}, then repeat")
         if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
             return Full(f"{self.path}: the disk is full; make room on it, then repeat")
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED:
+            return UserError(INPUT_OUTPUT, f"{self.path} was moved away or restored meanwhile: start this anew")
         if is_damaged(error):
             remedy = "put a backup copy of it back, or move it away to begin with no labels"
             return UserError(INPUT_OUTPUT, f"{self.path} is damaged ({error}): {remedy}")

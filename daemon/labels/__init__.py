@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 
 from daemon.common.ending import Closing
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
-from daemon.common.sqlite_file import ensure_file, is_damaged, is_locked, locked
+from daemon.common.sqlite_file import ensure_file, is_damaged, is_locked, locked, trouble
 from daemon.labels.schema import MIGRATIONS, VERSIONS, migrate
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import text
@@ -386,12 +386,10 @@ class Labels(Closing):
             return Locked(f"{locked(self.path)}, then repeat")
         if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
             return Full(f"{self.path}: the disk is full; make room on it, then repeat")
-        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED:
-            return UserError(INPUT_OUTPUT, f"{self.path} was moved away or restored meanwhile: start this anew")
         if is_damaged(error):
             remedy = "put a backup copy of it back, or move it away to begin with no labels"
             return UserError(INPUT_OUTPUT, f"{self.path} is damaged ({error}): {remedy}")
-        return UserError(INPUT_OUTPUT, f"{self.path}: {error}; check free space and permissions, or restore a copy")
+        return UserError(INPUT_OUTPUT, trouble(error, self.path))
 
 
 class Locked(UserError):

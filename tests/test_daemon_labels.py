@@ -553,7 +553,7 @@ def test_labels_that_a_restore_moved_away_say_so(tmp_path: Path) -> None:
     with Labels(tmp_path / "state" / "labels.sqlite") as labels:
         labels.add([SAID])
         (tmp_path / "state").rename(tmp_path / "state.before")
-        with pytest.raises(UserError, match="moved away .*: start this anew"):
+        with pytest.raises(UserError, match=r"moved away .*: start this anew"):
             labels.add([replace(SAID, curve=1)])
 
 

@@ -170,7 +170,7 @@ class Reader:
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    """With the service of README, when it has judged what was there, and a person's word on each of its curves."""
+    """With the service and session of README, when it has judged what was there, and a word on each of its curves."""
     reader = Reader(tmp_path_factory.mktemp("reader"))
     line = next(line for block in blocks(README) for line in block.lines if line.startswith("afm-triage run "))
     reader.seen.add(line)
@@ -194,6 +194,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
                 assert cli.main(["labels", "add", f"run7/{name}", "keep", "--rater", "anna"]) == 0
             assert cli.main(["labels", "export", "--curves", "labelled"]) == 0
             a_cut(Registry(reader.state / "models"), read(SHIPPED), "my-cut")
+            session = next(line for block in blocks(README) for line in block.lines if "triage session begin" in line)
+            assert run_line(reader, session) == 0  # of which other pages speak too
         yield reader
     finally:
         process.send_signal(signal.SIGINT)

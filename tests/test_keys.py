@@ -293,6 +293,11 @@ def test_the_verb_makes_allows_lists_and_revokes(tmp_path: Path, capsys: pytest.
         assert main(["keys", *wrong, *state]) == code
         assert capsys.readouterr().err.count("\n") == 1
     assert keys.read(own, "keys.secret") == service, "the service's own key is never made anew"
+    second = tmp_path / "second.toml"
+    second.write_text(f'watch = ["{tmp_path}/w"]\nnumber = 2\nstate = "{tmp_path}/state"\n')
+    assert main(["keys", "new", "third", "--out", str(tmp_path / "third.key"), "--config", str(second)]) == 0
+    told = capsys.readouterr().out
+    assert 'publish = "tcp://0.0.0.0:5805" and replay = "tcp://0.0.0.0:5806"' in told, "its own ports"
 
 
 def test_check_says_what_is_protected_and_by_which_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,6 +322,35 @@ def test_check_says_what_is_protected_and_by_which_keys(tmp_path: Path, capsys: 
     assert "laptop may listen" in told
     assert "which can be read on the way" in told
     assert "a-long-line" not in told
+    there = tmp_path / "lab.toml"  # on the laptop
+    there.write_text(
+        'instrument = "afm1"\npublish = "tcp://afm-pc:5795"\nreplay = "tcp://afm-pc:5796"\nkey = "laptop.key"\n'
+    )
+    assert main(["check", str(there)]) == 0
+    assert "shows the key laptop" in capsys.readouterr().out
+    there.write_text(there.read_text().replace("laptop.key", "none.key"))
+    assert main(["check", str(there)]) == 78
+    told = capsys.readouterr().err
+    assert ("1 to correct" in told, "none.key is not there" in told) == (True, True)
     (state / "keys" / "service.key").chmod(0o644)
     assert main(["check", str(file)]) == 78
     assert "can be read by everybody" in capsys.readouterr().err
+
+
+def test_check_looks_for_the_keys_where_the_service_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unit, file = tmp_path / "units" / "afm2", tmp_path / "afm2.toml"
+    unit.mkdir(parents=True)
+    (unit / "ledger.sqlite").touch()
+    monkeypatch.setattr("daemon.config.origin.UNITS", unit.parent)
+    monkeypatch.setattr("daemon.config.origin.default_state.__kwdefaults__", {"units": unit.parent})
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "mine"))
+    file.write_text(f'watch = ["{tmp_path}/watch"]\ninstrument = "afm2"\npublish = "tcp://0.0.0.0:5805"\n')
+    assert main(["keys", "new", "laptop", "--out", str(tmp_path / "laptop.key"), "--config", str(file)]) == 0
+    capsys.readouterr()
+    assert main(["check", str(file)]) == 0
+    told = capsys.readouterr().out
+    assert f"keeps ledger and labels in {unit}" in told
+    assert "laptop may listen" in told

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 from daemon.cli import main
-from daemon.common.errors import UNREACHABLE, USAGE
+from daemon.common.errors import ALREADY_RUNNING, UNREACHABLE, USAGE
 from daemon.config import Config
 from daemon.judging.audit import AUDIT_SHARE, draw
 from daemon.labels import Labels
@@ -644,7 +644,8 @@ def test_it_ends_in_time_while_a_label_waits_for_a_locked_file(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--port", "{port}"], UNREACHABLE, "port {port} is taken"),
+        (["--port", "{port}"], ALREADY_RUNNING, "the page is there already: http://127.0.0.1:{port}/"),
+        (["--port", "{port}", "--state", "{other}"], UNREACHABLE, "port {port} is taken"),
         (["--state", "{none}"], UNREACHABLE, "no state folder"),
         (["--bind", "203.0.113.9", "--port", "0"], USAGE, "give an address of this machine"),
         (["--port", "99999"], USAGE, "from 0 to 65535"),
@@ -653,7 +654,7 @@ def test_it_ends_in_time_while_a_label_waits_for_a_locked_file(tmp_path: Path) -
 def test_what_cannot_work_is_one_line(
     words: list[str], code: int, said: str, lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    facts = {"port": lab.page.port, "none": tmp_path / "none"}
+    facts = {"port": lab.page.port, "none": tmp_path / "none", "other": tmp_path}
     given = [word.format(**facts) for word in words]
     assert main(["review", "--state", str(lab.state), *given]) == code
     told = capsys.readouterr().err
@@ -709,6 +710,10 @@ def test_other_machines_need_the_token(tmp_path: Path) -> None:
         assert page.ask("/api/state", Cookie=cookie).status == 200
         assert page.ask("/api/state").status == 401
     assert stored(state) == []
+    (tmp_path / "afm.toml").write_text(f'state = "{state}"\n[review]\ntoken_file = "{mine}"\n')
+    with Page(state, "--config", str(tmp_path / "afm.toml")) as page:  # as the unit starts it
+        assert page.ask("/api/state").status == 401
+        assert page.ask("/api/state", Authorization="Bearer a-line-of-mine").status == 200
 
 
 def test_the_page_says_how_to_hand_over_and_leads_to_the_last_report(

@@ -184,6 +184,11 @@ class Config:
         return self.keys.allow or self.state / KEYS / "allowed"
 
     @property
+    def is_client(self) -> bool:
+        """Whether it is for those who listen alone: a key to show, and nothing to judge."""
+        return self.key is not None and not self.watch and self.ingest is None
+
+    @property
     def open_endpoints(self) -> dict[str, str]:
         """Key -> endpoint, of those that other machines can reach, and keys must protect."""
         named = {"publish": self.publish, "replay": self.replay, "ingest": self.ingest}
@@ -249,10 +254,11 @@ class Keys(Argument):
                     yield one.name, note, texts.get(kind, kind), usual
 
 
-def load(flags: Flags, *, serves: bool = False, needs_state: bool = True) -> Config:
+def load(flags: Flags, *, serves: bool = False, looks: bool = False, needs_state: bool = True) -> Config:
     """The configuration that a verb's flags, the environment and the file add up to.
 
-    For a verb that ``serves`` the endpoints are checked as ones to bind, and something to watch is demanded. Without a
+    For a verb that ``serves`` the endpoints are checked as ones to bind, and something to watch is demanded; one that
+    only ``looks`` at that takes the state where the system's service keeps it, as verbs beside it do. Without a
     home folder a state must be given, unless the verb can do without (not ``needs_state``): it is NOWHERE then. Raises
     ConfigError (78) with every finding.
     """
@@ -265,7 +271,9 @@ def load(flags: Flags, *, serves: bool = False, needs_state: bool = True) -> Con
     if serves and not given.keys() & {"watch", "ingest"} and not file:
         raise UserError(USAGE, "nothing to watch; give --watch DIR or --config FILE")
     if "state" not in found:
-        found["state"] = _default_state(found.get("instrument", INSTRUMENT), serves, needs_state, findings)
+        found["state"] = _default_state(
+            found.get("instrument", INSTRUMENT), serves and not looks, needs_state, findings
+        )
     if "watch" in wrong:
         wrong.add("folder")  # whose paths are compared with those of watch
     origins = {key: one.origin for key, one in given.items()}

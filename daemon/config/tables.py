@@ -19,6 +19,24 @@ from daemon.config.rule import MONTH_S, Choice, Folder, Number, Rule, Switch
 from deploy.engines import NAMES, PRECISIONS
 
 
+class Host(Rule):
+    """An address of this computer to listen at, or a name of it."""
+
+    def __call__(self, raw: Any, folder: Path) -> str:
+        host = raw.strip("[]") if isinstance(raw, str) else raw
+        if isinstance(host, str) and (host == "localhost" or _is_address(host)):
+            return host
+        raise ValueError(f'"{raw}" is no address of this computer: "127.0.0.1", or "0.0.0.0" for all that it has')
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class SourceConfig:
     """``[source]``: how watched folders are looked at."""
@@ -80,10 +98,12 @@ class GuardConfig:
 
 @dataclass(frozen=True, slots=True)
 class ReviewConfig:
-    """``[review]``: by what the pile is ordered, and on which features a head on the labels stands."""
+    """``[review]``: the order of the pile, the features that a head on the labels stands on, and who sees the page."""
 
     order: Literal["head", "score"] = "head"  # score: as the network has it, whatever is labelled
     features: Literal["none", "pca", "autoencoder", "soft-kmeans"] = "none"
+    bind: Annotated[str, Host()] = "127.0.0.1"  # beyond this computer the page asks for a token
+    token_file: Annotated[Path | None, Folder()] = None  # its first line; asked for at any address, behind a proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +119,6 @@ class LogConfig:
 
     level: Annotated[str, Choice(("debug", "info", "warning", "error"))] = "info"
     format: Literal["text", "json"] = "text"
-
-
-class Host(Rule):
-    """An address of this computer to listen at, or a name of it."""
-
-    def __call__(self, raw: Any, folder: Path) -> str:
-        host = raw.strip("[]") if isinstance(raw, str) else raw
-        if isinstance(host, str) and (host == "localhost" or _is_address(host)):
-            return host
-        raise ValueError(f'"{raw}" is no address of this computer: "127.0.0.1", or "0.0.0.0" for all that it has')
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 @dataclass(frozen=True, slots=True)

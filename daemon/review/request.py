@@ -14,6 +14,7 @@ import hmac
 import ipaddress
 import json
 import os
+import re
 import secrets
 import socket
 from collections.abc import Mapping
@@ -22,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from daemon.common.errors import INPUT_OUTPUT, UserError
+from daemon.common.errors import BAD_CONFIG, INPUT_OUTPUT, UserError
+from daemon.common.keys import secret_line
 from daemon.common.text import clean
 from daemon.labels import Word, read_word
 from daemon.review.queues import QUEUES, QueueName
@@ -65,6 +67,17 @@ class Refused(Exception):
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
         self.status = status
+
+
+_OF_A_TOKEN = r"[A-Za-z0-9._~+/=-]+"  # RFC 6750, and a cookie takes it as it is
+
+
+def page_token(file: Path, called: str) -> str:
+    """The token of a person's own, the first line of ``file``. Raises UserError 78."""
+    token = secret_line(file, called)
+    if not re.fullmatch(_OF_A_TOKEN, token):  # a browser would send another one back
+        raise UserError(BAD_CONFIG, f"{called} {file}: a token is of letters, digits and -._~+/=")
+    return token
 
 
 def token_of(state: Path) -> str:

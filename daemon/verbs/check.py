@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from daemon.client.folders import Standing, standings
-from daemon.common.errors import BAD_CONFIG, grouped
+from daemon.common import keys
+from daemon.common.errors import BAD_CONFIG, UserError, grouped
 from daemon.common.mounts import lacks_share, local, mount_of, planned_mount, watched_mount
 from daemon.common.options import Option
 from daemon.common.sockets import is_loopback
 from daemon.common.stdio import as_json
 from daemon.common.text import clean, duration, latency, size
 from daemon.config import HOMELESS, NOWHERE, Config, ConfigError, Flags, load, values
+from daemon.config.origin import usual_port
 from daemon.judging.registry import Registry
 from daemon.screens.doctor import LITTLE_SPACE_BYTES, said_of_keys
 from deploy.classifier import EngineRequest, NoEngine
@@ -32,20 +35,52 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Exit 0 when `run` would take it, 78 with one line an error otherwise."""
+    """Exit 0 when `run` would take it (or, of who listens, `events`); 78 with one line an error otherwise."""
     try:
-        config = load(Flags(options.config), serves=True, needs_state=False)  # as `run` would
+        config = _load(Flags(options.config))
     except ConfigError as error:
+        if error.config.is_client:
+            return _wrong(options.config, list(error.findings))
         return _wrong(options.config, [*error.findings, *_model_problems(error.config)])
+    if config.is_client:
+        return _client(options.config, config)
     if problems := _model_problems(config):
         return _wrong(options.config, problems)
     print(f"{clean(options.config)}: good")
     for sentence in describe(config):
         print(f"  {clean(sentence)}")
+    _resolved(config, values(config))
+    return 0
+
+
+def _load(flags: Flags) -> Config:
+    """As `run` would take it, or as who listens would. Raises ConfigError."""
+    try:
+        return load(flags, serves=True, looks=True, needs_state=False)
+    except ConfigError as error:
+        if not error.config.is_client:
+            raise
+    return load(flags, needs_state=False)
+
+
+def _resolved(config: Config, wanted: Mapping[str, Any]) -> None:
     print("\nresolved values")
-    for key, value in values(config).items():
+    for key, value in wanted.items():
         origin = config.origins.get(key, "default")
         print(f"  {key} = {'(none)' if value is None else as_json(value)}  # {origin}")
+
+
+def _client(file: str, config: Config) -> int:
+    """What the file of another computer says: a key, and nothing to judge."""
+    try:
+        key = keys.read_client(config.key or NOWHERE, "key")
+    except UserError as error:
+        return _wrong(file, [str(error)])
+    name = clean(file)
+    print(f"{name}: good, for who listens (afm-triage events --follow --config {name}); it judges nothing")
+    print(f"  listens to the service of {config.instrument} at {config.publish}, and asks {config.replay} for history")
+    print(f"  shows the key {clean(key.name)} of {clean(str(config.key))}, and trusts only the service of {key.server}")
+    _resolved(config, {key: values(config)[key] for key in ("instrument", "publish", "replay", "key")})
     return 0
 
 
@@ -100,6 +135,7 @@ def describe(config: Config) -> list[str]:
     is_well, said = said_of_keys(config)
     sentences.append(said if is_well else f"▲ {said}")
     sentences.append(_metrics(config))
+    sentences.append(_page(config))
     sentences.append(_state(config.state))
     sentences.append(_space(config))
     sentences.append(
@@ -126,6 +162,20 @@ def _metrics(config: Config) -> str:
     said += f", for whoever shows the token in {metrics.token_file}"
     is_open = not is_loopback(metrics.bind) and metrics.certificate_file is None
     return f"▲ {said}, which can be read on the way: [metrics] certificate_file is TLS" if is_open else said
+
+
+def _page(config: Config) -> str:
+    from daemon.review.request import page_token
+
+    review = config.review
+    said = f"shows the review page at {review.bind}:{usual_port('review', config.number)}"
+    if review.token_file is None:
+        return said if is_loopback(review.bind) else f"{said}, for whoever shows the token that it makes"
+    try:
+        page_token(review.token_file, "review.token_file")
+    except UserError as error:
+        return f"▲ {said}, which will not start: {error}"
+    return f"{said}, for whoever shows the token in {review.token_file}"
 
 
 def _space(config: Config) -> str:

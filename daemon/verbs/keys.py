@@ -14,9 +14,11 @@ from daemon.common import keys
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError, need_folder
 from daemon.common.keys import Key
 from daemon.common.options import Option
+from daemon.common.sockets import Endpoint
 from daemon.common.stdio import as_json
 from daemon.common.text import clean
 from daemon.config import Config, Flags, Keys, load
+from daemon.config.origin import usual_port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +92,14 @@ def _new(config: Config, options: Options) -> Iterator[str]:
     yield f"{options.name} may listen; copy {file} to its computer, and keep no other copy. There:"
     where = f"--publish {_seen(config.publish)} --replay {_seen(config.replay)}"
     yield f"  afm-triage events --follow {where} --key {file.name}"
-    if shut := [key for key in ("publish", "replay") if key not in config.open_endpoints]:
-        yield (
-            f'other machines cannot reach {" and ".join(shut)} yet: write publish = "tcp://0.0.0.0:5795" and'
-            ' replay = "tcp://0.0.0.0:5796" into the configuration'
-        )
+    if shut := {key: _opened(config, key) for key in ("publish", "replay") if key not in config.open_endpoints}:
+        lines = " and ".join(f'{key} = "{endpoint}"' for key, endpoint in shut.items())
+        yield f"other machines cannot reach {' and '.join(shut)} yet: write {lines} into the configuration"
+
+
+def _opened(config: Config, key: str) -> str:
+    """The endpoint of ``key`` at every address of this computer, with the port that it has."""
+    return f"tcp://0.0.0.0:{Endpoint.parse(getattr(config, key)).port or usual_port(key, config.number)}"
 
 
 def _seen(endpoint: str) -> str:
@@ -178,15 +183,25 @@ def _allowed(config: Config) -> dict[str, str]:
         ) from None
 
 
+def _heard_of(config: Config) -> str | None:
+    """The public key of the service as it has told the verbs of this computer; None where they may not know."""
+    from daemon.client.service_file import find
+
+    with suppress(UserError):
+        key = find(config).key
+        return None if key is None else key.server
+    return None
+
+
 def _list(config: Config, is_json: bool) -> int:
-    """The service's public key is no secret, but its file is: who may not read it is told so."""
+    """The service's public key is no secret, but its file is: who may not read it has it from the verbs' own key."""
     found = _allowed(config)
     own = why = None
     if os.path.lexists(config.own_key):
         try:
             own = keys.read(config.own_key, "keys.secret").public
         except UserError as error:
-            why = str(error)
+            own, why = _heard_of(config), str(error)
     if is_json:
         named = [{"name": name, "public": public} for public, name in found.items()]
         print(as_json({"server_key": own, "secret": str(config.own_key), "allow": str(config.allow), "allowed": named}))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from daemon.common import ending
-from daemon.common.errors import BAD_CONFIG, INTERNAL, UNREACHABLE, USAGE, UserError
-from daemon.common.keys import secret_line
+from daemon.common.errors import ALREADY_RUNNING, INTERNAL, UNREACHABLE, USAGE, UserError
 from daemon.common.options import Option
 from daemon.common.sockets import is_loopback
 from daemon.common.stdio import as_json
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from daemon.review.api import Review
 
 
-_OF_A_TOKEN = r"[A-Za-z0-9._~+/=-]+"  # RFC 6750, and a cookie takes it as it is
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     service: Annotated[Flags, Keys("state", "instrument")]
@@ -33,11 +29,17 @@ class Options:
         int | None,
         Option("of the page; 0: any that is free", "N", unless=f"{usual_port('review')}, by the instrument's number"),
     ] = None
-    bind: Annotated[str, Option("address to listen at; other machines than this one need the token", "ADDRESS")] = (
-        "127.0.0.1"
-    )
+    bind: Annotated[
+        str | None,
+        Option(
+            "address to listen at; other machines than this one need the token",
+            "ADDRESS",
+            unless="127.0.0.1, or as configured",
+        ),
+    ] = None
     token_file: Annotated[
-        Path | None, Option("asked for, also on this computer, behind a proxy; its first line", "FILE", unless="none")
+        Path | None,
+        Option("asked for, also on this computer, behind a proxy; its first line", "FILE", unless="as configured"),
     ] = None
     sheet: Annotated[
         Literal["uniform", "weighted"] | None,
@@ -51,7 +53,10 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Until SIGTERM or Ctrl-C: exit 0. 69 where the port is taken or there is no state, 74 without a token file."""
+    """Until SIGTERM or Ctrl-C: exit 0. 73 where the page is there already.
+
+    69 where the port is another's or there is no state, 78 where the token file cannot be used.
+    """
     if options.port is not None and not 0 <= options.port <= 65535:
         raise UserError(USAGE, "--port is a number from 0 to 65535")
     config = load(options.service)
@@ -60,23 +65,28 @@ def run(options: Options) -> int:
         raise UserError(
             UNREACHABLE, f"no state folder {config.state}: start the service once, or give --state or --config"
         )
-    from daemon.client.service_file import forget_page, leave_page
+    from daemon.client.service_file import find_page, forget_page, leave_page
     from daemon.review import address_of, open_door, serve
     from daemon.review.api import Review, application
     from daemon.review.desk import Desk
-    from daemon.review.request import TOKEN, Door, token_of
+    from daemon.review.request import TOKEN, Door, page_token, token_of
 
-    listening = open_door(options.bind, port)
+    bind = options.bind or config.review.bind
+    try:
+        listening = open_door(bind, port)
+    except UserError:
+        if (page := find_page(config.state)) is None or urlsplit(page).port != port:
+            raise
+        there = f"the page is there already: {page}{'' if options.sheet is None else '#sheet'}"
+        raise UserError(ALREADY_RUNNING, there) from None
     with closing(listening), Desk(config) as desk, Review(desk) as review:
-        token = None if is_loopback(options.bind) else token_of(config.state)
-        if options.token_file is not None:
-            token = secret_line(options.token_file, "--token-file")
-            if not re.fullmatch(_OF_A_TOKEN, token):  # a browser would send another one back
-                raise UserError(
-                    BAD_CONFIG, f"--token-file {options.token_file}: a token is of letters, digits and -._~+/="
-                )
+        file = options.token_file or config.review.token_file
+        if file is not None:
+            token: str | None = page_token(file, "review.token_file" if options.token_file is None else "--token-file")
+        else:
+            token = None if is_loopback(bind) else token_of(config.state)
         # Once, to the person who started it or the script that asked for it: no log shall hold it.
-        is_shown = options.token_file is None and (options.json or sys.stdout.isatty())
+        is_shown = file is None and (options.json or sys.stdout.isatty())
         address = address_of(listening) + (f"?token={token}" if token and is_shown else "")
         leave_page(config.state, address_of(listening))
         if not (config.state / "ledger.sqlite").is_file():
@@ -85,8 +95,7 @@ def run(options: Options) -> int:
         if options.json:
             print(as_json({"address": address, **({} if sheet is None else {"sheet": sheet})}), flush=True)
         else:
-            file = options.token_file or config.state / TOKEN
-            asks = "" if token is None or is_shown else f"  asks for the token in {file}"
+            asks = "" if token is None or is_shown else f"  asks for the token in {file or config.state / TOKEN}"
             print(f"{address}{'' if sheet is None else '#sheet'}{asks}  (Ctrl-C ends the page)", flush=True)
         try:
             is_over = serve(application(review, Door(token)), listening)

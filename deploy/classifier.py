@@ -220,6 +220,8 @@ def _own_group() -> Path:
 #: Of mallopt(3). Blocks above the first still go back to the system at once; so does what lies free above the second.
 _M_MMAP_THRESHOLD, _MMAP_BYTES = -3, 32 << 20
 _M_TRIM_THRESHOLD, _KEPT_BYTES = -1, 128 << 20
+#: The main thread's heap, and one for all others.
+_M_ARENA_MAX, _HEAPS = -8, 2
 
 
 def keep_freed() -> None:
@@ -232,6 +234,16 @@ def keep_freed() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def share_heaps() -> None:
+    """Have all threads but the main one allocate from one heap; before they begin, for a heap that is there stays.
+
+    Malloc makes up to eight for every core, gives a thread the next in turn, and each keeps what it held at most:
+    threads that load one model after the other would leave that in all of them.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _HEAPS)
 
 
 # The picture classifier: what engines on the CPU share, from signals over pictures to logits.

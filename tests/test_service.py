@@ -103,6 +103,14 @@ def test_the_same_bytes_again_are_a_duplicate_and_other_bytes_under_the_same_nam
     assert identity_holds(scrape(trial))
 
 
+def heaps(trial: TemporaryService) -> int:
+    """Those that malloc made for threads: each begins at a multiple of 64 MB."""
+    assert trial.process is not None
+    maps = Path(f"/proc/{trial.process.pid}/maps").read_text().splitlines()
+    own = [line.split() for line in maps if " rw-p 00000000 00:00 0" in line]
+    return sum(len(one) == 5 and int(one[0].split("-")[0], 16) % (64 << 20) == 0 for one in own)
+
+
 def test_the_books_balance_at_every_scrape_under_load_and_sigterm_drains(trial: TemporaryService) -> None:
     producer = Producer(trial.watch)
     writer = threading.Thread(target=lambda: [producer.write() for _ in range(150)])
@@ -111,6 +119,7 @@ def test_the_books_balance_at_every_scrape_under_load_and_sigterm_drains(trial: 
     writer.join()
     assert all(identity_holds(numbers) for numbers in scrapes)
     assert max(numbers["afm_triage_backlog_curves"] for numbers in scrapes) > 0
+    assert heaps(trial) <= 3
     begun_s = time.monotonic()
     assert trial.stop() == 0
     assert time.monotonic() - begun_s <= 5.0

@@ -33,6 +33,7 @@ from daemon.service.health import Condition, ContactWatch, Health, Starting, ala
 from daemon.service.log_lines import Log
 from daemon.service.reload import Loaded, drop, note_served, retire_unless_shared
 from daemon.sources.watch import WatchSource
+from deploy.classifier import share_heaps
 from deploy.serving import Model
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Service:
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code. Raises UserError for what keeps it from starting."""
         begun_s = time.monotonic()
+        share_heaps()
         with ExitStack() as closing:
             self._log.open()
             closing.callback(self._log.close)

@@ -548,6 +548,15 @@ def test_what_was_shown_is_noted_once_and_is_no_label(labels: Labels) -> None:
     assert (labels.skipped_by("ada"), len(list(labels.current()))) == ([], 1)
 
 
+def test_labels_that_a_restore_moved_away_say_so(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    with Labels(tmp_path / "state" / "labels.sqlite") as labels:
+        labels.add([SAID])
+        (tmp_path / "state").rename(tmp_path / "state.before")
+        with pytest.raises(UserError, match=r"moved away .*: start this anew"):
+            labels.add([replace(SAID, curve=1)])
+
+
 def test_a_file_that_is_locked_full_or_damaged_is_told_in_one_line(labels: Labels, tmp_path: Path) -> None:
     with closing(sqlite3.connect(labels.path)) as other:
         other.execute("begin exclusive")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -140,6 +141,32 @@ def test_no_room_for_a_snapshot_is_said_before_anything_is_written(
         of(state, tmp_path / "there")
     assert refusal.value.exit_code == 74
     assert list((tmp_path / "there").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EROFS, "systemctl edit afm-triage-snapshot@afm1: [Service] and ReadWritePaths={there}"),
+        (errno.EACCES, "sudo chown"),
+        (errno.ENOENT, "make the folder {there}"),
+        (errno.ENOSPC, "make room there"),
+    ],
+)
+def test_a_place_that_takes_no_snapshot_is_told_with_the_way_out_of_just_that(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
+) -> None:
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(self))
+
+    (tmp_path / "backup").mkdir()
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UserError) as refusal:
+        take(state, tmp_path / "backup" / "afm1", "afm1", keep=3, wall_s=NOW_S)
+    assert refusal.value.exit_code == 74
+    said = str(refusal.value)
+    assert advice.format(there=tmp_path / "backup") in said
+    assert ("make room" in said) == (number == errno.ENOSPC)
+    assert "\n" not in said
 
 
 def test_one_disk_holds_a_models_weights_once_and_the_newest_is_known_by_its_time(state: Path, tmp_path: Path) -> None:

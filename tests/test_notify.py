@@ -413,6 +413,29 @@ def test_a_test_takes_the_real_path_and_fails_whenever_that_would(tmp_path, capf
     assert SECRET not in said.out + said.err
 
 
+def test_that_a_nightly_task_failed_is_told_beside_the_running_service(tmp_path, monkeypatch, capfd):
+    (tmp_path / "state").mkdir()
+    journal = tmp_path / "journalctl"
+    journal.write_text('#!/bin/sh\ncase "$*" in *snapshot@afm1.service) echo no snapshot was taken;; esac\n')
+    journal.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    told = {"UNIT": "afm-triage-snapshot@afm1.service", "SERVICE_RESULT": "exit-code", "EXIT_STATUS": "74"}
+    for name, value in told.items():
+        monkeypatch.setenv(f"MONITOR_{name}", value)
+    with http_receiver() as receiver:
+        hook = f'webhook = "http://127.0.0.1:{receiver.port}/hook"\n'
+        file = configuration(tmp_path, hook)
+        assert main(["notify", "--failed", "--config", file]) == 0
+        said = json.loads(receiver.got.get(timeout=5).body)
+        assert said["title"].startswith("afm1 ▲ snapshot by night: it ended with exit code 74")
+        assert "  no snapshot was taken" in said["text"]
+        assert main(["notify", "--failed", "--config", configuration(tmp_path, f'{hook}kinds = ["source"]')]) == 0
+        assert receiver.got.empty()
+    assert not (tmp_path / "state" / "notify.json").exists()  # the service's own
+    assert main(["notify", "--failed", "--config", configuration(tmp_path, hook)]) == 69
+    assert "of afm1 failed" in capfd.readouterr().err
+
+
 def test_that_the_service_is_down_is_told_with_its_last_words_and_that_it_is_back(tmp_path, monkeypatch, capfd):
     (tmp_path / "state").mkdir()
     monkeypatch.setattr("daemon.notify.GATHER_S", 0.2)

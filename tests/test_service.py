@@ -13,9 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from daemon.client.feed import ask_status
 from daemon.client.service_file import TemporaryService
 from tests.faults.disorder import run as run_disorder
 from tests.faults.harness import CURVES, Producer, fresh, history, identity_holds, judge, scrape
@@ -184,6 +186,11 @@ def test_ready_comes_after_the_self_test_and_the_watchdog_is_fed_while_idle(
 
 
 def test_reload_takes_new_thresholds_and_refuses_a_broken_file(tmp_path: Path) -> None:
+    def state() -> dict[str, Any]:
+        found = ask_status(trial.replay)
+        assert found is not None
+        return found["data"]
+
     config = tmp_path / "afm.toml"
     config.write_text("[thresholds]\nkeep = 0.9\n")
     with TemporaryService(tmp_path / "trial", options=("--config", str(config))) as trial:
@@ -194,9 +201,13 @@ def test_reload_takes_new_thresholds_and_refuses_a_broken_file(tmp_path: Path) -
         config.write_text("[thresholds]\nkep = 0.5\n")
         trial.process.send_signal(signal.SIGHUP)
         until(lambda: "did you mean" in trial.log.read_text(), "refusal in the log")
+        (trouble,) = [one for one in state()["health"] if not one["ok"]]  # for whoever looks later
+        assert (trouble["name"], trouble["level"]) == ("configuration", "degraded")
+        assert "\n" not in trouble["text"]
         config.write_text("[thresholds]\nkeep = 0.5\n")
         trial.process.send_signal(signal.SIGHUP)
         until(lambda: "applied ['thresholds.keep']" in trial.log.read_text(), "applied in the log")
+        until(lambda: state()["state"] == "ready", "well again")
         producer.write()
         until(lambda: len(history(trial)) == 2, "second decided")
         assert [event["data"]["thresholds"]["keep"] for event in history(trial)] == [0.9, 0.5]

@@ -157,6 +157,7 @@ def test_a_timer_asks_for_the_state_of_the_service(name: str, verb: ModuleType) 
     assert (options.service.file, options.service.keys) == ("/etc/afm-triage/afm1.toml", {"instrument": "afm1"})
     assert f"StateDirectory={service()['StateDirectory']}" in said
     assert (UNITS / f"afm-triage-{name}@.timer").is_file()
+    assert "\nOnFailure=afm-triage-task-failed@%i.service\n" in said
 
 
 def test_the_pages_enable_units_that_are_there() -> None:

@@ -109,6 +109,8 @@ def trouble(error: Exception, path: Path) -> str:
     """What is in the way, and what to do about it, in one line; of damage each kind of file has its own words."""
     if isinstance(error, sqlite3.Error) and is_locked(error):
         return locked(path)
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED:
+        return f"{path} was moved away while this had it open, as for a restore: start this anew"
     return f"{path}: {error}; check free space and permissions of {path.parent}"
 
 

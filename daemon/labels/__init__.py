@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 
 from daemon.common.ending import Closing
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
-from daemon.common.sqlite_file import ensure_file, is_damaged, is_locked, locked
+from daemon.common.sqlite_file import ensure_file, is_damaged, is_locked, locked, trouble
 from daemon.labels.schema import MIGRATIONS, VERSIONS, migrate
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import text
@@ -389,7 +389,7 @@ class Labels(Closing):
         if is_damaged(error):
             remedy = "put a backup copy of it back, or move it away to begin with no labels"
             return UserError(INPUT_OUTPUT, f"{self.path} is damaged ({error}): {remedy}")
-        return UserError(INPUT_OUTPUT, f"{self.path}: {error}; check free space and permissions, or restore a copy")
+        return UserError(INPUT_OUTPUT, trouble(error, self.path))
 
 
 class Locked(UserError):

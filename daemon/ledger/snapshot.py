@@ -11,9 +11,11 @@ Not in it: engines, which are built again, reports, and curves that came over Ze
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import math
 import os
+import pwd
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -134,7 +136,30 @@ def take(state: Path, home: Path, instrument: str, *, keep: int, wall_s: float) 
             return folder, manifest
     except OSError as error:
         why = f"{home}: {error.strerror or error}"
-        raise UserError(INPUT_OUTPUT, f"no snapshot was taken, {why}; make room there, or name another --to") from error
+        raise UserError(INPUT_OUTPUT, f"no snapshot was taken, {why}; {_way_out(error, home, instrument)}") from error
+
+
+def _way_out(error: OSError, home: Path, instrument: str) -> str:
+    """What to do about it, by what the system says."""
+    place, other = home if home.is_dir() else home.parent, "or name another place (--to, snapshot_to in [space])"
+    if error.errno == errno.EROFS:
+        unit = f"sudo systemctl edit afm-triage-snapshot@{instrument}: [Service] and ReadWritePaths={place}"
+        return f"mount it writable; if only the nightly one meets this, open the place to it ({unit}), {other}"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"let the user {_user()} write there (sudo chown {_user()} {place}), {other}"
+    if error.errno == errno.ENOENT:
+        return f"make the folder {place}, {other}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"make room there, {other}"
+    return f"see to that disk or share, {other}"
+
+
+def _user() -> str:
+    """Who we are; a number where the system knows no name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def verify(folder: Path) -> Manifest:

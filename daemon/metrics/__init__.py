@@ -52,7 +52,7 @@ STATES = ["starting", "ready", "degraded", "paused", "stopping"]
 CONDITIONS = (
     *("source", "silence", "folder", "pending", "judging", "ledger", "disk", "log", "connections", "messages"),
     *("engine", "model", "promotion", "guard", "path", "thresholds", "second opinion", "contact", "orientation"),
-    *("noise", "tilt", "wave", "slope", "adhesion", "unit", "reason", "yield"),
+    *("noise", "tilt", "wave", "slope", "adhesion", "unit", "reason", "yield", "configuration"),
 )
 #: What became of a canary: an event that is not discarded, one that is, a curve that brought no score, and of curves
 #: without an event one that is kept and one that is not.

@@ -296,7 +296,9 @@ class Service:
         """A configuration with errors, or a model that fails, changes nothing."""
         log.error("reload refused, the old settings stay: %s", error)
         parts.metrics.reload_successful.set(0)
-        if error.exit_code != BAD_CONFIG:
+        if error.exit_code == BAD_CONFIG:  # also who asked by a signal, which has no answer, shall see it in `status`
+            self._health.report("configuration", "degraded", f"reload refused, the settings from before go on: {error}")
+        else:
             self._health.report("model", "degraded", f"reload refused, {parts.model.id} goes on judging: {error}")
         parts.publisher.emit(events.ConfigOutcome(result="rejected", reason=str(error)))
         notify("READY=1")
@@ -319,6 +321,7 @@ class Service:
         parts.notifier.adopt(config.notify)
         parts.space.adopt(config.space)
         parts.metrics.reload_successful.set(1)
+        self._health.report("configuration", "ok", "the one in force is the last that was asked for")
         self._log.adopt(config.log.level, config.log.format)
         log.info("reload: applied %s; needs a restart: %s", sorted(live) or "nothing", after_restart or "nothing")
         parts.publisher.emit(

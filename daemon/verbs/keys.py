@@ -201,7 +201,8 @@ def _list(config: Config, is_json: bool) -> int:
         try:
             own = keys.read(config.own_key, "keys.secret").public
         except UserError as error:
-            own, why = _heard_of(config), str(error)
+            own = None if os.access(config.own_key, os.R_OK) else _heard_of(config)
+            why = str(error)
     if is_json:
         named = [{"name": name, "public": public} for public, name in found.items()]
         print(as_json({"server_key": own, "secret": str(config.own_key), "allow": str(config.allow), "allowed": named}))

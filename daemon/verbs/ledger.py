@@ -156,7 +156,8 @@ def _way_back(config: Config, folder: Path) -> str:
     aside = f"{state}.before"
     inside = folder.is_relative_to(config.state)
     source = str(Path(aside) / folder.relative_to(config.state)) if inside else str(folder)
-    return f"end the service, then {shlex.join(['mv', state, aside])} && {shlex.join(['cp', '-a', source, state])}"
+    commands = f"{shlex.join(['mv', state, aside])} && {shlex.join(['cp', '-a', source, state])}"
+    return f"end the service and its review page, then {commands}"
 
 
 def _verify(action: Verify, config: Config) -> int:

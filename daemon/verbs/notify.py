@@ -7,6 +7,7 @@ for itself: the unit's ``OnFailure=`` gives the facts in MONITOR_… variables (
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import time
@@ -96,6 +97,9 @@ _CODES = {
     BAD_CONFIG: "wrong configuration",
 }
 _LAST_LINES, _ASKED_S = 6, 10.0
+#: What a timer runs, in the name of its unit; and the kind of its messages in [notify].
+_TASK = re.compile(r"afm-triage-(adapt|finetune|report|snapshot)@")
+TASK = "nightly task"
 
 
 def _failed(options: Options) -> int:
@@ -104,12 +108,15 @@ def _failed(options: Options) -> int:
         config = load(options.service)
     except ConfigError as error:  # which may be why it failed; what is right of the file says whom to tell
         config = error.config
-    if "MONITOR_UNIT" not in os.environ and (running := find(config)).is_alive:
+    unit = os.environ.get("MONITOR_UNIT", "")
+    if (task := _TASK.match(unit)) is not None:
+        return _tell_of_task(config, task[1], unit)
+    if not unit and (running := find(config)).is_alive:
         raise UserError(USAGE, f"{config.instrument} runs (process {running.pid}): --failed is for systemd; try --test")
     if not config.notify.is_on:
         print(f"{config.instrument} is down, and no message says so: [notify] names nobody")
         return 0
-    return _tell(config, _why(os.environ), _last_words(config.instrument, os.environ.get("MONITOR_INVOCATION_ID")))
+    return _tell(config, _why(os.environ), _last_words(f"afm-triage@{config.instrument}.service"))
 
 
 def _tell(config: Config, why: str, words: str) -> int:
@@ -147,11 +154,33 @@ def _why(said: Mapping[str, str]) -> str:
     return f"it ended with exit code {status_}: {meaning}"
 
 
-def _last_words(instrument: str, invocation: str | None) -> str:
-    """The last lines that this run of the service wrote into the journal; "" where there are none to be read."""
+def _tell_of_task(config: Config, task: str, unit: str) -> int:
+    """At once and by every channel: the running service keeps account of all else, and a timer runs once a night.
+
+    Exit 0 where it is told, or nobody is to be told; 69 where a channel has not taken it.
+    """
+    said = config.notify
+    if not said.is_on or (said.kinds and TASK not in said.kinds):
+        print(f"{task} of {config.instrument} failed, and no message says so: [notify] names nobody for it")
+        return 0
+    title = f"{config.instrument} ▲ {task} by night: {_why(os.environ)}"
+    deed = f"The service goes on. Look with: journalctl -u {unit} -n 20; once more: sudo systemctl start {unit}"
+    message = Message(uuid.uuid4().hex, title, "\n".join(filter(None, (deed, _last_words(unit)))), "alarm")
+    ending.allow(SEND_S)
+    results = deliver(said, dict.fromkeys(channels_of(said), message), config.state)
+    if missing := [f"{name}: {one.text}" for name, one in results.items() if not one.is_sent]:
+        why = clean("; ".join(missing))
+        raise UserError(UNREACHABLE, f"not every channel has taken that {task} of {config.instrument} failed: {why}")
+    print("told")
+    return 0
+
+
+def _last_words(unit: str) -> str:
+    """The last lines that this run of the unit wrote into the journal; "" where there are none to be read."""
+    invocation = os.environ.get("MONITOR_INVOCATION_ID")
     of_run = [f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else []
     command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={_LAST_LINES}", *of_run]
-    command += [f"_SYSTEMD_UNIT=afm-triage@{instrument}.service"]
+    command += [f"_SYSTEMD_UNIT={unit}"]
     with suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(command, capture_output=True, text=True, timeout=_ASKED_S, check=True, errors="replace")
         if lines := [clean(line) for line in done.stdout.splitlines() if line.strip()]:

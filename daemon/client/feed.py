@@ -62,6 +62,7 @@ class Feed(Closing):
         self._head = 0  # how far the ledger is known to be
         self._is_complete = False  # whether an answer has said that there is no more
         self._heard: dict[str, tuple[int, int]] = {}  # stream -> first and last seq that is known of it
+        self._at = stream  # of the decision that was taken last
         self._known_to = 0  # how far it was delivered when another stream took over
         self._has_met_known = False  # whether the ledger, read anew, has come to a stream that was heard before
         self._is_live_known = False  # whether a live word has said which stream goes on
@@ -195,7 +196,7 @@ class Feed(Closing):
             return [event]
         if seq != self.last + 1:  # known, or a gap: then the head is ahead, and the ledger is asked
             return []
-        self.last = seq
+        self.last, self._at = seq, stream
         return [] if self._is_known(stream, seq) else [event]
 
     def _belongs(self, stream: str, *, is_current: bool, is_decision: bool) -> bool:
@@ -206,11 +207,13 @@ class Feed(Closing):
         of the one before may still be on the way; later it has come back.
         """
         if not is_current:
+            left = self.stream
             if not self._is_live_known:
-                left, self.stream = self.stream, stream
-                if left not in (None, stream) and left not in self._left_s:  # another service may be answering
-                    self._begin_anew(left)
-                    self.stream = None
+                self.stream = stream
+            # Nothing follows the stream that goes on: another service is answering.
+            if left is not None and left == self._at != stream and left not in self._left_s:
+                self._begin_anew(left)
+                self.stream = None
             return True
         if stream in self._left_s and (is_decision or time.monotonic() - self._left_s[stream] < _LATE_S):
             return stream == self.stream
@@ -226,7 +229,7 @@ class Feed(Closing):
             self._left_s[left] = time.monotonic()
         self._known_to = max(self._known_to, self.last or 0)
         self.last, self._head, self._is_complete, self._wait_until_s = 0, 0, False, 0.0
-        self._has_met_known = False
+        self._has_met_known, self._at = False, None
         self._poller.unregister(self._requests)  # with what the service before has answered
         self._requests.close()
         self._requests = self._connect(zmq.DEALER, self._replay, self._key)

@@ -18,7 +18,7 @@ from types import ModuleType
 
 import pytest
 
-from daemon.cli import Parser
+from daemon.cli import Parser, main
 from daemon.common.errors import ALREADY_RUNNING, BAD_CONFIG, UNREACHABLE, USAGE
 from daemon.common.options import add_options, take_options
 from daemon.config.origin import PORTS
@@ -100,6 +100,11 @@ def test_the_installer_refuses_in_one_line(tmp_path: Path) -> None:
     code, said = refusal("afm1", str(tmp_path / "gone"))  # whoever runs the tests: nothing is installed
     assert code == UNREACHABLE
     assert re.search("only root|systemd does not run|there is no folder", said)
+
+
+def test_a_unit_without_its_configuration_says_who_makes_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--config", "/etc/afm-triage/nope.toml", "--instrument", "nope"]) == BAD_CONFIG
+    assert "no such file; make it: sudo deploy/install nope FOLDER" in capsys.readouterr().err
 
 
 def test_the_installer_reads_from_the_project_what_the_project_says() -> None:

@@ -71,8 +71,9 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 labels.add([Labels.of_event(events[place], word, rater)])  # type: ignore[arg-type]  # they are words
     now = time.time()
     with Logbook(state / NAME, stream) as book:
-        book.note_run(Run(rfc3339(EVENING_S - 600), rfc3339(now - 40_000), None, "0.1.0", "torch-cpu-bf16"))
-        book.note_run(Run(rfc3339(now - 39_000), rfc3339(now - 10), rfc3339(now - 10), "0.1.0", "torch-cpu-bf16"))
+        pulled_s = EVENING_S + 8 * 3600  # the plug, some hours after the last curve, whenever this test is run
+        book.note_run(Run(rfc3339(EVENING_S - 600), rfc3339(pulled_s), None, "0.1.0", "torch-cpu-bf16"))
+        book.note_run(Run(rfc3339(pulled_s + 1000), rfc3339(now - 10), rfc3339(now - 10), "0.1.0", "torch-cpu-bf16"))
         book.note_told(
             Told(name="disk", level="alarm", since=rfc3339(now - 300), ended=rfc3339(now - 200), text=f"full {EVIL}")
         )

@@ -444,8 +444,12 @@ def test_everything_is_reached_by_keys_and_fits_400_px(tmp_path: Path, browser: 
         browser.settled()
         (stands_in,) = page.ask("/api/queue?name=discards&rater=anna&blind=1").json
         assert not stands_in["is_drawn"]  # its file is gone, so that nothing is said of it here
-        browser.run("return import('/static/side.js').then((side) => side.drawWhy({}, true, arguments[0]))", False)
-        assert "a look that is not counted" in browser.text("#why")
+
+        def says_that_it_does_not_count() -> bool:  # until the page, which shows the next curve, is done with its own
+            browser.run("return import('/static/side.js').then((side) => side.drawWhy({}, true, arguments[0]))", False)
+            return "a look that is not counted" in browser.text("#why")
+
+        browser.wait(says_that_it_does_not_count, "what stands in counts for many")
         said = browser.run("return document.querySelector('#plot').getAttribute('aria-label')")
         assert said.startswith("Force curve")
 

@@ -166,13 +166,19 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     """
     is_new, refusals = not config.state.exists(), list[UserError]()
     closing.callback(StateLock(config.state).release)
-    if is_new:  # and ours alone, as the lock is held; every verb would look there for the service
-        closing.callback(lambda: shutil.rmtree(config.state, ignore_errors=True) if refusals else None)
+    if is_new and not (config.state / "ledger.sqlite").exists():  # nobody was quicker; ours while locked
+        closing.callback(lambda: _take_back(config.state) if refusals else None)
     try:
         return _assemble(config, reread, health, closing)
     except UserError as error:
         refusals.append(error)
         raise
+
+
+def _take_back(state: Path) -> None:
+    """The state of a refused start, in which every verb would look for the service; a person's words in it stay."""
+    if not any((state / name).exists() for name in ("labels.sqlite", "models", SPOOL)):
+        shutil.rmtree(state, ignore_errors=True)
 
 
 def _assemble(config: Config, reread: Callable[[], Config], health: Health, closing: ExitStack) -> Parts:

@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check faults study-test soak again route schema bench study gpu gpu-pack model install lint tensorrt-rtx clean
+.PHONY: demo test check faults study-test soak again route schema bench study gpu gpu-pack model install lint tensorrt-rtx cluster clean
 
 demo: install
 	$(BIN)/afm-triage demo
@@ -81,6 +81,10 @@ gpu-pack: install
 # The TensorRT flavour that installs without a GPU too: then the tests convert and build the shipped network with it.
 tensorrt-rtx: install
 	$(BIN)/pip install -q -e '.[tensorrt-rtx]'
+
+# Ray, for the tests of `score --cluster`; they are skipped without it.
+cluster: install
+	$(BIN)/pip install -q -e '.[cluster]'
 
 install: $(STAMP)
 

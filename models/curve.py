@@ -18,8 +18,23 @@ Samples = NDArray[np.float64]
 ForceUnit = Literal["N", "m", "V"]  # force, deflection in metres, deflection in volts
 DistanceKind = Literal["piezo", "separation"]
 
+MOST_TOLD = 16  # ruptures of a curve that an event tells of
+
 _WAYS = ("prepared", "flipped")
 _FINDINGS = ("noise", "level", "tilt", "contact")
+
+
+@dataclass(frozen=True, slots=True)
+class ToldRupture:
+    """One rupture: its force against the baseline, by how much it falls, and its place from the surface.
+
+    Pulling is positive. Without a push the place is counted from the first sample; it is None without a distance.
+    """
+
+    force_pn: float
+    drop_pn: float
+    position_nm: float | None
+    position_kind: DistanceKind | None  # None: the file does not say of what its distance is
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -100,7 +100,7 @@ def test_a_decision_has_every_field_of_the_documented_example(ledger: Ledger) ->
         "specversion", "type", "id", "source", "time", "stream", "subject", "seq", "data",
     ]  # fmt: skip
     assert set(event) == set(example)
-    assert set(event["data"]) - set(example["data"]) == {"source", "preview", "preview_axes", "steps"}
+    assert set(event["data"]) - set(example["data"]) == {"source", "preview", "preview_axes", "steps", "ruptures"}
     assert set(event["data"]["latency_s"]) == set(example["data"]["latency_s"])
 
 

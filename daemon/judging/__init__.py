@@ -27,7 +27,7 @@ from daemon.reading import Reading
 from deploy.classifier import EngineId
 from deploy.serving import Model, Scored, is_discard
 from models.certificate import Promise
-from models.curve import Curve, ForceUnit, Prepared
+from models.curve import Curve, ForceUnit, Prepared, ToldRupture
 from models.frontend import axes_of, prepare_to_judge, with_flipped
 from models.raster import PreviewAxes, RasterProfile
 from models.steps import second_opinion
@@ -108,6 +108,7 @@ class Decision:
     preview_axes: PreviewAxes | None = None  # what its numbers stand for
     compact_copy: bytes | None = None  # of the curve, .afmcurve bytes: where a person may be asked to look at it
     steps: float | None = None  # how far its strongest step stands out (models.steps); None: it has no signal
+    ruptures: tuple[ToldRupture, ...] | None = None  # in order of place; None: no forces, or nobody has looked
     is_disputed: bool = False  # a discard in which the second opinion sees a rupture (daemon.judging.sentinel)
 
 

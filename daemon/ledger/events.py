@@ -18,7 +18,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from daemon.judging import CutOrigin, Decision, Thresholds, Verdict
-from daemon.ledger.numbers import Count, Disk, GuardNumbers, Moment, Pulse
+from daemon.ledger.numbers import Count, Disk, GuardNumbers, Moment, Pulse, Ruptures
 from daemon.sources import SourceHealth
 from models.certificate import Promise
 from models.clock import moment, rfc3339
@@ -109,6 +109,7 @@ class DecisionData(Struct, frozen=True, kw_only=True):
         | UnsetType
         | None
     ) = UNSET
+    ruptures: Ruptures | UnsetType | None = UNSET
 
 
 def decision_data(decision: Decision, total_s: float) -> DecisionData:
@@ -138,6 +139,7 @@ def decision_data(decision: Decision, total_s: float) -> DecisionData:
         preview=decision.preview,
         preview_axes=decision.preview_axes,
         steps=decision.steps,
+        ruptures=decision.ruptures,
     )
 
 

@@ -15,12 +15,22 @@ from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
 
+from models.curve import MOST_TOLD, ToldRupture
+
 #: How the name of a condition begins that is advice, in health.
 ADVICE = "advice "
 
 Count = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Moment = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{3})?Z$")]  # UTC, RFC 3339
+Ruptures = Annotated[
+    tuple[ToldRupture, ...],
+    Meta(
+        max_length=MOST_TOLD,
+        description="where the force falls at once, beyond the surface, in order of place; of more, the highest. "
+        "Looked for where a step stands out. null: no signal, or a file that does not say what makes it a force",
+    ),
+]
 
 
 class Path(Struct, frozen=True, kw_only=True):

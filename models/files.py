@@ -118,6 +118,12 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def put_in_place(fresh: Path, path: Path) -> None:
+    """Give a file that is on the disk its name; the name is there too when this returns."""
+    fresh.replace(path)
+    sync_folder(path.parent)
+
+
 def replace_folder(fresh: Path, folder: Path) -> None:
     """``fresh`` becomes ``folder``. What stood there goes, or stands there again where that fails: OSError."""
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")

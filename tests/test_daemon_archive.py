@@ -29,10 +29,10 @@ from daemon.archive import (
     BadArchive,
     Origin,
     Part,
-    blocks,
     is_archive,
     origins,
     portions,
+    prepare_portions,
     start_workers,
 )
 from daemon.archive.worker import MappedPart, survey
@@ -251,7 +251,9 @@ def test_parts_follow_each_other(tmp_path, monkeypatch):
             rows = [origin.path for portion in portions([archive, archive], first) for origin in portion.origins()]
             assert rows == [f"c{number % 30}" for number in range(first, 60)]
         prepared = [
-            item for block in blocks(portions([archive], 5), RasterProfile(), workers) for item in block.prepared
+            item
+            for block in prepare_portions(portions([archive], 5), RasterProfile(), workers)
+            for item in block.prepared
         ]
         assert len(prepared) == 25
 
@@ -427,7 +429,11 @@ def test_whatever_bytes_are_damaged_there_is_no_traceback(tmp_path):
         path.write_bytes(damaged)
         try:
             archive = Archive.open(path, workers)
-            rows = [item for block in blocks(portions([archive]), RasterProfile(), workers) for item in block.prepared]
+            rows = [
+                item
+                for block in prepare_portions(portions([archive]), RasterProfile(), workers)
+                for item in block.prepared
+            ]
             assert len(rows) == archive.curves
             outcomes.add("read")
         except BadArchive as error:
@@ -446,21 +452,21 @@ def test_another_archive_in_its_place_is_not_mixed_with_it(tmp_path):
     )
     with start_workers(1) as workers:
         archive = Archive.open(first, workers)
-        coming = blocks(portions([archive]), RasterProfile(), workers)
+        coming = prepare_portions(portions([archive]), RasterProfile(), workers)
         block = next(coming)
         assert len(block.portion.origins()) == 512
         second.replace(first)
         with pytest.raises(BadArchive, match="has changed"):
             block.portion.origins()
     with start_workers(1) as workers, pytest.raises(BadArchive, match="has changed"):
-        next(blocks(portions([archive], 512), RasterProfile(), workers))
+        next(prepare_portions(portions([archive], 512), RasterProfile(), workers))
 
 
 def test_a_file_cut_off_while_it_is_mapped_ends_a_worker_and_not_the_program(tmp_path, capsys, model):
     path = write(tmp_path / "a.h5", [Curve(np.random.default_rng(n).normal(size=20000), "N") for n in range(600)])
     with start_workers(1) as workers:
         archive = Archive.open(path, workers)
-        coming = blocks(portions([archive]), RasterProfile(), workers)
+        coming = prepare_portions(portions([archive]), RasterProfile(), workers)
         next(coming)
         os.truncate(path, 4096)
         with pytest.raises((WorkersBroken, BadArchive)):

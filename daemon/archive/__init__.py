@@ -254,19 +254,19 @@ def word(value: bytes) -> str | None:
 __all__ = [
     "Archive",
     "BadArchive",
-    "Block",
     "Portion",
-    "blocks",
-    "count_blocks",
+    "PreparedPortion",
+    "count_portions",
     "is_archive",
     "pass_over",
     "portions",
-    "score_blocks",
+    "prepare_portions",
+    "score_portions",
     "start_workers",
 ]
 
 _NO_SAMPLES = np.zeros(0)
-BLOCK = 512  # curves that go to a worker and to the classifier at a time
+PORTION_ROWS = 512  # curves that go to a worker and to the classifier at a time
 
 
 def start_workers(count: int | None = None) -> WorkerPool:
@@ -320,13 +320,13 @@ def portions(archives: Sequence[Archive], first: int = 0) -> Iterator[Portion]:
     before = 0
     for archive in archives:
         for part in archive.parts:
-            for start in range(max(first - before, 0), part.curves, BLOCK):
-                yield Portion(archive, part, start, min(BLOCK, part.curves - start))
+            for start in range(max(first - before, 0), part.curves, PORTION_ROWS):
+                yield Portion(archive, part, start, min(PORTION_ROWS, part.curves - start))
             before += part.curves
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Block:
+class PreparedPortion:
     """A portion whose curves have been through the front-end."""
 
     portion: Portion
@@ -335,8 +335,10 @@ class Block:
     front_s: float
 
 
-def blocks(wanted: Iterator[Portion], profile: RasterProfile, workers: WorkerPool) -> Iterator[Block]:
-    """Portions -> blocks, in order, prepared ahead of their turn. Raises BadArchive, WorkersBroken."""
+def prepare_portions(
+    wanted: Iterator[Portion], profile: RasterProfile, workers: WorkerPool
+) -> Iterator[PreparedPortion]:
+    """Portions, in order, each prepared ahead of its turn. Raises BadArchive, WorkersBroken."""
     plain = json.loads(profile.to_json())
     asked: list[Portion] = []
 
@@ -356,10 +358,10 @@ def blocks(wanted: Iterator[Portion], profile: RasterProfile, workers: WorkerPoo
     for header, arrays in workers.map(requests()):
         if "error" in header:
             raise BadArchive(header["error"])
-        yield _block(asked.pop(0), header, arrays[0])
+        yield _prepared(asked.pop(0), header, arrays[0])
 
 
-def _block(portion: Portion, header: dict[str, Any], samples: NDArray[Any]) -> Block:
+def _prepared(portion: Portion, header: dict[str, Any], samples: NDArray[Any]) -> PreparedPortion:
     prepared: list[Prepared | None] = [None] * portion.count
     ends = np.cumsum(header["sizes"], dtype=np.int64)
     coming = (
@@ -370,24 +372,24 @@ def _block(portion: Portion, header: dict[str, Any], samples: NDArray[Any]) -> B
         one = next(coming)
         prepared[row - portion.first] = one if ways == 1 else replace(one, flipped=next(coming))
     share = 1 / max(len(header["rows"]), 1)
-    return Block(portion, prepared, header["read_s"] * share, header["front_s"] * share)
+    return PreparedPortion(portion, prepared, header["read_s"] * share, header["front_s"] * share)
 
 
-def score_blocks(blocks: Iterable[Block], model: Model, judge: Judge) -> Iterator[list[Judged]]:
-    """A verdict on every curve, in order, block by block."""
+def score_portions(prepared: Iterable[PreparedPortion], model: Model, judge: Judge) -> Iterator[list[Judged]]:
+    """A verdict on every curve, in order, portion by portion."""
 
-    def scored(block: Block) -> list[Scored]:
-        there = [item for item in block.prepared if item is not None]
+    def scored(portion: PreparedPortion) -> list[Scored]:
+        there = [item for item in portion.prepared if item is not None]
         return shielded(there, lambda some: model.judge_prepared(some, judge.thresholds.both), FAILED)
 
-    for block, answers in overlap(blocks, scored):
-        noticed_s = time.monotonic() - block.read_s - block.front_s
+    for portion, answers in overlap(prepared, scored):
+        noticed_s = time.monotonic() - portion.read_s - portion.front_s
         by_row = iter(answers)
         readings: list[Reading] = []
         rows: list[Scored | None] = []
-        for origin, prepared in zip(block.portion.origins(), block.prepared, strict=True):
-            readings.append(_reading(origin, noticed_s, block.read_s))
-            rows.append(None if prepared is None else _with_front(next(by_row), block.front_s))
+        for origin, item in zip(portion.portion.origins(), portion.prepared, strict=True):
+            readings.append(_reading(origin, noticed_s, portion.read_s))
+            rows.append(None if item is None else _with_front(next(by_row), portion.front_s))
         decisions = decide(readings, rows, judge)
         yield [
             Judged(decision, reading.arrival.total, Stamp.of(reading.arrival), reading.format)
@@ -395,19 +397,19 @@ def score_blocks(blocks: Iterable[Block], model: Model, judge: Judge) -> Iterato
         ]
 
 
-def count_blocks(blocks: Iterable[Block], model: Model, judge: Judge) -> Iterator[Counter[str]]:
-    """How many curves get which verdict, block by block: no event is made, no picture drawn."""
+def count_portions(prepared: Iterable[PreparedPortion], model: Model, judge: Judge) -> Iterator[Counter[str]]:
+    """How many curves get which verdict, portion by portion: no event is made, no picture drawn."""
 
     def verdicts(some: Sequence[Prepared]) -> list[str]:
         scored = model.judge_prepared(some, judge.thresholds.both, drawn=False)
         return [final_verdict(one.score, one.reasons, judge)[0] for one in scored]
 
-    def counted(block: Block) -> Counter[str]:
-        there = [item for item in block.prepared if item is not None]
-        unread = len(block.prepared) - len(there)
+    def counted(portion: PreparedPortion) -> Counter[str]:
+        there = [item for item in portion.prepared if item is not None]
+        unread = len(portion.prepared) - len(there)
         return Counter(shielded(there, verdicts, "review")) + Counter(review=unread)
 
-    for _, counts in overlap(blocks, counted):
+    for _, counts in overlap(prepared, counted):
         yield counts
 
 

@@ -13,6 +13,7 @@ from daemon.judging.sentinel import Sentinel
 from daemon.labels.table import Selection
 from daemon.reading import Reading
 from daemon.reading.ahead import Job, Kept, Piece, Stamp, read_ahead
+from daemon.reading.pool import ReaderPool
 from daemon.sources import Arrival, Ignored
 from deploy.classifier import EngineId, usable_cores
 from deploy.serving import Model, Scored
@@ -55,17 +56,19 @@ def score_jobs(
     selection: Selection | None = None,
     ignored: Ignored | None = None,
     rules: Sequence[TextRule] = (),
+    readers: ReaderPool | None = None,
 ) -> Iterator[list[Kept | Judged]]:
     """What becomes of the jobs, in order and in batches: lines that hold, and verdicts on all other curves.
 
     Files are read by as many processes as there are cores while the network judges what came before; those that turn
-    out to be no curves are counted in ``ignored``. ``rules`` are what a configuration says of text files.
+    out to be no curves are counted in ``ignored``. ``rules`` are what a configuration says of text files. ``readers``:
+    processes that outlive these jobs (:func:`daemon.reading.ahead.read_ahead`).
     """
 
     def judged(batch: list[Kept | Piece]) -> list[Scored | None]:
         return classify([item.reading for item in batch if isinstance(item, Piece)], model, judge.thresholds)
 
-    items = read_ahead(jobs, max(2, usable_cores()), model.bundle.profile, ignored, rules)
+    items = read_ahead(jobs, max(2, usable_cores()), model.bundle.profile, ignored, rules, readers)
     for batch, scored in overlap(_batches(items, selection), judged):
         pieces = [item for item in batch if isinstance(item, Piece)]
         decisions = iter(decide([piece.reading for piece in pieces], scored, judge))

@@ -10,6 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,14 +81,16 @@ def read_ahead(
     profile: RasterProfile | None = None,
     ignored: Ignored | None = None,
     rules: Sequence[TextRule] = (),
+    pool: ReaderPool | None = None,
 ) -> Iterator[Kept | Piece]:
     """The curves of every job in order, each job's kept lines before them. Raises ``ReaderBroken``.
 
     With a ``profile`` the curves come prepared for it, and without their samples. Files that turn out to be no curves
-    are counted in ``ignored``. The reader processes live as long as the iteration.
+    are counted in ``ignored``. The reader processes live as long as the iteration; those of a ``pool`` that was
+    started for this profile and these rules stay, and are of no more use where the iteration is left before its end.
     """
-    with ReaderPool(workers, profile=profile, bare=True, rules=rules) as pool:
-        yield from _Line(jobs, pool, _CURVES * workers, Ignored() if ignored is None else ignored)
+    with nullcontext(pool) if pool else ReaderPool(workers, profile=profile, bare=True, rules=rules) as readers:
+        yield from _Line(jobs, readers, _CURVES * workers, Ignored() if ignored is None else ignored)
 
 
 def read_curves(arrivals: Iterable[Arrival], workers: int = 2) -> Iterator[Reading]:

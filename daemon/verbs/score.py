@@ -192,20 +192,28 @@ def _score_files(
 def _score_archives(
     options: Options, model: Model, judge: Judge, sheet: ResumableOutput | None, tally: VerdictCounts
 ) -> None:
-    from daemon.archive import Archive, blocks, count_blocks, pass_over, portions, score_blocks, start_workers
+    from daemon.archive import (
+        Archive,
+        count_portions,
+        pass_over,
+        portions,
+        prepare_portions,
+        score_portions,
+        start_workers,
+    )
     from daemon.batch.output import note, tell
 
     with _plain_errors(options.paths), start_workers() as workers:
         archives = [Archive.open(path, workers) for path in options.paths]
         tally.kept = pass_over(sheet.lines(judge), archives, sheet) if sheet else 0
-        prepared = blocks(portions(archives, tally.kept), model.bundle.profile, workers)
+        prepared = prepare_portions(portions(archives, tally.kept), model.bundle.profile, workers)
         if options.summary:
-            for counts in count_blocks(prepared, model, judge):
+            for counts in count_portions(prepared, model, judge):
                 tally.verdicts += counts
         elif sheet:
-            note(score_blocks(prepared, model, judge), tally, sheet)
+            note(score_portions(prepared, model, judge), tally, sheet)
         else:
-            tell(score_blocks(prepared, model, judge), tally, json=options.json, quiet=False)
+            tell(score_portions(prepared, model, judge), tally, json=options.json, quiet=False)
 
 
 @contextmanager

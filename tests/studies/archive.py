@@ -22,7 +22,7 @@ from daemon.common.text import align
 from models.files import write_whole
 
 if TYPE_CHECKING:
-    from daemon.archive import Block
+    from daemon.archive import PreparedPortion
     from daemon.judging import Judge
     from deploy.serving import Model
 
@@ -127,27 +127,27 @@ def _score_files(folder: Path, model: Model, judge: Judge) -> int:
 
 
 def _score(path: Path, model: Model, judge: Judge) -> int:
-    from daemon.archive import score_blocks
+    from daemon.archive import score_portions
     from daemon.batch.output import write_line
 
-    with _blocks(path, model) as prepared:
-        judged = (item for block in score_blocks(prepared, model, judge) for item in block)
+    with _portions(path, model) as prepared:
+        judged = (item for portion in score_portions(prepared, model, judge) for item in portion)
         return sum(1 for item in judged if write_line(item.decision, item.file))
 
 
 def _count(path: Path, model: Model, judge: Judge) -> int:
-    from daemon.archive import count_blocks
+    from daemon.archive import count_portions
 
-    with _blocks(path, model) as prepared:
-        return sum(counts.total() for counts in count_blocks(prepared, model, judge))
+    with _portions(path, model) as prepared:
+        return sum(counts.total() for counts in count_portions(prepared, model, judge))
 
 
 @contextmanager
-def _blocks(path: Path, model: Model) -> Iterator[Iterator[Block]]:
-    from daemon.archive import Archive, blocks, portions, start_workers
+def _portions(path: Path, model: Model) -> Iterator[Iterator[PreparedPortion]]:
+    from daemon.archive import Archive, portions, prepare_portions, start_workers
 
     with start_workers() as workers:
-        yield blocks(portions([Archive.open(path, workers)]), model.bundle.profile, workers)
+        yield prepare_portions(portions([Archive.open(path, workers)]), model.bundle.profile, workers)
 
 
 def _near(path: Path, model: Model) -> dict[str, float]:
@@ -156,8 +156,8 @@ def _near(path: Path, model: Model) -> dict[str, float]:
 
     from deploy.serving import TOLERANCE
 
-    with _blocks(path, model) as prepared:
-        signals = ([item.signal for item in block.prepared if item and item.signal is not None] for block in prepared)
+    with _portions(path, model) as prepared:
+        signals = ([item.signal for item in one.prepared if item and item.signal is not None] for one in prepared)
         logits = np.concatenate([model.classifier.classify(some).logits for some in signals if some])
     bundle = model.bundle
     edges = bundle.limits

@@ -1,0 +1,431 @@
+"""Blocks: what many files and archives are cut into, so that many computers can judge them, and what is done with one.
+
+A block is some files, in the order in which they were found, or some rows of one archive, in their order. It is judged
+by the very stages that `score` has on one computer (``daemon.batch``, ``daemon.archive``), on a node: a part of a
+cluster, with an engine and processes of its own that read. The node answers in pieces, each of which says how far it
+has come, so that whatever it says no more can be asked of another one from there on.
+
+Everything that travels is one of the types below, as bytes. Nothing in here knows what carries it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from daemon.archive import Archive, BadArchive, Part, Portion, portions, prepare_portions, score_portions, start_workers
+from daemon.archive import state_of as archive_state
+from daemon.batch import Judged, score_jobs
+from daemon.batch.output import write_line
+from daemon.common.ending import Closing
+from daemon.formats.limits import MIB
+from daemon.formats.text_rule import TextRule
+from daemon.judging import Judge
+from daemon.processes.worker_pool import WorkerPool
+from daemon.reading.ahead import Job, Stamp
+from daemon.reading.pool import ReaderPool
+from daemon.sources import Arrival, Ignored
+from deploy.classifier import usable_cores
+from deploy.serving import Model
+from models.raster import RasterProfile
+
+#: A block of files ends with the one that reaches either, one of an archive with its rows: some seconds of a core.
+MOST_FILES, MOST_BYTES, MOST_ROWS = 1024, 256 * MIB, 8192
+#: The first blocks are smaller, so that every node has something to do while the folders are still looked through.
+_FIRST_FILES, _GROWS_AFTER = 128, 16
+#: Of lines in one answer: packed they are less than the 100 KiB that Ray hands on without its object store.
+_ANSWER_BYTES = 128 << 10
+_ANSWER_S = 2.0  # after which what there is is told
+
+
+@dataclass(frozen=True, slots=True)
+class FileBlock:
+    """Some files, each from the curve on that its job says; ``number`` counts the blocks of a run from 0."""
+
+    number: int
+    jobs: tuple[Job, ...]
+
+    @property
+    def name(self) -> str:
+        """Its first file, for whoever is told of it."""
+        return str(self.jobs[0].arrival.file) if self.jobs else ""
+
+    @property
+    def largest_bytes(self) -> int:
+        """Of its files: how long a node may say nothing follows from it."""
+        return max((job.arrival.size_bytes for job in self.jobs), default=0)
+
+    def behind(self, reached: Reached) -> FileBlock:
+        """What is left of it."""
+        left = list(self.jobs[reached.jobs :])
+        if left and reached.curve:
+            arrival = left[0].arrival.portion(reached.curve, reached.sha256, reached.total)
+            left[0] = replace(left[0], arrival=arrival)
+        return FileBlock(self.number, tuple(left))
+
+
+@dataclass(frozen=True, slots=True)
+class RowBlock:
+    """Rows of one archive from ``first`` (counted from 0) on, as portions of its parts, which touch each other."""
+
+    number: int
+    first: int
+    portions: tuple[Portion, ...]
+
+    @property
+    def name(self) -> str:
+        return str(self.portions[0].archive.path) if self.portions else ""
+
+    @property
+    def largest_bytes(self) -> int:
+        return 0
+
+    @property
+    def count(self) -> int:
+        return sum(portion.count for portion in self.portions)
+
+    def behind(self, reached: Reached) -> RowBlock:
+        """What is left of it."""
+        left, skip = [], reached.rows
+        for one in self.portions:
+            told = min(skip, one.count)
+            skip -= told
+            if told < one.count:
+                left.append(Portion(one.archive, one.part, one.first + told, one.count - told))
+        return RowBlock(self.number, self.first + reached.rows, tuple(left))
+
+
+Block = FileBlock | RowBlock
+
+
+def cut(jobs: Iterable[Job], number: int = 0) -> Iterator[Block]:
+    """The jobs that are not answered yet, in blocks numbered from ``number`` on, none looked for before its turn."""
+    waiting: list[Job] = []
+    size_bytes = 0
+    for job in jobs:
+        if job.is_answered:
+            continue
+        waiting.append(job)
+        size_bytes += job.arrival.size_bytes
+        most = min(_FIRST_FILES << (number // _GROWS_AFTER), MOST_FILES)
+        if len(waiting) >= most or size_bytes >= MOST_BYTES:
+            yield FileBlock(number, tuple(waiting))
+            number, waiting, size_bytes = number + 1, [], 0
+    if waiting:
+        yield FileBlock(number, tuple(waiting))
+
+
+def cut_rows(archive: Archive, told: Sequence[tuple[int, int]] = (), number: int = 0) -> Iterator[Block]:
+    """The rows of an archive that nobody has told yet; ``told``: spans (first, stop) of rows, in any order."""
+    row = start = 0
+    waiting: list[Portion] = []
+    spans = sorted(told)
+    for portion in portions([archive]):
+        for one, first in _apart(portion, row, spans):
+            count = sum(each.count for each in waiting)
+            if waiting and (count + one.count > MOST_ROWS or first != start + count):
+                yield RowBlock(number, start, tuple(waiting))
+                number, waiting = number + 1, []
+            if not waiting:
+                start = first
+            waiting.append(one)
+        row += portion.count
+    if waiting:
+        yield RowBlock(number, start, tuple(waiting))
+
+
+def _apart(portion: Portion, row: int, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[Portion, int]]:
+    """What lies in none of the spans, each piece with its first row; that of the portion is ``row``."""
+    at, stop = row, row + portion.count
+    for first, end in [*spans, (stop, stop)]:
+        if end <= at or first > stop:
+            continue
+        if first > at:
+            yield Portion(portion.archive, portion.part, portion.first + at - row, first - at), at
+        at = max(at, end)
+
+
+# What travels.
+
+
+class Settings(Struct, frozen=True, array_like=True):
+    """How a node is to judge; the model itself follows in pieces of its files."""
+
+    device: str = "auto"
+    engine: str = "auto"
+    precision: str = "auto"
+    discard: float | None = None  # thresholds of the configuration, where it says any
+    keep: float | None = None
+    require_certificate: bool = False
+    rules: tuple[dict[str, Any], ...] = ()  # what it says of text files
+
+
+class Hello(Struct, frozen=True, array_like=True):
+    """What a node says of itself before it is given anything."""
+
+    host: str
+    version: str = ""  # of afm-triage; "" where there is none
+    python: str = ""
+    unseen: tuple[str, ...] = ()  # of the paths that it was asked for, with their sizes, those that it does not see so
+    trouble: str = ""  # why there is no more to say
+
+
+class Ready(Struct, frozen=True, array_like=True):
+    """What a node judges with."""
+
+    engine: str = ""
+    model: str = ""
+    pipeline: str = ""
+    discard: float = 0.0
+    keep: float = 0.0
+    trouble: str = ""  # one line, where it cannot judge
+
+
+class Reached(Struct, frozen=True, array_like=True):
+    """How far a block is told: ``rows`` of it; of files whole ``jobs``, and of the next one curves below ``curve``."""
+
+    rows: int = 0
+    jobs: int = 0
+    curve: int = 0
+    sha256: str | None = None  # of that file, which has ``total`` curves
+    total: int = 1
+
+
+class Answer(Struct, frozen=True, array_like=True):
+    """A piece of what is known of a block: a line a curve, in order.
+
+    ``lines[i]`` is what ``score --out`` writes of the row ``first + i`` of the block, with its end; ``formats[i]`` is
+    the name of the reader that opened its file.
+    """
+
+    block: int
+    first: int
+    lines: tuple[bytes, ...]
+    formats: tuple[str | None, ...]
+    reached: Reached
+    ignored: tuple[tuple[str, int], ...] = ()  # files that held no curve, by kind, since the last answer
+    is_last: bool = False
+    trouble: str = ""  # one line, where the block cannot be judged: an archive that is cut off, no reader
+
+    def from_row(self, row: int) -> Answer:
+        """Without what was told before: the rows of the block below ``row``."""
+        skip = max(row - self.first, 0)
+        if not skip:
+            return self
+        return msgspec.structs.replace(
+            self, first=self.first + skip, lines=self.lines[skip:], formats=self.formats[skip:]
+        )
+
+
+class _File(Struct, frozen=True, array_like=True):
+    """A job as it travels: names are bytes, for not all of them are UTF-8."""
+
+    file: bytes
+    path: bytes
+    folder: bytes | None
+    companion: bytes | None
+    state: tuple[int, int, bool]  # size, mtime, whether the name belongs to a format
+    stamp: tuple[int, int] | None
+    rest: tuple[int, str | None, int] | None  # first curve, sha256 and curves, of one that is told in part
+
+
+class _Files(Struct, frozen=True, array_like=True, tag="files"):
+    number: int
+    files: tuple[_File, ...]
+
+
+class _Rows(Struct, frozen=True, array_like=True, tag="rows"):
+    number: int
+    first: int
+    archive: bytes
+    state: tuple[int, ...]
+    parts: tuple[tuple[dict[str, Any], int, int], ...]  # header, first row, rows
+
+
+_BLOCK = msgspec.msgpack.Decoder(_Files | _Rows)
+_PACK = msgspec.msgpack.Encoder()
+_QUICK = 1  # of zlib: half the size in a tenth of the time that a line takes to be made
+
+
+def pack(message: Struct) -> bytes:
+    """A message as it travels."""
+    return zlib.compress(_PACK.encode(message), _QUICK)
+
+
+def unpack_answer(content: bytes) -> Answer:
+    """The inverse of :func:`pack`. ValueError for what is none, as of all that follow."""
+    return msgspec.msgpack.decode(zlib.decompress(content), type=Answer)
+
+
+def pack_block(block: Block) -> bytes:
+    """A block as it travels."""
+    if isinstance(block, FileBlock):
+        return pack(_Files(block.number, tuple(map(_file_of, block.jobs))))
+    archive = block.portions[0].archive
+    parts = tuple((one.part.to_header(), one.first, one.count) for one in block.portions)
+    return pack(_Rows(block.number, block.first, os.fsencode(archive.path.absolute()), archive.state, parts))
+
+
+def unpack_block(content: bytes) -> Block:
+    """The inverse, on a node. BadArchive where the archive is another one there."""
+    found = _BLOCK.decode(zlib.decompress(content))
+    if isinstance(found, _Files):
+        return FileBlock(found.number, tuple(map(_job_of, found.files)))
+    path = Path(os.fsdecode(found.archive))
+    state = archive_state(path.stat())
+    if state[2:] != tuple(found.state[2:]):  # device and inode are numbers of each computer's own
+        raise BadArchive("is not the file here that it is where the run was started, or it has changed; score it again")
+    parts = [(Part.checked(header, state[2]), first, count) for header, first, count in found.parts]
+    archive = Archive(path, sum(count for _, _, count in parts), tuple(part for part, _, _ in parts), state)
+    return RowBlock(found.number, found.first, tuple(Portion(archive, *one) for one in parts))
+
+
+def _file_of(job: Job) -> _File:
+    arrival = job.arrival
+    return _File(
+        os.fsencode(os.path.abspath(arrival.file)),
+        os.fsencode(arrival.path),
+        None if arrival.folder is None else os.fsencode(arrival.folder),
+        None if arrival.companion is None else os.fsencode(os.path.abspath(arrival.companion)),
+        (arrival.size_bytes, arrival.mtime_ns, arrival.claimed),
+        None if job.stamp is None else (job.stamp.size_bytes, job.stamp.mtime_ns),
+        (arrival.first, arrival.sha256, arrival.total) if arrival.first else None,
+    )
+
+
+def _job_of(file: _File) -> Job:
+    size_bytes, mtime_ns, is_claimed = file.state
+    arrival = Arrival(
+        source="score",
+        path=os.fsdecode(file.path),
+        file=Path(os.fsdecode(file.file)),
+        companion=None if file.companion is None else Path(os.fsdecode(file.companion)),
+        size_bytes=size_bytes,
+        mtime_ns=mtime_ns,
+        folder=None if file.folder is None else os.fsdecode(file.folder),
+        noticed_s=time.monotonic(),
+        claimed=is_claimed,
+        final=True,
+    )
+    if file.rest is not None:
+        arrival = arrival.portion(*file.rest)
+    return Job(arrival, None if file.stamp is None else Stamp(*file.stamp))
+
+
+# What is done with one.
+
+
+class Children(Closing):
+    """The processes that read for whoever judges block after block; they begin when they are first needed."""
+
+    def __init__(self, profile: RasterProfile, rules: Sequence[TextRule] = ()) -> None:
+        self._profile, self._rules = profile, rules
+        self._readers: ReaderPool | None = None
+        self._workers: WorkerPool | None = None
+
+    @property
+    def readers(self) -> ReaderPool:
+        """Of files."""
+        if self._readers is None:
+            self._readers = ReaderPool(max(2, usable_cores()), profile=self._profile, bare=True, rules=self._rules)
+        return self._readers
+
+    @property
+    def workers(self) -> WorkerPool:
+        """Of archives."""
+        if self._workers is None:
+            self._workers = start_workers()
+        return self._workers
+
+    def close(self) -> None:
+        """What they have in hand is forgotten; the next block starts others."""
+        if self._readers is not None:
+            self._readers.close()
+        if self._workers is not None:
+            self._workers.close()
+        self._readers = self._workers = None
+
+
+def judge(
+    block: Block, model: Model, judge: Judge, children: Children, ignored: Ignored, rules: Sequence[TextRule] = ()
+) -> Iterator[list[Judged]]:
+    """A verdict on every curve of a block, in order and in batches, by the stages of `score` on one computer.
+
+    Files that turn out to be no curves are counted in ``ignored``. Raises BadArchive, WorkersBroken, ReaderBroken.
+    """
+    is_over = False
+    try:
+        if isinstance(block, FileBlock):
+            for batch in score_jobs(block.jobs, model, judge, None, ignored, rules, children.readers):
+                yield [one for one in batch if isinstance(one, Judged)]
+        else:
+            prepared = prepare_portions(iter(block.portions), model.bundle.profile, children.workers)
+            yield from score_portions(prepared, model, judge)
+        is_over = True
+    finally:
+        if not is_over:  # they have something in hand that nobody waits for
+            children.close()
+
+
+def answers(block: Block, told: Reached, batches: Iterable[Sequence[Judged]], ignored: Ignored) -> Iterator[Answer]:
+    """What is judged of a block that is left behind what was ``told``, piece by piece; the last one says so."""
+    place = _Place(block, told)
+    lines: list[bytes] = []
+    formats: list[str | None] = []
+    size_bytes, since_s = 0, time.monotonic()
+    counted: Counter[str] = Counter()
+
+    def answer(*, is_last: bool = False) -> Answer:
+        fresh = ignored.kinds - counted
+        counted.update(fresh)
+        first = place.reached.rows - len(lines)
+        return Answer(block.number, first, tuple(lines), tuple(formats), place.reached, tuple(fresh.items()), is_last)
+
+    for one in chain.from_iterable(batches):
+        lines.append(write_line(one.decision, one.file))
+        formats.append(one.format)
+        place.pass_over(one)
+        size_bytes += len(lines[-1])
+        if size_bytes >= _ANSWER_BYTES or time.monotonic() > since_s + _ANSWER_S:
+            yield answer()
+            lines, formats, size_bytes, since_s = [], [], 0, time.monotonic()
+    yield answer(is_last=True)
+
+
+_NOWHERE: tuple[str | None, str] = (None, "")
+
+
+class _Place:
+    """Where in its block the telling is."""
+
+    def __init__(self, block: Block, told: Reached) -> None:
+        self.reached, self._before = told, told.jobs
+        self._jobs = iter(enumerate(block.jobs)) if isinstance(block, FileBlock) else None
+        self._file, self._curve, self._number = _NOWHERE, 0, -1
+
+    def pass_over(self, one: Judged) -> None:
+        """That curve is told too."""
+        if self._jobs is None:
+            self.reached = Reached(rows=self.reached.rows + 1)
+            return
+        decision = one.decision
+        file = decision.folder, decision.path
+        if file != self._file or decision.curve != self._curve:  # files that held none lie between
+            found = (at for at, job in self._jobs if (job.arrival.folder, job.arrival.path) == file)
+            self._number, self._file = next(found), file
+        self._curve = decision.curve + 1
+        is_whole = self._curve >= one.curves
+        rest = (0, None, 1) if is_whole else (self._curve, decision.sha256, one.curves)
+        self.reached = Reached(self.reached.rows + 1, self._before + self._number + is_whole, *rest)
+        if is_whole:
+            self._file = _NOWHERE

@@ -157,17 +157,22 @@ class Host:
     def plug_in(self) -> None:
         _ip("-n", _space("switch"), "link", "set", self._port, "up")
 
-    def rss_mb(self, *, without_ray: bool = False) -> float:
-        """Memory of all that runs on it; ``without_ray``: only of programs of ours (readers, and a driver)."""
+    def memory_mb(self) -> float:
+        """Of all that runs on it; pages that processes share count once."""
         total = 0
         for pid in self.pids():
             with contextlib.suppress(OSError):
-                command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                if without_ray and b"daemon" not in command.split(b"/ray/")[0]:
-                    continue
                 text = Path(f"/proc/{pid}/smaps_rollup").read_text()
                 total += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
         return total / 1024
+
+    def cpu_s(self) -> float:
+        """What all that runs on it has computed, with those of their children that have ended."""
+        ticks = 0
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:15]))
+        return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _state(pid: int) -> str:

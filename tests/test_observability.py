@@ -26,6 +26,8 @@ from tests.faults.harness import Producer
 
 FILES = Path(__file__).resolve().parents[1] / "deploy" / "observability"
 ALERTS = (FILES / "alerts.yml").read_text()
+#: What comes to these where one Prometheus looks after many instruments (tests/test_facility.py).
+FACILITY = FILES.parent / "facility" / "facility.yml"
 
 #: Where prometheus.yml says that the token lies.
 TOKEN = "/etc/prometheus/afm-triage-token"
@@ -43,15 +45,15 @@ def promtool(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(["promtool", *words], input=given, capture_output=True, text=True, timeout=50, check=False)
 
 
-def rule_expressions() -> list[str]:
-    """Of every alert, as promtool prints nothing of them: a block scalar is folded into one line."""
-    found = re.findall(r"^ {8}expr: (?:>-\n((?: {10}.*\n)+)|(.*)\n)", ALERTS, re.M)
+def rule_expressions(rules: str = ALERTS) -> list[str]:
+    """Of every rule, as promtool prints nothing of them: a block scalar is folded into one line."""
+    found = re.findall(r"^ {8}expr: (?:>-\n((?: {10}.*\n)+)|(.*)\n)", rules, re.M)
     return [" ".join((folded or plain).split()) for folded, plain in found]
 
 
-def targets() -> list[tuple[str, str, str]]:
-    """(title of the panel, legend, expression) of everything that the dashboard asks for."""
-    dashboard = json.loads((FILES / "dashboard.json").read_text())
+def targets(file: Path = FILES / "dashboard.json") -> list[tuple[str, str, str]]:
+    """(title of the panel, legend, expression) of everything that a dashboard asks for."""
+    dashboard = json.loads(file.read_text())
     asked = [
         (panel["title"], target["legendFormat"], target["expr"])
         for panel in dashboard["panels"]
@@ -80,7 +82,7 @@ def test_every_alert_has_a_case_in_which_it_fires_and_says_what_to_do() -> None:
 
 
 def test_every_command_that_an_alert_advises_can_be_typed() -> None:
-    actions = " ".join(re.sub(r"{{.*?}}", "afm1", ALERTS).split())
+    actions = " ".join(re.sub(r"{{.*?}}", "afm1", ALERTS + FACILITY.read_text()).split())
     commands = re.findall(r"`afm-triage ([^`]+)`", actions)
     assert len(commands) > 10
     for words in map(str.split, commands):
@@ -90,14 +92,17 @@ def test_every_command_that_an_alert_advises_can_be_typed() -> None:
 
 
 def test_alerts_and_dashboard_name_only_conditions_and_states_that_there_are() -> None:
-    asked = " ".join([*rule_expressions(), *(expression for *_, expression in targets())])
+    boards = [*targets(), *targets(FACILITY.parent / "dashboard.json")]
+    rules = [*rule_expressions(), *rule_expressions(FACILITY.read_text())]
+    asked = " ".join([*rules, *(expression for *_, expression in boards)])
     kinds = {kind for words in re.findall(r'kind!?=~?"([^"]+)"', asked) for kind in words.split("|")}
     assert kinds <= set(CONDITIONS)
     assert set(re.findall(r'\bstate=~?"([^"]+)"', asked)) <= set(STATES)
 
 
-def test_the_dashboard_is_bound_to_no_server() -> None:
-    dashboard = json.loads((FILES / "dashboard.json").read_text())
+@pytest.mark.parametrize("folder", [FILES, FACILITY.parent], ids=lambda folder: folder.name)
+def test_a_dashboard_is_bound_to_no_server(folder: Path) -> None:
+    dashboard = json.loads((folder / "dashboard.json").read_text())
     assert "id" not in dashboard
     for panel in dashboard["panels"]:
         assert "id" not in panel
@@ -106,21 +111,32 @@ def test_the_dashboard_is_bound_to_no_server() -> None:
         assert panel["type"] == "row" or panel["description"].endswith(".")
 
 
-class Prometheus:
-    """Debian's, with our files and the token; only addresses and times are others."""
+def config_of(port: int, token: Path, instrument: str = "afm1") -> str:
+    """prometheus.yml with the token, another port and another pace."""
+    config = (FILES / "prometheus.yml").read_text().replace("instrument: afm1", f"instrument: {instrument}")
+    config = config.replace("127.0.0.1:9795", f"127.0.0.1:{port}")
+    config = config.replace("# authorization:", "authorization:").replace(TOKEN, str(token))
+    assert str(token) in config
+    return config.replace(": 15s", ": 250ms")
 
-    def __init__(self, folder: Path, target_port: int, token: Path) -> None:
-        config = (FILES / "prometheus.yml").read_text()
-        config = config.replace("127.0.0.1:9795", f"127.0.0.1:{target_port}").replace(": 15s", ": 250ms")
-        config = config.replace("# authorization:", "authorization:").replace(TOKEN, str(token))
-        assert str(token) in config
+
+class Prometheus:
+    """Debian's, with our files; ``rules`` are copied to where ``config`` looks for them."""
+
+    def __init__(self, folder: Path, config: str, *rules: Path) -> None:
+        folder.mkdir()
         (folder / "prometheus.yml").write_text(config)
-        shutil.copy(FILES / "alerts.yml", folder)
-        port = free_port()
-        self._address = f"http://127.0.0.1:{port}"
+        for file in rules:
+            shutil.copy(file, folder)
+        self.target = f"127.0.0.1:{free_port()}"
+        self._address = f"http://{self.target}"
         words = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
         with (folder / "log").open("wb") as log:
-            self.process = subprocess.Popen([*words, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
+            self.process = subprocess.Popen([*words, f"--web.listen-address={self.target}"], stdout=log, stderr=log)
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
 
     def ask(self, path: str, **words: str) -> Any:
         """``data`` of an answer of its API."""
@@ -160,12 +176,9 @@ def trial(tmp_path: Path, token: Path) -> Iterator[TemporaryService]:
 
 @pytest.fixture
 def prometheus(tmp_path: Path, trial: TemporaryService, token: Path) -> Iterator[Prometheus]:
-    folder = tmp_path / "prometheus"
-    folder.mkdir()
-    running = Prometheus(folder, trial.metrics_port, token)
+    running = Prometheus(tmp_path / "prometheus", config_of(trial.metrics_port, token), FILES / "alerts.yml")
     yield running
-    running.process.terminate()
-    running.process.wait(10)
+    running.end()
 
 
 @needs_prometheus

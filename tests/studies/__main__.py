@@ -22,6 +22,7 @@ TOPICS: dict[str, str] = {
     "engines": "does every engine on a CPU give the verdicts of single precision, and what does each cost",
     "enough": "does the promise about what is unseen in a pile hold, and how much is looked at for it",
     "explain": "does the heat of an explanation lie where something truly broke",
+    "facility": "two hundred instruments at once into one collector: what it costs, and is every decision there once",
     "few-labels": "what a few dozen labels of one's own curves add, and by which way",
     "flip": "is a curve upside down ever taken for an event, and what does looking cost",
     "goal": "does the interval for the time to the goal hold, over nights whose yield changes",

@@ -7,7 +7,7 @@ it (models.frontend) is a value here, because a compact copy of a curve carries 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,6 +48,8 @@ class Prepared:
     tilt: float | None = None  # of the baseline, in force_unit per whole signal; already taken away
     contact: float | None = None  # where along the retract contact ends, 0 to 1
     flipped: Prepared | None = None  # the same upside down, where that is to be judged too (models.frontend)
+    #: Of this way up, in order of place; None where the forces are not known, and where nobody has looked
+    ruptures: tuple[ToldRupture, ...] | None = None
 
     @property
     def blocking(self) -> bool:
@@ -62,6 +64,8 @@ def describe(prepared: Prepared | None) -> tuple[dict[str, Any], dict[str, NDArr
     for way, item in zip(_WAYS, (prepared, prepared and prepared.flipped), strict=True):
         if item is not None:
             found[way] = {name: getattr(item, name) for name in _FINDINGS} | {"reasons": list(item.reasons)}
+            if item.ruptures is not None:
+                found[way]["ruptures"] = plain(item.ruptures)
             if item.signal is not None:
                 signals[way] = item.signal
     return found, signals
@@ -74,8 +78,20 @@ def restore(found: Mapping[str, Any], signals: Mapping[str, Any]) -> Prepared | 
         one = found.get(way)
         if one is not None:
             findings = {name: one[name] for name in _FINDINGS}
-            prepared = Prepared(signals.get(way), tuple(one["reasons"]), **findings, flipped=prepared)
+            told = one.get("ruptures")  # which older copies lack
+            ruptures = None if told is None else told_of(told)
+            prepared = Prepared(signals.get(way), tuple(one["reasons"]), **findings, flipped=prepared, ruptures=ruptures)
     return prepared
+
+
+def plain(ruptures: Sequence[ToldRupture]) -> list[list[Any]]:
+    """As JSON takes them."""
+    return [[one.force_pn, one.drop_pn, one.position_nm, one.position_kind] for one in ruptures]
+
+
+def told_of(rows: Iterable[Sequence[Any]]) -> tuple[ToldRupture, ...]:
+    """The inverse of :func:`plain`. Raises TypeError for what it never wrote."""
+    return tuple(ToldRupture(*row) for row in rows)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

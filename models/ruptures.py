@@ -13,15 +13,16 @@ deploy/measurements/2026-11-28-ruptures.md).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.curve import Curve, DistanceKind, Prepared, Samples
-from models.frontend import LARGEST, MIN_POINTS, first_shown, force_scale, prepare, turned
+from models.curve import MOST_TOLD, Curve, DistanceKind, Prepared, Samples, ToldRupture
+from models.frontend import LARGEST, MIN_POINTS, first_shown, force_scale, median, newton_per_unit, prepare, turned
 from models.raster import ForceLabel, RasterProfile
-from models.steps import Fall, falls, snap_off
+from models.steps import LINE, SURFACE, Fall, falls, may_fall, snap_off
 
 _PROFILE = RasterProfile()
 
@@ -78,18 +79,21 @@ def ruptures(curve: Curve, prepared: Prepared | None = None) -> tuple[Rupture, .
     or without a baseline has none. Of a curve whose sign is open, pass :func:`pulling` of it.
     """
     n = len(curve)
-    if n < MIN_POINTS or not (np.abs(curve.force) < LARGEST).all():
+    if n < MIN_POINTS:
         return ()
     found = prepared or prepare([curve], _PROFILE)[0]
-    if found.level is None:
+    if found.level is None or not _may_break(found, n) or not (np.abs(curve.force) < LARGEST).all():
         return ()
     force = curve.force - found.level
+    breaks = _breaks_of(force, found.contact)
+    if not breaks:
+        return ()
     axis, kind = positions_nm(curve, found)
-    push, adhesion = _surface(found, n)
-    clear = np.arange(n) >= adhesion
-    if axis is not None and kind == "separation":
-        clear |= axis > AWAY
-    breaks = [one for one in _breaks_of(force) if clear[one.before]]
+    push = round((found.contact or 0.0) * n)
+    away = AWAY if axis is not None and kind == "separation" else math.inf
+    if any(axis is None or not axis[one.before] > away for one in breaks):
+        adhesion = max(_snapped_off(found, n), push)
+        breaks = [one for one in breaks if one.before >= adhesion or (axis is not None and axis[one.before] > away)]
     if not breaks:
         return ()
     free = force[breaks[-1].after :]
@@ -116,6 +120,43 @@ def ruptures(curve: Curve, prepared: Prepared | None = None) -> tuple[Rupture, .
         )
         start = one.after
     return tuple(one for one in told if one.force > 0.0 and one.drop > CLEAR * one.drop_error)
+
+
+def with_ruptures(prepared: Prepared, curve: Curve, profile: RasterProfile) -> Prepared:
+    """What the front-end made of a curve for ``profile``, each way with its ruptures; told once, they stay as they are.
+
+    So a compact copy keeps those of its original. What goes wrong here costs the ruptures, and never the curve.
+    """
+    told, flipped = prepared.ruptures, prepared.flipped
+    if told is None:
+        told = _told(curve, prepared, profile)
+    if flipped is not None and flipped.ruptures is None:
+        flipped = replace(flipped, ruptures=_told(turned(curve), flipped, profile))
+    if told is prepared.ruptures and flipped is prepared.flipped:
+        return prepared
+    return replace(prepared, ruptures=told, flipped=flipped)
+
+
+def _told(curve: Curve, prepared: Prepared, profile: RasterProfile) -> tuple[ToldRupture, ...] | None:
+    """As events tell them: of many the highest, in pN and nm to a tenth."""
+    if prepared.signal is None or newton_per_unit(curve) is None:
+        return None
+    try:
+        found = ruptures(curve, prepared if profile == _PROFILE else None)
+    except Exception:  # an advice less
+        return None
+    if len(found) > MOST_TOLD:
+        weakest = sorted(found, key=lambda one: one.force)[: len(found) - MOST_TOLD]
+        found = tuple(one for one in found if one not in weakest)
+    return tuple(
+        ToldRupture(
+            round(one.force, 1),
+            round(one.drop, 1),
+            None if math.isnan(one.position_nm) else round(one.position_nm, 1),
+            one.position_kind,
+        )
+        for one in found
+    )
 
 
 def pulling(curve: Curve) -> Curve:
@@ -150,7 +191,7 @@ def positions_nm(curve: Curve, prepared: Prepared) -> tuple[Samples | None, Dist
     if prepared.contact is None:
         return axis - axis[0], kind
     at = min(round(prepared.contact * len(curve)), len(curve) - 1)
-    return axis - float(np.median(axis[max(at - 2, 0) : at + 3])), kind
+    return axis - median(axis[max(at - 2, 0) : at + 3]), kind
 
 
 def approach_nm(curve: Curve, prepared: Prepared) -> Samples | None:
@@ -179,19 +220,30 @@ class _Break:
     t: float
 
 
-def _surface(found: Prepared, n: int) -> tuple[int, int]:
-    """The first sample behind the push, and the first one behind the snap-off that follows it."""
-    push = round((found.contact or 0.0) * n)
+def _snapped_off(found: Prepared, n: int) -> int:
+    """The first sample behind the snap-off from the surface; 0 where there is none."""
     if found.signal is None or (end := snap_off(found.signal)) == 0.0:
-        return push, push
+        return 0
     first = first_shown(n, found.contact or 0.0, _PROFILE)
-    return push, first + int(end * (n - first))
+    return first + int(end * (n - first))
 
 
-def _breaks_of(force: Samples) -> list[_Break]:
+def _may_break(found: Prepared, n: int) -> bool:
+    """A quick look at what the front-end made of ``n`` samples, which spares most curves the others."""
+    if found.signal is None or n < found.signal.shape[0] // 2:  # stretched, a break is no longer steep
+        return True
+    push = found.contact or 0.0
+    first = first_shown(n, push, _PROFILE)
+    beyond = ((push + SURFACE) * n - first) / (n - first)
+    return may_fall(found.signal, int(beyond * found.signal.shape[0]) - LINE)
+
+
+def _breaks_of(force: Samples, push: float | None) -> list[_Break]:
     """In order; of those that are one and the same fall, seen in more and in less detail, the clearest."""
-    seen = [fall for finer in DETAIL if finer == 1 or force.shape[0] > 256 * finer for fall in falls(force, finer)]
-    placed = [one for fall in seen if (one := _break_of(force, fall)) is not None]
+    details = [finer for finer in DETAIL if finer == 1 or force.shape[0] > 256 * finer]
+    seen = [fall for finer in details for fall in falls(force, finer, push)]
+    total = np.concatenate(([0.0], np.cumsum(force))) if seen else force
+    placed = [one for fall in seen if (one := _break_of(force, total, fall)) is not None]
     told: list[_Break] = []
     for one in sorted(placed, key=lambda one: (one.before, -one.t)):
         if told and one.before <= told[-1].after:
@@ -201,14 +253,13 @@ def _breaks_of(force: Samples) -> list[_Break]:
     return told
 
 
-def _break_of(force: Samples, fall: Fall) -> _Break | None:
+def _break_of(force: Samples, total: Samples, fall: Fall) -> _Break | None:
     """Where a fall of the averaged curve lies on the curve itself, and what of it belongs to neither branch.
 
     The means of some samples on each side differ most there; and of fewer and fewer, as long as the drop is clear of
-    their noise, so that a long curve is not placed by its averages alone.
+    their noise, so that a long curve is not placed by its averages alone. ``total``: (n + 1,) sums of ``force``.
     """
     n, few = force.shape[0], max(fall.width, 1)
-    total = np.concatenate(([0.0], np.cumsum(force)))
     middle, reach, noise = fall.sample, max(fall.width, 2), _noise_near(force, fall)
     while True:
         cut = np.arange(max(middle - reach, few), min(middle + reach, n - few) + 1)
@@ -225,9 +276,11 @@ def _break_of(force: Samples, fall: Fall) -> _Break | None:
     before, after = middle - 1, middle
     reach = max(4 * few, SLOWEST)
     first, last, clear = max(middle - reach, NEXT), min(middle + reach, n - 1 - NEXT), FALLING * noise
-    while before > first and _mean(force[before - NEXT : before]) > force[before] + clear:
+    start = first - NEXT
+    near = force[start : last + 1 + NEXT].tolist()  # numpy is slow with so few
+    while before > first and sum(near[before - NEXT - start : before - start]) / NEXT > near[before - start] + clear:
         before -= 1
-    while after < last and force[after] > _mean(force[after + 1 : after + 1 + NEXT]) + clear:
+    while after < last and near[after - start] > sum(near[after + 1 - start : after + 1 + NEXT - start]) / NEXT + clear:
         after += 1
     return _Break(before, after, fall.t)
 
@@ -239,7 +292,7 @@ def _mean(some: Samples) -> float:
 def _noise_near(force: Samples, fall: Fall) -> float:
     """Of single samples around a fall: from how they differ from their neighbours, which no slope or step moves."""
     near = force[max(fall.sample - 4 * fall.width - 8, 0) : fall.sample + 4 * fall.width + 8]
-    return float(np.median(np.abs(np.diff(near)))) * 1.4826 / math.sqrt(2.0)
+    return median(np.abs(near[1:] - near[:-1])) * 1.4826 / math.sqrt(2.0)
 
 
 class _Baseline:
@@ -296,12 +349,15 @@ class _Scatter:
         if size > longest:
             return self.of(longest) * math.sqrt(longest / size)
         count = self._free.shape[0] // size
+        if count < 2:  # nothing can be said, and so no rupture stands out
+            return math.inf
         windows = self._free[self._free.shape[0] - count * size :].reshape(count, size)
         first, last = windows @ _weights(size, 0.5), windows[:, ::-1] @ _weights(size, 0.5)
         apart = last[:-1] - first[1:]
         return float(np.sqrt(np.mean(apart * apart) / 2))
 
 
+@lru_cache(maxsize=512)
 def _weights(size: int, back: float) -> Samples:
     """(size,) that make of samples the value of their line ``back`` samples before the first of them."""
     x = np.arange(size) - (size - 1) / 2
@@ -320,7 +376,7 @@ def _end_of(branch: Samples, scatter: _Scatter, back: int) -> tuple[float, float
     if most < SHORTEST:
         return (float(branch.mean()) if most else math.nan), scatter.of(SHORTEST)
     low, high, told = -math.inf, math.inf, (math.nan, math.nan)
-    for size in _sizes(most):
+    for size in _sizes(int(math.log(most / SHORTEST, GROWTH)) + 1):
         value, error = float(branch[:size] @ _weights(size, back)), scatter.of(size)
         low, high = max(low, value - AGREE * error), min(high, value + AGREE * error)
         if low > high:
@@ -329,6 +385,6 @@ def _end_of(branch: Samples, scatter: _Scatter, back: int) -> tuple[float, float
     return told
 
 
-def _sizes(most: int) -> NDArray[np.int64]:
-    count = int(math.log(max(most / SHORTEST, 1.0), GROWTH)) + 1
-    return np.unique((SHORTEST * GROWTH ** np.arange(count)).astype(np.int64))
+@lru_cache(maxsize=64)
+def _sizes(count: int) -> list[int]:
+    return sorted({int(SHORTEST * GROWTH**step) for step in range(count)})

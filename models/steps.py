@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.curve import Curve, Samples
-from models.frontend import CONTACT_SIGMA, find_contact, noise_of, resample
+from models.frontend import CONTACT_SIGMA, find_contact, median, noise_of, resample
 from models.raster import RasterProfile
 
 WINDOW = 8  # samples on each side of a step, of the 512 to which a retract is averaged
@@ -29,6 +29,9 @@ SURFACE = 0.05  # share of the retract after the push in which the snap-off is p
 #: A fall is marked on a curve from this t of two lines on, and from this many times the noise: then nine in ten
 #: simulated curves with an event have a mark, and one in ten of those without (tests/test_models_steps.py).
 MARKED, MARKED_NOISE = 6.0, 8.0
+#: Times the noise that a prepared signal falls from sample to sample at least, where there is one: of 1,763 simulated
+#: and real curves with a rupture 7 have less, of simulated ones without an event three in four.
+NEAR_MARK = 7.0
 LINE = 6  # samples of each of the two lines
 _PROFILE = RasterProfile()
 _FINER = {finer: RasterProfile(samples_per_column=2 * finer) for finer in (1, 2, 4, 8)}
@@ -83,22 +86,36 @@ def _steepest(force: Samples) -> float:
     return max(float(steps.max()), 0.0) if steps.size else 0.0
 
 
-def falls(force: Samples, finer: int = 1) -> list[Fall]:
+def falls(force: Samples, finer: int = 1, contact: float | None = None) -> list[Fall]:
     """Every fall of a finite retract beyond the surface that is worth a mark, in order.
 
     It is looked at in 512 averages, or ``finer`` times as many: few have less noise, many tell apart what lies close.
+    ``contact``: where along the retract the push ends, where the caller knows.
 
     A molecule is stretched before it breaks, and a mean over the rise says nothing of its end. So a line is laid
     through the samples on each side, and the fall is from the end of one to the beginning of the other.
     """
-    signal, noise, first = _beyond_surface(force, _FINER[finer])
+    signal, noise, first = _beyond_surface(force, _FINER[finer], contact)
     t, jump = line_down(signal, noise)
     factor = force.shape[0] / signal.shape[0]
     found: list[Fall] = []
-    for at in np.flatnonzero((t >= MARKED) & (jump >= MARKED_NOISE * noise)):
+    is_high = (t >= MARKED) & (jump >= MARKED_NOISE * noise)
+    is_high[1:] &= t[1:] >= t[:-1]
+    is_high[:-1] &= t[:-1] >= t[1:]
+    for at in np.flatnonzero(is_high):
         if at >= first and t[at] == t[max(at - LINE, 0) : at + LINE + 1].max():
             found.append(Fall(int((at + LINE + 0.5) * factor), max(round(LINE * factor), 1), float(t[at])))
     return found
+
+
+def may_fall(signal: Floats, first: int) -> bool:
+    """Whether anything in a prepared signal, in units of its noise, comes near a mark from sample ``first`` on.
+
+    A look of five microseconds, before :func:`falls`: two samples against the two behind the next one.
+    """
+    pairs = signal[max(first, 0) :]
+    pairs = pairs[:-1] + pairs[1:]
+    return bool(((pairs[:-3] - pairs[3:]) >= 2 * NEAR_MARK).any())
 
 
 def second_opinion(signals: Sequence[Floats]) -> Floats:
@@ -282,11 +299,15 @@ def _last(those: NDArray[np.bool_]) -> Places:
     return last
 
 
-def _beyond_surface(force: Samples, profile: RasterProfile = _PROFILE) -> tuple[Samples, float, int]:
+def _beyond_surface(
+    force: Samples, profile: RasterProfile = _PROFILE, contact: float | None = None
+) -> tuple[Samples, float, int]:
     """The averaged signal, its noise, and the first sample of it beyond the surface."""
-    signal = resample(force - float(np.median(force[-max(len(force) // 10, 1) :])), profile)
+    signal = resample(force - median(force[-max(len(force) // 10, 1) :]), profile)
     noise = max(noise_of(signal), 1e-5 * float(np.ptp(signal)))
-    return signal, noise, int(((find_contact(signal, noise) or 0.0) + SURFACE) * signal.shape[0])
+    if contact is None:
+        contact = find_contact(signal, noise) or 0.0
+    return signal, noise, int((contact + SURFACE) * signal.shape[0])
 
 
 def line_down(signal: Samples, noise: float, size: int = LINE) -> tuple[Samples, Samples]:
@@ -296,10 +317,11 @@ def line_down(signal: Samples, noise: float, size: int = LINE) -> tuple[Samples,
     """
     x = np.arange(size) - (size - 1) / 2
     squares, reach = float(x @ x), (size + 1) / 2  # from the middle of a line to the sample between
-    windows = np.lib.stride_tricks.sliding_window_view(signal, size)
-    mean = windows.mean(1)
-    slope = windows @ x / squares
-    rest = np.maximum((windows * windows).mean(1) * size - mean * mean * size - slope * slope * squares, 0) / (size - 2)
+    ones = np.ones(size)
+    mean = np.correlate(signal, ones) / size
+    slope = np.correlate(signal, x) / squares
+    square = np.correlate(signal * signal, ones)
+    rest = np.maximum(square - mean * mean * size - slope * slope * squares, 0) / (size - 2)
     left, right = slice(None, -size - 1), slice(size + 1, None)
     jump: Samples = (mean[left] + reach * slope[left]) - (mean[right] - reach * slope[right])
     spread = np.sqrt((rest[left] + rest[right] + noise * noise) * (1 / size + reach * reach / squares))

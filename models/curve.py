@@ -7,6 +7,7 @@ it (models.frontend) is a value here, because a compact copy of a curve carries 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -72,15 +73,16 @@ def describe(prepared: Prepared | None) -> tuple[dict[str, Any], dict[str, NDArr
 
 
 def restore(found: Mapping[str, Any], signals: Mapping[str, Any]) -> Prepared | None:
-    """What ``describe`` described. Raises KeyError and TypeError for what it never wrote."""
+    """What ``describe`` described. Raises KeyError, TypeError and ValueError for what it never wrote."""
     prepared: Prepared | None = None
     for way in reversed(_WAYS):
         one = found.get(way)
         if one is not None:
             findings = {name: one[name] for name in _FINDINGS}
-            told = one.get("ruptures")  # which older copies lack
-            ruptures = None if told is None else told_of(told)
-            prepared = Prepared(signals.get(way), tuple(one["reasons"]), **findings, flipped=prepared, ruptures=ruptures)
+            ruptures = told_of(one.get("ruptures"))  # which older copies lack
+            prepared = Prepared(
+                signals.get(way), tuple(one["reasons"]), **findings, flipped=prepared, ruptures=ruptures
+            )
     return prepared
 
 
@@ -89,9 +91,17 @@ def plain(ruptures: Sequence[ToldRupture]) -> list[list[Any]]:
     return [[one.force_pn, one.drop_pn, one.position_nm, one.position_kind] for one in ruptures]
 
 
-def told_of(rows: Iterable[Sequence[Any]]) -> tuple[ToldRupture, ...]:
-    """The inverse of :func:`plain`. Raises TypeError for what it never wrote."""
-    return tuple(ToldRupture(*row) for row in rows)
+def told_of(rows: Iterable[Sequence[Any]] | None) -> tuple[ToldRupture, ...] | None:
+    """The inverse of :func:`plain`; None of None. Raises TypeError and ValueError for what it never wrote."""
+    if rows is None:
+        return None
+    told = tuple(ToldRupture(*row) for row in rows)
+    numbers = [number for one in told for number in (one.force_pn, one.drop_pn, one.position_nm or 0.0)]
+    if len(told) > MOST_TOLD or not all(map(math.isfinite, numbers)):
+        raise ValueError("ruptures that are none")
+    if {one.position_kind for one in told} - {"piezo", "separation", None}:
+        raise ValueError("a distance of another kind")
+    return told
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,14 +13,24 @@ deploy/measurements/2026-11-28-ruptures.md).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.curve import MOST_TOLD, Curve, DistanceKind, Prepared, Samples, ToldRupture
-from models.frontend import LARGEST, MIN_POINTS, first_shown, force_scale, median, newton_per_unit, prepare, turned
+from models.frontend import (
+    LARGEST,
+    MIN_POINTS,
+    first_shown,
+    force_scale,
+    median,
+    newton_per_unit,
+    prepare,
+    prepare_to_judge,
+    turned,
+)
 from models.raster import ForceLabel, RasterProfile
 from models.steps import LINE, SURFACE, Fall, falls, may_fall, snap_off
 
@@ -120,6 +130,12 @@ def ruptures(curve: Curve, prepared: Prepared | None = None) -> tuple[Rupture, .
         )
         start = one.after
     return tuple(one for one in told if one.force > 0.0 and one.drop > CLEAR * one.drop_error)
+
+
+def prepare_to_tell(curves: Sequence[Curve], profile: RasterProfile) -> list[Prepared]:
+    """As ``prepare_to_judge``, with all that an event tells of a curve beside its verdict."""
+    prepared = zip(prepare_to_judge(curves, profile), curves, strict=True)
+    return [with_ruptures(one, curve, profile) for one, curve in prepared]
 
 
 def with_ruptures(prepared: Prepared, curve: Curve, profile: RasterProfile) -> Prepared:

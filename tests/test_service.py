@@ -66,6 +66,7 @@ def test_real_files_are_decided_live_and_exactly_as_a_later_score_decides_them(t
             "force_unit",
             "preview",
             "steps",
+            "ruptures",
         )
         assert {name: live[key][name] for name in same} == {name: row[name] for name in same}
     assert {row["verdict"] for row in live.values()} == {"keep", "review", "discard"}

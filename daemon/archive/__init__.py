@@ -33,7 +33,7 @@ from daemon.reading.ahead import Kept, Stamp
 from daemon.sources import Arrival
 from deploy.classifier import usable_cores
 from deploy.serving import Model, Scored
-from models.curve import Curve, ForceUnit, Prepared
+from models.curve import Curve, ForceUnit, Prepared, told_of
 from models.raster import RasterProfile
 
 VERSION = 1
@@ -365,8 +365,10 @@ def _prepared(portion: Portion, header: dict[str, Any], samples: NDArray[Any]) -
     prepared: list[Prepared | None] = [None] * portion.count
     ends = np.cumsum(header["sizes"], dtype=np.int64)
     coming = (
-        Prepared(samples[end - size : end] if size else None, tuple(reasons))
-        for size, end, reasons in zip(header["sizes"], ends, header["reasons"], strict=True)
+        Prepared(samples[end - size : end] if size else None, tuple(reasons), ruptures=told_of(ruptures))
+        for size, end, reasons, ruptures in zip(
+            header["sizes"], ends, header["reasons"], header["ruptures"], strict=True
+        )
     )
     for row, ways in zip(header["rows"], header["ways"], strict=True):
         one = next(coming)

@@ -35,9 +35,9 @@ from daemon.archive import (
 from daemon.common.text import first_line
 from daemon.processes import frames
 from daemon.processes.child import serving
-from models.curve import Curve, DistanceKind, ForceUnit, Samples
-from models.frontend import prepare_to_judge
+from models.curve import Curve, DistanceKind, ForceUnit, Samples, plain
 from models.raster import RasterProfile
+from models.ruptures import prepare_to_tell
 
 
 class RequestHandler:
@@ -68,7 +68,7 @@ class RequestHandler:
         there = [(row, curve) for row in rows if (curve := part.curve(row)) is not None]
         read_s = time.perf_counter() - begun_s
         profile = RasterProfile.from_mapping(request["profile"])
-        prepared = prepare_to_judge([curve for _, curve in there], profile)
+        prepared = prepare_to_tell([curve for _, curve in there], profile)
         ways = [(item,) if item.flipped is None else (item, item.flipped) for item in prepared]
         signals = [np.zeros(0, np.float32) if way.signal is None else way.signal for both in ways for way in both]
         header = {
@@ -76,6 +76,7 @@ class RequestHandler:
             "ways": [len(both) for both in ways],
             "sizes": [signal.shape[0] for signal in signals],
             "reasons": [way.reasons for both in ways for way in both],
+            "ruptures": [way.ruptures and plain(way.ruptures) for both in ways for way in both],
             "read_s": read_s,
             "front_s": time.perf_counter() - begun_s - read_s,
         }

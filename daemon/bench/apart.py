@@ -45,8 +45,9 @@ from deploy.classifier import Classifier, EngineFault, EngineRequest, NoEngine, 
 from deploy.engines import ENGINES, named
 from deploy.serving import Model, SelfTestFailed
 from models.bundle import Bundle, read, resolve
-from models.frontend import prepare, prepare_to_judge
+from models.frontend import prepare
 from models.raster import RasterProfile, coverage, envelope
+from models.ruptures import prepare_to_tell
 
 REFERENCE = "torch-cpu-fp32"
 BATCHES = {"cpu": (1, 8, 32), "cuda": (1, 8, 32, 64, 256)}
@@ -310,7 +311,7 @@ def _judged_ms(family: Family, model: Model, seconds: float) -> tuple[dict[str, 
     signals = [one.signal for one in prepare(curves, profile) if one.signal is not None]
     readings = [
         Reading(arrival, place, f"{place:064d}", curve, prepared=prepared, profile=profile)  # as the readers hand it on
-        for place, ((arrival, curve), prepared) in enumerate(zip(pairs, prepare_to_judge(curves, profile), strict=True))
+        for place, ((arrival, curve), prepared) in enumerate(zip(pairs, prepare_to_tell(curves, profile), strict=True))
     ]
     scored = model.judge(curves)
     raster = cpu_ms(lambda: coverage(envelope(signals, profile), profile), seconds) / len(signals)
@@ -318,7 +319,7 @@ def _judged_ms(family: Family, model: Model, seconds: float) -> tuple[dict[str, 
     with tempfile.TemporaryDirectory(prefix="afm-triage-") as folder:
         commit, commit_wall, publish = record_ms(readings, decide(readings, scored, judge), profile, Path(folder))
     spent = {
-        "front-end": cpu_ms(lambda: prepare_to_judge(curves, profile), seconds) / BATCH,
+        "front-end": cpu_ms(lambda: prepare_to_tell(curves, profile), seconds) / BATCH,
         "raster": raster,
         "network": max(whole - raster, 0.0),
         "decide": cpu_ms(lambda: decide(readings, scored, judge), seconds) / BATCH,

@@ -150,7 +150,7 @@ def _known(said: Mapping[str, Any], arrays: Mapping[str, Samples]) -> Prepared |
         known = restore(said, signals)
         ways = [way for way in (known, known and known.flipped) if way is not None]
         is_sound = all(REASONS.keys() >= set(way.reasons) for way in ways)
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         return None
     numbers = (number for way in ways for number in (way.noise, way.level, way.tilt, way.contact))
     return known if is_sound and all(number is None or _number(number) is not None for number in numbers) else None

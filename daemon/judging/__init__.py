@@ -28,8 +28,9 @@ from deploy.classifier import EngineId
 from deploy.serving import Model, Scored, is_discard
 from models.certificate import Promise
 from models.curve import Curve, ForceUnit, Prepared, ToldRupture
-from models.frontend import axes_of, prepare_to_judge, with_flipped
+from models.frontend import axes_of, with_flipped
 from models.raster import PreviewAxes, RasterProfile
+from models.ruptures import prepare_to_tell, with_ruptures
 from models.steps import second_opinion
 
 Verdict = Literal["keep", "review", "discard"]
@@ -189,6 +190,7 @@ def _decide(reading: Reading, scored: Scored | None, steps: float | None, judge:
         preview=preview,
         preview_axes=_axes(curve, scored),
         steps=steps,
+        ruptures=None if scored is None or scored.prepared is None else scored.prepared.ruptures,
     )
 
 
@@ -264,9 +266,9 @@ def prepared_for(reading: Reading, profile: RasterProfile, *, is_wary: bool) -> 
     curve, prepared = reading.curve, reading.prepared
     assert curve is not None
     if prepared is None or reading.profile != profile:
-        prepared = prepare_to_judge([curve], profile)[0]
+        prepared = prepare_to_tell([curve], profile)[0]
     if is_wary and prepared.flipped is None and len(curve):
-        return with_flipped(prepared, curve, profile)
+        return with_ruptures(with_flipped(prepared, curve, profile), curve, profile)
     return prepared
 
 

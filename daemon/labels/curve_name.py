@@ -35,8 +35,8 @@ from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Named
 from daemon.processes import apart
 from models.files import write_whole
-from models.frontend import prepare_to_judge
 from models.raster import RasterProfile
+from models.ruptures import prepare_to_tell
 
 
 def sha256_of(file: Path) -> str | None:
@@ -99,7 +99,7 @@ def copy_of_file(label: Label, watched: Sequence[Path], silent: Sequence[Path]) 
         if file.is_file() and sha256_of(file) == label.sha256:
             with suppress(Unreadable, Unfinished, OSError, IndexError):
                 curve, profile = open_file(file)[label.curve], RasterProfile()
-                return compact_copy_of(curve, profile, prepare_to_judge([curve], profile)[0])
+                return compact_copy_of(curve, profile, prepare_to_tell([curve], profile)[0])
     return None
 
 

@@ -32,9 +32,9 @@ from daemon.formats.base import AWAY, Blob, CurveFile, NotACurve, Unfinished, Un
 from daemon.processes import frames
 from daemon.processes.child import Note, give_back_freed, has_come, serving
 from models.curve import Curve, Prepared
-from models.frontend import prepare_to_judge
 from models.raster import RasterProfile
 from models.reasons import UNREADABLE
+from models.ruptures import prepare_to_tell
 from models.tip import tip_state
 
 _FRESH_S = 2.0  # a file changed less long ago may still be in the writing, whatever it looks like
@@ -246,7 +246,7 @@ def _profile(text: str) -> RasterProfile:
 def _prepared(curve: Curve, profile: RasterProfile) -> Prepared | None:
     """None where the front-end fails: the service then tries for itself, and says so in its log."""
     try:
-        return prepare_to_judge([curve], profile)[0]
+        return prepare_to_tell([curve], profile)[0]
     except Exception:
         return None
 

@@ -119,6 +119,21 @@ def test_curves_come_back_to_the_bit_and_prepare_alike(tmp_path):
         assert one.signal is None or one.signal.tobytes() == other.signal.tobytes()
 
 
+def test_ruptures_from_an_archive_with_distances_are_those_from_the_files(lab, model, tmp_path, capsys):
+    archive = tmp_path / "a.h5"
+    assert main(["pack", str(lab), "--out", str(archive), "--distance"]) == 0
+    capsys.readouterr()
+
+    def told(path: Path) -> list[object]:
+        assert main(["score", str(path), "--json", "--model", model, "--engine", "torch"]) == 0
+        return [json.loads(line)["ruptures"] for line in capsys.readouterr().out.splitlines()]
+
+    from_files = told(lab)
+    assert told(archive) == from_files
+    assert sum(bool(one) for one in from_files) > 10
+    assert None in from_files  # a file that does not say what makes it a force
+
+
 def test_a_curve_that_holds_on_by_its_approach_alone_does_so_from_the_archive(tmp_path):
     """The far end lies far above where the approach began: only the kept tenth can tell."""
     rng = np.random.default_rng(0)
@@ -145,8 +160,9 @@ def test_verdicts_from_an_archive_are_those_from_the_files(lab, packed, model, c
     def lines(path: Path) -> list[dict]:
         assert main(["score", str(path), "--json", "--model", model, "--engine", "torch"]) == 0
         rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        # an archive may be on another machine: it does not say where the folder was, nor are its curves drawn
-        left_out = ("latency_s", "folder", "preview_axes")
+        # an archive may be on another machine: it does not say where the folder was, nor are its curves drawn, nor does
+        # it know places without the distances
+        left_out = ("latency_s", "folder", "preview_axes", "ruptures")
         return [{key: value for key, value in row.items() if key not in left_out} for row in rows]
 
     from_files, from_archive = lines(lab), lines(packed)

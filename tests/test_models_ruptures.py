@@ -4,9 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.curve import Curve
-from models.frontend import turned
-from models.ruptures import pulling, ruptures
+from models.curve import MOST_TOLD, Curve, ToldRupture, describe, restore
+from models.frontend import OPEN, prepare, turned
+from models.raster import RasterProfile
+from models.ruptures import prepare_to_tell, pulling, ruptures, with_ruptures
 from models.simulate import simulate
 
 NOISE_PN = 4.0
@@ -113,3 +114,85 @@ def test_figures_of_simulated_curves_are_as_near_the_truth_as_is_said():
             off += [min(abs(each.index + 1 - truth.index) for each in near) / len(one.curve)] if near else []
     assert len(off) / last > 0.5
     assert np.quantile(off, 0.8) < 0.001
+
+
+PROFILE = RasterProfile()
+
+
+def told(curve: Curve, profile: RasterProfile = PROFILE) -> tuple[ToldRupture, ...] | None:
+    return prepare_to_tell([curve], profile)[0].ruptures
+
+
+def test_an_event_tells_what_the_table_has_in_tenths_whatever_the_model_looks_at():
+    curve = a_sawtooth()
+    said = told(curve)
+    assert said is not None
+    for one, rupture in zip(said, ruptures(curve), strict=True):
+        numbers = (one.force_pn, one.drop_pn, one.position_nm)
+        assert numbers == pytest.approx((rupture.force_pn, rupture.drop_pn, rupture.position_nm), abs=0.0500001)
+        assert one.position_kind == "separation"
+    assert told(curve, RasterProfile(columns=64, rows=64)) == said
+    assert [one.position_nm for one in told(replace(curve, distance=None, distance_kind=None)) or ()] == [None] * 3
+
+
+def test_without_forces_there_is_nothing_to_tell_and_a_still_curve_has_no_rupture():
+    curve = a_sawtooth()
+    assert told(replace(curve, force_unit="m", spring_constant_n_per_m=None)) is None
+    assert told(replace(curve, force_unit=None)) is None
+    assert told(replace(curve, force=np.full(2400, np.nan))) is None
+    assert told(a_sawtooth(breaks=())) == ()
+
+
+def test_of_very_many_the_highest_are_told_in_the_order_of_the_curve():
+    places = [(300 + 75 * k, 60.0 + 7.0 * (k % 5) + k) for k in range(MOST_TOLD + 5)]
+    curve = a_sawtooth(breaks=tuple(places), tilt_pn=0.0)
+    every, said = ruptures(curve), told(curve)
+    assert len(every) > MOST_TOLD
+    assert said is not None
+    assert len(said) == MOST_TOLD
+    assert [one.position_nm for one in said] == sorted(one.position_nm for one in said)
+    assert min(one.force_pn for one in said) == pytest.approx(sorted(one.force for one in every)[-MOST_TOLD], abs=0.1)
+
+
+def test_each_way_up_has_its_own_and_what_is_told_once_stays():
+    upside_down = replace(turned(a_sawtooth()), notes=(OPEN,))
+    (both,) = prepare_to_tell([upside_down], PROFILE)
+    assert both.flipped is not None
+    assert both.flipped.ruptures == told(a_sawtooth())
+    assert both.ruptures != both.flipped.ruptures
+    assert with_ruptures(both, replace(upside_down, force=upside_down.force * 2), PROFILE) is both
+    described = describe(both)
+    again = restore(*described)
+    assert again is not None
+    assert again.flipped is not None
+    assert (again.ruptures, again.flipped.ruptures) == (both.ruptures, both.flipped.ruptures)
+
+
+def test_what_goes_wrong_costs_the_ruptures_and_not_the_curve(monkeypatch):
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("models.ruptures.ruptures", fails)
+    (prepared,) = prepare_to_tell([a_sawtooth()], PROFILE)
+    assert prepared.ruptures is None
+    assert prepared.signal is not None
+
+
+@pytest.mark.parametrize("row", [[1.0], [math.inf, 1.0, None, None], [1.0, 1.0, None, "away"], ["1", 1.0, None, None]])
+def test_a_damaged_copy_says_nothing_of_ruptures(row):
+    found, signals = describe(prepare([a_sawtooth()], PROFILE)[0])
+    found["prepared"]["ruptures"] = [row]
+    with pytest.raises((TypeError, ValueError)):
+        restore(found, signals)
+
+
+def test_the_quick_look_passes_over_no_rupture_that_matters():
+    """Of those above 50 pN in simulated curves one in a hundred, at most."""
+    passed = seen = 0
+    for one in simulate(250, seed=78, prevalence=1.0):
+        (prepared,) = prepare([one.curve], PROFILE)
+        strong = any(each.force_pn >= 50 for each in ruptures(one.curve, replace(prepared, signal=None)))
+        seen += strong
+        passed += strong and not ruptures(one.curve, prepared)
+    assert seen > 100
+    assert passed <= 0.01 * seen

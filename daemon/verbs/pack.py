@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Options:
     paths: Annotated[tuple[Path, ...], Option("files or folders", "PATH", is_positional=True)] = ()
     out: Annotated[Path, Option("the archive; never replaces a file", "FILE.h5")]
-    distance: Annotated[bool, Option("keep the distance too (score does not need it)")] = False
+    distance: Annotated[bool, Option("keep the distance too: verdicts do not need it, places of ruptures do")] = False
     simulate: Annotated[int | None, Option("N simulated curves instead of files", "N")] = None
     seed: Annotated[int, Option("of these; the same gives the same bytes", "S")] = 1
     prevalence: Annotated[float, Option("share with an event", "P")] = 0.05

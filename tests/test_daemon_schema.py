@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,10 @@ from jsonschema import Draft202012Validator
 
 from daemon.config import Config
 from daemon.judging.judge import Serving
-from daemon.labels import Labels
-from daemon.labels.sessions import Sessions
+from daemon.labels import Label, Labels
+from daemon.labels.sessions import Sessions, answers_of, name_of
 from daemon.ledger import Ledger, events, wire
+from daemon.ledger.numbers import ToldLabel
 from daemon.metrics import STATES, Metrics
 from daemon.publish import Publisher
 from daemon.service.health import Condition, Health, Vigil
@@ -163,3 +166,49 @@ def test_a_kind_that_has_no_schema_cannot_be_sent() -> None:
 def test_what_is_no_event_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - several kinds of it
         wire.decode(body)
+
+
+def test_what_people_have_said_is_told_to_whoever_asks_a_thousand_at_a_time(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.record([decision(1)])
+    said = [Label("a.ibw", 0, "keep", f"rater {number}", "2026-11-20T12:00:00Z") for number in range(1_200)]
+    file = tmp_path / "labels.sqlite"
+    publisher = Publisher(ledger.path, "afm1", publish=ANY, replay=ANY, told=answers_of(file))
+    publisher.start()
+    clients = Clients()
+    try:
+        client = clients.connect(zmq.DEALER, publisher.replay_endpoint)
+
+        def told(what: str, number: int) -> dict[str, Any]:
+            client.send_multipart([what.encode(), b"%d" % number])
+            (body,) = client.recv_multipart()
+            event = strict(body)
+            validator(what).validate(event)
+            return dict(event["data"])
+
+        assert told("labels", 0) == {"labels": [], "before": "", "undone": 0, "last_seq": 1}
+        assert told("sessions", 0) == {"sessions": [], "last_seq": 1}
+        with Labels(file) as labels:
+            labels.add(said)
+            session = Sessions(labels).begin(sample="titin", tip="OMCL")
+            first = told("labels", 0)
+            assert [one["number"] for one in first["labels"]] == list(range(1, 1_001))
+            rest = told("labels", 1_000)
+            assert [one["rater"] for one in rest["labels"]] == [one.rater for one in said[1_000:]]
+            assert rest["before"] == name_of(ToldLabel(**first["labels"][-1]))
+            assert told("labels", 1_200)["labels"] == []
+            (one,) = told("sessions", 0)["sessions"]
+            assert (one["tip"], one["first_seq"], one["last_seq"], one["stream"]) == ("OMCL", 2, None, ledger.stream)
+            assert told("sessions", session.number)["sessions"] == []
+            labels.remove([said[0]], by="ada", reason="", time="2026-11-21T12:00:00Z")
+            (removed,) = told("labels", 1_200)["labels"]
+            assert (removed["removed_by"], removed["undone"]) == ("ada", None)
+            labels.undo_removal(said[0].identity, said[0].rater, time="2026-11-22T12:00:00Z")
+            assert told("labels", 1_201)["undone"] == 1
+        with closing(sqlite3.connect(file)) as other:
+            other.execute("begin exclusive")  # no answer, and the service's other answers go on
+            client.send_multipart([b"labels", b"0"])
+            client.send_multipart([b"since", b"0"])
+            assert strict(client.recv_multipart()[0])["seq"] == 1
+    finally:
+        clients.close()
+        publisher.stop()

@@ -3,21 +3,27 @@
 A session is a range of decisions: from the first one after it was begun to the last one before it ended, or before
 the next one began. A person begins one (`session begin`), or a new day folder does; a folder never ends what a person
 began. The sessions of one sample are a group: its confirmed events move one cut.
+
+What programs are told of sessions and labels, when they ask the service, is made here too.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from daemon.common.errors import USAGE, UserError
 from daemon.judging import VERDICTS
 from daemon.labels import Labels
+from daemon.ledger.numbers import ToldLabel, ToldLabels, ToldSession, ToldSessions
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import text
 from models.clock import utc_now
@@ -230,3 +236,53 @@ def day_of(path: str) -> tuple[str, date] | None:
             with suppress(ValueError):  # month 13
                 return part, date(int(found["y"]), int(found["m"]), int(found["d"]))
     return None
+
+
+# What programs are told of sessions and labels.
+
+#: In one answer.
+MOST_TOLD = 1_000
+#: The service's other answers wait meanwhile.
+_PATIENCE_S = 0.1
+
+
+def answers_of(file: Path) -> dict[str, Callable[[int], ToldLabels | ToldSessions]]:
+    """What can be asked of the labels' ``file`` -> what is told of what lies behind a number."""
+    return {"labels": partial(told_labels, file), "sessions": partial(told_sessions, file)}
+
+
+def told_sessions(file: Path, after: int) -> ToldSessions:
+    """Those of the labels' ``file`` with a greater number. Raises UserError 74 where it cannot be read now."""
+    if not file.is_file():
+        return ToldSessions(sessions=())
+    with Labels(file, patience_s=_PATIENCE_S, is_reading=True) as labels:
+        found = [one for one in Sessions(labels).all() if one.number > after][:MOST_TOLD]
+        ours = labels.stream or ""
+    return ToldSessions(sessions=tuple(_told_session(one, ours) for one in found))
+
+
+def told_labels(file: Path, after: int) -> ToldLabels:
+    """Those of the labels' ``file`` with a greater number. Raises UserError 74 where it cannot be read now."""
+    if not file.is_file():
+        return ToldLabels(labels=(), before="", undone=0)
+    with Labels(file, patience_s=_PATIENCE_S, is_reading=True) as labels:
+        (undone,) = labels.select("select count(*) from labels where undone is not null")[0]
+        rows = labels.select("select * from labels where number > ? order by number limit ?", after, MOST_TOLD)
+        before = [_told_label(row) for row in labels.select("select * from labels where number = ?", after)]
+    name = name_of(before[0]) if before else ""
+    return ToldLabels(labels=tuple(map(_told_label, rows)), before=name, undone=undone)
+
+
+def name_of(label: ToldLabel) -> str:
+    """A short name of what was said, by which it is seen whether the file is still the one that was read."""
+    said = (label.path, label.curve, label.sha256, label.label, label.rater, label.time, label.removed_by)
+    return f"{label.number}-{zlib.crc32(repr(said).encode()):08x}"
+
+
+def _told_session(one: Session, ours: str) -> ToldSession:
+    said = {name: getattr(one, name) for name in ToldSession.__struct_fields__}
+    return ToldSession(**said | {"stream": one.stream or ours})
+
+
+def _told_label(row: Any) -> ToldLabel:
+    return ToldLabel(**{name: row[name] for name in ToldLabel.__struct_fields__} | {"extra": json.loads(row["extra"])})

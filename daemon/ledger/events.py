@@ -18,7 +18,17 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from daemon.judging import CutOrigin, Decision, Thresholds, Verdict
-from daemon.ledger.numbers import Count, Disk, GuardNumbers, Moment, Pulse, Ruptures
+from daemon.ledger.numbers import (
+    Count,
+    CurrentSession,
+    Disk,
+    GuardNumbers,
+    Moment,
+    Pulse,
+    Ruptures,
+    ToldLabels,
+    ToldSessions,
+)
 from daemon.sources import SourceHealth
 from models.certificate import Promise
 from models.clock import moment, rfc3339
@@ -215,29 +225,6 @@ class ServingModel(Struct, frozen=True):
     cut: CutOrigin
 
 
-class CurrentSession(Struct, frozen=True):
-    """The run that goes on, as people or a day folder began it."""
-
-    number: Annotated[int, Meta(ge=1)]
-    name: str
-    tip: str
-    sample: str
-    operator: str
-    note: str
-    goal: str
-    origin: Literal["person", "folder"]
-    began: Moment
-    seconds: Annotated[float, Meta(ge=0)]
-    first_seq: Annotated[int, Meta(ge=1, description="its first decision")]
-    counts: Annotated[
-        Mapping[str, Count],
-        Meta(
-            description="its decisions by verdict",
-            extra_json_schema={"required": ["keep", "review", "discard"]},
-        ),
-    ]
-
-
 class Messages(Struct, frozen=True, kw_only=True):
     """What is sent to a person when something is wrong, and whether it arrives."""
 
@@ -305,7 +292,7 @@ class Status(Struct, frozen=True, kw_only=True):
     disk: Disk | None = None  # null: not looked at yet
 
 
-Notice = Hello | Heartbeat | Status | Alarm | Model | ConfigOutcome
+Notice = Hello | Heartbeat | Status | Alarm | Model | ConfigOutcome | ToldLabels | ToldSessions
 
 #: Every kind of event and what its ``data`` holds.
 KINDS: dict[str, type[DecisionData | Notice]] = {
@@ -316,6 +303,8 @@ KINDS: dict[str, type[DecisionData | Notice]] = {
     "alarm": Alarm,
     "model": Model,
     "config": ConfigOutcome,
+    "labels": ToldLabels,
+    "sessions": ToldSessions,
 }
 _KIND_OF = {data: kind for kind, data in KINDS.items()}
 

@@ -5,12 +5,13 @@ line; it says nothing about real ones. *your events*: how real events that peopl
 about those that nobody was shown. *unseen*: how many events can lie among the discards; it says nothing of the line.
 Beside them stand a second opinion, and the watch over the tip. ``text`` is always one sentence for people.
 
-The disk that the ledger lies on, and the plain types that every event is made of, are here too. Fields are only ever
-added.
+The disk that the ledger lies on, sessions and labels as programs are told of them, and the plain types that every event
+is made of, are here too. Fields are only ever added.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
@@ -196,3 +197,92 @@ class Disk(Struct, frozen=True, kw_only=True):
     full_s: Annotated[
         float | None, Meta(description="seconds until it is full at the present rate; null: it does not fill")
     ]
+
+
+# What people have said: sessions and labels, as the service answers whoever asks for them.
+
+
+class CurrentSession(Struct, frozen=True):
+    """The run that goes on, as people or a day folder began it."""
+
+    number: Annotated[int, Meta(ge=1)]
+    name: str
+    tip: str
+    sample: str
+    operator: str
+    note: str
+    goal: str
+    origin: Literal["person", "folder"]
+    began: Moment
+    seconds: Annotated[float, Meta(ge=0)]
+    first_seq: Annotated[int, Meta(ge=1, description="its first decision")]
+    counts: Annotated[
+        Mapping[str, Count],
+        Meta(
+            description="its decisions by verdict",
+            extra_json_schema={"required": ["keep", "review", "discard"]},
+        ),
+    ]
+
+
+class ToldSession(Struct, frozen=True, kw_only=True):
+    """A run with one tip on one sample: the decisions of ``stream`` from ``first_seq`` to ``last_seq``."""
+
+    number: Annotated[int, Meta(ge=1)]
+    name: str
+    tip: str
+    sample: str
+    operator: str
+    note: str
+    goal: str
+    origin: Literal["person", "folder"]
+    began: Moment
+    ended: Annotated[Moment | None, Meta(description="null: it goes on")]
+    stream: Annotated[str, Meta(description="the ledger that the numbers count in")]
+    first_seq: Annotated[int, Meta(ge=1)]
+    last_seq: Annotated[Count | None, Meta(description="null: it goes on; below first_seq: nothing was decided")]
+
+
+class ToldSessions(Struct, frozen=True, kw_only=True):
+    """The answer to ["sessions", N]: those with a greater number, at most 1,000, oldest first; empty: no more."""
+
+    sessions: tuple[ToldSession, ...]
+    last_seq: Count = 0
+
+
+class ToldLabel(Struct, frozen=True, kw_only=True):
+    """One person's word on one curve, or that it was taken back."""
+
+    number: Annotated[int, Meta(ge=1, description="in the order in which they were given")]
+    path: str
+    folder: Annotated[str | None, Meta(description="the watched one; null: not known")]
+    curve: Count
+    sha256: Annotated[str | None, Meta(description="of the file; null: the label is known by its path")]
+    label: Literal["keep", "discard", "unsure"]
+    rater: str
+    reason: str
+    time: Annotated[str, Meta(description="UTC, RFC 3339; the last word of a rater on a curve is the one that holds")]
+    removed_by: Annotated[str | None, Meta(description="who took the label back, at this time: it holds no more")]
+    undone: Annotated[str | None, Meta(description="when that itself was taken back: this line counts for nothing")]
+    stream: Annotated[str | None, Meta(description="of the decision that the label is on, where one is known")]
+    seq: Annotated[int | None, Meta(description="of that decision")]
+    model: str | None
+    pipeline: str | None
+    verdict: Annotated[str | None, Meta(description="what was decided when the label was given")]
+    score: float | None
+    queue: Annotated[str | None, Meta(description="through which the curve came before the rater")]
+    weight: Annotated[float | None, Meta(description="1 / probability with which it was drawn; null: it was chosen")]
+    session: Annotated[int | None, Meta(description="number of the session that the curve is of")]
+    extra: Annotated[Mapping[str, str], Meta(description="further columns of an imported table")]
+
+
+class ToldLabels(Struct, frozen=True, kw_only=True):
+    """The answer to ["labels", N]: those with a greater number, at most 1,000, in order; empty: no more.
+
+    Whoever asked before asks for all of them anew where ``undone`` or ``before`` is not what it was.
+    """
+
+    labels: tuple[ToldLabel, ...]
+    before: Annotated[str, Meta(description='a short name of label N; "" where there is none')]
+    undone: Annotated[int, Meta(ge=0, description="removals that were taken back, of all")]
+    last_seq: Count = 0

@@ -15,8 +15,10 @@ import socket
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import zmq
 
@@ -33,14 +35,18 @@ from models.clock import CLOCK, Clock
 # The replay: what was decided, for whoever was not listening.
 #
 # Request ``["since", SEQ]``: the stored bodies with a greater ``seq``, at most 5,000, in order; one empty frame
-# when there are none. Request ``["status"]``: the status event as it is now. DEALER and REQ both work.
+# when there are none. Request ``["status"]``: the status event as it is now. ``["labels", N]`` and ``["sessions", N]``:
+# one event with what people have said, behind number N. DEALER and REQ both work.
 
-_HELP = wire.encode({"error": 'a request is ["since", SEQ] or ["status"]'})
+_HELP = wire.encode({"error": 'a request is ["since", SEQ], ["labels", N], ["sessions", N] or ["status"]'})
 _LARGEST_SEQ = 2**63 - 1
 _REQUESTS = 200  # heard in one turn
 _ANSWERS_WAITING = 8  # replies kept for a peer that does not read them, up to 10 MB each
 _MOST_FRAMES = 8  # of a request; the longest that makes sense has four
 _STATUS_KEPT_S = 0.1
+NOTHING_TOLD: Mapping[str, Callable[[int], bytes]] = MappingProxyType({})
+
+_Asked = tuple[list[bytes], str, int]  # the envelope, what is wanted, behind which number
 
 
 class Replay:
@@ -56,9 +62,11 @@ class Replay:
         view: LedgerView,
         status_body: Callable[[], bytes],
         count: Callable[[str], None] | None = None,
+        told: Mapping[str, Callable[[int], bytes]] = NOTHING_TOLD,
     ) -> None:
         self._router, self._view, self._status_body, self._count = router, view, status_body, count
-        self._asked: OrderedDict[bytes, deque[tuple[list[bytes], int]]] = OrderedDict()  # peer -> envelope and seq
+        self._told = told
+        self._asked: OrderedDict[bytes, deque[_Asked]] = OrderedDict()  # by peer
         self._status, self._status_s = b"", -math.inf
 
     @property
@@ -76,20 +84,20 @@ class Replay:
             self._hear(envelope, request)
         if self._asked:
             peer, waiting = self._asked.popitem(last=False)
-            envelope, seq = waiting.popleft()
+            envelope, what, number = waiting.popleft()
             if waiting:
                 self._asked[peer] = waiting  # behind all others
-            self._send(envelope, *self._since(seq))
+            self._send(envelope, *(self._since(number) if what == "since" else self._tell(what, number)))
 
     def _hear(self, envelope: list[bytes], request: list[bytes]) -> None:
         if request == [b"status"]:
             self._send(envelope, "status", [self._status_now()])
-        elif (seq := _seq(request)) is None:
+        elif (asked := _asked(request, ("since", *self._told))) is None:
             self._send(envelope, "malformed", [_HELP])
         else:
             waiting = self._asked.setdefault(envelope[0], deque())
             if len(waiting) < _ANSWERS_WAITING:  # no more would be kept for it, as it does not read
-                waiting.append((envelope, seq))
+                waiting.append((envelope, *asked))
 
     def _status_now(self) -> bytes:
         now_s = time.monotonic()
@@ -112,11 +120,20 @@ class Replay:
             return "damaged", []
         return "since", bodies or [b""]
 
+    def _tell(self, what: str, number: int) -> tuple[str, list[bytes]]:
+        try:
+            return what, [self._told[what](number)]
+        except UserError as error:  # people's programs may hold the file: no answer, and the client asks again
+            log.warning("%s behind %d are not told: %s", what, number, error)
+            return "unread", []
 
-def _seq(request: list[bytes]) -> int | None:
-    if len(request) != 2 or request[0] != b"since" or not request[1].isdigit() or len(request[1]) > 19:
+
+def _asked(request: list[bytes], known: Collection[str]) -> tuple[str, int] | None:
+    """What is asked for, and behind which number; None for what makes no sense."""
+    if len(request) != 2 or not request[1].isdigit() or len(request[1]) > 19:
         return None
-    return min(int(request[1]), _LARGEST_SEQ)
+    what = request[0].decode("ascii", "replace")
+    return (what, min(int(request[1]), _LARGEST_SEQ)) if what in known else None
 
 
 # The publisher: the ledger's tail on PUB, its history on ROUTER.
@@ -137,7 +154,8 @@ class Publisher(threading.Thread):
 
     ``allowed`` says who may listen from other machines; who is revoked is hung up on. Raises UserError 78 for an
     address that other machines could reach without it, 69 for one that cannot be bound. ``publish_endpoint`` and
-    ``replay_endpoint`` are the addresses in fact, also where port 0 was asked for.
+    ``replay_endpoint`` are the addresses in fact, also where port 0 was asked for. ``told``: what can be asked for
+    beside decisions -> the notice that says what lies behind a number.
     """
 
     def __init__(
@@ -153,10 +171,12 @@ class Publisher(threading.Thread):
         allowed: Allowed | None = None,
         heartbeat_s: float = 2.0,
         clock: Clock = CLOCK,
+        told: Mapping[str, Callable[[int], events.Notice]] | None = None,
     ) -> None:
         super().__init__(name="publisher", daemon=True)
         self._ledger, self._instrument, self._clock = ledger, instrument, clock
         self._status, self._pulse, self._counts, self._heartbeat_s = status, pulse, counts, heartbeat_s
+        self._told = {what: partial(self._tell, tell) for what, tell in (told or {}).items()}
         self._notices: deque[events.Notice] = deque(maxlen=1_000)
         self._ear, self._wake = socket.socketpair()
         self._ear.setblocking(False)
@@ -213,7 +233,8 @@ class Publisher(threading.Thread):
         for readable in (self._feed, self._requests, ear):
             poller.register(readable, zmq.POLLIN)
         with LedgerView(self._ledger) as view:
-            replay = Replay(self._requests, view, self._status_body, self._counts.replayed if self._counts else None)
+            count = self._counts.replayed if self._counts else None
+            replay = Replay(self._requests, view, self._status_body, count, self._told)
             self._send_notice(self._greeting())
             due_s = 0.0  # the first heartbeat goes out at once
             while not self._ending.is_set() and not self._has_revoked():
@@ -269,6 +290,9 @@ class Publisher(threading.Thread):
     def _status_body(self) -> bytes:
         status = self._look()
         return b"" if status is None else wire.encode(self._notice(status))
+
+    def _tell(self, tell: Callable[[int], events.Notice], number: int) -> bytes:
+        return wire.encode(self._notice(tell(number)))
 
     def _look(self) -> events.Status | None:
         """How the service is; None when that cannot be said, which must not keep decisions back."""

@@ -37,6 +37,7 @@ from daemon.guard.canaries import CanarySource, PathWatch
 from daemon.judging import Judge
 from daemon.judging.judge import Serving, release
 from daemon.judging.sentinel import Dispute, Sentinel
+from daemon.labels.sessions import answers_of
 from daemon.ledger import Ledger, LedgerView, snapshot
 from daemon.ledger.care import LedgerCare
 from daemon.ledger.space import SPOOL, SpaceCare
@@ -337,6 +338,7 @@ def _speak(
         pulse=guard.pulse,
         counts=metrics,
         allowed=allowed,
+        told=answers_of(config.state / "labels.sqlite"),
     )
     publisher.start()
     closing.callback(publisher.stop)

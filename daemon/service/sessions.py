@@ -24,7 +24,7 @@ from daemon.judging.registry import Registry
 from daemon.labels import Labels
 from daemon.labels.sessions import FIELDS, Session, Sessions, day_of, wanted_of
 from daemon.ledger import LedgerView, wire
-from daemon.ledger.events import CurrentSession
+from daemon.ledger.numbers import CurrentSession
 from models.bundle import BadBundle
 from models.clock import night_of, since_1970
 from models.goal import WANTED, Goal, of_old_files, outlook

@@ -12,6 +12,7 @@ import numpy as np
 
 from daemon import __version__
 from daemon.client.service_file import forget, leave
+from daemon.labels.sessions import answers_of
 from daemon.ledger import Ledger, events
 from daemon.publish import Publisher
 from daemon.sources import SourceHealth
@@ -45,7 +46,13 @@ class Speaker:
     def speak(self, publish: str = ANY, replay: str = ANY) -> None:
         path = self.ledger.path
         self.publisher = Publisher(
-            path, self.instrument, publish=publish, replay=replay, status=self.status, heartbeat_s=0.2
+            path,
+            self.instrument,
+            publish=publish,
+            replay=replay,
+            status=self.status,
+            heartbeat_s=0.2,
+            told=answers_of(self.state / "labels.sqlite"),
         )
         self.publish, self.replay = self.publisher.publish_endpoint, self.publisher.replay_endpoint
         leave(self.state, self.publish, self.replay, utc_now())

@@ -44,7 +44,7 @@ class Feed(Closing):
     ``since``: the last ``seq`` already known; None begins now. ``stream``: the ledger that ``since`` belongs to. When
     the service comes back with another ledger, or with an older copy that was put back, all of its decisions that were
     not delivered before are: a ledger may hold decisions of several streams, each going on where the one before ends.
-    ``key``: what the service asks for, where it asks for one.
+    ``key``: what the service asks for, where it asks for one. One that ``is_held`` asks for nothing: its history waits.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Feed(Closing):
         self._is_live_known = False  # whether a live word has said which stream goes on
         self._left_s: dict[str, float] = {}  # stream -> when another took its place
         self._replay, self._key = replay, key
+        self.is_held, self.is_asking = False, False  # is_asking: an answer is on its way, of some megabytes perhaps
         self._wait_until_s = 0.0  # no request before
         self._answers = 0
         self._ready: deque[Event] = deque()
@@ -137,7 +138,7 @@ class Feed(Closing):
     def _ask(self) -> None:
         """Ask for what is missing, one request at a time."""
         now_s = time.monotonic()
-        if now_s < self._wait_until_s:
+        if self.is_held or now_s < self._wait_until_s:
             return
         if self.last is None:
             request = [b"status"]
@@ -147,7 +148,7 @@ class Feed(Closing):
             return
         try:
             self._requests.send_multipart(request, zmq.DONTWAIT)
-            self._wait_until_s = now_s + self._answer_s
+            self._wait_until_s, self.is_asking = now_s + self._answer_s, True
         except zmq.Again:
             self._wait_until_s = now_s + _PAUSE_S / 4
 
@@ -156,7 +157,7 @@ class Feed(Closing):
         before, ends = self.last, bodies == [b""]
         found = [event for body in bodies for event in self._accept(body, is_live=False)]
         self._answers += self.last != before or ends  # one that brings nothing of what was asked for is none
-        self._wait_until_s = 0.0
+        self._wait_until_s, self.is_asking = 0.0, False
         if self.last == before:
             self._is_complete |= ends
             self._wait_until_s = time.monotonic() + _PAUSE_S
@@ -229,7 +230,7 @@ class Feed(Closing):
             self._left_s[left] = time.monotonic()
         self._known_to = max(self._known_to, self.last or 0)
         self.last, self._head, self._is_complete, self._wait_until_s = 0, 0, False, 0.0
-        self._has_met_known, self._at = False, None
+        self._has_met_known, self._at, self.is_asking = False, None, False
         self._poller.unregister(self._requests)  # with what the service before has answered
         self._requests.close()
         self._requests = self._connect(zmq.DEALER, self._replay, self._key)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,11 +28,12 @@ import zmq
 
 from daemon.client.feed import ask, ask_status
 from daemon.common import ending, keys
-from daemon.common.errors import BAD_CONFIG, INTERNAL, UNREACHABLE, UserError
+from daemon.common.errors import BAD_CONFIG, INTERNAL, UNREACHABLE, UserError, grouped
 from daemon.common.keys import Key
 from daemon.common.sockets import await_input, connect, open_socket
 from daemon.config import KEYS, Config
-from daemon.config.origin import SERVICE_FILE, is_running
+from daemon.config.origin import SERVICE_FILE, is_running, parse
+from daemon.config.rule import Address, Folder, Name
 from daemon.ledger import wire
 from models.files import write_whole
 
@@ -113,6 +115,58 @@ def _local_key(config: Config, said: Mapping[str, Any]) -> Key | None:
         key = keys.read_client(config.state / KEYS / _LOCAL, "key")
         return replace(key, is_given=False) if key.server == said["server_key"] else None
     return None
+
+
+# The services of a facility: where each of them speaks, as a person has written it down.
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the service of an instrument speaks; ``name``: what a collector calls it, None: as it says itself."""
+
+    name: str | None
+    publish: str
+    replay: str
+    key: Key | None = None
+
+    def __str__(self) -> str:
+        return self.name or self.replay
+
+
+def read_places(file: Path) -> list[Place]:
+    """The instruments of a TOML file: of each a table ``[NAME]`` with ``publish``, ``replay`` and perhaps ``key``.
+
+    Raises UserError 78 with every finding.
+    """
+    findings: list[str] = []
+    found: list[Place] = []
+    for name, said in parse(file).items():
+        try:
+            found.append(_place(Name()(name, file.parent), said, file.parent))
+        except (ValueError, UserError) as error:
+            findings.append(f"[{name}]: {error}")
+    replays = Counter(one.replay for one in found)
+    findings += [f"[{one}]: another instrument has {one.replay} too" for one in found if replays[one.replay] > 1]
+    if not found and not findings:
+        findings.append("names no instrument; write a table [afm1] with publish = and replay =")
+    if findings:
+        count = f"{len(findings)} errors: " if len(findings) > 1 else ""
+        raise UserError(BAD_CONFIG, f"{file}: {count}" + " | ".join(grouped(findings)))
+    return found
+
+
+def _place(name: str, said: object, folder: Path) -> Place:
+    """Raises ValueError and UserError with what to write instead."""
+    known = ("publish", "replay", "key")
+    if not isinstance(said, dict):
+        raise ValueError("is a table; write [NAME] on a line of its own, and below it publish = and replay =")
+    if unknown := said.keys() - set(known):
+        raise ValueError(f"{', '.join(sorted(unknown))}: unknown key; {', '.join(known)} are known")
+    if missing := [key for key in known[:2] if key not in said]:
+        raise ValueError(f"{' and '.join(missing)} is missing: the address that its service has, tcp://HOST:PORT")
+    publish, replay = (Address()(said[key], folder) for key in known[:2])
+    key = keys.read_client(Path(Folder()(said["key"], folder)), "key") if "key" in said else None
+    return Place(name, publish, replay, key)
 
 
 _PAGE_FILE = "review-page.json"

@@ -39,7 +39,7 @@ class StateLock:
     def __init__(self, state: Path) -> None:
         try:
             state.mkdir(parents=True, exist_ok=True)
-            self._descriptor = _hold(state / "lock")
+            self._descriptor = hold(state / "lock")
         except BlockingIOError:
             raise UserError(
                 ALREADY_RUNNING,
@@ -55,8 +55,8 @@ class StateLock:
         os.close(self._descriptor)
 
 
-def _hold(file: Path) -> int:
-    """The open file that is the lock, with the number of this process in it."""
+def hold(file: Path) -> int:
+    """The open file that is the lock, with the number of this process in it. Raises OSError, BlockingIOError."""
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         lock(descriptor)

@@ -245,6 +245,7 @@ MOST_OPEN = 4_096
 LARGEST_LIMIT = 65_536
 #: Kept for ourselves where the limit is low; connections that wait in the sockets' queues still come in first.
 RESERVE = 192
+_FILES_A_SOCKET = 3  # itself, its connection, and one that is just being made anew
 _MARGIN = 64  # must be free again before the door opens
 
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27  # of Linux' socket(7); Python has no names for them
@@ -278,6 +279,13 @@ class Connections:
         if not self.is_shut:
             return ""
         return f"{self._most:,} files and connections are open: new ones wait until some leave, judging goes on"
+
+
+def allow_many(sockets: int) -> None:
+    """So many sockets towards services, each of which is several open files, as far as this process may have them."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = LARGEST_LIMIT if hard == resource.RLIM_INFINITY else min(hard, LARGEST_LIMIT)
+    _set_limit(max(min(_FILES_A_SOCKET * sockets + RESERVE, most), resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
 
 
 def _lowest_free(limit: int) -> int:

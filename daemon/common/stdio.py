@@ -154,6 +154,12 @@ _FIRST_S, _PAUSES_S = 1.5, (10.0, 30.0, 60.0)  # and in a log
 SLOWEST_PER_S, FASTEST_PER_S = 1e-5, 1e5  # a --rate: one a day, and more than any disk takes
 
 
+def say(line: str) -> bool:
+    """One line for whoever looks after it, at once: True."""
+    print(clean(f"afm-triage: {line}"), file=sys.stderr, flush=True)
+    return True
+
+
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
     """Pass ``items`` through, and show how far they are, as :func:`working` does.
 

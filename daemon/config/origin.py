@@ -49,7 +49,8 @@ def _similar(word: str, known: Iterable[str]) -> str:
     return f'; did you mean "{near[0]}"?' if near else ""
 
 
-def _parse(file: Path) -> dict[str, Any]:
+def parse(file: Path) -> dict[str, Any]:
+    """What a TOML file says. Raises UserError 78 where it is none."""
     try:
         return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
@@ -70,7 +71,7 @@ def from_file(file: Path, rules: Mapping[str, Rule], findings: list[str]) -> dic
     tables = {key.partition(".")[0] for key in rules if "." in key}
     top = {key for key in rules if "." not in key} | tables
     given: dict[str, Given] = {}
-    for key, value in _parse(file).items():
+    for key, value in parse(file).items():
         if key not in top:
             home = next((path for path in rules if path.endswith(f".{key}")), None)
             hint = f"; it belongs into the table [{home.partition('.')[0]}]" if home else _similar(key, top)

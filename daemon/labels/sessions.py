@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from daemon.common.errors import USAGE, UserError
 from daemon.judging import VERDICTS
-from daemon.labels import Labels
+from daemon.labels import Label, Labels
 from daemon.ledger.numbers import ToldLabel, ToldLabels, ToldSession, ToldSessions
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import text
@@ -286,3 +286,51 @@ def _told_session(one: Session, ours: str) -> ToldSession:
 
 def _told_label(row: Any) -> ToldLabel:
     return ToldLabel(**{name: row[name] for name in ToldLabel.__struct_fields__} | {"extra": json.loads(row["extra"])})
+
+
+class Said:
+    """What people have said at one instrument, as far as its service was asked: the client's half of ``answers_of``."""
+
+    def __init__(self) -> None:
+        self.sessions: list[dict[str, Any]] = []
+        self._labels: list[dict[str, Any]] = []
+        self._undone, self._before = 0, ""
+
+    def update(self, tell: Callable[[str, int], Mapping[str, Any]]) -> bool:
+        """Ask for what is new; whether anything is. ``tell``: the data of an answer; what it raises ends it half way.
+
+        An answer that brings what was not asked for is told as ValueError.
+        """
+        count, answer = len(self._labels), tell("labels", self._number)
+        was_changed = (answer["undone"], answer["before"]) != (self._undone, self._before)
+        if was_changed:
+            self._labels, self._before, self._undone = [], "", answer["undone"]
+            answer = tell("labels", 0)
+        while answer["labels"]:
+            if answer["labels"][0]["number"] <= self._number:
+                raise ValueError("labels come out of order")
+            self._labels += answer["labels"]
+            answer = tell("labels", self._number)
+            self._before = answer["before"]
+        sessions: list[dict[str, Any]] = []
+        while found := tell("sessions", sessions[-1]["number"] if sessions else 0)["sessions"]:
+            if sessions and found[0]["number"] <= sessions[-1]["number"]:
+                raise ValueError("sessions come out of order")
+            sessions += found
+        is_new = was_changed or len(self._labels) != count or sessions != self.sessions
+        self.sessions = sessions
+        return is_new
+
+    def labels(self) -> list[dict[str, Any]]:
+        """What holds: the last word of each rater on each curve, unless it was taken back, in the order of time."""
+        last: dict[tuple[tuple[str, int], str], dict[str, Any]] = {}
+        for one in sorted(self._labels, key=lambda one: (one["time"], one["number"])):
+            if one["undone"] is None:
+                path, curve, sha256 = one["path"], one["curve"], one["sha256"]
+                label = Label(path, curve, "unsure", "", "", sha256=sha256, folder=one["folder"])
+                last[label.identity, one["rater"]] = one
+        return sorted((one for one in last.values() if one["removed_by"] is None), key=lambda one: int(one["number"]))
+
+    @property
+    def _number(self) -> int:
+        return int(self._labels[-1]["number"]) if self._labels else 0

@@ -386,6 +386,11 @@ def kind_of(event: Mapping[str, Any]) -> str:
     return parts[2] if len(parts) == 4 and parts[:2] == ["org", "afmtriage"] else ""
 
 
+def instrument_of(event: Mapping[str, Any]) -> str:
+    """``afm1`` of an event whose source is ``/afm1``."""
+    return str(event["source"]).removeprefix("/")
+
+
 def _type_of(kind: str) -> str:
     return f"org.afmtriage.{kind}.v1"
 

@@ -3,17 +3,20 @@
 People ask by the time of acquisition, and a decision may come days after it: a folder of last month is judged when it
 is first watched, a computer's clock is wrong, another is set back. So the ledger notes of every decision when its curve
 was measured (table ``times``), in that order; a night is found among a million decisions in some milliseconds.
+
+Whoever collects decisions elsewhere has to know which of them it has: that is noted here too, in stretches.
 """
 
 from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from heapq import merge
+from itertools import pairwise
 from typing import Any
 
 from daemon.common.errors import USAGE, UserError
@@ -209,3 +212,76 @@ class Asked:
         if not self.span.since_s <= one.acquired_s < self.span.until_s or one.verdict not in self.verdicts:
             return False
         return self.min_score is None or (one.score is not None and one.score >= self.min_score)
+
+
+# Which decisions somebody has.
+
+
+class Known:
+    """Which decisions a collector's tables hold: of each stream the instrument, and the stretches of its numbers.
+
+    As a stream is told without a gap, one stretch is all there is, unless something was lost.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[str, list[list[int]]]] = {}
+        self._at: dict[str, str] = {}  # instrument -> stream of what came last
+        self._changed: set[str] = set()
+
+    def take(self, instrument: str, stream: str, seq: int) -> bool:
+        """Whether it is new; then it is known from now on."""
+        owner, stretches = self._of.setdefault(stream, (instrument, []))
+        if any(first <= seq <= last for first, last in reversed(stretches)):
+            return False
+        if stretches and stretches[-1][1] == seq - 1:
+            stretches[-1][1] = seq
+        else:
+            stretches.append([seq, seq])
+        self._at[owner] = stream
+        self._changed.add(stream)
+        return True
+
+    def learn(self, instrument: str, stream: str, stretches: Iterable[Sequence[int]]) -> None:
+        """What the tables say; of an instrument's streams the one that came last is learnt last."""
+        self._of[stream] = (instrument, sorted([first, last] for first, last in stretches))
+        self._at[instrument] = stream
+
+    def owner(self, stream: str) -> str | None:
+        """The instrument that a stream is of."""
+        return self._of[stream][0] if stream in self._of else None
+
+    def last(self, stream: str) -> int:
+        """Its last number; 0 where it is not known."""
+        return max((last for _, last in self._of[stream][1]), default=0) if stream in self._of else 0
+
+    def at(self, instrument: str | None) -> tuple[str | None, int]:
+        """Stream and number behind which an instrument goes on; None: the one that there is."""
+        if instrument is None and len(self._at) == 1:
+            (instrument,) = self._at
+        stream = self._at.get(instrument or "")
+        return stream, 0 if stream is None else self.last(stream)
+
+    def missing(self) -> int:
+        """Numbers between the stretches of a stream: what was told and is not in the tables."""
+        of_all = (sorted(stretches) for _, stretches in self._of.values())
+        return sum(two[0] - one[1] - 1 for all_ in of_all for one, two in pairwise(all_))
+
+    def notes(self) -> dict[str, Any]:
+        """What has changed since it was ``noted``, for the note of a commit."""
+        changed = {stream: self._of[stream] for stream in self._changed}
+        at = {f"at {owner}": self._at[owner] for owner, _ in changed.values()}
+        return at | {f"stream {stream}": list(of) for stream, of in changed.items()}
+
+    def noted(self) -> None:
+        """What has changed is in the tables."""
+        self._changed.clear()
+
+    @classmethod
+    def read(cls, noted: Mapping[str, Any]) -> Known:
+        """What ``notes`` have said."""
+        known = cls()
+        for key, value in noted.items():
+            if key.startswith("stream "):
+                known.learn(value[0], key.removeprefix("stream "), value[1])
+        known._at |= {key.removeprefix("at "): value for key, value in noted.items() if key.startswith("at ")}
+        return known

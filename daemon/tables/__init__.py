@@ -381,4 +381,45 @@ def _moment(written: Any) -> datetime | None:
         return None
 
 
-__all__ = ["COLUMNS", "RECORDS", "data_of", "event_of", "need", "rows", "schema"]
+# What people have said: labels and sessions, in tables beside.
+
+#: Name of a table -> its columns, as above; each has the instrument before them.
+SAID_COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "labels": {
+        **{"path": "text", "folder": "text", "curve": "whole", "sha256": "text", "label": "text", "rater": "text"},
+        **{"reason": "text", "time": "moment", "stream": "text", "seq": "whole", "model": "text", "pipeline": "text"},
+        **{"verdict": "text", "score": "number", "queue": "text", "weight": "number", "session": "whole"},
+        **{"number": "whole", "extra": "text"},
+    },
+    "sessions": {
+        **{"number": "whole", "name": "text", "tip": "text", "sample": "text", "operator": "text", "note": "text"},
+        **{"goal": "text", "origin": "text", "began": "moment", "ended": "moment", "stream": "text"},
+        **{"first_seq": "whole", "last_seq": "whole"},
+    },
+}
+
+
+def said_rows(
+    instrument: str, labels: Iterable[Mapping[str, Any]] = (), sessions: Iterable[Mapping[str, Any]] = ()
+) -> dict[str, pyarrow.Table]:
+    """Name of a table -> a row each of what was told of an instrument (daemon.labels.sessions.Said)."""
+    import pyarrow as pa
+
+    kinds = {"text": "path", "whole": "curve", "number": "score", "moment": "time"}
+    made = {}
+    for (name, columns), told in zip(SAID_COLUMNS.items(), (list(labels), list(sessions)), strict=True):
+        cells = {"instrument": pa.array([instrument] * len(told), pa.string())}
+        for column, kind in columns.items():
+            values = [_said_cell(one.get(column), kind) for one in told]
+            cells[column] = pa.array(values, schema().field(kinds[kind]).type)
+        made[name] = pa.table(cells)
+    return made
+
+
+def _said_cell(value: Any, kind: str) -> Any:
+    if kind == "moment":
+        return _moment(value)
+    return json.dumps(value) if isinstance(value, dict) else value
+
+
+__all__ = ["COLUMNS", "RECORDS", "SAID_COLUMNS", "data_of", "event_of", "need", "rows", "said_rows", "schema"]

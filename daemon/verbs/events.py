@@ -1,24 +1,34 @@
-"""`events`: decisions as JSON lines, gap-free; from the running service, or from its ledger when it is down."""
+"""`events`: decisions as JSON lines, gap-free; from the running service, or from its ledger when it is down.
+
+With ``--to`` they go into tables instead, of one instrument or of many, with labels and sessions beside them.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from daemon.client.feed import PATIENCE, Feed, SilenceLimit, Silent, ask_status, patience_of, why_deaf
-from daemon.client.service_file import ServiceFile, find
-from daemon.common.errors import UNREACHABLE, USAGE, UserError
-from daemon.common.options import Option
+from daemon.client.service_file import Place, ServiceFile, find, read_places
+from daemon.common.errors import UNREACHABLE, USAGE, UserError, need_folder
+from daemon.common.options import Group, Option
 from daemon.common.stdio import write_bytes
 from daemon.common.text import clean
 from daemon.config import Config, Flags, Keys, load
 from daemon.judging import VERDICTS
-from daemon.ledger.events import kind_of
+from daemon.ledger.events import instrument_of, kind_of
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event, decode, encode
+from daemon.tables import need
+
+if TYPE_CHECKING:
+    from daemon.tables.collector import Tables
+
+TABLES = ("parquet", "duckdb")
+_TABLES = Group("into tables")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,32 +38,49 @@ class Options:
     verdict: Annotated[str | None, Option("only these decisions", choices=VERDICTS)] = None
     service: Annotated[Flags, Keys("state", "instrument", "publish", "replay", "key")]
     patience: Annotated[float | None, PATIENCE] = None
+    to: Annotated[str | None, Option("into tables instead, all of them, each once", choices=TABLES, group=_TABLES)] = (
+        None
+    )
+    out: Annotated[
+        Path | None, Option("of parquet the folder, of duckdb the file; there already: goes on", "PATH", group=_TABLES)
+    ] = None
+    instruments: Annotated[
+        Path | None, Option("TOML: of each a table [NAME] with publish, replay, key", "FILE", group=_TABLES)
+    ] = None
 
 
 def run(options: Options) -> int:
+    if options.to is not None or options.out is not None or options.instruments is not None:
+        return _into_tables(options)
     if options.since is not None and options.since < 0:
         raise UserError(USAGE, "--since counts from 0: 0 is the whole history")
     if options.since is None and not options.follow:
         print("nothing to print: --since 0 is the history, --follow waits for what comes", file=sys.stderr)
     config = load(options.service)
-    place = find(config)
-    is_elsewhere = _looks_elsewhere(options.service) or (config.key is not None and "state" not in config.origins)
-    ledger = None if is_elsewhere else config.state / "ledger.sqlite"
+    place, ledger = find(config), _ledger_of(config, options.service)
     other = _stranger(config, place)
     if other is None:
         found = _events(place, ledger, options)
     elif ledger is not None and not options.follow and _is_of_another(ledger, other):
         found = _stored(ledger, options.since)
     else:
-        name, wanted = clean(str(other.get("source", "")).removeprefix("/")), config.instrument
-        what = f"{name} answers at {place.replay}, not {wanted}"
-        raise UserError(
-            UNREACHABLE, f"{what}: start the service of {wanted}, or give its --config, --state or --replay"
-        )
+        raise _another(other, place, config)
     for event in found:
         if options.verdict in (None, event["data"]["verdict"]):
             write_bytes(encode(event) + b"\n")
     return 0
+
+
+def _ledger_of(config: Config, service: Flags) -> Path | None:
+    """The one on this computer, which may be read while its service is down; None where that is not meant."""
+    is_elsewhere = _looks_elsewhere(service) or (config.key is not None and "state" not in config.origins)
+    return None if is_elsewhere else config.state / "ledger.sqlite"
+
+
+def _another(other: Event, place: ServiceFile, config: Config) -> UserError:
+    name, wanted = clean(instrument_of(other)), config.instrument
+    what = f"{name} answers at {place.replay}, not {wanted}"
+    return UserError(UNREACHABLE, f"{what}: start the service of {wanted}, or give its --config, --state or --replay")
 
 
 def _stranger(config: Config, place: ServiceFile) -> Event | None:
@@ -120,3 +147,47 @@ def _follow(feed: Feed, silence: SilenceLimit) -> Iterator[Event]:
         found = feed.read(1.0)
         silence.note(heard=bool(found))
         yield from (event for event in found if kind_of(event) == "decision")
+
+
+def _into_tables(options: Options) -> int:
+    if options.to is None or options.out is None:
+        raise UserError(USAGE, "tables need both: --to parquet --out DIR, or --to duckdb --out FILE")
+    if options.since is not None or options.verdict is not None:
+        raise UserError(USAGE, "--since and --verdict do not go with --to: tables hold every decision, and go on")
+    if options.instruments is not None and (options.service.file or options.service.keys or options.patience):
+        raise UserError(USAGE, "--instruments says where its services are: leave --config and the like away")
+    need("events --to", "tables", "pyarrow", *["duckdb"] * (options.to == "duckdb"))
+    need_folder("--out", options.out)
+    from daemon.tables.collector import FileTables, FolderTables
+
+    places = None if options.instruments is None else read_places(options.instruments)
+    with FolderTables(options.out) if options.to == "parquet" else FileTables(options.out) as tables:
+        if places is not None:
+            return _collect(tables, places, options)
+        config = load(options.service)
+        place, ledger = find(config), _ledger_of(config, options.service)
+        if (other := _stranger(config, place)) is not None:
+            raise _another(other, place, config)
+        name = config.instrument if "instrument" in config.origins else None
+        return _collect(tables, [Place(name, place.publish, place.replay, place.key)], options, ledger)
+
+
+def _collect(tables: Tables, places: Sequence[Place], options: Options, ledger: Path | None = None) -> int:
+    """``ledger``: of the one place, which is read where its service is down."""
+    from daemon.tables.collector import Collector, take_stored
+
+    is_one = options.instruments is None
+    if ledger is not None and ledger.exists() and ask_status(places[0].replay, key=places[0].key) is None:
+        with LedgerView(ledger) as view:
+            take_stored(tables, view, ledger.with_name("labels.sqlite"))
+        if not options.follow:
+            return 0
+    with Collector(tables, places) as collector:
+        if options.follow:
+            one = places[0]
+            collector.follow(SilenceLimit(patience_of(options.patience), one.replay, one.key) if is_one else None)
+        silent = collector.catch_up()
+    if silent:
+        said = "; ".join(silent.values() if is_one else (f"{name}: {why}" for name, why in silent.items()))
+        raise UserError(UNREACHABLE, said if is_one else f"{said}; what the others have is in {options.out}")
+    return 0

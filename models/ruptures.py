@@ -23,6 +23,7 @@ from models.curve import MOST_TOLD, Curve, DistanceKind, Prepared, Samples, Told
 from models.frontend import (
     LARGEST,
     MIN_POINTS,
+    OPEN,
     first_shown,
     force_scale,
     median,
@@ -139,14 +140,14 @@ def prepare_to_tell(curves: Sequence[Curve], profile: RasterProfile) -> list[Pre
 
 
 def with_ruptures(prepared: Prepared, curve: Curve, profile: RasterProfile) -> Prepared:
-    """What the front-end made of a curve for ``profile``, each way with its ruptures; told once, they stay as they are.
+    """What the front-end made of a curve for ``profile``, each way that may be told with its ruptures; once there, they stay.
 
     So a compact copy keeps those of its original. What goes wrong here costs the ruptures, and never the curve.
     """
     told, flipped = prepared.ruptures, prepared.flipped
     if told is None:
         told = _told(curve, prepared, profile)
-    if flipped is not None and flipped.ruptures is None:
+    if flipped is not None and flipped.ruptures is None and OPEN in curve.notes:  # no other is told upside down
         flipped = replace(flipped, ruptures=_told(turned(curve), flipped, profile))
     if told is prepared.ruptures and flipped is prepared.flipped:
         return prepared
@@ -256,10 +257,19 @@ def _may_break(found: Prepared, n: int) -> bool:
 
 def _breaks_of(force: Samples, push: float | None) -> list[_Break]:
     """In order; of those that are one and the same fall, seen in more and in less detail, the clearest."""
-    details = [finer for finer in DETAIL if finer == 1 or force.shape[0] > 256 * finer]
-    seen = [fall for finer in details for fall in falls(force, finer, push)]
-    total = np.concatenate(([0.0], np.cumsum(force))) if seen else force
-    placed = [one for fall in seen if (one := _break_of(force, total, fall)) is not None]
+    total = None
+    placed: list[_Break] = []
+    for finer in DETAIL:
+        if finer > 1 and force.shape[0] <= 256 * finer:
+            break
+        known = [one.before for one in placed]
+        for fall in falls(force, finer, push):
+            if any(abs(fall.sample - before) <= fall.width for before in known):
+                continue  # less detail has less noise
+            if total is None:
+                total = np.concatenate(([0.0], np.cumsum(force)))
+            if (one := _break_of(force, total, fall)) is not None:
+                placed.append(one)
     told: list[_Break] = []
     for one in sorted(placed, key=lambda one: (one.before, -one.t)):
         if told and one.before <= told[-1].after:

@@ -140,7 +140,7 @@ def prepare_to_tell(curves: Sequence[Curve], profile: RasterProfile) -> list[Pre
 
 
 def with_ruptures(prepared: Prepared, curve: Curve, profile: RasterProfile) -> Prepared:
-    """What the front-end made of a curve for ``profile``, each way that may be told with its ruptures; once there, they stay.
+    """What the front-end made of a curve for ``profile``, with its ruptures; once there, they stay.
 
     So a compact copy keeps those of its original. What goes wrong here costs the ruptures, and never the curve.
     """

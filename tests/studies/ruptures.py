@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,13 +23,14 @@ from daemon.common.options import Option
 from daemon.common.stdio import progress
 from daemon.common.text import align
 from models.files import write_whole
-from models.ruptures import Rupture, ruptures
+from models.ruptures import Rupture, prepare_to_tell, ruptures
 from models.simulate import Scene, Simulated, compose, simulate
 from models.simulate.mechanics import chance
 from tests.studies.workplace import percent, share
 
 NEAR = 0.012  # share of the retract within which a rupture is found
 ONE_CHAIN = frozenset({"polymer", "far_out", "sawtooth", "dna"})  # one at a time: its force is that of the tip
+FORCES_PN = (50.0, 100.0, 150.0)
 STRENGTHS = ((0.0, 5.0), (5.0, 10.0), (10.0, 20.0), (20.0, math.inf))  # force, in times the noise of a sample
 
 
@@ -38,6 +40,7 @@ class Options:
 
     curves: Annotated[int, Option("simulated curves", "N")] = 6_000
     seed: Annotated[int, Option("9 and below were used while it was made", "N")] = 41
+    judged: Annotated[int, Option("simulated events, and curves without, that the shipped model judges too", "N")] = 0
     out: Annotated[Path | None, Option("the figures as JSON", "FILE.json")] = None
 
 
@@ -57,8 +60,8 @@ class Pair:
 
 def run(options: Options) -> int:
     """Exit 0 with the tables."""
-    if options.curves < 100 or options.seed < 0:
-        raise UserError(USAGE, "--curves is 100 or more, --seed is 0 or more")
+    if options.curves < 100 or min(options.seed, options.judged) < 0:
+        raise UserError(USAGE, "--curves is 100 or more, --seed and --judged are 0 or more")
     pairs: list[Pair] = []
     marks = false = free = marked = 0
     spent_s = 0.0
@@ -83,11 +86,53 @@ def run(options: Options) -> int:
         "strengths": [row_of(f"{low:g} to {high:g}", some) for low, high, some in by_strength(pairs)],
         "families": [row_of(name, some) for name, some in by_family(pairs)],
         "all": row_of("all", pairs),
+        "discards": discards(options.judged, options.seed) if options.judged else [],
     }
     if options.out is not None:
         write_whole(options.out, json.dumps(figures, indent=1).encode() + b"\n")
     print(write_text(figures))
     return 0
+
+
+def discards(count: int, seed: int) -> list[dict[str, Any]]:
+    """Of ``count`` simulated events, and as many curves without one: of those discarded, what their events tell.
+
+    A row a force: true ruptures that reach it and are told as at least 0.7 of it, and curves without one that seem to.
+    Only curves whose file says what makes a deflection a force.
+    """
+    from daemon.config import ThresholdsConfig
+    from daemon.judging import verdict_of
+    from daemon.judging.judge import judge_of, load_model
+
+    model = load_model("shipped")
+    judge, profile = judge_of(model, ThresholdsConfig()), model.bundle.profile
+    found: list[tuple[float, float, bool]] = []  # true and told, pN, of the discards; whether the field has any
+    for prevalence in (1.0, 0.0):
+        coming = iter(progress(simulate(count, seed + 1, prevalence), "judged", count))
+        while some := list(islice(coming, 64)):
+            prepared = prepare_to_tell([one.curve for one in some], profile)
+            for one, scored in zip(
+                some, model.judge_prepared(prepared, judge.thresholds.both, drawn=False), strict=True
+            ):
+                if verdict_of(scored.score, scored.reasons, judge.thresholds) != "discard" or scored.prepared is None:
+                    continue
+                if (told := scored.prepared.ruptures) is not None:
+                    true = max((each.force_pn for each in one.ruptures), default=0.0)
+                    found.append((true, max((each.force_pn for each in told), default=0.0), bool(told)))
+    rows = []
+    for force in FORCES_PN:
+        events, free = [one for one in found if one[0] >= force], [one for one in found if not one[0]]
+        any_told, near = sum(one[2] for one in events), sum(one[1] >= 0.7 * force for one in events)
+        seeming = sum(one[1] >= force for one in free)
+        rows.append(
+            {
+                "force_pn": force,
+                "told": share(any_told, len(events)),
+                "near": share(near, len(events)),
+                "seeming": share(seeming, len(free)),
+            }
+        )
+    return rows
 
 
 def scene_of(seed: int, number: int) -> Scene:
@@ -181,8 +226,14 @@ def write_text(found: dict[str, Any]) -> str:
             f" separation: {apart[0]:.1f} nm, 90 % within {apart[1]:.0f} nm",
             "",
             *align(rows),
+            *(f"discards with a rupture of {row['force_pn']:g} pN: {_cell(row)}" for row in found["discards"]),
         ]
     )
+
+
+def _cell(row: dict[str, Any]) -> str:
+    told, near, seeming = (percent(row[name]) for name in ("told", "near", "seeming"))
+    return f"of {row['told']['of']}, {told} are told with one, {near} near that; of those without, {seeming} as much"
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

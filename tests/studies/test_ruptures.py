@@ -35,3 +35,14 @@ def test_the_figures_are_written_as_they_are_printed(tmp_path, capsys):
     assert f"{100 * found['all']['force'][0]:.1f} %" in said
     assert found["strengths"][-1]["found"]["hits"] / found["strengths"][-1]["found"]["of"] > 0.6
     assert study(["ruptures", "--curves", "99"]) == 64
+
+
+def test_of_the_discards_is_told_what_their_events_have(tmp_path):
+    out = tmp_path / "found.json"
+    assert study(["ruptures", "--curves", "100", "--judged", "300", "--out", str(out)]) == 0
+    rows = json.loads(out.read_text())["discards"]
+    assert [row["force_pn"] for row in rows] == [50.0, 100.0, 150.0]
+    of = [row["told"]["of"] for row in rows]
+    assert of == sorted(of, reverse=True)
+    assert 100 < rows[0]["seeming"]["of"] <= 300
+    assert all(row["near"]["hits"] <= row["told"]["hits"] for row in rows)

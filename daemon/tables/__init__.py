@@ -24,6 +24,8 @@ from models.clock import CLOCK, moment, rfc3339, since_1970
 if TYPE_CHECKING:
     import pyarrow
 
+#: What a collector's tables are called.
+DECISIONS, LABELS, SESSIONS = "decisions", "labels", "sessions"
 #: Name of a column -> what it holds; the last words of a table's own documentation.
 COLUMNS = {
     "instrument": "text; null: a row of `score`",
@@ -385,13 +387,13 @@ def _moment(written: Any) -> datetime | None:
 
 #: Name of a table -> its columns, as above; each has the instrument before them.
 SAID_COLUMNS: Mapping[str, Mapping[str, str]] = {
-    "labels": {
+    LABELS: {
         **{"path": "text", "folder": "text", "curve": "whole", "sha256": "text", "label": "text", "rater": "text"},
         **{"reason": "text", "time": "moment", "stream": "text", "seq": "whole", "model": "text", "pipeline": "text"},
         **{"verdict": "text", "score": "number", "queue": "text", "weight": "number", "session": "whole"},
         **{"number": "whole", "extra": "text"},
     },
-    "sessions": {
+    SESSIONS: {
         **{"number": "whole", "name": "text", "tip": "text", "sample": "text", "operator": "text", "note": "text"},
         **{"goal": "text", "origin": "text", "began": "moment", "ended": "moment", "stream": "text"},
         **{"first_seq": "whole", "last_seq": "whole"},
@@ -423,3 +425,4 @@ def _said_cell(value: Any, kind: str) -> Any:
 
 
 __all__ = ["COLUMNS", "RECORDS", "SAID_COLUMNS", "data_of", "event_of", "need", "rows", "said_rows", "schema"]
+__all__ += ["DECISIONS", "LABELS", "SESSIONS"]

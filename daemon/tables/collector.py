@@ -35,7 +35,7 @@ from daemon.ledger.events import instrument_of, kind_of
 from daemon.ledger.span import Known
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event, as_plain, decode
-from daemon.tables import need, rows, said_rows, schema
+from daemon.tables import DECISIONS, need, rows, said_rows, schema
 from daemon.tables.dataset import Dataset, today, write_part
 from models.files import remove_abandoned, sync_folder, unfinished
 
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow
 
-DECISIONS = "decisions"
 #: Decisions in one commit, at most: some 100 MB until then.
 PORTION = 20_000
 #: Between two looks at the services that are followed; a decision is in the tables seconds later anyway.

@@ -319,20 +319,21 @@ SILENCE_S = 7.0
 _STEP_S = 3.0  # between two looks; a process that was stopped for an hour has not waited for it
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """Of a flag; argparse says what is wrong."""
     try:
-        seconds = float(text)
+        given_s = float(text)
     except ValueError:
-        seconds = math.nan
-    if not seconds >= 0:  # NaN compares false
+        given_s = math.nan
+    if not given_s >= 0:  # NaN compares false
         raise argparse.ArgumentTypeError(f"{text!r}: give seconds, 0 or more, or inf")
-    return seconds
+    return given_s
 
 
 PATIENCE = Option(
     "give up (exit 69) once no service has answered for so long, from the start or later",
     "SECONDS",
-    parse=_seconds,
+    parse=seconds,
     unless=f"{PATIENCE_S:g}; never where standard output is a terminal; inf: never",
 )
 

@@ -63,11 +63,9 @@ _Said = Mapping[str, "pyarrow.Table"]  # rows of labels and sessions
 class FolderTables(Closing):
     """Tables of Parquet in a folder, written by this process alone. Raises UserError as a Dataset does."""
 
-    #: Between two commits while curves come: each is a small file for all instruments, and many become one.
-    every_s = 10.0
-
     def __init__(self, folder: Path) -> None:
         self.path = folder
+        self.every_s = 10.0  # between two commits: each is a small file for all instruments, and many become one
         self._decisions = Dataset(folder / DECISIONS, schema(), ("day",))
         self.known = Known.read(self._decisions.noted)
         self._tidied: date | None = None
@@ -115,10 +113,8 @@ class FileTables(Closing):
     InUse while somebody has it open.
     """
 
-    every_s = 5.0
-
     def __init__(self, file: Path) -> None:
-        self.path = file
+        self.path, self.every_s = file, 5.0
         try:  # beside it, as it is opened anew for each commit
             self._lock = hold(file.with_name(f".{file.name}.lock"))
         except BlockingIOError:
@@ -317,7 +313,8 @@ class _Asker(threading.Thread, Closing):
     def run(self) -> None:
         while not self._ending.wait(_ROUND_S):
             for line in self._lines:
-                if not self._ending.is_set() and time.monotonic() >= line.due_s:
+                is_back = line.told and line.silent_s() < SILENCE_S
+                if not self._ending.is_set() and (is_back or time.monotonic() >= line.due_s):
                     self._look(line)
 
     def _look(self, line: _Line) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from daemon.client.feed import PATIENCE, Feed, SilenceLimit, Silent, ask_status, patience_of, why_deaf
+from daemon.client.feed import PATIENCE, Feed, SilenceLimit, Silent, ask_status, patience_of, seconds, why_deaf
 from daemon.client.service_file import Place, ServiceFile, find, read_places
 from daemon.common.errors import UNREACHABLE, USAGE, UserError, need_folder
 from daemon.common.options import Group, Option
@@ -46,6 +46,10 @@ class Options:
     ] = None
     instruments: Annotated[
         Path | None, Option("TOML: of each a table [NAME] with publish, replay, key", "FILE", group=_TABLES)
+    ] = None
+    every: Annotated[
+        float | None,
+        Option("write so often while curves come", "SECONDS", parse=seconds, unless="10 or 5", group=_TABLES),
     ] = None
 
 
@@ -162,6 +166,7 @@ def _into_tables(options: Options) -> int:
 
     places = None if options.instruments is None else read_places(options.instruments)
     with FolderTables(options.out) if options.to == "parquet" else FileTables(options.out) as tables:
+        tables.every_s = tables.every_s if options.every is None else options.every
         if places is not None:
             return _collect(tables, places, options)
         config = load(options.service)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import shutil
 import signal
@@ -13,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from daemon.cli import main
@@ -29,6 +31,7 @@ from daemon.ledger.wire import as_plain
 from daemon.publish import Publisher
 from daemon.tables import SAID_COLUMNS, event_of
 from daemon.tables.collector import FileTables, FolderTables, bring_up_to_date
+from models.curve import ToldRupture
 from tests.ledgerhelp import decisions, ledger_with
 from tests.speaker import Speaker
 
@@ -114,6 +117,7 @@ import sys, time
 from pathlib import Path
 from daemon.ledger import Ledger
 from daemon.publish import Publisher
+from models.curve import ToldRupture
 from tests.ledgerhelp import decisions
 
 ledger = Ledger(Path(sys.argv[1]), "afm1")
@@ -500,3 +504,52 @@ def test_stretches_know_what_is_there_and_what_is_missing() -> None:
     assert (again.missing(), again.at("afm1"), again.owner("s"), again.at("afm2")) == (3, ("s", 8), "afm1", (None, 0))
     known.noted()
     assert known.notes() == {}
+
+
+QUERIES = ROOT / "deploy/facility/queries.sql"
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def collected(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two instruments, two sessions, three labels."""
+    folder = tmp_path_factory.mktemp("collected")
+    out = out_of(folder, request.param)
+    with Speaker(folder / "a") as one, Speaker(folder / "b") as two, Labels(folder / "a/labels.sqlite") as labels:
+        for tip, count in (("old", 12), ("new", 6)):
+            Sessions(labels).begin(tip=tip)
+            one.record(count)
+        found = [{"force_pn": 180.0, "drop_pn": 90.0, "position_nm": 70.0, "position_kind": "piezo"}]
+        two.record(3, ruptures=tuple(msgspec.convert(found, list[ToldRupture])))
+        with one.ledger.view() as view:
+            discarded = next(event for event in view.last(6) if event["data"]["verdict"] == "discard")
+            labels.say([Labels.of_event(discarded, "keep", "ada"), Labels.of_event(discarded, "discard", "bob")])
+            labels.say([Labels.of_event(event, "keep", "ada") for event in view.last(1)])
+        at = ["--instruments", str(listed(folder, afm1=one, afm2=two))]
+        assert main(["events", "--to", request.param, "--out", str(out), *at]) == 0
+    return out
+
+
+def told_by(out: Path, title: str) -> list[tuple[Any, ...]]:
+    """The rows of one of the queries, by the comment above it."""
+    text = QUERIES.read_text()
+    assert f"\n-- {title}" in text
+    return ask(out, text.partition(f"\n-- {title}")[2].partition("\n")[2].partition(";\n")[0])
+
+
+def test_each_query_of_the_facility_says_what_its_title_promises(collected: Path) -> None:
+    titles = re.findall(r"^-- (.*)\nselect ", QUERIES.read_text(), re.MULTILINE)
+    assert len(titles) == QUERIES.read_text().count("\nselect ") == 10
+    found = {title: told_by(collected, title) for title in titles}
+    assert all(found.values()), "a query without an answer tells nothing of itself"
+    assert sorted(found["yield by tip"]) == [("afm1", "new", 6, 0.3333), ("afm1", "old", 12, 0.3333)]
+    assert sum(row[2] for row in found["yield by hour of the measurement (UTC)"]) == 21
+    assert [row[2:] for row in found["yield by model and cut"]] == [(21, 0.3333, 0.3333)]
+    assert sorted(found["who confirmed what"]) == [
+        ("ada", "keep", "discard", 1),
+        ("ada", "keep", "keep", 1),
+        ("bob", "discard", "discard", 1),
+    ]
+    assert [row[:2] for row in found["events that were discarded: a person says keep"]] == [("afm1", "ada")]
+    assert [row[3] for row in found["where two people do not agree"]] == [["ada: keep", "bob: discard"]]
+    assert [row[3] for row in found["how far each instrument is, and numbers that are missing: always 0"]] == [0, 0]
+    assert [row[4] for row in found["ruptures of 150 pN and more, whatever the verdict"]] == [180.0] * 3

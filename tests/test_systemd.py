@@ -22,11 +22,12 @@ from daemon.cli import Parser, main
 from daemon.common.errors import ALREADY_RUNNING, BAD_CONFIG, UNREACHABLE, USAGE
 from daemon.common.options import add_options, take_options
 from daemon.config.origin import PORTS
-from daemon.verbs import adapt, finetune, ledger, notify, report, run
+from daemon.verbs import adapt, events, finetune, ledger, notify, report, run
 
 UNITS = Path(__file__).resolve().parents[1] / "systemd"
 UNIT = UNITS / "afm-triage@.service"
-SERVICES = sorted(UNITS.glob("*.service"))
+COLLECTOR = UNITS.parent / "deploy" / "facility" / "afm-triage-collector.service"
+SERVICES = [*sorted(UNITS.glob("*.service")), COLLECTOR]
 INSTALL = UNITS.parent / "deploy" / "install"
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -53,7 +54,7 @@ def test_little_of_the_computer_lies_open_to_a_unit(unit: Path) -> None:
 
 def sandbox(unit: Path) -> list[str]:
     """Its settings from the user on, without words of ours."""
-    lines = unit.read_text().partition("\n[Install]")[0].splitlines()
+    lines = unit.read_text().partition("\n[Install]")[0].replace("/collector", "/%i").splitlines()
     return [line for line in lines[lines.index("User=afm-triage") :] if line and not line.startswith("#")]
 
 
@@ -165,10 +166,27 @@ def test_a_timer_asks_for_the_state_of_the_service(name: str, verb: ModuleType) 
     assert "\nOnFailure=afm-triage-task-failed@%i.service\n" in said
 
 
+def test_the_collector_asks_for_what_events_can_do_and_writes_where_it_may() -> None:
+    said = COLLECTOR.read_text()
+    words = said.split("ExecStart=/usr/bin/env afm-triage events ")[1].splitlines()[0].split()
+    parser = Parser()
+    add_options(parser, events.Options)
+    options = take_options(events.Options, parser.parse_args(words))
+    assert (options.to, options.follow, str(options.instruments)) == (
+        *("parquet", True),
+        "/etc/afm-triage/instruments.toml",
+    )
+    assert f"StateDirectory={str(options.out).removeprefix('%S/').removesuffix('/tables')}\n" in said
+    (never,) = re.findall(r"^RestartPreventExitStatus=(.*)$", said, re.MULTILINE)
+    assert set(never.split()) == {str(USAGE), str(ALREADY_RUNNING), str(BAD_CONFIG)}
+
+
 def test_the_pages_enable_units_that_are_there() -> None:
     pages = "\n".join(page.read_text() for page in sorted((UNITS.parent / "deploy" / "docs").glob("*.md")))
     told = {one.replace("@afm1", "@") for one in re.findall(r"systemctl enable --now (afm-triage[\w@.-]*)", pages)}
-    assert {one if "." in one else f"{one}.service" for one in told} <= {path.name for path in UNITS.iterdir()}
+    assert {one if "." in one else f"{one}.service" for one in told} <= {
+        path.name for path in (*UNITS.iterdir(), COLLECTOR)
+    }
 
 
 def test_the_service_talks_to_systemd_as_the_unit_expects(tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ FACTS = (
         "nothing: daemon/cli.py sets it before any verb is imported, and child processes inherit it",
         lambda node: says(node, "GOMP_SPINCOUNT"),
         'os.environ.setdefault("GOMP_SPINCOUNT", "0")',
+        {"daemon/blocks/node.py": "is no child of a verb: Ray has started it"},
     ),
     Fact(
         "the devices",

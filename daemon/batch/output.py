@@ -17,6 +17,9 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
+from msgspec import Struct
+
 from daemon.batch import Judged, VerdictCounts
 from daemon.common.ending import Closing
 from daemon.common.errors import ALREADY_RUNNING, BAD_DATA, INPUT_OUTPUT, UserError
@@ -354,16 +357,35 @@ def read_line(content: bytes) -> Line:
             stamp=Stamp(int(file["size_bytes"]), int(file["mtime_ns"])),
             curves=int(file["curves"]),
             engine=str(data["engine"]),
-            made_by=_made_by(data["model"], data["pipeline"], thresholds["discard"], thresholds["keep"]),
+            made_by=made_of(data["model"], data["pipeline"], thresholds["discard"], thresholds["keep"]),
         )
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         raise ValueError("no verdict of score --out") from error
 
 
+class _Opinion(Struct):
+    verdict: str
+    reasons: tuple[str, ...]
+
+
+_OPINION = msgspec.json.Decoder(_Opinion)
+
+
+def opinion_of(line: bytes) -> tuple[str, tuple[str, ...]]:
+    """Verdict and reasons of a line."""
+    try:
+        said = _OPINION.decode(line)
+    except msgspec.DecodeError:  # a file name that is not UTF-8 is escaped as only Python reads it
+        data = json.loads(line)
+        return data["verdict"], tuple(data["reasons"])
+    return said.verdict, said.reasons
+
+
 def made_by(judge: Judge) -> tuple[str, str, str]:
     """What lines must have in common with those that are added to them."""
-    return _made_by(judge.model, judge.pipeline, *judge.thresholds.both)
+    return made_of(judge.model, judge.pipeline, *judge.thresholds.both)
 
 
-def _made_by(model: str, pipeline: str, discard: float, keep: float) -> tuple[str, str, str]:
+def made_of(model: str, pipeline: str, discard: float, keep: float) -> tuple[str, str, str]:
+    """As :func:`made_by`, for whoever has the words."""
     return f"model {model}", f"pipeline {pipeline}", f"thresholds {discard:g} and {keep:g}"

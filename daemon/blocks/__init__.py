@@ -14,7 +14,7 @@ import os
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -144,6 +144,15 @@ def cut_rows(archive: Archive, told: Sequence[tuple[int, int]] = (), number: int
         yield RowBlock(number, start, tuple(waiting))
 
 
+def cut_archives(archives: Iterable[Archive], told: Callable[[Archive], Sequence[tuple[int, int]]]) -> Iterator[Block]:
+    """The rows of all of them that are left, as :func:`cut_rows`."""
+    number = 0
+    for one in archives:
+        for block in cut_rows(one, told(one), number):
+            number = block.number + 1
+            yield block
+
+
 def _apart(portion: Portion, row: int, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[Portion, int]]:
     """What lies in none of the spans, each piece with its first row; that of the portion is ``row``."""
     at, stop = row, row + portion.count
@@ -170,14 +179,13 @@ class Settings(Struct, frozen=True, array_like=True):
     rules: tuple[dict[str, Any], ...] = ()  # what it says of text files
 
 
-class Hello(Struct, frozen=True, array_like=True):
+class Hello(Struct, frozen=True):
     """What a node says of itself before it is given anything."""
 
-    host: str
     version: str = ""  # of afm-triage; "" where there is none
     python: str = ""
-    unseen: tuple[str, ...] = ()  # of the paths that it was asked for, with their sizes, those that it does not see so
-    trouble: str = ""  # why there is no more to say
+    unseen: tuple[str, ...] = ()  # of the paths that it was asked for, the first that it does not see so
+    trouble: str = ""  # why it has no afm-triage, or not this one
 
 
 class Ready(Struct, frozen=True, array_like=True):
@@ -208,14 +216,14 @@ class Answer(Struct, frozen=True, array_like=True):
     the name of the reader that opened its file.
     """
 
-    block: int
     first: int
     lines: tuple[bytes, ...]
     formats: tuple[str | None, ...]
     reached: Reached
     ignored: tuple[tuple[str, int], ...] = ()  # files that held no curve, by kind, since the last answer
     is_last: bool = False
-    trouble: str = ""  # one line, where the block cannot be judged: an archive that is cut off, no reader
+    code: int = 0  # where the rest cannot be judged, as an exit code: 65, 74; 69 where it is the node that cannot
+    trouble: str = ""  # and why, one line
 
     def from_row(self, row: int) -> Answer:
         """Without what was told before: the rows of the block below ``row``."""
@@ -225,6 +233,13 @@ class Answer(Struct, frozen=True, array_like=True):
         return msgspec.structs.replace(
             self, first=self.first + skip, lines=self.lines[skip:], formats=self.formats[skip:]
         )
+
+
+def row_of(block: Block, answer: Answer) -> tuple[Archive | None, int]:
+    """For rows of an archive: which one, and which of its rows the first line of an answer is on."""
+    if isinstance(block, FileBlock):
+        return None, 0
+    return block.portions[0].archive, block.first + answer.first
 
 
 class _File(Struct, frozen=True, array_like=True):
@@ -358,7 +373,7 @@ class Children(Closing):
 
 def judge(
     block: Block, model: Model, judge: Judge, children: Children, ignored: Ignored, rules: Sequence[TextRule] = ()
-) -> Iterator[list[Judged]]:
+) -> Generator[list[Judged]]:
     """A verdict on every curve of a block, in order and in batches, by the stages of `score` on one computer.
 
     Files that turn out to be no curves are counted in ``ignored``. Raises BadArchive, WorkersBroken, ReaderBroken.
@@ -389,7 +404,7 @@ def answers(block: Block, told: Reached, batches: Iterable[Sequence[Judged]], ig
         fresh = ignored.kinds - counted
         counted.update(fresh)
         first = place.reached.rows - len(lines)
-        return Answer(block.number, first, tuple(lines), tuple(formats), place.reached, tuple(fresh.items()), is_last)
+        return Answer(first, tuple(lines), tuple(formats), place.reached, tuple(fresh.items()), is_last)
 
     for one in chain.from_iterable(batches):
         lines.append(write_line(one.decision, one.file))

@@ -48,6 +48,10 @@ class _SignalListener(threading.Thread):
         for number in numbers:
             self._before.setdefault(number, signal.signal(number, _note_nothing))
 
+    @property
+    def handled(self) -> frozenset[int]:
+        return frozenset(self._before)
+
     def restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -119,6 +123,12 @@ def insist() -> None:
     """SIGINT ends us in the background too: a service that a script has started is stopped by it."""
     for listener in _listeners:
         listener.install((signal.SIGINT,))
+
+
+def again() -> None:
+    """A library has set handlers of its own meanwhile: signals are noted here again."""
+    for listener in _listeners:
+        listener.install(tuple(number for number in _ENDS if number in listener.handled))
 
 
 class Terminal:

@@ -426,3 +426,11 @@ def _bindings(config: Config) -> list[str]:
             found.append(f"{key}: {text} is already taken by {taken[mark]}; choose another port")
         taken[mark] = key
     return found
+
+
+def engine_cache() -> Path | None:
+    """Where engines that were compiled for this computer lie, for whoever serves no instrument."""
+    try:
+        return default_state(INSTRUMENT, serves=False) / "engines"
+    except Homeless:
+        return None

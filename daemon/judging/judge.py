@@ -219,6 +219,22 @@ def load_asked(asked: Asked, wish: EngineRequest) -> tuple[Model, Judge, str | N
     return model, judge, None if chosen is None else chosen.passed_over
 
 
+def find_asked(asked: Asked) -> tuple[Path, str | None]:
+    """The folder of what :func:`load_asked` loads, for whoever has others judge with it; and why not what was promoted.
+
+    Raises UserError for a model that is not there, or not whole.
+    """
+    config, models = asked.config, asked.config.state / "models"
+    name = asked.model or base_name(config)
+    try:
+        chosen = choose(name, models, config.thresholds) if asked.model is None else None
+        folder = chosen.folder if chosen else Registry(models).find(name)
+        read(folder)
+    except BadBundle as error:
+        raise UserError(BAD_DATA, f"model {name}: {error}") from error
+    return folder, chosen.passed_over if chosen else None
+
+
 def release(model: Model) -> None:
     """End what judges for it outside this process, if anything does."""
     if isinstance(model.classifier, Closing):

@@ -38,6 +38,11 @@ class Ignored:
         self.reasons[reason] += files
         self.kinds[self._kind(reason, name)] += files
 
+    def note_kind(self, kind: str, files: int) -> None:
+        """So many files of a kind, as another count has told it."""
+        self.reasons[kind.partition(" ")[0]] += files
+        self.kinds[kind] += files
+
     def add(self, others: Ignored) -> None:
         """Those of another count too."""
         self.reasons += others.reasons

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,17 +14,19 @@ from daemon.client.folders import wait_for_shares
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError, grouped, need_folder
 from daemon.common.options import Group, Option
 from daemon.common.text import clean, page
-from daemon.config import INSTRUMENT
+from daemon.config import engine_cache
 from daemon.formats.text_rule import TextRule
 from daemon.judging.judge import Asked, JudgeOptions
 from daemon.labels.table import HELP, Selection, read_selection
 from daemon.sources import words
+from daemon.tables import need
 from deploy.classifier import EngineRequest
 from deploy.engines import DEVICES, NAMES, PRECISIONS
 
 if TYPE_CHECKING:
     from daemon.batch import VerdictCounts
     from daemon.batch.output import ResumableOutput
+    from daemon.blocks.cluster import Cluster
     from daemon.judging import Judge
     from daemon.reading import Reading
     from daemon.reading.ahead import Found
@@ -46,6 +49,11 @@ class Options:
         Option("JSON lines into FILE; the same command goes on where it was ended", "FILE", group=_FORM),
     ] = None
     fresh: Annotated[bool, Option("with --out: forget what FILE holds")] = False
+    cluster: Annotated[
+        str | None,
+        Option("have a Ray cluster judge; local starts one here", "HOST:PORT"),
+    ] = None
+    patience: Annotated[float, Option("with --cluster: seconds that a node may say nothing", "S")] = 120.0
     judging: JudgeOptions
     device: Annotated[str, Option("where it runs", choices=DEVICES)] = "auto"
     engine: Annotated[str, Option("what runs it", choices=NAMES, unless="auto: the best there is")] = "auto"
@@ -63,13 +71,15 @@ def run(options: Options) -> int:
     """
     options, names = _without_names(options)
     is_packed = _check(options, names)
+    if options.cluster is not None:
+        return _score_on_cluster(options, options.cluster, is_packed=is_packed)
     from daemon.batch import VerdictCounts
     from daemon.batch.output import ResumableOutput
     from daemon.judging.judge import load_asked, release
 
     selection = None if options.only is None else read_selection(options.only)
     asked = Asked.of(options.judging, require_certificate=options.require_certificate)
-    wish = EngineRequest(options.device, options.engine, options.precision, cache=_built())
+    wish = EngineRequest(options.device, options.engine, options.precision, cache=engine_cache())
     model, judge, passed_over = load_asked(asked, wish)
     if passed_over:
         print(f"afm-triage: {clean(passed_over)}", file=sys.stderr)
@@ -83,16 +93,20 @@ def run(options: Options) -> int:
             _score_archives(options, model, judge, sheet, tally)
         elif options.paths:
             _score_files(options, model, judge, selection, sheet, tally, asked.text)
+    _sum_up(options, tally, str(model.engine))
+    return 0
+
+
+def _sum_up(options: Options, tally: VerdictCounts, engine: str) -> None:
     if options.summary:
         print(tally.summary())
     sys.stdout.flush()
     if options.out or options.summary or sys.stderr.isatty():
-        print(tally.report(model.engine), file=sys.stderr)
+        print(tally.report(engine), file=sys.stderr)
     for line in tally.sentinel.summary():
         print(f"afm-triage: {line}", file=sys.stderr)
-    if tally.ignored.total and selection is None:
+    if tally.ignored.total and options.only is None:
         print(f"ignored: {words(tally.ignored.kinds)}", file=sys.stderr)
-    return 0
 
 
 def _without_names(options: Options) -> tuple[Options, list[Reading]]:
@@ -111,16 +125,6 @@ def _without_names(options: Options) -> tuple[Options, list[Reading]]:
     return replace(options, paths=there), [look_up(name, None, service, rules)[1] for name in names]
 
 
-def _built() -> Path | None:
-    """Where engines that were compiled for this machine lie."""
-    from daemon.config.origin import Homeless, default_state
-
-    try:
-        return default_state(INSTRUMENT, serves=False) / "engines"
-    except Homeless:
-        return None
-
-
 def _check(options: Options, names: Sequence[Reading]) -> bool:
     """Whether archives are to be scored."""
     from daemon.archive import is_archive
@@ -136,6 +140,12 @@ def _check(options: Options, names: Sequence[Reading]) -> bool:
         raise UserError(USAGE, "--out and --only do not go together; use --json > FILE")
     if options.fresh and not options.out:
         raise UserError(USAGE, "--fresh goes with --out FILE")
+    if options.cluster is not None and (names or options.only is not None):
+        raise UserError(USAGE, "--cluster takes files, folders and archives, neither --only nor a curve by its name")
+    if options.cluster is not None and (options.out or not options.summary):
+        raise UserError(USAGE, "--cluster goes with --summary")
+    if not options.patience > 0:
+        raise UserError(USAGE, f"--patience {options.patience:g}: give seconds above 0")
     if options.out:
         need_folder("--out", options.out)
     return bool(packed)
@@ -187,6 +197,87 @@ def _score_files(
     if not tally.curves + tally.kept:
         among = f" ({told})" if (told := words(tally.ignored.kinds)) else ""
         raise UserError(BAD_DATA, f"no force curve found{among}; which are read: {page('files')}")
+
+
+def _score_on_cluster(options: Options, address: str, *, is_packed: bool) -> int:
+    """Exit 74 or 65 for what could not be judged; the rest is."""
+    need("score --cluster", "cluster", "ray", "pyarrow")
+    from daemon.batch import VerdictCounts
+    from daemon.blocks import Settings
+    from daemon.blocks.cluster import Cluster
+    from daemon.blocks.node import Connection
+    from daemon.judging.judge import find_asked
+
+    asked = Asked.of(options.judging, require_certificate=options.require_certificate)
+    folder, passed_over = find_asked(asked)
+    if passed_over:
+        _say(passed_over)
+    ours = asked.config.thresholds
+    settings = Settings(
+        options.device,
+        options.engine,
+        options.precision,
+        ours.discard,
+        ours.keep,
+        asked.config.require_certificate,
+        tuple(asdict(rule) for rule in asked.text),
+    )
+    paths = _seen_paths(options)
+    with Connection(address):
+        cluster = Cluster(settings, _say, options.patience)
+        cluster.begin(folder, paths)
+        tally = VerdictCounts()
+        _judge_on_cluster(options, cluster, tally, is_packed=is_packed)
+    if len(cluster.engines) > 1:
+        _say(f"nodes judge by different engines, as each row says: {', '.join(sorted(cluster.engines))}")
+    _sum_up(options, tally, ", ".join(sorted(cluster.engines)))
+    if cluster.troubles:
+        *_, (text, code) = sorted(cluster.troubles.items(), key=lambda one: one[1])
+        more = f" (and {len(cluster.troubles) - 1} more)" if len(cluster.troubles) > 1 else ""
+        raise UserError(code, f"not everything was judged: {text}{more}; the same command tries it again")
+    return 0
+
+
+def _judge_on_cluster(options: Options, cluster: Cluster, tally: VerdictCounts, *, is_packed: bool) -> None:
+    from daemon.archive import Archive, start_workers
+    from daemon.batch.output import opinion_of
+    from daemon.blocks import cut, cut_archives
+    from daemon.common.stdio import working
+    from daemon.reading.ahead import Job, Stamp, find
+
+    found = find(() if is_packed else options.paths)
+    with ExitStack() as stack:
+        if is_packed:
+            workers = stack.enter_context(start_workers())
+            stack.enter_context(_plain_errors(options.paths))
+            archives = [Archive.open(path, workers) for path in options.paths]
+            coming = cut_archives(archives, lambda archive: ())
+        else:
+            coming = cut(Job(one, Stamp.of(one)) for one in found)
+        done = stack.enter_context(working("scoring"))
+        for _, answer in cluster.judge(coming):
+            for line, format in zip(answer.lines, answer.formats, strict=True):
+                tally.count_told(*opinion_of(line), format)
+                done()
+            for kind, files in answer.ignored:
+                tally.ignored.note_kind(kind, files)
+    tally.ignored.add(found.ignored)
+    _say_missing(found, None)
+    if not tally.curves + tally.kept:
+        raise UserError(BAD_DATA, f"no force curve found; which are read: {page('files')}")
+
+
+def _seen_paths(options: Options) -> list[tuple[str, int]]:
+    """What every node must see as this computer does: what was named, and the first files that are found there."""
+    from daemon.reading.ahead import find
+
+    named = [(str(path.absolute()), -1 if path.is_dir() else path.stat().st_size) for path in options.paths]
+    first = islice(find(path for path in options.paths if path.is_dir()), 3)
+    return [*named, *((str(one.file.absolute()), one.size_bytes) for one in first)]
+
+
+def _say(line: str) -> None:
+    print(f"afm-triage: {clean(line)}", file=sys.stderr, flush=True)
 
 
 def _score_archives(

@@ -1,0 +1,245 @@
+"""A node: what runs on one, and how this computer becomes one, of a cluster that is there or that is started here.
+
+All that travels is bytes of the types of ``daemon.blocks``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import ray
+from msgspec import msgpack
+
+from daemon import blocks
+from daemon.archive import BadArchive
+from daemon.blocks import Answer, Block, Children, FileBlock, Reached, Ready, Settings
+from daemon.client.service_file import free_port
+from daemon.common import ending
+from daemon.common.ending import Closing
+from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UNREACHABLE, UserError
+from daemon.common.text import first_line
+from daemon.config import ThresholdsConfig, engine_cache
+from daemon.formats.text_rule import from_mapping as rule_from
+from daemon.judging.judge import judge_of, load_model
+from daemon.processes.worker_pool import WorkersBroken
+from daemon.sources import Ignored
+from deploy.classifier import EngineRequest, usable_cores
+
+_STORE_BYTES = 100 << 20  # of a Ray that is started here; nothing of ours lies there
+_START_S, _END_S = 60.0, 20.0
+
+
+class Node:
+    """One seat, on its node: an engine and readers on a share of its cores. Ray makes an actor of it."""
+
+    def __init__(self, share: int, shares: int) -> None:
+        os.environ["GOMP_SPINCOUNT"] = "0"  # before torch is loaded
+        cores = sorted(os.sched_getaffinity(0))
+        if own := cores[share::shares]:
+            for thread in os.listdir("/proc/self/task"):
+                with contextlib.suppress(OSError):  # it has ended meanwhile
+                    os.sched_setaffinity(int(thread), own)
+        self._turn, self._is_unwanted = threading.Lock(), False
+
+    def begin(self, settings: bytes, names: Sequence[tuple[str, int]], *pieces: bytes) -> bytes:
+        """Load the model, whose files have ``names`` and come in so many of the pieces each; Ready."""
+        asked, coming = msgpack.decode(settings, type=Settings), iter(pieces)
+        try:
+            self._folder = tempfile.TemporaryDirectory(prefix="afm-")  # as long as the engine may look there again
+            for name, count in names:
+                (Path(self._folder.name) / name).write_bytes(b"".join(next(coming) for _ in range(count)))
+            wish = EngineRequest(asked.device, asked.engine, asked.precision, cache=engine_cache())
+            self._model = load_model(self._folder.name, wish)
+            self._rules = tuple(map(rule_from, asked.rules))
+            thresholds = ThresholdsConfig(asked.discard, asked.keep)
+            certified = asked.require_certificate
+            self._judge = judge_of(self._model, thresholds, require_certificate=certified, text=self._rules)
+            self._children = Children(self._model.bundle.profile, self._rules)
+        except (UserError, OSError, ValueError) as error:
+            return msgpack.encode(Ready(trouble=first_line(error)))
+        judge = self._judge
+        return msgpack.encode(Ready(str(judge.engine), judge.model, judge.pipeline, *judge.thresholds.both))
+
+    def judge(self, packed: bytes, told: bytes, *, is_there: bool) -> Iterator[bytes]:
+        """The answers to what is left of a block behind ``told``. ``is_there``: its first file is known to be so."""
+        reached = msgpack.decode(told, type=Reached)
+        with self._turn:
+            self._is_unwanted = False
+            try:
+                block = blocks.unpack_block(packed)
+            except (BadArchive, OSError) as error:
+                yield self._trouble(reached, UNREACHABLE, f"does not see an archive as it is: {error}")
+                return
+            if is_there and isinstance(block, FileBlock) and not sees_first(block):
+                yield self._trouble(reached, UNREACHABLE, f"does not see {block.name} as it is")
+                return
+            try:
+                yield from self._answers(block, reached)
+            except (BadArchive, OSError) as error:
+                yield self._trouble(reached, BAD_DATA, str(error))
+            except WorkersBroken as error:
+                yield self._trouble(reached, INPUT_OUTPUT, f"{error}; cut off, or its disk is damaged")
+            except UserError as error:  # no process that reads can be started
+                yield self._trouble(reached, UNREACHABLE, str(error))
+
+    def leave(self) -> None:
+        """Nobody waits any more for the block in hand."""
+        self._is_unwanted = True
+
+    def _answers(self, block: Block, reached: Reached) -> Iterator[bytes]:
+        ignored = Ignored()
+        judged = blocks.judge(block, self._model, self._judge, self._children, ignored, self._rules)
+        with contextlib.closing(judged):
+            for answer in blocks.answers(block, reached, judged, ignored):
+                yield blocks.pack(answer)
+                if self._is_unwanted:
+                    return
+
+    @staticmethod
+    def _trouble(reached: Reached, code: int, text: str) -> bytes:
+        return blocks.pack(Answer(reached.rows, (), (), reached, is_last=True, code=code, trouble=text))
+
+
+def sees_first(block: FileBlock) -> bool:
+    """Whether the first file of a block is here as it was where the run was started."""
+    arrival = block.jobs[0].arrival
+    try:
+        return os.stat(arrival.file).st_size == arrival.size_bytes
+    except OSError:
+        return False
+
+
+def prober() -> Callable[[list[tuple[str, int]]], str]:
+    """What a node is asked first. Ray sends a function within a function as it stands: it needs nothing of ours there.
+
+    (path, size of a file, or -1 of a folder) -> a Hello as JSON.
+    """
+
+    def probe(paths: list[tuple[str, int]]) -> str:
+        import json
+        import os
+        import platform
+
+        def is_so(path: str, size_bytes: int) -> bool:
+            try:
+                return os.path.isdir(path) if size_bytes < 0 else os.stat(path).st_size == size_bytes
+            except OSError:
+                return False
+
+        unseen = [one[0] for one in paths if not is_so(*one)]
+        said: dict[str, str | list[str]] = {"python": platform.python_version(), "unseen": unseen[:1]}
+        try:
+            import daemon
+            import daemon.blocks
+
+            said["version"] = daemon.__version__
+        except ImportError as error:
+            said["trouble"] = str(error)
+        return json.dumps(said)
+
+    return probe
+
+
+class Connection(Closing):
+    """To the Ray at an address, or to one that is started here and ends with us. UserError 69 where there is none."""
+
+    def __init__(self, address: str) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder: str | None = None
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # else it warns of what it will change one day
+        try:
+            where = self._start() if address == "local" else address
+            _need_ray(where)
+            self._connect(where)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Ends the Ray that was started here; of another one only what is ours."""
+        ending.allow(_END_S)
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        if self._process is not None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_END_S)
+            self._process.kill()
+            self._process.wait(_END_S)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self) -> str:
+        """A Ray with the cores that this process may use; the kernel ends it should we be killed."""
+        self._folder = tempfile.mkdtemp(prefix="afm-", dir="/tmp")  # names of its sockets must be short
+        address = f"127.0.0.1:{free_port()}"
+        fated = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+        words = ["start", "--head", "--block", f"--port={address.rpartition(':')[2]}", "--node-ip-address=127.0.0.1"]
+        words += [f"--num-cpus={usable_cores()}", f"--object-store-memory={_STORE_BYTES}", "--include-dashboard=false"]
+        root = str(Path(blocks.__file__).resolve().parents[2])  # its nodes find the very program that asks
+        said = Path(self._folder, "start.log")
+        with said.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*fated, str(Path(sys.executable).with_name("ray")), *words, "--temp-dir", self._folder],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for us
+            )
+        until_s = time.monotonic() + _START_S
+        while not _answers_as_ray(address):
+            if self._process.poll() is not None or time.monotonic() > until_s:
+                *_, why = ["no reason is told", *said.read_text(errors="replace").strip().splitlines()]
+                raise UserError(UNREACHABLE, f"--cluster local: Ray does not start: {why}")
+            ending.pause(ending.LOOK_S)
+        return address
+
+    def _connect(self, address: str) -> None:
+        try:
+            with contextlib.chdir("/"):  # Ray has its workers import from where we stand, before what they have
+                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        except (Exception, SystemExit) as error:
+            text = first_line(error)
+            if "version" in text.lower():
+                raise UserError(
+                    UNREACHABLE, f"--cluster {address}: another version of Ray or Python: {text}"
+                ) from error
+            hint = "this computer must be a node of it: ray start --num-cpus=0 --address="
+            raise UserError(UNREACHABLE, f"--cluster {address}: {text}; {hint}{address}") from error
+        finally:
+            ending.again()  # Ray has handlers of its own
+
+
+def _need_ray(address: str) -> None:
+    """UserError where nothing, or something else, answers there: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(UNREACHABLE, f"--cluster {address}: give HOST:PORT of the head of a Ray cluster, or local")
+    if not _answers_as_ray(address):
+        raise UserError(UNREACHABLE, f"--cluster {address}: no Ray answers there; `ray status` on its head says more")
+
+
+def _answers_as_ray(address: str) -> bool:
+    """Whether HTTP/2 is spoken there, as by every head of a cluster: its first frame is a SETTINGS frame."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), 5.0) as asking:
+            asking.settimeout(5.0)
+            asking.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+            said = asking.recv(9)
+            return len(said) >= 4 and said[3] == 4
+    except OSError:
+        return False

@@ -21,7 +21,14 @@ from typing import Any
 import msgspec
 import ray
 from msgspec import msgpack
-from ray.exceptions import RayError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    ObjectStoreFullError,
+    OutOfMemoryError,
+    RayError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from daemon import __version__, blocks
@@ -146,7 +153,7 @@ class Cluster:
         if not is_first and time.monotonic() < self._looked_s + _LOOK_S:
             return
         self._looked_s = time.monotonic()
-        alive = {one["NodeID"]: one for one in _nodes() if one["Alive"]}
+        alive = _alive()
         self._greet([_host_of(one) for id, one in alive.items() if id not in self._hosts], is_first=is_first)
         for host in self._hosts.values():
             if host.is_refused or host.id not in alive:
@@ -171,7 +178,7 @@ class Cluster:
             ending.check()
             done, waiting = ray.wait(waiting, timeout=ending.LOOK_S)
             for one in done:
-                if why := self._why_not(one):
+                if (why := self._why_not(one)) and asked[one].id in _alive():  # else it had gone, and Ray knew not
                     self._refuse(asked[one], why, is_first=is_first)
         for one in waiting:
             self._refuse(asked[one], f"has not answered within {_HELLO_S:g} s")
@@ -280,7 +287,7 @@ class Cluster:
                 self._take_back(task)
                 return
         except RayError as error:
-            self._lose(seat, first_line(error))
+            self._lose(seat, _words(error))
             return
         seat.host.failures = 0
         if seat.is_silent:
@@ -381,9 +388,21 @@ class Cluster:
                     self._take_back(task)
 
 
-def _nodes() -> list[dict[str, Any]]:
+def _alive() -> dict[str, dict[str, Any]]:
+    """The nodes that Ray hears of, by their ids; one that was killed is among them for some seconds."""
     found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray has no types
-    return found
+    return {one["NodeID"]: one for one in found if one["Alive"]}
+
+
+def _words(error: RayError) -> str:
+    """What a user needs of it: Ray explains at length, with numbers of its own."""
+    if isinstance(error, OutOfMemoryError | ObjectStoreFullError):
+        return "its memory is full"
+    if isinstance(error, ActorUnavailableError | NodeDiedError):
+        return "its network or its power is gone"
+    if isinstance(error, ActorDiedError):
+        return "its process has ended"
+    return first_line(error)
 
 
 def _host_of(node: dict[str, Any]) -> _Host:

@@ -208,6 +208,7 @@ class Connection(Closing):
         return address
 
     def _connect(self, address: str) -> None:
+        ray._private.worker.print_to_stdstream = _hear_nothing  # else what Ray says of nodes goes to our output
         try:
             with contextlib.chdir("/"):  # Ray has its workers import from where we stand, before what they have
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
@@ -221,6 +222,10 @@ class Connection(Closing):
             raise UserError(UNREACHABLE, f"--cluster {address}: {text}; {hint}{address}") from error
         finally:
             ending.again()  # Ray has handlers of its own
+
+
+def _hear_nothing(*args: object, **also: object) -> None:
+    """What a node is lost for is told by the driver."""
 
 
 def _need_ray(address: str) -> None:

@@ -121,13 +121,13 @@ class Dataset(Closing):
         for path in self.parts():
             values = values_of(path.relative_to(self.folder))
             if all(values.get(name) == _value(value) for name, value in where.items()):
-                yield self._read_part(path, columns)
+                yield self.read_part(path, columns)
 
     def replace(self, part: Path, table: pyarrow.Table) -> None:
         """Other rows in the place of a part's, at once. UserError 74."""
         staged = self._staging / "replaced"
         try:
-            before = self._read_part(part, []).num_rows
+            before = self.read_part(part, []).num_rows
             place = str(part.parent.relative_to(self.folder))
             if table.num_rows:
                 write_part(table.drop_columns(list(self.by)), staged)
@@ -223,7 +223,7 @@ class Dataset(Closing):
         for place, numbers in rows.items():
             yield place, plain if len(rows) == 1 else plain.take(numbers)
 
-    def _read_part(self, path: Path, columns: Sequence[str] | None) -> pyarrow.Table:
+    def read_part(self, path: Path, columns: Sequence[str] | None = None) -> pyarrow.Table:
         """Of one file, in the order of the schema; columns that it lacks are null."""
         import pyarrow as pa
         from pyarrow import parquet

@@ -26,6 +26,7 @@ from deploy.engines import DEVICES, NAMES, PRECISIONS
 if TYPE_CHECKING:
     from daemon.batch import VerdictCounts
     from daemon.batch.output import ResumableOutput
+    from daemon.blocks import Ready
     from daemon.blocks.cluster import Cluster
     from daemon.judging import Judge
     from daemon.reading import Reading
@@ -51,7 +52,7 @@ class Options:
     fresh: Annotated[bool, Option("with --out: forget what FILE holds")] = False
     cluster: Annotated[
         str | None,
-        Option("have a Ray cluster judge; local starts one here", "HOST:PORT"),
+        Option("have a Ray cluster judge; local starts one here; --out then names a folder of tables", "HOST:PORT"),
     ] = None
     patience: Annotated[float, Option("with --cluster: seconds that a node may say nothing", "S")] = 120.0
     judging: JudgeOptions
@@ -142,8 +143,8 @@ def _check(options: Options, names: Sequence[Reading]) -> bool:
         raise UserError(USAGE, "--fresh goes with --out FILE")
     if options.cluster is not None and (names or options.only is not None):
         raise UserError(USAGE, "--cluster takes files, folders and archives, neither --only nor a curve by its name")
-    if options.cluster is not None and (options.out or not options.summary):
-        raise UserError(USAGE, "--cluster goes with --summary")
+    if options.cluster is not None and not options.out and not options.summary:
+        raise UserError(USAGE, "--cluster goes with --out DIR, the folder of its tables, or with --summary")
     if not options.patience > 0:
         raise UserError(USAGE, f"--patience {options.patience:g}: give seconds above 0")
     if options.out:
@@ -225,9 +226,9 @@ def _score_on_cluster(options: Options, address: str, *, is_packed: bool) -> int
     paths = _seen_paths(options)
     with Connection(address):
         cluster = Cluster(settings, _say, options.patience)
-        cluster.begin(folder, paths)
+        ready = cluster.begin(folder, paths)
         tally = VerdictCounts()
-        _judge_on_cluster(options, cluster, tally, is_packed=is_packed)
+        _judge_on_cluster(options, cluster, ready, tally, is_packed=is_packed)
     if len(cluster.engines) > 1:
         _say(f"nodes judge by different engines, as each row says: {', '.join(sorted(cluster.engines))}")
     _sum_up(options, tally, ", ".join(sorted(cluster.engines)))
@@ -238,29 +239,45 @@ def _score_on_cluster(options: Options, address: str, *, is_packed: bool) -> int
     return 0
 
 
-def _judge_on_cluster(options: Options, cluster: Cluster, tally: VerdictCounts, *, is_packed: bool) -> None:
+def _judge_on_cluster(
+    options: Options, cluster: Cluster, ready: Ready, tally: VerdictCounts, *, is_packed: bool
+) -> None:
     from daemon.archive import Archive, start_workers
-    from daemon.batch.output import opinion_of
-    from daemon.blocks import cut, cut_archives
+    from daemon.batch.output import made_of, opinion_of
+    from daemon.blocks import cut, cut_archives, row_of
+    from daemon.blocks.output import TableOutput
     from daemon.common.stdio import working
     from daemon.reading.ahead import Job, Stamp, find
 
     found = find(() if is_packed else options.paths)
     with ExitStack() as stack:
+        table = None
+        if options.out is not None:
+            made_by = made_of(ready.model, ready.pipeline, ready.discard, ready.keep)
+            table = stack.enter_context(TableOutput(options.out, made_by, fresh=options.fresh))
         if is_packed:
             workers = stack.enter_context(start_workers())
             stack.enter_context(_plain_errors(options.paths))
             archives = [Archive.open(path, workers) for path in options.paths]
-            coming = cut_archives(archives, lambda archive: ())
+            coming = cut_archives(archives, table.told if table else lambda archive: ())
         else:
-            coming = cut(Job(one, Stamp.of(one)) for one in found)
+            own = options.out.absolute() if options.out else None
+            wanted = (one for one in found if own is None or not one.file.absolute().is_relative_to(own))
+            coming = cut(table.job(one) if table else Job(one, Stamp.of(one)) for one in wanted)
         done = stack.enter_context(working("scoring"))
-        for _, answer in cluster.judge(coming):
+        for block, answer in cluster.judge(coming):
+            if table is not None and answer.lines:
+                table.add(answer.lines, *row_of(block, answer))
             for line, format in zip(answer.lines, answer.formats, strict=True):
                 tally.count_told(*opinion_of(line), format)
                 done()
             for kind, files in answer.ignored:
                 tally.ignored.note_kind(kind, files)
+        if table is not None:
+            table.finish()
+            tally.kept = table.kept
+            for told in table.report():
+                _say(told)
     tally.ignored.add(found.ignored)
     _say_missing(found, None)
     if not tally.curves + tally.kept:

@@ -27,6 +27,7 @@ from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UserError
 from daemon.reading.ahead import Job, Stamp
 from daemon.sources import Arrival
 from daemon.tables.dataset import NOTES, Dataset, today, values_of
+from models.files import append_line
 
 _MOST_ROWS = 1 << 14  # that wait for a commit
 _FIRST_S, _LONGEST_S = 1.0, 30.0  # between two commits: each makes files, and what is not committed is judged again
@@ -188,7 +189,7 @@ class TableOutput(Closing):
         before = self._index.file(file.folder, file.path)
         self._file, self._is_own = file, before is not None and before.sha256 == file.sha256
         if before is not None and before.mark != file.mark:
-            self._index.replace(before)
+            self._index.let_go(before)
         if before != file:
             self._index.name(file)
         return before
@@ -236,12 +237,9 @@ class TableOutput(Closing):
         self._index.roll_back()
 
     def _tell_same(self, files: Iterable[_File]) -> None:
-        content = b"".join(json.dumps(file.line()).encode() + b"\n" for file in files)
+        content = b"\n".join(json.dumps(file.line()).encode() for file in files)
         try:
-            with self._same_path.open("ab") as into:
-                into.write(content)
-                into.flush()
-                os.fsync(into.fileno())
+            append_line(self._same_path, content)
         except OSError as error:
             raise UserError(INPUT_OUTPUT, f"{self._same_path}: {error.strerror}; make room, score again") from error
 
@@ -393,16 +391,16 @@ class _Index:
         if before is not None and before.age > file.age:
             newer, older = before, file
         if older is not None and older.mark != newer.mark:
-            self.replace(older)
+            self.let_go(older)
         self.name(newer)
 
-    def replace(self, file: _File) -> None:
+    def let_go(self, file: _File) -> None:
         """Its rows are to go."""
         names = (os.fsencode(file.folder or ""), os.fsencode(file.path), _blob(file.sha256))
         self._run("insert into replaced values (?, ?, ?, ?, ?)", *names, file.stamp.size_bytes, file.stamp.mtime_ns)
 
     def replaced(self) -> list[_File]:
-        """Those of :meth:`replace`, but for bytes that another file has too: its curves need the rows."""
+        """Those of :meth:`let_go`, but for bytes that another file has too: its curves need the rows."""
         unused = "sha256 is null or sha256 not in (select sha256 from files where sha256 is not null)"
         found = self._run(f"select * from replaced where {unused}").fetchall()
         return [

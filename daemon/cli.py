@@ -36,6 +36,7 @@ VERBS = {
     "review": "a web page on this computer: look at curves, say what they are",
     "labels": "say what a curve is; read labels from a table, write them into one",
     "collect": "take what was kept with you: a table, copies, links, an archive",
+    "find": "curves by physics over all nights: force, place, verdict, time, session",
     "session": "begin, end or show a run with its tip, sample and goal",
     "train": "train a model on simulated and labelled curves",
     "evaluate": "how good a model is on labelled folders, with exact intervals",
@@ -58,7 +59,7 @@ VERBS = {
 #: What somebody wants -> its verbs, in the order of --help; a verb that stands nowhere comes last.
 SHELVES = {
     "to try it": ("demo", "replay", "simulate"),
-    "every day": ("run", "console", "status", "session", "review", "explain", "report", "collect"),
+    "every day": ("run", "console", "status", "session", "review", "explain", "report", "find", "collect"),
     "curves that are there already": ("score", "pack"),
     "what your labels are for": ("labels", "adapt", "finetune", "models", "evaluate", "calibrate", "train", "rank"),
     "to look after it": ("doctor", "check", "reload", "stop", "ledger", "notify", "events", "keys", "bench"),
@@ -69,6 +70,7 @@ TOLD = {
     "morning": ("status", "report"),
     "verdicts": ("explain",),
     "collect": ("collect", "score", "pack"),
+    "find": ("find",),
     "teach": ("adapt", "finetune", "models", "evaluate", "calibrate", "train", "rank"),
     "service": ("run", "doctor", "check", "reload", "stop", "ledger", "demo", "replay", "simulate"),
     "alerts": ("notify",),

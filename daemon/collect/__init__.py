@@ -61,13 +61,17 @@ def identity_of(data: Mapping[str, Any], event: str) -> Identity:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which curves. ``words``: what people say, which counts before the verdict; without any the verdict alone does."""
+    """Which curves. ``words``: what people say, which counts before the verdict; without any the verdict alone does.
+
+    ``seqs``: these and no others, whatever the rest says.
+    """
 
     verdicts: Collection[Verdict]
     words: Collection[Word] = ()
     span: Span = EVER
     min_score: float | None = None
     session: Session | None = None
+    seqs: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,10 @@ def choose(view: LedgerView, labels: Labels | None, wanted: Wanted) -> Iterator[
     sessions = [] if labels is None else Sessions(labels).all()
     ours = [one for one in sessions if one.stream in (view.stream, "")]
     said = {} if labels is None else labels.labelled()
+    if wanted.seqs is not None:
+        named = sorted(view.decisions(wanted.seqs).values(), key=measured)
+        yield from (Chosen(event, _run_of(event["seq"], ours), said.get(event["seq"], ())) for event in named)
+        return
     stretch = (1, None) if wanted.session is None else (wanted.session.first_seq, wanted.session.last_seq)
     span = wanted.span.of_seqs(*stretch)
     events = view.within(span, verdicts=wanted.verdicts, min_score=wanted.min_score) if wanted.verdicts else iter(())
@@ -112,8 +120,11 @@ def choose(view: LedgerView, labels: Labels | None, wanted: Wanted) -> Iterator[
         )
     for event in events:
         seq = event["seq"]
-        session = next((one for one in reversed(ours) if one.holds(seq)), None)
-        yield Chosen(event, session, said.get(seq, ()))
+        yield Chosen(event, _run_of(seq, ours), said.get(seq, ()))
+
+
+def _run_of(seq: int, sessions: Sequence[Session]) -> Session | None:
+    return next((one for one in reversed(sessions) if one.holds(seq)), None)
 
 
 def measured(event: Event) -> tuple[float, int]:

@@ -50,6 +50,36 @@ def sha256_of(file: Path) -> str | None:
         return None
 
 
+def listed(view: LedgerView, file: Path) -> tuple[list[int], list[str]]:
+    """The decisions of this ledger that a table names, as `find` and `collect` write one; and the names of the others.
+
+    A curve is known by its event, in another ledger than its own by its content. UserError 65 for no such table.
+    """
+    try:
+        table = labeltable.read_csv(file.read_bytes())
+        if not {"path", "curve", "event", "sha256"} <= set(table.columns):
+            raise ValueError("is no list of `find --csv`: it has no columns path, curve, event and sha256")
+        rows = [(row, labeltable.read_index(row["curve"])) for _, row in table.rows]
+    except OSError as error:
+        raise UserError(BAD_DATA, f"{file}: {error.strerror}; give a list of `find --csv`") from None
+    except ValueError as error:
+        raise UserError(BAD_DATA, f"{file}: {error}") from None
+    stream, last = view.stream, view.last_seq
+    seqs: dict[int, None] = {}
+    others: list[str] = []
+    for row, curve in rows:
+        its, _, number = row["event"].rpartition(":")
+        is_ours = its == stream and number.isascii() and number.isdecimal() and len(number) < 19
+        seq = int(number) if is_ours else None
+        if seq is None and row["sha256"] and (there := view.decided(f"{row['sha256']}#{curve}")) is not None:
+            seq = there.seq
+        if seq is not None and 1 <= seq <= last:
+            seqs[seq] = None
+        else:
+            others.append(name_of(row["path"], curve))
+    return list(seqs), others
+
+
 def write_folder(
     labels: Iterable[Label],
     ledger: LedgerView,

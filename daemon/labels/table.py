@@ -342,7 +342,8 @@ def _lines(content: bytes) -> list[tuple[int, str, str | None]]:
     """(line, path, curve_index); the latter None where the path may say it."""
     sheet = read_csv(content)
     if "path" in sheet.columns:
-        return [(number, row["path"], row.get("curve_index", "")) for number, row in sheet.rows]
+        numbered = "curve_index" if "curve_index" in sheet.columns else "curve"  # as `find` and `collect` call it
+        return [(number, row["path"], row.get(numbered, "")) for number, row in sheet.rows]
     lines = content.decode("utf-8-sig").splitlines()
     return [(number, line, None) for number, line in enumerate(lines, start=1) if line.strip()]
 

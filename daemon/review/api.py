@@ -122,7 +122,7 @@ class Review(Closing):
 
     def aims(self) -> Aims:
         self.orderer.open()
-        return replace(self.cutting.aims(), ranking=self.orderer.now.ranking)
+        return replace(self.cutting.aims(), ranking=self.orderer.now.ranking, found=self.desk.found)
 
     def _warm(self) -> None:
         try:

@@ -103,8 +103,8 @@ class Held(Generic[T]):
 class Desk(Closing):
     """Methods may be called from any thread. They raise Refused with what the page is told."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, found: Sequence[int] | None = None) -> None:
+        self.config, self.found = config, found  # decisions of a list that somebody wants looked at
         self._view: LedgerView | None = None
         self._labels: Labels | None = None
         self._labels_name: tuple[int, int] | None = None

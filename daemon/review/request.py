@@ -291,7 +291,7 @@ def queue_name(request: Request) -> QueueName:
     name = request.query_params.get("name", "review")
     found = next((one for one in QUEUES if one == name), None)
     if found is None:
-        raise Refused(400, "name must be one of kept, review, discards, disagreements, sheet")
+        raise Refused(400, "name must be one of kept, review, discards, disagreements, sheet, found")
     return found
 
 

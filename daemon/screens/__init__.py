@@ -31,8 +31,8 @@ VERDICTS = {"keep": KEEP, "review": REVIEW, "discard": QUIET}
 class Printer(Console):
     """A rich console for lines of any length; a reader that has gone away (`| head`) is for our caller to handle."""
 
-    def __init__(self) -> None:
-        super().__init__(highlight=False, soft_wrap=True)
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(highlight=False, soft_wrap=True, stderr=stderr)
 
     def on_broken_pipe(self) -> None:
         """Called while the BrokenPipeError is handled; rich itself would end the process with 1."""

@@ -70,7 +70,7 @@ class Entry:
             reasons=tuple(clean(str(reason)) for reason in data.get("reasons", ())),
             latency_s=None if latency_s is None else float(latency_s),
             preview=preview if isinstance(preview, str) else None,
-            axes=_axes_of(axes),
+            axes=axes_of(axes),
             acquired_s=since_1970(acquired) if acquired else None,
             folder=clean(str(data.get("folder") or "")),
             model=clean(str(data.get("model", ""))),
@@ -92,7 +92,7 @@ class Entry:
         return ", ".join(reason for reason in self.reasons if reason != "score")
 
 
-def _axes_of(told: object) -> PreviewAxes | None:
+def axes_of(told: object) -> PreviewAxes | None:
     """None also for what another version may have made of them: a drawing without a scale is still one."""
     try:
         return None if told is None else msgspec.convert(told, PreviewAxes)

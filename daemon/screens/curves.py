@@ -61,7 +61,7 @@ def sketch(preview: str | None, width: int, height: int) -> Sketch | None:
 
     ``preview``: base64 of uint8 (2, W), lower and upper edge of each column, 255 at the top.
     """
-    edges = _edges(preview)
+    edges = edges_of(preview)
     if edges is None or width < 1 or height < 1:
         return None
     first, floor, ceiling = _range(edges)
@@ -91,7 +91,8 @@ def _range(edges: Edges) -> tuple[int, float, float]:
     return first, min(float(lower[first:].min()), floor), ceiling
 
 
-def _edges(preview: str | None) -> Edges | None:
+def edges_of(preview: str | None) -> Edges | None:
+    """(2, W), 0 to 255, of what an event carries; None where that is no drawing."""
     try:
         raw = base64.b64decode(preview or "", validate=True)
     except (binascii.Error, ValueError):

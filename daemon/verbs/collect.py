@@ -21,7 +21,7 @@ from daemon.common.text import clean, many
 from daemon.config import Config, Flags, Keys, load
 from daemon.judging import Verdict
 from daemon.labels import Labels, Word
-from daemon.labels.curve_name import name_of
+from daemon.labels.curve_name import listed, name_of
 from models.clock import since_1970
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ class Options:
     until: Annotated[str | None, Option("measured until; a day counts to its end", "WHEN")] = None
     min_score: Annotated[float | None, Option("with this score at least", "S")] = None
     session: Annotated[str | None, Option("of this session: its number, current or last", "N")] = None
+    found: Annotated[
+        Path | None, Option("the curves of this list alone, as `find --csv` writes it, of every verdict", "FILE")
+    ] = None
     csv: Annotated[Path | None, Option("into a table, one row a curve", "FILE")] = None
     copy: Annotated[Path | None, Option("into a folder, as copies of the files, with the table", "DIR")] = None
     link: Annotated[Path | None, Option("into a folder, as links to the files, with the table", "DIR")] = None
@@ -82,7 +85,8 @@ def run(options: Options) -> int:
         labels = closing.enter_context(Labels(config.state / "labels.sqlite")) if has_labels else None
         session = None if options.session is None else session_of(labels, options.session)
         verdicts: tuple[Verdict, ...] = options.verdict or (() if options.label else ("keep",))
-        wanted = Wanted(verdicts, options.label, span, options.min_score, session)
+        seqs, others = (None, []) if options.found is None else listed(view, options.found)
+        wanted = Wanted(verdicts, options.label, span, options.min_score, session, seqs)
         watched = watched_folders(config)
         targets = closing.enter_context(_Targets(options, watched))
         silent = [folder for folder, standing in standings(watched).items() if standing == "silent"]
@@ -92,12 +96,18 @@ def run(options: Options) -> int:
         _tell(options, wanted, targets, told)
         for line in _remarks(view, wanted, targets, told):
             _complain(line)
+        if others:
+            where = f"give the same command where their instrument's ledger is (--state): {_some(others)}"
+            _complain(f"{many(len(others), 'curve')} of {options.found} were decided by another ledger; {where}")
     return 0
 
 
 def _check(options: Options) -> None:
     if not any((options.csv, options.copy, options.link, options.archive)):
         raise UserError(USAGE, "say where to: --csv FILE, --copy DIR, --link DIR or --archive FILE.h5")
+    choosing = ("verdict", "label", "since", "until", "min_score", "session")
+    if options.found is not None and (also := next((one for one in choosing if getattr(options, one)), None)):
+        raise UserError(USAGE, f"--found names the curves: leave out --{also.replace('_', '-')}")
     if options.copy is not None and options.copy == options.link:
         raise UserError(USAGE, "--copy and --link need a folder each")
     for folder in (options.copy, options.link):
@@ -265,7 +275,7 @@ def _tell(options: Options, wanted: Wanted, targets: _Targets, told: _Told) -> N
         line = f"{target}: {told.new[target]:,} {new}, {told.already[target]:,} there already{out_again}"
         print(clean(line), file=out)
     if not told.chosen:
-        print(f"no curve that is wanted, {wanted.span.text}", file=out)
+        print(f"no curve that is wanted, {wanted.span.text if options.found is None else options.found}", file=out)
 
 
 def _remarks(view: LedgerView, wanted: Wanted, targets: _Targets, told: _Told) -> Iterator[str]:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from daemon.common import ending
-from daemon.common.errors import ALREADY_RUNNING, INTERNAL, UNREACHABLE, USAGE, UserError
+from daemon.common.errors import ALREADY_RUNNING, BAD_DATA, INTERNAL, UNREACHABLE, USAGE, UserError
 from daemon.common.options import Option
 from daemon.common.sockets import is_loopback
 from daemon.common.stdio import as_json
+from daemon.common.text import many
 from daemon.config import Flags, Keys, load
 from daemon.config.origin import usual_port
 
@@ -49,6 +50,7 @@ class Options:
             alone="uniform",
         ),
     ] = None
+    found: Annotated[Path | None, Option("the curves of this list, as `find --csv` writes it", "FILE")] = None
     json: Annotated[bool, Option("the address as one JSON line")] = False
 
 
@@ -65,6 +67,9 @@ def run(options: Options) -> int:
         raise UserError(
             UNREACHABLE, f"no state folder {config.state}: start the service once, or give --state or --config"
         )
+    if options.found is not None and options.sheet is not None:
+        raise UserError(USAGE, "--found is a list of yours and --sheet a draw by chance: give one of them")
+    found = None if options.found is None else _found(config.state, options.found)
     from daemon.client.service_file import find_page, forget_page, leave_page
     from daemon.review import address_of, open_door, serve
     from daemon.review.api import Review, application
@@ -78,8 +83,9 @@ def run(options: Options) -> int:
         if (page := find_page(config.state)) is None or urlsplit(page).port != port:
             raise
         there = f"the page is there already: {page}{'' if options.sheet is None else '#sheet'}"
+        there += "" if found is None else "; --port 0 opens one beside it, with the list"
         raise UserError(ALREADY_RUNNING, there) from None
-    with closing(listening), Desk(config) as desk, Review(desk) as review:
+    with closing(listening), Desk(config, found) as desk, Review(desk) as review:
         file = options.token_file or config.review.token_file
         if file is not None:
             token: str | None = page_token(file, "review.token_file" if options.token_file is None else "--token-file")
@@ -96,7 +102,8 @@ def run(options: Options) -> int:
             print(as_json({"address": address, **({} if sheet is None else {"sheet": sheet})}), flush=True)
         else:
             asks = "" if token is None or is_shown else f"  asks for the token in {file or config.state / TOKEN}"
-            print(f"{address}{'' if sheet is None else '#sheet'}{asks}  (Ctrl-C ends the page)", flush=True)
+            place = "#found" if found is not None else "" if sheet is None else "#sheet"
+            print(f"{address}{place}{asks}  (Ctrl-C ends the page)", flush=True)
         try:
             is_over = serve(application(review, Door(token)), listening)
         finally:
@@ -105,6 +112,23 @@ def run(options: Options) -> int:
             sys.stderr.flush()
             os._exit(0)  # its threads would hold us for seconds; a label is whole or not there
     return 0 if ending.is_asked() else INTERNAL
+
+
+def _found(state: Path, file: Path) -> list[int]:
+    """The decisions of a list. Raises UserError 65 for no list, or where none of it is of this ledger."""
+    from daemon.labels.curve_name import listed
+    from daemon.ledger.view import LedgerView
+
+    with LedgerView(state / "ledger.sqlite") as view:
+        seqs, others = listed(view, file)
+    if not seqs:
+        raise UserError(
+            BAD_DATA, f"{file} names no curve of the ledger in {state}: give --state or --config of its own"
+        )
+    if others:
+        told = f"{many(len(others), 'curve')} of {file} were decided by another ledger, and are left out"
+        print(f"afm-triage: {told}", file=sys.stderr)
+    return seqs
 
 
 def _sheet(review: Review, kind: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ const EMPTY = {
   discards: "No discard waits for you: a few are drawn for a blind look when they are decided.",
   disagreements: "No disagreement waits for you: there is none, or you have answered all of them.",
   sheet: "No sheet is open.",
+  found: "No curve of the list waits for you.",
 };
 const WORDS = { k: "keep", d: "discard", u: "unsure", s: "skip" };
 const PAUSE_MS = 60000; // between two answers: longer was a pause, not a look

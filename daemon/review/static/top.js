@@ -5,7 +5,7 @@ import { SHAPES, clock, count, element, figure, lasting, plural, sentence } from
 
 const HOURS = 12; // bars of the yield
 const EVERY_MS = 4000;
-const NAMES = { kept: "Kept", review: "Review", discards: "Discards, blind", disagreements: "Disagreements" };
+const NAMES = { kept: "Kept", review: "Review", discards: "Discards, blind", disagreements: "Disagreements", found: "Found" };
 const $ = (id) => document.getElementById(id);
 
 export class Top {
@@ -78,6 +78,7 @@ export class Top {
   drawQueues() {
     const { sheet } = this.state ?? {};
     $("certified").textContent = sheet ? `${count(sheet.events)}/${count(sheet.goal)}` : "";
+    $("found").hidden = this.left("found") === null; // the page was given no list
     for (const button of document.querySelectorAll("nav button[data-queue]")) {
       const left = this.left(button.dataset.queue);
       button.querySelector("b").textContent = left === null ? "" : count(left);

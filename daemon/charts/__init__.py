@@ -194,7 +194,8 @@ def draw_trace(drawn: Trace | None) -> str:
     far = slice(2 * lower.size // 3, None)
     base = float(np.median((lower[far] + upper[far]) / 2))
     top = float(upper.max())
-    rise = max(top - base, 4 * float(np.median(upper[far] - lower[far])), 1e-30)
+    least = max(1e-6 * abs(base), 1e-30)  # of a flat line: what numbers of its size can tell apart
+    rise = max(top - base, 4 * float(np.median(upper[far] - lower[far])), least)
     bottom = max(float(lower.min()), base - 0.5 * rise) - 0.05 * rise
     top = bottom + (max(top, base + rise) - bottom) / (1 - _HEAD)
     shares = [

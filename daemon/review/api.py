@@ -122,7 +122,7 @@ class Review(Closing):
 
     def aims(self) -> Aims:
         self.orderer.open()
-        return replace(self.cutting.aims(), ranking=self.orderer.now.ranking, found=self.desk.found)
+        return replace(self.cutting.aims(), ranking=self.orderer.now.ranking)
 
     def _warm(self) -> None:
         try:

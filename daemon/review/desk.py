@@ -28,6 +28,7 @@ from daemon.formats.afmcurve import unpack
 from daemon.formats.base import Unfinished, Unreadable
 from daemon.labels import Full, Kind, Label, Labels, Shown, Word, unanimous
 from daemon.labels.curve_name import is_there
+from daemon.labels.raters import Past
 from daemon.labels.schema import MIGRATIONS
 from daemon.labels.sessions import Sessions, Stretches
 from daemon.labels.sheets import Sheets
@@ -213,13 +214,26 @@ class Desk(Closing):
         """What this rater is asked next."""
         ledger, labels = self.ledger, self.labels
         with told():
-            found = queue(ledger, labels, name, rater, limit, within, aims, is_blind=is_blind, is_dealt=is_dealt)
+            if name == "found":
+                found = [Item(one["seq"], one["id"], name, None) for one in self.events(self.listed(rater)[:limit])]
+            else:
+                found = queue(ledger, labels, name, rater, limit, within, aims, is_blind=is_blind, is_dealt=is_dealt)
         for item in found:
             self._handed_out[rater, item.seq] = item
             self._handed_out.move_to_end((rater, item.seq))
         while len(self._handed_out) > _REMEMBERED:
             self._handed_out.popitem(last=False)
         return found
+
+    def listed(self, rater: str | None) -> list[int]:
+        """What this rater (None: anybody) has not answered of the list, in its order; what was passed over comes last.
+
+        No chance put it there, so that no answer to it has a weight.
+        """
+        past = None if rater is None else Past.of(self.labels, rater)
+        done = self.labels.words().keys() if past is None else past.seen - set(past.skipped)
+        left = [seq for seq in self.found or () if seq not in done]
+        return left if past is None else sorted(left, key=set(past.skipped).__contains__)
 
     def portion(self, within: Stretches | None) -> Portion:
         """Where the pile stands, and whether enough of it was looked at."""

@@ -222,6 +222,7 @@ class Night:
             session = Sessions(labels).present()
             hours = self._hours.last(view, utc_now())
             left = lengths(view, labels, rater, within, aims)
+            left |= {} if self._desk.found is None else {"found": len(self._desk.listed(rater))}
             own = self._own(rater) if rater else None
             stream, last_seq = view.stream, view.last_seq
         kept, seconds = self._hours.yielded() if session is None or session.ended else _of(session, counts)

@@ -44,7 +44,7 @@ from models.enough import Looks, Standing, secret_places, stand
 #: ``band``: audited discards that the old cut would have sent to review, at the head of discards.
 #: ``sheet``: what is left of the certificate sheet that was drawn last, whatever the stretches.
 #: ``drawn``: curves of review by chance, which tell how many events are left in it.
-#: ``found``: those of a list that the page was given, as `find` writes one.
+#: ``found``: those of a list that the page was given, as `find` writes one (daemon.review.desk).
 QueueName = Literal["kept", "review", "discards", "disagreements", "first", "band", "sheet", "drawn", "found"]
 QUEUES: tuple[QueueName, ...] = get_args(QueueName)
 #: What the page shows without score and verdict. A sheet is never shown with them, whoever asks.
@@ -68,9 +68,9 @@ class Item:
     """One curve that a rater is asked to look at.
 
     ``weight``: 1 / the probability with which it was drawn, to be stored with the label; None for a question, whose
-    answer is none, and for what somebody chose. ``queue`` and ``kind`` are for the server alone: where curves are shown blind, the page must be able
-    to tell neither a question from a plain curve nor the band from other discards. ``is_drawn``: by chance or by the
-    order of its queue; of a question what is true of the curves around it.
+    answer is none, and for what a person chose. ``queue`` and ``kind`` are for the server alone: where curves are shown
+    blind, the page must be able to tell neither a question from a plain curve nor the band from other discards.
+    ``is_drawn``: by chance or by the order of its queue; of a question what is true of the curves around it.
     """
 
     seq: int
@@ -89,7 +89,6 @@ class Aims:
     band: Band | None = None
     ranking: Ranking | None = None  # None: by score
     serving: tuple[str, Thresholds] | None = None  # pipeline and thresholds of the model that judges now
-    found: Sequence[int] | None = None  # of the list that the page was given, in its order; None: it was given none
 
 
 NO_AIMS = Aims()
@@ -129,8 +128,6 @@ def queue(
     past = Past.of(labels, rater)
     if name == "sheet":
         return _of_sheet(view, labels, past, limit)
-    if name == "found":
-        return _of_list(view, past, aims, limit)
     fresh, late, back = dict[int, _Place](), dict[int, _Place](), dict[int, _Place]()
     skipped = set(past.skipped)
     done = past.seen - skipped
@@ -175,8 +172,6 @@ def lengths(
         )
     left["discards"] = sum(look.seq not in done for look in _drawn(view, within or ALWAYS, None))
     left["disagreements"] = len(_disagreements(view, labels, rater or "", within or ALWAYS, aims))
-    if aims.found is not None:
-        left["found"] = sum(seq not in done for seq in aims.found)
     return left
 
 
@@ -219,14 +214,6 @@ def _of_sheet(view: LedgerView, labels: Labels, past: Past, limit: int) -> list[
     plain = [one.seq for one in drawn]
     slots = mix(plain, rater=past.rater, asked=past.asked, golden=golden, repeats=repeats, limit=limit)
     return _items(view, slots, places, "sheet")
-
-
-def _of_list(view: LedgerView, past: Past, aims: Aims, limit: int) -> list[Item]:
-    """As they stand in the list, what was passed over last; no chance put them there, so that none has a weight."""
-    skipped, done = set(past.skipped), past.seen - set(past.skipped)
-    left = sorted((seq for seq in aims.found or () if seq not in done), key=skipped.__contains__)[:limit]
-    events = view.decisions(left)
-    return [Item(seq, events[seq]["id"], "found", None) for seq in left if seq in events]
 
 
 def _led(fresh: Sequence[int], shared: Sequence[int], asked: int) -> list[int]:

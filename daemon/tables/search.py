@@ -35,6 +35,7 @@ Order = Literal["newest", "strongest"]
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _RANGE = re.compile(rf"\s*({_NUMBER})?\s*\.\.\s*({_NUMBER})?\s*")
 _PAGE = 1_000  # matches whose wide columns are read at once
+_TRIES = 3
 _HELD_S = 5.0  # a file of DuckDB is waited for, while a collector writes into it
 _NEEDED = {"time", "verdict", "score", "acquired", "ruptures", "strongest_rupture_pn"}
 _WHEN = "coalesce(acquired, time)"
@@ -170,13 +171,7 @@ class Tables(Closing):
         self.place = place
         self._connection = _connect(place)
         try:
-            decisions = self._table(DECISIONS)
-            if decisions is None:
-                how = "`afm-triage events --follow --to parquet --out DIR` makes them"
-                raise UserError(UNREACHABLE, f"{place} holds no tables of decisions: {how}")
-            if missing := sorted(_NEEDED - decisions.columns):
-                raise UserError(BAD_DATA, f"{place} holds tables of something else: they have no column {missing[0]}")
-            self._decisions, self._sessions, self._labels = decisions, self._table(SESSIONS), self._table(LABELS)
+            self._look_round()
         except BaseException:
             self._connection.close()
             raise
@@ -184,11 +179,28 @@ class Tables(Closing):
     def close(self) -> None:
         self._connection.close()
 
+    def _look_round(self) -> None:
+        decisions = self._table(DECISIONS)
+        if decisions is None:
+            how = "`afm-triage events --follow --to parquet --out DIR` makes them"
+            raise UserError(UNREACHABLE, f"{self.place} holds no tables of decisions: {how}")
+        if missing := sorted(_NEEDED - decisions.columns):
+            raise UserError(BAD_DATA, f"{self.place} holds tables of something else: they have no column {missing[0]}")
+        self._decisions, self._sessions, self._labels = decisions, self._table(SESSIONS), self._table(LABELS)
+
     def find(self, asked: Asked, order: Order = "newest", limit: int | None = None) -> Found:
         """``limit``: so many of the matches are there for :meth:`hits`; None: all of them.
 
         Raises UserError 65 where a session or a label is asked for and these tables know of none.
         """
+        for _ in range(_TRIES - 1):
+            try:
+                return self._find(asked, order, limit)
+            except _Moved:  # small parts became a large one meanwhile: all is looked for where it lies now
+                self._look_round()
+        return self._find(asked, order, limit)
+
+    def _find(self, asked: Asked, order: Order, limit: int | None) -> Found:
         curves = " and ".join(_of_curves(asked, self._decisions.columns)) or "true"
         self._match(asked, curves)
         counts: dict[Verdict, int] = dict.fromkeys(VERDICTS, 0)
@@ -309,6 +321,10 @@ class _Table:
     columns: frozenset[str]
 
 
+class _Moved(UserError):
+    """A file of a table is not there any more: it became a part of a larger one."""
+
+
 def _connect(place: Path) -> DuckDBPyConnection:
     import duckdb
 
@@ -335,6 +351,8 @@ def _explained(error: Exception, place: Path) -> UserError:
     import duckdb
 
     if isinstance(error, duckdb.IOException) and "not a valid" not in str(error):
+        if "No such file" in str(error) or "No files found" in str(error):
+            return _Moved(INPUT_OUTPUT, f"{place} was changed by its collector meanwhile: ask again")
         return UserError(INPUT_OUTPUT, f"{place} cannot be read: {first_line(error)}")
     return UserError(BAD_DATA, f"{place} holds no tables of afm-triage: {first_line(error)}")
 
@@ -418,7 +436,8 @@ def _of_ruptures(asked: Asked) -> tuple[str, str]:
     one += [_between("one.position_nm", asked.place)] if asked.place else []
     meant = f"list_filter(ruptures, lambda one: {' and '.join(one)})" if one else "ruptures"
     conditions = []
-    if asked.force is not None and asked.force.low > -math.inf:
+    is_one_needed = asked.ruptures is None or asked.ruptures.low > 0
+    if asked.force is not None and asked.force.low > -math.inf and is_one_needed:
         conditions.append(f"strongest_rupture_pn >= {_number(asked.force.low)}")  # most curves end here
     if one or asked.ruptures:
         conditions.append(_between(f"len({meant})", asked.ruptures or Range(low=1)))

@@ -167,9 +167,9 @@ def _own_tables(service: Flags) -> Path:
     try:
         bring_up_to_date(tables, config.state)
     except UserError as error:
-        if error.exit_code != ALREADY_RUNNING or not tables.is_dir():
+        if error.exit_code not in (ALREADY_RUNNING, INPUT_OUTPUT) or not tables.is_dir():
             raise
-        complain(f"{tables} is being brought up to date by another search: what came last may be missing")
+        complain(f"what came last may be missing: {error}")
     return tables
 
 

@@ -24,6 +24,7 @@ TOPICS: dict[str, str] = {
     "explain": "does the heat of an explanation lie where something truly broke",
     "facility": "two hundred instruments at once into one collector: what it costs, and is every decision there once",
     "few-labels": "what a few dozen labels of one's own curves add, and by which way",
+    "find": "how long a search over a million curves takes, and does it find what a plain loop finds",
     "flip": "is a curve upside down ever taken for an event, and what does looking cost",
     "goal": "does the interval for the time to the goal hold, over nights whose yield changes",
     "golden": "make the golden events that ship, from a collection of public data",

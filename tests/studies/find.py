@@ -12,18 +12,31 @@ Each search is a process of its own, from its start to its end, as a person wait
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.common.errors import INTERNAL, USAGE, UserError
 from daemon.common.options import Option
+from daemon.common.stdio import progress
+from daemon.common.text import align, size
 from daemon.tables import DECISIONS, schema
-from daemon.tables.dataset import Dataset
+from daemon.tables.dataset import Dataset, parts_of
+from models.files import write_whole
 
 if TYPE_CHECKING:
     import pyarrow
@@ -182,3 +195,58 @@ def fill(tables: Path, curves: int, seed: int) -> Iterator[pyarrow.Table]:
             table = pa.concat_tables(night(one, day, each, number * each + 1, rng) for one in range(1, INSTRUMENTS + 1))
             dataset.commit(table)
             yield table
+
+
+def matches(table: pyarrow.Table) -> int:
+    """Curves with a rupture of 150 to 250 pN at 60 to 120 nm, one by one in plain Python."""
+    every = table.column("ruptures").to_pylist()
+    return sum(
+        any(150 <= one["force_pn"] <= 250 and 60 <= one["position_nm"] <= 120 for one in some or ()) for some in every
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What came of one: how many curves it told, and how long it took, start and end of its process included."""
+
+    name: str
+    curves: int
+    first_s: float
+    median_s: float
+
+
+def search(name: str, words: tuple[str, ...], tables: Path, times: int) -> Search:
+    """By the verb itself, as a person asks: it counts all, and shows 20 curves."""
+    command = [sys.executable, "-m", "daemon", "find", "--tables", str(tables), *words]
+    took_s, told = [], ""
+    for _ in range(times):
+        began_s = time.monotonic()
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_ENDING_S).stdout
+        took_s.append(time.monotonic() - began_s)
+    found = re.match(r"([\d,]+) curve", told)
+    return Search(name, int(found[1].replace(",", "")) if found else 0, took_s[0], median(took_s))
+
+
+def run(options: Options) -> int:
+    """Exit 0 with the table; 70 when a search does not find what a plain loop finds."""
+    if options.curves < NIGHTS * INSTRUMENTS or options.times < 1:
+        raise UserError(USAGE, f"--curves {NIGHTS * INSTRUMENTS} and --times 1 are the least")
+    with ExitStack() as closing:
+        work = options.work or Path(closing.enter_context(TemporaryDirectory()))
+        tables, wanted, in_june, curves = work / "tables", 0, 0, 0
+        nights = fill(tables, options.curves, options.seed)
+        for table in progress(nights, "nights", NIGHTS):
+            count, day = matches(table), table.column("day")[0].as_py()
+            wanted, curves = wanted + count, curves + table.num_rows
+            in_june += count if day.month == 6 else 0
+        disk_bytes = sum(file.stat().st_size for file in parts_of(tables / DECISIONS))
+        told = [search(name, words, tables, options.times) for name, words in SEARCHES.items()]
+    head = ("search", "curves", "first s", "median s")
+    lines = [(one.name, f"{one.curves:,}", f"{one.first_s:.2f}", f"{one.median_s:.2f}") for one in told]
+    print(f"{curves:,} curves, {size(disk_bytes)}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
+    print("\n".join(align([head, *lines])))
+    is_right = [one.curves for one in told[:2]] == [in_june, wanted] and told[-1].curves == curves
+    print(f"\na plain loop finds {in_june:,} and {wanted:,} of the first two: {'the same' if is_right else 'NOT so'}")
+    if options.out is not None:
+        write_whole(options.out, json.dumps([asdict(one) for one in told], indent=1).encode())
+    return 0 if is_right else INTERNAL

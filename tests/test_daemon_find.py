@@ -17,6 +17,7 @@ import pytest
 
 from daemon.cli import main
 from daemon.common.errors import BAD_DATA, UNREACHABLE, USAGE
+from daemon.common.options import Range
 from daemon.labels import Labels
 from daemon.labels.curve_name import sha256_of
 from daemon.labels.sessions import Sessions
@@ -33,7 +34,7 @@ duckdb = pytest.importorskip("duckdb")
 pytest.importorskip("pyarrow")
 
 from daemon.tables.dataset import Dataset, parts_of, write_part  # noqa: E402 - behind what they need
-from daemon.tables.search import Asked, Hit, Range, Tables  # noqa: E402
+from daemon.tables.search import Asked, Hit, Tables  # noqa: E402
 
 Row = Mapping[str, Any]
 NIGHT = datetime(2026, 11, 27, 23, 0).timestamp()
@@ -455,7 +456,7 @@ def test_the_page_shows_the_list_and_its_labels_have_no_weight(lab: Lab, listed:
             ("curve-1.jpk-force", "discard"),
         ]
         assert page.ask("/api/state?rater=anna").json["queues"]["found"] == 3
-        assert page.label(found[2]["id"], "keep", rater="anna", queue="found").status == 200
+        assert page.label(found[2]["id"], "keep", rater="anna", queue="found").status == 201
         assert len(page.ask("/api/queue?name=found&limit=10&rater=anna").json) == 2
         assert page.ask("/api/state?rater=anna").json["queues"]["found"] == 2
     with Labels(lab.state / "labels.sqlite") as labels:

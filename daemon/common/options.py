@@ -14,10 +14,14 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import math
+import re
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from daemon.common.errors import USAGE, UserError
 
 T = TypeVar("T")
 
@@ -202,3 +206,42 @@ def this_user() -> str:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
         return ""
+
+
+# A range, as options write one.
+
+_NUMBER = r"-?\d+(?:\.\d+)?"
+_RANGE = re.compile(rf"\s*({_NUMBER})?\s*\.\.\s*({_NUMBER})?\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """From ``low`` to ``high``, both included."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    @classmethod
+    def parse(cls, option: str, written: str, example: str) -> Self:
+        """``150..250``, ``150..`` or ``..250``. Raises UserError 64 for anything else."""
+        found = _RANGE.fullmatch(written)
+        if found is None or not any(found.groups()):
+            raise UserError(USAGE, f'{option} "{written}": write a range, like {example}; one end may be left out')
+        low, high = found.groups()
+        made = cls(float(low) if low else -math.inf, float(high) if high else math.inf)
+        if made.high < made.low:
+            raise UserError(USAGE, f'{option} "{written}": the lower end comes first: {high}..{low}')
+        return made
+
+    def text(self, unit: str = "") -> str:
+        """``150 to 250 pN``, ``at least 150 pN``, ``at most 250 pN``, ``3``."""
+        behind = f" {unit}" if unit else ""
+        if self.low == -math.inf:
+            return f"at most {self.high:g}{behind}"
+        if self.high == math.inf:
+            return f"at least {self.low:g}{behind}"
+        return f"{self.low:g} to {self.high:g}{behind}" if self.low < self.high else f"{self.low:g}{behind}"
+
+    def holds(self, value: float | None) -> bool:
+        """Whether a value lies in it; what is not known does not."""
+        return value is not None and self.low <= value <= self.high

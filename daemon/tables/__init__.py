@@ -45,7 +45,7 @@ COLUMNS = {
     "keep_at": "number; scores from here on are kept",
     "cut_origin": "text; where discard_at comes from",
     "cut_events": "whole; that it was chosen on",
-    "reasons": "texts",
+    "reasons": "texts; words of models/reasons.py",
     "model": "text",
     "pipeline": "text",
     "score_basis": "text",
@@ -388,8 +388,9 @@ def _moment(written: Any) -> datetime | None:
 #: Name of a table -> its columns, as above; each has the instrument before them.
 SAID_COLUMNS: Mapping[str, Mapping[str, str]] = {
     LABELS: {
-        **{"path": "text", "folder": "text", "curve": "whole", "sha256": "text", "label": "text", "rater": "text"},
-        **{"reason": "text", "time": "moment", "stream": "text", "seq": "whole", "model": "text", "pipeline": "text"},
+        **{"path": "text", "folder": "text", "curve": "whole", "sha256": "text"},
+        **dict.fromkeys(("label", "rater", "reason"), "text"),
+        **{"time": "moment", "stream": "text", "seq": "whole", "model": "text", "pipeline": "text"},
         **{"verdict": "text", "score": "number", "queue": "text", "weight": "number", "session": "whole"},
         **{"number": "whole", "extra": "text"},
     },

@@ -83,13 +83,13 @@ class Dataset(Closing):
                 write_part(piece, staged)
                 (self.folder / place).mkdir(parents=True, exist_ok=True)
             sync_folder(self._staging)
-            note = {"number": number, "rows": self.rows + sum(part["rows"] for part in parts), "parts": parts}
-            self._write_note({**note, "noted": dict(noted or {})})
+            grown = {"number": number, "rows": self.rows + sum(part["rows"] for part in parts), "parts": parts}
+            self._write_note({**grown, "noted": dict(noted or {})})
         except OSError as error:
             for part in parts:
                 (self._staging / part["staged"]).unlink(missing_ok=True)
             raise self._failure(error) from error
-        self._take_note({**note, "noted": dict(noted or {})})
+        self._take_note({**grown, "noted": dict(noted or {})})
         with suppress(OSError):  # they are noted: the next commit, or whoever opens the dataset next, gives them names
             self._name_parts()
             self._fold_notes()

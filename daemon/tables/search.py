@@ -16,10 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from daemon.common.ending import Closing
-from daemon.common.errors import ALREADY_RUNNING, BAD_DATA, INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
+from daemon.common.errors import ALREADY_RUNNING, BAD_DATA, INPUT_OUTPUT, UNREACHABLE, UserError
+from daemon.common.options import Range
 from daemon.common.text import first_line
 from daemon.judging import VERDICTS, Verdict
 from daemon.labels import Word
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 Order = Literal["newest", "strongest"]
-_NUMBER = r"-?\d+(?:\.\d+)?"
-_RANGE = re.compile(rf"\s*({_NUMBER})?\s*\.\.\s*({_NUMBER})?\s*")
 _PAGE = 1_000  # matches whose wide columns are read at once
 _TRIES = 3
 _HELD_S = 5.0  # a file of DuckDB is waited for, while a collector writes into it
@@ -47,39 +46,6 @@ _ORDERS: Mapping[Order, str] = {
 _READING = "hive_partitioning=true, hive_types_autocast=false, filename=true, file_row_number=true"
 _OF_SESSION = ("number", "name", "tip", "sample")
 _NOT_LAST = "false as is_last"
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """From ``low`` to ``high``, both included."""
-
-    low: float = -math.inf
-    high: float = math.inf
-
-    @classmethod
-    def parse(cls, option: str, written: str, example: str) -> Self:
-        """``150..250``, ``150..`` or ``..250``. Raises UserError 64 for anything else."""
-        found = _RANGE.fullmatch(written)
-        if found is None or not any(found.groups()):
-            raise UserError(USAGE, f'{option} "{written}": write a range, like {example}; one end may be left out')
-        low, high = found.groups()
-        made = cls(float(low) if low else -math.inf, float(high) if high else math.inf)
-        if made.high < made.low:
-            raise UserError(USAGE, f'{option} "{written}": the lower end comes first: {high}..{low}')
-        return made
-
-    def text(self, unit: str = "") -> str:
-        """``150 to 250 pN``, ``at least 150 pN``, ``at most 250 pN``, ``3``."""
-        behind = f" {unit}" if unit else ""
-        if self.low == -math.inf:
-            return f"at most {self.high:g}{behind}"
-        if self.high == math.inf:
-            return f"at least {self.low:g}{behind}"
-        return f"{self.low:g} to {self.high:g}{behind}" if self.low < self.high else f"{self.low:g}{behind}"
-
-    def holds(self, value: float | None) -> bool:
-        """Whether a value lies in it; what is not known does not."""
-        return value is not None and self.low <= value <= self.high
 
 
 @dataclass(frozen=True, slots=True)

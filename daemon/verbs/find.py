@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 from daemon.common.errors import ALREADY_RUNNING, BAD_DATA, INPUT_OUTPUT, USAGE, UserError, need_folder
-from daemon.common.options import Option
+from daemon.common.options import Option, Range
 from daemon.common.stdio import as_json, complain
 from daemon.common.text import MARKS, many, page, score, score_in_words
 from daemon.config import Flags, Keys, load
 from daemon.judging import Verdict
 from daemon.labels import Word
 from daemon.labels.curve_name import name_of
+from daemon.labels.table import read_csv
 from daemon.ledger.span import EVER, Span
 from daemon.tables import need
 from models.clock import day_and_second, spoken
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from daemon.charts import Picture, Trace
-    from daemon.tables.search import Asked, Found, Hit, Range
+    from daemon.tables.search import Asked, Found, Hit
 
 _WHEN = "today, yesterday, a day (2026-11-27), a time (2026-11-27T22:00), or the number of a decision"
 #: Of the state folder: made from the ledger alone, so that it may be removed at any time.
@@ -40,6 +41,7 @@ TABLES = "tables"
 _SHOWN, _DRAWN = 20, 200  # curves on a screen, and on a page
 _RUPTURES = 6  # of a curve, in a line
 _SKETCH = 26  # cells
+_LONGEST_HEAD_BYTES = 4096
 _NARROWEST, _WIDEST = 60, 140
 #: The unit of a drawing -> that of a trace, and how much of it that is.
 _UNITS: dict[str, tuple[str | None, float]]
@@ -108,7 +110,7 @@ def run(options: Options) -> int:
 
 def _asked(options: Options) -> Asked:
     """Raises UserError 64 for what makes no sense."""
-    from daemon.tables.search import Asked, Range
+    from daemon.tables.search import Asked
 
     def read(option: str, written: str | None, example: str) -> Range | None:
         return None if written is None else Range.parse(option, written, example)
@@ -212,9 +214,10 @@ def _numbers(some: Iterator[float | None]) -> str:
 def _is_ours(file: Path) -> bool:
     """Whether a file may be replaced: it is a list that we wrote, with no column of a person's own."""
     try:
-        with file.open(encoding="utf-8-sig", errors="replace", newline="") as there:
-            return next(csv.reader(there), []) in ([], list(_COLUMNS))
-    except (OSError, csv.Error):
+        with file.open("rb") as there:
+            head = there.readline(_LONGEST_HEAD_BYTES)
+        return not head or read_csv(head).columns == tuple(_COLUMNS)
+    except (OSError, ValueError):
         return False
 
 

@@ -91,7 +91,7 @@ class Feed(Closing):
                 yield self._ready.popleft()
 
     def read(self, timeout_s: float) -> list[Event]:
-        """What has come, waiting at most ``timeout_s`` for the first of it.
+        """What has come, waiting at most ``timeout_s`` for the first of it, or until it is known that there is no more.
 
         Raises KeyboardInterrupt when the process is asked to end meanwhile.
         """
@@ -100,6 +100,7 @@ class Feed(Closing):
             left = list(self._ready)
             self._ready.clear()
             return left
+        was_complete = self._is_complete
         while True:
             ending.check()
             self._ask()
@@ -108,7 +109,7 @@ class Feed(Closing):
             found = self._listen() if self._live in ready else []
             if self._requests in ready:
                 found += self._take(self._requests.recv_multipart(zmq.DONTWAIT))
-            if found or left_s <= 0:
+            if found or left_s <= 0 or self._is_complete > was_complete:
                 return found
 
     def history(self) -> Iterator[Event]:

@@ -361,7 +361,7 @@ class Collector(Closing):
                     self._said[line.instrument] = said
             except Silent:
                 silent[str(line.place)] = line.why()
-            self._write_now()
+        self._write_now()  # once for many: each commit is a file
         return silent
 
     def follow(self, silence: SilenceLimit | None = None) -> None:

@@ -276,7 +276,7 @@ def follow(options: Options, collector: Child) -> dict[str, Any]:
     cpu_s = collector.used()[0] - used_s
     found = _complete(options, collector, last)
     code = collector.end()
-    if code != 0:
+    if code != -signal.SIGTERM:
         raise UserError(INTERNAL, f"the collector ended with {code}")
     everything = sum(row["rows"] for row in found.values())
     files = [file for file in _out(options, "tables").rglob("*.parquet")] or [_out(options, "tables")]

@@ -30,7 +30,8 @@ from pathlib import Path
 import pytest
 
 from daemon import cli
-from daemon.client.service_file import free_port
+from daemon.client.service_file import free_port, read_places
+from daemon.common import keys
 from daemon.judging.registry import Registry
 from models.bundle import SHIPPED, read
 from tests.test_daemon_models_verb import a_cut
@@ -260,6 +261,12 @@ def test_a_configuration_that_is_shown_can_be_read(block: Block, tmp_path: Path)
     for folder in re.findall(rf'"({tmp_path}/[^"]*)"', text):
         Path(folder).mkdir(parents=True, exist_ok=True)
     file = tmp_path / "my-afm.toml"
+    if re.search(r"^\[\w+\]\npublish = ", text, re.MULTILINE):  # the instruments of a collector
+        file.write_text(text)
+        for name in re.findall(r'^key = "(.+)"', text, re.MULTILINE):
+            keys.write(tmp_path / name, keys.Key.new("collector", keys.Key.new("service").public))
+        assert len(read_places(file)) == text.count("publish = ")
+        return
     more = "" if "watch =" in text else f'watch = ["{tmp_path}/data"]\n'
     is_open = re.search(r'"tcp://(?!127\.0\.0\.1)', text) is not None  # which needs the key of a service
     file.write_text((f'state = "{tmp_path}/state"\n' if is_open else "") + more + text)
@@ -267,8 +274,13 @@ def test_a_configuration_that_is_shown_can_be_read(block: Block, tmp_path: Path)
     assert cli.main(["check", str(file)]) == 0
 
 
-#: A decision, the answer to a curve that was sent, the first bin of a histogram.
-PRINTED = (r"1 \w+ \S+ run7/", r"\[b'\{\"id\": ?\"run7-0042\", ?\"status\": ?\"accepted\"", r"\(-0\.\d+, 25\.0\] +\d+$")
+#: A decision, the answer to a curve that was sent, the first bin of a histogram, the frame of a table.
+PRINTED = (
+    r"1 \w+ \S+ run7/",
+    r"\[b'\{\"id\": ?\"run7-0042\", ?\"status\": ?\"accepted\"",
+    r"\(-0\.\d+, 25\.0\] +\d+$",
+    "┌─",
+)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +293,8 @@ def test_a_program_that_is_shown_prints_what_it_should(
     follow(reader, monkeypatch)
     if "kept.csv" in block.text:
         assert cli.main(["collect", "--since", "0", "--csv", "kept.csv"]) == 0
+    if "tables/decisions" in block.text:
+        assert cli.main(["events", "--to", "parquet", "--out", "tables"]) == 0
     process = reader.start(sys.executable, "-uc", reader.stand_in(block.text), stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None

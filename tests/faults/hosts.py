@@ -93,6 +93,7 @@ class Host:
 
     def __init__(self, name: str, number: int, core: int | None = None) -> None:
         self.name, self.address, self.core = name, f"{_NET}.{number}", core
+        self.is_touched = False  # by a kill and the like
         self.space, self._port = _space(name), f"port{number}"
         _ip("netns", "add", self.space)
         _ip("-n", self.space, "link", "set", "lo", "up")
@@ -130,12 +131,22 @@ class Host:
         """Everything that runs on it."""
         return _pids(self.space)
 
+    def commands(self) -> list[bytes]:
+        """How its programs were begun."""
+        found = []
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                found.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+        return found
+
     def kill(self) -> None:
         """The power goes."""
+        self.is_touched = True
         _empty(self.space)
 
     def hang(self) -> None:
         """It answers nobody, and nobody is told: its connections stay open."""
+        self.is_touched = True
 
         def stands() -> bool:
             moving = [pid for pid in self.pids() if _state(pid) not in "TZX"]
@@ -152,6 +163,7 @@ class Host:
                 os.kill(pid, signal.SIGCONT)
 
     def pull_cable(self) -> None:
+        self.is_touched = True
         _ip("-n", _space("switch"), "link", "set", self._port, "down")
 
     def plug_in(self) -> None:
@@ -229,10 +241,11 @@ class Cluster(Switch):
     ...     cluster.nodes[0].kill()
     """
 
-    def __init__(self, nodes: int = 2, *, store_mb: int = 100) -> None:
+    def __init__(self, nodes: int = 2, *, store_mb: int = 100, spill: Path | None = None) -> None:
+        """``store_mb``: of each host's object store; ``spill``: where Ray writes what does not fit into it."""
         need_ray()
         super().__init__()
-        self._count, self._store = nodes, store_mb << 20
+        self._count, self._store, self._spill = nodes, store_mb << 20, spill
         self._folder = Path(tempfile.mkdtemp(prefix="afmray", dir="/tmp"))  # short, for the sockets below it
         self._started: list[subprocess.Popen[str]] = []
 
@@ -265,8 +278,9 @@ class Cluster(Switch):
         return end_of(self.start(*words, **also), limit_s)
 
     def switch_on(self, node: Host, sees: Mapping[Path, Path] | None = None) -> None:
-        """A node that was killed, or was never part of it, joins; it sees what is said now."""
+        """A node that was killed joins again; it sees what is said now."""
         self._await(self._join(node, sees))
+        node.is_touched = sees is not None
 
     def logs(self) -> str:
         """The last words of every part, for whoever wonders why a test failed."""
@@ -285,6 +299,7 @@ class Cluster(Switch):
         log = self._folder / f"{host.name}-{time.monotonic_ns()}.log"
         own = ["--disable-usage-stats", "--include-log-monitor=false", f"--object-store-memory={self._store}"]
         own += [f"--node-ip-address={host.address}", f"--temp-dir={self._folder / host.name}", "--block"]
+        own += [f"--object-spilling-directory={self._spill}"] if self._spill else []
         with log.open("wb") as into:
             self._started.append(host.start(RAY, "start", *words, *own, log=into, sees=sees))
         return log

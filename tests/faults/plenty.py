@@ -43,8 +43,8 @@ class Plenty:
         return self.in_files + self.in_archive
 
 
-def make(folder: Path, curves: int) -> Plenty:
-    """Three fifths of the curves in maps, a fifth in single files, a fifth in an archive.
+def make(folder: Path, curves: int, *, in_maps: float = 0.6, in_archive: float = 0.2) -> Plenty:
+    """Shares of the curves in maps and in an archive, the rest in single files.
 
     What lies there already of an earlier call with as many curves is used again.
     """
@@ -53,9 +53,10 @@ def make(folder: Path, curves: int) -> Plenty:
     if not note.exists():
         for one in (maps, files):
             one.mkdir(parents=True, exist_ok=True)
-        in_files = _write(maps, _maps(curves * 3 // 5)) + _write(files, _files(curves // 5))
-        _pack(archive, in_archive := curves - in_files)
-        note.write_text(json.dumps([in_files, in_archive]))
+        mapped, packed = round(curves * in_maps), round(curves * in_archive)
+        in_files = _write(maps, _maps(mapped)) + _write(files, _files(curves - mapped - packed))
+        _pack(archive, packed)
+        note.write_text(json.dumps([in_files, packed]))
     return Plenty(maps, files, archive, *json.loads(note.read_text()))
 
 
@@ -87,7 +88,7 @@ def _maps(curves: int) -> Iterator[tuple[str, bytes, int]]:
 
 def _files(curves: int) -> Iterator[tuple[str, bytes, int]]:
     """Mostly JPK, simulated and real; a tenth each of Igor, NanoScope and text."""
-    simulated = [pack(one.curve) for one in simulate(min(curves, 200), 11, 0.2)]
+    simulated = [pack(one.curve) for one in simulate(min(curves // 20 + 5, 200), 11, 0.2)]
     jpk = simulated + [path.read_bytes() for path in sorted(CURVES.glob("force-save-*.jpk-force"))]
     others = (
         (".ibw", [make_ibw(*a_retract(_POINTS, i), dwell=8) for i in range(9)]),

@@ -1,15 +1,77 @@
-"""Many computers: nodes that die, hang, differ or see other folders, and what becomes of the curves."""
+"""Many computers: nodes that die, hang, differ or see other folders, and what becomes of the curves.
+
+The nodes are hosts of their own (``hosts``), and share one cluster in this module: starting one takes long.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults.hosts import Host, Switch, core_of
-from tests.faults.lab import until
+from tests.faults import plenty
+from tests.faults.cluster import Compared, compare, count_rows, lines_of, rows_of
+from tests.faults.hosts import ROOT, Cluster, Host, Switch, core_of, end_of, need_hosts, need_ray
+from tests.faults.lab import mounted, until
+from tests.faults.plenty import Plenty
+
+pytestmark = pytest.mark.timeout(180)
+
+HASTY = {"AFM_TRIAGE_PATIENCE_S": "5"}
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Plenty:
+    """More files than one block has."""
+    need_hosts()
+    need_ray()
+    return plenty.make(tmp_path_factory.mktemp("plenty"), 500, in_maps=0.1)
+
+
+@pytest.fixture(scope="module")
+def lines(there: Plenty, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one computer says of the files."""
+    out = tmp_path_factory.mktemp("lines") / "lines.jsonl"
+    command = [sys.executable, "-m", "daemon", "score", "--out", str(out), *map(str, there.folders)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    return out
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Cluster]:
+    with Cluster(2) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(running: Cluster) -> Iterator[Cluster]:
+    """With two nodes as they should be, before and after."""
+    yield running
+    for node in running.nodes:
+        if node.is_touched:
+            node.plug_in()
+            node.kill()
+            running.switch_on(node)
+
+
+def score(cluster: Cluster, out: Path, *paths: Path, limit_s: float = 90.0) -> subprocess.CompletedProcess[str]:
+    return cluster.run("score", "--cluster", cluster.address, "--out", out, *paths, limit_s=limit_s)
+
+
+def is_judging(host: Host) -> bool:
+    """Whether a reader of ours runs there."""
+    return any(b"daemon.reading.worker" in one for one in host.commands())
+
+
+def judged(lines: Path, rows: Path) -> Compared:
+    return compare(lines_of(lines), rows_of(rows))
 
 
 def hears(asker: Host, other: Host) -> bool:
@@ -48,3 +110,176 @@ def test_hosts_are_computers_of_their_own(tmp_path: Path) -> None:
         server.communicate(timeout=10)
     spaces = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, timeout=10, check=True).stdout
     assert one.space not in spaces
+
+
+@pytest.mark.smoke
+def test_the_judge_of_rows_finds_what_is_missing_strange_doubled_and_unlike(lines: Path) -> None:
+    told = list(lines_of(lines))
+    assert compare(iter(told), reversed(told)).words() == []
+    key, line = told[0]
+    wrong = [(key, {**line, "score": 0.5}), *told[2:], told[2], ((None, "strange", 0, None), line)]
+    found = compare(iter(told), iter(wrong))
+    assert (found.missing, found.strange, found.doubled) == (
+        [told[1][0]],
+        [(None, "strange", 0, None)],
+        [told[2][0]],
+    )
+    assert found.differing == {"score": 1}
+    assert len(found.words()) == 5
+
+
+@pytest.mark.smoke
+def test_a_node_is_killed_and_the_other_hangs_and_every_curve_has_its_row(
+    cluster: Cluster, there: Plenty, lines: Path, tmp_path: Path
+) -> None:
+    one, other = cluster.nodes
+    out = tmp_path / "rows"
+    process = cluster.start("score", "--cluster", cluster.address, "--out", out, *there.folders, environment=HASTY)
+    until(lambda: is_judging(one) and is_judging(other), 60)
+    one.kill()
+    other.hang()
+    cluster.switch_on(one)
+    done = end_of(process, 90)
+    assert done.returncode == 0, done.stderr
+    assert judged(lines, out).words() == []
+    again = score(cluster, out, *there.folders)
+    assert again.returncode == 0
+    assert "nothing new" in again.stderr
+    assert judged(lines, out).words() == []
+
+
+@pytest.mark.smoke
+def test_nodes_that_differ_or_see_other_folders_are_told_before_anything_is_judged(
+    cluster: Cluster, there: Plenty, tmp_path: Path
+) -> None:
+    other = cluster.nodes[1]
+    out, empty = tmp_path / "rows", tmp_path / "empty"
+    (empty / "sample000").mkdir(parents=True)
+    for sees, words in (({there.files: empty}, str(there.files)), ({ROOT: another_version(tmp_path)}, "0.0.1")):
+        other.kill()
+        cluster.switch_on(other, sees=sees)
+        done = score(cluster, out, *there.folders)
+        assert (done.returncode, len(done.stderr.splitlines())) == (69, 1), done.stderr
+        assert words in done.stderr
+        assert other.address in done.stderr
+        assert not list(out.glob("**/*.parquet"))
+
+
+def another_version(folder: Path) -> Path:
+    """A checkout like this one, but of version 0.0.1."""
+    copy = folder / "another"
+    copy.mkdir()
+    for name in ("daemon", "models", "deploy"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "pictures", "docs"))
+    init = copy / "daemon" / "__init__.py"
+    init.write_text(init.read_text().replace("__version__ = ", '__version__ = "0.0.1"  # '))
+    return copy
+
+
+@pytest.mark.smoke
+def test_an_archive_twice_and_a_copied_folder_double_nothing(cluster: Cluster, there: Plenty, tmp_path: Path) -> None:
+    twin, out = tmp_path / "twin.h5", tmp_path / "rows"
+    shutil.copyfile(there.archive, twin)
+    done = score(cluster, out, there.archive, twin)
+    assert done.returncode == 0, done.stderr
+    keys = Counter((key[3], key[2]) for key, _ in rows_of(out))
+    assert len(keys) == keys.total() == there.in_archive
+    assert str(there.in_archive) in done.stderr
+
+
+@pytest.mark.long
+def test_an_archive_that_is_cut_off_is_refused(cluster: Cluster, there: Plenty, tmp_path: Path) -> None:
+    cut, out = tmp_path / "cut.h5", tmp_path / "rows"
+    content = there.archive.read_bytes()
+    cut.write_bytes(content[: len(content) // 2])
+    done = score(cluster, out, cut)
+    assert (done.returncode, len(done.stderr.splitlines())) == (65, 1), done.stderr
+    assert str(cut) in done.stderr
+
+
+@pytest.mark.long
+def test_no_cluster_at_an_address_is_one_line(there: Plenty, tmp_path: Path) -> None:
+    need_hosts()
+    with Switch() as switch:
+        host = switch.add("alone")
+        words = ["score", "--cluster", f"{host.address}:6379", "--out", tmp_path / "rows", *there.folders]
+        done = end_of(host.start(sys.executable, "-m", "daemon", *words), 90)
+    assert (done.returncode, len(done.stderr.splitlines())) == (69, 1), done.stderr
+    assert f"{host.address}:6379" in done.stderr
+
+
+@pytest.mark.long
+def test_a_cable_is_pulled_and_plugged_in_again(cluster: Cluster, there: Plenty, lines: Path, tmp_path: Path) -> None:
+    one, other = cluster.nodes
+    out = tmp_path / "rows"
+    process = cluster.start("score", "--cluster", cluster.address, "--out", out, *there.folders, environment=HASTY)
+    until(lambda: is_judging(one) and is_judging(other), 60)
+    other.pull_cable()
+    done = end_of(process, 120)
+    assert done.returncode == 0, done.stderr
+    assert judged(lines, out).words() == []
+
+
+@pytest.mark.long
+def test_a_driver_is_killed_three_times_and_goes_on(
+    cluster: Cluster, there: Plenty, lines: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "rows"
+    for rows in (1, 100, 250):
+        process = cluster.start("score", "--cluster", cluster.address, "--out", out, *there.folders)
+        until(lambda rows=rows, process=process: count_rows(out) >= rows or process.poll() is not None, 60)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=10)
+    done = score(cluster, out, *there.folders)
+    assert done.returncode == 0, done.stderr
+    assert judged(lines, out).words() == []
+
+
+@pytest.mark.long
+def test_a_node_that_joins_later_is_used_and_one_of_another_version_is_not(
+    cluster: Cluster, there: Plenty, lines: Path, tmp_path: Path
+) -> None:
+    one, other = cluster.nodes
+    other.kill()
+    out = tmp_path / "rows"
+    process = cluster.start("score", "--cluster", cluster.address, "--out", out, *there.folders)
+    until(lambda: is_judging(one), 60)
+    cluster.switch_on(other, sees={ROOT: another_version(tmp_path)})
+    done = end_of(process, 120)
+    assert done.returncode == 0, done.stderr
+    assert judged(lines, out).words() == []
+    assert sum("0.0.1" in line for line in done.stderr.splitlines()) <= 1
+
+
+#: Puts what it is given into the object store of its host until there is no room left, and keeps it.
+_HOG = """
+import sys, time, numpy, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+kept = []
+try:
+    while True:
+        kept.append(ray.put(numpy.zeros(1 << 20, numpy.uint8)))
+except ray.exceptions.RayError:
+    print("full", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.long
+def test_a_full_object_store_is_told_in_one_line(there: Plenty, lines: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rows"
+    with (
+        mounted(tmp_path / "spill", "-t", "tmpfs", "-o", "size=1m", "tmpfs"),
+        Cluster(1, store_mb=80, spill=tmp_path / "spill") as cluster,
+    ):
+        hog = cluster.head.start(sys.executable, "-c", _HOG, cluster.address)
+        assert hog.stdout is not None
+        assert any(line.strip() == "full" for line in hog.stdout)
+        done = score(cluster, out, *there.folders, limit_s=150)
+        if done.returncode:
+            assert (done.returncode, len(done.stderr.splitlines())) == (69, 1), done.stderr
+            os.killpg(hog.pid, signal.SIGKILL)
+            hog.wait(10)
+            done = score(cluster, out, *there.folders)
+        assert done.returncode == 0, done.stderr
+    assert judged(lines, out).words() == []

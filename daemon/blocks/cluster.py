@@ -43,7 +43,8 @@ PATIENCE_S = 120.0  # that a node may say nothing; a large file takes longer, an
 GROUP_CORES = 8  # of one engine: with more the one process between readers and network is what all wait for
 MOST_KILLS = 3  # seats that one block may take with it, and in a row one node
 _READ_BYTES_PER_S = 25e6  # of a large file on a slow share
-_HELLO_S, _BEGIN_S, _LOOK_S = 60.0, 900.0, 2.0  # an engine for a GPU is compiled for minutes
+_HELLO_S = 20.0, 60.0  # the least and the most that a node is given to say who it is: Ray starts a process for it
+_BEGIN_S, _LOOK_S = 900.0, 2.0  # an engine for a GPU is compiled for minutes
 _PIECE_BYTES = 64 << 10
 _MOST_FAILURES = 3 * MOST_KILLS  # seats that a node may lose in a row; one that never began counts thrice
 
@@ -57,6 +58,7 @@ class _Host:
     cores: int
     gpus: int
     failures: int = 0  # seats lost in a row
+    is_known: bool = False  # it has said who it is
     is_refused: bool = False
 
     def shares(self, device: str) -> int:
@@ -99,6 +101,7 @@ class Cluster:
         self._settings, self._say, self._patience_s = settings, say, patience_s
         self._paths: list[tuple[str, int]] = []
         self._hosts: dict[str, _Host] = {}
+        self._asked: dict[Any, tuple[_Host, float]] = {}  # who they are, and until when they may say so
         self._seats: list[_Seat] = []
         self._waiting: deque[_Task] = deque()
         self._tasks = 0  # begun and not over
@@ -154,34 +157,43 @@ class Cluster:
             return
         self._looked_s = time.monotonic()
         alive = _alive()
-        self._greet([_host_of(one) for id, one in alive.items() if id not in self._hosts], is_first=is_first)
+        for host in [_host_of(one) for id, one in alive.items() if id not in self._hosts]:
+            self._hosts[host.id] = host
+            if host.shares(self._settings.device):
+                self._greet(host)
+        while self._asked:
+            self._hear_who_they_are(is_first=is_first)
+            if not is_first:
+                break
         for host in self._hosts.values():
-            if host.is_refused or host.id not in alive:
+            if host.is_refused or not host.is_known or host.id not in alive:
                 continue
             taken = {seat.share for seat in self._seats if seat.host is host}
             for share in range(host.shares(self._settings.device)):
                 if share not in taken:
                     self._seats.append(self._seat(host, share))
 
-    def _greet(self, fresh: Sequence[_Host], *, is_first: bool) -> None:
-        """Ask new nodes who they are; one that differs is not used, and if it was there at first, nothing is."""
-        probe = ray.remote(prober())
-        asked = {}
-        for host in fresh:
-            self._hosts[host.id] = host
-            if host.shares(self._settings.device):
-                here = NodeAffinitySchedulingStrategy(host.id, soft=False)
-                asked[probe.options(num_cpus=0, max_retries=0, scheduling_strategy=here).remote(self._paths)] = host
-        waiting = list(asked)
-        until_s = time.monotonic() + _HELLO_S
-        while waiting and time.monotonic() < until_s:
-            ending.check()
-            done, waiting = ray.wait(waiting, timeout=ending.LOOK_S)
-            for one in done:
-                if (why := self._why_not(one)) and asked[one].id in _alive():  # else it had gone, and Ray knew not
-                    self._refuse(asked[one], why, is_first=is_first)
-        for one in waiting:
-            self._refuse(asked[one], f"has not answered within {_HELLO_S:g} s")
+    def _greet(self, host: _Host) -> None:
+        """Ask a new node who it is."""
+        here = NodeAffinitySchedulingStrategy(host.id, soft=False)
+        probe = ray.remote(prober()).options(num_cpus=0, max_retries=0, scheduling_strategy=here)
+        limit_s = min(max(self._patience_s, _HELLO_S[0]), _HELLO_S[1])
+        self._asked[probe.remote(self._paths)] = host, time.monotonic() + limit_s
+
+    def _hear_who_they_are(self, *, is_first: bool) -> None:
+        """A node that differs is not used, and if it was there at first, nothing is."""
+        ending.check()
+        ready, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=ending.LOOK_S if is_first else 0)
+        for one in ready:
+            host, _ = self._asked.pop(one)
+            why = self._why_not(one)
+            host.is_known = why is None
+            if why and host.id in _alive():  # else it had gone, and Ray knew not
+                self._refuse(host, why, is_first=is_first)
+        for one, (host, until_s) in list(self._asked.items()):
+            if time.monotonic() > until_s:
+                del self._asked[one]
+                self._refuse(host, "does not answer")
 
     def _why_not(self, asked: Any) -> str | None:
         """What is wrong with a node by its Hello."""

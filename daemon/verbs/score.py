@@ -285,11 +285,11 @@ def _judge_on_cluster(
 
 
 def _seen_paths(options: Options) -> list[tuple[str, int]]:
-    """What every node must see as this computer does: what was named, and the first files that are found there."""
+    """What every node must see as this computer does: what was named, and the first files that are found in each."""
     from daemon.reading.ahead import find
 
     named = [(str(path.absolute()), -1 if path.is_dir() else path.stat().st_size) for path in options.paths]
-    first = islice(find(path for path in options.paths if path.is_dir()), 3)
+    first = [one for path in options.paths if path.is_dir() for one in islice(find([path]), 2)]
     return [*named, *((str(one.file.absolute()), one.size_bytes) for one in first)]
 
 

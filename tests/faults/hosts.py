@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -28,7 +29,8 @@ from tests.faults.lab import until
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.executable).with_name("ray")
-_PREFIX = "afmhost"  # of namespaces: afmhost-PID-NAME, so that one can see whose it is
+_PREFIX = "afmhost"  # of namespaces: afmhost-PID-SWITCH-NAME, so that one can see whose it is
+_SWITCHES = count(1)
 _NET = "10.93.0"
 PORT = 6379
 #: A host begins its programs so: it mounts, then becomes what was asked for. ``$0`` is the number of mounts.
@@ -54,10 +56,6 @@ def need_ray() -> None:
 
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True, timeout=10)
-
-
-def _space(name: str) -> str:
-    return f"{_PREFIX}-{os.getpid()}-{name}"
 
 
 def _pids(space: str) -> list[int]:
@@ -91,15 +89,15 @@ def _sweep() -> None:
 class Host:
     """One computer: an address, perhaps one core, and perhaps other folders than the others see."""
 
-    def __init__(self, name: str, number: int, core: int | None = None) -> None:
+    def __init__(self, switch: str, name: str, number: int, core: int | None = None) -> None:
         self.name, self.address, self.core = name, f"{_NET}.{number}", core
         self.is_touched = False  # by a kill and the like
-        self.space, self._port = _space(name), f"port{number}"
+        self.space, self._switch, self._port = f"{switch}-{name}", switch, f"port{number}"
         _ip("netns", "add", self.space)
         _ip("-n", self.space, "link", "set", "lo", "up")
-        wire = ["link", "add", "name", "eth0", "type", "veth", "peer", "name", self._port, "netns", _space("switch")]
+        wire = ["link", "add", "name", "eth0", "type", "veth", "peer", "name", self._port, "netns", switch]
         _ip("-n", self.space, *wire)
-        _ip("-n", _space("switch"), "link", "set", self._port, "master", "switch", "up")
+        _ip("-n", switch, "link", "set", self._port, "master", "switch", "up")
         _ip("-n", self.space, "addr", "add", f"{self.address}/24", "dev", "eth0")
         _ip("-n", self.space, "link", "set", "eth0", "up")
 
@@ -164,10 +162,10 @@ class Host:
 
     def pull_cable(self) -> None:
         self.is_touched = True
-        _ip("-n", _space("switch"), "link", "set", self._port, "down")
+        _ip("-n", self._switch, "link", "set", self._port, "down")
 
     def plug_in(self) -> None:
-        _ip("-n", _space("switch"), "link", "set", self._port, "up")
+        _ip("-n", self._switch, "link", "set", self._port, "up")
 
     def memory_mb(self) -> float:
         """Of all that runs on it; pages that processes share count once."""
@@ -200,13 +198,14 @@ class Switch:
     def __init__(self) -> None:
         need_hosts()
         self.hosts: list[Host] = []
+        self.space = f"{_PREFIX}-{os.getpid()}-{next(_SWITCHES)}"
 
     def __enter__(self) -> Self:
         try:
             _sweep()
-            _ip("netns", "add", _space("switch"))
-            _ip("-n", _space("switch"), "link", "add", "name", "switch", "type", "bridge")
-            _ip("-n", _space("switch"), "link", "set", "switch", "up")
+            _ip("netns", "add", self.space)
+            _ip("-n", self.space, "link", "add", "name", "switch", "type", "bridge")
+            _ip("-n", self.space, "link", "set", "switch", "up")
             self.set_up()
         except BaseException:
             self.close()
@@ -223,13 +222,13 @@ class Switch:
 
     def add(self, name: str, core: int | None = None) -> Host:
         """One more host; numbered from 1, as the last part of its address."""
-        self.hosts.append(Host(name, len(self.hosts) + 1, core))
+        self.hosts.append(Host(self.space, name, len(self.hosts) + 1, core))
         return self.hosts[-1]
 
     def close(self) -> None:
         for host in self.hosts:
             host.kill()
-        for space in [*(host.space for host in self.hosts), _space("switch")]:
+        for space in [*(host.space for host in self.hosts), self.space]:
             with contextlib.suppress(subprocess.CalledProcessError):
                 _ip("netns", "del", space)
 

@@ -24,7 +24,7 @@ from tests.faults.plenty import Plenty
 
 pytestmark = pytest.mark.timeout(180)
 
-HASTY = {"AFM_TRIAGE_PATIENCE_S": "5"}
+HASTY = ("--patience", "5")
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_a_node_is_killed_and_the_other_hangs_and_every_curve_has_its_row(
 ) -> None:
     one, other = cluster.nodes
     out = tmp_path / "rows"
-    process = cluster.start("score", "--cluster", cluster.address, "--out", out, *there.folders, environment=HASTY)
+    process = cluster.start("score", "--cluster", cluster.address, "--out", out, *there.folders, *HASTY)
     until(lambda: is_judging(one) and is_judging(other), 60)
     one.kill()
     other.hang()
@@ -142,6 +142,7 @@ def test_a_node_is_killed_and_the_other_hangs_and_every_curve_has_its_row(
     done = end_of(process, 90)
     assert done.returncode == 0, done.stderr
     assert judged(lines, out).words() == []
+    other.wake()
     again = score(cluster, out, *there.folders)
     assert again.returncode == 0
     assert "nothing new" in again.stderr
@@ -176,7 +177,7 @@ def another_version(folder: Path) -> Path:
     return copy
 
 
-@pytest.mark.smoke
+@pytest.mark.long
 def test_an_archive_twice_and_a_copied_folder_double_nothing(cluster: Cluster, there: Plenty, tmp_path: Path) -> None:
     twin, out = tmp_path / "twin.h5", tmp_path / "rows"
     shutil.copyfile(there.archive, twin)
@@ -212,7 +213,7 @@ def test_no_cluster_at_an_address_is_one_line(there: Plenty, tmp_path: Path) -> 
 def test_a_cable_is_pulled_and_plugged_in_again(cluster: Cluster, there: Plenty, lines: Path, tmp_path: Path) -> None:
     one, other = cluster.nodes
     out = tmp_path / "rows"
-    process = cluster.start("score", "--cluster", cluster.address, "--out", out, *there.folders, environment=HASTY)
+    process = cluster.start("score", "--cluster", cluster.address, "--out", out, *there.folders, *HASTY)
     until(lambda: is_judging(one) and is_judging(other), 60)
     other.pull_cable()
     done = end_of(process, 120)
@@ -273,13 +274,15 @@ def test_a_full_object_store_is_told_in_one_line(there: Plenty, lines: Path, tmp
         Cluster(1, store_mb=80, spill=tmp_path / "spill") as cluster,
     ):
         hog = cluster.head.start(sys.executable, "-c", _HOG, cluster.address)
-        assert hog.stdout is not None
-        assert any(line.strip() == "full" for line in hog.stdout)
-        done = score(cluster, out, *there.folders, limit_s=150)
-        if done.returncode:
-            assert (done.returncode, len(done.stderr.splitlines())) == (69, 1), done.stderr
+        try:
+            assert hog.stdout is not None
+            assert any(line.strip() == "full" for line in hog.stdout)
+            done = score(cluster, out, *there.folders, limit_s=150)
+            if done.returncode:
+                assert (done.returncode, len(done.stderr.splitlines())) == (69, 1), done.stderr
+        finally:
             os.killpg(hog.pid, signal.SIGKILL)
-            hog.wait(10)
-            done = score(cluster, out, *there.folders)
+            hog.communicate(timeout=10)
+        done = score(cluster, out, *there.folders)
         assert done.returncode == 0, done.stderr
     assert judged(lines, out).words() == []

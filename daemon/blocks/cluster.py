@@ -402,7 +402,7 @@ class Cluster:
 
 def _alive() -> dict[str, dict[str, Any]]:
     """The nodes that Ray hears of, by their ids; one that was killed is among them for some seconds."""
-    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray has no types
+    found: list[dict[str, Any]] = ray.nodes()
     return {one["NodeID"]: one for one in found if one["Alive"]}
 
 

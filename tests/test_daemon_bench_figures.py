@@ -17,12 +17,12 @@ from modelhelp import SHARED, make_model
 from daemon.bench import BATCH, STAGES, Plan, compare, cpu_ms, spread_ms
 from daemon.bench.line import slope_mb, thin
 from daemon.bench.machine import Machine, Others, Sample, families, look
-from daemon.bench.report import write_page, write_report
 from daemon.bench.table import Bar, bars, draw, factor_of
 from daemon.common.errors import UserError
 from daemon.common.options import add_options, take_options
 from daemon.learn.int8 import PreparedCurves, gather, load
 from daemon.verbs import bench as verb
+from daemon.verbs.bench import write_page, write_report
 from models.bundle import Bundle
 
 BUNDLED = Path(__file__).resolve().parents[1] / "daemon" / "curves"

@@ -19,10 +19,10 @@ from daemon.bench import BATCH, STAGES, Plan, machine
 from daemon.bench.apart import REFERENCE, ChildFailed, call, measure
 from daemon.bench.line import Line, serving, split
 from daemon.bench.machine import ProcessMonitor, neighbours
-from daemon.bench.report import shares
 from daemon.cli import main
 from daemon.formats import open_file
 from daemon.instrument import recordings
+from daemon.verbs.bench import shares
 from deploy.engines import ENGINES
 
 ROOT = Path(__file__).resolve().parents[1]

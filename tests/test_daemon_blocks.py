@@ -85,16 +85,16 @@ def test_a_node_says_of_a_block_what_score_says_of_its_files_wherever_another_le
     monkeypatch.setattr(blocks, "_ANSWER_BYTES", 1)  # a piece a curve
     (block,) = blocks.cut(jobs_of(lab))
     told = node.answers(blocks.pack_block(block))
-    assert timeless(line for one in told for line in one.lines) == lines
+    assert timeless(line for one in told for line in one.contents) == lines
     assert [one.is_last for one in told] == [False] * len(lines) + [True]
     assert sum(files for one in told for _, files in one.ignored) == 1
-    verdicts = [opinion_of(line)[0] for one in told for line in one.lines]
+    verdicts = [opinion_of(line)[0] for one in told for line in one.contents]
     assert verdicts == [line["verdict"] for line in lines]
     in_map = next(at for at, line in enumerate(lines) if line["path"].startswith("c-map"))
     for rows in (1, in_map, in_map + 17, in_map + 40, len(lines)):
         reached = told[rows - 1].reached
         rest = node.answers(blocks.pack_block(block.behind(reached)), reached)
-        assert timeless(line for one in rest for line in one.lines) == lines[rows:]
+        assert timeless(line for one in rest for line in one.contents) == lines[rows:]
         assert rest[-1].reached.rows == len(lines)
 
 
@@ -102,7 +102,7 @@ def test_what_two_nodes_say_of_the_same_rows_counts_once():
     answer = Answer(10, (b"a", b"b", b"c"), ("jpk", None, "text"), Reached(13, 13))
     assert answer.from_row(10) is answer
     assert answer.from_row(12) == Answer(12, (b"c",), ("text",), Reached(13, 13))
-    assert answer.from_row(99).lines == ()
+    assert answer.from_row(99).contents == ()
 
 
 def test_files_are_cut_late_into_blocks_that_are_small_at_first(lab, monkeypatch):
@@ -139,7 +139,7 @@ def test_rows_of_an_archive_are_cut_apart_from_those_that_are_told(lab, lines, m
         cut = list(blocks.cut_rows(archive, spans))
         rows = [row for one in cut for row in range(one.first, one.first + one.count)]
         assert (rows, [one.number for one in cut]) == (left, list(range(len(cut))))
-        told = [line for one in cut for answer in node.answers(blocks.pack_block(one)) for line in answer.lines]
+        told = [line for one in cut for answer in node.answers(blocks.pack_block(one)) for line in answer.contents]
         assert timeless(told) == [expected[row] for row in left]
     block = next(iter(blocks.cut_rows(archive)))
     behind = block.behind(Reached(rows=3))

@@ -6,12 +6,17 @@ import errno
 import io
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import msgspec
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from daemon import __version__
@@ -33,9 +38,10 @@ from daemon.common.ending import Closing
 from daemon.common.locks import lock_where_possible
 from daemon.processes import frames
 from daemon.reading.ahead import Job, Piece, Stamp, read_ahead
+from daemon.reading.pool import ReaderPool
 from daemon.sources import Arrival, Ignored
 from deploy.classifier import usable_cores
-from models.curve import Curve, Samples
+from models.curve import Curve, DistanceKind, ForceUnit, Samples
 
 ABOUT = """\
 AFM force curves as afm-triage reads them, for judging them again quickly. Each group of "parts" holds up to 4096 \
@@ -255,8 +261,16 @@ def pack_files(found: Iterable[Arrival], writer: ArchiveWriter, ignored: Ignored
 
     Files that turn out to be no curves are counted in ``ignored``.
     """
-    jobs = (Job(arrival, Stamp.of(arrival)) for arrival in found)
-    for item in read_ahead(jobs, workers=max(2, usable_cores()), ignored=ignored):
+    for _, origin, curve in read_rows((Job(arrival, Stamp.of(arrival)) for arrival in found), ignored):
+        writer.add(origin, curve)
+        yield origin
+
+
+def read_rows(
+    jobs: Iterable[Job], ignored: Ignored | None = None, pool: ReaderPool | None = None
+) -> Iterator[tuple[Arrival, Origin, Curve | None]]:
+    """What a writer takes of every curve of the jobs, in order, and the file that it is of; as :func:`read_ahead`."""
+    for item in read_ahead(jobs, workers=max(2, usable_cores()), ignored=ignored, pool=pool):
         if not isinstance(item, Piece):
             continue
         curve, reason = item.reading.curve, item.reading.reason
@@ -264,9 +278,7 @@ def pack_files(found: Iterable[Arrival], writer: ArchiveWriter, ignored: Ignored
             reason = reason or "unreadable"
         elif holds_too_much(curve):
             curve, reason = None, "too_long"
-        origin = _origin(item, curve, reason)
-        writer.add(origin, curve)
-        yield origin
+        yield item.reading.arrival, _origin(item, curve, reason), curve
 
 
 def pack_simulated(count: int, seed: int, prevalence: float, writer: ArchiveWriter) -> Iterator[Origin]:
@@ -308,3 +320,129 @@ def _origin(piece: Piece, curve: Curve | None, reason: str | None) -> Origin:
         format=reading.format,
         acquired_s=reading.acquired_s,
     )
+
+
+# Rows that were read on another computer.
+
+
+class _Samples(Struct, frozen=True, array_like=True):
+    """What an archive holds of a curve; samples are <f8, one after the other."""
+
+    force: bytes
+    distance: bytes | None
+    approach: bytes | None  # the first tenth
+    approach_points: int
+    force_unit: ForceUnit | None
+    distance_kind: DistanceKind | None
+    spring_constant_n_per_m: float | None
+    sensitivity_m_per_v: float | None
+    duration_s: float | None
+    notes: tuple[str, ...]
+
+
+class _Row(Struct, frozen=True, array_like=True):
+    path: bytes  # which need not be UTF-8
+    origin: Origin  # without it
+    samples: _Samples | None
+
+
+_PACK = msgspec.msgpack.Encoder()
+_ROW = msgspec.msgpack.Decoder(_Row)
+_LENGTH = struct.Struct("<Q")
+
+
+def pack_row(origin: Origin, curve: Curve | None, *, with_distance: bool) -> bytes:
+    """One row as it travels: what :meth:`ArchiveWriter.add` takes, but for samples that no archive holds."""
+    samples = None
+    if curve is not None:
+        approach = curve.approach_force
+        points = 0 if approach is None else approach.shape[0]
+        samples = _Samples(
+            _bytes_of(curve.force),
+            _bytes_of(curve.distance) if with_distance and curve.distance is not None else None,
+            None if approach is None else _bytes_of(approach[: points // 10]),
+            points,
+            curve.force_unit,
+            curve.distance_kind,
+            curve.spring_constant_n_per_m,
+            curve.sensitivity_m_per_v,
+            curve.duration_s,
+            curve.notes,
+        )
+    return _PACK.encode(_Row(os.fsencode(origin.path), replace(origin, path=""), samples))
+
+
+def unpack_row(content: bytes) -> tuple[Origin, Curve | None]:
+    """The inverse of :func:`pack_row`; behind its first tenth an approach is nothing but zeros. ValueError."""
+    row = _ROW.decode(content)
+    origin, samples = replace(row.origin, path=os.fsdecode(row.path)), row.samples
+    if (samples is None) is (origin.reason is None):
+        raise ValueError("a row with a curve and a reason why there is none, or with neither")
+    if samples is None:
+        return origin, None
+    approach = None
+    if samples.approach is not None:
+        tenth = np.frombuffer(samples.approach, "<f8")
+        if not 0 <= samples.approach_points <= MOST_APPROACH or tenth.shape[0] != samples.approach_points // 10:
+            raise ValueError("an approach that is none")
+        approach = np.zeros(samples.approach_points)
+        approach[: tenth.shape[0]] = tenth
+    return origin, Curve(
+        np.frombuffer(samples.force, "<f8"),
+        samples.force_unit,
+        None if samples.distance is None else np.frombuffer(samples.distance, "<f8"),
+        samples.distance_kind,
+        approach,
+        samples.spring_constant_n_per_m,
+        samples.sensitivity_m_per_v,
+        samples.duration_s,
+        notes=samples.notes,
+    )
+
+
+def _bytes_of(samples: Samples) -> bytes:
+    return np.asarray(samples, "<f8").tobytes()
+
+
+class RowsInOrder(Closing):
+    """Rows of blocks that are numbered from 0, in the order of the blocks, whichever is read first.
+
+    What comes before its turn waits in files of ``folder`` that have no name: nothing is left of them, however the
+    process ends. Memory for one row. OSError where the disk is full.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._turn = folder, 0
+        self._waiting: dict[int, IO[bytes]] = {}
+        self._whole: set[int] = set()  # of the blocks that wait
+
+    def add(self, number: int, rows: Sequence[bytes], *, is_last: bool) -> Iterator[bytes]:
+        """More rows of a block, with its last one or not; all whose turn it is now. To be iterated to its end."""
+        if number != self._turn:
+            self._keep(number, rows)
+            if is_last:
+                self._whole.add(number)
+            return
+        yield from rows
+        while is_last:
+            self._turn += 1
+            if (file := self._waiting.pop(self._turn, None)) is not None:
+                with file:
+                    file.seek(0)
+                    while length := file.read(_LENGTH.size):
+                        yield file.read(*_LENGTH.unpack(length))
+            is_last = self._turn in self._whole
+            self._whole.discard(self._turn)
+
+    def close(self) -> None:
+        """What waits is forgotten."""
+        for file in self._waiting.values():
+            with suppress(OSError):  # it has no room for what it had not written yet
+                file.close()
+        self._waiting = {}
+
+    def _keep(self, number: int, rows: Sequence[bytes]) -> None:
+        if number not in self._waiting:
+            self._waiting[number] = tempfile.TemporaryFile(dir=self._folder, prefix=".")  # noqa: SIM115 - close does
+        for row in rows:
+            self._waiting[number].write(_LENGTH.pack(len(row)) + row)

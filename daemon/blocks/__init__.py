@@ -1,9 +1,9 @@
 """Blocks: what many files and archives are cut into, so that many computers can judge them, and what is done with one.
 
 A block is some files, in the order in which they were found, or some rows of one archive, in their order. It is judged
-by the very stages that `score` has on one computer (``daemon.batch``, ``daemon.archive``), on a node: a part of a
-cluster, with an engine and processes of its own that read. The node answers in pieces, each of which says how far it
-has come, so that whatever it says no more can be asked of another one from there on.
+or read by the very stages that `score` and `pack` have on one computer (``daemon.batch``, ``daemon.archive``), on a
+node: a part of a cluster, with an engine and processes of its own that read. The node answers in pieces, each of which
+says how far it has come, so that whatever it says no more can be asked of another one from there on.
 
 Everything that travels is one of the types below, as bytes. Nothing in here knows what carries it.
 """
@@ -15,6 +15,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -25,6 +26,7 @@ from msgspec import Struct
 
 from daemon.archive import Archive, BadArchive, Part, Portion, portions, prepare_portions, score_portions, start_workers
 from daemon.archive import state_of as archive_state
+from daemon.archive.writer import pack_row, read_rows
 from daemon.batch import Judged, score_jobs
 from daemon.batch.output import write_line
 from daemon.common.ending import Closing
@@ -43,8 +45,7 @@ from models.raster import RasterProfile
 MOST_FILES, MOST_BYTES, MOST_ROWS = 1024, 256 * MIB, 8192
 #: The first blocks are smaller, so that every node has something to do while the folders are still looked through.
 _FIRST_FILES, _GROWS_AFTER = 128, 16
-#: Of lines in one answer: packed they are less than the 100 KiB that Ray hands on without its object store.
-_ANSWER_BYTES = 128 << 10
+_ANSWER_BYTES = 128 << 10  # of contents in one answer, unless one alone is longer
 _ANSWER_S = 2.0  # after which what there is is told
 
 
@@ -167,38 +168,6 @@ def _apart(portion: Portion, row: int, spans: Sequence[tuple[int, int]]) -> Iter
 # What travels.
 
 
-class Settings(Struct, frozen=True, array_like=True):
-    """How a node is to judge; the model itself follows in pieces of its files."""
-
-    device: str = "auto"
-    engine: str = "auto"
-    precision: str = "auto"
-    discard: float | None = None  # thresholds of the configuration, where it says any
-    keep: float | None = None
-    require_certificate: bool = False
-    rules: tuple[dict[str, Any], ...] = ()  # what it says of text files
-
-
-class Hello(Struct, frozen=True):
-    """What a node says of itself before it is given anything."""
-
-    version: str = ""  # of afm-triage; "" where there is none
-    python: str = ""
-    unseen: tuple[str, ...] = ()  # of the paths that it was asked for, the first that it does not see so
-    trouble: str = ""  # why it has no afm-triage, or not this one
-
-
-class Ready(Struct, frozen=True, array_like=True):
-    """What a node judges with."""
-
-    engine: str = ""
-    model: str = ""
-    pipeline: str = ""
-    discard: float = 0.0
-    keep: float = 0.0
-    trouble: str = ""  # one line, where it cannot judge
-
-
 class Reached(Struct, frozen=True, array_like=True):
     """How far a block is told: ``rows`` of it; of files whole ``jobs``, and of the next one curves below ``curve``."""
 
@@ -210,14 +179,14 @@ class Reached(Struct, frozen=True, array_like=True):
 
 
 class Answer(Struct, frozen=True, array_like=True):
-    """A piece of what is known of a block: a line a curve, in order.
+    """A piece of what is known of a block, curve by curve, in order.
 
-    ``lines[i]`` is what ``score --out`` writes of the row ``first + i`` of the block, with its end; ``formats[i]`` is
-    the name of the reader that opened its file.
+    ``contents[i]`` is of the row ``first + i`` of the block, as :class:`Row` says it; ``formats[i]`` is the name of the
+    reader that opened its file.
     """
 
     first: int
-    lines: tuple[bytes, ...]
+    contents: tuple[bytes, ...]
     formats: tuple[str | None, ...]
     reached: Reached
     ignored: tuple[tuple[str, int], ...] = ()  # files that held no curve, by kind, since the last answer
@@ -231,12 +200,12 @@ class Answer(Struct, frozen=True, array_like=True):
         if not skip:
             return self
         return msgspec.structs.replace(
-            self, first=self.first + skip, lines=self.lines[skip:], formats=self.formats[skip:]
+            self, first=self.first + skip, contents=self.contents[skip:], formats=self.formats[skip:]
         )
 
 
 def row_of(block: Block, answer: Answer) -> tuple[Archive | None, int]:
-    """For rows of an archive: which one, and which of its rows the first line of an answer is on."""
+    """For rows of an archive: which one, and which of its rows an answer begins with."""
     if isinstance(block, FileBlock):
         return None, 0
     return block.portions[0].archive, block.first + answer.first
@@ -272,9 +241,9 @@ _PACK = msgspec.msgpack.Encoder()
 _QUICK = 1  # of zlib: half the size in a tenth of the time that a line takes to be made
 
 
-def pack(message: Struct) -> bytes:
-    """A message as it travels."""
-    return zlib.compress(_PACK.encode(message), _QUICK)
+def pack(message: Struct, level: int = _QUICK) -> bytes:
+    """A message as it travels; ``level`` is one of zlib's, 0 for what would hardly become smaller."""
+    return zlib.compress(_PACK.encode(message), level)
 
 
 def unpack_answer(content: bytes) -> Answer:
@@ -341,9 +310,12 @@ def _job_of(file: _File) -> Job:
 
 
 class Children(Closing):
-    """The processes that read for whoever judges block after block; they begin when they are first needed."""
+    """The processes that read for whoever works on block after block; they begin when they are first needed.
 
-    def __init__(self, profile: RasterProfile, rules: Sequence[TextRule] = ()) -> None:
+    Without a ``profile`` curves come with their samples, and are prepared for nothing.
+    """
+
+    def __init__(self, profile: RasterProfile | None, rules: Sequence[TextRule] = ()) -> None:
         self._profile, self._rules = profile, rules
         self._readers: ReaderPool | None = None
         self._workers: WorkerPool | None = None
@@ -362,6 +334,15 @@ class Children(Closing):
             self._workers = start_workers()
         return self._workers
 
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Closes them if it is left early: they have something in hand that nobody waits for."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
     def close(self) -> None:
         """What they have in hand is forgotten; the next block starts others."""
         if self._readers is not None:
@@ -371,31 +352,54 @@ class Children(Closing):
         self._readers = self._workers = None
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What becomes of one curve, and which of its file's ``curves`` it is."""
+
+    content: bytes  # the line that `score --out` writes of it, with its end; or what `pack` writes (``pack_row``)
+    format: str | None
+    folder: str | None
+    path: str
+    curve: int
+    curves: int
+    sha256: str | None
+
+
 def judge(
     block: Block, model: Model, judge: Judge, children: Children, ignored: Ignored, rules: Sequence[TextRule] = ()
-) -> Generator[list[Judged]]:
-    """A verdict on every curve of a block, in order and in batches, by the stages of `score` on one computer.
+) -> Generator[Row]:
+    """A verdict on every curve of a block, in order, by the stages of `score` on one computer.
 
     Files that turn out to be no curves are counted in ``ignored``. Raises BadArchive, WorkersBroken, ReaderBroken.
     """
-    is_over = False
-    try:
+    batches: Iterable[Sequence[object]]
+    with children.at_work():
         if isinstance(block, FileBlock):
-            for batch in score_jobs(block.jobs, model, judge, None, ignored, rules, children.readers):
-                yield [one for one in batch if isinstance(one, Judged)]
+            batches = score_jobs(block.jobs, model, judge, None, ignored, rules, children.readers)
         else:
             prepared = prepare_portions(iter(block.portions), model.bundle.profile, children.workers)
-            yield from score_portions(prepared, model, judge)
-        is_over = True
-    finally:
-        if not is_over:  # they have something in hand that nobody waits for
-            children.close()
+            batches = score_portions(prepared, model, judge)
+        for one in chain.from_iterable(batches):
+            if isinstance(one, Judged):
+                of, line = one.decision, write_line(one.decision, one.file)
+                yield Row(line, one.format, of.folder, of.path, of.curve, one.curves, of.sha256)
 
 
-def answers(block: Block, told: Reached, batches: Iterable[Sequence[Judged]], ignored: Ignored) -> Iterator[Answer]:
-    """What is judged of a block that is left behind what was ``told``, piece by piece; the last one says so."""
+def read(block: FileBlock, children: Children, ignored: Ignored, *, with_distance: bool) -> Generator[Row]:
+    """What an archive holds of every curve of a block, in order, by the stages of `pack` on one computer.
+
+    Files that turn out to be no curves are counted in ``ignored``. Raises ReaderBroken.
+    """
+    with children.at_work():
+        for arrival, of, curve in read_rows(block.jobs, ignored, children.readers):
+            content = pack_row(of, curve, with_distance=with_distance)
+            yield Row(content, of.format, arrival.folder, of.path, of.index, of.curves, of.sha256)
+
+
+def answers(block: Block, told: Reached, rows: Iterable[Row], ignored: Ignored) -> Iterator[Answer]:
+    """The rows of a block that are left behind what was ``told``, piece by piece; the last one says so."""
     place = _Place(block, told)
-    lines: list[bytes] = []
+    contents: list[bytes] = []
     formats: list[str | None] = []
     size_bytes, since_s = 0, time.monotonic()
     counted: Counter[str] = Counter()
@@ -403,17 +407,17 @@ def answers(block: Block, told: Reached, batches: Iterable[Sequence[Judged]], ig
     def answer(*, is_last: bool = False) -> Answer:
         fresh = ignored.kinds - counted
         counted.update(fresh)
-        first = place.reached.rows - len(lines)
-        return Answer(first, tuple(lines), tuple(formats), place.reached, tuple(fresh.items()), is_last)
+        first = place.reached.rows - len(contents)
+        return Answer(first, tuple(contents), tuple(formats), place.reached, tuple(fresh.items()), is_last)
 
-    for one in chain.from_iterable(batches):
-        lines.append(write_line(one.decision, one.file))
-        formats.append(one.format)
-        place.pass_over(one)
-        size_bytes += len(lines[-1])
+    for row in rows:
+        contents.append(row.content)
+        formats.append(row.format)
+        place.pass_over(row)
+        size_bytes += len(row.content)
         if size_bytes >= _ANSWER_BYTES or time.monotonic() > since_s + _ANSWER_S:
             yield answer()
-            lines, formats, size_bytes, since_s = [], [], 0, time.monotonic()
+            contents, formats, size_bytes, since_s = [], [], 0, time.monotonic()
     yield answer(is_last=True)
 
 
@@ -428,19 +432,18 @@ class _Place:
         self._jobs = iter(enumerate(block.jobs)) if isinstance(block, FileBlock) else None
         self._file, self._curve, self._number = _NOWHERE, 0, -1
 
-    def pass_over(self, one: Judged) -> None:
+    def pass_over(self, row: Row) -> None:
         """That curve is told too."""
         if self._jobs is None:
             self.reached = Reached(rows=self.reached.rows + 1)
             return
-        decision = one.decision
-        file = decision.folder, decision.path
-        if file != self._file or decision.curve != self._curve:  # files that held none lie between
+        file = row.folder, row.path
+        if file != self._file or row.curve != self._curve:  # files that held none lie between
             found = (at for at, job in self._jobs if (job.arrival.folder, job.arrival.path) == file)
             self._number, self._file = next(found), file
-        self._curve = decision.curve + 1
-        is_whole = self._curve >= one.curves
-        rest = (0, None, 1) if is_whole else (self._curve, decision.sha256, one.curves)
+        self._curve = row.curve + 1
+        is_whole = self._curve >= row.curves
+        rest = (0, None, 1) if is_whole else (self._curve, row.sha256, row.curves)
         self.reached = Reached(self.reached.rows + 1, self._before + self._number + is_whole, *rest)
         if is_whole:
             self._file = _NOWHERE

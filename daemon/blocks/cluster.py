@@ -1,16 +1,17 @@
-"""The cluster: blocks go to nodes, which judge them, and come back as answers; a node that is lost loses nothing.
+"""The cluster: blocks go to nodes, which judge or read them, and come back as answers; a lost node loses nothing.
 
 Ray carries it. An actor (a seat) has a GPU, or some cores of a node, to itself: an engine, and processes that read. It
 answers a block piece by piece; the driver alone writes. What a node has told holds, and the rest of its block goes to
 another one when it is lost or says nothing any more; whatever is told twice counts once.
 
-All that travels is bytes of the types of ``daemon.blocks``, each small enough that Ray hands it on without its object
-store: a store that others have filled stops nothing.
+All that travels is bytes of the types of ``daemon.blocks``, in pieces so small that Ray hands them on without its
+object store: a store that others have filled stops nothing. A node waits while some of them are not taken yet.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,8 +33,8 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from daemon import __version__, blocks
-from daemon.blocks import Answer, Block, FileBlock, Hello, Reached, Ready, Settings
-from daemon.blocks.node import Node, prober, sees_first
+from daemon.blocks import Answer, Block, FileBlock, Reached
+from daemon.blocks.node import MORE, PIECE_BYTES, Hello, Node, Ready, Settings, prober, seen_here, sees_first
 from daemon.common import ending
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
 from daemon.common.text import first_line
@@ -45,7 +46,7 @@ MOST_KILLS = 3  # seats that one block may take with it, and in a row one node
 _READ_BYTES_PER_S = 25e6  # of a large file on a slow share
 _HELLO_S = 20.0, 60.0  # the least and the most that a node is given to say who it is: Ray starts a process for it
 _BEGIN_S, _LOOK_S = 900.0, 2.0  # an engine for a GPU is compiled for minutes
-_PIECE_BYTES = 64 << 10
+_MOST_PIECES = 64  # that a node is ahead of what is taken from it
 _MOST_FAILURES = 3 * MOST_KILLS  # seats that a node may lose in a row; one that never began counts thrice
 
 
@@ -92,19 +93,21 @@ class _Seat:
     is_ready: bool = False
     is_silent: bool = False
     task: _Task | None = None
+    heard: bytearray = field(default_factory=bytearray)  # of an answer that has not come to its end
 
 
 class Cluster:
     """The nodes behind a :class:`Connection`, and what each is doing. ``say`` is given a line whenever there is one."""
 
-    def __init__(self, settings: Settings, say: Callable[[str], None], patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, settings: Settings, say: Callable[[str], object], patience_s: float = PATIENCE_S) -> None:
         self._settings, self._say, self._patience_s = settings, say, patience_s
         self._paths: list[tuple[str, int]] = []
         self._hosts: dict[str, _Host] = {}
         self._asked: dict[Any, tuple[_Host, float]] = {}  # who they are, and until when they may say so
         self._seats: list[_Seat] = []
         self._waiting: deque[_Task] = deque()
-        self._tasks = 0  # begun and not over
+        self._tasks: list[_Task] = []  # begun and not over, in the order of their blocks
+        self._most_ahead = math.inf
         self._coming: Iterator[Block] = iter(())
         self._ahead: Block | None = None
         self._ready: Ready | None = None
@@ -112,18 +115,18 @@ class Cluster:
         self.engines: set[str] = set()
         self.troubles: dict[str, int] = {}  # what could not be judged, and why, in a line -> exit code
 
-    def begin(self, model: Path, paths: Sequence[tuple[str, int]]) -> Ready:
-        """Have every node looked at and the engines begun; what the first of them judges with.
+    def begin(self, model: Path | None, paths: Sequence[Path]) -> Ready:
+        """Have every node looked at and the engines begun, if there is a model; what the first of them judges with.
 
-        UserError 69 where a node is of another version, or does not see one of the ``paths`` (size, -1 of a folder).
+        UserError 69 where a node is of another version, or does not see one of the ``paths``.
         """
-        files = [(name, (model / name).read_bytes()) for name in (MANIFEST, WEIGHTS, CARD)]
-        cut = [[data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES)] for _, data in files]
+        files = [(name, (model / name).read_bytes()) for name in (MANIFEST, WEIGHTS, CARD)] if model else []
+        cut = [[data[at : at + PIECE_BYTES] for at in range(0, len(data), PIECE_BYTES)] for _, data in files]
         self._model = (
             [(name, len(some)) for (name, _), some in zip(files, cut, strict=True)],
             [piece for some in cut for piece in some],
         )
-        self._paths = list(paths)
+        self._paths = seen_here(paths)
         self._look_for_hosts(is_first=True)
         while self._ready is None:
             self._look_for_hosts()
@@ -133,9 +136,12 @@ class Cluster:
                 raise AssertionError("an answer to nothing")
         return self._ready
 
-    def judge(self, coming: Iterable[Block]) -> Iterator[tuple[Block, Answer]]:
-        """The answers to all blocks, those of one in order, each row once. ``troubles`` has what cannot be judged."""
-        self._coming, self._ahead = iter(coming), None
+    def answers(self, coming: Iterable[Block], most_ahead: float = math.inf) -> Iterator[tuple[Block, Answer]]:
+        """The answers to all blocks, those of one in order, each row once. ``troubles`` has what cannot be done.
+
+        ``most_ahead``: from the first block that is not over to the last that is begun, numbers of blocks.
+        """
+        self._coming, self._ahead, self._most_ahead = iter(coming), None, most_ahead
         while self._tasks or self._fetch() is not None:
             ending.check()
             self._look_for_hosts()
@@ -209,7 +215,7 @@ class Cluster:
 
     def _refuse(self, host: _Host, why: str, *, is_first: bool = False) -> None:
         if is_first:
-            raise UserError(UNREACHABLE, f"node {host.address} {why}; nothing was judged")
+            raise UserError(UNREACHABLE, f"node {host.address} {why}; nothing was done")
         if not host.is_refused:
             self._say(f"node {host.address} {why}; it is not used")
         host.is_refused = True
@@ -240,8 +246,9 @@ class Cluster:
         self._alone_s = self._alone_s or time.monotonic()
         usable = [host for host in self._hosts.values() if not host.is_refused and host.shares(self._settings.device)]
         if not usable or time.monotonic() > self._alone_s + self._patience_s:
-            why = "no node answers any more" if self._hosts and usable else "no node that could judge"
-            raise UserError(UNREACHABLE, f"{why}; what is written holds, the same command goes on from there")
+            why = "no node answers any more" if self._hosts and usable else "no node that could do it"
+            held = "what is written holds, the same command goes on from there"
+            raise UserError(UNREACHABLE, f"{why}; {'nothing was written' if self._settings.packs else held}")
 
     # Blocks.
 
@@ -256,8 +263,8 @@ class Cluster:
         for seat in self._seats:
             if seat.is_ready and seat.stream is None and (task := self._next_for(seat)) is not None:
                 packed, told = blocks.pack_block(task.block.behind(task.reached)), msgpack.encode(task.reached)
-                streaming = seat.actor.judge.options(num_returns="streaming")
-                seat.stream = streaming.remote(packed, told, is_there=task.is_there)
+                how = {"num_returns": "streaming", "_generator_backpressure_num_objects": _MOST_PIECES}
+                seat.stream = seat.actor.answer.options(**how).remote(packed, told, is_there=task.is_there)
                 seat.task, seat.heard_s = task, time.monotonic()
 
     def _next_for(self, seat: _Seat) -> _Task | None:
@@ -267,11 +274,12 @@ class Cluster:
             if seat.host.id not in task.lost_on or others <= task.lost_on:
                 self._waiting.remove(task)
                 return task
-        if (block := self._fetch()) is None:
+        block = self._fetch()
+        if block is None or (self._tasks and block.number > self._tasks[0].block.number + self._most_ahead):
             return None
         self._ahead = None
-        self._tasks += 1
-        return _Task(block)
+        self._tasks.append(_Task(block))
+        return self._tasks[-1]
 
     def _hear(self) -> Iterator[tuple[Block, Answer]]:
         """What has come from any seat, waiting a moment for the first."""
@@ -293,7 +301,7 @@ class Cluster:
                 self._enter(seat, msgpack.decode(ray.get(seat.stream), type=Ready))
                 return
             try:
-                answer = blocks.unpack_answer(ray.get(next(seat.stream)))
+                piece: bytes = ray.get(next(seat.stream))
             except StopIteration:
                 task, seat.task, seat.stream = seat.task, None, None
                 self._take_back(task)
@@ -301,6 +309,11 @@ class Cluster:
         except RayError as error:
             self._lose(seat, _words(error))
             return
+        seat.heard += piece[1:]
+        if piece[:1] == MORE:
+            return
+        answer = blocks.unpack_answer(bytes(seat.heard))
+        seat.heard.clear()
         seat.host.failures = 0
         if seat.is_silent:
             seat.is_silent = False
@@ -317,7 +330,7 @@ class Cluster:
         if said.trouble:
             self._seats.remove(seat)
             if self._ready is None and len(self._seats) == 0:
-                raise UserError(UNREACHABLE, f"node {seat.host.address}: {said.trouble}; nothing was judged")
+                raise UserError(UNREACHABLE, f"node {seat.host.address}: {said.trouble}; nothing was done")
             self._refuse(seat.host, f"cannot judge: {said.trouble}")
             return
         self._ready = self._ready or said
@@ -338,12 +351,12 @@ class Cluster:
             self.troubles[f"{task.block.name}: {fresh.trouble}"] = fresh.code
         if fresh.is_last:
             self._end(task)
-        if fresh.lines or fresh.is_last:
+        if fresh.contents or fresh.is_last:
             yield task.block, fresh
 
     def _end(self, task: _Task) -> None:
         task.is_over = True
-        self._tasks -= 1
+        self._tasks.remove(task)
         if task in self._waiting:
             self._waiting.remove(task)
 

@@ -15,15 +15,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import ray
-from msgspec import msgpack
+from msgspec import Struct, msgpack
 
 from daemon import blocks
 from daemon.archive import BadArchive
-from daemon.blocks import Answer, Block, Children, FileBlock, Reached, Ready, Settings
+from daemon.blocks import Answer, Block, Children, FileBlock, Reached, Row
 from daemon.client.service_file import free_port
 from daemon.common import ending
 from daemon.common.ending import Closing
@@ -33,11 +35,49 @@ from daemon.config import ThresholdsConfig, engine_cache
 from daemon.formats.text_rule import from_mapping as rule_from
 from daemon.judging.judge import judge_of, load_model
 from daemon.processes.worker_pool import WorkersBroken
+from daemon.reading.ahead import find
 from daemon.sources import Ignored
 from deploy.classifier import EngineRequest, usable_cores
 
 _STORE_BYTES = 100 << 20  # of a Ray that is started here; nothing of ours lies there
 _START_S, _END_S = 60.0, 20.0
+PIECE_BYTES = 64 << 10  # of what travels at once: Ray hands on up to 100 KiB without its object store
+#: What a piece of an answer begins with: whether there is more of that answer.
+MORE, LAST = b"+", b"."
+
+
+class Settings(Struct, frozen=True, array_like=True):
+    """What a node is to do: to judge, with a model that follows in pieces of its files; or to read for `pack`."""
+
+    device: str = "auto"
+    engine: str = "auto"
+    precision: str = "auto"
+    discard: float | None = None  # thresholds of the configuration, where it says any
+    keep: float | None = None
+    require_certificate: bool = False
+    rules: tuple[dict[str, Any], ...] = ()  # what it says of text files
+    packs: bool = False
+    with_distance: bool = False
+
+
+class Hello(Struct, frozen=True):
+    """What a node says of itself before it is given anything."""
+
+    version: str = ""  # of afm-triage; "" where there is none
+    python: str = ""
+    unseen: tuple[str, ...] = ()  # of the paths that it was asked for, the first that it does not see so
+    trouble: str = ""  # why it has no afm-triage, or not this one
+
+
+class Ready(Struct, frozen=True, array_like=True):
+    """What a node judges with; nothing, where it only reads."""
+
+    engine: str = ""
+    model: str = ""
+    pipeline: str = ""
+    discard: float = 0.0
+    keep: float = 0.0
+    trouble: str = ""  # one line, where it cannot judge
 
 
 class Node:
@@ -55,6 +95,10 @@ class Node:
     def begin(self, settings: bytes, names: Sequence[tuple[str, int]], *pieces: bytes) -> bytes:
         """Load the model, whose files have ``names`` and come in so many of the pieces each; Ready."""
         asked, coming = msgpack.decode(settings, type=Settings), iter(pieces)
+        self._asked = asked
+        if asked.packs:
+            self._children = Children(None)
+            return msgpack.encode(Ready())
         try:
             self._folder = tempfile.TemporaryDirectory(prefix="afm-")  # as long as the engine may look there again
             for name, count in names:
@@ -71,27 +115,30 @@ class Node:
         judge = self._judge
         return msgpack.encode(Ready(str(judge.engine), judge.model, judge.pipeline, *judge.thresholds.both))
 
-    def judge(self, packed: bytes, told: bytes, *, is_there: bool) -> Iterator[bytes]:
-        """The answers to what is left of a block behind ``told``. ``is_there``: its first file is known to be so."""
+    def answer(self, packed: bytes, told: bytes, *, is_there: bool) -> Iterator[bytes]:
+        """The answers to what is left of a block behind ``told``, in pieces.
+
+        ``is_there``: its first file is known to be so.
+        """
         reached = msgpack.decode(told, type=Reached)
         with self._turn:
             self._is_unwanted = False
             try:
                 block = blocks.unpack_block(packed)
             except (BadArchive, OSError) as error:
-                yield self._trouble(reached, UNREACHABLE, f"does not see an archive as it is: {error}")
+                yield from self._trouble(reached, UNREACHABLE, f"does not see an archive as it is: {error}")
                 return
             if is_there and isinstance(block, FileBlock) and not sees_first(block):
-                yield self._trouble(reached, UNREACHABLE, f"does not see {block.name} as it is")
+                yield from self._trouble(reached, UNREACHABLE, f"does not see {block.name} as it is")
                 return
             try:
                 yield from self._answers(block, reached)
             except (BadArchive, OSError) as error:
-                yield self._trouble(reached, BAD_DATA, str(error))
+                yield from self._trouble(reached, BAD_DATA, str(error))
             except WorkersBroken as error:
-                yield self._trouble(reached, INPUT_OUTPUT, f"{error}; cut off, or its disk is damaged")
+                yield from self._trouble(reached, INPUT_OUTPUT, f"{error}; cut off, or its disk is damaged")
             except UserError as error:  # no process that reads can be started
-                yield self._trouble(reached, UNREACHABLE, str(error))
+                yield from self._trouble(reached, UNREACHABLE, str(error))
 
     def leave(self) -> None:
         """Nobody waits any more for the block in hand."""
@@ -99,16 +146,25 @@ class Node:
 
     def _answers(self, block: Block, reached: Reached) -> Iterator[bytes]:
         ignored = Ignored()
-        judged = blocks.judge(block, self._model, self._judge, self._children, ignored, self._rules)
-        with contextlib.closing(judged):
-            for answer in blocks.answers(block, reached, judged, ignored):
-                yield blocks.pack(answer)
+        with contextlib.closing(self._made(block, ignored)) as rows:
+            for answer in blocks.answers(block, reached, rows, ignored):
+                yield from self._pieces(answer)
                 if self._is_unwanted:
                     return
 
-    @staticmethod
-    def _trouble(reached: Reached, code: int, text: str) -> bytes:
-        return blocks.pack(Answer(reached.rows, (), (), reached, is_last=True, code=code, trouble=text))
+    def _made(self, block: Block, ignored: Ignored) -> Generator[Row]:
+        if self._asked.packs and isinstance(block, FileBlock):
+            return blocks.read(block, self._children, ignored, with_distance=self._asked.with_distance)
+        return blocks.judge(block, self._model, self._judge, self._children, ignored, self._rules)
+
+    def _pieces(self, answer: Answer) -> Iterator[bytes]:
+        content = blocks.pack(answer, 0) if self._asked.packs else blocks.pack(answer)
+        for at in range(0, len(content), PIECE_BYTES):
+            stop = at + PIECE_BYTES
+            yield (MORE if stop < len(content) else LAST) + content[at:stop]
+
+    def _trouble(self, reached: Reached, code: int, text: str) -> Iterator[bytes]:
+        return self._pieces(Answer(reached.rows, (), (), reached, is_last=True, code=code, trouble=text))
 
 
 def sees_first(block: FileBlock) -> bool:
@@ -118,6 +174,16 @@ def sees_first(block: FileBlock) -> bool:
         return os.stat(arrival.file).st_size == arrival.size_bytes
     except OSError:
         return False
+
+
+def seen_here(paths: Sequence[Path]) -> list[tuple[str, int]]:
+    """What every node must see as this computer does: what was named, and the first files that are found in each.
+
+    (path, size of a file, or -1 of a folder).
+    """
+    named = [(str(path.absolute()), -1 if path.is_dir() else path.stat().st_size) for path in paths]
+    first = [one for path in paths if path.is_dir() for one in islice(find([path]), 2)]
+    return [*named, *((str(one.file.absolute()), one.size_bytes) for one in first)]
 
 
 def prober() -> Callable[[list[tuple[str, int]]], str]:
@@ -187,13 +253,16 @@ class Connection(Closing):
         address = f"127.0.0.1:{free_port()}"
         fated = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
         words = ["start", "--head", "--block", f"--port={address.rpartition(':')[2]}", "--node-ip-address=127.0.0.1"]
+        words += ["--min-worker-port=0", "--max-worker-port=0"]  # any; else Ray keeps 10002 to 19999, and ours is there
         words += [f"--num-cpus={usable_cores()}", f"--object-store-memory={_STORE_BYTES}", "--include-dashboard=false"]
         root = str(Path(blocks.__file__).resolve().parents[2])  # its nodes find the very program that asks
+        paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        token = os.environ.get("RAY_AUTH_MODE", "disabled")  # else one that lies at home is asked for, and never sent
         said = Path(self._folder, "start.log")
         with said.open("wb") as log:
             self._process = subprocess.Popen(
                 [*fated, str(Path(sys.executable).with_name("ray")), *words, "--temp-dir", self._folder],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))},
+                env={**os.environ, "PYTHONPATH": paths, "RAY_AUTH_MODE": token},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,10 +15,15 @@ from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError, need_
 from daemon.common.options import Option
 from daemon.common.text import clean, page
 from daemon.sources import Ignored, words
+from daemon.tables import need
 
 if TYPE_CHECKING:
     from daemon.archive import Origin
     from daemon.archive.writer import ArchiveWriter
+    from daemon.reading.ahead import Found
+
+#: Blocks that are begun behind one that is not over: their rows wait on the disk, each block's in a file of its own.
+_MOST_AHEAD = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +34,8 @@ class Options:
     simulate: Annotated[int | None, Option("N simulated curves instead of files", "N")] = None
     seed: Annotated[int, Option("of these; the same gives the same bytes", "S")] = 1
     prevalence: Annotated[float, Option("share with an event", "P")] = 0.05
+    cluster: Annotated[str | None, Option("have a Ray cluster read; local starts one here", "HOST:PORT")] = None
+    patience: Annotated[float, Option("with --cluster: seconds that a node may say nothing", "S")] = 120.0
 
 
 def run(options: Options) -> int:
@@ -40,8 +48,11 @@ def run(options: Options) -> int:
     begun_s = time.monotonic()
     unread = 0
     try:
-        with ArchiveWriter(options.out, with_distance=options.distance) as writer:
-            for origin in progress(_packed(options, writer), "packing", options.simulate):
+        with (
+            ArchiveWriter(options.out, with_distance=options.distance) as writer,
+            closing(_packed(options, writer)) as origins,
+        ):
+            for origin in progress(origins, "packing", options.simulate):
                 unread += origin.reason is not None
             writer.finish()
     except WorkersBroken as error:
@@ -56,7 +67,7 @@ def run(options: Options) -> int:
     return 0
 
 
-def _packed(options: Options, writer: ArchiveWriter) -> Iterator[Origin]:
+def _packed(options: Options, writer: ArchiveWriter) -> Generator[Origin]:
     from daemon.archive.writer import pack_files, pack_simulated
     from daemon.reading.ahead import find
 
@@ -64,7 +75,10 @@ def _packed(options: Options, writer: ArchiveWriter) -> Iterator[Origin]:
         yield from pack_simulated(options.simulate, options.seed, options.prevalence, writer)
         return
     found, ignored = find(options.paths), Ignored()
-    yield from pack_files(found, writer, ignored)
+    if options.cluster is None:
+        yield from pack_files(found, writer, ignored)
+    else:
+        yield from _packed_by_cluster(options, options.cluster, found, writer, ignored)
     if found.unlisted:
         names = ", ".join(clean(str(folder)) for folder in found.unlisted)
         raise UserError(INPUT_OUTPUT, f"nothing was written, these folders could not be listed: {names}")
@@ -75,11 +89,47 @@ def _packed(options: Options, writer: ArchiveWriter) -> Iterator[Origin]:
         print(f"ignored: {words(ignored.kinds)}", file=sys.stderr)
 
 
+def _packed_by_cluster(
+    options: Options, address: str, found: Found, writer: ArchiveWriter, ignored: Ignored
+) -> Iterator[Origin]:
+    """The same rows in the same order. UserError for the first file that no node could read to its end."""
+    need("pack --cluster", "cluster", "ray")
+    from daemon.archive.writer import RowsInOrder, unpack_row
+    from daemon.blocks import cut
+    from daemon.blocks.cluster import Cluster
+    from daemon.blocks.node import Connection, Settings
+    from daemon.common.stdio import say
+    from daemon.reading.ahead import Job, Stamp
+
+    with Connection(address), RowsInOrder(options.out.absolute().parent) as waiting:
+        cluster = Cluster(Settings("cpu", packs=True, with_distance=options.distance), say, options.patience)
+        cluster.begin(None, options.paths)
+        for block, answer in cluster.answers(cut(Job(one, Stamp.of(one)) for one in found), _MOST_AHEAD):
+            _end_at(cluster.troubles)
+            for kind, files in answer.ignored:
+                ignored.note_kind(kind, files)
+            for content in waiting.add(block.number, answer.contents, is_last=answer.is_last):
+                origin, curve = unpack_row(content)
+                writer.add(origin, curve)
+                yield origin
+        _end_at(cluster.troubles)
+
+
+def _end_at(troubles: Mapping[str, int]) -> None:
+    """An archive has all of its curves or does not exist."""
+    for text, code in troubles.items():
+        raise UserError(code, f"{text}; nothing was written")
+
+
 def _check(options: Options) -> None:
     from daemon.archive import is_archive
 
     if bool(options.paths) == (options.simulate is not None):
         raise UserError(USAGE, "name files or folders to pack, or --simulate N")
+    if options.cluster is not None and options.simulate is not None:
+        raise UserError(USAGE, "--cluster is for files, not for --simulate")
+    if not options.patience > 0:
+        raise UserError(USAGE, f"--patience {options.patience:g}: give seconds above 0")
     if options.simulate is not None and options.simulate < 1:
         raise UserError(USAGE, f"--simulate {options.simulate}: give 1 or more")
     if not 0.0 <= options.prevalence <= 1.0:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,8 +25,8 @@ from deploy.engines import DEVICES, NAMES, PRECISIONS
 if TYPE_CHECKING:
     from daemon.batch import VerdictCounts
     from daemon.batch.output import ResumableOutput
-    from daemon.blocks import Ready
     from daemon.blocks.cluster import Cluster
+    from daemon.blocks.node import Ready
     from daemon.judging import Judge
     from daemon.reading import Reading
     from daemon.reading.ahead import Found
@@ -204,15 +203,15 @@ def _score_on_cluster(options: Options, address: str, *, is_packed: bool) -> int
     """Exit 74 or 65 for what could not be judged; the rest is."""
     need("score --cluster", "cluster", "ray", "pyarrow")
     from daemon.batch import VerdictCounts
-    from daemon.blocks import Settings
     from daemon.blocks.cluster import Cluster
-    from daemon.blocks.node import Connection
+    from daemon.blocks.node import Connection, Settings
+    from daemon.common.stdio import say
     from daemon.judging.judge import find_asked
 
     asked = Asked.of(options.judging, require_certificate=options.require_certificate)
     folder, passed_over = find_asked(asked)
     if passed_over:
-        _say(passed_over)
+        say(passed_over)
     ours = asked.config.thresholds
     settings = Settings(
         options.device,
@@ -223,14 +222,13 @@ def _score_on_cluster(options: Options, address: str, *, is_packed: bool) -> int
         asked.config.require_certificate,
         tuple(asdict(rule) for rule in asked.text),
     )
-    paths = _seen_paths(options)
     with Connection(address):
-        cluster = Cluster(settings, _say, options.patience)
-        ready = cluster.begin(folder, paths)
+        cluster = Cluster(settings, say, options.patience)
+        ready = cluster.begin(folder, options.paths)
         tally = VerdictCounts()
         _judge_on_cluster(options, cluster, ready, tally, is_packed=is_packed)
     if len(cluster.engines) > 1:
-        _say(f"nodes judge by different engines, as each row says: {', '.join(sorted(cluster.engines))}")
+        say(f"nodes judge by different engines, as each row says: {', '.join(sorted(cluster.engines))}")
     _sum_up(options, tally, ", ".join(sorted(cluster.engines)))
     if cluster.troubles:
         *_, (text, code) = sorted(cluster.troubles.items(), key=lambda one: one[1])
@@ -246,7 +244,7 @@ def _judge_on_cluster(
     from daemon.batch.output import made_of, opinion_of
     from daemon.blocks import cut, cut_archives, row_of
     from daemon.blocks.output import TableOutput
-    from daemon.common.stdio import working
+    from daemon.common.stdio import say, working
     from daemon.reading.ahead import Job, Stamp, find
 
     found = find(() if is_packed else options.paths)
@@ -265,10 +263,10 @@ def _judge_on_cluster(
             wanted = (one for one in found if own is None or not one.file.absolute().is_relative_to(own))
             coming = cut(table.job(one) if table else Job(one, Stamp.of(one)) for one in wanted)
         done = stack.enter_context(working("scoring"))
-        for block, answer in cluster.judge(coming):
-            if table is not None and answer.lines:
-                table.add(answer.lines, *row_of(block, answer))
-            for line, format in zip(answer.lines, answer.formats, strict=True):
+        for block, answer in cluster.answers(coming):
+            if table is not None and answer.contents:
+                table.add(answer.contents, *row_of(block, answer))
+            for line, format in zip(answer.contents, answer.formats, strict=True):
                 tally.count_told(*opinion_of(line), format)
                 done()
             for kind, files in answer.ignored:
@@ -277,24 +275,11 @@ def _judge_on_cluster(
             table.finish()
             tally.kept = table.kept
             for told in table.report():
-                _say(told)
+                say(told)
     tally.ignored.add(found.ignored)
     _say_missing(found, None)
     if not tally.curves + tally.kept:
         raise UserError(BAD_DATA, f"no force curve found; which are read: {page('files')}")
-
-
-def _seen_paths(options: Options) -> list[tuple[str, int]]:
-    """What every node must see as this computer does: what was named, and the first files that are found in each."""
-    from daemon.reading.ahead import find
-
-    named = [(str(path.absolute()), -1 if path.is_dir() else path.stat().st_size) for path in options.paths]
-    first = [one for path in options.paths if path.is_dir() for one in islice(find([path]), 2)]
-    return [*named, *((str(one.file.absolute()), one.size_bytes) for one in first)]
-
-
-def _say(line: str) -> None:
-    print(f"afm-triage: {clean(line)}", file=sys.stderr, flush=True)
 
 
 def _score_archives(

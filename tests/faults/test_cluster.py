@@ -178,6 +178,25 @@ def another_version(folder: Path) -> Path:
 
 
 @pytest.mark.long
+def test_a_node_is_killed_and_the_other_hangs_and_the_archive_is_the_one_of_a_single_computer(
+    cluster: Cluster, there: Plenty, tmp_path: Path
+) -> None:
+    one, other = cluster.nodes
+    alone, together = tmp_path / "alone.h5", tmp_path / "together.h5"
+    command = [sys.executable, "-m", "daemon", "pack", "--out", str(alone), *map(str, there.folders)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    process = cluster.start("pack", "--cluster", cluster.address, "--out", together, *there.folders, *HASTY)
+    until(lambda: is_judging(one) and is_judging(other), 60)
+    one.kill()
+    other.hang()
+    cluster.switch_on(one)
+    done = end_of(process, 90)
+    assert done.returncode == 0, done.stderr
+    assert f"node {other.address} says nothing" in done.stderr
+    assert together.read_bytes() == alone.read_bytes()
+
+
+@pytest.mark.long
 def test_an_archive_twice_and_a_copied_folder_double_nothing(cluster: Cluster, there: Plenty, tmp_path: Path) -> None:
     twin, out = tmp_path / "twin.h5", tmp_path / "rows"
     shutil.copyfile(there.archive, twin)

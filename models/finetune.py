@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from models.loss import CrossEntropy, select
 from models.network import ResNet18
 from models.raster import Floats, RasterProfile, coverage
-from models.train import descend, rate_at, restore, store
+from models.train import descend, layout_of, rate_at, restore, store
 
 #: The group of curves that are replayed: of no experiment.
 REPLAY = -1
@@ -75,7 +75,7 @@ def tail_logits(network: ResNet18, trunk: Trunk, device: str = "cpu", batch: int
 
 def _on(trunk: Trunk, device: str) -> torch.Tensor:
     whole = torch.from_numpy(np.ascontiguousarray(trunk)).to(device).float()
-    return whole.contiguous(memory_format=torch.channels_last)
+    return whole.contiguous(memory_format=layout_of(whole.shape[1]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,7 @@ from modelhelp import SMALL, some_examples, untrained
 
 from models.metrics import auc
 from models.network import ResNet18
-from models.train import Recipe, Run, infer, rate_at, store
+from models.train import Recipe, Run, infer, layout_of, rate_at, store
 
 QUICK = Recipe(width=4, epochs=3, batch=16, rate=1e-2, bf16=False)
 
@@ -59,8 +59,13 @@ def test_a_damaged_checkpoint_means_beginning_again(tmp_path, harm):
     assert len(Run(some_examples(), SMALL, QUICK, checkpoint=tmp_path)) == 9
 
 
+def test_channels_come_last_only_where_the_backward_pass_stays_within_its_memory():
+    assert Run(some_examples(), SMALL, QUICK).network.layer1[0].conv1.weight.is_contiguous()
+    assert [layout_of(channels) for channels in (7, 8)] == [torch.contiguous_format, torch.channels_last]
+
+
 def test_training_goes_on_from_a_given_network():
-    start = untrained()
+    start = copy.deepcopy(untrained())
     run = Run(some_examples(), SMALL, QUICK, initial=start)
     assert run.network is start
     before = start.fc.weight.clone()

@@ -176,13 +176,14 @@ class Host:
                 total += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
         return total / 1024
 
-    def cpu_s(self) -> float:
-        """What all that runs on it has computed, with those of their children that have ended."""
-        ticks = 0
+    def cpu_s(self) -> dict[int, float]:
+        """What each process that runs on it has computed so far, by its number."""
+        computed_s = {}
         for pid in self.pids():
             with contextlib.suppress(OSError):
-                ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:15]))
-        return ticks / os.sysconf("SC_CLK_TCK")
+                words = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+                computed_s[pid] = (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+        return computed_s
 
 
 def _state(pid: int) -> str:

@@ -202,8 +202,8 @@ class Disk(Struct, frozen=True, kw_only=True):
 # What people have said: sessions and labels, as the service answers whoever asks for them.
 
 
-class CurrentSession(Struct, frozen=True):
-    """The run that goes on, as people or a day folder began it."""
+class SessionWords(Struct, frozen=True):
+    """What is known of a run from its beginning on."""
 
     number: Annotated[int, Meta(ge=1)]
     name: str
@@ -214,6 +214,11 @@ class CurrentSession(Struct, frozen=True):
     goal: str
     origin: Literal["person", "folder"]
     began: Moment
+
+
+class CurrentSession(SessionWords, frozen=True):
+    """The run that goes on, as people or a day folder began it."""
+
     seconds: Annotated[float, Meta(ge=0)]
     first_seq: Annotated[int, Meta(ge=1, description="its first decision")]
     counts: Annotated[
@@ -225,18 +230,9 @@ class CurrentSession(Struct, frozen=True):
     ]
 
 
-class ToldSession(Struct, frozen=True, kw_only=True):
+class ToldSession(SessionWords, frozen=True, kw_only=True):
     """A run with one tip on one sample: the decisions of ``stream`` from ``first_seq`` to ``last_seq``."""
 
-    number: Annotated[int, Meta(ge=1)]
-    name: str
-    tip: str
-    sample: str
-    operator: str
-    note: str
-    goal: str
-    origin: Literal["person", "folder"]
-    began: Moment
     ended: Annotated[Moment | None, Meta(description="null: it goes on")]
     stream: Annotated[str, Meta(description="the ledger that the numbers count in")]
     first_seq: Annotated[int, Meta(ge=1)]

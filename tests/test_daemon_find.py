@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 
 from daemon.cli import main
+from daemon.client.folders import note
 from daemon.common.errors import BAD_DATA, UNREACHABLE, USAGE
 from daemon.common.options import Range
+from daemon.config import Config
 from daemon.labels import Labels
 from daemon.labels.curve_name import sha256_of
 from daemon.labels.sessions import Sessions
@@ -366,6 +368,39 @@ def test_a_question_that_makes_no_sense_is_one_line(
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--csv", "--html"])
+def test_nothing_is_put_into_a_watched_folder(lab: Lab, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    note(Config(state=lab.state, watch=(lab.folder,)))
+    assert lab(option, lab.folder / "found") == USAGE
+    assert f"lies in the watched folder {lab.folder}" in capsys.readouterr().err
+    assert not (lab.folder / "found").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--length", "900.."), "a last rupture at 900 nm or more"),
+        (("--at", "..0.5"), "a rupture at 0.5 nm or less"),
+        (("--at", "900..901"), "a rupture at 900 to 901 nm"),
+    ],
+)
+def test_a_place_is_told_in_plain_words(
+    words: tuple[str, ...], said: str, lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lab(*words) == 0
+    assert f"No curve with {said} was found" in capsys.readouterr().out
+
+
+def test_an_instrument_that_the_tables_do_not_know_is_told_with_those_they_do(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lab() == 0
+    capsys.readouterr()
+    assert main(["find", "--tables", str(lab.state / "tables"), "--instrument", "afm7"]) == BAD_DATA
+    assert "knows no instrument afm7; it has afm1" in capsys.readouterr().err
+    assert main(["find", "--tables", str(lab.state / "tables"), "--instrument", "afm1", "--since", "2030-01-01"]) == 0
 
 
 def test_where_there_is_nothing_to_search_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

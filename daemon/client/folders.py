@@ -14,6 +14,7 @@ from typing import Literal
 
 from daemon.client.service_file import find
 from daemon.client.status import gather
+from daemon.common.errors import USAGE, UserError
 from daemon.common.mounts import resolve, watched_mount
 from daemon.common.text import clean
 from daemon.config import Config
@@ -121,6 +122,13 @@ def watched_folders(config: Config) -> list[Path]:
     known = _ask(config) or _read(config.state / NOTE)
     folders = [*config.watch, *map(Path, known)]
     return list(dict.fromkeys(resolve(folder) for folder in folders))
+
+
+def refuse_watched(option: str, target: Path, config: Config) -> None:
+    """UserError 64 for a target inside a watched folder: nothing is ever written there."""
+    resolved = resolve(target.absolute())
+    if inside := next((one for one in watched_folders(config) if resolved.is_relative_to(one)), None):
+        raise UserError(USAGE, f"{option} {target} lies in the watched folder {inside}: name a place outside it")
 
 
 def _ask(config: Config) -> list[str]:

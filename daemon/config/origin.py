@@ -55,7 +55,7 @@ def parse(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         is_installed = file.parent == Path("/etc/afm-triage")  # where the units have theirs
-        remedy = f"make it: sudo deploy/install {file.stem} FOLDER" if is_installed else "give --config an existing one"
+        remedy = f"make it: sudo deploy/install {file.stem} FOLDER" if is_installed else "name one that exists"
         raise UserError(BAD_CONFIG, f"{file}: no such file; {remedy}") from None
     except UnicodeDecodeError as error:
         raise UserError(BAD_CONFIG, f"{file}: not UTF-8 at byte {error.start}; save it as UTF-8 text") from None

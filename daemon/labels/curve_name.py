@@ -58,7 +58,7 @@ def listed(view: LedgerView, file: Path) -> tuple[list[int], list[str]]:
     try:
         table = labeltable.read_csv(file.read_bytes())
         if not {"path", "curve", "event", "sha256"} <= set(table.columns):
-            raise ValueError("is no list of `find --csv`: it has no columns path, curve, event and sha256")
+            raise ValueError("no list of `find --csv`: it lacks the columns path, curve, event and sha256")
         rows = [(row, labeltable.read_index(row["curve"])) for _, row in table.rows]
     except OSError as error:
         raise UserError(BAD_DATA, f"{file}: {error.strerror}; give a list of `find --csv`") from None

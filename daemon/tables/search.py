@@ -157,7 +157,7 @@ class Tables(Closing):
     def find(self, asked: Asked, order: Order = "newest", limit: int | None = None) -> Found:
         """``limit``: so many of the matches are there for :meth:`hits`; None: all of them.
 
-        Raises UserError 65 where a session or a label is asked for and these tables know of none.
+        Raises UserError 65 where a session, a label or an instrument is asked for and these tables know of none.
         """
         for _ in range(_TRIES - 1):
             try:
@@ -180,12 +180,21 @@ class Tables(Closing):
             else:
                 unknown += count
         ((looked,),) = self._ask(f"select count(*) from {self._decisions.sql} where {curves}")
+        if not looked:
+            self._check_instruments(asked)
         until = "" if limit is None else f"limit {limit}"
         self._ask(
             f"""create or replace temp table shown as select *, row_number() over () as place from (
                     select * from hit where is_match order by {_ORDERS[order]} {until})"""
         )
         return Found(counts, by_instrument, looked, unknown)
+
+    def _check_instruments(self, asked: Asked) -> None:
+        """Raises UserError 65 for a name that nothing in these tables has, with those that are there."""
+        known = [name for (name,) in self._ask(f"select distinct instrument from {self._decisions.sql} order by all")]
+        if unknown := sorted(set(asked.instruments).difference(known)):
+            there = ", ".join(name for name in known if name) or "none by its name"
+            raise UserError(BAD_DATA, f"{self.place} knows no instrument {', '.join(unknown)}; it has {there}")
 
     def _match(self, asked: Asked, curves: str) -> None:
         """Fill the table ``hit``: where each match lies, what it is ordered by, its session and its label.

@@ -97,8 +97,8 @@ def run(options: Options) -> int:
         for line in _remarks(view, wanted, targets, told):
             _complain(line)
         if others:
-            where = f"give the same command where their instrument's ledger is (--state): {_some(others)}"
-            _complain(f"{many(len(others), 'curve')} of {options.found} were decided by another ledger; {where}")
+            where = f"give the same command on its computer, or with its --state: {_some(others)}"
+            _complain(f"{many(len(others), 'curve')} of {options.found} left out, of another instrument or ledger; {where}")
     return 0
 
 
@@ -275,7 +275,8 @@ def _tell(options: Options, wanted: Wanted, targets: _Targets, told: _Told) -> N
         line = f"{target}: {told.new[target]:,} {new}, {told.already[target]:,} there already{out_again}"
         print(clean(line), file=out)
     if not told.chosen:
-        print(f"no curve that is wanted, {wanted.span.text if options.found is None else options.found}", file=out)
+        none = f"no curve that is wanted, {wanted.span.text}"
+        print(clean(none if options.found is None else f"{options.found} names no curve of this ledger"), file=out)
 
 
 def _remarks(view: LedgerView, wanted: Wanted, targets: _Targets, told: _Told) -> Iterator[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from daemon.client.feed import PATIENCE, Feed, SilenceLimit, Silent, ask_status, patience_of, seconds, why_deaf
+from daemon.client.folders import refuse_watched
 from daemon.client.service_file import Place, ServiceFile, find, read_places
 from daemon.common.errors import UNREACHABLE, USAGE, UserError, need_folder
 from daemon.common.options import Group, Option
@@ -162,6 +163,9 @@ def _into_tables(options: Options) -> int:
         raise UserError(USAGE, "--instruments says where its services are: leave --config and the like away")
     need("events --to", "tables", "pyarrow", *["duckdb"] * (options.to == "duckdb"))
     need_folder("--out", options.out)
+    config = load(options.service)
+    if not _looks_elsewhere(options.service):
+        refuse_watched("--out", options.out, config)
     from daemon.tables.collector import FileTables, FolderTables
 
     places = None if options.instruments is None else read_places(options.instruments)
@@ -169,7 +173,6 @@ def _into_tables(options: Options) -> int:
         tables.every_s = tables.every_s if options.every is None else options.every
         if places is not None:
             return _collect(tables, places, options)
-        config = load(options.service)
         place, ledger = find(config), _ledger_of(config, options.service)
         if (other := _stranger(config, place)) is not None:
             raise _another(other, place, config)

@@ -68,13 +68,9 @@ def run(options: Options) -> int:
 
 
 def _refuse_watched(options: Options) -> None:
-    """UserError 64 for a target inside a watched folder: nothing is ever written there."""
-    from daemon.client.folders import watched_folders
-    from daemon.common.mounts import resolve
+    from daemon.client.folders import refuse_watched
 
-    target = resolve(options.out.absolute())
-    if inside := next((one for one in watched_folders(options.judging.service()) if target.is_relative_to(one)), None):
-        raise UserError(USAGE, f"--out {options.out} lies in the watched folder {inside}: name a place outside it")
+    refuse_watched("--out", options.out, options.judging.service())
 
 
 def _draw_all(drawing: _Drawing, options: Options) -> int:

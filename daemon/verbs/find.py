@@ -7,6 +7,7 @@ up to date first. Discards are found like any others. What was found goes on to 
 from __future__ import annotations
 
 import csv
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
+from daemon.client.folders import refuse_watched
 from daemon.common.errors import ALREADY_RUNNING, BAD_DATA, INPUT_OUTPUT, USAGE, UserError, need_folder
 from daemon.common.options import Option, Range
 from daemon.common.stdio import as_json, complain
@@ -155,6 +157,7 @@ def _check(options: Options) -> None:
             need_folder(f"--{option}", file)
             if file.is_dir():
                 raise UserError(USAGE, f"--{option} {file}: is a folder; name a file in it")
+            refuse_watched(f"--{option}", file, load(options.service))
     if options.csv is not None and options.csv.is_file() and not _is_ours(options.csv):
         other = "holds something else than a list of `find`, or more than it"
         raise UserError(BAD_DATA, f"--csv {options.csv} {other}: name another file")
@@ -269,7 +272,8 @@ def _print(options: Options, asked: Asked, found: Found, drawn: Sequence[Hit]) -
         for line in _curve(asked, hit, width):
             printer.print(line)
     if len(drawn) < found.total:
-        rest = f"{len(drawn):,} of {found.total:,} are shown, the {options.order} first"
+        some = f"{len(drawn):,} of {found.total:,} {'is' if len(drawn) == 1 else 'are'} shown"
+        rest = f"{some}, the {options.order} first"
         printer.print(Text(f"{rest}: --limit N shows more, --html FILE draws them, --csv FILE lists all", QUIET))
 
 
@@ -283,14 +287,21 @@ def _headline(asked: Asked, found: Found) -> str:
 def _physics(asked: Asked) -> str:
     """``with 3 ruptures of 150 to 250 pN at 60 to 120 nm``."""
     force = f"of {asked.force.text('pN')}" if asked.force else ""
-    place = f"at {asked.place.text('nm')}" if asked.place else ""
+    place = _at(asked.place) if asked.place else ""
     said = []
     if force or place or asked.ruptures:
         count = asked.ruptures.text() if asked.ruptures else "a"
         said.append(" ".join(filter(None, [count, "rupture" + ("" if count in ("a", "1") else "s"), force, place])))
     if asked.length:
-        said.append(f"a last rupture at {asked.length.text('nm')}")
+        said.append(f"a last rupture {_at(asked.length)}")
     return f"with {' and '.join(said)}" if said else ""
+
+
+def _at(place: Range) -> str:
+    """``at 60 to 120 nm``, ``at 60 nm or more``."""
+    if math.isinf(place.low):
+        return f"at {place.high:g} nm or less"
+    return f"at {place.low:g} nm or more" if math.isinf(place.high) else f"at {place.text('nm')}"
 
 
 def _among(asked: Asked, found: Found) -> str:
@@ -363,8 +374,8 @@ def _remarks(asked: Asked, found: Found) -> Iterator[str]:
 def _write_page(file: Path, asked: Asked, found: Found, drawn: Sequence[Hit]) -> None:
     from daemon import charts
 
-    head = [charts.paragraph(f"{_headline(asked, found)}, {_among(asked, found)}.", "lead")]
-    head += [charts.paragraph(f"{remark[0].upper()}{remark[1:]}.", "soft") for remark in _remarks(asked, found)]
+    told = [(_among(asked, found), "lead"), *((remark, "soft") for remark in _remarks(asked, found))]
+    head = [charts.paragraph(f"{text[0].upper()}{text[1:]}.", style) for text, style in told]
     if len(drawn) < found.total:
         head.append(charts.paragraph(f"{len(drawn):,} of {found.total:,} are drawn; `--limit` draws more.", "soft"))
     pictures = charts.pictures((_picture(asked, hit) for hit in drawn), "thumbnails", "found")

@@ -126,7 +126,7 @@ def _found(state: Path, file: Path) -> list[int]:
             BAD_DATA, f"{file} names no curve of the ledger in {state}: give --state or --config of its own"
         )
     if others:
-        told = f"{many(len(others), 'curve')} of {file} were decided by another ledger, and are left out"
+        told = f"{many(len(others), 'curve')} of {file} left out: of another instrument or ledger"
         print(f"afm-triage: {told}", file=sys.stderr)
     return seqs
 

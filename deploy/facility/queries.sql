@@ -1,9 +1,10 @@
--- What the tables of a collector answer (afm-triage events --to …), in DuckDB. Of a file:    duckdb collected.duckdb
+-- What the tables of a collector answer (afm-triage events --to …), in DuckDB. Of a file:    duckdb all.duckdb
+-- (that program is at duckdb.org; in Python: duckdb.connect("all.duckdb", read_only=True).sql("…"), as the extra tables brings it)
 -- Of a folder, the same after: create view decisions as from read_parquet('DIR/decisions/**/*.parquet', hive_partitioning = true);
 -- and so for labels and sessions. A decision belongs to a session by its ledger (stream) and its number there (seq).
 
--- yield by tip
-select s.instrument, s.tip, count(*) as curves, round(avg((verdict = 'keep')::int), 4) as kept from decisions d join sessions s on d.instrument = s.instrument and d.stream = s.stream and d.seq between s.first_seq and coalesce(s.last_seq, d.seq) group by all order by kept desc;
+-- yield by tip (without one: curves of no session)
+select d.instrument, s.tip, count(*) as curves, round(avg((verdict = 'keep')::int), 4) as kept from decisions d left join sessions s on d.instrument = s.instrument and d.stream = s.stream and d.seq between s.first_seq and coalesce(s.last_seq, d.seq) group by all order by kept desc;
 -- yield by hour of the measurement (UTC)
 select instrument, time_bucket(interval '1 hour', coalesce(acquired, time)) as hour, count(*) as curves, count(*) filter (verdict = 'keep') as kept from decisions group by all order by hour desc, instrument limit 100;
 -- yield by model and cut

@@ -98,7 +98,8 @@ def run(options: Options) -> int:
             _complain(line)
         if others:
             where = f"give the same command on its computer, or with its --state: {_some(others)}"
-            _complain(f"{many(len(others), 'curve')} of {options.found} left out, of another instrument or ledger; {where}")
+            some = f"{many(len(others), 'curve')} of {options.found}"
+            _complain(f"{some} left out, of another instrument or ledger; {where}")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from daemon.archive import Archive, BadArchive, start_workers
 from daemon.batch.output import opinion_of
 from daemon.blocks import Answer, Children, FileBlock, Reached
 from daemon.cli import main
+from daemon.common.errors import UNREACHABLE
 from daemon.config import ThresholdsConfig
 from daemon.judging.judge import judge_of, load_model
 from daemon.reading.ahead import Job, Stamp, find
 from daemon.sources import Ignored
 from deploy.classifier import EngineRequest
+from models.bundle import CARD, MANIFEST, WEIGHTS
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +160,26 @@ def test_a_block_travels_whole(lab):
     for one, other in zip(block.jobs, there.jobs, strict=True):
         assert (one.stamp, one.arrival.file, one.arrival.path) == (other.stamp, other.arrival.file, other.arrival.path)
         assert one.arrival.folder == other.arrival.folder
+
+
+def test_a_node_leaves_no_model_behind_and_names_a_file_that_has_gone(lab, model, tmp_path, monkeypatch):
+    """Most nodes are ended by a kill; and a name that is not UTF-8 must not end one."""
+    pytest.importorskip("ray")
+    from msgspec import msgpack
+
+    from daemon.blocks.node import Node, Settings
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    node = Node(0, 1)
+    files = [(name, (Path(model) / name).read_bytes()) for name in (MANIFEST, WEIGHTS, CARD)]
+    names = [(name, 1) for name, _ in files]
+    begun = node.begin(msgpack.encode(Settings("cpu", "torch")), names, *(content for _, content in files))
+    assert b"torch" in begun
+    assert list(tmp_path.iterdir()) == []
+    (job,) = (one for one in jobs_of(lab) if one.arrival.path.startswith("z-caf"))
+    gone = replace(job, arrival=replace(job.arrival, file=tmp_path / os.fsdecode(b"caf\xe9.txt")))
+    packed = blocks.pack_block(FileBlock(0, (gone,)))
+    (said,) = node.answer(packed, msgpack.encode(Reached()), is_there=True)
+    answer = blocks.unpack_answer(said[1:])
+    assert answer.code == UNREACHABLE
+    assert "caf�.txt as it is" in answer.trouble

@@ -30,7 +30,7 @@ from daemon.client.service_file import free_port
 from daemon.common import ending
 from daemon.common.ending import Closing
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UNREACHABLE, UserError
-from daemon.common.text import first_line
+from daemon.common.text import clean, first_line
 from daemon.config import ThresholdsConfig, engine_cache
 from daemon.formats.text_rule import from_mapping as rule_from
 from daemon.judging.judge import judge_of, load_model
@@ -100,11 +100,13 @@ class Node:
             self._children = Children(None)
             return msgpack.encode(Ready())
         try:
-            self._folder = tempfile.TemporaryDirectory(prefix="afm-")  # as long as the engine may look there again
+            self._folder = tempfile.TemporaryDirectory(prefix="afm-")  # an engine on a GPU looks there again
             for name, count in names:
                 (Path(self._folder.name) / name).write_bytes(b"".join(next(coming) for _ in range(count)))
             wish = EngineRequest(asked.device, asked.engine, asked.precision, cache=engine_cache())
             self._model = load_model(self._folder.name, wish)
+            if not isinstance(self._model.classifier, Closing):
+                self._folder.cleanup()  # now: most nodes are ended by a kill, and this would stay
             self._rules = tuple(map(rule_from, asked.rules))
             thresholds = ThresholdsConfig(asked.discard, asked.keep)
             certified = asked.require_certificate
@@ -164,7 +166,8 @@ class Node:
             yield (MORE if stop < len(content) else LAST) + content[at:stop]
 
     def _trouble(self, reached: Reached, code: int, text: str) -> Iterator[bytes]:
-        return self._pieces(Answer(reached.rows, (), (), reached, is_last=True, code=code, trouble=text))
+        trouble = clean(text)  # a name in it need not be UTF-8, and what travels must be
+        return self._pieces(Answer(reached.rows, (), (), reached, is_last=True, code=code, trouble=trouble))
 
 
 def sees_first(block: FileBlock) -> bool:

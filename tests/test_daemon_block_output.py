@@ -195,6 +195,57 @@ def test_rows_of_an_archive_are_judged_once_in_any_order(lab, model, tmp_path):
     assert names(out).total() == len({(row["sha256"], row["curve"]) for row in map(json.loads, lines)})
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_curves_of_an_archive_keep_their_rows_whatever_becomes_of_files_of_the_same_bytes(
+    lab, model, tmp_path, is_first
+):
+    """Two archives hold another file of the same name, as two nights do; the index is made again all the time."""
+    for path in [*lab.glob("[b-d]*")]:
+        path.unlink()
+    files, out = lines_of(lab, model), tmp_path / "out"
+    (lab / "a.jpk-force").write_bytes(make_jpk(*a_retract(256, seed=77)))
+    again = lines_of(lab, model)
+    first, second = (
+        [json.dumps({**json.loads(one), "folder": None}).encode() for one in some] for some in (files, again)
+    )
+    once, later = (Archive(tmp_path / name, 2, (), (1, 2, 3, 4)) for name in ("once.h5", "later.h5"))
+    steps = [(files, None), (first, once), (second, later)]
+    for lines, archive in steps if is_first else [*steps[1:], *steps[:1]]:
+        with TableOutput(out, MADE_BY) as output:
+            output.add(lines, archive)
+            output.finish()
+        (out / "_notes" / "index.sqlite").unlink()
+    with TableOutput(out, MADE_BY) as output:
+        output.add(again)
+        output.finish()
+    with TableOutput(out, MADE_BY) as output:
+        assert output.add(files) == 0
+        assert output.told(once) == [(0, 2)]
+    assert Counter(row["path"] for row in rows_of(out)) == {"a.jpk-force": 2, "e-caf\ufffd.txt": 1}
+
+
+def test_what_is_damaged_is_named_in_one_line_and_a_damaged_index_is_made_again(lab, model, tmp_path, monkeypatch):
+    lines, out = lines_of(lab, model), tmp_path / "out"
+    out.mkdir()
+    monkeypatch.chdir(out)
+    with TableOutput(Path(), MADE_BY) as output:  # a folder of which only "." was said
+        output.add(lines)
+    index, part = out / "_notes" / "index.sqlite", next(iter(parts_of(out)))
+    with index.open("r+b") as file:
+        file.seek(2 * 4096)  # behind the number of its commit
+        file.write(b"no" * (index.stat().st_size // 2 - 4096))
+    with pytest.raises(UserError, match="malformed"), TableOutput(out, MADE_BY) as output:
+        output.add(lines)
+    with TableOutput(out, MADE_BY) as output:
+        assert output.add(lines) == 0
+    index.unlink()
+    for content in (b"", b"PAR1 no more", b"no" * 4096 + part.read_bytes()[-4000:]):
+        part.write_bytes(content)
+        with pytest.raises(UserError, match=r"part-.*: is damaged; ") as damaged:
+            TableOutput(out, MADE_BY)
+        assert damaged.value.exit_code == 65
+
+
 def test_a_dataset_is_of_one_judge_and_of_one_run(lab, model, tmp_path):
     out = tmp_path / "out"
     with TableOutput(out, MADE_BY) as output:

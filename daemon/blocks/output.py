@@ -16,7 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from models.files import append_line
 
 _MOST_ROWS = 1 << 14  # that wait for a commit
 _FIRST_S, _LONGEST_S = 1.0, 30.0  # between two commits: each makes files, and what is not committed is judged again
-_MADE_BY = "made by"
+_MADE_BY, _ROWS_OF = "made by", "rows of "
 _FRESH = "name another folder, or --fresh begins anew"
 _NAMING = ("folder", "path", "curve", "sha256", "size_bytes", "mtime_ns", "curves", "rest")
 
@@ -67,15 +67,14 @@ class _File:
         file = self.stamp.with_curves(self.curves)
         return {"folder": self.folder, "path": self.path, "sha256": self.sha256, "file": file}
 
+    def packed(self) -> _File:
+        """As it is known in an archive, by its bytes, for others may bear its name; it is never replaced."""
+        return replace(self, folder=f"\0{self.sha256}")
+
     @property
     def mark(self) -> tuple[Any, ...]:
         """What its rows have, and those of the same name in another state have not."""
         return self.path, self.sha256, None if self.sha256 else self.stamp
-
-    @property
-    def age(self) -> tuple[int, str]:
-        """More for what was written later."""
-        return self.stamp.mtime_ns, self.sha256 or ""
 
 
 class TableOutput(Closing):
@@ -158,8 +157,7 @@ class TableOutput(Closing):
         if not self.doubled:
             return []
         what = "1 curve has its row" if self.doubled == 1 else f"{self.doubled} curves have their rows"
-        which = f"; {self._same_path} has the files" if self._same_path.exists() else ""
-        return [f"{what} already, of the same bytes elsewhere, and none was added{which}"]
+        return [f"{what} already, of the same bytes elsewhere, and none was added; {self._same_path} has the files"]
 
     def close(self) -> None:
         """What waits is committed, if it can be."""
@@ -172,16 +170,17 @@ class TableOutput(Closing):
 
     def _is_new(self, line: Mapping[str, Any], *, is_packed: bool) -> bool:
         """Whether a row of it is to be added."""
-        file = None if is_packed else _File.of(line)
+        said = _File.of(line)
+        file = said.packed() if said is not None and is_packed else said
         before = self._enter(file) if file is not None and file != self._file else None
         if line["sha256"] is None:
             return before is None or file is None or before.mark != file.mark
         if self._index.add(line["sha256"], line["curve"]):
             return True
-        if file is None or not self._is_own:
+        if said is None or is_packed or not self._is_own:
             self.doubled += 1
-            if file is not None and self._same[-1:] != [file]:
-                self._same.append(file)
+            if said is not None and self._same[-1:] != [said]:
+                self._same.append(said)
         return False
 
     def _enter(self, file: _File) -> _File | None:
@@ -237,9 +236,8 @@ class TableOutput(Closing):
         self._index.roll_back()
 
     def _tell_same(self, files: Iterable[_File]) -> None:
-        content = b"\n".join(json.dumps(file.line()).encode() for file in files)
         try:
-            append_line(self._same_path, content)
+            append_line(self._same_path, b"\n".join(json.dumps(file.line()).encode() for file in files))
         except OSError as error:
             raise UserError(INPUT_OUTPUT, f"{self._same_path}: {error.strerror}; make room, score again") from error
 
@@ -268,19 +266,26 @@ class TableOutput(Closing):
                     self._index.add(line["sha256"], line["curve"])
                 if (file := _File.of(line)) is not None and file != self._file:
                     self._file = file
-                    self._index.name_the_newer(file)
+                    self._name(file)
         with suppress(FileNotFoundError), self._same_path.open("rb") as lines:
             for content in lines:
                 with suppress(ValueError, LookupError, TypeError):  # a torn line is told again
                     if (file := _File.of(json.loads(content))) is not None:
-                        self._index.name_the_newer(file)
+                        self._name(file)
         self._file = None
         self._index.commit(self._dataset.number)
+
+    def _name(self, file: _File) -> None:
+        """As its row says it; without a folder it may be one of an archive, which nothing replaces."""
+        if file.folder is None and any(key.startswith(_ROWS_OF) for key in self._dataset.noted):
+            self._index.name(file.packed())
+        else:
+            self._index.name_the_newer(file)
 
 
 def _key(archive: Archive) -> str:
     """Of the note on an archive."""
-    return f"rows of {os.fsencode(archive.path.absolute()).decode('utf-8', 'backslashreplace')}"
+    return f"{_ROWS_OF}{os.fsencode(archive.path.absolute()).decode('utf-8', 'backslashreplace')}"
 
 
 def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -355,10 +360,10 @@ class _Index:
         )
         if before is not None and curve < before[1]:
             return False
-        behind = self._one("select stop from known where sha256 = ? and first = ?", sha, curve + 1)
-        stop = curve + 1 if behind is None else behind[0]
-        if behind is not None:
-            self._run("delete from known where sha256 = ? and first = ?", sha, curve + 1)
+        stop = curve + 1
+        if (behind := self._one("select stop from known where sha256 = ? and first = ?", sha, stop)) is not None:
+            self._run("delete from known where sha256 = ? and first = ?", sha, stop)
+            stop = behind[0]
         first = before[0] if before is not None and before[1] == curve else curve
         self._run("insert or replace into known values (?, ?, ?)", sha, first, stop)
         return True
@@ -371,24 +376,21 @@ class _Index:
     def file(self, folder: str | None, path: str) -> _File | None:
         """What is known by a name."""
         wanted = "select sha256, size_bytes, mtime_ns, curves from files where name = ?"
-        if (found := self._one(wanted, _digest(folder, path))) is None:
-            return None
-        sha, size_bytes, mtime_ns, curves = found
-        return _File(folder, path, None if sha is None else sha.hex(), Stamp(size_bytes, mtime_ns), curves)
+        for sha, *stamp, curves in self._run(wanted, _digest(folder, path)):
+            return _File(folder, path, None if sha is None else sha.hex(), Stamp(*stamp), curves)
+        return None
 
     def name(self, file: _File) -> None:
         """What is known by its name is this now."""
-        name, stamp = _digest(file.folder, file.path), file.stamp
-        self._run(
-            "insert or replace into files values (?, ?, ?, ?, ?)",
-            *(name, _blob(file.sha256), stamp.size_bytes, stamp.mtime_ns, file.curves),
-        )
+        name, sha, stamp = _digest(file.folder, file.path), _blob(file.sha256), file.stamp
+        known = name, sha, stamp.size_bytes, stamp.mtime_ns, file.curves
+        self._run("insert or replace into files values (?, ?, ?, ?, ?)", *known)
 
     def name_the_newer(self, file: _File) -> None:
         """The same, unless what is known by its name was written later; the other one is replaced."""
         before = self.file(file.folder, file.path)
         newer, older = file, before
-        if before is not None and before.age > file.age:
+        if before and (before.stamp.mtime_ns, before.sha256 or "") > (file.stamp.mtime_ns, file.sha256 or ""):
             newer, older = before, file
         if older is not None and older.mark != newer.mark:
             self.let_go(older)
@@ -434,6 +436,8 @@ class _Index:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> UserError:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            self._path.unlink(missing_ok=True)  # damaged: the next run makes it again
         return UserError(INPUT_OUTPUT, f"{self._path}: {error}; what is written holds, the same command goes on")
 
 
@@ -443,5 +447,4 @@ def _blob(sha256: str | None) -> bytes | None:
 
 def _digest(folder: str | None, path: str) -> bytes:
     """16 bytes that stand for a name; two of 10^9 names have the same by a chance of 10^-21."""
-    name = os.fsencode(folder or "") + b"\0" + os.fsencode(path)
-    return hashlib.blake2b(name, digest_size=16).digest()
+    return hashlib.blake2b(os.fsencode(f"{folder or ''}\0{path}"), digest_size=16).digest()

@@ -17,11 +17,13 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 from urllib.parse import quote, unquote
+
+import msgspec
 
 from daemon.common.ending import Closing
 from daemon.common.errors import ALREADY_RUNNING, BAD_DATA, INPUT_OUTPUT, UserError
@@ -43,6 +45,20 @@ _ROW_GROUP = 1 << 16
 _AT_CWD, _EXCHANGE = -100, 2  # of renameat2
 
 
+class _Part(TypedDict):
+    staged: str
+    place: str
+    rows: int
+
+
+class _Note(TypedDict):
+    number: int
+    rows: int
+    parts: list[_Part]
+    noted: dict[str, Any]
+    is_whole: NotRequired[bool]
+
+
 class Dataset(Closing):
     """One dataset, held by this process alone.
 
@@ -55,8 +71,9 @@ class Dataset(Closing):
         self.folder, self.schema, self.by = folder, schema, tuple(by)
         self.noted: dict[str, Any] = {}
         self.number = self.rows = 0
-        self._waiting: list[dict[str, Any]] = []  # parts of the last commit that may not have their names yet
+        self._waiting: list[_Part] = []  # parts of the last commit that may not have their names yet
         self._may_merge = True
+        self._damaged: set[str] = set()  # folders with a part that cannot be read: they are not merged
         self._sizes: defaultdict[str, dict[str, int]] = defaultdict(dict)  # folder -> its parts -> bytes
         self._held = _hold(folder)
         try:
@@ -74,7 +91,7 @@ class Dataset(Closing):
         ``noted``: JSON values by their keys; they take the place of earlier ones, None takes a key away. After a
         failure nothing was added, and the same may be tried again.
         """
-        number, parts = self.number + 1, list[dict[str, Any]]()
+        number, parts = self.number + 1, list[_Part]()
         try:
             self._name_parts()
             for place, piece in self._divided(table):
@@ -83,13 +100,14 @@ class Dataset(Closing):
                 write_part(piece, staged)
                 (self.folder / place).mkdir(parents=True, exist_ok=True)
             sync_folder(self._staging)
-            grown = {"number": number, "rows": self.rows + sum(part["rows"] for part in parts), "parts": parts}
-            self._write_note({**grown, "noted": dict(noted or {})})
+            rows = self.rows + sum(part["rows"] for part in parts)
+            note = _Note(number=number, rows=rows, parts=parts, noted=dict(noted or {}))
+            self._write_note(note)
         except OSError as error:
             for part in parts:
                 (self._staging / part["staged"]).unlink(missing_ok=True)
             raise self._failure(error) from error
-        self._take_note({**grown, "noted": dict(noted or {})})
+        self._take_note(note)
         with suppress(OSError):  # they are noted: the next commit, or whoever opens the dataset next, gives them names
             self._name_parts()
             self._fold_notes()
@@ -120,7 +138,7 @@ class Dataset(Closing):
         """The rows, file by file; ``where``: only of these folders (``day=date(2026, 11, 20)``)."""
         for path in self.parts():
             values = values_of(path.relative_to(self.folder))
-            if all(values.get(name) == _value(value) for name, value in where.items()):
+            if all(values.get(name) == (None if value is None else str(value)) for name, value in where.items()):
                 yield self.read_part(path, columns)
 
     def replace(self, part: Path, table: pyarrow.Table) -> None:
@@ -157,7 +175,8 @@ class Dataset(Closing):
     @property
     def _beside(self) -> Path:
         """Where folders are made that take others' places: no reader of this one looks there."""
-        return self.folder.with_name(f".{self.folder.name}.merging")
+        folder = self.folder.resolve()  # which has a name, also where "." was given
+        return folder.with_name(f".{folder.name}.merging")
 
     def _begin(self, fresh: bool) -> None:
         about = {"what": "afm-triage dataset", "version": VERSION, "by": list(self.by)}
@@ -165,7 +184,7 @@ class Dataset(Closing):
         if found is None and any(self.folder.iterdir()):
             raise UserError(BAD_DATA, f"{self.folder}: holds something else; name another folder")
         if found is not None and found != about:
-            other = f"is a table divided by {', '.join(found.get('by', ()))}, of version {found.get('version')}"
+            other = f"is a table divided by {found.get('by')}, of version {found.get('version')}"
             raise UserError(BAD_DATA, f"{self.folder}: {other}; name another folder")
         if fresh:
             _empty(self.folder)
@@ -180,13 +199,13 @@ class Dataset(Closing):
         for path in self.parts():
             self._sizes[str(path.parent.relative_to(self.folder))][path.name] = path.stat().st_size
 
-    def _take_note(self, note: Mapping[str, Any]) -> None:
+    def _take_note(self, note: _Note) -> None:
         self.number, self.rows, self._waiting = note["number"], note["rows"], list(note["parts"])
         self.noted.update(note["noted"])
         for key in [key for key, value in note["noted"].items() if value is None]:
             del self.noted[key]
 
-    def _write_note(self, note: Mapping[str, Any]) -> None:
+    def _write_note(self, note: _Note) -> None:
         write_whole(self._notes / f"{note['number']:09d}.json", json.dumps(note).encode(), is_synced=True)
         sync_folder(self._notes)
 
@@ -205,8 +224,7 @@ class Dataset(Closing):
         """Many notes become one."""
         if self.number % _MOST_NOTES:
             return
-        whole = {"number": self.number, "rows": self.rows, "parts": [], "noted": self.noted, "is_whole": True}
-        self._write_note(whole)
+        self._write_note(_Note(number=self.number, rows=self.rows, parts=[], noted=self.noted, is_whole=True))
         for path in _note_files(self.folder)[:-1]:
             path.unlink()
 
@@ -224,14 +242,17 @@ class Dataset(Closing):
             yield place, plain if len(rows) == 1 else plain.take(numbers)
 
     def read_part(self, path: Path, columns: Sequence[str] | None = None) -> pyarrow.Table:
-        """Of one file, in the order of the schema; columns that it lacks are null."""
+        """Of one file, in the order of the schema; columns that it lacks are null. UserError 65, 74."""
         import pyarrow as pa
         from pyarrow import parquet
 
         wanted = self.schema.names if columns is None else columns
-        with parquet.ParquetFile(path) as file:
-            there = set(file.schema_arrow.names)
-            table = file.read([name for name in wanted if name in there] or file.schema_arrow.names[:1])
+        try:
+            with _whole(path), parquet.ParquetFile(path) as file:
+                there = set(file.schema_arrow.names)
+                table = file.read([name for name in wanted if name in there] or file.schema_arrow.names[:1])
+        except OSError as error:
+            raise self._failure(error) from error
         values = values_of(path.relative_to(self.folder))
         made = []
         for name in wanted:
@@ -256,14 +277,23 @@ class Dataset(Closing):
             names = alike[level]
             total = sum(self._sizes[place][name] for name in names)
             if self._may_merge and len(names) >= _MOST_PARTS and total < 2 * _LARGEST_BYTES:
-                self._may_merge = self._replace_by_one(place, names)
+                self._may_merge = self._replace_by_one(place, names) or place in self._damaged
 
     def _replace_by_one(self, place: str, names: Sequence[str]) -> bool:
-        """Whether these parts of a folder are one now. The folder is exchanged for one that is made beside it."""
+        """Whether these parts of a folder are one now. Where one is damaged all stay, and whoever reads is told."""
+        try:
+            return self._make_one(place, names)
+        except UserError:
+            self._damaged.add(place)
+            shutil.rmtree(self._beside, ignore_errors=True)
+            return False
+
+    def _make_one(self, place: str, names: Sequence[str]) -> bool:
+        """The folder is exchanged for one that is made beside it."""
         from pyarrow import parquet
 
         old, new, names = self.folder / place, self._beside / "folder", sorted(names)
-        if place == ".":
+        if place == "." or place in self._damaged:
             return False  # the dataset's own folder is not exchanged
         shutil.rmtree(self._beside, ignore_errors=True)
         try:
@@ -271,10 +301,11 @@ class Dataset(Closing):
         except OSError:  # the folder above is not ours to write
             return False
         merged = new / names[-1]
-        schema = parquet.read_schema(old / names[-1])
+        with _whole(old / names[-1]):
+            schema = parquet.read_schema(old / names[-1])
         with parquet.ParquetWriter(merged, schema, compression="zstd") as writer:
             for name in names:
-                with parquet.ParquetFile(old / name) as file:
+                with _whole(old / name), parquet.ParquetFile(old / name) as file:
                     for batch in file.iter_batches(_ROW_GROUP):
                         writer.write_batch(batch.cast(schema) if batch.schema != schema else batch)
         sync_file(merged)
@@ -295,6 +326,17 @@ class Dataset(Closing):
         return UserError(INPUT_OUTPUT, text)
 
 
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """UserError 65 where pyarrow finds a file of Parquet damaged; an OSError with a number is of the disk."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise _damaged(path) from error
+
+
 def write_part(table: pyarrow.Table, path: Path) -> None:
     """One Parquet file, on the disk when this returns. OSError."""
     from pyarrow import parquet
@@ -307,12 +349,11 @@ def read_about(folder: Path) -> dict[str, Any] | None:
     """What a dataset says of itself; None for a folder that is none. UserError 65 for one that is damaged."""
     path = folder / NOTES / "about.json"
     try:
-        about: dict[str, Any] = json.loads(path.read_bytes())
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise UserError(BAD_DATA, f"{path}: is damaged; name another folder") from error
-    return about
 
 
 def noted_in(folder: Path) -> dict[str, Any]:
@@ -335,11 +376,7 @@ def values_of(path: Path) -> dict[str, str | None]:
 
 
 def _word(value: Any) -> str:
-    return _NULL if value is None else quote(_value(value) or "", safe="")
-
-
-def _value(value: Any) -> str | None:
-    return None if value is None else str(value)
+    return _NULL if value is None else quote(str(value), safe="")
 
 
 def _is_before(place: str, day: date) -> bool:
@@ -351,19 +388,23 @@ def _note_files(folder: Path) -> list[Path]:
     return sorted(path for path in (folder / NOTES).glob("*.json") if path.stem.isdigit())
 
 
-def _notes_of(folder: Path) -> list[dict[str, Any]]:
+def _damaged(path: Path) -> UserError:
+    return UserError(BAD_DATA, f"{path}: is damaged; put the folder back from a copy, or begin anew")
+
+
+def _notes_of(folder: Path) -> list[_Note]:
     """The notes that hold, in order. UserError 65 for one that is damaged."""
-    notes: list[dict[str, Any]] = []
+    notes: list[_Note] = []
     for path in _note_files(folder):
         try:
-            note = json.loads(path.read_bytes())
-            if note["noted"] is not None and note.get("is_whole"):
+            note = msgspec.json.decode(path.read_bytes(), type=_Note)
+            if note.get("is_whole"):
                 notes.clear()
             notes.append(note)
         except FileNotFoundError:  # it became part of a later one
             continue
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(BAD_DATA, f"{path}: is damaged; put the folder back from a copy, or begin anew") from error
+        except ValueError as error:
+            raise _damaged(path) from error
     return notes
 
 

@@ -22,7 +22,7 @@ from daemon.client.folders import note
 from daemon.client.service_file import free_port, read_places
 from daemon.common import keys
 from daemon.common.allowed import Allowed
-from daemon.common.errors import ALREADY_RUNNING, BAD_CONFIG, BAD_DATA, INPUT_OUTPUT, UNREACHABLE, USAGE
+from daemon.common.errors import ALREADY_RUNNING, BAD_CONFIG, BAD_DATA, INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
 from daemon.common.keys import Key
 from daemon.config import Config
 from daemon.labels import Labels
@@ -570,3 +570,36 @@ def test_each_query_of_the_facility_says_what_its_title_promises(collected: Path
     assert [row[3] for row in found["where two people do not agree"]] == [["ada: keep", "bob: discard"]]
     assert [row[3] for row in found["how far each instrument is, and numbers that are missing: always 0"]] == [0, 0]
     assert [row[4] for row in found["ruptures of 150 pN and more, whatever the verdict"]] == [180.0] * 3
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1 no more", b"no" * 4096])
+def test_a_damaged_part_stops_no_collector(tmp_path: Path, damage: bytes) -> None:
+    """It is not merged, nor what lies beside it; whoever reads is told."""
+    out, seq = tmp_path / "tables", 1
+    with closing(ledger_with(tmp_path / "ledger.sqlite", 1)) as ledger:
+        for _ in range(18):
+            bring_up_to_date(out, tmp_path)
+            if seq == 1:
+                next(iter(out.rglob("decisions/day*/*.parquet"))).write_bytes(damage)
+            ledger.record(decisions(seq + 1, seq + 2))
+            seq += 1
+    with FolderTables(out) as tables:
+        assert tables.known.last(ledger.stream) == 18
+        tables.tidy()
+    assert len(list(out.rglob("decisions/day*/*.parquet"))) == 18
+
+
+def test_the_name_of_a_file_is_no_address_and_a_link_is_no_second_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger_with(tmp_path / "ledger.sqlite", 3).close()
+    monkeypatch.chdir(tmp_path)
+    for name in (":memory:", "md:x"):
+        assert main(["events", "--to", "duckdb", "--out", name, "--state", str(tmp_path)]) == 0
+        assert counted(tmp_path / name) == {"afm1": (3, 3, 3)}
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "all.duckdb"
+    link.symlink_to(tmp_path / "md:x")
+    with FileTables(tmp_path / "md:x"), pytest.raises(UserError) as held, FileTables(link):
+        pass
+    assert held.value.exit_code == ALREADY_RUNNING

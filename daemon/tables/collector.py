@@ -67,7 +67,11 @@ class FolderTables(Closing):
         self.path = folder
         self.every_s = 10.0  # between two commits: each is a small file for all instruments, and many become one
         self._decisions = Dataset(folder / DECISIONS, schema(), ("day",))
-        self.known = Known.read(self._decisions.noted)
+        try:
+            self.known = Known.read(self._decisions.noted)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            self._decisions.close()
+            raise UserError(BAD_DATA, f"{folder}: what is noted there is damaged; name another folder") from error
         self._tidied: date | None = None
 
     def add(self, events: Sequence[Event]) -> None:
@@ -115,8 +119,8 @@ class FileTables(Closing):
 
     def __init__(self, file: Path) -> None:
         self.path, self.every_s = file, 5.0
-        try:  # beside it, as it is opened anew for each commit
-            self._lock = hold(file.with_name(f".{file.name}.lock"))
+        try:  # beside it, as it is opened anew for each commit, and whatever link leads to it
+            self._lock = hold(file.resolve().with_name(f".{file.resolve().name}.lock"))
         except BlockingIOError:
             raise UserError(ALREADY_RUNNING, f"another collector writes {file}: one is enough") from None
         except OSError as error:
@@ -155,7 +159,8 @@ class FileTables(Closing):
         import duckdb
 
         try:
-            with closing(duckdb.connect(self.path, config={"threads": 1, "memory_limit": "1GB"})) as database:
+            file = self.path.absolute()  # a bare name may be an address to DuckDB: md:x, :memory:
+            with closing(duckdb.connect(file, config={"threads": 1, "memory_limit": "1GB"})) as database:
                 database.begin()
                 yield database
                 database.commit()

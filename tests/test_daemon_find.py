@@ -498,3 +498,34 @@ def test_the_page_shows_the_list_and_its_labels_have_no_weight(lab: Lab, listed:
         ((queue, weight, verdict),) = labels.select("select queue, weight, verdict from labels")
     assert (queue, weight, verdict) == ("found", None, "discard")
     assert lab("--label", "keep", "--json") == 0
+
+
+def test_nothing_yet_is_nothing_found_and_no_folder_above_is_a_column(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "day=2020-01-01" / "seq=7"
+    state.mkdir(parents=True)
+    with closing(Ledger(state / "ledger.sqlite", "afm1")) as ledger:
+        assert main(["find", "--state", str(state), "--force", "3.."]) == 0
+        assert "was found" in capsys.readouterr().out
+        ledger.record([decision(number) for number in range(1, 4)])
+    assert main(["find", "--state", str(state), "--json", "--since", "1", "--limit", "9" * 20]) == 0
+    assert sorted(json.loads(line)["seq"] for line in capsys.readouterr().out.splitlines()) == [2, 3]
+
+
+@pytest.mark.parametrize("content", ["[]", '{"noted": {}}', '{"number": 1, "rows": 1, "parts": [5], "noted": {}}'])
+def test_a_note_that_is_none_is_named_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    with closing(Ledger(tmp_path / "ledger.sqlite", "afm1")) as ledger:
+        ledger.record([decision(1)])
+    assert main(["find", "--state", str(tmp_path)]) == 0
+    for name in ("000000001.json", "about.json"):
+        note = tmp_path / "tables" / DECISIONS / "_notes" / name
+        before = note.read_bytes()
+        note.write_text(content if name != "about.json" else "[]")
+        capsys.readouterr()
+        assert main(["find", "--state", str(tmp_path)]) == BAD_DATA
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{name}: is damaged" in line
+        note.write_bytes(before)

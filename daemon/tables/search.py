@@ -9,6 +9,7 @@ is told with what was found.
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
 from collections import Counter
@@ -25,8 +26,8 @@ from daemon.common.text import first_line
 from daemon.judging import VERDICTS, Verdict
 from daemon.labels import Word
 from daemon.ledger.span import EVER, Span
-from daemon.tables import DECISIONS, LABELS, SESSIONS, data_of
-from daemon.tables.dataset import parts_of
+from daemon.tables import DECISIONS, LABELS, SESSIONS, data_of, schema
+from daemon.tables.dataset import parts_of, read_about
 from models.clock import rfc3339
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 Order = Literal["newest", "strongest"]
 _PAGE = 1_000  # matches whose wide columns are read at once
+_MOST = 1 << 62  # that DuckDB takes for a limit
 _TRIES = 3
 _HELD_S = 5.0  # a file of DuckDB is waited for, while a collector writes into it
 _NEEDED = {"time", "verdict", "score", "acquired", "ruptures", "strongest_rupture_pn"}
@@ -134,16 +136,22 @@ class Tables(Closing):
     """
 
     def __init__(self, place: Path) -> None:
-        self.place = place
+        self.place = self._root = place
         self._connection = _connect(place)
+        self._held: int | None = None
         try:
+            if place.is_dir() and "=" in str(place.absolute()):  # a name above it is no column of these tables
+                self._held = os.open(place, os.O_DIRECTORY | os.O_CLOEXEC)
+                self._root = Path(f"/proc/self/fd/{self._held}")
             self._look_round()
         except BaseException:
-            self._connection.close()
+            self.close()
             raise
 
     def close(self) -> None:
         self._connection.close()
+        if self._held is not None:
+            os.close(self._held)
 
     def _look_round(self) -> None:
         decisions = self._table(DECISIONS)
@@ -182,7 +190,7 @@ class Tables(Closing):
         ((looked,),) = self._ask(f"select count(*) from {self._decisions.sql} where {curves}")
         if not looked:
             self._check_instruments(asked)
-        until = "" if limit is None else f"limit {limit}"
+        until = "" if limit is None else f"limit {min(limit, _MOST)}"
         self._ask(
             f"""create or replace temp table shown as select *, row_number() over () as place from (
                     select * from hit where is_match order by {_ORDERS[order]} {until})"""
@@ -265,13 +273,19 @@ class Tables(Closing):
             known = "select column_name from information_schema.columns where table_name = ? and table_schema = 'main'"
             columns = frozenset(row[0] for row in self._ask(known, name))
             return _Table(name, {"its_row": "rowid"}, columns) if columns else None
-        folder = self.place / name
-        files = [str(file) for file in parts_of(folder if folder.is_dir() or name != DECISIONS else self.place)]
+        folder = self._root / name
+        folder = folder if folder.is_dir() or name != DECISIONS else self._root
+        files = [str(file) for file in parts_of(folder)]
         if not files:
-            return None
+            return None if name != DECISIONS or read_about(folder) is None else self._nothing()
         sql = _of_files(files)
         columns = frozenset(row[0] for row in self._ask(f"describe select * from {sql}"))
         return _Table(sql, {"its_file": "filename", "its_row": "file_row_number"}, columns)
+
+    def _nothing(self) -> _Table:
+        """Of decisions that are yet to come."""
+        self._connection.register("nothing", schema().empty_table())
+        return _Table("nothing", {"its_row": "seq"}, frozenset(schema().names))
 
     def _ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         import duckdb

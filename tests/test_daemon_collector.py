@@ -31,7 +31,7 @@ from daemon.ledger import Ledger, LedgerView
 from daemon.ledger.span import Known
 from daemon.ledger.wire import as_plain
 from daemon.publish import Publisher
-from daemon.tables import SAID_COLUMNS, event_of
+from daemon.tables import SAID_COLUMNS, event_of, said_rows
 from daemon.tables.collector import FileTables, FolderTables, bring_up_to_date
 from models.curve import ToldRupture
 from tests.ledgerhelp import decisions, ledger_with
@@ -603,3 +603,13 @@ def test_the_name_of_a_file_is_no_address_and_a_link_is_no_second_file(
     with FileTables(tmp_path / "md:x"), pytest.raises(UserError) as held, FileTables(link):
         pass
     assert held.value.exit_code == ALREADY_RUNNING
+
+
+def test_what_a_service_calls_itself_leads_out_of_no_folder(tmp_path: Path) -> None:
+    """Without a list of instruments the name is whatever the events say."""
+    name = "../../../o'ut=*/\n"
+    out = tmp_path / "tables"
+    with FolderTables(out) as tables:
+        tables.replace(name, said_rows(name, [{"path": "x", "curve": 0, "label": "keep", "rater": "me"}]))
+    assert {path.name for path in tmp_path.iterdir()} == {"tables"}
+    assert ask(out, "select instrument, label from labels") == [(name, "keep")]

@@ -21,6 +21,7 @@ from contextlib import closing, contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from daemon.client.feed import SILENCE_S, Feed, SilenceLimit, Silent, ask, why_deaf
 from daemon.client.service_file import Place
@@ -85,7 +86,7 @@ class FolderTables(Closing):
         from pyarrow import ArrowException, parquet
 
         for what, table in said.items():
-            file = self.path / what / f"instrument={instrument}" / f"{what}.parquet"
+            file = self.path / what / f"instrument={quote(instrument, safe='')}" / f"{what}.parquet"
             plain = table.drop_columns(["instrument"])
             with suppress(OSError, ArrowException):
                 if parquet.ParquetFile(file).read().equals(plain):

@@ -199,10 +199,10 @@ class Tables(Closing):
 
     def _check_instruments(self, asked: Asked) -> None:
         """Raises UserError 65 for a name that nothing in these tables has, with those that are there."""
-        known = [name for (name,) in self._ask(f"select distinct instrument from {self._decisions.sql} order by all")]
-        if unknown := sorted(set(asked.instruments).difference(known)):
-            there = ", ".join(name for name in known if name) or "none by its name"
-            raise UserError(BAD_DATA, f"{self.place} knows no instrument {', '.join(unknown)}; it has {there}")
+        names = f"select distinct instrument from {self._decisions.sql} where instrument <> '' order by all"
+        known = [name for (name,) in self._ask(names)]
+        if lost := ", ".join(sorted(set(asked.instruments).difference(known))):
+            raise UserError(BAD_DATA, f"{self.place} knows no instrument {lost}; it has {', '.join(known) or 'none'}")
 
     def _match(self, asked: Asked, curves: str) -> None:
         """Fill the table ``hit``: where each match lies, what it is ordered by, its session and its label.
@@ -211,8 +211,7 @@ class Tables(Closing):
         """
         matches, strongest = _of_ruptures(asked)
         is_unknown = "ruptures is null" if asked.is_of_ruptures else "false"
-        conditions = [*self._of_session(asked), *self._of_words(asked)]
-        where = f"where {' and '.join(conditions)}" if conditions else ""
+        wanted = " and ".join([*self._of_session(asked), *self._of_words(asked)]) or "true"
         runs, of_run = _with_sessions(self._sessions)
         labels, said = _with_labels(self._labels)
         self._ask(
@@ -223,7 +222,7 @@ class Tables(Closing):
                            {strongest} as strongest, not {is_unknown} as is_match
                     from {self._decisions.sql} where {curves} and ({matches} or {is_unknown})),
                 ran as (select narrow.*, {of_run} from narrow {runs})
-                select ran.* exclude (ended, is_last), {said} from ran {labels} {where}"""
+                select ran.* exclude (ended, is_last), {said} from ran {labels} where {wanted}"""
         )
 
     def hits(self) -> Iterator[Hit]:

@@ -305,7 +305,12 @@ class Cluster(Switch):
         return log
 
     def _await(self, log: Path) -> None:
-        until(lambda: "Ray runtime started" in log.read_text(), 120)
+        def is_up() -> bool:
+            said = log.read_text()
+            assert all(one.poll() is None for one in self._started[-1:]), said
+            return "Ray runtime started" in said
+
+        until(is_up, 120)
 
 
 def end_of(process: subprocess.Popen[str], limit_s: float) -> subprocess.CompletedProcess[str]:

@@ -156,7 +156,10 @@ def test_nodes_that_differ_or_see_other_folders_are_told_before_anything_is_judg
     other = cluster.nodes[1]
     out, empty = tmp_path / "rows", tmp_path / "empty"
     (empty / "sample000").mkdir(parents=True)
-    for sees, words in (({there.files: empty}, str(there.files)), ({ROOT: another_version(tmp_path)}, "0.0.1")):
+    for sees, words in (
+        ({there.files: empty}, str(there.files)),
+        ({ROOT / "daemon": another_version(tmp_path)}, "0.0.1"),
+    ):
         other.kill()
         cluster.switch_on(other, sees=sees)
         done = score(cluster, out, *there.folders)
@@ -167,12 +170,10 @@ def test_nodes_that_differ_or_see_other_folders_are_told_before_anything_is_judg
 
 
 def another_version(folder: Path) -> Path:
-    """A checkout like this one, but of version 0.0.1."""
+    """A program like this one, but of version 0.0.1."""
     copy = folder / "another"
-    copy.mkdir()
-    for name in ("daemon", "models", "deploy"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "pictures", "docs"))
-    init = copy / "daemon" / "__init__.py"
+    shutil.copytree(ROOT / "daemon", copy, ignore=shutil.ignore_patterns("__pycache__", "pictures"))
+    init = copy / "__init__.py"
     init.write_text(init.read_text().replace("__version__ = ", '__version__ = "0.0.1"  # '))
     return copy
 
@@ -264,7 +265,7 @@ def test_a_node_that_joins_later_is_used_and_one_of_another_version_is_not(
     out = tmp_path / "rows"
     process = cluster.start("score", "--cluster", cluster.address, "--out", out, *there.folders)
     until(lambda: is_judging(one), 60)
-    cluster.switch_on(other, sees={ROOT: another_version(tmp_path)})
+    cluster.switch_on(other, sees={ROOT / "daemon": another_version(tmp_path)})
     done = end_of(process, 120)
     assert done.returncode == 0, done.stderr
     assert judged(lines, out).words() == []

@@ -119,4 +119,4 @@ def test_it_is_fast_enough_to_train_on():
     begun_s = time.process_time()
     for _ in simulate(150, 5):
         pass
-    assert 150 / (time.process_time() - begun_s) > 250  # about 2,000 on an idle core
+    assert 150 / (time.process_time() - begun_s) > 100  # about 2,000 on an idle core, 200 on a slow and busy one

@@ -84,6 +84,7 @@ def test_an_archive_that_nodes_have_read_is_the_one_of_a_single_computer(lab, tw
     assert sorted(tmp_path.iterdir()) == [alone, together]
 
 
+@pytest.mark.faults
 def test_a_node_that_is_killed_midway_changes_no_byte(lab, two_seats, tmp_path, capsys, monkeypatch):
     alone, together = tmp_path / "alone.h5", tmp_path / "together.h5"
     assert main(["pack", str(lab), "--out", str(alone)]) == 0

@@ -44,7 +44,7 @@ def test_the_raster_is_compared_bit_by_bit(told):
     raster = told[0]["raster"]
     assert raster["curves"] > 40
     assert raster["envelopes_differ"] == 0
-    assert 0 < raster["row_error"] <= raster["row_error_allowed"]
+    assert 0 <= raster["row_error"] <= raster["row_error_allowed"]  # none at all on some processors
     assert set(raster["microseconds"]) == {"1", "8", "64", "256"}
     assert all(figure > 0 for cost in raster["microseconds"].values() for figure in cost.values())
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -230,14 +231,51 @@ def test_no_cluster_at_an_address_is_one_line(there: Plenty, tmp_path: Path) -> 
 
 
 @pytest.mark.long
-def test_a_cable_is_pulled_and_plugged_in_again(cluster: Cluster, there: Plenty, lines: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fate", ["its cable is pulled", "another joins for it"])
+def test_another_node_takes_over(cluster: Cluster, there: Plenty, lines: Path, tmp_path: Path, fate: str) -> None:
     one, other = cluster.nodes
+    joins = fate == "another joins for it"
+    if joins:
+        other.kill()
     out = tmp_path / "rows"
     process = cluster.start("score", "--cluster", cluster.address, "--out", out, *there.folders, *HASTY)
-    until(lambda: is_judging(one) and is_judging(other), 60)
-    other.pull_cable()
+    until(lambda: is_judging(one) and (joins or is_judging(other)), 60)
+    if joins:
+        one.hang()
+        cluster.switch_on(other)
+        until(lambda: is_judging(other), 60)
+    else:
+        one.pull_cable()
     done = end_of(process, 120)
     assert done.returncode == 0, done.stderr
+    assert one.address in done.stderr
+    assert judged(lines, out).words() == []
+
+
+@pytest.mark.long
+def test_a_node_of_another_version_that_joins_later_is_told_of_once_and_not_used(
+    cluster: Cluster, there: Plenty, lines: Path, tmp_path: Path
+) -> None:
+    one, other = cluster.nodes
+    other.kill()
+    out, said = tmp_path / "rows", tmp_path / "said"
+    with said.open("wb") as log:
+        process = cluster.start("score", "--cluster", cluster.address, "--out", out, *there.folders, log=log)
+    until(lambda: is_judging(one), 60)
+    one.hang()  # else all is judged before the other one is there
+    cluster.switch_on(other, sees={ROOT / "daemon": another_version(tmp_path)})
+
+    def is_told() -> bool:
+        one.wake()  # or Ray gives it up
+        time.sleep(0.1)
+        one.hang()
+        return "0.0.1" in said.read_text()
+
+    until(is_told, 60)
+    one.wake()
+    assert process.wait(90) == 0, said.read_text()
+    assert not is_judging(other)
+    assert said.read_text().count("0.0.1") == 1
     assert judged(lines, out).words() == []
 
 
@@ -246,30 +284,18 @@ def test_a_driver_is_killed_three_times_and_goes_on(
     cluster: Cluster, there: Plenty, lines: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "rows"
+    amid = 0
     for rows in (1, 100, 250):
         process = cluster.start("score", "--cluster", cluster.address, "--out", out, *there.folders)
         until(lambda rows=rows, process=process: count_rows(out) >= rows or process.poll() is not None, 60)
-        os.killpg(process.pid, signal.SIGKILL)
+        if process.poll() is None:
+            amid += 1
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate(timeout=10)
+    assert amid
     done = score(cluster, out, *there.folders)
     assert done.returncode == 0, done.stderr
     assert judged(lines, out).words() == []
-
-
-@pytest.mark.long
-def test_a_node_that_joins_later_is_used_and_one_of_another_version_is_not(
-    cluster: Cluster, there: Plenty, lines: Path, tmp_path: Path
-) -> None:
-    one, other = cluster.nodes
-    other.kill()
-    out = tmp_path / "rows"
-    process = cluster.start("score", "--cluster", cluster.address, "--out", out, *there.folders)
-    until(lambda: is_judging(one), 60)
-    cluster.switch_on(other, sees={ROOT / "daemon": another_version(tmp_path)})
-    done = end_of(process, 120)
-    assert done.returncode == 0, done.stderr
-    assert judged(lines, out).words() == []
-    assert sum("0.0.1" in line for line in done.stderr.splitlines()) <= 1
 
 
 #: Puts what it is given into the object store of its host until there is no room left, and keeps it.
@@ -287,7 +313,7 @@ time.sleep(600)
 
 
 @pytest.mark.long
-def test_a_full_object_store_is_told_in_one_line(there: Plenty, lines: Path, tmp_path: Path) -> None:
+def test_a_full_object_store_stops_nothing(there: Plenty, lines: Path, tmp_path: Path) -> None:
     out = tmp_path / "rows"
     with (
         mounted(tmp_path / "spill", "-t", "tmpfs", "-o", "size=1m", "tmpfs"),
@@ -298,11 +324,8 @@ def test_a_full_object_store_is_told_in_one_line(there: Plenty, lines: Path, tmp
             assert hog.stdout is not None
             assert any(line.strip() == "full" for line in hog.stdout)
             done = score(cluster, out, *there.folders, limit_s=150)
-            if done.returncode:
-                assert (done.returncode, len(done.stderr.splitlines())) == (69, 1), done.stderr
         finally:
             os.killpg(hog.pid, signal.SIGKILL)
             hog.communicate(timeout=10)
-        done = score(cluster, out, *there.folders)
-        assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     assert judged(lines, out).words() == []

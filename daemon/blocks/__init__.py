@@ -47,6 +47,7 @@ MOST_FILES, MOST_BYTES, MOST_ROWS = 1024, 256 * MIB, 8192
 _FIRST_FILES, _GROWS_AFTER = 128, 16
 _ANSWER_BYTES = 128 << 10  # of contents in one answer, unless one alone is longer
 _ANSWER_S = 2.0  # after which what there is is told
+PATIENCE_S = 120.0  # that a node may say nothing; a large file takes longer, and is given longer
 
 
 @dataclass(frozen=True, slots=True)

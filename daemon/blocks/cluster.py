@@ -40,7 +40,6 @@ from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
 from daemon.common.text import first_line
 from models.bundle import CARD, MANIFEST, WEIGHTS
 
-PATIENCE_S = 120.0  # that a node may say nothing; a large file takes longer, and is given longer
 GROUP_CORES = 8  # of one engine: with more the one process between readers and network is what all wait for
 MOST_KILLS = 3  # seats that one block may take with it, and in a row one node
 _READ_BYTES_PER_S = 25e6  # of a large file on a slow share
@@ -99,7 +98,7 @@ class _Seat:
 class Cluster:
     """The nodes behind a :class:`Connection`, and what each is doing. ``say`` is given a line whenever there is one."""
 
-    def __init__(self, settings: Settings, say: Callable[[str], object], patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, settings: Settings, say: Callable[[str], object], patience_s: float) -> None:
         self._settings, self._say, self._patience_s = settings, say, patience_s
         self._paths: list[tuple[str, int]] = []
         self._hosts: dict[str, _Host] = {}

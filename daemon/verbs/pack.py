@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from daemon.blocks import PATIENCE_S
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError, need_folder
 from daemon.common.options import Option
 from daemon.common.text import clean, page
@@ -35,7 +36,7 @@ class Options:
     seed: Annotated[int, Option("of these; the same gives the same bytes", "S")] = 1
     prevalence: Annotated[float, Option("share with an event", "P")] = 0.05
     cluster: Annotated[str | None, Option("have a Ray cluster read; local starts one here", "HOST:PORT")] = None
-    patience: Annotated[float, Option("with --cluster: seconds that a node may say nothing", "S")] = 120.0
+    patience: Annotated[float, Option("with --cluster: seconds that a node may say nothing", "S")] = PATIENCE_S
 
 
 def run(options: Options) -> int:

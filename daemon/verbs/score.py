@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from daemon.blocks import PATIENCE_S
 from daemon.client.folders import wait_for_shares
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError, grouped, need_folder
 from daemon.common.options import Group, Option
@@ -53,7 +54,7 @@ class Options:
         str | None,
         Option("have a Ray cluster judge; local starts one here; --out then names a folder of tables", "HOST:PORT"),
     ] = None
-    patience: Annotated[float, Option("with --cluster: seconds that a node may say nothing", "S")] = 120.0
+    patience: Annotated[float, Option("with --cluster: seconds that a node may say nothing", "S")] = PATIENCE_S
     judging: JudgeOptions
     device: Annotated[str, Option("where it runs", choices=DEVICES)] = "auto"
     engine: Annotated[str, Option("what runs it", choices=NAMES, unless="auto: the best there is")] = "auto"

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pace import allowed
 
 from tests.faults.signals import ENDS, NOWHERE, run
 
@@ -81,7 +82,7 @@ def test_a_long_verb_ends_within_a_second_or_so(verb: str, number: signal.Signal
             _, said = process.communicate(timeout=10)
         finally:
             process.kill()
-        assert time.monotonic() - begun_s < 3.0  # 0.8 s, on a machine with other things to do
+        assert time.monotonic() - begun_s < allowed(3.0)  # 0.8 s, on a machine with other things to do
     said = said.replace("loading what learns: 1 s\n", "")  # on a machine with other things to do
     assert (process.returncode in ENDS[number], said) == (True, "")
 
@@ -94,7 +95,7 @@ def test_what_never_looks_is_ended_all_the_same() -> None:
         process.terminate()
         begun_s = time.monotonic()
         assert process.wait(10) == 143
-        assert 0.7 < time.monotonic() - begun_s < 4.0
+        assert 0.7 < time.monotonic() - begun_s < allowed(4.0)
         process.stdout.close()
 
 

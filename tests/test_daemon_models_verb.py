@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from makers import a_retract, make_jpk
 from modelhelp import make_model
+from pace import allowed
 
 from daemon.cli import main
 from daemon.judging.registry import SERVING, Registry
@@ -61,7 +62,7 @@ def test_fifty_models_are_listed_shown_promoted_and_taken_back_at_once(state: Pa
         assert code == 0, words
         if words == ("show",):
             assert cuts[8].id in said.splitlines()[0], "without a name: what serves"
-    assert max(times.values()) < 2.0, times  # a second, on a machine that is not busy
+    assert max(times.values()) < allowed(1.0), times
     rows = [json.loads(line) for line in run("models", "list", "--json", *at)[1].splitlines()]
     assert [row["id"] for row in rows if row["is_promoted"]] == [cuts[6].id]
     told = run("models", "list", *at)[1].splitlines()

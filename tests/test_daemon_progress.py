@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pace import allowed
 
 from daemon.common import stdio
 
@@ -48,7 +49,7 @@ def first_line_after_s(command: list[str], *, is_terminal: bool) -> tuple[float,
 def test_what_lasts_is_shown_before_any_of_it_is_done(is_terminal: bool) -> None:
     start_s = 1.0  # of the interpreter, beside others' work
     waited_s, seen = first_line_after_s([sys.executable, "-c", _SLOW], is_terminal=is_terminal)
-    assert waited_s < 2.0 + start_s
+    assert waited_s < start_s + allowed(2.0)
     assert "simulating" in seen
 
 
@@ -57,7 +58,7 @@ def test_training_shows_itself_within_two_seconds(tmp_path: Path, is_terminal: b
     """Also while its libraries are loaded, and while it simulates."""
     words = ["train", "--simulate", "100000", "--out", str(tmp_path / "m"), "--threads", "1"]
     waited_s, seen = first_line_after_s([sys.executable, "-m", "daemon", *words], is_terminal=is_terminal)
-    assert waited_s < 3.0, seen  # two, and the start of the interpreter beside others' work
+    assert waited_s < allowed(3.0), seen  # two, and the start of the interpreter beside others' work
 
 
 def test_a_log_gets_a_line_now_and_then_and_no_more(

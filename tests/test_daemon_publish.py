@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
+from pace import allowed
 from sourcehelp import until
 
 from daemon.client.service_file import free_port
@@ -93,7 +94,7 @@ def test_a_commit_is_heard_at_once_under_its_topic(ledger: Ledger, start: Start,
         took_s.append(time.monotonic() - began_s)
         assert event["seq"] == number
         assert event["source"] == "/afm1"
-    assert sorted(took_s)[15] < 0.01  # 2 ms on an idle machine
+    assert sorted(took_s)[15] < allowed(0.01)  # 2 ms on an idle machine
     ledger.record([decision(32)])
     publisher.poke()
     topic, body = subscriber.recv_multipart()
@@ -132,7 +133,7 @@ def test_the_heart_beats_when_nothing_happens(start: Start, clients: Clients) ->
     for _ in range(3):
         assert next_of(subscriber, "heartbeat")["data"]["last_seq"] == 0
         assert next_of(subscriber, "status")["data"] == json.loads(encode(status()))
-    assert time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s < allowed(2)
 
 
 def test_notices_come_behind_the_decisions_before_them(ledger: Ledger, start: Start, clients: Clients) -> None:
@@ -218,7 +219,7 @@ def test_a_subscriber_that_reads_nothing_costs_the_service_nothing(
         began_s = time.monotonic()
         publisher.poke()
         slowest_s = max(slowest_s, time.monotonic() - began_s)
-    assert slowest_s < 0.1  # the poke itself; far less, but this machine may be busy
+    assert slowest_s < allowed(0.1)  # the poke itself; far less, but this machine may be busy
     while next_of(reading, "decision")["seq"] < 15_000:
         pass
     assert _rss_bytes() - rss_before < 64 << 20
@@ -242,7 +243,7 @@ def test_stop_sends_what_is_committed_and_ends_within_two_seconds(
     ledger.record(decisions(1, 101))
     began_s = time.monotonic()
     publisher.stop()
-    assert time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s < allowed(2)
     assert not publisher.is_alive()
     assert [next_of(subscriber, "decision")["seq"] for _ in range(100)] == list(range(1, 101))
     publisher.poke()  # harmless afterwards

@@ -28,6 +28,7 @@ from makers import (
     make_jpk_text,
     make_nanoscope,
 )
+from pace import allowed
 
 from daemon.formats.afmcurve import pack
 from daemon.formats.text_rule import from_mapping
@@ -185,7 +186,7 @@ def test_pipes_and_folders_are_refused_and_block_nobody(pool: ReaderPool, tmp_pa
     began_s = time.monotonic()
     pool.submit([arrive(tmp_path / "pipe.jpk-force", final=True), arrive(tmp_path / "folder.ibw", final=True)])
     assert [reasons(reading) for reading in collect(pool, 2)] == [["unreadable"], ["unreadable"]]
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < allowed(5)
 
 
 def test_a_map_comes_in_portions_in_order(tmp_path: Path) -> None:
@@ -451,7 +452,7 @@ def test_a_slow_file_holds_back_nothing_that_came_after_it(tmp_path: Path) -> No
         began_s = time.monotonic()
         pool.submit(arrive(tmp_path / f"{i}.jpk-force", make_jpk()) for i in range(10))
         quick = collect(pool, 9)
-        assert time.monotonic() - began_s < 3.5
+        assert time.monotonic() - began_s < allowed(3.5)
         assert [reasons(reading) for reading in quick] == [[None]] * 9
         os.kill(stopped, signal.SIGCONT)
         (slow,) = collect(pool, 1)
@@ -558,7 +559,7 @@ def test_a_warm_round_trip_is_short(pool: ReaderPool, tmp_path: Path) -> None:
         pool.submit([arrival])
         collect(pool, 1)
         best_s = min(best_s, time.monotonic() - began_s)
-    assert best_s < 0.015
+    assert best_s < allowed(0.015)
 
 
 def _mutate(content: bytes, kind: str, rng: random.Random) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pace import allowed
 
 from daemon.config import ThresholdsConfig
 from daemon.guard.tip import BLOCK, BLOCKS_SHOWN, RunWatch, TipWatch
@@ -255,5 +256,5 @@ def test_both_watches_cost_the_loop_little(judge: Judge) -> None:
             tip.observe(reading, one, at)
             run.observe(one)
         took_s.append((time.thread_time() - begun_s) / len(decisions))
-    assert min(took_s) < 100e-6  # 10 µs of a quiet core
+    assert min(took_s) < allowed(100e-6)  # 10 µs of a quiet core
     assert run.advice

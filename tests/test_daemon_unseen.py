@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pace import allowed
 
 from daemon.guard.unseen import second, unseen
 from daemon.judging import audit
@@ -349,4 +350,4 @@ def test_three_hundred_thousand_decisions_are_told_of_at_once(state: State) -> N
             began_s = time.thread_time()  # of the processor: others may be using the machine
             tell()
             took_s.append(time.thread_time() - began_s)
-        assert min(took_s) <= LIMIT_S
+        assert min(took_s) <= allowed(LIMIT_S)

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from pace import allowed
 
 from models.enough import FEWEST, Looks, Standing, _bet_bound, _fronts, secret_places, stand
 
@@ -148,4 +149,4 @@ def test_five_thousand_looks_are_reckoned_at_once():
         began_s = time.thread_time()
         stand(looks, left)
         took_s.append(time.thread_time() - began_s)
-    assert min(took_s) < 0.005
+    assert min(took_s) < allowed(0.005)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pace import allowed
 
 from daemon.ledger import LedgerView
 from daemon.review.lookalikes import SIZE, nearest, sheets
@@ -88,6 +89,6 @@ def test_ten_thousand_curves_are_laid_out_before_anybody_looks_up(tmp_path: Path
             begun_s = time.process_time()
             assert sum(map(len, sheets(view, seqs))) == len(seqs)
             took_s.append(time.process_time() - begun_s)
-        assert took_s[0] < 2.0  # 0.7 s on the computer that it was written on
-        assert took_s[1] < 0.7
+        assert took_s[0] < allowed(2.0)  # 0.7 s on the computer that it was written on
+        assert took_s[1] < allowed(0.7)
     ledger.close()

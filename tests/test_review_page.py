@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from makers import a_retract
+from pace import allowed
 
 from daemon.formats.afmcurve import compact_copy_of
 from daemon.judging import Decision
@@ -188,8 +188,7 @@ def test_sixty_curves_are_labelled_by_keyboard(tmp_path: Path, browser: Browser,
             print(f"key to next drawn curve: mean {np.mean(took_ms):.1f} ms, longest {max(took_ms):.1f} ms")
             if np.mean(took_ms) <= 50.0:
                 break
-        crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-        assert np.mean(took_ms) <= 50.0 * crowd
+        assert np.mean(took_ms) <= allowed(50.0)
         # What is left in the pile is told below it, and on no phone it makes the page wider.
         browser.wait(lambda: browser.text("#enough").startswith("Looked at 6"), "nobody says what is unseen")
         browser.size(400, 800)

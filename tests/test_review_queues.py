@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pace import allowed
 
 from daemon.judging import Thresholds, Verdict, audit
 from daemon.labels import Labels, Word
@@ -288,7 +289,7 @@ def test_a_long_history_is_answered_at_once(night: Night) -> None:
                 began_s = time.thread_time()  # of the processor: others may be using the machine
                 night.seqs(name, rater, limit=60)
                 took_s.append(time.thread_time() - began_s)
-            assert min(took_s) <= LIMIT_S, (rater, name)
+            assert min(took_s) <= allowed(LIMIT_S), (rater, name)
     counted: tuple[Callable[[], object], ...] = (
         lambda: lengths(night.view, night.labels, "anna"),
         lambda: outlook(night.view, night.labels, [(1, None)]),
@@ -299,7 +300,7 @@ def test_a_long_history_is_answered_at_once(night: Night) -> None:
             began_s = time.thread_time()
             count()
             took_s.append(time.thread_time() - began_s)
-        assert min(took_s) <= LIMIT_S
+        assert min(took_s) <= allowed(LIMIT_S)
     assert lengths(night.view, night.labels, "ben") == {
         "kept": 2_000,
         "review": 5_000,

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pace import allowed
 
 from daemon.cli import main
 from daemon.common.errors import ALREADY_RUNNING, UNREACHABLE, USAGE
@@ -378,7 +379,7 @@ def test_a_thousand_slow_connections_keep_nobody_out(lab: Lab) -> None:
             if number % 100 == 99:
                 began_s = time.monotonic()
                 assert lab.page.ask("/api/queue?name=review&rater=gil").status == 200
-                assert time.monotonic() - began_s < 2.0
+                assert time.monotonic() - began_s < allowed(2.0)
         assert len(os.listdir(f"/proc/{lab.page.process.pid}/fd")) < 300
     finally:
         for client in clients:
@@ -495,7 +496,7 @@ def test_the_heat_lies_where_the_last_molecule_breaks(lab: Lab) -> None:
     assert (along.min(), along.max()) == (0.0, pytest.approx(1.0, abs=0.2))
     began_s = time.monotonic()
     assert lab.page.ask(f"/api/curve/{lab.id(5)}/heat").status == 200
-    assert time.monotonic() - began_s < 2.0  # 60 ms where nobody else computes
+    assert time.monotonic() - began_s < allowed(2.0)  # 60 ms where nobody else computes
     gone = lab.page.ask(f"/api/curve/{lab.id(COUNT + 1)}/heat")
     assert (gone.status, "cannot be read" in gone.error) == (404, True)
 
@@ -598,7 +599,7 @@ def test_it_starts_quickly_without_torch_and_ends_in_time_in_the_middle_of_reque
     stream = fill(state, [judged(number) for number in range(2, 300, 3)])
     began_s = time.monotonic()
     with Page(state) as page:
-        assert time.monotonic() - began_s < 4.0  # 2 s where nobody else computes
+        assert time.monotonic() - began_s < allowed(4.0)  # 2 s where nobody else computes
         page.ask(f"/api/curve/{stream}:1")
         assert "libtorch" not in Path(f"/proc/{page.process.pid}/maps").read_text()
         answered: list[str] = []
@@ -619,7 +620,7 @@ def test_it_starts_quickly_without_torch_and_ends_in_time_in_the_middle_of_reque
             code, took_s, said = page.end(signal.SIGTERM)
         pages.join(10)
     assert (code, said) == (0, "")
-    assert took_s < 3.0  # 2 s where nobody else computes
+    assert took_s < allowed(3.0)  # 2 s where nobody else computes
     assert len(stored(state)) >= len(answered) > 0
 
 
@@ -637,7 +638,7 @@ def test_it_ends_in_time_while_a_label_waits_for_a_locked_file(tmp_path: Path) -
             assert answer.exception(10) is not None or answer.result().status != 201
         held.close()
     assert code == 0
-    assert took_s < 3.0
+    assert took_s < allowed(3.0)
     assert stored(state) == [(1, "keep", "anna")]
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pace import allowed
 
 from daemon.processes.child import launch
 from daemon.service import log_lines
@@ -165,7 +166,7 @@ def test_a_reader_that_sleeps_costs_lines_and_nobodys_time(reader: Reader) -> No
     begun_s = time.monotonic()
     for number in range(5_000):
         _log.info("line %d %s", number, "x" * 100)
-    assert time.monotonic() - begun_s < 5
+    assert time.monotonic() - begun_s < allowed(5)
     assert writer.dropped > 2_000
     assert "lines were dropped" in writer.trouble
     until(lambda: "dropped while nobody read" in reader.read())

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from modelhelp import make_model
+from pace import allowed
 
 from daemon.cli import main
 from daemon.client.feed import ask
@@ -74,7 +75,7 @@ def test_a_service_follows_within_a_second_on_the_engine_that_it_has(tmp_path: P
         def comes_within_a_second(what: Bundle, done: Callable[[], object]) -> None:
             done()
             took_s = until(lambda: status(trial)["model"]["id"] == what.id, f"{what.id} serves")
-            assert took_s < 3.0, "a second, on a machine that does other things too"
+            assert took_s < allowed(3.0), "a second, on a machine that does other things too"
             assert judged_by()[:2] == (what.id, what.discard)
 
         origin = judged_by()[2]["origin"]

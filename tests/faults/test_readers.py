@@ -23,6 +23,7 @@ from daemon.sources import Arrival
 from tests.faults.harness import CURVES
 from tests.faults.lab import Lab, Share, put, share, until
 from tests.makers import make_jpk_map
+from tests.pace import allowed
 
 _GIB = 1 << 30
 _HEADS = {
@@ -72,7 +73,7 @@ def test_a_live_curve_does_not_wait_for_large_files(tmp_path: Path, count: int, 
         for number in range(1, 9):
             waits_s.append(waited_s(lab, number))
             time.sleep(0.4)
-        assert max(waits_s) < 1.0, waits_s
+        assert max(waits_s) < allowed(1.0), waits_s
         assert lab.pss_mb() < 450
         begun_s = time.monotonic()
         assert lab.stop() == 0
@@ -125,7 +126,7 @@ def test_a_live_curve_does_not_wait_for_slow_texts(tmp_path: Path, count: int, r
             number += 1
             waits_s.append(waited_s(lab, number))
             time.sleep(0.2)
-        assert max(waits_s) < 1.0, waits_s
+        assert max(waits_s) < allowed(1.0), waits_s
         paths = Counter(event["data"]["path"] for event in lab.history())
         assert len(paths) == count + number + 1
         assert set(paths.values()) == {1}
@@ -180,7 +181,7 @@ def test_a_share_that_stalls_in_the_readers_hands_holds_up_no_other_folder(tmp_p
         begun_s = time.monotonic()
         pool.submit(arrivals(local, range(10, 20)))
         found = gather(pool, lambda found: sum(one.arrival.folder == str(local) for one in found) == 10, 10)
-        assert time.monotonic() - begun_s < 1.0
+        assert time.monotonic() - begun_s < allowed(1.0)
         assert {one.outcome for one in found if one.arrival.folder == str(local)} == {"curves"}
         lost = [one for one in found if one.outcome == "unfinished"]
         lost += gather(pool, lambda found: len(lost) + len(found) >= 1, 20)  # which the kernel does not let go
@@ -190,7 +191,7 @@ def test_a_share_that_stalls_in_the_readers_hands_holds_up_no_other_folder(tmp_p
             pool.submit([one])
             (answer,) = gather(pool, lambda found: len(found) == 1, 5)
             assert answer.outcome == "curves"
-            assert time.monotonic() - begun_s < 1.0
+            assert time.monotonic() - begun_s < allowed(1.0)
         assert [one.reason for one in lost] == [AWAY]
         assert sum(worker.seat.is_stuck for worker in pool._pool._workers) <= 1
         stalled.resume()
@@ -213,7 +214,7 @@ def test_closing_waits_for_no_reader_that_the_kernel_holds(tmp_path: Path) -> No
         time.sleep(1.0)
         begun_s = time.monotonic()
         pool.close()
-        assert time.monotonic() - begun_s < 2.5
+        assert time.monotonic() - begun_s < allowed(2.5)
         stalled.resume()
 
 
@@ -243,7 +244,7 @@ def test_a_stalled_share_costs_no_verdict_of_its_own_files_either(tmp_path: Path
         assert set(paths.values()) == {1}
         reasons = {event["data"]["path"]: event["data"]["reasons"] for event in lab.history()}
         assert not {path: why for path, why in reasons.items() if {"timeout", "vanished", "crash"} & set(why)}
-        assert max(waits_s) < 1.5, waits_s  # a killed reader of two is one of them
+        assert max(waits_s) < allowed(1.5), waits_s  # a killed reader of two is one of them
 
 
 @pytest.mark.timeout(240)

@@ -140,6 +140,7 @@ def test_batch_after_batch_the_copies_are_those_of_the_discards_that_the_ledger_
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.faults
 @pytest.mark.skipif(not SHARED.exists(), reason="the curves that are not bundled are not here")
 def test_copies_of_every_flagged_curve_are_judged_as_the_curves_were(tmp_path: Path) -> None:
     assert_true([SHARED], ThresholdsConfig(), tmp_path / "flagged", least=100)

@@ -300,6 +300,7 @@ for first in range(max(start - 20, 1), 10**6, 7):  # begins again a little earli
 """
 
 
+@pytest.mark.timeout(120)
 def test_kill_9_at_any_moment_leaves_no_gap_and_nothing_twice(path: Path) -> None:
     """Nor in what may be looked at, which a chore still fills for the decisions of the version before."""
     before, announced = 4_000, 0

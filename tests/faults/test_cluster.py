@@ -150,7 +150,6 @@ def test_a_node_is_killed_and_the_other_hangs_and_every_curve_has_its_row(
     assert judged(lines, out).words() == []
 
 
-@pytest.mark.smoke
 def test_nodes_that_differ_or_see_other_folders_are_told_before_anything_is_judged(
     cluster: Cluster, there: Plenty, tmp_path: Path
 ) -> None:

@@ -16,7 +16,6 @@ from collections.abc import Collection, Iterator
 from typing import Self
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from daemon.common import ending
 from daemon.common.ending import Closing
@@ -431,6 +430,8 @@ def why_deaf(endpoint: str, key: Key | None) -> str:
 
 
 def _refusal(watch: zmq.Socket[bytes], endpoint: str, key: Key | None) -> str:
+    from zmq.utils.monitor import parse_monitor_message  # it brings asyncio, which no verb shall wait for
+
     deadline_s, hung_up = time.monotonic() + _KNOCK_S, 0
     while hung_up < _HUNG_UP and (left_s := deadline_s - time.monotonic()) > 0 and await_input(watch, left_s):
         told = parse_monitor_message(watch.recv_multipart())

@@ -147,9 +147,9 @@ class Node:
         self._is_unwanted = True
 
     def _answers(self, block: Block, reached: Reached) -> Iterator[bytes]:
-        ignored = Ignored()
-        with contextlib.closing(self._made(block, ignored)) as rows:
-            for answer in blocks.answers(block, reached, rows, ignored):
+        kinds: dict[str, str] = {}
+        with contextlib.closing(self._made(block, Ignored(files=kinds))) as rows:
+            for answer in blocks.answers(block, reached, rows, kinds):
                 yield from self._pieces(answer)
                 if self._is_unwanted:
                     return

@@ -258,3 +258,15 @@ def test_a_dataset_is_of_one_judge_and_of_one_run(lab, model, tmp_path):
     with TableOutput(out, (*MADE_BY[:2], "thresholds 0.2 and 0.9"), fresh=True):
         pass
     assert rows_of(out) == []
+
+
+def test_a_folder_that_a_killed_run_had_just_begun_is_gone_on_with_and_no_other(tmp_path):
+    out = tmp_path / "out"
+    (out / "_notes" / "staging").mkdir(parents=True)
+    (out / "_notes" / ".about.json.4711.tmp").write_text("{")
+    (out / "thesis.txt").touch()
+    with pytest.raises(UserError, match="holds something else"):
+        TableOutput(out, MADE_BY)
+    (out / "thesis.txt").unlink()
+    TableOutput(out, MADE_BY).close()
+    TableOutput(out, MADE_BY).close()

@@ -6,6 +6,8 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -59,7 +61,7 @@ def ray_here(tmp_path_factory) -> Iterator[tuple[str, str]]:
         address = ray.get_runtime_context().gcs_address
         ray.shutdown()  # the verb makes a connection of its own
         assert connection._folder is not None
-        yield address, connection._folder
+        yield address, str(connection._folder.path)
 
 
 @pytest.fixture
@@ -103,6 +105,36 @@ def test_a_node_that_is_killed_midway_changes_no_byte(lab, two_seats, tmp_path, 
     assert killed
     assert "was lost at" in capsys.readouterr().err
     assert together.read_bytes() == alone.read_bytes()
+
+
+#: A node that has a folder of its own until somebody kills it.
+_LIVING = """
+import sys
+from daemon.blocks.node import OwnFolder
+own = OwnFolder(sys.argv[1])
+print(own.path, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_a_killed_one_has_left_goes_with_the_next_and_the_living_keep_theirs(ray_here, tmp_path):
+    from daemon.blocks.node import OwnFolder
+
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "afm-node-link").symlink_to(tmp_path / "elsewhere")
+    command = [sys.executable, "-c", _LIVING, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as living:
+        assert living.stdout is not None
+        left = Path(living.stdout.readline().strip())
+        (left / "session" / "logs").mkdir(parents=True)
+        with OwnFolder(str(tmp_path)):
+            assert left.is_dir()
+        living.kill()
+    assert left.is_dir()
+    with OwnFolder(str(tmp_path)) as own:
+        assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "afm-node-link", tmp_path / "elsewhere", own.path])
+    with OwnFolder("/tmp"):
+        assert (Path(ray_here[1]) / "start.log").exists()
 
 
 def seats_of(folder: str) -> list[int]:

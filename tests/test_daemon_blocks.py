@@ -41,7 +41,8 @@ def lab(tmp_path_factory) -> Path:
     (folder / "a-9.jpk-force").write_bytes((folder / "a-0.jpk-force").read_bytes())
     (folder / "b-broken.jpk-force").write_bytes(b"PK\x03\x04 no more")
     (folder / "c-map.jpk-force-map").write_bytes(make_jpk_map(40, points=128))
-    (folder / "notes.txt").write_text("Tip 3 was lost at noon.\n")
+    for name in ("a-7.txt", "notes.txt", "z-last.txt"):
+        (folder / name).write_text("Tip 3 was lost at noon.\n")
     (folder / os.fsdecode(b"z-caf\xe9.txt")).write_bytes(make_jpk_text(*a_retract(256, seed=8)))
     return folder
 
@@ -68,9 +69,9 @@ class ANode:
         self.children = Children(self.model.bundle.profile)
 
     def answers(self, packed: bytes, told: Reached = Reached()) -> list[Answer]:  # noqa: B008
-        block, ignored = blocks.unpack_block(packed), Ignored()
-        judged = blocks.judge(block, self.model, self.judge, self.children, ignored)
-        return [blocks.unpack_answer(blocks.pack(one)) for one in blocks.answers(block, told, judged, ignored)]
+        block, kinds = blocks.unpack_block(packed), dict[str, str]()
+        judged = blocks.judge(block, self.model, self.judge, self.children, Ignored(files=kinds))
+        return [blocks.unpack_answer(blocks.pack(one)) for one in blocks.answers(block, told, judged, kinds)]
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,10 @@ def test_a_node_says_of_a_block_what_score_says_of_its_files_wherever_another_le
     told = node.answers(blocks.pack_block(block))
     assert timeless(line for one in told for line in one.contents) == lines
     assert [one.is_last for one in told] == [False] * len(lines) + [True]
-    assert sum(files for one in told for _, files in one.ignored) == 1
+    passed_over = [file for one in told for file in one.ignored]
+    names = [block.jobs[at].arrival.path for at, _ in passed_over]
+    assert names == ["a-7.txt", "notes.txt", "z-last.txt"]
+    assert {kind for _, kind in passed_over} == {"unclaimed .txt"}
     verdicts = [opinion_of(line)[0] for one in told for line in one.contents]
     assert verdicts == [line["verdict"] for line in lines]
     in_map = next(at for at, line in enumerate(lines) if line["path"].startswith("c-map"))
@@ -99,13 +103,17 @@ def test_a_node_says_of_a_block_what_score_says_of_its_files_wherever_another_le
         rest = node.answers(blocks.pack_block(block.behind(reached)), reached)
         assert timeless(line for one in rest for line in one.contents) == lines[rows:]
         assert rest[-1].reached.rows == len(lines)
+        assert [file for one in (*told[:rows], *rest) for file in one.ignored] == passed_over
 
 
-def test_what_two_nodes_say_of_the_same_rows_counts_once():
-    answer = Answer(10, (b"a", b"b", b"c"), ("jpk", None, "text"), Reached(13, 13))
-    assert answer.from_row(10) is answer
-    assert answer.from_row(12) == Answer(12, (b"c",), ("text",), Reached(13, 13))
-    assert answer.from_row(99).contents == ()
+def test_what_two_nodes_say_of_the_same_rows_and_files_counts_once():
+    """One is taken for lost, wakes, and says what the other one is saying too."""
+    ignored = ((9, "unclaimed .txt"), (14, "image"))
+    answer = Answer(10, (b"a", b"b", b"c"), ("jpk", None, "text"), Reached(13, 15), ignored)
+    assert answer.behind(Reached(10, 9)) == answer
+    assert answer.behind(Reached(12, 13)) == Answer(12, (b"c",), ("text",), Reached(13, 15), ignored[1:])
+    over = answer.behind(Reached(99, 99))
+    assert (over.contents, over.ignored) == ((), ())
 
 
 def test_files_are_cut_late_into_blocks_that_are_small_at_first(lab, monkeypatch):

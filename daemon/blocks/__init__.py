@@ -13,8 +13,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -88,9 +87,7 @@ class RowBlock:
     def name(self) -> str:
         return str(self.portions[0].archive.path) if self.portions else ""
 
-    @property
-    def largest_bytes(self) -> int:
-        return 0
+    largest_bytes = 0  # rows are told as they are read
 
     @property
     def count(self) -> int:
@@ -114,9 +111,7 @@ def cut(jobs: Iterable[Job], number: int = 0) -> Iterator[Block]:
     """The jobs that are not answered yet, in blocks numbered from ``number`` on, none looked for before its turn."""
     waiting: list[Job] = []
     size_bytes = 0
-    for job in jobs:
-        if job.is_answered:
-            continue
+    for job in (one for one in jobs if not one.is_answered):
         waiting.append(job)
         size_bytes += job.arrival.size_bytes
         most = min(_FIRST_FILES << (number // _GROWS_AFTER), MOST_FILES)
@@ -182,27 +177,24 @@ class Reached(Struct, frozen=True, array_like=True):
 class Answer(Struct, frozen=True, array_like=True):
     """A piece of what is known of a block, curve by curve, in order.
 
-    ``contents[i]`` is of the row ``first + i`` of the block, as :class:`Row` says it; ``formats[i]`` is the name of the
-    reader that opened its file.
+    ``contents[i]`` and ``formats[i]`` are of the row ``first + i`` of the block, as :class:`Row` says them.
     """
 
     first: int
     contents: tuple[bytes, ...]
     formats: tuple[str | None, ...]
     reached: Reached
-    ignored: tuple[tuple[str, int], ...] = ()  # files that held no curve, by kind, since the last answer
+    ignored: tuple[tuple[int, str], ...] = ()  # files passed over since the last answer: job of the block, kind
     is_last: bool = False
     code: int = 0  # where the rest cannot be judged, as an exit code: 65, 74; 69 where it is the node that cannot
     trouble: str = ""  # and why, one line
 
-    def from_row(self, row: int) -> Answer:
-        """Without what was told before: the rows of the block below ``row``."""
-        skip = max(row - self.first, 0)
-        if not skip:
-            return self
-        return msgspec.structs.replace(
-            self, first=self.first + skip, contents=self.contents[skip:], formats=self.formats[skip:]
-        )
+    def behind(self, told: Reached) -> Answer:
+        """Without what was told before, perhaps by another node."""
+        skip = max(told.rows - self.first, 0)
+        contents, formats = self.contents[skip:], self.formats[skip:]
+        kinds = tuple(one for one in self.ignored if one[0] >= told.jobs)
+        return msgspec.structs.replace(self, first=self.first + skip, contents=contents, formats=formats, ignored=kinds)
 
 
 def row_of(block: Block, answer: Answer) -> tuple[Archive | None, int]:
@@ -346,10 +338,9 @@ class Children(Closing):
 
     def close(self) -> None:
         """What they have in hand is forgotten; the next block starts others."""
-        if self._readers is not None:
-            self._readers.close()
-        if self._workers is not None:
-            self._workers.close()
+        for one in (self._readers, self._workers):
+            if one is not None:
+                one.close()
         self._readers = self._workers = None
 
 
@@ -397,28 +388,28 @@ def read(block: FileBlock, children: Children, ignored: Ignored, *, with_distanc
             yield Row(content, of.format, arrival.folder, of.path, of.index, of.curves, of.sha256)
 
 
-def answers(block: Block, told: Reached, rows: Iterable[Row], ignored: Ignored) -> Iterator[Answer]:
-    """The rows of a block that are left behind what was ``told``, piece by piece; the last one says so."""
-    place = _Place(block, told)
-    contents: list[bytes] = []
-    formats: list[str | None] = []
+def answers(block: Block, told: Reached, rows: Iterable[Row], kinds: Mapping[str, str]) -> Iterator[Answer]:
+    """The rows of a block that are left behind what was ``told``, piece by piece; the last one says so.
+
+    ``kinds``: path -> kind, of files that held no curve; each is told with the next curve, however early it was read.
+    """
+    place = _Place(block, told, kinds)
+    waiting: list[Row] = []
     size_bytes, since_s = 0, time.monotonic()
-    counted: Counter[str] = Counter()
 
     def answer(*, is_last: bool = False) -> Answer:
-        fresh = ignored.kinds - counted
-        counted.update(fresh)
-        first = place.reached.rows - len(contents)
-        return Answer(first, tuple(contents), tuple(formats), place.reached, tuple(fresh.items()), is_last)
+        first, ignored = place.reached.rows - len(waiting), tuple(place.ignored)
+        contents, formats = tuple(row.content for row in waiting), tuple(row.format for row in waiting)
+        return Answer(first, contents, formats, place.reached, ignored, is_last)
 
     for row in rows:
-        contents.append(row.content)
-        formats.append(row.format)
-        place.pass_over(row)
+        waiting.append(row)
+        place.pass_on(row)
         size_bytes += len(row.content)
         if size_bytes >= _ANSWER_BYTES or time.monotonic() > since_s + _ANSWER_S:
             yield answer()
-            contents, formats, size_bytes, since_s = [], [], 0, time.monotonic()
+            waiting, place.ignored, size_bytes, since_s = [], [], 0, time.monotonic()
+    place.look_for(_NOWHERE)
     yield answer(is_last=True)
 
 
@@ -428,23 +419,31 @@ _NOWHERE: tuple[str | None, str] = (None, "")
 class _Place:
     """Where in its block the telling is."""
 
-    def __init__(self, block: Block, told: Reached) -> None:
-        self.reached, self._before = told, told.jobs
+    def __init__(self, block: Block, told: Reached, kinds: Mapping[str, str]) -> None:
+        self.reached, self._before, self._kinds = told, told.jobs, kinds
         self._jobs = iter(enumerate(block.jobs)) if isinstance(block, FileBlock) else None
         self._file, self._curve, self._number = _NOWHERE, 0, -1
+        self.ignored: list[tuple[int, str]] = []  # jobs that were passed over, each with its kind
 
-    def pass_over(self, row: Row) -> None:
+    def pass_on(self, row: Row) -> None:
         """That curve is told too."""
         if self._jobs is None:
             self.reached = Reached(rows=self.reached.rows + 1)
             return
         file = row.folder, row.path
-        if file != self._file or row.curve != self._curve:  # files that held none lie between
-            found = (at for at, job in self._jobs if (job.arrival.folder, job.arrival.path) == file)
-            self._number, self._file = next(found), file
+        if file != self._file or row.curve != self._curve:
+            self._number = self.look_for(file)
         self._curve = row.curve + 1
         is_whole = self._curve >= row.curves
         rest = (0, None, 1) if is_whole else (self._curve, row.sha256, row.curves)
         self.reached = Reached(self.reached.rows + 1, self._before + self._number + is_whole, *rest)
-        if is_whole:
-            self._file = _NOWHERE
+        self._file = _NOWHERE if is_whole else file
+
+    def look_for(self, file: tuple[str | None, str]) -> int:
+        """The job that it is; those before it held no curve."""
+        for at, job in self._jobs or ():
+            if (job.arrival.folder, job.arrival.path) == file:
+                return at
+            if kind := self._kinds.get(str(job.arrival.file)):
+                self.ignored.append((self._before + at, kind))
+        return -1

@@ -343,7 +343,7 @@ class Cluster:
 
     def _note(self, task: _Task, answer: Answer) -> Iterator[tuple[Block, Answer]]:
         """What is new of a block goes to whoever writes; what was told before does not."""
-        fresh = answer.from_row(task.reached.rows)
+        fresh = answer.behind(task.reached)
         if fresh.reached.rows > task.reached.rows:
             task.reached = fresh.reached
         if fresh.code:

@@ -30,6 +30,7 @@ from daemon.client.service_file import free_port
 from daemon.common import ending
 from daemon.common.ending import Closing
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UNREACHABLE, UserError
+from daemon.common.locks import lock, lock_where_possible
 from daemon.common.text import clean, first_line
 from daemon.config import ThresholdsConfig, engine_cache
 from daemon.formats.text_rule import from_mapping as rule_from
@@ -41,6 +42,7 @@ from deploy.classifier import EngineRequest, usable_cores
 
 _STORE_BYTES = 100 << 20  # of a Ray that is started here; nothing of ours lies there
 _START_S, _END_S = 60.0, 20.0
+_OWN = "afm-node-"  # what the name of a folder of ours begins with
 PIECE_BYTES = 64 << 10  # of what travels at once: Ray hands on up to 100 KiB without its object store
 #: What a piece of an answer begins with: whether there is more of that answer.
 MORE, LAST = b"+", b"."
@@ -100,13 +102,13 @@ class Node:
             self._children = Children(None)
             return msgpack.encode(Ready())
         try:
-            self._folder = tempfile.TemporaryDirectory(prefix="afm-")  # an engine on a GPU looks there again
+            self._folder = OwnFolder(tempfile.gettempdir())  # an engine on a GPU looks there again
             for name, count in names:
-                (Path(self._folder.name) / name).write_bytes(b"".join(next(coming) for _ in range(count)))
+                (self._folder.path / name).write_bytes(b"".join(next(coming) for _ in range(count)))
             wish = EngineRequest(asked.device, asked.engine, asked.precision, cache=engine_cache())
-            self._model = load_model(self._folder.name, wish)
+            self._model = load_model(str(self._folder.path), wish)
             if not isinstance(self._model.classifier, Closing):
-                self._folder.cleanup()  # now: most nodes are ended by a kill, and this would stay
+                self._folder.close()  # now: most nodes are ended by a kill, and this would stay for a while
             self._rules = tuple(map(rule_from, asked.rules))
             thresholds = ThresholdsConfig(asked.discard, asked.keep)
             certified = asked.require_certificate
@@ -147,9 +149,9 @@ class Node:
         self._is_unwanted = True
 
     def _answers(self, block: Block, reached: Reached) -> Iterator[bytes]:
-        ignored = Ignored()
-        with contextlib.closing(self._made(block, ignored)) as rows:
-            for answer in blocks.answers(block, reached, rows, ignored):
+        kinds: dict[str, str] = {}
+        with contextlib.closing(self._made(block, Ignored(files=kinds))) as rows:
+            for answer in blocks.answers(block, reached, rows, kinds):
                 yield from self._pieces(answer)
                 if self._is_unwanted:
                     return
@@ -220,12 +222,56 @@ def prober() -> Callable[[list[tuple[str, int]]], str]:
     return probe
 
 
+class OwnFolder(Closing):
+    """A new folder in one that others use too. What was left there by those of us who were killed is removed first.
+
+    Whose owner lives is told by a lock on the folder, which the kernel frees with its process. OSError.
+    """
+
+    def __init__(self, parent: str) -> None:
+        _sweep(Path(parent))
+        self._held: int | None = None
+        while self._held is None:
+            self.path = Path(tempfile.mkdtemp(prefix=_OWN, dir=parent))
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):  # another one sweeps, before it is locked
+                self._held = _open(self.path, lock_where_possible)
+
+    def close(self) -> None:
+        """It goes, with all that is in it."""
+        if self._held is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self._held)
+            self._held = None
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what is ours and no living process holds; on a share without locks nothing."""
+    for path in parent.glob(f"{_OWN}*"):
+        with contextlib.suppress(OSError):
+            held = _open(path, lock)
+            if os.fstat(held).st_uid == os.geteuid():
+                shutil.rmtree(path, ignore_errors=True)
+            os.close(held)
+
+
+def _open(folder: Path, locking: Callable[[int], None]) -> int:
+    """The folder, locked; it is there still. OSError."""
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        locking(held)
+        folder.stat()
+    except OSError:
+        os.close(held)
+        raise
+    return held
+
+
 class Connection(Closing):
     """To the Ray at an address, or to one that is started here and ends with us. UserError 69 where there is none."""
 
     def __init__(self, address: str) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._folder: str | None = None
+        self._folder: OwnFolder | None = None
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # else it warns of what it will change one day
         try:
@@ -248,11 +294,11 @@ class Connection(Closing):
             self._process.kill()
             self._process.wait(_END_S)
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.close()
 
     def _start(self) -> str:
         """A Ray with the cores that this process may use; the kernel ends it should we be killed."""
-        self._folder = tempfile.mkdtemp(prefix="afm-", dir="/tmp")  # names of its sockets must be short
+        self._folder = OwnFolder("/tmp")  # names of its sockets must be short
         address = f"127.0.0.1:{free_port()}"
         fated = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
         words = ["start", "--head", "--block", f"--port={address.rpartition(':')[2]}", "--node-ip-address=127.0.0.1"]
@@ -261,10 +307,10 @@ class Connection(Closing):
         root = str(Path(blocks.__file__).resolve().parents[2])  # its nodes find the very program that asks
         paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         token = os.environ.get("RAY_AUTH_MODE", "disabled")  # else one that lies at home is asked for, and never sent
-        said = Path(self._folder, "start.log")
+        said = self._folder.path / "start.log"
         with said.open("wb") as log:
             self._process = subprocess.Popen(
-                [*fated, str(Path(sys.executable).with_name("ray")), *words, "--temp-dir", self._folder],
+                [*fated, str(Path(sys.executable).with_name("ray")), *words, "--temp-dir", str(self._folder.path)],
                 env={**os.environ, "PYTHONPATH": paths, "RAY_AUTH_MODE": token},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

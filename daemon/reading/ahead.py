@@ -178,8 +178,9 @@ class _Line:
         self._curves -= question.curves
         readings = answer.readings
         if answer.outcome == "unclaimed" and stop is None:
-            name = answer.arrival.file.name
-            self._ignored.note(answer.reason or NAMES.why_ignored(name) or UNCLAIMED, name)
+            file_path = answer.arrival.file
+            reason = answer.reason or NAMES.why_ignored(file_path.name) or UNCLAIMED
+            self._ignored.note(reason, str(file_path))
         if stop is not None and not readings:  # what is known to be there is answered, whatever the reader says
             # Curves that an earlier portion has counted: the file is another one now, if nobody wants it any more.
             why = "changed" if answer.outcome == "unclaimed" else answer.reason or "unreadable"

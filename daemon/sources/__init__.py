@@ -26,17 +26,21 @@ _SHOWN = 8  # kinds in one line of words
 
 
 class Ignored:
-    """Counts by reason and by kind. Not locked."""
+    """Counts by reason and by kind; ``files``, if given, gets the kind of each by its name or path. Not locked."""
 
-    def __init__(self, reasons: Iterable[str] = ()) -> None:
+    def __init__(self, reasons: Iterable[str] = (), files: dict[str, str] | None = None) -> None:
         self.reasons: Counter[str] = Counter(dict.fromkeys(reasons, 0))
         self.kinds: Counter[str] = Counter()
         self._suffixes: set[str] = set()
+        self._files = files
 
     def note(self, reason: str, name: str = "", files: int = 1) -> None:
         """``files`` files were passed over; ``name`` is the name or path of one of them."""
+        kind = self._kind(reason, name)
         self.reasons[reason] += files
-        self.kinds[self._kind(reason, name)] += files
+        self.kinds[kind] += files
+        if self._files is not None:
+            self._files[name] = kind
 
     def note_kind(self, kind: str, files: int) -> None:
         """So many files of a kind, as another count has told it."""

@@ -29,7 +29,7 @@ from daemon.common.ending import Closing
 from daemon.common.errors import ALREADY_RUNNING, BAD_DATA, INPUT_OUTPUT, UserError
 from daemon.common.locks import lock_where_possible
 from models.clock import CLOCK
-from models.files import put_in_place, sync_file, sync_folder, write_whole
+from models.files import UNFINISHED, put_in_place, sync_file, sync_folder, write_whole
 
 if TYPE_CHECKING:
     import pyarrow
@@ -181,7 +181,8 @@ class Dataset(Closing):
     def _begin(self, fresh: bool) -> None:
         about = {"what": "afm-triage dataset", "version": VERSION, "by": list(self.by)}
         found = read_about(self.folder)
-        if found is None and any(self.folder.iterdir()):
+        begun = (self._notes, self._staging, *self._notes.glob(f".*{UNFINISHED}"))  # by one that was killed at once
+        if found is None and any(one not in begun for one in self.folder.rglob("*")):
             raise UserError(BAD_DATA, f"{self.folder}: holds something else; name another folder")
         if found is not None and found != about:
             other = f"is a table divided by {found.get('by')}, of version {found.get('version')}"

@@ -107,8 +107,8 @@ def _packed_by_cluster(
         cluster.begin(None, options.paths)
         for block, answer in cluster.answers(cut(Job(one, Stamp.of(one)) for one in found), _MOST_AHEAD):
             _end_at(cluster.troubles)
-            for kind, files in answer.ignored:
-                ignored.note_kind(kind, files)
+            for _, kind in answer.ignored:
+                ignored.note_kind(kind, 1)
             for content in waiting.add(block.number, answer.contents, is_last=answer.is_last):
                 origin, curve = unpack_row(content)
                 writer.add(origin, curve)

@@ -270,8 +270,8 @@ def _judge_on_cluster(
             for line, format in zip(answer.contents, answer.formats, strict=True):
                 tally.count_told(*opinion_of(line), format)
                 done()
-            for kind, files in answer.ignored:
-                tally.ignored.note_kind(kind, files)
+            for _, kind in answer.ignored:
+                tally.ignored.note_kind(kind, 1)
         if table is not None:
             table.finish()
             tally.kept = table.kept

@@ -241,11 +241,21 @@ class Cluster(Switch):
     ...     cluster.nodes[0].kill()
     """
 
-    def __init__(self, nodes: int = 2, *, store_mb: int = 100, spill: Path | None = None) -> None:
-        """``store_mb``: of each host's object store; ``spill``: where Ray writes what does not fit into it."""
+    def __init__(
+        self,
+        nodes: int = 2,
+        *,
+        store_mb: int = 100,
+        spill: Path | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """``store_mb``: of each host's object store; ``spill``: where Ray writes what does not fit into it.
+
+        ``settings``: variables of the environment in which Ray starts.
+        """
         need_ray()
         super().__init__()
-        self._count, self._store, self._spill = nodes, store_mb << 20, spill
+        self._count, self._store, self._spill, self._settings = nodes, store_mb << 20, spill, settings
         self._folder = Path(tempfile.mkdtemp(prefix="afmray", dir="/tmp"))  # short, for the sockets below it
         self._started: list[subprocess.Popen[str]] = []
 
@@ -301,7 +311,9 @@ class Cluster(Switch):
         own += [f"--node-ip-address={host.address}", f"--temp-dir={self._folder / host.name}", "--block"]
         own += [f"--object-spilling-directory={self._spill}"] if self._spill else []
         with log.open("wb") as into:
-            self._started.append(host.start(RAY, "start", *words, *own, log=into, sees=sees))
+            self._started.append(
+                host.start(RAY, "start", *words, *own, log=into, sees=sees, environment=self._settings)
+            )
         return log
 
     def _await(self, log: Path) -> None:

@@ -5,7 +5,9 @@ The nodes are hosts of their own (``hosts``), and share one cluster in this modu
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -293,6 +295,90 @@ def test_a_driver_is_killed_three_times_and_goes_on(
         process.communicate(timeout=10)
     assert amid
     done = score(cluster, out, *there.folders)
+    assert done.returncode == 0, done.stderr
+    assert judged(lines, out).words() == []
+
+
+def under(process: int) -> list[int]:
+    """All that it has started, and what these have."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = stat.read_text().rpartition(")")[2].split()[1]
+            children.setdefault(int(parent), []).append(int(stat.parent.name))
+    found = [process]
+    for one in found:
+        found += children.get(one, [])
+    return found[1:]
+
+
+def folder_of(process: int) -> Path:
+    """What the Ray that it has started calls its own."""
+    for one in under(process):
+        words = Path(f"/proc/{one}/cmdline").read_bytes().decode().split("\0")
+        if "--temp-dir" in words:
+            return Path(words[words.index("--temp-dir") + 1])
+    raise AssertionError("no Ray")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_a_local_cluster_that_is_killed_ends_and_the_next_removes_what_it_left_and_nothing_of_another(
+    there: Plenty, lines: Path, tmp_path: Path
+) -> None:
+    def local(out: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "daemon", "score", "--cluster", "local", "--out", str(out)]
+        return subprocess.Popen([*command, *map(str, there.folders)], cwd=ROOT)
+
+    def begun(out: Path) -> subprocess.Popen[bytes]:
+        """It judges, and stands still."""
+        run = local(out)
+        until((out / "_notes").exists, 90)
+        run.send_signal(signal.SIGSTOP)
+        return run
+
+    outs = [tmp_path / "killed", tmp_path / "beside"]
+    killed, beside = runs = list(map(begun, outs))
+    try:
+        left, other = folder_of(killed.pid), folder_of(beside.pid)
+        theirs = under(killed.pid)
+        killed.kill()
+        until(lambda: not any(Path(f"/proc/{one}").exists() for one in theirs), 30)
+        assert left.is_dir()
+        runs.append(local(outs[0]))
+        assert runs[-1].wait(120) == 0
+        assert not left.exists()
+        assert other.is_dir()
+        beside.send_signal(signal.SIGCONT)
+        assert beside.wait(120) == 0
+        assert not other.exists()
+    finally:
+        for run in runs:
+            run.kill()
+            run.wait(10)
+    assert [judged(lines, out).words() for out in outs] == [[], []]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+def test_a_node_that_was_cut_off_for_two_minutes_judges_again_by_itself(
+    there: Plenty, lines: Path, tmp_path: Path
+) -> None:
+    """With what the page on clusters has Ray told, and not without: it gives a node up after 65 s."""
+    page = (ROOT / "deploy" / "docs" / "scale.md").read_text(encoding="utf-8")
+    settings = dict(re.findall(r"\b(RAY_health\w+)=(\d+)", page))
+    assert settings
+    out = tmp_path / "rows"
+    with Cluster(1, settings=settings) as cluster:
+        (node,) = cluster.nodes
+        words = ("score", "--cluster", cluster.address, "--out", out, *there.folders, "--patience", "300")
+        process = cluster.start(*words)
+        until(lambda: is_judging(node), 60)
+        node.pull_cable()
+        time.sleep(120)
+        assert process.poll() is None
+        node.plug_in()
+        done = end_of(process, 150)
     assert done.returncode == 0, done.stderr
     assert judged(lines, out).words() == []
 

@@ -22,6 +22,7 @@ from daemon.config import Config, Flags, Keys, load
 from daemon.judging import Verdict
 from daemon.labels import Labels, Word
 from daemon.labels.curve_name import listed, name_of
+from daemon.ledger.span import WHEN, Span
 from models.clock import since_1970
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from daemon.ledger.view import LedgerView
     from models.curve import Curve
 
-_WHEN = "today, yesterday, a day (2026-11-27), a time (2026-11-27T22:00), or the number of a decision"
 _SHOWN = 3  # names in a line
 _AHEAD_S = 60.0  # clocks of one laboratory agree so well
 _FATES: Mapping[str, str] = {
@@ -48,7 +48,7 @@ class Options:
         tuple[Word, ...],
         Option("curves that people call so; repeatable. Then a person's word counts before the verdict"),
     ] = ()
-    since: Annotated[str | None, Option(f"measured since {_WHEN}", "WHEN")] = None
+    since: Annotated[str | None, Option(f"measured since {WHEN}", "WHEN")] = None
     until: Annotated[str | None, Option("measured until; a day counts to its end", "WHEN")] = None
     min_score: Annotated[float | None, Option("with this score at least", "S")] = None
     session: Annotated[str | None, Option("of this session: its number, current or last", "N")] = None
@@ -73,7 +73,6 @@ def run(options: Options) -> int:
     """Exit 0, also where there was nothing; 64 for a target that cannot be, 69 without a ledger, 74 for a disk."""
     from daemon.client.folders import standings, watched_folders
     from daemon.collect import Contents, Wanted, session_of
-    from daemon.ledger.span import Span
     from daemon.ledger.view import LedgerView
 
     span = Span.parse(options.since, options.until)

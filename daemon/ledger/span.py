@@ -234,6 +234,7 @@ class Known:
         self._of: dict[str, tuple[str, list[list[int]]]] = {}
         self._at: dict[str, str] = {}  # instrument -> stream of what came last
         self._changed: set[str] = set()
+        self.came, self._coming = 0, 0  # decisions that were new, in the tables by now and on their way there
 
     def take(self, instrument: str, stream: str, seq: int) -> bool:
         """Whether it is new; then it is known from now on."""
@@ -246,6 +247,7 @@ class Known:
             stretches.append([seq, seq])
         self._at[owner] = stream
         self._changed.add(stream)
+        self._coming += 1
         return True
 
     def learn(self, instrument: str, stream: str, stretches: Iterable[Sequence[int]]) -> None:
@@ -282,6 +284,7 @@ class Known:
     def noted(self) -> None:
         """What has changed is in the tables."""
         self._changed.clear()
+        self.came, self._coming = self.came + self._coming, 0
 
     @classmethod
     def read(cls, noted: Mapping[str, Any]) -> Known:

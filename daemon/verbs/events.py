@@ -164,8 +164,7 @@ def _into_tables(options: Options) -> int:
     need("events --to", "tables", "pyarrow", *["duckdb"] * (options.to == "duckdb"))
     need_folder("--out", options.out)
     config = load(options.service)
-    if not _looks_elsewhere(options.service):
-        refuse_watched("--out", options.out, config)
+    refuse_watched({"--out": options.out}, None if _looks_elsewhere(options.service) else config)
     from daemon.tables.collector import FileTables, FolderTables
 
     places = None if options.instruments is None else read_places(options.instruments)

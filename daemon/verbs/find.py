@@ -156,7 +156,8 @@ def _check(options: Options) -> None:
             need_folder(f"--{option}", file)
             if file.is_dir():
                 raise UserError(USAGE, f"--{option} {file}: is a folder; name a file in it")
-            refuse_watched(f"--{option}", file, load(options.service))
+    if options.csv is not None or options.html is not None:
+        refuse_watched({"--csv": options.csv, "--html": options.html}, load(options.service))
     if options.csv is not None and options.csv.is_file() and not _is_ours(options.csv):
         other = "holds something else than a list of `find`, or more than it"
         raise UserError(BAD_DATA, f"--csv {options.csv} {other}: name another file")

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from daemon.client.folders import watched_folders
+from daemon.client.folders import refuse_watched
 from daemon.common.errors import INPUT_OUTPUT, USAGE, UserError
-from daemon.common.mounts import resolve
 from daemon.common.options import Option
 from daemon.common.stdio import as_json
 from daemon.config import Config, Flags, Keys, load
@@ -86,9 +85,7 @@ def _night_page(config: Config) -> Path:
 
 def _check(page: Path, config: Config) -> None:
     """Before anything is computed. Raises UserError 64 for a place in a watched folder, 74 for one of no file."""
-    inside = next((one for one in watched_folders(config) if resolve(page).is_relative_to(one)), None)
-    if inside is not None:
-        raise UserError(USAGE, f"{page} lies in the watched folder {inside}, which is the instrument's: choose another")
+    refuse_watched({"--html": page}, config)
     if page.is_dir() or not (page.parent.is_dir() or page.parent.parent == config.state):
         raise UserError(INPUT_OUTPUT, f"--html {page}: name a file in a folder that exists")
 

@@ -263,7 +263,7 @@ def test_an_instrument_that_is_away_holds_up_nobody_and_comes_back_whole(away_s:
             time.sleep(0.5)
             said = ended(process)
     told = [f"afm-triage: away: nothing answers at {places[1]}; the others go on", "afm-triage: away is heard again"]
-    assert said.splitlines() == (told if away_s else [])
+    assert said.splitlines() == [*(told if away_s else []), f"342 new decisions, 0 labels and 0 sessions in {out}"]
 
 
 @pytest.mark.faults
@@ -304,7 +304,7 @@ def test_one_service_under_two_names_is_collected_once(tmp_path: Path) -> None:
             assert told in process.stderr.readline()
             one.record(3)
             time.sleep(0.5)
-            assert ended(process) == ""
+            assert ended(process) == f"0 new decisions, 0 labels and 0 sessions in {out}\n"
     assert counted(out) == {"a": (9, 9, 9)}
 
 
@@ -342,7 +342,7 @@ def test_who_reads_the_file_is_waited_for_and_gets_in_between(tmp_path: Path) ->
                 assert reader.execute("select count(*) from decisions").fetchone() == (10,)
             assert until(lambda: has(out, "afm1", 20))
             assert main(["events", "--to", "duckdb", "--out", str(out), "--instruments", str(file)]) == ALREADY_RUNNING
-            assert ended(process) == ""
+            assert ended(process) == f"20 new decisions, 0 labels and 0 sessions in {out}\n"
 
 
 def open_to_read(out: Path) -> Any:
@@ -355,7 +355,9 @@ def open_to_read(out: Path) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_people_have_said_stands_beside_as_it_holds_now(kind: str, tmp_path: Path) -> None:
+def test_what_people_have_said_stands_beside_as_it_holds_now(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = out_of(tmp_path, kind)
     with Speaker(tmp_path / "a") as one, Labels(tmp_path / "a/labels.sqlite") as labels:
         collect = ["events", "--to", kind, "--out", str(out), "--instruments", str(listed(tmp_path, afm1=one))]
@@ -367,6 +369,7 @@ def test_what_people_have_said_stands_beside_as_it_holds_now(kind: str, tmp_path
         labels.say([Labels.of_event(first, "keep", "ada"), Labels.of_event(second, "discard", "ada")])
         labels.say([Labels.of_event(first, "unsure", "bob")])
         assert main(collect) == 0
+        assert capsys.readouterr() == ("", f"9 new decisions, 3 labels and 1 session in {out}\n")
         said = "select rater, label, seq from labels order by all"
         assert ask(out, said) == [("ada", "discard", 9), ("ada", "keep", 8), ("bob", "unsure", 8)]
         assert ask(out, "select tip, first_seq, last_seq, ended from sessions") == [("OMCL-7", 1, None, None)]
@@ -379,6 +382,7 @@ def test_what_people_have_said_stands_beside_as_it_holds_now(kind: str, tmp_path
         assert ask(out, "select tip, last_seq, ended is null from sessions") == [("OMCL-7", 9, False)]
         labels.undo_removal(gone.identity, "ada", time=gone.time)
         assert main(collect) == 0
+        assert capsys.readouterr().err.splitlines()[-1] == f"0 new decisions, 3 labels and 1 session in {out}"
         assert len(ask(out, said)) == 3
         assert counted(out) == {"afm1": (9, 9, 9)}
 
@@ -430,7 +434,9 @@ def test_tables_are_not_put_into_a_watched_folder(tmp_path: Path, capsys: pytest
     assert not any(watched.iterdir())
 
 
-def test_the_ledger_on_this_computer_is_read_while_its_service_is_down(tmp_path: Path) -> None:
+def test_the_ledger_on_this_computer_is_read_while_its_service_is_down(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     state, out = tmp_path / "s", out_of(tmp_path, "parquet")
     with Speaker(state) as one:
         one.record(30)
@@ -440,6 +446,8 @@ def test_the_ledger_on_this_computer_is_read_while_its_service_is_down(tmp_path:
         one.record(12)
         assert main(["events", "--to", "parquet", "--out", str(out), "--state", str(state)]) == 0
     assert counted(out) == {"afm1": (42, 42, 42)}
+    told = [f"{came} new decisions, 0 labels and 0 sessions in {out}" for came in (30, 12)]
+    assert capsys.readouterr().err.splitlines() == told
     assert bring_up_to_date(out, state) == 0
     assert bring_up_to_date(tmp_path / "other", state) == 42
     with closing(Ledger(state / "ledger.sqlite", "afm1")) as ledger:

@@ -31,13 +31,14 @@ def at(hour: float, day: int = 28) -> float:
         ("1970-01-01T00:00:10Z", "1970-01-01T01:00:20+01:00", Span(since_s=10.0, until_s=20.0)),
         ("41", "42", Span(after=41, last=42)),
         ("0", "Today", Span(until_s=at(24))),
+        ("2D", "12h", Span(since_s=at(12, 26), until_s=at(0))),
     ],
 )
 def test_what_people_write(since: str | None, until: str | None, span: Span) -> None:
     assert Span.parse(since, until, NOON) == span
 
 
-@pytest.mark.parametrize("nonsense", ["tomorrow", "", "2026-13-01", "27.11.2026", "22:00", "-1", "1e3", "9" * 30])
+@pytest.mark.parametrize("nonsense", ["tomorrow", "", "2026-13-01", "27.11.2026", "22:00", "-1", "9" * 30, "1.5h"])
 def test_nonsense_is_told_with_what_to_write(nonsense: str) -> None:
     for words in ((nonsense, None), (None, nonsense)):
         with pytest.raises(UserError, match=r"write today, yesterday, a day \(2026-11-27\)") as refusal:
@@ -54,6 +55,7 @@ def test_an_end_before_the_beginning_is_refused() -> None:
 def test_a_span_says_itself_in_words() -> None:
     assert Span.parse("yesterday", "today", NOON).text == "since 2026-11-27 00:00, until 2026-11-29 00:00"
     assert Span.parse("41", "42", NOON).text == "behind decision 41, up to decision 42"
+    assert Span.parse("99999d", now_s=NOON).text.startswith("since 1753-02-1")
     assert EVER.text == "since the ledger began"
 
 

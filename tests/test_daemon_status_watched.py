@@ -1,8 +1,10 @@
-"""The watched folders: `labels` knows them from the service, while it runs and while it rests."""
+"""The watched folders: a verb knows them from the service, while it runs and while it rests, and writes into none."""
 
 from __future__ import annotations
 
 import csv
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,13 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from daemon.client.folders import NOTE, note, watched_folders
+from daemon.cli import main
+from daemon.client.folders import NOTE, note, refuse_watched, watched_folders
 from daemon.client.service_file import TemporaryService
+from daemon.common.errors import USAGE, UserError
 from daemon.config import Config
 from daemon.ledger.view import LedgerView
 
 ROOT = Path(__file__).resolve().parents[1]
 CURVES = ROOT / "daemon" / "curves"
+GONE = 4_194_999  # no process has this number
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +93,99 @@ def test_the_configuration_counts_as_well_and_each_folder_once(tmp_path: Path) -
 def test_a_damaged_note_is_none(content: str, tmp_path: Path) -> None:
     (tmp_path / NOTE).write_text(content)
     assert watched_folders(Config(state=tmp_path)) == []
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of a service that runs on this computer under a name of its own, so that no verb is told of it."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    (folder := tmp_path / "afm").mkdir()
+    (tmp_path / "mine").mkdir()
+    runs(tmp_path, os.getpid(), folder)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def runs(home: Path, pid: int, folder: Path) -> None:
+    (state := home / "home/afm-triage/left").mkdir(parents=True, exist_ok=True)
+    (state / "service.json").write_text(json.dumps({"pid": pid}))
+    note(Config(state=state, watch=(folder,)))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("score", CURVES, "--out"),
+        ("score", CURVES, "--cluster", "local", "--out"),
+        ("score", CURVES, "--state", "mine", "--out"),
+        ("pack", CURVES, "--out"),
+        ("pack", CURVES, "--cluster", "local", "--out"),
+        ("events", "--state", "mine", "--to", "parquet", "--out"),
+        ("events", "--replay", "tcp://127.0.0.1:1", "--to", "duckdb", "--out"),
+        ("find", "--state", "mine", "--csv"),
+        ("report", "--state", "mine", "--html"),
+        ("labels", "export", "--state", "mine", "--out"),
+        ("labels", "export", "--state", "mine", "--curves"),
+        ("ledger", "snapshot", "--state", "mine", "--to"),
+        ("console", "--state", "mine", "--snapshot"),
+        ("rank", CURVES, "--labelled", CURVES, "--list"),
+        ("rank", "--state", "mine", "--list"),
+        ("evaluate", "shipped", CURVES, "--report"),
+        ("train", "--simulate", "9", "--out"),
+        ("simulate", "--into", "elsewhere", "--truth"),
+        ("explain", CURVES / "waite_set1_16.txt", "--out"),
+    ],
+    ids=lambda words: f"{words[0]} {words[-2]} {words[-1]}",
+)
+def test_no_verb_writes_what_it_makes_into_a_watched_folder(
+    words: tuple[str | Path, ...], watched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*map(str, words), str(watched / "x.png")]) == USAGE
+    told = capsys.readouterr()
+    assert f"{words[-1]} {watched}/x.png" in told.err
+    assert f" lies in the watched folder {watched}, which is the instrument's: name a place outside it" in told.err
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert not any(watched.iterdir())
+
+
+def test_a_target_is_looked_at_where_it_leads_and_a_service_that_has_ended_holds_nobody_up(
+    watched: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(watched)
+    for target in (watched, watched / "no/such/x", tmp_path / "link/x", Path("afm/x"), Path("other/../afm/x")):
+        with pytest.raises(UserError, match="lies in the watched folder"):
+            refuse_watched({"--csv": None, "--out": target})
+    outside = {"--csv": None, "--out": Path("afm2/x"), "--copy": tmp_path, "--html": Path("/dev/stdout")}
+    refuse_watched(outside)
+    with pytest.raises(UserError, match=f"--copy {tmp_path} holds the watched folder {watched}"):
+        refuse_watched(outside, trees=("--copy",))
+    runs(tmp_path, GONE, watched)
+    refuse_watched({"--out": watched / "x"})
+
+
+def test_what_is_wrong_with_a_service_that_nobody_named_stops_nothing(
+    watched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (outside := watched.parent / "outside").mkdir()
+    monkeypatch.setenv("AFM_TRIAGE_WATCH", str(outside))
+    monkeypatch.setenv("AFM_TRIAGE_KEY", "no/such/key")
+    monkeypatch.setenv("AFM_TRIAGE_DEVICE", "abacus")
+    with pytest.raises(UserError, match=f"lies in the watched folder {outside}"):
+        refuse_watched({"--out": outside / "x"})
+    refuse_watched({"--out": watched.parent / "x"})
+    monkeypatch.delenv("AFM_TRIAGE_WATCH")
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    monkeypatch.delenv("XDG_STATE_HOME")
+    refuse_watched({"--out": outside / "x"})
+
+
+def no_home(path: Path) -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_an_instrument_is_played_and_simulated_into_a_watched_folder_all_the_same(
+    watched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["simulate", "--into", str(watched), "--curves", "1", "--truth", "truth.csv"]) == 0
+    assert main(["replay", str(CURVES / "waite_set1_16.txt"), "--into", str(watched), "--rate", "1000"]) == 0
+    assert len(list(watched.iterdir())) == 2

@@ -106,6 +106,13 @@ FACTS = (
         "import fcntl",
     ),
     Fact(
+        "nothing is written into a watched folder",
+        "daemon/client/folders.py",
+        "refuse_watched({option: target}, config) of daemon.client.folders",
+        lambda node: says(node, " lies in the watched folder "),
+        'raise UserError(64, f"{target} lies in the watched folder {folder}")',
+    ),
+    Fact(
         "how a time is written",
         "models/clock.py",
         "utc_now, rfc3339, time_of_day or today of models.clock",

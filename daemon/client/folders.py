@@ -6,18 +6,17 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from daemon.client.service_file import find
-from daemon.client.status import gather
 from daemon.common.errors import USAGE, UserError
 from daemon.common.mounts import resolve, watched_mount
 from daemon.common.text import clean
-from daemon.config import Config
+from daemon.config import Config, assumed
+from daemon.config.origin import served_states
 from daemon.processes.apart import Silent, ask
 from daemon.sources.scan import LINK, ODD, ODDITIES, stamp_of, walk
 from models.files import write_whole
@@ -117,21 +116,44 @@ def note(config: Config) -> None:
     write_whole(config.state / NOTE, (json.dumps({"watch": folders}, indent=1) + "\n").encode())
 
 
-def watched_folders(config: Config) -> list[Path]:
-    """Resolved: those of ``config``, and those of the service on its state folder, be it running or at rest."""
-    known = _ask(config) or _read(config.state / NOTE)
-    folders = [*config.watch, *map(Path, known)]
-    return list(dict.fromkeys(resolve(folder) for folder in folders))
+def watched_folders(config: Config, *, asks: bool = True) -> list[Path]:
+    """Resolved: those of ``config``, and those of the service on its state folder, be it running or at rest.
+
+    Not ``asks``: of the service what its note says, without waiting for an answer.
+    """
+    known = (_ask(config) if asks else []) or _read(config.state / NOTE)
+    return list(dict.fromkeys(map(resolve, (*config.watch, *map(Path, known)))))
 
 
-def refuse_watched(option: str, target: Path, config: Config) -> None:
-    """UserError 64 for a target inside a watched folder: nothing is ever written there."""
-    resolved = resolve(target.absolute())
-    if inside := next((one for one in watched_folders(config) if resolved.is_relative_to(one)), None):
-        raise UserError(USAGE, f"{option} {target} lies in the watched folder {inside}: name a place outside it")
+def refuse_watched(
+    targets: Mapping[str, Path | None], config: Config | None = None, *, trees: Collection[str] = ()
+) -> None:
+    """UserError 64 for a target (option -> place, None: not given) in a watched folder: nothing is written there.
+
+    Watched is what ``config`` and its service watch, and what any service does that runs on this computer, as far as
+    this user may look. Without ``config``, as of a verb that was told of no service, nobody is waited for, and nothing
+    that is wrong with a service matters. ``trees``: options whose folder takes files under names of the instrument's,
+    and so must not hold a watched folder either.
+    """
+    wanted = {option: target for option, target in targets.items() if target is not None}
+    if not wanted:
+        return
+    own = watched_folders(assumed(), asks=False) if config is None else watched_folders(config)
+    others = (resolve(folder) for state in served_states() for folder in _read(state / NOTE))
+    for folder in dict.fromkeys([*own, *others]):
+        for option, target in wanted.items():
+            real = resolve(target)
+            if real.is_relative_to(folder):
+                what = f"{option} {target} lies in the watched folder {folder}"
+                raise UserError(USAGE, f"{what}, which is the instrument's: name a place outside it")
+            if option in trees and folder.is_relative_to(real):
+                raise UserError(USAGE, f"{option} {target} holds the watched folder {folder}: name a folder of its own")
 
 
 def _ask(config: Config) -> list[str]:
+    from daemon.client.service_file import find  # ZeroMQ and all that: only where a service was named
+    from daemon.client.status import gather
+
     # Waiting for an answer takes a second: only where somebody may give one.
     if not find(config).is_alive and "replay" not in config.origins:
         return []

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
@@ -35,17 +35,6 @@ How = Literal["copy", "link"]
 #: What is wrong with one name, and not with the disk.
 _OF_THE_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENOTDIR, errno.EISDIR)
 _MOST_CLASHES = 100
-
-
-def refuse_watched(option: str, target: Path, watched: Sequence[Path]) -> None:
-    """UserError 64 for a target in a watched folder, or around one: what is put there would be judged as new."""
-    real = resolve(target)
-    for folder in watched:
-        if real.is_relative_to(folder):
-            what = f"{option} {target} lies in the watched folder {folder}"
-            raise UserError(USAGE, f"{what}: what is put there would be judged as new; name another place")
-        if option in ("--copy", "--link") and folder.is_relative_to(real):
-            raise UserError(USAGE, f"{option} {target} holds the watched folder {folder}: name a folder of its own")
 
 
 class NotPlaced(Exception):

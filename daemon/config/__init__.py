@@ -262,6 +262,20 @@ def load(flags: Flags, *, serves: bool = False, looks: bool = False, needs_state
     home folder a state must be given, unless the verb can do without (not ``needs_state``): it is NOWHERE then. Raises
     ConfigError (78) with every finding.
     """
+    config, findings = _add_up(flags, serves=serves, looks=looks, needs_state=needs_state)
+    if findings:
+        raise ConfigError(str(config.file) if config.file else "configuration", findings, config)
+    share_with_group(config.state)
+    return config
+
+
+def assumed() -> Config:
+    """What holds for a verb that nobody has told of a service, as far as it makes sense; no state is touched."""
+    return _add_up(Flags(), serves=False, looks=False, needs_state=False)[0]
+
+
+def _add_up(flags: Flags, *, serves: bool, looks: bool, needs_state: bool) -> tuple[Config, list[str]]:
+    """What is right, and everything that is wrong."""
     file = Path(os.path.abspath(flags.file)) if flags.file else None
     findings: list[str] = []
     given: dict[str, Given] = from_file(file, RULES, findings) if file else {}
@@ -283,10 +297,7 @@ def load(flags: Flags, *, serves: bool = False, looks: bool = False, needs_state
         origins |= dict.fromkeys(usual, f"number {number}")
     config = _assemble(found, file, origins)
     findings += [one for one in conflicts(config, serves=serves) if one.partition(":")[0] not in wrong]
-    if findings:
-        raise ConfigError(str(file) if file else "configuration", findings, config)
-    share_with_group(config.state)
-    return config
+    return config, findings
 
 
 def _default_state(instrument: str, serves: bool, needs_state: bool, findings: list[str]) -> Path:

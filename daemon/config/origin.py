@@ -133,7 +133,7 @@ def default_state(instrument: str, *, serves: bool, units: Path = UNITS) -> Path
         return Path(given.split(":")[0])
     unit = units / instrument
     try:
-        mine = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "afm-triage" / instrument
+        mine = _home() / instrument
     except RuntimeError:
         if serves or not unit.is_dir():
             raise Homeless from None
@@ -145,8 +145,24 @@ def default_state(instrument: str, *, serves: bool, units: Path = UNITS) -> Path
 
 def served(units: Path = UNITS) -> list[str]:
     """The instruments that services of the system run for, as far as this user may look."""
+    return [state.name for state in _served_in(units)]
+
+
+def served_states(units: Path = UNITS) -> list[Path]:
+    """The state folders of services that run: of the system's, and of this user's where they usually stand."""
+    with suppress(RuntimeError):
+        return [*_served_in(units), *_served_in(_home())]
+    return _served_in(units)
+
+
+def _home() -> Path:
+    """Where the states of a user stand. Raises RuntimeError for one without a home folder."""
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "afm-triage"
+
+
+def _served_in(home: Path) -> list[Path]:
     with suppress(OSError):
-        return sorted(one.name for one in units.iterdir() if _is_served(one))
+        return sorted(state for state in home.iterdir() if _is_served(state))
     return []
 
 

@@ -10,6 +10,7 @@ Whoever collects decisions elsewhere has to know which of them it has: that is n
 from __future__ import annotations
 
 import math
+import re
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +25,10 @@ from daemon.judging import VERDICTS, Verdict
 from daemon.ledger import wire
 from models.clock import CLOCK, day_and_minute, rfc3339, since_1970
 
-_HOW = "write today, yesterday, a day (2026-11-27), a time (2026-11-27T22:00) or the number of a decision"
+#: What people may write for a moment, wherever a verb asks for one.
+WHEN = "today, yesterday, a day (2026-11-27), a time (2026-11-27T22:00), how long ago (12h, 30d) or a decision's number"
+_AGO = re.compile(r"(\d{1,5})([hd])", re.ASCII)
+_AGO_S = {"h": 3600.0, "d": 86_400.0}
 #: Decisions that are named in one read, so that none of them holds up a checkpoint.
 PAGE = 1_000
 #: Decisions from the first to the last ``seq``; None: it goes on.
@@ -48,8 +52,9 @@ class Span:
     def parse(cls, since: str | None = None, until: str | None = None, now_s: float | None = None) -> Span:
         """What ``--since`` and ``--until`` say, in this computer's time; ``now_s``: the moment that `today` holds.
 
-        A day as ``until`` is in it to its end. A bare number is a decision: since the one behind it, as `events` takes
-        it, or until that one. Raises UserError 64 for nonsense, and where the end lies before the beginning.
+        A day as ``until`` is in it to its end; ``12h`` and ``30d`` are so long before now, to the second. A bare number
+        is a decision: since the one behind it, as `events` takes it, or until that one. Raises UserError 64 for
+        nonsense, and where the end lies before the beginning.
         """
         now_s = CLOCK.wall_s() if now_s is None else now_s
         span = cls()
@@ -95,6 +100,8 @@ def _read(option: str, written: str, now_s: float, *, is_end: bool) -> float | i
     word = written.strip()
     if word.isascii() and word.isdigit() and len(word) <= 18:
         return int(word)
+    if ago := _AGO.fullmatch(word.lower()):
+        return now_s - int(ago[1]) * _AGO_S[ago[2]]
     try:
         today = datetime.fromtimestamp(now_s).date()
         days = {"today": today, "yesterday": today - timedelta(days=1)}
@@ -102,7 +109,7 @@ def _read(option: str, written: str, now_s: float, *, is_end: bool) -> float | i
             return datetime.combine(day + timedelta(days=is_end), time()).timestamp()
         return datetime.fromisoformat(word).timestamp()  # without a zone it is this computer's
     except (ValueError, OverflowError, OSError):
-        raise UserError(USAGE, f'{option} "{written}": {_HOW}') from None
+        raise UserError(USAGE, f'{option} "{written}": write {WHEN}') from None
 
 
 def _day(word: str) -> date | None:
@@ -227,6 +234,7 @@ class Known:
         self._of: dict[str, tuple[str, list[list[int]]]] = {}
         self._at: dict[str, str] = {}  # instrument -> stream of what came last
         self._changed: set[str] = set()
+        self.came, self._coming = 0, 0  # decisions that were new, in the tables by now and on their way there
 
     def take(self, instrument: str, stream: str, seq: int) -> bool:
         """Whether it is new; then it is known from now on."""
@@ -239,6 +247,7 @@ class Known:
             stretches.append([seq, seq])
         self._at[owner] = stream
         self._changed.add(stream)
+        self._coming += 1
         return True
 
     def learn(self, instrument: str, stream: str, stretches: Iterable[Sequence[int]]) -> None:
@@ -275,6 +284,7 @@ class Known:
     def noted(self) -> None:
         """What has changed is in the tables."""
         self._changed.clear()
+        self.came, self._coming = self.came + self._coming, 0
 
     @classmethod
     def read(cls, noted: Mapping[str, Any]) -> Known:

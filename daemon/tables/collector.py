@@ -65,7 +65,7 @@ class FolderTables(Closing):
     """Tables of Parquet in a folder, written by this process alone. Raises UserError as a Dataset does."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder
+        self.path, self.said = folder, dict[str, _Said]()  # instrument -> what people have said there, in this run
         self.every_s = 10.0  # between two commits: each is a small file for all instruments, and many become one
         self._decisions = Dataset(folder / DECISIONS, schema(), ("day",))
         try:
@@ -100,6 +100,7 @@ class FolderTables(Closing):
             except OSError as error:
                 why = os.strerror(error.errno or 0)
                 raise UserError(INPUT_OUTPUT, f"{file}: {why}; make room there, or let this user write") from error
+        self.said[instrument] = said
 
     def tidy(self) -> None:
         """Few large files of the days that are over; once a day."""
@@ -119,7 +120,7 @@ class FileTables(Closing):
     """
 
     def __init__(self, file: Path) -> None:
-        self.path, self.every_s = file, 5.0
+        self.path, self.said, self.every_s = file, dict[str, _Said](), 5.0
         try:  # beside it, as it is opened anew for each commit, and whatever link leads to it
             self._lock = hold(file.resolve().with_name(f".{file.resolve().name}.lock"))
         except BlockingIOError:
@@ -147,6 +148,7 @@ class FileTables(Closing):
             for what, table in said.items():
                 database.execute(f"delete from {what} where instrument = ?", [instrument])
                 _insert(database, what, table)
+        self.said[instrument] = said
 
     def tidy(self) -> None:
         """DuckDB does."""
@@ -223,20 +225,19 @@ def bring_up_to_date(tables: Path, state: Path) -> int:
     """
     need("find", "tables", "pyarrow")
     with LedgerView(state / "ledger.sqlite") as view, FolderTables(tables) as into:
-        return take_stored(into, view, state / "labels.sqlite")
+        take_stored(into, view, state / "labels.sqlite")
+        return into.known.came
 
 
-def take_stored(into: Tables, view: LedgerView, labels: Path) -> int:
+def take_stored(into: Tables, view: LedgerView, labels: Path) -> None:
     """The same of a ledger and its labels into tables that are open; what is there already stays as it is."""
-    came, last, instrument = 0, into.known.last(view.stream), ""
+    last, instrument = into.known.last(view.stream), ""
     with working("reading the ledger", max(view.last_seq - last, 0)) as done:
         while stored := view.since(last, PORTION):
             events = [decode(row.body) for row in stored]
             last, instrument = stored[-1].seq, instrument_of(events[-1])
-            new = [one for one in events if into.known.take(instrument_of(one), one["stream"], one["seq"])]
-            if new:
+            if new := [one for one in events if into.known.take(instrument_of(one), one["stream"], one["seq"])]:
                 into.add(new)
-            came += len(new)
             for _ in stored:
                 done()
     if instrument := instrument or next(map(instrument_of, view.last(1)), ""):
@@ -244,7 +245,6 @@ def take_stored(into: Tables, view: LedgerView, labels: Path) -> int:
         said.update(lambda what, number: as_plain(answers[what](number)))
         into.replace(instrument, said_rows(instrument, said.labels(), said.sessions))
     into.tidy()
-    return came
 
 
 # From services, here or elsewhere.

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from daemon.bench import BATCH, PARTS, Plan, apart, line, machine
 from daemon.bench.apart import ChildFailed, bare, call
 from daemon.bench.table import bars, draw, write_text
+from daemon.client.folders import refuse_watched
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, INTERNAL, UNREACHABLE, USAGE, UserError
 from daemon.common.options import Group, Option
 from deploy.classifier import EngineId, NoEngine, default_threads
@@ -45,6 +46,7 @@ def run(options: Options) -> int:
         raise UserError(USAGE, "--picture shows the load; measure it too (--only load)")
     if options.picture is not None and not options.picture.absolute().parent.is_dir():
         raise UserError(INPUT_OUTPUT, f"{options.picture.parent}: no such folder; make it first")
+    refuse_watched({"--picture": options.picture})
     found = measure(plan, _say)
     if options.picture is not None:
         write_whole(options.picture, draw(found))

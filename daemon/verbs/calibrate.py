@@ -33,6 +33,7 @@ def run(options: Options) -> int:
     out = options.out or _beside(options.model)
     if wrong := _mistake(options, out):
         raise UserError(USAGE, wrong)
+    from daemon.client.folders import refuse_watched
     from daemon.judging.judge import load_model
     from daemon.learn.calibration import CalibrationTarget, calibrate, gather_eligible, write_model, write_text
     from daemon.learn.evidence import read_labels
@@ -40,6 +41,7 @@ def run(options: Options) -> int:
     from models.bundle import BadBundle
     from models.calibrate import KeepRule
 
+    refuse_watched({"--out": out})
     labels = read_labels(options.folders)
     model = load_model(options.model, EngineRequest("cpu", precision="fp32"))  # in which every engine decides
     rule = KeepRule() if options.precision is None else KeepRule(precision=options.precision)

@@ -22,6 +22,7 @@ from daemon.config import Config, Flags, Keys, load
 from daemon.judging import Verdict
 from daemon.labels import Labels, Word
 from daemon.labels.curve_name import listed, name_of
+from daemon.ledger.span import WHEN, Span
 from models.clock import since_1970
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from daemon.ledger.view import LedgerView
     from models.curve import Curve
 
-_WHEN = "today, yesterday, a day (2026-11-27), a time (2026-11-27T22:00), or the number of a decision"
 _SHOWN = 3  # names in a line
 _AHEAD_S = 60.0  # clocks of one laboratory agree so well
 _FATES: Mapping[str, str] = {
@@ -48,7 +48,7 @@ class Options:
         tuple[Word, ...],
         Option("curves that people call so; repeatable. Then a person's word counts before the verdict"),
     ] = ()
-    since: Annotated[str | None, Option(f"measured since {_WHEN}", "WHEN")] = None
+    since: Annotated[str | None, Option(f"measured since {WHEN}", "WHEN")] = None
     until: Annotated[str | None, Option("measured until; a day counts to its end", "WHEN")] = None
     min_score: Annotated[float | None, Option("with this score at least", "S")] = None
     session: Annotated[str | None, Option("of this session: its number, current or last", "N")] = None
@@ -68,12 +68,16 @@ class Options:
     dry_run: Annotated[bool, Option("say what would be handed over, and write nothing")] = False
     service: Annotated[Flags, Keys("state", "instrument")]
 
+    @property
+    def targets(self) -> dict[str, Path | None]:
+        """By option."""
+        return {"--csv": self.csv, "--copy": self.copy, "--link": self.link, "--archive": self.archive}
+
 
 def run(options: Options) -> int:
     """Exit 0, also where there was nothing; 64 for a target that cannot be, 69 without a ledger, 74 for a disk."""
-    from daemon.client.folders import standings, watched_folders
+    from daemon.client.folders import refuse_watched, standings, watched_folders
     from daemon.collect import Contents, Wanted, session_of
-    from daemon.ledger.span import Span
     from daemon.ledger.view import LedgerView
 
     span = Span.parse(options.since, options.until)
@@ -87,8 +91,9 @@ def run(options: Options) -> int:
         verdicts: tuple[Verdict, ...] = options.verdict or (() if options.label else ("keep",))
         seqs, others = (None, []) if options.found is None else listed(view, options.found)
         wanted = Wanted(verdicts, options.label, span, options.min_score, session, seqs)
+        refuse_watched(options.targets, config, trees=("--copy", "--link"))
         watched = watched_folders(config)
-        targets = closing.enter_context(_Targets(options, watched))
+        targets = closing.enter_context(_Targets(options))
         silent = [folder for folder, standing in standings(watched).items() if standing == "silent"]
         for folder in silent:
             _complain(f"{folder} does not answer; of its curves the ledger's copies are handed over")
@@ -104,7 +109,7 @@ def run(options: Options) -> int:
 
 
 def _check(options: Options) -> None:
-    if not any((options.csv, options.copy, options.link, options.archive)):
+    if not any(options.targets.values()):
         raise UserError(USAGE, "say where to: --csv FILE, --copy DIR, --link DIR or --archive FILE.h5")
     choosing = ("verdict", "label", "since", "until", "min_score", "session")
     if options.found is not None and (also := next((one for one in choosing if getattr(options, one)), None)):
@@ -146,13 +151,10 @@ class _Told:
 class _Targets(Closing):
     """Everything that curves are handed over to, each under the name that it was given."""
 
-    def __init__(self, options: Options, watched: Sequence[Path]) -> None:
+    def __init__(self, options: Options) -> None:
         from daemon.collect import Table
-        from daemon.collect.copies import CurveArchive, CurveFolder, How, refuse_watched
+        from daemon.collect.copies import CurveArchive, CurveFolder, How
 
-        for option in ("csv", "copy", "link", "archive"):
-            if (target := getattr(options, option)) is not None:
-                refuse_watched(f"--{option}", target, watched)
         self.is_dry, self._spring_constant = options.dry_run, options.spring_constant
         with ExitStack() as closing:
             self.folders: dict[str, CurveFolder] = {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 from daemon.client.feed import PATIENCE, patience_of
+from daemon.client.folders import refuse_watched
 from daemon.common.errors import UNREACHABLE, USAGE, UserError, need_folder
 from daemon.common.options import Option
 from daemon.config import Flags, Keys, load
@@ -43,6 +44,7 @@ def run(options: Options) -> int:
         raise UserError(USAGE, "--rater must name somebody")
     if options.snapshot is not None:
         need_folder("--snapshot", options.snapshot)
+        refuse_watched({"--snapshot": options.snapshot}, config)
         if not console.snapshot(config, options.snapshot, *options.size):
             raise UserError(UNREACHABLE, "no service answered; start one, or name it with --state or --config")
     elif options.plain or not console.has_terminal() or os.environ.get("TERM", "") in ("", "dumb"):

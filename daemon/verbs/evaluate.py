@@ -31,6 +31,7 @@ def run(options: Options) -> int:
     """Exit 0 with the figures, 65 when labels make no sense (one line a row)."""
     if options.report is not None and (options.report.is_dir() or not options.report.parent.is_dir()):
         raise UserError(INPUT_OUTPUT, f"--report {options.report}: name a file in a folder that exists")
+    from daemon.client.folders import refuse_watched
     from daemon.common.stdio import progress
     from daemon.judging.judge import judge_of, load_model
     from daemon.learn.evaluation import evaluate, judge_all, write_html, write_text
@@ -38,6 +39,7 @@ def run(options: Options) -> int:
     from deploy.classifier import EngineRequest
     from models.files import write_whole
 
+    refuse_watched({"--report": options.report})
     labels = read_labels(options.folders)
     if options.only is not None:
         labels = narrow(labels, read_selection(options.only))

@@ -17,13 +17,13 @@ from daemon.client.service_file import Place, ServiceFile, find, read_places
 from daemon.common.errors import UNREACHABLE, USAGE, UserError, need_folder
 from daemon.common.options import Group, Option
 from daemon.common.stdio import write_bytes
-from daemon.common.text import clean
+from daemon.common.text import clean, many
 from daemon.config import Config, Flags, Keys, load
 from daemon.judging import VERDICTS
 from daemon.ledger.events import instrument_of, kind_of
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import Event, decode, encode
-from daemon.tables import need
+from daemon.tables import LABELS, SESSIONS, need
 
 if TYPE_CHECKING:
     from daemon.tables.collector import Tables
@@ -164,23 +164,40 @@ def _into_tables(options: Options) -> int:
     need("events --to", "tables", "pyarrow", *["duckdb"] * (options.to == "duckdb"))
     need_folder("--out", options.out)
     config = load(options.service)
-    if not _looks_elsewhere(options.service):
-        refuse_watched("--out", options.out, config)
+    refuse_watched({"--out": options.out}, None if _looks_elsewhere(options.service) else config)
     from daemon.tables.collector import FileTables, FolderTables
 
     places = None if options.instruments is None else read_places(options.instruments)
     with FolderTables(options.out) if options.to == "parquet" else FileTables(options.out) as tables:
         tables.every_s = tables.every_s if options.every is None else options.every
-        if places is not None:
-            return _collect(tables, places, options)
-        place, ledger = find(config), _ledger_of(config, options.service)
-        if (other := _stranger(config, place)) is not None:
-            raise _another(other, place, config)
-        name = config.instrument if "instrument" in config.origins else None
-        return _collect(tables, [Place(name, place.publish, place.replay, place.key)], options, ledger)
+        try:
+            if places is not None:
+                _collect(tables, places, options)
+            else:
+                _collect_one(tables, config, options)
+        except KeyboardInterrupt:  # as --follow ends
+            _tell(tables)
+            raise
+        _tell(tables)
+    return 0
 
 
-def _collect(tables: Tables, places: Sequence[Place], options: Options, ledger: Path | None = None) -> int:
+def _tell(tables: Tables) -> None:
+    """What has come in this run; of labels and sessions all that there are now come anew each time."""
+    labels, sessions = (sum(len(said[what]) for said in tables.said.values()) for what in (LABELS, SESSIONS))
+    came = f"{many(tables.known.came, 'new decision')}, {many(labels, 'label')} and {many(sessions, 'session')}"
+    print(clean(f"{came} in {tables.path}"), file=sys.stderr, flush=True)
+
+
+def _collect_one(tables: Tables, config: Config, options: Options) -> None:
+    place, ledger = find(config), _ledger_of(config, options.service)
+    if (other := _stranger(config, place)) is not None:
+        raise _another(other, place, config)
+    name = config.instrument if "instrument" in config.origins else None
+    _collect(tables, [Place(name, place.publish, place.replay, place.key)], options, ledger)
+
+
+def _collect(tables: Tables, places: Sequence[Place], options: Options, ledger: Path | None = None) -> None:
     """``ledger``: of the one place, which is read where its service is down."""
     from daemon.tables.collector import Collector, take_stored
 
@@ -189,7 +206,7 @@ def _collect(tables: Tables, places: Sequence[Place], options: Options, ledger: 
         with LedgerView(ledger) as view:
             take_stored(tables, view, ledger.with_name("labels.sqlite"))
         if not options.follow:
-            return 0
+            return
     with Collector(tables, places) as collector:
         if options.follow:
             one = places[0]
@@ -198,4 +215,3 @@ def _collect(tables: Tables, places: Sequence[Place], options: Options, ledger: 
     if silent:
         said = "; ".join(silent.values() if is_one else (f"{name}: {why}" for name, why in silent.items()))
         raise UserError(UNREACHABLE, said if is_one else f"{said}; what the others have is in {options.out}")
-    return 0

@@ -55,8 +55,10 @@ def run(options: Options) -> int:
     if form is not None and not is_one:
         raise UserError(USAGE, f"--out {options.out}: several curves make several pictures; name a folder for them")
     need_folder("--out", options.out)
-    _refuse_watched(options)
+    from daemon.client.folders import refuse_watched
     from daemon.reading.pool import ReaderPool
+
+    refuse_watched({"--out": options.out}, options.judging.service())
 
     asked = Asked.of(options.judging)
     with ReaderPool(1, rules=asked.text) as pool:
@@ -65,12 +67,6 @@ def run(options: Options) -> int:
             drawing.draw(options.files[0], options.out, form)
             return 0
         return _draw_all(drawing, options)
-
-
-def _refuse_watched(options: Options) -> None:
-    from daemon.client.folders import refuse_watched
-
-    refuse_watched("--out", options.out, options.judging.service())
 
 
 def _draw_all(drawing: _Drawing, options: Options) -> int:

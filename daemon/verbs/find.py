@@ -26,7 +26,7 @@ from daemon.judging import Verdict
 from daemon.labels import Word
 from daemon.labels.curve_name import name_of
 from daemon.labels.table import read_csv
-from daemon.ledger.span import EVER, Span
+from daemon.ledger.span import EVER, WHEN, Span
 from daemon.tables import need
 from models.clock import day_and_second, spoken
 from models.files import unfinished, write_whole
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from daemon.charts import Picture, Trace
     from daemon.tables.search import Asked, Found, Hit
 
-_WHEN = "today, yesterday, a day (2026-11-27), a time (2026-11-27T22:00), or the number of a decision"
 #: Of the state folder: made from the ledger alone, so that it may be removed at any time.
 TABLES = "tables"
 _SHOWN, _DRAWN = 20, 200  # curves on a screen, and on a page
@@ -59,7 +58,7 @@ class Options:
     verdict: Annotated[tuple[Verdict, ...], Option("curves of this verdict; repeatable", unless="any")] = ()
     label: Annotated[tuple[Word, ...], Option("curves that people call so; repeatable")] = ()
     score: Annotated[str | None, Option("with a score of 0.3..0.9", "A..B")] = None
-    since: Annotated[str | None, Option(f"measured since {_WHEN}", "WHEN")] = None
+    since: Annotated[str | None, Option(f"measured since {WHEN}", "WHEN")] = None
     until: Annotated[str | None, Option("measured until; a day counts to its end", "WHEN")] = None
     session: Annotated[str | None, Option("of this session: its number, current or last", "N")] = None
     tip: Annotated[tuple[str, ...], Option("measured with this tip; * is any text; repeatable", "NAME")] = ()
@@ -157,7 +156,8 @@ def _check(options: Options) -> None:
             need_folder(f"--{option}", file)
             if file.is_dir():
                 raise UserError(USAGE, f"--{option} {file}: is a folder; name a file in it")
-            refuse_watched(f"--{option}", file, load(options.service))
+    if options.csv is not None or options.html is not None:
+        refuse_watched({"--csv": options.csv, "--html": options.html}, load(options.service))
     if options.csv is not None and options.csv.is_file() and not _is_ours(options.csv):
         other = "holds something else than a list of `find`, or more than it"
         raise UserError(BAD_DATA, f"--csv {options.csv} {other}: name another file")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from daemon.client.folders import refuse_watched
 from daemon.common import keys
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError, need_folder
 from daemon.common.keys import Key
@@ -110,6 +111,7 @@ def _seen(endpoint: str) -> str:
 def _file_to_copy(options: Options) -> Path:
     file = options.out or Path(f"{options.name}{keys.SUFFIX}")
     need_folder("--out", file)
+    refuse_watched({"--out": file})
     if file.exists():
         raise UserError(USAGE, f"{file} is there already; give --out another name, or take it away")
     return file

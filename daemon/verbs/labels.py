@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-from daemon.client.folders import standings, watched_folders
+from daemon.client.folders import refuse_watched, standings, watched_folders
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
-from daemon.common.mounts import resolve
 from daemon.common.options import Action, Actions, Option
 from daemon.common.stdio import progress, write_bytes
 from daemon.common.text import clean, many
@@ -276,15 +275,12 @@ def _agreed(who: Sequence[str], shared: int) -> str:
 
 
 def _export(asked: Export, config: Config, labels: Labels, ledger: LedgerView | None) -> int:
+    refuse_watched({"--out": asked.out, "--curves": asked.curves}, config)
     current = list(labels.current())
     if asked.curves is not None:
         if ledger is None:
             raise UserError(UNREACHABLE, "no ledger in the state folder, and so no curves: give --state or --config")
         watched = watched_folders(config)
-        if inside := next((one for one in watched if resolve(asked.curves).is_relative_to(one)), None):
-            raise UserError(
-                USAGE, f"{asked.curves} lies in the watched folder {inside}: the copies would be judged as new"
-            )
         silent = [folder for folder, standing in standings(watched).items() if standing == "silent"]
         for folder in silent:
             print(clean(f"{folder} does not answer; looked no further for its files"), file=sys.stderr)

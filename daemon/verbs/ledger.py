@@ -116,7 +116,7 @@ def _growth(found: Taken) -> str:
 
 
 def _snapshot(action: Snapshot, config: Config) -> int:
-    from daemon.collect.copies import refuse_watched
+    from daemon.client.folders import refuse_watched
     from daemon.ledger.snapshot import home_of, take
     from models.clock import CLOCK
 
@@ -124,13 +124,12 @@ def _snapshot(action: Snapshot, config: Config) -> int:
     keep = config.space.snapshots if action.keep is None else action.keep
     if keep < 1:
         raise UserError(USAGE, f"--keep {keep}: the one that is taken stays, so at least 1")
-    if to is not None:
-        refuse_watched("--to", to, config.watch)
+    home = home_of(config.state, to, config.instrument)
+    refuse_watched({"--to" if action.to else "snapshot_to": home if to else None}, config)
     if action.unattended and not (config.state / "ledger.sqlite").is_file():
         print(f"there is no ledger at {config.state} yet: nothing to keep")
         return 0
     began_s = time.monotonic()
-    home = home_of(config.state, to, config.instrument)
     folder, manifest = take(config.state, home, config.instrument, keep=keep, wall_s=CLOCK.wall_s())
     took_s = time.monotonic() - began_s
     told = {

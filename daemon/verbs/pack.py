@@ -124,6 +124,7 @@ def _end_at(troubles: Mapping[str, int]) -> None:
 
 def _check(options: Options) -> None:
     from daemon.archive import is_archive
+    from daemon.client.folders import refuse_watched
 
     if bool(options.paths) == (options.simulate is not None):
         raise UserError(USAGE, "name files or folders to pack, or --simulate N")
@@ -140,6 +141,7 @@ def _check(options: Options) -> None:
     if options.out.exists():
         raise UserError(USAGE, f"--out {options.out}: exists already; name a new file, or remove that one first")
     need_folder("--out", options.out)
+    refuse_watched({"--out": options.out})
     for path in options.paths:
         if not path.exists():
             raise UserError(BAD_DATA, f"{path}: no such file or folder")

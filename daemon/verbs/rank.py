@@ -45,8 +45,10 @@ def run(options: Options) -> int:
 
     64 where it is not clear whether a state or folders are meant.
     """
+    from daemon.client.folders import refuse_watched
     from daemon.learn.head import require_sklearn
 
+    refuse_watched({"--list": options.list}, None if options.folders else load(options.service))
     require_sklearn()
     of_state = options.service.file is not None or bool(options.service.keys)
     if options.folders and of_state:
@@ -59,17 +61,13 @@ def run(options: Options) -> int:
 
 
 def _of_state(options: Options) -> int:
-    from daemon.client.folders import watched_folders
     from daemon.common import ending
-    from daemon.common.mounts import resolve
     from daemon.common.stdio import working
     from daemon.labels import Labels
     from daemon.learn.order import Pile
     from daemon.ledger.view import LedgerView
 
     config = load(options.service)
-    if inside := next((one for one in watched_folders(config) if resolve(options.list).is_relative_to(one)), None):
-        raise UserError(USAGE, f"--list {options.list} lies in the watched folder {inside}: put it elsewhere")
     if options.features is not None:
         config = replace(config, review=replace(config.review, features=options.features))
 

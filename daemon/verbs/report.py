@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from daemon.client.folders import watched_folders
+from daemon.client.folders import refuse_watched
 from daemon.common.errors import INPUT_OUTPUT, USAGE, UserError
-from daemon.common.mounts import resolve
 from daemon.common.options import Option
 from daemon.common.stdio import as_json
 from daemon.config import Config, Flags, Keys, load
+from daemon.ledger.span import WHEN, Span
 from models.clock import CLOCK, noon_before_last
 
 if TYPE_CHECKING:
     from daemon.report import Report
 
-_WHEN = "today, yesterday, a day (2026-11-27), a time (2026-11-27T22:00), or the number of a decision"
 #: Pages that a timer leaves in the state folder; of older nights the ledger still tells.
 _PAGES = 60
 _NARROW, _WIDE = 60, 100
@@ -28,7 +27,7 @@ _NARROW, _WIDE = 60, 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    since: Annotated[str | None, Option(_WHEN, "WHEN", unless="yesterday noon")] = None
+    since: Annotated[str | None, Option(WHEN, "WHEN", unless="yesterday noon")] = None
     until: Annotated[str | None, Option("the same; a day to its end", "WHEN", unless="now")] = None
     html: Annotated[Path | None, Option("also as one page with curves, without any other file", "FILE.html")] = None
     unattended: Annotated[
@@ -40,7 +39,6 @@ class Options:
 
 def run(options: Options) -> int:
     """Exit 0, also where nothing came; 64 for a WHEN that makes no sense, 69 without a ledger, 74 for --html."""
-    from daemon.ledger.span import Span
     from daemon.report import gather
 
     if options.unattended and (options.since or options.until or options.html):
@@ -87,9 +85,7 @@ def _night_page(config: Config) -> Path:
 
 def _check(page: Path, config: Config) -> None:
     """Before anything is computed. Raises UserError 64 for a place in a watched folder, 74 for one of no file."""
-    inside = next((one for one in watched_folders(config) if resolve(page).is_relative_to(one)), None)
-    if inside is not None:
-        raise UserError(USAGE, f"{page} lies in the watched folder {inside}, which is the instrument's: choose another")
+    refuse_watched({"--html": page}, config)
     if page.is_dir() or not (page.parent.is_dir() or page.parent.parent == config.state):
         raise UserError(INPUT_OUTPUT, f"--html {page}: name a file in a folder that exists")
 

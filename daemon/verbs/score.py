@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from daemon.blocks import PATIENCE_S
-from daemon.client.folders import wait_for_shares
+from daemon.client.folders import refuse_watched, wait_for_shares
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, USAGE, UserError, grouped, need_folder
 from daemon.common.options import Group, Option
 from daemon.common.text import clean, page
@@ -149,6 +149,8 @@ def _check(options: Options, names: Sequence[Reading]) -> bool:
         raise UserError(USAGE, f"--patience {options.patience:g}: give seconds above 0")
     if options.out:
         need_folder("--out", options.out)
+        named = options.judging.config is not None or options.judging.state is not None
+        refuse_watched({"--out": options.out}, options.judging.service() if named else None)
     return bool(packed)
 
 

@@ -61,6 +61,9 @@ def _check(options: Options) -> None:
         raise UserError(
             USAGE, f"--truth {options.truth}: lies in {options.into}, where it would be seen; put it elsewhere"
         )
+    from daemon.client.folders import refuse_watched
+
+    refuse_watched({"--truth": options.truth})
 
 
 def _truth(path: Path | None, stack: ExitStack) -> Callable[[tuple[str, int, str]], None]:

@@ -89,6 +89,9 @@ def run(options: Options) -> int:
     """Exit 0 with the model in place, 65 for labels that make no sense."""
     if wrong := _mistake(options):
         raise UserError(USAGE, wrong)
+    from daemon.client.folders import refuse_watched
+
+    refuse_watched({"--out": options.out})
     with telling():
         return _train(options)
 

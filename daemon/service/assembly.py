@@ -30,8 +30,7 @@ from daemon.common.mounts import resolve
 from daemon.common.sockets import Endpoint, is_free
 from daemon.config import Config
 from daemon.config.origin import MOST_INSTRUMENTS, PORTS, UNITS, usual_port
-from daemon.formats import FORMATS
-from daemon.formats.names import Names
+from daemon.formats import FORMATS, Names
 from daemon.guard import Guard
 from daemon.guard.canaries import CanarySource, PathWatch
 from daemon.judging import Judge

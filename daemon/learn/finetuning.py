@@ -28,7 +28,7 @@ from daemon.ledger.view import LedgerView
 from models.bundle import BadBundle, Bundle, read
 from models.clock import minute_of, night_of
 from models.files import remove_abandoned, remove_unfinished
-from models.gate import SIMULATED, Report, lift, lifted, log_of, looks, note_last, taken, too_few
+from models.gate import SIMULATED, Report, lift, lifted, log_of, looks, next_look, note_last, taken, too_few
 
 #: In the state: the work of a night, its candidates and the gate's log of looks.
 FOLDER = "finetune"
@@ -134,8 +134,7 @@ def _too_early(config: Config, night: Night, ground: Ground, taught: Taught) -> 
 
     Whoever names a number of events has a candidate made all the same, where decisions alone are missing.
     """
-    ours = [one for one in looks(config.state) if one.network == ground.network.weights_sha256]
-    tonight = next((one for one in ours if one.night == night_of(time.time())), None)
+    _, tonight = next_look(config.state, ground.network.weights_sha256, night_of(time.time()))
     name = Teaching(config, night, ground, taught, config.state / FOLDER).name
     if tonight is not None and tonight.candidate.rpartition("-")[0] != name:
         return f"nothing is taught: {taken(tonight)}"

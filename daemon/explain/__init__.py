@@ -148,7 +148,7 @@ def find_reading(file: Path, index: int, rules: Sequence[TextRule] = (), shared:
 def _ledger_of(service: Config, file: Path) -> LedgerView | None:
     """None where there is none; a file that is there is explained also where the ledger cannot be read."""
     try:
-        return LedgerView(service.state / "ledger.sqlite")
+        return LedgerView(service.ledger_file)
     except UserError as error:
         if error.exit_code == UNREACHABLE or file.is_file():
             return None

@@ -112,7 +112,7 @@ def look(
             group=group,
         )
 
-    with LedgerView(config.state / "ledger.sqlite") as view, Labels(config.state / "labels.sqlite") as labels:
+    with LedgerView(config.ledger_file) as view, Labels(config.state / "labels.sqlite") as labels:
         group, within = Sessions(labels).here()
         model, findings = examine(candidate, parent, taught)
         if model is None or not all(one.passed for one in findings):

@@ -77,7 +77,7 @@ class Teaching:
         self._parent, self._start = ground.network, untaught(ground, taught)
         self._recipe = replace(course.recipe, threads=course.recipe.threads or default_threads())
         self._device = _device_of(course.device)
-        with LedgerView(config.state / "ledger.sqlite") as view:
+        with LedgerView(config.ledger_file) as view:
             self._stream = view.stream
 
     @property

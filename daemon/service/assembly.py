@@ -171,7 +171,7 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     """
     is_new, refusals = not config.state.exists(), list[UserError]()
     closing.callback(StateLock(config.state).release)
-    if is_new and not (config.state / "ledger.sqlite").exists():  # nobody was quicker; ours while locked
+    if is_new and not config.ledger_file.exists():  # nobody was quicker; ours while locked
         closing.callback(lambda: _take_back(config.state) if refusals else None)
     try:
         need_places(config)
@@ -188,7 +188,7 @@ def _take_back(state: Path) -> None:
 
 
 def _assemble(config: Config, reread: Callable[[], Config], health: Health, closing: ExitStack) -> Parts:
-    ledger = closing.enter_context(_beside(lambda: Ledger(config.state / "ledger.sqlite", config.instrument)))
+    ledger = closing.enter_context(_beside(lambda: Ledger(config.ledger_file, config.instrument)))
     metrics, bell = Metrics(), threading.Event()
     reader = closing.enter_context(ReaderPool(wake=bell.set, is_live=True))
     ending.check()
@@ -328,7 +328,7 @@ def _speak(
     config: Config, report: StatusReport, guard: Guard, metrics: Metrics, closing: ExitStack, allowed: Allowed | None
 ) -> Publisher:
     publisher = Publisher(
-        config.state / "ledger.sqlite",
+        config.ledger_file,
         config.instrument,
         publish=config.publish,
         replay=config.replay,
@@ -357,7 +357,7 @@ def _measure(
         metrics.last_decision.set(newest_s)
     metrics.ask(metrics.review_queue, report.waiting)
     metrics.watch_sources(vigil.sources)
-    ledger = config.state / "ledger.sqlite"
+    ledger = config.ledger_file
     files = {"ledger": ledger, "ledger-wal": ledger.with_name(f"{ledger.name}-wal")}
     metrics.watch_files({**files, "labels": config.state / "labels.sqlite", "spool": config.state / SPOOL})
     home = snapshot.home_of(config.state, config.space.snapshot_to, config.instrument)

@@ -123,7 +123,7 @@ class Past:
     """Kept and flagged decisions from before the screen began, of the ledger in the service's state folder."""
 
     def __init__(self, config: Config, board: Board) -> None:
-        self._file, self._board = config.state / "ledger.sqlite", board
+        self._file, self._board = config.ledger_file, board
         self._whole_of = ""  # the stream of which there is nothing older than what the board has
 
     def fetch(self, count: int) -> None:
@@ -233,7 +233,7 @@ class Labeller:
 
     def _label(self, entry: Entry, word: Word, labels: Labels) -> Label:
         """Raises UserError 69 where the curve is none of the ledger in the state folder."""
-        with LedgerView(self._config.state / "ledger.sqlite") as ledger:
+        with LedgerView(self._config.ledger_file) as ledger:
             event = ledger.decisions([entry.seq]).get(entry.seq)
             if event is None or event["stream"] != self._board.status.get("stream"):
                 raise UserError(

@@ -26,7 +26,7 @@ from daemon.common.options import Option
 from daemon.common.sockets import is_loopback
 from daemon.common.stdio import as_json
 from daemon.common.text import many
-from daemon.config import Flags, Keys, load
+from daemon.config import Config, Flags, Keys, load
 from daemon.config.origin import usual_port
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def run(options: Options) -> int:
         )
     if options.found is not None and options.sheet is not None:
         raise UserError(USAGE, "--found is a list of yours and --sheet a draw by chance: give one of them")
-    found = None if options.found is None else _found(config.state, options.found)
+    found = None if options.found is None else _found(config, options.found)
     from daemon.client.service_file import find_page, forget_page, leave_page
     from daemon.review.api import Review, application
     from daemon.review.desk import Desk
@@ -118,7 +118,7 @@ def run(options: Options) -> int:
         is_shown = file is None and (options.json or sys.stdout.isatty())
         address = address_of(listening) + (f"?token={token}" if token and is_shown else "")
         leave_page(config.state, address_of(listening))
-        if not (config.state / "ledger.sqlite").is_file():
+        if not config.ledger_file.is_file():
             print(f"afm-triage: no ledger in {config.state} yet: the page waits for one", file=sys.stderr)
         sheet = None if options.sheet is None else _sheet(review, options.sheet)
         if options.json:
@@ -137,16 +137,16 @@ def run(options: Options) -> int:
     return 0 if ending.is_asked() else INTERNAL
 
 
-def _found(state: Path, file: Path) -> list[int]:
+def _found(config: Config, file: Path) -> list[int]:
     """The decisions of a list. Raises UserError 65 for no list, or where none of it is of this ledger."""
     from daemon.labels.curve_name import listed
     from daemon.ledger.view import LedgerView
 
-    with LedgerView(state / "ledger.sqlite") as view:
+    with LedgerView(config.ledger_file) as view:
         seqs, others = listed(view, file)
     if not seqs:
         raise UserError(
-            BAD_DATA, f"{file} names no curve of the ledger in {state}: give --state or --config of its own"
+            BAD_DATA, f"{file} names no curve of the ledger in {config.state}: give --state or --config of its own"
         )
     if others:
         told = f"{many(len(others), 'curve')} of {file} left out: of another instrument or ledger"

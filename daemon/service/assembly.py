@@ -122,7 +122,7 @@ def _ingest(
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Beside = TypeVar("Beside", LedgerCare, SpaceCare, Guard, Notifier, SessionWatch)
+Stopped = TypeVar("Stopped", LedgerCare, SpaceCare, Guard, Notifier, SessionWatch)
 
 
 @dataclass(slots=True)
@@ -249,7 +249,7 @@ def _assemble(config: Config, reread: Callable[[], Config], health: Health, clos
     return closing.enter_context(parts)
 
 
-def _stopped(part: Beside, closing: ExitStack) -> Beside:
+def _stopped(part: Stopped, closing: ExitStack) -> Stopped:
     """A thread beside the pipeline, which is stopped at the end."""
     closing.callback(part.stop)
     return part
